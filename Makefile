@@ -1,0 +1,58 @@
+# `make help` lists the targets. Needs python3.11 or newer and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+# What an install depends on; a change of any of these renews it.
+SOURCES := pyproject.toml constraints.txt protos/build.py $(wildcard protos/lessor/v1/*.proto)
+
+.DEFAULT_GOAL := help
+.PHONY: help .venv demo test quick lint protos bench constraints clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[.a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv: .venv/.test ## make the virtual environment, with all that tests and linters need
+
+demo: .venv/.dev ## walk the tutorial on this machine, with an embedded AWS
+	$(BIN)/lessor demo
+
+test: .venv/.test ## run all tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
+
+quick: .venv/.test ## run the tests that need no more than a few seconds each
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: .venv/.test ## check style, types, layers, protos and sizes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/python -m pytest -q tests/unit/test_house.py
+
+protos: .venv/.test ## make the Python stubs from protos/
+	$(BIN)/python protos/build.py
+
+bench: .venv/.test ## measure issue and revocation
+	$(BIN)/python -m bench
+
+constraints: ## write constraints.txt anew from what pip resolves today
+	rm -rf build/resolve
+	$(PYTHON) -m venv build/resolve
+	build/resolve/bin/pip install --quiet '.[test]'
+	build/resolve/bin/pip freeze --exclude lessor > constraints.txt
+
+clean: ## remove all that make and the tools made
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -f client/lessor/v1/*_pb2*
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "python 3.11 or newer, please: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+
+.venv/.dev: $(SOURCES) | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/.test: $(SOURCES) | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch .venv/.dev $@

@@ -1,0 +1,96 @@
+"""botocore's and the network's failures to ours: one table, so that nothing of theirs goes further.
+
+Sources: IAM API Reference, "Common Errors" and each operation's "Errors"; botocore ``exceptions``.
+"""
+
+from __future__ import annotations
+
+import botocore.exceptions as sdk
+
+from lessor_server.domain.aws_errors import AwsError, AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.calls import Call
+from lessor_server.domain.errors import AwsAnswer
+
+_CODES = {
+    "EntityAlreadyExists": Refusal.ALREADY_EXISTS,
+    "DeleteConflict": Refusal.DELETE_CONFLICT,
+    "LimitExceeded": Refusal.LIMIT,
+    "ConcurrentModification": Refusal.CONCURRENT,
+    "ConcurrentModificationException": Refusal.CONCURRENT,
+    "EntityTemporarilyUnmodifiable": Refusal.CONCURRENT,
+    "AccessDenied": Refusal.DENIED,
+    "AccessDeniedException": Refusal.DENIED,
+    "UnauthorizedOperation": Refusal.DENIED,
+    "InvalidClientTokenId": Refusal.DENIED,
+    "UnrecognizedClientException": Refusal.DENIED,
+    "AuthFailure": Refusal.DENIED,
+    "SignatureDoesNotMatch": Refusal.DENIED,
+    "IncompleteSignature": Refusal.DENIED,
+    "MissingAuthenticationToken": Refusal.DENIED,
+    "ExpiredToken": Refusal.DENIED,
+    "OptInRequired": Refusal.DENIED,
+    "MalformedPolicyDocument": Refusal.MALFORMED,
+    "InvalidInput": Refusal.MALFORMED,
+    "ValidationError": Refusal.MALFORMED,
+    "PolicyNotAttachable": Refusal.MALFORMED,
+    "UnmodifiableEntity": Refusal.MALFORMED,
+    "Throttling": Refusal.THROTTLED,
+    "ThrottlingException": Refusal.THROTTLED,
+    "ThrottledException": Refusal.THROTTLED,
+    "RequestThrottled": Refusal.THROTTLED,
+    "RequestThrottledException": Refusal.THROTTLED,
+    "RequestLimitExceeded": Refusal.THROTTLED,
+    "TooManyRequestsException": Refusal.THROTTLED,
+    "SlowDown": Refusal.THROTTLED,
+    "PriorRequestNotComplete": Refusal.THROTTLED,
+    "BandwidthLimitExceeded": Refusal.THROTTLED,
+}
+
+_NEVER_SENT = (
+    sdk.EndpointConnectionError,
+    sdk.ConnectTimeoutError,
+    sdk.ProxyConnectionError,
+    sdk.NoCredentialsError,
+    sdk.PartialCredentialsError,
+    sdk.CredentialRetrievalError,
+    sdk.ParamValidationError,
+)
+"""Failures of botocore after which AWS has certainly seen nothing of the request."""
+
+_TEXT_LIMIT = 500
+
+
+def from_sdk(call: Call[object], error: sdk.ClientError) -> AwsError:
+    """Return what an error answer of AWS means for ``call``."""
+    told = error.response.get("Error", {})
+    meta = error.response.get("ResponseMetadata", {})
+    code, text = str(told.get("Code", "")), str(told.get("Message", ""))[:_TEXT_LIMIT]
+    status = int(meta.get("HTTPStatusCode", 0))
+    answer = AwsAnswer(call.action, code, text, str(meta.get("RequestId", "")))
+    if code.startswith("NoSuchEntity"):
+        missing = Refusal.NO_SUCH_USER if call.user and call.user in text else Refusal.NO_SUCH_OTHER
+        return AwsRefused(answer, missing)
+    refusal = _CODES.get(code)
+    if refusal is not None:
+        return AwsRefused(answer, refusal)
+    if status == 429:
+        return AwsRefused(answer, Refusal.THROTTLED)
+    if 400 <= status < 500:
+        return AwsRefused(answer, Refusal.OTHER)
+    return AwsUnknown(answer, sent=True)
+
+
+def from_network(call: Call[object], error: Exception) -> AwsUnknown:
+    """Return what a failure without an answer of AWS means for ``call``."""
+    answer = AwsAnswer(call.action, type(error).__name__, str(error)[:_TEXT_LIMIT])
+    return AwsUnknown(answer, sent=not isinstance(error, _NEVER_SENT))
+
+
+def unreadable(call: Call[object], error: Exception) -> AwsUnknown:
+    """Return what an answer that is none of AWS's means for ``call``."""
+    return AwsUnknown(AwsAnswer(call.action, "UnreadableAnswer", str(error)[:_TEXT_LIMIT]), sent=True)
+
+
+def unsent(call: Call[object], error: Exception) -> AwsUnknown:
+    """Return what it means for ``call`` that no client could be made."""
+    return AwsUnknown(AwsAnswer(call.action, type(error).__name__, str(error)[:_TEXT_LIMIT]), sent=False)

@@ -1,0 +1,55 @@
+"""The one door to AWS: a call goes out once, and its answer, or the lack of one, comes back as a value."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar, cast
+
+import botocore.exceptions as sdk
+from botocore.parsers import ResponseParserError
+
+from lessor_server.adapters.aws import failures
+from lessor_server.adapters.aws.clients import CONNECT_SECONDS, READ_SECONDS, Clients
+from lessor_server.adapters.aws.requests import REQUESTS
+from lessor_server.domain.calls import Call
+from lessor_server.domain.root import Root
+
+T = TypeVar("T")
+
+
+class AwsGateway:
+    """Sends calls with the root's own client."""
+
+    def __init__(self, clients: Clients) -> None:
+        """Send through ``clients``."""
+        self._clients = clients
+
+    async def send(self, root: Root, call: Call[T]) -> T:
+        """Send one call once.
+
+        Raises:
+            AwsRefused: AWS answered no.
+            AwsUnknown: No clear answer came in 7 s.
+            EndpointNotAllowed: The root's endpoint is not one that may be reached.
+        """
+        request = REQUESTS[type(call)]
+        plain = cast("Call[object]", call)
+        client = await self._client(root, plain, request.service)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS + READ_SECONDS):
+                answer: dict[str, Any] = await getattr(client, request.method)(**request.params(call))
+            # A well-formed page of somebody else's (a proxy's login, say) reads like an empty success.
+            answer["ResponseMetadata"]["RequestId"]
+            return cast("T", request.read(answer))
+        except sdk.ClientError as error:
+            raise failures.from_sdk(plain, error) from None
+        except (KeyError, TypeError, IndexError, ValueError, ResponseParserError) as error:
+            raise failures.unreadable(plain, error) from None
+        except (sdk.BotoCoreError, OSError, TimeoutError) as error:
+            raise failures.from_network(plain, error) from None
+
+    async def _client(self, root: Root, call: Call[object], service: str) -> Any:
+        try:
+            return await self._clients.get(root, service)
+        except (sdk.BotoCoreError, ValueError) as error:
+            raise failures.unsent(call, error) from None

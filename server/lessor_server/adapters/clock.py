@@ -1,0 +1,17 @@
+"""The machine's clocks: wall time, and the boot-time clock that no one can set and sleep does not stop."""
+
+from __future__ import annotations
+
+import time
+
+
+class SystemClock:
+    """Reads the machine's clocks in microseconds."""
+
+    def wall_us(self) -> int:
+        """Return the wall clock's time since the epoch; it may jump."""
+        return time.time_ns() // 1000
+
+    def boot_us(self) -> int:
+        """Return the time since the machine started, sleep included (clock_gettime(2), CLOCK_BOOTTIME)."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000

@@ -1,0 +1,52 @@
+"""Writes what happened to the log, one line an event."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import re
+
+from structlog.typing import FilteringBoundLogger
+
+from lessor_server.domain import events
+from lessor_server.domain.events import Event
+
+_WARNINGS = (
+    events.RevocationFailed,
+    events.AccountPaused,
+    events.IssueFailed,
+    events.ClaimLost,
+    events.TakenOver,
+)
+_ERRORS = (events.Stuck, events.StoreFailed)
+
+
+class EventLog:
+    """An observer that logs."""
+
+    def __init__(self, logger: FilteringBoundLogger, rng: random.Random) -> None:
+        """Write to ``logger``; ``rng`` draws references."""
+        self._logger = logger
+        self._rng = rng
+        self._names: dict[type[Event], tuple[str, tuple[str, ...]]] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Write one event: its name in snake case, and its fields."""
+        kind = type(event)
+        if kind not in self._names:
+            name = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+            self._names[kind] = (name, tuple(field.name for field in dataclasses.fields(event)))
+        name, fields = self._names[kind]
+        values = {field: getattr(event, field) for field in fields}
+        if isinstance(event, _ERRORS):
+            self._logger.error(name, **values)
+        elif isinstance(event, _WARNINGS):
+            self._logger.warning(name, **values)
+        else:
+            self._logger.info(name, **values)
+
+    def report(self, method: str, error: BaseException) -> str:
+        """Write an exception that nobody foresaw, with its stack; return the reference that a caller gets."""
+        reference = f"{self._rng.getrandbits(48):012x}"
+        self._logger.error("internal_error", method=method, reference=reference, exc_info=error)
+        return reference

@@ -1,0 +1,78 @@
+"""Sets up the log: JSON lines for machines, coloured text at a terminal, both without secrets.
+
+Everything goes to one stream, standard error. Libraries that log through ``logging`` go the same way,
+from warnings up whatever our own level is: botocore's debug log holds signed requests.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final, TextIO, cast
+
+import structlog
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import FilteringBoundLogger, Processor
+
+from lessor_server.adapters.observing.redact import redact
+
+LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+def start_logging(level: str, style: str, stream: TextIO = sys.stderr) -> FilteringBoundLogger:
+    """Return our logger, and send what libraries log the same way.
+
+    Args:
+        level: The least level of ours that is written: debug, info, warning or error.
+        style: json, console, or auto for console at a terminal and json elsewhere.
+        stream: Where lines go.
+    """
+    logging.basicConfig(handlers=[library_handler(style, stream)], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
+    return make_logger(level, style, stream)
+
+
+def make_logger(level: str, style: str, stream: TextIO) -> FilteringBoundLogger:
+    """Return a logger that touches nothing global; arguments as in ``start_logging``."""
+    logger = structlog.wrap_logger(
+        structlog.WriteLogger(stream),
+        processors=[structlog.processors.add_log_level, *_last_steps(style, stream)],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        context_class=dict,
+    )
+    return cast("FilteringBoundLogger", logger.bind())
+
+
+def library_handler(style: str, stream: TextIO) -> logging.Handler:
+    """Return a handler that writes records of ``logging``, from warnings up, as our logger does."""
+    handler = logging.StreamHandler(stream)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(
+        ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name],
+            processors=[ProcessorFormatter.remove_processors_meta, *_last_steps(style, stream)],
+        )
+    )
+    return handler
+
+
+def _last_steps(style: str, stream: TextIO) -> list[Processor]:
+    """Return what both ways share: nothing may be added to an event between ``redact`` and the renderer."""
+    renderer: Processor
+    if style == "console" or (style == "auto" and stream.isatty()):
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    else:
+        renderer = structlog.processors.JSONRenderer(ensure_ascii=False)
+    return [
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        redact,
+        renderer,
+    ]

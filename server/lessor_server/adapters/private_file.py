@@ -1,0 +1,80 @@
+"""A small file that only its owner may read, made whole and once: keys and tokens live in such files.
+
+It is the one thing that adapters share.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+LARGEST: Final = 4096
+"""Bytes; a larger file is not one of ours."""
+
+
+class NotPrivate(Exception):
+    """The file is not what only its owner can read: another user may have seen or set its content."""
+
+
+def read_or_make(path: Path, draw: Callable[[], bytes]) -> bytes:
+    """Return the content of ``path``; where there is none, make it of ``draw``'s bytes, durably.
+
+    Of two processes that make it at one time, both return the content that stays.
+
+    Raises:
+        NotPrivate: Others may read or write it, it is no plain file, or it is larger than 4,096 bytes.
+        OSError: It can't be read or made.
+    """
+    if not path.exists():
+        _make(path, draw())
+    return read(path)
+
+
+def read(path: Path) -> bytes:
+    """Return the content of a private file; raises as ``read_or_make``."""
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise NotPrivate(f"{path} is not a plain file")
+        if status.st_mode & 0o077:
+            mode = stat.S_IMODE(status.st_mode)
+            raise NotPrivate(f"{path} is open to others (mode {mode:04o}); run chmod 600 on it")
+        if status.st_uid not in {os.geteuid(), 0}:
+            raise NotPrivate(f"{path} belongs to another user")
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise NotPrivate(f"{path} has more than {LARGEST} bytes")
+    return content
+
+
+def _make(path: Path, content: bytes) -> None:
+    """Put ``content`` at ``path`` unless something is there; no crash leaves half of it behind.
+
+    A link appears whole or not at all and fails where there is a file, which a rename would replace.
+    """
+    half = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    handle = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        _link(half, path)
+    finally:
+        half.unlink()
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _link(half: Path, path: Path) -> None:
+    """Give ``half`` its name, unless another process was faster."""
+    try:
+        path.hardlink_to(half)
+    except FileExistsError:
+        return

@@ -1,0 +1,97 @@
+"""Seals what the store keeps secret, with AES-256-GCM under a key that lies outside of the database.
+
+A sealed blob is: version (1 byte, 0x01) | key id (8) | nonce (12) | ciphertext and tag (16 more than the
+plain bytes). The place and the header are associated data, so that a blob moved to another row does not
+open. Nonces are random: NIST SP 800-38D 8.3 allows 2^32 of them under one key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from lessor_server.adapters import private_file
+from lessor_server.domain.errors import SealBroken
+
+__all__ = ["AesGcmSealer", "KeyFile", "KeyFileBroken", "SealBroken"]
+
+KEY_SIZE: Final = 32
+KEY_ID_SIZE: Final = 8
+NONCE_SIZE: Final = 12
+TAG_SIZE: Final = 16
+VERSION: Final = b"\x01"
+HEADER_SIZE: Final = len(VERSION) + KEY_ID_SIZE
+
+
+class KeyFileBroken(Exception):
+    """The key file is there but can't be used, and making another would lose what is sealed."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """A sealing key and the file it lies in, mode 0600."""
+
+    path: Path
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def load_or_make(cls, path: Path) -> KeyFile:
+        """Return the key in ``path``; at the first start make one of 32 random bytes, durably.
+
+        Raises:
+            KeyFileBroken: Others may read the file, or it does not have 32 bytes.
+            OSError: It can't be read or made.
+        """
+        try:
+            key = private_file.read_or_make(path, lambda: os.urandom(KEY_SIZE))
+        except private_file.NotPrivate as error:
+            raise KeyFileBroken(str(error)) from error
+        if len(key) != KEY_SIZE:
+            raise KeyFileBroken(
+                f"{path} has {len(key)} bytes, not {KEY_SIZE}; bring back the key that was there"
+            )
+        return cls(path, key)
+
+
+class AesGcmSealer:
+    """Seals and opens bytes under one key; each blob opens only at the place it was sealed for."""
+
+    def __init__(self, key: bytes) -> None:
+        """Take a key of 32 bytes."""
+        if len(key) != KEY_SIZE:
+            raise ValueError(f"a sealing key has {KEY_SIZE} bytes, not {len(key)}")
+        self._cipher = AESGCM(key)
+        self._header = VERSION + hashlib.sha256(b"lessor sealing key id\x00" + key).digest()[:KEY_ID_SIZE]
+
+    def seal(self, plain: bytes, place: str) -> bytes:
+        """Return ``plain`` sealed for ``place``; two seals of the same bytes differ."""
+        nonce = os.urandom(NONCE_SIZE)
+        return self._header + nonce + self._cipher.encrypt(nonce, plain, self._bound_to(place))
+
+    def open(self, sealed: bytes, place: str) -> bytes:
+        """Return what was sealed for ``place``.
+
+        Raises:
+            SealBroken: It was not sealed for this place under this key, or it was changed since.
+        """
+        if len(sealed) < HEADER_SIZE + NONCE_SIZE + TAG_SIZE or not sealed.startswith(VERSION):
+            raise SealBroken(f"what is stored at {place} is not a sealed blob of this version")
+        if not sealed.startswith(self._header):
+            raise SealBroken(f"what is stored at {place} was sealed under another key")
+        nonce = sealed[HEADER_SIZE : HEADER_SIZE + NONCE_SIZE]
+        try:
+            return self._cipher.decrypt(nonce, sealed[HEADER_SIZE + NONCE_SIZE :], self._bound_to(place))
+        except InvalidTag:
+            raise SealBroken(
+                f"what is stored at {place} was changed, or was sealed for another place"
+            ) from None
+
+    def _bound_to(self, place: str) -> bytes:
+        """Return the associated data of a blob at ``place``."""
+        return self._header + place.encode()

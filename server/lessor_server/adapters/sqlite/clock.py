@@ -1,0 +1,54 @@
+"""The service's time on SQLite: it never runs back, whatever is done to the wall clock.
+
+It is the greater of the wall clock at the start and the latest time the store remembers, and from there
+on the boot-time clock carries it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Protocol
+
+from lessor_server.adapters.sqlite import statements as sql
+
+MARK_EVERY_US = 5_000_000
+MARK = "high_water_us"
+
+
+class Clock(Protocol):
+    """The machine's two clocks, in microseconds."""
+
+    def wall_us(self) -> int:
+        """Return the wall clock's time since the epoch."""
+        ...
+
+    def boot_us(self) -> int:
+        """Return the time since the machine started."""
+        ...
+
+
+class ServiceClock:
+    """Tells the service's time and keeps its high-water mark in the store."""
+
+    def __init__(self, clock: Clock, mark_us: int) -> None:
+        """Go on from ``mark_us``, the latest time the store remembers."""
+        self._clock = clock
+        self._offset_us = max(clock.wall_us(), mark_us) - clock.boot_us()
+        self._marked_us = mark_us
+
+    def now(self) -> int:
+        """Return the service's time in microseconds since the epoch."""
+        return self._clock.boot_us() + self._offset_us
+
+    def mark(self, connection: sqlite3.Connection) -> None:
+        """Write the time down with a commit that is under way, at most once in five seconds."""
+        now = self.now()
+        if now - self._marked_us >= MARK_EVERY_US:
+            connection.execute(sql.PUT_META, {"key": MARK, "value": str(now)})
+            self._marked_us = now
+
+
+def stored_mark(connection: sqlite3.Connection) -> int:
+    """Return the latest time that the store remembers, or 0."""
+    row = connection.execute(sql.GET_META, {"key": MARK}).fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,74 @@
+"""Brings a database to this version's schema: the only way to make one.
+
+Migrations are files ``NNNN_name.sql``, run in order, each in a transaction of its own; the number of
+the last one stands in ``PRAGMA user_version``. A database of a newer version is refused.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib import resources
+
+from lessor_server.domain.errors import LessorError
+
+APPLICATION_ID = 0x4C53_4F52
+"""``LSOR`` in the file's header (sqlite.org, "PRAGMA application_id"): this file is Lessor's."""
+
+
+class DatabaseUnusable(LessorError):
+    """The database file is not Lessor's, is damaged, or comes from a newer version."""
+
+    reason = "DATABASE_UNUSABLE"
+    mend = "name the right data directory, restore a backup, or run the version that wrote the file"
+
+
+def migrations() -> list[tuple[int, str]]:
+    """Return (number, script) of every migration, in order."""
+    folder = resources.files(__package__) / "migrations"
+    files = sorted(
+        (file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name
+    )
+    return [(int(file.name.split("_")[0]), file.read_text()) for file in files]
+
+
+def migrate(connection: sqlite3.Connection) -> int:
+    """Run the migrations that the database has not had; return its schema version.
+
+    Raises:
+        DatabaseUnusable: The file is not one that this version may use.
+    """
+    try:
+        _require_ours(connection)
+        version = _pragma(connection, "user_version")
+        known = migrations()
+        if version > known[-1][0]:
+            message = f"the database has schema {version}; this version knows up to {known[-1][0]}"
+            raise DatabaseUnusable(message)
+        for number, script in known:
+            if number > version:
+                _apply(connection, number, script)
+        return known[-1][0]
+    except sqlite3.DatabaseError as error:
+        raise DatabaseUnusable(f"the database cannot be read: {error}") from error
+
+
+def _require_ours(connection: sqlite3.Connection) -> None:
+    if _pragma(connection, "application_id") == APPLICATION_ID:
+        return
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise DatabaseUnusable("the file is a database of another program")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
+
+
+def _apply(connection: sqlite3.Connection, number: int, script: str) -> None:
+    try:
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

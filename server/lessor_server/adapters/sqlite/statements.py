@@ -1,0 +1,187 @@
+"""Every statement of the SQLite store, by name; what differs from another dialect says why."""
+
+from __future__ import annotations
+
+LEASE_COLUMNS = (
+    "id, mount, role, credential_type, owner, state, generation, due_us, account, user_name, user_path,"
+    " inline_policy, policy_arns, groups, access_key_id, ttl_us, created_us, issue_us, last_renewal_us,"
+    " expires_us, max_expires_us, attempts, looks, last_error, last_create_us"
+)
+
+# --- the steps of a lease: each names the states it starts from, as domain.lease.STEPS does ------------
+
+BEGIN = f"""
+INSERT INTO leases (
+    id, mount, role, credential_type, owner, state, generation, claimed_by, due_us, account, user_name,
+    user_path, inline_policy, policy_arns, groups, access_key_id, ttl_us, max_ttl_us, created_us, issue_us,
+    last_renewal_us, expires_us, max_expires_us, attempts, looks, last_error, last_create_us, gone_us
+)
+SELECT :id, :mount, :role, :credential_type, :owner, 'INTENT', 1, :by, :due_us, :account, :user_name,
+    :user_path, :inline_policy, :policy_arns, :groups, '', :ttl_us, :max_ttl_us, :now, 0,
+    0, 0, 0, 0, 0, '', :due_us, 0
+WHERE EXISTS (SELECT 1 FROM mounts WHERE name = :mount AND state = 'enabled')
+  AND EXISTS (SELECT 1 FROM roots WHERE mount = :mount AND version = :root_version AND account = :account)
+  AND (SELECT coalesce(sum(n), 0) FROM lease_counts
+       WHERE mount = :mount AND state IN ('INTENT', 'ACTIVE', 'REVOKING')) < :max_users
+  AND (:max_leases = 0 OR
+       (SELECT coalesce(sum(n), 0) FROM lease_counts
+        WHERE mount = :mount AND role = :role AND state IN ('INTENT', 'ACTIVE', 'REVOKING')) < :max_leases)
+RETURNING {LEASE_COLUMNS}
+"""
+
+MOUNT_STATE = "SELECT state FROM mounts WHERE name = :mount"
+ROOT_IS = "SELECT 1 FROM roots WHERE mount = :mount AND version = :root_version AND account = :account"
+ROLE_LIVE = """
+SELECT coalesce(sum(n), 0) FROM lease_counts
+WHERE mount = :mount AND role = :role AND state IN ('INTENT', 'ACTIVE', 'REVOKING')
+"""
+
+ACTIVATE = f"""
+UPDATE leases SET state = 'ACTIVE', generation = generation + 1, claimed_by = '', access_key_id = :key_id,
+    issue_us = :now, expires_us = :now + ttl_us, due_us = :now + ttl_us, max_expires_us = :now + max_ttl_us
+WHERE id = :id AND generation = :generation AND state = 'INTENT'
+RETURNING {LEASE_COLUMNS}
+"""
+
+RELEASE = """
+UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = '', due_us = :now,
+    last_error = :error, last_create_us = :last_create_us
+WHERE id = :id AND generation = :generation AND state = 'INTENT'
+"""
+
+RENEW = f"""
+UPDATE leases SET generation = generation + 1, expires_us = :expires_us, due_us = :expires_us,
+    last_renewal_us = :now
+WHERE id = :id AND generation = :generation AND state = 'ACTIVE' AND expires_us > :now
+RETURNING {LEASE_COLUMNS}
+"""
+
+REVOKE = f"""
+UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = '', due_us = :now
+WHERE id = :id AND (state IN ('INTENT', 'ACTIVE', 'ABANDONED') OR (state = 'REVOKING' AND claimed_by = ''))
+RETURNING {LEASE_COLUMNS}
+"""
+
+REOPEN = """
+UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = '', due_us = :now, looks = 0,
+    last_create_us = max(last_create_us, :last_create_us), gone_us = 0
+WHERE id = :id AND state IN ('REVOKING', 'GONE')
+"""
+
+CLAIM = f"""
+UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = :by, due_us = :until
+WHERE id = :id AND state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now
+RETURNING {LEASE_COLUMNS}
+"""
+
+# The excluded accounts come as one JSON array: SQLite has no array parameters.
+CLAIM_DUE = f"""
+UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = :by, due_us = :until
+WHERE id IN (
+    SELECT id FROM leases
+    WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now
+      AND account NOT IN (SELECT value FROM json_each(:without))
+    ORDER BY due_us, id LIMIT :limit
+)
+RETURNING {LEASE_COLUMNS}
+"""
+
+HOLDS = "SELECT 1 FROM leases WHERE id = :id AND generation = :generation"
+
+FAIL = """
+UPDATE leases SET generation = generation + 1, claimed_by = '', due_us = :due_us, last_error = :error,
+    attempts = :attempts, looks = :looks
+WHERE id = :id AND generation = :generation AND state = 'REVOKING'
+"""
+
+FINISH = """
+UPDATE leases SET state = 'GONE', generation = generation + 1, claimed_by = '', due_us = 0, last_error = '',
+    gone_us = :now
+WHERE id = :id AND generation = :generation AND state = 'REVOKING'
+"""
+
+TAKE_OVER = """
+UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = '', due_us = min(due_us, :now)
+WHERE claimed_by <> ''
+"""
+
+# --- reading leases --------------------------------------------------------------------------------------
+
+DUE_WITHIN = """
+SELECT id, due_us FROM leases
+WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us > :now AND due_us <= :until
+ORDER BY due_us, id LIMIT :limit
+"""
+
+GET_LEASE = f"SELECT {LEASE_COLUMNS} FROM leases WHERE id = :id"
+
+LIST_LEASES = f"""
+SELECT {LEASE_COLUMNS} FROM leases
+WHERE id > :after AND id >= :low AND (:high = '' OR id < :high)
+  AND (:state = '' OR :state =
+       CASE WHEN state = 'ACTIVE' AND expires_us <= :now THEN 'REVOKING' ELSE state END)
+ORDER BY id LIMIT :limit
+"""
+
+COUNT_LEASES = "SELECT mount, role, state, n FROM lease_counts WHERE n > 0 ORDER BY mount, role, state"
+
+COUNT_OVERDUE = """
+SELECT mount, role, count(*) FROM leases
+WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now AND state = 'ACTIVE'
+GROUP BY mount, role
+"""
+
+REMEMBERS = "SELECT 1 FROM lease_counts WHERE mount = :mount AND n > 0 LIMIT 1"
+
+# --- configuration ---------------------------------------------------------------------------------------
+
+GET_META = "SELECT value FROM meta WHERE key = :key"
+PUT_META = """
+INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT (key) DO UPDATE SET value = excluded.value
+"""
+
+MOUNT_COLUMNS = (
+    "name, description, default_lease_ttl_us, max_lease_ttl_us, max_users, lease_us, lease_max_us,"
+    " state, created_us"
+)
+ADD_MOUNT = f"""
+INSERT INTO mounts ({MOUNT_COLUMNS})
+VALUES (:name, :description, :default_lease_ttl_us, :max_lease_ttl_us, :max_users, :lease_us, :lease_max_us,
+    :state, :created_us)
+ON CONFLICT (name) DO NOTHING
+"""
+GET_MOUNT = f"SELECT {MOUNT_COLUMNS} FROM mounts WHERE name = :name"
+LIST_MOUNTS = f"SELECT {MOUNT_COLUMNS} FROM mounts WHERE name > :after ORDER BY name LIMIT :limit"
+PUT_MOUNT = """
+UPDATE mounts SET description = :description, default_lease_ttl_us = :default_lease_ttl_us,
+    max_lease_ttl_us = :max_lease_ttl_us, max_users = :max_users, lease_us = :lease_us,
+    lease_max_us = :lease_max_us, state = :state
+WHERE name = :name
+"""
+
+GET_ROOT = "SELECT mount, sealed, account, version, etag FROM roots WHERE mount = :mount"
+ADD_ROOT = """
+INSERT INTO roots (mount, sealed, account, version, etag) VALUES (:mount, :sealed, :account, :version, :etag)
+ON CONFLICT (mount) DO NOTHING
+"""
+PUT_ROOT = """
+UPDATE roots SET sealed = :sealed, account = :account, version = :version, etag = :etag
+WHERE mount = :mount AND version = :expect
+  AND (:account <> '' OR NOT EXISTS (SELECT 1 FROM lease_counts WHERE mount = :mount AND n > 0))
+"""
+BIND_ACCOUNT = """
+UPDATE roots SET account = :account WHERE mount = :mount AND version = :version AND account IN ('', :account)
+"""
+
+GET_ROLE = "SELECT mount, name, etag, body FROM roles WHERE mount = :mount AND name = :name"
+LIST_ROLES = """
+SELECT mount, name, etag, body FROM roles WHERE mount = :mount AND name > :after ORDER BY name LIMIT :limit
+"""
+ADD_ROLE = """
+INSERT INTO roles (mount, name, etag, body) VALUES (:mount, :name, :etag, :body)
+ON CONFLICT (mount, name) DO NOTHING
+"""
+PUT_ROLE = """
+UPDATE roles SET etag = :etag, body = :body WHERE mount = :mount AND name = :name AND etag = :expect
+"""
+DELETE_ROLE = "DELETE FROM roles WHERE mount = :mount AND name = :name"

@@ -1,0 +1,205 @@
+"""The only wiring: settings → adapters → engine → services; and how a server starts and drains."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import resource
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from structlog.typing import FilteringBoundLogger
+
+from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2, system_pb2
+from lessor_server.adapters.aws.clients import Clients
+from lessor_server.adapters.aws.gateway import AwsGateway
+from lessor_server.adapters.clock import SystemClock
+from lessor_server.adapters.identity.root_token import RootToken
+from lessor_server.adapters.observing.events import EventLog
+from lessor_server.adapters.sealing.aesgcm import AesGcmSealer, KeyFile
+from lessor_server.adapters.sqlite.store import open_store
+from lessor_server.domain.access import ROOT, Principal
+from lessor_server.domain.errors import LessorError
+from lessor_server.domain.events import Event, StoreBack, StoreFailed
+from lessor_server.engine.engine import Engine, Limits, Outside, running
+from lessor_server.engine.mounts import RootRules
+from lessor_server.engine.pacer import Pace
+from lessor_server.engine.ports import Store
+from lessor_server.services.config import ConfigService
+from lessor_server.services.creds import CredsService
+from lessor_server.services.guard import Guard
+from lessor_server.services.health import Health
+from lessor_server.services.lease import LeaseService
+from lessor_server.services.role import RoleService
+from lessor_server.services.rules import RULES
+from lessor_server.services.system import About, SystemService
+from lessor_server.settings import Settings
+
+SERVICES = (
+    config_pb2.DESCRIPTOR.services_by_name["ConfigService"],
+    role_pb2.DESCRIPTOR.services_by_name["RoleService"],
+    creds_pb2.DESCRIPTOR.services_by_name["CredsService"],
+    lease_pb2.DESCRIPTOR.services_by_name["LeaseService"],
+    system_pb2.DESCRIPTOR.services_by_name["SystemService"],
+)
+SEALING_KEY_FILE = "sealing-key"
+STOP_SECONDS = 1.0
+_MOST_MESSAGE_BYTES = 4 << 20
+
+
+class PortTaken(LessorError):
+    """The address to listen on is taken, or not this machine's."""
+
+    reason = "CANNOT_LISTEN"
+    mend = "stop what listens there, or set another address with LESSOR_LISTEN"
+
+
+async def run(settings: Settings, logger: FilteringBoundLogger) -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(settings, logger) as address:
+        logger.info("serving", address=address, version=version("lessor"))
+        await stop.wait()
+        logger.info("draining")
+    logger.info("stopped")
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, logger: FilteringBoundLogger, *, dev: bool = False
+) -> AsyncIterator[str]:
+    """Start everything, open the port last, and yield its address; drain when the block is left.
+
+    Raises:
+        LessorError: The data directory is locked or unusable, or the address is taken.
+        KeyFileBroken, RootTokenBroken, OSError: The data directory's files cannot be used.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold secrets
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    token = RootToken.load(settings.data_dir, settings.root_token, settings.root_token_file)
+    sealer = AesGcmSealer(KeyFile.load_or_make(settings.data_dir / SEALING_KEY_FILE).key)
+    rng = random.SystemRandom()
+    log = EventLog(logger, rng)
+    health = Health(service.full_name for service in SERVICES)
+
+    def notify(event: Event) -> None:
+        log(event)
+        if isinstance(event, (StoreFailed, StoreBack)):
+            health.store(works=isinstance(event, StoreBack))
+
+    def identify(presented: str) -> Principal | None:
+        return ROOT if presented and token.matches(presented) else None
+
+    clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
+    async with open_store(settings.data_dir, SystemClock()) as store, clients:
+        outside = Outside(store, AwsGateway(clients), sealer, notify, rng)
+        async with running(outside, _limits(settings)) as engine, _lasting(health.run()):
+            guard = Guard(identify, log.report, RULES)
+            about = await _about(settings, store, dev=dev)
+            server = _server(engine, guard, health, about, settings)
+            address = await _listen(server, settings)
+            health.open()
+            try:
+                yield address
+            finally:
+                await _drain(server, guard, engine, health, settings.drain_grace.total_seconds())
+
+
+def _limits(settings: Settings) -> Limits:
+    aws = settings.aws
+    pace = Pace(in_flight=aws.in_flight) if aws.rate is None else Pace(rate=aws.rate, in_flight=aws.in_flight)
+    return Limits(pace, RootRules(aws.allowed_endpoints, aws.ambient_mounts))
+
+
+async def _about(settings: Settings, store: Store, *, dev: bool) -> About:
+    warnings = []
+    if settings.exposed:
+        warnings.append("the listener is insecure: tokens and credentials cross the network in the clear")
+    if dev:
+        warnings.append("dev mode: nothing here is meant to last")
+    return About(
+        version=version("lessor"),
+        store_kind="sqlite",
+        schema_version=await store.schema_version(),
+        instance_id=await store.instance(),
+        dev_mode=dev,
+        warnings=tuple(warnings),
+    )
+
+
+def _server(
+    engine: Engine, guard: Guard, health: Health, about: About, settings: Settings
+) -> grpc.aio.Server:
+    # Without so_reuseport=0 two servers would share a port unseen.
+    options = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES))
+    server = grpc.aio.server(options=options)
+    implementations = (
+        ConfigService(engine.mounts, about.instance_id),
+        RoleService(engine.roles),
+        CredsService(engine.issuer),
+        LeaseService(engine.leases),
+        SystemService(about),
+    )
+    handlers = [guard.handlers(*pair) for pair in zip(SERVICES, implementations, strict=True)]
+    server.add_generic_rpc_handlers(tuple(handlers))
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    if settings.reflection:
+        # Loaded, error_details.proto is served too: without it a person sees details as base64.
+        assert error_details_pb2.DESCRIPTOR.package == "google.rpc"
+        health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+        names = (*(service.full_name for service in SERVICES), health_name, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+    return server
+
+
+async def _listen(server: grpc.aio.Server, settings: Settings) -> str:
+    """Open the port and serve; return the address with the port that the system chose."""
+    address = str(settings.listen)
+    try:
+        if settings.tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, _credentials(settings))
+    except RuntimeError as error:
+        raise PortTaken(f"cannot listen on {address}: {error}") from None
+    await server.start()
+    return address if settings.listen.path else f"{address.rpartition(':')[0]}:{port}"
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials:
+    tls = settings.tls
+    assert tls is not None
+    pair = (tls.key_file.read_bytes(), tls.cert_file.read_bytes())
+    if tls.client_ca_file is None:
+        return grpc.ssl_server_credentials([pair])
+    return grpc.ssl_server_credentials([pair], tls.client_ca_file.read_bytes(), require_client_auth=True)
+
+
+async def _drain(server: grpc.aio.Server, guard: Guard, engine: Engine, health: Health, grace: float) -> None:
+    """Say that we go, let calls in flight and the engine's work end within ``grace`` seconds, then stop."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + grace
+    health.close()
+    await guard.drain(grace)
+    await engine.work.settle(max(until - loop.time(), 0))
+    await server.stop(STOP_SECONDS)
+
+
+@asynccontextmanager
+async def _lasting(job: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Run ``job`` while the block runs."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(job)
+        try:
+            yield
+        finally:
+            task.cancel()

@@ -1,0 +1,67 @@
+"""``lessor server``: the service."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+import uvloop
+
+from lessor_server import app
+from lessor_server.adapters.identity.root_token import RootTokenBroken
+from lessor_server.adapters.observing.log import start_logging
+from lessor_server.adapters.sealing.aesgcm import KeyFileBroken
+from lessor_server.domain.errors import LessorError
+from lessor_server.settings import Settings, SettingsError, load
+
+STARTS_BADLY, WRONG_SETTINGS = 1, 2
+
+
+@click.command("server")
+@click.option(
+    "--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="A TOML file of settings."
+)
+@click.option("--check", is_flag=True, help="Check the settings, say what is wrong with them, and end.")
+def command(file: Path | None, *, check: bool) -> None:
+    """Run the service. Settings come from a TOML file and from LESSOR_* variables, which win."""
+    settings = settings_or_exit(file)
+    if check:
+        click.echo("the settings are right")
+        return
+    serve(settings)
+
+
+def settings_or_exit(file: Path | None) -> Settings:
+    """Return the settings, or print every fault and exit with 2."""
+    try:
+        return load(file, os.environ)
+    except SettingsError as error:
+        for fault in error.faults:
+            click.echo(f"lessor server: {fault}", err=True)
+        sys.exit(WRONG_SETTINGS)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until told to stop; a start that fails prints one line with the mend and exits with 1."""
+    logger = start_logging(settings.log.level, settings.log.format)
+    try:
+        uvloop.run(app.run(settings, logger))
+    except* LessorError as errors:
+        click.echo(f"lessor server: {_first(errors)}", err=True)
+        sys.exit(STARTS_BADLY)
+    except* (KeyFileBroken, RootTokenBroken, OSError) as errors:
+        click.echo(f"lessor server: {_leaf(errors)}", err=True)
+        sys.exit(STARTS_BADLY)
+
+
+def _first(errors: BaseExceptionGroup[LessorError]) -> str:
+    error = _leaf(errors)
+    return f"{error}; {error.mend}" if isinstance(error, LessorError) else str(error)
+
+
+def _leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

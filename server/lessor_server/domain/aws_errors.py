@@ -1,0 +1,90 @@
+"""What AWS answered when a call did not succeed: a clear no, or nothing that can be relied on."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from lessor_server.domain.errors import (
+    AwsAnswer,
+    AwsQuota,
+    AwsUnavailable,
+    Kind,
+    LessorError,
+    RoleNotUsable,
+    RootRefused,
+)
+
+
+class Refusal(Enum):
+    """What AWS refused, as far as Lessor acts on it."""
+
+    NO_SUCH_USER = "no_such_user"
+    NO_SUCH_OTHER = "no_such_other"
+    ALREADY_EXISTS = "already_exists"
+    DELETE_CONFLICT = "delete_conflict"
+    LIMIT = "limit"
+    CONCURRENT = "concurrent"
+    DENIED = "denied"
+    THROTTLED = "throttled"
+    MALFORMED = "malformed"
+    OTHER = "other"
+
+
+class AwsError(LessorError):
+    """An AWS call did not succeed."""
+
+    def __init__(self, answer: AwsAnswer) -> None:
+        """Carry what AWS said, or what the network did."""
+        super().__init__(f"AWS {answer.action}: {answer.code}", subject=answer.action)
+        self.aws = answer
+
+
+class AwsRefused(AwsError):
+    """AWS answered no: the call had no effect."""
+
+    kind = Kind.PRECONDITION
+    reason = "AWS_REFUSED"
+    mend = "AWS's code says what it refused; check the root's policy and the role"
+
+    def __init__(self, answer: AwsAnswer, refusal: Refusal) -> None:
+        """Name what was refused."""
+        super().__init__(answer)
+        self.refusal = refusal
+
+
+class AwsUnknown(AwsError):
+    """No clear answer came: the call may have happened, unless it was never ``sent``."""
+
+    kind = Kind.UNAVAILABLE
+    reason = "AWS_ANSWER_UNKNOWN"
+    mend = AwsUnavailable.mend
+
+    def __init__(self, answer: AwsAnswer, *, sent: bool) -> None:
+        """Say whether the request may have reached AWS at all."""
+        super().__init__(answer)
+        self.sent = sent
+
+
+def for_caller(error: LessorError) -> LessorError:
+    """Return the error that a caller gets for a failed AWS call: who must mend what."""
+    told = _told(error)
+    told.aws = error.aws
+    return told
+
+
+def _told(error: LessorError) -> LessorError:
+    if isinstance(error, AwsUnknown):
+        return AwsUnavailable(f"{error.message}; what it may have made is being revoked", retry_in=1.0)
+    if not isinstance(error, AwsRefused):
+        return error
+    match error.refusal:
+        case Refusal.LIMIT:
+            return AwsQuota(error.message, subject=error.subject)
+        case Refusal.DENIED:
+            return RootRefused(error.message, subject=error.subject)
+        case Refusal.MALFORMED | Refusal.NO_SUCH_OTHER:
+            return RoleNotUsable(error.message, subject=error.subject)
+        case Refusal.THROTTLED | Refusal.CONCURRENT | Refusal.NO_SUCH_USER:
+            return AwsUnavailable(error.message, retry_in=1.0)
+        case _:
+            return error

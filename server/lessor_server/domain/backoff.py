@@ -1,0 +1,34 @@
+"""How long to wait before the next try."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+_REFUSED_FIRST, _REFUSED_MOST = 10.0, 900.0
+_PROBE_FIRST, _PROBE_MOST = 1.0, 30.0
+_SHORTEST: Final = 1.0
+
+LOOKS: Final = tuple(timedelta(seconds=seconds) for seconds in (1, 5, 20, 60, 300, 900))
+"""Waits between looks for a user that AWS does not show."""
+
+
+def refused(attempts: int, chance: float) -> timedelta:
+    """Return the wait after the ``attempts``-th refused attempt: 10 s doubling to 15 min, full jitter.
+
+    ``chance`` is drawn by the caller, 0 <= chance < 1. Source: AWS Architecture Blog, "Exponential
+    Backoff And Jitter". At least a second passes.
+    """
+    most = min(_REFUSED_FIRST * 2.0 ** min(attempts - 1, 32), _REFUSED_MOST)
+    return timedelta(seconds=max(most * chance, _SHORTEST))
+
+
+def probe(failures: int, chance: float) -> float:
+    """Return the seconds until the next probe of a paused account: 1 s doubling to 30 s, half jitter."""
+    most = min(_PROBE_FIRST * 2.0 ** min(failures, 32), _PROBE_MOST)
+    return most * (0.5 + chance / 2)
+
+
+def look(looks: int) -> timedelta:
+    """Return the wait until the next look, after ``looks`` of them."""
+    return LOOKS[min(looks, len(LOOKS) - 1)]

@@ -1,0 +1,347 @@
+"""Every error Lessor answers with: what kind it is, why it happened, and how to mend it.
+
+An error class is a sentence for a person: its docstring says when it is raised, ``reason`` is the
+machine's name for it (``ErrorInfo.reason``) and ``mend`` tells the caller what to do next.
+``services/status.py`` turns a kind into a gRPC status; nothing else does.
+
+    LessorError
+    ├── Invalid            ├── NotFound, AlreadyExists
+    ├── Precondition …     ├── QuotaExceeded …
+    ├── Unavailable …      ├── Aborted …
+    ├── Unauthenticated, PermissionDenied, DeadlineExceeded, Unimplemented
+    └── AwsError in aws_errors.py: AwsRefused (AWS said no), AwsUnknown (it may have happened)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+
+class Kind(Enum):
+    """What a caller can do about an error; each kind is one gRPC status with its own details."""
+
+    INVALID = "invalid"
+    NOT_FOUND = "not_found"
+    EXISTS = "exists"
+    PRECONDITION = "precondition"
+    QUOTA = "quota"
+    UNAVAILABLE = "unavailable"
+    ABORTED = "aborted"
+    UNAUTHENTICATED = "unauthenticated"
+    DENIED = "denied"
+    DEADLINE = "deadline"
+    UNIMPLEMENTED = "unimplemented"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One fault of a request: where it is, what is wrong, how to mend it.
+
+    ``field`` is a path that begins at the request: ``role.policy_document.Statement[0].Effect``.
+    """
+
+    field: str
+    fault: str
+    mend: str
+
+    def under(self, prefix: str) -> Violation:
+        """Return the same violation with its path below ``prefix``."""
+        return Violation(f"{prefix}.{self.field}" if self.field else prefix, self.fault, self.mend)
+
+
+@dataclass(frozen=True, slots=True)
+class AwsAnswer:
+    """What AWS said: its code and request id may go to any caller, its text only to who may see the root."""
+
+    action: str
+    code: str
+    text: str = ""
+    request_id: str = ""
+
+
+class LessorError(Exception):
+    """The base of every error that may reach a caller."""
+
+    kind: ClassVar[Kind] = Kind.INTERNAL
+    reason: ClassVar[str] = "INTERNAL"
+    mend: ClassVar[str] = "report the reference to the operator, whose log has the cause"
+
+    def __init__(self, message: str, *, subject: str = "", retry_in: float | None = None) -> None:
+        """Say what happened in ``message``, to what in ``subject``; ``retry_in`` is in seconds."""
+        super().__init__(message)
+        self.message = message
+        self.subject = subject
+        self.retry_in = retry_in
+        self.aws: AwsAnswer | None = None
+
+
+# --- the request itself -------------------------------------------------------------------------
+
+
+class Invalid(LessorError):
+    """The request breaks one or more rules; each stands in the violations."""
+
+    kind = Kind.INVALID
+    reason = "INVALID_REQUEST"
+    mend = "mend the fields that the violations name"
+
+    def __init__(self, violations: tuple[Violation, ...]) -> None:
+        """Carry all violations of the request; at least one."""
+        first = violations[0]
+        super().__init__(f"{first.field}: {first.fault}; {first.mend}")
+        self.violations = violations
+
+
+def require(violations: list[Violation]) -> None:
+    """Raise ``Invalid`` with all of ``violations``, if there are any."""
+    if violations:
+        raise Invalid(tuple(violations))
+
+
+class NotFound(LessorError):
+    """What the request names does not exist."""
+
+    kind = Kind.NOT_FOUND
+    reason = "NOT_FOUND"
+    mend = "check the name; the list call of the same service shows what there is"
+
+    def __init__(self, resource: str, name: str) -> None:
+        """Name the missing ``resource`` (mount, role, root, lease)."""
+        super().__init__(f"no {resource} {name[:64]!r}", subject=name)
+        self.resource = resource
+
+
+class AlreadyExists(LessorError):
+    """What the request would make is there already."""
+
+    kind = Kind.EXISTS
+    reason = "ALREADY_EXISTS"
+    mend = "choose another name, or change the one that exists"
+
+    def __init__(self, resource: str, name: str) -> None:
+        """Name the ``resource`` that stands in the way."""
+        super().__init__(f"{resource} {name[:64]!r} exists already", subject=name)
+        self.resource = resource
+
+
+# --- the state does not allow it ------------------------------------------------------------------
+
+
+class Precondition(LessorError):
+    """The state of something does not allow the call; each subclass says which."""
+
+    kind = Kind.PRECONDITION
+    reason = "FAILED_PRECONDITION"
+    mend = "change the state that the message names, then call again"
+
+
+class RootNotSet(Precondition):
+    """The mount has no root credentials yet."""
+
+    reason = "ROOT_NOT_SET"
+    mend = "give the mount its root with ConfigService.SetRoot"
+
+
+class RootAccountChanged(Precondition):
+    """The new root belongs to another AWS account than the leases that the mount still has."""
+
+    reason = "ROOT_ACCOUNT_CHANGED"
+    mend = "enable another mount for the other account, or revoke this mount's leases first"
+
+
+class RootRefused(Precondition):
+    """AWS does not accept the root credentials, or they may not do what the call needs."""
+
+    reason = "ROOT_REFUSED"
+    mend = "check the root's key and its policy; ConfigService.CheckRoot prints the least policy"
+
+
+class EndpointNotAllowed(Precondition):
+    """The root's endpoint is no longer one that this server may talk to."""
+
+    reason = "ENDPOINT_NOT_ALLOWED"
+    mend = "list the endpoint in the server's setting aws.allowed_endpoints, or set another root"
+
+
+class SealBroken(Precondition):
+    """What is sealed in the store does not open: another key, another place, or damage."""
+
+    reason = "SEAL_BROKEN"
+    mend = "put the data directory's own sealing key back, or set the root anew"
+
+
+class MountDisabling(Precondition):
+    """The mount is being disabled and takes no new leases."""
+
+    reason = "MOUNT_DISABLING"
+    mend = "use another mount, or enable this one again once it is gone"
+
+
+class EtagMismatch(Precondition):
+    """Somebody else changed it since it was read."""
+
+    reason = "ETAG_MISMATCH"
+    mend = "read it again, apply the change to what you read, and send the new etag"
+
+
+class RoleNotUsable(Precondition):
+    """AWS does not know a policy or a group that the role names."""
+
+    reason = "ROLE_REFUSED_BY_AWS"
+    mend = "mend the role's policy_document, policy_arns, iam_groups or boundary; AWS's code says which"
+
+
+class LeaseExpired(Precondition):
+    """The lease's time is over."""
+
+    reason = "LEASE_EXPIRED"
+    mend = "ask for new credentials"
+
+
+class LeaseRevoking(Precondition):
+    """The lease is being revoked."""
+
+    reason = "LEASE_REVOKING"
+    mend = "ask for new credentials"
+
+
+class LeaseAbandoned(Precondition):
+    """The lease was abandoned: nobody tries to revoke it any more."""
+
+    reason = "LEASE_ABANDONED"
+    mend = "revoke the lease to take it up again, and ask for new credentials"
+
+
+class NotRenewable(Precondition):
+    """The lease cannot be renewed: it is half-made or of a kind whose life AWS has fixed."""
+
+    reason = "NOT_RENEWABLE"
+    mend = "ask for new credentials"
+
+
+class CredentialTypeNotServed(Precondition):
+    """This server cannot issue credentials of the role's type."""
+
+    reason = "CREDENTIAL_TYPE_NOT_SERVED"
+    mend = "use a role of credential_type IAM_USER"
+
+
+# --- there is no room -----------------------------------------------------------------------------
+
+
+class QuotaExceeded(LessorError):
+    """A limit on live leases, or one of AWS's own quotas, is reached."""
+
+    kind = Kind.QUOTA
+    reason = "QUOTA_EXCEEDED"
+    mend = "revoke what is no longer used, or raise the limit that the message names"
+
+
+class MountFull(QuotaExceeded):
+    """The mount has as many live leases as its max_users allows."""
+
+    reason = "MOUNT_MAX_USERS"
+
+
+class RoleFull(QuotaExceeded):
+    """The role has as many live leases as its max_leases allows."""
+
+    reason = "ROLE_MAX_LEASES"
+
+
+class AwsQuota(QuotaExceeded):
+    """AWS answered LimitExceeded: the account has no room for one more."""
+
+    reason = "AWS_LIMIT_EXCEEDED"
+    mend = "remove unused users, keys or policies from the AWS account, or use another account"
+
+
+class PacerFull(QuotaExceeded):
+    """More AWS calls are waiting than the queue takes."""
+
+    reason = "PACER_QUEUE_FULL"
+    mend = "call again later; raise aws.rate if AWS allows the account more"
+
+
+# --- not now ----------------------------------------------------------------------------------------
+
+
+class Unavailable(LessorError):
+    """Something that the call needs does not answer now."""
+
+    kind = Kind.UNAVAILABLE
+    reason = "UNAVAILABLE"
+    mend = "call again later"
+
+
+class AwsUnavailable(Unavailable):
+    """AWS cannot be reached, throttles, or its answer was lost; the account is looked at again by itself."""
+
+    reason = "AWS_UNAVAILABLE"
+    mend = "call again later; if it lasts, check the endpoint and the network from the server to AWS"
+
+
+class StoreUnavailable(Unavailable):
+    """The store cannot write: its disk is full or failing."""
+
+    reason = "STORE_UNAVAILABLE"
+    mend = "free or mend the disk below the data directory; nothing was half written"
+
+
+class Draining(Unavailable):
+    """The server is going down and takes no new work."""
+
+    reason = "DRAINING"
+    mend = "call again; the server is restarting"
+
+
+class Aborted(LessorError):
+    """Something else changed what this call worked on; nothing is left of it."""
+
+    kind = Kind.ABORTED
+    reason = "ABORTED"
+    mend = "call again"
+
+
+class LeaseTaken(Aborted):
+    """The lease was revoked while it was being made."""
+
+    reason = "LEASE_REVOKED_WHILE_ISSUED"
+
+
+class DeadlineExceeded(LessorError):
+    """The caller's deadline does not leave, or did not leave, the time that the work takes."""
+
+    kind = Kind.DEADLINE
+    reason = "DEADLINE_EXCEEDED"
+    mend = "call again with a longer deadline"
+
+
+# --- who asks, and for what -------------------------------------------------------------------------
+
+
+class Unauthenticated(LessorError):
+    """The caller sent no token, or one that is not known."""
+
+    kind = Kind.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+    mend = "send the metadata 'authorization: Bearer TOKEN'"
+
+
+class PermissionDenied(LessorError):
+    """The caller is known and may not do this."""
+
+    kind = Kind.DENIED
+    reason = "PERMISSION_DENIED"
+    mend = "ask the operator for the right that the message names"
+
+
+class Unimplemented(LessorError):
+    """This version does not serve the call or the field."""
+
+    kind = Kind.UNIMPLEMENTED
+    reason = "UNIMPLEMENTED"
+    mend = "leave the field out, or use a server that serves it; SystemService.GetInfo tells the version"

@@ -1,0 +1,125 @@
+"""What happened, as values: logs, metrics, watchers and tests all hang on these.
+
+No event carries a secret. ``lease_id`` names the lease; spans are in seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened; each subclass says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issued(Event):
+    """A lease became ACTIVE and its credential goes out."""
+
+    lease_id: str
+    access_key_id: str
+    owner: str
+    expires_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class IssueFailed(Event):
+    """An issue ended without a credential; the row, if there is one, is being revoked."""
+
+    lease_id: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed(Event):
+    """A lease lives longer."""
+
+    lease_id: str
+    expires_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationAsked(Event):
+    """A caller asked for a revocation."""
+
+    lease_id: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked(Event):
+    """The user is gone; the row is a tombstone."""
+
+    lease_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationFailed(Event):
+    """One attempt to revoke failed; another follows in ``retry_in`` seconds."""
+
+    lease_id: str
+    error: str
+    attempts: int
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck(Event):
+    """AWS has refused a revocation many times; it goes on, and a person should look."""
+
+    lease_id: str
+    error: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccountPaused(Event):
+    """AWS does not answer for an account; the next probe goes out in ``retry_in`` seconds."""
+
+    account: str
+    error: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class AccountResumed(Event):
+    """AWS answers for the account again."""
+
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver(Event):
+    """At start, ``rows`` half-made or claimed leases of the process before were put up for revocation."""
+
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimLost(Event):
+    """A step found that the lease had changed hands; nothing was done."""
+
+    lease_id: str
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changed(Event):
+    """A mount, root or role was changed."""
+
+    what: str
+    name: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFailed(Event):
+    """The store cannot write; it is tried again every second."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreBack(Event):
+    """The store writes again."""

@@ -1,0 +1,62 @@
+"""A mount: one enabled AWS engine, with its name, its limits and its lease defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import Final
+
+from lessor_server.domain import names, span
+from lessor_server.domain.errors import Violation
+
+DEFAULT_LEASE_TTL: Final = timedelta(hours=768)
+DEFAULT_MAX_USERS: Final = 5_000
+"""AWS's own quota of IAM users in an account ("IAM and AWS STS quotas")."""
+LONGEST_DESCRIPTION: Final = 1_000
+
+
+class MountState(Enum):
+    """Say whether a mount takes new intents."""
+
+    ENABLED = "enabled"
+    DISABLING = "disabling"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Hold one engine's limits; spans are whole seconds, ``created_us`` microseconds since the epoch.
+
+    ``lease`` and ``lease_max`` are the lease defaults of IAM users, ``None`` while nobody set them.
+    """
+
+    name: str
+    description: str = ""
+    default_lease_ttl: timedelta = DEFAULT_LEASE_TTL
+    max_lease_ttl: timedelta = DEFAULT_LEASE_TTL
+    max_users: int = DEFAULT_MAX_USERS
+    lease: timedelta | None = None
+    lease_max: timedelta | None = None
+    state: MountState = MountState.ENABLED
+    created_us: int = 0
+
+
+def violations(mount: Mount) -> list[Violation]:
+    """Return every fault of ``mount``; field paths are those of EnableMount and SetLeaseDefaults."""
+    found = names.name_violations("mount", mount.name)
+    if len(mount.description) > LONGEST_DESCRIPTION:
+        fault = f"has {len(mount.description)} characters"
+        found.append(Violation("description", fault, f"give at most {LONGEST_DESCRIPTION}"))
+    for field, value in (
+        ("default_lease_ttl", mount.default_lease_ttl),
+        ("max_lease_ttl", mount.max_lease_ttl),
+        ("lease", mount.lease),
+        ("lease_max", mount.lease_max),
+    ):
+        found += span.violations(field, value)
+    longest = mount.max_lease_ttl
+    found += span.order_violations("default_lease_ttl", mount.default_lease_ttl, longest, "max_lease_ttl")
+    found += span.order_violations("lease", mount.lease, mount.lease_max or longest, "the longest lease")
+    if mount.max_users < 1:
+        found.append(Violation("max_users", f"{mount.max_users} is below 1", "give at least 1"))
+    return found

@@ -1,0 +1,225 @@
+"""Names: of mounts and roles, lease ids and prefixes over them, and the users made on AWS.
+
+A lease id is ``<mount>/creds/<role>/<suffix>``. Its suffix is 24 base62 characters: 7 of time in
+milliseconds, so that ids made one after another lie side by side in an index, and 17 of chance.
+The alphabet stands in ASCII order, so that ids sort by time wherever text is compared by bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from lessor_server.domain.errors import Invalid, Violation
+
+BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+TIME_DIGITS: Final = 7
+RANDOM_DIGITS: Final = 17
+SUFFIX_DIGITS: Final = TIME_DIGITS + RANDOM_DIGITS
+RANDOM_BOUND: Final = 62**RANDOM_DIGITS
+"""A suffix takes a number below this, about 101 bits of chance."""
+
+USER_NAME_LIMIT: Final = 64
+FEWEST_RANDOM: Final = 12
+"""The least number of random characters in a user's name.
+
+IAM compares names without case, so a letter counts half: of two random base62 characters one pair
+in 33.7 is equal that way, 5.07 bits each. All 17 are 86 bits: among a billion names ever made, the
+chance that any two are equal is below one in 10^8. Twelve are 61 bits: among the 5,000 users that
+an account holds at a time it is below one in 10^11, and the time part usually differs besides.
+"""
+DEFAULT_TEMPLATE: Final = "lessor-{{mount}}-{{role}}-{{suffix}}"
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
+_SUFFIX: Final = re.compile(rf"[0-9A-Za-z]{{{SUFFIX_DIGITS}}}")
+_FIELD: Final = re.compile(r"\{\{ *([a-z0-9_.]*) *\}\}")
+_NOT_IAM: Final = re.compile(r"[^A-Za-z0-9_+=,.@-]")
+_FIELDS: Final = ("mount", "role", "suffix")
+_SHOWN: Final = 64
+
+
+def shown(text: str) -> str:
+    """Return a caller's text for a message: quoted, on one line, cut to 64 characters."""
+    cut = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    return '"' + "".join(letter if letter.isprintable() else "�" for letter in cut) + '"'
+
+
+# --- mounts and roles -----------------------------------------------------------------------------
+
+
+def is_name(text: str) -> bool:
+    """Tell whether ``text`` may name a mount or a role."""
+    return _NAME.fullmatch(text) is not None
+
+
+def is_suffix(text: str) -> bool:
+    """Tell whether ``text`` may end a lease id."""
+    return _SUFFIX.fullmatch(text) is not None
+
+
+def name_violations(field: str, text: str) -> list[Violation]:
+    """Return what is wrong with ``text`` as the name of a mount or a role."""
+    if is_name(text):
+        return []
+    rule = "use 1 to 64 of A-Z a-z 0-9 _ . - that begin and end with a letter, a digit or _"
+    return [Violation(field, f"{shown(text)} is no name", rule)]
+
+
+# --- lease ids ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LeaseId:
+    """Name one lease; ``str()`` gives ``<mount>/creds/<role>/<suffix>``."""
+
+    mount: str
+    role: str
+    suffix: str
+
+    def __str__(self) -> str:
+        """Return the id as callers see it."""
+        return f"{self.mount}/creds/{self.role}/{self.suffix}"
+
+    @classmethod
+    def parse(cls, text: str, field: str = "lease_id") -> LeaseId:
+        """Read an id; raise ``Invalid`` that names ``field`` for any other shape."""
+        match text.split("/"):
+            case [mount, "creds", role, suffix] if all(map(is_name, (mount, role))) and is_suffix(suffix):
+                return cls(mount, role, suffix)
+        mend = f"give <mount>/creds/<role>/<{SUFFIX_DIGITS} letters and digits>"
+        raise Invalid((Violation(field, f"{shown(text)} is no lease id", mend),))
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Name a range of leases: those whose id is at least ``low`` and below ``high``, by bytes.
+
+    ``role`` is empty where the prefix covers a whole mount.
+    """
+
+    mount: str
+    role: str
+    low: str
+
+    def __str__(self) -> str:
+        """Return the prefix as the caller wrote it."""
+        return self.low
+
+    @property
+    def high(self) -> str:
+        """Give the least text above every text that begins with ``low``; pure ASCII."""
+        return self.low[:-1] + chr(ord(self.low[-1]) + 1)
+
+    def covers(self, lease_id: str) -> bool:
+        """Tell whether ``lease_id`` lies in the range."""
+        return self.low <= lease_id < self.high
+
+    @classmethod
+    def parse(cls, text: str, field: str = "prefix") -> Prefix:
+        """Read a prefix of one of the four shapes; raise ``Invalid`` that names ``field`` for others."""
+        match text.split("/"):
+            case [mount, ""] | [mount, "creds", ""] if is_name(mount):
+                return cls(mount, "", text)
+            case [mount, "creds", role, ""] if all(map(is_name, (mount, role))):
+                return cls(mount, role, text)
+            case [mount, "creds", role, suffix] if all(map(is_name, (mount, role))) and is_suffix(suffix):
+                return cls(mount, role, text)
+        mend = "give <mount>/, <mount>/creds/, <mount>/creds/<role>/ or a whole lease id"
+        raise Invalid((Violation(field, f"{shown(text)} is no prefix", mend),))
+
+
+def suffix_of(time_ms: int, number: int) -> str:
+    """Return the suffix for ``time_ms`` since the epoch and an already drawn ``number``.
+
+    Raises ``ValueError`` for a time past 62^7 ms (in 2081) and unless 0 <= number < ``RANDOM_BOUND``.
+    """
+    return _base62(time_ms, TIME_DIGITS) + _base62(number, RANDOM_DIGITS)
+
+
+def _base62(number: int, digits: int) -> str:
+    if not 0 <= number < 62**digits:
+        message = f"{number} does not fit {digits} base62 digits"
+        raise ValueError(message)
+    letters = []
+    for _ in range(digits):
+        number, digit = divmod(number, 62)
+        letters.append(BASE62[digit])
+    return "".join(reversed(letters))
+
+
+# --- users on AWS ---------------------------------------------------------------------------------
+
+
+def user_name(template: str, mount: str, role: str, suffix: str) -> str:
+    """Return the name of a lease's IAM user (or session): at most 64 characters that IAM takes.
+
+    ``template`` is one that ``template_violations`` passes; empty means the default. Its own text
+    always stays, then the suffix from its right (all of it by the default template), and the names
+    share what is left. Characters that IAM doesn't take become ``_``.
+    """
+    parts = _parts(template or DEFAULT_TEMPLATE)
+    room = USER_NAME_LIMIT - _own_length(parts)
+    kept = suffix[-min(room, SUFFIX_DIGITS) :]
+    values = {"mount": mount, "role": role}
+    named = [values[field] for _, field in parts if field in values]
+    cut = iter(_fairly(named, room - len(kept)))
+    filled = (own + (kept if field == "suffix" else next(cut) if field else "") for own, field in parts)
+    return _NOT_IAM.sub("_", "".join(filled))
+
+
+def federation_name(suffix: str) -> str:
+    """Return the name of a federated session: AWS takes 32 characters, so only the suffix fits."""
+    return f"lessor-{suffix}"
+
+
+def user_path(instance: str, path: str) -> str:
+    """Return the IAM path of a role's users: ``path`` (empty or ``/…/``) below the instance's own."""
+    return f"/lessor/{instance}{path or '/'}"
+
+
+def template_violations(field: str, template: str) -> list[Violation]:
+    """Return every fault of a template of user names; empty stands for the default and is right.
+
+    A template is text with ``{{mount}}``, ``{{role}}`` and, exactly once, ``{{suffix}}``.
+    """
+    if not template:
+        return []
+    parts = _parts(template)
+    found = [
+        Violation(field, f"{{{{{name}}}}} is no field of a user name", "use {{mount}}, {{role}}, {{suffix}}")
+        for _, name in parts
+        if name is not None and name not in _FIELDS
+    ]
+    if any("{{" in own or "}}" in own for own, _ in parts):
+        fault = "has braces that belong to no field"
+        found.append(Violation(field, fault, "write {{mount}}, {{role}}, {{suffix}}"))
+    if [name for _, name in parts].count("suffix") != 1:
+        found.append(Violation(field, "needs {{suffix}} exactly once", "add {{suffix}}, say at its end"))
+    longest = USER_NAME_LIMIT - FEWEST_RANDOM
+    if _own_length(parts) > longest:
+        fault = f"its own text leaves no room for {FEWEST_RANDOM} random characters"
+        found.append(Violation(field, fault, f"shorten that text to {longest} characters or fewer"))
+    return found
+
+
+def _parts(template: str) -> list[tuple[str, str | None]]:
+    """Cut a template into (own text, the field after it); the last has no field."""
+    pieces: list[str] = _FIELD.split(template)
+    fields: list[str | None] = [*pieces[1::2], None]
+    return list(zip(pieces[::2], fields, strict=True))
+
+
+def _own_length(parts: Iterable[tuple[str, str | None]]) -> int:
+    return sum(len(own) for own, _ in parts)
+
+
+def _fairly(texts: list[str], room: int) -> list[str]:
+    """Cut texts on their right so that all fit into ``room``: the short ones keep what they have."""
+    kept = list(texts)
+    by_length = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    for done, index in enumerate(by_length):
+        kept[index] = texts[index][: room // (len(texts) - done)]
+        room -= len(kept[index])
+    return kept

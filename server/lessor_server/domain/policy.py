@@ -1,0 +1,303 @@
+"""IAM policy documents: their canonical form, IAM's grammar, and what in them deserves a warning.
+
+Source: "Grammar of the IAM JSON policy language" and "IAM JSON policy elements" in the IAM User
+Guide; the characters are those of ``policyDocumentType`` in the IAM API reference. The rules refuse
+what IAM refuses, and where its answer depends on the service, they let the document pass.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, TypeAlias
+
+from lessor_server.domain import wildcard
+from lessor_server.domain.errors import Violation
+from lessor_server.domain.names import shown
+
+JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
+Statement: TypeAlias = Mapping[str, JsonValue]
+
+LIMIT: Final = 2_048
+"""What AWS takes for a user's inline policies together, and for one session policy, in characters."""
+EXACT: Final = 2**53
+"""The whole number up to which a JSON number, read as a double, is exact."""
+VERSIONS: Final = ("2012-10-17", "2008-10-17")
+
+_TOP: Final = ("Version", "Id", "Statement")
+_MEMBERS: Final = (
+    "Sid",
+    "Effect",
+    "Action",
+    "NotAction",
+    "Resource",
+    "NotResource",
+    "Condition",
+)
+_SID: Final = re.compile(r"[A-Za-z0-9]*")
+_ACTION: Final = re.compile(r"\*|(?:\*|[A-Za-z0-9.-]+):[^:\s]+")
+_RESOURCE: Final = re.compile(r"\*|arn:(?:[^:]*:){4}.+|arn:.*\*.*", re.DOTALL)
+_CONDITION_KEY: Final = re.compile(r"[^:\s]+:\S+")
+_OPERATOR: Final = re.compile(
+    r"(?:ForAnyValue:|ForAllValues:)?"
+    r"(?:String(?:Not)?(?:Equals(?:IgnoreCase)?|Like)"
+    r"|(?:Numeric|Date)(?:(?:Not)?Equals|(?:Less|Greater)Than(?:Equals)?)"
+    r"|Arn(?:Not)?(?:Equals|Like)|(?:Not)?IpAddress|Bool|BinaryEquals)(?:IfExists)?"
+    r"|Null"
+)
+_PLAIN_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*")
+_FOREIGN: Final = re.compile(r"[^\x00-\xff]")
+
+
+# --- the canonical form ---------------------------------------------------------------------------
+
+
+def canonical(document: Mapping[str, JsonValue]) -> str:
+    """Return the text that goes to AWS: keys sorted, no white space, not ASCII-escaped.
+
+    Whole numbers up to 2^53 are written without ``.0``; equal documents give equal texts.
+    """
+    return json.dumps(_plain(document), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def _plain(value: JsonValue) -> JsonValue:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) <= EXACT else value
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return value
+    return [_plain(inner) for inner in value]
+
+
+# --- the grammar ----------------------------------------------------------------------------------
+
+
+def violations(
+    document: Mapping[str, JsonValue], *, limit: int = LIMIT, field: str = "policy_document"
+) -> list[Violation]:
+    """Return every fault of an identity policy; ``limit`` bounds its canonical form, in characters."""
+    found = _unknown_members(document, _TOP, field)
+    version = document.get("Version", VERSIONS[0])
+    if version not in VERSIONS:
+        mend = f'write "{VERSIONS[0]}" (or, for the old language, "{VERSIONS[1]}")'
+        found.append(Violation(f"{field}.Version", f"IAM knows no version {_told(version)}", mend))
+    if not isinstance(document.get("Id", ""), str):
+        found.append(Violation(f"{field}.Id", "is no text", "write a text, or leave it out"))
+    found += _statement_list_violations(document, f"{field}.Statement")
+    for path, value in _walk(document, field):
+        found += _scalar_violations(path, value)
+    size = len(canonical(document))
+    if size > limit:
+        fault = f"has {size} characters without white space"
+        found.append(Violation(field, fault, f"shorten it to {limit}, or move a part to a managed policy"))
+    return found
+
+
+def _statement_list_violations(document: Mapping[str, JsonValue], path: str) -> list[Violation]:
+    value = document.get("Statement")
+    if value is None or (_is_list(value) and not value):
+        return [Violation(path, "is missing or empty", "write at least one statement")]
+    found = []
+    sids: Counter[str] = Counter()
+    for where, statement in _items(value, path):
+        if not isinstance(statement, Mapping):
+            mend = "write {…} with Effect, Action and Resource"
+            found.append(Violation(where, f"{_told(statement)} is no object", mend))
+            continue
+        found += _statement_violations(statement, where)
+        sid = statement.get("Sid")
+        if isinstance(sid, str) and sid:
+            sids[sid] += 1
+            if sids[sid] > 1:
+                fault = f"{shown(sid)} is used twice"
+                found.append(Violation(f"{where}.Sid", fault, "give each statement its own"))
+    return found
+
+
+def _statement_violations(statement: Statement, path: str) -> list[Violation]:
+    found = []
+    for name in ("Principal", "NotPrincipal"):
+        if name in statement:
+            fault = "does not go into an identity policy: whoever holds the policy is its principal"
+            found.append(Violation(f"{path}.{name}", fault, "leave it out"))
+    found += _unknown_members(statement, (*_MEMBERS, "Principal", "NotPrincipal"), path)
+    sid = statement.get("Sid", "")
+    if not isinstance(sid, str) or not _SID.fullmatch(sid):
+        found.append(Violation(f"{path}.Sid", f"{_told(sid)} is no Sid", "use letters and digits only"))
+    effect = statement.get("Effect")
+    if effect not in ("Allow", "Deny"):
+        fault = f"{_told(effect)} is no effect" if effect is not None else "is missing"
+        found.append(Violation(f"{path}.Effect", fault, 'write "Allow" or "Deny"'))
+    found += _either_violations(statement, path, "Action", _ACTION, 'write "*" or, as an example, "s3:Get*"')
+    found += _either_violations(statement, path, "Resource", _RESOURCE, 'write "*" or an ARN, "arn:aws:…"')
+    if "Condition" in statement:
+        found += _condition_violations(statement["Condition"], f"{path}.Condition")
+    return found
+
+
+def _either_violations(
+    statement: Statement, path: str, name: str, shape: re.Pattern[str], mend: str
+) -> list[Violation]:
+    """Check that one of ``name`` and ``Not<name>`` is there, as a text or a list of texts of ``shape``."""
+    present = [member for member in (name, f"Not{name}") if member in statement]
+    if len(present) != 1:
+        fault = f"stands beside Not{name}" if present else "is missing"
+        return [Violation(f"{path}.{name}", fault, f"write exactly one of {name} and Not{name}")]
+    where = f"{path}.{present[0]}"
+    value = statement[present[0]]
+    if _is_list(value) and not value:
+        return [Violation(where, "is an empty list", mend)]
+    return [
+        Violation(spot, f"{_told(item)} is no {name.lower()}", mend)
+        for spot, item in _items(value, where)
+        if not isinstance(item, str) or not shape.fullmatch(item)
+    ]
+
+
+def _condition_violations(condition: JsonValue, path: str) -> list[Violation]:
+    if not isinstance(condition, Mapping):
+        return [Violation(path, f"{_told(condition)} is no object", 'write {"Operator": {"key": "value"}}')]
+    found = []
+    for operator, block in condition.items():
+        where = _member(path, operator)
+        if not _OPERATOR.fullmatch(operator):
+            mend = "use one of IAM's operators, as StringEquals, ArnLike, Bool or Null"
+            found.append(Violation(where, f"{shown(operator)} is no condition operator", mend))
+        if not isinstance(block, Mapping) or not block:
+            found.append(Violation(where, "is no object with keys", 'write {"aws:key": "value"}'))
+            continue
+        for key, value in block.items():
+            found += _condition_key_violations(key, value, _member(where, key))
+    return found
+
+
+def _condition_key_violations(key: str, value: JsonValue, path: str) -> list[Violation]:
+    found = []
+    if not _CONDITION_KEY.fullmatch(key):
+        fault = f"{shown(key)} is no condition key"
+        found.append(Violation(path, fault, "write service:name, as aws:SourceIp"))
+    if _is_list(value) and not value:
+        found.append(Violation(path, "is an empty list", "give at least one value"))
+    found += [
+        Violation(spot, f"{_told(item)} is no condition value", "write a text, a number or a boolean")
+        for spot, item in _items(value, path)
+        if not isinstance(item, str | int | float)
+    ]
+    return found
+
+
+def _scalar_violations(path: str, value: JsonValue) -> list[Violation]:
+    """Check one text (keys too) or number, wherever in the document it stands."""
+    if isinstance(value, str) and (letter := _FOREIGN.search(value)):
+        fault = f"IAM does not take the character U+{ord(letter.group()):04X}"
+        return [Violation(path, fault, "use characters up to U+00FF")]
+    if isinstance(value, int | float) and not (abs(value) <= EXACT and float(value).is_integer()):
+        return [Violation(path, f"{value} is not a whole number up to 2^53", "write it as a string")]
+    return []
+
+
+def _unknown_members(object_: Mapping[str, JsonValue], known: tuple[str, ...], path: str) -> list[Violation]:
+    by_case = {name.lower(): name for name in known}
+    return [
+        Violation(
+            _member(path, key),
+            f"{shown(key)} is no member of a policy here",
+            f"write {by_case[key.lower()]}" if key.lower() in by_case else f"use {', '.join(known)}",
+        )
+        for key in object_
+        if key not in known
+    ]
+
+
+# --- walking --------------------------------------------------------------------------------------
+
+
+def _is_list(value: JsonValue) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _items(value: JsonValue, path: str) -> list[tuple[str, JsonValue]]:
+    """Return each item of a list with its path, or the lone value, which IAM takes for a list of one."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    return [(path, value)]
+
+
+def _member(path: str, key: str) -> str:
+    return f"{path}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{path}[{shown(key)}]"
+
+
+def _walk(value: JsonValue, path: str) -> Iterator[tuple[str, JsonValue]]:
+    """Yield every key, text, number, boolean and null of a document with its path."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield _member(path, key), key
+            yield from _walk(inner, _member(path, key))
+    elif _is_list(value):
+        for spot, inner in _items(value, path):
+            yield from _walk(inner, spot)
+    else:
+        yield path, value
+
+
+def _told(value: JsonValue) -> str:
+    """Say what a value is, in a message: a text is quoted, a bigger thing only named."""
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, Mapping):
+        return "an object"
+    if _is_list(value):
+        return "a list"
+    return json.dumps(value)
+
+
+# --- warnings -------------------------------------------------------------------------------------
+
+_OUTLIVING: Final = (
+    "iam:CreateUser",
+    "iam:CreateAccessKey",
+    "iam:CreateLoginProfile",
+    "iam:CreateRole",
+    "iam:UpdateAssumeRolePolicy",
+    "iam:PassRole",
+)
+_BROAD_ONLY: Final = ("sts:AssumeRole",)
+"""Warned of only where the resource holds a ``*``: one named role is what roles are for."""
+
+
+def warnings(document: Mapping[str, JsonValue], *, field: str = "policy_document") -> list[str]:
+    """Return what IAM takes but its author should know; ``document`` passes ``violations``."""
+    found = []
+    if document.get("Version") != VERSIONS[0]:
+        told = "has no Version, which means" if "Version" not in document else "is of the old Version"
+        found.append(f'{field} {told} "{VERSIONS[1]}": policy variables do not work; write "{VERSIONS[0]}"')
+    for path, statement in _items(document.get("Statement"), f"{field}.Statement"):
+        if isinstance(statement, Mapping) and (names := _outliving(statement)):
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            found.append(
+                f"{path} allows {', '.join(names[:3])}{more}: its holder can make users, keys or roles, "
+                "so what such a lease gives can outlive its revocation"
+            )
+    return found
+
+
+def _outliving(statement: Statement) -> list[str]:
+    """Return the actions allowed here by which a holder can make access that no lease ends."""
+    if statement.get("Effect") != "Allow":
+        return []
+    broad = "Resource" not in statement or any("*" in text for text in _texts(statement, "Resource"))
+    candidates = (*_OUTLIVING, *(_BROAD_ONLY if broad else ()))
+    named = "Action" in statement
+    patterns = _texts(statement, "Action" if named else "NotAction")
+    return [
+        action
+        for action in candidates
+        if any(wildcard.matches(pattern.lower(), action.lower()) for pattern in patterns) is named
+    ]
+
+
+def _texts(statement: Statement, name: str) -> list[str]:
+    return [item for _, item in _items(statement.get(name), "") if isinstance(item, str)]

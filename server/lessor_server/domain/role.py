@@ -1,0 +1,270 @@
+"""A role: what the credentials of its leases are and may do, and the rules for writing one.
+
+The rules are IAM's and STS's, from their API references and "IAM and AWS STS quotas"; checking
+them at write keeps a role that can never work from failing only when somebody asks for credentials.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import Final
+
+from lessor_server.domain import arn, names, policy, span, tags
+from lessor_server.domain.errors import Violation
+from lessor_server.domain.mount import Mount
+from lessor_server.domain.names import shown
+
+
+class CredentialType(Enum):
+    """Say what a lease of the role is on AWS."""
+
+    IAM_USER = "IAM_USER"
+    ASSUMED_ROLE = "ASSUMED_ROLE"
+    FEDERATION_TOKEN = "FEDERATION_TOKEN"
+    SESSION_TOKEN = "SESSION_TOKEN"
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """Hold a role as stored; spans are whole seconds and ``None`` where unset.
+
+    ``policy_document`` is the canonical text (``policy.canonical``) or empty; tags are pairs sorted
+    by key (``tags.of``); ``max_leases`` 0 means no limit.
+    """
+
+    mount: str
+    name: str
+    credential_type: CredentialType
+    role_arns: tuple[str, ...] = ()
+    policy_arns: tuple[str, ...] = ()
+    policy_document: str = ""
+    iam_groups: tuple[str, ...] = ()
+    iam_tags: tags.Tags = ()
+    session_tags: tags.Tags = ()
+    transitive_tag_keys: tuple[str, ...] = ()
+    source_identity: str = ""
+    external_id: str = ""
+    user_path: str = ""
+    permissions_boundary_arn: str = ""
+    default_sts_ttl: timedelta | None = None
+    max_sts_ttl: timedelta | None = None
+    default_ttl: timedelta | None = None
+    max_ttl: timedelta | None = None
+    max_leases: int = 0
+    mfa_serial_number: str = ""
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """Hold what a review of a role found: faults that refuse it, and warnings that don't."""
+
+    violations: tuple[Violation, ...]
+    warnings: tuple[str, ...]
+
+
+_USER: Final = frozenset({CredentialType.IAM_USER})
+_ASSUMED: Final = frozenset({CredentialType.ASSUMED_ROLE})
+_FEDERATED: Final = frozenset({CredentialType.FEDERATION_TOKEN})
+_SESSION: Final = frozenset({CredentialType.SESSION_TOKEN})
+_GOES_WITH: Final = {
+    "role_arns": _ASSUMED,
+    "policy_arns": _USER | _ASSUMED | _FEDERATED,
+    "policy_document": _USER | _ASSUMED | _FEDERATED,
+    "iam_groups": _USER | _ASSUMED | _FEDERATED,
+    "iam_tags": _USER,
+    "session_tags": _ASSUMED | _FEDERATED,
+    "transitive_tag_keys": _ASSUMED,
+    "source_identity": _ASSUMED,
+    "external_id": _ASSUMED,
+    "user_path": _USER,
+    "permissions_boundary_arn": _USER,
+    "default_sts_ttl": _ASSUMED | _FEDERATED | _SESSION,
+    "max_sts_ttl": _ASSUMED | _FEDERATED | _SESSION,
+    "default_ttl": _USER,
+    "max_ttl": _USER,
+    "mfa_serial_number": _ASSUMED | _SESSION,
+}
+
+STS_FLOOR: Final = timedelta(seconds=900)
+STS_CEILINGS: Final = {
+    CredentialType.ASSUMED_ROLE: timedelta(seconds=43_200),
+    CredentialType.FEDERATION_TOKEN: timedelta(seconds=129_600),
+    CredentialType.SESSION_TOKEN: timedelta(seconds=129_600),
+}
+"""The longest session AWS gives, by type: AssumeRole 12 h, the other two 36 h."""
+
+ROLE_ARNS_LIMIT: Final = 100
+USER_POLICIES_LIMIT: Final = 20
+USER_POLICIES_DEFAULT: Final = 10
+"""AWS's quota of managed policies on a user, unless the account had it raised (to 20 at most)."""
+SESSION_POLICIES_LIMIT: Final = 10
+GROUPS_LIMIT: Final = 10
+PATH_LIMIT: Final = 512
+INSTANCE_DIGITS: Final = 16
+"""The length of an instance id, which stands in the path of every user of ours."""
+
+_GROUP: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{1,128}")
+_EXTERNAL_ID: Final = re.compile(r"[A-Za-z0-9_+=,.@:/-]{2,1224}")
+_PATH: Final = re.compile(r"/|/[!-~]+/")
+_GRAMMARS: Final = {
+    "source_identity": (
+        re.compile(r"[A-Za-z0-9_+=,.@-]{2,64}"),
+        "use 2 to 64 letters, digits and _ + = , . @ -",
+    ),
+    "mfa_serial_number": (
+        re.compile(r"[A-Za-z0-9_+=/:,.@-]{9,256}"),
+        "give a device's serial number or its ARN, 9 to 256 characters",
+    ),
+}
+"""By field: the pattern of the STS API reference for it, and how to mend what does not match."""
+
+
+def review(role: Role, mount: Mount) -> Review:
+    """Return every fault of ``role`` on ``mount``, and what its author should know though it works.
+
+    The policy is checked from its canonical text, which holds all that the document did.
+    """
+    found = names.name_violations("name", role.name)
+    found += _type_violations(role)
+    found += _arn_violations(role)
+    found += _group_violations(role)
+    found += _tag_violations(role)
+    found += _text_violations(role)
+    found += _ttl_violations(role, mount)
+    if role.max_leases < 0:
+        found.append(Violation("max_leases", f"{role.max_leases} is below 0", "give 0 for no limit"))
+    warnings = []
+    if role.policy_document:
+        document = json.loads(role.policy_document)
+        faults = policy.violations(document)
+        found += faults
+        warnings += [] if faults else policy.warnings(document)
+    count = len(role.policy_arns)
+    if role.credential_type is CredentialType.IAM_USER and count > USER_POLICIES_DEFAULT:
+        warnings.append(
+            f"policy_arns has {count} policies: AWS takes {USER_POLICIES_DEFAULT} on a user "
+            "unless the account's quota was raised"
+        )
+    return Review(tuple(found), tuple(warnings))
+
+
+def external_id_violations(field: str, text: str) -> list[Violation]:
+    """Return what is wrong with an external id, by the STS API reference; empty means none is sent."""
+    if not text or _EXTERNAL_ID.fullmatch(text):
+        return []
+    mend = "use 2 to 1224 letters, digits and _ + = , . @ : / -"
+    return [Violation(field, f"{shown(text)} is not what AWS takes", mend)]
+
+
+def _type_violations(role: Role) -> list[Violation]:
+    """Check which fields stand on a role of this type, and which its type needs."""
+    kind = role.credential_type
+    found = []
+    for field, kinds in _GOES_WITH.items():
+        if getattr(role, field) not in ("", (), None) and kind not in kinds:
+            others = " and ".join(other.name for other in CredentialType if other in kinds)
+            fault = f"does not go with {kind.name}"
+            found.append(Violation(field, fault, f"leave it out: it is for {others}"))
+    if kind is CredentialType.ASSUMED_ROLE and not role.role_arns:
+        found.append(Violation("role_arns", "is needed for ASSUMED_ROLE", "name at least one IAM role"))
+    if kind is CredentialType.FEDERATION_TOKEN and not (
+        role.policy_arns or role.policy_document or role.iam_groups
+    ):
+        mend = "give policy_document, policy_arns or iam_groups: a token without one may do nothing"
+        found.append(Violation("policy_document", "FEDERATION_TOKEN needs at least one policy", mend))
+    return found
+
+
+def _arn_violations(role: Role) -> list[Violation]:
+    is_user = role.credential_type is CredentialType.IAM_USER
+    found = _list_violations("role_arns", role.role_arns, ROLE_ARNS_LIMIT)
+    for index, text in enumerate(role.role_arns):
+        if not arn.is_role_pattern(text):
+            mend = "write arn:aws:iam::123456789012:role/name; * may stand in the last segment only"
+            found.append(Violation(f"role_arns[{index}]", f"{shown(text)} is no ARN of an IAM role", mend))
+    limit = USER_POLICIES_LIMIT if is_user else SESSION_POLICIES_LIMIT
+    found += _list_violations("policy_arns", role.policy_arns, limit)
+    paths = [(f"policy_arns[{index}]", text) for index, text in enumerate(role.policy_arns)]
+    if role.permissions_boundary_arn:
+        paths.append(("permissions_boundary_arn", role.permissions_boundary_arn))
+    for path, text in paths:
+        if not arn.is_policy(text):
+            mend = "write arn:aws:iam::123456789012:policy/name or arn:aws:iam::aws:policy/name"
+            found.append(Violation(path, f"{shown(text)} is no ARN of an IAM policy", mend))
+    return found
+
+
+def _group_violations(role: Role) -> list[Violation]:
+    found = _list_violations("iam_groups", role.iam_groups, GROUPS_LIMIT)
+    for index, name in enumerate(role.iam_groups):
+        if not _GROUP.fullmatch(name):
+            mend = "use 1 to 128 letters, digits and _ + = , . @ -"
+            found.append(Violation(f"iam_groups[{index}]", f"{shown(name)} is no name of a group", mend))
+    return found
+
+
+def _tag_violations(role: Role) -> list[Violation]:
+    found = tags.violations("iam_tags", role.iam_tags, tags.IAM_LIMIT)
+    found += tags.violations("session_tags", role.session_tags, tags.SESSION_LIMIT)
+    found += _list_violations("transitive_tag_keys", role.transitive_tag_keys, tags.SESSION_LIMIT)
+    keys = {key for key, _ in role.session_tags}
+    for index, key in enumerate(role.transitive_tag_keys):
+        if key not in keys:
+            fault = f"{shown(key)} is no key of session_tags"
+            mend = "add the tag, or leave its key out"
+            found.append(Violation(f"transitive_tag_keys[{index}]", fault, mend))
+    return found
+
+
+def _text_violations(role: Role) -> list[Violation]:
+    found = []
+    for field, (grammar, mend) in _GRAMMARS.items():
+        text: str = getattr(role, field)
+        if text and not grammar.fullmatch(text):
+            found.append(Violation(field, f"{shown(text)} is not what AWS takes", mend))
+    found += external_id_violations("external_id", role.external_id)
+    path = role.user_path
+    longest = PATH_LIMIT - len(names.user_path("x" * INSTANCE_DIGITS, "/")) + 1
+    if path and not _PATH.fullmatch(path):
+        mend = "write / or a path that begins and ends with /, of printable ASCII without spaces"
+        found.append(Violation("user_path", f"{shown(path)} is no path", mend))
+    if len(path) > longest:
+        fault = f"has {len(path)} characters, and Lessor's own path comes before it"
+        found.append(Violation("user_path", fault, f"shorten it to {longest}"))
+    return found
+
+
+def _ttl_violations(role: Role, mount: Mount) -> list[Violation]:
+    found = []
+    for field in ("default_ttl", "max_ttl", "default_sts_ttl", "max_sts_ttl"):
+        found += span.violations(field, getattr(role, field))
+    mounts = (mount.max_lease_ttl, "the mount's max_lease_ttl")
+    found += span.order_violations("max_ttl", role.max_ttl, *mounts)
+    if role.max_ttl is None:
+        found += span.order_violations("default_ttl", role.default_ttl, *mounts)
+    found += span.order_violations("default_ttl", role.default_ttl, role.max_ttl, "max_ttl")
+    found += span.order_violations("default_sts_ttl", role.default_sts_ttl, role.max_sts_ttl, "max_sts_ttl")
+    ceiling = STS_CEILINGS.get(role.credential_type)
+    for field, value in (("default_sts_ttl", role.default_sts_ttl), ("max_sts_ttl", role.max_sts_ttl)):
+        if ceiling is not None and value is not None:
+            found += span.order_violations(field, value, ceiling, "AWS's ceiling")
+            if span.SECOND <= value < STS_FLOOR:
+                fault = f"{span.spoken(value)} is below 900s, the shortest session that AWS gives"
+                found.append(Violation(field, fault, "give at least 900s"))
+    return found
+
+
+def _list_violations(field: str, items: tuple[str, ...], limit: int) -> list[Violation]:
+    """Check the number of items, and that none comes twice."""
+    found = []
+    if len(items) > limit:
+        found.append(Violation(field, f"has {len(items)} items", f"give at most {limit}"))
+    for index, item in enumerate(items):
+        if item in items[:index]:
+            found.append(Violation(f"{field}[{index}]", f"{shown(item)} comes twice", "leave it out"))
+    return found

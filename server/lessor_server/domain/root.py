@@ -1,0 +1,291 @@
+"""A mount's root: the credentials and endpoints by which Lessor itself speaks to AWS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from typing import Any, Final
+
+from lessor_server.domain import arn, names, span
+from lessor_server.domain.errors import Violation
+from lessor_server.domain.names import shown
+from lessor_server.domain.policy import JsonValue
+from lessor_server.domain.role import external_id_violations
+from lessor_server.domain.secret import Secret
+
+MOST_RETRIES: Final = 10
+SHORTEST_ROTATION: Final = timedelta(seconds=60)
+LONGEST_CHAIN: Final = 5
+
+_AWS_DOMAINS: Final = (
+    "amazonaws.com",
+    "amazonaws.com.cn",
+    "amazonaws.eu",
+    "api.aws",
+    "api.amazonwebservices.com.cn",
+    "api.amazonwebservices.eu",
+    "c2s.ic.gov",
+    "api.aws.ic.gov",
+    "sc2s.sgov.gov",
+    "api.aws.scloud",
+    "cloud.adc-e.uk",
+    "api.cloud-aws.adc-e.uk",
+    "csp.hci.ic.gov",
+    "api.aws.hci.ic.gov",
+)
+"""The DNS suffixes of AWS's partitions, plain and dual-stack, as botocore's partitions.json has them."""
+_HOST: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]+")
+_REGION: Final = re.compile(r"[a-z]{2,5}(?:-[a-z]+)+-[0-9]{1,2}")
+_ACCESS_KEY: Final = re.compile(r"[A-Za-z0-9_]{16,128}")
+_SECRET_KEY: Final = re.compile(r"[!-~]{1,256}")
+_CRON_PART: Final = re.compile(r"(?:\*|([0-9]+)(?:-([0-9]+))?)(?:/([1-9][0-9]*))?")
+_CRON_RANGES: Final = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Name one role of an assume chain, and the external id its trust policy asks for (or none)."""
+
+    role_arn: str
+    external_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RootConfig:
+    """Hold a root as set; empty text means unset, and AWS's or the SDK's default then applies.
+
+    ``max_retries`` 0 is zero and ``None`` unset; spans are whole seconds. Without keys the server's
+    own chain of credentials serves.
+    """
+
+    access_key: str = ""
+    secret_key: Secret = field(default_factory=Secret)
+    region: str = ""
+    iam_endpoint: str = ""
+    sts_endpoint: str = ""
+    sts_region: str = ""
+    sts_fallback_endpoints: tuple[str, ...] = ()
+    sts_fallback_regions: tuple[str, ...] = ()
+    max_retries: int | None = None
+    username_template: str = ""
+    assume_chain: tuple[Hop, ...] = ()
+    identity_token_file: str = ""
+    identity_token_audience: str = ""
+    rotation_period: timedelta | None = None
+    rotation_schedule: str = ""
+    rotation_window: timedelta | None = None
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """Hold a mount's root as it is used; ``account`` is empty until AWS has told it.
+
+    ``version`` counts from 1 and grows with every change of ``config``.
+    """
+
+    mount: str
+    version: int
+    account: str
+    config: RootConfig
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRoot:
+    """Hold a mount's root as it is kept: ``sealed`` is its config, readable by the sealer alone."""
+
+    mount: str
+    sealed: bytes
+    account: str
+    version: int
+    etag: str
+
+
+def to_plain(config: RootConfig) -> dict[str, JsonValue]:
+    """Return ``config`` as JSON values for sealing, its secret in the clear; the etag stays out."""
+    kept = (one.name for one in fields(config) if one.name != "etag")
+    return {name: _to_json(getattr(config, name)) for name in kept}
+
+
+def from_plain(plain: Mapping[str, JsonValue], etag: str) -> RootConfig:
+    """Return the config that ``to_plain`` wrote; fields of a later version are passed over."""
+    known = {one.name for one in fields(RootConfig)}
+    values: dict[str, Any] = {name: value for name, value in plain.items() if name in known}
+    values["secret_key"] = Secret(values.get("secret_key", ""))
+    values["assume_chain"] = tuple(Hop(**hop) for hop in values.get("assume_chain", ()))
+    for name in ("sts_fallback_endpoints", "sts_fallback_regions"):
+        values[name] = tuple(values.get(name, ()))
+    for name in ("rotation_period", "rotation_window"):
+        seconds = values.get(name)
+        values[name] = None if seconds is None else timedelta(seconds=seconds)
+    return RootConfig(**values, etag=etag)
+
+
+def _to_json(value: object) -> JsonValue:
+    match value:
+        case Secret():
+            return value.reveal()
+        case timedelta():
+            return value // span.SECOND
+        case tuple():
+            return [_to_json(item) for item in value]
+        case Hop(role_arn, external_id):
+            return {"role_arn": role_arn, "external_id": external_id}
+        case None | str() | int():
+            return value
+    message = f"{type(value).__name__} is no part of a root"
+    raise TypeError(message)
+
+
+def violations(config: RootConfig, allowed_endpoints: Iterable[str], *, ambient: bool) -> list[Violation]:
+    """Return every fault of ``config``; field paths begin at it.
+
+    ``allowed_endpoints`` are URLs the operator trusts beside AWS's own; ``ambient`` says whether the
+    mount may use the server's own chain of credentials where it has no keys.
+    """
+    found = _key_violations(config, ambient=ambient)
+    found += _region_violations(config)
+    found += _endpoint_violations(config, allowed_endpoints)
+    if config.max_retries is not None and not 0 <= config.max_retries <= MOST_RETRIES:
+        fault = f"{config.max_retries} is out of range"
+        found.append(Violation("max_retries", fault, f"give 0 to {MOST_RETRIES}"))
+    found += names.template_violations("username_template", config.username_template)
+    found += _chain_violations(config)
+    found += _identity_token_violations(config)
+    found += _rotation_violations(config)
+    return found
+
+
+def _key_violations(config: RootConfig, *, ambient: bool) -> list[Violation]:
+    found = []
+    if config.access_key and not config.secret_key:
+        found.append(Violation("secret_key", "is missing", "give it with its access_key"))
+    if config.secret_key and not config.access_key:
+        found.append(Violation("access_key", "is missing", "give it with its secret_key"))
+    if config.access_key and not _ACCESS_KEY.fullmatch(config.access_key):
+        # Not shown: a secret key put here by mistake would end in a log.
+        mend = "give 16 to 128 letters and digits, as AWS showed it"
+        found.append(Violation("access_key", "is no access key id", mend))
+    if config.secret_key and not _SECRET_KEY.fullmatch(config.secret_key.reveal()):
+        mend = "give it as AWS showed it, without spaces or line ends"
+        found.append(Violation("secret_key", "is no secret access key", mend))
+    has_keys = bool(config.access_key or config.secret_key)
+    if not has_keys and not config.identity_token_file and not ambient:
+        mend = "give access_key and secret_key, or name the mount in the setting aws.ambient_mounts"
+        found.append(Violation("access_key", "is missing", mend))
+    return found
+
+
+def _region_violations(config: RootConfig) -> list[Violation]:
+    regions = [("region", config.region), ("sts_region", config.sts_region)]
+    found = [
+        Violation(path, f"{shown(region)} is no region", "write it as us-east-1")
+        for path, region in regions
+        if region and not _REGION.fullmatch(region)
+    ]
+    found += [
+        Violation(f"sts_fallback_regions[{index}]", f"{shown(region)} is no region", "write it as us-east-1")
+        for index, region in enumerate(config.sts_fallback_regions)
+        if not _REGION.fullmatch(region)
+    ]
+    return found
+
+
+def _endpoint_violations(config: RootConfig, allowed_endpoints: Iterable[str]) -> list[Violation]:
+    allowed = {url.rstrip("/") for url in allowed_endpoints}
+    single = (("iam_endpoint", config.iam_endpoint), ("sts_endpoint", config.sts_endpoint))
+    endpoints = [(path, url) for path, url in single if url]
+    for index, url in enumerate(config.sts_fallback_endpoints):
+        endpoints.append((f"sts_fallback_endpoints[{index}]", url))
+    mend = "give an https URL of AWS, or list it in the setting aws.allowed_endpoints"
+    found = [
+        Violation(path, f"{shown(url)} is neither AWS's nor allowed", mend)
+        for path, url in endpoints
+        if url.rstrip("/") not in allowed and not is_aws_endpoint(url)
+    ]
+    counts = len(config.sts_fallback_endpoints), len(config.sts_fallback_regions)
+    if counts[0] != counts[1]:
+        fault = f"has {counts[1]} regions for {counts[0]} endpoints"
+        found.append(Violation("sts_fallback_regions", fault, "give one region for each endpoint"))
+    return found
+
+
+def is_aws_endpoint(url: str) -> bool:
+    """Tell whether ``url`` is an https address of a host of AWS's, with nothing but a host in it."""
+    host = url.removeprefix("https://").removesuffix("/").removesuffix(":443").lower()
+    if not url.startswith("https://") or not _HOST.fullmatch(host):
+        return False
+    return any(host.endswith(f".{domain}") for domain in _AWS_DOMAINS)
+
+
+def _chain_violations(config: RootConfig) -> list[Violation]:
+    found = []
+    if len(config.assume_chain) > LONGEST_CHAIN:
+        fault = f"has {len(config.assume_chain)} roles"
+        found.append(Violation("assume_chain", fault, f"give at most {LONGEST_CHAIN}"))
+    for index, hop in enumerate(config.assume_chain):
+        path = f"assume_chain[{index}]"
+        if not arn.is_role(hop.role_arn):
+            fault = f"{shown(hop.role_arn)} is no ARN of an IAM role"
+            mend = "write arn:aws:iam::123456789012:role/name"
+            found.append(Violation(f"{path}.role_arn", fault, mend))
+        found += external_id_violations(f"{path}.external_id", hop.external_id)
+    return found
+
+
+def _identity_token_violations(config: RootConfig) -> list[Violation]:
+    path = "identity_token_file"
+    if not config.identity_token_file:
+        if config.identity_token_audience:
+            return [Violation("identity_token_audience", f"needs {path}", f"give {path}, or leave it out")]
+        return []
+    found = []
+    if not config.identity_token_file.startswith("/"):
+        fault = f"{shown(config.identity_token_file)} is no absolute path"
+        found.append(Violation(path, fault, "begin it with /"))
+    if config.access_key or config.secret_key:
+        found.append(Violation(path, "does not go with access_key", "leave one of the two out"))
+    if not config.assume_chain:
+        mend = "name in assume_chain the role that the token may assume"
+        found.append(Violation("assume_chain", f"is needed with {path}", mend))
+    if any(url and not is_aws_endpoint(url) for url in (config.sts_endpoint, *config.sts_fallback_endpoints)):
+        fault = "would send its token elsewhere than to AWS's own hosts"
+        found.append(Violation(path, fault, "leave it out, or give endpoints of AWS"))
+    return found
+
+
+def _rotation_violations(config: RootConfig) -> list[Violation]:
+    found = span.violations("rotation_period", config.rotation_period)
+    found += span.violations("rotation_window", config.rotation_window)
+    period, schedule = config.rotation_period, config.rotation_schedule
+    if period is not None and span.SECOND <= period < SHORTEST_ROTATION:
+        found.append(Violation("rotation_period", f"{span.spoken(period)} is below 1m", "give at least 1m"))
+    if schedule and not _is_cron(schedule):
+        mend = "write minute hour day month weekday in numbers, as 0 3 * * 0"
+        found.append(Violation("rotation_schedule", f"{shown(schedule)} is no schedule", mend))
+    if schedule and period is not None:
+        fault = "does not go with rotation_period"
+        found.append(Violation("rotation_schedule", fault, "give one of the two"))
+    if config.rotation_window is not None and not schedule:
+        found.append(Violation("rotation_window", "needs rotation_schedule", "give one, or leave it out"))
+    return found
+
+
+def _is_cron(text: str) -> bool:
+    fields = text.split()
+    return len(fields) == len(_CRON_RANGES) and all(
+        _is_cron_part(part, *bounds)
+        for field_, bounds in zip(fields, _CRON_RANGES, strict=True)
+        for part in field_.split(",")
+    )
+
+
+def _is_cron_part(part: str, low: int, high: int) -> bool:
+    """Tell whether ``part`` is ``*``, ``n`` or ``n-m``, each maybe with ``/step``, within the bounds."""
+    match = _CRON_PART.fullmatch(part)
+    if match is None:
+        return False
+    first, last = (int(number) for number in (match[1] or low, match[2] or match[1] or high))
+    return low <= first <= last <= high

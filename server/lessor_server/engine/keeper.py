@@ -1,0 +1,152 @@
+"""Revokes what is due: claims rows, has them revoked, and writes down what came of it.
+
+Hints (ids whose deadline has come) make it quick; the store makes it sure: every 30 s, at start and when
+a paused account answers again, the Keeper asks for whatever is due, earliest first.
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+from lessor_server.domain import backoff
+from lessor_server.domain.errors import AwsUnavailable, LessorError, PacerFull, StoreUnavailable
+from lessor_server.domain.events import ClaimLost, RevocationFailed, Revoked, StoreBack, StoreFailed, Stuck
+from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, Claim, Lease
+from lessor_server.engine.due import Due
+from lessor_server.engine.ports import LeaseStore
+from lessor_server.engine.prober import Prober
+from lessor_server.engine.revoker import Declined, Deleted, Silent, Unseen, Verdict, revoke
+from lessor_server.engine.roots import Roots
+from lessor_server.engine.signals import Signals
+from lessor_server.engine.work import Work
+
+BACKSTOP_SECONDS, STORE_RETRY_SECONDS = 30.0, 1.0
+CLAIM_SPAN = timedelta(minutes=2)
+"""Longer than an attempt can take: five rounds of 7 s behind a full queue."""
+
+AT_ONCE = 128
+"""Leases revoked at the same time; the pacer decides how fast their calls go out."""
+
+UNSEEN = "AWS does not show the user; it is looked for again"
+OTHER_ACCOUNT = "the mount's root belongs to another account than this lease"
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Keeper:
+    """Keeps every promise of an end: expiry, revocation, and the undoing of what was half made."""
+
+    def __init__(
+        self, store: LeaseStore, roots: Roots, work: Work, signals: Signals, due: Due, rng: random.Random
+    ) -> None:
+        """Claim from ``store`` what is ``due`` and revoke it through ``roots``."""
+        self._store = store
+        self._roots = roots
+        self._work = work
+        self._signals = signals
+        self._due = due
+        self._rng = rng
+        self._prober = Prober(roots, work, signals.notify, rng, due.look_at_everything)
+        self._running = 0
+
+    async def run(self) -> None:
+        """Claim and revoke until cancelled."""
+        store_fails = False
+        while True:
+            await self._due.wait(STORE_RETRY_SECONDS if store_fails else BACKSTOP_SECONDS)
+            try:
+                await self._claim_some()
+                if store_fails:
+                    self._signals.notify(StoreBack())
+                store_fails = False
+            except StoreUnavailable as error:
+                if not store_fails:
+                    self._signals.notify(StoreFailed(error.message))
+                store_fails = self._due.everything = True
+
+    async def _claim_some(self) -> None:
+        """Claim as many due leases as there is room for, hints first."""
+        while self._running < AT_ONCE and (ids := self._due.take(AT_ONCE - self._running)):
+            self._begin(await self._store.claim(ids, self._roots.instance, CLAIM_SPAN))
+        while self._due.everything and self._running < AT_ONCE:
+            room = AT_ONCE - self._running
+            paused = self._roots.paused_accounts()
+            claims = await self._store.claim_due(self._roots.instance, CLAIM_SPAN, room, paused)
+            self._due.everything = len(claims) == room
+            self._begin(claims)
+
+    def _begin(self, claims: list[Claim]) -> None:
+        for claim in claims:
+            self._running += 1
+            self._work.start(self._keep(claim))
+
+    async def _keep(self, claim: Claim) -> None:
+        """Make one attempt on a claimed lease and write down what came of it; never raise."""
+        try:
+            verdict = await self._attempt(claim.lease)
+            await self._record(claim, verdict)
+        except StoreUnavailable:
+            self._due.everything = True  # the claim runs out, and the row is due again
+        finally:
+            self._running -= 1
+            self._signals.waiting.ended(claim.id)
+            self._due.nudge()
+
+    async def _attempt(self, lease: Lease) -> Verdict:
+        try:
+            root = await self._roots.of(lease.mount)
+            if root.account != lease.footprint.account:
+                return Declined(LessorError(OTHER_ACCOUNT))
+            self._roots.lane(root).require_open()
+        except StoreUnavailable:
+            raise
+        except LessorError as error:
+            return Silent(error) if isinstance(error, AwsUnavailable) else Declined(error)
+        verdict = await revoke(self._roots.rounds(root), lease)
+        if isinstance(verdict, Silent) and not isinstance(verdict.error, PacerFull):
+            self._prober.pause(root, verdict.error)
+        return verdict
+
+    async def _record(self, claim: Claim, verdict: Verdict) -> None:
+        match verdict:
+            case Deleted():
+                await self._finish(claim)
+            case Unseen():
+                await self._look_again(claim)
+            case Silent(error):
+                # Says nothing about the row: it counts no attempt, and stays due for when AWS is back.
+                wait = (
+                    timedelta(seconds=error.retry_in or 0) if isinstance(error, PacerFull) else timedelta(0)
+                )
+                await self._fail(claim, error.message, wait, claim.lease.attempts)
+            case Declined(error):
+                attempts = claim.lease.attempts + 1
+                wait = backoff.refused(attempts, self._rng.random())
+                await self._fail(claim, error.message, wait, attempts)
+
+    async def _finish(self, claim: Claim) -> None:
+        if await self._store.finish(claim):
+            self._signals.notify(Revoked(claim.id))
+        else:
+            self._signals.notify(ClaimLost(claim.id, "finish"))
+
+    async def _look_again(self, claim: Claim) -> None:
+        """Believe that the user is gone only after the grace of a late CreateUser, on a second look."""
+        lease = claim.lease
+        grace_ends_us = lease.last_create_us + CREATE_GRACE // _MICROSECOND
+        if lease.looks and self._store.now() >= grace_ends_us:
+            await self._finish(claim)
+            return
+        wait = backoff.look(lease.looks)
+        if await self._store.fail(claim, UNSEEN, wait, lease.attempts, lease.looks + 1):
+            self._signals.watch(claim.id, self._store.now() + wait // _MICROSECOND)
+
+    async def _fail(self, claim: Claim, error: str, wait: timedelta, attempts: int) -> None:
+        if not await self._store.fail(claim, error, wait, attempts, claim.lease.looks):
+            self._signals.notify(ClaimLost(claim.id, "fail"))
+            return
+        if wait:
+            self._signals.watch(claim.id, self._store.now() + wait // _MICROSECOND)
+        self._signals.notify(RevocationFailed(claim.id, error, attempts, wait.total_seconds()))
+        if attempts == STUCK_AFTER and attempts > claim.lease.attempts:
+            self._signals.notify(Stuck(claim.id, error, attempts))

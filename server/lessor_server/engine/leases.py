@@ -1,0 +1,150 @@
+"""What callers do with leases that exist: look up, list, count, renew, revoke."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+
+from lessor_server.domain import ttl
+from lessor_server.domain.errors import (
+    LeaseAbandoned,
+    LeaseExpired,
+    LeaseRevoking,
+    LessorError,
+    NotFound,
+    NotRenewable,
+)
+from lessor_server.domain.events import Renewed, RevocationAsked
+from lessor_server.domain.lease import Lease, State
+from lessor_server.domain.names import LeaseId
+from lessor_server.domain.role import CredentialType
+from lessor_server.engine.ports import LeaseCount, Range, Store
+from lessor_server.engine.signals import Signals
+
+RENEW_TRIES = 3
+
+
+class Outcome(Enum):
+    """What a revocation came to, as the caller hears it."""
+
+    ACCEPTED = "ACCEPTED"
+    GONE = "GONE"
+    ALREADY_GONE = "ALREADY_GONE"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """The answer to a revocation; ``last_error`` says why it is not GONE yet."""
+
+    outcome: Outcome
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A renewed lease, the span granted from now, and what was capped."""
+
+    lease: Lease
+    ttl: timedelta
+    warnings: tuple[str, ...]
+
+
+class Leases:
+    """Reads and changes leases on behalf of callers."""
+
+    def __init__(self, store: Store, signals: Signals) -> None:
+        """Work on ``store``."""
+        self._store = store
+        self._signals = signals
+
+    def now(self) -> int:
+        """Return the service's time in microseconds."""
+        return self._store.now()
+
+    async def lookup(self, lease_id: LeaseId) -> Lease:
+        """Return a lease in any state, tombstones too, or raise ``NotFound``."""
+        lease = await self._store.get(str(lease_id))
+        if lease is None:
+            raise NotFound("lease", str(lease_id))
+        return lease
+
+    async def page(self, ids: Range, state: State | None, after: str, limit: int) -> list[Lease]:
+        """Return at most ``limit`` leases by id, those greater than ``after``."""
+        return await self._store.page(ids, state, after, limit)
+
+    async def count(self, ids: Range, state: State | None) -> list[LeaseCount]:
+        """Count leases by mount, role and state."""
+        return await self._store.count(ids, state)
+
+    async def renew(self, lease_id: LeaseId, increment: timedelta | None) -> Renewal:
+        """Let a lease live ``increment`` from now (None: its own ttl), within its bounds.
+
+        Raises:
+            NotFound: No such lease, or it is gone.
+            NotRenewable, LeaseExpired, LeaseRevoking, LeaseAbandoned: Its state does not allow it.
+        """
+        for _ in range(RENEW_TRIES):
+            lease = await self.lookup(lease_id)
+            now = self._store.now()
+            refusal = _refusal(lease, now)
+            if refusal is not None:
+                raise refusal
+            granted = ttl.renewal(now, increment, _term(lease), await self._todays_max(lease))
+            renewed = await self._store.renew(lease, granted.expires_us)
+            if renewed is not None:
+                self._signals.watch(renewed.id, renewed.due_us)
+                self._signals.notify(Renewed(renewed.id, renewed.expires_us))
+                return Renewal(renewed, granted.ttl, tuple(granted.warnings))
+        raise LeaseRevoking(f"lease {lease_id} changed {RENEW_TRIES} times meanwhile", subject=str(lease_id))
+
+    async def _todays_max(self, lease: Lease) -> timedelta:
+        grounds = await self._store.grounds(lease.mount, lease.role)
+        if grounds.mount is None:
+            return lease.ttl
+        if grounds.role is None:
+            return ttl.longest_user(grounds.mount)
+        return ttl.longest(grounds.role, grounds.mount)
+
+    async def revoke(self, lease_id: LeaseId, *, sync: bool, by: str) -> Revocation:
+        """Put a lease up for revocation; with ``sync`` wait until it is gone or one attempt has failed."""
+        key = str(lease_id)
+        with self._signals.waiting.attempt(key) as attempt:
+            lease = await self._store.revoke(key)
+            if lease is None:
+                return Revocation(Outcome.UNKNOWN)
+            if lease.state is State.GONE:
+                return Revocation(Outcome.ALREADY_GONE)
+            self._signals.notify(RevocationAsked(key, by))
+            self._signals.watch(key, lease.due_us)
+            if not sync:
+                return Revocation(Outcome.ACCEPTED)
+            await attempt
+        after = await self.lookup(lease_id)
+        if after.state is State.GONE:
+            return Revocation(Outcome.GONE)
+        return Revocation(Outcome.ACCEPTED, after.last_error)
+
+
+def _term(lease: Lease) -> ttl.Term:
+    return ttl.Term(lease.ttl, lease.issue_us, lease.expires_us, lease.max_expires_us)
+
+
+def _refusal(lease: Lease, now_us: int) -> LessorError | None:
+    """Return why a lease cannot be renewed, if it cannot."""
+    if lease.credential_type is not CredentialType.IAM_USER:
+        return NotRenewable(f"AWS has fixed the life of {lease.id}", subject=lease.id)
+    match lease.state:
+        case State.ACTIVE if lease.expires_us > now_us:
+            return None
+        case State.ACTIVE:
+            return LeaseExpired(f"lease {lease.id} has expired", subject=lease.id)
+        case State.INTENT:
+            return NotRenewable(f"lease {lease.id} is still being made", subject=lease.id)
+        case State.REVOKING:
+            return LeaseRevoking(f"lease {lease.id} is being revoked", subject=lease.id)
+        case State.ABANDONED:
+            return LeaseAbandoned(f"lease {lease.id} was abandoned", subject=lease.id)
+        case State.GONE:
+            return NotFound("lease", lease.id)

@@ -1,0 +1,134 @@
+"""Mounts and their roots, as operators change them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from lessor_server.domain import mount as mount_rules
+from lessor_server.domain import root as root_rules
+from lessor_server.domain.calls import Identity
+from lessor_server.domain.errors import (
+    Aborted,
+    AwsUnavailable,
+    EtagMismatch,
+    NotFound,
+    RootAccountChanged,
+    require,
+)
+from lessor_server.domain.events import Changed
+from lessor_server.domain.mount import Mount
+from lessor_server.domain.root import Root, RootConfig
+from lessor_server.engine.ports import Observer, Store
+from lessor_server.engine.roots import Roots
+
+TRIES = 5
+IDENTITY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RootRules:
+    """What the operator's settings allow a root to be."""
+
+    allowed_endpoints: tuple[str, ...] = ()
+    ambient_mounts: tuple[str, ...] = ()
+
+
+class Mounts:
+    """Enables and tunes mounts and gives them their roots."""
+
+    def __init__(
+        self, store: Store, roots: Roots, notify: Observer, rng: random.Random, rules: RootRules
+    ) -> None:
+        """Change ``store``; roots must keep ``rules``."""
+        self._store = store
+        self._roots = roots
+        self._notify = notify
+        self._rng = rng
+        self._rules = rules
+
+    async def enable(self, mount: Mount, by: str) -> Mount:
+        """Enable a new mount, or raise ``Invalid`` or ``AlreadyExists``."""
+        require(mount_rules.violations(mount))
+        made = replace(mount, created_us=self._store.now())
+        await self._store.add_mount(made)
+        self._notify(Changed("mount", mount.name, by))
+        return made
+
+    async def get(self, name: str) -> Mount:
+        """Return a mount, or raise ``NotFound``."""
+        mount = await self._store.get_mount(name)
+        if mount is None:
+            raise NotFound("mount", name)
+        return mount
+
+    async def list(self, after: str, limit: int) -> list[Mount]:
+        """Return at most ``limit`` mounts by name, those greater than ``after``."""
+        return await self._store.list_mounts(after, limit)
+
+    async def tune(self, name: str, change: Callable[[Mount], Mount], by: str) -> Mount:
+        """Replace a mount by what ``change`` makes of it; nothing that exists is shortened by it."""
+        for _ in range(TRIES):
+            before = await self.get(name)
+            after = change(before)
+            require(mount_rules.violations(after))
+            if await self._store.put_mount(before, after):
+                self._notify(Changed("mount", name, by))
+                return after
+        raise Aborted(f"mount {name} keeps changing", retry_in=0.1)
+
+    async def get_root(self, name: str) -> Root:
+        """Return a mount's root, or raise ``NotFound`` (mount) or ``RootNotSet``."""
+        await self.get(name)
+        return await self._roots.of(name)
+
+    async def set_root(
+        self, name: str, etag: str, change: Callable[[RootConfig | None], RootConfig], by: str
+    ) -> Root:
+        """Replace a mount's root by what ``change`` makes of the one there is, whole or not at all.
+
+        Raises:
+            Invalid, NotFound, EtagMismatch: The request is wrong.
+            RootAccountChanged: Leases of another account stand in the way.
+            AwsUnavailable: AWS does not say whose the new root is, and leases exist.
+        """
+        await self.get(name)
+        for _ in range(TRIES):
+            stored = await self._store.get_root(name)
+            if etag and (stored is None or stored.etag != etag):
+                raise EtagMismatch(f"the root of {name} is not what the etag says", subject=name)
+            before = await self._roots.of(name) if stored else None
+            config = change(before.config if before else None)
+            ambient = name in self._rules.ambient_mounts
+            require(root_rules.violations(config, self._rules.allowed_endpoints, ambient=ambient))
+            version = before.version if before else 0
+            root = await self._checked(Root(name, version + 1, "", config), before)
+            fresh = f"{self._rng.getrandbits(64):016x}"
+            if await self._store.put_root(self._roots.seal(root, fresh), version):
+                self._notify(Changed("root", name, by))
+                return await self._roots.of(name)
+        raise Aborted(f"the root of {name} keeps changing", retry_in=0.1)
+
+    async def _checked(self, root: Root, before: Root | None) -> Root:
+        """Bind the new root to the account of the mount's leases, if it has any."""
+        if not await self._store.remembers(root.mount):
+            return root
+        identity = await self._identity(root)
+        if before is not None and before.account and before.account != identity.account:
+            raise RootAccountChanged(
+                f"mount {root.mount} has leases of another account than the new root's", subject=root.mount
+            )
+        return replace(root, account=identity.account)
+
+    async def _identity(self, root: Root) -> Identity:
+        try:
+            async with asyncio.timeout(IDENTITY_SECONDS):
+                return await self._roots.identity(root)
+        except TimeoutError:
+            raise AwsUnavailable("AWS did not say in 5 s whose the root is", retry_in=1.0) from None
+
+    async def check_root(self, name: str) -> Identity:
+        """Return who AWS says a mount's root is."""
+        return await self._roots.identity(await self.get_root(name))

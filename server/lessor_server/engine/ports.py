@@ -1,0 +1,249 @@
+"""The Protocols through which the engine reaches the outside; adapters and tests implement them.
+
+Every method that waits may raise ``StoreUnavailable`` (stores) or the errors of ``domain/aws_errors``
+(AWS). Instants are microseconds since the epoch by the store's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol, TypeVar
+
+from lessor_server.domain.calls import Call
+from lessor_server.domain.events import Event
+from lessor_server.domain.lease import Claim, Intent, Lease, State
+from lessor_server.domain.mount import Mount
+from lessor_server.domain.role import Role
+from lessor_server.domain.root import Root, StoredRoot
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A half-open range of ids, ``low <= id < high``; both empty means all."""
+
+    low: str = ""
+    high: str = ""
+
+    def covers(self, text: str) -> bool:
+        """Tell whether ``text`` lies in the range."""
+        return self.low <= text and (not self.high or text < self.high)
+
+
+EVERYTHING = Range()
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseCount:
+    """How many leases of one mount and role are in one state."""
+
+    mount: str
+    role: str
+    state: State
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What an issue stands on, read at one instant."""
+
+    mount: Mount | None
+    root: StoredRoot | None
+    role: Role | None
+
+
+class LeaseStore(Protocol):
+    """Rows of leases; each method is one transaction and one named step (``domain.lease.STEPS``)."""
+
+    def now(self) -> int:
+        """Return the service's time: every comparison with a stored instant uses it."""
+        ...
+
+    async def begin(self, intent: Intent, span: timedelta) -> Claim:
+        """Store an INTENT, claimed for ``span``, if mount, root version and both limits allow it.
+
+        Raises:
+            NotFound, MountDisabling: The mount takes no new lease.
+            Aborted: The root changed since it was read.
+            MountFull, RoleFull: A limit is reached.
+        """
+        ...
+
+    async def activate(self, claim: Claim, access_key_id: str, now: int | None = None) -> Lease | None:
+        """Turn the claimed INTENT into ACTIVE, its ttl counting from now; None where the claim is lost."""
+        ...
+
+    async def release(self, claim: Claim, error: str, last_create_us: int) -> bool:
+        """Give up the claimed INTENT: REVOKING, due at once. False where the claim is lost."""
+        ...
+
+    async def renew(self, lease: Lease, expires_us: int, now: int | None = None) -> Lease | None:
+        """Move the expiry of an ACTIVE, unexpired lease of this generation; None where it has changed."""
+        ...
+
+    async def revoke(self, lease_id: str) -> Lease | None:
+        """Put the lease up for revocation, due at once, and void every claim on it.
+
+        Returns the row as it is afterwards (GONE rows stay GONE), or None where there is none.
+        """
+        ...
+
+    async def reopen(self, lease_id: str, last_create_us: int) -> None:
+        """Turn a lease, tombstone or not, back to REVOKING, due at once: its user may have been made late."""
+        ...
+
+    async def claim(
+        self, ids: Sequence[str], by: str, span: timedelta, now: int | None = None
+    ) -> list[Claim]:
+        """Claim those of ``ids`` that are due and free; ACTIVE and INTENT rows become REVOKING."""
+        ...
+
+    async def claim_due(
+        self,
+        by: str,
+        span: timedelta,
+        limit: int,
+        without: frozenset[str] = frozenset(),
+        now: int | None = None,
+    ) -> list[Claim]:
+        """Claim what is due, earliest first, except rows of the accounts ``without``."""
+        ...
+
+    async def holds(self, claim: Claim) -> bool:
+        """Tell whether the claim is still good."""
+        ...
+
+    async def fail(self, claim: Claim, error: str, retry_in: timedelta, attempts: int, looks: int) -> bool:
+        """Give the claimed lease back, due again after ``retry_in``, with these counts."""
+        ...
+
+    async def finish(self, claim: Claim) -> bool:
+        """Turn the claimed lease into its tombstone."""
+        ...
+
+    async def take_over(self) -> int:
+        """Void every claim and make each INTENT due at once; return how many rows that were.
+
+        Only for a store that proves that no other process lives.
+        """
+        ...
+
+    async def due_within(self, span: timedelta, limit: int) -> list[tuple[str, int]]:
+        """Return (id, due_us) of what falls due between now and ``span`` later, earliest first."""
+        ...
+
+    async def get(self, lease_id: str) -> Lease | None:
+        """Return one lease."""
+        ...
+
+    async def page(self, ids: Range, state: State | None, after: str, limit: int) -> list[Lease]:
+        """Return leases by id, those greater than ``after``; ``state`` as callers see it now."""
+        ...
+
+    async def count(self, ids: Range, state: State | None) -> list[LeaseCount]:
+        """Count leases by mount, role and stored state."""
+        ...
+
+    async def remembers(self, mount: str) -> bool:
+        """Tell whether the mount has any row: a live lease, an abandoned one or a tombstone."""
+        ...
+
+
+class ConfigStore(Protocol):
+    """Mounts, roots and roles."""
+
+    async def instance(self) -> str:
+        """Return this installation's id: 16 characters drawn when the database was made."""
+        ...
+
+    async def schema_version(self) -> int:
+        """Return the number of the last migration applied."""
+        ...
+
+    async def grounds(self, mount: str, role: str) -> Grounds:
+        """Read mount, root and role at one instant."""
+        ...
+
+    async def add_mount(self, mount: Mount) -> None:
+        """Store a new mount, or raise ``AlreadyExists``."""
+        ...
+
+    async def get_mount(self, name: str) -> Mount | None:
+        """Return one mount."""
+        ...
+
+    async def put_mount(self, before: Mount, after: Mount) -> bool:
+        """Replace a mount; False where it is no longer as ``before``."""
+        ...
+
+    async def list_mounts(self, after: str, limit: int) -> list[Mount]:
+        """Return mounts by name, those greater than ``after``."""
+        ...
+
+    async def get_root(self, mount: str) -> StoredRoot | None:
+        """Return the mount's sealed root."""
+        ...
+
+    async def put_root(self, root: StoredRoot, expect_version: int) -> bool:
+        """Store a root if the one there has ``expect_version`` (0: none); False otherwise."""
+        ...
+
+    async def bind_account(self, mount: str, version: int, account: str) -> bool:
+        """Keep the account of a root of this version that had none; False where it has changed."""
+        ...
+
+    async def get_role(self, mount: str, name: str) -> Role | None:
+        """Return one role."""
+        ...
+
+    async def put_role(self, role: Role, expect_etag: str | None) -> bool:
+        """Store a role if the one there has ``expect_etag`` (None: there is none); False otherwise."""
+        ...
+
+    async def delete_role(self, mount: str, name: str) -> bool:
+        """Delete a role; False where there was none. Its leases live on."""
+        ...
+
+    async def list_roles(self, mount: str, after: str, limit: int) -> list[Role]:
+        """Return roles of a mount by name, those greater than ``after``."""
+        ...
+
+
+class Store(LeaseStore, ConfigStore, Protocol):
+    """The whole store, as one object."""
+
+
+class Aws(Protocol):
+    """The one door to AWS."""
+
+    async def send(self, root: Root, call: Call[T]) -> T:
+        """Send one call once, never again by itself; within 7 s it is answered or has failed.
+
+        Raises:
+            AwsRefused: AWS answered no.
+            AwsUnknown: No clear answer came.
+        """
+        ...
+
+
+class Sealer(Protocol):
+    """Seals bytes so that they open only at the place they were sealed for."""
+
+    def seal(self, plain: bytes, place: str) -> bytes:
+        """Return ``plain`` sealed for ``place``."""
+        ...
+
+    def open(self, sealed: bytes, place: str) -> bytes:
+        """Return what was sealed for ``place``."""
+        ...
+
+
+class Observer(Protocol):
+    """Is told what happened; never raises."""
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event."""
+        ...

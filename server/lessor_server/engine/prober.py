@@ -1,0 +1,70 @@
+"""Pauses an account that AWS does not answer for, and probes it until it does.
+
+A probe is a GetUser of a name that nobody has: any answer, a refusal too, shows that AWS is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from lessor_server.domain import backoff
+from lessor_server.domain.calls import GetUser
+from lessor_server.domain.errors import LessorError
+from lessor_server.domain.events import AccountPaused, AccountResumed
+from lessor_server.domain.root import Root
+from lessor_server.engine.pacer import Lane
+from lessor_server.engine.ports import Observer
+from lessor_server.engine.roots import Roots
+from lessor_server.engine.rounds import says_nothing
+from lessor_server.engine.work import Work
+
+PROBE_USER = "lessor-probe"
+
+
+class Prober:
+    """One probing task for each paused lane."""
+
+    def __init__(
+        self, roots: Roots, work: Work, notify: Observer, rng: random.Random, resumed: Callable[[], None]
+    ) -> None:
+        """Probe through ``roots``; ``resumed`` is told when an account answers again."""
+        self._roots = roots
+        self._work = work
+        self._notify = notify
+        self._rng = rng
+        self._resumed = resumed
+
+    def pause(self, root: Root, error: LessorError) -> None:
+        """Pause the root's lane and begin to probe it, unless that is under way."""
+        lane = self._roots.lane(root)
+        if not lane.paused_for:
+            lane.pause(error.message, backoff.probe(0, self._rng.random()))
+            self._work.start(self._probe(root), lasting=True)
+
+    async def _probe(self, root: Root) -> None:
+        lane = self._roots.lane(root)
+        failures = 0
+        while True:
+            self._notify(AccountPaused(lane.account, lane.paused_for, lane.retry_in))
+            await asyncio.sleep(lane.retry_in)
+            trouble = await self._trouble(root.mount, lane)
+            if trouble is None:
+                lane.resume()
+                self._notify(AccountResumed(lane.account))
+                self._resumed()
+                return
+            failures += 1
+            lane.pause(trouble, backoff.probe(failures, self._rng.random()))
+
+    async def _trouble(self, mount: str, lane: Lane) -> str | None:
+        """Probe once; None where AWS answers, or where the mount's root uses another lane by now."""
+        try:
+            root = await self._roots.of(mount)
+        except LessorError as error:
+            return error.message
+        if self._roots.lane(root) is not lane:
+            return None
+        outcome = await self._roots.rounds(root).call(GetUser(PROBE_USER))
+        return str(outcome) if says_nothing(outcome) else None

@@ -1,0 +1,102 @@
+"""Revokes one lease on AWS: cut access, take off what the row says, delete the user.
+
+Every call only deletes, and names are unique for ever, so an attempt may be repeated, or made twice at
+once, without harm. Only DeleteUser's answer decides that a user is gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lessor_server.domain import plans
+from lessor_server.domain.aws_errors import AwsRefused, Refusal
+from lessor_server.domain.errors import LessorError
+from lessor_server.domain.lease import Lease
+from lessor_server.engine.rounds import Done, Outcome, Rounds, says_nothing
+
+_MISSING = (Refusal.NO_SUCH_USER, Refusal.NO_SUCH_OTHER)
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """AWS acknowledged that the user is deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """AWS does not know the user: gone, or not yet to be seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """AWS did not answer, failed or throttled: nothing is known about the row."""
+
+    error: LessorError
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """AWS refused."""
+
+    error: LessorError
+
+
+Verdict = Deleted | Unseen | Silent | Declined
+
+
+async def revoke(rounds: Rounds, lease: Lease) -> Verdict:
+    """Try once to revoke ``lease`` and return what came of it."""
+    name = lease.footprint.user_name
+    cut = await _cut(rounds, lease)
+    # Taking off policies and groups ends the power of a key that AWS would not let us delete.
+    if not any(says_nothing(outcome) for outcome in cut):
+        cut += await rounds.round(plans.strip(lease.footprint))
+    trouble = _trouble(cut)
+    if trouble is not None:
+        return trouble
+    deleted = await rounds.call(plans.finish(name))
+    if isinstance(deleted, AwsRefused) and deleted.refusal is Refusal.DELETE_CONFLICT:
+        return await _sweep(rounds, name)
+    return _verdict(deleted)
+
+
+async def _cut(rounds: Rounds, lease: Lease) -> list[Outcome[object]]:
+    """End access: delete the stored key, or every key that AWS lists where none is stored."""
+    outcomes = await rounds.round(plans.cut(lease))
+    if lease.access_key_id or not isinstance(outcomes[0], Done):
+        return outcomes
+    return await rounds.round(plans.cut_listed(lease.footprint.user_name, _names(outcomes[0])))
+
+
+async def _sweep(rounds: Rounds, name: str) -> Verdict:
+    """Delete everything that AWS lists for the user, then the user."""
+    survey = plans.survey(name)
+    outcomes = await rounds.round(survey)
+    silent = next((outcome for outcome in outcomes if says_nothing(outcome)), None)
+    if silent is not None:
+        return _verdict(silent)
+    # A listing that the root may not make counts as empty: DeleteUser tells whether it mattered.
+    found = tuple((call, _names(outcome)) for call, outcome in zip(survey, outcomes, strict=True))
+    await rounds.round(plans.sweep(name, found))
+    return _verdict(await rounds.call(plans.finish(name)))
+
+
+def _names(outcome: Outcome[object]) -> tuple[str, ...]:
+    if isinstance(outcome, Done) and isinstance(outcome.value, tuple):
+        return tuple(str(name) for name in outcome.value)
+    return ()
+
+
+def _trouble(outcomes: list[Outcome[object]]) -> Verdict | None:
+    """Return why a round must not be followed by the next; what is missing already is no trouble."""
+    verdicts = [_verdict(outcome) for outcome in outcomes]
+    bad = [verdict for verdict in verdicts if isinstance(verdict, (Silent, Declined))]
+    return bad[0] if bad else None
+
+
+def _verdict(outcome: Outcome[object]) -> Verdict:
+    if isinstance(outcome, Done):
+        return Deleted()
+    if isinstance(outcome, AwsRefused) and outcome.refusal in _MISSING:
+        return Unseen()
+    return Silent(outcome) if says_nothing(outcome) else Declined(outcome)

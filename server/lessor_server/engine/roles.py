@@ -1,0 +1,88 @@
+"""Roles, as operators change them: whole or not at all."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from lessor_server.domain import role as role_rules
+from lessor_server.domain.errors import Aborted, EtagMismatch, Invalid, NotFound
+from lessor_server.domain.events import Changed
+from lessor_server.domain.mount import Mount
+from lessor_server.domain.role import Role
+from lessor_server.engine.ports import Observer, Store
+
+TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """A role as it is, or would be, stored, and what a person should know about it."""
+
+    role: Role
+    warnings: tuple[str, ...]
+
+
+class Roles:
+    """Writes and reads roles."""
+
+    def __init__(self, store: Store, notify: Observer, rng: random.Random) -> None:
+        """Change ``store``; ``rng`` draws etags."""
+        self._store = store
+        self._notify = notify
+        self._rng = rng
+
+    async def put(
+        self, mount: str, name: str, etag: str, change: Callable[[Role | None], Role], by: str
+    ) -> Reviewed:
+        """Replace a role by what ``change`` makes of the one there is.
+
+        Raises:
+            Invalid: The role breaks rules; each stands in the violations, under ``role``.
+            NotFound: No such mount. EtagMismatch: The role is not the one of ``etag``.
+        """
+        for _ in range(TRIES):
+            before = await self._store.get_role(mount, name)
+            if etag and (before is None or before.etag != etag):
+                raise EtagMismatch(f"role {name} is not what the etag says", subject=f"{mount}/{name}")
+            reviewed = await self.check(mount, change(before))
+            role = replace(reviewed.role, etag=f"{self._rng.getrandbits(64):016x}")
+            if await self._store.put_role(role, before.etag if before else None):
+                self._notify(Changed("role", f"{mount}/{name}", by))
+                return Reviewed(role, reviewed.warnings)
+        raise Aborted(f"role {name} keeps changing", retry_in=0.1)
+
+    async def check(self, mount: str, role: Role) -> Reviewed:
+        """Apply every rule to ``role`` and write nothing."""
+        found = await self._mount(mount)
+        review = role_rules.review(role, found)
+        if review.violations:
+            raise Invalid(tuple(violation.under("role") for violation in review.violations))
+        return Reviewed(role, tuple(review.warnings))
+
+    async def get(self, mount: str, name: str) -> Role:
+        """Return a role, or raise ``NotFound``."""
+        await self._mount(mount)
+        role = await self._store.get_role(mount, name)
+        if role is None:
+            raise NotFound("role", f"{mount}/{name}")
+        return role
+
+    async def list(self, mount: str, after: str, limit: int) -> list[Role]:
+        """Return at most ``limit`` roles of a mount by name, those greater than ``after``."""
+        await self._mount(mount)
+        return await self._store.list_roles(mount, after, limit)
+
+    async def delete(self, mount: str, name: str, by: str) -> None:
+        """Delete a role, or raise ``NotFound``; its leases still expire and revoke."""
+        await self._mount(mount)
+        if not await self._store.delete_role(mount, name):
+            raise NotFound("role", f"{mount}/{name}")
+        self._notify(Changed("role", f"{mount}/{name}", by))
+
+    async def _mount(self, name: str) -> Mount:
+        mount = await self._store.get_mount(name)
+        if mount is None:
+            raise NotFound("mount", name)
+        return mount

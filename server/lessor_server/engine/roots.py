@@ -1,0 +1,133 @@
+"""Roots as the engine uses them: opened, bound to their account, each with its lane to AWS.
+
+A root is bound to (partition, account) by one GetCallerIdentity before its first intent, and the
+account is kept with it; no answer of AWS is believed about a row of another account.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+
+from lessor_server.domain import root as root_rules
+from lessor_server.domain.aws_errors import for_caller
+from lessor_server.domain.calls import GetCallerIdentity, Identity
+from lessor_server.domain.errors import Aborted, MountDisabling, NotFound, RootNotSet
+from lessor_server.domain.mount import Mount, MountState
+from lessor_server.domain.role import Role
+from lessor_server.domain.root import Root, StoredRoot
+from lessor_server.engine.pacer import Lane, Pacer
+from lessor_server.engine.ports import Aws, Sealer, Store
+from lessor_server.engine.rounds import Done, Rounds
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What an issue stands on: all three are there, and the mount takes leases."""
+
+    mount: Mount
+    role: Role
+    root: Root
+
+
+def place_of(mount: str) -> str:
+    """Return the place that a mount's root is sealed for."""
+    return f"roots/{mount}"
+
+
+class Roots:
+    """Opens roots and sends calls for them."""
+
+    def __init__(
+        self, store: Store, sealer: Sealer, aws: Aws, pacer: Pacer, rng: random.Random, instance: str
+    ) -> None:
+        """Read sealed roots from ``store`` and send through ``aws`` at ``pacer``'s pace.
+
+        ``instance`` is this installation's id: part of every user's path and tags.
+        """
+        self.instance = instance
+        self._store = store
+        self._sealer = sealer
+        self._aws = aws
+        self._pacer = pacer
+        self._rng = rng
+        self._opened: dict[str, Root] = {}
+
+    async def ground(self, mount: str, role: str) -> Ground:
+        """Read mount, root and role at one instant.
+
+        Raises:
+            NotFound: No such mount or role.
+            MountDisabling, RootNotSet: The mount takes no leases.
+        """
+        grounds = await self._store.grounds(mount, role)
+        if grounds.mount is None:
+            raise NotFound("mount", mount)
+        if grounds.mount.state is not MountState.ENABLED:
+            raise MountDisabling(f"mount {mount} is being disabled", subject=mount)
+        if grounds.role is None:
+            raise NotFound("role", f"{mount}/{role}")
+        if grounds.root is None:
+            raise RootNotSet(f"mount {mount} has no root credentials", subject=mount)
+        return Ground(grounds.mount, grounds.role, self._open(grounds.root))
+
+    async def of(self, mount: str) -> Root:
+        """Return the mount's root, or raise ``RootNotSet``."""
+        stored = await self._store.get_root(mount)
+        if stored is None:
+            raise RootNotSet(f"mount {mount} has no root credentials", subject=mount)
+        return self._open(stored)
+
+    async def bound(self, root: Root) -> Root:
+        """Return the root with its account, asking AWS once in its life.
+
+        Raises:
+            AwsUnavailable, RootRefused: AWS does not say who we are.
+            Aborted: The root changed meanwhile.
+        """
+        if root.account:
+            return root
+        identity = await self.identity(root)
+        if not await self._store.bind_account(root.mount, root.version, identity.account):
+            raise Aborted(f"the root of {root.mount} changed meanwhile", retry_in=0.1)
+        return await self.of(root.mount)
+
+    async def identity(self, root: Root) -> Identity:
+        """Ask AWS who the root is, or raise the error that a caller gets."""
+        outcome = await self.rounds(root).call(GetCallerIdentity())
+        if isinstance(outcome, Done):
+            return outcome.value
+        raise for_caller(outcome)
+
+    def rounds(self, root: Root) -> Rounds:
+        """Return the way to send calls for a root."""
+        return Rounds(self._aws, root, self.lane(root), self._rng)
+
+    def lane(self, root: Root) -> Lane:
+        """Return the root's lane: one for each account and endpoint."""
+        return self._pacer.lane(root.account or f"mount:{root.mount}", root.config.iam_endpoint)
+
+    def paused_accounts(self) -> frozenset[str]:
+        """Return the accounts that AWS does not answer for."""
+        return frozenset(lane.account for lane in self._pacer.paused())
+
+    def seal(self, root: Root, etag: str) -> StoredRoot:
+        """Return a root as the store keeps it."""
+        text = json.dumps(root_rules.to_plain(root.config))
+        return StoredRoot(
+            root.mount,
+            self._sealer.seal(text.encode(), place_of(root.mount)),
+            root.account,
+            root.version,
+            etag,
+        )
+
+    def _open(self, stored: StoredRoot) -> Root:
+        root = self._opened.get(stored.mount)
+        if root is None or (root.version, root.account) != (stored.version, stored.account):
+            plain = self._sealer.open(stored.sealed, place_of(stored.mount))
+            config = root_rules.from_plain(json.loads(plain), stored.etag)
+            root = Root(stored.mount, stored.version, stored.account, config)
+            self._opened[stored.mount] = root
+        return root

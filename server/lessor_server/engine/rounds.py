@@ -1,0 +1,110 @@
+"""Runs AWS calls in rounds, each call through its lane, and answers with outcomes instead of raising.
+
+A call that was sent is never cancelled: all calls of a round are awaited, so that everything that is
+known can be recorded before anything is rolled back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.calls import Call
+from lessor_server.domain.errors import LessorError, PacerFull
+from lessor_server.domain.root import Root
+from lessor_server.engine.pacer import Lane
+from lessor_server.engine.ports import Aws
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+REPEAT_FIRST, REPEAT_MOST, REPEAT_FOR = 0.2, 3.0, 30.0
+"""Seconds: the first wait before a repeated call, the longest, and how long a call is repeated at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T_co]):
+    """AWS did it and answered ``value``."""
+
+    value: T_co
+
+
+Outcome = Done[T] | LessorError
+"""What came of a call: AWS's refusal, an unknown fate, or why it was never sent (``PacerFull``, …)."""
+
+
+Patience = Callable[[], bool]
+"""Tells whether a call may still be repeated because AWS does not see its user yet."""
+
+
+def _none() -> bool:
+    return False
+
+
+def failure(outcomes: list[Outcome[object]]) -> LessorError | None:
+    """Return the first outcome that is no success: a clear no before an unknown one."""
+    failed = [outcome for outcome in outcomes if not isinstance(outcome, Done)]
+    failed.sort(key=lambda outcome: not isinstance(outcome, AwsRefused))
+    return failed[0] if failed else None
+
+
+def says_nothing(outcome: object) -> bool:
+    """Tell whether an outcome says nothing about the row: AWS did not answer, failed or throttled."""
+    if isinstance(outcome, AwsRefused):
+        return outcome.refusal is Refusal.THROTTLED
+    return isinstance(outcome, (AwsUnknown, PacerFull))
+
+
+class Rounds:
+    """Sends calls for one root."""
+
+    def __init__(self, aws: Aws, root: Root, lane: Lane, rng: random.Random) -> None:
+        """Send through ``lane``; ``rng`` gives the jitter."""
+        self._aws = aws
+        self._root = root
+        self._lane = lane
+        self._rng = rng
+
+    async def call(self, call: Call[T], patience: Patience = _none) -> Outcome[T]:
+        """Send one call, and again while AWS does not yet see the user it just made and ``patience()``.
+
+        ConcurrentModification is repeated always: AWS asks for it, and the refused call had no effect.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + REPEAT_FOR
+        wait = REPEAT_FIRST
+        while True:
+            outcome = await self._once(call)
+            if not _repeatable(outcome, patience) or loop.time() + wait > until:
+                return outcome
+            await asyncio.sleep(wait * self._rng.uniform(0.5, 1.0))
+            wait = min(wait * 2, REPEAT_MOST)
+
+    async def round(
+        self, calls: tuple[Call[object], ...], patience: Patience = _none
+    ) -> list[Outcome[object]]:
+        """Send all ``calls`` at once and wait for every one of them."""
+        if len(calls) == 1:
+            return [await self.call(calls[0], patience)]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self.call(call, patience)) for call in calls]
+        return [task.result() for task in tasks]
+
+    async def _once(self, call: Call[T]) -> Outcome[T]:
+        try:
+            async with self._lane.turn():
+                return Done(await self._aws.send(self._root, call))
+        except LessorError as error:
+            return error
+
+
+def _repeatable(outcome: object, patience: Patience) -> bool:
+    if not isinstance(outcome, AwsRefused):
+        return False
+    if outcome.refusal is Refusal.CONCURRENT:
+        return True
+    return outcome.refusal is Refusal.NO_SUCH_USER and patience()

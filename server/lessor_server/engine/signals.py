@@ -1,0 +1,19 @@
+"""How the engine's parts tell the world and each other what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lessor_server.engine.ports import Observer
+from lessor_server.engine.waiting import Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """The observer, the timers' ear for new deadlines, and the callers who wait for a revocation."""
+
+    notify: Observer
+    watch: Callable[[str, int], None]
+    """Is told a lease's id and its deadline (microseconds), after the commit."""
+    waiting: Waiting

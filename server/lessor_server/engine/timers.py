@@ -1,0 +1,99 @@
+"""The window: which deadlines of the store are held in memory, and the one timer that watches them.
+
+The store is the truth and the wheel a hint, so a hint that is lost, doubled, early or late can revoke
+nothing wrongly. The window begins at now (what is overdue the Keeper asks the store for), reaches at
+most ten minutes ahead and holds at most ``LIMIT`` rows, so a start and the memory depend on what is
+near, not on how many leases there are. It is read again when half of its time has passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+from lessor_server.domain.errors import StoreUnavailable
+from lessor_server.engine.ports import LeaseStore
+from lessor_server.engine.wheel import Wheel
+
+SPAN = timedelta(minutes=10)
+LIMIT = 50_000
+RETRY_SECONDS = 1.0
+
+
+class Timers:
+    """Hands ids to ``fire`` when their deadlines in the store come."""
+
+    def __init__(self, store: LeaseStore, fire: Callable[[list[str]], None], limit: int = LIMIT) -> None:
+        """Watch ``store``; ``fire`` must not block."""
+        self._store = store
+        self._fire = fire
+        self._limit = limit
+        self._wheel = Wheel()
+        self._horizon_us = 0
+        self._handle: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """Return how many deadlines are held in memory."""
+        return len(self._wheel)
+
+    def watch(self, lease_id: str, due_us: int) -> None:
+        """Note that a lease's deadline is now ``due_us``; call it after the commit."""
+        if due_us <= self._store.now():
+            self._wheel.cancel(lease_id)
+            self._fire([lease_id])
+        elif due_us < self._horizon_us:
+            self._wheel.insert(lease_id, due_us)
+            self._arm()
+        else:
+            self._wheel.cancel(lease_id)
+
+    async def run(self) -> None:
+        """Fill the window again and again, until cancelled."""
+        try:
+            while True:
+                seconds = await self._fill_or_wait()
+                await asyncio.sleep(seconds)
+        finally:
+            if self._handle is not None:
+                self._handle.cancel()
+
+    async def _fill_or_wait(self) -> float:
+        try:
+            return await self.fill()
+        except StoreUnavailable:
+            return RETRY_SECONDS
+
+    async def fill(self) -> float:
+        """Read what falls due within the window; return after how many seconds to do it again."""
+        now = self._store.now()
+        end = now + SPAN // timedelta(microseconds=1)
+        # Announced before the read: a lease committed while the read runs is then kept by watch().
+        self._horizon_us = end
+        rows = await self._store.due_within(SPAN, self._limit)
+        if len(rows) == self._limit:
+            self._horizon_us = rows[-1][1] + 1
+        for lease_id, due_us in rows:
+            self._wheel.insert(lease_id, due_us)
+        self._arm()
+        return max((self._horizon_us - now) / 2e6, RETRY_SECONDS)
+
+    def _arm(self) -> None:
+        """Set the one timer to the next slot that holds something."""
+        due_us = self._wheel.next_us()
+        if due_us is None:
+            return
+        loop = asyncio.get_running_loop()
+        when = loop.time() + max(0, due_us - self._store.now()) / 1e6
+        if self._handle is not None:
+            if self._handle.when() <= when:
+                return
+            self._handle.cancel()
+        self._handle = loop.call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        self._handle = None
+        due = self._wheel.pop(self._store.now())
+        if due:
+            self._fire(due)
+        self._arm()

@@ -1,0 +1,62 @@
+"""A hashed timing wheel with dict slots, driven from slot to slot that holds something.
+
+Source: Varghese & Lauck, "Hashed and Hierarchical Timing Wheels" (SOSP 1987), scheme 6, and Kafka's
+purgatory, which wakes at the next filled slot and not at every tick. Slots are one second wide; an
+entry lies in the first slot that ends at or after its due time, so nothing is handed out early and
+nothing more than a second late. Cancelling is exact: it leaves nothing behind but an empty slot's number.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+SLOT_US = 1_000_000
+
+
+class Wheel:
+    """Deadlines by key; a key has one deadline, and inserting it again moves it."""
+
+    def __init__(self) -> None:
+        """Make an empty wheel."""
+        self._slots: dict[int, dict[str, None]] = {}
+        self._slot_of: dict[str, int] = {}
+        self._order: list[int] = []
+
+    def __len__(self) -> int:
+        """Return how many deadlines the wheel holds."""
+        return len(self._slot_of)
+
+    def insert(self, key: str, due_us: int) -> None:
+        """Hold ``key`` until ``due_us``; a deadline that it had before is forgotten."""
+        number = -(-due_us // SLOT_US)
+        if self._slot_of.get(key) == number:
+            return
+        self.cancel(key)
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._slots[number] = {}
+            heapq.heappush(self._order, number)
+        slot[key] = None
+        self._slot_of[key] = number
+
+    def cancel(self, key: str) -> None:
+        """Forget ``key``, if the wheel holds it."""
+        number = self._slot_of.pop(key, None)
+        if number is not None:
+            del self._slots[number][key]
+
+    def next_us(self) -> int | None:
+        """Return the end of the first slot that holds something, or None where all are empty."""
+        while self._order and not self._slots[self._order[0]]:
+            del self._slots[heapq.heappop(self._order)]
+        return self._order[0] * SLOT_US if self._order else None
+
+    def pop(self, now_us: int) -> list[str]:
+        """Take out and return all keys whose slots have ended by ``now_us``, earliest slot first."""
+        taken: list[str] = []
+        while self._order and self._order[0] * SLOT_US <= now_us:
+            slot = self._slots.pop(heapq.heappop(self._order))
+            for key in slot:
+                del self._slot_of[key]
+            taken.extend(slot)
+        return taken

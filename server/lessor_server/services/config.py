@@ -1,0 +1,229 @@
+"""ConfigService: an engine and its root."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.struct_pb2 import Struct
+
+from lessor.v1 import config_pb2 as pb
+from lessor_server.domain import least_policy
+from lessor_server.domain.calls import Identity
+from lessor_server.domain.mount import DEFAULT_LEASE_TTL, DEFAULT_MAX_USERS, Mount, MountState
+from lessor_server.domain.root import Hop, Root, RootConfig
+from lessor_server.domain.secret import Secret
+from lessor_server.engine.mounts import Mounts
+from lessor_server.services import convert
+from lessor_server.services.guard import Caller
+
+_STATES = {MountState.ENABLED: pb.Mount.ENABLED, MountState.DISABLING: pb.Mount.DISABLING}
+_TUNABLE = ("description", "default_lease_ttl", "max_lease_ttl", "max_users")
+
+
+class ConfigService:
+    """Serves what operators do with mounts and roots."""
+
+    def __init__(self, mounts: Mounts, instance: str) -> None:
+        """Change ``mounts``; ``instance`` names the path that the least policy allows."""
+        self._mounts = mounts
+        self._instance = instance
+
+    async def EnableMount(self, request: pb.EnableMountRequest, caller: Caller) -> pb.EnableMountResponse:
+        """Enable an engine."""
+        longest = convert.span(request, "max_lease_ttl") or DEFAULT_LEASE_TTL
+        mount = Mount(
+            name=convert.mount_of(request.mount),
+            description=request.description,
+            default_lease_ttl=convert.span(request, "default_lease_ttl") or min(DEFAULT_LEASE_TTL, longest),
+            max_lease_ttl=longest,
+            max_users=request.max_users or DEFAULT_MAX_USERS,
+        )
+        return pb.EnableMountResponse(mount=_mount(await self._mounts.enable(mount, caller.principal.name)))
+
+    async def ListMounts(self, request: pb.ListMountsRequest, _: Caller) -> pb.ListMountsResponse:
+        """List engines by name."""
+        size = convert.page_size(request.page_size)
+        found = await self._mounts.list(request.page_token, size + 1)
+        page, more = convert.cut(found, size)
+        token = page[-1].name if more else ""
+        return pb.ListMountsResponse(mounts=[_mount(mount) for mount in page], next_page_token=token)
+
+    async def TuneMount(self, request: pb.TuneMountRequest, caller: Caller) -> pb.TuneMountResponse:
+        """Change an engine's limits."""
+        name = convert.mount_of(request.mount)
+        mask = request.update_mask if request.HasField("update_mask") else FieldMask(paths=_TUNABLE)
+        for path in mask.paths:
+            if path not in _TUNABLE:
+                raise convert.invalid(
+                    "update_mask", f"{path[:64]!r} cannot be tuned", f"name of {', '.join(_TUNABLE)}"
+                )
+
+        def change(before: Mount) -> Mount:
+            stored = pb.TuneMountRequest(
+                description=before.description,
+                default_lease_ttl=convert.duration(before.default_lease_ttl),
+                max_lease_ttl=convert.duration(before.max_lease_ttl),
+                max_users=before.max_users,
+            )
+            merged = convert.masked(stored, request, mask)
+            longest = convert.span(merged, "max_lease_ttl") or DEFAULT_LEASE_TTL
+            return replace(
+                before,
+                description=merged.description,
+                default_lease_ttl=convert.span(merged, "default_lease_ttl")
+                or min(DEFAULT_LEASE_TTL, longest),
+                max_lease_ttl=longest,
+                max_users=merged.max_users or DEFAULT_MAX_USERS,
+            )
+
+        return pb.TuneMountResponse(
+            mount=_mount(await self._mounts.tune(name, change, caller.principal.name))
+        )
+
+    async def SetRoot(self, request: pb.SetRootRequest, caller: Caller) -> pb.SetRootResponse:
+        """Give an engine its root."""
+        if not request.HasField("config"):
+            raise convert.invalid("config", "is missing", "send the root to set")
+        name = convert.mount_of(request.mount)
+
+        def change(before: RootConfig | None) -> RootConfig:
+            if not request.HasField("update_mask"):
+                return _config(request.config)
+            stored = _config_message(before, with_secret=True) if before else pb.RootConfig()
+            return _config(convert.masked(stored, request.config, request.update_mask))
+
+        root = await self._mounts.set_root(name, request.config.etag, change, caller.principal.name)
+        return pb.SetRootResponse(config=_root(root))
+
+    async def GetRoot(self, request: pb.GetRootRequest, _: Caller) -> pb.GetRootResponse:
+        """Show an engine's root, without its secret."""
+        return pb.GetRootResponse(config=_root(await self._mounts.get_root(convert.mount_of(request.mount))))
+
+    async def CheckRoot(self, request: pb.CheckRootRequest, _: Caller) -> pb.CheckRootResponse:
+        """Ask AWS who the root is, and say what it needs to be allowed."""
+        identity = await self._mounts.check_root(convert.mount_of(request.mount))
+        policy = Struct()
+        policy.update(least_policy.document(identity.account, self._instance))
+        kind, warnings = _kind(identity)
+        answer = pb.CheckRootResponse(
+            arn=identity.arn,
+            user_id=identity.user_id,
+            account=identity.account.rpartition(":")[2],
+            root_kind=kind,
+            least_policy=policy,
+            warnings=warnings,
+        )
+        for action in least_policy.ACTIONS:
+            answer.actions.add(action=action, verdict=pb.RootAction.UNKNOWN)
+        return answer
+
+    async def SetLeaseDefaults(
+        self, request: pb.SetLeaseDefaultsRequest, caller: Caller
+    ) -> pb.SetLeaseDefaultsResponse:
+        """Set how long users of an engine live where their role does not say."""
+        lease, lease_max = convert.span(request, "lease"), convert.span(request, "lease_max")
+
+        def change(before: Mount) -> Mount:
+            return replace(before, lease=lease or None, lease_max=lease_max or None)
+
+        name = convert.mount_of(request.mount)
+        mount = await self._mounts.tune(name, change, caller.principal.name)
+        return pb.SetLeaseDefaultsResponse(
+            mount=mount.name, lease=convert.duration(mount.lease), lease_max=convert.duration(mount.lease_max)
+        )
+
+    async def GetLeaseDefaults(
+        self, request: pb.GetLeaseDefaultsRequest, _: Caller
+    ) -> pb.GetLeaseDefaultsResponse:
+        """Show how long users of an engine live where their role does not say."""
+        mount = await self._mounts.get(convert.mount_of(request.mount))
+        return pb.GetLeaseDefaultsResponse(
+            mount=mount.name, lease=convert.duration(mount.lease), lease_max=convert.duration(mount.lease_max)
+        )
+
+
+def _mount(mount: Mount) -> pb.Mount:
+    return pb.Mount(
+        mount=mount.name,
+        description=mount.description,
+        default_lease_ttl=convert.duration(mount.default_lease_ttl),
+        max_lease_ttl=convert.duration(mount.max_lease_ttl),
+        max_users=mount.max_users,
+        state=_STATES[mount.state],
+        create_time=convert.timestamp(mount.created_us),
+    )
+
+
+def _config(message: pb.RootConfig) -> RootConfig:
+    return RootConfig(
+        access_key=message.access_key,
+        secret_key=Secret(message.secret_key),
+        region=message.region,
+        iam_endpoint=message.iam_endpoint,
+        sts_endpoint=message.sts_endpoint,
+        sts_region=message.sts_region,
+        sts_fallback_endpoints=tuple(message.sts_fallback_endpoints),
+        sts_fallback_regions=tuple(message.sts_fallback_regions),
+        max_retries=message.max_retries if message.HasField("max_retries") else None,
+        username_template=message.username_template,
+        assume_chain=tuple(Hop(hop.role_arn, hop.external_id) for hop in message.assume_chain),
+        identity_token_file=message.identity_token_file,
+        identity_token_audience=message.identity_token_audience,
+        rotation_period=_set(convert.span(message, "rotation_period")),
+        rotation_schedule=message.rotation_schedule,
+        rotation_window=_set(convert.span(message, "rotation_window")),
+    )
+
+
+def _set(value: timedelta | None) -> timedelta | None:
+    """Return a span, or None for an absent or zero one."""
+    return value or None
+
+
+def _root(root: Root) -> pb.RootConfig:
+    message = _config_message(root.config, with_secret=False)
+    message.account = root.account.rpartition(":")[2]
+    message.etag = root.config.etag
+    return message
+
+
+def _config_message(config: RootConfig, *, with_secret: bool) -> pb.RootConfig:
+    message = pb.RootConfig(
+        access_key=config.access_key,
+        secret_key=config.secret_key.reveal() if with_secret else "",
+        region=config.region,
+        iam_endpoint=config.iam_endpoint,
+        sts_endpoint=config.sts_endpoint,
+        sts_region=config.sts_region,
+        sts_fallback_endpoints=config.sts_fallback_endpoints,
+        sts_fallback_regions=config.sts_fallback_regions,
+        max_retries=config.max_retries,
+        username_template=config.username_template,
+        identity_token_file=config.identity_token_file,
+        identity_token_audience=config.identity_token_audience,
+        rotation_period=convert.duration(config.rotation_period),
+        rotation_schedule=config.rotation_schedule,
+        rotation_window=convert.duration(config.rotation_window),
+    )
+    for hop in config.assume_chain:
+        message.assume_chain.add(role_arn=hop.role_arn, external_id=hop.external_id)
+    return message
+
+
+def _kind(identity: Identity) -> tuple[pb.CheckRootResponse.RootKind.ValueType, list[str]]:
+    """Tell what kind of root an ARN belongs to, and what is to be said against it.
+
+    Source: IAM User Guide, "IAM identifiers" and "The account root user".
+    """
+    resource = identity.arn.split(":", 5)[-1]
+    if resource == "root":
+        warning = (
+            "these are the keys of the account's root user: make an IAM user with the least policy instead"
+        )
+        return pb.CheckRootResponse.ACCOUNT_ROOT, [warning]
+    if resource.startswith("assumed-role/"):
+        instance = resource.rsplit("/", 1)[-1].startswith("i-")
+        return (pb.CheckRootResponse.INSTANCE_ROLE if instance else pb.CheckRootResponse.ASSUMED_ROLE), []
+    return pb.CheckRootResponse.USER_KEYS, []

@@ -1,0 +1,149 @@
+"""Protobuf messages to domain values and back; the rules stand in the domain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lessor_server.domain import names
+from lessor_server.domain.errors import Invalid, Unimplemented, Violation
+from lessor_server.domain.names import shown
+
+DEFAULT_MOUNT = "aws"
+PAGE_DEFAULT, PAGE_MOST = 100, 1000
+_NANOS_IN_MICRO = 1000
+_MOST_SECONDS = 315_576_000_000
+"""A Duration's bound, about 10,000 years (google/protobuf/duration.proto)."""
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+
+def invalid(field: str, fault: str, mend: str) -> Invalid:
+    """Return an error with one violation."""
+    return Invalid((Violation(field, fault, mend),))
+
+
+def mount_of(text: str) -> str:
+    """Return the mount that a request names; empty means ``aws``. Raises ``Invalid`` for what is no name."""
+    if not text:
+        return DEFAULT_MOUNT
+    violations = names.name_violations("mount", text)
+    if violations:
+        raise Invalid(tuple(violations))
+    return text
+
+
+def role_of(text: str, field: str) -> str:
+    """Return the role that a request names in ``field``. Raises ``Invalid`` for what is no name."""
+    violations = names.name_violations(field, text)
+    if violations:
+        raise Invalid(tuple(violations))
+    return text
+
+
+def span(message: Message, field: str, under: str = "") -> timedelta | None:
+    """Return a Duration field, or None where it is absent; violations name it below ``under``."""
+    if not message.HasField(field):
+        return None
+    value: Duration = getattr(message, field)
+    if abs(value.seconds) > _MOST_SECONDS or abs(value.nanos) >= 10**9:
+        violation = Violation(field, "is no duration", "give seconds within ten thousand years")
+        raise Invalid((violation.under(under) if under else violation,))
+    return timedelta(seconds=value.seconds, microseconds=value.nanos // _NANOS_IN_MICRO)
+
+
+def duration(value: timedelta | None) -> Duration | None:
+    """Return a span as a Duration; None stays absent."""
+    if value is None:
+        return None
+    made = Duration()
+    made.FromTimedelta(value)
+    return made
+
+
+def whole(value: timedelta) -> Duration:
+    """Return a span as a Duration of whole seconds."""
+    return Duration(seconds=max(int(value.total_seconds()), 0))
+
+
+def timestamp(instant_us: int) -> Timestamp | None:
+    """Return an instant as a Timestamp; 0 ("never") is absent."""
+    if not instant_us:
+        return None
+    return Timestamp(seconds=instant_us // 10**6, nanos=instant_us % 10**6 * _NANOS_IN_MICRO)
+
+
+def document(value: Struct) -> dict[str, Any]:
+    """Return a Struct as plain values; numbers are floats, as Struct has them."""
+    return MessageToDict(value)
+
+
+def struct(text: str) -> Struct:
+    """Return a JSON object as a Struct."""
+    made = Struct()
+    made.update(json.loads(text))
+    return made
+
+
+def masked(stored: M, sent: M, mask: FieldMask, field: str = "update_mask") -> M:
+    """Return ``stored`` with the fields that ``mask`` names taken from ``sent``.
+
+    Raises ``Invalid`` for a path that is no top-level field; parts of a field cannot be masked.
+    """
+    known = {descriptor.name: descriptor for descriptor in sent.DESCRIPTOR.fields}
+    unknown = [path for path in mask.paths if path not in known]
+    if unknown:
+        mend = f"name fields of {sent.DESCRIPTOR.name}, whole"
+        raise Invalid(tuple(Violation(field, f"{shown(path)} is no field", mend) for path in unknown))
+    merged = type(stored)()
+    merged.CopyFrom(stored)
+    taken = type(sent)()
+    for path in mask.paths:
+        merged.ClearField(path)
+        _copy(sent, taken, path)
+    merged.MergeFrom(taken)
+    return merged
+
+
+def _copy(source: Message, target: Message, field: str) -> None:
+    """Copy one field between messages of one type."""
+    for descriptor, value in source.ListFields():
+        if descriptor.name != field:
+            continue
+        if descriptor.is_repeated:
+            part = type(source)()
+            getattr(part, field).MergeFrom(value)
+            target.MergeFrom(part)
+        elif descriptor.message_type is not None:
+            getattr(target, field).CopyFrom(value)
+        else:
+            setattr(target, field, value)
+
+
+def page_size(size: int) -> int:
+    """Return how many items a page holds, or raise ``Invalid``."""
+    if size < 0 or size > PAGE_MOST:
+        raise invalid("page_size", f"{size} is not within 0 and {PAGE_MOST}", "give 0 for the default of 100")
+    return size or PAGE_DEFAULT
+
+
+def cut(items: Sequence[T], size: int) -> tuple[Sequence[T], bool]:
+    """Return a page of items read with one more than ``size``, and whether more follow."""
+    return items[:size], len(items) > size
+
+
+def later(fields: Iterable[str], request: Message) -> None:
+    """Raise ``Unimplemented`` for the first of ``fields`` that is set: what is not served is not ignored."""
+    for field in fields:
+        if any(descriptor.name == field for descriptor, _ in request.ListFields()):
+            raise Unimplemented(f"field {field} is not served by this version", subject=field)

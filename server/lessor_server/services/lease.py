@@ -1,0 +1,114 @@
+"""LeaseService: what becomes of credentials after they were handed out."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from lessor.v1 import lease_pb2 as pb
+from lessor_server.domain.lease import Lease, State
+from lessor_server.domain.names import LeaseId, Prefix
+from lessor_server.domain.role import CredentialType
+from lessor_server.engine.leases import Leases, Outcome
+from lessor_server.engine.ports import Range
+from lessor_server.services import convert
+from lessor_server.services.guard import Caller
+from lessor_server.services.role import credential_type
+
+_STATES = {state: pb.Lease.State.Value(state.name) for state in State}
+_BY_VALUE = {value: state for state, value in _STATES.items()}
+_OUTCOMES = {outcome: pb.RevokeLeaseResponse.Outcome.Value(outcome.name) for outcome in Outcome}
+
+
+class LeaseService:
+    """Serves holders of leases, and those who watch over them."""
+
+    def __init__(self, leases: Leases) -> None:
+        """Read and change ``leases``."""
+        self._leases = leases
+
+    async def LookupLease(self, request: pb.LookupLeaseRequest, _: Caller) -> pb.LookupLeaseResponse:
+        """Show a lease."""
+        lease = await self._leases.lookup(LeaseId.parse(request.lease_id))
+        return pb.LookupLeaseResponse(lease=_lease(lease, self._leases.now()))
+
+    async def ListLeases(self, request: pb.ListLeasesRequest, _: Caller) -> pb.ListLeasesResponse:
+        """List leases by id."""
+        size, ids = convert.page_size(request.page_size), _range(request.prefix)
+        if request.page_token:
+            LeaseId.parse(request.page_token, "page_token")
+        found = await self._leases.page(ids, _state(request), request.page_token, size + 1)
+        page, more = convert.cut(found, size)
+        token = page[-1].id if more else ""
+        now = self._leases.now()
+        return pb.ListLeasesResponse(leases=[_lease(lease, now) for lease in page], next_page_token=token)
+
+    async def CountLeases(self, request: pb.CountLeasesRequest, _: Caller) -> pb.CountLeasesResponse:
+        """Count leases by mount, role and state."""
+        answer = pb.CountLeasesResponse()
+        for counted in await self._leases.count(_range(request.prefix), _state(request)):
+            state = _STATES[counted.state]
+            answer.counts.add(mount=counted.mount, role=counted.role, state=state, count=counted.count)
+        return answer
+
+    async def RenewLease(self, request: pb.RenewLeaseRequest, _: Caller) -> pb.RenewLeaseResponse:
+        """Let a lease live longer."""
+        increment = convert.span(request, "increment") or None
+        renewed = await self._leases.renew(LeaseId.parse(request.lease_id), increment)
+        return pb.RenewLeaseResponse(
+            lease_id=renewed.lease.id,
+            lease_duration=convert.whole(renewed.ttl),
+            lease_renewable=True,
+            expire_time=convert.timestamp(renewed.lease.expires_us),
+            warnings=renewed.warnings,
+        )
+
+    async def RevokeLease(self, request: pb.RevokeLeaseRequest, caller: Caller) -> pb.RevokeLeaseResponse:
+        """End a lease; OK for every id of the right shape."""
+        lease_id = LeaseId.parse(request.lease_id)
+        revocation = await self._leases.revoke(lease_id, sync=request.sync, by=caller.principal.name)
+        return pb.RevokeLeaseResponse(
+            outcome=_OUTCOMES[revocation.outcome], lease_id=str(lease_id), last_error=revocation.last_error
+        )
+
+
+def _range(text: str) -> Range:
+    prefix = Prefix.parse(text)
+    return Range(prefix.low, prefix.high)
+
+
+def _state(request: pb.ListLeasesRequest | pb.CountLeasesRequest) -> State | None:
+    if not request.HasField("state"):
+        return None
+    state = _BY_VALUE.get(request.state)
+    if state is None:
+        mend = f"leave it out, or give one of {', '.join(one.name for one in State)}"
+        raise convert.invalid("state", "is UNSPECIFIED or unknown", mend)
+    return state
+
+
+def _lease(lease: Lease, now_us: int) -> pb.Lease:
+    state = lease.state_at(now_us)
+    left = max(lease.expires_us - now_us, 0) if state is State.ACTIVE else 0
+    message = pb.Lease(
+        lease_id=lease.id,
+        state=_STATES[state],
+        stuck=lease.stuck,
+        mount=lease.mount,
+        role=lease.role,
+        credential_type=credential_type(lease.credential_type),
+        access_key=lease.access_key_id,
+        issue_time=convert.timestamp(lease.issue_us),
+        last_renewal_time=convert.timestamp(lease.last_renewal_us),
+        expire_time=convert.timestamp(lease.expires_us),
+        ttl=convert.whole(timedelta(microseconds=left)),
+        renewable=state is State.ACTIVE and lease.credential_type is CredentialType.IAM_USER,
+        max_expire_time=convert.timestamp(lease.max_expires_us),
+        owner=lease.owner,
+        attempts=lease.attempts,
+        last_error=lease.last_error,
+    )
+    if lease.state is State.REVOKING:
+        next_attempt = convert.timestamp(lease.due_us)
+        if next_attempt is not None:
+            message.next_attempt_time.CopyFrom(next_attempt)
+    return message

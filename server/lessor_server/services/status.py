@@ -1,0 +1,133 @@
+"""The one place where an error becomes a gRPC status with its details.
+
+Sources: google.rpc.Status and error_details.proto; the gRPC guide "Error handling", richer error model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2 as details
+from google.rpc.status_pb2 import Status
+
+from lessor_server.domain.errors import Invalid, Kind, LessorError
+
+DOMAIN = "lessor"
+MOST_VIOLATIONS, MOST_BYTES = 20, 4096
+DETAILS_KEY = "grpc-status-details-bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What goes on the wire for an error."""
+
+    code: grpc.StatusCode
+    message: str
+    details: bytes
+
+
+def refusal(error: LessorError, *, sees_root: bool) -> Refusal:
+    """Return the status of ``error``; AWS's own words only for a caller who may see the root."""
+    code = code_of(error.kind)
+    message = error.message if isinstance(error, Invalid) else f"{error.message}; {error.mend}"
+    if error.aws and error.aws.text and sees_root:
+        message = f"{message} (AWS says: {error.aws.text})"
+    status = Status(code=code.value[0], message=message)
+    for detail in (_info(error), *_details(error)):
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return Refusal(code, message, status.SerializeToString())
+
+
+def code_of(kind: Kind) -> grpc.StatusCode:
+    """Return the status code of a kind of error."""
+    match kind:
+        case Kind.INVALID:
+            return grpc.StatusCode.INVALID_ARGUMENT
+        case Kind.NOT_FOUND:
+            return grpc.StatusCode.NOT_FOUND
+        case Kind.EXISTS:
+            return grpc.StatusCode.ALREADY_EXISTS
+        case Kind.PRECONDITION:
+            return grpc.StatusCode.FAILED_PRECONDITION
+        case Kind.QUOTA:
+            return grpc.StatusCode.RESOURCE_EXHAUSTED
+        case Kind.UNAVAILABLE:
+            return grpc.StatusCode.UNAVAILABLE
+        case Kind.ABORTED:
+            return grpc.StatusCode.ABORTED
+        case Kind.UNAUTHENTICATED:
+            return grpc.StatusCode.UNAUTHENTICATED
+        case Kind.DENIED:
+            return grpc.StatusCode.PERMISSION_DENIED
+        case Kind.DEADLINE:
+            return grpc.StatusCode.DEADLINE_EXCEEDED
+        case Kind.UNIMPLEMENTED:
+            return grpc.StatusCode.UNIMPLEMENTED
+        case Kind.INTERNAL:
+            return grpc.StatusCode.INTERNAL
+    assert_never(kind)
+
+
+def _info(error: LessorError) -> details.ErrorInfo:
+    info = details.ErrorInfo(domain=DOMAIN, reason=error.reason)
+    if error.aws:
+        info.metadata["aws_action"] = error.aws.action
+        info.metadata["aws_code"] = error.aws.code
+        if error.aws.request_id:
+            info.metadata["aws_request_id"] = error.aws.request_id
+    return info
+
+
+def _details(error: LessorError) -> list[Message]:
+    match error.kind:
+        case Kind.INVALID:
+            return [_bad_request(error)]
+        case Kind.NOT_FOUND | Kind.EXISTS:
+            kind = str(getattr(error, "resource", ""))
+            return [
+                details.ResourceInfo(
+                    resource_type=kind, resource_name=error.subject[:256], description=error.mend
+                )
+            ]
+        case Kind.PRECONDITION:
+            violation = details.PreconditionFailure.Violation(
+                type=error.reason, subject=error.subject, description=f"{error.message}; {error.mend}"
+            )
+            return [details.PreconditionFailure(violations=[violation])]
+        case Kind.QUOTA:
+            text = f"{error.message}; {error.mend}"
+            quota = details.QuotaFailure.Violation(subject=error.subject, description=text)
+            return [details.QuotaFailure(violations=[quota]), _retry(error)]
+        case Kind.UNAVAILABLE | Kind.ABORTED:
+            return [_retry(error)]
+        case _:
+            return []
+
+
+def _retry(error: LessorError) -> details.RetryInfo:
+    delay = Duration()
+    delay.FromMilliseconds(int((error.retry_in or 1.0) * 1000))
+    return details.RetryInfo(retry_delay=delay)
+
+
+def _bad_request(error: LessorError) -> details.BadRequest:
+    """Return the violations, at most 20 and 4 KiB of them; the last says how many more there are."""
+    assert isinstance(error, Invalid)
+    bad = details.BadRequest()
+    size = 0
+    for index, violation in enumerate(error.violations):
+        text = f"{violation.fault}; {violation.mend}"
+        size += len(violation.field.encode()) + len(text.encode()) + 8
+        left = len(error.violations) - index
+        if left > 1 and (index == MOST_VIOLATIONS - 1 or size > MOST_BYTES - 128):
+            bad.field_violations.add(field="", description=f"and {left} more; mend these first")
+            break
+        bad.field_violations.add(field=violation.field, description=text)
+    return bad

@@ -1,0 +1,154 @@
+"""What an operator can set: one frozen value, checked whole before anything starts.
+
+A setting ``a.b`` stands in the TOML file as ``b`` of table ``[a]`` and in the environment as
+``LESSOR_A_B``, which wins. Parts are given the values they need, never this object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from lessor_server.domain.secret import Secret
+from lessor_server.settings import values
+from lessor_server.settings.given import Fault, Given, SettingsError
+from lessor_server.settings.values import Address
+
+__all__ = ["Address", "Aws", "Fault", "Log", "Settings", "SettingsError", "Tls", "load"]
+
+LOOPBACK: Final = Address(host="127.0.0.1", port=50051)
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Where the certificate and its key are (PEM); with ``client_ca_file`` callers must show one too."""
+
+    cert_file: Path
+    key_file: Path
+    client_ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aws:
+    """How AWS may be called.
+
+    ``allowed_endpoints`` are URLs beside AWS's own, as ``scheme://host[:port]``; ``ambient_mounts`` may
+    use the credentials of the server's surroundings; ``rate`` is in calls per second, ``None`` where
+    the pacer finds it; ``in_flight`` is how many calls may wait for an answer at a time.
+    """
+
+    allowed_endpoints: tuple[str, ...] = ()
+    ambient_mounts: tuple[str, ...] = ()
+    rate: float | None = None
+    in_flight: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """How much is logged (``level``) and how it looks (``format``: auto, json or console)."""
+
+    level: str = "info"
+    format: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one server. Without a root token or a file of it, one is made in ``data_dir``.
+
+    ``drain_grace`` is how long calls under way may take to end when the server stops.
+    """
+
+    listen: Address = LOOPBACK
+    insecure_listen: bool = False
+    data_dir: Path = Path("lessor-data")
+    root_token: Secret | None = None
+    root_token_file: Path | None = None
+    reflection: bool = True
+    drain_grace: timedelta = timedelta(seconds=10)
+    tls: Tls | None = None
+    aws: Aws = field(default_factory=Aws)
+    log: Log = field(default_factory=Log)
+
+    @property
+    def exposed(self) -> bool:
+        """Tell whether tokens and credentials cross a network in the clear."""
+        return self.tls is None and not self.listen.is_local
+
+
+def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Read the settings of ``file``, if there is one, under those of ``environ``.
+
+    Raises:
+        SettingsError: With every fault of both.
+    """
+    given = Given.read(file, environ)
+    default = Settings()
+    settings = Settings(
+        listen=given.take("listen", values.address, default.listen),
+        insecure_listen=given.take("insecure_listen", values.boolean, default.insecure_listen),
+        data_dir=given.take("data_dir", values.folder, default.data_dir),
+        root_token=given.take("root_token", values.token, default.root_token),
+        root_token_file=given.take("root_token_file", values.readable_file, default.root_token_file),
+        reflection=given.take("reflection", values.boolean, default.reflection),
+        drain_grace=given.take("drain_grace", values.grace, default.drain_grace),
+        tls=_tls(given),
+        aws=_aws(given, default.aws),
+        log=_log(given, default.log),
+    )
+    _agree(given, settings)
+    given.refuse_unknown()
+    given.raise_faults()
+    return settings
+
+
+def _tls(given: Given) -> Tls | None:
+    """Read the table ``tls``: a certificate and its key go together, and fit each other."""
+    cert = given.take("tls.cert_file", values.readable_file, None)
+    key = given.take("tls.key_file", values.readable_file, None)
+    client_ca = given.take("tls.client_ca_file", values.readable_file, None)
+    for name, other in (("tls.cert_file", "tls.key_file"), ("tls.key_file", "tls.cert_file")):
+        if given.has(name) and not given.has(other):
+            given.fault(name, f"stands without {other}", "set both or neither")
+    if given.has("tls.client_ca_file") and not given.has("tls.cert_file") and not given.has("tls.key_file"):
+        given.fault("tls.client_ca_file", "stands without tls.cert_file and tls.key_file", "set all three")
+    if cert is None or key is None:
+        return None
+    if fault := values.pair_fault(cert, key):
+        given.fault(
+            "tls.cert_file", fault, "give a certificate (chain) and its own unencrypted key, both PEM"
+        )
+    return Tls(cert, key, client_ca)
+
+
+def _aws(given: Given, default: Aws) -> Aws:
+    """Read the table ``aws``."""
+    return Aws(
+        allowed_endpoints=given.take("aws.allowed_endpoints", values.endpoints, default.allowed_endpoints),
+        ambient_mounts=given.take("aws.ambient_mounts", values.mounts, default.ambient_mounts),
+        rate=given.take("aws.rate", values.rate, default.rate),
+        in_flight=given.take("aws.in_flight", values.in_flight, default.in_flight),
+    )
+
+
+def _log(given: Given, default: Log) -> Log:
+    """Read the table ``log``."""
+    return Log(
+        level=given.take("log.level", values.level, default.level),
+        format=given.take("log.format", values.log_format, default.format),
+    )
+
+
+def _agree(given: Given, settings: Settings) -> None:
+    """Check what no setting can tell by itself."""
+    if given.has("root_token") and given.has("root_token_file"):
+        given.fault("root_token_file", "stands beside root_token", "set one of the two")
+    meant_tls = given.has("tls.cert_file") or given.has("tls.key_file")
+    if settings.exposed and not settings.insecure_listen and not meant_tls:
+        given.fault(
+            "listen",
+            f"{settings.listen} is neither loopback nor a unix socket, and there is no TLS",
+            "set tls.cert_file and tls.key_file, or insecure_listen = true if something else ends TLS",
+        )

@@ -1,0 +1,213 @@
+"""What an operator gave, and where: a TOML file and the environment, as one set of named values.
+
+Faults are gathered, not raised one by one, so that a start shows all of them at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+PREFIX: Final = "LESSOR_"
+CLIENTS: Final = frozenset(
+    PREFIX + name for name in ("ADDR", "TOKEN", "TOKEN_FILE", "CACERT", "CLIENT_CERT", "CLIENT_KEY")
+)
+"""The variables of the client, which may be set where a server runs and mean nothing to it."""
+
+_BARE: Final = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
+_DOTTED: Final = rf"({_BARE}(?:\s*\.\s*{_BARE})*)"
+_HEADER: Final = re.compile(rf"\s*\[\[?\s*{_DOTTED}\s*\]")
+_KEY: Final = re.compile(rf"\s*{_DOTTED}\s*=")
+_AT_LINE: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with the settings: ``where`` is ``file:line`` or the name of a variable."""
+
+    where: str
+    setting: str
+    fault: str
+    mend: str
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return ": ".join(part for part in (self.where, self.setting, self.fault) if part) + f"; {self.mend}"
+
+
+class SettingsError(Exception):
+    """The settings can't be used; ``faults`` are all reasons."""
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        """Carry every fault; the text has one a line."""
+        super().__init__("\n".join(map(str, faults)))
+        self.faults = faults
+
+
+class WrongValue(ValueError):
+    """A value breaks the rule of its setting."""
+
+    def __init__(self, fault: str, mend: str) -> None:
+        """Say what is wrong and how to mend it, never with the text of a secret."""
+        super().__init__(f"{fault}; {mend}")
+        self.fault = fault
+        self.mend = mend
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A value as it was given, and where."""
+
+    value: object
+    where: str
+
+
+class Given:
+    """Hands out given values by the name of their setting and gathers what is wrong with them."""
+
+    def __init__(self, filed: Mapping[str, Found], variables: Mapping[str, str], faults: list[Fault]) -> None:
+        """Take what stood in the file, by dotted name, and in the environment, by variable."""
+        self._filed = filed
+        self._variables = variables
+        self._faults = faults
+        self._asked: list[str] = []
+
+    @classmethod
+    def read(cls, file: Path | None, environ: Mapping[str, str]) -> Given:
+        """Read ``file``, if one is named, and the ``LESSOR_`` variables that are not the client's."""
+        faults: list[Fault] = []
+        filed = _read_file(file, faults) if file is not None else {}
+        variables = {
+            name: value for name, value in environ.items() if name.startswith(PREFIX) and name not in CLIENTS
+        }
+        return cls(filed, variables, faults)
+
+    def take(self, name: str, read: Callable[[object], T], default: D) -> T | D:
+        """Return the setting as ``read`` understands it, or ``default``; what is wrong becomes a fault."""
+        self._asked.append(name)
+        found = self._find(name)
+        if found is None:
+            return default
+        try:
+            return read(found.value)
+        except WrongValue as wrong:
+            self.fault(name, wrong.fault, wrong.mend)
+            return default
+
+    def has(self, name: str) -> bool:
+        """Tell whether the setting was given at all, right or wrong."""
+        return self._find(name) is not None
+
+    def fault(self, name: str, fault: str, mend: str) -> None:
+        """Note a fault where the setting was given, or at the setting alone where it was not."""
+        found = self._find(name)
+        self._faults.append(Fault(found.where if found else "", name, fault, mend))
+
+    def refuse_unknown(self) -> None:
+        """Note a fault for everything given that nobody asked for: a slip of the pen must not pass."""
+        variables = {_variable(name): name for name in self._asked}
+        for variable in sorted(self._variables.keys() - variables.keys()):
+            self._faults.append(Fault(variable, "", "is no setting", _likely(variable, list(variables))))
+        for name, found in self._filed.items():
+            known = name in self._asked or (
+                found.value == {} and any(asked.startswith(f"{name}.") for asked in self._asked)
+            )
+            if not known:
+                self._faults.append(Fault(found.where, name, "is no setting", _likely(name, self._asked)))
+
+    def raise_faults(self) -> None:
+        """Raise ``SettingsError`` if there is any fault."""
+        if self._faults:
+            raise SettingsError(tuple(self._faults))
+
+    def _find(self, name: str) -> Found | None:
+        """Return the value of a setting; the environment wins over the file."""
+        variable = _variable(name)
+        if variable in self._variables:
+            return Found(self._variables[variable], variable)
+        return self._filed.get(name)
+
+
+def _variable(name: str) -> str:
+    """Return the variable of a setting: ``aws.rate`` is ``LESSOR_AWS_RATE``."""
+    return PREFIX + name.replace(".", "_").upper()
+
+
+def _likely(name: str, known: list[str]) -> str:
+    """Return what was probably meant."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else "take it away"
+
+
+def _read_file(file: Path, faults: list[Fault]) -> dict[str, Found]:
+    """Read a TOML file into its values by dotted name; what can't be read at all becomes a fault."""
+    try:
+        return _parse(file, file.read_text(encoding="utf-8"), faults)
+    except OSError as error:
+        faults.append(
+            Fault(str(file), "", f"can't be read: {error.strerror}", "name a TOML file that can be")
+        )
+    except UnicodeDecodeError:
+        faults.append(Fault(str(file), "", "is not UTF-8", "write it as UTF-8"))
+    return {}
+
+
+def _parse(file: Path, text: str, faults: list[Fault]) -> dict[str, Found]:
+    """Parse the text of ``file``; where it is no TOML that becomes a fault."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        faults.append(_toml_fault(file, text, str(error)))
+        return {}
+    lines = _lines(text)
+    return {
+        name: Found(value, f"{file}:{lines[name]}" if name in lines else str(file))
+        for name, value in _flat("", table)
+    }
+
+
+def _toml_fault(file: Path, text: str, message: str) -> Fault:
+    """Turn the parser's message into a fault with its line."""
+    if place := _AT_LINE.fullmatch(message):
+        fault, line, column = place.groups()
+        return Fault(f"{file}:{line}", "", f"{fault} at column {column}", "write it as TOML")
+    fault = message.removesuffix(" (at end of document)")
+    return Fault(
+        f"{file}:{len(text.splitlines())}", "", f"{fault} at the end of the file", "write it as TOML"
+    )
+
+
+def _flat(prefix: str, table: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """Yield each value of nested tables under its dotted name; an empty table stands for itself."""
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(f"{prefix}{key}.", value)
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _lines(text: str) -> dict[str, int]:
+    """Return the line on which each dotted name is given: tomllib tells none."""
+    lines: dict[str, int] = {}
+    table = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _HEADER.match(line):
+            table = _bare(header[1])
+            lines.setdefault(table, number)
+            table += "."
+        elif key := _KEY.match(line):
+            lines.setdefault(table + _bare(key[1]), number)
+    return lines
+
+
+def _bare(dotted: str) -> str:
+    """Return a dotted name without quotes and blanks."""
+    return ".".join(part.strip().strip("\"'") for part in dotted.split("."))

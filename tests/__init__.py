@@ -1,0 +1,1 @@
+"""Everything that checks Lessor: unit, conformance, end to end, and what they share."""

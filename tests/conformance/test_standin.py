@@ -1,0 +1,320 @@
+"""The stand-in does what only it can: AWS's stricter rules, faults, outages, people at the console."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+
+import aioboto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError, HTTPClientError, ReadTimeoutError
+from tests.conformance.test_iam_model import POLICY, Client, refused
+from tests.support.iam import TOUCHES
+from tests.support.standin_control import StandIn, ask, run_server
+
+ROOT_KEY = "AKIATESTROOT0EXAMPLE"
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Run one stand-in for this module."""
+    with run_server() as at:
+        yield at
+
+
+@pytest.fixture
+async def aws(url: str) -> AsyncIterator[StandIn]:
+    """Talk to the stand-in, emptied."""
+    async with StandIn.at(url) as standin:
+        await standin.reset()
+        yield standin
+
+
+async def open_client(stack: AsyncExitStack, service: str, url: str, key_id: str = ROOT_KEY) -> Client:
+    """Open a real client that never retries, signs with this key and waits 1 s for an answer at most."""
+    session = aioboto3.Session(aws_access_key_id=key_id, aws_secret_access_key="x", region_name="us-east-1")
+    config = Config(retries={"total_max_attempts": 1}, read_timeout=1)
+    client: Client = await stack.enter_async_context(session.client(service, endpoint_url=url, config=config))
+    return client
+
+
+@pytest.fixture
+async def iam(aws: StandIn) -> AsyncIterator[Client]:
+    """Open an IAM client of the root."""
+    async with AsyncExitStack() as stack:
+        yield await open_client(stack, "iam", aws.url)
+
+
+async def who(aws: StandIn, key_id: str) -> str:
+    """Ask STS whose key this is."""
+    async with AsyncExitStack() as stack:
+        sts = await open_client(stack, "sts", aws.url, key_id)
+        return str((await sts.get_caller_identity())["Arn"])
+
+
+# --- rules that moto doesn't keep ---------------------------------------------------------------------------
+
+
+async def test_names_are_unique_without_regard_to_case(iam: Client) -> None:
+    """A name that differs from a taken one in case only is refused, in AWS's words."""
+    await iam.create_user(UserName="ann")
+    with pytest.raises(ClientError, match=r"User with name ANN already exists\."):
+        await iam.create_user(UserName="ANN")
+
+
+@pytest.mark.parametrize("thing", [thing for thing in TOUCHES if thing != "user"])
+async def test_a_user_with_anything_on_it_is_not_deleted(aws: StandIn, iam: Client, thing: str) -> None:
+    """DeleteUser is DeleteConflict whatever hangs on the user, and works once nothing does."""
+    await iam.create_user(UserName="ann")
+    await iam.create_user(UserName="bob")
+    await aws.touch("ann", thing)
+    assert await refused(iam.delete_user(UserName="ann")) == ("DeleteConflict", 409)
+    await iam.delete_user(UserName="bob")
+    assert list(await aws.users()) == ["ann"]
+
+
+async def test_all_that_others_hung_on_a_user_can_be_listed_and_deleted(aws: StandIn, iam: Client) -> None:
+    """The list and delete calls find every foreign thing, after which the user can go."""
+    await iam.create_user(UserName="ann")
+    await aws.touch(
+        "ann", "login_profile", "mfa", "virtual_mfa", "ssh_key", "certificate", "service_credential"
+    )
+    name = {"UserName": "ann"}
+    await iam.delete_login_profile(**name)
+    for device in (await iam.list_mfa_devices(**name))["MFADevices"]:
+        serial = device["SerialNumber"]
+        await iam.deactivate_mfa_device(SerialNumber=serial, **name)
+        if serial.startswith("arn:"):
+            await iam.delete_virtual_mfa_device(SerialNumber=serial)
+    for key in (await iam.list_ssh_public_keys(**name))["SSHPublicKeys"]:
+        await iam.delete_ssh_public_key(SSHPublicKeyId=key["SSHPublicKeyId"], **name)
+    for certificate in (await iam.list_signing_certificates(**name))["Certificates"]:
+        await iam.delete_signing_certificate(CertificateId=certificate["CertificateId"], **name)
+    listed = await iam.list_service_specific_credentials(**name)
+    for one in listed["ServiceSpecificCredentials"]:
+        credential_id = one["ServiceSpecificCredentialId"]
+        await iam.delete_service_specific_credential(ServiceSpecificCredentialId=credential_id, **name)
+    await iam.delete_user(**name)
+    assert (await aws.state())["users"] == (await aws.state())["virtual_mfa"] == []
+
+
+async def test_a_virtual_device_in_use_is_not_deleted(aws: StandIn, iam: Client) -> None:
+    """DeleteVirtualMFADevice is DeleteConflict until the device is deactivated."""
+    await aws.touch("ann", "user", "virtual_mfa")
+    serial = (await iam.list_mfa_devices(UserName="ann"))["MFADevices"][0]["SerialNumber"]
+    delete = iam.delete_virtual_mfa_device(SerialNumber=serial)
+    assert await refused(delete) == ("DeleteConflict", 409)
+
+
+async def test_inline_policies_share_2048_characters(iam: Client) -> None:
+    """The documents of one user together hold 2,048 characters, white space not counted."""
+    await iam.create_user(UserName="ann")
+    room = 2048 - len(POLICY.replace(" ", ""))
+    padded = POLICY.replace("s3:*", "s3:" + "x" * (room + 1))
+    await iam.put_user_policy(UserName="ann", PolicyName="p", PolicyDocument=padded + " " * 500)
+    more = iam.put_user_policy(UserName="ann", PolicyName="q", PolicyDocument=POLICY)
+    assert await refused(more) == ("LimitExceeded", 409)
+    await iam.put_user_policy(UserName="ann", PolicyName="p", PolicyDocument=POLICY)
+
+
+async def test_quotas_are_limit_exceeded(aws: StandIn, iam: Client) -> None:
+    """The eleventh attached policy and group, and the user past the account's quota, are refused."""
+    await aws.account(max_users=1)
+    await iam.create_user(UserName="ann")
+    names = [f"g{number}" for number in range(11)]
+    await aws.groups(*names)
+    for name in names[:10]:
+        await iam.add_user_to_group(UserName="ann", GroupName=name)
+        await iam.attach_user_policy(UserName="ann", PolicyArn=f"arn:aws:iam::aws:policy/{name}")
+    join = iam.add_user_to_group(UserName="ann", GroupName="g10")
+    attach = iam.attach_user_policy(UserName="ann", PolicyArn="arn:aws:iam::aws:policy/g10")
+    for call in (join, attach, iam.create_user(UserName="bob")):
+        assert await refused(call) == ("LimitExceeded", 409)
+
+
+async def test_tag_keys_are_unique_without_regard_to_case(iam: Client) -> None:
+    """CreateUser refuses two tag keys that differ in case only."""
+    tags = [{"Key": "c", "Value": "1"}, {"Key": "C", "Value": "2"}]
+    assert await refused(iam.create_user(UserName="ann", Tags=tags)) == ("InvalidInput", 400)
+
+
+async def test_sts_tells_whose_key_it_is(aws: StandIn, iam: Client) -> None:
+    """A user's key is the user's, an unknown one the root's, and a deleted or inactive one nobody's."""
+    await iam.create_user(UserName="ann", Path="/lessor/")
+    key_id = (await iam.create_access_key(UserName="ann"))["AccessKey"]["AccessKeyId"]
+    assert await who(aws, key_id) == "arn:aws:iam::123456789012:user/lessor/ann"
+    assert await who(aws, ROOT_KEY) == "arn:aws:iam::123456789012:user/root-of-lessor"
+    await iam.update_access_key(UserName="ann", AccessKeyId=key_id, Status="Inactive")
+    assert await refused(who(aws, key_id)) == ("InvalidClientTokenId", 403)
+    await iam.delete_access_key(UserName="ann", AccessKeyId=key_id)
+    assert await refused(who(aws, key_id)) == ("InvalidClientTokenId", 403)
+
+
+async def test_a_root_made_real_can_rotate_its_key(aws: StandIn) -> None:
+    """The root's own keys are listed, made and deleted without naming the user."""
+    await aws.root(ROOT_KEY)
+    async with AsyncExitStack() as stack:
+        iam = await open_client(stack, "iam", aws.url)
+        (listed,) = (await iam.list_access_keys())["AccessKeyMetadata"]
+        assert listed["AccessKeyId"] == ROOT_KEY
+        new = (await iam.create_access_key())["AccessKey"]["AccessKeyId"]
+        await iam.delete_access_key(AccessKeyId=ROOT_KEY)
+    assert await who(aws, new) == "arn:aws:iam::123456789012:user/root-of-lessor"
+    assert await refused(who(aws, ROOT_KEY)) == ("InvalidClientTokenId", 403)
+
+
+async def test_a_new_user_can_stay_unseen_for_a_while(aws: StandIn, iam: Client) -> None:
+    """Until it is visible a new user is not found or listed, though its name is taken."""
+    await aws.account(visible_after=60)
+    await iam.create_user(UserName="ann")
+    assert await refused(iam.get_user(UserName="ann")) == ("NoSuchEntity", 404)
+    assert (await iam.list_users())["Users"] == []
+    assert await refused(iam.create_user(UserName="ann")) == ("EntityAlreadyExists", 409)
+    await aws.account(clock_offset=60)
+    assert (await iam.get_user(UserName="ann"))["User"]["UserName"] == "ann"
+
+
+# --- faults -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "status", "made"),
+    [
+        ("throttle", "Throttling", 400, False),
+        ("refuse", "AccessDenied", 403, False),
+        ("error_before", "InternalFailure", 500, False),
+        ("error_after", "InternalFailure", 500, True),
+    ],
+)
+async def test_an_answered_fault_is_what_the_caller_sees(
+    aws: StandIn, iam: Client, kind: str, code: str, status: int, *, made: bool
+) -> None:
+    """The fault's answer comes instead of AWS's, with or without the effect, and only once."""
+    await aws.fault(kind, "CreateUser", nth=1)
+    assert await refused(iam.create_user(UserName="ann")) == (code, status)
+    assert ("ann" in await aws.users()) is made
+    await iam.create_user(UserName="bob")
+
+
+@pytest.mark.parametrize(("kind", "made"), [("lose", True), ("drop", False)])
+async def test_a_cut_connection_answers_nothing(aws: StandIn, iam: Client, kind: str, *, made: bool) -> None:
+    """The caller sees a broken connection; whether AWS acted is the fault's to say."""
+    await aws.fault(kind, "CreateUser", nth=1)
+    with pytest.raises(HTTPClientError):
+        await iam.create_user(UserName="ann")
+    assert ("ann" in await aws.users()) is made
+    assert [call["outcome"] for call in await aws.calls("CreateUser")] == [kind]
+
+
+@pytest.mark.parametrize(("kind", "made"), [("hang", False), ("hang_after", True)])
+async def test_a_hanging_call_is_never_answered(aws: StandIn, iam: Client, kind: str, *, made: bool) -> None:
+    """The caller waits until its own timeout; whether AWS acted is the fault's to say."""
+    await aws.fault(kind, "CreateUser", nth=1)
+    with pytest.raises(ReadTimeoutError):
+        await iam.create_user(UserName="ann")
+    assert ("ann" in await aws.users()) is made
+
+
+async def test_garbage_is_html(aws: StandIn, iam: Client) -> None:
+    """The caller gets 200 and HTML, which the SDK takes for a success if the call has no result."""
+    await iam.create_user(UserName="ann")
+    await aws.fault("garbage")
+    deleted = (await iam.delete_user(UserName="ann"))["ResponseMetadata"]
+    assert deleted["HTTPStatusCode"] == 200
+    assert "RequestId" not in deleted
+    with pytest.raises(KeyError):
+        await iam.create_user(UserName="bob")
+    assert list(await aws.users()) == ["ann"]
+
+
+async def test_a_delayed_call_takes_effect_after_its_caller_has_gone(aws: StandIn, iam: Client) -> None:
+    """A delay holds back the effect too, as a request that slept on its way would."""
+    await aws.fault("delay", "CreateUser", nth=1, seconds=1.2)
+    with pytest.raises(ReadTimeoutError):
+        await iam.create_user(UserName="ann")
+    assert await aws.users() == {}
+    async with asyncio.timeout(10):
+        while not await aws.users():
+            pass
+
+
+async def test_faults_meet_the_calls_they_name(aws: StandIn, iam: Client) -> None:
+    """A rule counts only calls of its action and user, begins at the nth and meets as many as it says."""
+    await aws.fault("throttle", "CreateUser", user="ann", nth=2, times=2)
+    await iam.create_user(UserName="bob")
+    await iam.create_user(UserName="ann")
+    for _ in range(2):
+        assert await refused(iam.create_user(UserName="ann")) == ("Throttling", 400)
+    assert await refused(iam.create_user(UserName="ann")) == ("EntityAlreadyExists", 409)
+    await aws.fault("refuse")
+    for _ in range(2):
+        assert await refused(iam.list_users()) == ("AccessDenied", 403)
+    await aws.clear_faults()
+    await iam.list_users()
+
+
+async def test_a_wrong_fault_is_refused(aws: StandIn) -> None:
+    """A rule with an unknown kind or field is an error, not silence."""
+    with pytest.raises(RuntimeError, match="nonsense"):
+        await aws.fault("nonsense")
+    with pytest.raises(RuntimeError, match="colour"):
+        await aws.fault("drop", colour="red")
+
+
+async def test_down_cuts_callers_and_not_the_control(aws: StandIn, iam: Client) -> None:
+    """While down every caller is cut off; afterwards all is as before."""
+    await iam.create_user(UserName="ann")
+    await aws.down()
+    with pytest.raises(HTTPClientError):
+        await iam.get_user(UserName="ann")
+    assert list(await aws.users()) == ["ann"]
+    await aws.up()
+    assert (await iam.get_user(UserName="ann"))["User"]["UserName"] == "ann"
+
+
+# --- the record and the console -----------------------------------------------------------------------------
+
+
+async def test_calls_are_recorded_in_order(aws: StandIn, iam: Client) -> None:
+    """Each call is recorded with its action, user, key and outcome, and counted."""
+    await iam.create_user(UserName="ann")
+    await refused(iam.get_user(UserName="bob"))
+    calls = await aws.calls()
+    assert [(call["n"], call["action"], call["user"], call["outcome"]) for call in calls] == [
+        (1, "CreateUser", "ann", "ok"),
+        (2, "GetUser", "bob", "NoSuchEntity"),
+    ]
+    assert {call["key_id"] for call in calls} == {ROOT_KEY}
+    assert await aws.totals() == {"CreateUser": 1, "GetUser": 1}
+    assert 1 <= await aws.peak_per_second() <= 2
+    await aws.forget_calls()
+    assert await aws.calls() == []
+
+
+async def test_a_forgotten_user_is_gone_with_its_key(aws: StandIn, iam: Client) -> None:
+    """Somebody at the console can delete a user behind its lessor's back."""
+    await iam.create_user(UserName="ann")
+    key_id = (await iam.create_access_key(UserName="ann"))["AccessKey"]["AccessKeyId"]
+    await aws.forget("ann")
+    assert await aws.users() == {}
+    assert await refused(who(aws, key_id)) == ("InvalidClientTokenId", 403)
+
+
+async def test_the_state_shows_no_secret(aws: StandIn, iam: Client) -> None:
+    """What a test can look at holds key ids and never a secret key."""
+    await iam.create_user(UserName="ann")
+    key = (await iam.create_access_key(UserName="ann"))["AccessKey"]
+    shown = str(await aws.state())
+    assert key["AccessKeyId"] in shown
+    assert key["SecretAccessKey"] not in shown
+
+
+def test_the_control_can_be_asked_without_a_loop(url: str) -> None:
+    """A plain function can empty the account and look at it."""
+    ask(url, "POST", "reset")
+    ask(url, "POST", "touch", {"user": "ann", "things": ["user", "access_key"]})
+    users = ask(url, "GET", "state")["users"]
+    assert isinstance(users, list)
+    assert [user["name"] for user in users] == ["ann"]

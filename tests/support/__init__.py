@@ -1,0 +1,1 @@
+"""What the tests share: fakes, models and the stand-in for AWS."""

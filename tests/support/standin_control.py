@@ -1,0 +1,164 @@
+"""Starts the stand-in for AWS in a process of its own and talks to its control API, async or blocking."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
+
+import aiohttp
+
+_TREE = Path(__file__).resolve().parents[2]
+
+Json = dict[str, object]
+
+
+@contextmanager
+def run_server(
+    *, latency: float = 0.0, account: str = "123456789012", visible_after: float = 0.0
+) -> Iterator[str]:
+    """Run a stand-in and yield its URL; it ends with the block, or with this process however that ends."""
+    words = ["-m", "tests.support.standin", "--port", "0", "--until-eof"]
+    words += ["--latency", str(latency), "--account", account, "--visible-after", str(visible_after)]
+    with subprocess.Popen(
+        [sys.executable, *words],
+        cwd=_TREE,
+        env={**os.environ, "PYTHONPATH": str(_TREE)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            word, _, url = process.stdout.readline().strip().partition(" ")
+            if word != "ready":
+                message = "the stand-in for AWS did not start"
+                raise RuntimeError(message)
+            yield url
+        finally:
+            process.kill()
+
+
+def ask(url: str, method: str, what: str, body: object = None) -> Json:
+    """Send one control request, blocking; RuntimeError with the stand-in's words when it refuses."""
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=30)
+    try:
+        connection.request(method, f"/_standin/{what}", None if body is None else json.dumps(body))
+        response = connection.getresponse()
+        return _checked(response.status, response.read())
+    finally:
+        connection.close()
+
+
+def _checked(status: int, body: bytes) -> Json:
+    if status != 200:
+        raise RuntimeError(body.decode())
+    return cast("Json", json.loads(body))
+
+
+class StandIn:
+    """Talks to a running stand-in: looks at the account, makes faults, plays people at the console."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        """Talk to the stand-in at ``url``."""
+        self.url = url
+        self._session = session
+
+    @classmethod
+    @asynccontextmanager
+    async def start(
+        cls, *, latency: float = 0.0, account: str = "123456789012", visible_after: float = 0.0
+    ) -> AsyncIterator[StandIn]:
+        """Run a stand-in for the length of the block; spans in seconds."""
+        with run_server(latency=latency, account=account, visible_after=visible_after) as url:
+            async with cls.at(url) as aws:
+                yield aws
+
+    @classmethod
+    @asynccontextmanager
+    async def at(cls, url: str) -> AsyncIterator[StandIn]:
+        """Talk to a stand-in that runs already."""
+        async with aiohttp.ClientSession() as session:
+            yield cls(url, session)
+
+    async def ask(self, method: str, what: str, body: object = None) -> Json:
+        """Send one control request; RuntimeError with the stand-in's words when it refuses."""
+        async with self._session.request(method, f"{self.url}/_standin/{what}", json=body) as response:
+            return _checked(response.status, await response.read())
+
+    async def state(self) -> Json:
+        """Show the account: users, groups, policies, virtual MFA devices."""
+        return await self.ask("GET", "state")
+
+    async def users(self, path: str = "/") -> dict[str, Json]:
+        """Show the users whose path begins so, by name."""
+        users = cast("list[Json]", (await self.state())["users"])
+        return {str(user["name"]): user for user in users if str(user["path"]).startswith(path)}
+
+    async def calls(self, action: str = "", after: int = 0) -> list[Json]:
+        """List the calls after number ``after`` in the order they came, all or of one action."""
+        calls = cast("list[Json]", (await self.ask("GET", f"calls?after={after}"))["calls"])
+        return [call for call in calls if action in ("", call["action"])]
+
+    async def totals(self) -> dict[str, int]:
+        """Count the calls by action."""
+        return cast("dict[str, int]", (await self.ask("GET", "totals"))["totals"])
+
+    async def peak_per_second(self) -> int:
+        """Tell the most calls that came within any one second."""
+        return cast("int", (await self.ask("GET", "totals"))["peak_per_second"])
+
+    async def forget_calls(self) -> None:
+        """Empty the record of calls."""
+        await self.ask("DELETE", "calls")
+
+    async def fault(self, kind: str, action: str = "*", **fields: str | float | None) -> None:
+        """Add a fault; the fields are those of ``iam_faults.Fault``: nth, times, user, seconds, status, …."""
+        await self.ask("POST", "faults", {"kind": kind, "action": action, **fields})
+
+    async def clear_faults(self) -> None:
+        """Forget all faults."""
+        await self.ask("DELETE", "faults")
+
+    async def reset(self) -> None:
+        """Empty the account, the faults and the record of calls; be up, with the latency of the start."""
+        await self.ask("POST", "reset")
+
+    async def latency(self, seconds: float) -> None:
+        """Add this much to each answer from now on."""
+        await self.ask("POST", "latency", {"seconds": seconds})
+
+    async def down(self) -> None:
+        """Cut every connection of callers, now and until ``up``."""
+        await self.ask("POST", "down")
+
+    async def up(self) -> None:
+        """Serve callers again."""
+        await self.ask("POST", "up")
+
+    async def touch(self, user: str, *things: str) -> Json:
+        """Hang things on a user from outside (names of ``iam.TOUCHES``) and show the user."""
+        return await self.ask("POST", "touch", {"user": user, "things": things})
+
+    async def forget(self, user: str) -> None:
+        """Delete a user and all that hangs on it, behind Lessor's back."""
+        await self.ask("POST", "forget", {"user": user})
+
+    async def groups(self, *names: str) -> None:
+        """Make groups."""
+        await self.ask("POST", "groups", {"names": names})
+
+    async def root(self, access_key_id: str) -> None:
+        """Make the root's user real, with this key, so that its keys can be listed and rotated."""
+        await self.ask("POST", "root", {"access_key_id": access_key_id})
+
+    async def account(self, **fields: str | float) -> None:
+        """Change the account: ``account``, ``max_users``, ``visible_after``, ``clock_offset`` (seconds)."""
+        await self.ask("POST", "account", fields)

@@ -1,0 +1,201 @@
+"""The log: its shape, its levels, and that no secret gets into it by any way."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from lessor_server.adapters.observing.log import library_handler, make_logger, start_logging
+from lessor_server.adapters.observing.redact import redact, scrub
+from lessor_server.domain.secret import Secret
+
+# Of the shapes that AWS gives out, and none of them ever was one.
+SECRET_KEY = "Ab1/" * 10
+SESSION_TOKEN = "FwoGZXIvYXdzE" + "x9/+" * 20 + "=="
+LEASE_ID = "aws/creds/admin/Zz9" + "A" * 21
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+def logged(**values: object) -> dict[str, object]:
+    """Log one event as JSON and read it back."""
+    stream = io.StringIO()
+    make_logger("info", "json", stream).info("said", **values)
+    line: dict[str, object] = json.loads(stream.getvalue())
+    return line
+
+
+def test_a_line_is_json_with_event_level_and_utc_time() -> None:
+    """Machines read one object a line."""
+    line = logged(lease_id=LEASE_ID, ttl=3600)
+    assert (line["event"], line["level"], line["lease_id"], line["ttl"]) == ("said", "info", LEASE_ID, 3600)
+    assert str(line["timestamp"]).endswith("Z")
+
+
+def test_a_terminal_gets_text_and_a_pipe_json() -> None:
+    """`auto` asks the stream what it is."""
+    terminal, pipe = Terminal(), io.StringIO()
+    for stream in (terminal, pipe):
+        make_logger("info", "auto", stream).info("said", role="deploy")
+    assert "\x1b[" in terminal.getvalue()
+    assert json.loads(pipe.getvalue())["role"] == "deploy"
+
+
+def test_console_at_no_terminal_has_no_colours() -> None:
+    """A file of console lines stays readable."""
+    stream = io.StringIO()
+    make_logger("info", "console", stream).info("said", role="deploy")
+    assert "role=deploy" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_what_is_below_the_level_is_not_written() -> None:
+    """The level holds for every call."""
+    stream = io.StringIO()
+    logger = make_logger("warning", "json", stream)
+    logger.info("quiet")
+    logger.warning("loud")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["loud"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "secret_key",
+        "SecretAccessKey",
+        "security_token",
+        "root_token",
+        "password",
+        "Authorization",
+        "private_key",
+    ],
+)
+def test_a_key_that_smells_of_a_secret_hides_its_value(key: str) -> None:
+    """The name is enough, whatever the value looks like, and however deep it lies."""
+    assert logged(**{key: "hush"})[key] == "***"
+    assert "hush" not in json.dumps(logged(nested=[{"deeper": ({key: {"deepest": "hush"}},)}]))
+
+
+@pytest.mark.parametrize("key", ["lease_id", "access_key_id", "role", "root_token_file", "lease_ttl"])
+def test_an_ordinary_key_shows_its_value(key: str) -> None:
+    """A log that hides everything helps nobody."""
+    assert logged(**{key: "plain"})[key] == "plain"
+
+
+def test_a_secret_hides_under_any_key() -> None:
+    """A value that has to be revealed is never shown, alone or inside of others."""
+    hush = Secret("hush")
+    assert logged(value=hush)["value"] == "***"
+    assert "hush" not in json.dumps(logged(values=[hush], table={"x": hush}, pair=(1, {hush})))
+
+
+@pytest.mark.parametrize("secret", [SECRET_KEY, SESSION_TOKEN])
+@pytest.mark.parametrize("frame", ["{}", "key={} (new)", "({})", "x {}", "'{}',", "a:{}"])
+def test_text_of_the_shape_of_a_secret_is_hidden(secret: str, frame: str) -> None:
+    """The shape is enough, under a harmless key and in the event itself."""
+    text = frame.format(secret)
+    assert secret not in str(logged(note=text))
+    assert secret not in str(redact(None, "info", {"event": text}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "authorization: Bearer hush",
+        "https://sts.example/?Action=x&password=hush&y=1",
+        "{'SecretAccessKey': 'hush'}",
+        '{"session_token": "hush"}',
+        "Root(secret_key='hush')",
+        "-----BEGIN PRIVATE KEY-----\nhush\n-----END PRIVATE KEY-----",
+    ],
+)
+def test_text_that_names_a_secret_and_says_it_is_hidden(text: str) -> None:
+    """Headers, queries, documents and keys that were printed into a text lose their secret part."""
+    assert "hush" not in scrub(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LEASE_ID,
+        "my-aws/creds/a/" + "Ab1" * 8,
+        "AKIAIOSFODNN7EXAMPLE",
+        "arn:aws:iam::123456789012:user/lessor/aws/deploy",
+        "0" * 40,
+        "da39a3ee5e6b4b0d3255bfef95601890afd80709",
+        "a token of no more than 16 characters",
+    ],
+)
+def test_ordinary_text_stays(text: str) -> None:
+    """Ids, names, hashes and sentences are what a log is for; a lease id may be 40 characters long."""
+    assert scrub(text) == text
+
+
+def test_an_exception_is_written_without_its_secrets() -> None:
+    """A traceback keeps its lines and loses what must not be read."""
+    stream = io.StringIO()
+    logger = make_logger("info", "json", stream)
+    try:
+        raise ValueError(f"AWS said {SECRET_KEY}")
+    except ValueError as error:
+        logger.exception("failed", cause=error)
+    line = json.loads(stream.getvalue())
+    assert "Traceback" in line["exception"]
+    assert line["cause"] == "ValueError: AWS said ***"
+    assert SECRET_KEY not in stream.getvalue()
+
+
+def test_any_value_can_be_logged() -> None:
+    """What no renderer knows is written as text, bytes as their number, and depth has an end."""
+    endless: list[object] = []
+    endless.append(endless)
+    line = logged(raw=b"hush", thing=object, endless=endless, nothing=None, table={1: 2})
+    assert line["raw"] == "<4 bytes>"
+    assert "object" in str(line["thing"])
+    assert "…" in json.dumps(line["endless"], ensure_ascii=False)
+    assert line["nothing"] is None
+    assert line["table"] == {"1": 2}
+
+
+def test_a_library_is_heard_from_warnings_up_and_without_secrets() -> None:
+    """The debug log of botocore holds signed requests; its warnings matter."""
+    stream = io.StringIO()
+    record = logging.LogRecord("botocore.x", logging.WARNING, "x", 1, "signed %s", (SECRET_KEY,), None)
+    handler = library_handler("json", stream)
+    handler.handle(record)
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["logger"], line["level"]) == ("signed ***", "botocore.x", "warning")
+    assert handler.level == logging.WARNING
+
+
+@pytest.fixture(name="stdlib")
+def kept_stdlib() -> Iterator[logging.Logger]:
+    """Give the root logger, and put it back as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers = []
+    yield root
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_starting_sends_ours_and_theirs_to_one_stream(stdlib: logging.Logger) -> None:
+    """Whatever our level, a library's debug and info lines stay out."""
+    stream = io.StringIO()
+    logger = start_logging("debug", "json", stream)
+    logger.debug("ours")
+    library = stdlib.getChild("botocore.auth")
+    library.info("theirs, quiet")
+    library.error("theirs, loud")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["ours", "theirs, loud"]

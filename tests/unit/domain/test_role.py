@@ -1,0 +1,250 @@
+"""Checks the rules of a role: which field goes with which type, and AWS's limits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from lessor_server.domain import arn, policy, tags
+from lessor_server.domain.mount import Mount
+from lessor_server.domain.role import CredentialType, Role, review
+
+ACCOUNT = "arn:aws:iam::123456789012"
+HOUR = timedelta(hours=1)
+MOUNT = Mount("aws", max_lease_ttl=100 * HOUR)
+DOCUMENT = policy.canonical(
+    {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:Get*", "Resource": "*"}}
+)
+USER, ASSUMED, FEDERATED, SESSION = CredentialType
+ROLES = {
+    USER: Role("aws", "app", USER, policy_document=DOCUMENT),
+    ASSUMED: Role("aws", "app", ASSUMED, role_arns=(f"{ACCOUNT}:role/app",)),
+    FEDERATED: Role("aws", "app", FEDERATED, policy_document=DOCUMENT),
+    SESSION: Role("aws", "app", SESSION),
+}
+GOES_WITH: list[tuple[str, object, set[CredentialType]]] = [
+    ("role_arns", (f"{ACCOUNT}:role/app",), {ASSUMED}),
+    ("policy_arns", (f"{ACCOUNT}:policy/app",), {USER, ASSUMED, FEDERATED}),
+    ("policy_document", DOCUMENT, {USER, ASSUMED, FEDERATED}),
+    ("iam_groups", ("staff",), {USER, ASSUMED, FEDERATED}),
+    ("iam_tags", (("team", "a"),), {USER}),
+    ("session_tags", (("team", "a"),), {ASSUMED, FEDERATED}),
+    ("source_identity", "alice", {ASSUMED}),
+    ("external_id", "partner-7", {ASSUMED}),
+    ("user_path", "/ci/", {USER}),
+    ("permissions_boundary_arn", f"{ACCOUNT}:policy/edge", {USER}),
+    ("default_sts_ttl", HOUR, {ASSUMED, FEDERATED, SESSION}),
+    ("max_sts_ttl", HOUR, {ASSUMED, FEDERATED, SESSION}),
+    ("default_ttl", HOUR, {USER}),
+    ("max_ttl", HOUR, {USER}),
+    ("mfa_serial_number", f"{ACCOUNT}:mfa/alice", {ASSUMED, SESSION}),
+    ("max_leases", 7, {USER, ASSUMED, FEDERATED, SESSION}),
+]
+
+
+def role(kind: CredentialType, **changes: Any) -> Role:
+    """Return a good role of ``kind`` with ``changes`` made to it."""
+    return replace(ROLES[kind], **changes)
+
+
+def fields(subject: Role) -> list[str]:
+    """Return the paths of all violations."""
+    return [violation.field for violation in review(subject, MOUNT).violations]
+
+
+@pytest.mark.parametrize("kind", CredentialType)
+@pytest.mark.parametrize(("field", "value", "kinds"), GOES_WITH)
+def test_a_field_goes_with_its_types_only(
+    kind: CredentialType, field: str, value: object, kinds: set[CredentialType]
+) -> None:
+    """A field on a type it is for is taken, and on any other it is a violation, never ignored."""
+    assert fields(role(kind, **{field: value})) == ([] if kind in kinds else [field])
+
+
+@pytest.mark.parametrize("kind", CredentialType)
+def test_transitive_keys_go_with_assumed_roles_only(kind: CredentialType) -> None:
+    """Only AssumeRole passes tags on along a chain."""
+    subject = role(ASSUMED, session_tags=(("team", "a"),), transitive_tag_keys=("team",))
+    assert fields(subject) == []
+    found = fields(role(kind, transitive_tag_keys=("team",)))
+    assert ("transitive_tag_keys" in found) == (kind is not ASSUMED)
+    assert "transitive_tag_keys[0]" in found
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "paths"),
+    [
+        (USER, {"name": "a/b"}, ["name"]),
+        (USER, {"max_leases": -1}, ["max_leases"]),
+        (ASSUMED, {"role_arns": ()}, ["role_arns"]),
+        (ASSUMED, {"role_arns": ("app", f"{ACCOUNT}:user/x")}, ["role_arns[0]", "role_arns[1]"]),
+        (ASSUMED, {"role_arns": (f"{ACCOUNT}:role/app",) * 2}, ["role_arns[1]"]),
+        (ASSUMED, {"role_arns": (f"{ACCOUNT}:role/a*/app",)}, ["role_arns[0]"]),
+        (ASSUMED, {"external_id": "x"}, ["external_id"]),
+        (ASSUMED, {"source_identity": "a b"}, ["source_identity"]),
+        (SESSION, {"mfa_serial_number": "short"}, ["mfa_serial_number"]),
+        (FEDERATED, {"policy_document": ""}, ["policy_document"]),
+        (USER, {"policy_arns": ("x",)}, ["policy_arns[0]"]),
+        (USER, {"policy_arns": tuple(f"{ACCOUNT}:policy/p{n}" for n in range(21))}, ["policy_arns"]),
+        (ASSUMED, {"policy_arns": tuple(f"{ACCOUNT}:policy/p{n}" for n in range(11))}, ["policy_arns"]),
+        (USER, {"permissions_boundary_arn": f"{ACCOUNT}:role/app"}, ["permissions_boundary_arn"]),
+        (USER, {"iam_groups": ("a b", "ok")}, ["iam_groups[0]"]),
+        (USER, {"iam_groups": tuple(f"g{n}" for n in range(11))}, ["iam_groups"]),
+        (USER, {"iam_groups": ("x" * 129,)}, ["iam_groups[0]"]),
+        (
+            USER,
+            {"policy_document": '{"Version":"1"}'},
+            ["policy_document.Version", "policy_document.Statement"],
+        ),
+    ],
+)
+def test_a_faulty_field_of_a_role_is_named(
+    kind: CredentialType, changes: dict[str, object], paths: list[str]
+) -> None:
+    """Each rule of a role refuses under the path, from the role on, of what breaks it."""
+    assert fields(role(kind, **changes)) == paths
+
+
+@pytest.mark.parametrize("path", ["/", "/a/", "/a/b!~/", "/" + "x" * 486 + "/"])
+def test_a_path_that_iam_takes_below_ours_is_passed(path: str) -> None:
+    """A path of printable ASCII between two slashes, up to 512 with our own prefix, is right."""
+    assert fields(role(USER, user_path=path)) == []
+
+
+@pytest.mark.parametrize("path", ["a", "/a", "a/", "/a b/", "/é/", "/a\n/", "/" + "x" * 487 + "/"])
+def test_a_path_that_iam_refuses_is_refused(path: str) -> None:
+    """A path without its slashes, with other characters, or too long is refused."""
+    assert fields(role(USER, user_path=path)) == ["user_path"]
+
+
+@pytest.mark.parametrize(
+    ("given_tags", "path"),
+    [
+        ({"": "x"}, 'iam_tags[""]'),
+        ({"k" * 129: "x"}, None),
+        ({"k": "v" * 257}, 'iam_tags["k"]'),
+        ({"k": "a;b"}, 'iam_tags["k"]'),
+        ({"a|b": ""}, 'iam_tags["a|b"]'),
+        ({"AWS:x": ""}, 'iam_tags["AWS:x"]'),
+        ({"lessor:lease": ""}, 'iam_tags["lessor:lease"]'),
+        ({"Team": "", "team": ""}, 'iam_tags["team"]'),
+        ({f"k{n}": "" for n in range(48)}, "iam_tags"),
+    ],
+)
+def test_a_tag_that_aws_refuses_is_named(given_tags: dict[str, str], path: str | None) -> None:
+    """Tags break one rule each here: length, characters, reserved prefixes, case twins, number."""
+    (found,) = fields(role(USER, iam_tags=tags.of(given_tags)))
+    assert found == path or (path is None and found.startswith("iam_tags["))
+
+
+def test_tags_of_any_language_are_passed() -> None:
+    """Letters, spaces and digits of every script, and empty values, are what AWS takes."""
+    given_tags = {"Größe": "10 km/h", "名前": "", "a.b:c/d=e+f-g@h": "x"} | {f"k{n}": "" for n in range(44)}
+    assert fields(role(USER, iam_tags=tags.of(given_tags))) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "paths"),
+    [
+        (USER, {"default_ttl": timedelta(0)}, ["default_ttl"]),
+        (USER, {"default_ttl": timedelta(seconds=1.5)}, ["default_ttl"]),
+        (USER, {"max_ttl": timedelta(days=3651)}, ["max_ttl", "max_ttl"]),
+        (USER, {"max_ttl": 101 * HOUR}, ["max_ttl"]),
+        (USER, {"default_ttl": 101 * HOUR}, ["default_ttl"]),
+        (USER, {"default_ttl": 2 * HOUR, "max_ttl": HOUR}, ["default_ttl"]),
+        (ASSUMED, {"default_sts_ttl": 2 * HOUR, "max_sts_ttl": HOUR}, ["default_sts_ttl"]),
+        (ASSUMED, {"default_sts_ttl": timedelta(seconds=899)}, ["default_sts_ttl"]),
+        (ASSUMED, {"max_sts_ttl": timedelta(seconds=899)}, ["max_sts_ttl"]),
+        (ASSUMED, {"max_sts_ttl": timedelta(seconds=43_201)}, ["max_sts_ttl"]),
+        (SESSION, {"max_sts_ttl": timedelta(seconds=129_600)}, []),
+        (FEDERATED, {"default_sts_ttl": timedelta(seconds=129_601)}, ["default_sts_ttl"]),
+    ],
+)
+def test_a_ttl_stays_within_role_mount_and_aws(
+    kind: CredentialType, changes: dict[str, object], paths: list[str]
+) -> None:
+    """A default is at most its max, a user's at most the mount's, a session's within AWS's bounds."""
+    assert fields(role(kind, **changes)) == paths
+
+
+def test_all_faults_of_a_role_are_told_at_once() -> None:
+    """One look at the answer is enough to mend a role."""
+    bad = Role("aws", "..", USER, role_arns=("x",), max_leases=-1, policy_arns=("y",), user_path="z")
+    assert set(fields(bad)) == {
+        "name",
+        "role_arns",
+        "role_arns[0]",
+        "max_leases",
+        "policy_arns[0]",
+        "user_path",
+    }
+
+
+def test_more_policies_than_aws_takes_at_first_are_warned_of() -> None:
+    """From eleven policies on a user depends on a raised quota, which the author should know."""
+    arns = tuple(f"{ACCOUNT}:policy/p{n}" for n in range(11))
+    assert "quota" in review(role(USER, policy_arns=arns), MOUNT).warnings[0]
+    assert review(role(USER, policy_arns=arns[:10]), MOUNT).warnings == ()
+
+
+def test_a_policy_that_can_outlive_its_lease_warns_and_passes() -> None:
+    """The warnings of a policy reach the review of its role, which stands."""
+    document = policy.canonical(
+        {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
+    )
+    found = review(role(USER, policy_document=document), MOUNT)
+    assert found.violations == ()
+    assert "outlive its revocation" in found.warnings[0]
+
+
+@pytest.mark.parametrize("partition", ["aws", "aws-cn", "aws-us-gov", "aws-iso", "aws-iso-b", "aws-eusc"])
+def test_arns_of_every_partition_are_known(partition: str) -> None:
+    """Roles and policies, an account's own and AWS's, are known in every partition."""
+    assert arn.is_role(f"arn:{partition}:iam::123456789012:role/path/app")
+    assert arn.is_policy(f"arn:{partition}:iam::123456789012:policy/path/app")
+    assert arn.is_policy(f"arn:{partition}:iam::aws:policy/ReadOnlyAccess")
+    assert str(arn.parse(f"arn:{partition}:s3:::a:b")) == f"arn:{partition}:s3:::a:b"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "arn:aws:iam::123456789012:role/",
+        "arn:aws:iam::123456789012:role/a b",
+        "arn:aws:iam::12345678901:role/app",
+        "arn:aws:iam:us-east-1:123456789012:role/app",
+        "arn:aws:sts::123456789012:role/app",
+        "arn:gcp:iam::123456789012:role/app",
+        "arn:aws:iam::aws:role/app",
+        "arn:aws:iam::123456789012:role/app*",
+        "arn:aws:iam::123456789012:role/app\n",
+        "arn:aws:iam::123456789012:role/" + "x" * 65,
+    ],
+)
+def test_what_is_no_arn_of_one_role_is_refused(text: str) -> None:
+    """Only a whole ARN of one IAM role names a role."""
+    assert not arn.is_role(text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "asked", "allowed"),
+    [
+        ("role/app", "role/app", True),
+        ("role/app", "role/app2", False),
+        ("role/app-*", "role/app-1", True),
+        ("role/*-app-*x", "role/a-app-bx", True),
+        ("role/*", "role/deep/app", False),
+        ("role/deep/*", "role/deep/app", True),
+        ("role/deep/*", "role/deep/er/app", False),
+        ("role/app.x", "role/appyx", False),
+        ("role/app-*", "role/APP-1", False),
+        ("role/*", "user/app", False),
+    ],
+)
+def test_a_star_never_reaches_over_a_slash(pattern: str, asked: str, *, allowed: bool) -> None:
+    """A pattern of role_arns is matched as a whole, and its star stays in the last segment."""
+    assert arn.allows(f"{ACCOUNT}:{pattern}", f"{ACCOUNT}:{asked}") is allowed

@@ -1,0 +1,230 @@
+"""Checks the rules of a root, and that its secret stays hidden."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from lessor_server.domain.root import (
+    Hop,
+    RootConfig,
+    from_plain,
+    is_aws_endpoint,
+    to_plain,
+    violations,
+)
+from lessor_server.domain.secret import Secret
+
+KEY = "AKIAIOSFODNN7EXAMPLE"
+ROOT = RootConfig(access_key=KEY, secret_key=Secret("not-a-real-key"))
+LOCAL = "http://127.0.0.1:5000"
+HOP = Hop("arn:aws:iam::123456789012:role/hub", "partner-7")
+
+
+def fields(config: RootConfig, *, ambient: bool = False) -> list[str]:
+    """Return the paths of all violations, the local stand-in being an allowed endpoint."""
+    return [violation.field for violation in violations(config, [LOCAL + "/"], ambient=ambient)]
+
+
+def test_a_root_of_two_keys_is_enough() -> None:
+    """A pair of keys is a whole root; the rest has defaults."""
+    assert fields(ROOT) == []
+
+
+def test_a_full_root_is_passed() -> None:
+    """Every field can be used at once, but for those that exclude each other."""
+    config = replace(
+        ROOT,
+        region="us-gov-west-1",
+        iam_endpoint="https://iam.us-gov.amazonaws.com",
+        sts_endpoint="https://sts.us-gov-west-1.amazonaws.com:443/",
+        sts_region="us-gov-west-1",
+        sts_fallback_endpoints=(LOCAL,),
+        sts_fallback_regions=("eusc-de-east-1",),
+        max_retries=0,
+        username_template="ci-{{role}}-{{suffix}}",
+        assume_chain=(HOP,),
+        rotation_schedule="*/15 0-6,22 1 * 0",
+        rotation_window=timedelta(hours=1),
+    )
+    assert fields(config) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"access_key": ""}, "access_key"),
+        ({"secret_key": Secret()}, "secret_key"),
+        ({"access_key": "", "secret_key": Secret()}, "access_key"),
+        ({"access_key": "short"}, "access_key"),
+        ({"secret_key": Secret("with a space")}, "secret_key"),
+        ({"region": "US-EAST-1"}, "region"),
+        ({"region": "us-east-1.evil.example"}, "region"),
+        ({"sts_region": "moon"}, "sts_region"),
+        ({"iam_endpoint": "http://iam.amazonaws.com"}, "iam_endpoint"),
+        ({"sts_endpoint": "https://sts.example.com"}, "sts_endpoint"),
+        ({"sts_fallback_endpoints": (LOCAL,)}, "sts_fallback_regions"),
+        ({"sts_fallback_regions": ("us-east-1",)}, "sts_fallback_regions"),
+        (
+            {"sts_fallback_endpoints": ("",), "sts_fallback_regions": ("us-east-1",)},
+            "sts_fallback_endpoints[0]",
+        ),
+        ({"sts_fallback_endpoints": (LOCAL,), "sts_fallback_regions": ("x",)}, "sts_fallback_regions[0]"),
+        ({"max_retries": -1}, "max_retries"),
+        ({"max_retries": 11}, "max_retries"),
+        ({"username_template": "{{role}}"}, "username_template"),
+        ({"assume_chain": (Hop("hub"),)}, "assume_chain[0].role_arn"),
+        ({"assume_chain": (HOP, replace(HOP, external_id="x"))}, "assume_chain[1].external_id"),
+        ({"assume_chain": (HOP,) * 6}, "assume_chain"),
+        ({"identity_token_audience": "aws"}, "identity_token_audience"),
+        ({"identity_token_file": "/t", "assume_chain": (HOP,)}, "identity_token_file"),
+        ({"rotation_period": timedelta(seconds=59)}, "rotation_period"),
+        ({"rotation_period": timedelta(seconds=-1)}, "rotation_period"),
+        ({"rotation_window": timedelta(hours=1)}, "rotation_window"),
+        ({"rotation_schedule": "0 3 * * 0", "rotation_period": timedelta(days=1)}, "rotation_schedule"),
+        ({"rotation_schedule": "0 3 * *"}, "rotation_schedule"),
+        ({"rotation_schedule": "60 3 * * *"}, "rotation_schedule"),
+        ({"rotation_schedule": "0 6-3 * * *"}, "rotation_schedule"),
+        ({"rotation_schedule": "0 3 0 * *"}, "rotation_schedule"),
+        ({"rotation_schedule": "*/0 3 1 * *"}, "rotation_schedule"),
+    ],
+)
+def test_a_faulty_field_of_a_root_is_named(changes: dict[str, Any], path: str) -> None:
+    """Each rule of a root refuses under the path of the field that breaks it."""
+    assert fields(replace(ROOT, **changes)) == [path]
+
+
+def test_a_root_without_keys_needs_an_ambient_mount_or_a_token() -> None:
+    """Without keys only a mount that the operator named may use the server's own credentials."""
+    assert fields(RootConfig()) == ["access_key"]
+    assert fields(RootConfig(), ambient=True) == []
+    assert fields(RootConfig(identity_token_file="/var/run/token", assume_chain=(HOP,))) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"identity_token_file": "token"}, "identity_token_file"),
+        ({"assume_chain": ()}, "assume_chain"),
+        ({"sts_endpoint": LOCAL}, "identity_token_file"),
+    ],
+)
+def test_a_web_identity_has_its_own_rules(changes: dict[str, Any], path: str) -> None:
+    """A token's file has an absolute path, a role to assume, and goes to AWS's own hosts only."""
+    config = RootConfig(identity_token_file="/var/run/token", assume_chain=(HOP,))
+    assert fields(replace(config, **changes)) == [path]
+
+
+def test_all_faults_of_a_root_are_told_at_once() -> None:
+    """One look at the answer is enough to mend a root."""
+    bad = RootConfig(
+        access_key=KEY, region="x", max_retries=99, iam_endpoint="ftp://x", rotation_schedule="x"
+    )
+    assert set(fields(bad)) == {"secret_key", "region", "max_retries", "iam_endpoint", "rotation_schedule"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://iam.amazonaws.com",
+        "https://iam.amazonaws.com/",
+        "https://sts.us-east-1.amazonaws.com:443",
+        "https://iam.cn-north-1.amazonaws.com.cn",
+        "https://iam.global.api.aws",
+        "https://sts.eusc-de-east-1.amazonaws.eu",
+        "https://iam.us-iso-east-1.c2s.ic.gov",
+        "https://iam.us-isob-east-1.sc2s.sgov.gov",
+        "https://vpce-0a1b.sts.us-east-1.vpce.amazonaws.com",
+    ],
+)
+def test_hosts_of_awss_partitions_are_endpoints(url: str) -> None:
+    """Every partition's plain and dual-stack hosts serve without being listed."""
+    assert is_aws_endpoint(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "http://iam.amazonaws.com",
+        "https://amazonaws.com",
+        "https://evilamazonaws.com",
+        "https://iam.amazonaws.com.evil.example",
+        "https://iam.amazonaws.com@evil.example",
+        "https://user:pass@iam.amazonaws.com",
+        "https://evil.example/.amazonaws.com",
+        "https://evil.example#.amazonaws.com",
+        "https://evil.example?.amazonaws.com",
+        "https://evil.example\\.amazonaws.com",
+        "https://iam.amazonaws.com:8443",
+        "https://iam.amazonaws.com/path",
+        "https://iam.amazonaws.com?x=1",
+        "https://iam.amazonaws.com\n",
+        "https://-iam.amazonaws.com",
+        "https://iam..amazonaws.com",
+    ],
+)
+def test_a_host_that_only_looks_like_awss_is_none(url: str) -> None:
+    """No trick with user parts, paths, ports or suffixes makes a foreign host one of AWS's."""
+    assert not is_aws_endpoint(url)
+    assert fields(replace(ROOT, iam_endpoint=url)) == (["iam_endpoint"] if url else [])
+
+
+def test_an_allowed_endpoint_is_matched_whole() -> None:
+    """An endpoint the operator listed is taken with or without its last slash, and nothing beyond it."""
+    assert fields(replace(ROOT, iam_endpoint=LOCAL, sts_endpoint=LOCAL + "/")) == []
+    assert fields(replace(ROOT, iam_endpoint=LOCAL + "/x")) == ["iam_endpoint"]
+    assert fields(replace(ROOT, iam_endpoint=LOCAL + "0")) == ["iam_endpoint"]
+
+
+def test_a_secret_prints_as_stars_everywhere() -> None:
+    """Neither a root's text, nor its fields as a mapping, nor a copy shows the secret key."""
+    hidden = "not-a-real-key"
+    for shown in (
+        repr(ROOT),
+        str(ROOT.secret_key),
+        f"{ROOT.secret_key}",
+        str(asdict(ROOT)),
+        repr(copy.deepcopy(ROOT)),
+    ):
+        assert hidden not in shown
+    assert "***" in repr(ROOT)
+    assert ROOT.secret_key.reveal() == hidden
+
+
+def test_secrets_compare_by_their_text() -> None:
+    """Equal secrets are equal, other things are not, and the empty one is false."""
+    assert Secret("a") == Secret("a")
+    assert Secret("a") != Secret("b")
+    assert Secret("a") != "a"
+    assert hash(Secret("a")) == hash(Secret("a"))
+    assert not Secret()
+
+
+def test_no_violation_repeats_a_key() -> None:
+    """A secret key set in the wrong field, or in a wrong shape, is not told back."""
+    swapped = RootConfig(access_key="hush/hush+hush", secret_key=Secret("hush hush"))
+    assert "hush" not in str(violations(swapped, [], ambient=False))
+
+
+def test_a_root_survives_its_plain_form() -> None:
+    """What is sealed opens as the same config, its etag given from beside it."""
+    config = replace(
+        ROOT,
+        max_retries=0,
+        assume_chain=(HOP,),
+        sts_fallback_regions=("us-east-1",),
+        rotation_period=timedelta(days=1),
+        etag="7",
+    )
+    assert from_plain(to_plain(config), "7") == config
+    assert "etag" not in to_plain(config)
+
+
+def test_a_root_of_another_version_opens() -> None:
+    """Fields that a later version added are passed over, and missing ones take their defaults."""
+    assert from_plain({"access_key": KEY, "novelty": 1}, "") == RootConfig(access_key=KEY)

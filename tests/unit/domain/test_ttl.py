@@ -1,0 +1,182 @@
+"""Checks how long credentials live: what a new lease gets, and what a renewal gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lessor_server.domain import span, ttl
+from lessor_server.domain.errors import Invalid
+from lessor_server.domain.mount import Mount
+from lessor_server.domain.role import CredentialType, Role
+
+HOUR = timedelta(hours=1)
+MOUNT = Mount("aws")
+USER = Role("aws", "app", CredentialType.IAM_USER)
+STS = Role("aws", "app", CredentialType.ASSUMED_ROLE)
+SPANS = st.integers(min_value=1, max_value=315_360_000).map(lambda seconds: timedelta(seconds=seconds))
+MAYBE = st.none() | SPANS
+INSTANTS = st.integers(min_value=0, max_value=4 * 10**15)
+
+
+def test_an_iam_user_lives_768_hours_by_default() -> None:
+    """With nothing set anywhere a user's lease lasts 768 hours, and no renewal passes that."""
+    assert ttl.grant(None, USER, MOUNT) == ttl.Grant(768 * HOUR, 768 * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("asked", "role_ttl", "lease", "granted"),
+    [(1, 2, 3, 1), (None, 2, 3, 2), (None, None, 3, 3), (None, None, None, 4), (0, 2, 3, 2)],
+)
+def test_the_nearest_default_decides(
+    asked: int | None, role_ttl: int | None, lease: int | None, granted: int
+) -> None:
+    """The request comes first, then the role, the lease defaults, and the mount."""
+    hours = {None: None} | {number: number * HOUR for number in range(5)}
+    role = replace(USER, default_ttl=hours[role_ttl])
+    mount = replace(MOUNT, default_lease_ttl=4 * HOUR, lease=hours[lease])
+    assert ttl.grant(hours[asked], role, mount).ttl == granted * HOUR
+
+
+@pytest.mark.parametrize(
+    ("role_max", "lease_max", "mount_max", "name"),
+    [
+        (1, 2, 3, "the role's max_ttl"),
+        (3, 1, 2, "the mount's lease_max"),
+        (3, 2, 1, "the mount's max_lease_ttl"),
+    ],
+)
+def test_the_least_cap_holds_and_is_named(role_max: int, lease_max: int, mount_max: int, name: str) -> None:
+    """A ttl above any cap is cut to the least of them, and a warning says which it was."""
+    role = replace(USER, max_ttl=role_max * HOUR)
+    mount = replace(MOUNT, lease_max=lease_max * HOUR, max_lease_ttl=mount_max * HOUR)
+    grant = ttl.grant(9 * HOUR, role, mount)
+    assert (grant.ttl, grant.max_ttl) == (HOUR, HOUR)
+    assert grant.warnings == (f"ttl 9h was capped to 1h by {name}",)
+
+
+def test_a_session_lives_an_hour_by_default_and_is_not_extended() -> None:
+    """Without a wish a session lasts an hour, which is also the longest it can ever last."""
+    assert ttl.grant(None, STS, MOUNT) == ttl.Grant(HOUR, HOUR)
+    assert ttl.grant(None, replace(STS, default_sts_ttl=2 * HOUR), MOUNT).ttl == 2 * HOUR
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds"),
+    [
+        (CredentialType.ASSUMED_ROLE, 43_200),
+        (CredentialType.FEDERATION_TOKEN, 129_600),
+        (CredentialType.SESSION_TOKEN, 129_600),
+    ],
+)
+def test_a_session_stays_below_awss_ceiling(kind: CredentialType, seconds: int) -> None:
+    """AWS's longest session of each type caps what is asked."""
+    grant = ttl.grant(100 * HOUR, replace(STS, credential_type=kind), MOUNT)
+    assert grant.ttl == timedelta(seconds=seconds)
+    assert "AWS's ceiling" in grant.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "mount"),
+    [(timedelta(seconds=899), MOUNT), (HOUR, replace(MOUNT, max_lease_ttl=timedelta(seconds=300)))],
+)
+def test_a_session_below_awss_floor_is_refused(asked: timedelta, mount: Mount) -> None:
+    """A session shorter than AWS gives is refused with the 900 s named, not lengthened behind a back."""
+    with pytest.raises(Invalid, match="900s") as caught:
+        ttl.grant(asked, STS, mount)
+    assert caught.value.violations[0].field == "ttl"
+
+
+@pytest.mark.parametrize("asked", [timedelta(seconds=-1), timedelta(seconds=1.5), timedelta(days=3651)])
+def test_a_span_that_is_no_span_is_refused(asked: timedelta) -> None:
+    """Negative, broken and absurd spans are refused for a new lease and for a renewal."""
+    with pytest.raises(Invalid):
+        ttl.grant(asked, USER, MOUNT)
+    with pytest.raises(Invalid):
+        ttl.renewal(0, asked, ttl.Term(HOUR, 0, 10**9, 10**10), HOUR)
+
+
+@given(MAYBE, st.tuples(MAYBE, MAYBE), st.tuples(MAYBE, MAYBE), SPANS)
+def test_a_grant_never_passes_a_cap(
+    asked: timedelta | None,
+    roles: tuple[timedelta | None, timedelta | None],
+    leases: tuple[timedelta | None, timedelta | None],
+    mount_max: timedelta,
+) -> None:
+    """Whatever is set, a ttl is positive whole seconds within every cap; what is cut is told."""
+    role = replace(USER, default_ttl=roles[0], max_ttl=roles[1])
+    mount = replace(MOUNT, max_lease_ttl=mount_max, lease=leases[0], lease_max=leases[1])
+    grant = ttl.grant(asked, role, mount)
+    caps = [cap for cap in (roles[1], leases[1], mount_max) if cap is not None]
+    assert timedelta(0) < grant.ttl <= grant.max_ttl == min(caps) == ttl.longest(role, mount)
+    wanted = asked or roles[0] or leases[0] or MOUNT.default_lease_ttl
+    assert bool(grant.warnings) == (grant.ttl < wanted)
+
+
+@given(INSTANTS, st.none() | SPANS, SPANS, st.tuples(INSTANTS, INSTANTS, INSTANTS), SPANS)
+def test_a_renewal_stays_within_its_bounds(
+    now_us: int,
+    increment: timedelta | None,
+    own: timedelta,
+    instants: tuple[int, int, int],
+    todays_max: timedelta,
+) -> None:
+    """A renewal never passes the row's or today's max, nor falls below now + 1 s, nor caps unsaid."""
+    term = ttl.Term(own, *instants)
+    answer = ttl.renewal(now_us, increment, term, todays_max)
+    soonest = now_us + 1_000_000
+    today_us = term.issue_us + todays_max // timedelta(microseconds=1)
+    assert answer.expires_us >= soonest
+    assert answer.expires_us <= max(soonest, min(term.max_expires_us, today_us))
+    asked_us = now_us + (increment or own) // timedelta(microseconds=1)
+    said = " ".join(answer.warnings)
+    assert ("capped" in said) == (answer.expires_us < asked_us)
+    assert ("earlier" in said) == (answer.expires_us < term.expires_us)
+
+
+@given(INSTANTS, SPANS, SPANS)
+def test_an_uncapped_renewal_answers_exactly_its_increment(
+    now_us: int, increment: timedelta, own: timedelta
+) -> None:
+    """Far from its max a lease gets the increment to the second, or its own ttl for none or zero."""
+    term = ttl.Term(own, now_us, now_us, now_us + 2 * 10**15)
+    assert ttl.renewal(now_us, increment, term, 2 * span.LONGEST).ttl == increment
+    assert ttl.renewal(now_us, None, term, 2 * span.LONGEST).ttl == own
+    assert ttl.renewal(now_us, timedelta(0), term, 2 * span.LONGEST).ttl == own
+
+
+def test_a_renewal_that_shortens_says_so() -> None:
+    """A lease that ends sooner than before is answered with a warning, since somebody may have erred."""
+    term = ttl.Term(HOUR, 0, 7_200_000_000, 36_000_000_000)
+    answer = ttl.renewal(0, timedelta(minutes=30), term, 10 * HOUR)
+    assert answer == ttl.Renewal(
+        timedelta(minutes=30), 1_800_000_000, ("the lease now ends 1h30m earlier than before",)
+    )
+
+
+def test_a_lowered_max_bites_at_the_next_renewal() -> None:
+    """Today's lower max counts from the issue time, and leaves a lease that is past it one second."""
+    term = ttl.Term(HOUR, 0, 7_200_000_000, 36_000_000_000)
+    answer = ttl.renewal(3_600_000_000, HOUR, term, timedelta(minutes=10))
+    assert answer.expires_us == 3_601_000_000
+    assert answer.ttl == timedelta(seconds=1)
+
+
+def test_a_lease_whose_role_is_gone_is_bound_by_its_mount() -> None:
+    """Where the role was deleted the lesser of the mount's two maxima bounds a user's life."""
+    assert ttl.longest_user(MOUNT) == 768 * HOUR
+    assert ttl.longest_user(replace(MOUNT, lease_max=HOUR)) == HOUR
+    assert ttl.longest_user(replace(MOUNT, lease_max=2 * HOUR, max_lease_ttl=HOUR)) == HOUR
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (1, "1s"), (900, "15m"), (5400, "1h30m"), (3601, "1h1s"), (1.5, "1.5s"), (-60, "-1m")],
+)
+def test_a_span_reads_as_a_person_writes_it(seconds: float, text: str) -> None:
+    """Messages tell spans in hours, minutes and seconds."""
+    assert span.spoken(timedelta(seconds=seconds)) == text

@@ -1,0 +1,321 @@
+"""Settings: what an operator may write, what is refused, and that every fault is told at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from lessor_server.settings import Address, Fault, Settings, SettingsError, load
+
+TOKEN = "a-token-for-tests"
+
+
+def written(folder: Path, text: str) -> Path:
+    """Write a settings file."""
+    file = folder / "lessor.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def faults(file: Path | None = None, **variables: str) -> tuple[Fault, ...]:
+    """Return what loading complains of; it must complain."""
+    with pytest.raises(SettingsError) as caught:
+        load(file, variables)
+    return caught.value.faults
+
+
+def told(file: Path | None = None, **variables: str) -> str:
+    """Return the one complaint as it is printed."""
+    (fault,) = faults(file, **variables)
+    return str(fault)
+
+
+def pair(folder: Path, name: str) -> tuple[Path, Path]:
+    """Make a self-signed certificate and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    cert = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = folder / f"{name}.crt", folder / f"{name}.key"
+    cert_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return cert_file, key_file
+
+
+def test_nothing_given_is_a_whole_set_of_settings() -> None:
+    """A server starts without a file and without variables, on loopback."""
+    settings = load(None, {})
+    assert settings == Settings()
+    assert str(settings.listen) == "127.0.0.1:50051"
+    assert settings.aws.in_flight == 64
+    assert settings.drain_grace == timedelta(seconds=10)
+
+
+def test_the_environment_alone_sets_everything(tmp_path: Path) -> None:
+    """Each setting a.b has a variable LESSOR_A_B."""
+    settings = load(
+        None,
+        {
+            "LESSOR_LISTEN": "[::1]:0",
+            "LESSOR_DATA_DIR": str(tmp_path / "data"),
+            "LESSOR_ROOT_TOKEN": TOKEN,
+            "LESSOR_REFLECTION": "false",
+            "LESSOR_DRAIN_GRACE": "1m30s",
+            "LESSOR_AWS_ALLOWED_ENDPOINTS": "http://127.0.0.1:5000/, https://Aws.Example",
+            "LESSOR_AWS_AMBIENT_MOUNTS": "aws,other",
+            "LESSOR_AWS_RATE": "2.5",
+            "LESSOR_AWS_IN_FLIGHT": "8",
+            "LESSOR_LOG_LEVEL": "DEBUG",
+            "LESSOR_LOG_FORMAT": "json",
+            "HOME": "/nowhere",
+        },
+    )
+    assert settings.listen == Address(host="::1")
+    assert settings.data_dir == tmp_path / "data"
+    assert settings.root_token is not None
+    assert settings.root_token.reveal() == TOKEN
+    assert settings.reflection is False
+    assert settings.drain_grace == timedelta(seconds=90)
+    assert settings.aws.allowed_endpoints == ("http://127.0.0.1:5000", "https://aws.example")
+    assert settings.aws.ambient_mounts == ("aws", "other")
+    assert (settings.aws.rate, settings.aws.in_flight) == (2.5, 8)
+    assert (settings.log.level, settings.log.format) == ("debug", "json")
+
+
+def test_a_file_sets_in_toml_and_a_variable_wins_over_it(tmp_path: Path) -> None:
+    """A file gives TOML's own types; the environment, if it speaks of a setting, decides."""
+    file = written(
+        tmp_path,
+        'listen = "unix:/run/lessor.sock"\nreflection = false\n'
+        '[aws]\nrate = 5\nin_flight = 2\nallowed_endpoints = ["http://localhost:5000"]\n[log]\n',
+    )
+    settings = load(file, {"LESSOR_AWS_RATE": "7"})
+    assert settings.listen == Address(path="/run/lessor.sock")
+    assert settings.reflection is False
+    assert settings.aws.rate == 7
+    assert settings.aws.in_flight == 2
+    assert settings.aws.allowed_endpoints == ("http://localhost:5000",)
+
+
+def test_all_faults_are_told_at_once_each_with_its_place(tmp_path: Path) -> None:
+    """An operator mends a file in one go."""
+    file = written(
+        tmp_path,
+        '# comment\nlisten = "here"\nroot_token = "short"\n\n[aws]\nrate = -1\n"in_flight" = 1.5\nrat = 3\n',
+    )
+    found = faults(file, LESSOR_LOG_LEVEL="loud", LESSOR_DATADIR="x")
+    assert {(fault.where, fault.setting) for fault in found} == {
+        (f"{file}:2", "listen"),
+        (f"{file}:3", "root_token"),
+        (f"{file}:6", "aws.rate"),
+        (f"{file}:7", "aws.in_flight"),
+        (f"{file}:8", "aws.rat"),
+        ("LESSOR_LOG_LEVEL", "log.level"),
+        ("LESSOR_DATADIR", ""),
+    }
+
+
+def test_broken_toml_is_told_with_its_line(tmp_path: Path) -> None:
+    """A slip in the syntax is found without counting lines by hand."""
+    file = written(tmp_path, 'reflection = true\nlisten = "127.0.0.1:1\n')
+    assert told(file).startswith(f"{file}:2: ")
+
+
+def test_toml_that_ends_too_early_is_told_with_its_last_line(tmp_path: Path) -> None:
+    """An array that nobody closed has a place as well."""
+    file = written(tmp_path, "[aws]\nallowed_endpoints = [\n")
+    assert told(file).startswith(f"{file}:2: ")
+
+
+def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
+    """A missing file, a folder and bytes that are no text are told, not raised as they come."""
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    assert "No such file" in told(tmp_path / "missing.toml")
+    assert "Is a directory" in told(tmp_path)
+    assert "not UTF-8" in told(binary)
+
+
+@pytest.mark.parametrize("unknown", ["LESSOR_AWS_RATES", "LESSOR_", "LESSOR_TLS"])
+def test_an_unknown_variable_stops_the_start(unknown: str) -> None:
+    """A slip in a variable's name never means a default in silence."""
+    assert told(**{unknown: "1"}).startswith(f"{unknown}: is no setting")
+
+
+def test_an_unknown_table_is_told_and_what_was_meant() -> None:
+    """A near miss is answered with the name that was probably meant."""
+    assert "did you mean LESSOR_AWS_RATE?" in told(LESSOR_AWS_RATES="1")
+
+
+@pytest.mark.parametrize("text", ["[other]\n", "[aws.rate]\nx = 1\n", "aws = 1\n", "[[aws]]\nrate = 1\n"])
+def test_a_file_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
+    """A table where a value belongs, and a value where a table belongs, are unknown settings."""
+    assert "is no setting" in told(written(tmp_path, text))
+
+
+def test_the_variables_of_the_client_mean_nothing_to_the_server() -> None:
+    """A shell set up for the command line can start a server too."""
+    names = ("ADDR", "TOKEN", "TOKEN_FILE", "CACERT", "CLIENT_CERT", "CLIENT_KEY")
+    assert load(None, {f"LESSOR_{name}": "anything" for name in names}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("LISTEN", ""),
+        ("LISTEN", "50051"),
+        ("LISTEN", ":50051"),
+        ("LISTEN", "127.0.0.1:65536"),
+        ("LISTEN", "::1:50051"),
+        ("LISTEN", "[nope]:1"),
+        ("LISTEN", "unix:relative"),
+        ("REFLECTION", "yes"),
+        ("DRAIN_GRACE", "10"),
+        ("DRAIN_GRACE", ""),
+        ("DRAIN_GRACE", "30m1h"),
+        ("DRAIN_GRACE", "61m"),
+        ("AWS_RATE", "0"),
+        ("AWS_RATE", "nan"),
+        ("AWS_RATE", "inf"),
+        ("AWS_RATE", "fast"),
+        ("AWS_IN_FLIGHT", "0"),
+        ("AWS_IN_FLIGHT", "1.5"),
+        ("AWS_ALLOWED_ENDPOINTS", "127.0.0.1:5000"),
+        ("AWS_ALLOWED_ENDPOINTS", "http://host/path"),
+        ("AWS_ALLOWED_ENDPOINTS", "http://host:port"),
+        ("AWS_AMBIENT_MOUNTS", "a b"),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
+        ("ROOT_TOKEN_FILE", "/does/not/exist"),
+        ("ROOT_TOKEN", "fifteen-letters"),
+        ("ROOT_TOKEN", "with blanks in its middle"),
+    ],
+)
+def test_a_value_that_breaks_its_rule_is_refused(variable: str, value: str) -> None:
+    """Every setting has a rule, and the fault names the variable."""
+    assert told(**{f"LESSOR_{variable}": value}).startswith(f"LESSOR_{variable}: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "listen = 50051",
+        "reflection = 1",
+        "drain_grace = 10",
+        "root_token = 1234567890123456",
+        "[aws]\nrate = true",
+        "[aws]\nallowed_endpoints = [1]",
+        "[aws]\nambient_mounts = 2020-01-01",
+        "[log]\nlevel = []",
+    ],
+)
+def test_a_value_of_another_type_is_refused(tmp_path: Path, text: str) -> None:
+    """TOML's types are not guessed at."""
+    file = written(tmp_path, text)
+    assert told(file).startswith(f"{file}:{len(text.splitlines())}: ")
+
+
+@pytest.mark.parametrize(
+    "listen", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "unix:/run/x.sock"]
+)
+def test_this_machine_alone_may_be_served_in_the_clear(listen: str) -> None:
+    """Loopback and unix sockets need no TLS."""
+    settings = load(None, {"LESSOR_LISTEN": listen})
+    assert str(settings.listen) == listen
+    assert not settings.exposed
+
+
+@pytest.mark.parametrize(
+    "listen", ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "lessor.example:1", "localhost.example:1"]
+)
+def test_others_are_not_served_in_the_clear_unless_that_is_meant(listen: str) -> None:
+    """Tokens cross a network in the clear only where insecure_listen says so."""
+    assert "insecure_listen" in told(LESSOR_LISTEN=listen)
+    settings = load(None, {"LESSOR_LISTEN": listen, "LESSOR_INSECURE_LISTEN": "true"})
+    assert settings.exposed
+
+
+def test_a_certificate_with_its_key_opens_the_server_to_others(tmp_path: Path) -> None:
+    """With TLS any address will do, and client_ca_file asks callers for theirs."""
+    cert, key = pair(tmp_path, "a")
+    settings = load(
+        None,
+        {
+            "LESSOR_LISTEN": "0.0.0.0:1",
+            "LESSOR_TLS_CERT_FILE": str(cert),
+            "LESSOR_TLS_KEY_FILE": str(key),
+            "LESSOR_TLS_CLIENT_CA_FILE": str(cert),
+        },
+    )
+    assert settings.tls is not None
+    assert (settings.tls.cert_file, settings.tls.key_file, settings.tls.client_ca_file) == (cert, key, cert)
+    assert not settings.exposed
+
+
+def test_the_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
+    """A pair that would fail every handshake stops the start instead."""
+    cert, _ = pair(tmp_path, "a")
+    _, key = pair(tmp_path, "b")
+    assert "no working pair" in told(LESSOR_TLS_CERT_FILE=str(cert), LESSOR_TLS_KEY_FILE=str(key))
+
+
+@pytest.mark.parametrize("name", ["CERT_FILE", "KEY_FILE", "CLIENT_CA_FILE"])
+def test_half_a_tls_is_refused(tmp_path: Path, name: str) -> None:
+    """A certificate, a key or a CA alone is a slip, not a wish for plain text."""
+    cert, _ = pair(tmp_path, "a")
+    assert "stands without" in told(**{f"LESSOR_TLS_{name}": str(cert)})
+
+
+def test_a_half_tls_on_an_open_address_is_told_once(tmp_path: Path) -> None:
+    """Who meant TLS and slipped is not told to turn on plain text."""
+    cert, _ = pair(tmp_path, "a")
+    assert "tls.key_file" in told(LESSOR_LISTEN="0.0.0.0:1", LESSOR_TLS_CERT_FILE=str(cert))
+
+
+def test_the_root_token_comes_from_one_place(tmp_path: Path) -> None:
+    """A token and a file of it exclude each other."""
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    assert "set one of the two" in told(LESSOR_ROOT_TOKEN=TOKEN, LESSOR_ROOT_TOKEN_FILE=str(file))
+
+
+def test_a_data_dir_that_is_or_lies_in_a_file_is_refused(tmp_path: Path) -> None:
+    """What can't become a folder is told before anything starts."""
+    file = tmp_path / "file"
+    file.touch()
+    assert "is not a folder" in told(LESSOR_DATA_DIR=str(file))
+    assert "is not a folder" in told(LESSOR_DATA_DIR=str(file / "below"))
+
+
+def test_no_secret_is_shown(tmp_path: Path) -> None:
+    """A token stands in no repr and no fault, nor does a password in a URL."""
+    assert TOKEN not in repr(load(None, {"LESSOR_ROOT_TOKEN": TOKEN}))
+    found = faults(
+        written(tmp_path, 'root_token = "short-hush"\n'), LESSOR_AWS_ALLOWED_ENDPOINTS="https://me:hush@host"
+    )
+    assert len(found) == 2
+    assert "hush" not in "\n".join(map(str, found))
+
+
+def test_the_error_reads_as_one_fault_a_line() -> None:
+    """A start that fails prints something to act on."""
+    with pytest.raises(SettingsError) as caught:
+        load(None, {"LESSOR_AWS_RATE": "0", "LESSOR_LOG_FORMAT": "xml"})
+    assert str(caught.value).splitlines() == [
+        'LESSOR_AWS_RATE: aws.rate: "0" is not above 0 and at most 100000; give calls per second',
+        'LESSOR_LOG_FORMAT: log.format: "xml" is not one of them; write one of auto, json, console',
+    ]
