@@ -16,7 +16,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from structlog.typing import FilteringBoundLogger
 
-from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2, system_pb2
 from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.clock import SystemClock
@@ -41,12 +40,8 @@ from lessor_server.services.rules import RULES
 from lessor_server.services.system import About, SystemService
 from lessor_server.settings import Settings
 
-SERVICES = (
-    config_pb2.DESCRIPTOR.services_by_name["ConfigService"],
-    role_pb2.DESCRIPTOR.services_by_name["RoleService"],
-    creds_pb2.DESCRIPTOR.services_by_name["CredsService"],
-    lease_pb2.DESCRIPTOR.services_by_name["LeaseService"],
-    system_pb2.DESCRIPTOR.services_by_name["SystemService"],
+SERVICES = tuple(
+    service.DESCRIPTOR for service in (ConfigService, RoleService, CredsService, LeaseService, SystemService)
 )
 SEALING_KEY_FILE = "sealing-key"
 STOP_SECONDS = 1.0
@@ -149,8 +144,7 @@ def _server(
         LeaseService(engine.leases),
         SystemService(about),
     )
-    handlers = [guard.handlers(*pair) for pair in zip(SERVICES, implementations, strict=True)]
-    server.add_generic_rpc_handlers(tuple(handlers))
+    server.add_generic_rpc_handlers(tuple(guard.handlers(one.DESCRIPTOR, one) for one in implementations))
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     if settings.reflection:
         # Loaded, error_details.proto is served too: without it a person sees details as base64.

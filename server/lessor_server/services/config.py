@@ -25,6 +25,8 @@ _TUNABLE = ("description", "default_lease_ttl", "max_lease_ttl", "max_users")
 class ConfigService:
     """Serves what operators do with mounts and roots."""
 
+    DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ConfigService"]
+
     def __init__(self, mounts: Mounts, instance: str) -> None:
         """Change ``mounts``; ``instance`` names the path that the least policy allows."""
         self._mounts = mounts

@@ -14,6 +14,8 @@ LONGEST_REASON = 1000
 class CredsService:
     """Serves callers who need credentials."""
 
+    DESCRIPTOR = pb.DESCRIPTOR.services_by_name["CredsService"]
+
     def __init__(self, issuer: Issuer) -> None:
         """Ask ``issuer``."""
         self._issuer = issuer

@@ -22,6 +22,8 @@ _OUTCOMES = {outcome: pb.RevokeLeaseResponse.Outcome.Value(outcome.name) for out
 class LeaseService:
     """Serves holders of leases, and those who watch over them."""
 
+    DESCRIPTOR = pb.DESCRIPTOR.services_by_name["LeaseService"]
+
     def __init__(self, leases: Leases) -> None:
         """Read and change ``leases``."""
         self._leases = leases

@@ -20,6 +20,8 @@ _SPANS = ("default_sts_ttl", "max_sts_ttl", "default_ttl", "max_ttl")
 class RoleService:
     """Serves what operators do with roles."""
 
+    DESCRIPTOR = pb.DESCRIPTOR.services_by_name["RoleService"]
+
     def __init__(self, roles: Roles) -> None:
         """Change ``roles``."""
         self._roles = roles

@@ -23,6 +23,8 @@ class About:
 class SystemService:
     """Serves whoever wants to know what answers here."""
 
+    DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SystemService"]
+
     def __init__(self, about: About) -> None:
         """Tell ``about``."""
         self._about = about
