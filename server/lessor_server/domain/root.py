@@ -36,7 +36,13 @@ _AWS_DOMAINS: Final = (
     "api.aws.hci.ic.gov",
 )
 """The DNS suffixes of AWS's partitions, plain and dual-stack, as botocore's partitions.json has them."""
-_HOST: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]+")
+_SERVICE_HOST: Final = re.compile(
+    r"(?:vpce-[a-z0-9-]+\.)?(?:iam|sts)(?:-fips)?"
+    r"(?:\.(?:us-gov|global|[a-z]{2,5}(?:-[a-z]+)+-[0-9]{1,2}))?(?:\.vpce)?"
+)
+"""What stands before the suffix: IAM's or STS's own name, maybe a region. Others have names below these
+suffixes too (a bucket, a load balancer, an instance), so the suffix alone proves nothing.
+"""
 _REGION: Final = re.compile(r"[a-z]{2,5}(?:-[a-z]+)+-[0-9]{1,2}")
 _ACCESS_KEY: Final = re.compile(r"[A-Za-z0-9_]{16,128}")
 _SECRET_KEY: Final = re.compile(r"[!-~]{1,256}")
@@ -213,11 +219,14 @@ def _endpoint_violations(config: RootConfig, allowed_endpoints: Iterable[str]) -
 
 
 def is_aws_endpoint(url: str) -> bool:
-    """Tell whether ``url`` is an https address of a host of AWS's, with nothing but a host in it."""
+    """Tell whether ``url`` is an https address of IAM or STS, with nothing but a host in it."""
     host = url.removeprefix("https://").removesuffix("/").removesuffix(":443").lower()
-    if not url.startswith("https://") or not _HOST.fullmatch(host):
+    if not url.startswith("https://"):
         return False
-    return any(host.endswith(f".{domain}") for domain in _AWS_DOMAINS)
+    return any(
+        host.endswith(f".{domain}") and _SERVICE_HOST.fullmatch(host[: -len(domain) - 1])
+        for domain in _AWS_DOMAINS
+    )
 
 
 def _chain_violations(config: RootConfig) -> list[Violation]:

@@ -139,6 +139,8 @@ def test_all_faults_of_a_root_are_told_at_once() -> None:
         "https://iam.us-iso-east-1.c2s.ic.gov",
         "https://iam.us-isob-east-1.sc2s.sgov.gov",
         "https://vpce-0a1b.sts.us-east-1.vpce.amazonaws.com",
+        "https://sts-fips.us-east-1.amazonaws.com",
+        "https://iam.us-gov.amazonaws.com",
     ],
 )
 def test_hosts_of_awss_partitions_are_endpoints(url: str) -> None:
@@ -166,6 +168,10 @@ def test_hosts_of_awss_partitions_are_endpoints(url: str) -> None:
         "https://iam.amazonaws.com\n",
         "https://-iam.amazonaws.com",
         "https://iam..amazonaws.com",
+        "https://ec2-192-0-2-1.compute-1.amazonaws.com",
+        "https://bucket.s3.amazonaws.com",
+        "https://iam.s3.amazonaws.com",
+        "https://iam.elb.us-east-1.amazonaws.com",
     ],
 )
 def test_a_host_that_only_looks_like_awss_is_none(url: str) -> None:
