@@ -77,6 +77,11 @@ class LessorError(Exception):
         self.retry_in = retry_in
         self.aws: AwsAnswer | None = None
 
+    @property
+    def detail(self) -> str:
+        """Return AWS's own words, for the log and for callers who may see the root."""
+        return self.aws.text if self.aws else ""
+
 
 # --- the request itself -------------------------------------------------------------------------
 
@@ -220,13 +225,6 @@ class NotRenewable(Precondition):
 
     reason = "NOT_RENEWABLE"
     mend = "ask for new credentials"
-
-
-class CredentialTypeNotServed(Precondition):
-    """This server cannot issue credentials of the role's type."""
-
-    reason = "CREDENTIAL_TYPE_NOT_SERVED"
-    mend = "use a role of credential_type IAM_USER"
 
 
 # --- there is no room -----------------------------------------------------------------------------

@@ -25,10 +25,11 @@ class Issued(Event):
 
 @dataclass(frozen=True, slots=True)
 class IssueFailed(Event):
-    """An issue ended without a credential; the row, if there is one, is being revoked."""
+    """An issue ended without a credential; the row is being revoked. ``detail`` is AWS's own text."""
 
     lease_id: str
     error: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,11 @@ class Revoked(Event):
 
 @dataclass(frozen=True, slots=True)
 class RevocationFailed(Event):
-    """One attempt to revoke failed; another follows in ``retry_in`` seconds."""
+    """One attempt to revoke failed; another follows in ``retry_in`` seconds. ``detail`` is AWS's own text."""
 
     lease_id: str
     error: str
+    detail: str
     attempts: int
     retry_in: float
 

@@ -16,11 +16,11 @@ from lessor_server.domain import names, plans, ttl
 from lessor_server.domain.aws_errors import AwsRefused, Refusal, for_caller
 from lessor_server.domain.calls import MadeKey
 from lessor_server.domain.errors import (
-    CredentialTypeNotServed,
     DeadlineExceeded,
     LeaseTaken,
     LessorError,
     StoreUnavailable,
+    Unimplemented,
 )
 from lessor_server.domain.events import Issued, IssueFailed
 from lessor_server.domain.lease import Claim, Footprint, Intent, Lease
@@ -36,8 +36,11 @@ from lessor_server.engine.work import Work
 LEAST_SECONDS = 2.0
 """With less time left than this an issue is not begun."""
 
-CLAIM_MARGIN_SECONDS = 15.0
-"""How much longer than its caller waits an intent is claimed: calls that were sent are awaited."""
+ISSUE_SPAN = timedelta(minutes=2)
+"""How long an intent is claimed: longer than its calls can take, so no CreateUser is sent after it.
+
+A call waits 10 s in its lane, is repeated for 30 s at most, and is answered or given up in 7 s.
+"""
 
 Answer = asyncio.Future["Credentials"]
 
@@ -96,7 +99,7 @@ class Issuer:
         if seconds < LEAST_SECONDS:
             raise DeadlineExceeded(f"an issue takes up to {LEAST_SECONDS:g} s, and {seconds:.1f} s are left")
         answer: Answer = asyncio.get_running_loop().create_future()
-        self._work.start(self._issue(wish, seconds, answer))
+        self._work.start(self._issue(wish, answer))
         taken = False
         try:
             async with asyncio.timeout(seconds):
@@ -110,11 +113,11 @@ class Issuer:
             if not taken and answer.done() and not answer.cancelled() and answer.exception() is None:
                 self._work.start(self._take_back(answer.result().lease))
 
-    async def _issue(self, wish: Wish, seconds: float, answer: Answer) -> None:
+    async def _issue(self, wish: Wish, answer: Answer) -> None:
         """Make one credential and set ``answer``; never raise for work's sake."""
         try:
             order = await self._order(wish)
-            claim = await self._store.begin(order.intent, timedelta(seconds=seconds + CLAIM_MARGIN_SECONDS))
+            claim = await self._store.begin(order.intent, ISSUE_SPAN)
             self._signals.watch(claim.id, claim.lease.due_us)
             credentials = await self._make(order, claim, answer)
         except LessorError as error:
@@ -131,7 +134,9 @@ class Issuer:
         ground = await self._roots.ground(wish.mount, wish.role)
         if ground.role.credential_type is not CredentialType.IAM_USER:
             kind = ground.role.credential_type.name
-            raise CredentialTypeNotServed(f"role {ground.role.name} issues {kind}", subject=ground.role.name)
+            raise Unimplemented(
+                f"credential_type {kind} is not served by this version", subject="credential_type"
+            )
         self._roots.lane(ground.root).require_open()
         root = await self._roots.bound(ground.root)
         self._roots.lane(root).require_open()
@@ -168,6 +173,8 @@ class Issuer:
         rounds = self._roots.rounds(order.root)
         tags = plans.tags_of(self._roots.instance, claim.id, order.role)
         plan = plans.issue(order.role, claim.lease.footprint, tags)
+        if answer.done():
+            raise await self._release(claim, LeaseTaken("its caller went away"), 0)
         made = await rounds.call(plan.create)
         if not isinstance(made, Done):
             raise await self._release(claim, made, 0 if _without_effect(made) else self._store.now())
@@ -188,7 +195,7 @@ class Issuer:
 
     async def _release(self, claim: Claim, error: LessorError, last_create_us: int) -> LessorError:
         """Put the row up for revocation, due at once; return the error that the caller gets."""
-        self._signals.notify(IssueFailed(claim.id, error.message))
+        self._signals.notify(IssueFailed(claim.id, error.message, error.detail))
         if not await self._store.release(claim, error.message, last_create_us):
             await self._store.reopen(claim.id, last_create_us)
         self._signals.watch(claim.id, self._store.now())
@@ -196,7 +203,7 @@ class Issuer:
 
     async def _take_back(self, lease: Lease) -> None:
         """Revoke a lease whose caller went away before the answer."""
-        self._signals.notify(IssueFailed(lease.id, "its caller went away"))
+        self._signals.notify(IssueFailed(lease.id, "its caller went away", ""))
         try:
             await self._store.revoke(lease.id)
         except StoreUnavailable:

@@ -118,11 +118,11 @@ class Keeper:
                 wait = (
                     timedelta(seconds=error.retry_in or 0) if isinstance(error, PacerFull) else timedelta(0)
                 )
-                await self._fail(claim, error.message, wait, claim.lease.attempts)
+                await self._fail(claim, error, wait, claim.lease.attempts)
             case Declined(error):
                 attempts = claim.lease.attempts + 1
                 wait = backoff.refused(attempts, self._rng.random())
-                await self._fail(claim, error.message, wait, attempts)
+                await self._fail(claim, error, wait, attempts)
 
     async def _finish(self, claim: Claim) -> None:
         if await self._store.finish(claim):
@@ -141,12 +141,14 @@ class Keeper:
         if await self._store.fail(claim, UNSEEN, wait, lease.attempts, lease.looks + 1):
             self._signals.watch(claim.id, self._store.now() + wait // _MICROSECOND)
 
-    async def _fail(self, claim: Claim, error: str, wait: timedelta, attempts: int) -> None:
-        if not await self._store.fail(claim, error, wait, attempts, claim.lease.looks):
+    async def _fail(self, claim: Claim, error: LessorError, wait: timedelta, attempts: int) -> None:
+        if not await self._store.fail(claim, error.message, wait, attempts, claim.lease.looks):
             self._signals.notify(ClaimLost(claim.id, "fail"))
             return
         if wait:
             self._signals.watch(claim.id, self._store.now() + wait // _MICROSECOND)
-        self._signals.notify(RevocationFailed(claim.id, error, attempts, wait.total_seconds()))
+        self._signals.notify(
+            RevocationFailed(claim.id, error.message, error.detail, attempts, wait.total_seconds())
+        )
         if attempts == STUCK_AFTER and attempts > claim.lease.attempts:
-            self._signals.notify(Stuck(claim.id, error, attempts))
+            self._signals.notify(Stuck(claim.id, error.message, attempts))

@@ -2,7 +2,8 @@
 
 A lane is a token bucket in the form of the generic cell rate algorithm (ITU-T I.371): each call gets
 the next free instant, so waiting costs no polling. Of a set rate 98 % is the refill and 2 % the burst,
-so that no second ever holds more calls than the rate. A lane takes a bounded number of waiting calls.
+so that no second ever holds more calls than the rate. A lane takes a bounded number of waiting calls,
+and none waits for more than ``LONGEST_WAIT_SECONDS``.
 
 A lane is paused while AWS does not answer: whoever is asked to call then hears so at once.
 """
@@ -15,6 +16,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from lessor_server.domain.errors import AwsUnavailable, PacerFull
+
+
+LONGEST_WAIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +66,19 @@ class Lane:
         """Wait for this call's instant and for room in flight; hold the room while the call runs.
 
         Raises:
-            PacerFull: More calls wait than the lane takes.
+            PacerFull: More calls wait than the lane takes, or this one waited too long.
         """
         if self._waiting >= self._pace.queue:
-            raise PacerFull("too many AWS calls are waiting", retry_in=self._waiting * self._interval)
+            raise self._full()
+        wait = self._book()
         self._waiting += 1
         try:
-            await self._instant()
-            await self._flight.acquire()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            if self._flight.locked():
+                await self._room(LONGEST_WAIT_SECONDS - wait)
+            else:
+                await self._flight.acquire()
         finally:
             self._waiting -= 1
         try:
@@ -77,13 +86,26 @@ class Lane:
         finally:
             self._flight.release()
 
-    async def _instant(self) -> None:
+    def _book(self) -> float:
+        """Take the next free instant; return the seconds until then."""
         now = asyncio.get_running_loop().time()
         mine = max(self._next, now)
-        self._next = mine + self._interval
         wait = mine - self._slack - now
-        if wait > 0:
-            await asyncio.sleep(wait)
+        if wait > LONGEST_WAIT_SECONDS:
+            raise self._full()
+        self._next = mine + self._interval
+        return wait
+
+    async def _room(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._flight.acquire()
+        except TimeoutError:
+            raise self._full() from None
+
+    def _full(self) -> PacerFull:
+        wait = self._next - asyncio.get_running_loop().time()
+        return PacerFull("too many AWS calls are waiting", subject=self.account, retry_in=max(wait, 1.0))
 
 
 class Pacer:

@@ -6,6 +6,7 @@ account is kept with it; no answer of AWS is believed about a row of another acc
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ class Roots:
         self._pacer = pacer
         self._rng = rng
         self._opened: dict[str, Root] = {}
+        self._binding = asyncio.Lock()
 
     async def ground(self, mount: str, role: str) -> Ground:
         """Read mount, root and role at one instant.
@@ -86,6 +88,12 @@ class Roots:
             AwsUnavailable, RootRefused: AWS does not say who we are.
             Aborted: The root changed meanwhile.
         """
+        if root.account:
+            return root
+        async with self._binding:
+            return await self._bind(await self.of(root.mount))
+
+    async def _bind(self, root: Root) -> Root:
         if root.account:
             return root
         identity = await self.identity(root)

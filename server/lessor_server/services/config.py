@@ -19,6 +19,14 @@ from lessor_server.services import convert
 from lessor_server.services.guard import Caller
 
 _STATES = {MountState.ENABLED: pb.Mount.ENABLED, MountState.DISABLING: pb.Mount.DISABLING}
+_LATER = (
+    "assume_chain",
+    "identity_token_file",
+    "identity_token_audience",
+    "rotation_period",
+    "rotation_schedule",
+    "rotation_window",
+)
 _TUNABLE = ("description", "default_lease_ttl", "max_lease_ttl", "max_users")
 
 
@@ -88,6 +96,7 @@ class ConfigService:
         """Give an engine its root."""
         if not request.HasField("config"):
             raise convert.invalid("config", "is missing", "send the root to set")
+        convert.later(_LATER, request.config)
         name = convert.mount_of(request.mount)
 
         def change(before: RootConfig | None) -> RootConfig:

@@ -50,12 +50,11 @@ _NEVER_SENT = (
     sdk.EndpointConnectionError,
     sdk.ConnectTimeoutError,
     sdk.ProxyConnectionError,
-    sdk.NoCredentialsError,
-    sdk.PartialCredentialsError,
-    sdk.CredentialRetrievalError,
-    sdk.ParamValidationError,
 )
 """Failures of botocore after which AWS has certainly seen nothing of the request."""
+
+_NO_CREDENTIALS = (sdk.NoCredentialsError, sdk.PartialCredentialsError, sdk.CredentialRetrievalError)
+"""Failures of the server's own credential chain: nobody to sign as, so nothing was sent."""
 
 _TEXT_LIMIT = 500
 
@@ -80,9 +79,13 @@ def from_sdk(call: Call[object], error: sdk.ClientError) -> AwsError:
     return AwsUnknown(answer, sent=True)
 
 
-def from_network(call: Call[object], error: Exception) -> AwsUnknown:
+def from_network(call: Call[object], error: Exception) -> AwsError:
     """Return what a failure without an answer of AWS means for ``call``."""
     answer = AwsAnswer(call.action, type(error).__name__, str(error)[:_TEXT_LIMIT])
+    if isinstance(error, _NO_CREDENTIALS):
+        return AwsRefused(answer, Refusal.DENIED)
+    if isinstance(error, sdk.ParamValidationError):
+        return AwsRefused(answer, Refusal.MALFORMED)
     return AwsUnknown(answer, sent=not isinstance(error, _NEVER_SENT))
 
 
