@@ -21,6 +21,7 @@ from typing import Final
 import aioboto3
 import aiohttp
 from aiobotocore.config import AioConfig
+from botocore.exceptions import BotoCoreError
 
 from lessor_server.commands.loopback_proxy import CONTROL, LOOPBACK, address_of
 from lessor_server.domain.secret import Secret
@@ -92,6 +93,7 @@ async def _start(listener: socket.socket) -> Process:
         sys.executable,
         "-m",
         "lessor_server.commands.embedded_aws_process",
+        LOOPBACK,
         str(listener.fileno()),
         stdin=PIPE,  # never written to: it ends with us
         stdout=DEVNULL,
@@ -116,6 +118,8 @@ async def _set_up(url: str) -> EmbeddedAws:
         async with asyncio.timeout(START_SECONDS):
             aws = await _make_root(url)
             await _enforce(url)
+    except (BotoCoreError, aiohttp.ClientError) as error:
+        raise EmbeddedAwsFailed(f"the embedded AWS did not start: {error}") from error
     except TimeoutError:
         raise EmbeddedAwsFailed(
             f"the embedded AWS did not start in {START_SECONDS} s; start again on a machine less busy"

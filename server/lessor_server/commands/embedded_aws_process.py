@@ -1,6 +1,6 @@
 """The embedded AWS itself: moto's server on a socket that its starter opened, until standard input ends.
 
-Run as ``python -m lessor_server.commands.embedded_aws_process FD``. Standard input ends with the starter
+Run as ``python -m lessor_server.commands.embedded_aws_process HOST FD``. Standard input ends with the starter
 however that ends, so no embedded AWS outlives its server, not even after ``kill -9``.
 """
 
@@ -13,14 +13,12 @@ import threading
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from lessor_server.commands.loopback_proxy import LOOPBACK
 
-
-def main(listener: int) -> None:
-    """Serve on the listening socket ``listener``, a file descriptor, until standard input ends."""
+def main(host: str, listener: int) -> None:
+    """Serve on ``listener``, the file descriptor of a socket listening on ``host``, until input ends."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = make_server(
-        LOOPBACK,
+        host,
         0,  # the socket has its port
         DomainDispatcherApplication(create_backend_app),
         threaded=True,
@@ -32,4 +30,4 @@ def main(listener: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(sys.argv[1], int(sys.argv[2]))

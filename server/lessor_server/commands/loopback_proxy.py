@@ -96,13 +96,12 @@ class Forwarder:
 
     async def forward(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request: bodies are streamed both ways, and nothing that is signed is changed."""
-        target = URL(self._upstream + request.raw_path, encoded=True)
-        if refusal := self._refusal(request, target):
+        if refusal := self._refusal(request):
             return web.Response(status=HTTPStatus.FORBIDDEN, text=f"{refusal}\n")
         try:
             answer = await self._session.request(
                 request.method,
-                target,
+                self._target(request),
                 headers=_end_to_end(request.headers),
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
                 data=request.content if request.body_exists else None,
@@ -115,16 +114,21 @@ class Forwarder:
         async with answer:
             return await _pass_back(request, answer)
 
-    def _refusal(self, request: web.BaseRequest, target: URL) -> str:
+    def _target(self, request: web.BaseRequest) -> URL:
+        """Return where a request goes; a path quoted anew would no longer fit its signature."""
+        return URL(self._upstream + request.raw_path, encoded=True)
+
+    def _refusal(self, request: web.BaseRequest) -> str:
         """Return why a request is refused, or nothing."""
-        if request.headers.getall("Host", []) != [request.host] or request.host not in self._hosts:
+        hosts = request.headers.getall("Host", [])
+        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             return "this Host is not the embedded AWS"
         if any(origin not in self._origins for origin in request.headers.getall("Origin", [])):
             return "web pages may not ask the embedded AWS"
         if not request.raw_path.startswith("/"):
             return "only a path can be asked for"
         # The path as moto's server will read it: decoded once, and //x is taken for /x.
-        if unquote(target.raw_path).lstrip("/").lower().startswith(CONTROL):
+        if unquote(self._target(request).raw_path).lstrip("/").lower().startswith(CONTROL):
             return "the control API of the embedded AWS is closed"
         return ""
 

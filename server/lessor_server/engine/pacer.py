@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 from lessor_server.domain.errors import AwsUnavailable, PacerFull
 
-
 LONGEST_WAIT_SECONDS = 10.0
 
 

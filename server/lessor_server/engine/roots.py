@@ -54,7 +54,7 @@ class Roots:
         self._pacer = pacer
         self._rng = rng
         self._opened: dict[str, Root] = {}
-        self._binding = asyncio.Lock()
+        self._binding: dict[str, asyncio.Lock] = {}
 
     async def ground(self, mount: str, role: str) -> Ground:
         """Read mount, root and role at one instant.
@@ -90,7 +90,7 @@ class Roots:
         """
         if root.account:
             return root
-        async with self._binding:
+        async with self._binding.setdefault(root.mount, asyncio.Lock()):
             return await self._bind(await self.of(root.mount))
 
     async def _bind(self, root: Root) -> Root:

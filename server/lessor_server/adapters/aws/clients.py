@@ -8,6 +8,7 @@ in it, and no retries (the engine decides what to do about an unclear answer).
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
@@ -21,6 +22,23 @@ from lessor_server.domain.root import Root, RootConfig, is_aws_endpoint
 CONNECT_SECONDS, READ_SECONDS = 2, 5
 DEFAULT_REGION = "us-east-1"
 _POOL = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a service is: an endpoint and a region; empty means the SDK's default."""
+
+    endpoint: str
+    region: str
+
+
+def places(config: RootConfig, service: str) -> tuple[Place, ...]:
+    """Return where to find ``service``, in the order to try; STS may have places to fall back on."""
+    if service == "iam":
+        return (Place(config.iam_endpoint, config.region),)
+    fallbacks = zip(config.sts_fallback_endpoints, config.sts_fallback_regions, strict=True)
+    first = Place(config.sts_endpoint, config.sts_region or config.region)
+    return (first, *(Place(endpoint, region) for endpoint, region in fallbacks))
 
 
 class Clients:
@@ -37,7 +55,7 @@ class Clients:
             retries={"total_max_attempts": 1},
         )
         self._stack = AsyncExitStack()
-        self._clients: dict[tuple[str, str], tuple[int, Any]] = {}
+        self._clients: dict[tuple[str, str, Place], tuple[int, Any]] = {}
 
     async def __aenter__(self) -> Self:
         """Begin without clients."""
@@ -47,26 +65,25 @@ class Clients:
         """Close every client that was made."""
         await self._stack.aclose()
 
-    async def get(self, root: Root, service: str) -> Any:
-        """Return the client of a root for ``service``, iam or sts.
+    async def get(self, root: Root, service: str, place: Place) -> Any:
+        """Return the client of a root for ``service``, iam or sts, at ``place``.
 
         A client of an older config stays open until the end: calls may still be on their way with it.
         """
-        key = (root.mount, service)
+        key = (root.mount, service, place)
         version, client = self._clients.get(key, (0, None))
         if version != root.version:
-            client = await self._make(root.config, service)
+            client = await self._make(root.config, service, place)
             self._clients[key] = (root.version, client)
         return client
 
-    async def _make(self, config: RootConfig, service: str) -> Any:
-        endpoint = config.iam_endpoint if service == "iam" else config.sts_endpoint
+    async def _make(self, config: RootConfig, service: str, place: Place) -> Any:
+        endpoint = place.endpoint
         if endpoint and endpoint.rstrip("/") not in self._allowed and not is_aws_endpoint(endpoint):
             raise EndpointNotAllowed(f"endpoint {endpoint} is not allowed", subject=endpoint)
-        region = config.region if service == "iam" else config.sts_region or config.region
         maker = _session().client(
             service,
-            region_name=region or None,
+            region_name=place.region or None,
             endpoint_url=endpoint or None,
             aws_access_key_id=config.access_key or None,
             aws_secret_access_key=config.secret_key.reveal() or None,

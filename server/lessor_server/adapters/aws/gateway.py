@@ -9,8 +9,9 @@ import botocore.exceptions as sdk
 from botocore.parsers import ResponseParserError
 
 from lessor_server.adapters.aws import failures
-from lessor_server.adapters.aws.clients import CONNECT_SECONDS, READ_SECONDS, Clients
-from lessor_server.adapters.aws.requests import REQUESTS
+from lessor_server.adapters.aws.clients import CONNECT_SECONDS, READ_SECONDS, Clients, Place, places
+from lessor_server.adapters.aws.requests import REQUESTS, Request
+from lessor_server.domain.aws_errors import AwsUnknown
 from lessor_server.domain.calls import Call
 from lessor_server.domain.root import Root
 
@@ -25,7 +26,7 @@ class AwsGateway:
         self._clients = clients
 
     async def send(self, root: Root, call: Call[T]) -> T:
-        """Send one call once.
+        """Send one call once; where STS has places to fall back on, once to each until one answers.
 
         Raises:
             AwsRefused: AWS answered no.
@@ -33,8 +34,17 @@ class AwsGateway:
             EndpointNotAllowed: The root's endpoint is not one that may be reached.
         """
         request = REQUESTS[type(call)]
+        *others, last = places(root.config, request.service)
+        for place in others:
+            try:
+                return await self._send(root, call, request, place)
+            except AwsUnknown:
+                continue
+        return await self._send(root, call, request, last)
+
+    async def _send(self, root: Root, call: Call[T], request: Request, place: Place) -> T:
         plain = cast("Call[object]", call)
-        client = await self._client(root, plain, request.service)
+        client = await self._client(root, plain, request.service, place)
         try:
             async with asyncio.timeout(CONNECT_SECONDS + READ_SECONDS):
                 answer: dict[str, Any] = await getattr(client, request.method)(**request.params(call))
@@ -48,8 +58,8 @@ class AwsGateway:
         except (sdk.BotoCoreError, OSError, TimeoutError) as error:
             raise failures.from_network(plain, error) from None
 
-    async def _client(self, root: Root, call: Call[object], service: str) -> Any:
+    async def _client(self, root: Root, call: Call[object], service: str, place: Place) -> Any:
         try:
-            return await self._clients.get(root, service)
+            return await self._clients.get(root, service, place)
         except (sdk.BotoCoreError, ValueError) as error:
             raise failures.unsent(call, error) from None
