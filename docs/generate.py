@@ -1,0 +1,84 @@
+"""Writes the pages that are made from the code: ``python docs/generate.py``; a test keeps them current."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+import lessor_server
+from lessor_server.domain.errors import LessorError
+from lessor_server.domain.lease import STEPS, State
+from lessor_server.services.status import code_of
+
+DOCS = Path(__file__).parent
+
+
+def pages() -> dict[str, str]:
+    """Return every generated page by its file's name."""
+    return {"reasons.md": reasons(), "states.md": states()}
+
+
+def reasons() -> str:
+    """Return the page of all reasons a caller can meet."""
+    kinds = sorted(_errors(), key=lambda kind: kind.reason)
+    columns = [(f"`{one.reason}`", code_of(one.kind).name, _first_sentence(one), one.mend) for one in kinds]
+    return "\n".join(
+        [
+            "# Reasons",
+            "",
+            'Every error carries `ErrorInfo{domain: "lessor", reason}`. This page is made from the classes of',
+            "errors by `python docs/generate.py`.",
+            "",
+            "| reason | status | when | what to do |",
+            "| --- | --- | --- | --- |",
+            *(f"| {' | '.join(row)} |" for row in columns),
+            "",
+        ]
+    )
+
+
+def states() -> str:
+    """Return the page of the states of a lease and the steps between them."""
+    rows = [f"| {state.value} | {step.value} | {after.value} |" for (state, step), after in STEPS.items()]
+    return "\n".join(
+        [
+            "# The states of a lease",
+            "",
+            "Made from `domain/lease.py` by `python docs/generate.py`. What is not in the table cannot happen.",
+            "",
+            "```mermaid",
+            "stateDiagram-v2",
+            f"    [*] --> {State.INTENT.value}: begin",
+            *(f"    {state.value} --> {after.value}: {step.value}" for (state, step), after in STEPS.items()),
+            "```",
+            "",
+            "| state | step | state after it |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _errors() -> set[type[LessorError]]:
+    """Return every class of error that can reach a caller, wherever it is defined."""
+    for module in pkgutil.walk_packages(lessor_server.__path__, "lessor_server."):
+        if ".commands" not in module.name:
+            importlib.import_module(module.name)
+    found: set[type[LessorError]] = set()
+    waiting = [LessorError]
+    while waiting:
+        kind = waiting.pop()
+        found.add(kind)
+        waiting += kind.__subclasses__()
+    return {kind for kind in found if "reason" in vars(kind)}
+
+
+def _first_sentence(kind: type[LessorError]) -> str:
+    return " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+
+
+if __name__ == "__main__":
+    for name, text in pages().items():
+        (DOCS / name).write_text(text)
