@@ -22,13 +22,13 @@ def pages() -> dict[str, str]:
 def reasons() -> str:
     """Return the page of all reasons a caller can meet."""
     kinds = sorted(_errors(), key=lambda kind: kind.reason)
-    columns = [(f"`{one.reason}`", code_of(one.kind).name, _first_sentence(one), one.mend) for one in kinds]
+    columns = [(f"`{one.reason}`", code_of(one.kind).name, _when(one), one.mend) for one in kinds]
     return "\n".join(
         [
             "# Reasons",
             "",
-            'Every error carries `ErrorInfo{domain: "lessor", reason}`. This page is made from the classes of',
-            "errors by `python docs/generate.py`.",
+            'Every error carries `ErrorInfo{domain: "lessor", reason}`. This page is made from the',
+            "error classes by `python docs/generate.py`.",
             "",
             "| reason | status | when | what to do |",
             "| --- | --- | --- | --- |",
@@ -40,17 +40,18 @@ def reasons() -> str:
 
 def states() -> str:
     """Return the page of the states of a lease and the steps between them."""
-    rows = [f"| {state.value} | {step.value} | {after.value} |" for (state, step), after in STEPS.items()]
+    steps = STEPS.items()
+    rows = [f"| {state.value} | {step.value} | {after.value} |" for (state, step), after in steps]
     return "\n".join(
         [
             "# The states of a lease",
             "",
-            "Made from `domain/lease.py` by `python docs/generate.py`. What is not in the table cannot happen.",
+            "Made from `domain/lease.py` by `python docs/generate.py`. What is not here cannot happen.",
             "",
             "```mermaid",
             "stateDiagram-v2",
             f"    [*] --> {State.INTENT.value}: begin",
-            *(f"    {state.value} --> {after.value}: {step.value}" for (state, step), after in STEPS.items()),
+            *(f"    {state.value} --> {after.value}: {step.value}" for (state, step), after in steps),
             "```",
             "",
             "| state | step | state after it |",
@@ -75,7 +76,7 @@ def _errors() -> set[type[LessorError]]:
     return {kind for kind in found if "reason" in vars(kind)}
 
 
-def _first_sentence(kind: type[LessorError]) -> str:
+def _when(kind: type[LessorError]) -> str:
     return " ".join((kind.__doc__ or "").split("\n\n")[0].split())
 
 

@@ -11,9 +11,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 import grpc
-from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from structlog.typing import FilteringBoundLogger
 
 from lessor_server.adapters.aws.clients import Clients
@@ -30,6 +28,7 @@ from lessor_server.engine.engine import Engine, Limits, Outside, running
 from lessor_server.engine.mounts import RootRules
 from lessor_server.engine.pacer import Pace
 from lessor_server.engine.ports import Store
+from lessor_server.services import reflection
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
 from lessor_server.services.guard import Guard
@@ -147,11 +146,11 @@ def _server(
     server.add_generic_rpc_handlers(tuple(guard.handlers(one.DESCRIPTOR, one) for one in implementations))
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     if settings.reflection:
-        # Loaded, error_details.proto is served too: without it a person sees details as base64.
-        assert error_details_pb2.DESCRIPTOR.package == "google.rpc"
-        health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-        names = (*(service.full_name for service in SERVICES), health_name, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        names = (
+            *(service.full_name for service in SERVICES),
+            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+        )
+        server.add_generic_rpc_handlers(reflection.handlers(names))
     return server
 
 
