@@ -144,6 +144,7 @@ def cut(items: Sequence[T], size: int) -> tuple[Sequence[T], bool]:
 
 def later(fields: Iterable[str], request: Message) -> None:
     """Raise ``Unimplemented`` for the first of ``fields`` that is set: what is not served is not ignored."""
-    for field in fields:
-        if any(descriptor.name == field for descriptor, _ in request.ListFields()):
-            raise Unimplemented(f"field {field} is not served by this version", subject=field)
+    for descriptor, _ in request.ListFields():
+        if descriptor.name in fields:
+            message = f"field {descriptor.name} is not served by this version"
+            raise Unimplemented(message, subject=descriptor.name)

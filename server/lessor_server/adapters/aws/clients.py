@@ -7,6 +7,7 @@ in it, and no retries (the engine decides what to do about an unclear answer).
 
 from __future__ import annotations
 
+import gc
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,7 +53,7 @@ class Clients:
             connect_timeout=CONNECT_SECONDS,
             read_timeout=READ_SECONDS,
             max_pool_connections=_POOL,
-            retries={"total_max_attempts": 1},
+            retries={"mode": "standard", "total_max_attempts": 1},
         )
         self._stack = AsyncExitStack()
         self._clients: dict[tuple[str, str, Place], tuple[int, Any]] = {}
@@ -89,7 +90,11 @@ class Clients:
             aws_secret_access_key=config.secret_key.reveal() or None,
             config=self._config,
         )
-        return await self._stack.enter_async_context(maker)
+        client = await self._stack.enter_async_context(maker)
+        # The SDK's models are large and live for ever: kept out of every collection from now on.
+        gc.collect()
+        gc.freeze()
+        return client
 
 
 def _session() -> aioboto3.Session:

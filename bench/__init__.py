@@ -1,0 +1,1 @@
+"""What a credential costs: ``make bench``."""

@@ -1,0 +1,131 @@
+"""AWS and a store that answer at once: what a server saves with them is what the real ones cost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from lessor_server.adapters.sqlite.clock import Clock
+from lessor_server.adapters.sqlite.store import SqliteStore, open_store
+from lessor_server.domain import calls
+from lessor_server.domain.calls import Call, Identity, MadeKey, MadeUser
+from lessor_server.domain.lease import Claim, Intent, Lease, State
+from lessor_server.domain.root import Root
+from lessor_server.domain.secret import Secret
+from lessor_server.engine.ports import Grounds
+
+T = TypeVar("T")
+
+_ACCOUNT = "123456789012"
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class InstantAws:
+    """Does nothing and says that it is done."""
+
+    def __init__(self, _clients: object) -> None:
+        """Take what the real gateway takes, and need none of it."""
+        self._numbers = count(1)
+
+    async def send(self, _root: Root, call: Call[T]) -> T:
+        """Return a success without waiting."""
+        return cast("T", self._answer(call))
+
+    def _answer(self, call: Call[Any]) -> object:
+        arn = f"arn:aws:iam::{_ACCOUNT}:user/{call.user}"
+        match call:
+            case calls.CreateUser():
+                return MadeUser(arn)
+            case calls.CreateAccessKey():
+                return MadeKey(f"AKIAEXAMPLE{next(self._numbers):09}", Secret("an-example-and-no-key"))
+            case calls.GetCallerIdentity():
+                return Identity(f"aws:{_ACCOUNT}", arn, "AIDAEXAMPLE")
+            case _:
+                return None
+
+
+class InstantStore:
+    """Answers the steps of an issue from memory, without a thread, a row or a commit; the rest is SQLite's.
+
+    What an issue stands on is read once, so configure before the first credential.
+    """
+
+    def __init__(self, store: SqliteStore) -> None:
+        """Leave to ``store`` all that no issue does."""
+        self._store = store
+        self._grounds: dict[tuple[str, str], Grounds] = {}
+        self.now = store.now
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as many types as there are methods
+        """Return the SQLite store's own method."""
+        return getattr(self._store, name)
+
+    async def grounds(self, mount: str, role: str) -> Grounds:
+        """Return what was read the first time that a root stood there with its account."""
+        found = self._grounds.get((mount, role))
+        if found is None:
+            found = await self._store.grounds(mount, role)
+            if found.root is not None and found.root.account:
+                self._grounds[mount, role] = found
+        return found
+
+    async def begin(self, intent: Intent, span: timedelta) -> Claim:
+        """Return a claim on an intent that is stored nowhere."""
+        now = self.now()
+        return Claim(_lease(intent, now, now + span // _MICROSECOND))
+
+    async def holds(self, _claim: Claim) -> bool:
+        """Tell that every claim is good."""
+        return True
+
+    async def activate(self, claim: Claim, access_key_id: str, now: int | None = None) -> Lease:
+        """Return the lease as the real step would leave it."""
+        at = self.now() if now is None else now
+        end = at + claim.lease.ttl // _MICROSECOND
+        return replace(
+            claim.lease,
+            state=State.ACTIVE,
+            generation=claim.generation + 1,
+            access_key_id=access_key_id,
+            issue_us=at,
+            expires_us=end,
+            max_expires_us=end,
+            due_us=end,
+        )
+
+
+@asynccontextmanager
+async def open_instant_store(folder: Path, clock: Clock) -> AsyncIterator[InstantStore]:
+    """Open a store whose issues cost nothing; arguments as those of ``open_store``."""
+    async with open_store(folder, clock) as store:
+        yield InstantStore(store)
+
+
+def _lease(intent: Intent, now_us: int, due_us: int) -> Lease:
+    return Lease(
+        id=intent.id,
+        mount=intent.mount,
+        role=intent.role,
+        credential_type=intent.credential_type,
+        owner=intent.owner,
+        state=State.INTENT,
+        generation=1,
+        footprint=intent.footprint,
+        access_key_id="",
+        ttl=intent.ttl,
+        created_us=now_us,
+        issue_us=0,
+        last_renewal_us=0,
+        expires_us=0,
+        max_expires_us=0,
+        due_us=due_us,
+        attempts=0,
+        looks=0,
+        last_error="",
+        last_create_us=0,
+    )

@@ -1,0 +1,163 @@
+"""How a client reaches its server: the address, TLS, and the token that says who calls.
+
+Six variables say it: LESSOR_ADDR, LESSOR_TOKEN or LESSOR_TOKEN_FILE, LESSOR_CACERT, LESSOR_CLIENT_CERT and
+LESSOR_CLIENT_KEY. An address is ``host:port``, ``[::1]:port``, ``unix:/path``, or one of these behind
+``https://`` or ``grpcs://`` (TLS) or ``http://`` or ``grpc://`` (none).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
+DEFAULT_PORT, HTTPS_PORT = 50051, 443
+_TLS_OF_SCHEME: Final = {"https": True, "grpcs": True, "http": False, "grpc": False}
+_MEND: Final = "write host:port, https://host[:port] or unix:/path"
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+class BadConnection(ValueError):
+    """What was given can't be used to reach a server: an address, a file or a token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the server is and what proves who calls; its repr holds no token.
+
+    Attributes:
+        address: As in LESSOR_ADDR.
+        token: The caller's token; wins over ``token_file``. Empty sends none.
+        token_file: A file with the token, read anew at each use, so that it may be replaced.
+        ca_file: PEM certificates that may have signed the server's; with it TLS is used. Without it TLS
+            trusts gRPC's own list of authorities.
+        cert_file: The caller's own certificate, PEM, for a server that asks for one. Goes with ``key_file``.
+        key_file: The key of ``cert_file``, PEM.
+    """
+
+    address: str = DEFAULT_ADDRESS
+    token: str = field(default="", repr=False)
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Connection:
+        """Take the connection that the six variables describe; an empty one counts as not set."""
+
+        def path(name: str) -> Path | None:
+            value = environ.get(name)
+            return Path(value) if value else None
+
+        return cls(
+            address=environ.get("LESSOR_ADDR") or DEFAULT_ADDRESS,
+            token=environ.get("LESSOR_TOKEN", ""),
+            token_file=path("LESSOR_TOKEN_FILE"),
+            ca_file=path("LESSOR_CACERT"),
+            cert_file=path("LESSOR_CLIENT_CERT"),
+            key_file=path("LESSOR_CLIENT_KEY"),
+        )
+
+    @property
+    def target(self) -> str:
+        """Return what gRPC dials; raises ``BadConnection`` for an address of no known form."""
+        return _parsed(self.address)[1]
+
+    @property
+    def options(self) -> tuple[tuple[str, int], ...]:
+        """Return the channel's options: no proxy stands between two ends of one machine."""
+        local = self.target.startswith(("unix:", "127.", "localhost:", "[::1]:"))
+        return (("grpc.enable_http_proxy", 0),) if local else ()
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """Return TLS credentials, or None where the connection is in the clear.
+
+        Raises:
+            BadConnection: A file can't be read, a certificate lacks its key, or the address asks for a
+                connection in the clear although ``ca_file`` is given.
+        """
+        if not self._uses_tls():
+            return None
+        if (self.cert_file is None) != (self.key_file is None):
+            raise BadConnection("a client's certificate and its key go together; set both or neither")
+        root, key, cert = (_content(path) for path in (self.ca_file, self.key_file, self.cert_file))
+        return grpc.ssl_channel_credentials(root, key, cert)
+
+    def metadata(self) -> Metadata:
+        """Return what proves who calls (RFC 6750), nothing where there is no token.
+
+        Raises:
+            BadConnection: The token's file can't be read or is empty, or the token can't be sent.
+        """
+        token = self.token.strip() or self._token_of_file()
+        if not token:
+            return ()
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise BadConnection("the token has blanks or characters outside ASCII; it can't be sent")
+        return (("authorization", f"Bearer {token}"),)
+
+    def open(self) -> grpc.Channel:
+        """Return a blocking channel, which connects at its first call; raises as ``credentials`` does."""
+        credentials = self.credentials()
+        if credentials is None:
+            return grpc.insecure_channel(self.target, self.options)
+        return grpc.secure_channel(self.target, credentials, self.options)
+
+    def _uses_tls(self) -> bool:
+        asked, target = _parsed(self.address)
+        if target.startswith("unix:"):
+            return False
+        if asked is False and self.ca_file is not None:
+            raise BadConnection(f"{self.address} is in the clear, yet a CA file is given; write https://")
+        return bool(asked) or self.ca_file is not None
+
+    def _token_of_file(self) -> str:
+        content = _content(self.token_file)
+        if content is None:
+            return ""
+        token = content.decode("ascii", "replace").strip()
+        if not token:
+            raise BadConnection(f"{self.token_file} is empty; write the token into it")
+        return token
+
+
+def _parsed(address: str) -> tuple[bool | None, str]:
+    """Return whether an address asks for TLS (None: it doesn't say) and what to dial."""
+    if address.startswith("unix:"):
+        if address in {"unix:", "unix://"}:
+            raise BadConnection(f"{address!r} has no path; {_MEND}")
+        return False, address
+    scheme, separator, rest = address.partition("://")
+    if separator and scheme not in _TLS_OF_SCHEME:
+        raise BadConnection(f"{address!r} has an unknown scheme; {_MEND}")
+    asked = _TLS_OF_SCHEME[scheme] if separator else None
+    return asked, _with_port(
+        rest.rstrip("/") if separator else address, HTTPS_PORT if asked else DEFAULT_PORT
+    )
+
+
+def _with_port(place: str, default: int) -> str:
+    """Return ``host:port`` of a place that may lack its port."""
+    host, colon, port = place.rpartition(":")
+    if not colon or place.endswith("]"):
+        host, port = place, str(default)
+    bare = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if not bare or any(sign in host for sign in "/@ ") or (":" in host and host == bare):
+        raise BadConnection(f"{place!r} is no address; {_MEND}")
+    if not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise BadConnection(f"{place!r} has no port from 1 to 65535; {_MEND}")
+    return f"{host}:{port}"
+
+
+def _content(path: Path | None) -> bytes | None:
+    """Return the bytes of a file, None for none."""
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError as error:
+        raise BadConnection(f"{path} can't be read: {error.strerror}; name a file that can be") from None

@@ -1,0 +1,1 @@
+"""The command line: each RPC for a person, and for scripts."""

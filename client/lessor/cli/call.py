@@ -1,0 +1,202 @@
+"""One command's calls: the channel, the stubs, and how what goes wrong is told, with an exit code."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Protocol, Self, TypeVar, cast
+
+import click
+import grpc
+from google.protobuf.message import Message
+
+from lessor import errors
+from lessor.channel import BadConnection, Connection
+from lessor.cli import output
+from lessor.v1.config_pb2_grpc import ConfigServiceStub
+from lessor.v1.creds_pb2_grpc import CredsServiceStub
+from lessor.v1.lease_pb2_grpc import LeaseServiceStub
+from lessor.v1.role_pb2_grpc import RoleServiceStub
+from lessor.v1.system_pb2_grpc import SystemServiceStub
+
+FAILED, WRONG_USAGE, DENIED, NOT_FOUND, TRY_AGAIN, NOT_READY = 1, 2, 4, 5, 6, 7
+_EXIT_CODES: Final = {
+    grpc.StatusCode.UNAUTHENTICATED: DENIED,
+    grpc.StatusCode.PERMISSION_DENIED: DENIED,
+    grpc.StatusCode.NOT_FOUND: NOT_FOUND,
+    grpc.StatusCode.UNAVAILABLE: TRY_AGAIN,
+    grpc.StatusCode.DEADLINE_EXCEEDED: TRY_AGAIN,
+    grpc.StatusCode.ABORTED: TRY_AGAIN,
+    grpc.StatusCode.FAILED_PRECONDITION: NOT_READY,
+    grpc.StatusCode.ALREADY_EXISTS: NOT_READY,
+}
+"""The exit code of a status; all others are ``FAILED``."""
+
+PATIENCE_SECONDS: Final = 3.0
+"""How long an answer may take before a note says that it is waited for."""
+
+PAGES_A_NOTE: Final = 10
+
+Request = TypeVar("Request", bound=Message)
+Answer = TypeVar("Answer", bound=Message)
+
+
+class Failed(click.ClickException):
+    """What kept a command from being done, for a person."""
+
+    def __init__(self, told: str, exit_code: int) -> None:
+        """Tell it in lines, and end with ``exit_code``."""
+        super().__init__(told)
+        self.exit_code = exit_code  # type: ignore[misc]  # click reads the instance's
+
+    def show(self, file: IO[str] | None = None) -> None:
+        """Print it to standard error."""
+        click.echo(f"lessor: {output.plain(self.message)}", file=file, err=True)
+
+
+def told(error: errors.LessorError) -> str:
+    """Return the lines that tell an error: what, each violation, the reason, AWS's code, when to retry."""
+    violations = [str(violation) for violation in error.violations]
+    lines = [error.message, *(violations if violations != [error.message] else ())]
+    if error.reason:
+        lines.append(f"reason: {error.reason}")
+    if error.aws_code:
+        lines.append(f"AWS's code: {error.aws_code}")
+    if error.code is grpc.StatusCode.UNAUTHENTICATED:
+        lines.append("your token stands in LESSOR_TOKEN, or in the file that LESSOR_TOKEN_FILE names")
+    if error.retry_in is not None:
+        lines.append(f"try again in {error.retry_in.total_seconds():g}s")
+    return "\n  ".join(lines)
+
+
+class Pages(Protocol):
+    """A request for one page of a list."""
+
+    page_token: str
+
+
+class Page(Protocol):
+    """An answer with one page of a list."""
+
+    next_page_token: str
+
+
+class Call:
+    """Speaks to the server for one command, and shows what it answers."""
+
+    def __init__(self, address: str | None, token_file: str | None, seconds: float, style: str) -> None:
+        """Find the server by the environment, unless told otherwise; wait ``seconds`` for each answer."""
+        self.style = style
+        self._seconds = seconds
+        connection = Connection.from_environ(os.environ)
+        if address is not None:
+            connection = replace(connection, address=address)
+        if token_file is not None:
+            connection = replace(connection, token="", token_file=Path(token_file))
+        self._connection = connection
+
+    def __enter__(self) -> Self:
+        """Open the channel."""
+        with _told(self._connection.address):
+            self.channel = self._connection.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the channel."""
+        self.channel.close()
+
+    @property
+    def config(self) -> ConfigServiceStub:
+        """Return the stub of ConfigService."""
+        return ConfigServiceStub(self.channel)
+
+    @property
+    def roles(self) -> RoleServiceStub:
+        """Return the stub of RoleService."""
+        return RoleServiceStub(self.channel)
+
+    @property
+    def creds(self) -> CredsServiceStub:
+        """Return the stub of CredsService."""
+        return CredsServiceStub(self.channel)
+
+    @property
+    def leases(self) -> LeaseServiceStub:
+        """Return the stub of LeaseService."""
+        return LeaseServiceStub(self.channel)
+
+    @property
+    def system(self) -> SystemServiceStub:
+        """Return the stub of SystemService."""
+        return SystemServiceStub(self.channel)
+
+    def __call__(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
+        """Call ``method``; raises ``Failed``."""
+        with _told(self._connection.address), _noting(f"waiting for {self._connection.address}"):
+            return method(request, timeout=self._seconds, metadata=self._connection.metadata())
+
+    def anonymous(self, method: grpc.UnaryUnaryMultiCallable[bytes, bytes], request: bytes) -> bytes:
+        """Call ``method`` without a token; raises ``Failed``."""
+        with _told(self._connection.address):
+            return method(request, timeout=self._seconds)
+
+    def all(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
+        """Return all pages of a list as one answer."""
+        asked = cast("Pages", request)
+        whole = self(method, request)
+        pages = 1
+        while asked.page_token != (token := cast("Page", whole).next_page_token) and token:
+            asked.page_token = token
+            cast("Page", whole).next_page_token = ""
+            whole.MergeFrom(self(method, request))
+            pages += 1
+            if not pages % PAGES_A_NOTE:
+                click.echo(f"lessor: {pages} pages so far", err=True)
+        return whole
+
+    def show(self, answer: Message, part: Message | None = None, leave_out: Sequence[str] = ()) -> None:
+        """Show an answer, as JSON or as the fields of its ``part``; its warnings go to standard error."""
+        if self.style == output.JSON:
+            output.show_json(answer)
+        else:
+            output.show_fields(part if part is not None else answer, ("warnings", *leave_out))
+        if "warnings" in answer.DESCRIPTOR.fields_by_name:
+            output.warn(getattr(answer, "warnings", ()))
+
+    def show_list(self, answer: Message, items: Sequence[Message], columns: Sequence[str]) -> None:
+        """Show a list: as JSON the whole answer, as a table the ``columns`` of each item."""
+        if self.style == output.JSON:
+            output.show_json(answer)
+        else:
+            output.show_rows(items, columns)
+
+
+@contextmanager
+def _told(address: str) -> Iterator[None]:
+    """Turn what the client raises into what a person is told."""
+    try:
+        yield
+    except BadConnection as error:
+        raise Failed(str(error), WRONG_USAGE) from None
+    except grpc.RpcError as error:
+        refused = errors.of(cast("errors.Failure", error), address)
+        raise Failed(told(refused), _EXIT_CODES.get(refused.code, FAILED)) from None
+
+
+@contextmanager
+def _noting(what: str) -> Iterator[None]:
+    """Print a note on standard error when the block takes long."""
+    timer = threading.Timer(PATIENCE_SECONDS, lambda: click.echo(f"lessor: {what} …", err=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

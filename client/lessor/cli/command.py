@@ -1,0 +1,77 @@
+"""What all commands that call share: their options, and the ``Call`` that they are given.
+
+A command is one function:
+
+    @role.command("get")
+    @click.argument("name")
+    @mount_option
+    @calling()
+    def get(call: Call, mount: str, name: str) -> None:
+        ...
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from lessor import values
+from lessor.cli.output import JSON, TABLE
+
+if TYPE_CHECKING:
+    from lessor.cli.call import Call
+
+Command = Callable[..., "int | None"]
+DEFAULT_SECONDS: Final = 60.0
+
+mount_option = click.option("--mount", default="aws", show_default=True, help="The engine.")
+
+_REACHING: Final = (
+    click.option("--address", hidden=True),
+    click.option("--token-file", hidden=True),
+    click.option("--timeout", hidden=True),
+)
+"""The options of ``lessor`` itself, which may stand after the command as well."""
+
+
+def calling(*styles: str, seconds: float = DEFAULT_SECONDS) -> Callable[[Command], Command]:
+    """Make a function a command that calls: it is given a ``Call`` first and may return an exit code.
+
+    Args:
+        styles: What ``--format`` knows beside table and json.
+        seconds: How long to wait for each answer where ``--timeout`` is not given.
+    """
+
+    def decorate(function: Callable[..., int | None]) -> Command:
+        @functools.wraps(function)
+        def command(style: str, **options: object) -> int | None:
+            names = ("address", "token_file", "timeout")
+            own = {name: options.pop(name) for name in names}
+            reaching = {**click.get_current_context().obj, **{k: v for k, v in own.items() if v is not None}}
+            with _open(reaching, style, seconds) as call:
+                return function(call, **options)
+
+        shape = click.Choice([TABLE, JSON, *styles])
+        shown = click.option("--format", "style", type=shape, default=TABLE, show_default=True)
+        for option in (*_REACHING, shown):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _open(reaching: dict[str, str], style: str, seconds: float) -> Call:
+    # gRPC's own log would stand between the lines that we print.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from lessor.cli.call import Call  # noqa: PLC0415 - gRPC takes its time to load; help needs none of it
+
+    if "timeout" in reaching:
+        try:
+            seconds = values.duration(reaching["timeout"]).total_seconds()
+        except values.WrongValue as wrong:
+            raise click.UsageError(f"--timeout: {wrong}") from None
+    return Call(reaching.get("address"), reaching.get("token_file"), seconds, style)

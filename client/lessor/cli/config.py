@@ -1,0 +1,129 @@
+"""``lessor config``: an engine's root and its lease defaults."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from lessor.cli import output
+from lessor.cli.command import Command, calling, mount_option
+from lessor.cli.params import ASSUME_STEP, DURATION, SECRET, fill, given, mask
+from lessor.v1 import config_pb2 as pb
+
+if TYPE_CHECKING:
+    from lessor.cli.call import Call
+
+ROOT_OPTIONS = (
+    click.option("--access-key", help="Access key id of the root's IAM user."),
+    click.option("--secret-key", type=SECRET, help="Its secret key: @FILE, or - for standard input."),
+    click.option("--region", help="AWS region; it picks the partition."),
+    click.option("--iam-endpoint", help="URL of the IAM endpoint."),
+    click.option("--sts-endpoint", help="URL of the STS endpoint."),
+    click.option("--sts-region", help="Region that STS requests are signed for."),
+    click.option("sts_fallback_endpoints", "--sts-fallback-endpoint", multiple=True, help="Tried in turn."),
+    click.option(
+        "sts_fallback_regions", "--sts-fallback-region", multiple=True, help="One for each of them."
+    ),
+    click.option("--max-retries", type=int, help="How often a failed AWS call is tried again; 0 is never."),
+    click.option("--username-template", help="Template of the names of IAM users and sessions."),
+    click.option("assume_chain", "--assume", type=ASSUME_STEP, multiple=True, help="A role on the way."),
+    click.option("--identity-token-file", help="File on the server with a web identity token."),
+    click.option("--identity-token-audience", help="Audience that the token must be meant for."),
+    click.option("--rotation-period", type=DURATION, help="Time from one automatic rotation to the next."),
+    click.option("--rotation-schedule", help="Automatic rotation by a cron expression, in UTC."),
+    click.option("--rotation-window", type=DURATION, help="How late a scheduled rotation may begin."),
+    click.option("--etag", help="Only if the stored root still has this version."),
+)
+
+
+def root_options(command: Command) -> Command:
+    """Add the options that become fields of a root."""
+    for option in reversed(ROOT_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.group("config")
+def config() -> None:
+    """Configure an engine."""
+
+
+@config.group("root")
+def root() -> None:
+    """Set the credentials with which the server itself calls AWS, read and check them."""
+
+
+@root.command("set")
+@mount_option
+@root_options
+@click.option("--update", is_flag=True, help="Change what is given; without it the whole root is replaced.")
+@calling()
+def set_root(call: Call, mount: str, *, update: bool, **options: object) -> None:
+    """Store an engine's root. At a terminal the secret key is asked for where it is not given."""
+    fields = given(options)
+    if fields.get("access_key") and "secret_key" not in fields:
+        fields["secret_key"] = _ask_secret()
+    request = pb.SetRootRequest(mount=mount)
+    request.config.SetInParent()
+    fill(request.config, fields)
+    if update:
+        mask(request.update_mask, fields)
+    answer = call(call.config.SetRoot, request)
+    call.show(answer, answer.config)
+
+
+@root.command("get")
+@mount_option
+@calling()
+def get_root(call: Call, mount: str) -> None:
+    """Show an engine's root, all but its secret key."""
+    answer = call(call.config.GetRoot, pb.GetRootRequest(mount=mount))
+    call.show(answer, answer.config)
+
+
+@root.command("check")
+@mount_option
+@calling("policy")
+def check_root(call: Call, mount: str) -> None:
+    """Ask AWS who the root is. `--format policy` prints the least policy that it needs, to paste into IAM."""
+    answer = call(call.config.CheckRoot, pb.CheckRootRequest(mount=mount))
+    if call.style == "policy":
+        output.show_json(answer.least_policy)
+        return
+    call.show(answer, leave_out=("actions", "least_policy"))
+    if call.style == output.TABLE:
+        output.show_rows(answer.actions, ("action", "verdict"))
+
+
+@config.group("lease")
+def lease() -> None:
+    """Set how long IAM users live where their role doesn't say, and read it."""
+
+
+@lease.command("set")
+@mount_option
+@click.option("--lease", type=DURATION, help="Life of a lease; the engine's default where not given.")
+@click.option("--lease-max", type=DURATION, help="Longest life; the engine's maximum where not given.")
+@calling()
+def set_lease(call: Call, mount: str, **options: object) -> None:
+    """Store an engine's lease defaults; both are replaced."""
+    request = pb.SetLeaseDefaultsRequest(mount=mount)
+    fill(request, given(options))
+    call.show(call(call.config.SetLeaseDefaults, request))
+
+
+@lease.command("get")
+@mount_option
+@calling()
+def get_lease(call: Call, mount: str) -> None:
+    """Show an engine's lease defaults."""
+    call.show(call(call.config.GetLeaseDefaults, pb.GetLeaseDefaultsRequest(mount=mount)))
+
+
+def _ask_secret() -> str:
+    """Ask for the secret key, unseen; wrong usage where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise click.UsageError("--secret-key is missing: give @FILE, or - for standard input.")
+    return str(click.prompt("Secret access key", hide_input=True, err=True))

@@ -1,0 +1,106 @@
+"""Shows answers: JSON for machines, exactly as protobuf writes it, and tables for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import click
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict, MessageToJson
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lessor import values
+
+TABLE, JSON = "table", "json"
+_UNBOUND: Final = 100_000
+"""Columns of a table that nothing may fold: a folded key can't be copied."""
+
+
+def show_json(answer: Message) -> None:
+    """Print an answer as JSON, its fields named as in the protos."""
+    click.echo(MessageToJson(answer, preserving_proto_field_name=True))
+
+
+def show_fields(message: Message, leave_out: Iterable[str] = ()) -> None:
+    """Print the fields of a message one a line; those without a value are left out, booleans never are."""
+    # Imported here for its time: JSON needs none of it.
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table.grid(padding=(0, 2))
+    for field in message.DESCRIPTOR.fields:
+        shown = cell(message, field.name)
+        if shown and field.name not in leave_out:
+            table.add_row(field.name, shown)
+    if table.row_count:
+        _print(table, _UNBOUND)
+
+
+def show_rows(messages: Iterable[Message], columns: Sequence[str]) -> None:
+    """Print one line a message, with the fields that ``columns`` names."""
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.upper(), overflow="fold")
+    for message in messages:
+        table.add_row(*(cell(message, column) for column in columns))
+    _print(table, None if sys.stdout.isatty() else _UNBOUND)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Print what a person should look at, on standard error."""
+    for warning in warnings:
+        click.echo(f"lessor: warning: {plain(warning)}", err=True)
+
+
+def cell(message: Message, name: str) -> str:
+    """Return a field as a person reads it; empty where it has no value."""
+    field, value = message.DESCRIPTOR.fields_by_name[name], getattr(message, name)
+    names = {one.number: one.name for one in field.enum_type.values} if field.enum_type else {}
+    if field.is_repeated and field.message_type and field.message_type.GetOptions().map_entry:
+        return "\n".join(plain(f"{key}={value[key]}") for key in sorted(value))
+    if field.is_repeated:
+        return "\n".join(_one(item, names) for item in value)
+    if field.has_presence:
+        return _one(value, names) if message.HasField(name) else ""
+    return _one(value, names) if value or isinstance(value, bool) else ""
+
+
+def plain(text: str) -> str:
+    """Return a text without anything that could steer a terminal."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
+
+
+def _one(value: object, names: Mapping[int, str]) -> str:
+    """Return one value; ``names`` are those of its enum."""
+    match value:
+        case Duration():
+            return values.written(value.ToTimedelta())
+        case Timestamp():
+            return f"{value.ToDatetime():%Y-%m-%d %H:%M:%S} UTC"
+        case Struct():
+            return plain(json.dumps(MessageToDict(value), ensure_ascii=False, sort_keys=True))
+        case Message():
+            parts = ((part.name, cell(value, part.name)) for part in value.DESCRIPTOR.fields)
+            return " ".join(f"{name}={text}" for name, text in parts if text)
+        case bool():
+            return "yes" if value else "no"
+        case int() if names:
+            return names.get(value, str(value))
+        case _:
+            return plain(str(value))
+
+
+def _print(table: object, width: int | None) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())

@@ -1,0 +1,109 @@
+"""Options whose values become fields of a message: an option is called as its field is.
+
+An empty value clears a field: ``--policy-arn ''`` with ``--update`` leaves no policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+import click
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
+
+from lessor import values
+from lessor.v1 import config_pb2
+
+EMPTY: Final = ("", ("",))
+
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType[object]
+else:
+    ParamType = click.ParamType  # older versions of click don't have it generic
+
+
+class Reading(ParamType):
+    """Turns a text into a value by a function; what that refuses is wrong usage."""
+
+    def __init__(self, name: str, read: Callable[[str], object]) -> None:
+        """Show ``name`` in the help and use ``read``, which raises ``ValueError``."""
+        self.name = name
+        self._read = read
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
+        """Return the value of a text; an empty text stays, and clears."""
+        if not isinstance(value, str) or value == "":
+            return value
+        try:
+            return self._read(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _tag(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise values.WrongValue(f"{text!r} is no tag; write KEY=VALUE")
+    return key, value
+
+
+def _step(text: str) -> config_pb2.AssumeStep:
+    role_arn, _, external_id = text.partition(",")
+    return config_pb2.AssumeStep(role_arn=role_arn, external_id=external_id)
+
+
+def _document(text: str) -> Struct:
+    made = Struct()
+    made.update(values.document(text))
+    return made
+
+
+DURATION: Final = Reading("duration", values.duration)
+DOCUMENT: Final = Reading("json|@file|-", _document)
+SECRET: Final = Reading("@file|-", values.secret)
+TAG: Final = Reading("key=value", _tag)
+ASSUME_STEP: Final = Reading("role_arn[,external_id]", _step)
+
+
+def given(options: Mapping[str, object]) -> dict[str, object]:
+    """Return the options that stood on the command line."""
+    return {name: value for name, value in options.items() if value is not None and value != ()}
+
+
+def mask(made: FieldMask, fields: Mapping[str, object]) -> None:
+    """Name what is to be changed; an etag is not. Nothing at all is wrong usage: no mask means the whole."""
+    paths = [name for name in fields if name != "etag"]
+    if not paths:
+        raise click.UsageError("Nothing to change: give one of the options.")
+    made.paths.extend(paths)
+
+
+def fill(message: Message, fields: Mapping[str, object]) -> None:
+    """Set the fields of ``message`` to the values of the same names; an empty one leaves its field unset."""
+    for name, value in fields.items():
+        if value in EMPTY:
+            continue
+        field = message.DESCRIPTOR.fields_by_name[name]
+        if isinstance(value, tuple) and field.message_type and field.message_type.GetOptions().map_entry:
+            getattr(message, name).update(_once(name, value))
+        elif isinstance(value, tuple):
+            getattr(message, name).extend(value)
+        elif field.message_type and field.message_type.full_name == "google.protobuf.Duration":
+            getattr(message, name).FromTimedelta(value)
+        elif isinstance(value, Message):
+            getattr(message, name).CopyFrom(value)
+            getattr(message, name).SetInParent()
+        elif field.enum_type:
+            setattr(message, name, field.enum_type.values_by_name[str(value)].number)
+        else:
+            setattr(message, name, value)
+
+
+def _once(name: str, pairs: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise click.UsageError(f"{name}: a key is given twice; keep one of them")
+    return found

@@ -1,0 +1,114 @@
+"""``lessor role``: what credentials a caller can get."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from lessor.cli.command import Command, calling, mount_option
+from lessor.cli.params import DOCUMENT, DURATION, TAG, fill, given, mask
+from lessor.v1 import role_pb2 as pb
+
+if TYPE_CHECKING:
+    from lessor.cli.call import Call
+
+COLUMNS = ("name", "credential_type", "policy_arns", "iam_groups", "default_ttl", "max_ttl", "max_leases")
+TYPES = click.Choice(pb.Role.CredentialType.keys()[1:], case_sensitive=False)
+ROLE_OPTIONS = (
+    click.option("credential_type", "--type", type=TYPES, help="The kind of credentials."),
+    click.option("--policy-document", type=DOCUMENT, help="An IAM policy."),
+    click.option("policy_arns", "--policy-arn", multiple=True, help="A managed policy."),
+    click.option("iam_groups", "--group", multiple=True, help="An IAM group."),
+    click.option("iam_tags", "--tag", type=TAG, multiple=True, help="A tag of each IAM user."),
+    click.option("--user-path", help="Path of each IAM user, under the server's own."),
+    click.option("permissions_boundary_arn", "--permissions-boundary", help="Bounds each IAM user."),
+    click.option("--default-ttl", type=DURATION, help="Life of an IAM user where the request says none."),
+    click.option("--max-ttl", type=DURATION, help="Longest life of an IAM user."),
+    click.option("--max-leases", type=int, help="Most live leases; 0 is no limit."),
+    click.option("role_arns", "--role-arn", multiple=True, help="An IAM role that may be assumed."),
+    click.option("session_tags", "--session-tag", type=TAG, multiple=True, help="A tag of each session."),
+    click.option("transitive_tag_keys", "--transitive-tag-key", multiple=True, help="A tag passed on."),
+    click.option("--source-identity", help="Source identity of each session."),
+    click.option("--external-id", help="External id that the IAM role asks for."),
+    click.option("--default-sts-ttl", type=DURATION, help="Life of a session where the request says none."),
+    click.option("--max-sts-ttl", type=DURATION, help="Longest life of a session."),
+    click.option("--mfa-serial-number", help="MFA device whose code each request brings along."),
+    click.option("--etag", help="Only if the stored role still has this version."),
+    click.option("--update", is_flag=True, help="Change what is given; without it the whole is replaced."),
+)
+Request = TypeVar("Request", pb.PutRoleRequest, pb.CheckRoleRequest)
+
+
+def role_options(command: Command) -> Command:
+    """Add the options that become fields of a role."""
+    for option in reversed(ROLE_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.group("role")
+def role() -> None:
+    """Keep roles: what credentials a caller can get."""
+
+
+@role.command("put")
+@click.argument("name")
+@mount_option
+@role_options
+@calling()
+def put(call: Call, mount: str, name: str, *, update: bool, **options: object) -> None:
+    """Store a role. All faults are told at once; leases that are out stay as they are."""
+    request = _filled(pb.PutRoleRequest(mount=mount), name, given(options), update=update)
+    answer = call(call.roles.PutRole, request)
+    call.show(answer, answer.role)
+
+
+@role.command("check")
+@click.argument("name")
+@mount_option
+@role_options
+@calling()
+def check(call: Call, mount: str, name: str, *, update: bool, **options: object) -> None:
+    """Say what `put` would say, and store nothing."""
+    request = _filled(pb.CheckRoleRequest(mount=mount), name, given(options), update=update)
+    answer = call(call.roles.CheckRole, request)
+    call.show(answer, answer.role)
+
+
+@role.command("get")
+@click.argument("name")
+@mount_option
+@calling()
+def get(call: Call, mount: str, name: str) -> None:
+    """Show a role."""
+    answer = call(call.roles.GetRole, pb.GetRoleRequest(mount=mount, name=name))
+    call.show(answer, answer.role)
+
+
+@role.command("list")
+@mount_option
+@calling()
+def list_roles(call: Call, mount: str) -> None:
+    """List an engine's roles."""
+    # A whole role can have several KiB: a page of 100 stays well under what one message may hold.
+    answer = call.all(call.roles.ListRoles, pb.ListRolesRequest(mount=mount, page_size=100))
+    call.show_list(answer, answer.roles, COLUMNS)
+
+
+@role.command("delete")
+@click.argument("name")
+@mount_option
+@calling()
+def delete(call: Call, mount: str, name: str) -> None:
+    """Delete a role. Its leases still expire and can be revoked."""
+    call.show(call(call.roles.DeleteRole, pb.DeleteRoleRequest(mount=mount, name=name)))
+
+
+def _filled(request: Request, name: str, fields: dict[str, object], *, update: bool) -> Request:
+    """Return the request with its role, and with the mask of what was given where that is an update."""
+    request.role.name = name
+    fill(request.role, fields)
+    if update:
+        mask(request.update_mask, fields)
+    return request

@@ -1,0 +1,43 @@
+"""``lessor info``, ``health``: the server itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from lessor.cli import output
+from lessor.cli.command import calling
+from lessor.v1 import system_pb2 as pb
+
+if TYPE_CHECKING:
+    import grpc
+
+    from lessor.cli.call import Call
+
+HEALTH_METHOD = "/grpc.health.v1.Health/Check"
+SERVING = b"\x08\x01"
+"""A HealthCheckResponse whose only field, 1, is SERVING (health.proto of gRPC)."""
+UNHEALTHY = 1
+
+
+@click.command("info")
+@calling()
+def info(call: Call) -> None:
+    """Show what this server is."""
+    call.show(call(call.system.GetInfo, pb.GetInfoRequest()))
+
+
+@click.command("health")
+@calling(seconds=4.0)
+def health(call: Call) -> int:
+    """Ask whether the server serves: exits with 0 if so, else with 1. Needs no token."""
+    check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = call.channel.unary_unary(HEALTH_METHOD)
+    try:
+        serving = call.anonymous(check, b"") == SERVING
+    except click.ClickException as error:
+        error.show()
+        return UNHEALTHY
+    word = "SERVING" if serving else "NOT_SERVING"
+    click.echo(f'{{"status": "{word}"}}' if call.style == output.JSON else word)
+    return 0 if serving else UNHEALTHY

@@ -1,0 +1,193 @@
+"""What a server refuses, as typed errors: one class for each status code that Lessor answers with.
+
+Sources: google.rpc.Status and error_details.proto; the gRPC guide "Error handling", richer error model.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Protocol
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2 as wire
+from google.rpc.status_pb2 import Status
+
+DETAILS_KEY: Final = "grpc-status-details-bin"
+_NOT_REACHED: Final = re.compile(
+    r"failed to connect to all addresses; last error: (?:[A-Z_]+: )?(?:(?:ipv[46]|unix):\S+: )?"
+)
+
+
+class Failure(Protocol):
+    """What gRPC raises for a failed call, blocking or async."""
+
+    def code(self) -> grpc.StatusCode:
+        """Return the status code."""
+        ...
+
+    def details(self) -> str | None:
+        """Return the status message."""
+        ...
+
+    def trailing_metadata(self) -> object:
+        """Return pairs of key and value, or None."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One fault of a request: where it is, what is wrong, how to mend it."""
+
+    field: str
+    fault: str
+    mend: str
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.field}: {self.fault}; {self.mend}" if self.mend else f"{self.field}: {self.fault}"
+
+
+@dataclass(eq=False)
+class LessorError(Exception):
+    """A call that did not succeed.
+
+    Attributes:
+        message: The whole of it in a line, the mend too.
+        code: gRPC's status code.
+        reason: The machine's name for it, ``UPPER_SNAKE``; empty where no Lessor answered.
+        violations: All faults of an invalid request.
+        retry_in: When the same call may succeed; None where trying again doesn't help.
+        mend: What to do about it.
+        aws_code: AWS's code, where AWS refused; empty otherwise.
+    """
+
+    message: str
+    code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
+    reason: str = ""
+    violations: tuple[Violation, ...] = ()
+    retry_in: timedelta | None = None
+    mend: str = ""
+    aws_code: str = ""
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return self.message
+
+
+class Invalid(LessorError):
+    """The request breaks rules; ``violations`` has each of them."""
+
+
+class NotFound(LessorError):
+    """What the request names does not exist."""
+
+
+class AlreadyExists(LessorError):
+    """What the request would make exists."""
+
+
+class Precondition(LessorError):
+    """The state of things does not allow it: a wrong etag, no root yet."""
+
+
+class QuotaExceeded(LessorError):
+    """A limit is reached: of the mount, the role or the AWS account."""
+
+
+class Unavailable(LessorError):
+    """The server or AWS can't be reached now."""
+
+
+class Aborted(LessorError):
+    """Something else was at work on the same thing."""
+
+
+class Unauthenticated(LessorError):
+    """The token is missing or not known."""
+
+
+class PermissionDenied(LessorError):
+    """The caller may not do this."""
+
+
+class DeadlineExceeded(LessorError):
+    """It was not done in time; it may have happened."""
+
+
+class Unimplemented(LessorError):
+    """This server does not do this."""
+
+
+_CLASSES: Final = {
+    grpc.StatusCode.INVALID_ARGUMENT: Invalid,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.FAILED_PRECONDITION: Precondition,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: QuotaExceeded,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.ABORTED: Aborted,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.UNIMPLEMENTED: Unimplemented,
+}
+
+
+def of(failure: Failure, address: str) -> LessorError:
+    """Return the typed error of a failed call to the server at ``address``."""
+    code = failure.code()
+    status = _status(failure)
+    if status is None:
+        return _of_transport(code, failure.details() or "", address)
+    error = _CLASSES.get(code, LessorError)(status.message, code)
+    error.mend = status.message.partition(" (AWS says: ")[0].partition("; ")[2]
+    for detail in status.details:
+        _read_detail(error, detail)
+    return error
+
+
+def _status(failure: Failure) -> Status | None:
+    """Return the status with its details, None where what answered was no Lessor."""
+    pairs = failure.trailing_metadata()
+    for key, value in pairs if isinstance(pairs, (tuple, list)) else ():
+        if key == DETAILS_KEY:
+            try:
+                return Status.FromString(value)
+            except DecodeError:
+                return None
+    return None
+
+
+def _of_transport(code: grpc.StatusCode, text: str, address: str) -> LessorError:
+    """Return the error of a call that no Lessor answered: gRPC's own words, with ours around them."""
+    told = _NOT_REACHED.sub("", text).strip() or code.name
+    match code:
+        case grpc.StatusCode.UNAVAILABLE:
+            fault, mend = f"can't reach a server at {address}: {told}", "start it, or set LESSOR_ADDR"
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            fault, mend = f"no answer from {address} in time", "give it more time; it may have been done"
+        case _:
+            fault, mend = f"{address} answered {code.name}: {told}", "see whether a Lessor listens there"
+    return _CLASSES.get(code, LessorError)(f"{fault}; {mend}", code, mend=mend)
+
+
+def _read_detail(error: LessorError, detail: object) -> None:
+    """Take one of the details; those that say nothing new are left."""
+    info, bad, retry, resource = wire.ErrorInfo(), wire.BadRequest(), wire.RetryInfo(), wire.ResourceInfo()
+    unpack = detail.Unpack  # type: ignore[attr-defined]
+    if unpack(info):
+        error.reason, error.aws_code = info.reason, info.metadata.get("aws_code", "")
+    elif unpack(bad):
+        error.violations = tuple(_violation(one.field, one.description) for one in bad.field_violations)
+    elif unpack(retry):
+        error.retry_in = retry.retry_delay.ToTimedelta()
+    elif unpack(resource):
+        error.mend = resource.description
+
+
+def _violation(field: str, description: str) -> Violation:
+    fault, _, mend = description.partition("; ")
+    return Violation(field, fault, mend)

@@ -1,0 +1,131 @@
+"""Values as people write them: policy documents, durations, and secrets that stand in a file."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, NoReturn
+
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+
+MOST_EXACT: Final = 2**53
+"""The largest whole number that JSON numbers hold exactly (RFC 8259, section 6)."""
+
+_DURATION: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
+_MOST_SECONDS: Final = 315_576_000_000
+"""A Duration's bound, about 10,000 years (google/protobuf/duration.proto)."""
+
+
+class WrongValue(ValueError):
+    """What was written can't be understood; the text says why and how to mend it."""
+
+
+def document(source: str | Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return a policy document from a mapping, a JSON text, ``@file``, or ``-`` for standard input.
+
+    Raises:
+        WrongValue: It is no JSON object, has a key twice, or holds a number that JSON can't carry exactly.
+    """
+    if not isinstance(source, str):
+        return _checked(dict(source), "the document")
+    text, where = _read(source)
+    try:
+        found: JsonValue = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+    except json.JSONDecodeError as error:
+        fault = f"{where} is no JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        raise WrongValue(f"{fault}; write one JSON object") from None
+    except RecursionError:
+        raise WrongValue(f"{where} is nested too deeply; write one JSON object") from None
+    except WrongValue as wrong:
+        raise WrongValue(f"{where}: {wrong}") from None
+    return _checked(found, where)
+
+
+def secret(source: str) -> str:
+    """Return a secret from ``@file``, or ``-`` for standard input: an argument could be seen by others.
+
+    Raises:
+        WrongValue: It stands in the argument itself, or the file can't be read or is empty.
+    """
+    if source != "-" and not source.startswith("@"):
+        raise WrongValue(
+            "a secret is no argument, which others could see; give @FILE, or - for standard input"
+        )
+    text, where = _read(source)
+    if not text.strip():
+        raise WrongValue(f"{where} is empty; write the secret into it")
+    return text.strip()
+
+
+def duration(text: str) -> timedelta:
+    """Return a span of whole seconds from ``1h30m``, ``90s``, ``7d`` or plain seconds.
+
+    Raises:
+        WrongValue: It is written otherwise.
+    """
+    given = text.strip()
+    parts = _DURATION.fullmatch(f"{given}s" if given.isascii() and given.isdecimal() else given)
+    if not given or parts is None:
+        raise WrongValue(f"{text!r} is no duration; write it as 1h30m, 90s, 7d or plain seconds")
+    days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+    total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    if total > _MOST_SECONDS:
+        raise WrongValue(f"{text!r} is more than ten thousand years; give less")
+    return timedelta(seconds=total)
+
+
+def written(span: timedelta) -> str:
+    """Return a span as ``duration`` reads it, in hours and less; parts of a second are dropped."""
+    left = int(span.total_seconds())
+    hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
+    parts = ((hours, "h"), (minutes, "m"), (seconds, "s"))
+    return "".join(f"{count}{unit}" for count, unit in parts if count) or "0s"
+
+
+def _read(source: str) -> tuple[str, str]:
+    """Return the text that a source names, and what to call it."""
+    if source == "-":
+        return sys.stdin.read(), "standard input"
+    if not source.startswith("@"):
+        return source, "the document"
+    path = Path(source.removeprefix("@"))
+    try:
+        return path.read_text(encoding="utf-8-sig"), str(path)
+    except OSError as error:
+        raise WrongValue(f"{path} can't be read: {error.strerror}; name a file that can be") from None
+    except UnicodeDecodeError:
+        raise WrongValue(f"{path} is not UTF-8; write it as UTF-8") from None
+
+
+def _once(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    """Return an object, or raise for a key given twice, of which JSON readers keep now this, now that one."""
+    found: dict[str, JsonValue] = {}
+    for key, value in pairs:
+        if key in found:
+            raise WrongValue(f"the key {key!r} stands twice in one object; keep one of them")
+        found[key] = value
+    return found
+
+
+def _no_number(name: str) -> NoReturn:
+    raise WrongValue(f"{name} is no JSON; write a number or a string")
+
+
+def _checked(found: JsonValue, where: str) -> dict[str, JsonValue]:
+    if not isinstance(found, dict):
+        raise WrongValue(f"{where} is no JSON object; write {{…}}")
+    _refuse_inexact(found, where)
+    return found
+
+
+def _refuse_inexact(value: JsonValue, where: str) -> None:
+    """Raise for whole numbers that would arrive as another number."""
+    if isinstance(value, int) and abs(value) > MOST_EXACT:
+        raise WrongValue(f"{where} holds {value}, which JSON numbers can't carry; write it as a string")
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _refuse_inexact(item, where)

@@ -1,0 +1,276 @@
+"""The command line over a real server: every command, its exit codes, and what goes to which stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.support.clients import POLICY, ROOT_KEY, ROOT_SECRET
+from tests.support.server_process import ServerProcess, bare_environment
+from tests.support.standin_control import Json, StandIn
+
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+
+LEASE_ID = re.compile(r"[\w.-]+/creds/app/[0-9A-Za-z]{24}")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Json:
+        """Return what it printed as JSON."""
+        found = json.loads(self.out)
+        assert isinstance(found, dict)
+        return found
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Return the table of fields that it printed."""
+        return dict(re.split(r" {2,}", line, maxsplit=1) for line in self.out.splitlines() if line[0] != " ")
+
+
+@dataclass(frozen=True, slots=True)
+class Lessor:
+    """Runs ``lessor`` as a person does, in a folder of its own."""
+
+    folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    async def start(self, *arguments: str, **variables: str) -> Process:
+        """Start a command."""
+        env = {**bare_environment(), **self.environment, **variables}
+        words = (sys.executable, "-m", "lessor.cli.main", *arguments)
+        return await asyncio.create_subprocess_exec(
+            *words, env=env, cwd=self.folder, stdin=PIPE, stdout=PIPE, stderr=PIPE
+        )
+
+    async def __call__(self, *arguments: str, stdin: str = "", **variables: str) -> Done:
+        """Run a command to its end; whatever it does, it shows no stack trace and no token."""
+        process = await self.start(*arguments, **variables)
+        out, err = await process.communicate(stdin.encode())
+        assert process.returncode is not None
+        done = Done(process.returncode, out.decode(), err.decode())
+        assert "Traceback" not in done.err
+        assert self.environment["LESSOR_TOKEN"] not in done.out + done.err
+        return done
+
+
+@pytest.fixture
+def lessor_cli(server: ServerProcess, tmp_path: Path) -> Lessor:
+    """Run commands against the server of the module."""
+    (tmp_path / "policy.json").write_text(json.dumps(POLICY), encoding="utf-8")
+    (tmp_path / "secret").write_text(f"{ROOT_SECRET}\n", encoding="utf-8")
+    return Lessor(tmp_path, server.client_env)
+
+
+async def put_role(cli: Lessor, mount: str, *options: str) -> Done:
+    """Store the role ``app``."""
+    words = ("--mount", mount, "--type", "iam_user", "--policy-document", "@policy.json", *options)
+    done = await cli("role", "put", "app", *words)
+    assert done.code == 0, done.err
+    return done
+
+
+async def issue(cli: Lessor, mount: str) -> Json:
+    """Issue credentials of the role ``app``."""
+    done = await cli("creds", "app", "--mount", mount, "--format", "json")
+    assert done.code == 0, done.err
+    return done.json
+
+
+async def test_an_engine_is_set_up_by_hand(lessor_cli: Lessor, aws: StandIn) -> None:
+    """A person enables an engine, gives it a root from a file, checks it, and sees the secret nowhere."""
+    enabled = await lessor_cli("enable", "byhand", "--max-lease-ttl", "24h", "--description", "a try")
+    assert (enabled.code, enabled.fields["max_lease_ttl"]) == (0, "24h")
+    assert (await lessor_cli("enable", "byhand")).code == 7
+    tuned = await lessor_cli("tune", "byhand", "--max-users", "7")
+    assert (tuned.fields["max_users"], tuned.fields["description"]) == ("7", "a try")
+    assert "byhand" in (await lessor_cli("mounts")).out
+
+    assert (await lessor_cli("config", "root", "get", "--mount", "byhand")).code == 7
+    endpoints = ("--iam-endpoint", aws.url, "--sts-endpoint", aws.url)
+    words = ("--mount", "byhand", "--access-key", ROOT_KEY, *endpoints)
+    stored = await lessor_cli("config", "root", "set", *words, "--secret-key", "@secret")
+    assert stored.fields["access_key"] == ROOT_KEY
+    assert (
+        await lessor_cli("config", "root", "set", *words, "--secret-key", "-", stdin=ROOT_SECRET)
+    ).code == 0
+    update = ("config", "root", "set", "--mount", "byhand", "--update", "--region", "eu-west-1")
+    stale = await lessor_cli(*update, "--etag", stored.fields["etag"] + "0")
+    assert (stale.code, "ETAG_MISMATCH" in stale.err) == (7, True)
+    assert (await lessor_cli(*update)).fields["iam_endpoint"] == aws.url
+    read = await lessor_cli("config", "root", "get", "--mount", "byhand", "--format", "json")
+    assert ROOT_SECRET not in stored.out + read.out
+    assert (await lessor_cli("config", "root", "check", "--mount", "byhand")).fields[
+        "root_kind"
+    ] == "USER_KEYS"
+    policy = await lessor_cli("config", "root", "check", "--mount", "byhand", "--format", "policy")
+    assert policy.json["Version"] == "2012-10-17"
+
+    await lessor_cli("config", "lease", "set", "--mount", "byhand", "--lease", "1h", "--lease-max", "90m")
+    defaults = await lessor_cli("config", "lease", "get", "--mount", "byhand")
+    assert (defaults.fields["lease"], defaults.fields["lease_max"]) == ("1h", "1h30m")
+
+
+async def test_a_role_is_kept_by_hand(lessor_cli: Lessor, mount: str) -> None:
+    """A role is stored, changed in part, cleared in part, listed, read and deleted."""
+    tags = ("--tag", "team=a", "--tag", "stage=b")
+    stored = await put_role(lessor_cli, mount, *tags, "--max-ttl", "3h", "--group", "developers")
+    assert (stored.fields["credential_type"], stored.fields["max_ttl"]) == ("IAM_USER", "3h")
+    update = ("role", "put", "app", "--mount", mount, "--update")
+    changed = await lessor_cli(*update, "--tag", "", "--max-leases", "4", "--etag", stored.fields["etag"])
+    assert (changed.code, changed.fields["max_leases"], changed.fields["max_ttl"]) == (0, "4", "3h")
+    assert "iam_tags" not in changed.fields
+    checked = await lessor_cli("role", "check", "app", "--mount", mount, "--update", "--max-leases", "9")
+    assert checked.fields["max_leases"] == "9"
+    read = await lessor_cli("role", "get", "app", "--mount", mount, "--format", "json")
+    role = read.json["role"]
+    assert isinstance(role, dict)
+    assert (role["max_leases"], role["policy_document"], role["iam_groups"]) == (4, POLICY, ["developers"])
+    listed = await lessor_cli("role", "list", "--mount", mount)
+    assert [line.split()[:2] for line in listed.out.splitlines()[1:]] == [["app", "IAM_USER"]]
+    assert (await lessor_cli("role", "delete", "app", "--mount", mount)).code == 0
+    gone = await lessor_cli("role", "get", "app", "--mount", mount)
+    assert (gone.code, gone.out) == (5, "")
+    assert gone.err.startswith("lessor: no role")
+
+
+async def test_a_bad_role_is_told_whole(lessor_cli: Lessor, mount: str) -> None:
+    """Each violation has its line with the mend, and nothing goes to standard output."""
+    words = ("--type", "iam_user", "--policy-document", '{"Version": "x"}', "--policy-arn", "foo")
+    done = await lessor_cli("role", "put", "bad..", "--mount", mount, *words)
+    assert (done.code, done.out) == (1, "")
+    lines = done.err.splitlines()
+    assert lines[0].startswith("lessor: role.name: ")
+    for path in ("role.name", "role.policy_arns[0]", "role.policy_document.Version"):
+        assert any(line.startswith(f"  {path}: ") and "; " in line for line in lines)
+    assert "  reason: INVALID_REQUEST" in lines
+
+
+async def test_credentials_live_and_end(lessor_cli: Lessor, aws: StandIn, mount: str) -> None:
+    """Issued credentials are looked up, listed, counted, renewed, revoked, and then really gone from AWS."""
+    await put_role(lessor_cli, mount)
+    shown = await lessor_cli("creds", "app", "--mount", mount, "--ttl", "30m", "--reason", "a test")
+    lease = shown.fields["lease_id"]
+    assert LEASE_ID.fullmatch(lease)
+    assert (shown.code, shown.err, shown.fields["lease_duration"]) == (0, "", "30m")
+    assert len(shown.fields["secret_key"]) == 40
+    user = shown.fields["arn"].rpartition("/")[2]
+    assert user in await aws.users()
+
+    looked = await lessor_cli("lease", "lookup", lease)
+    assert (looked.fields["state"], looked.fields["access_key"]) == ("ACTIVE", shown.fields["access_key"])
+    assert lease in (await lessor_cli("lease", "list", f"{mount}/", "--state", "active")).out
+    assert lease not in (await lessor_cli("lease", "list", f"{mount}/", "--state", "gone")).out
+    counts = (await lessor_cli("lease", "count", f"{mount}/", "--format", "json")).json["counts"]
+    assert counts == [{"mount": mount, "role": "app", "state": "ACTIVE", "count": 1}]
+    renewed = await lessor_cli("lease", "renew", lease, "--increment", "10m")
+    assert renewed.fields["lease_duration"] == "10m"
+    assert renewed.err.startswith("lessor: warning: ")
+
+    assert (await lessor_cli("lease", "revoke", lease, "--sync")).fields["outcome"] == "GONE"
+    assert user not in await aws.users()
+    assert (await lessor_cli("lease", "revoke", lease)).fields["outcome"] == "ALREADY_GONE"
+    assert (await lessor_cli("lease", "renew", lease)).code == 5
+
+
+async def test_a_revocation_that_is_not_done_is_no_success(
+    lessor_cli: Lessor, aws: StandIn, mount: str
+) -> None:
+    """An unknown lease exits with 3, a first attempt that failed with 1; both say why on standard error."""
+    unknown = await lessor_cli("lease", "revoke", f"{mount}/creds/app/{'a' * 24}")
+    assert (unknown.code, unknown.fields["outcome"]) == (3, "UNKNOWN")
+    assert "may be mistyped" in unknown.err
+    assert (await lessor_cli("lease", "revoke", "no-lease-id")).code == 1
+
+    await put_role(lessor_cli, mount)
+    lease = str((await issue(lessor_cli, mount))["lease_id"])
+    await aws.fault("refuse", "DeleteAccessKey")
+    failed = await lessor_cli("lease", "revoke", lease, "--sync")
+    assert (failed.code, failed.fields["outcome"]) == (1, "ACCEPTED")
+    assert "not revoked yet" in failed.err
+
+
+async def test_a_shell_can_evaluate_credentials(lessor_cli: Lessor, mount: str) -> None:
+    """A shell that evaluates ``--format env`` has the key in its environment and no old session token."""
+    await put_role(lessor_cli, mount)
+    exported = await lessor_cli("creds", "app", "--mount", mount, "--format", "env")
+    shown = 'printf "%s|%s|%s" "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" "$AWS_SESSION_TOKEN"'
+    script = f"{exported.out}\n{shown}"
+    shell = await asyncio.create_subprocess_exec(
+        "sh", "-c", script, env={"AWS_SESSION_TOKEN": "old"}, stdout=PIPE
+    )
+    out, _ = await shell.communicate()
+    key, secret, session = out.decode().split("|")
+    assert f"AWS_ACCESS_KEY_ID={key}" in exported.out
+    assert (len(secret), session) == (40, "")
+
+
+async def test_who_calls_is_told_by_variable_or_file(lessor_cli: Lessor, server: ServerProcess) -> None:
+    """No token, or a wrong one, is 4; a file of the token serves as well as the variable."""
+    stranger = await lessor_cli("info", LESSOR_TOKEN="")
+    assert (stranger.code, stranger.out) == (4, "")
+    assert "LESSOR_TOKEN" in stranger.err
+    file = lessor_cli.folder / "token"
+    file.write_text("another-token-of-no-use\n", encoding="utf-8")
+    assert (await lessor_cli("--token-file", "token", "info")).code == 4
+    file.write_text(f"{server.token}\n", encoding="utf-8")
+    told = await lessor_cli("info", LESSOR_TOKEN="", LESSOR_TOKEN_FILE="token")
+    assert (told.code, told.fields["store_kind"]) == (0, "sqlite")
+
+
+async def test_health_needs_no_token(lessor_cli: Lessor) -> None:
+    """A server that serves is healthy to anyone; where none listens, or another program, it is not."""
+    healthy = await lessor_cli("health", LESSOR_TOKEN="")
+    assert (healthy.code, healthy.out) == (0, "SERVING\n")
+    assert (await lessor_cli("health", LESSOR_ADDR="127.0.0.1:1")).code == 1
+    assert (
+        await lessor_cli("health", LESSOR_ADDR=f"https://{lessor_cli.environment['LESSOR_ADDR']}")
+    ).code == 1
+
+
+async def test_an_answer_that_does_not_come_in_time_can_be_tried_again(
+    lessor_cli: Lessor, aws: StandIn, mount: str
+) -> None:
+    """A deadline that passes is 6, as is a server that can't be reached."""
+    await put_role(lessor_cli, mount)
+    await aws.fault("hang", "CreateUser")
+    late = await lessor_cli("creds", "app", "--mount", mount, "--timeout", "1s")
+    assert (late.code, late.out) == (6, "")
+    assert (await lessor_cli("mounts", LESSOR_ADDR="127.0.0.1:1")).code == 6
+
+
+async def test_a_person_who_waits_is_told_and_can_leave(lessor_cli: Lessor, aws: StandIn, mount: str) -> None:
+    """A long wait is noted on standard error, and Ctrl-C ends it at once with 130."""
+    await put_role(lessor_cli, mount)
+    await aws.fault("hang", "CreateUser")
+    process = await lessor_cli.start("creds", "app", "--mount", mount)
+    assert process.stderr is not None
+    assert (await process.stderr.readline()).startswith(b"lessor: waiting for 127.0.0.1:")
+    process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+    assert process.returncode == 130
+    assert err.decode().splitlines()[-1] == "lessor: interrupted"
+    assert b"Traceback" not in err
+
+
+async def test_a_shell_can_complete(lessor_cli: Lessor) -> None:
+    """The shell is told commands and options, joined commands included."""
+    words = {"COMP_WORDS": "lessor ", "COMP_CWORD": "1", "_LESSOR_COMPLETE": "bash_complete"}
+    done = await lessor_cli(**words)
+    assert {"plain,role", "plain,creds", "plain,server"} <= set(done.out.splitlines())

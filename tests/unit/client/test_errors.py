@@ -1,0 +1,128 @@
+"""What a server refuses, as typed errors; told by the server's own code where that can be had."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import grpc
+import pytest
+
+from lessor import errors
+from lessor_server.domain import errors as domain
+from lessor_server.domain.errors import AwsAnswer, LessorError
+from lessor_server.services import status
+
+ADDRESS = "127.0.0.1:1"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A failed call as gRPC raises it."""
+
+    status_code: grpc.StatusCode
+    text: str
+    metadata: tuple[tuple[str, bytes], ...] = ()
+
+    def code(self) -> grpc.StatusCode:
+        """Return the code."""
+        return self.status_code
+
+    def details(self) -> str:
+        """Return the message."""
+        return self.text
+
+    def trailing_metadata(self) -> object:
+        """Return the metadata."""
+        return self.metadata
+
+
+def sent(error: LessorError) -> errors.LessorError:
+    """Return an error of the server's as it arrives."""
+    told = status.refusal(error, sees_root=True)
+    return errors.of(Refused(told.code, told.message, ((status.DETAILS_KEY, told.details),)), ADDRESS)
+
+
+def test_every_violation_arrives_with_its_mend() -> None:
+    """An invalid request is told whole: field, fault and mend of each violation."""
+    first = domain.Violation("role.name", "is empty", "give a name")
+    second = domain.Violation("role.max_ttl", "is too long", "give less; 768h is the most")
+    found = sent(domain.Invalid((first, second)))
+    assert isinstance(found, errors.Invalid)
+    assert found.reason == "INVALID_REQUEST"
+    assert found.violations == (
+        errors.Violation("role.name", "is empty", "give a name"),
+        errors.Violation("role.max_ttl", "is too long", "give less; 768h is the most"),
+    )
+    assert str(found.violations[0]) == "role.name: is empty; give a name"
+
+
+def test_a_missing_thing_is_told_with_its_mend() -> None:
+    """The mend is the server's, and stands in the message as well."""
+    found = sent(domain.NotFound("role", "aws/app"))
+    assert isinstance(found, errors.NotFound)
+    assert found.mend == domain.NotFound.mend
+    assert found.mend in found.message
+
+
+def test_when_to_try_again_arrives() -> None:
+    """A server that is going down says when another try makes sense."""
+    found = sent(domain.Draining("the server is going down", retry_in=2.5))
+    assert isinstance(found, errors.Unavailable)
+    assert found.retry_in == timedelta(seconds=2.5)
+    assert found.mend == domain.Draining.mend
+
+
+def test_the_code_of_aws_arrives() -> None:
+    """AWS's code stands on its own, and AWS's text is no part of the mend."""
+    refused = domain.Unauthenticated("no token")
+    refused.aws = AwsAnswer("CreateUser", "LimitExceeded", "too many; far too many")
+    found = sent(refused)
+    assert isinstance(found, errors.Unauthenticated)
+    assert found.aws_code == "LimitExceeded"
+    assert found.mend == domain.Unauthenticated.mend
+    assert "far too many" in found.message
+
+
+def test_every_error_of_the_server_has_a_class_here() -> None:
+    """No status that Lessor answers with falls through to the base class, save INTERNAL."""
+    codes = {status.code_of(kind) for kind in domain.Kind} - {grpc.StatusCode.INTERNAL}
+    assert {type(errors.of(Refused(code, ""), ADDRESS)) for code in codes} >= set(
+        errors.LessorError.__subclasses__()
+    )
+    assert all(type(errors.of(Refused(code, ""), ADDRESS)) is not errors.LessorError for code in codes)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "told"),
+    [
+        (
+            grpc.StatusCode.UNAVAILABLE,
+            "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused",
+            "can't reach a server at 127.0.0.1:1: Connection refused; start it, or set LESSOR_ADDR",
+        ),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", "no answer from 127.0.0.1:1 in time; "),
+        (
+            grpc.StatusCode.UNIMPLEMENTED,
+            "Method not found!",
+            "127.0.0.1:1 answered UNIMPLEMENTED: Method not found!; ",
+        ),
+        (grpc.StatusCode.UNKNOWN, "", "127.0.0.1:1 answered UNKNOWN: UNKNOWN; "),
+    ],
+)
+def test_what_no_lessor_answered_is_told_with_the_address(
+    code: grpc.StatusCode, text: str, told: str
+) -> None:
+    """Failures of gRPC's own say which server was meant and what to do."""
+    found = errors.of(Refused(code, text), ADDRESS)
+    assert found.message.startswith(told)
+    assert found.code is code
+    assert found.reason == ""
+    assert found.mend
+
+
+@pytest.mark.parametrize("details", [b"", b"\xff\xff"])
+def test_details_that_say_nothing_do_no_harm(details: bytes) -> None:
+    """Bytes that are no status, or an empty one, still give an error of the right class."""
+    found = errors.of(Refused(grpc.StatusCode.NOT_FOUND, "gone", ((errors.DETAILS_KEY, details),)), ADDRESS)
+    assert isinstance(found, errors.NotFound)
