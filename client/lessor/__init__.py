@@ -1,7 +1,12 @@
-"""Speaks to a Lessor server: the client, its blocking twin, and credentials for AWS sessions."""
+"""What a caller installs: the stubs (``lessor.v1``), a channel, typed errors, and the command line."""
 
 from __future__ import annotations
 
-from importlib.metadata import version
 
-__version__ = version("lessor")
+def __getattr__(name: str) -> str:
+    """Return ``__version__``, read from the package's metadata only when somebody asks: it takes a while."""
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return version("lessor")
+    raise AttributeError(name)
