@@ -1,4 +1,4 @@
-"""A proxy on loopback before the embedded AWS: what signs its requests passes, what a web page sends does not.
+"""A proxy on loopback before the embedded AWS: programs of this machine pass, web pages do not.
 
 moto has a control API below ``/moto-api/`` that asks nobody for a key and can switch the checks off. A page
 in a browser on this machine can send requests to loopback too, in its own name (the Origin header) or, with
@@ -7,6 +7,7 @@ a name that it has pointed at 127.0.0.1, in ours (the Host header): both are ref
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -43,14 +44,24 @@ _HOP_BY_HOP: Final = frozenset(
 """Headers that end at each hop (RFC 9110, 7.6.1), and Expect, which aiohttp's server answers itself."""
 
 
+class AddressTaken(Exception):
+    """An address can't be listened on."""
+
+
 def listen(address: Address) -> socket.socket:
     """Open a listening socket; port 0 lets the system choose.
 
     Raises:
-        OSError: The address is taken, or not this machine's.
+        AddressTaken: Somebody else listens there, or the address is not this machine's.
     """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    return socket.create_server((address.host, address.port), family=family)
+    try:
+        return socket.create_server((address.host, address.port), family=family)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise AddressTaken(
+            f"cannot listen on {address}: {why}; stop what listens there, or choose another address"
+        ) from None
 
 
 def address_of(listener: socket.socket, host: str) -> str:
@@ -87,7 +98,7 @@ class Forwarder:
     """Passes one request on and its answer back, or refuses it."""
 
     def __init__(self, session: aiohttp.ClientSession, own: str, upstream: str) -> None:
-        """Send with ``session`` to ``upstream``; ``own`` and its localhost form are the hosts we answer to."""
+        """Send with ``session`` to ``upstream``; ``own`` and its localhost form are our names."""
         port = own.rpartition(":")[2]
         self._session = session
         self._upstream = upstream

@@ -1,0 +1,167 @@
+"""``lessor dev``: the service with an AWS to try it on.
+
+All of it runs on one machine, with nothing to set up and nothing left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import uvloop
+
+from lessor_server.adapters.identity.root_token import RootTokenBroken
+from lessor_server.adapters.observing.log import start_logging
+from lessor_server.adapters.sealing.aesgcm import KeyFileBroken
+from lessor_server.app import serving
+from lessor_server.commands.dev_mount import give_root
+from lessor_server.commands.dev_settings import Wishes, settings_of, token_of
+from lessor_server.commands.dev_words import tell
+from lessor_server.commands.embedded_aws import EmbeddedAwsFailed, MotoMissing, embedded_aws, require_moto
+from lessor_server.commands.endings import told
+from lessor_server.commands.loopback_client import CallFailed, LoopbackClient
+from lessor_server.commands.loopback_proxy import AddressTaken, address_of, listen, proxying
+from lessor_server.domain.errors import LessorError
+from lessor_server.domain.secret import Secret
+from lessor_server.settings import Address
+from lessor_server.settings.given import WrongValue
+from lessor_server.settings.values import address, folder, token
+
+TOLD = (
+    AddressTaken,
+    CallFailed,
+    EmbeddedAwsFailed,
+    KeyFileBroken,
+    LessorError,
+    MotoMissing,
+    OSError,
+    RootTokenBroken,
+)
+"""Failures that a person can mend: they are told in one line, without a traceback."""
+
+T = TypeVar("T")
+
+
+def loopback(value: object) -> Address:
+    """Take ``HOST:PORT`` of this machine alone."""
+    given = address(value)
+    if given.path or not given.is_local:
+        raise WrongValue(f"{given} is not loopback", "write 127.0.0.1:PORT; what is here is only for trying")
+    return given
+
+
+def by(rule: Callable[[object], T]) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
+    """Return a click callback that takes an option by the rule of a setting."""
+
+    def take(_: click.Context, __: click.Parameter, value: str | None) -> T | None:
+        try:
+            return None if value is None else rule(value)
+        except WrongValue as wrong:
+            raise click.BadParameter(str(wrong)) from None
+
+    return take
+
+
+@click.command("dev")
+@click.option(
+    "--listen",
+    "grpc",
+    metavar="HOST:PORT",
+    callback=by(loopback),
+    help="Where the service listens.  [default: LESSOR_LISTEN or 127.0.0.1:50051]",
+)
+@click.option(
+    "--aws-listen",
+    "aws",
+    metavar="HOST:PORT",
+    default="127.0.0.1:5000",
+    show_default=True,
+    callback=by(loopback),
+    help="Where the embedded AWS listens.",
+)
+@click.option(
+    "--token",
+    "secret",
+    metavar="TOKEN",
+    callback=by(token),
+    help="The root token, at least 16 characters.  [default: LESSOR_ROOT_TOKEN or a random one]",
+)
+@click.option(
+    "--data",
+    metavar="DIR",
+    callback=by(folder),
+    help="Keep leases and roles here.  [default: a temporary directory]",
+)
+@click.option("--until-eof", is_flag=True, hidden=True, help="End when standard input ends.")
+def command(
+    grpc: Address | None, aws: Address, secret: Secret | None, data: Path | None, *, until_eof: bool
+) -> None:
+    """Run the service and an embedded AWS on this machine, ready to use: for trying and for tests.
+
+    Nothing of it is real: keys that are made open nothing but the embedded AWS.
+    """
+    with told("dev", TOLD):
+        require_moto()
+        uvloop.run(run(Wishes(grpc, aws, secret, data), until_eof=until_eof))
+
+
+async def run(wishes: Wishes, *, until_eof: bool) -> None:
+    """Serve until SIGTERM, SIGINT or, with ``until_eof``, the end of standard input; then drain.
+
+    What is opened first is closed last: calls being drained still find the embedded AWS and the data.
+    """
+    stop = _stop_event(until_eof=until_eof)
+    with _data_dir(wishes.data) as data, listen(wishes.aws) as listener:
+        own = address_of(listener, wishes.aws.host)
+        url = f"http://{own}"
+        settings = settings_of(wishes, data, url, os.environ)
+        listen(settings.listen).close()  # a taken port is told before anything starts
+        logger = start_logging(settings.log.level, settings.log.format)
+        async with (
+            embedded_aws() as aws,
+            proxying(listener, own, aws.url),
+            serving(settings, logger, dev=True) as address,
+        ):
+            async with LoopbackClient.to(address, token_of(settings)) as client:
+                await give_root(client, aws, url)
+            tell(settings, address, url, wishes.data)
+            await stop.wait()
+
+
+def _stop_event(*, until_eof: bool) -> asyncio.Event:
+    """Return an event that is set when this process shall end."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    def read() -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            loop.remove_reader(sys.stdin.fileno())
+            stop.set()
+
+    if until_eof:
+        loop.add_reader(sys.stdin.fileno(), read)
+    return stop
+
+
+@contextmanager
+def _data_dir(kept: Path | None) -> Iterator[Path]:
+    """Yield the directory to keep, or a temporary one that goes with the block."""
+    if kept is not None:
+        yield kept
+        return
+    with tempfile.TemporaryDirectory(prefix="lessor-dev-") as made:
+        yield Path(made)
+
+
+if __name__ == "__main__":
+    command()

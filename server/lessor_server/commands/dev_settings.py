@@ -1,0 +1,83 @@
+"""The settings of ``lessor dev``: what a person wished, over the caller's variables."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from lessor_server.domain.secret import Secret
+from lessor_server.settings import LOOPBACK, Address, Fault, Settings, SettingsError, load
+
+LISTEN: Final = "LESSOR_LISTEN"
+DATA_DIR: Final = "LESSOR_DATA_DIR"
+ROOT_TOKEN: Final = "LESSOR_ROOT_TOKEN"
+ROOT_TOKEN_FILE: Final = "LESSOR_ROOT_TOKEN_FILE"
+ALLOWED: Final = "LESSOR_AWS_ALLOWED_ENDPOINTS"
+_TOKEN_BITS: Final = 192
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the command line says; ``None`` where it says nothing."""
+
+    grpc: Address | None
+    aws: Address
+    token: Secret | None
+    data: Path | None
+
+
+def settings_of(wishes: Wishes, data: Path, aws_url: str, environ: Mapping[str, str]) -> Settings:
+    """Return the settings to serve with.
+
+    A data directory named by the caller's variable is not touched: it may belong to a real service, whose
+    root would be replaced by that of the embedded AWS.
+
+    Raises:
+        SettingsError: With every fault of the caller's variables.
+    """
+    variables = {**environ, DATA_DIR: str(data), ALLOWED: _joined(environ.get(ALLOWED, ""), aws_url)}
+    if wishes.grpc is not None or not environ.get(LISTEN):
+        variables[LISTEN] = str(wishes.grpc or LOOPBACK)
+    if wishes.token is not None or not environ.keys() & {ROOT_TOKEN, ROOT_TOKEN_FILE}:
+        variables.pop(ROOT_TOKEN_FILE, None)
+        variables[ROOT_TOKEN] = (wishes.token or draw_token(random.SystemRandom())).reveal()
+    settings = load(None, variables)
+    _require_loopback(settings)
+    return settings
+
+
+def token_of(settings: Settings) -> Secret:
+    """Return the root token, which is always set here.
+
+    Raises:
+        OSError: Its file can't be read.
+    """
+    if settings.root_token is not None:
+        return settings.root_token
+    assert settings.root_token_file is not None
+    return Secret(settings.root_token_file.read_text(encoding="ascii").strip())
+
+
+def draw_token(rng: random.Random) -> Secret:
+    """Return a root token of 192 random bits."""
+    return Secret(f"{rng.getrandbits(_TOKEN_BITS):0{_TOKEN_BITS // 4}x}")
+
+
+def _joined(given: str, url: str) -> str:
+    return f"{given},{url}" if given.strip() else url
+
+
+def _require_loopback(settings: Settings) -> None:
+    """Refuse what would be served beyond this machine, or in a way that our own call could not follow."""
+    faults = []
+    if settings.listen.path or not settings.listen.is_local:
+        faults.append(Fault(LISTEN, "", f"{settings.listen} is not loopback", "write 127.0.0.1:PORT"))
+    if settings.tls is not None:
+        faults.append(
+            Fault("LESSOR_TLS_CERT_FILE", "", "is set", "unset it: dev serves loopback without TLS")
+        )
+    if faults:
+        raise SettingsError(tuple(faults))

@@ -1,0 +1,54 @@
+"""What ``lessor dev`` says when it serves: how to go on, and one line for programs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+import click
+
+from lessor_server.commands.dev_settings import ROOT_TOKEN
+from lessor_server.settings import Settings
+
+_WORDS = """\
+The service listens on {address}, and the embedded AWS on {url}.
+Nothing of it is real, and all of it goes when this process ends{kept}.
+Go on in another shell:
+
+  export LESSOR_ADDR={address}
+  export {token}
+
+  echo '{policy}' |
+    lessor role put reader --type iam_user --policy-document -
+  lessor creds reader
+  lessor exec reader -- aws --endpoint-url {url} --region us-east-1 ec2 describe-regions
+"""
+_POLICY = (
+    '{"Version": "2012-10-17",'
+    ' "Statement": [{"Effect": "Allow", "Action": "ec2:DescribeRegions", "Resource": "*"}]}'
+)
+
+
+def tell(settings: Settings, address: str, url: str, kept: Path | None) -> None:
+    """Print how to go on, then the line ``ready grpc=HOST:PORT aws=URL``; ``kept`` stays after the end."""
+    click.echo(
+        _WORDS.format(
+            address=address,
+            url=url,
+            kept=f", but for {kept}" if kept else "",
+            token=_token_variable(settings, os.environ.get(ROOT_TOKEN)),
+            policy=_POLICY,
+        )
+    )
+    click.echo(f"ready grpc={address} aws={url}")  # click flushes
+
+
+def _token_variable(settings: Settings, variable: str | None) -> str:
+    """Return how a client is given the token; the text of a ``variable`` is not repeated."""
+    if settings.root_token_file is not None:
+        return f"LESSOR_TOKEN_FILE={shlex.quote(str(settings.root_token_file.absolute()))}"
+    assert settings.root_token is not None
+    if settings.root_token.reveal() == variable:
+        return f'LESSOR_TOKEN="${ROOT_TOKEN}"'
+    return f"LESSOR_TOKEN={shlex.quote(settings.root_token.reveal())}"

@@ -1,0 +1,267 @@
+"""``lessor dev`` in a process of its own: ready with nothing to set up, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aioboto3
+import aiohttp
+import pytest
+import pytest_asyncio
+from botocore.exceptions import ClientError
+
+from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2, system_pb2
+from tests.support.clients import Lessor, connect, struct, until
+from tests.support.dev_server import ANY_PORTS, READY, SECONDS, Dev, dev, failing, gone, names
+
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+
+TOKEN = "the-root-token-of-dev-tests"
+REGIONS_ONLY = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "ec2:DescribeRegions", "Resource": "*"}],
+}
+KEY_REFUSED = {"AuthFailure", "InvalidClientTokenId"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", name="shared")
+async def one_dev(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dev]:
+    """Run a dev server that the tests of this module share."""
+    async with dev(tmp_path_factory.mktemp("shared"), *ANY_PORTS, "--token", TOKEN) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", name="lessor")
+async def a_client(shared: Dev) -> AsyncIterator[Lessor]:
+    """Call the shared server as root."""
+    async with connect(shared.address, TOKEN) as client:
+        await put_role(client)
+        yield client
+
+
+async def put_role(client: Lessor) -> None:
+    """Write a role that may list the regions and nothing else."""
+    await client.put_role("aws", "reader", policy_document=struct(REGIONS_ONLY))
+
+
+async def call(aws: str, issued: creds_pb2.GenerateCredentialsResponse, service: str, operation: str) -> str:
+    """Use a key; return "works", or the code with which AWS refuses."""
+    client = aioboto3.Session().client(
+        service,
+        endpoint_url=aws,
+        region_name="us-east-1",
+        aws_access_key_id=issued.access_key,
+        aws_secret_access_key=issued.secret_key,
+    )
+    async with client as sdk:
+        try:
+            await getattr(sdk, operation)()
+        except ClientError as error:
+            return str(error.response["Error"]["Code"])
+    return "works"
+
+
+async def reads(aws: str, issued: creds_pb2.GenerateCredentialsResponse) -> str:
+    """Use a key for what its role allows."""
+    return await call(aws, issued, "ec2", "describe_regions")
+
+
+async def until_gone(client: Lessor, lease_id: str) -> None:
+    """Wait until a lease is gone."""
+    await until(lambda: client.lookup(lease_id), lambda lease: lease.state == lease_pb2.Lease.GONE, SECONDS)
+
+
+async def test_it_is_ready_with_nothing_to_set_up(shared: Dev, lessor: Lessor) -> None:
+    """The engine is enabled at aws/ with the embedded AWS as its root, and the server says that it is dev."""
+    info = await lessor.system.GetInfo(system_pb2.GetInfoRequest())
+    assert info.dev_mode
+    mounts = (await lessor.config.ListMounts(config_pb2.ListMountsRequest())).mounts
+    assert [mount.mount for mount in mounts] == ["aws"]
+    root = (await lessor.config.GetRoot(config_pb2.GetRootRequest())).config
+    assert (root.iam_endpoint, root.sts_endpoint) == (shared.aws, shared.aws)
+
+
+async def test_it_says_how_to_go_on(shared: Dev) -> None:
+    """A person can copy what it prints; the last line is for programs, and there is one of it."""
+    assert f"export LESSOR_ADDR={shared.address}\n" in shared.said
+    assert f"export LESSOR_TOKEN={TOKEN}\n" in shared.said
+    assert f"--endpoint-url {shared.aws} " in shared.said
+    assert len(READY.findall(shared.said)) == 1
+    assert TOKEN not in shared.errors()
+
+
+async def test_a_key_opens_what_its_role_allows_until_it_is_revoked(shared: Dev, lessor: Lessor) -> None:
+    """The embedded AWS takes an issued key, denies what its policy does not name, forgets it when told."""
+    issued = await lessor.generate("aws", "reader")
+    assert await reads(shared.aws, issued) == "works"
+    assert await call(shared.aws, issued, "iam", "list_users") == "AccessDenied"
+    revoked = await lessor.revoke(issued.lease_id)
+    assert revoked.outcome == lease_pb2.RevokeLeaseResponse.GONE
+    assert await reads(shared.aws, issued) in KEY_REFUSED
+
+
+async def test_a_key_is_refused_once_its_lease_has_expired(shared: Dev, lessor: Lessor) -> None:
+    """A lease that nobody revokes ends by itself, and its key with it."""
+    issued = await lessor.generate("aws", "reader", ttl=2)
+    assert await reads(shared.aws, issued) == "works"
+    await until_gone(lessor, issued.lease_id)
+    assert await reads(shared.aws, issued) in KEY_REFUSED
+
+
+async def test_the_embedded_aws_opens_to_keys_alone(shared: Dev) -> None:
+    """Its checks are on and nobody can switch them off: neither the control API nor a wrong key works."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{shared.aws}/moto-api/reset-auth", data="1000") as answer,
+    ):
+        assert answer.status == 403
+    nobody = creds_pb2.GenerateCredentialsResponse(access_key="AKIANOBODYNOBODYNOBO", secret_key="none")
+    assert await call(shared.aws, nobody, "iam", "list_users") == "InvalidClientTokenId"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """It exits with 0, the embedded AWS ends, and the temporary directory goes."""
+    async with dev(tmp_path, *ANY_PORTS) as running:
+        aws = running.embedded_aws()
+        assert [name[:11] for name in names(tmp_path)] == ["lessor-dev-"]
+        assert await running.end(number) == 0
+        await gone(aws)
+        assert names(tmp_path) == []
+
+
+async def test_the_end_of_its_input_ends_it_where_asked(tmp_path: Path) -> None:
+    """With --until-eof it lasts as long as who started it."""
+    async with dev(tmp_path, *ANY_PORTS) as running:
+        assert running.process.stdin is not None
+        running.process.stdin.close()
+        assert await running.ended() == 0
+
+
+async def test_the_embedded_aws_does_not_outlive_it(tmp_path: Path) -> None:
+    """Even kill -9 leaves no embedded AWS behind."""
+    async with dev(tmp_path, *ANY_PORTS) as running:
+        aws = running.embedded_aws()
+        await running.end(signal.SIGKILL)
+        await gone(aws)
+
+
+async def test_it_ends_with_its_embedded_aws(tmp_path: Path) -> None:
+    """Without an AWS it says so and exits with 1; the temporary directory goes all the same."""
+    async with dev(tmp_path, *ANY_PORTS) as running:
+        os.kill(running.embedded_aws(), signal.SIGKILL)
+        assert await running.ended() == 1
+        errors = running.errors()
+        assert "lessor dev: the embedded AWS has ended by itself (exit code -9)" in errors
+        assert "Traceback" not in errors
+        assert names(tmp_path) == []
+
+
+async def test_a_second_start_over_the_same_data_goes_on(tmp_path: Path) -> None:
+    """Roles and leases are kept; the root is set anew, for the embedded AWS starts empty each time."""
+    words = (*ANY_PORTS, "--token", TOKEN, "--data", str(tmp_path / "data"))
+    async with dev(tmp_path, *words) as running, connect(running.address, TOKEN) as client:
+        await put_role(client)
+        old = await client.generate("aws", "reader")
+        assert await running.end(signal.SIGTERM) == 0
+    async with dev(tmp_path, *words) as running, connect(running.address, TOKEN) as client:
+        assert (await client.lookup(old.lease_id)).state == lease_pb2.Lease.ACTIVE
+        fresh = await client.generate("aws", "reader")
+        assert await reads(running.aws, fresh) == "works"
+        assert await reads(running.aws, old) in KEY_REFUSED
+        assert await running.end(signal.SIGTERM) == 0
+
+
+async def test_flags_win_and_other_variables_count(tmp_path: Path) -> None:
+    """A variable is used where no flag is given; a data directory of the caller's is left alone."""
+    real, other = tmp_path / "real", "https://iam.example:8443"
+    variables = {
+        "LESSOR_LISTEN": "127.0.0.1:1",
+        "LESSOR_ROOT_TOKEN": TOKEN,
+        "LESSOR_AWS_ALLOWED_ENDPOINTS": other,
+        "LESSOR_DATA_DIR": str(real),
+    }
+    async with (
+        dev(tmp_path, *ANY_PORTS, **variables) as running,
+        connect(running.address, TOKEN) as client,
+    ):
+        assert TOKEN not in running.said
+        assert 'export LESSOR_TOKEN="$LESSOR_ROOT_TOKEN"\n' in running.said
+        root = config_pb2.RootConfig(access_key="AKIAANOTHERANOTHERAN", secret_key="s", iam_endpoint=other)
+        await client.config.SetRoot(config_pb2.SetRootRequest(config=root))
+    assert "real" not in names(tmp_path)
+
+
+async def test_a_token_is_drawn_for_each_run(tmp_path: Path) -> None:
+    """Without --token and variables there is a fresh token, long enough that nobody guesses it."""
+    async with dev(tmp_path, *ANY_PORTS) as running:
+        found = re.search(r"export LESSOR_TOKEN=([0-9a-f]{48})\n", running.said)
+        assert found is not None
+        async with connect(running.address, found[1]) as client:
+            await client.roles.ListRoles(role_pb2.ListRolesRequest())
+
+
+@pytest.mark.parametrize("flag", ["--listen", "--aws-listen"])
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:0", "example.com:5000", "[::]:0", "unix:/run/lessor", "127.0.0.1"]
+)
+async def test_only_loopback_is_listened_on(tmp_path: Path, flag: str, address: str) -> None:
+    """What is here must not be reached from another machine: such an address is a usage error."""
+    code, errors = await failing(tmp_path, flag, address)
+    assert code == 2
+    assert f"Invalid value for '{flag}'" in errors
+
+
+async def test_variables_must_not_widen_it(tmp_path: Path) -> None:
+    """An address from the caller's variable is held to the same rule as a flag."""
+    code, errors = await failing(
+        tmp_path, "--aws-listen", "127.0.0.1:0", LESSOR_LISTEN="0.0.0.0:0", LESSOR_INSECURE_LISTEN="true"
+    )
+    assert code == 2
+    assert errors == "lessor dev: LESSOR_LISTEN: 0.0.0.0:0 is not loopback; write 127.0.0.1:PORT\n"
+
+
+async def test_a_short_token_is_refused(tmp_path: Path) -> None:
+    """A token has at least 16 characters; the refusal does not repeat it."""
+    code, errors = await failing(tmp_path, "--token", "too-short-token")
+    assert code == 2
+    assert "has 15 characters; give at least 16" in errors
+    assert "too-short-token" not in errors
+
+
+async def test_each_wrong_variable_is_told(tmp_path: Path) -> None:
+    """Wrong settings are a line each and exit code 2, before anything is started."""
+    code, errors = await failing(tmp_path, *ANY_PORTS, LESSOR_LOG_LEVEL="loud", LESSOR_NO_SUCH="1")
+    assert code == 2
+    assert [line.split(":")[1].strip() for line in errors.splitlines()] == [
+        "LESSOR_LOG_LEVEL",
+        "LESSOR_NO_SUCH",
+    ]
+
+
+@pytest.mark.parametrize(("flag", "other"), [("--listen", "--aws-listen"), ("--aws-listen", "--listen")])
+async def test_a_busy_port_is_told_in_a_line(tmp_path: Path, flag: str, other: str) -> None:
+    """Who else listens there has to go, or another port be given; nothing is left behind."""
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        address = f"127.0.0.1:{busy.getsockname()[1]}"
+        code, errors = await failing(tmp_path, flag, address, other, "127.0.0.1:0")
+    assert code == 1
+    (line,) = [line for line in errors.splitlines() if not line.startswith("{")]
+    assert line.startswith("lessor dev: ")
+    assert address in line
+    assert names(tmp_path) == []
+
+
+async def test_without_its_extra_it_tells_what_to_install(tmp_path: Path) -> None:
+    """An installation without moto says in one line how to get it."""
+    hidden = (
+        "import sys; sys.modules['moto'] = None; from lessor_server.commands.dev import command; command()"
+    )
+    code, errors = await failing(tmp_path, command=("-c", hidden))
+    assert code == 1
+    assert errors == "lessor dev: the embedded AWS is not installed; run pip install 'lessor[dev]'\n"

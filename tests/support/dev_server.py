@@ -1,0 +1,126 @@
+"""Runs ``lessor dev`` in a process of its own, as a person would, and sees what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.clients import until
+from tests.support.server_process import bare_environment
+
+COMMAND = ("-m", "lessor.cli.main", "dev")
+ANY_PORTS = ("--listen", "127.0.0.1:0", "--aws-listen", "127.0.0.1:0")
+READY = re.compile(r"ready grpc=(127\.0\.0\.1:\d+) aws=(http://127\.0\.0\.1:\d+)\n")
+SECONDS = 60.0
+
+
+@dataclass
+class Dev:
+    """A dev server that runs: where it listens and what it said until it was ready."""
+
+    process: Process
+    address: str
+    aws: str
+    said: str
+    log: Path
+
+    def errors(self) -> str:
+        """Return what it has logged so far."""
+        return self.log.read_text(encoding="utf-8")
+
+    async def end(self, number: signal.Signals) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait for the end and return the exit code."""
+        async with asyncio.timeout(SECONDS):
+            return await self.process.wait()
+
+    def embedded_aws(self) -> int:
+        """Return the process id of its embedded AWS."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        return next(
+            int(child)
+            for child in children
+            if b"embedded_aws_process" in Path(f"/proc/{child}/cmdline").read_bytes()
+        )
+
+
+def names(folder: Path) -> list[str]:
+    """Return what is in a folder."""
+    return [path.name for path in folder.iterdir()]
+
+
+def environment(tmp_path: Path, more: Mapping[str, str]) -> dict[str, str]:
+    """Return the surroundings of a dev server: temporary directories are made below ``tmp_path``."""
+    return {**bare_environment(), "TMPDIR": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true", **more}
+
+
+@asynccontextmanager
+async def dev(tmp_path: Path, *words: str, **variables: str) -> AsyncIterator[Dev]:
+    """Run a dev server until the end of the block, or its own."""
+    log = tmp_path.parent / f"{tmp_path.name}.log"
+    with log.open("ab") as errors:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *COMMAND, "--until-eof", *words,
+            stdin=PIPE, stdout=PIPE, stderr=errors, env=environment(tmp_path, variables),
+        )  # fmt: skip
+    try:
+        yield await ready(process, log)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def ready(process: Process, log: Path) -> Dev:
+    """Read what a dev server says until it is ready."""
+    said = ""
+    assert process.stdout is not None
+    async with asyncio.timeout(SECONDS):
+        async for line in process.stdout:
+            said += line.decode()
+            if found := READY.fullmatch(line.decode()):
+                return Dev(process, found[1], found[2], said, log)
+    raise AssertionError(f"it did not start: {said}")
+
+
+async def failing(
+    tmp_path: Path, *words: str, command: tuple[str, ...] = COMMAND, **variables: str
+) -> tuple[int, str]:
+    """Run a dev server that must not start; return its exit code and what it wrote as errors."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, *words,
+        stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, env=environment(tmp_path, variables),
+    )  # fmt: skip
+    async with asyncio.timeout(SECONDS):
+        _, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, errors.decode()
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process runs."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def gone(*pids: int) -> None:
+    """Wait until processes are no more."""
+
+    async def left() -> list[int]:
+        return [pid for pid in pids if alive(pid)]
+
+    await until(left, lambda seen: not seen, SECONDS)
