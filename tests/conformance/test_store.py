@@ -1,0 +1,329 @@
+"""The rules of a store, held by every kind of it: the steps of a lease and each refusal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import builders
+from tests.support.stores import OPENERS, SPAN, START_US, Bench, bench, intent
+
+from lessor_server.domain.errors import (
+    Aborted,
+    LessorError,
+    MountDisabling,
+    MountFull,
+    NotFound,
+    RoleFull,
+)
+from lessor_server.domain.lease import Footprint, State
+from lessor_server.domain.mount import MountState
+from lessor_server.engine.ports import EVERYTHING
+
+SECOND = 1_000_000
+
+
+@pytest.fixture(name="b", params=list(OPENERS))
+async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Open each kind of store in turn."""
+    async with bench(request.param, tmp_path) as made:
+        yield made
+
+
+# --- begin and activate ----------------------------------------------------------------------------------
+
+
+async def test_an_intent_is_stored_whole_and_claimed(b: Bench) -> None:
+    """What begin stores is what is read, claimed, and due when the claim runs out."""
+    wanted = intent(7)
+    claim = await b.store.begin(wanted, timedelta(seconds=90))
+    row = await b.row(wanted.id)
+    assert row == claim.lease
+    assert (row.footprint, row.ttl, row.owner, row.role) == (wanted.footprint, wanted.ttl, "root", "app")
+    assert (row.state, row.generation, row.access_key_id) == (State.INTENT, 1, "")
+    assert row.due_us == row.last_create_us == START_US + 90 * SECOND
+    assert (row.created_us, row.issue_us, row.expires_us) == (START_US, 0, 0)
+    assert await b.store.holds(claim)
+
+
+async def test_an_active_lease_counts_its_time_from_now(b: Bench) -> None:
+    """Ttl and longest life begin when the lease becomes ACTIVE, not when it was begun."""
+    claim = await b.begun(ttl=timedelta(seconds=60), max_ttl=timedelta(seconds=600))
+    b.clock.advance(10)
+    lease = await b.store.activate(claim, "AKIA")
+    assert lease is not None
+    assert lease == await b.row(claim.id)
+    assert (lease.state, lease.access_key_id, lease.generation) == (State.ACTIVE, "AKIA", 2)
+    assert lease.issue_us == START_US + 10 * SECOND
+    assert lease.expires_us == lease.due_us == lease.issue_us + 60 * SECOND
+    assert lease.max_expires_us == lease.issue_us + 600 * SECOND
+    assert not await b.store.holds(claim)
+
+
+async def test_a_step_may_be_given_its_time(b: Bench) -> None:
+    """Who passes ``now`` has it compared and written in place of the clock's."""
+    lease = await b.store.activate(await b.begun(), "AKIA", START_US + 5)
+    assert lease is not None
+    assert lease.issue_us == START_US + 5
+    assert await b.store.renew(lease, lease.expires_us + 9, lease.expires_us) is None
+    assert await b.store.claim([lease.id], "test", SPAN) == []
+    assert len(await b.store.claim([lease.id], "test", SPAN, lease.expires_us)) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"mount": "none"}, NotFound),
+        ({"root_version": 2}, Aborted),
+        ({"footprint": Footprint("aws:000000000000", "u", "/")}, Aborted),
+    ],
+)
+async def test_an_intent_that_does_not_fit_is_refused(
+    b: Bench, changes: dict[str, Any], kind: type[LessorError]
+) -> None:
+    """No mount, another root or another account: nothing is stored, and the reason is clear."""
+    with pytest.raises(kind):
+        await b.begun(**changes)
+    assert await b.store.count(EVERYTHING, None) == []
+
+
+async def test_a_mount_that_is_being_disabled_takes_no_intent(b: Bench) -> None:
+    """An intent is stored only while its mount is enabled."""
+    mount = builders.mount()
+    assert await b.store.put_mount(mount, replace(mount, state=MountState.DISABLING))
+    with pytest.raises(MountDisabling):
+        await b.begun()
+
+
+async def test_limits_count_live_rows_only(b: Bench) -> None:
+    """INTENT, ACTIVE and REVOKING count against both limits; a tombstone makes room again."""
+    limits: dict[str, Any] = {"max_users": 4, "max_leases": 3}
+    await b.begun(0, **limits)
+    await b.active(1, **limits)
+    claim = await b.taken(2, **limits)
+    with pytest.raises(RoleFull) as role_full:
+        await b.begun(3, **limits)
+    assert role_full.value.subject == "role/aws/app"
+    await b.begun(4, role_name="other", **limits)
+    with pytest.raises(MountFull) as mount_full:
+        await b.begun(5, role_name="other", **limits)
+    assert mount_full.value.subject == "mount/aws"
+    await b.store.finish(claim)
+    await b.begun(6, **limits)
+
+
+async def test_a_limit_is_never_passed_by_those_who_come_at_once(b: Bench) -> None:
+    """Of a hundred intents at the same time exactly as many are stored as the limit allows."""
+
+    async def one(number: int) -> bool:
+        try:
+            await b.begun(number, max_users=30)
+        except MountFull:
+            return False
+        return True
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(number)) for number in range(100)]
+    assert sum(task.result() for task in tasks) == 30
+    assert [one.count for one in await b.store.count(EVERYTHING, None)] == [30]
+
+
+async def test_an_intent_is_activated_once(b: Bench) -> None:
+    """Only the holder of the claim makes a lease ACTIVE, and only once."""
+    claim = await b.begun()
+    assert await b.store.activate(claim, "AKIA") is not None
+    assert await b.store.activate(claim, "AKIB") is None
+    assert (await b.row(claim.id)).access_key_id == "AKIA"
+
+
+async def test_an_intent_whose_time_ran_out_is_taken_from_its_maker(b: Bench) -> None:
+    """When the claim of an intent runs out another may take it, and the maker can neither use nor free it."""
+    claim = await b.begun()
+    b.clock.advance(SPAN.total_seconds())
+    (taken,) = await b.store.claim([claim.id], "test", SPAN)
+    assert taken.lease.state is State.REVOKING
+    assert not await b.store.holds(claim)
+    assert await b.store.activate(claim, "AKIA") is None
+    assert not await b.store.release(claim, "", 0)
+    assert await b.store.holds(taken)
+
+
+async def test_a_released_intent_is_due_at_once(b: Bench) -> None:
+    """Release says why, when CreateUser was last sent, and puts the row up for revocation."""
+    claim = await b.begun()
+    b.clock.advance(1)
+    assert await b.store.release(claim, "no", START_US)
+    row = await b.row(claim.id)
+    assert (row.state, row.last_error, row.last_create_us) == (State.REVOKING, "no", START_US)
+    assert row.due_us == START_US + SECOND
+    assert not await b.store.release(claim, "again", 0)
+
+
+# --- renew -----------------------------------------------------------------------------------------------
+
+
+async def test_a_renewal_moves_expiry_and_deadline(b: Bench) -> None:
+    """A renewed lease is due at its new expiry, and the one who holds the old row cannot renew it again."""
+    lease = await b.active()
+    b.clock.advance(100)
+    renewed = await b.store.renew(lease, lease.expires_us + 5)
+    assert renewed is not None
+    assert renewed == await b.row(lease.id)
+    assert renewed.expires_us == renewed.due_us == lease.expires_us + 5
+    assert renewed.last_renewal_us == START_US + 100 * SECOND
+    assert await b.store.renew(lease, lease.expires_us + 9) is None
+
+
+async def test_an_expired_lease_is_not_renewed(b: Bench) -> None:
+    """At its expiry a lease can no longer be renewed, though nothing has touched it."""
+    lease = await b.active(ttl=timedelta(seconds=60))
+    b.clock.advance(60)
+    assert await b.store.renew(lease, lease.expires_us + SECOND) is None
+    assert await b.row(lease.id) == lease
+
+
+async def test_a_renewed_lease_is_not_claimed_by_an_old_hint(b: Bench) -> None:
+    """A claim at the old expiry of a lease that was renewed meanwhile gets nothing."""
+    lease = await b.active(ttl=timedelta(seconds=60))
+    await b.store.renew(lease, lease.expires_us + 60 * SECOND)
+    b.clock.advance(61)
+    assert await b.store.claim([lease.id], "test", SPAN) == []
+    assert await b.store.claim_due("test", SPAN, 10) == []
+    assert (await b.row(lease.id)).state is State.ACTIVE
+
+
+# --- revoke, claim, fail, finish, reopen -----------------------------------------------------------------
+
+
+async def test_a_revocation_voids_the_claim_of_an_intent(b: Bench) -> None:
+    """Revoking a lease that is being made takes it from its maker and makes it due at once."""
+    claim = await b.begun()
+    row = await b.store.revoke(claim.id)
+    assert row is not None
+    assert (row.state, row.due_us) == (State.REVOKING, START_US)
+    assert not await b.store.holds(claim)
+    assert await b.store.activate(claim, "AKIA") is None
+
+
+async def test_a_revocation_disturbs_nobody_who_works_on_it(b: Bench) -> None:
+    """Revoking what somebody is revoking changes nothing; a row that only waits becomes due at once."""
+    claim = await b.taken()
+    assert await b.store.revoke(claim.id) == claim.lease
+    assert await b.store.holds(claim)
+    await b.store.fail(claim, "no", timedelta(hours=1), 1, 0)
+    row = await b.store.revoke(claim.id)
+    assert row is not None
+    assert (row.due_us, row.attempts) == (START_US, 1)
+
+
+async def test_what_is_gone_stays_gone_and_what_never_was_is_none(b: Bench) -> None:
+    """A tombstone is shown as it is; an unknown id has no row."""
+    claim = await b.taken()
+    assert await b.store.finish(claim)
+    tombstone = await b.store.revoke(claim.id)
+    assert tombstone is not None
+    assert tombstone.state is State.GONE
+    assert tombstone == await b.row(claim.id)
+    assert await b.store.revoke("aws/creds/app/none") is None
+
+
+async def test_a_claim_is_for_what_is_due_and_free(b: Bench) -> None:
+    """Of several ids those that are due are claimed once; a claim that ran out may be claimed again."""
+    early = await b.active(0, ttl=timedelta(seconds=10))
+    late = await b.active(1, ttl=timedelta(seconds=1000))
+    b.clock.advance(10)
+    ids = [early.id, late.id, "aws/creds/app/none"]
+    (claim,) = await b.store.claim(ids, "test", SPAN)
+    assert claim.lease == await b.row(early.id)
+    assert (claim.lease.state, claim.lease.due_us) == (State.REVOKING, START_US + 10 * SECOND + 120 * SECOND)
+    assert await b.store.claim(ids, "other", SPAN) == []
+    b.clock.advance(120)
+    (again,) = await b.store.claim(ids, "other", SPAN)
+    assert not await b.store.holds(claim)
+    assert await b.store.holds(again)
+
+
+async def test_what_is_due_is_claimed_earliest_first(b: Bench) -> None:
+    """Claims come in the order due, no more than asked for, and without the accounts that are left out."""
+    for number, seconds in enumerate((50, 10, 40, 20, 30)):
+        await b.active(number, ttl=timedelta(seconds=seconds))
+    other = Footprint("aws:999999999999", "other", "/")
+    root = replace(builders.stored_root("second"), account=other.account)
+    await b.store.add_mount(builders.mount("second"))
+    await b.store.put_root(root, 0)
+    await b.active(9, mount_name="second", footprint=other, ttl=timedelta(seconds=5))
+    b.clock.advance(45)
+    without = frozenset({other.account})
+    first = await b.store.claim_due("test", SPAN, 3, without)
+    assert [claim.lease.ttl.total_seconds() for claim in first] == [10, 20, 30]
+    rest = await b.store.claim_due("test", SPAN, 9)
+    assert [claim.lease.ttl.total_seconds() for claim in rest] == [5, 40]
+    assert await b.store.claim_due("test", SPAN, 9) == []
+
+
+async def test_a_failed_attempt_gives_the_row_back(b: Bench) -> None:
+    """Fail frees the row, due again later, with its error and its counts; it can't be done twice."""
+    claim = await b.taken()
+    assert await b.store.fail(claim, "refused", timedelta(seconds=30), 3, 2)
+    row = await b.row(claim.id)
+    assert (row.state, row.last_error, row.attempts, row.looks) == (State.REVOKING, "refused", 3, 2)
+    assert row.due_us == START_US + 30 * SECOND
+    assert not await b.store.fail(claim, "refused", timedelta(seconds=30), 4, 2)
+    assert not await b.store.finish(claim)
+    assert await b.store.claim([claim.id], "test", SPAN) == []
+
+
+async def test_a_tombstone_is_never_due(b: Bench) -> None:
+    """What is finished is claimed by nobody, and has no error left."""
+    claim = await b.taken()
+    assert await b.store.finish(claim)
+    b.clock.advance(10**6)
+    assert await b.store.claim([claim.id], "test", SPAN) == []
+    assert await b.store.claim_due("test", SPAN, 9) == []
+    assert (await b.row(claim.id)).last_error == ""
+
+
+async def test_a_lost_claim_is_reopened_tombstone_or_not(b: Bench) -> None:
+    """A maker that finds its user made late has the row looked after again, with the later CreateUser."""
+    claim = await b.taken()
+    for finished in (False, True):
+        if finished:
+            (claim,) = await b.store.claim([claim.id], "test", SPAN)
+            await b.store.finish(claim)
+        await b.store.reopen(claim.id, START_US + 7 * SECOND * 100)
+        row = await b.row(claim.id)
+        assert (row.state, row.due_us, row.looks) == (State.REVOKING, START_US, 0)
+        assert row.last_create_us == START_US + 700 * SECOND
+        assert not await b.store.holds(claim)
+    await b.store.reopen("aws/creds/app/none", 1)
+
+
+async def test_no_step_touches_an_active_lease_but_its_own(b: Bench) -> None:
+    """Reopen, finish and fail pass an ACTIVE lease by."""
+    lease = await b.active()
+    claim = replace(await b.taken(1), lease=lease)
+    await b.store.reopen(lease.id, 1)
+    assert not await b.store.finish(claim)
+    assert not await b.store.fail(claim, "", timedelta(0), 0, 0)
+    assert await b.row(lease.id) == lease
+
+
+async def test_a_new_process_takes_every_claim_over(b: Bench) -> None:
+    """Intents and claimed rows become due at once; ACTIVE leases and rows that wait are left alone."""
+    making, active, taken = await b.begun(0), await b.active(1), await b.taken(2)
+    waiting = await b.taken(3)
+    await b.store.fail(waiting, "no", timedelta(hours=1), 1, 0)
+    before = await b.row(waiting.id)
+    assert await b.store.take_over() == 2
+    for claim in (making, taken):
+        row = await b.row(claim.id)
+        assert (row.state, row.due_us) == (State.REVOKING, START_US)
+        assert not await b.store.holds(claim)
+    assert (await b.row(active.id), await b.row(waiting.id)) == (active, before)
+    assert await b.store.take_over() == 0
+    assert (await b.row(making.id)).last_create_us == START_US + 120 * SECOND

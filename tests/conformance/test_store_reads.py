@@ -1,0 +1,78 @@
+"""The rules of reading leases from a store, held by every kind of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.support.stores import OPENERS, START_US, Bench, bench
+
+from lessor_server.domain.lease import State
+from lessor_server.engine.ports import EVERYTHING, LeaseCount, Range
+
+SECOND = 1_000_000
+
+
+@pytest.fixture(name="b", params=list(OPENERS))
+async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Open each kind of store in turn."""
+    async with bench(request.param, tmp_path) as made:
+        yield made
+
+
+async def test_the_window_holds_what_falls_due_in_it(b: Bench) -> None:
+    """Deadlines after now and up to the end of the span, earliest first, at most as many as asked for."""
+    ids = [(await b.active(number, ttl=timedelta(seconds=100 - number))).id for number in range(5)]
+    await b.active(8, ttl=timedelta(seconds=500))
+    tombstone = await b.taken(9)
+    await b.store.finish(tombstone)
+    found = await b.store.due_within(timedelta(seconds=100), 50)
+    assert found == [(lease_id, START_US + (96 + n) * SECOND) for n, lease_id in enumerate(reversed(ids))]
+    assert await b.store.due_within(timedelta(seconds=100), 2) == found[:2]
+    b.clock.advance(96)
+    assert await b.store.due_within(timedelta(seconds=4), 50) == found[1:]
+
+
+async def test_pages_go_on_after_the_last_id(b: Bench) -> None:
+    """A page begins after an id, ends at its size, and holds ids within the range and the state asked for."""
+    leases = [await b.active(number) for number in range(5)]
+    other = await b.active(5, role_name="other")
+    short = await b.active(6, ttl=timedelta(seconds=1))
+    b.clock.advance(1)
+    first = await b.store.page(EVERYTHING, None, "", 4)
+    assert first == leases[:4]
+    rest = await b.store.page(EVERYTHING, None, first[-1].id, 9)
+    assert rest == [leases[4], short, other]
+    assert await b.store.page(Range("aws/creds/other/", "aws/creds/other0"), None, "", 9) == [other]
+    assert await b.store.page(EVERYTHING, State.REVOKING, "", 9) == [short]
+    assert short not in await b.store.page(EVERYTHING, State.ACTIVE, "", 9)
+    assert await b.store.page(EVERYTHING, State.GONE, "", 9) == []
+
+
+async def test_counts_are_by_mount_role_and_state_as_callers_see_it(b: Bench) -> None:
+    """An ACTIVE lease past its expiry counts as REVOKING; what is zero is left out."""
+    await b.active(0)
+    await b.active(1, ttl=timedelta(seconds=1))
+    await b.begun(2, role_name="other")
+    await b.store.finish(await b.taken(3))
+    b.clock.advance(1)
+    counted = [
+        LeaseCount("aws", "app", State.ACTIVE, 1),
+        LeaseCount("aws", "app", State.GONE, 1),
+        LeaseCount("aws", "app", State.REVOKING, 1),
+        LeaseCount("aws", "other", State.INTENT, 1),
+    ]
+    assert await b.store.count(EVERYTHING, None) == counted
+    assert await b.store.count(EVERYTHING, State.GONE) == counted[1:2]
+    assert await b.store.count(Range("aws/creds/other/", "aws/creds/other0"), None) == counted[3:]
+
+
+async def test_a_mount_is_remembered_by_its_tombstones(b: Bench) -> None:
+    """A mount that ever had a lease is remembered as long as one row of it is there."""
+    assert not await b.store.remembers("aws")
+    claim = await b.taken()
+    await b.store.finish(claim)
+    assert await b.store.remembers("aws")
+    assert not await b.store.remembers("second")

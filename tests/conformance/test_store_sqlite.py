@@ -1,0 +1,305 @@
+"""What only a store on a disk must keep: durability, its clock, its lock, and files that are not its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from tests.support.stores import START_US, Bench, HandClock, bench
+
+from lessor_server.adapters.sqlite.lock import DirectoryLocked
+from lessor_server.adapters.sqlite.migrate import DatabaseUnusable
+from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
+from lessor_server.domain.errors import LessorError, MountFull, StoreUnavailable
+from lessor_server.domain.lease import State
+from lessor_server.engine.ports import EVERYTHING
+
+T = TypeVar("T")
+DAY = 86_400 * 10**6
+NEVER = 10**9
+
+
+@pytest.fixture(name="b")
+async def opened(tmp_path: Path) -> AsyncIterator[Bench]:
+    """Open a store on a disk."""
+    async with bench("sqlite", tmp_path) as made:
+        yield made
+
+
+def on_disk(folder: Path) -> dict[str, str]:
+    """Read ids and states as another process would find them after a crash: from a copy of the files."""
+    copy = folder.parent / f"{folder.name}-copy"
+    copy.mkdir(exist_ok=True)
+    for file in folder.glob(f"{FILE}*"):
+        (copy / file.name).write_bytes(file.read_bytes())
+    connection = sqlite3.connect(copy / FILE)
+    try:
+        return dict(connection.execute("SELECT id, state FROM leases").fetchall())
+    finally:
+        connection.close()
+
+
+async def on_connection(b: Bench, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Do something on the store's own connection, between its batches."""
+    assert isinstance(b.store, SqliteStore)
+    return await b.store._batches.read(work)
+
+
+async def pragma(b: Bench, text: str) -> int:
+    """Run a PRAGMA on the store's own connection and return its value."""
+    value: int = await on_connection(b, lambda connection: connection.execute(text).fetchone()[0])
+    return value
+
+
+async def test_what_is_acknowledged_is_on_the_disk(b: Bench, tmp_path: Path) -> None:
+    """A row can be read from the files alone as soon as its write has returned."""
+    lease = await b.active()
+    assert on_disk(tmp_path)[lease.id] == "ACTIVE"
+
+
+async def test_writes_that_come_together_are_each_told_their_own_fate(b: Bench, tmp_path: Path) -> None:
+    """Of a hundred writes at once, those that keep their rule are durable and the others are refused."""
+
+    async def one(number: int) -> str | None:
+        try:
+            return (await b.begun(number, max_users=60)).id
+        except MountFull:
+            return None
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(number)) for number in range(100)]
+    stored = {task.result() for task in tasks} - {None}
+    assert len(stored) == 60
+    assert on_disk(tmp_path).keys() == stored
+
+
+async def test_writes_that_come_together_share_a_commit(b: Bench) -> None:
+    """A hundred writes at once take far fewer commits than writes."""
+    said: list[str] = []
+    await on_connection(b, lambda connection: connection.set_trace_callback(said.append))
+    async with asyncio.TaskGroup() as group:
+        for number in range(100):
+            group.create_task(b.begun(number))
+    await on_connection(b, lambda connection: connection.set_trace_callback(None))
+    assert 1 <= said.count("COMMIT") <= 5
+
+
+async def test_a_caller_that_goes_away_harms_no_other_in_its_batch(b: Bench) -> None:
+    """A write whose caller is cancelled takes nothing with it, and the store goes on."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(b.begun(number)) for number in range(20)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+    assert all(task.result().lease.state is State.INTENT for task in tasks[1::2])
+    await b.active(99)
+
+
+async def test_no_reader_sees_what_is_not_durable(b: Bench, tmp_path: Path) -> None:
+    """Whatever a read shows is on the disk at that moment, also while others write."""
+    seen: set[str] = set()
+
+    async def read() -> None:
+        for _ in range(15):
+            shown = {lease.id for lease in await b.store.page(EVERYTHING, None, "", 1000)}
+            assert shown <= on_disk(tmp_path).keys()
+            seen.update(shown)
+
+    async def write(first: int) -> None:
+        for number in range(first, first + 40):
+            await b.begun(number)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(read())
+        for first in (0, 100, 200):
+            group.create_task(write(first))
+    assert seen
+
+
+# --- a disk that is full ---------------------------------------------------------------------------------
+
+
+async def test_a_full_disk_leaves_nothing_half_written(b: Bench, tmp_path: Path) -> None:
+    """While the disk is full writes are STORE_UNAVAILABLE and whole; reads go on; then all works again."""
+    await b.active(0)
+    pages = await pragma(b, "PRAGMA page_count")
+    assert await pragma(b, f"PRAGMA max_page_count = {pages}") == pages
+    stored, failed = [], 0
+    for number in range(1, 200):
+        try:
+            stored.append((await b.begun(number)).id)
+        except StoreUnavailable:
+            failed += 1
+    assert failed > 100
+    rows = await b.store.page(EVERYTHING, None, "", 1000)
+    assert len(rows) == len(stored) + 1
+    assert sum(one.count for one in await b.store.count(EVERYTHING, None)) == len(rows)
+    assert on_disk(tmp_path).keys() == {row.id for row in rows}
+    await pragma(b, f"PRAGMA max_page_count = {NEVER}")
+    assert (await b.active(300)).state is State.ACTIVE
+
+
+async def test_a_full_disk_fails_a_whole_batch(b: Bench, tmp_path: Path) -> None:
+    """Of writes that share a commit either all are durable or none, and each caller is told so."""
+    pages = await pragma(b, "PRAGMA page_count")
+    await pragma(b, f"PRAGMA max_page_count = {pages}")
+
+    async def one(number: int) -> str | None:
+        try:
+            return (await b.begun(number)).id
+        except StoreUnavailable:
+            return None
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(number)) for number in range(400)]
+    told = {task.result() for task in tasks} - {None}
+    assert len(told) < 400
+    assert on_disk(tmp_path).keys() == told
+
+
+# --- the clock -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("back", [-DAY, -3650 * DAY, DAY])
+async def test_a_wall_clock_that_was_set_never_turns_time_back(tmp_path: Path, back: int) -> None:
+    """Set back between two starts, the clock goes on from the latest time that the store remembers."""
+    clock = HandClock()
+    async with bench("sqlite", tmp_path, clock) as b:
+        await b.active(0)
+        clock.advance(60)
+        await b.active(1)
+        before = b.store.now()
+    clock.wall += back
+    clock.boot = 0
+    async with open_store(tmp_path, clock) as store:
+        assert store.now() >= before - 5_000_000
+        if back < 0:
+            assert store.now() < before + 1_000_000
+        clock.advance(7)
+        first = store.now()
+        clock.wall -= DAY
+        assert store.now() == first
+
+
+async def test_time_follows_the_boot_clock_whatever_is_done_to_the_wall_clock(b: Bench) -> None:
+    """While a store is open its time passes as the machine's does, not as somebody sets it."""
+    b.clock.wall += 10 * DAY
+    assert b.store.now() == START_US
+    b.clock.boot += 3
+    assert b.store.now() == START_US + 3
+
+
+# --- the folder and the file -----------------------------------------------------------------------------
+
+
+async def refused(folder: Path) -> LessorError:
+    """Return the error with which a folder is refused, out of the groups it may come in."""
+    try:
+        async with open_store(folder, HandClock()):
+            pass
+    except LessorError as error:
+        return error
+    except BaseExceptionGroup as errors:
+        (inner,) = errors.exceptions
+        assert isinstance(inner, LessorError), repr(inner)
+        return inner
+    pytest.fail("the folder was opened")
+
+
+async def test_a_second_server_is_told_who_has_the_folder(b: Bench, tmp_path: Path) -> None:
+    """Opening a folder that is open names the process that has it, and disturbs that one in nothing."""
+    error = await refused(tmp_path)
+    assert isinstance(error, DirectoryLocked)
+    assert str(os.getpid()) in error.message
+    await b.active()
+
+
+async def test_a_folder_can_be_opened_again_after_its_server_ended(tmp_path: Path) -> None:
+    """Rows, instance and schema are there at the next start, and the lock is free."""
+    async with bench("sqlite", tmp_path) as b:
+        lease, instance = await b.active(), await b.store.instance()
+    async with open_store(tmp_path, HandClock()) as store:
+        assert await store.get(lease.id) == lease
+        assert await store.instance() == instance
+
+
+def make(folder: Path, *statements: str) -> bytes:
+    """Write a database of somebody else's; return its bytes."""
+    connection = sqlite3.connect(folder / FILE)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+    return (folder / FILE).read_bytes()
+
+
+async def test_a_database_of_another_program_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    """A file that is not Lessor's is not opened, and not a byte of it changes."""
+    before = make(tmp_path, "CREATE TABLE theirs (x)", "INSERT INTO theirs VALUES (1)")
+    assert isinstance(await refused(tmp_path), DatabaseUnusable)
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    """Bytes that SQLite cannot read stop the start, and stay."""
+    before = b"these are somebody's notes\n" * 500
+    (tmp_path / FILE).write_bytes(before)
+    assert isinstance(await refused(tmp_path), DatabaseUnusable)
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+async def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    """A schema that this version does not know is not touched, and the message says which it is."""
+    async with bench("sqlite", tmp_path) as b:
+        await b.active()
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.execute("PRAGMA user_version = 9999")
+    connection.close()
+    before = (tmp_path / FILE).read_bytes()
+    error = await refused(tmp_path)
+    assert isinstance(error, DatabaseUnusable)
+    assert "9999" in error.message
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+async def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
+    """A file whose schema was overwritten is no reason for a traceback."""
+    async with bench("sqlite", tmp_path) as b:
+        await b.active()
+    file = tmp_path / FILE
+    content = bytearray(file.read_bytes())
+    content[100:4096] = b"\xff" * 3996
+    file.write_bytes(content)
+    assert isinstance(await refused(tmp_path), DatabaseUnusable)
+
+
+# --- kill -9 ---------------------------------------------------------------------------------------------
+
+
+async def test_a_killed_process_loses_no_row_that_it_was_told_of(tmp_path: Path) -> None:
+    """After kill -9 in the midst of writing, each acknowledged row is there and the database is sound."""
+    writer = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.support.store_writer", str(tmp_path), stdout=asyncio.subprocess.PIPE
+    )
+    assert writer.stdout is not None
+    told = [(await writer.stdout.readline()).decode().strip() for _ in range(300)]
+    writer.send_signal(signal.SIGKILL)
+    told += (await writer.stdout.read()).decode().splitlines()
+    await writer.wait()
+    whole = {line for line in told if len(line) == len(told[0])}
+    async with open_store(tmp_path, HandClock(wall=START_US)) as store:
+        for lease_id in whole:
+            lease = await store.get(lease_id)
+            assert lease is not None
+            assert lease.state is State.ACTIVE
+        check = lambda connection: connection.execute("PRAGMA quick_check").fetchone()[0]  # noqa: E731
+        assert await on_connection(Bench(store, HandClock()), check) == "ok"
+        counted = sum(one.count for one in await store.count(EVERYTHING, None))
+        assert counted == len(await store.page(EVERYTHING, None, "", 10**6)) >= len(whole) >= 300

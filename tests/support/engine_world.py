@@ -1,0 +1,228 @@
+"""The very engine that production runs, over the fakes: a mount with a root and a role, in virtual time.
+
+``World.kill`` ends the process as ``kill -9`` does: at one instant nothing of it runs any more, while store
+and AWS keep what took effect. ``World.start`` then is the next process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from lessor_server.domain.errors import LessorError
+from lessor_server.domain.lease import Lease, State
+from lessor_server.domain.mount import Mount
+from lessor_server.domain.names import LeaseId
+from lessor_server.domain.role import Role
+from lessor_server.engine.engine import Engine, Limits, Outside, running
+from lessor_server.engine.issuer import Credentials, Wish
+from lessor_server.engine.leases import Revocation
+from tests.support import builders
+from tests.support.iam import Iam
+from tests.support.memory_aws import MemoryAws
+from tests.support.memory_store import MemoryStore
+from tests.support.recording import Recording
+
+BASE_US = 1_900_000_000_000_000
+"""The wall clock's time when a run begins."""
+BOUND_SECONDS = 3.0
+"""How late after its expiry a key may still live while AWS answers."""
+OTHER_ACCOUNT = "210987654321"
+
+
+class PlainSealer:
+    """Seals by writing the place in front: enough to see that a blob opens at its own place only."""
+
+    def seal(self, plain: bytes, place: str) -> bytes:
+        """Return ``plain`` behind its place."""
+        return place.encode() + b"\0" + plain
+
+    def open(self, sealed: bytes, place: str) -> bytes:
+        """Return what was sealed for ``place``."""
+        written, _, plain = sealed.partition(b"\0")
+        assert written == place.encode(), f"sealed for {written!r}, opened at {place!r}"
+        return plain
+
+
+class Points:
+    """Every place where a process can die: around each effect on AWS and each commit, in order."""
+
+    def __init__(self) -> None:
+        """Begin with no death wanted."""
+        self.passed: list[str] = []
+        self.die_at: int | None = None
+        self.reached = asyncio.Event()
+        self.dead = False
+
+    async def __call__(self, name: str) -> None:
+        """Pass a point, or never come back from it where the process dies here."""
+        if self.dead:
+            raise asyncio.CancelledError
+        self.passed.append(name)
+        if self.die_at == len(self.passed) - 1:
+            self.reached.set()
+            await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(0)
+
+
+@dataclass(slots=True)
+class World:
+    """All of it; tests look at ``iam``, ``aws``, ``store`` and ``events``."""
+
+    iam: Iam
+    other_iam: Iam
+    aws: MemoryAws
+    store: MemoryStore
+    points: Points
+    limits: Limits
+    seed: int
+    events: Recording = field(default_factory=Recording)
+    lives: int = 0
+    _engine: Engine | None = None
+    _life: asyncio.Task[None] | None = None
+    _outsiders: frozenset[asyncio.Task[object]] = frozenset()
+
+    @property
+    def engine(self) -> Engine:
+        """Return the engine that runs."""
+        assert self._engine is not None, "no engine runs"
+        return self._engine
+
+    def now(self) -> float:
+        """Return the loop's time in seconds."""
+        return asyncio.get_running_loop().time()
+
+    async def start(self) -> None:
+        """Start a process on what store and AWS hold."""
+        self._outsiders = frozenset(asyncio.all_tasks())
+        loop = asyncio.get_running_loop()
+        self.points.dead = False
+        self.lives += 1
+        ready: asyncio.Future[Engine] = loop.create_future()
+        self._life = loop.create_task(self._live(ready))
+        self._engine = await ready
+
+    async def _live(self, ready: asyncio.Future[Engine]) -> None:
+        rng = random.Random(f"{self.seed}/{self.lives}")
+        outside = Outside(self.store, self.aws, PlainSealer(), self.events, rng)
+        async with running(outside, self.limits) as engine:
+            ready.set_result(engine)
+            await asyncio.get_running_loop().create_future()
+
+    async def kill(self) -> None:
+        """End the process, callers' handlers included, at this very instant."""
+        self.points.dead, self.points.die_at = True, None
+        doomed = asyncio.all_tasks() - self._outsiders
+        for task in doomed:
+            task.cancel()
+        if doomed:
+            await asyncio.wait(doomed)
+        self._engine = self._life = None
+
+    async def stop(self) -> None:
+        """End the engine, and raise what it ended with by itself, if it did: a defect."""
+        life, self._life = self._life, None
+        if life is not None:
+            life.cancel()
+            await asyncio.wait([life])
+            if not life.cancelled():
+                life.result()
+
+    async def set_up(self, mount: Mount, role: Role) -> None:
+        """Enable the mount, give it its root, write the role."""
+        await self.engine.mounts.enable(mount, "test")
+        await self.set_root(mount.name)
+        await self.put_role(role)
+
+    async def set_root(self, mount: str = "aws", key_id: str = builders.ROOT_KEY) -> None:
+        """Set a mount's root to the one with this key id."""
+        await self.engine.mounts.set_root(mount, "", lambda _: builders.root_config(key_id), "test")
+
+    async def put_role(self, role: Role) -> None:
+        """Write a role."""
+        await self.engine.roles.put(role.mount, role.name, "", lambda _: role, "test")
+
+    async def issue(
+        self, ttl: float | None = None, seconds: float = 60.0, role: str = "app", mount: str = "aws"
+    ) -> Credentials:
+        """Issue a credential; ``ttl`` and ``seconds`` in seconds."""
+        span = None if ttl is None else timedelta(seconds=ttl)
+        return await self.engine.issuer.generate(Wish(mount, role, "alice", span), seconds)
+
+    async def attempt(self, role: str = "app") -> Credentials | LessorError:
+        """Issue a credential and return it, or the error that the caller would get."""
+        try:
+            return await self.issue(role=role)
+        except LessorError as error:
+            return error
+
+    async def revoke(self, lease_id: str, *, sync: bool = True) -> Revocation:
+        """Revoke a lease as a caller does."""
+        return await self.engine.leases.revoke(LeaseId.parse(lease_id), sync=sync, by="bob")
+
+    async def lease(self, lease_id: str) -> Lease:
+        """Return a lease by its id."""
+        return await self.engine.leases.lookup(LeaseId.parse(lease_id))
+
+    def states(self) -> Mapping[str, State]:
+        """Return the stored state of every lease, by id."""
+        return {lease_id: row.lease.state for lease_id, row in self.store.rows.items()}
+
+    def users(self) -> list[str]:
+        """Return the names of the users on the account."""
+        return [user.name for user in self.iam.users.values()]
+
+    async def until_gone(self, seconds: float = 7200.0) -> None:
+        """Wait until every lease is a tombstone; fail the test where that takes longer than ``seconds``."""
+        until = self.now() + seconds
+        while any(state is not State.GONE for state in self.states().values()):
+            assert self.now() < until, f"not all is gone after {seconds:g} s: {self.states()}"
+            await asyncio.sleep(1.0)
+
+
+@asynccontextmanager
+async def world(
+    *,
+    seed: int = 0,
+    latency: float = 0.05,
+    visible_after: float = 0.0,
+    limits: Limits | None = None,
+    mount: Mount | None = None,
+    role: Role | None = None,
+) -> AsyncIterator[World]:
+    """Make a world whose engine runs, with a mount, its root and a role; ``latency`` is a call's seconds."""
+    loop = asyncio.get_running_loop()
+    points = Points()
+    store = MemoryStore(lambda: BASE_US + int(loop.time() * 1e6), points)
+
+    def iam(account: str) -> Iam:
+        return Iam(
+            account,
+            now=lambda: store.now() / 1e6,
+            rng=random.Random(seed),
+            visible_after=visible_after,
+        )
+
+    mine, other = iam(builders.ACCOUNT.rpartition(":")[2]), iam(OTHER_ACCOUNT)
+    for group in ("staff", "readers"):
+        mine.create_group(group)
+    aws = MemoryAws({builders.ROOT_KEY: mine, builders.OTHER_ROOT_KEY: other}, points, latency)
+    made = World(mine, other, aws, store, points, limits or Limits(), seed)
+    await made.start()
+    try:
+        await made.set_up(mount or builders.mount(), role or builders.role())
+        yield made
+    finally:
+        await made.stop()
+
+
+async def bound(w: World) -> None:
+    """Issue once, so that the root's account is known, and forget the calls and points of it."""
+    made = await w.issue()
+    await w.revoke(made.lease.id)
+    w.aws.sent.clear()
+    w.points.passed.clear()

@@ -1,0 +1,132 @@
+"""The half of the store in memory that holds mounts, roots and roles, and how it is made to fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from lessor_server.domain.errors import AlreadyExists, StoreUnavailable
+from lessor_server.domain.mount import Mount
+from lessor_server.domain.role import Role
+from lessor_server.domain.root import StoredRoot
+from lessor_server.engine.ports import Grounds
+
+At = Callable[[str], Awaitable[None]]
+
+
+async def passing(_: str) -> None:
+    """Let others run: a store answers later, never at once."""
+    await asyncio.sleep(0)
+
+
+class MemoryConfig:
+    """Keeps configuration; ``at`` is awaited before each call and after each change of a lease."""
+
+    def __init__(self, at: At, instance: str) -> None:
+        """Begin empty."""
+        self._at = at
+        self._instance = instance
+        self.mounts: dict[str, Mount] = {}
+        self.roots: dict[str, StoredRoot] = {}
+        self.roles: dict[tuple[str, str], Role] = {}
+        self.fail_writes = False
+        self.fails: set[str] = set()
+        """Names of methods that fail while they stand here."""
+
+    async def _before(self, name: str, *, reads: bool = False) -> None:
+        """Let others run, and fail where the test wants it."""
+        await self._at(name)
+        if name in self.fails or (self.fail_writes and not reads):
+            raise StoreUnavailable(f"the store cannot do {name}: the test says so", retry_in=1.0)
+
+    def _remembers(self, mount: str) -> bool:
+        raise NotImplementedError
+
+    async def instance(self) -> str:
+        """Return this installation's id."""
+        return self._instance
+
+    async def schema_version(self) -> int:
+        """Return the number of the last migration."""
+        return 1
+
+    async def grounds(self, mount: str, role: str) -> Grounds:
+        """Read mount, root and role at one instant."""
+        await self._before("grounds", reads=True)
+        return Grounds(self.mounts.get(mount), self.roots.get(mount), self.roles.get((mount, role)))
+
+    async def add_mount(self, mount: Mount) -> None:
+        """Store a new mount, or raise ``AlreadyExists``."""
+        await self._before("add_mount")
+        if mount.name in self.mounts:
+            raise AlreadyExists("mount", mount.name)
+        self.mounts[mount.name] = mount
+
+    async def get_mount(self, name: str) -> Mount | None:
+        """Return one mount."""
+        await self._before("get_mount", reads=True)
+        return self.mounts.get(name)
+
+    async def put_mount(self, before: Mount, after: Mount) -> bool:
+        """Replace a mount; False where it is no longer as ``before``."""
+        await self._before("put_mount")
+        if self.mounts.get(before.name) != before:
+            return False
+        self.mounts[before.name] = after
+        return True
+
+    async def list_mounts(self, after: str, limit: int) -> list[Mount]:
+        """Return mounts by name."""
+        await self._before("list_mounts", reads=True)
+        return [self.mounts[name] for name in sorted(self.mounts) if name > after][:limit]
+
+    async def get_root(self, mount: str) -> StoredRoot | None:
+        """Return the mount's sealed root."""
+        await self._before("get_root", reads=True)
+        return self.roots.get(mount)
+
+    async def put_root(self, root: StoredRoot, expect_version: int) -> bool:
+        """Store a root if the one there has ``expect_version`` (0: none)."""
+        await self._before("put_root")
+        there = self.roots.get(root.mount)
+        if (there.version if there else 0) != expect_version:
+            return False
+        if there and not root.account and self._remembers(root.mount):
+            return False
+        self.roots[root.mount] = root
+        return True
+
+    async def bind_account(self, mount: str, version: int, account: str) -> bool:
+        """Keep the account of a root of this version that had none."""
+        await self._before("bind_account")
+        root = self.roots.get(mount)
+        if root is None or root.version != version or root.account not in ("", account):
+            return False
+        self.roots[mount] = replace(root, account=account)
+        return True
+
+    async def get_role(self, mount: str, name: str) -> Role | None:
+        """Return one role."""
+        await self._before("get_role", reads=True)
+        return self.roles.get((mount, name))
+
+    async def put_role(self, role: Role, expect_etag: str | None) -> bool:
+        """Store a role if the one there has ``expect_etag`` (None: there is none)."""
+        await self._before("put_role")
+        there = self.roles.get((role.mount, role.name))
+        if (there.etag if there else None) != expect_etag:
+            return False
+        self.roles[role.mount, role.name] = role
+        return True
+
+    async def delete_role(self, mount: str, name: str) -> bool:
+        """Delete a role; False where there was none."""
+        await self._before("delete_role")
+        return self.roles.pop((mount, name), None) is not None
+
+    async def list_roles(self, mount: str, after: str, limit: int) -> list[Role]:
+        """Return roles of a mount by name."""
+        await self._before("list_roles", reads=True)
+        named = sorted(name for of, name in self.roles if of == mount and name > after)
+        return [self.roles[mount, name] for name in named[:limit]]

@@ -1,0 +1,98 @@
+"""Opens each kind of store over a clock that a test moves, for suites that hold them to the same rules."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from lessor_server.adapters.sqlite.store import open_store
+from lessor_server.domain.lease import Claim, Intent, Lease
+from lessor_server.engine.ports import Store
+from tests.support import builders
+from tests.support.memory_store import MemoryStore
+
+START_US = 1_900_000_000_000_000
+SPAN = timedelta(minutes=2)
+
+
+@dataclass(slots=True)
+class HandClock:
+    """The machine's clocks, in microseconds, moved by hand."""
+
+    wall: int = START_US
+    boot: int = 5_000_000
+
+    def wall_us(self) -> int:
+        """Return the wall clock's time."""
+        return self.wall
+
+    def boot_us(self) -> int:
+        """Return the time since the machine started."""
+        return self.boot
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass on both."""
+        self.wall += int(seconds * 1e6)
+        self.boot += int(seconds * 1e6)
+
+
+Opener = Callable[[Path, HandClock], AbstractAsyncContextManager[Store]]
+
+
+@asynccontextmanager
+async def open_memory(_: Path, clock: HandClock) -> AsyncIterator[Store]:
+    """Open a store in memory."""
+    yield MemoryStore(clock.wall_us)
+
+
+OPENERS: dict[str, Opener] = {"memory": open_memory, "sqlite": open_store}
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A store with a mount and a bound root, and the clock that it lives by."""
+
+    store: Store
+    clock: HandClock
+
+    async def begun(self, number: int = 0, span: timedelta = SPAN, **changes: Any) -> Claim:
+        """Store the intent of a lease."""
+        return await self.store.begin(intent(number, **changes), span)
+
+    async def active(self, number: int = 0, **changes: Any) -> Lease:
+        """Store an ACTIVE lease."""
+        lease = await self.store.activate(await self.begun(number, **changes), f"AKIA{number}")
+        assert lease is not None
+        return lease
+
+    async def taken(self, number: int = 0, **changes: Any) -> Claim:
+        """Store a lease, put it up for revocation and claim it."""
+        lease = await self.active(number, **changes)
+        await self.store.revoke(lease.id)
+        (claim,) = await self.store.claim([lease.id], "test", SPAN)
+        return claim
+
+    async def row(self, lease_id: str) -> Lease:
+        """Return a lease that must be there."""
+        lease = await self.store.get(lease_id)
+        assert lease is not None
+        return lease
+
+
+def intent(number: int = 0, **changes: Any) -> Intent:
+    """Return the intent of a lease."""
+    return builders.intent(number, **changes)
+
+
+@asynccontextmanager
+async def bench(kind: str, folder: Path, clock: HandClock | None = None) -> AsyncIterator[Bench]:
+    """Open a store of this kind with a mount and a root."""
+    clock = clock or HandClock()
+    async with OPENERS[kind](folder, clock) as store:
+        await store.add_mount(builders.mount())
+        await store.put_root(builders.stored_root(), 0)
+        yield Bench(store, clock)

@@ -1,0 +1,29 @@
+"""Checks that events can be shown to anybody."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from typing import get_type_hints
+
+import pytest
+
+from lessor_server.domain.events import Event
+
+KINDS = sorted(Event.__subclasses__(), key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_an_event_is_plain_and_frozen_and_holds_no_secret(kind: type[Event]) -> None:
+    """Texts and numbers are all that an event carries, and nothing in it is named like a secret."""
+    assert is_dataclass(kind)
+    assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        assert hints[field.name] in (str, int, float, bool)
+        assert not {"secret", "token", "password"} & set(field.name.split("_"))
+    assert kind.__doc__
+
+
+def test_there_are_events() -> None:
+    """The test above looks at something."""
+    assert len(KINDS) > 10

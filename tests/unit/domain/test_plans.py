@@ -1,0 +1,87 @@
+"""Checks which calls make a user, take it back, and sweep what others hung on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lessor_server.domain import calls, plans
+from lessor_server.domain.calls import Call
+from lessor_server.domain.lease import Footprint
+from tests.support import builders
+from tests.unit.domain.test_lease import lease
+
+FOOTPRINT = Footprint("aws:1", "u", "/lessor/x/", "lessor", ("arn:p", "arn:q"), ("g", "h"))
+LISTINGS = plans.survey("u")
+
+
+def test_an_issue_makes_the_user_first_and_all_the_rest_at_once() -> None:
+    """CreateUser carries path, boundary and tags; the second round holds what the footprint names."""
+    role = builders.role(permissions_boundary_arn="arn:b")
+    plan = plans.issue(role, FOOTPRINT, (("k", "v"),))
+    assert plan.create == calls.CreateUser("u", "/lessor/x/", "arn:b", (("k", "v"),))
+    assert plan.key == calls.CreateAccessKey("u")
+    assert plan.furnish == (
+        calls.PutUserPolicy("u", "lessor", builders.DOCUMENT),
+        calls.AttachUserPolicy("u", "arn:p"),
+        calls.AttachUserPolicy("u", "arn:q"),
+        calls.AddUserToGroup("u", "g"),
+        calls.AddUserToGroup("u", "h"),
+    )
+
+
+def test_a_bare_role_needs_no_more_than_a_user_and_a_key() -> None:
+    """Without policies and groups nothing else is sent."""
+    plan = plans.issue(builders.role(), Footprint("aws:1", "u", "/"), ())
+    assert plan.furnish == ()
+
+
+def test_what_an_issue_puts_on_a_revocation_takes_off() -> None:
+    """Each call of the second round has its counterpart in the strip round, and no other is there."""
+    assert plans.strip(FOOTPRINT) == (
+        calls.DeleteUserPolicy("u", "lessor"),
+        calls.DetachUserPolicy("u", "arn:p"),
+        calls.DetachUserPolicy("u", "arn:q"),
+        calls.RemoveUserFromGroup("u", "g"),
+        calls.RemoveUserFromGroup("u", "h"),
+    )
+    assert plans.strip(Footprint("aws:1", "u", "/")) == ()
+
+
+def test_access_is_cut_by_the_stored_key_or_by_all_that_are_listed() -> None:
+    """A row that knows its key deletes it; one that does not asks which there are."""
+    known = lease()
+    name = known.footprint.user_name
+    assert plans.cut(known) == (calls.DeleteAccessKey(name, "AKIA"),)
+    assert plans.cut(replace(known, access_key_id="")) == (calls.ListAccessKeys(name),)
+    listed = plans.cut_listed("u", ("A", "B"))
+    assert listed == (calls.DeleteAccessKey("u", "A"), calls.DeleteAccessKey("u", "B"))
+    assert plans.finish("u") == calls.DeleteUser("u")
+
+
+@pytest.mark.parametrize("listing", LISTINGS, ids=lambda one: one.action)
+def test_what_a_listing_finds_the_sweep_deletes(listing: Call[object]) -> None:
+    """Each kind of thing that the survey lists has its own deletion, of this user and this name."""
+    taken = plans.sweep("u", ((listing, ("one", "two")),))
+    assert taken[0] == calls.DeleteLoginProfile("u")
+    assert [call.user for call in taken] == ["u"] * 3
+    assert taken[1] != taken[2]
+    assert taken[1].action.startswith(("Delete", "Detach", "Remove", "Deactivate"))
+
+
+def test_the_survey_s_kinds_are_deleted_by_different_calls() -> None:
+    """No listing is mistaken for another."""
+    kinds = {type(plans.sweep("u", ((listing, ("one",)),))[1]) for listing in LISTINGS}
+    assert len(kinds) == len(LISTINGS) == 8
+
+
+def test_our_tags_stand_beside_the_role_s() -> None:
+    """A user carries the role's tags and the three by which it is known to be ours."""
+    tags = plans.tags_of("abc", "aws/creds/app/x", builders.role(iam_tags=(("team", "a"),)))
+    assert tags == (
+        ("team", "a"),
+        ("lessor:instance", "abc"),
+        ("lessor:lease", "aws/creds/app/x"),
+        ("lessor:role", "app"),
+    )

@@ -1,0 +1,114 @@
+"""Kills the process at every point of an issue and of a revocation: nothing may be left, ever.
+
+A point lies before and after each effect on AWS and each commit; so a call that dies on its way has had no
+effect, one that dies on its way back has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+import pytest
+
+from lessor_server.domain.lease import State
+from tests.support import builders
+from tests.support.engine_world import World, world
+from tests.support.virtual_loop import run
+
+ROLE = builders.role(iam_groups=("staff",))
+Story = Callable[[World], Coroutine[object, object, None]]
+
+
+async def issue(w: World) -> None:
+    """Issue one credential that nobody renews."""
+    await w.attempt()
+
+
+async def issue_and_revoke(w: World) -> None:
+    """Issue one and revoke it, waiting for its end."""
+    made = await w.issue()
+    await w.revoke(made.lease.id)
+
+
+async def issue_and_expire(w: World) -> None:
+    """Issue one and let it end by itself."""
+    await w.issue(ttl=10)
+    await w.until_gone()
+
+
+async def refused_halfway(w: World) -> None:
+    """Issue one whose group AWS does not know, and wait until it is undone."""
+    await w.put_role(builders.role("lost", iam_groups=("nowhere",)))
+    await w.attempt(role="lost")
+    await w.until_gone()
+
+
+async def points_of(story: Story) -> list[str]:
+    """Return the points that a story passes when nothing dies."""
+    async with world(role=ROLE) as w:
+        w.points.passed.clear()
+        await story(w)
+        return list(w.points.passed)
+
+
+async def die_at(index: int, story: Story, seed: int, late: float | None) -> str:
+    """Play a story, die at one of its points, start again; return the point's name. All must be gone."""
+    async with world(role=ROLE, seed=seed) as w:
+        w.points.passed.clear()
+        w.points.die_at = index
+        w.aws.arrives_late = late
+        playing = asyncio.get_running_loop().create_task(story(w))
+        reached = asyncio.get_running_loop().create_task(w.points.reached.wait())
+        await asyncio.wait([playing, reached], return_when=asyncio.FIRST_COMPLETED)
+        died_at = w.points.passed[index]
+        await w.kill()
+        assert playing.done()
+        assert playing.cancelled() or playing.exception() is None
+        w.aws.arrives_late = None
+        await asyncio.sleep(20)
+        await w.start()
+        await asyncio.sleep(2 * 3600)
+        assert w.users() == [], f"a user is left after a death at {index}, {died_at}"
+        assert set(w.states().values()) <= {State.GONE}, f"a row is left after a death at {index}, {died_at}"
+        return died_at
+
+
+@pytest.mark.parametrize("late", [None, 14 * 60.0], ids=["lost", "late"])
+@pytest.mark.parametrize("story", [issue, issue_and_revoke, issue_and_expire, refused_halfway])
+def test_a_death_at_any_point_leaves_nothing(story: Story, late: float | None) -> None:
+    """Wherever the process dies, the next one revokes what there is; also what arrives after the death."""
+    points = run(points_of(story))
+    died = {run(die_at(index, story, 0, late)) for index in range(len(points))}
+    assert died == set(points)
+
+
+def test_every_call_and_commit_of_an_issue_is_a_point() -> None:
+    """The deaths above really lie around each call and each commit."""
+    points = run(points_of(issue_and_revoke))
+    for action in ("CreateUser", "CreateAccessKey", "PutUserPolicy", "AddUserToGroup", "DeleteUser"):
+        assert {f"{action} sent", f"{action} done"} <= set(points)
+    for commit in ("begin", "activate", "revoke", "claim", "finish"):
+        assert {commit, f"{commit} done"} <= set(points)
+
+
+def test_two_deaths_in_a_row_leave_nothing() -> None:
+    """A process that dies again while it undoes what the one before left does no harm either."""
+
+    async def twice(first: int, second: int) -> None:
+        async with world(role=ROLE) as w:
+            for die in (first, second):
+                w.points.passed.clear()
+                w.points.reached.clear()
+                w.points.die_at = die
+                if not w.states():
+                    asyncio.get_running_loop().create_task(issue(w))
+                await w.points.reached.wait()
+                await w.kill()
+                await w.start()
+            await asyncio.sleep(2 * 3600)
+            assert w.users() == [], f"a user is left after deaths at {first} and {second}"
+
+    for first in range(8, 24, 3):
+        for second in range(2, 14, 2):
+            run(twice(first, second))

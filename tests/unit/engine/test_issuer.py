@@ -1,0 +1,254 @@
+"""Checks how a credential is made, who gets it, and what bounds it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lessor_server.domain.errors import (
+    DeadlineExceeded,
+    LeaseTaken,
+    LessorError,
+    MountFull,
+    NotFound,
+    PacerFull,
+    RoleFull,
+    StoreUnavailable,
+    Unimplemented,
+)
+from lessor_server.domain.events import Issued
+from lessor_server.domain.lease import State
+from lessor_server.domain.role import CredentialType
+from lessor_server.engine.engine import Limits
+from lessor_server.engine.pacer import Pace
+from tests.support import builders
+from tests.support.engine_world import bound, world
+from tests.support.iam_faults import Fault, Kind
+from tests.support.virtual_loop import run, virtual
+
+RICH = builders.role(
+    policy_arns=builders.MANAGED, iam_groups=("staff", "readers"), iam_tags=(("team", "storage"),)
+)
+
+
+@virtual
+async def test_two_rounds_make_a_user_whatever_the_role_holds() -> None:
+    """An inline policy, three managed ones, two groups and tags take two round trips of 50 ms."""
+    async with world(role=RICH) as w:
+        await bound(w)
+        start = w.now()
+        made = await w.issue()
+        assert w.now() - start == pytest.approx(0.1, abs=1e-9)
+        user = w.iam.users[w.users()[0].casefold()]
+        assert list(user.inline) == ["lessor"]
+        assert sorted(user.attached) == sorted(builders.MANAGED)
+        assert sorted(user.groups) == ["readers", "staff"]
+        assert user.tags["team"] == "storage"
+        assert user.tags["lessor:lease"] == made.lease.id
+        assert user.path == "/lessor/0123456789abcdef/"
+        assert made.arn == user.arn
+        assert user.keys[made.lease.access_key_id].secret == made.secret.reveal()
+
+
+@virtual
+async def test_the_intent_is_durable_before_the_user_is_asked_for() -> None:
+    """CreateUser is sent only once the row of the lease is committed."""
+    async with world() as w:
+        await bound(w)
+        await w.issue()
+        passed = w.points.passed
+        assert passed.index("begin done") < passed.index("CreateUser sent")
+
+
+@virtual
+async def test_the_secret_leaves_only_after_the_lease_is_active() -> None:
+    """When the answer comes, the row is ACTIVE with its key id, and the caller may rely on it."""
+    async with world() as w:
+        made = await w.issue(ttl=60)
+        row = w.store.rows[made.lease.id].lease
+        assert (row.state, row.access_key_id) == (State.ACTIVE, made.lease.access_key_id)
+        assert row.expires_us - row.issue_us == 60_000_000
+        assert w.points.passed[-1] == "activate done"
+        assert w.events.of(Issued)[0].access_key_id == row.access_key_id
+
+
+@virtual
+async def test_no_secret_leaves_when_the_lease_cannot_be_activated() -> None:
+    """A store that fails at the last step costs the caller the credential, and the user goes away again."""
+    async with world() as w:
+        w.store.fails.add("activate")
+        with pytest.raises(StoreUnavailable):
+            await w.issue()
+        assert len(w.users()) == 1
+        w.store.fails.clear()
+        await w.until_gone()
+        assert w.users() == []
+        assert w.events.of(Issued) == []
+
+
+@pytest.mark.parametrize("after", [0.01, 0.03, 0.06, 0.08, 0.11, 0.13])
+@virtual
+async def test_a_caller_that_goes_away_leaves_nothing(after: float) -> None:
+    """Whenever its caller is cancelled before the answer, an issue ends with no user and no live row."""
+    async with world(role=RICH) as w:
+        async with asyncio.TaskGroup() as group:
+            caller = group.create_task(w.issue())
+            await asyncio.sleep(after)
+            caller.cancel()
+        assert caller.cancelled()
+        await w.until_gone()
+        assert w.users() == []
+
+
+def test_a_caller_that_goes_away_as_the_answer_comes_leaves_nothing() -> None:
+    """An answer that nobody takes any more is revoked at once, not at its expiry."""
+
+    async def went_away() -> bool:
+        async with world() as w:
+            async with asyncio.TaskGroup() as group:
+                caller = group.create_task(w.issue())
+                await w.events.until(Issued)
+                caller.cancel()
+            if caller.cancelled():
+                await w.until_gone(seconds=60)
+            assert len(w.users()) == (0 if caller.cancelled() else 1)
+            return caller.cancelled()
+
+    assert sum(run(went_away(), seed) for seed in range(20)) > 0
+
+
+@pytest.mark.parametrize("after", [0.01, 0.03, 0.06, 0.08])
+@virtual
+async def test_a_lease_revoked_while_it_is_made_is_aborted(after: float) -> None:
+    """Revoking an intent makes its issue end with LEASE_REVOKED_WHILE_ISSUED, and nothing is left."""
+    async with world(role=RICH) as w:
+        await bound(w)
+        async with asyncio.TaskGroup() as group:
+            caller = group.create_task(w.attempt())
+            await asyncio.sleep(after)
+            (lease_id,) = [key for key, state in w.states().items() if state is State.INTENT]
+            await w.revoke(lease_id, sync=False)
+        error = caller.result()
+        assert isinstance(error, LeaseTaken)
+        assert error.reason == "LEASE_REVOKED_WHILE_ISSUED"
+        await w.until_gone()
+        assert w.users() == []
+
+
+@virtual
+async def test_a_mount_takes_no_more_users_than_its_limit() -> None:
+    """At max_users an issue is refused before any call to AWS, and a revocation makes room."""
+    async with world(mount=builders.mount(max_users=2)) as w:
+        first = await w.issue()
+        await w.issue()
+        sent = len(w.aws.sent)
+        with pytest.raises(MountFull):
+            await w.issue()
+        assert len(w.aws.sent) == sent
+        await w.revoke(first.lease.id)
+        await w.issue()
+
+
+@virtual
+async def test_a_role_takes_no_more_leases_than_its_limit() -> None:
+    """At max_leases the role is full while another role of the mount is not, also when all come at once."""
+    async with world(role=builders.role(max_leases=3)) as w:
+        await w.put_role(builders.role("other"))
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(w.attempt()) for _ in range(8)]
+        refused = [task.result() for task in tasks if isinstance(task.result(), LessorError)]
+        assert [type(error) for error in refused] == [RoleFull] * 5
+        assert len(w.users()) == 3
+        await w.issue(role="other")
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 0.0, 1.9])
+@virtual
+async def test_too_little_time_left_is_told_at_once(seconds: float) -> None:
+    """With less than two seconds left nothing is begun."""
+    async with world() as w:
+        with pytest.raises(DeadlineExceeded):
+            await w.issue(seconds=seconds)
+        assert (w.now(), w.aws.sent, w.states()) == (0.0, [], {})
+
+
+@virtual
+async def test_a_deadline_that_passes_leaves_nothing() -> None:
+    """A caller hears DEADLINE_EXCEEDED when its time is over, and what is made meanwhile is undone."""
+    async with world() as w:
+        await bound(w)
+        w.aws.faults.add(Fault(Kind.DELAY, "CreateUser", seconds=4.0))
+        start = w.now()
+        with pytest.raises(DeadlineExceeded):
+            await w.issue(seconds=2.5)
+        assert w.now() - start == pytest.approx(2.5)
+        await w.until_gone()
+        assert w.users() == []
+        assert len(w.events.of(Issued)) == 1
+
+
+@virtual
+async def test_what_does_not_exist_is_not_found() -> None:
+    """A mount or role that is not there is NOT_FOUND, and AWS is not asked."""
+    async with world() as w:
+        for mount, role in (("nope", "app"), ("aws", "nope")):
+            with pytest.raises(NotFound):
+                await w.issue(mount=mount, role=role)
+        assert w.aws.sent == []
+
+
+@virtual
+async def test_another_type_of_credential_is_not_served() -> None:
+    """A role of a type that this version cannot issue is refused before anything is made."""
+    session = builders.role("session", credential_type=CredentialType.SESSION_TOKEN, policy_document="")
+    async with world() as w:
+        await w.put_role(session)
+        with pytest.raises(Unimplemented):
+            await w.issue(role="session")
+        assert (w.aws.sent, w.states()) == ([], {})
+
+
+@virtual
+async def test_aws_is_asked_once_whose_the_root_is() -> None:
+    """However many issues come first, GetCallerIdentity goes out once and is in the way of no later one."""
+    async with world() as w:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(10):
+                group.create_task(w.issue())
+        await w.issue()
+        assert w.aws.actions().count("GetCallerIdentity") == 1
+
+
+@virtual
+async def test_a_full_lane_refuses_an_issue_at_once_and_leaves_nothing() -> None:
+    """Past the lane's queue an issue is RESOURCE_EXHAUSTED; the others are served."""
+    async with world(limits=Limits(Pace(rate=20, in_flight=2, queue=8))) as w:
+        await w.issue()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(w.attempt()) for _ in range(20)]
+        errors = [task.result() for task in tasks if isinstance(task.result(), LessorError)]
+        assert errors
+        assert all(isinstance(error, PacerFull) and error.retry_in for error in errors)
+        made = len(w.events.of(Issued))
+        await asyncio.sleep(1800)
+        live = [key for key, state in w.states().items() if state is State.ACTIVE]
+        assert len(w.users()) == len(live) == made == 21 - len(errors)
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    """Two engines with one seed tell the same events at the same times; another seed names others."""
+
+    async def trace(seed: int) -> list[tuple[str, float]]:
+        async with world(seed=seed, role=RICH) as w:
+            w.aws.faults.add(Fault(Kind.REFUSE, "DeleteUser", nth=2, times=3))
+            async with asyncio.TaskGroup() as group:
+                for number in range(5):
+                    group.create_task(w.issue(ttl=30 + number))
+            await w.until_gone()
+            return [(repr(event), at) for event, at in zip(w.events.events, w.events.times, strict=True)]
+
+    first, again, other = (run(trace(seed), seed) for seed in (7, 7, 8))
+    assert first == again
+    assert first != other

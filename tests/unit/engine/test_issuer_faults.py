@@ -1,0 +1,138 @@
+"""Checks that an issue which AWS fails ends with whose fault it is, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from lessor_server.domain.aws_errors import AwsRefused
+from lessor_server.domain.errors import AwsQuota, AwsUnavailable, LessorError, RoleNotUsable, RootRefused
+from lessor_server.domain.events import IssueFailed
+from tests.support import builders
+from tests.support.engine_world import World, bound, world
+from tests.support.iam_faults import Fault, Kind
+from tests.support.virtual_loop import virtual
+
+RICH = builders.role(
+    policy_arns=builders.MANAGED, iam_groups=("staff", "readers"), iam_tags=(("team", "storage"),)
+)
+MAKING = ("CreateUser", "PutUserPolicy", "AttachUserPolicy", "AddUserToGroup", "CreateAccessKey")
+LOSING = (Kind.ERROR_BEFORE, Kind.ERROR_AFTER, Kind.LOSE, Kind.DROP, Kind.HANG, Kind.HANG_AFTER, Kind.GARBAGE)
+
+
+async def fails(w: World, fault: Fault) -> LessorError:
+    """Issue with a fault on the way and return the error; everything must be gone in the end."""
+    await bound(w)
+    w.aws.faults.add(fault)
+    with pytest.raises(LessorError) as told:
+        await w.issue()
+    w.aws.faults.clear()
+    await w.until_gone()
+    assert w.users() == []
+    return told.value
+
+
+@pytest.mark.parametrize("action", MAKING)
+@pytest.mark.parametrize("kind", LOSING, ids=lambda kind: kind.value)
+@virtual
+async def test_a_call_without_a_clear_answer_ends_the_issue_and_leaves_nothing(
+    action: str, kind: Kind
+) -> None:
+    """Whichever call is failed, lost or never answered: UNAVAILABLE that names it, and no user later."""
+    async with world(role=RICH) as w:
+        error = await fails(w, Fault(kind, action, nth=1))
+        assert isinstance(error, AwsUnavailable)
+        assert action in error.message
+        assert error.aws is not None
+
+
+@pytest.mark.parametrize("action", MAKING)
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("AccessDenied", RootRefused),
+        ("LimitExceeded", AwsQuota),
+        ("MalformedPolicyDocument", RoleNotUsable),
+        ("Throttling", AwsUnavailable),
+        ("Unheard", AwsRefused),
+    ],
+)
+@virtual
+async def test_a_refused_call_ends_the_issue_with_whose_fault_it_is(
+    action: str, code: str, kind: type[LessorError]
+) -> None:
+    """AWS's no becomes the error that says what to mend, and nothing is left."""
+    async with world(role=RICH) as w:
+        error = await fails(w, Fault(Kind.REFUSE, action, nth=1, status=400, code=code))
+        assert type(error) is kind
+        assert error.aws is not None
+        assert error.aws.code == code
+
+
+@virtual
+async def test_a_lost_answer_to_the_user_made_is_no_second_user() -> None:
+    """After an unclear answer to CreateUser no other is sent for the lease: the row is undone."""
+    async with world() as w:
+        await fails(w, Fault(Kind.LOSE, "CreateUser", nth=1))
+        assert w.aws.actions().count("CreateUser") == 1
+
+
+@virtual
+async def test_a_user_that_aws_shows_late_is_waited_for() -> None:
+    """NoSuchEntity of the user just made is repeated for 30 s, and the issue succeeds when AWS shows it."""
+    async with world(role=RICH, visible_after=8.0) as w:
+        made = await w.issue()
+        assert 8.0 <= w.now() <= 12.0
+        assert made.secret
+        user = w.iam.users[w.users()[0].casefold()]
+        assert len(user.keys) == 1
+        assert len(user.attached) == 3
+
+
+@virtual
+async def test_a_user_that_aws_never_shows_is_given_up_after_half_a_minute() -> None:
+    """Past 30 s the issue ends as UNAVAILABLE, and what may be there is undone."""
+    async with world(visible_after=300.0) as w:
+        with pytest.raises(AwsUnavailable):
+            await w.issue()
+        assert 20.0 <= w.now() <= 40.0
+        await w.until_gone()
+        assert w.users() == []
+
+
+@virtual
+async def test_a_missing_policy_is_told_at_once() -> None:
+    """NoSuchEntity of a policy or a group is no matter of time: it is refused without a repeat."""
+    missing = "arn:aws:iam::123456789012:policy/not-there"
+    async with world(role=builders.role(policy_arns=(missing,))) as w:
+        await w.put_role(builders.role("lost", iam_groups=("nowhere",)))
+        start = w.now()
+        with pytest.raises(RoleNotUsable):
+            await w.issue()
+        with pytest.raises(RoleNotUsable):
+            await w.issue(role="lost")
+        assert w.now() - start < 1.0
+        assert w.aws.actions().count("AttachUserPolicy") == 1
+        await w.until_gone()
+        assert w.users() == []
+
+
+@virtual
+async def test_a_concurrent_modification_is_repeated() -> None:
+    """AWS asks to try ConcurrentModification again, and so the issue does, without its caller knowing."""
+    async with world(role=RICH) as w:
+        await bound(w)
+        code = "ConcurrentModification"
+        w.aws.faults.add(Fault(Kind.REFUSE, "AttachUserPolicy", nth=1, times=4, status=409, code=code))
+        await w.issue()
+        assert w.aws.actions().count("AttachUserPolicy") == 7
+        assert len(w.iam.users[w.users()[0].casefold()].attached) == 3
+
+
+@virtual
+async def test_each_failed_issue_is_told_once() -> None:
+    """A failed issue gives one event with the cause and AWS's own words beside it."""
+    async with world() as w:
+        await fails(w, Fault(Kind.REFUSE, "CreateAccessKey", nth=1, code="AccessDenied", message="not you"))
+        (event,) = w.events.of(IssueFailed)
+        assert "AccessDenied" in event.error
+        assert event.detail == "not you"

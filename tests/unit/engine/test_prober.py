@@ -1,0 +1,180 @@
+"""Checks an outage: the account is paused and probed, no attempt counts, and then all that is due runs."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from lessor_server.domain.errors import AwsUnavailable
+from lessor_server.domain.events import AccountPaused, AccountResumed, RevocationFailed
+from lessor_server.engine.keeper import AT_ONCE
+from lessor_server.engine.leases import Outcome
+from tests.support import builders
+from tests.support.engine_world import BOUND_SECONDS, World, world
+from tests.support.iam_faults import Fault, Kind
+from tests.support.virtual_loop import virtual
+
+DAY = 86_400.0
+
+
+async def outage(w: World, ttl: float = 10.0) -> str:
+    """Begin an outage that a due lease meets; return the lease's id."""
+    made = await w.issue(ttl=ttl)
+    w.aws.away = True
+    await w.events.until(AccountPaused, seconds=ttl + 60)
+    return made.lease.id
+
+
+@virtual
+async def test_an_outage_counts_no_attempt() -> None:
+    """However long AWS is away, the rows that are due have no attempt against them."""
+    async with world() as w:
+        lease_id = await outage(w)
+        await asyncio.sleep(DAY)
+        row = await w.lease(lease_id)
+        assert (row.attempts, row.stuck) == (0, False)
+        assert all(event.attempts == 0 for event in w.events.of(RevocationFailed))
+
+
+@virtual
+async def test_one_probe_at_a_time_goes_out_at_widening_steps() -> None:
+    """While paused only probes reach out: one by one, 1 s doubling to 30 s, with jitter."""
+    async with world() as w:
+        for number in range(20):
+            await w.issue(ttl=10 + number)
+        w.aws.away = True
+        await w.events.until(AccountPaused)
+        await asyncio.sleep(60)
+        w.aws.sent.clear()
+        await asyncio.sleep(600)
+        assert set(w.aws.actions()) == {"GetUser"}
+        starts = [one.start for one in w.aws.sent]
+        gaps = [later - earlier for earlier, later in pairwise(starts)]
+        assert all(15 <= gap <= 31 for gap in gaps)
+        waits = [event.retry_in for event in w.events.of(AccountPaused)]
+        for number, wait in enumerate(waits):
+            most = min(2.0**number, 30.0)
+            assert most / 2 <= wait <= most
+
+
+@virtual
+async def test_a_paused_account_issues_nothing_and_says_so_at_once() -> None:
+    """While paused, GenerateCredentials is UNAVAILABLE with a hint, and nothing is written or sent."""
+    async with world() as w:
+        await outage(w)
+        await asyncio.sleep(1)
+        before, start, sent = dict(w.states()), w.now(), len(w.aws.sent)
+        with pytest.raises(AwsUnavailable) as told:
+            await w.issue()
+        assert told.value.retry_in
+        assert (w.now(), w.states(), len(w.aws.sent)) == (start, before, sent)
+
+
+@virtual
+async def test_a_sync_revocation_does_not_wait_for_the_end_of_an_outage() -> None:
+    """While paused a caller who waits hears that the revocation is accepted, and why it is not done."""
+    async with world() as w:
+        made = await w.issue()
+        await outage(w)
+        told = await w.revoke(made.lease.id)
+        assert told.outcome is Outcome.ACCEPTED
+        assert told.last_error
+        w.aws.away = False
+        await w.until_gone(seconds=120)
+
+
+@virtual
+async def test_all_that_is_due_runs_in_due_order_when_aws_is_back() -> None:
+    """At the first good probe all overdue rows are revoked, the oldest first."""
+    async with world() as w:
+        users: list[str] = []
+        for number in range(400):
+            made = await w.issue(ttl=1000 - 2 * number)
+            users.insert(0, made.lease.footprint.user_name)
+        w.aws.away = True
+        await asyncio.sleep(3000)
+        w.aws.sent.clear()
+        w.aws.away = False
+        back = w.now()
+        resumed = await w.events.until(AccountResumed)
+        assert resumed.account == builders.ACCOUNT
+        await w.until_gone(seconds=60)
+        assert w.now() <= back + 45
+        order = list(dict.fromkeys(one.user for one in w.aws.sent if one.action == "DeleteAccessKey"))
+        assert sorted(order) == sorted(users)
+        assert all(users.index(user) <= place + AT_ONCE for place, user in enumerate(order))
+
+
+@virtual
+async def test_a_day_without_aws_leaks_nobody() -> None:
+    """After AWS was away for 24 hours every lease that ended meanwhile is revoked, and no other is."""
+    async with world(role=builders.role(max_ttl=None)) as w:
+        short = [(await w.issue(ttl=60 * number)).lease.id for number in range(1, 30)]
+        await outage(w, ttl=61)
+        await asyncio.sleep(DAY)
+        w.aws.away = False
+        await w.until_gone(seconds=120)
+        assert w.users() == []
+        assert {w.states()[lease_id].name for lease_id in short} == {"GONE"}
+        again = await w.issue(ttl=60)
+        await asyncio.sleep(60 + BOUND_SECONDS)
+        assert w.states()[again.lease.id].name == "GONE"
+
+
+@virtual
+async def test_a_probe_that_is_refused_shows_that_aws_is_there() -> None:
+    """A refusal of the probe ends the pause as well as an answer does."""
+    async with world() as w:
+        await outage(w)
+        w.aws.faults.add(Fault(Kind.REFUSE, "GetUser"))
+        w.aws.away = False
+        await w.events.until(AccountResumed, seconds=60)
+
+
+@pytest.mark.parametrize("kind", [Kind.THROTTLE, Kind.ERROR_BEFORE, Kind.HANG, Kind.GARBAGE])
+@virtual
+async def test_a_probe_without_a_clear_answer_keeps_the_pause(kind: Kind) -> None:
+    """Throttling, errors and silence say that AWS is not back."""
+    async with world() as w:
+        await outage(w)
+        w.aws.faults.add(Fault(kind, "GetUser"))
+        w.aws.away = False
+        await asyncio.sleep(300)
+        assert w.events.of(AccountResumed) == []
+        w.aws.faults.clear()
+        await w.events.until(AccountResumed, seconds=60)
+        await w.until_gone(seconds=60)
+
+
+@virtual
+async def test_one_account_s_outage_delays_no_other() -> None:
+    """While one account is paused, leases of another mount's account end in time."""
+    async with world() as w:
+        await w.engine.mounts.enable(builders.mount("second"), "test")
+        await w.set_root("second", builders.OTHER_ROOT_KEY)
+        await w.put_role(builders.role(mount_name="second"))
+        w.aws.faults.add(Fault(Kind.DROP, "DeleteAccessKey", user=""))
+        first = await w.issue(ttl=5)
+        await w.events.until(AccountPaused)
+        w.aws.faults.clear()
+        w.aws.faults.add(Fault(Kind.DROP, "GetUser"))
+        second = await w.issue(ttl=30, mount="second")
+        await asyncio.sleep(30 + BOUND_SECONDS)
+        states = w.states()
+        assert states[second.lease.id].name == "GONE"
+        assert states[first.lease.id].name == "REVOKING"
+
+
+@virtual
+async def test_a_new_root_with_another_endpoint_ends_the_probing_of_the_old() -> None:
+    """When an operator gives the mount another endpoint meanwhile, its leases are revoked there."""
+    async with world() as w:
+        lease_id = await outage(w)
+        w.aws.faults.add(Fault(Kind.DROP, "GetUser"))
+        w.aws.away = False
+        config = builders.root_config(iam_endpoint="https://iam.us-gov.amazonaws.com")
+        await w.engine.mounts.set_root("aws", "", lambda _: config, "test")
+        await w.until_gone(seconds=120)
+        assert w.states()[lease_id].name == "GONE"

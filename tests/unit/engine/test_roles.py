@@ -1,0 +1,112 @@
+"""Checks how operators change roles: whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from lessor_server.domain.errors import EtagMismatch, Invalid, NotFound
+from lessor_server.domain.role import Role
+from tests.support import builders
+from tests.support.engine_world import world
+from tests.support.virtual_loop import virtual
+
+
+@virtual
+async def test_a_role_is_read_as_it_was_written() -> None:
+    """What PutRole stored is what GetRole shows, with a fresh etag."""
+    async with world() as w:
+        wanted = builders.role("full", policy_arns=builders.MANAGED, iam_tags=(("team", "a"),), max_leases=3)
+        await w.put_role(wanted)
+        read = await w.engine.roles.get("aws", "full")
+        assert read.etag != wanted.etag
+        assert replace(read, etag="") == replace(wanted, etag="")
+
+
+@virtual
+async def test_a_faulty_role_changes_nothing() -> None:
+    """Every fault is told with its path under ``role``, and the role that was there stays."""
+    async with world() as w:
+        before = await w.engine.roles.get("aws", "app")
+        faulty = builders.role(user_path="nope", policy_arns=("not-an-arn",))
+        with pytest.raises(Invalid) as told:
+            await w.put_role(faulty)
+        assert {violation.field for violation in told.value.violations} == {
+            "role.user_path",
+            "role.policy_arns[0]",
+        }
+        assert await w.engine.roles.get("aws", "app") == before
+
+
+@virtual
+async def test_a_check_writes_nothing() -> None:
+    """CheckRole tells what PutRole would, and leaves the store as it is."""
+    async with world() as w:
+        await w.engine.roles.check("aws", builders.role("new"))
+        with pytest.raises(NotFound):
+            await w.engine.roles.get("aws", "new")
+
+
+@virtual
+async def test_an_old_etag_changes_no_role() -> None:
+    """Who read another role than the one there is told so, also where there is none."""
+    async with world() as w:
+        roles = w.engine.roles
+        for name, etag in (("app", "old"), ("none", "any")):
+            with pytest.raises(EtagMismatch):
+                await roles.put("aws", name, etag, lambda _: builders.role(), "test")
+        current = (await roles.get("aws", "app")).etag
+        await roles.put("aws", "app", current, lambda _: builders.role(max_leases=9), "test")
+        assert (await roles.get("aws", "app")).max_leases == 9
+
+
+@virtual
+async def test_changes_at_the_same_time_lose_nothing() -> None:
+    """Operators who change different fields of a role at once all get theirs."""
+    async with world() as w:
+        roles = w.engine.roles
+
+        def capped(before: Role | None) -> Role:
+            assert before is not None
+            return replace(before, max_leases=5)
+
+        def shorter(before: Role | None) -> Role:
+            assert before is not None
+            return replace(before, max_ttl=timedelta(minutes=5))
+
+        async with asyncio.TaskGroup() as group:
+            for change in (capped, shorter):
+                group.create_task(roles.put("aws", "app", "", change, "test"))
+        role = await roles.get("aws", "app")
+        assert (role.max_leases, role.max_ttl) == (5, timedelta(minutes=5))
+
+
+@virtual
+async def test_a_deleted_role_leaves_its_leases_to_end_in_time() -> None:
+    """Deleting a role ends nothing early and nothing late."""
+    async with world() as w:
+        await w.issue(ttl=60)
+        await w.engine.roles.delete("aws", "app", "test")
+        with pytest.raises(NotFound):
+            await w.engine.roles.get("aws", "app")
+        with pytest.raises(NotFound):
+            await w.engine.roles.delete("aws", "app", "test")
+        await asyncio.sleep(59)
+        assert len(w.users()) == 1
+        await w.until_gone(seconds=5)
+
+
+@virtual
+async def test_roles_are_listed_by_name_in_pages() -> None:
+    """A list goes on after the last name of the page before; a mount that is not there is NOT_FOUND."""
+    async with world() as w:
+        for name in ("c", "a", "b"):
+            await w.put_role(builders.role(name))
+        first = await w.engine.roles.list("aws", "", 2)
+        rest = await w.engine.roles.list("aws", first[-1].name, 9)
+        assert [role.name for role in (*first, *rest)] == ["a", "app", "b", "c"]
+        with pytest.raises(NotFound):
+            await w.engine.roles.list("none", "", 9)

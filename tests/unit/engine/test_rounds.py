@@ -1,0 +1,127 @@
+"""Checks how calls are sent: all awaited, repeated where AWS asks for it, never raising."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from itertools import pairwise
+
+import pytest
+
+from lessor_server.domain import calls
+from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.errors import LessorError
+from lessor_server.domain.root import Root
+from lessor_server.engine.pacer import Lane, Pace
+from lessor_server.engine.rounds import Done, Rounds, failure, says_nothing
+from tests.support import builders
+from tests.support.iam import Iam
+from tests.support.iam_faults import Fault, Kind
+from tests.support.memory_aws import MemoryAws
+from tests.support.virtual_loop import virtual
+
+PUT = calls.PutUserPolicy("u", "p", builders.DOCUMENT)
+KEY = calls.CreateAccessKey("u")
+
+
+def made(latency: float = 0.05) -> tuple[Iam, MemoryAws, Rounds]:
+    """Return an account, the way to it, and rounds over that."""
+    loop = asyncio.get_running_loop()
+    iam = Iam(now=loop.time)
+    aws = MemoryAws({builders.ROOT_KEY: iam}, latency=latency)
+    root = Root("aws", 1, builders.ACCOUNT, builders.root_config())
+    return iam, aws, Rounds(aws, root, Lane("a", Pace()), random.Random(1))
+
+
+@virtual
+async def test_the_calls_of_a_round_go_out_together_and_are_all_awaited() -> None:
+    """A round takes as long as its slowest call, and one that fails stops no other."""
+    iam, aws, rounds = made()
+    iam.create_user("u")
+    aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey"))
+    aws.faults.add(Fault(Kind.DELAY, "AttachUserPolicy", seconds=3.0))
+    attach = calls.AttachUserPolicy("u", builders.READ_ONLY)
+    outcomes = await rounds.round((KEY, PUT, attach))
+    assert asyncio.get_running_loop().time() == pytest.approx(3.05)
+    assert isinstance(outcomes[0], AwsRefused)
+    assert outcomes[1:] == [Done(None), Done(None)]
+    assert iam.users["u"].attached == [builders.READ_ONLY]
+
+
+@virtual
+async def test_a_call_is_sent_once_where_nothing_is_to_be_repeated() -> None:
+    """A refusal, an error and a lost answer come back as they are; the engine sends no second call."""
+    iam, aws, rounds = made()
+    iam.create_user("u")
+    for kind, outcome in ((Kind.REFUSE, AwsRefused), (Kind.LOSE, AwsUnknown), (Kind.THROTTLE, AwsRefused)):
+        aws.faults.clear()
+        aws.faults.add(Fault(kind, "CreateAccessKey"))
+        aws.sent.clear()
+        assert isinstance(await rounds.call(KEY, lambda: True), outcome)
+        assert len(aws.sent) == 1
+
+
+@virtual
+async def test_a_user_not_seen_yet_is_waited_for_only_with_patience() -> None:
+    """NoSuchEntity of the user is repeated while the caller has patience, and not a moment longer."""
+    iam, _, rounds = made()
+    iam.visible_after = 10.0
+    iam.create_user("u")
+    impatient = await rounds.call(PUT)
+    assert isinstance(impatient, AwsRefused)
+    assert impatient.refusal is Refusal.NO_SUCH_USER
+    loop = asyncio.get_running_loop()
+    until = loop.time() + 2
+    assert isinstance(await rounds.call(PUT, lambda: loop.time() < until), AwsRefused)
+    assert loop.time() < until + 3
+    assert await rounds.call(PUT, lambda: True) == Done(None)
+    assert loop.time() >= 10.0
+
+
+@virtual
+async def test_a_call_is_repeated_for_half_a_minute_at_most_with_growing_waits() -> None:
+    """Repeats start within 0.2 s, grow to at most 3 s, and end by 30 s."""
+    _, aws, rounds = made(latency=0.0)
+    assert isinstance(await rounds.call(PUT, lambda: True), AwsRefused)
+    starts = [one.start for one in aws.sent]
+    gaps = [later - earlier for earlier, later in pairwise(starts)]
+    assert 0.1 <= gaps[0] <= 0.2
+    assert max(gaps) <= 3.0
+    assert 20.0 <= starts[-1] <= 30.0
+
+
+@virtual
+async def test_a_concurrent_modification_is_repeated_without_patience() -> None:
+    """AWS asks for it to be sent again, and the refused call had no effect."""
+    iam, aws, rounds = made()
+    iam.create_user("u")
+    aws.faults.add(
+        Fault(Kind.REFUSE, "PutUserPolicy", nth=1, times=3, status=409, code="ConcurrentModification")
+    )
+    assert await rounds.call(PUT) == Done(None)
+    assert len(aws.sent) == 4
+
+
+@virtual
+async def test_a_clear_no_is_told_before_an_unknown_fate() -> None:
+    """Of several failures a caller hears the one that says what to mend."""
+    iam, aws, rounds = made()
+    iam.create_user("u")
+    aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey"))
+    aws.faults.add(Fault(Kind.REFUSE, "PutUserPolicy"))
+    outcomes = await rounds.round((KEY, PUT))
+    assert isinstance(failure(outcomes), AwsRefused)
+    assert failure([Done(None)]) is None
+    assert [says_nothing(outcome) for outcome in outcomes] == [True, False]
+
+
+@virtual
+async def test_a_full_lane_is_an_outcome_too() -> None:
+    """A call that the lane does not take comes back as an outcome and was never sent."""
+    _, aws, _ = made()
+    root = Root("aws", 1, builders.ACCOUNT, builders.root_config())
+    rounds = Rounds(aws, root, Lane("a", Pace(queue=0)), random.Random(1))
+    outcome = await rounds.call(PUT)
+    assert isinstance(outcome, LessorError)
+    assert outcome.reason == "PACER_QUEUE_FULL"
+    assert aws.sent == []

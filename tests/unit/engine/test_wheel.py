@@ -1,0 +1,76 @@
+"""Checks the timing wheel against the obvious model: a dict of deadlines."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lessor_server.engine.wheel import SLOT_US, Wheel
+
+KEYS = st.sampled_from([f"lease-{number}" for number in range(8)])
+TIMES = st.integers(min_value=0, max_value=30 * SLOT_US)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("insert"), KEYS, TIMES),
+        st.tuples(st.just("cancel"), KEYS, st.just(0)),
+        st.tuples(st.just("pop"), st.just(""), TIMES),
+    ),
+    max_size=60,
+)
+
+
+def slot_end(due_us: int) -> int:
+    """Return the end of the slot of a deadline: the first whole second at or after it."""
+    return -(-due_us // SLOT_US) * SLOT_US
+
+
+@settings(max_examples=200, deadline=None)
+@given(STEPS)
+def test_it_holds_exactly_what_a_dict_would(steps: list[tuple[str, str, int]]) -> None:
+    """After any inserts, moves and cancels, each pop hands out just the keys whose second has ended."""
+    wheel, model = Wheel(), dict[str, int]()
+    for step, key, time in steps:
+        if step == "insert":
+            wheel.insert(key, time)
+            model[key] = time
+        elif step == "cancel":
+            wheel.cancel(key)
+            model.pop(key, None)
+        else:
+            due = [name for name, due_us in model.items() if slot_end(due_us) <= time]
+            assert sorted(wheel.pop(time)) == sorted(due)
+            for name in due:
+                del model[name]
+        assert len(wheel) == len(model)
+        assert wheel.next_us() == min(map(slot_end, model.values()), default=None)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(KEYS, TIMES), TIMES)
+def test_nothing_comes_early_and_nothing_more_than_a_second_late(due: dict[str, int], now: int) -> None:
+    """What a pop hands out was due by then, and what it keeps was not due a second before."""
+    wheel = Wheel()
+    for key, due_us in due.items():
+        wheel.insert(key, due_us)
+    taken = wheel.pop(now)
+    assert all(due[key] <= now for key in taken)
+    assert all(due[key] > now - SLOT_US for key in due.keys() - set(taken))
+
+
+def test_earlier_slots_come_first() -> None:
+    """A pop after a long pause hands out the oldest deadlines first."""
+    wheel = Wheel()
+    for key, second in (("c", 30), ("a", 1), ("b", 20)):
+        wheel.insert(key, second * SLOT_US)
+    assert wheel.pop(60 * SLOT_US) == ["a", "b", "c"]
+
+
+def test_a_cancelled_key_leaves_no_memory_behind() -> None:
+    """A million renewals of one lease do not grow the wheel."""
+    wheel = Wheel()
+    for second in range(10_000):
+        wheel.insert("a", second * SLOT_US)
+        wheel.next_us()
+    assert len(wheel) == 1
+    assert len(wheel._slots) == 1
+    assert len(wheel._order) == 1

@@ -1,0 +1,140 @@
+"""Checks conversions between messages and values: nothing is lost, and what is wrong names its field."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.struct_pb2 import Struct
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lessor.v1 import creds_pb2, role_pb2
+from lessor_server.domain.errors import Invalid, Unimplemented
+from lessor_server.services import convert
+
+NAMES = st.text(max_size=8)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | NAMES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def fields(told: pytest.ExceptionInfo[Invalid]) -> list[str]:
+    """Return the paths of an error's violations."""
+    return [violation.field for violation in told.value.violations]
+
+
+def test_no_mount_means_the_default_one() -> None:
+    """An empty mount is ``aws``; a name is itself; what is no name is refused by its field."""
+    assert convert.mount_of("") == "aws"
+    assert convert.mount_of("second") == "second"
+    with pytest.raises(Invalid) as told:
+        convert.mount_of("../x")
+    assert fields(told) == ["mount"]
+    with pytest.raises(Invalid) as told:
+        convert.role_of("", "name")
+    assert fields(told) == ["name"]
+
+
+@given(st.integers(min_value=-(10**8), max_value=10**8))
+def test_a_span_comes_back_as_it_went(microseconds: int) -> None:
+    """To a Duration and back nothing is lost, down to a microsecond, below zero too."""
+    span = timedelta(microseconds=microseconds)
+    request = creds_pb2.GenerateCredentialsRequest(ttl=convert.duration(span))
+    assert convert.span(request, "ttl") == span
+
+
+def test_an_absent_span_is_none() -> None:
+    """Absent and zero are told apart."""
+    assert convert.span(creds_pb2.GenerateCredentialsRequest(), "ttl") is None
+    zero = creds_pb2.GenerateCredentialsRequest(ttl=Duration())
+    assert convert.span(zero, "ttl") == timedelta(0)
+    assert convert.duration(None) is None
+
+
+@pytest.mark.parametrize(
+    "value", [Duration(seconds=2**62), Duration(nanos=10**9), Duration(seconds=-(2**62))]
+)
+def test_a_duration_out_of_bounds_is_refused_by_its_field(value: Duration) -> None:
+    """What is no duration is INVALID_ARGUMENT with its path, not an overflow."""
+    request = creds_pb2.GenerateCredentialsRequest(ttl=value)
+    with pytest.raises(Invalid) as told:
+        convert.span(request, "ttl", "role")
+    assert fields(told) == ["role.ttl"]
+
+
+def test_spans_and_instants_go_out_plain() -> None:
+    """Whole seconds are cut and never negative; an instant keeps its microseconds, and 0 is absent."""
+    assert convert.whole(timedelta(seconds=5, milliseconds=900)) == Duration(seconds=5)
+    assert convert.whole(timedelta(seconds=-5)) == Duration()
+    instant = convert.timestamp(1_900_000_000_000_007)
+    assert instant is not None
+    assert (instant.seconds, instant.nanos) == (1_900_000_000, 7000)
+    assert convert.timestamp(0) is None
+
+
+@given(st.dictionaries(NAMES, JSON, max_size=4))
+def test_a_document_comes_back_as_it_went(document: dict[str, object]) -> None:
+    """To a Struct and back a JSON object is the same."""
+    assert convert.document(convert.struct(json.dumps(document))) == document
+
+
+def stored() -> role_pb2.Role:
+    """Return a role as it is stored."""
+    role = role_pb2.Role(name="app", max_leases=5, policy_arns=["a", "b"], iam_tags={"k": "v"})
+    role.max_ttl.seconds = 60
+    role.policy_document.update({"Version": "1", "Old": 1})
+    return role
+
+
+def test_a_mask_changes_what_it_names_and_nothing_else() -> None:
+    """Named fields are taken whole from what was sent, cleared where it has none; the others stay."""
+    document = Struct()
+    document.update({"Version": "2"})
+    sent = role_pb2.Role(policy_arns=["c"], policy_document=document, user_path="/x/", iam_tags={"n": "w"})
+    mask = FieldMask(paths=["policy_arns", "policy_document", "max_ttl", "max_leases", "iam_tags"])
+    merged = convert.masked(stored(), sent, mask)
+    assert list(merged.policy_arns) == ["c"]
+    assert dict(merged.iam_tags) == {"n": "w"}
+    assert merged.policy_document == document
+    assert (merged.name, merged.user_path, merged.max_leases) == ("app", "", 0)
+    assert not merged.HasField("max_ttl")
+
+
+def test_an_empty_mask_changes_nothing() -> None:
+    """Without a path the stored message stays as it is."""
+    assert convert.masked(stored(), role_pb2.Role(name="other"), FieldMask()) == stored()
+
+
+def test_a_mask_of_unknown_fields_names_them_all() -> None:
+    """Every path that is no field, or only a part of one, is a violation of the mask."""
+    mask = FieldMask(paths=["nope", "max_ttl", "max_ttl.seconds"])
+    with pytest.raises(Invalid) as told:
+        convert.masked(stored(), role_pb2.Role(), mask)
+    assert fields(told) == ["update_mask"] * 2
+    assert {"nope", "seconds"} <= set(str(told.value.violations).replace('"', ".").split("."))
+
+
+def test_a_page_has_a_bounded_size() -> None:
+    """0 is the default of 100; below 0 and above 1,000 are refused."""
+    assert [convert.page_size(size) for size in (0, 1, 1000)] == [100, 1, 1000]
+    for size in (-1, 1001):
+        with pytest.raises(Invalid) as told:
+            convert.page_size(size)
+        assert fields(told) == ["page_size"]
+    assert convert.cut([1, 2, 3], 2) == ([1, 2], True)
+    assert convert.cut([1, 2], 2) == ([1, 2], False)
+
+
+def test_a_field_that_is_not_served_is_not_ignored() -> None:
+    """A set field of a later version is UNIMPLEMENTED by its name; unset ones are no matter."""
+    plain = creds_pb2.GenerateCredentialsRequest(mount="aws", mfa_code="123456")
+    convert.later(("role_arn", "request_id"), plain)
+    with pytest.raises(Unimplemented) as told:
+        convert.later(("role_arn", "mfa_code"), plain)
+    assert told.value.subject == "mfa_code"

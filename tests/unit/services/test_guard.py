@@ -1,0 +1,307 @@
+"""Checks the one way in over a real channel: who is refused, with what, and that nothing unmapped leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2 as details
+
+from lessor.v1 import lease_pb2, role_pb2, system_pb2
+from lessor_server.domain.access import Capability, Principal
+from lessor_server.domain.errors import NotFound
+from lessor_server.services.guard import MOST_REQUEST_BYTES, Caller, Guard
+from lessor_server.services.rules import RULES
+from tests.unit.services.test_status import decoded
+
+SERVICE = lease_pb2.DESCRIPTOR.services_by_name["LeaseService"]
+PRINCIPALS = {
+    "root-token": Principal("root", frozenset(Capability)),
+    "reader-token": Principal("reader", frozenset({Capability.READ})),
+}
+SECRET_CAUSE = "password=hunter2"
+BEARER = (("authorization", "Bearer root-token"),)
+
+
+class Leases:
+    """A service whose methods a test chooses; it remembers what it was asked."""
+
+    def __init__(self) -> None:
+        """Begin with a method that answers at once."""
+        self.asked: list[Message] = []
+        self.callers: list[Caller] = []
+        self.act: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0)
+
+    async def LookupLease(self, request: Message, caller: Caller) -> Message:  # noqa: N802
+        """Do what the test wants and answer."""
+        self.asked.append(request)
+        self.callers.append(caller)
+        await self.act()
+        return lease_pb2.LookupLeaseResponse(lease=lease_pb2.Lease(owner=caller.principal.name))
+
+    async def AbandonLeases(self, request: Message, caller: Caller) -> Message:  # noqa: N802
+        """Answer as a method that operators alone may call."""
+        return lease_pb2.AbandonLeasesResponse()
+
+
+@dataclass
+class Served:
+    """A server on a port of its own, its guard, what it serves, and a channel to it."""
+
+    guard: Guard
+    leases: Leases
+    channel: grpc.aio.Channel
+    reports: list[tuple[str, BaseException]] = field(default_factory=list)
+
+    async def call(
+        self, method: str, data: bytes = b"", metadata: Any = BEARER, seconds: float | None = 10
+    ) -> bytes:
+        """Call a method with these bytes; return the bytes of the answer."""
+        if "/" not in method:
+            method = f"/lessor.v1.LeaseService/{method}"
+        send: Any = self.channel.unary_unary(method)
+        answer: bytes = await send(data, metadata=metadata, timeout=seconds)
+        return answer
+
+    async def refused(self, method: str, data: bytes = b"", metadata: Any = BEARER) -> Refused:
+        """Call a method that must fail; return how it did."""
+        with pytest.raises(grpc.aio.AioRpcError) as told:
+            await self.call(method, data, metadata)
+        error = told.value
+        wire = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+        return Refused(error.code(), error.details() or "", decoded(bytes(wire)))
+
+
+@dataclass(frozen=True)
+class Refused:
+    """What a caller sees of a refusal."""
+
+    code: grpc.StatusCode
+    message: str
+    details: dict[type[Message], Message]
+
+    @property
+    def reason(self) -> str:
+        """Return the reason of ErrorInfo."""
+        info = self.details[details.ErrorInfo]
+        assert isinstance(info, details.ErrorInfo)
+        return str(info.reason)
+
+    @property
+    def fields(self) -> list[str]:
+        """Return the fields of the violations."""
+        bad = self.details[details.BadRequest]
+        assert isinstance(bad, details.BadRequest)
+        return [violation.field for violation in bad.field_violations]
+
+
+@pytest.fixture(name="s")
+async def served() -> AsyncIterator[Served]:
+    """Serve a fake behind a guard on a port that the system chooses."""
+    reports: list[tuple[str, BaseException]] = []
+
+    def report(method: str, error: BaseException) -> str:
+        reports.append((method, error))
+        return f"ref-{len(reports)}"
+
+    guard, leases = Guard(PRINCIPALS.get, report, RULES), Leases()
+    server = grpc.aio.server(options=(("grpc.max_receive_message_length", 4 << 20),))
+    server.add_generic_rpc_handlers((guard.handlers(SERVICE, leases),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Served(guard, leases, channel, reports)
+    await server.stop(0)
+
+
+def lookup(lease_id: str = "x") -> bytes:
+    """Return the bytes of a request."""
+    return lease_pb2.LookupLeaseRequest(lease_id=lease_id).SerializeToString()
+
+
+async def test_who_may_call_is_answered(s: Served) -> None:
+    """A known caller with the right reaches the implementation, which learns who it is."""
+    answer = lease_pb2.LookupLeaseResponse.FromString(await s.call("LookupLease", lookup("id")))
+    assert answer.lease.owner == "root"
+    assert s.leases.asked == [lease_pb2.LookupLeaseRequest(lease_id="id")]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        (),
+        (("authorization", "Bearer wrong"),),
+        (("authorization", "Bearer "),),
+        (("authorization", "root-token"),),
+        (("authorization", "Basic root-token"),),
+        (("authorization-bin", b"Bearer root-token"),),
+    ],
+)
+async def test_a_stranger_is_refused_before_a_byte_is_parsed(s: Served, metadata: Any) -> None:
+    """Without a known token even garbage is UNAUTHENTICATED, and nothing is asked of anybody."""
+    for data in (lookup(), b"\xff\xff\xff"):
+        refused = await s.refused("LookupLease", data, metadata)
+        assert refused.code is grpc.StatusCode.UNAUTHENTICATED
+        assert refused.reason == "UNAUTHENTICATED"
+    assert s.leases.asked == []
+
+
+async def test_the_scheme_of_a_token_has_no_case(s: Served) -> None:
+    """``bearer`` is as good as ``Bearer`` (RFC 6750, RFC 7235)."""
+    await s.call("LookupLease", lookup(), (("authorization", "bearer root-token"),))
+
+
+async def test_a_caller_without_the_right_is_refused(s: Served) -> None:
+    """A known caller who lacks the method's capability is PERMISSION_DENIED, before a byte is parsed."""
+    metadata = (("authorization", "Bearer reader-token"),)
+    refused = await s.refused("AbandonLeases", b"\xff", metadata)
+    assert refused.code is grpc.StatusCode.PERMISSION_DENIED
+    assert "operate" in refused.message
+
+
+@pytest.mark.parametrize("method", ["RevokePrefix", "/lessor.v1.LeaseService/Nope", "/other.Service/Nope"])
+async def test_a_method_that_nobody_serves_is_unimplemented(s: Served, method: str) -> None:
+    """A method without an implementation, or that does not exist, is UNIMPLEMENTED."""
+    with pytest.raises(grpc.aio.AioRpcError) as told:
+        await s.call(method)
+    assert told.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"])
+async def test_bytes_that_do_not_parse_are_invalid(s: Served, data: bytes) -> None:
+    """Garbage, a cut message and a text that is no UTF-8 are INVALID_ARGUMENT, not INTERNAL."""
+    refused = await s.refused("LookupLease", data)
+    assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.fields == [""]
+    assert s.leases.asked == []
+
+
+async def test_a_field_that_this_version_does_not_know_is_not_ignored(s: Served) -> None:
+    """An unknown field is INVALID_ARGUMENT with its number."""
+    refused = await s.refused("LookupLease", lookup() + b"\xa0\x06\x01")
+    assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.fields == ["#100"]
+
+
+async def test_an_unknown_field_within_a_message_is_found(s: Served) -> None:
+    """A field that is unknown deep inside is told with its path."""
+    from lessor_server.services.guard import _unknown
+
+    root = role_pb2.PutRoleRequest(role=role_pb2.Role(name="a"))
+    data = root.SerializeToString()
+    inner = root.role.SerializeToString() + b"\xa0\x06\x01"
+    broken = data[: data.index(b"\x12")] + b"\x12" + bytes([len(inner)]) + inner
+    assert list(_unknown(role_pb2.PutRoleRequest.FromString(broken))) == ["role.#100"]
+
+
+async def test_a_request_over_a_mebibyte_is_invalid(s: Served) -> None:
+    """One byte too many is INVALID_ARGUMENT that says how many there are; the bound itself is taken."""
+    head = len(lookup("x" * MOST_REQUEST_BYTES)) - MOST_REQUEST_BYTES
+    await s.call("LookupLease", lookup("x" * (MOST_REQUEST_BYTES - head)))
+    refused = await s.refused("LookupLease", lookup("x" * (MOST_REQUEST_BYTES - head + 1)))
+    assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert str(MOST_REQUEST_BYTES + 1) in refused.message
+
+
+async def test_an_error_of_ours_comes_with_its_details(s: Served) -> None:
+    """What an implementation raises reaches the caller with code, reason and details."""
+
+    async def fail() -> None:
+        raise NotFound("lease", "aws/creds/app/x")
+
+    s.leases.act = fail
+    refused = await s.refused("LookupLease", lookup())
+    assert refused.code is grpc.StatusCode.NOT_FOUND
+    resource = refused.details[details.ResourceInfo]
+    assert isinstance(resource, details.ResourceInfo)
+    assert (resource.resource_type, resource.resource_name) == ("lease", "aws/creds/app/x")
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyError, AssertionError, OSError])
+async def test_an_unforeseen_error_is_a_reference_and_no_text(s: Served, kind: type[Exception]) -> None:
+    """A defect is INTERNAL with the reference of the report; its own text stays inside."""
+
+    async def fail() -> None:
+        raise kind(SECRET_CAUSE)
+
+    s.leases.act = fail
+    refused = await s.refused("LookupLease", lookup())
+    assert refused.code is grpc.StatusCode.INTERNAL
+    assert "ref-1" in refused.message
+    assert SECRET_CAUSE not in refused.message
+    assert SECRET_CAUSE not in str(refused.details)
+    ((method, error),) = s.reports
+    assert method == "LeaseService.LookupLease"
+    assert SECRET_CAUSE in str(error)
+    s.leases.act = lambda: asyncio.sleep(0)
+    await s.call("LookupLease", lookup())
+
+
+async def test_a_deadline_reaches_the_work_a_little_early(s: Served) -> None:
+    """The implementation has the caller's time less what the answer needs; without one it has a minute."""
+    await s.call("LookupLease", lookup(), seconds=5)
+    await s.call("LookupLease", lookup(), seconds=None)
+    short, default = (caller.seconds for caller in s.leases.callers)
+    assert 3.0 < short < 5.0
+    assert 55.0 < default <= 60.0
+
+
+async def test_work_that_takes_too_long_is_told_by_us(s: Served) -> None:
+    """When the time is over the caller hears DEADLINE_EXCEEDED with our details, and the work has ended."""
+    ended = asyncio.Event()
+
+    async def hang() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.set()
+
+    s.leases.act = hang
+    with pytest.raises(grpc.aio.AioRpcError) as told:
+        await s.call("LookupLease", lookup(), seconds=0.3)
+    assert told.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    async with asyncio.timeout(5):
+        await ended.wait()
+
+
+async def test_a_drain_waits_for_calls_in_flight_and_takes_no_more(s: Served) -> None:
+    """While a call is in flight a drain waits; new calls are UNAVAILABLE; the one in flight is answered."""
+    going, begun = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        begun.set()
+        await going.wait()
+
+    s.leases.act = wait
+    async with asyncio.TaskGroup() as group:
+        call = group.create_task(s.call("LookupLease", lookup("slow")))
+        await begun.wait()
+        assert await s.guard.drain(0.0) == 1
+        refused = await s.refused("LookupLease", lookup())
+        assert refused.code is grpc.StatusCode.UNAVAILABLE
+        assert refused.reason == "DRAINING"
+        drained = group.create_task(s.guard.drain(10))
+        going.set()
+    assert drained.result() == 0
+    assert call.result()
+
+
+def test_a_method_without_a_rule_stops_the_start() -> None:
+    """A service whose method nobody thought of cannot be served."""
+    rules = {name: capability for name, capability in RULES.items() if name != "SystemService.Backup"}
+    guard = Guard(PRINCIPALS.get, lambda *_: "", rules)
+    with pytest.raises(LookupError, match=r"SystemService\.Backup"):
+        guard.handlers(system_pb2.DESCRIPTOR.services_by_name["SystemService"], object())
+
+
+def test_every_rule_is_a_method_s() -> None:
+    """No rule is left over from a method that is gone."""
+    from lessor_server.app import SERVICES
+
+    methods = {f"{service.name}.{method.name}" for service in SERVICES for method in service.methods}
+    assert set(RULES) == methods

@@ -1,0 +1,142 @@
+"""Checks how errors become statuses: all kinds, all details, AWS's words for those who may see them."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2 as details
+from google.rpc.status_pb2 import Status
+
+from lessor_server.domain.aws_errors import AwsRefused, Refusal
+from lessor_server.domain.errors import (
+    AlreadyExists,
+    AwsAnswer,
+    Invalid,
+    Kind,
+    LessorError,
+    NotFound,
+    Violation,
+)
+from lessor_server.services import status
+from tests.unit.domain.test_errors import ERRORS
+
+CODES = {
+    Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Kind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Kind.EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    Kind.PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
+    Kind.QUOTA: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Kind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Kind.ABORTED: grpc.StatusCode.ABORTED,
+    Kind.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Kind.DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    Kind.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Kind.UNIMPLEMENTED: grpc.StatusCode.UNIMPLEMENTED,
+    Kind.INTERNAL: grpc.StatusCode.INTERNAL,
+}
+SPECIAL = {
+    Kind.INVALID: details.BadRequest,
+    Kind.NOT_FOUND: details.ResourceInfo,
+    Kind.EXISTS: details.ResourceInfo,
+    Kind.PRECONDITION: details.PreconditionFailure,
+    Kind.QUOTA: details.QuotaFailure,
+    Kind.UNAVAILABLE: details.RetryInfo,
+    Kind.ABORTED: details.RetryInfo,
+}
+DETAILS = (
+    details.ErrorInfo,
+    details.BadRequest,
+    details.ResourceInfo,
+    details.PreconditionFailure,
+    details.QuotaFailure,
+    details.RetryInfo,
+)
+RAISED = [kind for kind in ERRORS if kind.__name__ != "AwsError"]
+
+
+def made(kind: type[LessorError]) -> LessorError:
+    """Make an error of a class without knowing its arguments."""
+    if kind is Invalid:
+        return Invalid((Violation("role.name", "is no name", "give one"),))
+    if issubclass(kind, (NotFound, AlreadyExists)):
+        return kind("role", "aws/app")
+    error = kind.__new__(kind)
+    LessorError.__init__(error, "it happened", subject="aws/app", retry_in=2.5)
+    return error
+
+
+def decoded(wire: bytes) -> dict[type[Message], Message]:
+    """Return the details of a status by their type; an unknown one fails the test."""
+    found: dict[type[Message], Message] = {}
+    for packed in Status.FromString(wire).details:
+        (kind,) = [one for one in DETAILS if packed.Is(one.DESCRIPTOR)]
+        found[kind] = kind()
+        assert packed.Unpack(found[kind])
+    return found
+
+
+def test_every_kind_has_its_code() -> None:
+    """No kind is left without a status code."""
+    assert {kind: status.code_of(kind) for kind in Kind} == CODES
+
+
+@pytest.mark.parametrize("kind", RAISED, ids=lambda kind: kind.__name__)
+def test_every_error_becomes_a_status_with_its_details(kind: type[LessorError]) -> None:
+    """Each class gives its code, its message with the mend, its reason, and its kind's detail."""
+    error = made(kind)
+    refusal = status.refusal(error, sees_root=False)
+    assert refusal.code is CODES[error.kind]
+    assert (error.mend if kind is not Invalid else "give one") in refusal.message
+    whole = Status.FromString(refusal.details)
+    assert (whole.code, whole.message) == (refusal.code.value[0], refusal.message)
+    found = decoded(refusal.details)
+    info = found.pop(details.ErrorInfo)
+    assert isinstance(info, details.ErrorInfo)
+    assert (info.domain, info.reason) == ("lessor", error.reason)
+    special = SPECIAL.get(error.kind)
+    assert special is None or special in found
+
+
+@pytest.mark.parametrize(("retry_in", "wanted"), [(None, 1.0), (0.25, 0.25), (90.0, 90.0)])
+def test_a_retry_says_when(retry_in: float | None, wanted: float) -> None:
+    """RetryInfo holds the error's own hint, or one second."""
+    kinds = [kind for kind in RAISED if kind.kind in (Kind.UNAVAILABLE, Kind.QUOTA, Kind.ABORTED)]
+    assert kinds
+    for kind in kinds:
+        error = made(kind)
+        error.retry_in = retry_in
+        retry = decoded(status.refusal(error, sees_root=False).details)[details.RetryInfo]
+        assert isinstance(retry, details.RetryInfo)
+        assert retry.retry_delay.ToTimedelta().total_seconds() == wanted
+
+
+def test_all_violations_are_told_up_to_a_bound() -> None:
+    """Twenty violations are all there; of more the last says how many are left out, and all stays small."""
+    for count in (1, 20, 21, 5000):
+        error = Invalid(tuple(Violation(f"f[{n}]", "is bad", "mend it") for n in range(count)))
+        bad = decoded(status.refusal(error, sees_root=False).details)[details.BadRequest]
+        assert isinstance(bad, details.BadRequest)
+        assert len(bad.field_violations) == min(count, 20)
+        assert bad.field_violations[0].field == "f[0]"
+        assert bad.field_violations[0].description == "is bad; mend it"
+        if count > 20:
+            assert f"{count - 19} more" in bad.field_violations[-1].description
+    huge = Invalid(tuple(Violation("f", "x" * 3000, "mend it") for _ in range(9)))
+    assert len(status.refusal(huge, sees_root=False).details) < 12_000
+
+
+def test_aws_s_code_goes_to_all_and_its_text_to_few() -> None:
+    """Action, code and request id are there for everybody; the text only where the root may be seen."""
+    error = AwsRefused(AwsAnswer("CreateUser", "Odd", "arn:aws:iam::1:user/x", "req-9"), Refusal.OTHER)
+    for sees_root in (False, True):
+        refusal = status.refusal(error, sees_root=sees_root)
+        info = decoded(refusal.details)[details.ErrorInfo]
+        assert isinstance(info, details.ErrorInfo)
+        assert dict(info.metadata) == {
+            "aws_action": "CreateUser",
+            "aws_code": "Odd",
+            "aws_request_id": "req-9",
+        }
+        assert (b"user/x" in refusal.details) is sees_root
+        assert ("user/x" in refusal.message) is sees_root
