@@ -1,8 +1,8 @@
 """Reads README.md as a person does: what to type, what then stands on the screen, which files to save.
 
-A fenced block ``sh`` is typed; a block ``text`` right after it is all that it prints. A block of another kind is a
-file, whose name stands in its first line. In a ``text`` block ``…`` is some text of one line, and a line of
-``…`` alone any number of lines; how wide blanks are does not count.
+A fenced block ``sh`` is typed; a block ``text`` right after it is all that it prints. A block of another kind
+is a file, whose name stands in its first line. In a ``text`` block ``…`` is some text of one line, and a line
+of ``…`` alone any number of lines; how wide blanks are does not count.
 """
 
 from __future__ import annotations

@@ -1,0 +1,276 @@
+"""AWS refuses, throttles, fails, falls silent or goes away: the caller hears why, and nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, cast
+
+import grpc
+import pytest
+import pytest_asyncio
+from google.rpc import error_details_pb2 as details
+
+from lessor.v1 import lease_pb2
+from tests.support.clients import MANAGED, Lessor, Refusal, nothing_left, refused, until, users_of
+from tests.support.standin_control import Json, StandIn
+
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+
+State, Outcome = lease_pb2.Lease.State, lease_pb2.RevokeLeaseResponse.Outcome
+WIDE: dict[str, Any] = {"policy_arns": [MANAGED], "iam_groups": ["developers"]}
+ROUND_TWO = ("PutUserPolicy", "AttachUserPolicy", "AddUserToGroup", "CreateAccessKey")
+ISSUE = ("CreateUser", *ROUND_TWO)
+THINGS = (
+    "login_profile",
+    "mfa",
+    "ssh_key",
+    "certificate",
+    "service_credential",
+    "access_key",
+    "policy",
+    "attached_policy",
+    "group",
+)
+Code = grpc.StatusCode
+REFUSALS = {
+    "AccessDenied": (403, Code.FAILED_PRECONDITION, "ROOT_REFUSED"),
+    "LimitExceeded": (409, Code.RESOURCE_EXHAUSTED, "AWS_LIMIT_EXCEEDED"),
+    "MalformedPolicyDocument": (400, Code.FAILED_PRECONDITION, "ROLE_REFUSED_BY_AWS"),
+    "SomethingNew": (400, Code.FAILED_PRECONDITION, "AWS_REFUSED"),
+}
+FAILURES = ("throttle", "error_before", "error_after", "lose", "drop", "garbage")
+
+
+def mostly_slow(names: Iterable[str], *by_default: str) -> list[object]:
+    """Return parameters of which only a few are tried by default."""
+    return [pytest.param(name, marks=() if name in by_default else pytest.mark.slow) for name in names]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def known(lessor: Lessor, aws: StandIn) -> str:
+    """Enable one mount for the module, with a role of every kind of grant; its root knows its account."""
+    await lessor.enable("known", aws.url)
+    await lessor.put_role("known", **WIDE)
+    await lessor.revoke((await lessor.generate("known")).lease_id)
+    return "known"
+
+
+@pytest_asyncio.fixture(loop_scope="module", name="mount")
+async def shared_mount(known: str, aws: StandIn) -> AsyncIterator[str]:
+    """Lend the module's mount, and mend AWS afterwards."""
+    yield known
+    await aws.clear_faults()
+    await aws.account(visible_after=0)
+    await aws.up()
+
+
+async def seen(aws: StandIn, action: str, times: int = 1) -> list[Json]:
+    """Wait until AWS was asked for ``action`` so many times since the record was emptied."""
+    return await until(lambda: aws.calls(action), lambda calls: len(calls) >= times)
+
+
+def holds_no_secret(refusal: Refusal) -> None:
+    """Assert that an error shows neither the root's secret nor a secret of AWS's shape."""
+    assert "root/secret" not in str(refusal)
+
+
+@pytest.mark.parametrize("action", ISSUE)
+@pytest.mark.parametrize("code", mostly_slow(REFUSALS, "AccessDenied"))
+async def test_a_refused_call_of_an_issue_says_so_and_leaves_nothing(
+    lessor: Lessor, aws: StandIn, mount: str, action: str, code: str
+) -> None:
+    """Each refusal of each call has its own status and reason, and AWS's code and action for the operator."""
+    http, status, reason = REFUSALS[code]
+    await aws.fault("refuse", action, nth=1, code=code, status=http)
+    refusal = await refused(lessor.generate(mount))
+    assert (refusal.code, refusal.reason) == (status, reason)
+    assert (refusal.metadata["aws_code"], refusal.metadata["aws_action"]) == (code, action)
+    assert refusal.metadata["aws_request_id"]
+    holds_no_secret(refusal)
+    await nothing_left(aws, mount)
+
+
+@pytest.mark.parametrize("action", ISSUE)
+@pytest.mark.parametrize("kind", mostly_slow(FAILURES, "lose", "error_after"))
+async def test_an_unclear_answer_in_an_issue_is_unavailable_and_leaves_nothing(
+    lessor: Lessor, aws: StandIn, mount: str, action: str, kind: str
+) -> None:
+    """Throttled, failed, lost or garbled, with its effect or without: call again later, and all is undone."""
+    await aws.fault(kind, action, nth=1)
+    refusal = await refused(lessor.generate(mount))
+    assert (refusal.code, refusal.reason) == (Code.UNAVAILABLE, "AWS_UNAVAILABLE")
+    assert refusal.metadata["aws_code"]
+    holds_no_secret(refusal)
+    await nothing_left(aws, mount)
+    assert (await lessor.revoke((await lessor.generate(mount)).lease_id)).outcome == Outcome.GONE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["hang", "hang_after"])
+async def test_a_call_that_is_never_answered_is_given_up_and_undone(
+    lessor: Lessor, aws: StandIn, mount: str, kind: str
+) -> None:
+    """An AWS that takes the call and falls silent costs its caller the 5 s of one call, no more."""
+    await aws.fault(kind, "CreateAccessKey", nth=1)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    refusal = await refused(lessor.generate(mount))
+    assert refusal.code is Code.UNAVAILABLE
+    assert loop.time() - began < 8
+    await nothing_left(aws, mount)
+
+
+@pytest.mark.parametrize("action", ROUND_TWO)
+async def test_a_concurrent_modification_is_repeated(
+    lessor: Lessor, aws: StandIn, mount: str, action: str
+) -> None:
+    """AWS's own plea to try again is heard, and the caller never knows."""
+    await aws.fault("refuse", action, nth=1, code="ConcurrentModification", status=409)
+    made = await lessor.generate(mount)
+    (user,) = await users_of(aws, mount)
+    assert user["keys"] == [{"id": made.access_key, "status": "Active"}]
+    assert (user["attached"], user["groups"]) == ([MANAGED], ["developers"])
+    assert len(cast("list[str]", user["policies"])) == 1
+    await lessor.revoke(made.lease_id)
+
+
+@pytest.mark.slow
+async def test_a_user_that_is_not_visible_yet_is_waited_for(lessor: Lessor, aws: StandIn, mount: str) -> None:
+    """For half a second AWS knows nothing of the user that it made: the calls are repeated and succeed."""
+    await aws.account(visible_after=0.5)
+    made = await lessor.generate(mount)
+    (user,) = await users_of(aws, mount)
+    assert user["keys"] == [{"id": made.access_key, "status": "Active"}]
+    await lessor.revoke(made.lease_id)
+
+
+async def test_a_group_that_aws_does_not_know_is_refused_at_once(
+    lessor: Lessor, aws: StandIn, mount: str
+) -> None:
+    """NoSuchEntity that names a group is no question of patience: one call, and a clear answer."""
+    await lessor.put_role(mount, "lost", iam_groups=["nobody-made-it"])
+    await aws.forget_calls()
+    refusal = await refused(lessor.generate(mount, "lost"))
+    assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "ROLE_REFUSED_BY_AWS")
+    assert refusal.metadata["aws_code"] == "NoSuchEntity"
+    assert len(await aws.calls("AddUserToGroup")) == 1
+    await nothing_left(aws, mount)
+
+
+async def test_a_root_that_aws_does_not_know_is_refused(lessor: Lessor, aws: StandIn, mount: str) -> None:
+    """A dead root key is the operator's to mend: ROOT_REFUSED, before any user is made."""
+    await lessor.enable("rootless", aws.url)
+    await lessor.put_role("rootless")
+    await aws.fault("refuse", "GetCallerIdentity", nth=1, code="InvalidClientTokenId")
+    refusal = await refused(lessor.generate("rootless"))
+    assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "ROOT_REFUSED")
+    assert refusal.metadata["aws_code"] == "InvalidClientTokenId"
+    assert await users_of(aws, "rootless") == []
+
+
+async def test_an_outage_is_told_within_five_seconds(lessor: Lessor, aws: StandIn, mount: str) -> None:
+    """Without AWS no credentials: UNAVAILABLE, with the time to wait, and not after minutes."""
+    await aws.down()
+    async with asyncio.timeout(5):
+        refusal = await refused(lessor.generate(mount))
+    assert refusal.code is Code.UNAVAILABLE
+    assert refusal.detail(details.RetryInfo).retry_delay.ToMilliseconds() > 0
+
+
+async def works_again(lessor: Lessor, mount: str) -> None:
+    """Wait until the account is open again."""
+
+    async def opened() -> bool:
+        try:
+            await lessor.revoke((await lessor.generate(mount)).lease_id)
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+    await until(opened, bool, 20)
+
+
+@pytest.mark.slow
+async def test_after_an_outage_all_that_was_due_goes_in_due_order(
+    lessor: Lessor, aws: StandIn, mount: str
+) -> None:
+    """While AWS is away the account is paused and counts no attempts; afterwards the earliest goes first."""
+    spans = (3, 2, 1)
+    made = [await lessor.generate(mount, ttl=span) for span in spans]
+    user_of = {str(user["keys"][0]["id"]): str(user["name"]) for user in await users_of(aws, mount)}  # type: ignore[index]
+    by_end = sorted(made, key=lambda one: one.expire_time.ToMicroseconds())
+    await aws.down()
+    last = by_end[-1].lease_id
+    await until(lambda: lessor.lookup(last), lambda lease: lease.state == State.REVOKING)
+    refusal = await refused(lessor.generate(mount))
+    assert (refusal.code, refusal.reason) == (Code.UNAVAILABLE, "AWS_UNAVAILABLE")
+    assert (await lessor.lookup(last)).attempts == 0
+    await aws.forget_calls()
+    await aws.up()
+    await nothing_left(aws, mount, 20)
+    cuts = [str(call["user"]) for call in await aws.calls("DeleteAccessKey") if call["outcome"] == "ok"]
+    assert cuts == [user_of[one.access_key] for one in by_end]
+    await works_again(lessor, mount)
+
+
+@pytest.mark.parametrize("things", [*((thing,) for thing in THINGS), THINGS], ids=lambda t: "+".join(t)[:20])
+async def test_what_others_hung_on_a_user_does_not_stop_its_revocation(
+    lessor: Lessor, aws: StandIn, mount: str, things: tuple[str, ...]
+) -> None:
+    """DeleteConflict is answered by listing everything, deleting it and trying again, in one attempt."""
+    made = await lessor.generate(mount)
+    (user,) = await users_of(aws, mount)
+    await aws.touch(str(user["name"]), *things)
+    assert (await lessor.revoke(made.lease_id)).outcome == Outcome.GONE
+    assert await users_of(aws, mount) == []
+
+
+async def test_a_user_deleted_behind_our_back_is_no_error(lessor: Lessor, aws: StandIn, mount: str) -> None:
+    """A user that is gone already counts no attempt; it is looked for until no CreateUser can come late."""
+    made = await lessor.generate(mount)
+    (user,) = await users_of(aws, mount)
+    await aws.forget(str(user["name"]))
+    assert (await lessor.revoke(made.lease_id)).outcome == Outcome.ACCEPTED
+    lease = await lessor.lookup(made.lease_id)
+    assert (lease.state, lease.attempts, lease.stuck) == (State.REVOKING, 0, False)
+
+
+@pytest.mark.parametrize("action", ["CreateUser", "CreateAccessKey"])
+async def test_a_caller_who_goes_away_leaves_nothing(
+    lessor: Lessor, aws: StandIn, mount: str, action: str
+) -> None:
+    """Cancelled while AWS thinks about a call, an issue is undone all the same."""
+    await aws.forget_calls()
+    await aws.fault("delay", action, nth=1, seconds=0.5)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(lessor.generate(mount))
+        await seen(aws, action)
+        task.cancel()
+    await until(lambda: aws.calls("DeleteUser"), bool)
+    await nothing_left(aws, mount)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ["CreateUser", "CreateAccessKey"])
+async def test_a_deadline_that_passes_leaves_nothing(
+    lessor: Lessor, aws: StandIn, mount: str, action: str
+) -> None:
+    """The caller hears DEADLINE_EXCEEDED in time, from us; what AWS makes later is deleted."""
+    await aws.forget_calls()
+    await aws.fault("delay", action, nth=1, seconds=3.0)
+    refusal = await refused(lessor.generate(mount, seconds=2.1))
+    assert (refusal.code, refusal.reason) == (Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+    await until(lambda: aws.calls("DeleteUser"), lambda calls: any(call["outcome"] == "ok" for call in calls))
+    await nothing_left(aws, mount)
+
+
+async def test_a_deadline_that_is_too_near_begins_nothing(lessor: Lessor, aws: StandIn, mount: str) -> None:
+    """With less than 2 s left nothing is begun: DEADLINE_EXCEEDED at once, and AWS hears nothing."""
+    await aws.forget_calls()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    refusal = await refused(lessor.generate(mount, seconds=1.9))
+    assert refusal.code is Code.DEADLINE_EXCEEDED
+    assert loop.time() - began < 1
+    assert await aws.calls("CreateUser") == []

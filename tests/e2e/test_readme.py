@@ -1,0 +1,206 @@
+"""README.md, held to its word: what it tells to type prints what it shows, and its tables are whole."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import socket
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import click
+import pytest
+import pytest_asyncio
+
+from lessor.cli import main
+from lessor_server.services.config import ConfigService
+from lessor_server.services.creds import CredsService
+from lessor_server.services.lease import LeaseService
+from lessor_server.services.role import RoleService
+from lessor_server.services.system import SystemService
+from lessor_server.settings import Aws, Log, Settings, Tls, load
+from tests.support.dev_server import ANY_PORTS, Dev, dev
+from tests.support.readme import README, Printed, Step, looks_like, steps, walk
+
+PAGE = README.read_text(encoding="utf-8")
+STEPS = steps(PAGE)
+MAKE = [step for step in STEPS if step.typed.startswith("make ")]
+[DEV] = [step for step in STEPS if step.typed.startswith("lessor dev ")]
+TYPED = [step for step in STEPS if step not in [*MAKE, DEV]]
+PROSE = re.sub(r"^```.*?^```$", "", PAGE, flags=re.MULTILINE | re.DOTALL)
+SERVICES = (ConfigService, RoleService, CredsService, LeaseService, SystemService)
+
+Walked = tuple[Dev, dict[int, Printed]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", name="walked")
+async def walk_through(tmp_path_factory: pytest.TempPathFactory) -> Walked:
+    """Walk the page once, with a dev server started as it says, all on ports that the system chooses."""
+    folder = tmp_path_factory.mktemp("readme")
+    words = shlex.split(DEV.typed)[2:]
+    async with dev(tmp_path_factory.mktemp("dev"), *ANY_PORTS, *words) as running:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        page = (
+            PAGE.replace("127.0.0.1:50051", running.address)
+            .replace("http://127.0.0.1:5000", running.aws)
+            .replace("0.0.0.0:50052", f"127.0.0.1:{port}")
+            .replace("localhost:50052", f"localhost:{port}")
+        )
+        lines = {step.line for step in TYPED}
+        printed = await walk(page, [step for step in steps(page) if step.line in lines], folder)
+    return running, printed
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("step", TYPED, ids=lambda step: f"line-{step.line}")
+async def test_what_the_page_tells_to_type_prints_what_it_shows(walked: Walked, step: Step) -> None:
+    """Each block works in its turn, prints all that stands below it, and fails only where that is shown."""
+    _, printed = walked
+    assert step.line in printed, "not reached: a block before it did not end"
+    answer = printed[step.line]
+    assert answer.failed == step.is_refused, answer.text
+    assert step.shown is None or looks_like(step.shown, answer.text), answer.text
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_dev_server_says_what_the_page_shows(walked: Walked) -> None:
+    """What is waited for before going on is the line that the page shows."""
+    running, _ = walked
+    assert DEV.shown is not None
+    shown = DEV.shown.replace("127.0.0.1:50051", running.address).replace(
+        "http://127.0.0.1:5000", running.aws
+    )
+    assert looks_like(shown, running.said), running.said
+
+
+def test_the_page_is_compared_line_by_line() -> None:
+    """The measure itself: a placeholder stands for some text of a line or for whole lines, nothing more."""
+    assert looks_like("a …\n", "a   b c\n")
+    assert looks_like("…\nb\n", "x\ny\nb\n")
+    assert not looks_like("a …\n", "a\n")
+    assert not looks_like("a …\n", "a b\nc\n")
+    assert not looks_like("a\n", "a\nb\n")
+    assert not looks_like("a.c\n", "abc\n")
+    assert len(TYPED) > 30
+    assert sum(step.shown is not None for step in TYPED) > 25
+
+
+def test_two_commands_set_all_up() -> None:
+    """`make demo` and `make test` are the set-up, and each target that the page names is in the Makefile."""
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    assert [step.typed for step in MAKE[:2]] == ["make demo\n", "make test\n"]
+    targets = {line.split()[1] for step in MAKE for line in step.typed.splitlines()}
+    targets |= set(re.findall(r"`make (\w+)`", PROSE))
+    assert targets <= set(re.findall(r"^([\w-]+):.*## ", makefile, re.MULTILINE))
+
+
+def rows(heading: str) -> list[list[str]]:
+    """Return the rows of the table under a heading, each as its cells."""
+    _, _, section = PAGE.partition(f"\n{heading}\n")
+    assert section, heading
+    table = re.findall(r"^\| (.*) \|$", section.partition("\n#")[0], re.MULTILINE)
+    return [re.split(r" *\| *", row) for row in table[2:]]
+
+
+def settings() -> Iterator[str]:
+    """Yield the dotted name of each setting that the server has."""
+    tables = {"tls": Tls, "aws": Aws, "log": Log}
+    hints = get_type_hints(Settings)
+    for field in fields(Settings):
+        table = tables.get(field.name)
+        assert table is None or table in (hints[field.name], *get_args(hints[field.name]))
+        yield from (f"{field.name}.{part.name}" for part in fields(table)) if table else (field.name,)
+
+
+def test_each_setting_has_its_row() -> None:
+    """The table has every setting once, in the order of the code, with its variable and its default."""
+    table = [[cell.strip("`") for cell in row] for row in rows("### Settings")]
+    assert [row[0] for row in table] == list(settings())
+    for name, variable, default, meaning in table:
+        assert variable == f"LESSOR_{name.replace('.', '_').upper()}"
+        assert meaning
+        if default:
+            assert load(None, {variable: default}) == Settings(), name
+        else:
+            value: object = Settings()
+            for part in name.split("."):
+                value = getattr(value, part, None)
+            assert not value, name
+
+
+def leaves(command: click.Command, name: str, context: click.Context | None = None) -> Iterator[str]:
+    """Yield each command below a group, as a person types it."""
+    here = click.Context(command, parent=context, info_name=name)
+    if not isinstance(command, click.Group):
+        yield name
+        return
+    for word in command.list_commands(here):
+        child = command.get_command(here, word)
+        assert child is not None
+        yield from leaves(child, f"{name} {word}", here)
+
+
+def test_each_command_is_told() -> None:
+    """Whatever `lessor --help` lists, down to the last word of it, stands on the page."""
+    commands = list(leaves(main.root, "lessor"))
+    assert len(commands) > 20
+    assert [name for name in commands if not re.search(rf"\b{name}\b", PAGE)] == []
+
+
+def parse(command: click.Command, words: list[str], parent: click.Context | None = None) -> None:
+    """Parse a command line as the real command would, without running it; UsageError where it is none."""
+    context = command.make_context(command.name, words, parent=parent)
+    if isinstance(command, click.Group):
+        _, child, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert child is not None
+        parse(child, rest, context)
+
+
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"`lessor ([a-z][^`]*)`", PROSE))))
+def test_each_command_in_the_text_is_one(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands between the blocks, and in the tables, has the words and options of real commands."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("policy.json", "secret"):
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    parse(main.root, shlex.split(line))
+
+
+def test_each_exit_code_has_its_row() -> None:
+    """The table has the exit codes that the command line promises."""
+    promised = re.findall(r"^    (\d+) ", main.__doc__ or "", re.MULTILINE)
+    assert [row[0] for row in rows("## Exit codes")] == promised
+
+
+def test_what_is_not_served_is_said() -> None:
+    """The page names exactly the RPCs that this version does not serve."""
+    missing = {
+        method.name
+        for service in SERVICES
+        for method in service.DESCRIPTOR.methods
+        if not hasattr(service, method.name)
+    }
+    assert missing
+    _, _, section = PAGE.partition("\n## What this version serves\n")
+    assert set(re.findall(r"`([A-Z][a-zA-Z]*[a-z][a-zA-Z]*)`", section.partition("\n## ")[0])) == missing
+
+
+def test_each_link_leads_somewhere() -> None:
+    """Each page that the text links to is there, and each place on the page itself."""
+    headings = {
+        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", PROSE, re.MULTILINE)
+    }
+    links = re.findall(r"\]\(([^)]+)\)", PROSE)
+    assert len(links) > 5
+    for link in links:
+        if link.startswith("#"):
+            assert link[1:] in headings, link
+        elif not link.startswith("https://"):
+            assert (README.parent / link).exists(), link

@@ -1,0 +1,221 @@
+"""A server stays up under trouble, keeps its secrets, and ends without dropping what it was doing.
+
+Each test has a server of its own. No secret is ever in a log, or in the clear in the data directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+
+from lessor.v1 import config_pb2, lease_pb2, role_pb2
+from tests.support.clients import ROOT_SECRET, Lessor, connect, nothing_left, refused, until
+from tests.support.grpcurl import Grpcurl
+from tests.support.server_process import COMMAND, ServerProcess, bare_environment, serving
+from tests.support.standin_control import StandIn
+
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+
+Code = grpc.StatusCode
+Health = health_pb2.HealthCheckResponse
+
+
+@asynccontextmanager
+async def working(folder: Path, aws: StandIn) -> AsyncIterator[tuple[ServerProcess, Lessor]]:
+    """Run a server with the mount ``aws``, its root and a role."""
+    async with (
+        serving(folder, {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url}) as server,
+        connect(server.address, server.token) as lessor,
+    ):
+        await lessor.enable("aws", aws.url)
+        await lessor.put_role("aws")
+        yield server, lessor
+
+
+# --- while it runs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+async def test_a_disk_that_fills_up_is_unavailable_until_there_is_room(tmp_path: Path, aws: StandIn) -> None:
+    """Without a durable intent no user is made, and health says so; with room again all goes on by itself."""
+    async with working(tmp_path, aws) as (server, lessor):
+        await lessor.generate("aws", ttl=1)
+        await aws.forget_calls()
+        _, hard = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (0, hard))
+        refusal = await refused(lessor.generate("aws"))
+        assert (refusal.code, refusal.reason) == (Code.UNAVAILABLE, "STORE_UNAVAILABLE")
+        assert await aws.calls("CreateUser") == []
+        await until(lessor.health, lambda status: status == Health.NOT_SERVING)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        await nothing_left(aws, "aws")
+        await until(lessor.health, lambda status: status == Health.SERVING)
+        assert (await lessor.generate("aws")).lease_id
+
+
+@pytest.mark.slow
+async def test_an_endpoint_that_is_no_longer_allowed_is_not_called(tmp_path: Path, aws: StandIn) -> None:
+    """The operator's list is asked again at each start, not only when the root was set."""
+    async with working(tmp_path, aws) as (server, _):
+        await server.stop()
+        await server.start(tmp_path)
+        await aws.forget_calls()
+        async with connect(server.address, server.token) as lessor:
+            refusal = await refused(lessor.generate("aws"))
+        assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "ENDPOINT_NOT_ALLOWED")
+        assert await aws.calls() == []
+
+
+@pytest.mark.slow
+async def test_another_sealing_key_opens_no_root(tmp_path: Path, aws: StandIn) -> None:
+    """With the key lost the mount says so, and a root set anew mends it."""
+    async with working(tmp_path, aws) as (server, _):
+        await server.stop()
+        (tmp_path / "data" / "sealing-key").unlink()
+        await server.start(tmp_path, {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url})
+        async with connect(server.address, server.token) as lessor:
+            refusal = await refused(lessor.generate("aws"))
+            assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "SEAL_BROKEN")
+
+
+@pytest.mark.slow
+async def test_an_insecure_listener_is_warned_of(tmp_path: Path) -> None:
+    """Whoever lets tokens cross a network in the clear is told by GetInfo."""
+    settings = {"LESSOR_LISTEN": "0.0.0.0:0", "LESSOR_INSECURE_LISTEN": "true"}
+    async with serving(tmp_path, settings) as server:
+        async with connect(f"127.0.0.1:{server.port}", server.token) as lessor:
+            info = await lessor.info()
+        assert any("insecure" in warning for warning in info.warnings)
+
+
+@pytest.mark.slow
+async def test_reflection_can_be_turned_off(tmp_path: Path) -> None:
+    """Without reflection nothing is listed, and calls are served as before."""
+    async with serving(tmp_path, {"LESSOR_REFLECTION": "false"}) as server:
+        assert (await Grpcurl(server.address, server.token).list()).code != 0
+        async with connect(server.address, server.token) as lessor:
+            assert (await lessor.info()).instance_id
+
+
+@pytest.mark.slow
+async def test_it_serves_at_a_socket_file(tmp_path: Path) -> None:
+    """A path serves as an address, for callers on the same machine."""
+    async with (
+        serving(tmp_path, {"LESSOR_LISTEN": f"unix:{tmp_path}/lessor.sock"}) as server,
+        connect(server.address, server.token) as lessor,
+    ):
+        assert (await lessor.info()).instance_id
+
+
+# --- secrets --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+async def test_a_root_token_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
+    """Without a token one is made, mode 0600; it works, is found again, and is never logged."""
+    file = tmp_path / "data" / "root-token"
+    tokens = set()
+    env = {
+        **bare_environment(),
+        "LESSOR_LISTEN": "127.0.0.1:0",
+        "LESSOR_DATA_DIR": str(tmp_path / "data"),
+        "LESSOR_LOG_FORMAT": "json",
+    }
+    for _ in range(2):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *COMMAND,
+            env=env,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stderr is not None
+        log = b""
+        while b'"serving"' not in log:
+            log += await process.stderr.readline()
+        address = log.decode().split('"address": "')[1].split('"')[0]
+        token = file.read_text().strip()
+        tokens.add(token)
+        async with connect(address, token) as lessor:
+            assert (await lessor.info()).instance_id
+        process.terminate()
+        log += await process.stderr.read()
+        assert await process.wait() == 0
+        assert token.encode() not in log
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert len(tokens) == 1
+    assert len(tokens.pop()) >= 16
+
+
+async def test_no_secret_is_in_the_log_or_on_the_disk(tmp_path: Path, aws: StandIn) -> None:
+    """After issues, refusals, outages and a kill, no byte of a secret is in any file or line."""
+    async with working(tmp_path, aws) as (server, lessor):
+        made = [await lessor.generate("aws") for _ in range(3)]
+        await lessor.revoke(made[0].lease_id)
+        await aws.fault("refuse", "CreateAccessKey", nth=1)
+        await refused(lessor.generate("aws"))
+        await refused(
+            lessor.config.SetRoot(
+                config_pb2.SetRootRequest(
+                    config=config_pb2.RootConfig(access_key="short", secret_key=ROOT_SECRET)
+                )
+            )
+        )
+        async with connect(server.address, f"{server.token}-and-more") as stranger:
+            await refused(stranger.info())
+        secrets = [ROOT_SECRET, server.token, *(one.secret_key for one in made)]
+        files = [server.log_file, *(path for path in server.data_dir.rglob("*") if path.is_file())]
+        await server.kill()
+    assert len(files) > 2
+    for path in files:
+        content = path.read_bytes() if path.exists() else b""
+        assert not any(secret.encode() in content for secret in secrets), path
+    assert server.data_dir.stat().st_mode & 0o077 == 0
+
+
+# --- ends -----------------------------------------------------------------------------------------------
+
+
+async def test_sigterm_lets_calls_in_flight_finish(tmp_path: Path, aws: StandIn) -> None:
+    """While draining: NOT_SERVING, no new calls, the old ones answered; then exit code 0."""
+    async with working(tmp_path, aws) as (server, lessor):
+        await aws.forget_calls()
+        await aws.fault("delay", "CreateAccessKey", nth=1, seconds=1.0)
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(lessor.generate("aws"))
+            await until(lambda: aws.calls("CreateAccessKey"), bool)
+            stopping = group.create_task(server.stop())
+            await until(lessor.health, lambda status: status == Health.NOT_SERVING)
+            refusal = await refused(lessor.lookup(f"aws/creds/app/{'0' * 24}"))
+            assert (refusal.code, refusal.reason) == (Code.UNAVAILABLE, "DRAINING")
+        assert stopping.result() == 0
+        assert asked.result().access_key
+        await server.start(tmp_path, {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url})
+        async with connect(server.address, server.token) as again:
+            lease = await again.lookup(asked.result().lease_id)
+            assert lease.state == lease_pb2.Lease.State.ACTIVE
+            await again.revoke(lease.lease_id)
+
+
+@pytest.mark.slow
+async def test_an_idle_server_ends_at_once(tmp_path: Path) -> None:
+    """With nothing in flight SIGTERM is no wait, and nothing is lost over the restart."""
+    async with serving(tmp_path) as server:
+        async with connect(server.address, server.token) as lessor:
+            await lessor.config.EnableMount(config_pb2.EnableMountRequest(mount="kept"))
+            await lessor.put_role("kept")
+            before = (await lessor.info()).instance_id
+        async with asyncio.timeout(3):
+            assert await server.stop() == 0
+        await server.start(tmp_path)
+        async with connect(server.address, server.token) as lessor:
+            assert (await lessor.info()).instance_id == before
+            kept = await lessor.roles.GetRole(role_pb2.GetRoleRequest(mount="kept", name="app"))
+            assert kept.role.name == "app"
