@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-from lessor_server.domain.errors import (
-    AwsAnswer,
-    AwsQuota,
-    AwsUnavailable,
-    Kind,
-    LessorError,
-    RoleNotUsable,
-    RootRefused,
-)
+from lessor_server.domain.errors import AwsAnswer, AwsQuota, AwsUnavailable, Kind, LessorError
+from lessor_server.domain.preconditions import RoleNotUsable, RootRefused
 
 
 class Refusal(Enum):

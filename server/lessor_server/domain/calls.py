@@ -48,6 +48,25 @@ class MadeKey:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundUser:
+    """A user on the account; ``tags`` are empty where AWS was not asked for them."""
+
+    name: str
+    path: str
+    arn: str
+    created_us: int
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UserPage:
+    """Some users, and the marker of the next page, empty on the last."""
+
+    users: tuple[FoundUser, ...]
+    marker: str
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Who AWS says we are."""
 
@@ -242,10 +261,33 @@ class ListServiceSpecificCredentials(Call[tuple[str, ...]]):
 
 
 @dataclass(frozen=True, slots=True)
-class GetUser(Call[str]):
-    """Ask for a user; the answer is its ARN. It also serves as the cheapest sign of life."""
+class GetUser(Call[FoundUser]):
+    """Ask for a user with its tags, which ListUsers leaves out. It is the cheapest sign of life, too."""
 
     user_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListUsers(Call[UserPage]):
+    """List one page of the users below a path; ``marker`` goes on where the page before ended."""
+
+    path_prefix: str
+    marker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AskTime(Call[int]):
+    """Ask STS what time it is: the ``Date`` of its answer (RFC 9110, 6.6.1), in microseconds.
+
+    AWS always tells it; 0 is the answer of an endpoint of somebody else's that does not.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class ProveKey(Call[None]):
+    """Ask STS whether it accepts an access key, signing with that key itself."""
+
+    key: MadeKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ machine's name for it (``ErrorInfo.reason``) and ``mend`` tells the caller what 
 
     LessorError
     ├── Invalid            ├── NotFound, AlreadyExists
-    ├── Precondition …     ├── QuotaExceeded …
+    ├── Precondition (preconditions.py)   ├── QuotaExceeded …
     ├── Unavailable …      ├── Aborted …
     ├── Unauthenticated, PermissionDenied, DeadlineExceeded, Unimplemented
     └── AwsError in aws_errors.py: AwsRefused (AWS said no), AwsUnknown (it may have happened)
@@ -100,6 +100,18 @@ class Invalid(LessorError):
         self.violations = violations
 
 
+class RequestIdReused(Invalid):
+    """The same request id came with another request."""
+
+    reason = "REQUEST_ID_REUSED"
+    mend = "send a new request_id for a new wish"
+
+    def __init__(self, request_id: str) -> None:
+        """Name the id."""
+        fault = f"{request_id} named another request"
+        super().__init__((Violation("request_id", fault, self.mend),))
+
+
 def require(violations: list[Violation]) -> None:
     """Raise ``Invalid`` with all of ``violations``, if there are any."""
     if violations:
@@ -141,90 +153,6 @@ class Precondition(LessorError):
     kind = Kind.PRECONDITION
     reason = "FAILED_PRECONDITION"
     mend = "change the state that the message names, then call again"
-
-
-class RootNotSet(Precondition):
-    """The mount has no root credentials yet."""
-
-    reason = "ROOT_NOT_SET"
-    mend = "give the mount its root with ConfigService.SetRoot"
-
-
-class RootAccountChanged(Precondition):
-    """The new root belongs to another AWS account than the leases that the mount still has."""
-
-    reason = "ROOT_ACCOUNT_CHANGED"
-    mend = "enable another mount for the other account, or revoke this mount's leases first"
-
-
-class RootRefused(Precondition):
-    """AWS does not accept the root credentials, or they may not do what the call needs."""
-
-    reason = "ROOT_REFUSED"
-    mend = "check the root's key and its policy; ConfigService.CheckRoot prints the least policy"
-
-
-class EndpointNotAllowed(Precondition):
-    """The root's endpoint is no longer one that this server may talk to."""
-
-    reason = "ENDPOINT_NOT_ALLOWED"
-    mend = "list the endpoint in the server's setting aws.allowed_endpoints, or set another root"
-
-
-class SealBroken(Precondition):
-    """What is sealed in the store does not open: another key, another place, or damage."""
-
-    reason = "SEAL_BROKEN"
-    mend = "put the data directory's own sealing key back, or set the root anew"
-
-
-class MountDisabling(Precondition):
-    """The mount is being disabled and takes no new leases."""
-
-    reason = "MOUNT_DISABLING"
-    mend = "use another mount, or enable this one again once it is gone"
-
-
-class EtagMismatch(Precondition):
-    """Somebody else changed it since it was read."""
-
-    reason = "ETAG_MISMATCH"
-    mend = "read it again, apply the change to what you read, and send the new etag"
-
-
-class RoleNotUsable(Precondition):
-    """AWS does not know a policy or a group that the role names."""
-
-    reason = "ROLE_REFUSED_BY_AWS"
-    mend = "mend the role's policy_document, policy_arns, iam_groups or boundary; AWS's code says which"
-
-
-class LeaseExpired(Precondition):
-    """The lease's time is over."""
-
-    reason = "LEASE_EXPIRED"
-    mend = "ask for new credentials"
-
-
-class LeaseRevoking(Precondition):
-    """The lease is being revoked."""
-
-    reason = "LEASE_REVOKING"
-    mend = "ask for new credentials"
-
-
-class LeaseAbandoned(Precondition):
-    """The lease was abandoned: nobody tries to revoke it any more."""
-
-    reason = "LEASE_ABANDONED"
-    mend = "revoke the lease to take it up again, and ask for new credentials"
-
-
-class NotRenewable(Precondition):
-    """The lease cannot be renewed: it is half-made or of a kind whose life AWS has fixed."""
-
-    reason = "NOT_RENEWABLE"
-    mend = "ask for new credentials"
 
 
 # --- there is no room -----------------------------------------------------------------------------
@@ -342,4 +270,4 @@ class Unimplemented(LessorError):
 
     kind = Kind.UNIMPLEMENTED
     reason = "UNIMPLEMENTED"
-    mend = "leave the field out, or use a server that serves it; SystemService.GetInfo tells the version"
+    mend = "use a server that serves it, or leave out the field that is named"

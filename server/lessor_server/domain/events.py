@@ -107,6 +107,68 @@ class ClaimLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ExpiryHeld(Event):
+    """Leases do not expire until ``why`` is settled or a person resumes."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiryResumed(Event):
+    """Leases expire again."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixAccepted(Event):
+    """A range of ``taken`` leases was put up for revocation."""
+
+    prefix: str
+    taken: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned(Event):
+    """A person decided that nobody tries to revoke these leases any more."""
+
+    prefix: str
+    leases: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrphanAdopted(Event):
+    """A user of ours that no row knew is being revoked."""
+
+    lease_id: str
+    user_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Swept(Event):
+    """The account and the store were compared: how many users were listed, tombstones dropped."""
+
+    mount: str
+    users: int
+    buried: int
+
+
+@dataclass(frozen=True, slots=True)
+class SweepFailed(Event):
+    """The account could not be listed; it is tried again."""
+
+    mount: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class MountRemoved(Event):
+    """A disabled mount had no lease left and is gone."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Changed(Event):
     """A mount, root or role was changed."""
 

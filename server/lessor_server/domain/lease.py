@@ -3,6 +3,7 @@
     INTENT ──activate──▶ ACTIVE ──expire / revoke──▶ REVOKING ──finish──▶ GONE
        └────────────── release / revoke ────────────────▲  ▲───── reopen ────┘
     ABANDONED ◀── abandon ── (any but GONE);  revoke takes it up again
+    A user that no row knows is adopted as REVOKING.
 
 An intent is durable before CreateUser is sent, so every user on the account has a row; GONE is the
 tombstone that outlives the user. Instants are microseconds since the epoch (``…_us``).
@@ -36,12 +37,14 @@ class Step(Enum):
 
     ACTIVATE = "activate"
     RENEW = "renew"
+    REKEY = "rekey"
     EXPIRE = "expire"
     REVOKE = "revoke"
     RELEASE = "release"
     FAIL = "fail"
     FINISH = "finish"
     REOPEN = "reopen"
+    ABANDON = "abandon"
 
 
 STEPS: dict[tuple[State, Step], State] = {
@@ -50,6 +53,7 @@ STEPS: dict[tuple[State, Step], State] = {
     (State.INTENT, Step.EXPIRE): State.REVOKING,
     (State.INTENT, Step.REVOKE): State.REVOKING,
     (State.ACTIVE, Step.RENEW): State.ACTIVE,
+    (State.ACTIVE, Step.REKEY): State.ACTIVE,
     (State.ACTIVE, Step.EXPIRE): State.REVOKING,
     (State.ACTIVE, Step.REVOKE): State.REVOKING,
     (State.REVOKING, Step.EXPIRE): State.REVOKING,
@@ -58,6 +62,9 @@ STEPS: dict[tuple[State, Step], State] = {
     (State.REVOKING, Step.FINISH): State.GONE,
     (State.REVOKING, Step.REOPEN): State.REVOKING,
     (State.GONE, Step.REOPEN): State.REVOKING,
+    (State.INTENT, Step.ABANDON): State.ABANDONED,
+    (State.ACTIVE, Step.ABANDON): State.ABANDONED,
+    (State.REVOKING, Step.ABANDON): State.ABANDONED,
     (State.ABANDONED, Step.REVOKE): State.REVOKING,
 }
 """Every allowed step; what is not here cannot happen. The stores' WHERE clauses mirror it."""
@@ -75,6 +82,12 @@ def sources(step: Step) -> tuple[State, ...]:
 
 STUCK_AFTER = 6
 """Refused attempts after which a revocation is labelled STUCK; it goes on all the same."""
+
+UNTAKEN_LIFE = timedelta(seconds=60)
+"""How long a credential lives whose caller went away before it was ready, if its request had an id."""
+
+TOMBSTONE_LIFE = timedelta(days=7)
+"""The least time that a tombstone is kept."""
 
 CREATE_GRACE = timedelta(minutes=15)
 """How long a signed CreateUser may still take effect: AWS refuses signatures older than 15 minutes.
@@ -94,6 +107,20 @@ class Footprint:
     policy_arns: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
 
+    @property
+    def arn(self) -> str:
+        """Return the user's ARN."""
+        partition, _, number = self.account.partition(":")
+        return f"arn:{partition}:iam::{number}:user{self.user_path}{self.user_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A caller's own name for one lease (a UUID), and a digest that tells a repeat from another request."""
+
+    id: str
+    digest: str
+
 
 @dataclass(frozen=True, slots=True)
 class Intent:
@@ -110,6 +137,7 @@ class Intent:
     max_users: int
     max_leases: int
     root_version: int
+    request: Request | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +165,9 @@ class Lease:
     last_error: str
     last_create_us: int
     """No CreateUser of this lease was sent after this instant; 0 where none took effect."""
+    request: Request | None
+    untaken: bool
+    """Nobody has been given the credential: it expires within ``UNTAKEN_LIFE`` unless a repeat takes it."""
 
     @property
     def stuck(self) -> bool:
@@ -148,6 +179,16 @@ class Lease:
         if self.state is State.ACTIVE and self.expires_us <= now_us:
             return State.REVOKING
         return self.state
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A user of ours that no row knows; ``id`` is the lease it was made for, or one drawn anew."""
+
+    id: str
+    mount: str
+    role: str
+    footprint: Footprint
 
 
 @dataclass(frozen=True, slots=True)

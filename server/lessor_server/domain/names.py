@@ -92,6 +92,15 @@ class LeaseId:
         raise Invalid((Violation(field, f"{shown(text)} is no lease id", mend),))
 
 
+def is_lease_id(text: str) -> bool:
+    """Tell whether ``text`` names one lease."""
+    try:
+        LeaseId.parse(text)
+    except Invalid:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Prefix:
     """Name a range of leases: those whose id is at least ``low`` and below ``high``, by bytes.

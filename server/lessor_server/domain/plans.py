@@ -111,6 +111,11 @@ def _taking(listing: Call[object], user_name: str, name: str) -> Call[object]:
             raise AssertionError(f"{listing.action} lists nothing that a sweep deletes")
 
 
+def look(user_name: str) -> calls.GetUser:
+    """Return the call that shows a user with its tags."""
+    return calls.GetUser(user_name)
+
+
 def finish(user_name: str) -> calls.DeleteUser:
     """Return the call whose answer decides whether the user is gone."""
     return calls.DeleteUser(user_name)

@@ -7,52 +7,18 @@ Every method that waits may raise ``StoreUnavailable`` (stores) or the errors of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
 from lessor_server.domain.calls import Call
 from lessor_server.domain.events import Event
-from lessor_server.domain.lease import Claim, Intent, Lease, State
+from lessor_server.domain.lease import Claim, Intent, Lease, Orphan, State
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import Root, StoredRoot
+from lessor_server.engine.stored import Grounds, LeaseCount, OpenPrefix, Progress, Range, Repeated, Terms
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """A half-open range of ids, ``low <= id < high``; both empty means all."""
-
-    low: str = ""
-    high: str = ""
-
-    def covers(self, text: str) -> bool:
-        """Tell whether ``text`` lies in the range."""
-        return self.low <= text and (not self.high or text < self.high)
-
-
-EVERYTHING = Range()
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseCount:
-    """How many leases of one mount and role are in one state."""
-
-    mount: str
-    role: str
-    state: State
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Grounds:
-    """What an issue stands on, read at one instant."""
-
-    mount: Mount | None
-    root: StoredRoot | None
-    role: Role | None
 
 
 class LeaseStore(Protocol):
@@ -67,13 +33,26 @@ class LeaseStore(Protocol):
 
         Raises:
             NotFound, MountDisabling: The mount takes no new lease.
-            Aborted: The root changed since it was read.
+            Aborted: The root changed since it was read, or the same request began elsewhere.
             MountFull, RoleFull: A limit is reached.
         """
         ...
 
-    async def activate(self, claim: Claim, access_key_id: str, now: int | None = None) -> Lease | None:
-        """Turn the claimed INTENT into ACTIVE, its ttl counting from now; None where the claim is lost."""
+    async def activate(
+        self, claim: Claim, access_key_id: str, *, untaken: bool = False, now: int | None = None
+    ) -> Lease | None:
+        """Turn the claimed INTENT into ACTIVE, its ttl counting from now; an untaken one expires in 60 s.
+
+        None where the claim is lost, or an open prefix covers the lease.
+        """
+        ...
+
+    async def rekey(self, lease: Lease, access_key_id: str, now: int | None = None) -> Lease | None:
+        """Put another key on an ACTIVE lease and hand it out: an untaken one gets its full ttl from issue."""
+        ...
+
+    async def untake(self, lease: Lease) -> Lease | None:
+        """Let an ACTIVE lease that nobody was given expire in 60 s; None where it has changed."""
         ...
 
     async def release(self, claim: Claim, error: str, last_create_us: int) -> bool:
@@ -81,7 +60,7 @@ class LeaseStore(Protocol):
         ...
 
     async def renew(self, lease: Lease, expires_us: int, now: int | None = None) -> Lease | None:
-        """Move the expiry of an ACTIVE, unexpired lease of this generation; None where it has changed."""
+        """Move the expiry of an ACTIVE, unexpired lease of this generation that no open prefix covers."""
         ...
 
     async def revoke(self, lease_id: str) -> Lease | None:
@@ -95,19 +74,12 @@ class LeaseStore(Protocol):
         """Turn a lease, tombstone or not, back to REVOKING, due at once: its user may have been made late."""
         ...
 
-    async def claim(
-        self, ids: Sequence[str], by: str, span: timedelta, now: int | None = None
-    ) -> list[Claim]:
+    async def claim(self, ids: Sequence[str], terms: Terms, now: int | None = None) -> list[Claim]:
         """Claim those of ``ids`` that are due and free; ACTIVE and INTENT rows become REVOKING."""
         ...
 
     async def claim_due(
-        self,
-        by: str,
-        span: timedelta,
-        limit: int,
-        without: frozenset[str] = frozenset(),
-        now: int | None = None,
+        self, terms: Terms, limit: int, without: frozenset[str] = frozenset(), now: int | None = None
     ) -> list[Claim]:
         """Claim what is due, earliest first, except rows of the accounts ``without``."""
         ...
@@ -117,7 +89,10 @@ class LeaseStore(Protocol):
         ...
 
     async def fail(self, claim: Claim, error: str, retry_in: timedelta, attempts: int, looks: int) -> bool:
-        """Give the claimed lease back, due again after ``retry_in``, with these counts."""
+        """Give the claimed lease back, due again after ``retry_in``, with these counts.
+
+        Without a wait it is as due as before: at its expiry, if that has passed.
+        """
         ...
 
     async def finish(self, claim: Claim) -> bool:
@@ -147,10 +122,6 @@ class LeaseStore(Protocol):
         """Count leases by mount, role and stored state."""
         ...
 
-    async def remembers(self, mount: str) -> bool:
-        """Tell whether the mount has any row: a live lease, an abandoned one or a tombstone."""
-        ...
-
 
 class ConfigStore(Protocol):
     """Mounts, roots and roles."""
@@ -163,8 +134,8 @@ class ConfigStore(Protocol):
         """Return the number of the last migration applied."""
         ...
 
-    async def grounds(self, mount: str, role: str) -> Grounds:
-        """Read mount, root and role at one instant."""
+    async def grounds(self, mount: str, role: str, repeated: Repeated | None = None) -> Grounds:
+        """Read mount, root, role and the lease of an earlier same request at one instant."""
         ...
 
     async def add_mount(self, mount: Mount) -> None:
@@ -212,7 +183,79 @@ class ConfigStore(Protocol):
         ...
 
 
-class Store(LeaseStore, ConfigStore, Protocol):
+class UpkeepStore(Protocol):
+    """What keeps the store and the account in step: prefixes, sweeps, the clock, backups."""
+
+    async def open_prefix(self, ids: Range) -> tuple[OpenPrefix, int]:
+        """Put a range up for revocation in one small commit; return it, and how many leases it takes in."""
+        ...
+
+    async def prefixes(self) -> list[OpenPrefix]:
+        """Return the ranges whose leases have not all been put up yet."""
+        ...
+
+    async def put_up(self, prefix: OpenPrefix, limit: int) -> list[str]:
+        """Turn some of a range's leases to REVOKING, due at once; return their ids."""
+        ...
+
+    async def close_prefix(self, prefix: OpenPrefix) -> None:
+        """Forget a range: none of its leases is left to put up."""
+        ...
+
+    async def progress(self, prefix: OpenPrefix) -> Progress:
+        """Count what a range still holds."""
+        ...
+
+    async def abandon(self, ids: Range, limit: int, *, live: bool) -> list[str]:
+        """Turn some leases of a range to ABANDONED; return their ids, none when all are."""
+        ...
+
+    async def known(self, user_names: Sequence[str]) -> dict[str, Lease]:
+        """Return the leases of those users that have one, by user name."""
+        ...
+
+    async def adopt(self, orphan: Orphan) -> bool:
+        """Store a REVOKING row, due at once, for a user that had none; False where the id is taken."""
+        ...
+
+    async def bury(self, account: str, listed_us: int) -> int:
+        """Drop tombstones that a complete listing begun at ``listed_us`` did not show, and old enough."""
+        ...
+
+    async def remove_disabled(self) -> list[str]:
+        """Remove disabling mounts that have no live lease left, root and roles too; return their names."""
+        ...
+
+    async def drift_us(self) -> int:
+        """Return how far the machine's wall clock is ahead of the service's time."""
+        ...
+
+    async def first_start(self) -> bool:
+        """Tell whether the store had never been used before this start."""
+        ...
+
+    async def held(self) -> str:
+        """Return why expiries are held across starts, or an empty text."""
+        ...
+
+    async def hold(self, why: str) -> None:
+        """Keep the hold, or end it with an empty text."""
+        ...
+
+    async def lower_clock(self) -> None:
+        """Take the wall clock for the service's time, and forget the high-water mark."""
+        ...
+
+    async def backup(self, path: str) -> tuple[str, int]:
+        """Write a consistent copy below the data directory; return its path and size in bytes.
+
+        Raises:
+            Invalid: The path lies elsewhere. AlreadyExists: There is such a file.
+        """
+        ...
+
+
+class Store(LeaseStore, ConfigStore, UpkeepStore, Protocol):
     """The whole store, as one object."""
 
 

@@ -35,10 +35,21 @@ class ServiceClock:
         self._clock = clock
         self._offset_us = max(clock.wall_us(), mark_us) - clock.boot_us()
         self._marked_us = mark_us
+        self.first_start = mark_us == 0
 
     def now(self) -> int:
         """Return the service's time in microseconds since the epoch."""
         return self._clock.boot_us() + self._offset_us
+
+    def drift_us(self) -> int:
+        """Return how far the wall clock is ahead of the service's time."""
+        return self._clock.wall_us() - self.now()
+
+    def lower(self) -> int:
+        """Take the wall clock for the service's time, and return it."""
+        self._offset_us = self._clock.wall_us() - self._clock.boot_us()
+        self._marked_us = self.now()
+        return self._marked_us
 
     def mark(self, connection: sqlite3.Connection) -> None:
         """Write the time down with a commit that is under way, at most once in five seconds."""

@@ -3,7 +3,8 @@
 SQLite 3.7.0 to 3.51.2 can lose commits in WAL mode with several connections (sqlite.org, "WAL-reset
 bug"), so there is exactly one, in exclusive mode. Whatever arrives while a batch runs is the next batch:
 grouped without a timer. The reads of a batch run before its transaction, so that none sees a write that
-is not yet durable. Every job makes at most one writing statement, so a job that fails leaves nothing.
+is not yet durable. A statement that fails takes back the whole batch, and a job that raises an error of
+ours has written nothing: so no job is ever half done.
 """
 
 from __future__ import annotations
@@ -23,14 +24,6 @@ from lessor_server.domain.errors import LessorError, StoreUnavailable
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
-_PRAGMAS = (
-    "PRAGMA locking_mode=EXCLUSIVE",
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",
-    "PRAGMA temp_store=MEMORY",
-    "PRAGMA cache_size=-65536",
-)
-
 
 @dataclass(slots=True)
 class _Job(Generic[T]):
@@ -47,7 +40,7 @@ class _Job(Generic[T]):
             self.result = self.work(connection)
         except LessorError as error:
             self.error = error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self.error = StoreUnavailable(f"the store failed: {error}", retry_in=1.0)
             if self.writes:
                 raise
@@ -84,7 +77,7 @@ class _BatchConnection(sqlite3.Connection):
                 job.run(self)
             self.before_commit(self)
             self.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             if self.in_transaction:
                 self.execute("ROLLBACK")
             for job in writes:
@@ -129,8 +122,11 @@ class Batches:
 
 
 @asynccontextmanager
-async def connected(path: Path) -> AsyncIterator[Batches]:
-    """Open the one connection and run its batches while the block runs."""
+async def connected(path: Path, prepare: Work[T]) -> AsyncIterator[tuple[Batches, T]]:
+    """Open the one connection, run ``prepare`` on it, and then its batches while the block runs.
+
+    Yields the batches and what ``prepare`` returned; what it raises is raised here.
+    """
     raws: list[_BatchConnection] = []
 
     def factory(*args: Any, **kwargs: Any) -> _BatchConnection:
@@ -138,12 +134,15 @@ async def connected(path: Path) -> AsyncIterator[Batches]:
         return raws[0]
 
     async with aiosqlite.connect(path, isolation_level=None, factory=factory) as connection:
-        for pragma in _PRAGMAS:
-            await connection.execute_fetchall(pragma)
+        first = _Job(prepare, writes=False, future=asyncio.get_running_loop().create_future())
+        raws[0].batch = [first]
+        await connection.commit()
+        first.settle()
+        prepared: T = await first.future
         batches = Batches(connection, raws[0])
         async with asyncio.TaskGroup() as group:
             runner = group.create_task(batches.run())
             try:
-                yield batches
+                yield batches, prepared
             finally:
                 runner.cancel()

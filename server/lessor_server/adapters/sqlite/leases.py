@@ -11,9 +11,11 @@ from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.clock import ServiceClock
 from lessor_server.adapters.sqlite.connection import Batches
-from lessor_server.domain.errors import Aborted, LessorError, MountDisabling, MountFull, NotFound, RoleFull
-from lessor_server.domain.lease import Claim, Intent, Lease, State
-from lessor_server.engine.ports import LeaseCount, Range
+from lessor_server.domain import names
+from lessor_server.domain.errors import Aborted, LessorError, MountFull, NotFound, RoleFull
+from lessor_server.domain.lease import UNTAKEN_LIFE, Claim, Intent, Lease, State
+from lessor_server.domain.preconditions import MountDisabling
+from lessor_server.engine.stored import LeaseCount, Range, Terms
 
 
 class SqliteLeases:
@@ -43,9 +45,26 @@ class SqliteLeases:
 
         return await self._batches.write(job)
 
-    async def activate(self, claim: Claim, access_key_id: str, now: int | None = None) -> Lease | None:
+    async def activate(
+        self, claim: Claim, access_key_id: str, *, untaken: bool = False, now: int | None = None
+    ) -> Lease | None:
         """Turn the claimed INTENT into ACTIVE."""
-        return await self._change(sql.ACTIVATE, _held(claim) | {"key_id": access_key_id}, now)
+        params: rows.Params = {
+            "key_id": access_key_id,
+            "untaken": untaken,
+            "untaken_us": rows.us(UNTAKEN_LIFE),
+        }
+        return await self._change(sql.ACTIVATE, _held(claim) | params, now)
+
+    async def rekey(self, lease: Lease, access_key_id: str, now: int | None = None) -> Lease | None:
+        """Put another key on an ACTIVE lease and hand it out."""
+        return await self._change(sql.REKEY, _held(Claim(lease)) | {"key_id": access_key_id}, now)
+
+    async def untake(self, lease: Lease) -> Lease | None:
+        """Let an ACTIVE lease that nobody was given expire in 60 s."""
+        return await self._change(
+            sql.UNTAKE, _held(Claim(lease)) | {"untaken_us": rows.us(UNTAKEN_LIFE)}, None
+        )
 
     async def release(self, claim: Claim, error: str, last_create_us: int) -> bool:
         """Give up the claimed INTENT."""
@@ -72,42 +91,35 @@ class SqliteLeases:
         """Turn a lease, tombstone or not, back to REVOKING, due at once."""
         await self._step(sql.REOPEN, {"id": lease_id, "last_create_us": last_create_us})
 
-    async def claim(
-        self, ids: Sequence[str], by: str, span: timedelta, now: int | None = None
-    ) -> list[Claim]:
+    async def claim(self, ids: Sequence[str], terms: Terms, now: int | None = None) -> list[Claim]:
         """Claim those of ``ids`` that are due and free."""
 
         def job(connection: sqlite3.Connection) -> list[Claim]:
-            at = self.now() if now is None else now
-            params = {"by": by, "now": at, "until": at + rows.us(span)}
-            found = [connection.execute(sql.CLAIM, params | {"id": lease_id}).fetchone() for lease_id in ids]
-            return [Claim(rows.lease(row)) for row in found if row is not None]
+            return _claimed(connection, ids, self._claiming(terms, now))
 
         return await self._batches.write(job)
 
     async def claim_due(
-        self,
-        by: str,
-        span: timedelta,
-        limit: int,
-        without: frozenset[str] = frozenset(),
-        now: int | None = None,
+        self, terms: Terms, limit: int, without: frozenset[str] = frozenset(), now: int | None = None
     ) -> list[Claim]:
         """Claim what is due, earliest first."""
 
         def job(connection: sqlite3.Connection) -> list[Claim]:
-            at = self.now() if now is None else now
-            excluded = json.dumps(sorted(without))
-            until = at + rows.us(span)
-            params = {"by": by, "now": at, "until": until, "limit": limit, "without": excluded}
-            return [Claim(rows.lease(row)) for row in connection.execute(sql.CLAIM_DUE, params).fetchall()]
+            params = self._claiming(terms, now)
+            asked = params | {"limit": limit, "without": json.dumps(sorted(without))}
+            ids = [row[0] for row in connection.execute(sql.DUE, asked).fetchall()]
+            return _claimed(connection, ids, params)
 
         return await self._batches.write(job)
 
+    def _claiming(self, terms: Terms, now: int | None) -> rows.Params:
+        at = self.now() if now is None else now
+        return {"by": terms.by, "held": terms.held, "now": at, "until": at + rows.us(terms.span)}
+
     async def fail(self, claim: Claim, error: str, retry_in: timedelta, attempts: int, looks: int) -> bool:
         """Give the claimed lease back, due again after ``retry_in``."""
-        due_us = self.now() + rows.us(retry_in)
-        params = _held(claim) | {"error": error, "due_us": due_us, "attempts": attempts, "looks": looks}
+        wait_us = rows.us(retry_in)
+        params = _held(claim) | {"error": error, "wait_us": wait_us, "attempts": attempts, "looks": looks}
         return await self._step(sql.FAIL, params)
 
     async def finish(self, claim: Claim) -> bool:
@@ -164,6 +176,9 @@ class SqliteLeases:
 
     async def count(self, ids: Range, state: State | None) -> list[LeaseCount]:
         """Count leases by mount, role and state as callers see it."""
+        if names.is_lease_id(ids.low):
+            found = await self.page(ids, state, "", 1)
+            return [LeaseCount(one.mount, one.role, one.state_at(self.now()), 1) for one in found]
         now = self.now()
 
         def job(connection: sqlite3.Connection) -> dict[tuple[str, str, State], int]:
@@ -186,12 +201,6 @@ class SqliteLeases:
             if n and ids.covers(f"{mount}/creds/{role}/") and state in (None, counted)
         ]
 
-    async def remembers(self, mount: str) -> bool:
-        """Tell whether the mount has any row."""
-        return await self._batches.read(
-            lambda connection: connection.execute(sql.REMEMBERS, {"mount": mount}).fetchone() is not None
-        )
-
     # --- the two shapes of a step ---------------------------------------------------------------------------
 
     async def _step(self, statement: str, params: rows.Params) -> bool:
@@ -213,6 +222,12 @@ class SqliteLeases:
         return await self._batches.write(job)
 
 
+def _claimed(connection: sqlite3.Connection, ids: Sequence[str], params: rows.Params) -> list[Claim]:
+    """Claim those of ``ids`` that are due and free, each by one conditional statement, in this order."""
+    found = [connection.execute(sql.CLAIM, params | {"id": lease_id}).fetchone() for lease_id in ids]
+    return [Claim(rows.lease(row)) for row in found if row is not None]
+
+
 def _held(claim: Claim) -> rows.Params:
     return {"id": claim.id, "generation": claim.generation}
 
@@ -224,6 +239,8 @@ def _why_not(connection: sqlite3.Connection, intent: Intent, params: rows.Params
         return NotFound("mount", intent.mount)
     if state[0] != "enabled":
         return MountDisabling(f"mount {intent.mount} is being disabled", subject=intent.mount)
+    if intent.request and connection.execute(sql.BY_REQUEST, params).fetchone():
+        return Aborted(f"request {intent.request.id} is being served elsewhere", retry_in=0.5)
     if connection.execute(sql.ROOT_IS, params).fetchone() is None:
         return Aborted(f"the root of {intent.mount} changed meanwhile", retry_in=0.1)
     live = connection.execute(sql.ROLE_LIVE, params).fetchone()[0]

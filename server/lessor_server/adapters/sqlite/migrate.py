@@ -15,6 +15,15 @@ APPLICATION_ID = 0x4C53_4F52
 """``LSOR`` in the file's header (sqlite.org, "PRAGMA application_id"): this file is Lessor's."""
 
 
+_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA temp_store=MEMORY",
+    "PRAGMA cache_size=-65536",
+    f"PRAGMA application_id={APPLICATION_ID}",
+)
+
+
 class DatabaseUnusable(LessorError):
     """The database file is not Lessor's, is damaged, or comes from a newer version."""
 
@@ -31,19 +40,20 @@ def migrations() -> list[tuple[int, str]]:
     return [(int(file.name.split("_")[0]), file.read_text()) for file in files]
 
 
-def migrate(connection: sqlite3.Connection) -> int:
-    """Run the migrations that the database has not had; return its schema version.
+def prepare(connection: sqlite3.Connection) -> int:
+    """Check that the file is ours, set the connection up, and run the migrations it has not had.
+
+    Returns the schema's version. A file that is refused is left as it was, byte for byte.
 
     Raises:
         DatabaseUnusable: The file is not one that this version may use.
     """
     try:
-        _require_ours(connection)
-        version = _pragma(connection, "user_version")
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         known = migrations()
-        if version > known[-1][0]:
-            message = f"the database has schema {version}; this version knows up to {known[-1][0]}"
-            raise DatabaseUnusable(message)
+        version = _version(connection, known[-1][0])
+        for pragma in _PRAGMAS:
+            connection.execute(pragma).fetchall()
         for number, script in known:
             if number > version:
                 _apply(connection, number, script)
@@ -52,12 +62,15 @@ def migrate(connection: sqlite3.Connection) -> int:
         raise DatabaseUnusable(f"the database cannot be read: {error}") from error
 
 
-def _require_ours(connection: sqlite3.Connection) -> None:
-    if _pragma(connection, "application_id") == APPLICATION_ID:
-        return
-    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+def _version(connection: sqlite3.Connection, newest: int) -> int:
+    """Return the schema that the file has, 0 for a new one; raise for what is not ours to use."""
+    version = _pragma(connection, "user_version")
+    ours = _pragma(connection, "application_id") == APPLICATION_ID
+    if not ours and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         raise DatabaseUnusable("the file is a database of another program")
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    if version > newest:
+        raise DatabaseUnusable(f"the database has schema {version}; this version knows up to {newest}")
+    return version
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

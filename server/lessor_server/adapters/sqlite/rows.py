@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from lessor_server.domain.lease import Footprint, Intent, Lease, State
+from lessor_server.domain.lease import Footprint, Intent, Lease, Request, State
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import StoredRoot
@@ -46,6 +46,7 @@ def lease(row: sqlite3.Row | tuple[Any, ...]) -> Lease:
         id_, mount, role, kind, owner, state, generation, due_us, account, user_name, user_path,
         inline_policy, policy_arns, groups, key_id, ttl_us, created_us, issue_us, last_renewal_us,
         expires_us, max_expires_us, attempts, looks, last_error, last_create_us,
+        request_id, request_digest, untaken,
     ) = row  # fmt: skip
     footprint = Footprint(account, user_name, user_path, inline_policy, _texts(policy_arns), _texts(groups))
     return Lease(
@@ -69,6 +70,8 @@ def lease(row: sqlite3.Row | tuple[Any, ...]) -> Lease:
         looks=looks,
         last_error=last_error,
         last_create_us=last_create_us,
+        request=Request(request_id, request_digest) if request_id else None,
+        untaken=bool(untaken),
     )
 
 
@@ -92,6 +95,8 @@ def intent(wanted: Intent) -> Params:
         "max_users": wanted.max_users,
         "max_leases": wanted.max_leases,
         "root_version": wanted.root_version,
+        "request_id": wanted.request.id if wanted.request else "",
+        "request_digest": wanted.request.digest if wanted.request else "",
     }
 
 

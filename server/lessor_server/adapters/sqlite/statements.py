@@ -5,7 +5,8 @@ from __future__ import annotations
 LEASE_COLUMNS = (
     "id, mount, role, credential_type, owner, state, generation, due_us, account, user_name, user_path,"
     " inline_policy, policy_arns, groups, access_key_id, ttl_us, created_us, issue_us, last_renewal_us,"
-    " expires_us, max_expires_us, attempts, looks, last_error, last_create_us"
+    " expires_us, max_expires_us, attempts, looks, last_error, last_create_us,"
+    " request_id, request_digest, untaken"
 )
 
 # --- the steps of a lease: each names the states it starts from, as domain.lease.STEPS does ------------
@@ -14,11 +15,13 @@ BEGIN = f"""
 INSERT INTO leases (
     id, mount, role, credential_type, owner, state, generation, claimed_by, due_us, account, user_name,
     user_path, inline_policy, policy_arns, groups, access_key_id, ttl_us, max_ttl_us, created_us, issue_us,
-    last_renewal_us, expires_us, max_expires_us, attempts, looks, last_error, last_create_us, gone_us
+    last_renewal_us, expires_us, max_expires_us, attempts, looks, last_error, last_create_us, gone_us,
+    request_id, request_digest, untaken
 )
 SELECT :id, :mount, :role, :credential_type, :owner, 'INTENT', 1, :by, :due_us, :account, :user_name,
     :user_path, :inline_policy, :policy_arns, :groups, '', :ttl_us, :max_ttl_us, :now, 0,
-    0, 0, 0, 0, 0, '', :due_us, 0
+    0, 0, 0, 0, 0, '', :due_us, 0,
+    :request_id, :request_digest, 0
 WHERE EXISTS (SELECT 1 FROM mounts WHERE name = :mount AND state = 'enabled')
   AND EXISTS (SELECT 1 FROM roots WHERE mount = :mount AND version = :root_version AND account = :account)
   AND (SELECT coalesce(sum(n), 0) FROM lease_counts
@@ -26,6 +29,7 @@ WHERE EXISTS (SELECT 1 FROM mounts WHERE name = :mount AND state = 'enabled')
   AND (:max_leases = 0 OR
        (SELECT coalesce(sum(n), 0) FROM lease_counts
         WHERE mount = :mount AND role = :role AND state IN ('INTENT', 'ACTIVE', 'REVOKING')) < :max_leases)
+ON CONFLICT DO NOTHING
 RETURNING {LEASE_COLUMNS}
 """
 
@@ -36,10 +40,31 @@ SELECT coalesce(sum(n), 0) FROM lease_counts
 WHERE mount = :mount AND role = :role AND state IN ('INTENT', 'ACTIVE', 'REVOKING')
 """
 
+# No open prefix covers the row: used where a lease would get to live, or to live longer.
+_FREE = """NOT EXISTS (
+    SELECT 1 FROM prefixes WHERE low <= leases.id AND leases.id < high AND leases.created_us <= cutoff_us)"""
+
 ACTIVATE = f"""
 UPDATE leases SET state = 'ACTIVE', generation = generation + 1, claimed_by = '', access_key_id = :key_id,
-    issue_us = :now, expires_us = :now + ttl_us, due_us = :now + ttl_us, max_expires_us = :now + max_ttl_us
-WHERE id = :id AND generation = :generation AND state = 'INTENT'
+    issue_us = :now, max_expires_us = :now + max_ttl_us, untaken = :untaken,
+    expires_us = :now + CASE WHEN :untaken THEN min(ttl_us, :untaken_us) ELSE ttl_us END,
+    due_us = :now + CASE WHEN :untaken THEN min(ttl_us, :untaken_us) ELSE ttl_us END
+WHERE id = :id AND generation = :generation AND state = 'INTENT' AND {_FREE}
+RETURNING {LEASE_COLUMNS}
+"""
+
+REKEY = f"""
+UPDATE leases SET generation = generation + 1, access_key_id = :key_id, untaken = 0,
+    expires_us = CASE WHEN untaken THEN issue_us + ttl_us ELSE expires_us END,
+    due_us = CASE WHEN untaken THEN issue_us + ttl_us ELSE expires_us END
+WHERE id = :id AND generation = :generation AND state = 'ACTIVE' AND expires_us > :now AND {_FREE}
+RETURNING {LEASE_COLUMNS}
+"""
+
+UNTAKE = f"""
+UPDATE leases SET generation = generation + 1, untaken = 1,
+    expires_us = min(expires_us, :now + :untaken_us), due_us = min(expires_us, :now + :untaken_us)
+WHERE id = :id AND generation = :generation AND state = 'ACTIVE'
 RETURNING {LEASE_COLUMNS}
 """
 
@@ -52,7 +77,7 @@ WHERE id = :id AND generation = :generation AND state = 'INTENT'
 RENEW = f"""
 UPDATE leases SET generation = generation + 1, expires_us = :expires_us, due_us = :expires_us,
     last_renewal_us = :now
-WHERE id = :id AND generation = :generation AND state = 'ACTIVE' AND expires_us > :now
+WHERE id = :id AND generation = :generation AND state = 'ACTIVE' AND expires_us > :now AND {_FREE}
 RETURNING {LEASE_COLUMNS}
 """
 
@@ -71,26 +96,26 @@ WHERE id = :id AND state IN ('REVOKING', 'GONE')
 CLAIM = f"""
 UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = :by, due_us = :until
 WHERE id = :id AND state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now
+  AND NOT (:held AND state = 'ACTIVE')
 RETURNING {LEASE_COLUMNS}
 """
 
-# The excluded accounts come as one JSON array: SQLite has no array parameters.
-CLAIM_DUE = f"""
-UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = :by, due_us = :until
-WHERE id IN (
-    SELECT id FROM leases
-    WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now
-      AND account NOT IN (SELECT value FROM json_each(:without))
-    ORDER BY due_us, id LIMIT :limit
-)
-RETURNING {LEASE_COLUMNS}
+# What is due, earliest first; CLAIM then claims each. RETURNING alone would give them in the order of the
+# table. The excluded accounts come as one JSON array: SQLite has no array parameters.
+DUE = """
+SELECT id FROM leases
+WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now
+  AND account NOT IN (SELECT value FROM json_each(:without)) AND NOT (:held AND state = 'ACTIVE')
+ORDER BY due_us, id LIMIT :limit
 """
 
 HOLDS = "SELECT 1 FROM leases WHERE id = :id AND generation = :generation"
 
+# Without a wait the lease is as due as it was: in the order of expiries, not of failures.
 FAIL = """
-UPDATE leases SET generation = generation + 1, claimed_by = '', due_us = :due_us, last_error = :error,
-    attempts = :attempts, looks = :looks
+UPDATE leases SET generation = generation + 1, claimed_by = '', last_error = :error, attempts = :attempts,
+    looks = :looks, due_us = CASE WHEN :wait_us = 0 AND expires_us BETWEEN 1 AND :now THEN expires_us
+                                  ELSE :now + :wait_us END
 WHERE id = :id AND generation = :generation AND state = 'REVOKING'
 """
 
@@ -131,7 +156,74 @@ WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now AND state = '
 GROUP BY mount, role
 """
 
-REMEMBERS = "SELECT 1 FROM lease_counts WHERE mount = :mount AND n > 0 LIMIT 1"
+BY_REQUEST = f"""
+SELECT {LEASE_COLUMNS} FROM leases
+WHERE owner = :owner AND mount = :mount AND role = :role AND request_id = :request_id
+"""
+
+# --- prefixes, sweeps, tombstones ------------------------------------------------------------------------
+
+COUNT_RANGE = """
+SELECT count(*), count(CASE WHEN last_error <> '' THEN 1 END) FROM leases
+WHERE id >= :low AND id < :high AND created_us <= :cutoff_us AND state IN ('INTENT', 'ACTIVE', 'REVOKING')
+"""
+
+OPEN_PREFIX = """
+INSERT INTO prefixes (low, high, cutoff_us) VALUES (:low, :high, :cutoff_us) ON CONFLICT DO NOTHING
+"""
+PREFIXES = "SELECT low, high, cutoff_us FROM prefixes ORDER BY cutoff_us, low"
+CLOSE_PREFIX = "DELETE FROM prefixes WHERE low = :low AND cutoff_us = :cutoff_us"
+
+PUT_UP = """
+UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = '', due_us = :now
+WHERE id IN (
+    SELECT id FROM leases
+    WHERE id >= :low AND id < :high AND created_us <= :cutoff_us AND state IN ('INTENT', 'ACTIVE')
+    LIMIT :limit
+)
+RETURNING id
+"""
+
+ABANDON = """
+UPDATE leases SET state = 'ABANDONED', generation = generation + 1, claimed_by = '', due_us = 0
+WHERE id IN (
+    SELECT id FROM leases
+    WHERE id >= :low AND id < :high AND state IN ('INTENT', 'ACTIVE', 'REVOKING')
+      AND (:live OR state = 'REVOKING' OR (state = 'ACTIVE' AND expires_us <= :now)) LIMIT :limit
+)
+RETURNING id
+"""
+
+KNOWN = f"""
+SELECT {LEASE_COLUMNS} FROM leases WHERE user_name IN (SELECT value FROM json_each(:names))
+"""
+
+ADOPT = """
+INSERT INTO leases (
+    id, mount, role, credential_type, owner, state, generation, claimed_by, due_us, account, user_name,
+    user_path, inline_policy, policy_arns, groups, access_key_id, ttl_us, max_ttl_us, created_us, issue_us,
+    last_renewal_us, expires_us, max_expires_us, attempts, looks, last_error, last_create_us, gone_us
+)
+VALUES (:id, :mount, :role, :credential_type, '', 'REVOKING', 1, '', :now, :account, :user_name,
+    :user_path, '', '[]', '[]', '', 0, 0, :now, 0, 0, 0, 0, 0, 0, 'adopted by a sweep', :now, 0)
+ON CONFLICT DO NOTHING
+"""
+
+# A tombstone goes once a complete listing that began after every grace did not bring it back to life.
+BURY = """
+DELETE FROM leases
+WHERE state = 'GONE' AND account = :account AND gone_us <= :old_us AND gone_us <= :listed_us
+  AND last_create_us <= :listed_us - :grace_us
+"""
+
+DISABLED = """
+SELECT name FROM mounts WHERE state = 'disabling' AND NOT EXISTS (
+    SELECT 1 FROM lease_counts
+    WHERE mount = name AND state IN ('INTENT', 'ACTIVE', 'REVOKING') AND n > 0)
+"""
+REMOVE_ROLES = "DELETE FROM roles WHERE mount = :mount"
+REMOVE_ROOT = "DELETE FROM roots WHERE mount = :mount"
+REMOVE_MOUNT = "DELETE FROM mounts WHERE name = :mount AND state = 'disabling'"
 
 # --- configuration ---------------------------------------------------------------------------------------
 

@@ -14,23 +14,28 @@ from lessor_server.adapters.sqlite.clock import Clock, ServiceClock, stored_mark
 from lessor_server.adapters.sqlite.connection import Batches, connected
 from lessor_server.adapters.sqlite.leases import SqliteLeases
 from lessor_server.adapters.sqlite.lock import directory_lock
-from lessor_server.adapters.sqlite.migrate import DatabaseUnusable, migrate
+from lessor_server.adapters.sqlite.migrate import prepare
+from lessor_server.adapters.sqlite.upkeep import SqliteUpkeep
 from lessor_server.domain.errors import AlreadyExists
+from lessor_server.domain.lease import Lease
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import StoredRoot
-from lessor_server.engine.ports import Grounds
+from lessor_server.engine.stored import Grounds, Repeated
 
 FILE = "lessor.db"
 INSTANCE = "instance"
 
 
-class SqliteStore(SqliteLeases):
-    """The whole store; leases are inherited, configuration stands here."""
+class SqliteStore(SqliteLeases, SqliteUpkeep):
+    """The whole store; leases and upkeep are inherited, configuration stands here."""
 
-    def __init__(self, batches: Batches, clock: ServiceClock, schema: int, instance: str) -> None:
-        """Serve a database that was opened and migrated to ``schema``."""
-        super().__init__(batches, clock)
+    def __init__(
+        self, batches: Batches, clock: ServiceClock, folder: Path, schema: int, instance: str
+    ) -> None:
+        """Serve a database below ``folder`` that was opened and migrated to ``schema``."""
+        SqliteLeases.__init__(self, batches, clock)
+        SqliteUpkeep.__init__(self, batches, clock, folder)
         self._schema = schema
         self._instance = instance
 
@@ -42,11 +47,11 @@ class SqliteStore(SqliteLeases):
         """Return the number of the last migration applied."""
         return self._schema
 
-    async def grounds(self, mount: str, role: str) -> Grounds:
+    async def grounds(self, mount: str, role: str, repeated: Repeated | None = None) -> Grounds:
         """Read mount, root and role at one instant."""
 
         def job(connection: sqlite3.Connection) -> Grounds:
-            params = {"name": mount, "mount": mount}
+            params: rows.Params = {"name": mount, "mount": mount, "role": role}
             found = connection.execute(sql.GET_MOUNT, params).fetchone()
             root = connection.execute(sql.GET_ROOT, params).fetchone()
             named = connection.execute(sql.GET_ROLE, {"mount": mount, "name": role}).fetchone()
@@ -54,6 +59,7 @@ class SqliteStore(SqliteLeases):
                 mount=rows.mount(found) if found else None,
                 root=rows.root(root) if root else None,
                 role=rows.role(named) if named else None,
+                earlier=_earlier(connection, params, repeated),
             )
 
         return await self._batches.read(job)
@@ -154,19 +160,24 @@ async def open_store(folder: Path, clock: Clock) -> AsyncIterator[SqliteStore]:
         DirectoryLocked: Another server has the folder. DatabaseUnusable: The file cannot be used.
     """
     with directory_lock(folder):
-        try:
-            async with connected(folder / FILE) as batches:
-                schema, instance, mark_us = await batches.read(_prepare)
-                service = ServiceClock(clock, mark_us)
-                batches.raw.before_commit = service.mark
-                yield SqliteStore(batches, service, schema, instance)
-        except* sqlite3.DatabaseError as errors:
-            raise DatabaseUnusable(f"the database cannot be read: {errors.exceptions[0]}") from errors
+        async with connected(folder / FILE, _prepare) as (batches, (schema, instance, mark_us)):
+            service = ServiceClock(clock, mark_us)
+            batches.raw.before_commit = service.mark
+            yield SqliteStore(batches, service, folder, schema, instance)
+
+
+def _earlier(connection: sqlite3.Connection, params: rows.Params, repeated: Repeated | None) -> Lease | None:
+    """Return the lease that the same request made before, if there is one."""
+    if repeated is None:
+        return None
+    asked: rows.Params = {"owner": repeated.owner, "request_id": repeated.request_id}
+    row = connection.execute(sql.BY_REQUEST, params | asked).fetchone()
+    return rows.lease(row) if row else None
 
 
 def _prepare(connection: sqlite3.Connection) -> tuple[int, str, int]:
     """Migrate; return the schema version, the installation's id (drawn once), and the high-water mark."""
-    schema = migrate(connection)
+    schema = prepare(connection)
     row = connection.execute(sql.GET_META, {"key": INSTANCE}).fetchone()
     if row is None:
         connection.execute(sql.PUT_META, {"key": INSTANCE, "value": os.urandom(8).hex()})
