@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from lessor_server.domain.events import TakenOver
+from lessor_server.engine.disabler import Disabler
 from lessor_server.engine.due import Due
+from lessor_server.engine.expiry import Expiry
 from lessor_server.engine.issuer import Issuer
 from lessor_server.engine.keeper import Keeper
 from lessor_server.engine.leases import Leases
 from lessor_server.engine.mounts import Mounts, RootRules
 from lessor_server.engine.pacer import Pace, Pacer
 from lessor_server.engine.ports import Aws, Observer, Sealer, Store
+from lessor_server.engine.prefixes import Prefixes
 from lessor_server.engine.roles import Roles
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.signals import Signals
+from lessor_server.engine.sweeper import Sweeper
 from lessor_server.engine.timers import Timers
 from lessor_server.engine.waiting import Waiting
 from lessor_server.engine.work import Work
@@ -49,11 +53,14 @@ class Engine:
 
     issuer: Issuer
     leases: Leases
+    prefixes: Prefixes
     mounts: Mounts
+    disabler: Disabler
     roles: Roles
-    roots: Roots
+    sweeper: Sweeper
+    expiry: Expiry
     work: Work
-    timers: Timers
+    backup: Callable[[str], Awaitable[tuple[str, int]]]
 
 
 @asynccontextmanager
@@ -67,24 +74,30 @@ async def running(outside: Outside, limits: Limits) -> AsyncIterator[Engine]:
     if taken:
         notify(TakenOver(taken))
     async with asyncio.TaskGroup() as group:
-        work = Work(group)
+        work, due = Work(group), Due()
         roots = Roots(store, outside.sealer, outside.aws, Pacer(limits.pace), rng, await store.instance())
-        due = Due()
         timers = Timers(store, due.offer)
-        signals = Signals(notify, timers.watch, Waiting())
-        keeper = Keeper(store, roots, work, signals, due, rng)
-        lasting = [group.create_task(timers.run()), group.create_task(keeper.run())]
+        signals = Signals(notify, timers.watch, due, Waiting())
+        expiry = Expiry(store, roots, notify, due.look_at_everything)
+        await expiry.start()
+        prefixes = Prefixes(store, due, notify)
+        disabler = Disabler(store, prefixes, notify)
+        sweeper = Sweeper(store, roots, signals, expiry, rng)
+        keeper = Keeper(store, roots, work, signals, expiry, rng)
+        for lasting in (timers, expiry, prefixes, disabler, sweeper, keeper):
+            work.start(lasting.run(), lasting=True)
         try:
             yield Engine(
                 issuer=Issuer(store, roots, work, signals, rng),
                 leases=Leases(store, signals),
+                prefixes=prefixes,
                 mounts=Mounts(store, roots, notify, rng, limits.root_rules),
+                disabler=disabler,
                 roles=Roles(store, notify, rng),
-                roots=roots,
+                sweeper=sweeper,
+                expiry=expiry,
                 work=work,
-                timers=timers,
+                backup=store.backup,
             )
         finally:
-            for task in lasting:
-                task.cancel()
             work.cancel()

@@ -1,6 +1,6 @@
 """Issues credentials: intent, CreateUser, all the rest at once, ACTIVE, and only then the secret leaves.
 
-The work runs as a task of the engine's group and answers through a future, so that a caller who goes
+The work runs as a task of the engine's group and answers through a ticket, so that a caller who goes
 away can't leave a half-made user. Whatever fails, the row is released and the Keeper undoes it by the
 ordinary revocation; there is no second way back.
 """
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from lessor_server.domain import names, plans, ttl
-from lessor_server.domain.aws_errors import AwsRefused, Refusal, for_caller
-from lessor_server.domain.calls import MadeKey
+from lessor_server.domain.aws_errors import for_caller
+from lessor_server.domain.calls import CreateAccessKey, DeleteAccessKey, MadeKey
 from lessor_server.domain.errors import (
     DeadlineExceeded,
     LeaseTaken,
@@ -26,43 +26,24 @@ from lessor_server.domain.events import Issued, IssueFailed
 from lessor_server.domain.lease import Claim, Footprint, Intent, Lease
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import Root
-from lessor_server.domain.secret import Secret
+from lessor_server.engine import requests, usable
+from lessor_server.engine.credentials import Credentials, Wish
+from lessor_server.engine.maker import Maker
 from lessor_server.engine.ports import LeaseStore
+from lessor_server.engine.requests import Requests
 from lessor_server.engine.roots import Ground, Roots
 from lessor_server.engine.rounds import Done, Outcome, failure
 from lessor_server.engine.signals import Signals
+from lessor_server.engine.ticket import Ticket
 from lessor_server.engine.work import Work
 
 LEAST_SECONDS = 2.0
 """With less time left than this an issue is not begun."""
 
-ISSUE_SPAN = timedelta(minutes=2)
-"""How long an intent is claimed: longer than its calls can take, so no CreateUser is sent after it.
+STORE_RETRY_SECONDS = 1.0
 
-A call waits 10 s in its lane, is repeated for 30 s at most, and is answered or given up in 7 s.
-"""
-
-Answer = asyncio.Future["Credentials"]
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a caller asks for; ``ttl`` None asks for the default."""
-
-    mount: str
-    role: str
-    owner: str
-    ttl: timedelta | None
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """An issued credential: the only value that ever holds its secret."""
-
-    lease: Lease
-    secret: Secret
-    arn: str
-    warnings: tuple[str, ...]
+ISSUE_SPAN = timedelta(minutes=3)
+"""How long an intent is claimed: longer than its calls are repeated, so no CreateUser is sent after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,57 +68,78 @@ class Issuer:
         self._work = work
         self._signals = signals
         self._rng = rng
+        self._requests = Requests()
 
     async def generate(self, wish: Wish, seconds: float) -> Credentials:
-        """Return a fresh credential within ``seconds``, the time that the caller has left.
+        """Return a credential within ``seconds``, the time that the caller has left.
 
         Raises:
             NotFound, RootNotSet, MountDisabling, MountFull, RoleFull: It may not begin.
             AwsUnavailable, AwsRefused, RootRefused, RoleNotUsable, AwsQuota: AWS did not make it.
+            RequestIdReused, RequestSpent, Aborted: The request id was used before.
             DeadlineExceeded: Time ran out; what was made is being revoked.
         """
         if seconds < LEAST_SECONDS:
             raise DeadlineExceeded(f"an issue takes up to {LEAST_SECONDS:g} s, and {seconds:.1f} s are left")
-        answer: Answer = asyncio.get_running_loop().create_future()
-        self._work.start(self._issue(wish, answer))
-        taken = False
+        until = asyncio.get_running_loop().time() + seconds
+        ticket = self._requests.under_way(wish)
+        if ticket is None:
+            ticket = Ticket(wish.request.digest if wish.request else "")
+            self._requests.begin(wish, ticket)
+            self._work.start(self._issue(wish, ticket))
         try:
-            async with asyncio.timeout(seconds):
-                credentials = await answer
-                taken = True
+            with ticket.waiting():
+                credentials = await self._usable(await ticket.credentials(until), wish, until)
+                ticket.take()
                 return credentials
-        except TimeoutError:
-            message = "the credential was not ready in time; what was made is being revoked"
-            raise DeadlineExceeded(message) from None
         finally:
-            if not taken and answer.done() and not answer.cancelled() and answer.exception() is None:
-                self._work.start(self._take_back(answer.result().lease))
+            self._settle(wish, ticket)
 
-    async def _issue(self, wish: Wish, answer: Answer) -> None:
-        """Make one credential and set ``answer``; never raise for work's sake."""
-        try:
-            order = await self._order(wish)
-            claim = await self._store.begin(order.intent, ISSUE_SPAN)
-            self._signals.watch(claim.id, claim.lease.due_us)
-            credentials = await self._make(order, claim, answer)
-        except LessorError as error:
-            if not answer.done():
-                answer.set_exception(error)
+    def _settle(self, wish: Wish, ticket: Ticket) -> None:
+        """Close a ticket once it is answered and nobody waits; take back what nobody took."""
+        if not ticket.answered or not ticket.left:
             return
-        if answer.done():
-            await self._take_back(credentials.lease)
-        else:
-            answer.set_result(credentials)
+        self._requests.end(wish)
+        if ticket.untaken:
+            self._work.start(self._put_back(ticket.lease, wish))
 
-    async def _order(self, wish: Wish) -> _Order:
-        """Read what the issue stands on, and draw its names."""
-        ground = await self._roots.ground(wish.mount, wish.role)
+    async def _usable(self, credentials: Credentials, wish: Wish, until: float) -> Credentials:
+        """Wait for AWS to accept the key, if that is wished for."""
+        if not wish.wait_usable:
+            return credentials
+        proven = await usable.proven(self._roots, credentials, wish.wait_usable, until)
+        return replace(credentials, usable=proven)
+
+    async def _issue(self, wish: Wish, ticket: Ticket) -> None:
+        """Make one credential and answer the ticket; never raise for work's sake."""
+        try:
+            ticket.answer(await self._credentials(wish, ticket))
+        except LessorError as error:
+            ticket.refuse(error)
+        self._settle(wish, ticket)
+
+    async def _credentials(self, wish: Wish, ticket: Ticket) -> Credentials:
+        ground = await self._roots.ground(wish.mount, wish.role, requests.repeated(wish))
+        self._roots.lane(ground.root).require_open()
+        if ground.earlier is not None:
+            requests.require_repeatable(ground.earlier, wish, self._store.now())
+            return await self._again(ground.root, ground.earlier)
+        order = await self._order(wish, ground)
+        claim = await self._store.begin(order.intent, ISSUE_SPAN)
+        self._signals.watch(claim.id, claim.lease.due_us)
+        try:
+            return await self._make(order, claim, ticket)
+        except StoreUnavailable:
+            self._work.start(self._release_later(claim), lasting=True)
+            raise
+
+    async def _order(self, wish: Wish, ground: Ground) -> _Order:
+        """Decide how long the lease lives, and draw its names."""
         if ground.role.credential_type is not CredentialType.IAM_USER:
             kind = ground.role.credential_type.name
             raise Unimplemented(
                 f"credential_type {kind} is not served by this version", subject="credential_type"
             )
-        self._roots.lane(ground.root).require_open()
         root = await self._roots.bound(ground.root)
         self._roots.lane(root).require_open()
         grant = ttl.grant(wish.ttl, ground.role, ground.mount)
@@ -154,6 +156,7 @@ class Issuer:
             max_users=ground.mount.max_users,
             max_leases=ground.role.max_leases,
             root_version=root.version,
+            request=wish.request,
         )
         return _Order(ground.role, root, intent, tuple(grant.warnings))
 
@@ -168,30 +171,52 @@ class Issuer:
             groups=role.iam_groups,
         )
 
-    async def _make(self, order: _Order, claim: Claim, answer: Answer) -> Credentials:
+    async def _make(self, order: _Order, claim: Claim, ticket: Ticket) -> Credentials:
         """Run the two rounds and activate the lease; leave the row to the Keeper if anything fails."""
-        rounds = self._roots.rounds(order.root)
+        # With a request id the work goes on to ACTIVE whoever leaves: a repeat may come for it.
+        wanted = order.intent.request is not None
+        maker = Maker(self._roots.rounds(order.root), self._store.now, lambda: wanted or not ticket.left)
         tags = plans.tags_of(self._roots.instance, claim.id, order.role)
         plan = plans.issue(order.role, claim.lease.footprint, tags)
-        if answer.done():
-            raise await self._release(claim, LeaseTaken("its caller went away"), 0)
-        made = await rounds.call(plan.create)
+        gone = LeaseTaken(f"lease {claim.id} was revoked, or its caller left, while it was being made")
+        if not maker.still_wanted():
+            raise await self._release(claim, gone, 0)
+        made = await maker.create(plan.create)
         if not isinstance(made, Done):
-            raise await self._release(claim, made, 0 if _without_effect(made) else self._store.now())
-        created_us = self._store.now()
-        if answer.done() or not await self._store.holds(claim):
-            raise await self._release(claim, LeaseTaken("the claim was lost"), created_us)
-        outcomes = await rounds.round((plan.key, *plan.furnish), lambda: not answer.done())
+            raise await self._release(claim, made, maker.last_create_us)
+        if not maker.still_wanted() or not await self._store.holds(claim):
+            raise await self._release(claim, gone, maker.last_create_us)
+        outcomes = await maker.furnish(plan)
         error = failure(outcomes)
         if error is not None:
-            raise await self._release(claim, error, created_us)
+            raise await self._release(claim, error, maker.last_create_us)
         key = _key(outcomes[0])
-        lease = await self._store.activate(claim, key.access_key_id)
+        lease = await self._store.activate(claim, key.access_key_id, untaken=wanted and ticket.left)
         if lease is None:
-            raise await self._release(claim, LeaseTaken("the claim was lost"), created_us)
+            raise await self._release(claim, gone, maker.last_create_us)
         self._signals.watch(lease.id, lease.due_us)
         self._signals.notify(Issued(lease.id, key.access_key_id, lease.owner, lease.expires_us))
         return Credentials(lease, key.secret, made.value.arn, order.warnings)
+
+    async def _again(self, root: Root, lease: Lease) -> Credentials:
+        """Hand out a lease once more, with a fresh key: the old one's secret was never kept.
+
+        A crash in between leaves two keys on the user, which its revocation finds by DeleteConflict.
+        """
+        rounds = self._roots.rounds(await self._roots.bound(root))
+        maker = Maker(rounds, self._store.now, lambda: True)
+        user_name = lease.footprint.user_name
+        made = await maker.another_key(CreateAccessKey(user_name), held=lease.access_key_id)
+        if not isinstance(made, Done):
+            raise for_caller(made)
+        rekeyed = await self._store.rekey(lease, made.value.access_key_id)
+        if rekeyed is None:
+            await rounds.call(DeleteAccessKey(user_name, made.value.access_key_id))
+            raise LeaseTaken(f"lease {lease.id} changed while it was handed out again")
+        await rounds.call(DeleteAccessKey(user_name, lease.access_key_id))
+        self._signals.watch(rekeyed.id, rekeyed.due_us)
+        self._signals.notify(Issued(rekeyed.id, rekeyed.access_key_id, rekeyed.owner, rekeyed.expires_us))
+        return Credentials(rekeyed, made.value.secret, lease.footprint.arn, ())
 
     async def _release(self, claim: Claim, error: LessorError, last_create_us: int) -> LessorError:
         """Put the row up for revocation, due at once; return the error that the caller gets."""
@@ -201,21 +226,27 @@ class Issuer:
         self._signals.watch(claim.id, self._store.now())
         return for_caller(error)
 
-    async def _take_back(self, lease: Lease) -> None:
-        """Revoke a lease whose caller went away before the answer."""
+    async def _release_later(self, claim: Claim) -> None:
+        """Release a row as soon as the store writes again, and not only when its claim runs out."""
+        while self._store.now() < claim.lease.due_us:
+            await asyncio.sleep(STORE_RETRY_SECONDS)
+            try:
+                released = await self._store.release(claim, "the store failed", claim.lease.last_create_us)
+            except StoreUnavailable:
+                continue
+            if released:
+                self._signals.watch(claim.id, self._store.now())
+            return
+
+    async def _put_back(self, lease: Lease, wish: Wish) -> None:
+        """Take back a credential whose caller went away: at once, or in a minute if a repeat may come."""
         self._signals.notify(IssueFailed(lease.id, "its caller went away", ""))
         try:
-            await self._store.revoke(lease.id)
+            after = await (self._store.untake(lease) if wish.request else self._store.revoke(lease.id))
         except StoreUnavailable:
             return  # the lease is durable and lives to its expiry at most
-        self._signals.watch(lease.id, self._store.now())
-
-
-def _without_effect(outcome: Outcome[object]) -> bool:
-    """Tell whether a failed CreateUser surely made no user."""
-    if isinstance(outcome, AwsRefused):
-        return outcome.refusal is not Refusal.ALREADY_EXISTS
-    return not getattr(outcome, "sent", False)
+        if after is not None:
+            self._signals.watch(after.id, after.due_us)
 
 
 def _key(outcome: Outcome[object]) -> MadeKey:

@@ -13,12 +13,14 @@ from lessor_server.domain import backoff
 from lessor_server.domain.errors import AwsUnavailable, LessorError, PacerFull, StoreUnavailable
 from lessor_server.domain.events import ClaimLost, RevocationFailed, Revoked, StoreBack, StoreFailed, Stuck
 from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, Claim, Lease
-from lessor_server.engine.due import Due
+from lessor_server.engine.expiry import Expiry
+from lessor_server.engine.pacer import Priority
 from lessor_server.engine.ports import LeaseStore
 from lessor_server.engine.prober import Prober
 from lessor_server.engine.revoker import Declined, Deleted, Silent, Unseen, Verdict, revoke
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.signals import Signals
+from lessor_server.engine.stored import Terms
 from lessor_server.engine.work import Work
 
 BACKSTOP_SECONDS, STORE_RETRY_SECONDS = 30.0, 1.0
@@ -37,16 +39,23 @@ class Keeper:
     """Keeps every promise of an end: expiry, revocation, and the undoing of what was half made."""
 
     def __init__(
-        self, store: LeaseStore, roots: Roots, work: Work, signals: Signals, due: Due, rng: random.Random
+        self,
+        store: LeaseStore,
+        roots: Roots,
+        work: Work,
+        signals: Signals,
+        expiry: Expiry,
+        rng: random.Random,
     ) -> None:
-        """Claim from ``store`` what is ``due`` and revoke it through ``roots``."""
+        """Claim what is due from ``store``, unless ``expiry`` is held, and revoke it through ``roots``."""
         self._store = store
         self._roots = roots
         self._work = work
         self._signals = signals
-        self._due = due
+        self._due = signals.due
+        self._expiry = expiry
         self._rng = rng
-        self._prober = Prober(roots, work, signals.notify, rng, due.look_at_everything)
+        self._prober = Prober(roots, work, signals.notify, rng, signals.due.look_at_everything)
         self._running = 0
 
     async def run(self) -> None:
@@ -66,24 +75,34 @@ class Keeper:
 
     async def _claim_some(self) -> None:
         """Claim as many due leases as there is room for, hints first."""
-        while self._running < AT_ONCE and (ids := self._due.take(AT_ONCE - self._running)):
-            self._begin(await self._store.claim(ids, self._roots.instance, CLAIM_SPAN))
+        while self._running < AT_ONCE:
+            ids, urgent = self._due.take(AT_ONCE - self._running)
+            if not ids:
+                break
+            priority = Priority.ASKED if urgent else Priority.EXPIRY
+            self._begin(await self._store.claim(ids, self._terms()), priority)
         while self._due.everything and self._running < AT_ONCE:
+            # Said before the store is asked: what is let go meanwhile has it asked once more.
+            self._due.everything = False
             room = AT_ONCE - self._running
-            paused = self._roots.paused_accounts()
-            claims = await self._store.claim_due(self._roots.instance, CLAIM_SPAN, room, paused)
-            self._due.everything = len(claims) == room
-            self._begin(claims)
+            claims = await self._store.claim_due(self._terms(), room, self._roots.paused_accounts())
+            self._due.everything |= len(claims) == room
+            self._begin(claims, Priority.EXPIRY)
 
-    def _begin(self, claims: list[Claim]) -> None:
+    def _terms(self) -> Terms:
+        return Terms(self._roots.instance, CLAIM_SPAN, self._expiry.held)
+
+    def _begin(self, claims: list[Claim], priority: Priority) -> None:
         for claim in claims:
             self._running += 1
-            self._work.start(self._keep(claim))
+            self._work.start(self._keep(claim, priority))
 
-    async def _keep(self, claim: Claim) -> None:
+    async def _keep(self, claim: Claim, priority: Priority) -> None:
         """Make one attempt on a claimed lease and write down what came of it; never raise."""
         try:
-            verdict = await self._attempt(claim.lease)
+            verdict = await self._attempt(claim.lease, priority)
+            if isinstance(verdict, Silent) and priority is Priority.ASKED:
+                self._due.put_off(claim.id)
             await self._record(claim, verdict)
         except StoreUnavailable:
             self._due.everything = True  # the claim runs out, and the row is due again
@@ -92,7 +111,7 @@ class Keeper:
             self._signals.waiting.ended(claim.id)
             self._due.nudge()
 
-    async def _attempt(self, lease: Lease) -> Verdict:
+    async def _attempt(self, lease: Lease, priority: Priority) -> Verdict:
         try:
             root = await self._roots.of(lease.mount)
             if root.account != lease.footprint.account:
@@ -102,7 +121,7 @@ class Keeper:
             raise
         except LessorError as error:
             return Silent(error) if isinstance(error, AwsUnavailable) else Declined(error)
-        verdict = await revoke(self._roots.rounds(root), lease)
+        verdict = await revoke(self._roots.rounds(root, priority), lease)
         if isinstance(verdict, Silent) and not isinstance(verdict.error, PacerFull):
             self._prober.pause(root, verdict.error)
         return verdict

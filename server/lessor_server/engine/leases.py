@@ -7,20 +7,20 @@ from datetime import timedelta
 from enum import Enum
 
 from lessor_server.domain import ttl
-from lessor_server.domain.errors import (
-    LeaseAbandoned,
-    LeaseExpired,
-    LeaseRevoking,
-    LessorError,
-    NotFound,
-    NotRenewable,
-)
+from lessor_server.domain.errors import LessorError, NotFound
 from lessor_server.domain.events import Renewed, RevocationAsked
 from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.names import LeaseId
+from lessor_server.domain.preconditions import (
+    LeaseAbandoned,
+    LeaseExpired,
+    LeaseRevoking,
+    NotRenewable,
+)
 from lessor_server.domain.role import CredentialType
-from lessor_server.engine.ports import LeaseCount, Range, Store
+from lessor_server.engine.ports import Store
 from lessor_server.engine.signals import Signals
+from lessor_server.engine.stored import LeaseCount, Range
 
 RENEW_TRIES = 3
 
@@ -117,7 +117,7 @@ class Leases:
             if lease.state is State.GONE:
                 return Revocation(Outcome.ALREADY_GONE)
             self._signals.notify(RevocationAsked(key, by))
-            self._signals.watch(key, lease.due_us)
+            self._signals.due.urge(key)
             if not sync:
                 return Revocation(Outcome.ACCEPTED)
             await attempt

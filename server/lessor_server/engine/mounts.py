@@ -10,19 +10,14 @@ from dataclasses import dataclass, replace
 from lessor_server.domain import mount as mount_rules
 from lessor_server.domain import root as root_rules
 from lessor_server.domain.calls import Identity
-from lessor_server.domain.errors import (
-    Aborted,
-    AwsUnavailable,
-    EtagMismatch,
-    NotFound,
-    RootAccountChanged,
-    require,
-)
+from lessor_server.domain.errors import Aborted, AwsUnavailable, NotFound, require
 from lessor_server.domain.events import Changed
 from lessor_server.domain.mount import Mount
+from lessor_server.domain.preconditions import EtagMismatch, RootAccountChanged
 from lessor_server.domain.root import Root, RootConfig
 from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.roots import Roots
+from lessor_server.engine.stored import Range
 
 TRIES = 5
 IDENTITY_SECONDS = 5.0
@@ -102,21 +97,23 @@ class Mounts:
             before = await self._roots.of(name) if stored else None
             config = change(before.config if before else None)
             ambient = name in self._rules.ambient_mounts
-            require(root_rules.violations(config, self._rules.allowed_endpoints, ambient=ambient))
+            found = root_rules.violations(config, self._rules.allowed_endpoints, ambient=ambient)
+            require([violation.under("config") for violation in found])
             version = before.version if before else 0
-            root = await self._checked(Root(name, version + 1, "", config), before)
+            root = await self._checked(Root(name, version + 1, "", config))
             fresh = f"{self._rng.getrandbits(64):016x}"
             if await self._store.put_root(self._roots.seal(root, fresh), version):
                 self._notify(Changed("root", name, by))
                 return await self._roots.of(name)
         raise Aborted(f"the root of {name} keeps changing", retry_in=0.1)
 
-    async def _checked(self, root: Root, before: Root | None) -> Root:
-        """Bind the new root to the account of the mount's leases, if it has any."""
-        if not await self._store.remembers(root.mount):
+    async def _checked(self, root: Root) -> Root:
+        """Bind the new root to the account of the mount's rows, if it has any, tombstones among them."""
+        rows = await self._store.page(Range(f"{root.mount}/", f"{root.mount}0"), None, "", 1)
+        if not rows:
             return root
         identity = await self._identity(root)
-        if before is not None and before.account and before.account != identity.account:
+        if identity.account != rows[0].footprint.account:
             raise RootAccountChanged(
                 f"mount {root.mount} has leases of another account than the new root's", subject=root.mount
             )

@@ -1,9 +1,10 @@
-"""How fast, how many at once and whether at all: one lane for each AWS account and endpoint.
+"""How fast, how many at once, in which order, and whether at all: one lane for each account and endpoint.
 
-A lane is a token bucket in the form of the generic cell rate algorithm (ITU-T I.371): each call gets
-the next free instant, so waiting costs no polling. Of a set rate 98 % is the refill and 2 % the burst,
-so that no second ever holds more calls than the rate. A lane takes a bounded number of waiting calls,
-and none waits for more than ``LONGEST_WAIT_SECONDS``.
+A lane is a token bucket in the form of the generic cell rate algorithm (ITU-T I.371). Of a set rate 98 %
+is the refill and 2 % the burst, so that no second ever holds more calls than the rate. Without a set
+rate a lane looks for it: it comes down by a third when AWS throttles, and goes up again step by step
+(additive increase, multiplicative decrease: Chiu & Jain, 1989). Who waits is served by priority, then in
+order; a bounded number waits, and none for more than ``LONGEST_WAIT_SECONDS``.
 
 A lane is paused while AWS does not answer: whoever is asked to call then hears so at once.
 """
@@ -11,20 +12,52 @@ A lane is paused while AWS does not answer: whoever is asked to call then hears 
 from __future__ import annotations
 
 import asyncio
+import heapq
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import IntEnum
 
 from lessor_server.domain.errors import AwsUnavailable, PacerFull
 
 LONGEST_WAIT_SECONDS = 10.0
+START_RATE, LEAST_RATE = 1000.0, 1.0
+DECREASE, INCREASE, STEP_SECONDS = 2 / 3, 0.02, 1.0
+"""At throttling the rate falls to two thirds, once a step at most; a step without adds 2 % of the start."""
+
+
+CLASHES, CLASHES_WITHIN, SERIAL_FOR = 3, 60.0, 3600.0
+"""So many ConcurrentModifications within so many seconds make an account serial for so long."""
+
+
+@dataclass(slots=True)
+class Clashes:
+    """How often an account met ConcurrentModification lately; instants are the loop's."""
+
+    seen: deque[float] = field(default_factory=lambda: deque(maxlen=CLASHES))
+    serial_until: float = 0.0
+
+    def met(self, now: float) -> None:
+        """Take note of one more."""
+        self.seen.append(now)
+        if len(self.seen) == CLASHES and now - self.seen[0] <= CLASHES_WITHIN:
+            self.serial_until = now + SERIAL_FOR
+
+
+class Priority(IntEnum):
+    """Who goes first."""
+
+    ASKED = 0
+    ISSUE = 1
+    EXPIRY = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Limits of a lane: calls a second, calls in flight, calls waiting."""
+    """Limits of a lane: calls a second (None: to be found), calls in flight, calls waiting."""
 
-    rate: float = 1000.0
+    rate: float | None = None
     in_flight: int = 64
     queue: int = 2000
 
@@ -36,13 +69,18 @@ class Lane:
         """Open a lane that keeps ``pace``."""
         self.account = account
         self._pace = pace
-        self._interval = 1 / (pace.rate * 0.98)
-        self._slack = max(pace.rate * 0.02 - 1, 0) * self._interval
+        self._rate = pace.rate or START_RATE
+        self._stepped = 0.0
         self._next = 0.0
-        self._waiting = 0
-        self._flight = asyncio.Semaphore(pace.in_flight)
+        self._flying = 0
+        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._tickets = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self.clashes = Clashes()
         self.paused_for = ""
         self.retry_in = 0.0
+
+    # --- whether ----------------------------------------------------------------------------------------
 
     def require_open(self) -> None:
         """Raise ``AwsUnavailable`` while the lane is paused."""
@@ -60,50 +98,104 @@ class Lane:
         """Open the lane again."""
         self.paused_for, self.retry_in = "", 0.0
 
+    # --- how fast ---------------------------------------------------------------------------------------
+
+    @property
+    def rate(self) -> float:
+        """Return the calls a second that the lane takes now."""
+        return self._rate
+
+    def throttled(self) -> None:
+        """Take note that AWS throttled a call: a rate that was not set comes down."""
+        now = asyncio.get_running_loop().time()
+        if self._pace.rate is None and now - self._stepped >= STEP_SECONDS:
+            self._rate = max(self._rate * DECREASE, LEAST_RATE)
+            self._stepped = now
+
+    def _recover(self, now: float) -> None:
+        if self._rate < START_RATE and self._pace.rate is None and now - self._stepped >= STEP_SECONDS:
+            self._rate = min(self._rate + INCREASE * START_RATE, START_RATE)
+            self._stepped = now
+
+    # --- in which order ---------------------------------------------------------------------------------
+
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for this call's instant and for room in flight; hold the room while the call runs.
+    async def turn(self, priority: Priority = Priority.ISSUE) -> AsyncIterator[None]:
+        """Wait for this call's turn and hold its room in flight while the call runs.
 
         Raises:
             PacerFull: More calls wait than the lane takes, or this one waited too long.
         """
-        if self._waiting >= self._pace.queue:
-            raise self._full()
-        wait = self._book()
-        self._waiting += 1
-        try:
-            if wait > 0:
-                await asyncio.sleep(wait)
-            if self._flight.locked():
-                await self._room(LONGEST_WAIT_SECONDS - wait)
-            else:
-                await self._flight.acquire()
-        finally:
-            self._waiting -= 1
+        await self._wait(priority)
         try:
             yield
         finally:
-            self._flight.release()
+            self._flying -= 1
+            if self._queue:
+                self._pump()
 
-    def _book(self) -> float:
-        """Take the next free instant; return the seconds until then."""
-        now = asyncio.get_running_loop().time()
-        mine = max(self._next, now)
-        wait = mine - self._slack - now
-        if wait > LONGEST_WAIT_SECONDS:
+    async def _wait(self, priority: Priority) -> None:
+        if not self._queue and self._wait_seconds() <= 0 and self._flying < self._pace.in_flight:
+            self._depart()
+            return
+        if len(self._queue) >= self._pace.queue:
             raise self._full()
-        self._next = mine + self._interval
-        return wait
-
-    async def _room(self, seconds: float) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tickets += 1
+        heapq.heappush(self._queue, (priority, self._tickets, future))
+        self._pump()
         try:
-            async with asyncio.timeout(seconds):
-                await self._flight.acquire()
+            async with asyncio.timeout(LONGEST_WAIT_SECONDS):
+                await future
         except TimeoutError:
+            self._pass_on(future)
             raise self._full() from None
+        except asyncio.CancelledError:
+            self._pass_on(future)
+            raise
+
+    def _pass_on(self, future: asyncio.Future[None]) -> None:
+        """Give a turn that came too late for its call to whoever is next."""
+        if future.done() and not future.cancelled():
+            self._flying -= 1
+            self._pump()
+
+    def _pump(self) -> None:
+        """Let go whoever may go now; come back when the next may."""
+        while self._queue and self._flying < self._pace.in_flight:
+            if self._queue[0][2].done():  # gave up waiting
+                heapq.heappop(self._queue)
+                continue
+            wait = self._wait_seconds()
+            if wait > 0:
+                self._come_back(wait)
+                return
+            heapq.heappop(self._queue)[2].set_result(None)
+            self._depart()
+
+    def _come_back(self, seconds: float) -> None:
+        if self._timer is None or self._timer.cancelled():
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._pump()
+
+    def _wait_seconds(self) -> float:
+        """Return the seconds until the bucket holds a token."""
+        now = asyncio.get_running_loop().time()
+        self._recover(now)
+        interval = 1 / (self._rate * 0.98)
+        slack = max(self._rate * 0.02 - 1, 0) * interval
+        return self._next - slack - now
+
+    def _depart(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._next = max(self._next, now) + 1 / (self._rate * 0.98)
+        self._flying += 1
 
     def _full(self) -> PacerFull:
-        wait = self._next - asyncio.get_running_loop().time()
+        wait = len(self._queue) / self._rate
         return PacerFull("too many AWS calls are waiting", subject=self.account, retry_in=max(wait, 1.0))
 
 

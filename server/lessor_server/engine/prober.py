@@ -13,6 +13,7 @@ from lessor_server.domain import backoff
 from lessor_server.domain.calls import GetUser
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.events import AccountPaused, AccountResumed
+from lessor_server.domain.preconditions import RootNotSet
 from lessor_server.domain.root import Root
 from lessor_server.engine.pacer import Lane
 from lessor_server.engine.ports import Observer
@@ -59,9 +60,11 @@ class Prober:
             lane.pause(trouble, backoff.probe(failures, self._rng.random()))
 
     async def _trouble(self, mount: str, lane: Lane) -> str | None:
-        """Probe once; None where AWS answers, or where the mount's root uses another lane by now."""
+        """Probe once; None where AWS answers, or where the mount is gone or uses another lane by now."""
         try:
             root = await self._roots.of(mount)
+        except RootNotSet:
+            return None  # the mount is gone; whoever else shares the lane finds out for itself
         except LessorError as error:
             return error.message
         if self._roots.lane(root) is not lane:

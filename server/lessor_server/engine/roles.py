@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lessor_server.domain import role as role_rules
-from lessor_server.domain.errors import Aborted, EtagMismatch, Invalid, NotFound
+from lessor_server.domain.errors import Aborted, Invalid, NotFound
 from lessor_server.domain.events import Changed
 from lessor_server.domain.mount import Mount
+from lessor_server.domain.preconditions import EtagMismatch
 from lessor_server.domain.role import Role
 from lessor_server.engine.ports import Observer, Store
 

@@ -10,26 +10,36 @@ import asyncio
 import json
 import random
 from dataclasses import dataclass
+from typing import TypeVar
 
 from lessor_server.domain import root as root_rules
 from lessor_server.domain.aws_errors import for_caller
-from lessor_server.domain.calls import GetCallerIdentity, Identity
-from lessor_server.domain.errors import Aborted, MountDisabling, NotFound, RootNotSet
+from lessor_server.domain.calls import Call, GetCallerIdentity, Identity
+from lessor_server.domain.errors import Aborted, NotFound
+from lessor_server.domain.lease import Lease
 from lessor_server.domain.mount import Mount, MountState
+from lessor_server.domain.preconditions import MountDisabling, RootNotSet
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import Root, StoredRoot
-from lessor_server.engine.pacer import Lane, Pacer
+from lessor_server.engine.pacer import Lane, Pacer, Priority
 from lessor_server.engine.ports import Aws, Sealer, Store
 from lessor_server.engine.rounds import Done, Rounds
+from lessor_server.engine.stored import Repeated
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What an issue stands on: all three are there, and the mount takes leases."""
+    """What an issue stands on: all three are there, and the mount takes leases.
+
+    ``earlier`` is the lease of an earlier same request, if there is one.
+    """
 
     mount: Mount
     role: Role
     root: Root
+    earlier: Lease | None = None
 
 
 def place_of(mount: str) -> str:
@@ -53,17 +63,17 @@ class Roots:
         self._aws = aws
         self._pacer = pacer
         self._rng = rng
-        self._opened: dict[str, Root] = {}
+        self._opened: dict[str, tuple[StoredRoot, Root]] = {}
         self._binding: dict[str, asyncio.Lock] = {}
 
-    async def ground(self, mount: str, role: str) -> Ground:
+    async def ground(self, mount: str, role: str, repeated: Repeated | None = None) -> Ground:
         """Read mount, root and role at one instant.
 
         Raises:
             NotFound: No such mount or role.
             MountDisabling, RootNotSet: The mount takes no leases.
         """
-        grounds = await self._store.grounds(mount, role)
+        grounds = await self._store.grounds(mount, role, repeated)
         if grounds.mount is None:
             raise NotFound("mount", mount)
         if grounds.mount.state is not MountState.ENABLED:
@@ -72,7 +82,7 @@ class Roots:
             raise NotFound("role", f"{mount}/{role}")
         if grounds.root is None:
             raise RootNotSet(f"mount {mount} has no root credentials", subject=mount)
-        return Ground(grounds.mount, grounds.role, self._open(grounds.root))
+        return Ground(grounds.mount, grounds.role, self._open(grounds.root), grounds.earlier)
 
     async def of(self, mount: str) -> Root:
         """Return the mount's root, or raise ``RootNotSet``."""
@@ -103,14 +113,18 @@ class Roots:
 
     async def identity(self, root: Root) -> Identity:
         """Ask AWS who the root is, or raise the error that a caller gets."""
-        outcome = await self.rounds(root).call(GetCallerIdentity())
+        return await self.ask(root, GetCallerIdentity())
+
+    async def ask(self, root: Root, call: Call[T]) -> T:
+        """Send one call and return its answer, or raise the error that a caller gets."""
+        outcome = await self.rounds(root).call(call)
         if isinstance(outcome, Done):
             return outcome.value
         raise for_caller(outcome)
 
-    def rounds(self, root: Root) -> Rounds:
+    def rounds(self, root: Root, priority: Priority = Priority.ISSUE) -> Rounds:
         """Return the way to send calls for a root."""
-        return Rounds(self._aws, root, self.lane(root), self._rng)
+        return Rounds(self._aws, root, self.lane(root), self._rng, priority)
 
     def lane(self, root: Root) -> Lane:
         """Return the root's lane: one for each account and endpoint."""
@@ -132,10 +146,10 @@ class Roots:
         )
 
     def _open(self, stored: StoredRoot) -> Root:
-        root = self._opened.get(stored.mount)
-        if root is None or (root.version, root.account) != (stored.version, stored.account):
+        before, root = self._opened.get(stored.mount, (None, None))
+        if root is None or before != stored:
             plain = self._sealer.open(stored.sealed, place_of(stored.mount))
             config = root_rules.from_plain(json.loads(plain), stored.etag)
             root = Root(stored.mount, stored.version, stored.account, config)
-            self._opened[stored.mount] = root
+            self._opened[stored.mount] = (stored, root)
         return root

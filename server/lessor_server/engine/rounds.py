@@ -1,7 +1,8 @@
 """Runs AWS calls in rounds, each call through its lane, and answers with outcomes instead of raising.
 
 A call that was sent is never cancelled: all calls of a round are awaited, so that everything that is
-known can be recorded before anything is rolled back.
+known can be recorded before anything is rolled back. After ConcurrentModification the rest of this
+user's calls go one after another; an account that meets it often gets serial rounds for an hour.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.calls import Call
 from lessor_server.domain.errors import LessorError, PacerFull
 from lessor_server.domain.root import Root
-from lessor_server.engine.pacer import Lane
+from lessor_server.engine.pacer import Lane, Priority
 from lessor_server.engine.ports import Aws
 
 T = TypeVar("T")
@@ -34,8 +35,7 @@ class Done(Generic[T_co]):
 
 
 Outcome = Done[T] | LessorError
-"""What came of a call: AWS's refusal, an unknown fate, or why it was never sent (``PacerFull``, …)."""
-
+"""What came of a call: AWS's refusal, an unknown fate, or why it was never sent (``PacerFull``, ...)."""
 
 Patience = Callable[[], bool]
 """Tells whether a call may still be repeated because AWS does not see its user yet."""
@@ -62,12 +62,14 @@ def says_nothing(outcome: object) -> bool:
 class Rounds:
     """Sends calls for one root."""
 
-    def __init__(self, aws: Aws, root: Root, lane: Lane, rng: random.Random) -> None:
-        """Send through ``lane``; ``rng`` gives the jitter."""
+    def __init__(self, aws: Aws, root: Root, lane: Lane, rng: random.Random, priority: Priority) -> None:
+        """Send through ``lane`` with ``priority``; ``rng`` gives the jitter."""
         self._aws = aws
         self._root = root
         self._lane = lane
         self._rng = rng
+        self._priority = priority
+        self._serial = False
 
     async def call(self, call: Call[T], patience: Patience = _none) -> Outcome[T]:
         """Send one call, and again while AWS does not yet see the user it just made and ``patience()``.
@@ -79,6 +81,7 @@ class Rounds:
         wait = REPEAT_FIRST
         while True:
             outcome = await self._once(call)
+            self._note(outcome)
             if not _repeatable(outcome, patience) or loop.time() + wait > until:
                 return outcome
             await asyncio.sleep(wait * self._rng.uniform(0.5, 1.0))
@@ -88,15 +91,27 @@ class Rounds:
         self, calls: tuple[Call[object], ...], patience: Patience = _none
     ) -> list[Outcome[object]]:
         """Send all ``calls`` at once and wait for every one of them."""
-        if len(calls) == 1:
-            return [await self.call(calls[0], patience)]
+        if len(calls) <= 1 or self._one_by_one():
+            return [await self.call(call, patience) for call in calls]
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self.call(call, patience)) for call in calls]
         return [task.result() for task in tasks]
 
+    def _one_by_one(self) -> bool:
+        return self._serial or asyncio.get_running_loop().time() < self._lane.clashes.serial_until
+
+    def _note(self, outcome: object) -> None:
+        if not isinstance(outcome, AwsRefused):
+            return
+        if outcome.refusal is Refusal.CONCURRENT:
+            self._serial = True
+            self._lane.clashes.met(asyncio.get_running_loop().time())
+        elif outcome.refusal is Refusal.THROTTLED:
+            self._lane.throttled()
+
     async def _once(self, call: Call[T]) -> Outcome[T]:
         try:
-            async with self._lane.turn():
+            async with self._lane.turn(self._priority):
                 return Done(await self._aws.send(self._root, call))
         except LessorError as error:
             return error

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lessor_server.engine.due import Due
 from lessor_server.engine.ports import Observer
 from lessor_server.engine.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """The observer, the timers' ear for new deadlines, and the callers who wait for a revocation."""
+    """The observer, the timers' ear for new deadlines, what is due, and who waits for a revocation."""
 
     notify: Observer
     watch: Callable[[str, int], None]
     """Is told a lease's id and its deadline (microseconds), after the commit."""
+    due: Due
     waiting: Waiting

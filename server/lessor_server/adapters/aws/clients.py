@@ -8,8 +8,9 @@ in it, and no retries (the engine decides what to do about an unclear answer).
 from __future__ import annotations
 
 import gc
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 
@@ -17,7 +18,8 @@ import aioboto3
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 
-from lessor_server.domain.errors import EndpointNotAllowed
+from lessor_server.domain.calls import MadeKey
+from lessor_server.domain.preconditions import EndpointNotAllowed
 from lessor_server.domain.root import Root, RootConfig, is_aws_endpoint
 
 CONNECT_SECONDS, READ_SECONDS = 2, 5
@@ -56,7 +58,7 @@ class Clients:
             retries={"mode": "standard", "total_max_attempts": 1},
         )
         self._stack = AsyncExitStack()
-        self._clients: dict[tuple[str, str, Place], tuple[int, Any]] = {}
+        self._clients: dict[tuple[str, str, Place], tuple[RootConfig, Any]] = {}
 
     async def __aenter__(self) -> Self:
         """Begin without clients."""
@@ -72,17 +74,31 @@ class Clients:
         A client of an older config stays open until the end: calls may still be on their way with it.
         """
         key = (root.mount, service, place)
-        version, client = self._clients.get(key, (0, None))
-        if version != root.version:
+        config, client = self._clients.get(key, (None, None))
+        if config != root.config:
             client = await self._make(root.config, service, place)
-            self._clients[key] = (root.version, client)
+            self._clients[key] = (root.config, client)
         return client
 
+    @asynccontextmanager
+    async def signing_as(self, root: Root, place: Place, key: MadeKey) -> AsyncIterator[Any]:
+        """Give a client of STS that signs with ``key``, for as long as the block lasts."""
+        config = replace(root.config, access_key=key.access_key_id, secret_key=key.secret)
+        async with self._maker(config, "sts", place) as client:
+            yield client
+
     async def _make(self, config: RootConfig, service: str, place: Place) -> Any:
+        client = await self._stack.enter_async_context(self._maker(config, service, place))
+        # The SDK's models are large and live for ever: kept out of every collection from now on.
+        gc.collect()
+        gc.freeze()
+        return client
+
+    def _maker(self, config: RootConfig, service: str, place: Place) -> Any:
         endpoint = place.endpoint
         if endpoint and endpoint.rstrip("/") not in self._allowed and not is_aws_endpoint(endpoint):
             raise EndpointNotAllowed(f"endpoint {endpoint} is not allowed", subject=endpoint)
-        maker = _session().client(
+        return _session().client(
             service,
             region_name=place.region or None,
             endpoint_url=endpoint or None,
@@ -90,11 +106,6 @@ class Clients:
             aws_secret_access_key=config.secret_key.reveal() or None,
             config=self._config,
         )
-        client = await self._stack.enter_async_context(maker)
-        # The SDK's models are large and live for ever: kept out of every collection from now on.
-        gc.collect()
-        gc.freeze()
-        return client
 
 
 def _session() -> aioboto3.Session:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
 import botocore.exceptions as sdk
@@ -12,7 +14,7 @@ from lessor_server.adapters.aws import failures
 from lessor_server.adapters.aws.clients import CONNECT_SECONDS, READ_SECONDS, Clients, Place, places
 from lessor_server.adapters.aws.requests import REQUESTS, Request
 from lessor_server.domain.aws_errors import AwsUnknown
-from lessor_server.domain.calls import Call
+from lessor_server.domain.calls import Call, ProveKey
 from lessor_server.domain.root import Root
 
 T = TypeVar("T")
@@ -44,9 +46,11 @@ class AwsGateway:
 
     async def _send(self, root: Root, call: Call[T], request: Request, place: Place) -> T:
         plain = cast("Call[object]", call)
-        client = await self._client(root, plain, request.service, place)
         try:
-            async with asyncio.timeout(CONNECT_SECONDS + READ_SECONDS):
+            async with (
+                asyncio.timeout(CONNECT_SECONDS + READ_SECONDS),
+                self._client(root, call, place) as client,
+            ):
                 answer: dict[str, Any] = await getattr(client, request.method)(**request.params(call))
             # A well-formed page of somebody else's (a proxy's login, say) reads like an empty success.
             answer["ResponseMetadata"]["RequestId"]
@@ -58,8 +62,15 @@ class AwsGateway:
         except (sdk.BotoCoreError, OSError, TimeoutError) as error:
             raise failures.from_network(plain, error) from None
 
-    async def _client(self, root: Root, call: Call[object], service: str, place: Place) -> Any:
+    @asynccontextmanager
+    async def _client(self, root: Root, call: Call[T], place: Place) -> AsyncIterator[Any]:
+        """Give the client for a call: the root's own, or one that signs with the key to be proven."""
+        if isinstance(call, ProveKey):
+            async with self._clients.signing_as(root, place, call.key) as client:
+                yield client
+            return
         try:
-            return await self._clients.get(root, service, place)
+            client = await self._clients.get(root, REQUESTS[type(call)].service, place)
         except (sdk.BotoCoreError, ValueError) as error:
-            raise failures.unsent(call, error) from None
+            raise failures.unsent(cast("Call[object]", call), error) from None
+        yield client

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from lessor_server.domain import calls
-from lessor_server.domain.calls import Call, Identity, MadeKey, MadeUser
+from lessor_server.domain.calls import Call, FoundUser, Identity, MadeKey, MadeUser, UserPage
 from lessor_server.domain.secret import Secret
 
 Params = dict[str, Any]
@@ -49,6 +50,27 @@ def _made_key(answer: Answer) -> MadeKey:
 def _identity(answer: Answer) -> Identity:
     arn: str = answer["Arn"]
     return Identity(f"{arn.split(':')[1]}:{answer['Account']}", arn, answer["UserId"])
+
+
+def _found(user: Answer) -> FoundUser:
+    tags = tuple((tag["Key"], tag["Value"]) for tag in user.get("Tags", ()))
+    created_us = int(user["CreateDate"].timestamp() * 1_000_000)
+    return FoundUser(user["UserName"], user["Path"], user["Arn"], created_us, tags)
+
+
+def _page_params(call: calls.ListUsers) -> Params:
+    params: Params = {"PathPrefix": call.path_prefix, "MaxItems": 1000}
+    return params | ({"Marker": call.marker} if call.marker else {})
+
+
+def _user_page(answer: Answer) -> UserPage:
+    marker = answer["Marker"] if answer.get("IsTruncated") else ""
+    return UserPage(tuple(_found(user) for user in answer["Users"]), marker)
+
+
+def _date(answer: Answer) -> int:
+    said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return int(parsedate_to_datetime(said).timestamp() * 1_000_000) if said else 0
 
 
 def _iam(method: str, read: Callable[[Answer], object] = _nothing, **fields: str) -> Request:
@@ -99,7 +121,10 @@ REQUESTS: dict[type[Call[Any]], Request] = {
     calls.ListServiceSpecificCredentials: _listing(
         "list_service_specific_credentials", "ServiceSpecificCredentials", "ServiceSpecificCredentialId"
     ),
-    calls.GetUser: _iam("get_user", lambda answer: answer["User"]["Arn"]),
+    calls.GetUser: _iam("get_user", lambda answer: _found(answer["User"])),
+    calls.ListUsers: Request("iam", "list_users", _page_params, _user_page),
     calls.GetCallerIdentity: Request("sts", "get_caller_identity", lambda _: {}, _identity),
+    calls.AskTime: Request("sts", "get_caller_identity", lambda _: {}, _date),
+    calls.ProveKey: Request("sts", "get_caller_identity", lambda _: {}, _nothing),
 }
 """Every call that Lessor makes; one that is missing here cannot be sent."""

@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from lessor_server.adapters import private_file
-from lessor_server.domain.errors import SealBroken
+from lessor_server.domain.preconditions import SealBroken
 
 __all__ = ["AesGcmSealer", "KeyFile", "KeyFileBroken", "SealBroken"]
 

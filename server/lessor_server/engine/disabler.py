@@ -1,0 +1,81 @@
+"""Disables mounts: no new leases, every lease revoked, and the mount gone when none is left."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from lessor_server.domain.errors import Aborted, NotFound, StoreUnavailable
+from lessor_server.domain.events import Changed, MountRemoved
+from lessor_server.domain.mount import Mount, MountState
+from lessor_server.engine.ports import Observer, Store
+from lessor_server.engine.prefixes import Prefixes
+from lessor_server.engine.stored import Range
+
+LOOK_SECONDS, IDLE_SECONDS = 1.0, 60.0
+TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Disabling:
+    """A mount on its way out, and how many leases it still has."""
+
+    mount: Mount
+    leases_left: int
+
+
+class Disabler:
+    """Takes mounts out of service."""
+
+    def __init__(self, store: Store, prefixes: Prefixes, notify: Observer) -> None:
+        """Change ``store``; leases go by way of ``prefixes``."""
+        self._store = store
+        self._prefixes = prefixes
+        self._notify = notify
+        self._wake = asyncio.Event()
+        self._wake.set()
+
+    async def disable(self, name: str, *, force: bool, by: str) -> Disabling:
+        """Refuse new leases from now on and put every lease up for revocation.
+
+        With ``force``, for a root that is dead: what is left is abandoned, and its rows are kept.
+        """
+        mount = await self._disabling(name)
+        self._notify(Changed("mount", name, by))
+        ids = Range(f"{name}/", f"{name}0")  # "0" follows "/"
+        if force:
+            leases = await self._prefixes.abandon(ids, by, live=True)
+        else:
+            _, leases = await self._prefixes.accept(ids, by)
+        self._wake.set()
+        return Disabling(mount, leases)
+
+    async def _disabling(self, name: str) -> Mount:
+        for _ in range(TRIES):
+            before = await self._store.get_mount(name)
+            if before is None:
+                raise NotFound("mount", name)
+            after = replace(before, state=MountState.DISABLING)
+            if before == after or await self._store.put_mount(before, after):
+                return after
+        raise Aborted(f"mount {name} keeps changing", retry_in=0.1)
+
+    async def run(self) -> None:
+        """Remove disabled mounts that have no live lease left, until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_SECONDS if await self._remove() else IDLE_SECONDS):
+                    await self._wake.wait()
+                self._wake.clear()
+            except TimeoutError:
+                continue
+
+    async def _remove(self) -> bool:
+        """Remove what can be removed; tell whether mounts are left to remove."""
+        try:
+            for name in await self._store.remove_disabled():
+                self._notify(MountRemoved(name))
+            mounts = await self._store.list_mounts("", 1000)
+        except StoreUnavailable:
+            return True
+        return any(mount.state is MountState.DISABLING for mount in mounts)

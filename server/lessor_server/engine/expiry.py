@@ -1,0 +1,150 @@
+"""Whether expiries may be believed, and who holds them back.
+
+Expiries are held while the clock is not trusted, while the store may be older than the account (a
+restored backup: the first sweep tells), or while a person wants it so. Renewing, issuing and asked-for
+revocations go on. The clock's witness is AWS: the Date of one answer, at a start and after a jump of the
+wall clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from lessor_server.domain.calls import AskTime
+from lessor_server.domain.errors import LessorError
+from lessor_server.domain.events import ExpiryHeld, ExpiryResumed
+from lessor_server.domain.preconditions import ClockDisagrees
+from lessor_server.engine.ports import Observer, Store
+from lessor_server.engine.roots import Roots
+from lessor_server.engine.rounds import Done
+
+WITNESS_SECONDS, LOOK_SECONDS = 5.0, 30.0
+WITNESSES = 100
+"""Mounts whose roots are asked, one after another, until one answers."""
+
+AGREES_US = 120_000_000
+"""The clock and AWS agree within two minutes."""
+
+JUMP_US = 60_000_000
+"""A wall clock that parts from the boot-time clock by more than this has jumped."""
+
+CLOCK_UNTRUSTED, STORE_ROLLED_BACK, ASKED = "CLOCK_UNTRUSTED", "STORE_ROLLED_BACK", "ASKED"
+FIRST_SWEEP = "FIRST_SWEEP"
+
+
+class Expiry:
+    """Holds expiries back and lets them go."""
+
+    def __init__(self, store: Store, roots: Roots, notify: Observer, resumed: Callable[[], None]) -> None:
+        """Ask AWS through ``roots``; ``resumed`` is told when expiries count again."""
+        self._store = store
+        self._roots = roots
+        self._notify = notify
+        self._resumed = resumed
+        self._why = ""
+        self._clock_trusted = self._swept = True
+        self._drift_us = 0
+        self.resumed = False
+        """A person has let expiries count since this start: what a restored store lost may be revoked."""
+
+    @property
+    def held(self) -> bool:
+        """Tell whether expiries are held."""
+        return bool(self._why) or not self._clock_trusted or not self._swept
+
+    @property
+    def why(self) -> str:
+        """Return why expiries are held, or an empty text."""
+        if self._why or not self.held:
+            return self._why
+        return FIRST_SWEEP if self._clock_trusted else CLOCK_UNTRUSTED
+
+    async def start(self) -> None:
+        """Take up the hold of the start before; call it before anything is claimed."""
+        self._why = await self._store.held()
+        self._drift_us = await self._store.drift_us()
+        self._clock_trusted = self._swept = await self._store.first_start()
+        if self.held:
+            self._notify(ExpiryHeld(self.why))
+
+    async def run(self) -> None:
+        """Ask the witness until the clock is trusted, and again after each jump; until cancelled."""
+        while True:
+            drift_us = await self._store.drift_us()
+            if abs(drift_us - self._drift_us) > JUMP_US:
+                self._drift_us = drift_us
+                self._distrust()
+            if not self._clock_trusted and await self._witnessed():
+                self._trust()
+            await asyncio.sleep(LOOK_SECONDS if self._clock_trusted else WITNESS_SECONDS)
+
+    async def hold(self, why: str) -> None:
+        """Hold expiries, across starts too, until ``resume``."""
+        await self._store.hold(why)
+        if not self._why:
+            self._notify(ExpiryHeld(why))
+        self._why = why
+
+    async def resume(self, *, lower_clock: bool) -> None:
+        """Let expiries count again, whatever held them.
+
+        Raises:
+            ClockDisagrees: The clock is to be lowered, and wall clock and AWS do not agree.
+        """
+        if lower_clock:
+            await self._lower_clock()
+        await self._store.hold("")
+        self._why = ""
+        self.resumed = self._swept = True
+        self._trust()
+
+    async def _lower_clock(self) -> None:
+        ahead_us = await self._ahead_us()
+        drift_us = await self._store.drift_us()
+        # The wall clock is drift_us ahead of the service's time, which is ahead_us ahead of AWS.
+        if ahead_us is None or abs(ahead_us + drift_us) > AGREES_US:
+            raise ClockDisagrees("the wall clock and AWS do not agree, or AWS does not answer")
+        await self._store.lower_clock()
+        self._drift_us = 0
+
+    def _distrust(self) -> None:
+        if self._clock_trusted:
+            self._clock_trusted = False
+            self._notify(ExpiryHeld(CLOCK_UNTRUSTED))
+
+    def swept(self) -> None:
+        """Take note that the first sweep has ended: it would have told a store that was rolled back."""
+        if not self._swept:
+            self._swept = True
+            self._let_go()
+
+    def _trust(self) -> None:
+        self._clock_trusted = True
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if not self.held:
+            self._notify(ExpiryResumed())
+            self._resumed()
+
+    async def _witnessed(self) -> bool:
+        ahead_us = await self._ahead_us()
+        return ahead_us is not None and abs(ahead_us) <= AGREES_US
+
+    async def _ahead_us(self) -> int | None:
+        """Return how far the service's time is ahead of AWS's; None where no root gets an answer."""
+        try:
+            mounts = await self._store.list_mounts("", WITNESSES)
+        except LessorError:
+            return None
+        for mount in mounts:
+            try:
+                root = await self._roots.of(mount.name)
+            except LessorError:
+                continue  # it has no root, or none that opens: another may answer
+            answer = await self._roots.rounds(root).call(AskTime())
+            if isinstance(answer, Done):
+                # An endpoint that tells no time is not AWS, and nobody's clock speaks against ours.
+                return self._store.now() - answer.value if answer.value else 0
+        return None

@@ -1,0 +1,124 @@
+"""Makes the IAM user of one lease: two rounds, each call repeated until its fate is clear.
+
+After an unknown outcome AWS may have done what was asked. CreateUser that finds the name taken is our
+own lost answer, since names are unique for ever; puts and attachments may simply be repeated; before
+another CreateAccessKey every key that AWS lists is deleted, since nobody holds its secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lessor_server.domain import plans
+from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.calls import CreateAccessKey, CreateUser, ListAccessKeys, MadeKey, MadeUser
+from lessor_server.domain.errors import LessorError
+from lessor_server.engine.rounds import Done, Outcome, Rounds
+
+TRIES = 3
+"""How often a call is sent whose fate stays unknown."""
+
+Patience = Callable[[], bool]
+
+
+class Maker:
+    """Makes one user; ``last_create_us`` is when its CreateUser was last sent, 0 if that had no effect."""
+
+    def __init__(self, rounds: Rounds, now: Callable[[], int], patience: Patience) -> None:
+        """Send through ``rounds``, repeating calls for as long as ``patience()``."""
+        self._rounds = rounds
+        self._now = now
+        self._patience = patience
+        self.last_create_us = 0
+
+    def still_wanted(self) -> bool:
+        """Tell whether somebody still wants what is being made."""
+        return self._patience()
+
+    async def create(self, call: CreateUser) -> Outcome[MadeUser]:
+        """Make the user itself."""
+        tries = 0
+        while True:
+            tries += 1
+            outcome = await self._rounds.call(call, self._patience)
+            if not _without_effect(outcome):
+                self.last_create_us = self._now()
+            if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.ALREADY_EXISTS:
+                return await self._found(call)
+            if tries == TRIES or not _unclear(outcome) or not self._patience():
+                return outcome
+
+    async def _found(self, call: CreateUser) -> Outcome[MadeUser]:
+        """Return the user whose making we did not hear of."""
+        found = await self._rounds.call(plans.look(call.user_name), self._patience)
+        return Done(MadeUser(found.value.arn)) if isinstance(found, Done) else found
+
+    async def furnish(self, plan: plans.IssuePlan) -> list[Outcome[object]]:
+        """Make the key and put on everything else, all at once; the key's outcome comes first."""
+        outcomes = await self._rounds.round((plan.key, *plan.furnish), self._patience)
+        key, rest = outcomes[0], outcomes[1:]
+        for _ in range(TRIES - 1):
+            again = [index for index, outcome in enumerate(rest) if _unclear(outcome)]
+            if not again or not self._patience():
+                break
+            repeated = await self._rounds.round(tuple(plan.furnish[index] for index in again), self._patience)
+            for index, outcome in zip(again, repeated, strict=True):
+                rest[index] = outcome
+        if _unclear(key) and self._patience():
+            key = await self._key_anew(plan.key)
+        return [key, *rest]
+
+    async def _key_anew(self, call: CreateAccessKey) -> Outcome[MadeKey]:
+        """Make an access key after a try of unknown fate: what that one made, nobody holds; it goes first."""
+        tries = 1
+        while True:
+            tries += 1
+            trouble = await self._clear(call.user_name, keep=())
+            if trouble is not None:
+                return trouble
+            outcome = await self._rounds.call(call, self._patience)
+            if tries == TRIES or not _unclear(outcome) or not self._patience():
+                return outcome
+
+    async def another_key(self, call: CreateAccessKey, held: str) -> Outcome[MadeKey]:
+        """Make a second key beside ``held``; where AWS has no room, what is not ``held`` goes first."""
+        tries = 0
+        while True:
+            tries += 1
+            outcome = await self._rounds.call(call, self._patience)
+            full = isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.LIMIT
+            if tries == TRIES or not (full or _unclear(outcome)):
+                return outcome
+            trouble = await self._clear(call.user_name, keep=(held,))
+            if trouble is not None:
+                return trouble
+
+    async def _clear(self, user_name: str, keep: tuple[str, ...]) -> LessorError | None:
+        """Delete the user's keys but those to ``keep``; None when they are gone, else what went wrong."""
+        listed = await self._rounds.call(ListAccessKeys(user_name), self._patience)
+        if not isinstance(listed, Done):
+            return listed
+        strays = tuple(key_id for key_id in listed.value if key_id not in keep)
+        for outcome in await self._rounds.round(plans.cut_listed(user_name, strays)):
+            if not isinstance(outcome, Done) and not _missing(outcome):
+                return outcome
+        return None
+
+
+def _unclear(outcome: object) -> bool:
+    """Tell whether a call may have happened; one that never left is clear enough."""
+    return isinstance(outcome, AwsUnknown) and outcome.sent
+
+
+def _missing(outcome: object) -> bool:
+    return isinstance(outcome, AwsRefused) and outcome.refusal in (
+        Refusal.NO_SUCH_USER,
+        Refusal.NO_SUCH_OTHER,
+    )
+
+
+def _without_effect(outcome: Outcome[MadeUser]) -> bool:
+    """Tell whether a CreateUser surely made no user."""
+    if isinstance(outcome, AwsRefused):
+        return outcome.refusal is not Refusal.ALREADY_EXISTS
+    return not isinstance(outcome, Done) and not _unclear(outcome)

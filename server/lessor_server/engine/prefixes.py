@@ -1,0 +1,96 @@
+"""Puts whole ranges of leases up for revocation, and abandons them.
+
+Accepting a prefix is one small commit, whatever the number of leases, and survives a kill; the rows are
+then turned some hundreds a commit, so that no intent waits behind them. Rows begun after the cut-off are
+not touched, and no lease of an open prefix is renewed or becomes ACTIVE.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from lessor_server.domain.errors import StoreUnavailable
+from lessor_server.domain.events import Abandoned, PrefixAccepted
+from lessor_server.engine.due import Due
+from lessor_server.engine.ports import Observer, UpkeepStore
+from lessor_server.engine.stored import OpenPrefix, Range
+
+AT_A_TIME = 500
+LOOK_SECONDS, RETRY_SECONDS, BACKSTOP_SECONDS = 0.5, 1.0, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a prefix has come: leases taken in, gone, failed at least once, and neither yet."""
+
+    accepted: int
+    done: int
+    failed: int
+    left: int
+
+
+class Prefixes:
+    """Accepts prefixes and works them off."""
+
+    def __init__(self, store: UpkeepStore, due: Due, notify: Observer) -> None:
+        """Turn rows in ``store`` and hand their ids to ``due``."""
+        self._store = store
+        self._due = due
+        self._notify = notify
+        self._wake = asyncio.Event()
+        self._wake.set()
+
+    async def accept(self, ids: Range, by: str) -> tuple[OpenPrefix, int]:
+        """Put a range up for revocation; return it and how many leases it takes in.
+
+        When this returns, nothing stops it.
+        """
+        prefix, taken = await self._store.open_prefix(ids)
+        self._notify(PrefixAccepted(ids.low, taken, by))
+        self._wake.set()
+        return prefix, taken
+
+    async def follow(self, prefix: OpenPrefix, accepted: int) -> AsyncIterator[Standing]:
+        """Yield how far a prefix has come, at each change, until all is gone or has failed once."""
+        last = None
+        while True:
+            progress = await self._store.progress(prefix)
+            done = max(accepted - progress.alive, 0)
+            standing = Standing(accepted, done, progress.failed, progress.alive - progress.failed)
+            if standing != last:
+                yield standing
+            if not standing.left:
+                return
+            last = standing
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def abandon(self, ids: Range, by: str, *, live: bool = False) -> int:
+        """Stop trying for what is being revoked of a range, for ``live`` leases too; return how many."""
+        abandoned = 0
+        while some := await self._store.abandon(ids, AT_A_TIME, live=live):
+            abandoned += len(some)
+        self._notify(Abandoned(ids.low, abandoned, by))
+        return abandoned
+
+    async def run(self) -> None:
+        """Work off the open prefixes, also those of the process before, until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(BACKSTOP_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass  # a range may be durable although whoever put it up was gone, or heard an error
+            self._wake.clear()
+            try:
+                for prefix in await self._store.prefixes():
+                    await self._work_off(prefix)
+            except StoreUnavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+                self._wake.set()
+
+    async def _work_off(self, prefix: OpenPrefix) -> None:
+        while ids := await self._store.put_up(prefix, AT_A_TIME):
+            self._due.offer(ids)
+        await self._store.close_prefix(prefix)

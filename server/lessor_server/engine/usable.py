@@ -1,0 +1,38 @@
+"""Waits until AWS accepts a new key.
+
+IAM is eventually consistent (IAM User Guide, "Troubleshoot IAM: changes that I make are not always
+immediately visible"). A key that STS accepts on three looks running will most likely be accepted
+everywhere; it proves neither policies nor other regions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from lessor_server.domain.calls import MadeKey, ProveKey
+from lessor_server.domain.errors import LessorError
+from lessor_server.engine.credentials import Credentials
+from lessor_server.engine.roots import Roots
+from lessor_server.engine.rounds import Done
+
+LOOKS, PAUSE_SECONDS, KEPT_BACK_SECONDS = 3, 0.5, 0.5
+
+
+async def proven(roots: Roots, credentials: Credentials, seconds: float, until: float) -> bool:
+    """Tell whether STS accepted the key on three looks running, 0.5 s apart.
+
+    It takes at most ``seconds``, and ends 0.5 s before ``until`` (the loop's time) at the latest.
+    """
+    loop = asyncio.get_running_loop()
+    key = MadeKey(credentials.lease.access_key_id, credentials.secret)
+    try:
+        async with asyncio.timeout_at(min(loop.time() + seconds, until - KEPT_BACK_SECONDS)):
+            rounds = roots.rounds(await roots.of(credentials.lease.mount))
+            running = 0
+            while True:
+                running = running + 1 if isinstance(await rounds.call(ProveKey(key)), Done) else 0
+                if running == LOOKS:
+                    return True
+                await asyncio.sleep(PAUSE_SECONDS)
+    except (TimeoutError, LessorError):  # the credential was made, and is its caller's either way
+        return False
