@@ -137,11 +137,11 @@ def _server(
     options = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES))
     server = grpc.aio.server(options=options)
     implementations = (
-        ConfigService(engine.mounts, about.instance_id),
-        RoleService(engine.roles),
+        ConfigService(engine.mounts, engine.disabler, about.instance_id),
+        RoleService(engine.roles, engine.prefixes),
         CredsService(engine.issuer),
-        LeaseService(engine.leases),
-        SystemService(about),
+        LeaseService(engine.leases, engine.prefixes, engine.sweeper),
+        SystemService(about, engine.expiry, engine.backup),
     )
     server.add_generic_rpc_handlers(tuple(guard.handlers(one.DESCRIPTOR, one) for one in implementations))
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)

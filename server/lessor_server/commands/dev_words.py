@@ -22,7 +22,8 @@ Go on in another shell:
   echo '{policy}' |
     lessor role put reader --type iam_user --policy-document -
   lessor creds reader
-  lessor exec reader -- aws --endpoint-url {url} --region us-east-1 ec2 describe-regions
+  eval "$(lessor creds reader --format env)"
+  aws --endpoint-url {url} --region us-east-1 ec2 describe-regions
 """
 _POLICY = (
     '{"Version": "2012-10-17",'

@@ -45,6 +45,7 @@ def settings_or_exit(file: Path | None) -> Settings:
 
 def serve(settings: Settings) -> None:
     """Serve until told to stop; a start that fails prints one line with the mend and exits with 1."""
+    os.umask(0o077)  # what lies in the data directory is for the service's user alone
     logger = start_logging(settings.log.level, settings.log.format)
     try:
         uvloop.run(app.run(settings, logger))

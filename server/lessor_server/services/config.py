@@ -14,6 +14,7 @@ from lessor_server.domain.calls import Identity
 from lessor_server.domain.mount import DEFAULT_LEASE_TTL, DEFAULT_MAX_USERS, Mount, MountState
 from lessor_server.domain.root import Hop, Root, RootConfig
 from lessor_server.domain.secret import Secret
+from lessor_server.engine.disabler import Disabler
 from lessor_server.engine.mounts import Mounts
 from lessor_server.services import convert
 from lessor_server.services.guard import Caller
@@ -35,9 +36,10 @@ class ConfigService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ConfigService"]
 
-    def __init__(self, mounts: Mounts, instance: str) -> None:
+    def __init__(self, mounts: Mounts, disabler: Disabler, instance: str) -> None:
         """Change ``mounts``; ``instance`` names the path that the least policy allows."""
         self._mounts = mounts
+        self._disabler = disabler
         self._instance = instance
 
     async def EnableMount(self, request: pb.EnableMountRequest, caller: Caller) -> pb.EnableMountResponse:
@@ -52,10 +54,16 @@ class ConfigService:
         )
         return pb.EnableMountResponse(mount=_mount(await self._mounts.enable(mount, caller.principal.name)))
 
+    async def DisableMount(self, request: pb.DisableMountRequest, caller: Caller) -> pb.DisableMountResponse:
+        """Take an engine out of service."""
+        name = convert.mount_of(request.mount)
+        disabling = await self._disabler.disable(name, force=request.force, by=caller.principal.name)
+        return pb.DisableMountResponse(mount=_mount(disabling.mount), leases_left=disabling.leases_left)
+
     async def ListMounts(self, request: pb.ListMountsRequest, _: Caller) -> pb.ListMountsResponse:
         """List engines by name."""
         size = convert.page_size(request.page_size)
-        found = await self._mounts.list(request.page_token, size + 1)
+        found = await self._mounts.list(convert.token(request.page_token), size + 1)
         page, more = convert.cut(found, size)
         token = page[-1].name if more else ""
         return pb.ListMountsResponse(mounts=[_mount(mount) for mount in page], next_page_token=token)
@@ -182,9 +190,9 @@ def _config(message: pb.RootConfig) -> RootConfig:
         assume_chain=tuple(Hop(hop.role_arn, hop.external_id) for hop in message.assume_chain),
         identity_token_file=message.identity_token_file,
         identity_token_audience=message.identity_token_audience,
-        rotation_period=_set(convert.span(message, "rotation_period")),
+        rotation_period=_set(convert.span(message, "rotation_period", "config")),
         rotation_schedule=message.rotation_schedule,
-        rotation_window=_set(convert.span(message, "rotation_window")),
+        rotation_window=_set(convert.span(message, "rotation_window", "config")),
     )
 
 

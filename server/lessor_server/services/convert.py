@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -56,8 +56,10 @@ def span(message: Message, field: str, under: str = "") -> timedelta | None:
     if not message.HasField(field):
         return None
     value: Duration = getattr(message, field)
-    if abs(value.seconds) > _MOST_SECONDS or abs(value.nanos) >= 10**9:
-        violation = Violation(field, "is no duration", "give seconds within ten thousand years")
+    if abs(value.seconds) > _MOST_SECONDS or abs(value.nanos) >= 10**9 or value.nanos % _NANOS_IN_MICRO:
+        violation = Violation(
+            field, "is no duration in whole seconds", "give whole seconds, at most ten years"
+        )
         raise Invalid((violation.under(under) if under else violation,))
     return timedelta(seconds=value.seconds, microseconds=value.nanos // _NANOS_IN_MICRO)
 
@@ -137,12 +139,19 @@ def page_size(size: int) -> int:
     return size or PAGE_DEFAULT
 
 
+def token(text: str) -> str:
+    """Return the name that a page token goes on after, or raise ``Invalid`` for what is no token of ours."""
+    if text and not names.is_name(text):
+        raise invalid("page_token", f"{shown(text)} is no token", "send next_page_token as it came")
+    return text
+
+
 def cut(items: Sequence[T], size: int) -> tuple[Sequence[T], bool]:
     """Return a page of items read with one more than ``size``, and whether more follow."""
     return items[:size], len(items) > size
 
 
-def later(fields: Iterable[str], request: Message) -> None:
+def later(fields: Container[str], request: Message) -> None:
     """Raise ``Unimplemented`` for the first of ``fields`` that is set: what is not served is not ignored."""
     for descriptor, _ in request.ListFields():
         if descriptor.name in fields:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -54,7 +55,8 @@ class Caller:
         return self.until - asyncio.get_running_loop().time()
 
 
-Unary = Callable[[Any, Caller], Awaitable[Message]]
+T = TypeVar("T")
+Serve = Callable[[Principal], Awaitable[T]]
 
 
 class Identify(Protocol):
@@ -118,26 +120,24 @@ class Guard:
         serialize = GetMessageClass(method.output_type).SerializeToString
 
         async def unary(data: bytes, context: Context) -> Message:
-            return await self._run(entry, data, context)
+            return await self._run(entry, context, _answer(entry, data, context))
 
-        async def stream(data: bytes, context: Context) -> AsyncIterator[Message]:
-            yield await self._run(entry, data, context)
+        async def stream(data: bytes, context: Context) -> None:
+            await self._run(entry, context, _answers(entry, data, context))
 
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(stream, None, serialize)
         return grpc.unary_unary_rpc_method_handler(unary, None, serialize)
 
-    async def _run(self, entry: _Entry, data: bytes, context: Context) -> Message:
-        """Answer one call, or abort it with the status of what went wrong."""
+    async def _run(self, entry: _Entry, context: Context, serve: Serve[T]) -> T:
+        """Serve one call, or abort it with the status of what went wrong."""
         principal: Principal | None = None
         self._enter()
         try:
             principal = self._admitted(entry, context)
-            return await _answer(entry, data, principal, context)
+            return await serve(principal)
         except LessorError as error:
             told = error
-        except grpc.aio.AbortError:
-            raise
         except Exception as error:  # noqa: BLE001 - nothing unmapped may leave
             told = LessorError(f"internal error, reference {self._report(entry.name, error)}")
         finally:
@@ -173,19 +173,49 @@ class _Entry:
     name: str
     capability: Capability
     request: type[Message]
-    serve: Unary | None
+    serve: Any
+    """A coroutine function, or for a stream an async generator function; None where nothing serves it."""
 
 
-async def _answer(entry: _Entry, data: bytes, principal: Principal, context: Context) -> Message:
+def _answer(entry: _Entry, data: bytes, context: Context) -> Serve[Message]:
+    """Return what serves a unary call once its caller is known."""
+
+    async def serve(principal: Principal) -> Message:
+        request, caller = _admit(entry, data, principal, context)
+        async with _deadline(entry, caller):
+            answer: Message = await entry.serve(request, caller)
+            return answer
+
+    return serve
+
+
+def _answers(entry: _Entry, data: bytes, context: Context) -> Serve[None]:
+    """Return what serves a call that is answered by a stream of messages."""
+
+    async def serve(principal: Principal) -> None:
+        request, caller = _admit(entry, data, principal, context)
+        async with _deadline(entry, caller):
+            async for message in entry.serve(request, caller):
+                await context.write(message)
+
+    return serve
+
+
+def _admit(entry: _Entry, data: bytes, principal: Principal, context: Context) -> tuple[Message, Caller]:
+    """Parse the request and note until when an answer is of use."""
     request = _parsed(entry.request, data)
     if entry.serve is None:
         raise Unimplemented(f"{entry.name} is not served by this version")
     left = cast("float | None", context.time_remaining())  # None where no deadline was sent
     seconds = DEFAULT_SECONDS if left is None else left - KEPT_BACK_SECONDS
-    until = asyncio.get_running_loop().time() + seconds
+    return request, Caller(principal, asyncio.get_running_loop().time() + seconds)
+
+
+@asynccontextmanager
+async def _deadline(entry: _Entry, caller: Caller) -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout_at(until):
-            return await entry.serve(request, Caller(principal, until))
+        async with asyncio.timeout_at(caller.until):
+            yield
     except TimeoutError:
         raise DeadlineExceeded(f"{entry.name} was not done in time") from None
 

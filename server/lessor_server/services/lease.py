@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 from lessor.v1 import lease_pb2 as pb
@@ -9,13 +11,17 @@ from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.names import LeaseId, Prefix
 from lessor_server.domain.role import CredentialType
 from lessor_server.engine.leases import Leases, Outcome
-from lessor_server.engine.ports import Range
+from lessor_server.engine.prefixes import Prefixes, Standing
+from lessor_server.engine.stored import Range
+from lessor_server.engine.sweeper import Kind, Sweeper
 from lessor_server.services import convert
 from lessor_server.services.guard import Caller
 from lessor_server.services.role import credential_type
 
 _STATES = {state: pb.Lease.State.Value(state.name) for state in State}
 _BY_VALUE = {value: state for state, value in _STATES.items()}
+_KINDS = {kind: pb.ReconcileResponse.Kind.Value(kind.name) for kind in Kind}
+INSTANCE = re.compile(r"[0-9a-f]{16}")
 _OUTCOMES = {outcome: pb.RevokeLeaseResponse.Outcome.Value(outcome.name) for outcome in Outcome}
 
 
@@ -24,9 +30,11 @@ class LeaseService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["LeaseService"]
 
-    def __init__(self, leases: Leases) -> None:
-        """Read and change ``leases``."""
+    def __init__(self, leases: Leases, prefixes: Prefixes, sweeper: Sweeper) -> None:
+        """Read and change ``leases``, put up ``prefixes``, compare with the account by ``sweeper``."""
         self._leases = leases
+        self._prefixes = prefixes
+        self._sweeper = sweeper
 
     async def LookupLease(self, request: pb.LookupLeaseRequest, _: Caller) -> pb.LookupLeaseResponse:
         """Show a lease."""
@@ -71,6 +79,48 @@ class LeaseService:
         return pb.RevokeLeaseResponse(
             outcome=_OUTCOMES[revocation.outcome], lease_id=str(lease_id), last_error=revocation.last_error
         )
+
+    async def RevokePrefix(
+        self, request: pb.RevokePrefixRequest, caller: Caller
+    ) -> AsyncIterator[pb.RevokePrefixResponse]:
+        """Put a range of leases up for revocation, and tell how far it has come."""
+        prefix, accepted = await self._prefixes.accept(_range(request.prefix), caller.principal.name)
+        yield _standing(Standing(accepted, 0, 0, accepted))
+        if request.sync:
+            async for standing in self._prefixes.follow(prefix, accepted):
+                yield _standing(standing)
+
+    async def AbandonLeases(
+        self, request: pb.AbandonLeasesRequest, caller: Caller
+    ) -> pb.AbandonLeasesResponse:
+        """Stop trying to revoke; a reconcile goes on reporting the users until they are gone."""
+        if bool(request.lease_id) == bool(request.prefix):
+            raise convert.invalid("lease_id", "and prefix are both set, or neither", "send one of the two")
+        text = str(LeaseId.parse(request.lease_id)) if request.lease_id else request.prefix
+        # Named one by one, a person means it; a prefix takes in only what is being revoked already.
+        live = bool(request.lease_id)
+        abandoned = await self._prefixes.abandon(_range(text), caller.principal.name, live=live)
+        return pb.AbandonLeasesResponse(abandoned=abandoned)
+
+    async def Reconcile(self, request: pb.ReconcileRequest, _: Caller) -> AsyncIterator[pb.ReconcileResponse]:
+        """Compare the account with the store."""
+        mount = convert.mount_of(request.mount)
+        if request.instance and not INSTANCE.fullmatch(request.instance):
+            mend = "give 16 hexadecimal digits, as GetInfo shows them"
+            raise convert.invalid("instance", "is no instance id", mend)
+        async for found in self._sweeper.sweep(mount, apply=request.apply, instance=request.instance):
+            yield pb.ReconcileResponse(
+                kind=_KINDS[found.kind],
+                user_name=found.user_name,
+                lease_id=found.lease_id,
+                applied=found.applied,
+            )
+
+
+def _standing(standing: Standing) -> pb.RevokePrefixResponse:
+    return pb.RevokePrefixResponse(
+        accepted=standing.accepted, done=standing.done, failed=standing.failed, left=standing.left
+    )
 
 
 def _range(text: str) -> Range:

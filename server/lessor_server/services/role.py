@@ -8,7 +8,9 @@ from lessor.v1 import role_pb2 as pb
 from lessor_server.domain import names, policy, tags
 from lessor_server.domain.errors import Invalid, NotFound, Violation
 from lessor_server.domain.role import CredentialType, Role
+from lessor_server.engine.prefixes import Prefixes
 from lessor_server.engine.roles import Roles
+from lessor_server.engine.stored import Range
 from lessor_server.services import convert
 from lessor_server.services.guard import Caller
 
@@ -22,9 +24,10 @@ class RoleService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["RoleService"]
 
-    def __init__(self, roles: Roles) -> None:
-        """Change ``roles``."""
+    def __init__(self, roles: Roles, prefixes: Prefixes) -> None:
+        """Change ``roles``; a deleted role's leases go by way of ``prefixes`` where that is asked for."""
         self._roles = roles
+        self._prefixes = prefixes
 
     async def PutRole(self, request: pb.PutRoleRequest, caller: Caller) -> pb.PutRoleResponse:
         """Write a role, whole or not at all."""
@@ -51,16 +54,20 @@ class RoleService:
     async def ListRoles(self, request: pb.ListRolesRequest, _: Caller) -> pb.ListRolesResponse:
         """List roles by name."""
         size = convert.page_size(request.page_size)
-        found = await self._roles.list(convert.mount_of(request.mount), request.page_token, size + 1)
+        found = await self._roles.list(
+            convert.mount_of(request.mount), convert.token(request.page_token), size + 1
+        )
         page, more = convert.cut(found, size)
         token = page[-1].name if more else ""
         return pb.ListRolesResponse(roles=[role_message(role) for role in page], next_page_token=token)
 
     async def DeleteRole(self, request: pb.DeleteRoleRequest, caller: Caller) -> pb.DeleteRoleResponse:
-        """Delete a role; its leases still expire and revoke."""
-        convert.later(("revoke_leases",), request)
-        name = convert.role_of(request.name, "name")
-        await self._roles.delete(convert.mount_of(request.mount), name, caller.principal.name)
+        """Delete a role; its leases still expire and revoke, or are all revoked now."""
+        mount, name = convert.mount_of(request.mount), convert.role_of(request.name, "name")
+        await self._roles.delete(mount, name, caller.principal.name)
+        if request.revoke_leases:
+            low = f"{mount}/creds/{name}/"
+            await self._prefixes.accept(Range(low, f"{mount}/creds/{name}0"), caller.principal.name)
         return pb.DeleteRoleResponse()
 
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from lessor.v1 import system_pb2 as pb
+from lessor_server.engine.expiry import ASKED, Expiry
+from lessor_server.services import convert
 from lessor_server.services.guard import Caller
+
+LONGEST_REASON = 200
+LONGEST_PATH = 1000
+Copy = Callable[[str], Awaitable[tuple[str, int]]]
+"""Writes a copy of the store under a name; returns its path and its size in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +33,11 @@ class SystemService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SystemService"]
 
-    def __init__(self, about: About) -> None:
-        """Tell ``about``."""
+    def __init__(self, about: About, expiry: Expiry, copy: Copy) -> None:
+        """Tell ``about``; hold and resume ``expiry``; ``copy`` writes backups."""
         self._about = about
+        self._expiry = expiry
+        self._copy = copy
 
     async def GetInfo(self, _: pb.GetInfoRequest, __: Caller) -> pb.GetInfoResponse:
         """Say what is running here."""
@@ -38,5 +48,31 @@ class SystemService:
             schema_version=about.schema_version,
             instance_id=about.instance_id,
             dev_mode=about.dev_mode,
-            warnings=about.warnings,
+            warnings=(*about.warnings, *self._held()),
         )
+
+    def _held(self) -> tuple[str, ...]:
+        return (f"expiries are held: {self._expiry.why}",) if self._expiry.held else ()
+
+    async def WhoAmI(self, _: pb.WhoAmIRequest, caller: Caller) -> pb.WhoAmIResponse:
+        """Say who the caller is."""
+        return pb.WhoAmIResponse(identity=caller.principal.name, policies=[caller.principal.name])
+
+    async def HoldExpiry(self, request: pb.HoldExpiryRequest, _: Caller) -> pb.HoldExpiryResponse:
+        """Let no lease expire until ResumeExpiry, across starts too."""
+        if len(request.reason) > LONGEST_REASON:
+            raise convert.invalid("reason", "is too long", f"give at most {LONGEST_REASON} characters")
+        await self._expiry.hold(request.reason or ASKED)
+        return pb.HoldExpiryResponse()
+
+    async def ResumeExpiry(self, request: pb.ResumeExpiryRequest, _: Caller) -> pb.ResumeExpiryResponse:
+        """Let leases expire again."""
+        await self._expiry.resume(lower_clock=request.lower_clock)
+        return pb.ResumeExpiryResponse()
+
+    async def Backup(self, request: pb.BackupRequest, _: Caller) -> pb.BackupResponse:
+        """Write a consistent copy of the store below the data directory."""
+        if len(request.path) > LONGEST_PATH or "\0" in request.path:
+            raise convert.invalid("path", "is too long", "name a file below the data directory")
+        path, size = await self._copy(request.path)
+        return pb.BackupResponse(path=path, size_bytes=size)
