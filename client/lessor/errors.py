@@ -6,6 +6,7 @@ Sources: google.rpc.Status and error_details.proto; the gRPC guide "Error handli
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Protocol
@@ -152,7 +153,7 @@ def of(failure: Failure, address: str) -> LessorError:
 def _status(failure: Failure) -> Status | None:
     """Return the status with its details, None where what answered was no Lessor."""
     pairs = failure.trailing_metadata()
-    for key, value in pairs if isinstance(pairs, (tuple, list)) else ():
+    for key, value in pairs if isinstance(pairs, Iterable) else ():
         if key == DETAILS_KEY:
             try:
                 return Status.FromString(value)

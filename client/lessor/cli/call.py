@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from google.protobuf.message import Message
 
 from lessor import errors
 from lessor.channel import BadConnection, Connection
-from lessor.cli import output
+from lessor.cli import output, retry
 from lessor.v1.config_pb2_grpc import ConfigServiceStub
 from lessor.v1.creds_pb2_grpc import CredsServiceStub
 from lessor.v1.lease_pb2_grpc import LeaseServiceStub
@@ -141,6 +142,22 @@ class Call:
         """Call ``method``; raises ``Failed``."""
         with _told(self._connection.address), _noting(f"waiting for {self._connection.address}"):
             return method(request, timeout=self._seconds, metadata=self._connection.metadata())
+
+    def again(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
+        """Call ``method`` with a request that is safe to repeat, and repeat it; raises ``Failed``."""
+
+        def attempt(seconds: float) -> Answer:
+            return method(request, timeout=seconds, metadata=self._connection.metadata())
+
+        with _told(self._connection.address), _noting(f"waiting for {self._connection.address}"):
+            return retry.repeated(attempt, self._seconds, time)
+
+    def stream(
+        self, method: grpc.UnaryStreamMultiCallable[Request, Answer], request: Request
+    ) -> Iterator[Answer]:
+        """Call ``method`` and yield its answers as they come; raises ``Failed``."""
+        with _told(self._connection.address):
+            yield from method(request, timeout=self._seconds, metadata=self._connection.metadata())
 
     def anonymous(self, method: grpc.UnaryUnaryMultiCallable[bytes, bytes], request: bytes) -> bytes:
         """Call ``method`` without a token; raises ``Failed``."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
 
 Command = Callable[..., "int | None"]
 DEFAULT_SECONDS: Final = 60.0
+LONG_SECONDS: Final = 3600.0
+"""For what goes on until AWS has done the whole of it."""
 
 mount_option = click.option("--mount", default="aws", show_default=True, help="The engine.")
+yes_option = click.option("--yes", is_flag=True, help="Do it unasked, at a terminal too.")
 
 _REACHING: Final = (
     click.option("--address", hidden=True),
@@ -62,6 +66,18 @@ def calling(*styles: str, seconds: float = DEFAULT_SECONDS) -> Callable[[Command
         return command
 
     return decorate
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask whoever sits at the terminal, if anybody does, unless ``yes``.
+
+    Raises:
+        ClickException: The answer is no.
+    """
+    if yes or not sys.stdin.isatty():
+        return
+    if not click.confirm(question, err=True):
+        raise click.ClickException("not confirmed; nothing was done")
 
 
 def _open(reaching: dict[str, str], style: str, seconds: float) -> Call:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import shlex
+import uuid
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +17,7 @@ from lessor.v1 import creds_pb2 as pb
 if TYPE_CHECKING:
     from lessor.cli.call import Call
 
-ENV = "env"
+ENV, AUTO = "env", "auto"
 
 
 @click.command("creds")
@@ -23,20 +25,39 @@ ENV = "env"
 @mount_option
 @click.option("--ttl", type=DURATION, help="Life asked for.")
 @click.option("--reason", help="Why, for the audit.")
+@click.option("--request-id", metavar="UUID|auto", help="Makes it safe to repeat: one lease for one id.")
+@click.option("--wait-usable", type=DURATION, help="Longest wait until AWS accepts the new key.")
 @calling(ENV)
 def creds(call: Call, mount: str, role: str, **options: object) -> None:
     """Issue credentials of a role. They are printed once, here, and stored nowhere.
 
     In a shell: eval "$(lessor creds ROLE --format env)"
+
+    With --request-id a server that is busy, or away for a moment, is asked again within --timeout. The
+    same command with the same id, run again, gives the same lease with a fresh key. `auto` draws an id and
+    prints it on standard error.
     """
+    fields = given(options)
+    if fields.get("request_id") == AUTO:
+        fields["request_id"] = drawn(random.SystemRandom())
+        click.echo(f"lessor: request id {fields['request_id']}", err=True)
     request = pb.GenerateCredentialsRequest(mount=mount, role=role)
-    fill(request, given(options))
-    answer = call(call.creds.GenerateCredentials, request)
+    fill(request, fields)
+    send = call.again if request.request_id else call
+    answer = send(call.creds.GenerateCredentials, request)
+    asked = request.HasField("wait_usable")
     if call.style == ENV:
         click.echo(exports(answer))
         output.warn(answer.warnings)
     else:
-        call.show(answer, leave_out=() if answer.usable else ("usable",))
+        call.show(answer, leave_out=() if asked or answer.usable else ("usable",))
+    if asked and not answer.usable:
+        output.warn(["AWS has not accepted the key on three looks running yet; the lease stands"])
+
+
+def drawn(rng: random.Random) -> str:
+    """Return a request id that nobody has used: a random UUID (RFC 9562, version 4)."""
+    return str(uuid.UUID(int=rng.getrandbits(128), version=4))
 
 
 def exports(answer: pb.GenerateCredentialsResponse) -> str:

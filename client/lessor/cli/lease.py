@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lessor.cli import output
-from lessor.cli.command import calling
+from lessor.cli.command import LONG_SECONDS, calling, confirm, yes_option
 from lessor.cli.params import DURATION, fill, given
 from lessor.v1 import lease_pb2 as pb
 
@@ -91,3 +91,51 @@ def revoke(call: Call, lease_id: str, *, sync: bool) -> int:
         output.warn([f"not revoked yet: {answer.last_error}; the server tries again until it is"])
         return NOT_REVOKED_YET
     return 0
+
+
+@lease.command("revoke-prefix")
+@click.argument("prefix")
+@click.option("--sync", is_flag=True, help="Wait until each lease is gone, or its first attempt failed.")
+@yes_option
+@calling(seconds=LONG_SECONDS)
+def revoke_prefix(call: Call, prefix: str, *, sync: bool, yes: bool) -> int:
+    """End all leases under PREFIX now: `MOUNT/`, `MOUNT/creds/ROLE/`.
+
+    Once they are taken up the server goes on with them, whatever becomes of this command. With --sync it
+    exits with 1 where some are left whose first attempt failed.
+    """
+    confirm(f"Revoke all leases under {prefix}?", yes=yes)
+    standing = pb.RevokePrefixResponse()
+    with output.progress() as tell:
+        for standing in call.stream(
+            call.leases.RevokePrefix, pb.RevokePrefixRequest(prefix=prefix, sync=sync)
+        ):
+            tell(f"{standing.done} of {standing.accepted} done, {standing.failed} failed")
+    _show_numbers(call, standing)
+    if standing.failed:
+        output.warn([f"{standing.failed} are not revoked yet; the server tries again until they are"])
+        return NOT_REVOKED_YET
+    return 0
+
+
+@lease.command("abandon")
+@click.argument("lease_id", required=False)
+@click.option("--prefix", help="All leases under it, instead of one.")
+@yes_option
+@calling()
+def abandon(call: Call, lease_id: str | None, prefix: str | None, *, yes: bool) -> None:
+    """Stop trying to revoke. The users stay on AWS; `lessor reconcile` names them until they are gone."""
+    if (lease_id is None) == (prefix is None):
+        raise click.UsageError("Give either LEASE_ID or --prefix.")
+    which = lease_id or f"all leases under {prefix}"
+    confirm(f"Stop trying to revoke {which}? The users stay on AWS.", yes=yes)
+    request = pb.AbandonLeasesRequest()
+    fill(request, given({"lease_id": lease_id, "prefix": prefix}))
+    _show_numbers(call, call(call.leases.AbandonLeases, request))
+
+
+def _show_numbers(call: Call, answer: pb.RevokePrefixResponse | pb.AbandonLeasesResponse) -> None:
+    if call.style == output.JSON:
+        output.show_json(answer)
+    else:
+        output.show_pairs(output.numbers(answer))

@@ -2,7 +2,7 @@
 
 Exit codes:
     0   done
-    1   refused, or failed (also: an unhealthy server, a revocation whose first attempt failed)
+    1   refused, or failed (also: an unhealthy server, a revocation whose first attempt failed, a `no`)
     2   wrong usage
     3   revoke: nobody knows the lease
     4   not authenticated, or not permitted
@@ -33,11 +33,16 @@ OWN: Final = {
     "enable": "mounts",
     "tune": "mounts",
     "mounts": "mounts",
+    "disable": "mounts",
     "config": "config",
     "role": "role",
     "creds": "creds",
     "lease": "lease",
+    "reconcile": "reconcile",
+    "expiry": "expiry",
+    "backup": "system",
     "info": "system",
+    "whoami": "system",
     "health": "system",
 }
 """Each command and the module of this package that holds it, under the command's name."""
@@ -131,7 +136,7 @@ def _first_words(module: str) -> str:
 @click.group("lessor", cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--address", metavar="ADDRESS", help="Where the server is [LESSOR_ADDR; 127.0.0.1:50051].")
 @click.option("--token-file", metavar="FILE", help="A file with your token [LESSOR_TOKEN_FILE].")
-@click.option("--timeout", metavar="DURATION", help="How long to wait for each answer [1m].")
+@click.option("--timeout", metavar="DURATION", help="How long to wait for each answer [1m; long work 1h].")
 @click.version_option(package_name="lessor")
 def root(**reaching: str | None) -> None:
     """Dynamic AWS credentials: leases that end when they say they end.

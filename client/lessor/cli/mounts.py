@@ -1,4 +1,4 @@
-"""``lessor enable``, ``tune``, ``mounts``: the engines."""
+"""``lessor enable``, ``tune``, ``mounts``, ``disable``: the engines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lessor.cli.command import Command, calling
+from lessor.cli import output
+from lessor.cli.command import Command, calling, confirm, yes_option
 from lessor.cli.params import DURATION, fill, given, mask
 from lessor.v1 import config_pb2 as pb
 
@@ -62,3 +63,22 @@ def mounts(call: Call) -> None:
     """List the engines."""
     answer = call.all(call.config.ListMounts, pb.ListMountsRequest(page_size=1000))
     call.show_list(answer, answer.mounts, COLUMNS)
+
+
+@click.command("disable")
+@click.argument("mount", default="aws")
+@click.option("--force", is_flag=True, help="For a root that is dead: abandon the leases, revoke none.")
+@yes_option
+@calling()
+def disable(call: Call, mount: str, *, force: bool, yes: bool) -> None:
+    """Disable an AWS engine. It gives out nothing more, and is gone once all its leases are revoked.
+
+    With --force its leases are abandoned: their users stay on AWS until somebody deletes them.
+    """
+    what = "abandon its leases, whose users then stay on AWS" if force else "revoke all its leases"
+    confirm(f"Disable the engine {mount} and {what}?", yes=yes)
+    answer = call(call.config.DisableMount, pb.DisableMountRequest(mount=mount, force=force))
+    if call.style == output.JSON:
+        output.show_json(answer)
+    else:
+        output.show_pairs(output.fields(answer.mount) | output.numbers(answer))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import click
@@ -26,16 +27,36 @@ def show_json(answer: Message) -> None:
     click.echo(MessageToJson(answer, preserving_proto_field_name=True))
 
 
+def show_json_line(answer: Message) -> None:
+    """Print one answer of a stream as JSON on a line of its own."""
+    click.echo(MessageToJson(answer, preserving_proto_field_name=True, indent=None))
+
+
 def show_fields(message: Message, leave_out: Iterable[str] = ()) -> None:
     """Print the fields of a message one a line; those without a value are left out, booleans never are."""
+    show_pairs({name: text for name, text in fields(message).items() if name not in leave_out})
+
+
+def fields(message: Message) -> dict[str, str]:
+    """Return the fields of a message that have a value, as a person reads them."""
+    cells = ((field.name, cell(message, field.name)) for field in message.DESCRIPTOR.fields)
+    return {name: text for name, text in cells if text}
+
+
+def numbers(message: Message) -> dict[str, str]:
+    """Return the numbers of a message; here zero is told as well."""
+    whole = (field.name for field in message.DESCRIPTOR.fields if field.cpp_type == field.CPPTYPE_INT32)
+    return {name: str(getattr(message, name)) for name in whole}
+
+
+def show_pairs(pairs: Mapping[str, str]) -> None:
+    """Print one line for each name with its text."""
     # Imported here for its time: JSON needs none of it.
     from rich.table import Table  # noqa: PLC0415
 
     table = Table.grid(padding=(0, 2))
-    for field in message.DESCRIPTOR.fields:
-        shown = cell(message, field.name)
-        if shown and field.name not in leave_out:
-            table.add_row(field.name, shown)
+    for name, text in pairs.items():
+        table.add_row(name, text)
     if table.row_count:
         _print(table, _UNBOUND)
 
@@ -56,6 +77,23 @@ def warn(warnings: Iterable[str]) -> None:
     """Print what a person should look at, on standard error."""
     for warning in warnings:
         click.echo(f"lessor: warning: {plain(warning)}", err=True)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Give what tells on standard error how far it is: at a terminal in one line, written over and over."""
+    told, terminal = False, sys.stderr.isatty()
+
+    def tell(text: str) -> None:
+        nonlocal told
+        told = True
+        click.echo(f"\r\x1b[Klessor: {text}" if terminal else f"lessor: {text}", nl=not terminal, err=True)
+
+    try:
+        yield tell
+    finally:
+        if told and terminal:
+            click.echo(err=True)
 
 
 def cell(message: Message, name: str) -> str:

@@ -99,10 +99,12 @@ def list_roles(call: Call, mount: str) -> None:
 @role.command("delete")
 @click.argument("name")
 @mount_option
+@click.option("--revoke-leases", is_flag=True, help="Revoke its leases too, from now on.")
 @calling()
-def delete(call: Call, mount: str, name: str) -> None:
+def delete(call: Call, mount: str, name: str, *, revoke_leases: bool) -> None:
     """Delete a role. Its leases still expire and can be revoked."""
-    call.show(call(call.roles.DeleteRole, pb.DeleteRoleRequest(mount=mount, name=name)))
+    request = pb.DeleteRoleRequest(mount=mount, name=name, revoke_leases=revoke_leases)
+    call.show(call(call.roles.DeleteRole, request))
 
 
 def _filled(request: Request, name: str, fields: dict[str, object], *, update: bool) -> Request:

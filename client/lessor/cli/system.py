@@ -1,4 +1,4 @@
-"""``lessor info``, ``health``: the server itself."""
+"""``lessor info``, ``whoami``, ``health``, ``backup``: the server itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lessor.cli import output
-from lessor.cli.command import calling
+from lessor.cli.command import LONG_SECONDS, calling
 from lessor.v1 import system_pb2 as pb
 
 if TYPE_CHECKING:
@@ -26,6 +26,21 @@ UNHEALTHY = 1
 def info(call: Call) -> None:
     """Show what this server is."""
     call.show(call(call.system.GetInfo, pb.GetInfoRequest()))
+
+
+@click.command("whoami")
+@calling()
+def whoami(call: Call) -> None:
+    """Show who you are to this server."""
+    call.show(call(call.system.WhoAmI, pb.WhoAmIRequest()))
+
+
+@click.command("backup")
+@click.argument("name")
+@calling(seconds=LONG_SECONDS)
+def backup(call: Call, name: str) -> None:
+    """Write a copy of the server's store. NAME is a new file in the server's data directory."""
+    call.show(call(call.system.Backup, pb.BackupRequest(path=name)))
 
 
 @click.command("health")

@@ -1,0 +1,39 @@
+"""``lessor reconcile``: what account and leases do not agree on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from lessor.cli import output
+from lessor.cli.command import LONG_SECONDS, calling, mount_option
+from lessor.v1 import lease_pb2 as pb
+
+if TYPE_CHECKING:
+    from lessor.cli.call import Call
+
+COLUMNS = ("kind", "user_name", "lease_id", "applied")
+
+
+@click.command("reconcile")
+@mount_option
+@click.option("--apply", is_flag=True, help="Set right what is found; without it nothing is changed.")
+@click.option("--instance", default="", help="Look at what another server left: its id, see `lessor info`.")
+@calling(seconds=LONG_SECONDS)
+def reconcile(call: Call, mount: str, instance: str, *, apply: bool) -> None:
+    """Compare the AWS account with the leases. With `--format json` each finding is a line, as it comes.
+
+    With --apply a user that no lease knows is revoked, and a lease whose user is gone ends.
+    """
+    request = pb.ReconcileRequest(mount=mount, apply=apply, instance=instance)
+    findings = call.stream(call.leases.Reconcile, request)
+    if call.style == output.JSON:
+        for finding in findings:
+            output.show_json_line(finding)
+        return
+    found = list(findings)
+    if found:
+        output.show_rows(found, COLUMNS)
+    else:
+        click.echo("lessor: account and leases match", err=True)
