@@ -63,17 +63,20 @@ def server(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
         yield url, reset
 
 
+@pytest.fixture(scope="module")
+def session() -> aioboto3.Session:
+    """Make one session for the module: it reads AWS's model of IAM once."""
+    return aioboto3.Session(aws_access_key_id="AKIATEST", aws_secret_access_key="x", region_name="us-east-1")
+
+
 @pytest.fixture
-async def iam(server: tuple[str, str]) -> AsyncIterator[Client]:
+async def iam(server: tuple[str, str], session: aioboto3.Session) -> AsyncIterator[Client]:
     """Open a real IAM client on an empty account."""
     url, reset = server
     connection = HTTPConnection(urlsplit(url).netloc, timeout=10)
     connection.request("POST", reset)
     assert connection.getresponse().status == 200
     connection.close()
-    session = aioboto3.Session(
-        aws_access_key_id="AKIATEST", aws_secret_access_key="x", region_name="us-east-1"
-    )
     config = Config(retries={"total_max_attempts": 1})
     async with session.client("iam", endpoint_url=url, config=config) as client:
         yield client

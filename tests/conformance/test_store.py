@@ -11,19 +11,13 @@ from typing import Any
 
 import pytest
 from tests.support import builders
-from tests.support.stores import OPENERS, SPAN, START_US, Bench, bench, intent
+from tests.support.stores import OPENERS, SPAN, START_US, TERMS, Bench, bench, intent
 
-from lessor_server.domain.errors import (
-    Aborted,
-    LessorError,
-    MountDisabling,
-    MountFull,
-    NotFound,
-    RoleFull,
-)
+from lessor_server.domain.errors import Aborted, LessorError, MountFull, NotFound, RoleFull
 from lessor_server.domain.lease import Footprint, State
 from lessor_server.domain.mount import MountState
-from lessor_server.engine.ports import EVERYTHING
+from lessor_server.domain.preconditions import MountDisabling
+from lessor_server.engine.stored import EVERYTHING
 
 SECOND = 1_000_000
 
@@ -67,12 +61,12 @@ async def test_an_active_lease_counts_its_time_from_now(b: Bench) -> None:
 
 async def test_a_step_may_be_given_its_time(b: Bench) -> None:
     """Who passes ``now`` has it compared and written in place of the clock's."""
-    lease = await b.store.activate(await b.begun(), "AKIA", START_US + 5)
+    lease = await b.store.activate(await b.begun(), "AKIA", now=START_US + 5)
     assert lease is not None
     assert lease.issue_us == START_US + 5
     assert await b.store.renew(lease, lease.expires_us + 9, lease.expires_us) is None
-    assert await b.store.claim([lease.id], "test", SPAN) == []
-    assert len(await b.store.claim([lease.id], "test", SPAN, lease.expires_us)) == 1
+    assert await b.store.claim([lease.id], TERMS) == []
+    assert len(await b.store.claim([lease.id], TERMS, lease.expires_us)) == 1
 
 
 @pytest.mark.parametrize(
@@ -145,7 +139,7 @@ async def test_an_intent_whose_time_ran_out_is_taken_from_its_maker(b: Bench) ->
     """When the claim of an intent runs out another may take it, and the maker can neither use nor free it."""
     claim = await b.begun()
     b.clock.advance(SPAN.total_seconds())
-    (taken,) = await b.store.claim([claim.id], "test", SPAN)
+    (taken,) = await b.store.claim([claim.id], TERMS)
     assert taken.lease.state is State.REVOKING
     assert not await b.store.holds(claim)
     assert await b.store.activate(claim, "AKIA") is None
@@ -192,8 +186,8 @@ async def test_a_renewed_lease_is_not_claimed_by_an_old_hint(b: Bench) -> None:
     lease = await b.active(ttl=timedelta(seconds=60))
     await b.store.renew(lease, lease.expires_us + 60 * SECOND)
     b.clock.advance(61)
-    assert await b.store.claim([lease.id], "test", SPAN) == []
-    assert await b.store.claim_due("test", SPAN, 10) == []
+    assert await b.store.claim([lease.id], TERMS) == []
+    assert await b.store.claim_due(TERMS, 10) == []
     assert (await b.row(lease.id)).state is State.ACTIVE
 
 
@@ -238,12 +232,12 @@ async def test_a_claim_is_for_what_is_due_and_free(b: Bench) -> None:
     late = await b.active(1, ttl=timedelta(seconds=1000))
     b.clock.advance(10)
     ids = [early.id, late.id, "aws/creds/app/none"]
-    (claim,) = await b.store.claim(ids, "test", SPAN)
+    (claim,) = await b.store.claim(ids, TERMS)
     assert claim.lease == await b.row(early.id)
     assert (claim.lease.state, claim.lease.due_us) == (State.REVOKING, START_US + 10 * SECOND + 120 * SECOND)
-    assert await b.store.claim(ids, "other", SPAN) == []
+    assert await b.store.claim(ids, TERMS) == []
     b.clock.advance(120)
-    (again,) = await b.store.claim(ids, "other", SPAN)
+    (again,) = await b.store.claim(ids, TERMS)
     assert not await b.store.holds(claim)
     assert await b.store.holds(again)
 
@@ -259,11 +253,11 @@ async def test_what_is_due_is_claimed_earliest_first(b: Bench) -> None:
     await b.active(9, mount_name="second", footprint=other, ttl=timedelta(seconds=5))
     b.clock.advance(45)
     without = frozenset({other.account})
-    first = await b.store.claim_due("test", SPAN, 3, without)
+    first = await b.store.claim_due(TERMS, 3, without)
     assert [claim.lease.ttl.total_seconds() for claim in first] == [10, 20, 30]
-    rest = await b.store.claim_due("test", SPAN, 9)
+    rest = await b.store.claim_due(TERMS, 9)
     assert [claim.lease.ttl.total_seconds() for claim in rest] == [5, 40]
-    assert await b.store.claim_due("test", SPAN, 9) == []
+    assert await b.store.claim_due(TERMS, 9) == []
 
 
 async def test_a_failed_attempt_gives_the_row_back(b: Bench) -> None:
@@ -275,7 +269,19 @@ async def test_a_failed_attempt_gives_the_row_back(b: Bench) -> None:
     assert row.due_us == START_US + 30 * SECOND
     assert not await b.store.fail(claim, "refused", timedelta(seconds=30), 4, 2)
     assert not await b.store.finish(claim)
-    assert await b.store.claim([claim.id], "test", SPAN) == []
+    assert await b.store.claim([claim.id], TERMS) == []
+
+
+async def test_without_a_wait_a_failed_lease_stays_due_at_its_expiry(b: Bench) -> None:
+    """Silence says nothing about a row: it keeps its place, and one that was asked for is due now."""
+    expired, asked = await b.active(0, ttl=timedelta(seconds=10)), await b.active(1)
+    b.clock.advance(20)
+    await b.store.revoke(asked.id)
+    for claim in await b.store.claim([expired.id, asked.id], TERMS):
+        b.clock.advance(1)
+        assert await b.store.fail(claim, "silence", timedelta(0), 0, 0)
+    assert (await b.row(expired.id)).due_us == expired.expires_us
+    assert (await b.row(asked.id)).due_us == START_US + 22 * SECOND
 
 
 async def test_a_tombstone_is_never_due(b: Bench) -> None:
@@ -283,8 +289,8 @@ async def test_a_tombstone_is_never_due(b: Bench) -> None:
     claim = await b.taken()
     assert await b.store.finish(claim)
     b.clock.advance(10**6)
-    assert await b.store.claim([claim.id], "test", SPAN) == []
-    assert await b.store.claim_due("test", SPAN, 9) == []
+    assert await b.store.claim([claim.id], TERMS) == []
+    assert await b.store.claim_due(TERMS, 9) == []
     assert (await b.row(claim.id)).last_error == ""
 
 
@@ -293,7 +299,7 @@ async def test_a_lost_claim_is_reopened_tombstone_or_not(b: Bench) -> None:
     claim = await b.taken()
     for finished in (False, True):
         if finished:
-            (claim,) = await b.store.claim([claim.id], "test", SPAN)
+            (claim,) = await b.store.claim([claim.id], TERMS)
             await b.store.finish(claim)
         await b.store.reopen(claim.id, START_US + 7 * SECOND * 100)
         row = await b.row(claim.id)

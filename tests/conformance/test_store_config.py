@@ -14,7 +14,7 @@ from tests.support.stores import OPENERS, Bench, bench
 from lessor_server.domain.errors import AlreadyExists
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import CredentialType, Role
-from lessor_server.engine.ports import Grounds
+from lessor_server.engine.stored import Grounds
 
 HOUR = timedelta(hours=1)
 

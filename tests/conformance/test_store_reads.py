@@ -10,7 +10,7 @@ import pytest
 from tests.support.stores import OPENERS, START_US, Bench, bench
 
 from lessor_server.domain.lease import State
-from lessor_server.engine.ports import EVERYTHING, LeaseCount, Range
+from lessor_server.engine.stored import EVERYTHING, LeaseCount, Range
 
 SECOND = 1_000_000
 
@@ -67,12 +67,3 @@ async def test_counts_are_by_mount_role_and_state_as_callers_see_it(b: Bench) ->
     assert await b.store.count(EVERYTHING, None) == counted
     assert await b.store.count(EVERYTHING, State.GONE) == counted[1:2]
     assert await b.store.count(Range("aws/creds/other/", "aws/creds/other0"), None) == counted[3:]
-
-
-async def test_a_mount_is_remembered_by_its_tombstones(b: Bench) -> None:
-    """A mount that ever had a lease is remembered as long as one row of it is there."""
-    assert not await b.store.remembers("aws")
-    claim = await b.taken()
-    await b.store.finish(claim)
-    assert await b.store.remembers("aws")
-    assert not await b.store.remembers("second")

@@ -19,7 +19,7 @@ from lessor_server.adapters.sqlite.migrate import DatabaseUnusable
 from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
 from lessor_server.domain.errors import LessorError, MountFull, StoreUnavailable
 from lessor_server.domain.lease import State
-from lessor_server.engine.ports import EVERYTHING
+from lessor_server.engine.stored import EVERYTHING
 
 T = TypeVar("T")
 DAY = 86_400 * 10**6

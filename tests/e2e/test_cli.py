@@ -3,97 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
 
 from tests.support.clients import POLICY, ROOT_KEY, ROOT_SECRET
-from tests.support.server_process import ServerProcess, bare_environment
-from tests.support.standin_control import Json, StandIn
+from tests.support.command_line import CommandLine
+from tests.support.server_process import ServerProcess
+from tests.support.standin_control import StandIn
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 LEASE_ID = re.compile(r"[\w.-]+/creds/app/[0-9A-Za-z]{24}")
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Json:
-        """Return what it printed as JSON."""
-        found = json.loads(self.out)
-        assert isinstance(found, dict)
-        return found
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """Return the table of fields that it printed."""
-        return dict(re.split(r" {2,}", line, maxsplit=1) for line in self.out.splitlines() if line[0] != " ")
-
-
-@dataclass(frozen=True, slots=True)
-class Lessor:
-    """Runs ``lessor`` as a person does, in a folder of its own."""
-
-    folder: Path
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-    async def start(self, *arguments: str, **variables: str) -> Process:
-        """Start a command."""
-        env = {**bare_environment(), **self.environment, **variables}
-        words = (sys.executable, "-m", "lessor.cli.main", *arguments)
-        return await asyncio.create_subprocess_exec(
-            *words, env=env, cwd=self.folder, stdin=PIPE, stdout=PIPE, stderr=PIPE
-        )
-
-    async def __call__(self, *arguments: str, stdin: str = "", **variables: str) -> Done:
-        """Run a command to its end; whatever it does, it shows no stack trace and no token."""
-        process = await self.start(*arguments, **variables)
-        out, err = await process.communicate(stdin.encode())
-        assert process.returncode is not None
-        done = Done(process.returncode, out.decode(), err.decode())
-        assert "Traceback" not in done.err
-        assert self.environment["LESSOR_TOKEN"] not in done.out + done.err
-        return done
-
-
 @pytest.fixture
-def lessor_cli(server: ServerProcess, tmp_path: Path) -> Lessor:
+def lessor_cli(server: ServerProcess, tmp_path: Path) -> CommandLine:
     """Run commands against the server of the module."""
-    (tmp_path / "policy.json").write_text(json.dumps(POLICY), encoding="utf-8")
-    (tmp_path / "secret").write_text(f"{ROOT_SECRET}\n", encoding="utf-8")
-    return Lessor(tmp_path, server.client_env)
+    return CommandLine(tmp_path, server.client_env)
 
 
-async def put_role(cli: Lessor, mount: str, *options: str) -> Done:
-    """Store the role ``app``."""
-    words = ("--mount", mount, "--type", "iam_user", "--policy-document", "@policy.json", *options)
-    done = await cli("role", "put", "app", *words)
-    assert done.code == 0, done.err
-    return done
-
-
-async def issue(cli: Lessor, mount: str) -> Json:
-    """Issue credentials of the role ``app``."""
-    done = await cli("creds", "app", "--mount", mount, "--format", "json")
-    assert done.code == 0, done.err
-    return done.json
-
-
-async def test_an_engine_is_set_up_by_hand(lessor_cli: Lessor, aws: StandIn) -> None:
+@pytest.mark.slow
+async def test_an_engine_is_set_up_by_hand(lessor_cli: CommandLine, aws: StandIn) -> None:
     """A person enables an engine, gives it a root from a file, checks it, and sees the secret nowhere."""
     enabled = await lessor_cli("enable", "byhand", "--max-lease-ttl", "24h", "--description", "a try")
     assert (enabled.code, enabled.fields["max_lease_ttl"]) == (0, "24h")
@@ -127,10 +61,11 @@ async def test_an_engine_is_set_up_by_hand(lessor_cli: Lessor, aws: StandIn) -> 
     assert (defaults.fields["lease"], defaults.fields["lease_max"]) == ("1h", "1h30m")
 
 
-async def test_a_role_is_kept_by_hand(lessor_cli: Lessor, mount: str) -> None:
+@pytest.mark.slow
+async def test_a_role_is_kept_by_hand(lessor_cli: CommandLine, mount: str) -> None:
     """A role is stored, changed in part, cleared in part, listed, read and deleted."""
     tags = ("--tag", "team=a", "--tag", "stage=b")
-    stored = await put_role(lessor_cli, mount, *tags, "--max-ttl", "3h", "--group", "developers")
+    stored = await lessor_cli.put_role(mount, *tags, "--max-ttl", "3h", "--group", "developers")
     assert (stored.fields["credential_type"], stored.fields["max_ttl"]) == ("IAM_USER", "3h")
     update = ("role", "put", "app", "--mount", mount, "--update")
     changed = await lessor_cli(*update, "--tag", "", "--max-leases", "4", "--etag", stored.fields["etag"])
@@ -150,7 +85,7 @@ async def test_a_role_is_kept_by_hand(lessor_cli: Lessor, mount: str) -> None:
     assert gone.err.startswith("lessor: no role")
 
 
-async def test_a_bad_role_is_told_whole(lessor_cli: Lessor, mount: str) -> None:
+async def test_a_bad_role_is_told_whole(lessor_cli: CommandLine, mount: str) -> None:
     """Each violation has its line with the mend, and nothing goes to standard output."""
     words = ("--type", "iam_user", "--policy-document", '{"Version": "x"}', "--policy-arn", "foo")
     done = await lessor_cli("role", "put", "bad..", "--mount", mount, *words)
@@ -162,9 +97,9 @@ async def test_a_bad_role_is_told_whole(lessor_cli: Lessor, mount: str) -> None:
     assert "  reason: INVALID_REQUEST" in lines
 
 
-async def test_credentials_live_and_end(lessor_cli: Lessor, aws: StandIn, mount: str) -> None:
+async def test_credentials_live_and_end(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
     """Issued credentials are looked up, listed, counted, renewed, revoked, and then really gone from AWS."""
-    await put_role(lessor_cli, mount)
+    await lessor_cli.put_role(mount)
     shown = await lessor_cli("creds", "app", "--mount", mount, "--ttl", "30m", "--reason", "a test")
     lease = shown.fields["lease_id"]
     assert LEASE_ID.fullmatch(lease)
@@ -189,8 +124,9 @@ async def test_credentials_live_and_end(lessor_cli: Lessor, aws: StandIn, mount:
     assert (await lessor_cli("lease", "renew", lease)).code == 5
 
 
+@pytest.mark.slow
 async def test_a_revocation_that_is_not_done_is_no_success(
-    lessor_cli: Lessor, aws: StandIn, mount: str
+    lessor_cli: CommandLine, aws: StandIn, mount: str
 ) -> None:
     """An unknown lease exits with 3, a first attempt that failed with 1; both say why on standard error."""
     unknown = await lessor_cli("lease", "revoke", f"{mount}/creds/app/{'a' * 24}")
@@ -198,17 +134,17 @@ async def test_a_revocation_that_is_not_done_is_no_success(
     assert "may be mistyped" in unknown.err
     assert (await lessor_cli("lease", "revoke", "no-lease-id")).code == 1
 
-    await put_role(lessor_cli, mount)
-    lease = str((await issue(lessor_cli, mount))["lease_id"])
+    await lessor_cli.put_role(mount)
+    lease = str((await lessor_cli.issue(mount))["lease_id"])
     await aws.fault("refuse", "DeleteAccessKey")
     failed = await lessor_cli("lease", "revoke", lease, "--sync")
     assert (failed.code, failed.fields["outcome"]) == (1, "ACCEPTED")
     assert "not revoked yet" in failed.err
 
 
-async def test_a_shell_can_evaluate_credentials(lessor_cli: Lessor, mount: str) -> None:
+async def test_a_shell_can_evaluate_credentials(lessor_cli: CommandLine, mount: str) -> None:
     """A shell that evaluates ``--format env`` has the key in its environment and no old session token."""
-    await put_role(lessor_cli, mount)
+    await lessor_cli.put_role(mount)
     exported = await lessor_cli("creds", "app", "--mount", mount, "--format", "env")
     shown = 'printf "%s|%s|%s" "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" "$AWS_SESSION_TOKEN"'
     script = f"{exported.out}\n{shown}"
@@ -221,7 +157,8 @@ async def test_a_shell_can_evaluate_credentials(lessor_cli: Lessor, mount: str) 
     assert (len(secret), session) == (40, "")
 
 
-async def test_who_calls_is_told_by_variable_or_file(lessor_cli: Lessor, server: ServerProcess) -> None:
+@pytest.mark.slow
+async def test_who_calls_is_told_by_variable_or_file(lessor_cli: CommandLine, server: ServerProcess) -> None:
     """No token, or a wrong one, is 4; a file of the token serves as well as the variable."""
     stranger = await lessor_cli("info", LESSOR_TOKEN="")
     assert (stranger.code, stranger.out) == (4, "")
@@ -234,7 +171,7 @@ async def test_who_calls_is_told_by_variable_or_file(lessor_cli: Lessor, server:
     assert (told.code, told.fields["store_kind"]) == (0, "sqlite")
 
 
-async def test_health_needs_no_token(lessor_cli: Lessor) -> None:
+async def test_health_needs_no_token(lessor_cli: CommandLine) -> None:
     """A server that serves is healthy to anyone; where none listens, or another program, it is not."""
     healthy = await lessor_cli("health", LESSOR_TOKEN="")
     assert (healthy.code, healthy.out) == (0, "SERVING\n")
@@ -244,20 +181,24 @@ async def test_health_needs_no_token(lessor_cli: Lessor) -> None:
     ).code == 1
 
 
+@pytest.mark.slow
 async def test_an_answer_that_does_not_come_in_time_can_be_tried_again(
-    lessor_cli: Lessor, aws: StandIn, mount: str
+    lessor_cli: CommandLine, aws: StandIn, mount: str
 ) -> None:
     """A deadline that passes is 6, as is a server that can't be reached."""
-    await put_role(lessor_cli, mount)
+    await lessor_cli.put_role(mount)
     await aws.fault("hang", "CreateUser")
     late = await lessor_cli("creds", "app", "--mount", mount, "--timeout", "1s")
     assert (late.code, late.out) == (6, "")
     assert (await lessor_cli("mounts", LESSOR_ADDR="127.0.0.1:1")).code == 6
 
 
-async def test_a_person_who_waits_is_told_and_can_leave(lessor_cli: Lessor, aws: StandIn, mount: str) -> None:
+@pytest.mark.slow
+async def test_a_person_who_waits_is_told_and_can_leave(
+    lessor_cli: CommandLine, aws: StandIn, mount: str
+) -> None:
     """A long wait is noted on standard error, and Ctrl-C ends it at once with 130."""
-    await put_role(lessor_cli, mount)
+    await lessor_cli.put_role(mount)
     await aws.fault("hang", "CreateUser")
     process = await lessor_cli.start("creds", "app", "--mount", mount)
     assert process.stderr is not None
@@ -269,7 +210,7 @@ async def test_a_person_who_waits_is_told_and_can_leave(lessor_cli: Lessor, aws:
     assert b"Traceback" not in err
 
 
-async def test_a_shell_can_complete(lessor_cli: Lessor) -> None:
+async def test_a_shell_can_complete(lessor_cli: CommandLine) -> None:
     """The shell is told commands and options, joined commands included."""
     words = {"COMP_WORDS": "lessor ", "COMP_CWORD": "1", "_LESSOR_COMPLETE": "bash_complete"}
     done = await lessor_cli(**words)

@@ -109,6 +109,7 @@ async def test_each_step_comes_out_as_it_should(tmp_path: Path, monkeypatch: pyt
         parse(root, shlex.split(line))
 
 
+@pytest.mark.slow
 async def test_a_demo_that_is_killed_leaves_no_server(tmp_path: Path) -> None:
     """Even kill -9 leaves neither the server nor its AWS nor its directory behind."""
     async with demo(tmp_path) as process:
@@ -142,6 +143,7 @@ async def test_a_server_without_the_engine_fails_the_tour(tmp_path: Path) -> Non
             await Tour(client, "http://127.0.0.1:1", lambda _: None).walk()
 
 
+@pytest.mark.slow
 async def test_a_key_that_opens_nothing_fails_the_tour() -> None:
     """The tour believes the AWS, not the server: a key that this AWS does not know is a failed step."""
     async with (
@@ -153,6 +155,7 @@ async def test_a_key_that_opens_nothing_fails_the_tour() -> None:
             await Tour(client, other.url, lambda _: None).walk()
 
 
+@pytest.mark.slow
 async def test_a_refused_caller_fails_the_tour() -> None:
     """With another token than the server's nothing is shown as done."""
     shown: list[str] = []

@@ -105,6 +105,7 @@ async def test_a_key_opens_what_its_role_allows_until_it_is_revoked(shared: Dev,
     assert await reads(shared.aws, issued) in KEY_REFUSED
 
 
+@pytest.mark.slow
 async def test_a_key_is_refused_once_its_lease_has_expired(shared: Dev, lessor: Lessor) -> None:
     """A lease that nobody revokes ends by itself, and its key with it."""
     issued = await lessor.generate("aws", "reader", ttl=2)
@@ -124,6 +125,7 @@ async def test_the_embedded_aws_opens_to_keys_alone(shared: Dev) -> None:
     assert await call(shared.aws, nobody, "iam", "list_users") == "InvalidClientTokenId"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_it_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     """It exits with 0, the embedded AWS ends, and the temporary directory goes."""
@@ -135,6 +137,7 @@ async def test_a_signal_ends_it_and_leaves_nothing(tmp_path: Path, number: signa
         assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 async def test_the_end_of_its_input_ends_it_where_asked(tmp_path: Path) -> None:
     """With --until-eof it lasts as long as who started it."""
     async with dev(tmp_path, *ANY_PORTS) as running:
@@ -143,6 +146,7 @@ async def test_the_end_of_its_input_ends_it_where_asked(tmp_path: Path) -> None:
         assert await running.ended() == 0
 
 
+@pytest.mark.slow
 async def test_the_embedded_aws_does_not_outlive_it(tmp_path: Path) -> None:
     """Even kill -9 leaves no embedded AWS behind."""
     async with dev(tmp_path, *ANY_PORTS) as running:
@@ -151,6 +155,7 @@ async def test_the_embedded_aws_does_not_outlive_it(tmp_path: Path) -> None:
         await gone(aws)
 
 
+@pytest.mark.slow
 async def test_it_ends_with_its_embedded_aws(tmp_path: Path) -> None:
     """Without an AWS it says so and exits with 1; the temporary directory goes all the same."""
     async with dev(tmp_path, *ANY_PORTS) as running:
@@ -162,6 +167,7 @@ async def test_it_ends_with_its_embedded_aws(tmp_path: Path) -> None:
         assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 async def test_a_second_start_over_the_same_data_goes_on(tmp_path: Path) -> None:
     """Roles and leases are kept; the root is set anew, for the embedded AWS starts empty each time."""
     words = (*ANY_PORTS, "--token", TOKEN, "--data", str(tmp_path / "data"))
@@ -177,6 +183,7 @@ async def test_a_second_start_over_the_same_data_goes_on(tmp_path: Path) -> None
         assert await running.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
 async def test_flags_win_and_other_variables_count(tmp_path: Path) -> None:
     """A variable is used where no flag is given; a data directory of the caller's is left alone."""
     real, other = tmp_path / "real", "https://iam.example:8443"
@@ -197,6 +204,7 @@ async def test_flags_win_and_other_variables_count(tmp_path: Path) -> None:
     assert "real" not in names(tmp_path)
 
 
+@pytest.mark.slow
 async def test_a_token_is_drawn_for_each_run(tmp_path: Path) -> None:
     """Without --token and variables there is a fresh token, long enough that nobody guesses it."""
     async with dev(tmp_path, *ANY_PORTS) as running:
@@ -208,7 +216,14 @@ async def test_a_token_is_drawn_for_each_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flag", ["--listen", "--aws-listen"])
 @pytest.mark.parametrize(
-    "address", ["0.0.0.0:0", "example.com:5000", "[::]:0", "unix:/run/lessor", "127.0.0.1"]
+    "address",
+    [
+        "0.0.0.0:0",
+        *(
+            pytest.param(address, marks=pytest.mark.slow)
+            for address in ("example.com:5000", "[::]:0", "unix:/run/lessor", "127.0.0.1")
+        ),
+    ],
 )
 async def test_only_loopback_is_listened_on(tmp_path: Path, flag: str, address: str) -> None:
     """What is here must not be reached from another machine: such an address is a usage error."""
@@ -217,6 +232,7 @@ async def test_only_loopback_is_listened_on(tmp_path: Path, flag: str, address: 
     assert f"Invalid value for '{flag}'" in errors
 
 
+@pytest.mark.slow
 async def test_variables_must_not_widen_it(tmp_path: Path) -> None:
     """An address from the caller's variable is held to the same rule as a flag."""
     code, errors = await failing(
@@ -226,6 +242,7 @@ async def test_variables_must_not_widen_it(tmp_path: Path) -> None:
     assert errors == "lessor dev: LESSOR_LISTEN: 0.0.0.0:0 is not loopback; write 127.0.0.1:PORT\n"
 
 
+@pytest.mark.slow
 async def test_a_short_token_is_refused(tmp_path: Path) -> None:
     """A token has at least 16 characters; the refusal does not repeat it."""
     code, errors = await failing(tmp_path, "--token", "too-short-token")
@@ -234,6 +251,7 @@ async def test_a_short_token_is_refused(tmp_path: Path) -> None:
     assert "too-short-token" not in errors
 
 
+@pytest.mark.slow
 async def test_each_wrong_variable_is_told(tmp_path: Path) -> None:
     """Wrong settings are a line each and exit code 2, before anything is started."""
     code, errors = await failing(tmp_path, *ANY_PORTS, LESSOR_LOG_LEVEL="loud", LESSOR_NO_SUCH="1")
@@ -244,6 +262,7 @@ async def test_each_wrong_variable_is_told(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flag", "other"), [("--listen", "--aws-listen"), ("--aws-listen", "--listen")])
 async def test_a_busy_port_is_told_in_a_line(tmp_path: Path, flag: str, other: str) -> None:
     """Who else listens there has to go, or another port be given; nothing is left behind."""
@@ -257,6 +276,7 @@ async def test_a_busy_port_is_told_in_a_line(tmp_path: Path, flag: str, other: s
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 async def test_without_its_extra_it_tells_what_to_install(tmp_path: Path) -> None:
     """An installation without moto says in one line how to get it."""
     hidden = (

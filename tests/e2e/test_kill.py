@@ -158,7 +158,7 @@ async def test_a_revocation_that_was_killed_goes_on(
 @pytest.mark.slow
 async def test_a_create_user_that_lands_after_the_restart_is_found(server: Mortal, aws: StandIn) -> None:
     """A request that outlives its sender makes a user when nobody waits: it is looked for, and deleted."""
-    await hold(aws, "CreateUser", "delay", 2.0)
+    await hold(aws, "CreateUser", "delay", 5.0)
     async with server.connect() as lessor, asyncio.TaskGroup() as group:
         group.create_task(issue_in_vain(lessor))
         await reached(aws, "CreateUser")

@@ -1,4 +1,7 @@
-"""README.md, held to its word: what it tells to type prints what it shows, and its tables are whole."""
+"""README.md and docs/running.md, held to their word.
+
+What they tell to type prints what they show, and their tables are whole.
+"""
 
 from __future__ import annotations
 
@@ -24,45 +27,64 @@ from lessor_server.settings import Aws, Log, Settings, Tls, load
 from tests.support.dev_server import ANY_PORTS, Dev, dev
 from tests.support.readme import README, Printed, Step, looks_like, steps, walk
 
-PAGE = README.read_text(encoding="utf-8")
-STEPS = steps(PAGE)
-MAKE = [step for step in STEPS if step.typed.startswith("make ")]
-[DEV] = [step for step in STEPS if step.typed.startswith("lessor dev ")]
-TYPED = [step for step in STEPS if step not in [*MAKE, DEV]]
-PROSE = re.sub(r"^```.*?^```$", "", PAGE, flags=re.MULTILINE | re.DOTALL)
+RUNNING = README.parent / "docs" / "running.md"
+TEXTS = {page: page.read_text(encoding="utf-8") for page in (README, RUNNING)}
+PAGE = TEXTS[README]
+MAKE = [step for step in steps(PAGE) if step.typed.startswith("make ")]
+[DEV, _] = [step for text in TEXTS.values() for step in steps(text) if step.typed.startswith("lessor dev ")]
+TYPED = [
+    (page, step)
+    for page, text in TEXTS.items()
+    for step in steps(text)
+    if not step.typed.startswith(("make ", "lessor dev "))
+]
+PROSE = {
+    page: re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL) for page, text in TEXTS.items()
+}
+TOLD = sorted({line for text in PROSE.values() for line in re.findall(r"`lessor ([a-z][^`]*)`", text)})
 SERVICES = (ConfigService, RoleService, CredsService, LeaseService, SystemService)
 
-Walked = tuple[Dev, dict[int, Printed]]
+Walked = tuple[Dev, dict[tuple[Path, int], Printed]]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="walked")
 async def walk_through(tmp_path_factory: pytest.TempPathFactory) -> Walked:
-    """Walk the page once, with a dev server started as it says, all on ports that the system chooses."""
-    folder = tmp_path_factory.mktemp("readme")
+    """Walk the pages once, with a dev server started as they say, all on ports that the system chooses."""
     words = shlex.split(DEV.typed)[2:]
+    printed = {}
     async with dev(tmp_path_factory.mktemp("dev"), *ANY_PORTS, *words) as running:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        page = (
-            PAGE.replace("127.0.0.1:50051", running.address)
-            .replace("http://127.0.0.1:5000", running.aws)
-            .replace("0.0.0.0:50052", f"127.0.0.1:{port}")
-            .replace("localhost:50052", f"localhost:{port}")
-        )
-        lines = {step.line for step in TYPED}
-        printed = await walk(page, [step for step in steps(page) if step.line in lines], folder)
+        for page, text in TEXTS.items():
+            lines = {step.line for where, step in TYPED if where == page}
+            here = on_its_ports(text, running)
+            todo = [step for step in steps(here) if step.line in lines]
+            shown = await walk(here, todo, tmp_path_factory.mktemp(page.stem))
+            printed |= {(page, line): answer for line, answer in shown.items()}
     return running, printed
+
+
+def on_its_ports(text: str, running: Dev) -> str:
+    """Return a page with the addresses of the server that runs, and a free port for its own."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    return (
+        text.replace("127.0.0.1:50051", running.address)
+        .replace("http://127.0.0.1:5000", running.aws)
+        .replace("0.0.0.0:50052", f"127.0.0.1:{port}")
+        .replace("localhost:50052", f"localhost:{port}")
+    )
 
 
 @pytest.mark.e2e
 @pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("step", TYPED, ids=lambda step: f"line-{step.line}")
-async def test_what_the_page_tells_to_type_prints_what_it_shows(walked: Walked, step: Step) -> None:
+@pytest.mark.parametrize(
+    ("page", "step"), [pytest.param(page, step, id=f"{page.stem}-{step.line}") for page, step in TYPED]
+)
+async def test_what_a_page_tells_to_type_prints_what_it_shows(walked: Walked, page: Path, step: Step) -> None:
     """Each block works in its turn, prints all that stands below it, and fails only where that is shown."""
     _, printed = walked
-    assert step.line in printed, "not reached: a block before it did not end"
-    answer = printed[step.line]
+    assert (page, step.line) in printed, "not reached: a block before it did not end"
+    answer = printed[page, step.line]
     assert answer.failed == step.is_refused, answer.text
     assert step.shown is None or looks_like(step.shown, answer.text), answer.text
 
@@ -74,10 +96,7 @@ async def test_the_dev_server_says_what_the_page_shows(walked: Walked) -> None:
     """What is waited for before going on is the line that the page shows."""
     running, _ = walked
     assert DEV.shown is not None
-    shown = DEV.shown.replace("127.0.0.1:50051", running.address).replace(
-        "http://127.0.0.1:5000", running.aws
-    )
-    assert looks_like(shown, running.said), running.said
+    assert looks_like(on_its_ports(DEV.shown, running), running.said), running.said
 
 
 def test_the_page_is_compared_line_by_line() -> None:
@@ -88,8 +107,8 @@ def test_the_page_is_compared_line_by_line() -> None:
     assert not looks_like("a …\n", "a b\nc\n")
     assert not looks_like("a\n", "a\nb\n")
     assert not looks_like("a.c\n", "abc\n")
-    assert len(TYPED) > 30
-    assert sum(step.shown is not None for step in TYPED) > 25
+    assert len(TYPED) > 40
+    assert sum(step.shown is not None for _, step in TYPED) > 35
 
 
 def test_two_commands_set_all_up() -> None:
@@ -97,13 +116,13 @@ def test_two_commands_set_all_up() -> None:
     makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
     assert [step.typed for step in MAKE[:2]] == ["make demo\n", "make test\n"]
     targets = {line.split()[1] for step in MAKE for line in step.typed.splitlines()}
-    targets |= set(re.findall(r"`make (\w+)`", PROSE))
+    targets |= set(re.findall(r"`make (\w+)`", PROSE[README]))
     assert targets <= set(re.findall(r"^([\w-]+):.*## ", makefile, re.MULTILINE))
 
 
-def rows(heading: str) -> list[list[str]]:
-    """Return the rows of the table under a heading, each as its cells."""
-    _, _, section = PAGE.partition(f"\n{heading}\n")
+def rows(page: Path, heading: str) -> list[list[str]]:
+    """Return the rows of the table under a heading of a page, each as its cells."""
+    _, _, section = TEXTS[page].partition(f"\n{heading}\n")
     assert section, heading
     table = re.findall(r"^\| (.*) \|$", section.partition("\n#")[0], re.MULTILINE)
     return [re.split(r" *\| *", row) for row in table[2:]]
@@ -121,7 +140,7 @@ def settings() -> Iterator[str]:
 
 def test_each_setting_has_its_row() -> None:
     """The table has every setting once, in the order of the code, with its variable and its default."""
-    table = [[cell.strip("`") for cell in row] for row in rows("### Settings")]
+    table = [[cell.strip("`") for cell in row] for row in rows(RUNNING, "## Settings")]
     assert [row[0] for row in table] == list(settings())
     for name, variable, default, meaning in table:
         assert variable == f"LESSOR_{name.replace('.', '_').upper()}"
@@ -163,7 +182,7 @@ def parse(command: click.Command, words: list[str], parent: click.Context | None
         parse(child, rest, context)
 
 
-@pytest.mark.parametrize("line", sorted(set(re.findall(r"`lessor ([a-z][^`]*)`", PROSE))))
+@pytest.mark.parametrize("line", TOLD)
 def test_each_command_in_the_text_is_one(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands between the blocks, and in the tables, has the words and options of real commands."""
     monkeypatch.chdir(tmp_path)
@@ -175,7 +194,7 @@ def test_each_command_in_the_text_is_one(line: str, tmp_path: Path, monkeypatch:
 def test_each_exit_code_has_its_row() -> None:
     """The table has the exit codes that the command line promises."""
     promised = re.findall(r"^    (\d+) ", main.__doc__ or "", re.MULTILINE)
-    assert [row[0] for row in rows("## Exit codes")] == promised
+    assert [row[0] for row in rows(README, "## Exit codes")] == promised
 
 
 def test_what_is_not_served_is_said() -> None:
@@ -191,16 +210,21 @@ def test_what_is_not_served_is_said() -> None:
     assert set(re.findall(r"`([A-Z][a-zA-Z]*[a-z][a-zA-Z]*)`", section.partition("\n## ")[0])) == missing
 
 
-def test_each_link_leads_somewhere() -> None:
-    """Each page that the text links to is there, and each place on the page itself."""
-    headings = {
-        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
-        for title in re.findall(r"^#+ (.*)$", PROSE, re.MULTILINE)
-    }
-    links = re.findall(r"\]\(([^)]+)\)", PROSE)
-    assert len(links) > 5
+def places(text: str) -> set[str]:
+    """Return the names by which the headings of a page are linked to."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.stem)
+def test_each_link_leads_somewhere(page: Path) -> None:
+    """Each page that the text links to is there, and each place on the pages themselves."""
+    links = re.findall(r"\]\(([^)]+)\)", PROSE[page])
+    assert links
     for link in links:
-        if link.startswith("#"):
-            assert link[1:] in headings, link
-        elif not link.startswith("https://"):
-            assert (README.parent / link).exists(), link
+        if link.startswith("https://"):
+            continue
+        name, _, place = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not place or place in places(PROSE[target]), link

@@ -9,9 +9,10 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2
 
-from lessor.v1 import creds_pb2, role_pb2
-from tests.support.clients import Lessor, connect, refused
+from lessor.v1 import config_pb2, creds_pb2, role_pb2
+from tests.support.clients import POLICY, Lessor, connect, refused, root_at, struct
 from tests.support.server_process import ServerProcess
+from tests.support.standin_control import StandIn
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
@@ -26,18 +27,11 @@ LATER_UNARY = (
     "RoleService/RotateStaticRole",
     "RoleService/ListStaticRoles",
     "CredsService/GetStaticCredentials",
-    "LeaseService/AbandonLeases",
-    "SystemService/WhoAmI",
     "SystemService/RotateSealingKey",
-    "SystemService/Backup",
-    "SystemService/HoldExpiry",
-    "SystemService/ResumeExpiry",
 )
 LATER_STREAMS = (
     "CredsService/WatchCredentials",
-    "LeaseService/RevokePrefix",
     "LeaseService/WatchLeases",
-    "LeaseService/Reconcile",
 )
 
 
@@ -111,11 +105,10 @@ async def test_a_stranger_is_refused_before_that(server: ServerProcess, method: 
 @pytest.mark.parametrize(
     ("field", "fields"),
     [
-        ("request_id", {"request_id": "5f0c3e0e-8a53-4c1b-9a57-0f3d1d7a4b11"}),
-        ("wait_usable", {"wait_usable": Duration(seconds=5)}),
         ("role_arn", {"role_arn": "arn:aws:iam::123456789012:role/r"}),
         ("role_session_name", {"role_session_name": "me"}),
         ("mfa_code", {"mfa_code": "123456"}),
+        ("session_policy", {"session_policy": struct(POLICY)}),
     ],
 )
 async def test_a_field_of_a_later_version_is_refused_by_name(
@@ -129,15 +122,30 @@ async def test_a_field_of_a_later_version_is_refused_by_name(
     assert field in refusal.message
 
 
-async def test_deleting_a_role_with_its_leases_is_refused_by_name(lessor: Lessor, mount: str) -> None:
-    """``revoke_leases`` is not served yet, so the role stays."""
-    await lessor.put_role(mount)
-    request = role_pb2.DeleteRoleRequest(mount=mount, name="app", revoke_leases=True)
-    refusal = await refused(lessor.roles.DeleteRole(request))
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        (
+            "assume_chain",
+            {"assume_chain": [config_pb2.AssumeStep(role_arn="arn:aws:iam::123456789012:role/r")]},
+        ),
+        ("identity_token_file", {"identity_token_file": "/run/token"}),
+        ("identity_token_audience", {"identity_token_audience": "sts.amazonaws.com"}),
+        ("rotation_period", {"rotation_period": Duration(seconds=86400)}),
+        ("rotation_schedule", {"rotation_schedule": "0 3 * * *"}),
+        ("rotation_window", {"rotation_window": Duration(seconds=3600)}),
+    ],
+)
+async def test_a_root_of_a_later_version_is_refused_by_name(
+    lessor: Lessor, aws: StandIn, mount: str, field: str, fields: dict[str, Any]
+) -> None:
+    """So is what only a later version can do with a root, and the root stays as it was."""
+    before = await lessor.config.GetRoot(config_pb2.GetRootRequest(mount=mount))
+    request = config_pb2.SetRootRequest(mount=mount, config=root_at(aws.url, **fields))
+    refusal = await refused(lessor.config.SetRoot(request))
     assert refusal.code is Code.UNIMPLEMENTED
-    assert "revoke_leases" in refusal.message
-    kept = await lessor.roles.GetRole(role_pb2.GetRoleRequest(mount=mount, name="app"))
-    assert kept.role.name == "app"
+    assert field in refusal.message
+    assert await lessor.config.GetRoot(config_pb2.GetRootRequest(mount=mount)) == before
 
 
 async def test_a_role_of_another_type_is_kept_and_not_served(lessor: Lessor, mount: str) -> None:

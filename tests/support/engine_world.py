@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from lessor_server.domain.errors import LessorError
-from lessor_server.domain.lease import Lease, State
+from lessor_server.domain.lease import Lease, Request, State
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.names import LeaseId
 from lessor_server.domain.role import Role
+from lessor_server.engine.credentials import Credentials, Wish
 from lessor_server.engine.engine import Engine, Limits, Outside, running
-from lessor_server.engine.issuer import Credentials, Wish
 from lessor_server.engine.leases import Revocation
 from tests.support import builders
 from tests.support.iam import Iam
@@ -32,6 +32,26 @@ BASE_US = 1_900_000_000_000_000
 BOUND_SECONDS = 3.0
 """How late after its expiry a key may still live while AWS answers."""
 OTHER_ACCOUNT = "210987654321"
+
+
+@dataclass(slots=True)
+class Clocks:
+    """The machine's clocks and AWS's, each the loop's time; tests set them apart, in seconds."""
+
+    wall_ahead: float = 0.0
+    aws_ahead: float = 0.0
+
+    def wall_us(self) -> int:
+        """Return the machine's wall clock."""
+        return BASE_US + self.boot_us() + int(self.wall_ahead * 1e6)
+
+    def boot_us(self) -> int:
+        """Return the time since the machine started."""
+        return int(asyncio.get_running_loop().time() * 1e6)
+
+    def aws(self) -> float:
+        """Return AWS's time in seconds since 1970."""
+        return BASE_US / 1e6 + asyncio.get_running_loop().time() + self.aws_ahead
 
 
 class PlainSealer:
@@ -78,6 +98,7 @@ class World:
     aws: MemoryAws
     store: MemoryStore
     points: Points
+    clocks: Clocks
     limits: Limits
     seed: int
     events: Recording = field(default_factory=Recording)
@@ -102,6 +123,8 @@ class World:
         loop = asyncio.get_running_loop()
         self.points.dead = False
         self.lives += 1
+        if self.lives > 1:
+            self.store.restart()
         ready: asyncio.Future[Engine] = loop.create_future()
         self._life = loop.create_task(self._live(ready))
         self._engine = await ready
@@ -147,11 +170,19 @@ class World:
         await self.engine.roles.put(role.mount, role.name, "", lambda _: role, "test")
 
     async def issue(
-        self, ttl: float | None = None, seconds: float = 60.0, role: str = "app", mount: str = "aws"
+        self,
+        ttl: float | None = None,
+        seconds: float = 60.0,
+        role: str = "app",
+        mount: str = "aws",
+        *,
+        request: str = "",
+        wait_usable: float = 0.0,
     ) -> Credentials:
-        """Issue a credential; ``ttl`` and ``seconds`` in seconds."""
+        """Issue a credential; ``ttl``, ``seconds`` and ``wait_usable`` in seconds; ``request`` is an id."""
         span = None if ttl is None else timedelta(seconds=ttl)
-        return await self.engine.issuer.generate(Wish(mount, role, "alice", span), seconds)
+        same = Request(request, f"{role} for {ttl}") if request else None
+        return await self.engine.issuer.generate(Wish(mount, role, "alice", span, same, wait_usable), seconds)
 
     async def attempt(self, role: str = "app") -> Credentials | LessorError:
         """Issue a credential and return it, or the error that the caller would get."""
@@ -164,6 +195,10 @@ class World:
         """Revoke a lease as a caller does."""
         return await self.engine.leases.revoke(LeaseId.parse(lease_id), sync=sync, by="bob")
 
+    async def renew(self, lease_id: str, seconds: float) -> Lease:
+        """Renew a lease as a caller does."""
+        return (await self.engine.leases.renew(LeaseId.parse(lease_id), timedelta(seconds=seconds))).lease
+
     async def lease(self, lease_id: str) -> Lease:
         """Return a lease by its id."""
         return await self.engine.leases.lookup(LeaseId.parse(lease_id))
@@ -175,6 +210,13 @@ class World:
     def users(self) -> list[str]:
         """Return the names of the users on the account."""
         return [user.name for user in self.iam.users.values()]
+
+    async def until(self, holds: Callable[[], bool], seconds: float = 60.0) -> None:
+        """Wait until ``holds()``, looking each millisecond; fail the test where that takes too long."""
+        until = self.now() + seconds
+        while not holds():
+            assert self.now() < until, f"not so after {seconds:g} s"
+            await asyncio.sleep(0.001)
 
     async def until_gone(self, seconds: float = 7200.0) -> None:
         """Wait until every lease is a tombstone; fail the test where that takes longer than ``seconds``."""
@@ -195,23 +237,17 @@ async def world(
     role: Role | None = None,
 ) -> AsyncIterator[World]:
     """Make a world whose engine runs, with a mount, its root and a role; ``latency`` is a call's seconds."""
-    loop = asyncio.get_running_loop()
-    points = Points()
-    store = MemoryStore(lambda: BASE_US + int(loop.time() * 1e6), points)
+    points, clocks = Points(), Clocks()
+    store = MemoryStore(clocks, points)
 
     def iam(account: str) -> Iam:
-        return Iam(
-            account,
-            now=lambda: store.now() / 1e6,
-            rng=random.Random(seed),
-            visible_after=visible_after,
-        )
+        return Iam(account, now=clocks.aws, rng=random.Random(seed), visible_after=visible_after)
 
     mine, other = iam(builders.ACCOUNT.rpartition(":")[2]), iam(OTHER_ACCOUNT)
     for group in ("staff", "readers"):
         mine.create_group(group)
     aws = MemoryAws({builders.ROOT_KEY: mine, builders.OTHER_ROOT_KEY: other}, points, latency)
-    made = World(mine, other, aws, store, points, limits or Limits(), seed)
+    made = World(mine, other, aws, store, points, clocks, limits or Limits(), seed)
     await made.start()
     try:
         await made.set_up(mount or builders.mount(), role or builders.role())

@@ -49,6 +49,22 @@ class Iam(Account):
         user = self.users[key.user_name.casefold()]
         return Caller(self.account, user.arn, user.id, user.name)
 
+    def time(self) -> float:
+        """Return AWS's time in seconds since 1970, as its answers give it in ``Date``."""
+        return self._now()
+
+    def prove(self, access_key_id: str, secret: str) -> Answer:
+        """Answer GetCallerIdentity signed with a key, which must be one that this account made.
+
+        A wrong secret is SignatureDoesNotMatch (CommonErrors).
+        """
+        key = self._keys.get(access_key_id)
+        if key is None:
+            return bad_token().answer
+        if key.secret != secret:
+            return Answer(403, "SignatureDoesNotMatch", "The request signature we calculated does not match.")
+        return self.handle("GetCallerIdentity", {}, access_key_id)
+
     def adopt_root(self, access_key_id: str) -> User:
         """Make the root's user real, with this key, so that the root's keys can be listed and rotated."""
         user = self.users.get(ROOT) or self.create_user(ROOT)

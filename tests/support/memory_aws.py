@@ -8,19 +8,20 @@ read, by the product's own tables.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any, TypeVar, cast
 
 import botocore.exceptions as sdk
 
 from lessor_server.adapters.aws import failures
 from lessor_server.adapters.aws.requests import REQUESTS
-from lessor_server.domain.calls import Call
+from lessor_server.domain.calls import AskTime, Call, ProveKey
 from lessor_server.domain.root import Root
 from tests.support.iam import Iam
 from tests.support.iam_faults import Ending, Fault, Faults, Kind
-from tests.support.iam_rules import Answer
+from tests.support.iam_rules import Answer, Result
 from tests.support.memory_config import At, passing
 
 T = TypeVar("T")
@@ -41,9 +42,9 @@ class Sent:
 class MemoryAws:
     """Answers calls from the accounts whose roots' key ids are in ``accounts``."""
 
-    def __init__(self, accounts: Mapping[str, Iam], at: At = passing, latency: float = 0.05) -> None:
+    def __init__(self, accounts: dict[str, Iam], at: At = passing, latency: float = 0.05) -> None:
         """Answer after ``latency`` seconds."""
-        self._accounts = accounts
+        self.accounts = accounts
         self._at = at
         self.latency = latency
         self.faults = Faults()
@@ -67,7 +68,7 @@ class MemoryAws:
                 await asyncio.sleep(self.latency)
                 raise failures.from_network(plain, sdk.EndpointConnectionError(endpoint_url="aws"))
             answer = await self._answer(root, plain, self.faults.take(call.action, call.user))
-            return cast("T", REQUESTS[type(call)].read(answer.result))
+            return cast("T", REQUESTS[type(call)].read(_as_sdk(answer.result)))
         finally:
             sent.end = asyncio.get_running_loop().time()
 
@@ -94,8 +95,7 @@ class MemoryAws:
         self, root: Root, call: Call[object], fault: Fault | None
     ) -> tuple[Ending, Answer]:
         def effect() -> Answer:
-            key_id = root.config.access_key
-            return self._accounts[key_id].handle(call.action, REQUESTS[type(call)].params(call), key_id)
+            return _effect(self.accounts[root.config.access_key], root.config.access_key, call)
 
         loop = asyncio.get_running_loop()
         try:
@@ -114,3 +114,30 @@ class MemoryAws:
         await self._at(f"{call.action} done")
         await asyncio.sleep(self.latency / 2)
         return ending, answer
+
+
+def _effect(account: Iam, root_key: str, call: Call[object]) -> Answer:
+    """Carry out one call; STS is asked with the key to be proven, and its answers bear a date."""
+    match call:
+        case ProveKey():
+            return account.prove(call.key.access_key_id, call.key.secret.reveal())
+        case AskTime():
+            answer = account.handle("GetCallerIdentity", {}, root_key)
+            headers: Result = {
+                "date": format_datetime(datetime.fromtimestamp(account.time(), UTC), usegmt=True)
+            }
+            return replace(answer, result={**answer.result, "ResponseMetadata": {"HTTPHeaders": headers}})
+        case _:
+            return account.handle(call.action, REQUESTS[type(call)].params(call), root_key)
+
+
+def _as_sdk(value: Any) -> Any:
+    """Return an answer with its dates as the SDK gives them."""
+    if isinstance(value, list):
+        return [_as_sdk(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: datetime.fromisoformat(item) if name == "CreateDate" else _as_sdk(item)
+        for name, item in value.items()
+    }

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from lessor_server.domain.errors import AlreadyExists, StoreUnavailable
+from lessor_server.domain.lease import Lease
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import StoredRoot
-from lessor_server.engine.ports import Grounds
+from lessor_server.engine.stored import Grounds, Repeated
 
 At = Callable[[str], Awaitable[None]]
 
@@ -43,6 +44,9 @@ class MemoryConfig:
     def _remembers(self, mount: str) -> bool:
         raise NotImplementedError
 
+    def _earlier(self, mount: str, role: str, repeated: Repeated) -> Lease | None:
+        raise NotImplementedError
+
     async def instance(self) -> str:
         """Return this installation's id."""
         return self._instance
@@ -51,10 +55,11 @@ class MemoryConfig:
         """Return the number of the last migration."""
         return 1
 
-    async def grounds(self, mount: str, role: str) -> Grounds:
-        """Read mount, root and role at one instant."""
+    async def grounds(self, mount: str, role: str, repeated: Repeated | None = None) -> Grounds:
+        """Read mount, root, role and the lease of an earlier same request at one instant."""
         await self._before("grounds", reads=True)
-        return Grounds(self.mounts.get(mount), self.roots.get(mount), self.roles.get((mount, role)))
+        earlier = self._earlier(mount, role, repeated) if repeated else None
+        return Grounds(self.mounts.get(mount), self.roots.get(mount), self.roles.get((mount, role)), earlier)
 
     async def add_mount(self, mount: Mount) -> None:
         """Store a new mount, or raise ``AlreadyExists``."""

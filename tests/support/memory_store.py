@@ -7,65 +7,29 @@ holds the two together.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from lessor_server.domain.errors import (
-    Aborted,
-    MountDisabling,
-    MountFull,
-    NotFound,
-    RoleFull,
-    StoreUnavailable,
-)
-from lessor_server.domain.lease import LIVE, Claim, Intent, Lease, State, Step, sources
+from lessor_server.domain import names
+from lessor_server.domain.errors import Aborted, MountFull, NotFound, RoleFull
+from lessor_server.domain.lease import UNTAKEN_LIFE, Claim, Intent, Lease, State, Step, sources
 from lessor_server.domain.mount import MountState
-from lessor_server.engine.ports import LeaseCount, Range
-from tests.support.memory_config import At, MemoryConfig, passing
-
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def _us(span: timedelta) -> int:
-    return span // _MICROSECOND
+from lessor_server.domain.preconditions import MountDisabling
+from lessor_server.engine.stored import LeaseCount, Range, Repeated, Terms
+from tests.support.memory_config import At, passing
+from tests.support.memory_rows import Clock, Row, us
+from tests.support.memory_upkeep import MemoryUpkeep
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A lease and the two columns that never leave a store."""
+class MemoryStore(MemoryUpkeep):
+    """Implements ``engine.ports.Store``; configuration and upkeep are inherited, leases stand here."""
 
-    lease: Lease
-    claimed_by: str
-    max_ttl: timedelta
-
-    @property
-    def live(self) -> bool:
-        """Tell whether a user of this row may exist on the account."""
-        return self.lease.state in LIVE
-
-    def due(self, now: int) -> bool:
-        """Tell whether the row may be claimed."""
-        return self.live and self.lease.due_us <= now
-
-
-class MemoryStore(MemoryConfig):
-    """Implements ``engine.ports.Store``; configuration is inherited, leases stand here."""
-
-    def __init__(
-        self, clock: Callable[[], int], at: At = passing, instance: str = "0123456789abcdef"
-    ) -> None:
-        """Tell the time by ``clock``, in microseconds since the epoch."""
-        super().__init__(at, instance)
-        self._clock = clock
-        self.rows: dict[str, Row] = {}
+    def __init__(self, clock: Clock, at: At = passing, instance: str = "0123456789abcdef") -> None:
+        """Begin empty, at the wall clock's time."""
+        super().__init__(clock, at, instance)
         self.rows_read = 0
         """How many rows ``due_within`` has given out."""
-
-    def now(self) -> int:
-        """Return the time."""
-        return self._clock()
 
     # --- steps ---------------------------------------------------------------------------------------------
 
@@ -73,8 +37,6 @@ class MemoryStore(MemoryConfig):
         """Store an INTENT, claimed for ``span``."""
         await self._before("begin")
         self._require_room(intent)
-        if intent.id in self.rows:
-            raise StoreUnavailable(f"the store cannot write: {intent.id} is there")
         now = self.now()
         lease = Lease(
             id=intent.id,
@@ -92,11 +54,13 @@ class MemoryStore(MemoryConfig):
             last_renewal_us=0,
             expires_us=0,
             max_expires_us=0,
-            due_us=now + _us(span),
+            due_us=now + us(span),
             attempts=0,
             looks=0,
             last_error="",
-            last_create_us=now + _us(span),
+            last_create_us=now + us(span),
+            request=intent.request,
+            untaken=False,
         )
         self.rows[lease.id] = Row(lease, "issuer", intent.max_ttl)
         await self._at("begin done")
@@ -108,31 +72,61 @@ class MemoryStore(MemoryConfig):
             raise NotFound("mount", intent.mount)
         if mount.state is not MountState.ENABLED:
             raise MountDisabling(f"mount {intent.mount} is being disabled", subject=intent.mount)
+        if intent.request and self._earlier(
+            intent.mount, intent.role, Repeated(intent.owner, intent.request.id)
+        ):
+            raise Aborted(f"request {intent.request.id} is being served elsewhere", retry_in=0.5)
         if root is None or (root.version, root.account) != (intent.root_version, intent.footprint.account):
             raise Aborted(f"the root of {intent.mount} changed meanwhile", retry_in=0.1)
         live = [row.lease for row in self.rows.values() if row.live and row.lease.mount == intent.mount]
         if intent.max_leases and sum(one.role == intent.role for one in live) >= intent.max_leases:
             raise RoleFull("full", subject=f"role/{intent.mount}/{intent.role}")
-        if len(live) >= intent.max_users:
+        if len(live) >= intent.max_users or intent.id in self.rows:
             raise MountFull("full", subject=f"mount/{intent.mount}")
 
-    async def activate(self, claim: Claim, access_key_id: str, now: int | None = None) -> Lease | None:
+    async def activate(
+        self, claim: Claim, access_key_id: str, *, untaken: bool = False, now: int | None = None
+    ) -> Lease | None:
         """Turn the claimed INTENT into ACTIVE."""
         await self._before("activate")
         row, at = self._held(claim, Step.ACTIVATE), self._or_now(now)
-        if row is None:
+        if row is None or self._covered(row.lease):
             return None
-        expires_us = at + _us(row.lease.ttl)
+        life = min(row.lease.ttl, UNTAKEN_LIFE) if untaken else row.lease.ttl
         changes: dict[str, Any] = {
             "state": State.ACTIVE,
             "access_key_id": access_key_id,
             "issue_us": at,
-            "due_us": expires_us,
+            "max_expires_us": at + us(row.max_ttl),
+            "untaken": untaken,
         }
-        bound = at + _us(row.max_ttl)
-        lease = self._put(row, **changes, expires_us=expires_us, max_expires_us=bound)
+        lease = self._put(row, **changes, expires_us=at + us(life), due_us=at + us(life))
         await self._at("activate done")
         return lease
+
+    async def rekey(self, lease: Lease, access_key_id: str, now: int | None = None) -> Lease | None:
+        """Put another key on an ACTIVE lease and hand it out."""
+        await self._before("rekey")
+        row = self._living(lease, Step.REKEY, self._or_now(now))
+        if row is None:
+            return None
+        there = row.lease
+        expires_us = there.issue_us + us(there.ttl) if there.untaken else there.expires_us
+        changes: dict[str, Any] = {"access_key_id": access_key_id, "untaken": False}
+        rekeyed = self._put(row, **changes, expires_us=expires_us, due_us=expires_us)
+        await self._at("rekey done")
+        return rekeyed
+
+    async def untake(self, lease: Lease) -> Lease | None:
+        """Let an ACTIVE lease that nobody was given expire in 60 s."""
+        await self._before("untake")
+        row = self._generation(Claim(lease))
+        if row is None or row.lease.state is not State.ACTIVE:
+            return None
+        expires_us = min(row.lease.expires_us, self.now() + us(UNTAKEN_LIFE))
+        untaken = self._put(row, expires_us=expires_us, due_us=expires_us, untaken=True)
+        await self._at("untake done")
+        return untaken
 
     async def release(self, claim: Claim, error: str, last_create_us: int) -> bool:
         """Give up the claimed INTENT."""
@@ -142,8 +136,9 @@ class MemoryStore(MemoryConfig):
     async def renew(self, lease: Lease, expires_us: int, now: int | None = None) -> Lease | None:
         """Move the expiry of an ACTIVE, unexpired lease of this generation."""
         await self._before("renew")
-        row, at = self._held(Claim(lease), Step.RENEW), self._or_now(now)
-        if row is None or row.lease.expires_us <= at:
+        at = self._or_now(now)
+        row = self._living(lease, Step.RENEW, at)
+        if row is None:
             return None
         renewed = self._put(row, expires_us=expires_us, due_us=expires_us, last_renewal_us=at)
         await self._at("renew done")
@@ -170,48 +165,45 @@ class MemoryStore(MemoryConfig):
             self._put(row, state=State.REVOKING, due_us=self.now(), looks=0, last_create_us=latest)
         await self._at("reopen done")
 
-    async def claim(
-        self, ids: Sequence[str], by: str, span: timedelta, now: int | None = None
-    ) -> list[Claim]:
+    async def claim(self, ids: Sequence[str], terms: Terms, now: int | None = None) -> list[Claim]:
         """Claim those of ``ids`` that are due and free."""
         await self._before("claim")
         at = self._or_now(now)
-        found = [self.rows[lease_id] for lease_id in ids if lease_id in self.rows]
-        claims = [self._claim(row, by, at + _us(span)) for row in found if row.due(at)]
+        found = [self.rows[lease_id] for lease_id in dict.fromkeys(ids) if lease_id in self.rows]
+        claims = [self._claim(row, terms, at) for row in found if row.due(at, held=terms.held)]
         await self._at("claim done")
         return claims
 
     async def claim_due(
-        self,
-        by: str,
-        span: timedelta,
-        limit: int,
-        without: frozenset[str] = frozenset(),
-        now: int | None = None,
+        self, terms: Terms, limit: int, without: frozenset[str] = frozenset(), now: int | None = None
     ) -> list[Claim]:
         """Claim what is due, earliest first."""
         await self._before("claim_due")
         at = self._or_now(now)
-        due = [
-            row for row in self.rows.values() if row.due(at) and row.lease.footprint.account not in without
-        ]
+        rows = [row for row in self.rows.values() if row.lease.footprint.account not in without]
+        due = [row for row in rows if row.due(at, held=terms.held)]
         due.sort(key=lambda row: (row.lease.due_us, row.lease.id))
-        claims = [self._claim(row, by, at + _us(span)) for row in due[:limit]]
+        claims = [self._claim(row, terms, at) for row in due[:limit]]
         await self._at("claim_due done")
         return claims
 
-    def _claim(self, row: Row, by: str, until: int) -> Claim:
-        return Claim(self._put(row, by=by, state=State.REVOKING, due_us=until))
+    def _claim(self, row: Row, terms: Terms, at: int) -> Claim:
+        return Claim(self._put(row, by=terms.by, state=State.REVOKING, due_us=at + us(terms.span)))
 
     async def fail(self, claim: Claim, error: str, retry_in: timedelta, attempts: int, looks: int) -> bool:
         """Give the claimed lease back, due again after ``retry_in``."""
-        due_us = self.now() + _us(retry_in)
+        row, now = self._generation(claim), self.now()
+        due_us = now + us(retry_in)
+        if row and not retry_in and 0 < row.lease.expires_us <= now:
+            due_us = row.lease.expires_us
         changes = {"last_error": error, "attempts": attempts, "looks": looks}
         return await self._step("fail", Step.FAIL, claim, due_us=due_us, **changes)
 
     async def finish(self, claim: Claim) -> bool:
         """Turn the claimed lease into its tombstone."""
-        return await self._step("finish", Step.FINISH, claim, state=State.GONE, due_us=0, last_error="")
+        return await self._step(
+            "finish", Step.FINISH, claim, state=State.GONE, due_us=0, last_error="", gone_us=self.now()
+        )
 
     async def take_over(self) -> int:
         """Void every claim."""
@@ -233,7 +225,7 @@ class MemoryStore(MemoryConfig):
         now = self.now()
         await self._before("due_within", reads=True)
         due = [(row.lease.due_us, row.lease.id) for row in self.rows.values() if row.live]
-        within = sorted(one for one in due if now < one[0] <= now + _us(span))[:limit]
+        within = sorted(one for one in due if now < one[0] <= now + us(span))[:limit]
         self.rows_read += len(within)
         return [(lease_id, due_us) for due_us, lease_id in within]
 
@@ -253,6 +245,9 @@ class MemoryStore(MemoryConfig):
 
     async def count(self, ids: Range, state: State | None) -> list[LeaseCount]:
         """Count leases by mount, role and state as callers see it."""
+        if names.is_lease_id(ids.low):
+            found = await self.page(ids, state, "", 1)
+            return [LeaseCount(one.mount, one.role, one.state_at(self.now()), 1) for one in found]
         await self._before("count", reads=True)
         now = self.now()
         leases = [row.lease for row in self.rows.values()]
@@ -265,11 +260,6 @@ class MemoryStore(MemoryConfig):
             if ids.covers(f"{mount}/creds/{role}/") and state in (None, counted)
         ]
 
-    async def remembers(self, mount: str) -> bool:
-        """Tell whether the mount has any row."""
-        await self._before("remembers", reads=True)
-        return self._remembers(mount)
-
     # --- the shapes of a change ----------------------------------------------------------------------------
 
     async def _step(self, name: str, step: Step, claim: Claim, **changes: Any) -> bool:
@@ -280,21 +270,7 @@ class MemoryStore(MemoryConfig):
         await self._at(f"{name} done")
         return row is not None
 
-    def _or_now(self, now: int | None) -> int:
-        return self.now() if now is None else now
-
-    def _generation(self, claim: Claim) -> Row | None:
-        row = self.rows.get(claim.id)
-        return row if row and row.lease.generation == claim.generation else None
-
-    def _held(self, claim: Claim, step: Step) -> Row | None:
-        row = self._generation(claim)
-        return row if row and row.lease.state in sources(step) else None
-
-    def _put(self, row: Row, *, by: str = "", **changes: Any) -> Lease:
-        lease = replace(row.lease, generation=row.lease.generation + 1, **changes)
-        self.rows[lease.id] = replace(row, lease=lease, claimed_by=by)
-        return lease
-
-    def _remembers(self, mount: str) -> bool:
-        return any(row.lease.mount == mount for row in self.rows.values())
+    def _living(self, lease: Lease, step: Step, at: int) -> Row | None:
+        """Return the row of a lease that may live on: as it was, unexpired, in no open prefix."""
+        row = self._held(Claim(lease), step)
+        return row if row and row.lease.expires_us > at and not self._covered(row.lease) else None

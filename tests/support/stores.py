@@ -12,11 +12,13 @@ from typing import Any
 from lessor_server.adapters.sqlite.store import open_store
 from lessor_server.domain.lease import Claim, Intent, Lease
 from lessor_server.engine.ports import Store
+from lessor_server.engine.stored import Terms
 from tests.support import builders
 from tests.support.memory_store import MemoryStore
 
 START_US = 1_900_000_000_000_000
 SPAN = timedelta(minutes=2)
+TERMS = Terms("test", SPAN)
 
 
 @dataclass(slots=True)
@@ -46,7 +48,7 @@ Opener = Callable[[Path, HandClock], AbstractAsyncContextManager[Store]]
 @asynccontextmanager
 async def open_memory(_: Path, clock: HandClock) -> AsyncIterator[Store]:
     """Open a store in memory."""
-    yield MemoryStore(clock.wall_us)
+    yield MemoryStore(clock)
 
 
 OPENERS: dict[str, Opener] = {"memory": open_memory, "sqlite": open_store}
@@ -73,7 +75,7 @@ class Bench:
         """Store a lease, put it up for revocation and claim it."""
         lease = await self.active(number, **changes)
         await self.store.revoke(lease.id)
-        (claim,) = await self.store.claim([lease.id], "test", SPAN)
+        (claim,) = await self.store.claim([lease.id], TERMS)
         return claim
 
     async def row(self, lease_id: str) -> Lease:

@@ -94,6 +94,9 @@ def test_help_lists_own_and_joined_commands_and_exit_codes(capsys: pytest.Captur
         (["mounts", "--timeout", "soon"], 2),
         (["mounts", "--address", NOWHERE, "--token-file", "/not-there"], 2),
         (["mounts", "--address", NOWHERE], 6),
+        (["creds", "app", "--wait-usable", "soon", "--address", NOWHERE], 2),
+        (["reconcile", "--address", NOWHERE], 6),
+        (["lease", "revoke-prefix", "aws/", "--address", NOWHERE], 6),
         (["health", "--address", NOWHERE], 1),
     ],
 )

@@ -17,11 +17,10 @@ from lessor_server.domain.errors import (
     Invalid,
     LessorError,
     MountFull,
-    RoleNotUsable,
-    RootRefused,
     Violation,
     require,
 )
+from lessor_server.domain.preconditions import RoleNotUsable, RootRefused
 
 ANSWER = AwsAnswer("PutUserPolicy", "SomeCode", "some text", "req-1")
 TOLD = {

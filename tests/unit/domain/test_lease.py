@@ -15,8 +15,10 @@ from tests.support import builders
 STATEMENTS = {
     Step.ACTIVATE: (statements.ACTIVATE,),
     Step.RENEW: (statements.RENEW,),
-    Step.EXPIRE: (statements.CLAIM, statements.CLAIM_DUE),
+    Step.REKEY: (statements.REKEY, statements.UNTAKE),
+    Step.EXPIRE: (statements.CLAIM,),
     Step.REVOKE: (statements.REVOKE,),
+    Step.ABANDON: (statements.ABANDON,),
     Step.RELEASE: (statements.RELEASE,),
     Step.FAIL: (statements.FAIL,),
     Step.FINISH: (statements.FINISH,),
@@ -48,6 +50,8 @@ def lease(state: State = State.ACTIVE) -> Lease:
         looks=0,
         last_error="",
         last_create_us=5,
+        request=None,
+        untaken=False,
     )
 
 
@@ -113,9 +117,11 @@ def test_only_an_intent_becomes_active() -> None:
     assert leading == {State.INTENT, State.ACTIVE}
 
 
-def test_no_step_leads_to_abandoned_by_itself() -> None:
-    """Giving a lease up is a person's decision, never a step of the engine's."""
-    assert State.ABANDONED not in STEPS.values()
+def test_only_a_person_s_step_leads_to_abandoned_and_back() -> None:
+    """Giving a lease up is a decision, never a step that the engine takes; revoking it takes it up again."""
+    assert {step for (_, step), after in STEPS.items() if after is State.ABANDONED} == {Step.ABANDON}
+    assert set(sources(Step.ABANDON)) == LIVE
+    assert {step for before, step in STEPS if before is State.ABANDONED} == {Step.REVOKE}
 
 
 def test_what_may_have_a_user_counts_as_live() -> None:

@@ -6,7 +6,7 @@ import json
 
 from lessor_server.adapters.aws.requests import REQUESTS
 from lessor_server.domain import least_policy, policy
-from lessor_server.domain.calls import GetCallerIdentity
+from lessor_server.domain.calls import AskTime, GetCallerIdentity, ProveKey
 
 DOCUMENT = least_policy.document("aws-cn:123456789012", "0123456789abcdef")
 
@@ -19,10 +19,12 @@ def statements() -> dict[str, tuple[set[str], str]]:
 
 def test_every_call_that_is_sent_is_allowed() -> None:
     """No call exists whose action the policy leaves out."""
-    needed = {f"iam:{kind.__name__}" for kind in REQUESTS if kind is not GetCallerIdentity}
+    asks_sts = (GetCallerIdentity, AskTime, ProveKey)
+    assert {REQUESTS[kind].method for kind in asks_sts} == {"get_caller_identity"}
+    needed = {f"iam:{kind.__name__}" for kind in REQUESTS if kind not in asks_sts}
     granted = {action for actions, _ in statements().values() for action in actions}
     assert needed <= granted
-    assert needed <= set(least_policy.ACTIONS)
+    assert needed | {"sts:GetCallerIdentity"} <= set(least_policy.ACTIONS)
 
 
 def test_users_are_touched_below_the_instance_s_path_only() -> None:

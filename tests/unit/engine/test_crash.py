@@ -7,16 +7,18 @@ effect, one that dies on its way back has.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 
 import pytest
 
 from lessor_server.domain.lease import State
+from lessor_server.engine.stored import Range
 from tests.support import builders
 from tests.support.engine_world import World, world
 from tests.support.virtual_loop import run
 
 ROLE = builders.role(iam_groups=("staff",))
+REQUEST = "11111111-1111-4111-8111-111111111111"
 Story = Callable[[World], Coroutine[object, object, None]]
 
 
@@ -42,6 +44,21 @@ async def refused_halfway(w: World) -> None:
     await w.put_role(builders.role("lost", iam_groups=("nowhere",)))
     await w.attempt(role="lost")
     await w.until_gone()
+
+
+async def issue_and_repeat(w: World) -> None:
+    """Issue one and ask for it again by its request id: a fresh key, and the old one goes."""
+    await w.issue(ttl=20, request=REQUEST)
+    await w.issue(ttl=20, request=REQUEST)
+
+
+async def issue_and_prefix(w: World) -> None:
+    """Issue two and revoke all that there is, following it to its end."""
+    await w.issue()
+    await w.issue()
+    prefix, accepted = await w.engine.prefixes.accept(Range("aws/", "aws0"), "bob")
+    async for _ in w.engine.prefixes.follow(prefix, accepted):
+        pass
 
 
 async def points_of(story: Story) -> list[str]:
@@ -74,8 +91,19 @@ async def die_at(index: int, story: Story, seed: int, late: float | None) -> str
         return died_at
 
 
-@pytest.mark.parametrize("late", [None, 14 * 60.0], ids=["lost", "late"])
-@pytest.mark.parametrize("story", [issue, issue_and_revoke, issue_and_expire, refused_halfway])
+STORIES = [issue, issue_and_revoke, issue_and_expire, refused_halfway, issue_and_repeat, issue_and_prefix]
+QUICK = {(issue, None), (issue, 14 * 60.0), (issue_and_revoke, None), (issue_and_repeat, None)}
+
+
+def deaths() -> Iterator[object]:
+    """Yield each story with what is lost at the death, and with what arrives 14 minutes after it."""
+    for story in STORIES:
+        for late, name in ((None, "lost"), (14 * 60.0, "late")):
+            marks = () if (story, late) in QUICK else pytest.mark.slow
+            yield pytest.param(story, late, id=f"{story.__name__}-{name}", marks=marks)
+
+
+@pytest.mark.parametrize(("story", "late"), list(deaths()))
 def test_a_death_at_any_point_leaves_nothing(story: Story, late: float | None) -> None:
     """Wherever the process dies, the next one revokes what there is; also what arrives after the death."""
     points = run(points_of(story))
@@ -90,6 +118,10 @@ def test_every_call_and_commit_of_an_issue_is_a_point() -> None:
         assert {f"{action} sent", f"{action} done"} <= set(points)
     for commit in ("begin", "activate", "revoke", "claim", "finish"):
         assert {commit, f"{commit} done"} <= set(points)
+    repeat = run(points_of(issue_and_repeat))
+    assert repeat.count("CreateAccessKey done") == 2
+    assert {"rekey", "rekey done", "DeleteAccessKey sent", "DeleteAccessKey done"} <= set(repeat)
+    assert {"open_prefix done", "put_up done", "close_prefix done"} <= set(run(points_of(issue_and_prefix)))
 
 
 def test_two_deaths_in_a_row_leave_nothing() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from lessor_server.domain.aws_errors import AwsRefused
-from lessor_server.domain.errors import AwsQuota, AwsUnavailable, LessorError, RoleNotUsable, RootRefused
+from lessor_server.domain.errors import AwsQuota, AwsUnavailable, LessorError
 from lessor_server.domain.events import IssueFailed
+from lessor_server.domain.preconditions import RoleNotUsable, RootRefused
+from lessor_server.engine.maker import TRIES
 from tests.support import builders
 from tests.support.engine_world import World, bound, world
 from tests.support.iam_faults import Fault, Kind
@@ -16,6 +20,7 @@ RICH = builders.role(
     policy_arns=builders.MANAGED, iam_groups=("staff", "readers"), iam_tags=(("team", "storage"),)
 )
 MAKING = ("CreateUser", "PutUserPolicy", "AttachUserPolicy", "AddUserToGroup", "CreateAccessKey")
+MOST_OF_A_KIND = dict.fromkeys(MAKING, 1) | {"AttachUserPolicy": 3, "AddUserToGroup": 2}
 LOSING = (Kind.ERROR_BEFORE, Kind.ERROR_AFTER, Kind.LOSE, Kind.DROP, Kind.HANG, Kind.HANG_AFTER, Kind.GARBAGE)
 
 
@@ -34,15 +39,52 @@ async def fails(w: World, fault: Fault) -> LessorError:
 @pytest.mark.parametrize("action", MAKING)
 @pytest.mark.parametrize("kind", LOSING, ids=lambda kind: kind.value)
 @virtual
-async def test_a_call_without_a_clear_answer_ends_the_issue_and_leaves_nothing(
+async def test_a_call_without_a_clear_answer_is_sent_again(action: str, kind: Kind) -> None:
+    """Whichever call is failed, lost or never answered once: its caller gets one whole user with one key."""
+    async with world(role=RICH) as w:
+        await bound(w)
+        w.aws.faults.add(Fault(kind, action, nth=1))
+        made = await w.issue()
+        (user,) = w.iam.users.values()
+        assert list(user.keys) == [made.lease.access_key_id]
+        assert user.keys[made.lease.access_key_id].secret == made.secret.reveal()
+        assert list(user.inline) == ["lessor"]
+        assert (len(user.attached), len(user.groups)) == (3, 2)
+        assert made.arn == user.arn
+        await w.revoke(made.lease.id)
+        assert w.users() == []
+
+
+@pytest.mark.parametrize("action", MAKING)
+@pytest.mark.parametrize("kind", LOSING, ids=lambda kind: kind.value)
+@virtual
+async def test_a_call_that_never_gets_a_clear_answer_ends_the_issue_and_leaves_nothing(
     action: str, kind: Kind
 ) -> None:
-    """Whichever call is failed, lost or never answered: UNAVAILABLE that names it, and no user later."""
+    """However often it is sent, a call may stay unclear: UNAVAILABLE that names it, and no user later."""
     async with world(role=RICH) as w:
-        error = await fails(w, Fault(kind, action, nth=1))
+        error = await fails(w, Fault(kind, action))
         assert isinstance(error, AwsUnavailable)
         assert action in error.message
         assert error.aws is not None
+        assert TRIES <= w.aws.actions().count(action) <= MOST_OF_A_KIND[action] * (TRIES + 1)
+
+
+@pytest.mark.parametrize("action", MAKING)
+@virtual
+async def test_a_call_that_never_left_is_not_sent_again(action: str) -> None:
+    """Where no connection came about there is nothing unclear: the issue ends at once."""
+    async with world(role=RICH) as w:
+        await bound(w)
+        task = asyncio.get_running_loop().create_task(w.attempt())
+        while action not in w.aws.actions():
+            w.aws.away = action == "CreateUser" or "CreateUser" in w.aws.actions()
+            await asyncio.sleep(0.001)
+        assert isinstance(await task, AwsUnavailable)
+        assert w.aws.actions().count(action) == MOST_OF_A_KIND[action]
+        w.aws.away = False
+        await w.until_gone()
+        assert w.users() == []
 
 
 @pytest.mark.parametrize("action", MAKING)
@@ -70,10 +112,30 @@ async def test_a_refused_call_ends_the_issue_with_whose_fault_it_is(
 
 @virtual
 async def test_a_lost_answer_to_the_user_made_is_no_second_user() -> None:
-    """After an unclear answer to CreateUser no other is sent for the lease: the row is undone."""
+    """EntityAlreadyExists after a lost answer is the user that we made: it is taken, with its own ARN."""
     async with world() as w:
-        await fails(w, Fault(Kind.LOSE, "CreateUser", nth=1))
-        assert w.aws.actions().count("CreateUser") == 1
+        await bound(w)
+        w.aws.faults.add(Fault(Kind.LOSE, "CreateUser", nth=1))
+        made = await w.issue()
+        assert w.aws.actions()[:3] == ["CreateUser", "CreateUser", "GetUser"]
+        assert [user.arn for user in w.iam.users.values()] == [made.arn]
+
+
+@pytest.mark.parametrize("losses", [1, 2])
+@virtual
+async def test_a_lost_access_key_is_deleted_before_another_is_made(losses: int) -> None:
+    """After a lost answer to CreateAccessKey the key that nobody holds goes first: never two at a time."""
+    async with world() as w:
+        await bound(w)
+        w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", nth=1, times=losses))
+        most = 0
+        task = asyncio.get_running_loop().create_task(w.issue())
+        while not task.done():
+            most = max([most, *(len(user.keys) for user in w.iam.users.values())])
+            await asyncio.sleep(0.001)
+        made = task.result()
+        (user,) = w.iam.users.values()
+        assert (most, list(user.keys)) == (1, [made.lease.access_key_id])
 
 
 @virtual

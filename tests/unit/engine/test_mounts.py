@@ -8,18 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.errors import (
-    AlreadyExists,
-    AwsUnavailable,
-    EtagMismatch,
-    Invalid,
-    NotFound,
-    RootAccountChanged,
-    RootNotSet,
-    RootRefused,
-)
+from lessor_server.domain.errors import AlreadyExists, AwsUnavailable, Invalid, NotFound
 from lessor_server.domain.events import Changed
 from lessor_server.domain.mount import Mount
+from lessor_server.domain.preconditions import EtagMismatch, RootAccountChanged, RootNotSet, RootRefused
 from tests.support import builders
 from tests.support.engine_world import world
 from tests.support.iam_faults import Fault, Kind

@@ -9,8 +9,10 @@ import pytest
 
 from lessor_server.domain.errors import AwsUnavailable
 from lessor_server.domain.events import AccountPaused, AccountResumed, RevocationFailed
+from lessor_server.engine.engine import Limits
 from lessor_server.engine.keeper import AT_ONCE
 from lessor_server.engine.leases import Outcome
+from lessor_server.engine.pacer import Pace
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, World, world
 from tests.support.iam_faults import Fault, Kind
@@ -105,6 +107,46 @@ async def test_all_that_is_due_runs_in_due_order_when_aws_is_back() -> None:
         order = list(dict.fromkeys(one.user for one in w.aws.sent if one.action == "DeleteAccessKey"))
         assert sorted(order) == sorted(users)
         assert all(users.index(user) <= place + AT_ONCE for place, user in enumerate(order))
+
+
+@virtual
+async def test_what_a_person_asked_for_goes_first_when_aws_is_back() -> None:
+    """A lease that somebody revoked during the outage is not behind all that fell due before."""
+    async with world(limits=Limits(Pace(rate=50))) as w:
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            await w.issue(ttl=60)
+        asked = await w.issue()
+        w.aws.away = True
+        await asyncio.sleep(120)
+        await w.revoke(asked.lease.id, sync=False)
+        await asyncio.sleep(60)
+        w.aws.sent.clear()
+        w.aws.away = False
+        await w.events.until(AccountResumed)
+        await w.until_gone(seconds=60)
+        cuts = [one.user for one in w.aws.sent if one.action == "DeleteAccessKey"]
+        assert cuts.index(asked.lease.footprint.user_name) < 5
+
+
+@virtual
+async def test_what_a_person_asks_for_passes_the_backlog() -> None:
+    """While overdue leases drain at a slow pace, a revocation that is asked for is done at once."""
+    async with world(limits=Limits(Pace(rate=20))) as w:
+        for _ in range(100):
+            await asyncio.sleep(0.2)
+            await w.issue(ttl=60)
+        asked = await w.issue()
+        w.aws.away = True
+        await asyncio.sleep(120)
+        w.aws.away = False
+        await w.events.until(AccountResumed)
+        await asyncio.sleep(1)
+        start = w.now()
+        assert (await w.revoke(asked.lease.id)).outcome is Outcome.GONE
+        assert w.now() - start <= 1.5
+        assert len(w.users()) > 50
+        await w.until_gone(seconds=60)
 
 
 @virtual

@@ -12,7 +12,7 @@ from lessor_server.domain import calls
 from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.root import Root
-from lessor_server.engine.pacer import Lane, Pace
+from lessor_server.engine.pacer import Lane, Pace, Priority
 from lessor_server.engine.rounds import Done, Rounds, failure, says_nothing
 from tests.support import builders
 from tests.support.iam import Iam
@@ -29,8 +29,13 @@ def made(latency: float = 0.05) -> tuple[Iam, MemoryAws, Rounds]:
     loop = asyncio.get_running_loop()
     iam = Iam(now=loop.time)
     aws = MemoryAws({builders.ROOT_KEY: iam}, latency=latency)
+    return iam, aws, over(aws, Lane("a", Pace()))
+
+
+def over(aws: MemoryAws, lane: Lane) -> Rounds:
+    """Return rounds over a way to AWS and a lane."""
     root = Root("aws", 1, builders.ACCOUNT, builders.root_config())
-    return iam, aws, Rounds(aws, root, Lane("a", Pace()), random.Random(1))
+    return Rounds(aws, root, lane, random.Random(1), Priority.ISSUE)
 
 
 @virtual
@@ -119,9 +124,75 @@ async def test_a_clear_no_is_told_before_an_unknown_fate() -> None:
 async def test_a_full_lane_is_an_outcome_too() -> None:
     """A call that the lane does not take comes back as an outcome and was never sent."""
     _, aws, _ = made()
-    root = Root("aws", 1, builders.ACCOUNT, builders.root_config())
-    rounds = Rounds(aws, root, Lane("a", Pace(queue=0)), random.Random(1))
-    outcome = await rounds.call(PUT)
+    lane = Lane("a", Pace(in_flight=1, queue=0))
+    rounds = over(aws, lane)
+    async with lane.turn():
+        outcome = await rounds.call(PUT)
     assert isinstance(outcome, LessorError)
     assert outcome.reason == "PACER_QUEUE_FULL"
     assert aws.sent == []
+
+
+CLASH = Fault(Kind.REFUSE, "PutUserPolicy", nth=1, times=1, status=409, code="ConcurrentModification")
+
+
+class Account:
+    """One account with a user, and one lane to it."""
+
+    def __init__(self) -> None:
+        """Make both anew."""
+        iam, self.aws, _ = made()
+        iam.create_user("u")
+        self._lane = Lane("a", Pace())
+
+    def rounds(self) -> Rounds:
+        """Return the rounds of another user's lease."""
+        return over(self.aws, self._lane)
+
+    async def clash(self, rounds: Rounds) -> None:
+        """Let one call meet ConcurrentModification once."""
+        self.aws.faults.clear()
+        self.aws.faults.add(CLASH)
+        assert await rounds.call(PUT) == Done(None)
+
+    async def together(self, rounds: Rounds) -> bool:
+        """Send a round of two calls and tell whether they went out at the same time."""
+        self.aws.sent.clear()
+        await rounds.round((PUT, calls.AttachUserPolicy("u", builders.READ_ONLY)))
+        return self.aws.sent[0].start == self.aws.sent[1].start
+
+
+@virtual
+async def test_after_a_clash_the_rest_of_this_user_s_calls_go_one_by_one() -> None:
+    """One ConcurrentModification makes its own rounds serial, and no other's."""
+    account = Account()
+    rounds = account.rounds()
+    await account.clash(rounds)
+    assert not await account.together(rounds)
+    assert await account.together(account.rounds())
+
+
+@pytest.mark.parametrize(("apart", "serial"), [(1.0, True), (29.0, True), (31.0, False)])
+@virtual
+async def test_three_clashes_in_a_minute_make_an_account_serial_for_an_hour(
+    apart: float, serial: bool
+) -> None:
+    """Three within a minute make every round of the account serial; an hour later they are not."""
+    account = Account()
+    for _ in range(3):
+        await asyncio.sleep(apart)
+        await account.clash(account.rounds())
+    assert await account.together(account.rounds()) is not serial
+    await asyncio.sleep(3590)
+    assert await account.together(account.rounds()) is not serial
+    await asyncio.sleep(20)
+    assert await account.together(account.rounds())
+
+
+@virtual
+async def test_two_clashes_do_not_make_an_account_serial() -> None:
+    """Two ConcurrentModifications are chance."""
+    account = Account()
+    for _ in range(2):
+        await account.clash(account.rounds())
+    assert await account.together(account.rounds())

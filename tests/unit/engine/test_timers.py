@@ -10,10 +10,9 @@ from datetime import timedelta
 
 from lessor_server.engine.timers import Timers
 from tests.support import builders
+from tests.support.engine_world import Clocks
 from tests.support.memory_store import MemoryStore
 from tests.support.virtual_loop import virtual
-
-BASE_US = 1_900_000_000_000_000
 
 
 class Rung:
@@ -54,8 +53,7 @@ class Timing:
 @asynccontextmanager
 async def timing(limit: int = 50_000) -> AsyncIterator[Timing]:
     """Give all that a test needs; it starts the timers itself."""
-    loop = asyncio.get_running_loop()
-    store, rung = MemoryStore(lambda: BASE_US + int(loop.time() * 1e6)), Rung()
+    store, rung = MemoryStore(Clocks()), Rung()
     store.mounts["aws"] = builders.mount()
     store.roots["aws"] = builders.stored_root()
     async with asyncio.TaskGroup() as group:

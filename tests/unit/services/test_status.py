@@ -16,6 +16,7 @@ from lessor_server.domain.errors import (
     Kind,
     LessorError,
     NotFound,
+    RequestIdReused,
     Violation,
 )
 from lessor_server.services import status
@@ -61,6 +62,8 @@ def made(kind: type[LessorError]) -> LessorError:
         return Invalid((Violation("role.name", "is no name", "give one"),))
     if issubclass(kind, (NotFound, AlreadyExists)):
         return kind("role", "aws/app")
+    if kind is RequestIdReused:
+        return RequestIdReused("aws/app")
     error = kind.__new__(kind)
     LessorError.__init__(error, "it happened", subject="aws/app", retry_in=2.5)
     return error

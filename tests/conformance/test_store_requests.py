@@ -1,0 +1,158 @@
+"""The rules of a store about request ids and credentials that nobody took, held by every kind of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.stores import OPENERS, SPAN, START_US, TERMS, Bench, bench, intent
+
+from lessor_server.domain.errors import Aborted
+from lessor_server.domain.lease import Request, State
+from lessor_server.engine.stored import EVERYTHING, Repeated
+
+SECOND = 1_000_000
+ONE = Request("11111111-1111-4111-8111-111111111111", "wish")
+
+
+@pytest.fixture(name="b", params=list(OPENERS))
+async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Open each kind of store in turn."""
+    async with bench(request.param, tmp_path) as made:
+        yield made
+
+
+async def test_a_request_id_is_kept_with_its_lease(b: Bench) -> None:
+    """The lease of a request is found by owner, mount, role and id, with the digest of what was wished."""
+    lease = await b.active(request=ONE)
+    assert lease.request == ONE
+    assert (await b.store.grounds("aws", "app", Repeated("root", ONE.id))).earlier == lease
+    for mount, role, owner, request_id in (
+        ("second", "app", "root", ONE.id),
+        ("aws", "other", "root", ONE.id),
+        ("aws", "app", "alice", ONE.id),
+        ("aws", "app", "root", "another"),
+    ):
+        assert (await b.store.grounds(mount, role, Repeated(owner, request_id))).earlier is None
+    assert (await b.store.grounds("aws", "app")).earlier is None
+
+
+async def test_a_request_id_names_one_lease(b: Bench) -> None:
+    """A second intent of the same request is ABORTED, also when its lease has ended; another's is not."""
+    await b.store.finish(await b.taken(0, request=ONE))
+    with pytest.raises(Aborted):
+        await b.begun(1, request=replace(ONE, digest="other"))
+    await b.begun(2, request=ONE, owner="alice")
+    await b.begun(3, request=ONE, role_name="other")
+    await b.begun(4)
+    await b.begun(5)
+
+
+async def test_a_request_that_comes_many_times_at_once_begins_once(b: Bench) -> None:
+    """Of a dozen intents of one request that are stored at the same time one is stored."""
+
+    async def one(number: int) -> bool:
+        try:
+            await b.begun(number, request=ONE)
+        except Aborted:
+            return False
+        return True
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(number)) for number in range(12)]
+    assert sum(task.result() for task in tasks) == 1
+    assert [found.count for found in await b.store.count(EVERYTHING, None)] == [1]
+
+
+async def test_what_nobody_waits_for_lives_a_minute(b: Bench) -> None:
+    """An untaken lease expires 60 s after it became ACTIVE, or by its ttl where that is shorter."""
+    for number, (ttl, life) in enumerate(((3600, 60), (20, 20))):
+        claim = await b.begun(number, ttl=timedelta(seconds=ttl))
+        lease = await b.store.activate(claim, "AKIA", untaken=True)
+        assert lease is not None
+        assert lease.untaken
+        assert lease.expires_us == lease.due_us == START_US + life * SECOND
+        assert lease.max_expires_us == START_US + 86_400 * SECOND
+
+
+async def test_a_fresh_key_changes_nothing_else(b: Bench) -> None:
+    """Rekey puts the new key on the row and voids the old generation; the expiry stays as it was."""
+    lease = await b.active()
+    b.clock.advance(100)
+    again = await b.store.rekey(lease, "AKIB")
+    assert again is not None
+    assert again == replace(lease, access_key_id="AKIB", generation=lease.generation + 1)
+    assert await b.row(lease.id) == again
+    assert await b.store.rekey(lease, "AKIC") is None
+
+
+async def test_whoever_takes_an_untaken_lease_gets_its_ttl_from_the_issue(b: Bench) -> None:
+    """An untaken lease that a repeat takes lives as long as if its first caller had stayed."""
+    lease = await b.store.activate(await b.begun(), "AKIA", untaken=True)
+    assert lease is not None
+    b.clock.advance(59)
+    taken = await b.store.rekey(lease, "AKIB")
+    assert taken is not None
+    assert (taken.untaken, taken.expires_us, taken.due_us) == (False, *[START_US + 3600 * SECOND] * 2)
+
+
+@pytest.mark.parametrize("state", ["INTENT", "REVOKING", "GONE", "expired"])
+async def test_only_a_living_lease_gets_a_fresh_key(b: Bench, state: str) -> None:
+    """A lease that is half-made, ended or past its expiry is not handed out again."""
+    if state == "INTENT":
+        lease = (await b.begun()).lease
+    elif state == "expired":
+        lease = await b.active(ttl=timedelta(seconds=10))
+        b.clock.advance(10)
+    else:
+        claim = await b.taken()
+        if state == "GONE":
+            await b.store.finish(claim)
+        lease = await b.row(claim.id)
+    assert await b.store.rekey(lease, "AKIB") is None
+    assert await b.row(lease.id) == lease
+
+
+async def test_a_lease_that_is_put_back_ends_in_a_minute(b: Bench) -> None:
+    """Untake brings the expiry to 60 s from now, never later than it was, and once for a generation."""
+    long, short = await b.active(0), await b.active(1, ttl=timedelta(seconds=100))
+    b.clock.advance(50)
+    back = await b.store.untake(long)
+    assert back is not None
+    assert (back.state, back.untaken) == (State.ACTIVE, True)
+    assert back.expires_us == back.due_us == START_US + 110 * SECOND
+    sooner = await b.store.untake(short)
+    assert sooner is not None
+    assert sooner.expires_us == START_US + 100 * SECOND
+    assert await b.store.untake(long) is None
+    assert await b.store.untake((await b.begun(2)).lease) is None
+
+
+async def test_while_expiries_are_held_an_active_lease_is_not_claimed(b: Bench) -> None:
+    """Held terms pass over expired leases; what was asked for or half-made is claimed all the same."""
+    held: Any = replace(TERMS, held=True)
+    expired = await b.active(0, ttl=timedelta(seconds=1))
+    intended = await b.begun(1, span=timedelta(seconds=1))
+    asked = await b.active(2)
+    await b.store.revoke(asked.id)
+    b.clock.advance(1)
+    assert await b.store.claim([expired.id], held) == []
+    claims = await b.store.claim_due(held, 9)
+    assert {claim.id for claim in claims} == {intended.id, asked.id}
+    assert [claim.id for claim in await b.store.claim_due(TERMS, 9)] == [expired.id]
+
+
+async def test_a_held_row_takes_no_place_from_the_others(b: Bench) -> None:
+    """Expired leases that are held do not fill the number that is asked for."""
+    for number in range(5):
+        await b.active(number, ttl=timedelta(seconds=1))
+    b.clock.advance(5)
+    asked = await b.store.begin(intent(9), timedelta(0))
+    (claim,) = await b.store.claim_due(replace(TERMS, held=True), 1)
+    assert claim.id == asked.id
+    assert claim.lease.due_us == b.clock.wall + int(SPAN.total_seconds()) * SECOND

@@ -1,0 +1,197 @@
+"""The command line of upkeep over a real server: what it asks, tells and exits with."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from tests.support.clients import lease_of, nothing_left, until, users_of
+from tests.support.command_line import CommandLine
+from tests.support.server_process import ServerProcess
+from tests.support.standin_control import StandIn
+
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+
+REQUEST_ID = "0b0e5b1c-6a1f-4a52-9d0e-6f3d2f6f7a10"
+
+
+@pytest.fixture
+def lessor_cli(server: ServerProcess, tmp_path: Path) -> CommandLine:
+    """Run commands against the server of the module."""
+    return CommandLine(tmp_path, server.client_env)
+
+
+@pytest.mark.slow
+async def test_an_engine_is_disabled_by_hand(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
+    """It tells how many leases are left, gives out nothing more, and is gone once they are revoked."""
+    await lessor_cli.put_role(mount)
+    await lessor_cli.issue(mount)
+    await lessor_cli.issue(mount)
+    await aws.latency(0.3)
+    done = await lessor_cli("disable", mount)
+    assert (done.code, done.fields["state"], done.fields["leases_left"]) == (0, "DISABLING", "2")
+    refused = await lessor_cli("creds", "app", "--mount", mount)
+    assert (refused.code, "MOUNT_DISABLING" in refused.err) == (7, True)
+    await nothing_left(aws, mount)
+    await until(lambda: lessor_cli("mounts"), lambda shown: mount not in shown.out)
+    assert (await lessor_cli("disable", mount, "--yes")).code == 5
+
+
+@pytest.mark.slow
+async def test_a_dead_engine_is_disabled_by_force(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
+    """What AWS refuses to revoke is abandoned: the user stays, and the engine is gone all the same."""
+    await lessor_cli.put_role(mount)
+    lease = str((await lessor_cli.issue(mount))["lease_id"])
+    await aws.fault("refuse")
+    assert (await lessor_cli("disable", mount, "--force", "--format", "json")).json["mount"]
+    await until(lambda: lessor_cli("mounts"), lambda shown: mount not in shown.out)
+    assert (await lessor_cli("lease", "lookup", lease)).fields["state"] == "ABANDONED"
+    assert len(await users_of(aws, mount)) == 1
+
+
+@pytest.mark.slow
+async def test_a_repeated_request_gives_one_lease(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
+    """The same id gives the same lease with a fresh key, `auto` a new one, whose id is printed beside it."""
+    await lessor_cli.put_role(mount)
+    first = await lessor_cli.issue(mount, "--request-id", REQUEST_ID)
+    again = await lessor_cli.issue(mount, "--request-id", REQUEST_ID)
+    assert first["lease_id"] == again["lease_id"]
+    assert first["access_key"] != again["access_key"]
+    drawn = await lessor_cli("creds", "app", "--mount", mount, "--request-id", "auto", "--format", "env")
+    told = re.fullmatch(r"lessor: request id (\S+)\n", drawn.err)
+    assert told is not None
+    third = await lessor_cli.issue(mount, "--request-id", str(UUID(told[1])))
+    assert f"# lease {third['lease_id']}" in drawn.out
+    assert len(await users_of(aws, mount)) == 2
+    reused = await lessor_cli("creds", "app", "--mount", mount, "--request-id", REQUEST_ID, "--ttl", "5m")
+    assert (reused.code, "REQUEST_ID_REUSED" in reused.err) == (1, True)
+    assert (await lessor_cli("creds", "app", "--mount", mount, "--request-id", "me")).code == 1
+
+
+@pytest.mark.slow
+async def test_an_issue_that_fails_half_way_can_be_tried_again(
+    lessor_cli: CommandLine, aws: StandIn, mount: str
+) -> None:
+    """What AWS failed at is told as 6, with an id as without one: not that the id is spent."""
+    await lessor_cli.put_role(mount)
+    await lessor_cli.issue(mount)
+    for options in ([], ["--request-id", "auto"]):
+        await aws.fault("error_before", "CreateUser")
+        failed = await lessor_cli("creds", "app", "--mount", mount, *options)
+        assert (failed.code, failed.out) == (6, "")
+        await aws.clear_faults()
+        await until(lambda: lessor_cli("creds", "app", "--mount", mount), lambda done: done.code == 0)
+
+
+@pytest.mark.slow
+async def test_a_key_is_waited_for(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
+    """A wait that succeeds says `usable`; one that runs out says so, warns, and is no failure."""
+    await lessor_cli.put_role(mount)
+    usable = await lessor_cli("creds", "app", "--mount", mount, "--wait-usable", "10s")
+    assert (usable.code, usable.fields["usable"]) == (0, "yes")
+    assert "warning" not in usable.err
+    await aws.fault("refuse", "GetCallerIdentity", code="InvalidClientTokenId")
+    late = await lessor_cli("creds", "app", "--mount", mount, "--wait-usable", "1s")
+    assert (late.code, late.fields["usable"]) == (0, "no")
+    assert late.err.startswith("lessor: warning: AWS has not accepted the key")
+
+
+async def test_a_role_goes_with_its_leases(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
+    """With --revoke-leases the role's users go from AWS at once."""
+    await lessor_cli.put_role(mount)
+    await lessor_cli.issue(mount)
+    assert (await lessor_cli("role", "delete", "app", "--mount", mount, "--revoke-leases")).code == 0
+    await nothing_left(aws, mount)
+
+
+async def test_a_prefix_is_revoked(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
+    """Progress goes to standard error, the outcome to standard output; none at all is an outcome too."""
+    await lessor_cli.put_role(mount)
+    for _ in range(3):
+        await lessor_cli.issue(mount)
+    done = await lessor_cli("lease", "revoke-prefix", f"{mount}/creds/app/", "--sync")
+    assert done.fields == {"accepted": "3", "done": "3", "failed": "0", "left": "0"}
+    assert (done.code, done.err.splitlines()[0]) == (0, "lessor: 0 of 3 done, 0 failed")
+    assert done.err.splitlines()[-1] == "lessor: 3 of 3 done, 0 failed"
+    assert await users_of(aws, mount) == []
+    none = await lessor_cli("lease", "revoke-prefix", f"{mount}/", "--sync", "--yes")
+    assert (none.code, none.fields["accepted"]) == (0, "0")
+    assert (await lessor_cli("lease", "revoke-prefix", mount)).code == 1
+
+
+@pytest.mark.slow
+async def test_what_cannot_be_revoked_is_told_and_can_be_abandoned(
+    lessor_cli: CommandLine, aws: StandIn, mount: str
+) -> None:
+    """A first attempt that failed exits with 1; abandoned, it is in each report until it is revoked."""
+    await lessor_cli.put_role(mount)
+    lease = str((await lessor_cli.issue(mount))["lease_id"])
+    await lessor_cli.issue(mount)
+    (user,) = [str(one["name"]) for one in await users_of(aws, mount) if lease_of(one) == lease]
+    await aws.fault("refuse", "DeleteAccessKey", user=user)
+    failed = await lessor_cli("lease", "revoke-prefix", f"{mount}/", "--sync", "--yes")
+    assert (failed.code, failed.fields) == (1, {"accepted": "2", "done": "1", "failed": "1", "left": "0"})
+    assert "not revoked yet" in failed.err
+
+    gone = await lessor_cli("lease", "abandon", lease, "--yes")
+    assert (gone.code, gone.fields) == (0, {"abandoned": "1"})
+    shown = await lessor_cli("reconcile", "--mount", mount)
+    assert ["ABANDONED_USER", user, lease, "no"] in [line.split() for line in shown.out.splitlines()]
+    await aws.clear_faults()
+    assert (await lessor_cli("lease", "revoke", lease, "--sync")).fields["outcome"] == "GONE"
+    after = await lessor_cli("reconcile", "--mount", mount)
+    assert (after.code, lease in after.out) == (0, False)
+    assert (await lessor_cli("lease", "abandon", "--prefix", f"{mount}/")).fields == {"abandoned": "0"}
+
+
+@pytest.mark.slow
+async def test_findings_are_lines_of_json(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
+    """Each finding is an object on a line of its own; an instance of another shape is refused."""
+    await lessor_cli.put_role(mount)
+    leases = {str((await lessor_cli.issue(mount))["lease_id"]) for _ in range(2)}
+    await aws.fault("refuse", "DeleteAccessKey")
+    await lessor_cli("lease", "revoke-prefix", f"{mount}/", "--sync")
+    await lessor_cli("lease", "abandon", "--prefix", f"{mount}/")
+    done = await lessor_cli("reconcile", "--mount", mount, "--format", "json")
+    found = [json.loads(line) for line in done.out.splitlines()]
+    assert {("ABANDONED_USER", one) for one in leases} <= {(one["kind"], one["lease_id"]) for one in found}
+    assert (await lessor_cli("reconcile", "--mount", mount, "--instance", "mine")).code == 1
+
+
+@pytest.mark.slow
+async def test_an_account_that_matches_is_told(lessor_cli: CommandLine, mount: str) -> None:
+    """Nothing found is told to a person, and is no line to a script."""
+    await lessor_cli.put_role(mount)
+    await lessor_cli.issue(mount)
+    instance = ("reconcile", "--mount", mount, "--instance", "0123456789abcdef")
+    shown = await lessor_cli(*instance)
+    assert (shown.code, shown.out, shown.err) == (0, "", "lessor: account and leases match\n")
+    assert (await lessor_cli(*instance, "--format", "json")).out == ""
+
+
+@pytest.mark.slow
+async def test_expiries_are_held_and_let_go(lessor_cli: CommandLine, mount: str) -> None:
+    """A hold shows in `info` with its reason until it is resumed; a clock that agrees can be taken."""
+    assert (await lessor_cli("expiry", "hold", "--reason", "a move")).code == 0
+    assert "a move" in (await lessor_cli("info")).err
+    assert (await lessor_cli("expiry", "resume")).code == 0
+    assert "held" not in (await lessor_cli("info")).err
+
+
+async def test_a_backup_is_written_once(lessor_cli: CommandLine, server: ServerProcess) -> None:
+    """The file stands in the data directory under its name; a second one does not overwrite it."""
+    done = await lessor_cli("backup", "copy.db")
+    assert (done.code, done.fields["path"]) == (0, "copy.db")
+    assert (server.data_dir / "copy.db").stat().st_size == int(done.fields["size_bytes"])
+    again = await lessor_cli("backup", "copy.db")
+    assert (again.code, again.out) == (7, "")
+    assert (await lessor_cli("backup", "../copy.db")).code == 1
+
+
+async def test_a_caller_is_told_who_they_are(lessor_cli: CommandLine) -> None:
+    """The name is the owner of the leases that the caller gets."""
+    assert (await lessor_cli("whoami")).fields["identity"] == "root"

@@ -1,0 +1,133 @@
+"""A disk that takes its time: every commit of the real SQLite store takes a third of a second, or more."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from lessor_server.adapters.aws.clients import Clients
+from lessor_server.adapters.aws.gateway import AwsGateway
+from lessor_server.adapters.clock import SystemClock
+from lessor_server.adapters.sealing.aesgcm import AesGcmSealer
+from lessor_server.adapters.sqlite.store import SqliteStore, open_store
+from lessor_server.domain.errors import DeadlineExceeded
+from lessor_server.domain.root import RootConfig
+from lessor_server.domain.secret import Secret
+from lessor_server.engine.credentials import Credentials, Wish
+from lessor_server.engine.engine import Engine, Limits, Outside, running
+from lessor_server.engine.mounts import RootRules
+from tests.fire.ground import BOUND, MOUNT, cuts, no_user_of, now
+from tests.support import builders
+from tests.support.clients import ROOT_KEY, ROOT_SECRET
+from tests.support.recording import Recording
+from tests.support.standin_control import StandIn
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+SLOW = 0.3
+
+
+class SlowDisk:
+    """Makes each commit of a store take ``seconds``, and knows which leases are durably ACTIVE."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        """Stand before the commits of ``store``; as fast as ever until ``seconds`` is set."""
+        self.seconds = 0.0
+        self.commits = 0
+        self.active: frozenset[str] = frozenset()
+        raw = store._batches.raw
+        self._before = raw.before_commit
+        raw.before_commit = self._commit
+
+    def _commit(self, connection: sqlite3.Connection) -> None:
+        self._before(connection)
+        self.commits += 1
+        found = connection.execute("SELECT id FROM leases WHERE state = 'ACTIVE'").fetchall()
+        time.sleep(self.seconds)
+        # What others are told before this line was not durable when they were told.
+        self.active = frozenset(row[0] for row in found)
+
+
+@asynccontextmanager
+async def slowly(folder: Path, aws: StandIn) -> AsyncIterator[tuple[Engine, SlowDisk]]:
+    """Run the engine in this process over the real store and the real gateway, with a mount and a role."""
+    rng = random.Random(1)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(folder, SystemClock()))
+        disk = SlowDisk(store)
+        gateway = AwsGateway(await stack.enter_async_context(Clients((aws.url,), "lessor/test")))
+        outside = Outside(store, gateway, AesGcmSealer(bytes(32)), Recording(), rng)
+        limits = Limits(root_rules=RootRules((aws.url,)))
+        engine = await stack.enter_async_context(running(outside, limits))
+        await engine.mounts.enable(builders.mount(MOUNT), "test")
+        config = RootConfig(ROOT_KEY, Secret(ROOT_SECRET), "us-east-1", aws.url, aws.url)
+        await engine.mounts.set_root(MOUNT, "", lambda _: config, "test")
+        await engine.roles.put(MOUNT, "app", "", lambda _: builders.role(mount_name=MOUNT), "test")
+        await ask(engine)
+        disk.seconds = SLOW
+        yield engine, disk
+
+
+async def ask(engine: Engine, ttl: int = 600, seconds: float = 30.0) -> Credentials:
+    """Ask for credentials within ``seconds``."""
+    return await engine.issuer.generate(Wish(MOUNT, "app", "test", timedelta(seconds=ttl)), seconds)
+
+
+async def test_nothing_is_handed_out_before_its_commit(tmp_path: Path, aws: StandIn) -> None:
+    """On a slow disk many issues succeed, share commits, and are answered once their leases are durable."""
+    async with slowly(tmp_path, aws) as (engine, disk):
+        early: list[str] = []
+        before = disk.commits
+
+        async def issue() -> None:
+            lease_id = (await ask(engine)).lease.id
+            if lease_id not in disk.active:
+                early.append(lease_id)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(20):
+                group.create_task(issue())
+        assert early == []
+        assert disk.commits - before <= 10
+
+
+async def test_a_deadline_holds_on_a_slow_disk(tmp_path: Path, aws: StandIn) -> None:
+    """A caller hears in time that its time is over, and what was made for it is deleted."""
+    async with slowly(tmp_path, aws) as (engine, disk):
+        disk.seconds = 1.2
+        users = set(await aws.users("/lessor/"))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with pytest.raises(DeadlineExceeded):
+            await ask(engine, seconds=2.1)
+        assert loop.time() - began < 2.5
+        made = set(await aws.users("/lessor/")) - users
+        assert made
+        await no_user_of(aws, made, BOUND + 3 * disk.seconds)
+
+
+async def test_expiry_waits_for_the_disk_and_for_nothing_else(tmp_path: Path, aws: StandIn) -> None:
+    """A key is dead within the bound and the two commits that stand before its first call to AWS."""
+    async with slowly(tmp_path, aws) as (engine, _):
+        due: dict[str, float] = {}
+
+        async def issue() -> None:
+            lease = (await ask(engine, ttl=2)).lease
+            due[lease.footprint.user_name] = lease.expires_us / 1e6
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(20):
+                group.create_task(issue())
+        await no_user_of(aws, set(due), max(due.values()) - now() + BOUND + 4 * SLOW)
+        cut = await cuts(aws)
+        late = {user: cut[user] - instant for user, instant in due.items()}
+    assert min(late.values()) >= -0.01
+    assert max(late.values()) <= BOUND + 2 * SLOW

@@ -1,0 +1,81 @@
+"""Runs the command line as a person does: in a process of its own, with its words and variables alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.clients import POLICY, ROOT_SECRET
+from tests.support.server_process import bare_environment
+from tests.support.standin_control import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Json:
+        """Return what it printed as JSON."""
+        found = json.loads(self.out)
+        assert isinstance(found, dict)
+        return found
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Return the table of fields that it printed."""
+        return dict(re.split(r" {2,}", line, maxsplit=1) for line in self.out.splitlines() if line[0] != " ")
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """Runs ``lessor`` in a folder that holds ``policy.json`` and the root's ``secret``."""
+
+    folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Write the files."""
+        (self.folder / "policy.json").write_text(json.dumps(POLICY), encoding="utf-8")
+        (self.folder / "secret").write_text(f"{ROOT_SECRET}\n", encoding="utf-8")
+
+    async def start(self, *arguments: str, **variables: str) -> Process:
+        """Start a command."""
+        env = {**bare_environment(), **self.environment, **variables}
+        words = (sys.executable, "-m", "lessor.cli.main", *arguments)
+        return await asyncio.create_subprocess_exec(
+            *words, env=env, cwd=self.folder, stdin=PIPE, stdout=PIPE, stderr=PIPE
+        )
+
+    async def __call__(self, *arguments: str, stdin: str = "", **variables: str) -> Done:
+        """Run a command to its end; whatever it does, it shows no stack trace and no token."""
+        process = await self.start(*arguments, **variables)
+        out, err = await process.communicate(stdin.encode())
+        assert process.returncode is not None
+        done = Done(process.returncode, out.decode(), err.decode())
+        assert "Traceback" not in done.err
+        assert self.environment["LESSOR_TOKEN"] not in done.out + done.err
+        return done
+
+    async def put_role(self, mount: str, *options: str) -> Done:
+        """Store the role ``app``."""
+        words = ("--mount", mount, "--type", "iam_user", "--policy-document", "@policy.json", *options)
+        done = await self("role", "put", "app", *words)
+        assert done.code == 0, done.err
+        return done
+
+    async def issue(self, mount: str, *options: str) -> Json:
+        """Issue credentials of the role ``app``."""
+        done = await self("creds", "app", "--mount", mount, "--format", "json", *options)
+        assert done.code == 0, done.err
+        return done.json

@@ -1,0 +1,115 @@
+"""The rows of the store in memory: what a lease is there, its clock, and how a row changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Protocol
+
+from lessor_server.domain.lease import LIVE, Claim, Lease, State, Step, sources
+from lessor_server.engine.stored import OpenPrefix, Repeated
+from tests.support.memory_config import At, MemoryConfig
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def us(span: timedelta) -> int:
+    """Return a span in microseconds."""
+    return span // _MICROSECOND
+
+
+class Clock(Protocol):
+    """The machine's two clocks, in microseconds."""
+
+    def wall_us(self) -> int:
+        """Return the wall clock's time since the epoch."""
+        ...
+
+    def boot_us(self) -> int:
+        """Return the time since the machine started."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A lease and the columns that never leave a store."""
+
+    lease: Lease
+    claimed_by: str
+    max_ttl: timedelta
+    gone_us: int = 0
+
+    @property
+    def live(self) -> bool:
+        """Tell whether a user of this row may exist on the account."""
+        return self.lease.state in LIVE
+
+    def due(self, now: int, *, held: bool = False) -> bool:
+        """Tell whether the row may be claimed; while expiries are ``held`` an ACTIVE one may not."""
+        return self.live and self.lease.due_us <= now and not (held and self.lease.state is State.ACTIVE)
+
+
+class MemoryRows(MemoryConfig):
+    """Keeps rows and open prefixes by the service's time, which never runs back."""
+
+    def __init__(self, clock: Clock, at: At, instance: str) -> None:
+        """Tell the time by ``clock``."""
+        super().__init__(at, instance)
+        self._clock = clock
+        self._offset_us = clock.wall_us() - clock.boot_us()
+        self._first_start = True
+        self.rows: dict[str, Row] = {}
+        self.open: list[OpenPrefix] = []
+
+    def restart(self) -> None:
+        """Go on as the next process does that opens the store: later than all that was, or by the wall."""
+        self._offset_us = max(self._clock.wall_us(), self.now()) - self._clock.boot_us()
+        self._first_start = False
+
+    def now(self) -> int:
+        """Return the service's time in microseconds since the epoch."""
+        return self._clock.boot_us() + self._offset_us
+
+    def _or_now(self, now: int | None) -> int:
+        return self.now() if now is None else now
+
+    def _generation(self, claim: Claim) -> Row | None:
+        row = self.rows.get(claim.id)
+        return row if row and row.lease.generation == claim.generation else None
+
+    def _held(self, claim: Claim, step: Step) -> Row | None:
+        row = self._generation(claim)
+        return row if row and row.lease.state in sources(step) else None
+
+    def _covered(self, lease: Lease) -> bool:
+        """Tell whether an open prefix takes the lease in: it gets to live no longer."""
+        return any(_takes(prefix, lease) for prefix in self.open)
+
+    def _taken_in(self, prefix: OpenPrefix) -> list[Row]:
+        """Return the live rows that a prefix takes in, by id."""
+        return [
+            self.rows[lease_id]
+            for lease_id in sorted(self.rows)
+            if self.rows[lease_id].live and _takes(prefix, self.rows[lease_id].lease)
+        ]
+
+    def _put(self, row: Row, *, by: str = "", gone_us: int = 0, **changes: Any) -> Lease:
+        lease = replace(row.lease, generation=row.lease.generation + 1, **changes)
+        self.rows[lease.id] = replace(row, lease=lease, claimed_by=by, gone_us=gone_us)
+        return lease
+
+    def _remembers(self, mount: str) -> bool:
+        return any(row.lease.mount == mount for row in self.rows.values())
+
+    def _earlier(self, mount: str, role: str, repeated: Repeated) -> Lease | None:
+        for row in self.rows.values():
+            lease = row.lease
+            if (lease.mount, lease.role, lease.owner) != (mount, role, repeated.owner):
+                continue
+            if lease.request is not None and lease.request.id == repeated.request_id:
+                return lease
+        return None
+
+
+def _takes(prefix: OpenPrefix, lease: Lease) -> bool:
+    return prefix.ids.covers(lease.id) and lease.created_us <= prefix.cutoff_us

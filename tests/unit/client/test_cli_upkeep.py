@@ -1,0 +1,124 @@
+"""The command line without a server, where it asks back, counts and tells how far it is."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import uuid
+
+import click
+import pytest
+
+from lessor.cli import output
+from lessor.cli.command import confirm
+from lessor.cli.creds import drawn
+from lessor.cli.main import run
+from lessor.v1 import config_pb2, lease_pb2
+
+NOWHERE = "127.0.0.1:1"
+
+
+class Terminal(io.StringIO):
+    """A text that is taken for a terminal."""
+
+    def isatty(self) -> bool:
+        """Say that a person sits there."""
+        return True
+
+
+@pytest.mark.parametrize(("typed", "agreed"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_a_person_at_a_terminal_is_asked(
+    typed: str, agreed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only a yes goes on; the question stands on standard error, so that output can be piped."""
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    if agreed:
+        confirm("Do it?", yes=False)
+    else:
+        with pytest.raises(click.ClickException, match="nothing was done"):
+            confirm("Do it?", yes=False)
+    shown = capsys.readouterr()
+    assert shown.err.startswith("Do it?")
+    assert "Do it?" not in shown.out
+
+
+@pytest.mark.parametrize(("stdin", "yes"), [(Terminal("n\n"), True), (io.StringIO("n\n"), False)])
+def test_nobody_is_asked_with_yes_or_without_a_terminal(
+    stdin: io.StringIO, yes: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script never waits for an answer, and --yes spares a person the question."""
+    monkeypatch.setattr("sys.stdin", stdin)
+    confirm("Do it?", yes=yes)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["disable"],
+        ["disable", "--force"],
+        ["lease", "revoke-prefix", "aws/"],
+        ["lease", "abandon", "--prefix", "aws/"],
+    ],
+)
+def test_a_no_reaches_no_server(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What ends or abandons leases in numbers asks first; a no is 1 and not 6, the code of no server."""
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert run([*arguments, "--address", NOWHERE]) == 1
+    assert "nothing was done" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["aws/creds/app/x", "--prefix", "aws/"]])
+def test_one_thing_at_a_time_is_abandoned(arguments: list[str]) -> None:
+    """Neither a lease nor a prefix, or both, is wrong usage before any server is asked."""
+    assert run(["lease", "abandon", *arguments, "--address", NOWHERE]) == 2
+
+
+def test_a_drawn_request_id_is_a_random_uuid() -> None:
+    """It is a UUID of version 4, another one each time, and its bits come from the source that is given."""
+    rng = random.Random(1)
+    first, second = drawn(rng), drawn(rng)
+    assert uuid.UUID(first).version == 4
+    assert first != second
+    assert first == drawn(random.Random(1))
+
+
+def test_a_number_that_is_zero_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where numbers are the answer, none is a number too."""
+    output.show_pairs(output.numbers(lease_pb2.RevokePrefixResponse(accepted=2, done=2)))
+    assert capsys.readouterr().out.splitlines() == [
+        "accepted  2",
+        "done      2",
+        "failed    0",
+        "left      0",
+    ]
+    answer = config_pb2.DisableMountResponse(mount=config_pb2.Mount(mount="aws"))
+    assert output.numbers(answer) == {"leases_left": "0"}
+
+
+def test_a_finding_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """A stream in JSON can be read line by line, with the names of the protos."""
+    finding = lease_pb2.ReconcileResponse(kind=lease_pb2.ReconcileResponse.UNKNOWN_USER, user_name="u")
+    output.show_json_line(finding)
+    output.show_json_line(finding)
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line) for line in lines] == [{"kind": "UNKNOWN_USER", "user_name": "u"}] * 2
+
+
+def test_progress_is_lines_in_a_log_and_one_line_at_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A log keeps each step; a terminal shows the last one alone, and the next output begins a line."""
+    with output.progress() as tell:
+        tell("1 of 2")
+        tell("2 of 2")
+    assert capsys.readouterr().err == "lessor: 1 of 2\nlessor: 2 of 2\n"
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with output.progress() as tell:
+        tell("1 of 2")
+        tell("2 of 2")
+    assert terminal.getvalue() == "\r\x1b[Klessor: 1 of 2\r\x1b[Klessor: 2 of 2\n"

@@ -1,0 +1,276 @@
+"""Checks when expiries may be believed: the clock's witness, a jump, and a person's hold."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lessor_server.domain.events import ExpiryHeld, ExpiryResumed, Revoked
+from lessor_server.domain.lease import State
+from lessor_server.domain.preconditions import ClockDisagrees
+from lessor_server.engine.expiry import ASKED, CLOCK_UNTRUSTED
+from lessor_server.engine.leases import Outcome
+from tests.support import builders
+from tests.support.engine_world import BOUND_SECONDS, World, world
+from tests.support.iam_faults import Fault, Kind
+from tests.support.virtual_loop import virtual
+
+SILENT = Fault(Kind.DROP, "AskTime")
+
+
+async def restart(w: World) -> None:
+    """End the process and start the next."""
+    await w.kill()
+    w.events.events.clear()
+    w.events.times.clear()
+    w.aws.sent.clear()
+    await w.start()
+
+
+def asked_time(w: World) -> int:
+    """Return how often AWS was asked for its time."""
+    return w.aws.actions().count("AskTime")
+
+
+# --- the clock's witness at a start ----------------------------------------------------------------------
+
+
+@virtual
+async def test_the_first_start_is_trusted() -> None:
+    """A store that was never used has nothing that could expire wrongly: AWS is not asked."""
+    async with world() as w:
+        await w.issue(ttl=10)
+        await w.until_gone(seconds=10 + BOUND_SECONDS)
+        assert w.events.of(ExpiryHeld) == []
+        assert asked_time(w) == 0
+
+
+@virtual
+async def test_a_later_start_is_held_until_aws_agrees() -> None:
+    """Nothing expires before AWS's answer; then what is due ends at once."""
+    async with world() as w:
+        await w.issue(ttl=100)
+        await w.kill()
+        await asyncio.sleep(200)
+        await w.start()
+        assert (w.engine.expiry.held, w.engine.expiry.why) == (True, CLOCK_UNTRUSTED)
+        await w.events.until(ExpiryResumed, seconds=1)
+        assert asked_time(w) == 1
+        assert "DeleteAccessKey" not in w.aws.actions()
+        await w.until_gone(seconds=BOUND_SECONDS)
+
+
+@virtual
+async def test_while_nobody_answers_expiries_are_held_and_all_else_goes_on() -> None:
+    """The witness is asked every 5 s; issuing, renewing and asked-for revocations don't wait for it."""
+    async with world() as w:
+        due = await w.issue(ttl=100)
+        w.aws.faults.add(SILENT)
+        await restart(w)
+        await asyncio.sleep(300)
+        assert w.states()[due.lease.id] is State.ACTIVE
+        assert 50 <= asked_time(w) <= 62
+        other = await w.issue()
+        await w.renew(other.lease.id, 7200)
+        assert (await w.revoke(other.lease.id)).outcome is Outcome.GONE
+        w.aws.faults.clear()
+        await w.events.until(ExpiryResumed, seconds=6)
+        await w.until_gone(seconds=BOUND_SECONDS)
+
+
+@pytest.mark.parametrize(("ahead", "held"), [(-180, True), (-110, False), (110, False), (180, True)])
+@virtual
+async def test_two_minutes_apart_is_too_far(ahead: float, held: bool) -> None:
+    """AWS three minutes off either way holds and alarms; less than two minutes is good enough."""
+    async with world() as w:
+        w.clocks.aws_ahead = ahead
+        await w.issue(ttl=20)
+        await restart(w)
+        await asyncio.sleep(60)
+        assert w.engine.expiry.held is held
+        assert [event.why for event in w.events.of(ExpiryHeld)] == [CLOCK_UNTRUSTED]
+        assert (len(w.users()), len(w.events.of(ExpiryResumed))) == ((1, 0) if held else (0, 1))
+
+
+@virtual
+async def test_a_clock_that_came_right_is_trusted_again() -> None:
+    """As soon as wall and AWS agree again expiries go on by themselves."""
+    async with world() as w:
+        await w.issue(ttl=20)
+        w.clocks.aws_ahead = 600
+        await restart(w)
+        await asyncio.sleep(60)
+        assert w.engine.expiry.held
+        w.clocks.aws_ahead = 0
+        await w.events.until(ExpiryResumed, seconds=6)
+        await w.until_gone(seconds=BOUND_SECONDS)
+
+
+@virtual
+async def test_a_mount_without_a_root_is_no_hindrance_to_the_witness() -> None:
+    """Any root's answer will do: a mount that has none yet is passed over."""
+    async with world() as w:
+        await w.engine.mounts.enable(builders.mount("a-bare-one"), "test")
+        await restart(w)
+        await w.events.until(ExpiryResumed, seconds=6)
+
+
+@virtual
+async def test_one_account_s_silence_is_made_up_for_by_another_s_answer() -> None:
+    """Roots are asked one after another until one answers."""
+    async with world() as w:
+        await w.engine.mounts.enable(builders.mount("other"), "test")
+        await w.set_root("other", builders.OTHER_ROOT_KEY)
+        w.aws.faults.add(Fault(Kind.DROP, "AskTime", nth=1))
+        await restart(w)
+        await w.events.until(ExpiryResumed, seconds=2)
+        assert asked_time(w) == 2
+
+
+@virtual
+async def test_without_any_root_a_later_start_is_held_until_one_is_there() -> None:
+    """With nobody to ask the clock is not believed; the first root that is set bears it out."""
+    async with world() as w:
+        del w.store.roots["aws"]
+        await restart(w)
+        await asyncio.sleep(60)
+        assert w.engine.expiry.why == CLOCK_UNTRUSTED
+        await w.set_root()
+        await w.events.until(ExpiryResumed, seconds=6)
+
+
+# --- a jump ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jump", [-86_400.0, -61.0, 61.0, 86_400.0])
+@virtual
+async def test_a_jump_of_the_wall_clock_asks_the_witness(jump: float) -> None:
+    """A wall clock that is set while we run ends no lease early or late: AWS is asked, and agrees."""
+    async with world() as w:
+        made = await w.issue(ttl=300)
+        await asyncio.sleep(100)
+        w.clocks.wall_ahead = jump
+        await w.events.until(ExpiryHeld, seconds=31)
+        await w.events.until(ExpiryResumed, seconds=1)
+        assert asked_time(w) == 1
+        assert w.states()[made.lease.id] is State.ACTIVE
+        await w.until_gone(seconds=200 + BOUND_SECONDS)
+        assert w.now() >= 300
+        assert len(w.events.of(ExpiryHeld)) == 1
+
+
+@virtual
+async def test_after_a_jump_expiries_are_held_until_aws_answers() -> None:
+    """Where AWS does not answer after a jump nothing expires."""
+    async with world() as w:
+        made = await w.issue(ttl=100)
+        w.aws.faults.add(SILENT)
+        w.clocks.wall_ahead = 3600
+        await asyncio.sleep(600)
+        assert w.states()[made.lease.id] is State.ACTIVE
+        w.aws.faults.clear()
+        await w.events.until(ExpiryResumed, seconds=6)
+        await w.until_gone(seconds=BOUND_SECONDS)
+
+
+@virtual
+async def test_a_clock_that_is_slowly_put_right_is_no_jump() -> None:
+    """A minute or less apart is not worth a question."""
+    async with world() as w:
+        await w.issue()
+        w.clocks.wall_ahead = 59
+        await asyncio.sleep(300)
+        assert asked_time(w) == 0
+
+
+# --- a person's hold -------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_hold_lasts_across_starts_until_a_person_ends_it() -> None:
+    """Held, nothing expires; the next process keeps the hold; ResumeExpiry ends what is due at once."""
+    async with world() as w:
+        made = await w.issue(ttl=60)
+        await w.engine.expiry.hold(ASKED)
+        await asyncio.sleep(300)
+        assert w.states()[made.lease.id] is State.ACTIVE
+        await restart(w)
+        await asyncio.sleep(300)
+        assert (w.engine.expiry.why, w.states()[made.lease.id]) == (ASKED, State.ACTIVE)
+        await w.engine.expiry.resume(lower_clock=False)
+        await w.events.until(Revoked, seconds=BOUND_SECONDS)
+        await restart(w)
+        await w.events.until(ExpiryResumed, seconds=1)
+        assert w.engine.expiry.why == ""
+
+
+@virtual
+async def test_a_held_lease_reads_as_expired_and_is_not_renewed() -> None:
+    """A hold keeps the key, not the promise: past its expiry a lease can't be renewed."""
+    async with world() as w:
+        made = await w.issue(ttl=60)
+        await w.engine.expiry.hold(ASKED)
+        await asyncio.sleep(61)
+        lease = await w.lease(made.lease.id)
+        assert lease.state_at(w.store.now()) is State.REVOKING
+        assert (await w.revoke(made.lease.id)).outcome is Outcome.GONE
+
+
+@virtual
+async def test_a_hold_that_cannot_be_kept_is_no_hold() -> None:
+    """Where the store cannot write the caller hears so, and expiries go on."""
+    async with world() as w:
+        await w.issue(ttl=10)
+        w.store.fails.add("hold")
+        with pytest.raises(Exception, match="cannot"):
+            await w.engine.expiry.hold(ASKED)
+        assert not w.engine.expiry.held
+        await w.until_gone(seconds=10 + BOUND_SECONDS)
+
+
+# --- lowering a clock that ran ahead ---------------------------------------------------------------------
+
+
+async def a_day_ahead(w: World) -> str:
+    """Start once with a wall clock a day ahead, which the store remembers; return a live lease's id."""
+    made = await w.issue(ttl=3600)
+    await w.kill()
+    w.clocks.wall_ahead = 86_400
+    await w.start()
+    await w.kill()
+    w.clocks.wall_ahead = 0
+    await w.start()
+    await asyncio.sleep(120)
+    assert (w.engine.expiry.why, w.states()[made.lease.id]) == (CLOCK_UNTRUSTED, State.ACTIVE)
+    return made.lease.id
+
+
+@virtual
+async def test_a_mark_that_ran_ahead_is_lowered_by_a_person() -> None:
+    """With wall and AWS agreed the service's time goes back, and the lease lives to its own expiry."""
+    async with world() as w:
+        lease_id = await a_day_ahead(w)
+        await w.engine.expiry.resume(lower_clock=True)
+        assert not w.engine.expiry.held
+        assert abs(w.store.now() - w.clocks.wall_us()) < 1_000_000
+        await asyncio.sleep(3000)
+        assert w.states()[lease_id] is State.ACTIVE
+        await w.until_gone(seconds=600)
+
+
+@pytest.mark.parametrize("silent", [True, False])
+@virtual
+async def test_a_clock_that_aws_does_not_bear_out_is_not_lowered(silent: bool) -> None:
+    """Where the wall clock is wrong as well, or AWS silent, the clock stays and the caller hears why."""
+    async with world() as w:
+        await a_day_ahead(w)
+        if silent:
+            w.aws.faults.add(SILENT)
+        else:
+            w.clocks.wall_ahead = 7200
+        before = w.store.now()
+        with pytest.raises(ClockDisagrees):
+            await w.engine.expiry.resume(lower_clock=True)
+        assert w.store.now() - before < 60_000_000
+        assert w.engine.expiry.held

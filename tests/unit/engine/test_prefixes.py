@@ -1,0 +1,234 @@
+"""Checks whole ranges of leases: accepted at once, worked off for sure, and nothing else touched."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lessor_server.domain.errors import Kind, LeaseTaken
+from lessor_server.domain.events import Abandoned, PrefixAccepted, RevocationFailed
+from lessor_server.domain.lease import State
+from lessor_server.domain.names import Prefix
+from lessor_server.domain.preconditions import LeaseAbandoned, LeaseRevoking
+from lessor_server.engine.leases import Outcome
+from lessor_server.engine.prefixes import AT_A_TIME, Standing
+from lessor_server.engine.stored import OpenPrefix, Range
+from tests.support import builders
+from tests.support.engine_world import World, bound, world
+from tests.support.iam_faults import Fault
+from tests.support.iam_faults import Kind as FaultKind
+from tests.support.virtual_loop import virtual
+
+
+async def accept(w: World, text: str) -> tuple[OpenPrefix, int]:
+    """Revoke a prefix as a caller does who does not wait."""
+    prefix = Prefix.parse(text)
+    return await w.engine.prefixes.accept(Range(prefix.low, prefix.high), "bob")
+
+
+async def follow(w: World, text: str) -> list[Standing]:
+    """Revoke a prefix and return how far it had come at each change."""
+    prefix, accepted = await accept(w, text)
+    return [standing async for standing in w.engine.prefixes.follow(prefix, accepted)]
+
+
+async def abandon(w: World, text: str, *, live: bool = False) -> int:
+    """Abandon a prefix, its ``live`` leases too."""
+    prefix = Prefix.parse(text)
+    return await w.engine.prefixes.abandon(Range(prefix.low, prefix.high), "bob", live=live)
+
+
+async def issued(w: World, count: int, role: str = "app") -> list[str]:
+    """Issue so many leases at once and return their ids."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(w.issue(role=role)) for _ in range(count)]
+    return [task.result().lease.id for task in tasks]
+
+
+@virtual
+async def test_a_prefix_is_accepted_by_one_commit_that_survives_a_kill() -> None:
+    """However many leases it takes in, one write is made; a process that dies right after ends them all."""
+    async with world() as w:
+        await issued(w, 300)
+        w.points.passed.clear()
+        _, taken = await accept(w, "aws/creds/app/")
+        writes = [name for name in w.points.passed if name.endswith(" done")]
+        assert (taken, writes) == (300, ["open_prefix done"])
+        assert set(w.states().values()) == {State.ACTIVE}
+        await w.kill()
+        await w.start()
+        await w.until_gone(seconds=60)
+        assert w.users() == []
+        assert w.store.open == []
+        assert w.events.of(PrefixAccepted)[0].taken == 300
+
+
+@virtual
+async def test_a_prefix_is_no_pattern() -> None:
+    """``a_b`` is not ``a-b``, ``app`` is not ``app2``, and another mount's leases are another mount's."""
+    async with world() as w:
+        roles = ("a_b", "a-b", "a.b", "a_bc")
+        for role in roles:
+            await w.put_role(builders.role(role))
+            await w.issue(role=role)
+        await follow(w, "aws/creds/a_b/")
+        states = {lease_id.split("/")[2]: state for lease_id, state in w.states().items()}
+        assert states == {role: State.GONE if role == "a_b" else State.ACTIVE for role in roles}
+
+
+@virtual
+async def test_what_is_begun_after_the_cutoff_lives_on() -> None:
+    """A lease that is issued while a prefix is worked off is no part of it, and can be renewed."""
+    async with world() as w:
+        old = await issued(w, 100)
+        await accept(w, "aws/")
+        await asyncio.sleep(0.001)
+        new = (await w.issue()).lease.id
+        await w.until(lambda: all(w.states()[lease_id] is State.GONE for lease_id in old))
+        assert w.states()[new] is State.ACTIVE
+        await w.renew(new, 7200)
+        assert len(w.users()) == 1
+
+
+@pytest.mark.parametrize("after", [0.01, 0.04, 0.06, 0.09])
+@virtual
+async def test_an_intent_that_is_taken_answers_aborted(after: float) -> None:
+    """A lease that is being made when its prefix is revoked ends as ABORTED, and leaves nothing."""
+    async with world() as w:
+        await bound(w)
+        caller = asyncio.get_running_loop().create_task(w.attempt())
+        await asyncio.sleep(after)
+        await follow(w, "aws/")
+        error = await caller
+        assert isinstance(error, LeaseTaken)
+        assert error.kind is Kind.ABORTED
+        await w.until_gone()
+        assert w.users() == []
+
+
+@virtual
+async def test_a_lease_of_an_open_prefix_is_not_renewed() -> None:
+    """Between acceptance and its turn a covered lease cannot be renewed any more."""
+    async with world() as w:
+        (lease_id,) = await issued(w, 1)
+        w.store.fails.add("put_up")
+        await accept(w, "aws/")
+        await asyncio.sleep(5)
+        assert w.states()[lease_id] is State.ACTIVE
+        with pytest.raises(LeaseRevoking):
+            await w.renew(lease_id, 7200)
+        w.store.fails.clear()
+        await w.until_gone(seconds=10)
+
+
+@virtual
+async def test_an_intent_of_an_open_prefix_does_not_become_active() -> None:
+    """An issue whose prefix was revoked hands nothing out, though nobody has turned its row yet."""
+    async with world() as w:
+        await bound(w)
+        w.store.fails.add("put_up")
+        caller = asyncio.get_running_loop().create_task(w.attempt())
+        await asyncio.sleep(0.08)
+        await accept(w, "aws/")
+        assert isinstance(await caller, LeaseTaken)
+        w.store.fails.clear()
+        await w.until_gone()
+        assert w.users() == []
+
+
+@virtual
+async def test_one_lease_that_fails_stops_no_other() -> None:
+    """All but the refused lease go; the caller who waits hears of one failure, and waits no longer."""
+    async with world() as w:
+        ids = await issued(w, 20)
+        stubborn = w.store.rows[ids[7]].lease.footprint.user_name
+        w.aws.faults.add(Fault(FaultKind.REFUSE, "DeleteUser", user=stubborn))
+        last = (await follow(w, "aws/"))[-1]
+        assert last == Standing(accepted=20, done=19, failed=1, left=0)
+        assert w.users() == [stubborn]
+        assert {event.lease_id for event in w.events.of(RevocationFailed)} == {ids[7]}
+        w.aws.faults.clear()
+        await w.until_gone()
+
+
+@virtual
+async def test_progress_goes_one_way() -> None:
+    """Each message says more than the one before, and the last that all is done."""
+    async with world() as w:
+        await issued(w, 500)
+        standings = await follow(w, "aws/creds/")
+        done = [standing.done for standing in standings]
+        assert len(done) > 2
+        assert done == sorted(set(done))
+        assert standings[-1] == Standing(accepted=500, done=500, failed=0, left=0)
+        assert all(standing.done + standing.left == 500 for standing in standings)
+
+
+@virtual
+async def test_a_prefix_without_leases_is_done_at_once() -> None:
+    """Nothing to revoke is no error."""
+    async with world() as w:
+        assert await follow(w, "aws/creds/none/") == [Standing(0, 0, 0, 0)]
+        await w.until(lambda: not w.store.open)
+
+
+@virtual
+async def test_a_large_prefix_is_turned_in_several_commits() -> None:
+    """No commit turns more rows than its share, so that an intent never waits behind all of them."""
+    async with world() as w:
+        await bound(w)
+        for number in range(2 * AT_A_TIME + 1):
+            await w.store.activate(await w.store.begin(builders.intent(number), builders.HOUR), "AKIA")
+        w.points.passed.clear()
+        w.aws.away = True
+        await accept(w, "aws/")
+        await w.until(lambda: not w.store.open)
+        assert w.points.passed.count("put_up done") == 4
+
+
+@virtual
+async def test_a_store_that_fails_holds_a_prefix_up_and_loses_nothing() -> None:
+    """While the store cannot write the prefix stays open; then it is worked off."""
+    async with world() as w:
+        await issued(w, 5)
+        await accept(w, "aws/")
+        w.store.fail_writes = True
+        await asyncio.sleep(120)
+        w.store.fail_writes = False
+        await w.until_gone(seconds=60)
+        assert w.store.open == []
+
+
+# --- abandoning ------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_an_abandoned_lease_is_left_alone_until_it_is_revoked() -> None:
+    """Nobody tries an ABANDONED lease again, it can't be renewed; RevokeLease takes it up and ends it."""
+    async with world() as w:
+        (lease_id, other) = await issued(w, 2)
+        w.aws.faults.add(Fault(FaultKind.REFUSE, "DeleteUser"))
+        await w.revoke(lease_id)
+        assert await abandon(w, lease_id) == 1
+        w.aws.sent.clear()
+        await asyncio.sleep(3000)
+        assert w.aws.actions(w.store.rows[lease_id].lease.footprint.user_name) == []
+        assert w.states() == {lease_id: State.ABANDONED, other: State.ACTIVE}
+        with pytest.raises(LeaseAbandoned):
+            await w.renew(lease_id, 60)
+        w.aws.faults.clear()
+        assert (await w.revoke(lease_id)).outcome is Outcome.GONE
+        assert [event.leases for event in w.events.of(Abandoned)] == [1]
+
+
+@virtual
+async def test_a_claim_on_an_abandoned_lease_is_void() -> None:
+    """An attempt that is under way when its lease is abandoned changes nothing any more."""
+    async with world() as w:
+        (lease_id,) = await issued(w, 1)
+        await w.revoke(lease_id, sync=False)
+        await asyncio.sleep(0.06)
+        await abandon(w, "aws/")
+        await asyncio.sleep(60)
+        assert w.states() == {lease_id: State.ABANDONED}

@@ -1,0 +1,285 @@
+"""Checks request ids: one lease for one request, however often it is sent and whoever goes away."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lessor_server.domain.errors import DeadlineExceeded, Kind, LessorError, RequestIdReused
+from lessor_server.domain.events import Issued
+from lessor_server.domain.lease import State
+from lessor_server.domain.preconditions import RequestSpent
+from lessor_server.engine.credentials import Credentials
+from tests.support import builders
+from tests.support.engine_world import BOUND_SECONDS, World, bound, world
+from tests.support.iam_faults import Fault
+from tests.support.iam_faults import Kind as FaultKind
+from tests.support.iam_user import User
+from tests.support.virtual_loop import run, virtual
+
+ONE, TWO = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+
+
+def only_user(w: World) -> User:
+    """Return the one user on the account."""
+    (user,) = w.iam.users.values()
+    return user
+
+
+def opens(user: User, made: Credentials) -> bool:
+    """Tell whether the credential's key is the one key of the user, with its secret."""
+    key_id = made.lease.access_key_id
+    return list(user.keys) == [key_id] and user.keys[key_id].secret == made.secret.reveal()
+
+
+@virtual
+async def test_a_dozen_callers_with_one_request_id_get_one_answer() -> None:
+    """Callers who come while the first is served share its user, its key and its secret."""
+    async with world() as w:
+        async with asyncio.TaskGroup() as group:
+            tasks = []
+            for _ in range(12):
+                tasks.append(group.create_task(w.issue(request=ONE)))
+                await asyncio.sleep(0.01)
+        answers = [task.result() for task in tasks]
+        assert all(answer == answers[0] for answer in answers)
+        assert opens(only_user(w), answers[0])
+        assert w.aws.actions().count("CreateUser") == w.aws.actions().count("CreateAccessKey") == 1
+
+
+@virtual
+async def test_a_repeat_gets_the_same_lease_with_a_fresh_key() -> None:
+    """A repeat of an ACTIVE lease gets its id, user and expiry, and another key; the old key is gone."""
+    async with world() as w:
+        first = await w.issue(ttl=600, request=ONE)
+        for _ in range(3):
+            await asyncio.sleep(100)
+            again = await w.issue(ttl=600, request=ONE)
+            assert (again.lease.id, again.arn) == (first.lease.id, first.arn)
+            assert again.lease.expires_us == first.lease.expires_us
+            assert again.lease.access_key_id != first.lease.access_key_id
+            assert opens(only_user(w), again)
+        assert w.aws.actions().count("CreateUser") == 1
+        await w.until_gone(seconds=310)
+        assert w.users() == []
+
+
+@virtual
+async def test_repeats_at_the_same_time_share_one_fresh_key() -> None:
+    """Of several repeats that come together one makes the key, and all get it."""
+    async with world() as w:
+        await w.issue(request=ONE)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(w.issue(request=ONE)) for _ in range(5)]
+        assert len({task.result().lease.access_key_id for task in tasks}) == 1
+        assert opens(only_user(w), tasks[0].result())
+        assert w.aws.actions().count("CreateAccessKey") == 2
+
+
+@virtual
+async def test_a_repeat_gives_a_renewed_lease_no_other_expiry() -> None:
+    """A renewal stands: the repeat neither shortens nor lengthens the lease."""
+    async with world() as w:
+        first = await w.issue(ttl=60, request=ONE)
+        await asyncio.sleep(50)
+        renewed = await w.renew(first.lease.id, 300)
+        again = await w.issue(ttl=60, request=ONE)
+        assert again.lease.expires_us == renewed.expires_us
+
+
+@pytest.mark.parametrize("under_way", [True, False])
+@virtual
+async def test_one_id_for_two_wishes_is_refused(under_way: bool) -> None:
+    """The same id with another wish is REQUEST_ID_REUSED, be the first still served or ACTIVE."""
+    async with world() as w, asyncio.TaskGroup() as group:
+        first = group.create_task(w.issue(ttl=60, request=ONE))
+        await asyncio.sleep(0.02 if under_way else 1)
+        assert first.done() is not under_way
+        with pytest.raises(RequestIdReused) as told:
+            await w.issue(ttl=61, request=ONE)
+        assert (told.value.kind, told.value.reason) == (Kind.INVALID, "REQUEST_ID_REUSED")
+        await first
+        assert len(w.users()) == 1
+
+
+@virtual
+async def test_other_ids_roles_and_no_id_are_other_requests() -> None:
+    """Only the same id of the same role is a repeat."""
+    async with world() as w:
+        await w.put_role(builders.role("other"))
+        made = [
+            await w.issue(request=ONE),
+            await w.issue(request=TWO),
+            await w.issue(request=ONE, role="other"),
+            await w.issue(),
+            await w.issue(),
+        ]
+        assert len({one.lease.id for one in made}) == len(w.users()) == 5
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired", "half-made"])
+@virtual
+async def test_a_request_whose_lease_has_ended_is_spent(end: str) -> None:
+    """An ended or half-made lease is not made anew for its request: REQUEST_ID_SPENT, GONE or not yet."""
+    async with world() as w:
+        if end == "half-made":
+            w.aws.faults.add(Fault(FaultKind.REFUSE, "CreateAccessKey", nth=1))
+            with pytest.raises(LessorError):
+                await w.issue(ttl=60, request=ONE)
+        else:
+            made = await w.issue(ttl=60, request=ONE)
+            if end == "revoked":
+                await w.revoke(made.lease.id, sync=False)
+            else:
+                await asyncio.sleep(60)
+        for _ in range(2):
+            with pytest.raises(RequestSpent) as told:
+                await w.issue(ttl=60, request=ONE)
+            assert told.value.reason == "REQUEST_ID_SPENT"
+            await w.until_gone()
+        assert w.users() == []
+
+
+@pytest.mark.parametrize("after", [0.01, 0.06, 0.11, 0.13])
+@virtual
+async def test_a_caller_that_goes_away_leaves_its_lease_for_a_minute(after: float) -> None:
+    """The work goes on to ACTIVE; nobody comes for it, and 60 s later it is revoked, not before."""
+    async with world() as w:
+        async with asyncio.TaskGroup() as group:
+            caller = group.create_task(w.issue(request=ONE))
+            await asyncio.sleep(after)
+            caller.cancel()
+        await w.events.until(Issued, seconds=5)
+        issued = w.now()
+        await asyncio.sleep(59)
+        assert list(w.states().values()) == [State.ACTIVE]
+        await w.until_gone(seconds=60)
+        (cut,) = [one for one in w.aws.sent if one.action == "DeleteAccessKey"]
+        assert issued + 60 <= cut.start <= issued + 60 + BOUND_SECONDS
+        assert w.users() == []
+
+
+@virtual
+async def test_a_repeat_takes_the_lease_of_a_caller_that_went_away() -> None:
+    """Whoever comes within the minute gets the lease with its whole ttl, counted from the issue."""
+    async with world() as w:
+        async with asyncio.TaskGroup() as group:
+            caller = group.create_task(w.issue(ttl=600, request=ONE))
+            await asyncio.sleep(0.06)
+            caller.cancel()
+        await w.events.until(Issued)
+        await asyncio.sleep(50)
+        made = await w.issue(ttl=600, request=ONE)
+        assert made.lease.expires_us == made.lease.issue_us + 600_000_000
+        assert opens(only_user(w), made)
+        await asyncio.sleep(500)
+        assert w.states()[made.lease.id] is State.ACTIVE
+        await w.until_gone(seconds=100)
+
+
+@virtual
+async def test_a_deadline_that_passes_leaves_the_lease_for_a_repeat() -> None:
+    """A caller whose time ran out sends its request again and gets what was made meanwhile."""
+    async with world() as w:
+        w.aws.faults.add(Fault(FaultKind.DELAY, "CreateUser", nth=1, seconds=4.0))
+        with pytest.raises(DeadlineExceeded):
+            await w.issue(seconds=2.5, request=ONE)
+        made = await w.issue(request=ONE)
+        assert opens(only_user(w), made)
+        assert len(w.store.rows) == 1
+
+
+def test_a_caller_that_goes_away_as_the_answer_comes_leaves_it_for_a_minute() -> None:
+    """An answer that nobody takes any more ends 60 s later, or by a repeat lives on."""
+
+    async def went_away(seed: int) -> bool:
+        async with world(seed=seed) as w:
+            async with asyncio.TaskGroup() as group:
+                caller = group.create_task(w.issue(request=ONE))
+                await w.events.until(Issued)
+                caller.cancel()
+            await asyncio.sleep(60 + BOUND_SECONDS)
+            assert w.users() == [] if caller.cancelled() else len(w.users()) == 1
+            return caller.cancelled()
+
+    assert sum(run(went_away(seed), seed) for seed in range(20)) > 0
+
+
+def test_one_of_two_callers_that_stays_gets_the_whole_lease() -> None:
+    """While somebody still waits, another who goes away takes nothing from the lease."""
+
+    async def stays(seed: int) -> None:
+        async with world(seed=seed) as w:
+            async with asyncio.TaskGroup() as group:
+                goes = group.create_task(w.issue(request=ONE))
+                stayed = group.create_task(w.issue(request=ONE))
+                await asyncio.sleep(0.05)
+                goes.cancel()
+            await asyncio.sleep(300)
+            assert opens(only_user(w), stayed.result())
+
+    for seed in range(5):
+        run(stays(seed), seed)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [FaultKind.LOSE, FaultKind.DROP, FaultKind.HANG_AFTER, FaultKind.ERROR_AFTER],
+    ids=lambda k: k.value,
+)
+@virtual
+async def test_a_repeat_whose_key_gets_no_answer_makes_another(kind: FaultKind) -> None:
+    """A lost answer to a repeat's CreateAccessKey ends with one living key, the one that was handed out."""
+    async with world() as w:
+        await w.issue(request=ONE)
+        w.aws.faults.add(Fault(kind, "CreateAccessKey", nth=1))
+        made = await w.issue(request=ONE)
+        assert opens(only_user(w), made)
+        await w.revoke(made.lease.id)
+        assert w.users() == []
+
+
+@virtual
+async def test_a_repeat_that_aws_refuses_costs_nobody_the_lease() -> None:
+    """While AWS makes no key a repeat fails, and the lease, its key and its expiry stay as they were."""
+    async with world() as w:
+        made = await w.issue(ttl=600, request=ONE)
+        w.aws.faults.add(Fault(FaultKind.REFUSE, "CreateAccessKey"))
+        with pytest.raises(LessorError):
+            await w.issue(ttl=600, request=ONE)
+        assert await w.lease(made.lease.id) == made.lease
+        assert opens(only_user(w), made)
+
+
+@pytest.mark.parametrize("at", ["CreateAccessKey done", "rekey"])
+@virtual
+async def test_a_lease_revoked_while_it_is_handed_out_again_is_aborted(at: str) -> None:
+    """A revocation in the midst of a repeat wins: ABORTED, and no key is left."""
+    async with world() as w:
+        made = await w.issue(request=ONE)
+        w.points.passed.clear()
+        again = asyncio.get_running_loop().create_task(w.issue(request=ONE))
+        await w.until(lambda: at in w.points.passed)
+        await w.revoke(made.lease.id)
+        with pytest.raises(LessorError) as told:
+            await again
+        assert told.value.kind is Kind.ABORTED
+        await w.until_gone()
+        assert w.users() == []
+
+
+@virtual
+async def test_a_request_that_a_dead_process_began_is_spent() -> None:
+    """A half-made lease of the process before is undone, and its request is not made anew."""
+    async with world() as w:
+        await bound(w)
+        playing = asyncio.get_running_loop().create_task(w.issue(request=ONE))
+        await asyncio.sleep(0.06)
+        await w.kill()
+        assert playing.cancelled()
+        await w.start()
+        with pytest.raises(RequestSpent):
+            await w.issue(request=ONE)
+        await w.until_gone()
+        assert w.users() == []

@@ -1,0 +1,290 @@
+"""Checks the sweep: what it takes for ours, what it leaves alone, and when a tombstone may go."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lessor_server.domain.events import ExpiryHeld, OrphanAdopted, Revoked, SweepFailed, Swept
+from lessor_server.domain.lease import State
+from lessor_server.engine.stored import Range
+from lessor_server.engine.sweeper import Finding
+from lessor_server.engine.sweeper import Kind as Found
+from tests.support import builders
+from tests.support.engine_world import World, bound, world
+from tests.support.iam_faults import Fault, Kind
+from tests.support.iam_rules import RefusalError
+from tests.support.iam_user import User
+from tests.support.virtual_loop import virtual
+
+OURS, THEIRS = "0123456789abcdef", "fedcba9876543210"
+GRACE, HOUR, DAY = 900.0, 3600.0, 86_400.0
+EVERYTHING_OF_AWS = Range("aws/", "aws0")
+NEW_ID = builders.intent(77).id
+
+
+def appear(
+    w: World, name: str = "stray", *, instance: str = OURS, of: str = OURS, lease: str = NEW_ID
+) -> None:
+    """Have a user on the account that no row knows: below ``of``'s path, tagged with ``instance``."""
+    tags = (("lessor:instance", instance), ("lessor:lease", lease)) if instance else ()
+    w.iam.create_user(name, f"/lessor/{of}/", tags)
+
+
+async def sweep(w: World, *, apply: bool = True, instance: str = "") -> list[Finding]:
+    """Reconcile as a caller does and return what was found."""
+    return [found async for found in w.engine.sweeper.sweep("aws", apply=apply, instance=instance)]
+
+
+def refuse(path_prefix: str = "/") -> list[User]:
+    """Refuse a listing, as AWS does a root that may not make it."""
+    raise RefusalError(403, "AccessDenied", f"not you below {path_prefix}")
+
+
+# --- users that no row knows -----------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_lost_user_of_ours_is_adopted_and_revoked() -> None:
+    """An unknown user below our path with our tag gets the row of its lease, and is gone soon after."""
+    async with world() as w:
+        await bound(w)
+        await asyncio.sleep(100)
+        appear(w)
+        adopted = await w.events.until(OrphanAdopted, seconds=HOUR)
+        assert (adopted.lease_id, adopted.user_name) == (NEW_ID, "stray")
+        await w.until_gone(seconds=10)
+        assert w.users() == []
+        assert w.events.of(ExpiryHeld) == []
+
+
+@virtual
+async def test_a_user_younger_than_the_grace_is_left_until_the_next_sweep() -> None:
+    """Before it is 15 minutes old an unknown user may be an issue of this moment."""
+    async with world() as w:
+        await bound(w)
+        await w.events.until(Swept, seconds=HOUR + 60)
+        await asyncio.sleep(HOUR - GRACE + 30)
+        appear(w)
+        await w.events.until(Swept, count=2, seconds=HOUR)
+        assert w.users() == ["stray"]
+        assert await sweep(w) == []
+        await w.events.until(Swept, count=4, seconds=HOUR + 60)
+        await w.until_gone(seconds=10)
+        assert w.users() == []
+
+
+@pytest.mark.parametrize(
+    ("instance", "path"), [(THEIRS, OURS), ("", OURS), (OURS, THEIRS), (THEIRS, THEIRS)], ids=str
+)
+@virtual
+async def test_a_stranger_s_user_is_never_touched(instance: str, path: str) -> None:
+    """A user that lacks our path or our tag is not adopted, however old it is."""
+    async with world() as w:
+        await bound(w)
+        appear(w, instance=instance, of=path)
+        await asyncio.sleep(DAY)
+        assert all(not found.applied for found in await sweep(w))
+        assert w.users() == ["stray"]
+        assert w.events.of(OrphanAdopted) == []
+
+
+@virtual
+async def test_a_sweep_in_the_midst_of_issues_finds_nothing() -> None:
+    """Users that are being made, used and revoked all have their rows: nothing is adopted or missed."""
+    async with world() as w:
+        await bound(w)
+        async with asyncio.TaskGroup() as group:
+            for number in range(40):
+                group.create_task(w.issue(ttl=1 + number % 3))
+                group.create_task(_no_finding(w))
+                await asyncio.sleep(0.03)
+        await w.until_gone()
+
+
+async def _no_finding(w: World) -> None:
+    assert await sweep(w) == []
+
+
+@virtual
+async def test_a_user_whose_tags_name_no_lease_is_adopted_under_a_new_id() -> None:
+    """Without a readable lease id the row gets one of its own; the user goes all the same."""
+    async with world() as w:
+        await bound(w)
+        appear(w, lease="nonsense")
+        await asyncio.sleep(GRACE)
+        (found,) = await sweep(w)
+        assert found.applied
+        assert found.lease_id.startswith("aws/creds/lost/")
+        await w.until_gone(seconds=10)
+        assert w.users() == []
+
+
+@virtual
+async def test_users_beyond_the_first_page_are_found() -> None:
+    """A listing of more users than a page holds is read to its end."""
+    async with world() as w:
+        await bound(w)
+        for number in range(1005):
+            appear(w, f"a-{number:04}", instance=THEIRS)
+        appear(w, "z-last")
+        await asyncio.sleep(GRACE)
+        found = await sweep(w)
+        assert w.aws.actions().count("ListUsers") == 2
+        assert [one.user_name for one in found if one.applied] == ["z-last"]
+
+
+@virtual
+async def test_who_only_looks_changes_nothing() -> None:
+    """Reconcile without apply tells what differs and leaves users and rows as they are."""
+    async with world() as w:
+        made = await w.issue()
+        await asyncio.sleep(1)
+        appear(w)
+        w.iam.forget(made.lease.footprint.user_name)
+        await asyncio.sleep(GRACE)
+        found = await sweep(w, apply=False)
+        assert found == [
+            Finding(Found.UNKNOWN_USER, "stray", NEW_ID, applied=False),
+            Finding(Found.MISSING_USER, made.lease.footprint.user_name, made.lease.id, applied=False),
+        ]
+        assert (w.users(), w.states()[made.lease.id]) == (["stray"], State.ACTIVE)
+
+
+@virtual
+async def test_what_another_installation_left_is_adopted_when_asked_for() -> None:
+    """Its users are found by its id, and revoked only with apply."""
+    async with world() as w:
+        await bound(w)
+        appear(w, instance=THEIRS, of=THEIRS)
+        await asyncio.sleep(GRACE)
+        assert [one.applied for one in await sweep(w, apply=False, instance=THEIRS)] == [False]
+        assert [one.applied for one in await sweep(w, instance=THEIRS)] == [True]
+        await w.until_gone(seconds=10)
+        assert w.users() == []
+
+
+# --- users that rows know --------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_lease_whose_user_is_missing_ends() -> None:
+    """An ACTIVE lease whose user somebody deleted is revoked by the next sweep."""
+    async with world() as w:
+        made = await w.issue(ttl=23 * HOUR)
+        w.iam.forget(made.lease.footprint.user_name)
+        await w.events.until(Revoked, seconds=2 * HOUR)
+        assert w.states()[made.lease.id] is State.GONE
+
+
+@virtual
+async def test_a_tombstone_s_user_that_appears_is_revoked() -> None:
+    """Whether somebody only looks or not: the user of a tombstone was made late, and goes."""
+    async with world() as w:
+        made = await w.issue()
+        await w.revoke(made.lease.id)
+        appear(w, made.lease.footprint.user_name, lease=made.lease.id)
+        (found,) = await sweep(w, apply=False)
+        assert (found.kind, found.lease_id, found.applied) == (Found.UNKNOWN_USER, made.lease.id, True)
+        await w.until_gone(seconds=10)
+        assert w.users() == []
+
+
+@virtual
+async def test_an_abandoned_user_is_reported_until_it_is_gone() -> None:
+    """A sweep tells of the user of an ABANDONED lease each time, and does nothing about it."""
+    async with world() as w:
+        made = await w.issue()
+        await w.store.abandon(EVERYTHING_OF_AWS, 9, live=True)
+        for _ in range(2):
+            (found,) = await sweep(w)
+            assert (found.kind, found.applied) == (Found.ABANDONED_USER, False)
+        w.iam.forget(made.lease.footprint.user_name)
+        assert await sweep(w) == []
+
+
+# --- tombstones ------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_tombstone_is_kept_seven_days() -> None:
+    """Seven days after its end, at a complete listing, a tombstone is dropped, and no sooner."""
+    async with world() as w:
+        made = await w.issue()
+        await w.revoke(made.lease.id)
+        await asyncio.sleep(7 * DAY - 60)
+        assert made.lease.id in w.store.rows
+        await asyncio.sleep(2 * HOUR)
+        assert w.store.rows == {}
+        assert sum(event.buried for event in w.events.of(Swept)) == 1
+
+
+@pytest.mark.slow
+@virtual
+async def test_no_tombstone_goes_without_a_complete_listing() -> None:
+    """While AWS does not list its users to the end, tombstones stay, and each failed sweep is told."""
+    async with world() as w:
+        made = await w.issue()
+        await w.revoke(made.lease.id)
+        await asyncio.sleep(7 * DAY - HOUR)
+        swept = len(w.events.of(Swept))
+        w.aws.faults.add(Fault(Kind.REFUSE, "ListUsers"))
+        await asyncio.sleep(DAY)
+        assert made.lease.id in w.store.rows
+        assert len(w.events.of(Swept)) == swept
+        assert w.events.of(SweepFailed)
+        w.aws.faults.clear()
+        await w.events.until(Swept, count=swept + 1, seconds=120)
+        assert w.store.rows == {}
+
+
+@virtual
+async def test_a_root_that_nobody_used_yet_is_bound_and_listed() -> None:
+    """A sweep before the first issue asks whose the root is, once, and finds what may have been left."""
+    async with world() as w:
+        appear(w)
+        await asyncio.sleep(2 * HOUR + 60)
+        assert w.aws.actions()[:2] == ["GetCallerIdentity", "ListUsers"]
+        assert w.aws.actions().count("GetCallerIdentity") == 1
+        assert w.store.roots["aws"].account == builders.ACCOUNT
+        assert w.events.of(SweepFailed) == []
+
+
+@virtual
+async def test_a_mount_without_a_root_disturbs_no_other_s_sweeps() -> None:
+    """Where one mount has no root yet, the others are still swept by the hour, and nothing fails."""
+    async with world() as w:
+        await bound(w)
+        await w.engine.mounts.enable(builders.mount("bare"), "test")
+        await asyncio.sleep(DAY)
+        assert w.aws.actions().count("ListUsers") == 24
+        assert w.events.of(SweepFailed) == []
+
+
+@virtual
+async def test_only_the_sweep_that_failed_is_tried_again_each_minute() -> None:
+    """One account that cannot be listed costs the others no listing more than the hourly one."""
+    async with world() as w:
+        await bound(w)
+        await w.engine.mounts.enable(builders.mount("second"), "test")
+        await w.set_root("second", builders.OTHER_ROOT_KEY)
+        await w.put_role(builders.role(mount_name="second"))
+        await w.issue(mount="second")
+        w.other_iam.list_users = refuse  # type: ignore[method-assign]
+        await asyncio.sleep(3 * HOUR)
+        assert len(w.events.of(Swept)) == 3
+        assert 100 < len(w.events.of(SweepFailed)) < 200
+
+
+@virtual
+async def test_a_store_that_fails_puts_the_sweep_off_by_a_minute() -> None:
+    """Where the mounts cannot be read the sweep comes again soon, not in an hour."""
+    async with world() as w:
+        await bound(w)
+        await w.kill()
+        w.store.fails.add("list_mounts")
+        await w.start()
+        await asyncio.sleep(90)
+        w.store.fails.clear()
+        await w.events.until(Swept, seconds=61)
