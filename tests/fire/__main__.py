@@ -1,0 +1,76 @@
+"""``python -m tests.fire``: run the scenarios that are asked for, each over a server of its own."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from tests.fire.drains import outage, rate, storm
+from tests.fire.ground import Figures, Ground, ground
+from tests.fire.kills import kills
+from tests.fire.renewals import renewals
+from tests.fire.soak import soak
+
+AWS_SECONDS = 0.02
+"""How long the AWS of a scenario takes over each call."""
+MOST_KIB_A_MINUTE = 1024.0
+"""How fast the server's memory may grow in the second half of a soak of some minutes."""
+
+Scenario = Callable[[Ground, random.Random], Awaitable[Figures]]
+
+
+def asked_for(given: argparse.Namespace) -> dict[str, Scenario]:
+    """Return the scenarios whose size is not 0, by name."""
+    every: dict[str, tuple[float, Scenario]] = {
+        "kills": (given.kills, lambda place, rng: kills(place, given.kills, rng)),
+        "renewals": (given.renewals, lambda place, rng: renewals(place, given.renewals, rng)),
+        "outage": (
+            given.outage_seconds,
+            lambda place, rng: outage(place, given.leases, given.outage_seconds, rng),
+        ),
+        "rate": (given.rate, lambda place, rng: rate(place, 2 * given.leases, given.rate, rng)),
+        "storm": (given.storm, lambda place, rng: storm(place, given.storm, 500, rng)),
+        "soak": (
+            given.soak_minutes,
+            lambda place, rng: soak(place, 60 * given.soak_minutes, MOST_KIB_A_MINUTE, rng),
+        ),
+    }
+    return {name: scenario for name, (size, scenario) in every.items() if size}
+
+
+async def run(name: str, scenario: Scenario, seed: int) -> None:
+    """Run one scenario over fresh data and print its figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with ground(Path(folder), AWS_SECONDS) as place:
+            figures = await scenario(place, random.Random(seed))
+    sys.stdout.write(f"{name}: {json.dumps(figures)}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Run what the command line asks for, one scenario after the other."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fire", description=__doc__)
+    parser.add_argument("--kills", type=int, default=0, help="how often to kill the server")
+    parser.add_argument("--renewals", type=int, default=0, help="renewals aimed at the expiry")
+    parser.add_argument("--outage-seconds", type=float, default=0, help="how long AWS is away")
+    parser.add_argument("--leases", type=int, default=200, help="leases that fall due in the outage")
+    parser.add_argument("--rate", type=int, default=0, help="calls a second to drain twice as many leases at")
+    parser.add_argument("--storm", type=int, default=0, help="leases that fall due in one second")
+    parser.add_argument("--soak-minutes", type=float, default=0, help="how long to keep up a steady load")
+    parser.add_argument("--seed", type=int, default=1, help="draws the moments and the choices")
+    given = parser.parse_args()
+    scenarios = asked_for(given)
+    if not scenarios:
+        parser.error("ask for something, such as --kills 50 --soak-minutes 1")
+    for name, scenario in scenarios.items():
+        asyncio.run(run(name, scenario, given.seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Kills the server again and again under load of every kind, and holds it to what it had promised."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import sqlite3
+import tempfile
+from pathlib import Path
+
+import grpc
+
+from lessor.v1 import lease_pb2
+from tests.fire.ground import BOUND, Figures, Ground, each, keys_of, now
+from tests.fire.promises import Callers
+from tests.support.clients import lease_of
+from tests.support.standin_control import Json
+
+State = lease_pb2.Lease.State
+LONGEST_LIFE = 0.6
+"""Seconds that a server is left alive, beside its checks."""
+
+
+async def kills(place: Ground, times: int, rng: random.Random, rest_every: int = 10) -> Figures:
+    """Kill the server so many times at random moments; AssertionError for the first broken promise.
+
+    After each start every user on AWS and every lease that was answered must be found. After each
+    ``rest_every``-th and the last, callers rest, and all that should be over must be gone.
+    """
+    callers = Callers(place, rng)
+    checks = _Checks(place, callers)
+    async with asyncio.TaskGroup() as group:
+        callers.begin(group)
+        try:
+            for number in range(1, times + 1):
+                await asyncio.sleep(rng.uniform(0, LONGEST_LIFE))
+                await place.process.kill()
+                await asyncio.to_thread(sound, place.process.data_dir)
+                await place.start()
+                await checks.remembers()
+                if number % rest_every == 0 or number == times:
+                    await checks.rests()
+        finally:
+            callers.stop()
+    await checks.remembers(of_old=True)
+    assert await place.process.stop() == 0
+    await asyncio.to_thread(sound, place.process.data_dir)
+    assert callers.unheard_of == [], callers.unheard_of
+    figures: Figures = {"kills": times, "leases": len(callers.promises)}
+    return figures | dict(callers.heard)
+
+
+class _Checks:
+    """Looks at AWS and at the store between two kills."""
+
+    def __init__(self, place: Ground, callers: Callers) -> None:
+        self._place = place
+        self._callers = callers
+        self._checked = 0
+
+    async def remembers(self, *, of_old: bool = False) -> None:
+        """Assert that each user's lease and each answered one are found, ``of_old`` those of all time."""
+        users = (await self._place.aws.users("/lessor/")).values()
+        answered = list(self._callers.promises)
+        begun = 0 if of_old else self._checked
+        self._checked = len(answered)
+        await self._looked_up({lease_of(user) for user in users} | set(answered[begun:]))
+
+    async def rests(self) -> None:
+        """Hold the callers, wait for the bound, and assert that AWS shows just what was promised."""
+        self._callers.hold()
+        await asyncio.sleep(BOUND + 0.5)
+        users = await self._place.aws.users("/lessor/")
+        seen = now()
+        leases = await self._looked_up({lease_of(user) for user in users.values()})
+        wrong = [_wrong(user, leases[lease_of(user)], seen) for user in users.values()]
+        assert not any(wrong), [one for one in wrong if one]
+        for promise in self._callers.promises.values():
+            if promise.over:
+                assert promise.user not in users, f"{promise} was ended"
+            elif promise.certain and promise.ends > seen + 0.1:
+                assert promise.user in users, f"{promise} lives"
+                assert keys_of(users[promise.user]) == [promise.key], promise
+        self._callers.go_on()
+
+    async def _looked_up(self, lease_ids: set[str]) -> dict[str, lease_pb2.Lease]:
+        found: dict[str, lease_pb2.Lease] = {}
+        lost: list[str] = []
+        async with self._place.connect() as lessor:
+
+            async def look(lease_id: str) -> None:
+                try:
+                    found[lease_id] = await lessor.lookup(lease_id)
+                except grpc.aio.AioRpcError as error:
+                    lost.append(f"{lease_id}: {error.code().name}")
+
+            await each(sorted(lease_ids), look)
+        assert lost == [], lost
+        return found
+
+
+def _wrong(user: Json, lease: lease_pb2.Lease, seen: float) -> str:
+    """Return what is wrong with a user that AWS showed at ``seen``, long after all was asked for."""
+    expires = lease.expire_time.ToMicroseconds() / 1e6
+    if lease.state == State.ACTIVE and keys_of(user) == [lease.access_key]:
+        return ""
+    if seen - BOUND < expires < now():
+        return ""
+    return f"{user['name']} has {keys_of(user)}, {seen - expires:.1f} s after its expiry: {lease}"
+
+
+def sound(data_dir: Path) -> None:
+    """Assert that SQLite finds nothing wrong with a copy of a server's data."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(data_dir, Path(folder) / "data"))
+        connection = sqlite3.connect(copy / "lessor.db")
+        try:
+            found = [row[0] for row in connection.execute("PRAGMA integrity_check").fetchall()]
+        finally:
+            connection.close()
+    assert found == ["ok"], found

@@ -1,0 +1,67 @@
+"""``python -m tests.simulation``: the whole proof; with ``--seed S`` one run, told as a story."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+from tests.simulation.options import draw
+from tests.simulation.prove import Kill, Tally, prove_deaths, prove_mutants, prove_pairs, prove_seeds
+from tests.simulation.run import run
+
+PROCESSES = 2
+
+
+def main() -> int:
+    """Prove, print what was proven, and return 1 if anything was found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=10_000, help="how many seeds to run")
+    parser.add_argument("--seed", type=int, help="run this seed alone and tell its story")
+    options = parser.parse_args()
+    return _one(options.seed) if options.seed is not None else _all(options.seeds)
+
+
+def _one(seed: int) -> int:
+    result = run(draw(seed))
+    print(result.options)
+    print(f"{result.effects} effects, {result.seconds / 3600:.1f} virtual hours, trace {result.digest}")
+    for breach in result.breaches:
+        print(breach)
+    print(result.story or "every invariant held")
+    return 1 if result.breaches else 0
+
+
+def _all(count: int) -> int:
+    began = time.monotonic()
+    with ProcessPoolExecutor(PROCESSES) as pool:
+        by_seeds = prove_seeds(pool, count)
+        singles, pairs = prove_deaths(pool), prove_pairs(pool)
+        kills = prove_mutants(pool)
+    _print(by_seeds, singles, pairs, kills)
+    print(f"{'minutes':<22}{(time.monotonic() - began) / 60:>10.1f}")
+    faults = by_seeds.faults + singles.faults + pairs.faults
+    survivors = [kill.name for kill in kills if not kill.by]
+    for fault in faults:
+        print(f"\nFOUND {fault}")
+    for name in survivors:
+        print(f"\nSURVIVED {name}")
+    return 1 if faults or survivors else 0
+
+
+def _print(by_seeds: Tally, singles: Tally, pairs: Tally, kills: list[Kill]) -> None:
+    for kill in kills:
+        print(f"  {kill.name:<42}{kill.by or 'SURVIVED'}")
+    whole = by_seeds + singles + pairs
+    print(f"{'seeds run':<22}{by_seeds.runs:>10}")
+    print(f"{'effects met':<22}{whole.effects:>10}")
+    print(f"{'single deaths':<22}{singles.runs:>10}")
+    print(f"{'pairs of deaths':<22}{pairs.runs:>10}")
+    print(f"{'mutants killed':<22}{sum(bool(kill.by) for kill in kills):>7} of {len(kills)}")
+    print(f"{'virtual hours':<22}{whole.seconds / 3600:>10.0f}")
+    print(f"{'leaks and breaches':<22}{len(whole.faults):>10}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Exhaustive deaths: each scenario once for every effect and every fate of it, and for every pair of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from tests.simulation.options import Options
+from tests.simulation.points import Fate, Points
+from tests.simulation.run import Result, calm, in_world
+from tests.simulation.scenarios import SCENARIOS, Scenario, Stage
+from tests.simulation.workload import Workload
+from tests.simulation.world import World
+
+OPTIONS = Options(visible=25.0)
+PAIRED = ("issue", "revoke")
+PAIR_SECONDS = 60.0
+"""How long after the scenario a second effect may meet its fate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One scenario with its fates, the effects that it met, and what came of it."""
+
+    scenario: str
+    fates: Mapping[int, Fate]
+    names: tuple[str, ...]
+    result: Result
+
+    def __str__(self) -> str:
+        """Say which effects met which fates."""
+        met = [f"{self.names[index]} ({fate.value})" for index, fate in self.fates.items()]
+        return f"{self.scenario}: {', then '.join(met) or 'nothing amiss'}"
+
+
+def play(scenario: Scenario, fates: Mapping[int, Fate], after: float = 0.0) -> Played:
+    """Play a scenario in which effects meet fates; effects are counted ``after`` seconds longer."""
+    points = Points(fates)
+
+    async def story(world: World) -> None:
+        stage = Stage(world, Workload(world))
+        while world.process is None or not world.process.ready:
+            await asyncio.sleep(0.1)
+        await scenario.prepare(stage)
+        points.open()
+        acting = world.spawn(_act(scenario, stage))
+        await asyncio.wait([acting], timeout=120.0)
+        await asyncio.sleep(scenario.after + after)
+        points.close()
+        await calm(world, stage.workload)
+
+    result = in_world(OPTIONS, story, points)
+    return Played(scenario.name, dict(fates), tuple(points.names), result)
+
+
+async def _act(scenario: Scenario, stage: Stage) -> None:
+    await scenario.act(stage)
+
+
+def singles(scenario: Scenario) -> Iterator[Played]:
+    """Play a scenario undisturbed, then with each fate at each of its effects."""
+    whole = play(scenario, {})
+    yield whole
+    for index in range(len(whole.names)):
+        for fate in Fate:
+            yield play(scenario, {index: fate})
+
+
+def pairs(scenario: Scenario, first: int) -> Iterator[Played]:
+    """Play a scenario with each fate at its ``first`` effect, then each fate at each effect that follows."""
+    for fate in Fate:
+        once = play(scenario, {first: fate}, PAIR_SECONDS)
+        for second in range(first + 1, len(once.names)):
+            for again in Fate:
+                yield play(scenario, {first: fate, second: again}, PAIR_SECONDS)
+
+
+def by_name(name: str) -> Scenario:
+    """Return a scenario."""
+    return next(scenario for scenario in SCENARIOS if scenario.name == name)

@@ -1,0 +1,190 @@
+"""The store of a world: rules in memory, durable at each commit, torn where a process dies.
+
+Every async method of the store's port passes ``Disk``, so a new one cannot appear without being a place to
+die at. A write waits for the commit of its batch, as in the product; at a death each batch that was not yet
+committed is lost, kept, or kept in part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lessor_server.domain.errors import StoreUnavailable
+from lessor_server.engine.ports import Store
+from tests.simulation.points import Fate
+from tests.support.memory_rows import Row
+from tests.support.memory_store import MemoryStore
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+
+READS = frozenset(
+    (
+        *("instance", "schema_version", "grounds", "get_mount", "list_mounts", "get_root", "get_role"),
+        *("list_roles", "holds", "due_within", "get", "page", "count", "prefixes", "progress", "known"),
+        *("drift_us", "first_start", "held", "backup"),
+    )
+)
+METHODS = frozenset(name for name, _ in inspect.getmembers(Store, inspect.iscoroutinefunction))
+MARK_EVERY_US = 5_000_000
+Change = tuple[str, Row | None, Row | None]
+
+
+class _Rows(dict[str, Row]):
+    """Rows that remember what changed since somebody looked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes: list[Change] = []
+
+    def __setitem__(self, key: str, row: Row) -> None:
+        self.changes.append((key, self.get(key), row))
+        super().__setitem__(key, row)
+
+    def __delitem__(self, key: str) -> None:
+        self.changes.append((key, self[key], None))
+        super().__delitem__(key)
+
+
+async def _at_once(_: str) -> None:
+    """Pass: time and deaths are the disk's."""
+
+
+class DurableStore(MemoryStore):
+    """What is durable; ``restart`` knows the time of the last commit, as the high-water mark does."""
+
+    def __init__(self, clock: Any, instance: str) -> None:
+        """Begin empty."""
+        super().__init__(clock, _at_once, instance)
+        self.rows: _Rows = _Rows()
+        self._marked_us = self.now()
+
+    def mark(self) -> None:
+        """Write the time down with a commit."""
+        if self.now() - self._marked_us >= MARK_EVERY_US:
+            self._marked_us = self.now()
+
+    def restart(self) -> None:
+        """Go on from the wall clock or the mark, whichever is later."""
+        self._offset_us = max(self._clock.wall_us(), self._marked_us) - self._clock.boot_us()
+        self._first_start = False
+
+    async def lower_clock(self) -> None:
+        """Take the wall clock for the service's time."""
+        await super().lower_clock()
+        self._marked_us = self.now()
+
+
+@dataclass(slots=True)
+class _Write:
+    """A write that waits for its batch."""
+
+    name: str
+    job: Callable[[], Any]
+    done: asyncio.Future[Any]
+    fate: Fate | None
+
+
+def _now(coroutine: Any) -> Any:
+    """Run a coroutine that waits for nothing, and return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("the store in memory waits for nothing")
+
+
+class Disk:
+    """The store as one process has it; ``engine.ports.Store``, method by method."""
+
+    def __init__(self, process: Process) -> None:
+        """Write for ``process``."""
+        self._process = process
+        self._world = process.world
+        self._store = process.world.store
+        self._batch: list[_Write] = []
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        if name not in METHODS:
+            return method
+        passes = self._read if name in READS else self._write
+
+        async def through(*args: Any, **kwargs: Any) -> Any:
+            return await passes(name, lambda: _now(method(*args, **kwargs)))
+
+        setattr(self, name, through)
+        return through
+
+    async def _read(self, name: str, job: Callable[[], Any]) -> Any:
+        await asyncio.sleep(0)
+        self._process.require_alive()
+        return job()
+
+    async def _write(self, name: str, job: Callable[[], Any]) -> Any:
+        self._process.require_alive()
+        fate = self._world.points.meet(f"store {name}")
+        if fate is not None:
+            self._world.shake()
+        if fate is Fate.BEFORE:
+            self._process.kill()
+            self._process.require_alive()
+        if self._world.disk_fails:
+            await asyncio.sleep(self._world.options.commit)
+            raise StoreUnavailable(f"the store cannot do {name}: the disk is full", retry_in=1.0)
+        loop = asyncio.get_running_loop()
+        write = _Write(name, job, loop.create_future(), fate)
+        self._batch.append(write)
+        if len(self._batch) == 1:
+            loop.call_later(self._world.options.commit, self._commit)
+        result = await write.done
+        self._process.require_alive()
+        return result
+
+    def _commit(self) -> None:
+        batch, self._batch = self._batch, []
+        if self._process.alive:
+            for write in batch:
+                self._make(write)
+
+    def _make(self, write: _Write) -> None:
+        """Carry one write out and answer it, unless its process dies meanwhile."""
+        if write.done.cancelled():
+            write.done = asyncio.get_running_loop().create_future()
+        lost = StoreUnavailable(f"the store did not answer {write.name}", retry_in=1.0)
+        if write.fate is Fate.UNDONE:
+            write.done.set_exception(lost)
+            write.done.exception()
+            return
+        try:
+            result = write.job()
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits
+            write.done.set_exception(error)
+            write.done.exception()
+            return
+        self._store.mark()
+        changed = [lease_id for lease_id, _, _ in self._store.rows.changes]
+        self._world.written(write.name, self._store.rows.changes)
+        if write.fate is not None:
+            for lease_id in changed:
+                self._world.truth.trouble(lease_id)  # whose hint may be lost
+        if write.fate is Fate.AFTER:
+            self._process.kill()
+        elif write.fate is Fate.LOST:
+            write.done.set_exception(lost)
+            write.done.exception()
+        elif not write.done.done():
+            write.done.set_result(result)
+
+    def tear(self) -> None:
+        """Decide at a death what of the batch under way became durable."""
+        batch, self._batch = self._batch, []
+        rng = self._world.chance("tear")
+        kept = rng.choice((0.0, 1.0, 0.5)) if batch else 0.0
+        for write in batch:
+            if rng.random() < kept:
+                self._make(write)

@@ -1,0 +1,159 @@
+"""What goes wrong, and when: with calls to AWS, with the process, with clocks and with the disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lessor_server.domain.calls import Call
+from tests.simulation import wire
+from tests.simulation.journal import ALL, suffix
+from tests.support.iam_faults import Ending
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+KINDS = (
+    "throttle",
+    "before",
+    "after",
+    "lost",
+    "dropped",
+    "hung",
+    "hung after",
+    "late",
+    "slow",
+    "clash",
+    "html",
+)
+
+
+class Faults:
+    """Draws the fate of each request, and plans kills, pauses, jumps and outages."""
+
+    def __init__(self, world: World) -> None:
+        """Disturb ``world``."""
+        self._world = world
+        self._rng = world.options.rng("faults")
+        self.on = False
+        self.storm = False
+
+    # --- calls ---------------------------------------------------------------------------------------------
+
+    def flight(self, call: Call[object], key_id: str) -> wire.Flight:
+        """Return the way of one request."""
+        rng, options = self._rng, self._world.options
+        there, back = (options.latency * rng.uniform(0.25, 0.75) for _ in range(2))
+        flight = wire.Flight(call, key_id, there, back)
+        if self.storm:
+            flight.instead = wire.THROTTLING
+            self._world.shake()
+        elif self.on and rng.random() < options.faults:
+            self._spoil(flight, rng.choice(KINDS))
+        elif self.on and rng.random() < options.refusals:
+            flight.instead = wire.DENIED
+            self._note(flight, "is refused")
+        return flight
+
+    def _spoil(self, flight: wire.Flight, kind: str) -> None:
+        """Let one request meet a fault."""
+        match kind:
+            case "throttle":
+                flight.instead = wire.THROTTLING
+            case "before":
+                flight.instead = wire.FAILURE
+            case "clash":
+                flight.instead = wire.CONCURRENT
+            case "after":
+                flight.ending = Ending.HTML
+            case "html":
+                flight.instead, flight.ending = wire.FAILURE, Ending.HTML
+            case "lost":
+                flight.ending = Ending.CUT
+            case "dropped":
+                flight.instead, flight.ending = wire.FAILURE, Ending.CUT
+            case "hung":
+                flight.instead, flight.ending = wire.FAILURE, Ending.SILENCE
+            case "hung after":
+                flight.ending = Ending.SILENCE
+            case "late":
+                flight.ending, flight.there = Ending.SILENCE, self._rng.uniform(7.0, wire.LATEST_ARRIVAL)
+            case "slow":
+                flight.there += self._rng.uniform(1.0, 6.5)
+        self._note(flight, kind)
+
+    def _note(self, flight: wire.Flight, kind: str) -> None:
+        self._world.journal.note(f"fault: {flight.call.action} {kind}", suffix(flight.call.user))
+        self._world.truth.trouble(flight.call.user)
+        self._world.shake()
+
+    # --- everything else -----------------------------------------------------------------------------------
+
+    def plan(self) -> None:
+        """Spread the run's faults over its time."""
+        world, options = self._world, self._world.options
+        self.on = True
+        for name, count in (
+            ("kill", options.kills),
+            ("pause", options.pauses),
+            ("sleep", options.sleeps),
+            ("jump", options.jumps),
+            ("outage", options.outages),
+            ("throttling", options.storms),
+            ("disk", options.disk_faults),
+        ):
+            rng = world.chance(f"plan/{name}")
+            happen = getattr(self, f"_{name}")
+            for _ in range(count):
+                world.later(options.moment(rng), lambda happen=happen: self.on and happen())
+
+    def end(self) -> None:
+        """Let nothing go wrong from now on."""
+        self.on = self.storm = False
+        self._world.away = self._world.disk_fails = False
+        self._world.clocks.wall_ahead = 0.0
+        self._world.shake()
+
+    def _kill(self) -> None:
+        if self._world.process is not None:
+            self._world.process.kill()
+
+    def _pause(self, *, machine: bool = False) -> None:
+        rng = self._world.chance("pause")
+        seconds = rng.choice((rng.uniform(1, 30), rng.uniform(30, 400), rng.uniform(400, 1200)))
+        self._world.sleep_process(seconds, machine=machine)
+
+    def _sleep(self) -> None:
+        self._pause(machine=True)
+
+    def _jump(self) -> None:
+        rng = self._world.chance("jump")
+        ahead = rng.choice((rng.uniform(-3600, 3600), rng.uniform(-150, 150), 0.0))
+        self._world.journal.note(f"the wall clock is set {ahead:+.1f} s", ALL)
+        self._world.clocks.wall_ahead = ahead
+        self._world.shake()
+        if rng.random() < 0.5:
+            self._kill()  # as when a machine starts by a wrong clock
+
+    def _for_a_while(self, name: str, begin: str, end: str, most: float) -> None:
+        """Set a flag of the world for a drawn time."""
+        world = self._world
+        target = self if name == "storm" else world
+
+        def stop() -> None:
+            setattr(target, name, False)
+            world.journal.note(end, ALL)
+            world.shake()
+
+        world.journal.note(begin, ALL)
+        setattr(target, name, True)
+        world.shake()
+        world.later(world.chance(name).uniform(0.5, most), stop)
+
+    def _outage(self) -> None:
+        self._for_a_while("away", "AWS cannot be reached", "AWS can be reached again", 180.0)
+
+    def _throttling(self) -> None:
+        self._for_a_while("storm", "AWS throttles everything", "AWS throttles no more", 60.0)
+
+    def _disk(self) -> None:
+        self._for_a_while("disk_fails", "the disk is full", "the disk has room again", 60.0)

@@ -1,0 +1,329 @@
+"""Bugs planted on purpose, each of which the simulation must find; this module plants those of the engine.
+
+A mutant changes the product inside the simulation's own process, for as long as the ``planted`` block runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from lessor_server.domain import backoff, plans
+from lessor_server.domain.aws_errors import Refusal
+from lessor_server.domain.calls import MadeKey
+from lessor_server.domain.errors import AwsUnavailable, LessorError, StoreUnavailable
+from lessor_server.domain.events import Issued
+from lessor_server.domain.lease import State
+from lessor_server.engine import due, issuer, keeper, leases, maker, pacer, revoker, sweeper, timers
+from lessor_server.engine.expiry import Expiry
+
+
+class Patch:
+    """Sets attributes of the product, and puts back what was there."""
+
+    def __init__(self) -> None:
+        """Begin with nothing changed."""
+        self._before: list[tuple[Any, str, Any]] = []
+
+    def set(self, owner: Any, name: str, value: Any) -> None:
+        """Change one attribute."""
+        self._before.append((owner, name, vars(owner)[name]))
+        setattr(owner, name, value)
+
+    def undo(self) -> None:
+        """Put everything back."""
+        for owner, name, value in reversed(self._before):
+            setattr(owner, name, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One planted bug."""
+
+    name: str
+    sentence: str
+    plant: Callable[[Patch], None]
+
+
+MUTANTS: list[Mutant] = []
+
+
+def mutant(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
+    """Add a planted bug; its docstring is its sentence."""
+    MUTANTS.append(Mutant(plant.__name__, str(plant.__doc__).strip(), plant))
+    return plant
+
+
+@contextmanager
+def planted(bug: Mutant) -> Iterator[None]:
+    """Plant a bug while the block runs."""
+    patch = Patch()
+    bug.plant(patch)
+    try:
+        yield
+    finally:
+        patch.undo()
+
+
+def _none(*_: Any, **__: Any) -> None:
+    """Do nothing."""
+
+
+async def _nothing(*_: Any, **__: Any) -> None:
+    """Wait for nothing and do nothing."""
+
+
+# --- issuing -----------------------------------------------------------------------------------------------
+
+
+@mutant
+def record_after_create(patch: Patch) -> None:
+    """The row is written after the user is made."""
+    order_of = issuer.Issuer._order
+
+    async def early(self: Any, wish: Any, ground: Any) -> Any:
+        order = await order_of(self, wish, ground)
+        plan = plans.issue(order.role, order.intent.footprint, ())
+        await self._roots.rounds(order.root).call(plan.create)
+        return order
+
+    patch.set(issuer.Issuer, "_order", early)
+
+
+@mutant
+def handed_out_before_the_commit(patch: Patch) -> None:
+    """The key leaves while the row's commit is still under way."""
+
+    class Hasty:
+        def __init__(self, store: Any, work: Any) -> None:
+            self._store, self._work = store, work
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._store, name)
+
+        async def activate(self, claim: Any, key_id: str, **options: Any) -> Any:
+            async def later() -> None:
+                await self._store.activate(claim, key_id, **options)
+
+            self._work.start(later())
+            expires_us = self._store.now() + claim.lease.ttl // timedelta(microseconds=1)
+            return replace(claim.lease, state=State.ACTIVE, access_key_id=key_id, expires_us=expires_us)
+
+    make = issuer.Issuer.__init__
+
+    def init(self: Any, store: Any, roots: Any, work: Any, *rest: Any) -> None:
+        make(self, Hasty(store, work), roots, work, *rest)  # type: ignore[arg-type]
+
+    patch.set(issuer.Issuer, "__init__", init)
+
+
+@mutant
+def claim_not_released(patch: Patch) -> None:
+    """What failed half-way is left to the end of its claim."""
+
+    async def keep(self: Any, claim: Any, error: LessorError, _: int) -> LessorError:
+        return error
+
+    patch.set(issuer.Issuer, "_release", keep)
+
+
+@mutant
+def release_forgets_last_create(patch: Patch) -> None:
+    """The row that is given back does not say that a CreateUser was sent."""
+    release = issuer.Issuer._release
+
+    async def forget(self: Any, claim: Any, error: LessorError, _: int) -> LessorError:
+        return await release(self, claim, error, 0)
+
+    patch.set(issuer.Issuer, "_release", forget)
+
+
+@mutant
+def lost_claim_not_reopened(patch: Patch) -> None:
+    """A creator that has lost its claim walks away from what it made."""
+
+    async def walk_away(self: Any, claim: Any, error: LessorError, last_create_us: int) -> LessorError:
+        await self._store.release(claim, error.message, last_create_us)
+        return error
+
+    patch.set(issuer.Issuer, "_release", walk_away)
+
+
+@mutant
+def create_access_key_repeated_blindly(patch: Patch) -> None:
+    """CreateAccessKey is sent again after a lost answer, whatever it has made."""
+    patch.set(maker.Maker, "_clear", _nothing)
+
+
+@mutant
+def nobody_takes_back(patch: Patch) -> None:
+    """A credential whose caller went away lives to its end."""
+    patch.set(issuer.Issuer, "_put_back", _nothing)
+
+
+@mutant
+def secret_in_an_event(patch: Patch) -> None:
+    """The secret key is told to the observer."""
+    seen: list[str] = []
+    key_of = issuer._key
+
+    def spy(outcome: Any) -> MadeKey:
+        key = key_of(outcome)
+        seen.append(key.secret.reveal())
+        return key
+
+    patch.set(issuer, "_key", spy)
+    patch.set(
+        issuer, "Issued", lambda lease, key, _, until: Issued(lease, key, seen[-1] if seen else "", until)
+    )
+
+
+# --- revoking ----------------------------------------------------------------------------------------------
+
+
+@mutant
+def no_such_entity_trusted_at_once(patch: Patch) -> None:
+    """A user that AWS does not show is taken for gone."""
+
+    async def believe(self: Any, claim: Any) -> None:
+        await self._finish(claim)
+
+    patch.set(keeper.Keeper, "_look_again", believe)
+
+
+@mutant
+def finish_without_an_answer(patch: Patch) -> None:
+    """A DeleteUser that nobody answered counts as done."""
+
+    async def hope(rounds: Any, lease: Any) -> Any:
+        verdict = await tried(rounds, lease)
+        return revoker.Deleted() if isinstance(verdict, revoker.Silent) else verdict
+
+    tried = keeper.revoke
+    patch.set(keeper, "revoke", hope)
+
+
+@mutant
+def given_up_after_two_attempts(patch: Patch) -> None:
+    """A revocation that AWS has refused twice is ended."""
+    fail = keeper.Keeper._fail
+
+    async def give_up(self: Any, claim: Any, error: LessorError, wait: timedelta, attempts: int) -> None:
+        await (self._finish(claim) if attempts >= 2 else fail(self, claim, error, wait, attempts))
+
+    patch.set(keeper.Keeper, "_fail", give_up)
+
+
+@mutant
+def stops_at_a_failed_strip(patch: Patch) -> None:
+    """A policy that is gone already stands in the way of the rest."""
+    patch.set(revoker, "_MISSING", (Refusal.NO_SUCH_USER,))
+
+
+@mutant
+def another_account_believed(patch: Patch) -> None:
+    """A mount takes a root of any account, and whatever it says is believed of every row."""
+    from lessor_server.engine.mounts import Mounts
+
+    async def checked(self: Any, root: Any) -> Any:
+        return replace(root, account=(await self._identity(root)).account)
+
+    patch.set(Mounts, "_checked", checked)
+
+    async def attempt(self: Any, lease: Any, priority: Any) -> Any:
+        try:
+            root = await self._roots.of(lease.mount)
+            self._roots.lane(root).require_open()
+        except StoreUnavailable:
+            raise
+        except LessorError as error:
+            silent = isinstance(error, AwsUnavailable)
+            return revoker.Silent(error) if silent else revoker.Declined(error)
+        return await keeper.revoke(self._roots.rounds(root, priority), lease)
+
+    patch.set(keeper.Keeper, "_attempt", attempt)
+
+
+@mutant
+def pause_counts_an_attempt(patch: Patch) -> None:
+    """An outage of AWS counts against the row."""
+    record = keeper.Keeper._record
+
+    async def count(self: Any, claim: Any, verdict: Any) -> None:
+        silent = isinstance(verdict, revoker.Silent)
+        await record(self, claim, revoker.Declined(verdict.error) if silent else verdict)
+
+    patch.set(keeper.Keeper, "_record", count)
+
+
+@mutant
+def jitterless(patch: Patch) -> None:
+    """All refused rows are tried again at the same time."""
+    refused = backoff.refused
+    patch.set(backoff, "refused", lambda attempts, _: refused(attempts, 1.0))
+
+
+@mutant
+def probe_never_resumes(patch: Patch) -> None:
+    """A paused account stays paused although AWS answers."""
+    patch.set(pacer.Lane, "resume", _none)
+
+
+@mutant
+def gone_said_too_early(patch: Patch) -> None:
+    """A revocation that was only accepted is reported as done."""
+    revoke = leases.Leases.revoke
+
+    async def lie(self: Any, lease_id: Any, *, sync: bool, by: str) -> Any:
+        told = await revoke(self, lease_id, sync=False, by=by)
+        accepted = told.outcome is leases.Outcome.ACCEPTED and sync
+        return replace(told, outcome=leases.Outcome.GONE) if accepted else told
+
+    patch.set(leases.Leases, "revoke", lie)
+
+
+# --- time --------------------------------------------------------------------------------------------------
+
+
+@mutant
+def no_backstop(patch: Patch) -> None:
+    """Whatever hint is lost is lost."""
+
+    async def hints_alone(self: Any, _: float) -> None:
+        await self._wake.wait()
+        self._wake.clear()
+
+    patch.set(due.Due, "wait", hints_alone)
+
+
+@mutant
+def new_deadlines_not_watched(patch: Patch) -> None:
+    """The window learns of a deadline only when it is read again."""
+    patch.set(timers.Timers, "watch", _none)
+
+
+@mutant
+def window_blind_after_sleep(patch: Patch) -> None:
+    """The window is read again by the loop's clock, which stood still while the machine slept."""
+    import asyncio
+
+    async def run(self: Any) -> None:
+        while True:
+            await asyncio.sleep(await self._fill_or_wait())
+
+    patch.set(timers.Timers, "run", run)
+
+
+@mutant
+def expiry_believed_while_held(patch: Patch) -> None:
+    """Leases expire by a clock that is not trusted."""
+    patch.set(Expiry, "held", property(lambda _: False))
+
+
+@mutant
+def young_strangers_adopted(patch: Patch) -> None:
+    """A user that no row knows is revoked although it may be an issue of this moment."""
+    patch.set(sweeper, "_GRACE_US", 0)

@@ -1,0 +1,229 @@
+"""One life of the server: the engine that production builds, behind guard and services, without sockets.
+
+A process ends at an instant, as ``kill -9`` ends one: from then on nothing of it reaches store or AWS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+from google.protobuf.message import Message
+
+from lessor_server.domain.access import Capability, Principal
+from lessor_server.domain.errors import StoreUnavailable
+from lessor_server.domain.events import Event
+from lessor_server.engine.engine import Engine, Limits, Outside, running
+from lessor_server.services.config import ConfigService
+from lessor_server.services.creds import CredsService
+from lessor_server.services.guard import Guard
+from lessor_server.services.lease import LeaseService
+from lessor_server.services.role import RoleService
+from lessor_server.services.rules import RULES
+from lessor_server.services.system import About, SystemService
+from tests.simulation.disk import Disk
+from tests.simulation.journal import ALL, suffix
+from tests.simulation.wire import Wire
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+ALL_RIGHTS = frozenset(Capability)
+LIFE: contextvars.ContextVar[Process | None] = contextvars.ContextVar("LIFE", default=None)
+
+
+class HungUpError(Exception):
+    """The guard aborted a call with this status."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a caller hears: a status and the messages that came."""
+
+    code: grpc.StatusCode
+    messages: tuple[Any, ...] = ()
+    text: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether the call succeeded."""
+        return self.code is grpc.StatusCode.OK
+
+
+@dataclass(slots=True)
+class _Context:
+    """What the guard asks of a call."""
+
+    who: str
+    until: float
+    written: list[Message] = field(default_factory=list)
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self.who}"),)
+
+    def time_remaining(self) -> float:
+        return self.until - asyncio.get_running_loop().time()
+
+    async def write(self, message: Message) -> None:
+        self.written.append(message)
+
+    async def abort(self, code: grpc.StatusCode, message: str, _: Any) -> NoReturn:
+        raise HungUpError(code, message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Details:
+    """What gRPC tells of a call before it is served."""
+
+    method: str
+    invocation_metadata: tuple[tuple[str, str], ...] = ()
+
+
+def task_factory(loop: asyncio.AbstractEventLoop, job: Coroutine[Any, Any, Any], **options: Any) -> Any:
+    """Make a task and note it with the process, if one is making it."""
+    task = asyncio.Task(job, loop=loop, **options)
+    context = options.get("context")
+    life = context.get(LIFE) if context is not None else LIFE.get()
+    if life is not None:
+        life.tasks[task] = None
+        task.add_done_callback(life.ended)
+    return task
+
+
+class Process:
+    """A server that runs."""
+
+    def __init__(self, world: World, number: int) -> None:
+        """Make the ``number``-th process of a world."""
+        self.world = world
+        self.number = number
+        self.alive = True
+        self.ready = False
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.engine: Engine | None = None
+        self._disk = Disk(self)
+        self._wire = Wire(self)
+        self._handlers: dict[str, Any] = {}
+        self._context = contextvars.copy_context()
+        self._context.run(LIFE.set, self)
+
+    def ended(self, task: asyncio.Task[Any]) -> None:
+        """Forget a task; a caller who went away hears no error."""
+        self.tasks.pop(task, None)
+        if not task.cancelled():
+            task.exception()
+
+    def require_alive(self) -> None:
+        """Let nothing of a dead process reach the world."""
+        if not self.alive:
+            raise asyncio.CancelledError
+
+    # --- its life ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to run."""
+        loop = asyncio.get_running_loop()
+        life = loop.create_task(self._live(), context=self._context)
+        life.add_done_callback(self._over)
+
+    async def _live(self) -> None:
+        world = self.world
+        rng = world.options.rng(f"process/{self.number}")
+        outside = Outside(self._disk, self._wire, world.sealer, self._notify, rng)
+        async with running(outside, Limits()) as engine:
+            self.engine = engine
+            self._serve(engine)
+            self.ready = True
+            world.ready(self)
+            await asyncio.get_running_loop().create_future()
+
+    def _over(self, life: asyncio.Task[None]) -> None:
+        """Report an engine that ended by itself, a defect; a start that the disk refuses is tried again."""
+        if self.alive and not life.cancelled():
+            error = life.exception()
+            if isinstance(error, StoreUnavailable) and not self.ready:
+                self.kill()
+                return
+            told = [repr(one) for one in getattr(error, "exceptions", (error,))]
+            self.world.broken("the_engine_does_not_end", "", f"it ended with {'; '.join(told)}")
+
+    def _serve(self, engine: Engine) -> None:
+        about = About("0", "memory", 1, self.world.instance, dev_mode=False, warnings=())
+        guard = Guard(lambda token: Principal(token, ALL_RIGHTS), self._report, RULES)
+        for service in (
+            ConfigService(engine.mounts, engine.disabler, about.instance_id),
+            RoleService(engine.roles, engine.prefixes),
+            CredsService(engine.issuer),
+            LeaseService(engine.leases, engine.prefixes, engine.sweeper),
+            SystemService(about, engine.expiry, engine.backup),
+        ):
+            generic = guard.handlers(service.DESCRIPTOR, service)
+            for method in service.DESCRIPTOR.methods:
+                name = f"/{service.DESCRIPTOR.full_name}/{method.name}"
+                self._handlers[method.name] = generic.service(_Details(name))
+
+    def _notify(self, event: Event) -> None:
+        if self.alive:
+            subject = suffix(getattr(event, "lease_id", ""))
+            self.world.journal.note(f"{event}", subject or ALL)
+            self.world.truth.heard(event)
+
+    def _report(self, method: str, error: BaseException) -> str:
+        if self.alive:
+            self.world.broken("nothing_is_unforeseen", "", f"{method} raised {error!r}")
+        return "0"
+
+    def kill(self) -> None:
+        """End the process at this instant."""
+        if not self.alive:
+            return
+        self.alive = self.ready = False
+        self.world.journal.note(f"process {self.number} is killed", ALL)
+        self._disk.tear()
+        self._wire.abandon()
+        for task in list(self.tasks):
+            task.cancel()
+        self.world.died(self)
+
+    def fall_asleep(self) -> None:
+        """Decide what becomes of what is on its way while the process does not run."""
+        self._wire.abandon()
+
+    # --- being called --------------------------------------------------------------------------------------
+
+    async def call(self, method: str, request: Message, who: str, seconds: float) -> Reply:
+        """Call a method as a client does, with its deadline."""
+        loop = asyncio.get_running_loop()
+        context = _Context(who, loop.time() + seconds)
+        handler = self._handlers[method]
+        serve = handler.unary_stream if handler.response_streaming else handler.unary_unary
+        task = loop.create_task(serve(request.SerializeToString(), context), context=self._context.copy())
+        try:
+            await asyncio.wait([task], timeout=seconds)
+        except asyncio.CancelledError:
+            task.cancel()  # the caller goes away
+            raise
+        return self._reply(task, context)
+
+    def _reply(self, task: asyncio.Task[Any], context: _Context) -> Reply:
+        if not self.alive:
+            return Reply(grpc.StatusCode.UNAVAILABLE, text="the server died")
+        if not task.done():
+            task.cancel()
+            return Reply(grpc.StatusCode.DEADLINE_EXCEEDED, tuple(context.written), "the caller gave up")
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, HungUpError):
+            return Reply(error.code, tuple(context.written), str(error))
+        if task.cancelled() or error is not None:
+            self.world.broken("nothing_is_unforeseen", "", f"a handler ended with {error!r}")
+            return Reply(grpc.StatusCode.UNKNOWN)
+        answer = task.result()
+        return Reply(grpc.StatusCode.OK, (answer,) if answer is not None else tuple(context.written))

@@ -1,0 +1,145 @@
+"""The proof, spread over processes: seeds, every single death, pairs of them, and planted bugs."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from tests.simulation import store_mutants
+from tests.simulation.crash_points import PAIRED, Played, by_name, pairs, play, singles
+from tests.simulation.mutants import MUTANTS, planted
+from tests.simulation.options import draw
+from tests.simulation.run import run
+from tests.simulation.scenarios import SCENARIOS
+
+CHUNK, REPLAYED_EACH = 50, 100
+"""Seeds a task; one in so many seeds is run twice, and its two traces must be the same."""
+
+MUTANT_SEEDS = 1000
+T = TypeVar("T")
+assert store_mutants.__doc__  # imported so that its bugs are on the list
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What some runs came to; ``faults`` are stories, ready to print."""
+
+    runs: int = 0
+    effects: int = 0
+    seconds: float = 0.0
+    faults: tuple[str, ...] = ()
+
+    def __add__(self, other: Tally) -> Tally:
+        """Return both together."""
+        return Tally(
+            self.runs + other.runs,
+            self.effects + other.effects,
+            self.seconds + other.seconds,
+            self.faults + other.faults,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """What found a planted bug; ``by`` is empty where nothing did."""
+
+    name: str
+    by: str
+
+
+def seeds(first: int, count: int) -> Tally:
+    """Run ``count`` seeds; some of them twice."""
+    _quiet()
+    tally = Tally()
+    for seed in range(first, first + count):
+        result = run(draw(seed))
+        faults = [f"seed {seed}: {result.breaches[0]}\n{result.story}"] if result.breaches else []
+        if seed % REPLAYED_EACH == 0 and run(draw(seed)).digest != result.digest:
+            faults.append(f"seed {seed}: a second run left another trace")
+        tally += Tally(1, result.effects, result.seconds, tuple(faults))
+    return tally
+
+
+def deaths(name: str) -> Tally:
+    """Play one scenario with each fate at each of its effects."""
+    _quiet()
+    return _tally(singles(by_name(name)))
+
+
+def twice(name: str, first: int) -> Tally:
+    """Play one scenario with each fate at one effect and then at each that follows."""
+    _quiet()
+    return _tally(pairs(by_name(name), first))
+
+
+def hunt(index: int) -> Kill:
+    """Plant one bug, and look for it with seeds and then with deaths."""
+    _quiet()
+    bug = MUTANTS[index]
+    with planted(bug):
+        for seed in range(MUTANT_SEEDS):
+            result = run(draw(seed))
+            if result.breaches:
+                return Kill(bug.name, f"seed {seed}: {result.broken}")
+        for scenario in SCENARIOS:
+            for played in singles(scenario):
+                if played.result.breaches:
+                    return Kill(bug.name, f"{played}: {played.result.broken}")
+    return Kill(bug.name, "")
+
+
+def effects_of(name: str) -> int:
+    """Return how many effects a scenario has when nothing goes amiss."""
+    _quiet()
+    return len(play(by_name(name), {}).names)
+
+
+def prove_seeds(pool: ProcessPoolExecutor, count: int) -> Tally:
+    """Run seeds from 0 on."""
+    starts = range(0, count, CHUNK)
+    return _sum(pool, [partial(seeds, start, min(CHUNK, count - start)) for start in starts])
+
+
+def prove_deaths(pool: ProcessPoolExecutor) -> Tally:
+    """Play every scenario with every single death."""
+    return _sum(pool, [partial(deaths, scenario.name) for scenario in SCENARIOS])
+
+
+def prove_pairs(pool: ProcessPoolExecutor) -> Tally:
+    """Play issue and revoke with every pair of deaths."""
+    firsts = [(name, first) for name in PAIRED for first in range(effects_of(name))]
+    return _sum(pool, [partial(twice, name, first) for name, first in firsts])
+
+
+def prove_mutants(pool: ProcessPoolExecutor) -> list[Kill]:
+    """Hunt every planted bug."""
+    return list(pool.map(hunt, range(len(MUTANTS))))
+
+
+def _tally(plays: Iterable[Played]) -> Tally:
+    tally = Tally()
+    for played in plays:
+        result = played.result
+        faults = (f"{played}: {result.breaches[0]}\n{result.story}",) if result.breaches else ()
+        tally += Tally(1, result.effects, result.seconds, faults)
+    return tally
+
+
+def _sum(pool: ProcessPoolExecutor, tasks: list[Callable[[], Tally]]) -> Tally:
+    return sum(_done(pool, tasks), Tally())
+
+
+def _done(pool: ProcessPoolExecutor, tasks: list[Callable[[], T]]) -> Iterator[T]:
+    for future in [pool.submit(task) for task in tasks]:
+        yield future.result()
+
+
+def _quiet() -> None:
+    """Keep what dies on purpose from being told on standard error."""
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")

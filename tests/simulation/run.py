@@ -1,0 +1,157 @@
+"""One run: faults and callers first, then calm, in which everything must come to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from lessor.v1 import lease_pb2
+from lessor_server.domain.lease import LIVE
+from tests.simulation.journal import ALL, suffix
+from tests.simulation.options import Options
+from tests.simulation.points import Points
+from tests.simulation.process import task_factory
+from tests.simulation.truth import Breach
+from tests.simulation.wire import LATEST_ARRIVAL
+from tests.simulation.workload import Workload, furnish
+from tests.simulation.world import World
+from tests.support.virtual_loop import VirtualLoop
+
+CALM_SECONDS = 5 * 3600.0
+"""How long the calm may last: a sweep an hour, looks for a user, and a clock that was an hour ahead."""
+LOOK_SECONDS = 20.0
+Play = Callable[[World], Coroutine[Any, Any, None]]
+WEEK = 8 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run came to."""
+
+    options: Options
+    breaches: tuple[Breach, ...]
+    digest: str
+    effects: int
+    seconds: float
+    """Virtual ones."""
+    story: str = ""
+
+    @property
+    def broken(self) -> str:
+        """Return the name of the first invariant that broke, or an empty text."""
+        return self.breaches[0].invariant if self.breaches else ""
+
+
+def run(options: Options) -> Result:
+    """Play one run."""
+    return in_world(options, _play)
+
+
+def in_world(options: Options, play: Play, points: Points | None = None) -> Result:
+    """Run ``play(world)`` in virtual time and return what came of it."""
+    loop = VirtualLoop(options.seed)
+    world = World(options, loop, points or Points())
+
+    async def main() -> None:
+        loop.set_task_factory(task_factory)
+        furnish(world)
+        world.start()
+        await play(world)
+        if world.process is not None:
+            world.process.alive = False
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(main())
+    breaches = tuple(world.breaches)
+    story = world.journal.story(breaches[0].subject) if breaches else ""
+    return Result(options, breaches, world.journal.digest(), world.effects, world.now(), story)
+
+
+async def _play(world: World) -> None:
+    workload = Workload(world)
+    world.faults.plan()
+    workload.plan()
+    until = world.now() + world.options.span
+    while world.now() < until and not world.breaches:
+        await asyncio.sleep(min(LOOK_SECONDS, max(until - world.now(), 0.01)))
+    await calm(world, workload)
+
+
+async def calm(world: World, workload: Workload) -> None:
+    """Let nothing go wrong any more, and wait until everything has come to its end."""
+    world.faults.end()
+    world.journal.note("calm", ALL)
+    until = world.now() + CALM_SECONDS
+    while not world.breaches and not _settled(world) and world.now() < until:
+        await asyncio.sleep(LOOK_SECONDS)
+        await _operate(world, workload)
+    if not world.breaches:
+        world.judge_end()
+    if not world.breaches:
+        await _count(world, workload)
+    if world.options.week and not world.breaches:
+        await _bury(world, workload)
+
+
+async def _operate(world: World, workload: Workload) -> None:
+    """Do what an operator does who sees the alarms."""
+    process = world.process
+    if process is None or not process.ready or process.engine is None:
+        return
+    if process.engine.expiry.held:
+        await workload.client.resume(lower_clock=True)
+    strangers = [
+        lease_id
+        for lease_id, row in world.store.rows.items()
+        if row.live
+        and row.lease.attempts
+        and (row.lease.mount not in world.store.roots or _elsewhere(world, lease_id))
+    ]
+    if strangers:
+        await workload.client.abandon(f"{strangers[0].split('/')[0]}/")
+
+
+def _elsewhere(world: World, lease_id: str) -> bool:
+    """Tell whether a lease's mount has the root of another account by now."""
+    lease = world.store.rows[lease_id].lease
+    account = world.store.roots[lease.mount].account
+    return bool(account) and account != lease.footprint.account
+
+
+def _settled(world: World) -> bool:
+    """Tell whether nothing is under way or to come."""
+    if world.pending or world.store.open or any(row.lease.state in LIVE for row in world.store.rows.values()):
+        return False
+    if world.process is None or not world.process.ready or world._own:
+        return False
+    for user in world.truth.users():
+        record = world.truth.records.get(suffix(user.name))
+        if record is None or world.store.rows[record.lease_id].lease.state.value != "ABANDONED":
+            return False
+    return True
+
+
+async def _count(world: World, workload: Workload) -> None:
+    """8: what the server counts is what there is."""
+    counted = 0
+    for mount in ("aws/", "lab/"):
+        reply = await workload.client.call("CountLeases", lease_pb2.CountLeasesRequest(prefix=mount))
+        counted += sum(one.count for message in reply.messages for one in message.counts)
+    if counted != len(world.store.rows):
+        world.broken("counts_are_the_stores", "", f"{counted} leases were counted of {len(world.store.rows)}")
+
+
+async def _bury(world: World, workload: Workload) -> None:
+    """1: a week later a complete listing lets the tombstones go, and nothing else."""
+    world.sleep_process(WEEK, machine=True)
+    await asyncio.sleep(LATEST_ARRIVAL)
+    for mount in sorted(world.store.mounts):
+        await workload.client.call("Reconcile", lease_pb2.ReconcileRequest(mount=mount, apply=True))
+    accounts = {root.account for root in world.store.roots.values()}
+    left = [row for row in world.store.rows.values() if row.lease.footprint.account in accounts]
+    for row in left:
+        if row.lease.state.value == "GONE":
+            world.broken("tombstones_go_after_a_week", suffix(row.lease.id), "its tombstone is still there")
+            return

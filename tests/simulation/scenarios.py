@@ -1,0 +1,189 @@
+"""What is played while the process dies at each effect in turn: a short story for each thing that can be."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lessor.v1 import config_pb2, creds_pb2, lease_pb2
+from tests.simulation.client import Client, seconds
+from tests.simulation.workload import Workload
+from tests.simulation.world import INSTANCE, SECOND_KEY, World
+
+OLD_ENOUGH = 16 * 60.0
+"""A user of this age may be adopted."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """A world, a client, and the leases that a story has made."""
+
+    world: World
+    workload: Workload
+    leases: list[str] = field(default_factory=list)
+
+    @property
+    def client(self) -> Client:
+        """Return the client that the stories call with."""
+        return self.workload.client
+
+    async def issue(
+        self,
+        role: str = "app",
+        mount: str = "aws",
+        life: float = 60.0,
+        request: str = "",
+        within: float = 60.0,
+    ) -> Any:
+        """Ask for a credential; a request id stands for one caller, otherwise each is another."""
+        asked = creds_pb2.GenerateCredentialsRequest(
+            mount=mount, role=role, ttl=seconds(life), request_id=request
+        )
+        who = request or f"caller-{len(self.world.truth.callers)}"
+        answer = await self.client.generate(asked, who, within)
+        if answer is not None:
+            self.leases.append(answer.lease_id)
+        return answer
+
+
+Act = Callable[[Stage], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is there before, what then happens, and how many seconds the effects of it are followed."""
+
+    name: str
+    prepare: Act
+    act: Act
+    after: float = 5.0
+
+
+async def _nothing(_: Stage) -> None:
+    """Prepare nothing."""
+
+
+async def _one_lease(stage: Stage) -> None:
+    await stage.issue("app2")
+
+
+async def _two_leases(stage: Stage) -> None:
+    await stage.issue("app2")
+    await stage.issue("a_p")
+
+
+async def _renew(stage: Stage) -> None:
+    await stage.client.renew(stage.leases[0], 120.0, "caller-0")
+
+
+async def _revoke(stage: Stage) -> None:
+    await stage.client.revoke(stage.leases[0], sync=True, who="caller-0")
+
+
+async def _soon_over(stage: Stage) -> None:
+    await stage.issue("app2", life=5.0)
+
+
+async def _wait(stage: Stage) -> None:
+    await asyncio.sleep(10.0)
+
+
+async def _prefix(stage: Stage) -> None:
+    await stage.client.revoke_prefix("aws/creds/app2/", sync=True)
+
+
+async def _lab_lease(stage: Stage) -> None:
+    await stage.issue("app", mount="lab")
+
+
+async def _disable(stage: Stage) -> None:
+    await stage.client.disable("lab", force=False)
+
+
+async def _change_root(stage: Stage) -> None:
+    config = config_pb2.RootConfig(access_key=SECOND_KEY, secret_key="not-a-secret")
+    await stage.client.call("SetRoot", config_pb2.SetRootRequest(mount="aws", config=config))
+    await stage.issue()
+
+
+async def _stranger(stage: Stage) -> None:
+    """Leave a user of ours that no row knows, and a tombstone."""
+    await stage.issue()
+    await stage.client.revoke(stage.leases[0], sync=True, who="caller-0")
+    await asyncio.sleep(2.0)  # a user made before this start would tell of a restored store
+    mark = "0" * 23 + "1"
+    tags = (("lessor:instance", INSTANCE), ("lessor:lease", f"aws/creds/app/{mark}"), ("lessor:role", "app"))
+    stage.world.mine.create_user(f"lessor-aws-app-{mark}", f"/lessor/{INSTANCE}/", tags)
+    stage.world.sleep_process(OLD_ENOUGH, machine=True)
+
+
+async def _sweep(stage: Stage) -> None:
+    await stage.client.call("Reconcile", lease_pb2.ReconcileRequest(mount="aws", apply=True))
+
+
+async def _beyond_the_window(stage: Stage) -> None:
+    await stage.issue(life=630.0)
+    await asyncio.sleep(295.0)
+
+
+async def _start(stage: Stage) -> None:
+    """Die with one lease alive, one over, and one half made; then start."""
+    stage.world.spawn(_quietly(stage.issue("a_p")))
+    await asyncio.sleep(0.06)
+    assert stage.world.process is not None
+    stage.world.process.kill()
+    await asyncio.sleep(22.0)
+
+
+async def _quietly(job: Awaitable[object]) -> None:
+    await job
+
+
+async def _request_again(stage: Stage) -> None:
+    request = str(uuid.UUID(int=7, version=4))
+    await stage.issue(request=request)
+    await stage.issue(request=request)
+
+
+async def _lab_and_another(stage: Stage) -> None:
+    await stage.issue("app", mount="lab")
+    await stage.issue("app", life=20.0)
+
+
+async def _force(stage: Stage) -> None:
+    """Give a mount up while its lease is being revoked."""
+    await stage.client.revoke(stage.leases[0], sync=False, who="caller-0")
+    await asyncio.sleep(0.1)
+    await stage.client.disable("lab", force=True)
+
+
+async def _stop(stage: Stage) -> None:
+    """Stop the process while it makes a user, for longer than a row waits for one."""
+    world = stage.world
+    made = world.spawn(_quietly(stage.issue("a_p")))
+    await asyncio.sleep(0.004)
+    world.sleep_process(20 * 60.0, machine=False)
+    await made
+    await asyncio.sleep(100.0)
+    if world.lives == 1 and any(world.truth.users()):
+        world.broken("what_was_made_late_goes_at_once", "", "a user made after its row was GONE is left")
+
+
+SCENARIOS = (
+    Scenario("issue", _nothing, lambda stage: stage.issue("app2")),
+    Scenario("renew", _one_lease, _renew),
+    Scenario("revoke", _one_lease, _revoke),
+    Scenario("expire", _soon_over, _wait),
+    Scenario("prefix", _two_leases, _prefix),
+    Scenario("disable", _lab_lease, _disable),
+    Scenario("root", _one_lease, _change_root),
+    Scenario("sweep", _stranger, _sweep),
+    Scenario("forced", _lab_and_another, _force),
+    Scenario("stopped", _nothing, _stop),
+    Scenario("refill", _beyond_the_window, _wait),
+    Scenario("start", _soon_over, _start),
+    Scenario("repeat", _nothing, _request_again),
+)

@@ -1,0 +1,270 @@
+"""Bugs planted in the rules of the store, in ranges, and in what lies beside the engine's main path."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from lessor_server.domain.calls import AskTime
+from lessor_server.domain.errors import LessorError
+from lessor_server.domain.lease import State, Step
+from lessor_server.domain.mount import MountState
+from lessor_server.engine import prefixes, prober, stored
+from lessor_server.engine.expiry import Expiry
+from lessor_server.engine.rounds import Done, says_nothing
+from lessor_server.services import lease as lease_service
+from tests.simulation.disk import DurableStore
+from tests.simulation.mutants import Patch, mutant
+from tests.support.memory_rows import MemoryRows, Row
+from tests.support.memory_store import MemoryStore
+from tests.support.memory_upkeep import MemoryUpkeep
+
+
+@mutant
+def activate_without_generation(patch: Patch) -> None:
+    """A row that changed hands becomes ACTIVE all the same."""
+    held = MemoryRows._held
+
+    def lax(self: Any, claim: Any, step: Step) -> Row | None:
+        return self.rows.get(claim.id) if step is Step.ACTIVATE else held(self, claim, step)
+
+    patch.set(MemoryRows, "_held", lax)
+
+
+@mutant
+def renew_without_the_state(patch: Patch) -> None:
+    """A renewal brings back what is being revoked."""
+    from lessor_server.engine import leases
+
+    patch.set(leases, "_refusal", lambda *_: None)
+    patch.set(MemoryStore, "_living", lambda self, lease, *_: self.rows.get(lease.id))
+
+
+@mutant
+def open_prefixes_not_looked_at(patch: Patch) -> None:
+    """A lease of an open prefix becomes ACTIVE, or is renewed."""
+    patch.set(MemoryRows, "_covered", lambda *_: False)
+
+
+@mutant
+def cut_off_not_looked_at(patch: Patch) -> None:
+    """A prefix takes in what was begun after it."""
+
+    def taken_in(self: Any, prefix: Any) -> list[Row]:
+        return [
+            row for lease_id, row in sorted(self.rows.items()) if row.live and prefix.ids.covers(lease_id)
+        ]
+
+    patch.set(MemoryRows, "_taken_in", taken_in)
+    close = MemoryUpkeep.close_prefix
+
+    async def linger(self: Any, prefix: Any) -> None:
+        if self.now() - prefix.cutoff_us > 30_000_000:
+            await close(self, prefix)
+
+    patch.set(MemoryUpkeep, "close_prefix", linger)
+
+
+@mutant
+def hints_believed(patch: Patch) -> None:
+    """Deadlines ring as soon as they are known, and what rings is claimed, due or not."""
+    from lessor_server.engine.timers import Timers
+
+    patch.set(Timers, "watch", lambda self, lease_id, _: self._fire([lease_id]))
+
+    async def claim(self: Any, ids: Any, terms: Any, now: int | None = None) -> Any:
+        rows = [self.rows[one] for one in dict.fromkeys(ids) if one in self.rows]
+        return [self._claim(row, terms, self.now()) for row in rows if row.live]
+
+    patch.set(MemoryStore, "claim", claim)
+
+
+@mutant
+def take_over_skipped(patch: Patch) -> None:
+    """A start leaves the claims of the dead process to run out."""
+
+    async def leave(_: Any) -> int:
+        return 0
+
+    patch.set(MemoryStore, "take_over", leave)
+
+
+@mutant
+def tombstones_dropped_early(patch: Patch) -> None:
+    """A sweep drops each tombstone that it did not see alive."""
+
+    async def bury(self: Any, account: str, _: int) -> int:
+        gone = [
+            lease_id
+            for lease_id, row in self.rows.items()
+            if row.lease.state is State.GONE and row.lease.footprint.account == account
+        ]
+        for lease_id in gone:
+            del self.rows[lease_id]
+        return len(gone)
+
+    patch.set(MemoryUpkeep, "bury", bury)
+
+
+@mutant
+def counts_not_kept(patch: Patch) -> None:
+    """The limits of mount and role are not looked at."""
+    room = MemoryStore._require_room
+
+    def boundless(self: Any, intent: Any) -> None:
+        room(self, replace(intent, max_users=1_000_000, max_leases=0))
+
+    patch.set(MemoryStore, "_require_room", boundless)
+
+
+@mutant
+def disabling_mounts_take_leases(patch: Patch) -> None:
+    """An intent is written whatever its mount is about to become."""
+    room = MemoryStore._require_room
+
+    def blind(self: Any, intent: Any) -> None:
+        mount = self.mounts.get(intent.mount)
+        if mount is None or mount.state is MountState.ENABLED:
+            room(self, intent)
+
+    patch.set(MemoryStore, "_require_room", blind)
+    from lessor_server.engine.roots import Ground, Roots
+
+    async def ground(self: Any, mount: str, role: str, repeated: Any = None) -> Any:
+        found = await self._store.grounds(mount, role, repeated)
+        if found.mount is None or found.root is None or found.role is None:
+            raise LessorError("not there")
+        return Ground(found.mount, found.role, self._open(found.root), found.earlier)
+
+    patch.set(Roots, "ground", ground)
+
+
+@mutant
+def request_ids_not_unique(patch: Patch) -> None:
+    """The store does not know which request made a lease."""
+    patch.set(MemoryRows, "_earlier", lambda *_: None)
+
+
+@mutant
+def untaken_never_expires(patch: Patch) -> None:
+    """A lease that nobody was given lives as long as any."""
+    activate = MemoryStore.activate
+
+    async def taken(
+        self: Any, claim: Any, key_id: str, *, untaken: bool = False, now: int | None = None
+    ) -> Any:
+        del untaken
+        return await activate(self, claim, key_id, now=now)
+
+    async def untake(self: Any, lease: Any) -> Any:
+        return self.rows[lease.id].lease
+
+    patch.set(MemoryStore, "activate", taken)
+    patch.set(MemoryStore, "untake", untake)
+
+
+@mutant
+def wall_clock_used(patch: Patch) -> None:
+    """Deadlines are compared with whatever the wall clock was set to."""
+    patch.set(MemoryRows, "now", lambda self: self._clock.wall_us())
+
+
+@mutant
+def fail_due_at_once(patch: Patch) -> None:
+    """A refused row is tried again without a wait."""
+    fail = MemoryStore.fail
+
+    async def at_once(self: Any, claim: Any, error: str, _: timedelta, attempts: int, looks: int) -> bool:
+        return await fail(self, claim, error, timedelta(0), attempts, looks)
+
+    patch.set(MemoryStore, "fail", at_once)
+
+
+@mutant
+def time_runs_back_at_a_start(patch: Patch) -> None:
+    """A start believes the wall clock, also where the store remembers a later time."""
+
+    def restart(self: Any) -> None:
+        self._offset_us = self._clock.wall_us() - self._clock.boot_us()
+        self._first_start = True
+
+    patch.set(DurableStore, "restart", restart)
+
+
+# --- faults that the product has had -----------------------------------------------------------------------
+
+
+@mutant
+def probes_for_a_mount_that_is_gone(patch: Patch) -> None:
+    """An account stays paused for ever once the mount whose root probed it was disabled."""
+
+    async def trouble(self: Any, mount: str, lane: Any) -> str | None:
+        try:
+            root = await self._roots.of(mount)
+        except LessorError as error:
+            return error.message
+        if self._roots.lane(root) is not lane:
+            return None
+        outcome = await self._roots.rounds(root).call(prober.GetUser(prober.PROBE_USER))
+        return str(outcome) if says_nothing(outcome) else None
+
+    patch.set(prober.Prober, "_trouble", trouble)
+
+
+@mutant
+def witness_mute_without_a_root(patch: Patch) -> None:
+    """One mount without a root keeps expiries held for ever after a start."""
+
+    async def ahead_us(self: Any) -> int | None:
+        try:
+            roots = [await self._roots.of(mount.name) for mount in await self._store.list_mounts("", 100)]
+        except LessorError:
+            return None
+        for root in roots:
+            answer = await self._roots.rounds(root).call(AskTime())
+            if isinstance(answer, Done):
+                return self._store.now() - answer.value if answer.value else 0
+        return None
+
+    patch.set(Expiry, "_ahead_us", ahead_us)
+
+
+@mutant
+def prefix_forgotten_when_its_caller_leaves(patch: Patch) -> None:
+    """A prefix whose caller went away during the commit waits for the next start."""
+
+    async def run(self: Any) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            for prefix in await self._store.prefixes():
+                await self._work_off(prefix)
+
+    patch.set(prefixes.Prefixes, "run", run)
+
+
+# --- ranges ------------------------------------------------------------------------------------------------
+
+
+@mutant
+def like_for_a_prefix(patch: Patch) -> None:
+    """An underscore in a prefix stands for any character."""
+
+    def covers(self: Any, text: str) -> bool:
+        return re.match(re.escape(self.low).replace("_", "."), text) is not None
+
+    patch.set(stored.Range, "covers", covers)
+
+
+@mutant
+def prefix_without_its_slash(patch: Patch) -> None:
+    """The prefix of a role takes in every role whose name begins so."""
+    range_of = lease_service._range
+
+    def wider(text: str) -> stored.Range:
+        low = range_of(text).low.rstrip("/")
+        return stored.Range(low, low[:-1] + chr(ord(low[-1]) + 1))
+
+    patch.set(lease_service, "_range", wider)

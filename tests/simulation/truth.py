@@ -1,0 +1,258 @@
+"""What really happened, as nobody in the product can know it: the invariants are judged by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lessor_server.domain.calls import Call
+from lessor_server.domain.events import AccountResumed, Event, ExpiryHeld, ExpiryResumed
+from lessor_server.domain.lease import State
+from tests.simulation.disk import Change
+from tests.simulation.journal import suffix
+from tests.simulation.wire import Flight
+from tests.support.iam import Iam
+from tests.support.iam_rules import Answer
+from tests.support.iam_user import User
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+TAKING = ("Delete", "Detach", "Remove")
+SETTLE_SECONDS = 100.0
+"""How long after a disturbance what falls due may still be late: probes are up to 30 s apart, looks 60 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """An invariant that did not hold."""
+
+    invariant: str
+    subject: str
+    text: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A call that reached its account, and the answer; ``sent_us`` is the service's time when it left."""
+
+    account: Iam
+    call: Call[object]
+    answer: Answer
+    sent_us: int
+
+    @property
+    def subject(self) -> str:
+        """Return what the journal knows the lease by."""
+        return suffix(self.call.user)
+
+
+@dataclass(slots=True)
+class Told:
+    """What a caller asked, and the one message of the answer that it got."""
+
+    method: str
+    request: Any
+    answer: Any
+    repeated: bool = False
+
+
+@dataclass(slots=True)
+class Ask:
+    """Somebody asked for the end of all leases whose ids begin so, begun before ``until``."""
+
+    prefix: str
+    until: float = float("inf")
+
+
+@dataclass(slots=True)
+class Caller:
+    """Who asked for a lease: calls under way, when the last ended, and whether one was answered."""
+
+    began: float
+    waiting: int = 0
+    ended: float = 0.0
+    served: bool = False
+
+
+@dataclass(slots=True)
+class Record:
+    """One lease as it really is. Instants are the world's seconds, ``…_us`` the service's."""
+
+    lease_id: str
+    user_name: str
+    account: str
+    owner: str
+    request_id: str
+    began: float
+    due_by: float = float("inf")
+    """When access must end at the latest, give or take the bound."""
+    active_at: float = 0.0
+    asked: bool = False
+    """Somebody asked for its end, or changed the user from outside so that it may end."""
+    touched: bool = False
+    promise: float = 0.0
+    """Until when a caller was told that the key lives."""
+    renewed: bool = False
+    troubled: bool = False
+    """A call for this user met a fault or a refusal: its end may be late."""
+    begun_until_us: int = 0
+    """When the creator's claim ended: a CreateUser that leaves later is the sweep's, if its row is GONE."""
+    create_sent_us: int = 0
+    sends: int = 0
+    refusals: int = 0
+    """Calls sent and refused since the last claim."""
+
+
+@dataclass(slots=True)
+class Truth:
+    """Everything that is known of a run."""
+
+    world: World
+    records: dict[str, Record] = field(default_factory=dict)
+    asks: list[Ask] = field(default_factory=list)
+    callers: dict[str, Caller] = field(default_factory=dict)
+    secrets: set[str] = field(default_factory=set)
+    strangers: set[str] = field(default_factory=set)
+    """Names of users that somebody else made below our path."""
+    shaken: float = 0.0
+    held: bool = False
+    late: int = 0
+    deaths: list[float] = field(default_factory=list)
+    claimed: dict[str, int] = field(default_factory=dict)
+    """Generations of rows that were claimed when the last process began."""
+
+    # --- what is asked -------------------------------------------------------------------------------------
+
+    def of(self, lease_id: str) -> Record | None:
+        """Return the record of a lease."""
+        return self.records.get(suffix(lease_id))
+
+    def ask(self, prefix: str) -> Ask:
+        """Take note that somebody is about to ask for the end of leases."""
+        ask = Ask(prefix)
+        self.asks.append(ask)
+        return ask
+
+    def asked(self, record: Record) -> bool:
+        """Tell whether anybody asked for the end of this lease."""
+        return record.asked or any(
+            record.lease_id.startswith(ask.prefix) and record.began <= ask.until for ask in self.asks
+        )
+
+    def unwanted_since(self, record: Record) -> float | None:
+        """Return since when nobody waits for a lease that nobody got; None where somebody does, or did."""
+        caller = self.callers.get(record.owner)
+        if caller is None or caller.served or caller.waiting or self.world.options.disk_faults:
+            return None
+        since = max(caller.ended, record.active_at)
+        # A process that dies once a lease is ACTIVE can't know that nobody was told: it lives to its end.
+        died = any(caller.began <= death < since + SETTLE_SECONDS for death in self.deaths)
+        return None if died else since
+
+    def disturbed(self, record: Record, due: float) -> bool:
+        """Tell whether an end that was due then may be late."""
+        settled = self.shaken + SETTLE_SECONDS
+        shaken = due < settled and self.world.now() < settled
+        return record.troubled or record.touched or self.held or shaken
+
+    # --- what happens --------------------------------------------------------------------------------------
+
+    def trouble(self, user: str) -> None:
+        """Take note that a call for a user met a fault."""
+        record = self.records.get(suffix(user))
+        if record is not None:
+            record.troubled = True
+
+    def refused(self, user: str) -> None:
+        """Take note that a call for a user was refused by order of the run."""
+        record = self.records.get(suffix(user))
+        if record is not None:
+            record.refusals += 1
+
+    def heard(self, event: Event) -> None:
+        """Take note of what the engine says of itself."""
+        if isinstance(event, ExpiryHeld):
+            self.held = True
+        elif isinstance(event, ExpiryResumed):
+            self.held = False
+            self.world.shake()
+        elif isinstance(event, AccountResumed):
+            self.world.shake()
+
+    def died(self) -> None:
+        """Forget what only the process knew."""
+        self.held = False
+        self.deaths.append(self.world.now())
+
+    def about_to_start(self) -> None:
+        """Remember which rows are claimed by a process that is dead."""
+        self.claimed = {
+            lease_id: row.lease.generation
+            for lease_id, row in self.world.store.rows.items()
+            if row.claimed_by and row.lease.state in (State.INTENT, State.REVOKING)
+        }
+
+    def sent(self, flight: Flight) -> None:
+        """Take note of a request that leaves."""
+        record = self.records.get(suffix(flight.call.user))
+        if record is None:
+            return
+        record.sends += 1
+        if flight.call.action == "CreateUser":
+            record.create_sent_us = flight.sent_us
+
+    def carried_out(self, effect: Effect) -> None:
+        """Take note of an effect."""
+        answer = effect.answer
+        if answer.ok and effect.call.action == "CreateAccessKey":
+            key: Any = answer.result["AccessKey"]
+            self.secrets.add(key["SecretAccessKey"])
+        record = self.records.get(effect.subject)
+        if record is not None and not answer.ok:
+            refused = answer.code != "NoSuchEntity"
+            record.troubled |= record.user_name in answer.message
+            record.troubled |= refused and effect.call.action.startswith(TAKING)
+            record.refusals += refused
+
+    def changed(self, change: Change) -> None:
+        """Take note of a row's change."""
+        lease_id, old, new = change
+        if new is None:
+            return
+        lease, now = new.lease, self.world.now()
+        record = self.records.get(suffix(lease_id))
+        if record is None:
+            request_id = lease.request.id if lease.request else ""
+            footprint = lease.footprint
+            record = Record(
+                lease_id, footprint.user_name, footprint.account, lease.owner, request_id, began=now
+            )
+            record.begun_until_us = lease.due_us
+            self.records[suffix(lease_id)] = record
+        if lease.state is State.ACTIVE:
+            if old is not None and old.lease.state is State.INTENT:
+                record.active_at = now
+            record.due_by = now + (lease.expires_us - self.world.store.now()) / 1e6
+            # Whoever issues by a clock that is known to be wrong gets what that clock gives.
+            record.troubled = record.troubled or abs(self.world.clock_error) > 120.0
+        elif lease.state is State.REVOKING:
+            record.due_by = min(record.due_by, now)
+            record.troubled = record.troubled or bool(lease.attempts)
+        if new.claimed_by and (old is None or not old.claimed_by):
+            record.sends = record.refusals = 0
+
+    # --- what is there -------------------------------------------------------------------------------------
+
+    def user(self, record: Record) -> User | None:
+        """Return the user of a lease, where it exists."""
+        return self.world.account_of(record.account).users.get(record.user_name.casefold())
+
+    def users(self) -> Iterator[User]:
+        """Yield the users of ours on all accounts."""
+        for account in (self.world.mine, self.world.other):
+            for user in account.users.values():
+                if user.path.startswith(f"/lessor/{self.world.instance}/"):
+                    yield user

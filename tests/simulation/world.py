@@ -1,0 +1,283 @@
+"""The world around the server: time, AWS's accounts, the durable store, and processes that live and die.
+
+One process runs at a time, as SQLite's lock has it; nothing here but ``process`` would have to change for
+more. The world's own events go on while a process sleeps, and when it is dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from tests.simulation import invariants
+from tests.simulation.disk import Change, DurableStore
+from tests.simulation.faults import Faults
+from tests.simulation.journal import ALL, Journal, suffix
+from tests.simulation.options import Options
+from tests.simulation.points import Points
+from tests.simulation.process import Process
+from tests.simulation.truth import Breach, Effect, Truth
+from tests.simulation.wire import Flight
+from tests.support import builders
+from tests.support.iam import Iam
+from tests.support.iam_rules import Answer
+from tests.support.virtual_loop import VirtualLoop
+
+BASE_US = 1_900_000_000_000_000
+INSTANCE = "0123456789abcdef"
+MOST_EFFECTS = 5000
+"""A run has some hundreds, a long calm a thousand."""
+OTHER_ACCOUNT = "210987654321"
+SECOND_KEY = "ANOTHER_ROOT_KEY_OF_THE_SAME_ACCOUNT"
+
+
+class Clocks:
+    """The machine's clocks: boot-time runs through sleep, the wall clock is what people set it to."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        """Follow a loop's time; the wall clock is right."""
+        self._loop = loop
+        self.asleep = 0.0
+        """Seconds that the machine slept: the loop's clock stood still."""
+        self.wall_ahead = 0.0
+
+    def now(self) -> float:
+        """Return the true time in seconds since the run began."""
+        return self._loop.time() + self.asleep
+
+    def boot_us(self) -> int:
+        """Return the time since the machine started."""
+        return int(self.now() * 1e6)
+
+    def wall_us(self) -> int:
+        """Return the wall clock's time."""
+        return BASE_US + self.boot_us() + int(self.wall_ahead * 1e6)
+
+
+class Sealer:
+    """Seals by keeping the bytes itself: what the store holds then says nothing."""
+
+    def __init__(self) -> None:
+        """Begin with nothing sealed."""
+        self._kept: dict[bytes, tuple[str, bytes]] = {}
+
+    def seal(self, plain: bytes, place: str) -> bytes:
+        """Return a token for ``plain``."""
+        token = f"sealed-{len(self._kept)}".encode()
+        self._kept[token] = (place, plain)
+        return token
+
+    def open(self, sealed: bytes, place: str) -> bytes:
+        """Return what was sealed for ``place``."""
+        sealed_for, plain = self._kept[sealed]
+        assert sealed_for == place, f"sealed for {sealed_for}, opened at {place}"
+        return plain
+
+
+class World:
+    """Everything but the server, and the one server that runs."""
+
+    instance = INSTANCE
+
+    def __init__(self, options: Options, loop: VirtualLoop, points: Points) -> None:
+        """Make the world of one run, on ``loop``."""
+        self.options = options
+        self.points = points
+        self._loop = loop
+        self.clocks = Clocks(loop)
+        self.journal = Journal(self.clocks.now)
+        self.store = DurableStore(self.clocks, INSTANCE)
+        self.sealer = Sealer()
+        self.mine, self.other = (
+            self._account(builders.ACCOUNT.rpartition(":")[2]),
+            self._account(OTHER_ACCOUNT),
+        )
+        self.accounts = {
+            builders.ROOT_KEY: self.mine,
+            SECOND_KEY: self.mine,
+            builders.OTHER_ROOT_KEY: self.other,
+        }
+        self.truth = Truth(self)
+        self.faults = Faults(self)
+        self.away = self.disk_fails = False
+        self.process: Process | None = None
+        self.breaches: list[Breach] = []
+        self.lives = 0
+        self.effects = 0
+        self._chances: dict[str, random.Random] = {}
+        self._later: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = 0
+        self._own: set[asyncio.Task[Any]] = set()
+
+    def _account(self, number: str) -> Iam:
+        account = Iam(
+            number,
+            now=lambda: BASE_US / 1e6 + self.clocks.now(),
+            rng=self.options.rng(f"account/{number}"),
+        )
+        account.create_group("staff")
+        return account
+
+    def account_of(self, name: str) -> Iam:
+        """Return the account that a row names."""
+        return self.mine if name.endswith(self.mine.account) else self.other
+
+    # --- time and chance -----------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Return the true time in seconds since the run began."""
+        return self.clocks.now()
+
+    @property
+    def clock_error(self) -> float:
+        """Return how far the service's time is ahead of the true one, in seconds."""
+        return (self.store.now() - BASE_US) / 1e6 - self.now()
+
+    def chance(self, part: str) -> random.Random:
+        """Return the generator of one part of the run."""
+        if part not in self._chances:
+            self._chances[part] = self.options.rng(part)
+        return self._chances[part]
+
+    def later(self, seconds: float, event: Callable[[], object]) -> None:
+        """Have the world do something later, whether a process runs then or not."""
+        self._numbers += 1
+        item = (self.now() + seconds, self._numbers, event)
+        heapq.heappush(self._later, item)
+        self._arm(item[0])
+
+    def _arm(self, when: float) -> None:
+        self._loop.call_at(when - self.clocks.asleep, self._happen)
+
+    def _happen(self) -> None:
+        while self._later and self._later[0][0] <= self.now() + 1e-9:
+            heapq.heappop(self._later)[2]()
+
+    @property
+    def pending(self) -> int:
+        """Return how many events are still to come."""
+        return len(self._later)
+
+    def spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a task of the world's own."""
+        task = self._loop.create_task(job)
+        self._own.add(task)
+        task.add_done_callback(self._own.discard)
+        return task
+
+    def sleep_process(self, seconds: float, *, machine: bool) -> None:
+        """Let the process stand still for so long; the loop's clock too where the whole machine sleeps."""
+        if self.process is None or not self.process.ready:
+            return
+        self.journal.note(
+            f"{'the machine sleeps' if machine else 'the process stops'} for {seconds:.1f} s", ALL
+        )
+        self.process.fall_asleep()
+        end = self.now() + seconds
+        while self._later and self._later[0][0] <= end:
+            when, _, event = heapq.heappop(self._later)
+            self._leap(max(when, self.now()), machine=machine)
+            event()
+        self._leap(max(end, self.now()), machine=machine)  # another sleep may have begun meanwhile
+        for when, _, _ in self._later:
+            self._arm(when)
+        self.shake()
+
+    def _leap(self, when: float, *, machine: bool) -> None:
+        if machine:
+            self.clocks.asleep += when - self.now()
+        else:
+            self._loop._jump.now += when - self.now()
+
+    # --- processes -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start a process on what store and accounts hold."""
+        self.lives += 1
+        if self.lives > 1:
+            self.store.restart()
+        self.truth.about_to_start()
+        self.journal.note(f"process {self.lives} starts", ALL)
+        self.process = Process(self, self.lives)
+        self.process.start()
+
+    def ready(self, process: Process) -> None:
+        """Take note that a process serves."""
+        self.journal.note(f"process {process.number} serves", ALL)
+        self._judge(invariants.ON_START, process)
+        self.shake()
+
+    def died(self, process: Process) -> None:
+        """Start another process a little later."""
+        self.truth.died()
+        self.shake()
+        assert process is self.process
+        if self.effects <= MOST_EFFECTS:
+            self.later(self.chance("down").uniform(0.2, 20.0), self.start)
+
+    def shake(self) -> None:
+        """Take note of a disturbance: what falls due around it may be late."""
+        self.truth.shaken = self.now()
+
+    # --- what happens --------------------------------------------------------------------------------------
+
+    def sent(self, flight: Flight) -> None:
+        """Take note of a request that leaves."""
+        self._count()
+        self.truth.sent(flight)
+
+    def _count(self) -> None:
+        """Count an effect; a process that has no end of them is stopped."""
+        self.effects += 1
+        if self.effects == MOST_EFFECTS + 1 and self.process is not None:
+            self.broken("it_comes_to_rest", "", f"there were more than {MOST_EFFECTS} effects")
+            self.process.kill()
+
+    def delayed(self, flight: Flight) -> None:
+        """Take note of a request that will arrive late."""
+        self.truth.late += 1
+        self.journal.note(f"{flight.call.action} is delayed", suffix(flight.call.user))
+
+    def carried_out(self, flight: Flight, answer: Answer) -> None:
+        """Take note of what a request came to on the account."""
+        call = flight.call
+        told = answer.code or "ok"
+        self.journal.note(f"aws {call.action}: {told}", suffix(call.user))
+        effect = Effect(self.accounts[flight.key_id], call, answer, flight.sent_us)
+        self.truth.carried_out(effect)
+        self._judge(invariants.ON_EFFECT, effect)
+
+    def written(self, name: str, changes: list[Change]) -> None:
+        """Take note of a durable write."""
+        self._count()
+        if not changes:
+            self.journal.note(f"store {name}")
+        for change in changes:
+            lease_id, _, row = change
+            state = f"{row.lease.state.value} due {row.lease.due_us}" if row else "dropped"
+            self.journal.note(f"store {name}: {state}", suffix(lease_id))
+            self.truth.changed(change)
+            self._judge(invariants.ON_CHANGE, change)
+        changes.clear()
+
+    def judge_answer(self, asked: object) -> None:
+        """Check what a caller was told."""
+        self._judge(invariants.ON_ANSWER, asked)
+
+    def judge_end(self) -> None:
+        """Check what must hold when all is quiet."""
+        self._judge(invariants.AT_END, None)
+
+    def _judge(self, checks: tuple[Any, ...], subject: Any) -> None:
+        for check in checks:
+            found = check(self, subject)
+            if found is not None:
+                self.broken(check.__name__, *found)
+
+    def broken(self, invariant: str, subject: str, text: str) -> None:
+        """Take note that an invariant does not hold."""
+        self.journal.note(f"BROKEN {invariant}: {text}", subject or ALL)
+        self.breaches.append(Breach(invariant, subject, text, self.now()))
