@@ -17,7 +17,7 @@ from lessor_server.domain.calls import Call, Identity, MadeKey, MadeUser
 from lessor_server.domain.lease import Claim, Intent, Lease, State
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
-from lessor_server.engine.ports import Grounds
+from lessor_server.engine.stored import Grounds, Repeated
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class InstantStore:
         """Return the SQLite store's own method."""
         return getattr(self._store, name)
 
-    async def grounds(self, mount: str, role: str) -> Grounds:
+    async def grounds(self, mount: str, role: str, _repeated: Repeated | None = None) -> Grounds:
         """Return what was read the first time that a root stood there with its account."""
         found = self._grounds.get((mount, role))
         if found is None:
@@ -83,13 +83,16 @@ class InstantStore:
         """Tell that every claim is good."""
         return True
 
-    async def activate(self, claim: Claim, access_key_id: str, now: int | None = None) -> Lease:
+    async def activate(
+        self, claim: Claim, access_key_id: str, *, untaken: bool = False, now: int | None = None
+    ) -> Lease:
         """Return the lease as the real step would leave it."""
         at = self.now() if now is None else now
         end = at + claim.lease.ttl // _MICROSECOND
         return replace(
             claim.lease,
             state=State.ACTIVE,
+            untaken=untaken,
             generation=claim.generation + 1,
             access_key_id=access_key_id,
             issue_us=at,
@@ -128,4 +131,6 @@ def _lease(intent: Intent, now_us: int, due_us: int) -> Lease:
         looks=0,
         last_error="",
         last_create_us=0,
+        request=intent.request,
+        untaken=False,
     )
