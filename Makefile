@@ -19,7 +19,7 @@ demo: .venv/.dev ## walk the tutorial on this machine, with an embedded AWS
 	$(BIN)/lessor demo
 
 test: .venv/.test ## run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not fire"
 
 quick: .venv/.test ## run the tests that need no more than a few seconds each
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -28,6 +28,7 @@ prove: .venv/.test ## prove by simulation that nothing leaks: seeds, deaths, pai
 	$(BIN)/python -W ignore -m tests.simulation
 
 soak: .venv/.test ## put the real server under fire for a quarter of an hour
+	$(BIN)/python -m pytest -m fire
 	$(BIN)/python -m tests.fire --kills 200 --renewals 150 --outage-seconds 14 --rate 200 --storm 2000 --soak-minutes 5
 
 lint: .venv/.test ## check style, types, layers, protos and sizes

@@ -14,7 +14,7 @@ from tests.fire.kills import kills
 from tests.fire.renewals import renewals
 from tests.fire.soak import soak
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.fire, pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 AWS_SECONDS = 0.02
 

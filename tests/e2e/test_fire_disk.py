@@ -30,7 +30,7 @@ from tests.support.clients import ROOT_KEY, ROOT_SECRET
 from tests.support.recording import Recording
 from tests.support.standin_control import StandIn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.fire, pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 SLOW = 0.3
 

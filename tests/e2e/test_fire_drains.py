@@ -12,7 +12,7 @@ import pytest_asyncio
 from tests.fire.drains import outage, rate, storm
 from tests.fire.ground import Ground, ground
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.fire, pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 AWS_SECONDS = 0.02
 

@@ -126,7 +126,7 @@ async def _sweep(stage: Stage) -> None:
 
 async def _beyond_the_window(stage: Stage) -> None:
     await stage.issue(life=630.0)
-    await asyncio.sleep(295.0)
+    await asyncio.sleep(295.0 - stage.world.now())
 
 
 async def _start(stage: Stage) -> None:

@@ -1,7 +1,8 @@
 """How fast, how many at once, in which order, and whether at all: one lane for each account and endpoint.
 
-A lane is a token bucket in the form of the generic cell rate algorithm (ITU-T I.371). Of a set rate 98 %
-is the refill and 2 % the burst, so that no second ever holds more calls than the rate. Without a set
+A lane is a token bucket in the form of the generic cell rate algorithm (ITU-T I.371). Of a set rate
+96.5 % is the refill and 1.5 % the burst: no second ever holds more calls than the rate, also where some
+are 20 ms later on their way than others. Without a set
 rate a lane looks for it: it comes down by a third when AWS throttles, and goes up again step by step
 (additive increase, multiplicative decrease: Chiu & Jain, 1989). Who waits is served by priority, then in
 order; a bounded number waits, and none for more than ``LONGEST_WAIT_SECONDS``.
@@ -22,6 +23,7 @@ from enum import IntEnum
 from lessor_server.domain.errors import AwsUnavailable, PacerFull
 
 LONGEST_WAIT_SECONDS = 10.0
+REFILL, BURST = 0.965, 0.015
 START_RATE, LEAST_RATE = 1000.0, 1.0
 DECREASE, INCREASE, STEP_SECONDS = 2 / 3, 0.02, 1.0
 """At throttling the rate falls to two thirds, once a step at most; a step without adds 2 % of the start."""
@@ -185,13 +187,13 @@ class Lane:
         """Return the seconds until the bucket holds a token."""
         now = asyncio.get_running_loop().time()
         self._recover(now)
-        interval = 1 / (self._rate * 0.98)
-        slack = max(self._rate * 0.02 - 1, 0) * interval
+        interval = 1 / (self._rate * REFILL)
+        slack = max(self._rate * BURST - 1, 0) * interval
         return self._next - slack - now
 
     def _depart(self) -> None:
         now = asyncio.get_running_loop().time()
-        self._next = max(self._next, now) + 1 / (self._rate * 0.98)
+        self._next = max(self._next, now) + 1 / (self._rate * REFILL)
         self._flying += 1
 
     def _full(self) -> PacerFull:

@@ -31,7 +31,8 @@ class Timers:
         self._limit = limit
         self._wheel = Wheel()
         self._horizon_us = 0
-        self._handle: asyncio.TimerHandle | None = None
+        self._handle: asyncio.Handle | None = None
+        self._rings_at = 0.0
 
     def __len__(self) -> int:
         """Return how many deadlines are held in memory."""
@@ -88,10 +89,10 @@ class Timers:
         loop = asyncio.get_running_loop()
         when = loop.time() + max(0, due_us - self._store.now()) / 1e6
         if self._handle is not None:
-            if self._handle.when() <= when:
+            if self._rings_at <= when:
                 return
             self._handle.cancel()
-        self._handle = loop.call_at(when, self._ring)
+        self._handle, self._rings_at = loop.call_at(when, self._ring), when
 
     def _ring(self) -> None:
         self._handle = None

@@ -18,7 +18,7 @@ class Wheel:
 
     def __init__(self) -> None:
         """Make an empty wheel."""
-        self._slots: dict[int, dict[str, None]] = {}
+        self._slots: dict[int, dict[str, int]] = {}
         self._slot_of: dict[str, int] = {}
         self._order: list[int] = []
 
@@ -29,14 +29,12 @@ class Wheel:
     def insert(self, key: str, due_us: int) -> None:
         """Hold ``key`` until ``due_us``; a deadline that it had before is forgotten."""
         number = -(-due_us // SLOT_US)
-        if self._slot_of.get(key) == number:
-            return
         self.cancel(key)
         slot = self._slots.get(number)
         if slot is None:
             slot = self._slots[number] = {}
             heapq.heappush(self._order, number)
-        slot[key] = None
+        slot[key] = due_us
         self._slot_of[key] = number
 
     def cancel(self, key: str) -> None:
@@ -58,5 +56,5 @@ class Wheel:
             slot = self._slots.pop(heapq.heappop(self._order))
             for key in slot:
                 del self._slot_of[key]
-            taken.extend(slot)
+            taken.extend(sorted(slot, key=slot.__getitem__))
         return taken

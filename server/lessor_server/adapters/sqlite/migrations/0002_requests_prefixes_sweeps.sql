@@ -14,7 +14,7 @@ CREATE INDEX leases_gone ON leases (gone_us, id) WHERE state = 'GONE';
 -- A prefix that was put up for revocation: every lease in [low, high) that was begun by the cut-off.
 CREATE TABLE prefixes (
     low       TEXT NOT NULL,
-    high      TEXT NOT NULL,
     cutoff_us INTEGER NOT NULL,
+    high      TEXT NOT NULL,
     PRIMARY KEY (low, cutoff_us)
 ) WITHOUT ROWID;
