@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from tests.simulation.options import draw
 from tests.simulation.prove import Kill, Tally, prove_deaths, prove_mutants, prove_pairs, prove_seeds
 from tests.simulation.run import run
+from tests.simulation.shrink import shrunk, told
 
 PROCESSES = 2
 
@@ -27,10 +28,12 @@ def _one(seed: int) -> int:
     result = run(draw(seed))
     print(result.options)
     print(f"{result.effects} effects, {result.seconds / 3600:.1f} virtual hours, trace {result.digest}")
-    for breach in result.breaches:
-        print(breach)
-    print(result.story or "every invariant held")
-    return 1 if result.breaches else 0
+    if not result.breaches:
+        print("every invariant held")
+        return 0
+    print(told(result))
+    print(f"\nmade smaller: {told(shrunk(result))}")
+    return 1
 
 
 def _all(count: int) -> int:

@@ -13,7 +13,8 @@ from tests.simulation.scenarios import SCENARIOS, Scenario, Stage
 from tests.simulation.workload import Workload
 from tests.simulation.world import World
 
-OPTIONS = Options(visible=25.0)
+SEEN, UNSEEN = Options(), Options(seed=2, visible=25.0)
+"""A world where AWS shows each user at once, and one where it takes up to 25 s."""
 PAIRED = ("issue", "revoke")
 PAIR_SECONDS = 60.0
 """How long after the scenario a second effect may meet its fate."""
@@ -34,7 +35,9 @@ class Played:
         return f"{self.scenario}: {', then '.join(met) or 'nothing amiss'}"
 
 
-def play(scenario: Scenario, fates: Mapping[int, Fate], after: float = 0.0) -> Played:
+def play(
+    scenario: Scenario, fates: Mapping[int, Fate], after: float = 0.0, options: Options = SEEN
+) -> Played:
     """Play a scenario in which effects meet fates; effects are counted ``after`` seconds longer."""
     points = Points(fates)
 
@@ -50,7 +53,7 @@ def play(scenario: Scenario, fates: Mapping[int, Fate], after: float = 0.0) -> P
         points.close()
         await calm(world, stage.workload)
 
-    result = in_world(OPTIONS, story, points)
+    result = in_world(options, story, points)
     return Played(scenario.name, dict(fates), tuple(points.names), result)
 
 
@@ -58,13 +61,14 @@ async def _act(scenario: Scenario, stage: Stage) -> None:
     await scenario.act(stage)
 
 
-def singles(scenario: Scenario) -> Iterator[Played]:
-    """Play a scenario undisturbed, then with each fate at each of its effects."""
-    whole = play(scenario, {})
-    yield whole
-    for index in range(len(whole.names)):
-        for fate in Fate:
-            yield play(scenario, {index: fate})
+def singles(scenario: Scenario, step: int = 1) -> Iterator[Played]:
+    """Play a scenario undisturbed, then with each fate at each effect, or with each ``step``-th of these."""
+    for options in (SEEN, UNSEEN):
+        whole = play(scenario, {}, options=options)
+        yield whole
+        deaths = [(index, fate) for index in range(len(whole.names)) for fate in Fate]
+        for index, fate in deaths[::step]:
+            yield play(scenario, {index: fate}, options=options)
 
 
 def pairs(scenario: Scenario, first: int) -> Iterator[Played]:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 Found = tuple[str, str] | None
-BOUND_SECONDS = 3.0
-SKEW_SECONDS = 242.0
+BOUND_SECONDS, SKEW_SECONDS = 3.0, 242.0
 """How far two starts may differ about the time where the wall clock jumps: two minutes either way."""
 
 _MOVES = frozenset((before, after) for (before, _), after in STEPS.items())
@@ -174,7 +173,8 @@ def a_silence_counts_no_attempt(world: World, change: Change) -> Found:
     if old is None or new is None or new.lease.attempts <= old.lease.attempts:
         return None
     record = world.truth.of(lease_id)
-    if record is not None and record.sends and not record.refusals:
+    by_aws = new.lease.last_error.startswith("AWS ")
+    if record is not None and by_aws and record.sends and not record.refusals:
         return suffix(lease_id), "an attempt was counted, and AWS had refused nothing"
     return None
 

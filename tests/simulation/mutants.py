@@ -188,7 +188,7 @@ def secret_in_an_event(patch: Patch) -> None:
 def no_such_entity_trusted_at_once(patch: Patch) -> None:
     """A user that AWS does not show is taken for gone."""
 
-    async def believe(self: Any, claim: Any) -> None:
+    async def believe(self: Any, claim: Any, _: int) -> None:
         await self._finish(claim)
 
     patch.set(keeper.Keeper, "_look_again", believe)
@@ -252,9 +252,9 @@ def pause_counts_an_attempt(patch: Patch) -> None:
     """An outage of AWS counts against the row."""
     record = keeper.Keeper._record
 
-    async def count(self: Any, claim: Any, verdict: Any) -> None:
+    async def count(self: Any, claim: Any, verdict: Any, began_us: int) -> None:
         silent = isinstance(verdict, revoker.Silent)
-        await record(self, claim, revoker.Declined(verdict.error) if silent else verdict)
+        await record(self, claim, revoker.Declined(verdict.error) if silent else verdict, began_us)
 
     patch.set(keeper.Keeper, "_record", count)
 

@@ -65,10 +65,10 @@ def seeds(first: int, count: int) -> Tally:
     return tally
 
 
-def deaths(name: str) -> Tally:
-    """Play one scenario with each fate at each of its effects."""
+def deaths(name: str, step: int = 1) -> Tally:
+    """Play one scenario with each fate at each of its effects, or with each ``step``-th of these."""
     _quiet()
-    return _tally(singles(by_name(name)))
+    return _tally(singles(by_name(name), step))
 
 
 def twice(name: str, first: int) -> Tally:

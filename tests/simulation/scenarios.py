@@ -142,6 +142,35 @@ async def _quietly(job: Awaitable[object]) -> None:
     await job
 
 
+async def _die_while_making(stage: Stage) -> None:
+    """Die between CreateUser and the rest."""
+    world = stage.world
+    world.spawn(_quietly(stage.issue("a_p")))
+    await asyncio.sleep(0.06)
+    assert world.process is not None
+    world.process.kill()
+
+
+async def _wrong_clock(stage: Stage) -> None:
+    """Die while a user is made, and start by a wall clock that is an hour ahead."""
+    stage.world.clocks.wall_ahead = 3600.0
+    await _die_while_making(stage)
+    await asyncio.sleep(40.0)
+
+
+async def _sleep_on_it(stage: Stage) -> None:
+    """Fall asleep between AWS's answer that there is no such user and what is made of it."""
+    world = stage.world
+    await _die_while_making(stage)
+    for _ in range(3000):
+        looks = sum("DeleteUser: NoSuchEntity" in line for _, _, line in world.journal.lines)
+        if looks == 2:
+            world.sleep_process(20 * 60.0, machine=True)
+            break
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(10.0)
+
+
 async def _request_again(stage: Stage) -> None:
     request = str(uuid.UUID(int=7, version=4))
     await stage.issue(request=request)
@@ -185,5 +214,7 @@ SCENARIOS = (
     Scenario("stopped", _nothing, _stop),
     Scenario("refill", _beyond_the_window, _wait),
     Scenario("start", _soon_over, _start),
+    Scenario("clock", _nothing, _wrong_clock),
+    Scenario("asleep", _nothing, _sleep_on_it),
     Scenario("repeat", _nothing, _request_again),
 )

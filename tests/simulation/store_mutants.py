@@ -13,6 +13,7 @@ from lessor_server.domain.lease import State, Step
 from lessor_server.domain.mount import MountState
 from lessor_server.engine import prefixes, prober, stored
 from lessor_server.engine.expiry import Expiry
+from lessor_server.engine.keeper import Keeper
 from lessor_server.engine.rounds import Done, says_nothing
 from lessor_server.services import lease as lease_service
 from tests.simulation.disk import DurableStore
@@ -268,3 +269,35 @@ def prefix_without_its_slash(patch: Patch) -> None:
         return stored.Range(low, low[:-1] + chr(ord(low[-1]) + 1))
 
     patch.set(lease_service, "_range", wider)
+
+
+@mutant
+def old_answers_believed(patch: Patch) -> None:
+    """The grace is looked at when an answer is judged, not when the question left."""
+    look_again = Keeper._look_again
+
+    async def late(self: Any, claim: Any, _: int) -> None:
+        await look_again(self, claim, self._store.now())
+
+    patch.set(Keeper, "_look_again", late)
+
+
+@mutant
+def grace_by_an_untrusted_clock(patch: Patch) -> None:
+    """A start by a wall clock that is ahead ends every grace."""
+    look_again = Keeper._look_again
+
+    async def trusting(self: Any, claim: Any, began_us: int) -> None:
+        held, self._expiry = self._expiry, _Free()
+        try:
+            await look_again(self, claim, began_us)
+        finally:
+            self._expiry = held
+
+    patch.set(Keeper, "_look_again", trusting)
+
+
+class _Free:
+    """Stands in for an expiry that nothing holds."""
+
+    held = False

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from tests.simulation.mutants import MUTANTS
+from tests.simulation.disk import METHODS, READS
+from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.options import draw
 from tests.simulation.prove import deaths, hunt, seeds
 from tests.simulation.run import run
 from tests.simulation.scenarios import SCENARIOS
+from tests.simulation.shrink import shrunk, told
 
-SAMPLE, CHUNKS = 25, 6
+SAMPLE, CHUNKS, STEP = 25, 6, 7
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("no_such_entity_trusted_at_once", "activate_without_generation", "like_for_a_prefix")
 
 
@@ -28,6 +36,43 @@ def test_a_seed_replays_byte_for_byte(seed: int) -> None:
     once, again = run(draw(seed)), run(draw(seed))
     assert once.effects > 0
     assert (once.digest, once.effects, once.seconds) == (again.digest, again.effects, again.seconds)
+
+
+def test_a_seed_replays_in_another_process() -> None:
+    """A run depends on its seed alone: neither on memory addresses nor on how this process hashes."""
+    program = (
+        "from tests.simulation.options import draw; from tests.simulation.run import run;"
+        "print(run(draw(48)).digest)"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))}
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    there = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert there.stdout.strip() == run(draw(48)).digest
+
+
+def test_a_broken_run_is_made_smaller_and_tells_its_story() -> None:
+    """What is left of a broken run breaks the same invariant with fewer options."""
+    bug = next(bug for bug in MUTANTS if bug.name == "record_after_create")
+    with planted(bug):
+        broken = run(draw(6))
+        small = shrunk(broken)
+    assert small.broken == broken.broken == "no_user_is_without_a_row"
+    assert len(str(small.options)) < len(str(broken.options))
+    assert "aws CreateUser: ok" in told(small)
+
+
+def test_every_method_of_the_store_is_a_place_to_die_at_unless_it_only_reads() -> None:
+    """A method that is added to the store's port is a write until it is listed among the reads."""
+    assert READS <= METHODS
+    assert {"begin", "activate", "finish", "put_up", "bury"} <= METHODS - READS
+
+
+@pytest.mark.parametrize("name", [scenario.name for scenario in SCENARIOS])
+def test_some_deaths_leave_nothing(name: str) -> None:
+    """A sample of what the slow tests play whole."""
+    tally = deaths(name, STEP)
+    assert tally.runs > 2
+    assert tally.faults == ()
 
 
 @pytest.mark.slow

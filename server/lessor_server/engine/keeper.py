@@ -100,10 +100,11 @@ class Keeper:
     async def _keep(self, claim: Claim, priority: Priority) -> None:
         """Make one attempt on a claimed lease and write down what came of it; never raise."""
         try:
+            began_us = self._store.now()
             verdict = await self._attempt(claim.lease, priority)
             if isinstance(verdict, Silent) and priority is Priority.ASKED:
                 self._due.put_off(claim.id)
-            await self._record(claim, verdict)
+            await self._record(claim, verdict, began_us)
         except StoreUnavailable:
             self._due.everything = True  # the claim runs out, and the row is due again
         finally:
@@ -126,12 +127,12 @@ class Keeper:
             self._prober.pause(root, verdict.error)
         return verdict
 
-    async def _record(self, claim: Claim, verdict: Verdict) -> None:
+    async def _record(self, claim: Claim, verdict: Verdict, began_us: int) -> None:
         match verdict:
             case Deleted():
                 await self._finish(claim)
             case Unseen():
-                await self._look_again(claim)
+                await self._look_again(claim, began_us)
             case Silent(error):
                 # Says nothing about the row: it counts no attempt, and stays due for when AWS is back.
                 wait = (
@@ -149,11 +150,15 @@ class Keeper:
         else:
             self._signals.notify(ClaimLost(claim.id, "finish"))
 
-    async def _look_again(self, claim: Claim) -> None:
-        """Believe that the user is gone only after the grace of a late CreateUser, on a second look."""
+    async def _look_again(self, claim: Claim, began_us: int) -> None:
+        """Believe that the user is gone only on a second look begun after the grace of a late CreateUser.
+
+        An answer may be old by now, if the machine slept; and while expiries are held nobody knows whether
+        the grace is over.
+        """
         lease = claim.lease
         grace_ends_us = lease.last_create_us + CREATE_GRACE // _MICROSECOND
-        if lease.looks and self._store.now() >= grace_ends_us:
+        if lease.looks and began_us >= grace_ends_us and not self._expiry.held:
             await self._finish(claim)
             return
         wait = backoff.look(lease.looks)
