@@ -12,18 +12,18 @@ class Waiting:
 
     def __init__(self) -> None:
         """Begin with nobody waiting."""
-        self._futures: dict[str, set[asyncio.Future[None]]] = {}
+        self._futures: dict[str, dict[asyncio.Future[None], None]] = {}
 
     @contextmanager
     def attempt(self, lease_id: str) -> Iterator[asyncio.Future[None]]:
         """Give a future for the end of the next attempt; enter before asking for the attempt."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._futures.setdefault(lease_id, set()).add(future)
+        self._futures.setdefault(lease_id, {})[future] = None
         try:
             yield future
         finally:
             waiting = self._futures[lease_id]
-            waiting.discard(future)
+            del waiting[future]
             if not waiting:
                 del self._futures[lease_id]
 

@@ -12,8 +12,9 @@ class Work:
     def __init__(self, group: asyncio.TaskGroup) -> None:
         """Start tasks in ``group``."""
         self._group = group
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._lasting: set[asyncio.Task[None]] = set()
+        # Dicts, not sets: tasks are cancelled in the order they were started, in every run alike.
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._lasting: dict[asyncio.Task[None], None] = {}
 
     def start(self, job: Coroutine[object, object, None], *, lasting: bool = False) -> None:
         """Run ``job`` to its end, or for as long as the group lives where it is ``lasting``.
@@ -22,8 +23,8 @@ class Work:
         """
         tasks = self._lasting if lasting else self._tasks
         task = self._group.create_task(job)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        tasks[task] = None
+        task.add_done_callback(tasks.pop)
 
     async def settle(self, seconds: float) -> int:
         """Wait at most ``seconds`` for what runs; return how many tasks are left."""
