@@ -58,6 +58,8 @@ def _print(by_seeds: Tally, singles: Tally, pairs: Tally, kills: list[Kill]) -> 
         print(f"  {kill.name:<42}{kill.by or 'SURVIVED'}")
     whole = by_seeds + singles + pairs
     print(f"{'seeds run':<22}{by_seeds.runs:>10}")
+    print(f"{'  with 2 replicas':<22}{by_seeds.two:>10}")
+    print(f"{'  with 3 replicas':<22}{by_seeds.three:>10}")
     print(f"{'effects met':<22}{whole.effects:>10}")
     print(f"{'single deaths':<22}{singles.runs:>10}")
     print(f"{'pairs of deaths':<22}{pairs.runs:>10}")

@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from lessor.v1 import config_pb2, creds_pb2, lease_pb2, system_pb2
+from tests.simulation.attention import FOLLOWED_SECONDS
 from tests.simulation.journal import suffix
 from tests.simulation.process import Reply
 from tests.simulation.truth import Ask, Caller, Told
@@ -40,10 +41,12 @@ class Client:
 
     async def call(self, method: str, request: Message, who: str = OPERATOR, within: float = 60.0) -> Reply:
         """Make one call."""
-        process = self._world.process
-        if process is None or not process.ready:
+        process = self._world.replicas.pick("calls")
+        if process is None:
             await asyncio.sleep(0.1)
             return GIVE_UP
+        if who in self._world.truth.callers:
+            self._world.truth.callers[who].replicas[process] = None
         reply = await process.call(method, request, who, within)
         subject = suffix(getattr(request, "lease_id", "") or getattr(reply.messages[-1:], "lease_id", ""))
         self._world.journal.note(f"{who} {method}: {reply.code.name} {reply.text}", subject)
@@ -52,23 +55,27 @@ class Client:
     async def generate(self, request: creds_pb2.GenerateCredentialsRequest, who: str, within: float) -> Any:
         """Ask for a credential; return the answer, or None."""
         truth = self._world.truth
-        repeated = who in truth.callers
         caller = truth.callers.setdefault(who, Caller(self._world.now()))
         for record in truth.records.values():
             if record.owner == who:
                 record.promise = 0.0  # whoever repeats a request has not got what it made
         caller.waiting += 1
+        caller.calls += 1
+        caller.open += 1
         try:
             reply = await self.call("GenerateCredentials", request, who, within)
         finally:
             caller.waiting -= 1
             caller.ended = self._world.now()
+        caller.open -= reply.code is not grpc.StatusCode.DEADLINE_EXCEEDED
         if not reply.ok:
             return None
         caller.served = True
         answer = reply.messages[0]
-        self._promise(answer, renewed=False)
-        self._world.judge_answer(Told("GenerateCredentials", request, answer, repeated))
+        # Another replica may still be serving a repeat, and hand the lease out anew.
+        if not (self._world.replicas.several and caller.open):
+            self._promise(answer, renewed=False)
+        self._world.judge_answer(Told("GenerateCredentials", request, answer, caller.calls > 1))
         return answer
 
     async def renew(self, lease_id: str, increment: float | None, who: str) -> Any:
@@ -138,4 +145,6 @@ class Client:
     async def resume(self, *, lower_clock: bool) -> bool:
         """Let leases expire again; tell whether the server agreed."""
         reply = await self.call("ResumeExpiry", system_pb2.ResumeExpiryRequest(lower_clock=lower_clock))
+        if reply.ok:
+            self._world.later(FOLLOWED_SECONDS, self._world.attention.judge_resumed)
         return reply.ok

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.simulation.options import Options
 from tests.simulation.points import Fate, Points
@@ -43,17 +43,17 @@ def play(
 
     async def story(world: World) -> None:
         stage = Stage(world, Workload(world))
-        while world.process is None or not world.process.ready:
+        while not world.replicas.complete:
             await asyncio.sleep(0.1)
         await scenario.prepare(stage)
         points.open()
         acting = world.spawn(_act(scenario, stage))
-        await asyncio.wait([acting], timeout=120.0)
+        await asyncio.wait([acting], timeout=scenario.within)
         await asyncio.sleep(scenario.after + after)
         points.close()
         await calm(world, stage.workload)
 
-    result = in_world(options, story, points)
+    result = in_world(replace(options, replicas=scenario.replicas), story, points)
     return Played(scenario.name, dict(fates), tuple(points.names), result)
 
 

@@ -57,11 +57,21 @@ async def _at_once(_: str) -> None:
 class DurableStore(MemoryStore):
     """What is durable; ``restart`` knows the time of the last commit, as the high-water mark does."""
 
-    def __init__(self, clock: Any, instance: str) -> None:
-        """Begin empty."""
+    def __init__(self, clock: Any, instance: str, *, shared: bool) -> None:
+        """Begin empty; a ``shared`` store serves several processes and outlives each."""
+        self.shared = shared
         super().__init__(clock, _at_once, instance)
         self.rows: _Rows = _Rows()
         self._marked_us = self.now()
+
+    async def take_over(self) -> int:
+        """Void every claim, unless other processes may live."""
+        return 0 if self.shared else await super().take_over()
+
+    @property
+    def kept_hold(self) -> str:
+        """Return why expiries are held by whoever wanted it, or an empty text."""
+        return self._why_held
 
     def mark(self) -> None:
         """Write the time down with a commit."""
@@ -107,6 +117,15 @@ class Disk:
         self._world = process.world
         self._store = process.world.store
         self._batch: list[_Write] = []
+
+    async def drift_us(self) -> int:
+        """Return how far the wall clock of the process' machine is ahead of the service's time."""
+        ahead = self._world.replicas.wall_ahead.get(self._process.seat, 0.0)
+        return await self._read("drift_us", lambda: _now(self._store.drift_us()) + int(ahead * 1e6))
+
+    async def first_start(self) -> bool:
+        """Tell whether the store had never been used before this start."""
+        return await self._read("first_start", lambda: self._process.number == 1)
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
@@ -168,7 +187,7 @@ class Disk:
             return
         self._store.mark()
         changed = [lease_id for lease_id, _, _ in self._store.rows.changes]
-        self._world.written(write.name, self._store.rows.changes)
+        self._world.written(self._process, write.name, self._store.rows.changes)
         if write.fate is not None:
             for lease_id in changed:
                 self._world.truth.trouble(lease_id)  # whose hint may be lost
@@ -179,6 +198,11 @@ class Disk:
             write.done.exception()
         elif not write.done.done():
             write.done.set_result(result)
+
+    def hand_over(self) -> None:
+        """Decide where a process is stopped whether the batch under way has left it already."""
+        if self._world.chance("hand over").random() < 0.5:
+            self._commit()
 
     def tear(self) -> None:
         """Decide at a death what of the batch under way became durable."""

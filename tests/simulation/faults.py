@@ -103,7 +103,8 @@ class Faults:
         ):
             rng = world.chance(f"plan/{name}")
             happen = getattr(self, f"_{name}")
-            for _ in range(count):
+            times = count * options.replicas if name in ("kill", "pause") else count
+            for _ in range(times):
                 world.later(options.moment(rng), lambda happen=happen: self.on and happen())
 
     def end(self) -> None:
@@ -111,26 +112,36 @@ class Faults:
         self.on = self.storm = False
         self._world.away = self._world.disk_fails = False
         self._world.clocks.wall_ahead = 0.0
+        self._world.replicas.wall_ahead.clear()
         self._world.shake()
 
     def _kill(self) -> None:
-        if self._world.process is not None:
-            self._world.process.kill()
+        running = self._world.replicas.running
+        if running:
+            self._world.chance("kill").choice(running).kill()
 
-    def _pause(self, *, machine: bool = False) -> None:
-        rng = self._world.chance("pause")
-        seconds = rng.choice((rng.uniform(1, 30), rng.uniform(30, 400), rng.uniform(400, 1200)))
-        self._world.sleep_process(seconds, machine=machine)
+    def _pause(self) -> None:
+        process = self._world.replicas.pick("pause")
+        if process is not None:
+            self._world.replicas.stop(process, self._while())
 
     def _sleep(self) -> None:
-        self._pause(machine=True)
+        self._world.sleep(self._while())
+
+    def _while(self) -> float:
+        rng = self._world.chance("pause")
+        return rng.choice((rng.uniform(1, 30), rng.uniform(30, 400), rng.uniform(400, 1200)))
 
     def _jump(self) -> None:
         rng = self._world.chance("jump")
         ahead = rng.choice((rng.uniform(-3600, 3600), rng.uniform(-150, 150), 0.0))
         self._world.journal.note(f"the wall clock is set {ahead:+.1f} s", ALL)
-        self._world.clocks.wall_ahead = ahead
-        self._world.shake()
+        replicas = self._world.replicas
+        if replicas.several:
+            replicas.wall_ahead[rng.randrange(self._world.options.replicas)] = ahead
+        else:
+            self._world.clocks.wall_ahead = ahead
+            self._world.shake()
         if rng.random() < 0.5:
             self._kill()  # as when a machine starts by a wrong clock
 

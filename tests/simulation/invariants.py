@@ -1,35 +1,25 @@
 """What must hold, each a function by its name: it returns None, or the lease concerned and what is wrong.
 
 The numbers are those of the invariants in ``docs/reliability.md``. ``ON_EFFECT`` is judged whenever a call
-has reached an account, ``ON_CHANGE`` at every durable change of a row, ``ON_ANSWER`` when a caller has been
-told something, ``ON_START`` when a process begins to serve, ``AT_END`` once all is quiet.
+has reached an account, ``ON_ANSWER`` when a caller has been told something, ``ON_START`` when a process
+begins to serve, ``AT_END`` once all is quiet.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lessor_server.domain.lease import CREATE_GRACE, LIVE, STEPS, TOMBSTONE_LIFE, UNTAKEN_LIFE, State
-from lessor_server.domain.mount import MountState
+from lessor_server.domain.lease import LIVE, UNTAKEN_LIFE, State
 from tests.simulation.journal import suffix
+from tests.simulation.row_invariants import Found
 from tests.simulation.truth import TAKING
-from tests.support.memory_rows import us
 
 if TYPE_CHECKING:
-    from tests.simulation.disk import Change
     from tests.simulation.process import Process
     from tests.simulation.truth import Effect, Record, Told
     from tests.simulation.world import World
 
-Found = tuple[str, str] | None
-BOUND_SECONDS, SKEW_SECONDS = 3.0, 242.0
-"""How far two starts may differ about the time where the wall clock jumps: two minutes either way."""
-
-_MOVES = frozenset((before, after) for (before, _), after in STEPS.items())
-
-
-def _skew(world: World) -> float:
-    return SKEW_SECONDS if world.options.jumps else 0.05
+BOUND_SECONDS = 3.0
 
 
 # --- at each effect on an account ------------------------------------------------------------------------
@@ -47,10 +37,13 @@ def no_user_is_without_a_row(world: World, effect: Effect) -> Found:
 def no_key_outlives_its_lease(world: World, effect: Effect) -> Found:
     """2: access ends within the bound after the lease does, while nothing disturbs."""
     record = _cut(world, effect)
-    if record is None or world.truth.disturbed(record, record.due_by):
+    if record is None:
         return None
-    late = world.now() - record.due_by
-    if late > BOUND_SECONDS + _skew(world):
+    due = world.attention.latest(record)
+    late = world.now() - due
+    if world.truth.disturbed(record, due):
+        return None
+    if late > BOUND_SECONDS + world.truth.skew:
         return effect.subject, f"access ended {late:.1f} s after it was due"
     return None
 
@@ -65,7 +58,7 @@ def what_nobody_got_goes_soon(world: World, effect: Effect) -> Found:
         return None
     due = since + (UNTAKEN_LIFE.total_seconds() if record.request_id else 0.0)
     late = world.now() - due
-    if late > 2 * BOUND_SECONDS + _skew(world) and not world.truth.disturbed(record, due):
+    if late > 2 * BOUND_SECONDS + world.truth.skew and not world.truth.disturbed(record, due):
         return effect.subject, f"nobody wanted it, and it went {late:.1f} s after it should have"
     return None
 
@@ -99,133 +92,12 @@ def _taken_early(world: World, effect: Effect) -> Record | None:
     if not effect.answer.ok or not effect.call.action.startswith(TAKING):
         return None
     record = world.truth.records.get(effect.subject)
-    if record is None or world.now() >= record.promise - _skew(world) or world.truth.asked(record):
+    if record is None or world.now() >= record.promise - world.truth.skew or world.truth.asked(record):
         return None
     row = world.store.rows.get(record.lease_id)
     key_id = getattr(effect.call, "access_key_id", None)
     other_key = key_id is not None and row is not None and key_id != row.lease.access_key_id
     return None if other_key else record
-
-
-# --- at each durable change of a row -----------------------------------------------------------------------
-
-
-def only_steps_of_the_table_are_made(_: World, change: Change) -> Found:
-    """A row goes only the ways of ``domain.lease.STEPS``, one generation at a time."""
-    lease_id, old, new = change
-    if old is None or new is None:
-        return None
-    before, after = old.lease, new.lease
-    if before.state is not after.state and (before.state, after.state) not in _MOVES:
-        return suffix(lease_id), f"{before.state.value} became {after.state.value}"
-    if after.generation != before.generation + 1:
-        return suffix(lease_id), f"generation {before.generation} became {after.generation}"
-    return None
-
-
-def limits_are_kept(world: World, change: Change) -> Found:
-    """8: no intent is written where mount or role are full, or where the mount takes none."""
-    lease_id, old, new = change
-    if old is not None or new is None or new.lease.state is not State.INTENT:
-        return None
-    mount, role = (
-        world.store.mounts[new.lease.mount],
-        world.store.roles.get((new.lease.mount, new.lease.role)),
-    )
-    live = [row.lease for row in world.store.rows.values() if row.live and row.lease.mount == mount.name]
-    if mount.state is not MountState.ENABLED:
-        return suffix(lease_id), f"mount {mount.name} takes no leases, and one was begun"
-    of_role = sum(lease.role == new.lease.role for lease in live)
-    if len(live) > mount.max_users or (role is not None and role.max_leases and of_role > role.max_leases):
-        return suffix(lease_id), f"{len(live)} users on {mount.name}, {of_role} of {new.lease.role}"
-    return None
-
-
-def a_request_makes_one_lease(world: World, change: Change) -> Found:
-    """One (owner, mount, role, request id) has one lease."""
-    lease_id, old, new = change
-    if old is not None or new is None or new.lease.request is None:
-        return None
-    mine = (new.lease.owner, new.lease.mount, new.lease.role, new.lease.request.id)
-    for row in world.store.rows.values():
-        lease = row.lease
-        if lease.request is None or lease.id == lease_id:
-            continue
-        if (lease.owner, lease.mount, lease.role, lease.request.id) == mine:
-            return suffix(lease_id), f"request {lease.request.id} has made {lease.id} already"
-    return None
-
-
-def gone_means_that_the_user_is_gone(world: World, change: Change) -> Found:
-    """10: a row ends only when its own account has no such user, nor can get it any more."""
-    lease_id, old, new = change
-    if new is None or new.lease.state is not State.GONE or old is None or old.lease.state is State.GONE:
-        return None
-    record = world.truth.of(lease_id)
-    if record is None or record.create_sent_us > record.begun_until_us or world.truth.user(record) is None:
-        return None
-    return suffix(lease_id), f"the row is GONE and {record.user_name} lives"
-
-
-def a_silence_counts_no_attempt(world: World, change: Change) -> Found:
-    """9: only a refusal of this row counts as an attempt."""
-    lease_id, old, new = change
-    if old is None or new is None or new.lease.attempts <= old.lease.attempts:
-        return None
-    record = world.truth.of(lease_id)
-    by_aws = new.lease.last_error.startswith("AWS ")
-    if record is not None and by_aws and record.sends and not record.refusals:
-        return suffix(lease_id), "an attempt was counted, and AWS had refused nothing"
-    return None
-
-
-def retries_are_spread(world: World, change: Change) -> Found:
-    """9: a refused row is tried again after 10 s doubling to 15 min, with full jitter, never at the bound."""
-    lease_id, old, new = change
-    if old is None or new is None or new.lease.attempts <= old.lease.attempts:
-        return None
-    most = min(10.0 * 2.0 ** (new.lease.attempts - 1), 900.0)
-    wait = (new.lease.due_us - world.store.now()) / 1e6
-    if not 0.9 < wait < most - 1e-3:
-        return suffix(lease_id), f"attempt {new.lease.attempts} is followed by a wait of {wait:.3f} s"
-    return None
-
-
-def prefixes_are_final(world: World, change: Change) -> Found:
-    """No lease of an open prefix becomes ACTIVE or lives longer."""
-    lease_id, old, new = change
-    if new is None or new.lease.state is not State.ACTIVE or old is None:
-        return None
-    if old.lease.state is State.ACTIVE and new.lease.expires_us <= old.lease.expires_us:
-        return None
-    for prefix in world.store.open:
-        if prefix.ids.covers(lease_id) and new.lease.created_us <= prefix.cutoff_us:
-            return suffix(lease_id), f"it got to live although {prefix.ids.low} is being revoked"
-    return None
-
-
-def tombstones_are_kept(world: World, change: Change) -> Found:
-    """1: a tombstone is kept for seven days and past the grace of its CreateUser."""
-    lease_id, old, new = change
-    if new is not None or old is None:
-        return None
-    now = world.store.now()
-    young = now - old.gone_us < us(TOMBSTONE_LIFE) or now - old.lease.last_create_us < us(CREATE_GRACE)
-    if old.lease.state is not State.GONE or young:
-        return suffix(lease_id), f"a row in state {old.lease.state.value} was dropped"
-    return None
-
-
-def only_old_strangers_are_adopted(world: World, change: Change) -> Found:
-    """A user that no row knows is left alone for 15 minutes: it may be an issue of this moment."""
-    lease_id, old, new = change
-    if old is not None or new is None or new.lease.state is not State.REVOKING:
-        return None
-    user = world.account_of(new.lease.footprint.account).users.get(new.lease.footprint.user_name.casefold())
-    now = world.mine.time()
-    if user is not None and now - user.created < CREATE_GRACE.total_seconds() - _skew(world):
-        return suffix(lease_id), f"a user {now - user.created:.0f} s old was adopted"
-    return None
 
 
 # --- when a process serves ---------------------------------------------------------------------------------
@@ -270,6 +142,20 @@ def a_fresh_lease_has_one_key(world: World, told: Told) -> Found:
     if user is None or set(user.keys) != {told.answer.access_key}:
         there = "no user" if user is None else f"{len(user.keys)} keys"
         return suffix(record.lease_id), f"when it was handed out there was {there}"
+    return None
+
+
+def the_key_that_was_handed_out_is_there(world: World, told: Told) -> Found:
+    """6: the key of a lease that lives is on the account when a caller is given it, for whatever time."""
+    if told.method != "GenerateCredentials":
+        return None
+    record, row = world.truth.of(told.answer.lease_id), world.store.rows.get(told.answer.lease_id)
+    if record is None or row is None or record.touched or world.truth.asked(record):
+        return None
+    lives = row.lease.state is State.ACTIVE and row.lease.access_key_id == told.answer.access_key
+    user = world.truth.user(record)
+    if lives and (user is None or told.answer.access_key not in user.keys):
+        return suffix(record.lease_id), "the key that was handed out is not on the account"
     return None
 
 
@@ -329,21 +215,11 @@ ON_EFFECT = (
     none_is_revoked_early,
     a_renewed_key_lives,
 )
-ON_CHANGE = (
-    only_steps_of_the_table_are_made,
-    limits_are_kept,
-    a_request_makes_one_lease,
-    gone_means_that_the_user_is_gone,
-    a_silence_counts_no_attempt,
-    retries_are_spread,
-    prefixes_are_final,
-    tombstones_are_kept,
-    only_old_strangers_are_adopted,
-)
 ON_START = (claims_of_the_dead_are_void,)
 ON_ANSWER = (
     handed_out_only_when_durable,
     a_fresh_lease_has_one_key,
+    the_key_that_was_handed_out_is_there,
     what_was_renewed_is_there,
     a_revocation_reported_gone_is_done,
 )

@@ -23,6 +23,8 @@ class Options:
     """How long AWS does not show a new user, at most."""
     bound: bool = True
     """The mounts' roots know their account from the start."""
+    replicas: int = 1
+    """How many processes serve, on one store."""
 
     callers: int = 4
     requests: float = 0.0
@@ -56,8 +58,9 @@ class Options:
     storms: int = 0
     """How often AWS throttles all calls for a while."""
     kills: int = 0
+    """How often a process dies, for each replica."""
     pauses: int = 0
-    """How often the process is stopped, for 20 minutes at most."""
+    """How often a process is stopped, for 20 minutes at most, for each replica."""
     sleeps: int = 0
     """How often the whole machine sleeps: the loop's clock stands still."""
     jumps: int = 0
@@ -107,7 +110,7 @@ def draw(seed: int) -> Options:
     """Return the options of a seed."""
     rng = random.Random(f"{seed}/options")
     some, share = partial(_some, rng), partial(_share, rng)
-    return Options(
+    options = Options(
         seed=seed,
         span=float(rng.choice((60, 120, 300, 900))),
         latency=rng.choice((0.02, 0.05, 0.2)),
@@ -140,6 +143,24 @@ def draw(seed: int) -> Options:
         jumps=some(0.12, 2),
         disk_faults=some(0.1, 1),
         week=rng.random() < 0.05,
+        replicas=rng.choices((1, 2, 3), (60, 25, 15))[0],
+    )
+    return options if options.replicas == 1 else _with_others(options)
+
+
+def _with_others(options: Options) -> Options:
+    """Return the run of several replicas with more of what only these can get wrong."""
+    rng = options.rng("options of replicas")
+    some, share = partial(_some, rng), partial(_share, rng)
+    return replace(
+        options,
+        requests=share(0.6, 1.0),
+        leaving=share(0.5, 0.9),
+        holds=some(0.25, 2),
+        kills=some(0.4, 2),
+        pauses=some(0.4, 2),
+        jumps=some(0.35, 2),
+        proving=share(0.25, 0.5),
     )
 
 

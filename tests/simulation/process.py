@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,13 +28,13 @@ from lessor_server.services.rules import RULES
 from lessor_server.services.system import About, SystemService
 from tests.simulation.disk import Disk
 from tests.simulation.journal import ALL, suffix
+from tests.simulation.stopping import LIFE
 from tests.simulation.wire import Wire
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 ALL_RIGHTS = frozenset(Capability)
-LIFE: contextvars.ContextVar[Process | None] = contextvars.ContextVar("LIFE", default=None)
 
 
 class HungUpError(Exception):
@@ -92,7 +93,7 @@ def task_factory(loop: asyncio.AbstractEventLoop, job: Coroutine[Any, Any, Any],
     task = asyncio.Task(job, loop=loop, **options)
     context = options.get("context")
     life = context.get(LIFE) if context is not None else LIFE.get()
-    if life is not None:
+    if isinstance(life, Process):
         life.tasks[task] = None
         task.add_done_callback(life.ended)
     return task
@@ -101,12 +102,17 @@ def task_factory(loop: asyncio.AbstractEventLoop, job: Coroutine[Any, Any, Any],
 class Process:
     """A server that runs."""
 
-    def __init__(self, world: World, number: int) -> None:
-        """Make the ``number``-th process of a world."""
+    def __init__(self, world: World, number: int, seat: int) -> None:
+        """Make the ``number``-th process of a world, on one of its replicas' seats."""
         self.world = world
         self.number = number
+        self.seat = seat
         self.alive = True
-        self.ready = False
+        self.ready = self.stopped = False
+        self.missing: dict[str, None] = {"starting": None}
+        """Why it does not do its part; see ``Attention``."""
+        self.attentive_since = math.inf
+        self.going_since = 0.0
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.engine: Engine | None = None
         self._disk = Disk(self)
@@ -142,7 +148,7 @@ class Process:
             self.engine = engine
             self._serve(engine)
             self.ready = True
-            world.ready(self)
+            world.replicas.ready(self)
             await asyncio.get_running_loop().create_future()
 
     def _over(self, life: asyncio.Task[None]) -> None:
@@ -174,6 +180,7 @@ class Process:
         if self.alive:
             subject = suffix(getattr(event, "lease_id", ""))
             self.world.journal.note(f"{event}", subject or ALL)
+            self.world.attention.heard(self, event)
             self.world.truth.heard(event)
 
     def _report(self, method: str, error: BaseException) -> str:
@@ -185,15 +192,21 @@ class Process:
         """End the process at this instant."""
         if not self.alive:
             return
-        self.alive = self.ready = False
+        self.alive = self.ready = self.stopped = False
         self.world.journal.note(f"process {self.number} is killed", ALL)
         self._disk.tear()
         self._wire.abandon()
         for task in list(self.tasks):
             task.cancel()
-        self.world.died(self)
+        self.world.replicas.died(self)
 
-    def fall_asleep(self) -> None:
+    def stop(self) -> None:
+        """Stand still: what was handed to the store is committed now, or as soon as it goes on."""
+        self.stopped = True
+        self.lose_calls()
+        self._disk.hand_over()
+
+    def lose_calls(self) -> None:
         """Decide what becomes of what is on its way while the process does not run."""
         self._wire.abandon()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from tests.simulation import store_mutants
+from tests.simulation import replica_mutants, store_mutants
 from tests.simulation.crash_points import PAIRED, Played, by_name, pairs, play, singles
 from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.options import draw
@@ -22,7 +22,7 @@ CHUNK, REPLAYED_EACH = 50, 100
 
 MUTANT_SEEDS = 1000
 T = TypeVar("T")
-assert store_mutants.__doc__  # imported so that its bugs are on the list
+PLANTED_BESIDE = (store_mutants, replica_mutants)  # imported so that their bugs are on the list
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,9 @@ class Tally:
     """What some runs came to; ``faults`` are stories, ready to print."""
 
     runs: int = 0
+    two: int = 0
+    three: int = 0
+    """How many of the runs had two replicas, and how many three."""
     effects: int = 0
     seconds: float = 0.0
     faults: tuple[str, ...] = ()
@@ -38,6 +41,8 @@ class Tally:
         """Return both together."""
         return Tally(
             self.runs + other.runs,
+            self.two + other.two,
+            self.three + other.three,
             self.effects + other.effects,
             self.seconds + other.seconds,
             self.faults + other.faults,
@@ -61,7 +66,8 @@ def seeds(first: int, count: int) -> Tally:
         faults = [f"seed {seed}: {result.breaches[0]}\n{result.story}"] if result.breaches else []
         if seed % REPLAYED_EACH == 0 and run(draw(seed)).digest != result.digest:
             faults.append(f"seed {seed}: a second run left another trace")
-        tally += Tally(1, result.effects, result.seconds, tuple(faults))
+        replicas = result.options.replicas
+        tally += Tally(1, replicas == 2, replicas == 3, result.effects, result.seconds, tuple(faults))
     return tally
 
 
@@ -126,7 +132,7 @@ def _tally(plays: Iterable[Played]) -> Tally:
     for played in plays:
         result = played.result
         faults = (f"{played}: {result.breaches[0]}\n{result.story}",) if result.breaches else ()
-        tally += Tally(1, result.effects, result.seconds, faults)
+        tally += Tally(1, effects=result.effects, seconds=result.seconds, faults=faults)
     return tally
 
 

@@ -13,11 +13,11 @@ from tests.simulation.journal import ALL, suffix
 from tests.simulation.options import Options
 from tests.simulation.points import Points
 from tests.simulation.process import task_factory
+from tests.simulation.stopping import StoppingLoop
 from tests.simulation.truth import Breach
 from tests.simulation.wire import LATEST_ARRIVAL
 from tests.simulation.workload import Workload, furnish
 from tests.simulation.world import World
-from tests.support.virtual_loop import VirtualLoop
 
 CALM_SECONDS = 5 * 3600.0
 """How long the calm may last: a sweep an hour, looks for a user, and a clock that was an hour ahead."""
@@ -51,16 +51,15 @@ def run(options: Options) -> Result:
 
 def in_world(options: Options, play: Play, points: Points | None = None) -> Result:
     """Run ``play(world)`` in virtual time and return what came of it."""
-    loop = VirtualLoop(options.seed)
+    loop = StoppingLoop(options.seed)
     world = World(options, loop, points or Points())
 
     async def main() -> None:
         loop.set_task_factory(task_factory)
         furnish(world)
-        world.start()
+        world.replicas.begin()
         await play(world)
-        if world.process is not None:
-            world.process.alive = False
+        world.replicas.end()
 
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.run(main())
@@ -97,10 +96,10 @@ async def calm(world: World, workload: Workload) -> None:
 
 async def _operate(world: World, workload: Workload) -> None:
     """Do what an operator does who sees the alarms."""
-    process = world.process
-    if process is None or not process.ready or process.engine is None:
+    engines = [process.engine for process in world.replicas.serving if process.engine is not None]
+    if not engines:
         return
-    if process.engine.expiry.held:
+    if any(engine.expiry.held for engine in engines):
         await workload.client.resume(lower_clock=True)
     strangers = [
         lease_id
@@ -124,7 +123,7 @@ def _settled(world: World) -> bool:
     """Tell whether nothing is under way or to come."""
     if world.pending or world.store.open or any(row.lease.state in LIVE for row in world.store.rows.values()):
         return False
-    if world.process is None or not world.process.ready or world._own:
+    if not world.replicas.complete or world._own:
         return False
     for user in world.truth.users():
         record = world.truth.records.get(suffix(user.name))
@@ -145,7 +144,7 @@ async def _count(world: World, workload: Workload) -> None:
 
 async def _bury(world: World, workload: Workload) -> None:
     """1: a week later a complete listing lets the tombstones go, and nothing else."""
-    world.sleep_process(WEEK, machine=True)
+    world.sleep(WEEK)
     await asyncio.sleep(LATEST_ARRIVAL)
     for mount in sorted(world.store.mounts):
         await workload.client.call("Reconcile", lease_pb2.ReconcileRequest(mount=mount, apply=True))

@@ -54,12 +54,18 @@ Act = Callable[[Stage], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is there before, what then happens, and how many seconds the effects of it are followed."""
+    """What is there before, what then happens, and how many seconds the effects of it are followed.
+
+    ``within`` is how long it is waited for until it has happened; with several ``replicas`` each call goes to
+    any of them, and the others go on where one dies.
+    """
 
     name: str
     prepare: Act
     act: Act
     after: float = 5.0
+    within: float = 120.0
+    replicas: int = 1
 
 
 async def _nothing(_: Stage) -> None:
@@ -117,7 +123,7 @@ async def _stranger(stage: Stage) -> None:
     mark = "0" * 23 + "1"
     tags = (("lessor:instance", INSTANCE), ("lessor:lease", f"aws/creds/app/{mark}"), ("lessor:role", "app"))
     stage.world.mine.create_user(f"lessor-aws-app-{mark}", f"/lessor/{INSTANCE}/", tags)
-    stage.world.sleep_process(OLD_ENOUGH, machine=True)
+    stage.world.sleep(OLD_ENOUGH)
 
 
 async def _sweep(stage: Stage) -> None:
@@ -133,8 +139,7 @@ async def _start(stage: Stage) -> None:
     """Die with one lease alive, one over, and one half made; then start."""
     stage.world.spawn(_quietly(stage.issue("a_p")))
     await asyncio.sleep(0.06)
-    assert stage.world.process is not None
-    stage.world.process.kill()
+    stage.world.replicas.serving[0].kill()
     await asyncio.sleep(22.0)
 
 
@@ -147,8 +152,7 @@ async def _die_while_making(stage: Stage) -> None:
     world = stage.world
     world.spawn(_quietly(stage.issue("a_p")))
     await asyncio.sleep(0.06)
-    assert world.process is not None
-    world.process.kill()
+    world.replicas.serving[0].kill()
 
 
 async def _wrong_clock(stage: Stage) -> None:
@@ -165,7 +169,7 @@ async def _sleep_on_it(stage: Stage) -> None:
     for _ in range(3000):
         looks = sum("DeleteUser: NoSuchEntity" in line for _, _, line in world.journal.lines)
         if looks == 2:
-            world.sleep_process(20 * 60.0, machine=True)
+            world.sleep(20 * 60.0)
             break
         await asyncio.sleep(0.01)
     await asyncio.sleep(10.0)
@@ -175,6 +179,24 @@ async def _request_again(stage: Stage) -> None:
     request = str(uuid.UUID(int=7, version=4))
     await stage.issue(request=request)
     await stage.issue(request=request)
+
+
+async def _request_twice_at_once(stage: Stage) -> None:
+    """Ask twice with one request id, the second time while the first may be under way, then once more."""
+    request = str(uuid.UUID(int=7, version=4))
+    first = stage.world.spawn(_quietly(stage.issue(request=request)))
+    await asyncio.sleep(0.03)
+    await stage.issue(request=request)
+    await first
+    await stage.issue(request=request)
+
+
+async def _prefix_while_issuing(stage: Stage) -> None:
+    """Put a role's leases up for revocation while another of them is being made."""
+    made = stage.world.spawn(_quietly(stage.issue("app2")))
+    await asyncio.sleep(0.03)
+    await stage.client.revoke_prefix("aws/creds/app2/", sync=True)
+    await made
 
 
 async def _lab_and_another(stage: Stage) -> None:
@@ -190,15 +212,15 @@ async def _force(stage: Stage) -> None:
 
 
 async def _stop(stage: Stage) -> None:
-    """Stop the process while it makes a user, for longer than a row waits for one."""
+    """Stop the process that makes a user, for longer than another waits before it takes the user for gone."""
     world = stage.world
-    made = world.spawn(_quietly(stage.issue("a_p")))
+    world.spawn(_quietly(stage.issue("a_p")))
     await asyncio.sleep(0.004)
-    world.sleep_process(20 * 60.0, machine=False)
-    await made
-    await asyncio.sleep(100.0)
-    if world.lives == 1 and any(world.truth.users()):
-        world.broken("what_was_made_late_goes_at_once", "", "a user made after its row was GONE is left")
+    (maker,) = world.truth.callers["caller-0"].replicas
+    world.replicas.stop(maker, 20 * 60.0)
+    await asyncio.sleep(20 * 60.0 + 160.0)  # a claim whose answer was lost runs out after two minutes
+    if world.replicas.lives == 2 and any(world.truth.users()):
+        world.broken("what_was_made_late_goes_soon", "", "a user made after its row was GONE is left")
 
 
 SCENARIOS = (
@@ -211,10 +233,12 @@ SCENARIOS = (
     Scenario("root", _one_lease, _change_root),
     Scenario("sweep", _stranger, _sweep),
     Scenario("forced", _lab_and_another, _force),
-    Scenario("stopped", _nothing, _stop),
+    Scenario("stopped", _nothing, _stop, within=1500.0, replicas=2),
     Scenario("refill", _beyond_the_window, _wait),
     Scenario("start", _soon_over, _start),
     Scenario("clock", _nothing, _wrong_clock),
     Scenario("asleep", _nothing, _sleep_on_it),
     Scenario("repeat", _nothing, _request_again),
+    Scenario("repeat elsewhere", _nothing, _request_twice_at_once, replicas=2),
+    Scenario("prefix elsewhere", _one_lease, _prefix_while_issuing, replicas=2),
 )

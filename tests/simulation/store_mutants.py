@@ -240,8 +240,7 @@ def prefix_forgotten_when_its_caller_leaves(patch: Patch) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            for prefix in await self._store.prefixes():
-                await self._work_off(prefix)
+            await self._work_off()
 
     patch.set(prefixes.Prefixes, "run", run)
 

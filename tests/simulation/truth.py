@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lessor_server.domain.calls import Call
-from lessor_server.domain.events import AccountResumed, Event, ExpiryHeld, ExpiryResumed
+from lessor_server.domain.events import AccountResumed, Event, ExpiryResumed
 from lessor_server.domain.lease import State
 from tests.simulation.disk import Change
 from tests.simulation.journal import suffix
@@ -17,9 +17,13 @@ from tests.support.iam_rules import Answer
 from tests.support.iam_user import User
 
 if TYPE_CHECKING:
+    from tests.simulation.process import Process
     from tests.simulation.world import World
 
 TAKING = ("Delete", "Detach", "Remove")
+SKEW_SECONDS = 242.0
+"""How far two starts may differ about the time where the wall clock jumps: two minutes either way."""
+
 SETTLE_SECONDS = 100.0
 """How long after a disturbance what falls due may still be late: probes are up to 30 s apart, looks 60 s."""
 
@@ -73,8 +77,13 @@ class Caller:
 
     began: float
     waiting: int = 0
+    calls: int = 0
+    open: int = 0
+    """Calls that may still be served, also where the caller has gone."""
     ended: float = 0.0
     served: bool = False
+    replicas: dict[Process, None] = field(default_factory=dict)
+    """Those that were asked."""
 
 
 @dataclass(slots=True)
@@ -118,7 +127,6 @@ class Truth:
     strangers: set[str] = field(default_factory=set)
     """Names of users that somebody else made below our path."""
     shaken: float = 0.0
-    held: bool = False
     late: int = 0
     deaths: list[float] = field(default_factory=list)
     claimed: dict[str, int] = field(default_factory=dict)
@@ -150,13 +158,29 @@ class Truth:
         since = max(caller.ended, record.active_at)
         # A process that dies once a lease is ACTIVE can't know that nobody was told: it lives to its end.
         died = any(caller.began <= death < since + SETTLE_SECONDS for death in self.deaths)
+        if self.world.replicas.several:  # one that was stopped learns of it when it goes on
+            since = max(since, *(process.attentive_since for process in caller.replicas))
         return None if died else since
 
     def disturbed(self, record: Record, due: float) -> bool:
         """Tell whether an end that was due then may be late."""
+        return record.troubled or record.touched or self.held or self.is_shaken(due)
+
+    def is_shaken(self, due: float) -> bool:
+        """Tell whether what was due then may be late because of what disturbed everybody."""
         settled = self.shaken + SETTLE_SECONDS
-        shaken = due < settled and self.world.now() < settled
-        return record.troubled or record.touched or self.held or shaken
+        return due < settled and self.world.now() < settled
+
+    @property
+    def skew(self) -> float:
+        """Return how many seconds the service's time may lead or lag."""
+        return SKEW_SECONDS if self.world.options.jumps and not self.world.replicas.several else 0.05
+
+    @property
+    def held(self) -> bool:
+        """Tell whether no replica lets leases expire."""
+        running = self.world.replicas.running
+        return bool(running) and all("held" in process.missing for process in running)
 
     # --- what happens --------------------------------------------------------------------------------------
 
@@ -174,18 +198,8 @@ class Truth:
 
     def heard(self, event: Event) -> None:
         """Take note of what the engine says of itself."""
-        if isinstance(event, ExpiryHeld):
-            self.held = True
-        elif isinstance(event, ExpiryResumed):
-            self.held = False
+        if isinstance(event, (ExpiryResumed, AccountResumed)):
             self.world.shake()
-        elif isinstance(event, AccountResumed):
-            self.world.shake()
-
-    def died(self) -> None:
-        """Forget what only the process knew."""
-        self.held = False
-        self.deaths.append(self.world.now())
 
     def about_to_start(self) -> None:
         """Remember which rows are claimed by a process that is dead."""

@@ -95,8 +95,12 @@ class Workload:
         answer = None
         for attempt in range(rng.randint(1, 3)):
             name = who if repeats else f"{who}.{attempt}"
+            if repeats and self._world.replicas.several:
+                self._world.spawn(self._hedge(request, name, rng))
             answer = await self._generate(request, name, rng) or answer
-            if answer is not None and not (repeats and rng.random() < 0.3):
+            if answer is not None and not (
+                repeats and rng.random() < (0.7 if self._world.replicas.several else 0.3)
+            ):
                 break
             if options.leaving and rng.random() < 0.6:
                 break
@@ -118,6 +122,14 @@ class Workload:
         except TimeoutError:
             self._world.journal.note(f"{who} goes away")
             return None
+
+    async def _hedge(
+        self, request: creds_pb2.GenerateCredentialsRequest, who: str, rng: random.Random
+    ) -> None:
+        """Send the same request again while the first is under way, perhaps to another replica."""
+        await asyncio.sleep(rng.uniform(0.0, 4 * self._world.options.latency))
+        if rng.random() < 0.7:
+            await self._generate(request, who, rng)
 
     async def _use(self, lease_id: str, life: float, who: str, rng: random.Random) -> None:
         """Renew and revoke a lease, or let it end."""
@@ -184,11 +196,21 @@ class Workload:
         await self.client.call("Reconcile", request)
 
     async def _holds(self, rng: random.Random) -> None:
-        if self._world.options.jumps:
+        if self._world.options.jumps and not self._world.replicas.several:
             return  # to resume would be to believe a clock that may be wrong
+        if self._world.replicas.several:
+            await self._just_before_an_expiry(rng)
         await self.client.call("HoldExpiry", system_pb2.HoldExpiryRequest(reason="a test"))
         await asyncio.sleep(rng.uniform(1.0, 120.0))
         await self.client.resume(lower_clock=False)
+
+    async def _just_before_an_expiry(self, rng: random.Random) -> None:
+        """Wait until some lease has a few seconds left, where there is one that ends soon."""
+        store = self._world.store
+        left = [(row.lease.expires_us - store.now()) / 1e6 for row in store.rows.values()]
+        soon = [seconds for seconds in left if 0.0 < seconds < 60.0]
+        if soon:
+            await asyncio.sleep(max(min(soon) - rng.uniform(0.0, 4.0), 0.0))
 
     async def _tunings(self, rng: random.Random) -> None:
         request = config_pb2.SetLeaseDefaultsRequest(mount="aws", lease=seconds(30), lease_max=seconds(120))

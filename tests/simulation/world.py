@@ -1,35 +1,37 @@
-"""The world around the server: time, AWS's accounts, the durable store, and processes that live and die.
+"""The world around the server: time, AWS's accounts, and the durable store.
 
-One process runs at a time, as SQLite's lock has it; nothing here but ``process`` would have to change for
-more. The world's own events go on while a process sleeps, and when it is dead.
+The world's own events go on while processes sleep, are stopped, or are dead.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import heapq
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tests.simulation import invariants
+from tests.simulation import invariants, row_invariants
+from tests.simulation.attention import Attention
 from tests.simulation.disk import Change, DurableStore
 from tests.simulation.faults import Faults
 from tests.simulation.journal import ALL, Journal, suffix
 from tests.simulation.options import Options
 from tests.simulation.points import Points
 from tests.simulation.process import Process
+from tests.simulation.replicas import Replicas
+from tests.simulation.stopping import StoppingLoop
 from tests.simulation.truth import Breach, Effect, Truth
 from tests.simulation.wire import Flight
 from tests.support import builders
 from tests.support.iam import Iam
 from tests.support.iam_rules import Answer
-from tests.support.virtual_loop import VirtualLoop
 
 BASE_US = 1_900_000_000_000_000
 INSTANCE = "0123456789abcdef"
 MOST_EFFECTS = 5000
-"""A run has some hundreds, a long calm a thousand."""
+"""A replica has some hundreds in a run, in a long calm a thousand."""
 OTHER_ACCOUNT = "210987654321"
 SECOND_KEY = "ANOTHER_ROOT_KEY_OF_THE_SAME_ACCOUNT"
 
@@ -37,7 +39,7 @@ SECOND_KEY = "ANOTHER_ROOT_KEY_OF_THE_SAME_ACCOUNT"
 class Clocks:
     """The machine's clocks: boot-time runs through sleep, the wall clock is what people set it to."""
 
-    def __init__(self, loop: VirtualLoop) -> None:
+    def __init__(self, loop: StoppingLoop) -> None:
         """Follow a loop's time; the wall clock is right."""
         self._loop = loop
         self.asleep = 0.0
@@ -78,18 +80,19 @@ class Sealer:
 
 
 class World:
-    """Everything but the server, and the one server that runs."""
+    """Everything but the server, and the replicas of it that run."""
 
     instance = INSTANCE
 
-    def __init__(self, options: Options, loop: VirtualLoop, points: Points) -> None:
+    def __init__(self, options: Options, loop: StoppingLoop, points: Points) -> None:
         """Make the world of one run, on ``loop``."""
         self.options = options
         self.points = points
         self._loop = loop
+        self._context = contextvars.copy_context()
         self.clocks = Clocks(loop)
         self.journal = Journal(self.clocks.now)
-        self.store = DurableStore(self.clocks, INSTANCE)
+        self.store = DurableStore(self.clocks, INSTANCE, shared=options.replicas > 1)
         self.sealer = Sealer()
         self.mine, self.other = (
             self._account(builders.ACCOUNT.rpartition(":")[2]),
@@ -103,9 +106,9 @@ class World:
         self.truth = Truth(self)
         self.faults = Faults(self)
         self.away = self.disk_fails = False
-        self.process: Process | None = None
+        self.replicas = Replicas(self, loop)
+        self.attention = Attention(self)
         self.breaches: list[Breach] = []
-        self.lives = 0
         self.effects = 0
         self._chances: dict[str, random.Random] = {}
         self._later: list[tuple[float, int, Callable[[], object]]] = []
@@ -150,7 +153,8 @@ class World:
         self._arm(item[0])
 
     def _arm(self, when: float) -> None:
-        self._loop.call_at(when - self.clocks.asleep, self._happen)
+        # In the world's own context: it comes too where the process that asks for it is stopped.
+        self._loop.call_at(when - self.clocks.asleep, self._happen, context=self._context)
 
     def _happen(self) -> None:
         while self._later and self._later[0][0] <= self.now() + 1e-9:
@@ -168,55 +172,30 @@ class World:
         task.add_done_callback(self._own.discard)
         return task
 
-    def sleep_process(self, seconds: float, *, machine: bool) -> None:
-        """Let the process stand still for so long; the loop's clock too where the whole machine sleeps."""
-        if self.process is None or not self.process.ready:
+    def sleep(self, seconds: float) -> None:
+        """Let the whole machine sleep for so long: the loop's clock stands still, and every process."""
+        serving = self.replicas.serving
+        if not serving:
             return
-        self.journal.note(
-            f"{'the machine sleeps' if machine else 'the process stops'} for {seconds:.1f} s", ALL
-        )
-        self.process.fall_asleep()
+        self.journal.note(f"the machine sleeps for {seconds:.1f} s", ALL)
         end = self.now() + seconds
+        asleep = f"asleep until {end:.6f}"  # another sleep may begin meanwhile
+        for process in serving:
+            self.attention.missing(process, asleep)
+            process.lose_calls()
         while self._later and self._later[0][0] <= end:
             when, _, event = heapq.heappop(self._later)
-            self._leap(max(when, self.now()), machine=machine)
+            self._leap(max(when, self.now()))
             event()
-        self._leap(max(end, self.now()), machine=machine)  # another sleep may have begun meanwhile
+        self._leap(max(end, self.now()))
+        for process in serving:
+            self.attention.back(process, asleep)
         for when, _, _ in self._later:
             self._arm(when)
         self.shake()
 
-    def _leap(self, when: float, *, machine: bool) -> None:
-        if machine:
-            self.clocks.asleep += when - self.now()
-        else:
-            self._loop._jump.now += when - self.now()
-
-    # --- processes -----------------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Start a process on what store and accounts hold."""
-        self.lives += 1
-        if self.lives > 1:
-            self.store.restart()
-        self.truth.about_to_start()
-        self.journal.note(f"process {self.lives} starts", ALL)
-        self.process = Process(self, self.lives)
-        self.process.start()
-
-    def ready(self, process: Process) -> None:
-        """Take note that a process serves."""
-        self.journal.note(f"process {process.number} serves", ALL)
-        self._judge(invariants.ON_START, process)
-        self.shake()
-
-    def died(self, process: Process) -> None:
-        """Start another process a little later."""
-        self.truth.died()
-        self.shake()
-        assert process is self.process
-        if self.effects <= MOST_EFFECTS:
-            self.later(self.chance("down").uniform(0.2, 20.0), self.start)
+    def _leap(self, when: float) -> None:
+        self.clocks.asleep += when - self.now()
 
     def shake(self) -> None:
         """Take note of a disturbance: what falls due around it may be late."""
@@ -230,11 +209,17 @@ class World:
         self.truth.sent(flight)
 
     def _count(self) -> None:
-        """Count an effect; a process that has no end of them is stopped."""
+        """Count an effect; processes that have no end of them are stopped."""
         self.effects += 1
-        if self.effects == MOST_EFFECTS + 1 and self.process is not None:
-            self.broken("it_comes_to_rest", "", f"there were more than {MOST_EFFECTS} effects")
-            self.process.kill()
+        if self.effects == MOST_EFFECTS * self.options.replicas + 1:
+            self.broken("it_comes_to_rest", "", f"there were {self.effects} effects")
+            for process in list(self.replicas.running):
+                process.kill()
+
+    @property
+    def may_go_on(self) -> bool:
+        """Tell whether effects are still few enough."""
+        return self.effects <= MOST_EFFECTS * self.options.replicas
 
     def delayed(self, flight: Flight) -> None:
         """Take note of a request that will arrive late."""
@@ -248,9 +233,9 @@ class World:
         self.journal.note(f"aws {call.action}: {told}", suffix(call.user))
         effect = Effect(self.accounts[flight.key_id], call, answer, flight.sent_us)
         self.truth.carried_out(effect)
-        self._judge(invariants.ON_EFFECT, effect)
+        self.judge(invariants.ON_EFFECT, effect)
 
-    def written(self, name: str, changes: list[Change]) -> None:
+    def written(self, process: Process, name: str, changes: list[Change]) -> None:
         """Take note of a durable write."""
         self._count()
         if not changes:
@@ -260,18 +245,20 @@ class World:
             state = f"{row.lease.state.value} due {row.lease.due_us}" if row else "dropped"
             self.journal.note(f"store {name}: {state}", suffix(lease_id))
             self.truth.changed(change)
-            self._judge(invariants.ON_CHANGE, change)
+            self.attention.wrote(process, name, change, self.truth.records[suffix(lease_id)])
+            self.judge(row_invariants.ON_CHANGE, change)
         changes.clear()
 
     def judge_answer(self, asked: object) -> None:
         """Check what a caller was told."""
-        self._judge(invariants.ON_ANSWER, asked)
+        self.judge(invariants.ON_ANSWER, asked)
 
     def judge_end(self) -> None:
         """Check what must hold when all is quiet."""
-        self._judge(invariants.AT_END, None)
+        self.judge(invariants.AT_END, None)
 
-    def _judge(self, checks: tuple[Any, ...], subject: Any) -> None:
+    def judge(self, checks: tuple[Any, ...], subject: Any) -> None:
+        """Check what must hold of ``subject``."""
         for check in checks:
             found = check(self, subject)
             if found is not None:

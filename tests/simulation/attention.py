@@ -1,0 +1,158 @@
+"""Who looks after what: how late an end may be where the replica that knew of it is missing.
+
+Whoever sets a deadline rings for it, and whoever has claimed a row works on it. A replica that is dead,
+stopped, still starting, holding expiries or cut off from an account does neither. Any other finds in the
+store whatever is due, at the latest a backstop after it fell due, or after the missing one's claim ran out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lessor_server.domain.events import AccountPaused, AccountResumed, Event, ExpiryHeld, ExpiryResumed
+from lessor_server.domain.lease import State
+from lessor_server.engine.expiry import ASKED, STORE_ROLLED_BACK
+from lessor_server.engine.issuer import ISSUE_SPAN
+from lessor_server.engine.keeper import BACKSTOP_SECONDS, CLAIM_SPAN
+from tests.simulation.disk import Change
+from tests.simulation.journal import suffix
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+    from tests.simulation.truth import Record
+    from tests.simulation.world import World
+
+CLAIMS = ("claim", "claim_due", "take_over")
+FOLLOWED_SECONDS = 6.0
+"""After so long each replica knows that a hold has ended: it looks every 5 s."""
+
+TAKE_UP_SECONDS = 3.0
+"""How long a replica that looks at the whole store may take until it has claimed what is due."""
+
+
+@dataclass(slots=True)
+class _Care:
+    """Who cares for one lease."""
+
+    watcher: Process
+    """Set the deadline."""
+    due_by: float = math.inf
+    claimer: Process | None = None
+    claimed_at: float = 0.0
+    claim_ends: float = 0.0
+    free_at: float = 0.0
+    """When the last claim ended that was not worked on."""
+
+    @property
+    def claim_lost(self) -> bool:
+        """Tell whether the claimer has been missing since it claimed."""
+        return self.claimer is not None and self.claimer.attentive_since > self.claimed_at
+
+
+class Attention:
+    """Knows since when each replica has been there without a break, and whose each lease is."""
+
+    def __init__(self, world: World) -> None:
+        """Follow the replicas of ``world``."""
+        self._world = world
+        self._cares: dict[str, _Care] = {}
+
+    # --- the replicas --------------------------------------------------------------------------------------
+
+    def missing(self, process: Process, why: str) -> None:
+        """Take note that a replica does not do its part any more, for one reason more."""
+        process.missing[why] = None
+        process.attentive_since = math.inf
+        if self._world.replicas.several and why in ("dead", "stopped"):
+            for lease_id, care in self._cares.items():
+                if care.claimer is process:
+                    self._follow(lease_id, care.claim_ends)
+
+    def back(self, process: Process, why: str) -> None:
+        """Take note that a replica has started, or goes on."""
+        process.going_since = self._world.now()
+        self._over(process, why)
+
+    def _over(self, process: Process, why: str) -> None:
+        """Take note that a reason is over."""
+        process.missing.pop(why, None)
+        if not process.missing:
+            process.attentive_since = self._world.now()
+
+    def heard(self, process: Process, event: Event) -> None:
+        """Take note of what a replica says of itself."""
+        match event:
+            case ExpiryHeld():
+                self.missing(process, "held")
+            case ExpiryResumed():
+                self._over(process, "held")
+            case AccountPaused(account=account):
+                self.missing(process, account)
+            case AccountResumed(account=account):
+                self._over(process, account)
+
+    @property
+    def somebody_since(self) -> float:
+        """Return since when the first of those that are there has been there."""
+        return min((process.attentive_since for process in self._world.replicas.running), default=math.inf)
+
+    # --- the leases ----------------------------------------------------------------------------------------
+
+    def wrote(self, process: Process, name: str, change: Change, record: Record) -> None:
+        """Take note of who changed a row, by which method of the store."""
+        lease_id, old, row = change
+        if row is None or (old is not None and old.lease.generation == row.lease.generation):
+            return
+        now, care = self._world.now(), self._cares.setdefault(suffix(lease_id), _Care(process))
+        others = self._world.replicas.several and care.claimer not in (None, process)
+        if others and name in CLAIMS and now < care.claim_ends - 0.01:
+            text = f"{name} of process {process.number} took what another had claimed"
+            self._world.broken("a_claim_stands_until_it_ends", suffix(lease_id), text)
+        if care.claim_lost:
+            care.free_at = min(care.claim_ends, now)
+        if record.due_by != care.due_by or not row.claimed_by:
+            care.watcher = process
+        care.due_by = record.due_by
+        care.claimer = process if row.claimed_by else None
+        care.claimed_at = now
+        span = ISSUE_SPAN if row.lease.state is State.INTENT else CLAIM_SPAN
+        care.claim_ends = now + span.total_seconds()
+
+    def latest(self, record: Record) -> float:
+        """Return when a lease's end is to be at the latest, give or take the bound."""
+        care = self._cares.get(suffix(record.lease_id))
+        if care is None or not self._world.replicas.several:
+            return record.due_by
+        if care.watcher.attentive_since <= record.due_by and not care.free_at and not care.claim_lost:
+            return record.due_by
+        free_at = max(care.free_at, care.claim_ends if care.claim_lost else 0.0)
+        return max(record.due_by, free_at, self.somebody_since) + BACKSTOP_SECONDS
+
+    def judge_resumed(self) -> None:
+        """Check that the end of a hold has come to every replica that was there meanwhile."""
+        world = self._world
+        for process in world.replicas.running:
+            why = process.engine.expiry.why if process.engine is not None else ""
+            looks = not process.stopped and world.now() - process.going_since > FOLLOWED_SECONDS - 1.0
+            if looks and why in (ASKED, STORE_ROLLED_BACK) and not world.store.kept_hold:
+                world.broken("a_hold_ends_everywhere", "", f"process {process.number} goes on holding")
+
+    def _follow(self, lease_id: str, claim_ends: float) -> None:
+        """See to it that another replica takes up what a missing one had claimed."""
+        world = self._world
+        generation = world.store.rows[world.truth.records[lease_id].lease_id].lease.generation
+
+        def look() -> None:
+            row = world.store.rows.get(world.truth.records[lease_id].lease_id)
+            if row is None or not row.claimed_by or row.lease.generation != generation:
+                return
+            late = world.now() - max(claim_ends, self.somebody_since) - BACKSTOP_SECONDS
+            if late >= TAKE_UP_SECONDS and not world.truth.is_shaken(claim_ends):
+                text = f"a missing replica's claim ran out {late + BACKSTOP_SECONDS:.1f} s ago"
+                world.broken("what_the_missing_claimed_is_taken_up", lease_id, text)
+                return
+            world.later(BACKSTOP_SECONDS, look)
+
+        world.later(max(claim_ends - world.now(), 0.0) + BACKSTOP_SECONDS + TAKE_UP_SECONDS, look)

@@ -1,0 +1,122 @@
+"""Bugs planted in what several processes on one store must agree on: one process alone does not show them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from lessor_server.domain.errors import StoreUnavailable
+from lessor_server.domain.events import ExpiryHeld
+from lessor_server.engine.expiry import Expiry
+from lessor_server.engine.issuer import Issuer
+from lessor_server.engine.maker import Maker
+from tests.simulation.disk import Disk, DurableStore
+from tests.simulation.mutants import Patch, mutant
+from tests.support.memory_rows import Row
+from tests.support.memory_store import MemoryStore
+
+
+@mutant
+def take_over_beside_the_living(patch: Patch) -> None:
+    """A start voids every claim, although other processes work on theirs."""
+
+    async def void(self: Any) -> int:
+        return await MemoryStore.take_over(self)
+
+    patch.set(DurableStore, "take_over", void)
+
+
+@mutant
+def what_others_claimed_is_taken(patch: Patch) -> None:
+    """Whoever looks at the store takes what another process works on."""
+    due = Row.due
+
+    def free(self: Any, now: int, *, held: bool = False) -> bool:
+        return due(self, now, held=held) or (self.live and bool(self.claimed_by))
+
+    patch.set(Row, "due", free)
+
+
+@mutant
+def claims_never_lapse(patch: Patch) -> None:
+    """What a dead process had claimed stays its own for a day."""
+    claim, begin = MemoryStore._claim, MemoryStore.begin
+    day = timedelta(days=1)
+
+    def long(self: Any, row: Row, terms: Any, at: int) -> Any:
+        return claim(self, row, replace(terms, span=day), at)
+
+    async def begin_long(self: Any, intent: Any, span: timedelta) -> Any:
+        del span
+        return await begin(self, intent, day)
+
+    patch.set(MemoryStore, "_claim", long)
+    patch.set(MemoryStore, "begin", begin_long)
+
+
+@mutant
+def requests_unique_in_one_process_alone(patch: Patch) -> None:
+    """Two processes that serve one request at once make a lease each."""
+    room = MemoryStore._require_room
+
+    def blind(self: Any, intent: Any) -> None:
+        room(self, replace(intent, request=None))
+
+    patch.set(MemoryStore, "_require_room", blind)
+
+
+@mutant
+def handed_out_again_by_two(patch: Patch) -> None:
+    """Two processes that serve repeats of one request delete each other's keys."""
+
+    async def as_it_is(_: Any, lease: Any) -> Any:
+        return lease
+
+    clear = Maker._clear
+
+    async def blindly(self: Any, user_name: str, keep: tuple[str, ...], _: Any = None) -> Any:
+        return await clear(self, user_name, keep)
+
+    patch.set(Issuer, "_reserved", as_it_is)
+    patch.set(Maker, "_clear", blindly)
+
+
+@mutant
+def hold_known_to_one_process(patch: Patch) -> None:
+    """A person's hold counts only where it was asked for, until the others hear of it."""
+    patch.set(MemoryStore, "_holds", lambda _, terms: terms.held)
+
+
+@mutant
+def end_of_a_hold_not_heard(patch: Patch) -> None:
+    """A process learns of another's hold, and never that it has ended."""
+
+    async def look(self: Any) -> None:
+        try:
+            why = await self._store.held()
+        except StoreUnavailable:
+            return
+        if why and not self._why:
+            self._why = why
+            self._notify(ExpiryHeld(why))
+
+    patch.set(Expiry, "_look_at_the_hold", look)
+
+
+@mutant
+def each_machine_its_own_clock(patch: Patch) -> None:
+    """Each process tells the time by the wall clock of its own machine."""
+    ask = Disk.__getattr__
+
+    def by_the_wall(self: Any, name: str) -> Any:
+        if name != "now":
+            return ask(self, name)
+        ahead = self._world.replicas.wall_ahead
+        return lambda: self._store.now() + int(ahead.get(self._process.seat, 0.0) * 1e6)
+
+    async def drift_us(self: Any) -> int:
+        return int(await self._store.drift_us())
+
+    patch.set(Disk, "__getattr__", by_the_wall)
+    patch.set(Disk, "drift_us", drift_us)

@@ -1,0 +1,121 @@
+"""The replicas of a world: each lives, dies and is stopped by itself, on the one store that they share.
+
+With one of them the store is opened anew by each process, as SQLite's is; with several it is a server of its
+own, which goes on whoever dies.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.simulation import invariants
+from tests.simulation.journal import ALL
+from tests.simulation.process import Process
+from tests.simulation.stopping import StoppingLoop
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+LATEST_START = 20.0
+
+
+class Replicas:
+    """Starts processes, one on each seat, and another wherever one has died."""
+
+    def __init__(self, world: World, loop: StoppingLoop) -> None:
+        """Run processes on ``loop``."""
+        self._world = world
+        self._loop = loop
+        self.several = world.options.replicas > 1
+        self.running: list[Process] = []
+        self.lives = 0
+        self.wall_ahead: dict[int, float] = {}
+        """How far the wall clock of a seat's machine is ahead, where the store has a clock of its own."""
+
+    # --- which of them -------------------------------------------------------------------------------------
+
+    @property
+    def serving(self) -> list[Process]:
+        """Return those that callers are sent to: a stopped one is none the wiser."""
+        return [process for process in self.running if process.ready]
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether all serve and none is stopped."""
+        going = [process for process in self.serving if not process.stopped]
+        return len(going) == self._world.options.replicas
+
+    def pick(self, part: str) -> Process | None:
+        """Return one that serves, drawn by the chance of ``part``."""
+        serving = self.serving
+        if len(serving) > 1:
+            return self._world.chance(part).choice(serving)
+        return serving[0] if serving else None
+
+    # --- what becomes of them ------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start the first process at once, and those beside it a little later."""
+        self.start(0)
+        for seat in range(1, self._world.options.replicas):
+            after = self._world.chance("replicas").uniform(0.0, LATEST_START)
+            self._world.later(after, lambda seat=seat: self.start(seat))
+
+    def start(self, seat: int) -> None:
+        """Start a process on what store and accounts hold."""
+        self.lives += 1
+        if self.lives > 1 and not self.several:
+            self._world.store.restart()
+        self._world.truth.about_to_start()
+        self._world.journal.note(f"process {self.lives} starts", ALL)
+        process = Process(self._world, self.lives, seat)
+        self.running.append(process)
+        process.start()
+
+    def ready(self, process: Process) -> None:
+        """Take note that a process serves."""
+        self._world.journal.note(f"process {process.number} serves", ALL)
+        self._world.judge(() if self.several else invariants.ON_START, process)
+        self._world.attention.back(process, "starting")
+        self._shake()
+
+    def died(self, process: Process) -> None:
+        """Start another process a little later."""
+        world = self._world
+        self._loop.go_on(process)
+        self.running.remove(process)
+        world.attention.missing(process, "dead")
+        world.truth.deaths.append(world.now())
+        self._shake()
+        if world.may_go_on:
+            world.later(world.chance("down").uniform(0.2, LATEST_START), lambda: self.start(process.seat))
+
+    def stop(self, process: Process, seconds: float) -> None:
+        """Let one process stand still for so long, while everybody else goes on."""
+        if process.stopped:
+            return
+        self._world.journal.note(f"process {process.number} is stopped for {seconds:.1f} s", ALL)
+        self._loop.halt(process)
+        self._world.attention.missing(process, "stopped")
+        process.stop()
+        self._world.later(seconds, lambda: self._go_on(process))
+
+    def _go_on(self, process: Process) -> None:
+        if not process.alive:
+            return
+        self._world.journal.note(f"process {process.number} goes on", ALL)
+        process.stopped = False
+        self._loop.go_on(process)
+        self._world.attention.back(process, "stopped")
+        self._shake()
+
+    def _shake(self) -> None:
+        """Take note of a disturbance, where no other replica could have stood in."""
+        if not self.several:
+            self._world.shake()
+
+    def end(self) -> None:
+        """End all at once, with nothing to be heard of it."""
+        for process in self.running:
+            process.alive = False
+            self._loop.go_on(process)

@@ -1,0 +1,164 @@
+"""What must hold at every durable change of a row; see ``invariants`` for all else.
+
+Each is a function by its name: it returns None, or the lease concerned and what is wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lessor_server.domain.lease import CREATE_GRACE, STEPS, TOMBSTONE_LIFE, State
+from lessor_server.domain.mount import MountState
+from tests.simulation.journal import suffix
+from tests.support.memory_rows import us
+
+if TYPE_CHECKING:
+    from tests.simulation.disk import Change
+    from tests.simulation.world import World
+
+Found = tuple[str, str] | None
+_MOVES = frozenset((before, after) for (before, _), after in STEPS.items())
+
+
+def only_steps_of_the_table_are_made(_: World, change: Change) -> Found:
+    """A row goes only the ways of ``domain.lease.STEPS``, one generation at a time."""
+    lease_id, old, new = change
+    if old is None or new is None:
+        return None
+    before, after = old.lease, new.lease
+    noted = replace(before, last_error="", created_us=min(before.created_us, after.created_us))
+    if replace(after, last_error="") == noted:
+        return None  # an error that is wiped is no step, nor is a beginning that the lowered clock moves back
+    if before.state is not after.state and (before.state, after.state) not in _MOVES:
+        return suffix(lease_id), f"{before.state.value} became {after.state.value}"
+    if after.generation != before.generation + 1:
+        return suffix(lease_id), f"generation {before.generation} became {after.generation}"
+    return None
+
+
+def a_hold_holds_every_replica(world: World, change: Change) -> Found:
+    """3: while the store keeps a hold nothing expires, whoever knows of it."""
+    lease_id, old, new = change
+    if old is None or new is None or old.lease.state is not State.ACTIVE or not new.claimed_by:
+        return None
+    return (suffix(lease_id), "it expired while expiries were held") if world.store.kept_hold else None
+
+
+def limits_are_kept(world: World, change: Change) -> Found:
+    """8: no intent is written where mount or role are full, or where the mount takes none."""
+    lease_id, old, new = change
+    if old is not None or new is None or new.lease.state is not State.INTENT:
+        return None
+    mount, role = (
+        world.store.mounts[new.lease.mount],
+        world.store.roles.get((new.lease.mount, new.lease.role)),
+    )
+    live = [row.lease for row in world.store.rows.values() if row.live and row.lease.mount == mount.name]
+    if mount.state is not MountState.ENABLED:
+        return suffix(lease_id), f"mount {mount.name} takes no leases, and one was begun"
+    of_role = sum(lease.role == new.lease.role for lease in live)
+    if len(live) > mount.max_users or (role is not None and role.max_leases and of_role > role.max_leases):
+        return suffix(lease_id), f"{len(live)} users on {mount.name}, {of_role} of {new.lease.role}"
+    return None
+
+
+def a_request_makes_one_lease(world: World, change: Change) -> Found:
+    """One (owner, mount, role, request id) has one lease."""
+    lease_id, old, new = change
+    if old is not None or new is None or new.lease.request is None:
+        return None
+    mine = (new.lease.owner, new.lease.mount, new.lease.role, new.lease.request.id)
+    for row in world.store.rows.values():
+        lease = row.lease
+        if lease.request is None or lease.id == lease_id:
+            continue
+        if (lease.owner, lease.mount, lease.role, lease.request.id) == mine:
+            return suffix(lease_id), f"request {lease.request.id} has made {lease.id} already"
+    return None
+
+
+def gone_means_that_the_user_is_gone(world: World, change: Change) -> Found:
+    """10: a row ends only when its own account has no such user, nor can get it any more."""
+    lease_id, old, new = change
+    if new is None or new.lease.state is not State.GONE or old is None or old.lease.state is State.GONE:
+        return None
+    record = world.truth.of(lease_id)
+    if record is None or record.create_sent_us > record.begun_until_us or world.truth.user(record) is None:
+        return None
+    return suffix(lease_id), f"the row is GONE and {record.user_name} lives"
+
+
+def a_silence_counts_no_attempt(world: World, change: Change) -> Found:
+    """9: only a refusal of this row counts as an attempt."""
+    lease_id, old, new = change
+    if old is None or new is None or new.lease.attempts <= old.lease.attempts:
+        return None
+    record = world.truth.of(lease_id)
+    by_aws = new.lease.last_error.startswith("AWS ")
+    if record is not None and by_aws and record.sends and not record.refusals:
+        return suffix(lease_id), "an attempt was counted, and AWS had refused nothing"
+    return None
+
+
+def retries_are_spread(world: World, change: Change) -> Found:
+    """9: a refused row is tried again after 10 s doubling to 15 min, with full jitter, never at the bound."""
+    lease_id, old, new = change
+    if old is None or new is None or new.lease.attempts <= old.lease.attempts:
+        return None
+    most = min(10.0 * 2.0 ** (new.lease.attempts - 1), 900.0)
+    wait = (new.lease.due_us - world.store.now()) / 1e6
+    if not 0.9 < wait < most - 1e-3:
+        return suffix(lease_id), f"attempt {new.lease.attempts} is followed by a wait of {wait:.3f} s"
+    return None
+
+
+def prefixes_are_final(world: World, change: Change) -> Found:
+    """No lease of an open prefix becomes ACTIVE or lives longer."""
+    lease_id, old, new = change
+    if new is None or new.lease.state is not State.ACTIVE or old is None:
+        return None
+    if old.lease.state is State.ACTIVE and new.lease.expires_us <= old.lease.expires_us:
+        return None
+    for prefix in world.store.open:
+        if prefix.ids.covers(lease_id) and new.lease.created_us <= prefix.cutoff_us:
+            return suffix(lease_id), f"it got to live although {prefix.ids.low} is being revoked"
+    return None
+
+
+def tombstones_are_kept(world: World, change: Change) -> Found:
+    """1: a tombstone is kept for seven days and past the grace of its CreateUser."""
+    lease_id, old, new = change
+    if new is not None or old is None:
+        return None
+    now = world.store.now()
+    young = now - old.gone_us < us(TOMBSTONE_LIFE) or now - old.lease.last_create_us < us(CREATE_GRACE)
+    if old.lease.state is not State.GONE or young:
+        return suffix(lease_id), f"a row in state {old.lease.state.value} was dropped"
+    return None
+
+
+def only_old_strangers_are_adopted(world: World, change: Change) -> Found:
+    """A user that no row knows is left alone for 15 minutes: it may be an issue of this moment."""
+    lease_id, old, new = change
+    if old is not None or new is None or new.lease.state is not State.REVOKING:
+        return None
+    user = world.account_of(new.lease.footprint.account).users.get(new.lease.footprint.user_name.casefold())
+    now = world.mine.time()
+    if user is not None and now - user.created < CREATE_GRACE.total_seconds() - world.truth.skew:
+        return suffix(lease_id), f"a user {now - user.created:.0f} s old was adopted"
+    return None
+
+
+ON_CHANGE = (
+    only_steps_of_the_table_are_made,
+    a_hold_holds_every_replica,
+    limits_are_kept,
+    a_request_makes_one_lease,
+    gone_means_that_the_user_is_gone,
+    a_silence_counts_no_attempt,
+    retries_are_spread,
+    prefixes_are_final,
+    tombstones_are_kept,
+    only_old_strangers_are_adopted,
+)

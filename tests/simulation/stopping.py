@@ -1,0 +1,70 @@
+"""A virtual loop that can stop one process of a run while all else goes on, as SIGSTOP and SIGCONT do.
+
+What a stopped process would run is set aside, with the timers that it has set. When it goes on, time has
+passed: what came due meanwhile runs at once, beside the answers that came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from typing import TypeVar
+
+from tests.support.virtual_loop import VirtualLoop
+
+LIFE: ContextVar[object | None] = ContextVar("LIFE", default=None)
+"""The process to which a task, a timer or a callback belongs; None where it is the world's."""
+
+H = TypeVar("H", bound=asyncio.Handle)
+
+
+class StoppingLoop(VirtualLoop):
+    """Runs nothing of those lives that are stopped."""
+
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[asyncio.TimerHandle]
+
+    def __init__(self, seed: int = 0) -> None:
+        """Draw the order of what is ready from ``seed``; nobody is stopped."""
+        super().__init__(seed)
+        self._aside: dict[object, list[asyncio.Handle]] = {}
+        self._timers_run = True
+
+    def halt(self, life: object) -> None:
+        """Run nothing of ``life`` from the next turn of the loop on."""
+        self._aside.setdefault(life, [])
+        self._timers_run = True
+
+    def go_on(self, life: object) -> None:
+        """Let ``life`` run again, if it was stopped."""
+        for handle in self._aside.pop(life, ()):
+            if handle.cancelled():
+                continue
+            if isinstance(handle, asyncio.TimerHandle):
+                handle._scheduled = True  # type: ignore[attr-defined]
+                heapq.heappush(self._scheduled, handle)
+            else:
+                self._ready.append(handle)
+
+    def _run_once(self) -> None:
+        if self._aside:
+            self._ready = deque(self._of_those_who_run(self._ready))
+        if self._aside and self._timers_run:  # whoever is stopped sets no further one
+            self._scheduled = list(self._of_those_who_run(self._scheduled))
+            heapq.heapify(self._scheduled)
+            self._timers_run = False
+        super()._run_once()
+
+    def _of_those_who_run(self, handles: Iterable[H]) -> Iterator[H]:
+        """Yield the handles of those who run, and set the others aside."""
+        for handle in handles:
+            aside = self._aside.get(handle._context.get(LIFE))  # type: ignore[attr-defined]
+            if aside is None or handle.cancelled():
+                yield handle
+                continue
+            if isinstance(handle, asyncio.TimerHandle):
+                handle._scheduled = False  # type: ignore[attr-defined]
+            aside.append(handle)

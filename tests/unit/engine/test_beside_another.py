@@ -1,0 +1,160 @@
+"""Checks what a process does beside another one on the same store and the same accounts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from lessor_server.domain.errors import LessorError
+from lessor_server.domain.events import ExpiryHeld, ExpiryResumed, OrphanAdopted
+from lessor_server.domain.lease import Request, State
+from lessor_server.engine.credentials import Credentials, Wish
+from lessor_server.engine.engine import Engine, Limits, Outside, running
+from lessor_server.engine.expiry import ASKED, LOOK_SECONDS, STORE_ROLLED_BACK
+from lessor_server.engine.issuer import Issuer
+from lessor_server.engine.leases import Outcome
+from lessor_server.engine.stored import Terms
+from tests.support.engine_world import BOUND_SECONDS, PlainSealer, World, bound, world
+from tests.support.recording import Recording
+from tests.support.virtual_loop import virtual
+
+OURS = "0123456789abcdef"
+REQUEST = "00000000-0000-4000-8000-000000000007"
+OTHER = Terms("another", timedelta(minutes=2))
+
+
+@asynccontextmanager
+async def another(w: World, events: Recording | None = None) -> AsyncIterator[Engine]:
+    """Run a second engine on the store and the accounts of a world."""
+    outside = Outside(w.store, w.aws, PlainSealer(), events or Recording(), random.Random("another"))
+    async with running(outside, Limits()) as engine:
+        yield engine
+
+
+# --- a person's hold -------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_hold_asked_for_at_one_process_holds_at_once_at_all() -> None:
+    """From the hold's commit on no process expires anything, whether or not it knows of the hold yet."""
+    async with world() as w, another(w) as other:
+        made = await w.issue(ttl=10)
+        await asyncio.sleep(9.99)
+        await other.expiry.hold(ASKED)
+        assert not w.engine.expiry.held
+        await asyncio.sleep(60)
+        assert w.states()[made.lease.id] is State.ACTIVE
+        assert (w.engine.expiry.why, len(w.events.of(ExpiryHeld))) == (ASKED, 1)
+
+
+@virtual
+async def test_a_hold_that_ends_at_one_process_ends_at_all() -> None:
+    """Each goes on by itself some seconds after a person has said so to one of them."""
+    events = Recording()
+    async with world() as w, another(w, events) as other:
+        await w.engine.expiry.hold(ASKED)
+        await w.issue(ttl=10)
+        await asyncio.sleep(60)
+        assert other.expiry.why == ASKED
+        await w.engine.expiry.resume(lower_clock=False)
+        await w.until_gone(BOUND_SECONDS)
+        await asyncio.sleep(LOOK_SECONDS)
+        assert not other.expiry.held
+        assert isinstance(events.events[-1], ExpiryResumed)
+
+
+@virtual
+async def test_what_a_person_allowed_at_one_process_is_not_held_again_by_another() -> None:
+    """A user that a restored store lost is adopted once somebody has looked at it, at whichever process."""
+    async with world() as w:
+        await bound(w)
+        tags = (("lessor:instance", OURS), ("lessor:lease", "nonsense"))
+        w.iam.create_user("stray", f"/lessor/{OURS}/", tags)
+        await asyncio.sleep(1000)
+        async with another(w) as other:
+            await w.until(lambda: other.expiry.why == STORE_ROLLED_BACK, seconds=100)
+            await asyncio.sleep(LOOK_SECONDS)
+            await w.engine.expiry.resume(lower_clock=False)
+            await asyncio.sleep(LOOK_SECONDS)
+            assert [found.applied async for found in other.sweeper.sweep("aws", apply=True)] == [True]
+            assert not other.expiry.held
+
+
+# --- one lease, two processes ----------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_sync_revocation_hears_of_the_end_that_another_process_makes() -> None:
+    """Whoever waits is told within a second that the lease is gone, although the attempt was another's."""
+    async with world() as w:
+        made = await w.issue()
+        await w.store.revoke(made.lease.id)
+        (claim,) = await w.store.claim([made.lease.id], OTHER)
+        async with asyncio.TaskGroup() as group:
+            told = group.create_task(w.revoke(made.lease.id))
+            await asyncio.sleep(10)
+            assert not told.done()
+            await w.store.finish(claim)
+            await asyncio.sleep(1.1)
+            assert told.done()
+        assert told.result().outcome is Outcome.GONE
+
+
+@virtual
+async def test_a_sync_revocation_hears_of_the_refusal_that_another_process_met() -> None:
+    """An attempt that fails elsewhere answers ACCEPTED with its error, as one that fails here does."""
+    async with world() as w:
+        made = await w.issue()
+        await w.store.revoke(made.lease.id)
+        (claim,) = await w.store.claim([made.lease.id], OTHER)
+        async with asyncio.TaskGroup() as group:
+            told = group.create_task(w.revoke(made.lease.id))
+            await asyncio.sleep(10)
+            await w.store.fail(claim, "AWS said no", timedelta(minutes=10), attempts=1, looks=0)
+            await asyncio.sleep(1.1)
+            assert told.done()
+        assert (told.result().outcome, told.result().last_error) == (Outcome.ACCEPTED, "AWS said no")
+
+
+@virtual
+async def test_two_processes_that_find_one_lost_user_adopt_it_once() -> None:
+    """The id that is made up for a user whose tags name none is the same wherever it is made up."""
+    events = Recording()
+    async with world() as w, another(w, events):
+        await bound(w)
+        w.iam.create_user("stray", f"/lessor/{OURS}/", (("lessor:instance", OURS), ("lessor:lease", "")))
+        await asyncio.sleep(7300)
+        assert len([*w.events.of(OrphanAdopted), *events.of(OrphanAdopted)]) == 1
+        assert [one for one in w.states() if "/lost/" in one] == [w.events.of(OrphanAdopted)[0].lease_id]
+        assert w.users() == []
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.03, 0.06, 0.1, 0.15])
+@virtual
+async def test_a_key_that_one_process_handed_out_again_is_not_deleted_by_another(apart: float) -> None:
+    """Two processes serve repeats of one request at once: whoever is answered has a key that lives."""
+    wish = Wish("aws", "app", "alice", timedelta(seconds=600), Request(REQUEST, "app for 600"))
+    async with world() as w, another(w) as other:
+        made = await w.issue(ttl=600, request=REQUEST)
+        answers: list[Credentials | LessorError] = []
+
+        async def ask(issuer: Issuer, after: float) -> None:
+            await asyncio.sleep(after)
+            try:
+                answers.append(await issuer.generate(wish, 60))
+            except LessorError as error:
+                answers.append(error)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ask(w.engine.issuer, 0.0))
+            group.create_task(ask(other.issuer, apart))
+        (user,) = w.iam.users.values()
+        handed_out = [one.lease.access_key_id for one in answers if isinstance(one, Credentials)]
+        assert handed_out
+        assert w.store.rows[made.lease.id].lease.access_key_id == handed_out[-1]
+        assert list(user.keys) == handed_out[-1:]
