@@ -137,6 +137,46 @@ async def test_a_lease_revoked_while_it_is_made_is_aborted(after: float) -> None
 
 
 @virtual
+async def test_a_commit_without_an_answer_leaves_nobody() -> None:
+    """A lease that became ACTIVE although its caller heard an error is revoked at once."""
+    async with world() as w:
+        w.points.lost.add("activate done")
+        assert isinstance(await w.attempt(), StoreUnavailable)
+        await w.until_gone(seconds=10)
+        assert w.users() == []
+
+
+@virtual
+async def test_a_caller_that_leaves_while_the_rest_is_put_on_gets_no_lease() -> None:
+    """Nobody waits any more when all is made: it is undone, and was never ACTIVE."""
+    async with world(role=RICH) as w:
+        await bound(w)
+        caller = asyncio.get_running_loop().create_task(w.attempt())
+        await w.until(lambda: "CreateAccessKey" in w.aws.actions())
+        caller.cancel()
+        await w.until_gone(seconds=10)
+        assert "activate" not in w.points.passed
+        assert w.users() == []
+
+
+@virtual
+async def test_nothing_is_put_on_a_user_whose_lease_was_taken_while_it_was_made() -> None:
+    """The creator looks at its claim between CreateUser and the rest: no key is made for a lost one."""
+    async with world(role=RICH) as w:
+        await bound(w)
+        async with asyncio.TaskGroup() as group:
+            caller = group.create_task(w.attempt())
+            await w.until(lambda: "CreateUser" in w.aws.actions())
+            (lease_id,) = [key for key, state in w.states().items() if state is State.INTENT]
+            await w.revoke(lease_id, sync=False)
+        assert isinstance(caller.result(), LeaseTaken)
+        await w.until_gone()
+        putting = {"CreateAccessKey", "PutUserPolicy", "AttachUserPolicy", "AddUserToGroup"}
+        assert not putting & set(w.aws.actions())
+        assert w.users() == []
+
+
+@virtual
 async def test_a_mount_takes_no_more_users_than_its_limit() -> None:
     """At max_users an issue is refused before any call to AWS, and a revocation makes room."""
     async with world(mount=builders.mount(max_users=2)) as w:

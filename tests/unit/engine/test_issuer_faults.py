@@ -9,6 +9,7 @@ import pytest
 from lessor_server.domain.aws_errors import AwsRefused
 from lessor_server.domain.errors import AwsQuota, AwsUnavailable, LessorError
 from lessor_server.domain.events import IssueFailed
+from lessor_server.domain.lease import State
 from lessor_server.domain.preconditions import RoleNotUsable, RootRefused
 from lessor_server.engine.maker import TRIES
 from tests.support import builders
@@ -119,6 +120,21 @@ async def test_a_lost_answer_to_the_user_made_is_no_second_user() -> None:
         made = await w.issue()
         assert w.aws.actions()[:3] == ["CreateUser", "CreateUser", "GetUser"]
         assert [user.arn for user in w.iam.users.values()] == [made.arn]
+
+
+@virtual
+async def test_a_name_that_is_taken_and_not_shown_is_watched_for_a_quarter_of_an_hour() -> None:
+    """Somebody made a user of that name, on the wire maybe twice: "no such user" is not believed yet."""
+    async with world(role=RICH) as w:
+        await bound(w)
+        taken = {"status": 409, "code": "EntityAlreadyExists", "message": "the name is taken"}
+        w.aws.faults.add(Fault(Kind.REFUSE, "CreateUser", **taken))
+        with pytest.raises(LessorError):
+            await w.issue()
+        w.aws.faults.clear()
+        await asyncio.sleep(14 * 60)
+        assert State.REVOKING in w.states().values()
+        await w.until_gone()
 
 
 @pytest.mark.parametrize("losses", [1, 2])

@@ -1,0 +1,55 @@
+"""Each step of a lease holds its whole condition, and forgets no instant that is still needed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.support import builders
+from tests.support.stores import OPENERS, START_US, TERMS, Bench, bench
+
+from lessor_server.domain.lease import TOMBSTONE_LIFE, Claim, State
+
+SECOND = 1_000_000
+
+
+@pytest.fixture(name="b", params=list(OPENERS))
+async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Open each kind of store in turn."""
+    async with bench(request.param, tmp_path) as made:
+        yield made
+
+
+async def test_a_claim_of_another_generation_moves_nothing(b: Bench) -> None:
+    """Whatever a holder of an old claim tries, the row stays as it is."""
+    begun, taken = await b.begun(0), await b.taken(1)
+    old = [Claim(replace(claim.lease, generation=claim.generation + 1)) for claim in (begun, taken)]
+    assert await b.store.activate(old[0], "AKIA") is None
+    assert not await b.store.release(old[0], "no", 0)
+    assert not await b.store.fail(old[1], "no", timedelta(0), 1, 0)
+    assert not await b.store.finish(old[1])
+    assert (await b.row(begun.id), await b.row(taken.id)) == (begun.lease, taken.lease)
+
+
+async def test_a_reopened_row_keeps_the_latest_create(b: Bench) -> None:
+    """An earlier CreateUser than the one that the row knows of shortens no grace."""
+    claim = await b.taken()
+    await b.store.reopen(claim.id, START_US + 900 * SECOND)
+    await b.store.reopen(claim.id, START_US + 5 * SECOND)
+    assert (await b.row(claim.id)).last_create_us == START_US + 900 * SECOND
+
+
+async def test_a_tombstone_younger_than_the_listing_is_not_buried(b: Bench) -> None:
+    """A listing that began before the lease was gone proves nothing about its user, however long ago."""
+    begun = await b.begun()
+    await b.store.release(begun, "AWS refused", 0)
+    (claim,) = await b.store.claim([begun.id], TERMS)
+    began_us = b.store.now()
+    b.clock.advance(60)
+    await b.store.finish(claim)
+    b.clock.advance(TOMBSTONE_LIFE.total_seconds() + 3600)
+    assert await b.store.bury(builders.ACCOUNT, began_us + 59 * SECOND) == 0
+    assert (await b.row(claim.id)).state is State.GONE

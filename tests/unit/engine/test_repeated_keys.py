@@ -1,0 +1,120 @@
+"""Checks the keys of a lease that is handed out again: whatever goes wrong, one key lives, and it is out."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from lessor_server.domain.errors import Kind, LessorError
+from lessor_server.domain.preconditions import RequestSpent
+from tests.support.engine_world import BOUND_SECONDS, bound, world
+from tests.support.iam_faults import Fault
+from tests.support.iam_faults import Kind as FaultKind
+from tests.support.virtual_loop import virtual
+from tests.unit.engine.test_requests import ONE, only_user, opens, raises
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [FaultKind.LOSE, FaultKind.DROP, FaultKind.HANG_AFTER, FaultKind.ERROR_AFTER],
+    ids=lambda k: k.value,
+)
+@virtual
+async def test_a_repeat_whose_key_gets_no_answer_makes_another(kind: FaultKind) -> None:
+    """A lost answer to a repeat's CreateAccessKey ends with one living key, the one that was handed out."""
+    async with world() as w:
+        await w.issue(request=ONE)
+        w.aws.faults.add(Fault(kind, "CreateAccessKey", nth=1))
+        made = await w.issue(request=ONE)
+        assert opens(only_user(w), made)
+        await w.revoke(made.lease.id)
+        assert w.users() == []
+
+
+@virtual
+async def test_a_repeat_that_aws_refuses_costs_nobody_the_lease() -> None:
+    """While AWS makes no key a repeat fails, and the lease, its key and its expiry stay as they were."""
+    async with world() as w:
+        made = await w.issue(ttl=600, request=ONE)
+        w.aws.faults.add(Fault(FaultKind.REFUSE, "CreateAccessKey"))
+        with pytest.raises(LessorError):
+            await w.issue(ttl=600, request=ONE)
+        after = await w.lease(made.lease.id)
+        assert replace(after, generation=made.lease.generation) == made.lease
+        assert opens(only_user(w), made)
+
+
+@pytest.mark.parametrize("at", ["CreateAccessKey sent", "CreateAccessKey done"])
+@virtual
+async def test_a_lease_revoked_while_it_is_handed_out_again_is_aborted(at: str) -> None:
+    """A revocation in the midst of a repeat wins: ABORTED, and no key is left."""
+    async with world() as w:
+        made = await w.issue(request=ONE)
+        w.points.passed.clear()
+        again = asyncio.get_running_loop().create_task(w.issue(request=ONE))
+        await w.until(lambda: at in w.points.passed)
+        await w.revoke(made.lease.id)
+        with pytest.raises(LessorError) as told:
+            await again
+        assert told.value.kind is Kind.ABORTED
+        await w.until_gone()
+        assert w.users() == []
+
+
+@virtual
+async def test_a_request_that_a_dead_process_began_is_spent() -> None:
+    """A half-made lease of the process before is undone, and its request is not made anew."""
+    async with world() as w:
+        await bound(w)
+        playing = asyncio.get_running_loop().create_task(w.issue(request=ONE))
+        await asyncio.sleep(0.06)
+        await w.kill()
+        assert playing.cancelled()
+        await w.start()
+        with pytest.raises(RequestSpent):
+            await w.issue(request=ONE)
+        await w.until_gone()
+        assert w.users() == []
+
+
+@virtual
+async def test_a_lease_renewed_while_it_is_handed_out_again_keeps_its_one_key() -> None:
+    """The fresh key of a repeat that came too late goes again, and the key that is out stays."""
+    async with world() as w:
+        made = await w.issue(ttl=600, request=ONE)
+        w.aws.sent.clear()
+        async with asyncio.TaskGroup() as group:
+            again = group.create_task(raises(w, ONE))
+            await w.until(lambda: "CreateAccessKey" in w.aws.actions())
+            await w.renew(made.lease.id, 300)
+        assert again.result().kind is Kind.ABORTED
+        assert opens(only_user(w), made)
+
+
+@virtual
+async def test_a_refused_repeat_keeps_the_key_that_is_out_where_aws_had_no_room() -> None:
+    """With a stray key beside it, only the stray one makes room for the fresh key."""
+    async with world() as w:
+        made = await w.issue(ttl=600, request=ONE)
+        w.iam.touch(only_user(w).name, ["access_key"])
+        w.aws.faults.add(Fault(FaultKind.REFUSE, "CreateAccessKey", nth=2))
+        await raises(w, ONE)
+        assert opens(only_user(w), made)
+
+
+@virtual
+async def test_a_death_after_a_caller_went_away_leaves_the_lease_for_a_minute_at_most() -> None:
+    """A lease that nobody waits for any more becomes ACTIVE with the short life, in the same commit."""
+    async with world() as w:
+        await bound(w)
+        w.points.slow["activate done"] = 10.0
+        caller = asyncio.get_running_loop().create_task(w.issue(ttl=600, request=ONE))
+        await w.until(lambda: "CreateUser done" in w.points.passed)
+        caller.cancel()
+        await w.until(lambda: "activate done" in w.points.passed)
+        await w.kill()
+        await w.start()
+        await w.until_gone(seconds=60 + BOUND_SECONDS)
+        assert w.users() == []
