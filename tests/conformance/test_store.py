@@ -94,6 +94,15 @@ async def test_a_mount_that_is_being_disabled_takes_no_intent(b: Bench) -> None:
         await b.begun()
 
 
+async def test_a_lease_id_that_was_drawn_before_is_to_be_drawn_again(b: Bench) -> None:
+    """Whatever became of the first lease, a second of its id is ABORTED, with a wait, and changes nothing."""
+    first = await b.active()
+    with pytest.raises(Aborted) as again:
+        await b.begun()
+    assert again.value.retry_in is not None
+    assert await b.row(first.id) == first
+
+
 async def test_limits_count_live_rows_only(b: Bench) -> None:
     """INTENT, ACTIVE and REVOKING count against both limits; a tombstone makes room again."""
     limits: dict[str, Any] = {"max_users": 4, "max_leases": 3}

@@ -197,7 +197,7 @@ class BothStores(RuleBasedStateMachine):
             return
         prefix = found[number % len(found)]
         self.both(lambda store: store.progress(prefix))
-        assert_same_ids(self.both(lambda store: ids_of(store.put_up(prefix, 1000))))
+        assert_same_ids(self.both(lambda store: ids_of(store.put_up(prefix, "", 1000))))
         if close:
             self.both(lambda store: store.close_prefix(prefix))
 
@@ -234,8 +234,11 @@ class BothStores(RuleBasedStateMachine):
         if before is None:
             self.configure()
             return
-        after = replace(before, state=MountState.DISABLING if disabling else MountState.ENABLED)
-        self.both(lambda store: store.put_mount(before, after))
+        if disabling:
+            self.both(lambda store: store.disable("aws"))
+        else:
+            after = replace(before, state=MountState.ENABLED)
+            self.both(lambda store: store.put_mount(before, after))
         self.both(lambda store: store.remove_disabled())
         self.both(lambda store: store.get_mount("aws"))
         self.both(lambda store: store.get_root("aws"))

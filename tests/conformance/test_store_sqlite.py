@@ -80,6 +80,14 @@ async def test_writes_that_come_together_are_each_told_their_own_fate(b: Bench, 
     assert on_disk(tmp_path).keys() == stored
 
 
+async def test_a_full_mount_says_how_many_are_on_their_way_out(b: Bench) -> None:
+    """Who finds a mount full learns how much room is being made."""
+    await b.taken(0)
+    await b.active(1)
+    with pytest.raises(MountFull, match=r"max_users, 2; 1 of them are being revoked"):
+        await b.begun(2, max_users=2)
+
+
 async def test_writes_that_come_together_share_a_commit(b: Bench) -> None:
     """A hundred writes at once take far fewer commits than writes."""
     said: list[str] = []

@@ -1,10 +1,9 @@
-"""The rules of a store about prefixes, sweeps, mounts that go, and the clock, held by every kind of it."""
+"""The rules of a store about sweeps, mounts that go, and the clock, held by every kind of it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,8 @@ from tests.support.stores import OPENERS, SPAN, START_US, TERMS, Bench, HandCloc
 from lessor_server.domain.errors import AlreadyExists, Invalid
 from lessor_server.domain.lease import CREATE_GRACE, TOMBSTONE_LIFE, Footprint, Orphan, State
 from lessor_server.domain.mount import MountState
-from lessor_server.engine.stored import OpenPrefix, Progress, Range
+from lessor_server.domain.preconditions import MountDisabling
+from lessor_server.engine.stored import OpenPrefix, Range
 
 SECOND = 1_000_000
 ALL = Range("aws/", "aws0")
@@ -27,151 +27,6 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     """Open each kind of store in turn."""
     async with bench(request.param, tmp_path) as made:
         yield made
-
-
-# --- prefixes --------------------------------------------------------------------------------------------
-
-
-async def test_a_prefix_takes_in_what_lives_in_its_range(b: Bench) -> None:
-    """Opening says how many live leases there are; tombstones and other roles' are none of them."""
-    await b.begun(0)
-    await b.active(1)
-    await b.taken(2)
-    await b.store.finish(await b.taken(3))
-    await b.active(4, role_name="other")
-    assert await b.store.open_prefix(APP) == (OpenPrefix(APP, START_US), 3)
-    assert await b.store.prefixes() == [OpenPrefix(APP, START_US)]
-
-
-async def test_a_range_is_no_pattern(b: Bench) -> None:
-    """An underscore in a name is an underscore: the neighbour with another character is not taken in."""
-    mine, other = await b.active(0, role_name="a_b"), await b.active(1, role_name="a-b")
-    prefix, taken = await b.store.open_prefix(Range("aws/creds/a_b/", "aws/creds/a_b0"))
-    assert taken == 1
-    assert await b.store.put_up(prefix, 100) == [mine.id]
-    assert await b.row(other.id) == other
-
-
-async def test_a_prefix_is_put_up_some_at_a_time(b: Bench) -> None:
-    """Each step turns at most so many, each once; what is being revoked already is left as it is."""
-    ids = {(await b.active(number)).id for number in range(5)}
-    taken = await b.taken(7)
-    prefix, accepted = await b.store.open_prefix(APP)
-    assert accepted == 6
-    steps = [await b.store.put_up(prefix, 2) for _ in range(4)]
-    assert [len(step) for step in steps] == [2, 2, 1, 0]
-    assert {lease_id for step in steps for lease_id in step} == ids
-    for lease_id in ids:
-        row = await b.row(lease_id)
-        assert (row.state, row.due_us) == (State.REVOKING, START_US)
-    assert await b.store.holds(taken)
-
-
-async def test_what_was_begun_after_the_cutoff_is_not_touched(b: Bench) -> None:
-    """A lease that was begun later lives on, and may be renewed while the prefix is open."""
-    await b.active(0)
-    prefix, _ = await b.store.open_prefix(APP)
-    b.clock.advance(1)
-    later = await b.active(1)
-    assert len(await b.store.put_up(prefix, 100)) == 1
-    assert await b.row(later.id) == later
-    assert await b.store.renew(later, later.expires_us + SECOND) is not None
-
-
-async def test_no_lease_of_an_open_prefix_gets_to_live(b: Bench) -> None:
-    """From the moment a prefix is open its leases are neither renewed, nor activated, nor given a key."""
-    active, claim = await b.active(0), await b.begun(1)
-    other = await b.active(2, role_name="other")
-    await b.store.open_prefix(APP)
-    assert await b.store.renew(active, active.expires_us + SECOND) is None
-    assert await b.store.rekey(active, "AKIB") is None
-    assert await b.store.activate(claim, "AKIA") is None
-    assert await b.store.renew(other, other.expires_us + SECOND) is not None
-
-
-async def test_an_intent_that_a_prefix_takes_is_lost_to_its_maker(b: Bench) -> None:
-    """Putting up an intent voids its claim."""
-    claim = await b.begun()
-    prefix, _ = await b.store.open_prefix(APP)
-    assert await b.store.put_up(prefix, 9) == [claim.id]
-    assert not await b.store.holds(claim)
-    assert not await b.store.release(claim, "", 0)
-
-
-async def test_a_closed_prefix_is_forgotten(b: Bench) -> None:
-    """Closing ends one prefix and no other of the same range."""
-    first, _ = await b.store.open_prefix(APP)
-    b.clock.advance(1)
-    second, _ = await b.store.open_prefix(APP)
-    await b.store.close_prefix(first)
-    assert await b.store.prefixes() == [second]
-    await b.store.close_prefix(second)
-    assert await b.store.prefixes() == []
-    lease = await b.active()
-    assert await b.store.renew(lease, lease.expires_us + SECOND) is not None
-
-
-async def test_progress_counts_what_lives_and_what_has_failed(b: Bench) -> None:
-    """Alive are the live leases of the range; failed are those of them with an error."""
-    gone, failed = await b.taken(0), await b.taken(1)
-    await b.active(2)
-    prefix, _ = await b.store.open_prefix(APP)
-    assert await b.store.progress(prefix) == Progress(3, 0)
-    await b.store.finish(gone)
-    await b.store.fail(failed, "no", timedelta(seconds=1), 1, 0)
-    assert await b.store.progress(prefix) == Progress(2, 1)
-
-
-async def test_a_whole_lease_id_counts_as_one(b: Bench) -> None:
-    """The range of one lease counts that lease, in the state that callers see, or nothing."""
-    lease = await b.active(0, ttl=timedelta(seconds=1))
-    await b.active(1)
-    one = Range(lease.id, f"{lease.id}0")
-    assert [(c.role, c.state, c.count) for c in await b.store.count(one, None)] == [("app", State.ACTIVE, 1)]
-    b.clock.advance(1)
-    assert [c.count for c in await b.store.count(one, State.REVOKING)] == [1]
-    assert await b.store.count(one, State.ACTIVE) == []
-
-
-# --- abandoning ------------------------------------------------------------------------------------------
-
-
-async def test_what_is_abandoned_is_never_due_and_takes_no_room(b: Bench) -> None:
-    """Live leases of a range become ABANDONED, claims on them void; tombstones stay tombstones."""
-    claim, active, taken = await b.begun(0), await b.active(1), await b.taken(2)
-    gone = await b.taken(3)
-    await b.store.finish(gone)
-    some = await b.store.abandon(ALL, 2, live=True)
-    rest = await b.store.abandon(ALL, 2, live=True)
-    assert sorted([*some, *rest]) == sorted([claim.id, active.id, taken.id])
-    assert await b.store.abandon(ALL, 2, live=True) == []
-    assert {(await b.row(lease_id)).state for lease_id in (*some, *rest)} == {State.ABANDONED}
-    assert (await b.row(gone.id)).state is State.GONE
-    assert not await b.store.holds(claim)
-    assert not await b.store.finish(taken)
-    b.clock.advance(10**6)
-    assert await b.store.claim_due(TERMS, 9) == []
-    await b.begun(9, max_users=1)
-
-
-async def test_without_being_told_so_only_what_is_being_revoked_is_abandoned(b: Bench) -> None:
-    """A lease that lives, and one that is being made, stay; REVOKING and expired ones are given up."""
-    living, making, taken = await b.active(0), await b.begun(1), await b.taken(2)
-    expired = await b.active(3, ttl=timedelta(seconds=1))
-    b.clock.advance(1)
-    assert sorted(await b.store.abandon(ALL, 9, live=False)) == sorted([taken.id, expired.id])
-    assert await b.row(living.id) == living
-    assert await b.store.holds(making)
-
-
-async def test_an_abandoned_lease_is_taken_up_again_by_a_revocation(b: Bench) -> None:
-    """Revoking an abandoned lease makes it due at once."""
-    lease = await b.active()
-    await b.store.abandon(ALL, 9, live=True)
-    row = await b.store.revoke(lease.id)
-    assert row is not None
-    assert (row.state, row.due_us) == (State.REVOKING, START_US)
-    assert len(await b.store.claim([lease.id], TERMS)) == 1
 
 
 # --- sweeps ----------------------------------------------------------------------------------------------
@@ -238,6 +93,28 @@ async def test_only_tombstones_are_buried(b: Bench) -> None:
 
 
 # --- mounts that go --------------------------------------------------------------------------------------
+
+
+async def test_a_mount_is_disabled_and_its_range_put_up_in_one_step(b: Bench) -> None:
+    """From the same commit on the mount takes no intent, and no lease of it gets to live."""
+    active, claim = await b.active(0), await b.begun(1)
+    await b.store.finish(await b.taken(2))
+    disabling = replace(builders.mount(), state=MountState.DISABLING)
+    assert await b.store.disable("aws") == (disabling, 2)
+    assert await b.store.get_mount("aws") == disabling
+    assert await b.store.prefixes() == [OpenPrefix(ALL, START_US)]
+    with pytest.raises(MountDisabling):
+        await b.begun(3)
+    assert await b.store.renew(active, active.expires_us + SECOND) is None
+    assert await b.store.activate(claim, "AKIA") is None
+    b.clock.advance(1)
+    assert await b.store.disable("aws") == (disabling, 2)
+
+
+async def test_a_mount_that_is_not_there_is_not_disabled(b: Bench) -> None:
+    """Nothing is put up for a name that no mount bears."""
+    assert await b.store.disable("none") is None
+    assert await b.store.prefixes() == []
 
 
 async def test_a_mount_is_removed_once_nothing_of_it_lives(b: Bench) -> None:

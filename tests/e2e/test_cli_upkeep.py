@@ -117,6 +117,7 @@ async def test_a_prefix_is_revoked(lessor_cli: CommandLine, aws: StandIn, mount:
     assert done.fields == {"accepted": "3", "done": "3", "failed": "0", "left": "0"}
     assert (done.code, done.err.splitlines()[0]) == (0, "lessor: 0 of 3 done, 0 failed")
     assert done.err.splitlines()[-1] == "lessor: 3 of 3 done, 0 failed"
+    assert len(set(done.err.splitlines())) == len(done.err.splitlines()), "a line is printed twice"
     assert await users_of(aws, mount) == []
     none = await lessor_cli("lease", "revoke-prefix", f"{mount}/", "--sync", "--yes")
     assert (none.code, none.fields["accepted"]) == (0, "0")

@@ -61,7 +61,10 @@ async def test_everything_is_listed_and_described_by_reflection(person: Grpcurl)
     listed = set((await person.list()).out.split())
     assert listed >= {f"lessor.v1.{name}Service" for name in SERVICES}
     assert "grpc.health.v1.Health" in listed
-    assert "grpc.reflection.v1alpha.ServerReflection" in listed
+    for version in ("v1", "v1alpha"):
+        name = f"grpc.reflection.{version}.ServerReflection"
+        assert name in listed
+        assert "ServerReflectionInfo" in (await person.describe(name)).out
     methods = (await person.list("lessor.v1.CredsService")).out.split()
     assert "lessor.v1.CredsService.GenerateCredentials" in methods
     described = await person.describe("lessor.v1.Role")
@@ -82,6 +85,7 @@ async def test_both_versions_of_reflection_list_the_services(server: ServerProce
     (answer,) = answers
     names = {service.name for service in answer.list_services_response.service}
     assert names >= {f"lessor.v1.{name}Service" for name in SERVICES}
+    assert names >= {f"grpc.reflection.{one}.ServerReflection" for one in ("v1", "v1alpha")}
 
 
 async def test_reflection_and_health_need_no_token(server: ServerProcess) -> None:

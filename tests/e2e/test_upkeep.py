@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import boto3
@@ -131,6 +132,7 @@ async def test_a_stream_tells_how_far_it_is(lessor: Lessor, aws: StandIn, mount:
     assert (first.accepted, first.done, first.failed, first.left) == (6, 0, 0, 6)
     assert (last.accepted, last.done, last.failed, last.left) == (6, 6, 0, 0)
     assert all(one.accepted == one.done + one.failed + one.left for one in messages)
+    assert all(earlier != later for earlier, later in pairwise(messages)), "the same is told twice"
     assert [one.done for one in messages] == sorted(one.done for one in messages)
     assert await users_of(aws, mount) == []
 

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from lessor_server.domain.errors import LessorError
+from lessor_server.domain.errors import LessorError, StoreUnavailable
 from lessor_server.domain.lease import Lease, Request, State
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.names import LeaseId
@@ -75,6 +75,10 @@ class Points:
         """Begin with no death wanted."""
         self.passed: list[str] = []
         self.die_at: int | None = None
+        self.slow: dict[str, float] = {}
+        """How many seconds it takes to pass the points of these names."""
+        self.lost: set[str] = set()
+        """Points at which the answer of the store is lost, once."""
         self.reached = asyncio.Event()
         self.dead = False
 
@@ -86,7 +90,10 @@ class Points:
         if self.die_at == len(self.passed) - 1:
             self.reached.set()
             await asyncio.get_running_loop().create_future()
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.slow.get(name, 0))
+        if name in self.lost:
+            self.lost.remove(name)
+            raise StoreUnavailable(f"no answer to {name}", retry_in=1.0)
 
 
 @dataclass(slots=True)

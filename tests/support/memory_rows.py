@@ -83,14 +83,14 @@ class MemoryRows(MemoryConfig):
 
     def _covered(self, lease: Lease) -> bool:
         """Tell whether an open prefix takes the lease in: it gets to live no longer."""
-        return any(_takes(prefix, lease) for prefix in self.open)
+        return any(takes(prefix, lease) for prefix in self.open)
 
     def _taken_in(self, prefix: OpenPrefix) -> list[Row]:
         """Return the live rows that a prefix takes in, by id."""
         return [
             self.rows[lease_id]
             for lease_id in sorted(self.rows)
-            if self.rows[lease_id].live and _takes(prefix, self.rows[lease_id].lease)
+            if self.rows[lease_id].live and takes(prefix, self.rows[lease_id].lease)
         ]
 
     def _put(self, row: Row, *, by: str = "", gone_us: int = 0, **changes: Any) -> Lease:
@@ -111,5 +111,6 @@ class MemoryRows(MemoryConfig):
         return None
 
 
-def _takes(prefix: OpenPrefix, lease: Lease) -> bool:
+def takes(prefix: OpenPrefix, lease: Lease) -> bool:
+    """Tell whether a prefix takes a lease in: in its range, and begun by the cut-off."""
     return prefix.ids.covers(lease.id) and lease.created_us <= prefix.cutoff_us

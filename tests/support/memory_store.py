@@ -76,12 +76,14 @@ class MemoryStore(MemoryUpkeep):
             intent.mount, intent.role, Repeated(intent.owner, intent.request.id)
         ):
             raise Aborted(f"request {intent.request.id} is being served elsewhere", retry_in=0.5)
+        if intent.id in self.rows:
+            raise Aborted(f"the lease id {intent.id} was drawn before", retry_in=0.1)
         if root is None or (root.version, root.account) != (intent.root_version, intent.footprint.account):
             raise Aborted(f"the root of {intent.mount} changed meanwhile", retry_in=0.1)
         live = [row.lease for row in self.rows.values() if row.live and row.lease.mount == intent.mount]
         if intent.max_leases and sum(one.role == intent.role for one in live) >= intent.max_leases:
             raise RoleFull("full", subject=f"role/{intent.mount}/{intent.role}")
-        if len(live) >= intent.max_users or intent.id in self.rows:
+        if len(live) >= intent.max_users:
             raise MountFull("full", subject=f"mount/{intent.mount}")
 
     async def activate(
@@ -170,7 +172,7 @@ class MemoryStore(MemoryUpkeep):
         await self._before("claim")
         at = self._or_now(now)
         found = [self.rows[lease_id] for lease_id in dict.fromkeys(ids) if lease_id in self.rows]
-        claims = [self._claim(row, terms, at) for row in found if row.due(at, held=terms.held)]
+        claims = [self._claim(row, terms, at) for row in found if row.due(at, held=self._holds(terms))]
         await self._at("claim done")
         return claims
 
@@ -181,11 +183,15 @@ class MemoryStore(MemoryUpkeep):
         await self._before("claim_due")
         at = self._or_now(now)
         rows = [row for row in self.rows.values() if row.lease.footprint.account not in without]
-        due = [row for row in rows if row.due(at, held=terms.held)]
+        due = [row for row in rows if row.due(at, held=self._holds(terms))]
         due.sort(key=lambda row: (row.lease.due_us, row.lease.id))
         claims = [self._claim(row, terms, at) for row in due[:limit]]
         await self._at("claim_due done")
         return claims
+
+    def _holds(self, terms: Terms) -> bool:
+        """Tell whether expiries are held: by whoever claims, or in the store for everybody."""
+        return terms.held or bool(self._why_held)
 
     def _claim(self, row: Row, terms: Terms, at: int) -> Claim:
         return Claim(self._put(row, by=terms.by, state=State.REVOKING, due_us=at + us(terms.span)))

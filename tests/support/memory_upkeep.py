@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from lessor_server.domain.errors import AlreadyExists
@@ -16,11 +17,11 @@ from lessor_server.domain.lease import (
     Step,
     sources,
 )
-from lessor_server.domain.mount import MountState
+from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import CredentialType
 from lessor_server.engine.stored import OpenPrefix, Progress, Range
 from tests.support.memory_config import At
-from tests.support.memory_rows import Clock, MemoryRows, Row, us
+from tests.support.memory_rows import Clock, MemoryRows, Row, takes, us
 
 
 class MemoryUpkeep(MemoryRows):
@@ -38,24 +39,45 @@ class MemoryUpkeep(MemoryRows):
         """Put a range up for revocation; return it, and how many leases it takes in."""
         await self._before("open_prefix")
         prefix = OpenPrefix(ids, self.now())
-        if not any((one.ids.low, one.cutoff_us) == (ids.low, prefix.cutoff_us) for one in self.open):
-            self.open.append(prefix)
-        taken = len(self._taken_in(prefix))
+        taken = self._opened(prefix)
         await self._at("open_prefix done")
         return prefix, taken
+
+    async def disable(self, mount: str) -> tuple[Mount, int] | None:
+        """Let a mount take no new lease and put all of its leases up for revocation."""
+        await self._before("disable")
+        before = self.mounts.get(mount)
+        if before is None:
+            return None
+        after = self.mounts[mount] = replace(before, state=MountState.DISABLING)
+        taken = self._opened(OpenPrefix(Range.of_mount(mount), self.now()))
+        await self._at("disable done")
+        return after, taken
+
+    def _opened(self, prefix: OpenPrefix) -> int:
+        if not self._is_open(prefix):
+            self.open.append(prefix)
+        return len(self._taken_in(prefix))
+
+    def _is_open(self, prefix: OpenPrefix) -> bool:
+        key = (prefix.ids.low, prefix.cutoff_us)
+        return any((one.ids.low, one.cutoff_us) == key for one in self.open)
 
     async def prefixes(self) -> list[OpenPrefix]:
         """Return the ranges whose leases have not all been put up yet."""
         await self._before("prefixes", reads=True)
         return sorted(self.open, key=lambda prefix: (prefix.cutoff_us, prefix.ids.low))
 
-    async def put_up(self, prefix: OpenPrefix, limit: int) -> list[str]:
-        """Turn some of a range's leases to REVOKING; return their ids."""
+    async def put_up(self, prefix: OpenPrefix, after: str, limit: int) -> list[str]:
+        """Have the next of a range's leases tried at once; return their ids, in order."""
         await self._before("put_up")
-        unrevoked = (State.INTENT, State.ACTIVE)
-        rows = [row for row in self._taken_in(prefix) if row.lease.state in unrevoked][:limit]
+        rows = [row for row in self._taken_in(prefix) if row.lease.id > after][:limit]
         for row in rows:
-            self._put(row, state=State.REVOKING, due_us=self.now())
+            if row.lease.state is State.REVOKING and row.claimed_by:
+                self.rows[row.lease.id] = replace(row, lease=replace(row.lease, last_error=""))
+            else:
+                due_us = min(row.lease.due_us, self.now())
+                self._put(row, state=State.REVOKING, due_us=due_us, last_error="")
         await self._at("put_up done")
         return [row.lease.id for row in rows]
 
@@ -70,7 +92,9 @@ class MemoryUpkeep(MemoryRows):
         """Count what a range still holds."""
         await self._before("progress", reads=True)
         rows = self._taken_in(prefix)
-        return Progress(len(rows), sum(bool(row.lease.last_error) for row in rows))
+        failed = 0 if self._is_open(prefix) else sum(bool(row.lease.last_error) for row in rows)
+        gone = sum(row.gone_us > prefix.cutoff_us and takes(prefix, row.lease) for row in self.rows.values())
+        return Progress(len(rows), failed, gone)
 
     async def abandon(self, ids: Range, limit: int, *, live: bool) -> list[str]:
         """Turn some leases of a range to ABANDONED, ``live`` ones too; return their ids."""
@@ -155,6 +179,10 @@ class MemoryUpkeep(MemoryRows):
         """Take the wall clock for the service's time."""
         await self._before("lower_clock")
         self._offset_us = self._clock.wall_us() - self._clock.boot_us()
+        now = self.now()
+        for lease_id, row in self.rows.items():
+            if row.lease.created_us > now:
+                self.rows[lease_id] = replace(row, lease=replace(row.lease, created_us=now))
         await self._at("lower_clock done")
 
     async def backup(self, path: str) -> tuple[str, int]:

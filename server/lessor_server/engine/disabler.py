@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from lessor_server.domain.errors import Aborted, NotFound, StoreUnavailable
+from lessor_server.domain.errors import NotFound, StoreUnavailable
 from lessor_server.domain.events import Changed, MountRemoved
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.engine.ports import Observer, Store
@@ -13,7 +13,6 @@ from lessor_server.engine.prefixes import Prefixes
 from lessor_server.engine.stored import Range
 
 LOOK_SECONDS, IDLE_SECONDS = 1.0, 60.0
-TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +39,15 @@ class Disabler:
 
         With ``force``, for a root that is dead: what is left is abandoned, and its rows are kept.
         """
-        mount = await self._disabling(name)
+        disabled = await self._prefixes.disable(name, by)
+        if disabled is None:
+            raise NotFound("mount", name)
         self._notify(Changed("mount", name, by))
-        ids = Range(f"{name}/", f"{name}0")  # "0" follows "/"
+        mount, leases = disabled
         if force:
-            leases = await self._prefixes.abandon(ids, by, live=True)
-        else:
-            _, leases = await self._prefixes.accept(ids, by)
+            leases = await self._prefixes.abandon(Range.of_mount(name), by, live=True)
         self._wake.set()
         return Disabling(mount, leases)
-
-    async def _disabling(self, name: str) -> Mount:
-        for _ in range(TRIES):
-            before = await self._store.get_mount(name)
-            if before is None:
-                raise NotFound("mount", name)
-            after = replace(before, state=MountState.DISABLING)
-            if before == after or await self._store.put_mount(before, after):
-                return after
-        raise Aborted(f"mount {name} keeps changing", retry_in=0.1)
 
     async def run(self) -> None:
         """Remove disabled mounts that have no live lease left, until cancelled."""

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import islice
 
 MOST_HINTS = 100_000
 
 
 class Due:
-    """Hints in the order they came, a bounded number of them; past the bound the store is asked instead."""
+    """Hints, a bounded number of them; past the bound the store is asked instead."""
 
     def __init__(self) -> None:
         """Begin by looking at the whole store: a start does not know what fell due meanwhile."""
-        self._hints: dict[str, None] = {}
         self._urgent: dict[str, None] = {}
+        self._asked: dict[str, None] = {}
+        self._hints: dict[str, dict[str, None]] = {}
+        """By mount, in the order they came."""
+        self._hinted = 0
         self._put_off: dict[str, None] = {}
         self.everything = True
         self._looked_at = -math.inf
@@ -26,9 +29,19 @@ class Due:
     def offer(self, ids: Iterable[str]) -> None:
         """Take the hint that ``ids`` are due."""
         for lease_id in ids:
-            self._hints[lease_id] = None
-        if len(self._hints) > MOST_HINTS:
-            self._hints.clear()
+            of_mount = self._hints.setdefault(lease_id.partition("/")[0], {})
+            self._hinted += lease_id not in of_mount
+            of_mount[lease_id] = None
+        if self._hinted > MOST_HINTS:
+            self._forget_hints()
+            self.everything = True
+        self._wake.set()
+
+    def ask(self, ids: Iterable[str]) -> None:
+        """Have leases looked at before what falls due by itself: a person asked for their end, in bulk."""
+        self._asked |= dict.fromkeys(ids)
+        if len(self._asked) > MOST_HINTS:
+            self._asked.clear()
             self.everything = True
         self._wake.set()
 
@@ -51,16 +64,40 @@ class Due:
 
     def nudge(self) -> None:
         """Wake the Keeper if something waits for it: it has room again."""
-        if self._hints or self._urgent or self.everything:
+        if self._urgent or self._asked or self._hints or self.everything:
             self._wake.set()
 
-    def take(self, most: int) -> tuple[list[str], bool]:
-        """Take out at most ``most`` ids; return them, and whether they are the urgent ones."""
-        source = self._urgent or self._hints
-        ids = list(islice(source, most))
-        for lease_id in ids:
-            del source[lease_id]
-        return ids, source is self._urgent
+    def take_urgent(self, most: int) -> list[str]:
+        """Take out at most ``most`` ids that are urgent."""
+        return _taken(self._urgent, most)
+
+    def take_asked(self, most: int) -> list[str]:
+        """Take out at most ``most`` ids of those asked for in bulk."""
+        return _taken(self._asked, most)
+
+    def take_hints(self, most: int, but: Collection[str]) -> list[str]:
+        """Take out at most ``most`` hints, all of one mount and of none ``but``; mounts take turns."""
+        mount = next((mount for mount in self._hints if mount not in but), None)
+        if mount is None:
+            return []
+        of_mount = self._hints.pop(mount)
+        ids = _taken(of_mount, most)
+        self._hinted -= len(ids)
+        if of_mount:
+            self._hints[mount] = of_mount
+        return ids
+
+    def look(self) -> None:
+        """Note that the store is now asked for whatever is due: it knows of all that was hinted at.
+
+        Call it before asking: what is let go meanwhile has the store asked once more.
+        """
+        self._forget_hints()
+        self.everything = False
+
+    def _forget_hints(self) -> None:
+        self._hints.clear()
+        self._hinted = 0
 
     async def wait(self, seconds: float) -> None:
         """Wait until there is something to look at; ``seconds`` after the last time, that is everything.
@@ -78,3 +115,10 @@ class Due:
         if self.everything or loop.time() >= until:
             self.everything = True
             self._looked_at = loop.time()
+
+
+def _taken(source: dict[str, None], most: int) -> list[str]:
+    ids = list(islice(source, most))
+    for lease_id in ids:
+        del source[lease_id]
+    return ids

@@ -76,13 +76,13 @@ async def running(outside: Outside, limits: Limits) -> AsyncIterator[Engine]:
     async with asyncio.TaskGroup() as group:
         work, due = Work(group), Due()
         roots = Roots(store, outside.sealer, outside.aws, Pacer(limits.pace), rng, await store.instance())
-        timers = Timers(store, due.offer)
+        timers = Timers(store, due.offer, due.look_at_everything)
         signals = Signals(notify, timers.watch, due, Waiting())
         expiry = Expiry(store, roots, notify, due.look_at_everything)
         await expiry.start()
         prefixes = Prefixes(store, due, notify)
         disabler = Disabler(store, prefixes, notify)
-        sweeper = Sweeper(store, roots, signals, expiry, rng)
+        sweeper = Sweeper(store, roots, signals, expiry)
         keeper = Keeper(store, roots, work, signals, expiry, rng)
         for lasting in (timers, expiry, prefixes, disabler, sweeper, keeper):
             work.start(lasting.run(), lasting=True)

@@ -3,7 +3,8 @@
 Expiries are held while the clock is not trusted, while the store may be older than the account (a
 restored backup: the first sweep tells), or while a person wants it so. Renewing, issuing and asked-for
 revocations go on. The clock's witness is AWS: the Date of one answer, at a start and after a jump of the
-wall clock.
+wall clock. A hold that is kept in the store counts there for every process at once, whoever asked for it;
+each reads it every 5 s, to tell of it, and to go on when it has ended.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import asyncio
 from collections.abc import Callable
 
 from lessor_server.domain.calls import AskTime
-from lessor_server.domain.errors import LessorError
+from lessor_server.domain.errors import LessorError, StoreUnavailable
 from lessor_server.domain.events import ExpiryHeld, ExpiryResumed
 from lessor_server.domain.preconditions import ClockDisagrees
 from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.rounds import Done
 
-WITNESS_SECONDS, LOOK_SECONDS = 5.0, 30.0
+LOOK_SECONDS = 5.0
+"""How often the hold in the store, the clock and, while it is not trusted, its witness are looked at."""
+
 WITNESSES = 100
 """Mounts whose roots are asked, one after another, until one answers."""
 
@@ -54,6 +57,11 @@ class Expiry:
         return bool(self._why) or not self._clock_trusted or not self._swept
 
     @property
+    def clock_trusted(self) -> bool:
+        """Tell whether the service's time may be compared with what AWS, or an earlier start, wrote down."""
+        return self._clock_trusted
+
+    @property
     def why(self) -> str:
         """Return why expiries are held, or an empty text."""
         if self._why or not self.held:
@@ -69,15 +77,32 @@ class Expiry:
             self._notify(ExpiryHeld(self.why))
 
     async def run(self) -> None:
-        """Ask the witness until the clock is trusted, and again after each jump; until cancelled."""
+        """Follow the hold in the store, and ask the witness until the clock is trusted; until cancelled."""
         while True:
+            await self._look_at_the_hold()
             drift_us = await self._store.drift_us()
             if abs(drift_us - self._drift_us) > JUMP_US:
                 self._drift_us = drift_us
                 self._distrust()
             if not self._clock_trusted and await self._witnessed():
                 self._trust()
-            await asyncio.sleep(LOOK_SECONDS if self._clock_trusted else WITNESS_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look_at_the_hold(self) -> None:
+        """Learn that another process has begun a hold, or that a person has ended it there."""
+        before = self._why
+        try:
+            why = await self._store.held()
+        except StoreUnavailable:
+            return
+        if self._why != before or why == before:
+            return  # as it was, or changed here while the store was asked
+        self._why = why
+        if why:
+            self._notify(ExpiryHeld(why))
+        else:
+            self.resumed = self._swept = True
+            self._let_go()
 
     async def hold(self, why: str) -> None:
         """Hold expiries, across starts too, until ``resume``."""

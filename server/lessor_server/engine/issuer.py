@@ -16,6 +16,7 @@ from lessor_server.domain import names, plans, ttl
 from lessor_server.domain.aws_errors import for_caller
 from lessor_server.domain.calls import CreateAccessKey, DeleteAccessKey, MadeKey
 from lessor_server.domain.errors import (
+    Aborted,
     DeadlineExceeded,
     LeaseTaken,
     LessorError,
@@ -23,7 +24,7 @@ from lessor_server.domain.errors import (
     Unimplemented,
 )
 from lessor_server.domain.events import Issued, IssueFailed
-from lessor_server.domain.lease import Claim, Footprint, Intent, Lease
+from lessor_server.domain.lease import Claim, Footprint, Intent, Lease, State
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import Root
 from lessor_server.engine import requests, usable
@@ -130,7 +131,7 @@ class Issuer:
         try:
             return await self._make(order, claim, ticket)
         except StoreUnavailable:
-            self._work.start(self._release_later(claim), lasting=True)
+            self._work.start(self._release_later(claim, wish), lasting=True)
             raise
 
     async def _order(self, wish: Wish, ground: Ground) -> _Order:
@@ -187,26 +188,38 @@ class Issuer:
         if not maker.still_wanted() or not await self._store.holds(claim):
             raise await self._release(claim, gone, maker.last_create_us)
         outcomes = await maker.furnish(plan)
-        error = failure(outcomes)
+        error = failure(outcomes) or (None if maker.still_wanted() else gone)
         if error is not None:
             raise await self._release(claim, error, maker.last_create_us)
         key = _key(outcomes[0])
-        lease = await self._store.activate(claim, key.access_key_id, untaken=wanted and ticket.left)
+        lease = await self._activated(claim, key.access_key_id, ticket)
         if lease is None:
             raise await self._release(claim, gone, maker.last_create_us)
         self._signals.watch(lease.id, lease.due_us)
         self._signals.notify(Issued(lease.id, key.access_key_id, lease.owner, lease.expires_us))
         return Credentials(lease, key.secret, made.value.arn, order.warnings)
 
+    async def _activated(self, claim: Claim, key_id: str, ticket: Ticket) -> Lease | None:
+        """Make the lease ACTIVE, for a minute if nobody waits for it; whole again if a repeat came since."""
+        lease = await self._store.activate(claim, key_id, untaken=ticket.left)
+        if lease is None or not lease.untaken or ticket.left:
+            return lease
+        return await self._store.rekey(lease, key_id)
+
     async def _again(self, root: Root, lease: Lease) -> Credentials:
         """Hand out a lease once more, with a fresh key: the old one's secret was never kept.
 
         A crash in between leaves two keys on the user, which its revocation finds by DeleteConflict.
         """
+        lease = await self._reserved(lease)
         rounds = self._roots.rounds(await self._roots.bound(root))
         maker = Maker(rounds, self._store.now, lambda: True)
         user_name = lease.footprint.user_name
-        made = await maker.another_key(CreateAccessKey(user_name), held=lease.access_key_id)
+
+        async def alone() -> bool:
+            return await self._store.holds(Claim(lease))
+
+        made = await maker.another_key(CreateAccessKey(user_name), lease.access_key_id, alone)
         if not isinstance(made, Done):
             raise for_caller(made)
         rekeyed = await self._store.rekey(lease, made.value.access_key_id)
@@ -218,6 +231,19 @@ class Issuer:
         self._signals.notify(Issued(rekeyed.id, rekeyed.access_key_id, rekeyed.owner, rekeyed.expires_us))
         return Credentials(rekeyed, made.value.secret, lease.footprint.arn, ())
 
+    async def _reserved(self, lease: Lease) -> Lease:
+        """Return the lease in a new generation: only the last of several processes hands it out again.
+
+        The others' keys never get into the row, so none that a caller was given is deleted as a stray.
+        """
+        if lease.untaken:
+            reserved = await self._store.untake(lease)
+        else:
+            reserved = await self._store.rekey(lease, lease.access_key_id)
+        if reserved is None:
+            raise Aborted(f"lease {lease.id} is being handed out elsewhere", retry_in=0.5)
+        return reserved
+
     async def _release(self, claim: Claim, error: LessorError, last_create_us: int) -> LessorError:
         """Put the row up for revocation, due at once; return the error that the caller gets."""
         self._signals.notify(IssueFailed(claim.id, error.message, error.detail))
@@ -226,17 +252,30 @@ class Issuer:
         self._signals.watch(claim.id, self._store.now())
         return for_caller(error)
 
-    async def _release_later(self, claim: Claim) -> None:
-        """Release a row as soon as the store writes again, and not only when its claim runs out."""
+    async def _release_later(self, claim: Claim, wish: Wish) -> None:
+        """Release a row as soon as the store works again, and not only when its claim runs out."""
         while self._store.now() < claim.lease.due_us:
             await asyncio.sleep(STORE_RETRY_SECONDS)
             try:
-                released = await self._store.release(claim, "the store failed", claim.lease.last_create_us)
+                await self._give_up(claim, wish)
             except StoreUnavailable:
                 continue
-            if released:
-                self._signals.watch(claim.id, self._store.now())
             return
+
+    async def _give_up(self, claim: Claim, wish: Wish) -> None:
+        """Release a row of which nobody knows what the store made of it last.
+
+        It may be ACTIVE: then nobody was given its key. It may be lost: then what was made late is sought.
+        """
+        last_create_us = claim.lease.last_create_us
+        if not await self._store.release(claim, "the store failed", last_create_us):
+            lease = await self._store.get(claim.id)
+            if lease is not None and lease.state is State.ACTIVE:
+                if lease.generation == claim.generation + 1:  # nothing happened to it since
+                    await self._put_back(lease, wish)
+                return
+            await self._store.reopen(claim.id, last_create_us)
+        self._signals.watch(claim.id, self._store.now())
 
     async def _put_back(self, lease: Lease, wish: Wish) -> None:
         """Take back a credential whose caller went away: at once, or in a minute if a repeat may come."""

@@ -1,12 +1,14 @@
 """Revokes what is due: claims rows, has them revoked, and writes down what came of it.
 
 Hints (ids whose deadline has come) make it quick; the store makes it sure: every 30 s, at start and when
-a paused account answers again, the Keeper asks for whatever is due, earliest first.
+a paused account answers again, the Keeper asks for whatever is due, earliest first. While that is more
+than it has room for, hints of the mounts concerned wait: the store gives them out in their turn.
 """
 
 from __future__ import annotations
 
 import random
+from collections import deque
 from datetime import timedelta
 
 from lessor_server.domain import backoff
@@ -57,6 +59,8 @@ class Keeper:
         self._rng = rng
         self._prober = Prober(roots, work, signals.notify, rng, signals.due.look_at_everything)
         self._running = 0
+        self._behind: deque[str] = deque(maxlen=AT_ONCE)
+        """Whose leases came last, by mount, while more was due than there was room for."""
 
     async def run(self) -> None:
         """Claim and revoke until cancelled."""
@@ -74,20 +78,36 @@ class Keeper:
                 store_fails = self._due.everything = True
 
     async def _claim_some(self) -> None:
-        """Claim as many due leases as there is room for, hints first."""
-        while self._running < AT_ONCE:
-            ids, urgent = self._due.take(AT_ONCE - self._running)
-            if not ids:
-                break
-            priority = Priority.ASKED if urgent else Priority.EXPIRY
-            self._begin(await self._store.claim(ids, self._terms()), priority)
-        while self._due.everything and self._running < AT_ONCE:
-            # Said before the store is asked: what is let go meanwhile has it asked once more.
-            self._due.everything = False
-            room = AT_ONCE - self._running
-            claims = await self._store.claim_due(self._terms(), room, self._roots.paused_accounts())
-            self._due.everything |= len(claims) == room
-            self._begin(claims, Priority.EXPIRY)
+        """Claim as many due leases as there is room for: what people asked for, then all in due order."""
+        while (room := AT_ONCE - self._running) > 0:
+            if ids := self._due.take_urgent(room):
+                self._begin(await self._store.claim(ids, self._terms()), Priority.ASKED)
+            elif ids := self._due.take_asked(room) or self._hinted(room):
+                self._begin(await self._store.claim(ids, self._terms()), Priority.EXPIRY)
+            elif self._due.everything:
+                await self._claim_due(room)
+            else:
+                return
+
+    def _hinted(self, room: int) -> list[str]:
+        """Return hints to go by: not those that would overtake what is due for longer.
+
+        Before the store was asked nobody knows whose that is; then a mount without a backlog goes on.
+        """
+        if self._due.everything and not self._behind:
+            return []
+        return self._due.take_hints(room, self._behind)
+
+    async def _claim_due(self, room: int) -> None:
+        """Claim what is due, earliest first; as much of it as there is room for shows a backlog."""
+        self._due.look()
+        claims = await self._store.claim_due(self._terms(), room, self._roots.paused_accounts())
+        if len(claims) == room:
+            self._due.everything = True
+            self._behind.extend(claim.lease.mount for claim in claims)
+        else:
+            self._behind.clear()
+        self._begin(claims, Priority.EXPIRY)
 
     def _terms(self) -> Terms:
         return Terms(self._roots.instance, CLAIM_SPAN, self._expiry.held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -23,6 +24,7 @@ from lessor_server.engine.signals import Signals
 from lessor_server.engine.stored import LeaseCount, Range
 
 RENEW_TRIES = 3
+LOOK_SECONDS = 1.0
 
 
 class Outcome(Enum):
@@ -120,11 +122,23 @@ class Leases:
             self._signals.due.urge(key)
             if not sync:
                 return Revocation(Outcome.ACCEPTED)
-            await attempt
-        after = await self.lookup(lease_id)
+            after = await self._attempted(lease_id, lease, attempt)
         if after.state is State.GONE:
             return Revocation(Outcome.GONE)
         return Revocation(Outcome.ACCEPTED, after.last_error)
+
+    async def _attempted(self, lease_id: LeaseId, lease: Lease, attempt: asyncio.Future[None]) -> Lease:
+        """Return the lease after the next attempt on it, made here or, as its row tells, by another."""
+        while True:
+            await asyncio.wait((attempt,), timeout=LOOK_SECONDS)
+            after = await self.lookup(lease_id)
+            if attempt.done() or after.state is State.GONE or _tried(after) != _tried(lease):
+                return after
+
+
+def _tried(lease: Lease) -> tuple[int, int, str]:
+    """Return what every attempt that does not end a lease leaves on its row."""
+    return lease.attempts, lease.looks, lease.last_error
 
 
 def _term(lease: Lease) -> ttl.Term:

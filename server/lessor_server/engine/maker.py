@@ -7,12 +7,12 @@ another CreateAccessKey every key that AWS lists is deleted, since nobody holds 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from lessor_server.domain import plans
 from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.calls import CreateAccessKey, CreateUser, ListAccessKeys, MadeKey, MadeUser
-from lessor_server.domain.errors import LessorError
+from lessor_server.domain.errors import Aborted, LessorError
 from lessor_server.engine.rounds import Done, Outcome, Rounds
 
 TRIES = 3
@@ -73,15 +73,20 @@ class Maker:
         tries = 1
         while True:
             tries += 1
-            trouble = await self._clear(call.user_name, keep=())
+            trouble = await self._clear(call.user_name, ())
             if trouble is not None:
                 return trouble
             outcome = await self._rounds.call(call, self._patience)
             if tries == TRIES or not _unclear(outcome) or not self._patience():
                 return outcome
 
-    async def another_key(self, call: CreateAccessKey, held: str) -> Outcome[MadeKey]:
-        """Make a second key beside ``held``; where AWS has no room, what is not ``held`` goes first."""
+    async def another_key(
+        self, call: CreateAccessKey, held: str, alone: Callable[[], Awaitable[bool]]
+    ) -> Outcome[MadeKey]:
+        """Make a second key beside ``held``; where AWS has no room, what is not ``held`` goes first.
+
+        None goes where somebody else hands out keys of this user by now: then ``alone()`` says no.
+        """
         tries = 0
         while True:
             tries += 1
@@ -89,15 +94,20 @@ class Maker:
             full = isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.LIMIT
             if tries == TRIES or not (full or _unclear(outcome)):
                 return outcome
-            trouble = await self._clear(call.user_name, keep=(held,))
+            trouble = await self._clear(call.user_name, (held,), alone)
             if trouble is not None:
                 return trouble
 
-    async def _clear(self, user_name: str, keep: tuple[str, ...]) -> LessorError | None:
+    async def _clear(
+        self, user_name: str, keep: tuple[str, ...], alone: Callable[[], Awaitable[bool]] | None = None
+    ) -> LessorError | None:
         """Delete the user's keys but those to ``keep``; None when they are gone, else what went wrong."""
         listed = await self._rounds.call(ListAccessKeys(user_name), self._patience)
         if not isinstance(listed, Done):
             return listed
+        # Asked after the listing: whoever comes later makes a key that is not on the list.
+        if alone is not None and not await alone():
+            return Aborted(f"a key of {user_name} is being handed out elsewhere", retry_in=0.5)
         strays = tuple(key_id for key_id in listed.value if key_id not in keep)
         for outcome in await self._rounds.round(plans.cut_listed(user_name, strays)):
             if not isinstance(outcome, Done) and not _missing(outcome):

@@ -75,7 +75,10 @@ class LeaseStore(Protocol):
         ...
 
     async def claim(self, ids: Sequence[str], terms: Terms, now: int | None = None) -> list[Claim]:
-        """Claim those of ``ids`` that are due and free; ACTIVE and INTENT rows become REVOKING."""
+        """Claim those of ``ids`` that are due and free; ACTIVE and INTENT rows become REVOKING.
+
+        While a hold is kept (``hold``), ACTIVE rows are not due, whatever the terms.
+        """
         ...
 
     async def claim_due(
@@ -190,12 +193,23 @@ class UpkeepStore(Protocol):
         """Put a range up for revocation in one small commit; return it, and how many leases it takes in."""
         ...
 
+    async def disable(self, mount: str) -> tuple[Mount, int] | None:
+        """Turn a mount to DISABLING and put up its range, in one small commit.
+
+        Returns the mount and how many leases it still has, or None where there is none.
+        """
+        ...
+
     async def prefixes(self) -> list[OpenPrefix]:
         """Return the ranges whose leases have not all been put up yet."""
         ...
 
-    async def put_up(self, prefix: OpenPrefix, limit: int) -> list[str]:
-        """Turn some of a range's leases to REVOKING, due at once; return their ids."""
+    async def put_up(self, prefix: OpenPrefix, after: str, limit: int) -> list[str]:
+        """Have the next of a range's live leases, by id, tried at once: REVOKING, due, and no error yet.
+
+        What is being tried already keeps its claim; attempts are kept. Returns the ids in order, none at
+        the end.
+        """
         ...
 
     async def close_prefix(self, prefix: OpenPrefix) -> None:
@@ -243,7 +257,10 @@ class UpkeepStore(Protocol):
         ...
 
     async def lower_clock(self) -> None:
-        """Take the wall clock for the service's time, and forget the high-water mark."""
+        """Take the wall clock for the service's time, and forget the high-water mark.
+
+        What was begun later than that is taken to have begun now.
+        """
         ...
 
     async def backup(self, path: str) -> tuple[str, int]:

@@ -1,8 +1,9 @@
 """Puts whole ranges of leases up for revocation, and abandons them.
 
 Accepting a prefix is one small commit, whatever the number of leases, and survives a kill; the rows are
-then turned some hundreds a commit, so that no intent waits behind them. Rows begun after the cut-off are
-not touched, and no lease of an open prefix is renewed or becomes ACTIVE.
+then turned some hundreds a commit, so that no intent waits behind them. What is being revoked already is
+tried now, too. Rows begun after the cut-off are not touched, and no lease of an open prefix is renewed or
+becomes ACTIVE.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 from lessor_server.domain.errors import StoreUnavailable
 from lessor_server.domain.events import Abandoned, PrefixAccepted
+from lessor_server.domain.mount import Mount
 from lessor_server.engine.due import Due
 from lessor_server.engine.ports import Observer, UpkeepStore
 from lessor_server.engine.stored import OpenPrefix, Range
@@ -23,7 +25,10 @@ LOOK_SECONDS, RETRY_SECONDS, BACKSTOP_SECONDS = 0.5, 1.0, 30.0
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a prefix has come: leases taken in, gone, failed at least once, and neither yet."""
+    """How far a prefix has come: leases taken in, gone, failed since, and neither yet.
+
+    What is missing from the sum was abandoned meanwhile.
+    """
 
     accepted: int
     done: int
@@ -48,17 +53,30 @@ class Prefixes:
         When this returns, nothing stops it.
         """
         prefix, taken = await self._store.open_prefix(ids)
-        self._notify(PrefixAccepted(ids.low, taken, by))
-        self._wake.set()
+        self._accepted(ids, taken, by)
         return prefix, taken
 
+    async def disable(self, mount: str, by: str) -> tuple[Mount, int] | None:
+        """Let a mount take no new lease and put all of its leases up; return it and how many they are.
+
+        None where there is no such mount. When this returns, nothing stops it.
+        """
+        disabled = await self._store.disable(mount)
+        if disabled is not None:
+            self._accepted(Range.of_mount(mount), disabled[1], by)
+        return disabled
+
+    def _accepted(self, ids: Range, taken: int, by: str) -> None:
+        self._notify(PrefixAccepted(ids.low, taken, by))
+        self._wake.set()
+
     async def follow(self, prefix: OpenPrefix, accepted: int) -> AsyncIterator[Standing]:
-        """Yield how far a prefix has come, at each change, until all is gone or has failed once."""
-        last = None
+        """Yield how far a prefix has come, at each change, until each lease is gone or has failed once."""
+        last = Standing(accepted, 0, 0, accepted)
         while True:
             progress = await self._store.progress(prefix)
-            done = max(accepted - progress.alive, 0)
-            standing = Standing(accepted, done, progress.failed, progress.alive - progress.failed)
+            left = progress.alive - progress.failed
+            standing = Standing(accepted, progress.gone, progress.failed, left)
             if standing != last:
                 yield standing
             if not standing.left:
@@ -84,13 +102,19 @@ class Prefixes:
                 pass  # a range may be durable although whoever put it up was gone, or heard an error
             self._wake.clear()
             try:
-                for prefix in await self._store.prefixes():
-                    await self._work_off(prefix)
+                await self._work_off()
             except StoreUnavailable:
                 await asyncio.sleep(RETRY_SECONDS)
                 self._wake.set()
 
-    async def _work_off(self, prefix: OpenPrefix) -> None:
-        while ids := await self._store.put_up(prefix, AT_A_TIME):
-            self._due.offer(ids)
-        await self._store.close_prefix(prefix)
+    async def _work_off(self) -> None:
+        """Put up the leases of all open prefixes; they take turns, so that none waits for a large one."""
+        reached: dict[OpenPrefix, str] = {}
+        while prefixes := await self._store.prefixes():
+            for prefix in prefixes:
+                ids = await self._store.put_up(prefix, reached.get(prefix, ""), AT_A_TIME)
+                if ids:
+                    self._due.ask(ids)
+                    reached[prefix] = ids[-1]
+                else:
+                    await self._store.close_prefix(prefix)

@@ -18,6 +18,11 @@ class Range:
     low: str = ""
     high: str = ""
 
+    @classmethod
+    def of_mount(cls, mount: str) -> Range:
+        """Return the range of all leases of a mount."""
+        return cls(f"{mount}/", f"{mount}0")  # "0" follows "/"
+
     def covers(self, text: str) -> bool:
         """Tell whether ``text`` lies in the range."""
         return self.low <= text and (not self.high or text < self.high)
@@ -64,10 +69,11 @@ class OpenPrefix:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a range has come: rows still alive, and how many of those have failed an attempt."""
+    """How far a range has come: rows still alive, those of them that failed since, and rows gone since."""
 
     alive: int
     failed: int
+    gone: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,14 @@
 
 AWS is listed first, below this installation's path, and the names are then looked up in the store: an
 intent always precedes its user, so a user that no row knows is not ours, or was lost to us. Tombstones
-that a complete listing did not bring back to life are dropped once they are old enough.
+that a complete listing did not bring back to life are dropped once they are old enough. While the clock is
+not trusted nobody's age is judged: nothing is adopted, missed or dropped until the next sweep.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -56,15 +57,12 @@ class Finding:
 class Sweeper:
     """Lists what is on the accounts and sets right what the store does not know."""
 
-    def __init__(
-        self, store: Store, roots: Roots, signals: Signals, expiry: Expiry, rng: random.Random
-    ) -> None:
+    def __init__(self, store: Store, roots: Roots, signals: Signals, expiry: Expiry) -> None:
         """Compare ``store`` with the accounts of ``roots``; a store that is too old holds ``expiry``."""
         self._store = store
         self._roots = roots
         self._signals = signals
         self._expiry = expiry
-        self._rng = rng
         self._started_us = store.now()
 
     async def run(self) -> None:
@@ -97,7 +95,7 @@ class Sweeper:
         except LessorError as error:
             self._signals.notify(SweepFailed(mount, error.message))
             return False
-        return True
+        return self._expiry.clock_trusted  # what could not be judged is soon looked at again
 
     async def sweep(self, mount: str, *, apply: bool, instance: str = "") -> AsyncIterator[Finding]:
         """Compare one account with the store and yield what differs.
@@ -120,7 +118,9 @@ class Sweeper:
                 yield finding
         if whose != self._roots.instance:
             return
-        async for finding in self._missing(mount, listed_us, seen, apply=apply):
+        if not self._expiry.clock_trusted:
+            return
+        async for finding in self._missing(root, listed_us, seen, apply=apply):
             yield finding
         buried = await self._store.bury(root.account, listed_us)
         self._signals.notify(Swept(mount, len(seen), buried))
@@ -141,15 +141,15 @@ class Sweeper:
                 return
 
     async def _missing(
-        self, mount: str, listed_us: int, seen: set[str], *, apply: bool
+        self, root: Root, listed_us: int, seen: set[str], *, apply: bool
     ) -> AsyncIterator[Finding]:
         """Yield the leases whose users a complete listing did not show, made long enough before it."""
         after = ""
-        while page := await self._store.page(Range(f"{mount}/", f"{mount}0"), State.ACTIVE, after, PAGE):
+        while page := await self._store.page(Range.of_mount(root.mount), State.ACTIVE, after, PAGE):
             after = page[-1].id
             for lease in page:
-                name = lease.footprint.user_name
-                if name in seen or lease.issue_us > listed_us - _GRACE_US:
+                name, account = lease.footprint.user_name, lease.footprint.account
+                if account != root.account or name in seen or lease.issue_us > listed_us - _GRACE_US:
                     continue
                 if apply:
                     await self._store.revoke(lease.id)
@@ -184,11 +184,14 @@ class Sweeper:
             return left
         if whose == self._roots.instance and user.created_us < self._started_us:
             await self._rolled_back()
-        if not apply or self._expiry.why == STORE_ROLLED_BACK or not await self._store.adopt(orphan):
+        if not apply or not self._may_adopt() or not await self._store.adopt(orphan):
             return left
         self._signals.notify(OrphanAdopted(orphan.id, user.name))
         self._signals.watch(orphan.id, self._store.now())
         return replace(left, applied=True)
+
+    def _may_adopt(self) -> bool:
+        return self._expiry.clock_trusted and self._expiry.why != STORE_ROLLED_BACK
 
     async def _rolled_back(self) -> None:
         """Hold expiries: a user made by us before this start is unknown, so the store is older than it."""
@@ -200,6 +203,11 @@ class Sweeper:
         try:
             made_for = names.LeaseId.parse(tags.get("lessor:lease", ""))
         except Invalid:
-            suffix = names.suffix_of(self._store.now() // 1000, self._rng.randrange(names.RANDOM_BOUND))
-            made_for = names.LeaseId(root.mount, LOST, suffix)
+            made_for = names.LeaseId(root.mount, LOST, _suffix_of(user))
         return Orphan(str(made_for), root.mount, made_for.role, footprint)
+
+
+def _suffix_of(user: FoundUser) -> str:
+    """Return the same suffix for a user whoever finds it: two processes that do adopt it once."""
+    number = int.from_bytes(hashlib.sha256(user.name.encode()).digest()) % names.RANDOM_BOUND
+    return names.suffix_of(user.created_us // 1000, number)

@@ -3,7 +3,9 @@
 The store is the truth and the wheel a hint, so a hint that is lost, doubled, early or late can revoke
 nothing wrongly. The window begins at now (what is overdue the Keeper asks the store for), reaches at
 most ten minutes ahead and holds at most ``LIMIT`` rows, so a start and the memory depend on what is
-near, not on how many leases there are. It is read again when half of its time has passed.
+near, not on how many leases there are. It is read again when half of its time has passed; where that
+came too late for what lay beyond it (more fell due at once than it holds, or the machine slept), the
+Keeper is told to ask the store.
 """
 
 from __future__ import annotations
@@ -24,11 +26,20 @@ RETRY_SECONDS, LOOK_SECONDS = 1.0, 30.0
 class Timers:
     """Hands ids to ``fire`` when their deadlines in the store come."""
 
-    def __init__(self, store: LeaseStore, fire: Callable[[list[str]], None], limit: int = LIMIT) -> None:
-        """Watch ``store``; ``fire`` must not block."""
+    def __init__(
+        self,
+        store: LeaseStore,
+        fire: Callable[[list[str]], None],
+        missed: Callable[[], None],
+        limit: int = LIMIT,
+    ) -> None:
+        """Watch ``store``; ``missed`` is told of what fell due unread; neither it nor ``fire`` may block."""
         self._store = store
         self._fire = fire
+        self._missed = missed
         self._limit = limit
+        self._read_us = (0, 0)
+        """When the store was read, and up to when: what falls due in between is known."""
         self._wheel = Wheel()
         self._horizon_us = 0
         self._handle: asyncio.Handle | None = None
@@ -53,10 +64,12 @@ class Timers:
         """Fill the window again and again, until cancelled."""
         try:
             while True:
-                again_us = self._store.now() + int(await self._fill_or_wait() * 1e6)
-                # The loop's clock stands still while the machine sleeps; the service's does not.
-                while (left := (again_us - self._store.now()) / 1e6) > 0:  # noqa: ASYNC110 - no event tells it
-                    await asyncio.sleep(min(left, LOOK_SECONDS))
+                began_us = self._store.now()
+                again_us = began_us + int(await self._fill_or_wait() * 1e6)
+                # The loop's clock stands still while the machine sleeps; the service's does not, and may be
+                # set back.
+                while began_us <= (now := self._store.now()) < again_us:  # noqa: ASYNC110 - no event tells it
+                    await asyncio.sleep(min((again_us - now) / 1e6, LOOK_SECONDS))
         finally:
             if self._handle is not None:
                 self._handle.cancel()
@@ -74,7 +87,11 @@ class Timers:
         # Announced before the read: a lease committed while the read runs is then kept by watch().
         self._horizon_us = end
         rows = await self._store.due_within(SPAN, self._limit)
+        if not self._read_us[0] <= self._store.now() < self._read_us[1]:
+            self._missed()
+        self._read_us = (now, end)
         if len(rows) == self._limit:
+            self._read_us = (now, rows[-1][1])  # others may share this very instant
             self._horizon_us = rows[-1][1] + 1
         for lease_id, due_us in rows:
             self._wheel.insert(lease_id, due_us)

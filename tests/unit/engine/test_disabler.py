@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -96,6 +97,45 @@ async def test_a_disabling_that_was_accepted_survives_a_kill() -> None:
         await w.start()
         await gone(w)
         assert w.users() == []
+
+
+@virtual
+async def test_disabling_is_one_commit() -> None:
+    """A process that dies right after the one write that disables a mount has ended its leases, too."""
+    async with world() as w:
+        for _ in range(5):
+            await w.issue()
+        w.points.passed.clear()
+        w.points.reached.clear()
+        w.points.die_at = 1  # the end of the first write: before its caller hears of it
+        asking = asyncio.get_running_loop().create_task(disable(w))
+        await w.points.reached.wait()
+        assert w.points.passed == ["disable", "disable done"]
+        await w.kill()
+        assert asking.cancelled()
+        await w.start()
+        await gone(w)
+        assert w.users() == []
+
+
+@virtual
+async def test_a_mount_that_is_given_up_by_force_is_so_whenever_the_process_dies() -> None:
+    """After a death at any write of it the call, repeated, abandons what is left and the mount goes."""
+    for index in range(6):
+        async with world() as w:
+            made = [(await w.issue()).lease.id for _ in range(3)]
+            w.aws.faults.add(Fault(Kind.REFUSE, "*", code="InvalidClientTokenId"))
+            w.points.passed.clear()
+            w.points.reached.clear()
+            w.points.die_at = index
+            asyncio.get_running_loop().create_task(disable(w, force=True))
+            await w.points.reached.wait()
+            await w.kill()
+            await w.start()
+            with suppress(NotFound):  # all was done but the answer
+                await disable(w, force=True)
+            await gone(w)
+            assert w.states() == dict.fromkeys(made, State.ABANDONED)
 
 
 @virtual

@@ -7,15 +7,17 @@ import asyncio
 import pytest
 
 from lessor_server.domain.errors import Kind, LeaseTaken
-from lessor_server.domain.events import Abandoned, PrefixAccepted, RevocationFailed
+from lessor_server.domain.events import Abandoned, AccountResumed, PrefixAccepted, RevocationFailed
 from lessor_server.domain.lease import State
 from lessor_server.domain.names import Prefix
 from lessor_server.domain.preconditions import LeaseAbandoned, LeaseRevoking
+from lessor_server.engine.engine import Limits
 from lessor_server.engine.leases import Outcome
+from lessor_server.engine.pacer import Pace
 from lessor_server.engine.prefixes import AT_A_TIME, Standing
 from lessor_server.engine.stored import OpenPrefix, Range
 from tests.support import builders
-from tests.support.engine_world import World, bound, world
+from tests.support.engine_world import BOUND_SECONDS, World, bound, world
 from tests.support.iam_faults import Fault
 from tests.support.iam_faults import Kind as FaultKind
 from tests.support.virtual_loop import virtual
@@ -153,6 +155,61 @@ async def test_one_lease_that_fails_stops_no_other() -> None:
 
 
 @virtual
+async def test_what_backs_off_is_tried_at_once_and_counts_as_failed_only_if_it_fails_again() -> None:
+    """Leases that wait for minutes after a refusal are tried now; an earlier refusal is no failure."""
+    async with world() as w:
+        ids = await issued(w, 3)
+        w.aws.faults.add(Fault(FaultKind.REFUSE, "DeleteUser"))
+        for lease_id in ids:
+            await w.revoke(lease_id, sync=False)
+        await asyncio.sleep(3600)
+        before = {lease_id: w.store.rows[lease_id].lease.attempts for lease_id in ids}
+        w.aws.faults.clear()
+        stubborn = w.store.rows[ids[1]].lease.footprint.user_name
+        w.aws.faults.add(Fault(FaultKind.REFUSE, "DeleteUser", user=stubborn))
+        asked = w.now()
+        assert (await follow(w, "aws/"))[-1] == Standing(accepted=3, done=2, failed=1, left=0)
+        assert w.now() - asked < BOUND_SECONDS
+        assert w.store.rows[ids[1]].lease.attempts == before[ids[1]] + 1
+        w.aws.faults.clear()
+        await w.until_gone(seconds=1000)
+
+
+@virtual
+async def test_a_lease_that_somebody_gives_up_meanwhile_is_not_done() -> None:
+    """It is neither done nor failed nor left, and the caller who waits does not wait for it."""
+    async with world() as w:
+        given_up, other = await issued(w, 2)
+        w.store.fails.add("put_up")
+        prefix, accepted = await accept(w, "aws/")
+        await abandon(w, given_up, live=True)
+        w.store.fails.clear()
+        told = [standing async for standing in w.engine.prefixes.follow(prefix, accepted)]
+        assert told[-1] == Standing(accepted=2, done=1, failed=0, left=0)
+        assert w.states() == {given_up: State.ABANDONED, other: State.GONE}
+
+
+@virtual
+async def test_a_prefix_goes_before_what_fell_due_by_itself() -> None:
+    """What a person asked for in bulk does not wait behind the backlog of an outage."""
+    async with world(limits=Limits(Pace(rate=100))) as w:
+        await w.put_role(builders.role("urgent"))
+        mine = await issued(w, 20, role="urgent")
+        for _ in range(6):
+            await issued(w, 100)
+        w.aws.away = True
+        await asyncio.sleep(2 * 3600)
+        w.aws.away = False
+        await w.events.until(AccountResumed, seconds=60)
+        asked = w.now()
+        await follow(w, "aws/creds/urgent/")
+        assert w.now() - asked < 10
+        assert sum(state is State.REVOKING for state in w.states().values()) > 300
+        await w.until_gone(seconds=120)
+        assert all(w.states()[lease_id] is State.GONE for lease_id in mine)
+
+
+@virtual
 async def test_progress_goes_one_way() -> None:
     """Each message says more than the one before, and the last that all is done."""
     async with world() as w:
@@ -167,9 +224,9 @@ async def test_progress_goes_one_way() -> None:
 
 @virtual
 async def test_a_prefix_without_leases_is_done_at_once() -> None:
-    """Nothing to revoke is no error."""
+    """Nothing to revoke is no error, and no news either."""
     async with world() as w:
-        assert await follow(w, "aws/creds/none/") == [Standing(0, 0, 0, 0)]
+        assert await follow(w, "aws/creds/none/") == []
         await w.until(lambda: not w.store.open)
 
 
@@ -185,6 +242,28 @@ async def test_a_large_prefix_is_turned_in_several_commits() -> None:
         await accept(w, "aws/")
         await w.until(lambda: not w.store.open)
         assert w.points.passed.count("put_up done") == 4
+        assert len(w.store.rows) == 2 * AT_A_TIME + 2
+        assert all(row.lease.state in (State.REVOKING, State.GONE) for row in w.store.rows.values())
+
+
+@virtual
+async def test_a_small_prefix_does_not_wait_for_a_large_one() -> None:
+    """A range that is put up while a large one is being worked off has its turn after one commit of it."""
+    async with world() as w:
+        await bound(w)
+        for number in range(5 * AT_A_TIME):
+            await w.store.activate(await w.store.begin(builders.intent(number), builders.HOUR), "AKIA")
+        await w.put_role(builders.role("small"))
+        small = await w.issue(role="small")
+        w.points.passed.clear()
+        w.points.slow["put_up"] = 0.1
+        await accept(w, "aws/creds/app/")
+        await w.until(lambda: "put_up" in w.points.passed)
+        await accept(w, "aws/creds/small/")
+        await w.until(lambda: w.states()[small.lease.id] is not State.ACTIVE)
+        assert w.points.passed.count("put_up done") <= 3
+        await w.until(lambda: not w.store.open)
+        assert State.ACTIVE not in w.states().values()
 
 
 @virtual

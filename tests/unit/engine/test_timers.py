@@ -21,11 +21,16 @@ class Rung:
     def __init__(self) -> None:
         """Begin with none."""
         self.at: dict[str, float] = {}
+        self.missed_at: list[float] = []
 
     def __call__(self, ids: list[str]) -> None:
         """Take note of ids."""
         for lease_id in ids:
             self.at.setdefault(lease_id, asyncio.get_running_loop().time())
+
+    def missed(self) -> None:
+        """Take note that some fell due unread."""
+        self.missed_at.append(asyncio.get_running_loop().time())
 
 
 async def leased(store: MemoryStore, number: int, seconds: float) -> str:
@@ -41,6 +46,7 @@ class Timing:
     """A store, timers over it, what they hand out, and the group that they run in."""
 
     store: MemoryStore
+    clocks: Clocks
     timers: Timers
     rung: Rung
     group: asyncio.TaskGroup
@@ -53,11 +59,12 @@ class Timing:
 @asynccontextmanager
 async def timing(limit: int = 50_000) -> AsyncIterator[Timing]:
     """Give all that a test needs; it starts the timers itself."""
-    store, rung = MemoryStore(Clocks()), Rung()
+    clocks, rung = Clocks(), Rung()
+    store = MemoryStore(clocks)
     store.mounts["aws"] = builders.mount()
     store.roots["aws"] = builders.stored_root()
     async with asyncio.TaskGroup() as group:
-        yield Timing(store, Timers(store, rung, limit), rung, group)
+        yield Timing(store, clocks, Timers(store, rung, rung.missed, limit), rung, group)
         for task in asyncio.all_tasks():
             if task.get_name() == "timers":
                 task.cancel()
@@ -105,6 +112,58 @@ async def test_all_ring_though_the_window_holds_few() -> None:
         await asyncio.sleep(600)
         late = {key: t.rung.at.get(key, 1e9) - (60 + 3 * number) for number, key in enumerate(ids)}
         assert {key: by for key, by in late.items() if not 0 <= by <= 1.1} == {}
+
+
+@virtual
+async def test_more_at_once_than_the_window_holds_is_told_at_once() -> None:
+    """Where more fall due in one second than are held, somebody hears of it a second later, and once."""
+    async with timing(limit=10) as t:
+        for number in range(25):
+            await leased(t.store, number, 60 if number < 20 else 60.2)
+        t.start()
+        await asyncio.sleep(59)
+        assert len(t.rung.missed_at) == 1, "a start does not know what was read before it"
+        await asyncio.sleep(3)
+        assert [60 <= at <= 61.5 for at in t.rung.missed_at[1:]] == [True]
+        assert len(t.rung.at) == 15, "five at the same instant were never read"
+        await asyncio.sleep(600)
+        assert len(t.rung.missed_at) == 2
+
+
+@virtual
+async def test_what_fell_due_while_the_store_could_not_be_read_is_told() -> None:
+    """After the store was away for longer than the window reaches, what nobody read is asked for."""
+    async with timing(limit=10) as t:
+        for number in range(100):
+            await leased(t.store, number, 5 + number)
+        t.start()
+        await asyncio.sleep(1)
+        t.store.fails.add("due_within")
+        await asyncio.sleep(40)
+        before = len(t.rung.missed_at)
+        t.store.fails.clear()
+        await asyncio.sleep(2)
+        assert len(t.rung.missed_at) == before + 1
+
+
+@virtual
+async def test_after_the_clock_was_lowered_the_window_is_read_again() -> None:
+    """What was overdue by a clock that ran an hour ahead, and now is not, still rings in time."""
+    async with timing() as t:
+        t.clocks.wall_ahead = 3600.0
+        t.store.restart()
+        soon, later = [await leased(t.store, number, seconds) for number, seconds in enumerate((300, 4000))]
+        await asyncio.sleep(400)
+        t.start()
+        await asyncio.sleep(10)
+        t.clocks.wall_ahead = 0.0
+        await t.store.lower_clock()
+        before = len(t.rung.missed_at)
+        await asyncio.sleep(31)
+        assert len(t.rung.missed_at) == before + 1
+        await asyncio.sleep(8000)
+        assert 3900 <= t.rung.at[soon] <= 3901.1
+        assert 7600 <= t.rung.at[later] <= 7601.1
 
 
 @virtual

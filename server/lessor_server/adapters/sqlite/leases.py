@@ -241,6 +241,8 @@ def _why_not(connection: sqlite3.Connection, intent: Intent, params: rows.Params
         return MountDisabling(f"mount {intent.mount} is being disabled", subject=intent.mount)
     if intent.request and connection.execute(sql.BY_REQUEST, params).fetchone():
         return Aborted(f"request {intent.request.id} is being served elsewhere", retry_in=0.5)
+    if connection.execute(sql.TAKEN, params).fetchone():
+        return Aborted(f"the lease id {intent.id} was drawn before; another is drawn next time", retry_in=0.1)
     if connection.execute(sql.ROOT_IS, params).fetchone() is None:
         return Aborted(f"the root of {intent.mount} changed meanwhile", retry_in=0.1)
     live = connection.execute(sql.ROLE_LIVE, params).fetchone()[0]
@@ -249,6 +251,8 @@ def _why_not(connection: sqlite3.Connection, intent: Intent, params: rows.Params
             f"role {intent.role} has its max_leases, {intent.max_leases}",
             subject=f"role/{intent.mount}/{intent.role}",
         )
+    revoking = connection.execute(sql.MOUNT_REVOKING, params).fetchone()[0]
     return MountFull(
-        f"mount {intent.mount} has its max_users, {intent.max_users}", subject=f"mount/{intent.mount}"
+        f"mount {intent.mount} has its max_users, {intent.max_users}; {revoking} of them are being revoked",
+        subject=f"mount/{intent.mount}",
     )

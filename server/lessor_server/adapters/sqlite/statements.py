@@ -35,6 +35,10 @@ RETURNING {LEASE_COLUMNS}
 
 MOUNT_STATE = "SELECT state FROM mounts WHERE name = :mount"
 ROOT_IS = "SELECT 1 FROM roots WHERE mount = :mount AND version = :root_version AND account = :account"
+TAKEN = "SELECT 1 FROM leases WHERE id = :id"
+MOUNT_REVOKING = """
+SELECT coalesce(sum(n), 0) FROM lease_counts WHERE mount = :mount AND state = 'REVOKING'
+"""
 ROLE_LIVE = """
 SELECT coalesce(sum(n), 0) FROM lease_counts
 WHERE mount = :mount AND role = :role AND state IN ('INTENT', 'ACTIVE', 'REVOKING')
@@ -93,19 +97,22 @@ UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = 
 WHERE id = :id AND state IN ('REVOKING', 'GONE')
 """
 
+# A person's hold is the store's: it counts for every process from its commit on.
+_HELD = "(:held OR EXISTS (SELECT 1 FROM meta WHERE key = 'held' AND value <> ''))"
+
 CLAIM = f"""
 UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = :by, due_us = :until
 WHERE id = :id AND state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now
-  AND NOT (:held AND state = 'ACTIVE')
+  AND NOT (state = 'ACTIVE' AND {_HELD})
 RETURNING {LEASE_COLUMNS}
 """
 
 # What is due, earliest first; CLAIM then claims each. RETURNING alone would give them in the order of the
 # table. The excluded accounts come as one JSON array: SQLite has no array parameters.
-DUE = """
+DUE = f"""
 SELECT id FROM leases
 WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now
-  AND account NOT IN (SELECT value FROM json_each(:without)) AND NOT (:held AND state = 'ACTIVE')
+  AND account NOT IN (SELECT value FROM json_each(:without)) AND NOT (state = 'ACTIVE' AND {_HELD})
 ORDER BY due_us, id LIMIT :limit
 """
 
@@ -164,8 +171,18 @@ WHERE owner = :owner AND mount = :mount AND role = :role AND request_id = :reque
 # --- prefixes, sweeps, tombstones ------------------------------------------------------------------------
 
 COUNT_RANGE = """
-SELECT count(*), count(CASE WHEN last_error <> '' THEN 1 END) FROM leases
+SELECT count(*) FROM leases
 WHERE id >= :low AND id < :high AND created_us <= :cutoff_us AND state IN ('INTENT', 'ACTIVE', 'REVOKING')
+"""
+
+# A lease's earlier error is wiped where it is put up: until all are, nobody knows which have failed since.
+PROGRESS = """
+SELECT count(CASE WHEN state <> 'GONE' THEN 1 END),
+    count(CASE WHEN state <> 'GONE' AND last_error <> ''
+          AND NOT EXISTS (SELECT 1 FROM prefixes WHERE low = :low AND cutoff_us = :cutoff_us) THEN 1 END),
+    count(CASE WHEN state = 'GONE' AND gone_us > :cutoff_us THEN 1 END)
+FROM leases
+WHERE id >= :low AND id < :high AND created_us <= :cutoff_us AND state <> 'ABANDONED'
 """
 
 OPEN_PREFIX = """
@@ -174,12 +191,18 @@ INSERT INTO prefixes (low, high, cutoff_us) VALUES (:low, :high, :cutoff_us) ON 
 PREFIXES = "SELECT low, high, cutoff_us FROM prefixes ORDER BY cutoff_us, low"
 CLOSE_PREFIX = "DELETE FROM prefixes WHERE low = :low AND cutoff_us = :cutoff_us"
 
-PUT_UP = """
-UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = '', due_us = :now
+# What backs off is due at once, too; what is being tried already keeps its claim.
+_TRIED = "state = 'REVOKING' AND claimed_by <> ''"
+PUT_UP = f"""
+UPDATE leases SET state = 'REVOKING', last_error = '',
+    generation = generation + CASE WHEN {_TRIED} THEN 0 ELSE 1 END,
+    claimed_by = CASE WHEN {_TRIED} THEN claimed_by ELSE '' END,
+    due_us = CASE WHEN {_TRIED} THEN due_us ELSE min(due_us, :now) END
 WHERE id IN (
     SELECT id FROM leases
-    WHERE id >= :low AND id < :high AND created_us <= :cutoff_us AND state IN ('INTENT', 'ACTIVE')
-    LIMIT :limit
+    WHERE id > :after AND id >= :low AND id < :high AND created_us <= :cutoff_us
+      AND state IN ('INTENT', 'ACTIVE', 'REVOKING')
+    ORDER BY id LIMIT :limit
 )
 RETURNING id
 """
@@ -216,6 +239,9 @@ WHERE state = 'GONE' AND account = :account AND gone_us <= :old_us AND gone_us <
   AND last_create_us <= :listed_us - :grace_us
 """
 
+# What was begun by a clock that ran ahead is begun by now: a prefix of today takes it in.
+BEGUN_BY_NOW = "UPDATE leases SET created_us = :now WHERE created_us > :now"
+
 DISABLED = """
 SELECT name FROM mounts WHERE state = 'disabling' AND NOT EXISTS (
     SELECT 1 FROM lease_counts
@@ -242,6 +268,7 @@ VALUES (:name, :description, :default_lease_ttl_us, :max_lease_ttl_us, :max_user
     :state, :created_us)
 ON CONFLICT (name) DO NOTHING
 """
+DISABLE_MOUNT = f"UPDATE mounts SET state = 'disabling' WHERE name = :name RETURNING {MOUNT_COLUMNS}"
 GET_MOUNT = f"SELECT {MOUNT_COLUMNS} FROM mounts WHERE name = :name"
 LIST_MOUNTS = f"SELECT {MOUNT_COLUMNS} FROM mounts WHERE name > :after ORDER BY name LIMIT :limit"
 PUT_MOUNT = """

@@ -15,6 +15,7 @@ from lessor_server.adapters.sqlite.clock import MARK, ServiceClock
 from lessor_server.adapters.sqlite.connection import Batches
 from lessor_server.domain.errors import AlreadyExists, Invalid, Violation
 from lessor_server.domain.lease import CREATE_GRACE, TOMBSTONE_LIFE, Lease, Orphan
+from lessor_server.domain.mount import Mount
 from lessor_server.domain.names import shown
 from lessor_server.domain.role import CredentialType
 from lessor_server.engine.stored import OpenPrefix, Progress, Range
@@ -39,8 +40,17 @@ class SqliteUpkeep:
 
         def job(connection: sqlite3.Connection) -> tuple[OpenPrefix, int]:
             prefix = OpenPrefix(ids, self._clock.now())
-            connection.execute(sql.OPEN_PREFIX, _prefix(prefix))
-            return prefix, connection.execute(sql.COUNT_RANGE, _prefix(prefix)).fetchone()[0]
+            return prefix, _opened(connection, prefix)
+
+        return await self._batches.write(job)
+
+    async def disable(self, mount: str) -> tuple[Mount, int] | None:
+        """Let a mount take no new lease and put all of its leases up for revocation."""
+
+        def job(connection: sqlite3.Connection) -> tuple[Mount, int] | None:
+            row = connection.execute(sql.DISABLE_MOUNT, {"name": mount}).fetchone()
+            prefix = OpenPrefix(Range.of_mount(mount), self._clock.now())
+            return (rows.mount(row), _opened(connection, prefix)) if row else None
 
         return await self._batches.write(job)
 
@@ -53,9 +63,9 @@ class SqliteUpkeep:
 
         return await self._batches.read(job)
 
-    async def put_up(self, prefix: OpenPrefix, limit: int) -> list[str]:
-        """Turn some of a range's leases to REVOKING; return their ids."""
-        return await self._ids(sql.PUT_UP, _prefix(prefix) | {"limit": limit})
+    async def put_up(self, prefix: OpenPrefix, after: str, limit: int) -> list[str]:
+        """Have the next of a range's leases tried at once; return their ids, in order."""
+        return sorted(await self._ids(sql.PUT_UP, _prefix(prefix) | {"after": after, "limit": limit}))
 
     async def close_prefix(self, prefix: OpenPrefix) -> None:
         """Forget a range."""
@@ -63,10 +73,10 @@ class SqliteUpkeep:
 
     async def progress(self, prefix: OpenPrefix) -> Progress:
         """Count what a range still holds."""
-        alive, failed = await self._batches.read(
-            lambda connection: connection.execute(sql.COUNT_RANGE, _prefix(prefix)).fetchone()
+        alive, failed, gone = await self._batches.read(
+            lambda connection: connection.execute(sql.PROGRESS, _prefix(prefix)).fetchone()
         )
-        return Progress(alive, failed)
+        return Progress(alive, failed, gone)
 
     async def abandon(self, ids: Range, limit: int, *, live: bool) -> list[str]:
         """Turn some leases of a range to ABANDONED, ``live`` ones too; return their ids."""
@@ -155,6 +165,7 @@ class SqliteUpkeep:
 
         def job(connection: sqlite3.Connection) -> None:
             now = self._clock.lower()
+            connection.execute(sql.BEGUN_BY_NOW, {"now": now})
             connection.execute(sql.PUT_META, {"key": MARK, "value": str(now)})
 
         await self._batches.write(job)
@@ -196,6 +207,13 @@ def _copy(connection: sqlite3.Connection, target: Path) -> int:
     finally:
         os.close(descriptor)
     return target.stat().st_size
+
+
+def _opened(connection: sqlite3.Connection, prefix: OpenPrefix) -> int:
+    """Write the promise down; return how many leases it takes in."""
+    connection.execute(sql.OPEN_PREFIX, _prefix(prefix))
+    taken: int = connection.execute(sql.COUNT_RANGE, _prefix(prefix)).fetchone()[0]
+    return taken
 
 
 def _prefix(prefix: OpenPrefix) -> rows.Params:

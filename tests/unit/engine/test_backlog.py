@@ -1,0 +1,97 @@
+"""Checks the order in which a backlog drains, and that it holds up nobody who has no part in it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lessor_server.domain.events import AccountPaused, AccountResumed, Revoked
+from lessor_server.domain.lease import State
+from lessor_server.engine.engine import Limits
+from lessor_server.engine.keeper import AT_ONCE
+from lessor_server.engine.pacer import Pace
+from lessor_server.engine.prober import PROBE_USER
+from tests.support import builders
+from tests.support.engine_world import BOUND_SECONDS, World, world
+from tests.support.iam_faults import Fault, Kind
+from tests.support.virtual_loop import virtual
+
+SLOW = Limits(Pace(rate=60))
+"""Twenty leases a second."""
+
+
+async def second_mount(w: World) -> None:
+    """Enable a mount on another account."""
+    await w.engine.mounts.enable(builders.mount("second"), "test")
+    await w.set_root("second", builders.OTHER_ROOT_KEY)
+    await w.put_role(builders.role(mount_name="second"))
+    await w.revoke((await w.issue(mount="second")).lease.id)
+
+
+async def issued(w: World, count: int, *, until: float, apart: float = 0.0, mount: str = "aws") -> list[str]:
+    """Issue leases that end at ``until`` of the loop's time and each ``apart`` later; return their users."""
+    users = []
+    for number in range(count):
+        made = await w.issue(ttl=int(until - w.now() + number * apart), mount=mount)
+        users.append(made.lease.footprint.user_name)
+    return users
+
+
+async def outage(w: World, *, until: float) -> None:
+    """Let AWS be away from now to ``until``, and wait for all of it to be over."""
+    w.aws.away = True
+    await asyncio.sleep(until - w.now())
+    w.aws.away = False
+    w.aws.sent.clear()
+    await w.events.until(AccountResumed, seconds=40)
+
+
+def order(w: World) -> list[str]:
+    """Return the users in the order of their first calls."""
+    return list(dict.fromkeys(one.user for one in w.aws.sent if one.user and one.user != PROBE_USER))
+
+
+@virtual
+async def test_what_falls_due_while_a_backlog_drains_waits_its_turn() -> None:
+    """After an outage leases go in due order, those too whose time comes while the others drain."""
+    async with world(limits=SLOW) as w:
+        old = await issued(w, 600, until=2000)
+        young = await issued(w, 100, until=3050, apart=0.1)
+        await asyncio.sleep(1990 - w.now())
+        await outage(w, until=3030)
+        await w.until_gone(seconds=120)
+        gone = order(w)
+        assert sorted(gone) == sorted(old + young)
+        first_young = min(gone.index(user) for user in young)
+        assert first_young >= len(old) - 1, f"{len(old) - first_young} older ones were overtaken"
+
+
+@virtual
+async def test_a_mount_without_a_backlog_ends_its_leases_in_time() -> None:
+    """While another account's backlog drains a lease of this one ends within the bound."""
+    async with world(limits=SLOW) as w:
+        await second_mount(w)
+        await issued(w, 600, until=2000)
+        (mine,) = await issued(w, 1, until=3050, mount="second")
+        await asyncio.sleep(1990 - w.now())
+        await outage(w, until=3030)
+        await w.events.until(Revoked, where=lambda one: one.lease_id.startswith("second"), seconds=60)
+        assert w.now() <= 3050 + BOUND_SECONDS + 1
+        assert sum(state is not State.GONE for state in w.states().values()) > AT_ONCE
+        assert mine in order(w)
+
+
+@virtual
+async def test_a_paused_account_s_backlog_holds_up_no_other() -> None:
+    """While AWS does not answer for one account the leases of another end within the bound."""
+    async with world(limits=SLOW) as w:
+        await second_mount(w)
+        silent = await issued(w, 300, until=2000)
+        mine = await issued(w, 40, until=3001, apart=5, mount="second")
+        for user in (*silent, PROBE_USER):
+            w.aws.faults.add(Fault(Kind.DROP, "*", user=user))
+        await w.events.until(AccountPaused, seconds=3000)
+        await asyncio.sleep(3000 - w.now())
+        for number in range(len(mine)):
+            await asyncio.sleep(3001 + 5 * number + BOUND_SECONDS - w.now())
+            gone = [one for one, state in w.states().items() if state is State.GONE and one[:6] == "second"]
+            assert len(gone) == number + 2, f"the {number}-th is late"

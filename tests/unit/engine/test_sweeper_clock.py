@@ -1,0 +1,77 @@
+"""Checks that a sweep judges nobody's age by a clock that is not trusted."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lessor_server.domain.events import OrphanAdopted, Revoked, SweepFailed
+from lessor_server.domain.lease import State
+from tests.support.engine_world import World, bound, world
+from tests.support.virtual_loop import virtual
+from tests.unit.engine.test_sweeper import DAY, GRACE, HOUR, appear, sweep
+
+
+async def start_with(w: World, *, wall_ahead: float = 0.0, aws_ahead: float = 0.0) -> None:
+    """Start anew with clocks that do not agree with AWS's."""
+    await w.kill()
+    w.clocks.wall_ahead, w.clocks.aws_ahead = wall_ahead, aws_ahead
+    w.events.events.clear()
+    w.events.times.clear()
+    await w.start()
+
+
+@virtual
+async def test_no_lease_is_missed_by_a_clock_that_is_not_trusted() -> None:
+    """A lease whose user is not listed is left, and not reported; once the clock is trusted it soon ends."""
+    async with world() as w:
+        made = await w.issue(ttl=23 * HOUR)
+        await asyncio.sleep(GRACE + 60)
+        w.iam.forget(made.lease.footprint.user_name)
+        await start_with(w, aws_ahead=600)
+        await asyncio.sleep(600)
+        assert await sweep(w) == []
+        assert w.states()[made.lease.id] is State.ACTIVE
+        assert w.events.of(SweepFailed) == []
+        w.clocks.aws_ahead = 0
+        await w.events.until(Revoked, seconds=120)
+
+
+@virtual
+async def test_a_lease_of_this_minute_is_not_ended_by_a_clock_that_is_ahead() -> None:
+    """A start by a wall clock an hour ahead takes no user that AWS does not show yet for a missing one."""
+    async with world() as w:
+        made = await w.issue(ttl=5 * HOUR)
+        hidden = w.iam.users.pop(made.lease.footprint.user_name.casefold())
+        await start_with(w, wall_ahead=HOUR)
+        await asyncio.sleep(300)
+        w.iam.users[hidden.name.casefold()] = hidden
+        await asyncio.sleep(HOUR)
+        assert w.states()[made.lease.id] is State.ACTIVE
+        assert w.users() == [hidden.name]
+
+
+@virtual
+async def test_no_tombstone_is_dropped_by_a_clock_that_is_not_trusted() -> None:
+    """A start by a wall clock eight days ahead keeps the tombstone of this minute."""
+    async with world() as w:
+        made = await w.issue()
+        await w.revoke(made.lease.id)
+        await start_with(w, wall_ahead=8 * DAY)
+        await asyncio.sleep(2 * HOUR)
+        assert made.lease.id in w.store.rows
+
+
+@virtual
+async def test_nobody_is_adopted_by_a_clock_that_is_not_trusted() -> None:
+    """An unknown user's age is not known either: it is reported, and adopted once the clock is trusted."""
+    async with world() as w:
+        await bound(w)
+        await start_with(w, aws_ahead=300)
+        appear(w)
+        await asyncio.sleep(GRACE + 600)
+        assert [(one.user_name, one.applied) for one in await sweep(w)] == [("stray", False)]
+        assert w.users() == ["stray"]
+        w.clocks.aws_ahead = 0
+        await w.events.until(OrphanAdopted, seconds=120)
+        await w.until_gone(seconds=10)
+        assert w.users() == []
