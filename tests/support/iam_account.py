@@ -7,11 +7,10 @@ part of their address (see ``iam_rules``).
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
+from tests.support.iam_home import Home
 from tests.support.iam_rules import (
-    Quotas,
     RefusalError,
     Result,
     check_document,
@@ -29,38 +28,8 @@ from tests.support.iam_rules import (
 from tests.support.iam_user import AccessKey, Thing, User, draw_id, draw_secret, iso
 
 
-class Account:
-    """Holds one account. ``now`` gives seconds since 1970; ``rng`` draws ids and secrets.
-
-    For ``visible_after`` seconds other calls don't find a new user, and a new key is not accepted
-    (UserGuide/troubleshoot, "Changes that I make are not always immediately visible").
-    """
-
-    def __init__(
-        self,
-        account: str = "123456789012",
-        *,
-        now: Callable[[], float],
-        rng: random.Random | None = None,
-        quotas: Quotas | None = None,
-        visible_after: float = 0.0,
-    ) -> None:
-        """Begin empty; without ``rng`` the ids are the same in each run."""
-        self.account = account
-        self.quotas = quotas or Quotas()
-        self.visible_after = visible_after
-        self._now = now
-        self._rng = rng or random.Random(0)
-        self.clear()
-
-    def clear(self) -> None:
-        """Empty the account; keys it ever made become unknown."""
-        self.users: dict[str, User] = {}
-        self.groups: dict[str, Result] = {}
-        self.policies: dict[str, Result] = {}
-        self.virtual_mfa: dict[str, str] = {}
-        self._keys: dict[str, AccessKey] = {}
-        self._dead_keys: set[str] = set()
+class Account(Home):
+    """Holds users, policies, groups and keys, and what people hang on users."""
 
     # --- users ---------------------------------------------------------------------------------------------
 
@@ -71,18 +40,18 @@ class Account:
         check_name(name)
         check_path(path)
         kept_tags = check_tags(tags, self.quotas.tags)
-        if boundary and not self._known_policy(boundary):
+        if boundary and not self.knows_policy(boundary):
             raise missing(f"Scope ARN: {boundary} does not exist or is not attachable.")
         if name.casefold() in self.users:
             raise exists(f"User with name {name} already exists.")
         if len(self.users) >= self.quotas.users:
             raise over_quota("UsersPerAccount", self.quotas.users)
-        now = self._now()
+        now = self.now()
         user = User(
             name=name,
             path=path,
-            arn=self._arn("user", path, name),
-            id=draw_id(self._rng, "AIDA"),
+            arn=self.arn("user", path, name),
+            id=draw_id(self.rng, "AIDA"),
             created=now,
             visible_at=now + self.visible_after,
             boundary=boundary,
@@ -94,7 +63,7 @@ class Account:
     def get_user(self, name: str) -> User:
         """Find a user by name, without regard to case; NoSuchEntity when absent or not yet visible."""
         user = self.users.get(name.casefold())
-        if user is None or user.visible_at > self._now():
+        if user is None or user.visible_at > self.now():
             raise no_user(name)
         return user
 
@@ -106,7 +75,7 @@ class Account:
 
     def list_users(self, path_prefix: str = "/") -> list[User]:
         """List the visible users whose path begins so, by name."""
-        now = self._now()
+        now = self.now()
         found = [
             user
             for user in self.users.values()
@@ -125,22 +94,22 @@ class Account:
         """Make a managed policy and return its description."""
         check_name(name, "policyName", 128)
         check_document(document)
-        arn = self._arn("policy", path, name)
+        arn = self.arn("policy", path, name)
         if arn in self.policies:
             raise exists(f"A policy called {name} already exists. Duplicate names are not allowed.")
         if policy_size(document) > self.quotas.managed_bytes:
             raise over_quota("PolicySize", self.quotas.managed_bytes)
         described: Result = {
             "PolicyName": name,
-            "PolicyId": draw_id(self._rng, "ANPA"),
+            "PolicyId": draw_id(self.rng, "ANPA"),
             "Arn": arn,
             "Path": path,
             "DefaultVersionId": "v1",
             "AttachmentCount": 0,
             "IsAttachable": True,
-            "CreateDate": iso(self._now()),
+            "CreateDate": iso(self.now()),
         }
-        self.policies[arn] = described
+        self.policies[arn], self.documents[arn] = described, document
         return described
 
     def put_user_policy(self, user_name: str, name: str, document: str) -> None:
@@ -164,7 +133,7 @@ class Account:
         """Attach a managed policy, again without effect. All of AWS's own policies are known."""
         check_policy_arn(arn)
         user = self.get_user(user_name)
-        if not self._known_policy(arn):
+        if not self.knows_policy(arn):
             raise missing(f"Policy {arn} does not exist or is not attachable.")
         if arn in user.attached:
             return
@@ -190,9 +159,9 @@ class Account:
         described: Result = {
             "Path": path,
             "GroupName": name,
-            "GroupId": draw_id(self._rng, "AGPA"),
-            "Arn": self._arn("group", path, name),
-            "CreateDate": iso(self._now()),
+            "GroupId": draw_id(self.rng, "AGPA"),
+            "Arn": self.arn("group", path, name),
+            "CreateDate": iso(self.now()),
         }
         self.groups[name.casefold()] = described
         return described
@@ -229,7 +198,7 @@ class Account:
         user = self.get_user(user_name)
         if len(user.keys) >= self.quotas.access_keys:
             raise over_quota("AccessKeysPerUser", self.quotas.access_keys)
-        return self._add_key(user, draw_id(self._rng, "AKIA"), self.visible_after)
+        return self._add_key(user, draw_id(self.rng, "AKIA"), self.visible_after)
 
     def delete_access_key(self, user_name: str, key_id: str) -> None:
         """Delete an access key; from now on a call signed with it is InvalidClientTokenId."""
@@ -250,7 +219,7 @@ class Account:
         user = self.get_user(user_name)
         if user.login_profile is not None:
             raise exists(f"Login Profile for user {user.name} already exists.")
-        user.login_profile = self._now()
+        user.login_profile = self.now()
         return self.login_profile(user_name)
 
     def login_profile(self, user_name: str) -> Result:
@@ -272,9 +241,9 @@ class Account:
     def enable_mfa_device(self, user_name: str, *, virtual: bool) -> str:
         """Give a user an MFA device and return its serial number, an ARN if virtual (API_MFADevice)."""
         user = self.get_user(user_name)
-        mark = draw_id(self._rng, "GAHT")
-        serial = self._arn("mfa", "/", f"{user.name[:40]}-{mark[4:]}") if virtual else mark
-        user.mfa[serial] = self._now()
+        mark = draw_id(self.rng, "GAHT")
+        serial = self.arn("mfa", "/", f"{user.name[:40]}-{mark[4:]}") if virtual else mark
+        user.mfa[serial] = self.now()
         if virtual:
             self.virtual_mfa[serial] = user.name
         return serial
@@ -296,17 +265,11 @@ class Account:
 
     def add_thing(self, user_name: str, kind: Thing) -> str:
         """Hang an SSH key, a signing certificate or a service credential on a user; return its id."""
-        thing_id = draw_id(self._rng, kind.value)
-        self.get_user(user_name).things[kind][thing_id] = self._now()
+        thing_id = draw_id(self.rng, kind.value)
+        self.get_user(user_name).things[kind][thing_id] = self.now()
         return thing_id
 
     # --- inner ---------------------------------------------------------------------------------------------
-
-    def _arn(self, kind: str, path: str, name: str) -> str:
-        return f"arn:aws:iam::{self.account}:{kind}{path}{name}"
-
-    def _known_policy(self, arn: str) -> bool:
-        return arn.startswith("arn:aws:iam::aws:policy/") or arn in self.policies
 
     def _key(self, user: User, key_id: str) -> AccessKey:
         try:
@@ -315,11 +278,11 @@ class Account:
             raise missing(f"The Access Key with id {key_id} cannot be found.") from None
 
     def _add_key(self, user: User, key_id: str, usable_after: float) -> AccessKey:
-        now = self._now()
-        key = AccessKey(key_id, draw_secret(self._rng), user.name, now, now + usable_after)
-        user.keys[key_id] = self._keys[key_id] = key
+        now = self.now()
+        key = AccessKey(key_id, draw_secret(self.rng), user.name, now, now + usable_after)
+        user.keys[key_id] = self.keys[key_id] = key
         return key
 
     def _bury_key(self, user: User, key_id: str) -> None:
-        del user.keys[key_id], self._keys[key_id]
-        self._dead_keys.add(key_id)
+        del user.keys[key_id], self.keys[key_id]
+        self.dead_keys.add(key_id)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from tests.support.iam_account import Account
 from tests.support.iam_rules import Result, Value, invalid, missing
 from tests.support.iam_user import Thing, User, iso
+from tests.support.sts_state import SessionKey
+
+if TYPE_CHECKING:
+    from tests.support.iam_account import Account
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,14 @@ class Caller:
     arn: str
     user_id: str
     user_name: str
+    session: SessionKey | None = None
+
+    @property
+    def role_arn(self) -> str:
+        """Return the role whose session this is, path left out, or an empty text."""
+        if ":assumed-role/" not in self.arn:
+            return ""
+        return f"arn:aws:iam::{self.account}:role/{self.arn.split('/')[1]}"
 
 
 class Params:
@@ -60,6 +71,17 @@ class Params:
             found.append((self.text(stem + ".Key"), self.text(stem + ".Value")))
         return found
 
+    def texts(self, name: str, field: str = "") -> list[str]:
+        """Return a list of texts, or of the ``field`` of each member, nested or flattened."""
+        nested = self._raw.get(name)
+        if isinstance(nested, Sequence) and not isinstance(nested, str):
+            return [str(item[field] if isinstance(item, Mapping) else item) for item in nested]
+        found: list[str] = []
+        end = f".{field}" if field else ""
+        while (stem := f"{name}.member.{len(found) + 1}{end}") in self._raw:
+            found.append(self.text(stem))
+        return found
+
     def page(self, field: str, items: Iterable[Value], name_of: Callable[[Value], str] = str) -> Result:
         """Cut one page out of a list by ``Marker`` and ``MaxItems``, 1 to 1000, default 100 (API_ListUsers).
 
@@ -78,10 +100,11 @@ class Params:
         return result
 
 
-Action: TypeAlias = Callable[[Account, Params], Result | None]
+Action: TypeAlias = "Callable[[Account, Params], Result | None]"
 
 
-def _field(name: str) -> Callable[[Value], str]:
+def field_of(name: str) -> Callable[[Value], str]:
+    """Return what reads a field of a listed item."""
     return lambda item: str(item[name]) if isinstance(item, Mapping) else ""
 
 
@@ -94,12 +117,12 @@ def _create_user(iam: Account, p: Params) -> Result:
 
 def _list_users(iam: Account, p: Params) -> Result:
     users = iam.list_users(p.text("PathPrefix", "/"))
-    return p.page("Users", (user.described() for user in users), _field("UserName"))
+    return p.page("Users", (user.described() for user in users), field_of("UserName"))
 
 
 def _list_user_tags(iam: Account, p: Params) -> Result:
     tags = iam.get_user(p.need("UserName")).tags
-    return p.page("Tags", [{"Key": key, "Value": tags[key]} for key in sorted(tags)], _field("Key"))
+    return p.page("Tags", [{"Key": key, "Value": tags[key]} for key in sorted(tags)], field_of("Key"))
 
 
 def _list_user_policies(iam: Account, p: Params) -> Result:
@@ -110,12 +133,12 @@ def _list_user_policies(iam: Account, p: Params) -> Result:
 def _list_attached(iam: Account, p: Params) -> Result:
     arns = sorted(iam.get_user(p.need("UserName")).attached, key=str.casefold)
     attached = [{"PolicyName": arn.rpartition("/")[2], "PolicyArn": arn} for arn in arns]
-    return p.page("AttachedPolicies", attached, _field("PolicyArn"))
+    return p.page("AttachedPolicies", attached, field_of("PolicyArn"))
 
 
 def _list_groups(iam: Account, p: Params) -> Result:
     names = sorted(iam.get_user(p.need("UserName")).groups, key=str.casefold)
-    return p.page("Groups", [iam.get_group(name) for name in names], _field("GroupName"))
+    return p.page("Groups", [iam.get_group(name) for name in names], field_of("GroupName"))
 
 
 def _create_access_key(iam: Account, p: Params) -> Result:
@@ -126,7 +149,7 @@ def _create_access_key(iam: Account, p: Params) -> Result:
 def _list_access_keys(iam: Account, p: Params) -> Result:
     user = iam.get_user(p.user())
     keys = [user.keys[key_id].described() for key_id in sorted(user.keys)]
-    return {"UserName": user.name, **p.page("AccessKeyMetadata", keys, _field("AccessKeyId"))}
+    return {"UserName": user.name, **p.page("AccessKeyMetadata", keys, field_of("AccessKeyId"))}
 
 
 def _list_mfa(iam: Account, p: Params) -> Result:
@@ -135,7 +158,7 @@ def _list_mfa(iam: Account, p: Params) -> Result:
         {"UserName": user.name, "SerialNumber": serial, "EnableDate": iso(user.mfa[serial])}
         for serial in sorted(user.mfa, key=str.casefold)
     ]
-    return p.page("MFADevices", devices, _field("SerialNumber"))
+    return p.page("MFADevices", devices, field_of("SerialNumber"))
 
 
 def _ssh_key(user: User, key_id: str, uploaded: str) -> Value:

@@ -27,7 +27,7 @@ class Thing(Enum):
 
 def draw_id(rng: random.Random, prefix: str) -> str:
     """Draw an id of the prefix and letters, as long as IAM makes it (reference_identifiers)."""
-    length = {"AIDA": 21, "AGPA": 21, "ANPA": 21, "CERT": 24}.get(prefix, 20)
+    length = {"AIDA": 21, "AROA": 21, "AGPA": 21, "ANPA": 21, "CERT": 24}.get(prefix, 20)
     return prefix + "".join(rng.choices(_BASE32, k=length - len(prefix)))
 
 

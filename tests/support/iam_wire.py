@@ -7,7 +7,7 @@ response examples of the API pages.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
@@ -15,16 +15,24 @@ from tests.support.iam_rules import Answer, Value
 
 _IAM = "https://iam.amazonaws.com/doc/2010-05-08/"
 _STS = "https://sts.amazonaws.com/doc/2011-06-15/"
-_STS_ACTIONS = {"GetCallerIdentity"}
+_STS_ACTIONS = {
+    "AssumeRole",
+    "AssumeRoleWithWebIdentity",
+    "GetCallerIdentity",
+    "GetFederationToken",
+    "GetSessionToken",
+}
+_TOKEN = b"\r\nx-amz-security-token:"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Holds one call as it came: the action, its parameters, and the id of the key that signed it."""
+    """Holds one call as it came: the action, its parameters, and the key that signed it, token included."""
 
     action: str
     params: dict[str, str]
     access_key_id: str
+    token: str = field(default="", repr=False)
 
     @property
     def user(self) -> str:
@@ -35,7 +43,7 @@ class Request:
 def read_request(head: bytes, body: bytes) -> Request:
     """Read a call from an HTTP request's head and body; no signature is checked."""
     params = dict(parse_qsl(body.decode(), keep_blank_values=True))
-    return Request(params.get("Action", ""), params, _access_key_id(head))
+    return Request(params.get("Action", ""), params, _access_key_id(head), _token(head))
 
 
 def _access_key_id(head: bytes) -> str:
@@ -45,6 +53,16 @@ def _access_key_id(head: bytes) -> str:
         return ""
     start = at + len(b"Credential=")
     return head[start : head.find(b"/", start)].decode("latin-1")
+
+
+def _token(head: bytes) -> str:
+    """Find a session's token, ``X-Amz-Security-Token`` (reference_sigv-create-signed-request)."""
+    at = head.lower().find(_TOKEN)
+    if at < 0:
+        return ""
+    start = at + len(_TOKEN)
+    end = head.find(b"\r\n", start)
+    return head[start : end if end > 0 else None].decode("latin-1").strip()
 
 
 def write_answer(action: str, answer: Answer, request_id: str) -> bytes:

@@ -42,6 +42,9 @@ class StandInServer:
             if self._world.down:
                 self._cut_callers()
             return
+        if not connection.is_callers:
+            connection.is_callers = True
+            self._world.log.connections += 1
         call = read_request(request.head, request.body)
 
         def tell(ending: Ending, answer: Answer) -> None:

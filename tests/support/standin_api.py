@@ -50,12 +50,17 @@ def _number(body: Body, name: str) -> float:
     return float(value)
 
 
-def _state(world: World, _: Body) -> object:
-    return world.iam.snapshot()
+def _state(world: World, body: Body) -> object:
+    return world.iam.peer(str(body.get("account", world.iam.account))).snapshot()
 
 
 def _totals(world: World, _: Body) -> object:
-    return {"totals": world.log.totals(), "count": len(world.log.calls), "peak_per_second": world.log.peak}
+    return {
+        "totals": world.log.totals(),
+        "count": len(world.log.calls),
+        "peak_per_second": world.log.peak,
+        "connections": world.log.connections,
+    }
 
 
 def _calls(world: World, body: Body) -> object:
@@ -137,6 +142,42 @@ def _account(world: World, body: Body) -> object:
     return {}
 
 
+def _role(world: World, body: Body) -> object:
+    """Make a role: ``name``, the ``account`` it is in, and the fields of its trust."""
+    trust = {name: value for name, value in body.items() if name not in ("name", "account")}
+    if "trusts" in trust:
+        trust["trusts"] = tuple(_strings(body, "trusts"))
+    home = world.iam.peer(str(body.get("account", world.iam.account)))
+    return {"arn": home.add_role(str(body["name"]), **trust).arn}
+
+
+def _sts(world: World, body: Body) -> object:
+    """Change STS: ``root_arn``, ``packed_limit``, ``mfa_codes`` by serial number, ``verdicts`` by action."""
+    for name, value in body.items():
+        if name not in ("root_arn", "packed_limit", "mfa_codes", "verdicts"):
+            raise ValueError(name)
+        setattr(world.iam.sts, name, value)
+    return {}
+
+
+def _session(world: World, body: Body) -> object:
+    """Show one session: whose it is, and what it was given."""
+    sessions = [
+        key for one in world.iam.peers.values() for key in one.sts.sessions.values() if key.id == body["id"]
+    ]
+    shown = asdict(sessions[0])
+    return {name: value for name, value in shown.items() if name not in ("secret", "token", "made")}
+
+
+def _call(world: World, body: Body) -> object:
+    """Carry out one call of the account's administrator, such as AttachGroupPolicy."""
+    params = {str(name): str(value) for name, value in body.items() if name != "action"}
+    answer = world.iam.handle(str(body["action"]), params)
+    if not answer.ok:
+        raise RefusalError(answer.status, answer.code, answer.message)
+    return answer.result
+
+
 _ROUTES: dict[tuple[str, str], Callable[[World, Body], object]] = {
     ("GET", "state"): _state,
     ("GET", "calls"): _calls,
@@ -153,4 +194,8 @@ _ROUTES: dict[tuple[str, str], Callable[[World, Body], object]] = {
     ("POST", "groups"): _groups,
     ("POST", "root"): _root,
     ("POST", "account"): _account,
+    ("POST", "role"): _role,
+    ("POST", "sts"): _sts,
+    ("GET", "session"): _session,
+    ("POST", "call"): _call,
 }

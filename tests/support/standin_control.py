@@ -93,9 +93,9 @@ class StandIn:
         async with self._session.request(method, f"{self.url}/_standin/{what}", json=body) as response:
             return _checked(response.status, await response.read())
 
-    async def state(self) -> Json:
-        """Show the account: users, groups, policies, virtual MFA devices."""
-        return await self.ask("GET", "state")
+    async def state(self, account: str = "") -> Json:
+        """Show the account, or another that roles lead into: users, groups, policies, virtual MFA devices."""
+        return await self.ask("GET", f"state?account={account}" if account else "state")
 
     async def users(self, path: str = "/") -> dict[str, Json]:
         """Show the users whose path begins so, by name."""
@@ -114,6 +114,10 @@ class StandIn:
     async def peak_per_second(self) -> int:
         """Tell the most calls that came within any one second."""
         return cast("int", (await self.ask("GET", "totals"))["peak_per_second"])
+
+    async def connections(self) -> int:
+        """Count the connections that callers opened and used."""
+        return cast("int", (await self.ask("GET", "totals"))["connections"])
 
     async def forget_calls(self) -> None:
         """Empty the record of calls."""
@@ -162,3 +166,19 @@ class StandIn:
     async def account(self, **fields: str | float) -> None:
         """Change the account: ``account``, ``max_users``, ``visible_after``, ``clock_offset`` (seconds)."""
         await self.ask("POST", "account", fields)
+
+    async def role(self, name: str, **trust: object) -> str:
+        """Make a role, return its ARN; the fields are those of ``sts_state.TrustedRole``, and ``account``."""
+        return str((await self.ask("POST", "role", {"name": name, **trust}))["arn"])
+
+    async def sts(self, **fields: object) -> None:
+        """Change STS: ``root_arn``, ``packed_limit``, ``mfa_codes`` by serial, ``verdicts`` by action."""
+        await self.ask("POST", "sts", fields)
+
+    async def session(self, access_key_id: str) -> Json:
+        """Show one session: whose it is, and what it was given."""
+        return await self.ask("GET", f"session?id={access_key_id}")
+
+    async def call(self, action: str, **params: str) -> Json:
+        """Carry out one call of the account's administrator, such as AttachGroupPolicy."""
+        return await self.ask("POST", "call", {"action": action, **params})

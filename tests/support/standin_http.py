@@ -36,6 +36,7 @@ class Connection(asyncio.Protocol):
         self._busy = False
         self._transport: asyncio.Transport | None = None
         self.is_control = False
+        self.is_callers = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport; uvloop's does not derive from asyncio's class."""

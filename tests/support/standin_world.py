@@ -41,12 +41,13 @@ class Call:
 
 
 class CallLog:
-    """Records calls in the order they came, and the most that came within any one second."""
+    """Records calls in the order they came, the most within one second, and callers' new connections."""
 
     def __init__(self) -> None:
         """Start with no call."""
         self.calls: list[Call] = []
         self.peak = 0
+        self.connections = 0
         self._window: deque[float] = deque()
 
     def add(self, request: Request, at: float) -> Call:
@@ -119,7 +120,7 @@ class World:
         self, request: Request, call: Call, fault: Fault | None, tell: Callable[[Ending, Answer], None]
     ) -> None:
         def effect() -> Answer:
-            return self.iam.handle(request.action, request.params, request.access_key_id)
+            return self.iam.handle(request.action, request.params, request.access_key_id, request.token)
 
         ending, answer = fault.outcome(effect) if fault else (Ending.ANSWER, effect())
         if fault and ending is not Ending.ANSWER:

@@ -1,0 +1,45 @@
+"""The real gateway over stand-ins for AWS, and roots that lead there."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lessor_server.adapters.aws.clients import Clients
+from lessor_server.adapters.aws.gateway import AwsGateway
+from lessor_server.domain.root import Hop, Root, RootConfig
+from lessor_server.domain.secret import Secret
+
+KEY = "AKIAROOTOFTHETESTS00"
+NOBODY_THERE = "http://127.0.0.1:1"
+
+
+@asynccontextmanager
+async def gateway(*urls: str, now: Callable[[], float] | None = None) -> AsyncIterator[AwsGateway]:
+    """Run a gateway that may reach these endpoints; ``now`` is the clock by which sessions age."""
+    async with Clients((*urls, NOBODY_THERE), "lessor/test") as clients:
+        yield AwsGateway(clients, "lessor-test", now)
+
+
+def root(url: str, mount: str = "aws", version: int = 1, **changes: Any) -> Root:
+    """Return a root with a key pair at ``url``; ``changes`` are fields of its config."""
+    config = RootConfig(KEY, Secret("not-a-secret"), "us-east-1", url, url)
+    return Root(mount, version, "", replace(config, **changes))
+
+
+def chained(root: Root, *hops: str | Hop) -> Root:
+    """Return the root at the end of this chain of role ARNs or hops."""
+    chain = tuple(hop if isinstance(hop, Hop) else Hop(hop) for hop in hops)
+    return replace(root, config=replace(root.config, assume_chain=chain))
+
+
+def token_file(path: Path, **claims: object) -> str:
+    """Write a JSON web token with these claims, unsigned, and return its path."""
+    parts = (json.dumps(part).encode() for part in ({"alg": "none"}, claims))
+    path.write_text(".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts) + ".\n")
+    return str(path)

@@ -1,0 +1,75 @@
+"""A caller who listens to a stream of credentials."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
+
+from lessor_server.domain.errors import LessorError
+from lessor_server.engine.credentials import Credentials, Wish
+from tests.support.engine_world import World
+
+TTL, OVERLAP = 1000.0, 60.0
+LEAST_AHEAD, MOST_AHEAD = OVERLAP + 0.1 * TTL, OVERLAP + 0.15 * TTL
+WISH = Wish("aws", "app", "alice", timedelta(seconds=TTL))
+
+
+class Listener:
+    """Takes what a stream hands over, as a caller does; ``hold`` is how long it takes over each."""
+
+    def __init__(self, w: World) -> None:
+        """Begin with nothing."""
+        self.w = w
+        self.got: list[Credentials] = []
+        self.times: list[float] = []
+        self.error: LessorError | None = None
+        self.hold = 0.0
+        self._heard = asyncio.Event()
+
+    async def listen(self, wish: Wish, overlap: float) -> None:
+        """Take credentials until the stream ends or this is cancelled."""
+        stream = self.w.engine.credential_watch.follow(wish, timedelta(seconds=overlap))
+        try:
+            async with aclosing(stream) as issued:
+                async for made in issued:
+                    self.got.append(made)
+                    self.times.append(self.w.now())
+                    self._heard.set()
+                    await asyncio.sleep(self.hold)
+        except LessorError as error:
+            self.error = error
+            self._heard.set()
+
+    async def until(self, count: int, seconds: float) -> None:
+        """Wait until ``count`` credentials have come; fail the test where that takes longer."""
+        async with asyncio.timeout(seconds):
+            while len(self.got) < count:
+                self._heard.clear()
+                await self._heard.wait()
+
+    async def refused(self, seconds: float) -> LessorError:
+        """Wait until the stream has ended, and return with what."""
+        async with asyncio.timeout(seconds):
+            while self.error is None:
+                self._heard.clear()
+                await self._heard.wait()
+        return self.error
+
+    def key_works(self) -> bool:
+        """Tell whether the newest key is on the account."""
+        held = self.got[-1].lease.access_key_id
+        return any(held in user.keys for user in self.w.iam.users.values())
+
+
+@asynccontextmanager
+async def listening(w: World, wish: Wish = WISH, overlap: float = OVERLAP) -> AsyncIterator[Listener]:
+    """Listen for the length of the block; then the caller goes away."""
+    listener = Listener(w)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(listener.listen(wish, overlap))
+        try:
+            yield listener
+        finally:
+            task.cancel()
