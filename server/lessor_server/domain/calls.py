@@ -6,7 +6,7 @@ AWS's own name (https://docs.aws.amazon.com/IAM/latest/APIReference/API_Operatio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from lessor_server.domain.secret import Secret
@@ -45,6 +45,8 @@ class MadeKey:
 
     access_key_id: str
     secret: Secret
+    token: Secret = field(default_factory=Secret)
+    """The session token of a key that STS made; empty for a user's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class FoundUser:
     arn: str
     created_us: int
     tags: tuple[tuple[str, str], ...] = ()
+    user_id: str = ""
+    """AWS's own id of the user, which no later user of the same name has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,15 @@ class DeleteAccessKey(Call[None]):
 
     user_name: str
     access_key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateAccessKey(Call[None]):
+    """Let an access key work, or no longer."""
+
+    user_name: str
+    access_key_id: str
+    active: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +219,7 @@ class DeleteServiceSpecificCredential(Call[None]):
 
 @dataclass(frozen=True, slots=True)
 class ListAccessKeys(Call[tuple[str, ...]]):
-    """List the ids of the user's access keys."""
+    """List the ids of the user's access keys, oldest first."""
 
     user_name: str
 

@@ -1,15 +1,23 @@
 """botocore's and the network's failures to ours: one table, so that nothing of theirs goes further.
 
-Sources: IAM API Reference, "Common Errors" and each operation's "Errors"; botocore ``exceptions``.
+Sources: IAM and STS API Reference, "Common Errors" and each operation's "Errors"; botocore ``exceptions``.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 import botocore.exceptions as sdk
 
 from lessor_server.domain.aws_errors import AwsError, AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.calls import Call
 from lessor_server.domain.errors import AwsAnswer
+from lessor_server.domain.looks import ProveIam
+
+REGION_DISABLED = "RegionDisabledException"
+"""STS is switched off in that region for the account: another region may well serve."""
 
 _CODES = {
     "EntityAlreadyExists": Refusal.ALREADY_EXISTS,
@@ -28,10 +36,15 @@ _CODES = {
     "IncompleteSignature": Refusal.DENIED,
     "MissingAuthenticationToken": Refusal.DENIED,
     "ExpiredToken": Refusal.DENIED,
+    "ExpiredTokenException": Refusal.DENIED,
+    "InvalidIdentityToken": Refusal.DENIED,
+    "IDPRejectedClaim": Refusal.DENIED,
+    REGION_DISABLED: Refusal.DENIED,
     "OptInRequired": Refusal.DENIED,
     "MalformedPolicyDocument": Refusal.MALFORMED,
     "InvalidInput": Refusal.MALFORMED,
     "ValidationError": Refusal.MALFORMED,
+    "PackedPolicyTooLarge": Refusal.TOO_LARGE,
     "PolicyNotAttachable": Refusal.MALFORMED,
     "UnmodifiableEntity": Refusal.MALFORMED,
     "Throttling": Refusal.THROTTLED,
@@ -45,6 +58,12 @@ _CODES = {
     "PriorRequestNotComplete": Refusal.THROTTLED,
     "BandwidthLimitExceeded": Refusal.THROTTLED,
 }
+
+_TOO_LONG = re.compile(r"MaxSessionDuration|DurationSeconds exceeds")
+"""What a ValidationError says when AWS makes no session of the duration asked for (API_AssumeRole)."""
+
+_TRANSIENT = "IDPCommunicationError"
+"""STS did not reach the identity provider; the call may be made again (API_AssumeRoleWithWebIdentity)."""
 
 _NEVER_SENT = (
     sdk.EndpointConnectionError,
@@ -70,13 +89,49 @@ def from_sdk(call: Call[object], error: sdk.ClientError) -> AwsError:
         missing = Refusal.NO_SUCH_USER if call.user and call.user in text else Refusal.NO_SUCH_OTHER
         return AwsRefused(answer, missing)
     refusal = _CODES.get(code)
+    if refusal is Refusal.MALFORMED and _TOO_LONG.search(text):
+        return AwsRefused(answer, Refusal.TOO_LONG)
     if refusal is not None:
         return AwsRefused(answer, refusal)
     if status == 429:
         return AwsRefused(answer, Refusal.THROTTLED)
-    if 400 <= status < 500:
+    if 400 <= status < 500 and code != _TRANSIENT:
         return AwsRefused(answer, Refusal.OTHER)
     return AwsUnknown(answer, sent=True)
+
+
+def proves(call: Call[object], error: AwsError) -> bool:
+    """Tell whether a refusal is all the proof that ``call`` asks for.
+
+    AWS looks at who signed before it looks at what they may do (IAM User Guide, "How permissions and
+    policies provide access management"): a key that is denied an action was accepted.
+    """
+    return isinstance(call, ProveIam) and error.aws is not None and error.aws.code == "AccessDenied"
+
+
+def is_expired(error: AwsRefused) -> bool:
+    """Tell whether AWS refused because the session that signed has ended."""
+    return error.aws is not None and error.aws.code in ("ExpiredToken", "ExpiredTokenException")
+
+
+def is_of_the_place(error: AwsError) -> bool:
+    """Tell whether another place of the service may answer: this one did not, or is switched off."""
+    return isinstance(error, AwsUnknown) or (error.aws is not None and error.aws.code == REGION_DISABLED)
+
+
+def of_all_places(failed: Sequence[tuple[object, AwsError]]) -> AwsError:
+    """Return what it means that no place served: an unclear fate before a refusal, each cause in the text."""
+    errors = [error for _, error in failed]
+    if len(errors) == 1:
+        return errors[0]
+    worst = next((error for error in errors if isinstance(error, AwsUnknown)), errors[-1])
+    said = [(place, error.aws) for place, error in failed if error.aws is not None]
+    text = "; ".join(f"{place}: {one.code} {one.text}".strip() for place, one in said)
+    answer = replace(worst.aws or said[-1][1], text=text[: _TEXT_LIMIT * 2])
+    if isinstance(worst, AwsUnknown):
+        sent = any(isinstance(error, AwsUnknown) and error.sent for error in errors)
+        return AwsUnknown(answer, sent=sent)
+    return AwsRefused(answer, Refusal.DENIED)
 
 
 def from_network(call: Call[object], error: Exception) -> AwsError:

@@ -3,74 +3,139 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
 
 import botocore.exceptions as sdk
 from botocore.parsers import ResponseParserError
 
 from lessor_server.adapters.aws import failures
-from lessor_server.adapters.aws.clients import CONNECT_SECONDS, READ_SECONDS, Clients, Place, places
-from lessor_server.adapters.aws.requests import REQUESTS, Request
-from lessor_server.domain.aws_errors import AwsUnknown
+from lessor_server.adapters.aws.chains import ChainCredentials, Chains
+from lessor_server.adapters.aws.clients import CONNECT_SECONDS, READ_SECONDS, Clients
+from lessor_server.adapters.aws.places import Detours, Place, places
+from lessor_server.adapters.aws.request import Request
+from lessor_server.adapters.aws.requests import REQUESTS
+from lessor_server.domain.aws_errors import AwsError, AwsRefused
 from lessor_server.domain.calls import Call, ProveKey
+from lessor_server.domain.looks import ProveIam
 from lessor_server.domain.root import Root
 
 T = TypeVar("T")
+
+GIVE_UP_SECONDS = CONNECT_SECONDS + READ_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class _Trip(Generic[T]):
+    """One call on its way: for which root, and what signs where a chain of roles does."""
+
+    root: Root
+    call: Call[T]
+    chained: ChainCredentials | None
+
+    @property
+    def request(self) -> Request:
+        """Return how the call is made and read."""
+        return REQUESTS[type(self.call)]
+
+    @property
+    def plain(self) -> Call[object]:
+        """Return the call for whom its answer's type is no matter."""
+        return cast("Call[object]", self.call)
 
 
 class AwsGateway:
     """Sends calls with the root's own client."""
 
-    def __init__(self, clients: Clients) -> None:
-        """Send through ``clients``."""
+    def __init__(
+        self, clients: Clients, session_name: str = "lessor", now: Callable[[], float] | None = None
+    ) -> None:
+        """Send through ``clients``; sessions of assume chains are called ``session_name``.
+
+        ``now`` is the clock, in seconds, by which those sessions age: the running loop's where left out.
+        """
         self._clients = clients
+        self._chains = Chains(self.send, session_name, now)
+        self._detours = Detours()
 
     async def send(self, root: Root, call: Call[T]) -> T:
         """Send one call once; where STS has places to fall back on, once to each until one answers.
 
+        Within 7 s it is answered or has failed. A call that AWS refused since the chain's session had expired
+        had no effect: it is sent once more with a new session.
+
         Raises:
             AwsRefused: AWS answered no.
-            AwsUnknown: No clear answer came in 7 s.
+            AwsUnknown: No clear answer came.
             EndpointNotAllowed: The root's endpoint is not one that may be reached.
+            IdentityTokenUnusable: The root's token cannot be read.
         """
-        request = REQUESTS[type(call)]
-        *others, last = places(root.config, request.service)
-        for place in others:
-            try:
-                return await self._send(root, call, request, place)
-            except AwsUnknown:
-                continue
-        return await self._send(root, call, request, last)
-
-    async def _send(self, root: Root, call: Call[T], request: Request, place: Place) -> T:
-        plain = cast("Call[object]", call)
+        until = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
+        trip = await self._begun(root, call, until)
+        session = trip.chained.access_key if trip.chained else ""
         try:
-            async with (
-                asyncio.timeout(CONNECT_SECONDS + READ_SECONDS),
-                self._client(root, call, place) as client,
-            ):
-                answer: dict[str, Any] = await getattr(client, request.method)(**request.params(call))
+            return await self._send(trip, until)
+        except AwsRefused as refused:
+            if trip.chained is None or not failures.is_expired(refused):
+                raise
+            trip.chained.expired(session)
+        return await self._send(await self._begun(root, call, until), until)
+
+    async def _begun(self, root: Root, call: Call[T], until: float) -> _Trip[T]:
+        """Return the trip of a call, the session that signs it ready; a key to be proven signs for itself."""
+        proves = isinstance(call, ProveKey | ProveIam)
+        try:
+            async with asyncio.timeout_at(until):
+                return _Trip(root, call, None if proves else await self._chains.ready(root))
+        except TimeoutError as error:
+            raise failures.unsent(cast("Call[object]", call), error) from None
+
+    async def _send(self, trip: _Trip[T], until: float) -> T:
+        """Send a call to each place in turn, each with its share of the time that is left."""
+        loop = asyncio.get_running_loop()
+        ways = self._detours.order(places(trip.root.config, trip.request.service))
+        failed: list[tuple[Place, AwsError]] = []
+        for tried, place in enumerate(ways):
+            seconds = (until - loop.time()) / (len(ways) - tried)
+            try:
+                return await self._send_to(trip, place, seconds)
+            except AwsError as error:
+                if not failures.is_of_the_place(error):
+                    raise
+                failed.append((place, error))
+                self._detours.failed(place)
+        raise failures.of_all_places(failed)
+
+    async def _send_to(self, trip: _Trip[T], place: Place, seconds: float) -> T:
+        try:
+            async with asyncio.timeout(seconds), self._client(trip, place) as client:
+                operation = getattr(client, trip.request.method)
+                answer: dict[str, Any] = await operation(**trip.request.params(trip.call))
             # A well-formed page of somebody else's (a proxy's login, say) reads like an empty success.
             answer["ResponseMetadata"]["RequestId"]
-            return cast("T", request.read(answer))
+            return cast("T", trip.request.read(answer))
         except sdk.ClientError as error:
-            raise failures.from_sdk(plain, error) from None
+            failure = failures.from_sdk(trip.plain, error)
+            if failures.proves(trip.plain, failure):
+                return cast("T", None)
+            raise failure from None
         except (KeyError, TypeError, IndexError, ValueError, ResponseParserError) as error:
-            raise failures.unreadable(plain, error) from None
+            raise failures.unreadable(trip.plain, error) from None
         except (sdk.BotoCoreError, OSError, TimeoutError) as error:
-            raise failures.from_network(plain, error) from None
+            raise failures.from_network(trip.plain, error) from None
 
     @asynccontextmanager
-    async def _client(self, root: Root, call: Call[T], place: Place) -> AsyncIterator[Any]:
+    async def _client(self, trip: _Trip[T], place: Place) -> AsyncIterator[Any]:
         """Give the client for a call: the root's own, or one that signs with the key to be proven."""
-        if isinstance(call, ProveKey):
-            async with self._clients.signing_as(root, place, call.key) as client:
+        service = trip.request.service
+        if isinstance(trip.call, ProveKey | ProveIam):
+            async with self._clients.signing_as(trip.root, service, place, trip.call.key) as client:
                 yield client
             return
         try:
-            client = await self._clients.get(root, REQUESTS[type(call)].service, place)
+            client = await self._clients.get(trip.root, service, place, trip.chained)
         except (sdk.BotoCoreError, ValueError) as error:
-            raise failures.unsent(cast("Call[object]", call), error) from None
+            raise failures.unsent(trip.plain, error) from None
         yield client

@@ -1,32 +1,16 @@
-"""Call values to botocore operations, and botocore's answers back to values."""
+"""Call values to botocore operations, and botocore's answers back to values: those of IAM, and all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+import json
+from collections.abc import Callable
 from typing import Any
 
-from lessor_server.domain import calls
-from lessor_server.domain.calls import Call, FoundUser, Identity, MadeKey, MadeUser, UserPage
+from lessor_server.adapters.aws import requests_sts
+from lessor_server.adapters.aws.request import Answer, Params, Request, epoch_us, nothing
+from lessor_server.domain import calls, looks
+from lessor_server.domain.calls import Call, FoundUser, MadeKey, MadeUser, UserPage
 from lessor_server.domain.secret import Secret
-
-Params = dict[str, Any]
-Answer = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One operation of one service: how its parameters are made and its answer is read."""
-
-    service: str
-    method: str
-    params: Callable[[Any], Params]
-    read: Callable[[Answer], object]
-
-
-def _nothing(_: Answer) -> None:
-    return None
 
 
 def _user(call: Any) -> Params:
@@ -47,39 +31,66 @@ def _made_key(answer: Answer) -> MadeKey:
     return MadeKey(key["AccessKeyId"], Secret(key["SecretAccessKey"]))
 
 
-def _identity(answer: Answer) -> Identity:
-    arn: str = answer["Arn"]
-    return Identity(f"{arn.split(':')[1]}:{answer['Account']}", arn, answer["UserId"])
+def _key_ids(answer: Answer) -> tuple[str, ...]:
+    keys = sorted(answer["AccessKeyMetadata"], key=lambda key: key["CreateDate"])
+    return tuple(key["AccessKeyId"] for key in keys)
 
 
 def _found(user: Answer) -> FoundUser:
     tags = tuple((tag["Key"], tag["Value"]) for tag in user.get("Tags", ()))
-    created_us = int(user["CreateDate"].timestamp() * 1_000_000)
-    return FoundUser(user["UserName"], user["Path"], user["Arn"], created_us, tags)
+    created_us = epoch_us(user["CreateDate"])
+    return FoundUser(user["UserName"], user["Path"], user["Arn"], created_us, tags, user["UserId"])
 
 
-def _page_params(call: calls.ListUsers) -> Params:
-    params: Params = {"PathPrefix": call.path_prefix, "MaxItems": 1000}
-    return params | ({"Marker": call.marker} if call.marker else {})
+def _page(call: Any) -> Params:
+    return {"MaxItems": 1000} | ({"Marker": call.marker} if call.marker else {})
+
+
+def _next(answer: Answer) -> str:
+    return str(answer["Marker"]) if answer.get("IsTruncated") else ""
 
 
 def _user_page(answer: Answer) -> UserPage:
-    marker = answer["Marker"] if answer.get("IsTruncated") else ""
-    return UserPage(tuple(_found(user) for user in answer["Users"]), marker)
+    return UserPage(tuple(_found(user) for user in answer["Users"]), _next(answer))
 
 
-def _date(answer: Answer) -> int:
-    said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    return int(parsedate_to_datetime(said).timestamp() * 1_000_000) if said else 0
+def _update_key(call: calls.UpdateAccessKey) -> Params:
+    status = "Active" if call.active else "Inactive"
+    return _user(call) | {"AccessKeyId": call.access_key_id, "Status": status}
 
 
-def _iam(method: str, read: Callable[[Answer], object] = _nothing, **fields: str) -> Request:
+def _document(answer: Answer) -> str:
+    """Return a policy as JSON text; botocore gives it parsed already."""
+    document = answer["PolicyDocument"]
+    return document if isinstance(document, str) else json.dumps(document)
+
+
+def _simulate(call: looks.SimulatePrincipalPolicy) -> Params:
+    params: Params = {"PolicySourceArn": call.source_arn, "ActionNames": list(call.actions), "MaxItems": 1000}
+    return params | ({"ResourceArns": list(call.resource_arns)} if call.resource_arns else {})
+
+
+def _verdicts(answer: Answer) -> tuple[tuple[str, str], ...]:
+    return tuple((one["EvalActionName"], one["EvalDecision"]) for one in answer["EvaluationResults"])
+
+
+def _iam(method: str, read: Callable[[Answer], object] = nothing, **fields: str) -> Request:
     """Return a request to IAM; ``fields`` maps botocore's parameter names to the call's fields."""
 
     def params(call: Any) -> Params:
         return _user(call) | {name: getattr(call, field) for name, field in fields.items()}
 
     return Request("iam", method, params, read)
+
+
+def _group_page(method: str, member: str, field: str) -> Request:
+    """Return a request that lists one page of what a group has."""
+
+    def read(answer: Answer) -> looks.Names:
+        names = (item if isinstance(item, str) else item[field] for item in answer[member])
+        return looks.Names(tuple(names), _next(answer))
+
+    return Request("iam", method, lambda call: {"GroupName": call.group} | _page(call), read)
 
 
 def _listing(method: str, member: str, field: str) -> Request:
@@ -100,6 +111,7 @@ REQUESTS: dict[type[Call[Any]], Request] = {
     calls.AddUserToGroup: _iam("add_user_to_group", GroupName="group"),
     calls.CreateAccessKey: _iam("create_access_key", _made_key),
     calls.DeleteAccessKey: _iam("delete_access_key", AccessKeyId="access_key_id"),
+    calls.UpdateAccessKey: Request("iam", "update_access_key", _update_key, nothing),
     calls.DeleteUserPolicy: _iam("delete_user_policy", PolicyName="policy_name"),
     calls.DetachUserPolicy: _iam("detach_user_policy", PolicyArn="policy_arn"),
     calls.RemoveUserFromGroup: _iam("remove_user_from_group", GroupName="group"),
@@ -111,7 +123,7 @@ REQUESTS: dict[type[Call[Any]], Request] = {
     calls.DeleteServiceSpecificCredential: _iam(
         "delete_service_specific_credential", ServiceSpecificCredentialId="credential_id"
     ),
-    calls.ListAccessKeys: _listing("list_access_keys", "AccessKeyMetadata", "AccessKeyId"),
+    calls.ListAccessKeys: _iam("list_access_keys", _key_ids),
     calls.ListUserPolicies: _listing("list_user_policies", "PolicyNames", ""),
     calls.ListAttachedUserPolicies: _listing("list_attached_user_policies", "AttachedPolicies", "PolicyArn"),
     calls.ListGroupsForUser: _listing("list_groups_for_user", "Groups", "GroupName"),
@@ -122,9 +134,25 @@ REQUESTS: dict[type[Call[Any]], Request] = {
         "list_service_specific_credentials", "ServiceSpecificCredentials", "ServiceSpecificCredentialId"
     ),
     calls.GetUser: _iam("get_user", lambda answer: _found(answer["User"])),
-    calls.ListUsers: Request("iam", "list_users", _page_params, _user_page),
-    calls.GetCallerIdentity: Request("sts", "get_caller_identity", lambda _: {}, _identity),
-    calls.AskTime: Request("sts", "get_caller_identity", lambda _: {}, _date),
-    calls.ProveKey: Request("sts", "get_caller_identity", lambda _: {}, _nothing),
+    calls.ListUsers: Request(
+        "iam", "list_users", lambda call: {"PathPrefix": call.path_prefix} | _page(call), _user_page
+    ),
+    looks.ListGroupPolicies: _group_page("list_group_policies", "PolicyNames", ""),
+    looks.ListAttachedGroupPolicies: _group_page(
+        "list_attached_group_policies", "AttachedPolicies", "PolicyArn"
+    ),
+    looks.GetGroupPolicy: Request(
+        "iam",
+        "get_group_policy",
+        lambda call: {"GroupName": call.group, "PolicyName": call.policy_name},
+        _document,
+    ),
+    looks.GetGroup: Request(
+        "iam", "get_group", lambda call: {"GroupName": call.group, "MaxItems": 1}, nothing
+    ),
+    looks.GetPolicy: Request("iam", "get_policy", lambda call: {"PolicyArn": call.policy_arn}, nothing),
+    looks.ProveIam: _iam("get_user"),
+    looks.SimulatePrincipalPolicy: Request("iam", "simulate_principal_policy", _simulate, _verdicts),
+    **requests_sts.REQUESTS,
 }
 """Every call that Lessor makes; one that is missing here cannot be sent."""

@@ -1,0 +1,94 @@
+"""The calls of STS to botocore operations and back."""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+
+from lessor_server.adapters.aws.request import Answer, Params, Request, epoch_us, nothing
+from lessor_server.domain import calls, sts
+from lessor_server.domain.calls import Identity
+from lessor_server.domain.secret import Secret
+
+
+def _nobody(_: object) -> Params:
+    return {}
+
+
+def _identity(answer: Answer) -> Identity:
+    arn: str = answer["Arn"]
+    return Identity(f"{arn.split(':')[1]}:{answer['Account']}", arn, answer["UserId"])
+
+
+def _date(answer: Answer) -> int:
+    said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return epoch_us(parsedate_to_datetime(said)) if said else 0
+
+
+def _policies(call: sts.AssumeRole | sts.GetFederationToken) -> Params:
+    params: Params = {"DurationSeconds": call.seconds}
+    if call.policy:
+        params["Policy"] = call.policy
+    if call.policy_arns:
+        params["PolicyArns"] = [{"arn": arn} for arn in call.policy_arns]
+    if call.tags:
+        params["Tags"] = [{"Key": key, "Value": value} for key, value in call.tags]
+    return params
+
+
+def _device(device: sts.Device) -> Params:
+    return {"SerialNumber": device.serial, "TokenCode": device.code.reveal()} if device.serial else {}
+
+
+def _assume_role(call: sts.AssumeRole) -> Params:
+    params: Params = {"RoleArn": call.role_arn, "RoleSessionName": call.session_name}
+    params |= _policies(call) | _device(call.device)
+    if call.transitive_keys:
+        params["TransitiveTagKeys"] = list(call.transitive_keys)
+    if call.source_identity:
+        params["SourceIdentity"] = call.source_identity
+    if call.external_id:
+        params["ExternalId"] = call.external_id
+    return params
+
+
+def _web_identity(call: sts.AssumeRoleWithWebIdentity) -> Params:
+    return {
+        "RoleArn": call.role_arn,
+        "RoleSessionName": call.session_name,
+        "DurationSeconds": call.seconds,
+        "WebIdentityToken": call.token.reveal(),
+    }
+
+
+def _federation(call: sts.GetFederationToken) -> Params:
+    return {"Name": call.name} | _policies(call)
+
+
+def _session_token(call: sts.GetSessionToken) -> Params:
+    return {"DurationSeconds": call.seconds} | _device(call.device)
+
+
+def session(answer: Answer) -> sts.Session:
+    """Read the credentials that an answer of STS holds, and whose they are where it says so."""
+    made = answer["Credentials"]
+    whose = answer.get("AssumedRoleUser") or answer.get("FederatedUser") or {}
+    return sts.Session(
+        made["AccessKeyId"],
+        Secret(made["SecretAccessKey"]),
+        Secret(made["SessionToken"]),
+        epoch_us(made["Expiration"]),
+        whose.get("Arn", ""),
+        int(answer.get("PackedPolicySize", 0)),
+    )
+
+
+REQUESTS: dict[type, Request] = {
+    calls.GetCallerIdentity: Request("sts", "get_caller_identity", _nobody, _identity),
+    calls.AskTime: Request("sts", "get_caller_identity", _nobody, _date),
+    calls.ProveKey: Request("sts", "get_caller_identity", _nobody, nothing),
+    sts.AssumeRole: Request("sts", "assume_role", _assume_role, session),
+    sts.AssumeRoleWithWebIdentity: Request("sts", "assume_role_with_web_identity", _web_identity, session),
+    sts.GetFederationToken: Request("sts", "get_federation_token", _federation, session),
+    sts.GetSessionToken: Request("sts", "get_session_token", _session_token, session),
+}
+"""Every call to STS that Lessor makes."""

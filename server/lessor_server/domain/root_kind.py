@@ -1,0 +1,102 @@
+"""What kind of identity a root is, and which credentials it can therefore serve.
+
+Source: IAM User Guide, "Compare AWS STS credentials" and "Role chaining": temporary credentials call
+neither GetFederationToken nor GetSessionToken, and a role assumed by an assumed role lives for one hour
+at most.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from enum import Enum
+from typing import Final
+
+from lessor_server.domain.arn import parse
+from lessor_server.domain.role import STS_CEILINGS, CredentialType, Role
+from lessor_server.domain.root import RootConfig
+from lessor_server.domain.span import spoken
+
+
+class RootKind(Enum):
+    """Name the kinds as callers see them."""
+
+    USER_KEYS = "USER_KEYS"
+    ACCOUNT_ROOT = "ACCOUNT_ROOT"
+    ASSUMED_ROLE = "ASSUMED_ROLE"
+    WEB_IDENTITY = "WEB_IDENTITY"
+    INSTANCE_ROLE = "INSTANCE_ROLE"
+
+
+CHAINED_CEILING: Final = timedelta(hours=1)
+_SDK_WEB_SESSION: Final = "botocore-session-"
+"""How the SDK begins the name of a session that it made with the token of the environment's
+AWS_WEB_IDENTITY_TOKEN_FILE. Sessions of instances and containers bear names that AWS gave them.
+"""
+
+
+def kind_of(config: RootConfig, arn: str) -> RootKind:
+    """Return the kind of a root whose identity AWS calls ``arn`` (empty where AWS was not asked yet).
+
+    The server's own chain of credentials may end in a user's keys or in a role: only ``arn`` tells.
+    """
+    if config.identity_token_file and len(config.assume_chain) <= 1:
+        return RootKind.WEB_IDENTITY
+    if config.assume_chain:
+        return RootKind.ASSUMED_ROLE
+    if arn.endswith(":root"):
+        return RootKind.ACCOUNT_ROOT
+    if config.access_key or ":user/" in arn:
+        return RootKind.USER_KEYS
+    if f"/{_SDK_WEB_SESSION}" in arn:
+        return RootKind.WEB_IDENTITY
+    return RootKind.INSTANCE_ROLE
+
+
+def longest_session(kind: RootKind, credential_type: CredentialType) -> timedelta | None:
+    """Return the longest session of ``credential_type`` that such a root can make; None where it can't.
+
+    For IAM_USER, which is no session, the answer is zero where the root can make users.
+    """
+    if credential_type is CredentialType.IAM_USER:
+        return timedelta(0)
+    if kind is RootKind.USER_KEYS:
+        return STS_CEILINGS[credential_type]
+    if kind is RootKind.ACCOUNT_ROOT:
+        # IAM User Guide: the account's root user assumes no role; its own sessions last an hour.
+        return None if credential_type is CredentialType.ASSUMED_ROLE else CHAINED_CEILING
+    if credential_type is not CredentialType.ASSUMED_ROLE:
+        return None
+    return STS_CEILINGS[credential_type] if kind is RootKind.INSTANCE_ROLE else CHAINED_CEILING
+
+
+def unserved(kind: RootKind, role: Role) -> list[str]:
+    """Return what such a root can't serve of ``role``, a sentence each."""
+    longest = longest_session(kind, role.credential_type)
+    if longest is None:
+        return [f"a root of kind {kind.name} can serve no {role.credential_type.name}"]
+    wanted = max((span for span in (role.default_sts_ttl, role.max_sts_ttl) if span), default=longest)
+    if wanted <= longest:
+        return []
+    return [
+        f"a root of kind {kind.name} makes sessions of at most {spoken(longest)}: longer ones are refused"
+    ]
+
+
+def principal_of(config: RootConfig, arn: str) -> str:
+    """Return the user or role whose policies decide what the root ``arn`` may do; empty for another kind.
+
+    A session's ARN leaves out its role's path (IAM User Guide, "IAM identifiers"): a chain knows it, and of
+    the server's own role it is taken to be ``/``.
+    """
+    if config.assume_chain:
+        return config.assume_chain[-1].role_arn
+    found = parse(arn)
+    if found is None:
+        return ""
+    kind, _, rest = found.resource.partition("/")
+    if kind == "user":
+        return arn
+    if kind != "assumed-role":
+        return ""
+    return str(replace(found, service="iam", resource=f"role/{rest.partition('/')[0]}"))

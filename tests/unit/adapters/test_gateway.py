@@ -1,0 +1,264 @@
+"""Checks the door to AWS over HTTP: places to fall back on, whose key signs, and what refusals mean."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+from tests.support import imds
+from tests.support.gateways import NOBODY_THERE, gateway, root
+from tests.support.standin_control import StandIn, run_server
+
+from lessor_server.adapters.aws.clients import Clients
+from lessor_server.adapters.aws.places import Place
+from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.calls import (
+    CreateAccessKey,
+    CreateUser,
+    GetCallerIdentity,
+    GetUser,
+    MadeKey,
+    ProveKey,
+    UpdateAccessKey,
+)
+from lessor_server.domain.looks import (
+    ProveIam,
+)
+from lessor_server.domain.preconditions import EndpointNotAllowed
+from lessor_server.domain.root import Root
+from lessor_server.domain.secret import Secret
+from lessor_server.domain.sts import AssumeRole, GetSessionToken
+
+
+@pytest.fixture(scope="module")
+def urls() -> Iterator[tuple[str, str]]:
+    """Run two stand-ins for this module."""
+    with run_server() as one, run_server() as two:
+        yield one, two
+
+
+@pytest.fixture
+async def places(urls: tuple[str, str]) -> AsyncIterator[tuple[StandIn, StandIn]]:
+    """Talk to both, emptied."""
+    async with AsyncExitStack() as stack:
+        one, two = [await stack.enter_async_context(StandIn.at(url)) for url in urls]
+        await one.reset()
+        await two.reset()
+        yield one, two
+
+
+@pytest.fixture
+def aws(places: tuple[StandIn, StandIn]) -> StandIn:
+    """Talk to the first."""
+    return places[0]
+
+
+def with_fallbacks(first: str, *others: str) -> Root:
+    """Return a root whose STS is at ``first`` and, where that fails, at the others in turn."""
+    regions = ("us-west-2", "eu-west-1", "eu-north-1")[: len(others)]
+    return root(first, sts_fallback_endpoints=others, sts_fallback_regions=regions)
+
+
+# --- several places of STS --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [{"kind": "error_before", "status": 503}, {"kind": "garbage"}])
+async def test_a_place_that_fails_is_passed_over_for_a_while(
+    places: tuple[StandIn, StandIn], fault: dict[str, str | int]
+) -> None:
+    """The next place answers the same call, and the calls after it don't wait for the first to fail again."""
+    one, two = places
+    await one.fault(**fault)  # type: ignore[arg-type]
+    async with gateway(one.url, two.url) as door:
+        for _ in range(3):
+            who = await door.send(with_fallbacks(one.url, two.url), GetCallerIdentity())
+            assert who.account == "aws:123456789012"
+    assert (await one.totals(), await two.totals()) == ({"GetCallerIdentity": 1}, {"GetCallerIdentity": 3})
+
+
+async def test_a_place_that_hangs_leaves_time_for_the_next(places: tuple[StandIn, StandIn]) -> None:
+    """A call that one place never answers is answered by the other within the call's own 7 s."""
+    one, two = places
+    await one.fault("hang")
+    async with gateway(one.url, two.url) as door:
+        await door.send(with_fallbacks(one.url, two.url), GetCallerIdentity())
+        await door.send(with_fallbacks(one.url, two.url), GetCallerIdentity())
+    assert await one.totals() == {"GetCallerIdentity": 1}
+
+
+async def test_a_refusal_of_one_place_is_final(places: tuple[StandIn, StandIn]) -> None:
+    """What AWS answered no to anywhere is not asked for elsewhere."""
+    one, two = places
+    await one.fault("refuse")
+    async with gateway(one.url, two.url) as door:
+        with pytest.raises(AwsRefused, match="AccessDenied"):
+            await door.send(with_fallbacks(one.url, two.url), GetCallerIdentity())
+    assert await two.totals() == {}
+
+
+async def test_a_region_that_is_switched_off_is_passed_over(places: tuple[StandIn, StandIn]) -> None:
+    """RegionDisabledException says nothing about the other regions; alone it is a refusal."""
+    one, two = places
+    await one.fault("refuse", code="RegionDisabledException")
+    async with gateway(one.url, two.url) as door:
+        await door.send(with_fallbacks(one.url, two.url), GetCallerIdentity())
+        with pytest.raises(AwsRefused, match="RegionDisabledException") as told:
+            await door.send(root(one.url), GetCallerIdentity())
+    assert told.value.refusal is Refusal.DENIED
+
+
+async def test_when_no_place_serves_each_cause_is_told(places: tuple[StandIn, StandIn]) -> None:
+    """The detail names each place with what happened there; the message, which callers see, names none."""
+    one, two = places
+    await one.fault("error_before", status=503)
+    await two.fault("refuse", code="RegionDisabledException")
+    async with gateway(one.url, two.url) as door:
+        with pytest.raises(AwsUnknown) as told:
+            await door.send(with_fallbacks(NOBODY_THERE, one.url, two.url), GetCallerIdentity())
+    for place, cause in (
+        (NOBODY_THERE, "EndpointConnectionError"),
+        (one.url, "ServiceUnavailable"),
+        (two.url, "RegionDisabledException"),
+    ):
+        assert f"{place}: {cause}" in told.value.detail
+        assert place not in str(told.value)
+
+
+async def test_iam_has_one_place(places: tuple[StandIn, StandIn]) -> None:
+    """Fallbacks are of STS alone: a call of IAM fails as its endpoint does."""
+    one, two = places
+    await one.fault("drop", "GetUser")
+    async with gateway(one.url, two.url) as door:
+        with pytest.raises(AwsUnknown):
+            await door.send(with_fallbacks(one.url, two.url), GetUser("ann"))
+    assert await two.totals() == {}
+
+
+# --- whose key signs --------------------------------------------------------------------------------------
+
+
+async def made_key(door: object, at: Root, name: str) -> MadeKey:
+    """Make a user with a key."""
+    send = door.send  # type: ignore[attr-defined]
+    await send(at, CreateUser(name, "/", "", ()))
+    key: MadeKey = await send(at, CreateAccessKey(name))
+    return key
+
+
+async def test_a_key_is_proven_by_signing_with_it(aws: StandIn) -> None:
+    """STS and IAM are asked with the key itself; a key that AWS does not take is refused."""
+    at = root(aws.url)
+    async with gateway(aws.url) as door:
+        key = await made_key(door, at, "ann")
+        for proof in (ProveKey(key), ProveIam(key, "ann")):
+            await door.send(at, proof)
+        await door.send(at, UpdateAccessKey("ann", key.access_key_id, active=False))
+        for proof in (ProveKey(key), ProveIam(key, "ann")):
+            with pytest.raises(AwsRefused, match="InvalidClientTokenId"):
+                await door.send(at, proof)
+        await door.send(at, UpdateAccessKey("ann", key.access_key_id, active=True))
+        await door.send(at, ProveKey(key))
+    signers = {str(call["key_id"]) for call in await aws.calls("GetUser")}
+    assert signers == {key.access_key_id}
+
+
+async def test_a_key_that_may_do_nothing_is_proven_all_the_same(aws: StandIn) -> None:
+    """IAM's AccessDenied shows that it knows whose key it was."""
+    at = root(aws.url)
+    await aws.fault("refuse", "GetUser")
+    async with gateway(aws.url) as door:
+        key = await made_key(door, at, "ann")
+        await door.send(at, ProveIam(key, "ann"))
+
+
+async def test_a_session_is_proven_with_its_token(aws: StandIn) -> None:
+    """A key that STS made is accepted with its token, and not without."""
+    at = root(aws.url)
+    async with gateway(aws.url) as door:
+        made = await door.send(at, GetSessionToken(900))
+        await door.send(at, ProveKey(MadeKey(made.access_key_id, made.secret, made.token)))
+        with pytest.raises(AwsRefused, match="InvalidClientTokenId"):
+            await door.send(at, ProveKey(MadeKey(made.access_key_id, made.secret)))
+
+
+async def test_the_server_s_own_credentials_are_fetched_once(
+    monkeypatch: pytest.MonkeyPatch, aws: StandIn
+) -> None:
+    """Without keys the instance's role signs: fetched once, one connection for both calls, nothing shared."""
+    role = await aws.role("worker")
+    async with imds.serving() as instance, gateway(aws.url) as door:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", instance.url)
+        ambient = root(aws.url, access_key="", secret_key=Secret())
+        first, second = [await door.send(ambient, AssumeRole(role, "app", 900)) for _ in range(2)]
+        assert instance.fetched == 1
+        assert {call["key_id"] for call in await aws.calls()} == {instance.key_id}
+    assert first.access_key_id != second.access_key_id
+    assert await aws.connections() == 1
+
+
+async def test_an_endpoint_that_is_not_allowed_is_not_reached(places: tuple[StandIn, StandIn]) -> None:
+    """A root that was stored when its endpoint was still allowed sends nothing there any more."""
+    one, two = places
+    async with gateway(one.url) as door:
+        with pytest.raises(EndpointNotAllowed):
+            await door.send(root(two.url), GetCallerIdentity())
+    assert await two.totals() == {}
+
+
+async def test_the_environment_leads_no_call_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, places: tuple[StandIn, StandIn]
+) -> None:
+    """AWS_ENDPOINT_URL of the server's environment does not count: the root says where AWS is."""
+    one, two = places
+    monkeypatch.setenv("AWS_ENDPOINT_URL", two.url)
+    async with Clients((one.url,), "lessor/test") as clients:
+        client = await clients.get(root(""), "sts", Place("", "eu-west-1"), None)
+        assert client.meta.endpoint_url == "https://sts.eu-west-1.amazonaws.com"
+
+
+async def test_clients_of_a_root_are_kept_until_a_newer_one_has_served_a_while(aws: StandIn) -> None:
+    """One client a source, service and place; another version has its own, and the older one stays open."""
+    place = Place(aws.url, "us-east-1")
+    async with Clients((aws.url,), "lessor/test") as clients:
+        first = await clients.get(root(aws.url), "sts", place, None)
+        assert await clients.get(root(aws.url), "sts", place, None) is first
+        newer = await clients.get(root(aws.url, version=2), "sts", place, None)
+        other = await clients.get(root(aws.url, "other"), "sts", place, None)
+        elsewhere = await clients.get(root(aws.url), "sts", Place(aws.url, "eu-west-1"), None)
+        assert len({id(one) for one in (first, newer, other, elsewhere)}) == 4
+        assert (await first.get_caller_identity())["Account"] == "123456789012"
+
+
+# --- where AWS is -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("region", "sts", "iam"),
+    [
+        ("", "https://sts.us-east-1.amazonaws.com", "https://iam.amazonaws.com"),
+        ("eu-west-1", "https://sts.eu-west-1.amazonaws.com", "https://iam.amazonaws.com"),
+        ("us-gov-west-1", "https://sts.us-gov-west-1.amazonaws.com", "https://iam.us-gov.amazonaws.com"),
+        (
+            "cn-north-1",
+            "https://sts.cn-north-1.amazonaws.com.cn",
+            "https://iam.cn-north-1.amazonaws.com.cn",
+        ),
+        (
+            "eusc-de-east-1",
+            "https://sts.eusc-de-east-1.amazonaws.eu",
+            "https://iam.eusc-de-east-1.amazonaws.eu",
+        ),
+        ("us-iso-east-1", "https://sts.us-iso-east-1.c2s.ic.gov", "https://iam.us-iso-east-1.c2s.ic.gov"),
+    ],
+)
+async def test_endpoints_are_those_of_the_region_s_partition(region: str, sts: str, iam: str) -> None:
+    """A region leads to its own partition's endpoints of STS and IAM; without one it is us-east-1."""
+    async with Clients((), "lessor/test") as clients:
+        for service, expected in (("sts", sts), ("iam", iam)):
+            client = await clients.get(root("", region=region), service, Place("", region), None)
+            assert client.meta.endpoint_url == expected

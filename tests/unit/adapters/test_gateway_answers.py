@@ -1,0 +1,149 @@
+"""Checks what comes back through the door to AWS: sessions, groups, verdicts, and refusals told apart."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from tests.support.builders import DOCUMENT
+from tests.support.gateways import KEY, chained, gateway, root
+from tests.support.standin_control import StandIn, run_server
+
+from lessor_server.domain.aws_errors import AwsRefused, Refusal
+from lessor_server.domain.calls import Call
+from lessor_server.domain.looks import (
+    GetGroup,
+    GetGroupPolicy,
+    GetPolicy,
+    ListAttachedGroupPolicies,
+    ListGroupPolicies,
+    SimulatePrincipalPolicy,
+)
+from lessor_server.domain.root import Hop
+from lessor_server.domain.sts import AssumeRole, GetFederationToken, GetSessionToken
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Run one stand-in for this module."""
+    with run_server() as at:
+        yield at
+
+
+@pytest.fixture
+async def aws(url: str) -> AsyncIterator[StandIn]:
+    """Talk to the stand-in, emptied."""
+    async with StandIn.at(url) as standin:
+        await standin.reset()
+        yield standin
+
+
+async def test_sessions_come_back_whole(aws: StandIn) -> None:
+    """Each kind of session has its key, token, end, name and how full its space is."""
+    role = await aws.role("worker", external_id="sesame", longest=43_200)
+    full = AssumeRole(
+        role,
+        "app",
+        7200,
+        policy=DOCUMENT,
+        policy_arns=("arn:aws:iam::aws:policy/ReadOnlyAccess",),
+        tags=(("team", "blue"),),
+        transitive_keys=("team",),
+        source_identity="alice",
+        external_id="sesame",
+    )
+    async with gateway(aws.url) as door:
+        assumed = await door.send(root(aws.url), full)
+        federated = await door.send(root(aws.url), GetFederationToken("bob", 900, policy=DOCUMENT))
+        plain = await door.send(root(aws.url), GetSessionToken(129_600))
+    assert assumed.arn == "arn:aws:sts::123456789012:assumed-role/worker/app"
+    assert federated.arn == "arn:aws:sts::123456789012:federated-user/bob"
+    assert (plain.arn, plain.packed_percent) == ("", 0)
+    assert assumed.packed_percent > federated.packed_percent > 0
+    now_us = assumed.expires_us - 7200 * 10**6
+    for session, seconds in ((federated, 900), (plain, 129_600)):
+        assert abs(session.expires_us - now_us - seconds * 10**6) < 60 * 10**6
+    for session in (assumed, federated, plain):
+        assert session.token
+        ends = (await aws.session(session.access_key_id))["ends"]
+        assert ends == pytest.approx(session.expires_us / 1e6, abs=1)
+    kept = await aws.session(assumed.access_key_id)
+    assert (kept["tags"], kept["transitive"], kept["source_identity"]) == (
+        [["team", "blue"]],
+        ["team"],
+        "alice",
+    )
+    assert kept["policy_arns"] == ["arn:aws:iam::aws:policy/ReadOnlyAccess"]
+
+
+@pytest.mark.parametrize(
+    ("call", "refusal"),
+    [
+        (AssumeRole("ROLE", "app", 7200), Refusal.TOO_LONG),
+        (AssumeRole("ROLE", "app", 900, policy="{}"), Refusal.MALFORMED),
+        (AssumeRole("ROLE", "app", 900, tags=(("k" * 128, "v" * 200),)), Refusal.TOO_LARGE),
+        (AssumeRole("arn:aws:iam::123456789012:role/none", "app", 900), Refusal.DENIED),
+    ],
+)
+async def test_refusals_of_sts_are_told_apart(aws: StandIn, call: AssumeRole, refusal: Refusal) -> None:
+    """What a caller can mend differs: a shorter session, another policy, fewer tags, another role."""
+    role = await aws.role("worker")
+    await aws.sts(packed_limit=300)
+    asked = AssumeRole(
+        call.role_arn.replace("ROLE", role), "app", call.seconds, policy=call.policy, tags=call.tags
+    )
+    async with gateway(aws.url) as door:
+        with pytest.raises(AwsRefused) as told:
+            await door.send(root(aws.url), asked)
+    assert told.value.refusal is refusal
+
+
+async def test_a_chained_session_is_an_hour_at_most(aws: StandIn) -> None:
+    """A role assumed by a role's session gives an hour, whatever the role itself allows."""
+    first = await aws.role("first")
+    second = await aws.role("second", longest=43_200)
+    async with gateway(aws.url) as door:
+        await door.send(root(aws.url), AssumeRole(second, "app", 7200))
+        with pytest.raises(AwsRefused) as told:
+            await door.send(chained(root(aws.url), Hop(first)), AssumeRole(second, "app", 7200))
+    assert told.value.refusal is Refusal.TOO_LONG
+
+
+async def test_groups_are_read_page_by_page(aws: StandIn) -> None:
+    """A group's policies come with the marker of the next page, and its documents as JSON text."""
+    await aws.groups("staff")
+    for number in range(3):
+        await aws.call("PutGroupPolicy", GroupName="staff", PolicyName=f"p{number}", PolicyDocument=DOCUMENT)
+    managed = "arn:aws:iam::aws:policy/ReadOnlyAccess"
+    await aws.call("AttachGroupPolicy", GroupName="staff", PolicyArn=managed)
+    at = root(aws.url)
+    async with gateway(aws.url) as door:
+        listed = await door.send(at, ListGroupPolicies("staff"))
+        after = await door.send(at, ListGroupPolicies("staff", listed.names[0]))
+        document = await door.send(at, GetGroupPolicy("staff", "p1"))
+        attached = await door.send(at, ListAttachedGroupPolicies("staff"))
+        for look in (GetGroup("staff"), GetPolicy(managed)):
+            await door.send(at, look)
+    assert (listed.names, listed.marker, after.names) == (("p0", "p1", "p2"), "", ("p1", "p2"))
+    assert document.replace(" ", "") == DOCUMENT
+    assert attached.names == (managed,)
+
+
+@pytest.mark.parametrize("call", [GetGroup("none"), GetPolicy("arn:aws:iam::123456789012:policy/none")])
+async def test_what_does_not_exist_is_told_as_such(aws: StandIn, call: Call[None]) -> None:
+    """A look at a group or policy that is not there is NoSuchEntity, of something else than a user."""
+    async with gateway(aws.url) as door:
+        with pytest.raises(AwsRefused) as told:
+            await door.send(root(aws.url), call)
+    assert told.value.refusal is Refusal.NO_SUCH_OTHER
+
+
+async def test_the_simulator_answers_with_pairs(aws: StandIn) -> None:
+    """Each action comes back with AWS's own verdict."""
+    await aws.root(KEY)
+    allow = DOCUMENT.replace("s3:Get*", "iam:Get*")
+    await aws.call("PutUserPolicy", UserName="root-of-lessor", PolicyName="p", PolicyDocument=allow)
+    who = "arn:aws:iam::123456789012:user/root-of-lessor"
+    async with gateway(aws.url) as door:
+        told = await door.send(root(aws.url), SimulatePrincipalPolicy(who, ("iam:GetUser", "iam:CreateUser")))
+    assert told == (("iam:GetUser", "allowed"), ("iam:CreateUser", "implicitDeny"))

@@ -1,0 +1,133 @@
+"""Checks the web identity token of a root: read anew, looked at, and sent to nobody but AWS."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.gateways import chained, gateway, root, token_file
+from tests.support.standin_control import StandIn, run_server
+
+from lessor_server.adapters.aws import identity_token
+from lessor_server.adapters.aws.clients import Clients
+from lessor_server.adapters.aws.gateway import AwsGateway
+from lessor_server.domain.aws_errors import AwsRefused, Refusal
+from lessor_server.domain.calls import GetCallerIdentity
+from lessor_server.domain.preconditions import EndpointNotAllowed, IdentityTokenUnusable
+from lessor_server.domain.root import Root
+from lessor_server.domain.secret import Secret
+
+AUDIENCE = "sts.amazonaws.com"
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Run one stand-in for this module."""
+    with run_server() as at:
+        yield at
+
+
+@pytest.fixture
+async def aws(url: str) -> AsyncIterator[StandIn]:
+    """Talk to the stand-in, emptied."""
+    async with StandIn.at(url) as standin:
+        await standin.reset()
+        yield standin
+
+
+def with_token(url: str, path: str, *hops: str, **changes: str) -> Root:
+    """Return a root of a token and a chain."""
+    without_keys = root(url, access_key="", secret_key=Secret(), identity_token_file=path, **changes)
+    return chained(without_keys, *hops)
+
+
+async def test_a_token_assumes_the_first_role_unsigned(aws: StandIn, tmp_path: Path) -> None:
+    """The token speaks for itself, and the session it gives signs the next hop."""
+    first = await aws.role("first", audience=AUDIENCE)
+    second = await aws.role("second", trusts=[first])
+    path = token_file(tmp_path / "token", aud=AUDIENCE, sub="lessor")
+    async with gateway(aws.url) as door:
+        who = await door.send(with_token(aws.url, path, first, second), GetCallerIdentity())
+    assert who.arn.endswith(":assumed-role/second/lessor-test")
+    (web,) = await aws.calls("AssumeRoleWithWebIdentity")
+    assert web["key_id"] == ""
+
+
+async def test_the_token_is_read_anew_at_each_use(aws: StandIn, tmp_path: Path) -> None:
+    """A token that its keeper replaced is used from then on; the file that fails says how."""
+    role = await aws.role("worker", audience=AUDIENCE)
+    path = tmp_path / "token"
+    async with gateway(aws.url) as door:
+        end = with_token(aws.url, str(path), role)
+        with pytest.raises(IdentityTokenUnusable, match="No such file"):
+            await door.send(end, GetCallerIdentity())
+        token_file(path, aud="somebody-else")
+        with pytest.raises(AwsRefused, match=r"assume_chain\[0\]: InvalidIdentityToken") as told:
+            await door.send(end, GetCallerIdentity())
+        assert told.value.refusal is Refusal.DENIED
+        token_file(path, aud=AUDIENCE, exp=1)
+        with pytest.raises(AwsRefused, match="ExpiredTokenException"):
+            await door.send(end, GetCallerIdentity())
+        token_file(path, aud=AUDIENCE)
+        await door.send(end, GetCallerIdentity())
+
+
+async def test_a_token_for_another_audience_is_not_sent(aws: StandIn, tmp_path: Path) -> None:
+    """With identity_token_audience set, the token's own audience is looked at before it leaves."""
+    role = await aws.role("worker", audience=AUDIENCE)
+    path = token_file(tmp_path / "token", aud="somebody-else")
+    async with gateway(aws.url) as door:
+        with pytest.raises(IdentityTokenUnusable, match="not meant for"):
+            await door.send(
+                with_token(aws.url, path, role, identity_token_audience=AUDIENCE), GetCallerIdentity()
+            )
+        token_file(tmp_path / "token", aud=["other", AUDIENCE])
+        await door.send(
+            with_token(aws.url, path, role, identity_token_audience=AUDIENCE), GetCallerIdentity()
+        )
+    assert len(await aws.calls("AssumeRoleWithWebIdentity")) == 1
+
+
+async def test_an_identity_provider_that_sts_does_not_reach_may_be_tried_again(
+    aws: StandIn, tmp_path: Path
+) -> None:
+    """IDPCommunicationError is no refusal: AWS asks to try again."""
+    role = await aws.role("worker", audience=AUDIENCE)
+    path = token_file(tmp_path / "token", aud=AUDIENCE)
+    await aws.fault("refuse", "AssumeRoleWithWebIdentity", times=1, status=400, code="IDPCommunicationError")
+    async with gateway(aws.url) as door:
+        end = with_token(aws.url, path, role)
+        with pytest.raises(Exception, match="IDPCommunicationError") as told:
+            await door.send(end, GetCallerIdentity())
+        assert told.value.kind.value == "unavailable"  # type: ignore[attr-defined]
+        await door.send(end, GetCallerIdentity())
+
+
+async def test_a_token_goes_to_no_host_that_is_not_aws_s(tmp_path: Path) -> None:
+    """An allowed endpoint elsewhere takes signed requests, never a token; only a loopback may."""
+    path = token_file(tmp_path / "token", aud=AUDIENCE)
+    elsewhere = "https://sts.proxy.test"
+    async with Clients((elsewhere,), "lessor/test") as clients:
+        end = with_token(elsewhere, path, "arn:aws:iam::123456789012:role/worker")
+        with pytest.raises(EndpointNotAllowed):
+            await AwsGateway(clients).send(end, GetCallerIdentity())
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "holds no token of"),
+        (b"x" * 20_001, "holds no token of"),
+        (b"\xff\xfe", "holds no token"),
+        (b"plain", "no JSON web token"),
+        (b"a.!!!.b", "no JSON web token"),
+        (b"a.bnVsbA.b", "no JSON web token"),
+    ],
+)
+async def test_what_is_no_token_says_so(tmp_path: Path, content: bytes, fault: str) -> None:
+    """A file that holds something else is told as such, without a word of what it holds."""
+    path = tmp_path / "token"
+    path.write_bytes(content)
+    with pytest.raises(IdentityTokenUnusable, match=fault):
+        await identity_token.read(str(path), AUDIENCE)

@@ -1,0 +1,79 @@
+"""Checks where services are looked for, in which order, and how long clients of older roots live."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.support.gateways import root
+from tests.support.virtual_loop import virtual
+
+from lessor_server.adapters.aws.clients import Clients
+from lessor_server.adapters.aws.places import Detours, Place, places
+from lessor_server.domain.root import RootConfig
+
+FIRST, SECOND, THIRD = (
+    Place(f"https://sts.{region}.amazonaws.com", region) for region in ("us-west-1", "us-west-2", "us-east-2")
+)
+THREE = RootConfig(
+    region="eu-west-1",
+    iam_endpoint="https://iam.amazonaws.com",
+    sts_endpoint=FIRST.endpoint,
+    sts_region=FIRST.region,
+    sts_fallback_endpoints=(SECOND.endpoint, THIRD.endpoint),
+    sts_fallback_regions=(SECOND.region, THIRD.region),
+)
+
+
+def test_without_endpoints_the_region_says_where() -> None:
+    """Each service has one place, AWS's own in the root's region; nothing at all leaves it to the SDK."""
+    for region in ("", "eu-west-1"):
+        config = RootConfig(region=region)
+        assert places(config, "sts") == places(config, "iam") == (Place("", region),)
+
+
+def test_the_region_of_sts_needs_no_endpoint() -> None:
+    """sts_region alone counts for STS, and for STS alone."""
+    config = RootConfig(region="eu-west-1", sts_region="us-east-2")
+    assert places(config, "sts") == (Place("", "us-east-2"),)
+    assert places(config, "iam") == (Place("", "eu-west-1"),)
+
+
+def test_sts_has_its_fallbacks_in_order_and_iam_its_own_region() -> None:
+    """Three pairs of endpoint and region for STS; IAM has the root's."""
+    assert places(THREE, "sts") == (FIRST, SECOND, THIRD)
+    assert places(THREE, "iam") == (Place("https://iam.amazonaws.com", "eu-west-1"),)
+
+
+@virtual
+async def test_a_place_that_failed_comes_last_for_half_a_minute() -> None:
+    """The others keep their order; when all failed the order is the wanted one; then all is forgotten."""
+    detours = Detours()
+    wanted = (FIRST, SECOND, THIRD)
+    detours.failed(FIRST)
+    assert detours.order(wanted) == [SECOND, THIRD, FIRST]
+    await asyncio.sleep(10)
+    detours.failed(SECOND)
+    detours.failed(THIRD)
+    assert detours.order(wanted) == [FIRST, SECOND, THIRD]
+    await asyncio.sleep(21)
+    assert detours.order(wanted) == [FIRST, SECOND, THIRD]
+    detours.failed(FIRST)
+    assert detours.order(wanted) == [SECOND, THIRD, FIRST]
+    await asyncio.sleep(31)
+    assert detours.order(wanted) == [FIRST, SECOND, THIRD]
+
+
+async def test_clients_of_an_older_root_are_closed_a_minute_later() -> None:
+    """Calls on their way with an older version's client may end; then it is closed, and not used again."""
+    place, clock = Place("", "us-east-1"), [0.0]
+    async with Clients((), "lessor/test", lambda: clock[0]) as clients:
+        first = await clients.get(root("", version=1), "sts", place, None)
+        second = await clients.get(root("", version=2), "sts", place, None)
+        clock[0] += 59
+        other = await clients.get(root("", "other"), "sts", place, None)
+        assert await clients.get(root("", version=1), "sts", place, None) is first
+        clock[0] += 2
+        await clients.get(root("", version=3), "sts", place, None)
+        assert await clients.get(root("", version=2), "sts", place, None) is second
+        assert await clients.get(root("", version=1), "sts", place, None) is not first
+        assert await clients.get(root("", "other"), "sts", place, None) is other

@@ -1,0 +1,98 @@
+"""Checks what kind of identity a root is, and what it can serve."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from lessor_server.domain.role import CredentialType
+from lessor_server.domain.root import Hop, RootConfig
+from lessor_server.domain.root_kind import RootKind, kind_of, longest_session, principal_of, unserved
+from tests.support import builders
+
+HUB = "arn:aws:iam::111111111111:role/team/hub"
+AMBIENT = RootConfig()
+KEYS = builders.root_config()
+CHAIN = builders.root_config(assume_chain=(Hop(HUB),))
+TOKEN = RootConfig(assume_chain=(Hop(HUB),), identity_token_file="/run/token")
+INSTANCE = "arn:aws:sts::123456789012:assumed-role/web/i-0123456789abcdef0"
+SESSION = {
+    RootKind.USER_KEYS: (43_200, 129_600),
+    RootKind.ACCOUNT_ROOT: (None, 3600),
+    RootKind.ASSUMED_ROLE: (3600, None),
+    RootKind.WEB_IDENTITY: (3600, None),
+    RootKind.INSTANCE_ROLE: (43_200, None),
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "arn", "kind"),
+    [
+        (KEYS, "", RootKind.USER_KEYS),
+        (KEYS, "arn:aws:iam::123456789012:user/lessor", RootKind.USER_KEYS),
+        (KEYS, "arn:aws:iam::123456789012:root", RootKind.ACCOUNT_ROOT),
+        (CHAIN, "", RootKind.ASSUMED_ROLE),
+        (TOKEN, "", RootKind.WEB_IDENTITY),
+        (AMBIENT, "arn:aws:iam::123456789012:user/lessor", RootKind.USER_KEYS),
+        (AMBIENT, INSTANCE, RootKind.INSTANCE_ROLE),
+        (
+            AMBIENT,
+            "arn:aws:sts::123456789012:assumed-role/pod/botocore-session-1700000000",
+            RootKind.WEB_IDENTITY,
+        ),
+    ],
+)
+def test_the_kind_follows_from_the_source_and_from_what_aws_says(
+    config: RootConfig, arn: str, kind: RootKind
+) -> None:
+    """Keys, chain and token tell it; of the server's own credentials only AWS's answer does."""
+    assert kind_of(config, arn) is kind
+
+
+def test_a_token_before_a_longer_chain_is_a_chain() -> None:
+    """The role at the end of two hops was assumed by a role, whatever stood at the beginning."""
+    two = RootConfig(assume_chain=(Hop(HUB), Hop(HUB)), identity_token_file="/run/token")
+    assert kind_of(two, "") is RootKind.ASSUMED_ROLE
+
+
+@pytest.mark.parametrize("kind", RootKind)
+def test_each_kind_serves_what_aws_lets_it(kind: RootKind) -> None:
+    """Users by all; role sessions by all but the account's root; tokens by long-term keys alone."""
+    assumed, tokens = (timedelta(seconds=seconds) if seconds else None for seconds in SESSION[kind])
+    assert longest_session(kind, CredentialType.IAM_USER) == timedelta(0)
+    assert longest_session(kind, CredentialType.ASSUMED_ROLE) == assumed
+    assert longest_session(kind, CredentialType.FEDERATION_TOKEN) == tokens
+    assert longest_session(kind, CredentialType.SESSION_TOKEN) == tokens
+
+
+@pytest.mark.parametrize(
+    ("config", "arn", "principal"),
+    [
+        (KEYS, "arn:aws:iam::123456789012:user/team/lessor", "arn:aws:iam::123456789012:user/team/lessor"),
+        (CHAIN, "arn:aws:sts::111111111111:assumed-role/hub/lessor", HUB),
+        (AMBIENT, INSTANCE, "arn:aws:iam::123456789012:role/web"),
+        (KEYS, "arn:aws:iam::123456789012:root", ""),
+        (AMBIENT, "arn:aws:sts::123456789012:federated-user/ann", ""),
+        (AMBIENT, "nonsense", ""),
+    ],
+)
+def test_the_policies_are_those_of_the_user_or_role(config: RootConfig, arn: str, principal: str) -> None:
+    """A session stands for its role, whose path the chain knows; others have no policies to simulate."""
+    assert principal_of(config, arn) == principal
+
+
+def test_what_a_root_can_t_serve_is_said() -> None:
+    """A type that the root can't make, or sessions longer than its own, are a sentence; others none."""
+    federated = builders.role(credential_type=CredentialType.FEDERATION_TOKEN)
+    assumed = builders.role(credential_type=CredentialType.ASSUMED_ROLE, policy_document="")
+    longer = builders.role(
+        credential_type=CredentialType.ASSUMED_ROLE, policy_document="", max_sts_ttl=timedelta(hours=2)
+    )
+    assert unserved(RootKind.USER_KEYS, federated) == []
+    assert unserved(RootKind.ASSUMED_ROLE, assumed) == []
+    assert unserved(RootKind.ASSUMED_ROLE, builders.role()) == []
+    (said,) = unserved(RootKind.ASSUMED_ROLE, federated)
+    assert "FEDERATION_TOKEN" in said
+    (said,) = unserved(RootKind.WEB_IDENTITY, longer)
+    assert "1h" in said
