@@ -1,5 +1,7 @@
 """Issues credentials: intent, CreateUser, all the rest at once, ACTIVE, and only then the secret leaves.
 
+This is the way of an IAM user; sessions go theirs in ``sessions.py``.
+
 The work runs as a task of the engine's group and answers through a ticket, so that a caller who goes
 away can't leave a half-made user. Whatever fails, the row is released and the Keeper undoes it by the
 ordinary revocation; there is no second way back.
@@ -10,9 +12,8 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
-from lessor_server.domain import names, plans, ttl
+from lessor_server.domain import names, plans, session, ttl
 from lessor_server.domain.aws_errors import for_caller
 from lessor_server.domain.calls import CreateAccessKey, DeleteAccessKey, MadeKey
 from lessor_server.domain.errors import (
@@ -21,30 +22,26 @@ from lessor_server.domain.errors import (
     LeaseTaken,
     LessorError,
     StoreUnavailable,
-    Unimplemented,
 )
 from lessor_server.domain.events import Issued, IssueFailed
 from lessor_server.domain.lease import Claim, Footprint, Intent, Lease, State
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import Root
-from lessor_server.engine import requests, usable
+from lessor_server.domain.template import Caller, filled_policy
+from lessor_server.engine import intents, requests, usable
 from lessor_server.engine.credentials import Credentials, Wish
 from lessor_server.engine.maker import Maker
 from lessor_server.engine.ports import LeaseStore
 from lessor_server.engine.requests import Requests
 from lessor_server.engine.roots import Ground, Roots
 from lessor_server.engine.rounds import Done, Outcome, failure
+from lessor_server.engine.sessions import Sessions
 from lessor_server.engine.signals import Signals
 from lessor_server.engine.ticket import Ticket
 from lessor_server.engine.work import Work
 
 LEAST_SECONDS = 2.0
 """With less time left than this an issue is not begun."""
-
-STORE_RETRY_SECONDS = 1.0
-
-ISSUE_SPAN = timedelta(minutes=3)
-"""How long an intent is claimed: longer than its calls are repeated, so no CreateUser is sent after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ class _Order:
 
 
 class Issuer:
-    """Makes IAM users and hands out their keys."""
+    """Makes IAM users, has sessions made, and hands out what they sign with."""
 
     def __init__(
         self, store: LeaseStore, roots: Roots, work: Work, signals: Signals, rng: random.Random
@@ -70,6 +67,7 @@ class Issuer:
         self._signals = signals
         self._rng = rng
         self._requests = Requests()
+        self._sessions = Sessions(store, roots, work, signals, rng)
 
     async def generate(self, wish: Wish, seconds: float) -> Credentials:
         """Return a credential within ``seconds``, the time that the caller has left.
@@ -102,14 +100,23 @@ class Issuer:
             return
         self._requests.end(wish)
         if ticket.untaken:
-            self._work.start(self._put_back(ticket.lease, wish))
+            self._work.start(intents.put_back(self._store, self._signals, ticket.lease, wish))
 
     async def _usable(self, credentials: Credentials, wish: Wish, until: float) -> Credentials:
-        """Wait for AWS to accept the key, if that is wished for."""
+        """Wait for AWS to accept the key, if that is wished for, and no longer than its lease lives."""
         if not wish.wait_usable:
             return credentials
-        proven = await usable.proven(self._roots, credentials, wish.wait_usable, until)
-        return replace(credentials, usable=proven)
+        left = (credentials.lease.expires_us - self._store.now()) / 1e6
+        proven = await usable.proven(self._roots, credentials, min(wish.wait_usable, left), until)
+        return replace(credentials, usable=proven and await self._lives(credentials.lease))
+
+    async def _lives(self, lease: Lease) -> bool:
+        """Tell whether nobody has ended the lease while its key was proven."""
+        try:
+            after = await self._store.get(lease.id)
+        except StoreUnavailable:
+            return False  # the credential was made, and is its caller's either way
+        return after is not None and after.state_at(self._store.now()) is State.ACTIVE
 
     async def _issue(self, wish: Wish, ticket: Ticket) -> None:
         """Make one credential and answer the ticket; never raise for work's sake."""
@@ -124,48 +131,38 @@ class Issuer:
         self._roots.lane(ground.root).require_open()
         if ground.earlier is not None:
             requests.require_repeatable(ground.earlier, wish, self._store.now())
+            if ground.earlier.is_session:
+                return await self._sessions.again(wish, ground, ground.earlier)
             return await self._again(ground.root, ground.earlier)
+        if ground.role.credential_type is not CredentialType.IAM_USER:
+            return await self._sessions.issue(wish, ground, ticket)
         order = await self._order(wish, ground)
-        claim = await self._store.begin(order.intent, ISSUE_SPAN)
+        claim = await self._store.begin(order.intent, intents.ISSUE_SPAN)
         self._signals.watch(claim.id, claim.lease.due_us)
         try:
             return await self._make(order, claim, ticket)
         except StoreUnavailable:
-            self._work.start(self._release_later(claim, wish), lasting=True)
+            self._work.start(intents.give_up_later(self._store, self._signals, claim, wish), lasting=True)
             raise
 
     async def _order(self, wish: Wish, ground: Ground) -> _Order:
-        """Decide how long the lease lives, and draw its names."""
-        if ground.role.credential_type is not CredentialType.IAM_USER:
-            kind = ground.role.credential_type.name
-            raise Unimplemented(
-                f"credential_type {kind} is not served by this version", subject="credential_type"
-            )
+        """Decide how long the lease lives and what it may do, and draw its names."""
+        session.require_askable(ground.role, wish.ask, [])
+        caller = Caller(wish.owner, wish.labels)
+        document = filled_policy(ground.role.policy_document, caller)
         root = await self._roots.bound(ground.root)
         self._roots.lane(root).require_open()
         grant = ttl.grant(wish.ttl, ground.role, ground.mount)
-        suffix = names.suffix_of(self._store.now() // 1000, self._rng.randrange(names.RANDOM_BOUND))
-        intent = Intent(
-            id=str(names.LeaseId(ground.mount.name, ground.role.name, suffix)),
-            mount=ground.mount.name,
-            role=ground.role.name,
-            credential_type=ground.role.credential_type,
-            owner=wish.owner,
-            footprint=self._footprint(ground, root, suffix),
-            ttl=grant.ttl,
-            max_ttl=grant.max_ttl,
-            max_users=ground.mount.max_users,
-            max_leases=ground.role.max_leases,
-            root_version=root.version,
-            request=wish.request,
-        )
-        return _Order(ground.role, root, intent, tuple(grant.warnings))
+        drawn = intents.suffix(self._store.now(), self._rng)
+        footprint = self._footprint(ground, root, drawn, caller)
+        intent = intents.intent(wish, ground, root, grant=grant, footprint=footprint, drawn=drawn)
+        return _Order(replace(ground.role, policy_document=document), root, intent, grant.warnings)
 
-    def _footprint(self, ground: Ground, root: Root, suffix: str) -> Footprint:
-        role = ground.role
+    def _footprint(self, ground: Ground, root: Root, drawn: str, caller: Caller) -> Footprint:
+        role, template = ground.role, root.config.username_template
         return Footprint(
             account=root.account,
-            user_name=names.user_name(root.config.username_template, ground.mount.name, role.name, suffix),
+            user_name=names.user_name(template, ground.mount.name, role.name, drawn, caller.value),
             user_path=names.user_path(self._roots.instance, role.user_path),
             inline_policy=plans.INLINE_POLICY if role.policy_document else "",
             policy_arns=role.policy_arns,
@@ -176,7 +173,11 @@ class Issuer:
         """Run the two rounds and activate the lease; leave the row to the Keeper if anything fails."""
         # With a request id the work goes on to ACTIVE whoever leaves: a repeat may come for it.
         wanted = order.intent.request is not None
-        maker = Maker(self._roots.rounds(order.root), self._store.now, lambda: wanted or not ticket.left)
+
+        def patience() -> bool:
+            return (wanted or not ticket.left) and self._store.now() < claim.lease.due_us
+
+        maker = Maker(self._roots.rounds(order.root), self._store.now, patience)
         tags = plans.tags_of(self._roots.instance, claim.id, order.role)
         plan = plans.issue(order.role, claim.lease.footprint, tags)
         gone = LeaseTaken(f"lease {claim.id} was revoked, or its caller left, while it was being made")
@@ -192,19 +193,12 @@ class Issuer:
         if error is not None:
             raise await self._release(claim, error, maker.last_create_us)
         key = _key(outcomes[0])
-        lease = await self._activated(claim, key.access_key_id, ticket)
+        lease = await intents.activated(self._store, claim, key.access_key_id, ticket)
         if lease is None:
             raise await self._release(claim, gone, maker.last_create_us)
         self._signals.watch(lease.id, lease.due_us)
         self._signals.notify(Issued(lease.id, key.access_key_id, lease.owner, lease.expires_us))
         return Credentials(lease, key.secret, made.value.arn, order.warnings)
-
-    async def _activated(self, claim: Claim, key_id: str, ticket: Ticket) -> Lease | None:
-        """Make the lease ACTIVE, for a minute if nobody waits for it; whole again if a repeat came since."""
-        lease = await self._store.activate(claim, key_id, untaken=ticket.left)
-        if lease is None or not lease.untaken or ticket.left:
-            return lease
-        return await self._store.rekey(lease, key_id)
 
     async def _again(self, root: Root, lease: Lease) -> Credentials:
         """Hand out a lease once more, with a fresh key: the old one's secret was never kept.
@@ -251,41 +245,6 @@ class Issuer:
             await self._store.reopen(claim.id, last_create_us)
         self._signals.watch(claim.id, self._store.now())
         return for_caller(error)
-
-    async def _release_later(self, claim: Claim, wish: Wish) -> None:
-        """Release a row as soon as the store works again, and not only when its claim runs out."""
-        while self._store.now() < claim.lease.due_us:
-            await asyncio.sleep(STORE_RETRY_SECONDS)
-            try:
-                await self._give_up(claim, wish)
-            except StoreUnavailable:
-                continue
-            return
-
-    async def _give_up(self, claim: Claim, wish: Wish) -> None:
-        """Release a row of which nobody knows what the store made of it last.
-
-        It may be ACTIVE: then nobody was given its key. It may be lost: then what was made late is sought.
-        """
-        last_create_us = claim.lease.last_create_us
-        if not await self._store.release(claim, "the store failed", last_create_us):
-            lease = await self._store.get(claim.id)
-            if lease is not None and lease.state is State.ACTIVE:
-                if lease.generation == claim.generation + 1:  # nothing happened to it since
-                    await self._put_back(lease, wish)
-                return
-            await self._store.reopen(claim.id, last_create_us)
-        self._signals.watch(claim.id, self._store.now())
-
-    async def _put_back(self, lease: Lease, wish: Wish) -> None:
-        """Take back a credential whose caller went away: at once, or in a minute if a repeat may come."""
-        self._signals.notify(IssueFailed(lease.id, "its caller went away", ""))
-        try:
-            after = await (self._store.untake(lease) if wish.request else self._store.revoke(lease.id))
-        except StoreUnavailable:
-            return  # the lease is durable and lives to its expiry at most
-        if after is not None:
-            self._signals.watch(after.id, after.due_us)
 
 
 def _key(outcome: Outcome[object]) -> MadeKey:

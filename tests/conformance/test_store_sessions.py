@@ -1,0 +1,201 @@
+"""The rules of a store for sessions of STS, held by every kind of it: leases without a user."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import builders
+from tests.support.stores import OPENERS, SPAN, START_US, TERMS, Bench, HandClock, bench
+
+from lessor_server.adapters.sqlite.migrate import migrations
+from lessor_server.adapters.sqlite.store import FILE, open_store
+from lessor_server.domain.errors import MountFull, RoleFull
+from lessor_server.domain.lease import Claim, Lease, State
+from lessor_server.engine.stored import EVERYTHING, Range
+
+SECOND = 1_000_000
+DAY = 86_400
+OTHER = "aws:210987654321"
+
+
+@pytest.fixture(name="b", params=list(OPENERS))
+async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Open each kind of store in turn."""
+    async with bench(request.param, tmp_path) as made:
+        yield made
+
+
+async def begun(b: Bench, number: int = 0, **changes: Any) -> Claim:
+    """Store the intent of a session."""
+    return await b.store.begin(builders.session_intent(number, **changes), SPAN)
+
+
+async def active(b: Bench, number: int = 0, seconds: float = 3600, **changes: Any) -> Lease:
+    """Store a session that AWS ends in ``seconds``."""
+    claim = await begun(b, number, **changes)
+    lease = await b.store.activate(claim, f"ASIA{number}", ends_us=b.store.now() + int(seconds * SECOND))
+    assert lease is not None
+    return lease
+
+
+async def gone(b: Bench, number: int = 0) -> Lease:
+    """Store a session's tombstone."""
+    lease = await active(b, number)
+    await b.store.revoke(lease.id)
+    (claim,) = await b.store.claim([lease.id], TERMS)
+    assert await b.store.finish(claim)
+    return await b.row(lease.id)
+
+
+async def counted(b: Bench) -> dict[State, int]:
+    """Count all leases by state."""
+    return {one.state: one.count for one in await b.store.count(EVERYTHING, None)}
+
+
+async def test_a_session_has_no_user(b: Bench) -> None:
+    """What is stored of it names no user, and it is found as what it is."""
+    lease = await active(b)
+    assert (lease.is_session, lease.footprint.user_name) == (True, "")
+    assert await b.row(lease.id) == lease
+
+
+async def test_a_sessions_end_is_what_aws_says(b: Bench) -> None:
+    """Expiry, longest life and deadline are AWS's instant; the ttl is what is left, in whole seconds."""
+    lease = await active(b, seconds=899.2)
+    ends_us = START_US + 899_200_000
+    assert (lease.expires_us, lease.max_expires_us, lease.due_us) == (ends_us, ends_us, ends_us)
+    assert lease.ttl == timedelta(seconds=900)
+
+
+@pytest.mark.parametrize("seconds", [0.3, -3600])
+async def test_a_session_never_lives_for_nothing(b: Bench, seconds: float) -> None:
+    """Where AWS's clock is behind, the lease still lives for a second."""
+    lease = await active(b, seconds=seconds)
+    assert (lease.ttl, lease.expires_us) == (timedelta(seconds=1), START_US + SECOND)
+
+
+async def test_an_untaken_session_gets_its_own_end_back(b: Bench) -> None:
+    """For a minute nobody has it; taken after all, it ends when AWS said."""
+    ends_us = START_US + 3600 * SECOND + 7
+    lease = await b.store.activate(await begun(b), "ASIA", ends_us=ends_us, untaken=True)
+    assert lease is not None
+    assert (lease.expires_us, lease.max_expires_us) == (START_US + 60 * SECOND, ends_us)
+    b.clock.advance(30)
+    taken = await b.store.rekey(lease, "ASIB")
+    assert taken is not None
+    assert (taken.expires_us, taken.due_us, taken.untaken) == (ends_us, ends_us, False)
+
+
+async def test_sessions_are_no_users_of_the_mount(b: Bench) -> None:
+    """They neither count against max_users nor are held back by it."""
+    for number in range(3):
+        await active(b, number, max_users=1)
+    await b.active(3, max_users=1)
+    with pytest.raises(MountFull):
+        await b.begun(4, max_users=1)
+    await active(b, 5, max_users=1)
+    assert await counted(b) == {State.ACTIVE: 5}
+
+
+async def test_sessions_count_for_their_role(b: Bench) -> None:
+    """max_leases counts sessions, and users of the same role beside them; one that is over makes room."""
+    lease = await active(b, 0, max_leases=2)
+    await b.active(1, max_leases=2)
+    with pytest.raises(RoleFull):
+        await begun(b, 2, max_leases=2)
+    await b.store.revoke(lease.id)
+    (claim,) = await b.store.claim([lease.id], TERMS)
+    await b.store.finish(claim)
+    await active(b, 2, max_leases=2)
+
+
+async def test_a_session_is_due_though_its_account_is_left_out(b: Bench) -> None:
+    """Ending it asks no account, so a paused one does not keep it."""
+    session, user = await active(b, 0, seconds=10), await b.active(1, ttl=timedelta(seconds=10))
+    b.clock.advance(20)
+    claims = await b.store.claim_due(TERMS, 10, frozenset({builders.ACCOUNT}))
+    assert [claim.id for claim in claims] == [session.id]
+    assert [claim.id for claim in await b.store.claim_due(TERMS, 10)] == [user.id]
+
+
+async def test_a_session_is_never_abandoned(b: Bench) -> None:
+    """Named alone or in a range, it stays what it is."""
+    session, user = await active(b, 0), await b.active(1)
+    assert await b.store.abandon(Range("aws/", "aws0"), 10, live=True) == [user.id]
+    assert (await b.row(session.id)).state is State.ACTIVE
+
+
+async def test_users_alone_bind_a_mount_to_an_account(b: Bench) -> None:
+    """With sessions only, live or gone, another account's root may come; with a user's row it may not."""
+    await active(b, 0)
+    await gone(b, 1)
+    assert await b.store.account("aws") == ""
+    assert await b.store.put_root(builders.stored_root(account="", version=2), 1)
+    assert await b.store.bind_account("aws", 2, OTHER)
+    user = builders.intent(2, root_version=2)
+    await b.store.begin(replace(user, footprint=replace(user.footprint, account=OTHER)), SPAN)
+    assert await b.store.account("aws") == OTHER
+    assert await b.store.account("nope") == ""
+    assert not await b.store.put_root(builders.stored_root(account="", version=3), 2)
+
+
+async def test_a_sessions_tombstone_goes_after_a_week(b: Bench) -> None:
+    """No listing is needed for it, and none drops it; a user's stays for its listing."""
+    session = await gone(b, 0)
+    user = await b.taken(1)
+    await b.store.finish(user)
+    b.clock.advance(6 * DAY)
+    assert await b.store.bury_sessions() == 0
+    b.clock.advance(DAY)
+    assert await b.store.bury_sessions() == 0  # it worked for an hour after its lease had gone
+    b.clock.advance(3600)
+    assert await b.store.bury_sessions() == 1
+    assert await b.store.get(session.id) is None
+    assert await b.store.bury(builders.ACCOUNT, b.store.now()) == 1
+
+
+async def test_a_listing_buries_no_session(b: Bench) -> None:
+    """A listing of users says nothing about sessions, and knows none of them by name."""
+    session = await gone(b)
+    assert await b.store.known([""]) == {}
+    b.clock.advance(8 * DAY)
+    assert await b.store.bury(builders.ACCOUNT, b.store.now()) == 0
+    assert await b.store.get(session.id) is not None
+
+
+async def test_the_intent_of_a_dead_process_is_due_at_once(b: Bench) -> None:
+    """A start voids the claim of a session's intent as of any other."""
+    claim = await begun(b)
+    assert await b.store.take_over() == 1
+    (again,) = await b.store.claim_due(TERMS, 10)
+    assert again.id == claim.id
+    assert await b.store.finish(again)
+
+
+async def test_rows_of_before_sessions_are_all_users(tmp_path: Path) -> None:
+    """A database of the version before is brought up with its counts: every row of it has a user."""
+    connection = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    for number, script in migrations()[:2]:
+        connection.executescript(f"{script}\nPRAGMA user_version = {number};")
+    connection.execute("PRAGMA application_id=1280528210")
+    columns = "id mount role credential_type owner state claimed_by account user_name user_path"
+    texts = dict.fromkeys([*columns.split(), "inline_policy", "access_key_id", "last_error"], "x")
+    texts |= {"policy_arns": "[]", "groups": "[]", "mount": "aws", "state": "ACTIVE"}
+    texts |= {"credential_type": "IAM_USER", "id": builders.intent(0).id, "role": "app", "claimed_by": ""}
+    known = connection.execute("PRAGMA table_info(leases)").fetchall()
+    values = [texts.get(name, "" if kind == "TEXT" else 0) for _, name, kind, *_ in known]
+    connection.execute(f"INSERT INTO leases VALUES ({', '.join('?' * len(values))})", values)
+    connection.close()
+    async with open_store(tmp_path, HandClock()) as store:
+        await store.add_mount(builders.mount())
+        await store.put_root(builders.stored_root(), 0)
+        with pytest.raises(MountFull):
+            await store.begin(builders.intent(1, max_users=1), SPAN)
+        await store.begin(builders.session_intent(2, max_users=1), SPAN)
+        assert await store.account("aws") == "x"

@@ -1,0 +1,82 @@
+"""What must hold of sessions of STS besides: each is judged when those of ``invariants.py`` are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lessor_server.domain.lease import State
+from tests.simulation.invariants import BOUND_SECONDS, Found
+from tests.simulation.journal import suffix
+
+if TYPE_CHECKING:
+    from tests.simulation.disk import Change
+    from tests.simulation.truth import Effect, Told
+    from tests.simulation.world import World
+    from tests.support.sts_state import SessionKey
+
+SECOND_US = 1_000_000
+
+
+def no_session_is_without_a_row(world: World, effect: Effect) -> Found:
+    """1: whoever had a session made had written its row before."""
+    name: str = getattr(effect.call, "session_name", "")
+    if not name or not effect.answer.ok:
+        return None
+    record = world.truth.records.get(suffix(name))
+    known = record is not None and record.lease_id in world.store.rows
+    return None if known else (suffix(name), f"session {name} was made and no row knows it")
+
+
+def a_session_ends_when_aws_says(world: World, change: Change) -> Found:
+    """2, 3: a session's lease ends at AWS's own instant; by a clock that is ahead of it, in a second."""
+    lease_id, old, new = change
+    if new is None or not new.lease.is_session or new.lease.state is not State.ACTIVE:
+        return None
+    if old is None or old.lease.state is not State.INTENT:
+        return None
+    made = _session(world, new.lease.access_key_id)
+    if made is None:
+        return suffix(lease_id), "it is ACTIVE and AWS knows no such session"
+    wanted = max(int(made.ends) * SECOND_US, world.store.now() + SECOND_US)
+    if abs(new.lease.max_expires_us - wanted) > SECOND_US:
+        return suffix(
+            lease_id
+        ), f"it ends {(new.lease.max_expires_us - wanted) / SECOND_US:.1f} s off AWS's end"
+    return None
+
+
+def a_session_expires_in_time(world: World, change: Change) -> Found:
+    """2: nothing on AWS stands in the way of a session's end, so it is late by a disturbance only."""
+    lease_id, old, new = change
+    if old is None or new is None or not new.lease.is_session:
+        return None
+    record = world.truth.of(lease_id)
+    expires = (old.lease.state, new.lease.state) == (State.ACTIVE, State.REVOKING)
+    if record is None or not expires:
+        return None
+    due = world.attention.latest(record)
+    late = world.now() - due
+    if late <= BOUND_SECONDS + world.truth.skew or world.truth.disturbed(record, due):
+        return None
+    return suffix(lease_id), f"it expired {late:.1f} s late"
+
+
+def a_session_is_handed_out_whole(world: World, told: Told) -> Found:
+    """6: what a caller gets is a session that AWS made, with the token without which it is nothing."""
+    if told.method != "GenerateCredentials" or not told.answer.security_token:
+        return None
+    made = _session(world, told.answer.access_key)
+    whole = (told.answer.secret_key, told.answer.security_token, False)
+    if made is None or (made.secret, made.token, told.answer.lease_renewable) != whole:
+        return suffix(told.answer.lease_id), "what was handed out is not the session that AWS made"
+    return None
+
+
+def _session(world: World, key_id: str) -> SessionKey | None:
+    held = (account.sts.sessions.get(key_id) for account in (world.mine, world.other))
+    return next((session for session in held if session is not None), None)
+
+
+ON_EFFECT = (no_session_is_without_a_row,)
+ON_CHANGE = (a_session_ends_when_aws_says, a_session_expires_in_time)
+ON_ANSWER = (a_session_is_handed_out_whole,)

@@ -1,0 +1,247 @@
+"""Checks what a request may ask of a session, and the call to STS that a role makes of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lessor_server.domain import policy, session
+from lessor_server.domain.errors import Invalid, SessionPolicyWouldWiden, Violation
+from lessor_server.domain.preconditions import NoSessionPolicy, SessionTooLarge, TemplateValueUnsafe
+from lessor_server.domain.role import CredentialType, Role
+from lessor_server.domain.secret import Secret
+from lessor_server.domain.session import NOTHING, Ask, Making
+from lessor_server.domain.session_policy import GroupPolicies
+from lessor_server.domain.sts import AssumeRole, Device, GetFederationToken, GetSessionToken
+from lessor_server.domain.template import Caller
+
+ROLE_ARN = "arn:aws:iam::123456789012:role/app"
+OTHER_ARN = "arn:aws:iam::123456789012:role/other"
+POLICY_ARN = "arn:aws:iam::123456789012:policy/p"
+SERIAL = "arn:aws:iam::123456789012:mfa/root"
+USER, ASSUMED, FEDERATED, SESSION = CredentialType
+SUFFIX = "0" * 7 + "R" * 17
+
+
+def document(effect: str, action: str = "s3:Get*") -> str:
+    """Return a policy of one statement."""
+    statement: policy.JsonValue = {"Effect": effect, "Action": action, "Resource": "*"}
+    return policy.canonical({"Version": "2012-10-17", "Statement": [statement]})
+
+
+ALLOW, DENY = document("Allow"), document("Deny", "s3:GetObjectAcl")
+ROLES = {
+    USER: Role("aws", "app", USER, policy_document=ALLOW),
+    ASSUMED: Role("aws", "app", ASSUMED, role_arns=(ROLE_ARN,)),
+    FEDERATED: Role("aws", "app", FEDERATED, policy_document=ALLOW),
+    SESSION: Role("aws", "app", SESSION),
+}
+
+
+def role(kind: CredentialType = ASSUMED, **changes: Any) -> Role:
+    """Return a role of ``kind`` with changes."""
+    return replace(ROLES[kind], **changes)
+
+
+def code(text: str = "123456") -> Secret:
+    """Return an MFA code."""
+    return Secret(text)
+
+
+def fields(subject: Role, **asked: Any) -> list[str]:
+    """Return the fields in which a request is wrong."""
+    return [violation.field for violation in session.violations(subject, Ask(**asked))]
+
+
+def made(
+    subject: Role, *, caller: str = "alice", groups: tuple[GroupPolicies, ...] = (), **asked: Any
+) -> Any:
+    """Return the call that a role and a request make."""
+    making = Making(Caller(caller, {"team": "blue"}), groups, "name", 900)
+    return session.call(subject, Ask(**asked), making)
+
+
+@pytest.mark.parametrize("kind", CredentialType)
+@pytest.mark.parametrize(
+    ("field", "asked", "kinds"),
+    [
+        ("role_arn", {"role_arn": ROLE_ARN}, {ASSUMED}),
+        ("role_session_name", {"session_name": "alice"}, {ASSUMED}),
+        ("mfa_code", {"mfa_code": code()}, {ASSUMED, SESSION}),
+        ("session_policy", {"policy": DENY}, {ASSUMED, FEDERATED}),
+    ],
+)
+def test_a_field_of_a_request_goes_with_its_types_only(
+    kind: CredentialType, field: str, asked: dict[str, Any], kinds: set[CredentialType]
+) -> None:
+    """What a role of this type cannot use is refused, never ignored."""
+    subject = role(kind, mfa_serial_number=SERIAL if "mfa_code" in asked and kind in kinds else "")
+    assert fields(subject, **asked) == ([] if kind in kinds else [field])
+
+
+def test_all_faults_of_a_request_are_told_at_once() -> None:
+    """A request that is wrong in everything hears of everything, others' faults first."""
+    subject = role(mfa_serial_number=SERIAL)
+    ask = Ask("nope", "a b", code("12"), policy.canonical({"Statement": []}))
+    with pytest.raises(Invalid) as raised:
+        session.require_askable(subject, ask, [Violation("ttl", "is short", "give more")])
+    told = [violation.field for violation in raised.value.violations]
+    assert told == ["ttl", "role_arn", "role_session_name", "mfa_code", "session_policy.Statement"]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "asked", "fine"),
+    [
+        ((ROLE_ARN,), "", True),
+        ((ROLE_ARN,), ROLE_ARN, True),
+        ((ROLE_ARN,), OTHER_ARN, False),
+        ((ROLE_ARN, OTHER_ARN), "", False),
+        ((ROLE_ARN, OTHER_ARN), OTHER_ARN, True),
+        ((f"{ROLE_ARN}-*",), "", False),
+        ((f"{ROLE_ARN}-*",), f"{ROLE_ARN}-x", True),
+        ((f"{ROLE_ARN}-*",), f"{ROLE_ARN}-*", False),
+        ((f"{ROLE_ARN}-*",), f"{ROLE_ARN}-x/y", False),
+        (("arn:aws:iam::123456789012:role/team/*",), "arn:aws:iam::123456789012:role/team/a/b", False),
+        (("arn:aws:iam::123456789012:role/*",), "arn:aws:iam::123456789012:role/team/a", False),
+    ],
+)
+def test_a_request_names_a_role_that_is_allowed(allowed: tuple[str, ...], asked: str, fine: bool) -> None:
+    """It has to choose where there is a choice, by a whole name, and a star never reaches past a slash."""
+    assert fields(role(role_arns=allowed), role_arn=asked) == ([] if fine else ["role_arn"])
+
+
+@pytest.mark.parametrize(("name", "fine"), [("ab", True), ("a" * 64, True), ("a", False), ("a" * 65, False)])
+def test_a_sessions_name_is_one_that_aws_takes(name: str, fine: bool) -> None:
+    """AWS takes 2 to 64 of its characters."""
+    assert fields(role(), session_name=name) == ([] if fine else ["role_session_name"])
+    assert fields(role(), session_name=f"{name[:-1]}/") == ["role_session_name"]
+
+
+@pytest.mark.parametrize("kind", [ASSUMED, SESSION])
+def test_an_mfa_code_comes_where_the_role_asks_for_one(kind: CredentialType) -> None:
+    """Six digits with a serial number, none without; and the code is never told again."""
+    asking = role(kind, mfa_serial_number=SERIAL)
+    assert fields(asking, mfa_code=code()) == []
+    assert fields(role(kind)) == []
+    for wrong in ("", "12345", "1234567", "12345a", "١٢٣٤٥٦"):
+        (violation,) = session.violations(asking, Ask(mfa_code=code(wrong)))
+        assert violation.field == "mfa_code"
+        assert not wrong or wrong not in violation.fault + violation.mend
+    assert fields(role(kind), mfa_code=code()) == ["mfa_code"]
+
+
+@pytest.mark.parametrize(
+    "bounds", [{"policy_document": ALLOW}, {"policy_arns": (POLICY_ARN,)}, {"iam_groups": ("staff",)}]
+)
+def test_a_request_may_narrow_and_never_widen(bounds: dict[str, Any]) -> None:
+    """Where the role has a policy of any kind, an Allow of the request would be united with it."""
+    with pytest.raises(SessionPolicyWouldWiden) as raised:
+        session.require_askable(role(**bounds), Ask(policy=ALLOW), [])
+    assert [violation.field for violation in raised.value.violations] == ["session_policy"]
+    session.require_askable(role(**bounds), Ask(policy=DENY), [])
+
+
+def test_a_role_without_policies_is_narrowed_by_any() -> None:
+    """Where the role has none, the request's policy bounds the session whatever it allows, and is sent."""
+    session.require_askable(role(), Ask(policy=ALLOW), [])
+    assert made(role(), policy=ALLOW).policy == ALLOW
+
+
+def test_what_a_request_denies_is_added_to_the_roles_policies() -> None:
+    """The role's own policy, its groups' and the request's Deny are sent as one document."""
+    group = GroupPolicies((document("Allow", "sqs:*"),), (POLICY_ARN,))
+    call = made(role(policy_document=ALLOW, policy_arns=(POLICY_ARN,)), groups=(group,), policy=DENY)
+    statements = json.loads(call.policy)["Statement"]
+    assert [(one["Effect"], one["Action"]) for one in statements] == [
+        ("Allow", ["s3:Get*"]),
+        ("Allow", ["sqs:*"]),
+        ("Deny", ["s3:GetObjectAcl"]),
+    ]
+    assert call.policy_arns == (POLICY_ARN,)
+
+
+def test_a_request_can_narrow_what_managed_policies_allow() -> None:
+    """The Deny is the whole document where the role has only managed policies."""
+    call = made(role(policy_arns=(POLICY_ARN,)), policy=DENY)
+    assert (call.policy, call.policy_arns) == (DENY, (POLICY_ARN,))
+
+
+def test_an_assumed_role_is_asked_for_with_all_that_its_role_says() -> None:
+    """Nothing of the role, the request or the caller is left out of the call."""
+    subject = role(
+        session_tags=(("team", "{{identity.labels.team}}"), ("who", "{{identity.name}}")),
+        transitive_tag_keys=("team",),
+        source_identity="{{identity.name}}",
+        external_id="partner",
+        mfa_serial_number=SERIAL,
+    )
+    assert made(subject, mfa_code=code()) == AssumeRole(
+        role_arn=ROLE_ARN,
+        session_name="name",
+        seconds=900,
+        tags=(("team", "blue"), ("who", "alice")),
+        transitive_keys=("team",),
+        source_identity="alice",
+        external_id="partner",
+        device=Device(SERIAL, code()),
+    )
+    assert made(role(role_arns=(ROLE_ARN, OTHER_ARN)), role_arn=OTHER_ARN).role_arn == OTHER_ARN
+
+
+def test_the_other_two_types_have_calls_of_their_own() -> None:
+    """A federated user takes policies and tags; a session of the root's own takes neither."""
+    federated = role(FEDERATED, session_tags=(("who", "{{identity.name}}"),))
+    assert made(federated) == GetFederationToken("name", 900, ALLOW, (), (("who", "alice"),))
+    assert made(role(SESSION)) == GetSessionToken(900)
+    mfa = role(SESSION, mfa_serial_number=SERIAL)
+    assert made(mfa, mfa_code=code()) == GetSessionToken(900, Device(SERIAL, code()))
+
+
+def test_a_federated_session_without_any_policy_is_refused() -> None:
+    """Groups that have no policy leave a federated user nothing to do; that is told, not sent."""
+    subject = role(FEDERATED, policy_document="", iam_groups=("empty",))
+    with pytest.raises(NoSessionPolicy):
+        made(subject, groups=(GroupPolicies(),))
+    assert made(subject, groups=(GroupPolicies(arns=(POLICY_ARN,)),)).policy_arns == (POLICY_ARN,)
+
+
+def test_policies_are_sent_only_where_they_fit() -> None:
+    """Ten managed policies of the role and one of a group are one too many."""
+    ten = tuple(f"{POLICY_ARN}{number}" for number in range(10))
+    with pytest.raises(SessionTooLarge):
+        made(role(policy_arns=ten), groups=(GroupPolicies(arns=(POLICY_ARN,)),))
+
+
+@pytest.mark.parametrize("place", ["session_tags", "source_identity"])
+def test_what_aws_would_not_take_is_not_sent(place: str) -> None:
+    """A caller whose name does not go into a tag or a source identity is told so."""
+    value: Any = "{{identity.name}}"
+    changes = {place: (("who", value),) if place == "session_tags" else value}
+    with pytest.raises(TemplateValueUnsafe):
+        made(role(**changes), caller="a*b")
+
+
+def test_a_policy_is_filled_in_from_the_caller_and_a_requests_is_not() -> None:
+    """The role's author decides where the caller's name stands; a caller's own text is sent as it is."""
+    mine = policy.canonical(
+        {
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "arn:aws:s3:::b/{{identity.name}}"}],
+        }
+    )
+    call = made(role(policy_document=mine), policy=mine)
+    own, asked = json.loads(call.policy)["Statement"]
+    assert own["Resource"] == ["arn:aws:s3:::b/alice"]
+    assert asked["Resource"] == ["arn:aws:s3:::b/{{identity.name}}"]
+
+
+def test_a_session_is_named_as_asked_or_by_the_template() -> None:
+    """The request's name counts; else the mount's template, with all of the random part."""
+    alice = Caller("alice")
+    assert session.name(role(), Ask(session_name="mine"), "", SUFFIX, alice) == "mine"
+    assert session.name(role(), NOTHING, "", SUFFIX, alice) == f"lessor-aws-app-{SUFFIX}"
+    assert session.name(role(), NOTHING, "{{identity.name}}-{{suffix}}", SUFFIX, alice) == f"alice-{SUFFIX}"
+    assert session.name(role(FEDERATED), NOTHING, "", SUFFIX, alice) == f"lessor-{SUFFIX}"

@@ -1,0 +1,154 @@
+"""Checks what a role is filled in with from its caller, and where that may stand."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from lessor_server.domain import policy, template
+from lessor_server.domain.access import Capability, Principal
+from lessor_server.domain.preconditions import RoleNotUsable, TemplateLabelUnknown, TemplateValueUnsafe
+from lessor_server.domain.template import Caller
+
+ALICE = Caller("alice@example.com", {"team": "blue", "a.b/c": "deep", "none": ""})
+
+
+def document(version: str = "2012-10-17", **members: Any) -> dict[str, Any]:
+    """Return a policy of one statement with these members."""
+    statement = {"Effect": "Allow", "Action": ["s3:Get*"], "Resource": ["*"], **members}
+    return {"Version": version, "Statement": [statement]}
+
+
+def paths(subject: dict[str, Any]) -> list[str]:
+    """Return the paths of all violations of the templates in a policy."""
+    return [violation.field for violation in template.policy_violations("policy_document", subject)]
+
+
+def test_the_callers_name_and_labels_are_filled_in() -> None:
+    """Each field gives what the caller's identity says, and text around it stays."""
+    assert template.filled("by {{identity.name}}!", ALICE) == "by alice@example.com!"
+    assert template.filled("{{ identity.labels.team }}/{{identity.labels.a.b/c}}", ALICE) == "blue/deep"
+    assert template.filled("{{identity.name_sha256}}", ALICE) == sha256(b"alice@example.com").hexdigest()
+    assert template.filled("plain", ALICE) == "plain"
+
+
+@pytest.mark.parametrize("key", ["nope", "none"])
+def test_a_label_that_the_caller_lacks_is_an_error(key: str) -> None:
+    """An unknown or empty label never becomes an empty text, which would mean everybody."""
+    with pytest.raises(TemplateLabelUnknown, match=key):
+        template.filled("x-{{identity.labels." + key + "}}", ALICE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{identity.email}}",
+        "{{identity.labels.}}",
+        "{{name}}",
+        "{{}}",
+        "{{identity.name}",
+        "identity.name}}",
+        "{{identity.name}}}}",
+    ],
+)
+def test_a_wrong_template_is_refused(text: str) -> None:
+    """A field that does not exist and braces that belong to none are found when the role is written."""
+    found = template.violations("source_identity", text)
+    assert {violation.field for violation in found} == {"source_identity"}
+
+
+@pytest.mark.parametrize("text", ["", "plain", "{{identity.name}}", "a-{{ identity.labels.x-y }}-b"])
+def test_a_right_template_is_taken(text: str) -> None:
+    """Text with known fields, or without any, passes."""
+    assert template.violations("source_identity", text) == []
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"Resource": "arn:aws:s3:::b/{{identity.name}}/*"},
+        {"Resource": ["*", "arn:aws:s3:::b/{{identity.labels.team}}/*"]},
+        {"NotResource": ["arn:aws:s3:::b/{{identity.name_sha256}}"]},
+        {"Condition": {"StringEquals": {"aws:PrincipalTag/x": ["{{identity.name}}"]}}},
+    ],
+)
+def test_a_template_stands_in_resources_and_conditions(members: dict[str, Any]) -> None:
+    """Where IAM puts in its own variables, ours may stand."""
+    assert paths(document(**members)) == []
+
+
+@pytest.mark.parametrize(
+    ("members", "path"),
+    [
+        ({"Action": ["s3:{{identity.name}}"]}, "Action[0]"),
+        ({"Sid": "{{identity.name}}"}, "Sid"),
+        ({"Effect": "{{identity.labels.effect}}"}, "Effect"),
+        (
+            {"Condition": {"StringEquals": {"aws:PrincipalTag/{{identity.name}}": "x"}}},
+            'Condition.StringEquals["aws:PrincipalTag/{{identity.name}}"]',
+        ),
+        ({"Resource": ["*", "arn:aws:s3:::{{identity.email}}"]}, "Resource[1]"),
+    ],
+)
+def test_a_template_elsewhere_in_a_policy_is_refused(members: dict[str, Any], path: str) -> None:
+    """Actions, ids, effects and keys of conditions are the author's alone."""
+    assert set(paths(document(**members))) == {f"policy_document.Statement[0].{path}"}
+
+
+def test_a_template_needs_the_policy_language_of_today() -> None:
+    """A policy of 2008, or of no version, knows no variables and takes none of ours."""
+    place = "arn:aws:s3:::b/{{identity.name}}"
+    old = document("2008-10-17", Resource=place)
+    assert paths(old) == ["policy_document.Version"]
+    assert paths({"Statement": old["Statement"]}) == ["policy_document.Version"]
+    assert paths(document("2008-10-17")) == []
+
+
+def test_a_policy_is_filled_in_where_templates_may_stand() -> None:
+    """Resources and conditions get the caller's values; the rest stays, and the text is canonical."""
+    condition = {"StringEquals": {"aws:PrincipalTag/team": "{{identity.labels.team}}"}}
+    subject = document(Resource="arn:aws:s3:::b/{{identity.name}}/*", Condition=condition)
+    made = template.filled_policy(policy.canonical(subject), ALICE)
+    statement = json.loads(made)["Statement"][0]
+    assert statement["Resource"] == "arn:aws:s3:::b/alice@example.com/*"
+    assert statement["Condition"] == {"StringEquals": {"aws:PrincipalTag/team": "blue"}}
+    assert made == policy.canonical(json.loads(made))
+
+
+@pytest.mark.parametrize(
+    "name", ["*", "a?", "a/b", "a:b", "${aws:username}", "ü", "a b", "x" * 129, 'a"b', "a\nb"]
+)
+def test_a_value_that_means_something_in_a_policy_is_refused(name: str) -> None:
+    """IAM gives these characters a meaning in a policy: such a caller gets an error, or a hash."""
+    subject = policy.canonical(document(Resource="arn:aws:s3:::b/{{identity.name}}/*"))
+    with pytest.raises(TemplateValueUnsafe):
+        template.filled_policy(subject, Caller(name))
+    hashed = policy.canonical(document(Resource="arn:aws:s3:::b/{{identity.name_sha256}}/*"))
+    assert sha256(name.encode()).hexdigest() in template.filled_policy(hashed, Caller(name))
+
+
+def test_a_policy_that_a_caller_makes_too_long_is_refused() -> None:
+    """A policy fits when it is written and may not when it is filled in; that is told with its size."""
+    places = ["arn:aws:s3:::b/{{identity.name}}/*"] * 20
+    with pytest.raises(RoleNotUsable, match=r"has \d{4} characters for this caller, and AWS takes 2048"):
+        template.filled_policy(policy.canonical(document(Resource=places)), Caller("x" * 128))
+
+
+def test_a_value_is_never_filled_in_twice() -> None:
+    """A caller whose name looks like a template gets just that text."""
+    sly = Caller("{{identity.labels.team}}", {"team": "blue"})
+    assert template.filled("{{identity.name}}", sly) == "{{identity.labels.team}}"
+
+
+def test_a_principals_labels_stay_as_they_were() -> None:
+    """What the identity said when the caller came in does not change under way, and nobody can change it."""
+    given = {"team": "blue"}
+    who = Principal("alice", frozenset(Capability), given)
+    given["team"] = "red"
+    assert who.labels == {"team": "blue"}
+    with pytest.raises(TypeError):
+        who.labels["team"] = "red"  # type: ignore[index]
+    assert Principal("bob", frozenset()).labels == {}

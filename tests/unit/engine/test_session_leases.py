@@ -1,0 +1,222 @@
+"""Checks what becomes of a session's lease: forgotten, never renewed, handed out again, swept."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lessor_server.domain.errors import RequestIdReused
+from lessor_server.domain.events import Forgotten, Revoked
+from lessor_server.domain.lease import State
+from lessor_server.domain.preconditions import NotRenewable, RequestSpent
+from lessor_server.domain.secret import Secret
+from lessor_server.domain.session import Ask
+from lessor_server.engine.leases import Outcome, Revocation
+from lessor_server.engine.stored import Range
+from tests.support import builders
+from tests.support.engine_world import World, bound, world
+from tests.support.iam_faults import Fault, Kind
+from tests.support.virtual_loop import virtual
+
+ONE = "11111111-1111-4111-8111-111111111111"
+SERIAL = "arn:aws:iam::123456789012:mfa/root"
+WEEK = 7 * 24 * 3600.0
+
+
+async def assumed(w: World, **changes: object) -> None:
+    """Write a role that assumes an IAM role of the account."""
+    await bound(w)
+    await w.put_role(builders.assumed(w.iam.add_role("target", longest=43_200).arn, **changes))
+
+
+@pytest.mark.parametrize("sync", [True, False])
+@virtual
+async def test_a_revoked_session_is_forgotten_and_then_gone_already(sync: bool) -> None:
+    """The lease goes at once; the answer says until when the session works, a repeat that it is over."""
+    async with world() as w:
+        await assumed(w)
+        made = await w.issue(role="assumed", ttl=900)
+        w.aws.sent.clear()
+        told = await w.revoke(made.lease.id, sync=sync)
+        assert told == Revocation(Outcome.FORGOTTEN, works_until_us=made.lease.expires_us)
+        assert (await w.lease(made.lease.id)).state is State.GONE
+        assert (await w.revoke(made.lease.id, sync=sync)).outcome is Outcome.ALREADY_GONE
+        assert w.aws.sent == []
+        assert w.events.of(Revoked)[-1] == Forgotten(made.lease.id, made.lease.expires_us)
+
+
+@virtual
+async def test_a_session_is_forgotten_while_aws_is_away() -> None:
+    """Nothing of a session's end depends on AWS."""
+    async with world() as w:
+        await assumed(w)
+        made = await w.issue(role="assumed")
+        w.aws.away = True
+        assert (await w.revoke(made.lease.id)).outcome is Outcome.FORGOTTEN
+
+
+@virtual
+async def test_a_session_is_never_renewed() -> None:
+    """AWS has fixed its life: NOT_RENEWABLE."""
+    async with world() as w:
+        await assumed(w)
+        made = await w.issue(role="assumed")
+        with pytest.raises(NotRenewable):
+            await w.renew(made.lease.id, 3600)
+
+
+@virtual
+async def test_a_prefix_takes_sessions_along() -> None:
+    """A prefix ends sessions and users alike."""
+    async with world() as w:
+        await assumed(w)
+        await w.issue(role="assumed")
+        await w.issue()
+        w.points.slow["put_up"] = 0.001  # a session takes no time to end, and counts once time has passed
+        prefix, accepted = await w.engine.prefixes.accept(Range("aws/", "aws0"), "bob")
+        standings = [standing async for standing in w.engine.prefixes.follow(prefix, accepted)]
+        assert (accepted, standings[-1].done) == (2, 2)
+
+
+@virtual
+async def test_a_session_is_not_abandoned() -> None:
+    """There is no revocation of it that could be given up; its lease ends by itself."""
+    async with world() as w:
+        await assumed(w)
+        made = await w.issue(role="assumed", ttl=900)
+        ids = Range(made.lease.id, f"{made.lease.id}0")
+        assert await w.engine.prefixes.abandon(ids, "bob", live=True) == 0
+        await asyncio.sleep(910)
+        assert (await w.lease(made.lease.id)).state is State.GONE
+
+
+@virtual
+async def test_a_repeat_gets_another_session_under_the_same_lease() -> None:
+    """The fresh session lives for what is left, so that the lease's expiry stays."""
+    async with world() as w:
+        await assumed(w)
+        first = await w.issue(role="assumed", ttl=3600, request=ONE)
+        await asyncio.sleep(1000.4)
+        again = await w.issue(role="assumed", ttl=3600, request=ONE)
+        assert again.lease.id == first.lease.id
+        assert again.lease.expires_us == first.lease.expires_us
+        assert again.lease.access_key_id != first.lease.access_key_id
+        ends = w.iam.sts.sessions[again.lease.access_key_id].ends * 1e6
+        assert abs(ends - first.lease.expires_us) <= 1e6
+        assert len(w.iam.sts.sessions) == 2
+
+
+@virtual
+async def test_a_repeat_with_too_little_time_left_is_spent() -> None:
+    """AWS makes no session shorter than 900 s: with less left the request id is spent."""
+    async with world() as w:
+        await assumed(w)
+        await w.issue(role="assumed", ttl=1000, request=ONE)
+        await asyncio.sleep(90)
+        await w.issue(role="assumed", ttl=1000, request=ONE)
+        await asyncio.sleep(20)
+        with pytest.raises(RequestSpent):
+            await w.issue(role="assumed", ttl=1000, request=ONE)
+
+
+@virtual
+async def test_repeats_under_way_share_one_session() -> None:
+    """A dozen callers with one request id get one answer."""
+    async with world() as w:
+        await assumed(w)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(w.issue(role="assumed", request=ONE)) for _ in range(12)]
+        assert len({task.result().lease.access_key_id for task in tasks}) == 1
+        assert w.aws.actions().count("AssumeRole") == 1
+        with pytest.raises(RequestIdReused):
+            await w.issue(role="assumed", ttl=901, request=ONE)
+
+
+@virtual
+async def test_a_session_that_nobody_took_waits_a_minute_for_a_repeat() -> None:
+    """With a request id the work goes on; a repeat gets the lease with the end that it would have had."""
+    async with world() as w:
+        await assumed(w)
+        task = asyncio.get_running_loop().create_task(w.issue(role="assumed", request=ONE))
+        await w.until(lambda: "AssumeRole" in w.aws.actions())
+        task.cancel()
+        await asyncio.sleep(1)
+        (waiting,) = (row.lease for row in w.store.rows.values() if row.lease.is_session)
+        assert (waiting.state, waiting.untaken) == (State.ACTIVE, True)
+        assert waiting.expires_us - w.store.now() <= 60_000_000
+        made = await w.issue(role="assumed", request=ONE)
+        assert (made.lease.id, made.lease.expires_us) == (waiting.id, waiting.max_expires_us)
+
+
+@virtual
+async def test_a_session_that_nobody_ever_takes_is_over_in_a_minute() -> None:
+    """Without a repeat the row ends, and the request id is spent."""
+    async with world() as w:
+        await assumed(w)
+        task = asyncio.get_running_loop().create_task(w.issue(role="assumed", request=ONE))
+        await w.until(lambda: "AssumeRole" in w.aws.actions())
+        task.cancel()
+        await asyncio.sleep(63)
+        with pytest.raises(RequestSpent):
+            await w.issue(role="assumed", request=ONE)
+
+
+@virtual
+async def test_a_repeat_brings_a_code_of_its_own() -> None:
+    """A code serves once, so the repeat's is the one that is sent."""
+    async with world() as w:
+        await assumed(w, mfa_serial_number=SERIAL)
+        for code in ("111111", "222222"):
+            w.iam.sts.mfa_codes[SERIAL] = code
+            await w.issue(role="assumed", request=ONE, ask=Ask(mfa_code=Secret(code)))
+        assert len(w.iam.sts.sessions) == 2
+
+
+@virtual
+async def test_a_repeat_after_the_role_became_another_is_spent() -> None:
+    """A lease is not handed out again as something that it is not."""
+    async with world() as w:
+        await assumed(w)
+        await w.issue(role="assumed", request=ONE)
+        await w.put_role(builders.role("assumed"))
+        with pytest.raises(RequestSpent):
+            await w.issue(role="assumed", request=ONE)
+        assert w.users() == []
+
+
+@virtual
+async def test_a_repeat_that_aws_refuses_leaves_the_lease_as_it_is() -> None:
+    """What was handed out before still stands when no further session can be made."""
+    async with world() as w:
+        await assumed(w)
+        first = await w.issue(role="assumed", request=ONE)
+        w.aws.faults.add(Fault(Kind.REFUSE, "AssumeRole", nth=1))
+        with pytest.raises(Exception, match="AssumeRole"):
+            await w.issue(role="assumed", request=ONE)
+        assert (await w.lease(first.lease.id)).state is State.ACTIVE
+
+
+@virtual
+async def test_a_sweep_passes_sessions_over() -> None:
+    """A session has no user that a listing could miss: nothing is found, and it lives on."""
+    async with world() as w:
+        await assumed(w)
+        made = await w.issue(role="assumed", ttl=7200)
+        await asyncio.sleep(3700)
+        assert [found async for found in w.engine.sweeper.sweep("aws", apply=True)] == []
+        assert (await w.lease(made.lease.id)).state is State.ACTIVE
+
+
+@virtual
+async def test_tombstones_of_sessions_go_by_their_age_alone() -> None:
+    """A week after its end a session's tombstone is dropped, though its account cannot be listed."""
+    async with world() as w:
+        await assumed(w)
+        made = await w.issue(role="assumed", ttl=900)
+        await w.revoke(made.lease.id)
+        w.aws.away = True
+        await asyncio.sleep(WEEK - 3600)
+        assert made.lease.id in w.store.rows
+        await asyncio.sleep(2 * 3600 + 900)
+        assert made.lease.id not in w.store.rows

@@ -1,0 +1,342 @@
+"""Checks how sessions of STS are made: one call, a durable row before the secret leaves, nothing to undo."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from lessor_server.domain.calls import MadeKey
+from lessor_server.domain.errors import AwsUnavailable, Invalid, LeaseTaken, LessorError, RoleFull
+from lessor_server.domain.events import Issued, IssueFailed
+from lessor_server.domain.lease import State
+from lessor_server.domain.preconditions import TemplateLabelUnknown
+from lessor_server.domain.role import CredentialType, Role
+from lessor_server.domain.secret import Secret
+from lessor_server.domain.session import Ask
+from lessor_server.engine.credentials import Credentials
+from tests.support import builders
+from tests.support.engine_world import World, world
+from tests.support.iam_faults import Fault, Kind
+from tests.support.sts_state import SessionKey
+from tests.support.virtual_loop import virtual
+
+SERIAL = "arn:aws:iam::123456789012:mfa/root"
+FEDERATED = builders.role("federated", credential_type=CredentialType.FEDERATION_TOKEN)
+SESSION = builders.role("session", credential_type=CredentialType.SESSION_TOKEN, policy_document="")
+
+
+async def assumed(w: World, *, longest: int = 43_200, **changes: Any) -> Role:
+    """Write a role that assumes an IAM role of the account."""
+    role = builders.assumed(w.iam.add_role("target", longest=longest).arn, **changes)
+    await w.put_role(role)
+    return role
+
+
+def session(w: World, made: Credentials) -> SessionKey:
+    """Return what AWS holds of a session."""
+    return w.iam.sts.sessions[made.lease.access_key_id]
+
+
+def only_row(w: World) -> State:
+    """Return the state of the one lease that there is."""
+    (state,) = w.states().values()
+    return state
+
+
+async def warm(w: World) -> None:
+    """Let the root's account be known, and forget the calls and points of it."""
+    await assumed(w, name="warm")
+    await w.issue(role="warm")
+    w.store.rows.clear()
+    w.aws.sent.clear()
+    w.points.passed.clear()
+
+
+@pytest.mark.parametrize("kind", ["assumed", "federated", "session"])
+@virtual
+async def test_each_type_is_made_by_one_call(kind: str) -> None:
+    """Key, secret, token and end are AWS's own; the row names no user, and no other call goes out."""
+    async with world() as w:
+        await warm(w)
+        await assumed(w)
+        await w.put_role(FEDERATED)
+        await w.put_role(SESSION)
+        made = await w.issue(role=kind, ttl=1800)
+        action = {"assumed": "AssumeRole", "federated": "GetFederationToken", "session": "GetSessionToken"}
+        assert w.aws.actions() == [action[kind]]
+        key = session(w, made)
+        assert (made.secret, made.token) == (Secret(key.secret), Secret(key.token))
+        assert made.arn == ("" if kind == "session" else key.arn)
+        assert made.lease.expires_us == made.lease.max_expires_us == int(key.ends) * 1_000_000
+        assert made.lease.ttl.total_seconds() == 1800
+        assert (made.lease.state, made.lease.is_session, w.users()) == (State.ACTIVE, True, [])
+        assert w.events.of(Issued)[-1].access_key_id == key.id
+
+
+@virtual
+async def test_the_row_comes_first_and_is_active_before_the_secret_leaves() -> None:
+    """The intent is durable before STS is asked, and the ACTIVE row before anybody is answered."""
+    async with world() as w:
+        await warm(w)
+        await w.put_role(SESSION)
+        w.points.passed.clear()
+        await w.issue(role="session")
+        steps = [point for point in w.points.passed if point.endswith((" done", " sent"))]
+        assert steps == ["begin done", "GetSessionToken sent", "GetSessionToken done", "activate done"]
+
+
+@pytest.mark.parametrize(("ahead", "seconds"), [(0.0, 900), (-100.0, 800), (-899.5, 1), (-5000.0, 1)])
+@virtual
+async def test_a_lease_lives_for_what_aws_gave_and_never_for_nothing(ahead: float, seconds: int) -> None:
+    """The ttl is what is left until AWS's own instant, in whole seconds, at least one."""
+    async with world() as w:
+        await assumed(w)
+        w.clocks.aws_ahead = ahead
+        made = await w.issue(role="assumed", ttl=900)
+        assert made.lease.ttl.total_seconds() == seconds
+        assert made.lease.expires_us > w.store.now()
+
+
+@virtual
+async def test_a_session_ends_without_a_call_to_aws() -> None:
+    """At its expiry the row is finished and that is all, also while AWS cannot be reached."""
+    async with world() as w:
+        await assumed(w)
+        made = await w.issue(role="assumed", ttl=900)
+        w.aws.sent.clear()
+        w.aws.away = True
+        await asyncio.sleep((made.lease.expires_us - w.store.now()) / 1e6 + 2)
+        assert (only_row(w), w.aws.sent) == (State.GONE, [])
+
+
+@pytest.mark.parametrize("gone", ["paused", "no root", "other account"])
+@virtual
+async def test_a_session_ends_whatever_became_of_its_root(gone: str) -> None:
+    """A paused account, a root that is gone and one of another account stand in no session's way."""
+    async with world() as w:
+        await assumed(w)
+        made = await w.issue(role="assumed", ttl=900)
+        if gone == "paused":
+            user = await w.issue()
+            w.aws.away = True
+            await w.revoke(user.lease.id)
+            assert w.engine.issuer._roots.paused_accounts()
+        elif gone == "no root":
+            w.store.roots.clear()
+        else:
+            await w.set_root(key_id=builders.OTHER_ROOT_KEY)
+        w.aws.sent.clear()
+        await asyncio.sleep((made.lease.expires_us - w.store.now()) / 1e6 + 2)
+        assert w.states()[made.lease.id] is State.GONE
+        assert w.aws.actions().count("GetSessionToken") == w.aws.actions().count("DeleteUser") == 0
+
+
+@virtual
+async def test_a_root_of_another_account_is_taken_while_only_sessions_live() -> None:
+    """Sessions bind a mount to no account: there is nothing of them that another root could not undo."""
+    async with world() as w:
+        await assumed(w)
+        await w.issue(role="assumed")
+        await w.set_root(key_id=builders.OTHER_ROOT_KEY)
+        w.other_iam.add_role("target")
+        await w.put_role(builders.assumed(f"arn:aws:iam::{w.other_iam.account}:role/target", "there"))
+        made = await w.issue(role="there")
+        assert made.lease.footprint.account == f"aws:{w.other_iam.account}"
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (
+            Fault(Kind.REFUSE, status=403, code="AccessDenied", message="not authorized"),
+            "ASSUME_ROLE_REFUSED",
+        ),
+        (Fault(Kind.REFUSE, status=403, code="InvalidClientTokenId"), "ROOT_REFUSED"),
+        (Fault(Kind.REFUSE, status=400, code="MalformedPolicyDocument"), "ROLE_REFUSED_BY_AWS"),
+        (Fault(Kind.REFUSE, status=400, code="PackedPolicyTooLarge"), "SESSION_TOO_LARGE"),
+        (Fault(Kind.REFUSE, status=403, code="RegionDisabledException"), "ROOT_REFUSED"),
+        (Fault(Kind.THROTTLE), "AWS_UNAVAILABLE"),
+        (Fault(Kind.ERROR_BEFORE), "AWS_UNAVAILABLE"),
+        (Fault(Kind.LOSE), "AWS_UNAVAILABLE"),
+        (Fault(Kind.HANG_AFTER), "AWS_UNAVAILABLE"),
+        (Fault(Kind.GARBAGE), "AWS_UNAVAILABLE"),
+    ],
+)
+@virtual
+async def test_what_fails_is_told_and_leaves_a_row_that_just_ends(fault: Fault, reason: str) -> None:
+    """A refusal and an unknown fate both end the row at once, without another call."""
+    async with world() as w:
+        await warm(w)
+        await assumed(w)
+        w.aws.faults.add(fault)
+        with pytest.raises(LessorError) as raised:
+            await w.issue(role="assumed")
+        assert raised.value.reason == reason
+        await asyncio.sleep(1)
+        assert (only_row(w), w.aws.actions()) == (State.GONE, ["AssumeRole"])
+        assert len(w.events.of(IssueFailed)) == 1
+
+
+@virtual
+async def test_a_session_longer_than_the_iam_role_takes_is_told_clearly() -> None:
+    """AWS's ValidationError for the IAM role's MaxSessionDuration becomes an error that names it."""
+    async with world() as w:
+        await assumed(w, longest=3600)
+        with pytest.raises(LessorError, match="AssumeRole") as raised:
+            await w.issue(role="assumed", ttl=7200)
+        assert "MaxSessionDuration" in raised.value.mend
+
+
+@virtual
+async def test_an_mfa_code_that_aws_refuses_is_told_as_that() -> None:
+    """A right code is taken once; a wrong or used one is MFA_REFUSED, not a fault of the root."""
+    async with world() as w:
+        await assumed(w, mfa_serial_number=SERIAL)
+        w.iam.sts.mfa_codes[SERIAL] = "123456"
+        await w.issue(role="assumed", ask=Ask(mfa_code=Secret("123456")))
+        with pytest.raises(LessorError) as raised:
+            await w.issue(role="assumed", ask=Ask(mfa_code=Secret("123456")))
+        assert raised.value.reason == "MFA_REFUSED"
+        assert "123456" not in f"{raised.value} {raised.value.detail} {w.events.events}"
+
+
+@virtual
+async def test_a_caller_who_left_before_the_call_has_none_sent() -> None:
+    """Where nobody waits any more, STS is not asked, and the row ends."""
+    async with world() as w:
+        await warm(w)
+        await assumed(w)
+        task = asyncio.get_running_loop().create_task(w.issue(role="assumed"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(1)
+        assert (w.aws.actions(), only_row(w)) == ([], State.GONE)
+
+
+@virtual
+async def test_a_caller_who_leaves_during_the_call_leaves_a_row_that_ends() -> None:
+    """The session reaches nobody; its row is ended at once and not only at its expiry."""
+    async with world() as w:
+        await warm(w)
+        await assumed(w)
+        task = asyncio.get_running_loop().create_task(w.issue(role="assumed"))
+        await w.until(lambda: w.aws.sent != [])
+        task.cancel()
+        await asyncio.sleep(1)
+        assert (w.aws.actions(), only_row(w)) == (["AssumeRole"], State.GONE)
+
+
+@virtual
+async def test_a_lease_that_is_revoked_while_it_is_made_gives_out_nothing() -> None:
+    """A revocation between intent and ACTIVE wins; the session that AWS made reaches nobody."""
+    async with world() as w:
+        await warm(w)
+        await assumed(w)
+        task = asyncio.get_running_loop().create_task(w.attempt(role="assumed"))
+        await w.until(lambda: w.aws.sent != [])
+        (lease_id,) = w.states()
+        await w.revoke(lease_id)
+        assert isinstance(await task, LeaseTaken)
+        await asyncio.sleep(1)
+        assert only_row(w) is State.GONE
+
+
+@virtual
+async def test_a_store_that_fails_gives_out_nothing() -> None:
+    """A session whose ACTIVE row is not durable reaches nobody; the row ends when the store writes again."""
+    async with world() as w:
+        await assumed(w)
+        w.store.fails.add("activate")
+        with pytest.raises(LessorError):
+            await w.issue(role="assumed")
+        w.store.fails.clear()
+        await asyncio.sleep(3)
+        assert only_row(w) is State.GONE
+
+
+@virtual
+async def test_a_request_that_is_wrong_asks_nobody() -> None:
+    """All faults come at once, before the store or AWS is asked for anything."""
+    async with world() as w:
+        await warm(w)
+        await assumed(w)
+        with pytest.raises(Invalid) as raised:
+            await w.issue(role="assumed", ttl=60, ask=Ask(role_arn="x", session_name="?"))
+        fields = [violation.field for violation in raised.value.violations]
+        assert fields == ["ttl", "role_arn", "role_session_name"]
+        with pytest.raises(Invalid):
+            await w.issue(ask=Ask(session_name="alice"))
+        assert (w.aws.sent, w.states()) == ([], {})
+
+
+@virtual
+async def test_sessions_count_for_the_role_and_not_for_the_users_of_the_mount() -> None:
+    """max_leases bounds sessions; max_users, a count of IAM users, does not, nor do they use it up."""
+    async with world(mount=builders.mount(max_users=1)) as w:
+        await assumed(w, max_leases=2)
+        for _ in range(2):
+            await w.issue(role="assumed")
+        with pytest.raises(RoleFull):
+            await w.issue(role="assumed")
+        await w.issue()
+        await assumed(w, name="more")
+        await w.issue(role="more")
+
+
+@virtual
+async def test_tags_source_identity_and_name_tell_who_asked() -> None:
+    """What the role takes from its caller is what AWS is told."""
+    async with world() as w:
+        await assumed(
+            w,
+            session_tags=(("team", "{{identity.labels.team}}"),),
+            transitive_tag_keys=("team",),
+            source_identity="{{identity.name}}",
+        )
+        made = await w.issue(role="assumed", labels={"team": "blue"}, ask=Ask(session_name="by-alice"))
+        key = session(w, made)
+        assert (key.tags, key.transitive, key.source_identity) == ((("team", "blue"),), ("team",), "alice")
+        assert made.arn.endswith(":assumed-role/target/by-alice")
+        with pytest.raises(TemplateLabelUnknown):
+            await w.issue(role="assumed")
+        assert len(w.states()) == 1
+
+
+@virtual
+async def test_a_users_policy_is_filled_in_from_its_caller() -> None:
+    """An IAM user's inline policy holds the caller's name where the role says so."""
+    document = builders.DOCUMENT.replace('"*"', '"arn:aws:s3:::b/{{identity.name}}/*"')
+    async with world(role=builders.role(policy_document=document)) as w:
+        await w.issue()
+        (user,) = w.iam.users.values()
+        (inline,) = user.inline.values()
+        assert json.loads(inline)["Statement"][0]["Resource"] == "arn:aws:s3:::b/alice/*"
+
+
+@virtual
+async def test_a_sessions_key_can_be_waited_for() -> None:
+    """The wait for a usable key proves a session's key with its token."""
+    async with world() as w:
+        await assumed(w)
+        made = await w.issue(role="assumed", wait_usable=30)
+        assert made.usable
+        key = MadeKey(made.lease.access_key_id, made.secret, made.token)
+        assert w.aws.actions().count("ProveKey") == 3
+        assert "***" in repr(key)
+
+
+@virtual
+async def test_an_aws_that_is_away_is_told_and_costs_no_row_for_long() -> None:
+    """While AWS cannot be reached a session is UNAVAILABLE."""
+    async with world() as w:
+        await warm(w)
+        await assumed(w)
+        w.aws.away = True
+        with pytest.raises(AwsUnavailable, match="reaches nobody"):
+            await w.issue(role="assumed")
+        await asyncio.sleep(1)
+        assert only_row(w) is State.GONE
