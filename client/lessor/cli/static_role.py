@@ -1,0 +1,134 @@
+"""``lessor static-role``, ``static-creds`` and ``rotate-root``: access keys that are rotated and kept."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from lessor.cli.command import Command, calling, confirm, mount_option, yes_option
+from lessor.cli.params import ASSUME_STEP, DURATION, fill, given
+from lessor.v1 import config_pb2, creds_pb2
+from lessor.v1 import role_pb2 as pb
+
+if TYPE_CHECKING:
+    from lessor.cli.call import Call
+
+ENV: Final = "env"
+SECONDS: Final = 150.0
+"""Longer than a rotation takes whose new key AWS does not accept."""
+
+COLUMNS: Final = ("name", "username", "access_key", "live_keys", "rotation_period", "next_rotation_time")
+ROLE_OPTIONS: Final = (
+    click.option("--username", help="The IAM user, which exists already; never changed."),
+    click.option("--rotation-period", type=DURATION, help="Time from one rotation to the next."),
+    click.option("--rotation-schedule", help="Rotation by a cron expression, in UTC, instead."),
+    click.option("--rotation-window", type=DURATION, help="How late a scheduled rotation may begin."),
+    click.option("--live-keys", type=int, help="1: the old key goes at once; 2: at the next rotation."),
+    click.option("assume_chain", "--assume", type=ASSUME_STEP, multiple=True, help="A role on the way."),
+)
+other_key_option = click.option(
+    "--delete-other-key", is_flag=True, help="Where the user has two keys: delete one that is not ours."
+)
+
+
+def role_options(command: Command) -> Command:
+    """Add the options that become fields of a static role."""
+    for option in reversed(ROLE_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command("rotate-root")
+@mount_option
+@other_key_option
+@calling(seconds=SECONDS)
+def rotate_root(call: Call, mount: str, *, delete_other_key: bool) -> None:
+    """Replace the access key of an engine's root; the old one goes a minute later.
+
+    Answers once AWS accepts the new key and the server uses it. Nobody gets to see its secret.
+    """
+    request = config_pb2.RotateRootRequest(mount=mount, delete_other_key=delete_other_key)
+    call.show(call(call.config.RotateRoot, request))
+
+
+@click.group("static-role")
+def static_role() -> None:
+    """Keep static roles: IAM users that exist already and whose access keys are rotated."""
+
+
+@static_role.command("put")
+@click.argument("name")
+@mount_option
+@role_options
+@other_key_option
+@calling(seconds=SECONDS)
+def put(call: Call, mount: str, name: str, *, delete_other_key: bool, **options: object) -> None:
+    """Store a static role; the whole is replaced. A new one has its first key when this is answered."""
+    request = pb.PutStaticRoleRequest(mount=mount, delete_other_key=delete_other_key)
+    request.static_role.name = name
+    fill(request.static_role, given(options))
+    answer = call(call.roles.PutStaticRole, request)
+    call.show(answer, answer.static_role)
+
+
+@static_role.command("get")
+@click.argument("name")
+@mount_option
+@calling()
+def get(call: Call, mount: str, name: str) -> None:
+    """Show a static role."""
+    answer = call(call.roles.GetStaticRole, pb.GetStaticRoleRequest(mount=mount, name=name))
+    call.show(answer, answer.static_role)
+
+
+@static_role.command("list")
+@mount_option
+@calling()
+def list_static_roles(call: Call, mount: str) -> None:
+    """List an engine's static roles."""
+    answer = call.all(call.roles.ListStaticRoles, pb.ListStaticRolesRequest(mount=mount, page_size=1000))
+    call.show_list(answer, answer.static_roles, COLUMNS)
+
+
+@static_role.command("delete")
+@click.argument("name")
+@mount_option
+@yes_option
+@calling()
+def delete(call: Call, mount: str, name: str, *, yes: bool) -> None:
+    """Forget a static role and its stored key. The IAM user and its keys stay in AWS."""
+    confirm(f"Forget the stored key of static role {name}?", yes=yes)
+    call.show(call(call.roles.DeleteStaticRole, pb.DeleteStaticRoleRequest(mount=mount, name=name)))
+
+
+@static_role.command("rotate")
+@click.argument("name")
+@mount_option
+@other_key_option
+@calling(seconds=SECONDS)
+def rotate(call: Call, mount: str, name: str, *, delete_other_key: bool) -> None:
+    """Replace a static role's key now."""
+    request = pb.RotateStaticRoleRequest(mount=mount, name=name, delete_other_key=delete_other_key)
+    answer = call(call.roles.RotateStaticRole, request)
+    call.show(answer, answer.static_role)
+
+
+@click.command("static-creds")
+@click.argument("name")
+@mount_option
+@calling(ENV)
+def static_creds(call: Call, mount: str, name: str) -> None:
+    """Show the current key of a static role.
+
+    In a shell: eval "$(lessor static-creds NAME --format env)"
+    """
+    request = creds_pb2.GetStaticCredentialsRequest(mount=mount, role=name)
+    answer = call(call.creds.GetStaticCredentials, request)
+    if call.style == ENV:
+        click.echo(f"export AWS_ACCESS_KEY_ID={shlex.quote(answer.access_key)}")
+        click.echo(f"export AWS_SECRET_ACCESS_KEY={shlex.quote(answer.secret_key)}")
+        click.echo("unset AWS_SESSION_TOKEN")
+    else:
+        call.show(answer)

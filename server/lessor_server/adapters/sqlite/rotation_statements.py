@@ -1,0 +1,46 @@
+"""The statements of rotations; a row's holder has its newest generation."""
+
+from __future__ import annotations
+
+_COLUMNS = "subject, phase, generation, due_us, late_us, attempts, sealed, fresh_sealed, body"
+_HELD = "subject = :subject AND generation = :generation"
+
+ADD = f"""
+INSERT INTO rotations ({_COLUMNS}, claimed)
+VALUES (:subject, :phase, 1, :until, :late_us, :attempts, :sealed, :fresh_sealed, :body, 1)
+ON CONFLICT (subject) DO NOTHING
+RETURNING {_COLUMNS}
+"""
+GET = f"SELECT {_COLUMNS} FROM rotations WHERE subject = :subject"
+LIST = f"""
+SELECT {_COLUMNS} FROM rotations WHERE subject > :after AND subject >= :low AND subject < :high
+ORDER BY subject LIMIT :limit
+"""
+FORGET = f"DELETE FROM rotations WHERE {_HELD}"
+CLAIM = f"""
+UPDATE rotations SET claimed = 1, generation = generation + 1, due_us = :until
+WHERE subject = :subject AND (claimed = 0 OR due_us <= :now)
+RETURNING {_COLUMNS}
+"""
+DUE = """
+SELECT subject FROM rotations
+WHERE due_us > 0 AND due_us <= :now AND subject NOT IN (SELECT value FROM json_each(:without))
+ORDER BY due_us, subject LIMIT :limit
+"""
+NEXT = """
+SELECT min(due_us) FROM rotations
+WHERE due_us > 0 AND subject NOT IN (SELECT value FROM json_each(:without))
+"""
+MOVE = f"""
+UPDATE rotations SET phase = :phase, generation = generation + 1, claimed = :claimed, due_us = :due_us,
+    late_us = :late_us, attempts = :attempts, sealed = :sealed, fresh_sealed = :fresh_sealed, body = :body
+WHERE {_HELD}
+RETURNING {_COLUMNS}
+"""
+HELD = f"SELECT 1 FROM rotations WHERE {_HELD}"
+ROOT_IS = "SELECT 1 FROM roots WHERE mount = :mount AND version = :version - 1"
+SWITCH_ROOT = """
+UPDATE roots SET sealed = :root_sealed, version = :version, etag = :etag
+WHERE mount = :mount AND version = :version - 1
+"""
+TAKE_OVER = "UPDATE rotations SET claimed = 0, generation = generation + 1, due_us = :now WHERE claimed = 1"

@@ -1,0 +1,189 @@
+"""Rotations on SQLite: each method is one job, and compares the generation before it writes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from lessor_server.adapters.sqlite import rotation_statements as sql
+from lessor_server.adapters.sqlite import rows
+from lessor_server.adapters.sqlite.clock import ServiceClock
+from lessor_server.adapters.sqlite.connection import Batches
+from lessor_server.domain.root import Hop, StoredRoot
+from lessor_server.domain.rotation import CLAIM_US, Phase, Rotation, static_prefix
+from lessor_server.domain.schedule import Schedule
+
+
+class SqliteRotations:
+    """The rows of rotations."""
+
+    def __init__(self, batches: Batches, clock: ServiceClock) -> None:
+        """Run jobs in ``batches``; compare with ``clock``."""
+        self._batches = batches
+        self._clock = clock
+
+    async def add_rotation(self, rotation: Rotation) -> Rotation | None:
+        """Store a new row, claimed; None where there is one."""
+        return await self._turned(sql.ADD, _params(rotation))
+
+    async def get_rotation(self, subject: str) -> Rotation | None:
+        """Return one row."""
+
+        def job(connection: sqlite3.Connection) -> Rotation | None:
+            row = connection.execute(sql.GET, {"subject": subject}).fetchone()
+            return _rotation(row) if row else None
+
+        return await self._batches.read(job)
+
+    async def list_static(self, mount: str, after: str, limit: int) -> list[Rotation]:
+        """Return the rows of a mount's static roles by name."""
+        low = static_prefix(mount)
+        params: rows.Params = {"after": low + after, "low": low, "high": low[:-1] + "0", "limit": limit}
+
+        def job(connection: sqlite3.Connection) -> list[Rotation]:
+            return [_rotation(row) for row in connection.execute(sql.LIST, params).fetchall()]
+
+        return await self._batches.read(job)
+
+    async def forget_rotation(self, rotation: Rotation) -> bool:
+        """Delete a row of this generation."""
+        params = _params(rotation)
+        return await self._batches.write(
+            lambda connection: connection.execute(sql.FORGET, params).rowcount == 1
+        )
+
+    async def claim_rotation(self, subject: str) -> Rotation | None:
+        """Claim a row that is free, due or not."""
+        return await self._turned(sql.CLAIM, {"subject": subject})
+
+    async def claim_rotations(self, limit: int, without: frozenset[str]) -> list[Rotation]:
+        """Claim what is due, earliest first."""
+
+        def job(connection: sqlite3.Connection) -> list[Rotation]:
+            times = self._times()
+            asked = times | {"limit": limit, "without": json.dumps(sorted(without))}
+            subjects = [row[0] for row in connection.execute(sql.DUE, asked).fetchall()]
+            found = [connection.execute(sql.CLAIM, times | {"subject": one}).fetchone() for one in subjects]
+            return [_rotation(row) for row in found if row is not None]
+
+        return await self._batches.write(job)
+
+    async def next_rotation_us(self, without: frozenset[str]) -> int:
+        """Return when the next row is due, or 0 for never."""
+        params: rows.Params = {"without": json.dumps(sorted(without))}
+        return await self._batches.read(
+            lambda connection: connection.execute(sql.NEXT, params).fetchone()[0] or 0
+        )
+
+    async def move_rotation(self, rotation: Rotation, *, done: bool) -> Rotation | None:
+        """Write a claimed row and keep the claim, or let it go where that is ``done``."""
+        return await self._turned(sql.MOVE, _params(rotation) | {"claimed": not done}, done=done)
+
+    async def switch_root(self, rotation: Rotation, root: StoredRoot) -> Rotation | None:
+        """Write a claimed row and the root of the version before, both or neither."""
+        given: rows.Params = {
+            "mount": root.mount,
+            "version": root.version,
+            "etag": root.etag,
+            "root_sealed": root.sealed,
+        }
+        params = _params(rotation) | given | {"claimed": True}
+
+        def job(connection: sqlite3.Connection) -> Rotation | None:
+            for condition in (sql.HELD, sql.ROOT_IS):
+                if connection.execute(condition, params).fetchone() is None:
+                    return None
+            connection.execute(sql.SWITCH_ROOT, params)
+            until = {"due_us": self._clock.now() + CLAIM_US}
+            return _rotation(connection.execute(sql.MOVE, params | until).fetchone())
+
+        return await self._batches.write(job)
+
+    async def take_over_rotations(self) -> int:
+        """Void every claim: the lock on the data directory proves that no other process lives."""
+        return await self._batches.write(
+            lambda connection: connection.execute(sql.TAKE_OVER, {"now": self._clock.now()}).rowcount
+        )
+
+    def _times(self) -> rows.Params:
+        now = self._clock.now()
+        return {"now": now, "until": now + CLAIM_US}
+
+    async def _turned(self, statement: str, params: rows.Params, *, done: bool = False) -> Rotation | None:
+        """Run one conditional change and return the row after it, or None where its condition failed."""
+
+        def job(connection: sqlite3.Connection) -> Rotation | None:
+            times = self._times()
+            due = {} if done else {"due_us": times["until"]}
+            row = connection.execute(statement, params | times | due).fetchone()
+            return _rotation(row) if row else None
+
+        return await self._batches.write(job)
+
+
+def _params(rotation: Rotation) -> rows.Params:
+    schedule = rotation.schedule
+    body = {
+        "period_us": None if schedule.period is None else rows.us(schedule.period),
+        "cron": schedule.cron,
+        "window_us": None if schedule.window is None else rows.us(schedule.window),
+        "assume_chain": [[hop.role_arn, hop.external_id] for hop in rotation.assume_chain],
+        **{field: getattr(rotation, field) for field in _BODY},
+    }
+    return {
+        "subject": rotation.subject,
+        "phase": rotation.phase.value,
+        "generation": rotation.generation,
+        "due_us": rotation.due_us,
+        "late_us": rotation.late_us,
+        "attempts": rotation.attempts,
+        "sealed": rotation.sealed,
+        "fresh_sealed": rotation.fresh_sealed,
+        "body": json.dumps(body),
+    }
+
+
+_LISTS = ("keys_before", "away")
+_BODY = (
+    "live_keys",
+    "account",
+    "user_name",
+    "user_id",
+    "current",
+    "previous",
+    "fresh",
+    "next_us",
+    "retire_us",
+    "inactive",
+    "last_error",
+    *_LISTS,
+)
+
+
+def _rotation(row: sqlite3.Row | tuple[Any, ...]) -> Rotation:
+    """Return the rotation of a row; members of its body that a later version wrote are passed over."""
+    subject, phase, generation, due_us, late_us, attempts, sealed, fresh_sealed, body = row
+    plain: dict[str, Any] = json.loads(body)
+    made = Rotation(
+        subject=subject,
+        schedule=Schedule(_span(plain["period_us"]), plain["cron"], _span(plain["window_us"])),
+        assume_chain=tuple(Hop(*hop) for hop in plain["assume_chain"]),
+        phase=Phase(phase),
+        generation=generation,
+        due_us=due_us,
+        late_us=late_us,
+        attempts=attempts,
+        sealed=bytes(sealed),
+        fresh_sealed=bytes(fresh_sealed),
+    )
+    kept: dict[str, Any] = {
+        field: tuple(plain[field]) if field in _LISTS else plain[field] for field in _BODY
+    }
+    return replace(made, **kept)
+
+
+def _span(value: int | None) -> timedelta | None:
+    return None if value is None else rows.span(value)

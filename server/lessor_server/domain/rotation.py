@@ -1,0 +1,234 @@
+"""The rotation of an access key: of a mount's root, or of a static role's user. One machine for both.
+
+    IDLE ──intend──▶ INTENDED ──make──▶ MADE ──switch──▶ RETIRING ──retire──▶ IDLE
+                        │                │ └──switch──▶ IDLE (two keys live on)
+                        └──cancel──▶ IDLE └──drop──▶ DROPPING ──dropped──▶ IDLE
+
+The intent, with the key ids that AWS listed before it, is durable before CreateAccessKey is sent; the new
+key before it is proven; and only a proven key is switched to. So after a crash at any moment a key that
+nobody knows the secret of can be told from all others, and is deleted. A CreateAccessKey whose fate is
+not known may still take effect while its signature is good: ``late_us`` is when the last look for such a
+key is due, and new rotations may begin meanwhile. Instants are microseconds since the epoch (``…_us``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import Enum
+from typing import Final
+
+from lessor_server.domain.lease import CREATE_GRACE
+from lessor_server.domain.root import Hop
+from lessor_server.domain.schedule import NEVER, Schedule
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+LATE_US: Final = (CREATE_GRACE + timedelta(minutes=1)) // _MICROSECOND
+"""After this no CreateAccessKey sent before can take effect, and a listing shows what one made."""
+
+DEACTIVATE_US: Final = 2_000_000
+"""How long an old root key stays active: a call signed with it may be on its way."""
+
+RETIRE_US: Final = 60_000_000
+"""How long an old root key stays, inactive, before it is deleted."""
+
+CLAIM_US: Final = 180_000_000
+"""Longer than one attempt takes: a minute of proving, and the calls around it."""
+
+REMEMBERED: Final = 20
+"""So many ids of keys that were rotated away are kept."""
+
+
+class Phase(Enum):
+    """Where a rotation is."""
+
+    IDLE = "IDLE"
+    INTENDED = "INTENDED"
+    MADE = "MADE"
+    DROPPING = "DROPPING"
+    RETIRING = "RETIRING"
+
+
+class Step(Enum):
+    """One named change of phase."""
+
+    INTEND = "intend"
+    CANCEL = "cancel"
+    MAKE = "make"
+    SWITCH = "switch"
+    DROP = "drop"
+    DROPPED = "dropped"
+    RETIRE = "retire"
+
+
+STEPS: Final[dict[Step, tuple[Phase, tuple[Phase, ...]]]] = {
+    Step.INTEND: (Phase.IDLE, (Phase.INTENDED,)),
+    Step.CANCEL: (Phase.INTENDED, (Phase.IDLE,)),
+    Step.MAKE: (Phase.INTENDED, (Phase.MADE,)),
+    Step.SWITCH: (Phase.MADE, (Phase.RETIRING, Phase.IDLE)),
+    Step.DROP: (Phase.MADE, (Phase.DROPPING,)),
+    Step.DROPPED: (Phase.DROPPING, (Phase.IDLE,)),
+    Step.RETIRE: (Phase.RETIRING, (Phase.IDLE,)),
+}
+"""Every allowed step: from which phase, to which; what is not here cannot happen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """One subject's row: ``<mount>/root`` or ``<mount>/static-creds/<name>``.
+
+    ``due_us`` is when it is looked at next, or when the claim on it ends; 0 is never. ``next_us`` is when
+    the next rotation is due by ``schedule``, ``retire_us`` when the ``previous`` key is deleted; a key that
+    is ``inactive`` works no longer till then. A root's secret lies in the root's own config, so ``sealed``
+    is a static role's alone; the secret of a ``fresh`` key, which is not in use yet, is sealed for both.
+    """
+
+    subject: str
+    schedule: Schedule = NEVER
+    live_keys: int = 1
+    assume_chain: tuple[Hop, ...] = ()
+    account: str = ""
+    user_name: str = ""
+    user_id: str = ""
+    phase: Phase = Phase.IDLE
+    generation: int = 0
+    current: str = ""
+    sealed: bytes = b""
+    previous: str = ""
+    fresh: str = ""
+    fresh_sealed: bytes = b""
+    keys_before: tuple[str, ...] = ()
+    away: tuple[str, ...] = ()
+    next_us: int = 0
+    due_us: int = 0
+    late_us: int = 0
+    retire_us: int = 0
+    inactive: bool = False
+    attempts: int = 0
+    last_error: str = ""
+
+    @property
+    def mount(self) -> str:
+        """Return the mount that the subject belongs to."""
+        return self.subject.partition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """Return the static role's name, or an empty text for a root."""
+        return "" if self.is_root else self.subject.rpartition("/")[2]
+
+    @property
+    def is_root(self) -> bool:
+        """Tell whether it is a mount's root whose key is rotated."""
+        return self.subject == root_subject(self.mount)
+
+    def lost(self, listed: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the listed keys that only an attempt of ours can have made, and nobody knows."""
+        known = {*self.keys_before, *self.away, self.current, self.previous, self.fresh}
+        return tuple(key_id for key_id in listed if key_id not in known)
+
+    def wanted(self, now_us: int) -> bool:
+        """Tell whether the next rotation is due by the schedule."""
+        return 0 < self.next_us <= now_us
+
+    def resting_us(self) -> int:
+        """Return when an unclaimed row is due, where nothing has failed."""
+        match self.phase:
+            case Phase.IDLE:
+                return min((us for us in (self.next_us, self.late_us) if us), default=0)
+            case Phase.RETIRING:
+                waits = self.is_root and not self.inactive
+                return self.retire_us - (RETIRE_US - DEACTIVATE_US if waits else 0)
+            case _:
+                return 1
+
+
+def root_subject(mount: str) -> str:
+    """Return the subject of a mount's root."""
+    return f"{mount}/root"
+
+
+def static_subject(mount: str, name: str) -> str:
+    """Return the subject of a static role."""
+    return f"{static_prefix(mount)}{name}"
+
+
+def static_prefix(mount: str) -> str:
+    """Return what the subjects of a mount's static roles begin with."""
+    return f"{mount}/static-creds/"
+
+
+def place_of(subject: str) -> str:
+    """Return the place that a subject's keys are sealed for."""
+    return f"rotations/{subject}"
+
+
+# --- the steps ------------------------------------------------------------------------------------------
+
+
+def intend(rotation: Rotation, listed: tuple[str, ...]) -> Rotation:
+    """Return the row that must be durable before CreateAccessKey is sent."""
+    return _step(rotation, Step.INTEND, Phase.INTENDED, keys_before=listed)
+
+
+def cancel(rotation: Rotation) -> Rotation:
+    """Return the row after AWS refused to make a key."""
+    return _step(rotation, Step.CANCEL, Phase.IDLE)
+
+
+def make(rotation: Rotation, key_id: str, sealed: bytes) -> Rotation:
+    """Return the row with the new key, which is not used before it is proven."""
+    return _step(rotation, Step.MAKE, Phase.MADE, fresh=key_id, fresh_sealed=sealed)
+
+
+def switch(rotation: Rotation, next_us: int, now_us: int) -> Rotation:
+    """Return the row in which the new key is the current one, and what becomes of the old one.
+
+    The root's is kept for a minute; of a static role it goes at once, or with two live keys at the next
+    rotation.
+    """
+    old = rotation.current
+    retires = bool(old) and rotation.live_keys == 1
+    away = (*rotation.away, *((old,) if old and rotation.is_root else ()))
+    return _step(
+        rotation,
+        Step.SWITCH,
+        Phase.RETIRING if retires else Phase.IDLE,
+        current=rotation.fresh,
+        sealed=b"" if rotation.is_root else rotation.fresh_sealed,
+        previous=old,
+        fresh="",
+        fresh_sealed=rotation.fresh_sealed if rotation.is_root and retires else b"",
+        away=away[-REMEMBERED:],
+        retire_us=now_us + (RETIRE_US if rotation.is_root else 0) if retires else 0,
+        inactive=False,
+        next_us=next_us,
+        attempts=0,
+        last_error="",
+    )
+
+
+def drop(rotation: Rotation) -> Rotation:
+    """Return the row of a new key that must not be used: it is to be deleted, and never proven again."""
+    return _step(rotation, Step.DROP, Phase.DROPPING)
+
+
+def dropped(rotation: Rotation) -> Rotation:
+    """Return the row once the new key is deleted."""
+    return _step(rotation, Step.DROPPED, Phase.IDLE, fresh="", fresh_sealed=b"")
+
+
+def retire(rotation: Rotation) -> Rotation:
+    """Return the row once the old key is deleted, in whichever phase a key of ours may go."""
+    gone = replace(rotation, previous="", retire_us=0)
+    if rotation.phase is Phase.IDLE:
+        return gone
+    return _step(gone, Step.RETIRE, Phase.IDLE, fresh_sealed=b"", attempts=0, last_error="")
+
+
+def _step(rotation: Rotation, step: Step, after: Phase, **changes: object) -> Rotation:
+    before, allowed = STEPS[step]
+    if rotation.phase is not before or after not in allowed:
+        raise AssertionError(f"{step.value} is no step from {rotation.phase.value} to {after.value}")
+    return replace(rotation, phase=after, **changes)  # type: ignore[arg-type]

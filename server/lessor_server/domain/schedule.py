@@ -1,0 +1,137 @@
+"""When a key is rotated: by a period, or by a cron expression in UTC with a window.
+
+The grammar of cron is that of crontab(5), in numbers: minute, hour, day of the month, month, weekday
+(0 and 7 are Sunday); each ``*``, ``n`` or ``n-m``, maybe with ``/step``, in lists. As there, where both
+days are restricted, either may match.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+from lessor_server.domain import span
+from lessor_server.domain.errors import Violation
+from lessor_server.domain.names import shown
+
+SHORTEST: Final = timedelta(seconds=60)
+JITTER: Final = 0.1
+"""By how much of a period a jittered rotation comes earlier at most, so that many don't come at once."""
+
+_PART: Final = re.compile(r"(?:\*|([0-9]{1,2})(?:-([0-9]{1,2}))?)(?:/([1-9][0-9]?))?")
+_RANGES: Final = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+_FARTHEST: Final = timedelta(days=8 * 366)
+"""Within eight years every day of the calendar comes: 1900 and 2100 are no leap years."""
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Say when to rotate: every ``period``, or at the times of ``cron``, or never where both are unset.
+
+    A rotation that could not begin within ``window`` after its time waits for the next time.
+    """
+
+    period: timedelta | None = None
+    cron: str = ""
+    window: timedelta | None = None
+
+    def next_us(self, now_us: int, jitter: float = 0.0) -> int:
+        """Return the first time after ``now_us`` (microseconds since the epoch), or 0 for never.
+
+        ``jitter``, drawn by the caller from 0 to 1, takes up to a tenth off a period.
+        """
+        if self.period is not None:
+            return now_us + int(self.period / _MICROSECOND * (1 - JITTER * jitter))
+        found = _times(self.cron, now_us) if self.cron else None
+        return next(found, 0) if found else 0
+
+    def missed(self, time_us: int, now_us: int) -> bool:
+        """Tell whether a rotation due at ``time_us`` is too late at ``now_us``."""
+        return self.window is not None and now_us > time_us + self.window // _MICROSECOND
+
+
+NEVER: Final = Schedule()
+
+
+def violations(schedule: Schedule) -> list[Violation]:
+    """Return every fault; the fields are called as in a root's config and in a static role."""
+    found = span.violations("rotation_period", schedule.period)
+    found += span.violations("rotation_window", schedule.window)
+    if schedule.period is not None and span.SECOND <= schedule.period < SHORTEST:
+        fault = f"{span.spoken(schedule.period)} is below 1m"
+        found.append(Violation("rotation_period", fault, "give at least 1m"))
+    if schedule.cron:
+        found += _cron_violations(schedule.cron)
+        if schedule.period is not None:
+            fault = "does not go with rotation_period"
+            found.append(Violation("rotation_schedule", fault, "give one of the two"))
+    elif schedule.window is not None:
+        found.append(Violation("rotation_window", "needs rotation_schedule", "give one, or leave it out"))
+    return found
+
+
+def _cron_violations(text: str) -> list[Violation]:
+    times = _times(text, 0)
+    if times is None:
+        mend = "write minute hour day month weekday in numbers, as 0 3 * * 0"
+        return [Violation("rotation_schedule", f"{shown(text)} is no schedule", mend)]
+    if next(times, 0):
+        return []
+    return [Violation("rotation_schedule", f"{shown(text)} never comes", "name a day that its months have")]
+
+
+def _times(text: str, after_us: int) -> Iterator[int] | None:
+    """Return the times of a cron expression after an instant; None where it is none."""
+    fields = text.split()
+    if len(fields) != len(_RANGES):
+        return None
+    sets = [_numbers(field, *bounds) for field, bounds in zip(fields, _RANGES, strict=True)]
+    if not all(sets):
+        return None
+    minutes, hours = sorted(sets[0]), sorted(sets[1])
+    return (
+        moment_us
+        for day in _days(fields, sets, (_EPOCH + after_us * _MICROSECOND).date())
+        for hour in hours
+        for minute in minutes
+        if (moment_us := _us(day, hour, minute)) > after_us
+    )
+
+
+def _days(fields: list[str], sets: list[frozenset[int]], first: date) -> Iterator[date]:
+    """Yield the days of an expression from ``first`` on."""
+    either = not fields[2].startswith("*") and not fields[4].startswith("*")
+    for number in range(_FARTHEST.days):
+        day = first + timedelta(days=number)
+        of_month, of_week = (
+            day.day in sets[2],
+            not sets[4].isdisjoint({day.isoweekday(), day.isoweekday() % 7}),
+        )
+        if day.month in sets[3] and (of_month or of_week if either else of_month and of_week):
+            yield day
+
+
+def _us(day: date, hour: int, minute: int) -> int:
+    moment = datetime(day.year, day.month, day.day, hour, minute, tzinfo=UTC)
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _numbers(field: str, low: int, high: int) -> frozenset[int]:
+    """Return the numbers that a field stands for; none where it is no field within the bounds."""
+    found: set[int] = set()
+    for part in field.split(","):
+        match = _PART.fullmatch(part)
+        if match is None:
+            return frozenset()
+        first = int(match[1] or low)
+        last = int(match[2]) if match[2] else first if match[1] and not match[3] else high
+        if not low <= first <= last <= high:
+            return frozenset()
+        found.update(range(first, last + 1, int(match[3] or 1)))
+    return frozenset(found)

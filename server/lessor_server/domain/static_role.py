@@ -1,0 +1,47 @@
+"""A static role: an IAM user that exists already and whose access keys are rotated."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from lessor_server.domain import names, root, schedule
+from lessor_server.domain.errors import Violation
+from lessor_server.domain.names import shown
+from lessor_server.domain.root import Hop
+from lessor_server.domain.schedule import Schedule
+
+MOST_KEYS: Final = 2
+"""AWS lets a user have two access keys (IAM User Guide, "IAM and AWS STS quotas")."""
+
+_USER_NAME: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class StaticRole:
+    """Hold a static role as it is asked for; ``live_keys`` is 1 or 2."""
+
+    mount: str
+    name: str
+    username: str
+    schedule: Schedule
+    live_keys: int = MOST_KEYS
+    assume_chain: tuple[Hop, ...] = ()
+
+
+def violations(role: StaticRole) -> list[Violation]:
+    """Return every fault of ``role``; field paths begin at it."""
+    found = names.name_violations("name", role.name)
+    if not _USER_NAME.fullmatch(role.username):
+        fault = f"{shown(role.username)} is no name of an IAM user" if role.username else "is missing"
+        mend = "give 1 to 64 letters, digits and _ + = , . @ -"
+        found.append(Violation("username", fault, mend))
+    if role.schedule.period is None and not role.schedule.cron:
+        found.append(Violation("rotation_period", "is missing", "give it, or rotation_schedule"))
+    found += schedule.violations(role.schedule)
+    if not 1 <= role.live_keys <= MOST_KEYS:
+        fault = f"{role.live_keys} is out of range"
+        found.append(Violation("live_keys", fault, "give 1 or 2, or 0 for 2"))
+    found += root.chain_violations(role.assume_chain)
+    return found

@@ -1,0 +1,333 @@
+"""One attempt on one rotation: takes a claimed row as far as it goes now, and lets it go.
+
+Every step is durable before the next call is sent, so an attempt that dies anywhere is taken up by the
+next one from the row alone. A CreateAccessKey whose fate is unknown is never repeated without looking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Final
+
+from lessor_server.domain import rotation as steps
+from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal, for_caller
+from lessor_server.domain.calls import MadeKey
+from lessor_server.domain.errors import (
+    Aborted,
+    AwsUnavailable,
+    KeyNotAccepted,
+    LessorError,
+    PacerFull,
+    StoreUnavailable,
+)
+from lessor_server.domain.events import KeyLeft, KeyRetired, LostKeyDeleted, Rotated, RotationMissed
+from lessor_server.domain.preconditions import KeyLimit, RootKeyInUse
+from lessor_server.domain.rotation import LATE_US, Phase, Rotation, place_of
+from lessor_server.domain.secret import Secret
+from lessor_server.domain.static_role import MOST_KEYS
+from lessor_server.engine.rotation.claimed import ClaimedRow
+from lessor_server.engine.rotation.keyholder import identified, mount_of_key, require_enabled
+from lessor_server.engine.rotation.order import Aim, Order, Tools
+from lessor_server.engine.rotation.userkeys import UserKeys
+from lessor_server.engine.rounds import Done, Outcome
+
+LOOK_SECONDS: Final = (1.0, 2.0, 4.0)
+"""Waits before the looks for a lost key: a listing may be some seconds old."""
+
+
+class KeyChange:
+    """An attempt under way."""
+
+    def __init__(
+        self, tools: Tools, claimed: Rotation, order: Order, switched: Callable[[Rotation], None]
+    ) -> None:
+        """Work on a ``claimed`` row; ``switched`` is told once the new key is in use."""
+        self._tools = tools
+        self._held = ClaimedRow(tools.store, tools.notify, tools.rng, claimed)
+        self._keys = UserKeys(tools.roots, tools.sealer)
+        self._order = order
+        self._switched = switched
+        self._wanted = order.aim is Aim.ROTATE or (order.aim is Aim.FIRST and not claimed.current)
+        self._unsure = claimed.phase is Phase.INTENDED
+        """A CreateAccessKey that nobody heard the answer of may have taken effect, or still may."""
+
+    @property
+    def row(self) -> Rotation:
+        """Return the row as it is now."""
+        return self._held.now
+
+    async def run(self) -> Rotation:
+        """Do it and return the row, or raise what kept it from being done."""
+        try:
+            if self._order.change is not None:
+                await self._held.move(self._order.change(self.row))
+            match self._order.aim:
+                case Aim.END:
+                    await self._end()
+                    return self.row
+                case Aim.ALIGN:
+                    await self._align()
+                case _:
+                    while await self._step():
+                        pass
+            await self._held.let_go()
+        except StoreUnavailable:
+            raise
+        except LessorError as error:
+            await self._held.fail(error)
+            raise
+        return self.row
+
+    async def _step(self) -> bool:
+        """Take the next step; False where none is due."""
+        match self.row.phase:
+            case Phase.IDLE:
+                return await self._start()
+            case Phase.INTENDED:
+                await self._make()
+            case Phase.MADE:
+                await self._prove()
+            case Phase.DROPPING:
+                await self._drop()
+            case Phase.RETIRING:
+                return await self._retire()
+        return True
+
+    # --- IDLE -------------------------------------------------------------------------------------------
+
+    async def _start(self) -> bool:
+        row, now = self.row, self._tools.store.now()
+        if 0 < row.late_us <= now:
+            await self._look_late()
+        elif self._wanted or (row.wanted(now) and not row.schedule.missed(row.next_us, now)):
+            await self._intend()
+        elif row.wanted(now):
+            await self._held.move(replace(row, next_us=row.schedule.next_us(now), attempts=0))
+            self._tools.notify(RotationMissed(row.subject, self.row.next_us))
+        elif row.previous and row.live_keys < MOST_KEYS:
+            await self._delete_previous()
+        else:
+            return False
+        return True
+
+    async def _look_late(self) -> None:
+        """Look for the last time for what a CreateAccessKey of unknown fate may have made."""
+        await self._unless_left(self._look())
+        await self._held.move(replace(self.row, late_us=0))
+
+    async def _intend(self) -> None:
+        """Make room, and make durable that a key is about to be made."""
+        await require_enabled(self._tools.store, self.row.mount)
+        self._held.now = await identified(self._tools.roots, self.row)
+        gone = {self.row.previous, *self.row.away}
+        if self.row.previous:
+            await self._delete_previous()
+        listed = await self._keys.listed(self.row)
+        if self.row.late_us:
+            gone.add(await self._delete_lost(listed))
+        left = [key_id for key_id in listed if key_id not in gone]
+        if len(left) >= MOST_KEYS:
+            if not self._order.delete_other_key:
+                raise KeyLimit(self.row.user_name, tuple(left))
+            await self._delete(next(key_id for key_id in left if key_id != self.row.current))
+        await self._held.move(steps.intend(self.row, listed))
+
+    # --- INTENDED ---------------------------------------------------------------------------------------
+
+    async def _make(self) -> None:
+        """Have the new key made, and make it durable."""
+        if self.row.is_root and not await self._in_use():
+            await self._give_up()
+        made = await self._created()
+        sealed = self._tools.sealer.seal(made.secret.reveal().encode(), place_of(self.row.subject))
+        await self._held.move(steps.make(self._with_late(), made.access_key_id, sealed))
+
+    async def _created(self) -> MadeKey:
+        outcome = await self._asked()
+        if self._worth_another(outcome):
+            outcome = await self._asked()
+        if isinstance(outcome, Done):
+            return outcome.value
+        if not _unknown(outcome):
+            await self._held.move(steps.cancel(self._with_late()))
+        raise for_caller(outcome)
+
+    async def _asked(self) -> Outcome[MadeKey]:
+        """Ask for a key, once what an earlier asking may have made was looked for."""
+        if self._unsure:
+            await self._find_lost()
+        outcome = await self._keys.made(self.row)
+        self._unsure = self._unsure or _unknown(outcome)
+        return outcome
+
+    def _worth_another(self, outcome: Outcome[MadeKey]) -> bool:
+        """Tell whether to ask again: nobody answered, or a lost key that was not listed yet has the place."""
+        full = isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.LIMIT
+        self._unsure = self._unsure or (full and self.row.late_us > 0)
+        return _unknown(outcome) or (full and self._unsure)
+
+    def _with_late(self) -> Rotation:
+        """Return the row with a last look ahead, where a key may yet be made by a request on its way."""
+        late_us = self._tools.store.now() + LATE_US
+        return replace(self.row, late_us=late_us) if self._unsure else self.row
+
+    async def _find_lost(self) -> None:
+        """Look a few times for the key that was made without an answer, and delete it."""
+        for seconds in LOOK_SECONDS:
+            await asyncio.sleep(seconds)
+            if await self._look():
+                return
+
+    async def _look(self) -> str:
+        return await self._delete_lost(await self._keys.listed(self.row))
+
+    async def _delete_lost(self, listed: tuple[str, ...]) -> str:
+        """Delete the one key that can only be ours; return its id, empty where there is none.
+
+        Of two it cannot be told which is ours, unless others may be deleted anyway.
+        """
+        lost = [key_id for key_id in self.row.lost(listed) if not await self._root_of(key_id)]
+        if len(lost) > 1 and not self._order.delete_other_key:
+            raise KeyLimit(self.row.user_name, tuple(lost))
+        for key_id in lost:
+            await self._delete(key_id)
+            self._tools.notify(LostKeyDeleted(self.row.subject, key_id))
+            self._held.now = replace(self.row, keys_before=(*self.row.keys_before, key_id))
+        return lost[0] if lost else ""
+
+    async def _give_up(self) -> None:
+        """End the rotation of a key that is the root's no longer."""
+        self._unsure = True
+        await self._unless_left(self._find_lost())
+        await self._held.move(steps.cancel(self._with_late()))
+        raise self._set_anew()
+
+    # --- MADE -------------------------------------------------------------------------------------------
+
+    async def _prove(self) -> None:
+        row = self.row
+        secret = Secret(self._tools.sealer.open(row.fresh_sealed, place_of(row.subject)).decode())
+        try:
+            await self._keys.prove(row, MadeKey(row.fresh, secret))
+        except KeyNotAccepted as error:
+            await self._undo(error)
+        if row.is_root:
+            await self._switch_root(secret)
+        else:
+            now = self._tools.store.now()
+            await self._held.move(steps.switch(row, row.schedule.next_us(now), now))
+        self._wanted = False
+        self._tools.notify(Rotated(row.subject, self.row.current))
+        self._switched(self.row)
+
+    async def _switch_root(self, secret: Secret) -> None:
+        """Put the new key into the root's config, if the old one still stands there."""
+        roots, rng = self._tools.roots, self._tools.rng
+        switched = False
+        while not switched:
+            root = await roots.of(self.row.mount)
+            if root.config.access_key != self.row.current:
+                await self._undo(self._set_anew())
+            now = self._tools.store.now()
+            config = replace(root.config, access_key=self.row.fresh, secret_key=secret)
+            stored = roots.seal(
+                replace(root, version=root.version + 1, config=config), f"{rng.getrandbits(64):016x}"
+            )
+            after = steps.switch(self.row, config.rotation.next_us(now, rng.random()), now)
+            switched = await self._held.switch(replace(after, schedule=config.rotation), stored)
+        await roots.of(self.row.mount)  # calls under way go on with the new key
+
+    async def _undo(self, error: LessorError) -> None:
+        """Delete the new key, which must not be used, and raise ``error``."""
+        await self._held.move(steps.drop(self.row))
+        await self._drop()
+        raise error
+
+    async def _drop(self) -> None:
+        await self._unless_left(self._delete(self.row.fresh))
+        await self._held.move(steps.dropped(self.row))
+
+    # --- RETIRING ---------------------------------------------------------------------------------------
+
+    async def _retire(self) -> bool:
+        """Switch the old key off, or delete it where its time is over or its place is needed."""
+        row, now = self.row, self._tools.store.now()
+        if self._wanted or row.wanted(now) or now >= row.retire_us:
+            await self._delete_previous()
+            return True
+        if now >= row.resting_us():
+            await self._require_unused(row.previous)
+            await self._keys.deactivate(row, row.previous)
+            self._held.now = replace(row, inactive=True)
+        return False
+
+    async def _delete_previous(self) -> None:
+        old = self.row.previous
+        await self._unless_left(self._delete(old))
+        await self._held.move(steps.retire(self.row))
+        self._tools.notify(KeyRetired(self.row.subject, old))
+
+    async def _delete(self, key_id: str) -> None:
+        """Delete a key, unless some mount works with it."""
+        await self._require_unused(key_id)
+        await self._keys.delete(self.row, key_id)
+
+    async def _require_unused(self, key_id: str) -> None:
+        mount = await self._root_of(key_id)
+        if mount:
+            raise RootKeyInUse(f"key {key_id} is the root of mount {mount}", subject=mount)
+
+    async def _root_of(self, key_id: str) -> str:
+        return await mount_of_key(self._tools.store, self._tools.roots, key_id)
+
+    # --- a root that changed, and the end ---------------------------------------------------------------
+
+    async def _align(self) -> None:
+        """Have the next rotation due when the root's config says, if that has changed."""
+        root = await self._tools.roots.of(self.row.mount)
+        schedule = root.config.rotation
+        if schedule != self.row.schedule:
+            next_us = schedule.next_us(self._tools.store.now(), self._tools.rng.random())
+            self._held.now = replace(self.row, schedule=schedule, next_us=next_us)
+
+    async def _end(self) -> None:
+        """Undo what is half done, as far as AWS lets us, and forget the row."""
+        row = self.row
+        try:
+            if row.phase is Phase.INTENDED:
+                await self._find_lost()
+            elif row.phase in (Phase.MADE, Phase.DROPPING):
+                await self._delete(row.fresh)
+            elif row.late_us:
+                await self._look()
+        except (AwsUnavailable, PacerFull, StoreUnavailable):
+            raise
+        except LessorError as error:
+            self._tools.notify(KeyLeft(row.subject, row.fresh, error.message))
+        await self._held.forget()
+
+    async def _unless_left(self, doing: Coroutine[object, object, object]) -> None:
+        """Do what only the user's own root may: where it is the root no longer, a person is told instead."""
+        try:
+            await doing
+        except (AwsUnavailable, PacerFull, StoreUnavailable):
+            raise
+        except LessorError as error:
+            if not self.row.is_root or await self._in_use():
+                raise
+            self._tools.notify(KeyLeft(self.row.subject, self.row.fresh or self.row.previous, error.message))
+
+    async def _in_use(self) -> bool:
+        """Tell whether the root's key is the one that the rotation knows for it."""
+        root = await self._tools.roots.of(self.row.mount)
+        return root.config.access_key == self.row.current
+
+    def _set_anew(self) -> Aborted:
+        return Aborted(f"the root of {self.row.mount} was set anew while its key was rotated", retry_in=1.0)
+
+
+def _unknown(outcome: Outcome[MadeKey]) -> bool:
+    """Tell whether a key may have been made though nobody answered."""
+    return isinstance(outcome, AwsUnknown) and outcome.sent

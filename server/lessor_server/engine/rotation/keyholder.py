@@ -1,0 +1,140 @@
+"""Whose access key a rotation replaces, and with which credentials its calls are signed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lessor_server.domain.aws_errors import AwsRefused, Refusal, for_caller
+from lessor_server.domain.calls import GetUser
+from lessor_server.domain.errors import NotFound
+from lessor_server.domain.mount import MountState
+from lessor_server.domain.preconditions import (
+    MountDisabling,
+    RootAccountChanged,
+    RootNotRotatable,
+    RootNotSet,
+    SealBroken,
+    StaticUserChanged,
+    StaticUserUnknown,
+)
+from lessor_server.domain.root import Root
+from lessor_server.domain.rotation import Rotation, place_of
+from lessor_server.domain.secret import Secret
+from lessor_server.engine.ports import Sealer, Store
+from lessor_server.engine.roots import Roots
+from lessor_server.engine.rounds import Done
+
+_PAGE = 100
+
+
+async def require_enabled(store: Store, mount: str) -> None:
+    """Raise ``NotFound`` or ``MountDisabling`` where a mount takes no new keys."""
+    found = await store.get_mount(mount)
+    if found is None:
+        raise NotFound("mount", mount)
+    if found.state is not MountState.ENABLED:
+        raise MountDisabling(f"mount {mount} is being disabled", subject=mount)
+
+
+async def mount_of_key(store: Store, roots: Roots, key_id: str) -> str:
+    """Return the mount whose root has an access key, or an empty text."""
+    mounts = await store.list_mounts("", _PAGE)
+    while mounts:
+        for mount in mounts:
+            try:
+                root = await roots.of(mount.name)
+            except (RootNotSet, SealBroken):
+                continue
+            if root.config.access_key == key_id:
+                return mount.name
+        mounts = await store.list_mounts(mounts[-1].name, _PAGE)
+    return ""
+
+
+async def signer(roots: Roots, rotation: Rotation) -> Root:
+    """Return the root that signs for a rotation: the mount's own, or one assumed from it on.
+
+    Raises:
+        AwsUnavailable: AWS does not answer for the account.
+    """
+    root = await roots.bound(await roots.of(rotation.mount))
+    chain = rotation.assume_chain
+    if chain:
+        _, partition, _, _, number, _ = chain[-1].role_arn.split(":", 5)
+        config = replace(root.config, assume_chain=(*root.config.assume_chain, *chain))
+        root = replace(root, account=f"{partition}:{number}", config=config)
+    roots.lane(root).require_open()
+    return root
+
+
+async def identified(roots: Roots, rotation: Rotation) -> Rotation:
+    """Return the row with what AWS says of the user now.
+
+    Raises:
+        RootNotRotatable, StaticUserUnknown, StaticUserChanged, RootAccountChanged: Nothing may be touched.
+    """
+    if not rotation.is_root:
+        return await _static_user(roots, await signer(roots, rotation), rotation)
+    config = (await roots.of(rotation.mount)).config
+    if not config.access_key or config.assume_chain:
+        raise _not_rotatable(rotation.mount)
+    return await _root_user(roots, await signer(roots, rotation), rotation)
+
+
+async def _root_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation:
+    identity = await roots.identity(root)
+    resource = identity.arn.split(":", 5)[-1]
+    if not resource.startswith("user/"):
+        raise _not_rotatable(rotation.mount)
+    user_name = resource.rpartition("/")[2]
+    same = (identity.account, user_name) == (rotation.account, rotation.user_name)
+    return replace(
+        rotation,
+        account=identity.account,
+        user_name=user_name,
+        user_id=identity.user_id,
+        current=root.config.access_key,
+        late_us=rotation.late_us if same else 0,
+    )
+
+
+def _not_rotatable(mount: str) -> RootNotRotatable:
+    return RootNotRotatable(f"the root of {mount} is no IAM user with a stored access key", subject=mount)
+
+
+async def _static_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation:
+    if rotation.account not in ("", root.account):
+        raise RootAccountChanged(
+            f"user {rotation.user_name} is of another account than the root", subject=rotation.mount
+        )
+    outcome = await roots.rounds(root).call(GetUser(rotation.user_name))
+    if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
+        raise StaticUserUnknown(f"AWS knows no user {rotation.user_name}", subject=rotation.user_name)
+    if not isinstance(outcome, Done):
+        raise for_caller(outcome)
+    found = outcome.value
+    if rotation.user_id not in ("", found.user_id) or found.name != rotation.user_name:
+        message = f"user {rotation.user_name} is not the one that the static role was put for"
+        raise StaticUserChanged(message, subject=rotation.user_name)
+    return replace(rotation, account=root.account, user_id=found.user_id)
+
+
+async def signers(roots: Roots, sealer: Sealer, rotation: Rotation) -> list[Root]:
+    """Return the roots that may delete the keys of a rotation, best first; none of another account.
+
+    A root's user may delete its own keys, so the rotation's own key serves where the root was set anew.
+    """
+    root = await signer(roots, rotation)
+    found = [root] if root.account == rotation.account else []
+    if rotation.is_root and rotation.fresh_sealed:
+        secret = Secret(sealer.open(rotation.fresh_sealed, place_of(rotation.subject)).decode())
+        config = replace(
+            root.config,
+            access_key=rotation.fresh or rotation.current,
+            secret_key=secret,
+            assume_chain=(),
+            identity_token_file="",
+            identity_token_audience="",
+        )
+        found.append(replace(root, account=rotation.account, config=config))
+    return found

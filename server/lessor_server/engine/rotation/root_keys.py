@@ -1,0 +1,79 @@
+"""The access keys of roots, as operators and SetRoot see their rotation."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lessor_server.domain.errors import LessorError, StoreUnavailable
+from lessor_server.domain.preconditions import RootKeyRotatedAway
+from lessor_server.domain.root import RootConfig
+from lessor_server.domain.rotation import Rotation, root_subject
+from lessor_server.domain.schedule import NEVER
+from lessor_server.engine.ports import Store
+from lessor_server.engine.roots import Roots
+from lessor_server.engine.rotation.keyholder import require_enabled
+from lessor_server.engine.rotation.order import Aim, Order
+from lessor_server.engine.rotation.rotator import RETRY_SECONDS, Rotator
+
+_PAGE = 100
+
+
+class RootKeys:
+    """Rotates root keys on demand, and keeps their schedules."""
+
+    def __init__(self, store: Store, roots: Roots, rotator: Rotator) -> None:
+        """Have ``rotator`` do the work."""
+        self._store = store
+        self._roots = roots
+        self._rotator = rotator
+
+    async def run(self) -> None:
+        """Put right what a process that died between SetRoot's two commits left; then end."""
+        waiting = True
+        while waiting:
+            try:
+                await self._align_all()
+                waiting = False
+            except StoreUnavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _align_all(self) -> None:
+        mounts = await self._store.list_mounts("", _PAGE)
+        while mounts:
+            for mount in mounts:
+                try:
+                    await self.align(mount.name)
+                except StoreUnavailable:
+                    raise
+                except LessorError:
+                    continue  # it has no root, or none that opens: there is nothing to rotate
+            mounts = await self._store.list_mounts(mounts[-1].name, _PAGE)
+
+    async def rotate(self, mount: str, *, delete_other_key: bool) -> str:
+        """Replace a root's access key and return the new one's id once it is in use.
+
+        Raises:
+            NotFound, MountDisabling, RootNotSet, RootNotRotatable, KeyLimit: There is nothing to rotate, or
+                no room.
+            KeyNotAccepted, AwsUnavailable: The old key stays in use.
+            Aborted: The root was set anew meanwhile.
+        """
+        await require_enabled(self._store, mount)
+        await self._roots.of(mount)
+        subject = root_subject(mount)
+        order = Order(Aim.ROTATE, delete_other_key=delete_other_key, new=Rotation(subject))
+        return (await self._rotator.ask(subject, order)).current
+
+    async def align(self, mount: str) -> None:
+        """Have the next rotation due when the root's config says; call it after each change of a root."""
+        schedule = (await self._roots.of(mount)).config.rotation
+        row = await self._store.get_rotation(root_subject(mount))
+        if schedule != (row.schedule if row else NEVER):
+            await self._rotator.align(root_subject(mount))
+
+    async def require_not_rotated_away(self, mount: str, config: RootConfig) -> None:
+        """Raise ``RootKeyRotatedAway`` where a root's key is one that a rotation has replaced."""
+        row = await self._store.get_rotation(root_subject(mount))
+        if row is not None and config.access_key and config.access_key in row.away:
+            message = f"key {config.access_key} of mount {mount} was rotated away"
+            raise RootKeyRotatedAway(message, subject=mount)

@@ -1,0 +1,159 @@
+"""Works rotations: what is due by the clock, and what somebody asks for; one attempt a row at a time.
+
+Rows are few, so there is no wheel: the store is asked for the next due time, at most every 30 s. While
+expiries are held nothing is done by itself: a clock that is wrong would rotate at the wrong time, and a
+restored store would take the account's newer keys for lost ones of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final
+
+from lessor_server.domain.errors import Aborted, LessorError, NotFound, StoreUnavailable
+from lessor_server.domain.rotation import Phase, Rotation
+from lessor_server.engine.expiry import Expiry
+from lessor_server.engine.rotation.keychange import KeyChange
+from lessor_server.engine.rotation.order import Aim, Order, Tools
+from lessor_server.engine.work import Work
+
+BACKSTOP_SECONDS: Final = 30.0
+RETRY_SECONDS: Final = 1.0
+"""Between looks while the store cannot write, or expiries are held."""
+
+AT_ONCE: Final = 8
+"""Rotations begun by the clock that run at the same time."""
+
+
+@dataclass(slots=True)
+class Job:
+    """An attempt under way; ``answer`` is set once the new key is in use, or the attempt has ended."""
+
+    order: Order
+    rotates: bool
+    answer: asyncio.Future[Rotation]
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    align: bool = False
+    """The root's config has changed meanwhile."""
+
+
+class Rotator:
+    """One job for each row that is worked on."""
+
+    def __init__(self, tools: Tools, work: Work, expiry: Expiry) -> None:
+        """Run jobs in ``work``; those by the clock wait while ``expiry`` is held."""
+        self._tools = tools
+        self._store = tools.store
+        self._work = work
+        self._expiry = expiry
+        self._jobs: dict[str, Job] = {}
+        self._claiming = asyncio.Lock()
+        self._wake = asyncio.Event()
+
+    async def run(self) -> None:
+        """Begin what falls due, until cancelled."""
+        while True:
+            try:
+                seconds = await self._begin_due()
+            except StoreUnavailable:
+                seconds = RETRY_SECONDS
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def _begin_due(self) -> float:
+        """Begin what is due, and return after how many seconds to look again."""
+        if self._expiry.held:
+            return RETRY_SECONDS
+        async with self._claiming:
+            room = AT_ONCE - len(self._jobs)
+            if room <= 0:
+                return BACKSTOP_SECONDS  # the end of a job wakes us
+            busy = frozenset(self._jobs)
+            next_us = await self._store.next_rotation_us(busy)
+            left = (next_us - self._store.now()) / 1e6
+            if not next_us or left > 0:
+                return min(left, BACKSTOP_SECONDS) if next_us else BACKSTOP_SECONDS
+            for rotation in await self._store.claim_rotations(room, busy):
+                self._start(rotation.subject, Order(), rotation)
+        return 0.0
+
+    async def ask(self, subject: str, order: Order) -> Rotation:
+        """Have an attempt made as ``order`` says, or join one that rotates already; return the row.
+
+        A caller that goes away does not stop it.
+
+        Raises:
+            NotFound: There is no such row, and the order makes none.
+            Aborted: Another process works on it.
+        """
+        while True:
+            async with self._claiming:
+                job = self._jobs.get(subject)
+                if job is None:
+                    job = self._start(subject, order, None)
+                    break
+            if (
+                job.rotates
+                and order.aim is Aim.ROTATE
+                and not order.delete_other_key
+                and order.change is None
+            ):
+                break
+            await job.ended.wait()
+        return await asyncio.shield(job.answer)
+
+    async def align(self, subject: str) -> None:
+        """Have the next rotation of a root due when its config says, now or after the job under way."""
+        job = self._jobs.get(subject)
+        if job is None:
+            await self.ask(subject, Order(Aim.ALIGN, new=Rotation(subject)))
+        else:
+            job.align = True
+
+    def _start(self, subject: str, order: Order, claimed: Rotation | None) -> Job:
+        rotates = order.aim is Aim.ROTATE
+        if claimed is not None:
+            now = self._store.now()
+            halfway = claimed.phase in (Phase.INTENDED, Phase.MADE)
+            missed = claimed.schedule.missed(claimed.next_us, now)
+            rotates = halfway or (claimed.wanted(now) and not missed)
+        job = Job(order, rotates, asyncio.get_running_loop().create_future())
+        self._jobs[subject] = job
+        self._work.start(self._work_on(subject, job, claimed))
+        return job
+
+    async def _work_on(self, subject: str, job: Job, claimed: Rotation | None) -> None:
+        """Make one attempt and tell who waits; never raise for work's sake."""
+
+        def answer(rotation: Rotation) -> None:
+            if not job.answer.done():
+                job.answer.set_result(rotation)
+
+        try:
+            row = claimed or await self._claimed(subject, job.order)
+            answer(await KeyChange(self._tools, row, job.order, answer).run())
+        except LessorError as error:
+            if not job.answer.done():
+                job.answer.set_exception(error)
+                job.answer.exception()  # seen, also where nobody waits
+        finally:
+            del self._jobs[subject]
+            if job.align:
+                self._start(subject, Order(Aim.ALIGN, new=Rotation(subject)), None)
+            job.ended.set()
+            self._wake.set()
+
+    async def _claimed(self, subject: str, order: Order) -> Rotation:
+        claimed = await self._store.claim_rotation(subject)
+        if claimed is None and order.new is not None:
+            claimed = await self._store.add_rotation(order.new)
+        if claimed is not None:
+            return claimed
+        if await self._store.get_rotation(subject) is None:
+            raise NotFound("static role", subject)
+        raise Aborted(f"the rotation of {subject} is worked on elsewhere", retry_in=1.0)

@@ -1,0 +1,140 @@
+"""Static roles: IAM users that exist already, each with an access key that is rotated and kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lessor_server.domain import static_role
+from lessor_server.domain.errors import (
+    Invalid,
+    LessorError,
+    NotFound,
+    StaticKeyPending,
+    Violation,
+    require,
+)
+from lessor_server.domain.events import Changed
+from lessor_server.domain.rotation import Phase, Rotation, place_of, static_subject
+from lessor_server.domain.secret import Secret
+from lessor_server.domain.static_role import StaticRole
+from lessor_server.engine.rotation.keyholder import identified, require_enabled
+from lessor_server.engine.rotation.order import Aim, Order, Tools
+from lessor_server.engine.rotation.rotator import Rotator
+
+
+@dataclass(frozen=True, slots=True)
+class StaticCredentials:
+    """The current key of a static role, and when the next rotation is due (microseconds)."""
+
+    access_key_id: str
+    secret: Secret
+    next_us: int
+
+
+class StaticRoles:
+    """Keeps static roles; each is a row of rotations."""
+
+    def __init__(self, tools: Tools, rotator: Rotator) -> None:
+        """Have ``rotator`` do the work."""
+        self._tools = tools
+        self._store = tools.store
+        self._rotator = rotator
+
+    async def put(self, role: StaticRole, by: str, *, delete_other_key: bool) -> Rotation:
+        """Store a static role; a new one is answered once its first key is proven and in use.
+
+        Where nothing was made yet when the first rotation failed, nothing is stored. Otherwise the role
+        stays, and its first rotation is tried again by itself.
+
+        Raises:
+            Invalid, NotFound, MountDisabling: The request is wrong.
+            StaticUserUnknown, StaticUserChanged, RootAccountChanged, KeyLimit: AWS's user is not as needed.
+            KeyNotAccepted, AwsUnavailable: The first key is not there yet.
+        """
+        require([violation.under("static_role") for violation in static_role.violations(role)])
+        await require_enabled(self._store, role.mount)
+        subject = static_subject(role.mount, role.name)
+        before = await self._store.get_rotation(subject)
+        if before is not None and before.user_name != role.username:
+            fault = f"is {before.user_name}, and never changes"
+            mend = "put another static role, or delete this one first"
+            raise Invalid((Violation("static_role.username", fault, mend),))
+        new = Rotation(subject, user_name=role.username, next_us=self._store.now())
+        found = await identified(self._tools.roots, self._defined(before or new, role))
+        order = Order(
+            Aim.FIRST,
+            delete_other_key=delete_other_key,
+            new=replace(found, next_us=self._store.now()),
+            change=lambda row: self._defined(row, role),
+        )
+        try:
+            row = await self._rotator.ask(subject, order)
+        except LessorError:
+            if before is None:
+                await self._forget_unmade(subject)
+            raise
+        self._tools.notify(Changed("static role", subject, by))
+        return row
+
+    def _defined(self, row: Rotation, role: StaticRole) -> Rotation:
+        """Return the row with the role's definition; another schedule counts from now."""
+        next_us = row.next_us
+        if row.current and row.schedule != role.schedule:
+            next_us = role.schedule.next_us(self._store.now())
+        return replace(
+            row,
+            schedule=role.schedule,
+            live_keys=role.live_keys,
+            assume_chain=role.assume_chain,
+            next_us=next_us,
+        )
+
+    async def _forget_unmade(self, subject: str) -> None:
+        """Forget a new role of which nothing is on AWS."""
+        row = await self._store.get_rotation(subject)
+        if row is not None and row.phase is Phase.IDLE and not row.late_us and not row.current:
+            await self._store.forget_rotation(row)
+
+    async def get(self, mount: str, name: str) -> Rotation:
+        """Return a static role's row, or raise ``NotFound``."""
+        row = await self._store.get_rotation(static_subject(mount, name))
+        if row is None:
+            raise NotFound("static role", f"{mount}/{name}")
+        return row
+
+    async def list(self, mount: str, after: str, limit: int) -> list[Rotation]:
+        """Return at most ``limit`` static roles of a mount by name, those greater than ``after``."""
+        return await self._store.list_static(mount, after, limit)
+
+    async def rotate(self, mount: str, name: str, *, delete_other_key: bool) -> Rotation:
+        """Rotate a static role's key now and return the row once the new key is in use."""
+        await self.get(mount, name)
+        order = Order(Aim.ROTATE, delete_other_key=delete_other_key)
+        return await self._rotator.ask(static_subject(mount, name), order)
+
+    async def delete(self, mount: str, name: str, by: str) -> None:
+        """Forget a static role and its stored keys; the user and its keys stay in AWS.
+
+        A key that was being made is deleted first, since nobody knows its secret.
+
+        Raises:
+            NotFound: There is no such role.
+            AwsUnavailable: AWS does not answer while a key is half made; nothing was forgotten.
+        """
+        await self.get(mount, name)
+        subject = static_subject(mount, name)
+        await self._rotator.ask(subject, Order(Aim.END))
+        self._tools.notify(Changed("static role", subject, by))
+
+    async def credentials(self, mount: str, name: str) -> StaticCredentials:
+        """Return the current key; it works while AWS is away.
+
+        Raises:
+            NotFound: There is no such role.
+            StaticKeyPending: It has no key yet.
+        """
+        row = await self.get(mount, name)
+        if not row.current:
+            raise StaticKeyPending(f"static role {mount}/{name} has no key yet", retry_in=10.0)
+        secret = self._tools.sealer.open(row.sealed, place_of(row.subject)).decode()
+        return StaticCredentials(row.current, Secret(secret), row.next_us)

@@ -1,0 +1,100 @@
+"""The access keys of the user whose key is rotated: listed, made, switched off, deleted, and proven."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeVar
+
+from lessor_server.domain import calls
+from lessor_server.domain.aws_errors import AwsRefused, Refusal, for_caller
+from lessor_server.domain.calls import Call, MadeKey
+from lessor_server.domain.errors import KeyNotAccepted
+from lessor_server.domain.looks import ProveIam
+from lessor_server.domain.preconditions import RootAccountChanged
+from lessor_server.domain.rotation import Rotation
+from lessor_server.engine.ports import Sealer
+from lessor_server.engine.roots import Roots
+from lessor_server.engine.rotation.keyholder import signer, signers
+from lessor_server.engine.rounds import Done, Outcome, says_nothing
+
+T = TypeVar("T")
+
+PROOFS, PAUSE_SECONDS, PROOF_SECONDS = 3, 0.5, 60.0
+_GONE = (Refusal.NO_SUCH_USER, Refusal.NO_SUCH_OTHER)
+
+
+class UserKeys:
+    """Speaks to AWS about the keys of one rotation's user."""
+
+    def __init__(self, roots: Roots, sealer: Sealer) -> None:
+        """Send through ``roots``."""
+        self._roots = roots
+        self._sealer = sealer
+
+    async def listed(self, rotation: Rotation) -> tuple[str, ...]:
+        """Return the ids of the user's keys, oldest first; none where the user is gone."""
+        outcome = await self._signed(rotation, calls.ListAccessKeys(rotation.user_name))
+        if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
+            return ()
+        return _value(outcome)
+
+    async def made(self, rotation: Rotation) -> Outcome[MadeKey]:
+        """Ask for a new key, once, and return what came of it."""
+        root = await signer(self._roots, rotation)
+        return await self._roots.rounds(root).call(calls.CreateAccessKey(rotation.user_name))
+
+    async def deactivate(self, rotation: Rotation, key_id: str) -> None:
+        """Make a key inactive; one that is gone is as good."""
+        await self._cut(rotation, calls.UpdateAccessKey(rotation.user_name, key_id, active=False))
+
+    async def delete(self, rotation: Rotation, key_id: str) -> None:
+        """Delete a key; one that is gone is as good."""
+        await self._cut(rotation, calls.DeleteAccessKey(rotation.user_name, key_id))
+
+    async def prove(self, rotation: Rotation, key: MadeKey) -> None:
+        """Return once STS and IAM have accepted a key on three looks running, 0.5 s apart.
+
+        Raises:
+            KeyNotAccepted: AWS still refused it after a minute.
+            AwsUnavailable: AWS did not answer.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PROOF_SECONDS
+        rounds = self._roots.rounds(await signer(self._roots, rotation))
+        running = 0
+        while True:
+            outcomes = await rounds.round((calls.ProveKey(key), ProveIam(key, rotation.user_name)))
+            refusals = [outcome for outcome in outcomes if not isinstance(outcome, Done)]
+            running = 0 if refusals else running + 1
+            if running == PROOFS:
+                return
+            if loop.time() >= until:
+                silent = [one for one in refusals if says_nothing(one)]
+                if silent:
+                    raise for_caller(silent[0])
+                raise KeyNotAccepted(
+                    f"AWS does not accept the new key of {rotation.user_name}", retry_in=10.0
+                )
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _cut(self, rotation: Rotation, call: Call[None]) -> None:
+        outcome = await self._signed(rotation, call)
+        if not (isinstance(outcome, AwsRefused) and outcome.refusal in _GONE):
+            _value(outcome)
+
+    async def _signed(self, rotation: Rotation, call: Call[T]) -> Outcome[T]:
+        """Send a call signed by the first root that AWS does not deny it."""
+        outcome: Outcome[T] = RootAccountChanged(
+            f"the root is of another account than user {rotation.user_name}", subject=rotation.mount
+        )
+        for root in await signers(self._roots, self._sealer, rotation):
+            outcome = await self._roots.rounds(root).call(call)
+            if not (isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.DENIED):
+                break
+        return outcome
+
+
+def _value(outcome: Outcome[T]) -> T:
+    if isinstance(outcome, Done):
+        return outcome.value
+    raise for_caller(outcome)

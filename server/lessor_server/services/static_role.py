@@ -1,0 +1,118 @@
+"""What RoleService and CredsService serve of static roles."""
+
+from __future__ import annotations
+
+from lessor.v1 import creds_pb2, role_pb2
+from lessor_server.domain.root import Hop
+from lessor_server.domain.rotation import Rotation
+from lessor_server.domain.schedule import Schedule
+from lessor_server.domain.static_role import MOST_KEYS, StaticRole
+from lessor_server.engine.rotation.static_roles import StaticRoles
+from lessor_server.services import convert
+from lessor_server.services.guard import Caller
+
+
+class StaticRoleMethods:
+    """The part of RoleService that is about static roles."""
+
+    def __init__(self, static: StaticRoles) -> None:
+        """Change ``static``."""
+        self._static = static
+
+    async def PutStaticRole(
+        self, request: role_pb2.PutStaticRoleRequest, caller: Caller
+    ) -> role_pb2.PutStaticRoleResponse:
+        """Store a static role; a new one has its first key when this is answered."""
+        if not request.HasField("static_role"):
+            raise convert.invalid("static_role", "is missing", "send the static role to store")
+        role = _role(convert.mount_of(request.mount), request.static_role)
+        row = await self._static.put(role, caller.principal.name, delete_other_key=request.delete_other_key)
+        return role_pb2.PutStaticRoleResponse(static_role=_message(row))
+
+    async def GetStaticRole(
+        self, request: role_pb2.GetStaticRoleRequest, _: Caller
+    ) -> role_pb2.GetStaticRoleResponse:
+        """Show a static role."""
+        row = await self._static.get(convert.mount_of(request.mount), convert.role_of(request.name, "name"))
+        return role_pb2.GetStaticRoleResponse(static_role=_message(row))
+
+    async def DeleteStaticRole(
+        self, request: role_pb2.DeleteStaticRoleRequest, caller: Caller
+    ) -> role_pb2.DeleteStaticRoleResponse:
+        """Forget a static role; its user and keys stay in AWS."""
+        mount, name = convert.mount_of(request.mount), convert.role_of(request.name, "name")
+        await self._static.delete(mount, name, caller.principal.name)
+        return role_pb2.DeleteStaticRoleResponse()
+
+    async def RotateStaticRole(
+        self, request: role_pb2.RotateStaticRoleRequest, _: Caller
+    ) -> role_pb2.RotateStaticRoleResponse:
+        """Replace a static role's key now."""
+        mount, name = convert.mount_of(request.mount), convert.role_of(request.name, "name")
+        row = await self._static.rotate(mount, name, delete_other_key=request.delete_other_key)
+        return role_pb2.RotateStaticRoleResponse(static_role=_message(row))
+
+    async def ListStaticRoles(
+        self, request: role_pb2.ListStaticRolesRequest, _: Caller
+    ) -> role_pb2.ListStaticRolesResponse:
+        """List static roles by name."""
+        size = convert.page_size(request.page_size)
+        mount, after = convert.mount_of(request.mount), convert.token(request.page_token)
+        page, more = convert.cut(await self._static.list(mount, after, size + 1), size)
+        token = page[-1].name if more else ""
+        return role_pb2.ListStaticRolesResponse(
+            static_roles=[_message(row) for row in page], next_page_token=token
+        )
+
+
+class StaticCredentialMethods:
+    """The part of CredsService that is about static roles."""
+
+    def __init__(self, static: StaticRoles) -> None:
+        """Read keys from ``static``."""
+        self._static = static
+
+    async def GetStaticCredentials(
+        self, request: creds_pb2.GetStaticCredentialsRequest, _: Caller
+    ) -> creds_pb2.GetStaticCredentialsResponse:
+        """Hand out the current key of a static role."""
+        mount, role = convert.mount_of(request.mount), convert.role_of(request.role, "role")
+        found = await self._static.credentials(mount, role)
+        return creds_pb2.GetStaticCredentialsResponse(
+            access_key=found.access_key_id,
+            secret_key=found.secret.reveal(),
+            next_rotation_time=convert.timestamp(found.next_us),
+        )
+
+
+def _role(mount: str, message: role_pb2.StaticRole) -> StaticRole:
+    schedule = Schedule(
+        convert.span(message, "rotation_period", "static_role") or None,
+        message.rotation_schedule,
+        convert.span(message, "rotation_window", "static_role") or None,
+    )
+    return StaticRole(
+        mount=mount,
+        name=message.name,
+        username=message.username,
+        schedule=schedule,
+        live_keys=message.live_keys or MOST_KEYS,
+        assume_chain=tuple(Hop(hop.role_arn, hop.external_id) for hop in message.assume_chain),
+    )
+
+
+def _message(row: Rotation) -> role_pb2.StaticRole:
+    """Return a static role as callers see it."""
+    message = role_pb2.StaticRole(
+        name=row.name,
+        username=row.user_name,
+        rotation_period=convert.duration(row.schedule.period),
+        rotation_schedule=row.schedule.cron,
+        rotation_window=convert.duration(row.schedule.window),
+        live_keys=row.live_keys,
+        access_key=row.current,
+        next_rotation_time=convert.timestamp(row.next_us),
+    )
+    for hop in row.assume_chain:
+        message.assume_chain.add(role_arn=hop.role_arn, external_id=hop.external_id)
+    return message

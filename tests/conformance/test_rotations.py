@@ -1,0 +1,231 @@
+"""The rules of rotations in a store, held by every kind of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import builders
+from tests.support.stores import OPENERS, START_US, Bench, HandClock, bench
+
+from lessor_server.adapters.sqlite.store import open_store
+from lessor_server.domain import rotation as steps
+from lessor_server.domain.mount import MountState
+from lessor_server.domain.root import Hop, StoredRoot
+from lessor_server.domain.rotation import CLAIM_US, Phase, Rotation, root_subject, static_subject
+from lessor_server.domain.schedule import Schedule
+
+SECOND = 1_000_000
+ROOT = root_subject("aws")
+STATIC = Rotation(
+    static_subject("aws", "billing"),
+    schedule=Schedule(cron="0 3 * * 0", window=timedelta(hours=1)),
+    live_keys=2,
+    assume_chain=(Hop("arn:aws:iam::210987654321:role/keys", "outside"),),
+    account=builders.ACCOUNT,
+    user_name="billing",
+    user_id="AIDABILLING",
+    current="AKIACURRENT",
+    sealed=b"sealed \x00 bytes",
+    previous="AKIAPREVIOUS",
+    keys_before=("AKIACURRENT", "AKIASOMEBODYS"),
+    away=("AKIAOLD",),
+    next_us=START_US + 3600 * SECOND,
+    late_us=7,
+    retire_us=8,
+    inactive=True,
+    attempts=2,
+    last_error="AWS said no",
+)
+
+
+@pytest.fixture(name="b", params=list(OPENERS))
+async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Open each kind of store in turn."""
+    async with bench(request.param, tmp_path) as made:
+        yield made
+
+
+async def added(b: Bench, subject: str = ROOT, **fields: Any) -> Rotation:
+    """Store a row and return it claimed."""
+    made = await b.store.add_rotation(Rotation(subject, **fields))
+    assert made is not None
+    return made
+
+
+async def resting(b: Bench, subject: str = ROOT, due_us: int = 0, **fields: Any) -> Rotation:
+    """Store a row that nobody works on."""
+    claimed = await added(b, subject, **fields)
+    moved = await b.store.move_rotation(replace(claimed, due_us=due_us), done=True)
+    assert moved is not None
+    return moved
+
+
+async def row(b: Bench, subject: str = ROOT) -> Rotation:
+    """Return a row that must be there."""
+    there = await b.store.get_rotation(subject)
+    assert there is not None
+    return there
+
+
+async def test_a_row_is_stored_whole_and_claimed(b: Bench) -> None:
+    """What is added is what is read, claimed for as long as an attempt may take; a second is refused."""
+    made = await b.store.add_rotation(STATIC)
+    assert made == replace(STATIC, generation=1, due_us=START_US + CLAIM_US)
+    assert await row(b, STATIC.subject) == made
+    assert await b.store.add_rotation(STATIC) is None
+    assert await b.store.get_rotation(ROOT) is None
+
+
+async def test_a_claimed_row_is_claimed_by_nobody_else(b: Bench) -> None:
+    """A claim keeps others off until it runs out, whether the row is due or not."""
+    claimed = await added(b)
+    assert await b.store.claim_rotation(ROOT) is None
+    assert await b.store.claim_rotations(9, frozenset()) == []
+    b.clock.advance(CLAIM_US / SECOND)
+    (again,) = await b.store.claim_rotations(9, frozenset())
+    assert again.generation == claimed.generation + 1
+    assert await b.store.move_rotation(claimed, done=True) is None
+
+
+async def test_a_free_row_can_be_claimed_before_it_is_due(b: Bench) -> None:
+    """Who is asked to rotate now does not wait for the schedule."""
+    await resting(b, due_us=START_US + 999 * SECOND)
+    claimed = await b.store.claim_rotation(ROOT)
+    assert claimed is not None
+    assert claimed.due_us == START_US + CLAIM_US
+    assert await b.store.claim_rotation(static_subject("aws", "nobody")) is None
+
+
+async def test_what_is_due_is_claimed_earliest_first_and_not_what_is_busy(b: Bench) -> None:
+    """Rows come in due order, at most so many, without those that are worked on; never is not due."""
+    for number, due_us in enumerate((START_US + 5, START_US - 5, 0, START_US, START_US - 9)):
+        await resting(b, static_subject("aws", f"r{number}"), due_us)
+    busy = frozenset({static_subject("aws", "r4")})
+    assert await b.store.next_rotation_us(frozenset()) == START_US - 9
+    assert await b.store.next_rotation_us(busy) == START_US - 5
+    (first,) = await b.store.claim_rotations(1, busy)
+    assert first.name == "r1"
+    assert [one.name for one in await b.store.claim_rotations(9, frozenset())] == ["r4", "r3"]
+    assert await b.store.next_rotation_us(frozenset()) == START_US + 5
+
+
+async def test_a_row_that_is_never_due_is_not_looked_for(b: Bench) -> None:
+    """Without a schedule there is no next time."""
+    await resting(b)
+    assert await b.store.next_rotation_us(frozenset()) == 0
+
+
+async def test_a_move_keeps_the_claim_or_lets_it_go(b: Bench) -> None:
+    """Each move writes the whole row; one that is done leaves it free and due when it says."""
+    claimed = await added(b)
+    b.clock.advance(10)
+    moved = await b.store.move_rotation(steps.intend(claimed, ("A", "B")), done=False)
+    assert moved is not None
+    assert (moved.phase, moved.keys_before) == (Phase.INTENDED, ("A", "B"))
+    assert moved.due_us == START_US + 10 * SECOND + CLAIM_US
+    made = steps.make(moved, "AKIANEW", b"secret")
+    done = await b.store.move_rotation(replace(made, due_us=77), done=True)
+    assert done == await row(b) == replace(made, due_us=77, generation=made.generation + 1)
+    assert (await b.store.claim_rotation(ROOT)) is not None
+
+
+async def test_an_older_generation_writes_nothing(b: Bench) -> None:
+    """Whoever lost the claim can neither move, switch nor forget the row."""
+    old = await resting(b, phase=Phase.MADE)
+    new = await b.store.claim_rotation(ROOT)
+    assert new is not None
+    assert await b.store.move_rotation(old, done=True) is None
+    root = StoredRoot("aws", b"new", builders.ACCOUNT, 2, "etag-2")
+    assert await b.store.switch_root(steps.switch(old, 0, 1), root) is None
+    assert not await b.store.forget_rotation(old)
+    assert await row(b) == new
+    assert await b.store.get_root("aws") == builders.stored_root()
+    assert await b.store.forget_rotation(new)
+    assert await b.store.get_rotation(ROOT) is None
+
+
+async def test_root_and_row_switch_together(b: Bench) -> None:
+    """The switch writes both in one transaction, and keeps the root's account."""
+    made = await added(b, phase=Phase.MADE, current="OLD", fresh="NEW", fresh_sealed=b"s")
+    root = StoredRoot("aws", b"new", "", 2, "etag-2")
+    switched = await b.store.switch_root(steps.switch(made, 9, START_US), root)
+    assert switched is not None
+    assert (switched.phase, switched.current, switched.previous) == (Phase.RETIRING, "NEW", "OLD")
+    assert switched == await row(b)
+    assert await b.store.claim_rotation(ROOT) is None
+    assert await b.store.get_root("aws") == replace(root, account=builders.ACCOUNT)
+
+
+@pytest.mark.parametrize("version", [1, 3])
+async def test_a_root_that_changed_is_not_switched(b: Bench, version: int) -> None:
+    """The root must be of the version that the new one follows on; nothing is written otherwise."""
+    made = await added(b, phase=Phase.MADE)
+    root = StoredRoot("aws", b"new", builders.ACCOUNT, version, "etag")
+    assert await b.store.switch_root(steps.switch(made, 0, START_US), root) is None
+    assert await row(b) == made
+    assert await b.store.get_root("aws") == builders.stored_root()
+
+
+async def test_static_roles_are_listed_by_name_and_mount(b: Bench) -> None:
+    """A page holds the static roles of one mount, and neither its root nor another mount's."""
+    for mount, name in (("aws", "b"), ("aws", "a"), ("aws", "c"), ("aws2", "x"), ("aw", "y")):
+        await resting(b, static_subject(mount, name))
+    await resting(b, ROOT)
+    assert [one.name for one in await b.store.list_static("aws", "", 9)] == ["a", "b", "c"]
+    assert [one.name for one in await b.store.list_static("aws", "a", 1)] == ["b"]
+    assert await b.store.list_static("nothing", "", 9) == []
+
+
+async def test_a_take_over_makes_claimed_rows_due_at_once(b: Bench) -> None:
+    """A start voids what the process before worked on, and leaves what nobody did."""
+    claimed = await added(b)
+    free = await resting(b, static_subject("aws", "free"), START_US + 99)
+    assert await b.store.take_over_rotations() == 1
+    assert await row(b, free.subject) == free
+    assert await b.store.move_rotation(claimed, done=True) is None
+    (taken,) = await b.store.claim_rotations(9, frozenset())
+    assert taken.subject == ROOT
+
+
+@pytest.mark.parametrize(
+    ("fields", "holds"),
+    [
+        ({}, False),
+        ({"phase": Phase.INTENDED}, True),
+        ({"phase": Phase.RETIRING}, True),
+        ({"late_us": 5}, True),
+        ({"phase": Phase.DROPPING, "attempts": 6}, False),
+    ],
+)
+async def test_a_mount_is_removed_once_its_rotations_rest(
+    b: Bench, fields: dict[str, Any], holds: bool
+) -> None:
+    """A half-made key still needs the root; a rotation that AWS refuses again and again holds up nothing."""
+    await resting(b, **fields)
+    await resting(b, static_subject("aws", "billing"))
+    await resting(b, static_subject("aws2", "other"))
+    mount = await b.store.get_mount("aws")
+    assert mount is not None
+    assert await b.store.put_mount(mount, replace(mount, state=MountState.DISABLING))
+    assert await b.store.remove_disabled() == ([] if holds else ["aws"])
+    assert (await b.store.get_rotation(ROOT) is not None) == holds
+    assert (await b.store.get_rotation(static_subject("aws", "billing")) is not None) == holds
+    assert await b.store.get_rotation(static_subject("aws2", "other")) is not None
+
+
+async def test_rotations_outlive_the_process_and_go_into_backups(tmp_path: Path) -> None:
+    """What was durable is there at the next start, and in a copy."""
+    async with bench("sqlite", tmp_path) as b:
+        stored = await b.store.add_rotation(STATIC)
+        name, _ = await b.store.backup("copy.db")
+    copy = tmp_path / "other"
+    copy.mkdir()
+    (tmp_path / name).rename(copy / "lessor.db")
+    for folder in (tmp_path, copy):
+        async with open_store(folder, HandClock()) as store:
+            assert await store.get_rotation(STATIC.subject) == stored

@@ -1,0 +1,242 @@
+"""RotateRoot and static roles over a real channel: keys on AWS, what callers get, kill -9 in the middle.
+
+Each test has an AWS of its own, since its root's keys change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import pytest
+import pytest_asyncio
+from google.protobuf.duration_pb2 import Duration
+
+from lessor.v1 import config_pb2, creds_pb2, role_pb2
+from tests.support.clients import ROOT_KEY, Lessor, connect, refused, root_at, until
+from tests.support.command_line import CommandLine
+from tests.support.server_process import ServerProcess
+from tests.support.standin_control import StandIn
+
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio]
+
+ROOT, USER = "root-of-lessor", "billing"
+Code = grpc.StatusCode
+CALLS = ("ListAccessKeys", "CreateAccessKey", "UpdateAccessKey", "DeleteAccessKey")
+
+
+@dataclass(slots=True)
+class Place:
+    """An AWS, a server that is killed and started again, and a way to call it."""
+
+    aws: StandIn
+    folder: Path
+    server: ServerProcess = field(default_factory=ServerProcess)
+
+    async def start(self) -> None:
+        """Start the server, for the first time or again over the same data."""
+        await self.server.start(self.folder, {"LESSOR_AWS_ALLOWED_ENDPOINTS": self.aws.url})
+
+    def connect(self) -> Any:
+        """Open a channel to the server that runs now."""
+        return connect(self.server.address, self.server.token)
+
+    async def keys(self, user: str = ROOT) -> dict[str, str]:
+        """Return a user's keys on AWS, ids to status."""
+        found = (await self.aws.users())[user]
+        return {key["id"]: key["status"] for key in cast("list[dict[str, str]]", found["keys"])}
+
+    async def root_key(self) -> str:
+        """Return the id of the root's key."""
+        async with self.connect() as lessor:
+            return str((await lessor.config.GetRoot(config_pb2.GetRootRequest())).config.access_key)
+
+
+@pytest_asyncio.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    """Run an AWS with a real root user and a user for static roles, and a server with the mount ``aws``."""
+    async with StandIn.start() as aws:
+        await aws.root(ROOT_KEY)
+        await aws.touch(USER, "user")
+        made = Place(aws, tmp_path)
+        await made.start()
+        async with made.connect() as lessor:
+            await lessor.enable("aws", aws.url)
+            await lessor.put_role("aws")
+        yield made
+        await made.server.kill()
+
+
+async def rotate(lessor: Lessor, *, delete_other_key: bool = False) -> str:
+    """Rotate the root and return the new key's id."""
+    request = config_pb2.RotateRootRequest(delete_other_key=delete_other_key)
+    return str((await lessor.config.RotateRoot(request, timeout=60)).access_key)
+
+
+async def put(lessor: Lessor, **fields: Any) -> role_pb2.StaticRole:
+    """Put a static role that rotates each week, unless the fields say otherwise."""
+    given = {"name": USER, "username": USER, "rotation_period": Duration(seconds=604_800), **fields}
+    request = role_pb2.PutStaticRoleRequest(static_role=role_pb2.StaticRole(**given))
+    return (await lessor.roles.PutStaticRole(request, timeout=60)).static_role
+
+
+async def credentials(lessor: Lessor) -> creds_pb2.GetStaticCredentialsResponse:
+    """Read the static role's key."""
+    return await lessor.creds.GetStaticCredentials(creds_pb2.GetStaticCredentialsRequest(role=USER))
+
+
+async def test_a_root_is_rotated_and_goes_on_working(place: Place) -> None:
+    """The answer names the new key, which issues; the old one is switched off soon after."""
+    async with place.connect() as lessor:
+        new = await rotate(lessor)
+        assert new == await place.root_key() != ROOT_KEY
+        assert (await lessor.generate("aws")).access_key
+        await until(place.keys, lambda keys: keys == {ROOT_KEY: "Inactive", new: "Active"})
+        set_again = config_pb2.SetRootRequest(config=root_at(place.aws.url))
+        refusal = await refused(lessor.config.SetRoot(set_again))
+        assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "ROOT_KEY_ROTATED_AWAY")
+        assert await rotate(lessor) != new
+        assert ROOT_KEY not in await place.keys()
+
+
+@pytest.mark.slow
+async def test_the_old_key_is_gone_a_minute_later(place: Place) -> None:
+    """Also where the server was restarted meanwhile."""
+    async with place.connect() as lessor:
+        new = await rotate(lessor)
+    await place.server.kill()
+    await place.start()
+    await until(place.keys, lambda keys: keys == {new: "Active"}, 75)
+
+
+async def test_a_second_key_is_named_and_deleted_when_told(place: Place) -> None:
+    """AWS allows two keys: the answer names both, and deletes somebody's only with delete_other_key."""
+    await place.aws.touch(ROOT, "access_key")
+    (other,) = set(await place.keys()) - {ROOT_KEY}
+    async with place.connect() as lessor:
+        refusal = await refused(rotate(lessor))
+        assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "KEY_LIMIT")
+        assert other in refusal.message
+        assert ROOT_KEY in refusal.message
+        new = await rotate(lessor, delete_other_key=True)
+        assert set(await place.keys()) == {ROOT_KEY, new}
+
+
+@pytest.mark.parametrize(
+    ("action", "kind"),
+    [
+        pytest.param(action, kind, marks=() if action == "CreateAccessKey" else pytest.mark.slow)
+        for action in CALLS
+        for kind in ("hang", "hang_after")
+    ],
+)
+async def test_a_rotation_that_was_killed_leaves_one_key(place: Place, action: str, kind: str) -> None:
+    """Killed while any one call of it is under way: in the end the root has one key, and works with it."""
+    await place.aws.fault(kind, action, nth=1)
+    async with place.connect() as lessor:
+        asking = asyncio.get_running_loop().create_task(rotate(lessor))
+        await until(lambda: place.aws.calls(action), bool, 90)
+        await place.server.kill()
+        await asyncio.wait([asking])
+    await place.aws.clear_faults()
+    await place.start()
+
+    async def living() -> set[str]:
+        return {key_id for key_id, status in (await place.keys()).items() if status == "Active"}
+
+    await until(living, lambda keys: len(keys) == 1, 90)
+    assert await living() == {await place.root_key()}
+    if action in ("UpdateAccessKey", "DeleteAccessKey"):
+        await until(place.keys, lambda keys: len(keys) == 1, 90)
+    async with place.connect() as lessor:
+        assert (await lessor.generate("aws")).access_key
+
+
+async def test_no_secret_of_a_rotation_is_in_the_log_or_the_store(place: Place) -> None:
+    """Neither the root's new secret nor a static role's is written in the clear."""
+    async with place.connect() as lessor:
+        await rotate(lessor)
+        await put(lessor)
+        secret = (await credentials(lessor)).secret_key
+    written = place.server.log_file.read_bytes()
+    for file in place.server.data_dir.glob("lessor.db*"):
+        written += file.read_bytes()
+    assert b"rotated" in written
+    assert secret.encode() not in written
+
+
+async def test_a_static_role_is_put_read_rotated_listed_and_forgotten(place: Place) -> None:
+    """Its key works, the old one works until the next rotation, and both stay in AWS when it is forgotten."""
+    async with place.connect() as lessor:
+        role = await put(lessor)
+        found = await credentials(lessor)
+        assert (found.access_key, found.next_rotation_time) == (role.access_key, role.next_rotation_time)
+        assert role.live_keys == 2
+        await place.aws.down()
+        assert (await credentials(lessor)) == found
+        await place.aws.up()
+        request = role_pb2.RotateStaticRoleRequest(name=USER)
+        rotated = (await lessor.roles.RotateStaticRole(request, timeout=60)).static_role
+        assert set(await place.keys(USER)) == {role.access_key, rotated.access_key}
+        listed = await lessor.roles.ListStaticRoles(role_pb2.ListStaticRolesRequest())
+        assert list(listed.static_roles) == [rotated]
+        await lessor.roles.DeleteStaticRole(role_pb2.DeleteStaticRoleRequest(name=USER))
+        assert (await refused(credentials(lessor))).code is Code.NOT_FOUND
+        assert set(await place.keys(USER)) == {role.access_key, rotated.access_key}
+
+
+async def test_a_bad_static_role_is_told_whole(place: Place) -> None:
+    """All violations at once, with their paths; a user that AWS does not know is a state of things."""
+    async with place.connect() as lessor:
+        refusal = await refused(put(lessor, rotation_period=Duration(seconds=45), live_keys=3))
+        assert set(refusal.violations) == {"static_role.rotation_period", "static_role.live_keys"}
+        refusal = await refused(put(lessor, username="nobody"))
+        assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "STATIC_USER_UNKNOWN")
+        assert not (await lessor.roles.ListStaticRoles(role_pb2.ListStaticRolesRequest())).static_roles
+
+
+@pytest.mark.parametrize("kind", ["hang", "hang_after"])
+async def test_a_first_key_that_was_killed_is_made_by_the_next_process(place: Place, kind: str) -> None:
+    """The role was stored with its intent: its key follows, and no other is left on AWS."""
+    await place.aws.fault(kind, "CreateAccessKey", nth=1)
+    async with place.connect() as lessor:
+        asking = asyncio.get_running_loop().create_task(put(lessor))
+        await until(lambda: place.aws.calls("CreateAccessKey"), bool)
+        await place.server.kill()
+        await asyncio.wait([asking])
+        assert asking.exception() is not None
+    await place.start()
+    async with place.connect() as lessor:
+        request = role_pb2.GetStaticRoleRequest(name=USER)
+
+        async def key() -> str:
+            return str((await lessor.roles.GetStaticRole(request)).static_role.access_key)
+
+        if not await key():
+            assert (await refused(credentials(lessor))).reason == "STATIC_KEY_PENDING"
+        made = await until(key, bool, 60)
+        assert set(await place.keys(USER)) == {made} == {(await credentials(lessor)).access_key}
+
+
+async def test_roots_and_static_roles_are_rotated_by_hand(place: Place, tmp_path: Path) -> None:
+    """The command line rotates the root, and puts, shows, lists, rotates and forgets a static role."""
+    lessor_cli = CommandLine(tmp_path, place.server.client_env)
+    done = await lessor_cli("rotate-root")
+    assert done.fields["access_key"] == await place.root_key()
+    words = ("--username", USER, "--rotation-period", "7d", "--live-keys", "1")
+    stored = await lessor_cli("static-role", "put", USER, *words)
+    assert (stored.fields["username"], stored.fields["live_keys"]) == (USER, "1")
+    shell = await lessor_cli("static-creds", USER, "--format", "env")
+    assert f"export AWS_ACCESS_KEY_ID={stored.fields['access_key']}" in shell.out
+    rotated = await lessor_cli("static-role", "rotate", USER)
+    listed = await lessor_cli("static-role", "list")
+    assert rotated.fields["access_key"] in listed.out
+    assert (await lessor_cli("static-role", "get", USER)).fields == rotated.fields
+    assert (await lessor_cli("static-role", "delete", USER)).code == 0
+    assert (await lessor_cli("static-creds", USER)).code == 5
+    limited = await lessor_cli("static-role", "put", "x", "--username", "nobody", "--rotation-period", "1h")
+    assert (limited.code, "STATIC_USER_UNKNOWN" in limited.err) == (7, True)

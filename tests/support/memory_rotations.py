@@ -1,0 +1,143 @@
+"""The rotations of the store in memory, by the rules of ``adapters/sqlite/rotations.py``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lessor_server.domain.lease import STUCK_AFTER
+from lessor_server.domain.root import StoredRoot
+from lessor_server.domain.rotation import CLAIM_US, STEPS, Phase, Rotation, static_prefix
+from tests.support.memory_config import At, MemoryConfig
+
+
+class MemoryRotations(MemoryConfig):
+    """Keeps rotations by their subjects."""
+
+    def __init__(self, at: At, instance: str) -> None:
+        """Begin with none."""
+        super().__init__(at, instance)
+        self.rotations: dict[str, Rotation] = {}
+        self._rows_claimed: set[str] = set()
+
+    def now(self) -> int:
+        """Return the service's time."""
+        raise NotImplementedError
+
+    async def add_rotation(self, rotation: Rotation) -> Rotation | None:
+        """Store a new row, claimed; None where there is one."""
+        await self._before("add_rotation")
+        new = rotation.subject not in self.rotations
+        made = self._claim_row(replace(rotation, generation=0)) if new else None
+        await self._at("add_rotation done")
+        return made
+
+    async def get_rotation(self, subject: str) -> Rotation | None:
+        """Return one row."""
+        await self._before("get_rotation", reads=True)
+        return self.rotations.get(subject)
+
+    async def list_static(self, mount: str, after: str, limit: int) -> list[Rotation]:
+        """Return the rows of a mount's static roles by name."""
+        await self._before("list_static", reads=True)
+        prefix = static_prefix(mount)
+        found = sorted(one for one in self.rotations if one.startswith(prefix) and one > prefix + after)
+        return [self.rotations[one] for one in found[:limit]]
+
+    async def forget_rotation(self, rotation: Rotation) -> bool:
+        """Delete a row of this generation."""
+        await self._before("forget_rotation")
+        held = self._has_rotation(rotation)
+        if held:
+            del self.rotations[rotation.subject]
+            self._rows_claimed.discard(rotation.subject)
+        await self._at("forget_rotation done")
+        return held
+
+    async def claim_rotation(self, subject: str) -> Rotation | None:
+        """Claim a row that is free, due or not."""
+        await self._before("claim_rotation")
+        there = self.rotations.get(subject)
+        free = there is not None and (subject not in self._rows_claimed or there.due_us <= self.now())
+        claimed = self._claim_row(there) if there is not None and free else None
+        await self._at("claim_rotation done")
+        return claimed
+
+    async def claim_rotations(self, limit: int, without: frozenset[str]) -> list[Rotation]:
+        """Claim what is due, earliest first."""
+        await self._before("claim_rotations", reads=not self._due_rotations(without))
+        claimed = [self._claim_row(one) for one in self._due_rotations(without)[:limit]]
+        if claimed:
+            await self._at("claim_rotations done")
+        return claimed
+
+    async def next_rotation_us(self, without: frozenset[str]) -> int:
+        """Return when the next row is due, or 0 for never."""
+        await self._before("next_rotation_us", reads=True)
+        dues = (one.due_us for one in self.rotations.values() if one.subject not in without)
+        return min((due for due in dues if due), default=0)
+
+    async def move_rotation(self, rotation: Rotation, *, done: bool) -> Rotation | None:
+        """Write a claimed row and keep the claim, or let it go where that is ``done``."""
+        await self._before(f"move_rotation {rotation.phase.value}")
+        moved = self._put_rotation(rotation, done=done) if self._has_rotation(rotation) else None
+        await self._at(f"move_rotation {rotation.phase.value} done")
+        return moved
+
+    async def switch_root(self, rotation: Rotation, root: StoredRoot) -> Rotation | None:
+        """Write a claimed row and the root of the version before, both or neither."""
+        await self._before("switch_root")
+        there = self.roots.get(root.mount)
+        moved = None
+        if there is not None and there.version == root.version - 1 and self._has_rotation(rotation):
+            self.roots[root.mount] = replace(root, account=there.account)
+            moved = self._put_rotation(rotation, done=False)
+        await self._at("switch_root done")
+        return moved
+
+    async def take_over_rotations(self) -> int:
+        """Void every claim."""
+        await self._before("take_over_rotations")
+        taken = sorted(self._rows_claimed)
+        for subject in taken:
+            row = self.rotations[subject]
+            self.rotations[subject] = replace(row, generation=row.generation + 1, due_us=self.now())
+        self._rows_claimed.clear()
+        await self._at("take_over_rotations done")
+        return len(taken)
+
+    def _has_rotation(self, rotation: Rotation) -> bool:
+        there = self.rotations.get(rotation.subject)
+        return there is not None and there.generation == rotation.generation
+
+    def _due_rotations(self, without: frozenset[str]) -> list[Rotation]:
+        now = self.now()
+        due = [one for one in self.rotations.values() if 0 < one.due_us <= now and one.subject not in without]
+        return sorted(due, key=lambda one: (one.due_us, one.subject))
+
+    def _claim_row(self, rotation: Rotation) -> Rotation:
+        return self._put_rotation(rotation, done=False)
+
+    def _put_rotation(self, rotation: Rotation, *, done: bool) -> Rotation:
+        before = self.rotations.get(rotation.subject)
+        if before is not None and before.phase is not rotation.phase:
+            assert any(
+                before.phase is source and rotation.phase in targets for source, targets in STEPS.values()
+            ), f"{before.phase} to {rotation.phase} is no step"
+        due_us = rotation.due_us if done else self.now() + CLAIM_US
+        made = replace(rotation, generation=rotation.generation + 1, due_us=due_us)
+        self.rotations[rotation.subject] = made
+        (self._rows_claimed.discard if done else self._rows_claimed.add)(rotation.subject)
+        return made
+
+    def _unsettled(self, mount: str) -> bool:
+        """Tell whether a mount has a rotation under way, so that its root is still needed."""
+        return any(
+            one.mount == mount
+            and one.attempts < STUCK_AFTER
+            and (one.phase is not Phase.IDLE or one.late_us > 0)
+            for one in self.rotations.values()
+        )
+
+    def _forget_rotations(self, mount: str) -> None:
+        self.rotations = {key: one for key, one in self.rotations.items() if one.mount != mount}
+        self._rows_claimed &= set(self.rotations)

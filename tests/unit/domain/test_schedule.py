@@ -1,0 +1,142 @@
+"""Checks when keys are rotated: periods, and cron expressions against another implementation of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+import pytest
+from cronsim import CronSim
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lessor_server.domain.schedule import NEVER, Schedule, violations
+
+SECOND = 1_000_000
+HOUR = timedelta(hours=1)
+
+
+def us(text: str) -> int:
+    """Return an instant of UTC in microseconds."""
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * SECOND
+
+
+def times(cron: str, after: str, count: int) -> list[str]:
+    """Return the next times of an expression as texts."""
+    found, at = [], us(after)
+    for _ in range(count):
+        at = Schedule(cron=cron).next_us(at)
+        found.append(datetime.fromtimestamp(at / SECOND, UTC).strftime("%Y-%m-%d %H:%M"))
+    return found
+
+
+def test_a_period_counts_from_now_and_jitter_only_takes_off() -> None:
+    """A key never gets older than its period; a drawn part of a tenth keeps many from coming at once."""
+    schedule = Schedule(HOUR)
+    assert schedule.next_us(1000 * SECOND) == 4600 * SECOND
+    assert schedule.next_us(0, jitter=0.5) == 3420 * SECOND
+    assert schedule.next_us(0, jitter=0.999) > 3240 * SECOND
+
+
+def test_no_schedule_never_comes() -> None:
+    """Without a period and an expression there is no next time."""
+    assert NEVER.next_us(5) == 0
+    assert not NEVER.missed(5, 10**18)
+
+
+def test_a_time_comes_strictly_after_now_and_at_the_full_minute() -> None:
+    """The minute that has begun is over."""
+    assert times("0 3 * * *", "2026-01-31T03:00:00", 2) == ["2026-02-01 03:00", "2026-02-02 03:00"]
+    assert times("0 3 * * *", "2026-01-31T02:59:59", 1) == ["2026-01-31 03:00"]
+
+
+def test_both_days_restricted_means_either() -> None:
+    """As crontab(5) has it: the 13th and every Friday."""
+    assert times("0 0 13 * 5", "2026-01-01T00:00:00", 4) == [
+        "2026-01-02 00:00",
+        "2026-01-09 00:00",
+        "2026-01-13 00:00",
+        "2026-01-16 00:00",
+    ]
+
+
+def test_sunday_is_0_and_7_and_leap_days_come() -> None:
+    """Both numbers are Sunday; the 29th of February comes, also across 2100, which is no leap year."""
+    assert times("0 3 * * 0", "2026-01-01T00:00:00", 2) == times("0 3 * * 7", "2026-01-01T00:00:00", 2)
+    assert times("0 0 29 2 *", "2097-01-01T00:00:00", 1) == ["2104-02-29 00:00"]
+
+
+@st.composite
+def fields(draw: st.DrawFn, low: int, high: int) -> str:
+    """Draw one field: a star, a number or a range, maybe with a step, maybe two of them."""
+    first = draw(st.integers(low, high - 1))
+    last = draw(st.integers(first + 1, high))
+    step = draw(st.sampled_from(["", "/2", "/3", "/7"]))
+    one = draw(st.sampled_from(["*", f"*{step}", str(first), f"{first}-{last}", f"{first}-{last}{step}"]))
+    # Where a list begins with a star, implementations differ in what that says of the other day.
+    return one if "*" in one else one + draw(st.sampled_from(["", f",{last}"]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(fields(0, 59), fields(0, 23), fields(1, 28), fields(1, 12), fields(0, 7)),
+    st.datetimes(datetime(2024, 1, 1), datetime(2030, 1, 1)),  # noqa: DTZ001 - made UTC below
+)
+def test_the_times_are_those_of_another_implementation(parts: tuple[str, ...], after: datetime) -> None:
+    """What cronsim says comes next is what comes next here."""
+    cron, after = " ".join(parts), after.replace(second=0, microsecond=0, tzinfo=UTC)
+    expected = [moment.strftime("%Y-%m-%d %H:%M") for moment in islice(CronSim(cron, after), 2)]
+    assert times(cron, after.strftime("%Y-%m-%dT%H:%M:%S"), 2) == expected
+
+
+@pytest.mark.parametrize(
+    "cron",
+    [
+        *("", "x", "0 3 * *", "0 3 * * * *", "60 3 * * *", "0 24 * * *", "0 3 0 * *", "0 3 32 * *"),
+        *("0 3 * 13 *", "0 3 * * 8", "*/0 3 * * *", "0 6-3 * * *", "-1 3 * * *", "0 3 * jan *", "@daily"),
+        "1, 3 * * *",
+    ],
+)
+def test_what_is_no_expression_is_told(cron: str) -> None:
+    """Each fault of the grammar is a violation of the schedule's field, and never comes."""
+    assert Schedule(cron=cron).next_us(0) == 0
+    if cron:
+        (violation,) = violations(Schedule(cron=cron))
+        assert (violation.field, "is no schedule" in violation.fault) == ("rotation_schedule", True)
+
+
+@pytest.mark.parametrize("cron", ["0 0 31 2 *", "0 0 30 2 *", "0 0 31 4,6,9,11 *"])
+def test_a_day_that_no_month_has_is_refused(cron: str) -> None:
+    """A schedule that never comes would leave the key as it is for ever, unseen."""
+    (violation,) = violations(Schedule(cron=cron))
+    assert "never comes" in violation.fault
+
+
+@pytest.mark.parametrize(
+    ("schedule", "field"),
+    [
+        (Schedule(timedelta(seconds=59)), "rotation_period"),
+        (Schedule(timedelta(seconds=60.5)), "rotation_period"),
+        (Schedule(HOUR, "0 3 * * *"), "rotation_schedule"),
+        (Schedule(HOUR, window=HOUR), "rotation_window"),
+        (Schedule(window=HOUR), "rotation_window"),
+        (Schedule(cron="0 3 * * *", window=timedelta(0)), "rotation_window"),
+    ],
+)
+def test_what_does_not_go_together_is_told(schedule: Schedule, field: str) -> None:
+    """A period of a minute at least, one of the two, and a window with an expression only."""
+    assert [violation.field for violation in violations(schedule)] == [field]
+
+
+def test_a_good_schedule_has_no_fault() -> None:
+    """The shortest period, and an expression with a window."""
+    assert violations(Schedule(timedelta(seconds=60))) == []
+    assert violations(Schedule(cron="*/15 0-6,22 1 * 0", window=HOUR)) == []
+
+
+def test_a_rotation_is_missed_once_its_window_is_over() -> None:
+    """Within the window it may still begin; without one it always may."""
+    windowed = Schedule(cron="0 3 * * *", window=HOUR)
+    assert not windowed.missed(0, 3600 * SECOND)
+    assert windowed.missed(0, 3600 * SECOND + 1)
+    assert not Schedule(HOUR).missed(0, 10**18)

@@ -1,0 +1,274 @@
+"""Checks the rotation of a root's key as an operator sees it: the answers, and what is on the account."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lessor_server.domain.errors import Aborted, AwsUnavailable, KeyNotAccepted, LessorError
+from lessor_server.domain.events import KeyRetired, LostKeyDeleted, Rotated
+from lessor_server.domain.preconditions import (
+    KeyLimit,
+)
+from lessor_server.domain.rotation import Phase
+from tests.support import builders
+from tests.support.iam_faults import Fault, Kind
+from tests.support.iam_home import ROOT
+from tests.support.rotating import keys_of, root_key, rotate, rotating, row_of
+from tests.support.virtual_loop import virtual
+
+
+@virtual
+async def test_the_new_key_is_in_use_and_the_old_one_goes() -> None:
+    """It is answered after the switch; the old key is switched off after 2 s and deleted after a minute."""
+    async with rotating() as w:
+        new = await rotate(w)
+        assert new == await root_key(w) != builders.ROOT_KEY
+        assert keys_of(w) == {builders.ROOT_KEY: "Active", new: "Active"}
+        await asyncio.sleep(4)
+        assert keys_of(w) == {builders.ROOT_KEY: "Inactive", new: "Active"}
+        await asyncio.sleep(54)
+        assert len(keys_of(w)) == 2
+        await asyncio.sleep(4)
+        assert keys_of(w) == {new: "Active"}
+        await w.issue()
+        assert w.events.of(Rotated) == [Rotated("aws/root", new)]
+        assert w.events.of(KeyRetired) == [KeyRetired("aws/root", builders.ROOT_KEY)]
+
+
+@virtual
+async def test_the_new_key_is_accepted_three_times_by_sts_and_iam_before_it_is_used() -> None:
+    """A key that AWS takes twenty seconds to know is waited for."""
+    async with rotating() as w:
+        w.iam.visible_after = 20.0
+        began = w.now()
+        new = await rotate(w)
+        assert w.now() - began == pytest.approx(21.0, abs=1.0)
+        proofs = [one.start for one in w.aws.sent if one.action == "ProveKey"][-3:]
+        assert proofs[0] - began > 20
+        assert proofs[2] - proofs[0] >= 1.0
+        assert w.iam.keys[new].secret == (await w.engine.mounts.get_root("aws")).config.secret_key.reveal()
+
+
+@pytest.mark.parametrize("proof", ["ProveKey", "ProveIam"])
+@virtual
+async def test_a_key_that_is_not_accepted_for_a_minute_is_deleted(proof: str) -> None:
+    """Neither STS nor IAM may refuse it; the old key stays in use and the caller hears why."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(Kind.REFUSE, proof, code="InvalidClientTokenId"))
+        with pytest.raises(KeyNotAccepted):
+            await rotate(w)
+        assert keys_of(w) == {builders.ROOT_KEY: "Active"}
+        assert await root_key(w) == builders.ROOT_KEY
+        assert (await row_of(w)).phase is Phase.IDLE
+        w.aws.faults.clear()
+        assert await rotate(w) == await root_key(w)
+
+
+@virtual
+async def test_a_key_that_nobody_could_prove_waits_for_aws() -> None:
+    """While AWS does not answer nothing is known against the key: it is proven once AWS is back."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(Kind.DROP, "ProveKey"))
+        with pytest.raises(AwsUnavailable):
+            await rotate(w)
+        assert (await row_of(w)).phase is Phase.MADE
+        assert await root_key(w) == builders.ROOT_KEY
+        w.aws.faults.clear()
+        await asyncio.sleep(120)
+        assert keys_of(w) == {await root_key(w): "Active"} != {builders.ROOT_KEY: "Active"}
+
+
+@virtual
+async def test_issues_under_way_go_on_with_the_new_key() -> None:
+    """However often the key is rotated under load, no caller notices."""
+    async with rotating() as w:
+        stop = False
+        failures: list[LessorError] = []
+
+        async def caller() -> None:
+            while not stop:
+                try:
+                    await w.issue(ttl=30)
+                except Aborted:  # read the root before the switch, began after it: nothing was made
+                    continue
+                except LessorError as error:
+                    failures.append(error)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(8):
+                group.create_task(caller())
+            for _ in range(2):
+                await rotate(w)
+                await asyncio.sleep(4)
+            stop = True
+        assert len(w.users()) > 100
+        assert failures == []
+
+
+@virtual
+async def test_an_issue_that_outlives_the_old_key_ends_with_the_new_one() -> None:
+    """Each call is signed when it is sent, so one that AWS asks to repeat for seconds goes on working."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(Kind.REFUSE, "PutUserPolicy", nth=1, times=6, code="ConcurrentModification"))
+        issuing = asyncio.get_running_loop().create_task(w.issue())
+        await w.until(lambda: "PutUserPolicy" in w.aws.actions())
+        await rotate(w)
+        await w.until(lambda: keys_of(w)[builders.ROOT_KEY] == "Inactive")
+        assert not issuing.done()
+        assert (await issuing).lease.access_key_id
+
+
+@virtual
+async def test_two_at_once_make_one_rotation() -> None:
+    """The second caller joins the first and gets the same key."""
+    async with rotating() as w:
+        async with asyncio.TaskGroup() as group:
+            first, second = group.create_task(rotate(w)), group.create_task(rotate(w))
+        assert first.result() == second.result()
+        assert w.aws.actions().count("CreateAccessKey") == 1
+
+
+@virtual
+async def test_a_caller_that_goes_away_stops_nothing() -> None:
+    """The rotation ends as if its caller waited."""
+    async with rotating() as w:
+        calling = asyncio.get_running_loop().create_task(rotate(w))
+        await w.until(lambda: "CreateAccessKey" in w.aws.actions())
+        calling.cancel()
+        await asyncio.sleep(70)
+        assert keys_of(w) == {await root_key(w): "Active"} != {builders.ROOT_KEY: "Active"}
+
+
+@virtual
+async def test_rotating_again_at_once_makes_room_by_the_key_that_retires() -> None:
+    """The key that was just replaced is ours to delete."""
+    async with rotating() as w:
+        first = await rotate(w)
+        second = await rotate(w)
+        assert set(keys_of(w)) == {first, second}
+        await asyncio.sleep(70)
+        assert set(keys_of(w)) == {second}
+
+
+# --- two keys ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["Active", "Inactive"])
+@virtual
+async def test_a_second_key_of_somebody_is_named_and_not_touched(status: str) -> None:
+    """AWS allows two keys, inactive ones among them; Lessor deletes none that is not its own."""
+    async with rotating() as w:
+        other = w.iam.create_access_key(ROOT).id
+        w.iam.update_access_key(ROOT, other, status)
+        before = keys_of(w)
+        with pytest.raises(KeyLimit) as told:
+            await rotate(w)
+        assert other in str(told.value)
+        assert builders.ROOT_KEY in str(told.value)
+        assert keys_of(w) == before
+        assert "CreateAccessKey" not in w.aws.actions()
+
+
+@virtual
+async def test_the_other_key_is_deleted_when_told() -> None:
+    """The one that the root does not use."""
+    async with rotating() as w:
+        other = w.iam.create_access_key(ROOT).id
+        new = await rotate(w, delete_other_key=True)
+        assert other not in keys_of(w)
+        await asyncio.sleep(70)
+        assert set(keys_of(w)) == {new}
+
+
+# --- answers that are lost -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Kind.LOSE, Kind.HANG_AFTER, Kind.ERROR_AFTER])
+@virtual
+async def test_a_key_whose_secret_was_lost_is_deleted_before_another_is_made(kind: Kind) -> None:
+    """Whatever ends the answer on its way, the caller still gets a new key, and only one is left."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(kind, "CreateAccessKey", nth=1))
+        new = await rotate(w)
+        assert len(w.events.of(LostKeyDeleted)) == 1
+        await asyncio.sleep(20 * 60)
+        assert set(keys_of(w)) == {new}
+
+
+@virtual
+async def test_a_key_that_comes_ten_minutes_late_is_deleted() -> None:
+    """A signed request may take effect for a quarter of an hour: a last look finds what it made."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(Kind.DELAY, "CreateAccessKey", nth=1, seconds=600))
+        w.aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey", nth=2))
+        with pytest.raises(LessorError):
+            await rotate(w)
+        assert (await row_of(w)).late_us > 0
+        await asyncio.sleep(620)
+        assert len(keys_of(w)) == 2
+        await asyncio.sleep(400)
+        assert keys_of(w) == {builders.ROOT_KEY: "Active"}
+        assert (await row_of(w)).late_us == 0
+
+
+@virtual
+async def test_a_rotation_meanwhile_deletes_the_late_key_first() -> None:
+    """The next rotation does not wait for the last look, and is not crowded out by what came late."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(Kind.DELAY, "CreateAccessKey", nth=1, seconds=300))
+        w.aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey", nth=2))
+        with pytest.raises(LessorError):
+            await rotate(w)
+        await asyncio.sleep(400)
+        assert len(keys_of(w)) == 2
+        new = await rotate(w)
+        await asyncio.sleep(20 * 60)
+        assert set(keys_of(w)) == {new}
+
+
+@virtual
+async def test_a_request_that_outlives_its_key_makes_nothing() -> None:
+    """Once the old key is off, AWS refuses what was signed with it."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(Kind.DELAY, "CreateAccessKey", nth=1, seconds=600))
+        new = await rotate(w)
+        await asyncio.sleep(20 * 60)
+        assert set(keys_of(w)) == {new}
+
+
+@virtual
+async def test_a_second_lost_answer_is_left_to_the_next_attempt() -> None:
+    """The caller hears that AWS does not answer; the rotation goes on by itself and leaves one key."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", times=2))
+        with pytest.raises(AwsUnavailable):
+            await rotate(w)
+        await asyncio.sleep(20 * 60)
+        assert keys_of(w) == {await root_key(w): "Active"}
+
+
+@virtual
+async def test_a_refused_create_changes_nothing() -> None:
+    """A root that may not make keys is told so, and nothing of the rotation goes on."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey"))
+        with pytest.raises(LessorError) as told:
+            await rotate(w)
+        assert told.value.reason == "ROOT_REFUSED"
+        row = await row_of(w)
+        assert (row.phase, row.late_us, row.due_us) == (Phase.IDLE, 0, 0)
+        assert keys_of(w) == {builders.ROOT_KEY: "Active"}
+
+
+@virtual
+async def test_a_rotation_while_aws_is_away_is_unavailable() -> None:
+    """Nothing was sent, so nothing is looked for."""
+    async with rotating() as w:
+        w.aws.away = True
+        with pytest.raises(AwsUnavailable):
+            await rotate(w)
+        w.aws.away = False
+        await asyncio.sleep(60)
+        assert keys_of(w) == {builders.ROOT_KEY: "Active"}

@@ -1,0 +1,146 @@
+"""Checks which roots can be rotated, and what SetRoot and a rotation do to each other."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from lessor_server.domain.errors import Aborted, LessorError, NotFound
+from lessor_server.domain.mount import MountState
+from lessor_server.domain.preconditions import (
+    KeyLimit,
+    MountDisabling,
+    RootKeyInUse,
+    RootKeyRotatedAway,
+    RootNotRotatable,
+    RootNotSet,
+)
+from lessor_server.domain.root import Hop
+from lessor_server.domain.rotation import Phase
+from tests.support import builders
+from tests.support.iam_faults import Fault, Kind
+from tests.support.iam_home import ROOT
+from tests.support.rotating import keys_of, root_key, rotate, rotating, row_of, set_root
+from tests.support.virtual_loop import virtual
+
+
+@virtual
+async def test_only_a_user_s_stored_key_can_be_rotated() -> None:
+    """Not the account's root user, not a role, not a mount without a root or without being."""
+    async with rotating() as w:
+        w.iam.forget(ROOT)
+        w.iam.dead_keys.clear()
+        w.iam.sts.root_arn = "arn:aws:iam::123456789012:root"
+        with pytest.raises(RootNotRotatable):
+            await rotate(w)
+        w.iam.sts.root_arn = ""
+        await set_root(w, assume_chain=(Hop("arn:aws:iam::123456789012:role/lessor"),))
+        w.iam.add_role("lessor")
+        with pytest.raises(RootNotRotatable):
+            await rotate(w)
+        await w.engine.mounts.enable(builders.mount("bare"), "test")
+        with pytest.raises(RootNotSet):
+            await w.engine.root_keys.rotate("bare", delete_other_key=False)
+        with pytest.raises(NotFound):
+            await w.engine.root_keys.rotate("nowhere", delete_other_key=False)
+        await w.engine.mounts.tune("bare", lambda mount: replace(mount, state=MountState.DISABLING), "test")
+        with pytest.raises(MountDisabling):
+            await w.engine.root_keys.rotate("bare", delete_other_key=False)
+
+
+@virtual
+async def test_a_key_that_was_rotated_away_is_not_set_again() -> None:
+    """A tool that knows only the first key would take the root back to one that is deleted."""
+    async with rotating() as w:
+        await rotate(w)
+        with pytest.raises(RootKeyRotatedAway) as told:
+            await set_root(w, builders.ROOT_KEY)
+        assert told.value.reason == "ROOT_KEY_ROTATED_AWAY"
+        new = await root_key(w)
+        await w.engine.mounts.set_root("aws", "", lambda before: before, "test")
+        assert await root_key(w) == new
+
+
+@virtual
+async def test_a_root_set_anew_ends_the_rotation_and_its_new_key() -> None:
+    """The operator's key stands; what the rotation had made of the other one is deleted."""
+    async with rotating() as w:
+        w.iam.visible_after = 20.0
+        calling = asyncio.get_running_loop().create_task(rotate(w))
+        await w.until(lambda: "ProveKey" in w.aws.actions())
+        w.iam.create_user("other").visible_at = 0.0
+        w.iam.visible_after = 0.0
+        other = w.iam.create_access_key("other").id
+        w.aws.accounts[other] = w.iam
+        await set_root(w, other)
+        with pytest.raises(Aborted):
+            await calling
+        assert await root_key(w) == other
+        assert keys_of(w) == {builders.ROOT_KEY: "Active"}
+        assert (await row_of(w)).phase is Phase.IDLE
+        assert await rotate(w) in keys_of(w, "other")
+
+
+@virtual
+async def test_another_field_set_meanwhile_does_not_end_the_rotation() -> None:
+    """The switch depends on the key, not on the rest of the root's config."""
+    async with rotating() as w:
+        w.iam.visible_after = 10.0
+        calling = asyncio.get_running_loop().create_task(rotate(w))
+        await w.until(lambda: "ProveKey" in w.aws.actions())
+        await set_root(w, region="eu-west-1")
+        new = await calling
+        config = (await w.engine.mounts.get_root("aws")).config
+        assert (config.access_key, config.region) == (new, "eu-west-1")
+
+
+@virtual
+async def test_a_root_set_before_the_old_key_is_gone_still_sees_it_gone() -> None:
+    """The key that was switched to may delete its forerunner, also where the root is another's by now."""
+    async with rotating() as w:
+        new = await rotate(w)
+        w.iam.create_user("other").visible_at = 0.0
+        other = w.iam.create_access_key("other").id
+        w.aws.accounts[other] = w.iam
+        await set_root(w, other)
+        w.aws.faults.add(Fault(Kind.REFUSE, "UpdateAccessKey", nth=1))
+        w.aws.faults.add(Fault(Kind.REFUSE, "DeleteAccessKey", nth=1))
+        await asyncio.sleep(90)
+        assert set(keys_of(w)) == {new}
+        assert (await row_of(w)).phase is Phase.IDLE
+
+
+@virtual
+async def test_a_key_that_another_mount_works_with_is_kept() -> None:
+    """Two mounts of one key: rotating the first does not cut off the second; the key goes once it is free."""
+    async with rotating() as w:
+        await w.engine.mounts.enable(builders.mount("second"), "test")
+        await w.set_root("second")
+        new = await rotate(w)
+        await asyncio.sleep(600)
+        assert keys_of(w) == {builders.ROOT_KEY: "Active", new: "Active"}
+        assert "ROOT_KEY_OF_THE_TESTS is the root of mount second" in (await row_of(w)).last_error
+        with pytest.raises(KeyLimit):
+            await w.engine.root_keys.rotate("second", delete_other_key=False)
+        with pytest.raises(RootKeyInUse):
+            await w.engine.root_keys.rotate("second", delete_other_key=True)
+        config = (await w.engine.mounts.get_root("aws")).config
+        await w.engine.mounts.set_root("second", "", lambda _: config, "test")
+        await asyncio.sleep(1000)
+        assert keys_of(w) == {new: "Active"}
+
+
+@virtual
+async def test_a_key_made_by_hand_and_set_as_a_root_is_never_taken_for_a_lost_one() -> None:
+    """An operator helps himself while AWS does not answer: his key is a root's, so it is known."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(Kind.DROP, "CreateAccessKey", times=2))
+        with pytest.raises(LessorError):
+            await rotate(w)
+        by_hand = w.iam.create_access_key(ROOT).id
+        await set_root(w, by_hand)
+        await asyncio.sleep(30 * 60)
+        assert keys_of(w) == {builders.ROOT_KEY: "Active", by_hand: "Active"}
+        assert (await row_of(w)).phase is Phase.IDLE

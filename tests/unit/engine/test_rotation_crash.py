@@ -1,0 +1,250 @@
+"""Kills the process at every point of a rotation, and leaves every call of it unanswered.
+
+A point lies before and after each effect on AWS and each commit. Whatever happens there: in the end there
+is one root key and the engine works with it, and no key is left that nobody knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+
+from lessor_server.domain.errors import LessorError
+from lessor_server.domain.rotation import Phase, static_subject
+from lessor_server.domain.schedule import Schedule
+from lessor_server.domain.static_role import MOST_KEYS, StaticRole
+from tests.support import builders
+from tests.support.engine_world import World, world
+from tests.support.iam_faults import Fault, Kind
+from tests.support.virtual_loop import run
+
+Story = Callable[[World], Coroutine[object, object, None]]
+USER = "billing"
+LONG = Schedule(timedelta(days=7))
+
+
+async def root_on_demand(w: World) -> None:
+    """Rotate the root, and let the old key go."""
+    await w.engine.root_keys.rotate("aws", delete_other_key=False)
+    await asyncio.sleep(90)
+
+
+async def root_by_period(w: World) -> None:
+    """Let the root's period of an hour come round."""
+    await asyncio.sleep(9 * 60)
+
+
+async def root_whose_answer_is_lost(w: World) -> None:
+    """Rotate the root while the answer that brings the new key is lost."""
+    w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", nth=1))
+    await w.engine.root_keys.rotate("aws", delete_other_key=False)
+    await asyncio.sleep(90)
+
+
+async def root_that_is_not_proven(w: World) -> None:
+    """Rotate the root to a key that AWS does not accept for a minute."""
+    w.aws.faults.add(Fault(Kind.REFUSE, "ProveKey", times=400))
+    await w.engine.root_keys.rotate("aws", delete_other_key=False)
+
+
+async def static_two_keys(w: World) -> None:
+    """Put a static role and rotate it twice: two keys live."""
+    await w.engine.static_roles.put(_static(2), "test", delete_other_key=False)
+    for _ in range(2):
+        await w.engine.static_roles.rotate("aws", USER, delete_other_key=False)
+
+
+async def static_one_key(w: World) -> None:
+    """Put a static role and rotate it: one key lives."""
+    await w.engine.static_roles.put(_static(1), "test", delete_other_key=False)
+    await w.engine.static_roles.rotate("aws", USER, delete_other_key=False)
+
+
+async def static_put_and_deleted(w: World) -> None:
+    """Put a static role, rotate it, and forget it while a key is being made."""
+    await w.engine.static_roles.put(_static(2), "test", delete_other_key=False)
+    w.aws.faults.add(Fault(Kind.HANG, "CreateAccessKey", times=2))
+    try:
+        await w.engine.static_roles.rotate("aws", USER, delete_other_key=False)
+    except LessorError:
+        await w.engine.static_roles.delete("aws", USER, "test")
+
+
+ROOTS = [root_on_demand, root_by_period, root_whose_answer_is_lost, root_that_is_not_proven]
+STORIES = [*ROOTS, static_two_keys, static_one_key, static_put_and_deleted]
+
+
+def _static(live_keys: int) -> StaticRole:
+    return StaticRole("aws", USER, USER, LONG, live_keys)
+
+
+async def prepared(story: Story, w: World) -> None:
+    """Make the root's user real, and a user for the static role; let most of a period pass."""
+    w.iam.adopt_root(builders.ROOT_KEY)
+    w.iam.create_user(USER)
+    await w.issue()
+    if story is root_by_period:
+        config = builders.root_config(rotation_period=timedelta(hours=1))
+        await w.engine.mounts.set_root("aws", "", lambda _: config, "test")
+        await asyncio.sleep(53 * 60)
+    w.points.passed.clear()
+
+
+async def points_of(story: Story) -> list[str]:
+    """Return the points that a story passes when nothing goes amiss."""
+    async with world() as w:
+        await prepared(story, w)
+        await attempt(story, w)
+        return list(w.points.passed)
+
+
+async def attempt(story: Story, w: World) -> None:
+    """Play a story; what it is refused is its callers' to hear."""
+    with suppress(LessorError):
+        await story(w)
+
+
+async def die_at(index: int, story: Story, late: float | None) -> str:
+    """Play a story, die at one of its points, start again; return the point's name."""
+    async with world() as w:
+        await prepared(story, w)
+        w.points.die_at, w.aws.arrives_late = index, late
+        playing = asyncio.get_running_loop().create_task(attempt(story, w))
+        reached = asyncio.get_running_loop().create_task(w.points.reached.wait())
+        await asyncio.wait([playing, reached], return_when=asyncio.FIRST_COMPLETED)
+        name = w.points.passed[index]
+        await w.kill()
+        w.aws.arrives_late = None
+        await asyncio.sleep(20)
+        await w.start()
+        await settled(w, f"a death at {index}, {name}")
+        return name
+
+
+async def lose_at(index: int, story: Story) -> str:
+    """Play a story, and let nobody answer at one of its points; return the point's name."""
+    async with world() as w:
+        await prepared(story, w)
+        w.points.lose_at = index
+        await attempt(story, w)
+        await settled(w, f"no answer at {index}, {w.points.passed[index]}")
+        return w.points.passed[index]
+
+
+async def fail_and_die(number: int, kind: Kind, story: Story) -> None:
+    """Play a story in which one call meets a fault, and die when it has ended."""
+    async with world() as w:
+        await prepared(story, w)
+        w.aws.faults.add(Fault(kind, nth=number))
+        await attempt(story, w)
+        await w.kill()
+        await w.start()
+        await asyncio.sleep(40 * 60)
+        w.aws.faults.clear()  # one that no call has met
+        await settled(w, f"{kind.value} at call {number}")
+
+
+async def lose_and_die(first: int, second: int, story: Story) -> None:
+    """Play a story in which nobody answers at one point, and die at a later one, or two minutes later."""
+    async with world() as w:
+        await prepared(story, w)
+        w.points.lose_at = first
+        playing = asyncio.get_running_loop().create_task(attempt(story, w))
+        await w.points.reached.wait()
+        w.points.reached.clear()
+        w.points.die_at = second
+        with suppress(TimeoutError):
+            async with asyncio.timeout(120):
+                await w.points.reached.wait()
+        what = (
+            f"no answer at {first}, {w.points.passed[first]}, and a death at {second}, {w.points.passed[-1]}"
+        )
+        await w.kill()
+        assert playing.done()
+        await w.start()
+        await settled(w, what)
+
+
+async def settled(w: World, what: str) -> None:
+    """Let time pass; then each user has the keys that are known, and they work."""
+    await asyncio.sleep(40 * 60)
+    config = (await w.engine.mounts.get_root("aws")).config
+    keys = {user.name: dict(user.keys) for user in w.iam.users.values()}
+    assert set(keys["root-of-lessor"]) == {config.access_key}, f"after {what}"
+    if config.access_key != builders.ROOT_KEY:
+        assert keys["root-of-lessor"][config.access_key].secret == config.secret_key.reveal()
+    await w.issue()
+    row = await w.store.get_rotation(static_subject("aws", USER))
+    if row is not None:
+        assert {row.current} <= set(keys[USER]) <= {row.current, row.previous}, f"after {what}"
+        credentials = await w.engine.static_roles.credentials("aws", USER)
+        assert keys[USER][credentials.access_key_id].secret == credentials.secret.reveal()
+    else:
+        assert len(keys[USER]) <= MOST_KEYS
+    for one in w.store.rotations.values():
+        assert (one.phase, one.late_us, one.fresh_sealed) == (Phase.IDLE, 0, b""), f"after {what}"
+
+
+def cases(*quick: Story) -> list[object]:
+    """Return each story; those that are not ``quick`` are slow, since each point is a world of its own."""
+    return [
+        pytest.param(story, id=story.__name__, marks=() if story in quick else pytest.mark.slow)
+        for story in STORIES
+    ]
+
+
+@pytest.mark.parametrize("story", cases(root_on_demand, static_one_key))
+def test_a_death_at_any_point_leaves_one_key(story: Story) -> None:
+    """Wherever the process dies, the next one ends with one known key."""
+    points = run(points_of(story))
+    assert {run(die_at(index, story, None)) for index in range(len(points))} == set(points)
+
+
+@pytest.mark.parametrize("story", cases(root_on_demand))
+def test_what_a_dead_process_sent_leaves_one_key(story: Story) -> None:
+    """A request that takes effect 14 minutes after its sender's death leaves no key that nobody knows."""
+    points = run(points_of(story))
+    assert {run(die_at(index, story, 14 * 60.0)) for index in range(len(points))} == set(points)
+
+
+@pytest.mark.parametrize("story", cases(root_on_demand, static_one_key))
+def test_no_answer_at_any_point_leaves_one_key(story: Story) -> None:
+    """Whichever call or commit nobody answers, done or not done, the rotation ends with one known key."""
+    points = run(points_of(story))
+    assert {run(lose_at(index, story)) for index in range(len(points))} == set(points)
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in Kind if kind is not Kind.DELAY], ids=lambda kind: kind.value
+)
+def test_each_call_in_turn_may_fail_in_any_way(kind: Kind) -> None:
+    """Refused, throttled, broken off, never answered or answered with nonsense, and then the process dies."""
+    for story in (root_on_demand, static_one_key):
+        for number in range(1, 18):
+            run(fail_and_die(number, kind, story))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("story", [root_on_demand, static_two_keys])
+def test_a_death_after_an_answer_was_lost_leaves_one_key(story: Story) -> None:
+    """A rotation that goes on after a lost answer survives a death at any point, too."""
+    points = run(points_of(story))
+    for first in range(0, len(points), 2):
+        for second in range(first + 1, first + 40, 3):
+            run(lose_and_die(first, second, story))
+
+
+def test_every_effect_of_a_rotation_is_a_point() -> None:
+    """The deaths above really lie around each call and each commit."""
+    points = set(run(points_of(root_on_demand)))
+    for action in ("ListAccessKeys", "CreateAccessKey", "UpdateAccessKey", "DeleteAccessKey"):
+        assert {f"{action} sent", f"{action} done"} <= points
+    for phase in (Phase.INTENDED, Phase.MADE, Phase.RETIRING, Phase.IDLE):
+        moved = "switch_root" if phase is Phase.RETIRING else f"move_rotation {phase.value}"
+        assert {moved, f"{moved} done"} <= points
+    dropped = set(run(points_of(root_that_is_not_proven)))
+    assert {"move_rotation DROPPING", "move_rotation DROPPING done"} <= dropped

@@ -1,0 +1,294 @@
+"""Checks when roots rotate by themselves: period, cron and window, across restarts, outages and holds."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+
+from lessor_server.domain.events import Rotated, RotationFailed, RotationMissed
+from lessor_server.domain.schedule import NEVER
+from tests.support import builders
+from tests.support.engine_world import BASE_US, World
+from tests.support.iam_faults import Fault, Kind
+from tests.support.rotating import keys_of, root_key, rotate, rotating, row_of, set_root
+from tests.support.virtual_loop import virtual
+
+SECOND = 1_000_000
+HOUR = timedelta(hours=1)
+NIGHTLY = "0 3 * * *"
+DAWN_US = BASE_US - BASE_US % (86_400 * SECOND) + (86_400 + 3 * 3600) * SECOND
+"""The first three o'clock after a run begins."""
+
+
+def seconds_until(w: World, instant_us: int) -> float:
+    """Return how long it is until an instant."""
+    return (instant_us - w.store.now()) / SECOND
+
+
+@virtual
+async def test_a_period_rotates_again_and_again() -> None:
+    """Each time within the last tenth of the period, and never later than the period."""
+    async with rotating() as w:
+        await set_root(w, rotation_period=HOUR)
+        began = w.now()
+        await asyncio.sleep(4 * 3600)
+        times = [began, *w.events.times_of(Rotated)]
+        gaps = [after - before for before, after in pairwise(times)]
+        assert len(gaps) >= 4
+        assert all(3240 <= gap <= 3610 for gap in gaps)
+        assert len(set(gaps)) == len(gaps)
+
+
+@virtual
+async def test_mounts_of_one_period_do_not_rotate_at_one_instant() -> None:
+    """The first time is drawn, so that an account that is set up at once is not rotated at once."""
+    async with rotating() as w:
+        await set_root(w, rotation_period=HOUR)
+        await w.engine.mounts.enable(builders.mount("aws2"), "test")
+        config = builders.root_config(rotation_period=HOUR)
+        await w.engine.mounts.set_root("aws2", "", lambda _: config, "test")
+        first, second = await row_of(w), await row_of(w, "aws2/root")
+        assert abs(first.next_us - second.next_us) > SECOND
+
+
+@virtual
+async def test_the_next_time_survives_a_restart() -> None:
+    """A process that starts anew rotates when the one before would have."""
+    async with rotating() as w:
+        await set_root(w, rotation_period=HOUR)
+        due = await row_of(w)
+        await asyncio.sleep(1800)
+        await w.kill()
+        await asyncio.sleep(60)
+        await w.start()
+        await asyncio.sleep(5)
+        assert await row_of(w) == due
+        await asyncio.sleep(seconds_until(w, due.next_us) + 10)
+        assert await root_key(w) != builders.ROOT_KEY
+
+
+@virtual
+async def test_what_fell_due_while_nobody_ran_is_done_at_the_start() -> None:
+    """A period that ended in the dark is made good once there is light."""
+    async with rotating() as w:
+        await set_root(w, rotation_period=HOUR)
+        await w.kill()
+        await asyncio.sleep(7200)
+        await w.start()
+        await asyncio.sleep(30)
+        assert await root_key(w) != builders.ROOT_KEY
+
+
+@pytest.mark.parametrize("hours", [0.5, 4])
+@virtual
+async def test_another_period_moves_the_next_time_durably(hours: float) -> None:
+    """Shorter or longer, it counts from the change, and a restart does not go back to the old one."""
+    async with rotating() as w:
+        await set_root(w, rotation_period=HOUR)
+        await asyncio.sleep(600)
+        await set_root(w, rotation_period=timedelta(hours=hours))
+        assert 0.9 * hours * 3600 <= seconds_until(w, (await row_of(w)).next_us) <= hours * 3600
+        moved = await row_of(w)
+        await w.kill()
+        await w.start()
+        await asyncio.sleep(5)
+        assert await row_of(w) == moved
+
+
+@virtual
+async def test_a_change_that_is_none_moves_nothing() -> None:
+    """Another field of the root leaves the next rotation where it was."""
+    async with rotating() as w:
+        await set_root(w, rotation_period=HOUR)
+        before = await row_of(w)
+        await asyncio.sleep(600)
+        await set_root(w, region="eu-west-1")
+        assert await row_of(w) == before
+
+
+@virtual
+async def test_without_a_period_nothing_rotates_any_more() -> None:
+    """Taking the period away ends it."""
+    async with rotating() as w:
+        await set_root(w, rotation_period=HOUR)
+        await set_root(w, rotation_period=None)
+        row = await row_of(w)
+        assert (row.schedule, row.next_us, row.due_us) == (NEVER, 0, 0)
+        await asyncio.sleep(7200)
+        assert await root_key(w) == builders.ROOT_KEY
+
+
+@virtual
+async def test_a_rotation_on_demand_begins_the_period_anew() -> None:
+    """What was just rotated is not rotated again for a period."""
+    async with rotating() as w:
+        await set_root(w, rotation_period=HOUR)
+        await asyncio.sleep(3000)
+        await rotate(w)
+        assert seconds_until(w, (await row_of(w)).next_us) >= 3240
+
+
+@virtual
+async def test_a_period_set_while_the_key_is_rotated_counts() -> None:
+    """The schedule in force at the switch decides the next time, also where it came during the rotation."""
+    async with rotating() as w:
+        w.iam.visible_after = 10.0
+        calling = asyncio.get_running_loop().create_task(rotate(w))
+        await w.until(lambda: "ProveKey" in w.aws.actions())
+        await set_root(w, rotation_period=HOUR)
+        await calling
+        assert 3240 <= seconds_until(w, (await row_of(w)).next_us) <= 3600
+
+
+@virtual
+async def test_a_period_set_during_a_rotation_that_fails_counts_too() -> None:
+    """The schedule is not lost with the new key."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(Kind.REFUSE, "ProveKey", times=200))
+        calling = asyncio.get_running_loop().create_task(rotate(w))
+        await w.until(lambda: "ProveKey" in w.aws.actions())
+        await set_root(w, rotation_period=HOUR)
+        await asyncio.wait([calling])
+        assert calling.exception() is not None
+        await asyncio.sleep(1)
+        assert 3240 - 70 <= seconds_until(w, (await row_of(w)).next_us) <= 3600
+
+
+@virtual
+async def test_a_root_whose_schedule_was_not_written_down_is_put_right_at_the_start() -> None:
+    """A process may die between the root's commit and the schedule's."""
+    async with rotating() as w:
+        await set_root(w, rotation_period=HOUR)
+        del w.store.rotations["aws/root"]
+        await w.kill()
+        await w.start()
+        await asyncio.sleep(5)
+        assert 3240 - 5 <= seconds_until(w, (await row_of(w)).next_us) <= 3600
+
+
+# --- cron and its window ----------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_schedule_rotates_at_its_times() -> None:
+    """Every night at three, UTC, by the service's clock."""
+    async with rotating() as w:
+        await set_root(w, rotation_schedule=NIGHTLY)
+        assert (await row_of(w)).next_us == DAWN_US
+        await asyncio.sleep(seconds_until(w, DAWN_US) - 5)
+        assert w.events.of(Rotated) == []
+        await asyncio.sleep(15)
+        assert len(w.events.of(Rotated)) == 1
+        assert (await row_of(w)).next_us == DAWN_US + 86_400 * SECOND
+
+
+@virtual
+async def test_a_rotation_that_misses_its_window_waits_for_the_next_time() -> None:
+    """A service that was down at three and past the window does not rotate in the middle of the day."""
+    async with rotating() as w:
+        await set_root(w, rotation_schedule=NIGHTLY, rotation_window=HOUR)
+        await w.kill()
+        await asyncio.sleep(seconds_until(w, DAWN_US) + 3700)
+        await w.start()
+        await asyncio.sleep(30)
+        assert await root_key(w) == builders.ROOT_KEY
+        assert w.events.of(RotationMissed) == [RotationMissed("aws/root", DAWN_US + 86_400 * SECOND)]
+        await asyncio.sleep(86_400)
+        assert await root_key(w) != builders.ROOT_KEY
+
+
+@virtual
+async def test_within_its_window_a_rotation_may_begin_late() -> None:
+    """Up to the window's end it is made good."""
+    async with rotating() as w:
+        await set_root(w, rotation_schedule=NIGHTLY, rotation_window=HOUR)
+        await w.kill()
+        await asyncio.sleep(seconds_until(w, DAWN_US) + 3000)
+        await w.start()
+        await asyncio.sleep(30)
+        assert await root_key(w) != builders.ROOT_KEY
+        assert w.events.of(RotationMissed) == []
+
+
+@virtual
+async def test_a_rotation_that_is_refused_all_through_its_window_is_missed() -> None:
+    """The attempts end with the window; the next time gets its own."""
+    async with rotating() as w:
+        await set_root(w, rotation_schedule=NIGHTLY, rotation_window=HOUR)
+        w.aws.faults.add(Fault(Kind.REFUSE, "ListAccessKeys"))
+        await asyncio.sleep(seconds_until(w, DAWN_US) + 2 * 3600)
+        failures = w.events.of(RotationFailed)
+        assert len(failures) >= 4
+        assert [one.attempts for one in failures] == list(range(1, len(failures) + 1))
+        assert len(w.events.of(RotationMissed)) == 1
+        assert (await row_of(w)).attempts == 0
+
+
+# --- when it must wait --------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_refused_rotation_backs_off_and_its_attempts_are_durable() -> None:
+    """Ten seconds doubling to a quarter of an hour, drawn; a restart does not begin from the start."""
+    async with rotating() as w:
+        await set_root(w, rotation_period=HOUR)
+        w.aws.faults.add(Fault(Kind.REFUSE, "ListAccessKeys"))
+        await asyncio.sleep(3600 + 2 * 3600)
+        times = w.events.times_of(RotationFailed)
+        assert max(after - before for before, after in pairwise(times)) <= 905
+        attempts = (await row_of(w)).attempts
+        assert attempts == len(times) >= 9
+        await w.kill()
+        await w.start()
+        await w.events.until(RotationFailed, count=len(times) + 1)
+        assert (await row_of(w)).attempts == attempts + 1
+        w.aws.faults.clear()
+        await asyncio.sleep(1000)
+        row = await row_of(w)
+        assert (row.attempts, row.last_error) == (0, "")
+        assert keys_of(w) == {await root_key(w): "Active"}
+
+
+@virtual
+async def test_while_aws_is_away_no_attempt_counts() -> None:
+    """An outage says nothing about the root; the rotation is made good soon after it."""
+    async with rotating() as w:
+        await set_root(w, rotation_period=HOUR)
+        w.aws.away = True
+        await asyncio.sleep(3 * 3600)
+        assert (await row_of(w)).attempts == 0
+        assert w.events.of(RotationFailed)
+        w.aws.away = False
+        await asyncio.sleep(60)
+        assert await root_key(w) != builders.ROOT_KEY
+
+
+@virtual
+async def test_a_scheduled_rotation_waits_while_expiries_are_held() -> None:
+    """A clock that nobody trusts does not rotate keys; a person still may."""
+    async with rotating() as w:
+        await set_root(w, rotation_period=HOUR)
+        await w.engine.expiry.hold("ASKED")
+        await asyncio.sleep(4000)
+        assert await root_key(w) == builders.ROOT_KEY
+        new = await rotate(w)
+        await set_root(w, rotation_period=2 * HOUR)
+        assert await root_key(w) == new
+        await w.engine.expiry.resume(lower_clock=False)
+        await asyncio.sleep(70)
+        assert set(keys_of(w)) == {new}
+
+
+@virtual
+async def test_a_store_that_fails_holds_up_rotations_no_longer_than_it_fails() -> None:
+    """What could not be claimed is claimed once the store works."""
+    async with rotating() as w:
+        await set_root(w, rotation_period=HOUR)
+        w.store.fail_writes = True
+        await asyncio.sleep(3700)
+        w.store.fail_writes = False
+        await asyncio.sleep(30)
+        assert await root_key(w) != builders.ROOT_KEY

@@ -1,0 +1,181 @@
+"""Checks static roles where others hold keys, AWS is not well, or the user is in another account."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lessor_server.domain.errors import (
+    AwsUnavailable,
+    KeyNotAccepted,
+    LessorError,
+    NotFound,
+    StaticKeyPending,
+)
+from lessor_server.domain.events import LostKeyDeleted
+from lessor_server.domain.preconditions import (
+    KeyLimit,
+)
+from lessor_server.domain.root import Hop
+from lessor_server.domain.rotation import static_subject
+from lessor_server.engine.rotation.static_roles import StaticCredentials
+from tests.support import builders
+from tests.support.engine_world import OTHER_ACCOUNT, World
+from tests.support.iam_faults import Fault, Kind
+from tests.support.rotating import USER, keys_of, put, rotating, row_of, static
+from tests.support.virtual_loop import virtual
+
+SUBJECT = static_subject("aws", USER)
+SECOND = 1_000_000
+
+
+async def credentials(w: World, name: str = USER) -> StaticCredentials:
+    """Read a static role's key as a caller does."""
+    return await w.engine.static_roles.credentials("aws", name)
+
+
+async def rotate(w: World, name: str = USER) -> str:
+    """Rotate a static role and return its new key's id."""
+    return (await w.engine.static_roles.rotate("aws", name, delete_other_key=False)).current
+
+
+def works(w: World, found: StaticCredentials) -> bool:
+    """Tell whether AWS accepts a key with this secret."""
+    signer = found.access_key_id, found.secret.reveal(), ""
+    return w.iam.prove("GetCallerIdentity", {}, signer).ok
+
+
+# --- keys of others ------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_two_keys_of_somebody_are_named_and_nothing_is_stored() -> None:
+    """A user that is full is not touched; the answer names both keys."""
+    async with rotating() as w:
+        theirs = [w.iam.create_access_key(USER).id for _ in range(2)]
+        with pytest.raises(KeyLimit) as told:
+            await put(w)
+        assert all(key_id in str(told.value) for key_id in theirs)
+        assert list(keys_of(w, USER)) == theirs
+        assert await w.store.get_rotation(SUBJECT) is None
+
+
+@virtual
+async def test_when_told_the_oldest_key_of_somebody_is_deleted() -> None:
+    """One of two, so that the first rotation has room."""
+    async with rotating() as w:
+        older = w.iam.create_access_key(USER).id
+        await asyncio.sleep(60)
+        newer = w.iam.create_access_key(USER).id
+        made = await put(w, delete_other_key=True)
+        assert set(keys_of(w, USER)) == {newer, made.current}
+        assert older != newer
+
+
+@virtual
+async def test_one_key_of_somebody_leaves_room_for_one() -> None:
+    """With one live key a foreign key is no obstacle at first, and is never touched."""
+    async with rotating() as w:
+        theirs = w.iam.create_access_key(USER).id
+        made = await put(w, static(live_keys=1))
+        assert set(keys_of(w, USER)) == {theirs, made.current}
+        with pytest.raises(KeyLimit):
+            await rotate(w)
+        assert set(keys_of(w, USER)) == {theirs, made.current}
+
+
+# --- when AWS is not well ------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_first_key_whose_fate_is_unknown_keeps_the_role() -> None:
+    """The role stays and says that its key is still to come; the first rotation ends by itself."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", times=2))
+        with pytest.raises(AwsUnavailable):
+            await put(w)
+        with pytest.raises(StaticKeyPending):
+            await credentials(w)
+        await asyncio.sleep(60)
+        assert works(w, await credentials(w))
+        await asyncio.sleep(20 * 60)
+        assert set(keys_of(w, USER)) == {(await credentials(w)).access_key_id}
+
+
+@virtual
+async def test_a_first_key_that_is_not_proven_leaves_nothing() -> None:
+    """The key is deleted and the role not stored."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(Kind.REFUSE, "ProveKey"))
+        with pytest.raises(KeyNotAccepted):
+            await put(w)
+        assert keys_of(w, USER) == {}
+        with pytest.raises(NotFound):
+            await credentials(w)
+
+
+@virtual
+async def test_a_user_who_may_do_nothing_is_proven_all_the_same() -> None:
+    """IAM denies a plain user even to see itself: that answer shows that its key was accepted."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(Kind.REFUSE, "ProveIam"))
+        assert (await put(w)).current in keys_of(w, USER)
+
+
+@virtual
+async def test_a_late_key_of_a_static_role_is_deleted() -> None:
+    """The second asking made the key; what the first makes ten minutes later goes."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(Kind.DELAY, "CreateAccessKey", nth=1, seconds=600))
+        made = await put(w)
+        await asyncio.sleep(620)
+        assert len(keys_of(w, USER)) == 2
+        await asyncio.sleep(400)
+        assert set(keys_of(w, USER)) == {made.current}
+        assert len(w.events.of(LostKeyDeleted)) == 1
+
+
+@virtual
+async def test_a_key_that_somebody_made_before_is_never_taken_for_a_late_one() -> None:
+    """The last look deletes nothing that was listed before the key was asked for."""
+    async with rotating() as w:
+        theirs = w.iam.create_access_key(USER).id
+        w.aws.faults.add(Fault(Kind.DROP, "CreateAccessKey", nth=1))
+        made = await put(w, static(live_keys=1))
+        await asyncio.sleep(30 * 60)
+        assert set(keys_of(w, USER)) == {theirs, made.current}
+        assert (await row_of(w, SUBJECT)).late_us == 0
+
+
+# --- another account -----------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_user_of_another_account_is_rotated_through_a_chain() -> None:
+    """Its calls are signed by the role at the chain's end; the mount's own calls are not."""
+    async with rotating() as w:
+        other = w.iam.peer(OTHER_ACCOUNT)
+        role = other.add_role("keys", external_id="outside")
+        other.create_user(USER).visible_at = 0.0
+        made = await put(w, static(chain=(Hop(role.arn, "outside"),)))
+        assert set(other.users[USER].keys) == {made.current}
+        assert keys_of(w, USER) == {}
+        assert made.account == f"aws:{OTHER_ACCOUNT}"
+        second = await rotate(w)
+        assert set(other.users[USER].keys) == {made.current, second}
+        leased = await w.issue()
+        assert leased.arn.split(":")[4] == builders.ACCOUNT.rpartition(":")[2]
+
+
+@virtual
+async def test_a_chain_that_aws_refuses_stores_nothing() -> None:
+    """Without the external id the role is not assumed."""
+    async with rotating() as w:
+        other = w.iam.peer(OTHER_ACCOUNT)
+        role = other.add_role("keys", external_id="outside")
+        other.create_user(USER).visible_at = 0.0
+        with pytest.raises(LessorError) as told:
+            await put(w, static(chain=(Hop(role.arn),)))
+        assert told.value.reason == "ROOT_REFUSED"
+        assert await w.store.get_rotation(SUBJECT) is None

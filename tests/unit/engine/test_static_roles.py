@@ -1,0 +1,339 @@
+"""Checks static roles as operators and callers see them: keys on the account, and what is handed out."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from lessor_server.domain.errors import (
+    AwsUnavailable,
+    Invalid,
+    NotFound,
+)
+from lessor_server.domain.events import Rotated, RotationFailed
+from lessor_server.domain.mount import MountState
+from lessor_server.domain.preconditions import (
+    MountDisabling,
+    RootAccountChanged,
+    RootNotSet,
+    StaticUserChanged,
+    StaticUserUnknown,
+)
+from lessor_server.domain.rotation import Phase, static_subject
+from lessor_server.engine.rotation.static_roles import StaticCredentials
+from tests.support import builders
+from tests.support.engine_world import World
+from tests.support.iam_faults import Fault, Kind
+from tests.support.rotating import USER, keys_of, put, rotating, row_of, set_root, static
+from tests.support.virtual_loop import virtual
+
+SUBJECT = static_subject("aws", USER)
+SECOND = 1_000_000
+
+
+async def credentials(w: World, name: str = USER) -> StaticCredentials:
+    """Read a static role's key as a caller does."""
+    return await w.engine.static_roles.credentials("aws", name)
+
+
+async def rotate(w: World, name: str = USER) -> str:
+    """Rotate a static role and return its new key's id."""
+    return (await w.engine.static_roles.rotate("aws", name, delete_other_key=False)).current
+
+
+def works(w: World, found: StaticCredentials) -> bool:
+    """Tell whether AWS accepts a key with this secret."""
+    signer = found.access_key_id, found.secret.reveal(), ""
+    return w.iam.prove("GetCallerIdentity", {}, signer).ok
+
+
+# --- putting one ---------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_new_static_role_has_its_first_key_when_it_is_answered() -> None:
+    """The key is proven and stored; its secret is sealed."""
+    async with rotating() as w:
+        row = await put(w)
+        found = await credentials(w)
+        assert keys_of(w, USER) == {found.access_key_id: "Active"} == {row.current: "Active"}
+        assert works(w, found)
+        assert found.next_us == row.next_us == pytest.approx(w.store.now() + 7 * 86_400 * SECOND, abs=SECOND)
+        assert row.sealed == f"rotations/{SUBJECT}\0{found.secret.reveal()}".encode()
+        assert found.secret.reveal() not in repr(found)
+        assert w.events.of(Rotated) == [Rotated(SUBJECT, row.current)]
+
+
+@virtual
+async def test_its_key_is_read_while_aws_is_away() -> None:
+    """Handing out a stored key needs no AWS."""
+    async with rotating() as w:
+        made = await put(w)
+        w.aws.away = True
+        assert (await credentials(w)).access_key_id == made.current
+
+
+@virtual
+async def test_a_user_that_aws_does_not_know_is_refused_and_nothing_stored() -> None:
+    """No user, and a user whose name only differs by case."""
+    async with rotating() as w:
+        with pytest.raises(StaticUserUnknown):
+            await put(w, static("nobody"))
+        with pytest.raises(StaticUserChanged):
+            await put(w, static("other", username=USER.upper()))
+        assert await w.engine.static_roles.list("aws", "", 9) == []
+        assert keys_of(w, USER) == {}
+
+
+@virtual
+async def test_all_faults_of_a_request_are_told_at_once_and_aws_is_not_asked() -> None:
+    """A short period and a wrong name are violations of their fields."""
+    async with rotating() as w:
+        w.aws.sent.clear()
+        with pytest.raises(Invalid) as told:
+            await put(w, static("a b", period=45))
+        fields = {violation.field for violation in told.value.violations}
+        assert fields == {"static_role.name", "static_role.username", "static_role.rotation_period"}
+        assert w.aws.actions() == []
+
+
+@virtual
+async def test_the_mount_must_be_there_and_have_a_root() -> None:
+    """Not a mount that nobody enabled, nor one without a root, nor one that is being disabled."""
+    async with rotating() as w:
+        with pytest.raises(NotFound):
+            await put(w, replace(static(), mount="nowhere"))
+        await w.engine.mounts.enable(builders.mount("bare"), "test")
+        with pytest.raises(RootNotSet):
+            await put(w, replace(static(), mount="bare"))
+        await w.engine.mounts.tune("bare", lambda mount: replace(mount, state=MountState.DISABLING), "test")
+        with pytest.raises(MountDisabling):
+            await put(w, replace(static(), mount="bare"))
+
+
+@virtual
+async def test_the_username_is_never_changed() -> None:
+    """Another user is another static role."""
+    async with rotating() as w:
+        w.iam.create_user("other").visible_at = 0.0
+        made = await put(w)
+        with pytest.raises(Invalid) as told:
+            await put(w, static(username="other"))
+        assert [violation.field for violation in told.value.violations] == ["static_role.username"]
+        assert (await row_of(w, SUBJECT)).current == made.current
+        assert keys_of(w, "other") == {}
+
+
+@pytest.mark.parametrize("days", [1, 30])
+@virtual
+async def test_another_period_moves_the_next_rotation_durably(days: int) -> None:
+    """Shorter or longer, it counts from now; the key stays, and a restart keeps the new time."""
+    async with rotating() as w:
+        made = await put(w)
+        await asyncio.sleep(3600)
+        row = await put(w, static(period=days * 86_400.0))
+        assert row.current == made.current
+        assert row.next_us == pytest.approx(w.store.now() + days * 86_400 * SECOND, abs=SECOND)
+        await w.kill()
+        await w.start()
+        await asyncio.sleep(5)
+        assert (await credentials(w)).next_us == row.next_us
+
+
+@virtual
+async def test_putting_the_same_again_changes_nothing() -> None:
+    """A tool that applies its state again and again does not put off the rotation."""
+    async with rotating() as w:
+        made = await put(w)
+        await asyncio.sleep(3600)
+        again = await put(w)
+        assert (again.current, again.next_us) == (made.current, made.next_us)
+        assert len(w.events.of(Rotated)) == 1
+
+
+@virtual
+async def test_two_that_put_the_same_at_once_make_one_key() -> None:
+    """A caller that gave up and asks again gets the key that is being made for it."""
+    async with rotating() as w:
+        async with asyncio.TaskGroup() as group:
+            first, second = group.create_task(put(w)), group.create_task(put(w))
+        assert first.result().current == second.result().current
+        assert len(keys_of(w, USER)) == 1
+
+
+# --- rotating ------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_with_two_live_keys_the_old_one_works_until_the_next_rotation() -> None:
+    """Whoever holds the key of before has a whole period to fetch the new one."""
+    async with rotating() as w:
+        await put(w)
+        first = await credentials(w)
+        await rotate(w)
+        second = await credentials(w)
+        await asyncio.sleep(3600)
+        assert set(keys_of(w, USER)) == {first.access_key_id, second.access_key_id}
+        assert works(w, first)
+        assert works(w, second)
+        third = await rotate(w)
+        assert set(keys_of(w, USER)) == {second.access_key_id, third}
+
+
+@virtual
+async def test_with_one_live_key_the_old_one_goes_at_once() -> None:
+    """As soon as the new one is proven and stored."""
+    async with rotating() as w:
+        await put(w, static(live_keys=1))
+        first = await credentials(w)
+        second = await rotate(w)
+        await asyncio.sleep(1)
+        assert keys_of(w, USER) == {second: "Active"}
+        assert not works(w, first)
+
+
+@virtual
+async def test_going_from_two_live_keys_to_one_deletes_the_old_one() -> None:
+    """The change does not wait for the next rotation."""
+    async with rotating() as w:
+        await put(w)
+        second = await rotate(w)
+        await put(w, static(live_keys=1))
+        assert set(keys_of(w, USER)) == {second}
+
+
+@virtual
+async def test_static_roles_rotate_by_the_clock_each_on_its_own() -> None:
+    """One that fails is tried again ten seconds later at most, and holds up no other."""
+    async with rotating() as w:
+        for name in ("good", "bad", "slow"):
+            w.iam.create_user(name).visible_at = 0.0
+        made = {name: await put(w, static(name, period=3600.0)) for name in ("good", "bad")}
+        made["slow"] = await put(w, static("slow", period=86_400.0))
+        w.aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey", user="bad", nth=1))
+        await asyncio.sleep(3603)
+        assert (await credentials(w, "good")).access_key_id != made["good"].current
+        assert (await credentials(w, "bad")).access_key_id == made["bad"].current
+        assert [one.subject for one in w.events.of(RotationFailed)] == [static_subject("aws", "bad")]
+        await asyncio.sleep(12)
+        assert (await credentials(w, "bad")).access_key_id != made["bad"].current
+        assert (await credentials(w, "slow")).access_key_id == made["slow"].current
+
+
+@virtual
+async def test_rotation_goes_on_after_a_restart() -> None:
+    """The next process knows what is due, and leaves what is not."""
+    async with rotating() as w:
+        w.iam.create_user("slow").visible_at = 0.0
+        made, slow = await put(w, static(period=3600.0)), await put(w, static("slow"))
+        await w.kill()
+        await w.start()
+        await asyncio.sleep(3700)
+        assert (await credentials(w)).access_key_id != made.current
+        assert (await credentials(w, "slow")).access_key_id == slow.current
+
+
+@virtual
+async def test_a_user_that_was_made_anew_is_not_touched() -> None:
+    """Somebody deleted the user and made another of its name: that one is none of ours."""
+    async with rotating() as w:
+        await put(w, static(period=3600.0))
+        w.iam.forget(USER)
+        w.iam.create_user(USER).visible_at = 0.0
+        theirs = w.iam.create_access_key(USER).id
+        for attempt in (rotate(w), put(w)):
+            with pytest.raises(StaticUserChanged):
+                await attempt
+        await asyncio.sleep(2 * 3600)
+        assert keys_of(w, USER) == {theirs: "Active"}
+        await w.engine.static_roles.delete("aws", USER, "test")
+        assert (await put(w)).current in keys_of(w, USER)
+
+
+@virtual
+async def test_a_root_of_another_account_rotates_nothing() -> None:
+    """The user of the same name over there is another."""
+    async with rotating() as w:
+        await put(w)
+        w.other_iam.create_user(USER).visible_at = 0.0
+        w.store.rows.clear()
+        w.aws.accounts[builders.OTHER_ROOT_KEY] = w.other_iam
+        await set_root(w, builders.OTHER_ROOT_KEY)
+        with pytest.raises(RootAccountChanged):
+            await rotate(w)
+        assert w.other_iam.users[USER].keys == {}
+
+
+# --- listing and forgetting ----------------------------------------------------------------------------
+
+
+@virtual
+async def test_static_roles_are_listed_by_name() -> None:
+    """A page begins after the name that is given."""
+    async with rotating() as w:
+        for name in ("b", "a", "c"):
+            w.iam.create_user(name).visible_at = 0.0
+            await put(w, static(name))
+        names = [row.name for row in await w.engine.static_roles.list("aws", "", 2)]
+        rest = [row.name for row in await w.engine.static_roles.list("aws", "b", 2)]
+        assert (names, rest) == (["a", "b"], ["c"])
+        assert (await w.engine.static_roles.get("aws", "b")).user_name == "b"
+
+
+@virtual
+async def test_a_deleted_static_role_is_forgotten_and_its_keys_stay() -> None:
+    """Lessor knows neither role nor key any more; AWS still has user and keys."""
+    async with rotating() as w:
+        await put(w)
+        await rotate(w)
+        before = keys_of(w, USER)
+        w.aws.sent.clear()
+        await w.engine.static_roles.delete("aws", USER, "test")
+        assert keys_of(w, USER) == before
+        assert w.aws.actions() == []
+        for gone in (credentials(w), rotate(w), w.engine.static_roles.delete("aws", USER, "test")):
+            with pytest.raises(NotFound):
+                await gone
+
+
+@virtual
+async def test_deleting_one_whose_key_is_half_made_leaves_no_lost_key() -> None:
+    """What a lost answer made is deleted first, since nobody knows its secret."""
+    async with rotating() as w:
+        made = await put(w)
+        w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", times=2))
+        with pytest.raises(AwsUnavailable):
+            await rotate(w)
+        assert (await row_of(w, SUBJECT)).phase is Phase.INTENDED
+        await w.engine.static_roles.delete("aws", USER, "test")
+        assert set(keys_of(w, USER)) == {made.current}
+
+
+@virtual
+async def test_deleting_a_half_made_one_while_aws_is_away_waits() -> None:
+    """Nothing is forgotten that is still needed; where AWS refuses, the role goes all the same."""
+    async with rotating() as w:
+        await put(w)
+        w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", times=2))
+        with pytest.raises(AwsUnavailable):
+            await rotate(w)
+        w.aws.away = True
+        with pytest.raises(AwsUnavailable):
+            await w.engine.static_roles.delete("aws", USER, "test")
+        w.aws.away = False
+        w.aws.faults.add(Fault(Kind.REFUSE, "ListAccessKeys"))
+        await w.engine.static_roles.delete("aws", USER, "test")
+        assert await w.store.get_rotation(SUBJECT) is None
+
+
+@virtual
+async def test_disabling_the_mount_forgets_its_static_roles() -> None:
+    """The mount goes, the rows with it; the user keeps its keys."""
+    async with rotating() as w:
+        made = await put(w)
+        await w.engine.disabler.disable("aws", force=False, by="test")
+        await w.until(lambda: "aws" not in w.store.mounts, 120)
+        assert w.store.rotations == {}
+        assert set(keys_of(w, USER)) == {made.current}
