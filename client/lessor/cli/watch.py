@@ -1,0 +1,70 @@
+"""``lessor watch``: what happens to leases, and credentials ahead of each expiry, until interrupted."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from lessor.cli import output
+from lessor.cli.command import FOR_EVER, calling, mount_option
+from lessor.cli.params import DURATION, fill, given, session_options
+from lessor.v1 import creds_pb2, lease_pb2
+
+if TYPE_CHECKING:
+    from lessor.cli.call import Call
+
+COLUMNS = ("time", "type", "lease_id", "error")
+
+
+@click.group("watch")
+def watch() -> None:
+    """Watch leases, or credentials, until interrupted.
+
+    With `--format json` each message is a line, as it comes. A watch that the server ends exits with 6: list
+    the leases, and watch again.
+    """
+
+
+@watch.command("leases")
+@click.argument("prefix", default="aws/")
+@calling(seconds=FOR_EVER)
+def leases(call: Call, prefix: str) -> None:
+    """Tell what happens from now on to the leases under PREFIX: `MOUNT/`, `MOUNT/creds/ROLE/`, an id."""
+    for event in call.stream(call.leases.WatchLeases, lease_pb2.WatchLeasesRequest(prefix=prefix)):
+        if call.style == output.JSON:
+            output.show_json_line(event)
+        else:
+            output.show_line(event, COLUMNS)
+
+
+@watch.command("creds")
+@click.argument("role")
+@mount_option
+@click.option("--ttl", type=DURATION, help="Life asked for of each set.")
+@click.option("--overlap", type=DURATION, help="How long a set lives on when the next is here [1m].")
+@click.option("--reason", help="Why, for the audit.")
+@click.option("--wait-usable", type=DURATION, help="Longest wait until AWS accepts each new key.")
+@session_options
+@click.option("--show-secrets", is_flag=True, help="Print the secrets, though it be to a terminal.")
+@calling(seconds=FOR_EVER)
+def creds(call: Call, mount: str, role: str, *, show_secrets: bool, **options: object) -> None:
+    """Issue credentials of a role, and the next ones ahead of each expiry. Those before end soon after.
+
+    At a terminal the secrets are left out; into a pipe or a file they are written. When this command ends,
+    the last credentials live as long as the overlap, and then are revoked.
+    """
+    request = creds_pb2.WatchCredentialsRequest(mount=mount, role=role)
+    fill(request, given(options))
+    hidden = sys.stdout.isatty() and not show_secrets
+    for made in call.stream(call.creds.WatchCredentials, request):
+        if hidden:
+            made.ClearField("secret_key")
+            made.ClearField("security_token")
+        if call.style == output.JSON:
+            output.show_json_line(made)
+        else:
+            output.show_fields(made, ("warnings",))
+            click.echo()
+        output.warn(made.warnings)

@@ -1,0 +1,144 @@
+"""Those who watch what happens to leases: each has a queue of its own, and nobody waits for a slow one.
+
+Watchers live in memory alone: who watches learns what happens from now on, in this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from lessor_server.domain.errors import FellBehind
+from lessor_server.domain.events import (
+    Event,
+    Expiring,
+    Issued,
+    Renewed,
+    RevocationFailed,
+    Revoked,
+    Stuck,
+)
+from lessor_server.engine.ports import Observer
+from lessor_server.engine.stored import Range
+
+QUEUE = 4096
+"""Happenings that may wait for a watcher; one more, and it has fallen behind."""
+
+
+class Kind(Enum):
+    """What happened to a lease."""
+
+    ISSUED = "ISSUED"
+    RENEWED = "RENEWED"
+    EXPIRING = "EXPIRING"
+    REVOKED = "REVOKED"
+    FAILED = "FAILED"
+    STUCK = "STUCK"
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """What happened to a lease and when, by the store's clock; ``error`` tells why an attempt failed."""
+
+    kind: Kind
+    lease_id: str
+    at_us: int
+    error: str = ""
+
+
+class _Queue:
+    """What a watcher has not read yet, of the leases that it watches."""
+
+    def __init__(self, ids: Range) -> None:
+        self.ids = ids
+        self.fell_behind = False
+        self._happenings: deque[Happening] = deque()
+        self._filled = asyncio.Event()
+
+    def put(self, happening: Happening) -> None:
+        """Add a happening; drop them all where there is no room, since a gap would be a lie."""
+        if len(self._happenings) >= QUEUE:
+            self.fell_behind = True
+            self._happenings.clear()
+        else:
+            self._happenings.append(happening)
+        self._filled.set()
+
+    async def take(self) -> Happening:
+        """Return the oldest happening, waiting for it; raise ``FellBehind`` where some were dropped."""
+        while not self._happenings:
+            if self.fell_behind:
+                raise FellBehind(f"more than {QUEUE} events waited for this watcher")
+            self._filled.clear()
+            await self._filled.wait()
+        return self._happenings.popleft()
+
+
+class Watchers:
+    """Hands each event of a lease to those who watch its id; an observer, so it never waits or raises."""
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        """Begin with nobody watching; ``now`` is the store's clock."""
+        self._now = now
+        self._queues: dict[_Queue, None] = {}
+
+    def __len__(self) -> int:
+        """Count those who watch."""
+        return len(self._queues)
+
+    def __call__(self, event: Event) -> None:
+        """Hand ``event`` to those who watch its lease, if it is one that they are told of."""
+        told = _told(event)
+        if told is None or not self._queues:
+            return
+        kind, lease_id, error = told
+        happening = Happening(kind, lease_id, self._now(), error)
+        for queue in [one for one in self._queues if one.ids.covers(lease_id)]:
+            queue.put(happening)
+            if queue.fell_behind:
+                del self._queues[queue]
+
+    def beside(self, notify: Observer) -> Observer:
+        """Return an observer that tells ``notify`` and then those who watch."""
+
+        def both(event: Event) -> None:
+            notify(event)
+            self(event)
+
+        return both
+
+    async def watch(self, ids: Range) -> AsyncGenerator[Happening, None]:
+        """Yield what happens to the leases in ``ids`` from now on, until the iterator is closed.
+
+        Raises:
+            FellBehind: The reader left more than ``QUEUE`` happenings waiting.
+        """
+        queue = _Queue(ids)
+        self._queues[queue] = None
+        try:
+            while True:
+                yield await queue.take()
+        finally:
+            self._queues.pop(queue, None)
+
+
+def _told(event: Event) -> tuple[Kind, str, str] | None:
+    """Return what a watcher is told of an event: kind, lease id, error; None for what is no lease's."""
+    match event:
+        case Issued():
+            return Kind.ISSUED, event.lease_id, ""
+        case Renewed():
+            return Kind.RENEWED, event.lease_id, ""
+        case Expiring():
+            return Kind.EXPIRING, event.lease_id, ""
+        case Revoked():
+            return Kind.REVOKED, event.lease_id, ""
+        case RevocationFailed():
+            return Kind.FAILED, event.lease_id, event.error
+        case Stuck():
+            return Kind.STUCK, event.lease_id, event.error
+        case _:
+            return None

@@ -1,0 +1,108 @@
+"""Checks what a list of actions tells of a policy, over a list of a few."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lessor_server.domain.lint import MOST, Action, Catalogue, findings
+
+CATALOGUE = Catalogue(
+    [
+        Action("s3:GetObject", changes=False, narrows=True),
+        Action("s3:PutObject", changes=True, narrows=True),
+        Action("s3:DeleteObject", changes=True, narrows=True),
+        Action("s3:DeleteBucket", changes=True, narrows=True),
+        Action("s3:PutBucketPolicy", changes=True, narrows=True),
+        Action("s3:CreateJob", changes=True, narrows=False),
+        Action("iam:CreateUser", changes=True, narrows=True),
+        Action("iam-rolesanywhere:CreateProfile", changes=True, narrows=True),
+        Action("ec2:DescribeRegions", changes=False, narrows=False),
+    ]
+)
+ARN = "arn:aws:s3:::bucket/*"
+
+
+def told(*statements: dict[str, Any]) -> list[str]:
+    """Return the findings of a policy of these statements."""
+    filled = [{"Effect": "Allow", "Resource": ARN, **one} for one in statements]
+    return findings({"Version": "2012-10-17", "Statement": filled}, CATALOGUE)
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        ("s3:GetObjet", '"s3:GetObjet" is no action; did you mean s3:GetObject?'),
+        ("s3:getobjects", '"s3:getobjects" is no action; did you mean s3:GetObject?'),
+        ("s3:Frobnicate", '"s3:Frobnicate" is no action'),
+        ("ec22:GetObject", '"ec22" is no service; did you mean ec2?'),
+        ("nowhere:Get*", '"nowhere" is no service'),
+        ("s3:Git*", '"s3:Git*" matches no action'),
+        ("s3:GetObjec?s", '"s3:GetObjec?s" matches no action'),
+    ],
+)
+def test_what_means_no_action_is_told_with_the_nearest_name(action: str, said: str) -> None:
+    """A slip of the pen is named where it stands, in Deny and NotAction as in Action."""
+    assert told({"Action": action}) == [f"policy_document.Statement[0].Action: {said}"]
+    assert told({"Action": ["s3:GetObject", action], "Effect": "Deny"}) == [
+        f"policy_document.Statement[0].Action: {said}"
+    ]
+    assert told({"NotAction": action, "Effect": "Deny"}) == [
+        f"policy_document.Statement[0].NotAction: {said}"
+    ]
+
+
+@pytest.mark.parametrize(
+    "action",
+    ["s3:GetObject", "S3:GETOBJECT", "s3:*", "s3:Get*", "s3:G?tObject", "*", "*:*", "s*:GetObject"],
+)
+def test_what_means_an_action_is_silent(action: str) -> None:
+    """Case does not count, and a wildcard that meets one action is right."""
+    assert told({"Action": action}) == []
+
+
+def test_changes_on_every_resource_are_told_in_one_sentence() -> None:
+    """The names are the first three, and how many more; what reads or takes no resource is left out."""
+    (said,) = told({"Action": ["s3:*", "ec2:DescribeRegions"], "Resource": "*"})
+    assert said == (
+        "policy_document.Statement[0] allows s3:DeleteBucket, s3:DeleteObject, s3:PutBucketPolicy and 1 more "
+        "on every resource; name those that are meant in Resource"
+    )
+    (said,) = told({"Action": "s3:putobject", "Resource": [ARN, "*"]})
+    assert "allows s3:PutObject on every resource" in said
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        {"Action": "s3:*"},
+        {"Action": "s3:GetObject", "Resource": "*"},
+        {"Action": "s3:CreateJob", "Resource": "*"},
+        {"Action": "s3:*", "Resource": "*", "Effect": "Deny"},
+        {"Action": "s3:*", "Resource": "*", "Condition": {"Bool": {"aws:SecureTransport": "true"}}},
+        {"Action": "iam:CreateUser", "Resource": "*"},
+        {"NotAction": "s3:*", "Resource": "*"},
+    ],
+)
+def test_what_is_narrow_or_told_elsewhere_is_silent(statement: dict[str, Any]) -> None:
+    """A named resource, a condition, a Deny, or an action that reads or takes none, is no finding."""
+    assert told(statement) == []
+
+
+def test_a_service_whose_name_begins_like_iam_s_is_not_taken_for_it() -> None:
+    """Only IAM and STS themselves are left to the other warnings."""
+    assert len(told({"Action": "iam-rolesanywhere:CreateProfile", "Resource": "*"})) == 1
+
+
+def test_a_lone_statement_is_looked_at() -> None:
+    """IAM takes one statement for a list of one, and so does the linter."""
+    statement = {"Effect": "Allow", "Action": "s3:Gett", "Resource": ARN}
+    assert len(findings({"Statement": statement}, CATALOGUE)) == 1
+
+
+def test_a_policy_full_of_findings_is_cut() -> None:
+    """At most ten sentences come, and the last says how many more there would be."""
+    said = told(*({"Action": f"s3:Nothing{number}"} for number in range(MOST + 5)))
+    assert len(said) == MOST
+    assert said[-1] == "and 6 more findings in policy_document"

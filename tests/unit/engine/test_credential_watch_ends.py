@@ -1,0 +1,120 @@
+"""Checks streams of credentials where sessions cannot be revoked, and where the process is killed."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from lessor_server.domain.lease import State
+from lessor_server.domain.names import LeaseId
+from lessor_server.domain.preconditions import MfaRefused
+from lessor_server.domain.role import CredentialType
+from lessor_server.domain.secret import Secret
+from lessor_server.domain.session import Ask
+from tests.support import builders
+from tests.support.engine_world import BASE_US, BOUND_SECONDS, World, world
+from tests.support.listener import LEAST_AHEAD, MOST_AHEAD, OVERLAP, TTL, WISH, Listener, listening
+from tests.support.virtual_loop import run, virtual
+from tests.unit.engine.test_crash import die_at, points_of
+
+# --- sessions of STS -------------------------------------------------------------------------------------
+
+DEVICE = "arn:aws:iam::123456789012:mfa/alice"
+SESSION = replace(WISH, role="session")
+
+
+async def session_role(w: World, **fields: Any) -> None:
+    """Let the mount make sessions of a role that AWS has."""
+    arn = w.iam.add_role("deploy").arn
+    role = builders.role(
+        "session",
+        credential_type=CredentialType.ASSUMED_ROLE,
+        role_arns=(arn,),
+        policy_document="",
+        **fields,
+    )
+    await w.put_role(role)
+
+
+@virtual
+async def test_a_session_that_a_stream_moved_on_from_is_forgotten_after_the_overlap() -> None:
+    """Its lease is over at the overlap's end, and says until when AWS accepts the session all the same."""
+    async with world() as w:
+        await session_role(w)
+        async with listening(w, SESSION) as listener:
+            await listener.until(2, TTL)
+            before, now = listener.got
+            assert before.token != now.token
+            assert now.token
+            await asyncio.sleep(OVERLAP + BOUND_SECONDS)
+            old = await w.lease(before.lease.id)
+            assert old.state is State.GONE
+            assert old.max_expires_us == before.lease.expires_us
+            assert (await w.lease(now.lease.id)).state is State.ACTIVE
+        await asyncio.sleep(OVERLAP + BOUND_SECONDS)
+        assert set(w.states().values()) == {State.GONE}
+
+
+@virtual
+async def test_a_stream_by_mfa_ends_in_time_for_another_code() -> None:
+    """A code serves once: when the next credentials are due the stream ends, and those in hand still work."""
+    wish = replace(SESSION, ask=Ask(mfa_code=Secret("123456")))
+    async with world() as w:
+        await session_role(w, mfa_serial_number=DEVICE)
+        w.iam.sts.mfa_codes[DEVICE] = "123456"
+        async with listening(w, wish) as listener:
+            error = await listener.refused(TTL)
+        assert isinstance(error, MfaRefused)
+        left = (listener.got[0].lease.expires_us - BASE_US) / 1e6 - w.now()
+        assert LEAST_AHEAD - 1 < left <= MOST_AHEAD
+
+
+# --- kills -----------------------------------------------------------------------------------------------
+
+MOMENTS = (0.01, 0.06, 0.11, 0.2, 500.0, 790.0, 800.0, 830.0, 839.9, 845.0, 870.0, 900.0, 960.0)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_kill_at_any_moment_leaves_no_key_past_the_expiry_it_was_issued_with(moment: float) -> None:
+    """After ``kill -9`` a lease ends as it would have, or sooner; nothing depends on memory."""
+
+    async def story() -> None:
+        async with world() as w:
+            listener = Listener(w)
+            task = asyncio.get_running_loop().create_task(listener.listen(WISH, OVERLAP))
+            await asyncio.sleep(moment)
+            await w.kill()
+            assert task.done()
+            await w.start()
+            ends = w.now() + TTL
+            while w.now() < ends + BOUND_SECONDS:
+                await asyncio.sleep(1)
+                for lease_id, state in w.states().items():
+                    lease = await w.engine.leases.lookup(LeaseId.parse(lease_id))
+                    late = (lease.expires_us - BASE_US) / 1e6 + BOUND_SECONDS
+                    assert state is State.GONE or not lease.expires_us or w.now() <= late
+            assert w.users() == []
+
+    run(story())
+
+
+async def watched(w: World) -> None:
+    """Take three sets of a stream, go away, and wait until all has ended."""
+    wish = replace(WISH, ttl=timedelta(seconds=100))
+    async with aclosing(w.engine.credential_watch.follow(wish, timedelta(seconds=10))) as issued:
+        for _ in range(3):
+            await anext(issued)
+    await w.until_gone(200)
+
+
+@pytest.mark.slow
+def test_a_death_at_any_point_of_a_stream_leaves_nothing() -> None:
+    """Around each call and each commit of three hand-overs and the end: the next process revokes it all."""
+    points = run(points_of(watched))
+    assert points.count("renew done") == 3
+    assert {run(die_at(index, watched, 0, None)) for index in range(len(points))} == set(points)

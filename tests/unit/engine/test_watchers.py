@@ -1,0 +1,174 @@
+"""Checks those who watch leases: what they are told and when, and that no slow one is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from lessor_server.domain.errors import FellBehind
+from lessor_server.domain.events import Renewed, StoreFailed
+from lessor_server.domain.lease import STUCK_AFTER
+from lessor_server.engine.stored import EVERYTHING, Range
+from lessor_server.engine.watchers import QUEUE, Happening, Kind, Watchers
+from tests.support import builders
+from tests.support.engine_world import BASE_US, BOUND_SECONDS, World, bound, world
+from tests.support.iam_faults import Fault
+from tests.support.iam_faults import Kind as Harm
+from tests.support.virtual_loop import virtual
+
+APP = Range("aws/creds/app/", "aws/creds/app0")
+
+
+class Reader:
+    """Reads a watch as it goes on; tests look at what it has heard."""
+
+    def __init__(self) -> None:
+        """Begin with nothing heard."""
+        self.heard: list[Happening] = []
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """Return what was heard, in order."""
+        return [one.kind for one in self.heard]
+
+    async def read(self, happenings: AsyncGenerator[Happening, None]) -> None:
+        """Read until the watch ends."""
+        async with aclosing(happenings):
+            async for one in happenings:
+                self.heard.append(one)
+
+
+@asynccontextmanager
+async def watching(w: World, ids: Range = APP) -> AsyncIterator[Reader]:
+    """Watch for the length of the block."""
+    reader = Reader()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(reader.read(w.engine.watchers.watch(ids)))
+        await asyncio.sleep(0.01)
+        try:
+            yield reader
+        finally:
+            await asyncio.sleep(0.01)
+            task.cancel()
+
+
+@virtual
+async def test_a_watcher_is_told_a_whole_life() -> None:
+    """Issued, renewed, expiring and revoked come in order, each with the service's time of it."""
+    async with world() as w, watching(w) as reader:
+        made = await w.issue(ttl=60)
+        issued_at = w.now()
+        await asyncio.sleep(50)
+        await w.renew(made.lease.id, 60)
+        await asyncio.sleep(60 + BOUND_SECONDS)
+        assert reader.kinds == [Kind.ISSUED, Kind.RENEWED, Kind.EXPIRING, Kind.REVOKED]
+        assert {one.lease_id for one in reader.heard} == {made.lease.id}
+        issued, renewed, expiring, revoked = ((one.at_us - BASE_US) / 1e6 for one in reader.heard)
+        assert issued == pytest.approx(issued_at, abs=0.01)
+        assert renewed == pytest.approx(issued_at + 50, abs=0.01)
+        assert renewed + 60 <= expiring < revoked < renewed + 60 + BOUND_SECONDS
+        assert not any(one.error for one in reader.heard)
+
+
+@virtual
+async def test_a_revocation_that_was_asked_for_is_no_expiry() -> None:
+    """A lease revoked before its time is REVOKED, and never EXPIRING."""
+    async with world() as w, watching(w) as reader:
+        made = await w.issue()
+        await w.revoke(made.lease.id)
+        await asyncio.sleep(10)
+        assert reader.kinds == [Kind.ISSUED, Kind.REVOKED]
+
+
+@virtual
+async def test_failures_come_with_their_reason_until_it_is_stuck_and_after() -> None:
+    """Each failed attempt is FAILED with AWS's code, the sixth STUCK too; EXPIRING is told once."""
+    async with world() as w, watching(w) as reader:
+        fault = Fault(Harm.REFUSE, "DeleteAccessKey", times=STUCK_AFTER, code="ServiceFailure")
+        w.aws.faults.add(fault)
+        await w.issue(ttl=5)
+        await w.until_gone()
+        await asyncio.sleep(1)
+        failed = [one for one in reader.heard if one.kind in (Kind.FAILED, Kind.STUCK)]
+        assert [one.kind for one in failed] == [Kind.FAILED] * STUCK_AFTER + [Kind.STUCK]
+        assert {one.error for one in failed} == {"AWS DeleteAccessKey: ServiceFailure"}
+        assert reader.kinds[:2] == [Kind.ISSUED, Kind.EXPIRING]
+        assert reader.kinds.count(Kind.EXPIRING) == 1
+        assert reader.kinds[-1] is Kind.REVOKED
+
+
+@virtual
+async def test_only_leases_in_the_range_are_told() -> None:
+    """A role whose name begins with another's is not taken for it."""
+    async with world() as w:
+        await w.put_role(builders.role(name="app2"))
+        async with watching(w) as mine, watching(w, EVERYTHING) as everybody:
+            await w.issue(role="app2")
+            mine_id = (await w.issue()).lease.id
+        assert [one.lease_id for one in mine.heard] == [mine_id]
+        assert len(everybody.heard) == 2
+        one = Range(mine_id, f"{mine_id}0")
+        async with watching(w, one) as single:
+            await w.issue()
+            await w.revoke(mine_id)
+        assert [told.lease_id for told in single.heard] == [mine_id]
+
+
+@virtual
+async def test_who_goes_away_leaves_nothing_behind() -> None:
+    """Once a watch is closed or cancelled nobody is told anything any more."""
+    async with world() as w:
+        async with watching(w), watching(w, EVERYTHING):
+            assert len(w.engine.watchers) == 2
+        assert len(w.engine.watchers) == 0
+
+
+@virtual
+async def test_a_slow_watcher_is_ended_and_holds_nobody_up() -> None:
+    """With one event too many in its queue a watcher is dropped and told so; others lose nothing."""
+    watchers, quick = Watchers(lambda: 7), Reader()
+    slow = watchers.watch(APP)
+    event = Renewed("aws/creds/app/x", 1)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(quick.read(watchers.watch(APP)))
+        first = group.create_task(anext(slow))
+        await asyncio.sleep(0.01)
+        for _ in range(QUEUE + 2):
+            watchers(event)
+            await asyncio.sleep(0.001)
+        assert (await first).kind is Kind.RENEWED
+        assert len(watchers) == 1
+        with pytest.raises(FellBehind, match="4096"):
+            await anext(slow)
+        await asyncio.sleep(0.01)
+        assert len(quick.heard) == QUEUE + 2
+        task.cancel()
+    assert len(watchers) == 0
+
+
+@virtual
+async def test_a_full_queue_is_still_read() -> None:
+    """As many events as the queue takes are all told, in order."""
+    watchers = Watchers(lambda: 7)
+    happenings = watchers.watch(EVERYTHING)
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(anext(happenings))
+        await asyncio.sleep(0.01)
+        for number in range(QUEUE):
+            watchers(Renewed(f"aws/creds/app/{number}", 1))
+    told = [first.result(), *[await anext(happenings) for _ in range(QUEUE - 1)]]
+    assert [one.lease_id for one in told] == [f"aws/creds/app/{number}" for number in range(QUEUE)]
+    await happenings.aclose()
+
+
+@virtual
+async def test_what_is_no_lease_s_is_not_told() -> None:
+    """Events of the store, of accounts and of configuration pass by."""
+    async with world() as w, watching(w, EVERYTHING) as reader:
+        w.engine.watchers(StoreFailed("disk full"))
+        await w.put_role(builders.role(max_leases=3))
+        await bound(w)
+        assert set(reader.kinds) <= {Kind.ISSUED, Kind.REVOKED}
