@@ -9,6 +9,7 @@ from pathlib import Path
 import lessor_server
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.lease import STEPS, State
+from lessor_server.domain.rotation import STEPS as ROTATION
 from lessor_server.services.status import code_of
 
 DOCS = Path(__file__).parent
@@ -58,8 +59,29 @@ def states() -> str:
             "| --- | --- | --- |",
             *rows,
             "",
+            *_rotations(),
+            "",
         ]
     )
+
+
+def _rotations() -> list[str]:
+    """Return the lines about the phases of a rotation and the steps between them."""
+    steps = [(source, step, after) for step, (source, targets) in ROTATION.items() for after in targets]
+    return [
+        "## The phases of a rotation",
+        "",
+        "Made from `domain/rotation.py`.",
+        "",
+        "```mermaid",
+        "stateDiagram-v2",
+        *(f"    {source.value} --> {after.value}: {step.value}" for source, step, after in steps),
+        "```",
+        "",
+        "| phase | step | phase after it |",
+        "| --- | --- | --- |",
+        *(f"| {source.value} | {step.value} | {after.value} |" for source, step, after in steps),
+    ]
 
 
 def _errors() -> set[type[LessorError]]:

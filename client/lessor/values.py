@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import re
 import sys
@@ -48,6 +49,8 @@ def document(source: str | Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def secret(source: str) -> str:
     """Return a secret from ``@file``, or ``-`` for standard input: an argument could be seen by others.
 
+    At a terminal ``-`` asks for it, and what is typed is not shown.
+
     Raises:
         WrongValue: It stands in the argument itself, or the file can't be read or is empty.
     """
@@ -55,7 +58,10 @@ def secret(source: str) -> str:
         raise WrongValue(
             "a secret is no argument, which others could see; give @FILE, or - for standard input"
         )
-    text, where = _read(source)
+    if source == "-" and sys.stdin.isatty():
+        text, where = getpass.getpass("Secret: "), "what was typed"
+    else:
+        text, where = _read(source)
     if not text.strip():
         raise WrongValue(f"{where} is empty; write the secret into it")
     return text.strip()

@@ -18,6 +18,7 @@ from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.identity.root_token import RootToken
+from lessor_server.adapters.linting.sentry import SentryLinter, installed
 from lessor_server.adapters.observing.events import EventLog
 from lessor_server.adapters.sealing.aesgcm import AesGcmSealer, KeyFile
 from lessor_server.adapters.sqlite.store import open_store
@@ -28,6 +29,7 @@ from lessor_server.engine.engine import Engine, Limits, Outside, running
 from lessor_server.engine.mounts import RootRules
 from lessor_server.engine.pacer import Pace
 from lessor_server.engine.ports import Store
+from lessor_server.engine.roles import NoLinter
 from lessor_server.services import reflection
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
@@ -35,7 +37,7 @@ from lessor_server.services.guard import Guard
 from lessor_server.services.health import Health
 from lessor_server.services.lease import LeaseService
 from lessor_server.services.role import RoleService
-from lessor_server.services.rules import RULES
+from lessor_server.services.rules import LASTING, RULES
 from lessor_server.services.system import About, SystemService
 from lessor_server.settings import Settings
 
@@ -95,9 +97,10 @@ async def serving(
 
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
     async with open_store(settings.data_dir, SystemClock()) as store, clients:
-        outside = Outside(store, AwsGateway(clients), sealer, notify, rng)
+        gateway = AwsGateway(clients, f"lessor-{await store.instance()}")
+        outside = Outside(store, gateway, sealer, notify, rng, SentryLinter() if installed() else NoLinter())
         async with running(outside, _limits(settings)) as engine, _lasting(health.run()):
-            guard = Guard(identify, log.report, RULES)
+            guard = Guard(identify, log.report, RULES, LASTING)
             about = await _about(settings, store, dev=dev)
             server = _server(engine, guard, health, about, settings)
             address = await _listen(server, settings)
@@ -126,6 +129,7 @@ async def _about(settings: Settings, store: Store, *, dev: bool) -> About:
         schema_version=await store.schema_version(),
         instance_id=await store.instance(),
         dev_mode=dev,
+        linter=installed(),
         warnings=tuple(warnings),
     )
 
@@ -137,10 +141,10 @@ def _server(
     options = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES))
     server = grpc.aio.server(options=options)
     implementations = (
-        ConfigService(engine.mounts, engine.disabler, about.instance_id),
-        RoleService(engine.roles, engine.prefixes),
-        CredsService(engine.issuer),
-        LeaseService(engine.leases, engine.prefixes, engine.sweeper),
+        ConfigService(engine.mounts, engine.disabler, engine.checks, engine.root_keys),
+        RoleService(engine.roles, engine.checks, engine.prefixes, engine.static_roles),
+        CredsService(engine.issuer, engine.credential_watch, engine.static_roles),
+        LeaseService(engine.leases, engine.prefixes, engine.sweeper, engine.watchers),
         SystemService(about, engine.expiry, engine.backup),
     )
     server.add_generic_rpc_handlers(tuple(guard.handlers(one.DESCRIPTOR, one) for one in implementations))

@@ -113,10 +113,15 @@ class BothStores(RuleBasedStateMachine):
         seconds=SECONDS,
         owner=OWNERS,
         request=REQUESTS,
+        session=st.booleans(),
     )
-    def begin(self, number: int, role: str, seconds: int, owner: str, request: Request | None) -> None:
-        """Store an intent whose name is free; its request may have been made before."""
+    def begin(
+        self, number: int, role: str, seconds: int, owner: str, request: Request | None, session: bool
+    ) -> None:
+        """Store an intent of a user or a session whose name is free; its request may have been made."""
         changes: dict[str, Any] = {"owner": owner, "request": request, **LIMITS}
+        if session:
+            changes["footprint"] = builders.session_intent().footprint
         wanted = builders.intent(number, role_name=role, ttl=timedelta(seconds=seconds), **changes)
         if request is not None:
             asked = Repeated(owner, request.id)
@@ -138,7 +143,9 @@ class BothStores(RuleBasedStateMachine):
         span = timedelta(seconds=seconds)
         match what:
             case "activate":
-                self.both(lambda store: store.activate(claim, "AKIA", untaken=untaken))
+                # What AWS says of a session's end may lie in the past, if its clock is behind.
+                ends_us = self.clock.wall + (seconds - 3) * 10**6 + number if claim.lease.is_session else 0
+                self.both(lambda store: store.activate(claim, "AKIA", ends_us=ends_us, untaken=untaken))
             case "release":
                 self.both(lambda store: store.release(claim, "no", seconds))
             case _:
@@ -220,6 +227,7 @@ class BothStores(RuleBasedStateMachine):
         self.clock.advance(days * 86_400)
         listed_us = self.clock.wall - ago * 10**6
         self.both(lambda store: store.bury(builders.ACCOUNT, listed_us))
+        self.both(lambda store: store.bury_sessions())
 
     @rule(why=st.sampled_from(["", "ASKED", "STORE_ROLLED_BACK"]))
     def hold(self, why: str) -> None:
@@ -256,6 +264,7 @@ class BothStores(RuleBasedStateMachine):
         self.both(lambda store: store.count(EVERYTHING, state))
         self.both(lambda store: store.count(Range(builders.intent(limit).id, ALL.high), state))
         self.both(lambda store: store.drift_us())
+        self.both(lambda store: store.account("aws"))
 
     @invariant()
     def rows_and_counts_agree(self) -> None:
@@ -268,7 +277,7 @@ class BothStores(RuleBasedStateMachine):
         assert isinstance(counted, list)
         assert {(one.role, one.state): one.count for one in counted} == dict(recount)
         live = [row for row in rows if row.state in LIVE]
-        # What is reopened, adopted or taken up again may pass the limit: it has a user.
+        # What is reopened, adopted or taken up again may pass the limit: it is there.
         assert sum(row.role == "app" for row in live) <= 8
         named = [(row.owner, row.role, row.request.id) for row in rows if row.request]
         assert len(named) == len(set(named)), "a request id names two leases"

@@ -1,4 +1,4 @@
-"""README.md and docs/running.md, held to their word.
+"""README.md and the pages that are typed along, held to their word.
 
 What they tell to type prints what they show, and their tables are whole.
 """
@@ -27,8 +27,8 @@ from lessor_server.settings import Aws, Log, Settings, Tls, load
 from tests.support.dev_server import ANY_PORTS, Dev, dev
 from tests.support.readme import README, Printed, Step, looks_like, steps, walk
 
-RUNNING = README.parent / "docs" / "running.md"
-TEXTS = {page: page.read_text(encoding="utf-8") for page in (README, RUNNING)}
+RUNNING, *TYPED_ALONG = (README.parent / "docs" / f"{name}.md" for name in ("running", "sessions", "roots"))
+TEXTS = {page: page.read_text(encoding="utf-8") for page in (README, RUNNING, *TYPED_ALONG)}
 PAGE = TEXTS[README]
 MAKE = [step for step in steps(PAGE) if step.typed.startswith("make ")]
 [DEV, _] = [step for text in TEXTS.values() for step in steps(text) if step.typed.startswith("lessor dev ")]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lessor_server.domain.events import AccountPaused, AccountResumed, Event, ExpiryHeld, ExpiryResumed
 from lessor_server.domain.lease import State
 from lessor_server.engine.expiry import ASKED, STORE_ROLLED_BACK
-from lessor_server.engine.issuer import ISSUE_SPAN
+from lessor_server.engine.intents import ISSUE_SPAN
 from lessor_server.engine.keeper import BACKSTOP_SECONDS, CLAIM_SPAN
 from tests.simulation.disk import Change
 from tests.simulation.journal import suffix

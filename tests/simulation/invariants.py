@@ -132,7 +132,7 @@ def handed_out_only_when_durable(world: World, told: Told) -> Found:
 
 def a_fresh_lease_has_one_key(world: World, told: Told) -> Found:
     """A user has the key that was handed out and no other."""
-    if told.method != "GenerateCredentials" or told.repeated:
+    if told.method != "GenerateCredentials" or told.repeated or told.answer.security_token:
         return None
     record = world.truth.of(told.answer.lease_id)
     ended = record is None or record.promise <= world.now()
@@ -147,7 +147,7 @@ def a_fresh_lease_has_one_key(world: World, told: Told) -> Found:
 
 def the_key_that_was_handed_out_is_there(world: World, told: Told) -> Found:
     """6: the key of a lease that lives is on the account when a caller is given it, for whatever time."""
-    if told.method != "GenerateCredentials":
+    if told.method != "GenerateCredentials" or told.answer.security_token:
         return None
     record, row = world.truth.of(told.answer.lease_id), world.store.rows.get(told.answer.lease_id)
     if record is None or row is None or record.touched or world.truth.asked(record):

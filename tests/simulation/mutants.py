@@ -17,7 +17,7 @@ from lessor_server.domain.calls import MadeKey
 from lessor_server.domain.errors import AwsUnavailable, LessorError, StoreUnavailable
 from lessor_server.domain.events import Issued
 from lessor_server.domain.lease import State
-from lessor_server.engine import due, issuer, keeper, leases, maker, pacer, revoker, sweeper, timers
+from lessor_server.engine import due, intents, issuer, keeper, leases, maker, pacer, revoker, sweeper, timers
 from lessor_server.engine.expiry import Expiry
 
 
@@ -161,7 +161,7 @@ def create_access_key_repeated_blindly(patch: Patch) -> None:
 @mutant
 def nobody_takes_back(patch: Patch) -> None:
     """A credential whose caller went away lives to its end."""
-    patch.set(issuer.Issuer, "_put_back", _nothing)
+    patch.set(intents, "put_back", _nothing)
 
 
 @mutant

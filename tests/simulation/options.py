@@ -31,6 +31,8 @@ class Options:
     """The share of callers who send a request id, and repeat it."""
     leaving: float = 0.0
     """The share of callers who go away before they are answered."""
+    sessions: float = 0.0
+    """The share of callers who ask for a session of STS."""
     proving: float = 0.0
     """The share of callers who wait until the key is usable."""
     renewals: float = 0.5
@@ -110,7 +112,7 @@ def draw(seed: int) -> Options:
     """Return the options of a seed."""
     rng = random.Random(f"{seed}/options")
     some, share = partial(_some, rng), partial(_share, rng)
-    options = Options(
+    drawn = Options(
         seed=seed,
         span=float(rng.choice((60, 120, 300, 900))),
         latency=rng.choice((0.02, 0.05, 0.2)),
@@ -145,11 +147,14 @@ def draw(seed: int) -> Options:
         week=rng.random() < 0.05,
         replicas=rng.choices((1, 2, 3), (60, 25, 15))[0],
     )
-    return options if options.replicas == 1 else _with_others(options)
+    return _widened(drawn)
 
 
-def _with_others(options: Options) -> Options:
-    """Return the run of several replicas with more of what only these can get wrong."""
+def _widened(options: Options) -> Options:
+    """Return a run with sessions in it and, with several replicas, more of what only these can get wrong."""
+    options = replace(options, sessions=_share(options.rng("sessions"), 0.3, 0.8))
+    if options.replicas == 1:
+        return options
     rng = options.rng("options of replicas")
     some, share = partial(_some, rng), partial(_share, rng)
     return replace(

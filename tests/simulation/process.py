@@ -24,7 +24,7 @@ from lessor_server.services.creds import CredsService
 from lessor_server.services.guard import Guard
 from lessor_server.services.lease import LeaseService
 from lessor_server.services.role import RoleService
-from lessor_server.services.rules import RULES
+from lessor_server.services.rules import LASTING, RULES
 from lessor_server.services.system import About, SystemService
 from tests.simulation.disk import Disk
 from tests.simulation.journal import ALL, suffix
@@ -162,13 +162,13 @@ class Process:
             self.world.broken("the_engine_does_not_end", "", f"it ended with {'; '.join(told)}")
 
     def _serve(self, engine: Engine) -> None:
-        about = About("0", "memory", 1, self.world.instance, dev_mode=False, warnings=())
-        guard = Guard(lambda token: Principal(token, ALL_RIGHTS), self._report, RULES)
+        about = About("0", "memory", 1, self.world.instance, dev_mode=False, linter="", warnings=())
+        guard = Guard(lambda token: Principal(token, ALL_RIGHTS), self._report, RULES, LASTING)
         for service in (
-            ConfigService(engine.mounts, engine.disabler, about.instance_id),
-            RoleService(engine.roles, engine.prefixes),
-            CredsService(engine.issuer),
-            LeaseService(engine.leases, engine.prefixes, engine.sweeper),
+            ConfigService(engine.mounts, engine.disabler, engine.checks, engine.root_keys),
+            RoleService(engine.roles, engine.checks, engine.prefixes, engine.static_roles),
+            CredsService(engine.issuer, engine.credential_watch, engine.static_roles),
+            LeaseService(engine.leases, engine.prefixes, engine.sweeper, engine.watchers),
             SystemService(about, engine.expiry, engine.backup),
         ):
             generic = guard.handlers(service.DESCRIPTOR, service)

@@ -50,16 +50,15 @@ def limits_are_kept(world: World, change: Change) -> Found:
     lease_id, old, new = change
     if old is not None or new is None or new.lease.state is not State.INTENT:
         return None
-    mount, role = (
-        world.store.mounts[new.lease.mount],
-        world.store.roles.get((new.lease.mount, new.lease.role)),
-    )
+    mount = world.store.mounts[new.lease.mount]
+    role = world.store.roles.get((new.lease.mount, new.lease.role))
     live = [row.lease for row in world.store.rows.values() if row.live and row.lease.mount == mount.name]
     if mount.state is not MountState.ENABLED:
         return suffix(lease_id), f"mount {mount.name} takes no leases, and one was begun"
     of_role = sum(lease.role == new.lease.role for lease in live)
-    if len(live) > mount.max_users or (role is not None and role.max_leases and of_role > role.max_leases):
-        return suffix(lease_id), f"{len(live)} users on {mount.name}, {of_role} of {new.lease.role}"
+    users = sum(not lease.is_session for lease in live)
+    if users > mount.max_users or (role is not None and role.max_leases and of_role > role.max_leases):
+        return suffix(lease_id), f"{users} users on {mount.name}, {of_role} of {new.lease.role}"
     return None
 
 

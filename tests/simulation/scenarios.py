@@ -199,6 +199,19 @@ async def _prefix_while_issuing(stage: Stage) -> None:
     await made
 
 
+async def _session(stage: Stage) -> None:
+    await stage.issue("session", life=900.0)
+
+
+async def _session_again(stage: Stage) -> None:
+    """Ask for a session twice by one request id, and forget it."""
+    request = str(uuid.UUID(int=8, version=4))
+    for _ in range(2):
+        await stage.issue("session", life=900.0, request=request)
+    for lease_id in stage.leases[:1]:
+        await stage.client.revoke(lease_id, sync=False, who="caller-0")
+
+
 async def _lab_and_another(stage: Stage) -> None:
     await stage.issue("app", mount="lab")
     await stage.issue("app", life=20.0)
@@ -239,6 +252,8 @@ SCENARIOS = (
     Scenario("clock", _nothing, _wrong_clock),
     Scenario("asleep", _nothing, _sleep_on_it),
     Scenario("repeat", _nothing, _request_again),
+    Scenario("session", _nothing, _session),
+    Scenario("session again", _nothing, _session_again),
     Scenario("repeat elsewhere", _nothing, _request_twice_at_once, replicas=2),
     Scenario("prefix elsewhere", _one_lease, _prefix_while_issuing, replicas=2),
 )

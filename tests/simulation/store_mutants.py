@@ -11,7 +11,7 @@ from lessor_server.domain.calls import AskTime
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.lease import State, Step
 from lessor_server.domain.mount import MountState
-from lessor_server.engine import prefixes, prober, stored
+from lessor_server.engine import prefixes, prober, sessions, stored
 from lessor_server.engine.expiry import Expiry
 from lessor_server.engine.keeper import Keeper
 from lessor_server.engine.rounds import Done, says_nothing
@@ -300,3 +300,31 @@ class _Free:
     """Stands in for an expiry that nothing holds."""
 
     held = False
+
+
+# --- sessions ------------------------------------------------------------------------------------------
+
+
+@mutant
+def session_begun_after_the_call(patch: Patch) -> None:
+    """The row of a session is written after STS has made it."""
+    call_of = sessions.Sessions._call
+
+    async def early(self: Any, wish: Any, ground: Any, root: Any, **what: Any) -> Any:
+        call = await call_of(self, wish, ground, root, **what)
+        await self._roots.rounds(root).call(call)
+        return call
+
+    patch.set(sessions.Sessions, "_call", early)
+
+
+@mutant
+def session_lives_by_its_ttl(patch: Patch) -> None:
+    """A session's lease is given the life that was asked for, whatever AWS says."""
+    activate = MemoryStore.activate
+
+    async def asked(self: Any, claim: Any, key_id: str, *, ends_us: int = 0, **options: Any) -> Any:
+        later_us = ends_us + 5_000_000 if ends_us else 0
+        return await activate(self, claim, key_id, ends_us=later_us, **options)
+
+    patch.set(MemoryStore, "activate", asked)

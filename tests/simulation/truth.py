@@ -224,7 +224,14 @@ class Truth:
         if answer.ok and effect.call.action == "CreateAccessKey":
             key: Any = answer.result["AccessKey"]
             self.secrets.add(key["SecretAccessKey"])
+        if answer.ok and "Credentials" in answer.result:
+            made: Any = answer.result["Credentials"]
+            self.secrets |= {made["SecretAccessKey"], made["SessionToken"]}
         record = self.records.get(effect.subject)
+        if record is not None and answer.ok and effect.call.action == "CreateUser":
+            row = self.world.store.rows.get(record.lease_id)
+            # Made by a request that came late, it is the sweep's; a key it never has.
+            record.troubled |= row is not None and row.lease.state is State.GONE
         if record is not None and not answer.ok:
             refused = answer.code != "NoSuchEntity"
             record.troubled |= record.user_name in answer.message

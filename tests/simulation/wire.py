@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import botocore.exceptions as sdk
 
 from lessor_server.adapters.aws import failures
 from lessor_server.adapters.aws.requests import REQUESTS
-from lessor_server.domain.calls import Call
+from lessor_server.domain.calls import Call, MadeKey
 from lessor_server.domain.root import Root
+from lessor_server.domain.secret import Secret
 from tests.simulation.points import Fate
 from tests.support import memory_aws
 from tests.support.iam_faults import Ending
@@ -71,10 +72,10 @@ class Wire(memory_aws.MemoryAws):
         if self._world.away:
             await asyncio.sleep(self.latency)
             raise failures.from_network(plain, sdk.EndpointConnectionError(endpoint_url="aws"))
-        answer = await self._answer(root, plain, None)
+        answer = await self._heard(plain, *await self._flown(root, plain))
         return cast("T", REQUESTS[type(call)].read(memory_aws._as_sdk(answer.result)))
 
-    async def _carried_out(self, root: Root, call: Call[object], _: Any) -> tuple[Ending, Answer]:
+    async def _flown(self, root: Root, call: Call[object]) -> tuple[Ending, Answer]:
         flight = self._world.faults.flight(call, root.config.access_key)
         flight.fate = self._world.points.meet(f"aws {call.action}")
         if flight.fate is Fate.BEFORE:
@@ -116,7 +117,7 @@ class Wire(memory_aws.MemoryAws):
         if answer is None:
             account = self._world.accounts[flight.key_id]
             account.visible_after = self._world.chance("visible").uniform(0.0, self._world.options.visible)
-            answer = memory_aws._effect(account, flight.key_id, flight.call)
+            answer = memory_aws._effect(account, MadeKey(flight.key_id, Secret()), flight.call)
             self._world.carried_out(flight, answer)
         elif flight.ending is Ending.ANSWER and answer.code != THROTTLING.code and answer.status < 500:
             self._world.truth.refused(flight.call.user)

@@ -27,6 +27,8 @@ ROLES = (
     builders.role("app", "lab"),
 )
 """Names so that one is the beginning of another, and one is another's pattern."""
+SESSION = builders.assumed(f"arn:aws:iam::{builders.ACCOUNT.rpartition(':')[2]}:role/target", "session")
+"""Of sessions, which live for 15 minutes: AWS makes no shorter ones, and the mounts allow no longer ones."""
 CHOICES = (*(ROLES[:4] * 2), ROLES[0], ROLES[2], ROLES[4], ROLES[5])
 PREFIXES = ("aws/creds/app/", "aws/creds/a_p/", "aws/creds/small/", "aws/", "lab/creds/")
 LIVES = (None, 5.0, 20.0, 60.0, 300.0, 900.0)
@@ -44,7 +46,8 @@ def furnish(world: World) -> None:
         root = builders.stored_root(name, account)
         config = b'{"access_key": "%s", "secret_key": "not-a-secret"}' % builders.ROOT_KEY.encode()
         world.store.roots[name] = replace(root, sealed=world.sealer.seal(config, place_of(name)))
-    for role in ROLES:
+    world.mine.add_role("target")
+    for role in (*ROLES, SESSION):
         world.store.roles[role.mount, role.name] = role
 
 
@@ -86,6 +89,8 @@ class Workload:
         role, life = rng.choice(CHOICES), rng.choice(LIVES)
         if (options.disables or options.handovers) and rng.random() < 0.4:
             role = ROLES[-1]
+        if options.rng(f"session/{number}").random() < options.sessions:
+            role, life = SESSION, 900.0
         request = creds_pb2.GenerateCredentialsRequest(mount=role.mount, role=role.name, ttl=seconds(life))
         repeats = rng.random() < options.requests
         if repeats:

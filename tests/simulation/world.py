@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tests.simulation import invariants, row_invariants
+from tests.simulation import invariants, row_invariants, session_invariants
 from tests.simulation.attention import Attention
 from tests.simulation.disk import Change, DurableStore
 from tests.simulation.faults import Faults
@@ -233,7 +233,7 @@ class World:
         self.journal.note(f"aws {call.action}: {told}", suffix(call.user))
         effect = Effect(self.accounts[flight.key_id], call, answer, flight.sent_us)
         self.truth.carried_out(effect)
-        self.judge(invariants.ON_EFFECT, effect)
+        self.judge((*invariants.ON_EFFECT, *session_invariants.ON_EFFECT), effect)
 
     def written(self, process: Process, name: str, changes: list[Change]) -> None:
         """Take note of a durable write."""
@@ -246,12 +246,12 @@ class World:
             self.journal.note(f"store {name}: {state}", suffix(lease_id))
             self.truth.changed(change)
             self.attention.wrote(process, name, change, self.truth.records[suffix(lease_id)])
-            self.judge(row_invariants.ON_CHANGE, change)
+            self.judge((*row_invariants.ON_CHANGE, *session_invariants.ON_CHANGE), change)
         changes.clear()
 
     def judge_answer(self, asked: object) -> None:
         """Check what a caller was told."""
-        self.judge(invariants.ON_ANSWER, asked)
+        self.judge((*invariants.ON_ANSWER, *session_invariants.ON_ANSWER), asked)
 
     def judge_end(self) -> None:
         """Check what must hold when all is quiet."""

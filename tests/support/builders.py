@@ -35,6 +35,18 @@ def role(name: str = "app", mount_name: str = "aws", **changes: Any) -> Role:
     return replace(plain, **changes)
 
 
+def assumed(role_arn: str, name: str = "assumed", **changes: Any) -> Role:
+    """Return a role that assumes one IAM role, and has no policy of its own."""
+    plain = role(name, credential_type=CredentialType.ASSUMED_ROLE, policy_document="", role_arns=(role_arn,))
+    return replace(plain, **changes)
+
+
+def session_intent(number: int = 0, **changes: Any) -> Intent:
+    """Return the intent of a session: it has no user."""
+    kind = CredentialType.ASSUMED_ROLE
+    return intent(number, credential_type=kind, footprint=Footprint(ACCOUNT, "", ""), **changes)
+
+
 def root_config(access_key: str = ROOT_KEY, **changes: Any) -> RootConfig:
     """Return a root with a key pair that is no one's."""
     return replace(RootConfig(access_key=access_key, secret_key=Secret("not-a-secret")), **changes)

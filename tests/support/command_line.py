@@ -49,12 +49,12 @@ class CommandLine:
         (self.folder / "policy.json").write_text(json.dumps(POLICY), encoding="utf-8")
         (self.folder / "secret").write_text(f"{ROOT_SECRET}\n", encoding="utf-8")
 
-    async def start(self, *arguments: str, **variables: str) -> Process:
-        """Start a command."""
+    async def start(self, *arguments: str, stdout: int = PIPE, **variables: str) -> Process:
+        """Start a command that writes to a pipe, or to the file ``stdout``."""
         env = {**bare_environment(), **self.environment, **variables}
         words = (sys.executable, "-m", "lessor.cli.main", *arguments)
         return await asyncio.create_subprocess_exec(
-            *words, env=env, cwd=self.folder, stdin=PIPE, stdout=PIPE, stderr=PIPE
+            *words, env=env, cwd=self.folder, stdin=PIPE, stdout=stdout, stderr=PIPE
         )
 
     async def __call__(self, *arguments: str, stdin: str = "", **variables: str) -> Done:

@@ -13,11 +13,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from lessor_server.domain.errors import LessorError, StoreUnavailable
+from lessor_server.domain import session
+from lessor_server.domain.aws_errors import AwsUnknown
+from lessor_server.domain.errors import AwsAnswer, LessorError, StoreUnavailable
 from lessor_server.domain.lease import Lease, Request, State
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.names import LeaseId
 from lessor_server.domain.role import Role
+from lessor_server.domain.session import Ask
 from lessor_server.engine.credentials import Credentials, Wish
 from lessor_server.engine.engine import Engine, Limits, Outside, running
 from lessor_server.engine.leases import Revocation
@@ -40,6 +43,8 @@ class Clocks:
 
     wall_ahead: float = 0.0
     aws_ahead: float = 0.0
+    asleep: float = 0.0
+    """How long the machine slept: the loop's clock stood still meanwhile."""
 
     def wall_us(self) -> int:
         """Return the machine's wall clock."""
@@ -47,11 +52,11 @@ class Clocks:
 
     def boot_us(self) -> int:
         """Return the time since the machine started."""
-        return int(asyncio.get_running_loop().time() * 1e6)
+        return int((asyncio.get_running_loop().time() + self.asleep) * 1e6)
 
     def aws(self) -> float:
         """Return AWS's time in seconds since 1970."""
-        return BASE_US / 1e6 + asyncio.get_running_loop().time() + self.aws_ahead
+        return BASE_US / 1e6 + asyncio.get_running_loop().time() + self.asleep + self.aws_ahead
 
 
 class PlainSealer:
@@ -75,6 +80,8 @@ class Points:
         """Begin with no death wanted."""
         self.passed: list[str] = []
         self.die_at: int | None = None
+        self.lose_at: int | None = None
+        """The point at which nobody answers: before the effect it did not happen, after it it did."""
         self.slow: dict[str, float] = {}
         """How many seconds it takes to pass the points of these names."""
         self.lost: set[str] = set()
@@ -90,10 +97,21 @@ class Points:
         if self.die_at == len(self.passed) - 1:
             self.reached.set()
             await asyncio.get_running_loop().create_future()
+        if self.lose_at == len(self.passed) - 1:
+            self.reached.set()
+            raise _unanswered(name)
         await asyncio.sleep(self.slow.get(name, 0))
         if name in self.lost:
             self.lost.remove(name)
-            raise StoreUnavailable(f"no answer to {name}", retry_in=1.0)
+            raise _unanswered(name)
+
+
+def _unanswered(point: str) -> LessorError:
+    """Return what is raised where AWS or the store, whichever the point lies at, does not answer."""
+    called = point.partition(" ")[0]
+    if called.islower():
+        return StoreUnavailable(f"the store did not answer {called}", retry_in=1.0)
+    return AwsUnknown(AwsAnswer(called, "ReadTimeoutError"), sent=True)
 
 
 @dataclass(slots=True)
@@ -185,11 +203,14 @@ class World:
         *,
         request: str = "",
         wait_usable: float = 0.0,
+        ask: Ask = session.NOTHING,
+        labels: Mapping[str, str] | None = None,
     ) -> Credentials:
         """Issue a credential; ``ttl``, ``seconds`` and ``wait_usable`` in seconds; ``request`` is an id."""
         span = None if ttl is None else timedelta(seconds=ttl)
         same = Request(request, f"{role} for {ttl}") if request else None
-        return await self.engine.issuer.generate(Wish(mount, role, "alice", span, same, wait_usable), seconds)
+        wish = Wish(mount, role, "alice", span, same, wait_usable, ask, labels or {})
+        return await self.engine.issuer.generate(wish, seconds)
 
     async def attempt(self, role: str = "app") -> Credentials | LessorError:
         """Issue a credential and return it, or the error that the caller would get."""

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from lessor_server.domain.lease import LIVE, Claim, Lease, State, Step, sources
 from lessor_server.engine.stored import OpenPrefix, Repeated
-from tests.support.memory_config import At, MemoryConfig
+from tests.support.memory_config import At
+from tests.support.memory_rotations import MemoryRotations
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -41,7 +42,7 @@ class Row:
 
     @property
     def live(self) -> bool:
-        """Tell whether a user of this row may exist on the account."""
+        """Tell whether the lease counts: its user may exist on the account, or its session lives."""
         return self.lease.state in LIVE
 
     def due(self, now: int, *, held: bool = False) -> bool:
@@ -49,7 +50,7 @@ class Row:
         return self.live and self.lease.due_us <= now and not (held and self.lease.state is State.ACTIVE)
 
 
-class MemoryRows(MemoryConfig):
+class MemoryRows(MemoryRotations):
     """Keeps rows and open prefixes by the service's time, which never runs back."""
 
     def __init__(self, clock: Clock, at: At, instance: str) -> None:
@@ -99,7 +100,7 @@ class MemoryRows(MemoryConfig):
         return lease
 
     def _remembers(self, mount: str) -> bool:
-        return any(row.lease.mount == mount for row in self.rows.values())
+        return any(row.lease.mount == mount and not row.lease.is_session for row in self.rows.values())
 
     def _earlier(self, mount: str, role: str, repeated: Repeated) -> Lease | None:
         for row in self.rows.values():

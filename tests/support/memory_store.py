@@ -21,6 +21,8 @@ from tests.support.memory_config import At, passing
 from tests.support.memory_rows import Clock, Row, us
 from tests.support.memory_upkeep import MemoryUpkeep
 
+SECOND_US = 1_000_000
+
 
 class MemoryStore(MemoryUpkeep):
     """Implements ``engine.ports.Store``; configuration and upkeep are inherited, leases stand here."""
@@ -83,26 +85,36 @@ class MemoryStore(MemoryUpkeep):
         live = [row.lease for row in self.rows.values() if row.live and row.lease.mount == intent.mount]
         if intent.max_leases and sum(one.role == intent.role for one in live) >= intent.max_leases:
             raise RoleFull("full", subject=f"role/{intent.mount}/{intent.role}")
-        if len(live) >= intent.max_users:
+        users = sum(not one.is_session for one in live)
+        if intent.footprint.user_name and users >= intent.max_users:
             raise MountFull("full", subject=f"mount/{intent.mount}")
 
     async def activate(
-        self, claim: Claim, access_key_id: str, *, untaken: bool = False, now: int | None = None
+        self,
+        claim: Claim,
+        access_key_id: str,
+        *,
+        ends_us: int = 0,
+        untaken: bool = False,
+        now: int | None = None,
     ) -> Lease | None:
         """Turn the claimed INTENT into ACTIVE."""
         await self._before("activate")
         row, at = self._held(claim, Step.ACTIVATE), self._or_now(now)
         if row is None or self._covered(row.lease):
             return None
-        life = min(row.lease.ttl, UNTAKEN_LIFE) if untaken else row.lease.ttl
+        end_us = max(ends_us, at + SECOND_US) if ends_us else at + us(row.lease.ttl)
+        left = timedelta(seconds=max(-((at - ends_us) // SECOND_US), 1))
+        expires_us = min(end_us, at + us(UNTAKEN_LIFE)) if untaken else end_us
         changes: dict[str, Any] = {
             "state": State.ACTIVE,
             "access_key_id": access_key_id,
             "issue_us": at,
-            "max_expires_us": at + us(row.max_ttl),
+            "ttl": left if ends_us else row.lease.ttl,
+            "max_expires_us": end_us if ends_us else at + us(row.max_ttl),
             "untaken": untaken,
         }
-        lease = self._put(row, **changes, expires_us=at + us(life), due_us=at + us(life))
+        lease = self._put(row, **changes, expires_us=expires_us, due_us=expires_us)
         await self._at("activate done")
         return lease
 
@@ -113,7 +125,8 @@ class MemoryStore(MemoryUpkeep):
         if row is None:
             return None
         there = row.lease
-        expires_us = there.issue_us + us(there.ttl) if there.untaken else there.expires_us
+        full_us = there.max_expires_us if there.is_session else there.issue_us + us(there.ttl)
+        expires_us = full_us if there.untaken else there.expires_us
         changes: dict[str, Any] = {"access_key_id": access_key_id, "untaken": False}
         rekeyed = self._put(row, **changes, expires_us=expires_us, due_us=expires_us)
         await self._at("rekey done")
@@ -182,7 +195,11 @@ class MemoryStore(MemoryUpkeep):
         """Claim what is due, earliest first."""
         await self._before("claim_due")
         at = self._or_now(now)
-        rows = [row for row in self.rows.values() if row.lease.footprint.account not in without]
+        rows = [
+            row
+            for row in self.rows.values()
+            if row.lease.is_session or row.lease.footprint.account not in without
+        ]
         due = [row for row in rows if row.due(at, held=self._holds(terms))]
         due.sort(key=lambda row: (row.lease.due_us, row.lease.id))
         claims = [self._claim(row, terms, at) for row in due[:limit]]
@@ -240,6 +257,13 @@ class MemoryStore(MemoryUpkeep):
         await self._before("get", reads=True)
         row = self.rows.get(lease_id)
         return row.lease if row else None
+
+    async def account(self, mount: str) -> str:
+        """Return the account on which rows of the mount have, or may have had, users."""
+        await self._before("account", reads=True)
+        leases = (row.lease for row in self.rows.values())
+        bound = (one for one in leases if one.mount == mount and not one.is_session)
+        return next((one.footprint.account for one in bound), "")
 
     async def page(self, ids: Range, state: State | None, after: str, limit: int) -> list[Lease]:
         """Return leases by id, those greater than ``after``."""

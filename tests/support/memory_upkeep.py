@@ -101,7 +101,8 @@ class MemoryUpkeep(MemoryRows):
         await self._before("abandon")
         found = [self.rows[lease_id].lease for lease_id in sorted(self.rows) if ids.covers(lease_id)]
         ended = [one for one in found if live or one.state_at(self.now()) is State.REVOKING]
-        rows = [self.rows[one.id] for one in ended if one.state in sources(Step.ABANDON)][:limit]
+        fit = (one for one in ended if one.state in sources(Step.ABANDON) and not one.is_session)
+        rows = [self.rows[one.id] for one in fit][:limit]
         for row in rows:
             self._put(row, state=State.ABANDONED, due_us=0)
         await self._at("abandon done")
@@ -112,7 +113,7 @@ class MemoryUpkeep(MemoryRows):
     async def known(self, user_names: Sequence[str]) -> dict[str, Lease]:
         """Return the leases of those users that have one."""
         await self._before("known", reads=True)
-        leases = (row.lease for row in self.rows.values())
+        leases = (row.lease for row in self.rows.values() if not row.lease.is_session)
         return {one.footprint.user_name: one for one in leases if one.footprint.user_name in user_names}
 
     async def adopt(self, orphan: Orphan) -> bool:
@@ -132,6 +133,7 @@ class MemoryUpkeep(MemoryRows):
             lease_id
             for lease_id, row in self.rows.items()
             if row.lease.state is State.GONE
+            and not row.lease.is_session
             and row.lease.footprint.account == account
             and row.gone_us <= min(old_us, listed_us)
             and row.lease.last_create_us <= listed_us - grace_us
@@ -141,13 +143,25 @@ class MemoryUpkeep(MemoryRows):
         await self._at("bury done")
         return len(buried)
 
+    async def bury_sessions(self) -> int:
+        """Drop the tombstones of sessions that are long over."""
+        await self._before("bury_sessions")
+        old_us = self.now() - us(TOMBSTONE_LIFE)
+        gone = [row for row in self.rows.values() if row.lease.is_session and row.lease.state is State.GONE]
+        buried = [row.lease.id for row in gone if max(row.gone_us, row.lease.max_expires_us) <= old_us]
+        for lease_id in buried:
+            del self.rows[lease_id]
+        await self._at("bury_sessions done")
+        return len(buried)
+
     async def remove_disabled(self) -> list[str]:
         """Remove the disabling mounts that have no live lease left, with their roots and roles."""
         await self._before("remove_disabled")
         in_use = {row.lease.mount for row in self.rows.values() if row.live}
         disabling = [mount.name for mount in self.mounts.values() if mount.state is MountState.DISABLING]
-        removed = [name for name in disabling if name not in in_use]
+        removed = [name for name in disabling if name not in in_use and not self._unsettled(name)]
         for name in removed:
+            self._forget_rotations(name)
             del self.mounts[name]
             self.roots.pop(name, None)
             self.roles = {key: role for key, role in self.roles.items() if key[0] != name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -156,8 +157,9 @@ class Call:
         self, method: grpc.UnaryStreamMultiCallable[Request, Answer], request: Request
     ) -> Iterator[Answer]:
         """Call ``method`` and yield its answers as they come; raises ``Failed``."""
+        seconds = None if self._seconds == math.inf else self._seconds
         with _told(self._connection.address):
-            yield from method(request, timeout=self._seconds, metadata=self._connection.metadata())
+            yield from method(request, timeout=seconds, metadata=self._connection.metadata())
 
     def anonymous(self, method: grpc.UnaryUnaryMultiCallable[bytes, bytes], request: bytes) -> bytes:
         """Call ``method`` without a token; raises ``Failed``."""

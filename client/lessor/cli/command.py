@@ -13,6 +13,7 @@ A command is one function:
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -30,6 +31,8 @@ Command = Callable[..., "int | None"]
 DEFAULT_SECONDS: Final = 60.0
 LONG_SECONDS: Final = 3600.0
 """For what goes on until AWS has done the whole of it."""
+FOR_EVER: Final = math.inf
+"""For what goes on until somebody ends it."""
 
 mount_option = click.option("--mount", default="aws", show_default=True, help="The engine.")
 yes_option = click.option("--yes", is_flag=True, help="Do it unasked, at a terminal too.")

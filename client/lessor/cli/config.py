@@ -28,7 +28,13 @@ ROOT_OPTIONS = (
     ),
     click.option("--max-retries", type=int, help="How often a failed AWS call is tried again; 0 is never."),
     click.option("--username-template", help="Template of the names of IAM users and sessions."),
-    click.option("assume_chain", "--assume", type=ASSUME_STEP, multiple=True, help="A role on the way."),
+    click.option(
+        "assume_chain",
+        "--assume",
+        type=ASSUME_STEP,
+        multiple=True,
+        help="A role on the way; again for the next.",
+    ),
     click.option("--identity-token-file", help="File on the server with a web identity token."),
     click.option("--identity-token-audience", help="Audience that the token must be meant for."),
     click.option("--rotation-period", type=DURATION, help="Time from one automatic rotation to the next."),
@@ -87,13 +93,16 @@ def get_root(call: Call, mount: str) -> None:
 @mount_option
 @calling("policy")
 def check_root(call: Call, mount: str) -> None:
-    """Ask AWS who the root is. `--format policy` prints the least policy that it needs, to paste into IAM."""
+    """Ask AWS who the root is and what it may do. `--format policy` prints the policy to paste into IAM."""
     answer = call(call.config.CheckRoot, pb.CheckRootRequest(mount=mount))
     if call.style == "policy":
         output.show_json(answer.least_policy)
         return
     call.show(answer, leave_out=("actions", "least_policy"))
     if call.style == output.TABLE:
+        verdicts = pb.RootAction.Verdict
+        missing = [one.action for one in answer.actions if one.verdict == verdicts.DENIED]
+        output.show_pairs({"missing": "\n".join(map(output.plain, missing))} if missing else {})
         output.show_rows(answer.actions, ("action", "verdict"))
 
 

@@ -11,7 +11,7 @@ import click
 
 from lessor.cli import output
 from lessor.cli.command import calling, mount_option
-from lessor.cli.params import DURATION, fill, given
+from lessor.cli.params import DURATION, fill, given, session_options
 from lessor.v1 import creds_pb2 as pb
 
 if TYPE_CHECKING:
@@ -27,11 +27,15 @@ ENV, AUTO = "env", "auto"
 @click.option("--reason", help="Why, for the audit.")
 @click.option("--request-id", metavar="UUID|auto", help="Makes it safe to repeat: one lease for one id.")
 @click.option("--wait-usable", type=DURATION, help="Longest wait until AWS accepts the new key.")
+@session_options
 @calling(ENV)
 def creds(call: Call, mount: str, role: str, **options: object) -> None:
     """Issue credentials of a role. They are printed once, here, and stored nowhere.
 
     In a shell: eval "$(lessor creds ROLE --format env)"
+
+    A session of STS can be narrowed by --session-policy; where the role has policies of its own, by Deny
+    statements alone. With --mfa-code - the code is asked for, or read from standard input.
 
     With --request-id a server that is busy, or away for a moment, is asked again within --timeout. The
     same command with the same id, run again, gives the same lease with a fresh key. `auto` draws an id and

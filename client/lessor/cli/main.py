@@ -37,7 +37,12 @@ OWN: Final = {
     "config": "config",
     "role": "role",
     "creds": "creds",
+    "console": "console",
+    "static-role": "static_role",
+    "static-creds": "static_role",
+    "rotate-root": "static_role",
     "lease": "lease",
+    "watch": "watch",
     "reconcile": "reconcile",
     "expiry": "expiry",
     "backup": "system",
@@ -96,7 +101,7 @@ class Commands(click.Group):
         """Return a command, or what stands for a joined one."""
         if cmd_name in OWN:
             module = importlib.import_module(f"lessor.cli.{OWN[cmd_name]}")
-            return cast("click.Command", getattr(module, cmd_name))
+            return cast("click.Command", getattr(module, cmd_name.replace("-", "_")))
         place = _joined().get(cmd_name)
         return Joined(cmd_name, place) if place else super().get_command(ctx, cmd_name)
 

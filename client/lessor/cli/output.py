@@ -32,6 +32,11 @@ def show_json_line(answer: Message) -> None:
     click.echo(MessageToJson(answer, preserving_proto_field_name=True, indent=None))
 
 
+def show_line(message: Message, columns: Sequence[str]) -> None:
+    """Print the fields that ``columns`` names on one line, at once: for messages that come one by one."""
+    click.echo("  ".join(filter(None, (cell(message, column) for column in columns))))
+
+
 def show_fields(message: Message, leave_out: Iterable[str] = ()) -> None:
     """Print the fields of a message one a line; those without a value are left out, booleans never are."""
     show_pairs({name: text for name, text in fields(message).items() if name not in leave_out})

@@ -17,6 +17,7 @@ from lessor import values
 from lessor.v1 import config_pb2
 
 EMPTY: Final = ("", ("",))
+Command = Callable[..., "int | None"]
 
 
 if TYPE_CHECKING:
@@ -66,6 +67,21 @@ DOCUMENT: Final = Reading("json|@file|-", _document)
 SECRET: Final = Reading("@file|-", values.secret)
 TAG: Final = Reading("key=value", _tag)
 ASSUME_STEP: Final = Reading("role_arn[,external_id]", _step)
+
+_OF_A_SESSION: Final = (
+    click.option("--session-policy", type=DOCUMENT, help="An IAM policy that narrows this session."),
+    click.option("--mfa-code", type=SECRET, help="Code that the MFA device shows now."),
+    click.option("role_session_name", "--session-name", "--role-session-name", help="Name of the session."),
+    click.option("--role-arn", help="Which of the role's ARNs to assume."),
+)
+"""From the last to the first, as decorators stand."""
+
+
+def session_options(command: Command) -> Command:
+    """Give a command the options of what is asked of one session of STS."""
+    for option in _OF_A_SESSION:
+        command = option(command)
+    return command
 
 
 def given(options: Mapping[str, object]) -> dict[str, object]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 
 
 class Capability(Enum):
@@ -18,10 +20,18 @@ class Capability(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller that was identified; ``name`` becomes the owner of the leases it is issued."""
+    """A caller that was identified; ``name`` becomes the owner of the leases it is issued.
+
+    ``labels`` are what its identity says of it besides; templates of roles may use them.
+    """
 
     name: str
     capabilities: frozenset[Capability]
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        """Keep the labels as they are now, whatever becomes of the mapping that was given."""
+        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
 
     def may(self, capability: Capability) -> bool:
         """Tell whether the caller may make calls that need ``capability``."""

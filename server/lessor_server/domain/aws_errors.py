@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from lessor_server.domain.errors import AwsAnswer, AwsQuota, AwsUnavailable, Kind, LessorError
-from lessor_server.domain.preconditions import RoleNotUsable, RootRefused
+from lessor_server.domain.preconditions import RoleNotUsable, RootRefused, SessionTooLarge, SessionTooLong
 
 
 class Refusal(Enum):
@@ -20,6 +20,8 @@ class Refusal(Enum):
     DENIED = "denied"
     THROTTLED = "throttled"
     MALFORMED = "malformed"
+    TOO_LONG = "too_long"
+    TOO_LARGE = "too_large"
     OTHER = "other"
 
 
@@ -75,6 +77,10 @@ def _told(error: LessorError) -> LessorError:
             return AwsQuota(error.message, subject=error.subject)
         case Refusal.DENIED:
             return RootRefused(error.message, subject=error.subject)
+        case Refusal.TOO_LONG:
+            return SessionTooLong(error.message, subject=error.subject)
+        case Refusal.TOO_LARGE:
+            return SessionTooLarge(error.message, subject=error.subject)
         case Refusal.MALFORMED | Refusal.NO_SUCH_OTHER:
             return RoleNotUsable(error.message, subject=error.subject)
         case Refusal.THROTTLED | Refusal.CONCURRENT | Refusal.NO_SUCH_USER:

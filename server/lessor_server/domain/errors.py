@@ -112,6 +112,18 @@ class RequestIdReused(Invalid):
         super().__init__((Violation("request_id", fault, self.mend),))
 
 
+class SessionPolicyWouldWiden(Invalid):
+    """The request's session_policy allows something although the role has policies: AWS would unite them."""
+
+    reason = "SESSION_POLICY_WOULD_WIDEN"
+    mend = "send Deny statements only, or use a role without policies of its own"
+
+    def __init__(self, role: str, others: tuple[Violation, ...] = ()) -> None:
+        """Name the role; ``others`` are what else is wrong with the request."""
+        fault = f"allows something, and role {role} has policies of its own, which AWS unites with it"
+        super().__init__((Violation("session_policy", fault, self.mend), *others))
+
+
 def require(violations: list[Violation]) -> None:
     """Raise ``Invalid`` with all of ``violations``, if there are any."""
     if violations:
@@ -167,7 +179,7 @@ class QuotaExceeded(LessorError):
 
 
 class MountFull(QuotaExceeded):
-    """The mount has as many live leases as its max_users allows."""
+    """The mount has as many IAM users as its max_users allows."""
 
     reason = "MOUNT_MAX_USERS"
 
@@ -210,6 +222,20 @@ class AwsUnavailable(Unavailable):
     mend = "call again later; if it lasts, check the endpoint and the network from the server to AWS"
 
 
+class KeyNotAccepted(Unavailable):
+    """AWS did not accept a new access key in time; the key is deleted, and the old one stays in use."""
+
+    reason = "KEY_NOT_ACCEPTED"
+    mend = "call again later; if it lasts, see whether a policy denies the user sts or iam"
+
+
+class StaticKeyPending(Unavailable):
+    """The static role has no access key yet: its first rotation is tried again by itself."""
+
+    reason = "STATIC_KEY_PENDING"
+    mend = "call again later; the log says what keeps the first rotation"
+
+
 class StoreUnavailable(Unavailable):
     """The store cannot write: its disk is full or failing."""
 
@@ -236,6 +262,13 @@ class LeaseTaken(Aborted):
     """The lease was revoked while it was being made."""
 
     reason = "LEASE_REVOKED_WHILE_ISSUED"
+
+
+class FellBehind(Aborted):
+    """A watcher read more slowly than things happened, so some of them were dropped."""
+
+    reason = "WATCH_FELL_BEHIND"
+    mend = "list the leases and watch again"
 
 
 class DeadlineExceeded(LessorError):

@@ -41,6 +41,21 @@ class Renewed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Retired(Event):
+    """A stream of credentials has moved on from this lease, or has ended: it lives to ``expires_us`` only."""
+
+    lease_id: str
+    expires_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expiring(Event):
+    """A lease's time is up, and its revocation begins."""
+
+    lease_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class RevocationAsked(Event):
     """A caller asked for a revocation."""
 
@@ -53,6 +68,13 @@ class Revoked(Event):
     """The user is gone; the row is a tombstone."""
 
     lease_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten(Revoked):
+    """A session's lease is over; the session itself works until AWS ends it, 0 where it was never made."""
+
+    works_until_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +197,57 @@ class Changed(Event):
     what: str
     name: str
     by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated(Event):
+    """A new access key is in use; ``subject`` is ``<mount>/root`` or ``<mount>/static-creds/<name>``."""
+
+    subject: str
+    access_key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRetired(Event):
+    """An access key that was replaced is deleted."""
+
+    subject: str
+    access_key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LostKeyDeleted(Event):
+    """An access key that a rotation made, and whose secret nobody got to know, is deleted."""
+
+    subject: str
+    access_key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLeft(Event):
+    """An access key of a user that is the root's no longer could not be deleted; a person should."""
+
+    subject: str
+    access_key_id: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RotationFailed(Event):
+    """A rotation failed; what it left is looked at again. ``detail`` is AWS's own text."""
+
+    subject: str
+    error: str
+    detail: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class RotationMissed(Event):
+    """A rotation could not begin within its window; the next one is due at ``next_us``."""
+
+    subject: str
+    next_us: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@
     A user that no row knows is adopted as REVOKING.
 
 An intent is durable before CreateUser is sent, so every user on the account has a row; GONE is the
-tombstone that outlives the user. Instants are microseconds since the epoch (``…_us``).
+tombstone that outlives the user. A session of STS has no user: its lease is ended without a call to AWS,
+and the session lives on until AWS ends it. Instants are microseconds since the epoch (``…_us``).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class State(Enum):
 
 
 LIVE = frozenset({State.INTENT, State.ACTIVE, State.REVOKING})
-"""States that count against ``max_users`` and ``max_leases``: a user may exist on the account."""
+"""States that count against ``max_leases`` and, where there is a user, against ``max_users``."""
 
 
 class Step(Enum):
@@ -98,7 +99,10 @@ Source: AWS General Reference, "Signature Version 4: handling dates" and IAM's R
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a lease has, or may have, on AWS: all that revoking it needs."""
+    """What a lease has, or may have, on AWS: all that revoking it needs.
+
+    A session has nothing there that could be revoked: its ``user_name`` is empty.
+    """
 
     account: str
     user_name: str
@@ -168,6 +172,11 @@ class Lease:
     request: Request | None
     untaken: bool
     """Nobody has been given the credential: it expires within ``UNTAKEN_LIFE`` unless a repeat takes it."""
+
+    @property
+    def is_session(self) -> bool:
+        """Tell whether this is a session of STS: AWS ends it at ``max_expires_us``, and nobody before."""
+        return not self.footprint.user_name
 
     @property
     def stuck(self) -> bool:

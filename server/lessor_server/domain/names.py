@@ -8,7 +8,7 @@ The alphabet stands in ASCII order, so that ids sort by time wherever text is co
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,9 @@ RANDOM_BOUND: Final = 62**RANDOM_DIGITS
 """A suffix takes a number below this, about 101 bits of chance."""
 
 USER_NAME_LIMIT: Final = 64
+"""The longest name that IAM takes of a user, and STS of an assumed role's session."""
+FEDERATION_LIMIT: Final = 32
+"""The longest name that STS takes of a federated session."""
 FEWEST_RANDOM: Final = 12
 """The least number of random characters in a user's name.
 
@@ -34,9 +37,13 @@ DEFAULT_TEMPLATE: Final = "lessor-{{mount}}-{{role}}-{{suffix}}"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
 _SUFFIX: Final = re.compile(rf"[0-9A-Za-z]{{{SUFFIX_DIGITS}}}")
-_FIELD: Final = re.compile(r"\{\{ *([a-z0-9_.]*) *\}\}")
+FIELD: Final = re.compile(r"\{\{ *([^{}]*?) *\}\}")
+"""What a template is filled in at."""
+IDENTITY: Final = re.compile(r"identity\.(?:name|name_sha256|labels\.[A-Za-z0-9_.:/@-]{1,128})")
+"""The fields that tell who asks; ``domain/template.py`` fills them."""
 _NOT_IAM: Final = re.compile(r"[^A-Za-z0-9_+=,.@-]")
 _FIELDS: Final = ("mount", "role", "suffix")
+_FIELDS_MEND: Final = "use {{mount}}, {{role}}, {{suffix}}, {{identity.name}}, {{identity.labels.KEY}}"
 _SHOWN: Final = 64
 
 
@@ -158,29 +165,52 @@ def _base62(number: int, digits: int) -> str:
     return "".join(reversed(letters))
 
 
-# --- users on AWS ---------------------------------------------------------------------------------
+# --- users and sessions on AWS ----------------------------------------------------------------------
+
+Named = Callable[[str], str]
+"""Gives the value of a field of a template."""
 
 
-def user_name(template: str, mount: str, role: str, suffix: str) -> str:
-    """Return the name of a lease's IAM user (or session): at most 64 characters that IAM takes.
+def user_name(template: str, mount: str, role: str, suffix: str, identity: Named | None = None) -> str:
+    """Return the name of a lease's IAM user or assumed role: at most 64 characters that IAM takes.
 
     ``template`` is one that ``template_violations`` passes; empty means the default. Its own text
-    always stays, then the suffix from its right (all of it by the default template), and the names
-    share what is left. Characters that IAM doesn't take become ``_``.
+    always stays, then the suffix from its right (all of it by the default template), and the values
+    share what is left. Characters that IAM doesn't take become ``_``. ``identity`` gives the fields
+    that tell who asks.
+    """
+    values = _values(mount, role, identity)
+    return _filled(_parts(template or DEFAULT_TEMPLATE), values, suffix, USER_NAME_LIMIT)
+
+
+def federation_name(template: str, mount: str, role: str, suffix: str, identity: Named | None = None) -> str:
+    """Return the name of a federated session: at most 32 characters.
+
+    A template whose own text leaves no room for the random characters gives way to ``lessor-<suffix>``,
+    and so does the default, which would leave none for the names.
     """
     parts = _parts(template or DEFAULT_TEMPLATE)
-    room = USER_NAME_LIMIT - _own_length(parts)
+    if not template or FEDERATION_LIMIT - _own_length(parts) < RANDOM_DIGITS:
+        return f"lessor-{suffix}"
+    return _filled(parts, _values(mount, role, identity), suffix, FEDERATION_LIMIT)
+
+
+def _values(mount: str, role: str, identity: Named | None) -> Named:
+    known = {"mount": mount, "role": role}
+
+    def value(field: str) -> str:
+        return known[field] if identity is None or field in known else identity(field)
+
+    return value
+
+
+def _filled(parts: list[tuple[str, str | None]], value: Named, suffix: str, limit: int) -> str:
+    room = limit - _own_length(parts)
     kept = suffix[-min(room, SUFFIX_DIGITS) :]
-    values = {"mount": mount, "role": role}
-    named = [values[field] for _, field in parts if field in values]
+    named = [value(field) for _, field in parts if field not in (None, "suffix")]
     cut = iter(_fairly(named, room - len(kept)))
     filled = (own + (kept if field == "suffix" else next(cut) if field else "") for own, field in parts)
     return _NOT_IAM.sub("_", "".join(filled))
-
-
-def federation_name(suffix: str) -> str:
-    """Return the name of a federated session: AWS takes 32 characters, so only the suffix fits."""
-    return f"lessor-{suffix}"
 
 
 def user_path(instance: str, path: str) -> str:
@@ -191,19 +221,20 @@ def user_path(instance: str, path: str) -> str:
 def template_violations(field: str, template: str) -> list[Violation]:
     """Return every fault of a template of user names; empty stands for the default and is right.
 
-    A template is text with ``{{mount}}``, ``{{role}}`` and, exactly once, ``{{suffix}}``.
+    A template is text with ``{{mount}}``, ``{{role}}``, ``{{identity.…}}`` and, exactly once,
+    ``{{suffix}}``.
     """
     if not template:
         return []
     parts = _parts(template)
     found = [
-        Violation(field, f"{{{{{name}}}}} is no field of a user name", "use {{mount}}, {{role}}, {{suffix}}")
+        Violation(field, f"{{{{{name}}}}} is no field of a user name", _FIELDS_MEND)
         for _, name in parts
-        if name is not None and name not in _FIELDS
+        if name is not None and name not in _FIELDS and not IDENTITY.fullmatch(name)
     ]
     if any("{{" in own or "}}" in own for own, _ in parts):
         fault = "has braces that belong to no field"
-        found.append(Violation(field, fault, "write {{mount}}, {{role}}, {{suffix}}"))
+        found.append(Violation(field, fault, _FIELDS_MEND))
     if [name for _, name in parts].count("suffix") != 1:
         found.append(Violation(field, "needs {{suffix}} exactly once", "add {{suffix}}, say at its end"))
     longest = USER_NAME_LIMIT - FEWEST_RANDOM
@@ -215,7 +246,7 @@ def template_violations(field: str, template: str) -> list[Violation]:
 
 def _parts(template: str) -> list[tuple[str, str | None]]:
     """Cut a template into (own text, the field after it); the last has no field."""
-    pieces: list[str] = _FIELD.split(template)
+    pieces: list[str] = FIELD.split(template)
     fields: list[str | None] = [*pieces[1::2], None]
     return list(zip(pieces[::2], fields, strict=True))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from lessor_server.domain import wildcard
@@ -87,7 +87,7 @@ def violations(
     if not isinstance(document.get("Id", ""), str):
         found.append(Violation(f"{field}.Id", "is no text", "write a text, or leave it out"))
     found += _statement_list_violations(document, f"{field}.Statement")
-    for path, value in _walk(document, field):
+    for path, value in walk(document, field):
         found += _scalar_violations(path, value)
     size = len(canonical(document))
     if size > limit:
@@ -230,17 +230,54 @@ def _member(path: str, key: str) -> str:
     return f"{path}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{path}[{shown(key)}]"
 
 
-def _walk(value: JsonValue, path: str) -> Iterator[tuple[str, JsonValue]]:
+def walk(value: JsonValue, path: str) -> Iterator[tuple[str, JsonValue]]:
     """Yield every key, text, number, boolean and null of a document with its path."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield _member(path, key), key
-            yield from _walk(inner, _member(path, key))
+            yield from walk(inner, _member(path, key))
     elif _is_list(value):
         for spot, inner in _items(value, path):
-            yield from _walk(inner, spot)
+            yield from walk(inner, spot)
     else:
         yield path, value
+
+
+Change: TypeAlias = Callable[[str, str], str]
+"""Is given a text's path and the text; returns the text to stand in its place."""
+
+_PLACES: Final = ("Resource", "NotResource", "Condition")
+
+
+def in_places(document: Mapping[str, JsonValue], field: str, change: Change) -> dict[str, JsonValue]:
+    """Return ``document`` with each text changed that stands where IAM puts in variables.
+
+    Those are resources and the values of conditions, never their keys (IAM User Guide, "IAM policy
+    elements: variables and tags").
+    """
+    path, value = f"{field}.Statement", document.get("Statement")
+    lone = not _is_list(value)
+    changed = [_changed(statement, spot, change) for spot, statement in _items(value, path)]
+    return {**document, "Statement": changed[0] if lone else changed}
+
+
+def _changed(statement: JsonValue, path: str, change: Change) -> JsonValue:
+    if not isinstance(statement, Mapping):
+        return statement
+    return {
+        name: _texts_changed(value, f"{path}.{name}", change) if name in _PLACES else value
+        for name, value in statement.items()
+    }
+
+
+def _texts_changed(value: JsonValue, path: str, change: Change) -> JsonValue:
+    if isinstance(value, str):
+        return change(path, value)
+    if isinstance(value, Mapping):
+        return {key: _texts_changed(inner, _member(path, key), change) for key, inner in value.items()}
+    if _is_list(value):
+        return [_texts_changed(item, spot, change) for spot, item in _items(value, path)]
+    return value
 
 
 def _told(value: JsonValue) -> str:

@@ -40,6 +40,23 @@ class RootRefused(Precondition):
     mend = "check the root's key and its policy; ConfigService.CheckRoot prints the least policy"
 
 
+class RootKindUnfit(Precondition):
+    """The mount's root is of a kind that AWS lets make no session of the role's type."""
+
+    reason = "ROOT_KIND"
+    mend = (
+        "use a mount whose root is an IAM user's access key, or give the role a credential_type "
+        "that this root can serve: IAM_USER or ASSUMED_ROLE"
+    )
+
+
+class IdentityTokenUnusable(Precondition):
+    """The root's web identity token cannot be read on the server, or is meant for another audience."""
+
+    reason = "IDENTITY_TOKEN_UNUSABLE"
+    mend = "make identity_token_file readable for the server, with a token for identity_token_audience"
+
+
 class EndpointNotAllowed(Precondition):
     """The root's endpoint is no longer one that this server may talk to."""
 
@@ -75,6 +92,58 @@ class RoleNotUsable(Precondition):
     mend = "mend the role's policy_document, policy_arns, iam_groups or boundary; AWS's code says which"
 
 
+class SessionTooLong(Precondition):
+    """AWS makes no session so long: the IAM role's MaxSessionDuration is shorter, or the role is chained."""
+
+    reason = "SESSION_TOO_LONG"
+    mend = "ask for a shorter ttl, lower the role's max_sts_ttl, or raise the IAM role's MaxSessionDuration"
+
+
+class SessionTooLarge(Precondition):
+    """The session's policies and tags do not fit into the space that AWS packs them into."""
+
+    reason = "SESSION_TOO_LARGE"
+    mend = "shorten the role's policies, groups and tags, or the request's session_policy"
+
+
+class NoSessionPolicy(Precondition):
+    """A federated session would have no policy at all: the role's groups have none either."""
+
+    reason = "NO_SESSION_POLICY"
+    mend = "give the role a policy_document or policy_arns, or its groups a policy"
+
+
+class AssumeRoleRefused(Precondition):
+    """AWS does not let the mount's root assume the IAM role."""
+
+    reason = "ASSUME_ROLE_REFUSED"
+    mend = (
+        "let the IAM role's trust policy name the root (with the role's external_id, and sts:TagSession or "
+        "sts:SetSourceIdentity where the role uses them), and the root's policy allow sts:AssumeRole on it"
+    )
+
+
+class MfaRefused(Precondition):
+    """AWS does not accept the MFA code: it is wrong, used before, or not of this device."""
+
+    reason = "MFA_REFUSED"
+    mend = "send the device's next code; if that fails too, check the role's mfa_serial_number"
+
+
+class TemplateLabelUnknown(Precondition):
+    """The role is filled in with a label that the caller does not have."""
+
+    reason = "TEMPLATE_LABEL_UNKNOWN"
+    mend = "call with an identity that has the label, or take it out of the role"
+
+
+class TemplateValueUnsafe(Precondition):
+    """What the role would be filled in with holds characters that are not safe, or not taken, there."""
+
+    reason = "TEMPLATE_VALUE_UNSAFE"
+    mend = "call with another identity, or use {{identity.name_sha256}} in the role"
+
+
 class LeaseExpired(Precondition):
     """The lease's time is over."""
 
@@ -101,3 +170,49 @@ class NotRenewable(Precondition):
 
     reason = "NOT_RENEWABLE"
     mend = "ask for new credentials"
+
+
+class KeyLimit(Precondition):
+    """The IAM user has two access keys, as many as AWS allows, and Lessor may not delete one of them."""
+
+    reason = "KEY_LIMIT"
+    mend = "delete the key that is not used with AWS, or call with delete_other_key"
+
+    def __init__(self, user_name: str, key_ids: tuple[str, ...]) -> None:
+        """Name the user and its keys."""
+        super().__init__(f"user {user_name} has the keys {' and '.join(key_ids)} already", subject=user_name)
+
+
+class RootNotRotatable(Precondition):
+    """The mount's root is no IAM user with stored keys, so it has no access key that could be rotated."""
+
+    reason = "ROOT_NOT_ROTATABLE"
+    mend = "give the mount the access key of an IAM user, without assume_chain; other roots renew themselves"
+
+
+class RootKeyRotatedAway(Precondition):
+    """The access key was the root's until a rotation replaced it, and is deleted."""
+
+    reason = "ROOT_KEY_ROTATED_AWAY"
+    mend = "leave access_key and secret_key out of update_mask, or set a key made since"
+
+
+class RootKeyInUse(Precondition):
+    """The access key is the root of another mount, so a rotation neither switches it off nor deletes it."""
+
+    reason = "ROOT_KEY_IN_USE"
+    mend = "give the mount that the message names a root of its own; the key is then deleted by itself"
+
+
+class StaticUserChanged(Precondition):
+    """The IAM user of a static role was deleted and made anew: it is another user."""
+
+    reason = "STATIC_USER_CHANGED"
+    mend = "delete the static role and put it again, if the new user is the one that is meant"
+
+
+class StaticUserUnknown(Precondition):
+    """AWS does not know the IAM user that a static role names."""
+
+    reason = "STATIC_USER_UNKNOWN"
+    mend = "make the user with AWS, or mend username"

@@ -13,7 +13,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import Final
 
-from lessor_server.domain import arn, names, policy, span, tags
+from lessor_server.domain import arn, names, policy, span, tags, template
 from lessor_server.domain.errors import Violation
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.names import shown
@@ -141,7 +141,7 @@ def review(role: Role, mount: Mount) -> Review:
     warnings = []
     if role.policy_document:
         document = json.loads(role.policy_document)
-        faults = policy.violations(document)
+        faults = policy.violations(document) + template.policy_violations("policy_document", document)
         found += faults
         warnings += [] if faults else policy.warnings(document)
     count = len(role.policy_arns)
@@ -210,7 +210,7 @@ def _group_violations(role: Role) -> list[Violation]:
 
 def _tag_violations(role: Role) -> list[Violation]:
     found = tags.violations("iam_tags", role.iam_tags, tags.IAM_LIMIT)
-    found += tags.violations("session_tags", role.session_tags, tags.SESSION_LIMIT)
+    found += _session_tag_violations(role.session_tags)
     found += _list_violations("transitive_tag_keys", role.transitive_tag_keys, tags.SESSION_LIMIT)
     keys = {key for key, _ in role.session_tags}
     for index, key in enumerate(role.transitive_tag_keys):
@@ -221,10 +221,20 @@ def _tag_violations(role: Role) -> list[Violation]:
     return found
 
 
-def _text_violations(role: Role) -> list[Violation]:
+def _session_tag_violations(session_tags: tags.Tags) -> list[Violation]:
+    """Check the tags as they may come to be: their values are templates."""
     found = []
-    for field, (grammar, mend) in _GRAMMARS.items():
-        text: str = getattr(role, field)
+    for key, value in session_tags:
+        found += template.violations(f"session_tags[{shown(key)}]", value)
+    samples = tuple((key, template.sample(value)) for key, value in session_tags)
+    return found or tags.violations("session_tags", samples, tags.SESSION_LIMIT)
+
+
+def _text_violations(role: Role) -> list[Violation]:
+    found = template.violations("source_identity", role.source_identity)
+    identity = "" if found else template.sample(role.source_identity)
+    for field, text in (("source_identity", identity), ("mfa_serial_number", role.mfa_serial_number)):
+        grammar, mend = _GRAMMARS[field]
         if text and not grammar.fullmatch(text):
             found.append(Violation(field, f"{shown(text)} is not what AWS takes", mend))
     found += external_id_violations("external_id", role.external_id)

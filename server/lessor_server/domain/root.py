@@ -7,16 +7,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-from lessor_server.domain import arn, names, span
+from lessor_server.domain import arn, names, schedule, span
 from lessor_server.domain.errors import Violation
 from lessor_server.domain.names import shown
 from lessor_server.domain.policy import JsonValue
 from lessor_server.domain.role import external_id_violations
+from lessor_server.domain.schedule import Schedule
 from lessor_server.domain.secret import Secret
 
 MOST_RETRIES: Final = 10
-SHORTEST_ROTATION: Final = timedelta(seconds=60)
 LONGEST_CHAIN: Final = 5
 
 _AWS_DOMAINS: Final = (
@@ -43,11 +44,10 @@ _SERVICE_HOST: Final = re.compile(
 """What stands before the suffix: IAM's or STS's own name, maybe a region. Others have names below these
 suffixes too (a bucket, a load balancer, an instance), so the suffix alone proves nothing.
 """
+_LOOPBACK: Final = re.compile(r"127(?:\.[0-9]{1,3}){3}|::1|localhost")
 _REGION: Final = re.compile(r"[a-z]{2,5}(?:-[a-z]+)+-[0-9]{1,2}")
 _ACCESS_KEY: Final = re.compile(r"[A-Za-z0-9_]{16,128}")
 _SECRET_KEY: Final = re.compile(r"[!-~]{1,256}")
-_CRON_PART: Final = re.compile(r"(?:\*|([0-9]+)(?:-([0-9]+))?)(?:/([1-9][0-9]*))?")
-_CRON_RANGES: Final = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,11 @@ class RootConfig:
     rotation_schedule: str = ""
     rotation_window: timedelta | None = None
     etag: str = ""
+
+    @property
+    def rotation(self) -> Schedule:
+        """Return when the access key is rotated."""
+        return Schedule(self.rotation_period, self.rotation_schedule, self.rotation_window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +163,9 @@ def violations(config: RootConfig, allowed_endpoints: Iterable[str], *, ambient:
         fault = f"{config.max_retries} is out of range"
         found.append(Violation("max_retries", fault, f"give 0 to {MOST_RETRIES}"))
     found += names.template_violations("username_template", config.username_template)
-    found += _chain_violations(config)
-    found += _identity_token_violations(config)
-    found += _rotation_violations(config)
+    found += chain_violations(config.assume_chain)
+    found += _identity_token_violations(config, allowed_endpoints)
+    found += schedule.violations(config.rotation)
     return found
 
 
@@ -229,12 +234,25 @@ def is_aws_endpoint(url: str) -> bool:
     )
 
 
-def _chain_violations(config: RootConfig) -> list[Violation]:
+def may_take_token(url: str, allowed_endpoints: Iterable[str]) -> bool:
+    """Tell whether a web identity token may be sent to ``url``: AWS's own hosts, or an allowed loopback.
+
+    The operator's list alone is not enough: whoever answers there could use the token with AWS. What is
+    sent to a loopback address does not leave the machine (RFC 6890, table 4; RFC 6761, 6.3).
+    """
+    if is_aws_endpoint(url):
+        return True
+    host = urlsplit(url).hostname or ""
+    listed = url.rstrip("/") in {one.rstrip("/") for one in allowed_endpoints}
+    return listed and _LOOPBACK.fullmatch(host) is not None
+
+
+def chain_violations(chain: tuple[Hop, ...]) -> list[Violation]:
+    """Return every fault of a chain of roles to assume, under the path ``assume_chain``."""
     found = []
-    if len(config.assume_chain) > LONGEST_CHAIN:
-        fault = f"has {len(config.assume_chain)} roles"
-        found.append(Violation("assume_chain", fault, f"give at most {LONGEST_CHAIN}"))
-    for index, hop in enumerate(config.assume_chain):
+    if len(chain) > LONGEST_CHAIN:
+        found.append(Violation("assume_chain", f"has {len(chain)} roles", f"give at most {LONGEST_CHAIN}"))
+    for index, hop in enumerate(chain):
         path = f"assume_chain[{index}]"
         if not arn.is_role(hop.role_arn):
             fault = f"{shown(hop.role_arn)} is no ARN of an IAM role"
@@ -244,7 +262,7 @@ def _chain_violations(config: RootConfig) -> list[Violation]:
     return found
 
 
-def _identity_token_violations(config: RootConfig) -> list[Violation]:
+def _identity_token_violations(config: RootConfig, allowed_endpoints: Iterable[str]) -> list[Violation]:
     path = "identity_token_file"
     if not config.identity_token_file:
         if config.identity_token_audience:
@@ -259,42 +277,11 @@ def _identity_token_violations(config: RootConfig) -> list[Violation]:
     if not config.assume_chain:
         mend = "name in assume_chain the role that the token may assume"
         found.append(Violation("assume_chain", f"is needed with {path}", mend))
-    if any(url and not is_aws_endpoint(url) for url in (config.sts_endpoint, *config.sts_fallback_endpoints)):
+    if config.assume_chain and config.assume_chain[0].external_id:
+        fault = f"does not go with {path}: AWS takes none with a token"
+        found.append(Violation("assume_chain[0].external_id", fault, "leave it out"))
+    urls = [url for url in (config.sts_endpoint, *config.sts_fallback_endpoints) if url]
+    if not all(may_take_token(url, allowed_endpoints) for url in urls):
         fault = "would send its token elsewhere than to AWS's own hosts"
         found.append(Violation(path, fault, "leave it out, or give endpoints of AWS"))
     return found
-
-
-def _rotation_violations(config: RootConfig) -> list[Violation]:
-    found = span.violations("rotation_period", config.rotation_period)
-    found += span.violations("rotation_window", config.rotation_window)
-    period, schedule = config.rotation_period, config.rotation_schedule
-    if period is not None and span.SECOND <= period < SHORTEST_ROTATION:
-        found.append(Violation("rotation_period", f"{span.spoken(period)} is below 1m", "give at least 1m"))
-    if schedule and not _is_cron(schedule):
-        mend = "write minute hour day month weekday in numbers, as 0 3 * * 0"
-        found.append(Violation("rotation_schedule", f"{shown(schedule)} is no schedule", mend))
-    if schedule and period is not None:
-        fault = "does not go with rotation_period"
-        found.append(Violation("rotation_schedule", fault, "give one of the two"))
-    if config.rotation_window is not None and not schedule:
-        found.append(Violation("rotation_window", "needs rotation_schedule", "give one, or leave it out"))
-    return found
-
-
-def _is_cron(text: str) -> bool:
-    fields = text.split()
-    return len(fields) == len(_CRON_RANGES) and all(
-        _is_cron_part(part, *bounds)
-        for field_, bounds in zip(fields, _CRON_RANGES, strict=True)
-        for part in field_.split(",")
-    )
-
-
-def _is_cron_part(part: str, low: int, high: int) -> bool:
-    """Tell whether ``part`` is ``*``, ``n`` or ``n-m``, each maybe with ``/step``, within the bounds."""
-    match = _CRON_PART.fullmatch(part)
-    if match is None:
-        return False
-    first, last = (int(number) for number in (match[1] or low, match[2] or match[1] or high))
-    return low <= first <= last <= high

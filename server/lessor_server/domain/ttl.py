@@ -48,14 +48,17 @@ class Renewal:
     warnings: tuple[str, ...] = ()
 
 
-def grant(requested: timedelta | None, role: Role, mount: Mount) -> Grant:
+def grant(requested: timedelta | None, role: Role, mount: Mount, by_root: timedelta | None = None) -> Grant:
     """Return the span of a new lease of ``role``; ``None`` or zero asks for the default.
 
+    ``by_root`` is the longest session that the mount's root can make (``root_kind.longest_session``).
     Raises ``Invalid`` for the field ``ttl`` where the span is no whole seconds, or where it is below
     the 900 s that AWS asks of every session, after the caps too.
     """
     require(span.violations("ttl", requested or None))
     bound, by = _bound(role, mount)
+    if by_root is not None and by_root < bound:
+        bound, by = by_root, "the kind of the mount's root"
     wanted = requested or _default(role, mount)
     ttl = min(wanted, bound)
     warnings = () if ttl == wanted else (f"ttl {spoken(wanted)} was capped to {spoken(bound)} by {by}",)

@@ -6,9 +6,12 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from lessor_server.domain.events import TakenOver
+from lessor_server.engine.checks import Checks
+from lessor_server.engine.credential_watch import CredentialWatch
 from lessor_server.engine.disabler import Disabler
 from lessor_server.engine.due import Due
 from lessor_server.engine.expiry import Expiry
@@ -17,14 +20,19 @@ from lessor_server.engine.keeper import Keeper
 from lessor_server.engine.leases import Leases
 from lessor_server.engine.mounts import Mounts, RootRules
 from lessor_server.engine.pacer import Pace, Pacer
-from lessor_server.engine.ports import Aws, Observer, Sealer, Store
+from lessor_server.engine.ports import Aws, Linter, Observer, Sealer, Store
 from lessor_server.engine.prefixes import Prefixes
-from lessor_server.engine.roles import Roles
+from lessor_server.engine.roles import NoLinter, Roles
 from lessor_server.engine.roots import Roots
+from lessor_server.engine.rotation.order import Tools
+from lessor_server.engine.rotation.root_keys import RootKeys
+from lessor_server.engine.rotation.rotator import Rotator
+from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.engine.signals import Signals
 from lessor_server.engine.sweeper import Sweeper
 from lessor_server.engine.timers import Timers
 from lessor_server.engine.waiting import Waiting
+from lessor_server.engine.watchers import Watchers
 from lessor_server.engine.work import Work
 
 
@@ -37,6 +45,7 @@ class Outside:
     sealer: Sealer
     notify: Observer
     rng: random.Random
+    linter: Linter = NoLinter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +61,17 @@ class Engine:
     """The parts that services call."""
 
     issuer: Issuer
+    credential_watch: CredentialWatch
     leases: Leases
     prefixes: Prefixes
     mounts: Mounts
+    root_keys: RootKeys
+    static_roles: StaticRoles
     disabler: Disabler
     roles: Roles
+    checks: Checks
     sweeper: Sweeper
+    watchers: Watchers
     expiry: Expiry
     work: Work
     backup: Callable[[str], Awaitable[tuple[str, int]]]
@@ -69,35 +83,65 @@ async def running(outside: Outside, limits: Limits) -> AsyncIterator[Engine]:
 
     Leaving the block cancels what still runs; a kill at any moment does no more harm than that.
     """
-    store, rng, notify = outside.store, outside.rng, outside.notify
-    taken = await store.take_over()
+    watchers = Watchers(outside.store.now)
+    outside = replace(outside, notify=watchers.beside(outside.notify))
+    await outside.store.take_over_rotations()
+    taken = await outside.store.take_over()
     if taken:
-        notify(TakenOver(taken))
+        outside.notify(TakenOver(taken))
     async with asyncio.TaskGroup() as group:
-        work, due = Work(group), Due()
-        roots = Roots(store, outside.sealer, outside.aws, Pacer(limits.pace), rng, await store.instance())
-        timers = Timers(store, due.offer, due.look_at_everything)
-        signals = Signals(notify, timers.watch, due, Waiting())
-        expiry = Expiry(store, roots, notify, due.look_at_everything)
-        await expiry.start()
-        prefixes = Prefixes(store, due, notify)
-        disabler = Disabler(store, prefixes, notify)
-        sweeper = Sweeper(store, roots, signals, expiry)
-        keeper = Keeper(store, roots, work, signals, expiry, rng)
-        for lasting in (timers, expiry, prefixes, disabler, sweeper, keeper):
-            work.start(lasting.run(), lasting=True)
+        work = Work(group)
+        engine, lasting = await _built(outside, limits, work, watchers)
+        for one in lasting:
+            work.start(one.run(), lasting=True)
         try:
-            yield Engine(
-                issuer=Issuer(store, roots, work, signals, rng),
-                leases=Leases(store, signals),
-                prefixes=prefixes,
-                mounts=Mounts(store, roots, notify, rng, limits.root_rules),
-                disabler=disabler,
-                roles=Roles(store, notify, rng),
-                sweeper=sweeper,
-                expiry=expiry,
-                work=work,
-                backup=store.backup,
-            )
+            yield engine
         finally:
             work.cancel()
+
+
+class Lasting(Protocol):
+    """A part that runs as long as the engine does."""
+
+    async def run(self) -> None:
+        """Do its work until cancelled."""
+        ...
+
+
+async def _built(
+    outside: Outside, limits: Limits, work: Work, watchers: Watchers
+) -> tuple[Engine, tuple[Lasting, ...]]:
+    """Return the parts that services call, and those that are to be run."""
+    store, rng, notify = outside.store, outside.rng, outside.notify
+    due = Due()
+    roots = Roots(store, outside.sealer, outside.aws, Pacer(limits.pace), rng, await store.instance())
+    timers = Timers(store, due.offer, due.look_at_everything)
+    signals = Signals(notify, timers.watch, due, Waiting())
+    expiry = Expiry(store, roots, notify, due.look_at_everything)
+    await expiry.start()
+    prefixes = Prefixes(store, due, notify)
+    disabler = Disabler(store, prefixes, notify)
+    sweeper = Sweeper(store, roots, signals, expiry)
+    keeper = Keeper(store, roots, work, signals, expiry, rng)
+    issuer = Issuer(store, roots, work, signals, rng)
+    tools = Tools(store, roots, outside.sealer, notify, rng)
+    rotator = Rotator(tools, work, expiry)
+    root_keys = RootKeys(store, roots, rotator)
+    engine = Engine(
+        issuer=issuer,
+        credential_watch=CredentialWatch(store, issuer, work, signals, rng),
+        leases=Leases(store, signals),
+        prefixes=prefixes,
+        mounts=Mounts(store, roots, root_keys, notify, rng, limits.root_rules),
+        root_keys=root_keys,
+        static_roles=StaticRoles(tools, rotator),
+        disabler=disabler,
+        roles=Roles(store, roots, outside.linter, notify, rng),
+        checks=Checks(store, roots),
+        sweeper=sweeper,
+        watchers=watchers,
+        expiry=expiry,
+        work=work,
+        backup=store.backup,
+    )
+    return engine, (timers, expiry, prefixes, disabler, sweeper, keeper, rotator, root_keys)

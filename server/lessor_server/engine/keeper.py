@@ -13,7 +13,16 @@ from datetime import timedelta
 
 from lessor_server.domain import backoff
 from lessor_server.domain.errors import AwsUnavailable, LessorError, PacerFull, StoreUnavailable
-from lessor_server.domain.events import ClaimLost, RevocationFailed, Revoked, StoreBack, StoreFailed, Stuck
+from lessor_server.domain.events import (
+    ClaimLost,
+    Expiring,
+    Forgotten,
+    RevocationFailed,
+    Revoked,
+    StoreBack,
+    StoreFailed,
+    Stuck,
+)
 from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, Claim, Lease
 from lessor_server.engine.expiry import Expiry
 from lessor_server.engine.pacer import Priority
@@ -115,6 +124,8 @@ class Keeper:
     def _begin(self, claims: list[Claim], priority: Priority) -> None:
         for claim in claims:
             self._running += 1
+            if _expires(claim.lease, self._store.now()):
+                self._signals.notify(Expiring(claim.id))
             self._work.start(self._keep(claim, priority))
 
     async def _keep(self, claim: Claim, priority: Priority) -> None:
@@ -133,6 +144,8 @@ class Keeper:
             self._due.nudge()
 
     async def _attempt(self, lease: Lease, priority: Priority) -> Verdict:
+        if lease.is_session:
+            return Deleted()  # there is nothing on AWS to be deleted, whatever becomes of root and account
         try:
             root = await self._roots.of(lease.mount)
             if root.account != lease.footprint.account:
@@ -165,8 +178,10 @@ class Keeper:
                 await self._fail(claim, error, wait, attempts)
 
     async def _finish(self, claim: Claim) -> None:
+        lease = claim.lease
         if await self._store.finish(claim):
-            self._signals.notify(Revoked(claim.id))
+            ended = Forgotten(claim.id, lease.max_expires_us) if lease.is_session else Revoked(claim.id)
+            self._signals.notify(ended)
         else:
             self._signals.notify(ClaimLost(claim.id, "finish"))
 
@@ -196,3 +211,8 @@ class Keeper:
         )
         if attempts == STUCK_AFTER and attempts > claim.lease.attempts:
             self._signals.notify(Stuck(claim.id, error.message, attempts))
+
+
+def _expires(lease: Lease, now_us: int) -> bool:
+    """Tell whether a lease just claimed is one whose time is up, and whose revocation was not tried yet."""
+    return 0 < lease.expires_us <= now_us and not lease.last_error

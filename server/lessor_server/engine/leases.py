@@ -18,7 +18,6 @@ from lessor_server.domain.preconditions import (
     LeaseRevoking,
     NotRenewable,
 )
-from lessor_server.domain.role import CredentialType
 from lessor_server.engine.ports import Store
 from lessor_server.engine.signals import Signals
 from lessor_server.engine.stored import LeaseCount, Range
@@ -34,14 +33,19 @@ class Outcome(Enum):
     GONE = "GONE"
     ALREADY_GONE = "ALREADY_GONE"
     UNKNOWN = "UNKNOWN"
+    FORGOTTEN = "FORGOTTEN"
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """The answer to a revocation; ``last_error`` says why it is not GONE yet."""
+    """The answer to a revocation; ``last_error`` says why it is not GONE yet.
+
+    A session that is FORGOTTEN works until ``works_until_us``, 0 where none was given out.
+    """
 
     outcome: Outcome
     last_error: str = ""
+    works_until_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,10 @@ class Leases:
         return ttl.longest(grounds.role, grounds.mount)
 
     async def revoke(self, lease_id: LeaseId, *, sync: bool, by: str) -> Revocation:
-        """Put a lease up for revocation; with ``sync`` wait until it is gone or one attempt has failed."""
+        """Put a lease up for revocation; with ``sync`` wait until it is gone or one attempt has failed.
+
+        The lease of a session is always waited for: it is gone without a call to AWS.
+        """
         key = str(lease_id)
         with self._signals.waiting.attempt(key) as attempt:
             lease = await self._store.revoke(key)
@@ -120,9 +127,11 @@ class Leases:
                 return Revocation(Outcome.ALREADY_GONE)
             self._signals.notify(RevocationAsked(key, by))
             self._signals.due.urge(key)
-            if not sync:
+            if not sync and not lease.is_session:
                 return Revocation(Outcome.ACCEPTED)
             after = await self._attempted(lease_id, lease, attempt)
+        if after.state is State.GONE and after.is_session:
+            return Revocation(Outcome.FORGOTTEN, works_until_us=after.max_expires_us)
         if after.state is State.GONE:
             return Revocation(Outcome.GONE)
         return Revocation(Outcome.ACCEPTED, after.last_error)
@@ -147,7 +156,7 @@ def _term(lease: Lease) -> ttl.Term:
 
 def _refusal(lease: Lease, now_us: int) -> LessorError | None:
     """Return why a lease cannot be renewed, if it cannot."""
-    if lease.credential_type is not CredentialType.IAM_USER:
+    if lease.is_session and lease.state is not State.GONE:
         return NotRenewable(f"AWS has fixed the life of {lease.id}", subject=lease.id)
     match lease.state:
         case State.ACTIVE if lease.expires_us > now_us:

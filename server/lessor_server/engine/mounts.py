@@ -17,7 +17,7 @@ from lessor_server.domain.preconditions import EtagMismatch, RootAccountChanged
 from lessor_server.domain.root import Root, RootConfig
 from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.roots import Roots
-from lessor_server.engine.stored import Range
+from lessor_server.engine.rotation.root_keys import RootKeys
 
 TRIES = 5
 IDENTITY_SECONDS = 5.0
@@ -35,11 +35,18 @@ class Mounts:
     """Enables and tunes mounts and gives them their roots."""
 
     def __init__(
-        self, store: Store, roots: Roots, notify: Observer, rng: random.Random, rules: RootRules
+        self,
+        store: Store,
+        roots: Roots,
+        keys: RootKeys,
+        notify: Observer,
+        rng: random.Random,
+        rules: RootRules,
     ) -> None:
-        """Change ``store``; roots must keep ``rules``."""
+        """Change ``store``; roots must keep ``rules``, and ``keys`` learns when they change."""
         self._store = store
         self._roots = roots
+        self._keys = keys
         self._notify = notify
         self._rng = rng
         self._rules = rules
@@ -87,6 +94,7 @@ class Mounts:
         Raises:
             Invalid, NotFound, EtagMismatch: The request is wrong.
             RootAccountChanged: Leases of another account stand in the way.
+            RootKeyRotatedAway: The key is one that a rotation has replaced.
             AwsUnavailable: AWS does not say whose the new root is, and leases exist.
         """
         await self.get(name)
@@ -99,21 +107,23 @@ class Mounts:
             ambient = name in self._rules.ambient_mounts
             found = root_rules.violations(config, self._rules.allowed_endpoints, ambient=ambient)
             require([violation.under("config") for violation in found])
+            await self._keys.require_not_rotated_away(name, config)
             version = before.version if before else 0
             root = await self._checked(Root(name, version + 1, "", config))
             fresh = f"{self._rng.getrandbits(64):016x}"
             if await self._store.put_root(self._roots.seal(root, fresh), version):
                 self._notify(Changed("root", name, by))
+                await self._keys.align(name)
                 return await self._roots.of(name)
         raise Aborted(f"the root of {name} keeps changing", retry_in=0.1)
 
     async def _checked(self, root: Root) -> Root:
-        """Bind the new root to the account of the mount's rows, if it has any, tombstones among them."""
-        rows = await self._store.page(Range(f"{root.mount}/", f"{root.mount}0"), None, "", 1)
-        if not rows:
+        """Bind the new root to the account of the mount's users, if it had any, tombstones among them."""
+        account = await self._store.account(root.mount)
+        if not account:
             return root
         identity = await self._identity(root)
-        if identity.account != rows[0].footprint.account:
+        if identity.account != account:
             raise RootAccountChanged(
                 f"mount {root.mount} has leases of another account than the new root's", subject=root.mount
             )
@@ -125,7 +135,3 @@ class Mounts:
                 return await self._roots.identity(root)
         except TimeoutError:
             raise AwsUnavailable("AWS did not say in 5 s whose the root is", retry_in=1.0) from None
-
-    async def check_root(self, name: str) -> Identity:
-        """Return who AWS says a mount's root is."""
-        return await self._roots.identity(await self.get_root(name))

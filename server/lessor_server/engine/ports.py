@@ -16,6 +16,7 @@ from lessor_server.domain.lease import Claim, Intent, Lease, Orphan, State
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import Root, StoredRoot
+from lessor_server.engine.rotation.store import RotationStore
 from lessor_server.engine.stored import Grounds, LeaseCount, OpenPrefix, Progress, Range, Repeated, Terms
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ class LeaseStore(Protocol):
     async def begin(self, intent: Intent, span: timedelta) -> Claim:
         """Store an INTENT, claimed for ``span``, if mount, root version and both limits allow it.
 
+        A session has no user, and none counts against ``max_users``.
+
         Raises:
             NotFound, MountDisabling: The mount takes no new lease.
             Aborted: The root changed since it was read, or the same request began elsewhere.
@@ -39,16 +42,23 @@ class LeaseStore(Protocol):
         ...
 
     async def activate(
-        self, claim: Claim, access_key_id: str, *, untaken: bool = False, now: int | None = None
+        self,
+        claim: Claim,
+        access_key_id: str,
+        *,
+        ends_us: int = 0,
+        untaken: bool = False,
+        now: int | None = None,
     ) -> Lease | None:
         """Turn the claimed INTENT into ACTIVE, its ttl counting from now; an untaken one expires in 60 s.
 
-        None where the claim is lost, or an open prefix covers the lease.
+        A session's end is ``ends_us``, as AWS said, and its ttl what is left until then: whole seconds,
+        at least one. None where the claim is lost, or an open prefix covers the lease.
         """
         ...
 
     async def rekey(self, lease: Lease, access_key_id: str, now: int | None = None) -> Lease | None:
-        """Put another key on an ACTIVE lease and hand it out: an untaken one gets its full ttl from issue."""
+        """Put another key on an ACTIVE lease and hand it out: an untaken one ends when it would have."""
         ...
 
     async def untake(self, lease: Lease) -> Lease | None:
@@ -84,7 +94,7 @@ class LeaseStore(Protocol):
     async def claim_due(
         self, terms: Terms, limit: int, without: frozenset[str] = frozenset(), now: int | None = None
     ) -> list[Claim]:
-        """Claim what is due, earliest first, except rows of the accounts ``without``."""
+        """Claim what is due, earliest first; of the accounts ``without``, sessions alone."""
         ...
 
     async def holds(self, claim: Claim) -> bool:
@@ -115,6 +125,10 @@ class LeaseStore(Protocol):
 
     async def get(self, lease_id: str) -> Lease | None:
         """Return one lease."""
+        ...
+
+    async def account(self, mount: str) -> str:
+        """Return the account on which rows of a mount have, or may have had, users; empty without such."""
         ...
 
     async def page(self, ids: Range, state: State | None, after: str, limit: int) -> list[Lease]:
@@ -221,7 +235,10 @@ class UpkeepStore(Protocol):
         ...
 
     async def abandon(self, ids: Range, limit: int, *, live: bool) -> list[str]:
-        """Turn some leases of a range to ABANDONED; return their ids, none when all are."""
+        """Turn some leases of a range to ABANDONED; return their ids, none when all are.
+
+        Sessions are passed over: their leases end by themselves.
+        """
         ...
 
     async def known(self, user_names: Sequence[str]) -> dict[str, Lease]:
@@ -234,6 +251,10 @@ class UpkeepStore(Protocol):
 
     async def bury(self, account: str, listed_us: int) -> int:
         """Drop tombstones that a complete listing begun at ``listed_us`` did not show, and old enough."""
+        ...
+
+    async def bury_sessions(self) -> int:
+        """Drop the tombstones of sessions that were over 7 days ago; no account is listed for it."""
         ...
 
     async def remove_disabled(self) -> list[str]:
@@ -272,7 +293,7 @@ class UpkeepStore(Protocol):
         ...
 
 
-class Store(LeaseStore, ConfigStore, UpkeepStore, Protocol):
+class Store(LeaseStore, ConfigStore, UpkeepStore, RotationStore, Protocol):
     """The whole store, as one object."""
 
 
@@ -285,6 +306,7 @@ class Aws(Protocol):
         Raises:
             AwsRefused: AWS answered no.
             AwsUnknown: No clear answer came.
+            EndpointNotAllowed, IdentityTokenUnusable: The root cannot be used as it is; nothing was sent.
         """
         ...
 
@@ -298,6 +320,14 @@ class Sealer(Protocol):
 
     def open(self, sealed: bytes, place: str) -> bytes:
         """Return what was sealed for ``place``."""
+        ...
+
+
+class Linter(Protocol):
+    """Looks at policies with a list of what AWS's services can do."""
+
+    async def findings(self, document: str) -> list[str]:
+        """Return what deserves a second look in a policy that passes all rules, one sentence each."""
         ...
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lessor_server.domain import role as role_rules
-from lessor_server.domain.errors import Aborted, Invalid, NotFound
+from lessor_server.domain import root_kind
+from lessor_server.domain.errors import Aborted, Invalid, NotFound, Precondition
 from lessor_server.domain.events import Changed
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.preconditions import EtagMismatch
 from lessor_server.domain.role import Role
-from lessor_server.engine.ports import Observer, Store
+from lessor_server.engine.ports import Linter, Observer, Store
+from lessor_server.engine.roots import Roots
 
 TRIES = 5
 
@@ -25,12 +27,24 @@ class Reviewed:
     warnings: tuple[str, ...]
 
 
+class NoLinter:
+    """Stands for the linter where none is installed."""
+
+    async def findings(self, _document: str) -> list[str]:
+        """Find nothing."""
+        return []
+
+
 class Roles:
     """Writes and reads roles."""
 
-    def __init__(self, store: Store, notify: Observer, rng: random.Random) -> None:
-        """Change ``store``; ``rng`` draws etags."""
+    def __init__(
+        self, store: Store, roots: Roots, linter: Linter, notify: Observer, rng: random.Random
+    ) -> None:
+        """Change ``store``; ``roots`` tell what they can serve, ``rng`` draws etags."""
         self._store = store
+        self._roots = roots
+        self._linter = linter
         self._notify = notify
         self._rng = rng
 
@@ -60,7 +74,16 @@ class Roles:
         review = role_rules.review(role, found)
         if review.violations:
             raise Invalid(tuple(violation.under("role") for violation in review.violations))
-        return Reviewed(role, tuple(review.warnings))
+        linted = await self._linter.findings(role.policy_document) if role.policy_document else []
+        return Reviewed(role, (*review.warnings, *linted, *await self._unserved(role)))
+
+    async def _unserved(self, role: Role) -> list[str]:
+        """Warn of what the mount's root can't serve, as far as that is known without asking AWS."""
+        try:
+            kind = self._roots.known_kind(await self._roots.of(role.mount))
+        except Precondition:  # no root yet, or one that does not open: the issue will tell
+            return []
+        return root_kind.unserved(kind, role) if kind else []
 
     async def get(self, mount: str, name: str) -> Role:
         """Return a role, or raise ``NotFound``."""

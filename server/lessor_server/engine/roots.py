@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from lessor_server.domain import root as root_rules
@@ -20,7 +20,8 @@ from lessor_server.domain.lease import Lease
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.preconditions import MountDisabling, RootNotSet
 from lessor_server.domain.role import Role
-from lessor_server.domain.root import Root, StoredRoot
+from lessor_server.domain.root import Root, RootConfig, StoredRoot
+from lessor_server.domain.root_kind import RootKind, kind_of
 from lessor_server.engine.pacer import Lane, Pacer, Priority
 from lessor_server.engine.ports import Aws, Sealer, Store
 from lessor_server.engine.rounds import Done, Rounds
@@ -65,6 +66,7 @@ class Roots:
         self._rng = rng
         self._opened: dict[str, tuple[StoredRoot, Root]] = {}
         self._binding: dict[str, asyncio.Lock] = {}
+        self._arns: dict[str, tuple[RootConfig, str]] = {}
 
     async def ground(self, mount: str, role: str, repeated: Repeated | None = None) -> Ground:
         """Read mount, root and role at one instant.
@@ -113,7 +115,25 @@ class Roots:
 
     async def identity(self, root: Root) -> Identity:
         """Ask AWS who the root is, or raise the error that a caller gets."""
-        return await self.ask(root, GetCallerIdentity())
+        identity = await self.ask(root, GetCallerIdentity())
+        self._arns[root.mount] = root.config, identity.arn
+        return identity
+
+    async def kind(self, root: Root) -> RootKind:
+        """Return what kind of root this is; one of the server's own is asked for once a version.
+
+        Raises:
+            AwsUnavailable, RootRefused: AWS does not say who we are.
+        """
+        known = self.known_kind(root)
+        return known or kind_of(root.config, (await self.identity(root)).arn)
+
+    def known_kind(self, root: Root) -> RootKind | None:
+        """Return the kind as far as it is known without AWS; None where only AWS can tell it."""
+        config, arn = self._arns.get(root.mount, (None, ""))
+        arn = arn if config == root.config else ""
+        tells = arn or root.config.access_key or root.config.assume_chain
+        return kind_of(root.config, arn) if tells else None
 
     async def ask(self, root: Root, call: Call[T]) -> T:
         """Send one call and return its answer, or raise the error that a caller gets."""
@@ -124,7 +144,19 @@ class Roots:
 
     def rounds(self, root: Root, priority: Priority = Priority.ISSUE) -> Rounds:
         """Return the way to send calls for a root."""
-        return Rounds(self._aws, root, self.lane(root), self._rng, priority)
+        return Rounds(self, root, self.lane(root), self._rng, priority)
+
+    async def send(self, root: Root, call: Call[T]) -> T:
+        """Send one call, with the key that a rotation has put in the root's place meanwhile, if any."""
+        return await self._aws.send(self._newest(root), call)
+
+    def _newest(self, root: Root) -> Root:
+        _, opened = self._opened.get(root.mount, (None, root))
+        if opened.version <= root.version or opened.account != root.account:
+            return root
+        new = opened.config
+        same = replace(root.config, access_key=new.access_key, secret_key=new.secret_key, etag=new.etag)
+        return opened if same == new else root
 
     def lane(self, root: Root) -> Lane:
         """Return the root's lane: one for each account and endpoint."""

@@ -16,7 +16,7 @@ from enum import Enum
 
 from lessor_server.domain import names
 from lessor_server.domain.calls import FoundUser, GetUser, ListUsers
-from lessor_server.domain.errors import Invalid, LessorError
+from lessor_server.domain.errors import Invalid, LessorError, StoreUnavailable
 from lessor_server.domain.events import OrphanAdopted, SweepFailed, Swept
 from lessor_server.domain.lease import CREATE_GRACE, Footprint, Lease, Orphan, State
 from lessor_server.domain.preconditions import RootNotSet
@@ -72,6 +72,7 @@ class Sweeper:
             next_round = loop.time() + EVERY_SECONDS
             left = await self._unswept(None)
             self._expiry.swept()
+            await self._bury_sessions()
             while left != [] and loop.time() + RETRY_SECONDS < next_round:
                 await asyncio.sleep(RETRY_SECONDS)
                 left = await self._unswept(left)
@@ -85,6 +86,13 @@ class Sweeper:
         except LessorError:
             return None
         return [mount for mount in mounts if not await self._tried(mount)]
+
+    async def _bury_sessions(self) -> None:
+        """Drop the tombstones of sessions that are long over: no account has to be listed for that."""
+        try:
+            await self._store.bury_sessions()
+        except StoreUnavailable:
+            return  # they wait for the next round
 
     async def _tried(self, mount: str) -> bool:
         try:
@@ -149,7 +157,8 @@ class Sweeper:
             after = page[-1].id
             for lease in page:
                 name, account = lease.footprint.user_name, lease.footprint.account
-                if account != root.account or name in seen or lease.issue_us > listed_us - _GRACE_US:
+                elsewhere = lease.is_session or account != root.account
+                if elsewhere or name in seen or lease.issue_us > listed_us - _GRACE_US:
                     continue
                 if apply:
                     await self._store.revoke(lease.id)

@@ -24,7 +24,7 @@ async def proven(roots: Roots, credentials: Credentials, seconds: float, until: 
     It takes at most ``seconds``, and ends 0.5 s before ``until`` (the loop's time) at the latest.
     """
     loop = asyncio.get_running_loop()
-    key = MadeKey(credentials.lease.access_key_id, credentials.secret)
+    key = MadeKey(credentials.lease.access_key_id, credentials.secret, credentials.token)
     try:
         async with asyncio.timeout_at(min(loop.time() + seconds, until - KEPT_BACK_SECONDS)):
             rounds = roots.rounds(await roots.of(credentials.lease.mount))

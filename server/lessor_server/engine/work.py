@@ -19,10 +19,14 @@ class Work:
     def start(self, job: Coroutine[object, object, None], *, lasting: bool = False) -> None:
         """Run ``job`` to its end, or for as long as the group lives where it is ``lasting``.
 
-        It must not raise for work's sake: only a defect ends the group.
+        It must not raise for work's sake: only a defect ends the group. A group that ends begins nothing.
         """
         tasks = self._lasting if lasting else self._tasks
-        task = self._group.create_task(job)
+        try:
+            task = self._group.create_task(job)
+        except RuntimeError:  # the group is closing, so this would be cancelled before its first step
+            job.close()
+            return
         tasks[task] = None
         task.add_done_callback(tasks.pop)
 

@@ -9,25 +9,17 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct
 
 from lessor.v1 import config_pb2 as pb
-from lessor_server.domain import least_policy
-from lessor_server.domain.calls import Identity
 from lessor_server.domain.mount import DEFAULT_LEASE_TTL, DEFAULT_MAX_USERS, Mount, MountState
 from lessor_server.domain.root import Hop, Root, RootConfig
 from lessor_server.domain.secret import Secret
+from lessor_server.engine.checks import Checks
 from lessor_server.engine.disabler import Disabler
 from lessor_server.engine.mounts import Mounts
+from lessor_server.engine.rotation.root_keys import RootKeys
 from lessor_server.services import convert
 from lessor_server.services.guard import Caller
 
 _STATES = {MountState.ENABLED: pb.Mount.ENABLED, MountState.DISABLING: pb.Mount.DISABLING}
-_LATER = (
-    "assume_chain",
-    "identity_token_file",
-    "identity_token_audience",
-    "rotation_period",
-    "rotation_schedule",
-    "rotation_window",
-)
 _TUNABLE = ("description", "default_lease_ttl", "max_lease_ttl", "max_users")
 
 
@@ -36,11 +28,12 @@ class ConfigService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ConfigService"]
 
-    def __init__(self, mounts: Mounts, disabler: Disabler, instance: str) -> None:
-        """Change ``mounts``; ``instance`` names the path that the least policy allows."""
+    def __init__(self, mounts: Mounts, disabler: Disabler, checks: Checks, keys: RootKeys) -> None:
+        """Change ``mounts``; ``checks`` ask AWS about their roots, whose ``keys`` can be rotated."""
         self._mounts = mounts
         self._disabler = disabler
-        self._instance = instance
+        self._checks = checks
+        self._keys = keys
 
     async def EnableMount(self, request: pb.EnableMountRequest, caller: Caller) -> pb.EnableMountResponse:
         """Enable an engine."""
@@ -104,7 +97,6 @@ class ConfigService:
         """Give an engine its root."""
         if not request.HasField("config"):
             raise convert.invalid("config", "is missing", "send the root to set")
-        convert.later(_LATER, request.config)
         name = convert.mount_of(request.mount)
 
         def change(before: RootConfig | None) -> RootConfig:
@@ -120,22 +112,29 @@ class ConfigService:
         """Show an engine's root, without its secret."""
         return pb.GetRootResponse(config=_root(await self._mounts.get_root(convert.mount_of(request.mount))))
 
+    async def RotateRoot(self, request: pb.RotateRootRequest, _: Caller) -> pb.RotateRootResponse:
+        """Replace the root's access key by a new one."""
+        mount = convert.mount_of(request.mount)
+        key_id = await self._keys.rotate(mount, delete_other_key=request.delete_other_key)
+        return pb.RotateRootResponse(access_key=key_id)
+
     async def CheckRoot(self, request: pb.CheckRootRequest, _: Caller) -> pb.CheckRootResponse:
-        """Ask AWS who the root is, and say what it needs to be allowed."""
-        identity = await self._mounts.check_root(convert.mount_of(request.mount))
+        """Ask AWS who the root is, what it may do, and say what it needs to be allowed."""
+        name = convert.mount_of(request.mount)
+        await self._mounts.get(name)
+        check = await self._checks.root(name)
         policy = Struct()
-        policy.update(least_policy.document(identity.account, self._instance))
-        kind, warnings = _kind(identity)
+        policy.update(check.policy)
         answer = pb.CheckRootResponse(
-            arn=identity.arn,
-            user_id=identity.user_id,
-            account=identity.account.rpartition(":")[2],
-            root_kind=kind,
+            arn=check.identity.arn,
+            user_id=check.identity.user_id,
+            account=check.identity.account.rpartition(":")[2],
+            root_kind=pb.CheckRootResponse.RootKind.Value(check.kind.name),
             least_policy=policy,
-            warnings=warnings,
+            warnings=check.warnings,
         )
-        for action in least_policy.ACTIONS:
-            answer.actions.add(action=action, verdict=pb.RootAction.UNKNOWN)
+        for action, verdict in check.verdicts.items():
+            answer.actions.add(action=action, verdict=pb.RootAction.Verdict.Value(verdict.name))
         return answer
 
     async def SetLeaseDefaults(
@@ -229,20 +228,3 @@ def _config_message(config: RootConfig, *, with_secret: bool) -> pb.RootConfig:
     for hop in config.assume_chain:
         message.assume_chain.add(role_arn=hop.role_arn, external_id=hop.external_id)
     return message
-
-
-def _kind(identity: Identity) -> tuple[pb.CheckRootResponse.RootKind.ValueType, list[str]]:
-    """Tell what kind of root an ARN belongs to, and what is to be said against it.
-
-    Source: IAM User Guide, "IAM identifiers" and "The account root user".
-    """
-    resource = identity.arn.split(":", 5)[-1]
-    if resource == "root":
-        warning = (
-            "these are the keys of the account's root user: make an IAM user with the least policy instead"
-        )
-        return pb.CheckRootResponse.ACCOUNT_ROOT, [warning]
-    if resource.startswith("assumed-role/"):
-        instance = resource.rsplit("/", 1)[-1].startswith("i-")
-        return (pb.CheckRootResponse.INSTANCE_ROLE if instance else pb.CheckRootResponse.ASSUMED_ROLE), []
-    return pb.CheckRootResponse.USER_KEYS, []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lessor_server.domain import names
-from lessor_server.domain.errors import Invalid, Unimplemented, Violation
+from lessor_server.domain.errors import Invalid, Violation
 from lessor_server.domain.names import shown
 
 DEFAULT_MOUNT = "aws"
@@ -149,11 +149,3 @@ def token(text: str) -> str:
 def cut(items: Sequence[T], size: int) -> tuple[Sequence[T], bool]:
     """Return a page of items read with one more than ``size``, and whether more follow."""
     return items[:size], len(items) > size
-
-
-def later(fields: Container[str], request: Message) -> None:
-    """Raise ``Unimplemented`` for the first of ``fields`` that is set: what is not served is not ignored."""
-    for descriptor, _ in request.ListFields():
-        if descriptor.name in fields:
-            message = f"field {descriptor.name} is not served by this version"
-            raise Unimplemented(message, subject=descriptor.name)

@@ -3,61 +3,114 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import timedelta
 from uuid import UUID
 
 from lessor.v1 import creds_pb2 as pb
+from lessor_server.domain import policy, span
+from lessor_server.domain.errors import require
 from lessor_server.domain.lease import Request
 from lessor_server.domain.names import shown
-from lessor_server.engine.credentials import Wish
+from lessor_server.domain.secret import Secret
+from lessor_server.domain.session import Ask
+from lessor_server.engine.credential_watch import CredentialWatch
+from lessor_server.engine.credentials import Credentials, Wish
 from lessor_server.engine.issuer import Issuer
+from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.services import convert
 from lessor_server.services.guard import Caller
+from lessor_server.services.static_role import StaticCredentialMethods
 
-_LATER = ("role_arn", "role_session_name", "mfa_code", "session_policy")
 LONGEST_REASON = 1000
+DEFAULT_OVERLAP = timedelta(seconds=60)
 
 
-class CredsService:
+class CredsService(StaticCredentialMethods):
     """Serves callers who need credentials."""
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["CredsService"]
 
-    def __init__(self, issuer: Issuer) -> None:
-        """Ask ``issuer``."""
+    def __init__(self, issuer: Issuer, watch: CredentialWatch, static: StaticRoles) -> None:
+        """Ask ``issuer``, ``watch`` for streams, and ``static`` for the keys of static roles."""
+        super().__init__(static)
         self._issuer = issuer
+        self._watch = watch
 
     async def GenerateCredentials(
         self, request: pb.GenerateCredentialsRequest, caller: Caller
     ) -> pb.GenerateCredentialsResponse:
         """Make a fresh credential under a lease."""
-        mount, role = convert.mount_of(request.mount), convert.role_of(request.role, "role")
-        convert.later(_LATER, request)
-        if len(request.reason) > LONGEST_REASON:
-            raise convert.invalid("reason", "is too long", f"give at most {LONGEST_REASON} characters")
-        wait = convert.span(request, "wait_usable")
-        if wait is not None and wait < timedelta(0):
-            raise convert.invalid("wait_usable", "is negative", "give how long to wait at most")
-        wish = Wish(
-            mount=mount,
-            role=role,
-            owner=caller.principal.name,
-            ttl=convert.span(request, "ttl") or None,
-            request=_request(request, mount),
-            wait_usable=wait.total_seconds() if wait else 0.0,
-        )
-        made = await self._issuer.generate(wish, caller.seconds)
-        return pb.GenerateCredentialsResponse(
-            lease_id=made.lease.id,
-            lease_duration=convert.whole(made.lease.ttl),
-            lease_renewable=True,
-            expire_time=convert.timestamp(made.lease.expires_us),
-            access_key=made.lease.access_key_id,
-            secret_key=made.secret.reveal(),
-            arn=made.arn,
-            usable=made.usable,
-            warnings=made.warnings,
-        )
+        return _answer(await self._issuer.generate(_wish(request, caller), caller.seconds))
+
+    async def WatchCredentials(
+        self, request: pb.WatchCredentialsRequest, caller: Caller
+    ) -> AsyncIterator[pb.WatchCredentialsResponse]:
+        """Make credentials, and others ahead of each expiry, for as long as the caller listens."""
+        wish = _wish(_first(request), caller)
+        overlap = convert.span(request, "overlap") or DEFAULT_OVERLAP
+        require(span.violations("overlap", overlap))
+        async with aclosing(self._watch.follow(wish, overlap)) as issued:
+            async for made in issued:
+                # Numbered alike, so that what is told of credentials is told by both.
+                yield pb.WatchCredentialsResponse.FromString(_answer(made).SerializeToString())
+
+
+def _first(request: pb.WatchCredentialsRequest) -> pb.GenerateCredentialsRequest:
+    """Return the request for the first credentials of a stream: its fields are numbered alike."""
+    first = pb.WatchCredentialsRequest()
+    first.CopyFrom(request)
+    first.ClearField("overlap")
+    return pb.GenerateCredentialsRequest.FromString(first.SerializeToString())
+
+
+def _wish(request: pb.GenerateCredentialsRequest, caller: Caller) -> Wish:
+    """Return what a request wishes for; raises ``Invalid`` for what no wish can hold."""
+    mount, role = convert.mount_of(request.mount), convert.role_of(request.role, "role")
+    if len(request.reason) > LONGEST_REASON:
+        raise convert.invalid("reason", "is too long", f"give at most {LONGEST_REASON} characters")
+    wait = convert.span(request, "wait_usable")
+    if wait is not None and wait < timedelta(0):
+        raise convert.invalid("wait_usable", "is negative", "give how long to wait at most")
+    return Wish(
+        mount=mount,
+        role=role,
+        owner=caller.principal.name,
+        ttl=convert.span(request, "ttl") or None,
+        request=_request(request, mount),
+        wait_usable=wait.total_seconds() if wait else 0.0,
+        ask=_ask(request),
+        labels=caller.principal.labels,
+    )
+
+
+def _ask(request: pb.GenerateCredentialsRequest) -> Ask:
+    """Return what a request asks of a session; an empty policy is one that was asked for."""
+    narrowed = request.HasField("session_policy")
+    return Ask(
+        role_arn=request.role_arn,
+        session_name=request.role_session_name,
+        mfa_code=Secret(request.mfa_code),
+        policy=policy.canonical(convert.document(request.session_policy)) if narrowed else "",
+    )
+
+
+def _answer(made: Credentials) -> pb.GenerateCredentialsResponse:
+    """Return credentials as callers see them."""
+    return pb.GenerateCredentialsResponse(
+        lease_id=made.lease.id,
+        lease_duration=convert.whole(made.lease.ttl),
+        lease_renewable=not made.lease.is_session,
+        expire_time=convert.timestamp(made.lease.expires_us),
+        access_key=made.lease.access_key_id,
+        secret_key=made.secret.reveal(),
+        security_token=made.token.reveal(),
+        arn=made.arn,
+        usable=made.usable,
+        warnings=made.warnings,
+        packed_policy_percent=made.packed_percent,
+    )
 
 
 def _request(request: pb.GenerateCredentialsRequest, mount: str) -> Request | None:
@@ -81,4 +134,5 @@ def _request(request: pb.GenerateCredentialsRequest, mount: str) -> Request | No
     wished.ClearField("request_id")
     wished.ClearField("wait_usable")
     wished.ClearField("reason")
+    wished.ClearField("mfa_code")  # each code serves once: a repeat comes with another
     return Request(request_id, hashlib.sha256(wished.SerializeToString(deterministic=True)).hexdigest())

@@ -9,8 +9,9 @@ an exception of ours that nobody foresaw is INTERNAL with a reference, its text 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
@@ -44,7 +45,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, and until when (the loop's time) an answer is of use."""
+    """Who calls, and until when (the loop's time, perhaps for ever) an answer is of use."""
 
     principal: Principal
     until: float
@@ -78,11 +79,19 @@ class Report(Protocol):
 class Guard:
     """Wraps the implementations of services into gRPC handlers."""
 
-    def __init__(self, identify: Identify, report: Report, rules: Mapping[str, Capability]) -> None:
-        """Let in whom ``identify`` knows and ``rules`` allow."""
+    def __init__(
+        self,
+        identify: Identify,
+        report: Report,
+        rules: Mapping[str, Capability],
+        lasting: Container[str] = (),
+    ) -> None:
+        """Let in whom ``identify`` knows and ``rules`` allow; ``lasting`` streams have no end of theirs."""
         self._identify = identify
         self._report = report
         self._rules = rules
+        self._lasting = lasting
+        self._watches: dict[asyncio.Timeout, None] = {}
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -98,8 +107,10 @@ class Guard:
         return grpc.method_handlers_generic_handler(descriptor.full_name, methods)
 
     async def drain(self, seconds: float) -> int:
-        """Take no more calls and wait for those in flight; return how many are left."""
+        """Take no more calls, end the lasting ones, wait for the others; return how many are left."""
         self._draining = True
+        for watch in self._watches:
+            watch.reschedule(asyncio.get_running_loop().time())
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
@@ -116,14 +127,15 @@ class Guard:
             self._rules[name],
             GetMessageClass(method.input_type),
             getattr(implementation, method.name, None),
+            name in self._lasting,
         )
         serialize = GetMessageClass(method.output_type).SerializeToString
 
         async def unary(data: bytes, context: Context) -> Message:
-            return await self._run(entry, context, _answer(entry, data, context))
+            return await self._run(entry, context, self._answer(entry, data, context))
 
         async def stream(data: bytes, context: Context) -> None:
-            await self._run(entry, context, _answers(entry, data, context))
+            await self._run(entry, context, self._answers(entry, data, context))
 
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(stream, None, serialize)
@@ -156,6 +168,50 @@ class Guard:
             raise Draining("the server is going down")
         return principal
 
+    def _answer(self, entry: _Entry, data: bytes, context: Context) -> Serve[Message]:
+        """Return what serves a unary call once its caller is known."""
+
+        async def serve(principal: Principal) -> Message:
+            request, caller = _admit(entry, data, principal, context)
+            async with self._deadline(entry, caller):
+                answer: Message = await entry.serve(request, caller)
+                return answer
+
+        return serve
+
+    def _answers(self, entry: _Entry, data: bytes, context: Context) -> Serve[None]:
+        """Return what serves a call that is answered by a stream of messages."""
+
+        async def serve(principal: Principal) -> None:
+            request, caller = _admit(entry, data, principal, context)
+            if entry.lasting:
+                # Tells the caller that nothing is missed from then on, however late the first message.
+                # Outside of the deadline: were it cancelled half-way, gRPC could send no status any more.
+                await context.send_initial_metadata(())
+            async with self._deadline(entry, caller), aclosing(entry.serve(request, caller)) as answers:
+                async for message in answers:
+                    await context.write(message)
+
+        return serve
+
+    @asynccontextmanager
+    async def _deadline(self, entry: _Entry, caller: Caller) -> AsyncIterator[None]:
+        """End the block when the caller's time is over; a lasting call also when the server drains."""
+        if entry.lasting and self._draining:
+            raise Draining("the server is going down")
+        timeout = asyncio.timeout_at(None if caller.until == math.inf else caller.until)
+        if entry.lasting:
+            self._watches[timeout] = None
+        try:
+            async with timeout:
+                yield
+        except TimeoutError:
+            if entry.lasting and self._draining:
+                raise Draining("the server is going down") from None
+            raise DeadlineExceeded(f"{entry.name} was not done in time") from None
+        finally:
+            self._watches.pop(timeout, None)
+
     def _enter(self) -> None:
         self._calls += 1
         self._idle.clear()
@@ -175,30 +231,8 @@ class _Entry:
     request: type[Message]
     serve: Any
     """A coroutine function, or for a stream an async generator function; None where nothing serves it."""
-
-
-def _answer(entry: _Entry, data: bytes, context: Context) -> Serve[Message]:
-    """Return what serves a unary call once its caller is known."""
-
-    async def serve(principal: Principal) -> Message:
-        request, caller = _admit(entry, data, principal, context)
-        async with _deadline(entry, caller):
-            answer: Message = await entry.serve(request, caller)
-            return answer
-
-    return serve
-
-
-def _answers(entry: _Entry, data: bytes, context: Context) -> Serve[None]:
-    """Return what serves a call that is answered by a stream of messages."""
-
-    async def serve(principal: Principal) -> None:
-        request, caller = _admit(entry, data, principal, context)
-        async with _deadline(entry, caller):
-            async for message in entry.serve(request, caller):
-                await context.write(message)
-
-    return serve
+    lasting: bool
+    """A stream without an end of its own."""
 
 
 def _admit(entry: _Entry, data: bytes, principal: Principal, context: Context) -> tuple[Message, Caller]:
@@ -207,17 +241,9 @@ def _admit(entry: _Entry, data: bytes, principal: Principal, context: Context) -
     if entry.serve is None:
         raise Unimplemented(f"{entry.name} is not served by this version")
     left = cast("float | None", context.time_remaining())  # None where no deadline was sent
-    seconds = DEFAULT_SECONDS if left is None else left - KEPT_BACK_SECONDS
+    default = math.inf if entry.lasting else DEFAULT_SECONDS
+    seconds = default if left is None else left - KEPT_BACK_SECONDS
     return request, Caller(principal, asyncio.get_running_loop().time() + seconds)
-
-
-@asynccontextmanager
-async def _deadline(entry: _Entry, caller: Caller) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout_at(caller.until):
-            yield
-    except TimeoutError:
-        raise DeadlineExceeded(f"{entry.name} was not done in time") from None
 
 
 def _token(metadata: Iterable[tuple[str, str | bytes]]) -> str:

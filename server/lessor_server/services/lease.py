@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import timedelta
 
 from lessor.v1 import lease_pb2 as pb
 from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.names import LeaseId, Prefix
-from lessor_server.domain.role import CredentialType
 from lessor_server.engine.leases import Leases, Outcome
 from lessor_server.engine.prefixes import Prefixes, Standing
 from lessor_server.engine.stored import Range
 from lessor_server.engine.sweeper import Kind, Sweeper
+from lessor_server.engine.watchers import Kind as Happened
+from lessor_server.engine.watchers import Watchers
 from lessor_server.services import convert
 from lessor_server.services.guard import Caller
 from lessor_server.services.role import credential_type
@@ -21,6 +23,7 @@ from lessor_server.services.role import credential_type
 _STATES = {state: pb.Lease.State.Value(state.name) for state in State}
 _BY_VALUE = {value: state for state, value in _STATES.items()}
 _KINDS = {kind: pb.ReconcileResponse.Kind.Value(kind.name) for kind in Kind}
+_TYPES = {kind: pb.WatchLeasesResponse.Type.Value(kind.name) for kind in Happened}
 INSTANCE = re.compile(r"[0-9a-f]{16}")
 _OUTCOMES = {outcome: pb.RevokeLeaseResponse.Outcome.Value(outcome.name) for outcome in Outcome}
 
@@ -30,11 +33,12 @@ class LeaseService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["LeaseService"]
 
-    def __init__(self, leases: Leases, prefixes: Prefixes, sweeper: Sweeper) -> None:
+    def __init__(self, leases: Leases, prefixes: Prefixes, sweeper: Sweeper, watchers: Watchers) -> None:
         """Read and change ``leases``, put up ``prefixes``, compare with the account by ``sweeper``."""
         self._leases = leases
         self._prefixes = prefixes
         self._sweeper = sweeper
+        self._watchers = watchers
 
     async def LookupLease(self, request: pb.LookupLeaseRequest, _: Caller) -> pb.LookupLeaseResponse:
         """Show a lease."""
@@ -77,7 +81,10 @@ class LeaseService:
         lease_id = LeaseId.parse(request.lease_id)
         revocation = await self._leases.revoke(lease_id, sync=request.sync, by=caller.principal.name)
         return pb.RevokeLeaseResponse(
-            outcome=_OUTCOMES[revocation.outcome], lease_id=str(lease_id), last_error=revocation.last_error
+            outcome=_OUTCOMES[revocation.outcome],
+            lease_id=str(lease_id),
+            last_error=revocation.last_error,
+            expire_time=convert.timestamp(revocation.works_until_us),
         )
 
     async def RevokePrefix(
@@ -101,6 +108,19 @@ class LeaseService:
         live = bool(request.lease_id)
         abandoned = await self._prefixes.abandon(_range(text), caller.principal.name, live=live)
         return pb.AbandonLeasesResponse(abandoned=abandoned)
+
+    async def WatchLeases(
+        self, request: pb.WatchLeasesRequest, _: Caller
+    ) -> AsyncIterator[pb.WatchLeasesResponse]:
+        """Tell what happens to leases from now on."""
+        async with aclosing(self._watchers.watch(_range(request.prefix))) as happenings:
+            async for one in happenings:
+                yield pb.WatchLeasesResponse(
+                    type=_TYPES[one.kind],
+                    lease_id=one.lease_id,
+                    time=convert.timestamp(one.at_us),
+                    error=one.error,
+                )
 
     async def Reconcile(self, request: pb.ReconcileRequest, _: Caller) -> AsyncIterator[pb.ReconcileResponse]:
         """Compare the account with the store."""
@@ -153,7 +173,7 @@ def _lease(lease: Lease, now_us: int) -> pb.Lease:
         last_renewal_time=convert.timestamp(lease.last_renewal_us),
         expire_time=convert.timestamp(lease.expires_us),
         ttl=convert.whole(timedelta(microseconds=left)),
-        renewable=state is State.ACTIVE and lease.credential_type is CredentialType.IAM_USER,
+        renewable=state is State.ACTIVE and not lease.is_session,
         max_expire_time=convert.timestamp(lease.max_expires_us),
         owner=lease.owner,
         attempts=lease.attempts,

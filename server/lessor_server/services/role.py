@@ -8,25 +8,33 @@ from lessor.v1 import role_pb2 as pb
 from lessor_server.domain import names, policy, tags
 from lessor_server.domain.errors import Invalid, NotFound, Violation
 from lessor_server.domain.role import CredentialType, Role
+from lessor_server.engine.checks import Checks
 from lessor_server.engine.prefixes import Prefixes
 from lessor_server.engine.roles import Roles
+from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.engine.stored import Range
 from lessor_server.services import convert
 from lessor_server.services.guard import Caller
+from lessor_server.services.static_role import StaticRoleMethods
 
 _TYPES = {kind: pb.Role.CredentialType.Value(kind.name) for kind in CredentialType}
 _KINDS = {value: kind for kind, value in _TYPES.items()}
 _SPANS = ("default_sts_ttl", "max_sts_ttl", "default_ttl", "max_ttl")
 
 
-class RoleService:
+class RoleService(StaticRoleMethods):
     """Serves what operators do with roles."""
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["RoleService"]
 
-    def __init__(self, roles: Roles, prefixes: Prefixes) -> None:
-        """Change ``roles``; a deleted role's leases go by way of ``prefixes`` where that is asked for."""
+    def __init__(self, roles: Roles, checks: Checks, prefixes: Prefixes, static: StaticRoles) -> None:
+        """Change ``roles``; ``checks`` ask AWS about them.
+
+        A deleted role's leases go by way of ``prefixes`` where that is asked for.
+        """
+        super().__init__(static)
         self._roles = roles
+        self._checks = checks
         self._prefixes = prefixes
 
     async def PutRole(self, request: pb.PutRoleRequest, caller: Caller) -> pb.PutRoleResponse:
@@ -40,11 +48,12 @@ class RoleService:
         return pb.PutRoleResponse(role=role_message(put.role), warnings=put.warnings)
 
     async def CheckRole(self, request: pb.CheckRoleRequest, _: Caller) -> pb.CheckRoleResponse:
-        """Apply every rule to a role and write nothing."""
+        """Apply every rule to a role, ask AWS what it would meet there, and write nothing."""
         mount, sent = convert.mount_of(request.mount), _sent(request)
         before = await self._roles.get(mount, sent.name) if request.HasField("update_mask") else None
         checked = await self._roles.check(mount, _changed(mount, before, request))
-        return pb.CheckRoleResponse(role=role_message(checked.role), warnings=checked.warnings)
+        warnings = dict.fromkeys((*checked.warnings, *await self._checks.role(checked.role)))
+        return pb.CheckRoleResponse(role=role_message(checked.role), warnings=warnings)
 
     async def GetRole(self, request: pb.GetRoleRequest, _: Caller) -> pb.GetRoleResponse:
         """Show a role."""

@@ -45,3 +45,6 @@ RULES: dict[str, Capability] = {
     "SystemService.ResumeExpiry": Capability.OPERATE,
 }
 """Keys are ``Service.Rpc`` without the package."""
+
+LASTING = frozenset({"CredsService.WatchCredentials", "LeaseService.WatchLeases"})
+"""Streams without an end of their own: no default deadline ends them, and a drain does so at once."""

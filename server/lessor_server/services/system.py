@@ -25,6 +25,7 @@ class About:
     schema_version: int
     instance_id: str
     dev_mode: bool
+    linter: str
     warnings: tuple[str, ...]
 
 
@@ -48,6 +49,7 @@ class SystemService:
             schema_version=about.schema_version,
             instance_id=about.instance_id,
             dev_mode=about.dev_mode,
+            linter=about.linter,
             warnings=(*about.warnings, *self._held()),
         )
 

@@ -20,7 +20,7 @@ from lessor_server.domain.errors import (
     Violation,
     require,
 )
-from lessor_server.domain.preconditions import RoleNotUsable, RootRefused
+from lessor_server.domain.preconditions import RoleNotUsable, RootRefused, SessionTooLarge, SessionTooLong
 
 ANSWER = AwsAnswer("PutUserPolicy", "SomeCode", "some text", "req-1")
 TOLD = {
@@ -33,6 +33,8 @@ TOLD = {
     Refusal.NO_SUCH_USER: AwsUnavailable,
     Refusal.ALREADY_EXISTS: AwsRefused,
     Refusal.DELETE_CONFLICT: AwsRefused,
+    Refusal.TOO_LONG: SessionTooLong,
+    Refusal.TOO_LARGE: SessionTooLarge,
     Refusal.OTHER: AwsRefused,
 }
 

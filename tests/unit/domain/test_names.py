@@ -173,7 +173,9 @@ def test_a_template_shapes_the_name() -> None:
         ("{{suffix}}{{suffix}}", "exactly once"),
         ("{{suffix}}-{{team}}", "no field"),
         ("{{suffix}}-{{", "braces"),
-        ("{{suffix}}-{{Role}}", "braces"),
+        ("{{suffix}}-{{Role}}", "no field"),
+        ("{{suffix}}-{{Role}", "braces"),
+        ("{{suffix}}-{{identity.labels.}}", "no field"),
         ("x" * 53 + "{{suffix}}", "no room"),
     ],
 )
@@ -197,8 +199,28 @@ def test_a_template_with_room_for_chance_is_passed(template: str) -> None:
 
 def test_a_federated_sessions_name_fits_32_characters() -> None:
     """The name of a federated session holds all of the suffix in the 32 characters AWS takes."""
-    assert names.federation_name(SUFFIX) == f"lessor-{SUFFIX}"
-    assert len(names.federation_name(SUFFIX)) <= 32
+    made = names.federation_name("", "aws", "app", SUFFIX)
+    assert made == f"lessor-{SUFFIX}"
+    assert len(made) <= 32
+
+
+def test_a_short_template_names_federated_sessions_too() -> None:
+    """A template that leaves room for all that is random counts; a longer one gives way."""
+    assert (
+        names.federation_name("ci-{{role}}-{{suffix}}", "aws", "application", SUFFIX) == f"ci-appl-{SUFFIX}"
+    )
+    assert names.federation_name("x" * 20 + "{{suffix}}", "aws", "app", SUFFIX) == f"lessor-{SUFFIX}"
+
+
+def test_a_name_may_tell_who_asked() -> None:
+    """The fields of the caller are filled in, cut like the others, in characters that IAM takes."""
+    who = {"identity.name": "spiffe://x/alice", "identity.labels.team": "blue"}
+    made = names.user_name(
+        "{{identity.name}}-{{identity.labels.team}}-{{suffix}}", "m", "r", SUFFIX, who.__getitem__
+    )
+    assert made == f"spiffe___x_alice-blue-{SUFFIX}"
+    long = names.user_name("{{identity.name}}-{{suffix}}", "m", "r", SUFFIX, lambda _: "a" * 100)
+    assert (len(long), long.endswith(SUFFIX)) == (64, True)
 
 
 @pytest.mark.parametrize(

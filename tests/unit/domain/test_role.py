@@ -108,6 +108,42 @@ def test_a_faulty_field_of_a_role_is_named(
     assert fields(role(kind, **changes)) == paths
 
 
+POLICY_FOR = policy.canonical(
+    {
+        "Version": "2012-10-17",
+        "Statement": {"Effect": "Allow", "Action": "s3:Get*", "Resource": "arn:aws:s3:::b/{{identity.name}}"},
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "paths"),
+    [
+        (ASSUMED, {"source_identity": "{{identity.name_sha256}}"}, []),
+        (ASSUMED, {"source_identity": "{{identity.email}}"}, ["source_identity"]),
+        (ASSUMED, {"source_identity": "{{identity.name}} x"}, ["source_identity"]),
+        (ASSUMED, {"session_tags": (("team", "{{identity.labels.team}}"),)}, []),
+        (FEDERATED, {"session_tags": (("who", "x{{identity.name}}"),)}, []),
+        (ASSUMED, {"session_tags": (("team", "{{identity.labels.team"),)}, ['session_tags["team"]']),
+        (ASSUMED, {"session_tags": (("{{identity.name}}", "x"),)}, ['session_tags["{{identity.name}}"]']),
+        (USER, {"iam_tags": (("who", "{{identity.name}}"),)}, ['iam_tags["who"]']),
+        (USER, {"policy_document": POLICY_FOR}, []),
+        (ASSUMED, {"policy_document": POLICY_FOR}, []),
+        (USER, {"policy_document": POLICY_FOR.replace("2012", "2008")}, ["policy_document.Version"]),
+        (
+            USER,
+            {"policy_document": POLICY_FOR.replace("s3:Get*", "s3:{{identity.name}}")},
+            ["policy_document.Statement.Action"],
+        ),
+    ],
+)
+def test_templates_of_the_caller_stand_where_they_may(
+    kind: CredentialType, changes: dict[str, object], paths: list[str]
+) -> None:
+    """Session tags, the source identity and policies are filled in at issue; wrong ones are found here."""
+    assert fields(role(kind, **changes)) == paths
+
+
 @pytest.mark.parametrize("path", ["/", "/a/", "/a/b!~/", "/" + "x" * 486 + "/"])
 def test_a_path_that_iam_takes_below_ours_is_passed(path: str) -> None:
     """A path of printable ASCII between two slashes, up to 512 with our own prefix, is right."""

@@ -14,6 +14,7 @@ from lessor_server.domain.root import (
     RootConfig,
     from_plain,
     is_aws_endpoint,
+    may_take_token,
     to_plain,
     violations,
 )
@@ -25,9 +26,12 @@ LOCAL = "http://127.0.0.1:5000"
 HOP = Hop("arn:aws:iam::123456789012:role/hub", "partner-7")
 
 
+PROXY = "https://sts.proxy.test"
+
+
 def fields(config: RootConfig, *, ambient: bool = False) -> list[str]:
-    """Return the paths of all violations, the local stand-in being an allowed endpoint."""
-    return [violation.field for violation in violations(config, [LOCAL + "/"], ambient=ambient)]
+    """Return the paths of all violations, the local stand-in and a proxy being allowed endpoints."""
+    return [violation.field for violation in violations(config, [LOCAL + "/", PROXY], ambient=ambient)]
 
 
 def test_a_root_of_two_keys_is_enough() -> None:
@@ -81,7 +85,7 @@ def test_a_full_root_is_passed() -> None:
         ({"assume_chain": (HOP, replace(HOP, external_id="x"))}, "assume_chain[1].external_id"),
         ({"assume_chain": (HOP,) * 6}, "assume_chain"),
         ({"identity_token_audience": "aws"}, "identity_token_audience"),
-        ({"identity_token_file": "/t", "assume_chain": (HOP,)}, "identity_token_file"),
+        ({"identity_token_file": "/t", "assume_chain": (Hop(HOP.role_arn),)}, "identity_token_file"),
         ({"rotation_period": timedelta(seconds=59)}, "rotation_period"),
         ({"rotation_period": timedelta(seconds=-1)}, "rotation_period"),
         ({"rotation_window": timedelta(hours=1)}, "rotation_window"),
@@ -102,7 +106,8 @@ def test_a_root_without_keys_needs_an_ambient_mount_or_a_token() -> None:
     """Without keys only a mount that the operator named may use the server's own credentials."""
     assert fields(RootConfig()) == ["access_key"]
     assert fields(RootConfig(), ambient=True) == []
-    assert fields(RootConfig(identity_token_file="/var/run/token", assume_chain=(HOP,))) == []
+    token = RootConfig(identity_token_file="/var/run/token", assume_chain=(Hop(HOP.role_arn),))
+    assert fields(token) == []
 
 
 @pytest.mark.parametrize(
@@ -110,13 +115,43 @@ def test_a_root_without_keys_needs_an_ambient_mount_or_a_token() -> None:
     [
         ({"identity_token_file": "token"}, "identity_token_file"),
         ({"assume_chain": ()}, "assume_chain"),
-        ({"sts_endpoint": LOCAL}, "identity_token_file"),
+        ({"sts_endpoint": PROXY}, "identity_token_file"),
+        ({"sts_fallback_endpoints": (PROXY,), "sts_fallback_regions": ("eu-west-1",)}, "identity_token_file"),
+        ({"assume_chain": (Hop(HOP.role_arn, "partner-7"),)}, "assume_chain[0].external_id"),
     ],
 )
 def test_a_web_identity_has_its_own_rules(changes: dict[str, Any], path: str) -> None:
     """A token's file has an absolute path, a role to assume, and goes to AWS's own hosts only."""
-    config = RootConfig(identity_token_file="/var/run/token", assume_chain=(HOP,))
+    config = RootConfig(identity_token_file="/var/run/token", assume_chain=(Hop(HOP.role_arn),))
     assert fields(replace(config, **changes)) == [path]
+
+
+def test_a_web_identity_may_go_to_an_allowed_loopback() -> None:
+    """What stays on the machine does not give the token away; a later hop may have an external id."""
+    chain = (Hop(HOP.role_arn), HOP)
+    config = RootConfig(identity_token_file="/var/run/token", assume_chain=chain, sts_endpoint=LOCAL)
+    assert fields(config) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("http://127.0.0.1:5000", True),
+        ("http://127.0.0.1:5000/", True),
+        ("http://[::1]:5000", True),
+        ("http://localhost:5000", True),
+        ("https://sts.us-east-1.amazonaws.com", True),
+        ("https://sts.proxy.test", False),
+        ("http://127.0.0.1.proxy.test", False),
+        ("http://localhost.proxy.test", False),
+        ("http://0.0.0.0:5000", False),
+        ("http://10.0.0.1", False),
+    ],
+)
+def test_a_token_goes_to_aws_and_to_loopbacks_alone(url: str, allowed: bool) -> None:
+    """The operator's list opens no other host to a token."""
+    assert may_take_token(url, [url]) is allowed
+    assert may_take_token(url, []) is url.startswith("https://sts.us-east-1.")
 
 
 def test_all_faults_of_a_root_are_told_at_once() -> None:

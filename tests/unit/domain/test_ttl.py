@@ -42,6 +42,15 @@ def test_the_nearest_default_decides(
     assert ttl.grant(hours[asked], role, mount).ttl == granted * HOUR
 
 
+def test_a_session_lives_no_longer_than_its_root_can_make_one() -> None:
+    """What the kind of the root does not allow is cut, and a warning says why; a user is not affected."""
+    capped = ttl.grant(2 * HOUR, STS, MOUNT, HOUR)
+    assert (capped.ttl, capped.max_ttl) == (HOUR, HOUR)
+    assert capped.warnings == ("ttl 2h was capped to 1h by the kind of the mount's root",)
+    assert ttl.grant(2 * HOUR, STS, MOUNT, 12 * HOUR) == ttl.grant(2 * HOUR, STS, MOUNT)
+    assert ttl.grant(None, STS, MOUNT, HOUR) == ttl.Grant(HOUR, HOUR)
+
+
 @pytest.mark.parametrize(
     ("role_max", "lease_max", "mount_max", "name"),
     [

@@ -52,6 +52,21 @@ async def issue_and_repeat(w: World) -> None:
     await w.issue(ttl=20, request=REQUEST)
 
 
+async def session(w: World) -> None:
+    """Issue a session and let it end by itself."""
+    await w.put_role(builders.assumed(w.iam.add_role("target").arn))
+    await w.issue(role="assumed", ttl=900)
+    await w.until_gone()
+
+
+async def session_and_repeat(w: World) -> None:
+    """Issue a session, ask for it again by its request id, and forget it."""
+    await w.put_role(builders.assumed(w.iam.add_role("target").arn))
+    made = await w.issue(role="assumed", request=REQUEST)
+    await w.issue(role="assumed", request=REQUEST)
+    await w.revoke(made.lease.id)
+
+
 async def issue_and_prefix(w: World) -> None:
     """Issue two and revoke all that there is, following it to its end."""
     await w.issue()
@@ -91,8 +106,14 @@ async def die_at(index: int, story: Story, seed: int, late: float | None) -> str
         return died_at
 
 
-STORIES = [issue, issue_and_revoke, issue_and_expire, refused_halfway, issue_and_repeat, issue_and_prefix]
-QUICK = {(issue, None), (issue, 14 * 60.0), (issue_and_revoke, None), (issue_and_repeat, None)}
+STORIES = [
+    *(issue, issue_and_revoke, issue_and_expire, refused_halfway, issue_and_repeat, issue_and_prefix),
+    *(session, session_and_repeat),
+]
+QUICK = {
+    *((issue, None), (issue, 14 * 60.0), (issue_and_revoke, None), (issue_and_repeat, None)),
+    *((session, None), (session_and_repeat, None)),
+}
 
 
 def deaths() -> Iterator[object]:

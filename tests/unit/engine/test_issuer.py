@@ -15,11 +15,9 @@ from lessor_server.domain.errors import (
     PacerFull,
     RoleFull,
     StoreUnavailable,
-    Unimplemented,
 )
 from lessor_server.domain.events import Issued
 from lessor_server.domain.lease import State
-from lessor_server.domain.role import CredentialType
 from lessor_server.engine.engine import Limits
 from lessor_server.engine.pacer import Pace
 from tests.support import builders
@@ -237,17 +235,6 @@ async def test_what_does_not_exist_is_not_found() -> None:
             with pytest.raises(NotFound):
                 await w.issue(mount=mount, role=role)
         assert w.aws.sent == []
-
-
-@virtual
-async def test_another_type_of_credential_is_not_served() -> None:
-    """A role of a type that this version cannot issue is refused before anything is made."""
-    session = builders.role("session", credential_type=CredentialType.SESSION_TOKEN, policy_document="")
-    async with world() as w:
-        await w.put_role(session)
-        with pytest.raises(Unimplemented):
-            await w.issue(role="session")
-        assert (w.aws.sent, w.states()) == ([], {})
 
 
 @virtual

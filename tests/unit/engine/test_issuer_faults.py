@@ -214,3 +214,18 @@ async def test_each_failed_issue_is_told_once() -> None:
         (event,) = w.events.of(IssueFailed)
         assert "AccessDenied" in event.error
         assert event.detail == "not you"
+
+
+@virtual
+async def test_a_creator_whose_claim_ran_out_asks_for_no_user_any_more() -> None:
+    """After a sleep in the midst of CreateUser it is not sent again: the row is the Keeper's by now."""
+    async with world(role=RICH) as w:
+        await bound(w)
+        w.aws.faults.add(Fault(Kind.HANG, "CreateUser", nth=1))
+        caller = asyncio.get_running_loop().create_task(w.attempt())
+        await w.until(lambda: "CreateUser" in w.aws.actions())
+        w.clocks.asleep = 200.0
+        assert isinstance(await caller, LessorError)
+        assert w.aws.actions().count("CreateUser") == 1
+        await w.until_gone()
+        assert w.users() == []

@@ -11,7 +11,7 @@ import pytest
 from lessor_server.domain.errors import AlreadyExists, AwsUnavailable, Invalid, NotFound
 from lessor_server.domain.events import Changed
 from lessor_server.domain.mount import Mount
-from lessor_server.domain.preconditions import EtagMismatch, RootAccountChanged, RootNotSet, RootRefused
+from lessor_server.domain.preconditions import EtagMismatch, RootAccountChanged, RootNotSet
 from tests.support import builders
 from tests.support.engine_world import world
 from tests.support.iam_faults import Fault, Kind
@@ -120,17 +120,6 @@ async def test_a_root_that_aws_says_nothing_about_is_not_stored(kind: Kind) -> N
             await w.set_root()
         assert w.now() - start <= 5.0
         assert w.store.roots["aws"] == before
-
-
-@virtual
-async def test_a_root_that_aws_refuses_is_told_as_such() -> None:
-    """CheckRoot of a key that AWS does not take says that the root is refused."""
-    async with world() as w:
-        w.aws.faults.add(Fault(Kind.REFUSE, "GetCallerIdentity", code="InvalidClientTokenId"))
-        with pytest.raises(RootRefused):
-            await w.engine.mounts.check_root("aws")
-        w.aws.faults.clear()
-        assert (await w.engine.mounts.check_root("aws")).account == builders.ACCOUNT
 
 
 @virtual

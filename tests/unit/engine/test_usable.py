@@ -9,6 +9,7 @@ import pytest
 
 from lessor_server.engine.credentials import Credentials
 from lessor_server.engine.usable import LOOKS
+from tests.support import builders
 from tests.support.engine_world import World, bound, world
 from tests.support.iam_faults import Fault, Kind
 from tests.support.virtual_loop import virtual
@@ -96,11 +97,37 @@ async def test_half_a_second_of_the_deadline_is_kept_for_the_answer(kind: Kind) 
 
 
 @virtual
-async def test_a_store_that_fails_during_the_wait_costs_nobody_the_credential() -> None:
+async def test_the_wait_ends_with_the_lease() -> None:
+    """A wait longer than the lease's life is over when the lease is, and says that the key is not usable."""
+    async with world() as w:
+        await bound(w)
+        w.aws.faults.add(Fault(Kind.REFUSE, "ProveKey"))
+        start = w.now()
+        made = await w.issue(ttl=10, wait_usable=30)
+        assert not made.usable
+        assert w.now() - start == pytest.approx(10.1)
+
+
+@virtual
+async def test_a_key_whose_lease_was_ended_meanwhile_is_not_usable() -> None:
+    """A session's key is accepted still when its lease was revoked; it is not said to be usable."""
+    async with world() as w:
+        await w.put_role(builders.assumed(w.iam.add_role("target").arn))
+        waiting = asyncio.get_running_loop().create_task(w.issue(role="assumed", wait_usable=30))
+        await w.until(lambda: "ProveKey" in w.aws.actions())
+        (lease_id,) = w.states()
+        await w.revoke(lease_id)
+        assert not (await waiting).usable
+        assert w.aws.actions().count("ProveKey") == LOOKS
+
+
+@pytest.mark.parametrize("read", ["get_root", "get"])
+@virtual
+async def test_a_store_that_fails_during_the_wait_costs_nobody_the_credential(read: str) -> None:
     """Whatever goes wrong after ACTIVE, the caller gets the key that was made for it."""
     async with world() as w:
         await bound(w)
-        w.store.fails.add("get_root")
+        w.store.fails.add(read)
         made = await w.issue(wait_usable=5)
         assert made.secret
         assert not made.usable

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessor.v1 import creds_pb2, role_pb2
-from lessor_server.domain.errors import Invalid, Unimplemented
+from lessor_server.domain.errors import Invalid
 from lessor_server.services import convert
 
 NAMES = st.text(max_size=8)
@@ -129,12 +129,3 @@ def test_a_page_has_a_bounded_size() -> None:
         assert fields(told) == ["page_size"]
     assert convert.cut([1, 2, 3], 2) == ([1, 2], True)
     assert convert.cut([1, 2], 2) == ([1, 2], False)
-
-
-def test_a_field_that_is_not_served_is_not_ignored() -> None:
-    """A set field of a later version is UNIMPLEMENTED by its name; unset ones are no matter."""
-    plain = creds_pb2.GenerateCredentialsRequest(mount="aws", mfa_code="123456")
-    convert.later(("role_arn", "request_id"), plain)
-    with pytest.raises(Unimplemented) as told:
-        convert.later(("role_arn", "mfa_code"), plain)
-    assert told.value.subject == "mfa_code"

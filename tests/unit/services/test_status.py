@@ -17,6 +17,7 @@ from lessor_server.domain.errors import (
     LessorError,
     NotFound,
     RequestIdReused,
+    SessionPolicyWouldWiden,
     Violation,
 )
 from lessor_server.services import status
@@ -64,6 +65,8 @@ def made(kind: type[LessorError]) -> LessorError:
         return kind("role", "aws/app")
     if kind is RequestIdReused:
         return RequestIdReused("aws/app")
+    if kind is SessionPolicyWouldWiden:
+        return SessionPolicyWouldWiden("app")
     error = kind.__new__(kind)
     LessorError.__init__(error, "it happened", subject="aws/app", retry_in=2.5)
     return error

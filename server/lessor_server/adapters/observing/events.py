@@ -17,8 +17,10 @@ _WARNINGS = (
     events.IssueFailed,
     events.ClaimLost,
     events.TakenOver,
+    events.LostKeyDeleted,
+    events.RotationFailed,
 )
-_ERRORS = (events.Stuck, events.StoreFailed)
+_ERRORS = (events.Stuck, events.StoreFailed, events.KeyLeft, events.RotationMissed)
 
 
 class EventLog:

@@ -46,11 +46,18 @@ class SqliteLeases:
         return await self._batches.write(job)
 
     async def activate(
-        self, claim: Claim, access_key_id: str, *, untaken: bool = False, now: int | None = None
+        self,
+        claim: Claim,
+        access_key_id: str,
+        *,
+        ends_us: int = 0,
+        untaken: bool = False,
+        now: int | None = None,
     ) -> Lease | None:
         """Turn the claimed INTENT into ACTIVE."""
         params: rows.Params = {
             "key_id": access_key_id,
+            "ends_us": ends_us,
             "untaken": untaken,
             "untaken_us": rows.us(UNTAKEN_LIFE),
         }
@@ -155,6 +162,16 @@ class SqliteLeases:
         def job(connection: sqlite3.Connection) -> Lease | None:
             row = connection.execute(sql.GET_LEASE, {"id": lease_id}).fetchone()
             return rows.lease(row) if row else None
+
+        return await self._batches.read(job)
+
+    async def account(self, mount: str) -> str:
+        """Return the account on which rows of the mount have, or may have had, users."""
+        params = {"mount": mount, "low": f"{mount}/", "high": f"{mount}0"}
+
+        def job(connection: sqlite3.Connection) -> str:
+            row = connection.execute(sql.BOUND_ACCOUNT, params).fetchone()
+            return row[0] if row else ""
 
         return await self._batches.read(job)
 

@@ -24,8 +24,9 @@ SELECT :id, :mount, :role, :credential_type, :owner, 'INTENT', 1, :by, :due_us, 
     :request_id, :request_digest, 0
 WHERE EXISTS (SELECT 1 FROM mounts WHERE name = :mount AND state = 'enabled')
   AND EXISTS (SELECT 1 FROM roots WHERE mount = :mount AND version = :root_version AND account = :account)
-  AND (SELECT coalesce(sum(n), 0) FROM lease_counts
-       WHERE mount = :mount AND state IN ('INTENT', 'ACTIVE', 'REVOKING')) < :max_users
+  AND (:user_name = '' OR
+       (SELECT coalesce(sum(users), 0) FROM lease_counts
+        WHERE mount = :mount AND state IN ('INTENT', 'ACTIVE', 'REVOKING')) < :max_users)
   AND (:max_leases = 0 OR
        (SELECT coalesce(sum(n), 0) FROM lease_counts
         WHERE mount = :mount AND role = :role AND state IN ('INTENT', 'ACTIVE', 'REVOKING')) < :max_leases)
@@ -48,19 +49,27 @@ WHERE mount = :mount AND role = :role AND state IN ('INTENT', 'ACTIVE', 'REVOKIN
 _FREE = """NOT EXISTS (
     SELECT 1 FROM prefixes WHERE low <= leases.id AND leases.id < high AND leases.created_us <= cutoff_us)"""
 
+# A user's lease ends after its ttl (:ends_us is 0); a session's when AWS ends it, and its ttl is what is left
+# until then, in whole seconds, at least one.
+_END = "CASE WHEN :ends_us THEN max(:ends_us, :now + 1000000) ELSE :now + ttl_us END"
+_EXPIRES = f"CASE WHEN :untaken THEN min({_END}, :now + :untaken_us) ELSE {_END} END"
+
 ACTIVATE = f"""
 UPDATE leases SET state = 'ACTIVE', generation = generation + 1, claimed_by = '', access_key_id = :key_id,
-    issue_us = :now, max_expires_us = :now + max_ttl_us, untaken = :untaken,
-    expires_us = :now + CASE WHEN :untaken THEN min(ttl_us, :untaken_us) ELSE ttl_us END,
-    due_us = :now + CASE WHEN :untaken THEN min(ttl_us, :untaken_us) ELSE ttl_us END
+    issue_us = :now, untaken = :untaken, expires_us = {_EXPIRES}, due_us = {_EXPIRES},
+    ttl_us = CASE WHEN :ends_us THEN max((:ends_us - :now + 999999) / 1000000, 1) * 1000000 ELSE ttl_us END,
+    max_expires_us = CASE WHEN :ends_us THEN {_END} ELSE :now + max_ttl_us END
 WHERE id = :id AND generation = :generation AND state = 'INTENT' AND {_FREE}
 RETURNING {LEASE_COLUMNS}
 """
 
+# Taken after all, a lease ends when it would have: a user's after its ttl, a session's when AWS said.
+_TAKEN = """CASE WHEN NOT untaken THEN expires_us WHEN user_name = '' THEN max_expires_us
+              ELSE issue_us + ttl_us END"""
+
 REKEY = f"""
 UPDATE leases SET generation = generation + 1, access_key_id = :key_id, untaken = 0,
-    expires_us = CASE WHEN untaken THEN issue_us + ttl_us ELSE expires_us END,
-    due_us = CASE WHEN untaken THEN issue_us + ttl_us ELSE expires_us END
+    expires_us = {_TAKEN}, due_us = {_TAKEN}
 WHERE id = :id AND generation = :generation AND state = 'ACTIVE' AND expires_us > :now AND {_FREE}
 RETURNING {LEASE_COLUMNS}
 """
@@ -108,11 +117,13 @@ RETURNING {LEASE_COLUMNS}
 """
 
 # What is due, earliest first; CLAIM then claims each. RETURNING alone would give them in the order of the
-# table. The excluded accounts come as one JSON array: SQLite has no array parameters.
+# table. The excluded accounts come as one JSON array: SQLite has no array parameters. No account is asked
+# about a session.
 DUE = f"""
 SELECT id FROM leases
 WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now
-  AND account NOT IN (SELECT value FROM json_each(:without)) AND NOT (state = 'ACTIVE' AND {_HELD})
+  AND (user_name = '' OR account NOT IN (SELECT value FROM json_each(:without)))
+  AND NOT (state = 'ACTIVE' AND {_HELD})
 ORDER BY due_us, id LIMIT :limit
 """
 
@@ -211,14 +222,15 @@ ABANDON = """
 UPDATE leases SET state = 'ABANDONED', generation = generation + 1, claimed_by = '', due_us = 0
 WHERE id IN (
     SELECT id FROM leases
-    WHERE id >= :low AND id < :high AND state IN ('INTENT', 'ACTIVE', 'REVOKING')
+    WHERE id >= :low AND id < :high AND state IN ('INTENT', 'ACTIVE', 'REVOKING') AND user_name <> ''
       AND (:live OR state = 'REVOKING' OR (state = 'ACTIVE' AND expires_us <= :now)) LIMIT :limit
 )
 RETURNING id
 """
 
 KNOWN = f"""
-SELECT {LEASE_COLUMNS} FROM leases WHERE user_name IN (SELECT value FROM json_each(:names))
+SELECT {LEASE_COLUMNS} FROM leases
+WHERE user_name <> '' AND user_name IN (SELECT value FROM json_each(:names))
 """
 
 ADOPT = """
@@ -235,8 +247,21 @@ ON CONFLICT DO NOTHING
 # A tombstone goes once a complete listing that began after every grace did not bring it back to life.
 BURY = """
 DELETE FROM leases
-WHERE state = 'GONE' AND account = :account AND gone_us <= :old_us AND gone_us <= :listed_us
-  AND last_create_us <= :listed_us - :grace_us
+WHERE state = 'GONE' AND user_name <> '' AND account = :account
+  AND gone_us <= :old_us AND gone_us <= :listed_us AND last_create_us <= :listed_us - :grace_us
+"""
+
+BURY_SESSIONS = """
+DELETE FROM leases
+WHERE state = 'GONE' AND user_name = '' AND gone_us <= :old_us AND max_expires_us <= :old_us
+"""
+
+# The account that a mount is bound to: that of any row which has, or may have had, a user there.
+BOUND_ACCOUNT = """
+SELECT account FROM leases
+WHERE id >= :low AND id < :high AND user_name <> ''
+  AND EXISTS (SELECT 1 FROM lease_counts WHERE mount = :mount AND users > 0)
+LIMIT 1
 """
 
 # What was begun by a clock that ran ahead is begun by now: a prefix of today takes it in.
@@ -246,7 +271,12 @@ DISABLED = """
 SELECT name FROM mounts WHERE state = 'disabling' AND NOT EXISTS (
     SELECT 1 FROM lease_counts
     WHERE mount = name AND state IN ('INTENT', 'ACTIVE', 'REVOKING') AND n > 0)
+  AND NOT EXISTS (
+    SELECT 1 FROM rotations
+    WHERE subject > name || '/' AND subject < name || '0' AND (phase <> 'IDLE' OR late_us > 0)
+      AND attempts < :stuck)
 """
+REMOVE_ROTATIONS = "DELETE FROM rotations WHERE subject > :mount || '/' AND subject < :mount || '0'"
 REMOVE_ROLES = "DELETE FROM roles WHERE mount = :mount"
 REMOVE_ROOT = "DELETE FROM roots WHERE mount = :mount"
 REMOVE_MOUNT = "DELETE FROM mounts WHERE name = :mount AND state = 'disabling'"
@@ -286,7 +316,7 @@ ON CONFLICT (mount) DO NOTHING
 PUT_ROOT = """
 UPDATE roots SET sealed = :sealed, account = :account, version = :version, etag = :etag
 WHERE mount = :mount AND version = :expect
-  AND (:account <> '' OR NOT EXISTS (SELECT 1 FROM lease_counts WHERE mount = :mount AND n > 0))
+  AND (:account <> '' OR NOT EXISTS (SELECT 1 FROM lease_counts WHERE mount = :mount AND users > 0))
 """
 BIND_ACCOUNT = """
 UPDATE roots SET account = :account WHERE mount = :mount AND version = :version AND account IN ('', :account)

@@ -15,6 +15,7 @@ from lessor_server.adapters.sqlite.connection import Batches, connected
 from lessor_server.adapters.sqlite.leases import SqliteLeases
 from lessor_server.adapters.sqlite.lock import directory_lock
 from lessor_server.adapters.sqlite.migrate import prepare
+from lessor_server.adapters.sqlite.rotations import SqliteRotations
 from lessor_server.adapters.sqlite.upkeep import SqliteUpkeep
 from lessor_server.domain.errors import AlreadyExists
 from lessor_server.domain.lease import Lease
@@ -27,8 +28,8 @@ FILE = "lessor.db"
 INSTANCE = "instance"
 
 
-class SqliteStore(SqliteLeases, SqliteUpkeep):
-    """The whole store; leases and upkeep are inherited, configuration stands here."""
+class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
+    """The whole store; leases, upkeep and rotations are inherited, configuration stands here."""
 
     def __init__(
         self, batches: Batches, clock: ServiceClock, folder: Path, schema: int, instance: str
@@ -36,6 +37,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep):
         """Serve a database below ``folder`` that was opened and migrated to ``schema``."""
         SqliteLeases.__init__(self, batches, clock)
         SqliteUpkeep.__init__(self, batches, clock, folder)
+        SqliteRotations.__init__(self, batches, clock)
         self._schema = schema
         self._instance = instance
 

@@ -14,7 +14,7 @@ from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.clock import MARK, ServiceClock
 from lessor_server.adapters.sqlite.connection import Batches
 from lessor_server.domain.errors import AlreadyExists, Invalid, Violation
-from lessor_server.domain.lease import CREATE_GRACE, TOMBSTONE_LIFE, Lease, Orphan
+from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, TOMBSTONE_LIFE, Lease, Orphan
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.names import shown
 from lessor_server.domain.role import CredentialType
@@ -126,13 +126,22 @@ class SqliteUpkeep:
         }
         return await self._batches.write(lambda connection: connection.execute(sql.BURY, params).rowcount)
 
+    async def bury_sessions(self) -> int:
+        """Drop the tombstones of sessions that are long over."""
+        params = {"old_us": self._clock.now() - rows.us(TOMBSTONE_LIFE)}
+        return await self._batches.write(
+            lambda connection: connection.execute(sql.BURY_SESSIONS, params).rowcount
+        )
+
     async def remove_disabled(self) -> list[str]:
         """Remove the disabling mounts that have no live lease left, with their roots and roles."""
+        removals = (sql.REMOVE_ROTATIONS, sql.REMOVE_ROLES, sql.REMOVE_ROOT, sql.REMOVE_MOUNT)
 
         def job(connection: sqlite3.Connection) -> list[str]:
-            names: list[str] = [row[0] for row in connection.execute(sql.DISABLED).fetchall()]
+            found = connection.execute(sql.DISABLED, {"stuck": STUCK_AFTER}).fetchall()
+            names: list[str] = [row[0] for row in found]
             for name in names:
-                for statement in (sql.REMOVE_ROLES, sql.REMOVE_ROOT, sql.REMOVE_MOUNT):
+                for statement in removals:
                     connection.execute(statement, {"mount": name})
             return names
 

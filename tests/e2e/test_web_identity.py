@@ -1,0 +1,50 @@
+"""What a root by a web identity token hands out, without any key of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import pytest
+
+from lessor.v1 import config_pb2, role_pb2
+from lessor.v1.creds_pb2 import GenerateCredentialsRequest
+from tests.support.clients import connect, refused
+from tests.support.gateways import token_file
+from tests.support.server_process import serving
+from tests.support.standin_control import StandIn
+
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+
+AUDIENCE = "sts.amazonaws.com"
+
+
+async def test_it_makes_sessions_of_an_hour_and_no_tokens(tmp_path: Path, aws: StandIn) -> None:
+    """A role is assumed by way of the token's role, for an hour at most; federated sessions are refused."""
+    web, deploy = await aws.role("web", audience=AUDIENCE), await aws.role("deploy")
+    config = config_pb2.RootConfig(
+        iam_endpoint=aws.url,
+        sts_endpoint=aws.url,
+        assume_chain=[config_pb2.AssumeStep(role_arn=web)],
+        identity_token_file=token_file(tmp_path / "token", aud=AUDIENCE),
+        identity_token_audience=AUDIENCE,
+    )
+    async with (
+        serving(tmp_path, {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url}) as server,
+        connect(server.address, server.token) as lessor,
+    ):
+        await lessor.config.EnableMount(config_pb2.EnableMountRequest())
+        await lessor.config.SetRoot(config_pb2.SetRootRequest(config=config))
+        await lessor.put_role(
+            "", credential_type=role_pb2.Role.ASSUMED_ROLE, role_arns=[deploy], policy_document=None
+        )
+        request = GenerateCredentialsRequest(role="app")
+        request.ttl.FromSeconds(7200)
+        made = await lessor.creds.GenerateCredentials(request)
+        assert made.arn.startswith("arn:aws:sts::123456789012:assumed-role/deploy/")
+        assert made.security_token
+        assert made.lease_duration.seconds == 3600
+        assert made.warnings
+        await lessor.put_role("", "tokens", credential_type=role_pb2.Role.FEDERATION_TOKEN)
+        refusal = await refused(lessor.generate("", "tokens", ttl=900))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ROOT_KIND")

@@ -1,0 +1,319 @@
+"""Checks what CheckRoot and CheckRole find out, and that they change nothing and take no longer than 5 s."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lessor_server.domain.errors import AwsUnavailable
+from lessor_server.domain.preconditions import RootRefused
+from lessor_server.domain.role import CredentialType, Role
+from lessor_server.domain.root import Hop, RootConfig
+from lessor_server.domain.root_kind import RootKind
+from lessor_server.domain.secret import Secret
+from lessor_server.engine.checks import Verdict
+from lessor_server.engine.engine import Limits
+from lessor_server.engine.mounts import RootRules
+from lessor_server.engine.pacer import Pace, Pacer
+from lessor_server.engine.roots import Roots
+from tests.support import builders
+from tests.support.engine_world import PlainSealer, World, world
+from tests.support.iam_faults import Fault, Kind
+from tests.support.virtual_loop import virtual
+
+USER = "arn:aws:iam::123456789012:user/root-of-lessor"
+INSTANCE = "arn:aws:sts::123456789012:assumed-role/web/i-0123456789abcdef0"
+WORKER = "arn:aws:iam::123456789012:role/worker"
+
+
+async def set_root(w: World, config: RootConfig) -> None:
+    """Set the mount's root to one of this config."""
+    await w.engine.mounts.set_root("aws", "", lambda _: config, "test")
+
+
+def opened(w: World) -> Roots:
+    """Return the roots as the engine opens them."""
+    return Roots(w.store, PlainSealer(), w.aws, Pacer(Pace()), random.Random(0), "0123456789abcdef")
+
+
+def assumed(**changes: Any) -> Role:
+    """Return a role that assumes one."""
+    return builders.role(
+        credential_type=CredentialType.ASSUMED_ROLE, policy_document="", role_arns=(WORKER,), **changes
+    )
+
+
+# --- the root ---------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_root_that_may_do_all_is_told_so() -> None:
+    """Every action is ALLOWED, nothing is warned of, and AWS's words on the root come along."""
+    async with world() as w:
+        found = await w.engine.checks.root("aws")
+        assert (found.identity.arn, found.kind, found.warnings) == (USER, RootKind.USER_KEYS, ())
+        assert set(found.verdicts.values()) == {Verdict.ALLOWED}
+        assert {"iam:CreateUser", "sts:AssumeRole", "sts:GetFederationToken", "sts:GetCallerIdentity"} <= set(
+            found.verdicts
+        )
+        assert w.users() == []
+
+
+@virtual
+async def test_what_the_root_may_not_do_is_named() -> None:
+    """An action that its policies leave out is DENIED, and a warning names it."""
+    async with world() as w:
+        w.iam.sts.verdicts |= {"iam:TagUser": "implicitDeny", "iam:ListUsers": "explicitDeny"}
+        found = await w.engine.checks.root("aws")
+        denied = {action for action, verdict in found.verdicts.items() if verdict is Verdict.DENIED}
+        assert denied == {"iam:TagUser", "iam:ListUsers"}
+        assert any("iam:TagUser" in warning for warning in found.warnings)
+        assert any("iam:ListUsers" in warning for warning in found.warnings)
+
+
+@virtual
+async def test_roles_of_other_accounts_are_part_of_what_the_root_needs() -> None:
+    """What the mount's roles assume stands in the least policy, each is simulated and told by its ARN."""
+    async with world() as w:
+        elsewhere = "arn:aws:iam::111111111111:role/hub"
+        await w.put_role(replace(assumed(), name="one", role_arns=(WORKER, elsewhere)))
+        w.iam.adopt_root(builders.ROOT_KEY)
+        allowed = builders.DOCUMENT.replace("s3:Get*", "*").replace(
+            '"Resource":"*"', f'"Resource":"{WORKER}"'
+        )
+        w.iam.put_user_policy("root-of-lessor", "p", allowed)
+        found = await w.engine.checks.root("aws")
+        (statement,) = [one for one in found.policy["Statement"] if one["Sid"] == "LessorRoles"]  # type: ignore[index,union-attr,call-overload]
+        assert statement["Resource"] == [elsewhere, WORKER]  # type: ignore[index,call-overload]
+        assert found.verdicts["sts:AssumeRole"] is Verdict.DENIED
+        denied = [warning for warning in found.warnings if "sts:AssumeRole" in warning]
+        assert [elsewhere in denied[0], WORKER in denied[0], len(denied)] == [True, False, 1]
+
+
+@pytest.mark.parametrize("fault", [Fault(Kind.REFUSE), Fault(Kind.HANG), Fault(Kind.DROP)])
+@virtual
+async def test_without_the_simulator_nothing_is_known(fault: Fault) -> None:
+    """A simulator that refuses or does not answer leaves UNKNOWN, never DENIED, within 5 s."""
+    async with world() as w:
+        w.aws.faults.add(Fault(fault.kind, "SimulatePrincipalPolicy"))
+        began = w.now()
+        found = await w.engine.checks.root("aws")
+        assert w.now() - began <= 5.1
+        assert found.verdicts["iam:CreateUser"] is Verdict.UNKNOWN
+        assert found.verdicts["sts:GetCallerIdentity"] is Verdict.ALLOWED
+        assert any("simulator" in warning for warning in found.warnings)
+
+
+@virtual
+async def test_the_root_s_own_policies_decide() -> None:
+    """A real user's policies are simulated, its own path's users and its own key apart."""
+    async with world() as w:
+        w.iam.adopt_root(builders.ROOT_KEY)
+        path = f"arn:aws:iam::123456789012:user/lessor/{await w.store.instance()}/*"
+        own = builders.DOCUMENT.replace("s3:Get*", "iam:*").replace('"Resource":"*"', f'"Resource":"{path}"')
+        w.iam.put_user_policy("root-of-lessor", "p", own)
+        found = await w.engine.checks.root("aws")
+        assert found.verdicts["iam:CreateUser"] is Verdict.ALLOWED
+        assert found.verdicts["iam:ListUsers"] is Verdict.DENIED
+        assert any(USER in warning and "iam:CreateAccessKey" in warning for warning in found.warnings)
+
+
+@virtual
+async def test_keys_of_the_account_s_root_are_warned_of() -> None:
+    """They may do all and should not be used: the check says so."""
+    async with world() as w:
+        w.iam.sts.root_arn = "arn:aws:iam::123456789012:root"
+        found = await w.engine.checks.root("aws")
+        assert found.kind is RootKind.ACCOUNT_ROOT
+        assert found.verdicts["iam:CreateUser"] is Verdict.ALLOWED
+        assert any("account's root user" in warning for warning in found.warnings)
+        assert "SimulatePrincipalPolicy" not in w.aws.actions()
+
+
+@virtual
+async def test_a_second_key_of_the_root_is_warned_of() -> None:
+    """Rotation needs room for a new key: the other's id is named."""
+    async with world() as w:
+        w.iam.adopt_root(builders.ROOT_KEY)
+        other = w.iam.create_access_key("root-of-lessor").id
+        w.iam.put_user_policy("root-of-lessor", "p", builders.DOCUMENT.replace("s3:Get*", "*"))
+        (warning,) = (await w.engine.checks.root("aws")).warnings
+        assert other in warning
+
+
+@virtual
+async def test_a_root_that_aws_refuses_is_told_as_such() -> None:
+    """CheckRoot of a key that AWS does not take says that the root is refused; without AWS it says that."""
+    async with world() as w:
+        w.aws.faults.add(Fault(Kind.REFUSE, "GetCallerIdentity", code="InvalidClientTokenId"))
+        with pytest.raises(RootRefused):
+            await w.engine.checks.root("aws")
+        w.aws.faults.clear()
+        w.aws.faults.add(Fault(Kind.HANG, "GetCallerIdentity"))
+        began = w.now()
+        with pytest.raises(AwsUnavailable):
+            await w.engine.checks.root("aws")
+        assert w.now() - began <= 5.0
+
+
+@virtual
+async def test_a_chain_is_checked_as_the_role_at_its_end() -> None:
+    """The simulator is asked about the chain's last role, whose path only the root's config knows."""
+    async with world() as w:
+        hub = w.iam.peer("111111111111").add_role("team/hub", external_id="sesame").arn
+        await set_root(w, builders.root_config(assume_chain=(Hop(hub, "sesame"),)))
+        found = await w.engine.checks.root("aws")
+        assert (found.identity.account, found.kind) == ("aws:111111111111", RootKind.ASSUMED_ROLE)
+        assert found.verdicts["iam:CreateUser"] is Verdict.ALLOWED
+        assert "sts:GetFederationToken" not in found.verdicts
+
+
+@virtual
+async def test_a_hop_that_fails_is_named() -> None:
+    """CheckRoot of a chain whose role does not trust the root says which hop AWS refused."""
+    async with world() as w:
+        hub = w.iam.add_role("hub", trusts=("999999999999",)).arn
+        await set_root(w, builders.root_config(assume_chain=(Hop(hub),)))
+        with pytest.raises(RootRefused, match=r"assume_chain\[0\]"):
+            await w.engine.checks.root("aws")
+
+
+# --- the kind ---------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_the_kind_of_the_server_s_own_credentials_is_asked_once() -> None:
+    """AWS tells it, once a version of the root; a new version is asked for again."""
+    async with world(limits=Limits(root_rules=RootRules(ambient_mounts=("aws",)))) as w:
+        w.aws.accounts[""] = w.iam
+        w.iam.sts.root_arn = INSTANCE
+        roots = opened(w)
+        for asked in (1, 2):
+            await set_root(w, RootConfig(region="us-east-1", secret_key=Secret()))
+            for _ in range(3):
+                root = await w.engine.mounts.get_root("aws")
+                assert await roots.kind(root) is RootKind.INSTANCE_ROLE
+            assert w.aws.actions().count("GetCallerIdentity") == asked
+
+
+@virtual
+async def test_the_kind_of_keys_needs_no_aws() -> None:
+    """A root's config tells it."""
+    async with world() as w:
+        w.aws.away = True
+        roots = opened(w)
+        root = await w.engine.mounts.get_root("aws")
+        assert await roots.kind(root) is RootKind.USER_KEYS
+
+
+@virtual
+async def test_a_role_that_its_root_can_t_serve_is_warned_of_when_written() -> None:
+    """PutRole stores it and says so, without a word to AWS."""
+    async with world() as w:
+        await set_root(w, builders.root_config(assume_chain=(Hop(WORKER),)))
+        role = builders.role("token", credential_type=CredentialType.FEDERATION_TOKEN)
+        put = await w.engine.roles.put("aws", "token", "", lambda _: role, "test")
+        assert [warning for warning in put.warnings if "ASSUMED_ROLE" in warning]
+        assert w.aws.sent == []
+
+
+# --- the role ---------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_role_that_aws_has_nothing_against_draws_no_warning() -> None:
+    """All that it names exists and the root may do what it needs."""
+    async with world() as w:
+        w.iam.create_policy("mine", builders.DOCUMENT)
+        role = builders.role(
+            policy_arns=(builders.READ_ONLY, "arn:aws:iam::123456789012:policy/mine"),
+            iam_groups=("staff",),
+            permissions_boundary_arn=builders.READ_ONLY,
+        )
+        assert await w.engine.checks.role(role) == ()
+        assert await w.engine.checks.role(assumed(iam_groups=("staff",))) == ()
+
+
+@virtual
+async def test_what_a_role_names_and_aws_does_not_know_is_told() -> None:
+    """Policies, the boundary and groups that don't exist are each named."""
+    async with world() as w:
+        none = "arn:aws:iam::123456789012:policy/none"
+        role = builders.role(policy_arns=(none,), iam_groups=("nobody",), permissions_boundary_arn=f"{none}2")
+        told = await w.engine.checks.role(role)
+        assert [warning.split(" does not exist")[0] for warning in told] == [
+            f"policy {none}",
+            f"policy {none}2",
+            "group nobody",
+        ]
+
+
+@virtual
+async def test_what_could_not_be_looked_up_is_told_as_such() -> None:
+    """A refusal is no proof that something is missing: the warning has AWS's code."""
+    async with world() as w:
+        w.aws.faults.add(Fault(Kind.REFUSE, "GetGroup"))
+        (told,) = await w.engine.checks.role(builders.role(iam_groups=("staff",)))
+        assert "group staff could not be looked up: AccessDenied" in told
+
+
+@virtual
+async def test_what_the_root_may_not_do_for_a_role_is_told() -> None:
+    """Each kind of role names the action that it would need and where."""
+    async with world() as w:
+        w.iam.sts.verdicts |= dict.fromkeys(
+            ("iam:PutUserPolicy", "sts:AssumeRole", "sts:GetFederationToken"), "implicitDeny"
+        )
+        federated = builders.role(credential_type=CredentialType.FEDERATION_TOKEN)
+        for role, action, where in (
+            (builders.role(), "iam:PutUserPolicy", "user/lessor/"),
+            (assumed(), "sts:AssumeRole", WORKER),
+            (federated, "sts:GetFederationToken", "*"),
+        ):
+            (told,) = await w.engine.checks.role(role)
+            assert action in told
+            assert where in told
+
+
+@virtual
+async def test_what_only_aws_can_tell_of_the_root_counts_too() -> None:
+    """Keys turn out to be the account root's: the check of a role says what these can't serve."""
+    async with world() as w:
+        w.iam.sts.root_arn = "arn:aws:iam::123456789012:root"
+        (told,) = await w.engine.checks.role(assumed())
+        assert "ACCOUNT_ROOT" in told
+
+
+@virtual
+async def test_a_check_of_a_role_without_aws_says_just_that() -> None:
+    """No root, a root that AWS refuses or no AWS: one warning, at once or within 5 s."""
+    async with world() as w:
+        await w.engine.mounts.enable(builders.mount("bare"), "test")
+        (told,) = await w.engine.checks.role(builders.role(mount_name="bare"))
+        assert "has no root" in told
+        for fault in (Fault(Kind.HANG), Fault(Kind.REFUSE)):
+            w.aws.faults.clear()
+            w.aws.faults.add(fault)
+            began = w.now()
+            (told,) = await w.engine.checks.role(builders.role(iam_groups=("staff",)))
+            assert "AWS was not asked" in told
+            assert w.now() - began <= 5.0
+
+
+@virtual
+async def test_a_check_of_a_role_takes_5_s_at_most() -> None:
+    """What does not answer in that time is told as not known; the rest of the findings stand."""
+    async with world() as w:
+        w.aws.faults.add(Fault(Kind.HANG, "GetGroup"))
+        began = w.now()
+        told = await w.engine.checks.role(builders.role(iam_groups=("staff",), policy_arns=(NONE,)))
+        assert w.now() - began <= 5.1
+        assert len(told) == 2
+        assert any("does not exist" in warning for warning in told)
+        assert any("could not be looked up" in warning for warning in told)
+
+
+NONE = "arn:aws:iam::123456789012:policy/none"

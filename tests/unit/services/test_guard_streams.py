@@ -1,0 +1,167 @@
+"""Checks streams without an end of their own: nothing but their caller, a deadline or a drain ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+
+from lessor.v1 import lease_pb2
+from lessor_server.domain.access import Capability, Principal
+from lessor_server.services.guard import Caller, Guard
+from lessor_server.services.rules import LASTING, RULES
+
+SERVICE = lease_pb2.DESCRIPTOR.services_by_name["LeaseService"]
+WATCH, PREFIX = "/lessor.v1.LeaseService/WatchLeases", "/lessor.v1.LeaseService/RevokePrefix"
+ROOT = Principal("root", frozenset(Capability))
+SECONDS = 10.0
+
+
+class Leases:
+    """A service whose streams yield what a test puts in, and note when they end."""
+
+    def __init__(self) -> None:
+        """Begin with nothing to yield."""
+        self.messages: asyncio.Queue[Message] = asyncio.Queue()
+        self.callers: list[Caller] = []
+        self.open = 0
+        self.changed = asyncio.Event()
+
+    async def _stream(self, caller: Caller) -> AsyncIterator[Message]:
+        self.callers.append(caller)
+        self.open += 1
+        self.changed.set()
+        try:
+            while True:
+                yield await self.messages.get()
+        finally:
+            self.open -= 1
+            self.changed.set()
+
+    def WatchLeases(self, _: Message, caller: Caller) -> AsyncIterator[Message]:  # noqa: N802
+        """Stream for ever."""
+        return self._stream(caller)
+
+    def RevokePrefix(self, _: Message, caller: Caller) -> AsyncIterator[Message]:  # noqa: N802
+        """Stream for ever too, though its kind should not."""
+        return self._stream(caller)
+
+    async def until_open(self, count: int) -> None:
+        """Wait until so many streams are open."""
+        async with asyncio.timeout(SECONDS):
+            while self.open != count:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+class Served:
+    """A guard over the service, and a channel to it."""
+
+    def __init__(self, guard: Guard, leases: Leases, channel: grpc.aio.Channel) -> None:
+        """Hold the three."""
+        self.guard = guard
+        self.leases = leases
+        self._channel = channel
+
+    def stream(self, method: str = WATCH, seconds: float | None = None) -> Any:
+        """Begin a stream."""
+        call: Any = self._channel.unary_stream(method)
+        return call(b"", metadata=(("authorization", "Bearer x"),), timeout=seconds)
+
+
+@pytest.fixture(name="s")
+async def served() -> AsyncIterator[Served]:
+    """Serve on a port that the system chooses."""
+    guard, leases = Guard(lambda _: ROOT, lambda *_: "", RULES, LASTING), Leases()
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((guard.handlers(SERVICE, leases),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Served(guard, leases, channel)
+    await server.stop(0)
+
+
+async def ended(stream: Any) -> grpc.aio.AioRpcError:
+    """Read a stream to its end, which must be an error."""
+    async with asyncio.timeout(SECONDS):
+        with pytest.raises(grpc.aio.AioRpcError) as told:
+            async for _ in stream:
+                pass
+    return told.value
+
+
+async def test_headers_tell_that_the_stream_is_on(s: Served) -> None:
+    """Before the first message there are headers, so that a caller knows from when on nothing is missed."""
+    stream = s.stream()
+    async with asyncio.timeout(SECONDS):
+        await stream.initial_metadata()
+    await s.leases.until_open(1)
+    await s.leases.messages.put(lease_pb2.WatchLeasesResponse(lease_id="x"))
+    async with asyncio.timeout(SECONDS):
+        message = await anext(aiter(stream))
+    assert lease_pb2.WatchLeasesResponse.FromString(message).lease_id == "x"
+    stream.cancel()
+
+
+async def test_only_lasting_streams_have_no_deadline_by_default(s: Served) -> None:
+    """Without a caller's deadline a watch has for ever, and any other stream its minute."""
+    streams = [s.stream(), s.stream(PREFIX)]
+    await s.leases.until_open(2)
+    seconds = sorted(caller.seconds for caller in s.leases.callers)
+    assert 55 < seconds[0] <= 60
+    assert seconds[1] == math.inf
+    for stream in streams:
+        stream.cancel()
+
+
+async def test_a_caller_s_deadline_ends_it(s: Served) -> None:
+    """A deadline that was sent holds for a watch too."""
+    assert (await ended(s.stream(seconds=0.3))).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await s.leases.until_open(0)
+
+
+async def test_a_caller_who_goes_away_ends_it(s: Served) -> None:
+    """What serves a cancelled stream is closed, wherever it waited."""
+    waiting, writing = s.stream(), s.stream()
+    await s.leases.until_open(2)
+    for _ in range(200):
+        await s.leases.messages.put(lease_pb2.WatchLeasesResponse(lease_id="x" * 100_000))
+    async with asyncio.timeout(SECONDS):
+        await anext(aiter(waiting))
+    waiting.cancel()
+    writing.cancel()
+    await s.leases.until_open(0)
+    assert await s.guard.drain(1.0) == 0
+
+
+async def test_a_drain_ends_it_at_once(s: Served) -> None:
+    """A watch hears UNAVAILABLE when the server drains; other streams go on to their end."""
+    watch, other = s.stream(), s.stream(PREFIX)
+    await s.leases.until_open(2)
+    async with asyncio.TaskGroup() as group:
+        told = group.create_task(ended(watch))
+        assert await s.guard.drain(0.5) == 1
+    assert told.result().code() is grpc.StatusCode.UNAVAILABLE
+    assert "going down" in (told.result().details() or "")
+    assert s.leases.open == 1
+    other.cancel()
+    assert await s.guard.drain(SECONDS) == 0
+
+
+def test_every_lasting_stream_is_one() -> None:
+    """What is named as lasting is a method that streams."""
+    from lessor_server.app import SERVICES
+
+    streams = {
+        f"{service.name}.{method.name}"
+        for service in SERVICES
+        for method in service.methods
+        if method.server_streaming
+    }
+    assert streams >= LASTING
