@@ -204,7 +204,7 @@ def nothing_is_left(world: World, _: None) -> Found:
 def no_secret_is_anywhere(world: World, _: None) -> Found:
     """7: no secret key is in the store, in an event, in an error or in a line of the journal."""
     text = "\n".join(line for _, _, line in world.journal.lines)
-    text += repr((dict(world.store.rows), world.store.roots))
+    text += repr((dict(world.store.rows), world.store.roots, world.store.rotations))
     return ("", "a secret key was told") if any(one in text for one in world.truth.secrets) else None
 
 

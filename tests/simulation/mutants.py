@@ -46,6 +46,8 @@ class Mutant:
     name: str
     sentence: str
     plant: Callable[[Patch], None]
+    scenario: str = ""
+    """Where it is looked for first, if not by seeds."""
 
 
 MUTANTS: list[Mutant] = []
@@ -53,8 +55,17 @@ MUTANTS: list[Mutant] = []
 
 def mutant(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
     """Add a planted bug; its docstring is its sentence."""
-    MUTANTS.append(Mutant(plant.__name__, str(plant.__doc__).strip(), plant))
-    return plant
+    return mutant_in("")(plant)
+
+
+def mutant_in(scenario: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+    """Put a bug on the list that is looked for in one scenario before anywhere else."""
+
+    def put(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
+        MUTANTS.append(Mutant(plant.__name__, str(plant.__doc__).strip(), plant, scenario))
+        return plant
+
+    return put
 
 
 @contextmanager

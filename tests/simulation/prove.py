@@ -10,19 +10,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from tests.simulation import replica_mutants, store_mutants
+from tests.simulation import replica_mutants, rotation_mutants, store_mutants
 from tests.simulation.crash_points import PAIRED, Played, by_name, pairs, play, singles
 from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.options import draw
 from tests.simulation.run import run
-from tests.simulation.scenarios import SCENARIOS
+from tests.simulation.scenarios import SCENARIOS, Scenario
 
 CHUNK, REPLAYED_EACH = 50, 100
 """Seeds a task; one in so many seeds is run twice, and its two traces must be the same."""
 
 MUTANT_SEEDS = 1000
 T = TypeVar("T")
-PLANTED_BESIDE = (store_mutants, replica_mutants)  # imported so that their bugs are on the list
+PLANTED_BESIDE = (
+    store_mutants,
+    replica_mutants,
+    rotation_mutants,
+)  # imported so that their bugs are on the list
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +88,23 @@ def twice(name: str, first: int) -> Tally:
 
 
 def hunt(index: int) -> Kill:
-    """Plant one bug, and look for it with seeds and then with deaths."""
+    """Plant one bug, and look for it by deaths in its own scenario, by seeds, and by all other deaths."""
     _quiet()
     bug = MUTANTS[index]
     with planted(bug):
-        for seed in range(MUTANT_SEEDS):
-            result = run(draw(seed))
-            if result.breaches:
-                return Kill(bug.name, f"seed {seed}: {result.broken}")
-        for scenario in SCENARIOS:
-            for played in singles(scenario):
-                if played.result.breaches:
-                    return Kill(bug.name, f"{played}: {played.result.broken}")
-    return Kill(bug.name, "")
+        found = _found_by_deaths(scenario for scenario in SCENARIOS if scenario.name == bug.scenario)
+        found = found or _found_by_seeds() or _found_by_deaths(SCENARIOS)
+    return Kill(bug.name, found)
+
+
+def _found_by_seeds() -> str:
+    results = ((seed, run(draw(seed))) for seed in range(MUTANT_SEEDS))
+    return next((f"seed {seed}: {result.broken}" for seed, result in results if result.breaches), "")
+
+
+def _found_by_deaths(scenarios: Iterable[Scenario]) -> str:
+    plays = (played for scenario in scenarios for played in singles(scenario))
+    return next((f"{played}: {played.result.broken}" for played in plays if played.result.breaches), "")
 
 
 def effects_of(name: str) -> int:

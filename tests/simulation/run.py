@@ -13,6 +13,7 @@ from tests.simulation.journal import ALL, suffix
 from tests.simulation.options import Options
 from tests.simulation.points import Points
 from tests.simulation.process import task_factory
+from tests.simulation.rotation_invariants import rests
 from tests.simulation.stopping import StoppingLoop
 from tests.simulation.truth import Breach
 from tests.simulation.wire import LATEST_ARRIVAL
@@ -124,6 +125,8 @@ def _settled(world: World) -> bool:
     if world.pending or world.store.open or any(row.lease.state in LIVE for row in world.store.rows.values()):
         return False
     if not world.replicas.complete or world._own:
+        return False
+    if not all(rests(row.phase, row.late_us) for row in world.store.rotations.values()):
         return False
     for user in world.truth.users():
         record = world.truth.records.get(suffix(user.name))

@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lessor.v1 import config_pb2, creds_pb2, lease_pb2
+from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2
 from tests.simulation.client import Client, seconds
 from tests.simulation.workload import Workload
 from tests.simulation.world import INSTANCE, SECOND_KEY, World
+from tests.support import builders
 
 OLD_ENOUGH = 16 * 60.0
 """A user of this age may be adopted."""
@@ -109,9 +110,13 @@ async def _disable(stage: Stage) -> None:
     await stage.client.disable("lab", force=False)
 
 
+async def _set_root(stage: Stage, mount: str, key_id: str) -> None:
+    config = config_pb2.RootConfig(access_key=key_id, secret_key="not-a-secret")
+    await stage.client.call("SetRoot", config_pb2.SetRootRequest(mount=mount, config=config))
+
+
 async def _change_root(stage: Stage) -> None:
-    config = config_pb2.RootConfig(access_key=SECOND_KEY, secret_key="not-a-secret")
-    await stage.client.call("SetRoot", config_pb2.SetRootRequest(mount="aws", config=config))
+    await _set_root(stage, "aws", SECOND_KEY)
     await stage.issue()
 
 
@@ -212,6 +217,37 @@ async def _session_again(stage: Stage) -> None:
         await stage.client.revoke(lease_id, sync=False, who="caller-0")
 
 
+async def _root_is_a_user(stage: Stage) -> None:
+    """Make the root's key one of a user of the account, beside a user for a static role."""
+    stage.world.mine.adopt_root(builders.ROOT_KEY)
+    stage.world.mine.create_user("billing").visible_at = 0.0
+    await _set_root(stage, "lab", SECOND_KEY)  # no key goes that another mount has as its root
+
+
+async def _rotate_root(stage: Stage) -> None:
+    """Rotate the root's key, and use the new one while the old one goes."""
+    await stage.client.call("RotateRoot", config_pb2.RotateRootRequest(mount="aws"))
+    await stage.issue(life=20.0)
+    await asyncio.sleep(70.0)
+
+
+async def _beside_a_key(stage: Stage) -> None:
+    """Give the user of a static role a key of somebody else's."""
+    await _root_is_a_user(stage)
+    stage.world.strange_keys.add(stage.world.mine.create_access_key("billing").id)
+
+
+async def _put_static(stage: Stage) -> None:
+    static = role_pb2.StaticRole(name="billing", username="billing", rotation_period=seconds(7 * 86400))
+    await stage.client.call("PutStaticRole", role_pb2.PutStaticRoleRequest(mount="aws", static_role=static))
+
+
+async def _rotate_static(stage: Stage) -> None:
+    """Put a static role, which rotates once, and rotate it again."""
+    await _put_static(stage)
+    await stage.client.call("RotateStaticRole", role_pb2.RotateStaticRoleRequest(mount="aws", name="billing"))
+
+
 async def _lab_and_another(stage: Stage) -> None:
     await stage.issue("app", mount="lab")
     await stage.issue("app", life=20.0)
@@ -254,6 +290,9 @@ SCENARIOS = (
     Scenario("repeat", _nothing, _request_again),
     Scenario("session", _nothing, _session),
     Scenario("session again", _nothing, _session_again),
+    Scenario("rotate root", _root_is_a_user, _rotate_root),
+    Scenario("rotate static", _root_is_a_user, _rotate_static),
+    Scenario("static beside", _beside_a_key, _put_static),
     Scenario("repeat elsewhere", _nothing, _request_twice_at_once, replicas=2),
     Scenario("prefix elsewhere", _one_lease, _prefix_while_issuing, replicas=2),
 )

@@ -17,7 +17,7 @@ from lessor_server.engine.keeper import Keeper
 from lessor_server.engine.rounds import Done, says_nothing
 from lessor_server.services import lease as lease_service
 from tests.simulation.disk import DurableStore
-from tests.simulation.mutants import Patch, mutant
+from tests.simulation.mutants import Patch, mutant, mutant_in
 from tests.support.memory_rows import MemoryRows, Row
 from tests.support.memory_store import MemoryStore
 from tests.support.memory_upkeep import MemoryUpkeep
@@ -270,7 +270,7 @@ def prefix_without_its_slash(patch: Patch) -> None:
     patch.set(lease_service, "_range", wider)
 
 
-@mutant
+@mutant_in("asleep")
 def old_answers_believed(patch: Patch) -> None:
     """The grace is looked at when an answer is judged, not when the question left."""
     look_again = Keeper._look_again
@@ -281,7 +281,7 @@ def old_answers_believed(patch: Patch) -> None:
     patch.set(Keeper, "_look_again", late)
 
 
-@mutant
+@mutant_in("clock")
 def grace_by_an_untrusted_clock(patch: Patch) -> None:
     """A start by a wall clock that is ahead ends every grace."""
     look_again = Keeper._look_again

@@ -115,7 +115,7 @@ class Wire(memory_aws.MemoryAws):
             return
         answer = flight.instead
         if answer is None:
-            account = self._world.accounts[flight.key_id]
+            account = self._world.account_with(flight.key_id)
             account.visible_after = self._world.chance("visible").uniform(0.0, self._world.options.visible)
             answer = memory_aws._effect(account, MadeKey(flight.key_id, Secret()), flight.call)
             self._world.carried_out(flight, answer)

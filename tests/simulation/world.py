@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tests.simulation import invariants, row_invariants, session_invariants
+from tests.simulation import invariants, rotation_invariants, row_invariants, session_invariants
 from tests.simulation.attention import Attention
 from tests.simulation.disk import Change, DurableStore
 from tests.simulation.faults import Faults
@@ -106,6 +106,8 @@ class World:
         self.truth = Truth(self)
         self.faults = Faults(self)
         self.away = self.disk_fails = False
+        self.strange_keys: set[str] = set()
+        """Keys of users of static roles that somebody else made."""
         self.replicas = Replicas(self, loop)
         self.attention = Attention(self)
         self.breaches: list[Breach] = []
@@ -127,6 +129,13 @@ class World:
     def account_of(self, name: str) -> Iam:
         """Return the account that a row names."""
         return self.mine if name.endswith(self.mine.account) else self.other
+
+    def account_with(self, key_id: str) -> Iam:
+        """Return the account of a key: one that a root was given, or one that the account made for it."""
+        made = (
+            account for account in (self.mine, self.other) if key_id in {*account.keys, *account.dead_keys}
+        )
+        return self.accounts.get(key_id) or next(made)
 
     # --- time and chance -----------------------------------------------------------------------------------
 
@@ -231,7 +240,7 @@ class World:
         call = flight.call
         told = answer.code or "ok"
         self.journal.note(f"aws {call.action}: {told}", suffix(call.user))
-        effect = Effect(self.accounts[flight.key_id], call, answer, flight.sent_us)
+        effect = Effect(self.account_with(flight.key_id), call, answer, flight.sent_us)
         self.truth.carried_out(effect)
         self.judge((*invariants.ON_EFFECT, *session_invariants.ON_EFFECT), effect)
 
@@ -255,7 +264,7 @@ class World:
 
     def judge_end(self) -> None:
         """Check what must hold when all is quiet."""
-        self.judge(invariants.AT_END, None)
+        self.judge((*invariants.AT_END, *rotation_invariants.AT_END), None)
 
     def judge(self, checks: tuple[Any, ...], subject: Any) -> None:
         """Check what must hold of ``subject``."""

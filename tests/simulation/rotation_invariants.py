@@ -1,0 +1,54 @@
+"""What must hold of keys that are rotated: judged once all is quiet, when those of ``invariants.py`` are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lessor_server.domain.rotation import Phase
+from tests.support import builders
+from tests.support.iam_home import ROOT
+
+if TYPE_CHECKING:
+    from tests.simulation.invariants import Found
+    from tests.simulation.world import World
+
+
+def one_root_key_lives(world: World, _: None) -> Found:
+    """Of a root that was rotated there is one key, it works, and it is the one that the mount uses."""
+    row, user = world.store.rotations.get("aws/root"), world.mine.users.get(ROOT)
+    if row is None or user is None:
+        return None
+    used = row.current or builders.ROOT_KEY
+    keys = {key.id: key.status for key in user.keys.values()}
+    return (
+        None if keys == {used: "Active"} else ("", f"the mount uses {used}, and the root's keys are {keys}")
+    )
+
+
+def static_keys_are_known(world: World, _: None) -> Found:
+    """A static role's user has the keys that its row knows and those of others, and no other."""
+    for row in world.store.rotations.values():
+        user = world.mine.users.get(row.user_name)
+        if row.is_root or user is None:
+            continue
+        known = {row.current, row.previous, *world.strange_keys} - {""}
+        keys = {key.id for key in user.keys.values()}
+        if keys != known:
+            return "", f"{row.subject} knows {sorted(known)}, and AWS has {sorted(keys)}"
+    return None
+
+
+def rotations_come_to_rest(world: World, _: None) -> Found:
+    """Whatever happened to a rotation, in the end its row waits for nothing but its next time."""
+    for row in world.store.rotations.values():
+        if not rests(row.phase, row.late_us):
+            return "", f"{row.subject} is {row.phase.value}: {row.last_error}"
+    return None
+
+
+def rests(phase: Phase, late_us: int) -> bool:
+    """Tell whether a row in this phase, with a last look due then, has nothing left to do."""
+    return phase is Phase.IDLE and not late_us
+
+
+AT_END = (rotations_come_to_rest, one_root_key_lives, static_keys_are_known)

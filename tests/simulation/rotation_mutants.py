@@ -1,0 +1,50 @@
+"""Bugs planted in the rotation of keys; see ``mutants.py``. They are looked for in its scenarios first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lessor_server.domain import rotation as steps
+from lessor_server.engine.rotation.keychange import KeyChange
+from lessor_server.engine.rotation.userkeys import UserKeys
+from tests.simulation.mutants import Patch, mutant_in
+
+
+@mutant_in("rotate root")
+def lost_key_not_looked_for(patch: Patch) -> None:
+    """After an unknown answer another key is made without a look at what the first one made."""
+
+    async def nothing(_: Any, __: Any = None) -> str:
+        return ""
+
+    patch.set(KeyChange, "_find_lost", nothing)
+    patch.set(KeyChange, "_delete_lost", nothing)
+
+
+@mutant_in("static beside")
+def intent_without_what_was_there(patch: Patch) -> None:
+    """The intent does not say which keys AWS listed before it."""
+    intend = steps.intend
+    patch.set(steps, "intend", lambda row, _: intend(row, ()))
+
+
+@mutant_in("rotate root")
+def old_root_key_left(patch: Patch) -> None:
+    """The old key of a root is switched off and never deleted."""
+
+    async def forgotten(self: Any) -> None:
+        await self._held.move(steps.retire(self.row))
+
+    patch.set(KeyChange, "_delete_previous", forgotten)
+
+
+@mutant_in("rotate root")
+def new_key_not_durable(patch: Patch) -> None:
+    """A new key is in use before the row knows of it: only the root's config does."""
+    made = UserKeys.made
+
+    async def twice(self: Any, row: Any) -> Any:
+        await made(self, row)
+        return await made(self, row)
+
+    patch.set(UserKeys, "made", twice)
