@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from lessor_server.domain import names
-from lessor_server.domain.errors import Aborted, MountFull, NotFound, RoleFull
+from lessor_server.domain.errors import Aborted, MountFull, NotFound, RoleFull, RootChanged
 from lessor_server.domain.lease import UNTAKEN_LIFE, Claim, Intent, Lease, State, Step, sources
 from lessor_server.domain.mount import MountState
 from lessor_server.domain.preconditions import MountDisabling
@@ -81,7 +81,7 @@ class MemoryStore(MemoryUpkeep):
         if intent.id in self.rows:
             raise Aborted(f"the lease id {intent.id} was drawn before", retry_in=0.1)
         if root is None or (root.version, root.account) != (intent.root_version, intent.footprint.account):
-            raise Aborted(f"the root of {intent.mount} changed meanwhile", retry_in=0.1)
+            raise RootChanged(f"the root of {intent.mount} changed meanwhile", retry_in=0.1)
         live = [row.lease for row in self.rows.values() if row.live and row.lease.mount == intent.mount]
         if intent.max_leases and sum(one.role == intent.role for one in live) >= intent.max_leases:
             raise RoleFull("full", subject=f"role/{intent.mount}/{intent.role}")

@@ -69,7 +69,7 @@ def for_caller(error: LessorError) -> LessorError:
 
 def _told(error: LessorError) -> LessorError:
     if isinstance(error, AwsUnknown):
-        return AwsUnavailable(f"{error.message}; what it may have made is being revoked", retry_in=1.0)
+        return AwsUnavailable(error.message, retry_in=1.0)
     if not isinstance(error, AwsRefused):
         return error
     match error.refusal:

@@ -264,6 +264,12 @@ class LeaseTaken(Aborted):
     reason = "LEASE_REVOKED_WHILE_ISSUED"
 
 
+class RootChanged(Aborted):
+    """The mount's root was set anew, or its key rotated, after this call had read it."""
+
+    reason = "ROOT_CHANGED"
+
+
 class FellBehind(Aborted):
     """A watcher read more slowly than things happened, so some of them were dropped."""
 

@@ -45,8 +45,8 @@ class RootKindUnfit(Precondition):
 
     reason = "ROOT_KIND"
     mend = (
-        "use a mount whose root is an IAM user's access key, or give the role a credential_type "
-        "that this root can serve: IAM_USER or ASSUMED_ROLE"
+        "use a mount whose root is an IAM user's access key, or give the role a credential_type that this "
+        "root can serve: IAM_USER, or, unless it is the account's root user, ASSUMED_ROLE"
     )
 
 
@@ -107,7 +107,7 @@ class SessionTooLarge(Precondition):
 
 
 class NoSessionPolicy(Precondition):
-    """A federated session would have no policy at all: the role's groups have none either."""
+    """Nothing would bound a session: a federated one without any policy, or one whose groups have none."""
 
     reason = "NO_SESSION_POLICY"
     mend = "give the role a policy_document or policy_arns, or its groups a policy"
@@ -202,6 +202,13 @@ class RootKeyInUse(Precondition):
 
     reason = "ROOT_KEY_IN_USE"
     mend = "give the mount that the message names a root of its own; the key is then deleted by itself"
+
+
+class StaticKeyInUse(Precondition):
+    """The access key is that of a static role, so no other rotation deletes it, also where it is told to."""
+
+    reason = "STATIC_KEY_IN_USE"
+    mend = "delete the static role that the message names, if nobody needs it; or use another IAM user"
 
 
 class StaticUserChanged(Precondition):

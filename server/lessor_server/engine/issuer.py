@@ -14,13 +14,15 @@ import random
 from dataclasses import dataclass, replace
 
 from lessor_server.domain import names, plans, session, ttl
-from lessor_server.domain.aws_errors import for_caller
+from lessor_server.domain.aws_errors import AwsUnknown, for_caller
 from lessor_server.domain.calls import CreateAccessKey, DeleteAccessKey, MadeKey
 from lessor_server.domain.errors import (
     Aborted,
+    AwsUnavailable,
     DeadlineExceeded,
     LeaseTaken,
     LessorError,
+    RootChanged,
     StoreUnavailable,
 )
 from lessor_server.domain.events import Issued, IssueFailed
@@ -42,6 +44,9 @@ from lessor_server.engine.work import Work
 
 LEAST_SECONDS = 2.0
 """With less time left than this an issue is not begun."""
+
+TRIES = 3
+"""How often an issue reads what it stands on, where the root changes before the intent is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,15 @@ class Issuer:
         self._settle(wish, ticket)
 
     async def _credentials(self, wish: Wish, ticket: Ticket) -> Credentials:
+        """Make one credential; a root that changes under it, as by a rotation, is read again."""
+        for _ in range(TRIES - 1):
+            try:
+                return await self._made(wish, ticket)
+            except RootChanged:
+                continue  # only ever raised before the intent is stored: nothing was begun
+        return await self._made(wish, ticket)
+
+    async def _made(self, wish: Wish, ticket: Ticket) -> Credentials:
         ground = await self._roots.ground(wish.mount, wish.role, requests.repeated(wish))
         self._roots.lane(ground.root).require_open()
         if ground.earlier is not None:
@@ -244,7 +258,16 @@ class Issuer:
         if not await self._store.release(claim, error.message, last_create_us):
             await self._store.reopen(claim.id, last_create_us)
         self._signals.watch(claim.id, self._store.now())
-        return for_caller(error)
+        return _told(error)
+
+
+def _told(error: LessorError) -> LessorError:
+    """Return the error that a caller gets; where an answer was lost, it says what becomes of the user."""
+    told = for_caller(error)
+    if isinstance(error, AwsUnknown):
+        told = AwsUnavailable(f"{error.message}; what it may have made is being revoked", retry_in=1.0)
+        told.aws = error.aws
+    return told
 
 
 def _key(outcome: Outcome[object]) -> MadeKey:

@@ -36,7 +36,8 @@ class LeaseStore(Protocol):
 
         Raises:
             NotFound, MountDisabling: The mount takes no new lease.
-            Aborted: The root changed since it was read, or the same request began elsewhere.
+            RootChanged: The root is another than the one that was read.
+            Aborted: The same request began elsewhere.
             MountFull, RoleFull: A limit is reached.
         """
         ...

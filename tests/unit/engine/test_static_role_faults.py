@@ -16,6 +16,8 @@ from lessor_server.domain.errors import (
 from lessor_server.domain.events import LostKeyDeleted
 from lessor_server.domain.preconditions import (
     KeyLimit,
+    StaticKeyInUse,
+    StaticUserChanged,
 )
 from lessor_server.domain.root import Hop
 from lessor_server.domain.rotation import static_subject
@@ -23,6 +25,7 @@ from lessor_server.engine.rotation.static_roles import StaticCredentials
 from tests.support import builders
 from tests.support.engine_world import OTHER_ACCOUNT, World
 from tests.support.iam_faults import Fault, Kind
+from tests.support.iam_home import ROOT
 from tests.support.rotating import USER, keys_of, put, rotating, row_of, static
 from tests.support.virtual_loop import virtual
 
@@ -47,6 +50,31 @@ def works(w: World, found: StaticCredentials) -> bool:
 
 
 # --- keys of others ------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_the_key_of_another_static_role_is_never_deleted() -> None:
+    """Also with delete_other_key: the role that hands it out would hand out a key that is dead."""
+    async with rotating() as w:
+        await put(w)
+        await put(w, static("second", username=USER))
+        with pytest.raises(StaticKeyInUse) as told:
+            await w.engine.static_roles.rotate("aws", "second", delete_other_key=True)
+        assert f"static role aws/{USER}" in told.value.message
+        assert works(w, await credentials(w))
+        assert works(w, await credentials(w, "second"))
+
+
+@virtual
+async def test_a_root_is_not_rotated_at_the_cost_of_a_static_role() -> None:
+    """A static role of the root's own user keeps its key, whoever is told to delete another one."""
+    async with rotating() as w:
+        await put(w, static("of-root", username=ROOT))
+        with pytest.raises(StaticKeyInUse):
+            await w.engine.root_keys.rotate("aws", delete_other_key=True)
+        assert works(w, await credentials(w, "of-root"))
+        await w.engine.static_roles.delete("aws", "of-root", "test")
+        assert await w.engine.root_keys.rotate("aws", delete_other_key=True)
 
 
 @virtual
@@ -83,6 +111,27 @@ async def test_one_key_of_somebody_leaves_room_for_one() -> None:
         with pytest.raises(KeyLimit):
             await rotate(w)
         assert set(keys_of(w, USER)) == {theirs, made.current}
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@virtual
+async def test_keys_of_a_user_made_anew_are_never_taken_for_lost_ones(ended: bool) -> None:
+    """The key that nobody heard of went with the old user; the new one's are none of ours."""
+    async with rotating() as w:
+        await put(w)
+        w.aws.faults.add(Fault(Kind.HANG, "CreateAccessKey", times=2))
+        with pytest.raises(AwsUnavailable):
+            await rotate(w)
+        w.iam.forget(USER)
+        w.iam.create_user(USER).visible_at = 0.0
+        theirs = w.iam.create_access_key(USER).id
+        if ended:
+            await w.engine.static_roles.delete("aws", USER, "test")
+        else:
+            with pytest.raises(StaticUserChanged):
+                await rotate(w)
+        await asyncio.sleep(3600)
+        assert keys_of(w, USER) == {theirs: "Active"}
 
 
 # --- when AWS is not well ------------------------------------------------------------------------------

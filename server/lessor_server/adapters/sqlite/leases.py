@@ -12,7 +12,7 @@ from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.clock import ServiceClock
 from lessor_server.adapters.sqlite.connection import Batches
 from lessor_server.domain import names
-from lessor_server.domain.errors import Aborted, LessorError, MountFull, NotFound, RoleFull
+from lessor_server.domain.errors import Aborted, LessorError, MountFull, NotFound, RoleFull, RootChanged
 from lessor_server.domain.lease import UNTAKEN_LIFE, Claim, Intent, Lease, State
 from lessor_server.domain.preconditions import MountDisabling
 from lessor_server.engine.stored import LeaseCount, Range, Terms
@@ -261,7 +261,7 @@ def _why_not(connection: sqlite3.Connection, intent: Intent, params: rows.Params
     if connection.execute(sql.TAKEN, params).fetchone():
         return Aborted(f"the lease id {intent.id} was drawn before; another is drawn next time", retry_in=0.1)
     if connection.execute(sql.ROOT_IS, params).fetchone() is None:
-        return Aborted(f"the root of {intent.mount} changed meanwhile", retry_in=0.1)
+        return RootChanged(f"the root of {intent.mount} changed meanwhile", retry_in=0.1)
     live = connection.execute(sql.ROLE_LIVE, params).fetchone()[0]
     if intent.max_leases and live >= intent.max_leases:
         return RoleFull(

@@ -20,15 +20,16 @@ from lessor_server.domain.errors import (
     KeyNotAccepted,
     LessorError,
     PacerFull,
+    Precondition,
     StoreUnavailable,
 )
 from lessor_server.domain.events import KeyLeft, KeyRetired, LostKeyDeleted, Rotated, RotationMissed
-from lessor_server.domain.preconditions import KeyLimit, RootKeyInUse
+from lessor_server.domain.preconditions import KeyLimit
 from lessor_server.domain.rotation import LATE_US, Phase, Rotation, place_of
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.static_role import MOST_KEYS
 from lessor_server.engine.rotation.claimed import ClaimedRow
-from lessor_server.engine.rotation.keyholder import identified, mount_of_key, require_enabled
+from lessor_server.engine.rotation.keyholder import changed_user, identified, require_enabled, why_kept
 from lessor_server.engine.rotation.order import Aim, Order, Tools
 from lessor_server.engine.rotation.userkeys import UserKeys
 from lessor_server.engine.rounds import Done, Outcome
@@ -140,13 +141,16 @@ class KeyChange:
         """Have the new key made, and make it durable."""
         if self.row.is_root and not await self._in_use():
             await self._give_up()
+        if self._unsure and not await self._keys.same_user(self.row):
+            await self._held.move(steps.cancel(self.row))  # and what was made went with the user
+            raise changed_user(self.row)
         made = await self._created()
         sealed = self._tools.sealer.seal(made.secret.reveal().encode(), place_of(self.row.subject))
         await self._held.move(steps.make(self._with_late(), made.access_key_id, sealed))
 
     async def _created(self) -> MadeKey:
         outcome = await self._asked()
-        if self._worth_another(outcome):
+        if await self._worth_another(outcome):
             outcome = await self._asked()
         if isinstance(outcome, Done):
             return outcome.value
@@ -162,11 +166,13 @@ class KeyChange:
         self._unsure = self._unsure or _unknown(outcome)
         return outcome
 
-    def _worth_another(self, outcome: Outcome[MadeKey]) -> bool:
+    async def _worth_another(self, outcome: Outcome[MadeKey]) -> bool:
         """Tell whether to ask again: nobody answered, or a lost key that was not listed yet has the place."""
         full = isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.LIMIT
         self._unsure = self._unsure or (full and self.row.late_us > 0)
-        return _unknown(outcome) or (full and self._unsure)
+        if _unknown(outcome):
+            return await self._keys.may_repeat(self.row)
+        return full and self._unsure
 
     def _with_late(self) -> Rotation:
         """Return the row with a last look ahead, where a key may yet be made by a request on its way."""
@@ -181,6 +187,8 @@ class KeyChange:
                 return
 
     async def _look(self) -> str:
+        if not await self._keys.same_user(self.row):
+            return ""
         return await self._delete_lost(await self._keys.listed(self.row))
 
     async def _delete_lost(self, listed: tuple[str, ...]) -> str:
@@ -188,7 +196,7 @@ class KeyChange:
 
         Of two it cannot be told which is ours, unless others may be deleted anyway.
         """
-        lost = [key_id for key_id in self.row.lost(listed) if not await self._root_of(key_id)]
+        lost = [key_id for key_id in self.row.lost(listed) if await self._kept(key_id) is None]
         if len(lost) > 1 and not self._order.delete_other_key:
             raise KeyLimit(self.row.user_name, tuple(lost))
         for key_id in lost:
@@ -270,17 +278,17 @@ class KeyChange:
         self._tools.notify(KeyRetired(self.row.subject, old))
 
     async def _delete(self, key_id: str) -> None:
-        """Delete a key, unless some mount works with it."""
+        """Delete a key, unless some mount or another static role works with it."""
         await self._require_unused(key_id)
         await self._keys.delete(self.row, key_id)
 
     async def _require_unused(self, key_id: str) -> None:
-        mount = await self._root_of(key_id)
-        if mount:
-            raise RootKeyInUse(f"key {key_id} is the root of mount {mount}", subject=mount)
+        kept = await self._kept(key_id)
+        if kept is not None:
+            raise kept
 
-    async def _root_of(self, key_id: str) -> str:
-        return await mount_of_key(self._tools.store, self._tools.roots, key_id)
+    async def _kept(self, key_id: str) -> Precondition | None:
+        return await why_kept(self._tools.store, self._tools.roots, key_id, self.row.subject)
 
     # --- a root that changed, and the end ---------------------------------------------------------------
 

@@ -6,14 +6,16 @@ from dataclasses import replace
 
 from lessor_server.domain.aws_errors import AwsRefused, Refusal, for_caller
 from lessor_server.domain.calls import GetUser
-from lessor_server.domain.errors import NotFound
+from lessor_server.domain.errors import NotFound, Precondition
 from lessor_server.domain.mount import MountState
 from lessor_server.domain.preconditions import (
     MountDisabling,
     RootAccountChanged,
+    RootKeyInUse,
     RootNotRotatable,
     RootNotSet,
     SealBroken,
+    StaticKeyInUse,
     StaticUserChanged,
     StaticUserUnknown,
 )
@@ -36,19 +38,37 @@ async def require_enabled(store: Store, mount: str) -> None:
         raise MountDisabling(f"mount {mount} is being disabled", subject=mount)
 
 
-async def mount_of_key(store: Store, roots: Roots, key_id: str) -> str:
-    """Return the mount whose root has an access key, or an empty text."""
+async def why_kept(store: Store, roots: Roots, key_id: str, subject: str) -> Precondition | None:
+    """Return why the rotation of ``subject`` may not take a key away: somebody else works with it."""
     mounts = await store.list_mounts("", _PAGE)
     while mounts:
         for mount in mounts:
-            try:
-                root = await roots.of(mount.name)
-            except (RootNotSet, SealBroken):
-                continue
-            if root.config.access_key == key_id:
-                return mount.name
+            if await _is_root(roots, mount.name, key_id):
+                return RootKeyInUse(f"key {key_id} is the root of mount {mount.name}", subject=mount.name)
+            role = await _static_holder(store, mount.name, key_id)
+            if role is not None and role.subject != subject:
+                name = f"{role.mount}/{role.name}"
+                return StaticKeyInUse(f"key {key_id} is that of static role {name}", subject=name)
         mounts = await store.list_mounts(mounts[-1].name, _PAGE)
-    return ""
+    return None
+
+
+async def _is_root(roots: Roots, mount: str, key_id: str) -> bool:
+    try:
+        return (await roots.of(mount)).config.access_key == key_id
+    except (RootNotSet, SealBroken):
+        return False
+
+
+async def _static_holder(store: Store, mount: str, key_id: str) -> Rotation | None:
+    """Return the static role of a mount whose key it is: the current one, or one before or after it."""
+    found = await store.list_static(mount, "", _PAGE)
+    while found:
+        for role in found:
+            if key_id in (role.current, role.previous, role.fresh):
+                return role
+        found = await store.list_static(mount, found[-1].name, _PAGE)
+    return None
 
 
 async def signer(roots: Roots, rotation: Rotation) -> Root:
@@ -114,9 +134,14 @@ async def _static_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation
         raise for_caller(outcome)
     found = outcome.value
     if rotation.user_id not in ("", found.user_id) or found.name != rotation.user_name:
-        message = f"user {rotation.user_name} is not the one that the static role was put for"
-        raise StaticUserChanged(message, subject=rotation.user_name)
+        raise changed_user(rotation)
     return replace(rotation, account=root.account, user_id=found.user_id)
+
+
+def changed_user(rotation: Rotation) -> StaticUserChanged:
+    """Return the error of a static role whose user is another by now."""
+    message = f"user {rotation.user_name} is not the one that the static role was put for"
+    return StaticUserChanged(message, subject=rotation.user_name)
 
 
 async def signers(roots: Roots, sealer: Sealer, rotation: Rotation) -> list[Root]:

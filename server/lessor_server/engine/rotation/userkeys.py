@@ -38,10 +38,26 @@ class UserKeys:
             return ()
         return _value(outcome)
 
+    async def same_user(self, rotation: Rotation) -> bool:
+        """Tell whether the user of a static role is there, and the one that the rotation began with.
+
+        A root need not be allowed to ask, and its key works only while its user is the same.
+        """
+        if rotation.is_root:
+            return True
+        outcome = await self._signed(rotation, calls.GetUser(rotation.user_name))
+        if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
+            return False
+        return _value(outcome).user_id == rotation.user_id
+
     async def made(self, rotation: Rotation) -> Outcome[MadeKey]:
         """Ask for a new key, once, and return what came of it."""
         root = await signer(self._roots, rotation)
         return await self._roots.rounds(root).call(calls.CreateAccessKey(rotation.user_name))
+
+    async def may_repeat(self, rotation: Rotation) -> bool:
+        """Tell whether the root's ``max_retries`` lets a call of unknown fate be sent again."""
+        return self._roots.rounds(await signer(self._roots, rotation)).tries > 1
 
     async def deactivate(self, rotation: Rotation, key_id: str) -> None:
         """Make a key inactive; one that is gone is as good."""
