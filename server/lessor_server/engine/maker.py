@@ -15,9 +15,6 @@ from lessor_server.domain.calls import CreateAccessKey, CreateUser, ListAccessKe
 from lessor_server.domain.errors import Aborted, LessorError
 from lessor_server.engine.rounds import Done, Outcome, Rounds
 
-TRIES = 3
-"""How often a call is sent whose fate stays unknown."""
-
 Patience = Callable[[], bool]
 
 
@@ -45,7 +42,7 @@ class Maker:
                 self.last_create_us = self._now()
             if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.ALREADY_EXISTS:
                 return await self._found(call)
-            if tries == TRIES or not _unclear(outcome) or not self._patience():
+            if tries == self._rounds.tries or not _unclear(outcome) or not self._patience():
                 return outcome
 
     async def _found(self, call: CreateUser) -> Outcome[MadeUser]:
@@ -57,14 +54,14 @@ class Maker:
         """Make the key and put on everything else, all at once; the key's outcome comes first."""
         outcomes = await self._rounds.round((plan.key, *plan.furnish), self._patience)
         key, rest = outcomes[0], outcomes[1:]
-        for _ in range(TRIES - 1):
+        for _ in range(self._rounds.tries - 1):
             again = [index for index, outcome in enumerate(rest) if _unclear(outcome)]
             if not again or not self._patience():
                 break
             repeated = await self._rounds.round(tuple(plan.furnish[index] for index in again), self._patience)
             for index, outcome in zip(again, repeated, strict=True):
                 rest[index] = outcome
-        if _unclear(key) and self._patience():
+        if _unclear(key) and self._rounds.tries > 1 and self._patience():
             key = await self._key_anew(plan.key)
         return [key, *rest]
 
@@ -77,7 +74,7 @@ class Maker:
             if trouble is not None:
                 return trouble
             outcome = await self._rounds.call(call, self._patience)
-            if tries == TRIES or not _unclear(outcome) or not self._patience():
+            if tries == self._rounds.tries or not _unclear(outcome) or not self._patience():
                 return outcome
 
     async def another_key(
@@ -85,14 +82,16 @@ class Maker:
     ) -> Outcome[MadeKey]:
         """Make a second key beside ``held``; where AWS has no room, what is not ``held`` goes first.
 
-        None goes where somebody else hands out keys of this user by now: then ``alone()`` says no.
+        None goes where somebody else hands out keys of this user by now: then ``alone()`` says no. Once room
+        is made the call is sent again whatever the root's ``max_retries``: AWS has not done the first one.
         """
         tries = 0
         while True:
             tries += 1
             outcome = await self._rounds.call(call, self._patience)
             full = isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.LIMIT
-            if tries == TRIES or not (full or _unclear(outcome)):
+            most = max(self._rounds.tries, 2) if full else self._rounds.tries
+            if tries >= most or not (full or _unclear(outcome)):
                 return outcome
             trouble = await self._clear(call.user_name, (held,), alone)
             if trouble is not None:

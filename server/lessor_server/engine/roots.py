@@ -15,7 +15,7 @@ from typing import TypeVar
 from lessor_server.domain import root as root_rules
 from lessor_server.domain.aws_errors import for_caller
 from lessor_server.domain.calls import Call, GetCallerIdentity, Identity
-from lessor_server.domain.errors import Aborted, NotFound
+from lessor_server.domain.errors import NotFound, RootChanged
 from lessor_server.domain.lease import Lease
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.preconditions import MountDisabling, RootNotSet
@@ -98,7 +98,7 @@ class Roots:
 
         Raises:
             AwsUnavailable, RootRefused: AWS does not say who we are.
-            Aborted: The root changed meanwhile.
+            RootChanged: It was set anew meanwhile.
         """
         if root.account:
             return root
@@ -110,7 +110,7 @@ class Roots:
             return root
         identity = await self.identity(root)
         if not await self._store.bind_account(root.mount, root.version, identity.account):
-            raise Aborted(f"the root of {root.mount} changed meanwhile", retry_in=0.1)
+            raise RootChanged(f"the root of {root.mount} changed meanwhile", retry_in=0.1)
         return await self.of(root.mount)
 
     async def identity(self, root: Root) -> Identity:
@@ -120,7 +120,7 @@ class Roots:
         return identity
 
     async def kind(self, root: Root) -> RootKind:
-        """Return what kind of root this is; one of the server's own is asked for once a version.
+        """Return what kind of root this is; AWS is asked once a version, where no chain tells it.
 
         Raises:
             AwsUnavailable, RootRefused: AWS does not say who we are.
@@ -132,8 +132,8 @@ class Roots:
         """Return the kind as far as it is known without AWS; None where only AWS can tell it."""
         config, arn = self._arns.get(root.mount, (None, ""))
         arn = arn if config == root.config else ""
-        tells = arn or root.config.access_key or root.config.assume_chain
-        return kind_of(root.config, arn) if tells else None
+        # Keys alone don't tell: they may be those of the account's root user.
+        return kind_of(root.config, arn) if arn or root.config.assume_chain else None
 
     async def ask(self, root: Root, call: Call[T]) -> T:
         """Send one call and return its answer, or raise the error that a caller gets."""

@@ -25,6 +25,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 REPEAT_FIRST, REPEAT_MOST, REPEAT_FOR = 0.2, 3.0, 30.0
 """Seconds: the first wait before a repeated call, the longest, and how long a call is repeated at all."""
+TRIES = 3
+"""How often a call is sent whose fate stays unknown, where the root has no ``max_retries``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +73,28 @@ class Rounds:
         self._priority = priority
         self._serial = False
 
+    @property
+    def tries(self) -> int:
+        """Return how often a call may be sent whose fate stays unknown; 1 means that it is never repeated."""
+        retries = self._root.config.max_retries
+        return TRIES if retries is None else retries + 1
+
     async def call(self, call: Call[T], patience: Patience = _none) -> Outcome[T]:
         """Send one call, and again while AWS does not yet see the user it just made and ``patience()``.
 
-        ConcurrentModification is repeated always: AWS asks for it, and the refused call had no effect.
+        ConcurrentModification is repeated without patience too: AWS asks for it, and the refused call had
+        no effect. A root's ``max_retries`` bounds the repeats.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + REPEAT_FOR
-        wait = REPEAT_FIRST
+        wait, repeats = REPEAT_FIRST, 0
         while True:
             outcome = await self._once(call)
             self._note(outcome)
-            if not _repeatable(outcome, patience) or loop.time() + wait > until:
+            spent = repeats == self._root.config.max_retries or loop.time() + wait > until
+            if spent or not _repeatable(outcome, patience):
                 return outcome
+            repeats += 1
             await asyncio.sleep(wait * self._rng.uniform(0.5, 1.0))
             wait = min(wait * 2, REPEAT_MOST)
 
