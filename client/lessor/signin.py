@@ -100,7 +100,7 @@ def token(endpoint: str, session: Session, duration: timedelta | None = None) ->
         endpoint, urllib.parse.urlencode(fields).encode(), method="POST"
     )
     try:
-        with _OPENER.open(request, timeout=SECONDS) as answer:
+        with _opener().open(request, timeout=SECONDS) as answer:
             found = json.loads(answer.read(_MOST_BYTES))
     except urllib.error.HTTPError as error:
         with error:
@@ -129,4 +129,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Refuse."""
 
 
-_OPENER: Final = urllib.request.build_opener(_NoRedirect)
+def _opener() -> urllib.request.OpenerDirector:
+    """Return what opens an endpoint; a proxy is used for https alone, since it would read all else."""
+    proxies = {name: url for name, url in urllib.request.getproxies().items() if name == "https"}
+    return urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler(proxies))

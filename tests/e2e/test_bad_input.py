@@ -203,6 +203,30 @@ async def test_faults_of_different_fields_come_together(lessor: Lessor, mount: s
     assert refusal.message.startswith(first.field)
 
 
+async def test_all_faults_of_a_request_for_credentials_come_at_once(lessor: Lessor) -> None:
+    """Names, spans, ids and free text that can't be are told in one answer, before anything is looked up."""
+    request = creds_pb2.GenerateCredentialsRequest(
+        mount="a/b",
+        role="x y",
+        ttl=Duration(nanos=1),
+        wait_usable=Duration(seconds=-1),
+        request_id="one",
+        reason="x" * 1001,
+    )
+    refusal = await refused(lessor.creds.GenerateCredentials(request))
+    assert refusal.code is Code.INVALID_ARGUMENT
+    assert set(refusal.violations) == {"mount", "role", "ttl", "wait_usable", "request_id", "reason"}
+
+
+async def test_all_faults_of_a_mount_come_at_once(lessor: Lessor) -> None:
+    """Its name is checked together with its limits."""
+    request = config_pb2.EnableMountRequest(
+        mount="a/b", max_lease_ttl=Duration(seconds=5), default_lease_ttl=Duration(seconds=6), max_users=-1
+    )
+    refusal = await refused(lessor.config.EnableMount(request))
+    assert set(refusal.violations) == {"mount", "default_lease_ttl", "max_users"}
+
+
 @pytest.mark.parametrize("kind", [0, 99])
 async def test_a_type_that_is_none_is_refused(lessor: Lessor, mount: str, kind: int) -> None:
     """UNSPECIFIED and numbers of no type are refused by name of the field."""

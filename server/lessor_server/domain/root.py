@@ -269,9 +269,9 @@ def _identity_token_violations(config: RootConfig, allowed_endpoints: Iterable[s
             return [Violation("identity_token_audience", f"needs {path}", f"give {path}, or leave it out")]
         return []
     found = []
-    if not config.identity_token_file.startswith("/"):
+    if not (config.identity_token_file.startswith("/") and config.identity_token_file.isprintable()):
         fault = f"{shown(config.identity_token_file)} is no absolute path"
-        found.append(Violation(path, fault, "begin it with /"))
+        found.append(Violation(path, fault, "begin it with /, and leave control characters out"))
     if config.access_key or config.secret_key:
         found.append(Violation(path, "does not go with access_key", "leave one of the two out"))
     if not config.assume_chain:

@@ -79,7 +79,7 @@ def unserved(kind: RootKind, role: Role) -> list[str]:
     if wanted <= longest:
         return []
     return [
-        f"a root of kind {kind.name} makes sessions of at most {spoken(longest)}: longer ones are refused"
+        f"a root of kind {kind.name} makes sessions of at most {spoken(longest)}: longer ones are cut to that"
     ]
 
 

@@ -21,7 +21,7 @@ from lessor_server.domain.secret import Secret
 from lessor_server.domain.session_policy import GroupPolicies
 from lessor_server.domain.sts import AssumeRole, Device, GetFederationToken, GetSessionToken, Session
 from lessor_server.domain.tags import Tags
-from lessor_server.domain.template import Caller, filled, filled_policy
+from lessor_server.domain.template import Caller, filled, filled_policy, none_violations
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,10 @@ def _code_violations(role: Role, ask: Ask) -> list[Violation]:
 
 
 def _policy_violations(_: Role, ask: Ask) -> list[Violation]:
-    return policy.violations(json.loads(ask.policy), field="session_policy") if ask.policy else []
+    if not ask.policy:
+        return []
+    field, document = "session_policy", json.loads(ask.policy)
+    return policy.violations(document, field=field) + none_violations(field, document)
 
 
 _CHECKS: Final = {
@@ -177,10 +180,12 @@ def call(role: Role, ask: Ask, making: Making) -> Call[Session]:
     document = session_policy.united((own, *theirs, ask.policy))
     of_groups = [one for group in making.groups for one in group.arns]
     arns = session_policy.managed((*role.policy_arns, *of_groups))
+    federated = role.credential_type is CredentialType.FEDERATION_TOKEN
+    if (federated or role.iam_groups) and not document and not arns:
+        # Without any, an assumed role's session may do all that the IAM role may.
+        raise NoSessionPolicy(f"role {role.name} and its groups have no policy for a session")
     session_tags = _filled_tags(role.session_tags, making.caller)
-    if role.credential_type is CredentialType.FEDERATION_TOKEN:
-        if not document and not arns:
-            raise NoSessionPolicy(f"role {role.name} and its groups have no policy for a federated session")
+    if federated:
         return GetFederationToken(making.name, making.seconds, document, arns, session_tags)
     return AssumeRole(
         role_arn=ask.role_arn or _only(role),

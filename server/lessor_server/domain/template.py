@@ -77,16 +77,22 @@ def policy_violations(path: str, document: Mapping[str, JsonValue]) -> list[Viol
         return ""
 
     rest = policy.in_places(document, path, look)
-    mend = "write it in a resource or in the value of a condition"
-    found += [
-        Violation(spot, "holds a template, or braces, where none may stand", mend)
-        for spot, value in policy.walk(rest, path)
-        if isinstance(value, str) and ("{{" in value or "}}" in value)
-    ]
+    found += none_violations(path, rest, "write it in a resource or in the value of a condition")
     if used and document.get("Version") != policy.VERSIONS[0]:
         fault = "does not go with a template"
         found.append(Violation(f"{path}.Version", fault, f'write "{policy.VERSIONS[0]}"'))
     return found
+
+
+def none_violations(
+    path: str, document: Mapping[str, JsonValue], mend: str = "write the value itself"
+) -> list[Violation]:
+    """Return where a policy holds a template that nobody fills in: AWS would take it as it stands."""
+    return [
+        Violation(spot, "holds a template, or braces, where none may stand", mend)
+        for spot, value in policy.walk(document, path)
+        if isinstance(value, str) and ("{{" in value or "}}" in value)
+    ]
 
 
 def sample(text: str) -> str:

@@ -123,7 +123,9 @@ class CredentialWatch:
         while True:
             try:
                 lease = await self._store.get(lease_id)
-                if lease is None or lease.state is not State.ACTIVE or lease.expires_us <= end_us:
+                # What has expired is the Keeper's, and where expiries are held it stays ACTIVE.
+                over_us = max(end_us, self._store.now())
+                if lease is None or lease.state is not State.ACTIVE or lease.expires_us <= over_us:
                     return
                 retired = await self._store.renew(lease, end_us)
             except StoreUnavailable:

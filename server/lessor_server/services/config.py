@@ -39,7 +39,7 @@ class ConfigService:
         """Enable an engine."""
         longest = convert.span(request, "max_lease_ttl") or DEFAULT_LEASE_TTL
         mount = Mount(
-            name=convert.mount_of(request.mount),
+            name=request.mount or convert.DEFAULT_MOUNT,
             description=request.description,
             default_lease_ttl=convert.span(request, "default_lease_ttl") or min(DEFAULT_LEASE_TTL, longest),
             max_lease_ttl=longest,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -15,7 +15,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lessor_server.domain import names
-from lessor_server.domain.errors import Invalid, Violation
+from lessor_server.domain.errors import Invalid, Violation, require
 from lessor_server.domain.names import shown
 
 DEFAULT_MOUNT = "aws"
@@ -26,6 +26,32 @@ _MOST_SECONDS = 315_576_000_000
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
+D = TypeVar("D")
+P = ParamSpec("P")
+
+
+class Faults:
+    """Collects what is wrong with the parts of a request, so that all of it is told at once."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._found: list[Violation] = []
+
+    def read(self, otherwise: D, reader: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T | D:
+        """Return what ``reader`` makes of its arguments, or ``otherwise`` where they are invalid."""
+        try:
+            return reader(*args, **kwargs)
+        except Invalid as error:
+            self._found += error.violations
+            return otherwise
+
+    def add(self, field: str, fault: str, mend: str) -> None:
+        """Note one fault."""
+        self._found.append(Violation(field, fault, mend))
+
+    def require_none(self) -> None:
+        """Raise ``Invalid`` with all that was found, if anything was."""
+        require(self._found)
 
 
 def invalid(field: str, fault: str, mend: str) -> Invalid:
@@ -85,9 +111,15 @@ def timestamp(instant_us: int) -> Timestamp | None:
     return Timestamp(seconds=instant_us // 10**6, nanos=instant_us % 10**6 * _NANOS_IN_MICRO)
 
 
-def document(value: Struct) -> dict[str, Any]:
-    """Return a Struct as plain values; numbers are floats, as Struct has them."""
-    return MessageToDict(value)
+def document(value: Struct, field: str) -> dict[str, Any]:
+    """Return a Struct as plain values; numbers are floats, as Struct has them.
+
+    Raises ``Invalid`` that names ``field`` for NaN and infinities, which JSON does not have (RFC 8259, 6).
+    """
+    try:
+        return MessageToDict(value)
+    except ValueError:
+        raise invalid(field, "holds a number that is not finite", "write JSON alone") from None
 
 
 def struct(text: str) -> Struct:

@@ -67,18 +67,23 @@ def _first(request: pb.WatchCredentialsRequest) -> pb.GenerateCredentialsRequest
 
 def _wish(request: pb.GenerateCredentialsRequest, caller: Caller) -> Wish:
     """Return what a request wishes for; raises ``Invalid`` for what no wish can hold."""
-    mount, role = convert.mount_of(request.mount), convert.role_of(request.role, "role")
+    faults = convert.Faults()
+    mount = faults.read("", convert.mount_of, request.mount)
+    role = faults.read("", convert.role_of, request.role, "role")
+    ttl = faults.read(None, convert.span, request, "ttl")
     if len(request.reason) > LONGEST_REASON:
-        raise convert.invalid("reason", "is too long", f"give at most {LONGEST_REASON} characters")
-    wait = convert.span(request, "wait_usable")
+        faults.add("reason", "is too long", f"give at most {LONGEST_REASON} characters")
+    wait = faults.read(None, convert.span, request, "wait_usable")
     if wait is not None and wait < timedelta(0):
-        raise convert.invalid("wait_usable", "is negative", "give how long to wait at most")
+        faults.add("wait_usable", "is negative", "give how long to wait at most")
+    same = faults.read(None, _request, request, mount)
+    faults.require_none()
     return Wish(
         mount=mount,
         role=role,
         owner=caller.principal.name,
-        ttl=convert.span(request, "ttl") or None,
-        request=_request(request, mount),
+        ttl=ttl or None,
+        request=same,
         wait_usable=wait.total_seconds() if wait else 0.0,
         ask=_ask(request),
         labels=caller.principal.labels,
@@ -92,7 +97,9 @@ def _ask(request: pb.GenerateCredentialsRequest) -> Ask:
         role_arn=request.role_arn,
         session_name=request.role_session_name,
         mfa_code=Secret(request.mfa_code),
-        policy=policy.canonical(convert.document(request.session_policy)) if narrowed else "",
+        policy=policy.canonical(convert.document(request.session_policy, "session_policy"))
+        if narrowed
+        else "",
     )
 
 
@@ -129,7 +136,7 @@ def _request(request: pb.GenerateCredentialsRequest, mount: str) -> Request | No
     wished = pb.GenerateCredentialsRequest()
     wished.CopyFrom(request)
     wished.mount = mount
-    if not convert.span(request, "ttl"):
+    if not (request.ttl.seconds or request.ttl.nanos):
         wished.ClearField("ttl")
     wished.ClearField("request_id")
     wished.ClearField("wait_usable")

@@ -110,7 +110,8 @@ class Guard:
         """Take no more calls, end the lasting ones, wait for the others; return how many are left."""
         self._draining = True
         for watch in self._watches:
-            watch.reschedule(asyncio.get_running_loop().time())
+            if not watch.expired():  # one whose time is over is being closed already
+                watch.reschedule(asyncio.get_running_loop().time())
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()

@@ -107,7 +107,9 @@ def _role(mount: str, message: pb.Role) -> Role:
     if kind is None:
         mend = f"give one of {', '.join(one.name for one in CredentialType)}"
         violations.append(Violation("role.credential_type", "is missing or unknown", mend))
-    document = convert.document(message.policy_document) if message.HasField("policy_document") else None
+    document = None
+    if message.HasField("policy_document"):
+        document = convert.document(message.policy_document, "role.policy_document")
     if kind is None:
         # The type decides the other rules; what can be told without it is told in the same answer.
         violations += _rest(message, document)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -9,7 +10,7 @@ from tests.support.builders import DOCUMENT
 from tests.support.gateways import KEY, chained, gateway, root
 from tests.support.standin_control import StandIn, run_server
 
-from lessor_server.domain.aws_errors import AwsRefused, Refusal
+from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.calls import Call
 from lessor_server.domain.looks import (
     GetGroup,
@@ -147,3 +148,22 @@ async def test_the_simulator_answers_with_pairs(aws: StandIn) -> None:
     async with gateway(aws.url) as door:
         told = await door.send(root(aws.url), SimulatePrincipalPolicy(who, ("iam:GetUser", "iam:CreateUser")))
     assert told == (("iam:GetUser", "allowed"), ("iam:CreateUser", "implicitDeny"))
+
+
+async def test_an_answer_that_breaks_off_is_told_without_what_it_holds() -> None:
+    """The error of an answer cut short has none of its text, in which a secret may stand."""
+    body = b"<GetSessionTokenResponse><GetSessionTokenResult><Credentials><SecretAccessKey>not-a-secr"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with gateway(url) as door:
+            with pytest.raises(AwsUnknown, match="UnreadableAnswer") as told:
+                await door.send(root(url), GetSessionToken(900))
+    assert told.value.sent
+    assert "not-a-secr" not in told.value.detail
+    assert "not-a-secr" not in repr(told.value.aws)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -123,6 +126,7 @@ async def test_a_token_goes_to_no_host_that_is_not_aws_s(tmp_path: Path) -> None
         (b"plain", "no JSON web token"),
         (b"a.!!!.b", "no JSON web token"),
         (b"a.bnVsbA.b", "no JSON web token"),
+        (b"a." + base64.urlsafe_b64encode(b"[" * 12_000) + b".b", "no JSON web token"),
     ],
 )
 async def test_what_is_no_token_says_so(tmp_path: Path, content: bytes, fault: str) -> None:
@@ -131,3 +135,14 @@ async def test_what_is_no_token_says_so(tmp_path: Path, content: bytes, fault: s
     path.write_bytes(content)
     with pytest.raises(IdentityTokenUnusable, match=fault):
         await identity_token.read(str(path), AUDIENCE)
+
+
+async def test_a_path_at_which_no_file_can_be_says_so(tmp_path: Path) -> None:
+    """A pipe that nobody writes to holds no thread up, and a name that no file has is told like any other."""
+    os.mkfifo(tmp_path / "pipe")
+    async with asyncio.timeout(5):
+        for path in (tmp_path / "pipe", tmp_path):
+            with pytest.raises(IdentityTokenUnusable, match="no regular file"):
+                await identity_token.read(str(path), "")
+        with pytest.raises(IdentityTokenUnusable):
+            await identity_token.read(f"{tmp_path}/a\0b", "")

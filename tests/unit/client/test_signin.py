@@ -66,6 +66,16 @@ def test_a_redirect_is_not_followed() -> None:
         assert elsewhere.asked == []
 
 
+def test_no_proxy_reads_what_goes_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the environment is used for https alone, whose content it does not see."""
+    with serving() as server, serving() as proxy:
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert signin.token(server.url, SESSION) == TOKEN
+        assert proxy.asked == []
+
+
 def test_an_endpoint_that_is_not_there_is_told() -> None:
     """A closed port is an error with a cause, not a stack of the library's."""
     with serving() as server:

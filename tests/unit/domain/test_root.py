@@ -114,6 +114,7 @@ def test_a_root_without_keys_needs_an_ambient_mount_or_a_token() -> None:
     ("changes", "path"),
     [
         ({"identity_token_file": "token"}, "identity_token_file"),
+        ({"identity_token_file": "/var/\0token"}, "identity_token_file"),
         ({"assume_chain": ()}, "assume_chain"),
         ({"sts_endpoint": PROXY}, "identity_token_file"),
         ({"sts_fallback_endpoints": (PROXY,), "sts_fallback_regions": ("eu-west-1",)}, "identity_token_file"),

@@ -95,4 +95,5 @@ def test_what_a_root_can_t_serve_is_said() -> None:
     (said,) = unserved(RootKind.ASSUMED_ROLE, federated)
     assert "FEDERATION_TOKEN" in said
     (said,) = unserved(RootKind.WEB_IDENTITY, longer)
+    assert "cut" in said
     assert "1h" in said

@@ -92,6 +92,13 @@ def test_all_faults_of_a_request_are_told_at_once() -> None:
     assert told == ["ttl", "role_arn", "role_session_name", "mfa_code", "session_policy.Statement"]
 
 
+def test_a_template_in_the_policy_of_a_request_is_refused() -> None:
+    """Nobody fills it in: AWS would take the braces as they are, and what was to be denied would not be."""
+    denied = {"Effect": "Deny", "Action": "s3:*", "Resource": "arn:aws:s3:::home/{{identity.name}}/*"}
+    asked = policy.canonical({"Version": "2012-10-17", "Statement": [denied]})
+    assert fields(role(), policy=asked) == ["session_policy.Statement[0].Resource"]
+
+
 @pytest.mark.parametrize(
     ("allowed", "asked", "fine"),
     [
@@ -206,6 +213,16 @@ def test_a_federated_session_without_any_policy_is_refused() -> None:
     with pytest.raises(NoSessionPolicy):
         made(subject, groups=(GroupPolicies(),))
     assert made(subject, groups=(GroupPolicies(arns=(POLICY_ARN,)),)).policy_arns == (POLICY_ARN,)
+
+
+def test_groups_without_a_policy_do_not_open_an_assumed_role() -> None:
+    """A session that its groups should bound is refused where they say nothing: else it may do all."""
+    subject = role(iam_groups=("empty",))
+    with pytest.raises(NoSessionPolicy):
+        made(subject, groups=(GroupPolicies(),))
+    bounded = made(subject, groups=(GroupPolicies((ALLOW,)),))
+    assert isinstance(bounded, AssumeRole)
+    assert bounded.policy == ALLOW
 
 
 def test_policies_are_sent_only_where_they_fit() -> None:

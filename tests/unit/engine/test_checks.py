@@ -20,7 +20,7 @@ from lessor_server.engine.mounts import RootRules
 from lessor_server.engine.pacer import Pace, Pacer
 from lessor_server.engine.roots import Roots
 from tests.support import builders
-from tests.support.engine_world import PlainSealer, World, world
+from tests.support.engine_world import PlainSealer, World, bound, world
 from tests.support.iam_faults import Fault, Kind
 from tests.support.virtual_loop import virtual
 
@@ -200,13 +200,26 @@ async def test_the_kind_of_the_server_s_own_credentials_is_asked_once() -> None:
 
 
 @virtual
-async def test_the_kind_of_keys_needs_no_aws() -> None:
-    """A root's config tells it."""
+async def test_whose_keys_a_root_has_is_asked_once_by_each_process() -> None:
+    """They may be those of the account's root user, which a role made with them then hears by name."""
     async with world() as w:
-        w.aws.away = True
+        await bound(w)
+        w.iam.sts.root_arn = "arn:aws:iam::123456789012:root"
         roots = opened(w)
         root = await w.engine.mounts.get_root("aws")
-        assert await roots.kind(root) is RootKind.USER_KEYS
+        for _ in range(2):
+            assert await roots.kind(root) is RootKind.ACCOUNT_ROOT
+        assert w.aws.actions() == ["GetCallerIdentity"]
+
+
+@virtual
+async def test_the_kind_of_a_chain_needs_no_aws() -> None:
+    """A root's config tells it."""
+    async with world() as w:
+        await set_root(w, builders.root_config(assume_chain=(Hop(WORKER),)))
+        w.aws.away = True
+        roots = opened(w)
+        assert await roots.kind(await w.engine.mounts.get_root("aws")) is RootKind.ASSUMED_ROLE
 
 
 @virtual

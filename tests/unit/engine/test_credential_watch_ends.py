@@ -74,6 +74,20 @@ async def test_a_stream_by_mfa_ends_in_time_for_another_code() -> None:
         assert LEAST_AHEAD - 1 < left <= MOST_AHEAD
 
 
+@virtual
+async def test_what_expired_meanwhile_is_retired_no_more() -> None:
+    """A store that comes back after the end of a lease, while expiries are held, is not asked for ever."""
+    async with world() as w:
+        async with listening(w) as listener:
+            await listener.until(1, TTL)
+            await w.engine.expiry.hold("a test")
+            w.store.fails.add("renew")
+        await asyncio.sleep(TTL + 1)
+        w.store.fails.clear()
+        assert await w.engine.work.settle(BOUND_SECONDS) == 0
+        assert (await w.lease(listener.got[0].lease.id)).state is State.ACTIVE
+
+
 # --- kills -----------------------------------------------------------------------------------------------
 
 MOMENTS = (0.01, 0.06, 0.11, 0.2, 500.0, 790.0, 800.0, 830.0, 839.9, 845.0, 870.0, 900.0, 960.0)

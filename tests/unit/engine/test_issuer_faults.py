@@ -11,7 +11,7 @@ from lessor_server.domain.errors import AwsQuota, AwsUnavailable, LessorError
 from lessor_server.domain.events import IssueFailed
 from lessor_server.domain.lease import State
 from lessor_server.domain.preconditions import RoleNotUsable, RootRefused
-from lessor_server.engine.maker import TRIES
+from lessor_server.engine.rounds import TRIES
 from tests.support import builders
 from tests.support.engine_world import World, bound, world
 from tests.support.iam_faults import Fault, Kind
@@ -67,6 +67,7 @@ async def test_a_call_that_never_gets_a_clear_answer_ends_the_issue_and_leaves_n
         error = await fails(w, Fault(kind, action))
         assert isinstance(error, AwsUnavailable)
         assert action in error.message
+        assert error.message.endswith("what it may have made is being revoked")
         assert error.aws is not None
         assert TRIES <= w.aws.actions().count(action) <= MOST_OF_A_KIND[action] * (TRIES + 1)
 

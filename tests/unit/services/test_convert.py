@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,7 +81,15 @@ def test_spans_and_instants_go_out_plain() -> None:
 @given(st.dictionaries(NAMES, JSON, max_size=4))
 def test_a_document_comes_back_as_it_went(document: dict[str, object]) -> None:
     """To a Struct and back a JSON object is the same."""
-    assert convert.document(convert.struct(json.dumps(document))) == document
+    assert convert.document(convert.struct(json.dumps(document)), "x") == document
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_json_has_not_is_refused_by_its_field(number: float) -> None:
+    """A Struct can hold what JSON cannot: that is the caller's to mend, and no defect of ours."""
+    with pytest.raises(Invalid) as told:
+        convert.document(Struct(fields={"a": Value(number_value=number)}), "role.policy_document")
+    assert fields(told) == ["role.policy_document"]
 
 
 def stored() -> role_pb2.Role:

@@ -31,6 +31,8 @@ class Leases:
         self.callers: list[Caller] = []
         self.open = 0
         self.changed = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.may_end.set()
 
     async def _stream(self, caller: Caller) -> AsyncIterator[Message]:
         self.callers.append(caller)
@@ -40,6 +42,7 @@ class Leases:
             while True:
                 yield await self.messages.get()
         finally:
+            await self.may_end.wait()
             self.open -= 1
             self.changed.set()
 
@@ -151,6 +154,19 @@ async def test_a_drain_ends_it_at_once(s: Served) -> None:
     assert "going down" in (told.result().details() or "")
     assert s.leases.open == 1
     other.cancel()
+    assert await s.guard.drain(SECONDS) == 0
+
+
+async def test_a_drain_passes_over_a_watch_that_is_ending_already(s: Served) -> None:
+    """A watch whose time is over, and which is still being closed, does not break a drain."""
+    watch = s.stream()
+    await s.leases.until_open(1)
+    s.leases.may_end.clear()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ended(watch))
+        assert await s.guard.drain(0.0) == 1
+        assert await s.guard.drain(0.0) == 1
+        s.leases.may_end.set()
     assert await s.guard.drain(SECONDS) == 0
 
 

@@ -146,7 +146,9 @@ def from_network(call: Call[object], error: Exception) -> AwsError:
 
 def unreadable(call: Call[object], error: Exception) -> AwsUnknown:
     """Return what an answer that is none of AWS's means for ``call``."""
-    return AwsUnknown(AwsAnswer(call.action, "UnreadableAnswer", str(error)[:_TEXT_LIMIT]), sent=True)
+    # The parser's text goes on with the answer itself, in which a secret may stand.
+    text = str(error).partition("\n")[0][:_TEXT_LIMIT]
+    return AwsUnknown(AwsAnswer(call.action, "UnreadableAnswer", text), sent=True)
 
 
 def unsent(call: Call[object], error: Exception) -> AwsUnknown:

@@ -31,11 +31,14 @@ async def read(path: str, audience: str) -> Secret:
 
 def _text(path: Path) -> str:
     try:
+        # Whoever opens a pipe waits for its writer, perhaps for ever.
+        if path.exists() and not path.is_file():
+            raise _unusable("is in no regular file")
         with path.open(encoding="ascii") as file:
             text = file.read(LONGEST + 2).strip()
     except OSError as error:
         raise _unusable(f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
+    except ValueError:
         raise _unusable("holds no token") from None
     if not text or len(text) > LONGEST:
         raise _unusable(f"holds no token of 1 to {LONGEST} characters")
@@ -47,7 +50,7 @@ def _audiences(token: str) -> tuple[str, ...]:
         body = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
         said = claims["aud"]
-    except (IndexError, ValueError, KeyError, TypeError):
+    except (IndexError, ValueError, KeyError, TypeError, RecursionError):
         raise _unusable("holds no JSON web token with an audience") from None
     return (said,) if isinstance(said, str) else tuple(said) if isinstance(said, list) else ()
 

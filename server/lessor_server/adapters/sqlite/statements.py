@@ -174,9 +174,10 @@ WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now AND state = '
 GROUP BY mount, role
 """
 
+# The last condition is the index's own: without it SQLite can't tell that the index holds the row.
 BY_REQUEST = f"""
 SELECT {LEASE_COLUMNS} FROM leases
-WHERE owner = :owner AND mount = :mount AND role = :role AND request_id = :request_id
+WHERE owner = :owner AND mount = :mount AND role = :role AND request_id = :request_id AND request_id <> ''
 """
 
 # --- prefixes, sweeps, tombstones ------------------------------------------------------------------------

@@ -1,0 +1,125 @@
+"""Opens databases of earlier versions: their rows stay as they were, and are worked on."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tests.support import builders
+from tests.support.stores import START_US, TERMS, HandClock
+
+from lessor_server.adapters.sqlite import rotation_statements, statements
+from lessor_server.adapters.sqlite.migrate import APPLICATION_ID, migrations
+from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
+from lessor_server.domain.lease import State
+from lessor_server.engine.stored import EVERYTHING, Range, Repeated
+
+HOUR_US = 3_600_000_000
+REQUEST = "11111111-2222-4333-8444-555555555555"
+ROWS: dict[str, dict[str, str | int]] = {
+    "INTENT": {"claimed_by": "dead", "due_us": START_US + HOUR_US, "last_create_us": START_US},
+    "ACTIVE": {"due_us": START_US + HOUR_US, "expires_us": START_US + HOUR_US, "request_id": REQUEST},
+    "REVOKING": {"due_us": START_US - 1, "last_error": "AWS DeleteUser: Throttling", "attempts": 3},
+    "ABANDONED": {"expires_us": START_US - HOUR_US},
+    "GONE": {"gone_us": START_US - HOUR_US, "access_key_id": "AKIAGONE"},
+}
+"""A row of each state, by what it has besides what all have."""
+
+
+def earlier(folder: Path, version: int) -> None:
+    """Make a database of an earlier schema with a mount, its root, and a row of each state."""
+    connection = sqlite3.connect(folder / FILE, isolation_level=None)
+    for number, script in migrations()[:version]:
+        connection.executescript(f"{script}\nPRAGMA user_version = {number};")
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    columns = connection.execute("PRAGMA table_info(leases)").fetchall()
+    for number, (state, own) in enumerate(ROWS.items()):
+        made = builders.intent(number)
+        texts: dict[str, str | int] = {
+            "id": made.id,
+            "mount": made.mount,
+            "role": made.role,
+            "owner": made.owner,
+            "state": state,
+        }
+        texts |= {"credential_type": "IAM_USER", "account": builders.ACCOUNT}
+        texts |= {"user_name": made.footprint.user_name, "user_path": made.footprint.user_path}
+        row = texts | {"policy_arns": "[]", "groups": "[]", "generation": 7, "ttl_us": HOUR_US} | own
+        values = [row.get(name, "" if kind == "TEXT" else 0) for _, name, kind, *_ in columns]
+        connection.execute(f"INSERT INTO leases VALUES ({', '.join('?' * len(values))})", values)
+    connection.execute(
+        "INSERT INTO mounts VALUES ('aws', '', ?, ?, 5000, NULL, NULL, 'enabled', 0)", (HOUR_US, 24 * HOUR_US)
+    )
+    connection.execute("INSERT INTO roots VALUES ('aws', x'00', ?, 1, 'etag')", (builders.ACCOUNT,))
+    connection.execute("INSERT INTO prefixes VALUES ('b/', 1, 'b0')")
+    connection.close()
+
+
+async def states(store: SqliteStore) -> Counter[State]:
+    """Count the rows themselves by state, and compare with the counts that are kept."""
+    rows = Counter(lease.state for lease in await store.page(EVERYTHING, None, "", 100))
+    assert {one.state: one.count for one in await store.count(EVERYTHING, None)} == rows
+    return rows
+
+
+@pytest.mark.parametrize("version", [2, 3])
+async def test_rows_of_every_state_are_kept_and_worked_on(tmp_path: Path, version: int) -> None:
+    """No row changes by the upgrade; what was claimed or due is claimed, and no other."""
+    earlier(tmp_path, version)
+    async with open_store(tmp_path, HandClock()) as store:
+        assert await store.schema_version() == migrations()[-1][0]
+        leases = {lease.state.value: lease for lease in await store.page(EVERYTHING, None, "", 100)}
+        assert leases.keys() == ROWS.keys()
+        for lease in leases.values():
+            assert (lease.generation, lease.footprint.account) == (7, builders.ACCOUNT)
+            assert not lease.is_session
+        assert (leases["REVOKING"].attempts, leases["REVOKING"].last_error) == (
+            3,
+            ROWS["REVOKING"]["last_error"],
+        )
+        assert set((await states(store)).values()) == {1}
+        assert await store.account("aws") == builders.ACCOUNT
+        assert [prefix.ids for prefix in await store.prefixes()] == [Range("b/", "b0")]
+        assert await store.take_over() == 1
+        claims = {claim.id: claim for claim in await store.claim_due(TERMS, 10)}
+        assert claims.keys() == {leases["INTENT"].id, leases["REVOKING"].id}
+        for claim in claims.values():
+            assert await store.finish(claim)
+        assert await states(store) == {State.GONE: 3, State.ACTIVE: 1, State.ABANDONED: 1}
+
+
+@pytest.mark.parametrize("version", [2, 3])
+async def test_an_earlier_request_is_found_and_its_lease_renewed(tmp_path: Path, version: int) -> None:
+    """A repeat across the upgrade finds the lease that it made before, and a holder keeps it."""
+    earlier(tmp_path, version)
+    async with open_store(tmp_path, HandClock()) as store:
+        lease = (await store.grounds("aws", "app", Repeated("root", REQUEST))).earlier
+        assert lease is not None
+        assert lease.state is State.ACTIVE
+        renewed = await store.renew(lease, START_US + 2 * HOUR_US)
+        assert renewed is not None
+        assert await store.revoke(renewed.id) is not None
+        assert (await states(store))[State.REVOKING] == 2
+
+
+LEASES = ["BY_REQUEST", "CLAIM", "DUE", "DUE_WITHIN", "GET_LEASE", "HOLDS", "KNOWN"]
+UPKEEP = ["BURY", "BURY_SESSIONS", "COUNT_RANGE", "PROGRESS", "PUT_UP"]
+OFTEN = [
+    *(getattr(statements, name) for name in (*LEASES, *UPKEEP)),
+    *(getattr(rotation_statements, name) for name in ("CLAIM", "DUE", "NEXT", "LIST")),
+]
+
+
+@pytest.mark.parametrize("statement", OFTEN)
+def test_what_is_asked_often_finds_its_rows_by_an_index(statement: str) -> None:
+    """No statement of daily work reads all leases, or all rotations, to find a few."""
+    connection = sqlite3.connect(":memory:")
+    for _, script in migrations():
+        connection.executescript(script)
+    params = dict.fromkeys(re.findall(r":(\w+)", statement), "1")
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", params)]
+    assert any(step.startswith("SEARCH") for step in plan)
+    assert not [step for step in plan if re.match(r"SCAN (leases|rotations)\b", step)]
