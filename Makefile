@@ -7,6 +7,9 @@ SOURCES := pyproject.toml constraints.txt protos/build.py $(wildcard protos/less
 # The contract may not break since the last release, or since the commit before where there is none.
 SINCE := $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse --quiet --verify HEAD~1)
 
+# Tests start a hundred processes: those that keep no bytecode take most of their time to compile.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help .venv demo test quick prove soak lint protos bench constraints clean
 
@@ -19,7 +22,7 @@ demo: .venv/.dev ## walk the tutorial on this machine, with an embedded AWS
 	$(BIN)/lessor demo
 
 test: .venv/.test ## run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not fire"
+	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not fire"
 
 quick: .venv/.test ## run the tests that need no more than a few seconds each
 	$(BIN)/python -m pytest -n 2 --dist loadfile
