@@ -192,7 +192,7 @@ async def settled(w: World, what: str) -> None:
 
 
 def telling(points: list[str]) -> list[int]:
-    """Return which points to try: of those with one name the first six, since a proof's looks are all alike."""
+    """Return which points to try: of one name the first six, since the looks of a proof are alike."""
     seen: Counter[str] = Counter()
     chosen = []
     for index, name in enumerate(points):
