@@ -12,6 +12,7 @@ from lessor_server.domain.root import Hop, RootConfig
 from lessor_server.domain.rotation import Rotation
 from lessor_server.domain.schedule import Schedule
 from lessor_server.domain.static_role import StaticRole
+from lessor_server.engine.rotation.static_roles import StaticCredentials
 from tests.support import builders
 from tests.support.engine_world import World, world
 from tests.support.iam_home import ROOT
@@ -75,3 +76,19 @@ async def row_of(w: World, subject: str = "aws/root") -> Rotation:
     row = await w.store.get_rotation(subject)
     assert row is not None
     return row
+
+
+async def credentials(w: World, name: str = USER) -> StaticCredentials:
+    """Read a static role's key as a caller does."""
+    return await w.engine.static_roles.credentials("aws", name)
+
+
+async def rotate_static(w: World, name: str = USER) -> str:
+    """Rotate a static role and return its new key's id."""
+    return (await w.engine.static_roles.rotate("aws", name, delete_other_key=False)).current
+
+
+def works(w: World, found: StaticCredentials) -> bool:
+    """Tell whether AWS accepts a key with this secret."""
+    signer = found.access_key_id, found.secret.reveal(), ""
+    return w.iam.prove("GetCallerIdentity", {}, signer).ok

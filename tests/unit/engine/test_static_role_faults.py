@@ -21,32 +21,25 @@ from lessor_server.domain.preconditions import (
 )
 from lessor_server.domain.root import Hop
 from lessor_server.domain.rotation import static_subject
-from lessor_server.engine.rotation.static_roles import StaticCredentials
 from tests.support import builders
-from tests.support.engine_world import OTHER_ACCOUNT, World
+from tests.support.engine_world import OTHER_ACCOUNT
 from tests.support.iam_faults import Fault, Kind
 from tests.support.iam_home import ROOT
-from tests.support.rotating import USER, keys_of, put, rotating, row_of, static
+from tests.support.rotating import (
+    USER,
+    credentials,
+    keys_of,
+    put,
+    rotate_static,
+    rotating,
+    row_of,
+    static,
+    works,
+)
 from tests.support.virtual_loop import virtual
 
 SUBJECT = static_subject("aws", USER)
 SECOND = 1_000_000
-
-
-async def credentials(w: World, name: str = USER) -> StaticCredentials:
-    """Read a static role's key as a caller does."""
-    return await w.engine.static_roles.credentials("aws", name)
-
-
-async def rotate(w: World, name: str = USER) -> str:
-    """Rotate a static role and return its new key's id."""
-    return (await w.engine.static_roles.rotate("aws", name, delete_other_key=False)).current
-
-
-def works(w: World, found: StaticCredentials) -> bool:
-    """Tell whether AWS accepts a key with this secret."""
-    signer = found.access_key_id, found.secret.reveal(), ""
-    return w.iam.prove("GetCallerIdentity", {}, signer).ok
 
 
 # --- keys of others ------------------------------------------------------------------------------------
@@ -109,7 +102,7 @@ async def test_one_key_of_somebody_leaves_room_for_one() -> None:
         made = await put(w, static(live_keys=1))
         assert set(keys_of(w, USER)) == {theirs, made.current}
         with pytest.raises(KeyLimit):
-            await rotate(w)
+            await rotate_static(w)
         assert set(keys_of(w, USER)) == {theirs, made.current}
 
 
@@ -121,7 +114,7 @@ async def test_keys_of_a_user_made_anew_are_never_taken_for_lost_ones(ended: boo
         await put(w)
         w.aws.faults.add(Fault(Kind.HANG, "CreateAccessKey", times=2))
         with pytest.raises(AwsUnavailable):
-            await rotate(w)
+            await rotate_static(w)
         w.iam.forget(USER)
         w.iam.create_user(USER).visible_at = 0.0
         theirs = w.iam.create_access_key(USER).id
@@ -129,7 +122,7 @@ async def test_keys_of_a_user_made_anew_are_never_taken_for_lost_ones(ended: boo
             await w.engine.static_roles.delete("aws", USER, "test")
         else:
             with pytest.raises(StaticUserChanged):
-                await rotate(w)
+                await rotate_static(w)
         await asyncio.sleep(3600)
         assert keys_of(w, USER) == {theirs: "Active"}
 
@@ -211,7 +204,7 @@ async def test_a_user_of_another_account_is_rotated_through_a_chain() -> None:
         assert set(other.users[USER].keys) == {made.current}
         assert keys_of(w, USER) == {}
         assert made.account == f"aws:{OTHER_ACCOUNT}"
-        second = await rotate(w)
+        second = await rotate_static(w)
         assert set(other.users[USER].keys) == {made.current, second}
         leased = await w.issue()
         assert leased.arn.split(":")[4] == builders.ACCOUNT.rpartition(":")[2]

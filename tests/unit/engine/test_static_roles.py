@@ -22,31 +22,24 @@ from lessor_server.domain.preconditions import (
     StaticUserUnknown,
 )
 from lessor_server.domain.rotation import Phase, static_subject
-from lessor_server.engine.rotation.static_roles import StaticCredentials
 from tests.support import builders
-from tests.support.engine_world import World
 from tests.support.iam_faults import Fault, Kind
-from tests.support.rotating import USER, keys_of, put, rotating, row_of, set_root, static
+from tests.support.rotating import (
+    USER,
+    credentials,
+    keys_of,
+    put,
+    rotate_static,
+    rotating,
+    row_of,
+    set_root,
+    static,
+    works,
+)
 from tests.support.virtual_loop import virtual
 
 SUBJECT = static_subject("aws", USER)
 SECOND = 1_000_000
-
-
-async def credentials(w: World, name: str = USER) -> StaticCredentials:
-    """Read a static role's key as a caller does."""
-    return await w.engine.static_roles.credentials("aws", name)
-
-
-async def rotate(w: World, name: str = USER) -> str:
-    """Rotate a static role and return its new key's id."""
-    return (await w.engine.static_roles.rotate("aws", name, delete_other_key=False)).current
-
-
-def works(w: World, found: StaticCredentials) -> bool:
-    """Tell whether AWS accepts a key with this secret."""
-    signer = found.access_key_id, found.secret.reveal(), ""
-    return w.iam.prove("GetCallerIdentity", {}, signer).ok
 
 
 # --- putting one ---------------------------------------------------------------------------------------
@@ -172,13 +165,13 @@ async def test_with_two_live_keys_the_old_one_works_until_the_next_rotation() ->
     async with rotating() as w:
         await put(w)
         first = await credentials(w)
-        await rotate(w)
+        await rotate_static(w)
         second = await credentials(w)
         await asyncio.sleep(3600)
         assert set(keys_of(w, USER)) == {first.access_key_id, second.access_key_id}
         assert works(w, first)
         assert works(w, second)
-        third = await rotate(w)
+        third = await rotate_static(w)
         assert set(keys_of(w, USER)) == {second.access_key_id, third}
 
 
@@ -188,7 +181,7 @@ async def test_with_one_live_key_the_old_one_goes_at_once() -> None:
     async with rotating() as w:
         await put(w, static(live_keys=1))
         first = await credentials(w)
-        second = await rotate(w)
+        second = await rotate_static(w)
         await asyncio.sleep(1)
         assert keys_of(w, USER) == {second: "Active"}
         assert not works(w, first)
@@ -199,7 +192,7 @@ async def test_going_from_two_live_keys_to_one_deletes_the_old_one() -> None:
     """The change does not wait for the next rotation."""
     async with rotating() as w:
         await put(w)
-        second = await rotate(w)
+        second = await rotate_static(w)
         await put(w, static(live_keys=1))
         assert set(keys_of(w, USER)) == {second}
 
@@ -243,7 +236,7 @@ async def test_a_user_that_was_made_anew_is_not_touched() -> None:
         w.iam.forget(USER)
         w.iam.create_user(USER).visible_at = 0.0
         theirs = w.iam.create_access_key(USER).id
-        for attempt in (rotate(w), put(w)):
+        for attempt in (rotate_static(w), put(w)):
             with pytest.raises(StaticUserChanged):
                 await attempt
         await asyncio.sleep(2 * 3600)
@@ -262,7 +255,7 @@ async def test_a_root_of_another_account_rotates_nothing() -> None:
         w.aws.accounts[builders.OTHER_ROOT_KEY] = w.other_iam
         await set_root(w, builders.OTHER_ROOT_KEY)
         with pytest.raises(RootAccountChanged):
-            await rotate(w)
+            await rotate_static(w)
         assert w.other_iam.users[USER].keys == {}
 
 
@@ -287,13 +280,13 @@ async def test_a_deleted_static_role_is_forgotten_and_its_keys_stay() -> None:
     """Lessor knows neither role nor key any more; AWS still has user and keys."""
     async with rotating() as w:
         await put(w)
-        await rotate(w)
+        await rotate_static(w)
         before = keys_of(w, USER)
         w.aws.sent.clear()
         await w.engine.static_roles.delete("aws", USER, "test")
         assert keys_of(w, USER) == before
         assert w.aws.actions() == []
-        for gone in (credentials(w), rotate(w), w.engine.static_roles.delete("aws", USER, "test")):
+        for gone in (credentials(w), rotate_static(w), w.engine.static_roles.delete("aws", USER, "test")):
             with pytest.raises(NotFound):
                 await gone
 
@@ -305,7 +298,7 @@ async def test_deleting_one_whose_key_is_half_made_leaves_no_lost_key() -> None:
         made = await put(w)
         w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", times=2))
         with pytest.raises(AwsUnavailable):
-            await rotate(w)
+            await rotate_static(w)
         assert (await row_of(w, SUBJECT)).phase is Phase.INTENDED
         await w.engine.static_roles.delete("aws", USER, "test")
         assert set(keys_of(w, USER)) == {made.current}
@@ -318,7 +311,7 @@ async def test_deleting_a_half_made_one_while_aws_is_away_waits() -> None:
         await put(w)
         w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", times=2))
         with pytest.raises(AwsUnavailable):
-            await rotate(w)
+            await rotate_static(w)
         w.aws.away = True
         with pytest.raises(AwsUnavailable):
             await w.engine.static_roles.delete("aws", USER, "test")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from lessor_server.domain.aws_errors import AwsRefused, Refusal, for_caller
 from lessor_server.domain.calls import GetUser
 from lessor_server.domain.errors import NotFound, Precondition
-from lessor_server.domain.mount import MountState
+from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.preconditions import (
     MountDisabling,
     RootAccountChanged,
@@ -38,18 +39,24 @@ async def require_enabled(store: Store, mount: str) -> None:
         raise MountDisabling(f"mount {mount} is being disabled", subject=mount)
 
 
-async def why_kept(store: Store, roots: Roots, key_id: str, subject: str) -> Precondition | None:
-    """Return why the rotation of ``subject`` may not take a key away: somebody else works with it."""
+async def every_mount(store: Store) -> AsyncIterator[Mount]:
+    """Yield all mounts by name, a page read at a time."""
     mounts = await store.list_mounts("", _PAGE)
     while mounts:
         for mount in mounts:
-            if await _is_root(roots, mount.name, key_id):
-                return RootKeyInUse(f"key {key_id} is the root of mount {mount.name}", subject=mount.name)
-            role = await _static_holder(store, mount.name, key_id)
-            if role is not None and role.subject != subject:
-                name = f"{role.mount}/{role.name}"
-                return StaticKeyInUse(f"key {key_id} is that of static role {name}", subject=name)
+            yield mount
         mounts = await store.list_mounts(mounts[-1].name, _PAGE)
+
+
+async def why_kept(store: Store, roots: Roots, key_id: str, subject: str) -> Precondition | None:
+    """Return why the rotation of ``subject`` may not take a key away: somebody else works with it."""
+    async for mount in every_mount(store):
+        if await _is_root(roots, mount.name, key_id):
+            return RootKeyInUse(f"key {key_id} is the root of mount {mount.name}", subject=mount.name)
+        role = await _static_holder(store, mount.name, key_id)
+        if role is not None and role.subject != subject:
+            name = f"{role.mount}/{role.name}"
+            return StaticKeyInUse(f"key {key_id} is that of static role {name}", subject=name)
     return None
 
 

@@ -11,11 +11,9 @@ from lessor_server.domain.rotation import Rotation, root_subject
 from lessor_server.domain.schedule import NEVER
 from lessor_server.engine.ports import Store
 from lessor_server.engine.roots import Roots
-from lessor_server.engine.rotation.keyholder import require_enabled
+from lessor_server.engine.rotation.keyholder import every_mount, require_enabled
 from lessor_server.engine.rotation.order import Aim, Order
 from lessor_server.engine.rotation.rotator import RETRY_SECONDS, Rotator
-
-_PAGE = 100
 
 
 class RootKeys:
@@ -38,16 +36,13 @@ class RootKeys:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _align_all(self) -> None:
-        mounts = await self._store.list_mounts("", _PAGE)
-        while mounts:
-            for mount in mounts:
-                try:
-                    await self.align(mount.name)
-                except StoreUnavailable:
-                    raise
-                except LessorError:
-                    continue  # it has no root, or none that opens: there is nothing to rotate
-            mounts = await self._store.list_mounts(mounts[-1].name, _PAGE)
+        async for mount in every_mount(self._store):
+            try:
+                await self.align(mount.name)
+            except StoreUnavailable:
+                raise
+            except LessorError:
+                continue  # it has no root, or none that opens: there is nothing to rotate
 
     async def rotate(self, mount: str, *, delete_other_key: bool) -> str:
         """Replace a root's access key and return the new one's id once it is in use.
