@@ -56,7 +56,7 @@ class Source:
         )
 
 
-class ChainCredentials(AioCredentials):
+class ChainCredentials(AioCredentials):  # type: ignore[misc]  # aiobotocore ships no types
     """What clients at the end of one chain sign with: always the session that is kept now.
 
     Instants are the clock's; ``ends`` is 0 while there is no session. Who waits while another tries gets what
@@ -92,7 +92,7 @@ class ChainCredentials(AioCredentials):
         """Tell whether nothing can be signed without a new session."""
         return now >= self.ends - LATEST_SECONDS
 
-    async def get_frozen_credentials(self) -> ReadOnlyCredentials:  # type: ignore[override]
+    async def get_frozen_credentials(self) -> ReadOnlyCredentials:
         """Return what to sign one request with."""
         return ReadOnlyCredentials(self.access_key, self.secret_key, self.token)
 
