@@ -1,8 +1,8 @@
 """When a key is rotated: by a period, or by a cron expression in UTC with a window.
 
-The grammar of cron is that of crontab(5), in numbers: minute, hour, day of the month, month, weekday
-(0 and 7 are Sunday); each ``*``, ``n`` or ``n-m``, maybe with ``/step``, in lists. As there, where both
-days are restricted, either may match.
+The grammar of cron is that of crontab(5): minute, hour, day of the month, month, weekday (0 and 7 are
+Sunday); each ``*``, ``n`` or ``n-m``, maybe with ``/step``, in lists; months and weekdays also by the first
+three letters of their English names. As there, where both days are restricted, either may match.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ JITTER: Final = 0.1
 
 _PART: Final = re.compile(r"(?:\*|([0-9]{1,2})(?:-([0-9]{1,2}))?)(?:/([1-9][0-9]?))?")
 _RANGES: Final = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+_MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_WEEKDAYS: Final = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 _FARTHEST: Final = timedelta(days=8 * 366)
 """Within eight years every day of the calendar comes: 1900 and 2100 are no leap years."""
 
@@ -79,7 +81,7 @@ def violations(schedule: Schedule) -> list[Violation]:
 def _cron_violations(text: str) -> list[Violation]:
     times = _times(text, 0)
     if times is None:
-        mend = "write minute hour day month weekday in numbers, as 0 3 * * 0"
+        mend = "write minute hour day month weekday, as 0 3 * * SUN"
         return [Violation("rotation_schedule", f"{shown(text)} is no schedule", mend)]
     if next(times, 0):
         return []
@@ -88,9 +90,10 @@ def _cron_violations(text: str) -> list[Violation]:
 
 def _times(text: str, after_us: int) -> Iterator[int] | None:
     """Return the times of a cron expression after an instant; None where it is none."""
-    fields = text.split()
+    fields = text.upper().split()
     if len(fields) != len(_RANGES):
         return None
+    fields[3:] = _numbered(fields[3], _MONTHS, 1), _numbered(fields[4].replace("-SUN", "-7"), _WEEKDAYS, 0)
     sets = [_numbers(field, *bounds) for field, bounds in zip(fields, _RANGES, strict=True)]
     if not all(sets):
         return None
@@ -120,6 +123,12 @@ def _days(fields: list[str], sets: list[frozenset[int]], first: date) -> Iterato
 def _us(day: date, hour: int, minute: int) -> int:
     moment = datetime(day.year, day.month, day.day, hour, minute, tzinfo=UTC)
     return (moment - _EPOCH) // _MICROSECOND
+
+
+def _numbered(field: str, names: tuple[str, ...], first: int) -> str:
+    """Return a field with its names as numbers, which count from ``first``."""
+    numbers = {name: str(number) for number, name in enumerate(names, first)}
+    return re.sub(r"\b[A-Z]+\b", lambda match: numbers.get(match[0], match[0]), field)
 
 
 def _numbers(field: str, low: int, high: int) -> frozenset[int]:

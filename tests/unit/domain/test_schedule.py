@@ -66,6 +66,21 @@ def test_sunday_is_0_and_7_and_leap_days_come() -> None:
     assert times("0 0 29 2 *", "2097-01-01T00:00:00", 1) == ["2104-02-29 00:00"]
 
 
+@pytest.mark.parametrize(
+    ("named", "numbered"),
+    [
+        ("0 3 * JAN MON", "0 3 * 1 1"),
+        ("0 3 * jan-Mar,dec sun,2,Sat", "0 3 * 1-3,12 0,2,6"),
+        ("*/5 * 1 * MON-FRI/2", "*/5 * 1 * 1-5/2"),
+        ("0 0 * * fri-sun", "0 0 * * 5-7"),
+    ],
+)
+def test_months_and_weekdays_have_names(named: str, numbered: str) -> None:
+    """The first three letters, in any case, also in lists and ranges; Sunday may end a range."""
+    assert violations(Schedule(cron=named)) == []
+    assert times(named, "2026-01-01T00:00:00", 9) == times(numbered, "2026-01-01T00:00:00", 9)
+
+
 @st.composite
 def fields(draw: st.DrawFn, low: int, high: int) -> str:
     """Draw one field: a star, a number or a range, maybe with a step, maybe two of them."""
@@ -93,8 +108,8 @@ def test_the_times_are_those_of_another_implementation(parts: tuple[str, ...], a
     "cron",
     [
         *("", "x", "0 3 * *", "0 3 * * * *", "60 3 * * *", "0 24 * * *", "0 3 0 * *", "0 3 32 * *"),
-        *("0 3 * 13 *", "0 3 * * 8", "*/0 3 * * *", "0 6-3 * * *", "-1 3 * * *", "0 3 * jan *", "@daily"),
-        "1, 3 * * *",
+        *("0 3 * 13 *", "0 3 * * 8", "*/0 3 * * *", "0 6-3 * * *", "-1 3 * * *", "0 3 * mon *", "@daily"),
+        *("1, 3 * * *", "0 3 jan * *", "0 3 * january *", "0 3 * * 1mon", "0 3 * * mon2", "0 3 * * ,mon"),
     ],
 )
 def test_what_is_no_expression_is_told(cron: str) -> None:
