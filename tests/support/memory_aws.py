@@ -59,6 +59,7 @@ class MemoryAws:
         self._chains = Chains(self.send, "lessor-of-the-tests")
         self._held: set[ChainCredentials] = set()
         self.sent: list[Sent] = []
+        self.forgotten: list[str] = []
         self.away = False
         """While true nothing reaches AWS: each connection is refused."""
         self.arrives_late: float | None = None
@@ -67,6 +68,10 @@ class MemoryAws:
     def actions(self, user: str = "") -> list[str]:
         """Return the actions that were sent, in order; only those on ``user`` where it is given."""
         return [one.action for one in self.sent if user in ("", one.user)]
+
+    def forget(self, mount: str) -> None:
+        """Take note of a mount that is not needed any more."""
+        self.forgotten.append(mount)
 
     async def send(self, root: Root, call: Call[T]) -> T:
         """Send one call, those before it that make the root's chain too."""

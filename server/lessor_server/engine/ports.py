@@ -311,6 +311,10 @@ class Aws(Protocol):
         """
         ...
 
+    def forget(self, mount: str) -> None:
+        """Let go of all that is kept for a mount; calls on their way go on."""
+        ...
+
 
 class Sealer(Protocol):
     """Seals bytes so that they open only at the place they were sealed for."""

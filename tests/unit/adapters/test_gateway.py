@@ -221,19 +221,6 @@ async def test_the_environment_leads_no_call_elsewhere(
         assert client.meta.endpoint_url == "https://sts.eu-west-1.amazonaws.com"
 
 
-async def test_clients_of_a_root_are_kept_until_a_newer_one_has_served_a_while(aws: StandIn) -> None:
-    """One client a source, service and place; another version has its own, and the older one stays open."""
-    place = Place(aws.url, "us-east-1")
-    async with Clients((aws.url,), "lessor/test") as clients:
-        first = await clients.get(root(aws.url), "sts", place, None)
-        assert await clients.get(root(aws.url), "sts", place, None) is first
-        newer = await clients.get(root(aws.url, version=2), "sts", place, None)
-        other = await clients.get(root(aws.url, "other"), "sts", place, None)
-        elsewhere = await clients.get(root(aws.url), "sts", Place(aws.url, "eu-west-1"), None)
-        assert len({id(one) for one in (first, newer, other, elsewhere)}) == 4
-        assert (await first.get_caller_identity())["Account"] == "123456789012"
-
-
 # --- where AWS is -----------------------------------------------------------------------------------------
 
 

@@ -1,13 +1,11 @@
-"""Checks where services are looked for, in which order, and how long clients of older roots live."""
+"""Checks where services are looked for, and in which order."""
 
 from __future__ import annotations
 
 import asyncio
 
-from tests.support.gateways import root
 from tests.support.virtual_loop import virtual
 
-from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.places import Detours, Place, places
 from lessor_server.domain.root import RootConfig
 
@@ -63,17 +61,11 @@ async def test_a_place_that_failed_comes_last_for_half_a_minute() -> None:
     assert detours.order(wanted) == [FIRST, SECOND, THIRD]
 
 
-async def test_clients_of_an_older_root_are_closed_a_minute_later() -> None:
-    """Calls on their way with an older version's client may end; then it is closed, and not used again."""
-    place, clock = Place("", "us-east-1"), [0.0]
-    async with Clients((), "lessor/test", lambda: clock[0]) as clients:
-        first = await clients.get(root("", version=1), "sts", place, None)
-        second = await clients.get(root("", version=2), "sts", place, None)
-        clock[0] += 59
-        other = await clients.get(root("", "other"), "sts", place, None)
-        assert await clients.get(root("", version=1), "sts", place, None) is first
-        clock[0] += 2
-        await clients.get(root("", version=3), "sts", place, None)
-        assert await clients.get(root("", version=2), "sts", place, None) is second
-        assert await clients.get(root("", version=1), "sts", place, None) is not first
-        assert await clients.get(root("", "other"), "sts", place, None) is other
+@virtual
+async def test_places_that_failed_long_ago_are_forgotten() -> None:
+    """However many places fail over time, no more are remembered than failed in the last half minute."""
+    detours = Detours()
+    for number in range(100):
+        detours.failed(Place("", f"us-east-{number}"))
+        await asyncio.sleep(10)
+    assert len(detours._until) == 3

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
@@ -22,25 +22,34 @@ from botocore import UNSIGNED
 
 from lessor_server.adapters.aws.chains import ChainCredentials, Source
 from lessor_server.adapters.aws.places import Place
-from lessor_server.domain.calls import MadeKey
+from lessor_server.adapters.aws.signing import KeyOfCall
 from lessor_server.domain.preconditions import EndpointNotAllowed
 from lessor_server.domain.root import Root, RootConfig, is_aws_endpoint, may_take_token
 
 CONNECT_SECONDS, READ_SECONDS = 2, 5
 DEFAULT_REGION = "us-east-1"
 RETIRED_SECONDS = 60.0
-"""How long clients of an older root stay open: calls may still be on their way with them."""
+"""How long clients stay open that are not needed any more: calls may still be on their way with them."""
+MOST_PROVERS = 16
 _POOL = 128
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Kept:
-    """One client and how to close it; ``retired`` is the clock's instant from which it is not needed."""
+    """One client and how to close it; one that is ``retired`` will be closed soon."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     client: Any = None
-    retired: float | None = None
+    retired: bool = False
+
+    async def made(self, maker: Callable[[], Any]) -> bool:
+        """Make the client unless it is there; tell whether it was made."""
+        async with self.lock:
+            if self.client is not None:
+                return False
+            self.client = await self.stack.enter_async_context(maker())
+            return True
 
 
 Key = tuple[Source, str, Place]
@@ -49,17 +58,8 @@ Key = tuple[Source, str, Place]
 class Clients:
     """Makes and keeps clients; close it by leaving its ``async with``."""
 
-    def __init__(
-        self,
-        allowed_endpoints: tuple[str, ...],
-        user_agent: str,
-        now: Callable[[], float] | None = None,
-    ) -> None:
-        """Reach AWS's own hosts and ``allowed_endpoints``, nothing else.
-
-        ``now`` is the clock, in seconds, by which old clients are closed: the running loop's where left out.
-        """
-        self._now = now or (lambda: asyncio.get_running_loop().time())
+    def __init__(self, allowed_endpoints: tuple[str, ...], user_agent: str) -> None:
+        """Reach AWS's own hosts and ``allowed_endpoints``, nothing else."""
         self._allowed = frozenset(endpoint.rstrip("/") for endpoint in allowed_endpoints)
         self._config = AioConfig(
             user_agent=user_agent,
@@ -72,16 +72,22 @@ class Clients:
         )
         self._loader = AioSession().get_component("data_loader")
         self._kept: dict[Key, _Kept] = {}
+        self._provers: dict[tuple[str, Place], _Kept] = {}
+        self._closers = asyncio.TaskGroup()
+        self._ended = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         """Begin without clients."""
+        await self._closers.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close every client that was made."""
-        for kept in self._kept.values():
-            await kept.stack.aclose()
+        self._close_later([*self._kept.values(), *self._provers.values()])
         self._kept.clear()
+        self._provers.clear()
+        self._ended.set()
+        await self._closers.__aexit__(None, None, None)
 
     async def get(self, root: Root, service: str, place: Place, chained: ChainCredentials | None) -> Any:
         """Return the client of a root for ``service``, iam or sts, at ``place``.
@@ -91,34 +97,61 @@ class Clients:
         """
         key = (Source.of(root), service, place)
         kept = self._kept.setdefault(key, _Kept())
-        if kept.client is None:
-            async with kept.lock:
-                if kept.client is None:
-                    maker = self._maker(root.config, service, place, chained)
-                    kept.client = await kept.stack.enter_async_context(maker)
-                    await self._clear_up(key[0])
+        if kept.client is None and await kept.made(lambda: self._maker(root.config, service, place, chained)):
+            self._retire_older(root.mount)
+            _keep_out_of_collections()
         return kept.client
 
-    @asynccontextmanager
-    async def signing_as(self, root: Root, service: str, place: Place, key: MadeKey) -> AsyncIterator[Any]:
-        """Give a client of ``service`` that signs with ``key``, for as long as the block lasts."""
-        credentials = AioCredentials(key.access_key_id, key.secret.reveal(), key.token.reveal() or None)
-        async with self._maker(root.config, service, place, credentials) as client:
-            yield client
+    async def prover(self, service: str, place: Place) -> Any:
+        """Return the client of ``service`` at ``place`` that signs each call with the key of ``signed_with``.
 
-    async def _clear_up(self, newest: Source) -> None:
-        """Close what older roots of the mount left, once it is retired for long enough."""
-        now = self._now()
-        for key, kept in list(self._kept.items()):
-            if kept.retired is not None and now - kept.retired > RETIRED_SECONDS:
-                del self._kept[key]
-                await kept.stack.aclose()
-                gc.unfreeze()
-            elif kept.retired is None and _is_older(key[0], newest):
-                kept.retired = now
-        # The SDK's models are large and live for ever: kept out of every collection from now on.
-        gc.collect()
-        gc.freeze()
+        It holds nothing of a mount, so all share it; of more than 16 the one longest unused is closed.
+        """
+        kept = self._provers.pop((service, place), _Kept())
+        self._provers[service, place] = kept
+        if len(self._provers) > MOST_PROVERS:
+            self._close_later([self._provers.pop(next(iter(self._provers)))])
+        if kept.client is None and await kept.made(
+            lambda: self._maker(RootConfig(), service, place, KeyOfCall())
+        ):
+            _keep_out_of_collections()
+        return kept.client
+
+    def forget(self, mount: str) -> None:
+        """Let go of a mount's clients; they are closed when the calls on their way with them have ended."""
+        gone = [key for key in self._kept if key[0].mount == mount]
+        if gone:
+            self._close_later([self._kept.pop(key) for key in gone])
+
+    def _retire_older(self, mount: str) -> None:
+        """Have the clients of all but the newest version of a mount's root closed."""
+        of_mount = {key: kept for key, kept in self._kept.items() if key[0].mount == mount}
+        newest = max(source.version for source, _, _ in of_mount)
+        older = [key for key, kept in of_mount.items() if key[0].version < newest and not kept.retired]
+        if older:
+            self._close_later([self._kept[key] for key in older], older)
+
+    def _close_later(self, retired: Sequence[_Kept], keys: Sequence[Key] = ()) -> None:
+        """Close clients in a minute; until then they are found under ``keys``."""
+        for kept in retired:
+            kept.retired = True
+        self._closers.create_task(self._closed(retired, keys))
+
+    async def _closed(self, retired: Sequence[_Kept], keys: Sequence[Key]) -> None:
+        try:
+            async with asyncio.timeout(RETIRED_SECONDS):
+                await self._ended.wait()
+        except TimeoutError:
+            pass
+        finally:
+            for key in keys:
+                if self._kept.get(key) in retired:
+                    del self._kept[key]
+            for kept in retired:
+                with suppress(Exception):  # it is let go of either way, and nobody waits to hear of it
+                    await kept.stack.aclose()
+        gc.unfreeze()
+        _keep_out_of_collections()
 
     def _maker(
         self, config: RootConfig, service: str, place: Place, credentials: AioCredentials | None
@@ -149,8 +182,10 @@ class Clients:
             raise EndpointNotAllowed(f"endpoint {endpoint} is not allowed", subject=endpoint)
 
 
-def _is_older(source: Source, newest: Source) -> bool:
-    return source.mount == newest.mount and source.version < newest.version
+def _keep_out_of_collections() -> None:
+    """Collect once, and leave what is there out of every later collection: the SDK's models are large."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeGuard, TypeVar, cast
 
 import botocore.exceptions as sdk
 from botocore.parsers import ResponseParserError
@@ -17,6 +17,7 @@ from lessor_server.adapters.aws.clients import CONNECT_SECONDS, READ_SECONDS, Cl
 from lessor_server.adapters.aws.places import Detours, Place, places
 from lessor_server.adapters.aws.request import Request
 from lessor_server.adapters.aws.requests import REQUESTS
+from lessor_server.adapters.aws.signing import signed_with
 from lessor_server.domain.aws_errors import AwsError, AwsRefused
 from lessor_server.domain.calls import Call, ProveKey
 from lessor_server.domain.looks import ProveIam
@@ -60,6 +61,10 @@ class AwsGateway:
         self._chains = Chains(self.send, session_name, now)
         self._detours = Detours()
 
+    def forget(self, mount: str) -> None:
+        """Let go of a mount's clients (``Clients.forget``), and so of the sessions that they sign with."""
+        self._clients.forget(mount)
+
     async def send(self, root: Root, call: Call[T]) -> T:
         """Send one call once; where STS has places to fall back on, once to each until one answers.
 
@@ -85,10 +90,9 @@ class AwsGateway:
 
     async def _begun(self, root: Root, call: Call[T], until: float) -> _Trip[T]:
         """Return the trip of a call, the session that signs it ready; a key to be proven signs for itself."""
-        proves = isinstance(call, ProveKey | ProveIam)
         try:
             async with asyncio.timeout_at(until):
-                return _Trip(root, call, None if proves else await self._chains.ready(root))
+                return _Trip(root, call, None if _is_proof(call) else await self._chains.ready(root))
         except TimeoutError as error:
             raise failures.unsent(cast("Call[object]", call), error) from None
 
@@ -110,9 +114,10 @@ class AwsGateway:
 
     async def _send_to(self, trip: _Trip[T], place: Place, seconds: float) -> T:
         try:
-            async with asyncio.timeout(seconds), self._client(trip, place) as client:
-                operation = getattr(client, trip.request.method)
-                answer: dict[str, Any] = await operation(**trip.request.params(trip.call))
+            async with asyncio.timeout(seconds):
+                operation = getattr(await self._client(trip, place), trip.request.method)
+                with signed_with(trip.call.key) if _is_proof(trip.call) else nullcontext():
+                    answer: dict[str, Any] = await operation(**trip.request.params(trip.call))
             # A well-formed page of somebody else's (a proxy's login, say) reads like an empty success.
             answer["ResponseMetadata"]["RequestId"]
             return cast("T", trip.request.read(answer))
@@ -126,16 +131,16 @@ class AwsGateway:
         except (sdk.BotoCoreError, OSError, TimeoutError) as error:
             raise failures.from_network(trip.plain, error) from None
 
-    @asynccontextmanager
-    async def _client(self, trip: _Trip[T], place: Place) -> AsyncIterator[Any]:
-        """Give the client for a call: the root's own, or one that signs with the key to be proven."""
+    async def _client(self, trip: _Trip[T], place: Place) -> Any:
+        """Return the client for a call: the root's own, or one that signs with the key to be proven."""
         service = trip.request.service
-        if isinstance(trip.call, ProveKey | ProveIam):
-            async with self._clients.signing_as(trip.root, service, place, trip.call.key) as client:
-                yield client
-            return
         try:
-            client = await self._clients.get(trip.root, service, place, trip.chained)
+            if _is_proof(trip.call):
+                return await self._clients.prover(service, place)
+            return await self._clients.get(trip.root, service, place, trip.chained)
         except (sdk.BotoCoreError, ValueError) as error:
             raise failures.unsent(trip.plain, error) from None
-        yield client
+
+
+def _is_proof(call: object) -> TypeGuard[ProveKey | ProveIam]:
+    return isinstance(call, ProveKey | ProveIam)

@@ -50,5 +50,7 @@ class Detours:
         return sorted(wanted, key=lambda place: max(until[place] - now, 0.0))
 
     def failed(self, place: Place) -> None:
-        """Take note that a place failed just now."""
-        self._until[place] = asyncio.get_running_loop().time() + BACK_SECONDS
+        """Take note that a place failed just now, and forget those that did so long ago."""
+        now = asyncio.get_running_loop().time()
+        self._until = {one: until for one, until in self._until.items() if until > now}
+        self._until[place] = now + BACK_SECONDS

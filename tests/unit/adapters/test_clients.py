@@ -1,0 +1,207 @@
+"""Checks how long clients live, what goes with a mount, and that each proof is signed by its own key."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from tests.support.gateways import chained, gateway, root
+from tests.support.standin_control import StandIn, run_server
+from tests.support.virtual_loop import virtual
+
+from lessor_server.adapters.aws.chains import ChainCredentials
+from lessor_server.adapters.aws.clients import MOST_PROVERS, RETIRED_SECONDS, Clients
+from lessor_server.adapters.aws.gateway import AwsGateway
+from lessor_server.adapters.aws.places import Place
+from lessor_server.adapters.aws.signing import KeyOfCall
+from lessor_server.domain.aws_errors import AwsRefused
+from lessor_server.domain.calls import (
+    CreateAccessKey,
+    CreateUser,
+    GetCallerIdentity,
+    MadeKey,
+    ProveKey,
+    UpdateAccessKey,
+)
+from lessor_server.domain.looks import ProveIam
+from lessor_server.domain.sts import GetSessionToken
+
+PLACE = Place("", "us-east-1")
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Run one stand-in for this module."""
+    with run_server() as at:
+        yield at
+
+
+@pytest.fixture
+async def aws(url: str) -> AsyncIterator[StandIn]:
+    """Talk to the stand-in, emptied."""
+    async with StandIn.at(url) as standin:
+        await standin.reset()
+        yield standin
+
+
+# --- how long clients live --------------------------------------------------------------------------------
+
+
+async def test_clients_of_a_root_are_kept(aws: StandIn) -> None:
+    """One client a source, service and place; another version has its own, and the older one stays open."""
+    place = Place(aws.url, "us-east-1")
+    async with Clients((aws.url,), "lessor/test") as clients:
+        first = await clients.get(root(aws.url), "sts", place, None)
+        assert await clients.get(root(aws.url), "sts", place, None) is first
+        newer = await clients.get(root(aws.url, version=2), "sts", place, None)
+        other = await clients.get(root(aws.url, "other"), "sts", place, None)
+        elsewhere = await clients.get(root(aws.url), "sts", Place(aws.url, "eu-west-1"), None)
+        assert len({id(one) for one in (first, newer, other, elsewhere)}) == 4
+        assert (await first.get_caller_identity())["Account"] == "123456789012"
+
+
+@virtual
+async def test_clients_of_an_older_root_are_closed_a_minute_later() -> None:
+    """Calls on their way with an older version's client may end; then it is closed, and not used again."""
+    async with Clients((), "lessor/test") as clients:
+        first = await clients.get(root("", version=1), "sts", PLACE, None)
+        second = await clients.get(root("", version=2), "sts", PLACE, None)
+        await asyncio.sleep(RETIRED_SECONDS - 1)
+        other = await clients.get(root("", "other"), "sts", PLACE, None)
+        assert await clients.get(root("", version=1), "sts", PLACE, None) is first
+        await asyncio.sleep(2)
+        assert await clients.get(root("", version=1), "sts", PLACE, None) is not first
+        assert await clients.get(root("", version=2), "sts", PLACE, None) is second
+        assert await clients.get(root("", "other"), "sts", PLACE, None) is other
+
+
+@virtual
+async def test_a_client_that_a_late_call_of_an_older_root_made_is_closed_too() -> None:
+    """Whichever was made first, a minute after both are there the newer version's alone is kept."""
+    async with Clients((), "lessor/test") as clients:
+        await clients.get(root("", version=2), "sts", PLACE, None)
+        late = await clients.get(root("", version=1), "sts", PLACE, None)
+        gone = weakref.ref(late)
+        del late
+        await asyncio.sleep(RETIRED_SECONDS + 1)
+        assert gone() is None
+
+
+@virtual
+async def test_the_clients_of_a_forgotten_mount_are_closed_without_another_being_made() -> None:
+    """A minute later nothing of it is in memory, its mate's client is; at once none of it is used again."""
+    async with Clients((), "lessor/test") as clients:
+        other = await clients.get(root("", "other"), "sts", PLACE, None)
+        session = ChainCredentials()
+        clients_of_it = [
+            await clients.get(root("", version=version), service, PLACE, signs)
+            for version, service, signs in ((1, "sts", None), (1, "iam", None), (2, "sts", session))
+        ]
+        gone = [weakref.ref(one) for one in (*clients_of_it, session)]
+        del clients_of_it, session
+        clients.forget("aws")
+        again = await clients.get(root("", version=2), "sts", PLACE, None)
+        assert gone[2]() is not again
+        await asyncio.sleep(RETIRED_SECONDS + 1)
+        assert [one() for one in gone] == [None] * 4
+        assert await clients.get(root("", version=2), "sts", PLACE, None) is again
+        assert await clients.get(root("", "other"), "sts", PLACE, None) is other
+
+
+async def test_a_call_on_its_way_outlives_its_mount(aws: StandIn) -> None:
+    """Whoever got a client just before its mount was forgotten can send its call all the same."""
+    async with Clients((aws.url,), "lessor/test") as clients:
+        client = await clients.get(root(aws.url), "sts", Place(aws.url, "us-east-1"), None)
+        clients.forget("aws")
+        assert (await client.get_caller_identity())["Account"] == "123456789012"
+
+
+async def test_the_session_of_a_forgotten_mount_s_chain_is_let_go_of(aws: StandIn) -> None:
+    """When the clients of a chain are closed, its session and its secrets are in memory no longer."""
+    hub = await aws.role("hub", account="111111111111", trusts=["123456789012"])
+    async with Clients((aws.url,), "lessor/test") as clients:
+        door = AwsGateway(clients)
+        await door.send(chained(root(aws.url), hub), GetCallerIdentity())
+        kept = door._chains._kept
+        assert len(kept) == 1
+        door.forget("aws")
+    gc.collect()
+    assert len(kept) == 0
+
+
+# --- proofs -----------------------------------------------------------------------------------------------
+
+
+async def test_proofs_at_once_are_each_signed_with_their_own_key(aws: StandIn) -> None:
+    """Fifty users' keys, a session and the root call at once, and none signs for another."""
+    at = root(aws.url)
+    async with gateway(aws.url) as door:
+        keys: dict[str, MadeKey] = {}
+        for number in range(50):
+            await door.send(at, CreateUser(f"u{number}", "/", "", ()))
+            keys[f"u{number}"] = await door.send(at, CreateAccessKey(f"u{number}"))
+        made = await door.send(at, GetSessionToken(900))
+        session = MadeKey(made.access_key_id, made.secret, made.token)
+        await aws.forget_calls()
+        async with asyncio.TaskGroup() as group:
+            for name, key in keys.items():
+                group.create_task(door.send(at, ProveIam(key, name)))
+                group.create_task(door.send(at, ProveKey(key)))
+                group.create_task(door.send(at, ProveKey(session)))
+                group.create_task(door.send(at, GetCallerIdentity()))
+    by_user = {call["user"]: call["key_id"] for call in await aws.calls("GetUser")}
+    assert by_user == {name: key.access_key_id for name, key in keys.items()}
+    signers = [call["key_id"] for call in await aws.calls("GetCallerIdentity")]
+    expected = [key.access_key_id for key in keys.values()]
+    expected += [session.access_key_id] * 50 + [at.config.access_key] * 50
+    assert sorted(map(str, signers)) == sorted(expected)
+    assert {call["outcome"] for call in await aws.calls()} == {"ok"}
+
+
+async def test_a_wrong_key_beside_right_ones_is_refused_alone(aws: StandIn) -> None:
+    """A proof says of its own key whether AWS takes it, whatever is proven at the same time."""
+    at = root(aws.url)
+    async with gateway(aws.url) as door:
+        await door.send(at, CreateUser("ann", "/", "", ()))
+        good = await door.send(at, CreateAccessKey("ann"))
+        bad = await door.send(at, CreateAccessKey("ann"))
+        await door.send(at, UpdateAccessKey("ann", bad.access_key_id, active=False))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_taken(door, aws.url, key)) for key in (good, bad) * 20]
+    assert [task.result() for task in tasks] == [True, False] * 20
+
+
+async def _taken(door: AwsGateway, url: str, key: MadeKey) -> bool:
+    try:
+        await door.send(root(url), ProveKey(key))
+    except AwsRefused:
+        return False
+    return True
+
+
+@virtual
+async def test_provers_are_shared_and_bounded() -> None:
+    """One for each service and place, whoever asks; beyond the bound the one longest unused is closed."""
+    async with Clients((), "lessor/test") as clients:
+        first = await clients.prover("sts", PLACE)
+        assert await clients.prover("sts", PLACE) is first
+        for number in range(1, MOST_PROVERS):
+            await clients.prover("sts", Place("", f"eu-west-{number}"))
+        assert await clients.prover("sts", PLACE) is first
+        second = weakref.ref(await clients.prover("sts", Place("", "eu-west-1")))
+        for number in range(MOST_PROVERS, 2 * MOST_PROVERS - 2):
+            await clients.prover("sts", Place("", f"eu-west-{number}"))
+        assert second() is not None
+        for number in (90, 91):
+            await clients.prover("sts", Place("", f"eu-west-{number}"))
+        await asyncio.sleep(RETIRED_SECONDS + 1)
+        assert second() is None
+
+
+async def test_nothing_is_signed_without_a_key_of_the_call() -> None:
+    """Outside of a proof the provers' credentials give nothing, not even an empty key."""
+    with pytest.raises(LookupError):
+        await KeyOfCall().get_frozen_credentials()
