@@ -10,7 +10,9 @@ from lessor_server.domain.events import Changed, MountRemoved
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.prefixes import Prefixes
+from lessor_server.engine.roots import Roots
 from lessor_server.engine.stored import Range
+from lessor_server.engine.walks import every_mount
 
 LOOK_SECONDS, IDLE_SECONDS = 1.0, 60.0
 
@@ -26,9 +28,10 @@ class Disabling:
 class Disabler:
     """Takes mounts out of service."""
 
-    def __init__(self, store: Store, prefixes: Prefixes, notify: Observer) -> None:
-        """Change ``store``; leases go by way of ``prefixes``."""
+    def __init__(self, store: Store, roots: Roots, prefixes: Prefixes, notify: Observer) -> None:
+        """Change ``store``; leases go by way of ``prefixes``, and ``roots`` forget a mount that is gone."""
         self._store = store
+        self._roots = roots
         self._prefixes = prefixes
         self._notify = notify
         self._wake = asyncio.Event()
@@ -63,8 +66,9 @@ class Disabler:
         """Remove what can be removed; tell whether mounts are left to remove."""
         try:
             for name in await self._store.remove_disabled():
+                self._roots.forget(name)
                 self._notify(MountRemoved(name))
-            mounts = await self._store.list_mounts("", 1000)
+            states = {mount.state async for mount in every_mount(self._store)}
         except StoreUnavailable:
             return True
-        return any(mount.state is MountState.DISABLING for mount in mounts)
+        return MountState.DISABLING in states

@@ -120,7 +120,7 @@ async def _built(
     expiry = Expiry(store, roots, notify, due.look_at_everything)
     await expiry.start()
     prefixes = Prefixes(store, due, notify)
-    disabler = Disabler(store, prefixes, notify)
+    disabler = Disabler(store, roots, prefixes, notify)
     sweeper = Sweeper(store, roots, signals, expiry)
     keeper = Keeper(store, roots, work, signals, expiry, rng)
     issuer = Issuer(store, roots, work, signals, rng)

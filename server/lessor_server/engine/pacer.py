@@ -48,11 +48,12 @@ class Clashes:
 
 
 class Priority(IntEnum):
-    """Who goes first."""
+    """Who goes first; a look is a question that nobody's credential waits for."""
 
     ASKED = 0
     ISSUE = 1
     EXPIRY = 2
+    LOOK = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +217,10 @@ class Pacer:
         if lane is None:
             lane = self._lanes[key] = Lane(account, self._pace)
         return lane
+
+    def forget(self, account: str) -> None:
+        """Let go of an account's lanes; calls that wait in one go on."""
+        self._lanes = {key: lane for key, lane in self._lanes.items() if key[0] != account}
 
     def paused(self) -> list[Lane]:
         """Return the lanes that are paused."""

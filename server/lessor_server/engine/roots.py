@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -43,6 +44,11 @@ class Ground:
     earlier: Lease | None = None
 
 
+def _unbound(mount: str) -> str:
+    """Return what stands for the account of a root that is not known yet."""
+    return f"mount:{mount}"
+
+
 def place_of(mount: str) -> str:
     """Return the place that a mount's root is sealed for."""
     return f"roots/{mount}"
@@ -64,6 +70,7 @@ class Roots:
         self._aws = aws
         self._pacer = pacer
         self._rng = rng
+        self._known: set[str] = set()
         self._opened: dict[str, tuple[StoredRoot, Root]] = {}
         self._binding: dict[str, asyncio.Lock] = {}
         self._arns: dict[str, tuple[RootConfig, str]] = {}
@@ -77,6 +84,7 @@ class Roots:
         """
         grounds = await self._store.grounds(mount, role, repeated)
         if grounds.mount is None:
+            self.forget(mount)
             raise NotFound("mount", mount)
         if grounds.mount.state is not MountState.ENABLED:
             raise MountDisabling(f"mount {mount} is being disabled", subject=mount)
@@ -90,6 +98,7 @@ class Roots:
         """Return the mount's root, or raise ``RootNotSet``."""
         stored = await self._store.get_root(mount)
         if stored is None:
+            self.forget(mount)
             raise RootNotSet(f"mount {mount} has no root credentials", subject=mount)
         return self._open(stored)
 
@@ -148,6 +157,7 @@ class Roots:
 
     async def send(self, root: Root, call: Call[T]) -> T:
         """Send one call, with the key that a rotation has put in the root's place meanwhile, if any."""
+        self._known.add(root.mount)
         return await self._aws.send(self._newest(root), call)
 
     def _newest(self, root: Root) -> Root:
@@ -160,7 +170,22 @@ class Roots:
 
     def lane(self, root: Root) -> Lane:
         """Return the root's lane: one for each account and endpoint."""
-        return self._pacer.lane(root.account or f"mount:{root.mount}", root.config.iam_endpoint)
+        return self._pacer.lane(root.account or _unbound(root.mount), root.config.iam_endpoint)
+
+    def forget(self, mount: str) -> None:
+        """Let go of what is kept in memory for a mount that has no root any more."""
+        if mount in self._known:
+            self._known.remove(mount)
+            self._opened.pop(mount, None)
+            self._binding.pop(mount, None)
+            self._arns.pop(mount, None)
+            self._pacer.forget(_unbound(mount))
+            self._aws.forget(mount)
+
+    def forget_all_but(self, mounts: AbstractSet[str]) -> None:
+        """Let go of every mount that is not among ``mounts``: another replica may have removed it."""
+        for mount in self._known - mounts:
+            self.forget(mount)
 
     def paused_accounts(self) -> frozenset[str]:
         """Return the accounts that AWS does not answer for."""
@@ -179,9 +204,12 @@ class Roots:
 
     def _open(self, stored: StoredRoot) -> Root:
         before, root = self._opened.get(stored.mount, (None, None))
+        if before is not None and before.etag != stored.etag and stored.version <= before.version:
+            self.forget(stored.mount)  # the mount was removed and enabled anew, by another replica
         if root is None or before != stored:
             plain = self._sealer.open(stored.sealed, place_of(stored.mount))
             config = root_rules.from_plain(json.loads(plain), stored.etag)
             root = Root(stored.mount, stored.version, stored.account, config)
             self._opened[stored.mount] = (stored, root)
+            self._known.add(stored.mount)
         return root

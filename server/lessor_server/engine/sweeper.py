@@ -27,9 +27,10 @@ from lessor_server.engine.roots import Roots
 from lessor_server.engine.rounds import Done
 from lessor_server.engine.signals import Signals
 from lessor_server.engine.stored import Range
+from lessor_server.engine.walks import every_mount
 
 EVERY_SECONDS, RETRY_SECONDS = 3600.0, 60.0
-MOST_MOUNTS, PAGE = 1000, 500
+PAGE = 500
 LOST = "lost"
 """The role of an orphan whose tags do not name one."""
 
@@ -82,7 +83,8 @@ class Sweeper:
         """Sweep ``mounts`` (None: all that there are); return those that failed, None if all may have."""
         try:
             if mounts is None:
-                mounts = [mount.name for mount in await self._store.list_mounts("", MOST_MOUNTS)]
+                mounts = [mount.name async for mount in every_mount(self._store)]
+                self._roots.forget_all_but(set(mounts))
         except LessorError:
             return None
         return [mount for mount in mounts if not await self._tried(mount)]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from lessor_server.domain.aws_errors import AwsRefused, Refusal, for_caller
 from lessor_server.domain.calls import GetUser
 from lessor_server.domain.errors import NotFound, Precondition
-from lessor_server.domain.mount import Mount, MountState
+from lessor_server.domain.mount import MountState
 from lessor_server.domain.preconditions import (
     MountDisabling,
     RootAccountChanged,
@@ -26,8 +25,7 @@ from lessor_server.domain.secret import Secret
 from lessor_server.engine.ports import Sealer, Store
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.rounds import Done
-
-_PAGE = 100
+from lessor_server.engine.walks import every_mount, every_static_role
 
 
 async def require_enabled(store: Store, mount: str) -> None:
@@ -37,15 +35,6 @@ async def require_enabled(store: Store, mount: str) -> None:
         raise NotFound("mount", mount)
     if found.state is not MountState.ENABLED:
         raise MountDisabling(f"mount {mount} is being disabled", subject=mount)
-
-
-async def every_mount(store: Store) -> AsyncIterator[Mount]:
-    """Yield all mounts by name, a page read at a time."""
-    mounts = await store.list_mounts("", _PAGE)
-    while mounts:
-        for mount in mounts:
-            yield mount
-        mounts = await store.list_mounts(mounts[-1].name, _PAGE)
 
 
 async def why_kept(store: Store, roots: Roots, key_id: str, subject: str) -> Precondition | None:
@@ -69,12 +58,9 @@ async def _is_root(roots: Roots, mount: str, key_id: str) -> bool:
 
 async def _static_holder(store: Store, mount: str, key_id: str) -> Rotation | None:
     """Return the static role of a mount whose key it is: the current one, or one before or after it."""
-    found = await store.list_static(mount, "", _PAGE)
-    while found:
-        for role in found:
-            if key_id in (role.current, role.previous, role.fresh):
-                return role
-        found = await store.list_static(mount, found[-1].name, _PAGE)
+    async for role in every_static_role(store, mount):
+        if key_id in (role.current, role.previous, role.fresh):
+            return role
     return None
 
 

@@ -11,9 +11,10 @@ from lessor_server.domain.rotation import Rotation, root_subject
 from lessor_server.domain.schedule import NEVER
 from lessor_server.engine.ports import Store
 from lessor_server.engine.roots import Roots
-from lessor_server.engine.rotation.keyholder import every_mount, require_enabled
+from lessor_server.engine.rotation.keyholder import require_enabled
 from lessor_server.engine.rotation.order import Aim, Order
 from lessor_server.engine.rotation.rotator import RETRY_SECONDS, Rotator
+from lessor_server.engine.walks import every_mount
 
 
 class RootKeys:

@@ -1,0 +1,108 @@
+"""Checks that what is kept in memory for a mount goes when the mount is gone, whoever removed it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from lessor_server.domain.errors import NotFound
+from lessor_server.domain.events import MountRemoved, OrphanAdopted
+from lessor_server.domain.preconditions import RootNotSet
+from lessor_server.engine.pacer import Pace, Pacer
+from lessor_server.engine.roots import Roots
+from tests.support import builders
+from tests.support.engine_world import PlainSealer, World, bound, world
+from tests.support.virtual_loop import virtual
+
+OURS = "0123456789abcdef"
+
+
+async def replica(w: World) -> tuple[Roots, Pacer]:
+    """Return the roots of another process that has used the mount's, and its lanes."""
+    pacer = Pacer(Pace())
+    roots = Roots(w.store, PlainSealer(), w.aws, pacer, random.Random(0), OURS)
+    await roots.identity(await roots.of("aws"))
+    return roots, pacer
+
+
+def kept(roots: Roots, pacer: Pacer) -> list[object]:
+    """Return everything that is in memory for mounts."""
+    by_mount = (roots._opened, roots._arns, roots._binding, dict.fromkeys(roots._known), pacer._lanes)
+    return [one for held in by_mount for one in held]
+
+
+async def removed(w: World) -> None:
+    """Disable the mount and wait until it is removed."""
+    await w.engine.disabler.disable("aws", force=False, by="bob")
+    await w.events.until(MountRemoved, seconds=60)
+
+
+@virtual
+async def test_a_removed_mount_is_forgotten() -> None:
+    """Whoever removes a mount lets go of what AWS's side keeps for it, and of no other mount's."""
+    async with world() as w:
+        await w.engine.mounts.enable(builders.mount("aws2"), "test")
+        await w.set_root("aws2", builders.OTHER_ROOT_KEY)
+        await bound(w)
+        await removed(w)
+        assert w.aws.forgotten == ["aws"]
+
+
+@virtual
+async def test_a_mount_that_another_replica_removed_is_forgotten_when_it_is_read() -> None:
+    """The first read that finds no mount, or no root of it, lets go of all; the next has nothing to do."""
+    async with world() as w:
+        for read in ("ground", "of"):
+            roots, pacer = await replica(w)
+            stored = w.store.mounts.pop("aws"), w.store.roots.pop("aws")
+            assert kept(roots, pacer) != []
+            for _ in range(2):
+                with pytest.raises(NotFound if read == "ground" else RootNotSet):
+                    await (roots.ground("aws", "app") if read == "ground" else roots.of("aws"))
+            assert kept(roots, pacer) == []
+            assert w.aws.forgotten == ["aws"]
+            w.aws.forgotten.clear()
+            w.store.mounts["aws"], w.store.roots["aws"] = stored
+
+
+@virtual
+async def test_a_mount_that_nobody_reads_any_more_is_forgotten_at_the_next_sweep() -> None:
+    """Within the hour the walk over all mounts finds what another replica removed."""
+    async with world() as w:
+        await bound(w)
+        del w.store.mounts["aws"], w.store.roots["aws"]
+        await asyncio.sleep(3601)
+        assert w.aws.forgotten == ["aws"]
+
+
+@virtual
+async def test_a_mount_that_another_replica_made_anew_has_nothing_of_the_old_one() -> None:
+    """A root of another mount of that name is told by its version, which begins anew."""
+    async with world() as w:
+        roots, pacer = await replica(w)
+        root = w.store.roots["aws"]
+        await w.set_root("aws")  # a newer version is no other mount
+        await roots.of("aws")
+        assert w.aws.forgotten == []
+        w.store.roots["aws"] = root
+        await roots.of("aws")
+        assert w.aws.forgotten == ["aws"]
+        assert roots._opened.keys() == roots._known == {"aws"}
+        assert (roots._arns, pacer._lanes) == ({}, {})
+
+
+@virtual
+async def test_every_mount_is_swept_however_many_there_are() -> None:
+    """The last of 1,201 mounts is looked at, too."""
+    async with world() as w:
+        for number in range(1199):
+            name = f"m{number:04}"
+            w.store.mounts[name] = builders.mount(name)
+        await w.engine.mounts.enable(builders.mount("zz"), "test")
+        await w.set_root("zz", builders.OTHER_ROOT_KEY)
+        tags = (("lessor:instance", OURS), ("lessor:lease", "zz/creds/app/" + builders.intent(77).id[-20:]))
+        w.other_iam.create_user("stray", f"/lessor/{OURS}/", tags)
+        adopted = await w.events.until(OrphanAdopted, seconds=7200)
+        assert adopted.user_name == "stray"
