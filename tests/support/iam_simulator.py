@@ -39,7 +39,11 @@ def _simulate(iam: Account, p: Params) -> Result:
         for action in actions
         for resource in resources
     ]
-    return {"EvaluationResults": results, "IsTruncated": False}
+    # "IAM might return fewer than the MaxItems number of results even when there are more" (its Response).
+    begin = int(p.text("Marker", "0"))
+    end = begin + iam.sts.simulated_a_page
+    page: Result = {"EvaluationResults": results[begin:end], "IsTruncated": end < len(results)}
+    return {**page, "Marker": str(end)} if end < len(results) else page
 
 
 def _is_root(iam: Account, source: str) -> bool:

@@ -67,12 +67,13 @@ class StsState:
     """Holds one account's part of STS; ``root_arn`` is who a key that the account never made belongs to.
 
     ``mfa_codes`` are the codes that devices show now, by serial number; each code works once.
-    ``verdicts`` are what the simulator says of an action, whoever asks.
+    ``verdicts`` are what the simulator says of an action, whoever asks, so many on a page.
     """
 
     roles: dict[str, TrustedRole] = field(default_factory=dict)
     sessions: dict[str, SessionKey] = field(default_factory=dict)
     mfa_codes: dict[str, str] = field(default_factory=dict)
     verdicts: dict[str, str] = field(default_factory=dict)
+    simulated_a_page: int = 1000
     root_arn: str = ""
     packed_limit: int = 2048

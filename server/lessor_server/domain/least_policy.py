@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lessor_server.domain.policy import JsonValue
+from lessor_server.domain.role import CredentialType, Role
 
 _ON_USERS = (
     "iam:CreateUser",
@@ -43,15 +44,7 @@ _ON_GROUPS = (
     "iam:ListAttachedGroupPolicies",
 )
 _ON_ALL = ("iam:ListUsers", "iam:GetAccountSummary", "iam:GetPolicy", "iam:SimulatePrincipalPolicy")
-_ON_ROLES = ("sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity")
-_ON_TOKENS = ("sts:GetFederationToken", "sts:TagSession")
-_ON_ITSELF = (
-    "iam:GetUser",
-    "iam:ListAccessKeys",
-    "iam:CreateAccessKey",
-    "iam:UpdateAccessKey",
-    "iam:DeleteAccessKey",
-)
+_ON_KEYS = ("iam:ListAccessKeys", "iam:CreateAccessKey", "iam:UpdateAccessKey", "iam:DeleteAccessKey")
 
 WITHOUT_PERMISSION = ("sts:GetCallerIdentity", "sts:GetSessionToken")
 """AWS asks for no permission to call these (STS API Reference, each operation's "Permissions")."""
@@ -68,41 +61,84 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Hold whom the policy is for: the ``account`` ("partition:number"), and this installation's id.
+    """Hold whom the policy is for and what for: the ``account`` ("partition:number"), this installation's id.
 
-    ``user_arn`` is the root's own user, empty where the root is no user: then it has no keys to rotate and
-    AWS makes no federation tokens for it. ``role_arns`` are what the mount's roles may assume; where there
-    are none yet, each role of the account is taken.
+    ``key_arn`` is the user whose stored key the root is, empty where there is none to rotate;
+    ``makes_tokens`` where AWS makes federation tokens for the root. ``roles`` are the mount's; of its static
+    roles, ``static_arns`` are the users that the root works on itself, ``static_hops`` the roles that it
+    assumes for the others.
     """
 
     account: str
     instance: str
-    user_arn: str = ""
-    role_arns: tuple[str, ...] = ()
+    key_arn: str = ""
+    makes_tokens: bool = False
+    roles: tuple[Role, ...] = ()
+    static_arns: tuple[str, ...] = ()
+    static_hops: tuple[str, ...] = ()
 
 
 def grants(holder: Holder) -> tuple[Grant, ...]:
-    """Return what the root of ``holder`` needs.
+    """Return what the root of ``holder`` needs, and nothing else.
+
+    Users are always in: those that a role of before has left must be found and can be revoked. What makes
+    sessions is what the mount's roles name; a mount without any role may still get each kind, so its root is
+    allowed to assume each role of the account. Groups are all of the account's, as others may have put a user
+    into any. A root rotates its own key itself, and proves it by a call that may be denied.
 
     Resource types by action: Service Authorization Reference, "Actions, resources, and condition keys" for
     AWS Identity and Access Management and for AWS Security Token Service. Memberships are checked on the
-    group. The root's own key is rotated by itself.
+    group.
     """
-    partition, _, number = holder.account.rpartition(":")
-    base = f"arn:{partition}:iam::{number}"
+    base = _base(holder)
     needed = (
         Grant("LessorUsers", _ON_USERS, (f"{base}:user/lessor/{holder.instance}/*",)),
         Grant("LessorGroups", _ON_GROUPS, (f"{base}:group/*",)),
         Grant("LessorReads", _ON_ALL, ("*",)),
-        Grant("LessorRoles", _ON_ROLES, holder.role_arns or (f"{base}:role/*",)),
+        *_on_roles(holder),
+        Grant("LessorTokens", _on_tokens(holder), ("*",)),
+        Grant("LessorOwnKey", _ON_KEYS, tuple(filter(None, (holder.key_arn,)))),
+        Grant("LessorStaticUsers", ("iam:GetUser", *_ON_KEYS), holder.static_arns),
+        Grant("LessorStaticRoles", ("sts:AssumeRole",), holder.static_hops),
     )
-    if not holder.user_arn:
-        return needed
+    return tuple(grant for grant in needed if grant.actions and grant.resources)
+
+
+def static_user_arns(account: str, user_name: str) -> tuple[str, ...]:
+    """Return patterns of ARNs that fit a user whose path is not known, and no user of another name."""
+    partition, _, number = account.rpartition(":")
+    base = f"arn:{partition}:iam::{number}:user"
+    return (f"{base}/{user_name}", f"{base}/*/{user_name}")
+
+
+def _base(holder: Holder) -> str:
+    partition, _, number = holder.account.rpartition(":")
+    return f"arn:{partition}:iam::{number}"
+
+
+def _on_roles(holder: Holder) -> tuple[Grant, ...]:
+    """Return what it takes to assume what the mount's roles name, with their tags and source identities."""
+    assuming = [role for role in holder.roles if role.credential_type is CredentialType.ASSUMED_ROLE]
+    tagging = [role for role in assuming if role.session_tags]
+    naming = [role for role in assuming if role.source_identity]
+
+    def on(roles: list[Role]) -> tuple[str, ...]:
+        arns = {arn for role in roles for arn in role.role_arns}
+        return tuple(sorted(arns)) if holder.roles else (f"{_base(holder)}:role/*",)
+
     return (
-        *needed,
-        Grant("LessorTokens", _ON_TOKENS, ("*",)),
-        Grant("LessorOwnKey", _ON_ITSELF, (holder.user_arn,)),
+        Grant("LessorRoles", ("sts:AssumeRole",), on(assuming)),
+        Grant("LessorRoleTags", ("sts:TagSession",), on(tagging)),
+        Grant("LessorRoleIdentities", ("sts:SetSourceIdentity",), on(naming)),
     )
+
+
+def _on_tokens(holder: Holder) -> tuple[str, ...]:
+    federating = [role for role in holder.roles if role.credential_type is CredentialType.FEDERATION_TOKEN]
+    if not holder.makes_tokens or (holder.roles and not federating):
+        return ()
+    tagging = not holder.roles or any(role.session_tags for role in federating)
+    return ("sts:GetFederationToken", "sts:TagSession") if tagging else ("sts:GetFederationToken",)
 
 
 def document(needed: tuple[Grant, ...]) -> dict[str, JsonValue]:

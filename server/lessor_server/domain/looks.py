@@ -62,13 +62,34 @@ class ProveIam(Call[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class SimulatePrincipalPolicy(Call[tuple[tuple[str, str], ...]]):
-    """Ask IAM's simulator what a principal may do; the answer is pairs of action and AWS's own verdict.
+class Simulated:
+    """Some of what IAM's simulator says, as (action, resource, verdict), and the marker of the next page.
 
-    The verdicts are ``allowed``, ``explicitDeny`` and ``implicitDeny`` (IAM API Reference,
-    EvaluationResult); ``resource_arns`` empty means ``*``.
+    The verdicts are ``allowed``, ``explicitDeny`` and ``implicitDeny`` (IAM API Reference, EvaluationResult).
     """
+
+    verdicts: tuple[tuple[str, str, str], ...]
+    marker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatePrincipalPolicy(Call[Simulated]):
+    """Ask IAM's simulator whether a principal may do each action on each resource."""
 
     source_arn: str
     actions: tuple[str, ...]
-    resource_arns: tuple[str, ...] = ()
+    resource_arns: tuple[str, ...]
+    marker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UserRoom:
+    """How many users an account has, and how many it may have; 0 where AWS does not say."""
+
+    users: int
+    quota: int
+
+
+@dataclass(frozen=True, slots=True)
+class GetAccountSummary(Call[UserRoom]):
+    """Ask how full the account is."""

@@ -10,15 +10,19 @@ from tests.support.builders import DOCUMENT
 from tests.support.gateways import KEY, chained, gateway, root
 from tests.support.standin_control import StandIn, run_server
 
+from lessor_server.adapters.aws.requests import REQUESTS
 from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.calls import Call
 from lessor_server.domain.looks import (
+    GetAccountSummary,
     GetGroup,
     GetGroupPolicy,
     GetPolicy,
     ListAttachedGroupPolicies,
     ListGroupPolicies,
+    Simulated,
     SimulatePrincipalPolicy,
+    UserRoom,
 )
 from lessor_server.domain.root import Hop
 from lessor_server.domain.sts import AssumeRole, GetFederationToken, GetSessionToken
@@ -139,15 +143,57 @@ async def test_what_does_not_exist_is_told_as_such(aws: StandIn, call: Call[None
     assert told.value.refusal is Refusal.NO_SUCH_OTHER
 
 
-async def test_the_simulator_answers_with_pairs(aws: StandIn) -> None:
-    """Each action comes back with AWS's own verdict."""
+async def test_the_simulator_tells_each_action_on_each_resource(aws: StandIn) -> None:
+    """Each pair comes back with AWS's own verdict."""
     await aws.root(KEY)
-    allow = DOCUMENT.replace("s3:Get*", "iam:Get*")
+    ann, bob = (f"arn:aws:iam::123456789012:user/{name}" for name in ("ann", "bob"))
+    allow = DOCUMENT.replace("s3:Get*", "iam:Get*").replace('"Resource":"*"', f'"Resource":"{ann}"')
     await aws.call("PutUserPolicy", UserName="root-of-lessor", PolicyName="p", PolicyDocument=allow)
     who = "arn:aws:iam::123456789012:user/root-of-lessor"
     async with gateway(aws.url) as door:
-        told = await door.send(root(aws.url), SimulatePrincipalPolicy(who, ("iam:GetUser", "iam:CreateUser")))
-    assert told == (("iam:GetUser", "allowed"), ("iam:CreateUser", "implicitDeny"))
+        call = SimulatePrincipalPolicy(who, ("iam:GetUser", "iam:CreateUser"), (ann, bob))
+        told = await door.send(root(aws.url), call)
+    assert told.verdicts == (
+        ("iam:GetUser", ann, "allowed"),
+        ("iam:GetUser", bob, "implicitDeny"),
+        ("iam:CreateUser", ann, "implicitDeny"),
+        ("iam:CreateUser", bob, "implicitDeny"),
+    )
+    assert told.marker == ""
+
+
+def test_verdicts_below_their_action_are_read_too() -> None:
+    """IAM may put them in ResourceSpecificResults, and cut its answer (API Reference, EvaluationResult)."""
+    answer = {
+        "EvaluationResults": [
+            {
+                "EvalActionName": "iam:GetUser",
+                "EvalDecision": "implicitDeny",
+                "ResourceSpecificResults": [
+                    {"EvalResourceName": "a", "EvalResourceDecision": "allowed"},
+                    {"EvalResourceName": "b", "EvalResourceDecision": "explicitDeny"},
+                ],
+            },
+            {"EvalActionName": "iam:ListUsers", "EvalDecision": "allowed"},
+        ],
+        "IsTruncated": True,
+        "Marker": "more",
+    }
+    assert REQUESTS[SimulatePrincipalPolicy].read(answer) == Simulated(
+        (
+            ("iam:GetUser", "a", "allowed"),
+            ("iam:GetUser", "b", "explicitDeny"),
+            ("iam:ListUsers", "*", "allowed"),
+        ),
+        "more",
+    )
+
+
+async def test_an_account_tells_how_full_it_is(aws: StandIn) -> None:
+    """Its users and their quota come out of the summary, in which AWS has much more."""
+    await aws.call("CreateUser", UserName="ann")
+    async with gateway(aws.url) as door:
+        assert await door.send(root(aws.url), GetAccountSummary()) == UserRoom(1, 5000)
 
 
 async def test_an_answer_that_breaks_off_is_told_without_what_it_holds() -> None:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
+
+from botocore import xform_name
+from botocore.loaders import Loader
 
 from lessor_server.adapters.aws.requests import REQUESTS
 from lessor_server.domain import least_policy, policy
+from lessor_server.domain.calls import Call
 from lessor_server.domain.least_policy import Holder
-from lessor_server.domain.sts import AssumeRoleWithWebIdentity
+from lessor_server.domain.role import CredentialType
+from tests.support import builders
 
+ACCOUNT = "aws-cn:123456789012"
 OWN = "arn:aws-cn:iam::123456789012:user/team/lessor"
-HOLDER = Holder("aws-cn:123456789012", "0123456789abcdef", OWN)
+ANYBODY = "arn:aws-cn:iam::123456789012:user/somebody"
+HOLDER = Holder(ACCOUNT, "0123456789abcdef", OWN, makes_tokens=True, static_arns=(ANYBODY,))
 DOCUMENT = least_policy.document(least_policy.grants(HOLDER))
+HUB, TEAM = "arn:aws:iam::111111111111:role/hub", "arn:aws:iam::222222222222:role/team-*"
+PART_OF_ANOTHER = {"iam:TagUser", "sts:TagSession", "sts:SetSourceIdentity"}
+"""What AWS asks for beside an action's own permission: for tags, and for a source identity."""
 
 
 def statements(document: object = DOCUMENT) -> dict[str, tuple[set[str], str | list[str]]]:
@@ -21,37 +32,99 @@ def statements(document: object = DOCUMENT) -> dict[str, tuple[set[str], str | l
     return {one["Sid"]: (set(one["Action"]), one["Resource"]) for one in listed}
 
 
-def test_every_call_that_is_sent_is_allowed() -> None:
-    """No call exists whose action the policy leaves out, unless AWS asks for no permission."""
-    needed = {
-        f"{request.service}:{''.join(part.title() for part in request.method.split('_'))}"
-        for kind, request in REQUESTS.items()
-        if kind is not AssumeRoleWithWebIdentity  # signed by nobody
+def needed(holder: Holder) -> dict[str, tuple[set[str], str | list[str]]]:
+    """Return the statements for a holder."""
+    return statements(least_policy.document(least_policy.grants(holder)))
+
+
+def sent() -> set[str]:
+    """Return the action of every call that the domain knows and the root signs."""
+    loader = Loader()
+    names = {
+        (service, xform_name(operation)): f"{service}:{operation}"
+        for service in ("iam", "sts")
+        for operation in loader.load_service_model(service, "service-2")["operations"]
     }
-    spelled = {"Mfa": "MFA", "Ssh": "SSH"}
-    for plain, name in spelled.items():
-        needed = {action.replace(plain, name) for action in needed}
+    # A token or the key that is proven speaks for itself: the root doesn't sign these.
+    by_name = {kind.__name__: request for kind, request in REQUESTS.items()}
+    calls = _calls(Call) - {"AssumeRoleWithWebIdentity", "ProveIam", "ProveKey"}
+    return {names[by_name[call].service, by_name[call].method] for call in calls}
+
+
+def _calls(kind: type[Call[Any]]) -> set[str]:
+    """Return the names of the calls that the domain's modules know."""
+    found: set[str] = set()
+    for one in kind.__subclasses__():
+        found |= {one.__name__, *_calls(one)} if one.__module__.startswith("lessor_server.domain") else set()
+    return found
+
+
+def test_every_call_of_the_domain_is_allowed() -> None:
+    """No call exists whose action the policy leaves out, unless AWS asks for no permission."""
     granted = {action for actions, _ in statements().values() for action in actions}
-    assert needed - set(least_policy.WITHOUT_PERMISSION) <= granted
+    assert len(sent()) >= 37
+    assert sent() - set(least_policy.WITHOUT_PERMISSION) <= granted
+
+
+def test_nothing_is_allowed_that_no_call_needs() -> None:
+    """Each action of the policy is one that is sent, or that AWS asks for with one."""
+    granted = {action for actions, _ in statements().values() for action in actions}
+    assert granted - PART_OF_ANOTHER <= sent()
 
 
 def test_a_root_that_is_no_user_needs_no_key_and_no_tokens() -> None:
     """What only a user's own keys can do is left out of the policy of a role."""
-    found = statements(least_policy.document(least_policy.grants(Holder("aws:123456789012", "x" * 16))))
-    assert {"LessorUsers", "LessorGroups", "LessorReads", "LessorRoles"} == set(found)
+    found = needed(Holder("aws:123456789012", "x" * 16))
+    on_roles = {"LessorRoles", "LessorRoleTags", "LessorRoleIdentities"}
+    assert {"LessorUsers", "LessorGroups", "LessorReads", *on_roles} == set(found)
     assert statements()["LessorOwnKey"] == (
-        {f"iam:{verb}AccessKey" for verb in ("Create", "Update", "Delete")}
-        | {"iam:ListAccessKeys", "iam:GetUser"},
+        {
+            f"iam:{verb}"
+            for verb in ("CreateAccessKey", "UpdateAccessKey", "DeleteAccessKey", "ListAccessKeys")
+        },
         OWN,
     )
 
 
+def test_a_mount_without_roles_may_still_get_any() -> None:
+    """Until there is a role, the root may assume each role of its own account, and make tokens."""
+    own = "arn:aws-cn:iam::123456789012:role/*"
+    assert statements()["LessorRoles"] == ({"sts:AssumeRole"}, own)
+    assert statements()["LessorRoleTags"] == ({"sts:TagSession"}, own)
+    assert statements()["LessorTokens"][0] == {"sts:GetFederationToken", "sts:TagSession"}
+
+
 def test_roles_are_those_that_the_mount_s_roles_assume() -> None:
-    """Other accounts' roles are in, once a role names them; until then it is the account's own."""
-    arns = ("arn:aws:iam::111111111111:role/hub", "arn:aws:iam::222222222222:role/team-*")
-    found = statements(least_policy.document(least_policy.grants(replace(HOLDER, role_arns=arns))))
-    assert found["LessorRoles"][1] == list(arns)
-    assert statements()["LessorRoles"][1] == "arn:aws-cn:iam::123456789012:role/*"
+    """Other accounts' roles are in once a role names them; tags and identities only where a role has them."""
+    roles = (
+        builders.role("app"),
+        builders.assumed(HUB, "one", session_tags=(("team", "a"),)),
+        builders.assumed(TEAM, "two", source_identity="me"),
+    )
+    found = needed(replace(HOLDER, roles=roles))
+    assert found["LessorRoles"] == ({"sts:AssumeRole"}, [HUB, TEAM])
+    assert found["LessorRoleTags"] == ({"sts:TagSession"}, HUB)
+    assert found["LessorRoleIdentities"] == ({"sts:SetSourceIdentity"}, TEAM)
+    assert "LessorTokens" not in found
+
+
+def test_tokens_are_made_where_a_role_is_one() -> None:
+    """A mount of federation tokens assumes nothing; users of roles of before can still be revoked."""
+    role = builders.role(credential_type=CredentialType.FEDERATION_TOKEN)
+    found = needed(replace(HOLDER, roles=(role,), static_arns=()))
+    assert found["LessorTokens"] == ({"sts:GetFederationToken"}, "*")
+    assert set(found) == {"LessorUsers", "LessorGroups", "LessorReads", "LessorTokens", "LessorOwnKey"}
+    tagged = needed(replace(HOLDER, roles=(replace(role, session_tags=(("team", "a"),)),)))
+    assert tagged["LessorTokens"][0] == {"sts:GetFederationToken", "sts:TagSession"}
+
+
+def test_static_roles_need_their_users_or_the_role_on_the_way_to_them() -> None:
+    """A user of the root's account by its ARN; elsewhere the first role of the chain, which works there."""
+    found = needed(replace(HOLDER, static_hops=(HUB,)))
+    assert found["LessorStaticUsers"] == ({"iam:GetUser", *found["LessorOwnKey"][0]}, ANYBODY)
+    assert found["LessorStaticRoles"] == ({"sts:AssumeRole"}, HUB)
+    path_unknown = least_policy.static_user_arns(ACCOUNT, "somebody")
+    assert path_unknown == (ANYBODY, "arn:aws-cn:iam::123456789012:user/*/somebody")
 
 
 def test_users_are_touched_below_the_instance_s_path_only() -> None:
@@ -65,6 +138,7 @@ def test_users_are_touched_below_the_instance_s_path_only() -> None:
 
 
 def test_the_policy_is_one_that_aws_takes() -> None:
-    """It keeps the rules that Lessor holds its roles' policies to."""
-    assert policy.violations(DOCUMENT) == []
-    assert len(policy.canonical(DOCUMENT)) < 6144
+    """It keeps the rules that Lessor holds its roles' policies to, and fits a user's inline policy."""
+    document = least_policy.document(least_policy.grants(replace(HOLDER, static_arns=())))
+    assert policy.violations(document) == []
+    assert len(policy.canonical(document)) <= 2048

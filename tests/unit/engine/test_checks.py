@@ -14,11 +14,11 @@ from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import Hop, RootConfig
 from lessor_server.domain.root_kind import RootKind
 from lessor_server.domain.secret import Secret
-from lessor_server.engine.checks import Verdict
 from lessor_server.engine.engine import Limits
 from lessor_server.engine.mounts import RootRules
 from lessor_server.engine.pacer import Pace, Pacer
 from lessor_server.engine.roots import Roots
+from lessor_server.engine.simulator import Verdict
 from tests.support import builders
 from tests.support.engine_world import PlainSealer, World, bound, world
 from tests.support.iam_faults import Fault, Kind
@@ -56,9 +56,8 @@ async def test_a_root_that_may_do_all_is_told_so() -> None:
         found = await w.engine.checks.root("aws")
         assert (found.identity.arn, found.kind, found.warnings) == (USER, RootKind.USER_KEYS, ())
         assert set(found.verdicts.values()) == {Verdict.ALLOWED}
-        assert {"iam:CreateUser", "sts:AssumeRole", "sts:GetFederationToken", "sts:GetCallerIdentity"} <= set(
-            found.verdicts
-        )
+        assert {"iam:CreateUser", "iam:GetAccountSummary", "sts:GetCallerIdentity"} <= set(found.verdicts)
+        assert "sts:AssumeRole" not in found.verdicts  # the mount's one role makes users
         assert w.users() == []
 
 

@@ -66,12 +66,24 @@ def _document(answer: Answer) -> str:
 
 
 def _simulate(call: looks.SimulatePrincipalPolicy) -> Params:
-    params: Params = {"PolicySourceArn": call.source_arn, "ActionNames": list(call.actions), "MaxItems": 1000}
-    return params | ({"ResourceArns": list(call.resource_arns)} if call.resource_arns else {})
+    asked = {"ActionNames": list(call.actions), "ResourceArns": list(call.resource_arns)}
+    return {"PolicySourceArn": call.source_arn} | asked | _page(call)
 
 
-def _verdicts(answer: Answer) -> tuple[tuple[str, str], ...]:
-    return tuple((one["EvalActionName"], one["EvalDecision"]) for one in answer["EvaluationResults"])
+def _simulated(answer: Answer) -> looks.Simulated:
+    """Read the verdict on each action and resource, whether it stands by itself or below its action."""
+    found: list[tuple[str, str, str]] = []
+    for one in answer["EvaluationResults"]:
+        action, each = one["EvalActionName"], one.get("ResourceSpecificResults", ())
+        found += [(action, by["EvalResourceName"], by["EvalResourceDecision"]) for by in each]
+        if not each:
+            found.append((action, one.get("EvalResourceName", "*"), one["EvalDecision"]))
+    return looks.Simulated(tuple(found), _next(answer))
+
+
+def _user_room(answer: Answer) -> looks.UserRoom:
+    summary = answer["SummaryMap"]
+    return looks.UserRoom(summary.get("Users", 0), summary.get("UsersQuota", 0))
 
 
 def _iam(method: str, read: Callable[[Answer], object] = nothing, **fields: str) -> Request:
@@ -152,7 +164,8 @@ REQUESTS: dict[type[Call[Any]], Request] = {
     ),
     looks.GetPolicy: Request("iam", "get_policy", lambda call: {"PolicyArn": call.policy_arn}, nothing),
     looks.ProveIam: _iam("get_user"),
-    looks.SimulatePrincipalPolicy: Request("iam", "simulate_principal_policy", _simulate, _verdicts),
+    looks.SimulatePrincipalPolicy: Request("iam", "simulate_principal_policy", _simulate, _simulated),
+    looks.GetAccountSummary: Request("iam", "get_account_summary", lambda _: {}, _user_room),
     **requests_sts.REQUESTS,
 }
 """Every call that Lessor makes; one that is missing here cannot be sent."""

@@ -1,0 +1,155 @@
+"""Checks how CheckRoot asks: in few calls, few at a time, behind all else; and what it says then."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+
+import pytest
+
+from lessor_server.domain.root import Hop
+from lessor_server.engine.checks import AT_ONCE
+from lessor_server.engine.engine import Limits
+from lessor_server.engine.pacer import Pace
+from lessor_server.engine.simulator import RESOURCES_A_CALL, Verdict
+from tests.support import builders
+from tests.support.engine_world import World, bound, world
+from tests.support.iam_faults import Fault, Kind
+from tests.support.rotating import USER, put, rotating, static
+from tests.support.virtual_loop import virtual
+
+MANY = tuple(f"arn:aws:iam::{number:012}:role/worker" for number in range(2 * RESOURCES_A_CALL + 20))
+
+
+async def put_many(w: World) -> None:
+    """Write two roles that assume many."""
+    for name, arns in (("one", MANY[:100]), ("two", MANY[60:])):
+        await w.put_role(builders.assumed("", name, role_arns=arns))
+
+
+def simulations(w: World) -> list[tuple[float, float]]:
+    """Return from when to when each question to the simulator was on its way."""
+    return [(one.start, one.end or w.now()) for one in w.aws.sent if one.action == "SimulatePrincipalPolicy"]
+
+
+@virtual
+async def test_many_resources_are_one_question() -> None:
+    """120 roles to assume are three calls and not 120; one that is denied is named, and is the verdict."""
+    async with world() as w:
+        await put_many(w)
+        w.iam.adopt_root(builders.ROOT_KEY)
+        allow = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+        deny = {"Effect": "Deny", "Action": "sts:AssumeRole", "Resource": MANY[110]}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [allow, deny]})
+        w.iam.put_user_policy("root-of-lessor", "p", document)
+        found = await w.engine.checks.root("aws")
+        assert len(simulations(w)) == 4 + 3
+        assert found.verdicts["sts:AssumeRole"] is Verdict.DENIED
+        (warning,) = found.warnings
+        assert MANY[110] in warning
+
+
+@virtual
+async def test_few_questions_are_on_their_way_at_a_time() -> None:
+    """However much a mount needs, no more than four calls of a check are at AWS."""
+    async with world() as w:
+        await put_many(w)
+        await w.engine.checks.root("aws")
+        spans = simulations(w)
+        at_once = [sum(start <= at < end for start, end in spans) for at, _ in spans]
+        assert max(at_once) == AT_ONCE
+
+
+@virtual
+async def test_a_check_makes_room_for_issues() -> None:
+    """At a set rate, whoever comes after a check goes before its questions."""
+    async with world(limits=Limits(pace=Pace(rate=4.0))) as w:
+        await bound(w)
+        checking = asyncio.get_running_loop().create_task(w.engine.checks.root("aws"))
+        await asyncio.sleep(0.3)
+        w.aws.sent.clear()
+        await w.issue()
+        made = [one.action for one in w.aws.sent if one.action != "GetCallerIdentity"]
+        assert made.index("CreateAccessKey") <= 4
+        await checking
+
+
+@virtual
+async def test_a_page_that_does_not_come_leaves_what_came() -> None:
+    """The verdicts of the first page stand, the others are unknown, and the warning says why."""
+    async with world() as w:
+        w.iam.sts.simulated_a_page = 10
+        whole = await w.engine.checks.root("aws")
+        assert set(whole.verdicts.values()) == {Verdict.ALLOWED}
+        w.aws.faults.add(Fault(Kind.REFUSE, "SimulatePrincipalPolicy", nth=len(simulations(w))))
+        part = await w.engine.checks.root("aws")
+        assert set(part.verdicts.values()) == {Verdict.ALLOWED, Verdict.UNKNOWN}
+        assert any("simulator" in warning for warning in part.warnings)
+
+
+# --- how full the account is ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("users", "quota", "max_users", "warned"),
+    [(44, 50, 100, False), (45, 50, 100, True), (45, 50, 5, False), (45, 50, 6, True), (50, 50, 1, True)],
+)
+@virtual
+async def test_an_account_that_is_nearly_full_is_warned_of(
+    users: int, quota: int, max_users: int, warned: bool
+) -> None:
+    """From nine tenths of its quota on, where max_users of the mount is more than still fits."""
+    async with world(mount=builders.mount(max_users=max_users)) as w:
+        w.iam.quotas = replace(w.iam.quotas, users=quota)
+        for number in range(users):
+            w.iam.create_user(f"u{number}")
+        warnings = (await w.engine.checks.root("aws")).warnings
+        assert [f"{users} of the {quota} IAM users" in one for one in warnings] == [True] * warned
+
+
+@pytest.mark.parametrize("kind", [Kind.REFUSE, Kind.DROP])
+@virtual
+async def test_an_account_that_does_not_say_how_full_it_is_is_not_warned_of(kind: Kind) -> None:
+    """A root that may not ask, or an answer that is lost, is no warning."""
+    async with world() as w:
+        w.aws.faults.add(Fault(kind, "GetAccountSummary"))
+        assert (await w.engine.checks.root("aws")).warnings == ()
+
+
+# --- static roles -----------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_the_users_of_static_roles_are_part_of_what_the_root_needs() -> None:
+    """By the ARN that AWS knows; without an answer by the name, whatever the path."""
+    async with rotating() as w:
+        w.iam.users.pop(USER, None)
+        w.iam.create_user(USER, "/team/")
+        await put(w)
+        arn = "arn:aws:iam::123456789012:user"
+        assert await _static_users(w) == [f"{arn}/team/{USER}"]
+        w.aws.faults.add(Fault(Kind.REFUSE, "GetUser"))
+        assert await _static_users(w) == [f"{arn}/*/{USER}", f"{arn}/{USER}"]
+
+
+@virtual
+async def test_static_roles_elsewhere_need_the_first_role_of_their_chain() -> None:
+    """The user itself is the business of the role at the chain's end."""
+    async with rotating() as w:
+        other = w.iam.peer("111111111111")
+        hub = other.add_role("hub").arn
+        other.create_user(USER)
+        await put(w, static(chain=(Hop(hub),)))
+        assert await _resources(w, "LessorStaticRoles") == [hub]
+        assert await _static_users(w) == []
+
+
+async def _static_users(w: World) -> list[str]:
+    return await _resources(w, "LessorStaticUsers")
+
+
+async def _resources(w: World, sid: str) -> list[str]:
+    policy = (await w.engine.checks.root("aws")).policy
+    found = [one["Resource"] for one in policy["Statement"] if one["Sid"] == sid]  # type: ignore[index,union-attr,call-overload]
+    return [text for one in found for text in ([one] if isinstance(one, str) else one)]  # type: ignore[misc,union-attr]
