@@ -97,7 +97,8 @@ async def serving(
 
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
     async with open_store(settings.data_dir, SystemClock()) as store, clients:
-        gateway = AwsGateway(clients, f"lessor-{await store.instance()}")
+        session_name = f"lessor-{await store.instance()}"
+        gateway = AwsGateway(clients, session_name, token_folders=settings.aws.identity_token_dirs)
         outside = Outside(store, gateway, sealer, notify, rng, SentryLinter() if installed() else NoLinter())
         async with running(outside, _limits(settings)) as engine, _lasting(health.run()):
             guard = Guard(identify, log.report, RULES, LASTING)
@@ -114,7 +115,8 @@ async def serving(
 def _limits(settings: Settings) -> Limits:
     aws = settings.aws
     pace = Pace(in_flight=aws.in_flight) if aws.rate is None else Pace(rate=aws.rate, in_flight=aws.in_flight)
-    return Limits(pace, RootRules(aws.allowed_endpoints, aws.ambient_mounts))
+    token_dirs = tuple(map(str, aws.identity_token_dirs))
+    return Limits(pace, RootRules(aws.allowed_endpoints, aws.ambient_mounts, token_dirs))
 
 
 async def _about(settings: Settings, store: Store, *, dev: bool) -> About:

@@ -48,3 +48,59 @@ async def test_it_makes_sessions_of_an_hour_and_no_tokens(tmp_path: Path, aws: S
         await lessor.put_role("", "tokens", credential_type=role_pb2.Role.FEDERATION_TOKEN)
         refusal = await refused(lessor.generate("", "tokens", ttl=900))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ROOT_KIND")
+
+
+async def test_a_root_s_token_lies_where_the_setting_says(tmp_path: Path, aws: StandIn) -> None:
+    """A file elsewhere is refused by SetRoot with what to do; a link that leads elsewhere when it is read."""
+    await aws.forget_calls()
+    web, folder = await aws.role("web", audience=AUDIENCE), tmp_path / "tokens"
+    folder.mkdir()
+    outside = token_file(tmp_path / "outside", aud=AUDIENCE)
+    variables = {
+        "LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url,
+        "LESSOR_AWS_IDENTITY_TOKEN_DIRS": str(folder),
+    }
+    config = config_pb2.RootConfig(
+        iam_endpoint=aws.url, sts_endpoint=aws.url, assume_chain=[config_pb2.AssumeStep(role_arn=web)]
+    )
+    async with serving(tmp_path, variables) as server, connect(server.address, server.token) as lessor:
+        await lessor.config.EnableMount(config_pb2.EnableMountRequest())
+        config.identity_token_file = outside
+        refusal = await refused(lessor.config.SetRoot(config_pb2.SetRootRequest(config=config)))
+        assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert list(refusal.violations) == ["config.identity_token_file"]
+        config.identity_token_file = str(folder / "token")
+        await lessor.config.SetRoot(config_pb2.SetRootRequest(config=config))
+        (folder / "token").symlink_to(outside)
+        unusable = await refused(lessor.config.CheckRoot(config_pb2.CheckRootRequest()))
+        assert unusable.reason == "IDENTITY_TOKEN_UNUSABLE"
+        assert await aws.calls("AssumeRoleWithWebIdentity") == []
+        (folder / "token").unlink()
+        token_file(folder / "token", aud=AUDIENCE)
+        checked = await lessor.config.CheckRoot(config_pb2.CheckRootRequest())
+        assert checked.arn.startswith("arn:aws:sts::123456789012:assumed-role/web/")
+
+
+@pytest.mark.parametrize("content", ["[default]\nkey = not-a-secret\n", "eyJub3QiOiJhIHRva2VuIn0.e30.e30"])
+async def test_no_other_file_of_the_server_is_sent_anywhere(
+    tmp_path: Path, aws: StandIn, content: str
+) -> None:
+    """Without the setting, too: what holds no JSON web token is not sent, and no word of it is told."""
+    await aws.forget_calls()
+    web, path = await aws.role("web", audience=AUDIENCE), tmp_path / "file"
+    path.write_text(content)
+    config = config_pb2.RootConfig(
+        iam_endpoint=aws.url,
+        sts_endpoint=aws.url,
+        assume_chain=[config_pb2.AssumeStep(role_arn=web)],
+        identity_token_file=str(path),
+    )
+    variables = {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url}
+    async with serving(tmp_path, variables) as server, connect(server.address, server.token) as lessor:
+        await lessor.config.EnableMount(config_pb2.EnableMountRequest())
+        await lessor.config.SetRoot(config_pb2.SetRootRequest(config=config))
+        unusable = await refused(lessor.config.CheckRoot(config_pb2.CheckRootRequest()))
+        assert unusable.reason == "IDENTITY_TOKEN_UNUSABLE"
+        told = str(unusable) + server.log_file.read_text(encoding="utf-8")
+    assert not any(word in told for word in content.split() if len(word) > 3)
+    assert await aws.calls() == []

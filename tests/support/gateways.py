@@ -39,7 +39,12 @@ def chained(root: Root, *hops: str | Hop) -> Root:
 
 
 def token_file(path: Path, **claims: object) -> str:
-    """Write a JSON web token with these claims, unsigned, and return its path."""
-    parts = (json.dumps(part).encode() for part in ({"alg": "none"}, claims))
-    path.write_text(".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts) + ".\n")
+    """Write a JSON web token with these claims, signed by nobody, and return its path."""
+    path.write_text(f"{json_web_token({'alg': 'RS256'}, claims)}\n")
     return str(path)
+
+
+def json_web_token(header: object, claims: object) -> str:
+    """Return a token of this header and these claims, whose signature is none."""
+    parts = (json.dumps(header).encode(), json.dumps(claims).encode(), b"signed by nobody")
+    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)

@@ -77,6 +77,7 @@ def test_the_environment_alone_sets_everything(tmp_path: Path) -> None:
             "LESSOR_DRAIN_GRACE": "1m30s",
             "LESSOR_AWS_ALLOWED_ENDPOINTS": "http://127.0.0.1:5000/, https://Aws.Example",
             "LESSOR_AWS_AMBIENT_MOUNTS": "aws,other",
+            "LESSOR_AWS_IDENTITY_TOKEN_DIRS": f"{tmp_path},/",
             "LESSOR_AWS_RATE": "2.5",
             "LESSOR_AWS_IN_FLIGHT": "8",
             "LESSOR_LOG_LEVEL": "DEBUG",
@@ -92,6 +93,7 @@ def test_the_environment_alone_sets_everything(tmp_path: Path) -> None:
     assert settings.drain_grace == timedelta(seconds=90)
     assert settings.aws.allowed_endpoints == ("http://127.0.0.1:5000", "https://aws.example")
     assert settings.aws.ambient_mounts == ("aws", "other")
+    assert settings.aws.identity_token_dirs == (tmp_path, Path("/"))
     assert (settings.aws.rate, settings.aws.in_flight) == (2.5, 8)
     assert (settings.log.level, settings.log.format) == ("debug", "json")
 
@@ -299,6 +301,17 @@ def test_a_data_dir_that_is_or_lies_in_a_file_is_refused(tmp_path: Path) -> None
     file.touch()
     assert "is not a folder" in told(LESSOR_DATA_DIR=str(file))
     assert "is not a folder" in told(LESSOR_DATA_DIR=str(file / "below"))
+
+
+def test_a_directory_of_tokens_is_one_that_is_there(tmp_path: Path) -> None:
+    """A path that begins elsewhere, leads up or to no folder is refused: nothing would be kept out by it."""
+    file = tmp_path / "file"
+    file.touch()
+    name = "LESSOR_AWS_IDENTITY_TOKEN_DIRS"
+    assert "is no absolute path" in told(**{name: "tokens"})
+    assert "is no absolute path" in told(**{name: f"{tmp_path}/../x"})
+    assert "is no folder" in told(**{name: f"{tmp_path},{file}"})
+    assert "is no folder" in told(**{name: str(tmp_path / "none")})
 
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:

@@ -150,11 +150,14 @@ def _to_json(value: object) -> JsonValue:
     raise TypeError(message)
 
 
-def violations(config: RootConfig, allowed_endpoints: Iterable[str], *, ambient: bool) -> list[Violation]:
+def violations(
+    config: RootConfig, allowed_endpoints: Iterable[str], *, ambient: bool, token_dirs: tuple[str, ...] = ()
+) -> list[Violation]:
     """Return every fault of ``config``; field paths begin at it.
 
     ``allowed_endpoints`` are URLs the operator trusts beside AWS's own; ``ambient`` says whether the
-    mount may use the server's own chain of credentials where it has no keys.
+    mount may use the server's own chain of credentials where it has no keys. ``token_dirs`` are where a web
+    identity token may lie; none means anywhere.
     """
     found = _key_violations(config, ambient=ambient)
     found += _region_violations(config)
@@ -165,6 +168,7 @@ def violations(config: RootConfig, allowed_endpoints: Iterable[str], *, ambient:
     found += names.template_violations("username_template", config.username_template)
     found += chain_violations(config.assume_chain)
     found += _identity_token_violations(config, allowed_endpoints)
+    found += _token_dir_violations(config.identity_token_file, token_dirs)
     found += schedule.violations(config.rotation)
     return found
 
@@ -285,3 +289,13 @@ def _identity_token_violations(config: RootConfig, allowed_endpoints: Iterable[s
         fault = "would send its token elsewhere than to AWS's own hosts"
         found.append(Violation(path, fault, "leave it out, or give endpoints of AWS"))
     return found
+
+
+def _token_dir_violations(file: str, token_dirs: tuple[str, ...]) -> list[Violation]:
+    """Return the fault of a path outside of ``token_dirs``; where its links lead is seen when it is read."""
+    below = tuple(f"{one.rstrip('/')}/" for one in token_dirs)
+    inside = file.startswith(below) and ".." not in file.split("/")
+    if inside or not file or not token_dirs:
+        return []
+    mend = "name a file below one of that setting's directories"
+    return [Violation("identity_token_file", "is not in the setting aws.identity_token_dirs", mend)]

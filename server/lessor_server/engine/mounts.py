@@ -29,6 +29,7 @@ class RootRules:
 
     allowed_endpoints: tuple[str, ...] = ()
     ambient_mounts: tuple[str, ...] = ()
+    identity_token_dirs: tuple[str, ...] = ()
 
 
 class Mounts:
@@ -105,7 +106,12 @@ class Mounts:
             before = await self._roots.of(name) if stored else None
             config = change(before.config if before else None)
             ambient = name in self._rules.ambient_mounts
-            found = root_rules.violations(config, self._rules.allowed_endpoints, ambient=ambient)
+            found = root_rules.violations(
+                config,
+                self._rules.allowed_endpoints,
+                ambient=ambient,
+                token_dirs=self._rules.identity_token_dirs,
+            )
             require([violation.under("config") for violation in found])
             await self._keys.require_not_rotated_away(name, config)
             version = before.version if before else 0

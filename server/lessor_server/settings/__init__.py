@@ -36,12 +36,14 @@ class Aws:
     """How AWS may be called.
 
     ``allowed_endpoints`` are URLs beside AWS's own, as ``scheme://host[:port]``; ``ambient_mounts`` may
-    use the credentials of the server's surroundings; ``rate`` is in calls per second, ``None`` where
+    use the credentials of the server's surroundings; ``identity_token_dirs`` are where web identity tokens
+    may lie, anywhere without one; ``rate`` is in calls per second, ``None`` where
     the pacer finds it; ``in_flight`` is how many calls may wait for an answer at a time.
     """
 
     allowed_endpoints: tuple[str, ...] = ()
     ambient_mounts: tuple[str, ...] = ()
+    identity_token_dirs: tuple[Path, ...] = ()
     rate: float | None = None
     in_flight: int = 64
 
@@ -128,6 +130,9 @@ def _aws(given: Given, default: Aws) -> Aws:
     return Aws(
         allowed_endpoints=given.take("aws.allowed_endpoints", values.endpoints, default.allowed_endpoints),
         ambient_mounts=given.take("aws.ambient_mounts", values.mounts, default.ambient_mounts),
+        identity_token_dirs=given.take(
+            "aws.identity_token_dirs", values.folders, default.identity_token_dirs
+        ),
         rate=given.take("aws.rate", values.rate, default.rate),
         in_flight=given.take("aws.in_flight", values.in_flight, default.in_flight),
     )

@@ -201,6 +201,17 @@ def endpoints(value: object) -> tuple[str, ...]:
     return tuple(_endpoint(url) for url in _texts(value))
 
 
+def folders(value: object) -> tuple[Path, ...]:
+    """Take folders that are there now, by their absolute paths."""
+    paths = tuple(map(Path, _texts(value)))
+    for path in paths:
+        if not path.is_absolute() or ".." in path.parts:
+            raise WrongValue(f"{shown(str(path))} is no absolute path", "begin it with /, without ..")
+        if not path.is_dir():
+            raise WrongValue(f"{shown(str(path))} is no folder", "name folders that are there")
+    return paths
+
+
 def mounts(value: object) -> tuple[str, ...]:
     """Take names of mounts."""
     names = _texts(value)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.gateways import chained, gateway, root, token_file
+from tests.support.gateways import chained, gateway, json_web_token, root, token_file
 from tests.support.standin_control import StandIn, run_server
 
 from lessor_server.adapters.aws import identity_token
@@ -117,24 +117,96 @@ async def test_a_token_goes_to_no_host_that_is_not_aws_s(tmp_path: Path) -> None
             await AwsGateway(clients).send(end, GetCallerIdentity())
 
 
+GOOD = json_web_token({"alg": "RS256"}, {"aud": AUDIENCE})
+HEADER, CLAIMS, SIGNATURE = GOOD.split(".")
+
+
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"", "holds no token of"),
-        (b"x" * 20_001, "holds no token of"),
-        (b"\xff\xfe", "holds no token"),
-        (b"plain", "no JSON web token"),
-        (b"a.!!!.b", "no JSON web token"),
-        (b"a.bnVsbA.b", "no JSON web token"),
-        (b"a." + base64.urlsafe_b64encode(b"[" * 12_000) + b".b", "no JSON web token"),
+        ("", "holds no token of"),
+        ("x" * 20_001, "holds no token of"),
+        ("\xff\xfe", "holds no token"),
+        ("plain", "no JSON web token"),
+        ("a.b.c", "no JSON web token"),
+        ("a.!!!.b", "no JSON web token"),
+        (f"{HEADER}.{CLAIMS}", "no JSON web token"),
+        (f"{HEADER}.{CLAIMS}.", "no JSON web token"),
+        (f"{HEADER}.{CLAIMS}.{SIGNATURE}.{SIGNATURE}", "no JSON web token"),
+        (f"{HEADER}.{CLAIMS}.{SIGNATURE}\n{SIGNATURE}", "no JSON web token"),
+        (f"{HEADER}==.{CLAIMS}.{SIGNATURE}", "no JSON web token"),
+        (json_web_token({"typ": "JWT"}, {"aud": AUDIENCE}), "no JSON web token"),
+        (json_web_token({"alg": 1}, {"aud": AUDIENCE}), "no JSON web token"),
+        (json_web_token(["alg"], {"aud": AUDIENCE}), "no JSON web token"),
+        (json_web_token({"alg": "RS256"}, None), "no JSON web token"),
+        (f"{HEADER}.{base64.urlsafe_b64encode(b'[' * 12_000).decode()}.{SIGNATURE}", "no JSON web token"),
+        ("-----BEGIN PRIVATE KEY-----\nbm90LWEtc2VjcmV0\n", "no JSON web token"),
+        (json_web_token({"alg": "RS256"}, {}), "not meant for"),
+        (json_web_token({"alg": "RS256"}, {"aud": {"a": 1}}), "not meant for"),
     ],
 )
-async def test_what_is_no_token_says_so(tmp_path: Path, content: bytes, fault: str) -> None:
+async def test_what_is_no_token_says_so(tmp_path: Path, content: str, fault: str) -> None:
     """A file that holds something else is told as such, without a word of what it holds."""
     path = tmp_path / "token"
-    path.write_bytes(content)
-    with pytest.raises(IdentityTokenUnusable, match=fault):
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(IdentityTokenUnusable, match=fault) as told:
         await identity_token.read(str(path), AUDIENCE)
+    assert not any(part in repr(told.value) for part in content.split() if len(part) > 1)
+
+
+@pytest.mark.parametrize("audience", ["", AUDIENCE])
+async def test_what_is_no_token_is_not_sent(aws: StandIn, tmp_path: Path, audience: str) -> None:
+    """Any other file of the server stays there, also where no audience is asked for."""
+    role = await aws.role("worker", audience=AUDIENCE)
+    path = tmp_path / "secrets"
+    path.write_text("[default]\naws_secret_access_key = not-a-secret\n")
+    async with gateway(aws.url) as door:
+        end = with_token(aws.url, str(path), role, identity_token_audience=audience)
+        with pytest.raises(IdentityTokenUnusable, match="no JSON web token"):
+            await door.send(end, GetCallerIdentity())
+    assert await aws.calls() == []
+
+
+def projected(folder: Path, audience: str) -> Path:
+    """Write a token as a projected volume does: a link to a link to a folder, all in one directory."""
+    (folder / "..now").mkdir(parents=True)
+    token_file(folder / "..now" / "token", aud=audience)
+    (folder / "..data").symlink_to("..now")
+    (folder / "token").symlink_to("..data/token")
+    return folder / "token"
+
+
+async def test_a_token_is_read_from_the_directories_that_are_set(tmp_path: Path) -> None:
+    """Links within them lead to it, and so does a link to the directory itself."""
+    path = projected(tmp_path / "tokens", AUDIENCE)
+    (tmp_path / "linked").symlink_to("tokens")
+    for folder, name in (("tokens", path), ("linked", tmp_path / "linked" / "token"), ("tokens", path)):
+        found = await identity_token.read(str(name), AUDIENCE, (tmp_path / "other", tmp_path / folder))
+        assert found.reveal().count(".") == 2
+
+
+async def test_no_link_leads_out_of_the_directories_that_are_set(tmp_path: Path) -> None:
+    """Neither a link to a file, nor one to a folder, nor a way up; the error has nothing of the content."""
+    outside = token_file(tmp_path / "outside", aud=AUDIENCE)
+    folder = tmp_path / "tokens"
+    folder.mkdir()
+    (folder / "file").symlink_to(outside)
+    (folder / "up").symlink_to("..")
+    for name in (outside, folder / "file", folder / "up" / "outside", f"{folder}/../outside"):
+        with pytest.raises(IdentityTokenUnusable, match=r"outside of the setting aws\.identity_token_dirs"):
+            await identity_token.read(str(name), AUDIENCE, (folder,))
+
+
+async def test_the_gateway_keeps_to_the_directories_that_are_set(aws: StandIn, tmp_path: Path) -> None:
+    """A root that was stored before the setting sends nothing from elsewhere."""
+    role = await aws.role("worker", audience=AUDIENCE)
+    inside, outside = projected(tmp_path / "tokens", AUDIENCE), token_file(tmp_path / "outside", aud=AUDIENCE)
+    async with Clients((aws.url,), "lessor/test") as clients:
+        door = AwsGateway(clients, token_folders=(tmp_path / "tokens",))
+        with pytest.raises(IdentityTokenUnusable):
+            await door.send(with_token(aws.url, outside, role), GetCallerIdentity())
+        assert await aws.calls() == []
+        await door.send(with_token(aws.url, str(inside), role), GetCallerIdentity())
 
 
 async def test_a_path_at_which_no_file_can_be_says_so(tmp_path: Path) -> None:
@@ -142,7 +214,7 @@ async def test_a_path_at_which_no_file_can_be_says_so(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     async with asyncio.timeout(5):
         for path in (tmp_path / "pipe", tmp_path):
-            with pytest.raises(IdentityTokenUnusable, match="no regular file"):
+            with pytest.raises(IdentityTokenUnusable, match=r"no regular file|Is a directory"):
                 await identity_token.read(str(path), "")
         with pytest.raises(IdentityTokenUnusable):
             await identity_token.read(f"{tmp_path}/a\0b", "")

@@ -34,6 +34,13 @@ def fields(config: RootConfig, *, ambient: bool = False) -> list[str]:
     return [violation.field for violation in violations(config, [LOCAL + "/", PROXY], ambient=ambient)]
 
 
+def in_dirs(path: str, *token_dirs: str) -> list[str]:
+    """Return the fields at fault of a root with this token, where tokens lie in these directories."""
+    config = RootConfig(identity_token_file=path, assume_chain=(Hop(HOP.role_arn),))
+    found = violations(config, [], ambient=False, token_dirs=token_dirs)
+    return [violation.field for violation in found]
+
+
 def test_a_root_of_two_keys_is_enough() -> None:
     """A pair of keys is a whole root; the rest has defaults."""
     assert fields(ROOT) == []
@@ -270,3 +277,19 @@ def test_a_root_survives_its_plain_form() -> None:
 def test_a_root_of_another_version_opens() -> None:
     """Fields that a later version added are passed over, and missing ones take their defaults."""
     assert from_plain({"access_key": KEY, "novelty": 1}, "") == RootConfig(access_key=KEY)
+
+
+@pytest.mark.parametrize("path", ["/run/tokens/aws", "/run/tokens/of/aws", "/var/run/secrets/token"])
+def test_a_token_may_lie_in_each_directory_that_is_set(path: str) -> None:
+    """Directly in it or further below, with or without a slash at its end."""
+    assert in_dirs(path, "/run/tokens", "/var/run/secrets/") == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "/run/tokens", "/run/tokens-of-others/x", "/run/tokens/../../etc/x", "/run/tokens/.."],
+)
+def test_a_token_lies_nowhere_else_than_in_the_directories_that_are_set(path: str) -> None:
+    """A path that leads out of them is refused; without any setting each path is taken."""
+    assert in_dirs(path, "/run/tokens") == ["identity_token_file"]
+    assert in_dirs(path) == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -108,11 +109,21 @@ class Send(Protocol):
 class Chains:
     """Keeps the session at the end of each chain for as long as a client signs with it."""
 
-    def __init__(self, send: Send, session_name: str, now: Callable[[], float] | None = None) -> None:
-        """Name sessions ``session_name``; ``now`` gives seconds, the running loop's where it is left out."""
+    def __init__(
+        self,
+        send: Send,
+        session_name: str,
+        now: Callable[[], float] | None = None,
+        token_folders: tuple[Path, ...] = (),
+    ) -> None:
+        """Name sessions ``session_name``; ``now`` gives seconds, the running loop's where it is left out.
+
+        Web identity tokens are read from ``token_folders`` alone, where there are any.
+        """
         self._send = send
         self._session_name = session_name
         self._now = now or (lambda: asyncio.get_running_loop().time())
+        self._token_folders = token_folders
         self._kept: WeakValueDictionary[Source, ChainCredentials] = WeakValueDictionary()
 
     async def ready(self, root: Root) -> ChainCredentials | None:
@@ -156,7 +167,7 @@ class Chains:
         call: Call[Session]
         if base.config.identity_token_file and not before:
             token = await identity_token.read(
-                base.config.identity_token_file, base.config.identity_token_audience
+                base.config.identity_token_file, base.config.identity_token_audience, self._token_folders
             )
             call = AssumeRoleWithWebIdentity(hop.role_arn, self._session_name, SESSION_SECONDS, token)
         else:

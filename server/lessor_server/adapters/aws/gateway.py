@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeGuard, TypeVar, cast
 
 import botocore.exceptions as sdk
@@ -51,14 +52,19 @@ class AwsGateway:
     """Sends calls with the root's own client."""
 
     def __init__(
-        self, clients: Clients, session_name: str = "lessor", now: Callable[[], float] | None = None
+        self,
+        clients: Clients,
+        session_name: str = "lessor",
+        now: Callable[[], float] | None = None,
+        token_folders: tuple[Path, ...] = (),
     ) -> None:
         """Send through ``clients``; sessions of assume chains are called ``session_name``.
 
         ``now`` is the clock, in seconds, by which those sessions age: the running loop's where left out.
+        Their web identity tokens are read from ``token_folders`` alone, where there are any.
         """
         self._clients = clients
-        self._chains = Chains(self.send, session_name, now)
+        self._chains = Chains(self.send, session_name, now, token_folders)
         self._detours = Detours()
 
     def forget(self, mount: str) -> None:
