@@ -94,6 +94,20 @@ async def test_a_mount_that_another_replica_made_anew_has_nothing_of_the_old_one
 
 
 @virtual
+async def test_what_a_late_call_brings_back_goes_with_the_next_sweep() -> None:
+    """A call of work that was under way when its mount was forgotten leaves nothing for good."""
+    async with world() as w:
+        roots, pacer = await replica(w)
+        root = await roots.of("aws")
+        roots.forget("aws")
+        await roots.identity(root)
+        w.aws.forgotten.clear()
+        roots.forget_all_but({"another"})
+        assert w.aws.forgotten == ["aws"]
+        assert kept(roots, pacer) == []
+
+
+@virtual
 async def test_every_mount_is_swept_however_many_there_are() -> None:
     """The last of 1,201 mounts is looked at, too."""
     async with world() as w:

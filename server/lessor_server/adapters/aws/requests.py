@@ -95,23 +95,23 @@ def _iam(method: str, read: Callable[[Answer], object] = nothing, **fields: str)
     return Request("iam", method, params, read)
 
 
+def _names(answer: Answer, member: str, field: str) -> tuple[str, ...]:
+    """Return what a list holds: texts, or the ``field`` of each of its items."""
+    return tuple(item if isinstance(item, str) else item[field] for item in answer[member])
+
+
 def _group_page(method: str, member: str, field: str) -> Request:
     """Return a request that lists one page of what a group has."""
 
     def read(answer: Answer) -> looks.Names:
-        names = (item if isinstance(item, str) else item[field] for item in answer[member])
-        return looks.Names(tuple(names), _next(answer))
+        return looks.Names(_names(answer, member, field), _next(answer))
 
     return Request("iam", method, lambda call: {"GroupName": call.group} | _page(call), read)
 
 
 def _listing(method: str, member: str, field: str) -> Request:
     """Return a request that lists what a user has; the names of one page are enough, see ``gateway``."""
-
-    def read(answer: Answer) -> tuple[str, ...]:
-        return tuple(item if isinstance(item, str) else item[field] for item in answer[member])
-
-    return Request("iam", method, _user, read)
+    return Request("iam", method, _user, lambda answer: _names(answer, member, field))
 
 
 REQUESTS: dict[type[Call[Any]], Request] = {
