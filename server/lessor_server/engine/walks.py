@@ -45,4 +45,4 @@ async def _every(page: Callable[[str], Awaitable[list[N]]]) -> AsyncIterator[N]:
     while found:
         for one in found:
             yield one
-        found = await page(found[-1].name)
+        found = await page(found[-1].name) if len(found) == PAGE else []

@@ -1,6 +1,7 @@
 """A web identity token: read from its file anew at each use, as who rotates it may do so at any time.
 
-What has not the shape of a JSON web token (RFC 7519) goes nowhere: whoever may set a root names the file.
+What has not the shape of a JSON web token (RFC 7519) goes nowhere: whoever may set a root names the file, and
+AWS takes no other kind without a ProviderId (STS API Reference, AssumeRoleWithWebIdentity).
 Beside the shape only the token's ``aud`` claim is looked at here (4.1.3); AWS is who verifies it.
 """
 
