@@ -13,7 +13,7 @@ from tests.support.standin_control import StandIn, run_server
 from tests.support.virtual_loop import virtual
 
 from lessor_server.adapters.aws.chains import ChainCredentials
-from lessor_server.adapters.aws.clients import MOST_PROVERS, RETIRED_SECONDS, Clients
+from lessor_server.adapters.aws.clients import IDLE_SECONDS, MOST_PROVERS, RETIRED_SECONDS, Clients
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.aws.places import Place
 from lessor_server.adapters.aws.signing import KeyOfCall
@@ -88,6 +88,25 @@ async def test_a_client_that_a_late_call_of_an_older_root_made_is_closed_too() -
         del late
         await asyncio.sleep(RETIRED_SECONDS + 1)
         assert gone() is None
+
+
+@virtual
+async def test_a_client_that_was_long_not_used_goes_when_its_mount_needs_another() -> None:
+    """What a chain left that nobody uses any more is closed; what is in use and other mounts' stay."""
+    async with Clients((), "lessor/test") as clients:
+        used = await clients.get(root(""), "sts", PLACE, None)
+        other = await clients.get(root("", "other"), "sts", PLACE, None)
+        left = await clients.get(chained(root(""), "arn:aws:iam::111111111111:role/hub"), "sts", PLACE, None)
+        gone = weakref.ref(left)
+        del left
+        await asyncio.sleep(IDLE_SECONDS + 1)
+        assert await clients.get(root(""), "sts", PLACE, None) is used
+        assert gone() is not None
+        await clients.get(root(""), "iam", PLACE, None)
+        await asyncio.sleep(RETIRED_SECONDS + 1)
+        assert gone() is None
+        assert await clients.get(root(""), "sts", PLACE, None) is used
+        assert await clients.get(root("", "other"), "sts", PLACE, None) is other
 
 
 @virtual

@@ -30,17 +30,20 @@ CONNECT_SECONDS, READ_SECONDS = 2, 5
 DEFAULT_REGION = "us-east-1"
 RETIRED_SECONDS = 60.0
 """How long clients stay open that are not needed any more: calls may still be on their way with them."""
+IDLE_SECONDS = 3600.0
+"""How long an unused client is kept, once its mount needs another: what it was made for may be gone."""
 MOST_PROVERS = 16
 _POOL = 128
 
 
 @dataclass(slots=True, eq=False)
 class _Kept:
-    """One client and how to close it; one that is ``retired`` will be closed soon."""
+    """One client, how to close it, and when it was last asked for; one that is ``retired`` is closed soon."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     client: Any = None
+    used: float = 0.0
     retired: bool = False
 
     async def made(self, maker: Callable[[], Any]) -> bool:
@@ -92,13 +95,14 @@ class Clients:
     async def get(self, root: Root, service: str, place: Place, chained: ChainCredentials | None) -> Any:
         """Return the client of a root for ``service``, iam or sts, at ``place``.
 
-        It signs as ``chained`` where that is given. Clients of older versions of the mount's root are closed
-        a minute after the first of a newer one was made.
+        It signs as ``chained`` where that is given. Clients of older versions of the mount's root, and those
+        that were long not used, are closed a minute after another one was made.
         """
         key = (Source.of(root), service, place)
         kept = self._kept.setdefault(key, _Kept())
+        kept.used = asyncio.get_running_loop().time()
         if kept.client is None and await kept.made(lambda: self._maker(root.config, service, place, chained)):
-            self._retire_older(root.mount)
+            self._retire(root.mount)
             _keep_out_of_collections()
         return kept.client
 
@@ -119,14 +123,19 @@ class Clients:
 
     def forget(self, mount: str) -> None:
         """Let go of a mount's clients; they are closed when the calls on their way with them have ended."""
-        gone = [key for key in self._kept if key[0].mount == mount]
-        if gone:
-            self._close_later([self._kept.pop(key) for key in gone])
+        self._drop([key for key in self._kept if key[0].mount == mount])
 
-    def _retire_older(self, mount: str) -> None:
-        """Have the clients of all but the newest version of a mount's root closed."""
+    def _drop(self, keys: Sequence[Key]) -> None:
+        """Find clients no more, and close them when the calls on their way have ended."""
+        if keys:
+            self._close_later([self._kept.pop(key) for key in keys])
+
+    def _retire(self, mount: str) -> None:
+        """Have the clients of a mount closed that are not of its root's newest version, or long not used."""
+        since = asyncio.get_running_loop().time() - IDLE_SECONDS
+        self._drop([key for key, kept in self._kept.items() if key[0].mount == mount and kept.used < since])
         of_mount = {key: kept for key, kept in self._kept.items() if key[0].mount == mount}
-        newest = max(source.version for source, _, _ in of_mount)
+        newest = max((source.version for source, _, _ in of_mount), default=0)  # it may be forgotten by now
         older = [key for key, kept in of_mount.items() if key[0].version < newest and not kept.retired]
         if older:
             self._close_later([self._kept[key] for key in older], older)
