@@ -54,9 +54,7 @@ class IdentityTokenUnusable(Precondition):
     """The root's web identity token can't be read on the server, is none, or is for another audience."""
 
     reason = "IDENTITY_TOKEN_UNUSABLE"
-    mend = (
-        "make identity_token_file readable for the server, with a JSON web token for identity_token_audience"
-    )
+    mend = "make identity_token_file readable for the server, with a token for identity_token_audience"
 
 
 class EndpointNotAllowed(Precondition):

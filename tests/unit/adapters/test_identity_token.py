@@ -117,8 +117,7 @@ async def test_a_token_goes_to_no_host_that_is_not_aws_s(tmp_path: Path) -> None
             await AwsGateway(clients).send(end, GetCallerIdentity())
 
 
-GOOD = json_web_token({"alg": "RS256"}, {"aud": AUDIENCE})
-HEADER, CLAIMS, SIGNATURE = GOOD.split(".")
+HEADER, CLAIMS, SIGNATURE = json_web_token({"alg": "RS256"}, {"aud": AUDIENCE}).split(".")
 
 
 @pytest.mark.parametrize(
@@ -127,21 +126,16 @@ HEADER, CLAIMS, SIGNATURE = GOOD.split(".")
         ("", "holds no token of"),
         ("x" * 20_001, "holds no token of"),
         ("\xff\xfe", "holds no token"),
-        ("plain", "no JSON web token"),
-        ("a.b.c", "no JSON web token"),
-        ("a.!!!.b", "no JSON web token"),
-        (f"{HEADER}.{CLAIMS}", "no JSON web token"),
-        (f"{HEADER}.{CLAIMS}.", "no JSON web token"),
-        (f"{HEADER}.{CLAIMS}.{SIGNATURE}.{SIGNATURE}", "no JSON web token"),
-        (f"{HEADER}.{CLAIMS}.{SIGNATURE}\n{SIGNATURE}", "no JSON web token"),
-        (f"{HEADER}==.{CLAIMS}.{SIGNATURE}", "no JSON web token"),
-        (json_web_token({"typ": "JWT"}, {"aud": AUDIENCE}), "no JSON web token"),
-        (json_web_token({"alg": 1}, {"aud": AUDIENCE}), "no JSON web token"),
-        (json_web_token(["alg"], {"aud": AUDIENCE}), "no JSON web token"),
-        (json_web_token({"alg": "RS256"}, None), "no JSON web token"),
+        ("LESSOR_ROOT_TOKEN=not-a-secret\0HOME=/", "something else than a token"),
+        (f"{HEADER}.{CLAIMS}.{SIGNATURE}\n{SIGNATURE}", "something else than a token"),
+        (f"{HEADER}.{CLAIMS}.{{}}", "something else than a token"),
+        ("-----BEGIN PRIVATE KEY-----\nbm90LWEtc2VjcmV0\n", "something else than a token"),
+        ("root:not-a-secret:19000:0:99999:7:::", "something else than a token"),
+        ("plain", "no JSON web token with an audience"),
+        ("a.b.c", "no JSON web token with an audience"),
+        (json_web_token({"alg": "RS256"}, None), "no JSON web token with an audience"),
+        (json_web_token({"alg": "RS256"}, {}), "no JSON web token with an audience"),
         (f"{HEADER}.{base64.urlsafe_b64encode(b'[' * 12_000).decode()}.{SIGNATURE}", "no JSON web token"),
-        ("-----BEGIN PRIVATE KEY-----\nbm90LWEtc2VjcmV0\n", "no JSON web token"),
-        (json_web_token({"alg": "RS256"}, {}), "not meant for"),
         (json_web_token({"alg": "RS256"}, {"aud": {"a": 1}}), "not meant for"),
     ],
 )
@@ -162,7 +156,7 @@ async def test_what_is_no_token_is_not_sent(aws: StandIn, tmp_path: Path, audien
     path.write_text("[default]\naws_secret_access_key = not-a-secret\n")
     async with gateway(aws.url) as door:
         end = with_token(aws.url, str(path), role, identity_token_audience=audience)
-        with pytest.raises(IdentityTokenUnusable, match="no JSON web token"):
+        with pytest.raises(IdentityTokenUnusable, match="something else than a token"):
             await door.send(end, GetCallerIdentity())
     assert await aws.calls() == []
 

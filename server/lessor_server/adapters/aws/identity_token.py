@@ -1,8 +1,7 @@
 """A web identity token: read from its file anew at each use, as who rotates it may do so at any time.
 
-What has not the shape of a JSON web token (RFC 7519) goes nowhere: whoever may set a root names the file, and
-AWS takes no other kind without a ProviderId (STS API Reference, AssumeRoleWithWebIdentity).
-Beside the shape only the token's ``aud`` claim is looked at here (4.1.3); AWS is who verifies it.
+What has not the shape of a bearer token (RFC 6750, 2.1) goes nowhere, since whoever may set a root names the
+file. Beside that only the token's ``aud`` claim is looked at here (RFC 7519, 4.1.3); AWS is who verifies it.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from lessor_server.domain.secret import Secret
 
 LONGEST: Final = 20_000
 """The most characters that AWS takes (STS API Reference, AssumeRoleWithWebIdentity)."""
-_JWT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+")
-"""A signed token in its compact form: header, claims and signature (RFC 7515, 7.1)."""
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""RFC 6750, 2.1, b64token; a JSON web token is one."""
 
 
 async def read(path: str, audience: str, folders: tuple[Path, ...] = ()) -> Secret:
@@ -34,8 +33,7 @@ async def read(path: str, audience: str, folders: tuple[Path, ...] = ()) -> Secr
         IdentityTokenUnusable: There is no such token.
     """
     text = await asyncio.to_thread(_text, path, folders)
-    claims = _claims(text)
-    if audience and audience not in _audiences(claims):
+    if audience and audience not in _audiences(text):
         raise _unusable("is not meant for identity_token_audience")
     return Secret(text)
 
@@ -53,6 +51,8 @@ def _text(path: str, folders: tuple[Path, ...]) -> str:
         raise _unusable("holds no token") from None
     if not text or len(text) > LONGEST:
         raise _unusable(f"holds no token of 1 to {LONGEST} characters")
+    if not _TOKEN.fullmatch(text):
+        raise _unusable("holds something else than a token")
     return text
 
 
@@ -72,27 +72,13 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
-def _claims(token: str) -> dict[str, object]:
-    """Return the claims of a token; its header names an algorithm, as that of every signed token does."""
-    parts = _JWT.fullmatch(token)
-    header, claims = map(_object, parts.groups()) if parts else ({}, {})
-    if not isinstance(header.get("alg"), str):
-        raise _unusable("holds no JSON web token")
-    return claims
-
-
-def _object(part: str) -> dict[str, object]:
+def _audiences(token: str) -> list[object]:
+    """Return whom a token is meant for."""
     try:
-        value = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise _unusable("holds no JSON web token")
-    return value
-
-
-def _audiences(claims: dict[str, object]) -> list[object]:
-    said = claims.get("aud")
+        body = token.split(".")[1]
+        said = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["aud"]
+    except (IndexError, ValueError, KeyError, TypeError, RecursionError):
+        raise _unusable("holds no JSON web token with an audience") from None
     return said if isinstance(said, list) else [said]
 
 
