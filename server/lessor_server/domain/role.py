@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
 from typing import Final
 
 from lessor_server.domain import arn, names, policy, span, tags, template
 from lessor_server.domain.errors import Violation
-from lessor_server.domain.mount import Mount
+from lessor_server.domain.mount import ANY, Mount
 from lessor_server.domain.names import shown
 
 
@@ -151,6 +151,12 @@ def review(role: Role, mount: Mount) -> Review:
             "unless the account's quota was raised"
         )
     return Review(tuple(found), tuple(warnings))
+
+
+def untyped_violations(role: Role) -> list[Violation]:
+    """Return the faults that ``role`` has whatever its type and its mount are."""
+    first, *others = (review(replace(role, credential_type=kind), ANY).violations for kind in CredentialType)
+    return [violation for violation in first if all(violation in other for other in others)]
 
 
 def external_id_violations(field: str, text: str) -> list[Violation]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -57,6 +58,7 @@ _GOES_WITH: Final = {
 }
 _NAME: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{2,64}")
 _CODE: Final = re.compile(r"[0-9]{6}")
+_CODE_MEND: Final = "send the 6 digits that the device shows now"
 _SOURCE_IDENTITY: Final = _NAME
 
 
@@ -80,6 +82,18 @@ def violations(role: Role, ask: Ask) -> list[Violation]:
             fault = f"does not go with a role of type {role.credential_type.name}"
             found.append(Violation(path, fault, f"leave it out: it is for {others}"))
     return found
+
+
+def form_violations(ask: Ask) -> list[Violation]:
+    """Return the faults that what is asked has whatever the role is; field paths are the request's."""
+    found = []
+    if ask.role_arn and not arn.is_role(ask.role_arn):
+        mend = "write arn:aws:iam::123456789012:role/name"
+        found.append(Violation("role_arn", f"{shown(ask.role_arn)} is no ARN of an IAM role", mend))
+    found += _name_violations(ask)
+    if ask.mfa_code and not _CODE.fullmatch(ask.mfa_code.reveal()):
+        found.append(Violation("mfa_code", "is no code of an MFA device", _CODE_MEND))
+    return found + _policy_violations(ask)
 
 
 def require_askable(role: Role, ask: Ask, others: list[Violation]) -> None:
@@ -113,7 +127,7 @@ def _only(role: Role) -> str:
     return role.role_arns[0] if alone else ""
 
 
-def _name_violations(_: Role, ask: Ask) -> list[Violation]:
+def _name_violations(ask: Ask) -> list[Violation]:
     if not ask.session_name or _NAME.fullmatch(ask.session_name):
         return []
     mend = "use 2 to 64 letters, digits and _ + = , . @ -"
@@ -129,21 +143,21 @@ def _code_violations(role: Role, ask: Ask) -> list[Violation]:
     if _CODE.fullmatch(ask.mfa_code.reveal()):
         return []
     fault = "is no code of an MFA device" if ask.mfa_code else "is needed: the role has an mfa_serial_number"
-    return [Violation("mfa_code", fault, "send the 6 digits that the device shows now")]
+    return [Violation("mfa_code", fault, _CODE_MEND)]
 
 
-def _policy_violations(_: Role, ask: Ask) -> list[Violation]:
+def _policy_violations(ask: Ask) -> list[Violation]:
     if not ask.policy:
         return []
     field, document = "session_policy", json.loads(ask.policy)
     return policy.violations(document, field=field) + none_violations(field, document)
 
 
-_CHECKS: Final = {
+_CHECKS: Final[Mapping[str, Callable[[Role, Ask], list[Violation]]]] = {
     "role_arn": _role_arn_violations,
-    "role_session_name": _name_violations,
+    "role_session_name": lambda _, ask: _name_violations(ask),
     "mfa_code": _code_violations,
-    "session_policy": _policy_violations,
+    "session_policy": lambda _, ask: _policy_violations(ask),
 }
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from lessor_server.domain import span
-from lessor_server.domain.errors import Violation, require
+from lessor_server.domain.errors import Invalid, Violation, require
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import STS_CEILINGS, STS_FLOOR, CredentialType, Role
 from lessor_server.domain.span import spoken
@@ -69,6 +69,15 @@ def grant(requested: timedelta | None, role: Role, mount: Mount, by_root: timede
         mend = "ask for 900s or more" if bound >= STS_FLOOR else f"raise {by} to 900s or more"
         require([Violation("ttl", why, mend)])
     return Grant(ttl, ttl, warnings)
+
+
+def violations(requested: timedelta | None, role: Role, mount: Mount) -> list[Violation]:
+    """Return what is wrong with the ttl asked for, to be told together with all other faults."""
+    try:
+        grant(requested, role, mount)
+    except Invalid as error:
+        return list(error.violations)
+    return []
 
 
 def longest(role: Role, mount: Mount) -> timedelta:

@@ -13,8 +13,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import timedelta
 
-from lessor_server.domain import backoff, ttl
-from lessor_server.domain.errors import LessorError, StoreUnavailable, Violation, require
+from lessor_server.domain import backoff, session, ttl
+from lessor_server.domain.errors import LessorError, StoreUnavailable, Violation
 from lessor_server.domain.events import Retired
 from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.preconditions import MfaRefused
@@ -80,10 +80,11 @@ class CredentialWatch:
         grounds = await self._store.grounds(wish.mount, wish.role)
         if grounds.mount is None or grounds.role is None:
             return  # the issue says what is missing
-        life = ttl.grant(wish.ttl, grounds.role, grounds.mount).ttl
-        if life < 2 * overlap:
+        found = ttl.violations(wish.ttl, grounds.role, grounds.mount)
+        if not found and (life := ttl.grant(wish.ttl, grounds.role, grounds.mount).ttl) < 2 * overlap:
             fault = f"{spoken(overlap)} is more than half of the ttl, {spoken(life)}"
-            require([Violation("overlap", fault, "give a shorter overlap, or ask for a longer ttl")])
+            found.append(Violation("overlap", fault, "give a shorter overlap, or ask for a longer ttl"))
+        session.require_askable(grounds.role, wish.ask, found)
 
     async def _next(self, before: Lease, wish: Wish, overlap: timedelta) -> Credentials:
         """Make the credentials that follow ``before`` in time; retry until those end."""

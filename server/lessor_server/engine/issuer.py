@@ -161,7 +161,7 @@ class Issuer:
 
     async def _order(self, wish: Wish, ground: Ground) -> _Order:
         """Decide how long the lease lives and what it may do, and draw its names."""
-        session.require_askable(ground.role, wish.ask, [])
+        session.require_askable(ground.role, wish.ask, ttl.violations(wish.ttl, ground.role, ground.mount))
         caller = Caller(wish.owner, wish.labels)
         document = filled_policy(ground.role.policy_document, caller)
         root = await self._roots.bound(ground.root)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from lessor_server.domain import mount as mount_rules
 from lessor_server.domain import root as root_rules
 from lessor_server.domain.calls import Identity
-from lessor_server.domain.errors import Aborted, AwsUnavailable, NotFound, require
+from lessor_server.domain.errors import Aborted, AwsUnavailable, NotFound, Violation, require
 from lessor_server.domain.events import Changed
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.preconditions import EtagMismatch, RootAccountChanged
@@ -71,12 +71,20 @@ class Mounts:
         """Return at most ``limit`` mounts by name, those greater than ``after``."""
         return await self._store.list_mounts(after, limit)
 
-    async def tune(self, name: str, change: Callable[[Mount], Mount], by: str) -> Mount:
-        """Replace a mount by what ``change`` makes of it; nothing that exists is shortened by it."""
+    async def tune(
+        self, name: str, change: Callable[[Mount], Mount], by: str, faults: Sequence[Violation] = ()
+    ) -> Mount:
+        """Replace a mount by what ``change`` makes of it; nothing that exists is shortened by it.
+
+        ``faults`` are those found in the request before: all are told at once.
+        """
         for _ in range(TRIES):
-            before = await self.get(name)
-            after = change(before)
-            require(mount_rules.violations(after))
+            before = await self._store.get_mount(name)
+            if before is None and not faults:
+                raise NotFound("mount", name)
+            after = change(before or mount_rules.ANY)
+            require([*faults, *mount_rules.violations(after)])
+            assert before is not None
             if await self._store.put_mount(before, after):
                 self._notify(Changed("mount", name, by))
                 return after
@@ -88,9 +96,16 @@ class Mounts:
         return await self._roots.of(name)
 
     async def set_root(
-        self, name: str, etag: str, change: Callable[[RootConfig | None], RootConfig], by: str
+        self,
+        name: str,
+        etag: str,
+        change: Callable[[RootConfig | None], RootConfig],
+        by: str,
+        faults: Sequence[Violation] = (),
     ) -> Root:
         """Replace a mount's root by what ``change`` makes of the one there is, whole or not at all.
+
+        ``faults`` are those found in the request before: all are told at once.
 
         Raises:
             Invalid, NotFound, EtagMismatch: The request is wrong.
@@ -98,7 +113,8 @@ class Mounts:
             RootKeyRotatedAway: The key is one that a rotation has replaced.
             AwsUnavailable: AWS does not say whose the new root is, and leases exist.
         """
-        await self.get(name)
+        if not faults:
+            await self.get(name)
         for _ in range(TRIES):
             stored = await self._store.get_root(name)
             if etag and (stored is None or stored.etag != etag):
@@ -112,7 +128,7 @@ class Mounts:
                 ambient=ambient,
                 token_dirs=self._rules.identity_token_dirs,
             )
-            require([violation.under("config") for violation in found])
+            require([*faults, *(violation.under("config") for violation in found])
             await self._keys.require_not_rotated_away(name, config)
             version = before.version if before else 0
             root = await self._checked(Root(name, version + 1, "", config))

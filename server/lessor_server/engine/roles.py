@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from lessor_server.domain import mount as mount_rules
 from lessor_server.domain import role as role_rules
 from lessor_server.domain import root_kind
-from lessor_server.domain.errors import Aborted, Invalid, NotFound, Precondition
+from lessor_server.domain.errors import Aborted, NotFound, Precondition, Violation, require
 from lessor_server.domain.events import Changed
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.preconditions import EtagMismatch
@@ -49,31 +50,38 @@ class Roles:
         self._rng = rng
 
     async def put(
-        self, mount: str, name: str, etag: str, change: Callable[[Role | None], Role], by: str
+        self,
+        mount: str,
+        name: str,
+        etag: str,
+        change: Callable[[Role | None], Role],
+        by: str,
+        faults: Sequence[Violation] = (),
     ) -> Reviewed:
         """Replace a role by what ``change`` makes of the one there is.
+
+        ``faults`` are those found in the request before: all are told at once.
 
         Raises:
             Invalid: The role breaks rules; each stands in the violations, under ``role``.
             NotFound: No such mount. EtagMismatch: The role is not the one of ``etag``.
         """
         for _ in range(TRIES):
-            before = await self._store.get_role(mount, name)
+            before = await self.find(mount, name)
             if etag and (before is None or before.etag != etag):
                 raise EtagMismatch(f"role {name} is not what the etag says", subject=f"{mount}/{name}")
-            reviewed = await self.check(mount, change(before))
+            reviewed = await self.check(mount, change(before), faults)
             role = replace(reviewed.role, etag=f"{self._rng.getrandbits(64):016x}")
             if await self._store.put_role(role, before.etag if before else None):
                 self._notify(Changed("role", f"{mount}/{name}", by))
                 return Reviewed(role, reviewed.warnings)
         raise Aborted(f"role {name} keeps changing", retry_in=0.1)
 
-    async def check(self, mount: str, role: Role) -> Reviewed:
-        """Apply every rule to ``role`` and write nothing."""
-        found = await self._mount(mount)
-        review = role_rules.review(role, found)
-        if review.violations:
-            raise Invalid(tuple(violation.under("role") for violation in review.violations))
+    async def check(self, mount: str, role: Role, faults: Sequence[Violation] = ()) -> Reviewed:
+        """Apply every rule to ``role`` and write nothing; ``faults`` as in ``put``."""
+        found = await self._store.get_mount(mount) if faults else await self._mount(mount)
+        review = role_rules.review(role, found or mount_rules.ANY)
+        require([*faults, *(violation.under("role") for violation in review.violations)])
         linted = await self._linter.findings(role.policy_document) if role.policy_document else []
         return Reviewed(role, (*review.warnings, *linted, *await self._unserved(role)))
 
@@ -85,10 +93,14 @@ class Roles:
             return []
         return root_kind.unserved(kind, role) if kind else []
 
+    async def find(self, mount: str, name: str) -> Role | None:
+        """Return a role, or None where there is none."""
+        return await self._store.get_role(mount, name)
+
     async def get(self, mount: str, name: str) -> Role:
         """Return a role, or raise ``NotFound``."""
         await self._mount(mount)
-        role = await self._store.get_role(mount, name)
+        role = await self.find(mount, name)
         if role is None:
             raise NotFound("role", f"{mount}/{name}")
         return role

@@ -15,11 +15,9 @@ from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, for_caller
 from lessor_server.domain.calls import Call
 from lessor_server.domain.errors import (
     AwsUnavailable,
-    Invalid,
     LeaseTaken,
     LessorError,
     StoreUnavailable,
-    Violation,
 )
 from lessor_server.domain.events import Issued, IssueFailed
 from lessor_server.domain.lease import Claim, Footprint, Lease
@@ -62,7 +60,7 @@ class Sessions:
     async def issue(self, wish: Wish, ground: Ground, ticket: Ticket) -> Credentials:
         """Make a session under a lease of its own, or raise why not."""
         role = ground.role
-        session.require_askable(role, wish.ask, _ttl_violations(wish, ground))
+        session.require_askable(role, wish.ask, ttl.violations(wish.ttl, role, ground.mount))
         root = await self._roots.bound(ground.root)
         self._roots.lane(root).require_open()
         grant = ttl.grant(wish.ttl, role, ground.mount, await self._longest(root, role.credential_type))
@@ -161,15 +159,6 @@ class Sessions:
         await self._store.release(claim, error.message, 0)
         self._signals.watch(claim.id, self._store.now())
         return _told(error, call)
-
-
-def _ttl_violations(wish: Wish, ground: Ground) -> list[Violation]:
-    """Return what is wrong with the ttl asked for, to be told together with all other faults."""
-    try:
-        ttl.grant(wish.ttl, ground.role, ground.mount)
-    except Invalid as error:
-        return list(error.violations)
-    return []
 
 
 def _told(error: LessorError, call: Call[Session]) -> LessorError:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
 
-from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct
 
 from lessor.v1 import config_pb2 as pb
+from lessor_server.domain import mount as mount_rules
+from lessor_server.domain import span
 from lessor_server.domain.mount import DEFAULT_LEASE_TTL, DEFAULT_MAX_USERS, Mount, MountState
 from lessor_server.domain.root import Hop, Root, RootConfig
 from lessor_server.domain.secret import Secret
@@ -17,10 +18,12 @@ from lessor_server.engine.disabler import Disabler
 from lessor_server.engine.mounts import Mounts
 from lessor_server.engine.rotation.root_keys import RootKeys
 from lessor_server.services import convert
+from lessor_server.services.convert import Faults
 from lessor_server.services.guard import Caller
 
 _STATES = {MountState.ENABLED: pb.Mount.ENABLED, MountState.DISABLING: pb.Mount.DISABLING}
 _TUNABLE = ("description", "default_lease_ttl", "max_lease_ttl", "max_users")
+_SETTABLE = tuple(pb.RootConfig.DESCRIPTOR.fields_by_name)
 
 
 class ConfigService:
@@ -37,14 +40,10 @@ class ConfigService:
 
     async def EnableMount(self, request: pb.EnableMountRequest, caller: Caller) -> pb.EnableMountResponse:
         """Enable an engine."""
-        longest = convert.span(request, "max_lease_ttl") or DEFAULT_LEASE_TTL
-        mount = Mount(
-            name=request.mount or convert.DEFAULT_MOUNT,
-            description=request.description,
-            default_lease_ttl=convert.span(request, "default_lease_ttl") or min(DEFAULT_LEASE_TTL, longest),
-            max_lease_ttl=longest,
-            max_users=request.max_users or DEFAULT_MAX_USERS,
-        )
+        faults = Faults()
+        mount = _limited(Mount(request.mount or convert.DEFAULT_MOUNT), request, faults)
+        faults.extend(mount_rules.violations(mount))
+        faults.require_none()
         return pb.EnableMountResponse(mount=_mount(await self._mounts.enable(mount, caller.principal.name)))
 
     async def DisableMount(self, request: pb.DisableMountRequest, caller: Caller) -> pb.DisableMountResponse:
@@ -55,21 +54,22 @@ class ConfigService:
 
     async def ListMounts(self, request: pb.ListMountsRequest, _: Caller) -> pb.ListMountsResponse:
         """List engines by name."""
-        size = convert.page_size(request.page_size)
-        found = await self._mounts.list(convert.token(request.page_token), size + 1)
+        faults = Faults()
+        size, after = convert.page(request, faults)
+        faults.require_none()
+        found = await self._mounts.list(after, size + 1)
         page, more = convert.cut(found, size)
         token = page[-1].name if more else ""
         return pb.ListMountsResponse(mounts=[_mount(mount) for mount in page], next_page_token=token)
 
     async def TuneMount(self, request: pb.TuneMountRequest, caller: Caller) -> pb.TuneMountResponse:
         """Change an engine's limits."""
-        name = convert.mount_of(request.mount)
-        mask = request.update_mask if request.HasField("update_mask") else FieldMask(paths=_TUNABLE)
-        for path in mask.paths:
-            if path not in _TUNABLE:
-                raise convert.invalid(
-                    "update_mask", f"{path[:64]!r} cannot be tuned", f"name of {', '.join(_TUNABLE)}"
-                )
+        faults = Faults()
+        name = faults.read("", convert.mount_of, request.mount)
+        paths: Sequence[str] = _TUNABLE
+        if request.HasField("update_mask"):
+            paths = convert.paths(request.update_mask, _TUNABLE, f"name of {', '.join(_TUNABLE)}", faults)
+        _limited(mount_rules.ANY, convert.masked(pb.TuneMountRequest(), request, paths), faults)
 
         def change(before: Mount) -> Mount:
             stored = pb.TuneMountRequest(
@@ -78,34 +78,31 @@ class ConfigService:
                 max_lease_ttl=convert.duration(before.max_lease_ttl),
                 max_users=before.max_users,
             )
-            merged = convert.masked(stored, request, mask)
-            longest = convert.span(merged, "max_lease_ttl") or DEFAULT_LEASE_TTL
-            return replace(
-                before,
-                description=merged.description,
-                default_lease_ttl=convert.span(merged, "default_lease_ttl")
-                or min(DEFAULT_LEASE_TTL, longest),
-                max_lease_ttl=longest,
-                max_users=merged.max_users or DEFAULT_MAX_USERS,
-            )
+            return _limited(before, convert.masked(stored, request, paths), Faults())
 
-        return pb.TuneMountResponse(
-            mount=_mount(await self._mounts.tune(name, change, caller.principal.name))
-        )
+        tuned = await self._mounts.tune(name, change, caller.principal.name, faults.found)
+        return pb.TuneMountResponse(mount=_mount(tuned))
 
     async def SetRoot(self, request: pb.SetRootRequest, caller: Caller) -> pb.SetRootResponse:
         """Give an engine its root."""
+        faults, masked = Faults(), request.HasField("update_mask")
+        name = faults.read("", convert.mount_of, request.mount)
         if not request.HasField("config"):
-            raise convert.invalid("config", "is missing", "send the root to set")
-        name = convert.mount_of(request.mount)
+            faults.add("config", "is missing", "send the root to set")
+        paths = convert.paths(request.update_mask, _SETTABLE, "name fields of RootConfig, whole", faults)
+        sent = convert.masked(pb.RootConfig(), request.config, paths) if masked else request.config
+        config = _config(sent, faults)
+        if not request.HasField("config") or (masked and not name):
+            faults.require_none()  # what else is wrong depends on what there is
 
         def change(before: RootConfig | None) -> RootConfig:
-            if not request.HasField("update_mask"):
-                return _config(request.config)
+            if not masked:
+                return config
             stored = _config_message(before, with_secret=True) if before else pb.RootConfig()
-            return _config(convert.masked(stored, request.config, request.update_mask))
+            return _config(convert.masked(stored, request.config, paths), Faults())
 
-        root = await self._mounts.set_root(name, request.config.etag, change, caller.principal.name)
+        by = caller.principal.name
+        root = await self._mounts.set_root(name, request.config.etag, change, by, faults.found)
         return pb.SetRootResponse(config=_root(root))
 
     async def GetRoot(self, request: pb.GetRootRequest, _: Caller) -> pb.GetRootResponse:
@@ -141,13 +138,15 @@ class ConfigService:
         self, request: pb.SetLeaseDefaultsRequest, caller: Caller
     ) -> pb.SetLeaseDefaultsResponse:
         """Set how long users of an engine live where their role does not say."""
-        lease, lease_max = convert.span(request, "lease"), convert.span(request, "lease_max")
+        faults = Faults()
+        name = faults.read("", convert.mount_of, request.mount)
+        lease = faults.read(None, convert.span, request, "lease")
+        lease_max = faults.read(None, convert.span, request, "lease_max")
 
         def change(before: Mount) -> Mount:
             return replace(before, lease=lease or None, lease_max=lease_max or None)
 
-        name = convert.mount_of(request.mount)
-        mount = await self._mounts.tune(name, change, caller.principal.name)
+        mount = await self._mounts.tune(name, change, caller.principal.name, faults.found)
         return pb.SetLeaseDefaultsResponse(
             mount=mount.name, lease=convert.duration(mount.lease), lease_max=convert.duration(mount.lease_max)
         )
@@ -162,6 +161,19 @@ class ConfigService:
         )
 
 
+def _limited(mount: Mount, message: pb.EnableMountRequest | pb.TuneMountRequest, faults: Faults) -> Mount:
+    """Return ``mount`` with the description and the limits of a message."""
+    longest = faults.read(span.LONGEST, convert.span, message, "max_lease_ttl") or DEFAULT_LEASE_TTL
+    default = faults.read(None, convert.span, message, "default_lease_ttl")
+    return replace(
+        mount,
+        description=message.description,
+        default_lease_ttl=default or min(DEFAULT_LEASE_TTL, longest),
+        max_lease_ttl=longest,
+        max_users=message.max_users or DEFAULT_MAX_USERS,
+    )
+
+
 def _mount(mount: Mount) -> pb.Mount:
     return pb.Mount(
         mount=mount.name,
@@ -174,7 +186,7 @@ def _mount(mount: Mount) -> pb.Mount:
     )
 
 
-def _config(message: pb.RootConfig) -> RootConfig:
+def _config(message: pb.RootConfig, faults: Faults) -> RootConfig:
     return RootConfig(
         access_key=message.access_key,
         secret_key=Secret(message.secret_key),
@@ -189,15 +201,10 @@ def _config(message: pb.RootConfig) -> RootConfig:
         assume_chain=tuple(Hop(hop.role_arn, hop.external_id) for hop in message.assume_chain),
         identity_token_file=message.identity_token_file,
         identity_token_audience=message.identity_token_audience,
-        rotation_period=_set(convert.span(message, "rotation_period", "config")),
+        rotation_period=faults.read(None, convert.span, message, "rotation_period", "config") or None,
         rotation_schedule=message.rotation_schedule,
-        rotation_window=_set(convert.span(message, "rotation_window", "config")),
+        rotation_window=faults.read(None, convert.span, message, "rotation_window", "config") or None,
     )
-
-
-def _set(value: timedelta | None) -> timedelta | None:
-    """Return a span, or None for an absent or zero one."""
-    return value or None
 
 
 def _root(root: Root) -> pb.RootConfig:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -37,6 +37,11 @@ class Faults:
         """Begin with none."""
         self._found: list[Violation] = []
 
+    @property
+    def found(self) -> tuple[Violation, ...]:
+        """Return what was found so far."""
+        return tuple(self._found)
+
     def read(self, otherwise: D, reader: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T | D:
         """Return what ``reader`` makes of its arguments, or ``otherwise`` where they are invalid."""
         try:
@@ -48,6 +53,10 @@ class Faults:
     def add(self, field: str, fault: str, mend: str) -> None:
         """Note one fault."""
         self._found.append(Violation(field, fault, mend))
+
+    def extend(self, more: Iterable[Violation], under: str = "") -> None:
+        """Note what a rule has found; paths lie below ``under``, where that is given."""
+        self._found += [violation.under(under) if under else violation for violation in more]
 
     def require_none(self) -> None:
         """Raise ``Invalid`` with all that was found, if anything was."""
@@ -75,6 +84,14 @@ def role_of(text: str, field: str) -> str:
     if violations:
         raise Invalid(tuple(violations))
     return text
+
+
+def named(mount: str, role: str, field: str) -> tuple[str, str]:
+    """Return the mount and the role that a request names, or raise ``Invalid`` with what is no name."""
+    faults = Faults()
+    names = faults.read("", mount_of, mount), faults.read("", role_of, role, field)
+    faults.require_none()
+    return names
 
 
 def span(message: Message, field: str, under: str = "") -> timedelta | None:
@@ -129,20 +146,20 @@ def struct(text: str) -> Struct:
     return made
 
 
-def masked(stored: M, sent: M, mask: FieldMask, field: str = "update_mask") -> M:
-    """Return ``stored`` with the fields that ``mask`` names taken from ``sent``.
+def paths(mask: FieldMask, fields: Collection[str], mend: str, faults: Faults) -> list[str]:
+    """Return the paths of ``mask`` that are among ``fields``, whole, and note the others."""
+    for path in mask.paths:
+        if path not in fields:
+            faults.add("update_mask", f"{shown(path)} is nothing that can be changed", mend)
+    return [path for path in mask.paths if path in fields]
 
-    Raises ``Invalid`` for a path that is no top-level field; parts of a field cannot be masked.
-    """
-    known = {descriptor.name: descriptor for descriptor in sent.DESCRIPTOR.fields}
-    unknown = [path for path in mask.paths if path not in known]
-    if unknown:
-        mend = f"name fields of {sent.DESCRIPTOR.name}, whole"
-        raise Invalid(tuple(Violation(field, f"{shown(path)} is no field", mend) for path in unknown))
+
+def masked(stored: M, sent: M, paths: Iterable[str]) -> M:
+    """Return ``stored`` with the fields that ``paths`` name taken from ``sent``."""
     merged = type(stored)()
     merged.CopyFrom(stored)
     taken = type(sent)()
-    for path in mask.paths:
+    for path in paths:
         merged.ClearField(path)
         _copy(sent, taken, path)
     merged.MergeFrom(taken)
@@ -162,6 +179,26 @@ def _copy(source: Message, target: Message, field: str) -> None:
             getattr(target, field).CopyFrom(value)
         else:
             setattr(target, field, value)
+
+
+class Pages(Protocol):
+    """A request for one page of a list by name."""
+
+    @property
+    def page_size(self) -> int:
+        """Return how many items are asked for."""
+        ...
+
+    @property
+    def page_token(self) -> str:
+        """Return where the page begins."""
+        ...
+
+
+def page(request: Pages, faults: Faults) -> tuple[int, str]:
+    """Return how many items a page holds, and the name that it goes on after."""
+    size = faults.read(PAGE_DEFAULT, page_size, request.page_size)
+    return size, faults.read("", token, request.page_token)
 
 
 def page_size(size: int) -> int:

@@ -9,8 +9,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from lessor.v1 import creds_pb2 as pb
-from lessor_server.domain import policy, span
-from lessor_server.domain.errors import require
+from lessor_server.domain import policy, session, span
 from lessor_server.domain.lease import Request
 from lessor_server.domain.names import shown
 from lessor_server.domain.secret import Secret
@@ -20,6 +19,7 @@ from lessor_server.engine.credentials import Credentials, Wish
 from lessor_server.engine.issuer import Issuer
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.services import convert
+from lessor_server.services.convert import Faults
 from lessor_server.services.guard import Caller
 from lessor_server.services.static_role import StaticCredentialMethods
 
@@ -42,15 +42,16 @@ class CredsService(StaticCredentialMethods):
         self, request: pb.GenerateCredentialsRequest, caller: Caller
     ) -> pb.GenerateCredentialsResponse:
         """Make a fresh credential under a lease."""
-        return _answer(await self._issuer.generate(_wish(request, caller), caller.seconds))
+        return _answer(await self._issuer.generate(_wish(request, caller, Faults()), caller.seconds))
 
     async def WatchCredentials(
         self, request: pb.WatchCredentialsRequest, caller: Caller
     ) -> AsyncIterator[pb.WatchCredentialsResponse]:
         """Make credentials, and others ahead of each expiry, for as long as the caller listens."""
-        wish = _wish(_first(request), caller)
-        overlap = convert.span(request, "overlap") or DEFAULT_OVERLAP
-        require(span.violations("overlap", overlap))
+        faults = Faults()
+        overlap = faults.read(None, convert.span, request, "overlap") or DEFAULT_OVERLAP
+        faults.extend(span.violations("overlap", overlap))
+        wish = _wish(_first(request), caller, faults)
         async with aclosing(self._watch.follow(wish, overlap)) as issued:
             async for made in issued:
                 # Numbered alike, so that what is told of credentials is told by both.
@@ -65,9 +66,8 @@ def _first(request: pb.WatchCredentialsRequest) -> pb.GenerateCredentialsRequest
     return pb.GenerateCredentialsRequest.FromString(first.SerializeToString())
 
 
-def _wish(request: pb.GenerateCredentialsRequest, caller: Caller) -> Wish:
-    """Return what a request wishes for; raises ``Invalid`` for what no wish can hold."""
-    faults = convert.Faults()
+def _wish(request: pb.GenerateCredentialsRequest, caller: Caller, faults: Faults) -> Wish:
+    """Return what a request wishes for; raises ``Invalid`` for what no wish can hold, with ``faults``."""
     mount = faults.read("", convert.mount_of, request.mount)
     role = faults.read("", convert.role_of, request.role, "role")
     ttl = faults.read(None, convert.span, request, "ttl")
@@ -77,6 +77,10 @@ def _wish(request: pb.GenerateCredentialsRequest, caller: Caller) -> Wish:
     if wait is not None and wait < timedelta(0):
         faults.add("wait_usable", "is negative", "give how long to wait at most")
     same = faults.read(None, _request, request, mount)
+    ask = _ask(request, faults)
+    if faults.found:
+        # Otherwise the role's type says first what goes with it.
+        faults.extend([*span.violations("ttl", ttl or None), *session.form_violations(ask)])
     faults.require_none()
     return Wish(
         mount=mount,
@@ -85,21 +89,21 @@ def _wish(request: pb.GenerateCredentialsRequest, caller: Caller) -> Wish:
         ttl=ttl or None,
         request=same,
         wait_usable=wait.total_seconds() if wait else 0.0,
-        ask=_ask(request),
+        ask=ask,
         labels=caller.principal.labels,
     )
 
 
-def _ask(request: pb.GenerateCredentialsRequest) -> Ask:
+def _ask(request: pb.GenerateCredentialsRequest, faults: Faults) -> Ask:
     """Return what a request asks of a session; an empty policy is one that was asked for."""
-    narrowed = request.HasField("session_policy")
+    document = None
+    if request.HasField("session_policy"):
+        document = faults.read(None, convert.document, request.session_policy, "session_policy")
     return Ask(
         role_arn=request.role_arn,
         session_name=request.role_session_name,
         mfa_code=Secret(request.mfa_code),
-        policy=policy.canonical(convert.document(request.session_policy, "session_policy"))
-        if narrowed
-        else "",
+        policy="" if document is None else policy.canonical(document),
     )
 
 

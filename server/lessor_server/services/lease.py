@@ -8,6 +8,7 @@ from contextlib import aclosing
 from datetime import timedelta
 
 from lessor.v1 import lease_pb2 as pb
+from lessor_server.domain import span
 from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.names import LeaseId, Prefix
 from lessor_server.engine.leases import Leases, Outcome
@@ -17,6 +18,7 @@ from lessor_server.engine.sweeper import Kind, Sweeper
 from lessor_server.engine.watchers import Kind as Happened
 from lessor_server.engine.watchers import Watchers
 from lessor_server.services import convert
+from lessor_server.services.convert import Faults
 from lessor_server.services.guard import Caller
 from lessor_server.services.role import credential_type
 
@@ -26,6 +28,9 @@ _KINDS = {kind: pb.ReconcileResponse.Kind.Value(kind.name) for kind in Kind}
 _TYPES = {kind: pb.WatchLeasesResponse.Type.Value(kind.name) for kind in Happened}
 INSTANCE = re.compile(r"[0-9a-f]{16}")
 _OUTCOMES = {outcome: pb.RevokeLeaseResponse.Outcome.Value(outcome.name) for outcome in Outcome}
+
+_NO_RANGE, _NO_LEASE = Range("", ""), LeaseId("", "", "")
+"""Stand for what can't be read, in a request that is refused for it."""
 
 
 class LeaseService:
@@ -47,10 +52,13 @@ class LeaseService:
 
     async def ListLeases(self, request: pb.ListLeasesRequest, _: Caller) -> pb.ListLeasesResponse:
         """List leases by id."""
-        size, ids = convert.page_size(request.page_size), _range(request.prefix)
+        faults = Faults()
+        ids, state = _selected(request, faults)
+        size = faults.read(0, convert.page_size, request.page_size)
         if request.page_token:
-            LeaseId.parse(request.page_token, "page_token")
-        found = await self._leases.page(ids, _state(request), request.page_token, size + 1)
+            faults.read(None, LeaseId.parse, request.page_token, "page_token")
+        faults.require_none()
+        found = await self._leases.page(ids, state, request.page_token, size + 1)
         page, more = convert.cut(found, size)
         token = page[-1].id if more else ""
         now = self._leases.now()
@@ -58,16 +66,23 @@ class LeaseService:
 
     async def CountLeases(self, request: pb.CountLeasesRequest, _: Caller) -> pb.CountLeasesResponse:
         """Count leases by mount, role and state."""
+        faults = Faults()
+        ids, chosen = _selected(request, faults)
+        faults.require_none()
         answer = pb.CountLeasesResponse()
-        for counted in await self._leases.count(_range(request.prefix), _state(request)):
+        for counted in await self._leases.count(ids, chosen):
             state = _STATES[counted.state]
             answer.counts.add(mount=counted.mount, role=counted.role, state=state, count=counted.count)
         return answer
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, _: Caller) -> pb.RenewLeaseResponse:
         """Let a lease live longer."""
-        increment = convert.span(request, "increment") or None
-        renewed = await self._leases.renew(LeaseId.parse(request.lease_id), increment)
+        faults = Faults()
+        lease_id = faults.read(_NO_LEASE, LeaseId.parse, request.lease_id)
+        increment = faults.read(None, convert.span, request, "increment") or None
+        faults.extend(span.violations("increment", increment))
+        faults.require_none()
+        renewed = await self._leases.renew(lease_id, increment)
         return pb.RenewLeaseResponse(
             lease_id=renewed.lease.id,
             lease_duration=convert.whole(renewed.ttl),
@@ -101,12 +116,18 @@ class LeaseService:
         self, request: pb.AbandonLeasesRequest, caller: Caller
     ) -> pb.AbandonLeasesResponse:
         """Stop trying to revoke; a reconcile goes on reporting the users until they are gone."""
+        faults = Faults()
         if bool(request.lease_id) == bool(request.prefix):
-            raise convert.invalid("lease_id", "and prefix are both set, or neither", "send one of the two")
-        text = str(LeaseId.parse(request.lease_id)) if request.lease_id else request.prefix
+            faults.add("lease_id", "and prefix are both set, or neither", "send one of the two")
+        if request.lease_id:
+            faults.read(None, LeaseId.parse, request.lease_id)
+        if request.prefix:
+            faults.read(None, Prefix.parse, request.prefix)
+        faults.require_none()
         # Named one by one, a person means it; a prefix takes in only what is being revoked already.
         live = bool(request.lease_id)
-        abandoned = await self._prefixes.abandon(_range(text), caller.principal.name, live=live)
+        ids = _range(request.lease_id or request.prefix)
+        abandoned = await self._prefixes.abandon(ids, caller.principal.name, live=live)
         return pb.AbandonLeasesResponse(abandoned=abandoned)
 
     async def WatchLeases(
@@ -124,10 +145,11 @@ class LeaseService:
 
     async def Reconcile(self, request: pb.ReconcileRequest, _: Caller) -> AsyncIterator[pb.ReconcileResponse]:
         """Compare the account with the store."""
-        mount = convert.mount_of(request.mount)
+        faults = Faults()
+        mount = faults.read("", convert.mount_of, request.mount)
         if request.instance and not INSTANCE.fullmatch(request.instance):
-            mend = "give 16 hexadecimal digits, as GetInfo shows them"
-            raise convert.invalid("instance", "is no instance id", mend)
+            faults.add("instance", "is no instance id", "give 16 hexadecimal digits, as GetInfo shows them")
+        faults.require_none()
         async for found in self._sweeper.sweep(mount, apply=request.apply, instance=request.instance):
             yield pb.ReconcileResponse(
                 kind=_KINDS[found.kind],
@@ -146,6 +168,13 @@ def _standing(standing: Standing) -> pb.RevokePrefixResponse:
 def _range(text: str) -> Range:
     prefix = Prefix.parse(text)
     return Range(prefix.low, prefix.high)
+
+
+def _selected(
+    request: pb.ListLeasesRequest | pb.CountLeasesRequest, faults: Faults
+) -> tuple[Range, State | None]:
+    """Return which leases a request is about: their ids, and their state where it names one."""
+    return faults.read(_NO_RANGE, _range, request.prefix), faults.read(None, _state, request)
 
 
 def _state(request: pb.ListLeasesRequest | pb.CountLeasesRequest) -> State | None:

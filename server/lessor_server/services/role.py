@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 from lessor.v1 import role_pb2 as pb
-from lessor_server.domain import names, policy, tags
-from lessor_server.domain.errors import Invalid, NotFound, Violation
-from lessor_server.domain.role import CredentialType, Role
+from lessor_server.domain import policy, tags
+from lessor_server.domain.errors import NotFound
+from lessor_server.domain.role import CredentialType, Role, untyped_violations
 from lessor_server.engine.checks import Checks
 from lessor_server.engine.prefixes import Prefixes
 from lessor_server.engine.roles import Roles
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.engine.stored import Range
 from lessor_server.services import convert
+from lessor_server.services.convert import Faults
 from lessor_server.services.guard import Caller
 from lessor_server.services.static_role import StaticRoleMethods
 
 _TYPES = {kind: pb.Role.CredentialType.Value(kind.name) for kind in CredentialType}
 _KINDS = {value: kind for kind, value in _TYPES.items()}
 _SPANS = ("default_sts_ttl", "max_sts_ttl", "default_ttl", "max_ttl")
+_CHANGEABLE = tuple(name for name in pb.Role.DESCRIPTOR.fields_by_name if name != "name")
+"""Another name is another role: write that one, and delete this one."""
 
 
 class RoleService(StaticRoleMethods):
@@ -39,40 +44,37 @@ class RoleService(StaticRoleMethods):
 
     async def PutRole(self, request: pb.PutRoleRequest, caller: Caller) -> pb.PutRoleResponse:
         """Write a role, whole or not at all."""
-        mount, sent = convert.mount_of(request.mount), _sent(request)
-
-        def change(before: Role | None) -> Role:
-            return _changed(mount, before, request)
-
-        put = await self._roles.put(mount, sent.name, sent.etag, change, caller.principal.name)
+        wish, sent, by = _written(request), request.role, caller.principal.name
+        put = await self._roles.put(wish.mount, sent.name, sent.etag, wish.change, by, wish.faults.found)
         return pb.PutRoleResponse(role=role_message(put.role), warnings=put.warnings)
 
     async def CheckRole(self, request: pb.CheckRoleRequest, _: Caller) -> pb.CheckRoleResponse:
         """Apply every rule to a role, ask AWS what it would meet there, and write nothing."""
-        mount, sent = convert.mount_of(request.mount), _sent(request)
-        before = await self._roles.get(mount, sent.name) if request.HasField("update_mask") else None
-        checked = await self._roles.check(mount, _changed(mount, before, request))
+        wish = _written(request)
+        before = await self._roles.find(wish.mount, request.role.name)
+        checked = await self._roles.check(wish.mount, wish.change(before), wish.faults.found)
         warnings = dict.fromkeys((*checked.warnings, *await self._checks.role(checked.role)))
         return pb.CheckRoleResponse(role=role_message(checked.role), warnings=warnings)
 
     async def GetRole(self, request: pb.GetRoleRequest, _: Caller) -> pb.GetRoleResponse:
         """Show a role."""
-        role = await self._roles.get(convert.mount_of(request.mount), convert.role_of(request.name, "name"))
+        role = await self._roles.get(*convert.named(request.mount, request.name, "name"))
         return pb.GetRoleResponse(role=role_message(role))
 
     async def ListRoles(self, request: pb.ListRolesRequest, _: Caller) -> pb.ListRolesResponse:
         """List roles by name."""
-        size = convert.page_size(request.page_size)
-        found = await self._roles.list(
-            convert.mount_of(request.mount), convert.token(request.page_token), size + 1
-        )
+        faults = Faults()
+        mount = faults.read("", convert.mount_of, request.mount)
+        size, after = convert.page(request, faults)
+        faults.require_none()
+        found = await self._roles.list(mount, after, size + 1)
         page, more = convert.cut(found, size)
         token = page[-1].name if more else ""
         return pb.ListRolesResponse(roles=[role_message(role) for role in page], next_page_token=token)
 
     async def DeleteRole(self, request: pb.DeleteRoleRequest, caller: Caller) -> pb.DeleteRoleResponse:
         """Delete a role; its leases still expire and revoke, or are all revoked now."""
-        mount, name = convert.mount_of(request.mount), convert.role_of(request.name, "name")
+        mount, name = convert.named(request.mount, request.name, "name")
         await self._roles.delete(mount, name, caller.principal.name)
         if request.revoke_leases:
             low = f"{mount}/creds/{name}/"
@@ -80,47 +82,65 @@ class RoleService(StaticRoleMethods):
         return pb.DeleteRoleResponse()
 
 
-def _sent(request: pb.PutRoleRequest | pb.CheckRoleRequest) -> pb.Role:
-    """Return the role of a request, or raise ``Invalid`` where it cannot even be looked up."""
+Write = pb.PutRoleRequest | pb.CheckRoleRequest
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What a request wants to have written: ``change`` gives the role that it makes of the one there is."""
+
+    mount: str
+    change: Callable[[Role | None], Role]
+    faults: Faults
+
+
+def _written(request: Write) -> _Written:
+    """Read a request to write a role; raises ``Invalid`` where the role can't be judged by its rules."""
+    faults, masked = Faults(), request.HasField("update_mask")
+    mount, sent = faults.read("", convert.mount_of, request.mount), request.role
     if not request.HasField("role"):
-        raise convert.invalid("role", "is missing", "send the role to write")
-    if request.HasField("update_mask"):
-        convert.role_of(request.role.name, "role.name")
-    return request.role
+        faults.add("role", "is missing", "send the role to write")
+        faults.require_none()
+    if not masked:
+        role = _role(mount, sent, faults)
+        return _Written(mount, lambda _: role, faults)
+    named = faults.read("", convert.role_of, sent.name, "role.name")
+    paths = convert.paths(
+        request.update_mask, _CHANGEABLE, "name fields of Role, whole, all but name", faults
+    )
+    sample = pb.Role(name=sent.name, credential_type=pb.Role.IAM_USER)
+    _role(mount, convert.masked(sample, sent, paths), faults, whole=False)
+    if not mount or not named:
+        faults.require_none()  # what else is wrong depends on what there is
+
+    def change(before: Role | None) -> Role:
+        if before is None:
+            faults.require_none()
+            raise NotFound("role", f"{mount}/{sent.name}")
+        return _role(mount, convert.masked(role_message(before), sent, paths), Faults())
+
+    return _Written(mount, change, faults)
 
 
-def _changed(mount: str, before: Role | None, request: pb.PutRoleRequest | pb.CheckRoleRequest) -> Role:
-    """Return the role as the request wants it."""
-    if not request.HasField("update_mask"):
-        return _role(mount, request.role)
-    if before is None:
-        raise NotFound("role", f"{mount}/{request.role.name}")
-    if "name" in request.update_mask.paths:
-        raise convert.invalid("update_mask", "name cannot be changed", "write a new role and delete this one")
-    return _role(mount, convert.masked(role_message(before), request.role, request.update_mask))
+def _role(mount: str, message: pb.Role, faults: Faults, *, whole: bool = True) -> Role:
+    """Return the role of a message, without what can't be read.
 
-
-def _role(mount: str, message: pb.Role) -> Role:
-    """Return the role of a message; raises ``Invalid`` for what no role can hold."""
-    violations: list[Violation] = []
+    Raises ``Invalid`` where its type is unknown, which decides the other rules, with all that is wrong by any
+    type; of a message that is not the ``whole`` role, with what can't be read alone.
+    """
     kind = _KINDS.get(message.credential_type)
     if kind is None:
         mend = f"give one of {', '.join(one.name for one in CredentialType)}"
-        violations.append(Violation("role.credential_type", "is missing or unknown", mend))
-    document = None
-    if message.HasField("policy_document"):
-        document = convert.document(message.policy_document, "role.policy_document")
-    if kind is None:
-        # The type decides the other rules; what can be told without it is told in the same answer.
-        violations += _rest(message, document)
-        raise Invalid(tuple(violations))
-    return Role(
+        faults.add("role.credential_type", "is missing or unknown", mend)
+    # Absent and zero both mean that the default holds.
+    spans = {field: faults.read(None, convert.span, message, field, "role") or None for field in _SPANS}
+    role = Role(
         mount=mount,
         name=message.name,
-        credential_type=kind,
+        credential_type=kind or CredentialType.IAM_USER,
         role_arns=tuple(message.role_arns),
         policy_arns=tuple(message.policy_arns),
-        policy_document=policy.canonical(document) if document is not None else "",
+        policy_document=_policy(message, faults),
         iam_groups=tuple(message.iam_groups),
         iam_tags=tags.of(message.iam_tags),
         session_tags=tags.of(message.session_tags),
@@ -131,23 +151,23 @@ def _role(mount: str, message: pb.Role) -> Role:
         permissions_boundary_arn=message.permissions_boundary_arn,
         max_leases=message.max_leases,
         mfa_serial_number=message.mfa_serial_number,
-        default_sts_ttl=_span(message, "default_sts_ttl"),
-        max_sts_ttl=_span(message, "max_sts_ttl"),
-        default_ttl=_span(message, "default_ttl"),
-        max_ttl=_span(message, "max_ttl"),
+        default_sts_ttl=spans["default_sts_ttl"],
+        max_sts_ttl=spans["max_sts_ttl"],
+        default_ttl=spans["default_ttl"],
+        max_ttl=spans["max_ttl"],
     )
+    if kind is None:
+        faults.extend(untyped_violations(role) if whole else (), under="role")
+        faults.require_none()
+    return role
 
 
-def _rest(message: pb.Role, document: dict[str, policy.JsonValue] | None) -> list[Violation]:
-    found = names.name_violations("name", message.name)
-    if document is not None:
-        found += policy.violations(document)
-    return [violation.under("role") for violation in found]
-
-
-def _span(message: pb.Role, field: str) -> timedelta | None:
-    """Return a span; absent and zero both mean that the default holds."""
-    return convert.span(message, field, "role") or None
+def _policy(message: pb.Role, faults: Faults) -> str:
+    """Return the canonical text of a role's policy, empty where it has none."""
+    document = None
+    if message.HasField("policy_document"):
+        document = faults.read(None, convert.document, message.policy_document, "role.policy_document")
+    return "" if document is None else policy.canonical(document)
 
 
 def role_message(role: Role) -> pb.Role:

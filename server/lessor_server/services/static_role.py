@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from lessor.v1 import creds_pb2, role_pb2
+from lessor_server.domain import static_role
 from lessor_server.domain.root import Hop
 from lessor_server.domain.rotation import Rotation
 from lessor_server.domain.schedule import Schedule
 from lessor_server.domain.static_role import MOST_KEYS, StaticRole
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.services import convert
+from lessor_server.services.convert import Faults
 from lessor_server.services.guard import Caller
 
 
@@ -23,9 +25,14 @@ class StaticRoleMethods:
         self, request: role_pb2.PutStaticRoleRequest, caller: Caller
     ) -> role_pb2.PutStaticRoleResponse:
         """Store a static role; a new one has its first key when this is answered."""
-        if not request.HasField("static_role"):
-            raise convert.invalid("static_role", "is missing", "send the static role to store")
-        role = _role(convert.mount_of(request.mount), request.static_role)
+        faults = Faults()
+        mount = faults.read("", convert.mount_of, request.mount)
+        role = _role(mount, request.static_role, faults)
+        if request.HasField("static_role"):
+            faults.extend(static_role.violations(role), under="static_role")
+        else:
+            faults.add("static_role", "is missing", "send the static role to store")
+        faults.require_none()
         row = await self._static.put(role, caller.principal.name, delete_other_key=request.delete_other_key)
         return role_pb2.PutStaticRoleResponse(static_role=_message(row))
 
@@ -33,14 +40,14 @@ class StaticRoleMethods:
         self, request: role_pb2.GetStaticRoleRequest, _: Caller
     ) -> role_pb2.GetStaticRoleResponse:
         """Show a static role."""
-        row = await self._static.get(convert.mount_of(request.mount), convert.role_of(request.name, "name"))
+        row = await self._static.get(*convert.named(request.mount, request.name, "name"))
         return role_pb2.GetStaticRoleResponse(static_role=_message(row))
 
     async def DeleteStaticRole(
         self, request: role_pb2.DeleteStaticRoleRequest, caller: Caller
     ) -> role_pb2.DeleteStaticRoleResponse:
         """Forget a static role; its user and keys stay in AWS."""
-        mount, name = convert.mount_of(request.mount), convert.role_of(request.name, "name")
+        mount, name = convert.named(request.mount, request.name, "name")
         await self._static.delete(mount, name, caller.principal.name)
         return role_pb2.DeleteStaticRoleResponse()
 
@@ -48,7 +55,7 @@ class StaticRoleMethods:
         self, request: role_pb2.RotateStaticRoleRequest, _: Caller
     ) -> role_pb2.RotateStaticRoleResponse:
         """Replace a static role's key now."""
-        mount, name = convert.mount_of(request.mount), convert.role_of(request.name, "name")
+        mount, name = convert.named(request.mount, request.name, "name")
         row = await self._static.rotate(mount, name, delete_other_key=request.delete_other_key)
         return role_pb2.RotateStaticRoleResponse(static_role=_message(row))
 
@@ -56,8 +63,10 @@ class StaticRoleMethods:
         self, request: role_pb2.ListStaticRolesRequest, _: Caller
     ) -> role_pb2.ListStaticRolesResponse:
         """List static roles by name."""
-        size = convert.page_size(request.page_size)
-        mount, after = convert.mount_of(request.mount), convert.token(request.page_token)
+        faults = Faults()
+        mount = faults.read("", convert.mount_of, request.mount)
+        size, after = convert.page(request, faults)
+        faults.require_none()
         page, more = convert.cut(await self._static.list(mount, after, size + 1), size)
         token = page[-1].name if more else ""
         return role_pb2.ListStaticRolesResponse(
@@ -76,7 +85,7 @@ class StaticCredentialMethods:
         self, request: creds_pb2.GetStaticCredentialsRequest, _: Caller
     ) -> creds_pb2.GetStaticCredentialsResponse:
         """Hand out the current key of a static role."""
-        mount, role = convert.mount_of(request.mount), convert.role_of(request.role, "role")
+        mount, role = convert.named(request.mount, request.role, "role")
         found = await self._static.credentials(mount, role)
         return creds_pb2.GetStaticCredentialsResponse(
             access_key=found.access_key_id,
@@ -85,11 +94,11 @@ class StaticCredentialMethods:
         )
 
 
-def _role(mount: str, message: role_pb2.StaticRole) -> StaticRole:
+def _role(mount: str, message: role_pb2.StaticRole, faults: Faults) -> StaticRole:
     schedule = Schedule(
-        convert.span(message, "rotation_period", "static_role") or None,
+        faults.read(None, convert.span, message, "rotation_period", "static_role") or None,
         message.rotation_schedule,
-        convert.span(message, "rotation_window", "static_role") or None,
+        faults.read(None, convert.span, message, "rotation_window", "static_role") or None,
     )
     return StaticRole(
         mount=mount,

@@ -105,8 +105,8 @@ def test_a_mask_changes_what_it_names_and_nothing_else() -> None:
     document = Struct()
     document.update({"Version": "2"})
     sent = role_pb2.Role(policy_arns=["c"], policy_document=document, user_path="/x/", iam_tags={"n": "w"})
-    mask = FieldMask(paths=["policy_arns", "policy_document", "max_ttl", "max_leases", "iam_tags"])
-    merged = convert.masked(stored(), sent, mask)
+    paths = ["policy_arns", "policy_document", "max_ttl", "max_leases", "iam_tags"]
+    merged = convert.masked(stored(), sent, paths)
     assert list(merged.policy_arns) == ["c"]
     assert dict(merged.iam_tags) == {"n": "w"}
     assert merged.policy_document == document
@@ -116,14 +116,15 @@ def test_a_mask_changes_what_it_names_and_nothing_else() -> None:
 
 def test_an_empty_mask_changes_nothing() -> None:
     """Without a path the stored message stays as it is."""
-    assert convert.masked(stored(), role_pb2.Role(name="other"), FieldMask()) == stored()
+    assert convert.masked(stored(), role_pb2.Role(name="other"), ()) == stored()
 
 
 def test_a_mask_of_unknown_fields_names_them_all() -> None:
-    """Every path that is no field, or only a part of one, is a violation of the mask."""
-    mask = FieldMask(paths=["nope", "max_ttl", "max_ttl.seconds"])
+    """Every path that is no field, or only a part of one, is a violation of the mask; the others are left."""
+    mask, faults = FieldMask(paths=["nope", "max_ttl", "max_ttl.seconds"]), convert.Faults()
+    assert convert.paths(mask, role_pb2.Role.DESCRIPTOR.fields_by_name, "name fields", faults) == ["max_ttl"]
     with pytest.raises(Invalid) as told:
-        convert.masked(stored(), role_pb2.Role(), mask)
+        faults.require_none()
     assert fields(told) == ["update_mask"] * 2
     assert {"nope", "seconds"} <= set(str(told.value.violations).replace('"', ".").split("."))
 
