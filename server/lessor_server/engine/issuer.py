@@ -14,11 +14,9 @@ import random
 from dataclasses import dataclass, replace
 
 from lessor_server.domain import names, plans, session, ttl
-from lessor_server.domain.aws_errors import AwsUnknown, for_caller
 from lessor_server.domain.calls import CreateAccessKey, DeleteAccessKey, MadeKey
 from lessor_server.domain.errors import (
     Aborted,
-    AwsUnavailable,
     DeadlineExceeded,
     LeaseTaken,
     LessorError,
@@ -146,8 +144,8 @@ class Issuer:
         if ground.earlier is not None:
             requests.require_repeatable(ground.earlier, wish, self._store.now())
             if ground.earlier.is_session:
-                return await self._sessions.again(wish, ground, ground.earlier)
-            return await self._again(ground.root, ground.earlier)
+                return await self._sessions.again(wish, ground, ground.earlier, ticket)
+            return await self._again(ground.root, ground.earlier, ticket)
         if ground.role.credential_type is not CredentialType.IAM_USER:
             return await self._sessions.issue(wish, ground, ticket)
         order = await self._order(wish, ground)
@@ -214,11 +212,13 @@ class Issuer:
         self._signals.notify(Issued(lease.id, key.access_key_id, lease.owner, lease.expires_us))
         return Credentials(lease, key.secret, made.value.arn, order.warnings)
 
-    async def _again(self, root: Root, lease: Lease) -> Credentials:
+    async def _again(self, root: Root, lease: Lease, ticket: Ticket) -> Credentials:
         """Hand out a lease once more, with a fresh key: the old one's secret was never kept.
 
+        Where nobody waits any more the key stays as it is: another process may just have handed it out.
         A crash in between leaves two keys on the user, which its revocation finds by DeleteConflict.
         """
+        requests.require_wanted(lease, ticket)
         lease = await self._reserved(lease)
         rounds = self._roots.rounds(await self._roots.bound(root))
         maker = Maker(rounds, self._store.now, lambda: True)
@@ -229,11 +229,11 @@ class Issuer:
 
         made = await maker.another_key(CreateAccessKey(user_name), lease.access_key_id, alone)
         if not isinstance(made, Done):
-            raise for_caller(made)
-        rekeyed = await self._store.rekey(lease, made.value.access_key_id)
+            raise intents.told(made)
+        rekeyed = None if ticket.left else await self._store.rekey(lease, made.value.access_key_id)
         if rekeyed is None:
             await rounds.call(DeleteAccessKey(user_name, made.value.access_key_id))
-            raise LeaseTaken(f"lease {lease.id} changed while it was handed out again")
+            raise requests.taken(lease)
         await rounds.call(DeleteAccessKey(user_name, lease.access_key_id))
         self._signals.watch(rekeyed.id, rekeyed.due_us)
         self._signals.notify(Issued(rekeyed.id, rekeyed.access_key_id, rekeyed.owner, rekeyed.expires_us))
@@ -258,16 +258,7 @@ class Issuer:
         if not await self._store.release(claim, error.message, last_create_us):
             await self._store.reopen(claim.id, last_create_us)
         self._signals.watch(claim.id, self._store.now())
-        return _told(error)
-
-
-def _told(error: LessorError) -> LessorError:
-    """Return the error that a caller gets; where an answer was lost, it says what becomes of the user."""
-    told = for_caller(error)
-    if isinstance(error, AwsUnknown):
-        told = AwsUnavailable(f"{error.message}; what it may have made is being revoked", retry_in=1.0)
-        told.aws = error.aws
-    return told
+        return intents.told(error)
 
 
 def _key(outcome: Outcome[object]) -> MadeKey:

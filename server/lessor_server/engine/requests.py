@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lessor_server.domain.errors import Aborted, RequestIdReused
+from lessor_server.domain.errors import Aborted, LeaseTaken, RequestIdReused
 from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.preconditions import RequestSpent
 from lessor_server.engine.credentials import Wish
@@ -60,6 +60,17 @@ def require_repeatable(earlier: Lease, wish: Wish, now_us: int) -> None:
         raise Aborted(f"request {wish.request.id} is being served elsewhere", retry_in=0.5)
     if state is not State.ACTIVE:
         raise RequestSpent(f"the lease of request {wish.request.id} has ended", subject=earlier.id)
+
+
+def require_wanted(lease: Lease, ticket: Ticket) -> None:
+    """Raise ``LeaseTaken`` where nobody waits any more for a lease to be handed out again."""
+    if ticket.left:
+        raise taken(lease)
+
+
+def taken(lease: Lease) -> LeaseTaken:
+    """Return why a lease is not handed out again after all."""
+    return LeaseTaken(f"lease {lease.id} changed, or its caller left, while it was handed out again")
 
 
 def _key(wish: Wish) -> Key | None:

@@ -11,10 +11,9 @@ from datetime import timedelta
 from typing import Final
 
 from lessor_server.domain import session, ttl
-from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, for_caller
+from lessor_server.domain.aws_errors import AwsRefused
 from lessor_server.domain.calls import Call
 from lessor_server.domain.errors import (
-    AwsUnavailable,
     LeaseTaken,
     LessorError,
     StoreUnavailable,
@@ -28,7 +27,7 @@ from lessor_server.domain.root_kind import longest_session
 from lessor_server.domain.session import Making
 from lessor_server.domain.sts import AssumeRole, Session
 from lessor_server.domain.template import Caller
-from lessor_server.engine import intents
+from lessor_server.engine import intents, requests
 from lessor_server.engine.credentials import Credentials, Wish
 from lessor_server.engine.groups import Groups
 from lessor_server.engine.ports import LeaseStore
@@ -76,13 +75,13 @@ class Sessions:
             self._work.start(intents.give_up_later(self._store, self._signals, claim, wish), lasting=True)
             raise
 
-    async def again(self, wish: Wish, ground: Ground, lease: Lease) -> Credentials:
-        """Hand out a lease once more, with a fresh session that lives for what is left of it.
+    async def again(self, wish: Wish, ground: Ground, lease: Lease, ticket: Ticket) -> Credentials:
+        """Hand out a lease once more, with a fresh session that lives for what is left of it, and no longer.
 
         Raises:
             RequestSpent: Less is left than the shortest session that AWS makes, or role or root have changed.
         """
-        seconds = -((self._store.now() - lease.max_expires_us) // _SECOND_US)
+        seconds = (lease.max_expires_us - self._store.now()) // _SECOND_US
         root = await self._roots.bound(ground.root)
         same = (
             lease.credential_type is ground.role.credential_type and lease.footprint.account == root.account
@@ -95,13 +94,14 @@ class Sessions:
         seconds = min(seconds, int(longest.total_seconds()))
         drawn = lease.id.rpartition("/")[2]
         call = await self._call(wish, ground, root, seconds=seconds, drawn=drawn)
+        requests.require_wanted(lease, ticket)
         outcome = await self._roots.rounds(root).call(call)
         if not isinstance(outcome, Done):
             raise _told(outcome, call)
         made = outcome.value
-        rekeyed = await self._store.rekey(lease, made.access_key_id)
+        rekeyed = None if ticket.left else await self._store.rekey(lease, made.access_key_id)
         if rekeyed is None:
-            raise LeaseTaken(f"lease {lease.id} changed while it was handed out again")
+            raise requests.taken(lease)
         return self._handed_out(rekeyed, made, ())
 
     async def _longest(self, root: Root, credential_type: CredentialType) -> timedelta:
@@ -163,19 +163,11 @@ class Sessions:
 
 def _told(error: LessorError, call: Call[Session]) -> LessorError:
     """Return the error that a caller gets for a failed call to STS: who must mend what."""
-    told = _of_session(error, call)
-    told.aws = error.aws
-    return told
-
-
-def _of_session(error: LessorError, call: Call[Session]) -> LessorError:
-    if isinstance(error, AwsUnknown):
-        return AwsUnavailable(
-            f"{error.message}; a session that it may have made reaches nobody", retry_in=1.0
-        )
+    told = intents.told(error)
     if isinstance(error, AwsRefused) and error.aws and error.aws.code == "AccessDenied":
         if error.detail.startswith(_MFA_FAILED):
-            return MfaRefused(error.message, subject=error.subject)
-        if isinstance(call, AssumeRole):
-            return AssumeRoleRefused(error.message, subject=error.subject)
-    return for_caller(error)
+            told = MfaRefused(error.message, subject=error.subject)
+        elif isinstance(call, AssumeRole):
+            told = AssumeRoleRefused(error.message, subject=error.subject)
+    told.aws = error.aws
+    return told

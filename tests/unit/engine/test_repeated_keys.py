@@ -8,11 +8,14 @@ from dataclasses import replace
 import pytest
 
 from lessor_server.domain.errors import Kind, LessorError
+from lessor_server.domain.lease import Request
 from lessor_server.domain.preconditions import RequestSpent
+from lessor_server.engine.credentials import Wish
 from tests.support.engine_world import BOUND_SECONDS, bound, world
 from tests.support.iam_faults import Fault
 from tests.support.iam_faults import Kind as FaultKind
 from tests.support.virtual_loop import virtual
+from tests.unit.engine.test_beside_another import another
 from tests.unit.engine.test_requests import ONE, only_user, opens, raises
 
 
@@ -119,3 +122,21 @@ async def test_a_death_after_a_caller_went_away_leaves_the_lease_for_a_minute_at
         await w.start()
         await w.until_gone(seconds=60 + BOUND_SECONDS)
         assert w.users() == []
+
+
+@pytest.mark.parametrize("at", [None, "rekey", "CreateAccessKey done"])
+@virtual
+async def test_a_repeat_whose_caller_has_left_leaves_the_key_that_is_out(at: str | None) -> None:
+    """Another process may have handed the lease out meanwhile: its key stays, and no further one."""
+    async with world() as w, another(w) as other:
+        wish = Wish("aws", "app", "alice", None, Request(ONE, "app for None"))
+        made = await other.issuer.generate(wish, 60)
+        w.points.passed.clear()
+        task = asyncio.get_running_loop().create_task(w.issue(request=ONE))
+        await (w.until(lambda: at in w.points.passed) if at else asyncio.sleep(0))
+        task.cancel()
+        await asyncio.sleep(BOUND_SECONDS)
+        assert opens(only_user(w), made)
+        after = await w.lease(made.lease.id)
+        assert (after.access_key_id, after.untaken) == (made.lease.access_key_id, False)
+        assert after.expires_us == made.lease.expires_us
