@@ -179,6 +179,12 @@ async def test_a_renewal_moves_expiry_and_deadline(b: Bench) -> None:
     assert renewed == await b.row(lease.id)
     assert renewed.expires_us == renewed.due_us == lease.expires_us + 5
     assert renewed.last_renewal_us == START_US + 100 * SECOND
+    retired = await b.store.renew(renewed, START_US + 200 * SECOND, retired=True)
+    assert retired is not None
+    assert (retired.expires_us, retired.last_renewal_us) == (
+        START_US + 200 * SECOND,
+        renewed.last_renewal_us,
+    )
     assert await b.store.renew(lease, lease.expires_us + 9) is None
 
 

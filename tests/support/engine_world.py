@@ -225,7 +225,8 @@ class World:
 
     async def renew(self, lease_id: str, seconds: float) -> Lease:
         """Renew a lease as a caller does."""
-        return (await self.engine.leases.renew(LeaseId.parse(lease_id), timedelta(seconds=seconds))).lease
+        span = timedelta(seconds=seconds)
+        return (await self.engine.leases.renew(LeaseId.parse(lease_id), span, "bob")).lease
 
     async def lease(self, lease_id: str) -> Lease:
         """Return a lease by its id."""

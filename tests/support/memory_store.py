@@ -148,14 +148,17 @@ class MemoryStore(MemoryUpkeep):
         changes = {"state": State.REVOKING, "last_error": error, "last_create_us": last_create_us}
         return await self._step("release", Step.RELEASE, claim, due_us=self.now(), **changes)
 
-    async def renew(self, lease: Lease, expires_us: int, now: int | None = None) -> Lease | None:
+    async def renew(
+        self, lease: Lease, expires_us: int, now: int | None = None, *, retired: bool = False
+    ) -> Lease | None:
         """Move the expiry of an ACTIVE, unexpired lease of this generation."""
         await self._before("renew")
         at = self._or_now(now)
         row = self._living(lease, Step.RENEW, at)
         if row is None:
             return None
-        renewed = self._put(row, expires_us=expires_us, due_us=expires_us, last_renewal_us=at)
+        told_us = lease.last_renewal_us if retired else at
+        renewed = self._put(row, expires_us=expires_us, due_us=expires_us, last_renewal_us=told_us)
         await self._at("renew done")
         return renewed
 

@@ -34,10 +34,11 @@ class IssueFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Renewed(Event):
-    """A lease lives longer."""
+    """A caller had a lease live to another time."""
 
     lease_id: str
     expires_us: int
+    by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +131,33 @@ class ClaimLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class ExpiryHeld(Event):
-    """Leases do not expire until ``why`` is settled or a person resumes."""
+    """Leases do not expire until ``why`` is settled or a person resumes; ``by`` is who asked, if anybody."""
 
     why: str
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpiryResumed(Event):
-    """Leases expire again."""
+    """Leases expire again; ``by`` is empty where what held them is settled by itself."""
+
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockLowered(Event):
+    """A person has had the service's time set back to the machine's."""
+
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackedUp(Event):
+    """A copy of the store was written."""
+
+    path: str
+    size_bytes: int
+    by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +180,20 @@ class Abandoned(Event):
 
 @dataclass(frozen=True, slots=True)
 class OrphanAdopted(Event):
-    """A user of ours that no row knew is being revoked."""
+    """A user of ours that no row knew is being revoked; ``by`` is empty where nobody asked for the sweep."""
 
     lease_id: str
     user_name: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UserMissed(Event):
+    """A lease whose user is not on the account ends; ``by`` is empty where nobody asked for the sweep."""
+
+    lease_id: str
+    user_name: str
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ class CredentialWatch:
                 over_us = max(end_us, self._store.now())
                 if lease is None or lease.state is not State.ACTIVE or lease.expires_us <= over_us:
                     return
-                retired = await self._store.renew(lease, end_us)
+                retired = await self._store.renew(lease, end_us, retired=True)
             except StoreUnavailable:
                 retired = None
             if retired is not None:

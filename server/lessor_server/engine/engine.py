@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from lessor_server.domain.events import TakenOver
+from lessor_server.domain.events import BackedUp, TakenOver
 from lessor_server.engine.checks import Checks
 from lessor_server.engine.credential_watch import CredentialWatch
 from lessor_server.engine.disabler import Disabler
@@ -74,7 +74,8 @@ class Engine:
     watchers: Watchers
     expiry: Expiry
     work: Work
-    backup: Callable[[str], Awaitable[tuple[str, int]]]
+    backup: Callable[[str, str], Awaitable[tuple[str, int]]]
+    """Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
 
 
 @asynccontextmanager
@@ -142,6 +143,15 @@ async def _built(
         watchers=watchers,
         expiry=expiry,
         work=work,
-        backup=store.backup,
+        backup=_backup(store, notify),
     )
     return engine, (timers, expiry, prefixes, disabler, sweeper, keeper, rotator, root_keys)
+
+
+def _backup(store: Store, notify: Observer) -> Callable[[str, str], Awaitable[tuple[str, int]]]:
+    async def backup(name: str, by: str) -> tuple[str, int]:
+        path, size = await store.backup(name)
+        notify(BackedUp(path, size, by))
+        return path, size
+
+    return backup

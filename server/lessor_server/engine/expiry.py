@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from lessor_server.domain.calls import AskTime
 from lessor_server.domain.errors import LessorError, StoreUnavailable
-from lessor_server.domain.events import ExpiryHeld, ExpiryResumed
+from lessor_server.domain.events import ClockLowered, ExpiryHeld, ExpiryResumed
 from lessor_server.domain.preconditions import ClockDisagrees
 from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.roots import Roots
@@ -104,25 +104,26 @@ class Expiry:
             self.resumed = self._swept = True
             self._let_go()
 
-    async def hold(self, why: str) -> None:
-        """Hold expiries, across starts too, until ``resume``."""
+    async def hold(self, why: str, by: str = "") -> None:
+        """Hold expiries, across starts too, until ``resume``; ``by`` is who asks, if anybody does."""
         await self._store.hold(why)
-        if not self._why:
-            self._notify(ExpiryHeld(why))
+        if by or not self._why:
+            self._notify(ExpiryHeld(why, by))
         self._why = why
 
-    async def resume(self, *, lower_clock: bool) -> None:
-        """Let expiries count again, whatever held them.
+    async def resume(self, *, lower_clock: bool, by: str = "") -> None:
+        """Let expiries count again, whatever held them, since a person, ``by``, wants it.
 
         Raises:
             ClockDisagrees: The clock is to be lowered, and wall clock and AWS do not agree.
         """
         if lower_clock:
             await self._lower_clock()
+            self._notify(ClockLowered(by))
         await self._store.hold("")
         self._why = ""
         self.resumed = self._swept = True
-        self._trust()
+        self._trust(by)
 
     async def _lower_clock(self) -> None:
         ahead_us = await self._ahead_us()
@@ -144,13 +145,13 @@ class Expiry:
             self._swept = True
             self._let_go()
 
-    def _trust(self) -> None:
+    def _trust(self, by: str = "") -> None:
         self._clock_trusted = True
-        self._let_go()
+        self._let_go(by)
 
-    def _let_go(self) -> None:
+    def _let_go(self, by: str = "") -> None:
         if not self.held:
-            self._notify(ExpiryResumed())
+            self._notify(ExpiryResumed(by))
             self._resumed()
 
     async def _witnessed(self) -> bool:

@@ -84,7 +84,7 @@ class Leases:
         """Count leases by mount, role and state."""
         return await self._store.count(ids, state)
 
-    async def renew(self, lease_id: LeaseId, increment: timedelta | None) -> Renewal:
+    async def renew(self, lease_id: LeaseId, increment: timedelta | None, by: str) -> Renewal:
         """Let a lease live ``increment`` from now (None: its own ttl), within its bounds.
 
         Raises:
@@ -101,7 +101,7 @@ class Leases:
             renewed = await self._store.renew(lease, granted.expires_us)
             if renewed is not None:
                 self._signals.watch(renewed.id, renewed.due_us)
-                self._signals.notify(Renewed(renewed.id, renewed.expires_us))
+                self._signals.notify(Renewed(renewed.id, renewed.expires_us, by))
                 return Renewal(renewed, granted.ttl, tuple(granted.warnings))
         raise LeaseRevoking(f"lease {lease_id} changed {RENEW_TRIES} times meanwhile", subject=str(lease_id))
 

@@ -70,8 +70,13 @@ class LeaseStore(Protocol):
         """Give up the claimed INTENT: REVOKING, due at once. False where the claim is lost."""
         ...
 
-    async def renew(self, lease: Lease, expires_us: int, now: int | None = None) -> Lease | None:
-        """Move the expiry of an ACTIVE, unexpired lease of this generation that no open prefix covers."""
+    async def renew(
+        self, lease: Lease, expires_us: int, now: int | None = None, *, retired: bool = False
+    ) -> Lease | None:
+        """Move the expiry of an ACTIVE, unexpired lease of this generation that no open prefix covers.
+
+        One that is only ``retired`` keeps the time of its last renewal.
+        """
         ...
 
     async def revoke(self, lease_id: str) -> Lease | None:

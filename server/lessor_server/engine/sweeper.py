@@ -17,7 +17,7 @@ from enum import Enum
 from lessor_server.domain import names
 from lessor_server.domain.calls import FoundUser, GetUser, ListUsers
 from lessor_server.domain.errors import Invalid, LessorError, StoreUnavailable
-from lessor_server.domain.events import OrphanAdopted, SweepFailed, Swept
+from lessor_server.domain.events import OrphanAdopted, SweepFailed, Swept, UserMissed
 from lessor_server.domain.lease import CREATE_GRACE, Footprint, Lease, Orphan, State
 from lessor_server.domain.preconditions import RootNotSet
 from lessor_server.domain.root import Root
@@ -107,7 +107,9 @@ class Sweeper:
             return False
         return self._expiry.clock_trusted  # what could not be judged is soon looked at again
 
-    async def sweep(self, mount: str, *, apply: bool, instance: str = "") -> AsyncIterator[Finding]:
+    async def sweep(
+        self, mount: str, *, apply: bool, instance: str = "", by: str = ""
+    ) -> AsyncIterator[Finding]:
         """Compare one account with the store and yield what differs.
 
         Args:
@@ -115,6 +117,7 @@ class Sweeper:
             apply: Adopt users of ours that no row knows: they are revoked.
             instance: Another installation's id, to look at what it left; its users are never adopted
                 without being asked for.
+            by: Who asks, if anybody does.
 
         Raises:
             RootNotSet, AwsUnavailable, RootRefused: The account cannot be listed.
@@ -123,7 +126,7 @@ class Sweeper:
         whose = instance or self._roots.instance
         listed_us, seen = self._store.now(), set[str]()
         async for listed in self._listed(root, whose, seen):
-            finding = await self._compared(root, listed, whose, apply=apply)
+            finding = await self._compared(root, listed, whose, apply=apply, by=by)
             if finding is not None:
                 yield finding
         if whose != self._roots.instance:
@@ -131,6 +134,8 @@ class Sweeper:
         if not self._expiry.clock_trusted:
             return
         async for finding in self._missing(root, listed_us, seen, apply=apply):
+            if finding.applied:
+                self._signals.notify(UserMissed(finding.lease_id, finding.user_name, by))
             yield finding
         buried = await self._store.bury(root.account, listed_us)
         self._signals.notify(Swept(mount, len(seen), buried))
@@ -168,12 +173,15 @@ class Sweeper:
                 yield Finding(Kind.MISSING_USER, name, lease.id, applied=apply)
 
     async def _compared(
-        self, root: Root, listed: tuple[FoundUser, Lease | None], whose: str, *, apply: bool
+        self, root: Root, listed: tuple[FoundUser, Lease | None], whose: str, *, apply: bool, by: str
     ) -> Finding | None:
         """Return what is wrong with one listed user, if anything is; set it right if that is asked for."""
         user, lease = listed
         if lease is None:
-            return await self._unknown(root, user, whose, apply=apply)
+            found = await self._unknown(root, user, whose, apply=apply)
+            if found is not None and found.applied:
+                self._signals.notify(OrphanAdopted(found.lease_id, user.name, by))
+            return found
         if lease.state is State.GONE:
             # A tombstone's user that lives was made late: its row goes back to work, asked for or not.
             await self._store.reopen(lease.id, lease.last_create_us)
@@ -197,7 +205,6 @@ class Sweeper:
             await self._rolled_back()
         if not apply or not self._may_adopt() or not await self._store.adopt(orphan):
             return left
-        self._signals.notify(OrphanAdopted(orphan.id, user.name))
         self._signals.watch(orphan.id, self._store.now())
         return replace(left, applied=True)
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from typing import Self
 
 from lessor_server.domain.errors import FellBehind
 from lessor_server.domain.events import (
@@ -49,10 +51,11 @@ class Happening:
     error: str = ""
 
 
-class _Queue:
-    """What a watcher has not read yet, of the leases that it watches."""
+class Watch:
+    """What a watcher has not read yet, of the leases that it watches; each step of an iteration takes one."""
 
     def __init__(self, ids: Range) -> None:
+        """Watch the leases in ``ids``."""
         self.ids = ids
         self.fell_behind = False
         self._happenings: deque[Happening] = deque()
@@ -67,7 +70,11 @@ class _Queue:
             self._happenings.append(happening)
         self._filled.set()
 
-    async def take(self) -> Happening:
+    def __aiter__(self) -> Self:
+        """Return the watch, which never ends by itself."""
+        return self
+
+    async def __anext__(self) -> Happening:
         """Return the oldest happening, waiting for it; raise ``FellBehind`` where some were dropped."""
         while not self._happenings:
             if self.fell_behind:
@@ -83,23 +90,23 @@ class Watchers:
     def __init__(self, now: Callable[[], int]) -> None:
         """Begin with nobody watching; ``now`` is the store's clock."""
         self._now = now
-        self._queues: dict[_Queue, None] = {}
+        self._watches: dict[Watch, None] = {}
 
     def __len__(self) -> int:
         """Count those who watch."""
-        return len(self._queues)
+        return len(self._watches)
 
     def __call__(self, event: Event) -> None:
         """Hand ``event`` to those who watch its lease, if it is one that they are told of."""
         told = _told(event)
-        if told is None or not self._queues:
+        if told is None or not self._watches:
             return
         kind, lease_id, error = told
         happening = Happening(kind, lease_id, self._now(), error)
-        for queue in [one for one in self._queues if one.ids.covers(lease_id)]:
-            queue.put(happening)
-            if queue.fell_behind:
-                del self._queues[queue]
+        for watch in [one for one in self._watches if one.ids.covers(lease_id)]:
+            watch.put(happening)
+            if watch.fell_behind:
+                del self._watches[watch]
 
     def beside(self, notify: Observer) -> Observer:
         """Return an observer that tells ``notify`` and then those who watch."""
@@ -110,19 +117,15 @@ class Watchers:
 
         return both
 
-    async def watch(self, ids: Range) -> AsyncGenerator[Happening, None]:
-        """Yield what happens to the leases in ``ids`` from now on, until the iterator is closed.
-
-        Raises:
-            FellBehind: The reader left more than ``QUEUE`` happenings waiting.
-        """
-        queue = _Queue(ids)
-        self._queues[queue] = None
+    @contextmanager
+    def watch(self, ids: Range) -> Iterator[Watch]:
+        """Give what happens to the leases in ``ids`` while the block lasts, from its first line on."""
+        watch = Watch(ids)
+        self._watches[watch] = None
         try:
-            while True:
-                yield await queue.take()
+            yield watch
         finally:
-            self._queues.pop(queue, None)
+            self._watches.pop(watch, None)
 
 
 def _told(event: Event) -> tuple[Kind, str, str] | None:

@@ -46,12 +46,16 @@ class CredsService(StaticCredentialMethods):
 
     async def WatchCredentials(
         self, request: pb.WatchCredentialsRequest, caller: Caller
-    ) -> AsyncIterator[pb.WatchCredentialsResponse]:
-        """Make credentials, and others ahead of each expiry, for as long as the caller listens."""
+    ) -> AsyncIterator[pb.WatchCredentialsResponse | None]:
+        """Make credentials, and others ahead of each expiry, for as long as the caller listens.
+
+        First it tells, by None, that the request is one.
+        """
         faults = Faults()
         overlap = faults.read(None, convert.span, request, "overlap") or DEFAULT_OVERLAP
         faults.extend(span.violations("overlap", overlap))
         wish = _wish(_first(request), caller, faults)
+        yield None
         async with aclosing(self._watch.follow(wish, overlap)) as issued:
             async for made in issued:
                 # Numbered alike, so that what is told of credentials is told by both.

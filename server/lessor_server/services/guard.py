@@ -185,13 +185,16 @@ class Guard:
 
         async def serve(principal: Principal) -> None:
             request, caller = _admit(entry, data, principal, context)
-            if entry.lasting:
-                # Tells the caller that nothing is missed from then on, however late the first message.
-                # Outside of the deadline: were it cancelled half-way, gRPC could send no status any more.
-                await context.send_initial_metadata(())
-            async with self._deadline(entry, caller), aclosing(entry.serve(request, caller)) as answers:
-                async for message in answers:
-                    await context.write(message)
+            async with aclosing(entry.serve(request, caller)) as answers:
+                if entry.lasting:
+                    async with self._deadline(entry, caller):
+                        assert await anext(answers) is None
+                    # Tells the caller that nothing is missed from then on, however late the first message.
+                    # Outside of the deadline: were it cancelled half-way, gRPC could send no status any more.
+                    await context.send_initial_metadata(())
+                async with self._deadline(entry, caller):
+                    async for message in answers:
+                        await context.write(message)
 
         return serve
 
@@ -233,7 +236,7 @@ class _Entry:
     serve: Any
     """A coroutine function, or for a stream an async generator function; None where nothing serves it."""
     lasting: bool
-    """A stream without an end of its own."""
+    """A stream without an end of its own; it yields None first, once nothing is missed any more."""
 
 
 def _admit(entry: _Entry, data: bytes, principal: Principal, context: Context) -> tuple[Message, Caller]:

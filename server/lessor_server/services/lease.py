@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from datetime import timedelta
 
 from lessor.v1 import lease_pb2 as pb
@@ -75,14 +74,14 @@ class LeaseService:
             answer.counts.add(mount=counted.mount, role=counted.role, state=state, count=counted.count)
         return answer
 
-    async def RenewLease(self, request: pb.RenewLeaseRequest, _: Caller) -> pb.RenewLeaseResponse:
+    async def RenewLease(self, request: pb.RenewLeaseRequest, caller: Caller) -> pb.RenewLeaseResponse:
         """Let a lease live longer."""
         faults = Faults()
         lease_id = faults.read(_NO_LEASE, LeaseId.parse, request.lease_id)
         increment = faults.read(None, convert.span, request, "increment") or None
         faults.extend(span.violations("increment", increment))
         faults.require_none()
-        renewed = await self._leases.renew(lease_id, increment)
+        renewed = await self._leases.renew(lease_id, increment, caller.principal.name)
         return pb.RenewLeaseResponse(
             lease_id=renewed.lease.id,
             lease_duration=convert.whole(renewed.ttl),
@@ -132,9 +131,10 @@ class LeaseService:
 
     async def WatchLeases(
         self, request: pb.WatchLeasesRequest, _: Caller
-    ) -> AsyncIterator[pb.WatchLeasesResponse]:
-        """Tell what happens to leases from now on."""
-        async with aclosing(self._watchers.watch(_range(request.prefix))) as happenings:
+    ) -> AsyncIterator[pb.WatchLeasesResponse | None]:
+        """Tell what happens to leases from now on: first, by None, that the watch is on."""
+        with self._watchers.watch(_range(request.prefix)) as happenings:
+            yield None
             async for one in happenings:
                 yield pb.WatchLeasesResponse(
                     type=_TYPES[one.kind],
@@ -143,14 +143,18 @@ class LeaseService:
                     error=one.error,
                 )
 
-    async def Reconcile(self, request: pb.ReconcileRequest, _: Caller) -> AsyncIterator[pb.ReconcileResponse]:
+    async def Reconcile(
+        self, request: pb.ReconcileRequest, caller: Caller
+    ) -> AsyncIterator[pb.ReconcileResponse]:
         """Compare the account with the store."""
         faults = Faults()
         mount = faults.read("", convert.mount_of, request.mount)
         if request.instance and not INSTANCE.fullmatch(request.instance):
             faults.add("instance", "is no instance id", "give 16 hexadecimal digits, as GetInfo shows them")
         faults.require_none()
-        async for found in self._sweeper.sweep(mount, apply=request.apply, instance=request.instance):
+        async for found in self._sweeper.sweep(
+            mount, apply=request.apply, instance=request.instance, by=caller.principal.name
+        ):
             yield pb.ReconcileResponse(
                 kind=_KINDS[found.kind],
                 user_name=found.user_name,

@@ -12,8 +12,8 @@ from lessor_server.services.guard import Caller
 
 LONGEST_REASON = 200
 LONGEST_PATH = 1000
-Copy = Callable[[str], Awaitable[tuple[str, int]]]
-"""Writes a copy of the store under a name; returns its path and its size in bytes."""
+Copy = Callable[[str, str], Awaitable[tuple[str, int]]]
+"""Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +60,21 @@ class SystemService:
         """Say who the caller is."""
         return pb.WhoAmIResponse(identity=caller.principal.name, policies=[caller.principal.name])
 
-    async def HoldExpiry(self, request: pb.HoldExpiryRequest, _: Caller) -> pb.HoldExpiryResponse:
+    async def HoldExpiry(self, request: pb.HoldExpiryRequest, caller: Caller) -> pb.HoldExpiryResponse:
         """Let no lease expire until ResumeExpiry, across starts too."""
         if len(request.reason) > LONGEST_REASON:
             raise convert.invalid("reason", "is too long", f"give at most {LONGEST_REASON} characters")
-        await self._expiry.hold(request.reason or ASKED)
+        await self._expiry.hold(request.reason or ASKED, caller.principal.name)
         return pb.HoldExpiryResponse()
 
-    async def ResumeExpiry(self, request: pb.ResumeExpiryRequest, _: Caller) -> pb.ResumeExpiryResponse:
+    async def ResumeExpiry(self, request: pb.ResumeExpiryRequest, caller: Caller) -> pb.ResumeExpiryResponse:
         """Let leases expire again."""
-        await self._expiry.resume(lower_clock=request.lower_clock)
+        await self._expiry.resume(lower_clock=request.lower_clock, by=caller.principal.name)
         return pb.ResumeExpiryResponse()
 
-    async def Backup(self, request: pb.BackupRequest, _: Caller) -> pb.BackupResponse:
+    async def Backup(self, request: pb.BackupRequest, caller: Caller) -> pb.BackupResponse:
         """Write a consistent copy of the store below the data directory."""
         if len(request.path) > LONGEST_PATH or "\0" in request.path:
             raise convert.invalid("path", "is too long", "name a file below the data directory")
-        path, size = await self._copy(request.path)
+        path, size = await self._copy(request.path, caller.principal.name)
         return pb.BackupResponse(path=path, size_bytes=size)

@@ -26,7 +26,7 @@ UNKNOWN = "aws/creds/app/" + "0" * 24
 async def renew(w: World, lease_id: str, seconds: float | None = None) -> Renewal:
     """Renew a lease by ``seconds``, or by its own ttl."""
     increment = None if seconds is None else timedelta(seconds=seconds)
-    return await w.engine.leases.renew(LeaseId.parse(lease_id), increment)
+    return await w.engine.leases.renew(LeaseId.parse(lease_id), increment, "bob")
 
 
 def in_state(w: World, lease_id: str, state: State) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -17,6 +17,7 @@ from tests.support import builders
 from tests.support.engine_world import BASE_US, BOUND_SECONDS, World, bound, world
 from tests.support.iam_faults import Fault
 from tests.support.iam_faults import Kind as Harm
+from tests.support.listener import OVERLAP, TTL, listening
 from tests.support.virtual_loop import virtual
 
 APP = Range("aws/creds/app/", "aws/creds/app0")
@@ -34,9 +35,9 @@ class Reader:
         """Return what was heard, in order."""
         return [one.kind for one in self.heard]
 
-    async def read(self, happenings: AsyncGenerator[Happening, None]) -> None:
+    async def read(self, watchers: Watchers, ids: Range) -> None:
         """Read until the watch ends."""
-        async with aclosing(happenings):
+        with watchers.watch(ids) as happenings:
             async for one in happenings:
                 self.heard.append(one)
 
@@ -46,7 +47,7 @@ async def watching(w: World, ids: Range = APP) -> AsyncIterator[Reader]:
     """Watch for the length of the block."""
     reader = Reader()
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(reader.read(w.engine.watchers.watch(ids)))
+        task = group.create_task(reader.read(w.engine.watchers, ids))
         await asyncio.sleep(0.01)
         try:
             yield reader
@@ -127,22 +128,44 @@ async def test_who_goes_away_leaves_nothing_behind() -> None:
 
 
 @virtual
+async def test_nothing_is_missed_from_the_first_line_of_a_watch_on() -> None:
+    """An event that comes before the watcher first reads is told all the same."""
+    watchers = Watchers(lambda: 7)
+    with watchers.watch(APP) as happenings:
+        watchers(Renewed("aws/creds/app/x", 1, "bob"))
+        assert (await anext(happenings)).kind is Kind.RENEWED
+
+
+@virtual
+async def test_what_a_stream_moves_on_from_expires_and_is_not_renewed() -> None:
+    """The lease of replaced credentials is EXPIRING and REVOKED when the overlap ends, never RENEWED."""
+    async with world() as w, watching(w) as reader, listening(w) as listener:
+        await listener.until(2, TTL)
+        old = listener.got[0].lease.id
+        await asyncio.sleep(OVERLAP + BOUND_SECONDS)
+        told = [one.kind for one in reader.heard if one.lease_id == old]
+        assert told == [Kind.ISSUED, Kind.EXPIRING, Kind.REVOKED]
+        assert (await w.lease(old)).last_renewal_us == 0
+
+
+@virtual
 async def test_a_slow_watcher_is_ended_and_holds_nobody_up() -> None:
     """With one event too many in its queue a watcher is dropped and told so; others lose nothing."""
     watchers, quick = Watchers(lambda: 7), Reader()
-    slow = watchers.watch(APP)
-    event = Renewed("aws/creds/app/x", 1)
+    event = Renewed("aws/creds/app/x", 1, "bob")
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(quick.read(watchers.watch(APP)))
-        first = group.create_task(anext(slow))
+        task = group.create_task(quick.read(watchers, APP))
         await asyncio.sleep(0.01)
-        for _ in range(QUEUE + 2):
-            watchers(event)
-            await asyncio.sleep(0.001)
-        assert (await first).kind is Kind.RENEWED
+        with watchers.watch(APP) as slow:
+            for number in range(QUEUE + 2):
+                watchers(event)
+                if not number:
+                    assert (await anext(slow)).kind is Kind.RENEWED
+                await asyncio.sleep(0.001)
+            assert len(watchers) == 1
+            with pytest.raises(FellBehind, match="4096"):
+                await anext(slow)
         assert len(watchers) == 1
-        with pytest.raises(FellBehind, match="4096"):
-            await anext(slow)
         await asyncio.sleep(0.01)
         assert len(quick.heard) == QUEUE + 2
         task.cancel()
@@ -153,15 +176,11 @@ async def test_a_slow_watcher_is_ended_and_holds_nobody_up() -> None:
 async def test_a_full_queue_is_still_read() -> None:
     """As many events as the queue takes are all told, in order."""
     watchers = Watchers(lambda: 7)
-    happenings = watchers.watch(EVERYTHING)
-    async with asyncio.TaskGroup() as group:
-        first = group.create_task(anext(happenings))
-        await asyncio.sleep(0.01)
+    with watchers.watch(EVERYTHING) as happenings:
         for number in range(QUEUE):
-            watchers(Renewed(f"aws/creds/app/{number}", 1))
-    told = [first.result(), *[await anext(happenings) for _ in range(QUEUE - 1)]]
+            watchers(Renewed(f"aws/creds/app/{number}", 1, "bob"))
+        told = [await anext(happenings) for _ in range(QUEUE)]
     assert [one.lease_id for one in told] == [f"aws/creds/app/{number}" for number in range(QUEUE)]
-    await happenings.aclose()
 
 
 @virtual

@@ -16,15 +16,9 @@ from google.protobuf.struct_pb2 import Struct, Value
 
 from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2, system_pb2
 from lessor_server.app import SERVICES
-from lessor_server.domain.access import ROOT
 from lessor_server.domain.errors import Invalid
-from lessor_server.services.config import ConfigService
-from lessor_server.services.creds import CredsService
-from lessor_server.services.guard import Caller
-from lessor_server.services.lease import LeaseService
-from lessor_server.services.role import RoleService
-from lessor_server.services.system import About, SystemService
-from tests.support.engine_world import World, world
+from tests.support.engine_world import world
+from tests.support.served import Served
 from tests.support.virtual_loop import virtual
 
 UNSERVED = {"SystemService.RotateSealingKey"}
@@ -135,31 +129,11 @@ def cases() -> Iterator[Case]:
 CASES = {case.method: case for case in cases()}
 
 
-class Served:
-    """The services over an engine, called as the guard calls them."""
-
-    def __init__(self, w: World) -> None:
-        """Serve the world's engine."""
-
-        async def copy(*_: object) -> tuple[str, int]:
-            raise AssertionError("a request that is wrong copies nothing")
-
-        engine = w.engine
-        self._services: dict[str, Any] = {
-            "ConfigService": ConfigService(engine.mounts, engine.disabler, engine.checks, engine.root_keys),
-            "RoleService": RoleService(engine.roles, engine.checks, engine.prefixes, engine.static_roles),
-            "CredsService": CredsService(engine.issuer, engine.credential_watch, engine.static_roles),
-            "LeaseService": LeaseService(engine.leases, engine.prefixes, engine.sweeper, engine.watchers),
-            "SystemService": SystemService(About("", "", 1, "", False, "", ()), engine.expiry, copy),
-        }
-
-    async def faults(self, method: str, request: Message) -> list[str]:
-        """Return the fields of the violations that a method answers with."""
-        service, _, name = method.partition(".")
-        answer = getattr(self._services[service], name)(request, Caller(ROOT, math.inf))
-        with pytest.raises(Invalid) as told:
-            await (anext(answer) if hasattr(answer, "__anext__") else answer)
-        return [violation.field for violation in told.value.violations]
+async def faults(s: Served, method: str, request: Message) -> list[str]:
+    """Return the fields of the violations that a method answers with."""
+    with pytest.raises(Invalid) as told:
+        await s(method, request)
+    return [violation.field for violation in told.value.violations]
 
 
 def top(field: str) -> str:
@@ -181,7 +155,7 @@ def test_every_method_has_its_case() -> None:
 async def test_every_fault_of_a_request_is_told_at_once(method: str) -> None:
     """Where every field is wrong there is a violation for each, and for nothing else."""
     async with world() as w:
-        told = {top(field) for field in await Served(w).faults(method, CASES[method].request)}
+        told = {top(field) for field in await faults(Served(w), method, CASES[method].request)}
     assert told == CASES[method].wrong
 
 
@@ -207,10 +181,10 @@ async def test_what_a_mask_changes_is_told_with_the_mask_s_own_faults(method: st
     request.update_mask.CopyFrom(FieldMask(paths=["none", *paths, "name"]))
     async with world() as w:
         s = Served(w)
-        told = await s.faults(method, request)
+        told = await faults(s, method, request)
         assert (set(told), told.count("update_mask")) == (wrong, 2)
         request.mount = "a/b"
-        unknown = await s.faults(method, request)
+        unknown = await faults(s, method, request)
     # Without what there is its rules can't be applied; what can't be read is told all the same.
     assert {"mount", "update_mask"} <= set(unknown) <= {"mount", *wrong}
 
@@ -221,7 +195,7 @@ async def test_a_type_that_is_none_hides_only_what_hangs_on_the_type() -> None:
     role = role_pb2.Role(name="a b", max_leases=-1, iam_groups=["a b"], default_ttl=UNREADABLE)
     request = role_pb2.PutRoleRequest(mount="a/b", role=role)
     async with world() as w:
-        told = await Served(w).faults("RoleService.PutRole", request)
+        told = await faults(Served(w), "RoleService.PutRole", request)
     wanted = {"mount", "role.credential_type", "role.name", "role.max_leases", "role.iam_groups[0]"}
     assert set(told) == {*wanted, "role.default_ttl"}
     assert len(told) == len(set(told))
@@ -240,7 +214,7 @@ async def test_a_type_that_is_none_hides_only_what_hangs_on_the_type() -> None:
 async def test_what_is_missing_is_told_with_the_rest(method: str, wanting: Message, missing: str) -> None:
     """A request without what it wants written says so beside its other faults, and no more than that."""
     async with world() as w:
-        assert await Served(w).faults(method, wanting) == ["mount", missing]
+        assert await faults(Served(w), method, wanting) == ["mount", missing]
 
 
 @virtual
@@ -251,7 +225,7 @@ async def test_a_request_of_a_known_role_is_judged_as_a_whole() -> None:
     )
     async with world() as w:
         s = Served(w)
-        assert set(await s.faults("CredsService.WatchCredentials", request)) == {
+        assert set(await faults(s, "CredsService.WatchCredentials", request)) == {
             "ttl",
             "role_arn",
             "mfa_code",
@@ -259,12 +233,12 @@ async def test_a_request_of_a_known_role_is_judged_as_a_whole() -> None:
         single = creds_pb2.GenerateCredentialsRequest(
             mount="aws", role="app", ttl=Duration(seconds=-5), role_arn="x", mfa_code="1"
         )
-        assert set(await s.faults("CredsService.GenerateCredentials", single)) == {
+        assert set(await faults(s, "CredsService.GenerateCredentials", single)) == {
             "ttl",
             "role_arn",
             "mfa_code",
         }
         request.ttl.seconds = 60
         request.overlap.seconds = 50
-        told = await s.faults("CredsService.WatchCredentials", request)
+        told = await faults(s, "CredsService.WatchCredentials", request)
         assert set(told) == {"overlap", "role_arn", "mfa_code"}

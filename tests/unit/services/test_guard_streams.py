@@ -31,14 +31,19 @@ class Leases:
         self.callers: list[Caller] = []
         self.open = 0
         self.changed = asyncio.Event()
+        self.may_begin = asyncio.Event()
+        self.may_begin.set()
         self.may_end = asyncio.Event()
         self.may_end.set()
 
-    async def _stream(self, caller: Caller) -> AsyncIterator[Message]:
+    async def _stream(self, caller: Caller, *, lasting: bool) -> AsyncIterator[Message | None]:
         self.callers.append(caller)
         self.open += 1
         self.changed.set()
         try:
+            if lasting:
+                await self.may_begin.wait()
+                yield None
             while True:
                 yield await self.messages.get()
         finally:
@@ -46,13 +51,13 @@ class Leases:
             self.open -= 1
             self.changed.set()
 
-    def WatchLeases(self, _: Message, caller: Caller) -> AsyncIterator[Message]:  # noqa: N802
+    def WatchLeases(self, _: Message, caller: Caller) -> AsyncIterator[Message | None]:  # noqa: N802
         """Stream for ever."""
-        return self._stream(caller)
+        return self._stream(caller, lasting=True)
 
-    def RevokePrefix(self, _: Message, caller: Caller) -> AsyncIterator[Message]:  # noqa: N802
+    def RevokePrefix(self, _: Message, caller: Caller) -> AsyncIterator[Message | None]:  # noqa: N802
         """Stream for ever too, though its kind should not."""
-        return self._stream(caller)
+        return self._stream(caller, lasting=False)
 
     async def until_open(self, count: int) -> None:
         """Wait until so many streams are open."""
@@ -110,6 +115,26 @@ async def test_headers_tell_that_the_stream_is_on(s: Served) -> None:
         message = await anext(aiter(stream))
     assert lease_pb2.WatchLeasesResponse.FromString(message).lease_id == "x"
     stream.cancel()
+
+
+async def test_there_are_no_headers_before_the_stream_is_on(s: Served) -> None:
+    """Whoever waits for the headers misses nothing: they come when what serves the stream has said so."""
+    s.leases.may_begin.clear()
+    stream = s.stream()
+    await s.leases.until_open(1)
+    async with asyncio.TaskGroup() as group:
+        headers = group.create_task(stream.initial_metadata())
+        done, _ = await asyncio.wait([headers], timeout=0.2)
+        assert not done
+        s.leases.may_begin.set()
+    stream.cancel()
+
+
+async def test_a_stream_that_never_comes_on_ends_by_its_deadline(s: Served) -> None:
+    """A deadline holds before the headers too."""
+    s.leases.may_begin.clear()
+    assert (await ended(s.stream(seconds=0.3))).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await s.leases.until_open(0)
 
 
 async def test_only_lasting_streams_have_no_deadline_by_default(s: Served) -> None:

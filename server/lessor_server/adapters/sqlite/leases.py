@@ -78,9 +78,12 @@ class SqliteLeases:
         params = _held(claim) | {"error": error, "last_create_us": last_create_us}
         return await self._step(sql.RELEASE, params)
 
-    async def renew(self, lease: Lease, expires_us: int, now: int | None = None) -> Lease | None:
+    async def renew(
+        self, lease: Lease, expires_us: int, now: int | None = None, *, retired: bool = False
+    ) -> Lease | None:
         """Move the expiry of an ACTIVE, unexpired lease of this generation."""
-        return await self._change(sql.RENEW, _held(Claim(lease)) | {"expires_us": expires_us}, now)
+        params = _held(Claim(lease)) | {"expires_us": expires_us, "retired": retired}
+        return await self._change(sql.RENEW, params, now)
 
     async def revoke(self, lease_id: str) -> Lease | None:
         """Put the lease up for revocation; return the row as it is afterwards."""

@@ -89,7 +89,7 @@ WHERE id = :id AND generation = :generation AND state = 'INTENT'
 
 RENEW = f"""
 UPDATE leases SET generation = generation + 1, expires_us = :expires_us, due_us = :expires_us,
-    last_renewal_us = :now
+    last_renewal_us = CASE WHEN :retired THEN last_renewal_us ELSE :now END
 WHERE id = :id AND generation = :generation AND state = 'ACTIVE' AND expires_us > :now AND {_FREE}
 RETURNING {LEASE_COLUMNS}
 """

@@ -1,0 +1,43 @@
+"""The services over a world's engine, called as the guard calls them, without a wire between."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from google.protobuf.message import Message
+
+from lessor_server.domain.access import ROOT, Principal
+from lessor_server.services.config import ConfigService
+from lessor_server.services.creds import CredsService
+from lessor_server.services.guard import Caller
+from lessor_server.services.lease import LeaseService
+from lessor_server.services.role import RoleService
+from lessor_server.services.system import About, SystemService
+from tests.support.engine_world import World
+
+ABOUT = About("", "", 1, "", dev_mode=False, linter="", warnings=())
+
+
+class Served:
+    """Calls the methods of all services by name."""
+
+    def __init__(self, w: World, principal: Principal = ROOT) -> None:
+        """Call the world's engine as ``principal``."""
+        engine = w.engine
+        self._caller = Caller(principal, math.inf)
+        self._services: dict[str, Any] = {
+            "ConfigService": ConfigService(engine.mounts, engine.disabler, engine.checks, engine.root_keys),
+            "RoleService": RoleService(engine.roles, engine.checks, engine.prefixes, engine.static_roles),
+            "CredsService": CredsService(engine.issuer, engine.credential_watch, engine.static_roles),
+            "LeaseService": LeaseService(engine.leases, engine.prefixes, engine.sweeper, engine.watchers),
+            "SystemService": SystemService(ABOUT, engine.expiry, engine.backup),
+        }
+
+    async def __call__(self, method: str, request: Message) -> list[Message]:
+        """Call ``Service.Method`` and return what it answers with, a stream's messages to its end."""
+        service, _, name = method.partition(".")
+        answer = getattr(self._services[service], name)(request, self._caller)
+        if hasattr(answer, "__anext__"):
+            return [message async for message in answer if message is not None]
+        return [await answer]

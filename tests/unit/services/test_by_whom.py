@@ -1,0 +1,93 @@
+"""Checks that what callers change is told with who it was, and what changes by itself with nobody's name."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from lessor.v1 import config_pb2, lease_pb2, role_pb2, system_pb2
+from lessor_server.domain import events
+from lessor_server.domain.access import Capability, Principal
+from lessor_server.domain.events import Event
+from tests.support.engine_world import World, world
+from tests.support.served import Served
+from tests.support.virtual_loop import virtual
+from tests.unit.engine.test_sweeper import GRACE, appear
+
+CAROL = Principal("carol", frozenset(Capability))
+LEASE = "a lease of somebody else"
+CHANGES: dict[str, tuple[type[Event], Any]] = {
+    "ConfigService.EnableMount": (events.Changed, config_pb2.EnableMountRequest(mount="another")),
+    "ConfigService.TuneMount": (events.Changed, config_pb2.TuneMountRequest(max_users=9)),
+    "ConfigService.SetLeaseDefaults": (events.Changed, config_pb2.SetLeaseDefaultsRequest()),
+    "ConfigService.DisableMount": (events.Changed, config_pb2.DisableMountRequest()),
+    "RoleService.DeleteRole": (events.Changed, role_pb2.DeleteRoleRequest(name="app")),
+    "LeaseService.RenewLease": (events.Renewed, lease_pb2.RenewLeaseRequest(lease_id=LEASE)),
+    "LeaseService.RevokeLease": (events.RevocationAsked, lease_pb2.RevokeLeaseRequest(lease_id=LEASE)),
+    "LeaseService.RevokePrefix": (events.PrefixAccepted, lease_pb2.RevokePrefixRequest(prefix="aws/")),
+    "LeaseService.AbandonLeases": (events.Abandoned, lease_pb2.AbandonLeasesRequest(lease_id=LEASE)),
+    "SystemService.HoldExpiry": (events.ExpiryHeld, system_pb2.HoldExpiryRequest()),
+    "SystemService.ResumeExpiry": (events.ExpiryResumed, system_pb2.ResumeExpiryRequest()),
+}
+
+
+@pytest.mark.parametrize("method", CHANGES)
+@virtual
+async def test_a_change_is_told_with_who_made_it(method: str) -> None:
+    """The event of each call that changes something names its caller."""
+    event, request = CHANGES[method]
+    async with world() as w:
+        lease_id = (await w.issue()).lease.id
+        if getattr(request, "lease_id", "") == LEASE:
+            request = type(request)(lease_id=lease_id)
+        await Served(w, CAROL)(method, request)
+        assert w.events.of(event)[-1].by == "carol"
+
+
+@virtual
+async def test_a_clock_that_is_lowered_is_told_with_who_did_it() -> None:
+    """To set the service's time back is a change of its own."""
+    async with world() as w:
+        request = system_pb2.ResumeExpiryRequest(lower_clock=True)
+        await Served(w, CAROL)("SystemService.ResumeExpiry", request)
+        assert w.events.of(events.ClockLowered) == [events.ClockLowered("carol")]
+
+
+@virtual
+async def test_a_second_hold_is_told_too() -> None:
+    """A person who holds what is held already, perhaps for another reason, is named as well."""
+    async with world() as w:
+        await w.engine.expiry.hold("STORE_ROLLED_BACK")
+        await Served(w, CAROL)("SystemService.HoldExpiry", system_pb2.HoldExpiryRequest(reason="why"))
+        told = w.events.of(events.ExpiryHeld)
+        assert told == [events.ExpiryHeld("STORE_ROLLED_BACK"), events.ExpiryHeld("why", "carol")]
+
+
+async def out_of_step(w: World) -> None:
+    """Let the account have a user that no row knows, and a lease without its user."""
+    made = await w.issue(ttl=7200)
+    w.iam.forget(made.lease.footprint.user_name)
+    appear(w)
+
+
+@virtual
+async def test_a_reconcile_is_told_with_who_asked_for_it() -> None:
+    """What is adopted, and what ends since its user has gone, names the caller."""
+    async with world() as w:
+        await out_of_step(w)
+        await asyncio.sleep(GRACE + 1)
+        await Served(w, CAROL)("LeaseService.Reconcile", lease_pb2.ReconcileRequest(apply=True))
+        assert [one.by for one in w.events.of(events.OrphanAdopted)] == ["carol"]
+        assert [one.by for one in w.events.of(events.UserMissed)] == ["carol"]
+
+
+@virtual
+async def test_a_sweep_by_itself_is_told_with_nobody() -> None:
+    """The hourly sweep does the same for nobody."""
+    async with world() as w:
+        await out_of_step(w)
+        adopted = await w.events.until(events.OrphanAdopted, seconds=7200)
+        missed = await w.events.until(events.UserMissed, seconds=60)
+        assert (adopted.by, missed.by) == ("", "")
