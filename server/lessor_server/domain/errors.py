@@ -69,9 +69,15 @@ class LessorError(Exception):
     reason: ClassVar[str] = "INTERNAL"
     mend: ClassVar[str] = "report the reference to the operator, whose log has the cause"
 
-    def __init__(self, message: str, *, subject: str = "", retry_in: float | None = None) -> None:
-        """Say what happened in ``message``, to what in ``subject``; ``retry_in`` is in seconds."""
+    def __init__(
+        self, message: str, *, subject: str = "", retry_in: float | None = None, private: str = ""
+    ) -> None:
+        """Say what happened in ``message``, to what in ``subject``; ``retry_in`` is in seconds.
+
+        ``private`` is what only who may see the root is told besides: its endpoint, its files.
+        """
         super().__init__(message)
+        self.private = private
         self.message = message
         self.subject = subject
         self.retry_in = retry_in
@@ -79,8 +85,8 @@ class LessorError(Exception):
 
     @property
     def detail(self) -> str:
-        """Return AWS's own words, for the log and for callers who may see the root."""
-        return self.aws.text if self.aws else ""
+        """Return AWS's own words, or what is private, for the log and for callers who may see the root."""
+        return self.aws.text if self.aws else self.private
 
 
 # --- the request itself -------------------------------------------------------------------------

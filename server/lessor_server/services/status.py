@@ -32,11 +32,12 @@ class Refusal:
 
 
 def refusal(error: LessorError, *, sees_root: bool) -> Refusal:
-    """Return the status of ``error``; AWS's own words only for a caller who may see the root."""
+    """Return the status of ``error``; AWS's words and what is private only for who may see the root."""
     code = code_of(error.kind)
-    message = error.message if isinstance(error, Invalid) else f"{error.message}; {error.mend}"
-    if error.detail and sees_root:
-        message = f"{message} (AWS says: {error.detail})"
+    private = f" ({error.private})" if error.private and sees_root else ""
+    message = error.message if isinstance(error, Invalid) else f"{error.message}{private}; {error.mend}"
+    if error.aws and error.aws.text and sees_root:
+        message = f"{message} (AWS says: {error.aws.text})"
     status = Status(code=code.value[0], message=message)
     for detail in (_info(error), *_details(error)):
         packed = AnyMessage()

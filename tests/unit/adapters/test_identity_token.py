@@ -63,8 +63,9 @@ async def test_the_token_is_read_anew_at_each_use(aws: StandIn, tmp_path: Path) 
     path = tmp_path / "token"
     async with gateway(aws.url) as door:
         end = with_token(aws.url, str(path), role)
-        with pytest.raises(IdentityTokenUnusable, match="No such file"):
+        with pytest.raises(IdentityTokenUnusable) as unusable:
             await door.send(end, GetCallerIdentity())
+        assert "No such file" in unusable.value.detail
         token_file(path, aud="somebody-else")
         with pytest.raises(AwsRefused, match=r"assume_chain\[0\]: InvalidIdentityToken") as told:
             await door.send(end, GetCallerIdentity())
@@ -81,10 +82,11 @@ async def test_a_token_for_another_audience_is_not_sent(aws: StandIn, tmp_path: 
     role = await aws.role("worker", audience=AUDIENCE)
     path = token_file(tmp_path / "token", aud="somebody-else")
     async with gateway(aws.url) as door:
-        with pytest.raises(IdentityTokenUnusable, match="not meant for"):
+        with pytest.raises(IdentityTokenUnusable) as told:
             await door.send(
                 with_token(aws.url, path, role, identity_token_audience=AUDIENCE), GetCallerIdentity()
             )
+        assert "not meant for" in told.value.detail
         token_file(tmp_path / "token", aud=["other", AUDIENCE])
         await door.send(
             with_token(aws.url, path, role, identity_token_audience=AUDIENCE), GetCallerIdentity()
@@ -143,8 +145,9 @@ async def test_what_is_no_token_says_so(tmp_path: Path, content: str, fault: str
     """A file that holds something else is told as such, without a word of what it holds."""
     path = tmp_path / "token"
     path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(IdentityTokenUnusable, match=fault) as told:
+    with pytest.raises(IdentityTokenUnusable) as told:
         await identity_token.read(str(path), AUDIENCE)
+    assert fault in told.value.detail
     assert not any(part in repr(told.value) for part in content.split() if len(part) > 1)
 
 
@@ -156,8 +159,9 @@ async def test_what_is_no_token_is_not_sent(aws: StandIn, tmp_path: Path, audien
     path.write_text("[default]\naws_secret_access_key = not-a-secret\n")
     async with gateway(aws.url) as door:
         end = with_token(aws.url, str(path), role, identity_token_audience=audience)
-        with pytest.raises(IdentityTokenUnusable, match="something else than a token"):
+        with pytest.raises(IdentityTokenUnusable) as told:
             await door.send(end, GetCallerIdentity())
+    assert "something else than a token" in told.value.detail
     assert await aws.calls() == []
 
 
@@ -187,8 +191,9 @@ async def test_no_link_leads_out_of_the_directories_that_are_set(tmp_path: Path)
     (folder / "file").symlink_to(outside)
     (folder / "up").symlink_to("..")
     for name in (outside, folder / "file", folder / "up" / "outside", f"{folder}/../outside"):
-        with pytest.raises(IdentityTokenUnusable, match=r"outside of the setting aws\.identity_token_dirs"):
+        with pytest.raises(IdentityTokenUnusable) as told:
             await identity_token.read(str(name), AUDIENCE, (folder,))
+        assert "outside of the setting aws.identity_token_dirs" in told.value.detail
 
 
 async def test_the_gateway_keeps_to_the_directories_that_are_set(aws: StandIn, tmp_path: Path) -> None:
@@ -208,7 +213,8 @@ async def test_a_path_at_which_no_file_can_be_says_so(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     async with asyncio.timeout(5):
         for path in (tmp_path / "pipe", tmp_path):
-            with pytest.raises(IdentityTokenUnusable, match=r"no regular file|Is a directory"):
+            with pytest.raises(IdentityTokenUnusable) as told:
                 await identity_token.read(str(path), "")
+            assert any(fault in told.value.detail for fault in ("no regular file", "Is a directory"))
         with pytest.raises(IdentityTokenUnusable):
             await identity_token.read(f"{tmp_path}/a\0b", "")

@@ -188,7 +188,9 @@ class Clients:
         if endpoint.rstrip("/") not in self._allowed or (
             token and not may_take_token(endpoint, self._allowed)
         ):
-            raise EndpointNotAllowed(f"endpoint {endpoint} is not allowed", subject=endpoint)
+            raise EndpointNotAllowed(
+                "an endpoint of the root is not allowed", subject="root", private=endpoint
+            )
 
 
 def _keep_out_of_collections() -> None:

@@ -84,5 +84,7 @@ def _audiences(token: str) -> list[object]:
 
 def _unusable(fault: str) -> IdentityTokenUnusable:
     return IdentityTokenUnusable(
-        f"the token in the root's identity_token_file {fault}", subject="identity_token_file"
+        "the root's web identity token is not usable",
+        subject="root",
+        private=f"the token in identity_token_file {fault}",
     )

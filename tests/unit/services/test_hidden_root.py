@@ -1,0 +1,149 @@
+"""Checks that no error tells a caller of what it may not see of the root: endpoints, ARNs, accounts, files.
+
+An error's own message goes further than its answer: it becomes a lease's ``last_error``, and what a watch
+tells of a failure. So the message itself has to be free of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import botocore.exceptions as sdk
+import pytest
+
+from lessor_server.adapters.aws import chains, failures, identity_token
+from lessor_server.adapters.aws.clients import Clients
+from lessor_server.adapters.aws.places import Place
+from lessor_server.domain.aws_errors import AwsError, for_caller
+from lessor_server.domain.calls import CreateAccessKey, CreateUser
+from lessor_server.domain.errors import LessorError
+from lessor_server.domain.root import Hop, Root, RootConfig
+from lessor_server.domain.sts import AssumeRole
+from lessor_server.engine import intents, sessions
+from lessor_server.engine.pacer import Pace, Pacer
+from lessor_server.services import status
+
+ACCOUNT, HOST, FILE = "210987654321", "hidden.internal.test", "hidden-file"
+ARN, URL = f"arn:aws:iam::{ACCOUNT}:role/hidden-role", f"https://{HOST}:8443"
+HIDDEN = (ACCOUNT, HOST, FILE, "hidden-role", "hidden words")
+USER = CreateUser("lessor-x", "/lessor/", "", ())
+KEY = CreateAccessKey("lessor-x")
+ASSUME = AssumeRole(ARN, "session", 900)
+CODES = (
+    "AccessDenied",
+    "InvalidClientTokenId",
+    "LimitExceeded",
+    "MalformedPolicyDocument",
+    "NoSuchEntity",
+    "EntityAlreadyExists",
+    "Throttling",
+    "PackedPolicyTooLarge",
+    "ServiceFailure",
+    "SomethingNew",
+)
+NETWORK = (
+    sdk.EndpointConnectionError(endpoint_url=URL),
+    sdk.ConnectTimeoutError(endpoint_url=URL),
+    sdk.ReadTimeoutError(endpoint_url=URL),
+    sdk.SSLError(endpoint_url=URL, error="no"),
+    sdk.ProxyConnectionError(proxy_url=URL),
+    sdk.NoCredentialsError(),
+    sdk.CredentialRetrievalError(provider=FILE, error_msg=f"{FILE}: {ARN}"),
+    OSError(f"cannot read {FILE}"),
+    TimeoutError(URL),
+)
+
+
+def said(code: str, call: object = USER, status_code: int = 400) -> AwsError:
+    """Return what an answer of AWS becomes whose text names all that is hidden."""
+    answer = {
+        "Error": {"Code": code, "Message": f"{ARN} at {URL}: hidden words"},
+        "ResponseMetadata": {"HTTPStatusCode": status_code, "RequestId": "1"},
+    }
+    return failures.from_sdk(call, sdk.ClientError(answer, "CreateUser"))  # type: ignore[arg-type]
+
+
+async def of_endpoint(_: Path) -> LessorError:
+    """Return the error of an endpoint that is not allowed any more."""
+    async with Clients((), "lessor/test") as clients:
+        with pytest.raises(LessorError) as told:
+            await clients.get(Root("aws", 1, "", RootConfig(iam_endpoint=URL)), "iam", Place(URL, ""), None)
+    return told.value
+
+
+def of_token(content: bytes | None, audience: str = "") -> Callable[[Path], Awaitable[LessorError]]:
+    """Return what makes the error of a token's file with this content, of none where there is no file."""
+
+    async def make(folder: Path) -> LessorError:
+        path = folder / FILE
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(LessorError) as told:
+            await identity_token.read(str(path), audience)
+        return told.value
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "make",
+    [of_endpoint, of_token(None), of_token(b"x", "aud"), of_token(b""), of_token(b"\xff")],
+    ids=["endpoint", "no file", "no token", "empty", "no text"],
+)
+async def test_what_is_wrong_with_a_root_is_told_to_who_may_see_it(
+    make: Callable[[Path], Awaitable[LessorError]], tmp_path: Path
+) -> None:
+    """Neither the answer nor the message tells the endpoint or the file; who may see the root is told."""
+    error = await make(tmp_path)
+    keeps_quiet(error)
+    assert error.detail
+    assert error.detail in status.refusal(error, sees_root=True).message
+
+
+def all_of_aws() -> dict[str, LessorError]:
+    """Return every way in which a call to AWS fails, by a name for it."""
+    made: dict[str, LessorError] = {}
+    for code in CODES:
+        for call in (USER, KEY, ASSUME):
+            made[f"{code} of {call.action}"] = said(code, call)
+    for error in NETWORK:
+        made[type(error).__name__] = failures.from_network(USER, error)
+        made[f"{type(error).__name__}, unsent"] = failures.unsent(USER, error)
+    made["unreadable"] = failures.unreadable(USER, ValueError(f"hidden words at {URL}"))
+    made["several places"] = failures.of_all_places(
+        [(Place(URL, ""), said("ServiceFailure", status_code=500)), (Place("", "eu"), said("AccessDenied"))]
+    )
+    for code in ("AccessDenied", "ServiceFailure"):
+        hop = chains._at_hop(said(code, ASSUME), ASSUME, 0, Hop(ARN, "hidden words"))
+        made[f"{code} of a hop"] = hop
+    return made
+
+
+@pytest.mark.parametrize("name", all_of_aws())
+def test_what_aws_says_is_told_to_who_may_see_the_root(name: str) -> None:
+    """However a failed call is told, as an issue's, a session's, or as it is, AWS's text stays inside."""
+    error = all_of_aws()[name]
+    assert isinstance(error, AwsError)
+    told = [error, for_caller(error), intents.told(error), sessions._told(error, ASSUME)]
+    for one in told:
+        keeps_quiet(one)
+        if error.detail:
+            assert error.detail in status.refusal(one, sees_root=True).message
+
+
+@pytest.mark.parametrize("name", all_of_aws())
+async def test_a_paused_account_says_why_without_the_endpoint(name: str) -> None:
+    """While AWS does not answer all callers hear so; the reason is the failure's message alone."""
+    lane = Pacer(Pace()).lane(f"aws:{ACCOUNT}", URL)
+    lane.pause(all_of_aws()[name].message, 1.0)
+    with pytest.raises(LessorError) as told:
+        lane.require_open()
+    keeps_quiet(told.value)
+
+
+def keeps_quiet(error: LessorError) -> None:
+    """Fail where an error shows anything hidden to a caller who may not see the root."""
+    refusal = status.refusal(error, sees_root=False)
+    shown = f"{error.message} {refusal.message} {refusal.details!r}"
+    assert [word for word in HIDDEN if word in shown] == []
