@@ -58,7 +58,8 @@ class Failed(click.ClickException):
 
     def show(self, file: IO[str] | None = None) -> None:
         """Print it to standard error."""
-        click.echo(f"lessor: {output.plain(self.message)}", file=file, err=True)
+        told = "\n".join(map(output.plain, self.message.split("\n")))
+        click.echo(f"lessor: {told}", file=file, err=True)
 
 
 def told(error: errors.LessorError) -> str:
@@ -73,7 +74,7 @@ def told(error: errors.LessorError) -> str:
         lines.append("your token stands in LESSOR_TOKEN, or in the file that LESSOR_TOKEN_FILE names")
     if error.retry_in is not None:
         lines.append(f"try again in {error.retry_in.total_seconds():g}s")
-    return "\n  ".join(lines)
+    return "\n  ".join(map(output.plain, lines))
 
 
 class Pages(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import webbrowser
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import click
 
 from lessor import values
 from lessor.cli import output
+from lessor.cli.browser import SECONDS, opened
 from lessor.cli.command import calling, mount_option
 from lessor.cli.params import DURATION, fill, given, session_options
 from lessor.v1 import creds_pb2 as pb
@@ -64,7 +64,9 @@ def console(
     made = call(call.creds.GenerateCredentials, request)
     output.warn(made.warnings)
     url = _link(made, endpoint, session_duration, destination, issuer)
-    if opens and webbrowser.open(url):
+    if opens:
+        click.echo(f"lessor: opening a browser; the page that leads there stays for {SECONDS:g}s", err=True)
+    if opens and opened(url):
         click.echo("lessor: opened in a browser", err=True)
     elif call.style == output.JSON:
         click.echo(json.dumps({"url": url, "lease_id": made.lease_id}))

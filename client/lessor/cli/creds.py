@@ -51,7 +51,8 @@ def creds(call: Call, mount: str, role: str, **options: object) -> None:
     answer = send(call.creds.GenerateCredentials, request)
     asked = request.HasField("wait_usable")
     if call.style == ENV:
-        click.echo(exports(answer))
+        click.echo(exports(answer.access_key, answer.secret_key, answer.security_token))
+        click.echo(f"# lease {output.plain(answer.lease_id)}")
         output.warn(answer.warnings)
     else:
         call.show(answer, leave_out=() if asked or answer.usable else ("usable",))
@@ -64,14 +65,20 @@ def drawn(rng: random.Random) -> str:
     return str(uuid.UUID(int=rng.getrandbits(128), version=4))
 
 
-def exports(answer: pb.GenerateCredentialsResponse) -> str:
-    """Return the lines that a shell evaluates; a session token of before must not stay."""
-    lines = [
-        f"export AWS_ACCESS_KEY_ID={shlex.quote(answer.access_key)}",
-        f"export AWS_SECRET_ACCESS_KEY={shlex.quote(answer.secret_key)}",
-        f"export AWS_SESSION_TOKEN={shlex.quote(answer.security_token)}"
-        if answer.security_token
-        else "unset AWS_SESSION_TOKEN",
-        f"# lease {output.plain(answer.lease_id)}",
-    ]
-    return "\n".join(lines)
+def exports(access_key: str, secret_key: str, security_token: str = "") -> str:
+    """Return the lines that a shell evaluates; a session token of before must not stay.
+
+    Raises:
+        ClickException: Something in them is no part of a key, and could steer the terminal.
+    """
+    given = {
+        "AWS_ACCESS_KEY_ID": access_key,
+        "AWS_SECRET_ACCESS_KEY": secret_key,
+        "AWS_SESSION_TOKEN": security_token,
+    }
+    if not all(text.isascii() and text.isprintable() for text in given.values()):
+        raise click.ClickException("the server's answer holds what no credentials hold; it is not shown")
+    return "\n".join(
+        f"export {name}={shlex.quote(text)}" if text or name != "AWS_SESSION_TOKEN" else f"unset {name}"
+        for name, text in given.items()
+    )

@@ -115,8 +115,8 @@ def cell(message: Message, name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a text without anything that could steer a terminal."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
+    """Return a text on one line, without anything that could steer a terminal or turn its direction."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def _one(value: object, names: Mapping[int, str]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from lessor.cli.command import Command, calling, confirm, mount_option, yes_option
+from lessor.cli.creds import exports
 from lessor.cli.params import ASSUME_STEP, DURATION, fill, given
 from lessor.v1 import config_pb2, creds_pb2
 from lessor.v1 import role_pb2 as pb
@@ -127,8 +127,6 @@ def static_creds(call: Call, mount: str, name: str) -> None:
     request = creds_pb2.GetStaticCredentialsRequest(mount=mount, role=name)
     answer = call(call.creds.GetStaticCredentials, request)
     if call.style == ENV:
-        click.echo(f"export AWS_ACCESS_KEY_ID={shlex.quote(answer.access_key)}")
-        click.echo(f"export AWS_SECRET_ACCESS_KEY={shlex.quote(answer.secret_key)}")
-        click.echo("unset AWS_SESSION_TOKEN")
+        click.echo(exports(answer.access_key, answer.secret_key))
     else:
         call.show(answer)
