@@ -181,21 +181,21 @@ class Call:
                 click.echo(f"lessor: {pages} pages so far", err=True)
         return whole
 
-    def show(self, answer: Message, part: Message | None = None, leave_out: Sequence[str] = ()) -> None:
+    def show(self, answer: Message, part: str = "", leave_out: Sequence[str] = ()) -> None:
         """Show an answer, as JSON or as the fields of its ``part``; its warnings go to standard error."""
         if self.style == output.JSON:
             output.show_json(answer)
         else:
-            output.show_fields(part if part is not None else answer, ("warnings", *leave_out))
+            output.show_fields(getattr(answer, part) if part else answer, ("warnings", *leave_out))
         if "warnings" in answer.DESCRIPTOR.fields_by_name:
             output.warn(getattr(answer, "warnings", ()))
 
-    def show_list(self, answer: Message, items: Sequence[Message], columns: Sequence[str]) -> None:
-        """Show a list: as JSON the whole answer, as a table the ``columns`` of each item."""
+    def show_list(self, answer: Message, items: str, columns: Sequence[str]) -> None:
+        """Show a list: as JSON the whole answer, as a table the ``columns`` of each of its ``items``."""
         if self.style == output.JSON:
             output.show_json(answer)
         else:
-            output.show_rows(items, columns)
+            output.show_rows(getattr(answer, items), columns)
 
 
 @contextmanager

@@ -76,8 +76,7 @@ def set_root(call: Call, mount: str, *, update: bool, **options: object) -> None
     fill(request.config, fields)
     if update:
         mask(request.update_mask, fields)
-    answer = call(call.config.SetRoot, request)
-    call.show(answer, answer.config)
+    call.show(call(call.config.SetRoot, request), "config")
 
 
 @root.command("get")
@@ -85,8 +84,7 @@ def set_root(call: Call, mount: str, *, update: bool, **options: object) -> None
 @calling()
 def get_root(call: Call, mount: str) -> None:
     """Show an engine's root, all but its secret key."""
-    answer = call(call.config.GetRoot, pb.GetRootRequest(mount=mount))
-    call.show(answer, answer.config)
+    call.show(call(call.config.GetRoot, pb.GetRootRequest(mount=mount)), "config")
 
 
 @root.command("check")

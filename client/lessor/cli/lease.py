@@ -35,8 +35,7 @@ def lease() -> None:
 @calling()
 def lookup(call: Call, lease_id: str) -> None:
     """Show a lease."""
-    answer = call(call.leases.LookupLease, pb.LookupLeaseRequest(lease_id=lease_id))
-    call.show(answer, answer.lease)
+    call.show(call(call.leases.LookupLease, pb.LookupLeaseRequest(lease_id=lease_id)), "lease")
 
 
 @lease.command("list")
@@ -47,8 +46,7 @@ def list_leases(call: Call, prefix: str, **options: object) -> None:
     """List the leases under PREFIX: `MOUNT/`, `MOUNT/creds/ROLE/`; `aws/` where none is given."""
     request = pb.ListLeasesRequest(prefix=prefix, page_size=1000)
     fill(request, given(options))
-    answer = call.all(call.leases.ListLeases, request)
-    call.show_list(answer, answer.leases, COLUMNS)
+    call.show_list(call.all(call.leases.ListLeases, request), "leases", COLUMNS)
 
 
 @lease.command("count")
@@ -59,8 +57,7 @@ def count(call: Call, prefix: str, **options: object) -> None:
     """Count the leases under PREFIX by engine, role and state."""
     request = pb.CountLeasesRequest(prefix=prefix)
     fill(request, given(options))
-    answer = call(call.leases.CountLeases, request)
-    call.show_list(answer, answer.counts, ("mount", "role", "state", "count"))
+    call.show_list(call(call.leases.CountLeases, request), "counts", ("mount", "role", "state", "count"))
 
 
 @lease.command("renew")

@@ -39,8 +39,7 @@ def enable(call: Call, mount: str, **options: object) -> None:
     """Enable an AWS engine. MOUNT is its name, `aws` where none is given."""
     request = pb.EnableMountRequest(mount=mount)
     fill(request, given(options))
-    answer = call(call.config.EnableMount, request)
-    call.show(answer, answer.mount)
+    call.show(call(call.config.EnableMount, request), "mount")
 
 
 @click.command("tune")
@@ -53,16 +52,14 @@ def tune(call: Call, mount: str, **options: object) -> None:
     request = pb.TuneMountRequest(mount=mount)
     fill(request, fields)
     mask(request.update_mask, fields)
-    answer = call(call.config.TuneMount, request)
-    call.show(answer, answer.mount)
+    call.show(call(call.config.TuneMount, request), "mount")
 
 
 @click.command("mounts")
 @calling()
 def mounts(call: Call) -> None:
     """List the engines."""
-    answer = call.all(call.config.ListMounts, pb.ListMountsRequest(page_size=1000))
-    call.show_list(answer, answer.mounts, COLUMNS)
+    call.show_list(call.all(call.config.ListMounts, pb.ListMountsRequest(page_size=1000)), "mounts", COLUMNS)
 
 
 @click.command("disable")

@@ -60,8 +60,7 @@ def role() -> None:
 def put(call: Call, mount: str, name: str, *, update: bool, **options: object) -> None:
     """Store a role. All faults are told at once; leases that are out stay as they are."""
     request = _filled(pb.PutRoleRequest(mount=mount), name, given(options), update=update)
-    answer = call(call.roles.PutRole, request)
-    call.show(answer, answer.role)
+    call.show(call(call.roles.PutRole, request), "role")
 
 
 @role.command("check")
@@ -72,8 +71,7 @@ def put(call: Call, mount: str, name: str, *, update: bool, **options: object) -
 def check(call: Call, mount: str, name: str, *, update: bool, **options: object) -> None:
     """Say what `put` would say, and store nothing."""
     request = _filled(pb.CheckRoleRequest(mount=mount), name, given(options), update=update)
-    answer = call(call.roles.CheckRole, request)
-    call.show(answer, answer.role)
+    call.show(call(call.roles.CheckRole, request), "role")
 
 
 @role.command("get")
@@ -82,8 +80,7 @@ def check(call: Call, mount: str, name: str, *, update: bool, **options: object)
 @calling()
 def get(call: Call, mount: str, name: str) -> None:
     """Show a role."""
-    answer = call(call.roles.GetRole, pb.GetRoleRequest(mount=mount, name=name))
-    call.show(answer, answer.role)
+    call.show(call(call.roles.GetRole, pb.GetRoleRequest(mount=mount, name=name)), "role")
 
 
 @role.command("list")
@@ -92,8 +89,9 @@ def get(call: Call, mount: str, name: str) -> None:
 def list_roles(call: Call, mount: str) -> None:
     """List an engine's roles."""
     # A whole role can have several KiB: a page of 100 stays well under what one message may hold.
-    answer = call.all(call.roles.ListRoles, pb.ListRolesRequest(mount=mount, page_size=100))
-    call.show_list(answer, answer.roles, COLUMNS)
+    call.show_list(
+        call.all(call.roles.ListRoles, pb.ListRolesRequest(mount=mount, page_size=100)), "roles", COLUMNS
+    )
 
 
 @role.command("delete")

@@ -69,8 +69,7 @@ def put(call: Call, mount: str, name: str, *, delete_other_key: bool, **options:
     request = pb.PutStaticRoleRequest(mount=mount, delete_other_key=delete_other_key)
     request.static_role.name = name
     fill(request.static_role, given(options))
-    answer = call(call.roles.PutStaticRole, request)
-    call.show(answer, answer.static_role)
+    call.show(call(call.roles.PutStaticRole, request), "static_role")
 
 
 @static_role.command("get")
@@ -79,8 +78,7 @@ def put(call: Call, mount: str, name: str, *, delete_other_key: bool, **options:
 @calling()
 def get(call: Call, mount: str, name: str) -> None:
     """Show a static role."""
-    answer = call(call.roles.GetStaticRole, pb.GetStaticRoleRequest(mount=mount, name=name))
-    call.show(answer, answer.static_role)
+    call.show(call(call.roles.GetStaticRole, pb.GetStaticRoleRequest(mount=mount, name=name)), "static_role")
 
 
 @static_role.command("list")
@@ -88,8 +86,11 @@ def get(call: Call, mount: str, name: str) -> None:
 @calling()
 def list_static_roles(call: Call, mount: str) -> None:
     """List an engine's static roles."""
-    answer = call.all(call.roles.ListStaticRoles, pb.ListStaticRolesRequest(mount=mount, page_size=1000))
-    call.show_list(answer, answer.static_roles, COLUMNS)
+    call.show_list(
+        call.all(call.roles.ListStaticRoles, pb.ListStaticRolesRequest(mount=mount, page_size=1000)),
+        "static_roles",
+        COLUMNS,
+    )
 
 
 @static_role.command("delete")
@@ -111,8 +112,7 @@ def delete(call: Call, mount: str, name: str, *, yes: bool) -> None:
 def rotate(call: Call, mount: str, name: str, *, delete_other_key: bool) -> None:
     """Replace a static role's key now."""
     request = pb.RotateStaticRoleRequest(mount=mount, name=name, delete_other_key=delete_other_key)
-    answer = call(call.roles.RotateStaticRole, request)
-    call.show(answer, answer.static_role)
+    call.show(call(call.roles.RotateStaticRole, request), "static_role")
 
 
 @click.command("static-creds")
