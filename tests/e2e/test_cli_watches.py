@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.support import federation
-from tests.support.clients import SECONDS, nothing_left
+from tests.support.clients import SECONDS, nothing_left, until
 from tests.support.command_line import CommandLine
 from tests.support.server_process import ServerProcess
 from tests.support.standin_control import Json, StandIn
@@ -130,16 +130,26 @@ async def test_a_console_link_is_printed_and_nothing_else(
 async def test_the_console_opens_in_a_browser(
     lessor_cli: CommandLine, aws: StandIn, mount: str, tmp_path: Path
 ) -> None:
-    """With --open the link goes to the browser and is not printed; without a browser it is printed."""
+    """With --open a page leads the browser to the link, which is not printed; without a browser it is.
+
+    The link is on nobody's command line, and the page goes when the command is interrupted, too.
+    """
     await put_session_role(lessor_cli, aws, mount)
     browser, opened = tmp_path / "browser", tmp_path / "opened"
-    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n', encoding="utf-8")
+    script = f'#!/bin/sh\n(echo "$1"; cat "${{1#file://}}") > {opened}.part; mv {opened}.part {opened}\n'
+    browser.write_text(script, encoding="utf-8")
     browser.chmod(0o700)
     with federation.serving() as server:
         words = ("console", "deploy", "--mount", mount, "--open", "--signin-endpoint", server.url)
-        done = await lessor_cli(*words, BROWSER=f"{browser} %s")
-        assert (done.code, done.out, done.err) == (0, "", "lessor: opened in a browser\n")
-        assert opened.read_text(encoding="utf-8").startswith(f"{server.url}?Action=login&")
+        process = await lessor_cli.start(*words, BROWSER=f"{browser} %s")
+        await until(lambda: asyncio.to_thread(opened.exists), bool, SECONDS)
+        process.send_signal(signal.SIGINT)
+        out, _ = await process.communicate()
+        given, page = opened.read_text(encoding="utf-8").split("\n", 1)
+        assert (process.returncode, out) == (130, b"")
+        assert "Action" not in given
+        assert f'href="{server.url}?Action=login&amp;' in page
+        assert not await asyncio.to_thread(Path(given.removeprefix("file://")).exists)
         none = await lessor_cli(*words, BROWSER="/bin/false %s", PATH="")
         assert none.out.startswith(f"{server.url}?Action=login&")
 

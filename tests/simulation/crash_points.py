@@ -61,13 +61,18 @@ async def _act(scenario: Scenario, stage: Stage) -> None:
     await scenario.act(stage)
 
 
-def singles(scenario: Scenario, step: int = 1) -> Iterator[Played]:
-    """Play a scenario undisturbed, then with each fate at each effect, or with each ``step``-th of these."""
+def singles(scenario: Scenario, step: int = 1, *, rest: bool = False) -> Iterator[Played]:
+    """Play a scenario undisturbed, then with each fate at each effect.
+
+    Of these it plays each ``step``-th, or, for the ``rest``, all but each ``step``-th.
+    """
     for options in (SEEN, UNSEEN):
         whole = play(scenario, {}, options=options)
         yield whole
         deaths = [(index, fate) for index in range(len(whole.names)) for fate in Fate]
-        for index, fate in deaths[::step]:
+        for number, (index, fate) in enumerate(deaths):
+            if (number % step == 0) is rest:
+                continue
             yield play(scenario, {index: fate}, options=options)
 
 

@@ -100,7 +100,7 @@ async def die_at(index: int, story: Story, seed: int, late: float | None) -> str
         w.aws.arrives_late = None
         await asyncio.sleep(20)
         await w.start()
-        await asyncio.sleep(2 * 3600)
+        await asyncio.sleep(3700)
         assert w.users() == [], f"a user is left after a death at {index}, {died_at}"
         assert set(w.states().values()) <= {State.GONE}, f"a row is left after a death at {index}, {died_at}"
         return died_at
@@ -159,7 +159,7 @@ def test_two_deaths_in_a_row_leave_nothing() -> None:
                 await w.points.reached.wait()
                 await w.kill()
                 await w.start()
-            await asyncio.sleep(2 * 3600)
+            await asyncio.sleep(3700)
             assert w.users() == [], f"a user is left after deaths at {first} and {second}"
 
     for first in range(8, 24, 3):
