@@ -121,14 +121,7 @@ class Mounts:
                 raise EtagMismatch(f"the root of {name} is not what the etag says", subject=name)
             before = await self._roots.of(name) if stored else None
             config = change(before.config if before else None)
-            ambient = name in self._rules.ambient_mounts
-            found = root_rules.violations(
-                config,
-                self._rules.allowed_endpoints,
-                ambient=ambient,
-                token_dirs=self._rules.identity_token_dirs,
-            )
-            require([*faults, *(violation.under("config") for violation in found])
+            require([*faults, *self._violations(name, config)])
             await self._keys.require_not_rotated_away(name, config)
             version = before.version if before else 0
             root = await self._checked(Root(name, version + 1, "", config))
@@ -138,6 +131,16 @@ class Mounts:
                 await self._keys.align(name)
                 return await self._roots.of(name)
         raise Aborted(f"the root of {name} keeps changing", retry_in=0.1)
+
+    def _violations(self, name: str, config: RootConfig) -> list[Violation]:
+        """Return every fault of a mount's root; field paths begin at the request."""
+        found = root_rules.violations(
+            config,
+            self._rules.allowed_endpoints,
+            ambient=name in self._rules.ambient_mounts,
+            token_dirs=self._rules.identity_token_dirs,
+        )
+        return [violation.under("config") for violation in found]
 
     async def _checked(self, root: Root) -> Root:
         """Bind the new root to the account of the mount's users, if it had any, tombstones among them."""
