@@ -25,6 +25,7 @@ from tests.support.standin_control import StandIn
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio]
 
 ROOT, USER = "root-of-lessor", "billing"
+SPOKE = "222222222222"
 Code = grpc.StatusCode
 CALLS = ("ListAccessKeys", "CreateAccessKey", "UpdateAccessKey", "DeleteAccessKey")
 MINUTE = {
@@ -107,6 +108,46 @@ async def test_a_root_is_rotated_and_goes_on_working(place: Place) -> None:
         assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "ROOT_KEY_ROTATED_AWAY")
         assert await rotate(lessor) != new
         assert ROOT_KEY not in await place.keys()
+
+
+async def test_the_key_at_the_beginning_of_a_chain_is_rotated(place: Place) -> None:
+    """Its user is in another account than the users that are made; the chain is walked with the new key."""
+    spoke = await place.aws.role("spoke", account=SPOKE, trusts=["123456789012"], external_id="sesame")
+    chain = [config_pb2.AssumeStep(role_arn=spoke, external_id="sesame")]
+    config = root_at(place.aws.url, assume_chain=chain)
+    async with place.connect() as lessor:
+        await lessor.config.SetRoot(config_pb2.SetRootRequest(config=config))
+        before = await lessor.generate("aws")
+        await place.aws.forget_calls()
+        new = await rotate(lessor)
+        assert {str(call["key_id"]) for call in await place.aws.calls()} == {ROOT_KEY, new}
+        await until(place.keys, lambda keys: keys == {ROOT_KEY: "Inactive", new: "Active"})
+        after = await lessor.generate("aws")
+        assert [str(call["key_id"]) for call in await place.aws.calls("AssumeRole")] == [new]
+        users = cast("list[dict[str, str]]", (await place.aws.state(SPOKE))["users"])
+        assert {user["arn"] for user in users} == {before.arn, after.arn}
+        for made in (before, after):
+            await lessor.revoke(made.lease_id)
+
+
+async def test_a_root_without_a_stored_key_takes_no_schedule(place: Place) -> None:
+    """There is nothing to rotate: SetRoot says so at the field, RotateRoot that the state is not so."""
+    hop = config_pb2.AssumeStep(role_arn="arn:aws:iam::123456789012:role/lessor")
+    config = config_pb2.RootConfig(
+        iam_endpoint=place.aws.url,
+        sts_endpoint=place.aws.url,
+        assume_chain=[hop],
+        identity_token_file="/run/no-such-token",
+        rotation_schedule="0 3 * * 0",
+    )
+    async with place.connect() as lessor:
+        refusal = await refused(lessor.config.SetRoot(config_pb2.SetRootRequest(config=config)))
+        assert refusal.code is Code.INVALID_ARGUMENT
+        assert set(refusal.violations) == {"config.rotation_schedule"}
+        config.rotation_schedule = ""
+        await lessor.config.SetRoot(config_pb2.SetRootRequest(config=config))
+        refusal = await refused(rotate(lessor))
+        assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "ROOT_NOT_ROTATABLE")
 
 
 @pytest.mark.slow

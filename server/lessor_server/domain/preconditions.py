@@ -187,7 +187,7 @@ class RootNotRotatable(Precondition):
     """The mount's root is no IAM user with stored keys, so it has no access key that could be rotated."""
 
     reason = "ROOT_NOT_ROTATABLE"
-    mend = "give the mount the access key of an IAM user, without assume_chain; other roots renew themselves"
+    mend = "give the mount the access key of an IAM user; other roots renew themselves"
 
 
 class RootKeyRotatedAway(Precondition):

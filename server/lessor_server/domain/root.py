@@ -14,7 +14,7 @@ from lessor_server.domain.errors import Violation
 from lessor_server.domain.names import shown
 from lessor_server.domain.policy import JsonValue
 from lessor_server.domain.role import external_id_violations
-from lessor_server.domain.schedule import Schedule
+from lessor_server.domain.schedule import NEVER, Schedule
 from lessor_server.domain.secret import Secret
 
 MOST_RETRIES: Final = 10
@@ -86,7 +86,9 @@ class RootConfig:
 
     @property
     def rotation(self) -> Schedule:
-        """Return when the access key is rotated."""
+        """Return when the access key is rotated: never where there is none, whatever the fields say."""
+        if not self.access_key:
+            return NEVER
         return Schedule(self.rotation_period, self.rotation_schedule, self.rotation_window)
 
 
@@ -169,7 +171,20 @@ def violations(
     found += chain_violations(config.assume_chain)
     found += _identity_token_violations(config, allowed_endpoints)
     found += _token_dir_violations(config.identity_token_file, token_dirs)
-    found += schedule.violations(config.rotation)
+    found += _rotation_violations(config)
+    return found
+
+
+def _rotation_violations(config: RootConfig) -> list[Violation]:
+    given = Schedule(config.rotation_period, config.rotation_schedule, config.rotation_window)
+    found = schedule.violations(given)
+    if not config.access_key:
+        mend = "leave it out: such a root renews itself; or give the access_key of an IAM user"
+        found += [
+            Violation(path, "needs an access_key that is stored", mend)
+            for path in ("rotation_period", "rotation_schedule")
+            if getattr(config, path)
+        ]
     return found
 
 

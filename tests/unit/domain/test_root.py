@@ -18,6 +18,7 @@ from lessor_server.domain.root import (
     to_plain,
     violations,
 )
+from lessor_server.domain.schedule import NEVER
 from lessor_server.domain.secret import Secret
 
 KEY = "AKIAIOSFODNN7EXAMPLE"
@@ -63,6 +64,22 @@ def test_a_full_root_is_passed() -> None:
         rotation_window=timedelta(hours=1),
     )
     assert fields(config) == []
+
+
+@pytest.mark.parametrize(
+    "field", [{"rotation_period": timedelta(days=1)}, {"rotation_schedule": "0 3 * * 0"}]
+)
+@pytest.mark.parametrize("source", ["token", "server"])
+def test_only_a_stored_key_is_rotated_by_a_schedule(source: str, field: dict[str, Any]) -> None:
+    """A root without one has nothing to rotate: told at the field, and not counted where it stands."""
+    keyless = replace(ROOT, access_key="", secret_key=Secret(), assume_chain=(Hop(HOP.role_arn),))
+    if source == "token":
+        keyless = replace(keyless, identity_token_file="/run/token")
+    assert fields(keyless, ambient=True) == []
+    assert fields(replace(keyless, **field), ambient=True) == list(field)
+    assert replace(keyless, **field).rotation == NEVER
+    assert fields(replace(ROOT, assume_chain=(HOP,), **field)) == []
+    assert replace(ROOT, **field).rotation != NEVER
 
 
 @pytest.mark.parametrize(

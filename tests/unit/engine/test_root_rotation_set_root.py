@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.errors import Aborted, LessorError, NotFound
+from lessor_server.domain.errors import Aborted, Invalid, LessorError, NotFound
+from lessor_server.domain.events import RotationFailed
 from lessor_server.domain.mount import MountState
 from lessor_server.domain.preconditions import (
     KeyLimit,
@@ -17,13 +20,17 @@ from lessor_server.domain.preconditions import (
     RootNotRotatable,
     RootNotSet,
 )
-from lessor_server.domain.root import Hop
+from lessor_server.domain.root import Hop, to_plain
 from lessor_server.domain.rotation import Phase
+from lessor_server.domain.schedule import NEVER
+from lessor_server.domain.secret import Secret
 from tests.support import builders
 from tests.support.iam_faults import Fault, Kind
 from tests.support.iam_home import ROOT
 from tests.support.rotating import keys_of, root_key, rotate, rotating, row_of, set_root
 from tests.support.virtual_loop import virtual
+
+HOUR = timedelta(hours=1)
 
 
 @virtual
@@ -36,8 +43,10 @@ async def test_only_a_user_s_stored_key_can_be_rotated() -> None:
         with pytest.raises(RootNotRotatable):
             await rotate(w)
         w.iam.sts.root_arn = ""
-        await set_root(w, assume_chain=(Hop("arn:aws:iam::123456789012:role/lessor"),))
-        w.iam.add_role("lessor")
+        chain = (Hop("arn:aws:iam::123456789012:role/lessor"),)
+        token = replace(builders.root_config(), access_key="", secret_key=Secret(), assume_chain=chain)
+        token = replace(token, identity_token_file="/run/token")
+        await w.engine.mounts.set_root("aws", "", lambda _: token, "test")
         with pytest.raises(RootNotRotatable):
             await rotate(w)
         await w.engine.mounts.enable(builders.mount("bare"), "test")
@@ -48,6 +57,35 @@ async def test_only_a_user_s_stored_key_can_be_rotated() -> None:
         await w.engine.mounts.tune("bare", lambda mount: replace(mount, state=MountState.DISABLING), "test")
         with pytest.raises(MountDisabling):
             await w.engine.root_keys.rotate("bare", delete_other_key=False)
+
+
+@virtual
+async def test_a_schedule_without_a_key_is_refused_and_one_that_is_stored_counts_as_none() -> None:
+    """An earlier version took it: such a row, due again and again, comes to rest at the first start."""
+    async with rotating() as w:
+        chain = (Hop("arn:aws:iam::123456789012:role/lessor"),)
+        keyless = replace(builders.root_config(), access_key="", secret_key=Secret(), assume_chain=chain)
+        keyless = replace(keyless, identity_token_file="/run/token", rotation_period=HOUR)
+        with pytest.raises(Invalid) as told:
+            await w.engine.mounts.set_root("aws", "", lambda _: keyless, "test")
+        assert [one.field for one in told.value.violations] == ["config.rotation_period"]
+        await set_root(w, rotation_period=HOUR)
+        sealed = b"roots/aws\0" + json.dumps(to_plain(keyless)).encode()
+        w.store.roots["aws"] = replace(w.store.roots["aws"], sealed=sealed, version=9)
+        w.aws.accounts[""] = w.iam
+        await w.kill()
+        await asyncio.sleep(7200)
+        await w.start()
+        await asyncio.sleep(7200)
+        assert len(w.events.of(RotationFailed)) <= 1
+        row = await row_of(w)
+        assert (row.schedule, row.next_us, row.due_us) == (NEVER, 0, 0)
+        with pytest.raises(RootNotRotatable):
+            await rotate(w)
+        w.iam.create_user("other").visible_at = 0.0
+        other = w.iam.create_access_key("other").id
+        await set_root(w, other, secret_key=Secret("theirs"), identity_token_file="", assume_chain=())
+        assert (await row_of(w)).next_us > w.store.now()
 
 
 @virtual

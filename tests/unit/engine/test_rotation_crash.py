@@ -15,11 +15,12 @@ from datetime import timedelta
 import pytest
 
 from lessor_server.domain.errors import LessorError
+from lessor_server.domain.root import Hop
 from lessor_server.domain.rotation import Phase, static_subject
 from lessor_server.domain.schedule import Schedule
 from lessor_server.domain.static_role import MOST_KEYS, StaticRole
 from tests.support import builders
-from tests.support.engine_world import World, world
+from tests.support.engine_world import OTHER_ACCOUNT, World, world
 from tests.support.iam_faults import Fault, Kind
 from tests.support.virtual_loop import run
 
@@ -44,6 +45,13 @@ async def root_whose_answer_is_lost(w: World) -> None:
     """Rotate the root while the answer that brings the new key is lost."""
     w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", nth=1))
     await w.engine.root_keys.rotate("aws", delete_other_key=False)
+    await asyncio.sleep(90)
+
+
+async def root_of_a_chain(w: World) -> None:
+    """Rotate a root that goes on by two roles into another account, and issue while the old key goes."""
+    await w.engine.root_keys.rotate("aws", delete_other_key=False)
+    await w.issue()
     await asyncio.sleep(90)
 
 
@@ -76,7 +84,7 @@ async def static_put_and_deleted(w: World) -> None:
         await w.engine.static_roles.delete("aws", USER, "test")
 
 
-ROOTS = [root_on_demand, root_by_period, root_whose_answer_is_lost, root_that_is_not_proven]
+ROOTS = [root_on_demand, root_by_period, root_whose_answer_is_lost, root_of_a_chain, root_that_is_not_proven]
 STORIES = [*ROOTS, static_two_keys, static_one_key, static_put_and_deleted]
 
 
@@ -88,6 +96,10 @@ async def prepared(story: Story, w: World) -> None:
     """Make the root's user real, and a user for the static role; let most of a period pass."""
     w.iam.adopt_root(builders.ROOT_KEY)
     w.iam.create_user(USER)
+    if story is root_of_a_chain:
+        hub, spoke = w.iam.add_role("hub").arn, w.iam.peer(OTHER_ACCOUNT).add_role("spoke").arn
+        chained = builders.root_config(assume_chain=(Hop(hub), Hop(spoke)))
+        await w.engine.mounts.set_root("aws", "", lambda _: chained, "test")
     await w.issue()
     if story is root_by_period:
         config = builders.root_config(rotation_period=timedelta(hours=1))
@@ -210,7 +222,7 @@ def cases(*quick: Story) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize("story", cases(root_on_demand, static_one_key))
+@pytest.mark.parametrize("story", cases(root_on_demand, root_of_a_chain, static_one_key))
 def test_a_death_at_any_point_leaves_one_key(story: Story) -> None:
     """Wherever the process dies, the next one ends with one known key."""
     points = run(points_of(story))
@@ -242,7 +254,7 @@ def test_each_call_in_turn_may_fail_in_any_way(kind: Kind) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("story", [root_on_demand, static_two_keys])
+@pytest.mark.parametrize("story", [root_on_demand, root_of_a_chain, static_two_keys])
 def test_a_death_after_an_answer_was_lost_leaves_one_key(story: Story) -> None:
     """A rotation that goes on after a lost answer survives a death at any point, too."""
     points = run(points_of(story))

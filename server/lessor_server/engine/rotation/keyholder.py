@@ -19,7 +19,7 @@ from lessor_server.domain.preconditions import (
     StaticUserChanged,
     StaticUserUnknown,
 )
-from lessor_server.domain.root import Root
+from lessor_server.domain.root import Hop, Root
 from lessor_server.domain.rotation import Rotation, place_of
 from lessor_server.domain.secret import Secret
 from lessor_server.engine.ports import Sealer, Store
@@ -65,19 +65,40 @@ async def _static_holder(store: Store, mount: str, key_id: str) -> Rotation | No
 
 
 async def signer(roots: Roots, rotation: Rotation) -> Root:
-    """Return the root that signs for a rotation: the mount's own, or one assumed from it on.
+    """Return the root that signs for a rotation: of a root's key its own user, else one assumed from it on.
 
     Raises:
         AwsUnavailable: AWS does not answer for the account.
     """
-    root = await roots.bound(await roots.of(rotation.mount))
-    chain = rotation.assume_chain
-    if chain:
-        _, partition, _, _, number, _ = chain[-1].role_arn.split(":", 5)
-        config = replace(root.config, assume_chain=(*root.config.assume_chain, *chain))
-        root = replace(root, account=f"{partition}:{number}", config=config)
+    root = await roots.of(rotation.mount)
+    if rotation.is_root and root.config.access_key and root.config.assume_chain:
+        root = _user_of(root, rotation)
+        if not root.account:
+            root = replace(root, account=(await roots.identity(root)).account)
+    else:
+        root = _assumed(await roots.bound(root), rotation.assume_chain)
     roots.lane(root).require_open()
     return root
+
+
+def _user_of(root: Root, rotation: Rotation) -> Root:
+    """Return the root as the user whose key it is: without the chain, and of an account of its own.
+
+    The account of a chain's end is not that of its beginning, which only the rotation of this key may know.
+    """
+    if not root.config.assume_chain:
+        return root
+    account = rotation.account if root.config.access_key == rotation.current else ""
+    return replace(root, account=account, config=replace(root.config, assume_chain=()))
+
+
+def _assumed(root: Root, chain: tuple[Hop, ...]) -> Root:
+    """Return the root that is assumed by a chain from ``root`` on."""
+    if not chain:
+        return root
+    _, partition, _, _, number, _ = chain[-1].role_arn.split(":", 5)
+    config = replace(root.config, assume_chain=(*root.config.assume_chain, *chain))
+    return replace(root, account=f"{partition}:{number}", config=config)
 
 
 async def identified(roots: Roots, rotation: Rotation) -> Rotation:
@@ -88,10 +109,11 @@ async def identified(roots: Roots, rotation: Rotation) -> Rotation:
     """
     if not rotation.is_root:
         return await _static_user(roots, await signer(roots, rotation), rotation)
-    config = (await roots.of(rotation.mount)).config
-    if not config.access_key or config.assume_chain:
+    root = _user_of(await roots.of(rotation.mount), rotation)
+    if not root.config.access_key:
         raise _not_rotatable(rotation.mount)
-    return await _root_user(roots, await signer(roots, rotation), rotation)
+    roots.lane(root).require_open()
+    return await _root_user(roots, root, rotation)
 
 
 async def _root_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation:
