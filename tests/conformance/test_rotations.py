@@ -15,6 +15,7 @@ from tests.support.stores import OPENERS, START_US, Bench, HandClock, bench
 from lessor_server.adapters.sqlite.store import open_store
 from lessor_server.domain import rotation as steps
 from lessor_server.domain.mount import MountState
+from lessor_server.domain.preconditions import StaticUserTaken
 from lessor_server.domain.root import Hop, StoredRoot
 from lessor_server.domain.rotation import CLAIM_US, Phase, Rotation, root_subject, static_subject
 from lessor_server.domain.schedule import Schedule
@@ -79,6 +80,53 @@ async def test_a_row_is_stored_whole_and_claimed(b: Bench) -> None:
     assert await row(b, STATIC.subject) == made
     assert await b.store.add_rotation(STATIC) is None
     assert await b.store.get_rotation(ROOT) is None
+
+
+async def test_one_user_is_of_one_static_role(b: Bench) -> None:
+    """Whoever comes second is refused and hears who holds the user, whichever mount it asks for."""
+    await b.store.add_rotation(STATIC)
+    for mount, name in (("aws", "second"), ("aws2", "billing")):
+        other = replace(STATIC, subject=static_subject(mount, name))
+        with pytest.raises(StaticUserTaken) as told:
+            await b.store.add_rotation(other)
+        assert "billing is that of static role aws/billing" in told.value.message
+        assert await b.store.get_rotation(other.subject) is None
+    assert await b.store.forget_rotation(await row(b, STATIC.subject))
+    assert await b.store.add_rotation(replace(STATIC, subject=static_subject("aws2", "billing"))) is not None
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {"user_id": "AIDAOTHER"}),
+        ({}, {"account": "aws:999999999999"}),
+        ({"user_id": ""}, {"user_id": ""}),
+        ({"subject": ROOT}, {}),
+        ({}, {"subject": ROOT}),
+    ],
+)
+async def test_another_user_is_free(b: Bench, first: dict[str, Any], second: dict[str, Any]) -> None:
+    """Another id or account is another user; what is not known, and a root's row, take none."""
+    assert await b.store.add_rotation(replace(STATIC, **first)) is not None
+    other = {"subject": static_subject("aws", "second"), **second}
+    assert await b.store.add_rotation(replace(STATIC, **other)) is not None
+
+
+async def test_a_key_s_static_role_is_found(b: Bench) -> None:
+    """Its current key, the one before and the one after are its own; a root's are no static role's."""
+    await b.store.add_rotation(replace(STATIC, fresh="AKIAFRESH"))
+    await added(b, ROOT, current="AKIAROOT", previous="AKIACURRENT")
+    for key_id in ("AKIACURRENT", "AKIAPREVIOUS", "AKIAFRESH"):
+        found = await b.store.static_holder(key_id, ROOT)
+        assert found is not None
+        assert found.subject == STATIC.subject
+        assert await b.store.static_holder(key_id, STATIC.subject) is None
+    for key_id in ("AKIAROOT", "AKIASOMEBODYS"):
+        assert await b.store.static_holder(key_id, ROOT) is None
+    await added(b, static_subject("aws", "another"), current="AKIACURRENT")
+    second = await b.store.static_holder("AKIACURRENT", STATIC.subject)
+    assert second is not None
+    assert second.name == "another"
 
 
 async def test_a_claimed_row_is_claimed_by_nobody_else(b: Bench) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from tests.support.stores import START_US, TERMS, HandClock
 
 from lessor_server.adapters.sqlite import rotation_statements, statements
 from lessor_server.adapters.sqlite.migrate import APPLICATION_ID, migrations
+from lessor_server.adapters.sqlite.rotations import params_of as rotation_params
 from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
 from lessor_server.domain.lease import State
+from lessor_server.domain.preconditions import StaticUserTaken
+from lessor_server.domain.rotation import Rotation, static_subject
 from lessor_server.engine.stored import EVERYTHING, Range, Repeated
 
 HOUR_US = 3_600_000_000
@@ -105,11 +109,27 @@ async def test_an_earlier_request_is_found_and_its_lease_renewed(tmp_path: Path,
         assert (await states(store))[State.REVOKING] == 2
 
 
+async def test_rotations_of_before_are_found_by_their_user_and_keys(tmp_path: Path) -> None:
+    """Who holds a user or a key is known of rows that an earlier version wrote."""
+    earlier(tmp_path, 4)
+    row = Rotation(static_subject("aws", "billing"), account="aws:1", user_id="AIDA1", current="AKIA1")
+    connection = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    given = rotation_params(row)
+    names = ", ".join((*given, "claimed"))
+    values = ", ".join((*(f":{name}" for name in given), "0"))
+    connection.execute(f"INSERT INTO rotations ({names}) VALUES ({values})", given)
+    connection.close()
+    async with open_store(tmp_path, HandClock()) as store:
+        assert await store.static_holder("AKIA1", "") == row
+        with pytest.raises(StaticUserTaken):
+            await store.add_rotation(replace(row, subject=static_subject("aws", "other")))
+
+
 LEASES = ["BY_REQUEST", "CLAIM", "DUE", "DUE_WITHIN", "GET_LEASE", "HOLDS", "KNOWN"]
 UPKEEP = ["BURY", "BURY_SESSIONS", "COUNT_RANGE", "PROGRESS", "PUT_UP"]
 OFTEN = [
     *(getattr(statements, name) for name in (*LEASES, *UPKEEP)),
-    *(getattr(rotation_statements, name) for name in ("CLAIM", "DUE", "NEXT", "LIST")),
+    *(getattr(rotation_statements, name) for name in ("CLAIM", "DUE", "NEXT", "LIST", "TAKEN", "HOLDER")),
 ]
 
 

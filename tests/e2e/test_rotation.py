@@ -238,10 +238,16 @@ async def test_a_static_role_is_put_read_rotated_listed_and_forgotten(place: Pla
 
 
 async def test_a_bad_static_role_is_told_whole(place: Place) -> None:
-    """All violations at once, with their paths; a user that AWS does not know is a state of things."""
+    """All violations at once, with their paths; a user that is taken, or not known, is a state of things."""
     async with place.connect() as lessor:
         refusal = await refused(put(lessor, rotation_period=Duration(seconds=45), live_keys=3))
         assert set(refusal.violations) == {"static_role.rotation_period", "static_role.live_keys"}
+        await put(lessor, name="first")
+        for taken, holder in ((USER, "static role aws/first"), (ROOT, "the root of mount aws")):
+            refusal = await refused(put(lessor, username=taken))
+            assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "STATIC_USER_TAKEN")
+            assert holder in refusal.message
+        await lessor.roles.DeleteStaticRole(role_pb2.DeleteStaticRoleRequest(name="first"))
         refusal = await refused(put(lessor, username="nobody"))
         assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "STATIC_USER_UNKNOWN")
         assert not (await lessor.roles.ListStaticRoles(role_pb2.ListStaticRolesRequest())).static_roles

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lessor_server.domain.lease import STUCK_AFTER
+from lessor_server.domain.preconditions import StaticUserTaken
 from lessor_server.domain.root import StoredRoot
 from lessor_server.domain.rotation import CLAIM_US, STEPS, Phase, Rotation, static_prefix
 from tests.support.memory_config import At, MemoryConfig
@@ -27,6 +28,9 @@ class MemoryRotations(MemoryConfig):
         """Store a new row, claimed; None where there is one."""
         await self._before("add_rotation")
         new = rotation.subject not in self.rotations
+        taken = next((one for one in self._static_but(rotation.subject) if _same_user(one, rotation)), None)
+        if new and taken is not None:
+            raise StaticUserTaken(rotation.user_name, taken.title)
         made = self._claim_row(replace(rotation, generation=0)) if new else None
         await self._at("add_rotation done")
         return made
@@ -42,6 +46,12 @@ class MemoryRotations(MemoryConfig):
         prefix = static_prefix(mount)
         found = sorted(one for one in self.rotations if one.startswith(prefix) and one > prefix + after)
         return [self.rotations[one] for one in found[:limit]]
+
+    async def static_holder(self, key_id: str, without: str) -> Rotation | None:
+        """Return the static role that a key is of, but not the subject ``without``."""
+        await self._before("static_holder", reads=True)
+        others = self._static_but(without)
+        return next((one for one in others if key_id in (one.current, one.previous, one.fresh)), None)
 
     async def forget_rotation(self, rotation: Rotation) -> bool:
         """Delete a row of this generation."""
@@ -105,6 +115,10 @@ class MemoryRotations(MemoryConfig):
         await self._at("take_over_rotations done")
         return len(taken)
 
+    def _static_but(self, subject: str) -> list[Rotation]:
+        others = (self.rotations[one] for one in sorted(self.rotations) if one != subject)
+        return [one for one in others if not one.is_root]
+
     def _has_rotation(self, rotation: Rotation) -> bool:
         there = self.rotations.get(rotation.subject)
         return there is not None and there.generation == rotation.generation
@@ -141,3 +155,8 @@ class MemoryRotations(MemoryConfig):
     def _forget_rotations(self, mount: str) -> None:
         self.rotations = {key: one for key, one in self.rotations.items() if one.mount != mount}
         self._rows_claimed &= set(self.rotations)
+
+
+def _same_user(one: Rotation, other: Rotation) -> bool:
+    names_a_user = bool(other.user_id) and not other.is_root
+    return names_a_user and (one.account, one.user_id) == (other.account, other.user_id)

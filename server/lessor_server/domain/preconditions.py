@@ -211,6 +211,17 @@ class StaticKeyInUse(Precondition):
     mend = "delete the static role that the message names, if nobody needs it; or use another IAM user"
 
 
+class StaticUserTaken(Precondition):
+    """The IAM user's keys are rotated already: it is that of another static role, or of a mount's root."""
+
+    reason = "STATIC_USER_TAKEN"
+    mend = "name an IAM user of its own, or first delete the static role or replace the root of the message"
+
+    def __init__(self, user_name: str, holder: str) -> None:
+        """Name the user, and who holds its keys."""
+        super().__init__(f"user {user_name} is that of {holder} already", subject=user_name)
+
+
 class StaticUserChanged(Precondition):
     """The IAM user of a static role was deleted and made anew: it is another user."""
 

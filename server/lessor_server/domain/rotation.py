@@ -123,6 +123,11 @@ class Rotation:
         """Tell whether it is a mount's root whose key is rotated."""
         return self.subject == root_subject(self.mount)
 
+    @property
+    def title(self) -> str:
+        """Return what a person calls it."""
+        return f"the root of mount {self.mount}" if self.is_root else f"static role {self.mount}/{self.name}"
+
     def lost(self, listed: tuple[str, ...]) -> tuple[str, ...]:
         """Return the listed keys that only an attempt of ours can have made, and nobody knows."""
         known = {*self.keys_before, *self.away, self.current, self.previous, self.fresh}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from dataclasses import replace
 
 import pytest
 
@@ -18,11 +20,15 @@ from lessor_server.domain.preconditions import (
     KeyLimit,
     StaticKeyInUse,
     StaticUserChanged,
+    StaticUserTaken,
 )
 from lessor_server.domain.root import Hop
-from lessor_server.domain.rotation import static_subject
+from lessor_server.domain.rotation import Rotation, static_subject
+from lessor_server.domain.secret import Secret
+from lessor_server.engine.engine import Limits
+from lessor_server.engine.mounts import RootRules
 from tests.support import builders
-from tests.support.engine_world import OTHER_ACCOUNT
+from tests.support.engine_world import OTHER_ACCOUNT, World
 from tests.support.iam_faults import Fault, Kind
 from tests.support.iam_home import ROOT
 from tests.support.rotating import (
@@ -33,6 +39,7 @@ from tests.support.rotating import (
     rotate_static,
     rotating,
     row_of,
+    set_root,
     static,
     works,
 )
@@ -45,12 +52,25 @@ SECOND = 1_000_000
 # --- keys of others ------------------------------------------------------------------------------------
 
 
+async def put_beside(w: World, name: str) -> None:
+    """Store a second static role of the same user, as an earlier version took it."""
+    w.iam.create_user("spare").visible_at = 0.0
+    made = await put(w, static(name, username="spare"))
+    key = w.iam.create_access_key(USER)
+    place = f"rotations/{made.subject}\0"
+    sealed = f"{place}{key.secret}".encode()
+    user_id = w.iam.users[USER].id
+    w.store.rotations[made.subject] = replace(
+        await row_of(w, made.subject), user_name=USER, user_id=user_id, current=key.id, sealed=sealed
+    )
+
+
 @virtual
 async def test_the_key_of_another_static_role_is_never_deleted() -> None:
     """Also with delete_other_key: the role that hands it out would hand out a key that is dead."""
     async with rotating() as w:
         await put(w)
-        await put(w, static("second", username=USER))
+        await put_beside(w, "second")
         with pytest.raises(StaticKeyInUse) as told:
             await w.engine.static_roles.rotate("aws", "second", delete_other_key=True)
         assert f"static role aws/{USER}" in told.value.message
@@ -60,14 +80,94 @@ async def test_the_key_of_another_static_role_is_never_deleted() -> None:
 
 @virtual
 async def test_a_root_is_not_rotated_at_the_cost_of_a_static_role() -> None:
-    """A static role of the root's own user keeps its key, whoever is told to delete another one."""
+    """A static role whose user came to be the root's keeps its key, whoever is told to delete another one."""
     async with rotating() as w:
-        await put(w, static("of-root", username=ROOT))
+        await put(w)
+        await set_root(w, w.iam.create_access_key(USER).id)
         with pytest.raises(StaticKeyInUse):
             await w.engine.root_keys.rotate("aws", delete_other_key=True)
-        assert works(w, await credentials(w, "of-root"))
-        await w.engine.static_roles.delete("aws", "of-root", "test")
+        assert works(w, await credentials(w))
+        await w.engine.static_roles.delete("aws", USER, "test")
         assert await w.engine.root_keys.rotate("aws", delete_other_key=True)
+
+
+# --- users that are taken ------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_user_of_another_static_role_is_taken() -> None:
+    """Whichever mount it is asked for: nothing is made or stored, and the message names the other."""
+    async with rotating() as w:
+        await put(w)
+        await w.engine.mounts.enable(builders.mount("second"), "test")
+        await w.set_root("second")
+        before = keys_of(w, USER)
+        w.aws.sent.clear()
+        for mount in ("aws", "second"):
+            with pytest.raises(StaticUserTaken) as told:
+                await put(w, replace(static("other", username=USER), mount=mount))
+            assert f"user {USER} is that of static role aws/{USER}" in told.value.message
+            assert await w.store.get_rotation(static_subject(mount, "other")) is None
+        assert keys_of(w, USER) == before
+        assert set(w.aws.actions()) <= {"GetUser", "GetCallerIdentity"}
+        await w.engine.static_roles.delete("aws", USER, "test")
+        assert (await put(w, replace(static("other", username=USER), mount="second"))).current
+
+
+@virtual
+async def test_of_two_that_take_a_user_at_once_one_gets_it() -> None:
+    """Both have looked before either has stored: the store decides."""
+    async with rotating() as w:
+        async with asyncio.TaskGroup() as group:
+            roles = [static(name, username=USER) for name in ("first", "second")]
+            putting = [group.create_task(outcome(put(w, role))) for role in roles]
+        made = [task.result() for task in putting if isinstance(task.result(), Rotation)]
+        refused = [task.result() for task in putting if isinstance(task.result(), StaticUserTaken)]
+        assert (len(made), len(refused)) == (1, 1)
+        assert len(keys_of(w, USER)) == 1
+
+
+@pytest.mark.parametrize("mount", ["aws", "second"])
+@virtual
+async def test_the_user_of_a_root_is_taken(mount: str) -> None:
+    """Also that of another mount's root, behind a chain, and where no rotation has asked whose it is."""
+    async with rotating() as w:
+        w.iam.create_user("hub").visible_at = 0.0
+        hop = Hop(w.iam.peer(OTHER_ACCOUNT).add_role("spoke").arn)
+        await w.engine.mounts.enable(builders.mount("second"), "test")
+        config = replace(
+            builders.root_config(), access_key=w.iam.create_access_key("hub").id, assume_chain=(hop,)
+        )
+        await w.engine.mounts.set_root("second", "", lambda _: config, "test")
+        user = ROOT if mount == "aws" else "hub"
+        before = keys_of(w, user)
+        with pytest.raises(StaticUserTaken) as told:
+            await put(w, static("other", username=user), delete_other_key=True)
+        assert f"the root of mount {mount}" in told.value.message
+        assert await w.store.get_rotation(static_subject("aws", "other")) is None
+        assert keys_of(w, user) == before
+
+
+@virtual
+async def test_the_user_whose_key_the_server_itself_has_is_taken() -> None:
+    """Its key stands in no mount: AWS is asked whom the mount's root is."""
+    async with rotating(limits=Limits(root_rules=RootRules(ambient_mounts=("aws",)))) as w:
+        w.aws.accounts[""] = w.iam
+        keyless = replace(builders.root_config(), access_key="", secret_key=Secret())
+        await w.engine.mounts.set_root("aws", "", lambda _: keyless, "test")
+        w.iam.users[ROOT].id = "AIDALESSORROOTUSER000"
+        with pytest.raises(StaticUserTaken):
+            await put(w, static("other", username=ROOT))
+        assert set(keys_of(w)) == {builders.ROOT_KEY}
+        assert (await put(w)).current
+
+
+async def outcome(putting: Awaitable[Rotation]) -> Rotation | LessorError:
+    """Return what a call comes to."""
+    try:
+        return await putting
+    except LessorError as error:
+        return error
 
 
 @virtual

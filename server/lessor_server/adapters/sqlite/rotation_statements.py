@@ -16,6 +16,18 @@ LIST = f"""
 SELECT {_COLUMNS} FROM rotations WHERE subject > :after AND subject >= :low AND subject < :high
 ORDER BY subject LIMIT :limit
 """
+TAKEN = """
+SELECT subject FROM rotations
+WHERE json_extract(body, '$.user_id') = :user_id AND json_extract(body, '$.account') = :account
+  AND subject <> :subject AND subject GLOB '*/static-creds/*'
+"""
+HOLDER = f"""
+SELECT {_COLUMNS} FROM rotations
+WHERE (json_extract(body, '$.current') = :key_id OR json_extract(body, '$.previous') = :key_id
+       OR json_extract(body, '$.fresh') = :key_id)
+  AND subject <> :without AND subject GLOB '*/static-creds/*'
+ORDER BY subject LIMIT 1
+"""
 FORGET = f"DELETE FROM rotations WHERE {_HELD}"
 CLAIM = f"""
 UPDATE rotations SET claimed = 1, generation = generation + 1, due_us = :until

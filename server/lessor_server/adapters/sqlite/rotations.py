@@ -12,6 +12,7 @@ from lessor_server.adapters.sqlite import rotation_statements as sql
 from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite.clock import ServiceClock
 from lessor_server.adapters.sqlite.connection import Batches
+from lessor_server.domain.preconditions import StaticUserTaken
 from lessor_server.domain.root import Hop, StoredRoot
 from lessor_server.domain.rotation import CLAIM_US, Phase, Rotation, static_prefix
 from lessor_server.domain.schedule import Schedule
@@ -26,8 +27,23 @@ class SqliteRotations:
         self._clock = clock
 
     async def add_rotation(self, rotation: Rotation) -> Rotation | None:
-        """Store a new row, claimed; None where there is one."""
-        return await self._turned(sql.ADD, _params(rotation))
+        """Store a new row, claimed; None where there is one.
+
+        Raises:
+            StaticUserTaken: Another static role has the user.
+        """
+        params = params_of(rotation) | {"account": rotation.account, "user_id": rotation.user_id}
+
+        def job(connection: sqlite3.Connection) -> Rotation | None:
+            if connection.execute(sql.GET, params).fetchone() is not None:
+                return None
+            names_a_user = rotation.user_id and not rotation.is_root
+            taken = connection.execute(sql.TAKEN, params).fetchone() if names_a_user else None
+            if taken is not None:
+                raise StaticUserTaken(rotation.user_name, Rotation(taken[0]).title)
+            return _rotation(connection.execute(sql.ADD, params | self._times()).fetchone())
+
+        return await self._batches.write(job)
 
     async def get_rotation(self, subject: str) -> Rotation | None:
         """Return one row."""
@@ -48,9 +64,19 @@ class SqliteRotations:
 
         return await self._batches.read(job)
 
+    async def static_holder(self, key_id: str, without: str) -> Rotation | None:
+        """Return the static role that a key is of, but not the subject ``without``."""
+        params: rows.Params = {"key_id": key_id, "without": without}
+
+        def job(connection: sqlite3.Connection) -> Rotation | None:
+            row = connection.execute(sql.HOLDER, params).fetchone()
+            return _rotation(row) if row else None
+
+        return await self._batches.read(job)
+
     async def forget_rotation(self, rotation: Rotation) -> bool:
         """Delete a row of this generation."""
-        params = _params(rotation)
+        params = params_of(rotation)
         return await self._batches.write(
             lambda connection: connection.execute(sql.FORGET, params).rowcount == 1
         )
@@ -80,7 +106,7 @@ class SqliteRotations:
 
     async def move_rotation(self, rotation: Rotation, *, done: bool) -> Rotation | None:
         """Write a claimed row and keep the claim, or let it go where that is ``done``."""
-        return await self._turned(sql.MOVE, _params(rotation) | {"claimed": not done}, done=done)
+        return await self._turned(sql.MOVE, params_of(rotation) | {"claimed": not done}, done=done)
 
     async def switch_root(self, rotation: Rotation, root: StoredRoot) -> Rotation | None:
         """Write a claimed row and the root of the version before, both or neither."""
@@ -90,7 +116,7 @@ class SqliteRotations:
             "etag": root.etag,
             "root_sealed": root.sealed,
         }
-        params = _params(rotation) | given | {"claimed": True}
+        params = params_of(rotation) | given | {"claimed": True}
 
         def job(connection: sqlite3.Connection) -> Rotation | None:
             for condition in (sql.HELD, sql.ROOT_IS):
@@ -124,7 +150,8 @@ class SqliteRotations:
         return await self._batches.write(job)
 
 
-def _params(rotation: Rotation) -> rows.Params:
+def params_of(rotation: Rotation) -> rows.Params:
+    """Return the columns of a rotation."""
     schedule = rotation.schedule
     body = {
         "period_us": None if schedule.period is None else rows.us(schedule.period),

@@ -29,7 +29,13 @@ from lessor_server.domain.rotation import LATE_US, Phase, Rotation, place_of
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.static_role import MOST_KEYS
 from lessor_server.engine.rotation.claimed import ClaimedRow
-from lessor_server.engine.rotation.keyholder import changed_user, identified, require_enabled, why_kept
+from lessor_server.engine.rotation.keyholder import (
+    changed_user,
+    identified,
+    require_enabled,
+    require_no_root,
+    why_kept,
+)
 from lessor_server.engine.rotation.order import Aim, Order, Tools
 from lessor_server.engine.rotation.userkeys import UserKeys
 from lessor_server.engine.rounds import Done, Outcome
@@ -126,6 +132,8 @@ class KeyChange:
         if self.row.previous:
             await self._delete_previous()
         listed = await self._keys.listed(self.row)
+        if not (self.row.is_root or self.row.current):
+            await require_no_root(self._tools.store, self._tools.roots, self.row, listed)
         if self.row.late_us:
             gone.add(await self._delete_lost(listed))
         left = [key_id for key_id in listed if key_id not in gone]

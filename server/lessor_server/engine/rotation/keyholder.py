@@ -17,15 +17,16 @@ from lessor_server.domain.preconditions import (
     SealBroken,
     StaticKeyInUse,
     StaticUserChanged,
+    StaticUserTaken,
     StaticUserUnknown,
 )
 from lessor_server.domain.root import Hop, Root
-from lessor_server.domain.rotation import Rotation, place_of
+from lessor_server.domain.rotation import Rotation, place_of, root_subject
 from lessor_server.domain.secret import Secret
 from lessor_server.engine.ports import Sealer, Store
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.rounds import Done
-from lessor_server.engine.walks import every_mount, every_static_role
+from lessor_server.engine.walks import every_mount
 
 
 async def require_enabled(store: Store, mount: str) -> None:
@@ -39,29 +40,44 @@ async def require_enabled(store: Store, mount: str) -> None:
 
 async def why_kept(store: Store, roots: Roots, key_id: str, subject: str) -> Precondition | None:
     """Return why the rotation of ``subject`` may not take a key away: somebody else works with it."""
-    async for mount in every_mount(store):
-        if await _is_root(roots, mount.name, key_id):
-            return RootKeyInUse(f"key {key_id} is the root of mount {mount.name}", subject=mount.name)
-        role = await _static_holder(store, mount.name, key_id)
-        if role is not None and role.subject != subject:
-            name = f"{role.mount}/{role.name}"
-            return StaticKeyInUse(f"key {key_id} is that of static role {name}", subject=name)
+    mount = await _mount_with(store, roots, (key_id,))
+    if mount:
+        return RootKeyInUse(f"key {key_id} is the root of mount {mount}", subject=mount)
+    role = await store.static_holder(key_id, subject)
+    if role is not None:
+        return StaticKeyInUse(f"key {key_id} is that of {role.title}", subject=f"{role.mount}/{role.name}")
     return None
 
 
-async def _is_root(roots: Roots, mount: str, key_id: str) -> bool:
-    try:
-        return (await roots.of(mount)).config.access_key == key_id
-    except (RootNotSet, SealBroken):
+async def require_no_root(store: Store, roots: Roots, rotation: Rotation, listed: tuple[str, ...]) -> None:
+    """Raise ``StaticUserTaken`` where the user whose keys are ``listed`` is that of a root.
+
+    A key of the server's own is stored with no mount: of the rotation's mount AWS is asked whose it is.
+    """
+    mount = await _mount_with(store, roots, listed)
+    if not mount and await _is_server_s_own(roots, rotation):
+        mount = rotation.mount
+    if mount:
+        raise StaticUserTaken(rotation.user_name, Rotation(root_subject(mount)).title)
+
+
+async def _is_server_s_own(roots: Roots, rotation: Rotation) -> bool:
+    """Tell whether the mount's root begins with credentials of the server, and these are of the user."""
+    root = await roots.of(rotation.mount)
+    if root.config.access_key or root.config.identity_token_file:
         return False
+    return (await roots.identity(_user_of(root, rotation))).user_id == rotation.user_id
 
 
-async def _static_holder(store: Store, mount: str, key_id: str) -> Rotation | None:
-    """Return the static role of a mount whose key it is: the current one, or one before or after it."""
-    async for role in every_static_role(store, mount):
-        if key_id in (role.current, role.previous, role.fresh):
-            return role
-    return None
+async def _mount_with(store: Store, roots: Roots, key_ids: tuple[str, ...]) -> str:
+    """Return the first mount whose root has one of the keys; empty where none has."""
+    async for mount in every_mount(store):
+        try:
+            if (await roots.of(mount.name)).config.access_key in key_ids:
+                return mount.name
+        except (RootNotSet, SealBroken):
+            continue
+    return ""
 
 
 async def signer(roots: Roots, rotation: Rotation) -> Root:

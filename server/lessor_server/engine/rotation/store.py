@@ -19,7 +19,11 @@ class RotationStore(Protocol):
         ...
 
     async def add_rotation(self, rotation: Rotation) -> Rotation | None:
-        """Store a new row, claimed; None where there is one."""
+        """Store a new row, claimed; None where there is one.
+
+        Raises:
+            StaticUserTaken: It is of a static role, and another one has the same user.
+        """
         ...
 
     async def get_rotation(self, subject: str) -> Rotation | None:
@@ -28,6 +32,10 @@ class RotationStore(Protocol):
 
     async def list_static(self, mount: str, after: str, limit: int) -> list[Rotation]:
         """Return the rows of a mount's static roles by name, those greater than ``after``."""
+        ...
+
+    async def static_holder(self, key_id: str, without: str) -> Rotation | None:
+        """Return the static role whose current key it is, or the one before or after, but not ``without``."""
         ...
 
     async def forget_rotation(self, rotation: Rotation) -> bool:
