@@ -6,7 +6,12 @@ import asyncio
 
 import pytest
 
-from lessor_server.domain.errors import AwsUnavailable, KeyNotAccepted, LessorError, RootChanged
+from lessor_server.domain.errors import (
+    AwsUnavailable,
+    KeyNotAccepted,
+    LessorError,
+    RootChanged,
+)
 from lessor_server.domain.events import KeyRetired, LostKeyDeleted, Rotated
 from lessor_server.domain.lease import State
 from lessor_server.domain.preconditions import (
@@ -65,21 +70,6 @@ async def test_a_key_that_is_not_accepted_for_a_minute_is_deleted(proof: str) ->
         assert (await row_of(w)).phase is Phase.IDLE
         w.aws.faults.clear()
         assert await rotate(w) == await root_key(w)
-
-
-@virtual
-async def test_a_key_that_nobody_could_prove_waits_for_aws() -> None:
-    """While AWS does not answer nothing is known against the key: it is proven once AWS is back."""
-    async with rotating() as w:
-        w.aws.faults.add(Fault(Kind.DROP, "ProveKey"))
-        with pytest.raises(AwsUnavailable) as told:
-            await rotate(w)
-        assert "revoked" not in told.value.message
-        assert (await row_of(w)).phase is Phase.MADE
-        assert await root_key(w) == builders.ROOT_KEY
-        w.aws.faults.clear()
-        await asyncio.sleep(120)
-        assert keys_of(w) == {await root_key(w): "Active"} != {builders.ROOT_KEY: "Active"}
 
 
 @virtual
@@ -288,16 +278,4 @@ async def test_a_refused_create_changes_nothing() -> None:
         assert told.value.reason == "ROOT_REFUSED"
         row = await row_of(w)
         assert (row.phase, row.late_us, row.due_us) == (Phase.IDLE, 0, 0)
-        assert keys_of(w) == {builders.ROOT_KEY: "Active"}
-
-
-@virtual
-async def test_a_rotation_while_aws_is_away_is_unavailable() -> None:
-    """Nothing was sent, so nothing is looked for."""
-    async with rotating() as w:
-        w.aws.away = True
-        with pytest.raises(AwsUnavailable):
-            await rotate(w)
-        w.aws.away = False
-        await asyncio.sleep(60)
         assert keys_of(w) == {builders.ROOT_KEY: "Active"}

@@ -10,10 +10,22 @@ import pytest
 
 from lessor_server.domain.events import Rotated, RotationFailed, RotationMissed
 from lessor_server.domain.schedule import NEVER
+from lessor_server.engine.rotation.rotator import AT_ONCE
 from tests.support import builders
 from tests.support.engine_world import BASE_US, World
 from tests.support.iam_faults import Fault, Kind
-from tests.support.rotating import keys_of, root_key, rotate, rotating, row_of, set_root
+from tests.support.iam_home import ROOT
+from tests.support.rotating import (
+    keys_of,
+    put,
+    root_key,
+    rotate,
+    rotate_static,
+    rotating,
+    row_of,
+    set_root,
+    static,
+)
 from tests.support.virtual_loop import virtual
 
 SECOND = 1_000_000
@@ -280,6 +292,40 @@ async def test_a_scheduled_rotation_waits_while_expiries_are_held() -> None:
         await w.engine.expiry.resume(lower_clock=False)
         await asyncio.sleep(70)
         assert set(keys_of(w)) == {new}
+
+
+@virtual
+async def test_rotations_asked_for_leave_the_clock_its_room() -> None:
+    """Eight slow ones by hand hold up none that is due; of those that are due eight go on at once."""
+    async with rotating() as w:
+        users = [f"user-{number}" for number in range(AT_ONCE)]
+        for user in users:
+            w.iam.create_user(user).visible_at = 0.0
+            await put(w, static(user))
+        await set_root(w, rotation_period=HOUR)
+        await asyncio.sleep(seconds_until(w, (await row_of(w)).next_us) - 10)
+        w.iam.visible_after = 50.0
+        slow = [asyncio.get_running_loop().create_task(rotate_static(w, user)) for user in users]
+        await asyncio.sleep(12)
+        assert not any(task.done() for task in slow)
+        assert "CreateAccessKey" in w.aws.actions(ROOT)
+        await asyncio.wait(slow)
+
+
+@virtual
+async def test_the_clock_begins_eight_at_once() -> None:
+    """The ninth waits for room."""
+    async with rotating() as w:
+        users = [f"user-{number}" for number in range(AT_ONCE + 1)]
+        for user in users:
+            w.iam.create_user(user).visible_at = 0.0
+            await put(w, static(user, period=3600.0))
+        w.iam.visible_after = 50.0
+        w.aws.sent.clear()
+        await asyncio.sleep(3620)
+        assert w.aws.actions().count("CreateAccessKey") == AT_ONCE
+        await asyncio.sleep(60)
+        assert w.aws.actions().count("CreateAccessKey") == AT_ONCE + 1
 
 
 @virtual

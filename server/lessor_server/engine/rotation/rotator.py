@@ -8,7 +8,7 @@ restored store would take the account's newer keys for lost ones of its own.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from lessor_server.domain.errors import Aborted, LessorError, NotFound, StoreUnavailable
@@ -34,6 +34,7 @@ class Job:
     rotates: bool
     answer: asyncio.Future[Rotation]
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    by_clock: bool = False
     align: bool = False
     """The root's config has changed meanwhile."""
 
@@ -48,6 +49,8 @@ class Rotator:
         self._work = work
         self._expiry = expiry
         self._jobs: dict[str, Job] = {}
+        self._interrupted: dict[str, Rotation] = {}
+        """Rows that are claimed by attempts which a failure of the store has ended."""
         self._claiming = asyncio.Lock()
         self._wake = asyncio.Event()
 
@@ -67,10 +70,11 @@ class Rotator:
 
     async def _begin_due(self) -> float:
         """Begin what is due, and return after how many seconds to look again."""
+        await self._give_back()
         if self._expiry.held:
             return RETRY_SECONDS
         async with self._claiming:
-            room = AT_ONCE - len(self._jobs)
+            room = AT_ONCE - sum(job.by_clock for job in self._jobs.values())
             if room <= 0:
                 return BACKSTOP_SECONDS  # the end of a job wakes us
             busy = frozenset(self._jobs)
@@ -122,7 +126,8 @@ class Rotator:
             halfway = claimed.phase in (Phase.INTENDED, Phase.MADE)
             missed = claimed.schedule.missed(claimed.next_us, now)
             rotates = halfway or (claimed.wanted(now) and not missed)
-        job = Job(order, rotates, asyncio.get_running_loop().create_future())
+        answer = asyncio.get_running_loop().create_future()
+        job = Job(order, rotates, answer, by_clock=claimed is not None)
         self._jobs[subject] = job
         self._work.start(self._work_on(subject, job, claimed))
         return job
@@ -134,10 +139,14 @@ class Rotator:
             if not job.answer.done():
                 job.answer.set_result(rotation)
 
+        change: KeyChange | None = None
         try:
             row = claimed or await self._claimed(subject, job.order)
-            answer(await KeyChange(self._tools, row, job.order, answer).run())
+            change = KeyChange(self._tools, row, job.order, answer)
+            answer(await change.run())
         except LessorError as error:
+            if change is not None and isinstance(error, StoreUnavailable):
+                self._interrupted[subject] = change.row
             if not job.answer.done():
                 job.answer.set_exception(error)
                 job.answer.exception()  # seen, also where nobody waits
@@ -148,7 +157,15 @@ class Rotator:
             job.ended.set()
             self._wake.set()
 
+    async def _give_back(self) -> None:
+        """Let go of what a failure of the store has interrupted, unless it has changed hands since."""
+        for subject, row in list(self._interrupted.items()):
+            await self._store.move_rotation(replace(row, due_us=row.resting_us()), done=True)
+            if self._interrupted.get(subject) is row:
+                del self._interrupted[subject]
+
     async def _claimed(self, subject: str, order: Order) -> Rotation:
+        await self._give_back()
         claimed = await self._store.claim_rotation(subject)
         if claimed is None and order.new is not None:
             claimed = await self._store.add_rotation(order.new)

@@ -6,9 +6,9 @@ import asyncio
 from typing import TypeVar
 
 from lessor_server.domain import calls
-from lessor_server.domain.aws_errors import AwsRefused, Refusal, for_caller
+from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal, for_caller
 from lessor_server.domain.calls import Call, MadeKey
-from lessor_server.domain.errors import KeyNotAccepted
+from lessor_server.domain.errors import KeyNotAccepted, LessorError, PacerFull
 from lessor_server.domain.looks import ProveIam
 from lessor_server.domain.preconditions import RootAccountChanged
 from lessor_server.domain.rotation import Rotation
@@ -20,6 +20,9 @@ from lessor_server.engine.rounds import Done, Outcome, says_nothing
 T = TypeVar("T")
 
 PROOFS, PAUSE_SECONDS, PROOF_SECONDS = 3, 0.5, 60.0
+SILENT_ROUNDS = 2
+"""After so many looks running of which nothing was heard, a key is proven another time."""
+_UNHEARD = (AwsUnknown, PacerFull)
 _GONE = (Refusal.NO_SUCH_USER, Refusal.NO_SUCH_OTHER)
 
 
@@ -72,25 +75,21 @@ class UserKeys:
 
         Raises:
             KeyNotAccepted: AWS still refused it after a minute.
-            AwsUnavailable: AWS did not answer.
+            AwsUnavailable: AWS did not answer two looks running, or not all of them for a minute.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + PROOF_SECONDS
         rounds = self._roots.rounds(await signer(self._roots, rotation))
-        running = 0
+        running = silent = 0
         while True:
             outcomes = await rounds.round((calls.ProveKey(key), ProveIam(key, rotation.user_name)))
             refusals = [outcome for outcome in outcomes if not isinstance(outcome, Done)]
             running = 0 if refusals else running + 1
+            silent = silent + 1 if all(isinstance(one, _UNHEARD) for one in outcomes) else 0
             if running == PROOFS:
                 return
-            if loop.time() >= until:
-                silent = [one for one in refusals if says_nothing(one)]
-                if silent:
-                    raise for_caller(silent[0])
-                raise KeyNotAccepted(
-                    f"AWS does not accept the new key of {rotation.user_name}", retry_in=10.0
-                )
+            if silent == SILENT_ROUNDS or loop.time() >= until:
+                raise _unproven(rotation, refusals)
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _cut(self, rotation: Rotation, call: Call[None]) -> None:
@@ -108,6 +107,14 @@ class UserKeys:
             if not (isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.DENIED):
                 break
         return outcome
+
+
+def _unproven(rotation: Rotation, refusals: list[LessorError]) -> LessorError:
+    """Return why a key is not proven: that nobody says so, where AWS did not answer every question."""
+    silent = [one for one in refusals if says_nothing(one)]
+    if silent:
+        return for_caller(silent[0])
+    return KeyNotAccepted(f"AWS does not accept the new key of {rotation.user_name}", retry_in=10.0)
 
 
 def _value(outcome: Outcome[T]) -> T:

@@ -1,0 +1,127 @@
+"""Checks a root's rotation while AWS does not answer, or the store cannot write."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from lessor_server.domain.errors import (
+    Aborted,
+    AwsUnavailable,
+    StoreUnavailable,
+)
+from lessor_server.domain.events import LostKeyDeleted
+from lessor_server.domain.rotation import CLAIM_US, Phase
+from tests.support import builders
+from tests.support.iam_faults import Fault, Kind
+from tests.support.rotating import keys_of, root_key, rotate, rotating, row_of
+from tests.support.virtual_loop import virtual
+
+
+@virtual
+async def test_a_key_that_nobody_could_prove_waits_for_aws() -> None:
+    """While AWS does not answer nothing is known against the key: it is proven once AWS is back."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(Kind.DROP, "ProveKey"))
+        with pytest.raises(AwsUnavailable) as told:
+            await rotate(w)
+        assert "revoked" not in told.value.message
+        assert (await row_of(w)).phase is Phase.MADE
+        assert await root_key(w) == builders.ROOT_KEY
+        w.aws.faults.clear()
+        await asyncio.sleep(120)
+        assert keys_of(w) == {await root_key(w): "Active"} != {builders.ROOT_KEY: "Active"}
+
+
+@virtual
+async def test_an_aws_that_is_silent_twice_running_holds_nobody_for_a_minute() -> None:
+    """The caller hears so after two looks that nobody answered; the key waits, and is proven by the clock."""
+    async with rotating() as w:
+        for proof in ("ProveKey", "ProveIam"):
+            w.aws.faults.add(Fault(Kind.HANG, proof))
+        began = w.now()
+        with pytest.raises(AwsUnavailable):
+            await rotate(w)
+        assert w.now() - began < 16
+        assert w.aws.actions().count("ProveKey") == 2
+        row = await row_of(w)
+        assert (row.phase, row.attempts) == (Phase.MADE, 0)
+        assert await root_key(w) == builders.ROOT_KEY
+        w.aws.faults.clear()
+        await asyncio.sleep(120)
+        assert keys_of(w) == {row.fresh: "Active"} == {await root_key(w): "Active"}
+
+
+@virtual
+async def test_one_silent_look_and_a_throttled_one_are_waited_out() -> None:
+    """Only two that nobody answered, one after the other, end the proof; a throttled look was heard."""
+    async with rotating() as w:
+        for proof in ("ProveKey", "ProveIam"):
+            w.aws.faults.add(Fault(Kind.HANG, proof, times=1))
+            w.aws.faults.add(Fault(Kind.THROTTLE, proof, nth=2, times=3))
+            w.aws.faults.add(Fault(Kind.HANG, proof, nth=5, times=1))
+        assert await rotate(w) == await root_key(w)
+        assert w.aws.actions().count("ProveKey") == 8
+
+
+@virtual
+async def test_a_store_that_fails_half_way_holds_the_rotation_no_longer_than_it_fails() -> None:
+    """The row is let go as soon as the store works, whatever is left of its claim, and goes on from there."""
+    async with rotating() as w:
+        rotating_ = asyncio.get_running_loop().create_task(rotate(w))
+        await w.until(lambda: "CreateAccessKey" in w.aws.actions())
+        w.store.fail_writes = True
+        with pytest.raises(StoreUnavailable):
+            await rotating_
+        await asyncio.sleep(5)
+        w.store.fail_writes = False
+        await asyncio.sleep(20)
+        assert keys_of(w)[await root_key(w)] == "Active"
+        assert await root_key(w) != builders.ROOT_KEY
+        assert len(w.events.of(LostKeyDeleted)) == 1
+
+
+@virtual
+async def test_a_rotation_asked_for_after_the_store_failed_is_not_told_of_another_process() -> None:
+    """Who asks as soon as the store works again is served at once."""
+    async with rotating() as w:
+        rotating_ = asyncio.get_running_loop().create_task(rotate(w))
+        await w.until(lambda: "ListAccessKeys" in w.aws.actions())
+        w.store.fail_writes = True
+        with pytest.raises(StoreUnavailable):
+            await rotating_
+        w.store.fail_writes = False
+        assert await rotate(w) == await root_key(w)
+
+
+@virtual
+async def test_a_row_that_was_taken_over_meanwhile_is_not_let_go() -> None:
+    """Another replica has claimed it since: its claim stands, and this process waits for its end."""
+    async with rotating() as w:
+        rotating_ = asyncio.get_running_loop().create_task(rotate(w))
+        await w.until(lambda: "ListAccessKeys" in w.aws.actions())
+        w.store.fail_writes = True
+        with pytest.raises(StoreUnavailable):
+            await rotating_
+        row = await row_of(w)
+        theirs = replace(row, generation=row.generation + 1, due_us=w.store.now() + CLAIM_US)
+        w.store.rotations[row.subject] = theirs
+        w.store.fail_writes = False
+        with pytest.raises(Aborted):
+            await rotate(w)
+        await asyncio.sleep(10)
+        assert await row_of(w) == theirs
+
+
+@virtual
+async def test_a_rotation_while_aws_is_away_is_unavailable() -> None:
+    """Nothing was sent, so nothing is looked for."""
+    async with rotating() as w:
+        w.aws.away = True
+        with pytest.raises(AwsUnavailable):
+            await rotate(w)
+        w.aws.away = False
+        await asyncio.sleep(60)
+        assert keys_of(w) == {builders.ROOT_KEY: "Active"}
