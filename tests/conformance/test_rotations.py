@@ -248,6 +248,7 @@ async def test_a_take_over_makes_claimed_rows_due_at_once(b: Bench) -> None:
         ({"phase": Phase.RETIRING}, True),
         ({"late_us": 5}, True),
         ({"phase": Phase.DROPPING, "attempts": 6}, False),
+        ({"late_us": 5, "attempts": 6}, False),
     ],
 )
 async def test_a_mount_is_removed_once_its_rotations_rest(
@@ -259,7 +260,10 @@ async def test_a_mount_is_removed_once_its_rotations_rest(
     await resting(b, static_subject("aws2", "other"))
     mount = await b.store.get_mount("aws")
     assert mount is not None
+    stuck = bool(fields.get("attempts"))
+    assert await b.store.left_behind() == []
     assert await b.store.put_mount(mount, replace(mount, state=MountState.DISABLING))
+    assert await b.store.left_behind() == ([await row(b)] if stuck else [])
     assert await b.store.remove_disabled() == ([] if holds else ["aws"])
     assert (await b.store.get_rotation(ROOT) is not None) == holds
     assert (await b.store.get_rotation(static_subject("aws", "billing")) is not None) == holds

@@ -6,6 +6,7 @@ Each test has an AWS of its own, since its root's keys change.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,12 +206,22 @@ async def test_a_rotation_that_was_killed_leaves_one_key(place: Place, action: s
 
 
 async def test_no_secret_of_a_rotation_is_in_the_log_or_the_store(place: Place) -> None:
-    """Neither the root's new secret nor a static role's is written in the clear."""
+    """The log says who asked and who read; neither the root's secret nor a static role's is in the clear."""
     async with place.connect() as lessor:
         await rotate(lessor)
         await put(lessor)
-        secret = (await credentials(lessor)).secret_key
+        found = await credentials(lessor)
+        secret, key_id = found.secret_key, found.access_key
     written = place.server.log_file.read_bytes()
+    told = [json.loads(line) for line in written.splitlines() if line.startswith(b"{")]
+    asked = {(one["event"], one["subject"], one["by"]) for one in told if "by" in one and "subject" in one}
+    static = f"aws/static-creds/{USER}"
+    assert asked == {
+        ("rotated", "aws/root", "root"),
+        ("rotated", static, "root"),
+        ("static_key_read", static, "root"),
+    }
+    assert [one["access_key_id"] for one in told if one["event"] == "static_key_read"] == [key_id]
     for file in place.server.data_dir.glob("lessor.db*"):
         written += file.read_bytes()
     assert b"rotated" in written

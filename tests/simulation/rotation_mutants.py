@@ -6,6 +6,7 @@ from typing import Any
 
 from lessor_server.domain import rotation as steps
 from lessor_server.engine.rotation.keychange import KeyChange
+from lessor_server.engine.rotation.removal import Removal
 from lessor_server.engine.rotation.userkeys import UserKeys
 from tests.simulation.mutants import Patch, mutant_in
 
@@ -17,8 +18,8 @@ def lost_key_not_looked_for(patch: Patch) -> None:
     async def nothing(_: Any, __: Any = None) -> str:
         return ""
 
-    patch.set(KeyChange, "_find_lost", nothing)
-    patch.set(KeyChange, "_delete_lost", nothing)
+    patch.set(Removal, "find_lost", nothing)
+    patch.set(Removal, "delete_lost", nothing)
 
 
 @mutant_in("static beside")

@@ -53,6 +53,17 @@ class MemoryRotations(MemoryConfig):
         others = self._static_but(without)
         return next((one for one in others if key_id in (one.current, one.previous, one.fresh)), None)
 
+    async def left_behind(self) -> list[Rotation]:
+        """Return the half-made rotations of mounts that ``remove_disabled`` would remove."""
+        await self._before("left_behind", reads=True)
+        removable = self._removable()
+        found = [self.rotations[one] for one in sorted(self.rotations)]
+        return [one for one in found if one.mount in removable and _is_half_made(one)]
+
+    def _removable(self) -> list[str]:
+        """Return the disabling mounts that have no live lease left, and no rotation that needs their root."""
+        raise NotImplementedError
+
     async def forget_rotation(self, rotation: Rotation) -> bool:
         """Delete a row of this generation."""
         await self._before("forget_rotation")
@@ -146,15 +157,17 @@ class MemoryRotations(MemoryConfig):
     def _unsettled(self, mount: str) -> bool:
         """Tell whether a mount has a rotation under way, so that its root is still needed."""
         return any(
-            one.mount == mount
-            and one.attempts < STUCK_AFTER
-            and (one.phase is not Phase.IDLE or one.late_us > 0)
+            one.mount == mount and one.attempts < STUCK_AFTER and _is_half_made(one)
             for one in self.rotations.values()
         )
 
     def _forget_rotations(self, mount: str) -> None:
         self.rotations = {key: one for key, one in self.rotations.items() if one.mount != mount}
         self._rows_claimed &= set(self.rotations)
+
+
+def _is_half_made(one: Rotation) -> bool:
+    return one.phase is not Phase.IDLE or one.late_us > 0
 
 
 def _same_user(one: Rotation, other: Rotation) -> bool:

@@ -157,9 +157,7 @@ class MemoryUpkeep(MemoryRows):
     async def remove_disabled(self) -> list[str]:
         """Remove the disabling mounts that have no live lease left, with their roots and roles."""
         await self._before("remove_disabled")
-        in_use = {row.lease.mount for row in self.rows.values() if row.live}
-        disabling = [mount.name for mount in self.mounts.values() if mount.state is MountState.DISABLING]
-        removed = [name for name in disabling if name not in in_use and not self._unsettled(name)]
+        removed = self._removable()
         for name in removed:
             self._forget_rotations(name)
             del self.mounts[name]
@@ -167,6 +165,11 @@ class MemoryUpkeep(MemoryRows):
             self.roles = {key: role for key, role in self.roles.items() if key[0] != name}
         await self._at("remove_disabled done")
         return removed
+
+    def _removable(self) -> list[str]:
+        in_use = {row.lease.mount for row in self.rows.values() if row.live}
+        disabling = [mount.name for mount in self.mounts.values() if mount.state is MountState.DISABLING]
+        return [name for name in disabling if name not in in_use and not self._unsettled(name)]
 
     # --- the clock, and the store as a whole ---------------------------------------------------------------
 

@@ -41,7 +41,7 @@ async def root_key(w: World, mount: str = "aws") -> str:
 
 async def rotate(w: World, *, delete_other_key: bool = False) -> str:
     """Rotate the root as an operator does, and return the new key's id."""
-    return await w.engine.root_keys.rotate("aws", delete_other_key=delete_other_key)
+    return await w.engine.root_keys.rotate("aws", "test", delete_other_key=delete_other_key)
 
 
 async def set_root(w: World, key_id: str | None = None, **fields: Any) -> None:
@@ -80,12 +80,12 @@ async def row_of(w: World, subject: str = "aws/root") -> Rotation:
 
 async def credentials(w: World, name: str = USER) -> StaticCredentials:
     """Read a static role's key as a caller does."""
-    return await w.engine.static_roles.credentials("aws", name)
+    return await w.engine.static_roles.credentials("aws", name, "test")
 
 
 async def rotate_static(w: World, name: str = USER) -> str:
     """Rotate a static role and return its new key's id."""
-    return (await w.engine.static_roles.rotate("aws", name, delete_other_key=False)).current
+    return (await w.engine.static_roles.rotate("aws", name, "test", delete_other_key=False)).current
 
 
 def works(w: World, found: StaticCredentials) -> bool:

@@ -6,6 +6,10 @@ No event carries a secret. ``lease_id`` names the lease; spans are in seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+BY_CLOCK: Final = "the clock"
+"""Stands for whoever asked where nobody did: what is done by a schedule, or goes on after a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +239,16 @@ class Rotated(Event):
 
     subject: str
     access_key_id: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class StaticKeyRead(Event):
+    """The current key of a static role goes out."""
+
+    subject: str
+    access_key_id: str
+    by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +269,13 @@ class LostKeyDeleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class KeyLeft(Event):
-    """An access key of a user that is the root's no longer could not be deleted; a person should."""
+    """An access key that nobody needs was not deleted, and is forgotten; a person should delete it.
+
+    ``access_key_id`` is empty where only AWS knows which it is: one of the user's that nobody uses.
+    """
 
     subject: str
+    user_name: str
     access_key_id: str
     error: str
 
@@ -270,6 +288,7 @@ class RotationFailed(Event):
     error: str
     detail: str
     attempts: int
+    by: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,11 @@ class Rotation:
         """Return what a person calls it."""
         return f"the root of mount {self.mount}" if self.is_root else f"static role {self.mount}/{self.name}"
 
+    @property
+    def unneeded(self) -> str:
+        """Return the key that is not in use, or no longer, and has yet to go; empty where none is known."""
+        return self.fresh or (self.previous if self.phase is Phase.RETIRING else "")
+
     def lost(self, listed: tuple[str, ...]) -> tuple[str, ...]:
         """Return the listed keys that only an attempt of ours can have made, and nobody knows."""
         known = {*self.keys_before, *self.away, self.current, self.previous, self.fresh}

@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import dataclass
 
 from lessor_server.domain.errors import NotFound, StoreUnavailable
-from lessor_server.domain.events import Changed, MountRemoved
+from lessor_server.domain.events import Changed, KeyLeft, MountRemoved
 from lessor_server.domain.mount import Mount, MountState
+from lessor_server.domain.rotation import Rotation
 from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.prefixes import Prefixes
 from lessor_server.engine.roots import Roots
@@ -34,6 +35,7 @@ class Disabler:
         self._roots = roots
         self._prefixes = prefixes
         self._notify = notify
+        self._told: set[KeyLeft] = set()
         self._wake = asyncio.Event()
         self._wake.set()
 
@@ -65,6 +67,8 @@ class Disabler:
     async def _remove(self) -> bool:
         """Remove what can be removed; tell whether mounts are left to remove."""
         try:
+            for left in await self._store.left_behind():
+                self._tell_left(left)
             for name in await self._store.remove_disabled():
                 self._roots.forget(name)
                 self._notify(MountRemoved(name))
@@ -72,3 +76,10 @@ class Disabler:
         except StoreUnavailable:
             return True
         return MountState.DISABLING in states
+
+    def _tell_left(self, row: Rotation) -> None:
+        """Tell, once, of a key that will be forgotten with its mount."""
+        left = KeyLeft(row.subject, row.user_name, row.unneeded, row.last_error)
+        if left not in self._told:
+            self._told.add(left)
+            self._notify(left)

@@ -109,10 +109,11 @@ class ConfigService:
         """Show an engine's root, without its secret."""
         return pb.GetRootResponse(config=_root(await self._mounts.get_root(convert.mount_of(request.mount))))
 
-    async def RotateRoot(self, request: pb.RotateRootRequest, _: Caller) -> pb.RotateRootResponse:
+    async def RotateRoot(self, request: pb.RotateRootRequest, caller: Caller) -> pb.RotateRootResponse:
         """Replace the root's access key by a new one."""
         mount = convert.mount_of(request.mount)
-        key_id = await self._keys.rotate(mount, delete_other_key=request.delete_other_key)
+        by = caller.principal.name
+        key_id = await self._keys.rotate(mount, by, delete_other_key=request.delete_other_key)
         return pb.RotateRootResponse(access_key=key_id)
 
     async def CheckRoot(self, request: pb.CheckRootRequest, _: Caller) -> pb.CheckRootResponse:

@@ -52,11 +52,12 @@ class StaticRoleMethods:
         return role_pb2.DeleteStaticRoleResponse()
 
     async def RotateStaticRole(
-        self, request: role_pb2.RotateStaticRoleRequest, _: Caller
+        self, request: role_pb2.RotateStaticRoleRequest, caller: Caller
     ) -> role_pb2.RotateStaticRoleResponse:
         """Replace a static role's key now."""
         mount, name = convert.named(request.mount, request.name, "name")
-        row = await self._static.rotate(mount, name, delete_other_key=request.delete_other_key)
+        by = caller.principal.name
+        row = await self._static.rotate(mount, name, by, delete_other_key=request.delete_other_key)
         return role_pb2.RotateStaticRoleResponse(static_role=_message(row))
 
     async def ListStaticRoles(
@@ -82,11 +83,11 @@ class StaticCredentialMethods:
         self._static = static
 
     async def GetStaticCredentials(
-        self, request: creds_pb2.GetStaticCredentialsRequest, _: Caller
+        self, request: creds_pb2.GetStaticCredentialsRequest, caller: Caller
     ) -> creds_pb2.GetStaticCredentialsResponse:
         """Hand out the current key of a static role."""
         mount, role = convert.named(request.mount, request.role, "role")
-        found = await self._static.credentials(mount, role)
+        found = await self._static.credentials(mount, role, caller.principal.name)
         return creds_pb2.GetStaticCredentialsResponse(
             access_key=found.access_key_id,
             secret_key=found.secret.reveal(),

@@ -39,7 +39,7 @@ async def test_the_new_key_is_in_use_and_the_old_one_goes() -> None:
         await asyncio.sleep(4)
         assert keys_of(w) == {new: "Active"}
         await w.issue()
-        assert w.events.of(Rotated) == [Rotated("aws/root", new)]
+        assert w.events.of(Rotated) == [Rotated("aws/root", new, "test")]
         assert w.events.of(KeyRetired) == [KeyRetired("aws/root", builders.ROOT_KEY)]
 
 

@@ -202,6 +202,6 @@ async def test_static_roles_go_on_after_the_chained_root_was_rotated() -> None:
         other.create_user(USER).visible_at = 0.0
         first = await put(w)
         await rotate(w)
-        second = await w.engine.static_roles.rotate("aws", USER, delete_other_key=False)
+        second = await w.engine.static_roles.rotate("aws", USER, "test", delete_other_key=False)
         assert set(other.users[USER].keys) == {first.current, second.current}
         assert keys_of(w, USER) == {}

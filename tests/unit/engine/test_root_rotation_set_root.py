@@ -24,6 +24,8 @@ from lessor_server.domain.root import Hop, to_plain
 from lessor_server.domain.rotation import Phase
 from lessor_server.domain.schedule import NEVER
 from lessor_server.domain.secret import Secret
+from lessor_server.engine.engine import Limits
+from lessor_server.engine.mounts import RootRules
 from tests.support import builders
 from tests.support.iam_faults import Fault, Kind
 from tests.support.iam_home import ROOT
@@ -51,21 +53,19 @@ async def test_only_a_user_s_stored_key_can_be_rotated() -> None:
             await rotate(w)
         await w.engine.mounts.enable(builders.mount("bare"), "test")
         with pytest.raises(RootNotSet):
-            await w.engine.root_keys.rotate("bare", delete_other_key=False)
+            await w.engine.root_keys.rotate("bare", "test", delete_other_key=False)
         with pytest.raises(NotFound):
-            await w.engine.root_keys.rotate("nowhere", delete_other_key=False)
+            await w.engine.root_keys.rotate("nowhere", "test", delete_other_key=False)
         await w.engine.mounts.tune("bare", lambda mount: replace(mount, state=MountState.DISABLING), "test")
         with pytest.raises(MountDisabling):
-            await w.engine.root_keys.rotate("bare", delete_other_key=False)
+            await w.engine.root_keys.rotate("bare", "test", delete_other_key=False)
 
 
 @virtual
 async def test_a_schedule_without_a_key_is_refused_and_one_that_is_stored_counts_as_none() -> None:
     """An earlier version took it: such a row, due again and again, comes to rest at the first start."""
-    async with rotating() as w:
-        chain = (Hop("arn:aws:iam::123456789012:role/lessor"),)
-        keyless = replace(builders.root_config(), access_key="", secret_key=Secret(), assume_chain=chain)
-        keyless = replace(keyless, identity_token_file="/run/token", rotation_period=HOUR)
+    async with rotating(limits=Limits(root_rules=RootRules(ambient_mounts=("aws",)))) as w:
+        keyless = replace(builders.root_config(), access_key="", secret_key=Secret(), rotation_period=HOUR)
         with pytest.raises(Invalid) as told:
             await w.engine.mounts.set_root("aws", "", lambda _: keyless, "test")
         assert [one.field for one in told.value.violations] == ["config.rotation_period"]
@@ -84,7 +84,7 @@ async def test_a_schedule_without_a_key_is_refused_and_one_that_is_stored_counts
             await rotate(w)
         w.iam.create_user("other").visible_at = 0.0
         other = w.iam.create_access_key("other").id
-        await set_root(w, other, secret_key=Secret("theirs"), identity_token_file="", assume_chain=())
+        await set_root(w, other, secret_key=Secret("theirs"))
         assert (await row_of(w)).next_us > w.store.now()
 
 
@@ -161,9 +161,9 @@ async def test_a_key_that_another_mount_works_with_is_kept() -> None:
         assert keys_of(w) == {builders.ROOT_KEY: "Active", new: "Active"}
         assert "ROOT_KEY_OF_THE_TESTS is the root of mount second" in (await row_of(w)).last_error
         with pytest.raises(KeyLimit):
-            await w.engine.root_keys.rotate("second", delete_other_key=False)
+            await w.engine.root_keys.rotate("second", "test", delete_other_key=False)
         with pytest.raises(RootKeyInUse):
-            await w.engine.root_keys.rotate("second", delete_other_key=True)
+            await w.engine.root_keys.rotate("second", "test", delete_other_key=True)
         config = (await w.engine.mounts.get_root("aws")).config
         await w.engine.mounts.set_root("second", "", lambda _: config, "test")
         await asyncio.sleep(1000)

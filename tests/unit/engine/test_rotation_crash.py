@@ -32,7 +32,7 @@ LONG = Schedule(timedelta(days=7))
 
 async def root_on_demand(w: World) -> None:
     """Rotate the root, and let the old key go."""
-    await w.engine.root_keys.rotate("aws", delete_other_key=False)
+    await w.engine.root_keys.rotate("aws", "test", delete_other_key=False)
     await asyncio.sleep(90)
 
 
@@ -44,13 +44,13 @@ async def root_by_period(w: World) -> None:
 async def root_whose_answer_is_lost(w: World) -> None:
     """Rotate the root while the answer that brings the new key is lost."""
     w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", nth=1))
-    await w.engine.root_keys.rotate("aws", delete_other_key=False)
+    await w.engine.root_keys.rotate("aws", "test", delete_other_key=False)
     await asyncio.sleep(90)
 
 
 async def root_of_a_chain(w: World) -> None:
     """Rotate a root that goes on by two roles into another account, and issue while the old key goes."""
-    await w.engine.root_keys.rotate("aws", delete_other_key=False)
+    await w.engine.root_keys.rotate("aws", "test", delete_other_key=False)
     await w.issue()
     await asyncio.sleep(90)
 
@@ -58,20 +58,20 @@ async def root_of_a_chain(w: World) -> None:
 async def root_that_is_not_proven(w: World) -> None:
     """Rotate the root to a key that AWS does not accept for a minute."""
     w.aws.faults.add(Fault(Kind.REFUSE, "ProveKey", times=400))
-    await w.engine.root_keys.rotate("aws", delete_other_key=False)
+    await w.engine.root_keys.rotate("aws", "test", delete_other_key=False)
 
 
 async def static_two_keys(w: World) -> None:
     """Put a static role and rotate it twice: two keys live."""
     await w.engine.static_roles.put(_static(2), "test", delete_other_key=False)
     for _ in range(2):
-        await w.engine.static_roles.rotate("aws", USER, delete_other_key=False)
+        await w.engine.static_roles.rotate("aws", USER, "test", delete_other_key=False)
 
 
 async def static_one_key(w: World) -> None:
     """Put a static role and rotate it: one key lives."""
     await w.engine.static_roles.put(_static(1), "test", delete_other_key=False)
-    await w.engine.static_roles.rotate("aws", USER, delete_other_key=False)
+    await w.engine.static_roles.rotate("aws", USER, "test", delete_other_key=False)
 
 
 async def static_put_and_deleted(w: World) -> None:
@@ -79,7 +79,7 @@ async def static_put_and_deleted(w: World) -> None:
     await w.engine.static_roles.put(_static(2), "test", delete_other_key=False)
     w.aws.faults.add(Fault(Kind.HANG, "CreateAccessKey", times=2))
     try:
-        await w.engine.static_roles.rotate("aws", USER, delete_other_key=False)
+        await w.engine.static_roles.rotate("aws", USER, "test", delete_other_key=False)
     except LessorError:
         await w.engine.static_roles.delete("aws", USER, "test")
 
@@ -195,7 +195,7 @@ async def settled(w: World, what: str) -> None:
     row = await w.store.get_rotation(static_subject("aws", USER))
     if row is not None:
         assert {row.current} <= set(keys[USER]) <= {row.current, row.previous}, f"after {what}"
-        credentials = await w.engine.static_roles.credentials("aws", USER)
+        credentials = await w.engine.static_roles.credentials("aws", USER, "test")
         assert keys[USER][credentials.access_key_id].secret == credentials.secret.reveal()
     else:
         assert len(keys[USER]) <= MOST_KEYS

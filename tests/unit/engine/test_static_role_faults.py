@@ -72,7 +72,7 @@ async def test_the_key_of_another_static_role_is_never_deleted() -> None:
         await put(w)
         await put_beside(w, "second")
         with pytest.raises(StaticKeyInUse) as told:
-            await w.engine.static_roles.rotate("aws", "second", delete_other_key=True)
+            await w.engine.static_roles.rotate("aws", "second", "test", delete_other_key=True)
         assert f"static role aws/{USER}" in told.value.message
         assert works(w, await credentials(w))
         assert works(w, await credentials(w, "second"))
@@ -85,10 +85,10 @@ async def test_a_root_is_not_rotated_at_the_cost_of_a_static_role() -> None:
         await put(w)
         await set_root(w, w.iam.create_access_key(USER).id)
         with pytest.raises(StaticKeyInUse):
-            await w.engine.root_keys.rotate("aws", delete_other_key=True)
+            await w.engine.root_keys.rotate("aws", "test", delete_other_key=True)
         assert works(w, await credentials(w))
         await w.engine.static_roles.delete("aws", USER, "test")
-        assert await w.engine.root_keys.rotate("aws", delete_other_key=True)
+        assert await w.engine.root_keys.rotate("aws", "test", delete_other_key=True)
 
 
 # --- users that are taken ------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ async def test_a_new_static_role_has_its_first_key_when_it_is_answered() -> None
         assert found.next_us == row.next_us == pytest.approx(w.store.now() + 7 * 86_400 * SECOND, abs=SECOND)
         assert row.sealed == f"rotations/{SUBJECT}\0{found.secret.reveal()}".encode()
         assert found.secret.reveal() not in repr(found)
-        assert w.events.of(Rotated) == [Rotated(SUBJECT, row.current)]
+        assert w.events.of(Rotated) == [Rotated(SUBJECT, row.current, "test")]
 
 
 @virtual

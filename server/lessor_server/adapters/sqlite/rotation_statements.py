@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lessor_server.adapters.sqlite.statements import DISABLED
+
 _COLUMNS = "subject, phase, generation, due_us, late_us, attempts, sealed, fresh_sealed, body"
 _HELD = "subject = :subject AND generation = :generation"
 
@@ -27,6 +29,10 @@ WHERE (json_extract(body, '$.current') = :key_id OR json_extract(body, '$.previo
        OR json_extract(body, '$.fresh') = :key_id)
   AND subject <> :without AND subject GLOB '*/static-creds/*'
 ORDER BY subject LIMIT 1
+"""
+LEFT_BEHIND = f"""
+SELECT {_COLUMNS} FROM ({DISABLED}) JOIN rotations ON subject > name || '/' AND subject < name || '0'
+WHERE phase <> 'IDLE' OR late_us > 0 ORDER BY subject
 """
 FORGET = f"DELETE FROM rotations WHERE {_HELD}"
 CLAIM = f"""

@@ -12,6 +12,7 @@ from lessor_server.adapters.sqlite import rotation_statements as sql
 from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite.clock import ServiceClock
 from lessor_server.adapters.sqlite.connection import Batches
+from lessor_server.domain.lease import STUCK_AFTER
 from lessor_server.domain.preconditions import StaticUserTaken
 from lessor_server.domain.root import Hop, StoredRoot
 from lessor_server.domain.rotation import CLAIM_US, Phase, Rotation, static_prefix
@@ -71,6 +72,14 @@ class SqliteRotations:
         def job(connection: sqlite3.Connection) -> Rotation | None:
             row = connection.execute(sql.HOLDER, params).fetchone()
             return _rotation(row) if row else None
+
+        return await self._batches.read(job)
+
+    async def left_behind(self) -> list[Rotation]:
+        """Return the half-made rotations of mounts that ``remove_disabled`` would remove."""
+
+        def job(connection: sqlite3.Connection) -> list[Rotation]:
+            return [_rotation(row) for row in connection.execute(sql.LEFT_BEHIND, {"stuck": STUCK_AFTER})]
 
         return await self._batches.read(job)
 

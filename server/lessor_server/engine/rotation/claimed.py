@@ -51,15 +51,15 @@ class ClaimedRow:
         """Give the row back, due when its next step is."""
         await self.move(replace(self.now, due_us=self.now.resting_us()), done=True)
 
-    async def fail(self, error: LessorError) -> None:
-        """Write down why the attempt failed and give the row back, due again after a wait."""
+    async def fail(self, error: LessorError, by: str) -> None:
+        """Write down why the attempt failed that ``by`` asked for, and let the row go, due after a wait."""
         row = self.now
         attempts = row.attempts + (not isinstance(error, _SILENT))
         wait = backoff.refused(max(attempts, 1), self._rng.random())
         resting_us, again_us = row.resting_us(), self.store.now() + wait // _MICROSECOND
         due_us = max(resting_us, again_us) if resting_us else 0
         await self.move(replace(row, attempts=attempts, last_error=error.message, due_us=due_us), done=True)
-        self._notify(RotationFailed(row.subject, error.message, error.detail, attempts))
+        self._notify(RotationFailed(row.subject, error.message, error.detail, attempts, by))
 
     async def forget(self) -> None:
         """Delete the row, or raise ``Aborted`` where the claim is lost."""

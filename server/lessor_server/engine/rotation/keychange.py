@@ -6,10 +6,8 @@ next one from the row alone. A CreateAccessKey whose fate is unknown is never re
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Final
 
 from lessor_server.domain import rotation as steps
 from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal, for_caller
@@ -20,10 +18,9 @@ from lessor_server.domain.errors import (
     KeyNotAccepted,
     LessorError,
     PacerFull,
-    Precondition,
     StoreUnavailable,
 )
-from lessor_server.domain.events import KeyLeft, KeyRetired, LostKeyDeleted, Rotated, RotationMissed
+from lessor_server.domain.events import KeyLeft, KeyRetired, Rotated, RotationMissed
 from lessor_server.domain.preconditions import KeyLimit
 from lessor_server.domain.rotation import LATE_US, Phase, Rotation, place_of
 from lessor_server.domain.secret import Secret
@@ -34,14 +31,11 @@ from lessor_server.engine.rotation.keyholder import (
     identified,
     require_enabled,
     require_no_root,
-    why_kept,
 )
 from lessor_server.engine.rotation.order import Aim, Order, Tools
+from lessor_server.engine.rotation.removal import Removal
 from lessor_server.engine.rotation.userkeys import UserKeys
 from lessor_server.engine.rounds import Done, Outcome
-
-LOOK_SECONDS: Final = (1.0, 2.0, 4.0)
-"""Waits before the looks for a lost key: a listing may be some seconds old."""
 
 
 class KeyChange:
@@ -54,6 +48,7 @@ class KeyChange:
         self._tools = tools
         self._held = ClaimedRow(tools.store, tools.notify, tools.rng, claimed)
         self._keys = UserKeys(tools.roots, tools.sealer)
+        self._removal = Removal(tools, self._held, self._keys, any_key=order.delete_other_key)
         self._order = order
         self._switched = switched
         self._wanted = order.aim is Aim.ROTATE or (order.aim is Aim.FIRST and not claimed.current)
@@ -83,7 +78,7 @@ class KeyChange:
         except StoreUnavailable:
             raise
         except LessorError as error:
-            await self._held.fail(error)
+            await self._held.fail(error, self._order.by)
             raise
         return self.row
 
@@ -121,7 +116,7 @@ class KeyChange:
 
     async def _look_late(self) -> None:
         """Look for the last time for what a CreateAccessKey of unknown fate may have made."""
-        await self._unless_left(self._look())
+        await self._unless_left(self._removal.look())
         await self._held.move(replace(self.row, late_us=0))
 
     async def _intend(self) -> None:
@@ -135,12 +130,12 @@ class KeyChange:
         if not (self.row.is_root or self.row.current):
             await require_no_root(self._tools.store, self._tools.roots, self.row, listed)
         if self.row.late_us:
-            gone.add(await self._delete_lost(listed))
+            gone.add(await self._removal.delete_lost(listed))
         left = [key_id for key_id in listed if key_id not in gone]
         if len(left) >= MOST_KEYS:
             if not self._order.delete_other_key:
                 raise KeyLimit(self.row.user_name, tuple(left))
-            await self._delete(next(key_id for key_id in left if key_id != self.row.current))
+            await self._removal.delete(next(key_id for key_id in left if key_id != self.row.current))
         await self._held.move(steps.intend(self.row, listed))
 
     # --- INTENDED ---------------------------------------------------------------------------------------
@@ -169,7 +164,7 @@ class KeyChange:
     async def _asked(self) -> Outcome[MadeKey]:
         """Ask for a key, once what an earlier asking may have made was looked for."""
         if self._unsure:
-            await self._find_lost()
+            await self._removal.find_lost()
         outcome = await self._keys.made(self.row)
         self._unsure = self._unsure or _unknown(outcome)
         return outcome
@@ -187,36 +182,10 @@ class KeyChange:
         late_us = self._tools.store.now() + LATE_US
         return replace(self.row, late_us=late_us) if self._unsure else self.row
 
-    async def _find_lost(self) -> None:
-        """Look a few times for the key that was made without an answer, and delete it."""
-        for seconds in LOOK_SECONDS:
-            await asyncio.sleep(seconds)
-            if await self._look():
-                return
-
-    async def _look(self) -> str:
-        if not await self._keys.same_user(self.row):
-            return ""
-        return await self._delete_lost(await self._keys.listed(self.row))
-
-    async def _delete_lost(self, listed: tuple[str, ...]) -> str:
-        """Delete the one key that can only be ours; return its id, empty where there is none.
-
-        Of two it cannot be told which is ours, unless others may be deleted anyway.
-        """
-        lost = [key_id for key_id in self.row.lost(listed) if await self._kept(key_id) is None]
-        if len(lost) > 1 and not self._order.delete_other_key:
-            raise KeyLimit(self.row.user_name, tuple(lost))
-        for key_id in lost:
-            await self._delete(key_id)
-            self._tools.notify(LostKeyDeleted(self.row.subject, key_id))
-            self._held.now = replace(self.row, keys_before=(*self.row.keys_before, key_id))
-        return lost[0] if lost else ""
-
     async def _give_up(self) -> None:
         """End the rotation of a key that is the root's no longer."""
         self._unsure = True
-        await self._unless_left(self._find_lost())
+        await self._unless_left(self._removal.find_lost())
         await self._held.move(steps.cancel(self._with_late()))
         raise self._set_anew()
 
@@ -235,7 +204,7 @@ class KeyChange:
             now = self._tools.store.now()
             await self._held.move(steps.switch(row, row.schedule.next_us(now), now))
         self._wanted = False
-        self._tools.notify(Rotated(row.subject, self.row.current))
+        self._tools.notify(Rotated(row.subject, self.row.current, self._order.by))
         self._switched(self.row)
 
     async def _switch_root(self, secret: Secret) -> None:
@@ -262,7 +231,7 @@ class KeyChange:
         raise error
 
     async def _drop(self) -> None:
-        await self._unless_left(self._delete(self.row.fresh))
+        await self._unless_left(self._removal.delete(self.row.fresh))
         await self._held.move(steps.dropped(self.row))
 
     # --- RETIRING ---------------------------------------------------------------------------------------
@@ -274,29 +243,16 @@ class KeyChange:
             await self._delete_previous()
             return True
         if now >= row.resting_us():
-            await self._require_unused(row.previous)
+            await self._removal.require_unused(row.previous)
             await self._keys.deactivate(row, row.previous)
             self._held.now = replace(row, inactive=True)
         return False
 
     async def _delete_previous(self) -> None:
         old = self.row.previous
-        await self._unless_left(self._delete(old))
+        await self._unless_left(self._removal.delete(old))
         await self._held.move(steps.retire(self.row))
         self._tools.notify(KeyRetired(self.row.subject, old))
-
-    async def _delete(self, key_id: str) -> None:
-        """Delete a key, unless some mount or another static role works with it."""
-        await self._require_unused(key_id)
-        await self._keys.delete(self.row, key_id)
-
-    async def _require_unused(self, key_id: str) -> None:
-        kept = await self._kept(key_id)
-        if kept is not None:
-            raise kept
-
-    async def _kept(self, key_id: str) -> Precondition | None:
-        return await why_kept(self._tools.store, self._tools.roots, key_id, self.row.subject)
 
     # --- a root that changed, and the end ---------------------------------------------------------------
 
@@ -311,29 +267,26 @@ class KeyChange:
     async def _end(self) -> None:
         """Undo what is half done, as far as AWS lets us, and forget the row."""
         row = self.row
-        try:
-            if row.phase is Phase.INTENDED:
-                await self._find_lost()
-            elif row.phase in (Phase.MADE, Phase.DROPPING):
-                await self._delete(row.fresh)
-            elif row.late_us:
-                await self._look()
-        except (AwsUnavailable, PacerFull, StoreUnavailable):
-            raise
-        except LessorError as error:
-            self._tools.notify(KeyLeft(row.subject, row.fresh, error.message))
+        if row.phase is Phase.INTENDED:
+            await self._unless_left(self._removal.find_lost())
+        elif row.phase in (Phase.MADE, Phase.DROPPING):
+            await self._unless_left(self._removal.delete(row.fresh))
+        elif row.late_us:
+            await self._unless_left(self._removal.look())
         await self._held.forget()
 
     async def _unless_left(self, doing: Coroutine[object, object, object]) -> None:
-        """Do what only the user's own root may: where it is the root no longer, a person is told instead."""
+        """Do what AWS may refuse for good, a root that was set anew or a role that ends: a person is told."""
         try:
             await doing
         except (AwsUnavailable, PacerFull, StoreUnavailable):
             raise
         except LessorError as error:
-            if not self.row.is_root or await self._in_use():
+            row = self.row
+            ends = self._order.aim is Aim.END or (row.is_root and not await self._in_use())
+            if not ends:
                 raise
-            self._tools.notify(KeyLeft(self.row.subject, self.row.fresh or self.row.previous, error.message))
+            self._tools.notify(KeyLeft(row.subject, row.user_name, row.unneeded, error.message))
 
     async def _in_use(self) -> bool:
         """Tell whether the root's key is the one that the rotation knows for it."""

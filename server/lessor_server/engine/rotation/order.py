@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from lessor_server.domain.events import BY_CLOCK
 from lessor_server.domain.rotation import Rotation
 from lessor_server.engine.ports import Observer, Sealer, Store
 from lessor_server.engine.roots import Roots
@@ -29,12 +30,13 @@ class Aim(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What an attempt is asked for; ``new`` is the row to store where there is none."""
+    """What an attempt is asked for, and by whom; ``new`` is the row to store where there is none."""
 
     aim: Aim = Aim.DUE
     delete_other_key: bool = False
     new: Rotation | None = None
     change: Callable[[Rotation], Rotation] | None = None
+    by: str = BY_CLOCK
 
 
 @dataclass(frozen=True, slots=True)

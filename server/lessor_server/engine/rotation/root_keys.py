@@ -45,7 +45,7 @@ class RootKeys:
             except LessorError:
                 continue  # it has no root, or none that opens: there is nothing to rotate
 
-    async def rotate(self, mount: str, *, delete_other_key: bool) -> str:
+    async def rotate(self, mount: str, by: str, *, delete_other_key: bool) -> str:
         """Replace a root's access key and return the new one's id once it is in use.
 
         Raises:
@@ -57,7 +57,7 @@ class RootKeys:
         await require_enabled(self._store, mount)
         await self._roots.of(mount)
         subject = root_subject(mount)
-        order = Order(Aim.ROTATE, delete_other_key=delete_other_key, new=Rotation(subject))
+        order = Order(Aim.ROTATE, delete_other_key=delete_other_key, new=Rotation(subject), by=by)
         return (await self._rotator.ask(subject, order)).current
 
     async def align(self, mount: str) -> None:

@@ -13,7 +13,7 @@ from lessor_server.domain.errors import (
     Violation,
     require,
 )
-from lessor_server.domain.events import Changed
+from lessor_server.domain.events import Changed, StaticKeyRead
 from lessor_server.domain.rotation import Phase, Rotation, place_of, static_subject
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.static_role import StaticRole
@@ -66,6 +66,7 @@ class StaticRoles:
             delete_other_key=delete_other_key,
             new=replace(found, next_us=self._store.now()),
             change=lambda row: self._defined(row, role),
+            by=by,
         )
         try:
             row = await self._rotator.ask(subject, order)
@@ -106,10 +107,10 @@ class StaticRoles:
         """Return at most ``limit`` static roles of a mount by name, those greater than ``after``."""
         return await self._store.list_static(mount, after, limit)
 
-    async def rotate(self, mount: str, name: str, *, delete_other_key: bool) -> Rotation:
+    async def rotate(self, mount: str, name: str, by: str, *, delete_other_key: bool) -> Rotation:
         """Rotate a static role's key now and return the row once the new key is in use."""
         await self.get(mount, name)
-        order = Order(Aim.ROTATE, delete_other_key=delete_other_key)
+        order = Order(Aim.ROTATE, delete_other_key=delete_other_key, by=by)
         return await self._rotator.ask(static_subject(mount, name), order)
 
     async def delete(self, mount: str, name: str, by: str) -> None:
@@ -123,11 +124,11 @@ class StaticRoles:
         """
         await self.get(mount, name)
         subject = static_subject(mount, name)
-        await self._rotator.ask(subject, Order(Aim.END))
+        await self._rotator.ask(subject, Order(Aim.END, by=by))
         self._tools.notify(Changed("static role", subject, by))
 
-    async def credentials(self, mount: str, name: str) -> StaticCredentials:
-        """Return the current key; it works while AWS is away.
+    async def credentials(self, mount: str, name: str, by: str) -> StaticCredentials:
+        """Return the current key and take note of who got it; it works while AWS is away.
 
         Raises:
             NotFound: There is no such role.
@@ -137,4 +138,5 @@ class StaticRoles:
         if not row.current:
             raise StaticKeyPending(f"static role {mount}/{name} has no key yet", retry_in=10.0)
         secret = self._tools.sealer.open(row.sealed, place_of(row.subject)).decode()
+        self._tools.notify(StaticKeyRead(row.subject, row.current, by))
         return StaticCredentials(row.current, Secret(secret), row.next_us)

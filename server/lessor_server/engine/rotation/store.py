@@ -38,6 +38,10 @@ class RotationStore(Protocol):
         """Return the static role whose current key it is, or the one before or after, but not ``without``."""
         ...
 
+    async def left_behind(self) -> list[Rotation]:
+        """Return what ``remove_disabled`` would forget half done: AWS has refused it again and again."""
+        ...
+
     async def forget_rotation(self, rotation: Rotation) -> bool:
         """Delete a row of this generation; False where it has changed."""
         ...
