@@ -185,6 +185,23 @@ async def test_a_second_key_is_named_and_deleted_when_told(place: Place) -> None
 )
 async def test_a_rotation_that_was_killed_leaves_one_key(place: Place, action: str, kind: str) -> None:
     """Killed while any one call of it is under way: in the end the root has one key, and works with it."""
+    await kill_at(place, action, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.fire
+@pytest.mark.parametrize("action", CALLS)
+async def test_a_chained_rotation_that_was_killed_leaves_one_key(place: Place, action: str) -> None:
+    """The same of a root behind a chain, which is walked with whichever key is left."""
+    spoke = await place.aws.role("spoke", account=SPOKE, trusts=["123456789012"])
+    config = root_at(place.aws.url, assume_chain=[config_pb2.AssumeStep(role_arn=spoke)])
+    async with place.connect() as lessor:
+        await lessor.config.SetRoot(config_pb2.SetRootRequest(config=config))
+    await kill_at(place, action, "hang_after")
+
+
+async def kill_at(place: Place, action: str, kind: str) -> None:
+    """Kill the server while a call of a rotation is under way, start it again, and look at what is left."""
     await place.aws.fault(kind, action, nth=1)
     async with place.connect() as lessor:
         asking = asyncio.get_running_loop().create_task(rotate(lessor))

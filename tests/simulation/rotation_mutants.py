@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from lessor_server.domain import rotation as steps
+from lessor_server.engine.rotation import keychange
 from lessor_server.engine.rotation.keychange import KeyChange
 from lessor_server.engine.rotation.removal import Removal
 from lessor_server.engine.rotation.userkeys import UserKeys
@@ -37,6 +39,16 @@ def old_root_key_left(patch: Patch) -> None:
         await self._held.move(steps.retire(self.row))
 
     patch.set(KeyChange, "_delete_previous", forgotten)
+
+
+@mutant_in("rotate chain")
+def chain_lost_at_the_switch(patch: Patch) -> None:
+    """The new key of a root is put in place without the chain that went on from the old one."""
+
+    def bare(value: Any, **changes: Any) -> Any:
+        return replace(value, **changes, **({"assume_chain": ()} if "access_key" in changes else {}))
+
+    patch.set(keychange, "replace", bare)
 
 
 @mutant_in("rotate root")

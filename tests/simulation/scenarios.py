@@ -224,6 +224,19 @@ async def _root_is_a_user(stage: Stage) -> None:
     await _set_root(stage, "lab", SECOND_KEY)  # no key goes that another mount has as its root
 
 
+async def _root_is_a_chain(stage: Stage) -> None:
+    """Let the root go on from its user by a role into the other account."""
+    await _root_is_a_user(stage)
+    mine, other = stage.world.mine, stage.world.other
+    mine.peers[other.account], other.peers = other, mine.peers
+    hop = config_pb2.AssumeStep(role_arn=other.add_role("spoke").arn)
+    config = config_pb2.RootConfig(
+        access_key=builders.ROOT_KEY, secret_key="not-a-secret", assume_chain=[hop]
+    )
+    await stage.client.call("SetRoot", config_pb2.SetRootRequest(mount="aws", config=config))
+    await stage.issue()
+
+
 async def _rotate_root(stage: Stage) -> None:
     """Rotate the root's key, and use the new one while the old one goes."""
     await stage.client.call("RotateRoot", config_pb2.RotateRootRequest(mount="aws"))
@@ -291,6 +304,7 @@ SCENARIOS = (
     Scenario("session", _nothing, _session),
     Scenario("session again", _nothing, _session_again),
     Scenario("rotate root", _root_is_a_user, _rotate_root),
+    Scenario("rotate chain", _root_is_a_chain, _rotate_root),
     Scenario("rotate static", _root_is_a_user, _rotate_static),
     Scenario("static beside", _beside_a_key, _put_static),
     Scenario("repeat elsewhere", _nothing, _request_twice_at_once, replicas=2),

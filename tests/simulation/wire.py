@@ -14,7 +14,8 @@ import botocore.exceptions as sdk
 
 from lessor_server.adapters.aws import failures
 from lessor_server.adapters.aws.requests import REQUESTS
-from lessor_server.domain.calls import Call, MadeKey
+from lessor_server.domain.calls import Call, MadeKey, ProveKey
+from lessor_server.domain.looks import ProveIam
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
 from tests.simulation.points import Fate
@@ -44,6 +45,7 @@ class Flight:
     key_id: str
     there: float
     back: float
+    token: str = ""
     ending: Ending = Ending.ANSWER
     instead: Answer | None = None
     """What AWS answers without an effect."""
@@ -69,14 +71,19 @@ class Wire(memory_aws.MemoryAws):
         """Send one call."""
         self._process.require_alive()
         plain = cast("Call[object]", call)
+        chained = None if isinstance(call, ProveKey | ProveIam) else await self._chains.ready(root)
+        if chained is not None:
+            self._held.add(chained)
+        self._process.require_alive()
         if self._world.away:
             await asyncio.sleep(self.latency)
             raise failures.from_network(plain, sdk.EndpointConnectionError(endpoint_url="aws"))
-        answer = await self._heard(plain, *await self._flown(root, plain))
+        answer = await self._heard(plain, *await self._flown(memory_aws._signer(root, chained), plain))
         return cast("T", REQUESTS[type(call)].read(memory_aws._as_sdk(answer.result)))
 
-    async def _flown(self, root: Root, call: Call[object]) -> tuple[Ending, Answer]:
-        flight = self._world.faults.flight(call, root.config.access_key)
+    async def _flown(self, signer: MadeKey, call: Call[object]) -> tuple[Ending, Answer]:
+        flight = self._world.faults.flight(call, signer.access_key_id)
+        flight.token = signer.token.reveal()
         flight.fate = self._world.points.meet(f"aws {call.action}")
         if flight.fate is Fate.BEFORE:
             self._process.kill()
@@ -117,7 +124,9 @@ class Wire(memory_aws.MemoryAws):
         if answer is None:
             account = self._world.account_with(flight.key_id)
             account.visible_after = self._world.chance("visible").uniform(0.0, self._world.options.visible)
-            answer = memory_aws._effect(account, MadeKey(flight.key_id, Secret()), flight.call)
+            answer = memory_aws._effect(
+                account, MadeKey(flight.key_id, Secret(), Secret(flight.token)), flight.call
+            )
             self._world.carried_out(flight, answer)
         elif flight.ending is Ending.ANSWER and answer.code != THROTTLING.code and answer.status < 500:
             self._world.truth.refused(flight.call.user)
@@ -138,7 +147,9 @@ class Wire(memory_aws.MemoryAws):
                 flight.lost = True
             elif drawn < 0.6 and not flight.arrived:
                 self._flights.remove(flight)
-                late = Flight(flight.call, flight.key_id, 0.0, 0.0, sent_us=flight.sent_us)
+                late = Flight(
+                    flight.call, flight.key_id, 0.0, 0.0, token=flight.token, sent_us=flight.sent_us
+                )
                 flight.lost = True
                 self._world.delayed(late)
                 self._world.later(rng.uniform(1.0, LATEST_ARRIVAL), lambda late=late: self._arrive(late))

@@ -133,7 +133,9 @@ class World:
     def account_with(self, key_id: str) -> Iam:
         """Return the account of a key: one that a root was given, or one that the account made for it."""
         made = (
-            account for account in (self.mine, self.other) if key_id in {*account.keys, *account.dead_keys}
+            account
+            for account in (self.mine, self.other)
+            if key_id in {*account.keys, *account.dead_keys, *account.sts.sessions}
         )
         return self.accounts.get(key_id) or next(made)
 

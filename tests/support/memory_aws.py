@@ -33,6 +33,8 @@ from tests.support.memory_config import At, passing
 T = TypeVar("T")
 Effect = Callable[[], Answer]
 _DATES = ("CreateDate", "Expiration")
+CHAIN_SESSION = "lessor-of-the-tests"
+"""What the sessions of a root's own chain are called."""
 GIVE_UP_SECONDS = 7.0
 """How long a call waits for an answer, as the gateway does."""
 
@@ -56,7 +58,7 @@ class MemoryAws:
         self._at = at
         self.latency = latency
         self.faults = Faults()
-        self._chains = Chains(self.send, "lessor-of-the-tests")
+        self._chains = Chains(self.send, CHAIN_SESSION)
         self._held: set[ChainCredentials] = set()
         self.sent: list[Sent] = []
         self.forgotten: list[str] = []
