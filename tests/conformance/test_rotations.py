@@ -129,6 +129,18 @@ async def test_a_key_s_static_role_is_found(b: Bench) -> None:
     assert second.name == "another"
 
 
+async def test_a_key_that_was_a_root_s_is_known_whatever_the_mount(b: Bench) -> None:
+    """The row that replaced it says so; that of a static role is none of a root."""
+    await added(b, ROOT, current="AKIANOW", previous="AKIAOLD", away=("AKIAOLDER", "AKIAOLD"))
+    await b.store.add_rotation(replace(STATIC, away=("AKIASTATIC",)))
+    for key_id in ("AKIAOLD", "AKIAOLDER"):
+        found = await b.store.rotated_away(key_id)
+        assert found is not None
+        assert found.subject == ROOT
+    for key_id in ("AKIANOW", "AKIASTATIC", ""):
+        assert await b.store.rotated_away(key_id) is None
+
+
 async def test_a_claimed_row_is_claimed_by_nobody_else(b: Bench) -> None:
     """A claim keeps others off until it runs out, whether the row is due or not."""
     claimed = await added(b)

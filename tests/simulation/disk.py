@@ -27,7 +27,7 @@ READS = frozenset(
         *("instance", "schema_version", "grounds", "get_mount", "list_mounts", "get_root", "get_role"),
         *("list_roles", "holds", "due_within", "get", "page", "count", "prefixes", "progress", "known"),
         *("drift_us", "first_start", "held", "backup", "account"),
-        *("get_rotation", "static_holder", "left_behind", "list_static", "next_rotation_us"),
+        *("get_rotation", "static_holder", "rotated_away", "left_behind", "list_static", "next_rotation_us"),
     )
 )
 METHODS = frozenset(name for name, _ in inspect.getmembers(Store, inspect.iscoroutinefunction))

@@ -53,6 +53,12 @@ class MemoryRotations(MemoryConfig):
         others = self._static_but(without)
         return next((one for one in others if key_id in (one.current, one.previous, one.fresh)), None)
 
+    async def rotated_away(self, key_id: str) -> Rotation | None:
+        """Return the root's rotation that has replaced a key."""
+        await self._before("rotated_away", reads=True)
+        roots = [one for _, one in sorted(self.rotations.items()) if one.is_root]
+        return next((one for one in roots if key_id in one.away), None)
+
     async def left_behind(self) -> list[Rotation]:
         """Return the half-made rotations of mounts that ``remove_disabled`` would remove."""
         await self._before("left_behind", reads=True)

@@ -110,7 +110,7 @@ class Mounts:
         Raises:
             Invalid, NotFound, EtagMismatch: The request is wrong.
             RootAccountChanged: Leases of another account stand in the way.
-            RootKeyRotatedAway: The key is one that a rotation has replaced.
+            RootKeyRotatedAway, StaticUserTaken: The key is one that a rotation has replaced, or will.
             AwsUnavailable: AWS does not say whose the new root is, and leases exist.
         """
         if not faults:
@@ -122,7 +122,8 @@ class Mounts:
             before = await self._roots.of(name) if stored else None
             config = change(before.config if before else None)
             require([*faults, *self._violations(name, config)])
-            await self._keys.require_not_rotated_away(name, config)
+            if config.access_key and (before is None or config.access_key != before.config.access_key):
+                await self._keys.require_free(config.access_key)
             version = before.version if before else 0
             root = await self._checked(Root(name, version + 1, "", config))
             fresh = f"{self._rng.getrandbits(64):016x}"
@@ -132,7 +133,7 @@ class Mounts:
                 return await self._roots.of(name)
         raise Aborted(f"the root of {name} keeps changing", retry_in=0.1)
 
-    def _violations(self, name: str, config: RootConfig) -> list[Violation]:
+    def _violations(self, name: str, config: RootConfig) -> Sequence[Violation]:
         """Return every fault of a mount's root; field paths begin at the request."""
         found = root_rules.violations(
             config,

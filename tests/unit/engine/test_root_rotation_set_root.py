@@ -19,6 +19,7 @@ from lessor_server.domain.preconditions import (
     RootKeyRotatedAway,
     RootNotRotatable,
     RootNotSet,
+    StaticUserTaken,
 )
 from lessor_server.domain.root import Hop, to_plain
 from lessor_server.domain.rotation import Phase
@@ -29,7 +30,17 @@ from lessor_server.engine.mounts import RootRules
 from tests.support import builders
 from tests.support.iam_faults import Fault, Kind
 from tests.support.iam_home import ROOT
-from tests.support.rotating import keys_of, root_key, rotate, rotating, row_of, set_root
+from tests.support.rotating import (
+    USER,
+    credentials,
+    keys_of,
+    put,
+    root_key,
+    rotate,
+    rotating,
+    row_of,
+    set_root,
+)
 from tests.support.virtual_loop import virtual
 
 HOUR = timedelta(hours=1)
@@ -99,6 +110,41 @@ async def test_a_key_that_was_rotated_away_is_not_set_again() -> None:
         new = await root_key(w)
         await w.engine.mounts.set_root("aws", "", lambda before: before, "test")
         assert await root_key(w) == new
+
+
+@virtual
+async def test_a_key_that_was_rotated_away_is_no_other_mount_s_root_either() -> None:
+    """It would be dead there, and keep the first mount from ever rotating again."""
+    async with rotating() as w:
+        await w.engine.mounts.enable(builders.mount("second"), "test")
+        first = builders.root_config()
+        await rotate(w)
+        with pytest.raises(RootKeyRotatedAway, match="the root of mount aws"):
+            await w.engine.mounts.set_root("second", "", lambda _: first, "test")
+        assert await w.store.get_root("second") is None
+        assert await rotate(w) == await root_key(w)
+
+
+@virtual
+async def test_a_mount_that_shares_a_key_keeps_it_and_can_be_changed() -> None:
+    """A root that had the key before another mount's rotation replaced it goes on."""
+    async with rotating() as w:
+        await w.engine.mounts.enable(builders.mount("second"), "test")
+        await w.engine.mounts.set_root("second", "", lambda _: builders.root_config(), "test")
+        await rotate(w)
+        await w.engine.mounts.set_root("second", "", lambda root: replace(root, max_retries=1), "test")
+        assert await root_key(w, "second") == builders.ROOT_KEY
+
+
+@virtual
+async def test_the_key_of_a_static_role_is_no_root_s() -> None:
+    """Its next rotation would end it."""
+    async with rotating() as w:
+        await put(w)
+        key = (await credentials(w)).access_key_id
+        with pytest.raises(StaticUserTaken, match=f"static role aws/{USER}"):
+            await set_root(w, key)
+        assert await root_key(w) == builders.ROOT_KEY
 
 
 @virtual

@@ -250,8 +250,9 @@ async def test_a_first_key_that_is_not_proven_leaves_nothing() -> None:
     """The key is deleted and the role not stored."""
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.REFUSE, "ProveKey"))
-        with pytest.raises(KeyNotAccepted):
+        with pytest.raises(KeyNotAccepted) as told:
             await put(w)
+        assert told.value.aws is not None
         assert keys_of(w, USER) == {}
         with pytest.raises(NotFound):
             await credentials(w)

@@ -72,8 +72,10 @@ async def test_its_key_is_read_while_aws_is_away() -> None:
 async def test_a_user_that_aws_does_not_know_is_refused_and_nothing_stored() -> None:
     """No user, and a user whose name only differs by case."""
     async with rotating() as w:
-        with pytest.raises(StaticUserUnknown):
+        with pytest.raises(StaticUserUnknown) as told:
             await put(w, static("nobody"))
+        assert told.value.aws is not None
+        assert told.value.aws.code == "NoSuchEntity"
         with pytest.raises(StaticUserChanged):
             await put(w, static("other", username=USER.upper()))
         assert await w.engine.static_roles.list("aws", "", 9) == []
@@ -185,6 +187,18 @@ async def test_with_one_live_key_the_old_one_goes_at_once() -> None:
         await asyncio.sleep(1)
         assert keys_of(w, USER) == {second: "Active"}
         assert not works(w, first)
+
+
+@virtual
+async def test_each_rotation_asked_for_after_an_answer_makes_a_key_of_its_own() -> None:
+    """Also while the one before is still deleting the old key, and AWS takes its time over that."""
+    async with rotating() as w:
+        await put(w, static(live_keys=1))
+        w.aws.faults.add(Fault(Kind.DELAY, "DeleteAccessKey", seconds=4.0))
+        made = [await rotate_static(w) for _ in range(3)]
+        assert len({*made, (await credentials(w)).access_key_id}) == 3
+        await asyncio.sleep(60)
+        assert keys_of(w, USER) == {made[-1]: "Active"}
 
 
 @virtual

@@ -30,6 +30,11 @@ WHERE (json_extract(body, '$.current') = :key_id OR json_extract(body, '$.previo
   AND subject <> :without AND subject GLOB '*/static-creds/*'
 ORDER BY subject LIMIT 1
 """
+AWAY = f"""
+SELECT {_COLUMNS} FROM rotations
+WHERE subject GLOB '*/root' AND :key_id IN (SELECT value FROM json_each(body, '$.away'))
+ORDER BY subject LIMIT 1
+"""
 LEFT_BEHIND = f"""
 SELECT {_COLUMNS} FROM ({DISABLED}) JOIN rotations ON subject > name || '/' AND subject < name || '0'
 WHERE phase <> 'IDLE' OR late_us > 0 ORDER BY subject

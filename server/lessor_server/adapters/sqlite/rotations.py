@@ -48,12 +48,7 @@ class SqliteRotations:
 
     async def get_rotation(self, subject: str) -> Rotation | None:
         """Return one row."""
-
-        def job(connection: sqlite3.Connection) -> Rotation | None:
-            row = connection.execute(sql.GET, {"subject": subject}).fetchone()
-            return _rotation(row) if row else None
-
-        return await self._batches.read(job)
+        return await self._found(sql.GET, {"subject": subject})
 
     async def list_static(self, mount: str, after: str, limit: int) -> list[Rotation]:
         """Return the rows of a mount's static roles by name."""
@@ -67,13 +62,11 @@ class SqliteRotations:
 
     async def static_holder(self, key_id: str, without: str) -> Rotation | None:
         """Return the static role that a key is of, but not the subject ``without``."""
-        params: rows.Params = {"key_id": key_id, "without": without}
+        return await self._found(sql.HOLDER, {"key_id": key_id, "without": without})
 
-        def job(connection: sqlite3.Connection) -> Rotation | None:
-            row = connection.execute(sql.HOLDER, params).fetchone()
-            return _rotation(row) if row else None
-
-        return await self._batches.read(job)
+    async def rotated_away(self, key_id: str) -> Rotation | None:
+        """Return the root's rotation that has replaced a key."""
+        return await self._found(sql.AWAY, {"key_id": key_id})
 
     async def left_behind(self) -> list[Rotation]:
         """Return the half-made rotations of mounts that ``remove_disabled`` would remove."""
@@ -142,6 +135,15 @@ class SqliteRotations:
         return await self._batches.write(
             lambda connection: connection.execute(sql.TAKE_OVER, {"now": self._clock.now()}).rowcount
         )
+
+    async def _found(self, statement: str, params: rows.Params) -> Rotation | None:
+        """Read one row."""
+
+        def job(connection: sqlite3.Connection) -> Rotation | None:
+            row = connection.execute(statement, params).fetchone()
+            return _rotation(row) if row else None
+
+        return await self._batches.read(job)
 
     def _times(self) -> rows.Params:
         now = self._clock.now()

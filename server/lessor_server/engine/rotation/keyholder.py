@@ -160,7 +160,9 @@ async def _static_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation
         )
     outcome = await roots.rounds(root).call(GetUser(rotation.user_name))
     if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
-        raise StaticUserUnknown(f"AWS knows no user {rotation.user_name}", subject=rotation.user_name)
+        unknown = StaticUserUnknown(f"AWS knows no user {rotation.user_name}", subject=rotation.user_name)
+        unknown.aws = outcome.aws
+        raise unknown
     if not isinstance(outcome, Done):
         raise for_caller(outcome)
     found = outcome.value

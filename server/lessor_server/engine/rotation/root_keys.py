@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from lessor_server.domain.errors import LessorError, StoreUnavailable
-from lessor_server.domain.preconditions import RootKeyRotatedAway
-from lessor_server.domain.root import RootConfig
+from lessor_server.domain.preconditions import RootKeyRotatedAway, StaticUserTaken
 from lessor_server.domain.rotation import Rotation, root_subject
 from lessor_server.domain.schedule import NEVER
 from lessor_server.engine.ports import Store
@@ -67,9 +66,17 @@ class RootKeys:
         if schedule != (row.schedule if row else NEVER):
             await self._rotator.align(root_subject(mount))
 
-    async def require_not_rotated_away(self, mount: str, config: RootConfig) -> None:
-        """Raise ``RootKeyRotatedAway`` where a root's key is one that a rotation has replaced."""
-        row = await self._store.get_rotation(root_subject(mount))
-        if row is not None and config.access_key and config.access_key in row.away:
-            message = f"key {config.access_key} of mount {mount} was rotated away"
-            raise RootKeyRotatedAway(message, subject=mount)
+    async def require_free(self, access_key: str) -> None:
+        """Refuse a key as a root's that a rotation has ended, or will.
+
+        Raises:
+            RootKeyRotatedAway: It was a root's, of whichever mount, until a rotation replaced it.
+            StaticUserTaken: A static role has it.
+        """
+        replaced = await self._store.rotated_away(access_key)
+        if replaced is not None:
+            message = f"key {access_key} was that of {replaced.title}, and was rotated away"
+            raise RootKeyRotatedAway(message, subject=replaced.mount)
+        role = await self._store.static_holder(access_key, "")
+        if role is not None:
+            raise StaticUserTaken(role.user_name, role.title)

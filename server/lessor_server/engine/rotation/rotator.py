@@ -38,6 +38,11 @@ class Job:
     align: bool = False
     """The root's config has changed meanwhile."""
 
+    def serves(self, order: Order) -> bool:
+        """Tell whether the key that this attempt is about to make is all that ``order`` asks for."""
+        plain = not order.delete_other_key and order.change is None
+        return self.rotates and not self.answer.done() and order.aim is Aim.ROTATE and plain
+
 
 class Rotator:
     """One job for each row that is worked on."""
@@ -87,7 +92,7 @@ class Rotator:
         return 0.0
 
     async def ask(self, subject: str, order: Order) -> Rotation:
-        """Have an attempt made as ``order`` says, or join one that rotates already; return the row.
+        """Have an attempt made as ``order`` says, or join one that makes a new key already; return the row.
 
         A caller that goes away does not stop it.
 
@@ -101,12 +106,7 @@ class Rotator:
                 if job is None:
                     job = self._start(subject, order, None)
                     break
-            if (
-                job.rotates
-                and order.aim is Aim.ROTATE
-                and not order.delete_other_key
-                and order.change is None
-            ):
+            if job.serves(order):
                 break
             await job.ended.wait()
         return await asyncio.shield(job.answer)

@@ -38,6 +38,10 @@ class RotationStore(Protocol):
         """Return the static role whose current key it is, or the one before or after, but not ``without``."""
         ...
 
+    async def rotated_away(self, key_id: str) -> Rotation | None:
+        """Return the root's rotation, of any mount, that has replaced a key; None where none has."""
+        ...
+
     async def left_behind(self) -> list[Rotation]:
         """Return what ``remove_disabled`` would forget half done: AWS has refused it again and again."""
         ...

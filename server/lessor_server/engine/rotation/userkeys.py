@@ -114,7 +114,9 @@ def _unproven(rotation: Rotation, refusals: list[LessorError]) -> LessorError:
     silent = [one for one in refusals if says_nothing(one)]
     if silent:
         return for_caller(silent[0])
-    return KeyNotAccepted(f"AWS does not accept the new key of {rotation.user_name}", retry_in=10.0)
+    refused = KeyNotAccepted(f"AWS does not accept the new key of {rotation.user_name}", retry_in=10.0)
+    refused.aws = refusals[0].aws
+    return refused
 
 
 def _value(outcome: Outcome[T]) -> T:
