@@ -77,23 +77,29 @@ async def issue_and_prefix(w: World) -> None:
         pass
 
 
+async def play(story: Story, w: World) -> asyncio.Task[None]:
+    """Play a story to its end or to where it dies; in all worlds alike, so that its points have one order."""
+    w.points.passed.clear()
+    playing = asyncio.get_running_loop().create_task(story(w))
+    reached = asyncio.get_running_loop().create_task(w.points.reached.wait())
+    await asyncio.wait([playing, reached], return_when=asyncio.FIRST_COMPLETED)
+    reached.cancel()
+    return playing
+
+
 async def points_of(story: Story) -> list[str]:
     """Return the points that a story passes when nothing dies."""
     async with world(role=ROLE) as w:
-        w.points.passed.clear()
-        await story(w)
+        await play(story, w)
         return list(w.points.passed)
 
 
 async def die_at(index: int, story: Story, seed: int, late: float | None) -> str:
     """Play a story, die at one of its points, start again; return the point's name. All must be gone."""
     async with world(role=ROLE, seed=seed) as w:
-        w.points.passed.clear()
         w.points.die_at = index
         w.aws.arrives_late = late
-        playing = asyncio.get_running_loop().create_task(story(w))
-        reached = asyncio.get_running_loop().create_task(w.points.reached.wait())
-        await asyncio.wait([playing, reached], return_when=asyncio.FIRST_COMPLETED)
+        playing = await play(story, w)
         died_at = w.points.passed[index]
         await w.kill()
         assert playing.done()
