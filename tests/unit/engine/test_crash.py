@@ -14,9 +14,9 @@ import pytest
 from lessor_server.domain.lease import State
 from lessor_server.engine.stored import Range
 from tests.support import builders
+from tests.support.deaths import play, telling
 from tests.support.engine_world import World, world
 from tests.support.virtual_loop import run
-from tests.unit.engine.test_rotation_crash import telling
 
 ROLE = builders.role(iam_groups=("staff",))
 REQUEST = "11111111-1111-4111-8111-111111111111"
@@ -77,29 +77,21 @@ async def issue_and_prefix(w: World) -> None:
         pass
 
 
-async def play(story: Story, w: World) -> asyncio.Task[None]:
-    """Play a story to its end or to where it dies; in all worlds alike, so that its points have one order."""
-    w.points.passed.clear()
-    playing = asyncio.get_running_loop().create_task(story(w))
-    reached = asyncio.get_running_loop().create_task(w.points.reached.wait())
-    await asyncio.wait([playing, reached], return_when=asyncio.FIRST_COMPLETED)
-    reached.cancel()
-    return playing
-
-
 async def points_of(story: Story) -> list[str]:
     """Return the points that a story passes when nothing dies."""
     async with world(role=ROLE) as w:
-        await play(story, w)
+        w.points.passed.clear()
+        await play(w, story(w))
         return list(w.points.passed)
 
 
 async def die_at(index: int, story: Story, seed: int, late: float | None) -> str:
     """Play a story, die at one of its points, start again; return the point's name. All must be gone."""
     async with world(role=ROLE, seed=seed) as w:
+        w.points.passed.clear()
         w.points.die_at = index
         w.aws.arrives_late = late
-        playing = await play(story, w)
+        playing = await play(w, story(w))
         died_at = w.points.passed[index]
         await w.kill()
         assert playing.done()

@@ -7,7 +7,6 @@ is one root key and the engine works with it, and no key is left that nobody kno
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import timedelta
@@ -20,13 +19,13 @@ from lessor_server.domain.rotation import Phase, static_subject
 from lessor_server.domain.schedule import Schedule
 from lessor_server.domain.static_role import MOST_KEYS, StaticRole
 from tests.support import builders
+from tests.support.deaths import play, telling
 from tests.support.engine_world import OTHER_ACCOUNT, World, world
 from tests.support.iam_faults import Fault, Kind
 from tests.support.virtual_loop import run
 
 Story = Callable[[World], Coroutine[object, object, None]]
 USER = "billing"
-MOST_ALIKE = 6
 LONG = Schedule(timedelta(days=7))
 
 
@@ -112,7 +111,7 @@ async def points_of(story: Story) -> list[str]:
     """Return the points that a story passes when nothing goes amiss."""
     async with world() as w:
         await prepared(story, w)
-        await attempt(story, w)
+        await play(w, attempt(story, w))
         return list(w.points.passed)
 
 
@@ -127,9 +126,7 @@ async def die_at(index: int, story: Story, late: float | None) -> str:
     async with world() as w:
         await prepared(story, w)
         w.points.die_at, w.aws.arrives_late = index, late
-        playing = asyncio.get_running_loop().create_task(attempt(story, w))
-        reached = asyncio.get_running_loop().create_task(w.points.reached.wait())
-        await asyncio.wait([playing, reached], return_when=asyncio.FIRST_COMPLETED)
+        await play(w, attempt(story, w))
         name = w.points.passed[index]
         await w.kill()
         w.aws.arrives_late = None
@@ -201,17 +198,6 @@ async def settled(w: World, what: str) -> None:
         assert len(keys[USER]) <= MOST_KEYS
     for one in w.store.rotations.values():
         assert (one.phase, one.late_us, one.fresh_sealed) == (Phase.IDLE, 0, b""), f"after {what}"
-
-
-def telling(points: list[str]) -> list[int]:
-    """Return which points to try: of one name the first six, since the looks of a proof are alike."""
-    seen: Counter[str] = Counter()
-    chosen = []
-    for index, name in enumerate(points):
-        seen[name] += 1
-        if seen[name] <= MOST_ALIKE:
-            chosen.append(index)
-    return chosen
 
 
 def cases(*quick: Story) -> list[object]:
