@@ -15,6 +15,7 @@ from tests.simulation.wire import Flight
 from tests.support.iam import Iam
 from tests.support.iam_rules import Answer
 from tests.support.iam_user import User
+from tests.support.memory_aws import GIVE_UP_SECONDS
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -113,6 +114,8 @@ class Record:
     sends: int = 0
     refusals: int = 0
     """Calls sent and refused since the last claim."""
+    late_keys: set[str] = field(default_factory=set)
+    """Keys that a request made long after its sender had given it up: no look before could have met them."""
 
 
 @dataclass(slots=True)
@@ -224,6 +227,7 @@ class Truth:
         if answer.ok and effect.call.action == "CreateAccessKey":
             key: Any = answer.result["AccessKey"]
             self.secrets.add(key["SecretAccessKey"])
+            self._late(effect, key["AccessKeyId"])
         if answer.ok and "Credentials" in answer.result:
             made: Any = answer.result["Credentials"]
             self.secrets |= {made["SecretAccessKey"], made["SessionToken"]}
@@ -237,6 +241,12 @@ class Truth:
             record.troubled |= record.user_name in answer.message
             record.troubled |= refused and effect.call.action.startswith(TAKING)
             record.refusals += refused
+
+    def _late(self, effect: Effect, key_id: str) -> None:
+        record = self.records.get(effect.subject)
+        given_up_us = effect.sent_us + int(GIVE_UP_SECONDS * 1e6)
+        if record is not None and self.world.store.now() > given_up_us:
+            record.late_keys.add(key_id)
 
     def changed(self, change: Change) -> None:
         """Take note of a row's change."""
