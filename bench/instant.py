@@ -28,13 +28,16 @@ _MICROSECOND = timedelta(microseconds=1)
 class InstantAws:
     """Does nothing and says that it is done."""
 
-    def __init__(self, *_parts: object) -> None:
+    def __init__(self, *_parts: object, **_settings: object) -> None:
         """Take what the real gateway takes, and need none of it."""
         self._numbers = count(1)
 
     async def send(self, _root: Root, call: Call[T]) -> T:
         """Return a success without waiting."""
         return cast("T", self._answer(call))
+
+    def forget(self, _mount: str) -> None:
+        """Keep nothing of any mount, and so forget it."""
 
     def _answer(self, call: Call[Any]) -> object:
         arn = f"arn:aws:iam::{_ACCOUNT}:user/{call.user}"
@@ -84,11 +87,17 @@ class InstantStore:
         return True
 
     async def activate(
-        self, claim: Claim, access_key_id: str, *, untaken: bool = False, now: int | None = None
+        self,
+        claim: Claim,
+        access_key_id: str,
+        *,
+        ends_us: int = 0,
+        untaken: bool = False,
+        now: int | None = None,
     ) -> Lease:
         """Return the lease as the real step would leave it."""
         at = self.now() if now is None else now
-        end = at + claim.lease.ttl // _MICROSECOND
+        end = ends_us or at + claim.lease.ttl // _MICROSECOND
         return replace(
             claim.lease,
             state=State.ACTIVE,

@@ -1,0 +1,29 @@
+"""Checks that what is measured runs: the servers of the bench, with parts of their surroundings exchanged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bench.children import lessor_server
+from bench.server import NO_SDK, NO_STORE
+
+from lessor.v1 import config_pb2, role_pb2
+from tests.support.clients import connect
+from tests.support.server_process import bare_environment
+
+TOKEN = "the-root-token-of-a-test"
+
+
+@pytest.mark.parametrize("variant", [NO_SDK, NO_STORE])
+async def test_a_server_with_exchanged_parts_issues(variant: str, tmp_path: Path) -> None:
+    """The exchanged parts take what the real ones take, so that the figures are of the product as it is."""
+    env = {**bare_environment(), "LESSOR_ROOT_TOKEN": TOKEN}
+    with lessor_server(variant, tmp_path, env) as (_, address):
+        async with connect(address, TOKEN) as lessor:
+            await lessor.config.EnableMount(config_pb2.EnableMountRequest())
+            root = config_pb2.RootConfig(access_key="AKIAIOSFODNN7EXAMPLE", secret_key="not-a-secret")
+            await lessor.config.SetRoot(config_pb2.SetRootRequest(config=root))
+            await lessor.put_role("", "reader", credential_type=role_pb2.Role.IAM_USER)
+            made = await lessor.generate("", "reader")
+            assert made.lease_id.startswith("aws/creds/reader/")
