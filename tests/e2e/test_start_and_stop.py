@@ -17,7 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from lessor.v1 import config_pb2, lease_pb2, role_pb2
-from tests.support.clients import ROOT_SECRET, Lessor, connect, nothing_left, refused, until
+from tests.support.clients import ROOT_SECRET, Lessor, connect, nothing_left, refused, root_at, until
 from tests.support.grpcurl import Grpcurl
 from tests.support.server_process import COMMAND, ServerProcess, bare_environment, serving
 from tests.support.standin_control import StandIn
@@ -84,6 +84,12 @@ async def test_another_sealing_key_opens_no_root(tmp_path: Path, aws: StandIn) -
         async with connect(server.address, server.token) as lessor:
             refusal = await refused(lessor.generate("aws"))
             assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "SEAL_BROKEN")
+            again = config_pb2.SetRootRequest(config=root_at(aws.url), update_mask={"paths": ["region"]})
+            refusal = await refused(lessor.config.SetRoot(again))
+            assert refusal.reason == "SEAL_BROKEN"
+            again.ClearField("update_mask")
+            await lessor.config.SetRoot(again)
+            assert (await lessor.generate("aws")).access_key
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def console(
     if opens:
         click.echo(f"lessor: opening a browser; the page that leads there stays for {SECONDS:g}s", err=True)
     if opens and opened(url):
-        click.echo("lessor: opened in a browser", err=True)
+        click.echo("lessor: opened in a browser; where it shows nothing, leave out --open", err=True)
     elif call.style == output.JSON:
         click.echo(json.dumps({"url": url, "lease_id": made.lease_id}))
     else:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from lessor_server.domain.calls import Call
 from lessor_server.domain.least_policy import Grant, Holder
 from lessor_server.domain.looks import GetGroup, GetPolicy
 from lessor_server.domain.role import CredentialType, Role
+
+_GROUP_READS: Final = ("iam:ListGroupPolicies", "iam:GetGroupPolicy", "iam:ListAttachedGroupPolicies")
+"""What it takes to read a group's policies into a session's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +38,19 @@ def grants(role: Role, holder: Holder) -> list[Grant]:
     base = f"arn:{partition}:iam::{number}"
     match role.credential_type:
         case CredentialType.IAM_USER:
-            on_groups = [
-                Grant("", ("iam:AddUserToGroup", "iam:RemoveUserFromGroup"), (f"{base}:group/{name}",))
-                for name in role.iam_groups
-            ]
             users = f"{base}:user/lessor/{holder.instance}/*"
-            return [Grant("", _on_users(role), (users,)), *on_groups]
+            joining = ("iam:AddUserToGroup", "iam:RemoveUserFromGroup")
+            return [Grant("", _on_users(role), (users,)), *_on_groups(role, base, joining)]
         case CredentialType.ASSUMED_ROLE:
-            exact = [arn for arn in role.role_arns if "*" not in arn]
-            return [Grant("", _on_role(role), (arn,)) for arn in exact] + _on_groups(role, base)
+            exact = tuple(arn for arn in role.role_arns if "*" not in arn)
+            assuming = [Grant("", _on_role(role), exact)] if exact else []
+            return [*assuming, *_on_groups(role, base, _GROUP_READS)]
         case CredentialType.FEDERATION_TOKEN:
             tagging = ("sts:TagSession",) if role.session_tags else ()
-            return [Grant("", ("sts:GetFederationToken", *tagging), ("*",)), *_on_groups(role, base)]
+            return [
+                Grant("", ("sts:GetFederationToken", *tagging), ("*",)),
+                *_on_groups(role, base, _GROUP_READS),
+            ]
         case CredentialType.SESSION_TOKEN:
             return []
 
@@ -74,7 +79,7 @@ def _on_role(role: Role) -> tuple[str, ...]:
     return ("sts:AssumeRole", *tagging, *naming)
 
 
-def _on_groups(role: Role, base: str) -> list[Grant]:
-    """Return what it takes to read the policies of the role's groups into a session's policy."""
-    reads = ("iam:ListGroupPolicies", "iam:GetGroupPolicy", "iam:ListAttachedGroupPolicies")
-    return [Grant("", reads, (f"{base}:group/{name}",)) for name in role.iam_groups]
+def _on_groups(role: Role, base: str, actions: tuple[str, ...]) -> list[Grant]:
+    """Return the actions on the role's groups, where it has any."""
+    groups = tuple(f"{base}:group/{name}" for name in role.iam_groups)
+    return [Grant("", actions, groups)] if groups else []

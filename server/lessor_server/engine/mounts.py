@@ -13,8 +13,8 @@ from lessor_server.domain.calls import Identity
 from lessor_server.domain.errors import Aborted, AwsUnavailable, NotFound, Violation, require
 from lessor_server.domain.events import Changed
 from lessor_server.domain.mount import Mount
-from lessor_server.domain.preconditions import EtagMismatch, RootAccountChanged
-from lessor_server.domain.root import Root, RootConfig
+from lessor_server.domain.preconditions import EtagMismatch, RootAccountChanged, SealBroken
+from lessor_server.domain.root import Root, RootConfig, StoredRoot
 from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.rotation.root_keys import RootKeys
@@ -102,13 +102,16 @@ class Mounts:
         change: Callable[[RootConfig | None], RootConfig],
         by: str,
         faults: Sequence[Violation] = (),
+        *,
+        whole: bool = False,
     ) -> Root:
         """Replace a mount's root by what ``change`` makes of the one there is, whole or not at all.
 
-        ``faults`` are those found in the request before: all are told at once.
+        ``faults`` are those found in the request before: all are told at once. A ``whole`` new one keeps
+        nothing of the root there is, and may replace one that does not open any more.
 
         Raises:
-            Invalid, NotFound, EtagMismatch: The request is wrong.
+            Invalid, NotFound, EtagMismatch, SealBroken: The request is wrong, or not ``whole``.
             RootAccountChanged: Leases of another account stand in the way.
             RootKeyRotatedAway, StaticUserTaken: The key is one that a rotation has replaced, or will.
             AwsUnavailable: AWS does not say whose the new root is, and leases exist.
@@ -119,12 +122,12 @@ class Mounts:
             stored = await self._store.get_root(name)
             if etag and (stored is None or stored.etag != etag):
                 raise EtagMismatch(f"the root of {name} is not what the etag says", subject=name)
-            before = await self._roots.of(name) if stored else None
+            before = await self._opened(stored, whole=whole)
             config = change(before.config if before else None)
             require([*faults, *self._violations(name, config)])
             if config.access_key and (before is None or config.access_key != before.config.access_key):
                 await self._keys.require_free(config.access_key)
-            version = before.version if before else 0
+            version = stored.version if stored else 0
             root = await self._checked(Root(name, version + 1, "", config))
             fresh = f"{self._rng.getrandbits(64):016x}"
             if await self._store.put_root(self._roots.seal(root, fresh), version):
@@ -132,6 +135,15 @@ class Mounts:
                 await self._keys.align(name)
                 return await self._roots.of(name)
         raise Aborted(f"the root of {name} keeps changing", retry_in=0.1)
+
+    async def _opened(self, stored: StoredRoot | None, *, whole: bool) -> Root | None:
+        """Return the root there is; None where none is, or none that opens and another replaces it whole."""
+        try:
+            return await self._roots.of(stored.mount) if stored else None
+        except SealBroken:
+            if not whole:
+                raise
+            return None
 
     def _violations(self, name: str, config: RootConfig) -> Sequence[Violation]:
         """Return every fault of a mount's root; field paths begin at the request."""

@@ -102,7 +102,9 @@ class ConfigService:
             return _config(convert.masked(stored, request.config, paths), Faults())
 
         by = caller.principal.name
-        root = await self._mounts.set_root(name, request.config.etag, change, by, faults.found)
+        root = await self._mounts.set_root(
+            name, request.config.etag, change, by, faults.found, whole=not masked
+        )
         return pb.SetRootResponse(config=_root(root))
 
     async def GetRoot(self, request: pb.GetRootRequest, _: Caller) -> pb.GetRootResponse:

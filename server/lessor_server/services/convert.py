@@ -36,6 +36,7 @@ class Faults:
     def __init__(self) -> None:
         """Begin with none."""
         self._found: list[Violation] = []
+        self._unread: list[str] = []
 
     @property
     def found(self) -> tuple[Violation, ...]:
@@ -48,6 +49,7 @@ class Faults:
             return reader(*args, **kwargs)
         except Invalid as error:
             self._found += error.violations
+            self._unread += (violation.field for violation in error.violations)
             return otherwise
 
     def add(self, field: str, fault: str, mend: str) -> None:
@@ -55,8 +57,15 @@ class Faults:
         self._found.append(Violation(field, fault, mend))
 
     def extend(self, more: Iterable[Violation], under: str = "") -> None:
-        """Note what a rule has found; paths lie below ``under``, where that is given."""
-        self._found += [violation.under(under) if under else violation for violation in more]
+        """Note what a rule has found; paths lie below ``under``, where that is given.
+
+        What could not be read is absent for the rule: that it misses it is no second fault.
+        """
+        placed = (violation.under(under) if under else violation for violation in more)
+        self._found += (one for one in placed if not self._is_unread(one.field))
+
+    def _is_unread(self, field: str) -> bool:
+        return any(f"{path}.".startswith((f"{field}.", f"{field}[")) for path in self._unread)
 
     def require_none(self) -> None:
         """Raise ``Invalid`` with all that was found, if anything was."""

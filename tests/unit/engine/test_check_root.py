@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from lessor_server.domain.root import Hop
+from lessor_server.domain.rotation import static_subject
 from lessor_server.engine.checks import AT_ONCE
 from lessor_server.engine.engine import Limits
 from lessor_server.engine.pacer import Pace
@@ -16,7 +17,7 @@ from lessor_server.engine.simulator import RESOURCES_A_CALL, Verdict
 from tests.support import builders
 from tests.support.engine_world import World, bound, world
 from tests.support.iam_faults import Fault, Kind
-from tests.support.rotating import USER, put, rotating, static
+from tests.support.rotating import USER, put, rotating, row_of, static
 from tests.support.virtual_loop import virtual
 
 MANY = tuple(f"arn:aws:iam::{number:012}:role/worker" for number in range(2 * RESOURCES_A_CALL + 20))
@@ -131,6 +132,22 @@ async def test_the_users_of_static_roles_are_part_of_what_the_root_needs() -> No
         assert await _static_users(w) == [f"{arn}/team/{USER}"]
         w.aws.faults.add(Fault(Kind.REFUSE, "GetUser"))
         assert await _static_users(w) == [f"{arn}/*/{USER}", f"{arn}/{USER}"]
+
+
+@virtual
+async def test_many_static_roles_leave_time_for_the_simulator() -> None:
+    """Of the first ones AWS is asked for the ARN; those of the others are patterns."""
+    async with rotating() as w:
+        await put(w)
+        row = await row_of(w, static_subject("aws", USER))
+        for number in range(100):
+            name = f"user-{number}"
+            w.store.rotations[static_subject("aws", name)] = replace(
+                row, subject=static_subject("aws", name), user_name=name
+            )
+        w.aws.sent.clear()
+        assert len(await _static_users(w)) == 1 + 2 * 100
+        assert w.aws.actions().count("GetUser") == 40
 
 
 @virtual

@@ -291,6 +291,15 @@ async def test_what_the_root_may_not_do_for_a_role_is_told() -> None:
 
 
 @virtual
+async def test_a_role_that_may_assume_many_is_few_questions() -> None:
+    """A hundred ARNs, as many as a role may have, are asked about fifty at a time."""
+    async with world() as w:
+        many = tuple(f"arn:aws:iam::123456789012:role/r{number}" for number in range(100))
+        await w.engine.checks.role(builders.assumed("", role_arns=many))
+        assert w.aws.actions().count("SimulatePrincipalPolicy") == 2
+
+
+@virtual
 async def test_what_only_aws_can_tell_of_the_root_counts_too() -> None:
     """Keys turn out to be the account root's: the check of a role says what these can't serve."""
     async with world() as w:

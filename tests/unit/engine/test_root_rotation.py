@@ -72,6 +72,15 @@ async def test_a_key_that_is_not_accepted_for_a_minute_is_deleted(proof: str) ->
         assert await rotate(w) == await root_key(w)
 
 
+@pytest.mark.parametrize("seconds", [59.4, 59.8, 60.0, 60.2])
+@virtual
+async def test_a_key_that_is_accepted_at_the_end_of_the_minute_gets_its_three_looks(seconds: float) -> None:
+    """The minute is for refusals: a look that finds it accepted is followed by the others."""
+    async with rotating() as w:
+        w.iam.visible_after = seconds
+        assert await rotate(w) == await root_key(w) != builders.ROOT_KEY
+
+
 @virtual
 async def test_issues_under_way_go_on_with_the_new_key() -> None:
     """However often the key is rotated under load, no caller notices."""

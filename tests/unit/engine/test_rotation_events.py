@@ -11,6 +11,7 @@ from lessor_server.domain.errors import LessorError, StaticKeyPending
 from lessor_server.domain.events import (
     BY_CLOCK,
     KeyLeft,
+    KeyRetired,
     MountRemoved,
     Rotated,
     RotationFailed,
@@ -123,6 +124,21 @@ async def test_an_old_root_key_that_goes_under_with_its_mount_is_told_once() -> 
         await w.until(lambda: "aws" not in w.store.mounts, 120)
         (left,) = w.events.of(KeyLeft)
         assert (left.subject, left.user_name, left.access_key_id) == ("aws/root", "root-of-lessor", old)
+
+
+@virtual
+async def test_an_old_key_that_is_left_is_not_said_to_be_retired() -> None:
+    """Its root was set anew and AWS refuses to delete it: a person is told that it is there."""
+    async with rotating() as w:
+        old = await root_key(w)
+        await w.engine.root_keys.rotate("aws", "olga", delete_other_key=False)
+        w.iam.create_user("other").visible_at = 0.0
+        await set_root(w, w.iam.create_access_key("other").id)
+        w.aws.faults.add(Fault(Kind.REFUSE, "DeleteAccessKey"))
+        await asyncio.sleep(300)
+        assert [left.access_key_id for left in w.events.of(KeyLeft)] == [old]
+        assert w.events.of(KeyRetired) == []
+        assert old in keys_of(w)
 
 
 @virtual

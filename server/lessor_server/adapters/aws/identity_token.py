@@ -1,7 +1,8 @@
 """A web identity token: read from its file anew at each use, as who rotates it may do so at any time.
 
 What has not the shape of a bearer token (RFC 6750, 2.1) goes nowhere, since whoever may set a root names the
-file. Beside that only the token's ``aud`` claim is looked at here (RFC 7519, 4.1.3); AWS is who verifies it.
+file. One that holds a single secret has that shape, too: it is for ``folders`` to keep it out. Beside that
+only the token's ``aud`` claim is looked at here (RFC 7519, 4.1.3); AWS is who verifies it.
 """
 
 from __future__ import annotations

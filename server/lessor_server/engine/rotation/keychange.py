@@ -250,9 +250,10 @@ class KeyChange:
 
     async def _delete_previous(self) -> None:
         old = self.row.previous
-        await self._unless_left(self._removal.delete(old))
+        deleted = await self._unless_left(self._removal.delete(old))
         await self._held.move(steps.retire(self.row))
-        self._tools.notify(KeyRetired(self.row.subject, old))
+        if deleted:
+            self._tools.notify(KeyRetired(self.row.subject, old))
 
     # --- a root that changed, and the end ---------------------------------------------------------------
 
@@ -275,10 +276,14 @@ class KeyChange:
             await self._unless_left(self._removal.look())
         await self._held.forget()
 
-    async def _unless_left(self, doing: Coroutine[object, object, object]) -> None:
-        """Do what AWS may refuse for good, a root that was set anew or a role that ends: a person is told."""
+    async def _unless_left(self, doing: Coroutine[object, object, object]) -> bool:
+        """Do what AWS may refuse for good, a root that was set anew or a role that ends: a person is told.
+
+        False where that was so.
+        """
         try:
             await doing
+            return True
         except (AwsUnavailable, PacerFull, StoreUnavailable):
             raise
         except LessorError as error:
@@ -287,6 +292,7 @@ class KeyChange:
             if not ends:
                 raise
             self._tools.notify(KeyLeft(row.subject, row.user_name, row.unneeded, error.message))
+            return False
 
     async def _in_use(self) -> bool:
         """Tell whether the root's key is the one that the rotation knows for it."""

@@ -104,7 +104,8 @@ def _user_of(root: Root, rotation: Rotation) -> Root:
     """
     if not root.config.assume_chain:
         return root
-    account = rotation.account if root.config.access_key == rotation.current else ""
+    known = rotation.is_root and root.config.access_key == rotation.current
+    account = rotation.account if known else ""
     return replace(root, account=account, config=replace(root.config, assume_chain=()))
 
 

@@ -43,8 +43,8 @@ class StaticRoles:
     async def put(self, role: StaticRole, by: str, *, delete_other_key: bool) -> Rotation:
         """Store a static role; a new one is answered once its first key is proven and in use.
 
-        Where nothing was made yet when the first rotation failed, nothing is stored. Otherwise the role
-        stays, and its first rotation is tried again by itself.
+        Where nothing was made yet when the first rotation failed, nothing is stored. Otherwise, and where
+        the store fails after the role was written, it stays, and its first rotation is tried again by itself.
 
         Raises:
             Invalid, NotFound, MountDisabling: The request is wrong.

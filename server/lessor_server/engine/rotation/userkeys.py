@@ -88,7 +88,7 @@ class UserKeys:
             silent = silent + 1 if all(isinstance(one, _UNHEARD) for one in outcomes) else 0
             if running == PROOFS:
                 return
-            if silent == SILENT_ROUNDS or loop.time() >= until:
+            if silent == SILENT_ROUNDS or (refusals and loop.time() >= until):
                 raise _unproven(rotation, refusals)
             await asyncio.sleep(PAUSE_SECONDS)
 
