@@ -306,6 +306,7 @@ async def test_a_caller_who_goes_away_leaves_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.fire
 @pytest.mark.parametrize("action", ["CreateUser", "CreateAccessKey"])
 async def test_a_deadline_that_passes_leaves_nothing(
     lessor: Lessor, aws: StandIn, mount: str, action: str

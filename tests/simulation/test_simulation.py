@@ -19,6 +19,9 @@ from tests.simulation.shrink import shrunk, told
 
 SAMPLE, CHUNKS, STEP = 25, 6, 7
 ROOT = Path(__file__).resolve().parents[2]
+LONG = ("stopped", "rotate chain")
+"""Scenarios whose deaths take minutes: here a sample of them, all in ``make prove``."""
+
 QUICK = ("no_such_entity_trusted_at_once", "activate_without_generation", "like_for_a_prefix")
 
 
@@ -76,7 +79,7 @@ def test_some_deaths_leave_nothing(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [scenario.name for scenario in SCENARIOS])
+@pytest.mark.parametrize("name", [scenario.name for scenario in SCENARIOS if scenario.name not in LONG])
 def test_a_death_at_any_effect_leaves_nothing(name: str) -> None:
     """Each effect of the scenario, before it, done but unanswered, not done and timed out, after it.
 

@@ -240,7 +240,7 @@ def test_each_call_in_turn_may_fail_in_any_way(kind: Kind) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("story", [root_on_demand, root_of_a_chain, static_two_keys])
+@pytest.mark.parametrize("story", [root_on_demand, static_two_keys])
 def test_a_death_after_an_answer_was_lost_leaves_one_key(story: Story) -> None:
     """A rotation that goes on after a lost answer survives a death at any point, too."""
     points = run(points_of(story))
