@@ -14,6 +14,7 @@ machine's name for it (``ErrorInfo.reason``) and ``mend`` tells the caller what 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
@@ -130,10 +131,16 @@ class SessionPolicyWouldWiden(Invalid):
         super().__init__((Violation("session_policy", fault, self.mend), *others))
 
 
-def require(violations: list[Violation]) -> None:
-    """Raise ``Invalid`` with all of ``violations``, if there are any."""
-    if violations:
-        raise Invalid(tuple(violations))
+def require(violations: Iterable[Violation], unread: Sequence[Violation] = ()) -> None:
+    """Raise ``Invalid`` with all of ``violations`` and what was ``unread`` before, if there are any."""
+    told = (*unread, *(one for one in violations if not is_absent(one.field, unread)))
+    if told:
+        raise Invalid(told)
+
+
+def is_absent(field: str, unread: Iterable[Violation]) -> bool:
+    """Tell whether a field could not be read: that a rule misses it then is no second fault."""
+    return any(f"{one.field}.".startswith((f"{field}.", f"{field}[")) for one in unread)
 
 
 class NotFound(LessorError):

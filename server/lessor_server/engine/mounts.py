@@ -83,7 +83,7 @@ class Mounts:
             if before is None and not faults:
                 raise NotFound("mount", name)
             after = change(before or mount_rules.ANY)
-            require([*faults, *mount_rules.violations(after)])
+            require(mount_rules.violations(after), faults)
             assert before is not None
             if await self._store.put_mount(before, after):
                 self._notify(Changed("mount", name, by))
@@ -124,7 +124,7 @@ class Mounts:
                 raise EtagMismatch(f"the root of {name} is not what the etag says", subject=name)
             before = await self._opened(stored, whole=whole)
             config = change(before.config if before else None)
-            require([*faults, *self._violations(name, config)])
+            require(self._violations(name, config), faults)
             if config.access_key and (before is None or config.access_key != before.config.access_key):
                 await self._keys.require_free(config.access_key)
             version = stored.version if stored else 0

@@ -81,7 +81,7 @@ class Roles:
         """Apply every rule to ``role`` and write nothing; ``faults`` as in ``put``."""
         found = await self._store.get_mount(mount) if faults else await self._mount(mount)
         review = role_rules.review(role, found or mount_rules.ANY)
-        require([*faults, *(violation.under("role") for violation in review.violations)])
+        require((violation.under("role") for violation in review.violations), faults)
         linted = await self._linter.findings(role.policy_document) if role.policy_document else []
         return Reviewed(role, (*review.warnings, *linted, *await self._unserved(role)))
 

@@ -15,7 +15,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lessor_server.domain import names
-from lessor_server.domain.errors import Invalid, Violation, require
+from lessor_server.domain.errors import Invalid, Violation, is_absent, require
 from lessor_server.domain.names import shown
 
 DEFAULT_MOUNT = "aws"
@@ -36,7 +36,7 @@ class Faults:
     def __init__(self) -> None:
         """Begin with none."""
         self._found: list[Violation] = []
-        self._unread: list[str] = []
+        self._unread: list[Violation] = []
 
     @property
     def found(self) -> tuple[Violation, ...]:
@@ -49,7 +49,7 @@ class Faults:
             return reader(*args, **kwargs)
         except Invalid as error:
             self._found += error.violations
-            self._unread += (violation.field for violation in error.violations)
+            self._unread += error.violations
             return otherwise
 
     def add(self, field: str, fault: str, mend: str) -> None:
@@ -62,10 +62,7 @@ class Faults:
         What could not be read is absent for the rule: that it misses it is no second fault.
         """
         placed = (violation.under(under) if under else violation for violation in more)
-        self._found += (one for one in placed if not self._is_unread(one.field))
-
-    def _is_unread(self, field: str) -> bool:
-        return any(f"{path}.".startswith((f"{field}.", f"{field}[")) for path in self._unread)
+        self._found += (one for one in placed if not is_absent(one.field, self._unread))
 
     def require_none(self) -> None:
         """Raise ``Invalid`` with all that was found, if anything was."""

@@ -219,9 +219,14 @@ async def test_what_is_missing_is_told_with_the_rest(method: str, wanting: Messa
 
 @virtual
 async def test_what_cannot_be_read_is_one_fault_and_not_missing_besides() -> None:
-    """A period that is none is told once."""
+    """A period that is none, and a policy with a number that is none, are told once each."""
     period = role_pb2.StaticRole(name="a", username="b", rotation_period=UNREADABLE)
+    policy = Struct(fields={"Version": Value(number_value=math.nan)})
+    kind = role_pb2.Role.FEDERATION_TOKEN
+    role = role_pb2.Role(name="a", credential_type=kind, policy_document=policy)
     async with world() as w:
+        told = await faults(Served(w), "RoleService.PutRole", role_pb2.PutRoleRequest(role=role))
+        assert told == ["role.policy_document"]
         request = role_pb2.PutStaticRoleRequest(static_role=period)
         told = await faults(Served(w), "RoleService.PutStaticRole", request)
         assert told == ["static_role.rotation_period"]
