@@ -90,7 +90,7 @@ def grants(holder: Holder) -> tuple[Grant, ...]:
     AWS Identity and Access Management and for AWS Security Token Service. Memberships are checked on the
     group.
     """
-    base = _base(holder)
+    base = iam_arns(holder.account)
     needed = (
         Grant("LessorUsers", _ON_USERS, (f"{base}:user/lessor/{holder.instance}/*",)),
         Grant("LessorGroups", _ON_GROUPS, (f"{base}:group/*",)),
@@ -106,13 +106,13 @@ def grants(holder: Holder) -> tuple[Grant, ...]:
 
 def static_user_arns(account: str, user_name: str) -> tuple[str, ...]:
     """Return patterns of ARNs that fit a user whose path is not known, and no user of another name."""
+    users = f"{iam_arns(account)}:user"
+    return (f"{users}/{user_name}", f"{users}/*/{user_name}")
+
+
+def iam_arns(account: str) -> str:
+    """Return how the ARNs of IAM begin on an account, "partition:number"."""
     partition, _, number = account.rpartition(":")
-    base = f"arn:{partition}:iam::{number}:user"
-    return (f"{base}/{user_name}", f"{base}/*/{user_name}")
-
-
-def _base(holder: Holder) -> str:
-    partition, _, number = holder.account.rpartition(":")
     return f"arn:{partition}:iam::{number}"
 
 
@@ -124,7 +124,7 @@ def _on_roles(holder: Holder) -> tuple[Grant, ...]:
 
     def on(roles: list[Role]) -> tuple[str, ...]:
         arns = {arn for role in roles for arn in role.role_arns}
-        return tuple(sorted(arns)) if holder.roles else (f"{_base(holder)}:role/*",)
+        return tuple(sorted(arns)) if holder.roles else (f"{iam_arns(holder.account)}:role/*",)
 
     return (
         Grant("LessorRoles", ("sts:AssumeRole",), on(assuming)),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lessor_server.domain.calls import Call
-from lessor_server.domain.least_policy import Grant, Holder
+from lessor_server.domain.least_policy import Grant, Holder, iam_arns
 from lessor_server.domain.looks import GetGroup, GetPolicy
 from lessor_server.domain.role import CredentialType, Role
 
@@ -34,8 +34,7 @@ def grants(role: Role, holder: Holder) -> list[Grant]:
 
     GetSessionToken needs no permission. Role ARNs with a wildcard cannot be asked for.
     """
-    partition, _, number = holder.account.rpartition(":")
-    base = f"arn:{partition}:iam::{number}"
+    base = iam_arns(holder.account)
     match role.credential_type:
         case CredentialType.IAM_USER:
             users = f"{base}:user/lessor/{holder.instance}/*"
