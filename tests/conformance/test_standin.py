@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import aioboto3
@@ -12,26 +12,11 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError, ReadTimeoutError
 from tests.conformance.test_iam_model import POLICY, Client, refused
 from tests.support.iam import TOUCHES
-from tests.support.standin_control import StandIn, ask, run_server
+from tests.support.standin_control import StandIn, ask
 
 ROOT_KEY = "AKIATESTROOT0EXAMPLE"
 SESSION = aioboto3.Session(region_name="us-east-1")
 """One for all clients: it reads each of AWS's models once."""
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """Run one stand-in for this module."""
-    with run_server() as at:
-        yield at
-
-
-@pytest.fixture
-async def aws(url: str) -> AsyncIterator[StandIn]:
-    """Talk to the stand-in, emptied."""
-    async with StandIn.at(url) as standin:
-        await standin.reset()
-        yield standin
 
 
 async def open_client(stack: AsyncExitStack, service: str, url: str, key_id: str = ROOT_KEY) -> Client:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -10,7 +10,7 @@ import aioboto3
 import pytest
 from botocore.config import Config
 from tests.conformance.test_iam_model import POLICY, Client, refused
-from tests.support.standin_control import StandIn, run_server
+from tests.support.standin_control import StandIn
 
 KEY = "AKIATESTROOT0EXAMPLE"
 SESSION = aioboto3.Session(region_name="us-east-1")
@@ -39,21 +39,6 @@ class Clients:
         )
         client: Client = await self._stack.enter_async_context(sdk)
         return client
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """Run one stand-in for this module."""
-    with run_server() as at:
-        yield at
-
-
-@pytest.fixture
-async def aws(url: str) -> AsyncIterator[StandIn]:
-    """Talk to the stand-in, emptied."""
-    async with StandIn.at(url) as standin:
-        await standin.reset()
-        yield standin
 
 
 @pytest.fixture

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from tests.support.gateways import KEY, NOBODY_THERE, chained, gateway, root
-from tests.support.standin_control import StandIn, run_server
+from tests.support.standin_control import StandIn
 
 from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.calls import GetCallerIdentity, GetUser, ListAccessKeys, ListUsers
@@ -26,21 +25,6 @@ class Clock:
     def __call__(self) -> float:
         """Tell the time."""
         return self.at
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """Run one stand-in for this module."""
-    with run_server() as at:
-        yield at
-
-
-@pytest.fixture
-async def aws(url: str) -> AsyncIterator[StandIn]:
-    """Talk to the stand-in, emptied."""
-    async with StandIn.at(url) as standin:
-        await standin.reset()
-        yield standin
 
 
 async def two_hops(aws: StandIn) -> tuple[str, Hop]:

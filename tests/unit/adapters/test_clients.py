@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from tests.support.gateways import chained, gateway, root
-from tests.support.standin_control import StandIn, run_server
+from tests.support.standin_control import StandIn
 from tests.support.virtual_loop import virtual
 
 from lessor_server.adapters.aws.chains import ChainCredentials
@@ -30,21 +29,6 @@ from lessor_server.domain.looks import ProveIam
 from lessor_server.domain.sts import GetSessionToken
 
 PLACE = Place("", "us-east-1")
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """Run one stand-in for this module."""
-    with run_server() as at:
-        yield at
-
-
-@pytest.fixture
-async def aws(url: str) -> AsyncIterator[StandIn]:
-    """Talk to the stand-in, emptied."""
-    async with StandIn.at(url) as standin:
-        await standin.reset()
-        yield standin
 
 
 # --- how long clients live --------------------------------------------------------------------------------

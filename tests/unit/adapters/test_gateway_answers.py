@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from tests.support.builders import DOCUMENT
 from tests.support.gateways import KEY, chained, gateway, root
-from tests.support.standin_control import StandIn, run_server
+from tests.support.standin_control import StandIn
 
 from lessor_server.adapters.aws.requests import REQUESTS
 from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
@@ -26,21 +25,6 @@ from lessor_server.domain.looks import (
 )
 from lessor_server.domain.root import Hop
 from lessor_server.domain.sts import AssumeRole, GetFederationToken, GetSessionToken
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """Run one stand-in for this module."""
-    with run_server() as at:
-        yield at
-
-
-@pytest.fixture
-async def aws(url: str) -> AsyncIterator[StandIn]:
-    """Talk to the stand-in, emptied."""
-    async with StandIn.at(url) as standin:
-        await standin.reset()
-        yield standin
 
 
 async def test_sessions_come_back_whole(aws: StandIn) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.gateways import chained, gateway, json_web_token, root, token_file
-from tests.support.standin_control import StandIn, run_server
+from tests.support.standin_control import StandIn
 
 from lessor_server.adapters.aws import identity_token
 from lessor_server.adapters.aws.clients import Clients
@@ -22,21 +21,6 @@ from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
 
 AUDIENCE = "sts.amazonaws.com"
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """Run one stand-in for this module."""
-    with run_server() as at:
-        yield at
-
-
-@pytest.fixture
-async def aws(url: str) -> AsyncIterator[StandIn]:
-    """Talk to the stand-in, emptied."""
-    async with StandIn.at(url) as standin:
-        await standin.reset()
-        yield standin
 
 
 def with_token(url: str, path: str, *hops: str, **changes: str) -> Root:

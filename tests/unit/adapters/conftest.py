@@ -1,0 +1,5 @@
+"""Gives the tests of adapters the stand-in for AWS."""
+
+from tests.support.standin_fixtures import aws, url
+
+__all__ = ["aws", "url"]
