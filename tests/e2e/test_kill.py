@@ -86,16 +86,20 @@ async def living(mortal: Mortal, aws: StandIn) -> Mortal:
     return mortal
 
 
-async def hold(aws: StandIn, action: str, kind: str, seconds: float = 0.0) -> None:
-    """Let the next call of ``action`` hang: before its effect, after it, or for ``seconds``."""
-    await aws.fault(kind, action, nth=1, seconds=seconds)
+async def hold(aws: StandIn, action: str, kind: str, seconds: float = 0.0, user: str = "") -> None:
+    """Let the next call of ``action`` hang: before its effect, after it, or for ``seconds``.
+
+    Where a ``user`` is given, the next one for it: another lease may be looked after at the same time.
+    """
+    await aws.fault(kind, action, nth=1, seconds=seconds, user=user)
 
 
-async def reached(aws: StandIn, *actions: str) -> None:
-    """Wait until AWS was asked for each of ``actions``, and has dealt with all that it will answer."""
+async def reached(aws: StandIn, *actions: str, user: str = "") -> None:
+    """Wait until AWS was asked for each of ``actions``, for ``user`` where that is given."""
 
     def there(calls: list[Json]) -> bool:
-        return {str(call["action"]) for call in calls} >= set(actions)
+        of_user = [call for call in calls if user in ("", call["user"])]
+        return {str(call["action"]) for call in of_user} >= set(actions)
 
     await until(aws.calls, there)
 
@@ -146,9 +150,10 @@ async def test_a_revocation_that_was_killed_goes_on(
     """Killed while any one call of a revocation is under way, with its effect or without: it is finished."""
     async with server.connect() as lessor:
         made = await lessor.generate("aws")
-        await hold(aws, action, kind)
+        user = made.arn.rpartition("/")[2]
+        await hold(aws, action, kind, user=user)
         await lessor.revoke(made.lease_id, sync=False)
-        await reached(aws, action)
+        await reached(aws, action, user=user)
     await server.kill()
     assert len(await users_of(aws, "aws")) == ((action, kind) != ("DeleteUser", "hang_after"))
     await server.start()
