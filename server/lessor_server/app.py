@@ -9,11 +9,12 @@ import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import NoReturn
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.typing import FilteringBoundLogger
 
+from lessor_server.adapters import descriptors, memory
 from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.clock import SystemClock
@@ -30,14 +31,15 @@ from lessor_server.engine.mounts import RootRules
 from lessor_server.engine.pacer import Pace
 from lessor_server.engine.ports import Store
 from lessor_server.engine.roles import NoLinter
-from lessor_server.services import reflection
+from lessor_server.services.channel_options import ConnectionLimits, channel_options
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
 from lessor_server.services.guard import Guard
 from lessor_server.services.health import Health
 from lessor_server.services.lease import LeaseService
+from lessor_server.services.reflection import Reflection
 from lessor_server.services.role import RoleService
-from lessor_server.services.rules import LASTING, RULES
+from lessor_server.services.rules import LASTING, PUBLIC, RULES
 from lessor_server.services.system import About, SystemService
 from lessor_server.settings import Settings
 
@@ -46,7 +48,6 @@ SERVICES = tuple(
 )
 SEALING_KEY_FILE = "sealing-key"
 STOP_SECONDS = 1.0
-_MOST_MESSAGE_BYTES = 4 << 20
 
 
 class PortTaken(LessorError):
@@ -80,6 +81,8 @@ async def serving(
         KeyFileBroken, RootTokenBroken, OSError: The data directory's files cannot be used.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold secrets
+    memory.tune_garbage_collection()
+    limits = _connection_limits(settings)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     token = RootToken.load(settings.data_dir, settings.root_token, settings.root_token_file)
     sealer = AesGcmSealer(KeyFile.load_or_make(settings.data_dir / SEALING_KEY_FILE).key)
@@ -100,10 +103,18 @@ async def serving(
         session_name = f"lessor-{await store.instance()}"
         gateway = AwsGateway(clients, session_name, token_folders=settings.aws.identity_token_dirs)
         outside = Outside(store, gateway, sealer, notify, rng, SentryLinter() if installed() else NoLinter())
-        async with running(outside, _limits(settings)) as engine, _lasting(health.run()):
-            guard = Guard(identify, log.report, RULES, LASTING)
+        async with running(outside, _limits(settings)) as engine, _lasting(memory.give_back_memory()):
+            guard = Guard(
+                identify,
+                log,
+                RULES,
+                public=PUBLIC,
+                lasting=LASTING,
+                max_calls=settings.limits.concurrent_calls,
+            )
             about = await _about(settings, store, dev=dev)
-            server = _server(engine, guard, health, about, settings)
+            server = grpc.aio.server(options=channel_options(limits))
+            server.add_generic_rpc_handlers(_handlers(engine, guard, health, about, settings))
             address = await _listen(server, settings)
             health.open()
             try:
@@ -136,28 +147,36 @@ async def _about(settings: Settings, store: Store, *, dev: bool) -> About:
     )
 
 
-def _server(
+def _connection_limits(settings: Settings) -> ConnectionLimits:
+    limits = settings.limits
+    connections = descriptors.allot_connections(
+        descriptors.raise_limit(), limits.connections, settings.aws.in_flight
+    )
+    return ConnectionLimits(
+        connections,
+        limits.streams_per_connection,
+        limits.metadata_bytes,
+        limits.connection_idle,
+        limits.connection_age,
+    )
+
+
+def _handlers(
     engine: Engine, guard: Guard, health: Health, about: About, settings: Settings
-) -> grpc.aio.Server:
-    # Without so_reuseport=0 two servers would share a port unseen.
-    options = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES))
-    server = grpc.aio.server(options=options)
+) -> tuple[grpc.GenericRpcHandler, ...]:
     implementations = (
         ConfigService(engine.mounts, engine.disabler, engine.checks, engine.root_keys),
         RoleService(engine.roles, engine.checks, engine.prefixes, engine.static_roles),
         CredsService(engine.issuer, engine.credential_watch, engine.static_roles),
         LeaseService(engine.leases, engine.prefixes, engine.sweeper, engine.watchers),
         SystemService(about, engine.expiry, engine.backup),
+        health,
     )
-    server.add_generic_rpc_handlers(tuple(guard.handlers(one.DESCRIPTOR, one) for one in implementations))
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
-    if settings.reflection:
-        names = (
-            *(service.full_name for service in SERVICES),
-            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-        )
-        server.add_generic_rpc_handlers(reflection.handlers(names))
-    return server
+    handlers = tuple(guard.handlers(one.DESCRIPTOR, one) for one in implementations)
+    if not settings.reflection:
+        return handlers
+    names = [one.DESCRIPTOR.full_name for one in implementations]
+    return (*handlers, *Reflection(names).handlers(guard))
 
 
 async def _listen(server: grpc.aio.Server, settings: Settings) -> str:
@@ -194,7 +213,7 @@ async def _drain(server: grpc.aio.Server, guard: Guard, engine: Engine, health: 
 
 
 @asynccontextmanager
-async def _lasting(job: Coroutine[object, object, None]) -> AsyncIterator[None]:
+async def _lasting(job: Coroutine[object, object, NoReturn]) -> AsyncIterator[None]:
     """Run ``job`` while the block runs."""
     async with asyncio.TaskGroup() as group:
         task = group.create_task(job)

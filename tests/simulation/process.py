@@ -65,6 +65,7 @@ class _Context:
 
     who: str
     until: float
+    request: bytes
     written: list[Message] = field(default_factory=list)
 
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
@@ -72,6 +73,12 @@ class _Context:
 
     def time_remaining(self) -> float:
         return self.until - asyncio.get_running_loop().time()
+
+    def peer(self) -> str:
+        return f"simulation:{self.who}"
+
+    async def read(self) -> bytes:
+        return self.request
 
     async def write(self, message: Message) -> None:
         self.written.append(message)
@@ -163,7 +170,7 @@ class Process:
 
     def _serve(self, engine: Engine) -> None:
         about = About("0", "memory", 1, self.world.instance, dev_mode=False, linter="", warnings=())
-        guard = Guard(lambda token: Principal(token, ALL_RIGHTS), self._report, RULES, LASTING)
+        guard = Guard(lambda token: Principal(token, ALL_RIGHTS), self, RULES, lasting=LASTING)
         for service in (
             ConfigService(engine.mounts, engine.disabler, engine.checks, engine.root_keys),
             RoleService(engine.roles, engine.checks, engine.prefixes, engine.static_roles),
@@ -183,7 +190,11 @@ class Process:
             self.world.attention.heard(self, event)
             self.world.truth.heard(event)
 
-    def _report(self, method: str, error: BaseException) -> str:
+    def refused(self, reason: str) -> None:
+        """Ignore a refusal: the caller hears of it."""
+
+    def report(self, method: str, error: BaseException) -> str:
+        """Note what nobody foresaw."""
         if self.alive:
             self.world.broken("nothing_is_unforeseen", "", f"{method} raised {error!r}")
         return "0"
@@ -215,10 +226,10 @@ class Process:
     async def call(self, method: str, request: Message, who: str, seconds: float) -> Reply:
         """Call a method as a client does, with its deadline."""
         loop = asyncio.get_running_loop()
-        context = _Context(who, loop.time() + seconds)
+        context = _Context(who, loop.time() + seconds, request.SerializeToString())
         handler = self._handlers[method]
-        serve = handler.unary_stream if handler.response_streaming else handler.unary_unary
-        task = loop.create_task(serve(request.SerializeToString(), context), context=self._context.copy())
+        serve = handler.stream_stream if handler.response_streaming else handler.stream_unary
+        task = loop.create_task(serve(None, context), context=self._context.copy())
         try:
             await asyncio.wait([task], timeout=seconds)
         except asyncio.CancelledError:

@@ -45,3 +45,6 @@ class Principal:
 
 ROOT = Principal("root", frozenset(Capability))
 """Whoever presents the root token."""
+
+ANONYMOUS = Principal("", frozenset())
+"""A caller of a method that needs no credential: health and reflection."""

@@ -107,6 +107,10 @@ class Invalid(LessorError):
         self.violations = violations
 
 
+class Malformed(Invalid):
+    """The bytes of the request are not a message that this version knows."""
+
+
 class RequestIdReused(Invalid):
     """The same request id came with another request."""
 
@@ -215,6 +219,20 @@ class PacerFull(QuotaExceeded):
 
     reason = "PACER_QUEUE_FULL"
     mend = "call again later; raise aws.rate if AWS allows the account more"
+
+
+class TooManyCalls(QuotaExceeded):
+    """As many calls are in progress as the server takes at the same time."""
+
+    reason = "TOO_MANY_CALLS"
+    mend = "call again later; the operator can raise limits.concurrent_calls"
+
+
+class TooManyWatches(QuotaExceeded):
+    """As many health watches are open as the server, or one connection, may have."""
+
+    reason = "TOO_MANY_WATCHES"
+    mend = "close watches that are not needed, or call Check"
 
 
 # --- not now ----------------------------------------------------------------------------------------

@@ -1,17 +1,17 @@
-"""The one way in: every RPC is identified, authorised, parsed, given its deadline, and mapped on errors.
+"""The one way in: every RPC is identified, authorised, parsed, given its deadline, and has its errors mapped.
 
-The handlers are built from the descriptors, with bytes in and messages out, so that a stranger is
-refused before the parser sees a byte, and bytes that do not parse are INVALID_ARGUMENT. A method without
-a rule stops the start; one without an implementation answers UNIMPLEMENTED. Nothing unmapped leaves:
-an exception of ours that nobody foresaw is INTERNAL with a reference, its text only in the log.
+The handlers are built from the descriptors and start with the metadata of a call: a caller who may not
+call is refused before the message is asked for. Bytes that do not parse are INVALID_ARGUMENT. The server
+refuses to start if a method has no rule; a method without an implementation answers UNIMPLEMENTED. An
+unforeseen exception is INTERNAL with a reference, its text only in the log.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
@@ -21,23 +21,28 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from lessor_server.domain.access import Capability, Principal
+from lessor_server.domain.access import ANONYMOUS, Capability, Principal
 from lessor_server.domain.errors import (
     DeadlineExceeded,
     Draining,
-    Invalid,
     LessorError,
+    Malformed,
     PermissionDenied,
+    TooManyCalls,
     Unauthenticated,
     Unimplemented,
     Violation,
 )
 from lessor_server.services import status
+from lessor_server.services.anonymous import AnonymousCalls
 
 KEPT_BACK_SECONDS = 0.02
 """Taken off each deadline, so that the caller hears our answer and not its own clock."""
 
 DEFAULT_SECONDS = 60.0
+MESSAGE_SECONDS = 10.0
+"""How long the message of a request may take to arrive."""
+
 MOST_REQUEST_BYTES = 1 << 20
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -49,6 +54,8 @@ class Caller:
 
     principal: Principal
     until: float
+    peer: str = ""
+    """The address of the caller's connection, as gRPC writes it."""
 
     @property
     def seconds(self) -> float:
@@ -57,7 +64,7 @@ class Caller:
 
 
 T = TypeVar("T")
-Serve = Callable[[Principal], Awaitable[T]]
+Serve = Callable[["_Call"], Awaitable[T]]
 
 
 class Identify(Protocol):
@@ -68,11 +75,15 @@ class Identify(Protocol):
         ...
 
 
-class Report(Protocol):
-    """Writes an unforeseen exception to the log."""
+class CallLog(Protocol):
+    """Writes to the log what becomes of calls."""
 
-    def __call__(self, method: str, error: BaseException) -> str:
-        """Return the reference under which the log has it."""
+    def report(self, method: str, error: BaseException) -> str:
+        """Write an unforeseen exception; return the reference under which the log has it."""
+        ...
+
+    def refused(self, reason: str) -> None:
+        """Count a call that was refused."""
         ...
 
 
@@ -82,29 +93,40 @@ class Guard:
     def __init__(
         self,
         identify: Identify,
-        report: Report,
+        log: CallLog,
         rules: Mapping[str, Capability],
+        *,
+        public: Container[str] = (),
         lasting: Container[str] = (),
+        max_calls: int = 2_000,
     ) -> None:
-        """Let in whom ``identify`` knows and ``rules`` allow; ``lasting`` streams have no end of theirs."""
+        """Let in whom ``identify`` knows and ``rules`` allow, and anybody to ``public`` methods.
+
+        ``lasting`` streams have no end of their own; ``max_calls`` of known callers run at the same time.
+        """
         self._identify = identify
-        self._report = report
+        self._log = log
         self._rules = rules
+        self._public = public
         self._lasting = lasting
+        self._max_calls = max_calls
+        self._anonymous = AnonymousCalls()
         self._watches: dict[asyncio.Timeout, None] = {}
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
 
-    def handlers(self, descriptor: ServiceDescriptor, implementation: object) -> grpc.GenericRpcHandler:
-        """Return the handlers of one service.
+    def handlers(
+        self, descriptor: ServiceDescriptor, implementation: object, name: str = ""
+    ) -> grpc.GenericRpcHandler:
+        """Return the handlers of one service, under another ``name`` than its own if one is given.
 
         Raises:
             LookupError: A method has no rule.
         """
         methods = {method.name: self._handler(method, implementation) for method in descriptor.methods}
-        return grpc.method_handlers_generic_handler(descriptor.full_name, methods)
+        return grpc.method_handlers_generic_handler(name or descriptor.full_name, methods)
 
     async def drain(self, seconds: float) -> int:
         """Take no more calls, end the lasting ones, wait for the others; return how many are left."""
@@ -121,45 +143,56 @@ class Guard:
 
     def _handler(self, method: MethodDescriptor, implementation: object) -> grpc.RpcMethodHandler[Any, Any]:
         name = f"{method.containing_service.name}.{method.name}"
-        if name not in self._rules:
+        if name not in self._rules and name not in self._public:
             raise LookupError(f"{name} has no rule in services/rules.py")
         entry = _Entry(
             name,
-            self._rules[name],
+            self._rules.get(name),
             GetMessageClass(method.input_type),
             getattr(implementation, method.name, None),
             name in self._lasting,
         )
         serialize = GetMessageClass(method.output_type).SerializeToString
 
-        async def unary(data: bytes, context: Context) -> Message:
-            return await self._run(entry, context, self._answer(entry, data, context))
+        async def unary(_: object, context: Context) -> Message:
+            return await self._run(entry, context, self._answer)
 
-        async def stream(data: bytes, context: Context) -> None:
-            await self._run(entry, context, self._answers(entry, data, context))
+        async def stream(_: object, context: Context) -> None:
+            await self._run(entry, context, self._converse if method.client_streaming else self._answers)
 
+        # A handler of a unary request would start only once the whole message has arrived and is held in
+        # memory. These start with the metadata, and a caller who may not call is never asked for a message.
         if method.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(stream, None, serialize)
-        return grpc.unary_unary_rpc_method_handler(unary, None, serialize)
+            return grpc.stream_stream_rpc_method_handler(stream, None, serialize)
+        return grpc.stream_unary_rpc_method_handler(unary, None, serialize)
 
     async def _run(self, entry: _Entry, context: Context, serve: Serve[T]) -> T:
         """Serve one call, or abort it with the status of what went wrong."""
         principal: Principal | None = None
-        self._enter()
         try:
             principal = self._admitted(entry, context)
-            return await serve(principal)
+            call = _Call(entry, context, principal, _until(entry, context))
+            if principal is ANONYMOUS:
+                await self._anonymous.wait_turn(context.peer())
+                return await serve(call)
+            with self._counted(entry):
+                return await serve(call)
         except LessorError as error:
             told = error
         except Exception as error:  # noqa: BLE001 - nothing unmapped may leave
-            told = LessorError(f"internal error, reference {self._report(entry.name, error)}")
-        finally:
-            self._leave()
+            told = LessorError(f"internal error, reference {self._log.report(entry.name, error)}")
+        if principal in {None, ANONYMOUS} or isinstance(told, (Malformed, PermissionDenied)):
+            self._log.refused(told.reason)
+        if principal is None:
+            await self._anonymous.wait_turn(context.peer())
         refusal = status.refusal(told, sees_root=principal is not None and principal.sees_root)
         await context.abort(refusal.code, refusal.message, ((status.DETAILS_KEY, refusal.details),))
         raise AssertionError("abort raises")
 
     def _admitted(self, entry: _Entry, context: Context) -> Principal:
+        """Return who calls, by the metadata alone, or raise what refuses the call."""
+        if entry.capability is None:
+            return ANONYMOUS
         principal = self._identify(_token(context.invocation_metadata() or ()))
         if principal is None:
             raise Unauthenticated("no token, or one that is not known")
@@ -169,61 +202,91 @@ class Guard:
             raise Draining("the server is going down")
         return principal
 
-    def _answer(self, entry: _Entry, data: bytes, context: Context) -> Serve[Message]:
-        """Return what serves a unary call once its caller is known."""
+    async def _answer(self, call: _Call) -> Message:
+        """Serve a call that is answered by one message."""
+        async with self._deadline(call):
+            answer: Message = await call.serve(await self._request(call))
+            return answer
 
-        async def serve(principal: Principal) -> Message:
-            request, caller = _admit(entry, data, principal, context)
-            async with self._deadline(entry, caller):
-                answer: Message = await entry.serve(request, caller)
-                return answer
+    async def _answers(self, call: _Call) -> None:
+        """Serve a call that is answered by a stream of messages."""
+        request = await self._request(call)
+        async with aclosing(call.serve(request)) as answers:
+            if call.entry.lasting:
+                async with self._deadline(call):
+                    await anext(answers)  # no message: it says that the watch is on
+                # Reports that nothing is missed from then on, however late the first message is.
+                # Outside of the deadline: were it cancelled half-way, gRPC could send no status any more.
+                await call.context.send_initial_metadata(())
+            async with self._deadline(call):
+                async for message in answers:
+                    await call.context.write(message)
 
-        return serve
+    async def _converse(self, call: _Call) -> None:
+        """Answer each message of a stream with one message, until the caller sends no more."""
+        while True:
+            async with self._message_deadline(call):
+                data = await call.context.read()
+                if data is grpc.aio.EOF:
+                    return
+                await self._anonymous.wait_turn(call.context.peer())
+                await call.context.write(await call.serve(_parsed(call.entry.request, data)))
 
-    def _answers(self, entry: _Entry, data: bytes, context: Context) -> Serve[None]:
-        """Return what serves a call that is answered by a stream of messages."""
-
-        async def serve(principal: Principal) -> None:
-            request, caller = _admit(entry, data, principal, context)
-            async with aclosing(entry.serve(request, caller)) as answers:
-                if entry.lasting:
-                    async with self._deadline(entry, caller):
-                        await anext(answers)  # no message: it says that the watch is on
-                    # Tells the caller that nothing is missed from then on, however late the first message.
-                    # Outside of the deadline: were it cancelled half-way, gRPC could send no status any more.
-                    await context.send_initial_metadata(())
-                async with self._deadline(entry, caller):
-                    async for message in answers:
-                        await context.write(message)
-
-        return serve
+    async def _request(self, call: _Call) -> Message:
+        """Read and parse the one message of a request."""
+        async with self._message_deadline(call):
+            data = await call.context.read()
+        if data is grpc.aio.EOF:
+            raise Malformed((Violation("", "no message was sent", "send one"),))
+        request = _parsed(call.entry.request, data)
+        if call.entry.serve is None:
+            raise Unimplemented(f"{call.entry.name} is not served by this version")
+        return request
 
     @asynccontextmanager
-    async def _deadline(self, entry: _Entry, caller: Caller) -> AsyncIterator[None]:
+    async def _message_deadline(self, call: _Call) -> AsyncIterator[None]:
+        """Give the caller's message 10 s to arrive; anonymous callers share a bounded number of places."""
+        timeout = asyncio.timeout_at(min(call.until, asyncio.get_running_loop().time() + MESSAGE_SECONDS))
+        place = self._anonymous.place(timeout) if call.principal is ANONYMOUS else nullcontext()
+        try:
+            with place:
+                async with timeout:
+                    yield
+        except TimeoutError:
+            raise DeadlineExceeded(f"the message of {call.entry.name} did not arrive in time") from None
+
+    @asynccontextmanager
+    async def _deadline(self, call: _Call) -> AsyncIterator[None]:
         """End the block when the caller's time is over; a lasting call also when the server drains."""
-        if entry.lasting and self._draining:
+        ends_at_drain = call.entry.lasting and call.principal is not ANONYMOUS
+        if ends_at_drain and self._draining:
             raise Draining("the server is going down")
-        timeout = asyncio.timeout_at(None if caller.until == math.inf else caller.until)
-        if entry.lasting:
+        timeout = asyncio.timeout_at(None if call.until == math.inf else call.until)
+        if ends_at_drain:
             self._watches[timeout] = None
         try:
             async with timeout:
                 yield
         except TimeoutError:
-            if entry.lasting and self._draining:
+            if ends_at_drain and self._draining:
                 raise Draining("the server is going down") from None
-            raise DeadlineExceeded(f"{entry.name} was not done in time") from None
+            raise DeadlineExceeded(f"{call.entry.name} was not done in time") from None
         finally:
             self._watches.pop(timeout, None)
 
-    def _enter(self) -> None:
+    @contextmanager
+    def _counted(self, entry: _Entry) -> Iterator[None]:
+        """Count a known caller's call while it runs, for the drain and for the limit."""
+        if self._calls - len(self._watches) >= self._max_calls and not entry.lasting:
+            raise TooManyCalls(f"{self._max_calls} calls are in progress", retry_in=1.0)
         self._calls += 1
         self._idle.clear()
-
-    def _leave(self) -> None:
-        self._calls -= 1
-        if not self._calls:
-            self._idle.set()
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +294,8 @@ class _Entry:
     """One method: its name, what it needs, its request's class, and what serves it."""
 
     name: str
-    capability: Capability
+    capability: Capability | None
+    """None: anybody may call it."""
     request: type[Message]
     serve: Any
     """A coroutine function, or for a stream an async generator function; None where nothing serves it."""
@@ -239,15 +303,26 @@ class _Entry:
     """A stream without an end of its own; it yields None first, once nothing is missed any more."""
 
 
-def _admit(entry: _Entry, data: bytes, principal: Principal, context: Context) -> tuple[Message, Caller]:
-    """Parse the request and note until when an answer is of use."""
-    request = _parsed(entry.request, data)
-    if entry.serve is None:
-        raise Unimplemented(f"{entry.name} is not served by this version")
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call that was admitted."""
+
+    entry: _Entry
+    context: Context
+    principal: Principal
+    until: float
+
+    def serve(self, request: Message) -> Any:  # noqa: ANN401 - a coroutine, or a generator for streams
+        """Call the implementation."""
+        return self.entry.serve(request, Caller(self.principal, self.until, self.context.peer()))
+
+
+def _until(entry: _Entry, context: Context) -> float:
+    """Return until when (the loop's time) an answer is of use."""
     left = cast("float | None", context.time_remaining())  # None where no deadline was sent
     default = math.inf if entry.lasting else DEFAULT_SECONDS
     seconds = default if left is None else left - KEPT_BACK_SECONDS
-    return request, Caller(principal, asyncio.get_running_loop().time() + seconds)
+    return asyncio.get_running_loop().time() + seconds
 
 
 def _token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
@@ -260,17 +335,19 @@ def _token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
 
 
 def _parsed(kind: type[Message], data: bytes) -> Message:
-    """Return the request, or raise ``Invalid``: a field that this version does not know is not ignored."""
+    """Return the request, or raise ``Malformed``: a field that this version does not know is not ignored."""
     if len(data) > MOST_REQUEST_BYTES:
         fault = f"the request has {len(data)} bytes"
-        raise Invalid((Violation("", fault, f"send at most {MOST_REQUEST_BYTES}"),))
+        raise Malformed((Violation("", fault, f"send at most {MOST_REQUEST_BYTES}"),))
     try:
         request = kind.FromString(data)
     except DecodeError:
-        raise Invalid((Violation("", f"the bytes are no {kind.DESCRIPTOR.full_name}", "send one"),)) from None
+        raise Malformed(
+            (Violation("", f"the bytes are no {kind.DESCRIPTOR.full_name}", "send one"),)
+        ) from None
     unknown = list(_unknown(request))
     if unknown:
-        raise Invalid(
+        raise Malformed(
             tuple(Violation(path, "is not known to this version", "leave it out") for path in unknown)
         )
     return request

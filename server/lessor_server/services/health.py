@@ -1,50 +1,115 @@
-"""grpc.health.v1: SERVING while calls are served and the store can write."""
+"""grpc.health.v1: SERVING while calls are served and the store can write.
+
+Source: grpc/grpc-proto, "health/v1/health.proto", and the gRPC guide "GRPC Health Checking Protocol".
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 
-from grpc_health.v1 import health, health_pb2
+from google.protobuf import descriptor_pool
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2 as pb
+
+from lessor_server.domain.errors import NotFound, TooManyWatches
+from lessor_server.services.guard import Caller
+
+DESCRIPTOR = descriptor_pool.Default().FindServiceByName("grpc.health.v1.Health")
+MAX_WATCHES = 4_096
+MAX_WATCHES_PER_CONNECTION = 8
+
+Status = pb.HealthCheckResponse
+# The library's types do not know this newer message.
+_ListResponse = GetMessageClass(DESCRIPTOR.methods_by_name["List"].output_type)
 
 
 class Health:
-    """Keeps the health of the server as a whole and of each service."""
+    """The health of the server as a whole and of each service: they are healthy together.
+
+    A watcher that does not read what is written to it delays nobody: each waits for its own signal.
+    """
+
+    DESCRIPTOR = DESCRIPTOR
 
     def __init__(self, services: Iterable[str]) -> None:
         """Answer for ``services``, full names, and for the empty name; at first none is serving."""
-        self.servicer = health.aio.HealthServicer()
-        self._names = ("", *services)
+        self._names = frozenset(("", *services))
         self._open = False
         self._store_works = True
-        self._changed = asyncio.Event()
-        self._changed.set()
+        self._watches: dict[asyncio.Event, str] = {}
+        """The signal of each watch, and the connection that it belongs to."""
 
     def open(self) -> None:
-        """Say that calls are served from now on."""
+        """Report that calls are served from now on."""
         self._open = True
-        self._changed.set()
+        self._signal()
 
     def close(self) -> None:
-        """Say that no more calls should come."""
+        """Report that no more calls should come."""
         self._open = False
-        self._changed.set()
+        self._signal()
 
     def store(self, *, works: bool) -> None:
-        """Say whether the store can write."""
+        """Report whether the store can write."""
         self._store_works = works
-        self._changed.set()
+        self._signal()
 
-    async def run(self) -> None:
-        """Tell what changed to all who ask and watch, until cancelled."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            serving = self._open and self._store_works
-            status = (
-                health_pb2.HealthCheckResponse.SERVING
-                if serving
-                else health_pb2.HealthCheckResponse.NOT_SERVING
-            )
-            for name in self._names:
-                await self.servicer.set(name, status)
+    async def Check(self, request: pb.HealthCheckRequest, _: Caller) -> Status:
+        """Return the health of one service.
+
+        Raises:
+            NotFound: The server has no such service.
+        """
+        if request.service not in self._names:
+            raise NotFound("service", request.service)
+        return self._status(request.service)
+
+    async def List(self, _request: Message, _: Caller) -> Message:
+        """Return the health of every service."""
+        statuses = {name: self._status(name) for name in sorted(self._names)}
+        return _ListResponse(statuses=statuses)
+
+    async def Watch(self, request: pb.HealthCheckRequest, caller: Caller) -> AsyncIterator[Status | None]:
+        """Yield None once the watch is on, then the health of one service now and whenever it changes.
+
+        Raises:
+            TooManyWatches: The connection, or the server, has as many as it may.
+        """
+        name = request.service if request.service in self._names else None
+        with self._watch(caller.peer) as changed:
+            yield None
+            last: Status | None = None
+            while True:
+                changed.clear()
+                status = self._status(name)
+                if status != last:
+                    last = status
+                    yield status
+                await changed.wait()
+
+    @contextmanager
+    def _watch(self, peer: str) -> Iterator[asyncio.Event]:
+        """Yield an event that is set whenever the health may have changed."""
+        mine = sum(1 for other in self._watches.values() if other == peer)
+        if mine >= MAX_WATCHES_PER_CONNECTION or len(self._watches) >= MAX_WATCHES:
+            raise TooManyWatches(f"{mine} health watches are open on this connection", retry_in=60.0)
+        changed = asyncio.Event()
+        self._watches[changed] = peer
+        try:
+            yield changed
+        finally:
+            del self._watches[changed]
+
+    def _status(self, name: str | None) -> Status:
+        """Return the health of a service, None standing for one that the server does not have."""
+        if name is None:
+            return Status(status=Status.SERVICE_UNKNOWN)
+        serving = self._open and self._store_works
+        return Status(status=Status.SERVING if serving else Status.NOT_SERVING)
+
+    def _signal(self) -> None:
+        for changed in self._watches:
+            changed.set()

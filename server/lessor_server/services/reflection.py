@@ -6,35 +6,53 @@ Source: grpc.reflection.v1 in grpc/grpc-proto, "reflection.proto".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from typing import cast
 
 import grpc
 from google.protobuf import descriptor_pool, text_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.rpc import error_details_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection_pb2 as pb
+
+from lessor_server.services.guard import Caller, Guard
 
 V1 = "grpc.reflection.v1.ServerReflection"
-METHOD = "ServerReflectionInfo"
+DESCRIPTOR = descriptor_pool.Default().FindServiceByName(reflection.SERVICE_NAME)
 
 
-def handlers(services: Iterable[str]) -> tuple[grpc.GenericRpcHandler, ...]:
-    """Return the handlers of both versions, which tell of ``services`` and of themselves."""
-    # Loaded, it is served too: without it a person sees an error's details as base64.
-    assert error_details_pb2.DESCRIPTOR.package == "google.rpc"
-    _describe_v1()
-    servicer = reflection.aio.ReflectionServicer((*services, V1, reflection.SERVICE_NAME))
-    handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        reflection_pb2.ServerReflectionRequest.FromString,
-        reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    names = (V1, reflection.SERVICE_NAME)
-    return tuple(grpc.method_handlers_generic_handler(name, {METHOD: handler}) for name in names)
+class Reflection:
+    """Describes the services of the server, one answer to each message of a stream."""
+
+    def __init__(self, services: Iterable[str]) -> None:
+        """Describe ``services``, full names, and reflection itself."""
+        # Loaded, it is served too: without it a person sees an error's details as base64.
+        assert error_details_pb2.DESCRIPTOR.package == "google.rpc"
+        _describe_v1()
+        self._library = reflection.aio.ReflectionServicer((*services, V1, reflection.SERVICE_NAME))
+
+    def handlers(self, guard: Guard) -> tuple[grpc.GenericRpcHandler, ...]:
+        """Return the handlers of both versions."""
+        return tuple(guard.handlers(DESCRIPTOR, self, name) for name in (V1, reflection.SERVICE_NAME))
+
+    async def ServerReflectionInfo(
+        self, request: pb.ServerReflectionRequest, _: Caller
+    ) -> pb.ServerReflectionResponse:
+        """Answer one message."""
+        answers = cast(
+            "AsyncIterator[pb.ServerReflectionResponse]",
+            self._library.ServerReflectionInfo(_one(request), None),
+        )
+        return await anext(answers)
+
+
+async def _one(request: pb.ServerReflectionRequest) -> AsyncIterator[pb.ServerReflectionRequest]:
+    yield request
 
 
 def _describe_v1() -> None:
     """Let v1 be described as well as listed: its file is that of v1alpha under another name."""
-    file = FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
+    file = FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
     text = text_format.MessageToString(file).replace("v1alpha", "v1")
     descriptor_pool.Default().Add(text_format.Parse(text, FileDescriptorProto()))

@@ -46,5 +46,11 @@ RULES: dict[str, Capability] = {
 }
 """Keys are ``Service.Rpc`` without the package."""
 
-LASTING = frozenset({"CredsService.WatchCredentials", "LeaseService.WatchLeases"})
-"""Streams without an end of their own: no default deadline ends them, and a drain does so at once."""
+PUBLIC = frozenset({"Health.Check", "Health.List", "Health.Watch", "ServerReflection.ServerReflectionInfo"})
+"""Methods that anybody may call, without a token."""
+
+LASTING = frozenset({"CredsService.WatchCredentials", "LeaseService.WatchLeases", "Health.Watch"})
+"""Streams without an end of their own: no default deadline ends them.
+
+A drain ends those that need a token.
+"""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from lessor_server.settings import values
 from lessor_server.settings.given import Fault, Given, SettingsError
 from lessor_server.settings.values import Address
 
-__all__ = ["Address", "Aws", "Fault", "Log", "Settings", "SettingsError", "Tls", "load"]
+__all__ = ["Address", "Aws", "Fault", "Limits", "Log", "Settings", "SettingsError", "Tls", "load"]
 
 LOOPBACK: Final = Address(host="127.0.0.1", port=50051)
 
@@ -57,6 +58,23 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What callers may use of the server at the same time.
+
+    ``connections`` is half of the process's file descriptors where it is None. ``streams_per_connection``
+    and ``metadata_bytes`` (of one call) are what HTTP/2 allows each caller. An idle connection is closed
+    after ``connection_idle``; one of ``connection_age`` takes no new calls.
+    """
+
+    connections: int | None = None
+    streams_per_connection: int = 100
+    metadata_bytes: int = 16 << 10
+    connection_idle: timedelta = timedelta(minutes=15)
+    connection_age: timedelta = timedelta(hours=1)
+    concurrent_calls: int = 2_000
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of one server. Without a root token or a file of it, one is made in ``data_dir``.
 
@@ -72,6 +90,7 @@ class Settings:
     drain_grace: timedelta = timedelta(seconds=10)
     tls: Tls | None = None
     aws: Aws = field(default_factory=Aws)
+    limits: Limits = field(default_factory=Limits)
     log: Log = field(default_factory=Log)
 
     @property
@@ -98,6 +117,7 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
         drain_grace=given.take("drain_grace", values.grace, default.drain_grace),
         tls=_tls(given),
         aws=_aws(given, default.aws),
+        limits=_limits(given, default.limits),
         log=_log(given, default.log),
     )
     _agree(given, settings)
@@ -135,6 +155,27 @@ def _aws(given: Given, default: Aws) -> Aws:
         ),
         rate=given.take("aws.rate", values.rate, default.rate),
         in_flight=given.take("aws.in_flight", values.in_flight, default.in_flight),
+    )
+
+
+def _limits(given: Given, default: Limits) -> Limits:
+    """Read the table ``limits``."""
+
+    def count(name: str, default: int, least: int, most: int) -> int:
+        return given.take(f"limits.{name}", partial(values.count, least=least, most=most), default)
+
+    def span(name: str, default: timedelta) -> timedelta:
+        return given.take(f"limits.{name}", values.connection_span, default)
+
+    return Limits(
+        connections=given.take(
+            "limits.connections", partial(values.count, least=1, most=1_000_000), default.connections
+        ),
+        streams_per_connection=count("streams_per_connection", default.streams_per_connection, 1, 10_000),
+        metadata_bytes=count("metadata_bytes", default.metadata_bytes, 1 << 10, 1 << 20),
+        connection_idle=span("connection_idle", default.connection_idle),
+        connection_age=span("connection_age", default.connection_age),
+        concurrent_calls=count("concurrent_calls", default.concurrent_calls, 1, 1_000_000),
     )
 
 

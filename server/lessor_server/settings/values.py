@@ -21,6 +21,8 @@ SHORTEST_TOKEN: Final = 16
 LONGEST_GRACE: Final = timedelta(hours=1)
 FASTEST_RATE: Final = 100_000.0
 MOST_IN_FLIGHT: Final = 10_000
+MIN_CONNECTION_SPAN: Final = timedelta(seconds=1)
+MAX_CONNECTION_SPAN: Final = timedelta(hours=24)
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("auto", "json", "console")
 
@@ -89,12 +91,25 @@ def rate(value: object) -> float:
 
 def in_flight(value: object) -> int:
     """Take a number of calls: a whole one from 1 to 10,000."""
+    return count(value, least=1, most=MOST_IN_FLIGHT)
+
+
+def count(value: object, *, least: int, most: int) -> int:
+    """Take a whole number from ``least`` to ``most``."""
     number = _number(value)
-    if not 1 <= number <= MOST_IN_FLIGHT or not number.is_integer():
+    if not least <= number <= most or not number.is_integer():
         raise WrongValue(
-            f"{_shown(value)} is not a whole number from 1 to {MOST_IN_FLIGHT}", "give a number of calls"
+            f"{_shown(value)} is not a whole number from {least} to {most}", "give a number within that range"
         )
     return int(number)
+
+
+def connection_span(value: object) -> timedelta:
+    """Take a duration from 1s to 24h."""
+    span = duration(value)
+    if not MIN_CONNECTION_SPAN <= span <= MAX_CONNECTION_SPAN:
+        raise WrongValue(f"{_shown(value)} is not from 1s to 24h", "give a duration within that range")
+    return span
 
 
 def grace(value: object) -> timedelta:

@@ -15,8 +15,10 @@ from google.rpc import error_details_pb2 as details
 from lessor.v1 import lease_pb2, role_pb2, system_pb2
 from lessor_server.domain.access import Capability, Principal
 from lessor_server.domain.errors import NotFound
+from lessor_server.services.channel_options import ConnectionLimits, channel_options
 from lessor_server.services.guard import MOST_REQUEST_BYTES, Caller, Guard
 from lessor_server.services.rules import RULES
+from tests.support.call_notes import CallNotes
 from tests.unit.services.test_status import decoded
 
 SERVICE = lease_pb2.DESCRIPTOR.services_by_name["LeaseService"]
@@ -103,19 +105,14 @@ class Refused:
 @pytest.fixture(name="s")
 async def served() -> AsyncIterator[Served]:
     """Serve a fake behind a guard on a port that the system chooses."""
-    reports: list[tuple[str, BaseException]] = []
-
-    def report(method: str, error: BaseException) -> str:
-        reports.append((method, error))
-        return f"ref-{len(reports)}"
-
-    guard, leases = Guard(PRINCIPALS.get, report, RULES), Leases()
-    server = grpc.aio.server(options=(("grpc.max_receive_message_length", 4 << 20),))
+    log = CallNotes()
+    guard, leases = Guard(PRINCIPALS.get, log, RULES), Leases()
+    server = grpc.aio.server(options=channel_options(ConnectionLimits(100)))
     server.add_generic_rpc_handlers((guard.handlers(SERVICE, leases),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Served(guard, leases, channel, reports)
+        yield Served(guard, leases, channel, log.reports)
     await server.stop(0)
 
 
@@ -294,7 +291,7 @@ async def test_a_drain_waits_for_calls_in_flight_and_takes_no_more(s: Served) ->
 def test_a_method_without_a_rule_stops_the_start() -> None:
     """A service whose method nobody thought of cannot be served."""
     rules = {name: capability for name, capability in RULES.items() if name != "SystemService.Backup"}
-    guard = Guard(PRINCIPALS.get, lambda *_: "", rules)
+    guard = Guard(PRINCIPALS.get, CallNotes(), rules)
     with pytest.raises(LookupError, match=r"SystemService\.Backup"):
         guard.handlers(system_pb2.DESCRIPTOR.services_by_name["SystemService"], object())
 

@@ -15,6 +15,7 @@ from lessor.v1 import lease_pb2
 from lessor_server.domain.access import Capability, Principal
 from lessor_server.services.guard import Caller, Guard
 from lessor_server.services.rules import LASTING, RULES
+from tests.support.call_notes import CallNotes
 
 SERVICE = lease_pb2.DESCRIPTOR.services_by_name["LeaseService"]
 WATCH, PREFIX = "/lessor.v1.LeaseService/WatchLeases", "/lessor.v1.LeaseService/RevokePrefix"
@@ -85,7 +86,7 @@ class Served:
 @pytest.fixture(name="s")
 async def served() -> AsyncIterator[Served]:
     """Serve on a port that the system chooses."""
-    guard, leases = Guard(lambda _: ROOT, lambda *_: "", RULES, LASTING), Leases()
+    guard, leases = Guard(lambda _: ROOT, CallNotes(), RULES, lasting=LASTING), Leases()
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((guard.handlers(SERVICE, leases),))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import random
 import re
@@ -31,6 +32,7 @@ class EventLog:
         self._logger = logger
         self._rng = rng
         self._names: dict[type[Event], tuple[str, tuple[str, ...]]] = {}
+        self._refused: dict[str, int] = {}
 
     def __call__(self, event: Event) -> None:
         """Write one event: its name in snake case, and its fields."""
@@ -52,3 +54,19 @@ class EventLog:
         reference = f"{self._rng.getrandbits(48):012x}"
         self._logger.error("internal_error", method=method, reference=reference, exc_info=error)
         return reference
+
+    def refused(self, reason: str) -> None:
+        """Write that a call was refused: the first one now, later ones as a number once a second."""
+        if reason in self._refused:
+            self._refused[reason] += 1
+            return
+        self._refused[reason] = 1
+        self._write_refused(reason)
+
+    def _write_refused(self, reason: str) -> None:
+        """Write how many calls were refused since the last line; stop after a second without any."""
+        count = self._refused.pop(reason)
+        if count:
+            self._logger.warning("calls_refused", reason=reason, count=count)
+            self._refused[reason] = 0
+            asyncio.get_running_loop().call_later(1.0, self._write_refused, reason)

@@ -1,0 +1,61 @@
+"""Bounds what callers without a credential cost: how often they are answered, and what they keep open.
+
+A call that is refused, and a call of health or reflection, takes a turn of its connection. Turns are free
+for a short burst and then 10 a second; a call that has to wait keeps its HTTP/2 stream, of which a
+connection has a limited number, so a flood slows itself down. The number of turns is kept by connection
+and not in common: a flood on one connection does not delay a health check on another.
+Source: the generic cell rate algorithm, ITU-T I.371, annex A.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+TURNS_PER_SECOND = 10
+BURST = 20
+MAX_WAIT_SECONDS = 10.0
+MAX_PLACES = 64
+"""How many anonymous callers may be awaited at the same time: each can fill a message's worth of memory."""
+
+_PRUNE_ABOVE = 4_096
+
+
+class AnonymousCalls:
+    """Keeps the turns of connections and the places of awaited callers."""
+
+    def __init__(self) -> None:
+        """Begin with nobody waiting."""
+        self._next: dict[str, float] = {}
+        """Of each connection, when (the loop's time) the turn after the last one given is due."""
+        self._places: dict[asyncio.Timeout, None] = {}
+
+    async def wait_turn(self, peer: str) -> None:
+        """Wait until the connection ``peer`` has a turn: at most 10 s."""
+        now = asyncio.get_running_loop().time()
+        earliest = now - BURST / TURNS_PER_SECOND
+        turn = max(self._next.get(peer, earliest), earliest)
+        turn = min(turn, now + MAX_WAIT_SECONDS)
+        self._next[peer] = turn + 1 / TURNS_PER_SECOND
+        if len(self._next) > _PRUNE_ABOVE:
+            self._next = {one: due for one, due in self._next.items() if due > now}
+        if turn > now:
+            await asyncio.sleep(turn - now)
+
+    @contextmanager
+    def place(self, timeout: asyncio.Timeout) -> Iterator[None]:
+        """Hold a place while the block runs; ``timeout`` ends the block early if newer callers need it.
+
+        The caller that has been awaited longest gives its place up: one that means its call sends its message
+        immediately, so it is not the oldest.
+        """
+        if len(self._places) >= MAX_PLACES:
+            oldest = next(iter(self._places))
+            del self._places[oldest]
+            oldest.reschedule(asyncio.get_running_loop().time())
+        self._places[timeout] = None
+        try:
+            yield
+        finally:
+            self._places.pop(timeout, None)

@@ -1,0 +1,68 @@
+"""The options of the gRPC server: what one connection, and all of them, may use.
+
+Source: grpc/grpc, "include/grpc/impl/channel_arg_names.h"; the gRPC guides "Keepalive" and "Connection
+backoff". What each does here was tried against grpcio 1.85.1; tests/e2e/test_hostile_callers.py holds it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from lessor_server.services.guard import MOST_REQUEST_BYTES
+
+HANDSHAKE = timedelta(seconds=10)
+KEEPALIVE = timedelta(seconds=60)
+KEEPALIVE_TIMEOUT = timedelta(seconds=20)
+MIN_CLIENT_PING_INTERVAL = timedelta(seconds=9)
+"""Clients are promised 10 s; the second is for timers that fire early."""
+
+WINDOW_BYTES = 65_535
+"""What a stream may send before it is read: the smallest that HTTP/2 begins with (RFC 9113, 6.9.2)."""
+
+MAX_PENDING_CALLS = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """``streams`` and ``metadata_bytes`` are by connection; ``idle`` and ``age`` end a connection.
+
+    At its ``age`` a connection takes no new calls; those in progress go on to their end.
+    """
+
+    connections: int
+    streams: int = 100
+    metadata_bytes: int = 16 << 10
+    idle: timedelta = timedelta(minutes=15)
+    age: timedelta = timedelta(hours=1)
+
+
+def channel_options(limits: ConnectionLimits) -> tuple[tuple[str, int], ...]:
+    """Return the options of a server that strangers can reach."""
+    return (
+        ("grpc.so_reuseport", 0),  # else two servers would share a port unseen
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        ("grpc.max_concurrent_streams", limits.streams),
+        ("grpc.max_connection_idle_ms", _milliseconds(limits.idle)),
+        # No grpc.max_connection_age_grace_ms: it would end every open stream at that age.
+        ("grpc.max_connection_age_ms", _milliseconds(limits.age)),
+        ("grpc.server_handshake_timeout_ms", _milliseconds(HANDSHAKE)),
+        # Between the soft and the absolute limit gRPC refuses at random.
+        ("grpc.max_metadata_size", limits.metadata_bytes),
+        ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
+        # A little over the parser's own limit is refused by the parser, with details.
+        ("grpc.max_receive_message_length", MOST_REQUEST_BYTES + (64 << 10)),
+        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+        ("grpc.http2.bdp_probe", 0),  # it widens the windows of those who send fast
+        # Twice the same: between the two limits gRPC refuses at random.
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
+        ("grpc.keepalive_time_ms", _milliseconds(KEEPALIVE)),
+        ("grpc.keepalive_timeout_ms", _milliseconds(KEEPALIVE_TIMEOUT)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(MIN_CLIENT_PING_INTERVAL)),
+    )
+
+
+def _milliseconds(span: timedelta) -> int:
+    return int(span.total_seconds() * 1000)
