@@ -173,10 +173,9 @@ def _handlers(
         health,
     )
     handlers = tuple(guard.handlers(one.DESCRIPTOR, one) for one in implementations)
-    if not settings.reflection:
-        return handlers
     names = [one.DESCRIPTOR.full_name for one in implementations]
-    return (*handlers, *Reflection(names).handlers(guard))
+    reflection = Reflection(names).handlers(guard) if settings.reflection else ()
+    return (*handlers, *reflection, guard.unknown_methods())
 
 
 async def _listen(server: grpc.aio.Server, settings: Settings) -> str:

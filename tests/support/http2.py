@@ -15,6 +15,7 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION =
 ACK = END_STREAM = 0x1
 END_HEADERS = 0x4
 INITIAL_WINDOW_SIZE = 4
+DEFAULT_WINDOW, FRAME_SIZE = 65_535, 16_384
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -57,6 +58,12 @@ def _string(text: str) -> bytes:
     return bytes((*prefix, rest)) + data
 
 
+def _window_of(settings: bytes, otherwise: int) -> int:
+    """Return the initial window of a stream that a SETTINGS frame announces."""
+    pairs = dict(struct.iter_unpack(">HI", settings))
+    return int(pairs.get(INITIAL_WINDOW_SIZE, otherwise))
+
+
 class Connection:
     """One connection of a hostile caller; it counts what comes back and reads no further than that."""
 
@@ -68,6 +75,10 @@ class Connection:
         self.frames: dict[int, int] = {}
         self.ended: set[int] = set()
         """Streams that the server has ended or reset."""
+        self._room = {0: DEFAULT_WINDOW}
+        """What the server still takes, of the connection (0) and of each stream."""
+        self._new_room = DEFAULT_WINDOW
+        self._outbox: dict[int, int] = {}
         self.closed = asyncio.Event()
         self.changed = asyncio.Event()
 
@@ -102,6 +113,20 @@ class Connection:
         """Send a DATA frame."""
         self.send(frame(DATA, END_STREAM if end else 0, stream, payload))
 
+    def pour(self, stream: int, size: int) -> None:
+        """Send ``size`` bytes as fast as the server's flow control lets them in."""
+        self._room[stream] = self._new_room
+        self._outbox[stream] = size
+        self._pour()
+
+    def _pour(self) -> None:
+        for stream in self._outbox:
+            while (part := min(self._outbox[stream], FRAME_SIZE, self._room[0], self._room[stream])) > 0:
+                self.data(stream, b"x" * part)
+                for account in (self._outbox, self._room):
+                    account[stream] -= part
+                self._room[0] -= part
+
     def reset(self, stream: int) -> None:
         """Give a stream up."""
         self.send(frame(RST_STREAM, 0, stream, struct.pack(">I", 8)))
@@ -115,11 +140,16 @@ class Connection:
                 kind, flags, stream = head[3], head[4], struct.unpack(">I", head[5:])[0]
                 self.frames[kind] = self.frames.get(kind, 0) + 1
                 if kind == SETTINGS and not flags & ACK:
+                    self._new_room = _window_of(payload, self._new_room)
                     self.send(frame(SETTINGS, ACK, 0))
                 elif kind == PING and not flags & ACK:
                     self.send(frame(PING, ACK, 0, payload))
+                elif kind == WINDOW_UPDATE and stream in self._room:
+                    self._room[stream] += struct.unpack(">I", payload)[0]
+                    self._pour()
                 if kind == RST_STREAM or (kind in {DATA, HEADERS} and flags & END_STREAM):
                     self.ended.add(stream)
+                    self._outbox.pop(stream, None)
                 self.changed.set()
         except (OSError, asyncio.IncompleteReadError):
             pass

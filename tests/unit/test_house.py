@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("client", "server", "bench", "tests")
-FILE_LINES = 350
-FUNCTION_LINES = 40
-CONSTRUCTOR_ARGUMENTS = 6
+FILE_LINES = 500
+FUNCTION_LINES = 50
+CONSTRUCTOR_ARGUMENTS = 8
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -52,13 +52,13 @@ def test_the_measure_reaches_every_folder() -> None:
     assert {"client", "server", "tests", "protos"} <= names
 
 
-def test_no_file_is_longer_than_350_lines() -> None:
+def test_no_file_is_longer_than_500_lines() -> None:
     """A file that outgrows its one purpose is split."""
     sizes = {path.relative_to(ROOT): len(path.read_text(encoding="utf-8").splitlines()) for path in sources()}
     assert [f"{path}: {size} lines" for path, size in sizes.items() if size > FILE_LINES] == []
 
 
-def test_no_function_is_longer_than_40_lines(trees: dict[str, ast.Module]) -> None:
+def test_no_function_is_longer_than_50_lines(trees: dict[str, ast.Module]) -> None:
     """A function fits on a screen, so that it can be seen whole."""
     long = [
         f"{path}:{function.lineno}: {function.name} has {lines(function)} lines"
@@ -69,7 +69,7 @@ def test_no_function_is_longer_than_40_lines(trees: dict[str, ast.Module]) -> No
     assert long == []
 
 
-def test_no_constructor_takes_more_than_six_arguments(trees: dict[str, ast.Module]) -> None:
+def test_no_constructor_takes_more_than_eight_arguments(trees: dict[str, ast.Module]) -> None:
     """A part that needs more is given one frozen value instead."""
     wide = [
         f"{path}:{function.lineno}: __init__ takes {arguments(function)} arguments"

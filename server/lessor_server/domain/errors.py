@@ -222,17 +222,10 @@ class PacerFull(QuotaExceeded):
 
 
 class TooManyCalls(QuotaExceeded):
-    """As many calls are in progress as the server takes at the same time."""
+    """As many calls are in progress as the server, or one connection, may have at the same time."""
 
     reason = "TOO_MANY_CALLS"
-    mend = "call again later; the operator can raise limits.concurrent_calls"
-
-
-class TooManyWatches(QuotaExceeded):
-    """As many health watches are open as the server, or one connection, may have."""
-
-    reason = "TOO_MANY_WATCHES"
-    mend = "close watches that are not needed, or call Check"
+    mend = "call again later, or end calls that are not needed"
 
 
 # --- not now ----------------------------------------------------------------------------------------

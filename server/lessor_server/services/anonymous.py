@@ -2,22 +2,29 @@
 
 A call that is refused, and a call of health or reflection, takes a turn of its connection. Turns are free
 for a short burst and then 10 a second; a call that has to wait keeps its HTTP/2 stream, of which a
-connection has a limited number, so a flood slows itself down. The number of turns is kept by connection
-and not in common: a flood on one connection does not delay a health check on another.
+connection has a limited number, so a flood slows itself down. Turns are counted by connection: a flood on
+one connection does not delay a health check on another.
 Source: the generic cell rate algorithm, ITU-T I.371, annex A.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from lessor_server.domain.errors import TooManyCalls
 
 TURNS_PER_SECOND = 10
 BURST = 20
 MAX_WAIT_SECONDS = 10.0
 MAX_PLACES = 64
 """How many anonymous callers may be awaited at the same time: each can fill a message's worth of memory."""
+
+MAX_STREAMS, MAX_STREAMS_PER_CONNECTION = 1_024, 8
+"""How many streams (health watches, reflection) may be open: a stream whose caller does not read what is
+written to it cannot be ended by the server before its connection ends."""
 
 _PRUNE_ABOVE = 4_096
 
@@ -30,6 +37,7 @@ class AnonymousCalls:
         self._next: dict[str, float] = {}
         """Of each connection, when (the loop's time) the turn after the last one given is due."""
         self._places: dict[asyncio.Timeout, None] = {}
+        self._streams: Counter[str] = Counter()
 
     async def wait_turn(self, peer: str) -> None:
         """Wait until the connection ``peer`` has a turn: at most 10 s."""
@@ -59,3 +67,20 @@ class AnonymousCalls:
             yield
         finally:
             self._places.pop(timeout, None)
+
+    @contextmanager
+    def stream(self, peer: str) -> Iterator[None]:
+        """Count a stream of the connection ``peer`` while the block runs.
+
+        Raises:
+            TooManyCalls: The connection, or the server, has as many as it may.
+        """
+        if self._streams[peer] >= MAX_STREAMS_PER_CONNECTION or self._streams.total() >= MAX_STREAMS:
+            raise TooManyCalls(f"{self._streams[peer]} streams without a token are open here", retry_in=10.0)
+        self._streams[peer] += 1
+        try:
+            yield
+        finally:
+            self._streams[peer] -= 1
+            if not self._streams[peer]:
+                del self._streams[peer]

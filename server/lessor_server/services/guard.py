@@ -54,8 +54,6 @@ class Caller:
 
     principal: Principal
     until: float
-    peer: str = ""
-    """The address of the caller's connection, as gRPC writes it."""
 
     @property
     def seconds(self) -> float:
@@ -128,6 +126,18 @@ class Guard:
         methods = {method.name: self._handler(method, implementation) for method in descriptor.methods}
         return grpc.method_handlers_generic_handler(name or descriptor.full_name, methods)
 
+    def unknown_methods(self) -> grpc.GenericRpcHandler:
+        """Return the handler of every method that no other handler serves; it is to be added last."""
+        entry = _Entry("the method", None, Message, None, streams=False, lasting=False)
+
+        async def refuse(_: object, context: Context) -> Message:
+            async def serve(_: _Call) -> Message:
+                raise Unimplemented("the server has no such method")
+
+            return await self._run(entry, context, serve)
+
+        return _AnyMethod(grpc.stream_unary_rpc_method_handler(refuse, None, None))
+
     async def drain(self, seconds: float) -> int:
         """Take no more calls, end the lasting ones, wait for the others; return how many are left."""
         self._draining = True
@@ -150,6 +160,7 @@ class Guard:
             self._rules.get(name),
             GetMessageClass(method.input_type),
             getattr(implementation, method.name, None),
+            method.server_streaming,
             name in self._lasting,
         )
         serialize = GetMessageClass(method.output_type).SerializeToString
@@ -173,8 +184,7 @@ class Guard:
             principal = self._admitted(entry, context)
             call = _Call(entry, context, principal, _until(entry, context))
             if principal is ANONYMOUS:
-                await self._anonymous.wait_turn(context.peer())
-                return await serve(call)
+                return await self._serve_anybody(call, serve)
             with self._counted(entry):
                 return await serve(call)
         except LessorError as error:
@@ -188,6 +198,13 @@ class Guard:
         refusal = status.refusal(told, sees_root=principal is not None and principal.sees_root)
         await context.abort(refusal.code, refusal.message, ((status.DETAILS_KEY, refusal.details),))
         raise AssertionError("abort raises")
+
+    async def _serve_anybody(self, call: _Call, serve: Serve[T]) -> T:
+        """Serve a call that needs no credential, at its connection's turn."""
+        peer = call.context.peer()
+        await self._anonymous.wait_turn(peer)
+        with self._anonymous.stream(peer) if call.entry.streams else nullcontext():
+            return await serve(call)
 
     def _admitted(self, entry: _Entry, context: Context) -> Principal:
         """Return who calls, by the metadata alone, or raise what refuses the call."""
@@ -224,18 +241,14 @@ class Guard:
 
     async def _converse(self, call: _Call) -> None:
         """Answer each message of a stream with one message, until the caller sends no more."""
-        while True:
-            async with self._message_deadline(call):
-                data = await call.context.read()
-                if data is grpc.aio.EOF:
-                    return
-                await self._anonymous.wait_turn(call.context.peer())
-                await call.context.write(await call.serve(_parsed(call.entry.request, data)))
+        while (data := await self._read(call)) is not grpc.aio.EOF:
+            await self._anonymous.wait_turn(call.context.peer())
+            # Without a deadline: a call with a half-written message cannot be given a status any more.
+            await call.context.write(await call.serve(_parsed(call.entry.request, data)))
 
     async def _request(self, call: _Call) -> Message:
         """Read and parse the one message of a request."""
-        async with self._message_deadline(call):
-            data = await call.context.read()
+        data = await self._read(call)
         if data is grpc.aio.EOF:
             raise Malformed((Violation("", "no message was sent", "send one"),))
         request = _parsed(call.entry.request, data)
@@ -243,15 +256,13 @@ class Guard:
             raise Unimplemented(f"{call.entry.name} is not served by this version")
         return request
 
-    @asynccontextmanager
-    async def _message_deadline(self, call: _Call) -> AsyncIterator[None]:
+    async def _read(self, call: _Call) -> Any:  # noqa: ANN401 - bytes, or the library's end of file
         """Give the caller's message 10 s to arrive; anonymous callers share a bounded number of places."""
         timeout = asyncio.timeout_at(min(call.until, asyncio.get_running_loop().time() + MESSAGE_SECONDS))
-        place = self._anonymous.place(timeout) if call.principal is ANONYMOUS else nullcontext()
         try:
-            with place:
+            with self._anonymous.place(timeout) if call.principal is ANONYMOUS else nullcontext():
                 async with timeout:
-                    yield
+                    return await call.context.read()
         except TimeoutError:
             raise DeadlineExceeded(f"the message of {call.entry.name} did not arrive in time") from None
 
@@ -290,6 +301,17 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True)
+class _AnyMethod(grpc.GenericRpcHandler):
+    """Serves every method by one handler."""
+
+    handler: grpc.RpcMethodHandler[Any, Any]
+
+    def service(self, _: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return the one handler."""
+        return self.handler
+
+
+@dataclass(frozen=True, slots=True)
 class _Entry:
     """One method: its name, what it needs, its request's class, and what serves it."""
 
@@ -299,6 +321,8 @@ class _Entry:
     request: type[Message]
     serve: Any
     """A coroutine function, or for a stream an async generator function; None where nothing serves it."""
+    streams: bool
+    """It answers with a stream of messages."""
     lasting: bool
     """A stream without an end of its own; it yields None first, once nothing is missed any more."""
 
@@ -314,7 +338,7 @@ class _Call:
 
     def serve(self, request: Message) -> Any:  # noqa: ANN401 - a coroutine, or a generator for streams
         """Call the implementation."""
-        return self.entry.serve(request, Caller(self.principal, self.until, self.context.peer()))
+        return self.entry.serve(request, Caller(self.principal, self.until))
 
 
 def _until(entry: _Entry, context: Context) -> float:

@@ -6,20 +6,17 @@ Source: grpc/grpc-proto, "health/v1/health.proto", and the gRPC guide "GRPC Heal
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable
 
 from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2 as pb
 
-from lessor_server.domain.errors import NotFound, TooManyWatches
+from lessor_server.domain.errors import NotFound
 from lessor_server.services.guard import Caller
 
 DESCRIPTOR = descriptor_pool.Default().FindServiceByName("grpc.health.v1.Health")
-MAX_WATCHES = 4_096
-MAX_WATCHES_PER_CONNECTION = 8
 
 Status = pb.HealthCheckResponse
 # The library's types do not know this newer message.
@@ -39,8 +36,7 @@ class Health:
         self._names = frozenset(("", *services))
         self._open = False
         self._store_works = True
-        self._watches: dict[asyncio.Event, str] = {}
-        """The signal of each watch, and the connection that it belongs to."""
+        self._watches: set[asyncio.Event] = set()
 
     def open(self) -> None:
         """Report that calls are served from now on."""
@@ -72,14 +68,12 @@ class Health:
         statuses = {name: self._status(name) for name in sorted(self._names)}
         return _ListResponse(statuses=statuses)
 
-    async def Watch(self, request: pb.HealthCheckRequest, caller: Caller) -> AsyncIterator[Status | None]:
-        """Yield None once the watch is on, then the health of one service now and whenever it changes.
-
-        Raises:
-            TooManyWatches: The connection, or the server, has as many as it may.
-        """
+    async def Watch(self, request: pb.HealthCheckRequest, _: Caller) -> AsyncIterator[Status | None]:
+        """Yield None once the watch is on, then the health of one service now and whenever it changes."""
         name = request.service if request.service in self._names else None
-        with self._watch(caller.peer) as changed:
+        changed = asyncio.Event()
+        self._watches.add(changed)
+        try:
             yield None
             last: Status | None = None
             while True:
@@ -89,19 +83,8 @@ class Health:
                     last = status
                     yield status
                 await changed.wait()
-
-    @contextmanager
-    def _watch(self, peer: str) -> Iterator[asyncio.Event]:
-        """Yield an event that is set whenever the health may have changed."""
-        mine = sum(1 for other in self._watches.values() if other == peer)
-        if mine >= MAX_WATCHES_PER_CONNECTION or len(self._watches) >= MAX_WATCHES:
-            raise TooManyWatches(f"{mine} health watches are open on this connection", retry_in=60.0)
-        changed = asyncio.Event()
-        self._watches[changed] = peer
-        try:
-            yield changed
         finally:
-            del self._watches[changed]
+            self._watches.discard(changed)
 
     def _status(self, name: str | None) -> Status:
         """Return the health of a service, None standing for one that the server does not have."""

@@ -199,10 +199,11 @@ async def test_a_drain_passes_over_a_watch_that_is_ending_already(s: Served) -> 
 def test_every_lasting_stream_is_one() -> None:
     """What is named as lasting is a method that streams."""
     from lessor_server.app import SERVICES
+    from lessor_server.services import health
 
     streams = {
         f"{service.name}.{method.name}"
-        for service in SERVICES
+        for service in (*SERVICES, health.DESCRIPTOR)
         for method in service.methods
         if method.server_streaming
     }

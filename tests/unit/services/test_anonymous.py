@@ -1,0 +1,105 @@
+"""Callers without a credential: their turns, their places and their streams are bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+
+import pytest
+
+from lessor_server.domain.errors import TooManyCalls
+from lessor_server.services.anonymous import (
+    BURST,
+    MAX_PLACES,
+    MAX_STREAMS,
+    MAX_STREAMS_PER_CONNECTION,
+    MAX_WAIT_SECONDS,
+    TURNS_PER_SECOND,
+    AnonymousCalls,
+)
+from tests.support.virtual_loop import virtual
+
+
+async def take_turns(calls: AnonymousCalls, peer: str, count: int) -> float:
+    """Take turns one after another; return how many seconds that took."""
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    for _ in range(count):
+        await calls.wait_turn(peer)
+    return loop.time() - begin
+
+
+@virtual
+async def test_a_burst_is_free_and_then_turns_come_at_a_rate() -> None:
+    calls = AnonymousCalls()
+    assert await take_turns(calls, "a", BURST) == 0
+    assert await take_turns(calls, "a", 100) == pytest.approx(100 / TURNS_PER_SECOND, abs=0.2)
+
+
+@virtual
+async def test_a_flood_on_one_connection_does_not_delay_another() -> None:
+    calls = AnonymousCalls()
+    async with asyncio.TaskGroup() as group:
+        flood = [group.create_task(calls.wait_turn("a")) for _ in range(1_000)]
+        await asyncio.sleep(0)
+        assert await take_turns(calls, "b", BURST) == 0
+        assert not all(task.done() for task in flood)
+
+
+@virtual
+async def test_nobody_waits_longer_than_the_bound_whatever_came_before() -> None:
+    calls = AnonymousCalls()
+    for _ in range(3):
+        async with asyncio.TaskGroup() as group:
+            waiting = [group.create_task(take_turns(calls, "a", 1)) for _ in range(1_000)]
+        assert max(task.result() for task in waiting) <= MAX_WAIT_SECONDS
+
+
+@virtual
+async def test_connections_that_are_gone_are_forgotten() -> None:
+    calls = AnonymousCalls()
+    for number in range(20_000):
+        await calls.wait_turn(f"connection {number}")
+        await asyncio.sleep(0.001)
+    assert len(calls._next) < 5_000
+
+
+@virtual
+async def test_the_caller_that_is_awaited_longest_gives_its_place_to_a_newer_one() -> None:
+    calls = AnonymousCalls()
+    given_up: list[int] = []
+
+    async def be_awaited(number: int) -> None:
+        try:
+            timeout = asyncio.timeout(3600)
+            with calls.place(timeout):
+                async with timeout:
+                    await asyncio.get_running_loop().create_future()
+        except TimeoutError:
+            given_up.append(number)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(MAX_PLACES):
+            group.create_task(be_awaited(number))
+            await asyncio.sleep(1)
+        assert given_up == []
+        group.create_task(be_awaited(MAX_PLACES))
+        await asyncio.sleep(1)
+        assert given_up == [0]
+
+
+def test_a_connection_and_the_server_have_a_bounded_number_of_streams() -> None:
+    calls = AnonymousCalls()
+    with ExitStack() as open_streams:
+        first = open_streams.enter_context(ExitStack())
+        for _ in range(MAX_STREAMS_PER_CONNECTION):
+            first.enter_context(calls.stream("a"))
+        with pytest.raises(TooManyCalls), calls.stream("a"):
+            pass
+        for number in range(MAX_STREAMS - MAX_STREAMS_PER_CONNECTION):
+            open_streams.enter_context(calls.stream(f"b{number}"))
+        with pytest.raises(TooManyCalls), calls.stream("c"):
+            pass
+        first.close()
+        with calls.stream("c"):
+            pass

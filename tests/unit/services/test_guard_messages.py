@@ -1,0 +1,120 @@
+"""The message of a call: it is asked for only from callers who may call, and it has to arrive."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+
+from lessor_server.services.guard import MESSAGE_SECONDS, Guard
+from lessor_server.services.rules import RULES
+from tests.support.call_notes import CallNotes
+from tests.support.virtual_loop import virtual
+from tests.unit.services.test_guard import PRINCIPALS, SERVICE, Leases, lookup
+
+
+class AbortedError(Exception):
+    """The guard ended a call with this status."""
+
+
+class Context:
+    """A call as gRPC shows it to a handler; ``messages`` are what the caller sends."""
+
+    def __init__(self, token: str, *messages: Any, seconds: float | None = None) -> None:
+        self._token = token
+        self._messages = list(messages)
+        self._seconds = seconds
+        self.reads = 0
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self._token}"),)
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
+    def time_remaining(self) -> float | None:
+        return self._seconds
+
+    async def read(self) -> Any:
+        self.reads += 1
+        if not self._messages:
+            await asyncio.get_running_loop().create_future()
+        return self._messages.pop(0)
+
+    async def abort(self, code: grpc.StatusCode, text: str, _: Any) -> None:
+        raise AbortedError(code, text)
+
+
+class Call:
+    """A guard over the fake service, called without a wire between."""
+
+    def __init__(self, max_calls: int = 100) -> None:
+        self.leases = Leases()
+        self.log = CallNotes()
+        self._guard = Guard(PRINCIPALS.get, self.log, RULES, max_calls=max_calls)
+        self._handlers = self._guard.handlers(SERVICE, self.leases)
+
+    async def __call__(self, context: Context, method: str = "LookupLease") -> Any:
+        class Details:
+            def __init__(self, name: str) -> None:
+                self.method = f"/lessor.v1.LeaseService/{name}"
+                self.invocation_metadata = ()
+
+        handler: Any = self._handlers.service(Details(method))  # type: ignore[arg-type]
+        return await handler.stream_unary(None, context)
+
+    async def refused(self, context: Context, method: str = "LookupLease") -> tuple[grpc.StatusCode, str]:
+        """Call and return the status of the refusal."""
+        with pytest.raises(AbortedError) as caught:
+            await self(context, method)
+        code, text = caught.value.args
+        return code, text
+
+
+@virtual
+async def test_a_caller_without_a_credential_or_right_is_never_asked_for_a_message() -> None:
+    call = Call()
+    stranger, reader = Context("wrong", lookup()), Context("reader-token", lookup())
+    assert (await call.refused(stranger))[0] is grpc.StatusCode.UNAUTHENTICATED
+    assert (await call.refused(reader, "AbandonLeases"))[0] is grpc.StatusCode.PERMISSION_DENIED
+    assert (stranger.reads, reader.reads) == (0, 0)
+    assert call.log.refusals == ["UNAUTHENTICATED", "PERMISSION_DENIED"]
+
+
+@virtual
+async def test_a_message_that_does_not_arrive_ends_the_call() -> None:
+    loop = asyncio.get_running_loop()
+    for seconds, wanted in ((None, MESSAGE_SECONDS), (3.0, 3.0)):
+        begin = loop.time()
+        code, _ = await Call().refused(Context("root-token", seconds=seconds))
+        assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert loop.time() - begin == pytest.approx(wanted, abs=0.1)
+
+
+@virtual
+async def test_a_call_that_ends_without_a_message_is_invalid() -> None:
+    code, text = await Call().refused(Context("root-token", grpc.aio.EOF))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "no message was sent" in text
+
+
+@virtual
+async def test_more_calls_than_the_limit_are_refused_and_the_others_go_on() -> None:
+    call = Call(max_calls=2)
+    going = asyncio.Event()
+
+    async def wait() -> None:
+        await going.wait()
+
+    call.leases.act = wait
+    async with asyncio.TaskGroup() as group:
+        first = [group.create_task(call(Context("root-token", lookup()))) for _ in range(2)]
+        await asyncio.sleep(1)
+        code, text = await call.refused(Context("root-token", lookup()))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "2 calls are in progress" in text
+        going.set()
+    assert all(task.result() for task in first)
+    assert await call(Context("root-token", lookup()))
