@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from lessor_server.settings import Address, Fault, Settings, SettingsError, load
+from lessor_server.settings import Address, Fault, Limits, Settings, SettingsError, load
 
 TOKEN = "a-token-for-tests"
 
@@ -80,6 +80,12 @@ def test_the_environment_alone_sets_everything(tmp_path: Path) -> None:
             "LESSOR_AWS_IDENTITY_TOKEN_DIRS": f"{tmp_path},/",
             "LESSOR_AWS_RATE": "2.5",
             "LESSOR_AWS_IN_FLIGHT": "8",
+            "LESSOR_LIMITS_CONNECTIONS": "7",
+            "LESSOR_LIMITS_STREAMS_PER_CONNECTION": "8",
+            "LESSOR_LIMITS_METADATA_BYTES": "2048",
+            "LESSOR_LIMITS_CONNECTION_IDLE": "1m",
+            "LESSOR_LIMITS_CONNECTION_AGE": "2h",
+            "LESSOR_LIMITS_CONCURRENT_CALLS": "9",
             "LESSOR_LOG_LEVEL": "DEBUG",
             "LESSOR_LOG_FORMAT": "json",
             "HOME": "/nowhere",
@@ -95,6 +101,7 @@ def test_the_environment_alone_sets_everything(tmp_path: Path) -> None:
     assert settings.aws.ambient_mounts == ("aws", "other")
     assert settings.aws.identity_token_dirs == (tmp_path, Path("/"))
     assert (settings.aws.rate, settings.aws.in_flight) == (2.5, 8)
+    assert settings.limits == Limits(7, 8, 2048, timedelta(minutes=1), timedelta(hours=2), 9)
     assert (settings.log.level, settings.log.format) == ("debug", "json")
 
 
@@ -196,6 +203,12 @@ def test_the_variables_of_the_client_mean_nothing_to_the_server() -> None:
         ("AWS_RATE", "fast"),
         ("AWS_IN_FLIGHT", "0"),
         ("AWS_IN_FLIGHT", "1.5"),
+        ("LIMITS_CONNECTIONS", "0"),
+        ("LIMITS_STREAMS_PER_CONNECTION", "many"),
+        ("LIMITS_METADATA_BYTES", "1"),
+        ("LIMITS_CONNECTION_IDLE", "0s"),
+        ("LIMITS_CONNECTION_AGE", "25h"),
+        ("LIMITS_CONCURRENT_CALLS", "-1"),
         ("AWS_ALLOWED_ENDPOINTS", "127.0.0.1:5000"),
         ("AWS_ALLOWED_ENDPOINTS", "http://host/path"),
         ("AWS_ALLOWED_ENDPOINTS", "http://host:port"),
