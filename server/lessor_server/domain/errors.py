@@ -107,10 +107,6 @@ class Invalid(LessorError):
         self.violations = violations
 
 
-class Malformed(Invalid):
-    """The bytes of the request are not a message that this version knows."""
-
-
 class RequestIdReused(Invalid):
     """The same request id came with another request."""
 

@@ -25,8 +25,9 @@ from lessor_server.domain.access import ANONYMOUS, Capability, Principal
 from lessor_server.domain.errors import (
     DeadlineExceeded,
     Draining,
+    Invalid,
+    Kind,
     LessorError,
-    Malformed,
     PermissionDenied,
     TooManyCalls,
     Unauthenticated,
@@ -44,6 +45,9 @@ MESSAGE_SECONDS = 10.0
 """How long the message of a request may take to arrive."""
 
 MOST_REQUEST_BYTES = 1 << 20
+
+_BAD_INPUT = frozenset({Kind.INVALID, Kind.UNAUTHENTICATED, Kind.DENIED})
+"""Errors that are logged as a count: a caller can cause as many of them as it likes."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -191,7 +195,7 @@ class Guard:
             told = error
         except Exception as error:  # noqa: BLE001 - nothing unmapped may leave
             told = LessorError(f"internal error, reference {self._log.report(entry.name, error)}")
-        if principal in {None, ANONYMOUS} or isinstance(told, (Malformed, PermissionDenied)):
+        if told.kind in _BAD_INPUT:
             self._log.refused(told.reason)
         if principal is None:
             await self._anonymous.wait_turn(context.peer())
@@ -250,7 +254,7 @@ class Guard:
         """Read and parse the one message of a request."""
         data = await self._read(call)
         if data is grpc.aio.EOF:
-            raise Malformed((Violation("", "no message was sent", "send one"),))
+            raise Invalid((Violation("", "no message was sent", "send one"),))
         request = _parsed(call.entry.request, data)
         if call.entry.serve is None:
             raise Unimplemented(f"{call.entry.name} is not served by this version")
@@ -359,19 +363,17 @@ def _token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
 
 
 def _parsed(kind: type[Message], data: bytes) -> Message:
-    """Return the request, or raise ``Malformed``: a field that this version does not know is not ignored."""
+    """Return the request, or raise ``Invalid``: a field that this version does not know is not ignored."""
     if len(data) > MOST_REQUEST_BYTES:
         fault = f"the request has {len(data)} bytes"
-        raise Malformed((Violation("", fault, f"send at most {MOST_REQUEST_BYTES}"),))
+        raise Invalid((Violation("", fault, f"send at most {MOST_REQUEST_BYTES}"),))
     try:
         request = kind.FromString(data)
     except DecodeError:
-        raise Malformed(
-            (Violation("", f"the bytes are no {kind.DESCRIPTOR.full_name}", "send one"),)
-        ) from None
+        raise Invalid((Violation("", f"the bytes are no {kind.DESCRIPTOR.full_name}", "send one"),)) from None
     unknown = list(_unknown(request))
     if unknown:
-        raise Malformed(
+        raise Invalid(
             tuple(Violation(path, "is not known to this version", "leave it out") for path in unknown)
         )
     return request
