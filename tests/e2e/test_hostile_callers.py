@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2
 
-from lessor.v1 import lease_pb2
+from lessor.v1 import config_pb2, lease_pb2
 from tests.support import http2
 from tests.support.clients import connect, refused, until
 from tests.support.http2 import Connection
@@ -295,3 +295,25 @@ async def test_a_server_that_may_open_too_few_files_does_not_start(tmp_path: Pat
     with pytest.raises(RuntimeError, match=r"open files are needed .* raise the limit"):
         async with serving(tmp_path, {"LESSOR_LIMITS_CONNECTIONS": str(hard)}):
             pass
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_known_caller_that_reads_nothing_until_its_deadline_is_no_internal_error(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server, connect(server.address, server.token) as lessor:
+        await lessor.config.EnableMount(config_pb2.EnableMountRequest(mount="aws"))
+        connection = await Connection.open("127.0.0.1", server.port, window=0)
+        extra = [("authorization", f"Bearer {server.token}"), ("grpc-timeout", "300m")]
+        async with asyncio.TaskGroup() as group:
+            reader = group.create_task(connection.read())
+            stream = connection.call("/lessor.v1.LeaseService/RevokePrefix", extra)
+            connection.data(stream, http2.message(b"\x0a\x04aws/"), end=True)
+            while stream not in connection.ended:
+                connection.changed.clear()
+                await connection.changed.wait()
+            reader.cancel()
+        assert await server.stop() == 0
+    log = server.log_file.read_text(encoding="utf-8")
+    assert "Traceback" not in log
+    assert "internal_error" not in log

@@ -200,7 +200,12 @@ class Guard:
         if principal is None:
             await self._anonymous.wait_turn(context.peer())
         refusal = status.refusal(told, sees_root=principal is not None and principal.sees_root)
-        await context.abort(refusal.code, refusal.message, ((status.DETAILS_KEY, refusal.details),))
+        try:
+            await context.abort(refusal.code, refusal.message, ((status.DETAILS_KEY, refusal.details),))
+        except grpc.aio.InternalError:
+            # A message is half-written to a caller who does not read: gRPC takes no status now. The call
+            # ends with its connection.
+            raise asyncio.CancelledError from None
         raise AssertionError("abort raises")
 
     async def _serve_anybody(self, call: _Call, serve: Serve[T]) -> T:
