@@ -15,11 +15,13 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lessor_server.domain import names
-from lessor_server.domain.errors import Invalid, Violation, is_absent, require
+from lessor_server.domain.errors import Invalid, Violation, absent_fields, require
 from lessor_server.domain.names import shown
 
 DEFAULT_MOUNT = "aws"
 PAGE_DEFAULT, PAGE_MOST = 100, 1000
+MAX_PATHS = 100
+"""The most paths of an update mask, those that come twice counted twice."""
 _NANOS_IN_MICRO = 1000
 _MOST_SECONDS = 315_576_000_000
 """A Duration's bound, about 10,000 years (google/protobuf/duration.proto)."""
@@ -62,7 +64,8 @@ class Faults:
         What could not be read is absent for the rule: that it misses it is no second fault.
         """
         placed = (violation.under(under) if under else violation for violation in more)
-        self._found += (one for one in placed if not is_absent(one.field, self._unread))
+        absent = absent_fields(self._unread)
+        self._found += (one for one in placed if one.field not in absent)
 
     def require_none(self) -> None:
         """Raise ``Invalid`` with all that was found, if anything was."""
@@ -153,19 +156,23 @@ def struct(text: str) -> Struct:
 
 
 def paths(mask: FieldMask, fields: Collection[str], mend: str, faults: Faults) -> list[str]:
-    """Return the paths of ``mask`` that are among ``fields``, whole, and note the others."""
-    for path in mask.paths:
+    """Return the paths of ``mask`` that are among ``fields``, whole, each once, and note the others."""
+    if len(mask.paths) > MAX_PATHS:
+        faults.add("update_mask", f"has {len(mask.paths)} paths", f"give at most {MAX_PATHS}")
+        return []
+    named = dict.fromkeys(mask.paths)  # a mask is a set: a repeated field would be taken twice
+    for path in named:
         if path not in fields:
             faults.add("update_mask", f"{shown(path)} is nothing that can be changed", mend)
-    return [path for path in mask.paths if path in fields]
+    return [path for path in named if path in fields]
 
 
-def masked(stored: M, sent: M, paths: Iterable[str]) -> M:
-    """Return ``stored`` with the fields that ``paths`` name taken from ``sent``."""
+def masked(stored: M, sent: M, paths: Collection[str]) -> M:
+    """Return ``stored`` with the fields that ``paths`` name taken from ``sent``; a path counts once."""
     merged = type(stored)()
     merged.CopyFrom(stored)
     taken = type(sent)()
-    for path in paths:
+    for path in set(paths):
         merged.ClearField(path)
         _copy(sent, taken, path)
     merged.MergeFrom(taken)

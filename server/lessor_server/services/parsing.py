@@ -1,0 +1,128 @@
+"""Reads a request from its bytes, within bounds that keep every later check short.
+
+Nothing reads a request before its size, the number of its items and the length of its texts are known to be
+within these bounds: what a stranger sends then costs a bounded number of steps, whatever the fields are. The
+rules of the domain bound each field more closely.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final, TypeVar
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from lessor_server.domain.errors import Invalid, Violation, require
+from lessor_server.domain.names import shown
+
+MAX_REQUEST_BYTES: Final = 128 << 10
+"""The most bytes of a request.
+
+So many bytes of the worst content keep one call of protobuf (parsing, listing unknown fields) below 20 ms;
+the interpreter lock is held for as long. The largest role that the rules allow has about 120 KiB.
+"""
+MAX_ITEMS: Final = 1_024
+"""The most items of all lists and maps of a request together, those inside of JSON documents included."""
+MAX_TEXT: Final = 4_096
+"""The most characters of any one text, keys of maps included."""
+MAX_DEPTH: Final = 40
+"""The most messages inside of one another; a JSON document takes two of them for each of its levels."""
+MAX_UNKNOWN: Final = 20
+"""So many unknown fields of one message are named; more are only counted."""
+
+OWN_PACKAGE: Final = "lessor.v1"
+
+M = TypeVar("M", bound=Message)
+
+
+def parse(kind: type[M], data: bytes) -> M:
+    """Return the request in ``data``, or raise ``Invalid``.
+
+    A field that this version does not know is not ignored, wherever it is. (protobuf keeps an entry of a map
+    that has such a field as an unknown field of the map's message.)
+    """
+    if len(data) > MAX_REQUEST_BYTES:
+        raise _invalid("", f"the request has {len(data)} bytes", f"send at most {MAX_REQUEST_BYTES}")
+    try:
+        request = kind.FromString(data)
+    except DecodeError:
+        raise _invalid("", f"the bytes are not a valid {kind.DESCRIPTOR.full_name}", "send one") from None
+    scan = _Scan()
+    scan.message(request, "", 0)
+    require(scan.found)
+    return request
+
+
+class _Scan:
+    """Collects what is out of bounds in one request."""
+
+    def __init__(self) -> None:
+        self.found: list[Violation] = []
+        self._items = 0
+
+    def message(self, message: Message, path: str, depth: int) -> None:
+        """Check a message and all that is inside of it; ``path`` leads to it."""
+        if depth > MAX_DEPTH:
+            raise _invalid(path, "is nested too deeply", f"nest at most {MAX_DEPTH // 2} levels")
+        self._unknown(message, path)
+        for field, value in message.ListFields():
+            where = _below(path, field)
+            if not field.is_repeated:
+                self._value(value, where, depth)
+            elif _is_map(field.message_type):
+                self._count(len(value), where)
+                for key in value:
+                    spot = f"{where}[{shown(key)}]" if _is_own(field) else where
+                    self._value(key, spot, depth)
+                    self._value(value[key], spot, depth)
+            else:
+                self._count(len(value), where)
+                for index, item in enumerate(value):
+                    self._value(item, f"{where}[{index}]" if _is_own(field) else where, depth)
+
+    def _value(self, value: Any, path: str, depth: int) -> None:  # noqa: ANN401 - what a message can hold
+        if isinstance(value, str):
+            if len(value) > MAX_TEXT:
+                self.found.append(Violation(path, f"has {len(value)} characters", f"give at most {MAX_TEXT}"))
+        elif isinstance(value, Message):
+            self.message(value, path, depth + 1)
+
+    def _count(self, items: int, path: str) -> None:
+        """Add up the items, before any of them is looked at."""
+        self._items += items
+        if self._items > MAX_ITEMS:
+            fault = f"has {items} items, and the request {self._items} or more"
+            raise _invalid(path, fault, f"send at most {MAX_ITEMS} items in a request")
+
+    def _unknown(self, message: Message, path: str) -> None:
+        fields = UnknownFieldSet(message)
+        count = len(fields)
+        named = dict.fromkeys(fields[index].field_number for index in range(min(count, MAX_UNKNOWN)))
+        for number in named:
+            where = f"{path}.#{number}" if path else f"#{number}"
+            self.found.append(Violation(where, "is not known to this version", "leave it out"))
+        if count > MAX_UNKNOWN:
+            fault = f"has {count} fields that are not known to this version"
+            self.found.append(Violation(path, fault, "leave them out"))
+
+
+def _below(path: str, field: FieldDescriptor) -> str:
+    """Return the path of a field; inside of a well-known type it ends at that type's own field."""
+    if not _is_own(field):
+        return path
+    return f"{path}.{field.name}" if path else field.name
+
+
+def _is_own(field: FieldDescriptor) -> bool:
+    return bool(field.file.package == OWN_PACKAGE)
+
+
+@cache
+def _is_map(kind: Descriptor | None) -> bool:
+    return kind is not None and bool(kind.GetOptions().map_entry)
+
+
+def _invalid(field: str, fault: str, mend: str) -> Invalid:
+    return Invalid((Violation(field, fault, mend),))
