@@ -12,8 +12,8 @@ from typing import Final
 
 from lessor_server.domain import wildcard
 
-MAX_ARN: Final = 1_024
-"""The most characters of an ARN here. A role's or a policy's has at most 680: a path of 512, a name of 128."""
+MAX_ARN: Final = 700
+"""The most characters of an ARN. One of a role or a policy has at most 680: a path of 512, a name of 128."""
 
 _PARTITION: Final = re.compile(r"aws(?:-[a-z]+)*")
 _ACCOUNT: Final = re.compile(r"[0-9]{12}")

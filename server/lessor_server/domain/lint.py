@@ -74,7 +74,7 @@ class Catalogue:
 
 def findings(document: Mapping[str, JsonValue], catalogue: Catalogue) -> list[str]:
     """Return what deserves a second look in a policy that passes ``policy.violations``."""
-    found = []
+    found: list[str] = []
     for number, statement in enumerate(_listed(document.get("Statement"))):
         if isinstance(statement, Mapping):
             path = f"policy_document.Statement[{number}]"
@@ -88,7 +88,8 @@ def _of_statement(
     statement: Mapping[str, JsonValue], path: str, catalogue: Catalogue, room: int
 ) -> list[str]:
     """Return the findings of a statement; those past ``room`` are only counted by the caller."""
-    found, allowed = [], []
+    found: list[str] = []
+    allowed: list[Action] = []
     for member in ("Action", "NotAction"):
         for pattern in _texts(statement.get(member)):
             actions = catalogue.matching(pattern)

@@ -1,6 +1,6 @@
 """IAM's wildcards, ``*`` for any characters and ``?`` for one.
 
-There is no regular expression here: to compile one takes longer than to compare, for each pattern of a caller.
+There is no regular expression here: to compile one for each pattern takes longer than to compare.
 """
 
 from __future__ import annotations
@@ -9,22 +9,36 @@ from __future__ import annotations
 def matches(pattern: str, text: str) -> bool:
     """Tell whether ``pattern`` takes the whole of ``text``; case counts.
 
-    Each ``*`` takes as little as it can. Where what follows it fails, the last ``*`` takes one character more;
-    those before never have to. So the steps are at most the two lengths multiplied.
+    Each piece between two stars takes the leftmost place behind the piece before, which finds a match whenever
+    there is one.
     """
-    at, reached, star, retry = 0, 0, -1, 0
-    while reached < len(text):
-        if at < len(pattern) and pattern[at] == "*":
-            star, retry = at, reached
-            at += 1
-            if at == len(pattern):
-                return True
-        elif at < len(pattern) and pattern[at] in ("?", text[reached]):
-            at += 1
-            reached += 1
-        elif star >= 0:
-            retry += 1
-            at, reached = star + 1, retry
-        else:
+    first, *others = pattern.split("*")
+    if not others:
+        return _equals(first, text)
+    *inner, last = others
+    if not _equals(first, text[: len(first)]):
+        return False
+    at = len(first)
+    for piece in inner:
+        found = _find(piece, text, at)
+        if found < 0:
             return False
-    return not pattern[at:].strip("*")
+        at = found + len(piece)
+    return len(text) - len(last) >= at and _equals(last, text[len(text) - len(last) :])
+
+
+def _find(piece: str, text: str, start: int) -> int:
+    """Return the leftmost place of ``piece`` in ``text`` from ``start`` on, or -1."""
+    if "?" not in piece:
+        return text.find(piece, start)
+    places = range(start, len(text) - len(piece) + 1)
+    return next((at for at in places if _equals(piece, text[at : at + len(piece)])), -1)
+
+
+def _equals(piece: str, text: str) -> bool:
+    """Tell whether a piece without a star takes the whole of ``text``."""
+    if "?" not in piece:
+        return piece == text
+    return len(piece) == len(text) and all(
+        wanted in ("?", letter) for wanted, letter in zip(piece, text, strict=True)
+    )

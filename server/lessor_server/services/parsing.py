@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final, TypeVar
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -67,20 +67,22 @@ class _Scan:
         if depth > MAX_DEPTH:
             raise _invalid(path, "is nested too deeply", f"nest at most {MAX_DEPTH // 2} levels")
         self._unknown(message, path)
+        # Inside of a well-known type the path stays at the field that holds it.
+        own = message.DESCRIPTOR.file.package == OWN_PACKAGE
         for field, value in message.ListFields():
-            where = _below(path, field)
+            where = path if not own else f"{path}.{field.name}" if path else field.name
             if not field.is_repeated:
                 self._value(value, where, depth)
-            elif _is_map(field.message_type):
-                self._count(len(value), where)
+                continue
+            self._count(len(value), where)
+            if _is_map(field.message_type):
                 for key in value:
-                    spot = f"{where}[{shown(key)}]" if _is_own(field) else where
+                    spot = f"{where}[{shown(key)}]" if own else where
                     self._value(key, spot, depth)
                     self._value(value[key], spot, depth)
             else:
-                self._count(len(value), where)
                 for index, item in enumerate(value):
-                    self._value(item, f"{where}[{index}]" if _is_own(field) else where, depth)
+                    self._value(item, f"{where}[{index}]" if own else where, depth)
 
     def _value(self, value: Any, path: str, depth: int) -> None:  # noqa: ANN401 - what a message can hold
         if isinstance(value, str):
@@ -106,17 +108,6 @@ class _Scan:
         if count > MAX_UNKNOWN:
             fault = f"has {count} fields that are not known to this version"
             self.found.append(Violation(path, fault, "leave them out"))
-
-
-def _below(path: str, field: FieldDescriptor) -> str:
-    """Return the path of a field; inside of a well-known type it ends at that type's own field."""
-    if not _is_own(field):
-        return path
-    return f"{path}.{field.name}" if path else field.name
-
-
-def _is_own(field: FieldDescriptor) -> bool:
-    return bool(field.file.package == OWN_PACKAGE)
 
 
 @cache
