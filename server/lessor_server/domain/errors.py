@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
+MAX_PATH = 256
+"""The most characters of a field's path in an answer: keys of a document are part of it."""
+
 
 class Kind(Enum):
     """What a caller can do about an error; each kind is one gRPC status with its own details."""
@@ -103,7 +106,7 @@ class Invalid(LessorError):
     def __init__(self, violations: tuple[Violation, ...]) -> None:
         """Carry all violations of the request; at least one."""
         first = violations[0]
-        super().__init__(f"{first.field}: {first.fault}; {first.mend}")
+        super().__init__(f"{first.field[:MAX_PATH]}: {first.fault}; {first.mend}")
         self.violations = violations
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 def matches(pattern: str, text: str) -> bool:
     """Tell whether ``pattern`` takes the whole of ``text``; case counts.
 
-    Each piece between two stars takes the leftmost place behind the piece before, which finds a match whenever
-    there is one.
+    Each piece between two stars takes the leftmost place behind the piece before, which finds a match
+    whenever there is one.
     """
     first, *others = pattern.split("*")
     if not others:

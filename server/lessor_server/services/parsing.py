@@ -32,7 +32,8 @@ MAX_DEPTH: Final = 40
 MAX_UNKNOWN: Final = 20
 """So many unknown fields of one message are named; more are only counted."""
 
-OWN_PACKAGE: Final = "lessor.v1"
+WELL_KNOWN_TYPES: Final = "google.protobuf"
+"""The package of Struct, FieldMask, Duration and the like."""
 
 M = TypeVar("M", bound=Message)
 
@@ -68,7 +69,7 @@ class _Scan:
             raise _invalid(path, "is nested too deeply", f"nest at most {MAX_DEPTH // 2} levels")
         self._unknown(message, path)
         # Inside of a well-known type the path stays at the field that holds it.
-        own = message.DESCRIPTOR.file.package == OWN_PACKAGE
+        own = message.DESCRIPTOR.file.package != WELL_KNOWN_TYPES
         for field, value in message.ListFields():
             where = path if not own else f"{path}.{field.name}" if path else field.name
             if not field.is_repeated:

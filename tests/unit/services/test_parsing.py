@@ -22,7 +22,7 @@ from lessor_server.services.parsing import (
     MAX_REQUEST_BYTES,
     MAX_TEXT,
     MAX_UNKNOWN,
-    OWN_PACKAGE,
+    WELL_KNOWN_TYPES,
     parse,
 )
 
@@ -48,7 +48,7 @@ def places(kind: Descriptor, seen: tuple[str, ...] = ()) -> Iterator[tuple[bytes
     Of a repeated message the first item is as it should be. Inside of well-known types the path stays.
     """
     yield UNKNOWN, "#100"
-    own = kind.file.package == OWN_PACKAGE
+    own = kind.file.package != WELL_KNOWN_TYPES
     for field in kind.fields:
         inner = field.message_type
         if inner is None or inner.full_name in seen:
