@@ -31,6 +31,8 @@ MAX_DEPTH: Final = 40
 """The most messages inside of one another; a JSON document takes two of them for each of its levels."""
 MAX_UNKNOWN: Final = 20
 """So many unknown fields of one message are named; more are only counted."""
+MAX_FOUND: Final = 100
+"""A request with so many violations is looked at no further."""
 
 WELL_KNOWN_TYPES: Final = "google.protobuf"
 """The package of Struct, FieldMask, Duration and the like."""
@@ -67,6 +69,8 @@ class _Scan:
         """Check a message and all that is inside of it; ``path`` leads to it."""
         if depth > MAX_DEPTH:
             raise _invalid(path, "is nested too deeply", f"nest at most {MAX_DEPTH // 2} levels")
+        if len(self.found) >= MAX_FOUND:
+            require(self.found)
         self._unknown(message, path)
         # Inside of a well-known type the path stays at the field that holds it.
         own = message.DESCRIPTOR.file.package != WELL_KNOWN_TYPES

@@ -208,6 +208,14 @@ def test_a_text_that_is_no_url_is_refused_and_not_parsed() -> None:
     assert set(of_root(config)) == {"sts_endpoint", "identity_token_file"}
 
 
+def test_an_allowed_endpoint_is_not_made_longer_by_slashes() -> None:
+    """An endpoint is compared without its last slashes, and stored with them."""
+    for length, wrong in ((300, []), (301, ["iam_endpoint"])):
+        config = replace(ROOT, iam_endpoint=padded("http://127.0.0.1:5000", pad="/")(length))
+        found = root.violations(config, ["http://127.0.0.1:5000"], ambient=False)
+        assert [one.field for one in found] == wrong
+
+
 def test_what_is_wrong_by_every_type_is_found_once() -> None:
     """Of a role of unknown type: not what only some types forbid, and the policy's faults too."""
     role = replace(ASSUMED, name="a b", max_leases=-1, policy_document="{}", policy_arns=numbered("x", 30))

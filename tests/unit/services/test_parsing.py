@@ -18,6 +18,7 @@ from lessor_server.domain.errors import Invalid, Violation
 from lessor_server.domain.role import ROLE_ARNS_LIMIT, SESSION_POLICIES_LIMIT
 from lessor_server.services import convert, parsing
 from lessor_server.services.parsing import (
+    MAX_FOUND,
     MAX_ITEMS,
     MAX_REQUEST_BYTES,
     MAX_TEXT,
@@ -102,6 +103,14 @@ def test_many_unknown_fields_are_counted() -> None:
     assert str(len(data) // len(UNKNOWN)) in found[1].fault
     others = b"".join(varint(number << 3) + b"\x01" for number in range(100, 100 + MAX_UNKNOWN))
     assert len(refused(role_pb2.PutRoleRequest.DESCRIPTOR, others)) == MAX_UNKNOWN
+
+
+def test_violations_are_no_longer_collected_past_a_bound() -> None:
+    """A thousand hops with twenty unknown fields each are not twenty thousand violations."""
+    unknown = b"".join(varint(number << 3) + b"\x01" for number in range(100, 100 + MAX_UNKNOWN))
+    config, chain = config_pb2.SetRootRequest.DESCRIPTOR.fields[1], config_pb2.RootConfig.DESCRIPTOR
+    data = within(config, within(chain.fields_by_name["assume_chain"], *[unknown] * 1_000))
+    assert MAX_FOUND <= len(refused(config_pb2.SetRootRequest.DESCRIPTOR, data)) < MAX_FOUND + MAX_UNKNOWN
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe", b"\x0b" * 200])
