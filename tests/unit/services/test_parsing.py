@@ -112,7 +112,7 @@ def test_unknown_fields_of_many_bytes_are_not_listed(inside: bool) -> None:
         data = UNKNOWN * count
         found = refused(request, within(request.fields_by_name["role"], data) if inside else data)
         assert ("#100" in found[0].field) is named
-        assert named or f"{len(data)} bytes" in found[0].fault
+        assert named or "bytes" in found[0].fault
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe", b"\x0b" * 200])
