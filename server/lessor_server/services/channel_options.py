@@ -20,7 +20,7 @@ WINDOW_BYTES = 65_535
 
 MAX_PENDING_CALLS = 8_192
 MAX_MESSAGE_BYTES = (1 << 20) + (64 << 10)
-"""Above the most that a request may have (``services/parsing.py``), so that the parser refuses it with details."""
+"""Above what a request may have (``services/parsing.py``), so that the parser refuses it with details."""
 
 
 @dataclass(frozen=True, slots=True)
