@@ -16,7 +16,7 @@ JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "Jso
 MOST_EXACT: Final = 2**53
 """The largest whole number that JSON numbers hold exactly (RFC 8259, section 6)."""
 
-_DURATION: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
+_DURATION: Final = re.compile(r"(?:(\d{1,15})d)?(?:(\d{1,15})h)?(?:(\d{1,15})m)?(?:(\d{1,15})s)?", re.ASCII)
 _MOST_SECONDS: Final = 315_576_000_000
 """A Duration's bound, about 10,000 years (google/protobuf/duration.proto)."""
 

@@ -12,6 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2 as details
 
 from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2
+from lessor_server.services.parsing import MAX_REQUEST_BYTES
 from tests.support.clients import NOBODY_THERE, POLICY, Lessor, refused, root_at, struct
 from tests.support.standin_control import StandIn
 
@@ -241,9 +242,9 @@ async def test_a_caller_s_text_is_cut_and_kept_on_one_line(lessor: Lessor, mount
     assert "\n" not in refusal.message
 
 
-async def test_a_request_over_one_mebibyte_is_refused(lessor: Lessor, mount: str) -> None:
+async def test_a_request_over_its_maximum_is_refused(lessor: Lessor, mount: str) -> None:
     """What is too large is not even parsed."""
-    huge = struct(statement(Resource=["arn:aws:s3:::" + "x" * (1 << 20)]))
+    huge = struct(statement(Resource=["arn:aws:s3:::" + "x" * MAX_REQUEST_BYTES]))
     refusal = await refused(lessor.put_role(mount, policy_document=huge))
     assert refusal.code is Code.INVALID_ARGUMENT
     assert "bytes" in refusal.message

@@ -12,6 +12,9 @@ from typing import Final
 
 from lessor_server.domain import wildcard
 
+MAX_ARN: Final = 700
+"""The most characters of an ARN. One of a role or a policy has at most 680: a path of 512, a name of 128."""
+
 _PARTITION: Final = re.compile(r"aws(?:-[a-z]+)*")
 _ACCOUNT: Final = re.compile(r"[0-9]{12}")
 _PATH: Final = r"(?:[!-.0-~]+/)*"
@@ -38,6 +41,8 @@ class Arn:
 
 def parse(text: str) -> Arn | None:
     """Return the parts of ``text``, or None where it is no ARN of an AWS partition."""
+    if len(text) > MAX_ARN:
+        return None
     parts = text.split(":", _FIELDS - 1)
     if len(parts) != _FIELDS or parts[0] != "arn" or not _PARTITION.fullmatch(parts[1]):
         return None

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
+MAX_PATH = 256
+"""The most characters of a field's path in an answer: keys of a document are part of it."""
+
 
 class Kind(Enum):
     """What a caller can do about an error; each kind is one gRPC status with its own details."""
@@ -103,7 +106,7 @@ class Invalid(LessorError):
     def __init__(self, violations: tuple[Violation, ...]) -> None:
         """Carry all violations of the request; at least one."""
         first = violations[0]
-        super().__init__(f"{first.field}: {first.fault}; {first.mend}")
+        super().__init__(f"{first.field[:MAX_PATH]}: {first.fault}; {first.mend}")
         self.violations = violations
 
 
@@ -133,14 +136,24 @@ class SessionPolicyWouldWiden(Invalid):
 
 def require(violations: Iterable[Violation], unread: Sequence[Violation] = ()) -> None:
     """Raise ``Invalid`` with all of ``violations`` and what was ``unread`` before, if there are any."""
-    told = (*unread, *(one for one in violations if not is_absent(one.field, unread)))
+    absent = absent_fields(unread)
+    told = (*unread, *(one for one in violations if one.field not in absent))
     if told:
         raise Invalid(told)
 
 
-def is_absent(field: str, unread: Iterable[Violation]) -> bool:
-    """Tell whether a field could not be read: that a rule misses it then is no second fault."""
-    return any(f"{one.field}.".startswith((f"{field}.", f"{field}[")) for one in unread)
+def absent_fields(unread: Iterable[Violation]) -> frozenset[str]:
+    """Return the fields that could not be read, and those that hold them.
+
+    A rule that misses one of them finds no second error.
+    """
+    ends = ((one.field, end) for one in unread for end in (*_ends(one.field), len(one.field)))
+    return frozenset(field[:end] for field, end in ends)
+
+
+def _ends(path: str) -> Iterable[int]:
+    """Return where the parts of a path end, the last one left out."""
+    return (index for index, letter in enumerate(path) if letter in ".[")
 
 
 class NotFound(LessorError):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from lessor_server.domain import placeholders
 from lessor_server.domain.errors import Invalid, Violation
 
 BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -33,12 +34,14 @@ in 33.7 is equal that way, 5.07 bits each. All 17 are 86 bits: among a billion n
 chance that any two are equal is below one in 10^8. Twelve are 61 bits: among the 5,000 users that
 an account holds at a time it is below one in 10^11, and the time part usually differs besides.
 """
+MAX_NAME: Final = 64
+"""The most characters in the name of a mount or a role."""
+MAX_LEASE_ID: Final = 2 * MAX_NAME + len("/creds//") + SUFFIX_DIGITS
+"""The length of the longest lease id, and of the longest prefix of lease ids."""
 DEFAULT_TEMPLATE: Final = "lessor-{{mount}}-{{role}}-{{suffix}}"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
 _SUFFIX: Final = re.compile(rf"[0-9A-Za-z]{{{SUFFIX_DIGITS}}}")
-FIELD: Final = re.compile(r"\{\{ *([^{}]*?) *\}\}")
-"""What a template is filled in at."""
 IDENTITY: Final = re.compile(r"identity\.(?:name|name_sha256|labels\.[A-Za-z0-9_.:/@-]{1,128})")
 """The fields that tell who asks; ``domain/template.py`` fills them."""
 _NOT_IAM: Final = re.compile(r"[^A-Za-z0-9_+=,.@-]")
@@ -51,6 +54,11 @@ def shown(text: str) -> str:
     """Return a caller's text for a message: quoted, on one line, cut to 64 characters."""
     cut = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
     return '"' + "".join(letter if letter.isprintable() else "�" for letter in cut) + '"'
+
+
+def too_long(field: str, text: str, limit: int) -> Violation:
+    """Return the violation of a text that has more than ``limit`` characters."""
+    return Violation(field, f"has {len(text)} characters", f"give at most {limit}")
 
 
 # --- mounts and roles -----------------------------------------------------------------------------
@@ -92,7 +100,7 @@ class LeaseId:
     @classmethod
     def parse(cls, text: str, field: str = "lease_id") -> LeaseId:
         """Read an id; raise ``Invalid`` that names ``field`` for any other shape."""
-        match text.split("/"):
+        match _segments(text):
             case [mount, "creds", role, suffix] if all(map(is_name, (mount, role))) and is_suffix(suffix):
                 return cls(mount, role, suffix)
         mend = f"give <mount>/creds/<role>/<{SUFFIX_DIGITS} letters and digits>"
@@ -135,7 +143,7 @@ class Prefix:
     @classmethod
     def parse(cls, text: str, field: str = "prefix") -> Prefix:
         """Read a prefix of one of the four shapes; raise ``Invalid`` that names ``field`` for others."""
-        match text.split("/"):
+        match _segments(text):
             case [mount, ""] | [mount, "creds", ""] if is_name(mount):
                 return cls(mount, "", text)
             case [mount, "creds", role, ""] if all(map(is_name, (mount, role))):
@@ -144,6 +152,11 @@ class Prefix:
                 return cls(mount, role, text)
         mend = "give <mount>/, <mount>/creds/, <mount>/creds/<role>/ or a whole lease id"
         raise Invalid((Violation(field, f"{shown(text)} is no prefix", mend),))
+
+
+def _segments(text: str) -> list[str]:
+    """Return the parts between the slashes; none of a text that is too long to be an id."""
+    return text.split("/") if len(text) <= MAX_LEASE_ID else []
 
 
 def suffix_of(time_ms: int, number: int) -> str:
@@ -180,7 +193,7 @@ def user_name(template: str, mount: str, role: str, suffix: str, identity: Named
     that tell who asks.
     """
     values = _values(mount, role, identity)
-    return _filled(_parts(template or DEFAULT_TEMPLATE), values, suffix, USER_NAME_LIMIT)
+    return _filled(placeholders.split(template or DEFAULT_TEMPLATE), values, suffix, USER_NAME_LIMIT)
 
 
 def federation_name(template: str, mount: str, role: str, suffix: str, identity: Named | None = None) -> str:
@@ -189,7 +202,7 @@ def federation_name(template: str, mount: str, role: str, suffix: str, identity:
     A template whose own text leaves no room for the random characters gives way to ``lessor-<suffix>``,
     and so does the default, which would leave none for the names.
     """
-    parts = _parts(template or DEFAULT_TEMPLATE)
+    parts = placeholders.split(template or DEFAULT_TEMPLATE)
     if not template or FEDERATION_LIMIT - _own_length(parts) < RANDOM_DIGITS:
         return f"lessor-{suffix}"
     return _filled(parts, _values(mount, role, identity), suffix, FEDERATION_LIMIT)
@@ -226,9 +239,11 @@ def template_violations(field: str, template: str) -> list[Violation]:
     """
     if not template:
         return []
-    parts = _parts(template)
+    if len(template) > placeholders.MAX_TEMPLATE:
+        return [too_long(field, template, placeholders.MAX_TEMPLATE)]
+    parts = placeholders.split(template)
     found = [
-        Violation(field, f"{{{{{name}}}}} is no field of a user name", _FIELDS_MEND)
+        Violation(field, f"{{{{{shown(name)[1:-1]}}}}} is no field of a user name", _FIELDS_MEND)
         for _, name in parts
         if name is not None and name not in _FIELDS and not IDENTITY.fullmatch(name)
     ]
@@ -242,13 +257,6 @@ def template_violations(field: str, template: str) -> list[Violation]:
         fault = f"its own text leaves no room for {FEWEST_RANDOM} random characters"
         found.append(Violation(field, fault, f"shorten that text to {longest} characters or fewer"))
     return found
-
-
-def _parts(template: str) -> list[tuple[str, str | None]]:
-    """Cut a template into (own text, the field after it); the last has no field."""
-    pieces: list[str] = FIELD.split(template)
-    fields: list[str | None] = [*pieces[1::2], None]
-    return list(zip(pieces[::2], fields, strict=True))
 
 
 def _own_length(parts: Iterable[tuple[str, str | None]]) -> int:

@@ -78,7 +78,14 @@ def _plain(value: JsonValue) -> JsonValue:
 def violations(
     document: Mapping[str, JsonValue], *, limit: int = LIMIT, field: str = "policy_document"
 ) -> list[Violation]:
-    """Return every fault of an identity policy; ``limit`` bounds its canonical form, in characters."""
+    """Return every fault of an identity policy; ``limit`` bounds its canonical form, in characters.
+
+    A document that is too long is not looked into.
+    """
+    size = len(canonical(document))
+    if size > limit:
+        fault = f"has {size} characters without white space"
+        return [Violation(field, fault, f"shorten it to {limit}, or move a part to a managed policy")]
     found = _unknown_members(document, _TOP, field)
     version = document.get("Version", VERSIONS[0])
     if version not in VERSIONS:
@@ -89,10 +96,6 @@ def violations(
     found += _statement_list_violations(document, f"{field}.Statement")
     for path, value in walk(document, field):
         found += _scalar_violations(path, value)
-    size = len(canonical(document))
-    if size > limit:
-        fault = f"has {size} characters without white space"
-        found.append(Violation(field, fault, f"shorten it to {limit}, or move a part to a managed policy"))
     return found
 
 

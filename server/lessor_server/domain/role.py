@@ -130,20 +130,10 @@ def review(role: Role, mount: Mount) -> Review:
     The policy is checked from its canonical text, which holds all that the document did.
     """
     found = names.name_violations("name", role.name)
-    found += _type_violations(role)
-    found += _arn_violations(role)
-    found += _group_violations(role)
-    found += _tag_violations(role)
-    found += _text_violations(role)
-    found += _ttl_violations(role, mount)
-    if role.max_leases < 0:
-        found.append(Violation("max_leases", f"{role.max_leases} is below 0", "give 0 for no limit"))
-    warnings = []
-    if role.policy_document:
-        document = json.loads(role.policy_document)
-        faults = policy.violations(document) + template.policy_violations("policy_document", document)
-        found += faults
-        warnings += [] if faults else policy.warnings(document)
+    found += _typed_violations(role, mount)
+    found += _untyped_violations(role)
+    faults, warnings = _review_policy(role)
+    found += faults
     count = len(role.policy_arns)
     if role.credential_type is CredentialType.IAM_USER and count > USER_POLICIES_DEFAULT:
         warnings.append(
@@ -155,8 +145,36 @@ def review(role: Role, mount: Mount) -> Review:
 
 def untyped_violations(role: Role) -> list[Violation]:
     """Return the faults that ``role`` has whatever its type and its mount are."""
-    first, *others = (review(replace(role, credential_type=kind), ANY).violations for kind in CredentialType)
-    return [violation for violation in first if all(violation in other for other in others)]
+    first, *others = (_typed_violations(replace(role, credential_type=kind), ANY) for kind in CredentialType)
+    always = set(first).intersection(*others)
+    found = names.name_violations("name", role.name)
+    found += [violation for violation in first if violation in always]
+    found += _untyped_violations(role)
+    return found + _review_policy(role)[0]
+
+
+def _typed_violations(role: Role, mount: Mount) -> list[Violation]:
+    """Return the faults of what is judged by the type."""
+    return _type_violations(role) + _arn_violations(role) + _ttl_violations(role, mount)
+
+
+def _untyped_violations(role: Role) -> list[Violation]:
+    """Return the faults of what is judged alike for every type, but the name and the policy."""
+    found = _group_violations(role)
+    found += _tag_violations(role)
+    found += _text_violations(role)
+    if role.max_leases < 0:
+        found.append(Violation("max_leases", f"{role.max_leases} is below 0", "give 0 for no limit"))
+    return found
+
+
+def _review_policy(role: Role) -> tuple[list[Violation], list[str]]:
+    """Return the faults of the policy, or its warnings where it has none."""
+    if not role.policy_document:
+        return [], []
+    document = json.loads(role.policy_document)
+    faults = policy.violations(document) + template.policy_violations("policy_document", document)
+    return faults, [] if faults else policy.warnings(document)
 
 
 def external_id_violations(field: str, text: str) -> list[Violation]:
@@ -189,13 +207,13 @@ def _type_violations(role: Role) -> list[Violation]:
 def _arn_violations(role: Role) -> list[Violation]:
     is_user = role.credential_type is CredentialType.IAM_USER
     found = _list_violations("role_arns", role.role_arns, ROLE_ARNS_LIMIT)
-    for index, text in enumerate(role.role_arns):
+    for index, text in enumerate(role.role_arns[:ROLE_ARNS_LIMIT]):
         if not arn.is_role_pattern(text):
             mend = "write arn:aws:iam::123456789012:role/name; * may stand in the last segment only"
             found.append(Violation(f"role_arns[{index}]", f"{shown(text)} is no ARN of an IAM role", mend))
     limit = USER_POLICIES_LIMIT if is_user else SESSION_POLICIES_LIMIT
     found += _list_violations("policy_arns", role.policy_arns, limit)
-    paths = [(f"policy_arns[{index}]", text) for index, text in enumerate(role.policy_arns)]
+    paths = [(f"policy_arns[{index}]", text) for index, text in enumerate(role.policy_arns[:limit])]
     if role.permissions_boundary_arn:
         paths.append(("permissions_boundary_arn", role.permissions_boundary_arn))
     for path, text in paths:
@@ -207,7 +225,7 @@ def _arn_violations(role: Role) -> list[Violation]:
 
 def _group_violations(role: Role) -> list[Violation]:
     found = _list_violations("iam_groups", role.iam_groups, GROUPS_LIMIT)
-    for index, name in enumerate(role.iam_groups):
+    for index, name in enumerate(role.iam_groups[:GROUPS_LIMIT]):
         if not _GROUP.fullmatch(name):
             mend = "use 1 to 128 letters, digits and _ + = , . @ -"
             found.append(Violation(f"iam_groups[{index}]", f"{shown(name)} is no name of a group", mend))
@@ -219,7 +237,7 @@ def _tag_violations(role: Role) -> list[Violation]:
     found += _session_tag_violations(role.session_tags)
     found += _list_violations("transitive_tag_keys", role.transitive_tag_keys, tags.SESSION_LIMIT)
     keys = {key for key, _ in role.session_tags}
-    for index, key in enumerate(role.transitive_tag_keys):
+    for index, key in enumerate(role.transitive_tag_keys[: tags.SESSION_LIMIT]):
         if key not in keys:
             fault = f"{shown(key)} is no key of session_tags"
             mend = "add the tag, or leave its key out"
@@ -230,7 +248,7 @@ def _tag_violations(role: Role) -> list[Violation]:
 def _session_tag_violations(session_tags: tags.Tags) -> list[Violation]:
     """Check the tags as they may come to be: their values are templates."""
     found = []
-    for key, value in session_tags:
+    for key, value in session_tags[: tags.SESSION_LIMIT]:
         found += template.violations(f"session_tags[{shown(key)}]", value)
     samples = tuple((key, template.sample(value)) for key, value in session_tags)
     return found or tags.violations("session_tags", samples, tags.SESSION_LIMIT)
@@ -246,7 +264,7 @@ def _text_violations(role: Role) -> list[Violation]:
     found += external_id_violations("external_id", role.external_id)
     path = role.user_path
     longest = PATH_LIMIT - len(names.user_path("x" * INSTANCE_DIGITS, "/")) + 1
-    if path and not _PATH.fullmatch(path):
+    if path and len(path) <= longest and not _PATH.fullmatch(path):
         mend = "write / or a path that begins and ends with /, of printable ASCII without spaces"
         found.append(Violation("user_path", f"{shown(path)} is no path", mend))
     if len(path) > longest:
@@ -276,11 +294,13 @@ def _ttl_violations(role: Role, mount: Mount) -> list[Violation]:
 
 
 def _list_violations(field: str, items: tuple[str, ...], limit: int) -> list[Violation]:
-    """Check the number of items, and that none comes twice."""
+    """Check the number of items, and that none of the first ``limit`` comes twice."""
     found = []
     if len(items) > limit:
         found.append(Violation(field, f"has {len(items)} items", f"give at most {limit}"))
-    for index, item in enumerate(items):
-        if item in items[:index]:
+    seen: set[str] = set()
+    for index, item in enumerate(items[:limit]):
+        if item in seen:
             found.append(Violation(f"{field}[{index}]", f"{shown(item)} comes twice", "leave it out"))
+        seen.add(item)
     return found

@@ -19,6 +19,13 @@ from lessor_server.domain.secret import Secret
 
 MOST_RETRIES: Final = 10
 LONGEST_CHAIN: Final = 5
+MAX_ENDPOINT: Final = 300
+"""The most characters of an endpoint's URL: a DNS name has at most 253 (RFC 1035, 2.3.4)."""
+MAX_FALLBACKS: Final = 20
+MAX_REGION: Final = 32
+MAX_TOKEN_PATH: Final = 1_000
+MAX_AUDIENCE: Final = 255
+"""The most that IAM takes of a client id (IAM API Reference, clientIDType)."""
 
 _AWS_DOMAINS: Final = (
     "amazonaws.com",
@@ -213,29 +220,36 @@ def _region_violations(config: RootConfig) -> list[Violation]:
     found = [
         Violation(path, f"{shown(region)} is no region", "write it as us-east-1")
         for path, region in regions
-        if region and not _REGION.fullmatch(region)
+        if region and not _is_region(region)
     ]
     found += [
         Violation(f"sts_fallback_regions[{index}]", f"{shown(region)} is no region", "write it as us-east-1")
-        for index, region in enumerate(config.sts_fallback_regions)
-        if not _REGION.fullmatch(region)
+        for index, region in enumerate(config.sts_fallback_regions[:MAX_FALLBACKS])
+        if not _is_region(region)
     ]
     return found
+
+
+def _is_region(text: str) -> bool:
+    return len(text) <= MAX_REGION and _REGION.fullmatch(text) is not None
 
 
 def _endpoint_violations(config: RootConfig, allowed_endpoints: Iterable[str]) -> list[Violation]:
     allowed = {url.rstrip("/") for url in allowed_endpoints}
     single = (("iam_endpoint", config.iam_endpoint), ("sts_endpoint", config.sts_endpoint))
     endpoints = [(path, url) for path, url in single if url]
-    for index, url in enumerate(config.sts_fallback_endpoints):
+    for index, url in enumerate(config.sts_fallback_endpoints[:MAX_FALLBACKS]):
         endpoints.append((f"sts_fallback_endpoints[{index}]", url))
     mend = "give an https URL of AWS, or list it in the setting aws.allowed_endpoints"
     found = [
         Violation(path, f"{shown(url)} is neither AWS's nor allowed", mend)
         for path, url in endpoints
-        if url.rstrip("/") not in allowed and not is_aws_endpoint(url)
+        if len(url) > MAX_ENDPOINT or (url.rstrip("/") not in allowed and not is_aws_endpoint(url))
     ]
     counts = len(config.sts_fallback_endpoints), len(config.sts_fallback_regions)
+    for path, count in zip(("sts_fallback_endpoints", "sts_fallback_regions"), counts, strict=True):
+        if count > MAX_FALLBACKS:
+            found.append(Violation(path, f"has {count} items", f"give at most {MAX_FALLBACKS}"))
     if counts[0] != counts[1]:
         fault = f"has {counts[1]} regions for {counts[0]} endpoints"
         found.append(Violation("sts_fallback_regions", fault, "give one region for each endpoint"))
@@ -244,6 +258,8 @@ def _endpoint_violations(config: RootConfig, allowed_endpoints: Iterable[str]) -
 
 def is_aws_endpoint(url: str) -> bool:
     """Tell whether ``url`` is an https address of IAM or STS, with nothing but a host in it."""
+    if len(url) > MAX_ENDPOINT:
+        return False
     host = url.removeprefix("https://").removesuffix("/").removesuffix(":443").lower()
     if not url.startswith("https://"):
         return False
@@ -261,9 +277,9 @@ def may_take_token(url: str, allowed_endpoints: Iterable[str]) -> bool:
     """
     if is_aws_endpoint(url):
         return True
-    host = urlsplit(url).hostname or ""
-    listed = url.rstrip("/") in {one.rstrip("/") for one in allowed_endpoints}
-    return listed and _LOOPBACK.fullmatch(host) is not None
+    if url.rstrip("/") not in {one.rstrip("/") for one in allowed_endpoints}:
+        return False  # and never parsed: a URL of a caller's may be none
+    return _LOOPBACK.fullmatch(urlsplit(url).hostname or "") is not None
 
 
 def chain_violations(chain: tuple[Hop, ...]) -> list[Violation]:
@@ -271,7 +287,7 @@ def chain_violations(chain: tuple[Hop, ...]) -> list[Violation]:
     found = []
     if len(chain) > LONGEST_CHAIN:
         found.append(Violation("assume_chain", f"has {len(chain)} roles", f"give at most {LONGEST_CHAIN}"))
-    for index, hop in enumerate(chain):
+    for index, hop in enumerate(chain[:LONGEST_CHAIN]):
         path = f"assume_chain[{index}]"
         if not arn.is_role(hop.role_arn):
             fault = f"{shown(hop.role_arn)} is no ARN of an IAM role"
@@ -288,9 +304,13 @@ def _identity_token_violations(config: RootConfig, allowed_endpoints: Iterable[s
             return [Violation("identity_token_audience", f"needs {path}", f"give {path}, or leave it out")]
         return []
     found = []
-    if not (config.identity_token_file.startswith("/") and config.identity_token_file.isprintable()):
+    if len(config.identity_token_file) > MAX_TOKEN_PATH:
+        found.append(names.too_long(path, config.identity_token_file, MAX_TOKEN_PATH))
+    elif not (config.identity_token_file.startswith("/") and config.identity_token_file.isprintable()):
         fault = f"{shown(config.identity_token_file)} is no absolute path"
         found.append(Violation(path, fault, "begin it with /, and leave control characters out"))
+    if len(config.identity_token_audience) > MAX_AUDIENCE:
+        found.append(names.too_long("identity_token_audience", config.identity_token_audience, MAX_AUDIENCE))
     if config.access_key or config.secret_key:
         found.append(Violation(path, "does not go with access_key", "leave one of the two out"))
     if not config.assume_chain:
@@ -299,7 +319,7 @@ def _identity_token_violations(config: RootConfig, allowed_endpoints: Iterable[s
     if config.assume_chain and config.assume_chain[0].external_id:
         fault = f"does not go with {path}: AWS takes none with a token"
         found.append(Violation("assume_chain[0].external_id", fault, "leave it out"))
-    urls = [url for url in (config.sts_endpoint, *config.sts_fallback_endpoints) if url]
+    urls = [url for url in (config.sts_endpoint, *config.sts_fallback_endpoints[:MAX_FALLBACKS]) if url]
     if not all(may_take_token(url, allowed_endpoints) for url in urls):
         fault = "would send its token elsewhere than to AWS's own hosts"
         found.append(Violation(path, fault, "leave it out, or give endpoints of AWS"))

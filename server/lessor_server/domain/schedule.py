@@ -7,16 +7,19 @@ three letters of their English names. As there, where both days are restricted, 
 
 from __future__ import annotations
 
+import calendar
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import MAXYEAR, UTC, date, datetime, timedelta
 from typing import Final
 
 from lessor_server.domain import span
 from lessor_server.domain.errors import Violation
-from lessor_server.domain.names import shown
+from lessor_server.domain.names import shown, too_long
 
+MAX_CRON: Final = 256
+"""The most characters of a cron expression."""
 SHORTEST: Final = timedelta(seconds=60)
 JITTER: Final = 0.1
 """By how much of a period a jittered rotation comes earlier at most, so that many don't come at once."""
@@ -25,8 +28,14 @@ _PART: Final = re.compile(r"(?:\*|([0-9]{1,2})(?:-([0-9]{1,2}))?)(?:/([1-9][0-9]
 _RANGES: Final = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 _MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _WEEKDAYS: Final = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
-_FARTHEST: Final = timedelta(days=8 * 366)
-"""Within eight years every day of the calendar comes: 1900 and 2100 are no leap years."""
+_WORD: Final = re.compile(r"\b[A-Z]+\b")
+_MAX_GAP_YEARS: Final = 40
+"""The longest time from one match to the next, in years: 29 February on one weekday, across a year such as
+2100 that is no leap year. Every day of the calendar falls on every weekday within the 400 years after which
+the calendar repeats, so an expression that has no match in this time never has one.
+"""
+_DAY_MINUTES: Final = 24 * 60
+_MINUTE_US: Final = 60_000_000
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -79,6 +88,8 @@ def violations(schedule: Schedule) -> list[Violation]:
 
 
 def _cron_violations(text: str) -> list[Violation]:
+    if len(text) > MAX_CRON:
+        return [too_long("rotation_schedule", text, MAX_CRON)]
     times = _times(text, 0)
     if times is None:
         mend = "write minute hour day month weekday, as 0 3 * * SUN"
@@ -97,38 +108,34 @@ def _times(text: str, after_us: int) -> Iterator[int] | None:
     sets = [_numbers(field, *bounds) for field, bounds in zip(fields, _RANGES, strict=True)]
     if not all(sets):
         return None
-    minutes, hours = sorted(sets[0]), sorted(sets[1])
+    minutes = [hour * 60 + minute for hour in sorted(sets[1]) for minute in sorted(sets[0])]
     return (
         moment_us
-        for day in _days(fields, sets, (_EPOCH + after_us * _MICROSECOND).date())
-        for hour in hours
+        for day_us in _days_us(fields, sets, (_EPOCH + after_us * _MICROSECOND).date())
         for minute in minutes
-        if (moment_us := _us(day, hour, minute)) > after_us
+        if (moment_us := day_us + minute * _MINUTE_US) > after_us
     )
 
 
-def _days(fields: list[str], sets: list[frozenset[int]], first: date) -> Iterator[date]:
-    """Yield the days of an expression from ``first`` on."""
+def _days_us(fields: list[str], sets: list[frozenset[int]], first: date) -> Iterator[int]:
+    """Yield when the days of an expression begin, from ``first`` on."""
     either = not fields[2].startswith("*") and not fields[4].startswith("*")
-    for number in range(_FARTHEST.days):
-        day = first + timedelta(days=number)
-        of_month, of_week = (
-            day.day in sets[2],
-            not sets[4].isdisjoint({day.isoweekday(), day.isoweekday() % 7}),
-        )
-        if day.month in sets[3] and (of_month or of_week if either else of_month and of_week):
-            yield day
-
-
-def _us(day: date, hour: int, minute: int) -> int:
-    moment = datetime(day.year, day.month, day.day, hour, minute, tzinfo=UTC)
-    return (moment - _EPOCH) // _MICROSECOND
+    weekdays = {number % 7 for number in sets[4]}
+    for year in range(first.year, min(first.year + _MAX_GAP_YEARS, MAXYEAR) + 1):
+        for month in sorted(sets[3]):
+            before, length = calendar.monthrange(year, month)  # the weekday before the first, from Sunday on
+            for number in range(1, length + 1) if either else sorted(sets[2]):
+                of_month, of_week = number in sets[2], (before + number) % 7 in weekdays
+                if number <= length and (of_month or of_week if either else of_month and of_week):
+                    day = date(year, month, number)
+                    if day >= first:
+                        yield (day - _EPOCH.date()).days * _DAY_MINUTES * _MINUTE_US
 
 
 def _numbered(field: str, names: tuple[str, ...], first: int) -> str:
     """Return a field with its names as numbers, which count from ``first``."""
     numbers = {name: str(number) for number, name in enumerate(names, first)}
-    return re.sub(r"\b[A-Z]+\b", lambda match: numbers.get(match[0], match[0]), field)
+    return _WORD.sub(lambda match: numbers.get(match[0], match[0]), field)
 
 
 def _numbers(field: str, low: int, high: int) -> frozenset[int]:

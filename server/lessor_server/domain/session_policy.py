@@ -87,7 +87,7 @@ def _statements(document: Mapping[str, JsonValue]) -> list[Mapping[str, JsonValu
 
 
 def _merged(documents: list[Mapping[str, JsonValue]]) -> dict[str, JsonValue]:
-    sids: set[str] = set()
+    sids: dict[str, int] = {}
     statements = [
         _named_once({name: _listed(name, statement[name]) for name in statement}, sids)
         for document in documents
@@ -112,14 +112,17 @@ def _listed(name: str, value: JsonValue) -> JsonValue:
     return [value] if name in _ITEMS and isinstance(value, str) else value
 
 
-def _named_once(statement: dict[str, JsonValue], sids: set[str]) -> dict[str, JsonValue]:
-    """Return a statement whose Sid is none of ``sids``, and add it there; an empty Sid is left out."""
+def _named_once(statement: dict[str, JsonValue], sids: dict[str, int]) -> dict[str, JsonValue]:
+    """Return a statement whose Sid is none of ``sids``, and add it there; an empty Sid is left out.
+
+    ``sids`` has by Sid the last number given to one that came again.
+    """
     sid = str(statement.pop("Sid", ""))
     if not sid:
         return statement
-    fresh, number = sid, 1
+    fresh = sid
     while fresh in sids:
-        number += 1
-        fresh = f"{sid}{number}"
-    sids.add(fresh)
+        sids[sid] += 1
+        fresh = f"{sid}{sids[sid]}"
+    sids[fresh] = 1
     return statement | {"Sid": fresh}

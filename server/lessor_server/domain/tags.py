@@ -30,9 +30,9 @@ def of(mapping: Mapping[str, str]) -> Tags:
 
 def violations(field: str, tags: Tags, limit: int) -> list[Violation]:
     """Return every fault of ``tags``, of which there may be ``limit``; paths read ``field["key"]``."""
-    found = []
     if len(tags) > limit:
-        found.append(Violation(field, f"has {len(tags)} tags", f"give at most {limit}"))
+        return [Violation(field, f"has {len(tags)} tags", f"give at most {limit}")]
+    found = []
     for key, value in tags:
         found += _tag_violations(f"{field}[{shown(key)}]", key, value)
     found += [
@@ -48,8 +48,8 @@ def _tag_violations(path: str, key: str, value: str) -> list[Violation]:
         found.append(Violation(path, f"its key has {len(key)} characters", f"give 1 to {KEY_LIMIT}"))
     if len(value) > VALUE_LIMIT:
         found.append(Violation(path, f"its value has {len(value)} characters", f"give at most {VALUE_LIMIT}"))
-    for part, text in (("key", key), ("value", value)):
-        if not all(_taken(letter) for letter in text):
+    for part, text, limit in (("key", key, KEY_LIMIT), ("value", value, VALUE_LIMIT)):
+        if len(text) <= limit and not all(_taken(letter) for letter in text):
             mend = "use letters, digits, spaces and _ . : / = + - @"
             found.append(Violation(path, f"its {part} has characters that AWS does not take", mend))
     if key.lower().startswith(RESERVED):

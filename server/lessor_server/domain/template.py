@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
-from lessor_server.domain import policy
+from lessor_server.domain import placeholders, policy
 from lessor_server.domain.errors import Violation
-from lessor_server.domain.names import FIELD, IDENTITY, shown
+from lessor_server.domain.names import IDENTITY, shown, too_long
+from lessor_server.domain.placeholders import MAX_TEMPLATE
 from lessor_server.domain.policy import JsonValue
 from lessor_server.domain.preconditions import RoleNotUsable, TemplateLabelUnknown, TemplateValueUnsafe
 
@@ -49,18 +50,19 @@ class Caller:
 
 def holds(text: str) -> bool:
     """Tell whether ``text`` has anything to be filled in."""
-    return any(IDENTITY.fullmatch(named) for named in FIELD.findall(text))
+    return any(IDENTITY.fullmatch(named) for named in placeholders.fields(text))
 
 
-def violations(path: str, text: str) -> list[Violation]:
-    """Return what is wrong with a template: unknown fields, and braces that belong to none."""
+def violations(path: str, text: str, limit: int = MAX_TEMPLATE) -> list[Violation]:
+    """Return what is wrong with a template: its length, unknown fields, braces that belong to none."""
+    if len(text) > limit:
+        return [too_long(path, text, limit)]
     found = [
         Violation(path, f"{{{{{shown(named)[1:-1]}}}}} is no field", _MEND)
-        for named in FIELD.findall(text)
+        for named in placeholders.fields(text)
         if not IDENTITY.fullmatch(named)
     ]
-    own = FIELD.sub("", text)
-    if "{{" in own or "}}" in own:
+    if placeholders.has_stray_braces(text):
         found.append(Violation(path, "has braces that belong to no field", _MEND))
     return found
 
@@ -73,7 +75,7 @@ def policy_violations(path: str, document: Mapping[str, JsonValue]) -> list[Viol
     def look(spot: str, text: str) -> str:
         nonlocal used, found
         used = used or holds(text)
-        found += violations(spot, text)
+        found += violations(spot, text, policy.LIMIT)
         return ""
 
     rest = policy.in_places(document, path, look)
@@ -97,12 +99,12 @@ def none_violations(
 
 def sample(text: str) -> str:
     """Return ``text`` filled in with something short, to be checked by the rules of its place."""
-    return FIELD.sub("xx", text)
+    return placeholders.fill(text, lambda _: "xx")
 
 
 def filled(text: str, caller: Caller) -> str:
     """Return ``text`` filled in, or raise ``TemplateLabelUnknown``; what is no field of ours stays."""
-    return FIELD.sub(lambda found: caller.value(found[1]) if IDENTITY.fullmatch(found[1]) else found[0], text)
+    return placeholders.fill(text, lambda named: caller.value(named) if IDENTITY.fullmatch(named) else None)
 
 
 def filled_policy(document: str, caller: Caller) -> str:
@@ -123,7 +125,7 @@ def filled_policy(document: str, caller: Caller) -> str:
         return value
 
     def fill(_: str, text: str) -> str:
-        return FIELD.sub(lambda found: safe(found[1]) if IDENTITY.fullmatch(found[1]) else found[0], text)
+        return placeholders.fill(text, lambda named: safe(named) if IDENTITY.fullmatch(named) else None)
 
     made = policy.canonical(policy.in_places(json.loads(document), "policy_document", fill))
     if len(made) > policy.LIMIT:

@@ -1,24 +1,44 @@
-"""IAM's wildcards, ``*`` for any characters and ``?`` for one, matched in time that stays small."""
+"""IAM's wildcards, ``*`` for any characters and ``?`` for one.
+
+There is no regular expression here: to compile one for each pattern takes longer than to compare.
+"""
 
 from __future__ import annotations
 
-import re
-
-
-def compiled(pattern: str) -> re.Pattern[str]:
-    """Return a regular expression for ``fullmatch`` that takes what ``pattern`` takes.
-
-    Each ``*`` gives up its first match for good (an atomic group): taking the leftmost place for
-    every piece finds a match whenever there is one, and a row of stars costs no backtracking.
-    """
-    first, *others = (re.escape(piece).replace(r"\?", ".") for piece in pattern.split("*"))
-    if not others:
-        return re.compile(first, re.DOTALL)
-    *inner, last = others
-    middle = "".join(f"(?>.*?{piece})" for piece in inner)
-    return re.compile(f"{first}{middle}.*{last}", re.DOTALL)
-
 
 def matches(pattern: str, text: str) -> bool:
-    """Tell whether ``pattern`` takes the whole of ``text``; case counts."""
-    return compiled(pattern).fullmatch(text) is not None
+    """Tell whether ``pattern`` takes the whole of ``text``; case counts.
+
+    Each piece between two stars takes the leftmost place behind the piece before, which finds a match
+    whenever there is one.
+    """
+    first, *others = pattern.split("*")
+    if not others:
+        return _equals(first, text)
+    *inner, last = others
+    if not _equals(first, text[: len(first)]):
+        return False
+    at = len(first)
+    for piece in inner:
+        found = _find(piece, text, at)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return len(text) - len(last) >= at and _equals(last, text[len(text) - len(last) :])
+
+
+def _find(piece: str, text: str, start: int) -> int:
+    """Return the leftmost place of ``piece`` in ``text`` from ``start`` on, or -1."""
+    if "?" not in piece:
+        return text.find(piece, start)
+    places = range(start, len(text) - len(piece) + 1)
+    return next((at for at in places if _equals(piece, text[at : at + len(piece)])), -1)
+
+
+def _equals(piece: str, text: str) -> bool:
+    """Tell whether a piece without a star takes the whole of ``text``."""
+    if "?" not in piece:
+        return piece == text
+    return len(piece) == len(text) and all(
+        wanted in ("?", letter) for wanted, letter in zip(piece, text, strict=True)
+    )

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from lessor_server.domain import mount as mount_rules
+from lessor_server.domain import names, root_kind
 from lessor_server.domain import role as role_rules
-from lessor_server.domain import root_kind
 from lessor_server.domain.errors import Aborted, NotFound, Precondition, Violation, require
 from lessor_server.domain.events import Changed
 from lessor_server.domain.mount import Mount
@@ -68,7 +68,7 @@ class Roles:
         """
         for _ in range(TRIES):
             before = await self.find(mount, name)
-            if etag and (before is None or before.etag != etag):
+            if etag and names.is_name(name) and (before is None or before.etag != etag):
                 raise EtagMismatch(f"role {name} is not what the etag says", subject=f"{mount}/{name}")
             reviewed = await self.check(mount, change(before), faults)
             role = replace(reviewed.role, etag=f"{self._rng.getrandbits(64):016x}")

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from lessor_server.services.guard import MOST_REQUEST_BYTES
-
 HANDSHAKE = timedelta(seconds=10)
 KEEPALIVE = timedelta(seconds=60)
 KEEPALIVE_TIMEOUT = timedelta(seconds=20)
@@ -21,6 +19,8 @@ WINDOW_BYTES = 65_535
 """What a stream may send before it is read: the smallest that HTTP/2 begins with (RFC 9113, 6.9.2)."""
 
 MAX_PENDING_CALLS = 8_192
+MAX_MESSAGE_BYTES = (1 << 20) + (64 << 10)
+"""Above what a request may have (``services/parsing.py``), so that the parser refuses it with details."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,7 @@ def channel_options(limits: ConnectionLimits) -> tuple[tuple[str, int], ...]:
         # Between the soft and the absolute limit gRPC refuses at random.
         ("grpc.max_metadata_size", limits.metadata_bytes),
         ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
-        # A little over the parser's own limit is refused by the parser, with details.
-        ("grpc.max_receive_message_length", MOST_REQUEST_BYTES + (64 << 10)),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
         ("grpc.http2.bdp_probe", 0),  # it widens the windows of those who send fast
         # Twice the same: between the two limits gRPC refuses at random.

@@ -58,9 +58,8 @@ class ConfigService:
         size, after = convert.page(request, faults)
         faults.require_none()
         found = await self._mounts.list(after, size + 1)
-        page, more = convert.cut(found, size)
-        token = page[-1].name if more else ""
-        return pb.ListMountsResponse(mounts=[_mount(mount) for mount in page], next_page_token=token)
+        page, more = await convert.fill_page(found, size, _mount)
+        return pb.ListMountsResponse(mounts=page, next_page_token=page[-1].mount if more else "")
 
     async def TuneMount(self, request: pb.TuneMountRequest, caller: Caller) -> pb.TuneMountResponse:
         """Change an engine's limits."""

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import timedelta
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lessor_server.domain import names
-from lessor_server.domain.errors import Invalid, Violation, is_absent, require
+from lessor_server.domain.errors import Invalid, Violation, absent_fields, require
 from lessor_server.domain.names import shown
+from lessor_server.domain.policy import JsonValue
 
 DEFAULT_MOUNT = "aws"
 PAGE_DEFAULT, PAGE_MOST = 100, 1000
+MAX_PAGE_BYTES = 1 << 20
+"""The most bytes of the items in one page: clients of gRPC take 4 MiB unless they are told otherwise."""
+STRIDE = 10
+"""After so many items of a long answer the other calls have their turn."""
+MAX_PATHS = 100
+"""The most paths of an update mask, those that come twice counted twice."""
 _NANOS_IN_MICRO = 1000
 _MOST_SECONDS = 315_576_000_000
 """A Duration's bound, about 10,000 years (google/protobuf/duration.proto)."""
@@ -62,7 +70,8 @@ class Faults:
         What could not be read is absent for the rule: that it misses it is no second fault.
         """
         placed = (violation.under(under) if under else violation for violation in more)
-        self._found += (one for one in placed if not is_absent(one.field, self._unread))
+        absent = absent_fields(self._unread)
+        self._found += (one for one in placed if one.field not in absent)
 
     def require_none(self) -> None:
         """Raise ``Invalid`` with all that was found, if anything was."""
@@ -134,15 +143,34 @@ def timestamp(instant_us: int) -> Timestamp | None:
     return Timestamp(seconds=instant_us // 10**6, nanos=instant_us % 10**6 * _NANOS_IN_MICRO)
 
 
-def document(value: Struct, field: str) -> dict[str, Any]:
+def document(value: Struct, field: str) -> dict[str, JsonValue]:
     """Return a Struct as plain values; numbers are floats, as Struct has them.
 
     Raises ``Invalid`` that names ``field`` for NaN and infinities, which JSON does not have (RFC 8259, 6).
     """
     try:
-        return MessageToDict(value)
+        return {key: _plain(inner) for key, inner in value.fields.items()}
     except ValueError:
         raise invalid(field, "holds a number that is not finite", "write JSON alone") from None
+
+
+def _plain(value: Value) -> JsonValue:
+    """Return a value as JSON has it; one of no kind is null. Raises ``ValueError`` for NaN and infinities."""
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return value.string_value
+        case "number_value":
+            if not math.isfinite(value.number_value):
+                raise ValueError
+            return value.number_value
+        case "bool_value":
+            return value.bool_value
+        case "list_value":
+            return [_plain(inner) for inner in value.list_value.values]
+        case "struct_value":
+            return {key: _plain(inner) for key, inner in value.struct_value.fields.items()}
+        case _:
+            return None
 
 
 def struct(text: str) -> Struct:
@@ -153,19 +181,23 @@ def struct(text: str) -> Struct:
 
 
 def paths(mask: FieldMask, fields: Collection[str], mend: str, faults: Faults) -> list[str]:
-    """Return the paths of ``mask`` that are among ``fields``, whole, and note the others."""
-    for path in mask.paths:
+    """Return the paths of ``mask`` that are among ``fields``, whole, each once, and note the others."""
+    if len(mask.paths) > MAX_PATHS:
+        faults.add("update_mask", f"has {len(mask.paths)} paths", f"give at most {MAX_PATHS}")
+        return []
+    named = dict.fromkeys(mask.paths)  # a mask is a set: a repeated field would be taken twice
+    for path in named:
         if path not in fields:
             faults.add("update_mask", f"{shown(path)} is nothing that can be changed", mend)
-    return [path for path in mask.paths if path in fields]
+    return [path for path in named if path in fields]
 
 
-def masked(stored: M, sent: M, paths: Iterable[str]) -> M:
-    """Return ``stored`` with the fields that ``paths`` name taken from ``sent``."""
+def masked(stored: M, sent: M, paths: Collection[str]) -> M:
+    """Return ``stored`` with the fields that ``paths`` name taken from ``sent``; a path counts once."""
     merged = type(stored)()
     merged.CopyFrom(stored)
     taken = type(sent)()
-    for path in paths:
+    for path in set(paths):
         merged.ClearField(path)
         _copy(sent, taken, path)
     merged.MergeFrom(taken)
@@ -221,6 +253,24 @@ def token(text: str) -> str:
     return text
 
 
-def cut(items: Sequence[T], size: int) -> tuple[Sequence[T], bool]:
-    """Return a page of items read with one more than ``size``, and whether more follow."""
-    return items[:size], len(items) > size
+async def fill_page(items: Sequence[T], size: int, convert: Callable[[T], M]) -> tuple[list[M], bool]:
+    """Return a page of items that were read with one more than ``size``, and whether more follow.
+
+    A page whose items have more than ``MAX_PAGE_BYTES`` ends early, but has one item at least.
+    """
+    page: list[M] = []
+    left = MAX_PAGE_BYTES
+    for item in items[:size]:
+        converted = convert(item)
+        left -= converted.ByteSize()
+        if left < 0 and page:
+            return page, True
+        page.append(converted)
+        await take_turns(len(page))
+    return page, len(items) > size
+
+
+async def take_turns(done: int) -> None:
+    """Let other calls run after each ``STRIDE`` items, of which ``done`` are converted."""
+    if done % STRIDE == 0:
+        await asyncio.sleep(0)

@@ -24,6 +24,8 @@ from lessor_server.services.guard import Caller
 from lessor_server.services.static_role import StaticCredentialMethods
 
 LONGEST_REASON = 1000
+MAX_REQUEST_ID = 64
+"""The most characters of a request id: a UUID has 36, more as a URN or in braces."""
 DEFAULT_OVERLAP = timedelta(seconds=60)
 
 
@@ -135,12 +137,13 @@ def _request(request: pb.GenerateCredentialsRequest, mount: str) -> Request | No
     """
     if not request.request_id:
         return None
+    text = request.request_id
     try:
-        request_id = str(UUID(request.request_id))
+        request_id = str(UUID(text)) if len(text) <= MAX_REQUEST_ID else ""
     except ValueError:
-        raise convert.invalid(
-            "request_id", f"{shown(request.request_id)} is no UUID", "send a UUID"
-        ) from None
+        request_id = ""
+    if not request_id:
+        raise convert.invalid("request_id", f"{shown(text)} is no UUID", "send a UUID")
     wished = pb.GenerateCredentialsRequest()
     wished.CopyFrom(request)
     wished.mount = mount

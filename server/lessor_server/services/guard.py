@@ -17,9 +17,8 @@ from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from lessor_server.domain.access import ANONYMOUS, Capability, Principal
 from lessor_server.domain.errors import (
@@ -34,7 +33,7 @@ from lessor_server.domain.errors import (
     Unimplemented,
     Violation,
 )
-from lessor_server.services import status
+from lessor_server.services import parsing, status
 from lessor_server.services.anonymous import AnonymousCalls
 
 KEPT_BACK_SECONDS = 0.02
@@ -43,8 +42,6 @@ KEPT_BACK_SECONDS = 0.02
 DEFAULT_SECONDS = 60.0
 MESSAGE_SECONDS = 10.0
 """How long the message of a request may take to arrive."""
-
-MOST_REQUEST_BYTES = 1 << 20
 
 _BAD_INPUT = frozenset({Kind.INVALID, Kind.UNAUTHENTICATED, Kind.DENIED})
 """Errors that are logged as a count: a caller can cause as many of them as it likes."""
@@ -253,14 +250,14 @@ class Guard:
         while (data := await self._read(call)) is not grpc.aio.EOF:
             await self._anonymous.wait_turn(call.context.peer())
             # Without a deadline: a call with a half-written message cannot be given a status any more.
-            await call.context.write(await call.serve(_parsed(call.entry.request, data)))
+            await call.context.write(await call.serve(parsing.parse(call.entry.request, data)))
 
     async def _request(self, call: _Call) -> Message:
         """Read and parse the one message of a request."""
         data = await self._read(call)
         if data is grpc.aio.EOF:
             raise Invalid((Violation("", "no message was sent", "send one"),))
-        request = _parsed(call.entry.request, data)
+        request = parsing.parse(call.entry.request, data)
         if call.entry.serve is None:
             raise Unimplemented(f"{call.entry.name} is not served by this version")
         return request
@@ -365,34 +362,3 @@ def _token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
             scheme, _, token = value.partition(" ")
             return token.strip() if scheme.lower() == "bearer" else ""
     return ""
-
-
-def _parsed(kind: type[Message], data: bytes) -> Message:
-    """Return the request, or raise ``Invalid``: a field that this version does not know is not ignored."""
-    if len(data) > MOST_REQUEST_BYTES:
-        fault = f"the request has {len(data)} bytes"
-        raise Invalid((Violation("", fault, f"send at most {MOST_REQUEST_BYTES}"),))
-    try:
-        request = kind.FromString(data)
-    except DecodeError:
-        raise Invalid((Violation("", f"the bytes are no {kind.DESCRIPTOR.full_name}", "send one"),)) from None
-    unknown = list(_unknown(request))
-    if unknown:
-        raise Invalid(
-            tuple(Violation(path, "is not known to this version", "leave it out") for path in unknown)
-        )
-    return request
-
-
-def _unknown(message: Message, path: str = "") -> Iterable[str]:
-    """Yield the paths of fields that the descriptors do not have, by number."""
-    fields = UnknownFieldSet(message)
-    for index in range(len(fields)):
-        yield f"{path}#{fields[index].field_number}"
-    for descriptor, value in message.ListFields():
-        if descriptor.message_type is None or descriptor.message_type.GetOptions().map_entry:
-            continue
-        if descriptor.message_type.file.package != "lessor.v1":
-            continue
-        for item in value if descriptor.is_repeated else (value,):
-            yield from _unknown(item, f"{path}{descriptor.name}.")

@@ -58,10 +58,9 @@ class LeaseService:
             faults.read(None, LeaseId.parse, request.page_token, "page_token")
         faults.require_none()
         found = await self._leases.page(ids, state, request.page_token, size + 1)
-        page, more = convert.cut(found, size)
-        token = page[-1].id if more else ""
         now = self._leases.now()
-        return pb.ListLeasesResponse(leases=[_lease(lease, now) for lease in page], next_page_token=token)
+        page, more = await convert.fill_page(found, size, lambda lease: _lease(lease, now))
+        return pb.ListLeasesResponse(leases=page, next_page_token=page[-1].lease_id if more else "")
 
     async def CountLeases(self, request: pb.CountLeasesRequest, _: Caller) -> pb.CountLeasesResponse:
         """Count leases by mount, role and state."""
@@ -72,6 +71,7 @@ class LeaseService:
         for counted in await self._leases.count(ids, chosen):
             state = _STATES[counted.state]
             answer.counts.add(mount=counted.mount, role=counted.role, state=state, count=counted.count)
+            await convert.take_turns(len(answer.counts))
         return answer
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, caller: Caller) -> pb.RenewLeaseResponse:

@@ -68,9 +68,8 @@ class RoleService(StaticRoleMethods):
         size, after = convert.page(request, faults)
         faults.require_none()
         found = await self._roles.list(mount, after, size + 1)
-        page, more = convert.cut(found, size)
-        token = page[-1].name if more else ""
-        return pb.ListRolesResponse(roles=[role_message(role) for role in page], next_page_token=token)
+        page, more = await convert.fill_page(found, size, role_message)
+        return pb.ListRolesResponse(roles=page, next_page_token=page[-1].name if more else "")
 
     async def DeleteRole(self, request: pb.DeleteRoleRequest, caller: Caller) -> pb.DeleteRoleResponse:
         """Delete a role; its leases still expire and revoke, or are all revoked now."""

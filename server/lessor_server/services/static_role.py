@@ -68,11 +68,10 @@ class StaticRoleMethods:
         mount = faults.read("", convert.mount_of, request.mount)
         size, after = convert.page(request, faults)
         faults.require_none()
-        page, more = convert.cut(await self._static.list(mount, after, size + 1), size)
+        found = await self._static.list(mount, after, size + 1)
+        page, more = await convert.fill_page(found, size, _message)
         token = page[-1].name if more else ""
-        return role_pb2.ListStaticRolesResponse(
-            static_roles=[_message(row) for row in page], next_page_token=token
-        )
+        return role_pb2.ListStaticRolesResponse(static_roles=page, next_page_token=token)
 
 
 class StaticCredentialMethods:

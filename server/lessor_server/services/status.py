@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details
 from google.rpc.status_pb2 import Status
 
-from lessor_server.domain.errors import Invalid, Kind, LessorError
+from lessor_server.domain.errors import MAX_PATH, Invalid, Kind, LessorError
 
 DOMAIN = "lessor"
 MOST_VIOLATIONS, MOST_BYTES = 20, 4096
@@ -125,10 +125,11 @@ def _bad_request(error: LessorError) -> details.BadRequest:
     size = 0
     for index, violation in enumerate(error.violations):
         text = f"{violation.fault}; {violation.mend}"
-        size += len(violation.field.encode()) + len(text.encode()) + 8
+        field = violation.field[:MAX_PATH]
+        size += len(field.encode()) + len(text.encode()) + 8
         left = len(error.violations) - index
         if left > 1 and (index == MOST_VIOLATIONS - 1 or size > MOST_BYTES - 128):
             bad.field_violations.add(field="", description=f"and {left} more; mend these first")
             break
-        bad.field_violations.add(field=violation.field, description=text)
+        bad.field_violations.add(field=field, description=text)
     return bad

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 
@@ -136,5 +137,69 @@ def test_a_page_has_a_bounded_size() -> None:
         with pytest.raises(Invalid) as told:
             convert.page_size(size)
         assert fields(told) == ["page_size"]
-    assert convert.cut([1, 2, 3], 2) == ([1, 2], True)
-    assert convert.cut([1, 2], 2) == ([1, 2], False)
+
+
+def numbered(number: int) -> role_pb2.Role:
+    """Return a role that has a third of what a page takes."""
+    return role_pb2.Role(max_leases=number, external_id="x" * (convert.MAX_PAGE_BYTES // 3))
+
+
+async def test_a_page_ends_at_its_size_or_where_its_bytes_are_too_many() -> None:
+    """One item read beyond the page says that more follow; large items make a page shorter, never empty."""
+    for found, size, numbers, more in (
+        ([1, 2, 3], 2, [1, 2], True),
+        ([1, 2], 2, [1, 2], False),
+        ([], 2, [], False),
+        ([1, 2, 3, 4], 4, [1, 2], True),
+    ):
+        page, follows = await convert.fill_page(found, size, numbered)
+        assert ([role.max_leases for role in page], follows) == (numbers, more)
+
+
+async def test_one_item_that_is_larger_than_a_page_is_a_page() -> None:
+    """Otherwise the list would never end."""
+    huge = role_pb2.Role(external_id="x" * (convert.MAX_PAGE_BYTES + 1))
+    page, more = await convert.fill_page([huge, huge], 1, lambda role: role)
+    assert (len(page), more) == (1, True)
+
+
+async def test_a_long_page_lets_other_calls_run() -> None:
+    """Another task has its turn within a page, not only when it is done."""
+    turns: list[int] = []
+    made: list[int] = []
+
+    def convert_one(number: int) -> role_pb2.Role:
+        made.append(number)
+        return role_pb2.Role(max_leases=number)
+
+    async def other() -> None:
+        while len(made) < 100:
+            turns.append(len(made))
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(other())
+        await convert.fill_page(range(100), 100, convert_one)
+    assert max(after - before for after, before in zip(turns[1:], turns, strict=False)) <= convert.STRIDE
+
+
+def test_a_path_that_comes_twice_counts_once() -> None:
+    """A mask is a set: a repeated field is not taken as often as it is named."""
+    sent = role_pb2.Role(policy_arns=["c"], iam_tags={"n": "w"})
+    mask, faults = (
+        FieldMask(paths=["policy_arns", "policy_arns", "iam_tags", "policy_arns"]),
+        convert.Faults(),
+    )
+    named = convert.paths(mask, role_pb2.Role.DESCRIPTOR.fields_by_name, "name fields", faults)
+    assert named == ["policy_arns", "iam_tags"]
+    merged = convert.masked(stored(), sent, ["policy_arns"] * 3)
+    assert list(merged.policy_arns) == ["c"]
+
+
+def test_a_mask_has_a_bounded_number_of_paths() -> None:
+    """A hundred paths are judged; one more, and the mask is refused as a whole."""
+    for count, faults_found in ((convert.MAX_PATHS, 0), (convert.MAX_PATHS + 1, 1)):
+        faults = convert.Faults()
+        mask = FieldMask(paths=["max_ttl"] * count)
+        convert.paths(mask, role_pb2.Role.DESCRIPTOR.fields_by_name, "name fields", faults)
+        assert len(faults.found) == faults_found

@@ -12,11 +12,12 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details
 
-from lessor.v1 import lease_pb2, role_pb2, system_pb2
+from lessor.v1 import lease_pb2, system_pb2
 from lessor_server.domain.access import Capability, Principal
 from lessor_server.domain.errors import NotFound
 from lessor_server.services.channel_options import ConnectionLimits, channel_options
-from lessor_server.services.guard import MOST_REQUEST_BYTES, Caller, Guard
+from lessor_server.services.guard import Caller, Guard
+from lessor_server.services.parsing import MAX_REQUEST_BYTES
 from lessor_server.services.rules import RULES
 from tests.support.call_notes import CallNotes
 from tests.unit.services.test_status import decoded
@@ -185,24 +186,12 @@ async def test_a_field_that_this_version_does_not_know_is_not_ignored(s: Served)
     assert refused.fields == ["#100"]
 
 
-async def test_an_unknown_field_within_a_message_is_found(s: Served) -> None:
-    """A field that is unknown deep inside is told with its path."""
-    from lessor_server.services.guard import _unknown
-
-    root = role_pb2.PutRoleRequest(role=role_pb2.Role(name="a"))
-    data = root.SerializeToString()
-    inner = root.role.SerializeToString() + b"\xa0\x06\x01"
-    broken = data[: data.index(b"\x12")] + b"\x12" + bytes([len(inner)]) + inner
-    assert list(_unknown(role_pb2.PutRoleRequest.FromString(broken))) == ["role.#100"]
-
-
-async def test_a_request_over_a_mebibyte_is_invalid(s: Served) -> None:
-    """One byte too many is INVALID_ARGUMENT that says how many there are; the bound itself is taken."""
-    head = len(lookup("x" * MOST_REQUEST_BYTES)) - MOST_REQUEST_BYTES
-    await s.call("LookupLease", lookup("x" * (MOST_REQUEST_BYTES - head)))
-    refused = await s.refused("LookupLease", lookup("x" * (MOST_REQUEST_BYTES - head + 1)))
+async def test_a_request_that_is_too_large_is_invalid(s: Served) -> None:
+    """One byte too many is INVALID_ARGUMENT that says how many there are."""
+    refused = await s.refused("LookupLease", b"\x0a" * (MAX_REQUEST_BYTES + 1))
     assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert str(MOST_REQUEST_BYTES + 1) in refused.message
+    assert str(MAX_REQUEST_BYTES + 1) in refused.message
+    assert s.leases.asked == []
 
 
 async def test_an_error_of_ours_comes_with_its_details(s: Served) -> None:

@@ -10,6 +10,7 @@ from google.rpc.status_pb2 import Status
 
 from lessor_server.domain.aws_errors import AwsRefused, Refusal
 from lessor_server.domain.errors import (
+    MAX_PATH,
     AlreadyExists,
     AwsAnswer,
     Invalid,
@@ -130,6 +131,15 @@ def test_all_violations_are_told_up_to_a_bound() -> None:
             assert f"{count - 19} more" in bad.field_violations[-1].description
     huge = Invalid(tuple(Violation("f", "x" * 3000, "mend it") for _ in range(9)))
     assert len(status.refusal(huge, sees_root=False).details) < 12_000
+
+
+def test_a_path_is_cut() -> None:
+    """The keys of a document are a caller's text, and a path may hold many of them."""
+    refusal = status.refusal(Invalid((Violation("role." * 1000, "is bad", "fix it"),)), sees_root=False)
+    bad = decoded(refusal.details)[details.BadRequest]
+    assert isinstance(bad, details.BadRequest)
+    assert len(bad.field_violations[0].field) == MAX_PATH
+    assert len(refusal.message) < MAX_PATH + 30
 
 
 def test_aws_s_code_goes_to_all_and_its_text_to_few() -> None:

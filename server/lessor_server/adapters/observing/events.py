@@ -21,6 +21,7 @@ _WARNINGS = (
     events.LostKeyDeleted,
     events.RotationFailed,
 )
+_WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
 _ERRORS = (events.Stuck, events.StoreFailed, events.KeyLeft, events.RotationMissed)
 
 
@@ -38,7 +39,7 @@ class EventLog:
         """Write one event: its name in snake case, and its fields."""
         kind = type(event)
         if kind not in self._names:
-            name = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+            name = _WORD_START.sub("_", kind.__name__).lower()
             self._names[kind] = (name, tuple(field.name for field in dataclasses.fields(event)))
         name, fields = self._names[kind]
         values = {field: getattr(event, field) for field in fields}

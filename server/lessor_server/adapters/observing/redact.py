@@ -35,7 +35,7 @@ _SECRET_KEY: Final = (
 _SESSION_TOKEN: Final = r"(?:FwoG|FQoG|IQoJ|AQoD|AQoE)[A-Za-z0-9+/=%]{16,}"
 # Names a secret and then says it. Costs ten times the others, and most texts have no sign of it.
 _NAMED: Final = re.compile(
-    r"(?P<name>(?i:(?:bearer|basic) |(?:secret|token|passw|passphrase|accesskey)[a-z_]*"
+    r"(?P<name>(?i:(?:bearer|basic) |(?:secret|token|passw|passphrase|accesskey)[a-z_]{0,40}"
     r"(?:[\"']?\s*=\s*[\"']?|[\"']\s*:\s*[\"'])))[^\s&\"',;]+"
 )
 _PRIVATE_KEY: Final = r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*PRIVATE KEY-----)?"

@@ -1,0 +1,138 @@
+"""Reads a request from its bytes, within bounds that keep every later check short.
+
+Nothing reads a request before its size, the number of its items and the length of its texts are known to be
+within these bounds: what a stranger sends then costs a bounded number of steps, whatever the fields are. The
+rules of the domain bound each field more closely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Final, TypeVar
+
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from lessor_server.domain.errors import Invalid, Violation, require
+from lessor_server.domain.names import shown
+
+MAX_REQUEST_BYTES: Final = 256 << 10
+"""The most bytes of a request: twice what the largest role that the rules allow has in ASCII.
+
+protobuf reads so many bytes of the worst content in 3 ms, during which the interpreter lock is held.
+"""
+MAX_UNKNOWN_BYTES: Final = 4 << 10
+"""The most bytes of unknown fields that are listed: protobuf takes 30 ms to list those of a whole request."""
+MAX_ITEMS: Final = 1_024
+"""The most items of all lists and maps of a request together, those inside of JSON documents included."""
+MAX_TEXT: Final = 4_096
+"""The most characters of any one text, keys of maps included."""
+MAX_DEPTH: Final = 40
+"""The most messages inside of one another; a JSON document takes two of them for each of its levels."""
+MAX_UNKNOWN: Final = 20
+"""So many unknown fields of one message are named; more are only counted."""
+
+WELL_KNOWN_TYPES: Final = "google.protobuf"
+"""The package of Struct, FieldMask, Duration and the like."""
+
+M = TypeVar("M", bound=Message)
+
+
+def parse(kind: type[M], data: bytes) -> M:
+    """Return the request in ``data``, or raise ``Invalid``.
+
+    A field that this version does not know is not ignored, wherever it is. (protobuf keeps an entry of a map
+    that has such a field as an unknown field of the map's message.)
+    """
+    if len(data) > MAX_REQUEST_BYTES:
+        raise _invalid("", f"the request has {len(data)} bytes", f"send at most {MAX_REQUEST_BYTES}")
+    try:
+        request = kind.FromString(data)
+    except DecodeError:
+        raise _invalid("", f"the bytes are not a valid {kind.DESCRIPTOR.full_name}", "send one") from None
+    scan = _Scan()
+    scan.message(request, "", 0)
+    require(scan.found)
+    unknown = _unknown_bytes(request, data) if len(data) > MAX_UNKNOWN_BYTES else 0
+    if unknown > MAX_UNKNOWN_BYTES:
+        fault = f"the request has {unknown} bytes of fields that are not known to this version"
+        raise _invalid("", fault, "leave them out")
+    require(violation for message, path in scan.messages for violation in _unknown(message, path))
+    return request
+
+
+def _unknown_bytes(request: Message, data: bytes) -> int:
+    """Return how many bytes of a request are unknown fields.
+
+    Those more than 60 messages deep are not counted, but ``MAX_DEPTH`` is lower.
+    """
+    known = type(request).FromString(data)
+    known.DiscardUnknownFields()
+    return request.ByteSize() - known.ByteSize()
+
+
+class _Scan:
+    """Collects what is out of bounds in one request, and the messages in it with their paths."""
+
+    def __init__(self) -> None:
+        self.found: list[Violation] = []
+        self.messages: list[tuple[Message, str]] = []
+        self._items = 0
+
+    def message(self, message: Message, path: str, depth: int) -> None:
+        """Check a message and all that is inside of it; ``path`` leads to it."""
+        if depth > MAX_DEPTH:
+            raise _invalid(path, "is nested too deeply", f"nest at most {MAX_DEPTH // 2} levels")
+        self.messages.append((message, path))
+        # Inside of a well-known type the path stays at the field that holds it.
+        own = message.DESCRIPTOR.file.package != WELL_KNOWN_TYPES
+        for field, value in message.ListFields():
+            where = path if not own else f"{path}.{field.name}" if path else field.name
+            if not field.is_repeated:
+                self._value(value, where, depth)
+                continue
+            self._count(len(value), where)
+            if _is_map(field.message_type):
+                for key in value:
+                    spot = f"{where}[{shown(key)}]" if own else where
+                    self._value(key, spot, depth)
+                    self._value(value[key], spot, depth)
+            else:
+                for index, item in enumerate(value):
+                    self._value(item, f"{where}[{index}]" if own else where, depth)
+
+    def _value(self, value: Any, path: str, depth: int) -> None:  # noqa: ANN401 - what a message can hold
+        if isinstance(value, str):
+            if len(value) > MAX_TEXT:
+                self.found.append(Violation(path, f"has {len(value)} characters", f"give at most {MAX_TEXT}"))
+        elif isinstance(value, Message):
+            self.message(value, path, depth + 1)
+
+    def _count(self, items: int, path: str) -> None:
+        """Add up the items, before any of them is looked at."""
+        self._items += items
+        if self._items > MAX_ITEMS:
+            fault = f"has {items} items, and the request {self._items} or more"
+            raise _invalid(path, fault, f"send at most {MAX_ITEMS} items in a request")
+
+
+def _unknown(message: Message, path: str) -> Iterator[Violation]:
+    fields = UnknownFieldSet(message)
+    count = len(fields)
+    named = dict.fromkeys(fields[index].field_number for index in range(min(count, MAX_UNKNOWN)))
+    for number in named:
+        where = f"{path}.#{number}" if path else f"#{number}"
+        yield Violation(where, "is not known to this version", "leave it out")
+    if count > MAX_UNKNOWN:
+        yield Violation(path, f"has {count} fields that are not known to this version", "leave them out")
+
+
+@cache
+def _is_map(kind: Descriptor | None) -> bool:
+    return kind is not None and bool(kind.GetOptions().map_entry)
+
+
+def _invalid(field: str, fault: str, mend: str) -> Invalid:
+    return Invalid((Violation(field, fault, mend),))
