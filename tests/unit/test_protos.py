@@ -82,6 +82,6 @@ def test_no_class_in_java_is_called_as_one_of_java_lang() -> None:
 
 
 def test_no_option_is_used_that_protoc_3_21_does_not_know() -> None:
-    """protoc 3.21 refuses field options that it doesn't know; ``debug_redact`` came with 22.0."""
+    """Release 3.21 refuses field options that it doesn't know; ``debug_redact`` came with 22.0."""
     for path in PROTOS:
         assert set(re.findall(r"\[(\w+) =", path.read_text(encoding="utf-8"))) <= {"deprecated", "json_name"}
