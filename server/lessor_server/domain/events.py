@@ -25,6 +25,7 @@ class Issued(Event):
     access_key_id: str
     owner: str
     expires_us: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,12 +226,39 @@ class MountRemoved(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Created(Event):
+    """A mount, root or role that was not there before was stored."""
+
+    what: str
+    name: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Changed(Event):
     """A mount, root or role was changed."""
 
     what: str
     name: str
     by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted(Event):
+    """A role was deleted."""
+
+    what: str
+    name: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class MountDisabled(Event):
+    """A mount issues nothing more and goes once its leases are gone; with ``force`` they are abandoned."""
+
+    name: str
+    by: str
+    force: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,7 @@ def review(role: Role, mount: Mount) -> Review:
     if role.max_leases < 0:
         found.append(Violation("max_leases", f"{role.max_leases} is below 0", "give 0 for no limit"))
     warnings = []
+    warnings += _grant_warnings(role)
     if role.policy_document:
         document = json.loads(role.policy_document)
         faults = policy.violations(document) + template.policy_violations("policy_document", document)
@@ -151,6 +152,27 @@ def review(role: Role, mount: Mount) -> Review:
             "unless the account's quota was raised"
         )
     return Review(tuple(found), tuple(warnings))
+
+
+def _grant_warnings(role: Role) -> list[str]:
+    """Warn of a role whose credentials may do nothing, and of one whose credentials may do everything."""
+    found = []
+    if role.credential_type is CredentialType.IAM_USER and not (
+        role.policy_document or role.policy_arns or role.iam_groups
+    ):
+        found.append(
+            "the role has no policy: its credentials may do nothing;"
+            " set policy_document, policy_arns or iam_groups"
+        )
+    found += [
+        f"policy_arns[{index}] is AdministratorAccess: its holder may do everything, and can make users, keys"
+        " or roles that outlive the lease"
+        for index, text in enumerate(role.policy_arns)
+        if arn.is_administrator_access(text)
+    ]
+    if arn.is_administrator_access(role.permissions_boundary_arn):
+        found.append("permissions_boundary_arn is AdministratorAccess, which limits nothing")
+    return found
 
 
 def untyped_violations(role: Role) -> list[Violation]:

@@ -211,6 +211,7 @@ def _lease(lease: Lease, now_us: int) -> pb.Lease:
         owner=lease.owner,
         attempts=lease.attempts,
         last_error=lease.last_error,
+        reason=lease.reason,
     )
     if lease.state is State.REVOKING:
         next_attempt = convert.timestamp(lease.due_us)

@@ -10,7 +10,6 @@ from lessor_server.engine.expiry import ASKED, Expiry
 from lessor_server.services import convert
 from lessor_server.services.guard import Caller
 
-LONGEST_REASON = 200
 LONGEST_PATH = 1000
 Copy = Callable[[str, str], Awaitable[tuple[str, int]]]
 """Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
@@ -62,9 +61,7 @@ class SystemService:
 
     async def HoldExpiry(self, request: pb.HoldExpiryRequest, caller: Caller) -> pb.HoldExpiryResponse:
         """Let no lease expire until ResumeExpiry, across starts too."""
-        if len(request.reason) > LONGEST_REASON:
-            raise convert.invalid("reason", "is too long", f"give at most {LONGEST_REASON} characters")
-        await self._expiry.hold(request.reason or ASKED, caller.principal.name)
+        await self._expiry.hold(convert.reason(request.reason) or ASKED, caller.principal.name)
         return pb.HoldExpiryResponse()
 
     async def ResumeExpiry(self, request: pb.ResumeExpiryRequest, caller: Caller) -> pb.ResumeExpiryResponse:
