@@ -106,7 +106,8 @@ class Call:
     def __enter__(self) -> Self:
         """Open the channel."""
         with _told(self._connection.address):
-            self.channel = self._connection.open()
+            # A person hears immediately that no server is there; a script has its exit code.
+            self.channel = self._connection.open(retries=False)
         return self
 
     def __exit__(
