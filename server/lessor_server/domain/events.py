@@ -328,6 +328,22 @@ class RotationMissed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Reloaded(Event):
+    """The settings or the certificates were read again; a change of ``needs_restart`` counts after one."""
+
+    what: str
+    needs_restart: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadFailed(Event):
+    """New settings or certificates can't be used; what was read before stays in use."""
+
+    what: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoreFailed(Event):
     """The store cannot write; it is tried again every second."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from lessor.v1 import system_pb2 as pb
@@ -33,11 +33,14 @@ class SystemService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SystemService"]
 
-    def __init__(self, about: About, expiry: Expiry, copy: Copy) -> None:
-        """Tell ``about``; hold and resume ``expiry``; ``copy`` writes backups."""
+    def __init__(
+        self, about: About, expiry: Expiry, copy: Copy, warnings: Callable[[], Iterable[str]] = tuple
+    ) -> None:
+        """Tell ``about`` and the ``warnings`` of now; hold and resume ``expiry``; ``copy`` writes backups."""
         self._about = about
         self._expiry = expiry
         self._copy = copy
+        self._warnings = warnings
 
     async def GetInfo(self, _: pb.GetInfoRequest, __: Caller) -> pb.GetInfoResponse:
         """Say what is running here."""
@@ -49,7 +52,7 @@ class SystemService:
             instance_id=about.instance_id,
             dev_mode=about.dev_mode,
             linter=about.linter,
-            warnings=(*about.warnings, *self._held()),
+            warnings=(*about.warnings, *self._warnings(), *self._held()),
         )
 
     def _held(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from lessor_server.adapters.observing.events import EventLog
-from lessor_server.adapters.observing.log import make_logger
+from lessor_server.adapters.observing.log import LogLevel, make_logger
 from lessor_server.domain import events
 from lessor_server.domain.events import Event
 
@@ -20,7 +20,7 @@ INSTANT_US = 1_796_000_000_000_007
 def logged(event: Event) -> dict[str, object]:
     """Log an event as JSON and read it back."""
     stream = io.StringIO()
-    EventLog(make_logger("info", "json", stream), random.Random(1))(event)
+    EventLog(make_logger(LogLevel("info"), "json", stream), random.Random(1))(event)
     line: dict[str, object] = json.loads(stream.getvalue())
     return line
 

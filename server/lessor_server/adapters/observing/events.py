@@ -21,6 +21,7 @@ _WARNINGS = (
     events.TakenOver,
     events.LostKeyDeleted,
     events.RotationFailed,
+    events.ReloadFailed,
 )
 _ERRORS = (events.Stuck, events.StoreFailed, events.KeyLeft, events.RotationMissed)
 
