@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -199,3 +200,33 @@ def test_starting_sends_ours_and_theirs_to_one_stream(stdlib: logging.Logger) ->
     library.info("theirs, quiet")
     library.error("theirs, loud")
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["ours", "theirs, loud"]
+
+
+class Broken(io.StringIO):
+    """A stream whose other end is gone."""
+
+    def write(self, text: str) -> int:
+        """Fail as a closed terminal does."""
+        raise OSError(errno.EIO, "Input/output error")
+
+    def flush(self) -> None:
+        """Fail as a closed pipe does."""
+        raise BrokenPipeError
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_ends_nothing(stdlib: logging.Logger) -> None:
+    """The terminal or the pipe of a server may be closed while it runs."""
+    logger = start_logging(LogLevel("info"), "json", Broken())
+    logger.info("ours")
+    stdlib.getChild("botocore").error("theirs")
+
+
+def test_the_level_can_be_changed_while_the_server_runs() -> None:
+    stream, level = io.StringIO(), LogLevel("error")
+    logger = make_logger(level, "json", stream)
+    logger.info("too quiet")
+    level.name = "debug"
+    logger.debug("heard")
+    level.name = "warning"
+    logger.info("too quiet again")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["heard"]
