@@ -142,4 +142,5 @@ def _lease(intent: Intent, now_us: int, due_us: int) -> Lease:
         last_create_us=0,
         request=intent.request,
         untaken=False,
+        reason=intent.reason,
     )

@@ -31,7 +31,7 @@ def main() -> None:
     with ExitStack() as stack:
         for name, part in _EXCHANGED[sys.argv[1]].items():
             stack.enter_context(patch.object(app, name, part))
-        serve(load(None, os.environ))
+        serve(load(None, os.environ), None)
 
 
 if __name__ == "__main__":

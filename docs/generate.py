@@ -7,6 +7,7 @@ import pkgutil
 from pathlib import Path
 
 import lessor_server
+from lessor.service_config import service_config
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.lease import STEPS, State
 from lessor_server.domain.rotation import STEPS as ROTATION
@@ -17,7 +18,7 @@ DOCS = Path(__file__).parent
 
 def pages() -> dict[str, str]:
     """Return every generated page by its file's name."""
-    return {"reasons.md": reasons(), "states.md": states()}
+    return {"reasons.md": reasons(), "service_config.json": f"{service_config()}\n", "states.md": states()}
 
 
 def reasons() -> str:

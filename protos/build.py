@@ -20,6 +20,10 @@ from grpc_tools import protoc
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE = Path("lessor") / "v1"
+REDACTION = """
+from lessor import redaction as _redaction
+_redaction.redact(DESCRIPTOR)
+"""
 PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 
 
@@ -45,6 +49,9 @@ def make(root: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as made:
         _protoc(include, protos, Path(made))
         fresh = sorted((Path(made) / PACKAGE).iterdir())
+        for stub in fresh:
+            if stub.name.endswith("_pb2.py"):
+                stub.write_text(stub.read_text(encoding="utf-8") + REDACTION, encoding="utf-8")
         for old in set(target.glob("*_pb2*")) - {target / stub.name for stub in fresh}:
             old.unlink()
         return [_place(stub, target / stub.name) for stub in fresh]

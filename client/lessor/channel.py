@@ -14,10 +14,23 @@ from typing import Final
 
 import grpc
 
+from lessor.service_config import service_config
+
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 DEFAULT_PORT, HTTPS_PORT = 50051, 443
 _TLS_OF_SCHEME: Final = {"https": True, "grpcs": True, "http": False, "grpc": False}
 _MEND: Final = "write host:port, https://host[:port] or unix:/path"
+
+Options = tuple[tuple[str, int | str], ...]
+KEEPALIVE: Final[Options] = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+"""A ping every 30 s while a call is open, so that a stream notices a server that is gone without a word.
+
+Source: gRPC's guide "Keepalive"; without the last option gRPC stops after two pings on a silent stream.
+"""
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -70,10 +83,10 @@ class Connection:
         return _parsed(self.address)[1]
 
     @property
-    def options(self) -> tuple[tuple[str, int], ...]:
+    def options(self) -> Options:
         """Return the channel's options: no proxy stands between two ends of one machine."""
         local = self.target.startswith(("unix:", "127.", "localhost:", "[::1]:"))
-        return (("grpc.enable_http_proxy", 0),) if local else ()
+        return (*KEEPALIVE, ("grpc.enable_http_proxy", 0)) if local else KEEPALIVE
 
     def credentials(self) -> grpc.ChannelCredentials | None:
         """Return TLS credentials, or None where the connection is in the clear.
@@ -102,12 +115,16 @@ class Connection:
             raise BadConnection("the token has blanks or characters outside ASCII; it can't be sent")
         return (("authorization", f"Bearer {token}"),)
 
-    def open(self) -> grpc.Channel:
-        """Return a blocking channel, which connects at its first call; raises as ``credentials`` does."""
+    def open(self, *, retries: bool = True) -> grpc.Channel:
+        """Return a blocking channel, which connects at its first call; raises as ``credentials`` does.
+
+        With ``retries`` it repeats calls that are safe to repeat while the server is away for a moment.
+        """
         credentials = self.credentials()
+        options = (*self.options, ("grpc.service_config", service_config())) if retries else self.options
         if credentials is None:
-            return grpc.insecure_channel(self.target, self.options)
-        return grpc.secure_channel(self.target, credentials, self.options)
+            return grpc.insecure_channel(self.target, options)
+        return grpc.secure_channel(self.target, credentials, options)
 
     def _uses_tls(self) -> bool:
         asked, target = _parsed(self.address)

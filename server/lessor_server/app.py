@@ -23,6 +23,7 @@ from lessor_server.adapters.linting.sentry import SentryLinter, installed
 from lessor_server.adapters.observing.events import EventLog
 from lessor_server.adapters.sealing.aesgcm import AesGcmSealer, KeyFile
 from lessor_server.adapters.sqlite.store import open_store
+from lessor_server.adapters.tls import Certificates
 from lessor_server.domain.access import ROOT, Principal
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
@@ -31,6 +32,7 @@ from lessor_server.engine.mounts import RootRules
 from lessor_server.engine.pacer import Pace
 from lessor_server.engine.ports import Store
 from lessor_server.engine.roles import NoLinter
+from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.services.channel_options import ConnectionLimits, channel_options
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
@@ -41,7 +43,7 @@ from lessor_server.services.reflection import Reflection
 from lessor_server.services.role import RoleService
 from lessor_server.services.rules import LASTING, PUBLIC, RULES
 from lessor_server.services.system import About, SystemService
-from lessor_server.settings import Settings
+from lessor_server.settings import Settings, Tls
 
 SERVICES = tuple(
     service.DESCRIPTOR for service in (ConfigService, RoleService, CredsService, LeaseService, SystemService)
@@ -57,27 +59,36 @@ class PortTaken(LessorError):
     mend = "stop what listens there, or set another address with LESSOR_LISTEN"
 
 
-async def run(settings: Settings, logger: FilteringBoundLogger) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
-    stop = asyncio.Event()
+async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; SIGHUP reads settings by ``reread``, and certificates."""
+    stop, hang_up = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with serving(settings, logger) as address:
-        logger.info("serving", address=address, version=version("lessor"))
-        await stop.wait()
-        logger.info("draining")
-    logger.info("stopped")
+    with on_hang_up(hang_up.set):
+        async with serving(settings, logger, reread=reread, hang_up=hang_up) as address:
+            logger.info("serving", address=address, version=version("lessor"))
+            await stop.wait()
+            logger.info("draining")
+        logger.info("stopped")
 
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, logger: FilteringBoundLogger, *, dev: bool = False
+    settings: Settings,
+    logger: FilteringBoundLogger,
+    *,
+    dev: bool = False,
+    reread: Reread = nothing_to_reread,
+    hang_up: asyncio.Event | None = None,
 ) -> AsyncIterator[str]:
     """Start everything, open the port last, and yield its address; drain when the block is left.
 
+    When ``hang_up`` is set, settings are read again by ``reread``, and certificates.
+
     Raises:
         LessorError: The data directory is locked or unusable, or the address is taken.
+        CertificateUnusable: The files of TLS cannot be used.
         KeyFileBroken, RootTokenBroken, OSError: The data directory's files cannot be used.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold secrets
@@ -98,12 +109,18 @@ async def serving(
     def identify(presented: str) -> Principal | None:
         return ROOT if presented and token.matches(presented) else None
 
+    certificates = _certificates(settings.tls)
+    reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify)
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
     async with open_store(settings.data_dir, SystemClock()) as store, clients:
         session_name = f"lessor-{await store.instance()}"
         gateway = AwsGateway(clients, session_name, token_folders=settings.aws.identity_token_dirs)
         outside = Outside(store, gateway, sealer, notify, rng, SentryLinter() if installed() else NoLinter())
-        async with running(outside, _limits(settings)) as engine, _lasting(memory.give_back_memory()):
+        async with (
+            running(outside, _limits(settings)) as engine,
+            _lasting(memory.give_back_memory()),
+            _lasting(reloader.run()),
+        ):
             guard = Guard(
                 identify,
                 log,
@@ -113,9 +130,10 @@ async def serving(
                 max_calls=settings.limits.concurrent_calls,
             )
             about = await _about(settings, store, dev=dev)
+            system = SystemService(about, engine.expiry, engine.backup, reloader.warnings)
             server = grpc.aio.server(options=channel_options(limits))
-            server.add_generic_rpc_handlers(_handlers(engine, guard, health, about, settings))
-            address = await _listen(server, settings)
+            server.add_generic_rpc_handlers(_handlers(engine, guard, health, system, settings))
+            address = await _listen(server, settings, certificates)
             health.open()
             try:
                 yield address
@@ -162,14 +180,14 @@ def _connection_limits(settings: Settings) -> ConnectionLimits:
 
 
 def _handlers(
-    engine: Engine, guard: Guard, health: Health, about: About, settings: Settings
+    engine: Engine, guard: Guard, health: Health, system: SystemService, settings: Settings
 ) -> tuple[grpc.GenericRpcHandler, ...]:
     implementations = (
         ConfigService(engine.mounts, engine.disabler, engine.checks, engine.root_keys),
         RoleService(engine.roles, engine.checks, engine.prefixes, engine.static_roles),
         CredsService(engine.issuer, engine.credential_watch, engine.static_roles),
         LeaseService(engine.leases, engine.prefixes, engine.sweeper, engine.watchers),
-        SystemService(about, engine.expiry, engine.backup),
+        system,
         health,
     )
     handlers = tuple(guard.handlers(one.DESCRIPTOR, one) for one in implementations)
@@ -178,27 +196,22 @@ def _handlers(
     return (*handlers, *reflection, guard.unknown_methods())
 
 
-async def _listen(server: grpc.aio.Server, settings: Settings) -> str:
+async def _listen(server: grpc.aio.Server, settings: Settings, certificates: Certificates | None) -> str:
     """Open the port and serve; return the address with the port that the system chose."""
     address = str(settings.listen)
     try:
-        if settings.tls is None:
+        if certificates is None:
             port = server.add_insecure_port(address)
         else:
-            port = server.add_secure_port(address, _credentials(settings))
+            port = server.add_secure_port(address, certificates.credentials())
     except RuntimeError as error:
         raise PortTaken(f"cannot listen on {address}: {error}") from None
     await server.start()
     return address if settings.listen.path else f"{address.rpartition(':')[0]}:{port}"
 
 
-def _credentials(settings: Settings) -> grpc.ServerCredentials:
-    tls = settings.tls
-    assert tls is not None
-    pair = (tls.key_file.read_bytes(), tls.cert_file.read_bytes())
-    if tls.client_ca_file is None:
-        return grpc.ssl_server_credentials([pair])
-    return grpc.ssl_server_credentials([pair], tls.client_ca_file.read_bytes(), require_client_auth=True)
+def _certificates(tls: Tls | None) -> Certificates | None:
+    return None if tls is None else Certificates(tls.cert_file, tls.key_file, tls.client_ca_file)
 
 
 async def _drain(server: grpc.aio.Server, guard: Guard, engine: Engine, health: Health, grace: float) -> None:

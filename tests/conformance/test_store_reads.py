@@ -67,3 +67,14 @@ async def test_counts_are_by_mount_role_and_state_as_callers_see_it(b: Bench) ->
     assert await b.store.count(EVERYTHING, None) == counted
     assert await b.store.count(EVERYTHING, State.GONE) == counted[1:2]
     assert await b.store.count(Range("aws/creds/other/", "aws/creds/other0"), None) == counted[3:]
+
+
+async def test_the_reason_of_a_lease_is_kept_to_its_end(b: Bench) -> None:
+    lease = await b.active(0, reason="ticket 4711")
+    assert lease.reason == "ticket 4711"
+    assert (await b.active(1)).reason == ""
+    ended = await b.taken(2, reason="two")
+    await b.store.finish(ended)
+    assert (await b.row(ended.id)).reason == "two"
+    listed = await b.store.page(EVERYTHING, None, "", 9)
+    assert [one.reason for one in listed] == ["ticket 4711", "", "two"]

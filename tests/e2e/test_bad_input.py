@@ -212,7 +212,7 @@ async def test_all_faults_of_a_request_for_credentials_come_at_once(lessor: Less
         ttl=Duration(nanos=1),
         wait_usable=Duration(seconds=-1),
         request_id="one",
-        reason="x" * 1001,
+        reason="x" * 257,
     )
     refusal = await refused(lessor.creds.GenerateCredentials(request))
     assert refusal.code is Code.INVALID_ARGUMENT

@@ -285,3 +285,13 @@ async def test_without_its_extra_it_tells_what_to_install(tmp_path: Path) -> Non
     code, errors = await failing(tmp_path, command=("-c", hidden))
     assert code == 1
     assert errors == "lessor dev: the embedded AWS is not installed; run pip install 'lessor[dev]'\n"
+
+
+async def test_what_moto_does_not_implement_is_an_error_of_aws_and_no_traceback(
+    shared: Dev, lessor: Lessor
+) -> None:
+    """Moto has no SimulatePrincipalPolicy, which CheckRoot asks for."""
+    answer = await lessor.config.CheckRoot(config_pb2.CheckRootRequest(mount="aws"))
+    assert any("NotImplemented" in warning for warning in answer.warnings)
+    assert "Traceback" not in shared.errors()
+    assert "Error on request" not in shared.errors()

@@ -188,7 +188,9 @@ def secret_in_an_event(patch: Patch) -> None:
 
     patch.set(issuer, "_key", spy)
     patch.set(
-        issuer, "Issued", lambda lease, key, _, until: Issued(lease, key, seen[-1] if seen else "", until)
+        issuer,
+        "Issued",
+        lambda lease, key, _, until, reason: Issued(lease, key, seen[-1] if seen else "", until, reason),
     )
 
 

@@ -63,6 +63,7 @@ class MemoryStore(MemoryUpkeep):
             last_create_us=now + us(span),
             request=intent.request,
             untaken=False,
+            reason=intent.reason,
         )
         self.rows[lease.id] = Row(lease, "issuer", intent.max_ttl)
         await self._at("begin done")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -68,7 +69,9 @@ class ServerProcess:
         lines = self.log_file.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
-    async def start(self, tmp_dir: Path, env_overrides: Mapping[str, str] | None = None) -> None:
+    async def start(
+        self, tmp_dir: Path, env_overrides: Mapping[str, str] | None = None, *options: str
+    ) -> None:
         """Start the server and wait until its port accepts; RuntimeError with its words if it ends."""
         assert self._process is None, "it runs already"
         self.data_dir, self.log_file = tmp_dir / "data", tmp_dir / "server.log"
@@ -76,7 +79,7 @@ class ServerProcess:
         self.token = env["LESSOR_ROOT_TOKEN"]
         loop = asyncio.get_running_loop()
         serving: asyncio.Future[str] = loop.create_future()
-        self._process = process = _spawn(env)
+        self._process = process = _spawn(env, options)
         self._reader = threading.Thread(target=self._read, args=(process, loop, serving), daemon=True)
         self._reader.start()
         try:
@@ -92,6 +95,11 @@ class ServerProcess:
         assert self._process is not None
         self._process.terminate()
         return await self._ended()
+
+    def hang_up(self) -> None:
+        """Send SIGHUP."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
 
     async def kill(self) -> None:
         """Send SIGKILL and wait for the end; does nothing where no process runs."""
@@ -164,9 +172,13 @@ def _environment(data_dir: Path, overrides: Mapping[str, str]) -> dict[str, str]
     }
 
 
-def _spawn(env: dict[str, str]) -> subprocess.Popen[str]:
+def _spawn(env: dict[str, str], options: Iterable[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, *COMMAND], env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [sys.executable, *COMMAND, *options],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 

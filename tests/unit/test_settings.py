@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from lessor_server.settings import Address, Fault, Limits, Settings, SettingsError, load
+from lessor_server.settings.given import Given
 
 TOKEN = "a-token-for-tests"
 
@@ -345,3 +346,49 @@ def test_the_error_reads_as_one_fault_a_line() -> None:
         'LESSOR_AWS_RATE: aws.rate: "0" is not above 0 and at most 100000; give calls per second',
         'LESSOR_LOG_FORMAT: log.format: "xml" is not one of them; write one of auto, json, console',
     ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LESSOR_SERVICE_HOST",
+        "LESSOR_SERVICE_PORT",
+        "LESSOR_SERVICE_PORT_GRPC",
+        "LESSOR_SERVICE_PORT_HTTP_METRICS",
+        "LESSOR_PORT",
+        "LESSOR_PORT_50051_TCP",
+        "LESSOR_PORT_50051_TCP_PROTO",
+        "LESSOR_PORT_50051_TCP_PORT",
+        "LESSOR_PORT_50051_TCP_ADDR",
+        "LESSOR_PORT_53_UDP_ADDR",
+        "LESSOR_PORT_9_SCTP_PROTO",
+        "LESSOR_API_SERVICE_HOST",
+        "LESSOR_EU_WEST_1_PORT_443_TCP_ADDR",
+    ],
+)
+def test_the_variables_of_a_kubernetes_service_mean_nothing_to_the_server(name: str) -> None:
+    assert load(None, {name: "tcp://10.0.0.1:50051"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LESSOR_PORT_50051",
+        "LESSOR_PORT_50051_TCP_HOST",
+        "LESSOR_PORT_50051_ICMP",
+        "LESSOR_PORT_X_TCP",
+        "LESSOR_HOST",
+        "LESSOR_REPORT",
+        "LESSOR_SERVICE",
+        "LESSOR_SERVICE_PORTS",
+        "LESSOR_service_host",
+    ],
+)
+def test_a_variable_that_only_resembles_those_of_kubernetes_stops_the_start(name: str) -> None:
+    assert f"{name}: is no setting" in told(**{name: "1"})
+
+
+def test_a_setting_that_ends_like_a_variable_of_kubernetes_would_still_be_read() -> None:
+    """Only what no setting is called is passed over."""
+    given = Given.read(None, {"LESSOR_SOME_PORT": "7"})
+    assert given.take("some.port", str, "") == "7"

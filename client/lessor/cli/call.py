@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 
 from lessor import errors
 from lessor.channel import BadConnection, Connection
-from lessor.cli import output, retry
+from lessor.cli import diagnosis, output, retry
 from lessor.v1.config_pb2_grpc import ConfigServiceStub
 from lessor.v1.creds_pb2_grpc import CredsServiceStub
 from lessor.v1.lease_pb2_grpc import LeaseServiceStub
@@ -62,16 +62,18 @@ class Failed(click.ClickException):
         click.echo(f"lessor: {told}", file=file, err=True)
 
 
-def told(error: errors.LessorError) -> str:
+def told(error: errors.LessorError, connection: Connection | None = None) -> str:
     """Return the lines that tell an error: what, each violation, the reason, AWS's code, when to retry."""
-    violations = [str(violation) for violation in error.violations]
-    lines = [error.message, *(violations if violations != [error.message] else ())]
+    # The message of an invalid request is its first violation.
+    others = (str(violation) for violation in error.violations)
+    message = error.message
+    if connection is not None and error.reason == "UNAUTHENTICATED":
+        message = _about_token(connection)
+    lines = [message, *(text for text in others if text != error.message)]
     if error.reason:
         lines.append(f"reason: {error.reason}")
     if error.aws_code:
         lines.append(f"AWS's code: {error.aws_code}")
-    if error.code is grpc.StatusCode.UNAUTHENTICATED:
-        lines.append("your token stands in LESSOR_TOKEN, or in the file that LESSOR_TOKEN_FILE names")
     if error.retry_in is not None:
         lines.append(f"try again in {error.retry_in.total_seconds():g}s")
     return "\n  ".join(map(output.plain, lines))
@@ -105,8 +107,9 @@ class Call:
 
     def __enter__(self) -> Self:
         """Open the channel."""
-        with _told(self._connection.address):
-            self.channel = self._connection.open()
+        with _told(self._connection):
+            # A person hears immediately that no server is there; a script has its exit code.
+            self.channel = self._connection.open(retries=False)
         return self
 
     def __exit__(
@@ -142,7 +145,7 @@ class Call:
 
     def __call__(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
         """Call ``method``; raises ``Failed``."""
-        with _told(self._connection.address), _noting(f"waiting for {self._connection.address}"):
+        with _told(self._connection), _noting(f"waiting for {self._connection.address}"):
             return method(request, timeout=self._seconds, metadata=self._connection.metadata())
 
     def again(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
@@ -151,7 +154,7 @@ class Call:
         def attempt(seconds: float) -> Answer:
             return method(request, timeout=seconds, metadata=self._connection.metadata())
 
-        with _told(self._connection.address), _noting(f"waiting for {self._connection.address}"):
+        with _told(self._connection), _noting(f"waiting for {self._connection.address}"):
             return retry.repeated(attempt, self._seconds, time)
 
     def stream(
@@ -159,12 +162,12 @@ class Call:
     ) -> Iterator[Answer]:
         """Call ``method`` and yield its answers as they come; raises ``Failed``."""
         seconds = None if self._seconds == math.inf else self._seconds
-        with _told(self._connection.address):
+        with _told(self._connection):
             yield from method(request, timeout=seconds, metadata=self._connection.metadata())
 
     def anonymous(self, method: grpc.UnaryUnaryMultiCallable[bytes, bytes], request: bytes) -> bytes:
         """Call ``method`` without a token; raises ``Failed``."""
-        with _told(self._connection.address):
+        with _told(self._connection):
             return method(request, timeout=self._seconds)
 
     def all(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
@@ -194,20 +197,37 @@ class Call:
         """Show a list: as JSON the whole answer, as a table the ``columns`` of each of its ``items``."""
         if self.style == output.JSON:
             output.show_json(answer)
+        elif rows := getattr(answer, items):
+            output.show_rows(rows, columns)
         else:
-            output.show_rows(getattr(answer, items), columns)
+            click.echo(f"lessor: no {items.replace('_', ' ')}", err=True)
 
 
 @contextmanager
-def _told(address: str) -> Iterator[None]:
+def _told(connection: Connection) -> Iterator[None]:
     """Turn what the client raises into what a person is told."""
     try:
         yield
     except BadConnection as error:
         raise Failed(str(error), WRONG_USAGE) from None
     except grpc.RpcError as error:
-        refused = errors.of(cast("errors.Failure", error), address)
-        raise Failed(told(refused), _EXIT_CODES.get(refused.code, FAILED)) from None
+        failure = cast("errors.Failure", error)
+        refused = errors.of(failure, connection.address)
+        code = _EXIT_CODES.get(refused.code, FAILED)
+        if isinstance(refused, errors.Unavailable) and not refused.reason:
+            cause = diagnosis.cause_of(connection, failure.details() or "")
+            if cause is not None:
+                raise Failed(f"can't reach a server at {connection.address}: {cause}", code) from None
+        raise Failed(told(refused, connection), code) from None
+
+
+def _about_token(connection: Connection) -> str:
+    """Return what a caller with no token, or one that is not known, has to do."""
+    if connection.token.strip():
+        return "the server does not know the token of LESSOR_TOKEN; set it to this server's"
+    if connection.token_file is not None:
+        return f"the server does not know the token in {connection.token_file}; write this server's into it"
+    return "no token was sent; set LESSOR_TOKEN, or LESSOR_TOKEN_FILE to a file that holds it"
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -34,8 +34,11 @@ LONG_SECONDS: Final = 3600.0
 FOR_EVER: Final = math.inf
 """For what goes on until somebody ends it."""
 
+LIVE: Final = frozenset({"INTENT", "ACTIVE", "REVOKING"})
+"""The states of leases that have not ended."""
+
 mount_option = click.option("--mount", default="aws", show_default=True, help="The engine.")
-yes_option = click.option("--yes", is_flag=True, help="Do it unasked, at a terminal too.")
+yes_option = click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 
 _REACHING: Final = (
     click.option("--address", hidden=True),
@@ -81,6 +84,29 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not click.confirm(question, err=True):
         raise click.ClickException("not confirmed; nothing was done")
+
+
+def confirm_leases(call: Call, question: str, prefix: str, states: Container[str], *, yes: bool) -> None:
+    """Ask ``question`` with "N leases" for its ``{}``: how many are under ``prefix`` in these ``states``.
+
+    Raises:
+        ClickException: The answer is no.
+    """
+    if yes or not sys.stdin.isatty():
+        return
+    from lessor.cli.call import DENIED, Failed  # noqa: PLC0415 - gRPC takes its time to load
+    from lessor.v1 import lease_pb2 as pb  # noqa: PLC0415
+
+    try:
+        counts = call(call.leases.CountLeases, pb.CountLeasesRequest(prefix=prefix)).counts
+    except Failed as error:
+        if error.exit_code != DENIED:
+            raise
+        which = "all leases"  # who may revoke may not be allowed to count
+    else:
+        number = sum(one.count for one in counts if pb.Lease.State.Name(one.state) in states)
+        which = "1 lease" if number == 1 else f"{number} leases"
+    confirm(question.format(which), yes=yes)
 
 
 def _open(reaching: dict[str, str], style: str, seconds: float) -> Call:

@@ -31,7 +31,7 @@ _CHAINED = (
 @click.argument("role")
 @mount_option
 @click.option("--ttl", type=DURATION, help="Life asked for, 15 minutes or more.")
-@click.option("--reason", help="Why, for the audit.")
+@click.option("--reason", help="Why; kept with the lease, and logged.")
 @session_options
 @click.option("--session-duration", type=DURATION, help="How long the console session lasts, 15m to 12h.")
 @click.option("--destination", default="", help="The page of the console to open; its home, unless given.")

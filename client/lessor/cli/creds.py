@@ -24,7 +24,7 @@ ENV, AUTO = "env", "auto"
 @click.argument("role")
 @mount_option
 @click.option("--ttl", type=DURATION, help="Life asked for.")
-@click.option("--reason", help="Why, for the audit.")
+@click.option("--reason", help="Why; kept with the lease, and logged.")
 @click.option("--request-id", metavar="UUID|auto", help="Makes it safe to repeat: one lease for one id.")
 @click.option("--wait-usable", type=DURATION, help="Longest wait until AWS accepts the new key.")
 @session_options

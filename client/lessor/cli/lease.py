@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lessor.cli import output
-from lessor.cli.command import LONG_SECONDS, calling, confirm, yes_option
+from lessor.cli.command import LIVE, LONG_SECONDS, calling, confirm, confirm_leases, yes_option
 from lessor.cli.params import DURATION, fill, given
 from lessor.v1 import lease_pb2 as pb
 
@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from lessor.cli.call import Call
 
 NOT_REVOKED_YET, UNKNOWN_LEASE = 1, 3
-COLUMNS = ("lease_id", "state", "ttl", "expire_time", "access_key", "owner", "attempts", "last_error")
+COLUMNS = (
+    "lease_id",
+    "state",
+    "ttl",
+    "expire_time",
+    "access_key",
+    "owner",
+    "reason",
+    "attempts",
+    "last_error",
+)
 
 prefix_argument = click.argument("prefix", default="aws/")
 state_option = click.option(
@@ -101,7 +111,7 @@ def revoke_prefix(call: Call, prefix: str, *, sync: bool, yes: bool) -> int:
     Once they are taken up the server goes on with them, whatever becomes of this command. With --sync it
     exits with 1 where some are left whose first attempt failed.
     """
-    confirm(f"Revoke all leases under {prefix}?", yes=yes)
+    confirm_leases(call, f"Revoke {{}} under {prefix}?", prefix, LIVE, yes=yes)
     standing = pb.RevokePrefixResponse()
     with output.progress() as tell:
         for standing in call.stream(
@@ -124,8 +134,11 @@ def abandon(call: Call, lease_id: str | None, prefix: str | None, *, yes: bool) 
     """Stop trying to revoke. The users stay on AWS; `lessor reconcile` names them until they are gone."""
     if (lease_id is None) == (prefix is None):
         raise click.UsageError("Give either LEASE_ID or --prefix.")
-    which = lease_id or f"all leases under {prefix}"
-    confirm(f"Stop trying to revoke {which}? The users stay on AWS.", yes=yes)
+    if prefix is None:
+        confirm(f"Stop trying to revoke {lease_id}? The user stays on AWS.", yes=yes)
+    else:
+        question = f"Stop trying to revoke {{}} under {prefix}? The users stay on AWS."
+        confirm_leases(call, question, prefix, {"REVOKING"}, yes=yes)
     request = pb.AbandonLeasesRequest()
     fill(request, given({"lease_id": lease_id, "prefix": prefix}))
     _show_numbers(call, call(call.leases.AbandonLeases, request))

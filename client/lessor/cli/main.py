@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -51,6 +52,9 @@ OWN: Final = {
     "health": "system",
 }
 """Each command and the module of this package that holds it, under the command's name."""
+
+SERVERS: Final = frozenset({"server", "dev"})
+"""Commands that react to SIGHUP once they serve; until then it must not end them."""
 
 EPILOG: Final = """
 \b
@@ -110,6 +114,8 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command to run, imported."""
         name, command, rest = super().resolve_command(ctx, args)
+        if name in SERVERS:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return name, command.load() if isinstance(command, Joined) else command, rest
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lessor.cli import output
-from lessor.cli.command import Command, calling, confirm, yes_option
+from lessor.cli.command import LIVE, Command, calling, confirm_leases, yes_option
 from lessor.cli.params import DURATION, fill, given, mask
 from lessor.v1 import config_pb2 as pb
 
@@ -72,8 +72,8 @@ def disable(call: Call, mount: str, *, force: bool, yes: bool) -> None:
 
     With --force its leases are abandoned: their users stay on AWS until somebody deletes them.
     """
-    what = "abandon its leases, whose users then stay on AWS" if force else "revoke all its leases"
-    confirm(f"Disable the engine {mount} and {what}?", yes=yes)
+    what = "abandon {}, whose users then stay on AWS" if force else "revoke {}"
+    confirm_leases(call, f"Disable the engine {mount} and {what}?", f"{mount}/", LIVE, yes=yes)
     answer = call(call.config.DisableMount, pb.DisableMountRequest(mount=mount, force=force))
     if call.style == output.JSON:
         output.show_json(answer)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from shutil import get_terminal_size
 from typing import Final
 
 import click
@@ -63,19 +64,40 @@ def show_pairs(pairs: Mapping[str, str]) -> None:
     for name, text in pairs.items():
         table.add_row(name, text)
     if table.row_count:
-        _print(table, _UNBOUND)
+        _print(table)
 
 
 def show_rows(messages: Iterable[Message], columns: Sequence[str]) -> None:
-    """Print one line a message, with the fields that ``columns`` names."""
+    """Print the fields that ``columns`` names: one line a message, or one block where lines are too long.
+
+    Nothing is folded: a folded id can't be copied. A pipe takes lines of any length.
+    """
+    rows = [[cell(message, column) for column in columns] for message in messages]
+    if sys.stdout.isatty() and _width([columns, *rows]) > get_terminal_size().columns:
+        for number, row in enumerate(rows):
+            if number:
+                click.echo()
+            show_pairs({column: text for column, text in zip(columns, row, strict=True) if text})
+        return
     from rich.table import Table  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.upper(), overflow="fold")
-    for message in messages:
-        table.add_row(*(cell(message, column) for column in columns))
-    _print(table, None if sys.stdout.isatty() else _UNBOUND)
+        table.add_column(column.upper(), no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    _print(table)
+
+
+def _width(rows: Sequence[Sequence[str]]) -> int:
+    """Return how wide a table of these rows is: its widest cells, with two blanks between."""
+    from rich.cells import cell_len  # noqa: PLC0415
+
+    widths = (
+        max(cell_len(line) for text in column for line in text.split("\n"))
+        for column in zip(*rows, strict=True)
+    )
+    return sum(widths) + 2 * (len(rows[0]) - 1)
 
 
 def warn(warnings: Iterable[str]) -> None:
@@ -139,10 +161,10 @@ def _one(value: object, names: Mapping[int, str]) -> str:
             return plain(str(value))
 
 
-def _print(table: object, width: int | None) -> None:
+def _print(table: object) -> None:
     from rich.console import Console  # noqa: PLC0415
 
-    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    console = Console(width=_UNBOUND, markup=False, emoji=False, highlight=False)
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from lessor.cli import output
-from lessor.cli.command import LONG_SECONDS, calling, mount_option
+from lessor.cli.command import LONG_SECONDS, calling, confirm, mount_option, yes_option
 from lessor.v1 import lease_pb2 as pb
 
 if TYPE_CHECKING:
@@ -20,12 +21,17 @@ COLUMNS = ("kind", "user_name", "lease_id", "applied")
 @mount_option
 @click.option("--apply", is_flag=True, help="Set right what is found; without it nothing is changed.")
 @click.option("--instance", default="", help="Look at what another server left: its id, see `lessor info`.")
+@yes_option
 @calling(seconds=LONG_SECONDS)
-def reconcile(call: Call, mount: str, instance: str, *, apply: bool) -> None:
+def reconcile(call: Call, mount: str, instance: str, *, apply: bool, yes: bool) -> None:
     """Compare the AWS account with the leases. With `--format json` each finding is a line, as it comes.
 
     With --apply a user that no lease knows is revoked, and a lease whose user is gone ends.
     """
+    if apply and not yes and sys.stdin.isatty():
+        looking = pb.ReconcileRequest(mount=mount, instance=instance)
+        number = sum(1 for _ in call.stream(call.leases.Reconcile, looking))
+        confirm(f"Act on {number} finding{'' if number == 1 else 's'}?", yes=yes)
     request = pb.ReconcileRequest(mount=mount, apply=apply, instance=instance)
     findings = call.stream(call.leases.Reconcile, request)
     if call.style == output.JSON:

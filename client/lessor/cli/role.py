@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from lessor.cli.command import Command, calling, mount_option
+from lessor.cli.command import LIVE, Command, calling, confirm_leases, mount_option, yes_option
 from lessor.cli.params import DOCUMENT, DURATION, TAG, fill, given, mask
 from lessor.v1 import role_pb2 as pb
 
@@ -98,9 +98,13 @@ def list_roles(call: Call, mount: str) -> None:
 @click.argument("name")
 @mount_option
 @click.option("--revoke-leases", is_flag=True, help="Revoke its leases too, from now on.")
+@yes_option
 @calling()
-def delete(call: Call, mount: str, name: str, *, revoke_leases: bool) -> None:
+def delete(call: Call, mount: str, name: str, *, revoke_leases: bool, yes: bool) -> None:
     """Delete a role. Its leases still expire and can be revoked."""
+    if revoke_leases:
+        question = f"Delete role {name} and revoke {{}}?"
+        confirm_leases(call, question, f"{mount}/creds/{name}/", LIVE, yes=yes)
     request = pb.DeleteRoleRequest(mount=mount, name=name, revoke_leases=revoke_leases)
     call.show(call(call.roles.DeleteRole, request))
 

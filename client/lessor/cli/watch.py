@@ -44,7 +44,7 @@ def leases(call: Call, prefix: str) -> None:
 @mount_option
 @click.option("--ttl", type=DURATION, help="Life asked for of each set.")
 @click.option("--overlap", type=DURATION, help="How long a set lives on when the next is here [1m].")
-@click.option("--reason", help="Why, for the audit.")
+@click.option("--reason", help="Why; kept with the lease, and logged.")
 @click.option("--wait-usable", type=DURATION, help="Longest wait until AWS accepts each new key.")
 @session_options
 @click.option("--show-secrets", is_flag=True, help="Print the secrets, though it be to a terminal.")

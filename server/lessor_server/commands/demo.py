@@ -13,10 +13,9 @@ from lessor_server.commands.dev_process import DevNotReady, dev_process
 from lessor_server.commands.dev_settings import draw_token
 from lessor_server.commands.embedded_aws import MotoMissing, require_moto
 from lessor_server.commands.endings import told
-from lessor_server.commands.loopback_client import CallFailed, LoopbackClient
-from lessor_server.commands.tour import StepFailed, Tour
+from lessor_server.commands.tour import Place, StepFailed, Tour
 
-TOLD = (BotoCoreError, CallFailed, DevNotReady, MotoMissing, OSError, StepFailed)
+TOLD = (BotoCoreError, DevNotReady, MotoMissing, OSError, StepFailed)
 
 
 @click.command("demo")
@@ -36,8 +35,8 @@ async def run() -> None:
     """Start a server, walk the tour with it, stop it."""
     token = draw_token(random.SystemRandom())
     click.echo("Starting a server and an embedded AWS …")
-    async with dev_process(token) as dev, LoopbackClient.to(dev.grpc, token) as client:
-        await Tour(client, dev.aws, click.echo).walk()
+    async with dev_process(token) as dev:
+        await Tour(Place(dev.grpc, token, dev.aws), click.echo).walk()
     click.echo("\nThat was all. The server and its AWS are gone; `lessor dev` starts one to stay.")
 
 

@@ -19,7 +19,7 @@ import click
 import uvloop
 
 from lessor_server.adapters.identity.root_token import RootTokenBroken
-from lessor_server.adapters.observing.log import start_logging
+from lessor_server.adapters.observing.log import LogLevel, start_logging
 from lessor_server.adapters.sealing.aesgcm import KeyFileBroken
 from lessor_server.app import serving
 from lessor_server.commands.dev_mount import give_root
@@ -31,6 +31,7 @@ from lessor_server.commands.loopback_client import CallFailed, LoopbackClient
 from lessor_server.commands.loopback_proxy import AddressTaken, address_of, listen, proxying
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.secret import Secret
+from lessor_server.reload import on_hang_up
 from lessor_server.settings import Address
 from lessor_server.settings.given import WrongValue
 from lessor_server.settings.values import address, folder, token
@@ -118,17 +119,23 @@ async def run(wishes: Wishes, *, until_eof: bool) -> None:
 
     What is opened first is closed last: calls being drained still find the embedded AWS and the data.
     """
-    stop = _stop_event(until_eof=until_eof)
-    with _data_dir(wishes.data) as data, listen(wishes.aws) as listener:
+    stop, hang_up = _stop_event(until_eof=until_eof), asyncio.Event()
+    at_terminal = has_terminal()
+
+    def react() -> None:
+        """End with the terminal; a SIGHUP that somebody sends reloads, as for the service."""
+        (stop if at_terminal and not has_terminal() else hang_up).set()
+
+    with on_hang_up(react), _data_dir(wishes.data) as data, listen(wishes.aws) as listener:
         own = address_of(listener, wishes.aws.host)
         url = f"http://{own}"
         settings = settings_of(wishes, data, url, os.environ)
         listen(settings.listen).close()  # a taken port is told before anything starts
-        logger = start_logging(settings.log.level, settings.log.format)
+        logger = start_logging(LogLevel(settings.log.level), settings.log.format)
         async with (
             embedded_aws() as aws,
             proxying(listener, own, aws.url),
-            serving(settings, logger, dev=True) as address,
+            serving(settings, logger, dev=True, hang_up=hang_up) as address,
         ):
             async with LoopbackClient.to(address, token_of(settings)) as client:
                 await give_root(client, aws, url)
@@ -151,6 +158,15 @@ def _stop_event(*, until_eof: bool) -> asyncio.Event:
     if until_eof:
         loop.add_reader(sys.stdin.fileno(), read)
     return stop
+
+
+def has_terminal() -> bool:
+    """Tell whether a terminal controls this process: one that is closed does not any more (tty(4))."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A client of a server on this machine, over gRPC as any other: what ``dev`` and ``demo`` ask with."""
+"""A client of a server on this machine, over gRPC as any other: what ``dev`` asks with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from lessor.v1 import config_pb2_grpc, creds_pb2_grpc, lease_pb2_grpc, role_pb2_grpc
+from lessor.v1 import config_pb2_grpc
 from lessor_server.domain.secret import Secret
 
 CALL_SECONDS: Final = 30
@@ -30,14 +30,11 @@ class CallFailed(Exception):
 
 
 class LoopbackClient:
-    """Asks one server with one token, through the stubs of its services."""
+    """Asks one server's ConfigService with one token."""
 
     def __init__(self, channel: grpc.aio.Channel, token: Secret) -> None:
         """Ask over ``channel``."""
         self.config = config_pb2_grpc.ConfigServiceStub(channel)
-        self.roles = role_pb2_grpc.RoleServiceStub(channel)
-        self.creds = creds_pb2_grpc.CredsServiceStub(channel)
-        self.leases = lease_pb2_grpc.LeaseServiceStub(channel)
         self._metadata = (("authorization", f"Bearer {token.reveal()}"),)
 
     @classmethod

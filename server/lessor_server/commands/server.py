@@ -11,9 +11,11 @@ import uvloop
 
 from lessor_server import app
 from lessor_server.adapters.identity.root_token import RootTokenBroken
-from lessor_server.adapters.observing.log import start_logging
+from lessor_server.adapters.observing.log import LogLevel, start_logging
 from lessor_server.adapters.sealing.aesgcm import KeyFileBroken
+from lessor_server.adapters.tls import CertificateUnusable
 from lessor_server.domain.errors import LessorError
+from lessor_server.reload import need_restart
 from lessor_server.settings import Settings, SettingsError, load
 
 STARTS_BADLY, WRONG_SETTINGS = 1, 2
@@ -30,7 +32,7 @@ def command(file: Path | None, *, check: bool) -> None:
     if check:
         click.echo("the settings are right")
         return
-    serve(settings)
+    serve(settings, file)
 
 
 def settings_or_exit(file: Path | None) -> Settings:
@@ -43,16 +45,23 @@ def settings_or_exit(file: Path | None) -> Settings:
         sys.exit(WRONG_SETTINGS)
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, file: Path | None) -> None:
     """Serve until told to stop; a start that fails prints one line with the mend and exits with 1."""
     os.umask(0o077)  # what lies in the data directory is for the service's user alone
-    logger = start_logging(settings.log.level, settings.log.format)
+    level = LogLevel(settings.log.level)
+    logger = start_logging(level, settings.log.format)
+
+    def reread() -> list[str]:
+        fresh = load(file, os.environ)
+        level.name = fresh.log.level
+        return need_restart(settings, fresh)
+
     try:
-        uvloop.run(app.run(settings, logger))
+        uvloop.run(app.run(settings, logger, reread))
     except* LessorError as errors:
         click.echo(f"lessor server: {_first(errors)}", err=True)
         sys.exit(STARTS_BADLY)
-    except* (KeyFileBroken, RootTokenBroken, OSError) as errors:
+    except* (CertificateUnusable, KeyFileBroken, RootTokenBroken, OSError) as errors:
         click.echo(f"lessor server: {_leaf(errors)}", err=True)
         sys.exit(STARTS_BADLY)
 

@@ -21,6 +21,7 @@ _PATH: Final = r"(?:[!-.0-~]+/)*"
 _ROLE: Final = re.compile(rf"role/{_PATH}[A-Za-z0-9_+=,.@-]{{1,64}}")
 _ROLE_PATTERN: Final = re.compile(r"role/(?:[!-)+-.0-~]+/)*[A-Za-z0-9_+=,.@*-]{1,64}")
 _POLICY: Final = re.compile(rf"policy/{_PATH}[A-Za-z0-9_+=,.@-]{{1,128}}")
+_ADMINISTRATOR_ACCESS: Final = ("aws", "policy/AdministratorAccess")
 _FIELDS: Final = 6
 
 
@@ -63,6 +64,15 @@ def is_role_pattern(text: str) -> bool:
 def is_policy(text: str) -> bool:
     """Tell whether ``text`` is the ARN of an IAM policy, an account's own or AWS's (account ``aws``)."""
     return _is_iam(text, _POLICY, aws_owned=True)
+
+
+def is_administrator_access(text: str) -> bool:
+    """Tell whether ``text`` is the ARN of AWS's policy that allows everything, in any partition.
+
+    Source: "AWS managed policies for job functions" in the IAM User Guide.
+    """
+    arn = parse(text)
+    return is_policy(text) and arn is not None and (arn.account, arn.resource) == _ADMINISTRATOR_ACCESS
 
 
 def allows(pattern: str, role_arn: str) -> bool:

@@ -25,6 +25,7 @@ class Issued(Event):
     access_key_id: str
     owner: str
     expires_us: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,12 +226,39 @@ class MountRemoved(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Created(Event):
+    """A mount, root or role that was not there before was stored."""
+
+    what: str
+    name: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Changed(Event):
     """A mount, root or role was changed."""
 
     what: str
     name: str
     by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted(Event):
+    """A role was deleted."""
+
+    what: str
+    name: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class MountDisabled(Event):
+    """A mount issues nothing more and goes once its leases are gone; with ``force`` they are abandoned."""
+
+    name: str
+    by: str
+    force: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +325,22 @@ class RotationMissed(Event):
 
     subject: str
     next_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded(Event):
+    """The settings or the certificates were read again; a change of ``needs_restart`` counts after one."""
+
+    what: str
+    needs_restart: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadFailed(Event):
+    """New settings or certificates can't be used; what was read before stays in use."""
+
+    what: str
+    error: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,6 +142,7 @@ class Intent:
     max_leases: int
     root_version: int
     request: Request | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,8 @@ class Lease:
     request: Request | None
     untaken: bool
     """Nobody has been given the credential: it expires within ``UNTAKEN_LIFE`` unless a repeat takes it."""
+    reason: str = ""
+    """Why its caller asked for it, in the caller's words."""
 
     @property
     def is_session(self) -> bool:

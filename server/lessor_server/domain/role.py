@@ -134,6 +134,7 @@ def review(role: Role, mount: Mount) -> Review:
     found += _untyped_violations(role)
     faults, warnings = _review_policy(role)
     found += faults
+    warnings += _grant_warnings(role)
     count = len(role.policy_arns)
     if role.credential_type is CredentialType.IAM_USER and count > USER_POLICIES_DEFAULT:
         warnings.append(
@@ -141,6 +142,27 @@ def review(role: Role, mount: Mount) -> Review:
             "unless the account's quota was raised"
         )
     return Review(tuple(found), tuple(warnings))
+
+
+def _grant_warnings(role: Role) -> list[str]:
+    """Warn of a role whose credentials may do nothing, and of one whose credentials may do everything."""
+    found = []
+    if role.credential_type is CredentialType.IAM_USER and not (
+        role.policy_document or role.policy_arns or role.iam_groups
+    ):
+        found.append(
+            "the role has no policy: its credentials may do nothing;"
+            " set policy_document, policy_arns or iam_groups"
+        )
+    found += [
+        f"policy_arns[{index}] is AdministratorAccess: its holder may do everything, and can make users, keys"
+        " or roles that outlive the lease"
+        for index, text in enumerate(role.policy_arns)
+        if arn.is_administrator_access(text)
+    ]
+    if arn.is_administrator_access(role.permissions_boundary_arn):
+        found.append("permissions_boundary_arn is AdministratorAccess, which limits nothing")
+    return found
 
 
 def untyped_violations(role: Role) -> list[Violation]:

@@ -27,6 +27,7 @@ class Wish:
     wait_usable: float = 0.0
     ask: Ask = session.NOTHING
     labels: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from lessor_server.domain.errors import NotFound, StoreUnavailable
-from lessor_server.domain.events import Changed, KeyLeft, MountRemoved
+from lessor_server.domain.events import KeyLeft, MountDisabled, MountRemoved
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.rotation import Rotation
 from lessor_server.engine.ports import Observer, Store
@@ -47,7 +47,7 @@ class Disabler:
         disabled = await self._prefixes.disable(name, by)
         if disabled is None:
             raise NotFound("mount", name)
-        self._notify(Changed("mount", name, by))
+        self._notify(MountDisabled(name, by, force))
         mount, leases = disabled
         if force:
             leases = await self._prefixes.abandon(Range.of_mount(name), by, live=True)

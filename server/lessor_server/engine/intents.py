@@ -48,6 +48,7 @@ def intent(
         max_leases=ground.role.max_leases,
         root_version=root.version,
         request=wish.request,
+        reason=wish.reason,
     )
 
 

@@ -209,7 +209,7 @@ class Issuer:
         if lease is None:
             raise await self._release(claim, gone, maker.last_create_us)
         self._signals.watch(lease.id, lease.due_us)
-        self._signals.notify(Issued(lease.id, key.access_key_id, lease.owner, lease.expires_us))
+        self._signals.notify(Issued(lease.id, key.access_key_id, lease.owner, lease.expires_us, lease.reason))
         return Credentials(lease, key.secret, made.value.arn, order.warnings)
 
     async def _again(self, root: Root, lease: Lease, ticket: Ticket) -> Credentials:
@@ -236,7 +236,9 @@ class Issuer:
             raise requests.taken(lease)
         await rounds.call(DeleteAccessKey(user_name, lease.access_key_id))
         self._signals.watch(rekeyed.id, rekeyed.due_us)
-        self._signals.notify(Issued(rekeyed.id, rekeyed.access_key_id, rekeyed.owner, rekeyed.expires_us))
+        self._signals.notify(
+            Issued(rekeyed.id, rekeyed.access_key_id, rekeyed.owner, rekeyed.expires_us, rekeyed.reason)
+        )
         return Credentials(rekeyed, made.value.secret, lease.footprint.arn, ())
 
     async def _reserved(self, lease: Lease) -> Lease:

@@ -76,6 +76,14 @@ class Leases:
             raise NotFound("lease", str(lease_id))
         return lease
 
+    async def require_mount(self, ids: Range) -> None:
+        """Raise ``NotFound`` where no lease can be: no mount of that name is there, or has left leases."""
+        mount = ids.low.partition("/")[0]
+        if await self._store.get_mount(mount) is not None:
+            return
+        if not await self._store.page(Range.of_mount(mount), None, "", 1):
+            raise NotFound("mount", mount)
+
     async def page(self, ids: Range, state: State | None, after: str, limit: int) -> list[Lease]:
         """Return at most ``limit`` leases by id, those greater than ``after``."""
         return await self._store.page(ids, state, after, limit)

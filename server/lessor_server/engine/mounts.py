@@ -11,7 +11,7 @@ from lessor_server.domain import mount as mount_rules
 from lessor_server.domain import root as root_rules
 from lessor_server.domain.calls import Identity
 from lessor_server.domain.errors import Aborted, AwsUnavailable, NotFound, Violation, require
-from lessor_server.domain.events import Changed
+from lessor_server.domain.events import Changed, Created
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.preconditions import EtagMismatch, RootAccountChanged, SealBroken
 from lessor_server.domain.root import Root, RootConfig, StoredRoot
@@ -57,7 +57,7 @@ class Mounts:
         require(mount_rules.violations(mount))
         made = replace(mount, created_us=self._store.now())
         await self._store.add_mount(made)
-        self._notify(Changed("mount", mount.name, by))
+        self._notify(Created("mount", mount.name, by))
         return made
 
     async def get(self, name: str) -> Mount:
@@ -131,7 +131,7 @@ class Mounts:
             root = await self._checked(Root(name, version + 1, "", config))
             fresh = f"{self._rng.getrandbits(64):016x}"
             if await self._store.put_root(self._roots.seal(root, fresh), version):
-                self._notify(Changed("root", name, by))
+                self._notify((Changed if stored else Created)("root", name, by))
                 await self._keys.align(name)
                 return await self._roots.of(name)
         raise Aborted(f"the root of {name} keeps changing", retry_in=0.1)

@@ -10,7 +10,7 @@ from lessor_server.domain import mount as mount_rules
 from lessor_server.domain import names, root_kind
 from lessor_server.domain import role as role_rules
 from lessor_server.domain.errors import Aborted, NotFound, Precondition, Violation, require
-from lessor_server.domain.events import Changed
+from lessor_server.domain.events import Changed, Created, Deleted
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.preconditions import EtagMismatch
 from lessor_server.domain.role import Role
@@ -73,7 +73,7 @@ class Roles:
             reviewed = await self.check(mount, change(before), faults)
             role = replace(reviewed.role, etag=f"{self._rng.getrandbits(64):016x}")
             if await self._store.put_role(role, before.etag if before else None):
-                self._notify(Changed("role", f"{mount}/{name}", by))
+                self._notify((Changed if before else Created)("role", f"{mount}/{name}", by))
                 return Reviewed(role, reviewed.warnings)
         raise Aborted(f"role {name} keeps changing", retry_in=0.1)
 
@@ -115,7 +115,7 @@ class Roles:
         await self._mount(mount)
         if not await self._store.delete_role(mount, name):
             raise NotFound("role", f"{mount}/{name}")
-        self._notify(Changed("role", f"{mount}/{name}", by))
+        self._notify(Deleted("role", f"{mount}/{name}", by))
 
     async def _mount(self, name: str) -> Mount:
         mount = await self._store.get_mount(name)

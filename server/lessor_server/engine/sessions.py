@@ -148,7 +148,9 @@ class Sessions:
 
     def _handed_out(self, lease: Lease, made: Session, warnings: tuple[str, ...]) -> Credentials:
         self._signals.watch(lease.id, lease.due_us)
-        self._signals.notify(Issued(lease.id, lease.access_key_id, lease.owner, lease.expires_us))
+        self._signals.notify(
+            Issued(lease.id, lease.access_key_id, lease.owner, lease.expires_us, lease.reason)
+        )
         return Credentials(
             lease, made.secret, made.arn, warnings, token=made.token, packed_percent=made.packed_percent
         )

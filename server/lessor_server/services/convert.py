@@ -28,7 +28,12 @@ STRIDE = 10
 """After so many items of a long answer the other calls have their turn."""
 MAX_PATHS = 100
 """The most paths of an update mask, those that come twice counted twice."""
+MAX_REASON = 256
 _NANOS_IN_MICRO = 1000
+_EMPTY_FIX = (
+    "send the policy as a google.protobuf.Struct, or leave the field out; some libraries, such as Node's"
+    " proto-loader, send a plain object as an empty Struct: convert it first"
+)
 _MOST_SECONDS = 315_576_000_000
 """A Duration's bound, about 10,000 years (google/protobuf/duration.proto)."""
 
@@ -143,11 +148,24 @@ def timestamp(instant_us: int) -> Timestamp | None:
     return Timestamp(seconds=instant_us // 10**6, nanos=instant_us % 10**6 * _NANOS_IN_MICRO)
 
 
+def reason(text: str) -> str:
+    """Return a caller's reason, which is stored, logged and shown. Raises ``Invalid``."""
+    if len(text) > MAX_REASON:
+        raise invalid("reason", f"has {len(text)} characters", f"give at most {MAX_REASON}")
+    if not text.isprintable():
+        raise invalid("reason", "has characters that can't be printed", "write it on one line, as plain text")
+    return text
+
+
 def document(value: Struct, field: str) -> dict[str, JsonValue]:
     """Return a Struct as plain values; numbers are floats, as Struct has them.
 
-    Raises ``Invalid`` that names ``field`` for NaN and infinities, which JSON does not have (RFC 8259, 6).
+    Raises ``Invalid`` that names ``field`` for an empty object, which is what a library sends that can't
+    convert a plain object to a Struct (protobuf.js, and so Node's proto-loader), and for NaN and infinities,
+    which JSON does not have (RFC 8259, 6).
     """
+    if not value.fields:
+        raise invalid(field, "is an empty object", _EMPTY_FIX)
     try:
         return {key: _plain(inner) for key, inner in value.fields.items()}
     except ValueError:

@@ -23,7 +23,6 @@ from lessor_server.services.convert import Faults
 from lessor_server.services.guard import Caller
 from lessor_server.services.static_role import StaticCredentialMethods
 
-LONGEST_REASON = 1000
 MAX_REQUEST_ID = 64
 """The most characters of a request id: a UUID has 36, more as a URN or in braces."""
 DEFAULT_OVERLAP = timedelta(seconds=60)
@@ -77,8 +76,7 @@ def _wish(request: pb.GenerateCredentialsRequest, caller: Caller, faults: Faults
     mount = faults.read("", convert.mount_of, request.mount)
     role = faults.read("", convert.role_of, request.role, "role")
     ttl = faults.read(None, convert.span, request, "ttl")
-    if len(request.reason) > LONGEST_REASON:
-        faults.add("reason", "is too long", f"give at most {LONGEST_REASON} characters")
+    reason = faults.read("", convert.reason, request.reason)
     wait = faults.read(None, convert.span, request, "wait_usable")
     if wait is not None and wait < timedelta(0):
         faults.add("wait_usable", "is negative", "give how long to wait at most")
@@ -97,6 +95,7 @@ def _wish(request: pb.GenerateCredentialsRequest, caller: Caller, faults: Faults
         wait_usable=wait.total_seconds() if wait else 0.0,
         ask=ask,
         labels=caller.principal.labels,
+        reason=reason,
     )
 
 

@@ -58,6 +58,8 @@ class LeaseService:
             faults.read(None, LeaseId.parse, request.page_token, "page_token")
         faults.require_none()
         found = await self._leases.page(ids, state, request.page_token, size + 1)
+        if not found:
+            await self._leases.require_mount(ids)
         now = self._leases.now()
         page, more = await convert.fill_page(found, size, lambda lease: _lease(lease, now))
         return pb.ListLeasesResponse(leases=page, next_page_token=page[-1].lease_id if more else "")
@@ -68,7 +70,10 @@ class LeaseService:
         ids, chosen = _selected(request, faults)
         faults.require_none()
         answer = pb.CountLeasesResponse()
-        for counted in await self._leases.count(ids, chosen):
+        counts = await self._leases.count(ids, chosen)
+        if not counts:
+            await self._leases.require_mount(ids)
+        for counted in counts:
             state = _STATES[counted.state]
             answer.counts.add(mount=counted.mount, role=counted.role, state=state, count=counted.count)
             await convert.take_turns(len(answer.counts))
@@ -105,7 +110,9 @@ class LeaseService:
         self, request: pb.RevokePrefixRequest, caller: Caller
     ) -> AsyncIterator[pb.RevokePrefixResponse]:
         """Put a range of leases up for revocation, and tell how far it has come."""
-        prefix, accepted = await self._prefixes.accept(_range(request.prefix), caller.principal.name)
+        ids = _range(request.prefix)
+        await self._leases.require_mount(ids)
+        prefix, accepted = await self._prefixes.accept(ids, caller.principal.name)
         yield _standing(Standing(accepted, 0, 0, accepted))
         if request.sync:
             async for standing in self._prefixes.follow(prefix, accepted):
@@ -126,6 +133,7 @@ class LeaseService:
         # Named one by one, a person means it; a prefix takes in only what is being revoked already.
         live = bool(request.lease_id)
         ids = _range(request.lease_id or request.prefix)
+        await self._leases.require_mount(ids)
         abandoned = await self._prefixes.abandon(ids, caller.principal.name, live=live)
         return pb.AbandonLeasesResponse(abandoned=abandoned)
 
@@ -211,6 +219,7 @@ def _lease(lease: Lease, now_us: int) -> pb.Lease:
         owner=lease.owner,
         attempts=lease.attempts,
         last_error=lease.last_error,
+        reason=lease.reason,
     )
     if lease.state is State.REVOKING:
         next_attempt = convert.timestamp(lease.due_us)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from lessor.v1 import system_pb2 as pb
@@ -10,7 +10,6 @@ from lessor_server.engine.expiry import ASKED, Expiry
 from lessor_server.services import convert
 from lessor_server.services.guard import Caller
 
-LONGEST_REASON = 200
 LONGEST_PATH = 1000
 Copy = Callable[[str, str], Awaitable[tuple[str, int]]]
 """Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
@@ -34,11 +33,14 @@ class SystemService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SystemService"]
 
-    def __init__(self, about: About, expiry: Expiry, copy: Copy) -> None:
-        """Tell ``about``; hold and resume ``expiry``; ``copy`` writes backups."""
+    def __init__(
+        self, about: About, expiry: Expiry, copy: Copy, warnings: Callable[[], Iterable[str]] = tuple
+    ) -> None:
+        """Tell ``about`` and the ``warnings`` of now; hold and resume ``expiry``; ``copy`` writes backups."""
         self._about = about
         self._expiry = expiry
         self._copy = copy
+        self._warnings = warnings
 
     async def GetInfo(self, _: pb.GetInfoRequest, __: Caller) -> pb.GetInfoResponse:
         """Say what is running here."""
@@ -50,7 +52,7 @@ class SystemService:
             instance_id=about.instance_id,
             dev_mode=about.dev_mode,
             linter=about.linter,
-            warnings=(*about.warnings, *self._held()),
+            warnings=(*about.warnings, *self._warnings(), *self._held()),
         )
 
     def _held(self) -> tuple[str, ...]:
@@ -62,9 +64,7 @@ class SystemService:
 
     async def HoldExpiry(self, request: pb.HoldExpiryRequest, caller: Caller) -> pb.HoldExpiryResponse:
         """Let no lease expire until ResumeExpiry, across starts too."""
-        if len(request.reason) > LONGEST_REASON:
-            raise convert.invalid("reason", "is too long", f"give at most {LONGEST_REASON} characters")
-        await self._expiry.hold(request.reason or ASKED, caller.principal.name)
+        await self._expiry.hold(convert.reason(request.reason) or ASKED, caller.principal.name)
         return pb.HoldExpiryResponse()
 
     async def ResumeExpiry(self, request: pb.ResumeExpiryRequest, caller: Caller) -> pb.ResumeExpiryResponse:

@@ -130,7 +130,7 @@ def _tls(given: Given) -> Tls | None:
     """Read the table ``tls``: a certificate and its key go together, and fit each other."""
     cert = given.take("tls.cert_file", values.readable_file, None)
     key = given.take("tls.key_file", values.readable_file, None)
-    client_ca = given.take("tls.client_ca_file", values.readable_file, None)
+    client_ca = given.take("tls.client_ca_file", values.authorities, None)
     for name, other in (("tls.cert_file", "tls.key_file"), ("tls.key_file", "tls.cert_file")):
         if given.has(name) and not given.has(other):
             given.fault(name, f"stands without {other}", "set both or neither")

@@ -22,6 +22,15 @@ CLIENTS: Final = frozenset(
 )
 """The variables of the client, which may be set where a server runs and mean nothing to it."""
 
+KUBERNETES: Final = re.compile(
+    PREFIX + r"(?:[A-Z0-9_]*_)?"
+    r"(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
+)
+"""Variables that Kubernetes sets in each container for Services named ``lessor`` or ``lessor-api``.
+
+Source: "Service", section "Environment variables", in the Kubernetes documentation.
+"""
+
 _BARE: Final = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
 _DOTTED: Final = rf"({_BARE}(?:\s*\.\s*{_BARE})*)"
 _HEADER: Final = re.compile(rf"\s*\[\[?\s*{_DOTTED}\s*\]")
@@ -115,6 +124,8 @@ class Given:
         """Note a fault for everything given that nobody asked for: a slip of the pen must not pass."""
         variables = {_variable(name): name for name in self._asked}
         for variable in sorted(self._variables.keys() - variables.keys()):
+            if KUBERNETES.fullmatch(variable):
+                continue
             self._faults.append(Fault(variable, "", "is no setting", _likely(variable, list(variables))))
         for name, found in self._filed.items():
             known = name in self._asked or (

@@ -196,6 +196,18 @@ def readable_file(value: object) -> Path:
         ) from error
 
 
+def authorities(value: object) -> Path:
+    """Take a file of certificates that may have signed others."""
+    path = readable_file(value)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
+    except (ssl.SSLError, OSError):
+        raise WrongValue(
+            f"{shown(str(path))} holds no certificates in PEM", "name a file of certificates, each in PEM"
+        ) from None
+    return path
+
+
 def pair_fault(cert_file: Path, key_file: Path) -> str | None:
     """Return what is wrong with a certificate and its key, or None."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lessor_server.adapters.observing.log import library_handler, make_logger, start_logging
+from lessor_server.adapters.observing.log import LogLevel, library_handler, make_logger, start_logging
 from lessor_server.adapters.observing.redact import redact, scrub
 from lessor_server.domain.secret import Secret
 
@@ -30,7 +31,7 @@ class Terminal(io.StringIO):
 def logged(**values: object) -> dict[str, object]:
     """Log one event as JSON and read it back."""
     stream = io.StringIO()
-    make_logger("info", "json", stream).info("said", **values)
+    make_logger(LogLevel("info"), "json", stream).info("said", **values)
     line: dict[str, object] = json.loads(stream.getvalue())
     return line
 
@@ -46,7 +47,7 @@ def test_a_terminal_gets_text_and_a_pipe_json() -> None:
     """`auto` asks the stream what it is."""
     terminal, pipe = Terminal(), io.StringIO()
     for stream in (terminal, pipe):
-        make_logger("info", "auto", stream).info("said", role="deploy")
+        make_logger(LogLevel("info"), "auto", stream).info("said", role="deploy")
     assert "\x1b[" in terminal.getvalue()
     assert json.loads(pipe.getvalue())["role"] == "deploy"
 
@@ -54,7 +55,7 @@ def test_a_terminal_gets_text_and_a_pipe_json() -> None:
 def test_console_at_no_terminal_has_no_colours() -> None:
     """A file of console lines stays readable."""
     stream = io.StringIO()
-    make_logger("info", "console", stream).info("said", role="deploy")
+    make_logger(LogLevel("info"), "console", stream).info("said", role="deploy")
     assert "role=deploy" in stream.getvalue()
     assert "\x1b" not in stream.getvalue()
 
@@ -62,7 +63,7 @@ def test_console_at_no_terminal_has_no_colours() -> None:
 def test_what_is_below_the_level_is_not_written() -> None:
     """The level holds for every call."""
     stream = io.StringIO()
-    logger = make_logger("warning", "json", stream)
+    logger = make_logger(LogLevel("warning"), "json", stream)
     logger.info("quiet")
     logger.warning("loud")
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["loud"]
@@ -144,7 +145,7 @@ def test_ordinary_text_stays(text: str) -> None:
 def test_an_exception_is_written_without_its_secrets() -> None:
     """A traceback keeps its lines and loses what must not be read."""
     stream = io.StringIO()
-    logger = make_logger("info", "json", stream)
+    logger = make_logger(LogLevel("info"), "json", stream)
     try:
         raise ValueError(f"AWS said {SECRET_KEY}")
     except ValueError as error:
@@ -193,9 +194,39 @@ def kept_stdlib() -> Iterator[logging.Logger]:
 def test_starting_sends_ours_and_theirs_to_one_stream(stdlib: logging.Logger) -> None:
     """Whatever our level, a library's debug and info lines stay out."""
     stream = io.StringIO()
-    logger = start_logging("debug", "json", stream)
+    logger = start_logging(LogLevel("debug"), "json", stream)
     logger.debug("ours")
     library = stdlib.getChild("botocore.auth")
     library.info("theirs, quiet")
     library.error("theirs, loud")
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["ours", "theirs, loud"]
+
+
+class Broken(io.StringIO):
+    """A stream whose other end is gone."""
+
+    def write(self, text: str) -> int:
+        """Fail as a closed terminal does."""
+        raise OSError(errno.EIO, "Input/output error")
+
+    def flush(self) -> None:
+        """Fail as a closed pipe does."""
+        raise BrokenPipeError
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_ends_nothing(stdlib: logging.Logger) -> None:
+    """The terminal or the pipe of a server may be closed while it runs."""
+    logger = start_logging(LogLevel("info"), "json", Broken())
+    logger.info("ours")
+    stdlib.getChild("botocore").error("theirs")
+
+
+def test_the_level_can_be_changed_while_the_server_runs() -> None:
+    stream, level = io.StringIO(), LogLevel("error")
+    logger = make_logger(level, "json", stream)
+    logger.info("too quiet")
+    level.name = "debug"
+    logger.debug("heard")
+    level.name = "warning"
+    logger.info("too quiet again")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["heard"]

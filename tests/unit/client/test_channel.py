@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lessor.channel import BadConnection, Connection
+from lessor_server.services.channel_options import MIN_CLIENT_PING_INTERVAL
 
 TOKEN = "a-token-for-tests"
 
@@ -132,3 +133,10 @@ def test_tls_that_is_half_asked_for_is_refused(tmp_path: Path) -> None:
 def test_no_proxy_stands_between_two_ends_of_one_machine(address: str, *, direct: bool) -> None:
     """A proxy of the environment is for other machines."""
     assert (("grpc.enable_http_proxy", 0) in Connection(address).options) is direct
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "https://lessor.example"])
+def test_a_channel_pings_every_30_seconds_and_the_server_takes_that(address: str) -> None:
+    options = dict(Connection(address).options)
+    assert options["grpc.keepalive_time_ms"] == 30_000
+    assert MIN_CLIENT_PING_INTERVAL.total_seconds() <= 30

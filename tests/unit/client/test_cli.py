@@ -119,7 +119,7 @@ def test_a_secret_key_that_nobody_can_be_asked_for_is_wrong_usage(capsys: pytest
 
 
 def test_an_error_is_told_with_all_that_helps() -> None:
-    """Message, violations, reason, AWS's code and the retry time each have a line."""
+    """Message (the first violation), other violations, reason, AWS's code and retry time have a line each."""
     violations = (
         errors.Violation("a", "is bad", "mend it"),
         errors.Violation("b", "is worse", "mend it too"),
@@ -135,7 +135,6 @@ def test_an_error_is_told_with_all_that_helps() -> None:
     )
     assert told(error).splitlines() == [
         "a: is bad; mend it",
-        "  a: is bad; mend it",
         "  b: is worse; mend it too",
         "  reason: WHY",
         "  AWS's code: Code",

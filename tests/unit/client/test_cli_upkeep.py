@@ -56,16 +56,14 @@ def test_nobody_is_asked_with_yes_or_without_a_terminal(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["disable"],
-        ["disable", "--force"],
-        ["lease", "revoke-prefix", "aws/"],
-        ["lease", "abandon", "--prefix", "aws/"],
+        ["lease", "abandon", "aws/creds/app/x"],
+        ["static-role", "delete", "app"],
     ],
 )
 def test_a_no_reaches_no_server(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What ends or abandons leases in numbers asks first; a no is 1 and not 6, the code of no server."""
+    """What needs no number asks before it calls; a no is 1 and not 6, the code of no server."""
     monkeypatch.setattr("sys.stdin", Terminal("n\n"))
     assert run([*arguments, "--address", NOWHERE]) == 1
     assert "nothing was done" in capsys.readouterr().err

@@ -284,3 +284,44 @@ def test_what_is_no_arn_of_one_role_is_refused(text: str) -> None:
 def test_a_star_never_reaches_over_a_slash(pattern: str, asked: str, *, allowed: bool) -> None:
     """A pattern of role_arns is matched as a whole, and its star stays in the last segment."""
     assert arn.allows(f"{ACCOUNT}:{pattern}", f"{ACCOUNT}:{asked}") is allowed
+
+
+def test_a_role_whose_users_may_do_nothing_is_warned_of() -> None:
+    bare = role(USER, policy_document="")
+    (warning,) = review(bare, MOUNT).warnings
+    assert warning.startswith("the role has no policy: its credentials may do nothing; set policy_document")
+    for given in ({"policy_arns": (f"{ACCOUNT}:policy/app",)}, {"iam_groups": ("staff",)}):
+        assert review(replace(bare, **given), MOUNT).warnings == ()
+
+
+@pytest.mark.parametrize("kind", [ASSUMED, SESSION])
+def test_a_session_without_a_policy_is_not_warned_of(kind: CredentialType) -> None:
+    """It may do what the assumed role, or the root's user, may do."""
+    assert review(role(kind), MOUNT).warnings == ()
+
+
+@pytest.mark.parametrize("partition", ["aws", "aws-cn", "aws-us-gov"])
+@pytest.mark.parametrize("kind", [USER, ASSUMED, FEDERATED])
+def test_administrator_access_by_arn_is_warned_of(kind: CredentialType, partition: str) -> None:
+    arns = (f"{ACCOUNT}:policy/app", f"arn:{partition}:iam::aws:policy/AdministratorAccess")
+    (warning,) = review(role(kind, policy_arns=arns), MOUNT).warnings
+    assert warning.startswith("policy_arns[1] is AdministratorAccess")
+
+
+def test_a_boundary_that_limits_nothing_is_warned_of() -> None:
+    boundary = "arn:aws:iam::aws:policy/AdministratorAccess"
+    (warning,) = review(role(USER, permissions_boundary_arn=boundary), MOUNT).warnings
+    assert warning == "permissions_boundary_arn is AdministratorAccess, which limits nothing"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{ACCOUNT}:policy/AdministratorAccess",
+        "arn:aws:iam::aws:policy/AdministratorAccess-Amplify",
+        "arn:aws:iam::aws:policy/job-function/AdministratorAccess",
+        "arn:aws:iam::aws:policy/ReadOnlyAccess",
+    ],
+)
+def test_another_policy_is_not_taken_for_administrator_access(text: str) -> None:
+    assert review(role(USER, policy_arns=(text,)), MOUNT).warnings == ()

@@ -60,7 +60,7 @@ async def test_tunings_at_the_same_time_lose_nothing() -> None:
                 group.create_task(mounts.tune("aws", change, "test"))
         mount = await mounts.get("aws")
         assert (mount.max_users, mount.lease, mount.description) == (7, timedelta(minutes=5), "ours")
-        assert len([event for event in w.events.of(Changed) if event.what == "mount"]) == 4
+        assert len([event for event in w.events.of(Changed) if event.what == "mount"]) == 3
 
 
 @virtual

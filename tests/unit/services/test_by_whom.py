@@ -19,11 +19,11 @@ from tests.unit.engine.test_sweeper import GRACE, appear
 CAROL = Principal("carol", frozenset(Capability))
 LEASE = "a lease of somebody else"
 CHANGES: dict[str, tuple[type[Event], Any]] = {
-    "ConfigService.EnableMount": (events.Changed, config_pb2.EnableMountRequest(mount="another")),
+    "ConfigService.EnableMount": (events.Created, config_pb2.EnableMountRequest(mount="another")),
     "ConfigService.TuneMount": (events.Changed, config_pb2.TuneMountRequest(max_users=9)),
     "ConfigService.SetLeaseDefaults": (events.Changed, config_pb2.SetLeaseDefaultsRequest()),
-    "ConfigService.DisableMount": (events.Changed, config_pb2.DisableMountRequest()),
-    "RoleService.DeleteRole": (events.Changed, role_pb2.DeleteRoleRequest(name="app")),
+    "ConfigService.DisableMount": (events.MountDisabled, config_pb2.DisableMountRequest()),
+    "RoleService.DeleteRole": (events.Deleted, role_pb2.DeleteRoleRequest(name="app")),
     "LeaseService.RenewLease": (events.Renewed, lease_pb2.RenewLeaseRequest(lease_id=LEASE)),
     "LeaseService.RevokeLease": (events.RevocationAsked, lease_pb2.RevokeLeaseRequest(lease_id=LEASE)),
     "LeaseService.RevokePrefix": (events.PrefixAccepted, lease_pb2.RevokePrefixRequest(prefix="aws/")),

@@ -79,7 +79,7 @@ def test_spans_and_instants_go_out_plain() -> None:
     assert convert.timestamp(0) is None
 
 
-@given(st.dictionaries(NAMES, JSON, max_size=4))
+@given(st.dictionaries(NAMES, JSON, min_size=1, max_size=4))
 def test_a_document_comes_back_as_it_went(document: dict[str, object]) -> None:
     """To a Struct and back a JSON object is the same."""
     assert convert.document(convert.struct(json.dumps(document)), "x") == document
@@ -203,3 +203,26 @@ def test_a_mask_has_a_bounded_number_of_paths() -> None:
         mask = FieldMask(paths=["max_ttl"] * count)
         convert.paths(mask, role_pb2.Role.DESCRIPTOR.fields_by_name, "name fields", faults)
         assert len(faults.found) == faults_found
+
+
+def test_an_empty_document_is_refused_with_a_hint() -> None:
+    """A library that can't convert a plain object to a Struct sends one without fields."""
+    with pytest.raises(Invalid) as told:
+        convert.document(Struct(), "role.policy_document")
+    (violation,) = told.value.violations
+    assert (violation.field, violation.fault) == ("role.policy_document", "is an empty object")
+    assert "proto-loader" in violation.mend
+
+
+@pytest.mark.parametrize("text", ["x" * 256, "ticket 4711: Größe prüfen", ""])
+def test_a_reason_is_printable_and_of_at_most_256_characters(text: str) -> None:
+    assert convert.reason(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 257, "two\nlines", "tab\there", "\x1b[31m", "\u202eright to left", "\x00"]
+)
+def test_a_reason_that_is_too_long_or_not_printable_is_refused(text: str) -> None:
+    with pytest.raises(Invalid) as told:
+        convert.reason(text)
+    assert fields(told) == ["reason"]

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import random
 import re
+from datetime import UTC, datetime
 
 from structlog.typing import FilteringBoundLogger
 
@@ -20,6 +21,7 @@ _WARNINGS = (
     events.TakenOver,
     events.LostKeyDeleted,
     events.RotationFailed,
+    events.ReloadFailed,
 )
 _WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
 _ERRORS = (events.Stuck, events.StoreFailed, events.KeyLeft, events.RotationMissed)
@@ -36,13 +38,13 @@ class EventLog:
         self._refused: dict[str, int] = {}
 
     def __call__(self, event: Event) -> None:
-        """Write one event: its name in snake case, and its fields."""
+        """Write one event: its name in snake case, and its fields; an instant as ``time`` (RFC 3339)."""
         kind = type(event)
         if kind not in self._names:
             name = _WORD_START.sub("_", kind.__name__).lower()
             self._names[kind] = (name, tuple(field.name for field in dataclasses.fields(event)))
         name, fields = self._names[kind]
-        values = {field: getattr(event, field) for field in fields}
+        values = dict(_logged(field, getattr(event, field)) for field in fields)
         if isinstance(event, _ERRORS):
             self._logger.error(name, **values)
         elif isinstance(event, _WARNINGS):
@@ -71,3 +73,14 @@ class EventLog:
             self._logger.warning("calls_refused", reason=reason, count=count)
             self._refused[reason] = 0
             asyncio.get_running_loop().call_later(1.0, self._write_refused, reason)
+
+
+def _logged(field: str, value: object) -> tuple[str, object]:
+    """Return a field as the log shows it: ``expires_us`` as ``expires``, an RFC 3339 time or None for 0."""
+    if not field.endswith("_us") or not isinstance(value, int):
+        return field, value
+    name = field.removesuffix("_us")
+    if not value:
+        return name, None
+    time = datetime.fromtimestamp(value // 10**6, UTC).replace(microsecond=value % 10**6)
+    return name, time.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Final, TextIO, cast
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
-from structlog.typing import FilteringBoundLogger, Processor
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from lessor_server.adapters.observing.redact import redact
 
@@ -24,25 +25,63 @@ LEVELS: Final = {
 }
 
 
-def start_logging(level: str, style: str, stream: TextIO = sys.stderr) -> FilteringBoundLogger:
+class LogLevel:
+    """The least level that is written; it may be changed while the server runs."""
+
+    def __init__(self, name: str) -> None:
+        """Begin with debug, info, warning or error."""
+        self.name = name
+
+    def __call__(self, _: object, method: str, event: EventDict) -> EventDict:
+        """Drop an event below the level; structlog calls this first."""
+        if LEVELS[method] < LEVELS[self.name]:
+            raise structlog.DropEvent
+        return event
+
+
+class LossyStream:
+    """Writes to a stream and loses what can't be written: a closed terminal or pipe must end nothing."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Write to ``stream``."""
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write ``text``, if that is possible."""
+        with suppress(OSError, ValueError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what was written, if that is possible."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Tell whether the stream is a terminal."""
+        return self._stream.isatty()
+
+
+def start_logging(level: LogLevel, style: str, stream: TextIO = sys.stderr) -> FilteringBoundLogger:
     """Return our logger, and send what libraries log the same way.
 
     Args:
-        level: The least level of ours that is written: debug, info, warning or error.
+        level: The least level of ours that is written.
         style: json, console, or auto for console at a terminal and json elsewhere.
         stream: Where lines go.
     """
+    stream = cast("TextIO", LossyStream(stream))
     logging.basicConfig(handlers=[library_handler(style, stream)], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
     return make_logger(level, style, stream)
 
 
-def make_logger(level: str, style: str, stream: TextIO) -> FilteringBoundLogger:
+def make_logger(level: LogLevel, style: str, stream: TextIO) -> FilteringBoundLogger:
     """Return a logger that touches nothing global; arguments as in ``start_logging``."""
     logger = structlog.wrap_logger(
         structlog.WriteLogger(stream),
-        processors=[structlog.processors.add_log_level, *_last_steps(style, stream)],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        processors=[level, structlog.processors.add_log_level, *_last_steps(style, stream)],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         context_class=dict,
     )
     return cast("FilteringBoundLogger", logger.bind())

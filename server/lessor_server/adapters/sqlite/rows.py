@@ -46,7 +46,7 @@ def lease(row: sqlite3.Row | tuple[Any, ...]) -> Lease:
         id_, mount, role, kind, owner, state, generation, due_us, account, user_name, user_path,
         inline_policy, policy_arns, groups, key_id, ttl_us, created_us, issue_us, last_renewal_us,
         expires_us, max_expires_us, attempts, looks, last_error, last_create_us,
-        request_id, request_digest, untaken,
+        request_id, request_digest, untaken, reason,
     ) = row  # fmt: skip
     footprint = Footprint(account, user_name, user_path, inline_policy, _texts(policy_arns), _texts(groups))
     return Lease(
@@ -72,6 +72,7 @@ def lease(row: sqlite3.Row | tuple[Any, ...]) -> Lease:
         last_create_us=last_create_us,
         request=Request(request_id, request_digest) if request_id else None,
         untaken=bool(untaken),
+        reason=reason,
     )
 
 
@@ -97,6 +98,7 @@ def intent(wanted: Intent) -> Params:
         "root_version": wanted.root_version,
         "request_id": wanted.request.id if wanted.request else "",
         "request_digest": wanted.request.digest if wanted.request else "",
+        "reason": wanted.reason,
     }
 
 

@@ -6,7 +6,7 @@ LEASE_COLUMNS = (
     "id, mount, role, credential_type, owner, state, generation, due_us, account, user_name, user_path,"
     " inline_policy, policy_arns, groups, access_key_id, ttl_us, created_us, issue_us, last_renewal_us,"
     " expires_us, max_expires_us, attempts, looks, last_error, last_create_us,"
-    " request_id, request_digest, untaken"
+    " request_id, request_digest, untaken, reason"
 )
 
 # --- the steps of a lease: each names the states it starts from, as domain.lease.STEPS does ------------
@@ -16,12 +16,12 @@ INSERT INTO leases (
     id, mount, role, credential_type, owner, state, generation, claimed_by, due_us, account, user_name,
     user_path, inline_policy, policy_arns, groups, access_key_id, ttl_us, max_ttl_us, created_us, issue_us,
     last_renewal_us, expires_us, max_expires_us, attempts, looks, last_error, last_create_us, gone_us,
-    request_id, request_digest, untaken
+    request_id, request_digest, untaken, reason
 )
 SELECT :id, :mount, :role, :credential_type, :owner, 'INTENT', 1, :by, :due_us, :account, :user_name,
     :user_path, :inline_policy, :policy_arns, :groups, '', :ttl_us, :max_ttl_us, :now, 0,
     0, 0, 0, 0, 0, '', :due_us, 0,
-    :request_id, :request_digest, 0
+    :request_id, :request_digest, 0, :reason
 WHERE EXISTS (SELECT 1 FROM mounts WHERE name = :mount AND state = 'enabled')
   AND EXISTS (SELECT 1 FROM roots WHERE mount = :mount AND version = :root_version AND account = :account)
   AND (:user_name = '' OR

@@ -13,7 +13,7 @@ from lessor_server.domain.errors import (
     Violation,
     require,
 )
-from lessor_server.domain.events import Changed, StaticKeyRead
+from lessor_server.domain.events import Changed, Created, Deleted, StaticKeyRead
 from lessor_server.domain.rotation import Phase, Rotation, place_of, static_subject
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.static_role import StaticRole
@@ -74,7 +74,7 @@ class StaticRoles:
             if before is None:
                 await self._forget_unmade(subject)
             raise
-        self._tools.notify(Changed("static role", subject, by))
+        self._tools.notify((Changed if before else Created)("static role", subject, by))
         return row
 
     def _defined(self, row: Rotation, role: StaticRole) -> Rotation:
@@ -125,7 +125,7 @@ class StaticRoles:
         await self.get(mount, name)
         subject = static_subject(mount, name)
         await self._rotator.ask(subject, Order(Aim.END, by=by))
-        self._tools.notify(Changed("static role", subject, by))
+        self._tools.notify(Deleted("static role", subject, by))
 
     async def credentials(self, mount: str, name: str, by: str) -> StaticCredentials:
         """Return the current key and take note of who got it; it works while AWS is away.

@@ -1,0 +1,164 @@
+"""Says why a server was not reached: gRPC says no more than "Socket closed" for several causes.
+
+Where its words are not enough, the server is asked once more, by a TLS handshake of Python's own, which shows
+certificates and alerts (RFC 8446, section 6.2) that gRPC does not pass on.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Final
+
+from lessor.channel import BadConnection, Connection
+
+PROBE_SECONDS: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why there is no connection, and what to do about it."""
+
+    problem: str
+    fix: str
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.problem}; {self.fix}"
+
+
+_NOBODY: Final = Cause("nothing listens there", "start the server, or set LESSOR_ADDR to where it is")
+_NO_HOST: Final = Cause("there is no host of that name", "set LESSOR_ADDR to where the server is")
+_SERVER_HAS_TLS: Final = Cause(
+    "the server uses TLS, and this call did not",
+    "write https:// before the address, and name the authority of its certificate in LESSOR_CACERT",
+)
+_SERVER_HAS_NO_TLS: Final = Cause(
+    "the server uses no TLS, and this call did",
+    "give the server a certificate, or write http:// before the address and unset LESSOR_CACERT",
+)
+_NO_GRPC: Final = Cause("what listens there is no gRPC server", "set LESSOR_ADDR to where the server is")
+_NO_CLIENT_CERTIFICATE: Final = Cause(
+    "the server asks for a client certificate, and none was given",
+    "set LESSOR_CLIENT_CERT and LESSOR_CLIENT_KEY",
+)
+_BY_WORDS: Final = {
+    "Connection refused": _NOBODY,
+    "No such file or directory": _NOBODY,
+    "errors resolving": _NO_HOST,
+    "DNS resolution failed": _NO_HOST,
+    "Failed parsing HTTP/2": _NO_GRPC,
+    "WRONG_VERSION_NUMBER": _SERVER_HAS_NO_TLS,
+}
+"""Causes that gRPC's own words tell."""
+_UNTOLD: Final = ("Socket closed", "Connection reset", "Broken pipe", "CERTIFICATE", "Hostname", "handshake")
+"""Words of gRPC that stand for more than one cause."""
+
+
+def cause_of(connection: Connection, text: str) -> Cause | None:
+    """Return why a server was not reached, by gRPC's ``text`` or a handshake; None if unknown."""
+    for words, cause in _BY_WORDS.items():
+        if words in text:
+            return cause
+    if not any(words in text for words in _UNTOLD) or connection.target.startswith("unix:"):
+        return None
+    try:
+        return _probed(connection, text)
+    except (OSError, BadConnection):
+        return None
+
+
+def _probed(connection: Connection, text: str) -> Cause | None:
+    """Return what a handshake tells."""
+    host, _, port = connection.target.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS) as plain:
+        plain.settimeout(PROBE_SECONDS)
+        if connection.credentials() is None:
+            return _SERVER_HAS_TLS if _speaks_tls(plain) else _NO_GRPC
+        return _refusal(connection, plain, host.strip("[]"), is_mismatch="Hostname" in text)
+
+
+def _speaks_tls(plain: socket.socket) -> bool:
+    """Tell whether what listens takes up a handshake, or refuses one by an alert."""
+    try:
+        with _context(verify=False).wrap_socket(plain):
+            return True
+    except ssl.SSLError as error:
+        return "ALERT" in str(error.reason)
+    except OSError:
+        return False
+
+
+def _refusal(connection: Connection, plain: socket.socket, host: str, *, is_mismatch: bool) -> Cause | None:
+    """Return why a handshake with the caller's own files fails, on either side."""
+    context = _context(verify=True)
+    try:
+        if connection.ca_file is not None:
+            context.load_verify_locations(connection.ca_file)
+        else:
+            context.load_default_certs()
+        if connection.cert_file is not None and connection.key_file is not None:
+            context.load_cert_chain(connection.cert_file, connection.key_file, password="")
+    except (ssl.SSLError, OSError):
+        return Cause(
+            "the files of TLS can't be used",
+            "look at LESSOR_CACERT, LESSOR_CLIENT_CERT and LESSOR_CLIENT_KEY",
+        )
+    try:
+        with context.wrap_socket(plain, server_hostname=host) as secure:
+            names = _names(secure.getpeercert())
+            # In TLS 1.3 a server looks at the client's certificate after the client's handshake. If it speaks
+            # HTTP/2 it then sends the first frame (RFC 9113, section 3.4), or closes the connection.
+            refused = not secure.recv(1)
+    except ssl.SSLCertVerificationError as error:
+        return _unverified(connection, error)
+    except ssl.SSLError as error:
+        reason = str(error.reason)
+        return _refused(connection, reason) if "ALERT" in reason else None
+    if refused:
+        return _refused(connection, "")
+    if is_mismatch:
+        return Cause(
+            f"the server's certificate is for {', '.join(names) or 'no name'}, not for {host}",
+            "set LESSOR_ADDR to a name in the certificate, or give the server a certificate for this name",
+        )
+    return None
+
+
+def _unverified(connection: Connection, error: ssl.SSLCertVerificationError) -> Cause:
+    """Return why this side does not trust the server."""
+    said = error.verify_message
+    if "expired" in said or "not yet valid" in said:
+        return Cause(f"the server's {said}", "renew the server's certificate, and look at both clocks")
+    trusted = "an authority in LESSOR_CACERT" if connection.ca_file else "an authority of this system"
+    return Cause(
+        f"the server's certificate is not signed by {trusted} ({said})",
+        "name the authority that signed it in LESSOR_CACERT",
+    )
+
+
+def _refused(connection: Connection, alert: str) -> Cause:
+    """Return why the server does not go on with this caller; ``alert`` is what it said, if anything."""
+    if connection.cert_file is None:
+        return _NO_CLIENT_CERTIFICATE
+    said = alert.partition("ALERT_")[2].lower().replace("_", " ")
+    return Cause(
+        f"the server does not accept the client certificate{f' ({said})' if said else ''}",
+        "set LESSOR_CLIENT_CERT and LESSOR_CLIENT_KEY to one that its tls.client_ca_file has signed",
+    )
+
+
+def _context(*, verify: bool) -> ssl.SSLContext:
+    """Return a context as gRPC's: TLS 1.2 or newer, and HTTP/2. Names are compared later."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def _names(certificate: object) -> list[str]:
+    """Return the names and addresses that a verified certificate is for."""
+    found = certificate.get("subjectAltName", ()) if isinstance(certificate, dict) else ()
+    return [str(value) for _, value in found]

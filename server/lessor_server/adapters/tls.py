@@ -1,0 +1,106 @@
+"""The server's certificate, its key and the authority of client certificates, read again when they change.
+
+``grpc.ssl_server_credentials`` reads them once. ``grpc.dynamic_ssl_server_credentials`` asks for them at each
+handshake, under grpc.aio too; connections that are open keep what they began with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+
+MAX_BYTES: Final = 1 << 20
+_PUBLIC: Final = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+class CertificateUnusable(Exception):
+    """A file can't be read, holds no PEM of the right kind, or the key is another certificate's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What the files hold; ``client_ca`` is None where callers need no certificate. Its repr has no key."""
+
+    certificates: bytes
+    key: bytes
+    client_ca: bytes | None
+
+    def __repr__(self) -> str:
+        """Show nothing."""
+        return "Content(***)"
+
+
+class Certificates:
+    """Serves the newest usable content of the files."""
+
+    def __init__(self, cert_file: Path, key_file: Path, client_ca_file: Path | None) -> None:
+        """Read the files; raises ``CertificateUnusable``."""
+        self._files = (cert_file, key_file, client_ca_file)
+        self._seen = self._read()
+        self._current = _configuration(self._seen)
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return credentials that use the newest content at each handshake."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._current, lambda: self._current, require_client_authentication=self._files[2] is not None
+        )
+
+    async def reread(self) -> bool:
+        """Use what the files hold now, if it is new; return whether it is.
+
+        Raises:
+            CertificateUnusable: The new content can't be used. What was read before stays in use.
+        """
+        content = await asyncio.to_thread(self._read)
+        if content == self._seen:
+            return False
+        configuration = await asyncio.to_thread(_configuration, content)
+        self._seen, self._current = content, configuration
+        return True
+
+    def _read(self) -> Content:
+        cert_file, key_file, client_ca_file = self._files
+        client_ca = None if client_ca_file is None else _content(client_ca_file)
+        return Content(_content(cert_file), _content(key_file), client_ca)
+
+
+def _content(file: Path) -> bytes:
+    """Return what a file holds; a bound keeps a wrong file from filling the memory."""
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise CertificateUnusable(f"{file} can't be read: {error.strerror}") from None
+    if len(content) > MAX_BYTES:
+        raise CertificateUnusable(f"{file} is larger than {MAX_BYTES} bytes")
+    return content
+
+
+def _configuration(content: Content) -> grpc.ServerCertificateConfiguration:
+    """Return the content as gRPC takes it, once it is checked: of a wrong pair gRPC says nothing usable."""
+    certificate = _certificates(content.certificates, "the certificate file")[0]
+    try:
+        key = serialization.load_pem_private_key(content.key, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise CertificateUnusable("the key file holds no unencrypted private key in PEM") from None
+    if key.public_key().public_bytes(*_PUBLIC) != certificate.public_key().public_bytes(*_PUBLIC):
+        raise CertificateUnusable("the key is not the certificate's")
+    if content.client_ca is not None:
+        _certificates(content.client_ca, "the client CA file")
+    return grpc.ssl_server_certificate_configuration(
+        [(content.key, content.certificates)], root_certificates=content.client_ca
+    )
+
+
+def _certificates(pem: bytes, what: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        raise CertificateUnusable(f"{what} holds no certificate in PEM, or a broken one") from None

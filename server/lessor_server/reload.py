@@ -1,0 +1,113 @@
+"""Reads again, while the server runs, what may change under it: the log level and the certificates.
+
+SIGHUP asks for it (``systemctl reload``). Certificates are also looked at every 10 s, since what renews them
+may not know this process. While the new ones can't be used, those read before stay in use; the log and the
+warnings of GetInfo say why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Final, NoReturn
+
+from lessor_server.adapters.tls import Certificates, CertificateUnusable
+from lessor_server.domain.events import Event, Reloaded, ReloadFailed
+from lessor_server.settings import Settings, SettingsError
+
+CERTIFICATE_POLL_SECONDS: Final = 10.0
+SETTINGS, CERTIFICATES = "settings", "certificates"
+
+Reread = Callable[[], Sequence[str]]
+"""Applies the settings as they are written now; returns the names of those that need a restart."""
+
+
+def nothing_to_reread() -> Sequence[str]:
+    """Stand for ``Reread`` where there is no file of settings."""
+    return ()
+
+
+class Reloader:
+    """Reads again when asked to, and certificates whenever they change."""
+
+    def __init__(
+        self,
+        certificates: Certificates | None,
+        reread: Reread,
+        asked: asyncio.Event,
+        notify: Callable[[Event], None],
+    ) -> None:
+        """Read everything when ``asked`` is set, and report to ``notify`` what came of it."""
+        self._certificates = certificates
+        self._reread = reread
+        self._notify = notify
+        self._asked = asked
+        self._problems: dict[str, str] = {}
+
+    def warnings(self) -> list[str]:
+        """Return what can't be used, for GetInfo."""
+        return [f"new {what} can't be used: {problem}" for what, problem in sorted(self._problems.items())]
+
+    async def run(self, poll_seconds: float = CERTIFICATE_POLL_SECONDS) -> NoReturn:
+        """Read again when asked, and the certificates every ``poll_seconds``, until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(poll_seconds):
+                    await self._asked.wait()
+            except TimeoutError:
+                await self._reread_certificates()
+                continue
+            self._asked.clear()
+            await self._reread_settings()
+            await self._reread_certificates()
+
+    async def _reread_settings(self) -> None:
+        try:
+            waiting = await asyncio.to_thread(self._reread)
+        except SettingsError as error:
+            self._failed(SETTINGS, "; ".join(map(str, error.faults)), again=True)
+        else:
+            self._problems.pop(SETTINGS, None)
+            self._notify(Reloaded(SETTINGS, tuple(waiting)))
+
+    async def _reread_certificates(self) -> None:
+        if self._certificates is None:
+            return
+        try:
+            changed = await self._certificates.reread()
+        except CertificateUnusable as error:
+            self._failed(CERTIFICATES, str(error), again=False)
+            return
+        if self._problems.pop(CERTIFICATES, None) or changed:
+            self._notify(Reloaded(CERTIFICATES, ()))
+
+    def _failed(self, what: str, problem: str, *, again: bool) -> None:
+        """Note a problem; one that is only looked at again is reported once."""
+        if again or self._problems.get(what) != problem:
+            self._notify(ReloadFailed(what, problem))
+        self._problems[what] = problem
+
+
+def need_restart(now: Settings, then: Settings) -> list[str]:
+    """Return the names of the settings that differ and are read at the start alone."""
+    reloaded, hidden = {"log"}, {"root_token", "root_token_file"}
+    names = [field.name for field in fields(Settings) if field.name not in reloaded | hidden]
+    changed = [name for name in names if getattr(now, name) != getattr(then, name)]
+    return [*changed, *(["log.format"] if now.log.format != then.log.format else [])]
+
+
+@contextmanager
+def on_hang_up(react: Callable[[], None]) -> Iterator[None]:
+    """Call ``react`` on the loop for each SIGHUP within the block; ignore the signal after it.
+
+    With a handler of the loop's own the signal would end the process once the loop is closed.
+    """
+    loop = asyncio.get_running_loop()
+    signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(react))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -1,0 +1,66 @@
+"""A client in Node, made at run time from the protos, as most people make one there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.support.server_process import ServerProcess, bare_environment
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+SOURCES: Final = ROOT / "tests" / "node"
+INSTALLED: Final = ROOT / "build" / "node"
+INSTALL_SECONDS: Final = 240
+
+
+@pytest.fixture(scope="module")
+def modules() -> Path:
+    """Return a folder with the packages of npm; they are kept under build/ for the next run."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("no Node here")
+    wanted = (SOURCES / "package.json").read_text(encoding="utf-8")
+    if not (INSTALLED / "done").is_file() or (INSTALLED / "done").read_text(encoding="utf-8") != wanted:
+        INSTALLED.mkdir(parents=True, exist_ok=True)
+        (INSTALLED / "package.json").write_text(wanted, encoding="utf-8")
+        words = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"]
+        try:
+            subprocess.run(words, cwd=INSTALLED, check=True, capture_output=True, timeout=INSTALL_SECONDS)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            pytest.skip(f"the npm registry can't be reached: {error}")
+        (INSTALLED / "done").write_text(wanted, encoding="utf-8")
+    return INSTALLED
+
+
+async def walk(modules: Path, server: ServerProcess, mount: str) -> dict[str, Any]:
+    """Run the client and return what came of each of its steps."""
+    words = (str(SOURCES / "walk.js"), str(modules), str(ROOT / "protos"), str(ROOT / "docs"), mount)
+    process = await asyncio.create_subprocess_exec(
+        "node", *words, env={**bare_environment(), **server.client_env},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+async def test_a_client_in_node_walks_the_whole_way(modules: Path, server: ServerProcess, mount: str) -> None:
+    """Its plain object for a policy arrives empty and is refused with a hint; the converted one is stored."""
+    found = await walk(modules, server, mount)
+    assert found["info"]["store_kind"] == "sqlite"
+    for refused in (found["plain"], found["masked"]):
+        assert refused["code"] == "INVALID_ARGUMENT"
+        assert refused["details"].startswith("role.policy_document: is an empty object; ")
+        assert "proto-loader" in refused["details"]
+    assert found["converted"]["role"]["etag"]
+    assert found["issued"]["access_key"].startswith("AKIA")
+    assert found["lease"]["lease"]["reason"] == "a walk by Node"
+    assert found["revoked"]["outcome"] == "GONE"
