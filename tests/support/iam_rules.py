@@ -148,7 +148,10 @@ def policy_size(document: str) -> int:
 
 
 _VERSIONS = ("2012-10-17", "2008-10-17")
-_TOP = {"Version", "Id", "Statement"}
+_ORDER = ("Version", "Id", "Statement")
+"""IAM refuses a lone statement object before its version (terraform-provider-aws#22879); here the order of the
+grammar page is wanted of every document, so that none is sent in another."""
+_TOP = set(_ORDER)
 _STATEMENT = {"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition"}
 
 
@@ -176,6 +179,8 @@ def check_document(document: str) -> None:
         raise _malformed("Syntax errors in policy.")
     if policy.get("Version", _VERSIONS[1]) not in _VERSIONS:
         raise _malformed("Policy document must be version 2012-10-17 or greater.")
+    if list(policy) != [member for member in _ORDER if member in policy]:
+        raise _malformed("The policy failed legacy parsing")
     statements = policy.get("Statement")
     statements = statements if isinstance(statements, list) else [statements]
     if not statements:
