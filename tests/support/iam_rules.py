@@ -149,8 +149,9 @@ def policy_size(document: str) -> int:
 
 _VERSIONS = ("2012-10-17", "2008-10-17")
 _ORDER = ("Version", "Id", "Statement")
-"""IAM refuses a lone statement object before its version (terraform-provider-aws#22879); here the order of the
-grammar page is wanted of every document, so that none is sent in another."""
+"""IAM refuses a lone statement object before its version (terraform-provider-aws#22879); here every document
+must have the order of the grammar page, so that none is sent in another.
+"""
 _TOP = set(_ORDER)
 _STATEMENT = {"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition"}
 

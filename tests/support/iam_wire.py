@@ -52,7 +52,7 @@ def read_request(head: bytes, body: bytes) -> Request:
 
 
 def _credential(head: bytes) -> str:
-    """Find ``ID/date/region/service/…`` in ``Authorization: AWS4-HMAC-SHA256 Credential=…`` (reference_sigv)."""
+    """Find ``ID/date/region/service/…``, what follows ``Credential=`` in the header (reference_sigv)."""
     at = head.find(b"Credential=")
     if at < 0:
         return ""

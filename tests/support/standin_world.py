@@ -29,7 +29,8 @@ class Options:
 class Call:
     """Holds one call as it came: its number from 1, monotonic seconds, and what its caller saw.
 
-    ``scope`` is what its signature is for; ``outcome`` is ``ok``, AWS's error code, the fault that kept the answer away, or empty while it waits.
+    ``scope`` is what its signature is for, ``region/service``; ``outcome`` is ``ok``, AWS's error code, the
+    fault that kept the answer away, or empty while it waits.
     """
 
     n: int

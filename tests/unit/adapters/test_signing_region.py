@@ -39,6 +39,7 @@ async def test_iam_at_an_endpoint_of_ones_own_is_signed_for_the_partitions_regio
 async def test_the_region_of_the_servers_own_surroundings_does_not_sign_for_iam(
     aws: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where the root has no region, the surroundings say the partition."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "cn-northwest-1")
     async with gateway(aws.url) as door:
         with pytest.raises(AwsRefused):

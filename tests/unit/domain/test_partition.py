@@ -1,4 +1,4 @@
-"""Checks partitions, the hosts of IAM and STS, and the regions that requests are signed for, against botocore."""
+"""Checks partitions, hosts of IAM and STS, and the regions that requests are signed for, against botocore."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def hosts() -> Iterator[tuple[str, str, str, str]]:
 
 
 def test_the_partitions_are_those_of_the_sdk() -> None:
+    """Their names, DNS suffixes and regions."""
     assert {one["id"] for one in KNOWN} == NAMES
     for one in KNOWN:
         (own,) = (partition for partition in PARTITIONS if partition.name == one["id"])
@@ -39,10 +40,11 @@ def test_the_partitions_are_those_of_the_sdk() -> None:
         assert {of_region(region) for region in regions} == {own}
 
 
-@pytest.mark.parametrize(("partition", "service", "host", "region"), hosts())
+@pytest.mark.parametrize(("partition", "service", "host", "region"), list(hosts()))
 def test_requests_are_signed_as_the_sdk_signs_them(
     partition: str, service: str, host: str, region: str
 ) -> None:
+    """Whatever region is configured, a host of AWS's says its own."""
     found = aws_host(f"https://{host}")
     assert found is not None
     assert (found.partition.name, found.service) == (partition, service)
@@ -72,4 +74,5 @@ def test_requests_are_signed_as_the_sdk_signs_them(
 def test_a_host_that_is_not_awss_is_signed_for_by_the_rule_of_the_partition(
     service: str, url: str, configured: str, region: str
 ) -> None:
+    """VPC endpoints and dual-stack hosts, which the SDK's list leaves out, and hosts of others."""
     assert signing_region(service, url, configured) == region

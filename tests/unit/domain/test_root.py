@@ -297,6 +297,7 @@ def test_regions_and_hosts_that_contradict_one_another_are_refused(
     ],
 )
 def test_regions_and_hosts_that_go_together_are_taken(changes: dict[str, Any]) -> None:
+    """IAM's host says nothing of the root's region, and STS's may be in another region."""
     assert fields(replace(ROOT, **changes)) == []
 
 
@@ -320,6 +321,7 @@ def test_a_temporary_key_is_refused_with_the_reason() -> None:
 def test_the_partition_of_a_root_is_known_by_what_it_names(
     changes: dict[str, Any], account: str, partition: str
 ) -> None:
+    """A region or a host of AWS's first, then the account that it was bound to."""
     assert partition_of(Root("aws", 1, account, replace(ROOT, **changes))) == partition
 
 
