@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lessor_server.domain.rotation import Phase
+from lessor_server.domain.rotation import Phase, Rotation
 from tests.support import builders
 from tests.support.iam_home import ROOT
 
@@ -47,14 +47,14 @@ def static_keys_are_known(world: World, _: None) -> Found:
 def rotations_come_to_rest(world: World, _: None) -> Found:
     """Whatever happened to a rotation, in the end its row waits for nothing but its next time."""
     for row in world.store.rotations.values():
-        if row.ending or not rests(row.phase, row.late_us):
+        if not rests(row):
             return "", f"{row.subject} is {row.phase.value}: {row.last_error}"
     return None
 
 
-def rests(phase: Phase, late_us: int) -> bool:
-    """Tell whether a row in this phase, with a last look due then, has nothing left to do."""
-    return phase is Phase.IDLE and not late_us
+def rests(row: Rotation) -> bool:
+    """Tell whether a row has nothing left to do but its next rotation."""
+    return row.phase is Phase.IDLE and not row.late_us and not row.ending
 
 
 AT_END = (rotations_come_to_rest, one_root_key_lives, static_keys_are_known)
