@@ -188,7 +188,7 @@ def check_document(document: str) -> None:
         raise _malformed("Syntax errors in policy.")
     for statement in statements:
         _check_statement(statement)
-    sids = [statement["Sid"] for statement in statements if "Sid" in statement]
+    sids = [statement["Sid"] for statement in statements if statement.get("Sid")]
     if len(set(sids)) < len(sids):
         raise _malformed("Statement IDs (SID) in a single policy must be unique.")
 

@@ -27,10 +27,10 @@ _IAM_TYPES: Final = (
     "oidc-provider/",
     "report/",
     "access-report/",
-    "assumed-role/",
-    "delegation-request/",
 )
-"""'IAM resource path must either be "*", root, or start with user/, …'; the last two have come since."""
+"""'IAM resource path must either be "*", root, or start with user/, …', as IAM's message lists them."""
+_IAM_NEWER: Final = re.compile(r"(?!account-alias/)[a-z]+(?:-[a-z]+)+/")
+"""Types that IAM takes and its message does not list: delegation-request, role-template, and those to come."""
 _S3_REGIONAL: Final = (
     "accesspoint",
     "job/",
@@ -75,7 +75,7 @@ def _problem_of_fields(service: str, region: str, account: str, name: str) -> st
         case "iam":
             if regional:
                 return "names a region, and IAM has none"
-            if name not in ("*", "root") and not name.startswith((*_IAM_TYPES, "${")):
+            if not _is_iam_resource(name):
                 return f"does not name a type of IAM resource: {shown(name)}"
         case "s3":
             if regional and not name.startswith(_S3_REGIONAL):
@@ -86,6 +86,11 @@ def _problem_of_fields(service: str, region: str, account: str, name: str) -> st
             if _ACCOUNT.fullmatch(account):
                 return "names an account, and ARNs of Route 53 have none"
     return ""
+
+
+def _is_iam_resource(name: str) -> bool:
+    known = name in ("*", "root") or name.startswith((*_IAM_TYPES, "${"))
+    return known or _IAM_NEWER.match(name) is not None
 
 
 FIX: Final = 'write "*" or an ARN, as "arn:aws:s3:::bucket/*" or "arn:aws:iam::123456789012:role/name"'
