@@ -30,7 +30,7 @@ _IAM_TYPES: Final = (
 )
 """'IAM resource path must either be "*", root, or start with user/, …', as IAM's message lists them."""
 _IAM_NEWER: Final = re.compile(r"(?!account-alias/)[a-z]+(?:-[a-z]+)+/")
-"""Types that IAM takes and its message does not list: delegation-request, role-template, and those to come."""
+"""Types that IAM takes and its message does not list: delegation-request, role-template, others to come."""
 _S3_REGIONAL: Final = (
     "accesspoint",
     "job/",

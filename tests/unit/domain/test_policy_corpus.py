@@ -87,7 +87,7 @@ def test_no_managed_policy_of_aws_is_refused() -> None:
     refused = {
         name: found
         for name, one in managed.items()
-        if (found := policy.violations(one["Document"], limit=100_000))
+        if (found := policy.violations(one["Document"], limit=1_000_000))
     }
     assert refused == {}
 
