@@ -137,6 +137,10 @@ _CLASSES: Final = {
 }
 
 
+_DETAIL: Final = re.compile(r" \((?:AWS says|cause): ")
+"""Where the words of AWS, or of the network, begin in a message."""
+
+
 def of(failure: Failure, address: str) -> LessorError:
     """Return the typed error of a failed call to the server at ``address``."""
     code = failure.code()
@@ -144,7 +148,7 @@ def of(failure: Failure, address: str) -> LessorError:
     if status is None:
         return _of_transport(code, failure.details() or "", address)
     error = _CLASSES.get(code, LessorError)(status.message, code)
-    error.mend = status.message.partition(" (AWS says: ")[0].partition("; ")[2]
+    error.mend = _DETAIL.split(status.message, maxsplit=1)[0].partition("; ")[2]
     for detail in status.details:
         _read_detail(error, detail)
     return error

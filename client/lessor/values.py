@@ -46,6 +46,35 @@ def document(source: str | Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return _checked(found, where)
 
 
+_POLICY_ORDER: Final = ("Version", "Id", "Statement")
+_STATEMENT_ORDER: Final = (
+    *("Sid", "Effect", "Action", "NotAction"),
+    *("Resource", "NotResource", "Condition"),
+)
+
+
+def policy_text(document: Mapping[str, JsonValue], indent: int | None = None) -> str:
+    """Return a policy as JSON for a person to paste: in the order of IAM's grammar page, all else sorted."""
+    statements = document.get("Statement")
+    ordered = _in_order(document, _POLICY_ORDER)
+    if isinstance(statements, list):
+        ordered["Statement"] = [
+            _in_order(one, _STATEMENT_ORDER) if isinstance(one, dict) else one for one in statements
+        ]
+    return json.dumps(ordered, ensure_ascii=False, indent=indent)
+
+
+def _in_order(members: Mapping[str, JsonValue], order: tuple[str, ...]) -> dict[str, JsonValue]:
+    known = [key for key in order if key in members]
+    return {key: _sorted(members[key]) for key in (*known, *sorted(members.keys() - set(known)))}
+
+
+def _sorted(value: JsonValue) -> JsonValue:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(one) for one in value] if isinstance(value, list) else value
+
+
 def secret(source: str) -> str:
     """Return a secret from ``@file``, or ``-`` for standard input: an argument could be seen by others.
 

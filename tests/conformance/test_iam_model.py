@@ -189,6 +189,19 @@ async def test_a_bad_document_is_malformed(iam: Client, document: str) -> None:
     assert await refused(put) == ("MalformedPolicyDocument", 400)
 
 
+async def test_a_version_after_its_statement_fails_legacy_parsing(
+    iam: Client, server: tuple[str, str]
+) -> None:
+    """The stand-in refuses the order that IAM refuses; moto does not look at it."""
+    await iam.create_user(UserName="ann")
+    document = json.dumps({"Statement": ALLOW["Statement"][0], "Version": ALLOW["Version"]})
+    put = iam.put_user_policy(UserName="ann", PolicyName="p", PolicyDocument=document)
+    if "_standin" in server[1]:
+        assert await refused(put) == ("MalformedPolicyDocument", 400)
+    else:
+        await put
+
+
 async def test_managed_policies_are_attached_and_detached(iam: Client) -> None:
     """A policy attached is listed, keeps its user from being deleted, and is gone once detached."""
     await iam.create_user(UserName="ann")

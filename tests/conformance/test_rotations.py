@@ -39,6 +39,7 @@ STATIC = Rotation(
     late_us=7,
     retire_us=8,
     inactive=True,
+    ending=True,
     attempts=2,
     last_error="AWS said no",
 )
@@ -236,6 +237,7 @@ async def test_static_roles_are_listed_by_name_and_mount(b: Bench) -> None:
     for mount, name in (("aws", "b"), ("aws", "a"), ("aws", "c"), ("aws2", "x"), ("aw", "y")):
         await resting(b, static_subject(mount, name))
     await resting(b, ROOT)
+    await resting(b, static_subject("aws", "aa"), ending=True)  # deleted, and its keys have yet to go
     assert [one.name for one in await b.store.list_static("aws", "", 9)] == ["a", "b", "c"]
     assert [one.name for one in await b.store.list_static("aws", "a", 1)] == ["b"]
     assert await b.store.list_static("nothing", "", 9) == []
@@ -259,6 +261,8 @@ async def test_a_take_over_makes_claimed_rows_due_at_once(b: Bench) -> None:
         ({"phase": Phase.INTENDED}, True),
         ({"phase": Phase.RETIRING}, True),
         ({"late_us": 5}, True),
+        ({"ending": True}, True),
+        ({"ending": True, "attempts": 6}, False),
         ({"phase": Phase.DROPPING, "attempts": 6}, False),
         ({"late_us": 5, "attempts": 6}, False),
     ],

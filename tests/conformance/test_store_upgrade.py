@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections import Counter
@@ -115,6 +116,9 @@ async def test_rotations_of_before_are_found_by_their_user_and_keys(tmp_path: Pa
     row = Rotation(static_subject("aws", "billing"), account="aws:1", user_id="AIDA1", current="AKIA1")
     connection = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     given = rotation_params(row)
+    body = json.loads(str(given["body"]))
+    del body["ending"]  # a member of later
+    given["body"] = json.dumps(body)
     names = ", ".join((*given, "claimed"))
     values = ", ".join((*(f":{name}" for name in given), "0"))
     connection.execute(f"INSERT INTO rotations ({names}) VALUES ({values})", given)

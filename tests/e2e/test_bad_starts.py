@@ -230,3 +230,20 @@ async def test_a_disk_without_room_ends_the_start_in_words(tmp_path: Path) -> No
         await refuses_to_start(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "directory"])
+@pytest.mark.parametrize("flags", [(), ("--check",)])
+async def test_a_ca_bundle_that_is_none_is_named_before_the_first_call(
+    tmp_path: Path, kind: str, flags: tuple[str, ...]
+) -> None:
+    """The SDK would say so at its first connection, and not which file it is."""
+    path = tmp_path / "bundle.pem"
+    if kind == "empty":
+        path.write_text("no certificate\n", encoding="utf-8")
+    elif kind == "directory":
+        path.mkdir()
+    end = await ended(tmp_path, *flags, AWS_CA_BUNDLE=str(path))
+    assert end.code == BAD_SETTINGS
+    assert str(path) in end.words
+    assert "AWS_CA_BUNDLE" in end.words

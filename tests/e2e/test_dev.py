@@ -105,6 +105,18 @@ async def test_a_key_opens_what_its_role_allows_until_it_is_revoked(shared: Dev,
     assert await reads(shared.aws, issued) in KEY_REFUSED
 
 
+async def test_awss_own_managed_policies_are_there(shared: Dev, lessor: Lessor) -> None:
+    """The first role that people try reads everything and changes nothing."""
+    arn = "arn:aws:iam::aws:policy/ReadOnlyAccess"
+    put = await lessor.put_role("aws", "read-only", policy_arns=[arn])
+    assert list(put.role.policy_arns) == [arn]
+    issued = await lessor.generate("aws", "read-only")
+    assert await reads(shared.aws, issued) == "works"
+    assert await call(shared.aws, issued, "iam", "list_users") == "works"
+    assert await call(shared.aws, issued, "ec2", "create_vpc_endpoint_service_configuration") != "works"
+    await lessor.revoke(issued.lease_id)
+
+
 @pytest.mark.slow
 async def test_a_key_is_refused_once_its_lease_has_expired(shared: Dev, lessor: Lessor) -> None:
     """A lease that nobody revokes ends by itself, and its key with it."""

@@ -245,8 +245,8 @@ async def test_no_secret_of_a_rotation_is_in_the_log_or_the_store(place: Place) 
     assert secret.encode() not in written
 
 
-async def test_a_static_role_is_put_read_rotated_listed_and_forgotten(place: Place) -> None:
-    """Its key works, the old one works until the next rotation, and both stay in AWS when it is forgotten."""
+async def test_a_static_role_is_put_read_rotated_listed_and_deleted(place: Place) -> None:
+    """Its key works, the old one works until the next rotation, and both go when it is deleted."""
     async with place.connect() as lessor:
         role = await put(lessor)
         found = await credentials(lessor)
@@ -260,9 +260,36 @@ async def test_a_static_role_is_put_read_rotated_listed_and_forgotten(place: Pla
         assert set(await place.keys(USER)) == {role.access_key, rotated.access_key}
         listed = await lessor.roles.ListStaticRoles(role_pb2.ListStaticRolesRequest())
         assert list(listed.static_roles) == [rotated]
-        await lessor.roles.DeleteStaticRole(role_pb2.DeleteStaticRoleRequest(name=USER))
+        deleted = await lessor.roles.DeleteStaticRole(role_pb2.DeleteStaticRoleRequest(name=USER))
+        assert not deleted.pending_keys
         assert (await refused(credentials(lessor))).code is Code.NOT_FOUND
-        assert set(await place.keys(USER)) == {role.access_key, rotated.access_key}
+        assert await place.keys(USER) == {}
+
+
+async def test_the_keys_of_a_static_role_deleted_while_aws_is_away_go_after_a_kill(place: Place) -> None:
+    """The answer names them; the next process deletes them when AWS is back."""
+    async with place.connect() as lessor:
+        role = await put(lessor)
+        await place.aws.down()
+        request = role_pb2.DeleteStaticRoleRequest(name=USER)
+        deleted = await lessor.roles.DeleteStaticRole(request, timeout=30)
+        assert list(deleted.pending_keys) == [role.access_key]
+        assert (await refused(credentials(lessor))).code is Code.NOT_FOUND
+        await place.server.kill()
+    await place.aws.up()
+    await place.start()
+    await until(lambda: place.keys(USER), lambda keys: not keys, 60)
+
+
+async def test_a_kept_key_of_a_deleted_static_role_works_on(place: Place) -> None:
+    """keep_key leaves the current key, and only that."""
+    async with place.connect() as lessor:
+        await put(lessor)
+        rotate = role_pb2.RotateStaticRoleRequest(name=USER)
+        current = (await lessor.roles.RotateStaticRole(rotate, timeout=60)).static_role.access_key
+        request = role_pb2.DeleteStaticRoleRequest(name=USER, keep_key=True)
+        assert not (await lessor.roles.DeleteStaticRole(request)).pending_keys
+        assert set(await place.keys(USER)) == {current}
 
 
 async def test_a_bad_static_role_is_told_whole(place: Place) -> None:
@@ -305,7 +332,7 @@ async def test_a_first_key_that_was_killed_is_made_by_the_next_process(place: Pl
 
 
 async def test_roots_and_static_roles_are_rotated_by_hand(place: Place, tmp_path: Path) -> None:
-    """The command line rotates the root, and puts, shows, lists, rotates and forgets a static role."""
+    """The command line rotates the root, and puts, shows, lists, rotates and deletes a static role."""
     lessor_cli = CommandLine(tmp_path, place.server.client_env)
     done = await lessor_cli("rotate-root")
     assert done.fields["access_key"] == await place.root_key()
@@ -318,7 +345,8 @@ async def test_roots_and_static_roles_are_rotated_by_hand(place: Place, tmp_path
     listed = await lessor_cli("static-role", "list")
     assert rotated.fields["access_key"] in listed.out
     assert (await lessor_cli("static-role", "get", USER)).fields == rotated.fields
-    assert (await lessor_cli("static-role", "delete", USER)).code == 0
+    assert (await lessor_cli("static-role", "delete", USER, "--keep-key")).code == 0
+    assert set(await place.keys(USER)) == {rotated.fields["access_key"]}
     assert (await lessor_cli("static-creds", USER)).code == 5
     limited = await lessor_cli("static-role", "put", "x", "--username", "nobody", "--rotation-period", "1h")
     assert (limited.code, "STATIC_USER_UNKNOWN" in limited.err) == (7, True)

@@ -41,6 +41,16 @@ def old_root_key_left(patch: Patch) -> None:
     patch.set(KeyChange, "_delete_previous", forgotten)
 
 
+@mutant_in("delete static")
+def deleted_role_leaves_its_key(patch: Patch) -> None:
+    """A static role that is deleted is forgotten, and its key stays on AWS."""
+
+    async def forgotten(self: Any) -> None:
+        await self._held.forget()
+
+    patch.set(KeyChange, "_end", forgotten)
+
+
 @mutant_in("rotate chain")
 def chain_lost_at_the_switch(patch: Patch) -> None:
     """The new key of a root is put in place without the chain that went on from the old one."""

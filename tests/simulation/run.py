@@ -126,7 +126,7 @@ def _settled(world: World) -> bool:
         return False
     if not world.replicas.complete or world._own:
         return False
-    if not all(rests(row.phase, row.late_us) for row in world.store.rotations.values()):
+    if not all(rests(row) for row in world.store.rotations.values()):
         return False
     for user in world.truth.users():
         record = world.truth.records.get(suffix(user.name))

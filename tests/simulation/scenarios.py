@@ -261,6 +261,16 @@ async def _rotate_static(stage: Stage) -> None:
     await stage.client.call("RotateStaticRole", role_pb2.RotateStaticRoleRequest(mount="aws", name="billing"))
 
 
+async def _static_beside(stage: Stage) -> None:
+    """Put a static role whose user has a key of somebody else's."""
+    await _beside_a_key(stage)
+    await _put_static(stage)
+
+
+async def _delete_static(stage: Stage) -> None:
+    await stage.client.call("DeleteStaticRole", role_pb2.DeleteStaticRoleRequest(mount="aws", name="billing"))
+
+
 async def _lab_and_another(stage: Stage) -> None:
     await stage.issue("app", mount="lab")
     await stage.issue("app", life=20.0)
@@ -307,6 +317,7 @@ SCENARIOS = (
     Scenario("rotate chain", _root_is_a_chain, _rotate_root),
     Scenario("rotate static", _root_is_a_user, _rotate_static),
     Scenario("static beside", _beside_a_key, _put_static),
+    Scenario("delete static", _static_beside, _delete_static),
     Scenario("repeat elsewhere", _nothing, _request_twice_at_once, replicas=2),
     Scenario("prefix elsewhere", _one_lease, _prefix_while_issuing, replicas=2),
 )

@@ -148,7 +148,11 @@ def policy_size(document: str) -> int:
 
 
 _VERSIONS = ("2012-10-17", "2008-10-17")
-_TOP = {"Version", "Id", "Statement"}
+_ORDER = ("Version", "Id", "Statement")
+"""IAM refuses a lone statement object before its version (terraform-provider-aws#22879); here every document
+must have the order of the grammar page, so that none is sent in another.
+"""
+_TOP = set(_ORDER)
 _STATEMENT = {"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition"}
 
 
@@ -176,13 +180,15 @@ def check_document(document: str) -> None:
         raise _malformed("Syntax errors in policy.")
     if policy.get("Version", _VERSIONS[1]) not in _VERSIONS:
         raise _malformed("Policy document must be version 2012-10-17 or greater.")
+    if list(policy) != [member for member in _ORDER if member in policy]:
+        raise _malformed("The policy failed legacy parsing")
     statements = policy.get("Statement")
     statements = statements if isinstance(statements, list) else [statements]
     if not statements:
         raise _malformed("Syntax errors in policy.")
     for statement in statements:
         _check_statement(statement)
-    sids = [statement["Sid"] for statement in statements if "Sid" in statement]
+    sids = [statement["Sid"] for statement in statements if statement.get("Sid")]
     if len(set(sids)) < len(sids):
         raise _malformed("Statement IDs (SID) in a single policy must be unique.")
 

@@ -27,12 +27,16 @@ _TOKEN = b"\r\nx-amz-security-token:"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Holds one call as it came: the action, its parameters, and the key that signed it, token included."""
+    """Holds one call as it came: the action, its parameters, and the key that signed it, token included.
+
+    ``scope`` is what the signature is for, ``region/service``.
+    """
 
     action: str
     params: dict[str, str]
     access_key_id: str
     token: str = field(default="", repr=False)
+    scope: str = ""
 
     @property
     def user(self) -> str:
@@ -43,16 +47,17 @@ class Request:
 def read_request(head: bytes, body: bytes) -> Request:
     """Read a call from an HTTP request's head and body; no signature is checked."""
     params = dict(parse_qsl(body.decode(), keep_blank_values=True))
-    return Request(params.get("Action", ""), params, _access_key_id(head), _token(head))
+    key_id, _, *scope = _credential(head).split("/")[:4] + [""] * 2
+    return Request(params.get("Action", ""), params, key_id, _token(head), "/".join(filter(None, scope)))
 
 
-def _access_key_id(head: bytes) -> str:
-    """Find the key id in ``Authorization: AWS4-HMAC-SHA256 Credential=ID/…`` (reference_sigv)."""
+def _credential(head: bytes) -> str:
+    """Find ``ID/date/region/service/…``, what follows ``Credential=`` in the header (reference_sigv)."""
     at = head.find(b"Credential=")
     if at < 0:
         return ""
     start = at + len(b"Credential=")
-    return head[start : head.find(b"/", start)].decode("latin-1")
+    return head[start : head.find(b",", start)].decode("latin-1")
 
 
 def _token(head: bytes) -> str:

@@ -45,7 +45,7 @@ class MemoryRotations(MemoryConfig):
         await self._before("list_static", reads=True)
         prefix = static_prefix(mount)
         found = sorted(one for one in self.rotations if one.startswith(prefix) and one > prefix + after)
-        return [self.rotations[one] for one in found[:limit]]
+        return [self.rotations[one] for one in found if not self.rotations[one].ending][:limit]
 
     async def static_holder(self, key_id: str, without: str) -> Rotation | None:
         """Return the static role that a key is of, but not the subject ``without``."""
@@ -173,7 +173,7 @@ class MemoryRotations(MemoryConfig):
 
 
 def _is_half_made(one: Rotation) -> bool:
-    return one.phase is not Phase.IDLE or one.late_us > 0
+    return one.phase is not Phase.IDLE or one.late_us > 0 or one.ending
 
 
 def _same_user(one: Rotation, other: Rotation) -> bool:

@@ -29,7 +29,8 @@ class Options:
 class Call:
     """Holds one call as it came: its number from 1, monotonic seconds, and what its caller saw.
 
-    ``outcome`` is ``ok``, AWS's error code, the fault that kept the answer away, or empty while it waits.
+    ``scope`` is what its signature is for, ``region/service``; ``outcome`` is ``ok``, AWS's error code, the
+    fault that kept the answer away, or empty while it waits.
     """
 
     n: int
@@ -37,6 +38,7 @@ class Call:
     action: str
     user: str
     key_id: str
+    scope: str = ""
     outcome: str = ""
 
 
@@ -57,7 +59,8 @@ class CallLog:
         while at - window[0] >= 1.0:
             window.popleft()
         self.peak = max(self.peak, len(window))
-        call = Call(len(self.calls) + 1, at, request.action, request.user, request.access_key_id)
+        sender = request.access_key_id, request.scope
+        call = Call(len(self.calls) + 1, at, request.action, request.user, *sender)
         self.calls.append(call)
         return call
 

@@ -6,7 +6,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
+from google.protobuf.json_format import MessageToDict
 
+from lessor import values
 from lessor.cli import output
 from lessor.cli.command import Command, calling, mount_option
 from lessor.cli.params import ASSUME_STEP, DURATION, SECRET, fill, given, mask
@@ -94,7 +96,7 @@ def check_root(call: Call, mount: str) -> None:
     """Ask AWS who the root is and what it may do. `--format policy` prints the policy to paste into IAM."""
     answer = call(call.config.CheckRoot, pb.CheckRootRequest(mount=mount))
     if call.style == "policy":
-        output.show_json(answer.least_policy)
+        click.echo(values.policy_text(MessageToDict(answer.least_policy), indent=2))
         return
     call.show(answer, leave_out=("actions", "least_policy"))
     if call.style == output.TABLE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -149,7 +148,7 @@ def _one(value: object, names: Mapping[int, str]) -> str:
         case Timestamp():
             return f"{value.ToDatetime():%Y-%m-%d %H:%M:%S} UTC"
         case Struct():
-            return plain(json.dumps(MessageToDict(value), ensure_ascii=False, sort_keys=True))
+            return plain(values.policy_text(MessageToDict(value)))
         case Message():
             parts = ((part.name, cell(value, part.name)) for part in value.DESCRIPTOR.fields)
             return " ".join(f"{name}={text}" for name, text in parts if text)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from lessor.cli import output
 from lessor.cli.command import Command, calling, confirm, mount_option, yes_option
 from lessor.cli.creds import exports
 from lessor.cli.params import ASSUME_STEP, DURATION, fill, given
@@ -96,12 +97,19 @@ def list_static_roles(call: Call, mount: str) -> None:
 @static_role.command("delete")
 @click.argument("name")
 @mount_option
+@click.option("--keep-key", is_flag=True, help="Leave the current key in AWS.")
 @yes_option
 @calling()
-def delete(call: Call, mount: str, name: str, *, yes: bool) -> None:
-    """Forget a static role and its stored key. The IAM user and its keys stay in AWS."""
-    confirm(f"Forget the stored key of static role {name}?", yes=yes)
-    call.show(call(call.roles.DeleteStaticRole, pb.DeleteStaticRoleRequest(mount=mount, name=name)))
+def delete(call: Call, mount: str, name: str, *, keep_key: bool, yes: bool) -> None:
+    """Delete a static role and the keys that Lessor made for it. Its IAM user and keys of others stay."""
+    what = "all but the current key" if keep_key else "the keys"
+    confirm(f"Delete static role {name}, and {what} that Lessor made for it in AWS?", yes=yes)
+    request = pb.DeleteStaticRoleRequest(mount=mount, name=name, keep_key=keep_key)
+    answer = call(call.roles.DeleteStaticRole, request)
+    if answer.pending_keys:
+        keys = ", ".join(answer.pending_keys)
+        output.warn([f"AWS has not deleted {keys} yet; it is attempted again until it has"])
+    call.show(answer)
 
 
 @static_role.command("rotate")

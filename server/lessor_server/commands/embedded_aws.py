@@ -102,6 +102,7 @@ async def _start(listener: socket.socket) -> Process:
             **surroundings,
             "MOTO_PORT": str(listener.getsockname()[1]),
             "INITIAL_NO_AUTH_ACTION_COUNT": "inf",
+            "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",  # AWS's own, which moto leaves out; it takes 0.3 s
         },
         start_new_session=True,  # Ctrl-C is for us: what is drained still needs an AWS
     )

@@ -10,6 +10,7 @@ import click
 import uvloop
 
 from lessor_server import app
+from lessor_server.adapters.aws.ca_bundle import CaBundleUnusable, require_ca_bundle
 from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import LogLevel, start_logging
 from lessor_server.adapters.sealing.aesgcm import KeyFileBroken
@@ -29,6 +30,7 @@ STARTS_BADLY, WRONG_SETTINGS = 1, 2
 def command(file: Path | None, *, check: bool) -> None:
     """Run the service. Settings come from a TOML file and from LESSOR_* variables, which win."""
     settings = settings_or_exit(file)
+    ca_bundle_or_exit()
     if check:
         click.echo("the settings are right")
         return
@@ -42,6 +44,15 @@ def settings_or_exit(file: Path | None) -> Settings:
     except SettingsError as error:
         for fault in error.faults:
             click.echo(f"lessor server: {fault}", err=True)
+        sys.exit(WRONG_SETTINGS)
+
+
+def ca_bundle_or_exit() -> None:
+    """Print what is wrong with the certificates for AWS, if anything is, and exit with 2."""
+    try:
+        require_ca_bundle()
+    except CaBundleUnusable as error:
+        click.echo(f"lessor server: {error}; {error.mend}", err=True)
         sys.exit(WRONG_SETTINGS)
 
 

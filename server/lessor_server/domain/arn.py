@@ -1,7 +1,7 @@
 """Amazon Resource Names: reading them, and knowing an IAM role's and an IAM policy's.
 
 Source: "Identify AWS resources with Amazon Resource Names (ARNs)" and "IAM identifiers" in AWS's
-guides. Any partition is taken (``aws``, ``aws-cn``, ``aws-us-gov``, ``aws-eusc``, …): new ones appear.
+guides; characters of paths and names: IAM API Reference, ``pathType``, ``policyPathType``, ``roleNameType``.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from lessor_server.domain import wildcard
+from lessor_server.domain import partition, wildcard
 
 MAX_ARN: Final = 700
 """The most characters of an ARN. One of a role or a policy has at most 680: a path of 512, a name of 128."""
 
 _PARTITION: Final = re.compile(r"aws(?:-[a-z]+)*")
 _ACCOUNT: Final = re.compile(r"[0-9]{12}")
-_PATH: Final = r"(?:[!-.0-~]+/)*"
-_ROLE: Final = re.compile(rf"role/{_PATH}[A-Za-z0-9_+=,.@-]{{1,64}}")
+_LIST: Final = ",arn:"
+"""Two ARNs in one text: a role's path may hold commas and colons, but this is a list."""
+_ROLE: Final = re.compile(r"role/(?:[!-.0-~]+/)*[A-Za-z0-9_+=,.@-]{1,64}")
 _ROLE_PATTERN: Final = re.compile(r"role/(?:[!-)+-.0-~]+/)*[A-Za-z0-9_+=,.@*-]{1,64}")
-_POLICY: Final = re.compile(rf"policy/{_PATH}[A-Za-z0-9_+=,.@-]{{1,128}}")
+_POLICY: Final = re.compile(r"policy/(?:[A-Za-z0-9_+=,.@-]+/)*[A-Za-z0-9_+=,.@-]{1,128}")
 _ADMINISTRATOR_ACCESS: Final = ("aws", "policy/AdministratorAccess")
 _FIELDS: Final = 6
 
@@ -87,7 +88,9 @@ def allows(pattern: str, role_arn: str) -> bool:
 
 def _is_iam(text: str, resource: re.Pattern[str], *, aws_owned: bool = False) -> bool:
     arn = parse(text)
-    if arn is None or arn.service != "iam" or arn.region:
+    if arn is None or arn.partition not in partition.NAMES or arn.service != "iam" or arn.region:
+        return False
+    if _LIST in arn.resource:
         return False
     owned = _ACCOUNT.fullmatch(arn.account) is not None or (aws_owned and arn.account == "aws")
     return owned and resource.fullmatch(arn.resource) is not None

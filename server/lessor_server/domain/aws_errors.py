@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
+from typing import Final
 
 from lessor_server.domain.errors import AwsAnswer, AwsQuota, AwsUnavailable, Kind, LessorError
-from lessor_server.domain.preconditions import RoleNotUsable, RootRefused, SessionTooLarge, SessionTooLong
+from lessor_server.domain.preconditions import (
+    ClockRefused,
+    PolicyTooLarge,
+    RoleNotUsable,
+    RootRefused,
+    SessionTooLarge,
+    SessionTooLong,
+)
+
+_CLOCK: Final = re.compile(r"RequestExpired|RequestTimeTooSkewed|Signature (?:expired|not yet current)")
+"""How AWS refuses a request's time, by code or by text (IAM API Reference, "Common Errors")."""
+_POLICY_SIZE: Final = re.compile(r"[Mm]aximum policy size|PolicySize")
+_OF_ROLE: Final = re.compile(r"(?:Policies|Groups)PerUser")
+"""Quotas of one user, which a role uses up alone (IAM User Guide, "IAM and AWS STS quotas")."""
 
 
 class Refusal(Enum):
@@ -72,7 +87,14 @@ def _told(error: LessorError) -> LessorError:
         return AwsUnavailable(error.message, retry_in=1.0)
     if not isinstance(error, AwsRefused):
         return error
+    said = f"{error.aws.code}: {error.aws.text}" if error.aws else ""
+    if _CLOCK.search(said):
+        return ClockRefused(error.message, subject=error.subject)
     match error.refusal:
+        case Refusal.LIMIT if _POLICY_SIZE.search(said):
+            return PolicyTooLarge(error.message, subject=error.subject)
+        case Refusal.LIMIT if _OF_ROLE.search(said):
+            return RoleNotUsable(error.message, subject=error.subject)
         case Refusal.LIMIT:
             return AwsQuota(error.message, subject=error.subject)
         case Refusal.DENIED:

@@ -217,10 +217,10 @@ class RoleFull(QuotaExceeded):
 
 
 class AwsQuota(QuotaExceeded):
-    """AWS answered LimitExceeded: the account has no room for one more."""
+    """AWS answered LimitExceeded: a quota of the account is used up."""
 
     reason = "AWS_LIMIT_EXCEEDED"
-    mend = "remove unused users, keys or policies from the AWS account, or use another account"
+    mend = "remove from the account what counts towards the quota that AWS's answer names, or have it raised"
 
 
 class PacerFull(QuotaExceeded):

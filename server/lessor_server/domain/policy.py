@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from lessor_server.domain import wildcard
+from lessor_server.domain import condition, resource_arn, wildcard
 from lessor_server.domain.errors import Violation
 from lessor_server.domain.names import shown
 
@@ -37,16 +37,19 @@ _MEMBERS: Final = (
     "Condition",
 )
 _SID: Final = re.compile(r"[A-Za-z0-9]*")
-_ACTION: Final = re.compile(r"\*|(?:\*|[A-Za-z0-9.-]+):[^:\s]+")
-_RESOURCE: Final = re.compile(r"\*|arn:(?:[^:]*:){4}.+|arn:.*\*.*", re.DOTALL)
-_CONDITION_KEY: Final = re.compile(r"[^:\s]+:\S+")
-_OPERATOR: Final = re.compile(
-    r"(?:ForAnyValue:|ForAllValues:)?"
-    r"(?:String(?:Not)?(?:Equals(?:IgnoreCase)?|Like)"
-    r"|(?:Numeric|Date)(?:(?:Not)?Equals|(?:Less|Greater)Than(?:Equals)?)"
-    r"|Arn(?:Not)?(?:Equals|Like)|(?:Not)?IpAddress|Bool|BinaryEquals)(?:IfExists)?"
-    r"|Null"
+_STATEMENT_ORDER: Final = (
+    "Sid",
+    "Principal",
+    "NotPrincipal",
+    "Effect",
+    "Action",
+    "NotAction",
+    "Resource",
+    "NotResource",
+    "Condition",
 )
+"""The members of a statement in the order of IAM's grammar page."""
+_ACTION: Final = re.compile(r"\*|(?:\*|[A-Za-z0-9.-]+):[^:]*")
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 _FOREIGN: Final = re.compile(r"[^\x00-\xff]")
 
@@ -55,16 +58,33 @@ _FOREIGN: Final = re.compile(r"[^\x00-\xff]")
 
 
 def canonical(document: Mapping[str, JsonValue]) -> str:
-    """Return the text that goes to AWS: keys sorted, no white space, not ASCII-escaped.
+    """Return the text that goes to AWS, without white space and not ASCII-escaped.
 
-    Whole numbers up to 2^53 are written without ``.0``; equal documents give equal texts.
+    ``Version`` comes first and ``Statement`` is a list: IAM refuses a lone statement object that stands
+    before its version, "failed legacy parsing" (terraform-provider-aws#22879). Members follow IAM's grammar
+    page, all other keys are sorted. Whole numbers up to 2^53 are written without ``.0``; equal documents give
+    equal texts.
     """
-    return json.dumps(_plain(document), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    ordered = _in_order(_plain(document), _TOP)
+    statements = ordered.get("Statement")
+    if isinstance(statements, Mapping):
+        statements = [statements]
+    if _is_list(statements):
+        ordered["Statement"] = [
+            _in_order(one, _STATEMENT_ORDER) if isinstance(one, Mapping) else one
+            for _, one in _items(statements, "")
+        ]
+    return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
+
+
+def _in_order(object_: JsonValue, order: tuple[str, ...]) -> dict[str, JsonValue]:
+    assert isinstance(object_, Mapping)
+    return {**{key: object_[key] for key in order if key in object_}, **object_}
 
 
 def _plain(value: JsonValue) -> JsonValue:
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: _plain(value[key]) for key in sorted(value)}
     if isinstance(value, float):
         return int(value) if value.is_integer() and abs(value) <= EXACT else value
     if isinstance(value, str) or not isinstance(value, Sequence):
@@ -134,17 +154,24 @@ def _statement_violations(statement: Statement, path: str) -> list[Violation]:
     if effect not in ("Allow", "Deny"):
         fault = f"{_told(effect)} is no effect" if effect is not None else "is missing"
         found.append(Violation(f"{path}.Effect", fault, 'write "Allow" or "Deny"'))
-    found += _either_violations(statement, path, "Action", _ACTION, 'write "*" or, as an example, "s3:Get*"')
-    found += _either_violations(statement, path, "Resource", _RESOURCE, 'write "*" or an ARN, "arn:aws:…"')
+    found += _either_violations(statement, path, "Action", _action_problem, _ACTION_FIX)
+    found += _either_violations(statement, path, "Resource", resource_arn.problem, resource_arn.FIX)
     if "Condition" in statement:
         found += _condition_violations(statement["Condition"], f"{path}.Condition")
     return found
 
 
+_ACTION_FIX: Final = 'write "*" or, as an example, "s3:Get*"'
+
+
+def _action_problem(text: str) -> str:
+    return "" if _ACTION.fullmatch(text) else "is no action"
+
+
 def _either_violations(
-    statement: Statement, path: str, name: str, shape: re.Pattern[str], mend: str
+    statement: Statement, path: str, name: str, problem: Callable[[str], str], fix: str
 ) -> list[Violation]:
-    """Check that one of ``name`` and ``Not<name>`` is there, as a text or a list of texts of ``shape``."""
+    """Check that one of ``name`` and ``Not<name>`` is there: a text or a list of texts without a problem."""
     present = [member for member in (name, f"Not{name}") if member in statement]
     if len(present) != 1:
         fault = f"stands beside Not{name}" if present else "is missing"
@@ -152,44 +179,49 @@ def _either_violations(
     where = f"{path}.{present[0]}"
     value = statement[present[0]]
     if _is_list(value) and not value:
-        return [Violation(where, "is an empty list", mend)]
-    return [
-        Violation(spot, f"{_told(item)} is no {name.lower()}", mend)
-        for spot, item in _items(value, where)
-        if not isinstance(item, str) or not shape.fullmatch(item)
-    ]
-
-
-def _condition_violations(condition: JsonValue, path: str) -> list[Violation]:
-    if not isinstance(condition, Mapping):
-        return [Violation(path, f"{_told(condition)} is no object", 'write {"Operator": {"key": "value"}}')]
+        return [Violation(where, "is an empty list", fix)]
     found = []
-    for operator, block in condition.items():
+    for spot, item in _items(value, where):
+        wrong = problem(item) if isinstance(item, str) else "is no text"
+        if wrong:
+            found.append(Violation(spot, f"{_told(item)} {wrong}", fix))
+    return found
+
+
+def _condition_violations(conditions: JsonValue, path: str) -> list[Violation]:
+    if not isinstance(conditions, Mapping):
+        return [Violation(path, f"{_told(conditions)} is no object", 'write {"Operator": {"key": "value"}}')]
+    found = []
+    for operator, block in conditions.items():
         where = _member(path, operator)
-        if not _OPERATOR.fullmatch(operator):
-            mend = "use one of IAM's operators, as StringEquals, ArnLike, Bool or Null"
-            found.append(Violation(where, f"{shown(operator)} is no condition operator", mend))
-        if not isinstance(block, Mapping) or not block:
+        kind = condition.family(operator)
+        if not isinstance(block, Mapping):
             found.append(Violation(where, "is no object with keys", 'write {"aws:key": "value"}'))
             continue
+        if block and not kind:  # IAM does not look at the operator of an empty block
+            fix = "use one of IAM's operators, as StringEquals, ArnLike, Bool or Null"
+            found.append(Violation(where, f"{shown(operator)} is no condition operator", fix))
         for key, value in block.items():
-            found += _condition_key_violations(key, value, _member(where, key))
+            found += _condition_value_violations(kind, value, _member(where, key))
     return found
 
 
-def _condition_key_violations(key: str, value: JsonValue, path: str) -> list[Violation]:
+def _condition_value_violations(kind: str, value: JsonValue, path: str) -> list[Violation]:
+    """Check the values of one condition key; an empty list is taken, and matches nothing."""
     found = []
-    if not _CONDITION_KEY.fullmatch(key):
-        fault = f"{shown(key)} is no condition key"
-        found.append(Violation(path, fault, "write service:name, as aws:SourceIp"))
-    if _is_list(value) and not value:
-        found.append(Violation(path, "is an empty list", "give at least one value"))
-    found += [
-        Violation(spot, f"{_told(item)} is no condition value", "write a text, a number or a boolean")
-        for spot, item in _items(value, path)
-        if not isinstance(item, str | int | float)
-    ]
+    for spot, item in _items(value, path):
+        if not isinstance(item, str | int | float):
+            fix = "write a text, a number or a boolean"
+            found.append(Violation(spot, f"{_told(item)} is no condition value", fix))
+        elif kind == "Date" and not condition.is_date(_spelled(item)):
+            fix = "write it as 2027-01-31T12:00:00Z, or in seconds since 1970"
+            found.append(Violation(spot, f"{_told(item)} is no date", fix))
     return found
+
+
+def _spelled(value: str | float) -> str:
+    """Return a condition's value as the text that IAM compares."""
+    return value if isinstance(value, str) else json.dumps(_plain(value))
 
 
 def _scalar_violations(path: str, value: JsonValue) -> list[Violation]:
@@ -315,13 +347,55 @@ def warnings(document: Mapping[str, JsonValue], *, field: str = "policy_document
         told = "has no Version, which means" if "Version" not in document else "is of the old Version"
         found.append(f'{field} {told} "{VERSIONS[1]}": policy variables do not work; write "{VERSIONS[0]}"')
     for path, statement in _items(document.get("Statement"), f"{field}.Statement"):
-        if isinstance(statement, Mapping) and (names := _outliving(statement)):
+        if not isinstance(statement, Mapping):
+            continue
+        if names := _outliving(statement):
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             found.append(
                 f"{path} allows {', '.join(names[:3])}{more}: its holder can make users, keys or roles, "
                 "so what such a lease gives can outlive its revocation"
             )
+        found += _condition_warnings(statement.get("Condition"), f"{path}.Condition")
     return found
+
+
+def _condition_warnings(conditions: JsonValue, path: str) -> list[str]:
+    """Return what IAM stores in a condition although it cannot match."""
+    found = []
+    for operator, block in conditions.items() if isinstance(conditions, Mapping) else ():
+        where = _member(path, operator)
+        if not isinstance(block, Mapping) or not block:
+            found.append(f"{where} is empty: IAM takes it, but it compares nothing")
+            continue
+        kind = condition.family(operator)
+        for key, value in block.items():
+            found += _key_warnings(kind, key, value, _member(where, key))
+    return found
+
+
+def _key_warnings(kind: str, key: str, value: JsonValue, path: str) -> list[str]:
+    found = []
+    if ":" not in key:
+        found.append(f"{path} has no service before its name, as aws:SourceIp has: AWS sets no such key")
+    if _is_list(value) and not value:
+        found.append(f"{path} lists no values: it matches nothing")
+    for spot, item in _items(value, path):
+        wanted = condition.cannot_match(kind, _spelled(item)) if isinstance(item, str | int | float) else ""
+        if wanted:
+            found.append(f"{spot} is {_told(item)}, which is not {wanted}: it matches nothing")
+    return found
+
+
+def resources(document: Mapping[str, JsonValue], *, field: str = "policy_document") -> dict[str, str]:
+    """Return each text of a Resource or NotResource by its path."""
+    return {
+        spot: text
+        for path, statement in _items(document.get("Statement"), f"{field}.Statement")
+        if isinstance(statement, Mapping)
+        for name in ("Resource", "NotResource")
+        for spot, text in _items(statement.get(name), f"{path}.{name}")
+        if isinstance(text, str)
+    }
 
 
 def _outliving(statement: Statement) -> list[str]:

@@ -92,6 +92,20 @@ class RoleNotUsable(Precondition):
     mend = "mend the role's policy_document, policy_arns, iam_groups or boundary; AWS's code says which"
 
 
+class PolicyTooLarge(Precondition):
+    """AWS refuses the size of the role's policy: 2,048 characters for a user, white space not counted."""
+
+    reason = "POLICY_TOO_LARGE"
+    mend = "shorten the role's policy_document, or move a part of it to a managed policy in policy_arns"
+
+
+class ClockRefused(Precondition):
+    """AWS refuses the time of a request: the clock of the server's machine is wrong by minutes."""
+
+    reason = "CLOCK_REFUSED"
+    mend = "set the clock of the server's machine, by NTP; AWS takes requests of the last five minutes"
+
+
 class SessionTooLong(Precondition):
     """AWS makes no session so long: the IAM role's MaxSessionDuration is shorter, or the role is chained."""
 

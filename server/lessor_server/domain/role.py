@@ -13,7 +13,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import Final
 
-from lessor_server.domain import arn, names, policy, span, tags, template
+from lessor_server.domain import arn, names, partition, policy, span, tags, template
 from lessor_server.domain.errors import Violation
 from lessor_server.domain.mount import ANY, Mount
 from lessor_server.domain.names import shown
@@ -105,6 +105,7 @@ USER_POLICIES_DEFAULT: Final = 10
 SESSION_POLICIES_LIMIT: Final = 10
 GROUPS_LIMIT: Final = 10
 PATH_LIMIT: Final = 512
+MAX_PARTITION_WARNINGS: Final = 3
 INSTANCE_DIGITS: Final = 16
 """The length of an instance id, which stands in the path of every user of ours."""
 
@@ -163,6 +164,25 @@ def _grant_warnings(role: Role) -> list[str]:
     if arn.is_administrator_access(role.permissions_boundary_arn):
         found.append("permissions_boundary_arn is AdministratorAccess, which limits nothing")
     return found
+
+
+def arns(role: Role) -> dict[str, str]:
+    """Return every ARN that ``role`` names, by its path: those of its fields, and its policy's resources."""
+    found = {f"role_arns[{index}]": text for index, text in enumerate(role.role_arns)}
+    found |= {f"policy_arns[{index}]": text for index, text in enumerate(role.policy_arns)}
+    if role.permissions_boundary_arn:
+        found["permissions_boundary_arn"] = role.permissions_boundary_arn
+    return found | (policy.resources(json.loads(role.policy_document)) if role.policy_document else {})
+
+
+def partition_warnings(role: Role, own: str) -> list[str]:
+    """Return which ARNs of ``role`` name another partition than ``own``, the root's; empty: not known yet."""
+    found = [
+        f"{path} is in the partition {named}, and the root in {own}, where AWS refuses it: write arn:{own}:…"
+        for path, named in (partition.others(own, arns(role)) if own else {}).items()
+    ]
+    more = len(found) - MAX_PARTITION_WARNINGS
+    return [*found[:MAX_PARTITION_WARNINGS], f"and {more} more ARNs"] if more > 0 else found
 
 
 def untyped_violations(role: Role) -> list[Violation]:
@@ -231,7 +251,9 @@ def _arn_violations(role: Role) -> list[Violation]:
     found = _list_violations("role_arns", role.role_arns, ROLE_ARNS_LIMIT)
     for index, text in enumerate(role.role_arns[:ROLE_ARNS_LIMIT]):
         if not arn.is_role_pattern(text):
-            mend = "write arn:aws:iam::123456789012:role/name; * may stand in the last segment only"
+            mend = (
+                "write arn:aws:iam::123456789012:role/name, one an item; * may stand in the last segment only"
+            )
             found.append(Violation(f"role_arns[{index}]", f"{shown(text)} is no ARN of an IAM role", mend))
     limit = USER_POLICIES_LIMIT if is_user else SESSION_POLICIES_LIMIT
     found += _list_violations("policy_arns", role.policy_arns, limit)
@@ -240,7 +262,7 @@ def _arn_violations(role: Role) -> list[Violation]:
         paths.append(("permissions_boundary_arn", role.permissions_boundary_arn))
     for path, text in paths:
         if not arn.is_policy(text):
-            mend = "write arn:aws:iam::123456789012:policy/name or arn:aws:iam::aws:policy/name"
+            mend = "write arn:aws:iam::123456789012:policy/name or arn:aws:iam::aws:policy/name, one an item"
             found.append(Violation(path, f"{shown(text)} is no ARN of an IAM policy", mend))
     return found
 

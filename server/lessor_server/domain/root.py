@@ -9,9 +9,10 @@ from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from lessor_server.domain import arn, names, schedule, span
+from lessor_server.domain import arn, names, partition, schedule, span
 from lessor_server.domain.errors import Violation
 from lessor_server.domain.names import shown
+from lessor_server.domain.partition import IAM, MAX_ENDPOINT, STS, aws_host
 from lessor_server.domain.policy import JsonValue
 from lessor_server.domain.role import external_id_violations
 from lessor_server.domain.schedule import NEVER, Schedule
@@ -19,41 +20,17 @@ from lessor_server.domain.secret import Secret
 
 MOST_RETRIES: Final = 10
 LONGEST_CHAIN: Final = 5
-MAX_ENDPOINT: Final = 300
-"""The most characters of an endpoint's URL: a DNS name has at most 253 (RFC 1035, 2.3.4)."""
 MAX_FALLBACKS: Final = 20
 MAX_REGION: Final = 32
 MAX_TOKEN_PATH: Final = 1_000
 MAX_AUDIENCE: Final = 255
 """The most that IAM takes of a client id (IAM API Reference, clientIDType)."""
 
-_AWS_DOMAINS: Final = (
-    "amazonaws.com",
-    "amazonaws.com.cn",
-    "amazonaws.eu",
-    "api.aws",
-    "api.amazonwebservices.com.cn",
-    "api.amazonwebservices.eu",
-    "c2s.ic.gov",
-    "api.aws.ic.gov",
-    "sc2s.sgov.gov",
-    "api.aws.scloud",
-    "cloud.adc-e.uk",
-    "api.cloud-aws.adc-e.uk",
-    "csp.hci.ic.gov",
-    "api.aws.hci.ic.gov",
-)
-"""The DNS suffixes of AWS's partitions, plain and dual-stack, as botocore's partitions.json has them."""
-_SERVICE_HOST: Final = re.compile(
-    r"(?:vpce-[a-z0-9-]+\.)?(?:iam|sts)(?:-fips)?"
-    r"(?:\.(?:us-gov|global|[a-z]{2,5}(?:-[a-z]+)+-[0-9]{1,2}))?(?:\.vpce)?"
-)
-"""What stands before the suffix: IAM's or STS's own name, maybe a region. Others have names below these
-suffixes too (a bucket, a load balancer, an instance), so the suffix alone proves nothing.
-"""
 _LOOPBACK: Final = re.compile(r"127(?:\.[0-9]{1,3}){3}|::1|localhost")
 _REGION: Final = re.compile(r"[a-z]{2,5}(?:-[a-z]+)+-[0-9]{1,2}")
 _ACCESS_KEY: Final = re.compile(r"[A-Za-z0-9_]{16,128}")
+_TEMPORARY: Final = "ASIA"
+"""How the ids of temporary keys begin, which STS makes (IAM User Guide, "IAM identifiers")."""
 _SECRET_KEY: Final = re.compile(r"[!-~]{1,256}")
 
 
@@ -205,6 +182,10 @@ def _key_violations(config: RootConfig, *, ambient: bool) -> list[Violation]:
         # Not shown: a secret key put here by mistake would end in a log.
         mend = "give 16 to 128 letters and digits, as AWS showed it"
         found.append(Violation("access_key", "is no access key id", mend))
+    if config.access_key.startswith(_TEMPORARY):
+        fault = f"begins with {_TEMPORARY}: it is temporary and needs a session token, which no field takes"
+        mend = "give the key of an IAM user, which begins with AKIA, or use the server's own credentials"
+        found.append(Violation("access_key", fault, mend))
     if config.secret_key and not _SECRET_KEY.fullmatch(config.secret_key.reveal()):
         mend = "give it as AWS showed it, without spaces or line ends"
         found.append(Violation("secret_key", "is no secret access key", mend))
@@ -253,20 +234,66 @@ def _endpoint_violations(config: RootConfig, allowed_endpoints: Iterable[str]) -
     if counts[0] != counts[1]:
         fault = f"has {counts[1]} regions for {counts[0]} endpoints"
         found.append(Violation("sts_fallback_regions", fault, "give one region for each endpoint"))
-    return found
+    return found + _place_violations(config)
+
+
+def _place_violations(config: RootConfig) -> list[Violation]:
+    """Return where regions and AWS's own hosts contradict one another: AWS would refuse each signature."""
+    found = _iam_host_violations(config.iam_endpoint)
+    pairs = [("sts_endpoint", config.sts_endpoint, "sts_region", config.sts_region)]
+    fallbacks = zip(config.sts_fallback_endpoints, config.sts_fallback_regions, strict=False)
+    for index, (url, region) in enumerate(fallbacks):
+        pairs.append((f"sts_fallback_endpoints[{index}]", url, f"sts_fallback_regions[{index}]", region))
+    for path, url, region_path, region in pairs:
+        host = aws_host(url)
+        if host is not None and host.service != STS:
+            found.append(Violation(path, f"{shown(url)} is a host of IAM", "give STS's, or leave it out"))
+        elif host is not None and region and region != host.signing_region:
+            fault = f"is {region}, and {path} takes signatures for {host.signing_region} alone"
+            found.append(Violation(region_path, fault, f"write {host.signing_region}"))
+    return found + _partition_violations(config)
+
+
+def _iam_host_violations(url: str) -> list[Violation]:
+    host = aws_host(url)
+    if host is None:
+        return []
+    if host.service != IAM:
+        return [Violation("iam_endpoint", f"{shown(url)} is a host of STS", "give IAM's, or leave it out")]
+    if host.region and host.region != host.signing_region:
+        fault = f"names {host.region}, and IAM of {host.partition.name} is in {host.signing_region} alone"
+        return [Violation("iam_endpoint", fault, "leave it out, or give the host that AWS's reference names")]
+    return []
+
+
+def _partitions(config: RootConfig) -> dict[str, str]:
+    """Return the partition that each field names, by path: a region, or a host of AWS's."""
+    regions = {"region": config.region, "sts_region": config.sts_region}
+    urls = {"iam_endpoint": config.iam_endpoint, "sts_endpoint": config.sts_endpoint}
+    urls |= {f"sts_fallback_endpoints[{n}]": url for n, url in enumerate(config.sts_fallback_endpoints)}
+    named = {path: partition.of_region(region).name for path, region in regions.items() if region}
+    return named | {path: host.partition.name for path, url in urls.items() if (host := aws_host(url))}
+
+
+def _partition_violations(config: RootConfig) -> list[Violation]:
+    (first, name), *others = [*_partitions(config).items()] or [("", "")]
+    fix = "name one partition of AWS throughout"
+    return [
+        Violation(path, f"is in the partition {other}, and {first} in {name}", fix)
+        for path, other in others
+        if other != name
+    ]
+
+
+def partition_of(root: Root) -> str:
+    """Return the name of the partition that a root works in, or an empty text where nothing says it yet."""
+    named = _partitions(root.config)
+    return next(iter(named.values()), "") or root.account.rpartition(":")[0]
 
 
 def is_aws_endpoint(url: str) -> bool:
     """Tell whether ``url`` is an https address of IAM or STS, with nothing but a host in it."""
-    if len(url) > MAX_ENDPOINT:
-        return False
-    host = url.removeprefix("https://").removesuffix("/").removesuffix(":443").lower()
-    if not url.startswith("https://"):
-        return False
-    return any(
-        host.endswith(f".{domain}") and _SERVICE_HOST.fullmatch(host[: -len(domain) - 1])
-        for domain in _AWS_DOMAINS
-    )
+    return aws_host(url) is not None
 
 
 def may_take_token(url: str, allowed_endpoints: Iterable[str]) -> bool:

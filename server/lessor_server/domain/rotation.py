@@ -9,6 +9,9 @@ key before it is proven; and only a proven key is switched to. So after a crash 
 nobody knows the secret of can be told from all others, and is deleted. A CreateAccessKey whose fate is
 not known may still take effect while its signature is good: ``late_us`` is when the last look for such a
 key is due, and new rotations may begin meanwhile. Instants are microseconds since the epoch (``…_us``).
+
+A static role that is deleted leaves its row as ``ending``, in phase IDLE and without secrets, until its keys
+are deleted on AWS and no other can appear.
 """
 
 from __future__ import annotations
@@ -105,6 +108,7 @@ class Rotation:
     late_us: int = 0
     retire_us: int = 0
     inactive: bool = False
+    ending: bool = False
     attempts: int = 0
     last_error: str = ""
 
@@ -131,7 +135,14 @@ class Rotation:
     @property
     def unneeded(self) -> str:
         """Return the key that is not in use, or no longer, and has yet to go; empty where none is known."""
+        if self.ending:
+            return next(iter(self.made_keys), "")
         return self.fresh or (self.previous if self.phase is Phase.RETIRING else "")
+
+    @property
+    def made_keys(self) -> tuple[str, ...]:
+        """Return the keys of a static role's user that its rotations made and that are still there."""
+        return tuple(filter(None, (self.fresh, self.previous, self.current)))
 
     def lost(self, listed: tuple[str, ...]) -> tuple[str, ...]:
         """Return the listed keys that only an attempt of ours can have made, and nobody knows."""
@@ -144,6 +155,8 @@ class Rotation:
 
     def resting_us(self) -> int:
         """Return when an unclaimed row is due, where nothing has failed."""
+        if self.ending:
+            return self.late_us if self.late_us and not self.made_keys else 1
         match self.phase:
             case Phase.IDLE:
                 return min((us for us in (self.next_us, self.late_us) if us), default=0)
@@ -235,6 +248,38 @@ def retire(rotation: Rotation) -> Rotation:
     if rotation.phase is Phase.IDLE:
         return gone
     return _step(gone, Step.RETIRE, Phase.IDLE, fresh_sealed=b"", attempts=0, last_error="")
+
+
+def end(rotation: Rotation, now_us: int, *, keep_key: bool) -> Rotation:
+    """Return the row of a static role that is deleted: its keys go, but not the current one if it is kept.
+
+    A CreateAccessKey whose fate is not known may still take effect, so the row stays until that is past.
+    """
+    unsure = rotation.phase is Phase.INTENDED
+    kept = (rotation.current,) if keep_key and rotation.current else ()
+    return replace(
+        rotation,
+        phase=Phase.IDLE,
+        ending=True,
+        current="" if keep_key else rotation.current,
+        keys_before=(*rotation.keys_before, *kept),
+        sealed=b"",
+        fresh_sealed=b"",
+        next_us=0,
+        late_us=now_us + LATE_US if unsure else rotation.late_us,
+        retire_us=0,
+        attempts=0,
+        last_error="",
+    )
+
+
+def key_deleted(rotation: Rotation, key_id: str) -> Rotation:
+    """Return the row of a static role that is deleted, without a key that is gone from AWS."""
+    fresh, previous, current = (
+        "" if one == key_id else one for one in (rotation.fresh, rotation.previous, rotation.current)
+    )
+    before = (*rotation.keys_before, key_id)
+    return replace(rotation, fresh=fresh, previous=previous, current=current, keys_before=before)
 
 
 def _step(rotation: Rotation, step: Step, after: Phase, **changes: object) -> Rotation:

@@ -115,8 +115,8 @@ def filled_policy(document: str, caller: Caller) -> str:
         TemplateValueUnsafe: A value holds what IAM gives a meaning of its own.
         RoleNotUsable: The policy has become too long.
     """
-    if not holds(document):
-        return document
+    if not document:
+        return ""
 
     def safe(named: str) -> str:
         value = caller.value(named)

@@ -14,6 +14,7 @@ from lessor_server.domain.events import Changed, Created, Deleted
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.preconditions import EtagMismatch
 from lessor_server.domain.role import Role
+from lessor_server.domain.root import partition_of
 from lessor_server.engine.ports import Linter, Observer, Store
 from lessor_server.engine.roots import Roots
 
@@ -88,10 +89,12 @@ class Roles:
     async def _unserved(self, role: Role) -> list[str]:
         """Warn of what the mount's root can't serve, as far as that is known without asking AWS."""
         try:
-            kind = self._roots.known_kind(await self._roots.of(role.mount))
+            root = await self._roots.of(role.mount)
         except Precondition:  # no root yet, or one that does not open: the issue will tell
             return []
-        return root_kind.unserved(kind, role) if kind else []
+        kind = self._roots.known_kind(root)
+        unserved = root_kind.unserved(kind, role) if kind else []
+        return [*unserved, *role_rules.partition_warnings(role, partition_of(root))]
 
     async def find(self, mount: str, name: str) -> Role | None:
         """Return a role, or None where there is none."""

@@ -46,10 +46,10 @@ class StaticRoleMethods:
     async def DeleteStaticRole(
         self, request: role_pb2.DeleteStaticRoleRequest, caller: Caller
     ) -> role_pb2.DeleteStaticRoleResponse:
-        """Forget a static role; its user and keys stay in AWS."""
+        """Delete a static role and its keys; its user stays in AWS."""
         mount, name = convert.named(request.mount, request.name, "name")
-        await self._static.delete(mount, name, caller.principal.name)
-        return role_pb2.DeleteStaticRoleResponse()
+        pending = await self._static.delete(mount, name, caller.principal.name, keep_key=request.keep_key)
+        return role_pb2.DeleteStaticRoleResponse(pending_keys=pending)
 
     async def RotateStaticRole(
         self, request: role_pb2.RotateStaticRoleRequest, caller: Caller

@@ -37,7 +37,9 @@ def refusal(error: LessorError, *, sees_root: bool) -> Refusal:
     private = f" ({error.private})" if error.private and sees_root else ""
     message = error.message if isinstance(error, Invalid) else f"{error.message}{private}; {error.mend}"
     if error.aws and error.aws.text and sees_root:
-        message = f"{message} (AWS says: {error.aws.text})"
+        # Without a request id it is not AWS that said it: the network, a proxy, or the SDK here.
+        source = "AWS says" if error.aws.request_id else "cause"
+        message = f"{message} ({source}: {error.aws.text})"
     status = Status(code=code.value[0], message=message)
     for detail in (_info(error), *_details(error)):
         packed = AnyMessage()

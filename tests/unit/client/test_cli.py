@@ -221,7 +221,7 @@ def test_a_table_shows_values_as_people_read_them(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.splitlines() == [
         "name             app",
         "credential_type  IAM_USER",
-        'policy_document  {"Statement": ["s"], "Version": "x"}',
+        'policy_document  {"Version": "x", "Statement": ["s"]}',
         "iam_tags         a=1",
         "                 b=2",
         "max_ttl          1h30m",

@@ -84,6 +84,23 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         values.document(f"@{tmp_path / 'bytes'}")
 
 
+def test_a_policy_is_written_in_the_order_of_iams_grammar_page() -> None:
+    """What a person pastes into IAM has its version first; white space is theirs."""
+    statement: dict[str, values.JsonValue] = {
+        "Resource": "*",
+        "Condition": {"StringLike": {"aws:b": "1", "aws:a": "2"}},
+        "Action": ["s3:Get*"],
+        "Effect": "Allow",
+        "Sid": "A",
+    }
+    text = values.policy_text({"Statement": [statement], "Version": "2012-10-17"})
+    assert text == (
+        '{"Version": "2012-10-17", "Statement": [{"Sid": "A", "Effect": "Allow", "Action": ["s3:Get*"], '
+        '"Resource": "*", "Condition": {"StringLike": {"aws:a": "2", "aws:b": "1"}}}]}'
+    )
+    assert values.policy_text({"Statement": "odd", "A": 1}, indent=1) == '{\n "Statement": "odd",\n "A": 1\n}'
+
+
 def test_a_secret_is_read_from_a_file_or_standard_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

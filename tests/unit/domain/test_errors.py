@@ -20,7 +20,14 @@ from lessor_server.domain.errors import (
     Violation,
     require,
 )
-from lessor_server.domain.preconditions import RoleNotUsable, RootRefused, SessionTooLarge, SessionTooLong
+from lessor_server.domain.preconditions import (
+    ClockRefused,
+    PolicyTooLarge,
+    RoleNotUsable,
+    RootRefused,
+    SessionTooLarge,
+    SessionTooLong,
+)
 
 ANSWER = AwsAnswer("PutUserPolicy", "SomeCode", "some text", "req-1")
 TOLD = {
@@ -96,6 +103,43 @@ def test_a_caller_hears_whose_turn_it_is(refusal: Refusal) -> None:
     assert told.aws == ANSWER
     assert told.detail == "some text"
     assert "some text" not in told.message
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "told", "word"),
+    [
+        ("LimitExceeded", "Maximum policy size of 2048 bytes exceeded for user x", PolicyTooLarge, "shorten"),
+        ("LimitExceeded", "Cannot exceed quota for PolicySize: 6144", PolicyTooLarge, "shorten"),
+        ("LimitExceeded", "Cannot exceed quota for PoliciesPerUser: 10", RoleNotUsable, "policy_arns"),
+        ("LimitExceeded", "Cannot exceed quota for GroupsPerUser: 10", RoleNotUsable, "iam_groups"),
+        ("LimitExceeded", "Cannot exceed quota for UsersPerAccount: 5000", AwsQuota, "raised"),
+        ("RequestExpired", "Request has expired.", ClockRefused, "clock"),
+        ("RequestTimeTooSkewed", "", ClockRefused, "clock"),
+        (
+            "SignatureDoesNotMatch",
+            "Signature expired: 20261128T200000Z is now earlier than 20261128T210000Z",
+            ClockRefused,
+            "clock",
+        ),
+        (
+            "SignatureDoesNotMatch",
+            "Signature not yet current: 20261128T220000Z is still later than",
+            ClockRefused,
+            "clock",
+        ),
+        ("SignatureDoesNotMatch", "The request signature we calculated does not match", RootRefused, "key"),
+    ],
+)
+def test_the_fix_is_that_of_what_aws_refused(
+    code: str, text: str, told: type[LessorError], word: str
+) -> None:
+    """One code of AWS stands for several causes; its text tells which."""
+    refusal = Refusal.LIMIT if code == "LimitExceeded" else Refusal.DENIED
+    found = for_caller(AwsRefused(AwsAnswer("PutUserPolicy", code, text, "req-1"), refusal))
+    assert type(found) is told
+    assert word in found.mend
+    if told is not AwsQuota:
+        assert "users" not in found.mend
 
 
 def test_an_unknown_fate_is_unavailable_for_the_caller() -> None:

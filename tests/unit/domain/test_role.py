@@ -10,7 +10,7 @@ import pytest
 
 from lessor_server.domain import arn, policy, tags
 from lessor_server.domain.mount import Mount
-from lessor_server.domain.role import CredentialType, Role, review
+from lessor_server.domain.role import CredentialType, Role, partition_warnings, review
 
 ACCOUNT = "arn:aws:iam::123456789012"
 HOUR = timedelta(hours=1)
@@ -88,6 +88,16 @@ def test_transitive_keys_go_with_assumed_roles_only(kind: CredentialType) -> Non
         (SESSION, {"mfa_serial_number": "short"}, ["mfa_serial_number"]),
         (FEDERATED, {"policy_document": ""}, ["policy_document"]),
         (USER, {"policy_arns": ("x",)}, ["policy_arns[0]"]),
+        (USER, {"policy_arns": (f"{ACCOUNT}:policy/a,{ACCOUNT}:policy/b",)}, ["policy_arns[0]"]),
+        (USER, {"policy_arns": (f"{ACCOUNT}:policy/a:b/c",)}, ["policy_arns[0]"]),
+        (ASSUMED, {"role_arns": (f"{ACCOUNT}:role/a,{ACCOUNT}:role/b",)}, ["role_arns[0]"]),
+        (ASSUMED, {"role_arns": (f"{ACCOUNT}:role/a-*,{ACCOUNT}:role/b",)}, ["role_arns[0]"]),
+        (ASSUMED, {"role_arns": ("arn:aws-foo:iam::123456789012:role/a",)}, ["role_arns[0]"]),
+        (
+            USER,
+            {"permissions_boundary_arn": "arn:aws-:iam::123456789012:policy/a"},
+            ["permissions_boundary_arn"],
+        ),
         (USER, {"policy_arns": tuple(f"{ACCOUNT}:policy/p{n}" for n in range(21))}, ["policy_arns"]),
         (ASSUMED, {"policy_arns": tuple(f"{ACCOUNT}:policy/p{n}" for n in range(11))}, ["policy_arns"]),
         (USER, {"permissions_boundary_arn": f"{ACCOUNT}:role/app"}, ["permissions_boundary_arn"]),
@@ -133,7 +143,7 @@ POLICY_FOR = policy.canonical(
         (
             USER,
             {"policy_document": POLICY_FOR.replace("s3:Get*", "s3:{{identity.name}}")},
-            ["policy_document.Statement.Action"],
+            ["policy_document.Statement[0].Action"],
         ),
     ],
 )
@@ -234,6 +244,35 @@ def test_a_policy_that_can_outlive_its_lease_warns_and_passes() -> None:
     found = review(role(USER, policy_document=document), MOUNT)
     assert found.violations == ()
     assert "outlive its revocation" in found.warnings[0]
+
+
+def test_arns_of_another_partition_than_the_roots_are_warned_of() -> None:
+    """AWS refuses them at the first issue; the right partition is named, and three are enough."""
+    document = policy.canonical(
+        {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Effect": "Allow",
+                    "Action": "s3:*",
+                    "Resource": ["arn:aws:s3:::b", "arn:aws-cn:s3:::b", "*"],
+                }
+            ],
+        }
+    )
+    subject = role(
+        USER, policy_document=document, policy_arns=(f"{ACCOUNT}:policy/a", "arn:aws-cn:iam::aws:policy/R")
+    )
+    assert partition_warnings(subject, "") == []
+    found = partition_warnings(subject, "aws-cn")
+    assert [warning.split(" ")[0] for warning in found] == [
+        "policy_arns[0]",
+        "policy_document.Statement[0].Resource[0]",
+    ]
+    assert all("write arn:aws-cn:" in warning for warning in found)
+    many = role(USER, policy_arns=tuple(f"{ACCOUNT}:policy/p{n}" for n in range(5)), policy_document="")
+    assert len(partition_warnings(many, "aws-us-gov")) == 4
+    assert partition_warnings(many, "aws-us-gov")[-1] == "and 2 more ARNs"
 
 
 @pytest.mark.parametrize("partition", ["aws", "aws-cn", "aws-us-gov", "aws-iso", "aws-iso-b", "aws-eusc"])

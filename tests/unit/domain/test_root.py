@@ -11,10 +11,12 @@ import pytest
 
 from lessor_server.domain.root import (
     Hop,
+    Root,
     RootConfig,
     from_plain,
     is_aws_endpoint,
     may_take_token,
+    partition_of,
     to_plain,
     violations,
 )
@@ -93,6 +95,7 @@ def test_only_a_stored_key_is_rotated_by_a_schedule(source: str, field: dict[str
         ({"region": "US-EAST-1"}, "region"),
         ({"region": "us-east-1.evil.example"}, "region"),
         ({"sts_region": "moon"}, "sts_region"),
+        ({"access_key": "ASIAIOSFODNN7EXAMPLE"}, "access_key"),
         ({"iam_endpoint": "http://iam.amazonaws.com"}, "iam_endpoint"),
         ({"sts_endpoint": "https://sts.example.com"}, "sts_endpoint"),
         ({"sts_fallback_endpoints": (LOCAL,)}, "sts_fallback_regions"),
@@ -238,6 +241,88 @@ def test_a_host_that_only_looks_like_awss_is_none(url: str) -> None:
     """No trick with user parts, paths, ports or suffixes makes a foreign host one of AWS's."""
     assert not is_aws_endpoint(url)
     assert fields(replace(ROOT, iam_endpoint=url)) == (["iam_endpoint"] if url else [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"iam_endpoint": "https://sts.amazonaws.com"}, "iam_endpoint"),
+        ({"sts_endpoint": "https://iam.amazonaws.com"}, "sts_endpoint"),
+        ({"iam_endpoint": "https://iam.eu-west-1.amazonaws.com"}, "iam_endpoint"),
+        ({"iam_endpoint": "https://iam.cn-northwest-1.amazonaws.com.cn"}, "iam_endpoint"),
+        ({"iam_endpoint": "https://iam.us-gov-east-1.api.aws"}, "iam_endpoint"),
+        ({"sts_endpoint": "https://sts.us-west-2.amazonaws.com", "sts_region": "us-east-1"}, "sts_region"),
+        ({"sts_endpoint": "https://sts.amazonaws.com", "sts_region": "eu-west-1"}, "sts_region"),
+        (
+            {
+                "sts_fallback_endpoints": ("https://vpce-1.sts.eu-west-1.vpce.amazonaws.com",),
+                "sts_fallback_regions": ("eu-west-2",),
+            },
+            "sts_fallback_regions[0]",
+        ),
+        ({"region": "cn-north-1", "iam_endpoint": "https://iam.amazonaws.com"}, "iam_endpoint"),
+        ({"region": "eu-west-1", "iam_endpoint": "https://iam.us-gov.amazonaws.com"}, "iam_endpoint"),
+        ({"region": "us-east-1", "sts_region": "us-gov-west-1"}, "sts_region"),
+        (
+            {
+                "iam_endpoint": "https://iam.us-iso-east-1.c2s.ic.gov",
+                "sts_endpoint": "https://sts.us-isob-east-1.sc2s.sgov.gov",
+            },
+            "sts_endpoint",
+        ),
+    ],
+)
+def test_regions_and_hosts_that_contradict_one_another_are_refused(
+    changes: dict[str, Any], path: str
+) -> None:
+    """AWS would refuse each signature of such a root."""
+    assert fields(replace(ROOT, **changes)) == [path]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"region": "eu-west-1", "iam_endpoint": "https://iam.amazonaws.com"},
+        {"region": "eu-west-1", "sts_endpoint": "https://sts.us-west-2.amazonaws.com"},
+        {"region": "us-gov-east-1", "iam_endpoint": "https://iam.us-gov.amazonaws.com"},
+        {"region": "cn-northwest-1", "iam_endpoint": "https://iam.cn-north-1.amazonaws.com.cn"},
+        {"iam_endpoint": "https://vpce-0a1b.iam.us-east-1.vpce.amazonaws.com"},
+        {"sts_endpoint": "https://sts.amazonaws.com", "sts_region": "us-east-1"},
+        {
+            "region": "cn-north-1",
+            "iam_endpoint": LOCAL,
+            "sts_endpoint": LOCAL,
+            "sts_region": "cn-northwest-1",
+        },
+    ],
+)
+def test_regions_and_hosts_that_go_together_are_taken(changes: dict[str, Any]) -> None:
+    """IAM's host says nothing of the root's region, and STS's may be in another region."""
+    assert fields(replace(ROOT, **changes)) == []
+
+
+def test_a_temporary_key_is_refused_with_the_reason() -> None:
+    """Without its session token such a key never works."""
+    config = replace(ROOT, access_key="ASIAIOSFODNN7EXAMPLE")
+    (found,) = violations(config, [], ambient=False)
+    assert "session token" in found.fault
+
+
+@pytest.mark.parametrize(
+    ("changes", "account", "partition"),
+    [
+        ({}, "", ""),
+        ({}, "aws-cn:123456789012", "aws-cn"),
+        ({"region": "us-gov-west-1"}, "", "aws-us-gov"),
+        ({"sts_endpoint": "https://sts.cn-north-1.amazonaws.com.cn"}, "", "aws-cn"),
+        ({"iam_endpoint": LOCAL}, "", ""),
+    ],
+)
+def test_the_partition_of_a_root_is_known_by_what_it_names(
+    changes: dict[str, Any], account: str, partition: str
+) -> None:
+    """A region or a host of AWS's first, then the account that it was bound to."""
+    assert partition_of(Root("aws", 1, account, replace(ROOT, **changes))) == partition
 
 
 def test_an_allowed_endpoint_is_matched_whole() -> None:

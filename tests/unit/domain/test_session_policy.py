@@ -29,7 +29,7 @@ def test_one_policy_stays_what_it_is() -> None:
     """A policy alone is sent as it was written, in its canonical form."""
     assert session_policy.united((document(GET),)) == policy.canonical(json.loads(document(GET)))
     old = json.dumps({"Version": "2008-10-17", "Statement": GET})
-    assert merged(old) == {"Version": "2008-10-17", "Statement": GET}
+    assert merged(old) == {"Version": "2008-10-17", "Statement": [GET]}
 
 
 def test_two_policies_are_their_statements_together() -> None:

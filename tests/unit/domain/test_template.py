@@ -118,6 +118,15 @@ def test_a_policy_is_filled_in_where_templates_may_stand() -> None:
     assert made == policy.canonical(json.loads(made))
 
 
+def test_a_policy_that_was_stored_in_another_order_is_sent_in_iams() -> None:
+    """Rows of before have their keys sorted, with the statement before the version."""
+    stored = '{"Statement":{"Action":"s3:*","Effect":"Allow","Resource":"*"},"Version":"2012-10-17"}'
+    assert template.filled_policy(stored, ALICE) == (
+        '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}'
+    )
+    assert template.filled_policy("", ALICE) == ""
+
+
 @pytest.mark.parametrize(
     "name", ["*", "a?", "a/b", "a:b", "${aws:username}", "ü", "a b", "x" * 129, 'a"b', "a\nb"]
 )

@@ -52,6 +52,20 @@ async def test_a_check_writes_nothing() -> None:
 
 
 @virtual
+async def test_arns_that_the_roots_partition_refuses_are_warned_of() -> None:
+    """A root in GovCloud or China says so by its region, before AWS was ever asked."""
+    async with world() as w:
+        wanted = builders.role("new", policy_arns=("arn:aws:iam::aws:policy/ReadOnlyAccess",))
+        before = await w.engine.roles.check("aws", wanted)
+        await w.engine.mounts.set_root(
+            "aws", "", lambda _: builders.root_config(region="us-gov-east-1"), "test"
+        )
+        after = await w.engine.roles.check("aws", wanted)
+        added = [warning for warning in after.warnings if warning not in before.warnings]
+        assert any("policy_arns[0]" in warning and "arn:aws-us-gov:" in warning for warning in added)
+
+
+@virtual
 async def test_an_old_etag_changes_no_role() -> None:
     """Who read another role than the one there is told so, also where there is none."""
     async with world() as w:

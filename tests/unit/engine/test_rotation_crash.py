@@ -17,7 +17,7 @@ from lessor_server.domain.errors import LessorError
 from lessor_server.domain.root import Hop
 from lessor_server.domain.rotation import Phase, static_subject
 from lessor_server.domain.schedule import Schedule
-from lessor_server.domain.static_role import MOST_KEYS, StaticRole
+from lessor_server.domain.static_role import StaticRole
 from tests.support import builders
 from tests.support.deaths import play, telling
 from tests.support.engine_world import OTHER_ACCOUNT, World, world
@@ -83,8 +83,14 @@ async def static_put_and_deleted(w: World) -> None:
         await w.engine.static_roles.delete("aws", USER, "test")
 
 
+async def static_deleted(w: World) -> None:
+    """Put a static role, rotate it, and delete it: both its keys go."""
+    await static_two_keys(w)
+    await w.engine.static_roles.delete("aws", USER, "test")
+
+
 ROOTS = [root_on_demand, root_by_period, root_whose_answer_is_lost, root_of_a_chain, root_that_is_not_proven]
-STORIES = [*ROOTS, static_two_keys, static_one_key, static_put_and_deleted]
+STORIES = [*ROOTS, static_two_keys, static_one_key, static_put_and_deleted, static_deleted]
 
 
 def _static(live_keys: int) -> StaticRole:
@@ -195,7 +201,7 @@ async def settled(w: World, what: str) -> None:
         credentials = await w.engine.static_roles.credentials("aws", USER, "test")
         assert keys[USER][credentials.access_key_id].secret == credentials.secret.reveal()
     else:
-        assert len(keys[USER]) <= MOST_KEYS
+        assert keys[USER] == {}, f"after {what}"
     for one in w.store.rotations.values():
         assert (one.phase, one.late_us, one.fresh_sealed) == (Phase.IDLE, 0, b""), f"after {what}"
 
@@ -215,7 +221,7 @@ def test_a_death_at_any_point_leaves_one_key(story: Story) -> None:
     assert {run(die_at(index, story, None)) for index in telling(points)} == set(points)
 
 
-@pytest.mark.parametrize("story", cases(root_on_demand))
+@pytest.mark.parametrize("story", [root_on_demand, pytest.param(static_deleted, marks=pytest.mark.slow)])
 def test_what_a_dead_process_sent_leaves_one_key(story: Story) -> None:
     """A request that takes effect 14 minutes after its sender's death leaves no key that nobody knows."""
     points = run(points_of(story))

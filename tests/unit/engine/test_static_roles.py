@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from lessor_server.domain.errors import (
-    AwsUnavailable,
     Invalid,
     NotFound,
 )
@@ -21,7 +20,7 @@ from lessor_server.domain.preconditions import (
     StaticUserChanged,
     StaticUserUnknown,
 )
-from lessor_server.domain.rotation import Phase, static_subject
+from lessor_server.domain.rotation import static_subject
 from tests.support import builders
 from tests.support.iam_faults import Fault, Kind
 from tests.support.rotating import (
@@ -287,52 +286,6 @@ async def test_static_roles_are_listed_by_name() -> None:
         rest = [row.name for row in await w.engine.static_roles.list("aws", "b", 2)]
         assert (names, rest) == (["a", "b"], ["c"])
         assert (await w.engine.static_roles.get("aws", "b")).user_name == "b"
-
-
-@virtual
-async def test_a_deleted_static_role_is_forgotten_and_its_keys_stay() -> None:
-    """Lessor knows neither role nor key any more; AWS still has user and keys."""
-    async with rotating() as w:
-        await put(w)
-        await rotate_static(w)
-        before = keys_of(w, USER)
-        w.aws.sent.clear()
-        await w.engine.static_roles.delete("aws", USER, "test")
-        assert keys_of(w, USER) == before
-        assert w.aws.actions() == []
-        for gone in (credentials(w), rotate_static(w), w.engine.static_roles.delete("aws", USER, "test")):
-            with pytest.raises(NotFound):
-                await gone
-
-
-@virtual
-async def test_deleting_one_whose_key_is_half_made_leaves_no_lost_key() -> None:
-    """What a lost answer made is deleted first, since nobody knows its secret."""
-    async with rotating() as w:
-        made = await put(w)
-        w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", times=2))
-        with pytest.raises(AwsUnavailable):
-            await rotate_static(w)
-        assert (await row_of(w, SUBJECT)).phase is Phase.INTENDED
-        await w.engine.static_roles.delete("aws", USER, "test")
-        assert set(keys_of(w, USER)) == {made.current}
-
-
-@virtual
-async def test_deleting_a_half_made_one_while_aws_is_away_waits() -> None:
-    """Nothing is forgotten that is still needed; where AWS refuses, the role goes all the same."""
-    async with rotating() as w:
-        await put(w)
-        w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", times=2))
-        with pytest.raises(AwsUnavailable):
-            await rotate_static(w)
-        w.aws.away = True
-        with pytest.raises(AwsUnavailable):
-            await w.engine.static_roles.delete("aws", USER, "test")
-        w.aws.away = False
-        w.aws.faults.add(Fault(Kind.REFUSE, "ListAccessKeys"))
-        await w.engine.static_roles.delete("aws", USER, "test")
-        assert await w.store.get_rotation(SUBJECT) is None
 
 
 @virtual

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -14,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessor.v1 import creds_pb2, role_pb2
+from lessor_server.domain import policy
 from lessor_server.domain.errors import Invalid
 from lessor_server.services import convert
 
+CORPUS = Path(__file__).resolve().parents[2] / "corpus"
 NAMES = st.text(max_size=8)
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | NAMES,
@@ -83,6 +86,16 @@ def test_spans_and_instants_go_out_plain() -> None:
 def test_a_document_comes_back_as_it_went(document: dict[str, object]) -> None:
     """To a Struct and back a JSON object is the same."""
     assert convert.document(convert.struct(json.dumps(document)), "x") == document
+
+
+def test_a_policy_that_came_as_a_struct_is_sent_as_it_was_written() -> None:
+    """Whole numbers have become floats on the way, and are whole again in what goes to AWS."""
+    lines = [line for file in sorted(CORPUS.glob("*.jsonl")) for line in file.read_text("utf-8").splitlines()]
+    assert len(lines) > 300
+    for line in lines:
+        written = json.loads(line)["document"]
+        came = convert.document(convert.struct(json.dumps(written)), "x")
+        assert policy.canonical(came) == policy.canonical(written)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])

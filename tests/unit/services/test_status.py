@@ -13,6 +13,7 @@ from lessor_server.domain.errors import (
     MAX_PATH,
     AlreadyExists,
     AwsAnswer,
+    AwsUnavailable,
     Invalid,
     Kind,
     LessorError,
@@ -155,4 +156,14 @@ def test_aws_s_code_goes_to_all_and_its_text_to_few() -> None:
             "aws_request_id": "req-9",
         }
         assert (b"user/x" in refusal.details) is sees_root
-        assert ("user/x" in refusal.message) is sees_root
+        assert ("(AWS says: arn:aws:iam::1:user/x)" in refusal.message) is sees_root
+
+
+def test_what_the_network_says_is_not_called_awss() -> None:
+    """A proxy or the network has no request id of AWS's."""
+    text = "Failed to connect to proxy URL"
+    error = AwsUnavailable("AWS CreateUser: ProxyConnectionError")
+    error.aws = AwsAnswer("CreateUser", "ProxyConnectionError", text)
+    message = status.refusal(error, sees_root=True).message
+    assert message.endswith(f" (cause: {text})")
+    assert "AWS says" not in message

@@ -23,6 +23,7 @@ from botocore import UNSIGNED
 from lessor_server.adapters.aws.chains import ChainCredentials, Source
 from lessor_server.adapters.aws.places import Place
 from lessor_server.adapters.aws.signing import KeyOfCall
+from lessor_server.domain.partition import signing_region
 from lessor_server.domain.preconditions import EndpointNotAllowed
 from lessor_server.domain.root import Root, RootConfig, is_aws_endpoint, may_take_token
 
@@ -176,7 +177,7 @@ class Clients:
         session: Any = _session(self._loader, credentials)
         return session.create_client(
             service,
-            region_name=place.region or None,
+            region_name=_signing_region(session, service, place),
             endpoint_url=place.endpoint or None,
             config=self._config.merge(AioConfig(signature_version=UNSIGNED)) if unsigned else self._config,
         )
@@ -208,6 +209,13 @@ class _Given:
     async def load_credentials(self) -> AioCredentials:
         """Return them."""
         return self.credentials
+
+
+def _signing_region(session: AioSession, service: str, place: Place) -> str | None:
+    """Return the region that a client is made for: the SDK finds its endpoint by it, or signs for it."""
+    if not place.endpoint:
+        return place.region or None
+    return signing_region(service, place.endpoint, place.region or session.get_config_variable("region"))
 
 
 def _session(loader: Any, credentials: AioCredentials | None) -> AioSession:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lessor_server.adapters.sqlite.statements import DISABLED
+from lessor_server.adapters.sqlite.statements import DISABLED, HALF_MADE
 
 _COLUMNS = "subject, phase, generation, due_us, late_us, attempts, sealed, fresh_sealed, body"
 _HELD = "subject = :subject AND generation = :generation"
@@ -16,6 +16,7 @@ RETURNING {_COLUMNS}
 GET = f"SELECT {_COLUMNS} FROM rotations WHERE subject = :subject"
 LIST = f"""
 SELECT {_COLUMNS} FROM rotations WHERE subject > :after AND subject >= :low AND subject < :high
+  AND ifnull(json_extract(body, '$.ending'), 0) = 0
 ORDER BY subject LIMIT :limit
 """
 TAKEN = """
@@ -37,7 +38,7 @@ ORDER BY subject LIMIT 1
 """
 LEFT_BEHIND = f"""
 SELECT {_COLUMNS} FROM ({DISABLED}) JOIN rotations ON subject > name || '/' AND subject < name || '0'
-WHERE phase <> 'IDLE' OR late_us > 0 ORDER BY subject
+WHERE {HALF_MADE} ORDER BY subject
 """
 FORGET = f"DELETE FROM rotations WHERE {_HELD}"
 CLAIM = f"""

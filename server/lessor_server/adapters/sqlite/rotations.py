@@ -196,13 +196,14 @@ _BODY = (
     "next_us",
     "retire_us",
     "inactive",
+    "ending",
     "last_error",
     *_LISTS,
 )
 
 
 def _rotation(row: sqlite3.Row | tuple[Any, ...]) -> Rotation:
-    """Return the rotation of a row; members of its body that a later version wrote are passed over."""
+    """Return the rotation of a row; members that another version did not write have their defaults."""
     subject, phase, generation, due_us, late_us, attempts, sealed, fresh_sealed, body = row
     plain: dict[str, Any] = json.loads(body)
     made = Rotation(
@@ -218,7 +219,7 @@ def _rotation(row: sqlite3.Row | tuple[Any, ...]) -> Rotation:
         fresh_sealed=bytes(fresh_sealed),
     )
     kept: dict[str, Any] = {
-        field: tuple(plain[field]) if field in _LISTS else plain[field] for field in _BODY
+        field: tuple(plain[field]) if field in _LISTS else plain[field] for field in _BODY if field in plain
     }
     return replace(made, **kept)
 

@@ -268,13 +268,15 @@ LIMIT 1
 # What was begun by a clock that ran ahead is begun by now: a prefix of today takes it in.
 BEGUN_BY_NOW = "UPDATE leases SET created_us = :now WHERE created_us > :now"
 
-DISABLED = """
+HALF_MADE = "(phase <> 'IDLE' OR late_us > 0 OR ifnull(json_extract(body, '$.ending'), 0) = 1)"
+"""A rotation that still needs its mount's root."""
+DISABLED = f"""
 SELECT name FROM mounts WHERE state = 'disabling' AND NOT EXISTS (
     SELECT 1 FROM lease_counts
     WHERE mount = name AND state IN ('INTENT', 'ACTIVE', 'REVOKING') AND n > 0)
   AND NOT EXISTS (
     SELECT 1 FROM rotations
-    WHERE subject > name || '/' AND subject < name || '0' AND (phase <> 'IDLE' OR late_us > 0)
+    WHERE subject > name || '/' AND subject < name || '0' AND {HALF_MADE}
       AND attempts < :stuck)
 """
 REMOVE_ROTATIONS = "DELETE FROM rotations WHERE subject > :mount || '/' AND subject < :mount || '0'"

@@ -21,7 +21,12 @@ from lessor_server.domain.errors import (
     StoreUnavailable,
 )
 from lessor_server.domain.events import KeyLeft, KeyRetired, Rotated, RotationMissed
-from lessor_server.domain.preconditions import KeyLimit
+from lessor_server.domain.preconditions import (
+    KeyLimit,
+    RootAccountChanged,
+    RootKeyInUse,
+    StaticKeyInUse,
+)
 from lessor_server.domain.rotation import LATE_US, Phase, Rotation, place_of
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.static_role import MOST_KEYS
@@ -36,6 +41,9 @@ from lessor_server.engine.rotation.order import Aim, Order, Tools
 from lessor_server.engine.rotation.removal import Removal
 from lessor_server.engine.rotation.userkeys import UserKeys
 from lessor_server.engine.rounds import Done, Outcome
+
+_UNREACHABLE = (KeyLimit, RootAccountChanged, RootKeyInUse, StaticKeyInUse)
+"""Why a key of a deleted static role stays for good: it is another's, or of an account out of reach."""
 
 
 class KeyChange:
@@ -65,15 +73,14 @@ class KeyChange:
         try:
             if self._order.change is not None:
                 await self._held.move(self._order.change(self.row))
-            match self._order.aim:
-                case Aim.END:
-                    await self._end()
-                    return self.row
-                case Aim.ALIGN:
-                    await self._align()
-                case _:
-                    while await self._step():
-                        pass
+            if self.row.ending:
+                await self._end()
+                return self.row
+            if self._order.aim is Aim.ALIGN:
+                await self._align()
+            else:
+                while await self._step():
+                    pass
             await self._held.let_go()
         except StoreUnavailable:
             raise
@@ -266,20 +273,24 @@ class KeyChange:
             self._held.now = replace(self.row, schedule=schedule, next_us=next_us)
 
     async def _end(self) -> None:
-        """Undo what is half done, as far as AWS lets us, and forget the row."""
-        row = self.row
-        if row.phase is Phase.INTENDED:
-            await self._unless_left(self._removal.find_lost())
-        elif row.phase in (Phase.MADE, Phase.DROPPING):
-            await self._unless_left(self._removal.delete(row.fresh))
-        elif row.late_us:
-            await self._unless_left(self._removal.look())
+        """Delete the keys that were made for a static role, and forget the row when no other can appear."""
+        for key_id in self.row.made_keys:
+            deleted = await self._unless_left(self._removal.delete(key_id))
+            await self._held.move(steps.key_deleted(self.row, key_id))
+            if deleted:
+                self._tools.notify(KeyRetired(self.row.subject, key_id))
+        if self.row.late_us:
+            look = self._removal.find_lost if self._unsure else self._removal.look
+            settled = await self._unless_left(look())
+            if settled and self._tools.store.now() < self.row.late_us:
+                await self._held.let_go()
+                return
         await self._held.forget()
 
     async def _unless_left(self, doing: Coroutine[object, object, object]) -> bool:
-        """Do what AWS may refuse for good, a root that was set anew or a role that ends: a person is told.
+        """Do what AWS may refuse for good, of a root that was set again or a role that ends; False where so.
 
-        False where that was so.
+        A person is told of the key that stays.
         """
         try:
             await doing
@@ -288,8 +299,8 @@ class KeyChange:
             raise
         except LessorError as error:
             row = self.row
-            ends = self._order.aim is Aim.END or (row.is_root and not await self._in_use())
-            if not ends:
+            unreachable = row.ending and isinstance(error, _UNREACHABLE)
+            if not unreachable and not (row.is_root and not await self._in_use()):
                 raise
             self._tools.notify(KeyLeft(row.subject, row.user_name, row.unneeded, error.message))
             return False

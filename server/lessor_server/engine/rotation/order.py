@@ -25,7 +25,7 @@ class Aim(Enum):
     ALIGN = "align"
     """See only that the next rotation of a root is due when its config says."""
     END = "end"
-    """Undo what is half done, and forget the row."""
+    """Delete the keys of a static role that is deleted, and forget the row."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ class Rotator:
             now = self._store.now()
             halfway = claimed.phase in (Phase.INTENDED, Phase.MADE)
             missed = claimed.schedule.missed(claimed.next_us, now)
-            rotates = halfway or (claimed.wanted(now) and not missed)
+            rotates = not claimed.ending and (halfway or (claimed.wanted(now) and not missed))
         answer = asyncio.get_running_loop().create_future()
         job = Job(order, rotates, answer, by_clock=claimed is not None)
         self._jobs[subject] = job

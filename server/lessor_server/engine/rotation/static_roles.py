@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Final
 
+from lessor_server.domain import rotation as steps
 from lessor_server.domain import static_role
 from lessor_server.domain.errors import (
+    Aborted,
     Invalid,
     LessorError,
     NotFound,
@@ -20,6 +25,9 @@ from lessor_server.domain.static_role import StaticRole
 from lessor_server.engine.rotation.keyholder import identified, require_enabled
 from lessor_server.engine.rotation.order import Aim, Order, Tools
 from lessor_server.engine.rotation.rotator import Rotator
+
+END_SECONDS: Final = 10.0
+"""So long a caller waits for AWS to delete the keys of a deleted role; the work goes on without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,8 @@ class StaticRoles:
         await require_enabled(self._store, role.mount)
         subject = static_subject(role.mount, role.name)
         before = await self._store.get_rotation(subject)
+        if before is not None and before.ending:
+            before = await self._ended(role, by)
         if before is not None and before.user_name != role.username:
             fault = f"is {before.user_name}, and never changes"
             mend = "put another static role, or delete this one first"
@@ -74,11 +84,30 @@ class StaticRoles:
             if before is None:
                 await self._forget_unmade(subject)
             raise
+        if row.ending:
+            raise _ending(subject)
         self._tools.notify((Changed if before else Created)("static role", subject, by))
         return row
 
+    async def _ended(self, role: StaticRole, by: str) -> Rotation | None:
+        """Attempt again to delete the keys of a deleted role of this name, and return what is left of it.
+
+        Raises:
+            Aborted: Its keys are not deleted yet, or one of another user may still appear.
+        """
+        subject = static_subject(role.mount, role.name)
+        with suppress(NotFound):
+            await self._rotator.ask(subject, Order(Aim.END, by=by))
+        row = await self._store.get_rotation(subject)
+        if row is not None and row.ending and (row.made_keys or row.user_name != role.username):
+            raise _ending(subject)
+        return row
+
     def _defined(self, row: Rotation, role: StaticRole) -> Rotation:
-        """Return the row with the role's definition; another schedule counts from now."""
+        """Return the row with the role's definition; another schedule counts from now.
+
+        A row that was ending, and has no keys left, serves again: what may still appear is looked for.
+        """
         next_us = row.next_us
         if row.current and row.schedule != role.schedule:
             next_us = role.schedule.next_us(self._store.now())
@@ -88,6 +117,7 @@ class StaticRoles:
             live_keys=role.live_keys,
             assume_chain=role.assume_chain,
             next_us=next_us,
+            ending=row.ending and bool(row.made_keys),
         )
 
     async def _forget_unmade(self, subject: str) -> None:
@@ -97,9 +127,9 @@ class StaticRoles:
             await self._store.forget_rotation(row)
 
     async def get(self, mount: str, name: str) -> Rotation:
-        """Return a static role's row, or raise ``NotFound``."""
+        """Return a static role's row, or raise ``NotFound``: also for a deleted one that is not gone yet."""
         row = await self._store.get_rotation(static_subject(mount, name))
-        if row is None:
+        if row is None or row.ending:
             raise NotFound("static role", f"{mount}/{name}")
         return row
 
@@ -111,21 +141,47 @@ class StaticRoles:
         """Rotate a static role's key now and return the row once the new key is in use."""
         await self.get(mount, name)
         order = Order(Aim.ROTATE, delete_other_key=delete_other_key, by=by)
-        return await self._rotator.ask(static_subject(mount, name), order)
+        row = await self._rotator.ask(static_subject(mount, name), order)
+        if row.ending:
+            raise NotFound("static role", f"{mount}/{name}")
+        return row
 
-    async def delete(self, mount: str, name: str, by: str) -> None:
-        """Forget a static role and its stored keys; the user and its keys stay in AWS.
+    async def delete(self, mount: str, name: str, by: str, *, keep_key: bool = False) -> tuple[str, ...]:
+        """Delete a static role and the keys that were made for it; with ``keep_key`` the current one stays.
 
-        A key that was being made is deleted first, since nobody knows its secret.
+        Its user and keys of others are never touched. Where AWS does not delete a key now, that is attempted
+        again until it has; the ids of such keys are returned. A role on its way out may be deleted again.
 
         Raises:
             NotFound: There is no such role.
-            AwsUnavailable: AWS does not answer while a key is half made; nothing was forgotten.
         """
-        await self.get(mount, name)
         subject = static_subject(mount, name)
-        await self._rotator.ask(subject, Order(Aim.END, by=by))
+        if await self._store.get_rotation(subject) is None:
+            raise NotFound("static role", f"{mount}/{name}")
+
+        def end(row: Rotation) -> Rotation:
+            return steps.end(row, self._store.now(), keep_key=keep_key)
+
+        row = await self._end(subject, Order(Aim.END, change=end, by=by))
         self._tools.notify(Deleted("static role", subject, by))
+        return row.made_keys if row else ()
+
+    async def _end(self, subject: str, order: Order) -> Rotation | None:
+        """End a static role, and return its row once that is durable; None where it is gone already."""
+        while True:
+            failure: LessorError | None = None
+            try:
+                async with asyncio.timeout(END_SECONDS):
+                    await self._rotator.ask(subject, order)
+            except TimeoutError:
+                pass
+            except LessorError as error:
+                failure = error
+            row = await self._store.get_rotation(subject)
+            if row is None or row.ending:
+                return row
+            if failure is not None:
+                raise failure
 
     async def credentials(self, mount: str, name: str, by: str) -> StaticCredentials:
         """Return the current key and take note of who got it; it works while AWS is away.
@@ -140,3 +196,7 @@ class StaticRoles:
         secret = self._tools.sealer.open(row.sealed, place_of(row.subject)).decode()
         self._tools.notify(StaticKeyRead(row.subject, row.current, by))
         return StaticCredentials(row.current, Secret(secret), row.next_us)
+
+
+def _ending(subject: str) -> Aborted:
+    return Aborted(f"{subject} was deleted, and AWS may still have a key of it", retry_in=10.0)

@@ -1,0 +1,123 @@
+"""AWS's partitions: their names and regions, where IAM is in each, and the hosts of IAM and STS.
+
+Source: ``partitions.json`` and ``endpoints.json`` of botocore; the endpoint pages of IAM and STS in the AWS
+General Reference. IAM is one service for the whole of a partition, and takes signatures for one region alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+IAM: Final = "iam"
+STS: Final = "sts"
+MAX_ENDPOINT: Final = 300
+"""The most characters of an endpoint's URL: a DNS name has at most 253 (RFC 1035, 2.3.4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Hold one partition.
+
+    Attributes:
+        name: As it stands in ARNs.
+        regions: What the names of its regions begin with.
+        iam_region: The region that requests to IAM are signed for, and those to a global host of STS.
+        domains: The DNS suffixes of its hosts, plain and dual-stack.
+    """
+
+    name: str
+    regions: tuple[str, ...]
+    iam_region: str
+    domains: tuple[str, ...]
+
+
+AWS: Final = Partition(
+    "aws",
+    ("us-", "eu-", "ap-", "sa-", "ca-", "me-", "af-", "il-", "mx-"),
+    "us-east-1",
+    ("amazonaws.com", "api.aws"),
+)
+_GOV: Final = Partition("aws-us-gov", ("us-gov-",), "us-gov-west-1", ("amazonaws.com", "api.aws"))
+PARTITIONS: Final[tuple[Partition, ...]] = (
+    _GOV,
+    Partition("aws-cn", ("cn-",), "cn-north-1", ("amazonaws.com.cn", "api.amazonwebservices.com.cn")),
+    Partition("aws-eusc", ("eusc-",), "eusc-de-east-1", ("amazonaws.eu", "api.amazonwebservices.eu")),
+    Partition("aws-iso", ("us-iso-",), "us-iso-east-1", ("c2s.ic.gov", "api.aws.ic.gov")),
+    Partition("aws-iso-b", ("us-isob-",), "us-isob-east-1", ("sc2s.sgov.gov", "api.aws.scloud")),
+    Partition("aws-iso-e", ("eu-isoe-",), "eu-isoe-west-1", ("cloud.adc-e.uk", "api.cloud-aws.adc-e.uk")),
+    Partition("aws-iso-f", ("us-isof-",), "us-isof-south-1", ("csp.hci.ic.gov", "api.aws.hci.ic.gov")),
+    AWS,
+)
+"""Every partition; those whose regions begin like another's come before it."""
+
+NAMES: Final = frozenset(one.name for one in PARTITIONS)
+
+_HOST: Final = re.compile(
+    r"(?:vpce-[a-z0-9-]+\.)?(?P<service>iam|sts)(?:-fips)?"
+    r"(?:\.(?P<region>us-gov|global|[a-z]{2,5}(?:-[a-z]+)+-[0-9]{1,2}))?(?:\.vpce)?"
+)
+"""What stands before the suffix: the service's own name, maybe a region. Others have names below these
+suffixes too (a bucket, a load balancer, an instance), so the suffix alone says nothing.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class AwsHost:
+    """Hold what a host of AWS says of itself; ``region`` is empty where it serves a whole partition."""
+
+    service: str
+    region: str
+    partition: Partition
+
+    @property
+    def signing_region(self) -> str:
+        """Return the region that requests to this host are signed for."""
+        return self.partition.iam_region if self.service == IAM else self.region or self.partition.iam_region
+
+
+def aws_host(url: str) -> AwsHost | None:
+    """Read the host of IAM or STS from ``url``; None where it is not AWS's, or more than https and a host."""
+    if len(url) > MAX_ENDPOINT or not url.startswith("https://"):
+        return None
+    host = url.removeprefix("https://").removesuffix("/").removesuffix(":443").lower()
+    for partition in PARTITIONS:
+        for domain in partition.domains:
+            found = _HOST.fullmatch(host.removesuffix(f".{domain}")) if host.endswith(f".{domain}") else None
+            if found is not None:
+                return _placed(found["service"], found["region"] or "", partition)
+    return None
+
+
+def _placed(service: str, label: str, partition: Partition) -> AwsHost:
+    """Return the host of ``service``; GovCloud shares its suffixes with ``aws``, so its label decides."""
+    if partition.domains == AWS.domains:
+        partition = _GOV if label == "us-gov" else of_region(label)
+    return AwsHost(service, "" if label in ("us-gov", "global") else label, partition)
+
+
+def of_region(region: str) -> Partition:
+    """Return the partition of a region; that of one that is not known is ``aws``, as for the SDKs."""
+    return next((one for one in PARTITIONS if region.startswith(one.regions)), AWS)
+
+
+def signing_region(service: str, url: str, region: str) -> str:
+    """Return the region that requests to ``url`` are signed for; ``region`` is the one configured, or empty.
+
+    A host of AWS says it itself. Elsewhere (a proxy, a stand-in) IAM's is that of the configured partition.
+    """
+    host = aws_host(url)
+    if host is not None:
+        return host.signing_region
+    return of_region(region).iam_region if service == IAM else region
+
+
+def others(partition: str, arns: Mapping[str, str]) -> dict[str, str]:
+    """Return those of ``arns``, by path, that name another partition than ``partition``."""
+    return {
+        path: named
+        for path, arn in arns.items()
+        if (named := arn.split(":", 2)[1] if arn.count(":") > 1 else "") in NAMES and named != partition
+    }

@@ -1,0 +1,84 @@
+"""Checks for which region the requests of a root are signed, as AWS reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.support.gateways import gateway, root
+from tests.support.standin_control import StandIn
+
+from lessor_server.adapters.aws.clients import Clients
+from lessor_server.adapters.aws.places import places
+from lessor_server.domain.aws_errors import AwsRefused
+from lessor_server.domain.calls import GetCallerIdentity, GetUser
+
+
+@pytest.mark.parametrize(
+    ("region", "iam", "sts"),
+    [
+        ("eu-west-1", "us-east-1", "eu-west-1"),
+        ("us-east-1", "us-east-1", "us-east-1"),
+        ("cn-northwest-1", "cn-north-1", "cn-northwest-1"),
+        ("us-gov-east-1", "us-gov-west-1", "us-gov-east-1"),
+        ("", "us-east-1", "us-east-1"),
+    ],
+)
+async def test_iam_at_an_endpoint_of_ones_own_is_signed_for_the_partitions_region(
+    aws: StandIn, region: str, iam: str, sts: str
+) -> None:
+    """IAM takes no other region's signature, whatever region the root has; STS takes its own."""
+    async with gateway(aws.url) as door:
+        one = root(aws.url, region=region)
+        await door.send(one, GetCallerIdentity())
+        with pytest.raises(AwsRefused):
+            await door.send(one, GetUser("nobody"))
+    assert [call["scope"] for call in await aws.calls()] == [f"{sts}/sts", f"{iam}/iam"]
+
+
+async def test_the_region_of_the_servers_own_surroundings_does_not_sign_for_iam(
+    aws: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the root has no region, the surroundings say the partition."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "cn-northwest-1")
+    async with gateway(aws.url) as door:
+        with pytest.raises(AwsRefused):
+            await door.send(root(aws.url, region=""), GetUser("nobody"))
+    assert [call["scope"] for call in await aws.calls()] == ["cn-north-1/iam"]
+
+
+class NotSentError(Exception):
+    """Ends a request before it leaves the machine."""
+
+
+@pytest.mark.parametrize(
+    ("service", "endpoints", "scope"),
+    [
+        ("iam", {"iam_endpoint": "https://iam.amazonaws.com"}, "us-east-1/iam"),
+        ("iam", {"iam_endpoint": "https://iam-fips.amazonaws.com"}, "us-east-1/iam"),
+        ("iam", {"iam_endpoint": "https://vpce-1.iam.us-east-1.vpce.amazonaws.com"}, "us-east-1/iam"),
+        ("iam", {"iam_endpoint": ""}, "us-east-1/iam"),
+        ("sts", {"sts_endpoint": "https://sts.us-west-2.amazonaws.com"}, "us-west-2/sts"),
+        ("sts", {"sts_endpoint": "https://sts.amazonaws.com"}, "us-east-1/sts"),
+        ("sts", {"sts_endpoint": "https://vpce-1.sts.us-east-2.vpce.amazonaws.com"}, "us-east-2/sts"),
+        ("sts", {"sts_endpoint": ""}, "eu-west-1/sts"),
+        ("sts", {"sts_endpoint": "", "sts_region": "us-east-2"}, "us-east-2/sts"),
+    ],
+)
+async def test_a_host_of_aws_is_signed_for_its_own_region(
+    service: str, endpoints: dict[str, str], scope: str
+) -> None:
+    """The root's region is another one; what would be sent is read where the SDK hands it to the network."""
+    seen: list[str] = []
+
+    def read(request: Any, **_: object) -> None:
+        seen.append(request.headers["Authorization"].decode())
+        raise NotSentError
+
+    one = root("", **{"region": "eu-west-1", "iam_endpoint": "", "sts_endpoint": "", **endpoints})
+    async with Clients((), "lessor/test") as clients:
+        client = await clients.get(one, service, places(one.config, service)[0], None)
+        client.meta.events.register_first("before-send", read)
+        with pytest.raises(NotSentError):
+            await (client.get_user(UserName="x") if service == "iam" else client.get_caller_identity())
+    assert f"/{scope}/aws4_request" in seen[0]
