@@ -187,3 +187,14 @@ async def test_a_token_leaves_this_machine_in_the_clear_only_with_http(tmp_path:
     assert heard.startswith(b"PRI * HTTP/2.0" if plaintext else b"\x16\x03")
     assert (TOKEN.encode() in heard) is plaintext
     assert ("in the clear" in done.err) is plaintext
+
+
+async def test_refused_handshakes_leave_the_log_json(certificates: Certificates, tmp_path: Path) -> None:
+    """gRPC's core says nothing between our lines, whatever a stranger sends."""
+    async with serving(tmp_path, settings_of(certificates.server, certificates.ours.ca)) as server:
+        variables = {"LESSOR_CACERT": str(certificates.ours.ca), **variables_of(certificates.strange)}
+        await whoami(tmp_path, f"https://localhost:{server.port}", variables)
+        await whoami(tmp_path, server.address, {})
+        await server.stop()
+    lines = server.log_file.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not line.startswith("{")] == []

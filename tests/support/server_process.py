@@ -147,8 +147,8 @@ async def serving(
         await server.kill()
 
 
-def bare_environment(dropped: Iterable[str] = ("LESSOR_", "AWS_")) -> dict[str, str]:
-    """Return this process's environment without what would change Lessor or AWS libraries."""
+def bare_environment(dropped: Iterable[str] = ("LESSOR_", "AWS_", "GRPC_")) -> dict[str, str]:
+    """Return this process's environment without what would change Lessor, AWS libraries or gRPC."""
     return {name: value for name, value in os.environ.items() if not name.startswith(tuple(dropped))}
 
 
