@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import resource
 import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -18,9 +17,10 @@ from lessor_server.adapters import descriptors, memory
 from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.clock import SystemClock
-from lessor_server.adapters.identity.root_token import RootToken
+from lessor_server.adapters.identity.root_token import load_root_token
 from lessor_server.adapters.linting.sentry import SentryLinter, installed
 from lessor_server.adapters.observing.events import EventLog
+from lessor_server.adapters.process import protect_process
 from lessor_server.adapters.sealing.aesgcm import AesGcmSealer, KeyFile
 from lessor_server.adapters.sqlite.store import open_store
 from lessor_server.domain.access import ROOT, Principal
@@ -80,11 +80,11 @@ async def serving(
         LessorError: The data directory is locked or unusable, or the address is taken.
         KeyFileBroken, RootTokenBroken, OSError: The data directory's files cannot be used.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold secrets
+    protect_process()
     memory.tune_garbage_collection()
     limits = _connection_limits(settings)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    token = RootToken.load(settings.data_dir, settings.root_token, settings.root_token_file)
+    token = load_root_token(settings.data_dir, settings.root_token, settings.root_token_file)
     sealer = AesGcmSealer(KeyFile.load_or_make(settings.data_dir / SEALING_KEY_FILE).key)
     rng = random.SystemRandom()
     log = EventLog(logger, rng)

@@ -190,7 +190,7 @@ async def test_a_token_leaves_this_machine_in_the_clear_only_with_http(tmp_path:
 
 
 async def test_refused_handshakes_leave_the_log_json(certificates: Certificates, tmp_path: Path) -> None:
-    """gRPC's core says nothing between our lines, whatever a stranger sends."""
+    """The core of gRPC says nothing between our lines, whatever a stranger sends."""
     async with serving(tmp_path, settings_of(certificates.server, certificates.ours.ca)) as server:
         variables = {"LESSOR_CACERT": str(certificates.ours.ca), **variables_of(certificates.strange)}
         await whoami(tmp_path, f"https://localhost:{server.port}", variables)

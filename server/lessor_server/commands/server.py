@@ -14,7 +14,7 @@ from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import start_logging
 from lessor_server.adapters.sealing.aesgcm import KeyFileBroken
 from lessor_server.domain.errors import LessorError
-from lessor_server.settings import Settings, SettingsError, load
+from lessor_server.settings import Settings, SettingsError, forget_tokens, load
 
 STARTS_BADLY, WRONG_SETTINGS = 1, 2
 
@@ -45,7 +45,7 @@ def settings_or_exit(file: Path | None) -> Settings:
 
 def serve(settings: Settings) -> None:
     """Serve until told to stop; a start that fails prints one line with the mend and exits with 1."""
-    os.umask(0o077)  # what lies in the data directory is for the service's user alone
+    forget_tokens(os.environ)
     logger = start_logging(settings.log.level, settings.log.format)
     try:
         uvloop.run(app.run(settings, logger))

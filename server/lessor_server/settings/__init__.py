@@ -6,19 +6,22 @@ A setting ``a.b`` stands in the TOML file as ``b`` of table ``[a]`` and in the e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from lessor_server.domain.secret import Secret
+from lessor_server.domain.secret import TokenHash
 from lessor_server.settings import values
 from lessor_server.settings.given import Fault, Given, SettingsError
 from lessor_server.settings.values import Address
 
 __all__ = ["Address", "Aws", "Fault", "Limits", "Log", "Settings", "SettingsError", "Tls", "load"]
+
+TOKEN_VARIABLES: Final = ("LESSOR_ROOT_TOKEN", "LESSOR_TOKEN")
+"""Variables that hold a token: the server's, and the client's, which may be set where a server runs."""
 
 LOOPBACK: Final = Address(host="127.0.0.1", port=50051)
 
@@ -84,7 +87,7 @@ class Settings:
     listen: Address = LOOPBACK
     insecure_listen: bool = False
     data_dir: Path = Path("lessor-data")
-    root_token: Secret | None = None
+    root_token: TokenHash | None = None
     root_token_file: Path | None = None
     reflection: bool = True
     drain_grace: timedelta = timedelta(seconds=10)
@@ -124,6 +127,15 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
     given.refuse_unknown()
     given.raise_faults()
     return settings
+
+
+def forget_tokens(environ: MutableMapping[str, str]) -> None:
+    """Take the tokens out of the environment once the settings are read, before anything inherits it.
+
+    The kernel keeps the environment that the process began with in ``/proc/PID/environ``.
+    """
+    for name in TOKEN_VARIABLES:
+        environ.pop(name, None)
 
 
 def _tls(given: Given) -> Tls | None:

@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from lessor_server.domain.names import is_name, shown
-from lessor_server.domain.secret import Secret
+from lessor_server.domain.secret import TokenHash
 from lessor_server.settings.given import WrongValue
 
 SHORTEST_TOKEN: Final = 16
@@ -142,15 +142,15 @@ def log_format(value: object) -> str:
     return _choice(value, FORMATS)
 
 
-def token(value: object) -> Secret:
-    """Take a token of at least 16 characters, printable ASCII as it travels in metadata; never shown."""
+def token(value: object) -> TokenHash:
+    """Take a token of at least 16 characters, printable ASCII as metadata carries it; keep only its hash."""
     if not isinstance(value, str):
         raise WrongValue(f"is {_kind(value)}, not text", 'write it in quotes, "…"')
     if len(value) < SHORTEST_TOKEN:
         raise WrongValue(f"has {len(value)} characters", f"give at least {SHORTEST_TOKEN}")
     if not value.isascii() or not value.isprintable() or " " in value:
         raise WrongValue("has blanks or characters outside ASCII", "use letters, digits and punctuation")
-    return Secret(value)
+    return TokenHash.of(value)
 
 
 # --- places ---------------------------------------------------------------------------------------
