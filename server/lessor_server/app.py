@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import NoReturn
 
 import grpc
@@ -21,8 +22,10 @@ from lessor_server.adapters.identity.root_token import load_root_token
 from lessor_server.adapters.linting.sentry import SentryLinter, installed
 from lessor_server.adapters.observing.events import EventLog
 from lessor_server.adapters.process import protect_process
-from lessor_server.adapters.sealing.aesgcm import AesGcmSealer, KeyFile
-from lessor_server.adapters.sqlite.store import open_store
+from lessor_server.adapters.sealing.aesgcm import AesGcmSealer, key_id_of
+from lessor_server.adapters.sealing.key_file import KeyFile, require_no_key_without_database
+from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
+from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.domain.access import ROOT, Principal
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
@@ -85,7 +88,9 @@ async def serving(
     limits = _connection_limits(settings)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     token = load_root_token(settings.data_dir, settings.root_token, settings.root_token_file)
-    sealer = AesGcmSealer(KeyFile.load_or_make(settings.data_dir / SEALING_KEY_FILE).key)
+    key_file = settings.data_dir / SEALING_KEY_FILE
+    if not settings.sealing.accept_mismatch:
+        require_no_key_without_database(key_file, settings.data_dir / DATABASE_FILE)
     rng = random.SystemRandom()
     log = EventLog(logger, rng)
     health = Health(service.full_name for service in SERVICES)
@@ -100,6 +105,7 @@ async def serving(
 
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
     async with open_store(settings.data_dir, SystemClock()) as store, clients:
+        sealer = await _sealer(store, key_file, settings, logger)
         session_name = f"lessor-{await store.instance()}"
         gateway = AwsGateway(clients, session_name, token_folders=settings.aws.identity_token_dirs)
         outside = Outside(store, gateway, sealer, notify, rng, SentryLinter() if installed() else NoLinter())
@@ -121,6 +127,31 @@ async def serving(
                 yield address
             finally:
                 await _drain(server, guard, engine, health, settings.drain_grace.total_seconds())
+
+
+async def _sealer(
+    store: SqliteStore, key_file: Path, settings: Settings, logger: FilteringBoundLogger
+) -> AesGcmSealer:
+    """Return what seals under the key of this database; note the key's id in it.
+
+    A database of an earlier version has no id; its key is the one that sealed anything in it.
+
+    Raises:
+        SealingKeyMismatch: The key is missing, or that of another database.
+    """
+    noted = await store.sealing_key_id()
+    known = {noted} if noted else set(map(key_id_of, await store.sealed_values()))
+    if settings.sealing.accept_mismatch:
+        key = KeyFile.load_or_make(key_file)
+        if known and key.id not in known:
+            logger.warning(
+                "sealing_key_mismatch_accepted", sealed_under=sorted(known), key_file=str(key_file)
+            )
+    else:
+        key = KeyFile.load_for(key_file, known)
+    if key.id != noted:
+        await store.put_sealing_key_id(key.id)
+    return AesGcmSealer(key.key)
 
 
 def _limits(settings: Settings) -> Limits:

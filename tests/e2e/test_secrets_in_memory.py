@@ -40,7 +40,7 @@ class Inspected:
         return found
 
     async def until_free_of(self, *texts: str) -> None:
-        """Wait until nothing in the server holds any of the texts; a call may end a moment after its answer."""
+        """Wait until nothing in the server holds any of the texts: a call may end just after its answer."""
         await until(lambda: self.holders(*texts), lambda held: held == [[]] * len(texts), 30)
 
 

@@ -20,7 +20,7 @@ import uvloop
 
 from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import start_logging
-from lessor_server.adapters.sealing.aesgcm import KeyFileBroken
+from lessor_server.adapters.sealing.key_file import KeyFileBroken
 from lessor_server.app import serving
 from lessor_server.commands.dev_mount import give_root
 from lessor_server.commands.dev_settings import Wishes, settings_of

@@ -12,7 +12,7 @@ import uvloop
 from lessor_server import app
 from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import start_logging
-from lessor_server.adapters.sealing.aesgcm import KeyFileBroken
+from lessor_server.adapters.sealing.key_file import KeyFileBroken
 from lessor_server.domain.errors import LessorError
 from lessor_server.settings import Settings, SettingsError, forget_tokens, load
 

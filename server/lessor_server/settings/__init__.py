@@ -18,7 +18,18 @@ from lessor_server.settings import values
 from lessor_server.settings.given import Fault, Given, SettingsError
 from lessor_server.settings.values import Address
 
-__all__ = ["Address", "Aws", "Fault", "Limits", "Log", "Settings", "SettingsError", "Tls", "load"]
+__all__ = [
+    "Address",
+    "Aws",
+    "Fault",
+    "Limits",
+    "Log",
+    "Sealing",
+    "Settings",
+    "SettingsError",
+    "Tls",
+    "load",
+]
 
 TOKEN_VARIABLES: Final = ("LESSOR_ROOT_TOKEN", "LESSOR_TOKEN")
 """Variables that hold a token: the server's, and the client's, which may be set where a server runs."""
@@ -50,6 +61,13 @@ class Aws:
     identity_token_dirs: tuple[Path, ...] = ()
     rate: float | None = None
     in_flight: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """How secrets are sealed; ``accept_mismatch`` starts with a key that is not that of the database."""
+
+    accept_mismatch: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +112,7 @@ class Settings:
     tls: Tls | None = None
     aws: Aws = field(default_factory=Aws)
     limits: Limits = field(default_factory=Limits)
+    sealing: Sealing = field(default_factory=Sealing)
     log: Log = field(default_factory=Log)
 
     @property
@@ -121,6 +140,7 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
         tls=_tls(given),
         aws=_aws(given, default.aws),
         limits=_limits(given, default.limits),
+        sealing=Sealing(given.take("sealing.accept_mismatch", values.boolean, default=False)),
         log=_log(given, default.log),
     )
     _agree(given, settings)

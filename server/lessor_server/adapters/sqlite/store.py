@@ -26,6 +26,7 @@ from lessor_server.engine.stored import Grounds, Repeated
 
 FILE = "lessor.db"
 INSTANCE = "instance"
+SEALING_KEY = "sealing_key"
 
 
 class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
@@ -48,6 +49,20 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
     async def schema_version(self) -> int:
         """Return the number of the last migration applied."""
         return self._schema
+
+    async def sealing_key_id(self) -> str:
+        """Return the id of the key that secrets are sealed under, empty where none was noted so far."""
+        row = await self._one(sql.GET_META, {"key": SEALING_KEY})
+        return str(row[0]) if row else ""
+
+    async def put_sealing_key_id(self, key_id: str) -> None:
+        """Note the key that secrets are sealed under from now on."""
+        await self._wrote(sql.PUT_META, {"key": SEALING_KEY, "value": key_id})
+
+    async def sealed_values(self) -> list[bytes]:
+        """Return all that is sealed."""
+        values = [row[0] for row in await self._all(sql.SEALED, {})]
+        return [value for value in values if isinstance(value, bytes) and value]
 
     async def grounds(self, mount: str, role: str, repeated: Repeated | None = None) -> Grounds:
         """Read mount, root and role at one instant."""
