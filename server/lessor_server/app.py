@@ -83,14 +83,10 @@ async def serving(
         LessorError: The data directory is locked or unusable, or the address is taken.
         KeyFileBroken, RootTokenBroken, OSError: The data directory's files cannot be used.
     """
-    protect_process()
     memory.tune_garbage_collection()
     limits = _connection_limits(settings)
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _prepare(settings, logger)
     token = load_root_token(settings.data_dir, settings.root_token, settings.root_token_file)
-    key_file = settings.data_dir / SEALING_KEY_FILE
-    if not settings.sealing.accept_mismatch:
-        require_no_key_without_database(key_file, settings.data_dir / DATABASE_FILE)
     rng = random.SystemRandom()
     log = EventLog(logger, rng)
     health = Health(service.full_name for service in SERVICES)
@@ -105,7 +101,7 @@ async def serving(
 
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
     async with open_store(settings.data_dir, SystemClock()) as store, clients:
-        sealer = await _sealer(store, key_file, settings, logger)
+        sealer = await _load_sealer(store, settings, logger)
         session_name = f"lessor-{await store.instance()}"
         gateway = AwsGateway(clients, session_name, token_folders=settings.aws.identity_token_dirs)
         outside = Outside(store, gateway, sealer, notify, rng, SentryLinter() if installed() else NoLinter())
@@ -129,9 +125,23 @@ async def serving(
                 await _drain(server, guard, engine, health, settings.drain_grace.total_seconds())
 
 
-async def _sealer(
-    store: SqliteStore, key_file: Path, settings: Settings, logger: FilteringBoundLogger
-) -> AesGcmSealer:
+def _prepare(settings: Settings, logger: FilteringBoundLogger) -> None:
+    """Protect this process and make its data directory, before anything secret is read.
+
+    Raises:
+        SealingKeyMismatch: There is a key without a database.
+    """
+    protect_process()
+    for warning in settings.warnings:
+        logger.warning("settings", warning=warning)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not settings.sealing.accept_mismatch:
+        require_no_key_without_database(
+            settings.data_dir / SEALING_KEY_FILE, settings.data_dir / DATABASE_FILE
+        )
+
+
+async def _load_sealer(store: SqliteStore, settings: Settings, logger: FilteringBoundLogger) -> AesGcmSealer:
     """Return what seals under the key of this database; note the key's id in it.
 
     A database of an earlier version has no id; its key is the one that sealed anything in it.
@@ -139,6 +149,7 @@ async def _sealer(
     Raises:
         SealingKeyMismatch: The key is missing, or that of another database.
     """
+    key_file = settings.data_dir / SEALING_KEY_FILE
     noted = await store.sealing_key_id()
     known = {noted} if noted else set(map(key_id_of, await store.sealed_values()))
     if settings.sealing.accept_mismatch:
@@ -162,7 +173,7 @@ def _limits(settings: Settings) -> Limits:
 
 
 async def _about(settings: Settings, store: Store, *, dev: bool) -> About:
-    warnings = []
+    warnings = list(settings.warnings)
     if settings.exposed:
         warnings.append("the listener is insecure: tokens and credentials cross the network in the clear")
     if dev:

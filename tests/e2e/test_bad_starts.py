@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from tests.support.bad_starts import BAD_SETTINGS, BAD_START, ended, refuses_to_start
 from tests.support.clients import connect
-from tests.support.server_process import serving
+from tests.support.server_process import TOKEN, serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
@@ -135,6 +135,34 @@ async def test_another_program_s_database_is_refused(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE theirs (a)")
     connection.close()
     assert "another program" in await refuses_to_start(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["", "lessor.db", "lessor.lock"])
+async def test_a_data_directory_that_others_can_write_to_is_refused(
+    tmp_path: Path, data: Path, name: str
+) -> None:
+    """One line with the command that fixes it, from a start and from a check of the settings."""
+    (data / name).chmod(0o777)
+    for flags in ((), ("--check",)):
+        end = await ended(tmp_path, *flags)
+        assert end.code == BAD_SETTINGS
+        (line,) = end.words.splitlines()
+        assert line.endswith(f"run chmod go-w {data / name}")
+
+
+@pytest.mark.slow
+async def test_a_token_that_every_user_can_read_is_warned_of(tmp_path: Path) -> None:
+    """In the log and by GetInfo; the server starts."""
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    file.chmod(0o644)
+    settings = {"LESSOR_ROOT_TOKEN_FILE": str(file)}
+    async with serving(tmp_path, settings, without=("LESSOR_ROOT_TOKEN",)) as server:
+        async with connect(server.address, TOKEN) as lessor:
+            (warning,) = (await lessor.info()).warnings
+        assert f"run chmod o-r {file}" in warning
+        assert warning in [line.get("warning") for line in server.log()]
 
 
 @pytest.mark.slow

@@ -68,12 +68,19 @@ class ServerProcess:
         lines = self.log_file.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
-    async def start(self, tmp_dir: Path, env_overrides: Mapping[str, str] | None = None) -> None:
+    async def start(
+        self,
+        tmp_dir: Path,
+        env_overrides: Mapping[str, str] | None = None,
+        *,
+        without: Iterable[str] = (),
+    ) -> None:
         """Start the server and wait until its port accepts; RuntimeError with its words if it ends."""
         assert self._process is None, "it runs already"
         self.data_dir, self.log_file = tmp_dir / "data", tmp_dir / "server.log"
         env = _environment(self.data_dir, env_overrides or {})
         self.token = env["LESSOR_ROOT_TOKEN"]
+        env = {name: value for name, value in env.items() if name not in without}
         loop = asyncio.get_running_loop()
         serving: asyncio.Future[str] = loop.create_future()
         self._process = process = _spawn(env)
@@ -136,11 +143,11 @@ class ServerProcess:
 
 @asynccontextmanager
 async def serving(
-    tmp_dir: Path, env_overrides: Mapping[str, str] | None = None
+    tmp_dir: Path, env_overrides: Mapping[str, str] | None = None, *, without: Iterable[str] = ()
 ) -> AsyncIterator[ServerProcess]:
-    """Run a server for the length of the block; it is killed at the end."""
+    """Run a server for the length of the block, ``without`` some variables; it is killed at the end."""
     server = ServerProcess()
-    await server.start(tmp_dir, env_overrides)
+    await server.start(tmp_dir, env_overrides, without=without)
     try:
         yield server
     finally:

@@ -7,14 +7,14 @@ A setting ``a.b`` stands in the TOML file as ``b`` of table ``[a]`` and in the e
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from lessor_server.domain.secret import TokenHash
-from lessor_server.settings import values
+from lessor_server.settings import access, values
 from lessor_server.settings.given import Fault, Given, SettingsError
 from lessor_server.settings.values import Address
 
@@ -99,7 +99,8 @@ class Limits:
 class Settings:
     """All settings of one server. Without a root token or a file of it, one is made in ``data_dir``.
 
-    ``drain_grace`` is how long calls under way may take to end when the server stops.
+    ``drain_grace`` is how long calls under way may take to end when the server stops. ``warnings`` are what
+    an operator should look at although the server starts.
     """
 
     listen: Address = LOOPBACK
@@ -114,6 +115,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     sealing: Sealing = field(default_factory=Sealing)
     log: Log = field(default_factory=Log)
+    warnings: tuple[str, ...] = ()
 
     @property
     def exposed(self) -> bool:
@@ -146,7 +148,23 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
     _agree(given, settings)
     given.refuse_unknown()
     given.raise_faults()
-    return settings
+    return replace(settings, warnings=_warnings(file, settings))
+
+
+def _warnings(file: Path | None, settings: Settings) -> tuple[str, ...]:
+    """Return a line for each brought file of a secret that every user of the machine can read.
+
+    A group may read them: that is how a service gets a secret that root keeps.
+    """
+    secrets = {
+        settings.root_token_file,
+        settings.tls.key_file if settings.tls else None,
+        file if settings.root_token else None,
+    }
+    readable = sorted(str(path) for path in secrets if path is not None and access.is_readable_by_all(path))
+    return tuple(
+        f"{path} holds a secret, and every user can read it: run chmod o-r {path}" for path in readable
+    )
 
 
 def forget_tokens(environ: MutableMapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from lessor_server.domain.names import is_name, shown
 from lessor_server.domain.secret import TokenHash
+from lessor_server.settings import access
 from lessor_server.settings.given import WrongValue
 
 SHORTEST_TOKEN: Final = 16
@@ -181,19 +182,30 @@ def folder(value: object) -> Path:
         raise WrongValue(f"{shown(str(there))} is not a folder", "name a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise WrongValue(f"{shown(str(there))} can't be written to", "give the server's user the folder")
+    try:
+        problem = access.data_dir_problem(path) if path.is_dir() else None
+    except OSError as error:
+        raise WrongValue(
+            f"{shown(str(path))} can't be looked at: {error.strerror}", "run chmod 700 on it"
+        ) from error
+    if problem:
+        raise WrongValue(*problem)
     return path
 
 
 def readable_file(value: object) -> Path:
-    """Take a file that can be read now."""
+    """Take a file that can be read now, and that no other user can change."""
     path = Path(text(value))
     try:
         with path.open("rb"):
-            return path
+            problem = access.file_problem(path)
     except OSError as error:
         raise WrongValue(
             f"{shown(str(path))} can't be read: {error.strerror}", "name a file that can be"
         ) from error
+    if problem:
+        raise WrongValue(*problem)
+    return path
 
 
 def pair_fault(cert_file: Path, key_file: Path) -> str | None:

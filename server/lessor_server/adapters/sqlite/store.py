@@ -177,10 +177,21 @@ async def open_store(folder: Path, clock: Clock) -> AsyncIterator[SqliteStore]:
         DirectoryLocked: Another server has the folder. DatabaseUnusable: The file cannot be used.
     """
     with directory_lock(folder):
+        _require_private(folder / FILE)
         async with connected(folder / FILE, _prepare) as (batches, (schema, instance, mark_us)):
             service = ServiceClock(clock, mark_us)
             batches.raw.before_commit = service.mark
             yield SqliteStore(batches, service, folder, schema, instance)
+
+
+def _require_private(file: Path) -> None:
+    """Take the right to read a database from other users: it names roles, leases and their owners.
+
+    SQLite gives what it makes beside the database the mode of the database.
+    """
+    for path in (file, file.with_name(f"{FILE}-wal"), file.with_name(f"{FILE}-shm")):
+        if path.exists() and path.stat().st_mode & 0o077:
+            path.chmod(0o600)
 
 
 def _earlier(connection: sqlite3.Connection, params: rows.Params, repeated: Repeated | None) -> Lease | None:
