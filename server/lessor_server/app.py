@@ -8,7 +8,6 @@ import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from pathlib import Path
 from typing import NoReturn
 
 import grpc
