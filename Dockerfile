@@ -29,7 +29,7 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 50051
 STOPSIGNAL SIGTERM
-# Asks grpc.health.v1 at LESSOR_ADDR (127.0.0.1:50051 by default); with TLS, set LESSOR_CACERT too.
+# Asks grpc.health.v1 at LESSOR_ADDR (127.0.0.1:50051 by default); with TLS, set LESSOR_CACERT, which makes it use TLS.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["lessor", "health"]
 ENTRYPOINT ["lessor"]
 CMD ["server"]

@@ -1,12 +1,18 @@
 """How a client reaches its server: the address, TLS, and the token that says who calls.
 
 Six variables say it: LESSOR_ADDR, LESSOR_TOKEN or LESSOR_TOKEN_FILE, LESSOR_CACERT, LESSOR_CLIENT_CERT and
-LESSOR_CLIENT_KEY. An address is ``host:port``, ``[::1]:port``, ``unix:/path``, or one of these behind
-``https://`` or ``grpcs://`` (TLS) or ``http://`` or ``grpc://`` (none).
+LESSOR_CLIENT_KEY. An address is ``host:port``, ``[::1]:port`` or ``unix:/path``. ``https://`` (or ``grpcs://``)
+before the host asks for TLS, ``http://`` for none.
+
+Without either, the connection is in the clear only where it can't leave this machine: to a unix socket, a
+literal loopback address or the name ``localhost``. Everywhere else it uses TLS: another name may resolve to
+any machine, whatever it resolves to now. ``http://`` to another machine works, with a ``PlaintextWarning``.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +24,8 @@ from lessor.service_config import service_config
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 DEFAULT_PORT, HTTPS_PORT = 50051, 443
-_TLS_OF_SCHEME: Final = {"https": True, "grpcs": True, "http": False, "grpc": False}
+_TLS_OF_SCHEME: Final = {"https": True, "grpcs": True, "http": False, "grpc": None}
+"""What each scheme asks for; None leaves it to the host. Only ``http://`` allows plaintext anywhere."""
 _MEND: Final = "write host:port, https://host[:port] or unix:/path"
 
 Options = tuple[tuple[str, int | str], ...]
@@ -35,6 +42,10 @@ Source: gRPC's guide "Keepalive"; without the last option gRPC stops after two p
 Metadata = tuple[tuple[str, str], ...]
 
 
+class PlaintextWarning(UserWarning):
+    """The token and the credentials cross a network in the clear, because ``http://`` asks for it."""
+
+
 class BadConnection(ValueError):
     """What was given can't be used to reach a server: an address, a file or a token."""
 
@@ -47,9 +58,10 @@ class Connection:
         address: As in LESSOR_ADDR.
         token: The caller's token; wins over ``token_file``. Empty sends none.
         token_file: A file with the token, read anew at each use, so that it may be replaced.
-        ca_file: PEM certificates that may have signed the server's; with it TLS is used. Without it TLS
-            trusts gRPC's own list of authorities.
+        ca_file: PEM certificates that may have signed the server's. Without it TLS trusts gRPC's own list of
+            authorities.
         cert_file: The caller's own certificate, PEM, for a server that asks for one. Goes with ``key_file``.
+            With any of these three files TLS is used on loopback too.
         key_file: The key of ``cert_file``, PEM.
     """
 
@@ -85,21 +97,25 @@ class Connection:
     @property
     def options(self) -> Options:
         """Return the channel's options: no proxy stands between two ends of one machine."""
-        local = self.target.startswith(("unix:", "127.", "localhost:", "[::1]:"))
-        return (*KEEPALIVE, ("grpc.enable_http_proxy", 0)) if local else KEEPALIVE
+        return (*KEEPALIVE, ("grpc.enable_http_proxy", 0)) if _is_local(self.target) else KEEPALIVE
 
     def credentials(self) -> grpc.ChannelCredentials | None:
         """Return TLS credentials, or None where the connection is in the clear.
 
+        Issues a ``PlaintextWarning`` where ``http://`` leads to another machine.
+
         Raises:
-            BadConnection: A file can't be read, a certificate lacks its key, or the address asks for a
-                connection in the clear although ``ca_file`` is given.
+            BadConnection: A file can't be read or holds no PEM, a certificate lacks its key, or the address
+                asks for a connection in the clear although files for TLS are given.
         """
         if not self._uses_tls():
+            if not _is_local(self.target):
+                text = f"{self.address} is in the clear: the token and all credentials can be read on the way"
+                warnings.warn(f"{text}; write https://", PlaintextWarning, stacklevel=2)
             return None
         if (self.cert_file is None) != (self.key_file is None):
             raise BadConnection("a client's certificate and its key go together; set both or neither")
-        root, key, cert = (_content(path) for path in (self.ca_file, self.key_file, self.cert_file))
+        root, key, cert = (_pem(path) for path in (self.ca_file, self.key_file, self.cert_file))
         return grpc.ssl_channel_credentials(root, key, cert)
 
     def metadata(self) -> Metadata:
@@ -130,9 +146,12 @@ class Connection:
         asked, target = _parsed(self.address)
         if target.startswith("unix:"):
             return False
-        if asked is False and self.ca_file is not None:
-            raise BadConnection(f"{self.address} is in the clear, yet a CA file is given; write https://")
-        return bool(asked) or self.ca_file is not None
+        has_files = any((self.ca_file, self.cert_file, self.key_file))
+        if asked is False and has_files:
+            raise BadConnection(f"{self.address} is in the clear, but files for TLS are set; write https://")
+        if asked is None:
+            return has_files or not _is_local(target)
+        return asked
 
     def _token_of_file(self) -> str:
         content = _content(self.token_file)
@@ -142,6 +161,22 @@ class Connection:
         if not token:
             raise BadConnection(f"{self.token_file} is empty; write the token into it")
         return token
+
+
+def _is_local(target: str) -> bool:
+    """Return whether a connection to ``target`` can't leave this machine, by what is written alone.
+
+    Of names only ``localhost`` counts (RFC 6761, 6.3), and no spelling that the resolver alone understands.
+    """
+    if target.startswith("unix:"):
+        return True
+    host = target.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _parsed(address: str) -> tuple[bool | None, str]:
@@ -178,3 +213,11 @@ def _content(path: Path | None) -> bytes | None:
         return None if path is None else path.read_bytes()
     except OSError as error:
         raise BadConnection(f"{path} can't be read: {error.strerror}; name a file that can be") from None
+
+
+def _pem(path: Path | None) -> bytes | None:
+    """Return the bytes of a PEM file, None for none; of other content gRPC says only that TLS failed."""
+    content = _content(path)
+    if content is not None and b"-----BEGIN " not in content:
+        raise BadConnection(f"{path} holds no PEM; name a file with lines -----BEGIN … and -----END …")
+    return content

@@ -20,6 +20,12 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 _NOT_REACHED: Final = re.compile(
     r"failed to connect to all addresses; last error: (?:[A-Z_]+: )?(?:(?:ipv[46]|unix):\S+: )?"
 )
+_TLS_FIXES: Final = {
+    "WRONG_VERSION_NUMBER": "the server there uses no TLS: give it a certificate, or write http://HOST:PORT",
+    "CERTIFICATE_VERIFY_FAILED": "name the authority that signed the server's certificate in LESSOR_CACERT",
+    "Socket closed": "if the server uses TLS, write https:// and set LESSOR_CLIENT_CERT if it asks for one",
+}
+"""What to do about a failed handshake, by gRPC's words for it; of a server's refusal only the last."""
 
 
 class Failure(Protocol):
@@ -171,12 +177,17 @@ def _of_transport(code: grpc.StatusCode, text: str, address: str) -> LessorError
     told = _NOT_REACHED.sub("", text).strip() or code.name
     match code:
         case grpc.StatusCode.UNAVAILABLE:
-            fault, mend = f"can't reach a server at {address}: {told}", "start it, or set LESSOR_ADDR"
+            fault, mend = f"can't reach a server at {address}: {told}", _fix_of_connection(told)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             fault, mend = f"no answer from {address} in time", "give it more time; it may have been done"
         case _:
             fault, mend = f"{address} answered {code.name}: {told}", "see whether a Lessor listens there"
     return _CLASSES.get(code, LessorError)(f"{fault}; {mend}", code, mend=mend)
+
+
+def _fix_of_connection(told: str) -> str:
+    """Return what to do about a connection that failed with these words of gRPC's."""
+    return next((fix for sign, fix in _TLS_FIXES.items() if sign in told), "start it, or set LESSOR_ADDR")
 
 
 def _read_detail(error: LessorError, detail: object) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import resource
 import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -18,11 +17,14 @@ from lessor_server.adapters import descriptors, memory
 from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.clock import SystemClock
-from lessor_server.adapters.identity.root_token import RootToken
+from lessor_server.adapters.identity.root_token import load_root_token
 from lessor_server.adapters.linting.sentry import SentryLinter, installed
 from lessor_server.adapters.observing.events import EventLog
-from lessor_server.adapters.sealing.aesgcm import AesGcmSealer, KeyFile
-from lessor_server.adapters.sqlite.store import open_store
+from lessor_server.adapters.process import protect_process
+from lessor_server.adapters.sealing.aesgcm import AesGcmSealer, key_id_of
+from lessor_server.adapters.sealing.key_file import KeyFile, require_no_key_without_database
+from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
+from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.adapters.tls import Certificates
 from lessor_server.domain.access import ROOT, Principal
 from lessor_server.domain.errors import LessorError
@@ -91,12 +93,10 @@ async def serving(
         CertificateUnusable: The files of TLS cannot be used.
         KeyFileBroken, RootTokenBroken, OSError: The data directory's files cannot be used.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold secrets
     memory.tune_garbage_collection()
     limits = _connection_limits(settings)
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    token = RootToken.load(settings.data_dir, settings.root_token, settings.root_token_file)
-    sealer = AesGcmSealer(KeyFile.load_or_make(settings.data_dir / SEALING_KEY_FILE).key)
+    _prepare(settings, logger)
+    token = load_root_token(settings.data_dir, settings.root_token, settings.root_token_file)
     rng = random.SystemRandom()
     log = EventLog(logger, rng)
     health = Health(service.full_name for service in SERVICES)
@@ -113,6 +113,7 @@ async def serving(
     reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify)
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
     async with open_store(settings.data_dir, SystemClock()) as store, clients:
+        sealer = await _load_sealer(store, settings, logger)
         session_name = f"lessor-{await store.instance()}"
         gateway = AwsGateway(clients, session_name, token_folders=settings.aws.identity_token_dirs)
         outside = Outside(store, gateway, sealer, notify, rng, SentryLinter() if installed() else NoLinter())
@@ -141,6 +142,46 @@ async def serving(
                 await _drain(server, guard, engine, health, settings.drain_grace.total_seconds())
 
 
+def _prepare(settings: Settings, logger: FilteringBoundLogger) -> None:
+    """Protect this process and make its data directory, before anything secret is read.
+
+    Raises:
+        SealingKeyMismatch: There is a key without a database.
+    """
+    protect_process()
+    for warning in settings.warnings:
+        logger.warning("settings", warning=warning)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not settings.sealing.accept_mismatch:
+        require_no_key_without_database(
+            settings.data_dir / SEALING_KEY_FILE, settings.data_dir / DATABASE_FILE
+        )
+
+
+async def _load_sealer(store: SqliteStore, settings: Settings, logger: FilteringBoundLogger) -> AesGcmSealer:
+    """Return what seals under the key of this database; note the key's id in it.
+
+    A database of an earlier version has no id; its key is the one that sealed anything in it.
+
+    Raises:
+        SealingKeyMismatch: The key is missing, or that of another database.
+    """
+    key_file = settings.data_dir / SEALING_KEY_FILE
+    noted = await store.sealing_key_id()
+    known = {noted} if noted else set(map(key_id_of, await store.sealed_values()))
+    if settings.sealing.accept_mismatch:
+        key = KeyFile.load_or_make(key_file)
+        if known and key.id not in known:
+            logger.warning(
+                "sealing_key_mismatch_accepted", sealed_under=sorted(known), key_file=str(key_file)
+            )
+    else:
+        key = KeyFile.load_for(key_file, known)
+    if key.id != noted:
+        await store.put_sealing_key_id(key.id)
+    return AesGcmSealer(key.key)
+
+
 def _limits(settings: Settings) -> Limits:
     aws = settings.aws
     pace = Pace(in_flight=aws.in_flight) if aws.rate is None else Pace(rate=aws.rate, in_flight=aws.in_flight)
@@ -149,7 +190,7 @@ def _limits(settings: Settings) -> Limits:
 
 
 async def _about(settings: Settings, store: Store, *, dev: bool) -> About:
-    warnings = []
+    warnings = list(settings.warnings)
     if settings.exposed:
         warnings.append("the listener is insecure: tokens and credentials cross the network in the clear")
     if dev:

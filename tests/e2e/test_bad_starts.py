@@ -2,77 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import resource
 import shutil
 import socket
 import sqlite3
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from tests.support.bad_starts import BAD_SETTINGS, BAD_START, ended, refuses_to_start
 from tests.support.clients import connect
-from tests.support.server_process import COMMAND, TOKEN, bare_environment, serving
+from tests.support.server_process import TOKEN, serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
-
-BAD_START, BAD_SETTINGS = 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a server ended that did not stay."""
-
-    code: int
-    words: str
-
-
-def environment(folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return what a server over ``folder/data`` is started with; an empty value takes a variable away."""
-    given = {
-        **bare_environment(),
-        "LESSOR_LISTEN": "127.0.0.1:0",
-        "LESSOR_DATA_DIR": str(folder / "data"),
-        "LESSOR_ROOT_TOKEN": TOKEN,
-        **variables,
-    }
-    return {name: value for name, value in given.items() if value}
-
-
-async def ended(folder: Path, *flags: str, **variables: str) -> Ended:
-    """Run a server that must end by itself; never with a stack trace."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *COMMAND,
-        *flags,
-        env=environment(folder, variables),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        async with asyncio.timeout(20):
-            out, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        raise
-    words = out.decode()
-    assert "Traceback" not in words
-    assert process.returncode is not None
-    return Ended(process.returncode, words)
-
-
-async def refuses_to_start(folder: Path, **variables: str) -> str:
-    """Assert that a start fails in one line that says how to mend it; return that line."""
-    end = await ended(folder, **variables)
-    assert end.code == BAD_START, end.words
-    lines = [line for line in end.words.splitlines() if line.startswith("lessor")]
-    assert len(lines) == 1, end.words
-    return lines[0]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -192,6 +135,34 @@ async def test_another_program_s_database_is_refused(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE theirs (a)")
     connection.close()
     assert "another program" in await refuses_to_start(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["", "lessor.db", "lessor.lock"])
+async def test_a_data_directory_that_others_can_write_to_is_refused(
+    tmp_path: Path, data: Path, name: str
+) -> None:
+    """One line with the command that fixes it, from a start and from a check of the settings."""
+    (data / name).chmod(0o777)
+    for flags in ((), ("--check",)):
+        end = await ended(tmp_path, *flags)
+        assert end.code == BAD_SETTINGS
+        (line,) = end.words.splitlines()
+        assert line.endswith(f"run chmod go-w {data / name}")
+
+
+@pytest.mark.slow
+async def test_a_token_that_every_user_can_read_is_warned_of(tmp_path: Path) -> None:
+    """In the log and by GetInfo; the server starts."""
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    file.chmod(0o644)
+    settings = {"LESSOR_ROOT_TOKEN_FILE": str(file)}
+    async with serving(tmp_path, settings, without=("LESSOR_ROOT_TOKEN",)) as server:
+        async with connect(server.address, TOKEN) as lessor:
+            (warning,) = (await lessor.info()).warnings
+        assert f"run chmod o-r {file}" in warning
+        assert warning in [line.get("warning") for line in server.log()]
 
 
 @pytest.mark.slow

@@ -180,6 +180,26 @@ async def test_it_ends_with_its_embedded_aws(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_what_it_keeps_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """With --data too, also what a version before left open to others; its memory and core likewise."""
+    data = tmp_path / "data"
+    words = (*ANY_PORTS, "--data", str(data))
+    for _ in range(2):
+        async with dev(tmp_path, *words) as running:
+            modes = {path.name: path.stat().st_mode & 0o777 for path in [data, *data.iterdir()]}
+            assert "\nUmask:\t0077\n" in running.status()
+            assert await running.end(signal.SIGTERM) == 0
+        assert modes.pop("data") == 0o700
+        assert {"lessor.db", "lessor.db-wal", "sealing-key"} <= modes.keys()
+        assert set(modes.values()) == {0o600}
+        (data / "lessor.db").chmod(0o644)
+    data.chmod(0o777)
+    code, errors = await failing(tmp_path, *words)
+    assert code == 2
+    assert f"run chmod go-w {data}" in errors
+
+
+@pytest.mark.slow
 async def test_a_second_start_over_the_same_data_goes_on(tmp_path: Path) -> None:
     """Roles and leases are kept; the root is set anew, for the embedded AWS starts empty each time."""
     words = (*ANY_PORTS, "--token", TOKEN, "--data", str(tmp_path / "data"))

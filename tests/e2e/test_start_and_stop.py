@@ -76,11 +76,14 @@ async def test_an_endpoint_that_is_no_longer_allowed_is_not_called(tmp_path: Pat
 
 @pytest.mark.slow
 async def test_another_sealing_key_opens_no_root(tmp_path: Path, aws: StandIn) -> None:
-    """With the key lost the mount says so, and a root set anew mends it."""
+    """With the key lost, and a new one accepted, the mount says so until its root is set again."""
     async with working(tmp_path, aws) as (server, _):
         await server.stop()
         (tmp_path / "data" / "sealing-key").unlink()
-        await server.start(tmp_path, {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url})
+        settings = {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url, "LESSOR_SEALING_ACCEPT_MISMATCH": "true"}
+        await server.start(tmp_path, settings)
+        (accepted,) = [line for line in server.log() if line["event"] == "sealing_key_mismatch_accepted"]
+        assert accepted["level"] == "warning"
         async with connect(server.address, server.token) as lessor:
             refusal = await refused(lessor.generate("aws"))
             assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "SEAL_BROKEN")

@@ -28,6 +28,8 @@ STREAMS = ("CredsService/WatchCredentials", "LeaseService/WatchLeases", "LeaseSe
         (("authorization", "the-root-token-of-tests"),),
         (("authorization", "Bearer the-root-token-of-tests-and-more"),),
         (("x-authorization", "Bearer the-root-token-of-tests"),),
+        (("authorization", "Bearer the-root-token-of-tests"),) * 2,
+        (("authorization", "Bearer the-root-token-of-tests"), ("authorization", "Bearer another")),
     ],
 )
 @pytest.mark.parametrize("data", [b"", b"\xff\xff\xff"])

@@ -45,6 +45,10 @@ class Dev:
         async with asyncio.timeout(SECONDS):
             return await self.process.wait()
 
+    def status(self) -> str:
+        """Return what the kernel says of it (proc(5), ``/proc/PID/status``)."""
+        return Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+
     def embedded_aws(self) -> int:
         """Return the process id of its embedded AWS."""
         pid = self.process.pid

@@ -70,13 +70,18 @@ class ServerProcess:
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     async def start(
-        self, tmp_dir: Path, env_overrides: Mapping[str, str] | None = None, *options: str
+        self,
+        tmp_dir: Path,
+        env_overrides: Mapping[str, str] | None = None,
+        *options: str,
+        without: Iterable[str] = (),
     ) -> None:
         """Start the server and wait until its port accepts; RuntimeError with its words if it ends."""
         assert self._process is None, "it runs already"
         self.data_dir, self.log_file = tmp_dir / "data", tmp_dir / "server.log"
         env = _environment(self.data_dir, env_overrides or {})
         self.token = env["LESSOR_ROOT_TOKEN"]
+        env = {name: value for name, value in env.items() if name not in without}
         loop = asyncio.get_running_loop()
         serving: asyncio.Future[str] = loop.create_future()
         self._process = process = _spawn(env, options)
@@ -144,19 +149,19 @@ class ServerProcess:
 
 @asynccontextmanager
 async def serving(
-    tmp_dir: Path, env_overrides: Mapping[str, str] | None = None
+    tmp_dir: Path, env_overrides: Mapping[str, str] | None = None, *, without: Iterable[str] = ()
 ) -> AsyncIterator[ServerProcess]:
-    """Run a server for the length of the block; it is killed at the end."""
+    """Run a server for the length of the block, ``without`` some variables; it is killed at the end."""
     server = ServerProcess()
-    await server.start(tmp_dir, env_overrides)
+    await server.start(tmp_dir, env_overrides, without=without)
     try:
         yield server
     finally:
         await server.kill()
 
 
-def bare_environment(dropped: Iterable[str] = ("LESSOR_", "AWS_")) -> dict[str, str]:
-    """Return this process's environment without what would change Lessor or AWS libraries."""
+def bare_environment(dropped: Iterable[str] = ("LESSOR_", "AWS_", "GRPC_")) -> dict[str, str]:
+    """Return this process's environment without what would change Lessor, AWS libraries or gRPC."""
     return {name: value for name, value in os.environ.items() if not name.startswith(tuple(dropped))}
 
 

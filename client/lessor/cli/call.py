@@ -6,6 +6,7 @@ import math
 import os
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ import grpc
 from google.protobuf.message import Message
 
 from lessor import errors
-from lessor.channel import BadConnection, Connection
+from lessor.channel import BadConnection, Connection, PlaintextWarning
 from lessor.cli import diagnosis, output, retry
 from lessor.v1.config_pb2_grpc import ConfigServiceStub
 from lessor.v1.creds_pb2_grpc import CredsServiceStub
@@ -107,9 +108,11 @@ class Call:
 
     def __enter__(self) -> Self:
         """Open the channel."""
-        with _told(self._connection):
+        with _told(self._connection), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", PlaintextWarning)
             # A person hears immediately that no server is there; a script has its exit code.
             self.channel = self._connection.open(retries=False)
+        output.warn(str(one.message) for one in caught)
         return self
 
     def __exit__(

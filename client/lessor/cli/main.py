@@ -153,7 +153,8 @@ def root(**reaching: str | None) -> None:
     """Dynamic AWS credentials: leases that end when they say they end.
 
     The server is found by LESSOR_ADDR, LESSOR_TOKEN or LESSOR_TOKEN_FILE, LESSOR_CACERT, LESSOR_CLIENT_CERT
-    and LESSOR_CLIENT_KEY; TLS is used with LESSOR_CACERT, or where the address begins with https://.
+    and LESSOR_CLIENT_KEY. TLS is used with https://, and for every address but loopback and unix:/PATH;
+    http:// to another machine sends all in the clear.
     """
     click.get_current_context().obj = {name: value for name, value in reaching.items() if value is not None}
 

@@ -20,11 +20,11 @@ import uvloop
 
 from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import LogLevel, start_logging
-from lessor_server.adapters.sealing.aesgcm import KeyFileBroken
+from lessor_server.adapters.sealing.key_file import KeyFileBroken
 from lessor_server.app import serving
 from lessor_server.commands.dev_mount import give_root
-from lessor_server.commands.dev_settings import Wishes, settings_of, token_of
-from lessor_server.commands.dev_words import tell
+from lessor_server.commands.dev_settings import Wishes, settings_of
+from lessor_server.commands.dev_words import tell, token_variable
 from lessor_server.commands.embedded_aws import EmbeddedAwsFailed, MotoMissing, embedded_aws, require_moto
 from lessor_server.commands.endings import told
 from lessor_server.commands.loopback_client import CallFailed, LoopbackClient
@@ -32,7 +32,7 @@ from lessor_server.commands.loopback_proxy import AddressTaken, address_of, list
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.secret import Secret
 from lessor_server.reload import on_hang_up
-from lessor_server.settings import Address
+from lessor_server.settings import Address, forget_tokens
 from lessor_server.settings.given import WrongValue
 from lessor_server.settings.values import address, folder, token
 
@@ -57,6 +57,12 @@ def loopback(value: object) -> Address:
     if given.path or not given.is_local:
         raise WrongValue(f"{given} is not loopback", "write 127.0.0.1:PORT; what is here is only for trying")
     return given
+
+
+def root_token(value: object) -> Secret:
+    """Take a root token by the rule of the setting, which keeps its hash alone."""
+    token(value)
+    return Secret(str(value))
 
 
 def by(rule: Callable[[object], T]) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
@@ -92,7 +98,7 @@ def by(rule: Callable[[object], T]) -> Callable[[click.Context, click.Parameter,
     "--token",
     "secret",
     metavar="TOKEN",
-    callback=by(token),
+    callback=by(root_token),
     help="The root token, at least 16 characters.  [default: LESSOR_ROOT_TOKEN or a random one]",
 )
 @click.option(
@@ -129,7 +135,9 @@ async def run(wishes: Wishes, *, until_eof: bool) -> None:
     with on_hang_up(react), _data_dir(wishes.data) as data, listen(wishes.aws) as listener:
         own = address_of(listener, wishes.aws.host)
         url = f"http://{own}"
-        settings = settings_of(wishes, data, url, os.environ)
+        settings, secret = settings_of(wishes, data, url, os.environ)
+        variable = token_variable(settings, secret, os.environ)
+        forget_tokens(os.environ)
         listen(settings.listen).close()  # a taken port is told before anything starts
         logger = start_logging(LogLevel(settings.log.level), settings.log.format)
         async with (
@@ -137,9 +145,10 @@ async def run(wishes: Wishes, *, until_eof: bool) -> None:
             proxying(listener, own, aws.url),
             serving(settings, logger, dev=True, hang_up=hang_up) as address,
         ):
-            async with LoopbackClient.to(address, token_of(settings)) as client:
+            async with LoopbackClient.to(address, secret) as client:
                 await give_root(client, aws, url)
-            tell(settings, address, url, wishes.data)
+            tell(variable, address, url, wishes.data)
+            del variable, secret
             await stop.wait()
 
 

@@ -29,14 +29,17 @@ class Wishes:
     data: Path | None
 
 
-def settings_of(wishes: Wishes, data: Path, aws_url: str, environ: Mapping[str, str]) -> Settings:
-    """Return the settings to serve with.
+def settings_of(
+    wishes: Wishes, data: Path, aws_url: str, environ: Mapping[str, str]
+) -> tuple[Settings, Secret]:
+    """Return the settings to serve with, and the root token, of which the settings hold the hash alone.
 
     A data directory named by the caller's variable is not touched: it may belong to a real service, whose
     root would be replaced by that of the embedded AWS.
 
     Raises:
         SettingsError: With every fault of the caller's variables.
+        OSError: The token's file can't be read.
     """
     variables = {**environ, DATA_DIR: str(data), ALLOWED: _joined(environ.get(ALLOWED, ""), aws_url)}
     if wishes.grpc is not None or not environ.get(LISTEN):
@@ -46,19 +49,9 @@ def settings_of(wishes: Wishes, data: Path, aws_url: str, environ: Mapping[str, 
         variables[ROOT_TOKEN] = (wishes.token or draw_token(random.SystemRandom())).reveal()
     settings = load(None, variables)
     _require_loopback(settings)
-    return settings
-
-
-def token_of(settings: Settings) -> Secret:
-    """Return the root token, which is always set here.
-
-    Raises:
-        OSError: Its file can't be read.
-    """
-    if settings.root_token is not None:
-        return settings.root_token
-    assert settings.root_token_file is not None
-    return Secret(settings.root_token_file.read_text(encoding="ascii").strip())
+    if settings.root_token_file is None:
+        return settings, Secret(variables[ROOT_TOKEN])
+    return settings, Secret(settings.root_token_file.read_text(encoding="ascii").strip())
 
 
 def draw_token(rng: random.Random) -> Secret:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from lessor_server.commands.dev_settings import ROOT_TOKEN
+from lessor_server.domain.secret import Secret
 from lessor_server.settings import Settings
 
 _WORDS = """\
@@ -31,25 +32,27 @@ _POLICY = (
 )
 
 
-def tell(settings: Settings, address: str, url: str, kept: Path | None) -> None:
-    """Print how to go on, then the line ``ready grpc=HOST:PORT aws=URL``; ``kept`` stays after the end."""
+def tell(token: str, address: str, url: str, kept: Path | None) -> None:
+    """Print how to go on, then the line ``ready grpc=HOST:PORT aws=URL``; ``kept`` stays after the end.
+
+    ``token`` is as ``token_variable`` returns it.
+    """
     click.echo(
         _WORDS.format(
             address=address,
             url=url,
             kept=f", but for {kept}" if kept else "",
-            token=_token_variable(settings, os.environ.get(ROOT_TOKEN)),
+            token=token,
             policy=_POLICY,
         )
     )
     click.echo(f"ready grpc={address} aws={url}")  # click flushes
 
 
-def _token_variable(settings: Settings, variable: str | None) -> str:
-    """Return how a client is given the token; the text of a ``variable`` is not repeated."""
+def token_variable(settings: Settings, token: Secret, environ: Mapping[str, str]) -> str:
+    """Return how a client is given the token; the text of a variable is not repeated."""
     if settings.root_token_file is not None:
         return f"LESSOR_TOKEN_FILE={shlex.quote(str(settings.root_token_file.absolute()))}"
-    assert settings.root_token is not None
-    if settings.root_token.reveal() == variable:
+    if token.reveal() == environ.get(ROOT_TOKEN):
         return f'LESSOR_TOKEN="${ROOT_TOKEN}"'
-    return f"LESSOR_TOKEN={shlex.quote(settings.root_token.reveal())}"
+    return f"LESSOR_TOKEN={shlex.quote(token.reveal())}"

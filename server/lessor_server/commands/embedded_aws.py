@@ -29,6 +29,7 @@ from lessor_server.settings.given import PREFIX
 
 REGION: Final = "us-east-1"
 ROOT_USER: Final = "lessor-root"
+LOG_FORMAT: Final = f"{PREFIX}LOG_FORMAT"
 START_SECONDS: Final = 120
 _ADMIN: Final = {
     "Version": "2012-10-17",
@@ -88,7 +89,9 @@ async def embedded_aws() -> AsyncIterator[EmbeddedAws]:
 
 async def _start(listener: socket.socket) -> Process:
     """Start the process on ``listener``: requests wait in its queue until they are served."""
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    surroundings = {
+        name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name == LOG_FORMAT
+    }
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -7,6 +7,7 @@ however that ends, so no embedded AWS outlives its server, not even after ``kill
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Iterable
@@ -16,9 +17,12 @@ from xml.sax.saxutils import escape
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
+from lessor_server.adapters.observing.log import LogLevel, start_logging
+
 
 def main(host: str, listener: int) -> None:
     """Serve on ``listener``, the file descriptor of a socket listening on ``host``, until input ends."""
+    start_logging(LogLevel("warning"), os.environ.get("LESSOR_LOG_FORMAT", "auto"))
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = make_server(
         host,

@@ -13,11 +13,11 @@ from lessor_server import app
 from lessor_server.adapters.aws.ca_bundle import CaBundleUnusable, require_ca_bundle
 from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import LogLevel, start_logging
-from lessor_server.adapters.sealing.aesgcm import KeyFileBroken
+from lessor_server.adapters.sealing.key_file import KeyFileBroken
 from lessor_server.adapters.tls import CertificateUnusable
 from lessor_server.domain.errors import LessorError
 from lessor_server.reload import need_restart
-from lessor_server.settings import Settings, SettingsError, load
+from lessor_server.settings import Settings, SettingsError, forget_tokens, load
 
 STARTS_BADLY, WRONG_SETTINGS = 1, 2
 
@@ -58,7 +58,7 @@ def ca_bundle_or_exit() -> None:
 
 def serve(settings: Settings, file: Path | None) -> None:
     """Serve until told to stop; a start that fails prints one line with the mend and exits with 1."""
-    os.umask(0o077)  # what lies in the data directory is for the service's user alone
+    forget_tokens(os.environ)
     level = LogLevel(settings.log.level)
     logger = start_logging(level, settings.log.format)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Self
 
 _HIDDEN: Final = "***"
 
@@ -41,3 +43,19 @@ class Secret:
     def __repr__(self) -> str:
         """Hide the text; ``str`` and ``format`` do the same."""
         return _HIDDEN
+
+
+@dataclass(frozen=True, slots=True)
+class TokenHash:
+    """The SHA-256 of a token: enough to recognise the token, and nothing that gives it out."""
+
+    digest: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, token: str) -> Self:
+        """Return the hash of a token; what a caller sends may be any text."""
+        return cls(hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest())
+
+    def matches(self, presented: str) -> bool:
+        """Tell whether ``presented`` is the token, in a time that tells nothing about it."""
+        return hmac.compare_digest(self.digest, TokenHash.of(presented).digest)

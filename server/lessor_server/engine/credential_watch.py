@@ -66,10 +66,11 @@ class CredentialWatch:
         try:
             while True:
                 yield made
+                del made  # a stream may wait for hours: it keeps no secret meanwhile
                 while len(held) > 1:
                     self._retire(held.pop(0), overlap)
                 # A request id names one lease: the first.
-                made = await self._next(made.lease, replace(wish, request=None), overlap)
+                made = await self._next(held[0], replace(wish, request=None), overlap)
                 held.append(made.lease)
         finally:
             for lease in held:

@@ -60,7 +60,10 @@ class CredsService(StaticCredentialMethods):
         async with aclosing(self._watch.follow(wish, overlap)) as issued:
             async for made in issued:
                 # Numbered alike, so that what is told of credentials is told by both.
-                yield pb.WatchCredentialsResponse.FromString(_answer(made).SerializeToString())
+                answer = pb.WatchCredentialsResponse.FromString(_answer(made).SerializeToString())
+                del made
+                yield answer
+                answer.Clear()  # it is sent by now; who sent it may hold it until the next one comes
 
 
 def _first(request: pb.WatchCredentialsRequest) -> pb.GenerateCredentialsRequest:

@@ -356,9 +356,12 @@ def _until(entry: _Entry, context: Context) -> float:
 
 
 def _token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
-    """Return the bearer token (RFC 6750) of the metadata, or an empty text."""
-    for key, value in metadata:
-        if key == "authorization" and isinstance(value, str):
-            scheme, _, token = value.partition(" ")
-            return token.strip() if scheme.lower() == "bearer" else ""
-    return ""
+    """Return the bearer token (RFC 6750) of the metadata; an empty text unless there is exactly one value.
+
+    Of several values, a proxy in front may have checked another one than we would.
+    """
+    values = [value for key, value in metadata if key == "authorization"]
+    if len(values) != 1 or not isinstance(values[0], str):
+        return ""
+    scheme, _, token = values[0].partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""

@@ -6,19 +6,33 @@ A setting ``a.b`` stands in the TOML file as ``b`` of table ``[a]`` and in the e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from lessor_server.domain.secret import Secret
-from lessor_server.settings import values
+from lessor_server.domain.secret import TokenHash
+from lessor_server.settings import access, values
 from lessor_server.settings.given import Fault, Given, SettingsError
 from lessor_server.settings.values import Address
 
-__all__ = ["Address", "Aws", "Fault", "Limits", "Log", "Settings", "SettingsError", "Tls", "load"]
+__all__ = [
+    "Address",
+    "Aws",
+    "Fault",
+    "Limits",
+    "Log",
+    "Sealing",
+    "Settings",
+    "SettingsError",
+    "Tls",
+    "load",
+]
+
+TOKEN_VARIABLES: Final = ("LESSOR_ROOT_TOKEN", "LESSOR_TOKEN")
+"""Variables that hold a token: the server's, and the client's, which may be set where a server runs."""
 
 LOOPBACK: Final = Address(host="127.0.0.1", port=50051)
 
@@ -50,6 +64,13 @@ class Aws:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealing:
+    """How secrets are sealed; ``accept_mismatch`` starts with a key that is not that of the database."""
+
+    accept_mismatch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """How much is logged (``level``) and how it looks (``format``: auto, json or console)."""
 
@@ -78,20 +99,23 @@ class Limits:
 class Settings:
     """All settings of one server. Without a root token or a file of it, one is made in ``data_dir``.
 
-    ``drain_grace`` is how long calls under way may take to end when the server stops.
+    ``drain_grace`` is how long calls under way may take to end when the server stops. ``warnings`` are what
+    an operator should look at although the server starts.
     """
 
     listen: Address = LOOPBACK
     insecure_listen: bool = False
     data_dir: Path = Path("lessor-data")
-    root_token: Secret | None = None
+    root_token: TokenHash | None = None
     root_token_file: Path | None = None
     reflection: bool = True
     drain_grace: timedelta = timedelta(seconds=10)
     tls: Tls | None = None
     aws: Aws = field(default_factory=Aws)
     limits: Limits = field(default_factory=Limits)
+    sealing: Sealing = field(default_factory=Sealing)
     log: Log = field(default_factory=Log)
+    warnings: tuple[str, ...] = ()
 
     @property
     def exposed(self) -> bool:
@@ -118,12 +142,38 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
         tls=_tls(given),
         aws=_aws(given, default.aws),
         limits=_limits(given, default.limits),
+        sealing=Sealing(given.take("sealing.accept_mismatch", values.boolean, default=False)),
         log=_log(given, default.log),
     )
     _agree(given, settings)
     given.refuse_unknown()
     given.raise_faults()
-    return settings
+    return replace(settings, warnings=_warnings(file, settings))
+
+
+def _warnings(file: Path | None, settings: Settings) -> tuple[str, ...]:
+    """Return a line for each brought file of a secret that every user of the machine can read.
+
+    A group may read them: that is how a service gets a secret that root keeps.
+    """
+    secrets = {
+        settings.root_token_file,
+        settings.tls.key_file if settings.tls else None,
+        file if settings.root_token else None,
+    }
+    readable = sorted(str(path) for path in secrets if path is not None and access.is_readable_by_all(path))
+    return tuple(
+        f"{path} holds a secret, and every user can read it: run chmod o-r {path}" for path in readable
+    )
+
+
+def forget_tokens(environ: MutableMapping[str, str]) -> None:
+    """Take the tokens out of the environment once the settings are read, before anything inherits it.
+
+    The kernel keeps the environment that the process began with in ``/proc/PID/environ``.
+    """
+    for name in TOKEN_VARIABLES:
+        environ.pop(name, None)
 
 
 def _tls(given: Given) -> Tls | None:

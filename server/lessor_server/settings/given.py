@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from lessor_server.settings.access import file_problem
+
 T = TypeVar("T")
 D = TypeVar("D")
 
@@ -161,7 +163,10 @@ def _likely(name: str, known: list[str]) -> str:
 def _read_file(file: Path, faults: list[Fault]) -> dict[str, Found]:
     """Read a TOML file into its values by dotted name; what can't be read at all becomes a fault."""
     try:
-        return _parse(file, file.read_text(encoding="utf-8"), faults)
+        content = file.read_text(encoding="utf-8")
+        if problem := file_problem(file):
+            faults.append(Fault(str(file), "", *problem))
+        return _parse(file, content, faults)
     except OSError as error:
         faults.append(
             Fault(str(file), "", f"can't be read: {error.strerror}", "name a TOML file that can be")

@@ -14,7 +14,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from lessor_server.domain.names import is_name, shown
-from lessor_server.domain.secret import Secret
+from lessor_server.domain.secret import TokenHash
+from lessor_server.settings import access
 from lessor_server.settings.given import WrongValue
 
 SHORTEST_TOKEN: Final = 16
@@ -142,15 +143,15 @@ def log_format(value: object) -> str:
     return _choice(value, FORMATS)
 
 
-def token(value: object) -> Secret:
-    """Take a token of at least 16 characters, printable ASCII as it travels in metadata; never shown."""
+def token(value: object) -> TokenHash:
+    """Take a token of at least 16 characters, printable ASCII as metadata carries it; keep only its hash."""
     if not isinstance(value, str):
         raise WrongValue(f"is {_kind(value)}, not text", 'write it in quotes, "…"')
     if len(value) < SHORTEST_TOKEN:
         raise WrongValue(f"has {len(value)} characters", f"give at least {SHORTEST_TOKEN}")
     if not value.isascii() or not value.isprintable() or " " in value:
         raise WrongValue("has blanks or characters outside ASCII", "use letters, digits and punctuation")
-    return Secret(value)
+    return TokenHash.of(value)
 
 
 # --- places ---------------------------------------------------------------------------------------
@@ -181,19 +182,30 @@ def folder(value: object) -> Path:
         raise WrongValue(f"{shown(str(there))} is not a folder", "name a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise WrongValue(f"{shown(str(there))} can't be written to", "give the server's user the folder")
+    try:
+        problem = access.data_dir_problem(path) if path.is_dir() else None
+    except OSError as error:
+        raise WrongValue(
+            f"{shown(str(path))} can't be looked at: {error.strerror}", "run chmod 700 on it"
+        ) from error
+    if problem:
+        raise WrongValue(*problem)
     return path
 
 
 def readable_file(value: object) -> Path:
-    """Take a file that can be read now."""
+    """Take a file that can be read now, and that no other user can change."""
     path = Path(text(value))
     try:
         with path.open("rb"):
-            return path
+            problem = access.file_problem(path)
     except OSError as error:
         raise WrongValue(
             f"{shown(str(path))} can't be read: {error.strerror}", "name a file that can be"
         ) from error
+    if problem:
+        raise WrongValue(*problem)
+    return path
 
 
 def authorities(value: object) -> Path:

@@ -6,9 +6,14 @@ import errno
 import io
 import json
 import logging
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lessor_server.adapters.observing.log import LogLevel, library_handler, make_logger, start_logging
 from lessor_server.adapters.observing.redact import redact, scrub
@@ -184,8 +189,10 @@ def kept_stdlib() -> Iterator[logging.Logger]:
     """Give the root logger, and put it back as it was."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
     root.handlers = []
     yield root
+    sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
     logging.captureWarnings(capture=False)
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -230,3 +237,119 @@ def test_the_level_can_be_changed_while_the_server_runs() -> None:
     level.name = "warning"
     logger.info("too quiet again")
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["heard"]
+
+
+def test_what_nothing_catches_is_logged_too(stdlib: logging.Logger) -> None:
+    """Warnings, and exceptions in threads and destructors, are lines like all others."""
+    stream = io.StringIO()
+    start_logging(LogLevel("info"), "json", stream)
+
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("in a destructor")
+
+    def fail() -> None:
+        raise ValueError("in a thread")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("deprecated", RuntimeWarning, stacklevel=1)
+    broken = Broken()
+    del broken
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    sys.excepthook(ValueError, ValueError("at the top"), None)
+    for name in ("grpc._cython.cygrpc", "asyncio", "aiosqlite", "botocore.x", "moto.x"):
+        stdlib.getChild(name).error("said by %s", name)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert len(lines) == 9
+    told = "".join(str(line.get("exception", line["event"])) for line in lines)
+    for text in ("deprecated", "in a destructor", "in a thread", "at the top", "said by grpc._cython.cygrpc"):
+        assert text in told
+
+
+# --- what is not printable ------------------------------------------------------------------------------
+
+HOSTILE = {
+    "escape": "\x1b[2J\x1b]0;title\x07",
+    "line": "a\nlevel=error event=forged",
+    "carriage return": "abc\rxyz",
+    "delete": "\x7f\x00\x08",
+    "c1": "\x9b31m\x85",
+    "bidi": "\u202e\u2066\u200f\u061c",
+    "line separator": "\u2028\u2029",
+    "invisible": "\u200b\ufeff\u00ad",
+    "surrogate": "\ud83d alone \udcff",
+    "tag": "\U000e0041",
+    "private": "\ue000\U0010ffff",
+}
+
+
+def is_clean(line: str) -> bool:
+    """Tell whether a terminal shows a line as it is."""
+    return line.removesuffix("\n").isprintable()
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+def test_json_escapes_what_is_not_printable_and_says_the_same(hostile: str) -> None:
+    """In the event, in keys and values, nested too."""
+    stream = io.StringIO()
+    logger = make_logger(LogLevel("info"), "json", stream)
+    logger.info(hostile, **{"plain": hostile, hostile: "x", "nested": [{hostile: ({"deep": hostile},)}]})
+    assert is_clean(stream.getvalue())
+    line = json.loads(stream.getvalue())
+    nested = line["nested"][0][hostile][0]["deep"]
+    assert (line["event"], line["plain"], line[hostile], nested) == (hostile, hostile, "x", hostile)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+def test_the_console_escapes_what_is_not_printable(hostile: str) -> None:
+    """In the event, in keys and values, nested too; ours is one line."""
+    stream = io.StringIO()
+    logger = make_logger(LogLevel("info"), "console", stream)
+    logger.info(hostile, **{"plain": hostile, hostile: "x", "nested": [{hostile: ({"deep": hostile},)}]})
+    assert is_clean(stream.getvalue())
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_no_text_breaks_a_line(text: str) -> None:
+    """Whatever a caller sends is one line, and JSON gives it back."""
+    for style in ("json", "console"):
+        stream = io.StringIO()
+        make_logger(LogLevel("info"), style, stream).info("said", **{"note": text, f"k{text}": "v"})
+        assert is_clean(stream.getvalue())
+        if style == "json":
+            assert json.loads(stream.getvalue())["note"] == json.loads(json.dumps(scrub(text)))
+
+
+def test_a_terminal_has_our_colours_and_nobody_else_s() -> None:
+    """Text of a caller can't write to the terminal's title, or over another line."""
+    stream = Terminal()
+    make_logger(LogLevel("info"), "auto", stream).info("said", role="\x1b]0;title\x07")
+    assert "\x1b]" not in stream.getvalue()
+    assert "\x07" not in stream.getvalue()
+    assert "\\x1b]0;title\\x07" in stream.getvalue()
+
+
+def test_an_exception_s_text_forges_no_line_of_the_console() -> None:
+    """Each line of a traceback but the first is indented, and escaped like all else."""
+    stream = io.StringIO()
+    logger = make_logger(LogLevel("info"), "console", stream)
+    try:
+        raise ValueError("a\n2026-01-01 [info] forged\x1b[2J")
+    except ValueError:
+        logger.exception("failed")
+    first, *others = stream.getvalue().splitlines()
+    assert "failed" in first
+    assert [line for line in others if line.startswith("2026")] == []
+    assert all(line.isprintable() for line in others)
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_a_library_s_text_is_escaped_too(style: str) -> None:
+    """What botocore repeats of an answer is a stranger's text."""
+    stream = io.StringIO()
+    record = logging.LogRecord("x\x1b", logging.WARNING, "x", 1, "said %s", (HOSTILE["escape"],), None)
+    library_handler(style, stream).handle(record)
+    assert is_clean(stream.getvalue())

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lessor_server.adapters.identity.root_token import RootToken, RootTokenBroken
-from lessor_server.domain.secret import Secret
+from lessor_server.adapters.identity.root_token import RootTokenBroken, load_root_token
+from lessor_server.domain.secret import TokenHash
 
 TOKEN = "a-token-for-tests"
 
@@ -17,16 +17,15 @@ TOKEN = "a-token-for-tests"
 )
 def test_only_the_token_itself_matches(presented: str) -> None:
     """Neither a part of it nor more, nor text that is no UTF-8, is taken for the token."""
-    root = RootToken(TOKEN)
+    root = TokenHash.of(TOKEN)
     assert root.matches(TOKEN)
     assert not root.matches(presented)
 
 
 def test_a_given_token_is_used_and_not_written(tmp_path: Path) -> None:
     """A token from the settings leaves no trace in the data directory."""
-    root = RootToken.load(tmp_path, Secret(TOKEN), None)
+    root = load_root_token(tmp_path, TokenHash.of(TOKEN), None)
     assert root.matches(TOKEN)
-    assert root.made_at is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -36,18 +35,17 @@ def test_a_token_file_may_end_in_a_line_end(tmp_path: Path, ending: str) -> None
     file = tmp_path / "given"
     file.write_bytes((TOKEN + ending).encode())
     file.chmod(0o444)
-    assert RootToken.load(tmp_path, None, file).matches(TOKEN)
+    assert load_root_token(tmp_path, None, file).matches(TOKEN)
     assert not (tmp_path / "root-token").exists()
 
 
 def test_without_either_one_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     """The first start writes a long random token, mode 0600, and each later one finds it."""
-    root = RootToken.load(tmp_path, None, None)
+    root = load_root_token(tmp_path, None, None)
     file = tmp_path / "root-token"
     token = file.read_text().removesuffix("\n")
-    assert root.made_at == file
     assert root.matches(token)
-    assert RootToken.load(tmp_path, None, None).matches(token)
+    assert load_root_token(tmp_path, None, None).matches(token)
     assert file.stat().st_mode & 0o777 == 0o600
     assert len(token) == 43
 
@@ -56,17 +54,17 @@ def test_two_servers_make_different_tokens(tmp_path: Path) -> None:
     """The token of one installation opens no other."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    RootToken.load(tmp_path / "a", None, None)
+    load_root_token(tmp_path / "a", None, None)
     token = (tmp_path / "a" / "root-token").read_text().strip()
-    assert not RootToken.load(tmp_path / "b", None, None).matches(token)
+    assert not load_root_token(tmp_path / "b", None, None).matches(token)
 
 
 def test_our_own_file_open_to_others_is_refused(tmp_path: Path) -> None:
     """A root token that others may have read is not taken up in silence."""
-    RootToken.load(tmp_path, None, None)
+    load_root_token(tmp_path, None, None)
     (tmp_path / "root-token").chmod(0o644)
     with pytest.raises(RootTokenBroken, match="chmod 600"):
-        RootToken.load(tmp_path, None, None)
+        load_root_token(tmp_path, None, None)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"fifteen-letters\n", b"\xff" * 20])
@@ -75,19 +73,20 @@ def test_a_token_that_is_short_or_no_text_is_refused(tmp_path: Path, content: by
     file = tmp_path / "given"
     file.write_bytes(content)
     with pytest.raises(RootTokenBroken):
-        RootToken.load(tmp_path, None, file)
+        load_root_token(tmp_path, None, file)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     """A named file is never made."""
     with pytest.raises(FileNotFoundError):
-        RootToken.load(tmp_path, None, tmp_path / "missing")
+        load_root_token(tmp_path, None, tmp_path / "missing")
 
 
 def test_the_token_is_shown_nowhere(tmp_path: Path) -> None:
-    """Neither the object nor an error about it holds the token."""
-    assert TOKEN not in repr(RootToken(TOKEN))
-    assert TOKEN not in repr([getattr(RootToken(TOKEN), name) for name in RootToken.__slots__])
+    """Neither the hash nor an error about a token holds its text."""
+    hashed = TokenHash.of(TOKEN)
+    assert TOKEN not in repr(hashed) + repr([getattr(hashed, name) for name in TokenHash.__slots__])
+    (tmp_path / "given").write_text("short-hush")
     with pytest.raises(RootTokenBroken) as caught:
-        RootToken.load(tmp_path, Secret("short-hush"), None)
+        load_root_token(tmp_path, None, tmp_path / "given")
     assert "hush" not in str(caught.value)

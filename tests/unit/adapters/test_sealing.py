@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lessor_server.adapters.sealing.aesgcm import AesGcmSealer, KeyFile, KeyFileBroken, SealBroken
+from lessor_server.adapters.sealing.aesgcm import AesGcmSealer, SealBroken
+from lessor_server.adapters.sealing.key_file import KeyFile, KeyFileBroken
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
 PLACE = "root/aws"

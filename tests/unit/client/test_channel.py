@@ -2,36 +2,96 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
 
-from lessor.channel import BadConnection, Connection
+from lessor.channel import BadConnection, Connection, PlaintextWarning
 from lessor_server.services.channel_options import MIN_CLIENT_PING_INTERVAL
 
 TOKEN = "a-token-for-tests"
+PEM = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
 
 
 @pytest.mark.parametrize(
-    ("address", "target", "tls"),
+    ("address", "target"),
     [
-        ("127.0.0.1:50051", "127.0.0.1:50051", False),
-        ("lessor.example", "lessor.example:50051", False),
-        ("[::1]", "[::1]:50051", False),
-        ("[::1]:7", "[::1]:7", False),
-        ("http://lessor.example:80/", "lessor.example:80", False),
-        ("grpc://lessor.example", "lessor.example:50051", False),
-        ("https://lessor.example", "lessor.example:443", True),
-        ("grpcs://lessor.example:50051", "lessor.example:50051", True),
-        ("unix:/run/lessor.sock", "unix:/run/lessor.sock", False),
-        ("unix:///run/lessor.sock", "unix:///run/lessor.sock", False),
+        ("lessor.example", "lessor.example:50051"),
+        ("[::1]", "[::1]:50051"),
+        ("[::1]:7", "[::1]:7"),
+        ("http://127.0.0.1:80/", "127.0.0.1:80"),
+        ("grpc://lessor.example", "lessor.example:50051"),
+        ("https://lessor.example", "lessor.example:443"),
+        ("grpcs://lessor.example:50051", "lessor.example:50051"),
+        ("unix:///run/lessor.sock", "unix:///run/lessor.sock"),
     ],
 )
-def test_an_address_says_where_to_go_and_whether_by_tls(address: str, target: str, tls: bool) -> None:
-    """The scheme alone decides on TLS where no CA file is given."""
-    connection = Connection(address)
-    assert connection.target == target
-    assert (connection.credentials() is not None) is tls
+def test_an_address_says_where_to_go(address: str, target: str) -> None:
+    """A port that is left out is that of the scheme."""
+    assert Connection(address).target == target
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1:50051",
+        "127.8.9.10:50051",
+        "[::1]:50051",
+        "localhost:50051",
+        "LocalHost:50051",
+        "http://localhost:50051",
+        "http://127.0.0.1",
+        "http://[::1]:50051",
+        "grpc://127.0.0.1:50051",
+        "unix:/run/lessor.sock",
+        "unix:///run/lessor.sock",
+    ],
+)
+def test_on_this_machine_the_connection_is_in_the_clear_without_a_warning(address: str) -> None:
+    """Nobody on the network can read it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Connection(address, token=TOKEN).credentials() is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "192.0.2.2:50051",
+        "10.0.0.1:50051",
+        "lessor.example",
+        "lessor.example:50051",
+        "grpc://lessor.example:50051",
+        "[2001:db8::1]:50051",
+        "localhost.example:50051",
+        "localhost.:50051",
+        "my.localhost:50051",
+        "127.0.0.1.example:50051",
+        "127.1:50051",
+        "0x7f000001:50051",
+        "2130706433:50051",
+        "0.0.0.0:50051",
+        "[::]:50051",
+        "[::ffff:192.0.2.2]:50051",
+        "https://127.0.0.1:50051",
+        "grpcs://localhost:50051",
+    ],
+)
+def test_everywhere_else_and_where_asked_for_the_connection_uses_tls(address: str) -> None:
+    """A name or a spelling that only resolves to loopback is not trusted to go on doing so."""
+    assert Connection(address, token=TOKEN).credentials() is not None
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://192.0.2.2:50051", "http://lessor.example", "http://[2001:db8::1]:50051", "http://127.1:50051"],
+)
+def test_plaintext_to_another_machine_needs_http_and_warns(address: str) -> None:
+    """It is possible, never by accident."""
+    with pytest.warns(PlaintextWarning, match="in the clear") as caught:
+        assert Connection(address, token=TOKEN).credentials() is None
+    assert TOKEN not in str(caught[0].message)
 
 
 @pytest.mark.parametrize(
@@ -105,30 +165,38 @@ def test_a_token_is_never_shown() -> None:
     assert TOKEN not in repr(Connection(token=TOKEN))
 
 
-def test_a_ca_file_means_tls(tmp_path: Path) -> None:
-    """With a CA file a bare address is dialled by TLS, a socket of this machine is not."""
-    ca = tmp_path / "ca.pem"
-    ca.write_text("", encoding="ascii")
-    assert Connection("host:1", ca_file=ca).credentials() is not None
-    assert Connection("unix:/run/lessor.sock", ca_file=ca).credentials() is None
+def test_files_for_tls_mean_tls(tmp_path: Path) -> None:
+    """With a CA file or a client's certificate, loopback is dialled by TLS too; a unix socket is not."""
+    pem = tmp_path / "file.pem"
+    pem.write_text(PEM, encoding="ascii")
+    assert Connection("127.0.0.1:1", ca_file=pem).credentials() is not None
+    assert Connection("127.0.0.1:1", cert_file=pem, key_file=pem).credentials() is not None
+    assert Connection("unix:/run/lessor.sock", ca_file=pem).credentials() is None
 
 
-def test_tls_that_is_half_asked_for_is_refused(tmp_path: Path) -> None:
-    """Nothing falls back to the clear: neither a CA file with http:// nor a missing file or key."""
-    ca = tmp_path / "ca.pem"
-    ca.write_text("", encoding="ascii")
+def test_tls_that_is_set_up_in_part_is_refused(tmp_path: Path) -> None:
+    """Nothing falls back to plaintext: neither files for TLS with http:// nor a missing file or key."""
+    pem, other = tmp_path / "file.pem", tmp_path / "file.txt"
+    pem.write_text(PEM, encoding="ascii")
+    other.write_text("no certificate", encoding="ascii")
     for connection in (
-        Connection("http://host:1", ca_file=ca),
+        Connection("http://host:1", ca_file=pem),
+        Connection("http://127.0.0.1:1", ca_file=pem),
+        Connection("http://host:1", cert_file=pem, key_file=pem),
         Connection("https://host:1", ca_file=tmp_path / "not-there"),
-        Connection("https://host:1", cert_file=ca),
-        Connection("https://host:1", key_file=ca),
+        Connection("https://host:1", ca_file=other),
+        Connection("https://host:1", cert_file=pem, key_file=other),
+        Connection("https://host:1", cert_file=pem),
+        Connection("https://host:1", key_file=pem),
+        Connection("127.0.0.1:1", key_file=pem),
     ):
         with pytest.raises(BadConnection):
             connection.credentials()
 
 
 @pytest.mark.parametrize(
-    ("address", "direct"), [("127.0.0.1:1", True), ("unix:/s", True), ("lessor.example:1", False)]
+    ("address", "direct"),
+    [("127.0.0.1:1", True), ("unix:/s", True), ("lessor.example:1", False), ("127.example:1", False)],
 )
 def test_no_proxy_stands_between_two_ends_of_one_machine(address: str, *, direct: bool) -> None:
     """A proxy of the environment is for other machines."""

@@ -138,6 +138,12 @@ async def test_who_may_call_is_answered(s: Served) -> None:
         (("authorization", "root-token"),),
         (("authorization", "Basic root-token"),),
         (("authorization-bin", b"Bearer root-token"),),
+        (("authorization", "Bearer root-token"), ("authorization", "Bearer root-token")),
+        (("authorization", "Bearer root-token"), ("authorization", "Bearer reader-token")),
+        (("authorization", "Bearer wrong"), ("authorization", "Bearer root-token")),
+        (("authorization", ""), ("authorization", "Bearer root-token")),
+        (("authorization", "Bearer root-token"), ("authorization", "Basic root-token")),
+        (("authorization", "Bearer root-token, Bearer root-token"),),
     ],
 )
 async def test_a_stranger_is_refused_before_a_byte_is_parsed(s: Served, metadata: Any) -> None:

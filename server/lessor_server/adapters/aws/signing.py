@@ -5,23 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from aiobotocore.credentials import AioCredentials
 from botocore.credentials import ReadOnlyCredentials
 
 from lessor_server.domain.calls import MadeKey
 
-_KEY: ContextVar[MadeKey] = ContextVar("key of the call")
+
+@dataclass(slots=True)
+class _Holder:
+    """The key of a block, until the block ends; connections and timers made in it keep its context longer."""
+
+    key: MadeKey | None
+
+
+_KEY: ContextVar[_Holder] = ContextVar("key of the call")
 
 
 @contextmanager
 def signed_with(key: MadeKey) -> Iterator[None]:
     """Have the calls of this block, and of no other task, signed with ``key`` where ``KeyOfCall`` signs."""
-    token = _KEY.set(key)
+    holder = _Holder(key)
+    token = _KEY.set(holder)
     try:
         yield
     finally:
         _KEY.reset(token)
+        holder.key = None
 
 
 class KeyOfCall(AioCredentials):  # type: ignore[misc]  # aiobotocore ships no types
@@ -33,5 +44,7 @@ class KeyOfCall(AioCredentials):  # type: ignore[misc]  # aiobotocore ships no t
 
     async def get_frozen_credentials(self) -> ReadOnlyCredentials:
         """Return the running call's key, or raise ``LookupError`` where it has none."""
-        key = _KEY.get()
+        key = _KEY.get().key
+        if key is None:
+            raise LookupError("the call that the key was for has ended")
         return ReadOnlyCredentials(key.access_key_id, key.secret.reveal(), key.token.reveal() or None)

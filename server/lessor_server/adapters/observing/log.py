@@ -1,20 +1,25 @@
 """Sets up the log: JSON lines for machines, coloured text at a terminal, both without secrets.
 
 Everything goes to one stream, standard error. Libraries that log through ``logging`` go the same way,
-from warnings up whatever our own level is: botocore's debug log holds signed requests.
+from warnings up whatever our own level is: botocore's debug log holds signed requests. So do warnings, and
+exceptions that nothing catches, in threads and destructors too. gRPC's core writes past ``logging``; the
+package's ``__init__`` silences it.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
 from contextlib import suppress
+from types import TracebackType
 from typing import Final, TextIO, cast
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
+from lessor_server.adapters.observing.printable import escape_event, escape_json
 from lessor_server.adapters.observing.redact import redact
 
 LEVELS: Final = {
@@ -73,6 +78,9 @@ def start_logging(level: LogLevel, style: str, stream: TextIO = sys.stderr) -> F
     stream = cast("TextIO", LossyStream(stream))
     logging.basicConfig(handlers=[library_handler(style, stream)], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+    sys.unraisablehook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     return make_logger(level, style, stream)
 
 
@@ -101,17 +109,25 @@ def library_handler(style: str, stream: TextIO) -> logging.Handler:
 
 
 def _last_steps(style: str, stream: TextIO) -> list[Processor]:
-    """Return what both ways share: nothing may be added to an event between ``redact`` and the renderer."""
-    renderer: Processor
+    """Return what both ways share: nothing may be added to an event after ``redact``."""
     if style == "console" or (style == "auto" and stream.isatty()):
-        renderer = structlog.dev.ConsoleRenderer(
+        console = structlog.dev.ConsoleRenderer(
             colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
+        render: list[Processor] = [escape_event, console]
     else:
-        renderer = structlog.processors.JSONRenderer(ensure_ascii=False)
+        render = [structlog.processors.JSONRenderer(ensure_ascii=False), cast("Processor", escape_json)]
     return [
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         redact,
-        renderer,
+        *render,
     ]
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    """Log an exception that nothing caught, in place of the traceback that Python writes."""
+    if error is not None:
+        logging.getLogger("python").error("uncaught_exception", exc_info=(kind, error, trace))

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from lessor_server.adapters import private_file
 from lessor_server.domain.preconditions import SealBroken
 
-__all__ = ["AesGcmSealer", "KeyFile", "KeyFileBroken", "SealBroken"]
+__all__ = ["AesGcmSealer", "SealBroken", "key_id", "key_id_of"]
 
 KEY_SIZE: Final = 32
 KEY_ID_SIZE: Final = 8
@@ -29,34 +26,14 @@ VERSION: Final = b"\x01"
 HEADER_SIZE: Final = len(VERSION) + KEY_ID_SIZE
 
 
-class KeyFileBroken(Exception):
-    """The key file is there but can't be used, and making another would lose what is sealed."""
+def key_id(key: bytes) -> bytes:
+    """Return what names a key: 8 bytes of a digest, which tell nothing about 32 random bytes."""
+    return hashlib.sha256(b"lessor sealing key id\x00" + key).digest()[:KEY_ID_SIZE]
 
 
-@dataclass(frozen=True, slots=True)
-class KeyFile:
-    """A sealing key and the file it lies in, mode 0600."""
-
-    path: Path
-    key: bytes = field(repr=False)
-
-    @classmethod
-    def load_or_make(cls, path: Path) -> KeyFile:
-        """Return the key in ``path``; at the first start make one of 32 random bytes, durably.
-
-        Raises:
-            KeyFileBroken: Others may read the file, or it does not have 32 bytes.
-            OSError: It can't be read or made.
-        """
-        try:
-            key = private_file.read_or_make(path, lambda: os.urandom(KEY_SIZE))
-        except private_file.NotPrivate as error:
-            raise KeyFileBroken(str(error)) from error
-        if len(key) != KEY_SIZE:
-            raise KeyFileBroken(
-                f"{path} has {len(key)} bytes, not {KEY_SIZE}; bring back the key that was there"
-            )
-        return cls(path, key)
+def key_id_of(sealed: bytes) -> str:
+    """Return the id of the key that a blob was sealed under, empty for what is not a sealed blob."""
+    return sealed[len(VERSION) : HEADER_SIZE].hex() if sealed.startswith(VERSION) else ""
 
 
 class AesGcmSealer:
@@ -67,7 +44,7 @@ class AesGcmSealer:
         if len(key) != KEY_SIZE:
             raise ValueError(f"a sealing key has {KEY_SIZE} bytes, not {len(key)}")
         self._cipher = AESGCM(key)
-        self._header = VERSION + hashlib.sha256(b"lessor sealing key id\x00" + key).digest()[:KEY_ID_SIZE]
+        self._header = VERSION + key_id(key)
 
     def seal(self, plain: bytes, place: str) -> bytes:
         """Return ``plain`` sealed for ``place``; two seals of the same bytes differ."""

@@ -286,6 +286,11 @@ REMOVE_MOUNT = "DELETE FROM mounts WHERE name = :mount AND state = 'disabling'"
 
 # --- configuration ---------------------------------------------------------------------------------------
 
+SEALED = """
+SELECT sealed FROM roots
+UNION ALL SELECT sealed FROM rotations
+UNION ALL SELECT fresh_sealed FROM rotations
+"""
 GET_META = "SELECT value FROM meta WHERE key = :key"
 PUT_META = """
 INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT (key) DO UPDATE SET value = excluded.value

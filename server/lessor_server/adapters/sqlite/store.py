@@ -26,6 +26,7 @@ from lessor_server.engine.stored import Grounds, Repeated
 
 FILE = "lessor.db"
 INSTANCE = "instance"
+SEALING_KEY = "sealing_key"
 
 
 class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
@@ -48,6 +49,20 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
     async def schema_version(self) -> int:
         """Return the number of the last migration applied."""
         return self._schema
+
+    async def sealing_key_id(self) -> str:
+        """Return the id of the key that secrets are sealed under, empty where none was noted so far."""
+        row = await self._one(sql.GET_META, {"key": SEALING_KEY})
+        return str(row[0]) if row else ""
+
+    async def put_sealing_key_id(self, key_id: str) -> None:
+        """Note the key that secrets are sealed under from now on."""
+        await self._wrote(sql.PUT_META, {"key": SEALING_KEY, "value": key_id})
+
+    async def sealed_values(self) -> list[bytes]:
+        """Return all that is sealed."""
+        values = [row[0] for row in await self._all(sql.SEALED, {})]
+        return [value for value in values if isinstance(value, bytes) and value]
 
     async def grounds(self, mount: str, role: str, repeated: Repeated | None = None) -> Grounds:
         """Read mount, root and role at one instant."""
@@ -162,10 +177,21 @@ async def open_store(folder: Path, clock: Clock) -> AsyncIterator[SqliteStore]:
         DirectoryLocked: Another server has the folder. DatabaseUnusable: The file cannot be used.
     """
     with directory_lock(folder):
+        _require_private(folder / FILE)
         async with connected(folder / FILE, _prepare) as (batches, (schema, instance, mark_us)):
             service = ServiceClock(clock, mark_us)
             batches.raw.before_commit = service.mark
             yield SqliteStore(batches, service, folder, schema, instance)
+
+
+def _require_private(file: Path) -> None:
+    """Take the right to read a database from other users: it names roles, leases and their owners.
+
+    SQLite gives what it makes beside the database the mode of the database.
+    """
+    for path in (file, file.with_name(f"{FILE}-wal"), file.with_name(f"{FILE}-shm")):
+        if path.exists() and path.stat().st_mode & 0o077:
+            path.chmod(0o600)
 
 
 def _earlier(connection: sqlite3.Connection, params: rows.Params, repeated: Repeated | None) -> Lease | None:

@@ -1,0 +1,86 @@
+"""The file of the sealing key, and whether it belongs to the database beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from lessor_server.adapters import private_file
+from lessor_server.adapters.sealing.aesgcm import KEY_SIZE, key_id
+from lessor_server.domain.errors import LessorError
+
+
+class KeyFileBroken(Exception):
+    """The key file is there but can't be used, and making another would lose what is sealed."""
+
+
+class SealingKeyMismatch(LessorError):
+    """The server does not start: its sealing key and its database don't belong together."""
+
+    reason = "SEALING_KEY_MISMATCH"
+    mend = (
+        "restore the sealing-key file and lessor.db that belong together; to go on with what is there, "
+        "start once with LESSOR_SEALING_ACCEPT_MISMATCH=true"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """A sealing key and the file it lies in, mode 0600."""
+
+    path: Path
+    key: bytes = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """Return what names the key in the database."""
+        return key_id(self.key).hex()
+
+    @classmethod
+    def load_or_make(cls, path: Path) -> Self:
+        """Return the key in ``path``; at the first start make one of 32 random bytes, durably.
+
+        Raises:
+            KeyFileBroken: Others may read the file, or it does not have 32 bytes.
+            OSError: It can't be read or made.
+        """
+        try:
+            key = private_file.read_or_make(path, lambda: os.urandom(KEY_SIZE))
+        except private_file.NotPrivate as error:
+            raise KeyFileBroken(str(error)) from error
+        if len(key) != KEY_SIZE:
+            raise KeyFileBroken(
+                f"{path} has {len(key)} bytes, not {KEY_SIZE}; bring back the key that was there"
+            )
+        return cls(path, key)
+
+    @classmethod
+    def load_for(cls, path: Path, known: Collection[str]) -> Self:
+        """Return the key of a database that names the keys ``known``; make one only where it names none.
+
+        Of what is not a sealed blob there is an empty id: it needs some key, and refuses none.
+
+        Raises:
+            SealingKeyMismatch: The key is missing, or is not one of them. KeyFileBroken, OSError: As above.
+        """
+        if known and not path.exists():
+            raise SealingKeyMismatch(f"{path} is missing, and lessor.db has secrets sealed under that key")
+        found = cls.load_or_make(path)
+        if any(known) and found.id not in known:
+            raise SealingKeyMismatch(f"{path} is not the key of lessor.db: its secrets don't open with it")
+        return found
+
+
+def require_no_key_without_database(key_file: Path, database: Path) -> None:
+    """Refuse a key beside no database, or an empty one: a database that was lost must not go unnoticed.
+
+    Looks at the key first: another process may be starting there, and makes its key after its database.
+
+    Raises:
+        SealingKeyMismatch: There is a key, and no database that it is for.
+    """
+    if key_file.exists() and not (database.exists() and database.stat().st_size):
+        raise SealingKeyMismatch(f"{key_file} is there, but {database.name} is missing or empty")

@@ -1,0 +1,69 @@
+"""Which other users can change or read what the server trusts: owner, mode and directory of a file.
+
+A file on a read-only mount is not checked, as nobody can change it there. Kubernetes mounts secrets that way:
+owned by root, mode 0644 unless ``defaultMode`` says otherwise, behind symbolic links (Kubernetes, "Secrets").
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+GROUP_OR_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+
+Problem = tuple[str, str]
+"""What is wrong, and the command that fixes it."""
+
+
+def file_problem(path: Path) -> Problem | None:
+    """Return what lets others change a file, or put another one in its place; follows links."""
+    folders = dict.fromkeys((path.absolute().parent, path.resolve().parent))
+    found = (_problem(folder, GROUP_OR_OTHERS, sticky_helps=True) for folder in folders)
+    return _problem(path, GROUP_OR_OTHERS) or next(filter(None, found), None)
+
+
+def data_dir_problem(path: Path) -> Problem | None:
+    """Return what lets others change a data directory, a file in it, or put another directory in its place.
+
+    A group may write to the directory above: that is how Kubernetes gives a volume to a pod (``fsGroup``).
+    """
+    found = _problem(path, GROUP_OR_OTHERS) or _problem(
+        path.absolute().parent, stat.S_IWOTH, sticky_helps=True
+    )
+    if found:
+        return found
+    with os.scandir(path) as entries:
+        files = sorted(Path(entry.path) for entry in entries if entry.is_file())
+    for file in files:
+        with suppress(FileNotFoundError):  # a server that works there removes some of its own
+            if found := _problem(file, GROUP_OR_OTHERS):
+                return found
+    return None
+
+
+def is_readable_by_all(path: Path) -> bool:
+    """Tell whether every user of this machine can read a file."""
+    return not _is_read_only(path) and bool(path.stat().st_mode & stat.S_IROTH)
+
+
+def _problem(path: Path, writable: int, *, sticky_helps: bool = False) -> Problem | None:
+    """Return why ``path`` is not the server's, or root's, alone to change.
+
+    In a directory with the sticky bit nobody replaces files of another user (chmod(1)).
+    """
+    status = path.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    if _is_read_only(path):
+        return None
+    if status.st_uid not in {os.geteuid(), 0}:
+        return f"{path} belongs to the user {status.st_uid}", f"run chown {os.geteuid()} {path}"
+    if mode & writable and not (sticky_helps and mode & stat.S_ISVTX):
+        return f"{path} can be written to by others (mode {mode:04o})", f"run chmod go-w {path}"
+    return None
+
+
+def _is_read_only(path: Path) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)

@@ -1,0 +1,65 @@
+"""Runs servers that must not start, and returns what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.server_process import COMMAND, TOKEN, bare_environment
+
+BAD_START, BAD_SETTINGS = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a server ended that did not stay."""
+
+    code: int
+    words: str
+
+
+def environment(folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return what a server over ``folder/data`` is started with; an empty value takes a variable away."""
+    given = {
+        **bare_environment(),
+        "LESSOR_LISTEN": "127.0.0.1:0",
+        "LESSOR_DATA_DIR": str(folder / "data"),
+        "LESSOR_ROOT_TOKEN": TOKEN,
+        **variables,
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+async def ended(folder: Path, *flags: str, **variables: str) -> Ended:
+    """Run a server that must end by itself; never with a stack trace."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *COMMAND,
+        *flags,
+        env=environment(folder, variables),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(20):
+            out, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        raise
+    words = out.decode()
+    assert "Traceback" not in words
+    assert process.returncode is not None
+    return Ended(process.returncode, words)
+
+
+async def refuses_to_start(folder: Path, **variables: str) -> str:
+    """Assert that a start fails in one line that says how to mend it; return that line."""
+    end = await ended(folder, **variables)
+    assert end.code == BAD_START, end.words
+    lines = [line for line in end.words.splitlines() if line.startswith("lessor")]
+    assert len(lines) == 1, end.words
+    return lines[0]

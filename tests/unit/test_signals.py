@@ -1,0 +1,24 @@
+"""The suite passes in the background of a script too, where SIGINT is ignored."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+_CHILD = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+_PARENT = """
+import subprocess, sys
+from tests.support.signals import restore_sigint
+restore_sigint()
+subprocess.run([sys.executable, "-c", sys.argv[1]], check=True)
+"""
+
+
+@pytest.mark.parametrize("shell", ["trap '' INT; ", ""])
+def test_what_tests_start_is_not_deaf_to_sigint(shell: str) -> None:
+    """Whether or not the shell that started them ignores it."""
+    words = ["sh", "-c", shell + 'exec "$0" -c "$1" "$2"', sys.executable, _PARENT, _CHILD]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
