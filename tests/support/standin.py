@@ -60,7 +60,9 @@ class StandInServer:
                 extra = self._world.extra_headers(request_id)
                 connection.answer(answer.status, "text/xml", body, extra=extra)
             case Ending.HTML:
-                connection.answer(200, "text/html", _HTML)
+                connection.answer(answer.status, "text/html", _HTML)
+            case Ending.REDIRECT:
+                connection.answer(answer.status, "text/html", b"", extra=f"Location: {answer.message}\r\n")
             case Ending.CUT:
                 connection.cut()
             case Ending.SILENCE:

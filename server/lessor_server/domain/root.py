@@ -85,6 +85,11 @@ class RootConfig:
     etag: str = ""
 
     @property
+    def is_ambient(self) -> bool:
+        """Tell whether the server's own credentials are what this root begins with."""
+        return not self.access_key and not self.identity_token_file
+
+    @property
     def rotation(self) -> Schedule:
         """Return when the access key is rotated: never where there is none, whatever the fields say."""
         if not self.access_key:
