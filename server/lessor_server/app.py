@@ -101,7 +101,7 @@ async def serving(
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
     async with open_store(settings.data_dir, SystemClock()) as store, clients:
         session_name = f"lessor-{await store.instance()}"
-        gateway = AwsGateway(clients, session_name, token_folders=settings.aws.identity_token_dirs)
+        gateway = AwsGateway(clients, session_name, token_places=settings.token_places)
         outside = Outside(store, gateway, sealer, notify, rng, SentryLinter() if installed() else NoLinter())
         async with running(outside, _limits(settings)) as engine, _lasting(memory.give_back_memory()):
             guard = Guard(
@@ -126,8 +126,7 @@ async def serving(
 def _limits(settings: Settings) -> Limits:
     aws = settings.aws
     pace = Pace(in_flight=aws.in_flight) if aws.rate is None else Pace(rate=aws.rate, in_flight=aws.in_flight)
-    token_dirs = tuple(map(str, aws.identity_token_dirs))
-    return Limits(pace, RootRules(aws.allowed_endpoints, aws.ambient_mounts, token_dirs))
+    return Limits(pace, RootRules(aws.allowed_endpoints, aws.ambient_mounts, settings.token_places))
 
 
 async def _about(settings: Settings, store: Store, *, dev: bool) -> About:
@@ -169,7 +168,7 @@ def _handlers(
         RoleService(engine.roles, engine.checks, engine.prefixes, engine.static_roles),
         CredsService(engine.issuer, engine.credential_watch, engine.static_roles),
         LeaseService(engine.leases, engine.prefixes, engine.sweeper, engine.watchers),
-        SystemService(about, engine.expiry, engine.backup),
+        SystemService(about, engine.expiry, engine.backup, engine.mounts.find_misplaced_tokens),
         health,
     )
     handlers = tuple(guard.handlers(one.DESCRIPTOR, one) for one in implementations)

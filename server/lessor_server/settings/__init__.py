@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from lessor_server.domain.secret import Secret
+from lessor_server.domain.token_places import DEFAULT_DIRS, TokenPlaces
 from lessor_server.settings import values
 from lessor_server.settings.given import Fault, Given, SettingsError
 from lessor_server.settings.values import Address
@@ -38,13 +39,14 @@ class Aws:
 
     ``allowed_endpoints`` are URLs beside AWS's own, as ``scheme://host[:port]``; ``ambient_mounts`` may
     use the credentials of the server's surroundings; ``identity_token_dirs`` are where web identity tokens
-    may lie, anywhere without one; ``rate`` is in calls per second, ``None`` where
-    the pacer finds it; ``in_flight`` is how many calls may wait for an answer at a time.
+    may lie, and ``token_dirs_enforced`` whether they were set; ``rate`` is in calls per second, ``None``
+    where the pacer finds it; ``in_flight`` is how many calls may wait for an answer at a time.
     """
 
     allowed_endpoints: tuple[str, ...] = ()
     ambient_mounts: tuple[str, ...] = ()
-    identity_token_dirs: tuple[Path, ...] = ()
+    identity_token_dirs: tuple[Path, ...] = tuple(map(Path, DEFAULT_DIRS))
+    token_dirs_enforced: bool = False
     rate: float | None = None
     in_flight: int = 64
 
@@ -92,11 +94,24 @@ class Settings:
     aws: Aws = field(default_factory=Aws)
     limits: Limits = field(default_factory=Limits)
     log: Log = field(default_factory=Log)
+    file: Path | None = None
 
     @property
     def exposed(self) -> bool:
         """Tell whether tokens and credentials cross a network in the clear."""
         return self.tls is None and not self.listen.is_local
+
+    @property
+    def token_places(self) -> TokenPlaces:
+        """Return where web identity tokens may lie: nowhere near what the settings name."""
+        tls = (self.tls.cert_file, self.tls.key_file, self.tls.client_ca_file) if self.tls else ()
+        named = [one for one in (self.file, self.root_token_file, *tls) if one is not None]
+        return TokenPlaces(
+            dirs=tuple(map(str, self.aws.identity_token_dirs)),
+            enforced=self.aws.token_dirs_enforced,
+            data_dir=str(self.data_dir.absolute()),
+            private_files=tuple(str(one.absolute()) for one in named),
+        )
 
 
 def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -119,6 +134,7 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
         aws=_aws(given, default.aws),
         limits=_limits(given, default.limits),
         log=_log(given, default.log),
+        file=file,
     )
     _agree(given, settings)
     given.refuse_unknown()
@@ -153,6 +169,7 @@ def _aws(given: Given, default: Aws) -> Aws:
         identity_token_dirs=given.take(
             "aws.identity_token_dirs", values.folders, default.identity_token_dirs
         ),
+        token_dirs_enforced=given.has("aws.identity_token_dirs"),
         rate=given.take("aws.rate", values.rate, default.rate),
         in_flight=given.take("aws.in_flight", values.in_flight, default.in_flight),
     )

@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeGuard, TypeVar, cast
 
 import botocore.exceptions as sdk
 
 from lessor_server.adapters.aws import failures
-from lessor_server.adapters.aws.chains import ChainCredentials, Chains
+from lessor_server.adapters.aws.chains import ANY_PLACES, ChainCredentials, Chains
 from lessor_server.adapters.aws.clients import CONNECT_SECONDS, READ_SECONDS, Clients
 from lessor_server.adapters.aws.places import Detours, Place, places
 from lessor_server.adapters.aws.request import Answer, Request, WrongField, read_text
@@ -24,6 +23,7 @@ from lessor_server.domain.calls import Call, ProveKey
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.looks import ProveIam
 from lessor_server.domain.root import Root
+from lessor_server.domain.token_places import TokenPlaces
 
 T = TypeVar("T")
 
@@ -57,15 +57,15 @@ class AwsGateway:
         clients: Clients,
         session_name: str = "lessor",
         now: Callable[[], float] | None = None,
-        token_folders: tuple[Path, ...] = (),
+        token_places: TokenPlaces = ANY_PLACES,
     ) -> None:
         """Send through ``clients``; sessions of assume chains are called ``session_name``.
 
         ``now`` is the clock, in seconds, by which those sessions age: the running loop's where left out.
-        Their web identity tokens are read from ``token_folders`` alone, where there are any.
+        ``token_places`` says where their web identity tokens may lie.
         """
         self._clients = clients
-        self._chains = Chains(self.send, session_name, now, token_folders)
+        self._chains = Chains(self.send, session_name, now, token_places)
         self._detours = Detours()
 
     def forget(self, mount: str) -> None:
