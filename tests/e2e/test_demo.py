@@ -16,10 +16,11 @@ import pytest
 
 from lessor.cli.main import root
 from lessor_server.commands.dev_process import dev_process
-from lessor_server.commands.embedded_aws import embedded_aws
+from lessor_server.commands.embedded_aws import embedded_aws, listen
 from lessor_server.commands.loopback_client import CallFailed, LoopbackClient
 from lessor_server.commands.tour import StepFailed, Tour
 from lessor_server.domain.secret import Secret
+from lessor_server.settings import Address
 from tests.support.dev_server import SECONDS, gone, names
 from tests.support.server_process import bare_environment, serving
 
@@ -148,7 +149,7 @@ async def test_a_key_that_opens_nothing_fails_the_tour() -> None:
     """The tour believes the AWS, not the server: a key that this AWS does not know is a failed step."""
     async with (
         dev_process(TOKEN) as dev,
-        embedded_aws() as other,
+        embedded_aws(listen(Address("127.0.0.1", 0)), "127.0.0.1") as other,
         LoopbackClient.to(dev.grpc, TOKEN) as client,
     ):
         with pytest.raises(StepFailed, match="the key should list the regions, but AWS says"):

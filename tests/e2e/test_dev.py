@@ -108,7 +108,7 @@ async def test_a_key_opens_what_its_role_allows_until_it_is_revoked(shared: Dev,
 @pytest.mark.slow
 async def test_a_key_is_refused_once_its_lease_has_expired(shared: Dev, lessor: Lessor) -> None:
     """A lease that nobody revokes ends by itself, and its key with it."""
-    issued = await lessor.generate("aws", "reader", ttl=2)
+    issued = await lessor.generate("aws", "reader", ttl=8)
     assert await reads(shared.aws, issued) == "works"
     await until_gone(lessor, issued.lease_id)
     assert await reads(shared.aws, issued) in KEY_REFUSED

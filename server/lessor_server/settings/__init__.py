@@ -39,14 +39,13 @@ class Aws:
 
     ``allowed_endpoints`` are URLs beside AWS's own, as ``scheme://host[:port]``; ``ambient_mounts`` may
     use the credentials of the server's surroundings; ``identity_token_dirs`` are where web identity tokens
-    may lie, and ``token_dirs_enforced`` whether they were set; ``rate`` is in calls per second, ``None``
-    where the pacer finds it; ``in_flight`` is how many calls may wait for an answer at a time.
+    may lie, ``None`` where Kubernetes puts them; ``rate`` is in calls per second, ``None`` where
+    the pacer finds it; ``in_flight`` is how many calls may wait for an answer at a time.
     """
 
     allowed_endpoints: tuple[str, ...] = ()
     ambient_mounts: tuple[str, ...] = ()
-    identity_token_dirs: tuple[Path, ...] = tuple(map(Path, DEFAULT_DIRS))
-    token_dirs_enforced: bool = False
+    identity_token_dirs: tuple[Path, ...] | None = None
     rate: float | None = None
     in_flight: int = 64
 
@@ -80,7 +79,8 @@ class Limits:
 class Settings:
     """All settings of one server. Without a root token or a file of it, one is made in ``data_dir``.
 
-    ``drain_grace`` is how long calls under way may take to end when the server stops.
+    ``drain_grace`` is how long calls under way may take to end when the server stops; ``file`` is where the
+    settings were read from.
     """
 
     listen: Address = LOOPBACK
@@ -106,9 +106,10 @@ class Settings:
         """Return where web identity tokens may lie: nowhere near what the settings name."""
         tls = (self.tls.cert_file, self.tls.key_file, self.tls.client_ca_file) if self.tls else ()
         named = [one for one in (self.file, self.root_token_file, *tls) if one is not None]
+        dirs = self.aws.identity_token_dirs
         return TokenPlaces(
-            dirs=tuple(map(str, self.aws.identity_token_dirs)),
-            enforced=self.aws.token_dirs_enforced,
+            dirs=DEFAULT_DIRS if dirs is None else tuple(map(str, dirs)),
+            enforced=dirs is not None,
             data_dir=str(self.data_dir.absolute()),
             private_files=tuple(str(one.absolute()) for one in named),
         )
@@ -169,7 +170,6 @@ def _aws(given: Given, default: Aws) -> Aws:
         identity_token_dirs=given.take(
             "aws.identity_token_dirs", values.folders, default.identity_token_dirs
         ),
-        token_dirs_enforced=given.has("aws.identity_token_dirs"),
         rate=given.take("aws.rate", values.rate, default.rate),
         in_flight=given.take("aws.in_flight", values.in_flight, default.in_flight),
     )
