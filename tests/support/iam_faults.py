@@ -24,6 +24,8 @@ class Kind(Enum):
     """Takes effect; answered as ERROR_BEFORE."""
     LOSE = "lose"
     """Takes effect; the connection is cut without an answer."""
+    RESET = "reset"
+    """Takes effect; the connection is reset without an answer."""
     DROP = "drop"
     """No effect; the connection is cut."""
     HANG = "hang"
@@ -41,6 +43,7 @@ class Ending(Enum):
 
     ANSWER = "answer"
     CUT = "cut"
+    RESET = "reset"
     SILENCE = "silence"
     HTML = "html"
     REDIRECT = "redirect"
@@ -101,9 +104,10 @@ class Fault:
         return Answer(status, self.code or named, self.message or "The request processing has failed.")
 
 
-_EFFECTIVE = {Kind.DELAY, Kind.ERROR_AFTER, Kind.LOSE, Kind.HANG_AFTER}
+_EFFECTIVE = {Kind.DELAY, Kind.ERROR_AFTER, Kind.LOSE, Kind.RESET, Kind.HANG_AFTER}
 _ENDINGS = {
     Kind.LOSE: Ending.CUT,
+    Kind.RESET: Ending.RESET,
     Kind.DROP: Ending.CUT,
     Kind.HANG: Ending.SILENCE,
     Kind.HANG_AFTER: Ending.SILENCE,

@@ -65,6 +65,8 @@ class StandInServer:
                 connection.answer(answer.status, "text/html", b"", extra=f"Location: {answer.message}\r\n")
             case Ending.CUT:
                 connection.cut()
+            case Ending.RESET:
+                connection.cut(reset=True)
             case Ending.SILENCE:
                 pass
 
