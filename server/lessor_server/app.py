@@ -115,7 +115,7 @@ async def serving(
     async with open_store(settings.data_dir, SystemClock()) as store, clients:
         sealer = await _load_sealer(store, settings, logger)
         session_name = f"lessor-{await store.instance()}"
-        gateway = AwsGateway(clients, session_name, token_folders=settings.aws.identity_token_dirs)
+        gateway = AwsGateway(clients, session_name, token_places=settings.token_places)
         outside = Outside(store, gateway, sealer, notify, rng, SentryLinter() if installed() else NoLinter())
         async with (
             running(outside, _limits(settings)) as engine,
@@ -131,7 +131,9 @@ async def serving(
                 max_calls=settings.limits.concurrent_calls,
             )
             about = await _about(settings, store, dev=dev)
-            system = SystemService(about, engine.expiry, engine.backup, reloader.warnings)
+            system = SystemService(
+                about, engine.expiry, engine.backup, engine.mounts.find_misplaced_tokens, reloader.warnings
+            )
             server = grpc.aio.server(options=channel_options(limits))
             server.add_generic_rpc_handlers(_handlers(engine, guard, health, system, settings))
             address = await _listen(server, settings, certificates)
@@ -185,8 +187,7 @@ async def _load_sealer(store: SqliteStore, settings: Settings, logger: Filtering
 def _limits(settings: Settings) -> Limits:
     aws = settings.aws
     pace = Pace(in_flight=aws.in_flight) if aws.rate is None else Pace(rate=aws.rate, in_flight=aws.in_flight)
-    token_dirs = tuple(map(str, aws.identity_token_dirs))
-    return Limits(pace, RootRules(aws.allowed_endpoints, aws.ambient_mounts, token_dirs))
+    return Limits(pace, RootRules(aws.allowed_endpoints, aws.ambient_mounts, settings.token_places))
 
 
 async def _about(settings: Settings, store: Store, *, dev: bool) -> About:

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from lessor_server.commands.dev_process import dev_process
-from lessor_server.commands.embedded_aws import embedded_aws
+from lessor_server.commands.embedded_aws import embedded_aws, listen
 from lessor_server.commands.tour import Place, StepFailed, Tour
 from lessor_server.domain.secret import Secret
+from lessor_server.settings import Address
 from tests.support.dev_server import SECONDS, gone, names
 from tests.support.server_process import bare_environment, serving
 
@@ -125,7 +126,10 @@ async def test_a_server_without_the_engine_fails_the_tour(tmp_path: Path) -> Non
 @pytest.mark.slow
 async def test_a_key_that_opens_nothing_fails_the_tour(tmp_path: Path) -> None:
     """The tour believes the AWS, not the server: a key that this AWS does not know is a failed step."""
-    async with dev_process(TOKEN) as dev, embedded_aws() as other:
+    async with (
+        dev_process(TOKEN) as dev,
+        embedded_aws(listen(Address("127.0.0.1", 0)), "127.0.0.1") as other,
+    ):
         with pytest.raises(StepFailed, match="the key should list the regions, but AWS says"):
             await Tour(Place(dev.grpc, TOKEN, other.url), lambda _: None).walk()
 

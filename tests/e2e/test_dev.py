@@ -120,7 +120,7 @@ async def test_awss_own_managed_policies_are_there(shared: Dev, lessor: Lessor) 
 @pytest.mark.slow
 async def test_a_key_is_refused_once_its_lease_has_expired(shared: Dev, lessor: Lessor) -> None:
     """A lease that nobody revokes ends by itself, and its key with it."""
-    issued = await lessor.generate("aws", "reader", ttl=2)
+    issued = await lessor.generate("aws", "reader", ttl=8)
     assert await reads(shared.aws, issued) == "works"
     await until_gone(lessor, issued.lease_id)
     assert await reads(shared.aws, issued) in KEY_REFUSED

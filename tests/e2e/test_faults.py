@@ -39,7 +39,7 @@ REFUSALS = {
     "MalformedPolicyDocument": (400, Code.FAILED_PRECONDITION, "ROLE_REFUSED_BY_AWS"),
     "SomethingNew": (400, Code.FAILED_PRECONDITION, "AWS_REFUSED"),
 }
-UNCLEAR = ("error_before", "error_after", "lose", "drop", "garbage")
+UNCLEAR = ("error_before", "error_after", "lose", "reset", "drop", "garbage", "redirect")
 
 
 def mostly_slow(names: Iterable[str], *by_default: str) -> list[object]:
@@ -102,7 +102,7 @@ async def test_a_refused_call_of_an_issue_says_so_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("action", ISSUE)
-@pytest.mark.parametrize("kind", mostly_slow(UNCLEAR, "lose", "error_after"))
+@pytest.mark.parametrize("kind", mostly_slow(UNCLEAR, "lose", "reset", "error_after"))
 async def test_an_unclear_answer_in_an_issue_is_asked_for_again(
     lessor: Lessor, aws: StandIn, mount: str, action: str, kind: str
 ) -> None:

@@ -132,7 +132,7 @@ def settings() -> Iterator[str]:
     """Yield the dotted name of each setting that the server has."""
     tables = {"tls": Tls, "aws": Aws, "log": Log}
     hints = get_type_hints(Settings)
-    for field in fields(Settings):
+    for field in (one for one in fields(Settings) if one.name != "file"):
         table = tables.get(field.name)
         assert table is None or table in (hints[field.name], *get_args(hints[field.name]))
         yield from (f"{field.name}.{part.name}" for part in fields(table)) if table else (field.name,)

@@ -137,7 +137,13 @@ async def test_a_web_identity_token_makes_the_root(tmp_path: Path, aws: StandIn)
     role = await aws.role("web", audience="sts.amazonaws.com")
     path = tmp_path / "token"
     async with (
-        serving(tmp_path, {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url}) as process,
+        serving(
+            tmp_path,
+            {
+                "LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url,
+                "LESSOR_AWS_IDENTITY_TOKEN_DIRS": str(tmp_path),
+            },
+        ) as process,
         connect(process.address, process.token) as lessor,
     ):
         await lessor.config.EnableMount(config_pb2.EnableMountRequest())

@@ -138,7 +138,7 @@ async def test_a_root_without_a_stored_key_takes_no_schedule(place: Place) -> No
         iam_endpoint=place.aws.url,
         sts_endpoint=place.aws.url,
         assume_chain=[hop],
-        identity_token_file="/run/no-such-token",
+        identity_token_file="/var/run/secrets/tokens/none",
         rotation_schedule="0 3 * * 0",
     )
     async with place.connect() as lessor:

@@ -24,6 +24,8 @@ class Kind(Enum):
     """Takes effect; answered as ERROR_BEFORE."""
     LOSE = "lose"
     """Takes effect; the connection is cut without an answer."""
+    RESET = "reset"
+    """Takes effect; the connection is reset without an answer."""
     DROP = "drop"
     """No effect; the connection is cut."""
     HANG = "hang"
@@ -31,16 +33,20 @@ class Kind(Enum):
     HANG_AFTER = "hang_after"
     """Takes effect; never answered."""
     GARBAGE = "garbage"
-    """No effect; answered 200 with HTML, as a captive proxy does."""
+    """No effect; answered ``status`` (200 where not given) with HTML, as a captive proxy does."""
+    REDIRECT = "redirect"
+    """No effect; answered ``status`` (302 where not given) with the URL in ``message`` as its Location."""
 
 
 class Ending(Enum):
-    """Names what a caller sees of a call: an answer, the connection cut, silence, or HTML."""
+    """Names what a caller sees of a call: an answer, the connection cut, silence, HTML, or a redirect."""
 
     ANSWER = "answer"
     CUT = "cut"
+    RESET = "reset"
     SILENCE = "silence"
     HTML = "html"
+    REDIRECT = "redirect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +96,23 @@ class Fault:
         if self.kind is Kind.REFUSE:
             message = self.message or "User is not authorized to perform this action"
             return Answer(self.status or 403, self.code or "AccessDenied", message)
+        if self.kind in (Kind.GARBAGE, Kind.REDIRECT):
+            usual = 200 if self.kind is Kind.GARBAGE else 302
+            return Answer(self.status or usual, message=self.message)
         status = self.status or 500
         named = "ServiceUnavailable" if status == 503 else "InternalFailure"
         return Answer(status, self.code or named, self.message or "The request processing has failed.")
 
 
-_EFFECTIVE = {Kind.DELAY, Kind.ERROR_AFTER, Kind.LOSE, Kind.HANG_AFTER}
+_EFFECTIVE = {Kind.DELAY, Kind.ERROR_AFTER, Kind.LOSE, Kind.RESET, Kind.HANG_AFTER}
 _ENDINGS = {
     Kind.LOSE: Ending.CUT,
+    Kind.RESET: Ending.RESET,
     Kind.DROP: Ending.CUT,
     Kind.HANG: Ending.SILENCE,
     Kind.HANG_AFTER: Ending.SILENCE,
     Kind.GARBAGE: Ending.HTML,
+    Kind.REDIRECT: Ending.REDIRECT,
 }
 
 

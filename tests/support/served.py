@@ -31,7 +31,9 @@ class Served:
             "RoleService": RoleService(engine.roles, engine.checks, engine.prefixes, engine.static_roles),
             "CredsService": CredsService(engine.issuer, engine.credential_watch, engine.static_roles),
             "LeaseService": LeaseService(engine.leases, engine.prefixes, engine.sweeper, engine.watchers),
-            "SystemService": SystemService(ABOUT, engine.expiry, engine.backup),
+            "SystemService": SystemService(
+                ABOUT, engine.expiry, engine.backup, engine.mounts.find_misplaced_tokens
+            ),
         }
 
     async def __call__(self, method: str, request: Message) -> list[Message]:

@@ -60,9 +60,13 @@ class StandInServer:
                 extra = self._world.extra_headers(request_id)
                 connection.answer(answer.status, "text/xml", body, extra=extra)
             case Ending.HTML:
-                connection.answer(200, "text/html", _HTML)
+                connection.answer(answer.status, "text/html", _HTML)
+            case Ending.REDIRECT:
+                connection.answer(answer.status, "text/html", b"", extra=f"Location: {answer.message}\r\n")
             case Ending.CUT:
                 connection.cut()
+            case Ending.RESET:
+                connection.cut(reset=True)
             case Ending.SILENCE:
                 pass
 

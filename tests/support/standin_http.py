@@ -6,6 +6,8 @@ Source: RFC 9112. Chunked bodies and pipelining are left out: botocore and aioht
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -66,9 +68,14 @@ class Connection(asyncio.Protocol):
         self._busy = False
         self._pump()
 
-    def cut(self) -> None:
-        """Close the connection at once, without an answer."""
+    def cut(self, *, reset: bool = False) -> None:
+        """Close the connection immediately, without an answer; a ``reset`` one does not even end in order."""
         if self._transport is not None:
+            if reset:
+                linger = struct.pack("ii", 1, 0)  # socket(7): close sends RST
+                self._transport.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, linger
+                )
             self._transport.abort()
 
     def _pump(self) -> None:

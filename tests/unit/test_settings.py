@@ -101,6 +101,7 @@ def test_the_environment_alone_sets_everything(tmp_path: Path) -> None:
     assert settings.aws.allowed_endpoints == ("http://127.0.0.1:5000", "https://aws.example")
     assert settings.aws.ambient_mounts == ("aws", "other")
     assert settings.aws.identity_token_dirs == (tmp_path, Path("/"))
+    assert settings.token_places.enforced
     assert (settings.aws.rate, settings.aws.in_flight) == (2.5, 8)
     assert settings.limits == Limits(7, 8, 2048, timedelta(minutes=1), timedelta(hours=2), 9)
     assert (settings.log.level, settings.log.format) == ("debug", "json")
@@ -326,6 +327,31 @@ def test_a_directory_of_tokens_is_one_that_is_there(tmp_path: Path) -> None:
     assert "is no absolute path" in told(**{name: f"{tmp_path}/../x"})
     assert "is no folder" in told(**{name: f"{tmp_path},{file}"})
     assert "is no folder" in told(**{name: str(tmp_path / "none")})
+
+
+def test_tokens_lie_by_default_where_kubernetes_puts_them() -> None:
+    """The directories need not be there; roots from before go on elsewhere. An empty list allows none."""
+    places = load(None, {}).token_places
+    assert places.dirs == ("/var/run/secrets/eks.amazonaws.com/serviceaccount", "/var/run/secrets/tokens")
+    assert not places.enforced
+    none = load(None, {"LESSOR_AWS_IDENTITY_TOKEN_DIRS": ""}).token_places
+    assert (none.dirs, none.enforced) == ((), True)
+
+
+def test_what_the_settings_name_is_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data directory, the settings file, the root token's and those of TLS, by their absolute paths."""
+    monkeypatch.chdir(tmp_path)
+    cert, key = pair(tmp_path, "server")
+    token_file = tmp_path / "root"
+    token_file.write_text(TOKEN)
+    file = written(
+        tmp_path,
+        f'data_dir = "data"\nroot_token_file = "root"\n[tls]\ncert_file = "{cert}"\n'
+        f'key_file = "{key}"\nclient_ca_file = "server.crt"\n',
+    )
+    places = load(Path(file.name), {}).token_places
+    assert places.data_dir == str(tmp_path / "data")
+    assert set(places.private_files) == {str(one) for one in (file, token_file, cert, key)}
 
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:

@@ -25,10 +25,17 @@ from lessor_server.app import serving
 from lessor_server.commands.dev_mount import give_root
 from lessor_server.commands.dev_settings import Wishes, settings_of
 from lessor_server.commands.dev_words import tell, token_variable
-from lessor_server.commands.embedded_aws import EmbeddedAwsFailed, MotoMissing, embedded_aws, require_moto
+from lessor_server.commands.embedded_aws import (
+    AddressTaken,
+    EmbeddedAwsFailed,
+    MotoMissing,
+    address_of,
+    embedded_aws,
+    listen,
+    require_moto,
+)
 from lessor_server.commands.endings import told
 from lessor_server.commands.loopback_client import CallFailed, LoopbackClient
-from lessor_server.commands.loopback_proxy import AddressTaken, address_of, listen, proxying
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.secret import Secret
 from lessor_server.reload import on_hang_up
@@ -133,20 +140,18 @@ async def run(wishes: Wishes, *, until_eof: bool) -> None:
         (stop if at_terminal and not has_terminal() else hang_up).set()
 
     with on_hang_up(react), _data_dir(wishes.data) as data, listen(wishes.aws) as listener:
-        own = address_of(listener, wishes.aws.host)
-        url = f"http://{own}"
+        url = f"http://{address_of(listener, wishes.aws.host)}"
         settings, secret = settings_of(wishes, data, url, os.environ)
         variable = token_variable(settings, secret, os.environ)
         forget_tokens(os.environ)
         listen(settings.listen).close()  # a taken port is told before anything starts
         logger = start_logging(LogLevel(settings.log.level), settings.log.format)
         async with (
-            embedded_aws() as aws,
-            proxying(listener, own, aws.url),
+            embedded_aws(listener, wishes.aws.host) as aws,
             serving(settings, logger, dev=True, hang_up=hang_up) as address,
         ):
             async with LoopbackClient.to(address, secret) as client:
-                await give_root(client, aws, url)
+                await give_root(client, aws)
             tell(variable, address, url, wishes.data)
             del variable, secret
             await stop.wait()

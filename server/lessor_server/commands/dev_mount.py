@@ -13,8 +13,8 @@ from lessor_server.commands.loopback_client import CallFailed, LoopbackClient
 MOUNT: Final = "aws"
 
 
-async def give_root(client: LoopbackClient, aws: EmbeddedAws, url: str) -> None:
-    """Enable ``aws/``, unless a former run did, and set its root to the key of ``aws``, reached by ``url``.
+async def give_root(client: LoopbackClient, aws: EmbeddedAws) -> None:
+    """Enable ``aws/``, unless a former run did, and set its root to the key of ``aws``.
 
     Raises:
         CallFailed: The data directory holds something that stands in the way.
@@ -23,8 +23,8 @@ async def give_root(client: LoopbackClient, aws: EmbeddedAws, url: str) -> None:
         access_key=aws.access_key,
         secret_key=aws.secret_key.reveal(),
         region=REGION,
-        iam_endpoint=url,
-        sts_endpoint=url,
+        iam_endpoint=aws.url,
+        sts_endpoint=aws.url,
     )
     try:
         await client.ask(client.config.EnableMount, config_pb2.EnableMountRequest(mount=MOUNT))

@@ -1,8 +1,4 @@
-"""An AWS of one's own: moto's server in a process of its own, with a root user and its checks switched on.
-
-moto starts with its checks off. While they are off its root user is made; then they are switched on, and
-from there on every request needs a key whose policies allow it, as with AWS.
-"""
+"""An AWS of one's own: moto's server in a process of its own, with a root user and its checks switched on."""
 
 from __future__ import annotations
 
@@ -11,32 +7,28 @@ import json
 import os
 import socket
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Final
 
-import aioboto3
-import aiohttp
 from aiobotocore.config import AioConfig
-from botocore.exceptions import BotoCoreError
 
-from lessor_server.commands.loopback_proxy import CONTROL, LOOPBACK, address_of
 from lessor_server.domain.secret import Secret
 from lessor_server.settings.given import PREFIX
+from lessor_server.settings.values import Address
 
 REGION: Final = "us-east-1"
-ROOT_USER: Final = "lessor-root"
 LOG_FORMAT: Final = f"{PREFIX}LOG_FORMAT"
 START_SECONDS: Final = 120
-_ADMIN: Final = {
-    "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
-}
 # No proxy of the surroundings may stand between, and a call sent twice would meet its own traces.
 DIRECT: Final = AioConfig(proxies={}, read_timeout=START_SECONDS, retries={"total_max_attempts": 1})
+
+
+class AddressTaken(Exception):
+    """An address can't be listened on."""
 
 
 class EmbeddedAwsFailed(Exception):
@@ -53,11 +45,32 @@ class MotoMissing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedAws:
-    """Where it listens (behind no proxy), and the key of its root user."""
+    """Where it listens, and the key of its root user."""
 
     url: str
     access_key: str
     secret_key: Secret
+
+
+def listen(address: Address) -> socket.socket:
+    """Open a listening socket; port 0 lets the system choose.
+
+    Raises:
+        AddressTaken: Somebody else listens there, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        return socket.create_server((address.host, address.port), family=family)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise AddressTaken(
+            f"cannot listen on {address}: {why}; stop what listens there, or choose another address"
+        ) from None
+
+
+def address_of(listener: socket.socket, host: str) -> str:
+    """Return ``host:port`` of a listening socket, as a URL and a Host header write it."""
+    return str(Address(host, listener.getsockname()[1]))
 
 
 def require_moto() -> None:
@@ -67,19 +80,21 @@ def require_moto() -> None:
 
 
 @asynccontextmanager
-async def embedded_aws() -> AsyncIterator[EmbeddedAws]:
+async def embedded_aws(listener: socket.socket, host: str) -> AsyncIterator[EmbeddedAws]:
     """Run an embedded AWS for the length of the block, and end the block if it ends before.
+
+    It listens on ``listener``, known as ``host``, which is closed here.
 
     Raises:
         EmbeddedAwsFailed: Inside an ``ExceptionGroup``; it did not start, or has ended.
     """
-    with socket.create_server((LOOPBACK, 0)) as listener:
-        url = f"http://{address_of(listener, LOOPBACK)}"
-        process = await _start(listener)
+    own = address_of(listener, host)
+    with listener:
+        process = await _start(listener, host, own)
     try:
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(_watch(process))
-            yield await _set_up(url)
+            yield await _read_key(process, f"http://{own}")
             watch.cancel()
     finally:
         if process.returncode is None:
@@ -87,7 +102,7 @@ async def embedded_aws() -> AsyncIterator[EmbeddedAws]:
         await process.wait()
 
 
-async def _start(listener: socket.socket) -> Process:
+async def _start(listener: socket.socket, host: str, own: str) -> Process:
     """Start the process on ``listener``: requests wait in its queue until they are served."""
     surroundings = {
         name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name == LOG_FORMAT
@@ -96,15 +111,16 @@ async def _start(listener: socket.socket) -> Process:
         sys.executable,
         "-m",
         "lessor_server.commands.embedded_aws_process",
-        LOOPBACK,
-        str(listener.fileno()),
+        *(host, str(listener.fileno()), own),
         stdin=PIPE,  # never written to: it ends with us
-        stdout=DEVNULL,
+        stdout=PIPE,
         pass_fds=(listener.fileno(),),
         env={
             **surroundings,
             "MOTO_PORT": str(listener.getsockname()[1]),
-            "INITIAL_NO_AUTH_ACTION_COUNT": "inf",
+            # Each request is checked, and no page of another origin may read an answer.
+            "INITIAL_NO_AUTH_ACTION_COUNT": "0",
+            "MOTO_DISABLE_GLOBAL_CORS": "true",
             "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",  # AWS's own, which moto leaves out; it takes 0.3 s
         },
         start_new_session=True,  # Ctrl-C is for us: what is drained still needs an AWS
@@ -116,48 +132,17 @@ async def _watch(process: Process) -> None:
     raise EmbeddedAwsFailed(f"the embedded AWS has ended by itself (exit code {code}); start again")
 
 
-async def _set_up(url: str) -> EmbeddedAws:
-    """Make the root user and switch the checks on."""
+async def _read_key(process: Process, url: str) -> EmbeddedAws:
+    """Wait for the key of the root user, which is printed when the process serves."""
+    assert process.stdout is not None
     try:
         async with asyncio.timeout(START_SECONDS):
-            aws = await _make_root(url)
-            await _enforce(url)
-    except (BotoCoreError, aiohttp.ClientError) as error:
-        raise EmbeddedAwsFailed(f"the embedded AWS did not start: {error}") from error
+            line = await process.stdout.readline()
+            if not line:
+                await asyncio.sleep(START_SECONDS)  # the end of the process ends this block
+        key = json.loads(line)
     except TimeoutError:
         raise EmbeddedAwsFailed(
             f"the embedded AWS did not start in {START_SECONDS} s; start again on a machine less busy"
         ) from None
-    return aws
-
-
-async def _make_root(url: str) -> EmbeddedAws:
-    session = aioboto3.Session()
-    client = session.client(
-        "iam",
-        endpoint_url=url,
-        region_name=REGION,
-        aws_access_key_id="unchecked",
-        aws_secret_access_key="unchecked",
-        config=DIRECT,
-    )
-    async with client as iam:
-        await iam.create_user(UserName=ROOT_USER)
-        await iam.put_user_policy(
-            UserName=ROOT_USER, PolicyName="everything", PolicyDocument=json.dumps(_ADMIN)
-        )
-        key = (await iam.create_access_key(UserName=ROOT_USER))["AccessKey"]
-    return EmbeddedAws(url, key["AccessKeyId"], Secret(key["SecretAccessKey"]))
-
-
-async def _enforce(url: str) -> None:
-    """Let no more request pass unchecked: moto reads the number of those as plain text."""
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(f"{url}/{CONTROL}/reset-auth", data="0") as answer,
-    ):
-        if answer.status != 200:
-            raise EmbeddedAwsFailed(
-                f"the embedded AWS did not switch its checks on (status {answer.status}); "
-                "install the moto that lessor[dev] asks for"
-            )
+    return EmbeddedAws(url, key["access_key"], Secret(key["secret_key"]))

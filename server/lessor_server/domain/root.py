@@ -17,6 +17,7 @@ from lessor_server.domain.policy import JsonValue
 from lessor_server.domain.role import external_id_violations
 from lessor_server.domain.schedule import NEVER, Schedule
 from lessor_server.domain.secret import Secret
+from lessor_server.domain.token_places import TokenPlaces
 
 MOST_RETRIES: Final = 10
 LONGEST_CHAIN: Final = 5
@@ -25,6 +26,7 @@ MAX_REGION: Final = 32
 MAX_TOKEN_PATH: Final = 1_000
 MAX_AUDIENCE: Final = 255
 """The most that IAM takes of a client id (IAM API Reference, clientIDType)."""
+DEFAULT_PLACES: Final = TokenPlaces()
 
 _LOOPBACK: Final = re.compile(r"127(?:\.[0-9]{1,3}){3}|::1|localhost")
 _REGION: Final = re.compile(r"[a-z]{2,5}(?:-[a-z]+)+-[0-9]{1,2}")
@@ -67,6 +69,11 @@ class RootConfig:
     rotation_schedule: str = ""
     rotation_window: timedelta | None = None
     etag: str = ""
+
+    @property
+    def is_ambient(self) -> bool:
+        """Tell whether the server's own credentials are what this root begins with."""
+        return not self.access_key and not self.identity_token_file
 
     @property
     def rotation(self) -> Schedule:
@@ -137,13 +144,16 @@ def _to_json(value: object) -> JsonValue:
 
 
 def violations(
-    config: RootConfig, allowed_endpoints: Iterable[str], *, ambient: bool, token_dirs: tuple[str, ...] = ()
+    config: RootConfig,
+    allowed_endpoints: Iterable[str],
+    *,
+    ambient: bool,
+    token_places: TokenPlaces = DEFAULT_PLACES,
 ) -> list[Violation]:
     """Return every fault of ``config``; field paths begin at it.
 
     ``allowed_endpoints`` are URLs the operator trusts beside AWS's own; ``ambient`` says whether the
-    mount may use the server's own chain of credentials where it has no keys. ``token_dirs`` are where a web
-    identity token may lie; none means anywhere.
+    mount may use the server's own chain of credentials where it has no keys.
     """
     found = _key_violations(config, ambient=ambient)
     found += _region_violations(config)
@@ -153,8 +163,7 @@ def violations(
         found.append(Violation("max_retries", fault, f"give 0 to {MOST_RETRIES}"))
     found += names.template_violations("username_template", config.username_template)
     found += chain_violations(config.assume_chain)
-    found += _identity_token_violations(config, allowed_endpoints)
-    found += _token_dir_violations(config.identity_token_file, token_dirs)
+    found += _identity_token_violations(config, allowed_endpoints, token_places)
     found += _rotation_violations(config)
     return found
 
@@ -324,7 +333,9 @@ def chain_violations(chain: tuple[Hop, ...]) -> list[Violation]:
     return found
 
 
-def _identity_token_violations(config: RootConfig, allowed_endpoints: Iterable[str]) -> list[Violation]:
+def _identity_token_violations(
+    config: RootConfig, allowed_endpoints: Iterable[str], places: TokenPlaces
+) -> list[Violation]:
     path = "identity_token_file"
     if not config.identity_token_file:
         if config.identity_token_audience:
@@ -336,6 +347,9 @@ def _identity_token_violations(config: RootConfig, allowed_endpoints: Iterable[s
     elif not (config.identity_token_file.startswith("/") and config.identity_token_file.isprintable()):
         fault = f"{shown(config.identity_token_file)} is no absolute path"
         found.append(Violation(path, fault, "begin it with /, and leave control characters out"))
+    elif not places.may_be_set(config.identity_token_file):  # where its links lead is checked when it is read
+        mend = "name a file below one of that setting's directories, and outside the data directory"
+        found.append(Violation(path, "is not in the setting aws.identity_token_dirs", mend))
     if len(config.identity_token_audience) > MAX_AUDIENCE:
         found.append(names.too_long("identity_token_audience", config.identity_token_audience, MAX_AUDIENCE))
     if config.access_key or config.secret_key:
@@ -351,13 +365,3 @@ def _identity_token_violations(config: RootConfig, allowed_endpoints: Iterable[s
         fault = "would send its token elsewhere than to AWS's own hosts"
         found.append(Violation(path, fault, "leave it out, or give endpoints of AWS"))
     return found
-
-
-def _token_dir_violations(file: str, token_dirs: tuple[str, ...]) -> list[Violation]:
-    """Return the fault of a path outside of ``token_dirs``; where its links lead is seen when it is read."""
-    below = tuple(f"{one.rstrip('/')}/" for one in token_dirs)
-    inside = file.startswith(below) and ".." not in file.split("/")
-    if inside or not file or not token_dirs:
-        return []
-    mend = "name a file below one of that setting's directories"
-    return [Violation("identity_token_file", "is not in the setting aws.identity_token_dirs", mend)]

@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from lessor_server.domain import mount as mount_rules
 from lessor_server.domain import root as root_rules
 from lessor_server.domain.calls import Identity
-from lessor_server.domain.errors import Aborted, AwsUnavailable, NotFound, Violation, require
+from lessor_server.domain.errors import Aborted, AwsUnavailable, LessorError, NotFound, Violation, require
 from lessor_server.domain.events import Changed, Created
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.preconditions import EtagMismatch, RootAccountChanged, SealBroken
 from lessor_server.domain.root import Root, RootConfig, StoredRoot
+from lessor_server.domain.token_places import TokenPlaces
 from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.rotation.root_keys import RootKeys
 
 TRIES = 5
 IDENTITY_SECONDS = 5.0
+MOUNTS_PER_PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class RootRules:
 
     allowed_endpoints: tuple[str, ...] = ()
     ambient_mounts: tuple[str, ...] = ()
-    identity_token_dirs: tuple[str, ...] = ()
+    token_places: TokenPlaces = root_rules.DEFAULT_PLACES
 
 
 class Mounts:
@@ -95,6 +98,19 @@ class Mounts:
         await self.get(name)
         return await self._roots.of(name)
 
+    async def find_misplaced_tokens(self) -> tuple[str, ...]:
+        """Return the mounts whose stored root reads its token elsewhere than where tokens may lie."""
+        found: tuple[str, ...] = ()
+        after = ""
+        while page := await self._store.list_mounts(after, MOUNTS_PER_PAGE):
+            after = page[-1].name
+            for mount in page:
+                with suppress(LessorError):  # not set, or it does not open
+                    file = (await self._roots.of(mount.name)).config.identity_token_file
+                    if file and self._rules.token_places.is_left_from_before(file):
+                        found += (mount.name,)
+        return found
+
     async def set_root(
         self,
         name: str,
@@ -151,7 +167,7 @@ class Mounts:
             config,
             self._rules.allowed_endpoints,
             ambient=name in self._rules.ambient_mounts,
-            token_dirs=self._rules.identity_token_dirs,
+            token_places=self._rules.token_places,
         )
         return [violation.under("config") for violation in found]
 

@@ -13,6 +13,8 @@ from lessor_server.services.guard import Caller
 LONGEST_PATH = 1000
 Copy = Callable[[str, str], Awaitable[tuple[str, int]]]
 """Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
+FindMounts = Callable[[], Awaitable[tuple[str, ...]]]
+"""Returns names of mounts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +36,21 @@ class SystemService:
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SystemService"]
 
     def __init__(
-        self, about: About, expiry: Expiry, copy: Copy, warnings: Callable[[], Iterable[str]] = tuple
+        self,
+        about: About,
+        expiry: Expiry,
+        copy: Copy,
+        find_misplaced_tokens: FindMounts,
+        warnings: Callable[[], Iterable[str]] = tuple,
     ) -> None:
-        """Tell ``about`` and the ``warnings`` of now; hold and resume ``expiry``; ``copy`` writes backups."""
+        """Tell ``about`` and the ``warnings`` of now; hold and resume ``expiry``; ``copy`` writes backups.
+
+        ``find_misplaced_tokens`` returns the mounts that ``GetInfo`` warns of.
+        """
         self._about = about
         self._expiry = expiry
         self._copy = copy
+        self._find_misplaced_tokens = find_misplaced_tokens
         self._warnings = warnings
 
     async def GetInfo(self, _: pb.GetInfoRequest, __: Caller) -> pb.GetInfoResponse:
@@ -52,11 +63,23 @@ class SystemService:
             instance_id=about.instance_id,
             dev_mode=about.dev_mode,
             linter=about.linter,
-            warnings=(*about.warnings, *self._warnings(), *self._held()),
+            warnings=(
+                *about.warnings,
+                *self._warnings(),
+                *self._held(),
+                *await self._misplaced_tokens(),
+            ),
         )
 
     def _held(self) -> tuple[str, ...]:
         return (f"expiries are held: {self._expiry.why}",) if self._expiry.held else ()
+
+    async def _misplaced_tokens(self) -> list[str]:
+        return [
+            f"the root of {mount} reads its identity_token_file outside of aws.identity_token_dirs; "
+            "move the file below one of them and set the root again: version 1.0 will refuse it"
+            for mount in await self._find_misplaced_tokens()
+        ]
 
     async def WhoAmI(self, _: pb.WhoAmIRequest, caller: Caller) -> pb.WhoAmIResponse:
         """Say who the caller is."""

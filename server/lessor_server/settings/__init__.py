@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from lessor_server.domain.secret import TokenHash
+from lessor_server.domain.token_places import DEFAULT_DIRS, TokenPlaces
 from lessor_server.settings import access, values
 from lessor_server.settings.given import Fault, Given, SettingsError
 from lessor_server.settings.values import Address
@@ -52,13 +53,13 @@ class Aws:
 
     ``allowed_endpoints`` are URLs beside AWS's own, as ``scheme://host[:port]``; ``ambient_mounts`` may
     use the credentials of the server's surroundings; ``identity_token_dirs`` are where web identity tokens
-    may lie, anywhere without one; ``rate`` is in calls per second, ``None`` where
+    may lie, ``None`` where Kubernetes puts them; ``rate`` is in calls per second, ``None`` where
     the pacer finds it; ``in_flight`` is how many calls may wait for an answer at a time.
     """
 
     allowed_endpoints: tuple[str, ...] = ()
     ambient_mounts: tuple[str, ...] = ()
-    identity_token_dirs: tuple[Path, ...] = ()
+    identity_token_dirs: tuple[Path, ...] | None = None
     rate: float | None = None
     in_flight: int = 64
 
@@ -99,8 +100,8 @@ class Limits:
 class Settings:
     """All settings of one server. Without a root token or a file of it, one is made in ``data_dir``.
 
-    ``drain_grace`` is how long calls under way may take to end when the server stops. ``warnings`` are what
-    an operator should look at although the server starts.
+    ``drain_grace`` is how long calls under way may take to end when the server stops; ``file`` is where the
+    settings were read from. ``warnings`` are what an operator should look at although the server starts.
     """
 
     listen: Address = LOOPBACK
@@ -116,11 +117,25 @@ class Settings:
     sealing: Sealing = field(default_factory=Sealing)
     log: Log = field(default_factory=Log)
     warnings: tuple[str, ...] = ()
+    file: Path | None = None
 
     @property
     def exposed(self) -> bool:
         """Tell whether tokens and credentials cross a network in the clear."""
         return self.tls is None and not self.listen.is_local
+
+    @property
+    def token_places(self) -> TokenPlaces:
+        """Return where web identity tokens may lie: nowhere near what the settings name."""
+        tls = (self.tls.cert_file, self.tls.key_file, self.tls.client_ca_file) if self.tls else ()
+        named = [one for one in (self.file, self.root_token_file, *tls) if one is not None]
+        dirs = self.aws.identity_token_dirs
+        return TokenPlaces(
+            dirs=DEFAULT_DIRS if dirs is None else tuple(map(str, dirs)),
+            enforced=dirs is not None,
+            data_dir=str(self.data_dir.absolute()),
+            private_files=tuple(str(one.absolute()) for one in named),
+        )
 
 
 def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -144,6 +159,7 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
         limits=_limits(given, default.limits),
         sealing=Sealing(given.take("sealing.accept_mismatch", values.boolean, default=False)),
         log=_log(given, default.log),
+        file=file,
     )
     _agree(given, settings)
     given.refuse_unknown()

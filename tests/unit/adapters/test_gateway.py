@@ -201,6 +201,23 @@ async def test_the_server_s_own_credentials_are_fetched_once(
     assert await aws.connections() == 1
 
 
+async def test_credentials_that_come_later_are_found(monkeypatch: pytest.MonkeyPatch, aws: StandIn) -> None:
+    """A metadata service that starts after the server is asked again; until then the root is refused."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", NOBODY_THERE)
+    ambient = root(aws.url, access_key="", secret_key=Secret())
+    async with imds.serving() as instance, gateway(aws.url) as door:
+        for _ in range(2):
+            with pytest.raises(AwsRefused, match="NoCredentialsError"):
+                await door.send(ambient, GetCallerIdentity())
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", instance.url)
+        await door.send(ambient, GetCallerIdentity())
+    assert [call["key_id"] for call in await aws.calls()] == [instance.key_id]
+
+
 async def test_an_endpoint_that_is_not_allowed_is_not_reached(places: tuple[StandIn, StandIn]) -> None:
     """A root that was stored when its endpoint was still allowed sends nothing there any more."""
     one, two = places

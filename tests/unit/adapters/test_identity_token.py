@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from lessor_server.domain.calls import GetCallerIdentity
 from lessor_server.domain.preconditions import EndpointNotAllowed, IdentityTokenUnusable
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
+from lessor_server.domain.token_places import TokenPlaces
 
 AUDIENCE = "sts.amazonaws.com"
 
@@ -49,7 +51,7 @@ async def test_the_token_is_read_anew_at_each_use(aws: StandIn, tmp_path: Path) 
         end = with_token(aws.url, str(path), role)
         with pytest.raises(IdentityTokenUnusable) as unusable:
             await door.send(end, GetCallerIdentity())
-        assert "No such file" in unusable.value.detail
+        assert unusable.value.detail == identity_token.UNUSABLE
         token_file(path, aud="somebody-else")
         with pytest.raises(AwsRefused, match=r"assume_chain\[0\]: InvalidIdentityToken") as told:
             await door.send(end, GetCallerIdentity())
@@ -107,32 +109,40 @@ HEADER, CLAIMS, SIGNATURE = json_web_token({"alg": "RS256"}, {"aud": AUDIENCE}).
 
 
 @pytest.mark.parametrize(
-    ("content", "fault"),
+    "content",
     [
-        ("", "holds no token of"),
-        ("x" * 20_001, "holds no token of"),
-        ("\xff\xfe", "holds no token"),
-        ("LESSOR_ROOT_TOKEN=not-a-secret\0HOME=/", "something else than a token"),
-        (f"{HEADER}.{CLAIMS}.{SIGNATURE}\n{SIGNATURE}", "something else than a token"),
-        (f"{HEADER}.{CLAIMS}.{{}}", "something else than a token"),
-        ("-----BEGIN PRIVATE KEY-----\nbm90LWEtc2VjcmV0\n", "something else than a token"),
-        ("root:not-a-secret:19000:0:99999:7:::", "something else than a token"),
-        ("plain", "no JSON web token with an audience"),
-        ("a.b.c", "no JSON web token with an audience"),
-        (json_web_token({"alg": "RS256"}, None), "no JSON web token with an audience"),
-        (json_web_token({"alg": "RS256"}, {}), "no JSON web token with an audience"),
-        (f"{HEADER}.{base64.urlsafe_b64encode(b'[' * 12_000).decode()}.{SIGNATURE}", "no JSON web token"),
-        (json_web_token({"alg": "RS256"}, {"aud": {"a": 1}}), "not meant for"),
+        "",
+        "x" * 20_001,
+        "\xff\xfe",
+        "LESSOR_ROOT_TOKEN=not-a-secret\0HOME=/",
+        f"{HEADER}.{CLAIMS}.{SIGNATURE}\n{SIGNATURE}",
+        f"{HEADER}.{CLAIMS}.{{}}",
+        "-----BEGIN PRIVATE KEY-----\nbm90LWEtc2VjcmV0\n",
+        "root:not-a-secret:19000:0:99999:7:::",
+        "plain",
+        "a.b.c",
+        json_web_token({"alg": "RS256"}, None),
+        json_web_token({"alg": "RS256"}, {}),
+        f"{HEADER}.{base64.urlsafe_b64encode(b'[' * 12_000).decode()}.{SIGNATURE}",
     ],
 )
-async def test_what_is_no_token_says_so(tmp_path: Path, content: str, fault: str) -> None:
-    """A file that holds something else is told as such, without a word of what it holds."""
+async def test_what_is_no_token_is_as_if_it_were_not_there(tmp_path: Path, content: str) -> None:
+    """A file that holds something else has the text of one that does not exist, and none of its own."""
     path = tmp_path / "token"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(IdentityTokenUnusable) as told:
-        await identity_token.read(str(path), AUDIENCE)
-    assert fault in told.value.detail
+        await identity_token.read(str(path), AUDIENCE, TokenPlaces())
+    assert told.value.detail == identity_token.UNUSABLE
     assert not any(part in repr(told.value) for part in content.split() if len(part) > 1)
+
+
+@pytest.mark.parametrize("audience", [{"a": 1}, "other", ["other"], 1, None])
+async def test_a_token_for_somebody_else_says_so(tmp_path: Path, audience: object) -> None:
+    """Of a token in its place, what it is not for may be said."""
+    path = token_file(tmp_path / "token", aud=audience)
+    with pytest.raises(IdentityTokenUnusable) as told:
+        await identity_token.read(path, AUDIENCE, TokenPlaces())
+    assert "not meant for identity_token_audience" in told.value.detail
 
 
 @pytest.mark.parametrize("audience", ["", AUDIENCE])
@@ -145,8 +155,20 @@ async def test_what_is_no_token_is_not_sent(aws: StandIn, tmp_path: Path, audien
         end = with_token(aws.url, str(path), role, identity_token_audience=audience)
         with pytest.raises(IdentityTokenUnusable) as told:
             await door.send(end, GetCallerIdentity())
-    assert "something else than a token" in told.value.detail
+    assert told.value.detail == identity_token.UNUSABLE
     assert await aws.calls() == []
+
+
+def only(*folders: Path) -> TokenPlaces:
+    """Return places that the operator has set."""
+    return TokenPlaces(tuple(map(str, folders)), enforced=True)
+
+
+async def unusable(path: str | Path, places: TokenPlaces) -> None:
+    """Check that a path gives nothing but the one text."""
+    with pytest.raises(IdentityTokenUnusable) as told:
+        await identity_token.read(str(path), "", places)
+    assert told.value.detail == identity_token.UNUSABLE
 
 
 def projected(folder: Path, audience: str) -> Path:
@@ -163,7 +185,8 @@ async def test_a_token_is_read_from_the_directories_that_are_set(tmp_path: Path)
     path = projected(tmp_path / "tokens", AUDIENCE)
     (tmp_path / "linked").symlink_to("tokens")
     for folder, name in (("tokens", path), ("linked", tmp_path / "linked" / "token"), ("tokens", path)):
-        found = await identity_token.read(str(name), AUDIENCE, (tmp_path / "other", tmp_path / folder))
+        places = only(tmp_path / "other", tmp_path / folder)
+        found = await identity_token.read(str(name), AUDIENCE, places)
         assert found.reveal().count(".") == 2
 
 
@@ -175,9 +198,7 @@ async def test_no_link_leads_out_of_the_directories_that_are_set(tmp_path: Path)
     (folder / "file").symlink_to(outside)
     (folder / "up").symlink_to("..")
     for name in (outside, folder / "file", folder / "up" / "outside", f"{folder}/../outside"):
-        with pytest.raises(IdentityTokenUnusable) as told:
-            await identity_token.read(str(name), AUDIENCE, (folder,))
-        assert "outside of the setting aws.identity_token_dirs" in told.value.detail
+        await unusable(name, only(folder))
 
 
 async def test_the_gateway_keeps_to_the_directories_that_are_set(aws: StandIn, tmp_path: Path) -> None:
@@ -185,20 +206,117 @@ async def test_the_gateway_keeps_to_the_directories_that_are_set(aws: StandIn, t
     role = await aws.role("worker", audience=AUDIENCE)
     inside, outside = projected(tmp_path / "tokens", AUDIENCE), token_file(tmp_path / "outside", aud=AUDIENCE)
     async with Clients((aws.url,), "lessor/test") as clients:
-        door = AwsGateway(clients, token_folders=(tmp_path / "tokens",))
+        door = AwsGateway(clients, token_places=only(tmp_path / "tokens"))
         with pytest.raises(IdentityTokenUnusable):
             await door.send(with_token(aws.url, outside, role), GetCallerIdentity())
         assert await aws.calls() == []
         await door.send(with_token(aws.url, str(inside), role), GetCallerIdentity())
 
 
-async def test_a_path_at_which_no_file_can_be_says_so(tmp_path: Path) -> None:
-    """A pipe that nobody writes to holds no thread up, and a name that no file has is told like any other."""
+async def test_where_no_directory_is_set_a_stored_path_goes_on(tmp_path: Path) -> None:
+    """Until 1.0 a root from before is read where it is; a link in a place for tokens leads nowhere else."""
+    before = token_file(tmp_path / "before", aud=AUDIENCE)
+    folder = tmp_path / "tokens"
+    folder.mkdir()
+    (folder / "token").symlink_to(before)
+    places = TokenPlaces(dirs=(str(folder),))
+    await identity_token.read(before, AUDIENCE, places)
+    await unusable(folder / "token", places)
+
+
+@pytest.mark.parametrize("enforced", [False, True])
+async def test_no_root_reads_what_is_the_server_s(tmp_path: Path, enforced: bool) -> None:
+    """The data directory and what the settings name, by any name, also below a directory for tokens."""
+    data, other = tmp_path / "data", tmp_path / "other"
+    for folder in (data / "backups", other):
+        folder.mkdir(parents=True)
+    key = token_file(other / "key", aud=AUDIENCE)
+    places = TokenPlaces((str(tmp_path),), enforced, str(data), (key,))
+    root_token, backup = token_file(data / "root-token", aud=AUDIENCE), token_file(data / "backups" / "b")
+    (tmp_path / "file").symlink_to(root_token)
+    (tmp_path / "folder").symlink_to(data)
+    (tmp_path / "key").symlink_to(key)
+    for name in (
+        root_token,
+        backup,
+        key,
+        tmp_path / "file",
+        tmp_path / "folder" / "root-token",
+        tmp_path / "folder" / "backups" / "b",
+        tmp_path / "key",
+        f"{tmp_path}/other/../data/root-token",
+        f"{tmp_path}/./data//root-token",
+    ):
+        await unusable(name, places)
+    await identity_token.read(token_file(other / "token", aud=AUDIENCE), AUDIENCE, places)
+
+
+async def test_a_file_of_two_names_is_not_read(tmp_path: Path) -> None:
+    """The other one may be anywhere, in the data directory too."""
+    path = token_file(tmp_path / "token", aud=AUDIENCE)
+    (tmp_path / "again").hardlink_to(path)
+    for places in (only(tmp_path), TokenPlaces()):
+        await unusable(path, places)
+    (tmp_path / "again").unlink()
+    await identity_token.read(path, AUDIENCE, only(tmp_path))
+
+
+async def test_whatever_is_at_a_path_has_one_text(tmp_path: Path) -> None:
+    """Nothing, a folder, a pipe, a device, a socket, a loop, a name of no file, one that may not be read."""
     os.mkfifo(tmp_path / "pipe")
-    async with asyncio.timeout(5):
-        for path in (tmp_path / "pipe", tmp_path):
-            with pytest.raises(IdentityTokenUnusable) as told:
-                await identity_token.read(str(path), "")
-            assert any(fault in told.value.detail for fault in ("no regular file", "Is a directory"))
-        with pytest.raises(IdentityTokenUnusable):
-            await identity_token.read(f"{tmp_path}/a\0b", "")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "terminal").symlink_to("/dev/tty")
+    listener = await asyncio.start_unix_server(lambda *_: None, tmp_path / "socket")
+    closed = Path(token_file(tmp_path / "closed", aud=AUDIENCE))
+    os.chmod(closed, 0)  # noqa: PTH101
+    names = [
+        "none",
+        "none/below",
+        "pipe",
+        "loop",
+        "device",
+        "terminal",
+        "socket",
+        "a\0b",
+        "\ud800",
+        "x" * 300,
+    ]
+    names += [] if os.access(closed, os.R_OK) else ["closed"]
+    async with listener, asyncio.timeout(5):
+        for name in (f"{tmp_path}/{one}" for one in names):
+            await unusable(name, only(tmp_path))
+            await unusable(name, TokenPlaces())
+        await unusable(tmp_path, TokenPlaces())
+        await unusable("/etc/passwd", only(tmp_path))
+
+
+async def test_a_link_that_changes_meanwhile_leads_nowhere_else(tmp_path: Path) -> None:
+    """However a folder and a link to another take turns, what is read is what is in its place, or nothing."""
+    outside, folder = tmp_path / "outside", tmp_path / "tokens"
+    for one in (outside, folder / "real"):
+        one.mkdir(parents=True)
+        (one / "token").write_text(one.name)
+    places = only(folder)
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            for target in ("real", outside):
+                (folder / "new").symlink_to(target)
+                (folder / "new").rename(folder / "now")
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    seen = set()
+    try:
+        for _ in range(300):
+            try:
+                seen.add((await identity_token.read(str(folder / "now" / "token"), "", places)).reveal())
+            except IdentityTokenUnusable:
+                seen.add("")
+    finally:
+        stop.set()
+        changing.join()
+    assert seen <= {"real", ""}
+    assert "real" in seen

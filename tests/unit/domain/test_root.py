@@ -22,6 +22,7 @@ from lessor_server.domain.root import (
 )
 from lessor_server.domain.schedule import NEVER
 from lessor_server.domain.secret import Secret
+from lessor_server.domain.token_places import TokenPlaces
 
 KEY = "AKIAIOSFODNN7EXAMPLE"
 ROOT = RootConfig(access_key=KEY, secret_key=Secret("not-a-real-key"))
@@ -30,6 +31,7 @@ HOP = Hop("arn:aws:iam::123456789012:role/hub", "partner-7")
 
 
 PROXY = "https://sts.proxy.test"
+TOKEN_FILE = "/var/run/secrets/tokens/aws"
 
 
 def fields(config: RootConfig, *, ambient: bool = False) -> list[str]:
@@ -37,11 +39,10 @@ def fields(config: RootConfig, *, ambient: bool = False) -> list[str]:
     return [violation.field for violation in violations(config, [LOCAL + "/", PROXY], ambient=ambient)]
 
 
-def in_dirs(path: str, *token_dirs: str) -> list[str]:
-    """Return the fields at fault of a root with this token, where tokens lie in these directories."""
+def in_places(path: str, places: TokenPlaces) -> list[str]:
+    """Return the fields at fault of a root with this token, where tokens may lie there."""
     config = RootConfig(identity_token_file=path, assume_chain=(Hop(HOP.role_arn),))
-    found = violations(config, [], ambient=False, token_dirs=token_dirs)
-    return [violation.field for violation in found]
+    return [one.field for one in violations(config, [], ambient=False, token_places=places)]
 
 
 def test_a_root_of_two_keys_is_enough() -> None:
@@ -76,7 +77,7 @@ def test_only_a_stored_key_is_rotated_by_a_schedule(source: str, field: dict[str
     """A root without one has nothing to rotate: told at the field, and not counted where it stands."""
     keyless = replace(ROOT, access_key="", secret_key=Secret(), assume_chain=(Hop(HOP.role_arn),))
     if source == "token":
-        keyless = replace(keyless, identity_token_file="/run/token")
+        keyless = replace(keyless, identity_token_file=TOKEN_FILE)
     assert fields(keyless, ambient=True) == []
     assert fields(replace(keyless, **field), ambient=True) == list(field)
     assert replace(keyless, **field).rotation == NEVER
@@ -112,7 +113,7 @@ def test_only_a_stored_key_is_rotated_by_a_schedule(source: str, field: dict[str
         ({"assume_chain": (HOP, replace(HOP, external_id="x"))}, "assume_chain[1].external_id"),
         ({"assume_chain": (HOP,) * 6}, "assume_chain"),
         ({"identity_token_audience": "aws"}, "identity_token_audience"),
-        ({"identity_token_file": "/t", "assume_chain": (Hop(HOP.role_arn),)}, "identity_token_file"),
+        ({"identity_token_file": TOKEN_FILE, "assume_chain": (Hop(HOP.role_arn),)}, "identity_token_file"),
         ({"rotation_period": timedelta(seconds=59)}, "rotation_period"),
         ({"rotation_period": timedelta(seconds=-1)}, "rotation_period"),
         ({"rotation_window": timedelta(hours=1)}, "rotation_window"),
@@ -133,7 +134,7 @@ def test_a_root_without_keys_needs_an_ambient_mount_or_a_token() -> None:
     """Without keys only a mount that the operator named may use the server's own credentials."""
     assert fields(RootConfig()) == ["access_key"]
     assert fields(RootConfig(), ambient=True) == []
-    token = RootConfig(identity_token_file="/var/run/token", assume_chain=(Hop(HOP.role_arn),))
+    token = RootConfig(identity_token_file=TOKEN_FILE, assume_chain=(Hop(HOP.role_arn),))
     assert fields(token) == []
 
 
@@ -150,14 +151,14 @@ def test_a_root_without_keys_needs_an_ambient_mount_or_a_token() -> None:
 )
 def test_a_web_identity_has_its_own_rules(changes: dict[str, Any], path: str) -> None:
     """A token's file has an absolute path, a role to assume, and goes to AWS's own hosts only."""
-    config = RootConfig(identity_token_file="/var/run/token", assume_chain=(Hop(HOP.role_arn),))
+    config = RootConfig(identity_token_file=TOKEN_FILE, assume_chain=(Hop(HOP.role_arn),))
     assert fields(replace(config, **changes)) == [path]
 
 
 def test_a_web_identity_may_go_to_an_allowed_loopback() -> None:
     """What stays on the machine does not give the token away; a later hop may have an external id."""
     chain = (Hop(HOP.role_arn), HOP)
-    config = RootConfig(identity_token_file="/var/run/token", assume_chain=chain, sts_endpoint=LOCAL)
+    config = RootConfig(identity_token_file=TOKEN_FILE, assume_chain=chain, sts_endpoint=LOCAL)
     assert fields(config) == []
 
 
@@ -384,14 +385,45 @@ def test_a_root_of_another_version_opens() -> None:
 @pytest.mark.parametrize("path", ["/run/tokens/aws", "/run/tokens/of/aws", "/var/run/secrets/token"])
 def test_a_token_may_lie_in_each_directory_that_is_set(path: str) -> None:
     """Directly in it or further below, with or without a slash at its end."""
-    assert in_dirs(path, "/run/tokens", "/var/run/secrets/") == []
+    assert in_places(path, TokenPlaces(("/run/tokens", "/var/run/secrets/"))) == []
+
+
+@pytest.mark.parametrize("enforced", [False, True])
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "/run/tokens", "/run/tokens/", "/run/tokens-of-others/x", "/run/tokens/../../etc/x",
+     "/run/tokens/..", "/run/token", "/run/Tokens/x"],
+)  # fmt: skip
+def test_no_token_is_set_elsewhere(path: str, enforced: bool) -> None:
+    """A path that leads out of the directories is refused, and each path where there are none."""
+    for dirs in (("/run/tokens",), ()):
+        assert in_places(path, TokenPlaces(dirs, enforced)) == ["identity_token_file"]
+
+
+def test_a_token_lies_by_default_where_kubernetes_puts_it() -> None:
+    """That of EKS's service accounts, and those that are projected for others."""
+    for path in ("/var/run/secrets/eks.amazonaws.com/serviceaccount/token", TOKEN_FILE):
+        assert in_places(path, TokenPlaces()) == []
+    for path in (
+        "/var/run/secrets/kubernetes.io/serviceaccount/token",
+        "/var/run/secrets/token",
+        "/tmp/token",
+    ):
+        assert in_places(path, TokenPlaces()) == ["identity_token_file"]
 
 
 @pytest.mark.parametrize(
     "path",
-    ["/etc/passwd", "/run/tokens", "/run/tokens-of-others/x", "/run/tokens/../../etc/x", "/run/tokens/.."],
+    [
+        "/srv/data/root-token",
+        "/srv/data/backups/b",
+        "/srv/./data//root-token",
+        "/srv/tls.key",
+        "/srv//tls.key",
+    ],
 )
-def test_a_token_lies_nowhere_else_than_in_the_directories_that_are_set(path: str) -> None:
-    """A path that leads out of them is refused; without any setting each path is taken."""
-    assert in_dirs(path, "/run/tokens") == ["identity_token_file"]
-    assert in_dirs(path) == []
+def test_what_is_the_server_s_is_no_token(path: str) -> None:
+    """Also below a directory for tokens; what only begins alike is another path."""
+    places = TokenPlaces(("/srv", "/"), data_dir="/srv/data", private_files=("/srv/tls.key",))
+    assert in_places(path, places) == ["identity_token_file"]
+    assert in_places("/srv/database", places) == in_places("/srv/tls.keys", places) == []

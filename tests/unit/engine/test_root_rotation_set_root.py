@@ -58,7 +58,7 @@ async def test_only_a_user_s_stored_key_can_be_rotated() -> None:
         w.iam.sts.root_arn = ""
         chain = (Hop("arn:aws:iam::123456789012:role/lessor"),)
         token = replace(builders.root_config(), access_key="", secret_key=Secret(), assume_chain=chain)
-        token = replace(token, identity_token_file="/run/token")
+        token = replace(token, identity_token_file="/var/run/secrets/tokens/aws")
         await w.engine.mounts.set_root("aws", "", lambda _: token, "test")
         with pytest.raises(RootNotRotatable):
             await rotate(w)

@@ -20,6 +20,7 @@ from lessor_server.domain.calls import CreateAccessKey, CreateUser
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.root import Hop, Root, RootConfig
 from lessor_server.domain.sts import AssumeRole
+from lessor_server.domain.token_places import TokenPlaces
 from lessor_server.engine import intents, sessions
 from lessor_server.engine.pacer import Pace, Pacer
 from lessor_server.services import status
@@ -80,7 +81,7 @@ def of_token(content: bytes | None, audience: str = "") -> Callable[[Path], Awai
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(LessorError) as told:
-            await identity_token.read(str(path), audience)
+            await identity_token.read(str(path), audience, TokenPlaces())
         return told.value
 
     return make

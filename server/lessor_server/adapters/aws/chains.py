@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -24,12 +23,15 @@ from lessor_server.domain.errors import AwsAnswer, LessorError
 from lessor_server.domain.root import Hop, Root
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.sts import AssumeRole, AssumeRoleWithWebIdentity, Session
+from lessor_server.domain.token_places import TokenPlaces
 
 SESSION_SECONDS = 3600
 EARLY_SECONDS, LATEST_SECONDS = 600.0, 60.0
 """A session is made anew when less than the first is left of it; without the second none is used."""
 AGAIN_SECONDS, PATIENCE_SECONDS = 30.0, 2.0
 """A session that still serves is made anew at most so often, and in so much time: a call waits for it."""
+
+ANY_PLACES = TokenPlaces()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +116,16 @@ class Chains:
         send: Send,
         session_name: str,
         now: Callable[[], float] | None = None,
-        token_folders: tuple[Path, ...] = (),
+        token_places: TokenPlaces = ANY_PLACES,
     ) -> None:
         """Name sessions ``session_name``; ``now`` gives seconds, the running loop's where it is left out.
 
-        Web identity tokens are read from ``token_folders`` alone, where there are any.
+        ``token_places`` says where web identity tokens may lie.
         """
         self._send = send
         self._session_name = session_name
         self._now = now or (lambda: asyncio.get_running_loop().time())
-        self._token_folders = token_folders
+        self._token_places = token_places
         self._kept: WeakValueDictionary[Source, ChainCredentials] = WeakValueDictionary()
 
     async def ready(self, root: Root) -> ChainCredentials | None:
@@ -167,7 +169,7 @@ class Chains:
         call: Call[Session]
         if base.config.identity_token_file and not before:
             token = await identity_token.read(
-                base.config.identity_token_file, base.config.identity_token_audience, self._token_folders
+                base.config.identity_token_file, base.config.identity_token_audience, self._token_places
             )
             call = AssumeRoleWithWebIdentity(hop.role_arn, self._session_name, SESSION_SECONDS, token)
         else:

@@ -12,16 +12,16 @@ import gc
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Self
 
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioCredentials
-from aiobotocore.session import AioSession
 from botocore import UNSIGNED
+from botocore.exceptions import NoCredentialsError
 
 from lessor_server.adapters.aws.chains import ChainCredentials, Source
 from lessor_server.adapters.aws.places import Place
+from lessor_server.adapters.aws.sdk_session import SdkSession
 from lessor_server.adapters.aws.signing import KeyOfCall
 from lessor_server.domain.partition import signing_region
 from lessor_server.domain.preconditions import EndpointNotAllowed
@@ -44,6 +44,7 @@ class _Kept:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     client: Any = None
+    session: Any = None
     used: float = 0.0
     retired: bool = False
 
@@ -74,7 +75,7 @@ class Clients:
             # The environment of the server must not lead signed requests elsewhere.
             ignore_configured_endpoint_urls=True,
         )
-        self._loader = AioSession().get_component("data_loader")
+        self._loader = SdkSession().get_component("data_loader")
         self._kept: dict[Key, _Kept] = {}
         self._provers: dict[tuple[str, Place], _Kept] = {}
         self._closers = asyncio.TaskGroup()
@@ -102,10 +103,25 @@ class Clients:
         key = (Source.of(root), service, place)
         kept = self._kept.setdefault(key, _Kept())
         kept.used = asyncio.get_running_loop().time()
-        if kept.client is None and await kept.made(lambda: self._maker(root.config, service, place, chained)):
+        if kept.client is None and await kept.made(
+            lambda: self._maker(kept, root.config, service, place, chained)
+        ):
             self._retire(root.mount)
             _keep_out_of_collections()
+        if root.config.is_ambient and chained is None:
+            await self._require_credentials(key, kept)
         return kept.client
+
+    async def _require_credentials(self, key: Key, kept: _Kept) -> None:
+        """Fetch the server's own credentials, unless they are fresh; what fails here was not sent.
+
+        A client that was made while there were none would never have any.
+        """
+        credentials: Any = await kept.session.get_credentials()
+        if credentials is None:
+            self._drop([key] if self._kept.get(key) is kept else [])
+            raise NoCredentialsError
+        await credentials.get_frozen_credentials()
 
     async def prover(self, service: str, place: Place) -> Any:
         """Return the client of ``service`` at ``place`` that signs each call with the key of ``signed_with``.
@@ -117,7 +133,7 @@ class Clients:
         if len(self._provers) > MOST_PROVERS:
             self._close_later([self._provers.pop(next(iter(self._provers)))])
         if kept.client is None and await kept.made(
-            lambda: self._maker(RootConfig(), service, place, KeyOfCall())
+            lambda: self._maker(kept, RootConfig(), service, place, KeyOfCall())
         ):
             _keep_out_of_collections()
         return kept.client
@@ -160,11 +176,12 @@ class Clients:
             for kept in retired:
                 with suppress(Exception):  # it is let go of either way, and nobody waits to hear of it
                     await kept.stack.aclose()
+                kept.client = kept.session = None  # whose cycles are collected below
         gc.unfreeze()
         _keep_out_of_collections()
 
     def _maker(
-        self, config: RootConfig, service: str, place: Place, credentials: AioCredentials | None
+        self, kept: _Kept, config: RootConfig, service: str, place: Place, credentials: AioCredentials | None
     ) -> Any:
         """Return what makes a client; without ``credentials`` it signs with the root's keys, or the server's.
 
@@ -174,10 +191,10 @@ class Clients:
         self._check(place.endpoint, token=unsigned)
         if credentials is None and config.access_key:
             credentials = AioCredentials(config.access_key, config.secret_key.reveal())
-        session: Any = _session(self._loader, credentials)
-        return session.create_client(
+        kept.session = _session(self._loader, credentials)
+        return kept.session.create_client(
             service,
-            region_name=_signing_region(session, service, place),
+            region_name=_signing_region(kept.session, service, place),
             endpoint_url=place.endpoint or None,
             config=self._config.merge(AioConfig(signature_version=UNSIGNED)) if unsigned else self._config,
         )
@@ -211,19 +228,16 @@ class _Given:
         return self.credentials
 
 
-def _signing_region(session: AioSession, service: str, place: Place) -> str | None:
+def _signing_region(session: SdkSession, service: str, place: Place) -> str | None:
     """Return the region that a client is made for: the SDK finds its endpoint by it, or signs for it."""
     if not place.endpoint:
         return place.region or None
     return signing_region(service, place.endpoint, place.region or session.get_config_variable("region"))
 
 
-def _session(loader: Any, credentials: AioCredentials | None) -> AioSession:
-    """Return a session whose timestamps are parsed by the standard library; it shares read models."""
-    session = AioSession()
-    session.register_component("data_loader", loader)
-    parsers = session.get_component("response_parser_factory")
-    parsers.set_parser_defaults(timestamp_parser=datetime.fromisoformat)
+def _session(loader: Any, credentials: AioCredentials | None) -> SdkSession:
+    """Return a session that signs with ``credentials``, or with the server's own where there are none."""
+    session = SdkSession(loader)
     if not session.get_config_variable("region"):
         session.set_config_variable("region", DEFAULT_REGION)
     if credentials is not None:

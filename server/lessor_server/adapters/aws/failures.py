@@ -6,11 +6,12 @@ Sources: IAM and STS API Reference, "Common Errors" and each operation's "Errors
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import botocore.exceptions as sdk
 
+from lessor_server.adapters.aws.transport import NotAnAnswer
 from lessor_server.domain.aws_errors import AwsError, AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.calls import Call
 from lessor_server.domain.errors import AwsAnswer
@@ -69,13 +70,17 @@ _NEVER_SENT = (
     sdk.EndpointConnectionError,
     sdk.ConnectTimeoutError,
     sdk.ProxyConnectionError,
+    sdk.SSLError,
 )
-"""Failures of botocore after which AWS has certainly seen nothing of the request."""
+"""After these AWS has certainly seen nothing of the request: ``Transport`` raises them while connecting."""
 
-_NO_CREDENTIALS = (sdk.NoCredentialsError, sdk.PartialCredentialsError, sdk.CredentialRetrievalError)
-"""Failures of the server's own credential chain: nobody to sign as, so nothing was sent."""
+_NO_CREDENTIALS = (sdk.NoCredentialsError, sdk.PartialCredentialsError)
+"""The server has no credentials of its own: nobody to sign as, so nothing was sent."""
 
 _TEXT_LIMIT = 500
+_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+UNREADABLE = "UnreadableAnswer"
+"""The code of what came back and is not an answer of AWS; the text has its HTTP status."""
 
 
 def from_sdk(call: Call[object], error: sdk.ClientError) -> AwsError:
@@ -84,7 +89,9 @@ def from_sdk(call: Call[object], error: sdk.ClientError) -> AwsError:
     meta = error.response.get("ResponseMetadata", {})
     code, text = str(told.get("Code", "")), str(told.get("Message", ""))[:_TEXT_LIMIT]
     status = int(meta.get("HTTPStatusCode", 0))
-    answer = AwsAnswer(call.action, code, text, str(meta.get("RequestId", "")))
+    answer = AwsAnswer(call.action, code, text, _request_id(meta))
+    if status >= 500 and _CODES.get(code) is not Refusal.THROTTLED:
+        return AwsUnknown(answer, sent=True)  # it failed on the way, so it may have happened
     if code.startswith("NoSuchEntity"):
         missing = Refusal.NO_SUCH_USER if call.user and call.user in text else Refusal.NO_SUCH_OTHER
         return AwsRefused(answer, missing)
@@ -98,6 +105,12 @@ def from_sdk(call: Call[object], error: sdk.ClientError) -> AwsError:
     if 400 <= status < 500 and code != _TRANSIENT:
         return AwsRefused(answer, Refusal.OTHER)
     return AwsUnknown(answer, sent=True)
+
+
+def _request_id(meta: Mapping[str, object]) -> str:
+    """Return AWS's id of a request, or nothing where what stands in its place is not one."""
+    said = str(meta.get("RequestId", ""))
+    return said if _REQUEST_ID.fullmatch(said) else ""
 
 
 def proves(call: Call[object], error: AwsError) -> bool:
@@ -136,21 +149,34 @@ def of_all_places(failed: Sequence[tuple[object, AwsError]]) -> AwsError:
 
 def from_network(call: Call[object], error: Exception) -> AwsError:
     """Return what a failure without an answer of AWS means for ``call``."""
+    if isinstance(error, NotAnAnswer):
+        return AwsUnknown(AwsAnswer(call.action, UNREADABLE, str(error)), sent=error.sent)
     answer = AwsAnswer(call.action, type(error).__name__, str(error)[:_TEXT_LIMIT])
-    if isinstance(error, _NO_CREDENTIALS):
-        return AwsRefused(answer, Refusal.DENIED)
     if isinstance(error, sdk.ParamValidationError):
         return AwsRefused(answer, Refusal.MALFORMED)
     return AwsUnknown(answer, sent=not isinstance(error, _NEVER_SENT))
 
 
 def unreadable(call: Call[object], error: Exception) -> AwsUnknown:
-    """Return what an answer that is none of AWS's means for ``call``."""
-    # The parser's text goes on with the answer itself, in which a secret may stand.
-    text = str(error).partition("\n")[0][:_TEXT_LIMIT]
-    return AwsUnknown(AwsAnswer(call.action, "UnreadableAnswer", text), sent=True)
+    """Return what an answer that cannot be read means for ``call``."""
+    # Not its text: a parser's has the answer in it, in which a secret may stand.
+    text = f"the answer cannot be read ({type(error).__name__})"
+    return AwsUnknown(AwsAnswer(call.action, UNREADABLE, text), sent=True)
 
 
-def unsent(call: Call[object], error: Exception) -> AwsUnknown:
-    """Return what it means for ``call`` that no client could be made."""
-    return AwsUnknown(AwsAnswer(call.action, type(error).__name__, str(error)[:_TEXT_LIMIT]), sent=False)
+def unsent(call: Call[object], error: Exception) -> AwsError:
+    """Return what it means for ``call`` that no client could be made, or that nobody could sign for it.
+
+    AWS may have refused to give the server its own credentials; it refused nothing of ``call``.
+    """
+    answer = AwsAnswer(call.action, type(error).__name__, str(error)[:_TEXT_LIMIT])
+    if isinstance(error, _NO_CREDENTIALS):
+        return AwsRefused(answer, Refusal.DENIED)
+    if isinstance(error, NotAnAnswer):
+        answer = replace(answer, code=UNREADABLE)
+    if isinstance(error, sdk.ClientError):
+        inner = from_sdk(call, error)
+        answer = replace(inner.aws or answer, text=str(error)[:_TEXT_LIMIT])
+        if isinstance(inner, AwsRefused) and inner.refusal is Refusal.DENIED:
+            return AwsRefused(answer, Refusal.DENIED)
+    return AwsUnknown(answer, sent=False)

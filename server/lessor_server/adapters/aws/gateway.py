@@ -6,23 +6,24 @@ import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeGuard, TypeVar, cast
 
 import botocore.exceptions as sdk
-from botocore.parsers import ResponseParserError
 
 from lessor_server.adapters.aws import failures
-from lessor_server.adapters.aws.chains import ChainCredentials, Chains
+from lessor_server.adapters.aws.chains import ANY_PLACES, ChainCredentials, Chains
 from lessor_server.adapters.aws.clients import CONNECT_SECONDS, READ_SECONDS, Clients
 from lessor_server.adapters.aws.places import Detours, Place, places
-from lessor_server.adapters.aws.request import Request
+from lessor_server.adapters.aws.request import Answer, Request, WrongField, read_text
 from lessor_server.adapters.aws.requests import REQUESTS
 from lessor_server.adapters.aws.signing import signed_with
+from lessor_server.adapters.aws.transport import NotAnAnswer
 from lessor_server.domain.aws_errors import AwsError, AwsRefused
 from lessor_server.domain.calls import Call, ProveKey
+from lessor_server.domain.errors import LessorError
 from lessor_server.domain.looks import ProveIam
 from lessor_server.domain.root import Root
+from lessor_server.domain.token_places import TokenPlaces
 
 T = TypeVar("T")
 
@@ -56,15 +57,15 @@ class AwsGateway:
         clients: Clients,
         session_name: str = "lessor",
         now: Callable[[], float] | None = None,
-        token_folders: tuple[Path, ...] = (),
+        token_places: TokenPlaces = ANY_PLACES,
     ) -> None:
         """Send through ``clients``; sessions of assume chains are called ``session_name``.
 
         ``now`` is the clock, in seconds, by which those sessions age: the running loop's where left out.
-        Their web identity tokens are read from ``token_folders`` alone, where there are any.
+        ``token_places`` says where their web identity tokens may lie.
         """
         self._clients = clients
-        self._chains = Chains(self.send, session_name, now, token_folders)
+        self._chains = Chains(self.send, session_name, now, token_places)
         self._detours = Detours()
 
     def forget(self, mount: str) -> None:
@@ -124,18 +125,18 @@ class AwsGateway:
                 operation = getattr(await self._client(trip, place), trip.request.method)
                 with signed_with(trip.call.key) if _is_proof(trip.call) else nullcontext():
                     answer: dict[str, Any] = await operation(**trip.request.params(trip.call))
-            # A well-formed page of somebody else's (a proxy's login, say) reads like an empty success.
-            answer["ResponseMetadata"]["RequestId"]
-            return cast("T", trip.request.read(answer))
+            return cast("T", _read(trip.request, answer))
+        except LessorError:
+            raise
         except sdk.ClientError as error:
             failure = failures.from_sdk(trip.plain, error)
             if failures.proves(trip.plain, failure):
                 return cast("T", None)
             raise failure from None
-        except (KeyError, TypeError, IndexError, ValueError, ResponseParserError) as error:
-            raise failures.unreadable(trip.plain, error) from None
         except (sdk.BotoCoreError, OSError, TimeoutError) as error:
             raise failures.from_network(trip.plain, error) from None
+        except Exception as error:  # noqa: BLE001  # of the SDK's parser: a stranger may have written the answer
+            raise failures.unreadable(trip.plain, error) from None
 
     async def _client(self, trip: _Trip[T], place: Place) -> Any:
         """Return the client for a call: the root's own, or one that signs with the key to be proven."""
@@ -144,8 +145,22 @@ class AwsGateway:
             if _is_proof(trip.call):
                 return await self._clients.prover(service, place)
             return await self._clients.get(trip.root, service, place, trip.chained)
-        except (sdk.BotoCoreError, ValueError) as error:
+        except LessorError:
+            raise
+        except Exception as error:  # noqa: BLE001  # the SDK's ways to fetch credentials are many
             raise failures.unsent(trip.plain, error) from None
+
+
+def _read(request: Request, answer: Answer) -> object:
+    """Return the value in an answer, or raise ``NotAnAnswer`` where a field of it is missing or wrong."""
+    try:
+        read_text(answer["ResponseMetadata"], "RequestId")
+        return request.read(answer)
+    except WrongField as error:
+        problem = str(error)
+    except Exception as error:  # noqa: BLE001  # as above
+        problem = f"a field cannot be read ({type(error).__name__})"
+    raise NotAnAnswer(answer["ResponseMetadata"]["HTTPStatusCode"], problem)
 
 
 def _is_proof(call: object) -> TypeGuard[ProveKey | ProveIam]:

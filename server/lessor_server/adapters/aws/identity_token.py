@@ -1,8 +1,9 @@
 """A web identity token: read from its file anew at each use, as who rotates it may do so at any time.
 
-What has not the shape of a bearer token (RFC 6750, 2.1) goes nowhere, since whoever may set a root names the
-file. One that holds a single secret has that shape, too: it is for ``folders`` to keep it out. Beside that
-only the token's ``aud`` claim is looked at here (RFC 7519, 4.1.3); AWS is who verifies it.
+Who may set a root names the file, so a file is read only where tokens may lie, wherever links lead, and what
+has not the shape of a bearer token (RFC 6750, 2.1) goes nowhere. All that can be wrong with a file has one
+text: it must not tell which files there are. AWS verifies the token; only its ``aud`` claim is looked at here
+(RFC 7519, 4.1.3).
 """
 
 from __future__ import annotations
@@ -13,64 +14,101 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from lessor_server.domain.preconditions import IdentityTokenUnusable
 from lessor_server.domain.secret import Secret
+from lessor_server.domain.token_places import TokenPlaces
 
-LONGEST: Final = 20_000
+MAX_TOKEN_LENGTH: Final = 20_000
 """The most characters that AWS takes (STS API Reference, AssumeRoleWithWebIdentity)."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750, 2.1, b64token; a JSON web token is one."""
+UNUSABLE: Final = (
+    "identity_token_file cannot be used: it must be a regular file with one name, below a directory of the "
+    "setting aws.identity_token_dirs and outside the data directory, readable for the server, with one token "
+    f"of at most {MAX_TOKEN_LENGTH} characters"
+)
 
 
-async def read(path: str, audience: str, folders: tuple[Path, ...] = ()) -> Secret:
+async def read(path: str, audience: str, places: TokenPlaces) -> Secret:
     """Return the token in the file at ``path``, meant for ``audience`` where that is given.
-
-    Where there are ``folders``, the file must lie in one of them, wherever links lead.
 
     Raises:
         IdentityTokenUnusable: There is no such token.
     """
-    text = await asyncio.to_thread(_text, path, folders)
+    text = await asyncio.to_thread(_read, path, places)
     if audience and audience not in _audiences(text):
-        raise _unusable("is not meant for identity_token_audience")
+        raise _unusable("the token in identity_token_file is not meant for identity_token_audience")
     return Secret(text)
 
 
-def _text(path: str, folders: tuple[Path, ...]) -> str:
+def _read(path: str, places: TokenPlaces) -> str:
     try:
         try:
-            text = _content(path, folders)
+            text = _content(path, places)
         except FileNotFoundError:
             # A projected volume puts a new folder in the place that its link led to a moment ago.
-            text = _content(path, folders)
-    except OSError as error:
-        raise _unusable(f"cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise _unusable("holds no token") from None
-    if not text or len(text) > LONGEST:
-        raise _unusable(f"holds no token of 1 to {LONGEST} characters")
-    if not _TOKEN.fullmatch(text):
-        raise _unusable("holds something else than a token")
+            text = _content(path, places)
+    except (OSError, ValueError):
+        raise _unusable(UNUSABLE) from None
+    if len(text) > MAX_TOKEN_LENGTH or not _TOKEN.fullmatch(text):
+        raise _unusable(UNUSABLE)
     return text
 
 
-def _content(path: str, folders: tuple[Path, ...]) -> str:
-    """Return what the file holds to which ``path`` leads; no later link leads to another."""
+def _content(path: str, places: TokenPlaces) -> str:
+    """Return what the file holds, or raise ``OSError`` or ``ValueError`` where it may not be read."""
     real = Path(os.path.realpath(path, strict=True))
-    if folders and not any(real.is_relative_to(folder.resolve()) for folder in folders):
-        raise _unusable("lies outside of the setting aws.identity_token_dirs")
+    # Looked at first, as opening a device may do something; and again once it is open, when nothing changes.
+    _require_place(real.lstat(), real, path, places)
     with open(real, encoding="ascii", opener=_open) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise _unusable("is in no regular file")
-        return file.read(LONGEST + 2).strip()
+        status = os.fstat(file.fileno())
+        _require_place(status, _path_of(file.fileno(), path, status), path, places)
+        return file.read(MAX_TOKEN_LENGTH + 2).strip()
 
 
 def _open(path: str, flags: int) -> int:
-    """Open no link; and don't block, as whoever opens a pipe waits for its writer, perhaps for ever."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    """Open no link; and don't block, as who opens a pipe waits for its writer, perhaps for ever."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _path_of(handle: int, path: str, status: os.stat_result) -> Path:
+    """Return where an open file is, whatever its name leads to by now."""
+    link = Path(f"/proc/self/fd/{handle}")
+    if link.is_symlink():
+        return link.readlink()
+    real = Path(os.path.realpath(path, strict=True))
+    if not os.path.samestat(real.lstat(), status):
+        raise FileNotFoundError(path)
+    return real
+
+
+def _require_place(status: os.stat_result, real: Path, named: str, places: TokenPlaces) -> None:
+    """Raise ``PermissionError`` unless a file may hold a token: where it is, and what it is."""
+    # A second name may be in a place for tokens while the first is anywhere.
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        raise PermissionError(named)
+    anywhere = places.is_left_from_before(named)
+    if not anywhere and not any(real.is_relative_to(Path(one).resolve()) for one in places.dirs):
+        raise PermissionError(named)
+    private = (places.data_dir, *places.private_files) if places.data_dir else places.private_files
+    forbidden = {(one.st_dev, one.st_ino) for one in _statuses(private)}
+    # By what they are, not by their names: a mount may show the data directory in another place.
+    for one in _statuses((real, *real.parents)):
+        if (one.st_dev, one.st_ino) in forbidden:
+            raise PermissionError(named)
+
+
+def _statuses(paths: Iterable[str | Path]) -> Iterable[os.stat_result]:
+    """Return what the paths lead to, those that are not there left out."""
+    for path in paths:
+        try:
+            yield Path(path).stat()
+        except OSError:
+            continue
 
 
 def _audiences(token: str) -> list[object]:
@@ -79,13 +117,11 @@ def _audiences(token: str) -> list[object]:
         body = token.split(".")[1]
         said = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["aud"]
     except (IndexError, ValueError, KeyError, TypeError, RecursionError):
-        raise _unusable("holds no JSON web token with an audience") from None
+        raise _unusable(UNUSABLE) from None
     return said if isinstance(said, list) else [said]
 
 
-def _unusable(fault: str) -> IdentityTokenUnusable:
+def _unusable(problem: str) -> IdentityTokenUnusable:
     return IdentityTokenUnusable(
-        "the root's web identity token is not usable",
-        subject="root",
-        private=f"the token in identity_token_file {fault}",
+        "the root's web identity token is not usable", subject="root", private=problem
     )

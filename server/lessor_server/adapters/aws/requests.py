@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from lessor_server.adapters.aws import requests_sts
-from lessor_server.adapters.aws.request import Answer, Params, Request, epoch_us, nothing
+from lessor_server.adapters.aws.request import (
+    ACCESS_KEY_ID,
+    ARN,
+    Answer,
+    Params,
+    Request,
+    epoch_us,
+    nothing,
+    read_text,
+)
 from lessor_server.domain import calls, looks
 from lessor_server.domain.calls import Call, FoundUser, MadeKey, MadeUser, UserPage
 from lessor_server.domain.secret import Secret
+
+TAG: Final = re.compile(r"(?s).{0,256}")
+"""A key or a value of a tag, in any script (IAM API Reference, Tag)."""
 
 
 def _user(call: Any) -> Params:
@@ -28,18 +41,24 @@ def _create_user(call: calls.CreateUser) -> Params:
 
 def _made_key(answer: Answer) -> MadeKey:
     key = answer["AccessKey"]
-    return MadeKey(key["AccessKeyId"], Secret(key["SecretAccessKey"]))
+    return MadeKey(read_text(key, "AccessKeyId", ACCESS_KEY_ID), Secret(read_text(key, "SecretAccessKey")))
 
 
 def _key_ids(answer: Answer) -> tuple[str, ...]:
     keys = sorted(answer["AccessKeyMetadata"], key=lambda key: key["CreateDate"])
-    return tuple(key["AccessKeyId"] for key in keys)
+    return tuple(read_text(key, "AccessKeyId", ACCESS_KEY_ID) for key in keys)
 
 
 def _found(user: Answer) -> FoundUser:
-    tags = tuple((tag["Key"], tag["Value"]) for tag in user.get("Tags", ()))
-    created_us = epoch_us(user["CreateDate"])
-    return FoundUser(user["UserName"], user["Path"], user["Arn"], created_us, tags, user["UserId"])
+    tags = tuple((read_text(tag, "Key", TAG), read_text(tag, "Value", TAG)) for tag in user.get("Tags", ()))
+    return FoundUser(
+        read_text(user, "UserName"),
+        read_text(user, "Path"),
+        read_text(user, "Arn", ARN),
+        epoch_us(user["CreateDate"]),
+        tags,
+        read_text(user, "UserId"),
+    )
 
 
 def _page(call: Any) -> Params:
@@ -47,7 +66,7 @@ def _page(call: Any) -> Params:
 
 
 def _next(answer: Answer) -> str:
-    return str(answer["Marker"]) if answer.get("IsTruncated") else ""
+    return read_text(answer, "Marker") if answer.get("IsTruncated") else ""
 
 
 def _user_page(answer: Answer) -> UserPage:
@@ -74,10 +93,13 @@ def _simulated(answer: Answer) -> looks.Simulated:
     """Read the verdict on each action and resource, whether it stands by itself or below its action."""
     found: list[tuple[str, str, str]] = []
     for one in answer["EvaluationResults"]:
-        action, each = one["EvalActionName"], one.get("ResourceSpecificResults", ())
-        found += [(action, by["EvalResourceName"], by["EvalResourceDecision"]) for by in each]
+        action, each = read_text(one, "EvalActionName"), one.get("ResourceSpecificResults", ())
+        found += [
+            (action, read_text(by, "EvalResourceName"), read_text(by, "EvalResourceDecision")) for by in each
+        ]
         if not each:
-            found.append((action, one.get("EvalResourceName", "*"), one["EvalDecision"]))
+            named = read_text(one, "EvalResourceName") if "EvalResourceName" in one else "*"
+            found.append((action, named, read_text(one, "EvalDecision")))
     return looks.Simulated(tuple(found), _next(answer))
 
 
@@ -97,7 +119,9 @@ def _iam(method: str, read: Callable[[Answer], object] = nothing, **fields: str)
 
 def _names(answer: Answer, member: str, field: str) -> tuple[str, ...]:
     """Return what a list holds: texts, or the ``field`` of each of its items."""
-    return tuple(item if isinstance(item, str) else item[field] for item in answer[member])
+    return tuple(
+        read_text(item, field) if field else read_text({member: item}, member) for item in answer[member]
+    )
 
 
 def _group_page(method: str, member: str, field: str) -> Request:
@@ -116,7 +140,7 @@ def _listing(method: str, member: str, field: str) -> Request:
 
 REQUESTS: dict[type[Call[Any]], Request] = {
     calls.CreateUser: Request(
-        "iam", "create_user", _create_user, lambda answer: MadeUser(answer["User"]["Arn"])
+        "iam", "create_user", _create_user, lambda answer: MadeUser(read_text(answer["User"], "Arn", ARN))
     ),
     calls.PutUserPolicy: _iam("put_user_policy", PolicyName="policy_name", PolicyDocument="document"),
     calls.AttachUserPolicy: _iam("attach_user_policy", PolicyArn="policy_arn"),

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
 
-from lessor_server.adapters.aws.request import Answer, Params, Request, epoch_us, nothing
+from lessor_server.adapters.aws.request import (
+    ACCESS_KEY_ID,
+    ACCOUNT,
+    ARN,
+    Answer,
+    Params,
+    Request,
+    epoch_us,
+    nothing,
+    read_text,
+)
 from lessor_server.domain import calls, sts
 from lessor_server.domain.calls import Identity
 from lessor_server.domain.secret import Secret
@@ -15,13 +25,13 @@ def _nobody(_: object) -> Params:
 
 
 def _identity(answer: Answer) -> Identity:
-    arn: str = answer["Arn"]
-    return Identity(f"{arn.split(':')[1]}:{answer['Account']}", arn, answer["UserId"])
+    arn, account = read_text(answer, "Arn", ARN), read_text(answer, "Account", ACCOUNT)
+    return Identity(f"{arn.split(':')[1]}:{account}", arn, read_text(answer, "UserId"))
 
 
 def _date(answer: Answer) -> int:
-    said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    return epoch_us(parsedate_to_datetime(said)) if said else 0
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
+    return epoch_us(parsedate_to_datetime(headers["date"])) if headers.get("date") else 0
 
 
 def _policies(call: sts.AssumeRole | sts.GetFederationToken) -> Params:
@@ -71,13 +81,13 @@ def _session_token(call: sts.GetSessionToken) -> Params:
 def session(answer: Answer) -> sts.Session:
     """Read the credentials that an answer of STS holds, and whose they are where it says so."""
     made = answer["Credentials"]
-    whose = answer.get("AssumedRoleUser") or answer.get("FederatedUser") or {}
+    whose = answer.get("AssumedRoleUser") or answer.get("FederatedUser")
     return sts.Session(
-        made["AccessKeyId"],
-        Secret(made["SecretAccessKey"]),
-        Secret(made["SessionToken"]),
+        read_text(made, "AccessKeyId", ACCESS_KEY_ID),
+        Secret(read_text(made, "SecretAccessKey")),
+        Secret(read_text(made, "SessionToken")),
         epoch_us(made["Expiration"]),
-        whose.get("Arn", ""),
+        read_text(whose, "Arn", ARN) if whose else "",
         int(answer.get("PackedPolicySize", 0)),
     )
 

@@ -1,0 +1,56 @@
+"""Sessions of the SDK of which every request goes over ``Transport``, and every answer is checked.
+
+Clients that the SDK makes by itself to fetch the server's own credentials (a web identity, an assumed role,
+single sign-on) are no exception, nor is what it asks the metadata services of instances and containers.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from aiobotocore.config import AioConfig
+from aiobotocore.credentials import AioContainerProvider, AioInstanceMetadataProvider
+from aiobotocore.session import AioSession
+from aiobotocore.utils import _RefCountedSession
+
+from lessor_server.adapters.aws.transport import Transport
+from lessor_server.adapters.aws.xml_check import require_aws_answer
+
+METADATA_SECONDS = 2
+"""How long a metadata service may take to connect, and to answer; the SDK allows containers as much."""
+
+
+class MetadataTransport(Transport, _RefCountedSession):  # type: ignore[misc]  # aiobotocore ships no types
+    """The way to a metadata service: open only while it is asked, and through no proxy."""
+
+
+class SdkSession(AioSession):  # type: ignore[misc]  # aiobotocore ships no types
+    """One session of the SDK."""
+
+    def __init__(self, loader: Any = None) -> None:
+        """Read models with ``loader``, which sessions may share; timestamps by the standard library."""
+        super().__init__()
+        if loader is not None:
+            self.register_component("data_loader", loader)
+        parsers = self.get_component("response_parser_factory")
+        parsers.set_parser_defaults(timestamp_parser=datetime.fromisoformat)
+        for service in ("iam", "sts"):
+            self.register(f"before-parse.{service}", require_aws_answer)
+
+    def create_client(self, *args: Any, config: Any = None, **options: Any) -> Any:
+        """Return what makes a client, as the SDK does, but over ``Transport``."""
+        # Set after merging, which would lose it.
+        merged = AioConfig() if config is None else AioConfig().merge(config)
+        merged.http_session_cls = Transport
+        return super().create_client(*args, config=merged, **options)
+
+    def _create_credential_resolver(self) -> Any:
+        """Return the chain of providers, with our own way to the metadata services."""
+        resolver = super()._create_credential_resolver()
+        for provider in resolver.providers:
+            if isinstance(provider, AioInstanceMetadataProvider):
+                provider._role_fetcher._session = MetadataTransport(timeout=METADATA_SECONDS)  # noqa: SLF001
+            elif isinstance(provider, AioContainerProvider):
+                provider._fetcher._session = MetadataTransport(timeout=METADATA_SECONDS)  # noqa: SLF001
+        return resolver

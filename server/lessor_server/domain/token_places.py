@@ -1,0 +1,51 @@
+"""Where the web identity token of a root may lie on the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+DEFAULT_DIRS: Final = (
+    "/var/run/secrets/eks.amazonaws.com/serviceaccount",
+    "/var/run/secrets/tokens",
+)
+"""Where EKS puts the token of a service account ("IAM roles for service accounts"), and where Kubernetes'
+documentation projects tokens of other audiences ("Configure Service Accounts for Pods").
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPlaces:
+    """What the settings say of token files; every path is absolute.
+
+    A token lies below one of ``dirs``, and never in ``data_dir`` or in one of ``private_files``, the files
+    that the settings name. A root that was stored before ``dirs`` had a default goes on with a file elsewhere
+    until 1.0, unless the operator has set ``dirs``: then they are ``enforced``.
+    """
+
+    dirs: tuple[str, ...] = DEFAULT_DIRS
+    enforced: bool = False
+    data_dir: str = ""
+    private_files: tuple[str, ...] = ()
+
+    def has_name(self, file: str) -> bool:
+        """Tell whether a path as it is written is below one of ``dirs``; its links may lead elsewhere."""
+        return ".." not in file.split("/") and any(_is_below(file, one) for one in self.dirs)
+
+    def may_be_set(self, file: str) -> bool:
+        """Tell whether SetRoot may take a path: one that has a name for it, and is not private."""
+        private = self.data_dir and _is_below(file, self.data_dir)
+        return self.has_name(file) and not private and _parts(file) not in map(_parts, self.private_files)
+
+    def is_left_from_before(self, file: str) -> bool:
+        """Tell whether a stored path lies elsewhere, and goes on to be read until 1.0."""
+        return not self.enforced and not self.has_name(file)
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part for part in path.split("/") if part not in ("", "."))
+
+
+def _is_below(file: str, folder: str) -> bool:
+    inner, outer = _parts(file), _parts(folder)
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
