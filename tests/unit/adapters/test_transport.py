@@ -134,6 +134,16 @@ async def test_no_variable_switches_verification_off(
     assert one.received == []
 
 
+async def test_without_authorities_nothing_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of them that is not there, or holds none, stops each request before it begins."""
+    (tmp_path / "empty").write_text("none")
+    for name in ("missing", "empty"):
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / name))
+        async with stranger() as one:
+            error = await failure(root(one.url))
+        assert (error.sent, one.received) == (False, [])
+
+
 # --- proxies ----------------------------------------------------------------------------------------------
 
 

@@ -54,6 +54,9 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore ships no t
         proxy = self._proxy_of(url)
         try:
             session = await self._get_session(proxy)
+        except OSError as error:  # the file of authorities
+            raise sdk.SSLError(endpoint_url=url, error=error) from error
+        try:
             sending = session.request(
                 request.method,
                 URL(url, encoded=True),
