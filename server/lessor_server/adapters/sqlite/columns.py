@@ -124,6 +124,13 @@ def require_number(value: object, name: str) -> int:
     return value
 
 
+def require_flag(value: object, name: str) -> bool:
+    """Return a truth value, or raise ``Malformed`` with ``name``."""
+    if not isinstance(value, bool):
+        raise Malformed(f"{name} is no truth value")
+    return value
+
+
 def require_texts(values: object, name: str = "it") -> tuple[str, ...]:
     """Return a list of texts as a tuple, or raise ``Malformed``."""
     if not isinstance(values, list):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lessor_server.adapters.sqlite.statements import DISABLED, HALF_MADE
+from lessor_server.adapters.sqlite.statements import DISABLED, ENDING, HALF_MADE
 
 _COLUMNS = "subject, phase, generation, due_us, late_us, attempts, sealed, fresh_sealed, body"
 _HELD = "subject = :subject AND generation = :generation"
@@ -16,7 +16,7 @@ RETURNING {_COLUMNS}
 GET = f"SELECT {_COLUMNS} FROM rotations WHERE subject = :subject"
 LIST = f"""
 SELECT {_COLUMNS} FROM rotations WHERE subject > :after AND subject >= :low AND subject < :high
-  AND ifnull(json_extract(body, '$.ending'), 0) = 0
+  AND {ENDING} = 0
 ORDER BY subject
 """
 TAKEN = """

@@ -20,6 +20,7 @@ from lessor_server.adapters.sqlite.columns import (
     number,
     one_of,
     read_json,
+    require_flag,
     require_number,
     require_text,
     require_texts,
@@ -211,16 +212,18 @@ def params_of(rotation: Rotation) -> rows.Params:
 _TEXTS = ("account", "user_name", "user_id", "current", "previous", "fresh", "last_error")
 _NUMBERS = ("live_keys", "next_us", "retire_us")
 _LISTS = ("keys_before", "away")
-_BODY = (*_TEXTS, *_NUMBERS, *_LISTS, "inactive", "ending")
+_FLAGS = ("inactive", "ending")
+_BODY = (*_TEXTS, *_NUMBERS, *_LISTS, *_FLAGS)
 
 
 def _rotation(row: Row) -> Rotation:
     """Return the rotation of a row; members that another version did not write have their defaults."""
     subject, phase, generation, due_us, late_us, attempts, sealed, fresh_sealed, body = row
     plain = read_json(body, dict)
-    kept: dict[str, Any] = {field: require_text(plain.get(field), field) for field in _TEXTS}
-    kept |= {field: require_number(plain.get(field), field) for field in _NUMBERS}
-    kept |= {field: require_texts(plain.get(field), field) for field in _LISTS}
+    kept: dict[str, Any] = {field: require_text(plain[field], field) for field in _TEXTS if field in plain}
+    kept |= {field: require_number(plain[field], field) for field in _NUMBERS if field in plain}
+    kept |= {field: require_texts(plain[field], field) for field in _LISTS if field in plain}
+    kept |= {field: require_flag(plain[field], field) for field in _FLAGS if field in plain}
     return Rotation(
         subject=subject,
         schedule=Schedule(
@@ -236,7 +239,6 @@ def _rotation(row: Row) -> Rotation:
         attempts=attempts,
         sealed=sealed,
         fresh_sealed=fresh_sealed,
-        inactive=bool(plain.get("inactive")),
         **kept,
     )
 

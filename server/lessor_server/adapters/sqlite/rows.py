@@ -265,6 +265,7 @@ LEASES: Final = Table(
         Column("request_id", text, spare=""),
         Column("request_digest", text, spare=""),
         Column("untaken", number, spare=0),
+        Column("reason", text, spare=""),
     ),
     _lease,
     lambda lease: "" if names.is_lease_id(lease.id) else "id is no lease id",

@@ -285,7 +285,9 @@ LIMIT 1
 # What was begun by a clock that ran ahead is begun by now: a prefix of today takes it in.
 BEGUN_BY_NOW = "UPDATE leases SET created_us = :now WHERE created_us > :now"
 
-HALF_MADE = "(phase <> 'IDLE' OR late_us > 0 OR ifnull(json_extract(body, '$.ending'), 0) = 1)"
+# A body that is not JSON makes json_extract an error, which would be that of all the other rows as well.
+ENDING = "CASE WHEN json_valid(body) THEN ifnull(json_extract(body, '$.ending'), 0) ELSE 0 END"
+HALF_MADE = f"(phase <> 'IDLE' OR late_us > 0 OR {ENDING} = 1)"
 """A rotation that still needs its mount's root."""
 DISABLED = f"""
 SELECT name FROM mounts WHERE state = 'disabling' AND NOT EXISTS (
