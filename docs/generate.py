@@ -96,7 +96,7 @@ def _errors() -> set[type[LessorError]]:
         kind = waiting.pop()
         found.add(kind)
         waiting += kind.__subclasses__()
-    return {kind for kind in found if "reason" in vars(kind)}
+    return {kind for kind in found if "reason" in vars(kind) and kind is not LessorError}
 
 
 def _when(kind: type[LessorError]) -> str:

@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import NoReturn
 
@@ -99,6 +100,7 @@ async def serving(
     token = load_root_token(settings.data_dir, settings.root_token, settings.root_token_file)
     rng = random.SystemRandom()
     log = EventLog(logger, rng)
+    asyncio.get_running_loop().set_exception_handler(partial(_report_unhandled, log))
     health = Health(service.full_name for service in SERVICES)
 
     def notify(event: Event) -> None:
@@ -112,11 +114,12 @@ async def serving(
     certificates = _certificates(settings.tls)
     reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify)
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
-    async with open_store(settings.data_dir, SystemClock()) as store, clients:
+    async with open_store(settings.data_dir, SystemClock(), notify) as store, clients:
         sealer = await _load_sealer(store, settings, logger)
         session_name = f"lessor-{await store.instance()}"
         gateway = AwsGateway(clients, session_name, token_places=settings.token_places)
-        outside = Outside(store, gateway, sealer, notify, rng, SentryLinter() if installed() else NoLinter())
+        linter = SentryLinter() if installed() else NoLinter()
+        outside = Outside(store, gateway, sealer, notify, log.report, rng, linter)
         async with (
             running(outside, _limits(settings)) as engine,
             _lasting(memory.give_back_memory()),
@@ -132,7 +135,12 @@ async def serving(
             )
             about = await _about(settings, store, dev=dev)
             system = SystemService(
-                about, engine.expiry, engine.backup, engine.mounts.find_misplaced_tokens, reloader.warnings
+                about,
+                engine.expiry,
+                engine.backup,
+                engine.mounts.find_misplaced_tokens,
+                engine.unreadable_rows,
+                reloader.warnings,
             )
             server = grpc.aio.server(options=channel_options(limits))
             server.add_generic_rpc_handlers(_handlers(engine, guard, health, system, settings))
@@ -142,6 +150,12 @@ async def serving(
                 yield address
             finally:
                 await _drain(server, guard, engine, health, settings.drain_grace.total_seconds())
+
+
+def _report_unhandled(log: EventLog, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """Log what was raised where nobody waits for it, as by a callback of the loop."""
+    error, message = context.get("exception"), str(context.get("message", ""))
+    log.report("event loop", error if isinstance(error, BaseException) else RuntimeError(message))
 
 
 def _prepare(settings: Settings, logger: FilteringBoundLogger) -> None:

@@ -121,7 +121,8 @@ class BothStores(RuleBasedStateMachine):
         """Store an intent of a user or a session whose name is free; its request may have been made."""
         changes: dict[str, Any] = {"owner": owner, "request": request, **LIMITS}
         if session:
-            changes["footprint"] = builders.session_intent().footprint
+            made = builders.session_intent()
+            changes |= {"footprint": made.footprint, "credential_type": made.credential_type}
         wanted = builders.intent(number, role_name=role, ttl=timedelta(seconds=seconds), **changes)
         if request is not None:
             asked = Repeated(owner, request.id)

@@ -118,6 +118,30 @@ async def test_a_database_with_a_broken_page_is_told(tmp_path: Path, data: Path)
     assert "database" in await refuses_to_start(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["lessor.db", "sealing-key"])
+async def test_a_folder_in_the_place_of_a_file_is_told(tmp_path: Path, name: str) -> None:
+    """Whatever stands where a file of the server's belongs, the start ends in one line that names it."""
+    (tmp_path / "data" / name).mkdir(parents=True)
+    line = await refuses_to_start(tmp_path)
+    assert str(tmp_path / "data" / name) in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lessor.lock", "lessor.db-wal", "root-token"])
+async def test_other_folders_in_the_place_of_a_file_are_told(tmp_path: Path, name: str) -> None:
+    """The lock, SQLite's log and the token as well."""
+    (tmp_path / "data" / name).mkdir(parents=True)
+    await refuses_to_start(tmp_path, LESSOR_ROOT_TOKEN="")
+
+
+async def test_a_database_without_a_table_is_told(tmp_path: Path, data: Path) -> None:
+    """A schema that lacks a part stops the start, and the part is named."""
+    with sqlite3.connect(data / "lessor.db") as connection:
+        connection.execute("DROP TABLE rotations")
+    connection.close()
+    assert "rotations" in await refuses_to_start(tmp_path)
+
+
 @pytest.mark.slow
 async def test_a_newer_database_is_refused(tmp_path: Path, data: Path) -> None:
     """A schema from the future is not touched."""

@@ -28,6 +28,7 @@ from tests.fire.ground import BOUND, MOUNT, cuts, no_user_of, now
 from tests.support import builders
 from tests.support.clients import ROOT_KEY, ROOT_SECRET
 from tests.support.recording import Recording
+from tests.support.reports import Reports
 from tests.support.standin_control import StandIn
 
 pytestmark = [pytest.mark.fire, pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -64,7 +65,7 @@ async def slowly(folder: Path, aws: StandIn) -> AsyncIterator[tuple[Engine, Slow
         store = await stack.enter_async_context(open_store(folder, SystemClock()))
         disk = SlowDisk(store)
         gateway = AwsGateway(await stack.enter_async_context(Clients((aws.url,), "lessor/test")))
-        outside = Outside(store, gateway, AesGcmSealer(bytes(32)), Recording(), rng)
+        outside = Outside(store, gateway, AesGcmSealer(bytes(32)), Recording(), Reports(), rng)
         limits = Limits(root_rules=RootRules((aws.url,)))
         engine = await stack.enter_async_context(running(outside, limits))
         await engine.mounts.enable(builders.mount(MOUNT), "test")

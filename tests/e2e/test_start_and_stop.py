@@ -16,7 +16,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
-from lessor.v1 import config_pb2, lease_pb2, role_pb2
+from lessor.v1 import config_pb2, lease_pb2, role_pb2, system_pb2
 from tests.support.clients import ROOT_SECRET, Lessor, connect, nothing_left, refused, root_at, until
 from tests.support.grpcurl import Grpcurl
 from tests.support.server_process import COMMAND, ServerProcess, bare_environment, serving
@@ -54,11 +54,45 @@ async def test_a_disk_that_fills_up_is_unavailable_until_there_is_room(tmp_path:
         refusal = await refused(lessor.generate("aws"))
         assert (refusal.code, refusal.reason) == (Code.UNAVAILABLE, "STORE_UNAVAILABLE")
         assert await aws.calls("CreateUser") == []
-        await until(lessor.health, lambda status: status == Health.NOT_SERVING)
+        assert await lessor.health() == Health.NOT_SERVING, "known since the first write that failed"
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        await until(lessor.health, lambda status: status == Health.SERVING, seconds=5)
         await nothing_left(aws, "aws")
-        await until(lessor.health, lambda status: status == Health.SERVING)
         assert (await lessor.generate("aws")).lease_id
+
+
+async def test_a_full_disk_is_told_without_anything_to_revoke(tmp_path: Path) -> None:
+    """Health follows the writes of any call, and the server's own tries where no more calls come."""
+    async with serving(tmp_path) as server, connect(server.address, server.token) as lessor:
+        _, hard = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (0, hard))
+        refusal = await refused(lessor.config.EnableMount(config_pb2.EnableMountRequest(mount="aws")))
+        assert refusal.reason == "STORE_UNAVAILABLE"
+        assert await lessor.health() == Health.NOT_SERVING
+        await asyncio.sleep(2.5)  # two of the server's own tries, which must not take the disk for mended
+        assert await lessor.health() == Health.NOT_SERVING
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        await until(lessor.health, lambda status: status == Health.SERVING, seconds=5)
+        events = [line["event"] for line in server.log()]
+        assert [event for event in events if event in ("store_failed", "store_back")] == [
+            "store_failed",
+            "store_back",
+        ]
+
+
+async def test_what_lies_in_the_data_directory_is_for_the_server_s_user_alone(
+    tmp_path: Path, aws: StandIn
+) -> None:
+    """Also in a directory that others may read, no file of ours is open to them, nor a backup's folder."""
+    data = tmp_path / "data"
+    data.mkdir()
+    data.chmod(0o755)
+    async with working(tmp_path, aws) as (_, lessor):
+        await lessor.generate("aws")
+        await lessor.system.Backup(system_pb2.BackupRequest(path="copies/daily/copy.db"))
+        modes = {str(one.relative_to(data)): one.stat().st_mode & 0o777 for one in data.rglob("*")}
+    assert {"lessor.db", "lessor.db-wal", "lessor.lock", "sealing-key", "copies/daily/copy.db"} <= set(modes)
+    assert {name: oct(mode) for name, mode in modes.items() if mode & 0o077} == {}
 
 
 @pytest.mark.slow

@@ -24,9 +24,18 @@ if TYPE_CHECKING:
 
 READS = frozenset(
     (
-        *("instance", "schema_version", "grounds", "get_mount", "list_mounts", "get_root", "get_role"),
+        *(
+            "instance",
+            "schema_version",
+            "grounds",
+            "get_mount",
+            "list_mounts",
+            "mount_names",
+            "get_root",
+            "get_role",
+        ),
         *("list_roles", "holds", "due_within", "get", "page", "count", "prefixes", "progress", "known"),
-        *("drift_us", "first_start", "held", "backup", "account"),
+        *("drift_us", "first_start", "held", "backup", "account", "unreadable_rows"),
         *("get_rotation", "static_holder", "rotated_away", "left_behind", "list_static", "next_rotation_us"),
     )
 )

@@ -150,7 +150,7 @@ class Process:
     async def _live(self) -> None:
         world = self.world
         rng = world.options.rng(f"process/{self.number}")
-        outside = Outside(self._disk, self._wire, world.sealer, self._notify, rng)
+        outside = Outside(self._disk, self._wire, world.sealer, self._notify, self._report, rng)
         async with running(outside, Limits()) as engine:
             self.engine = engine
             self._serve(engine)
@@ -176,7 +176,13 @@ class Process:
             RoleService(engine.roles, engine.checks, engine.prefixes, engine.static_roles),
             CredsService(engine.issuer, engine.credential_watch, engine.static_roles),
             LeaseService(engine.leases, engine.prefixes, engine.sweeper, engine.watchers),
-            SystemService(about, engine.expiry, engine.backup),
+            SystemService(
+                about,
+                engine.expiry,
+                engine.backup,
+                engine.mounts.find_misplaced_tokens,
+                engine.unreadable_rows,
+            ),
         ):
             generic = guard.handlers(service.DESCRIPTOR, service)
             for method in service.DESCRIPTOR.methods:

@@ -60,6 +60,6 @@ async def refuses_to_start(folder: Path, **variables: str) -> str:
     """Assert that a start fails in one line that says how to mend it; return that line."""
     end = await ended(folder, **variables)
     assert end.code == BAD_START, end.words
-    lines = [line for line in end.words.splitlines() if line.startswith("lessor")]
-    assert len(lines) == 1, end.words
-    return lines[0]
+    (line,) = end.words.splitlines()
+    assert line.startswith("lessor server: ")
+    return line

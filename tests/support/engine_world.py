@@ -29,6 +29,7 @@ from tests.support.iam import Iam
 from tests.support.memory_aws import MemoryAws
 from tests.support.memory_store import MemoryStore
 from tests.support.recording import Recording
+from tests.support.reports import Reports
 
 BASE_US = 1_900_000_000_000_000
 """The wall clock's time when a run begins."""
@@ -73,6 +74,10 @@ class PlainSealer:
         return plain
 
 
+class UnexpectedError(Exception):
+    """An error that no port is known to raise."""
+
+
 class Points:
     """Every place where a process can die: around each effect on AWS and each commit, in order."""
 
@@ -86,6 +91,8 @@ class Points:
         """How many seconds it takes to pass the points of these names."""
         self.lost: set[str] = set()
         """Points at which the answer of the store is lost, once."""
+        self.broken: set[str] = set()
+        """Points at which the port raises what nobody expects of it."""
         self.reached = asyncio.Event()
         self.dead = False
 
@@ -101,6 +108,8 @@ class Points:
             self.reached.set()
             raise _unanswered(name)
         await asyncio.sleep(self.slow.get(name, 0))
+        if name in self.broken:
+            raise UnexpectedError(name)
         if name in self.lost:
             self.lost.remove(name)
             raise _unanswered(name)
@@ -127,6 +136,7 @@ class World:
     limits: Limits
     seed: int
     events: Recording = field(default_factory=Recording)
+    reports: Reports = field(default_factory=Reports)
     lives: int = 0
     _engine: Engine | None = None
     _life: asyncio.Task[None] | None = None
@@ -156,7 +166,7 @@ class World:
 
     async def _live(self, ready: asyncio.Future[Engine]) -> None:
         rng = random.Random(f"{self.seed}/{self.lives}")
-        outside = Outside(self.store, self.aws, PlainSealer(), self.events, rng)
+        outside = Outside(self.store, self.aws, PlainSealer(), self.events, self.reports, rng)
         async with running(outside, self.limits) as engine:
             ready.set_result(engine)
             await asyncio.get_running_loop().create_future()
@@ -172,13 +182,14 @@ class World:
         self._engine = self._life = None
 
     async def stop(self) -> None:
-        """End the engine, and raise what it ended with by itself, if it did: a defect."""
+        """End the engine; raise what it ended with by itself, if it did, and what it reported: defects."""
         life, self._life = self._life, None
         if life is not None:
             life.cancel()
             await asyncio.wait([life])
             if not life.cancelled():
                 life.result()
+        self.reports.require_none()
 
     async def set_up(self, mount: Mount, role: Role) -> None:
         """Enable the mount, give it its root, write the role."""
@@ -281,6 +292,9 @@ async def world(
     try:
         await made.set_up(mount or builders.mount(), role or builders.role())
         yield made
+    except BaseException:
+        made.reports.take()  # the test has failed already, and its own error says more
+        raise
     finally:
         await made.stop()
 

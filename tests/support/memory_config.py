@@ -86,6 +86,11 @@ class MemoryConfig:
         await self._before("list_mounts", reads=True)
         return [self.mounts[name] for name in sorted(self.mounts) if name > after][:limit]
 
+    async def mount_names(self, after: str, limit: int) -> list[str]:
+        """Return the names of mounts."""
+        await self._before("mount_names", reads=True)
+        return [name for name in sorted(self.mounts) if name > after][:limit]
+
     async def get_root(self, mount: str) -> StoredRoot | None:
         """Return the mount's sealed root."""
         await self._before("get_root", reads=True)

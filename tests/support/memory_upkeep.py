@@ -110,7 +110,7 @@ class MemoryUpkeep(MemoryRows):
 
     # --- sweeps --------------------------------------------------------------------------------------------
 
-    async def known(self, user_names: Sequence[str]) -> dict[str, Lease]:
+    async def known(self, user_names: Sequence[str]) -> dict[str, Lease | None]:
         """Return the leases of those users that have one."""
         await self._before("known", reads=True)
         leases = (row.lease for row in self.rows.values() if not row.lease.is_session)
@@ -201,6 +201,10 @@ class MemoryUpkeep(MemoryRows):
             if row.lease.created_us > now:
                 self.rows[lease_id] = replace(row, lease=replace(row.lease, created_us=now))
         await self._at("lower_clock done")
+
+    async def unreadable_rows(self) -> list[str]:
+        """Return none: what is in memory can be read."""
+        return []
 
     async def backup(self, path: str) -> tuple[str, int]:
         """Note that a copy was asked for; there is no file, and its size is the number of rows."""

@@ -18,6 +18,8 @@ class Recording:
         """Begin with nothing."""
         self.events: list[Event] = []
         self.times: list[float] = []
+        self.also: Callable[[Event], None] | None = None
+        """Is told as well, for tests of observers that fail."""
         self._changed = asyncio.Event()
 
     def __call__(self, event: Event) -> None:
@@ -25,6 +27,8 @@ class Recording:
         self.events.append(event)
         self.times.append(asyncio.get_running_loop().time())
         self._changed.set()
+        if self.also is not None:
+            self.also(event)
 
     def of(self, kind: type[E]) -> list[E]:
         """Return the events of one class in the order they came."""

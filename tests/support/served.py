@@ -32,7 +32,11 @@ class Served:
             "CredsService": CredsService(engine.issuer, engine.credential_watch, engine.static_roles),
             "LeaseService": LeaseService(engine.leases, engine.prefixes, engine.sweeper, engine.watchers),
             "SystemService": SystemService(
-                ABOUT, engine.expiry, engine.backup, engine.mounts.find_misplaced_tokens
+                ABOUT,
+                engine.expiry,
+                engine.backup,
+                engine.mounts.find_misplaced_tokens,
+                engine.unreadable_rows,
             ),
         }
 

@@ -35,8 +35,10 @@ def read_or_make(path: Path, draw: Callable[[], bytes]) -> bytes:
 
 def read(path: Path) -> bytes:
     """Return the content of a private file; raises as ``read_or_make``."""
-    with path.open("rb") as file:
-        status = os.fstat(file.fileno())
+    # A pipe in its place must not keep the start waiting for whoever writes to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise NotPrivate(f"{path} is not a plain file")
         if status.st_mode & 0o077:
@@ -44,7 +46,9 @@ def read(path: Path) -> bytes:
             raise NotPrivate(f"{path} is open to others (mode {mode:04o}); run chmod 600 on it")
         if status.st_uid not in {os.geteuid(), 0}:
             raise NotPrivate(f"{path} belongs to another user")
-        content = file.read(LARGEST + 1)
+        content = os.read(descriptor, LARGEST + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > LARGEST:
         raise NotPrivate(f"{path} has more than {LARGEST} bytes")
     return content

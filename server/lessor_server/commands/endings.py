@@ -1,4 +1,4 @@
-"""How a command ends badly: what a person can mend is told in a line, what nobody foresaw as a traceback."""
+"""How a command ends badly: with one line, whatever the cause."""
 
 from __future__ import annotations
 
@@ -18,17 +18,33 @@ WRONG_SETTINGS: Final = 2
 
 @contextmanager
 def told(command: str, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Exit with 1 and one line for a failure of ``kinds``, with 2 and a line for each wrong setting."""
+    """Exit with 1 and one line for any failure, with 2 and a line for each wrong setting.
+
+    A failure that is not of ``kinds`` is an error in Lessor itself, and its line says so; in Python's
+    development mode (``PYTHONDEVMODE=1``) it is raised, with its stack.
+    """
     try:
         yield
     except Exception as error:
         cause = _first(error)
-        if not isinstance(cause, (*kinds, SettingsError)):
+        if isinstance(cause, SettingsError):
+            for line in str(cause).splitlines():
+                click.echo(f"lessor {command}: {line}", err=True)
+            sys.exit(WRONG_SETTINGS)
+        if not isinstance(cause, kinds) and sys.flags.dev_mode:
             raise
-        mend = f"; {cause.mend}" if isinstance(cause, LessorError) else ""
-        for line in f"{cause}{mend}".splitlines():
-            click.echo(f"lessor {command}: {line}", err=True)
-        sys.exit(WRONG_SETTINGS if isinstance(cause, SettingsError) else FAILED)
+        click.echo(f"lessor {command}: {_line(cause, kinds)}", err=True)
+        sys.exit(FAILED)
+
+
+def _line(cause: BaseException, kinds: tuple[type[Exception], ...]) -> str:
+    """Return what a person reads of a failure, on one line."""
+    told = " ".join(str(cause).split())
+    if isinstance(cause, LessorError):
+        return f"{told}; {cause.mend}"
+    if isinstance(cause, kinds):
+        return told
+    return f"internal error, {type(cause).__name__}: {told}; run it with PYTHONDEVMODE=1 and report the stack"
 
 
 def _first(error: BaseException) -> BaseException:

@@ -15,11 +15,10 @@ from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import LogLevel, start_logging
 from lessor_server.adapters.sealing.key_file import KeyFileBroken
 from lessor_server.adapters.tls import CertificateUnusable
+from lessor_server.commands.endings import WRONG_SETTINGS, told
 from lessor_server.domain.errors import LessorError
 from lessor_server.reload import need_restart
 from lessor_server.settings import Settings, SettingsError, forget_tokens, load
-
-STARTS_BADLY, WRONG_SETTINGS = 1, 2
 
 
 @click.command("server")
@@ -57,7 +56,7 @@ def ca_bundle_or_exit() -> None:
 
 
 def serve(settings: Settings, file: Path | None) -> None:
-    """Serve until told to stop; a start that fails prints one line with the mend and exits with 1."""
+    """Serve until told to stop; a start that fails prints one line with the fix and exits with 1."""
     forget_tokens(os.environ)
     level = LogLevel(settings.log.level)
     logger = start_logging(level, settings.log.format)
@@ -67,22 +66,5 @@ def serve(settings: Settings, file: Path | None) -> None:
         level.name = fresh.log.level
         return need_restart(settings, fresh)
 
-    try:
+    with told("server", (LessorError, CertificateUnusable, KeyFileBroken, RootTokenBroken, OSError)):
         uvloop.run(app.run(settings, logger, reread))
-    except* LessorError as errors:
-        click.echo(f"lessor server: {_first(errors)}", err=True)
-        sys.exit(STARTS_BADLY)
-    except* (CertificateUnusable, KeyFileBroken, RootTokenBroken, OSError) as errors:
-        click.echo(f"lessor server: {_leaf(errors)}", err=True)
-        sys.exit(STARTS_BADLY)
-
-
-def _first(errors: BaseExceptionGroup[LessorError]) -> str:
-    error = _leaf(errors)
-    return f"{error}; {error.mend}" if isinstance(error, LessorError) else str(error)
-
-
-def _leaf(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -6,7 +6,7 @@ import re
 from enum import Enum
 from typing import Final
 
-from lessor_server.domain.errors import AwsAnswer, AwsQuota, AwsUnavailable, Kind, LessorError
+from lessor_server.domain.errors import AwsAnswer, AwsQuota, AwsUnavailable, InternalError, Kind, LessorError
 from lessor_server.domain.preconditions import (
     ClockRefused,
     PolicyTooLarge,
@@ -75,6 +75,20 @@ class AwsUnknown(AwsError):
         self.sent = sent
 
 
+class AwsCallFailed(AwsUnknown):
+    """A call ended in an unexpected error here: it may have happened, and tells nothing of AWS."""
+
+    kind = Kind.INTERNAL
+    reason = "AWS_CALL_FAILED"
+    mend = LessorError.mend
+
+    def __init__(self, action: str, reference: str) -> None:
+        """Name the call's ``action``, and the ``reference`` under which the cause is in the log."""
+        super().__init__(AwsAnswer(action, "InternalError"), sent=True)
+        self.message = f"AWS {action}: internal error, reference {reference}"
+        self.reference = reference
+
+
 def for_caller(error: LessorError) -> LessorError:
     """Return the error that a caller gets for a failed AWS call: who must mend what."""
     told = _told(error)
@@ -83,6 +97,8 @@ def for_caller(error: LessorError) -> LessorError:
 
 
 def _told(error: LessorError) -> LessorError:
+    if isinstance(error, AwsCallFailed):
+        return InternalError(error.reference)
     if isinstance(error, AwsUnknown):
         return AwsUnavailable(error.message, retry_in=1.0)
     if not isinstance(error, AwsRefused):

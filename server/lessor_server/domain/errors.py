@@ -93,6 +93,30 @@ class LessorError(Exception):
         return self.aws.text if self.aws else self.private
 
 
+class InternalError(LessorError):
+    """Something unexpected happened; the log has its cause under the reference that the message names."""
+
+    reason = "INTERNAL"
+
+    def __init__(self, reference: str) -> None:
+        """Name the ``reference`` under which the cause is in the log."""
+        super().__init__(f"internal error, reference {reference}")
+        self.reference = reference
+
+
+class RowUnreadable(LessorError):
+    """A row of the store does not hold what Lessor writes, and the call needs it."""
+
+    reason = "ROW_UNREADABLE"
+    mend = "tell the operator, whose log names the column; a role or a root can be written again"
+
+    def __init__(self, table: str, key: str, fault: str) -> None:
+        """Name the row by its ``table`` and ``key``; ``fault`` tells what is wrong, but not what it holds."""
+        super().__init__(f"row {key} of {table} cannot be read", subject=key, private=fault)
+        self.table = table
+        self.key = key
+
+
 # --- the request itself -------------------------------------------------------------------------
 
 

@@ -344,6 +344,15 @@ class ReloadFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadableRow(Event):
+    """A row of the store cannot be read and is passed over; ``fault`` names the columns, not their values."""
+
+    table: str
+    key: str
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoreFailed(Event):
     """The store cannot write; it is tried again every second."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -20,7 +20,7 @@ from lessor_server.engine.keeper import Keeper
 from lessor_server.engine.leases import Leases
 from lessor_server.engine.mounts import Mounts, RootRules
 from lessor_server.engine.pacer import Pace, Pacer
-from lessor_server.engine.ports import Aws, Linter, Observer, Sealer, Store
+from lessor_server.engine.ports import Aws, Linter, Observer, Report, Sealer, Store
 from lessor_server.engine.prefixes import Prefixes
 from lessor_server.engine.roles import NoLinter, Roles
 from lessor_server.engine.roots import Roots
@@ -29,6 +29,7 @@ from lessor_server.engine.rotation.root_keys import RootKeys
 from lessor_server.engine.rotation.rotator import Rotator
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.engine.signals import Signals
+from lessor_server.engine.supervisor import Supervisor
 from lessor_server.engine.sweeper import Sweeper
 from lessor_server.engine.timers import Timers
 from lessor_server.engine.waiting import Waiting
@@ -44,6 +45,7 @@ class Outside:
     aws: Aws
     sealer: Sealer
     notify: Observer
+    report: Report
     rng: random.Random
     linter: Linter = NoLinter()
 
@@ -76,6 +78,8 @@ class Engine:
     work: Work
     backup: Callable[[str, str], Awaitable[tuple[str, int]]]
     """Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
+    unreadable_rows: Callable[[], Awaitable[list[str]]]
+    """Returns which rows of the store could not be read, one line each."""
 
 
 @asynccontextmanager
@@ -85,16 +89,17 @@ async def running(outside: Outside, limits: Limits) -> AsyncIterator[Engine]:
     Leaving the block cancels what still runs; a kill at any moment does no more harm than that.
     """
     watchers = Watchers(outside.store.now)
-    outside = replace(outside, notify=watchers.beside(outside.notify))
+    supervisor = Supervisor(outside.report)
+    outside = replace(outside, notify=supervisor.observer(watchers.beside(outside.notify)))
     await outside.store.take_over_rotations()
     taken = await outside.store.take_over()
     if taken:
         outside.notify(TakenOver(taken))
     async with asyncio.TaskGroup() as group:
-        work = Work(group)
-        engine, lasting = await _built(outside, limits, work, watchers)
+        work = Work(group, supervisor)
+        engine, lasting = await _built(outside, limits, (work, supervisor), watchers)
         for one in lasting:
-            work.start(one.run(), lasting=True)
+            work.keep_running(one.run)
         try:
             yield engine
         finally:
@@ -104,30 +109,32 @@ async def running(outside: Outside, limits: Limits) -> AsyncIterator[Engine]:
 class Lasting(Protocol):
     """A part that runs as long as the engine does."""
 
-    async def run(self) -> None:
-        """Do its work until cancelled."""
+    def run(self) -> Coroutine[object, object, None]:
+        """Do its work until cancelled; begin again wherever an earlier run has failed."""
         ...
 
 
 async def _built(
-    outside: Outside, limits: Limits, work: Work, watchers: Watchers
+    outside: Outside, limits: Limits, running_in: tuple[Work, Supervisor], watchers: Watchers
 ) -> tuple[Engine, tuple[Lasting, ...]]:
     """Return the parts that services call, and those that are to be run."""
     store, rng, notify = outside.store, outside.rng, outside.notify
+    work, supervisor = running_in
     due = Due()
-    roots = Roots(store, outside.sealer, outside.aws, Pacer(limits.pace), rng, await store.instance())
+    instance = await store.instance()
+    roots = Roots(store, outside.sealer, outside.aws, Pacer(limits.pace), rng, instance, supervisor)
     timers = Timers(store, due.offer, due.look_at_everything)
     signals = Signals(notify, timers.watch, due, Waiting())
     expiry = Expiry(store, roots, notify, due.look_at_everything)
     await expiry.start()
-    prefixes = Prefixes(store, due, notify)
+    prefixes = Prefixes(store, due, notify, supervisor)
     disabler = Disabler(store, roots, prefixes, notify)
-    sweeper = Sweeper(store, roots, signals, expiry)
-    keeper = Keeper(store, roots, work, signals, expiry, rng)
-    issuer = Issuer(store, roots, work, signals, rng)
-    tools = Tools(store, roots, outside.sealer, notify, rng)
+    sweeper = Sweeper(store, roots, signals, expiry, supervisor)
+    keeper = Keeper(store, roots, work, signals, expiry, rng, supervisor)
+    issuer = Issuer(store, roots, work, signals, rng, supervisor)
+    tools = Tools(store, roots, outside.sealer, notify, rng, supervisor)
     rotator = Rotator(tools, work, expiry)
-    root_keys = RootKeys(store, roots, rotator)
+    root_keys = RootKeys(store, roots, rotator, supervisor)
     engine = Engine(
         issuer=issuer,
         credential_watch=CredentialWatch(store, issuer, work, signals, rng),
@@ -144,6 +151,7 @@ async def _built(
         expiry=expiry,
         work=work,
         backup=_backup(store, notify),
+        unreadable_rows=store.unreadable_rows,
     )
     return engine, (timers, expiry, prefixes, disabler, sweeper, keeper, rotator, root_keys)
 

@@ -73,6 +73,10 @@ class Groups:
                 self._kept[key] = (loop.time() + KEPT_SECONDS, told)
             reading.set_result(told)
             return told
+        except Exception as error:
+            reading.set_exception(error)  # those who share the reading fail as its reader does
+            reading.exception()
+            raise
         finally:
             reading.cancel()
             del self._reading[key]

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from lessor_server.domain import names
-from lessor_server.domain.aws_errors import AwsUnknown, for_caller
+from lessor_server.domain.aws_errors import AwsCallFailed, AwsUnknown, for_caller
 from lessor_server.domain.errors import AwsUnavailable, LessorError, StoreUnavailable
 from lessor_server.domain.events import IssueFailed
 from lessor_server.domain.lease import Claim, Footprint, Intent, Lease, State
@@ -54,7 +54,7 @@ def intent(
 
 def told(error: LessorError) -> LessorError:
     """Return the error that a caller gets for a failed call, a lost answer's too."""
-    if not isinstance(error, AwsUnknown):
+    if not isinstance(error, AwsUnknown) or isinstance(error, AwsCallFailed):
         return for_caller(error)
     lost = AwsUnavailable(f"{error.message}; what it may have made reaches nobody", retry_in=1.0)
     lost.aws = error.aws

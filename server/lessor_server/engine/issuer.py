@@ -18,9 +18,11 @@ from lessor_server.domain.calls import CreateAccessKey, DeleteAccessKey, MadeKey
 from lessor_server.domain.errors import (
     Aborted,
     DeadlineExceeded,
+    InternalError,
     LeaseTaken,
     LessorError,
     RootChanged,
+    RowUnreadable,
     StoreUnavailable,
 )
 from lessor_server.domain.events import Issued, IssueFailed
@@ -37,6 +39,7 @@ from lessor_server.engine.roots import Ground, Roots
 from lessor_server.engine.rounds import Done, Outcome, failure
 from lessor_server.engine.sessions import Sessions
 from lessor_server.engine.signals import Signals
+from lessor_server.engine.supervisor import Supervisor
 from lessor_server.engine.ticket import Ticket
 from lessor_server.engine.work import Work
 
@@ -61,16 +64,23 @@ class Issuer:
     """Makes IAM users, has sessions made, and hands out what they sign with."""
 
     def __init__(
-        self, store: LeaseStore, roots: Roots, work: Work, signals: Signals, rng: random.Random
+        self,
+        store: LeaseStore,
+        roots: Roots,
+        work: Work,
+        signals: Signals,
+        rng: random.Random,
+        supervisor: Supervisor,
     ) -> None:
         """Issue from ``store`` with ``roots``; ``rng`` draws the random part of every name."""
+        self._supervisor = supervisor
         self._store = store
         self._roots = roots
         self._work = work
         self._signals = signals
         self._rng = rng
         self._requests = Requests()
-        self._sessions = Sessions(store, roots, work, signals, rng)
+        self._sessions = Sessions(store, roots, work, signals, rng, supervisor)
 
     async def generate(self, wish: Wish, seconds: float) -> Credentials:
         """Return a credential within ``seconds``, the time that the caller has left.
@@ -122,9 +132,10 @@ class Issuer:
         return after is not None and after.state_at(self._store.now()) is State.ACTIVE
 
     async def _issue(self, wish: Wish, ticket: Ticket) -> None:
-        """Make one credential and answer the ticket; never raise for work's sake."""
+        """Make one credential and answer the ticket."""
         try:
-            ticket.answer(await self._credentials(wish, ticket))
+            with self._supervisor.unit("issue a credential"):
+                ticket.answer(await self._credentials(wish, ticket))
         except LessorError as error:
             ticket.refuse(error)
         self._settle(wish, ticket)
@@ -152,8 +163,9 @@ class Issuer:
         claim = await self._store.begin(order.intent, intents.ISSUE_SPAN)
         self._signals.watch(claim.id, claim.lease.due_us)
         try:
-            return await self._make(order, claim, ticket)
-        except StoreUnavailable:
+            with self._supervisor.unit("make a user"):
+                return await self._make(order, claim, ticket)
+        except (StoreUnavailable, InternalError, RowUnreadable):
             self._work.start(intents.give_up_later(self._store, self._signals, claim, wish), lasting=True)
             raise
 

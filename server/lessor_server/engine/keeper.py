@@ -12,15 +12,20 @@ from collections import deque
 from datetime import timedelta
 
 from lessor_server.domain import backoff
-from lessor_server.domain.errors import AwsUnavailable, LessorError, PacerFull, StoreUnavailable
+from lessor_server.domain.aws_errors import AwsCallFailed
+from lessor_server.domain.errors import (
+    AwsUnavailable,
+    InternalError,
+    LessorError,
+    PacerFull,
+    StoreUnavailable,
+)
 from lessor_server.domain.events import (
     ClaimLost,
     Expiring,
     Forgotten,
     RevocationFailed,
     Revoked,
-    StoreBack,
-    StoreFailed,
     Stuck,
 )
 from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, Claim, Lease
@@ -32,6 +37,7 @@ from lessor_server.engine.revoker import Declined, Deleted, Silent, Unseen, Verd
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.signals import Signals
 from lessor_server.engine.stored import Terms
+from lessor_server.engine.supervisor import Supervisor
 from lessor_server.engine.work import Work
 
 BACKSTOP_SECONDS, STORE_RETRY_SECONDS = 30.0, 1.0
@@ -57,6 +63,7 @@ class Keeper:
         signals: Signals,
         expiry: Expiry,
         rng: random.Random,
+        supervisor: Supervisor,
     ) -> None:
         """Claim what is due from ``store``, unless ``expiry`` is held, and revoke it through ``roots``."""
         self._store = store
@@ -66,24 +73,22 @@ class Keeper:
         self._due = signals.due
         self._expiry = expiry
         self._rng = rng
+        self._supervisor = supervisor
         self._prober = Prober(roots, work, signals.notify, rng, signals.due.look_at_everything)
         self._running = 0
         self._behind: deque[str] = deque(maxlen=AT_ONCE)
         """Whose leases came last, by mount, while more was due than there was room for."""
 
     async def run(self) -> None:
-        """Claim and revoke until cancelled."""
+        """Claim and revoke until cancelled; a run that failed may have lost hints: the next asks for all."""
+        self._due.everything = True
         store_fails = False
         while True:
             await self._due.wait(STORE_RETRY_SECONDS if store_fails else BACKSTOP_SECONDS)
             try:
                 await self._claim_some()
-                if store_fails:
-                    self._signals.notify(StoreBack())
                 store_fails = False
-            except StoreUnavailable as error:
-                if not store_fails:
-                    self._signals.notify(StoreFailed(error.message))
+            except StoreUnavailable:
                 store_fails = self._due.everything = True
 
     async def _claim_some(self) -> None:
@@ -129,10 +134,10 @@ class Keeper:
             self._work.start(self._keep(claim, priority))
 
     async def _keep(self, claim: Claim, priority: Priority) -> None:
-        """Make one attempt on a claimed lease and write down what came of it; never raise."""
+        """Make one attempt on a claimed lease and write down what came of it."""
         try:
             began_us = self._store.now()
-            verdict = await self._attempt(claim.lease, priority)
+            verdict = await self._attempt_supervised(claim.lease, priority)
             if isinstance(verdict, Silent) and priority is Priority.ASKED:
                 self._due.put_off(claim.id)
             await self._record(claim, verdict, began_us)
@@ -142,6 +147,14 @@ class Keeper:
             self._running -= 1
             self._signals.waiting.ended(claim.id)
             self._due.nudge()
+
+    async def _attempt_supervised(self, lease: Lease, priority: Priority) -> Verdict:
+        """Attempt once; an unexpected exception counts as refused, so that the row is tried less and less."""
+        try:
+            with self._supervisor.unit("revoke a lease"):
+                return await self._attempt(lease, priority)
+        except InternalError as error:
+            return Declined(error)
 
     async def _attempt(self, lease: Lease, priority: Priority) -> Verdict:
         if lease.is_session:
@@ -156,6 +169,8 @@ class Keeper:
         except LessorError as error:
             return Silent(error) if isinstance(error, AwsUnavailable) else Declined(error)
         verdict = await revoke(self._roots.rounds(root, priority), lease)
+        if isinstance(verdict, Silent) and isinstance(verdict.error, AwsCallFailed):
+            return Declined(verdict.error)
         if isinstance(verdict, Silent) and not isinstance(verdict.error, PacerFull):
             self._prober.pause(root, verdict.error)
         return verdict

@@ -1,7 +1,8 @@
 """The Protocols through which the engine reaches the outside; adapters and tests implement them.
 
 Every method that waits may raise ``StoreUnavailable`` (stores) or the errors of ``domain/aws_errors``
-(AWS). Instants are microseconds since the epoch by the store's clock.
+(AWS). Instants are microseconds since the epoch by the store's clock. A method of a store that needs a row
+which cannot be read raises ``RowUnreadable``; one that returns many rows passes over it.
 """
 
 from __future__ import annotations
@@ -177,6 +178,10 @@ class ConfigStore(Protocol):
         """Return mounts by name, those greater than ``after``."""
         ...
 
+    async def mount_names(self, after: str, limit: int) -> list[str]:
+        """Return the names of mounts, those greater than ``after``, also where a row cannot be read."""
+        ...
+
     async def get_root(self, mount: str) -> StoredRoot | None:
         """Return the mount's sealed root."""
         ...
@@ -247,8 +252,8 @@ class UpkeepStore(Protocol):
         """
         ...
 
-    async def known(self, user_names: Sequence[str]) -> dict[str, Lease]:
-        """Return the leases of those users that have one, by user name."""
+    async def known(self, user_names: Sequence[str]) -> dict[str, Lease | None]:
+        """Return the leases of those users that have one, by user name; None for a row that is unreadable."""
         ...
 
     async def adopt(self, orphan: Orphan) -> bool:
@@ -288,6 +293,10 @@ class UpkeepStore(Protocol):
 
         What was begun later than that is taken to have begun now.
         """
+        ...
+
+    async def unreadable_rows(self) -> list[str]:
+        """Return which rows could not be read when they were last read, one line each."""
         ...
 
     async def backup(self, path: str) -> tuple[str, int]:
@@ -338,6 +347,14 @@ class Linter(Protocol):
 
     async def findings(self, document: str) -> list[str]:
         """Return what deserves a second look in a policy that passes all rules, one sentence each."""
+        ...
+
+
+class Report(Protocol):
+    """Writes an unexpected exception to the log; never raises."""
+
+    def __call__(self, where: str, error: BaseException, /) -> str:
+        """Return the reference under which the log has it."""
         ...
 
 

@@ -12,12 +12,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from lessor_server.domain.errors import StoreUnavailable
+from lessor_server.domain.errors import InternalError, StoreUnavailable
 from lessor_server.domain.events import Abandoned, PrefixAccepted
 from lessor_server.domain.mount import Mount
 from lessor_server.engine.due import Due
 from lessor_server.engine.ports import Observer, UpkeepStore
 from lessor_server.engine.stored import OpenPrefix, Range
+from lessor_server.engine.supervisor import Supervisor
 
 AT_A_TIME = 500
 LOOK_SECONDS, RETRY_SECONDS, BACKSTOP_SECONDS = 0.5, 1.0, 30.0
@@ -39,13 +40,13 @@ class Standing:
 class Prefixes:
     """Accepts prefixes and works them off."""
 
-    def __init__(self, store: UpkeepStore, due: Due, notify: Observer) -> None:
+    def __init__(self, store: UpkeepStore, due: Due, notify: Observer, supervisor: Supervisor) -> None:
         """Turn rows in ``store`` and hand their ids to ``due``."""
         self._store = store
         self._due = due
         self._notify = notify
+        self._supervisor = supervisor
         self._wake = asyncio.Event()
-        self._wake.set()
 
     async def accept(self, ids: Range, by: str) -> tuple[OpenPrefix, int]:
         """Put a range up for revocation; return it and how many leases it takes in.
@@ -94,6 +95,7 @@ class Prefixes:
 
     async def run(self) -> None:
         """Work off the open prefixes, also those of the process before, until cancelled."""
+        self._wake.set()
         while True:
             try:
                 async with asyncio.timeout(BACKSTOP_SECONDS):
@@ -108,13 +110,25 @@ class Prefixes:
                 self._wake.set()
 
     async def _work_off(self) -> None:
-        """Put up the leases of all open prefixes; they take turns, so that none waits for a large one."""
+        """Put up the leases of all open prefixes; they take turns, so that none waits for a large one.
+
+        One that fails unexpectedly is left for the backstop.
+        """
         reached: dict[OpenPrefix, str] = {}
-        while prefixes := await self._store.prefixes():
+        failed: set[OpenPrefix] = set()
+        while prefixes := [one for one in await self._store.prefixes() if one not in failed]:
             for prefix in prefixes:
-                ids = await self._store.put_up(prefix, reached.get(prefix, ""), AT_A_TIME)
-                if ids:
-                    self._due.ask(ids)
-                    reached[prefix] = ids[-1]
-                else:
-                    await self._store.close_prefix(prefix)
+                try:
+                    with self._supervisor.unit(f"revoke the prefix {prefix.ids.low}"):
+                        reached[prefix] = await self._put_up_some(prefix, reached.get(prefix, ""))
+                except InternalError:
+                    failed.add(prefix)
+
+    async def _put_up_some(self, prefix: OpenPrefix, after: str) -> str:
+        """Put up some leases of a prefix, or close it where none is left; return the last one's id."""
+        ids = await self._store.put_up(prefix, after, AT_A_TIME)
+        if ids:
+            self._due.ask(ids)
+            return ids[-1]
+        await self._store.close_prefix(prefix)
+        return after

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from functools import partial
 
 from lessor_server.domain import backoff
 from lessor_server.domain.calls import GetUser
@@ -42,7 +43,7 @@ class Prober:
         lane = self._roots.lane(root)
         if not lane.paused_for:
             lane.pause(error.message, backoff.probe(0, self._rng.random()))
-            self._work.start(self._probe(root), lasting=True)
+            self._work.keep_running(partial(self._probe, root))
 
     async def _probe(self, root: Root) -> None:
         lane = self._roots.lane(root)

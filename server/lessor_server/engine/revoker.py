@@ -88,10 +88,17 @@ def _names(outcome: Outcome[object]) -> tuple[str, ...]:
 
 
 def _trouble(outcomes: list[Outcome[object]]) -> Verdict | None:
-    """Return why a round must not be followed by the next; what is missing already is no trouble."""
-    verdicts = [_verdict(outcome) for outcome in outcomes]
+    """Return why a round must not be followed by the next; what is missing already is no trouble.
+
+    Nor is what AWS takes for no name at all, as of a damaged row: what is left makes DeleteUser conflict.
+    """
+    verdicts = [_verdict(outcome) for outcome in outcomes if not _is_malformed(outcome)]
     bad = [verdict for verdict in verdicts if isinstance(verdict, (Silent, Declined))]
     return bad[0] if bad else None
+
+
+def _is_malformed(outcome: Outcome[object]) -> bool:
+    return isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.MALFORMED
 
 
 def _verdict(outcome: Outcome[object]) -> Verdict:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from lessor_server.domain import root as root_rules
-from lessor_server.domain.aws_errors import for_caller
+from lessor_server.domain.aws_errors import AwsCallFailed, for_caller
 from lessor_server.domain.calls import Call, GetCallerIdentity, Identity
-from lessor_server.domain.errors import NotFound, RootChanged
+from lessor_server.domain.errors import InternalError, NotFound, RootChanged
 from lessor_server.domain.lease import Lease
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.preconditions import MountDisabling, RootNotSet
@@ -27,6 +27,7 @@ from lessor_server.engine.pacer import Lane, Pacer, Priority
 from lessor_server.engine.ports import Aws, Sealer, Store
 from lessor_server.engine.rounds import Done, Rounds
 from lessor_server.engine.stored import Repeated
+from lessor_server.engine.supervisor import Supervisor
 
 T = TypeVar("T")
 
@@ -58,7 +59,14 @@ class Roots:
     """Opens roots and sends calls for them."""
 
     def __init__(
-        self, store: Store, sealer: Sealer, aws: Aws, pacer: Pacer, rng: random.Random, instance: str
+        self,
+        store: Store,
+        sealer: Sealer,
+        aws: Aws,
+        pacer: Pacer,
+        rng: random.Random,
+        instance: str,
+        supervisor: Supervisor,
     ) -> None:
         """Read sealed roots from ``store`` and send through ``aws`` at ``pacer``'s pace.
 
@@ -70,6 +78,7 @@ class Roots:
         self._aws = aws
         self._pacer = pacer
         self._rng = rng
+        self._supervisor = supervisor
         self._known: set[str] = set()
         self._opened: dict[str, tuple[StoredRoot, Root]] = {}
         self._binding: dict[str, asyncio.Lock] = {}
@@ -156,9 +165,17 @@ class Roots:
         return Rounds(self, root, self.lane(root), self._rng, priority)
 
     async def send(self, root: Root, call: Call[T]) -> T:
-        """Send one call, with the key that a rotation has put in the root's place meanwhile, if any."""
+        """Send one call, with the key that a rotation has put in the root's place meanwhile, if any.
+
+        Raises:
+            AwsCallFailed: It ended in an unexpected exception; else as ``Aws.send``.
+        """
         self._known.add(root.mount)
-        return await self._aws.send(self._newest(root), call)
+        try:
+            with self._supervisor.unit(f"call {call.action}"):
+                return await self._aws.send(self._newest(root), call)
+        except InternalError as error:
+            raise AwsCallFailed(call.action, error.reference) from error
 
     def _newest(self, root: Root) -> Root:
         _, opened = self._opened.get(root.mount, (None, root))
@@ -207,8 +224,9 @@ class Roots:
         if before is not None and before.etag != stored.etag and stored.version <= before.version:
             self.forget(stored.mount)  # the mount was removed and enabled anew, by another replica
         if root is None or before != stored:
-            plain = self._sealer.open(stored.sealed, place_of(stored.mount))
-            config = root_rules.from_plain(json.loads(plain), stored.etag)
+            with self._supervisor.unit(f"open the root of {stored.mount}"):
+                plain = self._sealer.open(stored.sealed, place_of(stored.mount))
+                config = root_rules.from_plain(json.loads(plain), stored.etag)
             root = Root(stored.mount, stored.version, stored.account, config)
             self._opened[stored.mount] = (stored, root)
             self._known.add(stored.mount)

@@ -14,8 +14,10 @@ from lessor_server.domain import session, ttl
 from lessor_server.domain.aws_errors import AwsRefused
 from lessor_server.domain.calls import Call
 from lessor_server.domain.errors import (
+    InternalError,
     LeaseTaken,
     LessorError,
+    RowUnreadable,
     StoreUnavailable,
 )
 from lessor_server.domain.events import Issued, IssueFailed
@@ -34,6 +36,7 @@ from lessor_server.engine.ports import LeaseStore
 from lessor_server.engine.roots import Ground, Roots
 from lessor_server.engine.rounds import Done, Outcome
 from lessor_server.engine.signals import Signals
+from lessor_server.engine.supervisor import Supervisor
 from lessor_server.engine.ticket import Ticket
 from lessor_server.engine.work import Work
 
@@ -46,9 +49,16 @@ class Sessions:
     """Makes sessions of the types ASSUMED_ROLE, FEDERATION_TOKEN and SESSION_TOKEN."""
 
     def __init__(
-        self, store: LeaseStore, roots: Roots, work: Work, signals: Signals, rng: random.Random
+        self,
+        store: LeaseStore,
+        roots: Roots,
+        work: Work,
+        signals: Signals,
+        rng: random.Random,
+        supervisor: Supervisor,
     ) -> None:
         """Issue from ``store`` with ``roots``; ``rng`` draws the random part of every name."""
+        self._supervisor = supervisor
         self._store = store
         self._roots = roots
         self._work = work
@@ -70,8 +80,9 @@ class Sessions:
         claim = await self._store.begin(intent, intents.ISSUE_SPAN)
         self._signals.watch(claim.id, claim.lease.due_us)
         try:
-            return await self._make(root, claim, call, ticket, warnings=grant.warnings)
-        except StoreUnavailable:
+            with self._supervisor.unit("make a session"):
+                return await self._make(root, claim, call, ticket, warnings=grant.warnings)
+        except (StoreUnavailable, InternalError, RowUnreadable):
             self._work.start(intents.give_up_later(self._store, self._signals, claim, wish), lasting=True)
             raise
 

@@ -27,7 +27,8 @@ from lessor_server.engine.roots import Roots
 from lessor_server.engine.rounds import Done
 from lessor_server.engine.signals import Signals
 from lessor_server.engine.stored import Range
-from lessor_server.engine.walks import every_mount
+from lessor_server.engine.supervisor import Supervisor
+from lessor_server.engine.walks import every_mount_name
 
 EVERY_SECONDS, RETRY_SECONDS = 3600.0, 60.0
 PAGE = 500
@@ -58,12 +59,15 @@ class Finding:
 class Sweeper:
     """Lists what is on the accounts and sets right what the store does not know."""
 
-    def __init__(self, store: Store, roots: Roots, signals: Signals, expiry: Expiry) -> None:
+    def __init__(
+        self, store: Store, roots: Roots, signals: Signals, expiry: Expiry, supervisor: Supervisor
+    ) -> None:
         """Compare ``store`` with the accounts of ``roots``; a store that is too old holds ``expiry``."""
         self._store = store
         self._roots = roots
         self._signals = signals
         self._expiry = expiry
+        self._supervisor = supervisor
         self._started_us = store.now()
 
     async def run(self) -> None:
@@ -83,7 +87,7 @@ class Sweeper:
         """Sweep ``mounts`` (None: all that there are); return those that failed, None if all may have."""
         try:
             if mounts is None:
-                mounts = [mount.name async for mount in every_mount(self._store)]
+                mounts = [name async for name in every_mount_name(self._store)]
                 self._roots.forget_all_but(set(mounts))
         except LessorError:
             return None
@@ -98,8 +102,9 @@ class Sweeper:
 
     async def _tried(self, mount: str) -> bool:
         try:
-            async for _ in self.sweep(mount, apply=True):
-                pass
+            with self._supervisor.unit(f"sweep {mount}"):
+                async for _ in self.sweep(mount, apply=True):
+                    pass
         except RootNotSet:
             return True  # nothing to list yet, or no more
         except LessorError as error:
@@ -150,7 +155,9 @@ class Sweeper:
             known = await self._store.known([user.name for user in page.users])
             for user in page.users:
                 seen.add(user.name)
-                yield user, known.get(user.name)
+                lease = known.get(user.name)
+                if lease is not None or user.name not in known:
+                    yield user, lease  # else its row is there and cannot be read: nothing can be compared
             marker = page.marker
             if not marker:
                 return

@@ -73,6 +73,7 @@ class Timers:
         finally:
             if self._handle is not None:
                 self._handle.cancel()
+                self._handle = None
 
     async def _fill_or_wait(self) -> float:
         try:
@@ -114,6 +115,8 @@ class Timers:
     def _ring(self) -> None:
         self._handle = None
         due = self._wheel.pop(self._store.now())
-        if due:
-            self._fire(due)
-        self._arm()
+        try:
+            if due:
+                self._fire(due)
+        finally:
+            self._arm()

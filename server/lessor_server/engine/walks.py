@@ -22,27 +22,36 @@ class Named(Protocol):
         ...
 
 
-N = TypeVar("N", bound=Named)
+T = TypeVar("T")
 
 
 def every_mount(store: Store) -> AsyncIterator[Mount]:
     """Yield all mounts by name."""
-    return _every(lambda after: store.list_mounts(after, PAGE))
+    return _every(lambda after: store.list_mounts(after, PAGE), _name)
+
+
+def every_mount_name(store: Store) -> AsyncIterator[str]:
+    """Yield the names of all mounts, those whose rows cannot be read among them."""
+    return _every(lambda after: store.mount_names(after, PAGE), str)
 
 
 def every_role(store: Store, mount: str) -> AsyncIterator[Role]:
     """Yield all roles of a mount by name."""
-    return _every(lambda after: store.list_roles(mount, after, PAGE))
+    return _every(lambda after: store.list_roles(mount, after, PAGE), _name)
 
 
 def every_static_role(store: Store, mount: str) -> AsyncIterator[Rotation]:
     """Yield all static roles of a mount by name."""
-    return _every(lambda after: store.list_static(mount, after, PAGE))
+    return _every(lambda after: store.list_static(mount, after, PAGE), _name)
 
 
-async def _every(page: Callable[[str], Awaitable[list[N]]]) -> AsyncIterator[N]:
+def _name(one: Named) -> str:
+    return one.name
+
+
+async def _every(page: Callable[[str], Awaitable[list[T]]], name_of: Callable[[T], str]) -> AsyncIterator[T]:
     found = await page("")
     while found:
         for one in found:
             yield one
-        found = await page(found[-1].name) if len(found) == PAGE else []
+        found = await page(name_of(found[-1])) if len(found) == PAGE else []

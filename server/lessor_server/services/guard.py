@@ -24,6 +24,7 @@ from lessor_server.domain.access import ANONYMOUS, Capability, Principal
 from lessor_server.domain.errors import (
     DeadlineExceeded,
     Draining,
+    InternalError,
     Invalid,
     Kind,
     LessorError,
@@ -189,9 +190,9 @@ class Guard:
             with self._counted(entry):
                 return await serve(call)
         except LessorError as error:
-            told = error
+            told = self._referred(entry, error)
         except Exception as error:  # noqa: BLE001 - nothing unmapped may leave
-            told = LessorError(f"internal error, reference {self._log.report(entry.name, error)}")
+            told = InternalError(self._log.report(entry.name, error))
         if told.kind in _BAD_INPUT:
             self._log.refused(told.reason)
         if principal is None:
@@ -204,6 +205,12 @@ class Guard:
             # ends with its connection.
             raise asyncio.CancelledError from None
         raise AssertionError("abort raises")
+
+    def _referred(self, entry: _Entry, error: LessorError) -> LessorError:
+        """Return the error; one that a caller can do nothing about names where the log has its cause."""
+        if error.kind is Kind.INTERNAL and not isinstance(error, InternalError):
+            error.message = f"{error.message}, reference {self._log.report(entry.name, error)}"
+        return error
 
     async def _serve_anybody(self, call: _Call, serve: Serve[T]) -> T:
         """Serve a call that needs no credential, at its connection's turn."""

@@ -11,10 +11,14 @@ from lessor_server.services import convert
 from lessor_server.services.guard import Caller
 
 LONGEST_PATH = 1000
+MAX_ROWS_SHOWN = 20
 Copy = Callable[[str, str], Awaitable[tuple[str, int]]]
 """Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
 FindMounts = Callable[[], Awaitable[tuple[str, ...]]]
 """Returns names of mounts."""
+
+Unreadable = Callable[[], Awaitable[list[str]]]
+"""Returns which rows of the store cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,14 @@ class SystemService:
         expiry: Expiry,
         copy: Copy,
         find_misplaced_tokens: FindMounts,
+        unreadable: Unreadable,
         warnings: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         """Tell ``about`` and the ``warnings`` of now; hold and resume ``expiry``; ``copy`` writes backups.
 
-        ``find_misplaced_tokens`` returns the mounts that ``GetInfo`` warns of.
+        ``find_misplaced_tokens`` returns the mounts that ``GetInfo`` warns of, ``unreadable`` the rows.
         """
+        self._unreadable = unreadable
         self._about = about
         self._expiry = expiry
         self._copy = copy
@@ -68,8 +74,15 @@ class SystemService:
                 *self._warnings(),
                 *self._held(),
                 *await self._misplaced_tokens(),
+                *await self._unreadable_rows(),
             ),
         )
+
+    async def _unreadable_rows(self) -> tuple[str, ...]:
+        rows = await self._unreadable()
+        more = f"{len(rows) - MAX_ROWS_SHOWN} more rows of the store cannot be read; the log names them"
+        shown = tuple(f"a row of the store cannot be read: {row}" for row in rows[:MAX_ROWS_SHOWN])
+        return (*shown, more) if len(rows) > MAX_ROWS_SHOWN else shown
 
     def _held(self) -> tuple[str, ...]:
         return (f"expiries are held: {self._expiry.why}",) if self._expiry.held else ()

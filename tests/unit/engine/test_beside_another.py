@@ -31,7 +31,8 @@ OTHER = Terms("another", timedelta(minutes=2))
 @asynccontextmanager
 async def another(w: World, events: Recording | None = None) -> AsyncIterator[Engine]:
     """Run a second engine on the store and the accounts of a world."""
-    outside = Outside(w.store, w.aws, PlainSealer(), events or Recording(), random.Random("another"))
+    rng = random.Random("another")
+    outside = Outside(w.store, w.aws, PlainSealer(), events or Recording(), w.reports, rng)
     async with running(outside, Limits()) as engine:
         yield engine
 

@@ -19,6 +19,7 @@ from lessor_server.engine.mounts import RootRules
 from lessor_server.engine.pacer import Pace, Pacer
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.simulator import Verdict
+from lessor_server.engine.supervisor import Supervisor
 from tests.support import builders
 from tests.support.engine_world import PlainSealer, World, bound, world
 from tests.support.iam_faults import Fault, Kind
@@ -36,7 +37,15 @@ async def set_root(w: World, config: RootConfig) -> None:
 
 def opened(w: World) -> Roots:
     """Return the roots as the engine opens them."""
-    return Roots(w.store, PlainSealer(), w.aws, Pacer(Pace()), random.Random(0), "0123456789abcdef")
+    return Roots(
+        w.store,
+        PlainSealer(),
+        w.aws,
+        Pacer(Pace()),
+        random.Random(0),
+        "0123456789abcdef",
+        Supervisor(w.reports),
+    )
 
 
 def assumed(**changes: Any) -> Role:

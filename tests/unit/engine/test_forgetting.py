@@ -12,6 +12,7 @@ from lessor_server.domain.events import MountRemoved, OrphanAdopted
 from lessor_server.domain.preconditions import RootNotSet
 from lessor_server.engine.pacer import Pace, Pacer
 from lessor_server.engine.roots import Roots
+from lessor_server.engine.supervisor import Supervisor
 from tests.support import builders
 from tests.support.engine_world import PlainSealer, World, bound, world
 from tests.support.virtual_loop import virtual
@@ -22,7 +23,7 @@ OURS = "0123456789abcdef"
 async def replica(w: World) -> tuple[Roots, Pacer]:
     """Return the roots of another process that has used the mount's, and its lanes."""
     pacer = Pacer(Pace())
-    roots = Roots(w.store, PlainSealer(), w.aws, pacer, random.Random(0), OURS)
+    roots = Roots(w.store, PlainSealer(), w.aws, pacer, random.Random(0), OURS, Supervisor(w.reports))
     await roots.identity(await roots.of("aws"))
     return roots, pacer
 

@@ -140,3 +140,28 @@ async def test_two_revocations_of_one_lease_are_one() -> None:
         assert {task.result().outcome for task in asked} <= {Outcome.GONE, Outcome.ALREADY_GONE}
         assert w.aws.actions().count("DeleteUser") == 1
         assert len(w.events.of(Revoked)) == 1
+
+
+@pytest.mark.parametrize(
+    "action", ["DeleteAccessKey", "DeleteUserPolicy", "DetachUserPolicy", "RemoveUserFromGroup"]
+)
+@virtual
+async def test_a_name_of_a_damaged_row_that_is_none_for_aws_keeps_no_user_alive(action: str) -> None:
+    """Where AWS takes what the row says for no name at all, what is on the user is listed and swept."""
+    role = builders.role(policy_arns=builders.MANAGED, iam_groups=("staff",))
+    async with world(role=role) as w:
+        made = await w.issue()
+        w.aws.faults.add(Fault(Kind.REFUSE, action, nth=1, status=400, code="ValidationError"))
+        assert (await w.revoke(made.lease.id)).outcome is Outcome.GONE
+        assert w.users() == []
+
+
+@virtual
+async def test_a_user_whose_own_name_is_none_for_aws_is_tried_again_and_reported() -> None:
+    """Only what hangs on a user may be passed over: DeleteUser decides."""
+    async with world() as w:
+        made = await w.issue()
+        w.aws.faults.add(Fault(Kind.REFUSE, "DeleteUser", nth=1, status=400, code="ValidationError"))
+        assert (await w.revoke(made.lease.id)).outcome is Outcome.ACCEPTED
+        assert (await w.events.until(RevocationFailed)).attempts == 1
+        await w.until_gone()

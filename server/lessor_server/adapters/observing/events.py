@@ -24,7 +24,7 @@ _WARNINGS = (
     events.ReloadFailed,
 )
 _WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
-_ERRORS = (events.Stuck, events.StoreFailed, events.KeyLeft, events.RotationMissed)
+_ERRORS = (events.Stuck, events.StoreFailed, events.KeyLeft, events.RotationMissed, events.UnreadableRow)
 
 
 class EventLog:

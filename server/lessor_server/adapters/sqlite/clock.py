@@ -10,6 +10,7 @@ import sqlite3
 from typing import Protocol
 
 from lessor_server.adapters.sqlite import statements as sql
+from lessor_server.adapters.sqlite.columns import MAX_US, Reader
 
 MARK_EVERY_US = 5_000_000
 MARK = "high_water_us"
@@ -58,8 +59,23 @@ class ServiceClock:
             connection.execute(sql.PUT_META, {"key": MARK, "value": str(now)})
             self._marked_us = now
 
+    def unmark(self) -> None:
+        """Take note that a commit has failed: what it wrote down is lost, so the next one writes the time."""
+        self._marked_us = 0
 
-def stored_mark(connection: sqlite3.Connection) -> int:
-    """Return the latest time that the store remembers, or 0."""
+
+def stored_mark(reader: Reader, connection: sqlite3.Connection) -> int:
+    """Return the latest time that the store remembers, or 0 where it was never used."""
     row = connection.execute(sql.GET_META, {"key": MARK}).fetchone()
-    return int(row[0]) if row else 0
+    if row is None:
+        return 0
+    try:
+        mark_us = int(row[0])
+    except (TypeError, ValueError):
+        mark_us = 0
+    if 0 < mark_us <= MAX_US:
+        return mark_us
+    reader.note("meta", MARK, "is no instant")
+    # No time before that of the newest lease can be now. Never 0: this is no first start.
+    newest: int = connection.execute(sql.NEWEST, {"max_us": MAX_US}).fetchone()[0]
+    return newest

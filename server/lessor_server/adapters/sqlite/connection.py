@@ -3,8 +3,8 @@
 SQLite 3.7.0 to 3.51.2 can lose commits in WAL mode with several connections (sqlite.org, "WAL-reset
 bug"), so there is exactly one, in exclusive mode. Whatever arrives while a batch runs is the next batch:
 grouped without a timer. The reads of a batch run before its transaction, so that none sees a write that
-is not yet durable. A statement that fails takes back the whole batch, and a job that raises an error of
-ours has written nothing: so no job is ever half done.
+is not yet durable. Each write is a savepoint: whatever a job raises takes back that job alone, and goes to
+its caller alone. A disk that fails takes back the whole batch.
 """
 
 from __future__ import annotations
@@ -12,17 +12,37 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import aiosqlite
 
+from lessor_server.adapters.sqlite.columns import Reader
+from lessor_server.adapters.sqlite.migrate import DatabaseUnusable
 from lessor_server.domain.errors import LessorError, StoreUnavailable
+from lessor_server.domain.events import Event, StoreBack, StoreFailed
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
+
+RETRY_SECONDS: Final = 1.0
+"""Between writes that only try whether the store can write again."""
+
+_OF_THE_DISK: Final = frozenset(
+    (
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+    )
+)
+"""Primary result codes (sqlite.org/rescode.html) that say nothing about the job: no other would succeed."""
 
 
 @dataclass(slots=True)
@@ -35,15 +55,24 @@ class _Job(Generic[T]):
     result: T | None = None
     error: Exception | None = None
 
-    def run(self, connection: sqlite3.Connection) -> None:
+    def read(self, connection: sqlite3.Connection) -> None:
+        """Run the job and keep whatever it raises for its caller."""
         try:
             self.result = self.work(connection)
-        except LessorError as error:
-            self.error = error
-        except (sqlite3.Error, OSError) as error:
-            self.error = StoreUnavailable(f"the store failed: {error}", retry_in=1.0)
-            if self.writes:
+        except Exception as error:  # noqa: BLE001 - it is for the caller, and ends nothing else
+            self.error = _unavailable("failed", error) if is_of_the_disk(error) else error
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Run the job in a savepoint; raise only what the disk is to blame for."""
+        connection.execute("SAVEPOINT job")
+        try:
+            self.result = self.work(connection)
+        except Exception as error:
+            if is_of_the_disk(error):
                 raise
+            self.error = error
+            connection.execute("ROLLBACK TO job")
+        connection.execute("RELEASE job")
 
     def settle(self) -> None:
         """Tell the caller, unless it has gone away."""
@@ -60,36 +89,52 @@ class _BatchConnection(sqlite3.Connection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.text_factory = _text_or_bytes
         self.batch: list[_Job[Any]] = []
         self.before_commit: Callable[[sqlite3.Connection], None] = lambda _: None
+        self.after_rollback: Callable[[], None] = lambda: None
+        self.failure = ""
+        """Why the last commit failed; empty where it did not."""
 
     def commit(self) -> None:
         """Run the reads, then the writes in one transaction."""
         for job in self.batch:
             if not job.writes:
-                job.run(self)
+                job.read(self)
         writes = [job for job in self.batch if job.writes]
-        if not writes:
-            return
+        if writes:
+            self._write(writes)
+
+    def _write(self, writes: list[_Job[Any]]) -> None:
         try:
+            self._roll_back()  # what a failing disk did not let a batch before take back
             self.execute("BEGIN IMMEDIATE")
             for job in writes:
-                job.run(self)
+                job.write(self)
             self.before_commit(self)
             self.execute("COMMIT")
-        except (sqlite3.Error, OSError) as error:
-            if self.in_transaction:
-                self.execute("ROLLBACK")
+            self.failure = ""
+        except Exception as error:  # noqa: BLE001 - it is for the callers; the next batch may succeed
+            self.failure = str(error)
+            with suppress(sqlite3.Error):
+                self._roll_back()
+            self.after_rollback()
             for job in writes:
-                job.error = StoreUnavailable(f"the store cannot write: {error}", retry_in=1.0)
+                job.error = _unavailable("cannot write", error)
+
+    def _roll_back(self) -> None:
+        if self.in_transaction:
+            self.execute("ROLLBACK")
 
 
 @dataclass(slots=True)
 class Batches:
-    """Takes jobs and runs them in batches."""
+    """Takes jobs and runs them in batches; ``notify`` is told when the store fails and when it is back."""
 
     connection: aiosqlite.Connection
     raw: _BatchConnection
+    reader: Reader
+    notify: Callable[[Event], None]
     _queue: list[_Job[Any]] = field(default_factory=list)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -102,30 +147,58 @@ class Batches:
         return await self._put(work, writes=True)
 
     async def _put(self, work: Work[T], *, writes: bool) -> T:
-        job = _Job(work, writes, asyncio.get_running_loop().create_future())
-        self._queue.append(job)
-        self._wake.set()
+        job = self._queued(work, writes=writes)
         result: T = await job.future
         return result
 
+    def _queued(self, work: Work[T], *, writes: bool) -> _Job[T]:
+        job = _Job(work, writes, asyncio.get_running_loop().create_future())
+        self._queue.append(job)
+        self._wake.set()
+        return job
+
     async def run(self) -> None:
-        """Run batches until cancelled."""
+        """Run batches until cancelled; while the store cannot write, try each second whether it can again."""
+        failed = ""
         while True:
-            await self._wake.wait()
+            await self._wait(RETRY_SECONDS if failed else None)
             await asyncio.sleep(0)  # let everyone who is ready join
             self._wake.clear()
             batch, self._queue = self._queue, []
             self.raw.batch = batch
-            await self.connection.commit()
+            try:
+                await self.connection.commit()
+            except Exception as error:  # noqa: BLE001 - the thread has ended; the callers are told
+                for job in batch:
+                    job.error = _unavailable("failed", error)
+            failed, before = self.raw.failure, failed
+            if bool(failed) != bool(before):
+                self.notify(StoreFailed(failed) if failed else StoreBack())
+            for event in self.reader.news():
+                self.notify(event)
             for job in batch:
                 job.settle()
 
+    async def _wait(self, seconds: float | None) -> None:
+        """Wait for jobs; after ``seconds`` without one, queue a write of the time alone."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            probe = self._queued(lambda _: None, writes=True)
+            probe.future.add_done_callback(lambda future: future.exception())
+
 
 @asynccontextmanager
-async def connected(path: Path, prepare: Work[T]) -> AsyncIterator[tuple[Batches, T]]:
+async def connected(
+    path: Path, prepare: Work[T], reader: Reader, notify: Callable[[Event], None]
+) -> AsyncIterator[tuple[Batches, T]]:
     """Open the one connection, run ``prepare`` on it, and then its batches while the block runs.
 
     Yields the batches and what ``prepare`` returned; what it raises is raised here.
+
+    Raises:
+        DatabaseUnusable: The file cannot be opened.
     """
     raws: list[_BatchConnection] = []
 
@@ -133,16 +206,43 @@ async def connected(path: Path, prepare: Work[T]) -> AsyncIterator[tuple[Batches
         raws.append(_BatchConnection(*args, **kwargs))
         return raws[0]
 
+    _require_openable(path)
     async with aiosqlite.connect(path, isolation_level=None, factory=factory) as connection:
         first = _Job(prepare, writes=False, future=asyncio.get_running_loop().create_future())
         raws[0].batch = [first]
         await connection.commit()
         first.settle()
         prepared: T = await first.future
-        batches = Batches(connection, raws[0])
+        batches = Batches(connection, raws[0], reader, notify)
         async with asyncio.TaskGroup() as group:
             runner = group.create_task(batches.run())
             try:
                 yield batches, prepared
             finally:
                 runner.cancel()
+
+
+def _require_openable(path: Path) -> None:
+    """Raise ``DatabaseUnusable`` where SQLite cannot open a file; aiosqlite leaves a thread behind then."""
+    try:
+        sqlite3.connect(path).close()
+    except sqlite3.Error as error:
+        raise DatabaseUnusable(f"{path} cannot be opened: {error}") from error
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    """Return a text, or the bytes of one that is not UTF-8: SQLite checks no encoding (sqlite.org/quirks)."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def is_of_the_disk(error: Exception) -> bool:
+    """Tell whether an error is the disk's, and not that of one statement or row."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, OSError) or (code is not None and code & 0xFF in _OF_THE_DISK)
+
+
+def _unavailable(how: str, error: Exception) -> LessorError:
+    return StoreUnavailable(f"the store {how}: {error}", retry_in=1.0)

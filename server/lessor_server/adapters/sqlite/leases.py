@@ -10,7 +10,8 @@ from datetime import timedelta
 from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.clock import ServiceClock
-from lessor_server.adapters.sqlite.connection import Batches
+from lessor_server.adapters.sqlite.columns import MAX_US, Row, number
+from lessor_server.adapters.sqlite.connection import Batches, is_of_the_disk
 from lessor_server.domain import names
 from lessor_server.domain.errors import Aborted, LessorError, MountFull, NotFound, RoleFull, RootChanged
 from lessor_server.domain.lease import UNTAKEN_LIFE, Claim, Intent, Lease, State
@@ -24,6 +25,7 @@ class SqliteLeases:
     def __init__(self, batches: Batches, clock: ServiceClock) -> None:
         """Run jobs in ``batches``; compare with ``clock``."""
         self._batches = batches
+        self._reader = batches.reader
         self._clock = clock
 
     def now(self) -> int:
@@ -41,7 +43,7 @@ class SqliteLeases:
             row = connection.execute(sql.BEGIN, params).fetchone()
             if row is None:
                 raise _why_not(connection, intent, params)
-            return Claim(rows.lease(row))
+            return Claim(self._reader.read(rows.LEASES, row))
 
         return await self._batches.write(job)
 
@@ -93,7 +95,7 @@ class SqliteLeases:
             row = connection.execute(sql.REVOKE, params).fetchone()
             if row is None:
                 row = connection.execute(sql.GET_LEASE, params).fetchone()
-            return rows.lease(row) if row else None
+            return self._reader.salvage(rows.LEASES, row) if row else None
 
         return await self._batches.write(job)
 
@@ -105,22 +107,61 @@ class SqliteLeases:
         """Claim those of ``ids`` that are due and free."""
 
         def job(connection: sqlite3.Connection) -> list[Claim]:
-            return _claimed(connection, ids, self._claiming(terms, now))
+            return self._claimed(connection, ids, self._claiming(terms, now))
 
         return await self._batches.write(job)
 
     async def claim_due(
         self, terms: Terms, limit: int, without: frozenset[str] = frozenset(), now: int | None = None
     ) -> list[Claim]:
-        """Claim what is due, earliest first."""
+        """Claim what is due, earliest first, until ``limit`` rows that can be worked on are found.
+
+        The others stay claimed, so they come no earlier than that ends, and hold nobody up.
+        """
 
         def job(connection: sqlite3.Connection) -> list[Claim]:
             params = self._claiming(terms, now)
-            asked = params | {"limit": limit, "without": json.dumps(sorted(without))}
-            ids = [row[0] for row in connection.execute(sql.DUE, asked).fetchall()]
-            return _claimed(connection, ids, params)
+            claims: list[Claim] = []
+            ids: list[str | bytes] = []
+            while (room := limit - len(claims)) > 0:
+                asked = params | {"limit": room, "without": json.dumps(sorted(without))}
+                before, ids = ids, [row[0] for row in connection.execute(sql.DUE, asked).fetchall()]
+                claims += self._claimed(connection, ids, params)
+                if len(ids) < room or ids == before:
+                    break
+            return claims
 
         return await self._batches.write(job)
+
+    def _claimed(
+        self, connection: sqlite3.Connection, ids: Sequence[str | bytes], params: rows.Params
+    ) -> list[Claim]:
+        """Claim those of ``ids`` that are due and free, each by one conditional statement, in this order."""
+        found = [self._claimed_row(connection, lease_id, params) for lease_id in ids]
+        leases = self._reader.readable(rows.LEASES, (row for row in found if row is not None), salvage=True)
+        return [Claim(lease) for lease in leases]
+
+    def _claimed_row(
+        self, connection: sqlite3.Connection, lease_id: str | bytes, params: rows.Params
+    ) -> Row | None:
+        """Claim a row and return it; one that cannot be claimed comes no earlier than its claim would end."""
+        fault = "id is no text"
+        if isinstance(lease_id, str):
+            try:
+                row: Row | None = connection.execute(sql.CLAIM, params | {"id": lease_id}).fetchone()
+            except sqlite3.Error as error:
+                if is_of_the_disk(error):
+                    raise
+                fault = str(error)
+            else:
+                if row is not None and (fault := number(row[rows.GENERATION])):
+                    self._reader.note("leases", lease_id, f"generation {fault}")
+                    row = connection.execute(sql.RECOUNT, {"id": lease_id}).fetchone()
+                return row
+        raw = lease_id.encode() if isinstance(lease_id, str) else lease_id
+        connection.execute(sql.POSTPONE_UNREADABLE, params | {"id": raw})
+        self._reader.note("leases", str(lease_id), fault)
+        return None
 
     def _claiming(self, terms: Terms, now: int | None) -> rows.Params:
         at = self.now() if now is None else now
@@ -137,10 +178,16 @@ class SqliteLeases:
         return await self._step(sql.FINISH, _held(claim))
 
     async def take_over(self) -> int:
-        """Void every claim: the lock on the data directory proves that no other process lives."""
-        return await self._batches.write(
-            lambda connection: connection.execute(sql.TAKE_OVER, {"now": self.now()}).rowcount
-        )
+        """Void every claim: the lock on the data directory proves that no other process lives.
+
+        Rows whose due time is no instant are due when they expire, or now.
+        """
+
+        def job(connection: sqlite3.Connection) -> int:
+            connection.execute(sql.RESTORE_DUE, {"now": self.now(), "max_us": MAX_US})
+            return connection.execute(sql.TAKE_OVER, {"now": self.now()}).rowcount
+
+        return await self._batches.write(job)
 
     # --- reading ----------------------------------------------------------------------------------------
 
@@ -156,7 +203,11 @@ class SqliteLeases:
         now = self.now()
         params = {"now": now, "until": now + rows.us(span), "limit": limit}
         return await self._batches.read(
-            lambda connection: connection.execute(sql.DUE_WITHIN, params).fetchall()
+            lambda connection: [
+                (lease_id, due_us)
+                for lease_id, due_us in connection.execute(sql.DUE_WITHIN, params)
+                if isinstance(lease_id, str) and type(due_us) is int
+            ]
         )
 
     async def get(self, lease_id: str) -> Lease | None:
@@ -164,7 +215,7 @@ class SqliteLeases:
 
         def job(connection: sqlite3.Connection) -> Lease | None:
             row = connection.execute(sql.GET_LEASE, {"id": lease_id}).fetchone()
-            return rows.lease(row) if row else None
+            return self._reader.one(rows.LEASES, row)
 
         return await self._batches.read(job)
 
@@ -186,11 +237,10 @@ class SqliteLeases:
             "after": after,
             "state": state.value if state else "",
             "now": self.now(),
-            "limit": limit,
         }
 
         def job(connection: sqlite3.Connection) -> list[Lease]:
-            return [rows.lease(row) for row in connection.execute(sql.LIST_LEASES, params).fetchall()]
+            return self._reader.page(rows.LEASES, connection.execute(sql.LIST_LEASES, params), limit)
 
         return await self._batches.read(job)
 
@@ -202,11 +252,11 @@ class SqliteLeases:
         now = self.now()
 
         def job(connection: sqlite3.Connection) -> dict[tuple[str, str, State], int]:
-            counts = {
-                (mount, role, State(stored)): n
-                for mount, role, stored, n in connection.execute(sql.COUNT_LEASES).fetchall()
-            }
+            found = self._reader.readable(rows.COUNTS, connection.execute(sql.COUNT_LEASES))
+            counts = {(one.mount, one.role, one.state): one.count for one in found}
             for mount, role, n in connection.execute(sql.COUNT_OVERDUE, {"now": now}).fetchall():
+                if (mount, role, State.ACTIVE) not in counts:
+                    continue  # its counts cannot be read
                 counts[mount, role, State.ACTIVE] -= n
                 revoking = (mount, role, State.REVOKING)
                 counts[revoking] = counts.get(revoking, 0) + n
@@ -237,15 +287,9 @@ class SqliteLeases:
         def job(connection: sqlite3.Connection) -> Lease | None:
             at = self.now() if now is None else now
             row = connection.execute(statement, params | {"now": at}).fetchone()
-            return rows.lease(row) if row else None
+            return self._reader.one(rows.LEASES, row)
 
         return await self._batches.write(job)
-
-
-def _claimed(connection: sqlite3.Connection, ids: Sequence[str], params: rows.Params) -> list[Claim]:
-    """Claim those of ``ids`` that are due and free, each by one conditional statement, in this order."""
-    found = [connection.execute(sql.CLAIM, params | {"id": lease_id}).fetchone() for lease_id in ids]
-    return [Claim(rows.lease(row)) for row in found if row is not None]
 
 
 def _held(claim: Claim) -> rows.Params:

@@ -7,6 +7,7 @@ the last one stands in ``PRAGMA user_version``. A database of a newer version is
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from importlib import resources
 
 from lessor_server.domain.errors import LessorError
@@ -57,9 +58,33 @@ def prepare(connection: sqlite3.Connection) -> int:
         for number, script in known:
             if number > version:
                 _apply(connection, number, script)
+        _require_whole(connection, known)
         return known[-1][0]
     except sqlite3.DatabaseError as error:
         raise DatabaseUnusable(f"the database cannot be read: {error}") from error
+
+
+def _require_whole(connection: sqlite3.Connection, known: list[tuple[int, str]]) -> None:
+    """Raise ``DatabaseUnusable`` where the file lacks a table, column or trigger of the migrations."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
+        for number, script in known:
+            _apply(model, number, script)
+        missing = sorted(_parts(model) - _parts(connection))
+    if missing:
+        raise DatabaseUnusable(f"the database lacks {missing[0]}")
+
+
+def _parts(connection: sqlite3.Connection) -> set[str]:
+    """Return the names of a database's tables, columns and triggers."""
+    kinds = connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('table', 'trigger')")
+    found = [(str(kind), str(name)) for kind, name in kinds.fetchall()]
+    columns = connection.execute(
+        "SELECT made.name, columns.name FROM sqlite_master AS made, pragma_table_info(made.name) AS columns"
+        " WHERE made.type = 'table'"
+    )
+    return {f"the {kind} {name}" for kind, name in found} | {
+        f"the column {table}.{column}" for table, column in columns.fetchall()
+    }
 
 
 def _version(connection: sqlite3.Connection, newest: int) -> int:

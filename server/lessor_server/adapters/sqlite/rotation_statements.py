@@ -17,7 +17,7 @@ GET = f"SELECT {_COLUMNS} FROM rotations WHERE subject = :subject"
 LIST = f"""
 SELECT {_COLUMNS} FROM rotations WHERE subject > :after AND subject >= :low AND subject < :high
   AND ifnull(json_extract(body, '$.ending'), 0) = 0
-ORDER BY subject LIMIT :limit
+ORDER BY subject
 """
 TAKEN = """
 SELECT subject FROM rotations
@@ -66,5 +66,10 @@ ROOT_IS = "SELECT 1 FROM roots WHERE mount = :mount AND version = :version - 1"
 SWITCH_ROOT = """
 UPDATE roots SET sealed = :root_sealed, version = :version, etag = :etag
 WHERE mount = :mount AND version = :version - 1
+"""
+# A due time that is no instant is never reached.
+RESTORE_DUE = "UPDATE rotations SET due_us = :now WHERE due_us > :max_us"
+POSTPONE_UNREADABLE = """
+UPDATE rotations SET due_us = :until WHERE due_us > 0 AND due_us <= :now AND CAST(subject AS BLOB) = :subject
 """
 TAKE_OVER = "UPDATE rotations SET claimed = 0, generation = generation + 1, due_us = :now WHERE claimed = 1"

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from lessor_server.adapters.sqlite import rotation_statements as sql
 from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite.clock import ServiceClock
+from lessor_server.adapters.sqlite.columns import (
+    MAX_US,
+    Column,
+    Malformed,
+    Row,
+    Table,
+    blob,
+    number,
+    one_of,
+    read_json,
+    require_number,
+    require_text,
+    require_texts,
+    text,
+)
 from lessor_server.adapters.sqlite.connection import Batches
 from lessor_server.domain.lease import STUCK_AFTER
+from lessor_server.domain.names import is_name
 from lessor_server.domain.preconditions import StaticUserTaken
 from lessor_server.domain.root import Hop, StoredRoot
 from lessor_server.domain.rotation import CLAIM_US, Phase, Rotation, static_prefix
@@ -25,6 +40,7 @@ class SqliteRotations:
     def __init__(self, batches: Batches, clock: ServiceClock) -> None:
         """Run jobs in ``batches``; compare with ``clock``."""
         self._batches = batches
+        self._reader = batches.reader
         self._clock = clock
 
     async def add_rotation(self, rotation: Rotation) -> Rotation | None:
@@ -42,7 +58,8 @@ class SqliteRotations:
             taken = connection.execute(sql.TAKEN, params).fetchone() if names_a_user else None
             if taken is not None:
                 raise StaticUserTaken(rotation.user_name, Rotation(taken[0]).title)
-            return _rotation(connection.execute(sql.ADD, params | self._times()).fetchone())
+            added = connection.execute(sql.ADD, params | self._times()).fetchone()
+            return self._reader.read(ROTATIONS, added)
 
         return await self._batches.write(job)
 
@@ -53,10 +70,10 @@ class SqliteRotations:
     async def list_static(self, mount: str, after: str, limit: int) -> list[Rotation]:
         """Return the rows of a mount's static roles by name."""
         low = static_prefix(mount)
-        params: rows.Params = {"after": low + after, "low": low, "high": low[:-1] + "0", "limit": limit}
+        params: rows.Params = {"after": low + after, "low": low, "high": low[:-1] + "0"}
 
         def job(connection: sqlite3.Connection) -> list[Rotation]:
-            return [_rotation(row) for row in connection.execute(sql.LIST, params).fetchall()]
+            return self._reader.page(ROTATIONS, connection.execute(sql.LIST, params), limit)
 
         return await self._batches.read(job)
 
@@ -72,7 +89,8 @@ class SqliteRotations:
         """Return the half-made rotations of mounts that ``remove_disabled`` would remove."""
 
         def job(connection: sqlite3.Connection) -> list[Rotation]:
-            return [_rotation(row) for row in connection.execute(sql.LEFT_BEHIND, {"stuck": STUCK_AFTER})]
+            found = connection.execute(sql.LEFT_BEHIND, {"stuck": STUCK_AFTER})
+            return list(self._reader.readable(ROTATIONS, found))
 
         return await self._batches.read(job)
 
@@ -93,9 +111,14 @@ class SqliteRotations:
         def job(connection: sqlite3.Connection) -> list[Rotation]:
             times = self._times()
             asked = times | {"limit": limit, "without": json.dumps(sorted(without))}
-            subjects = [row[0] for row in connection.execute(sql.DUE, asked).fetchall()]
-            found = [connection.execute(sql.CLAIM, times | {"subject": one}).fetchone() for one in subjects]
-            return [_rotation(row) for row in found if row is not None]
+            found = []
+            for (subject,) in connection.execute(sql.DUE, asked).fetchall():
+                if isinstance(subject, str):
+                    found.append(connection.execute(sql.CLAIM, times | {"subject": subject}).fetchone())
+                else:
+                    connection.execute(sql.POSTPONE_UNREADABLE, times | {"subject": subject})
+                    self._reader.note("rotations", repr(subject), "subject is no text")
+            return list(self._reader.readable(ROTATIONS, (row for row in found if row is not None)))
 
         return await self._batches.write(job)
 
@@ -126,22 +149,24 @@ class SqliteRotations:
                     return None
             connection.execute(sql.SWITCH_ROOT, params)
             until = {"due_us": self._clock.now() + CLAIM_US}
-            return _rotation(connection.execute(sql.MOVE, params | until).fetchone())
+            return self._reader.read(ROTATIONS, connection.execute(sql.MOVE, params | until).fetchone())
 
         return await self._batches.write(job)
 
     async def take_over_rotations(self) -> int:
         """Void every claim: the lock on the data directory proves that no other process lives."""
-        return await self._batches.write(
-            lambda connection: connection.execute(sql.TAKE_OVER, {"now": self._clock.now()}).rowcount
-        )
+
+        def job(connection: sqlite3.Connection) -> int:
+            connection.execute(sql.RESTORE_DUE, {"now": self._clock.now(), "max_us": MAX_US})
+            return connection.execute(sql.TAKE_OVER, {"now": self._clock.now()}).rowcount
+
+        return await self._batches.write(job)
 
     async def _found(self, statement: str, params: rows.Params) -> Rotation | None:
         """Read one row."""
 
         def job(connection: sqlite3.Connection) -> Rotation | None:
-            row = connection.execute(statement, params).fetchone()
-            return _rotation(row) if row else None
+            return self._reader.one(ROTATIONS, connection.execute(statement, params).fetchone())
 
         return await self._batches.read(job)
 
@@ -155,8 +180,7 @@ class SqliteRotations:
         def job(connection: sqlite3.Connection) -> Rotation | None:
             times = self._times()
             due = {} if done else {"due_us": times["until"]}
-            row = connection.execute(statement, params | times | due).fetchone()
-            return _rotation(row) if row else None
+            return self._reader.one(ROTATIONS, connection.execute(statement, params | times | due).fetchone())
 
         return await self._batches.write(job)
 
@@ -184,45 +208,77 @@ def params_of(rotation: Rotation) -> rows.Params:
     }
 
 
+_TEXTS = ("account", "user_name", "user_id", "current", "previous", "fresh", "last_error")
+_NUMBERS = ("live_keys", "next_us", "retire_us")
 _LISTS = ("keys_before", "away")
-_BODY = (
-    "live_keys",
-    "account",
-    "user_name",
-    "user_id",
-    "current",
-    "previous",
-    "fresh",
-    "next_us",
-    "retire_us",
-    "inactive",
-    "ending",
-    "last_error",
-    *_LISTS,
-)
+_BODY = (*_TEXTS, *_NUMBERS, *_LISTS, "inactive", "ending")
 
 
-def _rotation(row: sqlite3.Row | tuple[Any, ...]) -> Rotation:
+def _rotation(row: Row) -> Rotation:
     """Return the rotation of a row; members that another version did not write have their defaults."""
     subject, phase, generation, due_us, late_us, attempts, sealed, fresh_sealed, body = row
-    plain: dict[str, Any] = json.loads(body)
-    made = Rotation(
+    plain = read_json(body, dict)
+    kept: dict[str, Any] = {field: require_text(plain.get(field), field) for field in _TEXTS}
+    kept |= {field: require_number(plain.get(field), field) for field in _NUMBERS}
+    kept |= {field: require_texts(plain.get(field), field) for field in _LISTS}
+    return Rotation(
         subject=subject,
-        schedule=Schedule(_span(plain["period_us"]), plain["cron"], _span(plain["window_us"])),
-        assume_chain=tuple(Hop(*hop) for hop in plain["assume_chain"]),
+        schedule=Schedule(
+            _span(plain.get("period_us"), "period_us"),
+            require_text(plain.get("cron"), "cron"),
+            _span(plain.get("window_us"), "window_us"),
+        ),
+        assume_chain=_chain(plain.get("assume_chain")),
         phase=Phase(phase),
         generation=generation,
         due_us=due_us,
         late_us=late_us,
         attempts=attempts,
-        sealed=bytes(sealed),
-        fresh_sealed=bytes(fresh_sealed),
+        sealed=sealed,
+        fresh_sealed=fresh_sealed,
+        inactive=bool(plain.get("inactive")),
+        **kept,
     )
-    kept: dict[str, Any] = {
-        field: tuple(plain[field]) if field in _LISTS else plain[field] for field in _BODY if field in plain
-    }
-    return replace(made, **kept)
 
 
-def _span(value: int | None) -> timedelta | None:
-    return None if value is None else rows.span(value)
+def _chain(plain: object) -> tuple[Hop, ...]:
+    if not isinstance(plain, list):
+        raise Malformed("assume_chain is no list")
+    hops = [require_texts(hop, "assume_chain") for hop in plain]
+    if any(len(hop) != len(("role_arn", "external_id")) for hop in hops):
+        raise Malformed("assume_chain has a hop of another shape")
+    return tuple(Hop(*hop) for hop in hops)
+
+
+def _span(value: object, name: str) -> timedelta | None:
+    return None if value is None else rows.span(require_number(value, name))
+
+
+def _subject(value: object) -> str:
+    fault = text(value)
+    if fault:
+        return fault
+    match str(value).split("/"):
+        case [mount, "root"] if is_name(mount):
+            return ""
+        case [mount, "static-creds", name] if is_name(mount) and is_name(name):
+            return ""
+    return "names no root and no static role"
+
+
+ROTATIONS: Final = Table(
+    "rotations",
+    1,
+    (
+        Column("subject", _subject),
+        Column("phase", one_of(Phase)),
+        Column("generation", number),
+        Column("due_us", number),
+        Column("late_us", number),
+        Column("attempts", number),
+        Column("sealed", blob),
+        Column("fresh_sealed", blob),
+        Column("body", text),
+    ),
+    _rotation,
+)

@@ -1,17 +1,39 @@
-"""Rows to values and back; no row leaves the store."""
+"""Rows to values and back; no row leaves the store.
+
+A lease's columns that its revocation does not need have a spare value, so that one that is damaged there is
+revoked all the same: what a spare value leaves out is found on AWS.
+"""
 
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
+from lessor_server.adapters.sqlite.columns import (
+    Column,
+    Malformed,
+    Row,
+    Table,
+    blob,
+    number,
+    number_or_none,
+    one_of,
+    read_json,
+    read_texts,
+    require_number,
+    require_text,
+    require_texts,
+    text,
+    texts,
+)
+from lessor_server.adapters.sqlite.statements import LEASE_COLUMNS
+from lessor_server.domain import names
 from lessor_server.domain.lease import Footprint, Intent, Lease, Request, State
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import StoredRoot
+from lessor_server.engine.stored import LeaseCount, OpenPrefix, Range
 
 Params = dict[str, str | int | bytes | None]
 
@@ -40,15 +62,18 @@ def span(value: int) -> timedelta:
     return timedelta(microseconds=value)
 
 
-def lease(row: sqlite3.Row | tuple[Any, ...]) -> Lease:
-    """Return the lease of a row with ``LEASE_COLUMNS``."""
+def _lease(row: Row) -> Lease:
+    """Return the lease of a row with ``LEASE_COLUMNS``, each of which is as ``LEASES`` wants it."""
     (
         id_, mount, role, kind, owner, state, generation, due_us, account, user_name, user_path,
         inline_policy, policy_arns, groups, key_id, ttl_us, created_us, issue_us, last_renewal_us,
         expires_us, max_expires_us, attempts, looks, last_error, last_create_us,
         request_id, request_digest, untaken, reason,
     ) = row  # fmt: skip
-    footprint = Footprint(account, user_name, user_path, inline_policy, _texts(policy_arns), _texts(groups))
+    if kind == CredentialType.IAM_USER.value and not user_name:
+        raise Malformed("user_name is empty")
+    attached = read_texts(policy_arns), read_texts(groups)
+    footprint = Footprint(account, user_name, user_path, inline_policy, *attached)
     return Lease(
         id=id_,
         mount=mount,
@@ -102,7 +127,7 @@ def intent(wanted: Intent) -> Params:
     }
 
 
-def mount(row: sqlite3.Row | tuple[Any, ...]) -> Mount:
+def _mount(row: Row) -> Mount:
     """Return the mount of a row with ``MOUNT_COLUMNS``."""
     name, description, default_us, max_us, max_users, lease_us, lease_max_us, state, created_us = row
     return Mount(
@@ -133,27 +158,32 @@ def mount_params(value: Mount) -> Params:
     }
 
 
-def root(row: sqlite3.Row | tuple[Any, ...]) -> StoredRoot:
+def _root(row: Row) -> StoredRoot:
     """Return the sealed root of a row."""
     name, sealed, account, version, etag = row
-    return StoredRoot(name, bytes(sealed), account, version, etag)
+    return StoredRoot(name, sealed, account, version, etag)
 
 
-def role(row: sqlite3.Row | tuple[Any, ...]) -> Role:
+def _role(row: Row) -> Role:
     """Return the role of a row; members of its body that a later version wrote are passed over."""
     mount_name, name, etag, body = row
-    plain: dict[str, Any] = json.loads(body)
-    values: dict[str, Any] = {field: tuple(plain.get(field, ())) for field in _LISTS}
-    values |= {field: plain.get(field, "") for field in _TEXTS}
-    values |= {field: _span_or_none(plain.get(field)) for field in _SPANS}
+    plain = read_json(body, dict)
+    values: dict[str, Any] = {field: require_texts(plain.get(field, []), field) for field in _LISTS}
+    values |= {field: require_text(plain.get(field, ""), field) for field in _TEXTS}
+    values |= {field: _span_or_none(plain.get(field), field) for field in _SPANS}
+    if values["policy_document"]:
+        read_json(values["policy_document"], dict)
+    kind = require_text(plain.get("credential_type"), "credential_type")
+    if kind not in _TYPES:
+        raise Malformed("credential_type is not known")
     return Role(
         mount=mount_name,
         name=name,
         etag=etag,
-        credential_type=CredentialType(plain["credential_type"]),
-        iam_tags=_tags(plain.get("iam_tags", {})),
-        session_tags=_tags(plain.get("session_tags", {})),
-        max_leases=plain.get("max_leases", 0),
+        credential_type=_TYPES[kind],
+        iam_tags=_tags(plain.get("iam_tags", {}), "iam_tags"),
+        session_tags=_tags(plain.get("session_tags", {}), "session_tags"),
+        max_leases=require_number(plain.get("max_leases", 0), "max_leases"),
         **values,
     )
 
@@ -174,17 +204,113 @@ def role_params(value: Role) -> Params:
     return {"mount": value.mount, "name": value.name, "etag": value.etag, "body": json.dumps(body)}
 
 
-def _tags(plain: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(plain.items()))
+def _tags(plain: object, name: str) -> tuple[tuple[str, str], ...]:
+    if not isinstance(plain, dict):
+        raise Malformed(f"{name} is no object")
+    pairs = ((require_text(key, name), require_text(value, name)) for key, value in plain.items())
+    return tuple(sorted(pairs))
 
 
-def _span_or_none(value: int | None) -> timedelta | None:
-    return None if value is None else span(value)
+def _span_or_none(value: object, name: str) -> timedelta | None:
+    return None if value is None else span(require_number(value, name))
 
 
 def _list(values: tuple[str, ...]) -> str:
     return json.dumps(values) if values else "[]"
 
 
-def _texts(stored: str) -> tuple[str, ...]:
-    return () if stored == "[]" else tuple(json.loads(stored))
+def _prefix(row: Row) -> OpenPrefix:
+    low, high, cutoff_us = row
+    return OpenPrefix(Range(low, high), cutoff_us)
+
+
+def _count(row: Row) -> LeaseCount:
+    mount_name, role_name, state, n = row
+    return LeaseCount(mount_name, role_name, _STATES[state], n)
+
+
+def _name(value: object) -> str:
+    return text(value) or ("" if names.is_name(str(value)) else "is no name")
+
+
+LEASES: Final = Table(
+    "leases",
+    1,
+    (
+        Column("id", text),
+        Column("mount", text),
+        Column("role", text, spare=""),
+        Column("credential_type", one_of(CredentialType), spare=CredentialType.IAM_USER.value),
+        Column("owner", text, spare=""),
+        Column("state", one_of(State)),
+        Column("generation", number),
+        Column("due_us", number, spare=0),
+        Column("account", text),
+        Column("user_name", text),
+        Column("user_path", text, spare="/"),
+        Column("inline_policy", text, spare=""),
+        Column("policy_arns", texts, spare="[]"),
+        Column("groups", texts, spare="[]"),
+        Column("access_key_id", text, spare=""),
+        Column("ttl_us", number, spare=0),
+        Column("created_us", number, spare=0),
+        Column("issue_us", number, spare=0),
+        Column("last_renewal_us", number, spare=0),
+        Column("expires_us", number, spare=0),
+        Column("max_expires_us", number, spare=0),
+        Column("attempts", number, spare=0),
+        Column("looks", number, spare=0),
+        Column("last_error", text, spare=""),
+        Column("last_create_us", number, spare=0),
+        Column("request_id", text, spare=""),
+        Column("request_digest", text, spare=""),
+        Column("untaken", number, spare=0),
+    ),
+    _lease,
+    lambda lease: "" if names.is_lease_id(lease.id) else "id is no lease id",
+)
+MOUNTS: Final = Table(
+    "mounts",
+    1,
+    (
+        Column("name", _name),
+        Column("description", text, spare=""),
+        Column("default_lease_ttl_us", number, spare=0),
+        Column("max_lease_ttl_us", number, spare=0),
+        Column("max_users", number, spare=0),
+        Column("lease_us", number_or_none, spare=None),
+        Column("lease_max_us", number_or_none, spare=None),
+        Column("state", one_of(MountState)),
+        Column("created_us", number, spare=0),
+    ),
+    _mount,
+)
+ROOTS: Final = Table(
+    "roots",
+    1,
+    (
+        Column("mount", _name),
+        Column("sealed", blob),
+        Column("account", text),
+        Column("version", number),
+        Column("etag", text),
+    ),
+    _root,
+)
+ROLES: Final = Table(
+    "roles",
+    2,
+    (Column("mount", _name), Column("name", _name), Column("etag", text), Column("body", text)),
+    _role,
+)
+PREFIXES: Final = Table(
+    "prefixes", 1, (Column("low", text), Column("high", text), Column("cutoff_us", number)), _prefix
+)
+GENERATION, USER_NAME = map(LEASE_COLUMNS.split(", ").index, ("generation", "user_name"))
+"""Where a lease's row has these two."""
+COUNTS: Final = Table(
+    "lease_counts",
+    3,
+    (Column("mount", text), Column("role", text), Column("state", one_of(State)), Column("n", number)),
+    _count,
+)

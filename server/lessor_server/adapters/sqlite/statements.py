@@ -143,6 +143,23 @@ UPDATE leases SET state = 'GONE', generation = generation + 1, claimed_by = '', 
 WHERE id = :id AND generation = :generation AND state = 'REVOKING'
 """
 
+# A due time that is no instant is never reached; in an index texts and blobs stand behind all numbers.
+RESTORE_DUE = """
+UPDATE leases SET due_us = CASE
+    WHEN state = 'ACTIVE' AND typeof(expires_us) = 'integer' AND expires_us <= :max_us THEN expires_us
+    ELSE :now END
+WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us > :max_us
+"""
+
+# With a generation that is no count nobody could hold the row: it starts again at 1.
+RECOUNT = f"UPDATE leases SET generation = 1 WHERE id = :id RETURNING {LEASE_COLUMNS}"
+
+# An id that is no text of UTF-8 cannot be given back to SQLite as what it is.
+POSTPONE_UNREADABLE = """
+UPDATE leases SET due_us = :until
+WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now AND CAST(id AS BLOB) = :id
+"""
+
 TAKE_OVER = """
 UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = '', due_us = min(due_us, :now)
 WHERE claimed_by <> ''
@@ -163,7 +180,7 @@ SELECT {LEASE_COLUMNS} FROM leases
 WHERE id > :after AND id >= :low AND (:high = '' OR id < :high)
   AND (:state = '' OR :state =
        CASE WHEN state = 'ACTIVE' AND expires_us <= :now THEN 'REVOKING' ELSE state END)
-ORDER BY id LIMIT :limit
+ORDER BY id
 """
 
 COUNT_LEASES = "SELECT mount, role, state, n FROM lease_counts WHERE n > 0 ORDER BY mount, role, state"
@@ -260,7 +277,7 @@ WHERE state = 'GONE' AND user_name = '' AND gone_us <= :old_us AND max_expires_u
 # The account that a mount is bound to: that of any row which has, or may have had, a user there.
 BOUND_ACCOUNT = """
 SELECT account FROM leases
-WHERE id >= :low AND id < :high AND user_name <> ''
+WHERE id >= :low AND id < :high AND user_name <> '' AND typeof(account) = 'text'
   AND EXISTS (SELECT 1 FROM lease_counts WHERE mount = :mount AND users > 0)
 LIMIT 1
 """
@@ -291,6 +308,17 @@ SELECT sealed FROM roots
 UNION ALL SELECT sealed FROM rotations
 UNION ALL SELECT fresh_sealed FROM rotations
 """
+NEWEST = """
+SELECT coalesce(max(max(created_us, issue_us, last_renewal_us)), 1) FROM leases
+WHERE typeof(created_us) = 'integer' AND typeof(issue_us) = 'integer' AND typeof(last_renewal_us) = 'integer'
+  AND max(created_us, issue_us, last_renewal_us) <= :max_us
+"""
+# The folder of a lease's user names the installation.
+SOME_USER_PATHS = """
+SELECT user_path FROM leases
+WHERE user_name <> '' AND typeof(user_path) = 'text' AND user_path GLOB '/lessor/*/*'
+"""
+
 GET_META = "SELECT value FROM meta WHERE key = :key"
 PUT_META = """
 INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT (key) DO UPDATE SET value = excluded.value
@@ -308,7 +336,8 @@ ON CONFLICT (name) DO NOTHING
 """
 DISABLE_MOUNT = f"UPDATE mounts SET state = 'disabling' WHERE name = :name RETURNING {MOUNT_COLUMNS}"
 GET_MOUNT = f"SELECT {MOUNT_COLUMNS} FROM mounts WHERE name = :name"
-LIST_MOUNTS = f"SELECT {MOUNT_COLUMNS} FROM mounts WHERE name > :after ORDER BY name LIMIT :limit"
+LIST_MOUNTS = f"SELECT {MOUNT_COLUMNS} FROM mounts WHERE name > :after ORDER BY name"
+MOUNT_NAMES = "SELECT name FROM mounts WHERE name > :after AND typeof(name) = 'text' ORDER BY name"
 PUT_MOUNT = """
 UPDATE mounts SET description = :description, default_lease_ttl_us = :default_lease_ttl_us,
     max_lease_ttl_us = :max_lease_ttl_us, max_users = :max_users, lease_us = :lease_us,
@@ -332,7 +361,7 @@ UPDATE roots SET account = :account WHERE mount = :mount AND version = :version 
 
 GET_ROLE = "SELECT mount, name, etag, body FROM roles WHERE mount = :mount AND name = :name"
 LIST_ROLES = """
-SELECT mount, name, etag, body FROM roles WHERE mount = :mount AND name > :after ORDER BY name LIMIT :limit
+SELECT mount, name, etag, body FROM roles WHERE mount = :mount AND name > :after ORDER BY name
 """
 ADD_ROLE = """
 INSERT INTO roles (mount, name, etag, body) VALUES (:mount, :name, :etag, :body)

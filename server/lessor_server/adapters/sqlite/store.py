@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Final, TypeVar
 
 from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.clock import Clock, ServiceClock, stored_mark
+from lessor_server.adapters.sqlite.columns import Reader, Table
 from lessor_server.adapters.sqlite.connection import Batches, connected
 from lessor_server.adapters.sqlite.leases import SqliteLeases
 from lessor_server.adapters.sqlite.lock import directory_lock
-from lessor_server.adapters.sqlite.migrate import prepare
+from lessor_server.adapters.sqlite.migrate import DatabaseUnusable, prepare
 from lessor_server.adapters.sqlite.rotations import SqliteRotations
 from lessor_server.adapters.sqlite.upkeep import SqliteUpkeep
 from lessor_server.domain.errors import AlreadyExists
+from lessor_server.domain.events import Event
 from lessor_server.domain.lease import Lease
 from lessor_server.domain.mount import Mount
+from lessor_server.domain.names import is_name
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import StoredRoot
 from lessor_server.engine.stored import Grounds, Repeated
@@ -27,6 +34,9 @@ from lessor_server.engine.stored import Grounds, Repeated
 FILE = "lessor.db"
 INSTANCE = "instance"
 SEALING_KEY = "sealing_key"
+_INSTANCE: Final = re.compile("[0-9a-f]{16}")
+
+T = TypeVar("T")
 
 
 class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
@@ -36,6 +46,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
         self, batches: Batches, clock: ServiceClock, folder: Path, schema: int, instance: str
     ) -> None:
         """Serve a database below ``folder`` that was opened and migrated to ``schema``."""
+        self._reader = batches.reader
         SqliteLeases.__init__(self, batches, clock)
         SqliteUpkeep.__init__(self, batches, clock, folder)
         SqliteRotations.__init__(self, batches, clock)
@@ -52,7 +63,9 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
 
     async def sealing_key_id(self) -> str:
         """Return the id of the key that secrets are sealed under, empty where none was noted so far."""
-        row = await self._one(sql.GET_META, {"key": SEALING_KEY})
+        row = await self._batches.read(
+            lambda connection: connection.execute(sql.GET_META, {"key": SEALING_KEY}).fetchone()
+        )
         return str(row[0]) if row else ""
 
     async def put_sealing_key_id(self, key_id: str) -> None:
@@ -61,8 +74,8 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
 
     async def sealed_values(self) -> list[bytes]:
         """Return all that is sealed."""
-        values = [row[0] for row in await self._all(sql.SEALED, {})]
-        return [value for value in values if isinstance(value, bytes) and value]
+        rows_sealed = await self._batches.read(lambda connection: connection.execute(sql.SEALED).fetchall())
+        return [row[0] for row in rows_sealed if isinstance(row[0], bytes) and row[0]]
 
     async def grounds(self, mount: str, role: str, repeated: Repeated | None = None) -> Grounds:
         """Read mount, root and role at one instant."""
@@ -73,13 +86,22 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
             root = connection.execute(sql.GET_ROOT, params).fetchone()
             named = connection.execute(sql.GET_ROLE, {"mount": mount, "name": role}).fetchone()
             return Grounds(
-                mount=rows.mount(found) if found else None,
-                root=rows.root(root) if root else None,
-                role=rows.role(named) if named else None,
-                earlier=_earlier(connection, params, repeated),
+                mount=self._reader.one(rows.MOUNTS, found),
+                root=self._reader.one(rows.ROOTS, root),
+                role=self._reader.one(rows.ROLES, named),
+                earlier=self._earlier(connection, params, repeated),
             )
 
         return await self._batches.read(job)
+
+    def _earlier(
+        self, connection: sqlite3.Connection, params: rows.Params, repeated: Repeated | None
+    ) -> Lease | None:
+        """Return the lease that the same request made before, if there is one."""
+        if repeated is None:
+            return None
+        asked: rows.Params = {"owner": repeated.owner, "request_id": repeated.request_id}
+        return self._reader.one(rows.LEASES, connection.execute(sql.BY_REQUEST, params | asked).fetchone())
 
     # --- mounts -----------------------------------------------------------------------------------------
 
@@ -90,15 +112,14 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
 
     async def get_mount(self, name: str) -> Mount | None:
         """Return one mount."""
-        row = await self._one(sql.GET_MOUNT, {"name": name})
-        return rows.mount(row) if row else None
+        return await self._one(rows.MOUNTS, sql.GET_MOUNT, {"name": name})
 
     async def put_mount(self, before: Mount, after: Mount) -> bool:
         """Replace a mount; False where it is no longer as ``before``."""
 
         def job(connection: sqlite3.Connection) -> bool:
             row = connection.execute(sql.GET_MOUNT, {"name": before.name}).fetchone()
-            if row is None or rows.mount(row) != before:
+            if self._reader.one(rows.MOUNTS, row) != before:
                 return False
             return connection.execute(sql.PUT_MOUNT, rows.mount_params(after)).rowcount == 1
 
@@ -106,15 +127,22 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
 
     async def list_mounts(self, after: str, limit: int) -> list[Mount]:
         """Return mounts by name."""
-        found = await self._all(sql.LIST_MOUNTS, {"after": after, "limit": limit})
-        return [rows.mount(row) for row in found]
+        return await self._page(rows.MOUNTS, sql.LIST_MOUNTS, {"after": after}, limit)
+
+    async def mount_names(self, after: str, limit: int) -> list[str]:
+        """Return the names of mounts."""
+
+        def job(connection: sqlite3.Connection) -> list[str]:
+            found = (row[0] for row in connection.execute(sql.MOUNT_NAMES, {"after": after}))
+            return list(islice((name for name in found if isinstance(name, str) and is_name(name)), limit))
+
+        return await self._batches.read(job)
 
     # --- roots ------------------------------------------------------------------------------------------
 
     async def get_root(self, mount: str) -> StoredRoot | None:
         """Return the mount's sealed root."""
-        row = await self._one(sql.GET_ROOT, {"mount": mount})
-        return rows.root(row) if row else None
+        return await self._one(rows.ROOTS, sql.GET_ROOT, {"mount": mount})
 
     async def put_root(self, root: StoredRoot, expect_version: int) -> bool:
         """Store a root if the one there has ``expect_version`` (0: none)."""
@@ -136,8 +164,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
 
     async def get_role(self, mount: str, name: str) -> Role | None:
         """Return one role."""
-        row = await self._one(sql.GET_ROLE, {"mount": mount, "name": name})
-        return rows.role(row) if row else None
+        return await self._one(rows.ROLES, sql.GET_ROLE, {"mount": mount, "name": name})
 
     async def put_role(self, role: Role, expect_etag: str | None) -> bool:
         """Store a role if the one there has ``expect_etag`` (None: there is none)."""
@@ -150,18 +177,17 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
 
     async def list_roles(self, mount: str, after: str, limit: int) -> list[Role]:
         """Return roles of a mount by name."""
-        found = await self._all(sql.LIST_ROLES, {"mount": mount, "after": after, "limit": limit})
-        return [rows.role(row) for row in found]
+        return await self._page(rows.ROLES, sql.LIST_ROLES, {"mount": mount, "after": after}, limit)
 
-    async def _one(self, statement: str, params: rows.Params) -> sqlite3.Row | None:
-        def job(connection: sqlite3.Connection) -> sqlite3.Row | None:
-            row: sqlite3.Row | None = connection.execute(statement, params).fetchone()
-            return row
+    async def _one(self, table: Table[T], statement: str, params: rows.Params) -> T | None:
+        return await self._batches.read(
+            lambda connection: self._reader.one(table, connection.execute(statement, params).fetchone())
+        )
 
-        return await self._batches.read(job)
-
-    async def _all(self, statement: str, params: rows.Params) -> list[sqlite3.Row]:
-        return await self._batches.read(lambda connection: connection.execute(statement, params).fetchall())
+    async def _page(self, table: Table[T], statement: str, params: rows.Params, limit: int) -> list[T]:
+        return await self._batches.read(
+            lambda connection: self._reader.page(table, connection.execute(statement, params), limit)
+        )
 
     async def _wrote(self, statement: str, params: rows.Params) -> bool:
         return await self._batches.write(
@@ -170,17 +196,25 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
 
 
 @asynccontextmanager
-async def open_store(folder: Path, clock: Clock) -> AsyncIterator[SqliteStore]:
+async def open_store(
+    folder: Path, clock: Clock, notify: Callable[[Event], None] = lambda _: None
+) -> AsyncIterator[SqliteStore]:
     """Lock ``folder``, open its database, migrate it, and serve it while the block runs.
+
+    ``notify`` is told when the store cannot write, when it can again, and of rows that cannot be read.
 
     Raises:
         DirectoryLocked: Another server has the folder. DatabaseUnusable: The file cannot be used.
     """
     with directory_lock(folder):
         _require_private(folder / FILE)
-        async with connected(folder / FILE, _prepare) as (batches, (schema, instance, mark_us)):
+        reader = Reader()
+        prepare = partial(_prepare, reader)
+        async with connected(folder / FILE, prepare, reader, notify) as (batches, prepared):
+            schema, instance, mark_us = prepared
             service = ServiceClock(clock, mark_us)
             batches.raw.before_commit = service.mark
+            batches.raw.after_rollback = service.unmark
             yield SqliteStore(batches, service, folder, schema, instance)
 
 
@@ -194,20 +228,23 @@ def _require_private(file: Path) -> None:
             path.chmod(0o600)
 
 
-def _earlier(connection: sqlite3.Connection, params: rows.Params, repeated: Repeated | None) -> Lease | None:
-    """Return the lease that the same request made before, if there is one."""
-    if repeated is None:
-        return None
-    asked: rows.Params = {"owner": repeated.owner, "request_id": repeated.request_id}
-    row = connection.execute(sql.BY_REQUEST, params | asked).fetchone()
-    return rows.lease(row) if row else None
-
-
-def _prepare(connection: sqlite3.Connection) -> tuple[int, str, int]:
-    """Migrate; return the schema version, the installation's id (drawn once), and the high-water mark."""
+def _prepare(reader: Reader, connection: sqlite3.Connection) -> tuple[int, str, int]:
+    """Migrate; return the schema version, the installation's id, and the high-water mark."""
     schema = prepare(connection)
+    try:
+        return schema, _instance(reader, connection), stored_mark(reader, connection)
+    except sqlite3.DatabaseError as error:
+        raise DatabaseUnusable(f"the database cannot be read: {error}") from error
+
+
+def _instance(reader: Reader, connection: sqlite3.Connection) -> str:
+    """Return the installation's id: as stored, else from the folder of any lease's user, else a new one."""
     row = connection.execute(sql.GET_META, {"key": INSTANCE}).fetchone()
-    if row is None:
-        connection.execute(sql.PUT_META, {"key": INSTANCE, "value": os.urandom(8).hex()})
-        row = connection.execute(sql.GET_META, {"key": INSTANCE}).fetchone()
-    return schema, row[0], stored_mark(connection)
+    if row is not None and isinstance(row[0], str) and _INSTANCE.fullmatch(row[0]):
+        return row[0]
+    if row is not None:
+        reader.note("meta", INSTANCE, "is no id of an installation")
+    found = (user_path.split("/")[2] for (user_path,) in connection.execute(sql.SOME_USER_PATHS))
+    instance = next((one for one in found if _INSTANCE.fullmatch(one)), os.urandom(8).hex())
+    connection.execute(sql.PUT_META, {"key": INSTANCE, "value": instance})
+    return instance

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
-from lessor_server.adapters.sqlite import rows
+from lessor_server.adapters.sqlite import backups, rows
 from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.clock import MARK, ServiceClock
 from lessor_server.adapters.sqlite.connection import Batches
-from lessor_server.domain.errors import AlreadyExists, Invalid, Violation
 from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, TOMBSTONE_LIFE, Lease, Orphan
 from lessor_server.domain.mount import Mount
-from lessor_server.domain.names import shown
 from lessor_server.domain.role import CredentialType
 from lessor_server.engine.stored import OpenPrefix, Progress, Range
-
-HELD = "held"
-RESTORED = "STORE_ROLLED_BACK"
 
 
 class SqliteUpkeep:
@@ -30,6 +23,7 @@ class SqliteUpkeep:
     def __init__(self, batches: Batches, clock: ServiceClock, folder: Path) -> None:
         """Run jobs in ``batches``; backups go below ``folder``."""
         self._batches = batches
+        self._reader = batches.reader
         self._clock = clock
         self._folder = folder
 
@@ -49,8 +43,10 @@ class SqliteUpkeep:
 
         def job(connection: sqlite3.Connection) -> tuple[Mount, int] | None:
             row = connection.execute(sql.DISABLE_MOUNT, {"name": mount}).fetchone()
+            if row is None:
+                return None
             prefix = OpenPrefix(Range.of_mount(mount), self._clock.now())
-            return (rows.mount(row), _opened(connection, prefix)) if row else None
+            return self._reader.salvage(rows.MOUNTS, row), _opened(connection, prefix)
 
         return await self._batches.write(job)
 
@@ -58,8 +54,7 @@ class SqliteUpkeep:
         """Return the ranges whose leases have not all been put up yet."""
 
         def job(connection: sqlite3.Connection) -> list[OpenPrefix]:
-            found = connection.execute(sql.PREFIXES).fetchall()
-            return [OpenPrefix(Range(low, high), cutoff_us) for low, high, cutoff_us in found]
+            return list(self._reader.readable(rows.PREFIXES, connection.execute(sql.PREFIXES)))
 
         return await self._batches.read(job)
 
@@ -85,18 +80,21 @@ class SqliteUpkeep:
 
     async def _ids(self, statement: str, params: rows.Params) -> list[str]:
         def job(connection: sqlite3.Connection) -> list[str]:
-            return [row[0] for row in connection.execute(statement, params | {"now": self._clock.now()})]
+            found = connection.execute(statement, params | {"now": self._clock.now()}).fetchall()
+            return [row[0] for row in found if isinstance(row[0], str)]
 
         return await self._batches.write(job)
 
     # --- sweeps -----------------------------------------------------------------------------------------
 
-    async def known(self, user_names: Sequence[str]) -> dict[str, Lease]:
+    async def known(self, user_names: Sequence[str]) -> dict[str, Lease | None]:
         """Return the leases of those users that have one."""
 
-        def job(connection: sqlite3.Connection) -> dict[str, Lease]:
+        def job(connection: sqlite3.Connection) -> dict[str, Lease | None]:
             found = connection.execute(sql.KNOWN, {"names": json.dumps(list(user_names))}).fetchall()
-            return {lease.footprint.user_name: lease for lease in map(rows.lease, found)}
+            named: dict[str, Lease | None] = {row[rows.USER_NAME]: None for row in found}
+            leases = self._reader.readable(rows.LEASES, found, salvage=True)
+            return named | {lease.footprint.user_name: lease for lease in leases}
 
         return await self._batches.read(job)
 
@@ -139,7 +137,7 @@ class SqliteUpkeep:
 
         def job(connection: sqlite3.Connection) -> list[str]:
             found = connection.execute(sql.DISABLED, {"stuck": STUCK_AFTER}).fetchall()
-            names: list[str] = [row[0] for row in found]
+            names: list[str] = [row[0] for row in found if isinstance(row[0], str)]
             for name in names:
                 for statement in removals:
                     connection.execute(statement, {"mount": name})
@@ -160,13 +158,13 @@ class SqliteUpkeep:
     async def held(self) -> str:
         """Return why expiries are held across starts, or an empty text."""
         row = await self._batches.read(
-            lambda connection: connection.execute(sql.GET_META, {"key": HELD}).fetchone()
+            lambda connection: connection.execute(sql.GET_META, {"key": backups.HELD}).fetchone()
         )
         return str(row[0]) if row else ""
 
     async def hold(self, why: str) -> None:
         """Keep the hold, or end it with an empty text."""
-        params: rows.Params = {"key": HELD, "value": why}
+        params: rows.Params = {"key": backups.HELD, "value": why}
         await self._batches.write(lambda connection: connection.execute(sql.PUT_META, params))
 
     async def lower_clock(self) -> None:
@@ -179,43 +177,14 @@ class SqliteUpkeep:
 
         await self._batches.write(job)
 
+    async def unreadable_rows(self) -> list[str]:
+        """Return which rows could not be read when they were last read, one line each."""
+        return [f"{table} {key}: {fault}" for (table, key), fault in self._reader.unreadable.items()]
+
     async def backup(self, path: str) -> tuple[str, int]:
         """Write a consistent, durable copy below the data directory; return its path and size in bytes."""
-        folder = self._folder.resolve()
-        target = (folder / (path or f"backup-{self._clock.now()}.db")).resolve()
-        if target == folder or not target.is_relative_to(folder) or _is_ours(target, folder):
-            mend = "give a new file's path below the data directory"
-            raise Invalid((Violation("path", f"{shown(path)} lies elsewhere, or is the server's own", mend),))
-        size = await self._batches.read(lambda connection: _copy(connection, target))
-        return str(target.relative_to(folder)), size
-
-
-def _is_ours(target: Path, folder: Path) -> bool:
-    """Tell whether a file is, or may come to be, one of the server's own."""
-    return target.parent == folder and target.name.startswith(("lessor.", "root-token", "sealing-key"))
-
-
-def _copy(connection: sqlite3.Connection, target: Path) -> int:
-    """Copy one state of the whole database to a file that does not exist yet; return its size in bytes."""
-    if target.exists():
-        raise AlreadyExists("file", target.name)
-    try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise Invalid(
-            (Violation("path", f"cannot be made: {error.strerror}", "name another file"),)
-        ) from None
-    connection.execute("VACUUM INTO ?", (str(target),))
-    target.chmod(0o600)
-    with closing(sqlite3.connect(target, isolation_level=None)) as copy:
-        # A copy knows nothing of what was issued, renewed or revoked after it: whoever starts on it is told.
-        copy.execute(sql.PUT_META, {"key": HELD, "value": RESTORED})
-    descriptor = os.open(target, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return target.stat().st_size
+        name = path or f"backup-{self._clock.now()}.db"
+        return await self._batches.read(lambda connection: backups.write(connection, self._folder, name))
 
 
 def _opened(connection: sqlite3.Connection, prefix: OpenPrefix) -> int:

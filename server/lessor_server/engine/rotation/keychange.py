@@ -15,9 +15,11 @@ from lessor_server.domain.calls import MadeKey
 from lessor_server.domain.errors import (
     Aborted,
     AwsUnavailable,
+    InternalError,
     KeyNotAccepted,
     LessorError,
     PacerFull,
+    RowUnreadable,
     StoreUnavailable,
 )
 from lessor_server.domain.events import KeyLeft, KeyRetired, Rotated, RotationMissed
@@ -71,23 +73,27 @@ class KeyChange:
     async def run(self) -> Rotation:
         """Do it and return the row, or raise what kept it from being done."""
         try:
-            if self._order.change is not None:
-                await self._held.move(self._order.change(self.row))
-            if self.row.ending:
-                await self._end()
-                return self.row
-            if self._order.aim is Aim.ALIGN:
-                await self._align()
-            else:
-                while await self._step():
-                    pass
-            await self._held.let_go()
+            with self._tools.supervisor.unit(f"rotate the key of {self.row.subject}"):
+                await self._run()
         except StoreUnavailable:
             raise
         except LessorError as error:
             await self._held.fail(error, self._order.by)
             raise
         return self.row
+
+    async def _run(self) -> None:
+        if self._order.change is not None:
+            await self._held.move(self._order.change(self.row))
+        if self.row.ending:
+            await self._end()
+            return
+        if self._order.aim is Aim.ALIGN:
+            await self._align()
+        else:
+            while await self._step():
+                pass
+        await self._held.let_go()
 
     async def _step(self) -> bool:
         """Take the next step; False where none is due."""
@@ -295,7 +301,7 @@ class KeyChange:
         try:
             await doing
             return True
-        except (AwsUnavailable, PacerFull, StoreUnavailable):
+        except (AwsUnavailable, PacerFull, StoreUnavailable, InternalError, RowUnreadable):
             raise
         except LessorError as error:
             row = self.row

@@ -26,7 +26,7 @@ from lessor_server.domain.secret import Secret
 from lessor_server.engine.ports import Sealer, Store
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.rounds import Done
-from lessor_server.engine.walks import every_mount
+from lessor_server.engine.walks import every_mount_name
 
 
 async def require_enabled(store: Store, mount: str) -> None:
@@ -71,10 +71,10 @@ async def _is_server_s_own(roots: Roots, rotation: Rotation) -> bool:
 
 async def _mount_with(store: Store, roots: Roots, key_ids: tuple[str, ...]) -> str:
     """Return the first mount whose root has one of the keys; empty where none has."""
-    async for mount in every_mount(store):
+    async for mount in every_mount_name(store):
         try:
-            if (await roots.of(mount.name)).config.access_key in key_ids:
-                return mount.name
+            if (await roots.of(mount)).config.access_key in key_ids:
+                return mount
         except (RootNotSet, SealBroken):
             continue
     return ""

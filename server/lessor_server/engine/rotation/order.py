@@ -11,6 +11,7 @@ from lessor_server.domain.events import BY_CLOCK
 from lessor_server.domain.rotation import Rotation
 from lessor_server.engine.ports import Observer, Sealer, Store
 from lessor_server.engine.roots import Roots
+from lessor_server.engine.supervisor import Supervisor
 
 
 class Aim(Enum):
@@ -48,3 +49,4 @@ class Tools:
     sealer: Sealer
     notify: Observer
     rng: random.Random
+    supervisor: Supervisor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from lessor_server.domain.errors import LessorError, StoreUnavailable
+from lessor_server.domain.errors import InternalError, LessorError, StoreUnavailable
 from lessor_server.domain.preconditions import RootKeyRotatedAway, StaticUserTaken
 from lessor_server.domain.rotation import Rotation, root_subject
 from lessor_server.domain.schedule import NEVER
@@ -12,37 +12,45 @@ from lessor_server.engine.ports import Store
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.rotation.keyholder import require_enabled
 from lessor_server.engine.rotation.order import Aim, Order
-from lessor_server.engine.rotation.rotator import RETRY_SECONDS, Rotator
-from lessor_server.engine.walks import every_mount
+from lessor_server.engine.rotation.rotator import BACKSTOP_SECONDS, RETRY_SECONDS, Rotator
+from lessor_server.engine.supervisor import Supervisor
+from lessor_server.engine.walks import every_mount_name
 
 
 class RootKeys:
     """Rotates root keys on demand, and keeps their schedules."""
 
-    def __init__(self, store: Store, roots: Roots, rotator: Rotator) -> None:
+    def __init__(self, store: Store, roots: Roots, rotator: Rotator, supervisor: Supervisor) -> None:
         """Have ``rotator`` do the work."""
         self._store = store
         self._roots = roots
         self._rotator = rotator
+        self._supervisor = supervisor
 
     async def run(self) -> None:
         """Put right what a process that died between SetRoot's two commits left; then end."""
-        waiting = True
-        while waiting:
+        while True:
             try:
-                await self._align_all()
-                waiting = False
+                if await self._align_all():
+                    return
+                await asyncio.sleep(BACKSTOP_SECONDS)
             except StoreUnavailable:
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _align_all(self) -> None:
-        async for mount in every_mount(self._store):
+    async def _align_all(self) -> bool:
+        """Align each mount's rotation; tell whether none has failed unexpectedly."""
+        whole = True
+        async for mount in every_mount_name(self._store):
             try:
-                await self.align(mount.name)
+                with self._supervisor.unit(f"align the rotation of {mount}"):
+                    await self.align(mount)
             except StoreUnavailable:
                 raise
+            except InternalError:
+                whole = False
             except LessorError:
                 continue  # it has no root, or none that opens: there is nothing to rotate
+        return whole
 
     async def rotate(self, mount: str, by: str, *, delete_other_key: bool) -> str:
         """Replace a root's access key and return the new one's id once it is in use.

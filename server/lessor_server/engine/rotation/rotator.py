@@ -8,10 +8,11 @@ restored store would take the account's newer keys for lost ones of its own.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from lessor_server.domain.errors import Aborted, LessorError, NotFound, StoreUnavailable
+from lessor_server.domain.errors import Aborted, InternalError, LessorError, NotFound, StoreUnavailable
 from lessor_server.domain.rotation import Phase, Rotation
 from lessor_server.engine.expiry import Expiry
 from lessor_server.engine.rotation.keychange import KeyChange
@@ -88,7 +89,8 @@ class Rotator:
             if not next_us or left > 0:
                 return min(left, BACKSTOP_SECONDS) if next_us else BACKSTOP_SECONDS
             for rotation in await self._store.claim_rotations(room, busy):
-                self._start(rotation.subject, Order(), rotation)
+                with suppress(InternalError), self._tools.supervisor.unit(f"begin {rotation.subject}"):
+                    self._start(rotation.subject, Order(), rotation)
         return 0.0
 
     async def ask(self, subject: str, order: Order) -> Rotation:
@@ -133,7 +135,7 @@ class Rotator:
         return job
 
     async def _work_on(self, subject: str, job: Job, claimed: Rotation | None) -> None:
-        """Make one attempt and tell who waits; never raise for work's sake."""
+        """Make one attempt and tell who waits."""
 
         def answer(rotation: Rotation) -> None:
             if not job.answer.done():
@@ -141,9 +143,10 @@ class Rotator:
 
         change: KeyChange | None = None
         try:
-            row = claimed or await self._claimed(subject, job.order)
-            change = KeyChange(self._tools, row, job.order, answer)
-            answer(await change.run())
+            with self._tools.supervisor.unit(f"rotate {subject}"):
+                row = claimed or await self._claimed(subject, job.order)
+                change = KeyChange(self._tools, row, job.order, answer)
+                answer(await change.run())
         except LessorError as error:
             if change is not None and isinstance(error, StoreUnavailable):
                 self._interrupted[subject] = change.row
@@ -160,7 +163,11 @@ class Rotator:
     async def _give_back(self) -> None:
         """Let go of what a failure of the store has interrupted, unless it has changed hands since."""
         for subject, row in list(self._interrupted.items()):
-            await self._store.move_rotation(replace(row, due_us=row.resting_us()), done=True)
+            try:
+                with self._tools.supervisor.unit(f"give back the rotation of {subject}"):
+                    await self._store.move_rotation(replace(row, due_us=row.resting_us()), done=True)
+            except InternalError:
+                pass  # its claim runs out by itself
             if self._interrupted.get(subject) is row:
                 del self._interrupted[subject]
 

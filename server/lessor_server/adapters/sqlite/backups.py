@@ -1,0 +1,141 @@
+"""Writes copies of the database below the data directory: whole, durable, and under a name that was free.
+
+A copy is made under another name beside its target and then renamed, so what has the name of a backup is one.
+Whatever fails, nothing is left behind, and no text names a folder of the server's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from lessor_server.adapters.sqlite import statements as sql
+from lessor_server.domain.errors import AlreadyExists, Invalid, StoreUnavailable, Violation
+from lessor_server.domain.names import shown
+
+HELD: Final = "held"
+RESTORED: Final = "STORE_ROLLED_BACK"
+
+_HALF: Final = "lessor.copy"
+"""The name of a copy that is not whole yet; it is the server's own, and there is one at a time."""
+
+_OURS: Final = frozenset(
+    (
+        *("lessor.db", "lessor.db-wal", "lessor.db-shm", "lessor.db-journal", "lessor.lock", _HALF),
+        *("root-token", "sealing-key"),
+    )
+)
+
+_OF_THE_DISK: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG))
+_FULL: Final = frozenset((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR))
+
+
+def write(connection: sqlite3.Connection, folder: Path, name: str) -> tuple[str, int]:
+    """Copy one state of the whole database to ``name`` below ``folder``; return its path and size in bytes.
+
+    Raises:
+        Invalid: The path leads elsewhere, names a file of the server's own, or no file can be made there.
+        AlreadyExists: Something has the name.
+        StoreUnavailable: The disk is full or fails.
+    """
+    try:
+        folder = folder.resolve()
+        target = _target(folder, name)
+        if os.path.lexists(target):
+            raise AlreadyExists("file", name)
+        with _folders_of(target), _half_of(target) as half:
+            size = _copy(connection, half)
+            half.rename(target)
+            _sync(target.parent)
+            return str(target.relative_to(folder)), size
+    except sqlite3.Error as error:
+        code, said = (
+            getattr(error, "sqlite_errorcode", 0),
+            getattr(error, "sqlite_errorname", "SQLite failed"),
+        )
+        raise _failure(said, of_the_disk=code & 0xFF in _FULL) from None
+    except (OSError, RuntimeError) as error:  # pathlib tells of a loop of links by a RuntimeError
+        said = getattr(error, "strerror", None) or "it leads in a circle"
+        number = getattr(error, "errno", None)
+        raise _failure(said, of_the_disk=number in _OF_THE_DISK) from None
+
+
+def _target(folder: Path, name: str) -> Path:
+    """Return the file that ``name`` stands for, or raise ``Invalid``."""
+    target = (folder / name).resolve()
+    if target == folder or not target.is_relative_to(folder) or _is_ours(target, folder):
+        fix = "give a new file's path below the data directory"
+        raise Invalid((Violation("path", f"{shown(name)} lies elsewhere, or is the server's own", fix),))
+    return target
+
+
+def _is_ours(target: Path, folder: Path) -> bool:
+    """Tell whether a file is, or may come to be, one of the server's own, or lies below the name of one."""
+    first, *others = target.relative_to(folder).parts
+    if others:
+        return target.name == _HALF or first in _OURS
+    return first.startswith(("lessor.", "root-token", "sealing-key"))
+
+
+def _failure(why: str, *, of_the_disk: bool) -> StoreUnavailable | Invalid:
+    """Return the error for a copy that was not written; ``why`` names no path."""
+    if of_the_disk:
+        return StoreUnavailable(f"the copy was not written: {why}", retry_in=60.0)
+    return Invalid((Violation("path", f"no copy can be written there: {why}", "name another file"),))
+
+
+@contextmanager
+def _folders_of(target: Path) -> Iterator[None]:
+    """Make the folders of ``target`` that are missing; remove them where the block fails."""
+    missing = [one for one in (target.parent, *target.parent.parents) if not one.exists()]
+    made: list[Path] = []
+    try:
+        for one in reversed(missing):
+            one.mkdir(mode=0o700)
+            made.append(one)
+        yield
+    except BaseException:
+        for one in reversed(made):
+            with suppress(OSError):
+                one.rmdir()
+        raise
+
+
+@contextmanager
+def _half_of(target: Path) -> Iterator[Path]:
+    """Give the file beside ``target`` that the copy is made in; nothing of it outlives the block."""
+    half = target.with_name(_HALF)
+    _remove(half)  # a process that was killed may have left one
+    try:
+        os.close(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        yield half
+    finally:
+        _remove(half)
+
+
+def _remove(half: Path) -> None:
+    for one in (half, half.with_name(f"{half.name}-journal"), half.with_name(f"{half.name}-wal")):
+        one.unlink(missing_ok=True)
+
+
+def _copy(connection: sqlite3.Connection, half: Path) -> int:
+    connection.execute("VACUUM INTO ?", (str(half),))
+    with closing(sqlite3.connect(half, isolation_level=None)) as copy:
+        # A copy knows nothing of what was issued, renewed or revoked after it: whoever starts on it is told.
+        copy.execute(sql.PUT_META, {"key": HELD, "value": RESTORED})
+    _sync(half)
+    return half.stat().st_size
+
+
+def _sync(path: Path) -> None:
+    """Make what is at ``path`` durable, a folder's names too."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

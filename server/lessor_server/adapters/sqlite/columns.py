@@ -1,0 +1,288 @@
+"""Reads rows whose columns hold what Lessor writes, and names the column that does not.
+
+SQLite lets any column of these tables hold any type and any bytes (sqlite.org, "Flexible Typing" and
+"Quirks": texts need not be UTF-8), and a file can be edited or damaged. So nothing of a row is used before
+its columns are checked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import islice
+from typing import Any, Final, Generic, TypeVar, cast
+
+from lessor_server.domain.errors import RowUnreadable
+from lessor_server.domain.events import Event, UnreadableRow
+
+T = TypeVar("T")
+Row = Sequence[Any]
+Fault = Callable[[Any], str]
+"""Returns what is wrong with a value, or an empty text."""
+
+MAX_US: Final = 253_402_300_799_999_999
+"""The last instant of the year 9999, where a Timestamp ends; no number of ours is greater."""
+
+MAX_NOTED: Final = 1000
+"""So many unreadable rows are kept in mind."""
+
+NEEDED: Final = object()
+"""Stands for the spare value of a column that has none."""
+
+
+class Malformed(Exception):
+    """A value is not what its column holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: what is wrong with a value, and what may stand for it where a lease is to be revoked."""
+
+    name: str
+    fault: Fault
+    spare: object = NEEDED
+
+
+def text(value: object) -> str:
+    """Take text that can be sent on: UTF-8."""
+    if not isinstance(value, str):
+        return f"holds {_kind(value)}, not a text"
+    return "" if value.isascii() or _encodes(value) else "holds half a character"
+
+
+def number(value: object) -> str:
+    """Take an instant, a span or a count."""
+    if type(value) is not int:
+        return f"holds {_kind(value)}, not a whole number"
+    return "" if 0 <= value <= MAX_US else "is out of range"
+
+
+def number_or_none(value: object) -> str:
+    """Take a number, or NULL."""
+    return "" if value is None else number(value)
+
+
+def blob(value: object) -> str:
+    """Take bytes."""
+    return "" if isinstance(value, bytes) else f"holds {_kind(value)}, not bytes"
+
+
+def one_of(kinds: type[Enum]) -> Fault:
+    """Take the value of a member of ``kinds``."""
+    values = frozenset(kind.value for kind in kinds)
+
+    def fault(value: object) -> str:
+        return text(value) or ("" if value in values else f"is no {kinds.__name__}")
+
+    return fault
+
+
+def texts(value: object) -> str:
+    """Take a JSON array of texts."""
+    try:
+        read_texts(value)
+    except Malformed as error:
+        return str(error)
+    return ""
+
+
+def read_texts(stored: object) -> tuple[str, ...]:
+    """Return the texts of a JSON array, or raise ``Malformed``."""
+    if stored == "[]":
+        return ()
+    return require_texts(read_json(stored, list))
+
+
+def read_json(stored: object, kind: type[T]) -> T:
+    """Return a JSON value of ``kind``, or raise ``Malformed``."""
+    if not isinstance(stored, str):
+        raise Malformed(text(stored))
+    try:
+        value = json.loads(stored)
+    except (ValueError, RecursionError):
+        raise Malformed("is not JSON") from None
+    if not isinstance(value, kind):
+        raise Malformed(f"is JSON of another kind than {kind.__name__}")
+    return value
+
+
+def require_text(value: object, name: str) -> str:
+    """Return a text, or raise ``Malformed`` with ``name``."""
+    fault = text(value)
+    if fault:
+        raise Malformed(f"{name} {fault}")
+    return str(value)
+
+
+def require_number(value: object, name: str) -> int:
+    """Return a number, or raise ``Malformed`` with ``name``."""
+    fault = number(value)
+    if fault or not isinstance(value, int):
+        raise Malformed(f"{name} {fault}")
+    return value
+
+
+def require_texts(values: object, name: str = "it") -> tuple[str, ...]:
+    """Return a list of texts as a tuple, or raise ``Malformed``."""
+    if not isinstance(values, list):
+        raise Malformed(f"{name} is no list")
+    return tuple(require_text(value, f"a member of {name}") for value in values)
+
+
+class Table(Generic[T]):
+    """How the rows of one table are read."""
+
+    def __init__(
+        self,
+        name: str,
+        keys: int,
+        columns: Sequence[Column],
+        build: Callable[[Row], T],
+        fault: Fault = lambda _: "",
+    ) -> None:
+        """Read rows of ``columns``, the first ``keys`` of which name the row, by ``build``.
+
+        What has a ``fault`` that its columns don't show is unreadable, too, but can be salvaged.
+        """
+        self.name = name
+        self._fault = fault
+        self._keys = keys
+        self._columns = tuple(columns)
+        self._build = build
+
+    def read(self, row: Row) -> T:
+        """Return what a row holds, or raise ``RowUnreadable``."""
+        value, unreadable = self._whole(row)
+        if unreadable is not None:
+            raise unreadable
+        return cast("T", value)
+
+    def salvage(self, row: Row) -> tuple[T, RowUnreadable | None]:
+        """Return what can be used of a row that ``read`` may refuse, and why it would.
+
+        Raises:
+            RowUnreadable: A column is bad that nothing can stand for.
+        """
+        value, unreadable = self._whole(row)
+        if value is not None:
+            return value, unreadable
+        assert unreadable is not None
+        filled = tuple(
+            column.spare if column.fault(part) else part
+            for column, part in zip(self._columns, row, strict=True)
+        )
+        if NEEDED in filled:
+            raise unreadable
+        try:
+            return self._build(filled), unreadable
+        except Malformed:
+            raise unreadable from None
+
+    def _whole(self, row: Row) -> tuple[T | None, RowUnreadable | None]:
+        """Return what a row holds, as far as every column is right, and why it cannot be read."""
+        faults = self._faults(row)
+        if faults:
+            return None, self._unreadable(row, faults)
+        try:
+            value = self._build(row)
+        except Malformed as error:
+            return None, self._unreadable(row, [str(error)])
+        fault = self._fault(value)
+        return value, self._unreadable(row, [fault]) if fault else None
+
+    def key(self, row: Row) -> str:
+        """Return how a row is called in the log."""
+        return "/".join(map(_shown, row[: self._keys]))
+
+    def _faults(self, row: Row) -> list[str]:
+        return [
+            f"{column.name} {fault}"
+            for column, value in zip(self._columns, row, strict=True)
+            if (fault := column.fault(value))
+        ]
+
+    def _unreadable(self, row: Row, faults: Iterable[str]) -> RowUnreadable:
+        return RowUnreadable(self.name, self.key(row), "; ".join(faults))
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads rows on the connection's thread, and keeps in mind which could not be read."""
+
+    unreadable: dict[tuple[str, str], str] = field(default_factory=dict)
+    _news: list[Event] = field(default_factory=list)
+
+    def one(self, table: Table[T], row: Row | None) -> T | None:
+        """Return what a row holds, None where there is none; raise ``RowUnreadable`` as ``Table.read``."""
+        return None if row is None else self.read(table, row)
+
+    def read(self, table: Table[T], row: Row) -> T:
+        """Return what a row holds, or raise ``RowUnreadable``."""
+        try:
+            value = table.read(row)
+        except RowUnreadable as error:
+            self._note(table, row, error)
+            raise
+        self._note(table, row, None)
+        return value
+
+    def salvage(self, table: Table[T], row: Row) -> T:
+        """Return what can be used of a row, or raise ``RowUnreadable`` where that is too little."""
+        try:
+            value, fault = table.salvage(row)
+        except RowUnreadable as error:
+            self._note(table, row, error)
+            raise
+        self._note(table, row, fault)
+        return value
+
+    def readable(self, table: Table[T], found: Iterable[Row], *, salvage: bool = False) -> Iterator[T]:
+        """Yield what rows hold, passing over those that cannot be read."""
+        read = self.salvage if salvage else self.read
+        for row in found:
+            try:
+                value = read(table, row)
+            except RowUnreadable:
+                continue
+            yield value
+
+    def page(self, table: Table[T], found: Iterable[Row], limit: int) -> list[T]:
+        """Return the first ``limit`` rows that can be read."""
+        return list(islice(self.readable(table, found), limit))
+
+    def note(self, table: str, key: str, fault: str) -> None:
+        """Keep in mind that a row could not be read; it is news where it was not known before."""
+        if self.unreadable.get((table, key)) != fault and len(self.unreadable) < MAX_NOTED:
+            self.unreadable[table, key] = fault
+            self._news.append(UnreadableRow(table, key, fault))
+
+    def _note(self, table: Table[Any], row: Row, error: RowUnreadable | None) -> None:
+        if error is not None:
+            self.note(error.table, error.key, error.private)
+        elif self.unreadable:
+            self.unreadable.pop((table.name, table.key(row)), None)
+
+    def news(self) -> list[Event]:
+        """Return, once, what is to be told of rows that were read since."""
+        news, self._news = self._news, []
+        return news
+
+
+def _kind(value: object) -> str:
+    names = {str: "a text", bytes: "bytes", float: "a fraction", bool: "a truth value", type(None): "NULL"}
+    return names.get(type(value), "a number" if isinstance(value, int) else "another type")
+
+
+def _shown(part: object) -> str:
+    """Return a part of a key on one line, cut to 200 characters."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in str(part)[:200])
+
+
+def _encodes(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,182 @@
+"""Backups that cannot be written: nothing is left behind, and no text names a folder of the server's."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import signal
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tests.support.stores import Bench, bench
+
+from lessor_server.adapters.sqlite import backups
+from lessor_server.adapters.sqlite.store import FILE
+from lessor_server.domain.errors import AlreadyExists, Invalid, LessorError, StoreUnavailable
+
+LONG = "n" * 255
+BAD = {
+    "a name of 256 bytes": "n" * 256,
+    "a folder of 256 bytes": f"{'n' * 256}/copy.db",
+    "200 characters of 400 bytes": "ü" * 200,
+    "499 folders": "a/" * 499 + "copy.db",
+    "a path of 1000 characters": f"{'a' * 199}/" * 4 + "n" * 200,
+    "another folder": "../copy.db",
+    "another folder, in a circle": "a/../../copy.db",
+    "an absolute path": "/tmp/copy.db",
+    "the folder itself": ".",
+    "a folder that is there": "folder",
+    "a file for a folder": "file/copy.db",
+    "below a file of ours": "lessor.db/copy.db",
+    "a link that leads outside": "outside/copy.db",
+    "links in a circle": "circle/copy.db",
+    "the half copy": "lessor.copy",
+    "the half copy elsewhere": "new/lessor.copy",
+    "the database": "lessor.db",
+    "its log": "lessor.db-wal",
+    "its journal": "lessor.db-journal",
+    "the lock": "lessor.lock",
+    "a token to come": "root-token",
+    "a folder where a token may come": "root-token/copy.db",
+    "the sealing key": "sealing-key",
+    "a file that is there": "file",
+}
+
+
+@pytest.fixture(name="b")
+async def opened(tmp_path: Path) -> AsyncIterator[Bench]:
+    """Open a store with a lease in a folder of its own, beside files and links that stand in the way."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "folder").mkdir()
+    (data / "file").write_text("kept")
+    (data / "outside").symlink_to(tmp_path)
+    (data / "circle").symlink_to(data / "circle")
+    async with bench("sqlite", data) as made:
+        await made.active()
+        yield made
+
+
+def tree(folder: Path) -> dict[str, int]:
+    """Return what lies below a folder, with the sizes of files but those of the database."""
+    found = sorted(folder.rglob("*"))
+    return {
+        str(one.relative_to(folder)): one.lstat().st_size if one.is_file() and "lessor" not in one.name else 0
+        for one in found
+    }
+
+
+async def fails(b: Bench, path: str) -> LessorError:
+    """Return why a backup is not written."""
+    try:
+        await b.store.backup(path)
+    except LessorError as error:
+        return error
+    pytest.fail(f"{path} was written")
+
+
+@pytest.mark.parametrize("path", BAD.values(), ids=BAD.keys())
+async def test_a_backup_that_is_refused_leaves_nothing(b: Bench, tmp_path: Path, path: str) -> None:
+    """Whatever is wrong with a name, no file and no folder of it stays, and no path is told."""
+    before = tree(tmp_path)
+    error = await fails(b, path)
+    assert isinstance(error, (Invalid, AlreadyExists))
+    assert str(tmp_path) not in str(error)
+    assert "SQLITE_ERROR" not in str(error)
+    assert tree(tmp_path) == before
+    await b.active(1)
+    assert (await b.store.backup("copy.db"))[1] > 0
+
+
+@pytest.mark.parametrize("path", [LONG, f"{LONG}/copy.db", "ü" * 127, "a/b/c/copy.db", "copies/../copy.db"])
+async def test_a_name_that_the_disk_can_hold_is_taken(b: Bench, tmp_path: Path, path: str) -> None:
+    """A name may be as long as the file system lets it be: the copy is made under another."""
+    told, size = await b.store.backup(path)
+    target = tmp_path / "data" / told
+    assert target.stat().st_size == size
+    assert target.stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(target)) as copy:
+        assert copy.execute("SELECT count(*) FROM leases").fetchone() == (1,)
+        assert copy.execute("SELECT value FROM meta WHERE key = 'held'").fetchone() == ("STORE_ROLLED_BACK",)
+        assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert not [name for name in tree(tmp_path) if "lessor.copy" in name]
+    made = {one for one in (tmp_path / "data").rglob("*") if one.is_dir() and one.name != "folder"}
+    assert {oct(one.stat().st_mode & 0o777) for one in made if not one.is_symlink()} <= {"0o700"}
+
+
+@pytest.mark.parametrize("path", ["copy.db", "new/folders/copy.db"])
+async def test_a_full_disk_leaves_no_half_copy(b: Bench, tmp_path: Path, path: str) -> None:
+    """A copy for which there is no room is gone whole, its folders too, and its caller may try later."""
+    before = tree(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        error = await fails(b, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert isinstance(error, StoreUnavailable)
+    assert str(tmp_path) not in str(error)
+    assert tree(tmp_path) == before
+    await b.store.backup(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOSPC, StoreUnavailable),
+        (errno.EIO, StoreUnavailable),
+        (errno.EROFS, StoreUnavailable),
+        (errno.EACCES, Invalid),
+        (errno.ENAMETOOLONG, Invalid),
+    ],
+)
+def test_an_error_of_the_disk_is_none_of_the_caller_s(
+    tmp_path: Path, number: int, kind: type[LessorError]
+) -> None:
+    """What the disk says is told without the file that it says it of."""
+
+    class Disk:
+        """A connection whose copy the disk refuses."""
+
+        def execute(self, *_: object) -> None:
+            raise OSError(number, os.strerror(number), str(tmp_path / "copy.db"))
+
+    with pytest.raises(kind) as raised:
+        backups.write(Disk(), tmp_path, "new/copy.db")  # type: ignore[arg-type]
+    assert str(tmp_path) not in str(raised.value)
+    assert os.strerror(number) in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_copy_that_a_kill_has_left_half_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    """It has no backup's name, and the next backup removes it."""
+    async with bench("sqlite", tmp_path) as b:
+        await b.active()
+        for name in ("lessor.copy", "lessor.copy-journal"):
+            (tmp_path / name).write_bytes(b"half")
+        await b.store.backup("copy.db")
+        assert tree(tmp_path).keys() == {FILE, f"{FILE}-wal", "lessor.lock", "copy.db"}
+
+
+async def test_a_server_killed_in_the_midst_of_a_backup_leaves_no_file_of_its_name(tmp_path: Path) -> None:
+    """What has the name of a backup is one: it appears whole."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.support.store_copier", str(tmp_path), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    await process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    told = 1 + (await process.stdout.read()).decode().count("\n")
+    await process.wait()
+    copies = [name for name in tree(tmp_path) if name.startswith("copy-")]
+    assert len(copies) in (told, told + 1)
+    for name in copies:
+        with closing(sqlite3.connect(tmp_path / name)) as copy:
+            assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert copy.execute("SELECT value FROM meta WHERE key = 'held'").fetchone() is not None

@@ -1,0 +1,361 @@
+"""Rows of SQLite that Lessor would never write: each ends the call that needs it, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.support import builders
+from tests.support.malformed import Case, cases, damage, loosen
+from tests.support.stores import START_US, HandClock, bench, intent
+
+from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
+from lessor_server.domain.errors import LessorError, RowUnreadable
+from lessor_server.domain.events import Event, UnreadableRow
+from lessor_server.domain.lease import Claim, Lease, Orphan, State
+from lessor_server.domain.rotation import Rotation, root_subject, static_subject
+from lessor_server.engine.ports import Store
+from lessor_server.engine.stored import EVERYTHING, OpenPrefix, Range, Repeated, Terms
+
+HOUR_US = 3_600_000_000
+LATER_US = START_US + 10 * HOUR_US
+TERMS = Terms("test", timedelta(minutes=2))
+GOOD = "good"
+"""The mount whose rows stay as they are."""
+
+KEYS = {
+    "mounts": "name = 'aws'",
+    "roots": "mount = 'aws'",
+    "roles": "mount = 'aws'",
+    "rotations": "subject LIKE 'aws/%'",
+    "prefixes": "low = 'aws/'",
+    "meta": "key = 'high_water_us'",
+    "lease_counts": "mount = 'aws'",
+}
+REPORTED = ("mounts", "roots", "roles", "rotations")
+"""Tables of which most of these values are no values at all; elsewhere many a text is as good as another."""
+
+
+async def fill(folder: Path) -> Lease:
+    """Write a database with a row of each kind for two mounts, and loosen its schema; return a lease."""
+    async with bench("sqlite", folder) as b:
+        await b.store.add_mount(builders.mount(GOOD))
+        await b.store.put_root(builders.stored_root(GOOD), 0)
+        for mount in ("aws", GOOD):
+            await b.store.put_role(builders.role(mount_name=mount), None)
+            for subject in (root_subject(mount), static_subject(mount, "app")):
+                assert await b.store.add_rotation(Rotation(subject, current=f"AKIA{mount}")) is not None
+            await b.active(0, id=f"{mount}/creds/app/{intent().id[-24:]}", mount=mount)
+            await b.store.open_prefix(Range.of_mount(f"{mount}"))
+        await b.store.hold("")
+        lease = await b.row(intent().id)
+    loosen(folder)
+    return lease
+
+
+@asynccontextmanager
+async def opened(folder: Path, events: list[Event] | None = None) -> AsyncIterator[SqliteStore]:
+    """Open the store hours later, when every lease has expired."""
+    told: list[Event] = [] if events is None else events
+    async with open_store(folder, HandClock(wall=LATER_US), told.append) as store:
+        yield store
+
+
+async def tried(job: Awaitable[object]) -> object:
+    """Return an answer of the store, or the error that is its answer: ours, or what SQLite says of a row."""
+    try:
+        return await job
+    except (LessorError, sqlite3.Error) as error:
+        return error
+
+
+def calls(b: Store, lease: Lease) -> dict[str, Awaitable[object]]:
+    """Call each method of the store, about a lease, its mount and its role."""
+    claim, root = Claim(lease), builders.stored_root(version=2)
+    static = Rotation(static_subject(lease.mount, lease.role), generation=1)
+    prefix = OpenPrefix(Range.of_mount(lease.mount), LATER_US)
+    moment, none = timedelta(minutes=1), frozenset[str]()
+    return {
+        "begin": b.begin(intent(10**6), moment),
+        "activate": b.activate(claim, "AKIA"),
+        "rekey": b.rekey(lease, "AKIA"),
+        "untake": b.untake(lease),
+        "release": b.release(claim, "why", 0),
+        "renew": b.renew(lease, LATER_US),
+        "revoke": b.revoke(lease.id),
+        "reopen": b.reopen(lease.id, 0),
+        "claim": b.claim([lease.id], TERMS),
+        "claim_due": b.claim_due(TERMS, 10),
+        "holds": b.holds(claim),
+        "fail": b.fail(claim, "why", moment, 1, 0),
+        "finish": b.finish(claim),
+        "take_over": b.take_over(),
+        "due_within": b.due_within(moment, 10),
+        "get": b.get(lease.id),
+        "account": b.account(lease.mount),
+        "page": b.page(EVERYTHING, None, "", 10),
+        "count": b.count(EVERYTHING, None),
+        "instance": b.instance(),
+        "schema_version": b.schema_version(),
+        "grounds": b.grounds(lease.mount, lease.role, Repeated(lease.owner, "request")),
+        "add_mount": b.add_mount(builders.mount("another")),
+        "get_mount": b.get_mount(lease.mount),
+        "put_mount": b.put_mount(builders.mount(), builders.mount(max_users=7)),
+        "list_mounts": b.list_mounts("", 10),
+        "mount_names": b.mount_names("", 10),
+        "get_root": b.get_root(lease.mount),
+        "put_root": b.put_root(root, 1),
+        "bind_account": b.bind_account(lease.mount, 1, builders.ACCOUNT),
+        "get_role": b.get_role(lease.mount, lease.role),
+        "put_role": b.put_role(builders.role(), "0"),
+        "list_roles": b.list_roles(lease.mount, "", 10),
+        "open_prefix": b.open_prefix(Range("aws/creds/", "aws/creds0")),
+        "prefixes": b.prefixes(),
+        "put_up": b.put_up(prefix, "", 10),
+        "close_prefix": b.close_prefix(prefix),
+        "progress": b.progress(prefix),
+        "abandon": b.abandon(Range.of_mount(lease.mount), 10, live=True),
+        "known": b.known([lease.footprint.user_name]),
+        "bury": b.bury(builders.ACCOUNT, LATER_US),
+        "bury_sessions": b.bury_sessions(),
+        "drift_us": b.drift_us(),
+        "first_start": b.first_start(),
+        "held": b.held(),
+        "hold": b.hold(""),
+        "lower_clock": b.lower_clock(),
+        "unreadable_rows": b.unreadable_rows(),
+        "add_rotation": b.add_rotation(Rotation("aws/static-creds/new", user_id="AIDA")),
+        "get_rotation": b.get_rotation(static.subject),
+        "list_static": b.list_static(lease.mount, "", 10),
+        "static_holder": b.static_holder("AKIAaws", ""),
+        "rotated_away": b.rotated_away("AKIAaws"),
+        "left_behind": b.left_behind(),
+        "claim_rotation": b.claim_rotation(static.subject),
+        "claim_rotations": b.claim_rotations(10, none),
+        "next_rotation_us": b.next_rotation_us(none),
+        "move_rotation": b.move_rotation(static, done=True),
+        "switch_root": b.switch_root(static, root),
+        "take_over_rotations": b.take_over_rotations(),
+        "forget_rotation": b.forget_rotation(static),
+        "delete_role": b.delete_role(lease.mount, "another"),
+        "disable": b.disable("another"),
+        "remove_disabled": b.remove_disabled(),
+        "adopt": b.adopt(Orphan("aws/creds/lost/x", "aws", "lost", lease.footprint)),
+    }
+
+
+async def all_answers(store: Store, lease: Lease) -> dict[str, object]:
+    """Call all methods at once, so that their jobs share a batch, and return their answers."""
+    async with asyncio.TaskGroup() as group:
+        tasks = {name: group.create_task(tried(job)) for name, job in calls(store, lease).items()}
+    return {name: task.result() for name, task in tasks.items()}
+
+
+async def test_every_method_of_the_store_is_called_here(tmp_path: Path) -> None:
+    """A new method cannot be left out; a backup reads no row."""
+    lease = await fill(tmp_path)
+    async with opened(tmp_path) as store:
+        methods = {name for name, _ in inspect.getmembers(Store, inspect.iscoroutinefunction)}
+        answers = await all_answers(store, lease)
+        assert answers.keys() == methods - {"backup"}
+        assert not [name for name, answer in answers.items() if isinstance(answer, RowUnreadable)]
+
+
+@pytest.mark.parametrize("table", KEYS)
+async def test_a_malformed_row_is_an_error_of_the_calls_that_need_it(tmp_path: Path, table: str) -> None:
+    """With each bad value in each column the store opens, and other mounts are served as ever."""
+    lease = await fill(tmp_path)
+    untouched = (tmp_path / FILE).read_bytes()
+    of_good = f"{GOOD}/creds/app/{lease.id[-24:]}"
+    told: dict[str, list[Event]] = {}
+    for case in (one for one in cases(tmp_path) if one.table == table):
+        (tmp_path / FILE).write_bytes(untouched)
+        if not damage(tmp_path, case, KEYS[table]):
+            continue
+        events = told[str(case)] = []
+        async with opened(tmp_path, events) as store:
+            await all_answers(store, lease)
+            ground = await store.grounds(GOOD, "app")
+            assert None not in (ground.mount, ground.root, ground.role), str(case)
+            assert isinstance(await store.get(of_good), Lease), str(case)
+            assert GOOD in {mount.name for mount in await store.list_mounts("", 10)}, str(case)
+            assert await store.get_rotation(root_subject(GOOD)), str(case)
+    assert len(told) >= 8
+    reported = {
+        case for case, events in told.items() if any(isinstance(one, UnreadableRow) for one in events)
+    }
+    assert len(reported) >= len(told) // 3 or table not in REPORTED, sorted(told.keys() - reported)
+
+
+# --- leases ---------------------------------------------------------------------------------------------
+
+
+def multiply(folder: Path, damaged: list[Case]) -> dict[str, Case]:
+    """Give each case a lease of its own, between leases that stay as they are; return the cases by id."""
+    with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM leases WHERE mount <> 'aws'")
+        names = [row[1] for row in connection.execute("PRAGMA table_info(leases)").fetchall()]
+        others = ", ".join(name for name in names if name not in ("id", "user_name"))
+        connection.execute("BEGIN")
+        for number in range(1, 2 * len(damaged) + 1):
+            made = intent(number)
+            connection.execute(
+                f"INSERT INTO leases (id, user_name, {others}) SELECT ?, ?, {others} FROM leases"
+                " WHERE id = ?",
+                (made.id, made.footprint.user_name, intent().id),
+            )
+        connection.execute("COMMIT")
+    found = ((intent(2 * number + 1).id, case) for number, case in enumerate(damaged))
+    return {lease_id: case for lease_id, case in found if damage(folder, case, f"id = '{lease_id}'")}
+
+
+async def claim_all(store: Store, room: int) -> list[str]:
+    """Claim what is due as the engine does, some at a time; return the ids in order."""
+    claimed: list[str] = []
+    while some := await store.claim_due(TERMS, room):
+        assert len(some) <= room
+        claimed += [claim.id for claim in some]
+    return claimed
+
+
+async def test_malformed_leases_hold_up_no_other(tmp_path: Path) -> None:
+    """A listing goes on past them, all others are claimed when due, and so is what revocation can work on."""
+    await fill(tmp_path)
+    of_leases = [case for case in cases(tmp_path) if case.table == "leases"]
+    given = multiply(tmp_path, [case for case in of_leases if case.what != "null"])
+    good = {intent(number).id for number in range(0, 2 * len(given), 2)} - given.keys()
+    events: list[Event] = []
+    async with opened(tmp_path, events) as store:
+        listed: list[str] = []
+        while page := await store.page(EVERYTHING, None, listed[-1] if listed else "", 7):
+            listed += [lease.id for lease in page]
+        assert listed == sorted(set(listed))
+        assert good <= set(listed)
+        for lease_id in given:
+            answer = await tried(store.get(lease_id))
+            assert answer is None or isinstance(answer, (Lease, RowUnreadable)), str(given[lease_id])
+        await store.take_over()
+        claimed = await claim_all(store, 10)
+        assert good <= set(claimed)
+        needed = {"id", "mount", "account", "user_name", "state"}
+        missed = {str(given[one]) for one in given.keys() - set(claimed) if given[one].column not in needed}
+        assert missed == set()
+        assert await claim_all(store, 10) == []
+    keys = {event.key for event in events if isinstance(event, UnreadableRow)}
+    assert len(keys) > 150
+    assert not good & keys
+
+
+async def test_an_unreadable_row_is_tried_again_when_its_claim_has_run_out(tmp_path: Path) -> None:
+    """A row that nothing can be done with waits as long as a claim lasts, each time, and is reported once."""
+    await fill(tmp_path)
+    damage(tmp_path, Case("leases", "account", "x'00'", "bytes"), "mount = 'aws'")
+    events: list[Event] = []
+    clock = HandClock(wall=LATER_US)
+    async with open_store(tmp_path, clock, events.append) as store:
+        await store.close_prefix(OpenPrefix(Range.of_mount("aws"), START_US))
+        for _ in range(3):
+            assert [claim.lease.mount for claim in await store.claim_due(TERMS, 10)] in ([GOOD], [])
+            clock.advance(60)
+            assert await store.claim_due(TERMS, 10) == []
+            clock.advance(61)
+    assert [event.key for event in events if isinstance(event, UnreadableRow)] == [intent().id]
+
+
+async def test_a_lease_whose_due_time_is_lost_ends_when_it_expires(tmp_path: Path) -> None:
+    """At a start such a time is taken from the expiry, so that the lease ends then."""
+    async with bench("sqlite", tmp_path) as b:
+        lease = await b.active(0)
+    loosen(tmp_path)
+    damage(tmp_path, Case("leases", "due_us", "'soon'", "a text"))
+    clock = HandClock(wall=lease.expires_us - 1_000_000)
+    async with open_store(tmp_path, clock) as store:
+        await store.take_over()
+        assert await store.claim_due(TERMS, 10) == []
+        clock.advance(1)
+        assert [claim.id for claim in await store.claim_due(TERMS, 10)] == [lease.id]
+
+
+async def test_a_call_that_needs_a_malformed_row_changes_nothing_and_the_rest_of_its_batch_is_kept(
+    tmp_path: Path,
+) -> None:
+    """A renewal of a row that cannot be read is taken back whole; what others wrote with it is durable."""
+    async with bench("sqlite", tmp_path) as b:
+        lease, other = await b.active(0), await b.active(1)
+    damage(tmp_path, Case("leases", "policy_arns", "'{bad'", "bad JSON"), f"id = '{lease.id}'")
+    later_us = lease.expires_us + HOUR_US
+    async with open_store(tmp_path, HandClock()) as store:
+        async with asyncio.TaskGroup() as group:
+            bad = group.create_task(tried(store.renew(lease, later_us)))
+            kept = group.create_task(store.renew(other, later_us))
+        assert isinstance(bad.result(), RowUnreadable)
+        renewed = kept.result()
+        assert renewed is not None
+        assert renewed.expires_us == later_us
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+        rows = dict(connection.execute("SELECT id, expires_us FROM leases").fetchall())
+    assert rows == {lease.id: lease.expires_us, other.id: later_us}
+
+
+async def test_a_revocation_asked_for_reaches_a_malformed_lease(tmp_path: Path) -> None:
+    """What its revocation does not need may be bad."""
+    async with bench("sqlite", tmp_path) as b:
+        lease = await b.active(0)
+    damage(tmp_path, Case("leases", "expires_us", "'never'", "a text"))
+    async with open_store(tmp_path, HandClock()) as store:
+        revoked = await store.revoke(lease.id)
+        assert revoked is not None
+        assert revoked.state is State.REVOKING
+        (claim,) = await store.claim([lease.id], TERMS)
+        assert claim.lease.footprint == lease.footprint
+        assert await store.finish(claim)
+
+
+async def test_a_row_written_again_is_no_longer_reported(tmp_path: Path) -> None:
+    """What an operator has repaired is no warning any more."""
+    await fill(tmp_path)
+    damage(tmp_path, Case("roles", "body", "'{bad'", "bad JSON"), KEYS["roles"])
+    async with opened(tmp_path) as store:
+        with pytest.raises(RowUnreadable, match="row aws/app of roles"):
+            await store.get_role("aws", "app")
+        assert await store.unreadable_rows() == ["roles aws/app: is not JSON"]
+        assert await store.delete_role("aws", "app")
+        assert await store.put_role(builders.role(), None)
+        assert await store.get_role("aws", "app") is not None
+        assert await store.unreadable_rows() == []
+
+
+# --- what the store knows of itself -----------------------------------------------------------------------
+
+
+async def test_an_installation_keeps_its_id_though_the_row_of_it_is_lost(tmp_path: Path) -> None:
+    """The folder of any lease's user names it; a new one would make all users look like those of others."""
+    async with bench("sqlite", tmp_path) as b:
+        instance = await b.store.instance()
+        made = intent(0)
+        path = f"/lessor/{instance}/"
+        await b.active(0, footprint=type(made.footprint)(builders.ACCOUNT, made.footprint.user_name, path))
+    for value in ("x'00'", "'short'", "NULL"):
+        loosen(tmp_path) if value == "NULL" else None
+        assert damage(tmp_path, Case("meta", "value", value, "a bad id"), "key = 'instance'")
+        async with opened(tmp_path) as store:
+            assert await store.instance() == instance
+
+
+@pytest.mark.parametrize("value", ["'soon'", "x'00'", "-5", "0", str(2**63 - 1)])
+async def test_a_lost_clock_is_no_first_start_and_no_time_before_the_last_lease(
+    tmp_path: Path, value: str
+) -> None:
+    """Without its high-water mark the service's time begins at the newest lease, and AWS is asked."""
+    async with bench("sqlite", tmp_path) as b:
+        lease = await b.active(0)
+    assert damage(tmp_path, Case("meta", "value", value, "no instant"), "key = 'high_water_us'")
+    async with open_store(tmp_path, HandClock(wall=START_US - 10 * HOUR_US)) as store:
+        assert not await store.first_start()
+        assert store.now() == lease.issue_us

@@ -1,0 +1,289 @@
+"""An unexpected exception of any port ends the unit of work that meets it; all else goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+
+from lessor_server.domain.errors import InternalError, Kind, LessorError
+from lessor_server.domain.events import AccountPaused, AccountResumed, Issued, RevocationFailed, Swept
+from lessor_server.domain.schedule import Schedule
+from lessor_server.engine.stored import Range
+from lessor_server.engine.supervisor import MAX_PAUSE_SECONDS, Supervisor
+from tests.support import builders
+from tests.support.engine_world import UnexpectedError, World, world
+from tests.support.iam_faults import Fault
+from tests.support.iam_faults import Kind as FaultKind
+from tests.support.reports import Reports
+from tests.support.rotating import put, rotate, rotating, row_of, set_root, static
+from tests.support.virtual_loop import virtual
+
+HOURS = 7200.0
+ISSUE = (
+    "grounds",
+    "begin",
+    "CreateUser sent",
+    "CreateUser done",
+    "holds",
+    "CreateAccessKey sent",
+    "activate",
+)
+REVOKE = ("claim", "claim_due", "get_root", "DeleteAccessKey sent", "DeleteUser sent", "finish", "fail")
+BULK = ("prefixes", "put_up", "close_prefix", "left_behind", "remove_disabled", "list_mounts")
+SWEEP = ("mount_names", "ListUsers sent", "known", "page", "bury", "bury_sessions")
+CLOCKS = ("due_within", "held")
+ROTATE = (
+    "next_rotation_us",
+    "claim_rotations",
+    "move_rotation IDLE",
+    "move_rotation INTENDED",
+    "ListAccessKeys sent",
+    "UpdateAccessKey sent",
+)
+POINTS = (*ISSUE, *REVOKE, *BULK, *SWEEP, *CLOCKS, *ROTATE)
+
+
+async def attempt(w: World, role: str = "app") -> None:
+    """Issue a credential; what fails is an error that a caller can be told."""
+    answer = await w.attempt(role)
+    if isinstance(answer, LessorError) and answer.kind is Kind.INTERNAL:
+        assert "reference report-" in answer.message
+
+
+async def live(w: World) -> None:
+    """Do some of everything that the engine does."""
+    w.aws.faults.add(Fault(FaultKind.REFUSE, "DeleteUser", nth=1))
+    await attempt(w)
+    try:
+        await w.engine.prefixes.accept(Range("aws/creds/app/", "aws/creds/app0"), "test")
+        await w.engine.disabler.disable("left", force=False, by="test")
+        await rotate(w)
+    except (LessorError, UnexpectedError):
+        pass  # it is the answer of that one call
+    await attempt(w, "slow")
+
+
+@pytest.mark.parametrize("point", POINTS)
+@virtual
+async def test_an_exception_of_a_port_ends_nothing_but_what_met_it(point: str) -> None:
+    """While one method always fails the engine does not spin; when it works again, all is done soon."""
+    async with rotating(role=builders.role(default_ttl=timedelta(seconds=90))) as w:
+        await w.engine.mounts.enable(builders.mount("left"), "test")
+        await w.put_role(builders.role("slow", default_ttl=timedelta(minutes=30)))
+        await put(w, static(period=600.0))
+        await w.issue()
+        w.points.passed.clear()
+        w.points.broken.add(point)
+        await live(w)
+        await asyncio.sleep(HOURS)
+        met = w.points.passed.count(point)
+        w.points.broken.clear()
+        assert w.reports.take() != [], f"{point} was passed {met} times"
+        assert 0 < met < HOURS / 5, f"{point} was passed {met} times in {HOURS:g} s"
+        await w.issue(ttl=60)
+        await w.until_gone(seconds=1800)
+        await asyncio.sleep(1800)
+        assert [user for user in w.users() if user.startswith("lessor")] == []
+        assert "left" not in {mount.name for mount in await w.engine.mounts.list("", 10)}
+        assert w.reports.take() == []
+
+
+@pytest.mark.parametrize("point", ["mount_names", "get_rotation", "prefixes", "due_within", "claim_due"])
+@virtual
+async def test_a_part_that_fails_at_a_start_does_its_work_when_it_can(point: str) -> None:
+    """What a process that died has left is put right, although the first look at it has failed."""
+    async with rotating() as w:
+        await w.issue(ttl=900)
+        await w.engine.prefixes.accept(Range("aws/creds/other/", "aws/creds/other0"), "test")
+        stored = w.store.roots["aws"]
+        await set_root(w, rotation_period=timedelta(hours=5))
+        await w.kill()
+        del w.store.rotations["aws/root"]
+        w.points.broken.add(point)
+        await w.start()
+        await asyncio.sleep(120)
+        w.points.broken.clear()
+        assert w.reports.take() != []
+        await asyncio.sleep(900)
+        assert w.states() != {}
+        assert [user for user in w.users() if user.startswith("lessor")] == []
+        assert (await row_of(w)).schedule == Schedule(timedelta(hours=5))
+        assert w.store.open == []
+        assert w.store.roots["aws"].version == stored.version + 1
+
+
+@virtual
+async def test_what_works_goes_on_beside_what_does_not() -> None:
+    """While every sweep and every rotation fails, leases are issued, expire and are revoked in time."""
+    async with world() as w:
+        w.points.broken |= {"mount_names", "next_rotation_us", "left_behind", "due_within", "held"}
+        for _ in range(20):
+            made = await w.issue(ttl=100)
+            await asyncio.sleep(131)
+            assert made.lease.footprint.user_name not in w.users()
+        w.points.broken.clear()
+        await w.events.until(Swept, seconds=3600)
+        assert w.reports.take() != []
+
+
+@virtual
+async def test_a_caller_gets_the_reference_and_what_was_made_is_deleted() -> None:
+    """An issue that fails unexpectedly after CreateUser is INTERNAL, and leaves no user."""
+    async with world() as w:
+        w.points.broken.add("CreateAccessKey sent")
+        answer = await w.attempt()
+        assert isinstance(answer, InternalError)
+        assert answer.message == f"internal error, reference {answer.reference}"
+        w.points.broken.clear()
+        await w.until_gone(seconds=60)
+        assert w.users() == []
+        assert w.reports.take() != []
+
+
+@pytest.mark.parametrize("point", ["holds", "activate", "activate done"])
+@virtual
+async def test_an_intent_whose_issue_fails_unexpectedly_is_given_up_within_seconds(point: str) -> None:
+    """It does not wait until its claim runs out."""
+    async with world() as w:
+        w.points.broken.add(point)
+        assert isinstance(await w.attempt(), InternalError)
+        w.points.broken.clear()
+        await w.until_gone(seconds=10)
+        assert w.users() == []
+        assert w.events.of(Issued) == []
+        w.reports.take()
+
+
+@virtual
+async def test_a_lease_whose_revocation_fails_unexpectedly_counts_its_attempts() -> None:
+    """It is tried less and less, its row says why, and the account is not paused for it."""
+    async with world() as w:
+        made, other = await w.issue(), await w.issue()
+        w.points.broken.add("DeleteUser sent")
+        await w.revoke(made.lease.id)
+        failed = await w.events.until(RevocationFailed)
+        assert (failed.attempts, "reference report-" in failed.error) == (1, True)
+        await asyncio.sleep(3600)
+        assert 4 <= (await w.lease(made.lease.id)).attempts <= 40
+        assert w.events.of(AccountPaused) == []
+        w.points.broken.clear()
+        await w.revoke(other.lease.id)
+        assert other.lease.footprint.user_name not in w.users()
+        w.reports.take()
+        await w.until_gone()
+
+
+@virtual
+async def test_a_probe_that_fails_unexpectedly_leaves_no_account_paused_for_ever() -> None:
+    """The account is probed on, and resumed when AWS answers."""
+    async with world() as w:
+        made = await w.issue()
+        w.aws.away = True
+        await w.revoke(made.lease.id, sync=False)
+        await w.events.until(AccountPaused)
+        w.aws.away = False
+        w.points.broken |= {"GetUser sent", "get_root"}
+        await asyncio.sleep(600)
+        assert w.events.of(AccountResumed) == []
+        w.points.broken.clear()
+        await w.events.until(AccountResumed, seconds=60)
+        await w.until_gone(seconds=60)
+        assert w.reports.take() != []
+
+
+@virtual
+async def test_an_observer_that_raises_ends_nothing() -> None:
+    """What cannot be logged is reported, and leases are issued and revoked all the same."""
+    async with world() as w:
+
+        def broken(_: object) -> None:
+            raise UnexpectedError("log")
+
+        w.events.also = broken
+        made = await w.issue(ttl=30)
+        await asyncio.sleep(60)
+        assert made.lease.footprint.user_name not in w.users()
+        assert {place.partition(" ")[0] for place in w.reports.take()} == {"observer"}
+        w.events.also = None
+
+
+@virtual
+async def test_one_mount_whose_root_cannot_be_read_keeps_no_other_from_its_sweep() -> None:
+    """Each mount is swept by itself, and the clock is trusted by the word of any root that opens."""
+    async with world() as w:
+        await w.engine.mounts.enable(builders.mount("aaa"), "test")
+        await w.set_root("aaa", builders.OTHER_ROOT_KEY)
+        stored = w.store.roots["aaa"]
+        w.store.roots["aaa"] = type(stored)("aaa", b"roots/aaa\0{not json", stored.account, 2, "new")
+        made = await w.issue(ttl=600)
+        await w.kill()
+        await w.start()
+        assert (await w.events.until(Swept)).mount == "aws"
+        await asyncio.sleep(700)
+        assert made.lease.footprint.user_name not in w.users()
+        assert "open the root of aaa" in w.reports.take()
+
+
+# --- the supervisor alone -----------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_part_that_always_fails_is_started_again_ever_less_often() -> None:
+    """The pause doubles to half a minute, and is short again after a minute of work."""
+    reports, starts = Reports(), list[float]()
+    loop = asyncio.get_running_loop()
+
+    async def fail() -> None:
+        starts.append(loop.time())
+        if len(starts) == 9:
+            await asyncio.sleep(100)
+        raise UnexpectedError("part")
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(Supervisor(reports).keep_running(fail))
+        await asyncio.sleep(400)
+        task.cancel()
+    pauses = [later - earlier for earlier, later in pairwise(starts)]
+    assert pauses[:7] == [1.0, 2.0, 4.0, 8.0, 16.0, MAX_PAUSE_SECONDS, MAX_PAUSE_SECONDS]
+    assert pauses[8:10] == [101.0, 2.0]
+    assert reports.take()[0].endswith("fail")
+
+
+@virtual
+async def test_a_cancellation_that_nobody_asked_for_is_an_exception_like_others() -> None:
+    """A future that somebody else cancelled does not end a part without a word; the part's own end does."""
+    reports, ran = Reports(), list[int]()
+
+    async def wait() -> None:
+        ran.append(1)
+        future = asyncio.get_running_loop().create_future()
+        if len(ran) == 1:
+            future.cancel()
+        await future
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(Supervisor(reports).keep_running(wait))
+        await asyncio.sleep(10)
+        assert (len(ran), len(reports.take())) == (2, 1)
+        task.cancel()
+    assert task.cancelled()
+    assert reports.made == []
+
+
+@virtual
+async def test_an_error_of_ours_passes_a_unit_unreported() -> None:
+    """It is an answer; only where nobody waits for a job's result it is reported as well."""
+    reports = Reports()
+    supervisor = Supervisor(reports)
+    with pytest.raises(LessorError, match="expected"), supervisor.unit("test"):
+        raise LessorError("expected")
+    assert reports.made == []
+
+    async def job() -> None:
+        raise LessorError("nobody waits")
+
+    await supervisor.run_once("job", job())
+    assert reports.take() == ["job"]
