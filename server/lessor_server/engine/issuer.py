@@ -250,6 +250,8 @@ class Issuer:
             reserved = await self._store.rekey(lease, lease.access_key_id)
         if reserved is None:
             raise Aborted(f"lease {lease.id} is being handed out elsewhere", retry_in=0.5)
+        # Also where it is not handed out after all: the process that set the deadline may be gone.
+        self._signals.watch(reserved.id, reserved.due_us)
         return reserved
 
     async def _release(self, claim: Claim, error: LessorError, last_create_us: int) -> LessorError:
