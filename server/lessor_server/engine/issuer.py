@@ -234,8 +234,8 @@ class Issuer:
         if rekeyed is None:
             await rounds.call(DeleteAccessKey(user_name, made.value.access_key_id))
             raise requests.taken(lease)
-        await rounds.call(DeleteAccessKey(user_name, lease.access_key_id))
         self._signals.watch(rekeyed.id, rekeyed.due_us)
+        await rounds.call(DeleteAccessKey(user_name, lease.access_key_id))
         self._signals.notify(Issued(rekeyed.id, rekeyed.access_key_id, rekeyed.owner, rekeyed.expires_us))
         return Credentials(rekeyed, made.value.secret, lease.footprint.arn, ())
 
