@@ -113,10 +113,14 @@ def effects_of(name: str) -> int:
     return len(play(by_name(name), {}).names)
 
 
-def prove_seeds(pool: ProcessPoolExecutor, count: int) -> Tally:
-    """Run seeds from 0 on."""
-    starts = range(0, count, CHUNK)
-    return _sum(pool, [partial(seeds, start, min(CHUNK, count - start)) for start in starts])
+def prove_seeds(pool: ProcessPoolExecutor, ranges: Iterable[tuple[int, int]]) -> Tally:
+    """Run ranges of seeds, each given by its first seed and its length."""
+    return _sum(pool, [chunk for first, count in ranges for chunk in _chunks(first, count)])
+
+
+def _chunks(first: int, count: int) -> Iterator[Callable[[], Tally]]:
+    for start in range(first, first + count, CHUNK):
+        yield partial(seeds, start, min(CHUNK, first + count - start))
 
 
 def prove_deaths(pool: ProcessPoolExecutor) -> Tally:
