@@ -161,7 +161,7 @@ async def test_a_lease_ends_in_time_where_only_a_repeat_that_was_given_up_still_
 
 
 @virtual
-async def test_a_lease_that_is_handed_out_again_ends_in_time_while_its_old_key_is_still_being_deleted() -> None:
+async def test_a_repeat_watches_the_new_end_before_the_old_key_is_deleted() -> None:
     """An answer that AWS does not give keeps nobody from watching the lease's new end."""
     async with world() as w:
         caller = asyncio.get_running_loop().create_task(w.issue(ttl=63, request=ONE))

@@ -168,7 +168,7 @@ async def test_after_the_clock_was_lowered_the_window_is_read_again() -> None:
 
 @virtual
 async def test_a_deadline_minutes_after_the_machine_slept_rings_in_time() -> None:
-    """The loop's clock stood still for 20 s: the timer, set before, is late by that unless it is set again."""
+    """The loop's clock stood still for 20 s, so a timer that was set before would ring so much later."""
     async with timing() as t:
         lease_id = await leased(t.store, 0, 200)
         t.start()
