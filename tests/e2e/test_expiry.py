@@ -1,4 +1,4 @@
-"""Leases end when they say they end, not before; how soon after is judged in virtual time and by `make soak`."""
+"""Leases end when they say they end, not before; how soon after is judged in virtual time and by `soak`."""
 
 from __future__ import annotations
 
