@@ -27,10 +27,10 @@ demo: .venv/.dev ## walk the tutorial on this machine, with an embedded AWS
 	$(BIN)/lessor demo
 
 test: .venv/.test ## run all tests
-	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not fire"
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not fire"
 
 quick: .venv/.test ## run the tests that need no more than a few seconds each
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 prove: .venv/.test ## prove by simulation that nothing leaks: seeds, deaths, pairs of them, planted bugs
 	$(BIN)/python -W ignore -m tests.simulation --first $(FIRST) --seeds $(SEEDS) --fresh $(FRESH)

@@ -75,10 +75,10 @@ def seeds(first: int, count: int) -> Tally:
     return tally
 
 
-def deaths(name: str, step: int = 1, *, rest: bool = False) -> Tally:
-    """Play one scenario with each fate at each of its effects, at each ``step``-th, or at the rest."""
+def deaths(name: str, step: int = 1) -> Tally:
+    """Play one scenario with each fate at each of its effects, or each ``step``-th of these deaths."""
     _quiet()
-    return _tally(singles(by_name(name), step, rest=rest))
+    return _tally(singles(by_name(name), step))
 
 
 def twice(name: str, first: int) -> Tally:
