@@ -34,6 +34,7 @@ quick: .venv/.test ## run the tests that need no more than a few seconds each
 
 prove: .venv/.test ## prove by simulation that nothing leaks: seeds, deaths, pairs of them, planted bugs
 	$(BIN)/python -W ignore -m tests.simulation --first $(FIRST) --seeds $(SEEDS) --fresh $(FRESH)
+	$(BIN)/python -m pytest -q --hypothesis-profile fresh -m hypothesis
 
 soak: .venv/.test ## put the real server under fire for a quarter of an hour
 	$(BIN)/python -m pytest -m fire
