@@ -31,7 +31,7 @@ ROUND_TWO = ("PutUserPolicy", "AttachUserPolicy", "AddUserToGroup", "CreateAcces
 ISSUE = ("CreateUser", *ROUND_TWO)
 REVOKE = ("DeleteAccessKey", "DeleteUserPolicy", "DetachUserPolicy", "RemoveUserFromGroup", "DeleteUser")
 BY_DEFAULT = {("CreateAccessKey", "hang_after"), ("DeleteUser", "hang")}
-KILLS = 20
+KILLS = 8
 SOME = 5
 """Credentials that callers must have got in spite of the kills, for the test to say something."""
 
@@ -237,9 +237,9 @@ class Load:
 
 
 @pytest.mark.slow
-async def test_twenty_kills_under_load_leak_nothing(server: Mortal, aws: StandIn) -> None:
+async def test_kills_under_load_leak_nothing(server: Mortal, aws: StandIn) -> None:
     """No user is unknown to the store, no key dies early, and all end once the server stays."""
-    rng = random.Random(20)
+    rng = random.Random(KILLS)
     load = Load(server, aws)
     async with asyncio.TaskGroup() as group:
         for number in range(6):

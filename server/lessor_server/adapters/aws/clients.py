@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any, Self
 
 from aiobotocore.config import AioConfig
@@ -73,7 +74,6 @@ class Clients:
             # The environment of the server must not lead signed requests elsewhere.
             ignore_configured_endpoint_urls=True,
         )
-        self._loader = AioSession().get_component("data_loader")
         self._kept: dict[Key, _Kept] = {}
         self._provers: dict[tuple[str, Place], _Kept] = {}
         self._closers = asyncio.TaskGroup()
@@ -173,7 +173,7 @@ class Clients:
         self._check(place.endpoint, token=unsigned)
         if credentials is None and config.access_key:
             credentials = AioCredentials(config.access_key, config.secret_key.reveal())
-        session: Any = _session(self._loader, credentials)
+        session: Any = _session(credentials)
         return session.create_client(
             service,
             region_name=place.region or None,
@@ -210,10 +210,16 @@ class _Given:
         return self.credentials
 
 
-def _session(loader: Any, credentials: AioCredentials | None) -> AioSession:
+@cache
+def _loader() -> Any:
+    """Return the SDK's reader of models, which keeps what it has read: one for the whole process."""
+    return AioSession().get_component("data_loader")
+
+
+def _session(credentials: AioCredentials | None) -> AioSession:
     """Return a session whose timestamps are parsed by the standard library; it shares read models."""
     session = AioSession()
-    session.register_component("data_loader", loader)
+    session.register_component("data_loader", _loader())
     parsers = session.get_component("response_parser_factory")
     parsers.set_parser_defaults(timestamp_parser=datetime.fromisoformat)
     if not session.get_config_variable("region"):
