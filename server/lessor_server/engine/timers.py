@@ -22,7 +22,7 @@ SPAN = timedelta(minutes=10)
 LIMIT = 50_000
 RETRY_SECONDS, LOOK_SECONDS = 1.0, 30.0
 MAX_TIMER_SECONDS = 2.0
-"""The timer is set no further ahead: while the machine sleeps the loop's clock stops, and deadlines do not."""
+"""How far ahead the timer is set at most: the clock of the loop stops during a sleep of the machine."""
 
 
 class Timers:
