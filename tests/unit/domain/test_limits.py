@@ -113,7 +113,11 @@ LIMITS: list[tuple[str, int, Callable[[int], list[str]]]] = [
         1224,
         lambda n: of_root(replace(ROOT, assume_chain=(Hop(f"{ARN}:role/x", "e" * n),))),
     ),
-    ("identity_token_file", 1000, lambda n: of_root(replace(TOKEN, identity_token_file=padded(f"{TOKEN_DIR}/")(n)))),
+    (
+        "identity_token_file",
+        1000,
+        lambda n: of_root(replace(TOKEN, identity_token_file=padded(f"{TOKEN_DIR}/")(n))),
+    ),
     ("identity_token_audience", 255, lambda n: of_root(replace(TOKEN, identity_token_audience="a" * n))),
     ("name", 64, lambda n: of_role(replace(ASSUMED, name="n" * n))),
     ("role_arns[0]", 700, lambda n: of_role(replace(ASSUMED, role_arns=(role_arn(n),)))),
