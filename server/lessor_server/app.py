@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -34,7 +34,7 @@ from lessor_server.domain.secret import TokenHash
 from lessor_server.engine.engine import Engine, Limits, Outside, running
 from lessor_server.engine.mounts import RootRules
 from lessor_server.engine.pacer import Pace
-from lessor_server.engine.ports import Store
+from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.roles import NoLinter
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.services.channel_options import ConnectionLimits, channel_options
@@ -130,7 +130,7 @@ async def serving(
                 await _drain(server, guard, engine, health, settings.drain_grace.total_seconds())
 
 
-def _observer(log: EventLog, health: Health) -> Callable[[Event], None]:
+def _observer(log: EventLog, health: Health) -> Observer:
     """Return what takes note of each event."""
 
     def notify(event: Event) -> None:
