@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -36,6 +36,7 @@ from lessor_server.engine.mounts import RootRules
 from lessor_server.engine.pacer import Pace
 from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.roles import NoLinter
+from lessor_server.engine.supervisor import Supervisor
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.services.channel_options import ConnectionLimits, channel_options
 from lessor_server.services.config import ConfigService
@@ -115,8 +116,8 @@ async def serving(
         outside = Outside(store, gateway, sealer, notify, log.report, rng, linter)
         async with (
             running(outside, _limits(settings)) as engine,
-            _lasting(memory.give_back_memory()),
-            _lasting(reloader.run()),
+            _lasting(Supervisor(log.report), memory.give_back_memory),
+            _lasting(Supervisor(log.report), reloader.run),
         ):
             guard = _guard(token, log, settings)
             system = _system(await _about(settings, store, dev=dev), engine, reloader)
@@ -289,10 +290,12 @@ async def _drain(server: grpc.aio.Server, guard: Guard, engine: Engine, health: 
 
 
 @asynccontextmanager
-async def _lasting(job: Coroutine[object, object, NoReturn]) -> AsyncIterator[None]:
-    """Run ``job`` while the block runs."""
+async def _lasting(
+    supervisor: Supervisor, run: Callable[[], Coroutine[object, object, NoReturn]]
+) -> AsyncIterator[None]:
+    """Run a part while the block runs, and again where it fails."""
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(job)
+        task = group.create_task(supervisor.keep_running(run))
         try:
             yield
         finally:

@@ -20,7 +20,7 @@ MAX_PAUSE_SECONDS: Final = 30.0
 CALM_SECONDS: Final = 60.0
 """A part that ran for so long before it failed starts again with the shortest pause."""
 
-Job = Coroutine[object, object, None]
+Job = Coroutine[object, object, object]
 
 
 class Supervisor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from lessor_server.engine.supervisor import Job, Supervisor, name_of
 
@@ -34,7 +34,7 @@ class Work:
         """Run a part until it returns or the group ends; one that fails is started again after a pause."""
         self._start(self._supervisor.keep_running(run), lasting=True)
 
-    def _start(self, job: Job, *, lasting: bool) -> asyncio.Task[None] | None:
+    def _start(self, job: Coroutine[object, object, None], *, lasting: bool) -> asyncio.Task[None] | None:
         tasks = self._lasting if lasting else self._tasks
         try:
             task = self._group.create_task(job)
