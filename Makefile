@@ -4,6 +4,11 @@ BIN := .venv/bin
 # What an install depends on; a change of any of these renews it.
 SOURCES := pyproject.toml constraints.txt protos/build.py $(wildcard protos/lessor/v1/*.proto)
 
+# What `make prove` runs: a fixed range of seeds, and as many as FRESH of a range that differs each time.
+FIRST ?= 0
+SEEDS ?= 10000
+FRESH ?= 1000
+
 # The contract may not break since the last release, or since the commit before where there is none.
 SINCE := $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse --quiet --verify HEAD~1)
 
@@ -22,13 +27,14 @@ demo: .venv/.dev ## walk the tutorial on this machine, with an embedded AWS
 	$(BIN)/lessor demo
 
 test: .venv/.test ## run all tests
-	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not fire"
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not fire"
 
 quick: .venv/.test ## run the tests that need no more than a few seconds each
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 prove: .venv/.test ## prove by simulation that nothing leaks: seeds, deaths, pairs of them, planted bugs
-	$(BIN)/python -W ignore -m tests.simulation
+	$(BIN)/python -W ignore -m tests.simulation --first $(FIRST) --seeds $(SEEDS) --fresh $(FRESH)
+	$(BIN)/python -m pytest -q --hypothesis-profile fresh -m hypothesis
 
 soak: .venv/.test ## put the real server under fire for a quarter of an hour
 	$(BIN)/python -m pytest -m fire

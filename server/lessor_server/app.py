@@ -30,10 +30,11 @@ from lessor_server.adapters.tls import Certificates
 from lessor_server.domain.access import ROOT, Principal
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
+from lessor_server.domain.secret import TokenHash
 from lessor_server.engine.engine import Engine, Limits, Outside, running
 from lessor_server.engine.mounts import RootRules
 from lessor_server.engine.pacer import Pace
-from lessor_server.engine.ports import Store
+from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.roles import NoLinter
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
@@ -103,15 +104,7 @@ async def serving(
     log = EventLog(logger, rng)
     asyncio.get_running_loop().set_exception_handler(partial(_report_unhandled, log))
     health = Health(service.full_name for service in SERVICES)
-
-    def notify(event: Event) -> None:
-        log(event)
-        if isinstance(event, (StoreFailed, StoreBack)):
-            health.store(works=isinstance(event, StoreBack))
-
-    def identify(presented: str) -> Principal | None:
-        return ROOT if presented and token.matches(presented) else None
-
+    notify = _observer(log, health)
     certificates = _certificates(settings.tls)
     reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify)
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
@@ -126,23 +119,8 @@ async def serving(
             _lasting(Supervisor(log.report), memory.give_back_memory),
             _lasting(Supervisor(log.report), reloader.run),
         ):
-            guard = Guard(
-                identify,
-                log,
-                RULES,
-                public=PUBLIC,
-                lasting=LASTING,
-                max_calls=settings.limits.concurrent_calls,
-            )
-            about = await _about(settings, store, dev=dev)
-            system = SystemService(
-                about,
-                engine.expiry,
-                engine.backup,
-                engine.mounts.find_misplaced_tokens,
-                engine.unreadable_rows,
-                reloader.warnings,
-            )
+            guard = _guard(token, log, settings)
+            system = _system(await _about(settings, store, dev=dev), engine, reloader)
             server = grpc.aio.server(options=channel_options(limits))
             server.add_generic_rpc_handlers(_handlers(engine, guard, health, system, settings))
             address = await _listen(server, settings, certificates)
@@ -151,6 +129,36 @@ async def serving(
                 yield address
             finally:
                 await _drain(server, guard, engine, health, settings.drain_grace.total_seconds())
+
+
+def _observer(log: EventLog, health: Health) -> Observer:
+    """Return what takes note of each event."""
+
+    def notify(event: Event) -> None:
+        log(event)
+        if isinstance(event, (StoreFailed, StoreBack)):
+            health.store(works=isinstance(event, StoreBack))
+
+    return notify
+
+
+def _guard(token: TokenHash, log: EventLog, settings: Settings) -> Guard:
+    def identify(presented: str) -> Principal | None:
+        return ROOT if presented and token.matches(presented) else None
+
+    max_calls = settings.limits.concurrent_calls
+    return Guard(identify, log, RULES, public=PUBLIC, lasting=LASTING, max_calls=max_calls)
+
+
+def _system(about: About, engine: Engine, reloader: Reloader) -> SystemService:
+    return SystemService(
+        about,
+        engine.expiry,
+        engine.backup,
+        engine.mounts.find_misplaced_tokens,
+        engine.unreadable_rows,
+        reloader.warnings,
+    )
 
 
 def _report_unhandled(log: EventLog, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

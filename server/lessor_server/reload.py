@@ -93,7 +93,7 @@ class Reloader:
 
 def need_restart(now: Settings, then: Settings) -> list[str]:
     """Return the names of the settings that differ and are read at the start alone."""
-    reloaded, hidden = {"log"}, {"root_token", "root_token_file"}
+    reloaded, hidden = {"log"}, {"root_token", "root_token_file", "warnings"}
     names = [field.name for field in fields(Settings) if field.name not in reloaded | hidden]
     changed = [name for name in names if getattr(now, name) != getattr(then, name)]
     return [*changed, *(["log.format"] if now.log.format != then.log.format else [])]

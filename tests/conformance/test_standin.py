@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -11,6 +10,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError, ReadTimeoutError
 from tests.conformance.test_iam_model import POLICY, Client, refused
+from tests.support.clients import until
 from tests.support.iam import TOUCHES
 from tests.support.standin_control import StandIn, ask
 
@@ -19,9 +19,11 @@ SESSION = aioboto3.Session(region_name="us-east-1")
 """One for all clients: it reads each of AWS's models once."""
 
 
-async def open_client(stack: AsyncExitStack, service: str, url: str, key_id: str = ROOT_KEY) -> Client:
-    """Open a real client that never retries, signs with this key and waits 1 s for an answer at most."""
-    config = Config(retries={"total_max_attempts": 1}, read_timeout=1)
+async def open_client(
+    stack: AsyncExitStack, service: str, url: str, key_id: str = ROOT_KEY, *, seconds: float = 30.0
+) -> Client:
+    """Open a real client that never retries, signs with this key and waits so long for an answer."""
+    config = Config(retries={"total_max_attempts": 1}, read_timeout=seconds)
     keys = {"aws_access_key_id": key_id, "aws_secret_access_key": "x"}
     sdk = SESSION.client(service, endpoint_url=url, config=config, **keys)
     client: Client = await stack.enter_async_context(sdk)
@@ -33,6 +35,13 @@ async def iam(aws: StandIn) -> AsyncIterator[Client]:
     """Open an IAM client of the root."""
     async with AsyncExitStack() as stack:
         yield await open_client(stack, "iam", aws.url)
+
+
+@pytest.fixture
+async def impatient(aws: StandIn) -> AsyncIterator[Client]:
+    """Open an IAM client of the root that waits for a second only."""
+    async with AsyncExitStack() as stack:
+        yield await open_client(stack, "iam", aws.url, seconds=1.0)
 
 
 async def who(aws: StandIn, key_id: str) -> str:
@@ -197,11 +206,14 @@ async def test_a_cut_connection_answers_nothing(aws: StandIn, iam: Client, kind:
 
 
 @pytest.mark.parametrize(("kind", "made"), [("hang", False), ("hang_after", True)])
-async def test_a_hanging_call_is_never_answered(aws: StandIn, iam: Client, kind: str, *, made: bool) -> None:
+async def test_a_hanging_call_is_never_answered(
+    aws: StandIn, impatient: Client, kind: str, *, made: bool
+) -> None:
     """The caller waits until its own timeout; whether AWS acted is the fault's to say."""
     await aws.fault(kind, "CreateUser", nth=1)
     with pytest.raises(ReadTimeoutError):
-        await iam.create_user(UserName="ann")
+        await impatient.create_user(UserName="ann")
+    await until(lambda: aws.calls("CreateUser"), bool)
     assert ("ann" in await aws.users()) is made
 
 
@@ -217,15 +229,13 @@ async def test_garbage_is_html(aws: StandIn, iam: Client) -> None:
     assert list(await aws.users()) == ["ann"]
 
 
-async def test_a_delayed_call_takes_effect_after_its_caller_has_gone(aws: StandIn, iam: Client) -> None:
+async def test_a_delayed_call_takes_effect_after_its_caller_has_gone(aws: StandIn, impatient: Client) -> None:
     """A delay holds back the effect too, as a request that slept on its way would."""
-    await aws.fault("delay", "CreateUser", nth=1, seconds=1.2)
+    await aws.fault("delay", "CreateUser", nth=1, seconds=3.0)
     with pytest.raises(ReadTimeoutError):
-        await iam.create_user(UserName="ann")
+        await impatient.create_user(UserName="ann")
     assert await aws.users() == {}
-    async with asyncio.timeout(10):
-        while not await aws.users():
-            pass
+    await until(aws.users, bool)
 
 
 async def test_faults_meet_the_calls_they_name(aws: StandIn, iam: Client) -> None:

@@ -1,10 +1,10 @@
-"""Leases end when they say they end: not before, and not much after."""
+"""Leases end when they say they end, not before; how soon after is judged in virtual time and by `soak`."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from typing import cast
 
 import grpc
 import pytest
@@ -17,32 +17,19 @@ from tests.support.standin_control import StandIn
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 State, Outcome = lease_pb2.Lease.State, lease_pb2.RevokeLeaseResponse.Outcome
-BOUND = 3.0
-"""Seconds after its expiry within which a key is deleted while AWS answers."""
 CLOCKS = 0.05
 """Seconds that two readings of the machine's clock may lie apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
-    """When a key was last seen on AWS, and when it was first seen gone; seconds since 1970."""
+async def gone_at(aws: StandIn, made: GenerateCredentialsResponse) -> float:
+    """Wait until a key is gone, and return when it was first seen gone; seconds since 1970."""
 
-    last_alive: float
-    first_gone: float
-
-
-async def watch(aws: StandIn, made: GenerateCredentialsResponse, seconds: float) -> Life:
-    """Watch a key until it is gone."""
-    last_alive = 0.0
-    late = time.time() + seconds
-    while time.time() < late:
-        began = time.time()
+    async def keys() -> list[str]:
         users = (await aws.users("/lessor/")).values()
-        if not any(key["id"] == made.access_key for user in users for key in user["keys"]):  # type: ignore[attr-defined]
-            return Life(last_alive, time.time())
-        last_alive = began
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"{made.lease_id} is still alive after {seconds:g} s")
+        return [key["id"] for user in users for key in cast("list[dict[str, str]]", user["keys"])]
+
+    await until(keys, lambda ids: made.access_key not in ids)
+    return time.time()
 
 
 def expiry(message: GenerateCredentialsResponse | lease_pb2.RenewLeaseResponse) -> float:
@@ -50,28 +37,25 @@ def expiry(message: GenerateCredentialsResponse | lease_pb2.RenewLeaseResponse) 
     return message.expire_time.ToMicroseconds() / 10**6
 
 
-async def test_a_key_lives_to_its_expiry_and_is_deleted_within_the_bound(
+async def test_a_key_lives_to_its_expiry_and_is_deleted_then(
     lessor: Lessor, aws: StandIn, mount: str
 ) -> None:
-    """A lease of 2 s has a working key until its expiry, and none from 3 s after it."""
+    """A lease of 2 s has a working key until its expiry, and none soon after it."""
     await lessor.put_role(mount)
     made = await lessor.generate(mount, ttl=2)
-    life = await watch(aws, made, 2 + BOUND)
-    assert expiry(made) - CLOCKS <= life.first_gone
-    assert life.last_alive <= expiry(made) + BOUND
-    await until(lambda: lessor.lookup(made.lease_id), lambda lease: lease.state == State.GONE, BOUND)
+    assert await gone_at(aws, made) >= expiry(made) - CLOCKS
+    await until(lambda: lessor.lookup(made.lease_id), lambda lease: lease.state == State.GONE)
 
 
 @pytest.mark.slow
 async def test_a_renewed_key_lives_to_the_new_time(lessor: Lessor, aws: StandIn, mount: str) -> None:
     """A renewal that was answered keeps the key alive past the old expiry, to the new one."""
     await lessor.put_role(mount)
-    made = await lessor.generate(mount, ttl=1)
-    renewed = await lessor.renew(made.lease_id, 2)
+    made = await lessor.generate(mount, ttl=4)
+    renewed = await lessor.renew(made.lease_id, 5)
     assert expiry(renewed) > expiry(made)
-    assert renewed.lease_duration.seconds == 2
-    life = await watch(aws, made, 2 + BOUND)
-    assert expiry(renewed) - CLOCKS <= life.first_gone <= expiry(renewed) + BOUND
+    assert renewed.lease_duration.seconds == 5
+    assert await gone_at(aws, made) >= expiry(renewed) - CLOCKS
 
 
 @pytest.mark.slow
@@ -86,9 +70,9 @@ async def test_many_leases_end_each_at_its_own_time(lessor: Lessor, aws: StandIn
     async def left() -> set[str]:
         return {lease_of(user) for user in await users_of(aws, mount)}
 
-    seen = await until(left, lambda leases: leases <= longer, 1 + BOUND)
+    seen = await until(left, lambda leases: leases <= longer)
     assert time.time() >= ends or seen == longer
-    await until(left, lambda leases: not leases, 2 + BOUND)
+    await until(left, lambda leases: not leases)
 
 
 @pytest.mark.slow
@@ -97,7 +81,7 @@ async def test_what_ended_but_is_not_gone_reads_as_revoking(lessor: Lessor, aws:
     await lessor.put_role(mount)
     await aws.fault("refuse", "DeleteAccessKey")
     made = await lessor.generate(mount, ttl=1)
-    lease = await until(lambda: lessor.lookup(made.lease_id), lambda lease: lease.attempts > 0, 1 + BOUND)
+    lease = await until(lambda: lessor.lookup(made.lease_id), lambda lease: lease.attempts > 0)
     assert lease.state == State.REVOKING
     assert "AccessDenied" in lease.last_error
     refusal = await refused(lessor.renew(made.lease_id))
@@ -113,8 +97,7 @@ async def test_a_lease_whose_role_is_deleted_ends_all_the_same(
 ) -> None:
     """Deleting a role takes nothing from its leases, not even their end."""
     await lessor.put_role(mount)
-    made = await lessor.generate(mount, ttl=1)
+    made = await lessor.generate(mount, ttl=4)
     await lessor.roles.DeleteRole(role_pb2.DeleteRoleRequest(mount=mount, name="app"))
     assert (await lessor.lookup(made.lease_id)).state == State.ACTIVE
-    life = await watch(aws, made, 1 + BOUND)
-    assert life.first_gone >= expiry(made) - CLOCKS
+    assert await gone_at(aws, made) >= expiry(made) - CLOCKS

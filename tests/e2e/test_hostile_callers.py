@@ -289,6 +289,26 @@ async def test_a_connection_at_its_age_takes_no_new_calls_and_keeps_its_stream(t
             reader.cancel()
 
 
+@pytest.mark.fire
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("with_call", [True, False])
+async def test_a_client_may_ping_every_10_seconds(target: ServerProcess, with_call: bool) -> None:
+    connection = await Connection.open("127.0.0.1", target.port)
+    async with asyncio.TaskGroup() as group:
+        reader = group.create_task(connection.read())
+        if with_call:
+            extra = [("authorization", f"Bearer {target.token}")]
+            stream = connection.call("/lessor.v1.LeaseService/WatchLeases", extra)
+            connection.data(stream, http2.message(b"\x0a\x04aws/"), end=True)
+        for _ in range(6):
+            await asyncio.sleep(10)
+            connection.send(http2.frame(http2.PING, 0, 0, b"a client"))
+        await connection.drained()
+        assert not connection.closed.is_set()
+        assert http2.GOAWAY not in connection.frames
+        reader.cancel()
+
+
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_server_that_may_open_too_few_files_does_not_start(tmp_path: Path) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -174,7 +174,7 @@ async def test_an_async_revocation_goes_on_by_itself(lessor: Lessor, aws: StandI
     await lessor.put_role(mount)
     made = await lessor.generate(mount)
     assert (await lessor.revoke(made.lease_id, sync=False)).outcome == Outcome.ACCEPTED
-    await nothing_left(aws, mount, 3)
+    await nothing_left(aws, mount)
     await until(lambda: lessor.lookup(made.lease_id), lambda lease: lease.state == State.GONE)
 
 

@@ -86,12 +86,11 @@ async def test_a_caller_who_went_away_can_come_back(lessor: Lessor, aws: StandIn
     """The work goes on without its caller; a repeat takes the lease with its whole life."""
     await lessor.put_role(mount)
     await generate(lessor, mount)
-    await aws.latency(0.5)
+    await aws.fault("delay", "CreateAccessKey", nth=1, seconds=2.0)
     async with asyncio.TaskGroup() as group:
         gone = group.create_task(generate(lessor, mount, request_id=REQUEST_ID))
         await until(lambda: users_of(aws, mount), lambda users: len(users) == 2)
         gone.cancel()
-    await aws.latency(0)
     back = await generate(lessor, mount, request_id=REQUEST_ID)
     assert len(await users_of(aws, mount)) == 2
     lease = await lessor.lookup(back.lease_id)

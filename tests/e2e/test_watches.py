@@ -117,7 +117,7 @@ async def test_a_prefix_that_is_none_is_refused(lessor: Lessor) -> None:
 
 async def test_a_watch_ends_at_its_caller_s_deadline(lessor: Lessor, mount: str) -> None:
     """A caller who gave the stream a deadline hears DEADLINE_EXCEEDED, with its details."""
-    stream = lessor.leases.WatchLeases(WatchLeasesRequest(prefix=f"{mount}/"), timeout=0.5)
+    stream = lessor.leases.WatchLeases(WatchLeasesRequest(prefix=f"{mount}/"), timeout=3.0)
     assert (await refused(end(stream))).code is Code.DEADLINE_EXCEEDED
 
 
@@ -192,7 +192,7 @@ async def test_a_drain_ends_the_streams_at_once_and_their_leases_soon(tmp_path: 
         stream = credentials(lessor, "aws", ttl=3600, overlap=30)
         lease = (await first(stream)).lease_id
         async with watching(lessor, "aws/") as watch:
-            async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
                 ends = [group.create_task(refused(end(one))) for one in (stream, watch)]
                 code = group.create_task(server.stop())
             assert code.result() == 0
@@ -216,4 +216,4 @@ async def test_a_kill_leaves_the_last_lease_to_its_own_expiry(tmp_path: Path, aw
         await server.start(tmp_path, {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url})
         async with connect(server.address, server.token) as again:
             assert (await again.lookup(made.lease_id)).expire_time == made.expire_time
-        await nothing_left(aws, "aws", 8 + 3)
+        await nothing_left(aws, "aws")

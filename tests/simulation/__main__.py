@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation.options import draw
@@ -13,15 +14,20 @@ from tests.simulation.run import run
 from tests.simulation.shrink import shrunk, told
 
 PROCESSES = 2
+FRESH_SEEDS = 1_000
 
 
 def main() -> int:
     """Prove, print what was proven, and return 1 if anything was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=10_000, help="how many seeds to run")
+    parser.add_argument("--first", type=int, default=0, help="where these seeds begin")
+    parser.add_argument("--fresh", type=int, default=FRESH_SEEDS, help="how many seeds to run beside them")
+    parser.add_argument("--seeds-only", action="store_true", help="run the seeds and nothing else")
+    parser.add_argument("--processes", type=int, default=PROCESSES, help="how many processes to use")
     parser.add_argument("--seed", type=int, help="run this seed alone and tell its story")
     options = parser.parse_args()
-    return _one(options.seed) if options.seed is not None else _all(options.seeds)
+    return _one(options.seed) if options.seed is not None else _all(options)
 
 
 def _one(seed: int) -> int:
@@ -36,21 +42,37 @@ def _one(seed: int) -> int:
     return 1
 
 
-def _all(count: int) -> int:
+def _ranges(options: argparse.Namespace) -> list[tuple[int, int]]:
+    """Return the fixed range of seeds and one that begins elsewhere at each run, by the clock; print both."""
+    fixed, fresh = (options.first, options.seeds), (int(time.time()) * FRESH_SEEDS, options.fresh)
+    for name, (first, count) in (("seeds", fixed), ("fresh seeds", fresh)):
+        if count:
+            again = f"--first {first} --seeds {count} --fresh 0 --seeds-only"
+            print(f"{name:<22}{first} to {first + count - 1}; only these: {again}", flush=True)
+    return [fixed, fresh]
+
+
+def _all(options: argparse.Namespace) -> int:
     began = time.monotonic()
-    with ProcessPoolExecutor(PROCESSES) as pool:
-        by_seeds = prove_seeds(pool, count)
-        singles, pairs = prove_deaths(pool), prove_pairs(pool)
-        kills = prove_mutants(pool)
+    singles, pairs, kills = Tally(), Tally(), list[Kill]()
+    with ProcessPoolExecutor(options.processes) as pool:
+        by_seeds = prove_seeds(pool, _ranges(options))
+        _print_found(by_seeds.faults)
+        if not options.seeds_only:
+            singles, pairs = prove_deaths(pool), prove_pairs(pool)
+            kills = prove_mutants(pool)
     _print(by_seeds, singles, pairs, kills)
     print(f"{'minutes':<22}{(time.monotonic() - began) / 60:>10.1f}")
-    faults = by_seeds.faults + singles.faults + pairs.faults
+    _print_found(singles.faults + pairs.faults)
     survivors = [kill.name for kill in kills if not kill.by]
-    for fault in faults:
-        print(f"\nFOUND {fault}")
     for name in survivors:
         print(f"\nSURVIVED {name}")
-    return 1 if faults or survivors else 0
+    return 1 if by_seeds.faults or singles.faults or pairs.faults or survivors else 0
+
+
+def _print_found(faults: Iterable[str]) -> None:
+    for fault in faults:
+        print(f"\nFOUND {fault}", flush=True)
 
 
 def _print(by_seeds: Tally, singles: Tally, pairs: Tally, kills: list[Kill]) -> None:

@@ -61,18 +61,13 @@ async def _act(scenario: Scenario, stage: Stage) -> None:
     await scenario.act(stage)
 
 
-def singles(scenario: Scenario, step: int = 1, *, rest: bool = False) -> Iterator[Played]:
-    """Play a scenario undisturbed, then with each fate at each effect.
-
-    Of these it plays each ``step``-th, or, for the ``rest``, all but each ``step``-th.
-    """
+def singles(scenario: Scenario, step: int = 1) -> Iterator[Played]:
+    """Play a scenario undisturbed, then with each fate at each effect: each ``step``-th of these deaths."""
     for options in (SEEN, UNSEEN):
         whole = play(scenario, {}, options=options)
         yield whole
         deaths = [(index, fate) for index in range(len(whole.names)) for fate in Fate]
-        for number, (index, fate) in enumerate(deaths):
-            if (number % step == 0) is rest:
-                continue
+        for index, fate in deaths[::step]:
             yield play(scenario, {index: fate}, options=options)
 
 

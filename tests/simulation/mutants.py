@@ -5,6 +5,7 @@ A mutant changes the product inside the simulation's own process, for as long as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -328,6 +329,12 @@ def window_blind_after_sleep(patch: Patch) -> None:
             await asyncio.sleep(await self._fill_or_wait())
 
     patch.set(timers.Timers, "run", run)
+
+
+@mutant_in("slept through")
+def timer_late_after_sleep(patch: Patch) -> None:
+    """The timer of a deadline stands still with the loop's clock while the machine sleeps."""
+    patch.set(timers, "MAX_TIMER_SECONDS", math.inf)
 
 
 @mutant

@@ -128,6 +128,11 @@ class Process:
         self._context = contextvars.copy_context()
         self._context.run(LIFE.set, self)
 
+    @property
+    def still(self) -> bool:
+        """Tell whether it is stopped, or its machine asleep."""
+        return any(why.startswith(("stopped", "asleep")) for why in self.missing)
+
     def ended(self, task: asyncio.Task[Any]) -> None:
         """Forget a task; a caller who went away hears no error."""
         self.tasks.pop(task, None)

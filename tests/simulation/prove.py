@@ -75,10 +75,10 @@ def seeds(first: int, count: int) -> Tally:
     return tally
 
 
-def deaths(name: str, step: int = 1, *, rest: bool = False) -> Tally:
-    """Play one scenario with each fate at each of its effects, at each ``step``-th, or at the rest."""
+def deaths(name: str, step: int = 1) -> Tally:
+    """Play one scenario with each fate at each of its effects, or each ``step``-th of these deaths."""
     _quiet()
-    return _tally(singles(by_name(name), step, rest=rest))
+    return _tally(singles(by_name(name), step))
 
 
 def twice(name: str, first: int) -> Tally:
@@ -113,10 +113,14 @@ def effects_of(name: str) -> int:
     return len(play(by_name(name), {}).names)
 
 
-def prove_seeds(pool: ProcessPoolExecutor, count: int) -> Tally:
-    """Run seeds from 0 on."""
-    starts = range(0, count, CHUNK)
-    return _sum(pool, [partial(seeds, start, min(CHUNK, count - start)) for start in starts])
+def prove_seeds(pool: ProcessPoolExecutor, ranges: Iterable[tuple[int, int]]) -> Tally:
+    """Run ranges of seeds, each given by its first seed and its length."""
+    return _sum(pool, [chunk for first, count in ranges for chunk in _chunks(first, count)])
+
+
+def _chunks(first: int, count: int) -> Iterator[Callable[[], Tally]]:
+    for start in range(first, first + count, CHUNK):
+        yield partial(seeds, start, min(CHUNK, first + count - start))
 
 
 def prove_deaths(pool: ProcessPoolExecutor) -> Tally:

@@ -6,13 +6,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from lessor_server.domain.errors import StoreUnavailable
+from lessor_server.domain.errors import Aborted, StoreUnavailable
 from lessor_server.domain.events import ExpiryHeld
 from lessor_server.engine.expiry import Expiry
 from lessor_server.engine.issuer import Issuer
 from lessor_server.engine.maker import Maker
 from tests.simulation.disk import Disk, DurableStore
-from tests.simulation.mutants import Patch, mutant
+from tests.simulation.mutants import Patch, mutant, mutant_in
 from tests.support.memory_rows import Row
 from tests.support.memory_store import MemoryStore
 
@@ -80,6 +80,20 @@ def handed_out_again_by_two(patch: Patch) -> None:
 
     patch.set(Issuer, "_reserved", as_it_is)
     patch.set(Maker, "_clear", blindly)
+
+
+@mutant_in("repeat and leave")
+def reserved_lease_not_watched(patch: Patch) -> None:
+    """A process that takes a lease to hand it out again, and then doesn't, leaves its end to another."""
+
+    async def unwatched(self: Any, lease: Any) -> Any:
+        key_id = lease.access_key_id
+        reserved = await (self._store.untake(lease) if lease.untaken else self._store.rekey(lease, key_id))
+        if reserved is None:
+            raise Aborted("it is being handed out elsewhere", retry_in=0.5)
+        return reserved
+
+    patch.set(Issuer, "_reserved", unwatched)
 
 
 @mutant

@@ -45,6 +45,11 @@ class Replicas:
         going = [process for process in self.serving if not process.stopped]
         return len(going) == self._world.options.replicas
 
+    @property
+    def still(self) -> bool:
+        """Tell whether every process is stopped, or its machine asleep."""
+        return bool(self.running) and all(process.still for process in self.running)
+
     def pick(self, part: str) -> Process | None:
         """Return one that serves, drawn by the chance of ``part``."""
         serving = self.serving

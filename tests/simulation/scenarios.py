@@ -186,6 +186,40 @@ async def _request_again(stage: Stage) -> None:
     await stage.issue(request=request)
 
 
+async def _slept_through(stage: Stage) -> None:
+    """Sleep for 15 s long before a lease ends, and wait for its end."""
+    await stage.issue("app2", life=120.0)
+    stage.world.sleep(15.0)
+    await asyncio.sleep(130.0)
+
+
+async def _wait_a_minute(_: Stage) -> None:
+    """Let what a start disturbs be over before the first lease ends."""
+    await asyncio.sleep(60.0)
+
+
+async def _repeat_and_leave(stage: Stage) -> None:
+    """Leave before a credential is ready, at one process, which is then stopped, and at the other."""
+    world, request = stage.world, str(uuid.UUID(int=9, version=4))
+    await _leave(stage, request)
+    await asyncio.sleep(1.0)  # it is made all the same, for a minute
+    maker = next(iter(world.truth.callers[request].replicas), None)
+    if maker is not None:
+        world.replicas.stop(maker, 20 * 60.0)
+    for _ in range(10):
+        if len(world.truth.callers[request].replicas) == 1:
+            await _leave(stage, request)
+    await asyncio.sleep(100.0)
+
+
+async def _leave(stage: Stage, request: str) -> None:
+    try:
+        async with asyncio.timeout(0.06):
+            await stage.issue(request=request)
+    except TimeoutError:
+        return
+
+
 async def _request_twice_at_once(stage: Stage) -> None:
     """Ask twice with one request id, the second time while the first may be under way, then once more."""
     request = str(uuid.UUID(int=7, version=4))
@@ -318,6 +352,8 @@ SCENARIOS = (
     Scenario("rotate static", _root_is_a_user, _rotate_static),
     Scenario("static beside", _beside_a_key, _put_static),
     Scenario("delete static", _static_beside, _delete_static),
+    Scenario("slept through", _nothing, _slept_through, within=300.0),
+    Scenario("repeat and leave", _wait_a_minute, _repeat_and_leave, within=300.0, replicas=2),
     Scenario("repeat elsewhere", _nothing, _request_twice_at_once, replicas=2),
     Scenario("prefix elsewhere", _one_lease, _prefix_while_issuing, replicas=2),
 )

@@ -24,9 +24,6 @@ H = TypeVar("H", bound=asyncio.Handle)
 class StoppingLoop(VirtualLoop):
     """Runs nothing of those lives that are stopped."""
 
-    _ready: deque[asyncio.Handle]
-    _scheduled: list[asyncio.TimerHandle]
-
     def __init__(self, seed: int = 0) -> None:
         """Draw the order of what is ready from ``seed``; nobody is stopped."""
         super().__init__(seed)

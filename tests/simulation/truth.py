@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,8 @@ class Record:
     asked: bool = False
     """Somebody asked for its end, or changed the user from outside so that it may end."""
     touched: bool = False
+    abandoned: bool = False
+    """A person gave it up, perhaps for a while: then nobody has to end it."""
     promise: float = 0.0
     """Until when a caller was told that the key lives."""
     renewed: bool = False
@@ -156,7 +159,8 @@ class Truth:
     def unwanted_since(self, record: Record) -> float | None:
         """Return since when nobody waits for a lease that nobody got; None where somebody does, or did."""
         caller = self.callers.get(record.owner)
-        if caller is None or caller.served or caller.waiting or self.world.options.disk_faults:
+        unknown = caller is None or record.abandoned or self.world.options.disk_faults
+        if unknown or caller.served or caller.waiting:
             return None
         since = max(caller.ended, record.active_at)
         # A process that dies once a lease is ACTIVE can't know that nobody was told: it lives to its end.
@@ -170,7 +174,12 @@ class Truth:
         return record.troubled or record.touched or self.held or self.is_shaken(due)
 
     def is_shaken(self, due: float) -> bool:
-        """Tell whether what was due then may be late because of what disturbed everybody."""
+        """Tell whether what was due then may be late because of what disturbed everybody.
+
+        While no process runs, only a request that was sent before can end anything, minutes later.
+        """
+        if self.world.replicas.still:
+            return True
         settled = self.shaken + SETTLE_SECONDS
         return due < settled and self.world.now() < settled
 
@@ -272,6 +281,8 @@ class Truth:
         elif lease.state is State.REVOKING:
             record.due_by = min(record.due_by, now)
             record.troubled = record.troubled or bool(lease.attempts)
+        elif lease.state is State.ABANDONED:
+            record.due_by, record.abandoned = math.inf, True
         if new.claimed_by and (old is None or not old.claimed_by):
             record.sends = record.refusals = 0
 

@@ -45,7 +45,7 @@ async def ended(folder: Path, *flags: str, **variables: str) -> Ended:
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             out, _ = await process.communicate()
     except TimeoutError:
         process.kill()

@@ -247,8 +247,11 @@ def struct(document: Mapping[str, object]) -> Struct:
     return made
 
 
-async def until(look: Callable[[], Awaitable[T]], holds: Callable[[T], bool], seconds: float = 10.0) -> T:
-    """Look again and again until ``holds`` is true of what is seen, and return it; AssertionError if late."""
+async def until(look: Callable[[], Awaitable[T]], holds: Callable[[T], bool], seconds: float = SECONDS) -> T:
+    """Look again and again until ``holds`` is true of what is seen, and return it; AssertionError if late.
+
+    Wait for what lasts: what holds for a moment alone may be over before the next look.
+    """
     loop = asyncio.get_running_loop()
     late = loop.time() + seconds
     while not holds(seen := await look()):
@@ -268,6 +271,6 @@ def lease_of(user: Json) -> str:
     return cast("dict[str, str]", user["tags"]).get("lessor:lease", "")
 
 
-async def nothing_left(aws: StandIn, mount: str, seconds: float = 10.0) -> None:
+async def nothing_left(aws: StandIn, mount: str, seconds: float = SECONDS) -> None:
     """Wait until no user of a mount is on AWS; AssertionError when that takes too long."""
     await until(lambda: users_of(aws, mount), lambda users: not users, seconds)

@@ -72,4 +72,4 @@ def _answer() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_answer, daemon=True).start()
-    serve(load(None, os.environ))
+    serve(load(None, os.environ), None)

@@ -110,6 +110,7 @@ async def test_settings_that_count_after_a_restart_alone_are_named(tmp_path: Pat
 def test_what_differs_but_the_log_level_needs_a_restart() -> None:
     now = Settings()
     assert need_restart(now, replace(now, log=Log(level="debug"))) == []
+    assert need_restart(now, replace(now, warnings=("a file can be read by every user",))) == []
     then = replace(now, listen=Address("127.0.0.1", 1), reflection=False, log=Log(format="json"))
     assert need_restart(now, then) == ["listen", "reflection", "log.format"]
 

@@ -25,6 +25,7 @@ COMMAND_SECONDS: Final = 60.0
 MAX_LOOKUPS: Final = 60
 REFUSED, EXISTS = 1, 7
 """Exit codes of ``lessor``."""
+_FIELD: Final = re.compile(r"(?m)^([a-z_]+) +(\S.*)$")
 _SECRET: Final = re.compile(r"(?m)^(secret_key +)(\S{4})\S+$")
 
 
@@ -210,5 +211,4 @@ class Tour:
 
 def _fields(printed: str) -> dict[str, str]:
     """Return the fields that a command printed, one a line."""
-    found = re.findall(r"(?m)^([a-z_]+) +(\S.*)$", printed)
-    return {name: value.rstrip() for name, value in found}
+    return {name: value.rstrip() for name, value in _FIELD.findall(printed)}

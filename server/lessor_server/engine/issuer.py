@@ -246,8 +246,8 @@ class Issuer:
         if rekeyed is None:
             await rounds.call(DeleteAccessKey(user_name, made.value.access_key_id))
             raise requests.taken(lease)
-        await rounds.call(DeleteAccessKey(user_name, lease.access_key_id))
         self._signals.watch(rekeyed.id, rekeyed.due_us)
+        await rounds.call(DeleteAccessKey(user_name, lease.access_key_id))
         self._signals.notify(
             Issued(rekeyed.id, rekeyed.access_key_id, rekeyed.owner, rekeyed.expires_us, rekeyed.reason)
         )
@@ -264,6 +264,8 @@ class Issuer:
             reserved = await self._store.rekey(lease, lease.access_key_id)
         if reserved is None:
             raise Aborted(f"lease {lease.id} is being handed out elsewhere", retry_in=0.5)
+        # Also where it is not handed out after all: the process that set the deadline may be gone.
+        self._signals.watch(reserved.id, reserved.due_us)
         return reserved
 
     async def _release(self, claim: Claim, error: LessorError, last_create_us: int) -> LessorError:

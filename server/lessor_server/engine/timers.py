@@ -21,6 +21,8 @@ from lessor_server.engine.wheel import Wheel
 SPAN = timedelta(minutes=10)
 LIMIT = 50_000
 RETRY_SECONDS, LOOK_SECONDS = 1.0, 30.0
+MAX_TIMER_SECONDS = 2.0
+"""How far ahead the timer is set at most: the clock of the loop stops during a sleep of the machine."""
 
 
 class Timers:
@@ -105,7 +107,8 @@ class Timers:
         if due_us is None:
             return
         loop = asyncio.get_running_loop()
-        when = loop.time() + max(0, due_us - self._store.now()) / 1e6
+        left = max(0, due_us - self._store.now()) / 1e6
+        when = loop.time() + min(left, MAX_TIMER_SECONDS)
         if self._handle is not None:
             if self._rings_at <= when:
                 return

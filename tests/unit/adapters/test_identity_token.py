@@ -283,7 +283,7 @@ async def test_whatever_is_at_a_path_has_one_text(tmp_path: Path) -> None:
         "x" * 300,
     ]
     names += [] if os.access(closed, os.R_OK) else ["closed"]
-    async with listener, asyncio.timeout(5):
+    async with listener, asyncio.timeout(30):
         for name in (f"{tmp_path}/{one}" for one in names):
             await unusable(name, only(tmp_path))
             await unusable(name, TokenPlaces())

@@ -19,7 +19,7 @@ def test_an_event_is_plain_and_frozen_and_holds_no_secret(kind: type[Event]) -> 
     assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
     hints = get_type_hints(kind)
     for field in fields(kind):
-        assert hints[field.name] in (str, int, float, bool)
+        assert hints[field.name] in (str, int, float, bool, tuple[str, ...])
         assert not {"secret", "token", "password"} & set(field.name.split("_"))
     assert kind.__doc__
 

@@ -25,7 +25,8 @@ from lessor_server.domain.static_role import StaticRole
 
 ARN = "arn:aws:iam::123456789012"
 ROOT = RootConfig(access_key="A" * 20, secret_key=Secret("s"))
-TOKEN = RootConfig(identity_token_file="/t", assume_chain=(Hop(f"{ARN}:role/hub"),))
+TOKEN_DIR = "/var/run/secrets/tokens"
+TOKEN = RootConfig(identity_token_file=f"{TOKEN_DIR}/t", assume_chain=(Hop(f"{ARN}:role/hub"),))
 ASSUMED = Role("aws", "app", CredentialType.ASSUMED_ROLE, role_arns=(f"{ARN}:role/app",))
 STATIC = StaticRole("aws", "app", "app", Schedule(timedelta(hours=1)))
 
@@ -35,9 +36,9 @@ def padded(before: str, after: str = "", pad: str = "a") -> Callable[[int], str]
     return lambda length: before + (pad * length)[: length - len(before) - len(after)] + after
 
 
-def vpc_endpoint(length: int) -> str:
+def vpc_endpoint(length: int, service: str = "sts") -> str:
     """Return the URL of a VPC endpoint, which has room in its name."""
-    return padded("https://vpce-", ".sts.us-east-1.vpce.amazonaws.com")(length)
+    return padded("https://vpce-", f".{service}.us-east-1.vpce.amazonaws.com")(length)
 
 
 def template(length: int) -> str:
@@ -94,7 +95,7 @@ LIMITS: list[tuple[str, int, Callable[[int], list[str]]]] = [
     ("description", 1000, lambda n: [v.field for v in mount_violations(Mount("aws", "d" * n))]),
     ("region", 32, lambda n: of_root(replace(ROOT, region=padded("us-", "-1")(n)))),
     ("sts_region", 32, lambda n: of_root(replace(ROOT, sts_region=padded("us-", "-1")(n)))),
-    ("iam_endpoint", 300, lambda n: of_root(replace(ROOT, iam_endpoint=vpc_endpoint(n)))),
+    ("iam_endpoint", 300, lambda n: of_root(replace(ROOT, iam_endpoint=vpc_endpoint(n, "iam")))),
     ("sts_endpoint", 300, lambda n: of_root(replace(ROOT, sts_endpoint=vpc_endpoint(n)))),
     (
         "sts_fallback_endpoints[0]",
@@ -112,7 +113,11 @@ LIMITS: list[tuple[str, int, Callable[[int], list[str]]]] = [
         1224,
         lambda n: of_root(replace(ROOT, assume_chain=(Hop(f"{ARN}:role/x", "e" * n),))),
     ),
-    ("identity_token_file", 1000, lambda n: of_root(replace(TOKEN, identity_token_file="/" + "f" * (n - 1)))),
+    (
+        "identity_token_file",
+        1000,
+        lambda n: of_root(replace(TOKEN, identity_token_file=padded(f"{TOKEN_DIR}/")(n))),
+    ),
     ("identity_token_audience", 255, lambda n: of_root(replace(TOKEN, identity_token_audience="a" * n))),
     ("name", 64, lambda n: of_role(replace(ASSUMED, name="n" * n))),
     ("role_arns[0]", 700, lambda n: of_role(replace(ASSUMED, role_arns=(role_arn(n),)))),
@@ -157,7 +162,8 @@ LIMITS: list[tuple[str, int, Callable[[int], list[str]]]] = [
 def fallbacks(count: int) -> RootConfig:
     """Return a root with so many STS endpoints to fall back to."""
     urls = tuple(f"https://sts.us-east-{number}.amazonaws.com" for number in range(1, count + 1))
-    return replace(ROOT, sts_fallback_endpoints=urls, sts_fallback_regions=("us-east-1",) * count)
+    regions = tuple(f"us-east-{number}" for number in range(1, count + 1))
+    return replace(ROOT, sts_fallback_endpoints=urls, sts_fallback_regions=regions)
 
 
 def numbered(text: str, count: int) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -140,3 +141,37 @@ async def test_a_repeat_whose_caller_has_left_leaves_the_key_that_is_out(at: str
         after = await w.lease(made.lease.id)
         assert (after.access_key_id, after.untaken) == (made.lease.access_key_id, False)
         assert after.expires_us == made.lease.expires_us
+
+
+@virtual
+async def test_a_lease_ends_in_time_where_only_a_repeat_that_was_given_up_still_runs() -> None:
+    """The process that made the lease has ended, and the caller of the repeat has left."""
+    async with world() as w:
+        async with another(w) as other:
+            wish = Wish("aws", "app", "alice", timedelta(seconds=40), Request(ONE, "app for 40"))
+            made = await other.issuer.generate(wish, 60)
+            w.points.passed.clear()
+            task = asyncio.get_running_loop().create_task(w.issue(ttl=40, request=ONE))
+            await w.until(lambda: "CreateAccessKey sent" in w.points.passed)
+            task.cancel()
+            await asyncio.sleep(BOUND_SECONDS)
+        assert opens(only_user(w), made)
+        await w.until_gone(seconds=40)
+        assert w.now() <= 40 + 2 * BOUND_SECONDS
+
+
+@virtual
+async def test_a_repeat_watches_the_new_end_before_the_old_key_is_deleted() -> None:
+    """An answer that AWS does not give keeps nobody from watching the lease's new end."""
+    async with world() as w:
+        caller = asyncio.get_running_loop().create_task(w.issue(ttl=63, request=ONE))
+        await w.until(lambda: "CreateUser done" in w.points.passed)
+        caller.cancel()
+        await w.until(lambda: "activate done" in w.points.passed)
+        began = w.now()
+        await asyncio.sleep(59)
+        w.aws.faults.add(Fault(FaultKind.HANG, "DeleteAccessKey", nth=1))
+        repeat = asyncio.get_running_loop().create_task(w.issue(ttl=63, request=ONE))
+        await w.until(lambda: not w.users())
+        assert 63 <= w.now() - began <= 63 + BOUND_SECONDS
+        await asyncio.wait([repeat])

@@ -228,3 +228,31 @@ async def test_a_key_made_by_hand_and_set_as_a_root_is_never_taken_for_a_lost_on
         await asyncio.sleep(30 * 60)
         assert keys_of(w) == {builders.ROOT_KEY: "Active", by_hand: "Active"}
         assert (await row_of(w)).phase is Phase.IDLE
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["another user", "another account"])
+@virtual
+async def test_a_late_key_is_not_looked_for_among_the_keys_of_the_user_that_is_set_next(
+    elsewhere: bool,
+) -> None:
+    """What a person made for the new root's user stays, at the next rotation and after the last look."""
+    async with rotating() as w:
+        w.aws.faults.add(Fault(Kind.DROP, "CreateAccessKey", nth=1))
+        w.aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey", nth=2))
+        with pytest.raises(LessorError):
+            await rotate(w)
+        assert (await row_of(w)).late_us > 0
+        account, user, key = w.other_iam, ROOT, builders.OTHER_ROOT_KEY
+        if elsewhere:
+            account.adopt_root(key)
+        else:
+            account, user = w.iam, "other"
+            account.create_user(user).visible_at = 0.0
+            key = account.create_access_key(user).id
+            w.aws.accounts[key] = account
+        made_by_a_person = account.create_access_key(user).id
+        await set_root(w, key)
+        with pytest.raises(KeyLimit):
+            await rotate(w)
+        await asyncio.sleep(20 * 60)
+        assert {one.id for one in account.users[user].keys.values()} == {key, made_by_a_person}

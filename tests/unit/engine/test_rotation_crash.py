@@ -247,11 +247,12 @@ def test_each_call_in_turn_may_fail_in_any_way(kind: Kind) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("story", [root_on_demand, static_two_keys])
-def test_a_death_after_an_answer_was_lost_leaves_one_key(story: Story) -> None:
+@pytest.mark.parametrize("steps", [(4, 5), pytest.param((2, 3), marks=pytest.mark.fire)])
+def test_a_death_after_an_answer_was_lost_leaves_one_key(story: Story, steps: tuple[int, int]) -> None:
     """A rotation that goes on after a lost answer survives a death at any point, too."""
     points = run(points_of(story))
-    for first in range(0, len(points), 2):
-        for second in range(first + 1, first + 40, 3):
+    for first in range(0, len(points), steps[0]):
+        for second in range(first + 1, first + 40, steps[1]):
             run(lose_and_die(first, second, story))
 
 

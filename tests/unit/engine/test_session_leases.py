@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from lessor_server.domain.errors import RequestIdReused
+from lessor_server.domain.errors import Invalid, RequestIdReused
 from lessor_server.domain.events import Forgotten, Revoked
 from lessor_server.domain.lease import State
 from lessor_server.domain.preconditions import NotRenewable, RequestSpent
@@ -187,6 +187,22 @@ async def test_a_repeat_brings_a_code_of_its_own() -> None:
             w.iam.sts.mfa_codes[SERIAL] = code
             await w.issue(role="assumed", request=ONE, ask=Ask(mfa_code=Secret(code)))
         assert len(w.iam.sts.sessions) == 2
+
+
+@virtual
+async def test_a_repeat_is_held_to_what_the_role_allows_today() -> None:
+    """A session of a role that has been taken off the list since is not handed out again."""
+    async with world() as w:
+        await bound(w)
+        allowed, forbidden = (w.iam.add_role(name, longest=43_200).arn for name in ("allowed", "forbidden"))
+        await w.put_role(builders.assumed(allowed, role_arns=(allowed, forbidden)))
+        await w.issue(role="assumed", request=ONE, ask=Ask(role_arn=forbidden))
+        await w.put_role(builders.assumed(allowed))
+        w.aws.sent.clear()
+        with pytest.raises(Invalid) as told:
+            await w.issue(role="assumed", request=ONE, ask=Ask(role_arn=forbidden))
+        assert [one.field for one in told.value.violations] == ["role_arn"]
+        assert "AssumeRole" not in w.aws.actions()
 
 
 @virtual

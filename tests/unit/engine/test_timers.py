@@ -167,6 +167,18 @@ async def test_after_the_clock_was_lowered_the_window_is_read_again() -> None:
 
 
 @virtual
+async def test_a_deadline_minutes_after_the_machine_slept_rings_in_time() -> None:
+    """The loop's clock stood still for 20 s, so a timer that was set before would ring so much later."""
+    async with timing() as t:
+        lease_id = await leased(t.store, 0, 200)
+        t.start()
+        await asyncio.sleep(10)
+        t.clocks.asleep += 20
+        await asyncio.sleep(200)
+        assert 180 <= t.rung.at[lease_id] <= 181.1
+
+
+@virtual
 async def test_a_deadline_that_moved_rings_at_its_new_time_only() -> None:
     """A renewed lease is not handed out at its old time."""
     async with timing() as t:

@@ -94,6 +94,8 @@ def test_a_policy_that_came_as_a_struct_is_sent_as_it_was_written() -> None:
     assert len(lines) > 300
     for line in lines:
         written = json.loads(line)["document"]
+        if not written:
+            continue  # refused, with a hint
         came = convert.document(convert.struct(json.dumps(written)), "x")
         assert policy.canonical(came) == policy.canonical(written)
 

@@ -12,6 +12,7 @@ import gc
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Self
 
 from aiobotocore.config import AioConfig
@@ -75,7 +76,6 @@ class Clients:
             # The environment of the server must not lead signed requests elsewhere.
             ignore_configured_endpoint_urls=True,
         )
-        self._loader = SdkSession().get_component("data_loader")
         self._kept: dict[Key, _Kept] = {}
         self._provers: dict[tuple[str, Place], _Kept] = {}
         self._closers = asyncio.TaskGroup()
@@ -191,7 +191,7 @@ class Clients:
         self._check(place.endpoint, token=unsigned)
         if credentials is None and config.access_key:
             credentials = AioCredentials(config.access_key, config.secret_key.reveal())
-        kept.session = _session(self._loader, credentials)
+        kept.session = _session(credentials)
         return kept.session.create_client(
             service,
             region_name=_signing_region(kept.session, service, place),
@@ -235,9 +235,15 @@ def _signing_region(session: SdkSession, service: str, place: Place) -> str | No
     return signing_region(service, place.endpoint, place.region or session.get_config_variable("region"))
 
 
-def _session(loader: Any, credentials: AioCredentials | None) -> SdkSession:
+@cache
+def _loader() -> Any:
+    """Return the SDK's reader of models, which keeps what it has read: one for the whole process."""
+    return SdkSession().get_component("data_loader")
+
+
+def _session(credentials: AioCredentials | None) -> SdkSession:
     """Return a session that signs with ``credentials``, or with the server's own where there are none."""
-    session = SdkSession(loader)
+    session = SdkSession(_loader())
     if not session.get_config_variable("region"):
         session.set_config_variable("region", DEFAULT_REGION)
     if credentials is not None:

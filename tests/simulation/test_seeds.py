@@ -1,4 +1,4 @@
-"""A sample of the proof in every test run; ``make prove`` runs the whole."""
+"""A sample of the proof's seeds, and what a run of a seed is; ``make prove`` runs the whole."""
 
 from __future__ import annotations
 
@@ -12,17 +12,12 @@ import pytest
 from tests.simulation.disk import METHODS, READS
 from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.options import draw
-from tests.simulation.prove import deaths, hunt, seeds
+from tests.simulation.prove import seeds
 from tests.simulation.run import run
-from tests.simulation.scenarios import SCENARIOS
 from tests.simulation.shrink import shrunk, told
 
-SAMPLE, CHUNKS, STEP = 25, 6, 7
+SAMPLE, CHUNKS = 25, 6
 ROOT = Path(__file__).resolve().parents[2]
-LONG = ("stopped", "rotate chain")
-"""Scenarios whose deaths take minutes: here a sample of them, all in ``make prove``."""
-
-QUICK = ("no_such_entity_trusted_at_once", "activate_without_generation", "like_for_a_prefix")
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -31,6 +26,12 @@ def test_seeds_keep_every_invariant(chunk: int) -> None:
     tally = seeds(100_000 + chunk * SAMPLE, SAMPLE)
     assert tally.runs == SAMPLE
     assert tally.faults == ()
+
+
+@pytest.mark.parametrize("seed", [7007203, 20004405, 20010040, 20011213])
+def test_seeds_that_once_broke_an_invariant_keep_it(seed: int) -> None:
+    """Two were errors of the engine, and two of the invariant; see ``docs/reliability.md``."""
+    assert run(draw(seed)).breaches == ()
 
 
 @pytest.mark.parametrize("seed", [1, 42])
@@ -68,37 +69,3 @@ def test_every_method_of_the_store_is_a_place_to_die_at_unless_it_only_reads() -
     """A method that is added to the store's port is a write until it is listed among the reads."""
     assert READS <= METHODS
     assert {"begin", "activate", "finish", "put_up", "bury"} <= METHODS - READS
-
-
-@pytest.mark.parametrize("name", [scenario.name for scenario in SCENARIOS])
-def test_some_deaths_leave_nothing(name: str) -> None:
-    """A sample of all deaths; the slow tests play the rest of them."""
-    tally = deaths(name, STEP)
-    assert tally.runs > 2
-    assert tally.faults == ()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [scenario.name for scenario in SCENARIOS if scenario.name not in LONG])
-def test_a_death_at_any_effect_leaves_nothing(name: str) -> None:
-    """Each effect of the scenario, before it, done but unanswered, not done and timed out, after it.
-
-    Those of the sample above are left out: whoever runs the slow tests runs that as well.
-    """
-    tally = deaths(name, STEP, rest=True)
-    assert tally.runs > 4
-    assert tally.faults == ()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", QUICK)
-def test_a_planted_bug_is_found(name: str) -> None:
-    """The proof has teeth: a bug planted on purpose does not go unseen."""
-    index = [bug.name for bug in MUTANTS].index(name)
-    assert hunt(index).by
-
-
-def test_there_are_enough_planted_bugs() -> None:
-    """Every planted bug has a name of its own and a sentence."""
-    assert len({bug.name for bug in MUTANTS}) == len(MUTANTS) >= 25
-    assert all(bug.sentence for bug in MUTANTS)
