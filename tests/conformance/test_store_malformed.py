@@ -75,12 +75,12 @@ async def tried(job: Awaitable[object]) -> object:
         return error
 
 
-def calls(b: Store, lease: Lease) -> dict[str, Awaitable[object]]:
-    """Call each method of the store, about a lease, its mount and its role."""
-    claim, root = Claim(lease), builders.stored_root(version=2)
-    static = Rotation(static_subject(lease.mount, lease.role), generation=1)
-    prefix = OpenPrefix(Range.of_mount(lease.mount), LATER_US)
-    moment, none = timedelta(minutes=1), frozenset[str]()
+Calls = dict[str, Awaitable[object]]
+
+
+def lease_calls(b: Store, lease: Lease) -> Calls:
+    """Call each method about a lease."""
+    claim, moment = Claim(lease), timedelta(minutes=1)
     return {
         "begin": b.begin(intent(10**6), moment),
         "activate": b.activate(claim, "AKIA"),
@@ -101,6 +101,13 @@ def calls(b: Store, lease: Lease) -> dict[str, Awaitable[object]]:
         "account": b.account(lease.mount),
         "page": b.page(EVERYTHING, None, "", 10),
         "count": b.count(EVERYTHING, None),
+    }
+
+
+def config_calls(b: Store, lease: Lease) -> Calls:
+    """Call each method about mounts, roots and roles."""
+    root = builders.stored_root(version=2)
+    return {
         "instance": b.instance(),
         "schema_version": b.schema_version(),
         "grounds": b.grounds(lease.mount, lease.role, Repeated(lease.owner, "request")),
@@ -115,6 +122,14 @@ def calls(b: Store, lease: Lease) -> dict[str, Awaitable[object]]:
         "get_role": b.get_role(lease.mount, lease.role),
         "put_role": b.put_role(builders.role(), "0"),
         "list_roles": b.list_roles(lease.mount, "", 10),
+        "delete_role": b.delete_role(lease.mount, "another"),
+    }
+
+
+def upkeep_calls(b: Store, lease: Lease) -> Calls:
+    """Call each method about many leases, and about the store itself."""
+    prefix = OpenPrefix(Range.of_mount(lease.mount), LATER_US)
+    return {
         "open_prefix": b.open_prefix(Range("aws/creds/", "aws/creds0")),
         "prefixes": b.prefixes(),
         "put_up": b.put_up(prefix, "", 10),
@@ -130,6 +145,17 @@ def calls(b: Store, lease: Lease) -> dict[str, Awaitable[object]]:
         "hold": b.hold(""),
         "lower_clock": b.lower_clock(),
         "unreadable_rows": b.unreadable_rows(),
+        "disable": b.disable("another"),
+        "remove_disabled": b.remove_disabled(),
+        "adopt": b.adopt(Orphan("aws/creds/lost/x", "aws", "lost", lease.footprint)),
+    }
+
+
+def rotation_calls(b: Store, lease: Lease) -> Calls:
+    """Call each method about rotations."""
+    none, root = frozenset[str](), builders.stored_root(version=2)
+    static = Rotation(static_subject(lease.mount, lease.role), generation=1)
+    return {
         "add_rotation": b.add_rotation(Rotation("aws/static-creds/new", user_id="AIDA")),
         "get_rotation": b.get_rotation(static.subject),
         "list_static": b.list_static(lease.mount, "", 10),
@@ -143,11 +169,13 @@ def calls(b: Store, lease: Lease) -> dict[str, Awaitable[object]]:
         "switch_root": b.switch_root(static, root),
         "take_over_rotations": b.take_over_rotations(),
         "forget_rotation": b.forget_rotation(static),
-        "delete_role": b.delete_role(lease.mount, "another"),
-        "disable": b.disable("another"),
-        "remove_disabled": b.remove_disabled(),
-        "adopt": b.adopt(Orphan("aws/creds/lost/x", "aws", "lost", lease.footprint)),
     }
+
+
+def calls(b: Store, lease: Lease) -> Calls:
+    """Call each method of the store, about a lease, its mount and its role."""
+    parts = (lease_calls, config_calls, upkeep_calls, rotation_calls)
+    return {name: call for part in parts for name, call in part(b, lease).items()}
 
 
 async def all_answers(store: Store, lease: Lease) -> dict[str, object]:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from tests.support import builders
+from tests.support.sqlite_files import fate, on_connection, on_disk, pragma
 from tests.support.stores import START_US, TERMS, Bench, HandClock, bench, intent
 
-from lessor_server.adapters.sqlite.clock import MARK
 from lessor_server.adapters.sqlite.lock import DirectoryLocked
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable
-from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
+from lessor_server.adapters.sqlite.store import FILE, open_store
 from lessor_server.domain.errors import LessorError, MountFull, StoreUnavailable
-from lessor_server.domain.events import Event, StoreBack, StoreFailed
 from lessor_server.domain.lease import State
 from lessor_server.engine.stored import EVERYTHING
 
@@ -36,31 +33,6 @@ async def opened(tmp_path: Path) -> AsyncIterator[Bench]:
     """Open a store on a disk."""
     async with bench("sqlite", tmp_path) as made:
         yield made
-
-
-def on_disk(folder: Path) -> dict[str, str]:
-    """Read ids and states as another process would find them after a crash: from a copy of the files."""
-    copy = folder.parent / f"{folder.name}-copy"
-    copy.mkdir(exist_ok=True)
-    for file in folder.glob(f"{FILE}*"):
-        (copy / file.name).write_bytes(file.read_bytes())
-    connection = sqlite3.connect(copy / FILE)
-    try:
-        return dict(connection.execute("SELECT id, state FROM leases").fetchall())
-    finally:
-        connection.close()
-
-
-async def on_connection(b: Bench, work: Callable[[sqlite3.Connection], T]) -> T:
-    """Do something on the store's own connection, between its batches."""
-    assert isinstance(b.store, SqliteStore)
-    return await b.store._batches.read(work)
-
-
-async def pragma(b: Bench, text: str) -> int:
-    """Run a PRAGMA on the store's own connection and return its value."""
-    value: int = await on_connection(b, lambda connection: connection.execute(text).fetchone()[0])
-    return value
 
 
 async def test_what_is_acknowledged_is_on_the_disk(b: Bench, tmp_path: Path) -> None:
@@ -134,148 +106,6 @@ async def test_no_reader_sees_what_is_not_durable(b: Bench, tmp_path: Path) -> N
         for first in (0, 100, 200):
             group.create_task(write(first))
     assert seen
-
-
-@pytest.mark.parametrize(
-    ("pragma_name", "value"),
-    [
-        ("synchronous", 2),  # FULL: in WAL mode NORMAL loses commits at a power cut (sqlite.org, pragma.html)
-        ("journal_mode", "wal"),
-        ("locking_mode", "exclusive"),  # with several connections SQLite 3.7.0 to 3.51.2 can lose commits
-        ("temp_store", 2),  # MEMORY: no copy of a row in a folder that others may read
-        ("cache_size", -65536),
-        ("application_id", 0x4C534F52),
-    ],
-)
-async def test_the_connection_is_set_up_to_lose_nothing(b: Bench, pragma_name: str, value: object) -> None:
-    """What makes a commit durable, and keeps every other process out, holds on the store's own connection."""
-    assert await pragma(b, f"PRAGMA {pragma_name}") == value
-
-
-async def test_a_read_beside_a_commit_that_fails_shows_nothing_of_it(b: Bench) -> None:
-    """Reads of a batch come before its transaction: a row that was never durable is never shown."""
-    assert isinstance(b.store, SqliteStore)
-    await b.active(0)
-
-    def full(_: sqlite3.Connection) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    b.store._batches.raw.before_commit = full
-    async with asyncio.TaskGroup() as group:
-        written = group.create_task(fate(b.begun(1)))
-        read = group.create_task(b.store.page(EVERYTHING, None, "", 10))
-        counted = group.create_task(b.store.count(EVERYTHING, None))
-    assert isinstance(written.result(), StoreUnavailable)
-    assert [lease.id for lease in read.result()] == [intent(0).id]
-    assert sum(one.count for one in counted.result()) == 1
-
-
-async def test_a_backup_beside_writes_is_written(b: Bench, tmp_path: Path) -> None:
-    """A copy that shares its batch with writes succeeds, and holds what was durable before them."""
-    await b.active(0)
-    async with asyncio.TaskGroup() as group:
-        before = group.create_task(b.begun(1))
-        copied = group.create_task(b.store.backup("copy.db"))
-        after = group.create_task(b.begun(2))
-    assert before.result().lease.state is after.result().lease.state is State.INTENT
-    with closing(sqlite3.connect(tmp_path / copied.result()[0])) as copy:
-        assert copy.execute("SELECT id FROM leases").fetchall() == [(intent(0).id,)]
-
-
-async def fate(job: Awaitable[object]) -> object:
-    """Return what comes of a job, its error too."""
-    try:
-        return await job
-    except Exception as error:  # noqa: BLE001 - whichever it is, it is the answer
-        return error
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ValueError("a defect"),
-        sqlite3.IntegrityError("a constraint"),
-        sqlite3.OperationalError("malformed JSON"),
-        MountFull("full"),
-        RecursionError(),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-async def test_whatever_a_job_raises_goes_to_its_caller_alone(
-    b: Bench, tmp_path: Path, error: Exception
-) -> None:
-    """Its own changes are taken back, those of the others in its batch are durable, and the store goes on."""
-    assert isinstance(b.store, SqliteStore)
-    batches = b.store._batches
-
-    def half(connection: sqlite3.Connection) -> None:
-        connection.execute("UPDATE leases SET owner = 'changed'")
-        raise error
-
-    def broken(_: sqlite3.Connection) -> None:
-        raise error
-
-    lease = await b.active(0)
-    async with asyncio.TaskGroup() as group:
-        others = [group.create_task(b.begun(number)) for number in (1, 2)]
-        raised = [group.create_task(fate(batches.write(half))), group.create_task(fate(batches.read(broken)))]
-        others.append(group.create_task(b.begun(3)))
-    assert [task.result() for task in raised] == [error, error]
-    assert len({task.result().id for task in others} & on_disk(tmp_path).keys()) == 3
-    assert (await b.row(lease.id)).owner == lease.owner
-
-
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), "full"], ids=["OSError", "SQLITE_FULL"])
-async def test_a_disk_that_fails_in_the_midst_of_a_batch_fails_all_its_writes(
-    b: Bench, tmp_path: Path, error: OSError | str
-) -> None:
-    """No write of the batch is durable, none is acknowledged, and the next one works."""
-    assert isinstance(b.store, SqliteStore)
-
-    def failing(_: sqlite3.Connection) -> None:
-        if isinstance(error, OSError):
-            raise error
-        full = sqlite3.OperationalError("database or disk is full")
-        full.sqlite_errorcode = sqlite3.SQLITE_FULL
-        raise full
-
-    async with asyncio.TaskGroup() as group:
-        writes = [group.create_task(fate(b.begun(1)))]
-        writes.append(group.create_task(fate(b.store._batches.write(failing))))
-        writes.append(group.create_task(fate(b.begun(2))))
-    assert {type(task.result()) for task in writes} == {StoreUnavailable}
-    assert on_disk(tmp_path) == {}
-    await b.active(3)
-
-
-async def test_a_store_that_cannot_write_says_so_at_the_first_failure_and_when_it_can_again(
-    tmp_path: Path,
-) -> None:
-    """One event for each, whoever writes; while nobody does the store tries each second, by a real write."""
-    loop = asyncio.get_running_loop()
-    events, marks = asyncio.Queue[Event](), asyncio.Queue[int]()
-    room = False
-    async with open_store(tmp_path, HandClock(), events.put_nowait) as store, asyncio.timeout(20):
-        raw = store._batches.raw
-        mark = raw.before_commit
-
-        def commit(connection: sqlite3.Connection) -> None:
-            mark(connection)
-            written = connection.execute("SELECT count(*) FROM meta WHERE key = ?", (MARK,)).fetchone()[0]
-            loop.call_soon_threadsafe(marks.put_nowait, written)
-            if not room:
-                raise OSError(errno.ENOSPC, "No space left on device")
-
-        raw.before_commit = commit
-        for _ in range(2):
-            assert isinstance(await fate(store.add_mount(builders.mount())), StoreUnavailable)
-        assert isinstance(events.get_nowait(), StoreFailed)
-        assert [await marks.get() for _ in range(4)] == [1] * 4, "a commit without a write proves nothing"
-        assert events.empty()
-        room = True
-        assert isinstance(await events.get(), StoreBack)
-        await store.add_mount(builders.mount())
-        assert events.empty()
 
 
 # --- a disk that is full ---------------------------------------------------------------------------------
