@@ -359,6 +359,31 @@ async def test_a_row_written_again_is_no_longer_reported(tmp_path: Path) -> None
         assert await store.unreadable_rows() == []
 
 
+async def test_a_mount_that_cannot_be_read_is_still_named(tmp_path: Path) -> None:
+    """Whoever looks for the mount that works with a key must not pass over one: its key would be deleted."""
+    await fill(tmp_path)
+    damage(tmp_path, Case("mounts", "max_users", "'many'", "a text"), KEYS["mounts"])
+    async with opened(tmp_path) as store:
+        assert [mount.name for mount in await store.list_mounts("", 10)] == [GOOD]
+        assert await store.mount_names("", 10) == ["aws", GOOD]
+        assert await store.mount_names("aws", 10) == [GOOD]
+        assert await store.mount_names("", 1) == ["aws"]
+
+
+async def test_a_sealing_key_s_id_that_cannot_be_read_is_taken_from_what_is_sealed(tmp_path: Path) -> None:
+    """The id is then as unknown as in a database of an earlier version, and the server starts."""
+    async with bench("sqlite", tmp_path) as b:
+        assert isinstance(b.store, SqliteStore)
+        await b.store.put_sealing_key_id("0123456789abcdef")
+    async with opened(tmp_path) as store:
+        assert await store.sealing_key_id() == "0123456789abcdef"
+    for value in ("x'00'", "'short'", "7"):
+        assert damage(tmp_path, Case("meta", "value", value, "no id"), "key = 'sealing_key'")
+        async with opened(tmp_path) as store:
+            assert await store.sealing_key_id() == ""
+            assert await store.sealed_values() == [b"sealed"]
+
+
 # --- what the store knows of itself -----------------------------------------------------------------------
 
 

@@ -34,7 +34,8 @@ from lessor_server.engine.stored import Grounds, Repeated
 FILE = "lessor.db"
 INSTANCE = "instance"
 SEALING_KEY = "sealing_key"
-_INSTANCE: Final = re.compile("[0-9a-f]{16}")
+_ID: Final = re.compile("[0-9a-f]{16}")
+"""An id of an installation or of a sealing key."""
 
 T = TypeVar("T")
 
@@ -62,11 +63,16 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
         return self._schema
 
     async def sealing_key_id(self) -> str:
-        """Return the id of the key that secrets are sealed under, empty where none was noted so far."""
-        row = await self._batches.read(
-            lambda connection: connection.execute(sql.GET_META, {"key": SEALING_KEY}).fetchone()
-        )
-        return str(row[0]) if row else ""
+        """Return the id of the key that secrets are sealed under, empty where none is known."""
+
+        def job(connection: sqlite3.Connection) -> str:
+            row = connection.execute(sql.GET_META, {"key": SEALING_KEY}).fetchone()
+            if row is None or (isinstance(row[0], str) and _ID.fullmatch(row[0])):
+                return row[0] if row else ""
+            self._reader.note("meta", SEALING_KEY, "is no id of a key")
+            return ""
+
+        return await self._batches.read(job)
 
     async def put_sealing_key_id(self, key_id: str) -> None:
         """Note the key that secrets are sealed under from now on."""
@@ -240,11 +246,11 @@ def _prepare(reader: Reader, connection: sqlite3.Connection) -> tuple[int, str, 
 def _instance(reader: Reader, connection: sqlite3.Connection) -> str:
     """Return the installation's id: as stored, else from the folder of any lease's user, else a new one."""
     row = connection.execute(sql.GET_META, {"key": INSTANCE}).fetchone()
-    if row is not None and isinstance(row[0], str) and _INSTANCE.fullmatch(row[0]):
+    if row is not None and isinstance(row[0], str) and _ID.fullmatch(row[0]):
         return row[0]
     if row is not None:
         reader.note("meta", INSTANCE, "is no id of an installation")
     found = (user_path.split("/")[2] for (user_path,) in connection.execute(sql.SOME_USER_PATHS))
-    instance = next((one for one in found if _INSTANCE.fullmatch(one)), os.urandom(8).hex())
+    instance = next((one for one in found if _ID.fullmatch(one)), os.urandom(8).hex())
     connection.execute(sql.PUT_META, {"key": INSTANCE, "value": instance})
     return instance
