@@ -34,7 +34,7 @@ MARKS = {
     "UpdateAccessKey": [pytest.mark.slow, pytest.mark.fire],
     "DeleteAccessKey": [pytest.mark.slow, pytest.mark.fire],
 }
-"""Of the actions. The last two come a minute later, with the old key: in virtual time they are played in each run."""
+"""Of the actions. The last two come a minute later, with the old key: virtual time plays them in each run."""
 
 
 @dataclass(slots=True)
