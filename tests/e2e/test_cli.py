@@ -97,6 +97,7 @@ async def test_a_bad_role_is_told_whole(lessor_cli: CommandLine, mount: str) -> 
     assert "  reason: INVALID_REQUEST" in lines
 
 
+@pytest.mark.slow
 async def test_credentials_live_and_end(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
     """Issued credentials are looked up, listed, counted, renewed, revoked, and then really gone from AWS."""
     await lessor_cli.put_role(mount)

@@ -108,6 +108,7 @@ async def test_a_role_goes_with_its_leases(lessor_cli: CommandLine, aws: StandIn
     await nothing_left(aws, mount)
 
 
+@pytest.mark.slow
 async def test_a_prefix_is_revoked(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
     """Progress goes to standard error, the outcome to standard output; none at all is an outcome too."""
     await lessor_cli.put_role(mount)

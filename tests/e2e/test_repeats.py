@@ -31,6 +31,7 @@ async def generate(
 # --- request ids -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_twelve_who_ask_at_once_get_one_user(lessor: Lessor, aws: StandIn, mount: str) -> None:
     """All get the same answer, secret included, and AWS has one user with one key."""
     await lessor.put_role(mount)

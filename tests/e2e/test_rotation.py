@@ -29,12 +29,12 @@ ROOT, USER = "root-of-lessor", "billing"
 SPOKE = "222222222222"
 Code = grpc.StatusCode
 CALLS = ("ListAccessKeys", "CreateAccessKey", "UpdateAccessKey", "DeleteAccessKey")
-MINUTE = {
+MARKS = {
     "ListAccessKeys": [pytest.mark.slow],
     "UpdateAccessKey": [pytest.mark.slow, pytest.mark.fire],
     "DeleteAccessKey": [pytest.mark.slow, pytest.mark.fire],
 }
-"""The last two come when the old key goes, a minute later: in virtual time each test run plays them too."""
+"""Of the actions. The last two come a minute later, with the old key: virtual time plays them in each run."""
 
 
 @dataclass(slots=True)
@@ -115,6 +115,7 @@ async def test_a_root_is_rotated_and_goes_on_working(place: Place) -> None:
         assert ROOT_KEY not in await place.keys()
 
 
+@pytest.mark.slow
 async def test_the_key_at_the_beginning_of_a_chain_is_rotated(place: Place) -> None:
     """Its user is in another account than the users that are made; the chain is walked with the new key."""
     spoke = await place.aws.role("spoke", account=SPOKE, trusts=["123456789012"], external_id="sesame")
@@ -135,6 +136,7 @@ async def test_the_key_at_the_beginning_of_a_chain_is_rotated(place: Place) -> N
             await lessor.revoke(made.lease_id)
 
 
+@pytest.mark.slow
 async def test_a_root_without_a_stored_key_takes_no_schedule(place: Place) -> None:
     """There is nothing to rotate: SetRoot says so at the field, RotateRoot that the state is not so."""
     hop = config_pb2.AssumeStep(role_arn="arn:aws:iam::123456789012:role/lessor")
@@ -166,6 +168,7 @@ async def test_the_old_key_is_gone_a_minute_later(place: Place) -> None:
     await until(place.keys, lambda keys: keys == {new: "Active"}, 75)
 
 
+@pytest.mark.slow
 async def test_a_second_key_is_named_and_deleted_when_told(place: Place) -> None:
     """AWS allows two keys: the answer names both, and deletes somebody's only with delete_other_key."""
     await place.aws.touch(ROOT, "access_key")
@@ -182,7 +185,7 @@ async def test_a_second_key_is_named_and_deleted_when_told(place: Place) -> None
 @pytest.mark.parametrize(
     ("action", "kind"),
     [
-        pytest.param(action, kind, marks=MINUTE.get(action, ()))
+        pytest.param(action, kind, marks=MARKS.get(action, [pytest.mark.slow] if kind == "hang" else []))
         for action in CALLS
         for kind in ("hang", "hang_after")
     ],
@@ -229,6 +232,7 @@ async def kill_at(place: Place, action: str, kind: str) -> None:
         assert (await lessor.generate("aws")).access_key
 
 
+@pytest.mark.slow
 async def test_no_secret_of_a_rotation_is_in_the_log_or_the_store(place: Place) -> None:
     """The log says who asked and who read; neither the root's secret nor a static role's is in the clear."""
     async with place.connect() as lessor:
@@ -299,6 +303,7 @@ async def test_a_kept_key_of_a_deleted_static_role_works_on(place: Place) -> Non
         assert set(await place.keys(USER)) == {current}
 
 
+@pytest.mark.slow
 async def test_a_bad_static_role_is_told_whole(place: Place) -> None:
     """All violations at once, with their paths; a user that is taken, or not known, is a state of things."""
     async with place.connect() as lessor:
@@ -315,6 +320,7 @@ async def test_a_bad_static_role_is_told_whole(place: Place) -> None:
         assert not (await lessor.roles.ListStaticRoles(role_pb2.ListStaticRolesRequest())).static_roles
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hang", "hang_after"])
 async def test_a_first_key_that_was_killed_is_made_by_the_next_process(place: Place, kind: str) -> None:
     """The role was stored with its intent: its key follows, and no other is left on AWS."""
@@ -338,6 +344,7 @@ async def test_a_first_key_that_was_killed_is_made_by_the_next_process(place: Pl
         assert set(await place.keys(USER)) == {made} == {(await credentials(lessor)).access_key}
 
 
+@pytest.mark.slow
 async def test_roots_and_static_roles_are_rotated_by_hand(place: Place, tmp_path: Path) -> None:
     """The command line rotates the root, and puts, shows, lists, rotates and deletes a static role."""
     lessor_cli = CommandLine(tmp_path, place.server.client_env)

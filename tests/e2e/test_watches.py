@@ -79,6 +79,7 @@ async def own_server(folder: Path, aws: StandIn) -> AsyncIterator[tuple[ServerPr
 # --- leases ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_watcher_hears_a_whole_life(lessor: Lessor, mount: str) -> None:
     """Issued, renewed, expiring, revoked: in order, in time, and of the mount that is watched alone."""
     await lessor.put_role(mount)

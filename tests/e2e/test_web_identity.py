@@ -36,6 +36,7 @@ def root_of(aws: StandIn, role: str, path: str | Path) -> config_pb2.SetRootRequ
     return config_pb2.SetRootRequest(config=config)
 
 
+@pytest.mark.slow
 async def test_it_makes_sessions_of_an_hour_and_no_tokens(tmp_path: Path, aws: StandIn) -> None:
     """A role is assumed by way of the token's role, for an hour at most; federated sessions are refused."""
     web, deploy = await aws.role("web", audience=AUDIENCE), await aws.role("deploy")
@@ -97,6 +98,7 @@ async def test_a_root_s_token_lies_where_the_setting_says(tmp_path: Path, aws: S
         assert checked.arn.startswith("arn:aws:sts::123456789012:assumed-role/web/")
 
 
+@pytest.mark.slow
 async def test_no_other_file_of_the_server_is_sent_anywhere(tmp_path: Path, aws: StandIn) -> None:
     """What holds something else is not sent, and no word of it is told."""
     await aws.forget_calls()

@@ -110,8 +110,7 @@ STORIES = [
     *(session, session_and_repeat),
 ]
 QUICK = {
-    *((issue, None), (issue, 14 * 60.0), (issue_and_revoke, None), (issue_and_repeat, None)),
-    *((session, None), (session_and_repeat, None)),
+    *((issue, None), (issue_and_revoke, None), (session, None)),
 }
 
 
@@ -147,6 +146,7 @@ def test_every_call_and_commit_of_an_issue_is_a_point() -> None:
     assert {"open_prefix done", "put_up done", "close_prefix done"} <= set(run(points_of(issue_and_prefix)))
 
 
+@pytest.mark.slow
 def test_two_deaths_in_a_row_leave_nothing() -> None:
     """A process that dies again while it undoes what the one before left does no harm either."""
 

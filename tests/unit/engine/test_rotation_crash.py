@@ -214,21 +214,22 @@ def cases(*quick: Story) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize("story", cases(root_on_demand, root_of_a_chain, static_one_key))
+@pytest.mark.parametrize("story", cases(static_one_key))
 def test_a_death_at_any_point_leaves_one_key(story: Story) -> None:
     """Wherever the process dies, the next one ends with one known key."""
     points = run(points_of(story))
     assert {run(die_at(index, story, None)) for index in telling(points)} == set(points)
 
 
-@pytest.mark.parametrize("story", [root_on_demand, pytest.param(static_deleted, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("story", [root_on_demand, static_deleted])
 def test_what_a_dead_process_sent_leaves_one_key(story: Story) -> None:
     """A request that takes effect 14 minutes after its sender's death leaves no key that nobody knows."""
     points = run(points_of(story))
     assert {run(die_at(index, story, 14 * 60.0)) for index in telling(points)} == set(points)
 
 
-@pytest.mark.parametrize("story", cases(root_on_demand, static_one_key))
+@pytest.mark.parametrize("story", cases(root_on_demand))
 def test_no_answer_at_any_point_leaves_one_key(story: Story) -> None:
     """Whichever call or commit nobody answers, done or not done, the rotation ends with one known key."""
     points = run(points_of(story))
@@ -236,7 +237,12 @@ def test_no_answer_at_any_point_leaves_one_key(story: Story) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for kind in Kind if kind is not Kind.DELAY], ids=lambda kind: kind.value
+    "kind",
+    [
+        pytest.param(kind, id=kind.value, marks=() if kind is Kind.LOSE else pytest.mark.slow)
+        for kind in Kind
+        if kind is not Kind.DELAY
+    ],
 )
 def test_each_call_in_turn_may_fail_in_any_way(kind: Kind) -> None:
     """Refused, throttled, broken off, never answered or answered with nonsense, and then the process dies."""

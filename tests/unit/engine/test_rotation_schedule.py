@@ -134,6 +134,19 @@ async def test_without_a_period_nothing_rotates_any_more() -> None:
 
 
 @virtual
+async def test_a_mount_that_is_being_disabled_gets_no_new_key_by_its_schedule() -> None:
+    """Its leases may take long to go; its root is as good as gone."""
+    async with rotating() as w:
+        await set_root(w, rotation_period=HOUR)
+        await w.issue()
+        w.aws.faults.add(Fault(Kind.REFUSE, "DeleteAccessKey"))
+        await w.engine.disabler.disable("aws", force=False, by="test")
+        await asyncio.sleep(2 * 3600)
+        assert "CreateAccessKey" not in w.aws.actions(ROOT)
+        assert keys_of(w) == {builders.ROOT_KEY: "Active"}
+
+
+@virtual
 async def test_a_rotation_on_demand_begins_the_period_anew() -> None:
     """What was just rotated is not rotated again for a period."""
     async with rotating() as w:
