@@ -110,6 +110,34 @@ async def test_whatever_a_job_raises_goes_to_its_caller_alone(
     assert (await b.row(lease.id)).owner == lease.owner
 
 
+async def test_the_time_is_written_down_with_a_commit_every_five_seconds(b: Bench) -> None:
+    """Not with each, which would double what a small commit writes; and not later."""
+    assert isinstance(b.store, SqliteStore)
+    said: list[str] = []
+    await b.store._batches.read(lambda connection: connection.set_trace_callback(said.append))
+    for number in range(12):
+        await b.begun(number)
+        b.clock.advance(1)
+    marks = [text for text in said if "INSERT INTO meta" in text]
+    assert len(marks) == 2
+
+
+async def test_a_transaction_that_was_left_open_harms_no_later_write(b: Bench, tmp_path: Path) -> None:
+    """A disk that fails may not even let a batch be taken back: the next one begins with that."""
+    assert isinstance(b.store, SqliteStore)
+
+    def leave_open(connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")
+        connection.execute("UPDATE mounts SET max_users = 1")
+
+    await b.store._batches.read(leave_open)
+    lease = await b.active(0)
+    assert on_disk(tmp_path) == {lease.id: "ACTIVE"}
+    mount = await b.store.get_mount("aws")
+    assert mount is not None
+    assert mount.max_users != 1
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), "full"], ids=["OSError", "SQLITE_FULL"])
 async def test_a_disk_that_fails_in_the_midst_of_a_batch_fails_all_its_writes(
     b: Bench, tmp_path: Path, error: OSError | str
