@@ -92,6 +92,25 @@ async def test_a_repeat_while_paused_is_unavailable_and_leaves_the_lease_as_it_i
         assert await w.lease(made.lease.id) == made.lease
 
 
+@pytest.mark.parametrize("role", ["app", "assumed"])
+@virtual
+async def test_a_mount_that_turns_out_to_be_of_a_paused_account_begins_nothing(role: str) -> None:
+    """Its first issue learns the account from STS, which answers, while IAM does not."""
+    async with world() as w:
+        await w.issue(ttl=10)
+        for action in ("DeleteAccessKey", "GetUser"):
+            w.aws.faults.add(Fault(Kind.ERROR_BEFORE, action))
+        await w.events.until(AccountPaused, seconds=70)
+        await w.engine.mounts.enable(builders.mount("second"), "test")
+        await w.set_root("second")
+        await w.put_role(builders.role("app", "second"))
+        await w.put_role(builders.assumed(w.iam.add_role("target").arn, mount="second"))
+        before = dict(w.states())
+        with pytest.raises(AwsUnavailable):
+            await w.issue(role=role, mount="second")
+        assert w.states() == before
+
+
 @virtual
 async def test_a_sync_revocation_does_not_wait_for_the_end_of_an_outage() -> None:
     """While paused a caller who waits hears that the revocation is accepted, and why it is not done."""
