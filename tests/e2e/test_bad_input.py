@@ -60,7 +60,7 @@ async def test_an_unknown_policy_version_is_named_with_both_known_ones(lessor: L
 @pytest.mark.parametrize(
     ("policy", "field"),
     [
-        ({}, "Statement"),
+        ({}, ""),
         ({"Version": "2012-10-17"}, "Statement"),
         (document(Statement=[]), "Statement"),
         (document(Statement="Allow"), "Statement"),
