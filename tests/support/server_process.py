@@ -13,11 +13,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -44,8 +47,9 @@ class ServerProcess:
         self.token = TOKEN
         self.address = ""
         self.data_dir = Path()
-        self.log_file = Path()
-        self._process: subprocess.Popen[str] | None = None
+        self._log_file = Path()
+        self._copying = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
 
     @property
@@ -58,6 +62,22 @@ class ServerProcess:
         """Return the process id of the server that runs."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def log_file(self) -> Path:
+        """Return the file of what the server wrote; what it wrote before an answer is in it by then."""
+        process = self._process
+        while process is not None and process.stderr is not None and not process.stderr.closed:
+            with self._copying:
+                waiting = bytearray(4)
+                try:
+                    fcntl.ioctl(process.stderr.fileno(), termios.FIONREAD, waiting)
+                except (OSError, ValueError):  # closed meanwhile
+                    break
+                if not any(waiting):
+                    break
+            select.select([], [], [], 0.001)
+        return self._log_file
 
     @property
     def client_env(self) -> dict[str, str]:
@@ -78,7 +98,7 @@ class ServerProcess:
     ) -> None:
         """Start the server and wait until its port accepts; RuntimeError with its words if it ends."""
         assert self._process is None, "it runs already"
-        self.data_dir, self.log_file = tmp_dir / "data", tmp_dir / "server.log"
+        self.data_dir, self._log_file = tmp_dir / "data", tmp_dir / "server.log"
         env = _environment(self.data_dir, env_overrides or {})
         self.token = env["LESSOR_ROOT_TOKEN"]
         env = {name: value for name, value in env.items() if name not in without}
@@ -126,24 +146,28 @@ class ServerProcess:
         return code
 
     def _read(
-        self, process: subprocess.Popen[str], loop: asyncio.AbstractEventLoop, serving: asyncio.Future[str]
+        self, process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, serving: asyncio.Future[str]
     ) -> None:
-        """Copy each line to the file, in a thread; tell ``serving`` the address, or why there is none."""
+        """Copy what is written to the file, in a thread; give ``serving`` the address, or an error."""
         assert process.stderr is not None
-        seen: list[str] = []
-        told = False
-        with process.stderr, self.log_file.open("a", encoding="utf-8") as file:
-            for line in process.stderr:
-                file.write(line)
-                file.flush()
-                address = "" if told else _address_of(line)
-                if address:
-                    told = True
-                    loop.call_soon_threadsafe(_settle, serving, address, None)
-                elif not told:
-                    seen.append(line)
+        seen, told = b"", False
+        descriptor = process.stderr.fileno()
+        with process.stderr, self._log_file.open("ab", buffering=0) as file:
+            while select.select([descriptor], [], [])[0]:
+                with self._copying:
+                    data = os.read(descriptor, 1 << 16)
+                    file.write(data)
+                if not data:
+                    break
+                if not told:
+                    seen += data
+                    lines = seen.decode(errors="replace").splitlines()
+                    complete = lines if seen.endswith(b"\n") else lines[:-1]
+                    if address := next(filter(None, map(_address_of, complete)), ""):
+                        told = True
+                        loop.call_soon_threadsafe(_settle, serving, address, None)
         if not told:
-            error = RuntimeError(f"the server did not start:\n{''.join(seen)}")
+            error = RuntimeError(f"the server did not start:\n{seen.decode(errors='replace')}")
             loop.call_soon_threadsafe(_settle, serving, "", error)
 
 
@@ -177,13 +201,13 @@ def _environment(data_dir: Path, overrides: Mapping[str, str]) -> dict[str, str]
     }
 
 
-def _spawn(env: dict[str, str], options: Iterable[str]) -> subprocess.Popen[str]:
+def _spawn(env: dict[str, str], options: Iterable[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, *COMMAND, *options],
         env=env,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
+        bufsize=0,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -157,7 +158,10 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe")
     assert "No such file" in told(tmp_path / "missing.toml")
-    assert "Is a directory" in told(tmp_path)
+    assert "is not a plain file" in told(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    assert "is not a plain file" in told(tmp_path / "pipe")
+    assert "is not a plain file" in told(LESSOR_ROOT_TOKEN_FILE=str(tmp_path / "pipe"))
     assert "not UTF-8" in told(binary)
 
 

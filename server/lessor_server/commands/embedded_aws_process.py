@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterable
@@ -35,6 +36,8 @@ _ADMIN: Final = {
 }
 _CLOSED: Final = ("moto-api", "favicon.ico", "latest/meta-data", "latest/api")
 """How the paths begin of what moto has beside AWS's API, and asks nobody for a key."""
+_SIGNED: Final = re.compile(r"AWS4-HMAC-SHA256 Credential=[^/,]+/[^/,]+/[^/,]+/[^/,]+/aws4_request,")
+"""How the header of a signed request begins (IAM User Guide, "Create a signed AWS API request")."""
 _CROSS_SITE: Final = frozenset({"cross-site", "same-site"})
 
 
@@ -55,6 +58,9 @@ class LoopbackOnly:
         if problem := self._problem(environ):
             start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Connection", "close")])
             return [f"{problem}\n".encode()]
+        if not _SIGNED.match(environ.get("HTTP_AUTHORIZATION", "")):
+            text = "Request is missing Authentication Token"
+            return _error(start_response, "403 Forbidden", "MissingAuthenticationToken", text)
         return self._app(environ, start_response)
 
     def _problem(self, environ: WSGIEnvironment) -> str:

@@ -162,6 +162,9 @@ def _likely(name: str, known: list[str]) -> str:
 
 def _read_file(file: Path, faults: list[Fault]) -> dict[str, Found]:
     """Read a TOML file into its values by dotted name; what can't be read at all becomes a fault."""
+    if file.exists() and not file.is_file():  # opening a pipe would wait for its other end
+        faults.append(Fault(str(file), "", "is not a plain file", "name a TOML file"))
+        return {}
     try:
         content = file.read_text(encoding="utf-8")
         if problem := file_problem(file):

@@ -353,3 +353,23 @@ def test_a_library_s_text_is_escaped_too(style: str) -> None:
     record = logging.LogRecord("x\x1b", logging.WARNING, "x", 1, "said %s", (HOSTILE["escape"],), None)
     library_handler(style, stream).handle(record)
     assert is_clean(stream.getvalue())
+
+
+def test_calls_that_grpc_cannot_decode_fill_no_log() -> None:
+    """One line a second, without the caller's text and without a traceback."""
+    stream = io.StringIO()
+    handler = library_handler("json", stream)
+    logger = logging.getLogger("grpc._cython.cygrpc")
+    for _ in range(1000):
+        try:
+            b"\xff".decode("utf8")
+        except UnicodeDecodeError as error:
+            info = (UnicodeDecodeError, error, error.__traceback__)
+        record = logger.makeRecord(
+            logger.name, logging.ERROR, "x", 1, "Invalid encoding on %s", ("text",), info
+        )
+        if handler.filter(record):
+            handler.emit(record)
+    assert len(stream.getvalue().splitlines()) <= 2
+    assert "Traceback" not in stream.getvalue()
+    assert "text" not in json.loads(stream.getvalue().splitlines()[0])["event"]

@@ -22,6 +22,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor
 from lessor_server.adapters.observing.printable import escape_event, escape_json
 from lessor_server.adapters.observing.redact import redact
 
+MAX_LIBRARY_TEXT: Final = 100
 LEVELS: Final = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -99,6 +100,7 @@ def library_handler(style: str, stream: TextIO) -> logging.Handler:
     """Return a handler that writes records of ``logging``, from warnings up, as our logger does."""
     handler = logging.StreamHandler(stream)
     handler.setLevel(logging.WARNING)
+    handler.addFilter(CallersCannotFlood())
     handler.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name],
@@ -106,6 +108,34 @@ def library_handler(style: str, stream: TextIO) -> logging.Handler:
         )
     )
     return handler
+
+
+class CallersCannotFlood(logging.Filter):
+    """Passes one record a second of each kind of gRPC's, with the number of those that were held back.
+
+    gRPC logs each call whose metadata it can't decode, with a traceback and the caller's text: both go.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing held back."""
+        super().__init__()
+        self._last: dict[str, float] = {}
+        self._held: dict[str, int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is written."""
+        if record.name.partition(".")[0] != "grpc":
+            return True
+        kind = f"{record.name}:{record.lineno}"
+        if record.created < self._last.get(kind, 0.0) + 1.0:
+            self._held[kind] = self._held.get(kind, 0) + 1
+            return False
+        self._last[kind] = record.created
+        held = self._held.pop(kind, 0)
+        text = str(record.msg) if record.exc_info else record.getMessage()
+        record.msg, record.args = "%s; %d more like it", (text[:MAX_LIBRARY_TEXT], held)
+        record.exc_info = record.exc_text = None
+        return True
 
 
 def _last_steps(style: str, stream: TextIO) -> list[Processor]:
