@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -14,6 +14,7 @@ from lessor_server.adapters.sqlite.clock import Clock
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.domain import calls
 from lessor_server.domain.calls import Call, Identity, MadeKey, MadeUser
+from lessor_server.domain.events import Event
 from lessor_server.domain.lease import Claim, Intent, Lease, State
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
@@ -112,9 +113,11 @@ class InstantStore:
 
 
 @asynccontextmanager
-async def open_instant_store(folder: Path, clock: Clock) -> AsyncIterator[InstantStore]:
+async def open_instant_store(
+    folder: Path, clock: Clock, notify: Callable[[Event], None]
+) -> AsyncIterator[InstantStore]:
     """Open a store whose issues cost nothing; arguments as those of ``open_store``."""
-    async with open_store(folder, clock) as store:
+    async with open_store(folder, clock, notify) as store:
         yield InstantStore(store)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong is refused: before it does anything, with every fault at once, and with the mend."""
+"""What is wrong is refused: before it does anything, with every problem of a phase, and with the fix."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_an_unknown_policy_version_is_named_with_both_known_ones(lessor: L
 @pytest.mark.parametrize(
     ("policy", "field"),
     [
-        ({}, "Statement"),
+        ({}, ""),
         ({"Version": "2012-10-17"}, "Statement"),
         (document(Statement=[]), "Statement"),
         (document(Statement="Allow"), "Statement"),
@@ -219,13 +219,17 @@ async def test_all_faults_of_a_request_for_credentials_come_at_once(lessor: Less
     assert set(refusal.violations) == {"mount", "role", "ttl", "wait_usable", "request_id", "reason"}
 
 
-async def test_all_faults_of_a_mount_come_at_once(lessor: Lessor) -> None:
-    """Its name is checked together with its limits."""
+async def test_a_mount_is_checked_for_its_shape_then_for_the_rules(lessor: Lessor) -> None:
+    """All problems of shape come together, and once there are none, all rules that are broken."""
     request = config_pb2.EnableMountRequest(
-        mount="a/b", max_lease_ttl=Duration(seconds=5), default_lease_ttl=Duration(seconds=6), max_users=-1
+        mount="a/b", max_lease_ttl=Duration(seconds=5), default_lease_ttl=Duration(nanos=1), max_users=-1
     )
     refusal = await refused(lessor.config.EnableMount(request))
-    assert set(refusal.violations) == {"mount", "default_lease_ttl", "max_users"}
+    assert set(refusal.violations) == {"mount", "default_lease_ttl"}
+    request.mount = "new"
+    request.default_lease_ttl.FromSeconds(6)
+    refusal = await refused(lessor.config.EnableMount(request))
+    assert set(refusal.violations) == {"default_lease_ttl", "max_users"}
 
 
 @pytest.mark.parametrize("kind", [0, 99])

@@ -88,11 +88,11 @@ async def test_a_role_is_kept_by_hand(lessor_cli: CommandLine, mount: str) -> No
 async def test_a_bad_role_is_told_whole(lessor_cli: CommandLine, mount: str) -> None:
     """Each violation has its line with the mend, and nothing goes to standard output."""
     words = ("--type", "iam_user", "--policy-document", '{"Version": "x"}', "--policy-arn", "foo")
-    done = await lessor_cli("role", "put", "bad..", "--mount", mount, *words)
+    done = await lessor_cli("role", "put", "bad", "--mount", mount, *words, "--user-path", "none")
     assert (done.code, done.out) == (1, "")
     lines = done.err.splitlines()
-    assert lines[0].startswith("lessor: role.name: ")
-    for path in ("role.policy_arns[0]", "role.policy_document.Version"):
+    assert lines[0].startswith("lessor: role.policy_arns[0]: ")
+    for path in ("role.user_path", "role.policy_document.Version"):
         assert any(line.startswith(f"  {path}: ") and "; " in line for line in lines)
     assert "  reason: INVALID_REQUEST" in lines
 

@@ -146,7 +146,7 @@ async def test_nobody_listens(reach: Reach) -> None:
 
 
 async def test_a_host_that_does_not_exist(reach: Reach) -> None:
-    assert (await reach.unreached("http://nowhere.invalid:1")).startswith("there is no host of that name; ")
+    assert (await reach.unreached("https://nowhere.invalid:1")).startswith("there is no host of that name; ")
 
 
 async def test_what_listens_is_no_grpc_server(reach: Reach) -> None:

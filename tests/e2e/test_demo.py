@@ -81,6 +81,7 @@ async def test_each_step_comes_out_as_it_should(tmp_path: Path) -> None:
     async with demo(tmp_path) as process, asyncio.timeout(SECONDS):
         shown, errors = (stream.decode() for stream in await process.communicate())
     assert (process.returncode, errors) == (0, "")
+    shown = re.sub(r"    lessor: waiting for .*\n", "", shown)  # what a command adds on a slow machine
     assert names(tmp_path) == []
     place = 0
     for step in STEPS:

@@ -23,7 +23,7 @@ from lessor_server.services.creds import CredsService
 from lessor_server.services.lease import LeaseService
 from lessor_server.services.role import RoleService
 from lessor_server.services.system import SystemService
-from lessor_server.settings import Aws, Log, Settings, Tls, load
+from lessor_server.settings import Aws, Limits, Log, Sealing, Settings, Tls, load
 from tests.support.dev_server import ANY_PORTS, Dev, dev
 from tests.support.readme import README, Printed, Step, looks_like, steps, walk
 
@@ -124,15 +124,16 @@ def rows(page: Path, heading: str) -> list[list[str]]:
     """Return the rows of the table under a heading of a page, each as its cells."""
     _, _, section = TEXTS[page].partition(f"\n{heading}\n")
     assert section, heading
-    table = re.findall(r"^\| (.*) \|$", section.partition("\n#")[0], re.MULTILINE)
+    [first, *_] = re.findall(r"(?:^\|.*\n)+", section.partition("\n#")[0] + "\n", re.MULTILINE)
+    table = re.findall(r"^\| (.*) \|$", first, re.MULTILINE)
     return [re.split(r" *\| *", row) for row in table[2:]]
 
 
 def settings() -> Iterator[str]:
     """Yield the dotted name of each setting that the server has."""
-    tables = {"tls": Tls, "aws": Aws, "log": Log}
+    tables = {"tls": Tls, "aws": Aws, "limits": Limits, "sealing": Sealing, "log": Log}
     hints = get_type_hints(Settings)
-    for field in (one for one in fields(Settings) if one.name != "file"):
+    for field in (one for one in fields(Settings) if one.name not in {"warnings", "file"}):
         table = tables.get(field.name)
         assert table is None or table in (hints[field.name], *get_args(hints[field.name]))
         yield from (f"{field.name}.{part.name}" for part in fields(table)) if table else (field.name,)

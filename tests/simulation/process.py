@@ -155,7 +155,7 @@ class Process:
     async def _live(self) -> None:
         world = self.world
         rng = world.options.rng(f"process/{self.number}")
-        outside = Outside(self._disk, self._wire, world.sealer, self._notify, self._report, rng)
+        outside = Outside(self._disk, self._wire, world.sealer, self._notify, self.report, rng)
         async with running(outside, Limits()) as engine:
             self.engine = engine
             self._serve(engine)

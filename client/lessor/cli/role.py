@@ -58,7 +58,7 @@ def role() -> None:
 @role_options
 @calling()
 def put(call: Call, mount: str, name: str, *, update: bool, **options: object) -> None:
-    """Store a role. All faults are told at once; leases that are out stay as they are."""
+    """Store a role. An error lists every problem; leases that are out stay as they are."""
     request = _filled(pb.PutRoleRequest(mount=mount), name, given(options), update=update)
     call.show(call(call.roles.PutRole, request), "role")
 

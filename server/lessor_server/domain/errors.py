@@ -14,7 +14,7 @@ machine's name for it (``ErrorInfo.reason``) and ``mend`` tells the caller what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
@@ -158,26 +158,10 @@ class SessionPolicyWouldWiden(Invalid):
         super().__init__((Violation("session_policy", fault, self.mend), *others))
 
 
-def require(violations: Iterable[Violation], unread: Sequence[Violation] = ()) -> None:
-    """Raise ``Invalid`` with all of ``violations`` and what was ``unread`` before, if there are any."""
-    absent = absent_fields(unread)
-    told = (*unread, *(one for one in violations if one.field not in absent))
-    if told:
-        raise Invalid(told)
-
-
-def absent_fields(unread: Iterable[Violation]) -> frozenset[str]:
-    """Return the fields that could not be read, and those that hold them.
-
-    A rule that misses one of them finds no second error.
-    """
-    ends = ((one.field, end) for one in unread for end in (*_ends(one.field), len(one.field)))
-    return frozenset(field[:end] for field, end in ends)
-
-
-def _ends(path: str) -> Iterable[int]:
-    """Return where the parts of a path end, the last one left out."""
-    return (index for index, letter in enumerate(path) if letter in ".[")
+def require(violations: Iterable[Violation]) -> None:
+    """Raise ``Invalid`` with all of ``violations``, if there are any."""
+    if found := tuple(violations):
+        raise Invalid(found)
 
 
 class NotFound(LessorError):

@@ -41,10 +41,6 @@ class Mount:
     created_us: int = 0
 
 
-ANY: Final = Mount("any", default_lease_ttl=span.SECOND, max_lease_ttl=span.LONGEST)
-"""Stands for a mount that is not known: what is wrong on this one is wrong on every one."""
-
-
 def violations(mount: Mount) -> list[Violation]:
     """Return every fault of ``mount``; field paths are those of EnableMount and SetLeaseDefaults."""
     found = names.name_violations("mount", mount.name)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from typing import Final
 
 from lessor_server.domain import arn, names, partition, policy, span, tags, template
 from lessor_server.domain.errors import Violation
-from lessor_server.domain.mount import ANY, Mount
+from lessor_server.domain.mount import Mount
 from lessor_server.domain.names import shown
 
 
@@ -131,8 +131,10 @@ def review(role: Role, mount: Mount) -> Review:
     The policy is checked from its canonical text, which holds all that the document did.
     """
     found = names.name_violations("name", role.name)
-    found += _typed_violations(role, mount)
-    found += _untyped_violations(role)
+    found += _type_violations(role) + _arn_violations(role) + _ttl_violations(role, mount)
+    found += _group_violations(role) + _tag_violations(role) + _text_violations(role)
+    if role.max_leases < 0:
+        found.append(Violation("max_leases", f"{role.max_leases} is below 0", "give 0 for no limit"))
     faults, warnings = _review_policy(role)
     found += faults
     warnings += _grant_warnings(role)
@@ -183,31 +185,6 @@ def partition_warnings(role: Role, own: str) -> list[str]:
     ]
     more = len(found) - MAX_PARTITION_WARNINGS
     return [*found[:MAX_PARTITION_WARNINGS], f"and {more} more ARNs"] if more > 0 else found
-
-
-def untyped_violations(role: Role) -> list[Violation]:
-    """Return the faults that ``role`` has whatever its type and its mount are."""
-    first, *others = (_typed_violations(replace(role, credential_type=kind), ANY) for kind in CredentialType)
-    always = set(first).intersection(*others)
-    found = names.name_violations("name", role.name)
-    found += [violation for violation in first if violation in always]
-    found += _untyped_violations(role)
-    return found + _review_policy(role)[0]
-
-
-def _typed_violations(role: Role, mount: Mount) -> list[Violation]:
-    """Return the faults of what is judged by the type."""
-    return _type_violations(role) + _arn_violations(role) + _ttl_violations(role, mount)
-
-
-def _untyped_violations(role: Role) -> list[Violation]:
-    """Return the faults of what is judged alike for every type, but the name and the policy."""
-    found = _group_violations(role)
-    found += _tag_violations(role)
-    found += _text_violations(role)
-    if role.max_leases < 0:
-        found.append(Violation("max_leases", f"{role.max_leases} is below 0", "give 0 for no limit"))
-    return found
 
 
 def _review_policy(role: Role) -> tuple[list[Violation], list[str]]:

@@ -84,18 +84,6 @@ def violations(role: Role, ask: Ask) -> list[Violation]:
     return found
 
 
-def form_violations(ask: Ask) -> list[Violation]:
-    """Return the faults that what is asked has whatever the role is; field paths are the request's."""
-    found = []
-    if ask.role_arn and not arn.is_role(ask.role_arn):
-        mend = "write arn:aws:iam::123456789012:role/name"
-        found.append(Violation("role_arn", f"{shown(ask.role_arn)} is no ARN of an IAM role", mend))
-    found += _name_violations(ask)
-    if ask.mfa_code and not _CODE.fullmatch(ask.mfa_code.reveal()):
-        found.append(Violation("mfa_code", "is no code of an MFA device", _CODE_MEND))
-    return found + _policy_violations(ask)
-
-
 def require_askable(role: Role, ask: Ask, others: list[Violation]) -> None:
     """Raise for all faults of a request at once; ``others`` are those found in the rest of it.
 

@@ -13,12 +13,11 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import timedelta
 
-from lessor_server.domain import backoff, session, ttl
+from lessor_server.domain import backoff, session, span, ttl
 from lessor_server.domain.errors import LessorError, StoreUnavailable, Violation
 from lessor_server.domain.events import Retired
 from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.preconditions import MfaRefused
-from lessor_server.domain.span import spoken
 from lessor_server.engine.credentials import Credentials, Wish
 from lessor_server.engine.issuer import LEAST_SECONDS, Issuer
 from lessor_server.engine.ports import Store
@@ -81,9 +80,9 @@ class CredentialWatch:
         grounds = await self._store.grounds(wish.mount, wish.role)
         if grounds.mount is None or grounds.role is None:
             return  # the issue says what is missing
-        found = ttl.violations(wish.ttl, grounds.role, grounds.mount)
+        found = span.violations("overlap", overlap) + ttl.violations(wish.ttl, grounds.role, grounds.mount)
         if not found and (life := ttl.grant(wish.ttl, grounds.role, grounds.mount).ttl) < 2 * overlap:
-            fault = f"{spoken(overlap)} is more than half of the ttl, {spoken(life)}"
+            fault = f"{span.spoken(overlap)} is more than half of the ttl, {span.spoken(life)}"
             found.append(Violation("overlap", fault, "give a shorter overlap, or ask for a longer ttl"))
         session.require_askable(grounds.role, wish.ask, found)
 

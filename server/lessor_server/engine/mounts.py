@@ -74,20 +74,12 @@ class Mounts:
         """Return at most ``limit`` mounts by name, those greater than ``after``."""
         return await self._store.list_mounts(after, limit)
 
-    async def tune(
-        self, name: str, change: Callable[[Mount], Mount], by: str, faults: Sequence[Violation] = ()
-    ) -> Mount:
-        """Replace a mount by what ``change`` makes of it; nothing that exists is shortened by it.
-
-        ``faults`` are those found in the request before: all are told at once.
-        """
+    async def tune(self, name: str, change: Callable[[Mount], Mount], by: str) -> Mount:
+        """Replace a mount by what ``change`` makes of it; nothing that exists is shortened by it."""
         for _ in range(TRIES):
-            before = await self._store.get_mount(name)
-            if before is None and not faults:
-                raise NotFound("mount", name)
-            after = change(before or mount_rules.ANY)
-            require(mount_rules.violations(after), faults)
-            assert before is not None
+            before = await self.get(name)
+            after = change(before)
+            require(mount_rules.violations(after))
             if await self._store.put_mount(before, after):
                 self._notify(Changed("mount", name, by))
                 return after
@@ -117,14 +109,12 @@ class Mounts:
         etag: str,
         change: Callable[[RootConfig | None], RootConfig],
         by: str,
-        faults: Sequence[Violation] = (),
         *,
         whole: bool = False,
     ) -> Root:
         """Replace a mount's root by what ``change`` makes of the one there is, whole or not at all.
 
-        ``faults`` are those found in the request before: all are told at once. A ``whole`` new one keeps
-        nothing of the root there is, and may replace one that does not open any more.
+        A ``whole`` new one keeps nothing of the root there is, and may replace one that can't be opened.
 
         Raises:
             Invalid, NotFound, EtagMismatch, SealBroken: The request is wrong, or not ``whole``.
@@ -132,15 +122,14 @@ class Mounts:
             RootKeyRotatedAway, StaticUserTaken: The key is one that a rotation has replaced, or will.
             AwsUnavailable: AWS does not say whose the new root is, and leases exist.
         """
-        if not faults:
-            await self.get(name)
+        await self.get(name)
         for _ in range(TRIES):
             stored = await self._store.get_root(name)
             if etag and (stored is None or stored.etag != etag):
                 raise EtagMismatch(f"the root of {name} is not what the etag says", subject=name)
             before = await self._opened(stored, whole=whole)
             config = change(before.config if before else None)
-            require(self._violations(name, config), faults)
+            require(self._violations(name, config))
             if config.access_key and (before is None or config.access_key != before.config.access_key):
                 await self._keys.require_free(config.access_key)
             version = stored.version if stored else 0

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from lessor_server.domain import mount as mount_rules
-from lessor_server.domain import names, root_kind
 from lessor_server.domain import role as role_rules
-from lessor_server.domain.errors import Aborted, NotFound, Precondition, Violation, require
+from lessor_server.domain import root_kind
+from lessor_server.domain.errors import Aborted, NotFound, Precondition, require
 from lessor_server.domain.events import Changed, Created, Deleted
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.preconditions import EtagMismatch
@@ -51,17 +50,9 @@ class Roles:
         self._rng = rng
 
     async def put(
-        self,
-        mount: str,
-        name: str,
-        etag: str,
-        change: Callable[[Role | None], Role],
-        by: str,
-        faults: Sequence[Violation] = (),
+        self, mount: str, name: str, etag: str, change: Callable[[Role | None], Role], by: str
     ) -> Reviewed:
         """Replace a role by what ``change`` makes of the one there is.
-
-        ``faults`` are those found in the request before: all are told at once.
 
         Raises:
             Invalid: The role breaks rules; each stands in the violations, under ``role``.
@@ -69,20 +60,19 @@ class Roles:
         """
         for _ in range(TRIES):
             before = await self.find(mount, name)
-            if etag and names.is_name(name) and (before is None or before.etag != etag):
+            if etag and (before is None or before.etag != etag):
                 raise EtagMismatch(f"role {name} is not what the etag says", subject=f"{mount}/{name}")
-            reviewed = await self.check(mount, change(before), faults)
+            reviewed = await self.check(mount, change(before))
             role = replace(reviewed.role, etag=f"{self._rng.getrandbits(64):016x}")
             if await self._store.put_role(role, before.etag if before else None):
                 self._notify((Changed if before else Created)("role", f"{mount}/{name}", by))
                 return Reviewed(role, reviewed.warnings)
         raise Aborted(f"role {name} keeps changing", retry_in=0.1)
 
-    async def check(self, mount: str, role: Role, faults: Sequence[Violation] = ()) -> Reviewed:
-        """Apply every rule to ``role`` and write nothing; ``faults`` as in ``put``."""
-        found = await self._store.get_mount(mount) if faults else await self._mount(mount)
-        review = role_rules.review(role, found or mount_rules.ANY)
-        require((violation.under("role") for violation in review.violations), faults)
+    async def check(self, mount: str, role: Role) -> Reviewed:
+        """Apply every rule to ``role`` and write nothing."""
+        review = role_rules.review(role, await self._mount(mount))
+        require(violation.under("role") for violation in review.violations)
         linted = await self._linter.findings(role.policy_document) if role.policy_document else []
         return Reviewed(role, (*review.warnings, *linted, *await self._unserved(role)))
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct
 
 from lessor.v1 import config_pb2 as pb
-from lessor_server.domain import mount as mount_rules
-from lessor_server.domain import span
 from lessor_server.domain.mount import DEFAULT_LEASE_TTL, DEFAULT_MAX_USERS, Mount, MountState
 from lessor_server.domain.root import Hop, Root, RootConfig
 from lessor_server.domain.secret import Secret
@@ -18,11 +18,12 @@ from lessor_server.engine.disabler import Disabler
 from lessor_server.engine.mounts import Mounts
 from lessor_server.engine.rotation.root_keys import RootKeys
 from lessor_server.services import convert
-from lessor_server.services.convert import Faults
+from lessor_server.services.convert import Problems
 from lessor_server.services.guard import Caller
 
 _STATES = {MountState.ENABLED: pb.Mount.ENABLED, MountState.DISABLING: pb.Mount.DISABLING}
 _TUNABLE = ("description", "default_lease_ttl", "max_lease_ttl", "max_users")
+_LIMITS = ("default_lease_ttl", "max_lease_ttl")
 _SETTABLE = tuple(pb.RootConfig.DESCRIPTOR.fields_by_name)
 
 
@@ -40,10 +41,10 @@ class ConfigService:
 
     async def EnableMount(self, request: pb.EnableMountRequest, caller: Caller) -> pb.EnableMountResponse:
         """Enable an engine."""
-        faults = Faults()
-        mount = _limited(Mount(request.mount or convert.DEFAULT_MOUNT), request, faults)
-        faults.extend(mount_rules.violations(mount))
-        faults.require_none()
+        with Problems() as problems:
+            name = problems.parse(convert.mount_of, request.mount)
+            spans = problems.parse(convert.spans, request, _LIMITS)
+        mount = _limited(Mount(name), request, spans)
         return pb.EnableMountResponse(mount=_mount(await self._mounts.enable(mount, caller.principal.name)))
 
     async def DisableMount(self, request: pb.DisableMountRequest, caller: Caller) -> pb.DisableMountResponse:
@@ -54,21 +55,20 @@ class ConfigService:
 
     async def ListMounts(self, request: pb.ListMountsRequest, _: Caller) -> pb.ListMountsResponse:
         """List engines by name."""
-        faults = Faults()
-        size, after = convert.page(request, faults)
-        faults.require_none()
+        with Problems() as problems:
+            size = problems.parse(convert.page_size, request.page_size)
+            after = problems.parse(convert.token, request.page_token)
         found = await self._mounts.list(after, size + 1)
         page, more = await convert.fill_page(found, size, _mount)
         return pb.ListMountsResponse(mounts=page, next_page_token=page[-1].mount if more else "")
 
     async def TuneMount(self, request: pb.TuneMountRequest, caller: Caller) -> pb.TuneMountResponse:
         """Change an engine's limits."""
-        faults = Faults()
-        name = faults.read("", convert.mount_of, request.mount)
-        paths: Sequence[str] = _TUNABLE
-        if request.HasField("update_mask"):
-            paths = convert.paths(request.update_mask, _TUNABLE, f"name of {', '.join(_TUNABLE)}", faults)
-        _limited(mount_rules.ANY, convert.masked(pb.TuneMountRequest(), request, paths), faults)
+        mask = request.update_mask if request.HasField("update_mask") else FieldMask(paths=_TUNABLE)
+        with Problems() as problems:
+            name = problems.parse(convert.mount_of, request.mount)
+            paths = convert.paths(mask, _TUNABLE, f"name of {', '.join(_TUNABLE)}", problems)
+            problems.parse(convert.spans, convert.masked(pb.TuneMountRequest(), request, paths), _LIMITS)
 
         def change(before: Mount) -> Mount:
             stored = pb.TuneMountRequest(
@@ -77,33 +77,33 @@ class ConfigService:
                 max_lease_ttl=convert.duration(before.max_lease_ttl),
                 max_users=before.max_users,
             )
-            return _limited(before, convert.masked(stored, request, paths), Faults())
+            tuned = convert.masked(stored, request, paths)
+            return _limited(before, tuned, convert.spans(tuned, _LIMITS))
 
-        tuned = await self._mounts.tune(name, change, caller.principal.name, faults.found)
+        tuned = await self._mounts.tune(name, change, caller.principal.name)
         return pb.TuneMountResponse(mount=_mount(tuned))
 
     async def SetRoot(self, request: pb.SetRootRequest, caller: Caller) -> pb.SetRootResponse:
         """Give an engine its root."""
-        faults, masked = Faults(), request.HasField("update_mask")
-        name = faults.read("", convert.mount_of, request.mount)
-        if not request.HasField("config"):
-            faults.add("config", "is missing", "send the root to set")
-        paths = convert.paths(request.update_mask, _SETTABLE, "name fields of RootConfig, whole", faults)
-        sent = convert.masked(pb.RootConfig(), request.config, paths) if masked else request.config
-        config = _config(sent, faults)
-        if not request.HasField("config") or (masked and not name):
-            faults.require_none()  # what else is wrong depends on what there is
+        masked = request.HasField("update_mask")
+        with Problems() as problems:
+            name = problems.parse(convert.mount_of, request.mount)
+            if not request.HasField("config"):
+                problems.add("config", "is missing", "send the root to set")
+            paths = convert.paths(
+                request.update_mask, _SETTABLE, "name fields of RootConfig, whole", problems
+            )
+            sent = convert.masked(pb.RootConfig(), request.config, paths) if masked else request.config
+            config = problems.parse(_config, sent)
 
         def change(before: RootConfig | None) -> RootConfig:
             if not masked:
                 return config
             stored = _config_message(before, with_secret=True) if before else pb.RootConfig()
-            return _config(convert.masked(stored, request.config, paths), Faults())
+            return _config(convert.masked(stored, request.config, paths))
 
         by = caller.principal.name
-        root = await self._mounts.set_root(
-            name, request.config.etag, change, by, faults.found, whole=not masked
-        )
+        root = await self._mounts.set_root(name, request.config.etag, change, by, whole=not masked)
         return pb.SetRootResponse(config=_root(root))
 
     async def GetRoot(self, request: pb.GetRootRequest, _: Caller) -> pb.GetRootResponse:
@@ -140,15 +140,14 @@ class ConfigService:
         self, request: pb.SetLeaseDefaultsRequest, caller: Caller
     ) -> pb.SetLeaseDefaultsResponse:
         """Set how long users of an engine live where their role does not say."""
-        faults = Faults()
-        name = faults.read("", convert.mount_of, request.mount)
-        lease = faults.read(None, convert.span, request, "lease")
-        lease_max = faults.read(None, convert.span, request, "lease_max")
+        with Problems() as problems:
+            name = problems.parse(convert.mount_of, request.mount)
+            spans = problems.parse(convert.spans, request, ("lease", "lease_max"))
 
         def change(before: Mount) -> Mount:
-            return replace(before, lease=lease or None, lease_max=lease_max or None)
+            return replace(before, lease=spans["lease"], lease_max=spans["lease_max"])
 
-        mount = await self._mounts.tune(name, change, caller.principal.name, faults.found)
+        mount = await self._mounts.tune(name, change, caller.principal.name)
         return pb.SetLeaseDefaultsResponse(
             mount=mount.name, lease=convert.duration(mount.lease), lease_max=convert.duration(mount.lease_max)
         )
@@ -163,14 +162,17 @@ class ConfigService:
         )
 
 
-def _limited(mount: Mount, message: pb.EnableMountRequest | pb.TuneMountRequest, faults: Faults) -> Mount:
-    """Return ``mount`` with the description and the limits of a message."""
-    longest = faults.read(span.LONGEST, convert.span, message, "max_lease_ttl") or DEFAULT_LEASE_TTL
-    default = faults.read(None, convert.span, message, "default_lease_ttl")
+def _limited(
+    mount: Mount,
+    message: pb.EnableMountRequest | pb.TuneMountRequest,
+    spans: Mapping[str, timedelta | None],
+) -> Mount:
+    """Return ``mount`` with the description and the limits of a message, whose ``spans`` were read before."""
+    longest = spans["max_lease_ttl"] or DEFAULT_LEASE_TTL
     return replace(
         mount,
         description=message.description,
-        default_lease_ttl=default or min(DEFAULT_LEASE_TTL, longest),
+        default_lease_ttl=spans["default_lease_ttl"] or min(DEFAULT_LEASE_TTL, longest),
         max_lease_ttl=longest,
         max_users=message.max_users or DEFAULT_MAX_USERS,
     )
@@ -188,7 +190,9 @@ def _mount(mount: Mount) -> pb.Mount:
     )
 
 
-def _config(message: pb.RootConfig, faults: Faults) -> RootConfig:
+def _config(message: pb.RootConfig) -> RootConfig:
+    """Return the root of a message, or raise ``Invalid`` with all problems of its shape."""
+    spans = convert.spans(message, ("rotation_period", "rotation_window"), "config")
     return RootConfig(
         access_key=message.access_key,
         secret_key=Secret(message.secret_key),
@@ -203,9 +207,9 @@ def _config(message: pb.RootConfig, faults: Faults) -> RootConfig:
         assume_chain=tuple(Hop(hop.role_arn, hop.external_id) for hop in message.assume_chain),
         identity_token_file=message.identity_token_file,
         identity_token_audience=message.identity_token_audience,
-        rotation_period=faults.read(None, convert.span, message, "rotation_period", "config") or None,
+        rotation_period=spans["rotation_period"],
         rotation_schedule=message.rotation_schedule,
-        rotation_window=faults.read(None, convert.span, message, "rotation_window", "config") or None,
+        rotation_window=spans["rotation_window"],
     )
 
 

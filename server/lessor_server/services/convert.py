@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, Self, TypeVar, cast
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -16,7 +16,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lessor_server.domain import names
-from lessor_server.domain.errors import Invalid, Violation, absent_fields, require
+from lessor_server.domain.errors import Invalid, Violation, require
 from lessor_server.domain.names import shown
 from lessor_server.domain.policy import JsonValue
 
@@ -39,48 +39,45 @@ _MOST_SECONDS = 315_576_000_000
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
-D = TypeVar("D")
 P = ParamSpec("P")
 
 
-class Faults:
-    """Collects what is wrong with the parts of a request, so that all of it is told at once."""
+class Problems:
+    """Collects the problems of a request's shape; the end of its block raises all of them together.
+
+    >>> with Problems() as problems:
+    ...     mount = problems.parse(mount_of, request.mount)
+    ...     size = problems.parse(page_size, request.page_size)
+    >>> # Here both are valid. Whether they keep the rules of the domain is for the engine to say.
+    """
 
     def __init__(self) -> None:
         """Begin with none."""
         self._found: list[Violation] = []
-        self._unread: list[Violation] = []
 
-    @property
-    def found(self) -> tuple[Violation, ...]:
-        """Return what was found so far."""
-        return tuple(self._found)
+    def __enter__(self) -> Self:
+        """Begin to read a request."""
+        return self
 
-    def read(self, otherwise: D, reader: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T | D:
-        """Return what ``reader`` makes of its arguments, or ``otherwise`` where they are invalid."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Raise ``Invalid`` with all problems, if there are any."""
+        if kind is None:
+            require(self._found)
+
+    def parse(self, parser: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what ``parser`` makes of its arguments.
+
+        If they are invalid, this is noted, and nothing may use the result: the block raises at its end.
+        """
         try:
-            return reader(*args, **kwargs)
+            return parser(*args, **kwargs)
         except Invalid as error:
             self._found += error.violations
-            self._unread += error.violations
-            return otherwise
+            return cast("T", None)
 
     def add(self, field: str, fault: str, mend: str) -> None:
-        """Note one fault."""
+        """Note one problem."""
         self._found.append(Violation(field, fault, mend))
-
-    def extend(self, more: Iterable[Violation], under: str = "") -> None:
-        """Note what a rule has found; paths lie below ``under``, where that is given.
-
-        What could not be read is absent for the rule: that it misses it is no second fault.
-        """
-        placed = (violation.under(under) if under else violation for violation in more)
-        absent = absent_fields(self._unread)
-        self._found += (one for one in placed if one.field not in absent)
-
-    def require_none(self) -> None:
-        """Raise ``Invalid`` with all that was found, if anything was."""
-        require(self._found)
 
 
 def invalid(field: str, fault: str, mend: str) -> Invalid:
@@ -108,10 +105,8 @@ def role_of(text: str, field: str) -> str:
 
 def named(mount: str, role: str, field: str) -> tuple[str, str]:
     """Return the mount and the role that a request names, or raise ``Invalid`` with what is no name."""
-    faults = Faults()
-    names = faults.read("", mount_of, mount), faults.read("", role_of, role, field)
-    faults.require_none()
-    return names
+    with Problems() as problems:
+        return problems.parse(mount_of, mount), problems.parse(role_of, role, field)
 
 
 def span(message: Message, field: str, under: str = "") -> timedelta | None:
@@ -125,6 +120,12 @@ def span(message: Message, field: str, under: str = "") -> timedelta | None:
         )
         raise Invalid((violation.under(under) if under else violation,))
     return timedelta(seconds=value.seconds, microseconds=value.nanos // _NANOS_IN_MICRO)
+
+
+def spans(message: Message, fields: Collection[str], under: str = "") -> dict[str, timedelta | None]:
+    """Return Duration fields by name, None if absent or zero, which both mean the default."""
+    with Problems() as problems:
+        return {field: problems.parse(span, message, field, under) or None for field in fields}
 
 
 def duration(value: timedelta | None) -> Duration | None:
@@ -198,15 +199,15 @@ def struct(text: str) -> Struct:
     return made
 
 
-def paths(mask: FieldMask, fields: Collection[str], mend: str, faults: Faults) -> list[str]:
+def paths(mask: FieldMask, fields: Collection[str], mend: str, problems: Problems) -> list[str]:
     """Return the paths of ``mask`` that are among ``fields``, whole, each once, and note the others."""
     if len(mask.paths) > MAX_PATHS:
-        faults.add("update_mask", f"has {len(mask.paths)} paths", f"give at most {MAX_PATHS}")
+        problems.add("update_mask", f"has {len(mask.paths)} paths", f"give at most {MAX_PATHS}")
         return []
     named = dict.fromkeys(mask.paths)  # a mask is a set: a repeated field would be taken twice
     for path in named:
         if path not in fields:
-            faults.add("update_mask", f"{shown(path)} is nothing that can be changed", mend)
+            problems.add("update_mask", f"{shown(path)} is nothing that can be changed", mend)
     return [path for path in named if path in fields]
 
 
@@ -235,26 +236,6 @@ def _copy(source: Message, target: Message, field: str) -> None:
             getattr(target, field).CopyFrom(value)
         else:
             setattr(target, field, value)
-
-
-class Pages(Protocol):
-    """A request for one page of a list by name."""
-
-    @property
-    def page_size(self) -> int:
-        """Return how many items are asked for."""
-        ...
-
-    @property
-    def page_token(self) -> str:
-        """Return where the page begins."""
-        ...
-
-
-def page(request: Pages, faults: Faults) -> tuple[int, str]:
-    """Return how many items a page holds, and the name that it goes on after."""
-    size = faults.read(PAGE_DEFAULT, page_size, request.page_size)
-    return size, faults.read("", token, request.page_token)
 
 
 def page_size(size: int) -> int:

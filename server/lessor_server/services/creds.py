@@ -9,7 +9,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from lessor.v1 import creds_pb2 as pb
-from lessor_server.domain import policy, session, span
+from lessor_server.domain import policy
 from lessor_server.domain.lease import Request
 from lessor_server.domain.names import shown
 from lessor_server.domain.secret import Secret
@@ -19,7 +19,7 @@ from lessor_server.engine.credentials import Credentials, Wish
 from lessor_server.engine.issuer import Issuer
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.services import convert
-from lessor_server.services.convert import Faults
+from lessor_server.services.convert import Problems
 from lessor_server.services.guard import Caller
 from lessor_server.services.static_role import StaticCredentialMethods
 
@@ -43,7 +43,7 @@ class CredsService(StaticCredentialMethods):
         self, request: pb.GenerateCredentialsRequest, caller: Caller
     ) -> pb.GenerateCredentialsResponse:
         """Make a fresh credential under a lease."""
-        return _answer(await self._issuer.generate(_wish(request, caller, Faults()), caller.seconds))
+        return _answer(await self._issuer.generate(_wish(request, caller), caller.seconds))
 
     async def WatchCredentials(
         self, request: pb.WatchCredentialsRequest, caller: Caller
@@ -52,10 +52,9 @@ class CredsService(StaticCredentialMethods):
 
         First it tells, by None, that the request is one.
         """
-        faults = Faults()
-        overlap = faults.read(None, convert.span, request, "overlap") or DEFAULT_OVERLAP
-        faults.extend(span.violations("overlap", overlap))
-        wish = _wish(_first(request), caller, faults)
+        with Problems() as problems:
+            overlap = problems.parse(convert.span, request, "overlap") or DEFAULT_OVERLAP
+            wish = problems.parse(_wish, _first(request), caller)
         yield None
         async with aclosing(self._watch.follow(wish, overlap)) as issued:
             async for made in issued:
@@ -74,27 +73,24 @@ def _first(request: pb.WatchCredentialsRequest) -> pb.GenerateCredentialsRequest
     return pb.GenerateCredentialsRequest.FromString(first.SerializeToString())
 
 
-def _wish(request: pb.GenerateCredentialsRequest, caller: Caller, faults: Faults) -> Wish:
-    """Return what a request wishes for; raises ``Invalid`` for what no wish can hold, with ``faults``."""
-    mount = faults.read("", convert.mount_of, request.mount)
-    role = faults.read("", convert.role_of, request.role, "role")
-    ttl = faults.read(None, convert.span, request, "ttl")
-    reason = faults.read("", convert.reason, request.reason)
-    wait = faults.read(None, convert.span, request, "wait_usable")
-    if wait is not None and wait < timedelta(0):
-        faults.add("wait_usable", "is negative", "give how long to wait at most")
-    same = faults.read(None, _request, request, mount)
-    ask = _ask(request, faults)
-    if faults.found:
-        # Otherwise the role's type says first what goes with it.
-        faults.extend([*span.violations("ttl", ttl or None), *session.form_violations(ask)])
-    faults.require_none()
+def _wish(request: pb.GenerateCredentialsRequest, caller: Caller) -> Wish:
+    """Return what a request wishes for, or raise ``Invalid`` with all problems of its shape."""
+    with Problems() as problems:
+        mount = problems.parse(convert.mount_of, request.mount)
+        role = problems.parse(convert.role_of, request.role, "role")
+        ttl = problems.parse(convert.span, request, "ttl")
+        reason = problems.parse(convert.reason, request.reason)
+        wait = problems.parse(convert.span, request, "wait_usable")
+        if wait is not None and wait < timedelta(0):
+            problems.add("wait_usable", "is negative", "give how long to wait at most")
+        request_id = problems.parse(_request_id, request.request_id)
+        ask = problems.parse(_ask, request)
     return Wish(
         mount=mount,
         role=role,
         owner=caller.principal.name,
         ttl=ttl or None,
-        request=same,
+        request=Request(request_id, _digest(request, mount)) if request_id else None,
         wait_usable=wait.total_seconds() if wait else 0.0,
         ask=ask,
         labels=caller.principal.labels,
@@ -102,11 +98,11 @@ def _wish(request: pb.GenerateCredentialsRequest, caller: Caller, faults: Faults
     )
 
 
-def _ask(request: pb.GenerateCredentialsRequest, faults: Faults) -> Ask:
-    """Return what a request asks of a session; an empty policy is one that was asked for."""
+def _ask(request: pb.GenerateCredentialsRequest) -> Ask:
+    """Return what a request asks of a session, or raise ``Invalid``."""
     document = None
     if request.HasField("session_policy"):
-        document = faults.read(None, convert.document, request.session_policy, "session_policy")
+        document = convert.document(request.session_policy, "session_policy")
     return Ask(
         role_arn=request.role_arn,
         session_name=request.role_session_name,
@@ -132,20 +128,21 @@ def _answer(made: Credentials) -> pb.GenerateCredentialsResponse:
     )
 
 
-def _request(request: pb.GenerateCredentialsRequest, mount: str) -> Request | None:
-    """Return the request's id and a digest of what it wishes for, if it has an id.
+def _request_id(text: str) -> str:
+    """Return a request's id in its canonical form, or empty if it has none.
 
-    Raises ``Invalid`` for an id that is no UUID (RFC 9562).
+    Raises ``Invalid`` for an id that is not a UUID (RFC 9562).
     """
-    if not request.request_id:
-        return None
-    text = request.request_id
     try:
-        request_id = str(UUID(text)) if len(text) <= MAX_REQUEST_ID else ""
+        if len(text) > MAX_REQUEST_ID:
+            raise ValueError
+        return str(UUID(text)) if text else ""
     except ValueError:
-        request_id = ""
-    if not request_id:
-        raise convert.invalid("request_id", f"{shown(text)} is no UUID", "send a UUID")
+        raise convert.invalid("request_id", f"{shown(text)} is no UUID", "send a UUID") from None
+
+
+def _digest(request: pb.GenerateCredentialsRequest, mount: str) -> str:
+    """Return a digest of what a request with an id wishes for."""
     wished = pb.GenerateCredentialsRequest()
     wished.CopyFrom(request)
     wished.mount = mount
@@ -155,4 +152,4 @@ def _request(request: pb.GenerateCredentialsRequest, mount: str) -> Request | No
     wished.ClearField("wait_usable")
     wished.ClearField("reason")
     wished.ClearField("mfa_code")  # each code serves once: a repeat comes with another
-    return Request(request_id, hashlib.sha256(wished.SerializeToString(deterministic=True)).hexdigest())
+    return hashlib.sha256(wished.SerializeToString(deterministic=True)).hexdigest()

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 from lessor.v1 import lease_pb2 as pb
-from lessor_server.domain import span
 from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.names import LeaseId, Prefix
 from lessor_server.engine.leases import Leases, Outcome
@@ -17,7 +16,7 @@ from lessor_server.engine.sweeper import Kind, Sweeper
 from lessor_server.engine.watchers import Kind as Happened
 from lessor_server.engine.watchers import Watchers
 from lessor_server.services import convert
-from lessor_server.services.convert import Faults
+from lessor_server.services.convert import Problems
 from lessor_server.services.guard import Caller
 from lessor_server.services.role import credential_type
 
@@ -27,9 +26,6 @@ _KINDS = {kind: pb.ReconcileResponse.Kind.Value(kind.name) for kind in Kind}
 _TYPES = {kind: pb.WatchLeasesResponse.Type.Value(kind.name) for kind in Happened}
 INSTANCE = re.compile(r"[0-9a-f]{16}")
 _OUTCOMES = {outcome: pb.RevokeLeaseResponse.Outcome.Value(outcome.name) for outcome in Outcome}
-
-_NO_RANGE, _NO_LEASE = Range("", ""), LeaseId("", "", "")
-"""Stand for what can't be read, in a request that is refused for it."""
 
 
 class LeaseService:
@@ -51,12 +47,12 @@ class LeaseService:
 
     async def ListLeases(self, request: pb.ListLeasesRequest, _: Caller) -> pb.ListLeasesResponse:
         """List leases by id."""
-        faults = Faults()
-        ids, state = _selected(request, faults)
-        size = faults.read(0, convert.page_size, request.page_size)
-        if request.page_token:
-            faults.read(None, LeaseId.parse, request.page_token, "page_token")
-        faults.require_none()
+        with Problems() as problems:
+            ids = problems.parse(_range, request.prefix)
+            state = problems.parse(_state, request)
+            size = problems.parse(convert.page_size, request.page_size)
+            if request.page_token:
+                problems.parse(LeaseId.parse, request.page_token, "page_token")
         found = await self._leases.page(ids, state, request.page_token, size + 1)
         if not found:
             await self._leases.require_mount(ids)
@@ -66,9 +62,9 @@ class LeaseService:
 
     async def CountLeases(self, request: pb.CountLeasesRequest, _: Caller) -> pb.CountLeasesResponse:
         """Count leases by mount, role and state."""
-        faults = Faults()
-        ids, chosen = _selected(request, faults)
-        faults.require_none()
+        with Problems() as problems:
+            ids = problems.parse(_range, request.prefix)
+            chosen = problems.parse(_state, request)
         answer = pb.CountLeasesResponse()
         counts = await self._leases.count(ids, chosen)
         if not counts:
@@ -81,11 +77,9 @@ class LeaseService:
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, caller: Caller) -> pb.RenewLeaseResponse:
         """Let a lease live longer."""
-        faults = Faults()
-        lease_id = faults.read(_NO_LEASE, LeaseId.parse, request.lease_id)
-        increment = faults.read(None, convert.span, request, "increment") or None
-        faults.extend(span.violations("increment", increment))
-        faults.require_none()
+        with Problems() as problems:
+            lease_id = problems.parse(LeaseId.parse, request.lease_id)
+            increment = problems.parse(convert.span, request, "increment") or None
         renewed = await self._leases.renew(lease_id, increment, caller.principal.name)
         return pb.RenewLeaseResponse(
             lease_id=renewed.lease.id,
@@ -122,14 +116,13 @@ class LeaseService:
         self, request: pb.AbandonLeasesRequest, caller: Caller
     ) -> pb.AbandonLeasesResponse:
         """Stop trying to revoke; a reconcile goes on reporting the users until they are gone."""
-        faults = Faults()
-        if bool(request.lease_id) == bool(request.prefix):
-            faults.add("lease_id", "and prefix are both set, or neither", "send one of the two")
-        if request.lease_id:
-            faults.read(None, LeaseId.parse, request.lease_id)
-        if request.prefix:
-            faults.read(None, Prefix.parse, request.prefix)
-        faults.require_none()
+        with Problems() as problems:
+            if bool(request.lease_id) == bool(request.prefix):
+                problems.add("lease_id", "and prefix are both set, or neither", "send one of the two")
+            if request.lease_id:
+                problems.parse(LeaseId.parse, request.lease_id)
+            if request.prefix:
+                problems.parse(Prefix.parse, request.prefix)
         # Named one by one, a person means it; a prefix takes in only what is being revoked already.
         live = bool(request.lease_id)
         ids = _range(request.lease_id or request.prefix)
@@ -155,11 +148,11 @@ class LeaseService:
         self, request: pb.ReconcileRequest, caller: Caller
     ) -> AsyncIterator[pb.ReconcileResponse]:
         """Compare the account with the store."""
-        faults = Faults()
-        mount = faults.read("", convert.mount_of, request.mount)
-        if request.instance and not INSTANCE.fullmatch(request.instance):
-            faults.add("instance", "is no instance id", "give 16 hexadecimal digits, as GetInfo shows them")
-        faults.require_none()
+        with Problems() as problems:
+            mount = problems.parse(convert.mount_of, request.mount)
+            if request.instance and not INSTANCE.fullmatch(request.instance):
+                fix = "give 16 hexadecimal digits, as GetInfo shows them"
+                problems.add("instance", "is no instance id", fix)
         async for found in self._sweeper.sweep(
             mount, apply=request.apply, instance=request.instance, by=caller.principal.name
         ):
@@ -180,13 +173,6 @@ def _standing(standing: Standing) -> pb.RevokePrefixResponse:
 def _range(text: str) -> Range:
     prefix = Prefix.parse(text)
     return Range(prefix.low, prefix.high)
-
-
-def _selected(
-    request: pb.ListLeasesRequest | pb.CountLeasesRequest, faults: Faults
-) -> tuple[Range, State | None]:
-    """Return which leases a request is about: their ids, and their state where it names one."""
-    return faults.read(_NO_RANGE, _range, request.prefix), faults.read(None, _state, request)
 
 
 def _state(request: pb.ListLeasesRequest | pb.CountLeasesRequest) -> State | None:

@@ -9,14 +9,14 @@ from datetime import timedelta
 from lessor.v1 import role_pb2 as pb
 from lessor_server.domain import policy, tags
 from lessor_server.domain.errors import NotFound
-from lessor_server.domain.role import CredentialType, Role, untyped_violations
+from lessor_server.domain.role import CredentialType, Role
 from lessor_server.engine.checks import Checks
 from lessor_server.engine.prefixes import Prefixes
 from lessor_server.engine.roles import Roles
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.engine.stored import Range
 from lessor_server.services import convert
-from lessor_server.services.convert import Faults
+from lessor_server.services.convert import Problems
 from lessor_server.services.guard import Caller
 from lessor_server.services.static_role import StaticRoleMethods
 
@@ -45,14 +45,14 @@ class RoleService(StaticRoleMethods):
     async def PutRole(self, request: pb.PutRoleRequest, caller: Caller) -> pb.PutRoleResponse:
         """Write a role, whole or not at all."""
         wish, sent, by = _written(request), request.role, caller.principal.name
-        put = await self._roles.put(wish.mount, sent.name, sent.etag, wish.change, by, wish.faults.found)
+        put = await self._roles.put(wish.mount, sent.name, sent.etag, wish.change, by)
         return pb.PutRoleResponse(role=role_message(put.role), warnings=put.warnings)
 
     async def CheckRole(self, request: pb.CheckRoleRequest, _: Caller) -> pb.CheckRoleResponse:
         """Apply every rule to a role, ask AWS what it would meet there, and write nothing."""
         wish = _written(request)
         before = await self._roles.find(wish.mount, request.role.name)
-        checked = await self._roles.check(wish.mount, wish.change(before), wish.faults.found)
+        checked = await self._roles.check(wish.mount, wish.change(before))
         warnings = dict.fromkeys((*checked.warnings, *await self._checks.role(checked.role)))
         return pb.CheckRoleResponse(role=role_message(checked.role), warnings=warnings)
 
@@ -63,10 +63,10 @@ class RoleService(StaticRoleMethods):
 
     async def ListRoles(self, request: pb.ListRolesRequest, _: Caller) -> pb.ListRolesResponse:
         """List roles by name."""
-        faults = Faults()
-        mount = faults.read("", convert.mount_of, request.mount)
-        size, after = convert.page(request, faults)
-        faults.require_none()
+        with Problems() as problems:
+            mount = problems.parse(convert.mount_of, request.mount)
+            size = problems.parse(convert.page_size, request.page_size)
+            after = problems.parse(convert.token, request.page_token)
         found = await self._roles.list(mount, after, size + 1)
         page, more = await convert.fill_page(found, size, role_message)
         return pb.ListRolesResponse(roles=page, next_page_token=page[-1].name if more else "")
@@ -90,56 +90,47 @@ class _Written:
 
     mount: str
     change: Callable[[Role | None], Role]
-    faults: Faults
 
 
 def _written(request: Write) -> _Written:
-    """Read a request to write a role; raises ``Invalid`` where the role can't be judged by its rules."""
-    faults, masked = Faults(), request.HasField("update_mask")
-    mount, sent = faults.read("", convert.mount_of, request.mount), request.role
-    if not request.HasField("role"):
-        faults.add("role", "is missing", "send the role to write")
-        faults.require_none()
-    if not masked:
-        role = _role(mount, sent, faults)
-        return _Written(mount, lambda _: role, faults)
-    named = faults.read("", convert.role_of, sent.name, "role.name")
-    paths = convert.paths(
-        request.update_mask, _CHANGEABLE, "name fields of Role, whole, all but name", faults
-    )
-    sample = pb.Role(name=sent.name, credential_type=pb.Role.IAM_USER)
-    _role(mount, convert.masked(sample, sent, paths), faults, whole=False)
-    if not mount or not named:
-        faults.require_none()  # what else is wrong depends on what there is
+    """Read a request to write a role, or raise ``Invalid`` with all problems of its shape."""
+    masked, sent = request.HasField("update_mask"), request.role
+    with Problems() as problems:
+        mount = problems.parse(convert.mount_of, request.mount)
+        paths = convert.paths(
+            request.update_mask, _CHANGEABLE, "name fields of Role, whole, all but name", problems
+        )
+        if request.HasField("role"):
+            # Of a masked role only what the mask names is read.
+            named = pb.Role(name=sent.name, credential_type=pb.Role.IAM_USER)
+            role = problems.parse(_role, mount, convert.masked(named, sent, paths) if masked else sent)
+        else:
+            problems.add("role", "is missing", "send the role to write")
 
     def change(before: Role | None) -> Role:
+        if not masked:
+            return role
         if before is None:
-            faults.require_none()
             raise NotFound("role", f"{mount}/{sent.name}")
-        return _role(mount, convert.masked(role_message(before), sent, paths), Faults())
+        return _role(mount, convert.masked(role_message(before), sent, paths))
 
-    return _Written(mount, change, faults)
+    return _Written(mount, change)
 
 
-def _role(mount: str, message: pb.Role, faults: Faults, *, whole: bool = True) -> Role:
-    """Return the role of a message, without what can't be read.
-
-    Raises ``Invalid`` where its type is unknown, which decides the other rules, with all that is wrong by any
-    type; of a message that is not the ``whole`` role, with what can't be read alone.
-    """
-    kind = _KINDS.get(message.credential_type)
-    if kind is None:
-        mend = f"give one of {', '.join(one.name for one in CredentialType)}"
-        faults.add("role.credential_type", "is missing or unknown", mend)
-    # Absent and zero both mean that the default holds.
-    spans = {field: faults.read(None, convert.span, message, field, "role") or None for field in _SPANS}
-    role = Role(
+def _role(mount: str, message: pb.Role) -> Role:
+    """Return the role of a message, or raise ``Invalid`` with all problems of its shape."""
+    with Problems() as problems:
+        name = problems.parse(convert.role_of, message.name, "role.name")
+        kind = problems.parse(_kind, message.credential_type)
+        spans = problems.parse(convert.spans, message, _SPANS, "role")
+        document = problems.parse(_policy, message)
+    return Role(
         mount=mount,
-        name=message.name,
-        credential_type=kind or CredentialType.IAM_USER,
+        name=name,
+        credential_type=kind,
         role_arns=tuple(message.role_arns),
         policy_arns=tuple(message.policy_arns),
-        policy_document=_policy(message, faults),
+        policy_document=document,
         iam_groups=tuple(message.iam_groups),
         iam_tags=tags.of(message.iam_tags),
         session_tags=tags.of(message.session_tags),
@@ -155,18 +146,21 @@ def _role(mount: str, message: pb.Role, faults: Faults, *, whole: bool = True) -
         default_ttl=spans["default_ttl"],
         max_ttl=spans["max_ttl"],
     )
-    if kind is None:
-        faults.extend(untyped_violations(role) if whole else (), under="role")
-        faults.require_none()
-    return role
 
 
-def _policy(message: pb.Role, faults: Faults) -> str:
-    """Return the canonical text of a role's policy, empty where it has none."""
-    document = None
-    if message.HasField("policy_document"):
-        document = faults.read(None, convert.document, message.policy_document, "role.policy_document")
-    return "" if document is None else policy.canonical(document)
+def _kind(value: pb.Role.CredentialType.ValueType) -> CredentialType:
+    """Return a type, or raise ``Invalid`` if it is missing or unknown."""
+    if value not in _KINDS:
+        fix = f"give one of {', '.join(one.name for one in CredentialType)}"
+        raise convert.invalid("role.credential_type", "is missing or unknown", fix)
+    return _KINDS[value]
+
+
+def _policy(message: pb.Role) -> str:
+    """Return the canonical text of a role's policy, empty if it has none. Raises ``Invalid``."""
+    if not message.HasField("policy_document"):
+        return ""
+    return policy.canonical(convert.document(message.policy_document, "role.policy_document"))
 
 
 def role_message(role: Role) -> pb.Role:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from lessor.v1 import creds_pb2, role_pb2
-from lessor_server.domain import static_role
 from lessor_server.domain.root import Hop
 from lessor_server.domain.rotation import Rotation
 from lessor_server.domain.schedule import Schedule
 from lessor_server.domain.static_role import MOST_KEYS, StaticRole
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.services import convert
-from lessor_server.services.convert import Faults
+from lessor_server.services.convert import Problems
 from lessor_server.services.guard import Caller
 
 
@@ -25,14 +24,9 @@ class StaticRoleMethods:
         self, request: role_pb2.PutStaticRoleRequest, caller: Caller
     ) -> role_pb2.PutStaticRoleResponse:
         """Store a static role; a new one has its first key when this is answered."""
-        faults = Faults()
-        mount = faults.read("", convert.mount_of, request.mount)
-        role = _role(mount, request.static_role, faults)
-        if request.HasField("static_role"):
-            faults.extend(static_role.violations(role), under="static_role")
-        else:
-            faults.add("static_role", "is missing", "send the static role to store")
-        faults.require_none()
+        with Problems() as problems:
+            mount = problems.parse(convert.mount_of, request.mount)
+            role = problems.parse(_role, mount, request)
         row = await self._static.put(role, caller.principal.name, delete_other_key=request.delete_other_key)
         return role_pb2.PutStaticRoleResponse(static_role=_message(row))
 
@@ -64,10 +58,10 @@ class StaticRoleMethods:
         self, request: role_pb2.ListStaticRolesRequest, _: Caller
     ) -> role_pb2.ListStaticRolesResponse:
         """List static roles by name."""
-        faults = Faults()
-        mount = faults.read("", convert.mount_of, request.mount)
-        size, after = convert.page(request, faults)
-        faults.require_none()
+        with Problems() as problems:
+            mount = problems.parse(convert.mount_of, request.mount)
+            size = problems.parse(convert.page_size, request.page_size)
+            after = problems.parse(convert.token, request.page_token)
         found = await self._static.list(mount, after, size + 1)
         page, more = await convert.fill_page(found, size, _message)
         token = page[-1].name if more else ""
@@ -94,17 +88,19 @@ class StaticCredentialMethods:
         )
 
 
-def _role(mount: str, message: role_pb2.StaticRole, faults: Faults) -> StaticRole:
-    schedule = Schedule(
-        faults.read(None, convert.span, message, "rotation_period", "static_role") or None,
-        message.rotation_schedule,
-        faults.read(None, convert.span, message, "rotation_window", "static_role") or None,
-    )
+def _role(mount: str, request: role_pb2.PutStaticRoleRequest) -> StaticRole:
+    """Return the static role of a request, or raise ``Invalid`` with all problems of its shape."""
+    if not request.HasField("static_role"):
+        raise convert.invalid("static_role", "is missing", "send the static role to store")
+    message = request.static_role
+    with Problems() as problems:
+        name = problems.parse(convert.role_of, message.name, "static_role.name")
+        spans = problems.parse(convert.spans, message, ("rotation_period", "rotation_window"), "static_role")
     return StaticRole(
         mount=mount,
-        name=message.name,
+        name=name,
         username=message.username,
-        schedule=schedule,
+        schedule=Schedule(spans["rotation_period"], message.rotation_schedule, spans["rotation_window"]),
         live_keys=message.live_keys or MOST_KEYS,
         assume_chain=tuple(Hop(hop.role_arn, hop.external_id) for hop in message.assume_chain),
     )

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessor_server.domain import arn, names, placeholders, root, session, static_role
-from lessor_server.domain.errors import Invalid, Violation, absent_fields
+from lessor_server.domain.errors import Invalid
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.mount import violations as mount_violations
 from lessor_server.domain.names import LeaseId, Prefix
-from lessor_server.domain.role import CredentialType, Role, review, untyped_violations
+from lessor_server.domain.role import CredentialType, Role, review
 from lessor_server.domain.root import Hop, RootConfig
 from lessor_server.domain.schedule import Schedule
 from lessor_server.domain.secret import Secret
@@ -64,7 +64,9 @@ def of_static(role: StaticRole) -> list[str]:
 
 def of_ask(ask: Ask) -> list[str]:
     """Return the fields at fault of what a request asks of a session."""
-    return [one.field for one in session.form_violations(ask)]
+    role = replace(ASSUMED, mfa_serial_number="GAHT12345678" if ask.mfa_code else "")
+    role = replace(role, role_arns=(ask.role_arn,)) if ask.role_arn else role
+    return [one.field for one in session.violations(role, ask)]
 
 
 def of_prefix(text: str) -> list[str]:
@@ -222,17 +224,6 @@ def test_an_allowed_endpoint_is_not_made_longer_by_slashes() -> None:
         assert [one.field for one in found] == wrong
 
 
-def test_what_is_wrong_by_every_type_is_found_once() -> None:
-    """Of a role of unknown type: not what only some types forbid, and the policy's faults too."""
-    role = replace(ASSUMED, name="a b", max_leases=-1, policy_document="{}", policy_arns=numbered("x", 30))
-    found = untyped_violations(role)
-    assert len(found) == len(set(found))
-    assert [one.field for one in found][:1] == ["name"]
-    fields = {one.field for one in found}
-    assert {"max_leases", "policy_document.Statement", "policy_arns[9]"} <= fields
-    assert "policy_arns[10]" not in fields
-
-
 OLD_FIELD = re.compile(r"\{\{ *([^{}]*?) *\}\}")
 """What a placeholder is; too slow for the texts of callers."""
 
@@ -250,12 +241,3 @@ def test_placeholders_are_two_braces_around_a_text_without_any(text: str) -> Non
     assert placeholders.fill(text, value) == OLD_FIELD.sub(lambda found: value(found[1]) or found[0], text)
     own = OLD_FIELD.sub("", text)
     assert placeholders.has_stray_braces(text) is ("{{" in own or "}}" in own)
-
-
-@given(st.lists(st.sampled_from(["a", "a.b", "a.b[1]", 'a.b["x.y"]', "ab", "a[0].c"]), max_size=3), st.data())
-def test_what_holds_an_unread_field_is_absent_too(unread: list[str], data: st.DataObject) -> None:
-    """A field is absent where it, or a part of it, could not be read."""
-    field = data.draw(st.sampled_from(["a", "a.b", "a.b[1]", "ab", "a[0]", "a[0].c", "b"]))
-    absent = absent_fields([Violation(one, "f", "m") for one in unread])
-    expected = any(f"{one}.".startswith((f"{field}.", f"{field}[")) for one in unread)
-    assert (field in absent) is expected

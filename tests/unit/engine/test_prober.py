@@ -19,6 +19,7 @@ from tests.support.iam_faults import Fault, Kind
 from tests.support.virtual_loop import virtual
 
 DAY = 86_400.0
+ONE = "11111111-1111-4111-8111-111111111111"
 
 
 async def outage(w: World, ttl: float = 10.0) -> str:
@@ -72,6 +73,42 @@ async def test_a_paused_account_issues_nothing_and_says_so_at_once() -> None:
             await w.issue()
         assert told.value.retry_in
         assert (w.now(), w.states(), len(w.aws.sent)) == (start, before, sent)
+
+
+@pytest.mark.parametrize("role", ["app", "assumed"])
+@virtual
+async def test_a_repeat_while_paused_is_unavailable_and_leaves_the_lease_as_it_is(role: str) -> None:
+    """A request that was served before is told the same as a new one, and no key of it is replaced."""
+    async with world() as w:
+        await w.put_role(builders.assumed(w.iam.add_role("target").arn))
+        made = await w.issue(role=role, ttl=900, request=ONE)
+        await outage(w)
+        await asyncio.sleep(1)
+        start, sent = w.now(), len(w.aws.sent)
+        with pytest.raises(AwsUnavailable) as told:
+            await w.issue(role=role, ttl=900, request=ONE)
+        assert told.value.retry_in
+        assert (w.now(), len(w.aws.sent)) == (start, sent)
+        assert await w.lease(made.lease.id) == made.lease
+
+
+@pytest.mark.parametrize("role", ["app", "assumed"])
+@virtual
+async def test_a_mount_that_turns_out_to_be_of_a_paused_account_begins_nothing(role: str) -> None:
+    """Its first issue learns the account from STS, which answers, while IAM does not."""
+    async with world() as w:
+        await w.issue(ttl=10)
+        for action in ("DeleteAccessKey", "GetUser"):
+            w.aws.faults.add(Fault(Kind.ERROR_BEFORE, action))
+        await w.events.until(AccountPaused, seconds=70)
+        await w.engine.mounts.enable(builders.mount("second"), "test")
+        await w.set_root("second")
+        await w.put_role(builders.role("app", "second"))
+        await w.put_role(builders.assumed(w.iam.add_role("target").arn, mount="second"))
+        before = dict(w.states())
+        with pytest.raises(AwsUnavailable):
+            await w.issue(role=role, mount="second")
+        assert w.states() == before
 
 
 @virtual

@@ -79,17 +79,6 @@ async def test_an_old_etag_changes_no_role() -> None:
 
 
 @virtual
-async def test_an_etag_hides_no_bad_name() -> None:
-    """A name that is not valid is refused as such, cut, and not repeated whole as that of another version."""
-    async with world() as w:
-        role = builders.role(name="x\n" * 2000)
-        with pytest.raises(Invalid) as told:
-            await w.engine.roles.put("aws", role.name, "any", lambda _: role, "test")
-        assert [one.field for one in told.value.violations] == ["role.name"]
-        assert len(told.value.message) < 300
-
-
-@virtual
 async def test_changes_at_the_same_time_lose_nothing() -> None:
     """Operators who change different fields of a role at once all get theirs."""
     async with world() as w:

@@ -1,4 +1,4 @@
-"""Checks of every RPC that it tells all faults of a request in one answer, and stops at none of them."""
+"""Every RPC returns all problems of a request's shape together, and then all problems of rules together."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from tests.support.virtual_loop import virtual
 
 UNSERVED = {"SystemService.RotateSealingKey"}
 NAN = Struct(fields={"Version": Value(number_value=math.nan)})
-UNREADABLE, TOO_LONG = Duration(nanos=1), "x" * 1001
+NO_POLICY = Struct(fields={"Version": Value(string_value="2020-01-01")})
+UNREADABLE, NEGATIVE, TOO_LONG = Duration(nanos=1), Duration(seconds=-1), "x" * 1001
 ARN = "arn:aws:iam::aws:policy/P"
-WRONG: dict[str, Any] = {
-    # By name, wherever it stands.
+SHAPE: dict[str, Any] = {
+    # Values of the wrong shape, by the name of their field.
     "mount": "a/b",
     "name": "a b",
     "role": "a b",
@@ -36,20 +37,32 @@ WRONG: dict[str, Any] = {
     "page_size": -1,
     "state": 99,
     "credential_type": 99,
-    "max_users": -1,
-    "max_leases": -1,
-    "live_keys": 7,
-    "max_retries": -1,
-    "description": "x" * 1001,
     "reason": TOO_LONG,
     "path": TOO_LONG,
     "instance": "none",
     "request_id": "none",
+    "session_policy": NAN,
+    "policy_document": NAN,
+}
+RIGHT: dict[str, Any] = {
+    # Values of the right shape, where a request can't do without.
+    "mount": "aws",
+    "name": "app",
+    "role": "app",
+    "credential_type": role_pb2.Role.IAM_USER,
+}
+RULES: dict[str, Any] = {
+    # Values of the right shape that break a rule.
+    "max_users": -1,
+    "max_leases": -1,
+    "live_keys": 7,
+    "max_retries": -1,
+    "description": TOO_LONG,
     "role_arn": "none",
     "role_session_name": "a b",
     "mfa_code": "none",
-    "session_policy": NAN,
-    "policy_document": NAN,
+    "session_policy": NO_POLICY,
+    "policy_document": NO_POLICY,
     "role_arns": ["none"],
     "policy_arns": [ARN, ARN],
     "iam_groups": ["a b"],
@@ -74,13 +87,13 @@ WRONG: dict[str, Any] = {
     "identity_token_file": "none",
     "rotation_schedule": "none",
     "username": "a b",
-    "update_mask": FieldMask(paths=["none"]),
 }
 RIGHT_WHATEVER_IT_IS = {
     "etag",  # compared with what there is
     "account",  # output only
     "access_key of StaticRole",
     "identity_token_audience",  # any text, once there is a file
+    "update_mask",  # says which fields are checked
 }
 
 
@@ -93,40 +106,46 @@ class Case:
     wrong: set[str]
 
 
-def fill(message: Message, path: str = "") -> set[str]:
-    """Make every field of a message wrong; return their paths, the fields that hold others left out."""
+def fill(message: Message, path: str = "", *, shape: bool) -> set[str]:
+    """Make each field wrong, in its ``shape`` or by a rule alone; return the paths of those problems.
+
+    A field whose shape can't be wrong breaks a rule beside those whose shape is.
+    """
     wrong = set()
     for field in message.DESCRIPTOR.fields:
         name = field.name
-        if field.type == FieldDescriptor.TYPE_BOOL or name == "update_mask":
-            continue
         kind = field.message_type.full_name if field.message_type else ""
+        if field.type == FieldDescriptor.TYPE_BOOL or kind == "google.protobuf.Timestamp":
+            continue
         if name in RIGHT_WHATEVER_IT_IS or f"{name} of {message.DESCRIPTOR.name}" in RIGHT_WHATEVER_IT_IS:
             continue
-        if kind == "google.protobuf.Duration":
-            getattr(message, name).CopyFrom(UNREADABLE)
-        elif kind in ("lessor.v1.Role", "lessor.v1.RootConfig", "lessor.v1.StaticRole"):
-            wrong |= fill(getattr(message, name), f"{path}{name}.")
+        if kind in ("lessor.v1.Role", "lessor.v1.RootConfig", "lessor.v1.StaticRole"):
+            wrong |= fill(getattr(message, name), f"{path}{name}.", shape=shape)
             continue
-        elif kind == "google.protobuf.Timestamp":
-            continue  # output only
-        else:
-            message.MergeFrom(type(message)(**{name: WRONG[name]}))
-        wrong.add(path + name)
+        unshaped, unruly = SHAPE.get(name), RULES.get(name)
+        if kind == "google.protobuf.Duration":
+            unshaped, unruly = UNREADABLE, None if name == "wait_usable" else NEGATIVE
+        assert unshaped is not None or unruly is not None, name
+        if (unshaped if shape else unruly) is not None:
+            wrong.add(path + name)
+        value = (unshaped or unruly) if shape else (unruly or RIGHT.get(name))
+        if value is not None:
+            message.MergeFrom(type(message)(**{name: value}))
     return wrong
 
 
-def cases() -> Iterator[Case]:
-    """Yield a request to every method, all of it wrong."""
+def cases(*, shape: bool) -> Iterator[Case]:
+    """Yield a request to every method, wrong in its shape or by the rules alone."""
     for module in (config_pb2, role_pb2, creds_pb2, lease_pb2, system_pb2):
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 request: Message = getattr(module, method.input_type.name)()
-                wrong = fill(request)
+                wrong = fill(request, shape=shape)
                 yield Case(f"{service.name}.{method.name}", request, wrong)
 
 
-CASES = {case.method: case for case in cases()}
+CASES = {case.method: case for case in cases(shape=True)}
+RULED = {case.method: case for case in cases(shape=False) if case.wrong}
 
 
 async def faults(s: Served, method: str, request: Message) -> list[str]:
@@ -152,53 +171,77 @@ def test_every_method_has_its_case() -> None:
 
 @pytest.mark.parametrize("method", [name for name in CASES if CASES[name].wrong])
 @virtual
-async def test_every_fault_of_a_request_is_told_at_once(method: str) -> None:
-    """Where every field is wrong there is a violation for each, and for nothing else."""
+async def test_all_problems_of_shape_come_together_and_no_others(method: str) -> None:
+    """Each field of the wrong shape has a violation, and those that only break a rule have none."""
     async with world() as w:
-        told = {top(field) for field in await faults(Served(w), method, CASES[method].request)}
-    assert told == CASES[method].wrong
+        found = {top(field) for field in await faults(Served(w), method, CASES[method].request)}
+    assert found == CASES[method].wrong
 
 
-MASKED = [name for name, case in CASES.items() if "update_mask" in case.request.DESCRIPTOR.fields_by_name]
+@pytest.mark.parametrize("method", RULED)
+@virtual
+async def test_all_problems_of_rules_come_together(method: str) -> None:
+    """Each field of a request of the right shape that breaks a rule has a violation, and no other has."""
+    request: Any = type(RULED[method].request)()
+    request.CopyFrom(RULED[method].request)
+    async with world() as w:
+        if "lease_id" in request.DESCRIPTOR.fields_by_name:
+            request.lease_id = (await w.issue()).lease.id
+        found = {top(field) for field in await faults(Served(w), method, request)}
+    assert found == RULED[method].wrong
+
+
+def test_the_requests_that_have_rules_are_those_that_write_issue_or_renew() -> None:
+    """No method falls out of the table of rules unnoticed."""
+    writes = {f"ConfigService.{name}" for name in ("EnableMount", "TuneMount", "SetRoot", "SetLeaseDefaults")}
+    writes |= {f"RoleService.{name}" for name in ("PutRole", "CheckRole", "PutStaticRole")}
+    issues = {"CredsService.GenerateCredentials", "CredsService.WatchCredentials"}
+    assert set(RULED) == {*writes, *issues, "LeaseService.RenewLease"}
+
+
+MASKED = {
+    # By method: two of the fields that a mask can name.
+    "ConfigService.TuneMount": ("default_lease_ttl", "max_users"),
+    "ConfigService.SetRoot": ("config.rotation_period", "config.region"),
+    "RoleService.PutRole": ("role.max_ttl", "role.max_leases"),
+    "RoleService.CheckRole": ("role.max_ttl", "role.max_leases"),
+}
 
 
 @pytest.mark.parametrize("method", MASKED)
 @virtual
-async def test_what_a_mask_changes_is_told_with_the_mask_s_own_faults(method: str) -> None:
-    """A path that is none, a span that is none and what breaks a rule come together, of what there is."""
-    wrong = {
-        "ConfigService.TuneMount": {"update_mask", "default_lease_ttl", "max_users"},
-        "ConfigService.SetRoot": {"update_mask", "config.rotation_period", "config.region"},
-        "RoleService.PutRole": {"update_mask", "role.max_ttl", "role.max_leases"},
-        "RoleService.CheckRole": {"update_mask", "role.max_ttl", "role.max_leases"},
-    }[method]
-    request: Any = type(CASES[method].request)()
-    request.CopyFrom(CASES[method].request)
-    request.mount = "aws"
-    if hasattr(request, "role"):
-        request.role.name = "app"
-    paths = [path.rpartition(".")[2] for path in wrong - {"update_mask"}]
-    request.update_mask.CopyFrom(FieldMask(paths=["none", *paths, "name"]))
+async def test_only_what_a_mask_names_is_checked_in_either_phase(method: str) -> None:
+    """Bad paths come with the other problems of shape; then the rules apply to the fields that are named."""
+    span, number = MASKED[method]
+    paths = [field.rpartition(".")[2] for field in (span, number)]
     async with world() as w:
         s = Served(w)
-        told = await faults(s, method, request)
-        assert (set(told), told.count("update_mask")) == (wrong, 2)
-        request.mount = "a/b"
-        unknown = await faults(s, method, request)
-    # Without what there is its rules can't be applied; what can't be read is told all the same.
-    assert {"mount", "update_mask"} <= set(unknown) <= {"mount", *wrong}
+        request: Any = type(CASES[method].request)()
+        request.CopyFrom(CASES[method].request)
+        request.update_mask.CopyFrom(FieldMask(paths=["none", *paths, "name"]))
+        names = {"mount", "role.name"} if hasattr(request, "role") else {"mount"}
+        found = await faults(s, method, request)
+        assert sorted(found) == sorted([*names, "update_mask", "update_mask", span])
+        request.CopyFrom(RULED[method].request)
+        request.update_mask.CopyFrom(FieldMask(paths=paths))
+        assert sorted(await faults(s, method, request)) == sorted([span, number])
+
+
+def test_every_request_with_a_mask_is_checked() -> None:
+    """No method falls out of the table of masks unnoticed."""
+    has_mask = {name for name, one in CASES.items() if "update_mask" in one.request.DESCRIPTOR.fields_by_name}
+    assert has_mask == set(MASKED)
 
 
 @virtual
-async def test_a_type_that_is_none_hides_only_what_hangs_on_the_type() -> None:
-    """Beside an unknown type all is told that would be wrong by every type, a bad mount too."""
-    role = role_pb2.Role(name="a b", max_leases=-1, iam_groups=["a b"], default_ttl=UNREADABLE)
-    request = role_pb2.PutRoleRequest(mount="a/b", role=role)
+async def test_an_etag_hides_no_bad_name() -> None:
+    """A name that is not valid is refused as such, cut, and not repeated whole as that of another version."""
+    role = role_pb2.Role(name="x\n" * 2000, credential_type=role_pb2.Role.IAM_USER, etag="any")
     async with world() as w:
-        told = await faults(Served(w), "RoleService.PutRole", request)
-    wanted = {"mount", "role.credential_type", "role.name", "role.max_leases", "role.iam_groups[0]"}
-    assert set(told) == {*wanted, "role.default_ttl"}
-    assert len(told) == len(set(told))
+        with pytest.raises(Invalid) as told:
+            await Served(w)("RoleService.PutRole", role_pb2.PutRoleRequest(role=role))
+    assert [one.field for one in told.value.violations] == ["role.name"]
+    assert len(told.value.message) < 300
 
 
 @pytest.mark.parametrize(
@@ -215,21 +258,6 @@ async def test_what_is_missing_is_told_with_the_rest(method: str, wanting: Messa
     """A request without what it wants written says so beside its other faults, and no more than that."""
     async with world() as w:
         assert await faults(Served(w), method, wanting) == ["mount", missing]
-
-
-@virtual
-async def test_what_cannot_be_read_is_one_fault_and_not_missing_besides() -> None:
-    """A period that is none, and a policy with a number that is none, are told once each."""
-    period = role_pb2.StaticRole(name="a", username="b", rotation_period=UNREADABLE)
-    policy = Struct(fields={"Version": Value(number_value=math.nan)})
-    kind = role_pb2.Role.FEDERATION_TOKEN
-    role = role_pb2.Role(name="a", credential_type=kind, policy_document=policy)
-    async with world() as w:
-        told = await faults(Served(w), "RoleService.PutRole", role_pb2.PutRoleRequest(role=role))
-        assert told == ["role.policy_document"]
-        request = role_pb2.PutStaticRoleRequest(static_role=period)
-        told = await faults(Served(w), "RoleService.PutStaticRole", request)
-        assert told == ["static_role.rotation_period"]
 
 
 @virtual

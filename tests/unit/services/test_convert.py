@@ -137,10 +137,10 @@ def test_an_empty_mask_changes_nothing() -> None:
 
 def test_a_mask_of_unknown_fields_names_them_all() -> None:
     """Every path that is no field, or only a part of one, is a violation of the mask; the others are left."""
-    mask, faults = FieldMask(paths=["nope", "max_ttl", "max_ttl.seconds"]), convert.Faults()
-    assert convert.paths(mask, role_pb2.Role.DESCRIPTOR.fields_by_name, "name fields", faults) == ["max_ttl"]
-    with pytest.raises(Invalid) as told:
-        faults.require_none()
+    mask = FieldMask(paths=["nope", "max_ttl", "max_ttl.seconds"])
+    with pytest.raises(Invalid) as told, convert.Problems() as problems:
+        named = convert.paths(mask, role_pb2.Role.DESCRIPTOR.fields_by_name, "name fields", problems)
+    assert named == ["max_ttl"]
     assert fields(told) == ["update_mask"] * 2
     assert {"nope", "seconds"} <= set(str(told.value.violations).replace('"', ".").split("."))
 
@@ -201,11 +201,9 @@ async def test_a_long_page_lets_other_calls_run() -> None:
 def test_a_path_that_comes_twice_counts_once() -> None:
     """A mask is a set: a repeated field is not taken as often as it is named."""
     sent = role_pb2.Role(policy_arns=["c"], iam_tags={"n": "w"})
-    mask, faults = (
-        FieldMask(paths=["policy_arns", "policy_arns", "iam_tags", "policy_arns"]),
-        convert.Faults(),
-    )
-    named = convert.paths(mask, role_pb2.Role.DESCRIPTOR.fields_by_name, "name fields", faults)
+    mask = FieldMask(paths=["policy_arns", "policy_arns", "iam_tags", "policy_arns"])
+    with convert.Problems() as problems:
+        named = convert.paths(mask, role_pb2.Role.DESCRIPTOR.fields_by_name, "name fields", problems)
     assert named == ["policy_arns", "iam_tags"]
     merged = convert.masked(stored(), sent, ["policy_arns"] * 3)
     assert list(merged.policy_arns) == ["c"]
@@ -213,11 +211,14 @@ def test_a_path_that_comes_twice_counts_once() -> None:
 
 def test_a_mask_has_a_bounded_number_of_paths() -> None:
     """A hundred paths are judged; one more, and the mask is refused as a whole."""
-    for count, faults_found in ((convert.MAX_PATHS, 0), (convert.MAX_PATHS + 1, 1)):
-        faults = convert.Faults()
-        mask = FieldMask(paths=["max_ttl"] * count)
-        convert.paths(mask, role_pb2.Role.DESCRIPTOR.fields_by_name, "name fields", faults)
-        assert len(faults.found) == faults_found
+    fields_of_role = role_pb2.Role.DESCRIPTOR.fields_by_name
+    with convert.Problems() as problems:
+        mask = FieldMask(paths=["max_ttl"] * convert.MAX_PATHS)
+        assert convert.paths(mask, fields_of_role, "name fields", problems) == ["max_ttl"]
+    mask.paths.append("max_ttl")
+    with pytest.raises(Invalid) as told, convert.Problems() as problems:
+        convert.paths(mask, fields_of_role, "name fields", problems)
+    assert fields(told) == ["update_mask"]
 
 
 def test_an_empty_document_is_refused_with_a_hint() -> None:
