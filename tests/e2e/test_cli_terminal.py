@@ -193,10 +193,22 @@ async def test_the_leases_of_a_mount_that_is_gone_can_still_be_listed(
 
 
 async def test_each_violation_is_printed_once(lessor_cli: CommandLine, mount: str) -> None:
-    words = ("role", "put", "x y", "--mount", mount, "--type", "iam_user", "--policy-arn", "foo")
+    words = (
+        "role",
+        "put",
+        "x",
+        "--mount",
+        mount,
+        "--type",
+        "iam_user",
+        "--policy-arn",
+        "foo",
+        "--group",
+        "a b",
+    )
     done = await lessor_cli(*words)
-    assert done.err.count("role.name: ") == 1
     assert done.err.count("role.policy_arns[0]: ") == 1
+    assert done.err.count("role.iam_groups[0]: ") == 1
 
 
 async def test_the_reason_of_a_lease_is_shown(lessor_cli: CommandLine, lessor: Lessor, mount: str) -> None:

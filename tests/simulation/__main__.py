@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation.options import draw
-from tests.simulation.prove import Kill, Tally, prove_deaths, prove_mutants, prove_pairs, prove_seeds
+from tests.simulation.prove import Kill, Tally, prove_deaths, prove_mutants, prove_pairs, prove_seeds, silence
 from tests.simulation.run import run
 from tests.simulation.shrink import shrunk, told
 
@@ -55,7 +55,7 @@ def _ranges(options: argparse.Namespace) -> list[tuple[int, int]]:
 def _all(options: argparse.Namespace) -> int:
     began = time.monotonic()
     singles, pairs, kills = Tally(), Tally(), list[Kill]()
-    with ProcessPoolExecutor(options.processes) as pool:
+    with ProcessPoolExecutor(options.processes, initializer=silence) as pool:
         by_seeds = prove_seeds(pool, _ranges(options))
         _print_found(by_seeds.faults)
         if not options.seeds_only:

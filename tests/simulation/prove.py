@@ -63,7 +63,6 @@ class Kill:
 
 def seeds(first: int, count: int) -> Tally:
     """Run ``count`` seeds; some of them twice."""
-    _quiet()
     tally = Tally()
     for seed in range(first, first + count):
         result = run(draw(seed))
@@ -77,19 +76,16 @@ def seeds(first: int, count: int) -> Tally:
 
 def deaths(name: str, step: int = 1) -> Tally:
     """Play one scenario with each fate at each of its effects, or each ``step``-th of these deaths."""
-    _quiet()
     return _tally(singles(by_name(name), step))
 
 
 def twice(name: str, first: int) -> Tally:
     """Play one scenario with each fate at one effect and then at each that follows."""
-    _quiet()
     return _tally(pairs(by_name(name), first))
 
 
 def hunt(index: int) -> Kill:
     """Plant one bug, and look for it by deaths in its own scenario, by seeds, and by all other deaths."""
-    _quiet()
     bug = MUTANTS[index]
     with planted(bug):
         found = _found_by_deaths(scenario for scenario in SCENARIOS if scenario.name == bug.scenario)
@@ -109,7 +105,6 @@ def _found_by_deaths(scenarios: Iterable[Scenario]) -> str:
 
 def effects_of(name: str) -> int:
     """Return how many effects a scenario has when nothing goes amiss."""
-    _quiet()
     return len(play(by_name(name), {}).names)
 
 
@@ -157,7 +152,7 @@ def _done(pool: ProcessPoolExecutor, tasks: list[Callable[[], T]]) -> Iterator[T
         yield future.result()
 
 
-def _quiet() -> None:
-    """Keep what dies on purpose from being told on standard error."""
+def silence() -> None:
+    """Keep what dies on purpose off standard error, in a process that does nothing else."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")

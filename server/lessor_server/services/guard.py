@@ -191,6 +191,8 @@ class Guard:
                 return await serve(call)
         except LessorError as error:
             told = self._referred(entry, error)
+        except grpc.aio.InternalError:
+            raise asyncio.CancelledError from None  # gRPC can't write to a caller that has gone
         except Exception as error:  # noqa: BLE001 - nothing unmapped may leave
             told = InternalError(self._log.report(entry.name, error))
         if told.kind in _BAD_INPUT:
