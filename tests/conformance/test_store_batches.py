@@ -122,6 +122,21 @@ async def test_the_time_is_written_down_with_a_commit_every_five_seconds(b: Benc
     assert len(marks) == 2
 
 
+async def test_a_lowered_clock_is_written_down_as_it_goes_on(tmp_path: Path) -> None:
+    """From there on the time is written down as before, and the next start does not fall behind it."""
+    clock = HandClock()
+    async with bench("sqlite", tmp_path, clock) as b:
+        await b.active(0)
+        clock.wall -= 86_400 * 10**6
+        await b.store.lower_clock()
+        clock.advance(60)
+        await b.active(1)
+        before_us = b.store.now()
+    clock.wall, clock.boot = 0, 0
+    async with open_store(tmp_path, clock) as store:
+        assert before_us - 5_000_000 <= store.now() <= before_us
+
+
 async def test_a_transaction_that_was_left_open_harms_no_later_write(b: Bench, tmp_path: Path) -> None:
     """A disk that fails may not even let a batch be taken back: the next one begins with that."""
     assert isinstance(b.store, SqliteStore)

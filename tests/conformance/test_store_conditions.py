@@ -12,6 +12,7 @@ from tests.support import builders
 from tests.support.stores import OPENERS, START_US, TERMS, Bench, bench
 
 from lessor_server.domain.lease import TOMBSTONE_LIFE, Claim, State
+from lessor_server.engine.stored import Range
 
 SECOND = 1_000_000
 
@@ -53,3 +54,22 @@ async def test_a_tombstone_younger_than_the_listing_is_not_buried(b: Bench) -> N
     b.clock.advance(TOMBSTONE_LIFE.total_seconds() + 3600)
     assert await b.store.bury(builders.ACCOUNT, began_us + 59 * SECOND) == 0
     assert (await b.row(claim.id)).state is State.GONE
+
+
+async def test_a_reopened_row_is_looked_for_from_the_beginning(b: Bench) -> None:
+    """What was seen missing before its user was made late says nothing about that user."""
+    claim = await b.taken()
+    assert await b.store.fail(claim, "AWS does not show the user", timedelta(0), 0, 3)
+    await b.store.reopen(claim.id, START_US)
+    assert (await b.row(claim.id)).looks == 0
+
+
+async def test_a_prefix_counts_what_it_takes_in_and_no_lease_of_the_future(b: Bench) -> None:
+    """A lease that was begun by a clock that ran ahead is neither taken in nor counted."""
+    await b.active(0)
+    b.clock.boot += 60 * SECOND
+    await b.active(1)
+    b.clock.boot -= 60 * SECOND
+    prefix, taken = await b.store.open_prefix(Range("aws/creds/app/", "aws/creds/app0"))
+    assert taken == 1
+    assert await b.store.put_up(prefix, "", 10) == [builders.intent(0).id]

@@ -310,6 +310,22 @@ async def test_a_lease_whose_due_time_is_lost_ends_when_it_expires(tmp_path: Pat
         assert [claim.id for claim in await store.claim_due(TERMS, 10)] == [lease.id]
 
 
+@pytest.mark.parametrize("value", ["'soon'", "x'00'", str(2**63 - 1)])
+async def test_a_rotation_whose_due_time_is_lost_is_looked_at_after_a_start(
+    tmp_path: Path, value: str
+) -> None:
+    """Such a time would never come: the row is due at once, and says itself what is to be done."""
+    async with bench("sqlite", tmp_path) as b:
+        made = await b.store.add_rotation(Rotation("aws/root"))
+        assert made is not None
+        await b.store.move_rotation(made, done=True)
+    assert damage(tmp_path, Case("rotations", "due_us", value, "no instant"))
+    async with opened(tmp_path) as store:
+        await store.take_over_rotations()
+        assert await store.next_rotation_us(frozenset()) == store.now()
+        assert [row.subject for row in await store.claim_rotations(1, frozenset())] == ["aws/root"]
+
+
 async def test_a_call_that_needs_a_malformed_row_changes_nothing_and_the_rest_of_its_batch_is_kept(
     tmp_path: Path,
 ) -> None:
