@@ -428,3 +428,15 @@ async def test_a_lost_clock_is_no_first_start_and_no_time_before_the_last_lease(
     async with open_store(tmp_path, HandClock(wall=START_US - 10 * HOUR_US)) as store:
         assert not await store.first_start()
         assert store.now() == lease.issue_us
+
+
+@pytest.mark.parametrize("column", ["attempts", "looks"])
+async def test_a_count_that_no_answer_can_hold_is_unreadable(tmp_path: Path, column: str) -> None:
+    """It would make the whole page of a list fail."""
+    lease = await fill(tmp_path)
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as connection:
+        connection.execute(f"UPDATE leases SET {column} = 3000000000 WHERE id = ?", (lease.id,))
+    async with opened(tmp_path) as store:
+        with pytest.raises(RowUnreadable):
+            await store.get(lease.id)
+        assert lease.id not in {one.id for one in await store.page(EVERYTHING, None, "", 100)}

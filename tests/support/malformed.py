@@ -25,6 +25,7 @@ VALUES: Final = {
     "a negative number": "-1",
     "the greatest number": str(2**63 - 1),
     "the year 20000": "569002924800000000",
+    "a count beyond 32 bits": "3000000000",
     "zero": "0",
 }
 """SQL expressions by what they are."""

@@ -25,6 +25,8 @@ Fault = Callable[[Any], str]
 MAX_US: Final = 253_402_300_799_999_999
 """The last instant of the year 9999, where a Timestamp ends; no number of ours is greater."""
 
+MAX_COUNT: Final = 2**31 - 1
+
 MAX_NOTED: Final = 1000
 """So many unreadable rows are kept in mind."""
 
@@ -57,6 +59,11 @@ def number(value: object) -> str:
     if type(value) is not int:
         return f"holds {_kind(value)}, not a whole number"
     return "" if 0 <= value <= MAX_US else "is out of range"
+
+
+def count(value: object) -> str:
+    """Take a count that fits an int32 of the protocol."""
+    return number(value) or ("" if cast("int", value) <= MAX_COUNT else "is out of range")
 
 
 def number_or_none(value: object) -> str:
