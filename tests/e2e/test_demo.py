@@ -101,7 +101,7 @@ async def test_a_demo_that_is_killed_leaves_no_server(tmp_path: Path) -> None:
             if line.startswith(b"The engine"):
                 break
         left = list(family(process.pid))
-        assert len(left) == 2
+        assert len(left) >= 2  # the server and its AWS, and perhaps the command that is being shown
         process.kill()
         await process.wait()
 
