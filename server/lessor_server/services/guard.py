@@ -187,6 +187,8 @@ class Guard:
             call = _Call(entry, context, principal, _until(entry, context))
             if principal is ANONYMOUS:
                 return await self._serve_anybody(call, serve)
+            if self._draining:
+                raise Draining("the server is going down")
             with self._counted(entry):
                 return await serve(call)
         except LessorError as error:
@@ -230,8 +232,6 @@ class Guard:
             raise Unauthenticated("no token, or one that is not known")
         if not principal.may(entry.capability):
             raise PermissionDenied(f"{entry.name} needs the right to {entry.capability.value}")
-        if self._draining:
-            raise Draining("the server is going down")
         return principal
 
     async def _answer(self, call: _Call) -> Message:

@@ -25,6 +25,11 @@ def file_problem(path: Path) -> Problem | None:
     return _problem(path, GROUP_OR_OTHERS) or next(filter(None, found), None)
 
 
+def kind_problem(path: Path) -> Problem | None:
+    """Return that something is there and is not a plain file: opening a pipe would wait for its other end."""
+    return ("is not a plain file", "name a plain file") if path.exists() and not path.is_file() else None
+
+
 def data_dir_problem(path: Path) -> Problem | None:
     """Return what lets others change a data directory, a file in it, or put another directory in its place.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from lessor_server.settings.access import file_problem
+from lessor_server.settings.access import file_problem, kind_problem
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -162,8 +162,8 @@ def _likely(name: str, known: list[str]) -> str:
 
 def _read_file(file: Path, faults: list[Fault]) -> dict[str, Found]:
     """Read a TOML file into its values by dotted name; what can't be read at all becomes a fault."""
-    if file.exists() and not file.is_file():  # opening a pipe would wait for its other end
-        faults.append(Fault(str(file), "", "is not a plain file", "name a TOML file"))
+    if problem := kind_problem(file):
+        faults.append(Fault(str(file), "", *problem))
         return {}
     try:
         content = file.read_text(encoding="utf-8")

@@ -197,8 +197,8 @@ def readable_file(value: object) -> Path:
     """Take a file that can be read now, and that no other user can change."""
     path = Path(text(value))
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
-            raise WrongValue(f"{shown(str(path))} is not a plain file", "name one")
+        if wrong := access.kind_problem(path):
+            raise WrongValue(f"{shown(str(path))} {wrong[0]}", wrong[1])
         with path.open("rb"):
             problem = access.file_problem(path)
     except OSError as error:

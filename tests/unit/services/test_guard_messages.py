@@ -53,8 +53,8 @@ class Call:
     def __init__(self, max_calls: int = 100) -> None:
         self.leases = Leases()
         self.log = CallNotes()
-        self._guard = Guard(PRINCIPALS.get, self.log, RULES, max_calls=max_calls)
-        self._handlers = self._guard.handlers(SERVICE, self.leases)
+        self.guard = Guard(PRINCIPALS.get, self.log, RULES, max_calls=max_calls)
+        self._handlers = self.guard.handlers(SERVICE, self.leases)
 
     async def __call__(self, context: Context, method: str = "LookupLease") -> Any:
         class Details:
@@ -118,3 +118,13 @@ async def test_more_calls_than_the_limit_are_refused_and_the_others_go_on() -> N
         going.set()
     assert all(task.result() for task in first)
     assert await call(Context("root-token", lookup()))
+
+
+@virtual
+async def test_known_callers_hear_of_a_drain_without_waiting_for_turns() -> None:
+    call = Call()
+    await call.guard.drain(0.0)
+    begin = asyncio.get_running_loop().time()
+    for _ in range(100):
+        assert (await call.refused(Context("root-token", lookup())))[0] is grpc.StatusCode.UNAVAILABLE
+    assert asyncio.get_running_loop().time() == begin
