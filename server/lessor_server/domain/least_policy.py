@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lessor_server.domain.policy import JsonValue
 from lessor_server.domain.role import CredentialType, Role
@@ -50,6 +50,11 @@ WITHOUT_PERMISSION = ("sts:GetCallerIdentity", "sts:GetSessionToken")
 """AWS asks for no permission to call these (STS API Reference, each operation's "Permissions")."""
 
 
+MOST_RESOURCES = 200
+"""A statement names no more: a managed policy holds 6,144 characters (IAM and AWS STS quotas), which is fewer
+ARNs of roles than these."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """Hold one statement of the policy: its Sid, and which actions it allows on which resources."""
@@ -59,23 +64,64 @@ class Grant:
     resources: tuple[str, ...]
 
 
+@dataclass(slots=True)
+class RoleUse:
+    """Hold what the roles of a mount need their root for, added up role by role.
+
+    ``cut`` is true where they name more roles to assume than a statement holds: those named first are kept.
+    """
+
+    any_role: bool = False
+    makes_tokens: bool = False
+    tags_tokens: bool = False
+    assumed: set[str] = field(default_factory=set)
+    tagged: set[str] = field(default_factory=set)
+    identified: set[str] = field(default_factory=set)
+    cut: bool = False
+
+    def add(self, role: Role) -> None:
+        """Add one role."""
+        self.any_role = True
+        if role.credential_type is CredentialType.FEDERATION_TOKEN:
+            self.makes_tokens = True
+            self.tags_tokens = self.tags_tokens or bool(role.session_tags)
+        if role.credential_type is not CredentialType.ASSUMED_ROLE:
+            return
+        self._name(self.assumed, role)
+        if role.session_tags:
+            self._name(self.tagged, role)
+        if role.source_identity:
+            self._name(self.identified, role)
+
+    def _name(self, named: set[str], role: Role) -> None:
+        new = [arn for arn in role.role_arns if arn not in named]
+        room = MOST_RESOURCES - len(named)
+        named.update(new[:room])
+        self.cut = self.cut or len(new) > room
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """Hold whom the policy is for and what for: the ``account`` ("partition:number"), this installation's id.
 
     ``key_arn`` is the user whose stored key the root is, empty where there is none to rotate;
-    ``makes_tokens`` where AWS makes federation tokens for the root. ``roles`` are the mount's; of its static
-    roles, ``static_arns`` are the users that the root works on itself, ``static_hops`` the roles that it
-    assumes for the others.
+    ``makes_tokens`` where AWS makes federation tokens for the root. ``use`` is what the mount's roles need;
+    of its static roles, ``static_arns`` are the users that the root works on itself, ``static_hops`` the
+    roles that it assumes for the others.
     """
 
     account: str
     instance: str
     key_arn: str = ""
     makes_tokens: bool = False
-    roles: tuple[Role, ...] = ()
+    use: RoleUse = field(default_factory=RoleUse)
     static_arns: tuple[str, ...] = ()
     static_hops: tuple[str, ...] = ()
+
+    @property
+    def is_cut(self) -> bool:
+        """Return whether it needs more resources than the statements of its grants name."""
+        return self.use.cut or max(len(self.static_arns), len(self.static_hops)) > MOST_RESOURCES
 
 
 def grants(holder: Holder) -> tuple[Grant, ...]:
@@ -98,8 +144,8 @@ def grants(holder: Holder) -> tuple[Grant, ...]:
         *_on_roles(holder),
         Grant("LessorTokens", _on_tokens(holder), ("*",)),
         Grant("LessorOwnKey", _ON_KEYS, tuple(filter(None, (holder.key_arn,)))),
-        Grant("LessorStaticUsers", ("iam:GetUser", *_ON_KEYS), holder.static_arns),
-        Grant("LessorStaticRoles", ("sts:AssumeRole",), holder.static_hops),
+        Grant("LessorStaticUsers", ("iam:GetUser", *_ON_KEYS), holder.static_arns[:MOST_RESOURCES]),
+        Grant("LessorStaticRoles", ("sts:AssumeRole",), holder.static_hops[:MOST_RESOURCES]),
     )
     return tuple(grant for grant in needed if grant.actions and grant.resources)
 
@@ -118,26 +164,22 @@ def iam_arns(account: str) -> str:
 
 def _on_roles(holder: Holder) -> tuple[Grant, ...]:
     """Return what it takes to assume what the mount's roles name, with their tags and source identities."""
-    assuming = [role for role in holder.roles if role.credential_type is CredentialType.ASSUMED_ROLE]
-    tagging = [role for role in assuming if role.session_tags]
-    naming = [role for role in assuming if role.source_identity]
 
-    def on(roles: list[Role]) -> tuple[str, ...]:
-        arns = {arn for role in roles for arn in role.role_arns}
-        return tuple(sorted(arns)) if holder.roles else (f"{iam_arns(holder.account)}:role/*",)
+    def on(arns: set[str]) -> tuple[str, ...]:
+        return tuple(sorted(arns)) if holder.use.any_role else (f"{iam_arns(holder.account)}:role/*",)
 
     return (
-        Grant("LessorRoles", ("sts:AssumeRole",), on(assuming)),
-        Grant("LessorRoleTags", ("sts:TagSession",), on(tagging)),
-        Grant("LessorRoleIdentities", ("sts:SetSourceIdentity",), on(naming)),
+        Grant("LessorRoles", ("sts:AssumeRole",), on(holder.use.assumed)),
+        Grant("LessorRoleTags", ("sts:TagSession",), on(holder.use.tagged)),
+        Grant("LessorRoleIdentities", ("sts:SetSourceIdentity",), on(holder.use.identified)),
     )
 
 
 def _on_tokens(holder: Holder) -> tuple[str, ...]:
-    federating = [role for role in holder.roles if role.credential_type is CredentialType.FEDERATION_TOKEN]
-    if not holder.makes_tokens or (holder.roles and not federating):
+    use = holder.use
+    if not holder.makes_tokens or (use.any_role and not use.makes_tokens):
         return ()
-    tagging = not holder.roles or any(role.session_tags for role in federating)
+    tagging = use.tags_tokens or not use.any_role
     return ("sts:GetFederationToken", "sts:TagSession") if tagging else ("sts:GetFederationToken",)
 
 

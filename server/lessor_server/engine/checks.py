@@ -15,7 +15,7 @@ from lessor_server.domain import least_policy, role_needs
 from lessor_server.domain.aws_errors import AwsError, AwsRefused, Refusal
 from lessor_server.domain.calls import Call, GetUser, Identity, ListAccessKeys
 from lessor_server.domain.errors import AwsUnavailable, LessorError
-from lessor_server.domain.least_policy import Grant, Holder
+from lessor_server.domain.least_policy import MOST_RESOURCES, Grant, Holder, RoleUse
 from lessor_server.domain.looks import GetAccountSummary
 from lessor_server.domain.policy import JsonValue
 from lessor_server.domain.role import Role
@@ -108,7 +108,8 @@ class Checks:
             RootRefused, AwsUnavailable: AWS does not say who the root is.
         """
         known = await self._known(mount)
-        needed = least_policy.grants(await self._with_roles(known, self._holder(known)))
+        holder = await self._with_roles(known, self._holder(known))
+        needed = least_policy.grants(holder)
         told = await known.may(needed)
         warnings = [*_about_kind(known.kind), *await _about_keys(known)]
         warnings += await self._about_room(known, mount)
@@ -116,6 +117,7 @@ class Checks:
             f"the root may not call {', '.join(actions)} on {resource}: the least policy allows it"
             for resource, actions in told.denied.items()
         ]
+        warnings += _about_size(holder)
         if told.failure is not None:
             warnings.append(f"IAM's simulator told nothing about some actions: {told.failure.message}")
         policy = least_policy.document(needed)
@@ -156,22 +158,22 @@ class Checks:
 
     async def _with_roles(self, known: _Known, holder: Holder) -> Holder:
         """Return the holder with the mount's roles, and what its static roles work on."""
-        mount = known.root.mount
-        static = [role async for role in every_static_role(self._store, mount)]
-        own = [role.user_name for role in static if not role.assume_chain]
+        mount, use = known.root.mount, RoleUse()
+        async for role in every_role(self._store, mount):
+            use.add(role)
+        own, hops = list[str](), set[str]()
+        async for static in every_static_role(self._store, mount):
+            if static.assume_chain:
+                hops.add(static.assume_chain[0].role_arn)
+            else:
+                own.append(static.user_name)
         found = await known.all([GetUser(name) for name in own[:MOST_LOOKS]])
-        arns = [outcome.value.arn for outcome in found if isinstance(outcome, Done)]
-        seen = {outcome.value.name for outcome in found if isinstance(outcome, Done)}
-        for name in (name for name in own if name not in seen):
-            arns += least_policy.static_user_arns(holder.account, name)
-        return replace(
-            holder,
-            roles=tuple([role async for role in every_role(self._store, mount)]),
-            static_arns=tuple(sorted(set(arns))),
-            static_hops=tuple(
-                sorted({role.assume_chain[0].role_arn for role in static if role.assume_chain})
-            ),
-        )
+        users = [outcome.value for outcome in found if isinstance(outcome, Done)]
+        arns, seen = {user.arn for user in users}, {user.name for user in users}
+        for name in own:
+            if name not in seen:
+                arns.update(least_policy.static_user_arns(holder.account, name))
+        return replace(holder, use=use, static_arns=tuple(sorted(arns)), static_hops=tuple(sorted(hops)))
 
     async def _about_room(self, known: _Known, name: str) -> list[str]:
         """Warn where the account is nearly full and the mount may make more users than still fit."""
@@ -205,6 +207,16 @@ def _about_kind(kind: RootKind) -> list[str]:
     if kind is not RootKind.ACCOUNT_ROOT:
         return []
     return ["these are the keys of the account's root user: make an IAM user with the least policy instead"]
+
+
+def _about_size(holder: Holder) -> list[str]:
+    if not holder.is_cut:
+        return []
+    warning = (
+        f"this mount needs more than {MOST_RESOURCES} users or roles of AWS, more than one policy holds: the"
+        f" first {MOST_RESOURCES} were checked and are in the least policy; give the root a pattern that covers all"
+    )
+    return [warning]
 
 
 async def _about_keys(known: _Known) -> list[str]:

@@ -12,8 +12,8 @@ from botocore.loaders import Loader
 from lessor_server.adapters.aws.requests import REQUESTS
 from lessor_server.domain import least_policy, policy
 from lessor_server.domain.calls import Call
-from lessor_server.domain.least_policy import Holder
-from lessor_server.domain.role import CredentialType
+from lessor_server.domain.least_policy import MOST_RESOURCES, Holder, RoleUse
+from lessor_server.domain.role import CredentialType, Role
 from tests.support import builders
 
 ACCOUNT = "aws-cn:123456789012"
@@ -30,6 +30,19 @@ def statements(document: object = DOCUMENT) -> dict[str, tuple[set[str], str | l
     """Return each statement's actions and resources by its Sid."""
     listed = json.loads(json.dumps(document))["Statement"]
     return {one["Sid"]: (set(one["Action"]), one["Resource"]) for one in listed}
+
+
+def named(*arns: str) -> Role:
+    """Return a role that assumes these."""
+    return builders.assumed("", role_arns=arns)
+
+
+def use(*roles: Role) -> RoleUse:
+    """Return what roles need together."""
+    found = RoleUse()
+    for role in roles:
+        found.add(role)
+    return found
 
 
 def needed(holder: Holder) -> dict[str, tuple[set[str], str | list[str]]]:
@@ -101,20 +114,31 @@ def test_roles_are_those_that_the_mount_s_roles_assume() -> None:
         builders.assumed(HUB, "one", session_tags=(("team", "a"),)),
         builders.assumed(TEAM, "two", source_identity="me"),
     )
-    found = needed(replace(HOLDER, roles=roles))
+    found = needed(replace(HOLDER, use=use(*roles)))
     assert found["LessorRoles"] == ({"sts:AssumeRole"}, [HUB, TEAM])
     assert found["LessorRoleTags"] == ({"sts:TagSession"}, HUB)
     assert found["LessorRoleIdentities"] == ({"sts:SetSourceIdentity"}, TEAM)
     assert "LessorTokens" not in found
 
 
+def test_a_statement_names_no_more_roles_than_a_policy_holds() -> None:
+    """Those named first are kept, and that others were left out is known."""
+    arns = [f"arn:aws:iam::123456789012:role/{number:04d}" for number in range(MOST_RESOURCES + 1)]
+    full = use(named(*arns[:150]), named(*arns[100:MOST_RESOURCES]))
+    assert not full.cut
+    assert needed(replace(HOLDER, use=full))["LessorRoles"][1] == arns[:-1]
+    full.add(named(arns[-1]))
+    assert full.cut
+    assert needed(replace(HOLDER, use=full))["LessorRoles"][1] == arns[:-1]
+
+
 def test_tokens_are_made_where_a_role_is_one() -> None:
     """A mount of federation tokens assumes nothing; users of roles of before can still be revoked."""
     role = builders.role(credential_type=CredentialType.FEDERATION_TOKEN)
-    found = needed(replace(HOLDER, roles=(role,), static_arns=()))
+    found = needed(replace(HOLDER, use=use(role), static_arns=()))
     assert found["LessorTokens"] == ({"sts:GetFederationToken"}, "*")
     assert set(found) == {"LessorUsers", "LessorGroups", "LessorReads", "LessorTokens", "LessorOwnKey"}
-    tagged = needed(replace(HOLDER, roles=(replace(role, session_tags=(("team", "a"),)),)))
+    tagged = needed(replace(HOLDER, use=use(replace(role, session_tags=(("team", "a"),)))))
     assert tagged["LessorTokens"][0] == {"sts:GetFederationToken", "sts:TagSession"}
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from lessor_server.domain.least_policy import MOST_RESOURCES
 from lessor_server.domain.root import Hop
 from lessor_server.domain.rotation import static_subject
 from lessor_server.engine.checks import AT_ONCE
@@ -146,8 +147,9 @@ async def test_many_static_roles_leave_time_for_the_simulator() -> None:
                 row, subject=static_subject("aws", name), user_name=name
             )
         w.aws.sent.clear()
-        assert len(await _static_users(w)) == 1 + 2 * 100
+        assert len(await _static_users(w)) == MOST_RESOURCES
         assert w.aws.actions().count("GetUser") == 40
+        assert any("pattern" in warning for warning in (await w.engine.checks.root("aws")).warnings)
 
 
 @virtual
