@@ -214,7 +214,7 @@ def _about_size(holder: Holder) -> list[str]:
         return []
     warning = (
         f"this mount needs more than {MOST_RESOURCES} users or roles of AWS, more than one policy holds: the"
-        f" first {MOST_RESOURCES} were checked and are in the least policy; give the root a pattern that covers all"
+        f" first {MOST_RESOURCES} were checked and are in the least policy; give the root a pattern for all"
     )
     return [warning]
 
