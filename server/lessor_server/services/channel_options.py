@@ -52,6 +52,8 @@ def channel_options(limits: ConnectionLimits) -> tuple[tuple[str, int], ...]:
         ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+        # Until a peer acknowledges our settings, the limits on headers are those of HTTP/2.
+        ("grpc.http2.settings_timeout", _milliseconds(HANDSHAKE)),
         # One entry of the table, named often, makes 50 MB of headers from 12 kB.
         ("grpc.http2.hpack_table_size.decoder", 0),
         ("grpc.http2.bdp_probe", 0),  # it widens the windows of those who send fast
