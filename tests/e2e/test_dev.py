@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 import socket
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from botocore.exceptions import ClientError
 
 from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2, system_pb2
 from tests.support.clients import Lessor, connect, struct, until
-from tests.support.dev_server import ANY_PORTS, READY, SECONDS, Dev, dev, failing, gone, names
+from tests.support.dev_server import ANY_PORTS, READY, SECONDS, Dev, dev, environment, failing, gone, names
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
@@ -314,8 +317,12 @@ async def test_without_its_extra_it_tells_what_to_install(tmp_path: Path) -> Non
     hidden = (
         "import sys; sys.modules['moto'] = None; from lessor_server.commands.dev import command; command()"
     )
-    code, errors = await failing(tmp_path, command=("-c", hidden))
-    assert code == 1
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", hidden, stdin=DEVNULL, stderr=PIPE, env=environment(tmp_path, {})
+    )
+    async with asyncio.timeout(SECONDS):
+        errors = (await process.communicate())[1].decode()
+    assert process.returncode == 1
     assert errors == "lessor dev: the embedded AWS is not installed; run pip install 'lessor[dev]'\n"
 
 

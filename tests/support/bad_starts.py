@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.server_process import COMMAND, TOKEN, bare_environment
+from tests.support.forked import forked
+from tests.support.server_process import TOKEN, bare_environment
 
 BAD_START, BAD_SETTINGS = 1, 2
 
@@ -35,25 +35,15 @@ def environment(folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
 
 async def ended(folder: Path, *flags: str, **variables: str) -> Ended:
     """Run a server that must end by itself; never with a stack trace."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *COMMAND,
-        *flags,
-        env=environment(folder, variables),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+    process = forked(["server", *flags], environment(folder, variables))
     try:
         async with asyncio.timeout(60):
-            out, _ = await process.communicate()
-    except TimeoutError:
+            words = (await asyncio.to_thread(process.output.read)).decode()
+    finally:
         process.kill()
-        raise
-    words = out.decode()
+        process.output.close()
     assert "Traceback" not in words
-    assert process.returncode is not None
-    return Ended(process.returncode, words)
+    return Ended(process.wait(), words)
 
 
 async def refuses_to_start(folder: Path, **variables: str) -> str:

@@ -6,13 +6,14 @@ import asyncio
 import re
 import signal
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.clients import until
+from tests.support.forked import forked
 from tests.support.server_process import bare_environment
 
 COMMAND = ("-m", "lessor.cli.main", "dev")
@@ -99,18 +100,16 @@ async def ready(process: Process, log: Path) -> Dev:
     raise AssertionError(f"it did not start: {said}")
 
 
-async def failing(
-    tmp_path: Path, *words: str, command: tuple[str, ...] = COMMAND, **variables: str
-) -> tuple[int, str]:
-    """Run a dev server that must not start; return its exit code and what it wrote as errors."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, *words,
-        stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, env=environment(tmp_path, variables),
-    )  # fmt: skip
-    async with asyncio.timeout(SECONDS):
-        _, errors = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, errors.decode()
+async def failing(tmp_path: Path, *words: str, **variables: str) -> tuple[int, str]:
+    """Run a dev server that must not start; return its exit code and what it wrote."""
+    process = forked(["dev", *words], environment(tmp_path, variables))
+    try:
+        async with asyncio.timeout(SECONDS):
+            written = await asyncio.to_thread(process.output.read)
+    finally:
+        process.kill()
+        process.output.close()
+    return process.wait(), written.decode()
 
 
 def alive(pid: int) -> bool:

@@ -19,12 +19,13 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import termios
 import threading
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+from tests.support.forked import Forked, forked
 
 TOKEN = "the-root-token-of-tests"
 START_SECONDS, STOP_SECONDS = 30.0, 30.0
@@ -49,7 +50,7 @@ class ServerProcess:
         self.data_dir = Path()
         self._log_file = Path()
         self._copying = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Forked | None = None
         self._reader: threading.Thread | None = None
 
     @property
@@ -67,11 +68,11 @@ class ServerProcess:
     def log_file(self) -> Path:
         """Return the file of what the server wrote; what it wrote before an answer is in it by then."""
         process = self._process
-        while process is not None and process.stderr is not None and not process.stderr.closed:
+        while process is not None and not process.output.closed:
             with self._copying:
                 waiting = bytearray(4)
                 try:
-                    fcntl.ioctl(process.stderr.fileno(), termios.FIONREAD, waiting)
+                    fcntl.ioctl(process.output.fileno(), termios.FIONREAD, waiting)
                 except (OSError, ValueError):  # closed meanwhile
                     break
                 if not any(waiting):
@@ -104,7 +105,7 @@ class ServerProcess:
         env = {name: value for name, value in env.items() if name not in without}
         loop = asyncio.get_running_loop()
         serving: asyncio.Future[str] = loop.create_future()
-        self._process = process = _spawn(env, options)
+        self._process = process = forked(["server", *options], env)
         self._reader = threading.Thread(target=self._read, args=(process, loop, serving), daemon=True)
         self._reader.start()
         try:
@@ -145,14 +146,11 @@ class ServerProcess:
         self._process = self._reader = None
         return code
 
-    def _read(
-        self, process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, serving: asyncio.Future[str]
-    ) -> None:
+    def _read(self, process: Forked, loop: asyncio.AbstractEventLoop, serving: asyncio.Future[str]) -> None:
         """Copy what is written to the file, in a thread; give ``serving`` the address, or an error."""
-        assert process.stderr is not None
         seen, told = b"", False
-        descriptor = process.stderr.fileno()
-        with process.stderr, self._log_file.open("ab", buffering=0) as file:
+        descriptor = process.output.fileno()
+        with process.output, self._log_file.open("ab", buffering=0) as file:
             while select.select([descriptor], [], [])[0]:
                 with self._copying:
                     data = os.read(descriptor, 1 << 16)
@@ -199,16 +197,6 @@ def _environment(data_dir: Path, overrides: Mapping[str, str]) -> dict[str, str]
         "LESSOR_LOG_FORMAT": "json",
         **overrides,
     }
-
-
-def _spawn(env: dict[str, str], options: Iterable[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, *COMMAND, *options],
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-    )
 
 
 def _address_of(line: str) -> str:
