@@ -12,7 +12,7 @@ from tests.support.standin_control import StandIn
 from tests.support.virtual_loop import virtual
 
 from lessor_server.adapters.aws.chains import ChainCredentials
-from lessor_server.adapters.aws.clients import IDLE_SECONDS, MOST_PROVERS, RETIRED_SECONDS, Clients
+from lessor_server.adapters.aws.clients import IDLE_SECONDS, RETIRED_SECONDS, Clients
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.aws.places import Place
 from lessor_server.adapters.aws.signing import KeyOfCall
@@ -186,16 +186,18 @@ async def _taken(door: AwsGateway, url: str, key: MadeKey) -> bool:
 
 
 @virtual
-async def test_provers_are_shared_and_bounded() -> None:
+async def test_provers_are_shared_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """One for each service and place, whoever asks; beyond the bound the one longest unused is closed."""
+    most = 8
+    monkeypatch.setattr("lessor_server.adapters.aws.clients.MOST_PROVERS", most)
     async with Clients((), "lessor/test") as clients:
         first = await clients.prover("sts", PLACE)
         assert await clients.prover("sts", PLACE) is first
-        for number in range(1, MOST_PROVERS):
+        for number in range(1, most):
             await clients.prover("sts", Place("", f"eu-west-{number}"))
         assert await clients.prover("sts", PLACE) is first
         second = weakref.ref(await clients.prover("sts", Place("", "eu-west-1")))
-        for number in range(MOST_PROVERS, 2 * MOST_PROVERS - 2):
+        for number in range(most, 2 * most - 2):
             await clients.prover("sts", Place("", f"eu-west-{number}"))
         assert second() is not None
         for number in (90, 91):
