@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -131,11 +130,12 @@ class Disabler:
 
     async def _delete_one(self, row: Rotation) -> None:
         try:
-            with suppress(LessorError):  # the next pass tries again: the row is still there
-                await self._static.delete(row.mount, row.name, self._by.get(row.mount, BY_CLOCK))
+            await self._static.delete(row.mount, row.name, self._by.get(row.mount, BY_CLOCK))
+            self._wake.set()
+        except LessorError:
+            pass  # the row is still there: the next pass tries again, and not before its time
         finally:
             self._deleting.discard(row.subject)
-            self._wake.set()
 
     def _report_left(self, row: Rotation, key_id: str, error: str) -> None:
         """Report, once, a key that will be forgotten with its mount."""

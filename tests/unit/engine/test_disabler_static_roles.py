@@ -124,6 +124,20 @@ async def test_a_disabled_mount_loses_no_static_key_whenever_the_process_dies() 
 
 
 @virtual
+async def test_a_static_role_that_another_process_works_on_is_tried_once_a_second() -> None:
+    """A claim whose answer was lost runs out after three minutes; until then the store is not flooded."""
+    async with rotating() as w:
+        await put(w)
+        assert await w.store.claim_rotation(SUBJECT)
+        w.points.passed.clear()
+        await disable(w)
+        await asyncio.sleep(60)
+        assert 50 <= w.points.passed.count("claim_rotation done") <= 70
+        await gone(w, 300)
+        assert keys_of(w, USER) == {}
+
+
+@virtual
 async def test_a_key_whose_making_was_interrupted_goes_before_its_mount() -> None:
     """The mount waits until no lost key can appear any more."""
     async with rotating() as w:
