@@ -181,11 +181,13 @@ def _is_local(target: str) -> bool:
 
 def _parsed(address: str) -> tuple[bool | None, str]:
     """Return whether an address asks for TLS (None: it doesn't say) and what to dial."""
-    if address.startswith("unix:"):
-        if address in {"unix:", "unix://"}:
+    before, colon, path = address.partition(":")
+    if colon and before.lower() == "unix":  # schemes have no case (RFC 3986, 3.1)
+        if path in {"", "//"}:
             raise BadConnection(f"{address!r} has no path; {_MEND}")
-        return False, address
+        return False, f"unix:{path}"
     scheme, separator, rest = address.partition("://")
+    scheme = scheme.lower()
     if separator and scheme not in _TLS_OF_SCHEME:
         raise BadConnection(f"{address!r} has an unknown scheme; {_MEND}")
     asked = _TLS_OF_SCHEME[scheme] if separator else None

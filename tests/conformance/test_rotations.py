@@ -270,9 +270,8 @@ async def test_a_take_over_makes_claimed_rows_due_at_once(b: Bench) -> None:
 async def test_a_mount_is_removed_once_its_rotations_rest(
     b: Bench, fields: dict[str, Any], holds: bool
 ) -> None:
-    """A half-made key still needs the root; a rotation that AWS refuses again and again holds up nothing."""
+    """A half-made key still needs the root; a root that AWS refuses again and again holds up nothing."""
     await resting(b, **fields)
-    await resting(b, static_subject("aws", "billing"))
     await resting(b, static_subject("aws2", "other"))
     mount = await b.store.get_mount("aws")
     assert mount is not None
@@ -282,8 +281,27 @@ async def test_a_mount_is_removed_once_its_rotations_rest(
     assert await b.store.left_behind() == ([await row(b)] if stuck else [])
     assert await b.store.remove_disabled() == ([] if holds else ["aws"])
     assert (await b.store.get_rotation(ROOT) is not None) == holds
-    assert (await b.store.get_rotation(static_subject("aws", "billing")) is not None) == holds
     assert await b.store.get_rotation(static_subject("aws2", "other")) is not None
+
+
+@pytest.mark.parametrize("fields", [{}, {"ending": True}, {"ending": True, "attempts": 600}])
+async def test_a_static_role_keeps_its_mount_until_its_row_is_gone(b: Bench, fields: dict[str, Any]) -> None:
+    """The row says which keys are to be deleted, however often AWS refuses."""
+    mine, other = static_subject("aws", "billing"), static_subject("aws2", "other")
+    await resting(b, mine, **fields)
+    await resting(b, other)
+    await b.store.forget_static("aws")
+    assert await b.store.static_of_disabled() == []
+    assert await b.store.get_rotation(mine) is not None
+    mount = await b.store.get_mount("aws")
+    assert mount is not None
+    assert await b.store.put_mount(mount, replace(mount, state=MountState.DISABLING))
+    assert await b.store.static_of_disabled() == [await row(b, mine)]
+    assert (await b.store.left_behind(), await b.store.remove_disabled()) == ([], [])
+    await b.store.forget_static("aws")
+    assert await b.store.get_rotation(mine) is None
+    assert await b.store.get_rotation(other) is not None
+    assert await b.store.remove_disabled() == ["aws"]
 
 
 async def test_rotations_outlive_the_process_and_go_into_backups(tmp_path: Path) -> None:

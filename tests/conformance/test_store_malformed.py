@@ -162,6 +162,8 @@ def rotation_calls(b: Store, lease: Lease) -> Calls:
         "static_holder": b.static_holder("AKIAaws", ""),
         "rotated_away": b.rotated_away("AKIAaws"),
         "left_behind": b.left_behind(),
+        "static_of_disabled": b.static_of_disabled(),
+        "forget_static": b.forget_static(lease.mount),
         "claim_rotation": b.claim_rotation(static.subject),
         "claim_rotations": b.claim_rotations(10, none),
         "next_rotation_us": b.next_rotation_us(none),

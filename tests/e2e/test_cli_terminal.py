@@ -10,6 +10,7 @@ import pytest
 from lessor.v1 import lease_pb2
 from tests.support.clients import Lessor, until
 from tests.support.command_line import CommandLine, Done
+from tests.support.foreign_users import make_user
 from tests.support.server_process import ServerProcess
 from tests.support.standin_control import StandIn
 from tests.support.terminal import at_terminal
@@ -27,7 +28,6 @@ ENDING = {
         ("disable", "{}", "--force"),
         "Disable the engine {} and abandon 3 leases, whose users",
     ),
-    "abandon": (("lease", "abandon", "--prefix", "{}/"), "Stop trying to revoke 0 leases under {}/?"),
 }
 """Commands that end, or give up, more than one lease; and what they ask at a terminal."""
 
@@ -107,10 +107,55 @@ async def test_reconcile_asks_before_it_acts(
     terminal: Terminal, lessor: Lessor, mount: str, aws: StandIn
 ) -> None:
     """It looks first, and names the number of findings."""
-    await three_leases(lessor, mount)
+    await lessor.put_role(mount)
+    await lessor.generate(mount)
+    instance = (await lessor.info()).instance_id
+    for name in ("left-1", "left-2"):
+        await make_user(aws, name, f"/lessor/{instance}/", {"lessor:instance": instance}, age=3600.0)
     done = await terminal("reconcile", "--mount", mount, "--apply", typed="n\n")
     assert done.code == 1
-    assert "Act on 0 findings?" in done.out
+    assert "Act on 2 findings?" in done.out
+    for name in ("left-1", "left-2"):
+        await aws.forget(name)
+
+
+async def test_reconcile_asks_nothing_where_account_and_leases_match(
+    terminal: Terminal, lessor: Lessor, mount: str
+) -> None:
+    await three_leases(lessor, mount)
+    done = await terminal("reconcile", "--mount", mount, "--apply")
+    assert (done.code, done.out.splitlines()) == (0, ["lessor: account and leases match"])
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("lease", "revoke-prefix", "{}/"), ["accepted  0", "done      0", "failed    0", "left      0"]),
+        (("lease", "abandon", "--prefix", "{}/"), ["abandoned  0"]),
+        (("role", "delete", "app", "--revoke-leases", "--mount", "{}"), []),
+    ],
+)
+async def test_where_no_lease_would_end_nobody_is_asked(
+    words: tuple[str, ...], shown: list[str], terminal: Terminal, lessor: Lessor, mount: str
+) -> None:
+    await lessor.put_role(mount)
+    done = await terminal(*(word.format(mount) for word in words))
+    assert done.code == 0
+    assert done.out.splitlines() == [f"lessor: 0 leases under {_prefix(words, mount)} are affected", *shown]
+
+
+def _prefix(words: tuple[str, ...], mount: str) -> str:
+    return f"{mount}/creds/app/" if words[0] == "role" else f"{mount}/"
+
+
+async def test_an_engine_without_leases_is_not_disabled_unasked(
+    terminal: Terminal, lessor: Lessor, mount: str
+) -> None:
+    """Its roles and its root go with it."""
+    done = await terminal("disable", mount, typed="n\n")
+    assert done.code == 1
+    assert f"Disable the engine {mount}?" in done.out
+    assert "nothing was done" in done.out
 
 
 async def test_at_80_columns_no_id_is_broken(terminal: Terminal, lessor: Lessor, mount: str) -> None:

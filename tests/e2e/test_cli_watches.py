@@ -17,7 +17,7 @@ import pytest
 
 from tests.support import federation
 from tests.support.clients import SECONDS, nothing_left, until
-from tests.support.command_line import CommandLine
+from tests.support.command_line import CommandLine, Done
 from tests.support.server_process import ServerProcess
 from tests.support.standin_control import Json, StandIn
 
@@ -117,7 +117,7 @@ async def test_a_console_link_is_printed_and_nothing_else(
         assert fields["SigninToken"] == [federation.TOKEN]
         assert fields["Destination"] == ["https://console.aws.amazon.com/s3"]
         assert done.out.startswith(f"{server.url}?Action=login&")
-        assert done.err == ""
+        assert [line for line in done.err.splitlines() if "waiting for" not in line] == []
         ((_, form),) = server.asked
         session = json.loads(form["Session"][0])
         assert session["sessionToken"]
@@ -178,13 +178,17 @@ async def test_a_sign_in_that_fails_shows_no_secret(
     with federation.serving() as server:
         server.status = 400
         words = ("console", "deploy", "--mount", mount, "--signin-endpoint", server.url)
-        done = await lessor_cli(*words, "--session-duration", "1h")
-        session = json.loads(server.asked[0][1]["Session"][0])
+
+        async def fail() -> Done:
+            return await lessor_cli(*words, "--session-duration", "1h")
+
+        # On a busy machine AWS or the sign-in may not answer in time; the 400 is what lasts.
+        done = await until(fail, lambda shown: "answered 400" in shown.err, 2 * SECONDS)
+        sessions = [json.loads(form["Session"][0]) for _, form in server.asked]
     assert (done.code, done.out) == (1, "")
-    assert "answered 400" in done.err
     assert "role chaining" in done.err
     assert f"{mount}/creds/deploy/" in done.err
-    assert not any(secret in done.err for secret in session.values())
+    assert not any(secret in done.err for session in sessions for secret in session.values())
 
 
 async def test_secrets_are_not_shown_at_a_terminal_unless_asked(

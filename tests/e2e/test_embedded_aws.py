@@ -75,6 +75,44 @@ async def test_its_root_user_is_served_and_nobody_else(aws: EmbeddedAws) -> None
     assert b" 200 " not in unsigned.split(b"\r\n")[0]
 
 
+WEB_IDENTITY = (
+    "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleSessionName=web"
+    "&RoleArn=arn:aws:iam::123456789012:role/web&WebIdentityToken=a.b.c"
+)
+
+
+async def test_a_web_identity_is_served_unsigned_as_its_token_says_who_calls(aws: EmbeddedAws) -> None:
+    answer = await ask(aws, "POST /", "Host: OWN", FORM, body=WEB_IDENTITY)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"<AccessKeyId>" in answer
+
+
+@pytest.mark.parametrize(
+    ("line", "headers", "body"),
+    [
+        ("POST /", (FORM,), WEB_IDENTITY.replace("WithWebIdentity", "")),
+        ("POST /", (FORM,), WEB_IDENTITY.replace("WithWebIdentity", "WithSAML")),
+        ("POST /", (FORM,), f"{WEB_IDENTITY}&Action=ListUsers"),
+        ("POST /", (FORM,), f"Action=ListUsers&{WEB_IDENTITY}"),
+        ("POST /", (FORM,), WEB_IDENTITY.replace("WebIdentityToken", "Token")),
+        ("POST /?Action=ListUsers", (FORM,), WEB_IDENTITY),
+        (f"POST /?{WEB_IDENTITY}", (FORM,), ""),
+        (f"GET /?{WEB_IDENTITY}", (), ""),
+        ("GET /", (FORM,), WEB_IDENTITY),
+        ("POST /bucket", (FORM,), WEB_IDENTITY),
+        ("POST /", ("Content-Type: text/plain",), WEB_IDENTITY),
+        ("POST /", (FORM, "X-Amz-Target: DynamoDB_20120810.ListTables"), WEB_IDENTITY),
+        ("POST /", (FORM, "Authorization: Basic eDp5"), WEB_IDENTITY),
+    ],
+)
+async def test_all_else_that_is_unsigned_is_refused(
+    aws: EmbeddedAws, line: str, headers: tuple[str, ...], body: str
+) -> None:
+    answer = await ask(aws, line, "Host: OWN", *headers, body=body)
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"MissingAuthenticationToken" in answer
+
+
 @pytest.mark.parametrize("method", ["POST", "GET", "PUT", "OPTIONS"])
 async def test_the_control_api_is_closed(aws: EmbeddedAws, method: str) -> None:
     """However its path is written, what asks nobody for a key is not reached, and the checks stay on."""

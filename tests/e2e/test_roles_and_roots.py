@@ -141,6 +141,21 @@ async def test_a_check_says_what_a_write_would_and_writes_nothing(lessor: Lessor
     assert refusal.code is Code.NOT_FOUND
 
 
+async def test_a_check_refuses_an_old_etag_as_a_write_does(lessor: Lessor, mount: str) -> None:
+    """With a mask and without one; the stored etag passes."""
+    await lessor.put_role(mount)
+    stored = await get_role(lessor, mount)
+    paths = FieldMask(paths=["max_leases"])
+    for role, mask in ((stored, None), (role_pb2.Role(name="app", etag=stored.etag), paths)):
+        request = role_pb2.CheckRoleRequest(mount=mount, role=role, update_mask=mask)
+        await lessor.roles.CheckRole(request)
+        request.role.etag = "0123456789abcdef"
+        writing = role_pb2.PutRoleRequest(mount=mount, role=request.role, update_mask=mask)
+        checked = await refused(lessor.roles.CheckRole(request))
+        assert checked == await refused(lessor.roles.PutRole(writing))
+        assert (checked.code, checked.reason) == (Code.FAILED_PRECONDITION, "ETAG_MISMATCH")
+
+
 # --- roots ----------------------------------------------------------------------------------------------
 
 

@@ -304,6 +304,28 @@ async def test_a_kept_key_of_a_deleted_static_role_works_on(place: Place) -> Non
 
 
 @pytest.mark.slow
+async def test_a_mount_disabled_while_aws_is_away_goes_with_the_keys_of_its_static_roles(
+    place: Place,
+) -> None:
+    """The process is killed meanwhile; the next one deletes the keys, and then the mount is gone."""
+    async with place.connect() as lessor:
+        await put(lessor)
+        await place.aws.down()
+        await lessor.config.DisableMount(config_pb2.DisableMountRequest())
+        await place.server.kill()
+    await place.aws.up()
+    await place.start()
+
+    async def mounts(lessor: Lessor) -> list[str]:
+        found = await lessor.config.ListMounts(config_pb2.ListMountsRequest())
+        return [mount.mount for mount in found.mounts]
+
+    async with place.connect() as lessor:
+        await until(lambda: mounts(lessor), lambda names: "aws" not in names, 60)
+    assert await place.keys(USER) == {}
+
+
+@pytest.mark.slow
 async def test_a_bad_static_role_is_told_whole(place: Place) -> None:
     """All violations at once, with their paths; a user that is taken, or not known, is a state of things."""
     async with place.connect() as lessor:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable
 from itertools import pairwise
 from pathlib import Path
 
-import boto3
 import grpc
 import pytest
 
@@ -15,7 +13,6 @@ from lessor.v1 import config_pb2, lease_pb2, role_pb2
 from lessor.v1.creds_pb2 import GenerateCredentialsResponse
 from tests.support.clients import (
     ROOT_KEY,
-    ROOT_SECRET,
     SECONDS,
     Lessor,
     connect,
@@ -25,6 +22,7 @@ from tests.support.clients import (
     until,
     users_of,
 )
+from tests.support.foreign_users import make_user
 from tests.support.server_process import serving
 from tests.support.standin_control import Json, StandIn
 
@@ -76,21 +74,6 @@ async def user_of(aws: StandIn, lease_id: str) -> str:
     """Return the name of a lease's user on AWS."""
     (name,) = [name for name, user in (await aws.users("/lessor/")).items() if lease_of(user) == lease_id]
     return name
-
-
-async def make_user(aws: StandIn, name: str, path: str, tags: Mapping[str, str], age: float) -> None:
-    """Make a user on AWS by hand, which was made ``age`` seconds ago."""
-    iam = boto3.client(
-        "iam",
-        endpoint_url=aws.url,
-        region_name="us-east-1",
-        aws_access_key_id=ROOT_KEY,
-        aws_secret_access_key=ROOT_SECRET,
-    )
-    await aws.account(clock_offset=-age)
-    given = [{"Key": key, "Value": value} for key, value in tags.items()]
-    await asyncio.to_thread(iam.create_user, UserName=name, Path=path, Tags=given)
-    await aws.account(clock_offset=0)
 
 
 # --- prefixes --------------------------------------------------------------------------------------------

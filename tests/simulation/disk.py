@@ -37,6 +37,7 @@ READS = frozenset(
         *("list_roles", "holds", "due_within", "get", "page", "count", "prefixes", "progress", "known"),
         *("drift_us", "first_start", "held", "backup", "account", "unreadable_rows"),
         *("get_rotation", "static_holder", "rotated_away", "left_behind", "list_static", "next_rotation_us"),
+        "static_of_disabled",
     )
 )
 METHODS = frozenset(name for name, _ in inspect.getmembers(Store, inspect.iscoroutinefunction))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from lessor_server.domain import rotation as steps
+from lessor_server.engine.disabler import Disabler
 from lessor_server.engine.rotation import keychange
 from lessor_server.engine.rotation.keychange import KeyChange
 from lessor_server.engine.rotation.removal import Removal
@@ -49,6 +50,17 @@ def deleted_role_leaves_its_key(patch: Patch) -> None:
         await self._held.forget()
 
     patch.set(KeyChange, "_end", forgotten)
+
+
+@mutant_in("disable static")
+def disabled_mount_leaves_keys(patch: Patch) -> None:
+    """The static roles of a mount that is disabled are forgotten with it, and their keys stay on AWS."""
+
+    def forgotten(self: Any, rows: list[Any]) -> None:
+        for row in rows:
+            self._work.start(self._store.forget_static(row.mount))
+
+    patch.set(Disabler, "_delete_static", forgotten)
 
 
 @mutant_in("rotate chain")

@@ -305,6 +305,10 @@ async def _delete_static(stage: Stage) -> None:
     await stage.client.call("DeleteStaticRole", role_pb2.DeleteStaticRoleRequest(mount="aws", name="billing"))
 
 
+async def _disable_static(stage: Stage) -> None:
+    await stage.client.disable("aws", force=False)
+
+
 async def _lab_and_another(stage: Stage) -> None:
     await stage.issue("app", mount="lab")
     await stage.issue("app", life=20.0)
@@ -352,6 +356,7 @@ SCENARIOS = (
     Scenario("rotate static", _root_is_a_user, _rotate_static),
     Scenario("static beside", _beside_a_key, _put_static),
     Scenario("delete static", _static_beside, _delete_static),
+    Scenario("disable static", _static_beside, _disable_static),
     Scenario("slept through", _nothing, _slept_through, within=300.0),
     Scenario("repeat and leave", _wait_a_minute, _repeat_and_leave, within=300.0, replicas=2),
     Scenario("repeat elsewhere", _nothing, _request_twice_at_once, replicas=2),

@@ -59,6 +59,24 @@ class MemoryRotations(MemoryConfig):
         roots = [one for _, one in sorted(self.rotations.items()) if one.is_root]
         return next((one for one in roots if key_id in one.away), None)
 
+    async def static_of_disabled(self) -> list[Rotation]:
+        """Return the static roles of all disabling mounts."""
+        await self._before("static_of_disabled", reads=True)
+        return [one for one in self._static_but("") if self._is_disabling(one.mount)]
+
+    async def forget_static(self, mount: str) -> None:
+        """Delete the rows of a disabling mount's static roles."""
+        await self._before("forget_static")
+        for one in self._static_but(""):
+            if one.mount == mount and self._is_disabling(mount):
+                del self.rotations[one.subject]
+                self._rows_claimed.discard(one.subject)
+        await self._at("forget_static done")
+
+    def _is_disabling(self, mount: str) -> bool:
+        """Tell whether a mount is being disabled."""
+        raise NotImplementedError
+
     async def left_behind(self) -> list[Rotation]:
         """Return the half-made rotations of mounts that ``remove_disabled`` would remove."""
         await self._before("left_behind", reads=True)
@@ -161,9 +179,9 @@ class MemoryRotations(MemoryConfig):
         return made
 
     def _unsettled(self, mount: str) -> bool:
-        """Tell whether a mount has a rotation under way, so that its root is still needed."""
+        """Tell whether a static role or a rotation under way still needs the root of a mount."""
         return any(
-            one.mount == mount and one.attempts < STUCK_AFTER and _is_half_made(one)
+            one.mount == mount and (not one.is_root or (one.attempts < STUCK_AFTER and _is_half_made(one)))
             for one in self.rotations.values()
         )
 

@@ -166,6 +166,10 @@ class MemoryUpkeep(MemoryRows):
         await self._at("remove_disabled done")
         return removed
 
+    def _is_disabling(self, mount: str) -> bool:
+        there = self.mounts.get(mount)
+        return there is not None and there.state is MountState.DISABLING
+
     def _removable(self) -> list[str]:
         in_use = {row.lease.mount for row in self.rows.values() if row.live}
         disabling = [mount.name for mount in self.mounts.values() if mount.state is MountState.DISABLING]

@@ -123,6 +123,15 @@ def test_a_file_sets_in_toml_and_a_variable_wins_over_it(tmp_path: Path) -> None
     assert settings.aws.allowed_endpoints == ("http://localhost:5000",)
 
 
+def test_schemes_and_hosts_have_no_case() -> None:
+    """RFC 3986, 3.1 and 3.2.2; the path of a socket keeps its own."""
+    settings = load(
+        None, {"LESSOR_LISTEN": "UNIX:/run/L", "LESSOR_AWS_ALLOWED_ENDPOINTS": "HTTP://Localhost:1"}
+    )
+    assert settings.listen == Address(path="/run/L")
+    assert settings.aws.allowed_endpoints == ("http://localhost:1",)
+
+
 def test_all_faults_are_told_at_once_each_with_its_place(tmp_path: Path) -> None:
     """An operator mends a file in one go."""
     file = written(

@@ -7,17 +7,24 @@ is given a page that only its user can read, and that leads on to the link.
 from __future__ import annotations
 
 import html
+import signal
 import tempfile
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from types import FrameType
 from typing import Final
 
 SECONDS: Final = 10.0
 """How long the page stays: no browser tells when it has read it."""
 
 _pause: Final = Event().wait
+
+_ENDING: Final = tuple(one for one in signal.Signals if one.name in {"SIGHUP", "SIGINT", "SIGTERM"})
+"""Signals that end the command; Windows has no SIGHUP."""
 
 _PAGE: Final = """<!doctype html>
 <meta charset="utf-8">
@@ -35,14 +42,64 @@ def opened(
 ) -> bool:
     """Open ``link`` and return whether there is a browser; takes ``SECONDS`` then, and leaves nothing behind.
 
-    An interrupt ends the wait, and removes the page as well.
+    A signal that ends the command ends the wait, and takes effect once the page is removed.
     """
     # A folder of its own with 0700, and in it a file that is made with 0600.
-    with tempfile.TemporaryDirectory(prefix="lessor-") as folder:
+    with _late_signals() as signals, tempfile.TemporaryDirectory(prefix="lessor-") as folder:
         page = Path(folder) / "sign-in.html"
         page.touch(mode=0o600, exist_ok=False)
         page.write_text(_PAGE.format(link=html.escape(link)), encoding="utf-8")
-        found = browse(page.as_uri())
-        if found:
-            wait(SECONDS)
-        return found
+
+        def show() -> bool:
+            found = browse(page.as_uri())
+            if found:
+                wait(SECONDS)
+            return found
+
+        return signals.interrupt(show)
+
+
+class _Interrupted(BaseException):
+    """A signal came while the browser was started or waited for."""
+
+
+@dataclass(slots=True)
+class _Signals:
+    """The last signal that came, and whether the next one raises."""
+
+    number: int = 0
+    raises: bool = False
+
+    def receive(self, number: int, _: FrameType | None) -> None:
+        """Keep a signal, and interrupt what may be interrupted."""
+        self.number = number
+        if self.raises:
+            self.raises = False  # so that a second signal doesn't interrupt the removal of the page
+            raise _Interrupted
+
+    def interrupt(self, show: Callable[[], bool]) -> bool:
+        """Return what ``show`` returns, or False where a signal ends it or has come before it."""
+        try:
+            self.raises = True
+            return not self.number and show()
+        except _Interrupted:
+            return False
+        finally:
+            self.raises = False
+
+
+@contextmanager
+def _late_signals() -> Iterator[_Signals]:
+    """Have signals that would end the process take effect at the end of the block; ignored ones stay so."""
+    signals = _Signals()
+    ends = (signal.SIG_DFL, signal.default_int_handler)
+    before = {one: signal.getsignal(one) for one in _ENDING if signal.getsignal(one) in ends}
+    for one in before:
+        signal.signal(one, signals.receive)
+    try:
+        yield signals
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        if signals.number:
+            signal.raise_signal(signals.number)

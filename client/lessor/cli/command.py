@@ -86,14 +86,19 @@ def confirm(question: str, *, yes: bool) -> None:
         raise click.ClickException("not confirmed; nothing was done")
 
 
-def confirm_leases(call: Call, question: str, prefix: str, states: Container[str], *, yes: bool) -> None:
+def confirm_leases(
+    call: Call, question: str, prefix: str, states: Container[str], *, yes: bool, without: str = ""
+) -> bool:
     """Ask ``question`` with "N leases" for its ``{}``: how many are under ``prefix`` in these ``states``.
+
+    Where there are none, say so, and ask only ``without``, the question about all else that the command does.
+    Returns False where there are none.
 
     Raises:
         ClickException: The answer is no.
     """
     if yes or not sys.stdin.isatty():
-        return
+        return True
     from lessor.cli.call import DENIED, Failed  # noqa: PLC0415 - gRPC takes its time to load
     from lessor.v1 import lease_pb2 as pb  # noqa: PLC0415
 
@@ -105,8 +110,14 @@ def confirm_leases(call: Call, question: str, prefix: str, states: Container[str
         which = "all leases"  # who may revoke may not be allowed to count
     else:
         number = sum(one.count for one in counts if pb.Lease.State.Name(one.state) in states)
+        if not number:
+            click.echo(f"lessor: 0 leases under {prefix} are affected", err=True)
+            if without:
+                confirm(without, yes=yes)
+            return False
         which = "1 lease" if number == 1 else f"{number} leases"
     confirm(question.format(which), yes=yes)
+    return True
 
 
 def _open(reaching: dict[str, str], style: str, seconds: float) -> Call:

@@ -111,8 +111,10 @@ def revoke_prefix(call: Call, prefix: str, *, sync: bool, yes: bool) -> int:
     Once they are taken up the server goes on with them, whatever becomes of this command. With --sync it
     exits with 1 where some are left whose first attempt failed.
     """
-    confirm_leases(call, f"Revoke {{}} under {prefix}?", prefix, LIVE, yes=yes)
     standing = pb.RevokePrefixResponse()
+    if not confirm_leases(call, f"Revoke {{}} under {prefix}?", prefix, LIVE, yes=yes):
+        _show_numbers(call, standing)
+        return 0
     with output.progress() as tell:
         for standing in call.stream(
             call.leases.RevokePrefix, pb.RevokePrefixRequest(prefix=prefix, sync=sync)
@@ -138,7 +140,9 @@ def abandon(call: Call, lease_id: str | None, prefix: str | None, *, yes: bool) 
         confirm(f"Stop trying to revoke {lease_id}? The user stays on AWS.", yes=yes)
     else:
         question = f"Stop trying to revoke {{}} under {prefix}? The users stay on AWS."
-        confirm_leases(call, question, prefix, {"REVOKING"}, yes=yes)
+        if not confirm_leases(call, question, prefix, {"REVOKING"}, yes=yes):
+            _show_numbers(call, pb.AbandonLeasesResponse())
+            return
     request = pb.AbandonLeasesRequest()
     fill(request, given({"lease_id": lease_id, "prefix": prefix}))
     _show_numbers(call, call(call.leases.AbandonLeases, request))

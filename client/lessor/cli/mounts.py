@@ -70,10 +70,12 @@ def mounts(call: Call) -> None:
 def disable(call: Call, mount: str, *, force: bool, yes: bool) -> None:
     """Disable an AWS engine. It gives out nothing more, and is gone once all its leases are revoked.
 
-    With --force its leases are abandoned: their users stay on AWS until somebody deletes them.
+    Its static roles are deleted with the keys that Lessor made for them. With --force its leases are
+    abandoned and those keys stay: users and keys are on AWS until somebody deletes them.
     """
     what = "abandon {}, whose users then stay on AWS" if force else "revoke {}"
-    confirm_leases(call, f"Disable the engine {mount} and {what}?", f"{mount}/", LIVE, yes=yes)
+    question, without = f"Disable the engine {mount} and {what}?", f"Disable the engine {mount}?"
+    confirm_leases(call, question, f"{mount}/", LIVE, yes=yes, without=without)
     answer = call(call.config.DisableMount, pb.DisableMountRequest(mount=mount, force=force))
     if call.style == output.JSON:
         output.show_json(answer)

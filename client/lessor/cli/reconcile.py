@@ -14,6 +14,7 @@ from lessor.v1 import lease_pb2 as pb
 if TYPE_CHECKING:
     from lessor.cli.call import Call
 
+MATCH = "lessor: account and leases match"
 COLUMNS = ("kind", "user_name", "lease_id", "applied")
 
 
@@ -31,6 +32,9 @@ def reconcile(call: Call, mount: str, instance: str, *, apply: bool, yes: bool) 
     if apply and not yes and sys.stdin.isatty():
         looking = pb.ReconcileRequest(mount=mount, instance=instance)
         number = sum(1 for _ in call.stream(call.leases.Reconcile, looking))
+        if not number:
+            click.echo(MATCH, err=True)
+            return
         confirm(f"Act on {number} finding{'' if number == 1 else 's'}?", yes=yes)
     request = pb.ReconcileRequest(mount=mount, apply=apply, instance=instance)
     findings = call.stream(call.leases.Reconcile, request)
@@ -42,4 +46,4 @@ def reconcile(call: Call, mount: str, instance: str, *, apply: bool, yes: bool) 
     if found:
         output.show_rows(found, COLUMNS)
     else:
-        click.echo("lessor: account and leases match", err=True)
+        click.echo(MATCH, err=True)

@@ -7,6 +7,7 @@ embedded AWS outlives its server, not even after ``kill -9``.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -15,11 +16,13 @@ import sys
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.iam.models import iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.sts.responses import TokenResponse
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from lessor_server.adapters.observing.log import LogLevel, start_logging
@@ -38,6 +41,11 @@ _CLOSED: Final = ("moto-api", "favicon.ico", "latest/meta-data", "latest/api")
 """How the paths begin of what moto has beside AWS's API, and asks nobody for a key."""
 _SIGNED: Final = re.compile(r"AWS4-HMAC-SHA256 Credential=[^/,]+/[^/,]+/[^/,]+/[^/,]+/aws4_request,")
 """How the header of a signed request begins (IAM User Guide, "Create a signed AWS API request")."""
+_WEB_IDENTITY: Final = "AssumeRoleWithWebIdentity"
+"""The one action that is served unsigned: its token says who calls (STS API Reference)."""
+_FORM: Final = "application/x-www-form-urlencoded"
+_MAX_FORM_BYTES: Final = 1 << 17
+"""More than a form has whose token has 20,000 characters and whose policy has 2,048."""
 _CROSS_SITE: Final = frozenset({"cross-site", "same-site"})
 
 
@@ -58,7 +66,7 @@ class LoopbackOnly:
         if problem := self._problem(environ):
             start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Connection", "close")])
             return [f"{problem}\n".encode()]
-        if not _SIGNED.match(environ.get("HTTP_AUTHORIZATION", "")):
+        if not _SIGNED.match(environ.get("HTTP_AUTHORIZATION", "")) and not _carries_token(environ):
             text = "Request is missing Authentication Token"
             return _error(start_response, "403 Forbidden", "MissingAuthenticationToken", text)
         return self._app(environ, start_response)
@@ -75,6 +83,32 @@ class LoopbackOnly:
         if environ["PATH_INFO"].lstrip("/").lower().startswith(_CLOSED):
             return "the control API of the embedded AWS is closed"
         return ""
+
+
+def _carries_token(environ: WSGIEnvironment) -> bool:
+    """Return whether an unsigned request is, however moto may read it, the one action that needs no key."""
+    elsewhere = environ["PATH_INFO"] != "/" or environ.get("QUERY_STRING") or "HTTP_X_AMZ_TARGET" in environ
+    is_form = environ.get("CONTENT_TYPE", "").partition(";")[0].strip() == _FORM
+    length = environ.get("CONTENT_LENGTH", "")
+    if environ["REQUEST_METHOD"] != "POST" or elsewhere or not is_form or "HTTP_AUTHORIZATION" in environ:
+        return False
+    if not length.isdecimal() or int(length) > _MAX_FORM_BYTES:
+        return False
+    body = environ["wsgi.input"].read(int(length))
+    environ["wsgi.input"] = io.BytesIO(body)
+    fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
+    return fields.get("Action") == [_WEB_IDENTITY] and len(fields.get("WebIdentityToken", [])) == 1
+
+
+def serve_web_identities() -> None:
+    """Have moto ask no signature of the one action that needs none; it checks all actions alike."""
+    check = TokenResponse._authenticate_and_authorize_normal_action  # noqa: SLF001
+
+    def check_others(self: TokenResponse, resource: str = "*") -> None:
+        if self._get_action() != _WEB_IDENTITY:
+            check(self, resource)
+
+    TokenResponse._authenticate_and_authorize_normal_action = check_others  # type: ignore[assignment, method-assign]  # noqa: SLF001
 
 
 def create_server(host: str, listener: int, own: str) -> BaseWSGIServer:
@@ -97,6 +131,7 @@ def main(host: str, listener: int, own: str) -> None:
     """Serve until standard input ends."""
     start_logging(LogLevel("warning"), os.environ.get("LESSOR_LOG_FORMAT", "auto"))
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    serve_web_identities()
     server = create_server(host, listener, own)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stdout.write(json.dumps(create_root()) + "\n")

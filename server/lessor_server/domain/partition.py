@@ -78,6 +78,13 @@ class AwsHost:
         return self.partition.iam_region if self.service == IAM else self.region or self.partition.iam_region
 
 
+def canonical_url(url: str) -> str:
+    """Return a URL with its scheme and host in lower case: neither has a case (RFC 3986, 3.1 and 3.2.2)."""
+    scheme, separator, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme.lower()}://{host.lower()}{slash}{path}" if separator and "@" not in host else url
+
+
 def aws_host(url: str) -> AwsHost | None:
     """Read the host of IAM or STS from ``url``; None where it is not AWS's, or more than https and a host."""
     if len(url) > MAX_ENDPOINT or not url.startswith("https://"):

@@ -1,8 +1,9 @@
 """What IAM takes as a ``Resource`` of a policy.
 
-Source: "IAM JSON policy elements: Resource" in the IAM User Guide; resource types: Service Authorization
-Reference. The messages quoted below are IAM's own, of MalformedPolicyDocument. It checks few services, and
-those not wholly: what it is not known to refuse passes here.
+Source: "IAM JSON policy elements: Resource" and "… Variables and tags" in the IAM User Guide (variables may
+be in the last part of an ARN, and in ``Condition``); resource types: Service Authorization Reference. The
+messages quoted below are IAM's own, of MalformedPolicyDocument. It checks few services, and those not wholly:
+what it is not known to refuse passes here.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ def _problem_of_fields(service: str, region: str, account: str, name: str) -> st
             if regional:
                 return "names a region, and IAM has none"
             if not _is_iam_resource(name):
+                if "${" in f"{region} {account}":
+                    return "has a policy variable in its region or account; only its last part may have one"
                 return f"does not name a type of IAM resource: {shown(name)}"
         case "s3":
             if regional and not name.startswith(_S3_REGIONAL):

@@ -128,13 +128,14 @@ async def _built(
     expiry = Expiry(store, roots, notify, due.look_at_everything)
     await expiry.start()
     prefixes = Prefixes(store, due, notify, supervisor)
-    disabler = Disabler(store, roots, prefixes, notify)
     sweeper = Sweeper(store, roots, signals, expiry, supervisor)
     keeper = Keeper(store, roots, work, signals, expiry, rng, supervisor)
     issuer = Issuer(store, roots, work, signals, rng, supervisor)
     tools = Tools(store, roots, outside.sealer, notify, rng, supervisor)
     rotator = Rotator(tools, work, expiry)
     root_keys = RootKeys(store, roots, rotator, supervisor)
+    static_roles = StaticRoles(tools, rotator)
+    disabler = Disabler(store, roots, prefixes, static_roles, expiry, work, notify)
     engine = Engine(
         issuer=issuer,
         credential_watch=CredentialWatch(store, issuer, work, signals, rng),
@@ -142,7 +143,7 @@ async def _built(
         prefixes=prefixes,
         mounts=Mounts(store, roots, root_keys, notify, rng, limits.root_rules),
         root_keys=root_keys,
-        static_roles=StaticRoles(tools, rotator),
+        static_roles=static_roles,
         disabler=disabler,
         roles=Roles(store, roots, outside.linter, notify, rng),
         checks=Checks(store, roots),

@@ -59,9 +59,7 @@ class Roles:
             NotFound: No such mount. EtagMismatch: The role is not the one of ``etag``.
         """
         for _ in range(TRIES):
-            before = await self.find(mount, name)
-            if etag and (before is None or before.etag != etag):
-                raise EtagMismatch(f"role {name} is not what the etag says", subject=f"{mount}/{name}")
+            before = await self.find(mount, name, etag)
             reviewed = await self.check(mount, change(before))
             role = replace(reviewed.role, etag=f"{self._rng.getrandbits(64):016x}")
             if await self._store.put_role(role, before.etag if before else None):
@@ -86,9 +84,16 @@ class Roles:
         unserved = root_kind.unserved(kind, role) if kind else []
         return [*unserved, *role_rules.partition_warnings(role, partition_of(root))]
 
-    async def find(self, mount: str, name: str) -> Role | None:
-        """Return a role, or None where there is none."""
-        return await self._store.get_role(mount, name)
+    async def find(self, mount: str, name: str, etag: str = "") -> Role | None:
+        """Return a role, or None where there is none.
+
+        Raises:
+            EtagMismatch: An ``etag`` is given, and the role is not the one of it.
+        """
+        role = await self._store.get_role(mount, name)
+        if etag and (role is None or role.etag != etag):
+            raise EtagMismatch(f"role {name} is not what the etag says", subject=f"{mount}/{name}")
+        return role
 
     async def get(self, mount: str, name: str) -> Role:
         """Return a role, or raise ``NotFound``."""

@@ -11,6 +11,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from lessor.v1 import config_pb2 as pb
 from lessor_server.domain.mount import DEFAULT_LEASE_TTL, DEFAULT_MAX_USERS, Mount, MountState
+from lessor_server.domain.partition import canonical_url
 from lessor_server.domain.root import Hop, Root, RootConfig
 from lessor_server.domain.secret import Secret
 from lessor_server.engine.checks import Checks
@@ -197,10 +198,10 @@ def _config(message: pb.RootConfig) -> RootConfig:
         access_key=message.access_key,
         secret_key=Secret(message.secret_key),
         region=message.region,
-        iam_endpoint=message.iam_endpoint,
-        sts_endpoint=message.sts_endpoint,
+        iam_endpoint=canonical_url(message.iam_endpoint),
+        sts_endpoint=canonical_url(message.sts_endpoint),
         sts_region=message.sts_region,
-        sts_fallback_endpoints=tuple(message.sts_fallback_endpoints),
+        sts_fallback_endpoints=tuple(map(canonical_url, message.sts_fallback_endpoints)),
         sts_fallback_regions=tuple(message.sts_fallback_regions),
         max_retries=message.max_retries if message.HasField("max_retries") else None,
         username_template=message.username_template,

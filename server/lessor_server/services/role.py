@@ -51,7 +51,7 @@ class RoleService(StaticRoleMethods):
     async def CheckRole(self, request: pb.CheckRoleRequest, _: Caller) -> pb.CheckRoleResponse:
         """Apply every rule to a role, ask AWS what it would meet there, and write nothing."""
         wish = _written(request)
-        before = await self._roles.find(wish.mount, request.role.name)
+        before = await self._roles.find(wish.mount, request.role.name, request.role.etag)
         checked = await self._roles.check(wish.mount, wish.change(before))
         warnings = dict.fromkeys((*checked.warnings, *await self._checks.role(checked.role)))
         return pb.CheckRoleResponse(role=role_message(checked.role), warnings=warnings)

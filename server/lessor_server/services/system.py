@@ -110,7 +110,7 @@ class SystemService:
 
     async def Backup(self, request: pb.BackupRequest, caller: Caller) -> pb.BackupResponse:
         """Write a consistent copy of the store below the data directory."""
-        if len(request.path) > LONGEST_PATH or "\0" in request.path:
+        if len(request.path) > LONGEST_PATH:
             raise convert.invalid("path", "is too long", "name a file below the data directory")
         path, size = await self._copy(request.path, caller.principal.name)
         return pb.BackupResponse(path=path, size_bytes=size)

@@ -160,8 +160,8 @@ def token(value: object) -> TokenHash:
 def address(value: object) -> Address:
     """Take ``host:port``, ``[::1]:port`` or ``unix:/path``."""
     written = text(value)
-    if written.startswith("unix:"):
-        path = written.removeprefix("unix:")
+    scheme, _, path = written.partition(":")
+    if scheme.lower() == "unix":
         if not path.startswith("/"):
             raise WrongValue(f"{shown(written)} has no absolute path", _ADDRESS_MEND)
         return Address(path=path)

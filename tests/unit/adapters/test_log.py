@@ -57,6 +57,17 @@ def test_a_terminal_gets_text_and_a_pipe_json() -> None:
     assert json.loads(pipe.getvalue())["role"] == "deploy"
 
 
+def test_the_console_leaves_empty_fields_out_and_json_keeps_them() -> None:
+    """A person would read ``by=`` as a mistake; zero and False say something."""
+    fields = {"by": "", "expires": None, "needs_restart": (), "users": 0, "force": False, "role": "app"}
+    stream = io.StringIO()
+    make_logger(LogLevel("info"), "console", stream).info("said", **fields)
+    line = stream.getvalue()
+    assert [word for word in ("by", "expires", "needs_restart") if word in line] == []
+    assert [word for word in ("users=0", "force=False", "role=app") if word not in line] == []
+    assert fields.keys() <= logged(**fields).keys()
+
+
 def test_console_at_no_terminal_has_no_colours() -> None:
     """A file of console lines stays readable."""
     stream = io.StringIO()

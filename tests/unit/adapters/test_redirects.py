@@ -131,13 +131,21 @@ async def fails(url: str) -> AwsError:
     return caught.value
 
 
+def require_own(failure: AwsError, source: Stranger) -> None:
+    """Check that a failure names who had the credentials, and no call that was not sent."""
+    assert failure.message == "AWS credentials of the server: UnreadableAnswer"
+    assert failure.aws is not None
+    assert failure.aws.action == "credentials of the server"
+    assert failure.detail == f"{source.url}: HTTP 307: a redirect, which is not followed"
+
+
 async def test_the_metadata_of_an_instance_are_not_sought_elsewhere(
     places: tuple[StandIn, StandIn], ambient: Stranger, other: Stranger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither its token nor its credentials."""
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", ambient.url)
-    await fails(places[0].url)
+    require_own(await fails(places[0].url), ambient)
     assert ambient.received
     assert other.received == []
 
@@ -148,7 +156,9 @@ async def test_the_metadata_of_a_container_are_not_sought_elsewhere(
     """The token that asks for them stays with whom it is for."""
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{ambient.url}/creds")
     monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "not-a-token")
-    await fails(places[0].url)
+    failure = await fails(places[0].url)
+    require_own(failure, ambient)
+    assert "/creds" not in failure.detail
     assert ambient.received
     assert other.received == []
 
@@ -165,7 +175,7 @@ async def test_the_server_s_own_web_identity_is_not_sent_elsewhere(
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/web")
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", ambient.url)
     failure = await fails(places[0].url)
-    assert "HTTP 307" in failure.detail
+    require_own(failure, ambient)
     assert isinstance(failure, AwsUnknown)
     assert not failure.sent
     assert b"AssumeRoleWithWebIdentity" in ambient.received[0]
@@ -183,6 +193,6 @@ async def test_a_refusal_to_the_server_s_own_web_identity_is_not_one_of_the_call
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/web")
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", ambient.url)
     async with gateway(places[0].url) as door:
-        with pytest.raises(AwsUnknown, match="NoSuchEntity") as caught:
+        with pytest.raises(AwsUnknown, match="AWS AssumeRoleWithWebIdentity: NoSuchEntity") as caught:
             await door.send(root(places[0].url, access_key="", secret_key=Secret()), CreateAccessKey("ann"))
     assert not caught.value.sent

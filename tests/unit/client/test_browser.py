@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import stat
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -89,3 +92,69 @@ def test_an_interrupt_removes_the_page_too() -> None:
     with pytest.raises(KeyboardInterrupt):
         browser.opened(LINK, it.open, interrupt)
     assert not it.path.parent.exists()
+
+
+SHOWS: str = """
+import os, signal, sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from lessor.cli import browser
+
+{before}
+def browse(url):
+    page = Path(unquote(urlsplit(url).path))
+    print(page.parent, page.exists(), flush=True)
+    {browsing}
+    return True
+
+def wait(_):
+    {waiting}
+
+try:
+    browser.opened("https://signin.example.com/", browse, wait)
+except KeyboardInterrupt:
+    print("interrupted")
+print("went on")
+"""
+"""A command that shows the page and gets signals at a known moment."""
+
+SENDS = "os.kill(os.getpid(), signal.{})"
+
+
+def shown(signals: str, *, before: str = "", at: str = "waiting") -> tuple[int, Path, list[str]]:
+    """Run the command, send it signals ``at`` some point; return its code, the page's folder and output."""
+    sends = "; ".join(SENDS.format(name) for name in signals.split())
+    parts = {"browsing": "pass", "waiting": "pass", "before": before} | {at: sends}
+    done = subprocess.run(
+        [sys.executable, "-c", SHOWS.format(**parts)], capture_output=True, text=True, timeout=60, check=False
+    )
+    page, *rest = done.stdout.splitlines()
+    folder, was_there = page.rsplit(" ", 1)
+    assert was_there == "True", done.stderr
+    return done.returncode, Path(folder), rest
+
+
+@pytest.mark.parametrize("at", ["browsing", "waiting"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_that_ends_the_command_removes_the_page_first(name: str, at: str) -> None:
+    """The process still ends by the signal, so that a shell or a service manager sees it."""
+    code, folder, rest = shown(name, at=at)
+    assert (code, rest, folder.exists()) == (-signal.Signals[name], [], False)
+
+
+def test_a_second_signal_does_not_keep_the_page() -> None:
+    """It comes while the page is being removed."""
+    code, folder, rest = shown("SIGTERM SIGTERM")
+    assert (code, rest, folder.exists()) == (-signal.SIGTERM, [], False)
+
+
+def test_ctrl_c_is_still_an_interrupt_and_removes_the_page() -> None:
+    """The command says that it was interrupted."""
+    code, folder, rest = shown("SIGINT")
+    assert (code, rest, folder.exists()) == (0, ["interrupted", "went on"], False)
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """As under nohup."""
+    code, folder, rest = shown("SIGHUP", before="signal.signal(signal.SIGHUP, signal.SIG_IGN)")
+    assert (code, rest, folder.exists()) == (0, ["went on"], False)

@@ -25,6 +25,12 @@ PEM = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
         ("https://lessor.example", "lessor.example:443"),
         ("grpcs://lessor.example:50051", "lessor.example:50051"),
         ("unix:///run/lessor.sock", "unix:///run/lessor.sock"),
+        ("HTTPS://lessor.example:50051", "lessor.example:50051"),
+        ("Https://lessor.example", "lessor.example:443"),
+        ("HTTP://127.0.0.1:80", "127.0.0.1:80"),
+        ("GRPC://lessor.example", "lessor.example:50051"),
+        ("UNIX:/run/Lessor.sock", "unix:/run/Lessor.sock"),
+        ("UNIX:///run/Lessor.sock", "unix:///run/Lessor.sock"),
     ],
 )
 def test_an_address_says_where_to_go(address: str, target: str) -> None:
@@ -46,6 +52,8 @@ def test_an_address_says_where_to_go(address: str, target: str) -> None:
         "grpc://127.0.0.1:50051",
         "unix:/run/lessor.sock",
         "unix:///run/lessor.sock",
+        "UNIX:/run/lessor.sock",
+        "HTTP://localhost:50051",
     ],
 )
 def test_on_this_machine_the_connection_is_in_the_clear_without_a_warning(address: str) -> None:
@@ -76,6 +84,7 @@ def test_on_this_machine_the_connection_is_in_the_clear_without_a_warning(addres
         "[::ffff:192.0.2.2]:50051",
         "https://127.0.0.1:50051",
         "grpcs://localhost:50051",
+        "HTTPS://127.0.0.1:50051",
     ],
 )
 def test_everywhere_else_and_where_asked_for_the_connection_uses_tls(address: str) -> None:
@@ -108,6 +117,8 @@ def test_plaintext_to_another_machine_needs_http_and_warns(address: str) -> None
         "user@host:1",
         "h/x:1",
         "unix:",
+        "UNIX:",
+        "FTP://x:1",
     ],
 )
 def test_an_address_of_another_form_is_refused(address: str) -> None:

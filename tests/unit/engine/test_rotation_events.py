@@ -12,12 +12,11 @@ from lessor_server.domain.events import (
     BY_CLOCK,
     KeyLeft,
     KeyRetired,
-    MountRemoved,
     Rotated,
     RotationFailed,
     StaticKeyRead,
 )
-from lessor_server.domain.rotation import Phase, static_subject
+from lessor_server.domain.rotation import static_subject
 from tests.support.iam_faults import Fault, Kind
 from tests.support.rotating import (
     USER,
@@ -27,7 +26,6 @@ from tests.support.rotating import (
     root_key,
     rotate_static,
     rotating,
-    row_of,
     set_root,
     static,
 )
@@ -87,26 +85,6 @@ async def stuck() -> None:
 
 
 @virtual
-async def test_a_key_that_goes_under_with_its_mount_is_told_first() -> None:
-    """AWS refuses to delete a new key that must not be used: whoever disables the mount hears which it is."""
-    async with rotating() as w:
-        await put(w)
-        w.aws.faults.add(Fault(Kind.REFUSE, "ProveKey"))
-        w.aws.faults.add(Fault(Kind.REFUSE, "DeleteAccessKey", user=USER))
-        with pytest.raises(LessorError):
-            await rotate_static(w)
-        await stuck()
-        row = await row_of(w, SUBJECT)
-        assert (row.phase, row.attempts >= 6) == (Phase.DROPPING, True)
-        assert w.events.of(KeyLeft) == []
-        await w.engine.disabler.disable("aws", force=False, by="test")
-        await w.until(lambda: "aws" not in w.store.mounts, 120)
-        assert w.events.of(KeyLeft) == [KeyLeft(SUBJECT, USER, row.fresh, row.last_error)]
-        assert w.events.times_of(KeyLeft) <= w.events.times_of(MountRemoved)
-        assert row.fresh in keys_of(w, USER)
-
-
-@virtual
 async def test_an_old_root_key_that_goes_under_with_its_mount_is_told_once() -> None:
     """However often the store fails before the mount is removed."""
     async with rotating() as w:
@@ -143,7 +121,7 @@ async def test_an_old_key_that_is_left_is_not_said_to_be_retired() -> None:
 
 @virtual
 async def test_a_mount_whose_rotations_rest_leaves_nothing_to_tell() -> None:
-    """Keys in use are the user's, and stay."""
+    """The keys of its static roles are deleted with it."""
     async with rotating() as w:
         await put(w)
         await rotate_static(w)

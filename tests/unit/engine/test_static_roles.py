@@ -286,14 +286,3 @@ async def test_static_roles_are_listed_by_name() -> None:
         rest = [row.name for row in await w.engine.static_roles.list("aws", "b", 2)]
         assert (names, rest) == (["a", "b"], ["c"])
         assert (await w.engine.static_roles.get("aws", "b")).user_name == "b"
-
-
-@virtual
-async def test_disabling_the_mount_forgets_its_static_roles() -> None:
-    """The mount goes, the rows with it; the user keeps its keys."""
-    async with rotating() as w:
-        made = await put(w)
-        await w.engine.disabler.disable("aws", force=False, by="test")
-        await w.until(lambda: "aws" not in w.store.mounts, 120)
-        assert w.store.rotations == {}
-        assert set(keys_of(w, USER)) == {made.current}

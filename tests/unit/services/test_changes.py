@@ -47,6 +47,26 @@ async def test_a_role_that_is_put_again_is_changed() -> None:
         assert recorded(w.events.events)[-2:] == ["created", "changed"]
 
 
+@virtual
+async def test_endpoints_of_a_root_are_stored_with_schemes_and_hosts_in_lower_case() -> None:
+    """RFC 3986, 3.1 and 3.2.2: ``HTTPS://IAM.amazonaws.com`` is AWS's own."""
+    config = config_pb2.RootConfig(
+        access_key="AKIAIOSFODNN7EXAMPLE",
+        secret_key="x" * 40,
+        iam_endpoint="HTTPS://IAM.amazonaws.com",
+        sts_endpoint="Https://sts.us-east-1.amazonaws.com",
+        sts_region="us-east-1",
+        sts_fallback_endpoints=["HTTPS://sts.eu-west-1.amazonaws.com/"],
+        sts_fallback_regions=["eu-west-1"],
+    )
+    async with world() as w:
+        await Served(w)("ConfigService.SetRoot", config_pb2.SetRootRequest(config=config))
+        stored = (await w.engine.mounts.get_root("aws")).config
+    assert stored.iam_endpoint == "https://iam.amazonaws.com"
+    assert stored.sts_endpoint == "https://sts.us-east-1.amazonaws.com"
+    assert stored.sts_fallback_endpoints == ("https://sts.eu-west-1.amazonaws.com/",)
+
+
 def recorded(happened: list[Event]) -> list[str]:
     """Return what was done, in order."""
     return [

@@ -22,7 +22,7 @@ from botocore.exceptions import NoCredentialsError
 
 from lessor_server.adapters.aws.chains import ChainCredentials, Source
 from lessor_server.adapters.aws.places import Place
-from lessor_server.adapters.aws.sdk_session import SdkSession
+from lessor_server.adapters.aws.sdk_session import CredentialsNotFetched, SdkSession
 from lessor_server.adapters.aws.signing import KeyOfCall
 from lessor_server.domain.partition import signing_region
 from lessor_server.domain.preconditions import EndpointNotAllowed
@@ -116,12 +116,18 @@ class Clients:
         """Fetch the server's own credentials, unless they are fresh; what fails here was not sent.
 
         A client that was made while there were none would never have any.
+
+        Raises:
+            CredentialsNotFetched: There are none, or they are due for renewal and can't be renewed.
         """
         credentials: Any = await kept.session.get_credentials()
         if credentials is None:
             self._drop([key] if self._kept.get(key) is kept else [])
-            raise NoCredentialsError
-        await credentials.get_frozen_credentials()
+            raise CredentialsNotFetched(NoCredentialsError())
+        try:
+            await credentials.get_frozen_credentials()
+        except Exception as error:
+            raise CredentialsNotFetched(error) from error
 
     async def prover(self, service: str, place: Place) -> Any:
         """Return the client of ``service`` at ``place`` that signs each call with the key of ``signed_with``.

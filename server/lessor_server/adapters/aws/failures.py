@@ -79,6 +79,8 @@ _NO_CREDENTIALS = (sdk.NoCredentialsError, sdk.PartialCredentialsError)
 
 _TEXT_LIMIT = 500
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+OWN_CREDENTIALS = "credentials of the server"
+"""Stands for the action where the server's own credentials could not be fetched for any call."""
 UNREADABLE = "UnreadableAnswer"
 """The code of what came back and is not an answer of AWS; the text has its HTTP status."""
 
@@ -162,6 +164,21 @@ def unreadable(call: Call[object], error: Exception) -> AwsUnknown:
     # Not its text: a parser's has the answer in it, in which a secret may stand.
     text = f"the answer cannot be read ({type(error).__name__})"
     return AwsUnknown(AwsAnswer(call.action, UNREADABLE, text), sent=True)
+
+
+def unsigned(call: Call[object], error: Exception) -> AwsError:
+    """Return what it means for ``call`` that the server's own credentials could not be fetched.
+
+    It names who did not give them: the action of the SDK's call, or the address that answered.
+    """
+    failure = unsent(call, error)
+    said = failure.aws or AwsAnswer(call.action, type(error).__name__)
+    action = error.operation_name if isinstance(error, sdk.ClientError) else OWN_CREDENTIALS
+    origin = error.origin if isinstance(error, NotAnAnswer) else ""
+    answer = replace(said, action=action, text=f"{origin}: {said.text}" if origin else said.text)
+    if isinstance(failure, AwsRefused):
+        return AwsRefused(answer, failure.refusal)
+    return AwsUnknown(answer, sent=False)
 
 
 def unsent(call: Call[object], error: Exception) -> AwsError:

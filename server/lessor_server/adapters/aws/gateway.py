@@ -16,6 +16,7 @@ from lessor_server.adapters.aws.clients import CONNECT_SECONDS, READ_SECONDS, Cl
 from lessor_server.adapters.aws.places import Detours, Place, places
 from lessor_server.adapters.aws.request import Answer, Request, WrongField, read_text
 from lessor_server.adapters.aws.requests import REQUESTS
+from lessor_server.adapters.aws.sdk_session import CredentialsNotFetched
 from lessor_server.adapters.aws.signing import signed_with
 from lessor_server.adapters.aws.transport import NotAnAnswer
 from lessor_server.domain.aws_errors import AwsError, AwsRefused
@@ -147,7 +148,9 @@ class AwsGateway:
             return await self._clients.get(trip.root, service, place, trip.chained)
         except LessorError:
             raise
-        except Exception as error:  # noqa: BLE001  # the SDK's ways to fetch credentials are many
+        except CredentialsNotFetched as error:
+            raise failures.unsigned(trip.plain, error.cause) from None
+        except Exception as error:  # noqa: BLE001  # the SDK's ways to make a client are many
             raise failures.unsent(trip.plain, error) from None
 
 

@@ -25,6 +25,15 @@ class MetadataTransport(Transport, _RefCountedSession):  # type: ignore[misc]  #
     """The way to a metadata service: open only while it is asked, and through no proxy."""
 
 
+class CredentialsNotFetched(Exception):
+    """The server's own credentials could not be fetched: ``cause`` is the SDK's error, and none of a call."""
+
+    def __init__(self, cause: Exception) -> None:
+        """Carry the SDK's error."""
+        super().__init__()
+        self.cause = cause
+
+
 class SdkSession(AioSession):  # type: ignore[misc]  # aiobotocore ships no types
     """One session of the SDK."""
 
@@ -44,6 +53,17 @@ class SdkSession(AioSession):  # type: ignore[misc]  # aiobotocore ships no type
         merged = AioConfig() if config is None else AioConfig().merge(config)
         merged.http_session_cls = Transport
         return super().create_client(*args, config=merged, **options)
+
+    async def get_credentials(self) -> Any:
+        """Return what clients sign with, or None where there is nothing.
+
+        Raises:
+            CredentialsNotFetched: Whoever has the server's own credentials did not give them.
+        """
+        try:
+            return await super().get_credentials()
+        except Exception as error:
+            raise CredentialsNotFetched(error) from error
 
     def _create_credential_resolver(self) -> Any:
         """Return the chain of providers, with our own way to the metadata services."""

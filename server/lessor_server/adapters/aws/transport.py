@@ -32,10 +32,13 @@ class NotAnAnswer(sdk.HTTPClientError):  # type: ignore[misc]  # botocore ships 
 
     fmt = "HTTP {status}: {problem}"
 
-    def __init__(self, status: int, problem: str, *, sent: bool = True) -> None:
-        """Say with which HTTP status it came, and what is wrong with it."""
+    def __init__(self, status: int, problem: str, *, sent: bool = True, url: str = "") -> None:
+        """Say with which HTTP status it came, what is wrong with it, and maybe which ``url`` was asked."""
         super().__init__(status=status, problem=problem)
         self.sent = sent
+        parts = urlsplit(url)
+        # Neither a path nor a user: these may be secrets.
+        self.origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if url else ""
 
 
 class Transport(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore ships no types
@@ -157,15 +160,16 @@ def _headers_of(request: Any) -> CIMultiDict[str]:
 async def _read(response: aiohttp.ClientResponse, url: str) -> AioAWSResponse:
     """Read an answer whole, or raise ``NotAnAnswer`` where it is a redirect, too long, or cut."""
     if 300 <= response.status < 400:
-        raise NotAnAnswer(response.status, "a redirect, which is not followed")
+        raise NotAnAnswer(response.status, "a redirect, which is not followed", url=url)
     body = bytearray()
     try:
         async for chunk in response.content.iter_any():
             body += chunk
             if len(body) > MAX_ANSWER_BYTES:
                 response.close()
-                raise NotAnAnswer(response.status, f"the body is longer than {MAX_ANSWER_BYTES} bytes")
+                problem = f"the body is longer than {MAX_ANSWER_BYTES} bytes"
+                raise NotAnAnswer(response.status, problem, url=url)
     except aiohttp.ClientPayloadError as error:
-        raise NotAnAnswer(response.status, "the body is cut") from error
+        raise NotAnAnswer(response.status, "the body is cut", url=url) from error
     headers = {name.decode("latin-1").lower(): text.decode("latin-1") for name, text in response.raw_headers}
     return AioAWSResponse(url, response.status, headers, _Body(bytes(body)))

@@ -19,7 +19,7 @@ import structlog
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
-from lessor_server.adapters.observing.printable import escape_event, escape_json
+from lessor_server.adapters.observing.printable import drop_empty, escape_event, escape_json
 from lessor_server.adapters.observing.redact import redact
 
 MAX_LIBRARY_TEXT: Final = 100
@@ -144,7 +144,7 @@ def _last_steps(style: str, stream: TextIO) -> list[Processor]:
         console = structlog.dev.ConsoleRenderer(
             colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
-        render: list[Processor] = [escape_event, console]
+        render: list[Processor] = [drop_empty, escape_event, console]
     else:
         render = [structlog.processors.JSONRenderer(ensure_ascii=False), cast("Processor", escape_json)]
     return [

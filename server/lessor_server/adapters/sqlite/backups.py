@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -29,6 +30,17 @@ _OURS: Final = frozenset(
         *("lessor.db", "lessor.db-wal", "lessor.db-shm", "lessor.db-journal", "lessor.lock", _HALF),
         *("root-token", "sealing-key"),
     )
+)
+
+_PART: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?")
+_RESERVED: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
+"""Names of devices on Windows, also with an extension: a copy may be taken there.
+
+Source: Microsoft, "Naming Files, Paths, and Namespaces".
+"""
+_FIX: Final = (
+    "give a path below the data directory: folders and a file, separated by /, whose names have letters,"
+    " digits and . _ - alone, begin with a letter, a digit or _ and end without a ."
 )
 
 _OF_THE_DISK: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG))
@@ -67,18 +79,25 @@ def write(connection: sqlite3.Connection, folder: Path, name: str) -> tuple[str,
 
 def _target(folder: Path, name: str) -> Path:
     """Return the file that ``name`` stands for, or raise ``Invalid``."""
+    parts = name.split("/")
+    if not all(map(_PART.fullmatch, parts)):
+        raise Invalid((Violation("path", f"{shown(name)} has a name that some systems can't hold", _FIX),))
+    if any(map(_RESERVED.fullmatch, parts)):
+        raise Invalid((Violation("path", f"{shown(name)} is the name of a device on Windows", _FIX),))
     target = (folder / name).resolve()
     if target == folder or not target.is_relative_to(folder) or _is_ours(target, folder):
-        fix = "give a new file's path below the data directory"
-        raise Invalid((Violation("path", f"{shown(name)} lies elsewhere, or is the server's own", fix),))
+        raise Invalid((Violation("path", f"{shown(name)} lies elsewhere, or is the server's own", _FIX),))
     return target
 
 
 def _is_ours(target: Path, folder: Path) -> bool:
-    """Tell whether a file is, or may come to be, one of the server's own, or lies below the name of one."""
-    first, *others = target.relative_to(folder).parts
+    """Return whether a file is, or may come to be, one of the server's own, or lies below the name of one.
+
+    In any case of letters: a file system may know none.
+    """
+    first, *others = (part.lower() for part in target.relative_to(folder).parts)
     if others:
-        return target.name == _HALF or first in _OURS
+        return others[-1] == _HALF or first in _OURS
     return first.startswith(("lessor.", "root-token", "sealing-key"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lessor_server.adapters.sqlite.statements import DISABLED, ENDING, HALF_MADE
+from lessor_server.adapters.sqlite.statements import DISABLED, ENDING, HALF_MADE, OF_STATIC_ROLE
 
 _COLUMNS = "subject, phase, generation, due_us, late_us, attempts, sealed, fresh_sealed, body"
 _HELD = "subject = :subject AND generation = :generation"
@@ -39,6 +39,13 @@ ORDER BY subject LIMIT 1
 LEFT_BEHIND = f"""
 SELECT {_COLUMNS} FROM ({DISABLED}) JOIN rotations ON subject > name || '/' AND subject < name || '0'
 WHERE {HALF_MADE} ORDER BY subject
+"""
+STATIC_OF_DISABLED = f"""
+SELECT {_COLUMNS} FROM mounts JOIN rotations ON {OF_STATIC_ROLE} WHERE state = 'disabling' ORDER BY subject
+"""
+FORGET_STATIC = """
+DELETE FROM rotations WHERE subject >= :low AND subject < :high
+  AND EXISTS (SELECT 1 FROM mounts WHERE name = :mount AND state = 'disabling')
 """
 FORGET = f"DELETE FROM rotations WHERE {_HELD}"
 CLAIM = f"""

@@ -86,6 +86,20 @@ class SqliteRotations:
         """Return the root's rotation that has replaced a key."""
         return await self._found(sql.AWAY, {"key_id": key_id})
 
+    async def static_of_disabled(self) -> list[Rotation]:
+        """Return the static roles of all disabling mounts."""
+
+        def job(connection: sqlite3.Connection) -> list[Rotation]:
+            return list(self._reader.readable(ROTATIONS, connection.execute(sql.STATIC_OF_DISABLED)))
+
+        return await self._batches.read(job)
+
+    async def forget_static(self, mount: str) -> None:
+        """Delete the rows of a disabling mount's static roles, those that cannot be read too."""
+        low = static_prefix(mount)
+        params: rows.Params = {"mount": mount, "low": low, "high": low[:-1] + "0"}
+        await self._batches.write(lambda connection: connection.execute(sql.FORGET_STATIC, params))
+
     async def left_behind(self) -> list[Rotation]:
         """Return the half-made rotations of mounts that ``remove_disabled`` would remove."""
 

@@ -289,14 +289,16 @@ BEGUN_BY_NOW = "UPDATE leases SET created_us = :now WHERE created_us > :now"
 ENDING = "CASE WHEN json_valid(body) THEN ifnull(json_extract(body, '$.ending'), 0) ELSE 0 END"
 HALF_MADE = f"(phase <> 'IDLE' OR late_us > 0 OR {ENDING} = 1)"
 """A rotation that still needs its mount's root."""
+OF_STATIC_ROLE = "subject > name || '/static-creds/' AND subject < name || '/static-creds0'"
+"""A rotation of a static role of the mount ``name``: while it is there, it may have keys to delete."""
 DISABLED = f"""
 SELECT name FROM mounts WHERE state = 'disabling' AND NOT EXISTS (
     SELECT 1 FROM lease_counts
     WHERE mount = name AND state IN ('INTENT', 'ACTIVE', 'REVOKING') AND n > 0)
   AND NOT EXISTS (
     SELECT 1 FROM rotations
-    WHERE subject > name || '/' AND subject < name || '0' AND {HALF_MADE}
-      AND attempts < :stuck)
+    WHERE {OF_STATIC_ROLE}
+      OR (subject > name || '/' AND subject < name || '0' AND {HALF_MADE} AND attempts < :stuck))
 """
 REMOVE_ROTATIONS = "DELETE FROM rotations WHERE subject > :mount || '/' AND subject < :mount || '0'"
 REMOVE_ROLES = "DELETE FROM roles WHERE mount = :mount"

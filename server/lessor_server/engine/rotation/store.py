@@ -42,8 +42,16 @@ class RotationStore(Protocol):
         """Return the root's rotation, of any mount, that has replaced a key; None where none has."""
         ...
 
+    async def static_of_disabled(self) -> list[Rotation]:
+        """Return the static roles of all disabling mounts, also those that are deleted and not gone yet."""
+        ...
+
+    async def forget_static(self, mount: str) -> None:
+        """Delete the rows of a disabling mount's static roles, claimed or not."""
+        ...
+
     async def left_behind(self) -> list[Rotation]:
-        """Return what ``remove_disabled`` would forget half done: AWS has refused it again and again."""
+        """Return the rotations of roots that ``remove_disabled`` would forget half done: AWS refuses them."""
         ...
 
     async def forget_rotation(self, rotation: Rotation) -> bool:
