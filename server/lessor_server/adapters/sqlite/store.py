@@ -152,6 +152,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
 
     async def put_root(self, root: StoredRoot, expect_version: int) -> bool:
         """Store a root if the one there has ``expect_version`` (0: none)."""
+        rows.require_storable(root)
         params: rows.Params = {
             "mount": root.mount,
             "sealed": root.sealed,
@@ -238,9 +239,19 @@ def _prepare(reader: Reader, connection: sqlite3.Connection) -> tuple[int, str, 
     """Migrate; return the schema version, the installation's id, and the high-water mark."""
     schema = prepare(connection)
     try:
+        _recount(reader, connection)
         return schema, _instance(reader, connection), stored_mark(reader, connection)
     except sqlite3.DatabaseError as error:
         raise DatabaseUnusable(f"the database cannot be read: {error}") from error
+
+
+def _recount(reader: Reader, connection: sqlite3.Connection) -> None:
+    """Count the leases again of which the stored count is none: limits and lists go by it."""
+    bad = connection.execute(sql.BAD_COUNTS).fetchall()
+    for row in bad:
+        reader.note("lease_counts", rows.COUNTS.key(row), "is no count; the leases were counted again")
+    if bad:
+        connection.execute(sql.RECOUNT_LEASES)
 
 
 def _instance(reader: Reader, connection: sqlite3.Connection) -> str:
@@ -250,7 +261,8 @@ def _instance(reader: Reader, connection: sqlite3.Connection) -> str:
         return row[0]
     if row is not None:
         reader.note("meta", INSTANCE, "is no id of an installation")
-    found = (user_path.split("/")[2] for (user_path,) in connection.execute(sql.SOME_USER_PATHS))
+    paths = (path for (path,) in connection.execute(sql.SOME_USER_PATHS) if isinstance(path, str))
+    found = (path.split("/")[2] for path in paths)
     instance = next((one for one in found if _ID.fullmatch(one)), os.urandom(8).hex())
     connection.execute(sql.PUT_META, {"key": INSTANCE, "value": instance})
     return instance
