@@ -49,7 +49,7 @@ BODIES: Final = {
     "a policy with NaN": """json_set(body, '$.policy_document', '{"Id":NaN}')""",
     "a policy with infinity": """json_set(body, '$.policy_document', '{"Id":-Infinity}')""",
     "a policy with a number beyond all doubles": """json_set(body, '$.policy_document', '{"Id":1e999}')""",
-    "a policy with a number of 400 digits": f"""json_set(body, '$.policy_document', '{{"Id":{"9" * 400}}}')""",
+    "a policy with a long number": f"""json_set(body, '$.policy_document', '{{"Id":{"9" * 400}}}')""",
     "a policy of 400 levels": f"""json_set(body, '$.policy_document', '{'{"a":' * 400}1{"}" * 400}')""",
     "a policy of 33 levels": f"""json_set(body, '$.policy_document', '{'{"a":' * 33}1{"}" * 33}')""",
     "half a character in tags": """json_set(body, '$.session_tags', json('{"a":"\\ud800"}'))""",
