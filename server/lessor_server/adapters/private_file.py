@@ -1,6 +1,6 @@
 """A small file that only its owner may read, made whole and once: keys and tokens live in such files.
 
-It is the one thing that adapters share.
+With ``file_reads`` it is all that adapters share.
 """
 
 from __future__ import annotations
