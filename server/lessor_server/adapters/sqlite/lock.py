@@ -22,7 +22,7 @@ class DirectoryLocked(LessorError):
 class LockUnusable(LessorError):
     """The lock's file cannot be what tells two servers apart."""
 
-    reason = "DATA_DIRECTORY_UNUSABLE"
+    reason = "LOCK_FILE_UNUSABLE"
     mend = "remove what has that name, or set another data directory with LESSOR_DATA_DIR"
 
 
