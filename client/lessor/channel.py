@@ -208,9 +208,13 @@ def _with_port(place: str, default: int) -> str:
 
 
 def _content(path: Path | None) -> bytes | None:
-    """Return the bytes of a file, None for none."""
+    """Return the bytes of a plain file, None for none."""
+    if path is None:
+        return None
     try:
-        return None if path is None else path.read_bytes()
+        if path.exists() and not path.is_file():  # reading a pipe would wait for its other end
+            raise BadConnection(f"{path} is not a plain file; name a plain file")
+        return path.read_bytes()
     except OSError as error:
         raise BadConnection(f"{path} can't be read: {error.strerror}; name a file that can be") from None
 

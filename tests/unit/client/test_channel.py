@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -144,6 +145,15 @@ def test_the_token_itself_wins_over_its_file() -> None:
     """With both given the file is not even read."""
     connection = Connection(token=TOKEN, token_file=Path("not-there"))
     assert connection.metadata() == (("authorization", f"Bearer {TOKEN}"),)
+
+
+def test_a_pipe_is_no_file_of_a_token(tmp_path: Path) -> None:
+    """Reading it would wait for its other end."""
+    os.mkfifo(tmp_path / "token")
+    with pytest.raises(BadConnection, match="token is not a plain file; name a plain file"):
+        Connection(token_file=tmp_path / "token").metadata()
+    with pytest.raises(BadConnection, match="is not a plain file"):
+        Connection("https://localhost", ca_file=tmp_path / "token").credentials()
 
 
 def test_no_token_sends_nothing() -> None:
