@@ -12,6 +12,8 @@ any machine, whatever it resolves to now. ``http://`` to another machine works, 
 from __future__ import annotations
 
 import ipaddress
+import os
+import select
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,6 +40,9 @@ KEEPALIVE: Final[Options] = (
 
 Source: gRPC's guide "Keepalive"; without the last option gRPC stops after two pings on a silent stream.
 """
+
+PIPE_SECONDS: Final = 10.0
+MAX_PIPED_BYTES: Final = 1 << 20
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -210,11 +215,29 @@ def _with_port(place: str, default: int) -> str:
 
 
 def _content(path: Path | None) -> bytes | None:
-    """Return the bytes of a file, None for none."""
+    """Return the bytes of a plain file, None for none."""
+    if path is None:
+        return None
     try:
-        return None if path is None else path.read_bytes()
+        if path.is_fifo():
+            return _piped(path)
+        if path.exists() and not path.is_file():
+            raise BadConnection(f"{path} is not a file; name a plain file")
+        return path.read_bytes()
     except OSError as error:
         raise BadConnection(f"{path} can't be read: {error.strerror}; name a file that can be") from None
+
+
+def _piped(path: Path) -> bytes:
+    """Return what a pipe delivers, such as ``<(command)`` of a shell; one that nobody writes to is empty."""
+    data = b""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+        while select.select([file], [], [], PIPE_SECONDS)[0]:
+            part = file.read(MAX_PIPED_BYTES)
+            data += part or b""
+            if part == b"" or len(data) > MAX_PIPED_BYTES:
+                return data
+    raise BadConnection(f"{path} delivered nothing for {PIPE_SECONDS:g} s; name a plain file")
 
 
 def _pem(path: Path | None) -> bytes | None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import NoReturn
 
 import grpc
@@ -55,6 +56,13 @@ SERVICES = tuple(
 )
 SEALING_KEY_FILE = "sealing-key"
 STOP_SECONDS = 1.0
+
+
+class DataDirUnusable(LessorError):
+    """The data directory is not there and cannot be created."""
+
+    reason = "DATA_DIRECTORY_UNUSABLE"
+    mend = "create it for the server's user, or set another one with LESSOR_DATA_DIR"
 
 
 class PortTaken(LessorError):
@@ -171,16 +179,25 @@ def _prepare(settings: Settings, logger: FilteringBoundLogger) -> None:
     """Protect this process and make its data directory, before anything secret is read.
 
     Raises:
+        DataDirUnusable: There is no data directory, and none can be created.
         SealingKeyMismatch: There is a key without a database.
     """
     protect_process()
     for warning in settings.warnings:
         logger.warning("settings", warning=warning)
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    create_data_dir(settings.data_dir)
     if not settings.sealing.accept_mismatch:
         require_no_key_without_database(
             settings.data_dir / SEALING_KEY_FILE, settings.data_dir / DATABASE_FILE
         )
+
+
+def create_data_dir(path: Path) -> None:
+    """Create a data directory for its owner alone, or raise ``DataDirUnusable``."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataDirUnusable(f"{path} cannot be created: {error.strerror}") from None
 
 
 async def _load_sealer(store: SqliteStore, settings: Settings, logger: FilteringBoundLogger) -> AesGcmSealer:
@@ -270,7 +287,8 @@ async def _listen(server: grpc.aio.Server, settings: Settings, certificates: Cer
         else:
             port = server.add_secure_port(address, certificates.credentials())
     except RuntimeError as error:
-        raise PortTaken(f"cannot listen on {address}: {error}") from None
+        why = str(error).partition(";")[0]  # what follows is about variables of gRPC's
+        raise PortTaken(f"cannot listen on {address}: {why}") from None
     await server.start()
     return address if settings.listen.path else f"{address.rpartition(':')[0]}:{port}"
 

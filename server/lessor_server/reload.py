@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Final, NoReturn
 
+from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
 from lessor_server.adapters.tls import Certificates, CertificateUnusable
 from lessor_server.domain.events import Event, Reloaded, ReloadFailed
 from lessor_server.settings import Settings, SettingsError
@@ -45,6 +46,7 @@ class Reloader:
         self._reread = reread
         self._notify = notify
         self._asked = asked
+        self._reads = FileReads()
         self._problems: dict[str, str] = {}
 
     def warnings(self) -> list[str]:
@@ -66,9 +68,13 @@ class Reloader:
 
     async def _reread_settings(self) -> None:
         try:
-            waiting = await asyncio.to_thread(self._reread)
+            waiting = await self._reads.run(SETTINGS, self._reread)
         except SettingsError as error:
             self._failed(SETTINGS, "; ".join(map(str, error.faults)), again=True)
+        except ReadTimedOut:
+            within = f"they can't be read within {self._reads.seconds:g} s"
+            fix = "check the file systems of the files of settings, then send SIGHUP again"
+            self._failed(SETTINGS, f"{within}; {fix}", again=False)
         else:
             self._problems.pop(SETTINGS, None)
             self._notify(Reloaded(SETTINGS, tuple(waiting)))

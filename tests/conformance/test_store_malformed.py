@@ -16,6 +16,7 @@ from tests.support.malformed import Case, cases, damage, loosen
 from tests.support.stores import START_US, HandClock, bench, intent
 
 from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
+from lessor_server.adapters.sqlite.upkeep import UNREADABLE_HOLD
 from lessor_server.domain.errors import LessorError, RowUnreadable
 from lessor_server.domain.events import Event, UnreadableRow
 from lessor_server.domain.lease import Claim, Lease, Orphan, State
@@ -223,6 +224,20 @@ async def test_a_malformed_row_is_an_error_of_the_calls_that_need_it(tmp_path: P
     assert len(reported) >= len(told) // 3 or table not in REPORTED, sorted(told.keys() - reported)
 
 
+@pytest.mark.parametrize("value", ["CAST(x'ff' AS TEXT)", "x'00'", "NULL", "7"])
+async def test_a_hold_that_cannot_be_read_is_a_hold_until_a_person_ends_it(
+    tmp_path: Path, value: str
+) -> None:
+    await fill(tmp_path)
+    assert damage(tmp_path, Case("meta", "value", value, "no text"), "key = 'held'")
+    async with opened(tmp_path) as store:
+        assert await store.held() == ("7" if value == "7" else UNREADABLE_HOLD)
+        assert await store.claim_due(TERMS, 10) == []
+        await store.hold("")
+        assert await store.held() == ""
+        assert await store.claim_due(TERMS, 10) != []
+
+
 # --- leases ---------------------------------------------------------------------------------------------
 
 
@@ -412,11 +427,28 @@ async def test_an_installation_keeps_its_id_though_the_row_of_it_is_lost(tmp_pat
         made = intent(0)
         path = f"/lessor/{instance}/"
         await b.active(0, footprint=type(made.footprint)(builders.ACCOUNT, made.footprint.user_name, path))
-    for value in ("x'00'", "'short'", "NULL"):
+    for value in ("x'00'", "'short'", "CAST(x'ff' AS TEXT)", "NULL"):
         loosen(tmp_path) if value == "NULL" else None
         assert damage(tmp_path, Case("meta", "value", value, "a bad id"), "key = 'instance'")
         async with opened(tmp_path) as store:
             assert await store.instance() == instance
+
+
+async def test_a_path_that_is_not_utf_8_names_no_installation(tmp_path: Path) -> None:
+    """The start passes over it: another lease may name the installation, and else a new id is drawn."""
+    async with bench("sqlite", tmp_path) as b:
+        await b.active(0)
+        await b.active(1)
+    assert damage(tmp_path, Case("meta", "value", "x'00'", "a bad id"), "key = 'instance'")
+    path = Case("leases", "user_path", "CAST(x'2f6c6573736f722fff2f' AS TEXT)", "no UTF-8")
+    assert damage(tmp_path, path, f"id = '{intent(0).id}'")
+    untouched = (tmp_path / FILE).read_bytes()
+    async with opened(tmp_path) as store:
+        assert await store.instance() == intent(1).footprint.user_path.split("/")[2]
+    (tmp_path / FILE).write_bytes(untouched)
+    assert damage(tmp_path, path)
+    async with opened(tmp_path) as store:
+        assert len(await store.instance()) == 16
 
 
 @pytest.mark.parametrize("value", ["'soon'", "x'00'", "-5", "0", str(2**63 - 1)])

@@ -113,7 +113,9 @@ async def test_an_earlier_request_is_found_and_its_lease_renewed(tmp_path: Path,
 async def test_rotations_of_before_are_found_by_their_user_and_keys(tmp_path: Path) -> None:
     """Who holds a user or a key is known of rows that an earlier version wrote."""
     earlier(tmp_path, 4)
-    row = Rotation(static_subject("aws", "billing"), account="aws:1", user_id="AIDA1", current="AKIA1")
+    row = Rotation(
+        static_subject("aws", "billing"), account="aws:1", user_id="AIDA1", current="AKIA1", generation=1
+    )
     connection = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     given = rotation_params(row)
     body = json.loads(str(given["body"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from lessor_server.adapters.tls import Certificates, CertificateUnusable
+from lessor_server.adapters.tls import Certificates, CertificateUnusable, Content
 from lessor_server.domain.events import Reloaded, ReloadFailed
-from lessor_server.reload import CERTIFICATE_POLL_SECONDS, Reloader, need_restart
+from lessor_server.reload import CERTIFICATE_POLL_SECONDS, Reloader, need_restart, nothing_to_reread
 from lessor_server.settings import Address, Fault, Log, Settings, SettingsError
 from tests.support.certificates import Authority, KeyPair
 from tests.support.recording import Recording
+from tests.support.virtual_loop import virtual
 
 POLL_SECONDS, LIMIT = 0.01, 30.0
 
@@ -105,6 +107,66 @@ async def test_settings_that_count_after_a_restart_alone_are_named(tmp_path: Pat
         b.restarts.append("listen")
         b.asked.set()
         assert (await b.events.until(Reloaded, LIMIT)).needs_restart == ("listen",)
+
+
+class Hung(Certificates):
+    """Certificates whose files hang, once they were read, until ``released``."""
+
+    released: threading.Event
+
+    def hang(self) -> None:
+        """Let the next read hang."""
+        self.released = threading.Event()
+        self._read = self._hang  # type: ignore[method-assign]
+
+    def _hang(self) -> Content:
+        self.released.wait()
+        return self._seen
+
+
+@virtual
+async def test_certificates_that_cannot_be_read_in_time_are_reported_once_until_they_can(
+    tmp_path: Path,
+) -> None:
+    """The task goes on, and no second read joins the one that hangs."""
+    pair = Authority(tmp_path).sign("server")
+    certificates, events = Hung(pair.cert, pair.key, None), Recording()
+    reloader = Reloader(certificates, nothing_to_reread, asyncio.Event(), events)
+    certificates.hang()
+    threads = threading.active_count()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(reloader.run())
+        failed = await events.until(ReloadFailed, LIMIT)
+        await asyncio.sleep(100)
+        assert threading.active_count() == threads + 1
+        assert events.of(ReloadFailed) == [failed]
+        assert "can't be read within 5 s; check the file system" in failed.error
+        assert reloader.warnings() == [f"new certificates can't be used: {failed.error}"]
+        certificates.released.set()
+        await events.until(Reloaded, 10**9)
+        assert reloader.warnings() == []
+        running.cancel()
+
+
+@virtual
+async def test_settings_that_cannot_be_read_in_time_are_reported_once() -> None:
+    released, asked, events = threading.Event(), asyncio.Event(), Recording()
+
+    def hang() -> list[str]:
+        released.wait()
+        return []
+
+    reloader = Reloader(None, hang, asked, events)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(reloader.run())
+        for _ in range(2):
+            asked.set()
+            await asyncio.sleep(20)
+        (failed,) = events.of(ReloadFailed)
+        assert failed.what == "settings"
+        assert "can't be read within 5 s" in failed.error
+        running.cancel()
+    released.set()
 
 
 def test_what_differs_but_the_log_level_needs_a_restart() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -238,6 +239,37 @@ def test_the_variables_of_the_client_mean_nothing_to_the_server() -> None:
 def test_a_value_that_breaks_its_rule_is_refused(variable: str, value: str) -> None:
     """Every setting has a rule, and the fault names the variable."""
     assert told(**{f"LESSOR_{variable}": value}).startswith(f"LESSOR_{variable}: ")
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("/tmp", '"unix:/tmp" is there and is no socket; name a file that is not there yet'),
+        (
+            "/nonexistent/x",
+            "No such file or directory; name a file in a folder that is there",
+        ),
+        ("/etc/passwd/x", "is not in a folder; name a file in a folder that is there"),
+        ("/tmp/" + "x" * 103, "has a path of 108 bytes; give a path of at most 107"),
+        ("/tmp/" + "\u00e9" * 52, "has a path of 109 bytes; give a path of at most 107"),
+    ],
+)
+def test_a_path_that_can_hold_no_socket_is_refused_with_its_fix(path: str, problem: str) -> None:
+    assert told(LESSOR_LISTEN=f"unix:{path}").startswith("LESSOR_LISTEN: listen: ")
+    assert told(LESSOR_LISTEN=f"unix:{path}").endswith(problem)
+
+
+def test_a_socket_that_a_server_left_behind_is_no_hindrance(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    assert load(None, {"LESSOR_LISTEN": f"unix:{path}"}).listen == Address(path=str(path))
+
+
+def test_a_text_with_a_nul_character_is_refused(tmp_path: Path) -> None:
+    """TOML can write one, and no path can hold it."""
+    file = written(tmp_path, 'data_dir = "a\\u0000b"\n')
+    assert told(file).endswith("data_dir: holds a NUL character; write it without")
 
 
 @pytest.mark.parametrize(

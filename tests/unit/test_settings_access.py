@@ -55,6 +55,15 @@ def test_a_data_directory_that_others_can_write_to_is_refused(data: Path, mode: 
     load(None, {"LESSOR_DATA_DIR": str(data)})
 
 
+def test_a_link_that_leads_in_a_circle_is_named_with_the_fix(data: Path) -> None:
+    (data / "lessor.lock").unlink()
+    (data / "lessor.lock").symlink_to("lessor.lock")
+    line = refusal(LESSOR_DATA_DIR=str(data))
+    assert line.endswith(
+        f"{data}/lessor.lock can't be looked at: Too many levels of symbolic links; remove it"
+    )
+
+
 @pytest.mark.parametrize(
     "name",
     ["lessor.db", "lessor.db-wal", "lessor.db-shm", "lessor.lock", "root-token", "sealing-key", "copy.db"],

@@ -1,1 +1,7 @@
 """The command line: each RPC for a person, and for scripts."""
+
+import sys
+
+from lessor.cli import hang_ups
+
+hang_ups.ignore_early(sys.argv[1:])  # before the imports of a command, which take time

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import ast
 import importlib
-import signal
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Final, NoReturn, cast
 
 import click
+
+from lessor.cli import hang_ups
 
 INTERRUPTED: Final = 130
 JOINED: Final = "lessor.commands"
@@ -52,9 +53,6 @@ OWN: Final = {
     "health": "system",
 }
 """Each command and the module of this package that holds it, under the command's name."""
-
-SERVERS: Final = frozenset({"server", "dev"})
-"""Commands that react to SIGHUP once they serve; until then it must not end them."""
 
 EPILOG: Final = """
 \b
@@ -114,8 +112,7 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command to run, imported."""
         name, command, rest = super().resolve_command(ctx, args)
-        if name in SERVERS:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        hang_ups.settle(name)
         return name, command.load() if isinstance(command, Joined) else command, rest
 
 

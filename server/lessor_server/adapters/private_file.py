@@ -1,6 +1,6 @@
 """A small file that only its owner may read, made whole and once: keys and tokens live in such files.
 
-It is the one thing that adapters share.
+With ``file_reads`` it is all that adapters share.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 
 LARGEST: Final = 4096
 """Bytes; a larger file is not one of ours."""
+_FIX: Final = "bring back the file that was there, or set another data directory with LESSOR_DATA_DIR"
 
 
 class NotPrivate(Exception):
@@ -40,17 +41,17 @@ def read(path: Path) -> bytes:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise NotPrivate(f"{path} is not a plain file")
+            raise NotPrivate(f"{path} is not a plain file; {_FIX}")
         if status.st_mode & 0o077:
             mode = stat.S_IMODE(status.st_mode)
             raise NotPrivate(f"{path} is open to others (mode {mode:04o}); run chmod 600 on it")
         if status.st_uid not in {os.geteuid(), 0}:
-            raise NotPrivate(f"{path} belongs to another user")
+            raise NotPrivate(f"{path} belongs to another user; run chown {os.geteuid()} on it")
         content = os.read(descriptor, LARGEST + 1)
     finally:
         os.close(descriptor)
     if len(content) > LARGEST:
-        raise NotPrivate(f"{path} has more than {LARGEST} bytes")
+        raise NotPrivate(f"{path} has more than {LARGEST} bytes; {_FIX}")
     return content
 
 

@@ -6,7 +6,6 @@ handshake, under grpc.aio too; connections that are open keep what they began wi
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,8 @@ import grpc
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+
+from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
 
 MAX_BYTES: Final = 1 << 20
 _PUBLIC: Final = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -42,6 +43,7 @@ class Certificates:
 
     def __init__(self, cert_file: Path, key_file: Path, client_ca_file: Path | None) -> None:
         """Read the files; raises ``CertificateUnusable``."""
+        self._reads = FileReads()
         self._files = (cert_file, key_file, client_ca_file)
         self._seen = self._read()
         self._current = _configuration(self._seen)
@@ -56,14 +58,25 @@ class Certificates:
         """Use what the files hold now, if it is new; return whether it is.
 
         Raises:
-            CertificateUnusable: The new content can't be used. What was read before stays in use.
+            CertificateUnusable: The new content can't be used, or the files can't be read in time. What was
+                read before stays in use.
         """
-        content = await asyncio.to_thread(self._read)
-        if content == self._seen:
+        try:
+            content, configuration = await self._reads.run("certificates", self._read_new)
+        except ReadTimedOut:
+            raise CertificateUnusable(
+                f"the files of tls can't be read within {self._reads.seconds:g} s; check the file system that"
+                " they are on"
+            ) from None
+        if configuration is None:
             return False
-        configuration = await asyncio.to_thread(_configuration, content)
         self._seen, self._current = content, configuration
         return True
+
+    def _read_new(self) -> tuple[Content, grpc.ServerCertificateConfiguration | None]:
+        """Return what the files hold, and how gRPC takes it where it is new."""
+        content = self._read()
+        return content, None if content == self._seen else _configuration(content)
 
     def _read(self) -> Content:
         cert_file, key_file, client_ca_file = self._files

@@ -42,6 +42,9 @@ def _line(cause: BaseException, kinds: tuple[type[Exception], ...]) -> str:
     told = " ".join(str(cause).split())
     if isinstance(cause, LessorError):
         return f"{told}; {cause.mend}"
+    if isinstance(cause, OSError) and cause.filename is not None:
+        fix = "let the server's user read and write it, or set another data directory with LESSOR_DATA_DIR"
+        return f"{cause.filename} cannot be used: {cause.strerror}; {fix}"
     if isinstance(cause, kinds):
         return told
     return f"internal error, {type(cause).__name__}: {told}; run it with PYTHONDEVMODE=1 and report the stack"

@@ -9,8 +9,16 @@ _REFUSED_FIRST, _REFUSED_MOST = 10.0, 900.0
 _PROBE_FIRST, _PROBE_MOST = 1.0, 30.0
 _SHORTEST: Final = 1.0
 
+MAX_COUNT: Final = 2**31 - 1
+"""The most attempts or looks that are counted, as the protocol has them in an int32."""
+
 LOOKS: Final = tuple(timedelta(seconds=seconds) for seconds in (1, 5, 20, 60, 300, 900))
 """Waits between looks for a user that AWS does not show."""
+
+
+def counted(count: int) -> int:
+    """Return ``count`` and one more; the greatest count stays as it is."""
+    return min(count + 1, MAX_COUNT)
 
 
 def refused(attempts: int, chance: float) -> timedelta:

@@ -162,9 +162,10 @@ def _segments(text: str) -> list[str]:
 def suffix_of(time_ms: int, number: int) -> str:
     """Return the suffix for ``time_ms`` since the epoch and an already drawn ``number``.
 
-    Raises ``ValueError`` for a time past 62^7 ms (in 2081) and unless 0 <= number < ``RANDOM_BOUND``.
+    A time past 62^7 ms (in 2081) counts as the last that fits: ids stay unique, and lose their order alone.
+    Raises ``ValueError`` unless 0 <= number < ``RANDOM_BOUND``.
     """
-    return _base62(time_ms, TIME_DIGITS) + _base62(number, RANDOM_DIGITS)
+    return _base62(min(max(time_ms, 0), 62**TIME_DIGITS - 1), TIME_DIGITS) + _base62(number, RANDOM_DIGITS)
 
 
 def _base62(number: int, digits: int) -> str:

@@ -162,7 +162,7 @@ class Rotation:
                 return min((us for us in (self.next_us, self.late_us) if us), default=0)
             case Phase.RETIRING:
                 waits = self.is_root and not self.inactive
-                return self.retire_us - (RETIRE_US - DEACTIVATE_US if waits else 0)
+                return max(self.retire_us - (RETIRE_US - DEACTIVATE_US if waits else 0), 1)
             case _:
                 return 1
 

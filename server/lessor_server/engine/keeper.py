@@ -188,7 +188,7 @@ class Keeper:
                 )
                 await self._fail(claim, error, wait, claim.lease.attempts)
             case Declined(error):
-                attempts = claim.lease.attempts + 1
+                attempts = backoff.counted(claim.lease.attempts)
                 wait = backoff.refused(attempts, self._rng.random())
                 await self._fail(claim, error, wait, attempts)
 
@@ -212,7 +212,7 @@ class Keeper:
             await self._finish(claim)
             return
         wait = backoff.look(lease.looks)
-        if await self._store.fail(claim, UNSEEN, wait, lease.attempts, lease.looks + 1):
+        if await self._store.fail(claim, UNSEEN, wait, lease.attempts, backoff.counted(lease.looks)):
             self._signals.watch(claim.id, self._store.now() + wait // _MICROSECOND)
 
     async def _fail(self, claim: Claim, error: LessorError, wait: timedelta, attempts: int) -> None:

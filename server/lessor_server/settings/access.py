@@ -40,9 +40,15 @@ def data_dir_problem(path: Path) -> Problem | None:
     )
     if found:
         return found
+    files = []
     with os.scandir(path) as entries:
-        files = sorted(Path(entry.path) for entry in entries if entry.is_file())
-    for file in files:
+        for entry in entries:
+            try:
+                if entry.is_file():
+                    files.append(Path(entry.path))
+            except OSError as error:  # as of links that lead in a circle
+                return f"{entry.path} can't be looked at: {error.strerror}", "remove it"
+    for file in sorted(files):
         with suppress(FileNotFoundError):  # a server that works there removes some of its own
             if found := _problem(file, GROUP_OR_OTHERS):
                 return found

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import ssl
+import stat
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +25,8 @@ FASTEST_RATE: Final = 100_000.0
 MOST_IN_FLIGHT: Final = 10_000
 MIN_CONNECTION_SPAN: Final = timedelta(seconds=1)
 MAX_CONNECTION_SPAN: Final = timedelta(hours=24)
+MAX_SOCKET_PATH: Final = 107
+"""The most bytes of a unix socket's path on Linux (unix(7)), less the one that ends it."""
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("auto", "json", "console")
 
@@ -67,6 +70,8 @@ def text(value: object) -> str:
         raise WrongValue(f"is {_kind(value)}, not text", 'write it in quotes, "…"')
     if not value.strip():
         raise WrongValue("is empty", "give it a value or leave it out")
+    if "\0" in value:
+        raise WrongValue("holds a NUL character", "write it without")
     return value
 
 
@@ -162,13 +167,33 @@ def address(value: object) -> Address:
     written = text(value)
     scheme, _, path = written.partition(":")
     if scheme.lower() == "unix":
-        if not path.startswith("/"):
-            raise WrongValue(f"{shown(written)} has no absolute path", _ADDRESS_MEND)
+        _require_socket_path(path, written)
         return Address(path=path)
     host, colon, port = written.rpartition(":")
     if not colon or _PORT.fullmatch(port) is None or int(port) > 65_535:
         raise WrongValue(f"{shown(written)} has no port from 0 to 65535", _ADDRESS_MEND)
     return Address(host=_host(host, written), port=int(port))
+
+
+def _require_socket_path(path: str, written: str) -> None:
+    """Raise ``WrongValue`` unless a unix socket can be at ``path``: one that is left over is replaced."""
+    if not path.startswith("/"):
+        raise WrongValue(f"{shown(written)} has no absolute path", _ADDRESS_MEND)
+    if (size := len(os.fsencode(path))) > MAX_SOCKET_PATH:
+        raise WrongValue(
+            f"{shown(written)} has a path of {size} bytes", f"give a path of at most {MAX_SOCKET_PATH}"
+        )
+    try:
+        above = Path(path).parent.stat().st_mode
+        mode = Path(path).lstat().st_mode if os.path.lexists(path) else None
+    except OSError as error:
+        raise WrongValue(
+            f"{shown(written)} can't be reached: {error.strerror}", "name a file in a folder that is there"
+        ) from None
+    if not stat.S_ISDIR(above):
+        raise WrongValue(f"{shown(written)} is not in a folder", "name a file in a folder that is there")
+    if mode is not None and not stat.S_ISSOCK(mode):
+        raise WrongValue(f"{shown(written)} is there and is no socket", "name a file that is not there yet")
 
 
 def folder(value: object) -> Path:

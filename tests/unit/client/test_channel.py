@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -155,6 +156,37 @@ def test_the_token_itself_wins_over_its_file() -> None:
     """With both given the file is not even read."""
     connection = Connection(token=TOKEN, token_file=Path("not-there"))
     assert connection.metadata() == (("authorization", f"Bearer {TOKEN}"),)
+
+
+def test_a_token_may_come_through_a_pipe() -> None:
+    """As from ``<(command)`` of a shell."""
+    read, written = os.pipe()
+    os.write(written, TOKEN.encode())
+    os.close(written)
+    with os.fdopen(read):
+        connection = Connection(token_file=Path(f"/dev/fd/{read}"))
+        assert connection.metadata() == (("authorization", f"Bearer {TOKEN}"),)
+
+
+def test_a_pipe_that_delivers_nothing_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "token")
+    with pytest.raises(BadConnection, match="token"):
+        Connection(token_file=tmp_path / "token").metadata()
+    read, written = os.pipe()
+    monkeypatch.setattr("lessor.channel.PIPE_SECONDS", 0.0)
+    with (
+        os.fdopen(read),
+        os.fdopen(written),
+        pytest.raises(BadConnection, match="delivered nothing for 0 s"),
+    ):
+        Connection("https://localhost", ca_file=Path(f"/dev/fd/{read}")).credentials()
+
+
+def test_a_device_is_no_file_of_a_token() -> None:
+    with pytest.raises(BadConnection, match="is not a file"):
+        Connection(token_file=Path("/dev/zero")).metadata()
 
 
 def test_no_token_sends_nothing() -> None:

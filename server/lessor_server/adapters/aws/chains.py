@@ -17,6 +17,7 @@ from aiobotocore.credentials import AioCredentials
 from botocore.credentials import ReadOnlyCredentials
 
 from lessor_server.adapters.aws import identity_token
+from lessor_server.adapters.file_reads import FileReads
 from lessor_server.domain.aws_errors import AwsError, AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.calls import Call
 from lessor_server.domain.errors import AwsAnswer, LessorError
@@ -126,6 +127,7 @@ class Chains:
         self._session_name = session_name
         self._now = now or (lambda: asyncio.get_running_loop().time())
         self._token_places = token_places
+        self._reads = FileReads()
         self._kept: WeakValueDictionary[Source, ChainCredentials] = WeakValueDictionary()
 
     async def ready(self, root: Root) -> ChainCredentials | None:
@@ -168,9 +170,8 @@ class Chains:
         base = replace(root, config=replace(root.config, assume_chain=tuple(before)))
         call: Call[Session]
         if base.config.identity_token_file and not before:
-            token = await identity_token.read(
-                base.config.identity_token_file, base.config.identity_token_audience, self._token_places
-            )
+            file, audience = base.config.identity_token_file, base.config.identity_token_audience
+            token = await identity_token.read(file, audience, self._token_places, self._reads)
             call = AssumeRoleWithWebIdentity(hop.role_arn, self._session_name, SESSION_SECONDS, token)
         else:
             call = AssumeRole(hop.role_arn, self._session_name, SESSION_SECONDS, external_id=hop.external_id)

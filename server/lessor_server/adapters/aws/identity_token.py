@@ -8,16 +8,17 @@ text: it must not tell which files there are. AWS verifies the token; only its `
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import os
 import re
 import stat
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
 from lessor_server.domain.preconditions import IdentityTokenUnusable
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.token_places import TokenPlaces
@@ -33,13 +34,18 @@ UNUSABLE: Final = (
 )
 
 
-async def read(path: str, audience: str, places: TokenPlaces) -> Secret:
+async def read(path: str, audience: str, places: TokenPlaces, reads: FileReads | None = None) -> Secret:
     """Return the token in the file at ``path``, meant for ``audience`` where that is given.
+
+    A file that hangs, as on a network mount, is none.
 
     Raises:
         IdentityTokenUnusable: There is no such token.
     """
-    text = await asyncio.to_thread(_read, path, places)
+    try:
+        text = await (reads or FileReads()).run(path, partial(_read, path, places))
+    except ReadTimedOut:
+        raise _unusable(UNUSABLE) from None
     if audience and audience not in _audiences(text):
         raise _unusable("the token in identity_token_file is not meant for identity_token_audience")
     return Secret(text)

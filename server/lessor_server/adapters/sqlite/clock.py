@@ -10,7 +10,7 @@ import sqlite3
 from typing import Protocol
 
 from lessor_server.adapters.sqlite import statements as sql
-from lessor_server.adapters.sqlite.columns import MAX_US, Reader
+from lessor_server.adapters.sqlite.columns import MAX_START_US, Reader
 
 MARK_EVERY_US = 5_000_000
 MARK = "high_water_us"
@@ -56,12 +56,17 @@ class ServiceClock:
         """Write the time down with a commit that is under way, at most once in five seconds."""
         now = self.now()
         if now - self._marked_us >= MARK_EVERY_US:
-            connection.execute(sql.PUT_META, {"key": MARK, "value": str(now)})
+            connection.execute(sql.PUT_META, {"key": MARK, "value": mark_of(now)})
             self._marked_us = now
 
     def unmark(self) -> None:
         """Take note that a commit has failed: what it wrote down is lost, so the next one writes the time."""
         self._marked_us = 0
+
+
+def mark_of(now_us: int) -> str:
+    """Return what is stored of the service's time: a start takes no later time than ``MAX_START_US``."""
+    return str(min(now_us, MAX_START_US))
 
 
 def stored_mark(reader: Reader, connection: sqlite3.Connection) -> int:
@@ -73,9 +78,9 @@ def stored_mark(reader: Reader, connection: sqlite3.Connection) -> int:
         mark_us = int(row[0])
     except (TypeError, ValueError):
         mark_us = 0
-    if 0 < mark_us <= MAX_US:
+    if 0 < mark_us <= MAX_START_US:
         return mark_us
     reader.note("meta", MARK, "is no instant")
     # No time before that of the newest lease can be now. Never 0: this is no first start.
-    newest: int = connection.execute(sql.NEWEST, {"max_us": MAX_US}).fetchone()[0]
+    newest: int = connection.execute(sql.NEWEST, {"max_us": MAX_START_US}).fetchone()[0]
     return newest

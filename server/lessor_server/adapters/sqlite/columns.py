@@ -8,24 +8,48 @@ its columns are checked.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import Enum
 from itertools import islice
 from typing import Any, Final, Generic, TypeVar, cast
 
+from lessor_server.domain.backoff import MAX_COUNT
 from lessor_server.domain.errors import RowUnreadable
 from lessor_server.domain.events import Event, UnreadableRow
+from lessor_server.domain.span import LONGEST, SECOND
 
 T = TypeVar("T")
 Row = Sequence[Any]
 Fault = Callable[[Any], str]
 """Returns what is wrong with a value, or an empty text."""
 
+_MICROSECOND: Final = timedelta(microseconds=1)
+
 MAX_US: Final = 253_402_300_799_999_999
 """The last instant of the year 9999, where a Timestamp ends; no number of ours is greater."""
 
-MAX_COUNT: Final = 2**31 - 1
+MAX_SPAN_US: Final = LONGEST // _MICROSECOND
+"""The longest span that a caller may set, and so the farthest from the service's time that a lease ends."""
+
+MAX_NOW_US: Final = MAX_US - 50 * 366 * 86_400_000_000
+"""The last instant that may have been the service's time.
+
+What Lessor computes of the service's time lies less than 50 years after it (40 for a schedule): what follows
+from a row that can be read can be read as well.
+"""
+
+MAX_START_US: Final = MAX_NOW_US - 50 * 366 * 86_400_000_000
+"""The last instant at which the service's time may start, so that a server can run on for 50 years."""
+
+MAX_NUMBERED: Final = 2**53
+"""The greatest generation of a row, and the greatest version of a root."""
+
+MAX_JSON_DEPTH: Final = 32
+"""The most levels of a JSON text: protobuf reads 100 levels, and makes three of each nested object."""
 
 MAX_NOTED: Final = 1000
 """So many unreadable rows are kept in mind."""
@@ -54,21 +78,42 @@ def text(value: object) -> str:
     return "" if value.isascii() or _encodes(value) else "holds half a character"
 
 
-def number(value: object) -> str:
-    """Take an instant, a span or a count."""
-    if type(value) is not int:
-        return f"holds {_kind(value)}, not a whole number"
-    return "" if 0 <= value <= MAX_US else "is out of range"
+def whole(least: int, most: int) -> Fault:
+    """Take a whole number from ``least`` to ``most``."""
+
+    def fault(value: object) -> str:
+        if type(value) is not int:
+            return f"holds {_kind(value)}, not a whole number"
+        return "" if least <= value <= most else "is out of range"
+
+    return fault
 
 
-def count(value: object) -> str:
-    """Take a count that fits an int32 of the protocol."""
-    return number(value) or ("" if cast("int", value) <= MAX_COUNT else "is out of range")
+past = whole(0, MAX_NOW_US)
+"""Take an instant that was the service's time, or 0."""
+
+instant = whole(0, MAX_US)
+"""Take any instant, or 0."""
+
+span_us = whole(SECOND // _MICROSECOND, MAX_SPAN_US)
+"""Take a span that a caller may set."""
+
+ttl_us = whole(0, MAX_SPAN_US)
+"""Take a span that a caller may set, or 0."""
+
+count = whole(0, MAX_COUNT)
+"""Take a count that fits an int32 of the protocol."""
+
+numbered = whole(1, MAX_NUMBERED)
+"""Take a generation or a version."""
+
+flag = whole(0, 1)
+"""Take a truth value as SQLite stores it."""
 
 
-def number_or_none(value: object) -> str:
-    """Take a number, or NULL."""
-    return "" if value is None else number(value)
+def or_none(fault: Fault) -> Fault:
+    """Take what ``fault`` takes, or NULL."""
+    return lambda value: "" if value is None else fault(value)
 
 
 def blob(value: object) -> str:
@@ -107,9 +152,13 @@ def read_json(stored: object, kind: type[T]) -> T:
     if not isinstance(stored, str):
         raise Malformed(text(stored))
     try:
-        value = json.loads(stored)
+        value = json.loads(stored, parse_float=_finite, parse_int=_exact, parse_constant=_refuse)
     except (ValueError, RecursionError):
         raise Malformed("is not JSON") from None
+    if stored.count("[") + stored.count("{") > MAX_JSON_DEPTH and not _is_within(value, MAX_JSON_DEPTH):
+        raise Malformed(f"is JSON of more than {MAX_JSON_DEPTH} levels")
+    if _HALF_ESCAPE.search(stored) and not _encodes(json.dumps(value, ensure_ascii=False)):
+        raise Malformed("holds half a character")
     if not isinstance(value, kind):
         raise Malformed(f"is JSON of another kind than {kind.__name__}")
     return value
@@ -123,11 +172,11 @@ def require_text(value: object, name: str) -> str:
     return str(value)
 
 
-def require_number(value: object, name: str) -> int:
-    """Return a number, or raise ``Malformed`` with ``name``."""
-    fault = number(value)
-    if fault or not isinstance(value, int):
-        raise Malformed(f"{name} {fault}")
+def require_number(value: object, name: str, fault: Fault) -> int:
+    """Return a number without a ``fault``, or raise ``Malformed`` with ``name``."""
+    problem = fault(value)
+    if problem or not isinstance(value, int):
+        raise Malformed(f"{name} {problem}")
     return value
 
 
@@ -282,6 +331,39 @@ class Reader:
         """Return, once, what is to be told of rows that were read since."""
         news, self._news = self._news, []
         return news
+
+
+_HALF_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escape of half a character (RFC 8259, 8.2), which may be alone."""
+
+
+def _finite(digits: str) -> float:
+    """Return a fraction; infinity is no JSON (RFC 8259, 6)."""
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(digits)
+    return number
+
+
+def _exact(digits: str) -> int:
+    """Return a whole number that fits SQLite's integers, and so a double."""
+    number = int(digits)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(digits)
+    return number
+
+
+def _refuse(constant: str) -> object:
+    """Take no NaN and no Infinity."""
+    raise ValueError(constant)
+
+
+def _is_within(value: object, levels: int) -> bool:
+    """Tell whether a JSON value nests lists and objects at most ``levels`` deep."""
+    if not isinstance(value, (list, dict)):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_within(one, levels - 1) for one in inner)
 
 
 def _kind(value: object) -> str:

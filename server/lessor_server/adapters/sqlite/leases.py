@@ -10,9 +10,9 @@ from datetime import timedelta
 from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.clock import ServiceClock
-from lessor_server.adapters.sqlite.columns import MAX_US, Row, number
+from lessor_server.adapters.sqlite.columns import MAX_US, Row, numbered
 from lessor_server.adapters.sqlite.connection import Batches, is_of_the_disk
-from lessor_server.domain import names
+from lessor_server.domain import backoff, names
 from lessor_server.domain.errors import Aborted, LessorError, MountFull, NotFound, RoleFull, RootChanged
 from lessor_server.domain.lease import UNTAKEN_LIFE, Claim, Intent, Lease, State
 from lessor_server.domain.preconditions import MountDisabling
@@ -154,7 +154,7 @@ class SqliteLeases:
                     raise
                 fault = str(error)
             else:
-                if row is not None and (fault := number(row[rows.GENERATION])):
+                if row is not None and (fault := numbered(row[rows.GENERATION])):
                     self._reader.note("leases", lease_id, f"generation {fault}")
                     row = connection.execute(sql.RECOUNT, {"id": lease_id}).fetchone()
                 return row
@@ -264,11 +264,11 @@ class SqliteLeases:
 
         counts = await self._batches.read(job)
         return [
-            LeaseCount(mount, role, counted, n)
+            LeaseCount(mount, role, counted, min(n, backoff.MAX_COUNT))
             for (mount, role, counted), n in sorted(
                 counts.items(), key=lambda item: (*item[0][:2], item[0][2].value)
             )
-            if n and ids.covers(f"{mount}/creds/{role}/") and state in (None, counted)
+            if n > 0 and ids.covers(f"{mount}/creds/{role}/") and state in (None, counted)
         ]
 
     # --- the two shapes of a step ---------------------------------------------------------------------------

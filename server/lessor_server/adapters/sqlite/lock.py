@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +16,33 @@ class DirectoryLocked(LessorError):
     """Another server works on the data directory."""
 
     reason = "DATA_DIRECTORY_LOCKED"
-    mend = "stop that server, or give this one a data directory of its own"
+    mend = "stop that server, or give this one a data directory of its own with LESSOR_DATA_DIR"
+
+
+class LockUnusable(LessorError):
+    """The lock's file cannot be what tells two servers apart."""
+
+    reason = "LOCK_FILE_UNUSABLE"
+    mend = "remove what has that name, or set another data directory with LESSOR_DATA_DIR"
 
 
 @contextmanager
 def directory_lock(folder: Path) -> Iterator[None]:
-    """Hold ``folder/lessor.lock`` while the block runs, or raise ``DirectoryLocked`` naming its holder."""
-    descriptor = os.open(folder / "lessor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold ``folder/lessor.lock`` while the block runs.
+
+    Raises:
+        DirectoryLocked: Another server holds it, which the error names.
+        LockUnusable: It is not a plain file, or cannot be opened.
+    """
+    path = folder / "lessor.lock"
     try:
+        # O_NONBLOCK: a device in its place must not keep the start waiting.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LockUnusable(f"{path} cannot be opened: {error.strerror}") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise LockUnusable(f"{path} is not a plain file")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

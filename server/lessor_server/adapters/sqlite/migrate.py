@@ -29,7 +29,10 @@ class DatabaseUnusable(LessorError):
     """The database file is not Lessor's, is damaged, or comes from a newer version."""
 
     reason = "DATABASE_UNUSABLE"
-    mend = "name the right data directory, restore a backup, or run the version that wrote the file"
+    mend = (
+        "name the right data directory with LESSOR_DATA_DIR, restore a backup, or run the version that wrote"
+        " the file"
+    )
 
 
 def migrations() -> list[tuple[int, str]]:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from lessor_server.adapters.sqlite.statements import DISABLED, ENDING, HALF_MADE, OF_STATIC_ROLE
+from lessor_server.adapters.sqlite.statements import (
+    DISABLED,
+    ENDING,
+    HALF_MADE,
+    NEXT_GENERATION,
+    OF_STATIC_ROLE,
+)
 
 _COLUMNS = "subject, phase, generation, due_us, late_us, attempts, sealed, fresh_sealed, body"
 _HELD = "subject = :subject AND generation = :generation"
@@ -49,7 +55,7 @@ DELETE FROM rotations WHERE subject >= :low AND subject < :high
 """
 FORGET = f"DELETE FROM rotations WHERE {_HELD}"
 CLAIM = f"""
-UPDATE rotations SET claimed = 1, generation = generation + 1, due_us = :until
+UPDATE rotations SET claimed = 1, generation = {NEXT_GENERATION}, due_us = :until
 WHERE subject = :subject AND (claimed = 0 OR due_us <= :now)
 RETURNING {_COLUMNS}
 """
@@ -63,7 +69,7 @@ SELECT min(due_us) FROM rotations
 WHERE due_us > 0 AND subject NOT IN (SELECT value FROM json_each(:without))
 """
 MOVE = f"""
-UPDATE rotations SET phase = :phase, generation = generation + 1, claimed = :claimed, due_us = :due_us,
+UPDATE rotations SET phase = :phase, generation = {NEXT_GENERATION}, claimed = :claimed, due_us = :due_us,
     late_us = :late_us, attempts = :attempts, sealed = :sealed, fresh_sealed = :fresh_sealed, body = :body
 WHERE {_HELD}
 RETURNING {_COLUMNS}
@@ -79,4 +85,6 @@ RESTORE_DUE = "UPDATE rotations SET due_us = :now WHERE due_us > :max_us"
 POSTPONE_UNREADABLE = """
 UPDATE rotations SET due_us = :until WHERE due_us > 0 AND due_us <= :now AND CAST(subject AS BLOB) = :subject
 """
-TAKE_OVER = "UPDATE rotations SET claimed = 0, generation = generation + 1, due_us = :now WHERE claimed = 1"
+TAKE_OVER = f"""
+UPDATE rotations SET claimed = 0, generation = {NEXT_GENERATION}, due_us = :now WHERE claimed IS NOT 0
+"""

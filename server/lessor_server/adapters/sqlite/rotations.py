@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from lessor_server.adapters.sqlite import rotation_statements as sql
@@ -17,14 +18,18 @@ from lessor_server.adapters.sqlite.columns import (
     Row,
     Table,
     blob,
-    number,
+    count,
+    instant,
+    numbered,
     one_of,
     read_json,
     require_flag,
     require_number,
     require_text,
     require_texts,
+    span_us,
     text,
+    whole,
 )
 from lessor_server.adapters.sqlite.connection import Batches
 from lessor_server.domain.lease import STUCK_AFTER
@@ -33,6 +38,7 @@ from lessor_server.domain.preconditions import StaticUserTaken
 from lessor_server.domain.root import Hop, StoredRoot
 from lessor_server.domain.rotation import CLAIM_US, Phase, Rotation, static_prefix
 from lessor_server.domain.schedule import Schedule
+from lessor_server.domain.schedule import violations as schedule_violations
 
 
 class SqliteRotations:
@@ -150,6 +156,7 @@ class SqliteRotations:
 
     async def switch_root(self, rotation: Rotation, root: StoredRoot) -> Rotation | None:
         """Write a claimed row and the root of the version before, both or neither."""
+        rows.require_storable(root)
         given: rows.Params = {
             "mount": root.mount,
             "version": root.version,
@@ -224,7 +231,7 @@ def params_of(rotation: Rotation) -> rows.Params:
 
 
 _TEXTS = ("account", "user_name", "user_id", "current", "previous", "fresh", "last_error")
-_NUMBERS = ("live_keys", "next_us", "retire_us")
+_NUMBERS = {"live_keys": whole(1, 2), "next_us": instant, "retire_us": instant}
 _LISTS = ("keys_before", "away")
 _FLAGS = ("inactive", "ending")
 _BODY = (*_TEXTS, *_NUMBERS, *_LISTS, *_FLAGS)
@@ -235,12 +242,16 @@ def _rotation(row: Row) -> Rotation:
     subject, phase, generation, due_us, late_us, attempts, sealed, fresh_sealed, body = row
     plain = read_json(body, dict)
     kept: dict[str, Any] = {field: require_text(plain[field], field) for field in _TEXTS if field in plain}
-    kept |= {field: require_number(plain[field], field) for field in _NUMBERS if field in plain}
+    kept |= {
+        field: require_number(plain[field], field, fault)
+        for field, fault in _NUMBERS.items()
+        if field in plain
+    }
     kept |= {field: require_texts(plain[field], field) for field in _LISTS if field in plain}
     kept |= {field: require_flag(plain[field], field) for field in _FLAGS if field in plain}
     return Rotation(
         subject=subject,
-        schedule=Schedule(
+        schedule=_schedule(
             _span(plain.get("period_us"), "period_us"),
             require_text(plain.get("cron"), "cron"),
             _span(plain.get("window_us"), "window_us"),
@@ -257,6 +268,16 @@ def _rotation(row: Row) -> Rotation:
     )
 
 
+@lru_cache(maxsize=1000)
+def _schedule(period: timedelta | None, cron: str, window: timedelta | None) -> Schedule:
+    """Return a schedule that a caller may set; what is checked stays known, as each read of a row asks."""
+    schedule = Schedule(period, cron, window)
+    faults = schedule_violations(schedule)
+    if faults:
+        raise Malformed(f"{faults[0].field} is no such schedule")
+    return schedule
+
+
 def _chain(plain: object) -> tuple[Hop, ...]:
     if not isinstance(plain, list):
         raise Malformed("assume_chain is no list")
@@ -267,7 +288,7 @@ def _chain(plain: object) -> tuple[Hop, ...]:
 
 
 def _span(value: object, name: str) -> timedelta | None:
-    return None if value is None else rows.span(require_number(value, name))
+    return None if value is None else rows.span(require_number(value, name, span_us))
 
 
 def _subject(value: object) -> str:
@@ -288,10 +309,10 @@ ROTATIONS: Final = Table(
     (
         Column("subject", _subject),
         Column("phase", one_of(Phase)),
-        Column("generation", number),
-        Column("due_us", number),
-        Column("late_us", number),
-        Column("attempts", number),
+        Column("generation", numbered),
+        Column("due_us", instant),
+        Column("late_us", instant),
+        Column("attempts", count),
         Column("sealed", blob),
         Column("fresh_sealed", blob),
         Column("body", text),

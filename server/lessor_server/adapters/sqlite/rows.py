@@ -17,19 +17,25 @@ from lessor_server.adapters.sqlite.columns import (
     Table,
     blob,
     count,
-    number,
-    number_or_none,
+    flag,
+    instant,
+    numbered,
     one_of,
+    or_none,
+    past,
     read_json,
     read_texts,
     require_number,
     require_text,
     require_texts,
+    span_us,
     text,
     texts,
+    ttl_us,
 )
 from lessor_server.adapters.sqlite.statements import LEASE_COLUMNS
 from lessor_server.domain import names
+from lessor_server.domain.errors import RowUnreadable
 from lessor_server.domain.lease import Footprint, Intent, Lease, Request, State
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import CredentialType, Role
@@ -165,6 +171,13 @@ def _root(row: Row) -> StoredRoot:
     return StoredRoot(name, sealed, account, version, etag)
 
 
+def require_storable(root: StoredRoot) -> None:
+    """Raise ``RowUnreadable`` where the version before was the last: what would be stored is unreadable."""
+    fault = numbered(root.version)
+    if fault:
+        raise RowUnreadable("roots", root.mount, f"version {fault}")
+
+
 def _role(row: Row) -> Role:
     """Return the role of a row; members of its body that a later version wrote are passed over."""
     mount_name, name, etag, body = row
@@ -184,7 +197,7 @@ def _role(row: Row) -> Role:
         credential_type=_TYPES[kind],
         iam_tags=_tags(plain.get("iam_tags", {}), "iam_tags"),
         session_tags=_tags(plain.get("session_tags", {}), "session_tags"),
-        max_leases=require_number(plain.get("max_leases", 0), "max_leases"),
+        max_leases=require_number(plain.get("max_leases", 0), "max_leases", count),
         **values,
     )
 
@@ -213,7 +226,7 @@ def _tags(plain: object, name: str) -> tuple[tuple[str, str], ...]:
 
 
 def _span_or_none(value: object, name: str) -> timedelta | None:
-    return None if value is None else span(require_number(value, name))
+    return None if value is None else span(require_number(value, name, span_us))
 
 
 def _list(values: tuple[str, ...]) -> str:
@@ -244,8 +257,8 @@ LEASES: Final = Table(
         Column("credential_type", one_of(CredentialType), spare=CredentialType.IAM_USER.value),
         Column("owner", text, spare=""),
         Column("state", one_of(State)),
-        Column("generation", number),
-        Column("due_us", number, spare=0),
+        Column("generation", numbered),
+        Column("due_us", instant, spare=0),
         Column("account", text),
         Column("user_name", text),
         Column("user_path", text, spare="/"),
@@ -253,19 +266,19 @@ LEASES: Final = Table(
         Column("policy_arns", texts, spare="[]"),
         Column("groups", texts, spare="[]"),
         Column("access_key_id", text, spare=""),
-        Column("ttl_us", number, spare=0),
-        Column("created_us", number, spare=0),
-        Column("issue_us", number, spare=0),
-        Column("last_renewal_us", number, spare=0),
-        Column("expires_us", number, spare=0),
-        Column("max_expires_us", number, spare=0),
+        Column("ttl_us", ttl_us, spare=0),
+        Column("created_us", past, spare=0),
+        Column("issue_us", past, spare=0),
+        Column("last_renewal_us", past, spare=0),
+        Column("expires_us", instant, spare=0),
+        Column("max_expires_us", instant, spare=0),
         Column("attempts", count, spare=0),
         Column("looks", count, spare=0),
         Column("last_error", text, spare=""),
-        Column("last_create_us", number, spare=0),
+        Column("last_create_us", instant, spare=0),
         Column("request_id", text, spare=""),
         Column("request_digest", text, spare=""),
-        Column("untaken", number, spare=0),
+        Column("untaken", flag, spare=0),
         Column("reason", text, spare=""),
     ),
     _lease,
@@ -277,13 +290,13 @@ MOUNTS: Final = Table(
     (
         Column("name", _name),
         Column("description", text, spare=""),
-        Column("default_lease_ttl_us", number, spare=0),
-        Column("max_lease_ttl_us", number, spare=0),
+        Column("default_lease_ttl_us", span_us, spare=0),
+        Column("max_lease_ttl_us", span_us, spare=0),
         Column("max_users", count, spare=0),
-        Column("lease_us", number_or_none, spare=None),
-        Column("lease_max_us", number_or_none, spare=None),
+        Column("lease_us", or_none(span_us), spare=None),
+        Column("lease_max_us", or_none(span_us), spare=None),
         Column("state", one_of(MountState)),
-        Column("created_us", number, spare=0),
+        Column("created_us", past, spare=0),
     ),
     _mount,
 )
@@ -294,7 +307,7 @@ ROOTS: Final = Table(
         Column("mount", _name),
         Column("sealed", blob),
         Column("account", text),
-        Column("version", number),
+        Column("version", numbered),
         Column("etag", text),
     ),
     _root,
@@ -306,13 +319,13 @@ ROLES: Final = Table(
     _role,
 )
 PREFIXES: Final = Table(
-    "prefixes", 1, (Column("low", text), Column("high", text), Column("cutoff_us", number)), _prefix
+    "prefixes", 1, (Column("low", text), Column("high", text), Column("cutoff_us", past)), _prefix
 )
 GENERATION, USER_NAME = map(LEASE_COLUMNS.split(", ").index, ("generation", "user_name"))
 """Where a lease's row has these two."""
 COUNTS: Final = Table(
     "lease_counts",
     3,
-    (Column("mount", text), Column("role", text), Column("state", one_of(State)), Column("n", number)),
+    (Column("mount", text), Column("role", text), Column("state", one_of(State)), Column("n", count)),
     _count,
 )

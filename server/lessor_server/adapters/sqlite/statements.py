@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from lessor_server.adapters.sqlite.columns import MAX_NUMBERED, MAX_SPAN_US
+from lessor_server.domain.backoff import MAX_COUNT
+
 LEASE_COLUMNS = (
     "id, mount, role, credential_type, owner, state, generation, due_us, account, user_name, user_path,"
     " inline_policy, policy_arns, groups, access_key_id, ttl_us, created_us, issue_us, last_renewal_us,"
     " expires_us, max_expires_us, attempts, looks, last_error, last_create_us,"
     " request_id, request_digest, untaken, reason"
 )
+
+# After the greatest generation comes the first one: no row becomes unreadable by a change.
+NEXT_GENERATION = f"CASE generation WHEN {MAX_NUMBERED} THEN 1 ELSE generation + 1 END"
 
 # --- the steps of a lease: each names the states it starts from, as domain.lease.STEPS does ------------
 
@@ -50,15 +56,17 @@ _FREE = """NOT EXISTS (
     SELECT 1 FROM prefixes WHERE low <= leases.id AND leases.id < high AND leases.created_us <= cutoff_us)"""
 
 # A user's lease ends after its ttl (:ends_us is 0); a session's when AWS ends it, and its ttl is what is left
-# until then, in whole seconds, at least one.
-_END = "CASE WHEN :ends_us THEN max(:ends_us, :now + 1000000) ELSE :now + ttl_us END"
+# until then, in whole seconds, at least one. An end that lies too far ahead is no end of AWS's.
+_ENDS_US = f"min(:ends_us, :now + {MAX_SPAN_US})"
+_END = f"CASE WHEN :ends_us THEN max({_ENDS_US}, :now + 1000000) ELSE :now + ttl_us END"
 _EXPIRES = f"CASE WHEN :untaken THEN min({_END}, :now + :untaken_us) ELSE {_END} END"
 
 ACTIVATE = f"""
-UPDATE leases SET state = 'ACTIVE', generation = generation + 1, claimed_by = '', access_key_id = :key_id,
+UPDATE leases SET state = 'ACTIVE', generation = {NEXT_GENERATION}, claimed_by = '', access_key_id = :key_id,
     issue_us = :now, untaken = :untaken, expires_us = {_EXPIRES}, due_us = {_EXPIRES},
-    ttl_us = CASE WHEN :ends_us THEN max((:ends_us - :now + 999999) / 1000000, 1) * 1000000 ELSE ttl_us END,
-    max_expires_us = CASE WHEN :ends_us THEN {_END} ELSE :now + max_ttl_us END
+    ttl_us = CASE WHEN :ends_us THEN max(({_ENDS_US} - :now + 999999) / 1000000, 1) * 1000000
+                  ELSE ttl_us END,
+    max_expires_us = CASE WHEN :ends_us THEN {_END} ELSE :now + max(min(max_ttl_us, {MAX_SPAN_US}), 0) END
 WHERE id = :id AND generation = :generation AND state = 'INTENT' AND {_FREE}
 RETURNING {LEASE_COLUMNS}
 """
@@ -68,49 +76,49 @@ _TAKEN = """CASE WHEN NOT untaken THEN expires_us WHEN user_name = '' THEN max_e
               ELSE issue_us + ttl_us END"""
 
 REKEY = f"""
-UPDATE leases SET generation = generation + 1, access_key_id = :key_id, untaken = 0,
+UPDATE leases SET generation = {NEXT_GENERATION}, access_key_id = :key_id, untaken = 0,
     expires_us = {_TAKEN}, due_us = {_TAKEN}
 WHERE id = :id AND generation = :generation AND state = 'ACTIVE' AND expires_us > :now AND {_FREE}
 RETURNING {LEASE_COLUMNS}
 """
 
 UNTAKE = f"""
-UPDATE leases SET generation = generation + 1, untaken = 1,
+UPDATE leases SET generation = {NEXT_GENERATION}, untaken = 1,
     expires_us = min(expires_us, :now + :untaken_us), due_us = min(expires_us, :now + :untaken_us)
 WHERE id = :id AND generation = :generation AND state = 'ACTIVE'
 RETURNING {LEASE_COLUMNS}
 """
 
-RELEASE = """
-UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = '', due_us = :now,
+RELEASE = f"""
+UPDATE leases SET state = 'REVOKING', generation = {NEXT_GENERATION}, claimed_by = '', due_us = :now,
     last_error = :error, last_create_us = :last_create_us
 WHERE id = :id AND generation = :generation AND state = 'INTENT'
 """
 
 RENEW = f"""
-UPDATE leases SET generation = generation + 1, expires_us = :expires_us, due_us = :expires_us,
+UPDATE leases SET generation = {NEXT_GENERATION}, expires_us = :expires_us, due_us = :expires_us,
     last_renewal_us = CASE WHEN :retired THEN last_renewal_us ELSE :now END
 WHERE id = :id AND generation = :generation AND state = 'ACTIVE' AND expires_us > :now AND {_FREE}
 RETURNING {LEASE_COLUMNS}
 """
 
 REVOKE = f"""
-UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = '', due_us = :now
+UPDATE leases SET state = 'REVOKING', generation = {NEXT_GENERATION}, claimed_by = '', due_us = :now
 WHERE id = :id AND (state IN ('INTENT', 'ACTIVE', 'ABANDONED') OR (state = 'REVOKING' AND claimed_by = ''))
 RETURNING {LEASE_COLUMNS}
 """
 
-REOPEN = """
-UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = '', due_us = :now, looks = 0,
-    last_create_us = max(last_create_us, :last_create_us), gone_us = 0
+REOPEN = f"""
+UPDATE leases SET state = 'REVOKING', generation = {NEXT_GENERATION}, claimed_by = '', due_us = :now,
+    looks = 0, last_create_us = max(last_create_us, :last_create_us), gone_us = 0
 WHERE id = :id AND state IN ('REVOKING', 'GONE')
 """
 
 # A person's hold is the store's: it counts for every process from its commit on.
-_HELD = "(:held OR EXISTS (SELECT 1 FROM meta WHERE key = 'held' AND value <> ''))"
+_HELD = "(:held OR EXISTS (SELECT 1 FROM meta WHERE key = 'held' AND value IS NOT ''))"
 
 CLAIM = f"""
-UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = :by, due_us = :until
+UPDATE leases SET state = 'REVOKING', generation = {NEXT_GENERATION}, claimed_by = :by, due_us = :until
 WHERE id = :id AND state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now
   AND NOT (state = 'ACTIVE' AND {_HELD})
 RETURNING {LEASE_COLUMNS}
@@ -130,16 +138,16 @@ ORDER BY due_us, id LIMIT :limit
 HOLDS = "SELECT 1 FROM leases WHERE id = :id AND generation = :generation"
 
 # Without a wait the lease is as due as it was: in the order of expiries, not of failures.
-FAIL = """
-UPDATE leases SET generation = generation + 1, claimed_by = '', last_error = :error, attempts = :attempts,
+FAIL = f"""
+UPDATE leases SET generation = {NEXT_GENERATION}, claimed_by = '', last_error = :error, attempts = :attempts,
     looks = :looks, due_us = CASE WHEN :wait_us = 0 AND expires_us BETWEEN 1 AND :now THEN expires_us
                                   ELSE :now + :wait_us END
 WHERE id = :id AND generation = :generation AND state = 'REVOKING'
 """
 
-FINISH = """
-UPDATE leases SET state = 'GONE', generation = generation + 1, claimed_by = '', due_us = 0, last_error = '',
-    gone_us = :now
+FINISH = f"""
+UPDATE leases SET state = 'GONE', generation = {NEXT_GENERATION}, claimed_by = '', due_us = 0,
+    last_error = '', gone_us = :now
 WHERE id = :id AND generation = :generation AND state = 'REVOKING'
 """
 
@@ -160,8 +168,9 @@ UPDATE leases SET due_us = :until
 WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now AND CAST(id AS BLOB) = :id
 """
 
-TAKE_OVER = """
-UPDATE leases SET state = 'REVOKING', generation = generation + 1, claimed_by = '', due_us = min(due_us, :now)
+TAKE_OVER = f"""
+UPDATE leases SET state = 'REVOKING', generation = {NEXT_GENERATION}, claimed_by = '',
+    due_us = min(due_us, :now)
 WHERE claimed_by <> ''
 """
 
@@ -184,6 +193,18 @@ ORDER BY id
 """
 
 COUNT_LEASES = "SELECT mount, role, state, n FROM lease_counts WHERE n > 0 ORDER BY mount, role, state"
+
+# Counts are derived: what is none is counted again, once, at a start. The triggers may add to it for long.
+_NO_COUNT = f"""(typeof(n) <> 'integer' OR n NOT BETWEEN 0 AND {MAX_COUNT // 2}
+    OR typeof(users) <> 'integer' OR users NOT BETWEEN 0 AND n)"""
+BAD_COUNTS = f"SELECT mount, role, state FROM lease_counts WHERE {_NO_COUNT}"
+RECOUNT_LEASES = f"""
+UPDATE lease_counts SET (n, users) = (
+    SELECT count(*), count(CASE WHEN leases.user_name <> '' THEN 1 END) FROM leases
+    WHERE leases.mount = lease_counts.mount AND leases.role = lease_counts.role
+      AND leases.state = lease_counts.state)
+WHERE {_NO_COUNT}
+"""
 
 COUNT_OVERDUE = """
 SELECT mount, role, count(*) FROM leases
@@ -224,7 +245,7 @@ CLOSE_PREFIX = "DELETE FROM prefixes WHERE low = :low AND cutoff_us = :cutoff_us
 _TRIED = "state = 'REVOKING' AND claimed_by <> ''"
 PUT_UP = f"""
 UPDATE leases SET state = 'REVOKING', last_error = '',
-    generation = generation + CASE WHEN {_TRIED} THEN 0 ELSE 1 END,
+    generation = CASE WHEN {_TRIED} THEN generation ELSE {NEXT_GENERATION} END,
     claimed_by = CASE WHEN {_TRIED} THEN claimed_by ELSE '' END,
     due_us = CASE WHEN {_TRIED} THEN due_us ELSE min(due_us, :now) END
 WHERE id IN (
@@ -236,8 +257,8 @@ WHERE id IN (
 RETURNING id
 """
 
-ABANDON = """
-UPDATE leases SET state = 'ABANDONED', generation = generation + 1, claimed_by = '', due_us = 0
+ABANDON = f"""
+UPDATE leases SET state = 'ABANDONED', generation = {NEXT_GENERATION}, claimed_by = '', due_us = 0
 WHERE id IN (
     SELECT id FROM leases
     WHERE id >= :low AND id < :high AND state IN ('INTENT', 'ACTIVE', 'REVOKING') AND user_name <> ''
@@ -313,7 +334,7 @@ UNION ALL SELECT sealed FROM rotations
 UNION ALL SELECT fresh_sealed FROM rotations
 """
 NEWEST = """
-SELECT coalesce(max(max(created_us, issue_us, last_renewal_us)), 1) FROM leases
+SELECT max(coalesce(max(max(created_us, issue_us, last_renewal_us)), 1), 1) FROM leases
 WHERE typeof(created_us) = 'integer' AND typeof(issue_us) = 'integer' AND typeof(last_renewal_us) = 'integer'
   AND max(created_us, issue_us, last_renewal_us) <= :max_us
 """

@@ -152,6 +152,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
 
     async def put_root(self, root: StoredRoot, expect_version: int) -> bool:
         """Store a root if the one there has ``expect_version`` (0: none)."""
+        rows.require_storable(root)
         params: rows.Params = {
             "mount": root.mount,
             "sealed": root.sealed,
@@ -213,9 +214,10 @@ async def open_store(
         DirectoryLocked: Another server has the folder. DatabaseUnusable: The file cannot be used.
     """
     with directory_lock(folder):
+        _require_plain(folder / FILE)
         _require_private(folder / FILE)
         reader = Reader()
-        prepare = partial(_prepare, reader)
+        prepare = partial(_prepare, reader, folder / FILE)
         async with connected(folder / FILE, prepare, reader, notify) as (batches, prepared):
             schema, instance, mark_us = prepared
             service = ServiceClock(clock, mark_us)
@@ -224,23 +226,51 @@ async def open_store(
             yield SqliteStore(batches, service, folder, schema, instance)
 
 
+def _files(file: Path) -> tuple[Path, ...]:
+    """Return a database and what SQLite keeps beside it."""
+    return (file, *(file.with_name(f"{FILE}-{end}") for end in ("wal", "shm", "journal")))
+
+
+def _require_plain(file: Path) -> None:
+    """Raise ``DatabaseUnusable`` where a file is none: on a pipe SQLite would wait, or serve from it."""
+    for path in _files(file):
+        if os.path.lexists(path) and not path.is_file():
+            raise DatabaseUnusable(f"{path} is not a plain file")
+
+
 def _require_private(file: Path) -> None:
     """Take the right to read a database from other users: it names roles, leases and their owners.
 
     SQLite gives what it makes beside the database the mode of the database.
     """
-    for path in (file, file.with_name(f"{FILE}-wal"), file.with_name(f"{FILE}-shm")):
+    for path in _files(file):
         if path.exists() and path.stat().st_mode & 0o077:
             path.chmod(0o600)
 
 
-def _prepare(reader: Reader, connection: sqlite3.Connection) -> tuple[int, str, int]:
-    """Migrate; return the schema version, the installation's id, and the high-water mark."""
-    schema = prepare(connection)
+def _prepare(reader: Reader, file: Path, connection: sqlite3.Connection) -> tuple[int, str, int]:
+    """Migrate; return the schema version, the installation's id, and the high-water mark.
+
+    Raises:
+        DatabaseUnusable: The ``file``, which the error names, is not one that this version may use.
+    """
     try:
+        schema = prepare(connection)
+        _recount(reader, connection)
         return schema, _instance(reader, connection), stored_mark(reader, connection)
+    except DatabaseUnusable as error:
+        raise DatabaseUnusable(f"{file}: {error.message}") from error
     except sqlite3.DatabaseError as error:
-        raise DatabaseUnusable(f"the database cannot be read: {error}") from error
+        raise DatabaseUnusable(f"{file}: the database cannot be read: {error}") from error
+
+
+def _recount(reader: Reader, connection: sqlite3.Connection) -> None:
+    """Count the leases again of which the stored count is none: limits and lists go by it."""
+    bad = connection.execute(sql.BAD_COUNTS).fetchall()
+    for row in bad:
+        reader.note("lease_counts", rows.COUNTS.key(row), "is no count; the leases were counted again")
+    if bad:
+        connection.execute(sql.RECOUNT_LEASES)
 
 
 def _instance(reader: Reader, connection: sqlite3.Connection) -> str:
@@ -250,7 +280,8 @@ def _instance(reader: Reader, connection: sqlite3.Connection) -> str:
         return row[0]
     if row is not None:
         reader.note("meta", INSTANCE, "is no id of an installation")
-    found = (user_path.split("/")[2] for (user_path,) in connection.execute(sql.SOME_USER_PATHS))
+    paths = (path for (path,) in connection.execute(sql.SOME_USER_PATHS) if isinstance(path, str))
+    found = (path.split("/")[2] for path in paths)
     instance = next((one for one in found if _ID.fullmatch(one)), os.urandom(8).hex())
     connection.execute(sql.PUT_META, {"key": INSTANCE, "value": instance})
     return instance

@@ -9,12 +9,16 @@ from pathlib import Path
 
 from lessor_server.adapters.sqlite import backups, rows
 from lessor_server.adapters.sqlite import statements as sql
-from lessor_server.adapters.sqlite.clock import MARK, ServiceClock
+from lessor_server.adapters.sqlite.clock import MARK, ServiceClock, mark_of
+from lessor_server.adapters.sqlite.columns import text
 from lessor_server.adapters.sqlite.connection import Batches
 from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, TOMBSTONE_LIFE, Lease, Orphan
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import CredentialType
 from lessor_server.engine.stored import OpenPrefix, Progress, Range
+
+UNREADABLE_HOLD = "STORED_HOLD_UNREADABLE"
+"""Why expiries are held where nobody can read why they were; a person's resume ends it."""
 
 
 class SqliteUpkeep:
@@ -156,11 +160,17 @@ class SqliteUpkeep:
         return self._clock.first_start
 
     async def held(self) -> str:
-        """Return why expiries are held across starts, or an empty text."""
-        row = await self._batches.read(
-            lambda connection: connection.execute(sql.GET_META, {"key": backups.HELD}).fetchone()
-        )
-        return str(row[0]) if row else ""
+        """Return why expiries are held across starts, or an empty text; what is no text is a hold."""
+
+        def job(connection: sqlite3.Connection) -> str:
+            row = connection.execute(sql.GET_META, {"key": backups.HELD}).fetchone()
+            fault = text(row[0]) if row else ""
+            if fault:
+                self._reader.note("meta", backups.HELD, fault)
+                return UNREADABLE_HOLD
+            return row[0] if row else ""
+
+        return await self._batches.read(job)
 
     async def hold(self, why: str) -> None:
         """Keep the hold, or end it with an empty text."""
@@ -173,7 +183,7 @@ class SqliteUpkeep:
         def job(connection: sqlite3.Connection) -> None:
             now = self._clock.lower()
             connection.execute(sql.BEGUN_BY_NOW, {"now": now})
-            connection.execute(sql.PUT_META, {"key": MARK, "value": str(now)})
+            connection.execute(sql.PUT_META, {"key": MARK, "value": mark_of(now)})
 
         await self._batches.write(job)
 

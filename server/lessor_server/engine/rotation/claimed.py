@@ -54,7 +54,7 @@ class ClaimedRow:
     async def fail(self, error: LessorError, by: str) -> None:
         """Write down why the attempt failed that ``by`` asked for, and let the row go, due after a wait."""
         row = self.now
-        attempts = row.attempts + (not isinstance(error, _SILENT))
+        attempts = row.attempts if isinstance(error, _SILENT) else backoff.counted(row.attempts)
         wait = backoff.refused(max(attempts, 1), self._rng.random())
         resting_us, again_us = row.resting_us(), self.store.now() + wait // _MICROSECOND
         due_us = max(resting_us, again_us) if resting_us else 0

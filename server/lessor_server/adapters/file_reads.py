@@ -1,0 +1,68 @@
+"""Reads of files that may hang, as on a network mount: each has a deadline, and the process ends without it.
+
+``asyncio.to_thread`` gives its caller no deadline, and the end of the loop and of the interpreter join the
+threads of the default executor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, TypeVar, cast
+
+T = TypeVar("T")
+
+READ_SECONDS: Final = 5.0
+"""How long a read may take before its caller goes on without it; the poll of certificates takes 10 s."""
+
+
+class ReadTimedOut(Exception):
+    """A read has not ended in time; it may still hang."""
+
+
+class FileReads:
+    """Runs reads on daemon threads, one for each name at a time: a read that hangs is not started again."""
+
+    def __init__(self, seconds: float = READ_SECONDS) -> None:
+        """Wait ``seconds`` for each read."""
+        self.seconds = seconds
+        self._running: dict[str, asyncio.Future[Any]] = {}
+
+    async def run(self, name: str, read: Callable[[], T]) -> T:
+        """Return what ``read`` returns, or a read of that ``name`` which is already under way.
+
+        Raises:
+            ReadTimedOut: It has not ended in time. What it raises itself is raised here.
+        """
+        future = self._running.get(name) or self._start(name, read)
+        done, _ = await asyncio.wait({future}, timeout=self.seconds)
+        if not done:
+            raise ReadTimedOut(f"the read has not ended within {self.seconds:g} s")
+        return cast("T", future.result())
+
+    def _start(self, name: str, read: Callable[[], T]) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: T | None, error: Exception | None) -> None:
+            self._running.pop(name, None)
+            if error is None:
+                future.set_result(cast("T", result))
+            else:
+                future.set_exception(error)
+                future.exception()  # its caller may have gone on without it
+
+        def work() -> None:
+            result, error = None, None
+            try:
+                result = read()
+            except Exception as raised:  # noqa: BLE001 - it is for the caller
+                error = raised
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, result, error)
+
+        self._running[name] = future
+        threading.Thread(target=work, name=f"read {name}", daemon=True).start()
+        return future

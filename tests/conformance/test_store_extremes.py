@@ -1,0 +1,377 @@
+"""Numbers at the ends of their ranges: such a row is unreadable, or all that follows from it can be read."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+from tests.support import builders
+from tests.support.malformed import Case, damage, loosen
+from tests.support.stores import Bench, HandClock, bench, intent
+
+from lessor_server.adapters.sqlite import columns
+from lessor_server.adapters.sqlite.migrate import migrations
+from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
+from lessor_server.domain import backoff, ttl
+from lessor_server.domain.errors import RowUnreadable
+from lessor_server.domain.events import Event, UnreadableRow
+from lessor_server.domain.lease import Claim, Lease, State
+from lessor_server.domain.rotation import Phase, Rotation, root_subject
+from lessor_server.domain.span import LONGEST
+from lessor_server.engine.stored import EVERYTHING, Terms
+from lessor_server.services import config, lease, role, static_role
+
+TERMS: Final = Terms("test", timedelta(minutes=2))
+LEASE_COLUMNS: Final = {
+    "generation": columns.MAX_NUMBERED,
+    "due_us": columns.MAX_US,
+    "ttl_us": columns.MAX_SPAN_US,
+    "max_ttl_us": columns.MAX_SPAN_US,
+    "created_us": columns.MAX_NOW_US,
+    "issue_us": columns.MAX_NOW_US,
+    "last_renewal_us": columns.MAX_NOW_US,
+    "expires_us": columns.MAX_US,
+    "max_expires_us": columns.MAX_US,
+    "attempts": backoff.MAX_COUNT,
+    "looks": backoff.MAX_COUNT,
+    "last_create_us": columns.MAX_US,
+    "gone_us": columns.MAX_NOW_US,
+    "untaken": 1,
+}
+MOUNT_COLUMNS: Final = {
+    "default_lease_ttl_us": columns.MAX_SPAN_US,
+    "max_lease_ttl_us": columns.MAX_SPAN_US,
+    "max_users": backoff.MAX_COUNT,
+    "lease_us": columns.MAX_SPAN_US,
+    "lease_max_us": columns.MAX_SPAN_US,
+    "created_us": columns.MAX_NOW_US,
+}
+ROLE_MEMBERS: Final = {
+    "default_sts_ttl": columns.MAX_SPAN_US,
+    "max_sts_ttl": columns.MAX_SPAN_US,
+    "default_ttl": columns.MAX_SPAN_US,
+    "max_ttl": columns.MAX_SPAN_US,
+    "max_leases": backoff.MAX_COUNT,
+}
+ROTATION_COLUMNS: Final = {
+    "generation": columns.MAX_NUMBERED,
+    "due_us": columns.MAX_US,
+    "late_us": columns.MAX_US,
+    "attempts": backoff.MAX_COUNT,
+    "claimed": 1,
+}
+ROTATION_MEMBERS: Final = {
+    "period_us": columns.MAX_SPAN_US,
+    "window_us": columns.MAX_SPAN_US,
+    "live_keys": 2,
+    "next_us": columns.MAX_US,
+    "retire_us": columns.MAX_US,
+}
+NOT_READ: Final = ("max_ttl_us", "gone_us", "claimed")
+"""Columns that statements alone look at."""
+
+
+def extremes(limit: int) -> list[int]:
+    """Return the values that a column is tried with whose greatest readable one is ``limit``."""
+    return sorted({-1, 0, 1, limit, limit + 1, 2**63 - 1})
+
+
+async def get(b: Bench, lease_id: str) -> Lease | None:
+    """Return a lease as a caller is shown it, or None where its row is unreadable."""
+    try:
+        found = await b.row(lease_id)
+    except RowUnreadable:
+        return None
+    lease._lease(found, b.store.now())
+    return found
+
+
+async def changes(b: Bench, lease_id: str) -> None:
+    """Change a lease in every way there is, and read it after each change."""
+
+    async def read() -> Lease:
+        found = await get(b, lease_id)
+        assert found is not None
+        return found
+
+    row = await read()
+    if row.state is State.INTENT:
+        activated = await b.store.activate(Claim(row), "AKIA", ends_us=2**62 if row.looks else 0)
+        assert activated is not None
+        row = await read()
+    await b.store.rekey(row, "AKIA")
+    row = await read()
+    term = ttl.Term(row.ttl, row.issue_us, row.expires_us, row.max_expires_us)
+    await b.store.renew(row, ttl.renewal(b.store.now(), None, term, LONGEST).expires_us)
+    await b.store.untake(await read())
+    await read()
+    await b.store.revoke(lease_id)
+    await read()
+    for claim in await b.store.claim([lease_id], TERMS):
+        attempts, looks = backoff.counted(claim.lease.attempts), backoff.counted(claim.lease.looks)
+        assert await b.store.fail(claim, "why", backoff.refused(attempts, 0.0), attempts, looks)
+        await read()
+    await b.store.reopen(lease_id, b.store.now())
+    await read()
+    for claim in await b.store.claim([lease_id], TERMS):
+        assert await b.store.finish(claim)
+    await read()
+
+
+@pytest.mark.parametrize("state", [State.INTENT, State.ACTIVE])
+@pytest.mark.parametrize("column", LEASE_COLUMNS)
+async def test_what_follows_from_a_readable_lease_can_be_read(
+    tmp_path: Path, column: str, state: State
+) -> None:
+    values = extremes(LEASE_COLUMNS[column])
+    ids = {intent(number).id: value for number, value in enumerate(values)}
+    async with bench("sqlite", tmp_path) as b:
+        for number in range(len(values)):
+            await (b.begun(number) if state is State.INTENT else b.active(number))
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as connection:
+        for lease_id, value in ids.items():
+            connection.execute(f"UPDATE leases SET {column} = ? WHERE id = ?", (value, lease_id))
+    events: list[Event] = []
+    async with open_store(tmp_path, HandClock(), events.append) as store:
+        b = Bench(store, HandClock())
+        readable = {lease_id for lease_id in ids if await get(b, lease_id) is not None}
+        unreadable = {one.key for one in events if isinstance(one, UnreadableRow)}
+        assert readable == ids.keys() - unreadable
+        kept = {ids[lease_id] for lease_id in readable}
+        assert (max(kept) == LEASE_COLUMNS[column] and -1 not in kept) or column in NOT_READ
+        for lease_id in readable:
+            await changes(b, lease_id)
+        await store.take_over()
+        listed = {one.id for one in await store.page(EVERYTHING, None, "", 1000)}
+        assert readable <= listed
+    async with open_store(tmp_path, HandClock()) as store:
+        assert None not in [await get(Bench(store, HandClock()), lease_id) for lease_id in readable]
+
+
+# --- mounts, roles and roots ----------------------------------------------------------------------------
+
+
+async def issues(store: SqliteStore, number: int) -> None:
+    """Issue a lease under the mount and the role there are, and read it."""
+    ground = await store.grounds("aws", "app")
+    assert ground.mount is not None
+    assert ground.role is not None
+    assert ground.root is not None
+    config._mount(ground.mount)
+    role.role_message(ground.role)
+    granted = ttl.grant(None, ground.role, ground.mount)
+    wanted = intent(
+        number,
+        ttl=granted.ttl,
+        max_ttl=granted.max_ttl,
+        max_users=ground.mount.max_users,
+        max_leases=ground.role.max_leases,
+        root_version=ground.root.version,
+    )
+    activated = await store.activate(await store.begin(wanted, timedelta(minutes=2)), "AKIA")
+    assert activated is not None
+    lease._lease(activated, store.now())
+
+
+async def fill(folder: Path) -> None:
+    """Write a mount with its root and a role."""
+    async with bench("sqlite", folder) as b:
+        await b.store.put_role(builders.role(), None)
+    loosen(folder)
+
+
+def damaged(folder: Path, table: str, column: str, limit: int) -> Iterator[int]:
+    """Yield each extreme once the file is as it was but for a column, or for a member of its body."""
+    content = (folder / FILE).read_bytes()
+    for value in extremes(limit):
+        (folder / FILE).write_bytes(content)
+        is_member = column in (*ROLE_MEMBERS, *ROTATION_MEMBERS)
+        written = f"json_set(body, '$.{column}', {value})" if is_member else str(value)
+        assert damage(folder, Case(table, "body" if is_member else column, written, "an extreme"))
+        yield value
+
+
+def is_reported(events: list[Event], table: str) -> bool:
+    """Tell whether a row of the table is one that the log names."""
+    return any(isinstance(one, UnreadableRow) and one.table == table for one in events)
+
+
+@pytest.mark.parametrize("column", MOUNT_COLUMNS)
+async def test_what_follows_from_a_readable_mount_can_be_read(tmp_path: Path, column: str) -> None:
+    await fill(tmp_path)
+    read = []
+    for value in damaged(tmp_path, "mounts", column, MOUNT_COLUMNS[column]):
+        events: list[Event] = []
+        async with open_store(tmp_path, HandClock(), events.append) as store:
+            try:
+                mount = await store.get_mount("aws")
+            except RowUnreadable:
+                assert is_reported(events, "mounts")
+                continue
+            assert mount is not None
+            await (issues(store, 1) if mount.max_users else store.get_mount("aws"))
+            assert await store.put_mount(mount, replace(mount, description="changed"))
+            assert await store.get_mount("aws") is not None
+            read.append(value)
+    assert max(read) == MOUNT_COLUMNS[column]
+    assert -1 not in read
+
+
+@pytest.mark.parametrize("member", ROLE_MEMBERS)
+async def test_what_follows_from_a_readable_role_can_be_read(tmp_path: Path, member: str) -> None:
+    await fill(tmp_path)
+    read = []
+    for value in damaged(tmp_path, "roles", member, ROLE_MEMBERS[member]):
+        events: list[Event] = []
+        async with open_store(tmp_path, HandClock(), events.append) as store:
+            try:
+                found = await store.get_role("aws", "app")
+            except RowUnreadable:
+                assert is_reported(events, "roles")
+                continue
+            assert found is not None
+            await issues(store, 1)
+            assert await store.put_role(replace(found, etag="1"), "0")
+            assert await store.get_role("aws", "app") is not None
+            read.append(value)
+    assert max(read) == ROLE_MEMBERS[member]
+    assert -1 not in read
+
+
+async def test_a_root_of_the_greatest_version_is_kept_as_it_is(tmp_path: Path) -> None:
+    """The next version is no version: the write is refused, and not the reading of what is there."""
+    await fill(tmp_path)
+    read = []
+    for value in damaged(tmp_path, "roots", "version", columns.MAX_NUMBERED):
+        events: list[Event] = []
+        async with open_store(tmp_path, HandClock(), events.append) as store:
+            try:
+                root = await store.get_root("aws")
+            except RowUnreadable:
+                assert is_reported(events, "roots")
+                continue
+            assert root is not None
+            await issues(store, 1)
+            after = replace(root, version=root.version + 1)
+            if value == columns.MAX_NUMBERED:
+                with pytest.raises(RowUnreadable):
+                    await store.put_root(after, root.version)
+            else:
+                assert await store.put_root(after, root.version)
+            assert await store.get_root("aws") is not None
+            read.append(value)
+    assert max(read) == columns.MAX_NUMBERED
+    assert -1 not in read
+
+
+# --- rotations ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", [Phase.IDLE, Phase.RETIRING])
+@pytest.mark.parametrize("column", [*ROTATION_COLUMNS, *ROTATION_MEMBERS])
+async def test_what_follows_from_a_readable_rotation_can_be_read(
+    tmp_path: Path, column: str, phase: Phase
+) -> None:
+    await fill(tmp_path)
+    async with open_store(tmp_path, HandClock()) as store:
+        made = await store.add_rotation(
+            Rotation(root_subject("aws"), phase=phase, current="AKIA", retire_us=9)
+        )
+        assert made is not None
+        assert await store.move_rotation(made, done=True)
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as connection:
+        if column == "window_us":
+            connection.execute("UPDATE rotations SET body = json_set(body, '$.cron', '0 3 * * *')")
+    read = []
+    limit = (ROTATION_COLUMNS | ROTATION_MEMBERS)[column]
+    for value in damaged(tmp_path, "rotations", column, limit):
+        events: list[Event] = []
+        async with open_store(tmp_path, HandClock(), events.append) as store:
+            try:
+                row = await store.get_rotation(root_subject("aws"))
+            except RowUnreadable:
+                assert is_reported(events, "rotations")
+                continue
+            assert row is not None
+            static_role._message(row)
+            await store.take_over_rotations()
+            claimed = await store.claim_rotation(row.subject)
+            assert claimed is not None
+            attempts = backoff.counted(claimed.attempts)
+            failed = replace(claimed, attempts=attempts, next_us=claimed.schedule.next_us(store.now()))
+            moved = await store.move_rotation(failed, done=False)
+            assert moved is not None
+            assert await store.move_rotation(replace(moved, due_us=moved.resting_us()), done=True)
+            await store.take_over_rotations()
+            assert await store.get_rotation(row.subject) is not None
+            read.append(value)
+    assert (max(read) == limit and -1 not in read) or column in NOT_READ
+
+
+# --- the clock and the counts ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", extremes(columns.MAX_START_US))
+async def test_a_stored_time_at_its_limit_leads_to_no_time_beyond_it(tmp_path: Path, value: int) -> None:
+    await fill(tmp_path)
+    assert damage(tmp_path, Case("meta", "value", f"'{value}'", "an extreme"), "key = 'high_water_us'")
+    clock = HandClock()
+    for number in (1, 2):
+        async with open_store(tmp_path, clock) as store:
+            await issues(store, number)
+            clock.advance(60)
+            await issues(store, number + 10)
+            assert not await store.unreadable_rows() or number == 1
+            assert store.now() <= columns.MAX_NOW_US
+
+
+@pytest.mark.parametrize("column", ["n", "users"])
+async def test_a_count_that_is_none_is_counted_again_at_a_start(tmp_path: Path, column: str) -> None:
+    """Limits and CountLeases go by it: a great one would refuse all leases, or end what adds to it."""
+    async with bench("sqlite", tmp_path) as b:
+        await b.store.put_role(builders.role(), None)
+        await b.active(1)
+    content = (tmp_path / FILE).read_bytes()
+    numbers = extremes(backoff.MAX_COUNT // 2)
+    for value in (*numbers, "'many'", "1.5", "x'00'"):
+        (tmp_path / FILE).write_bytes(content)
+        assert damage(tmp_path, Case("lease_counts", column, str(value), "no count"), "state = 'ACTIVE'")
+        events: list[Event] = []
+        async with open_store(tmp_path, HandClock(), events.append) as store:
+            await issues(store, 2)
+            counted = {one.state: one.count for one in await store.count(EVERYTHING, None)}
+            if value not in (0, 1, *((backoff.MAX_COUNT // 2,) if column == "n" else ())):
+                assert counted == {State.ACTIVE: 2}
+                assert is_reported(events, "lease_counts")
+            assert max(counted.values()) <= backoff.MAX_COUNT
+
+
+def test_no_column_of_numbers_is_left_out_here() -> None:
+    """Of prefixes the cut-off is only compared."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for _, script in migrations():
+            connection.executescript(script)
+        tables = {
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
+        found = {
+            (table, column)
+            for table in tables
+            for _, column, kind, *_ in connection.execute(f"PRAGMA table_info({table})").fetchall()
+            if kind == "INTEGER"
+        }
+    assert found == {
+        *(("leases", column) for column in LEASE_COLUMNS),
+        *(("mounts", column) for column in MOUNT_COLUMNS),
+        *(("rotations", column) for column in ROTATION_COLUMNS),
+        ("roots", "version"),
+        ("lease_counts", "n"),
+        ("lease_counts", "users"),
+        ("prefixes", "cutoff_us"),
+    }
