@@ -229,7 +229,7 @@ def _content(path: Path | None) -> bytes | None:
 
 
 def _piped(path: Path) -> bytes:
-    """Return what a pipe delivers, such as ``<(command)`` of a shell; one that nobody writes to is empty."""
+    """Return what a pipe delivers, such as ``<(command)`` of a shell."""
     data = b""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
         while select.select([file], [], [], PIPE_SECONDS)[0]:
