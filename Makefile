@@ -27,7 +27,7 @@ demo: .venv/.dev ## walk the tutorial on this machine, with an embedded AWS
 	$(BIN)/lessor demo
 
 test: .venv/.test ## run all tests
-	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder -m "not fire"
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not fire"
 
 quick: .venv/.test ## run the tests that need no more than a few seconds each
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
