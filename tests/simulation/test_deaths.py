@@ -26,5 +26,5 @@ def test_some_deaths_leave_nothing(name: str) -> None:
 def test_more_deaths_leave_nothing(name: str) -> None:
     """A larger sample of them: before an effect, after it, done but unanswered, not done and timed out."""
     tally = deaths(name, SLOW_STEP)
-    assert tally.runs > 4
+    assert tally.runs > 3
     assert tally.faults == ()
