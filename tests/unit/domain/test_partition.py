@@ -76,3 +76,22 @@ def test_a_host_that_is_not_awss_is_signed_for_by_the_rule_of_the_partition(
 ) -> None:
     """VPC endpoints and dual-stack hosts, which the SDK's list leaves out, and hosts of others."""
     assert signing_region(service, url, configured) == region
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "sts.cn-north-1.amazonaws.com",
+        "sts.us-iso-east-1.amazonaws.com",
+        "sts.eusc-de-east-1.api.aws",
+        "sts.us-west-2.amazonaws.com.cn",
+        "sts.us-gov-west-1.amazonaws.eu",
+        "iam.eu-west-1.c2s.ic.gov",
+        "vpce-0a.sts.cn-north-1.vpce.amazonaws.com",
+        "sts.us-gov.amazonaws.com",
+        "sts.global.api.aws",
+    ],
+)
+def test_a_region_under_the_suffix_of_another_partition_is_no_host_of_aws(host: str) -> None:
+    """AWS has no such host: most often it is a URL that was copied, with its region changed alone."""
+    assert aws_host(f"https://{host}") is None
