@@ -101,6 +101,18 @@ def aws_host(url: str) -> AwsHost | None:
     return None
 
 
+def corrected(url: str) -> str:
+    """Return ``url`` with the suffix of its region's partition, where it has another; else empty."""
+    host = canonical_url(url).removeprefix("https://").rstrip("/")
+    for partition in PARTITIONS:
+        for kind, domain in enumerate(partition.domains):
+            found = _HOST.fullmatch(host.removesuffix(f".{domain}")) if host.endswith(f".{domain}") else None
+            if found is not None and found["region"] and found["region"] not in _WHOLE_PARTITION:
+                own = of_region(found["region"]).domains[kind]
+                return f"https://{host.removesuffix(domain)}{own}" if own != domain else ""
+    return ""
+
+
 def _placed(service: str, label: str, partition: Partition) -> AwsHost | None:
     """Return the host of ``service``; GovCloud shares its suffixes with ``aws``, so its label decides.
 
