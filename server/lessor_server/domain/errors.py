@@ -125,7 +125,7 @@ class Invalid(LessorError):
 
     kind = Kind.INVALID
     reason = "INVALID_REQUEST"
-    mend = "mend the fields that the violations name"
+    mend = "correct the fields that the violations name"
 
     def __init__(self, violations: tuple[Violation, ...]) -> None:
         """Carry all violations of the request; at least one."""
@@ -281,7 +281,7 @@ class StoreUnavailable(Unavailable):
     """The store cannot write: its disk is full or failing."""
 
     reason = "STORE_UNAVAILABLE"
-    mend = "free or mend the disk below the data directory; nothing was half written"
+    mend = "free space on, or repair, the disk of the data directory; nothing was half written"
 
 
 class Draining(Unavailable):

@@ -89,7 +89,7 @@ class RoleNotUsable(Precondition):
     """AWS does not know a policy or a group that the role names."""
 
     reason = "ROLE_REFUSED_BY_AWS"
-    mend = "mend the role's policy_document, policy_arns, iam_groups or boundary; AWS's code says which"
+    mend = "correct the role's policy_document, policy_arns, iam_groups or boundary; AWS's code says which"
 
 
 class PolicyTooLarge(Precondition):
@@ -247,4 +247,4 @@ class StaticUserUnknown(Precondition):
     """AWS does not know the IAM user that a static role names."""
 
     reason = "STATIC_USER_UNKNOWN"
-    mend = "make the user with AWS, or mend username"
+    mend = "create the user in AWS, or correct username"
