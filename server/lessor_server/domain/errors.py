@@ -257,7 +257,7 @@ class Unavailable(LessorError):
 
 
 class AwsUnavailable(Unavailable):
-    """AWS cannot be reached, throttles, or its answer was lost; the account is checked again automatically."""
+    """AWS cannot be reached, throttles, or its answer was lost; the account is checked again later."""
 
     reason = "AWS_UNAVAILABLE"
     mend = "call again later; if it lasts, check the endpoint and the network from the server to AWS"

@@ -219,7 +219,7 @@ class RootKeyInUse(Precondition):
 
 
 class StaticKeyInUse(Precondition):
-    """The access key is that of a static role, so no other rotation deletes it, even with delete_other_key."""
+    """The access key is a static role's, so no other rotation deletes it, even with delete_other_key."""
 
     reason = "STATIC_KEY_IN_USE"
     mend = "delete the static role that the message names, if nobody needs it; or use another IAM user"

@@ -84,7 +84,7 @@ def test_a_document_that_is_not_json_is_refused_with_how_to_name_a_file(text: st
         values.document(text)
     file = tmp_path / "policy.json"
     file.write_text(text)
-    with pytest.raises(WrongValue, match="write one JSON object$"):
+    with pytest.raises(WrongValue, match=r"write one JSON object$"):
         values.document(f"@{file}")
 
 

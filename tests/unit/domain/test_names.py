@@ -103,7 +103,7 @@ def test_another_shape_is_no_prefix(text: str) -> None:
 @pytest.mark.parametrize("text", ["aws", "aws/creds", "aws/creds/app"])
 def test_a_prefix_without_its_slash_is_refused_with_the_right_one(text: str) -> None:
     """Vault takes it so; here it could reach into another mount or role whose name begins the same."""
-    with pytest.raises(Invalid, match=f"write {text}/$"):
+    with pytest.raises(Invalid, match=rf"write {text}/$"):
         names.Prefix.parse(text)
 
 
