@@ -38,7 +38,9 @@ def document(source: str | Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         found: JsonValue = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         fault = f"{where} is no JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        raise WrongValue(f"{fault}; write one JSON object") from None
+        is_inline = source != "-" and not source.startswith("@")
+        or_file = ", or @FILE to read it from a file" if is_inline else ""
+        raise WrongValue(f"{fault}; write one JSON object{or_file}") from None
     except RecursionError:
         raise WrongValue(f"{where} is nested too deeply; write one JSON object") from None
     except WrongValue as wrong:

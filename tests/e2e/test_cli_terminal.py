@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
-from lessor.v1 import lease_pb2
+from lessor.v1 import lease_pb2, role_pb2
 from tests.support.clients import Lessor, until
 from tests.support.command_line import CommandLine, Done
 from tests.support.foreign_users import make_user
@@ -156,6 +157,25 @@ async def test_an_engine_without_leases_is_not_disabled_unasked(
     assert done.code == 1
     assert f"Disable the engine {mount}?" in done.out
     assert "nothing was done" in done.out
+
+
+async def test_disabling_an_engine_asks_about_the_keys_of_its_static_roles(
+    terminal: Terminal, lessor: Lessor, mount: str, aws: StandIn
+) -> None:
+    """Programs that use them lose them; with --force the keys stay."""
+    user = f"static-{mount}"
+    await make_user(aws, user, "/", {}, age=3600.0)
+    role = role_pb2.StaticRole(name="build", username=user, rotation_period=Duration(seconds=86_400))
+    await lessor.roles.PutStaticRole(role_pb2.PutStaticRoleRequest(mount=mount, static_role=role))
+    done = await terminal("disable", mount, typed="n\n")
+    assert f"Disable the engine {mount} and delete the keys of its 1 static role?" in done.out
+    await three_leases(lessor, mount)
+    done = await terminal("disable", mount, typed="n\n", columns=200)
+    assert (
+        f"Disable the engine {mount}, delete the keys of its 1 static role and revoke 3 leases?" in done.out
+    )
+    assert "static role" not in (await terminal("disable", mount, "--force", typed="n\n")).out
+    await lessor.roles.DeleteStaticRole(role_pb2.DeleteStaticRoleRequest(mount=mount, name="build"))
 
 
 async def test_at_80_columns_no_id_is_broken(terminal: Terminal, lessor: Lessor, mount: str) -> None:

@@ -198,19 +198,22 @@ async def test_secrets_are_not_shown_at_a_terminal_unless_asked(
     await lessor_cli.put_role(mount)
     words = ("watch", "creds", "app", "--mount", mount, "--format", "json")
     for more, seen in (((), False), (("--show-secrets",), True)):
-        shown = json.loads(await at_a_terminal(lessor_cli, *words, *more))
+        line, told = await at_a_terminal(lessor_cli, *words, *more)
+        shown = json.loads(line)
         assert shown["access_key"]
         assert ("secret_key" in shown) is seen
+        assert ("--show-secrets prints them" in told) is not seen
 
 
-async def at_a_terminal(cli: CommandLine, *arguments: str) -> str:
-    """Run a command whose output is a terminal; return its first line and end it."""
+async def at_a_terminal(cli: CommandLine, *arguments: str) -> tuple[str, str]:
+    """Run a command whose output is a terminal; end it after a line. Return the line, and its errors."""
     ours, theirs = pty.openpty()
     process = await cli.start(*arguments, stdout=theirs)
     os.close(theirs)
     try:
         with os.fdopen(ours, encoding="utf-8") as terminal:
-            return await asyncio.wait_for(asyncio.to_thread(terminal.readline), SECONDS)
+            line = await asyncio.wait_for(asyncio.to_thread(terminal.readline), SECONDS)
     finally:
         process.kill()
-        await process.wait()
+        _, told = await process.communicate()
+    return line, told.decode()

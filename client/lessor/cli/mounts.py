@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,7 @@ from lessor.cli import output
 from lessor.cli.command import LIVE, Command, calling, confirm_leases, yes_option
 from lessor.cli.params import DURATION, fill, given, mask
 from lessor.v1 import config_pb2 as pb
+from lessor.v1 import role_pb2
 
 if TYPE_CHECKING:
     from lessor.cli.call import Call
@@ -74,10 +76,33 @@ def disable(call: Call, mount: str, *, force: bool, yes: bool) -> None:
     abandoned and those keys stay: users and keys are on AWS until somebody deletes them.
     """
     what = "abandon {}, whose users then stay on AWS" if force else "revoke {}"
-    question, without = f"Disable the engine {mount} and {what}?", f"Disable the engine {mount}?"
+    keys = "" if force or yes or not sys.stdin.isatty() else keys_of_static_roles(call, mount)
+    question = (
+        f"Disable the engine {mount}, {keys} and {what}?"
+        if keys
+        else f"Disable the engine {mount} and {what}?"
+    )
+    without = f"Disable the engine {mount} and {keys}?" if keys else f"Disable the engine {mount}?"
     confirm_leases(call, question, f"{mount}/", LIVE, yes=yes, without=without)
     answer = call(call.config.DisableMount, pb.DisableMountRequest(mount=mount, force=force))
     if call.style == output.JSON:
         output.show_json(answer)
     else:
         output.show_pairs(output.fields(answer.mount) | output.numbers(answer))
+
+
+def keys_of_static_roles(call: Call, mount: str) -> str:
+    """Return what disabling ``mount`` does to the keys of its static roles; empty where it has none."""
+    from lessor.cli.call import DENIED, Failed  # noqa: PLC0415 - gRPC takes its time to load
+
+    try:
+        answer = call.all(
+            call.roles.ListStaticRoles, role_pb2.ListStaticRolesRequest(mount=mount, page_size=1000)
+        )
+    except Failed as error:
+        if error.exit_code != DENIED:
+            raise
+        return "delete the keys of all its static roles"  # who may disable may not be allowed to list
+    number = len(answer.static_roles)
+    which = "1 static role" if number == 1 else f"{number} static roles"
+    return f"delete the keys of its {which}" if number else ""

@@ -18,17 +18,23 @@ TYPES = click.Choice(pb.Role.CredentialType.keys()[1:], case_sensitive=False)
 ROLE_OPTIONS = (
     click.option("credential_type", "--type", type=TYPES, help="The kind of credentials."),
     click.option("--policy-document", type=DOCUMENT, help="An IAM policy."),
-    click.option("policy_arns", "--policy-arn", multiple=True, help="A managed policy."),
-    click.option("iam_groups", "--group", multiple=True, help="An IAM group."),
-    click.option("iam_tags", "--tag", type=TAG, multiple=True, help="A tag of each IAM user."),
+    click.option("policy_arns", "--policy-arn", multiple=True, help="A managed policy; repeatable."),
+    click.option("iam_groups", "--group", multiple=True, help="An IAM group; repeatable."),
+    click.option("iam_tags", "--tag", type=TAG, multiple=True, help="A tag of each IAM user; repeatable."),
     click.option("--user-path", help="Path of each IAM user, under the server's own."),
     click.option("permissions_boundary_arn", "--permissions-boundary", help="Bounds each IAM user."),
     click.option("--default-ttl", type=DURATION, help="Life of an IAM user where the request says none."),
     click.option("--max-ttl", type=DURATION, help="Longest life of an IAM user."),
     click.option("--max-leases", type=int, help="Most live leases; 0 is no limit."),
-    click.option("role_arns", "--role-arn", multiple=True, help="An IAM role that may be assumed."),
-    click.option("session_tags", "--session-tag", type=TAG, multiple=True, help="A tag of each session."),
-    click.option("transitive_tag_keys", "--transitive-tag-key", multiple=True, help="A tag passed on."),
+    click.option(
+        "role_arns", "--role-arn", multiple=True, help="An IAM role that may be assumed; repeatable."
+    ),
+    click.option(
+        "session_tags", "--session-tag", type=TAG, multiple=True, help="A tag of each session; repeatable."
+    ),
+    click.option(
+        "transitive_tag_keys", "--transitive-tag-key", multiple=True, help="A tag passed on; repeatable."
+    ),
     click.option("--source-identity", help="Source identity of each session."),
     click.option("--external-id", help="External id that the IAM role asks for."),
     click.option("--default-sts-ttl", type=DURATION, help="Life of a session where the request says none."),

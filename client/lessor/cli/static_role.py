@@ -20,14 +20,30 @@ ENV: Final = "env"
 SECONDS: Final = 150.0
 """Longer than a rotation takes whose new key AWS does not accept."""
 
-COLUMNS: Final = ("name", "username", "access_key", "live_keys", "rotation_period", "next_rotation_time")
+COLUMNS: Final = (
+    "name",
+    "username",
+    "access_key",
+    "live_keys",
+    "rotation_period",
+    "rotation_schedule",
+    "next_rotation_time",
+)
 ROLE_OPTIONS: Final = (
     click.option("--username", help="The IAM user, which exists already; never changed."),
     click.option("--rotation-period", type=DURATION, help="Time from one rotation to the next."),
     click.option("--rotation-schedule", help="Rotation by a cron expression, in UTC, instead."),
     click.option("--rotation-window", type=DURATION, help="How late a scheduled rotation may begin."),
-    click.option("--live-keys", type=int, help="1: the old key goes at once; 2: at the next rotation."),
-    click.option("assume_chain", "--assume", type=ASSUME_STEP, multiple=True, help="A role on the way."),
+    click.option(
+        "--live-keys", type=int, help="1: the old key is deleted immediately; 2: at the next rotation."
+    ),
+    click.option(
+        "assume_chain",
+        "--assume",
+        type=ASSUME_STEP,
+        multiple=True,
+        help="A role on the way; again for the next.",
+    ),
 )
 other_key_option = click.option(
     "--delete-other-key", is_flag=True, help="Where the user has two keys: delete one that is not ours."

@@ -47,7 +47,7 @@ def leases(call: Call, prefix: str) -> None:
 @click.option("--reason", help="Why; kept with the lease, and logged.")
 @click.option("--wait-usable", type=DURATION, help="Longest wait until AWS accepts each new key.")
 @session_options
-@click.option("--show-secrets", is_flag=True, help="Print the secrets, though it be to a terminal.")
+@click.option("--show-secrets", is_flag=True, help="Print the secrets at a terminal too.")
 @calling(seconds=FOR_EVER)
 def creds(call: Call, mount: str, role: str, *, show_secrets: bool, **options: object) -> None:
     """Issue credentials of a role, and the next ones ahead of each expiry. Those before end soon after.
@@ -58,6 +58,8 @@ def creds(call: Call, mount: str, role: str, *, show_secrets: bool, **options: o
     request = creds_pb2.WatchCredentialsRequest(mount=mount, role=role)
     fill(request, given(options))
     hidden = sys.stdout.isatty() and not show_secrets
+    if hidden:
+        click.echo("lessor: secrets are not shown at a terminal; --show-secrets prints them", err=True)
     for made in call.stream(call.creds.WatchCredentials, request):
         if hidden:
             made.ClearField("secret_key")

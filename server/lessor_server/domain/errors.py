@@ -125,7 +125,7 @@ class Invalid(LessorError):
 
     kind = Kind.INVALID
     reason = "INVALID_REQUEST"
-    mend = "mend the fields that the violations name"
+    mend = "correct the fields that the violations name"
 
     def __init__(self, violations: tuple[Violation, ...]) -> None:
         """Carry all violations of the request; at least one."""
@@ -138,7 +138,7 @@ class RequestIdReused(Invalid):
     """The same request id came with another request."""
 
     reason = "REQUEST_ID_REUSED"
-    mend = "send a new request_id for a new wish"
+    mend = "send a new request_id for another request"
 
     def __init__(self, request_id: str) -> None:
         """Name the id."""
@@ -257,7 +257,7 @@ class Unavailable(LessorError):
 
 
 class AwsUnavailable(Unavailable):
-    """AWS cannot be reached, throttles, or its answer was lost; the account is looked at again by itself."""
+    """AWS cannot be reached, throttles, or its answer was lost; the account is checked again later."""
 
     reason = "AWS_UNAVAILABLE"
     mend = "call again later; if it lasts, check the endpoint and the network from the server to AWS"
@@ -271,7 +271,7 @@ class KeyNotAccepted(Unavailable):
 
 
 class StaticKeyPending(Unavailable):
-    """The static role has no access key yet: its first rotation is tried again by itself."""
+    """The static role has no access key yet: its first rotation is retried automatically."""
 
     reason = "STATIC_KEY_PENDING"
     mend = "call again later; the log says what keeps the first rotation"
@@ -281,7 +281,7 @@ class StoreUnavailable(Unavailable):
     """The store cannot write: its disk is full or failing."""
 
     reason = "STORE_UNAVAILABLE"
-    mend = "free or mend the disk below the data directory; nothing was half written"
+    mend = "free space on, or repair, the disk of the data directory; nothing was half written"
 
 
 class Draining(Unavailable):
@@ -306,7 +306,7 @@ class LeaseTaken(Aborted):
 
 
 class RootChanged(Aborted):
-    """The mount's root was set anew, or its key rotated, after this call had read it."""
+    """The mount's root was set again, or its key rotated, after this call had read it."""
 
     reason = "ROOT_CHANGED"
 

@@ -150,7 +150,13 @@ class Prefix:
                 return cls(mount, role, text)
             case [mount, "creds", role, suffix] if all(map(is_name, (mount, role))) and is_suffix(suffix):
                 return cls(mount, role, text)
-        mend = "give <mount>/, <mount>/creds/, <mount>/creds/<role>/ or a whole lease id"
+        match _segments(text):
+            case [mount] | [mount, "creds"] if is_name(mount):
+                mend = f"write {text}/"
+            case [mount, "creds", role] if all(map(is_name, (mount, role))):
+                mend = f"write {text}/"
+            case _:
+                mend = "give <mount>/, <mount>/creds/, <mount>/creds/<role>/ or a whole lease id"
         raise Invalid((Violation(field, f"{shown(text)} is no prefix", mend),))
 
 

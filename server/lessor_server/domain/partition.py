@@ -63,6 +63,9 @@ _HOST: Final = re.compile(
 suffixes too (a bucket, a load balancer, an instance), so the suffix alone says nothing.
 """
 
+_WHOLE_PARTITION: Final = ("us-gov", "global")
+"""What stands in the place of a region in hosts of IAM that serve a whole partition."""
+
 
 @dataclass(frozen=True, slots=True)
 class AwsHost:
@@ -98,11 +101,31 @@ def aws_host(url: str) -> AwsHost | None:
     return None
 
 
-def _placed(service: str, label: str, partition: Partition) -> AwsHost:
-    """Return the host of ``service``; GovCloud shares its suffixes with ``aws``, so its label decides."""
+def corrected(url: str) -> str:
+    """Return ``url`` with the suffix of its region's partition, where it has another; else empty."""
+    host = canonical_url(url).removeprefix("https://").rstrip("/")
+    for partition in PARTITIONS:
+        for kind, domain in enumerate(partition.domains):
+            found = _HOST.fullmatch(host.removesuffix(f".{domain}")) if host.endswith(f".{domain}") else None
+            if found is not None and found["region"] and found["region"] not in _WHOLE_PARTITION:
+                own = of_region(found["region"]).domains[kind]
+                return f"https://{host.removesuffix(domain)}{own}" if own != domain else ""
+    return ""
+
+
+def _placed(service: str, label: str, partition: Partition) -> AwsHost | None:
+    """Return the host of ``service``; GovCloud shares its suffixes with ``aws``, so its label decides.
+
+    None where AWS has no such host: a region under the suffix of another partition, as
+    ``sts.cn-north-1.amazonaws.com``, or a label of IAM's in front of STS.
+    """
+    if label in _WHOLE_PARTITION:
+        named = _GOV if label == "us-gov" else partition if partition is not _GOV else AWS
+        return AwsHost(service, "", named) if service == IAM else None
     if partition.domains == AWS.domains:
-        partition = _GOV if label == "us-gov" else of_region(label)
-    return AwsHost(service, "" if label in ("us-gov", "global") else label, partition)
+        partition = of_region(label)
+        return AwsHost(service, label, partition) if partition.domains == AWS.domains else None
+    return AwsHost(service, label, partition) if not label or of_region(label) is partition else None
 
 
 def of_region(region: str) -> Partition:

@@ -13,7 +13,7 @@ class RequestSpent(Precondition):
 
 
 class ClockDisagrees(Precondition):
-    """The service's time cannot be set by the wall clock: AWS does not bear it out."""
+    """The service's time cannot be set by the wall clock: AWS does not confirm it."""
 
     reason = "CLOCK_DISAGREES"
     mend = "set the machine's clock right, make sure that AWS answers, and call again"
@@ -68,7 +68,7 @@ class SealBroken(Precondition):
     """What is sealed in the store does not open: another key, another place, or damage."""
 
     reason = "SEAL_BROKEN"
-    mend = "put the data directory's own sealing key back, or set the root anew"
+    mend = "put the data directory's own sealing key back, or set the root again"
 
 
 class MountDisabling(Precondition):
@@ -89,7 +89,7 @@ class RoleNotUsable(Precondition):
     """AWS does not know a policy or a group that the role names."""
 
     reason = "ROLE_REFUSED_BY_AWS"
-    mend = "mend the role's policy_document, policy_arns, iam_groups or boundary; AWS's code says which"
+    mend = "correct the role's policy_document, policy_arns, iam_groups or boundary; AWS's code says which"
 
 
 class PolicyTooLarge(Precondition):
@@ -215,11 +215,11 @@ class RootKeyInUse(Precondition):
     """The access key is the root of another mount, so a rotation neither switches it off nor deletes it."""
 
     reason = "ROOT_KEY_IN_USE"
-    mend = "give the mount that the message names a root of its own; the key is then deleted by itself"
+    mend = "give the mount that the message names a root of its own; the key is then deleted automatically"
 
 
 class StaticKeyInUse(Precondition):
-    """The access key is that of a static role, so no other rotation deletes it, also where it is told to."""
+    """The access key is a static role's, so no other rotation deletes it, even with delete_other_key."""
 
     reason = "STATIC_KEY_IN_USE"
     mend = "delete the static role that the message names, if nobody needs it; or use another IAM user"
@@ -237,7 +237,7 @@ class StaticUserTaken(Precondition):
 
 
 class StaticUserChanged(Precondition):
-    """The IAM user of a static role was deleted and made anew: it is another user."""
+    """The IAM user of a static role was deleted and created again: it is another user."""
 
     reason = "STATIC_USER_CHANGED"
     mend = "delete the static role and put it again, if the new user is the one that is meant"
@@ -247,4 +247,4 @@ class StaticUserUnknown(Precondition):
     """AWS does not know the IAM user that a static role names."""
 
     reason = "STATIC_USER_UNKNOWN"
-    mend = "make the user with AWS, or mend username"
+    mend = "create the user in AWS, or correct username"

@@ -43,6 +43,8 @@ _S3_REGIONAL: Final = (
     "$",
 )
 """What an S3 ARN may name in a region; "Resource … can not contain region information" of a bucket."""
+_ROUTE53_OF_ACCOUNT: Final = ("domain/", "*", "?", "$")
+"""What an ARN of Route 53 may name in an account: registered domains."""
 _PLACEHOLDER: Final = re.compile(r"[<>_\s]")
 _LITERAL: Final = re.compile(r"[a-z0-9-]+")
 _ACCOUNT: Final = re.compile(r"[0-9]+")
@@ -86,7 +88,7 @@ def _problem_of_fields(service: str, region: str, account: str, name: str) -> st
         case "route53":
             if regional:
                 return "names a region, and Route 53 has none"
-            if _ACCOUNT.fullmatch(account):
+            if _ACCOUNT.fullmatch(account) and not name.startswith(_ROUTE53_OF_ACCOUNT):
                 return "names an account, and ARNs of Route 53 have none"
     return ""
 

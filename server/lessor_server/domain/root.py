@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from lessor_server.domain import arn, names, partition, schedule, span
 from lessor_server.domain.errors import Violation
 from lessor_server.domain.names import shown
-from lessor_server.domain.partition import IAM, MAX_ENDPOINT, STS, aws_host
+from lessor_server.domain.partition import IAM, MAX_ENDPOINT, STS, aws_host, corrected
 from lessor_server.domain.policy import JsonValue
 from lessor_server.domain.role import external_id_violations
 from lessor_server.domain.schedule import NEVER, Schedule
@@ -230,9 +230,8 @@ def _endpoint_violations(config: RootConfig, allowed_endpoints: Iterable[str]) -
     endpoints = [(path, url) for path, url in single if url]
     for index, url in enumerate(config.sts_fallback_endpoints[:MAX_FALLBACKS]):
         endpoints.append((f"sts_fallback_endpoints[{index}]", url))
-    mend = "give an https URL of AWS, or list it in the setting aws.allowed_endpoints"
     found = [
-        Violation(path, f"{shown(url)} is neither AWS's nor allowed", mend)
+        Violation(path, f"{shown(url)} is neither AWS's nor allowed", _endpoint_fix(url))
         for path, url in endpoints
         if len(url) > MAX_ENDPOINT or (url.rstrip("/") not in allowed and not is_aws_endpoint(url))
     ]
@@ -244,6 +243,13 @@ def _endpoint_violations(config: RootConfig, allowed_endpoints: Iterable[str]) -
         fault = f"has {counts[1]} regions for {counts[0]} endpoints"
         found.append(Violation("sts_fallback_regions", fault, "give one region for each endpoint"))
     return found + _place_violations(config)
+
+
+def _endpoint_fix(url: str) -> str:
+    right = corrected(url) if len(url) <= MAX_ENDPOINT else ""
+    if right:
+        return f"write {right}: AWS has that region under this suffix"
+    return "give an https URL of AWS, or list it in the setting aws.allowed_endpoints"
 
 
 def _place_violations(config: RootConfig) -> list[Violation]:

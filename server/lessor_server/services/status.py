@@ -131,7 +131,7 @@ def _bad_request(error: LessorError) -> details.BadRequest:
         size += len(field.encode()) + len(text.encode()) + 8
         left = len(error.violations) - index
         if left > 1 and (index == MOST_VIOLATIONS - 1 or size > MOST_BYTES - 128):
-            bad.field_violations.add(field="", description=f"and {left} more; mend these first")
+            bad.field_violations.add(field="", description=f"and {left} more; fix these first")
             break
         bad.field_violations.add(field=field, description=text)
     return bad

@@ -6,15 +6,19 @@ import io
 import json
 import random
 import uuid
+from types import SimpleNamespace
+from typing import cast
 
 import click
 import pytest
 
 from lessor.cli import output
+from lessor.cli.call import Call
 from lessor.cli.command import confirm
 from lessor.cli.creds import drawn
 from lessor.cli.main import run
-from lessor.v1 import config_pb2, lease_pb2
+from lessor.cli.mounts import keys_of_static_roles
+from lessor.v1 import config_pb2, lease_pb2, role_pb2
 
 NOWHERE = "127.0.0.1:1"
 
@@ -120,3 +124,30 @@ def test_progress_is_lines_in_a_log_and_one_line_at_a_terminal(
         tell("1 of 2")
         tell("2 of 2")
     assert terminal.getvalue() == "\r\x1b[Klessor: 1 of 2\r\x1b[Klessor: 2 of 2\n"
+
+
+class ListsStaticRoles:
+    """A call to a server whose engine has as many static roles."""
+
+    roles = SimpleNamespace(ListStaticRoles=None)
+
+    def __init__(self, number: int) -> None:
+        """Have ``number`` of them."""
+        self._number = number
+
+    def all(self, method: None, request: role_pb2.ListStaticRolesRequest) -> role_pb2.ListStaticRolesResponse:
+        """Return them all."""
+        return role_pb2.ListStaticRolesResponse(static_roles=[role_pb2.StaticRole()] * self._number)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0, ""),
+        (1, "delete the keys of its 1 static role"),
+        (2, "delete the keys of its 2 static roles"),
+    ],
+)
+def test_disabling_an_engine_says_whose_static_keys_it_deletes(number: int, words: str) -> None:
+    """A program that uses such a key loses it, as the holder of a lease does."""
+    assert keys_of_static_roles(cast("Call", ListsStaticRoles(number)), "aws") == words

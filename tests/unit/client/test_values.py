@@ -77,6 +77,17 @@ def test_a_document_that_could_be_misread_is_refused(text: str, told: str) -> No
         values.document(text)
 
 
+@pytest.mark.parametrize("text", ["policy.json", "file://policy.json", "{"])
+def test_a_document_that_is_not_json_is_refused_with_how_to_name_a_file(text: str, tmp_path: Path) -> None:
+    """Other tools take a name, or file://; what was read from a file needs no such advice."""
+    with pytest.raises(WrongValue, match="or @FILE to read it from a file"):
+        values.document(text)
+    file = tmp_path / "policy.json"
+    file.write_text(text)
+    with pytest.raises(WrongValue, match=r"write one JSON object$"):
+        values.document(f"@{file}")
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     """Bytes that are no UTF-8 are told as such, with the name of the file."""
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")

@@ -100,6 +100,13 @@ def test_another_shape_is_no_prefix(text: str) -> None:
         names.Prefix.parse(text)
 
 
+@pytest.mark.parametrize("text", ["aws", "aws/creds", "aws/creds/app"])
+def test_a_prefix_without_its_slash_is_refused_with_the_right_one(text: str) -> None:
+    """Vault takes it so; here it could reach into another mount or role whose name begins the same."""
+    with pytest.raises(Invalid, match=rf"write {text}/$"):
+        names.Prefix.parse(text)
+
+
 @given(NAMES, NAMES, NAMES, NAMES, SUFFIXES)
 def test_a_prefix_covers_exactly_what_begins_with_it(
     mount: str, role: str, other_mount: str, other_role: str, suffix: str

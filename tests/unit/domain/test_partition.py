@@ -8,7 +8,7 @@ from typing import Any
 import botocore.session
 import pytest
 
-from lessor_server.domain.partition import NAMES, PARTITIONS, aws_host, of_region, signing_region
+from lessor_server.domain.partition import NAMES, PARTITIONS, aws_host, corrected, of_region, signing_region
 
 LOADER = botocore.session.get_session().get_component("data_loader")
 ENDPOINTS: list[dict[str, Any]] = LOADER.load_data("endpoints")["partitions"]
@@ -76,3 +76,40 @@ def test_a_host_that_is_not_awss_is_signed_for_by_the_rule_of_the_partition(
 ) -> None:
     """VPC endpoints and dual-stack hosts, which the SDK's list leaves out, and hosts of others."""
     assert signing_region(service, url, configured) == region
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "sts.cn-north-1.amazonaws.com",
+        "sts.us-iso-east-1.amazonaws.com",
+        "sts.eusc-de-east-1.api.aws",
+        "sts.us-west-2.amazonaws.com.cn",
+        "sts.us-gov-west-1.amazonaws.eu",
+        "iam.eu-west-1.c2s.ic.gov",
+        "vpce-0a.sts.cn-north-1.vpce.amazonaws.com",
+        "sts.us-gov.amazonaws.com",
+        "sts.global.api.aws",
+    ],
+)
+def test_a_region_under_the_suffix_of_another_partition_is_no_host_of_aws(host: str) -> None:
+    """AWS has no such host: most often it is a URL that was copied, with its region changed alone."""
+    assert aws_host(f"https://{host}") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "right"),
+    [
+        ("https://sts.cn-north-1.amazonaws.com", "https://sts.cn-north-1.amazonaws.com.cn"),
+        ("https://STS.us-west-2.amazonaws.com.cn/", "https://sts.us-west-2.amazonaws.com"),
+        ("https://sts.cn-north-1.api.aws", "https://sts.cn-north-1.api.amazonwebservices.com.cn"),
+        ("https://iam.us-iso-east-1.amazonaws.com", "https://iam.us-iso-east-1.c2s.ic.gov"),
+        ("https://sts.us-gov-west-1.amazonaws.com", ""),
+        ("https://sts.us-gov.amazonaws.com", ""),
+        ("https://sts.amazonaws.com", ""),
+        ("https://proxy.test", ""),
+    ],
+)
+def test_a_host_with_the_suffix_of_another_partition_is_corrected(url: str, right: str) -> None:
+    """The error of SetRoot names the host that AWS has."""
+    assert corrected(url) == right

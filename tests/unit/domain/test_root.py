@@ -427,3 +427,11 @@ def test_what_is_the_server_s_is_no_token(path: str) -> None:
     places = TokenPlaces(("/srv", "/"), data_dir="/srv/data", private_files=("/srv/tls.key",))
     assert in_places(path, places) == ["identity_token_file"]
     assert in_places("/srv/database", places) == in_places("/srv/tls.keys", places) == []
+
+
+def test_an_endpoint_under_the_suffix_of_another_partition_is_refused_with_the_right_one() -> None:
+    """The suffix of China is the one that is forgotten most often."""
+    config = replace(ROOT, region="cn-north-1", sts_endpoint="https://sts.cn-north-1.amazonaws.com")
+    (found,) = violations(config, [], ambient=False)
+    assert found.field == "sts_endpoint"
+    assert "https://sts.cn-north-1.amazonaws.com.cn" in found.mend
