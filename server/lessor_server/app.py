@@ -39,6 +39,7 @@ from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.roles import NoLinter
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
+from lessor_server.services.call_paths import accept_undecodable_paths
 from lessor_server.services.channel_options import ConnectionLimits, channel_options
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
@@ -129,6 +130,7 @@ async def serving(
         ):
             guard = _guard(token, log, settings)
             system = _system(await _about(settings, store, dev=dev), engine, reloader)
+            accept_undecodable_paths()
             server = grpc.aio.server(options=channel_options(limits))
             server.add_generic_rpc_handlers(_handlers(engine, guard, health, system, settings))
             address = await _listen(server, settings, certificates)

@@ -233,6 +233,27 @@ async def test_bytes_that_are_not_a_message_are_invalid_to_health_and_reflection
 
 
 @pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("path", ["/\xff\xfe/\x80", "/lessor.v1.LeaseService/\xed\xa0\x80", "/\xf0\x9f", "\xc3"])
+async def test_a_call_whose_path_is_not_utf_8_is_refused_and_others_are_served(
+    target: ServerProcess, path: str
+) -> None:
+    async with connect(target.address, target.token) as lessor, asyncio.TaskGroup() as group:
+        await lessor.info()
+        connection = await Connection.open("127.0.0.1", target.port)
+        reader = group.create_task(connection.read())
+        stream = connection.call(path)
+        while stream not in connection.ended and not connection.closed.is_set():
+            connection.changed.clear()
+            await connection.changed.wait()
+        assert not connection.closed.is_set()
+        await lessor.info()
+        async with connect(target.address, target.token) as another:
+            await another.info()
+        reader.cancel()
+    assert not [line for line in target.log() if line["event"] == "internal_error"]
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_metadata_over_the_limit_is_refused(target: ServerProcess) -> None:
     connection = await Connection.open("127.0.0.1", target.port)
     async with asyncio.TaskGroup() as group:
