@@ -197,6 +197,7 @@ class Guard:
             raise asyncio.CancelledError from None  # gRPC can't write to a caller that has gone
         except Exception as error:  # noqa: BLE001 - nothing unmapped may leave
             told = InternalError(self._log.report(entry.name, error))
+        _release_frames(told)
         if told.kind in _BAD_INPUT:
             self._log.refused(told.reason)
         if principal is None:
@@ -313,6 +314,14 @@ class Guard:
             self._calls -= 1
             if not self._calls:
                 self._idle.set()
+
+
+def _release_frames(error: BaseException) -> None:
+    """Let go of what the functions that raised an error held: the message of a call that waits to be refused."""
+    seen: BaseException | None = error
+    while seen is not None:
+        seen, above = seen.__context__, seen
+        above.__traceback__ = above.__context__ = above.__cause__ = None
 
 
 @dataclass(frozen=True, slots=True)
