@@ -130,7 +130,6 @@ async def serving(
         ):
             guard = _guard(token, log, settings)
             system = _system(await _about(settings, store, dev=dev), engine, reloader)
-            accept_undecodable_paths()
             server = grpc.aio.server(options=channel_options(limits))
             server.add_generic_rpc_handlers(_handlers(engine, guard, health, system, settings))
             address = await _listen(server, settings, certificates)
@@ -291,6 +290,7 @@ async def _listen(server: grpc.aio.Server, settings: Settings, certificates: Cer
     except RuntimeError as error:
         why = str(error).partition(";")[0]  # what follows is about variables of gRPC's
         raise PortTaken(f"cannot listen on {address}: {why}") from None
+    accept_undecodable_paths()
     await server.start()
     return address if settings.listen.path else f"{address.rpartition(':')[0]}:{port}"
 

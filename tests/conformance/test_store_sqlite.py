@@ -46,7 +46,7 @@ async def test_what_is_acknowledged_is_on_the_disk(b: Bench, tmp_path: Path) -> 
 async def test_nothing_is_acknowledged_after_the_files_were_deleted_or_replaced(
     b: Bench, tmp_path: Path, name: str, instead: str
 ) -> None:
-    """The next start would not find it. What is known can still be read, and what is put back is used again."""
+    """The next start would not find it. Reads go on, and files that are put back are used again."""
     lease = await b.active()
     file, kept = tmp_path / name, tmp_path.with_name("kept")
     place, content = (tmp_path if instead == "no folder" else file), file.read_bytes()

@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 LOOKUP = "/lessor.v1.LeaseService/LookupLease"
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+NOT_UTF_8 = ("/\x80\x81/\x82", "/lessor.v1.LeaseService/\u00ed\u00a0\x80", "/\u00f0\x9f", "\u00c3")
+"""Paths, each character of which is sent as one byte."""
 ENDLESS_BYTES = (1 << 20) - 1
 MAX_RESIDENT_MIB = 400
 CONNECTIONS, CALLS = 8, 130
@@ -233,7 +235,7 @@ async def test_bytes_that_are_not_a_message_are_invalid_to_health_and_reflection
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("path", ["/\xff\xfe/\x80", "/lessor.v1.LeaseService/\xed\xa0\x80", "/\xf0\x9f", "\xc3"])
+@pytest.mark.parametrize("path", NOT_UTF_8)
 async def test_a_call_whose_path_is_not_utf_8_is_refused_and_others_are_served(
     target: ServerProcess, path: str
 ) -> None:

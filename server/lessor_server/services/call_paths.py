@@ -1,10 +1,10 @@
 """Keeps a call whose path is not UTF-8 from ending the server for everybody.
 
-The server of ``grpc.aio`` (1.85) decodes the path of each call in its one accept loop, with no ``except``. One
-call with a byte such as 0xFF in its path ends that loop: the port is closed and all calls are cancelled. The
-caller needs no token. The library has no option for this and no hook before that line.
+The server of ``grpc.aio`` (1.85) decodes the path of each call in its one accept loop, with no ``except``.
+One call with a byte such as 0xFF in its path ends that loop: the port is closed and all calls are cancelled.
+The caller needs no token. The library has no option for this and no hook before that line.
 
-Source: grpcio, ``src/python/grpcio/grpc/_cython/_cygrpc/aio/server.pyx.pxi``, ``AioServer._server_main_loop``.
+Source: grpcio, ``_cython/_cygrpc/aio/server.pyx.pxi``, ``AioServer._server_main_loop``.
 """
 
 from __future__ import annotations

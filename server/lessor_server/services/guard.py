@@ -317,11 +317,16 @@ class Guard:
 
 
 def _release_frames(error: BaseException) -> None:
-    """Let go of what the functions that raised an error held: the message of a call that waits to be refused."""
-    seen: BaseException | None = error
-    while seen is not None:
-        seen, above = seen.__context__, seen
-        above.__traceback__ = above.__context__ = above.__cause__ = None
+    """Let go of what the functions that raised an error hold, among it the message of the call.
+
+    The frame of ``_run`` holds the error, and the error's traceback that frame: without this both stay
+    until the garbage collector runs.
+    """
+    chain: list[BaseException] = [error]
+    while (earlier := chain[-1].__context__) is not None:
+        chain.append(earlier)
+    for one in chain:
+        one.__traceback__ = one.__context__ = one.__cause__ = None
 
 
 @dataclass(frozen=True, slots=True)

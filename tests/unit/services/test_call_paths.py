@@ -31,12 +31,12 @@ async def _server_main_loop() -> str:
 
 
 async def test_a_path_that_is_not_utf_8_does_not_end_the_accept_loop() -> None:
-    assert await asyncio.create_task(_server_main_loop()) == "/\ufffd\ufffd/x"
+    assert await asyncio.get_running_loop().create_task(_server_main_loop()) == "/\ufffd\ufffd/x"
 
 
 async def test_other_tasks_still_refuse_bytes_that_are_not_utf_8() -> None:
     with pytest.raises(UnicodeDecodeError):
-        await asyncio.create_task(_decode())
+        await asyncio.get_running_loop().create_task(_decode())
 
 
 def test_code_without_a_loop_still_refuses_them() -> None:
