@@ -39,6 +39,7 @@ from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.roles import NoLinter
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
+from lessor_server.services.call_paths import accept_undecodable_paths
 from lessor_server.services.channel_options import ConnectionLimits, channel_options
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
@@ -289,6 +290,7 @@ async def _listen(server: grpc.aio.Server, settings: Settings, certificates: Cer
     except RuntimeError as error:
         why = str(error).partition(";")[0]  # what follows is about variables of gRPC's
         raise PortTaken(f"cannot listen on {address}: {why}") from None
+    accept_undecodable_paths()
     await server.start()
     return address if settings.listen.path else f"{address.rpartition(':')[0]}:{port}"
 

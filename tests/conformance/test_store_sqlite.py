@@ -41,6 +41,25 @@ async def test_what_is_acknowledged_is_on_the_disk(b: Bench, tmp_path: Path) -> 
     assert on_disk(tmp_path)[lease.id] == "ACTIVE"
 
 
+@pytest.mark.parametrize("name", [FILE, f"{FILE}-wal"])
+@pytest.mark.parametrize("instead", ["nothing", "a copy", "no folder"])
+async def test_nothing_is_acknowledged_after_the_files_were_deleted_or_replaced(
+    b: Bench, tmp_path: Path, name: str, instead: str
+) -> None:
+    """The next start would not find it. Reads go on, and files that are put back are used again."""
+    lease = await b.active()
+    file, kept = tmp_path / name, tmp_path.with_name("kept")
+    place, content = (tmp_path if instead == "no folder" else file), file.read_bytes()
+    place.rename(kept)
+    if instead == "a copy":
+        file.write_bytes(content)
+    with pytest.raises(StoreUnavailable, match=r"was deleted, moved or replaced .* put it back"):
+        await b.begun(1)
+    assert await b.store.get(lease.id) == lease
+    kept.rename(place)
+    assert await b.begun(2)
+
+
 async def test_writes_that_come_together_are_each_told_their_own_fate(b: Bench, tmp_path: Path) -> None:
     """Of a hundred writes at once, those that keep their rule are durable and the others are refused."""
 

@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 LOOKUP = "/lessor.v1.LeaseService/LookupLease"
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+NOT_UTF_8 = ("/\x80\x81/\x82", "/lessor.v1.LeaseService/\u00ed\u00a0\x80", "/\u00f0\x9f", "\u00c3")
+"""Paths, each character of which is sent as one byte."""
 ENDLESS_BYTES = (1 << 20) - 1
 MAX_RESIDENT_MIB = 400
 CONNECTIONS, CALLS = 8, 130
@@ -230,6 +232,27 @@ async def test_bytes_that_are_not_a_message_are_invalid_to_health_and_reflection
         send = nobody.raw_stream if path in {WATCH, REFLECTION} else nobody.raw
         refusal = await refused(send(path.removeprefix("/"), b"\xff\xff\xff"))
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("path", NOT_UTF_8)
+async def test_a_call_whose_path_is_not_utf_8_is_refused_and_others_are_served(
+    target: ServerProcess, path: str
+) -> None:
+    async with connect(target.address, target.token) as lessor, asyncio.TaskGroup() as group:
+        await lessor.info()
+        connection = await Connection.open("127.0.0.1", target.port)
+        reader = group.create_task(connection.read())
+        stream = connection.call(path)
+        while stream not in connection.ended and not connection.closed.is_set():
+            connection.changed.clear()
+            await connection.changed.wait()
+        assert not connection.closed.is_set()
+        await lessor.info()
+        async with connect(target.address, target.token) as another:
+            await another.info()
+        reader.cancel()
+    assert not [line for line in target.log() if line["event"] == "internal_error"]
 
 
 @pytest.mark.asyncio(loop_scope="module")

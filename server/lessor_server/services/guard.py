@@ -197,6 +197,7 @@ class Guard:
             raise asyncio.CancelledError from None  # gRPC can't write to a caller that has gone
         except Exception as error:  # noqa: BLE001 - nothing unmapped may leave
             told = InternalError(self._log.report(entry.name, error))
+        _release_frames(told)
         if told.kind in _BAD_INPUT:
             self._log.refused(told.reason)
         if principal is None:
@@ -313,6 +314,19 @@ class Guard:
             self._calls -= 1
             if not self._calls:
                 self._idle.set()
+
+
+def _release_frames(error: BaseException) -> None:
+    """Let go of what the functions that raised an error hold, among it the message of the call.
+
+    The frame of ``_run`` holds the error, and the error's traceback that frame: without this both stay
+    until the garbage collector runs.
+    """
+    chain: list[BaseException] = [error]
+    while (earlier := chain[-1].__context__) is not None:
+        chain.append(earlier)
+    for one in chain:
+        one.__traceback__ = one.__context__ = one.__cause__ = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,14 @@ import asyncio
 import pytest
 from tests.support.gateways import KEY, NOBODY_THERE, chained, gateway, root
 from tests.support.standin_control import StandIn
+from tests.support.virtual_loop import virtual
 
+from lessor_server.adapters.aws.chains import EARLY_SECONDS, PATIENCE_SECONDS, SESSION_SECONDS, Chains
 from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
-from lessor_server.domain.calls import GetCallerIdentity, GetUser, ListAccessKeys, ListUsers
-from lessor_server.domain.root import Hop
+from lessor_server.domain.calls import Call, GetCallerIdentity, GetUser, ListAccessKeys, ListUsers
+from lessor_server.domain.root import Hop, Root
+from lessor_server.domain.secret import Secret
+from lessor_server.domain.sts import Session
 
 HUB, SPOKE = "111111111111", "222222222222"
 
@@ -153,6 +157,26 @@ async def test_a_session_that_serves_outlives_an_outage_of_sts(aws: StandIn) -> 
             clock.at += passing
             await door.send(end, GetCallerIdentity())
             assert await assumed(aws) == tries
+
+
+@virtual
+async def test_a_call_waits_two_seconds_at_most_for_a_new_session_while_the_old_one_serves() -> None:
+    """STS that does not answer holds up no revocation that the old session can sign."""
+    loop = asyncio.get_running_loop()
+    silent = False
+
+    async def send(_: Root, __: Call[Session]) -> Session:
+        if silent:
+            await loop.create_future()
+        return Session("ASIA1", Secret("s"), Secret("t"), 0, "arn")
+
+    chains, end = Chains(send, "test"), chained(root(NOBODY_THERE), f"arn:aws:iam::{HUB}:role/hub")
+    first = await chains.ready(end)
+    silent = True
+    await asyncio.sleep(SESSION_SECONDS - EARLY_SECONDS + 1)
+    begin = loop.time()
+    assert await chains.ready(end) is first
+    assert loop.time() - begin == pytest.approx(PATIENCE_SECONDS)
 
 
 async def test_without_a_session_an_outage_of_sts_is_told(aws: StandIn) -> None:

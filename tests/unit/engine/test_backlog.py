@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from lessor_server.domain.events import AccountPaused, AccountResumed, Revoked
+from lessor_server.domain.events import AccountPaused, AccountResumed, RevocationFailed, Revoked
 from lessor_server.domain.lease import State
 from lessor_server.engine.engine import Limits
 from lessor_server.engine.keeper import AT_ONCE
@@ -95,3 +95,15 @@ async def test_a_paused_account_s_backlog_holds_up_no_other() -> None:
             await asyncio.sleep(3001 + 5 * number + BOUND_SECONDS - w.now())
             gone = [one for one, state in w.states().items() if state is State.GONE and one[:6] == "second"]
             assert len(gone) == number + 2, f"the {number}-th is late"
+
+
+@virtual
+async def test_a_full_queue_of_our_own_is_no_outage_of_aws() -> None:
+    """More falls due than the lane takes: the rest waits its turn, and no issue is refused for it."""
+    async with world(limits=Limits(Pace(rate=20, in_flight=1, queue=4))) as w:
+        await issued(w, 20, until=2000)
+        await asyncio.sleep(2000 - w.now())
+        await w.until_gone()
+        assert w.users() == []
+        assert w.events.of(AccountPaused) == []
+        assert w.events.of(RevocationFailed)

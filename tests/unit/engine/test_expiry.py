@@ -206,6 +206,20 @@ async def test_a_hold_lasts_across_starts_until_a_person_ends_it() -> None:
 
 
 @virtual
+async def test_while_expiries_are_held_no_absence_of_a_user_is_believed() -> None:
+    """A hold says that the time may be wrong, and with it that a late CreateUser can't come any more."""
+    async with world() as w:
+        made = await w.issue()
+        await w.engine.expiry.hold(ASKED)
+        w.iam.forget(w.users()[0])
+        await w.revoke(made.lease.id, sync=False)
+        await asyncio.sleep(86_400)
+        assert w.states()[made.lease.id] is State.REVOKING
+        await w.engine.expiry.resume(lower_clock=False)
+        await w.until_gone()
+
+
+@virtual
 async def test_a_held_lease_reads_as_expired_and_is_not_renewed() -> None:
     """A hold keeps the key, not the promise: past its expiry a lease can't be renewed."""
     async with world() as w:

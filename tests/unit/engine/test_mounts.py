@@ -137,6 +137,17 @@ async def test_an_old_etag_changes_no_root() -> None:
 
 
 @virtual
+async def test_an_etag_sets_no_first_root() -> None:
+    """Who read a root that was removed with its mount since does not set it on the mount of the same name."""
+    async with world() as w:
+        await w.engine.mounts.enable(builders.mount("bare"), "test")
+        with pytest.raises(EtagMismatch):
+            await w.engine.mounts.set_root("bare", "old", lambda _: builders.root_config(), "test")
+        with pytest.raises(RootNotSet):
+            await w.engine.mounts.get_root("bare")
+
+
+@virtual
 async def test_a_root_at_an_endpoint_that_is_not_allowed_is_refused() -> None:
     """A root may point at AWS's own hosts and at what the operator allowed, nowhere else."""
     async with world() as w:

@@ -10,6 +10,8 @@ from lessor_server.domain.errors import Invalid, RequestIdReused
 from lessor_server.domain.events import Forgotten, Revoked
 from lessor_server.domain.lease import State
 from lessor_server.domain.preconditions import NotRenewable, RequestSpent
+from lessor_server.domain.role import CredentialType
+from lessor_server.domain.root import Hop
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.session import Ask
 from lessor_server.engine.leases import Outcome, Revocation
@@ -28,6 +30,13 @@ async def assumed(w: World, **changes: object) -> None:
     """Write a role that assumes an IAM role of the account."""
     await bound(w)
     await w.put_role(builders.assumed(w.iam.add_role("target", longest=43_200).arn, **changes))
+
+
+async def federated(w: World) -> str:
+    """Write a role of the type FEDERATION_TOKEN and return its name."""
+    role = builders.role("federated", credential_type=CredentialType.FEDERATION_TOKEN)
+    await w.put_role(role)
+    return role.name
 
 
 @pytest.mark.parametrize("sync", [True, False])
@@ -215,6 +224,33 @@ async def test_a_repeat_after_the_role_became_another_is_spent() -> None:
         with pytest.raises(RequestSpent):
             await w.issue(role="assumed", request=ONE)
         assert w.users() == []
+
+
+@virtual
+async def test_a_repeat_after_the_root_became_another_account_s_is_spent() -> None:
+    """The lease names the account of its sessions: one of another account is not handed out under it."""
+    async with world() as w:
+        role = await federated(w)
+        await w.issue(role=role, request=ONE)
+        await w.set_root(key_id=builders.OTHER_ROOT_KEY)
+        w.aws.sent.clear()
+        with pytest.raises(RequestSpent):
+            await w.issue(role=role, request=ONE)
+        assert "GetFederationToken" not in w.aws.actions()
+
+
+@virtual
+async def test_a_repeat_asks_for_no_longer_session_than_the_root_can_make_now() -> None:
+    """By a chain AWS makes sessions of an hour at most, and refuses a longer wish instead of cutting it."""
+    async with world() as w:
+        await assumed(w)
+        first = await w.issue(role="assumed", ttl=4 * 3600, request=ONE)
+        chain = (Hop(w.iam.add_role("hub").arn),)
+        config = builders.root_config(assume_chain=chain)
+        await w.engine.mounts.set_root("aws", "", lambda _: config, "test")
+        again = await w.issue(role="assumed", ttl=4 * 3600, request=ONE)
+        assert again.lease.id == first.lease.id
+        assert w.iam.sts.sessions[again.lease.access_key_id].ends <= w.store.now() / 1e6 + 3600
 
 
 @virtual

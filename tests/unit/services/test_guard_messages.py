@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -128,3 +132,23 @@ async def test_known_callers_hear_of_a_drain_without_waiting_for_turns() -> None
     for _ in range(100):
         assert (await call.refused(Context("root-token", lookup())))[0] is grpc.StatusCode.UNAVAILABLE
     assert asyncio.get_running_loop().time() == begin
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("size", [1_000_000, 200_000])
+async def test_the_message_of_a_refused_call_is_freed_immediately(size: int) -> None:
+    """Else a flood of refused messages of 1 MiB fills the memory before the garbage collector runs."""
+    call, data = Call(), b"\xff" * size
+    held = sys.getrefcount(data)
+    with without_garbage_collection():
+        code, _ = await call.refused(Context("root-token", data))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert sys.getrefcount(data) == held

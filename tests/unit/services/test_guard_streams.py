@@ -171,7 +171,11 @@ async def test_a_caller_who_goes_away_ends_it(s: Served) -> None:
 
 async def test_a_drain_ends_it_at_once(s: Served) -> None:
     """A watch hears UNAVAILABLE when the server drains; other streams go on to their end."""
-    watch, other = s.stream(), s.stream(PREFIX)
+    watch = s.stream()
+    await s.leases.messages.put(lease_pb2.WatchLeasesResponse(lease_id="x"))
+    async with asyncio.timeout(SECONDS):
+        await anext(aiter(watch))  # from here on it is not in its beginning, which a drain ends otherwise
+    other = s.stream(PREFIX)
     await s.leases.until_open(2)
     async with asyncio.TaskGroup() as group:
         told = group.create_task(ended(watch))

@@ -46,6 +46,31 @@ _OF_THE_DISK: Final = frozenset(
 
 
 @dataclass(slots=True)
+class _Place:
+    """Where the files of a database are, and which they were."""
+
+    path: Path
+    _known: dict[Path, tuple[int, int]] = field(default_factory=dict)
+
+    def require_same(self) -> None:
+        """Raise ``OSError`` where the database or its log is no longer the file that is open.
+
+        A file that was deleted or replaced can still be written to, but the next start finds none of that:
+        users on AWS would be left that no row knows.
+        """
+        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
+            now = _identity(path)
+            before = self._known.get(path)
+            if before is None and now is not None:
+                self._known[path] = now
+            elif before != now:
+                raise OSError(
+                    f"{path.name} was deleted, moved or replaced while the server runs; put it back, or "
+                    "make a backup and start the server on that"
+                )
+
+
+@dataclass(slots=True)
 class _Job(Generic[T]):
     """One job and its fate; ``result`` and ``error`` are set on the connection's thread."""
 
@@ -91,6 +116,7 @@ class _BatchConnection(sqlite3.Connection):
         super().__init__(*args, **kwargs)
         self.text_factory = _text_or_bytes
         self.batch: list[_Job[Any]] = []
+        self.require_same_files: Callable[[], None] = lambda: None
         self.before_commit: Callable[[sqlite3.Connection], None] = lambda _: None
         self.after_rollback: Callable[[], None] = lambda: None
         self.failure = ""
@@ -112,6 +138,7 @@ class _BatchConnection(sqlite3.Connection):
             for job in writes:
                 job.write(self)
             self.before_commit(self)
+            self.require_same_files()
             self.execute("COMMIT")
             self.failure = ""
         except Exception as error:  # noqa: BLE001 - it is for the callers; the next batch may succeed
@@ -212,6 +239,9 @@ async def connected(
         raws[0].batch = [first]
         await connection.commit()
         first.settle()
+        place = _Place(path)
+        place.require_same()
+        raws[0].require_same_files = place.require_same
         prepared: T = await first.future
         batches = Batches(connection, raws[0], reader, notify)
         async with asyncio.TaskGroup() as group:
@@ -228,6 +258,15 @@ def _require_openable(path: Path) -> None:
         sqlite3.connect(path).close()
     except sqlite3.Error as error:
         raise DatabaseUnusable(f"{path} cannot be opened: {error}") from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from every other one; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _text_or_bytes(value: bytes) -> str | bytes:
