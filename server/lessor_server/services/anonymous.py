@@ -1,9 +1,9 @@
 """Bounds what callers without a credential cost: how often they are answered, and what they keep open.
 
 A call that is refused, and a call of health or reflection, takes a turn of its connection. Turns are free
-for a short burst and then 10 a second; a call that has to wait keeps its HTTP/2 stream, of which a
-connection has a limited number, so a flood slows itself down. Turns are counted by connection: a flood on
-one connection does not delay a health check on another.
+for a short burst and then 10 a second, fewer where many connections take turns: together they have 200 a
+second. A call that has to wait keeps its HTTP/2 stream, of which a connection has a limited number, so a
+flood slows itself down. Turns are counted by connection: a health check on another one has its turn.
 Source: the generic cell rate algorithm, ITU-T I.371, annex A.
 """
 
@@ -16,8 +16,10 @@ from contextlib import contextmanager
 
 from lessor_server.domain.errors import TooManyCalls
 
-TURNS_PER_SECOND = 10
-BURST = 20
+TURNS_PER_SECOND, MIN_TURNS_PER_SECOND = 10, 1
+ALL_TURNS_PER_SECOND = 200
+BURST_SECONDS = 2.0
+"""Turns of so long a time may be taken at once."""
 MAX_WAIT_SECONDS = 10.0
 MAX_PLACES = 64
 """How many anonymous callers may be awaited at the same time: each can fill a message's worth of memory."""
@@ -26,7 +28,7 @@ MAX_STREAMS, MAX_STREAMS_PER_CONNECTION = 1_024, 8
 """How many streams (health watches, reflection) may be open: a stream whose caller does not read what is
 written to it cannot be ended by the server before its connection ends."""
 
-_PRUNE_ABOVE = 4_096
+_PRUNE_SECONDS = 0.5
 
 
 class AnonymousCalls:
@@ -36,18 +38,20 @@ class AnonymousCalls:
         """Begin with nobody waiting."""
         self._next: dict[str, float] = {}
         """Of each connection, when (the loop's time) the turn after the last one given is due."""
+        self._pruned = 0.0
         self._places: dict[asyncio.Timeout, None] = {}
         self._streams: Counter[str] = Counter()
 
     async def wait_turn(self, peer: str) -> None:
         """Wait until the connection ``peer`` has a turn: at most 10 s."""
         now = asyncio.get_running_loop().time()
-        earliest = now - BURST / TURNS_PER_SECOND
-        turn = max(self._next.get(peer, earliest), earliest)
-        turn = min(turn, now + MAX_WAIT_SECONDS)
-        self._next[peer] = turn + 1 / TURNS_PER_SECOND
-        if len(self._next) > _PRUNE_ABOVE:
-            self._next = {one: due for one, due in self._next.items() if due > now}
+        earliest = now - BURST_SECONDS
+        if now - self._pruned >= _PRUNE_SECONDS:
+            self._pruned = now
+            self._next = {one: due for one, due in self._next.items() if due > earliest}
+        turn = min(max(self._next.get(peer, earliest), earliest), now + MAX_WAIT_SECONDS)
+        share = ALL_TURNS_PER_SECOND / (len(self._next) or 1)
+        self._next[peer] = turn + 1 / min(max(share, MIN_TURNS_PER_SECOND), TURNS_PER_SECOND)
         if turn > now:
             await asyncio.sleep(turn - now)
 

@@ -9,7 +9,8 @@ import pytest
 
 from lessor_server.domain.errors import TooManyCalls
 from lessor_server.services.anonymous import (
-    BURST,
+    ALL_TURNS_PER_SECOND,
+    BURST_SECONDS,
     MAX_PLACES,
     MAX_STREAMS,
     MAX_STREAMS_PER_CONNECTION,
@@ -18,6 +19,8 @@ from lessor_server.services.anonymous import (
     AnonymousCalls,
 )
 from tests.support.virtual_loop import virtual
+
+BURST = int(TURNS_PER_SECOND * BURST_SECONDS)
 
 
 async def take_turns(calls: AnonymousCalls, peer: str, count: int) -> float:
@@ -44,6 +47,27 @@ async def test_a_flood_on_one_connection_does_not_delay_another() -> None:
         await asyncio.sleep(0)
         assert await take_turns(calls, "b", BURST) == 0
         assert not all(task.done() for task in flood)
+
+
+@virtual
+async def test_a_flood_on_many_connections_is_held_to_a_rate_and_delays_no_other() -> None:
+    calls, served = AnonymousCalls(), 0
+
+    async def flood(peer: str) -> None:
+        nonlocal served
+        while True:
+            await calls.wait_turn(peer)
+            served += 1
+
+    async with asyncio.TaskGroup() as group:
+        flooding = [group.create_task(flood(str(number))) for number in range(100)]
+        await asyncio.sleep(10)  # past the bursts
+        before = served
+        await asyncio.sleep(10)
+        assert served - before == pytest.approx(10 * ALL_TURNS_PER_SECOND, rel=0.1)
+        assert await take_turns(calls, "health check", 2) == 0
+        for task in flooding:
+            task.cancel()
 
 
 @virtual
