@@ -18,8 +18,8 @@ from lessor_server.domain.errors import TooManyCalls
 
 TURNS_PER_SECOND, MIN_TURNS_PER_SECOND = 10, 1
 ALL_TURNS_PER_SECOND = 200
-BURST_SECONDS = 2.0
-"""Turns of so long a time may be taken at once."""
+BURST_SECONDS = 1.0
+"""A connection may take the turns of so long a time together."""
 MAX_WAIT_SECONDS = 10.0
 MAX_PLACES = 64
 """How many anonymous callers may be awaited at the same time: each can fill a message's worth of memory."""
