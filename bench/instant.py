@@ -13,12 +13,12 @@ from typing import Any, TypeVar, cast
 from lessor_server.adapters.sqlite.clock import Clock
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.domain import calls
-from lessor_server.domain.calls import Call, Identity, MadeKey, MadeUser
+from lessor_server.domain.calls import AccessKey, Call, CreatedUser, Identity
 from lessor_server.domain.events import Event
 from lessor_server.domain.lease import Claim, Intent, Lease, State
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
-from lessor_server.engine.stored import Grounds, Repeated
+from lessor_server.engine.stored import RequestKey, StoredContext
 
 T = TypeVar("T")
 
@@ -44,9 +44,9 @@ class InstantAws:
         arn = f"arn:aws:iam::{_ACCOUNT}:user/{call.user}"
         match call:
             case calls.CreateUser():
-                return MadeUser(arn)
+                return CreatedUser(arn)
             case calls.CreateAccessKey():
-                return MadeKey(f"AKIAEXAMPLE{next(self._numbers):09}", Secret("an-example-and-no-key"))
+                return AccessKey(f"AKIAEXAMPLE{next(self._numbers):09}", Secret("an-example-and-no-key"))
             case calls.GetCallerIdentity():
                 return Identity(f"aws:{_ACCOUNT}", arn, "AIDAEXAMPLE")
             case _:
@@ -62,14 +62,14 @@ class InstantStore:
     def __init__(self, store: SqliteStore) -> None:
         """Leave to ``store`` all that no issue does."""
         self._store = store
-        self._grounds: dict[tuple[str, str], Grounds] = {}
+        self._grounds: dict[tuple[str, str], StoredContext] = {}
         self.now = store.now
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as many types as there are methods
         """Return the SQLite store's own method."""
         return getattr(self._store, name)
 
-    async def grounds(self, mount: str, role: str, _repeated: Repeated | None = None) -> Grounds:
+    async def grounds(self, mount: str, role: str, _repeated: RequestKey | None = None) -> StoredContext:
         """Return what was read the first time that a root stood there with its account."""
         found = self._grounds.get((mount, role))
         if found is None:
@@ -93,7 +93,7 @@ class InstantStore:
         access_key_id: str,
         *,
         ends_us: int = 0,
-        untaken: bool = False,
+        undelivered: bool = False,
         now: int | None = None,
     ) -> Lease:
         """Return the lease as the real step would leave it."""
@@ -102,7 +102,7 @@ class InstantStore:
         return replace(
             claim.lease,
             state=State.ACTIVE,
-            untaken=untaken,
+            undelivered=undelivered,
             generation=claim.generation + 1,
             access_key_id=access_key_id,
             issue_us=at,
@@ -144,6 +144,6 @@ def _lease(intent: Intent, now_us: int, due_us: int) -> Lease:
         last_error="",
         last_create_us=0,
         request=intent.request,
-        untaken=False,
+        undelivered=False,
         reason=intent.reason,
     )

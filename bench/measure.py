@@ -17,7 +17,7 @@ from bench.server import NO_SDK, NO_STORE
 from bench.setting import FEW, MANY, PLAIN_ROLE, RICH_ROLE, Setting
 
 CLIENTS = (1, 8, 32)
-MOST_CLIENTS = CLIENTS[-1]
+MAX_CLIENTS = CLIENTS[-1]
 EMPTY, PEER = "empty", "plain aioboto3"
 AWS_SECONDS = 0.05
 """The time that AWS takes over each call where latency is measured."""
@@ -56,29 +56,29 @@ class Results:
     latency_ms: list[float] = field(default_factory=list)
     revocation_calls: dict[str, int] = field(default_factory=dict)
 
-    def cpu_ms(self, what: str, clients: int = MOST_CLIENTS) -> float:
+    def cpu_ms(self, what: str, clients: int = MAX_CLIENTS) -> float:
         """Return the median CPU of a call in milliseconds."""
         return median(turn.cpu_ms for turn in self.turns[what, clients])
 
-    def rate(self, what: str, clients: int = MOST_CLIENTS) -> float:
+    def rate(self, what: str, clients: int = MAX_CLIENTS) -> float:
         """Return the median calls a second."""
         return median(turn.rate for turn in self.turns[what, clients])
 
-    def ratio(self, what: str, to: str, clients: int = MOST_CLIENTS) -> float:
+    def ratio(self, what: str, to: str, clients: int = MAX_CLIENTS) -> float:
         """Return the median of the rounds' own ratios, so that a machine that drifts weighs on both."""
         pairs = zip(self.turns[what, clients], self.turns[to, clients], strict=True)
         return median(one.cpu_ms / other.cpu_ms for one, other in pairs)
 
     def share(self, what: str, without: str) -> float:
         """Return the median of the rounds' differences, in milliseconds a credential."""
-        pairs = zip(self.turns[what, MOST_CLIENTS], self.turns[without, MOST_CLIENTS], strict=True)
+        pairs = zip(self.turns[what, MAX_CLIENTS], self.turns[without, MAX_CLIENTS], strict=True)
         return median(one.cpu_ms - other.cpu_ms for one, other in pairs)
 
 
 def measure(setting: Setting, size: Size) -> Results:
     """Fill one server with leases, let all variants warm up, and take every measurement."""
     results = Results(size)
-    _load(setting, MANY, PLAIN_ROLE, MOST_CLIENTS, size.leases)
+    _load(setting, MANY, PLAIN_ROLE, MAX_CLIENTS, size.leases)
     _round(setting, Results(size), size.credentials // 4)
     for number in range(size.rounds):
         if number == size.rounds // 2:
@@ -96,14 +96,14 @@ def measure(setting: Setting, size: Size) -> Results:
 def _round(setting: Setting, results: Results, credentials: int) -> None:
     """Give each variant one turn; a cheap one makes more calls, since the CPU is told in ticks of 10 ms."""
     for clients in CLIENTS:
-        count = credentials if clients == MOST_CLIENTS else credentials // 2
+        count = credentials if clients == MAX_CLIENTS else credentials // 2
         _turn(setting, results, FEW, PLAIN_ROLE, clients, count)
         _turn(setting, results, FEW, EMPTY, clients, 4 * count)
-    _turn(setting, results, MANY, PLAIN_ROLE, MOST_CLIENTS, credentials)
-    _turn(setting, results, NO_SDK, PLAIN_ROLE, MOST_CLIENTS, 2 * credentials)
-    _turn(setting, results, NO_STORE, PLAIN_ROLE, MOST_CLIENTS, 3 * credentials)
-    with _timed(setting.plain, results.turns[PEER, MOST_CLIENTS], credentials):
-        setting.plain.ask({"clients": MOST_CLIENTS, "count": credentials})
+    _turn(setting, results, MANY, PLAIN_ROLE, MAX_CLIENTS, credentials)
+    _turn(setting, results, NO_SDK, PLAIN_ROLE, MAX_CLIENTS, 2 * credentials)
+    _turn(setting, results, NO_STORE, PLAIN_ROLE, MAX_CLIENTS, 3 * credentials)
+    with _timed(setting.plain, results.turns[PEER, MAX_CLIENTS], credentials):
+        setting.plain.ask({"clients": MAX_CLIENTS, "count": credentials})
 
 
 def _turn(setting: Setting, results: Results, variant: str, call: str, clients: int, count: int) -> None:

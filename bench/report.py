@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from bench.measure import AWS_SECONDS, CLIENTS, EMPTY, MOST_CLIENTS, PEER, Results
+from bench.measure import AWS_SECONDS, CLIENTS, EMPTY, MAX_CLIENTS, PEER, Results
 from bench.server import NO_SDK, NO_STORE
 from bench.setting import FEW, MANY
 
@@ -14,7 +14,7 @@ A credential is one IAM user with an inline policy: CreateUser, PutUserPolicy, C
 stand-in for AWS that answers at once. Server, stand-in and callers are processes of their own. CPU is user
 and system time of the server process, all threads, from /proc/PID/stat. Variants take turns in each round;
 figures are medians of the rounds. Ratios come first and, like differences, are taken within a round, since a
-machine's speed drifts. Aims are for {MOST_CLIENTS} clients.
+machine's speed drifts. Aims are for {MAX_CLIENTS} clients.
 """
 _SPLIT = """\
 SDK is the real server less one whose AWS answers at once; store is that less one whose store does too; gRPC
@@ -49,7 +49,7 @@ def _split(results: Results) -> str:
     rows = [("all", f"{whole:.2f} ms", "≤ 3.6 ms")]
     rows += [(name, f"{share:.2f} ms  {share / whole:4.0%}", aim) for name, share, aim in shares]
     rows.append(("its three calls by plain aioboto3", f"{results.cpu_ms(PEER):.2f} ms", ""))
-    return _table(f"CPU a credential, {MOST_CLIENTS} clients", rows)
+    return _table(f"CPU a credential, {MAX_CLIENTS} clients", rows)
 
 
 def _by_clients(results: Results) -> str:

@@ -31,7 +31,7 @@ _RICH = {
 }
 _TOKEN = "the-root-token-of-a-benchmark"
 _METADATA = (("authorization", f"Bearer {_TOKEN}"),)
-_MOST_USERS = 1_000_000
+_MAX_USERS = 1_000_000
 _ENV = {
     "LESSOR_ROOT_TOKEN": _TOKEN,
     "LESSOR_AWS_RATE": "100000",  # AWS's own rate is not what is measured
@@ -71,7 +71,7 @@ def standing() -> Iterator[Setting]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="lessor-bench-")))
         aws = stack.enter_context(run_server())
-        ask(aws, "POST", "account", {"max_users": _MOST_USERS})
+        ask(aws, "POST", "account", {"max_users": _MAX_USERS})
         ask(aws, "POST", "groups", {"names": _GROUPS})
         env = {**bare_environment(), **_ENV, "LESSOR_AWS_ALLOWED_ENDPOINTS": aws}
         servers = {
@@ -96,7 +96,7 @@ def _prepare(address: str, aws: str) -> None:
     with grpc.insecure_channel(address) as channel:
         config = config_pb2_grpc.ConfigServiceStub(channel)
         config.EnableMount(
-            config_pb2.EnableMountRequest(max_users=_MOST_USERS), metadata=_METADATA, timeout=30
+            config_pb2.EnableMountRequest(max_users=_MAX_USERS), metadata=_METADATA, timeout=30
         )
         root = config_pb2.RootConfig(
             access_key="AKIABENCHROOTEXAMPLE", secret_key="none", iam_endpoint=aws, sts_endpoint=aws

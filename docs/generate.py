@@ -24,7 +24,7 @@ def pages() -> dict[str, str]:
 def reasons() -> str:
     """Return the page of all reasons a caller can meet."""
     kinds = sorted(_errors(), key=lambda kind: kind.reason)
-    columns = [(f"`{one.reason}`", code_of(one.kind).name, _when(one), one.mend) for one in kinds]
+    columns = [(f"`{one.reason}`", code_of(one.kind).name, _when(one), one.fix) for one in kinds]
     return "\n".join(
         [
             "# Reasons",

@@ -28,7 +28,7 @@ DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 DEFAULT_PORT, HTTPS_PORT = 50051, 443
 _TLS_OF_SCHEME: Final = {"https": True, "grpcs": True, "http": False, "grpc": None}
 """What each scheme asks for; None leaves it to the host. Only ``http://`` allows plaintext anywhere."""
-_MEND: Final = "write host:port, https://host[:port] or unix:/path"
+_FIX: Final = "write host:port, https://host[:port] or unix:/path"
 
 Options = tuple[tuple[str, int | str], ...]
 KEEPALIVE: Final[Options] = (
@@ -189,12 +189,12 @@ def _parsed(address: str) -> tuple[bool | None, str]:
     before, colon, path = address.partition(":")
     if colon and before.lower() == "unix":  # schemes have no case (RFC 3986, 3.1)
         if path in {"", "//"}:
-            raise BadConnection(f"{address!r} has no path; {_MEND}")
+            raise BadConnection(f"{address!r} has no path; {_FIX}")
         return False, f"unix:{path}"
     scheme, separator, rest = address.partition("://")
     scheme = scheme.lower()
     if separator and scheme not in _TLS_OF_SCHEME:
-        raise BadConnection(f"{address!r} has an unknown scheme; {_MEND}")
+        raise BadConnection(f"{address!r} has an unknown scheme; {_FIX}")
     asked = _TLS_OF_SCHEME[scheme] if separator else None
     return asked, _with_port(
         rest.rstrip("/") if separator else address, HTTPS_PORT if asked else DEFAULT_PORT
@@ -208,9 +208,9 @@ def _with_port(place: str, default: int) -> str:
         host, port = place, str(default)
     bare = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
     if not bare or any(sign in host for sign in "/@ ") or (":" in host and host == bare):
-        raise BadConnection(f"{place!r} is no address; {_MEND}")
+        raise BadConnection(f"{place!r} is no address; {_FIX}")
     if not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise BadConnection(f"{place!r} has no port from 1 to 65535; {_MEND}")
+        raise BadConnection(f"{place!r} has no port from 1 to 65535; {_FIX}")
     return f"{host}:{port}"
 
 

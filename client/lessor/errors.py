@@ -49,12 +49,12 @@ class Violation:
     """One fault of a request: where it is, what is wrong, how to mend it."""
 
     field: str
-    fault: str
-    mend: str
+    problem: str
+    fix: str
 
     def __str__(self) -> str:
         """Say it in one line."""
-        return f"{self.field}: {self.fault}; {self.mend}" if self.mend else f"{self.field}: {self.fault}"
+        return f"{self.field}: {self.problem}; {self.fix}" if self.fix else f"{self.field}: {self.problem}"
 
 
 @dataclass(eq=False)
@@ -76,7 +76,7 @@ class LessorError(Exception):
     reason: str = ""
     violations: tuple[Violation, ...] = ()
     retry_in: timedelta | None = None
-    mend: str = ""
+    fix: str = ""
     aws_code: str = ""
 
     def __str__(self) -> str:
@@ -154,7 +154,7 @@ def of(failure: Failure, address: str) -> LessorError:
     if status is None:
         return _of_transport(code, failure.details() or "", address)
     error = _CLASSES.get(code, LessorError)(status.message, code)
-    error.mend = _DETAIL.split(status.message, maxsplit=1)[0].partition("; ")[2]
+    error.fix = _DETAIL.split(status.message, maxsplit=1)[0].partition("; ")[2]
     for detail in status.details:
         _read_detail(error, detail)
     return error
@@ -177,12 +177,12 @@ def _of_transport(code: grpc.StatusCode, text: str, address: str) -> LessorError
     told = _NOT_REACHED.sub("", text).strip() or code.name
     match code:
         case grpc.StatusCode.UNAVAILABLE:
-            fault, mend = f"can't reach a server at {address}: {told}", _fix_of_connection(told)
+            problem, fix = f"can't reach a server at {address}: {told}", _fix_of_connection(told)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            fault, mend = f"no answer from {address} in time", "give it more time; it may have been done"
+            problem, fix = f"no answer from {address} in time", "give it more time; it may have been done"
         case _:
-            fault, mend = f"{address} answered {code.name}: {told}", "see whether a Lessor listens there"
-    return _CLASSES.get(code, LessorError)(f"{fault}; {mend}", code, mend=mend)
+            problem, fix = f"{address} answered {code.name}: {told}", "see whether a Lessor listens there"
+    return _CLASSES.get(code, LessorError)(f"{problem}; {fix}", code, fix=fix)
 
 
 def _fix_of_connection(told: str) -> str:
@@ -201,9 +201,9 @@ def _read_detail(error: LessorError, detail: object) -> None:
     elif unpack(retry):
         error.retry_in = retry.retry_delay.ToTimedelta()
     elif unpack(resource):
-        error.mend = resource.description
+        error.fix = resource.description
 
 
 def _violation(field: str, description: str) -> Violation:
-    fault, _, mend = description.partition("; ")
-    return Violation(field, fault, mend)
+    problem, _, fix = description.partition("; ")
+    return Violation(field, problem, fix)

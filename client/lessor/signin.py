@@ -15,12 +15,12 @@ from datetime import timedelta
 from http.client import HTTPException
 from typing import Final
 
-from lessor.values import WrongValue
+from lessor.values import InvalidValue
 
 SECONDS: Final = 10.0
 """How long the federation endpoint may take."""
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
-_MOST_BYTES: Final = 1 << 20
+_MAX_BYTES: Final = 1 << 20
 
 
 class NotSignedIn(Exception):
@@ -58,22 +58,22 @@ class Session:
 
 
 def partition_of(arn: str) -> Partition:
-    """Return the partition that an ARN names; raises ``WrongValue`` for one whose console is not known."""
+    """Return the partition that an ARN names; raises ``InvalidValue`` for one whose console is not known."""
     name = arn.split(":")[1] if arn.count(":") > 1 else ""
     if name not in _PARTITIONS:
         known = ", ".join(_PARTITIONS)
-        raise WrongValue(f"the console of partition {name!r} is not known; these are: {known}")
+        raise InvalidValue(f"the console of partition {name!r} is not known; these are: {known}")
     return _PARTITIONS[name]
 
 
 def checked(endpoint: str) -> str:
-    """Return an endpoint that a secret may be sent to: https, or this machine; else ``WrongValue``."""
+    """Return an endpoint that a secret may be sent to: https, or this machine; else ``InvalidValue``."""
     parts = urllib.parse.urlsplit(endpoint)
     if parts.hostname and (
         parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
     ):
         return endpoint
-    raise WrongValue(f"{endpoint!r} is no https URL; credentials go nowhere else")
+    raise InvalidValue(f"{endpoint!r} is no https URL; credentials go nowhere else")
 
 
 def token(endpoint: str, session: Session, duration: timedelta | None = None) -> str:
@@ -101,7 +101,7 @@ def token(endpoint: str, session: Session, duration: timedelta | None = None) ->
     )
     try:
         with _opener().open(request, timeout=SECONDS) as answer:
-            found = json.loads(answer.read(_MOST_BYTES))
+            found = json.loads(answer.read(_MAX_BYTES))
     except urllib.error.HTTPError as error:
         with error:
             raise Refused(f"AWS's sign-in answered {error.code}") from None

@@ -13,15 +13,15 @@ from typing import Final, NoReturn
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
-MOST_EXACT: Final = 2**53
+MAX_EXACT: Final = 2**53
 """The largest whole number that JSON numbers hold exactly (RFC 8259, section 6)."""
 
 _DURATION: Final = re.compile(r"(?:(\d{1,15})d)?(?:(\d{1,15})h)?(?:(\d{1,15})m)?(?:(\d{1,15})s)?", re.ASCII)
-_MOST_SECONDS: Final = 315_576_000_000
+_MAX_SECONDS: Final = 315_576_000_000
 """A Duration's bound, about 10,000 years (google/protobuf/duration.proto)."""
 
 
-class WrongValue(ValueError):
+class InvalidValue(ValueError):
     """What was written can't be understood; the text says why and how to mend it."""
 
 
@@ -37,14 +37,14 @@ def document(source: str | Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     try:
         found: JsonValue = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
     except json.JSONDecodeError as error:
-        fault = f"{where} is no JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        problem = f"{where} is no JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         is_inline = source != "-" and not source.startswith("@")
         or_file = ", or @FILE to read it from a file" if is_inline else ""
-        raise WrongValue(f"{fault}; write one JSON object{or_file}") from None
+        raise InvalidValue(f"{problem}; write one JSON object{or_file}") from None
     except RecursionError:
-        raise WrongValue(f"{where} is nested too deeply; write one JSON object") from None
-    except WrongValue as wrong:
-        raise WrongValue(f"{where}: {wrong}") from None
+        raise InvalidValue(f"{where} is nested too deeply; write one JSON object") from None
+    except InvalidValue as wrong:
+        raise InvalidValue(f"{where}: {wrong}") from None
     return _checked(found, where)
 
 
@@ -86,7 +86,7 @@ def secret(source: str) -> str:
         WrongValue: It stands in the argument itself, or the file can't be read or is empty.
     """
     if source != "-" and not source.startswith("@"):
-        raise WrongValue(
+        raise InvalidValue(
             "a secret is no argument, which others could see; give @FILE, or - for standard input"
         )
     if source == "-" and sys.stdin.isatty():
@@ -94,7 +94,7 @@ def secret(source: str) -> str:
     else:
         text, where = _read(source)
     if not text.strip():
-        raise WrongValue(f"{where} is empty; write the secret into it")
+        raise InvalidValue(f"{where} is empty; write the secret into it")
     return text.strip()
 
 
@@ -107,11 +107,11 @@ def duration(text: str) -> timedelta:
     given = text.strip()
     parts = _DURATION.fullmatch(f"{given}s" if given.isascii() and given.isdecimal() else given)
     if not given or parts is None:
-        raise WrongValue(f"{text!r} is no duration; write it as 1h30m, 90s, 7d or plain seconds")
+        raise InvalidValue(f"{text!r} is no duration; write it as 1h30m, 90s, 7d or plain seconds")
     days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
     total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-    if total > _MOST_SECONDS:
-        raise WrongValue(f"{text!r} is more than ten thousand years; give less")
+    if total > _MAX_SECONDS:
+        raise InvalidValue(f"{text!r} is more than ten thousand years; give less")
     return timedelta(seconds=total)
 
 
@@ -133,9 +133,9 @@ def _read(source: str) -> tuple[str, str]:
     try:
         return path.read_text(encoding="utf-8-sig"), str(path)
     except OSError as error:
-        raise WrongValue(f"{path} can't be read: {error.strerror}; name a file that can be") from None
+        raise InvalidValue(f"{path} can't be read: {error.strerror}; name a file that can be") from None
     except UnicodeDecodeError:
-        raise WrongValue(f"{path} is not UTF-8; write it as UTF-8") from None
+        raise InvalidValue(f"{path} is not UTF-8; write it as UTF-8") from None
 
 
 def _once(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
@@ -143,26 +143,26 @@ def _once(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     found: dict[str, JsonValue] = {}
     for key, value in pairs:
         if key in found:
-            raise WrongValue(f"the key {key!r} stands twice in one object; keep one of them")
+            raise InvalidValue(f"the key {key!r} stands twice in one object; keep one of them")
         found[key] = value
     return found
 
 
 def _no_number(name: str) -> NoReturn:
-    raise WrongValue(f"{name} is no JSON; write a number or a string")
+    raise InvalidValue(f"{name} is no JSON; write a number or a string")
 
 
 def _checked(found: JsonValue, where: str) -> dict[str, JsonValue]:
     if not isinstance(found, dict):
-        raise WrongValue(f"{where} is no JSON object; write {{…}}")
+        raise InvalidValue(f"{where} is no JSON object; write {{…}}")
     _refuse_inexact(found, where)
     return found
 
 
 def _refuse_inexact(value: JsonValue, where: str) -> None:
     """Raise for whole numbers that would arrive as another number."""
-    if isinstance(value, int) and abs(value) > MOST_EXACT:
-        raise WrongValue(f"{where} holds {value}, which JSON numbers can't carry; write it as a string")
+    if isinstance(value, int) and abs(value) > MAX_EXACT:
+        raise InvalidValue(f"{where} holds {value}, which JSON numbers can't carry; write it as a string")
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             _refuse_inexact(item, where)

@@ -32,9 +32,9 @@ from lessor_server.domain.access import ROOT, Principal
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 from lessor_server.domain.secret import TokenHash
-from lessor_server.engine.engine import Engine, Limits, Outside, running
+from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
 from lessor_server.engine.mounts import RootRules
-from lessor_server.engine.pacer import Pace
+from lessor_server.engine.pacer import RateLimit
 from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.roles import NoLinter
 from lessor_server.engine.supervisor import Supervisor
@@ -48,7 +48,7 @@ from lessor_server.services.health import Health
 from lessor_server.services.lease import LeaseService
 from lessor_server.services.reflection import Reflection
 from lessor_server.services.role import RoleService
-from lessor_server.services.rules import LASTING, PUBLIC, RULES
+from lessor_server.services.rules import PUBLIC, REQUIRED_CAPABILITY, UNBOUNDED_STREAMS
 from lessor_server.services.system import About, SystemService
 from lessor_server.settings import Settings, Tls
 
@@ -63,14 +63,14 @@ class DataDirUnusable(LessorError):
     """The data directory is not there and cannot be created."""
 
     reason = "DATA_DIRECTORY_UNUSABLE"
-    mend = "create it for the server's user, or set another one with LESSOR_DATA_DIR"
+    fix = "create it for the server's user, or set another one with LESSOR_DATA_DIR"
 
 
 class PortTaken(LessorError):
     """The address to listen on is taken, or not this machine's."""
 
     reason = "CANNOT_LISTEN"
-    mend = "stop what listens there, or set another address with LESSOR_LISTEN"
+    fix = "stop what listens there, or set another address with LESSOR_LISTEN"
 
 
 async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) -> None:
@@ -122,7 +122,7 @@ async def serving(
         session_name = f"lessor-{await store.instance()}"
         gateway = AwsGateway(clients, session_name, token_places=settings.token_places)
         linter = SentryLinter() if installed() else NoLinter()
-        outside = Outside(store, gateway, sealer, notify, log.report, rng, linter)
+        outside = Dependencies(store, gateway, sealer, notify, log.report, rng, linter)
         async with (
             running(outside, _limits(settings)) as engine,
             _lasting(Supervisor(log.report), memory.give_back_memory),
@@ -156,7 +156,9 @@ def _guard(token: TokenHash, log: EventLog, settings: Settings) -> Guard:
         return ROOT if presented and token.matches(presented) else None
 
     max_calls = settings.limits.concurrent_calls
-    return Guard(identify, log, RULES, public=PUBLIC, lasting=LASTING, max_calls=max_calls)
+    return Guard(
+        identify, log, REQUIRED_CAPABILITY, public=PUBLIC, lasting=UNBOUNDED_STREAMS, max_calls=max_calls
+    )
 
 
 def _system(about: About, engine: Engine, reloader: Reloader) -> SystemService:
@@ -225,10 +227,16 @@ async def _load_sealer(store: SqliteStore, settings: Settings, logger: Filtering
     return AesGcmSealer(key.key)
 
 
-def _limits(settings: Settings) -> Limits:
+def _limits(settings: Settings) -> EngineConfig:
     aws = settings.aws
-    pace = Pace(in_flight=aws.in_flight) if aws.rate is None else Pace(rate=aws.rate, in_flight=aws.in_flight)
-    return Limits(pace, RootRules(aws.allowed_endpoints, aws.ambient_mounts, settings.token_places))
+    rate_limit = (
+        RateLimit(in_flight=aws.in_flight)
+        if aws.rate is None
+        else RateLimit(rate=aws.rate, in_flight=aws.in_flight)
+    )
+    return EngineConfig(
+        rate_limit, RootRules(aws.allowed_endpoints, aws.ambient_mounts, settings.token_places)
+    )
 
 
 async def _about(settings: Settings, store: Store, *, dev: bool) -> About:
@@ -266,10 +274,10 @@ def _handlers(
     engine: Engine, guard: Guard, health: Health, system: SystemService, settings: Settings
 ) -> tuple[grpc.GenericRpcHandler, ...]:
     implementations = (
-        ConfigService(engine.mounts, engine.disabler, engine.checks, engine.root_keys),
-        RoleService(engine.roles, engine.checks, engine.prefixes, engine.static_roles),
-        CredsService(engine.issuer, engine.credential_watch, engine.static_roles),
-        LeaseService(engine.leases, engine.prefixes, engine.sweeper, engine.watchers),
+        ConfigService(engine.mounts, engine.mount_remover, engine.root_checker, engine.root_keys),
+        RoleService(engine.roles, engine.root_checker, engine.prefixes, engine.static_roles),
+        CredsService(engine.issuer, engine.credential_stream, engine.static_roles),
+        LeaseService(engine.leases, engine.prefixes, engine.reconciler, engine.lease_events),
         system,
         health,
     )

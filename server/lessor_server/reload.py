@@ -70,7 +70,7 @@ class Reloader:
         try:
             waiting = await self._reads.run(SETTINGS, self._reread)
         except SettingsError as error:
-            self._failed(SETTINGS, "; ".join(map(str, error.faults)), again=True)
+            self._failed(SETTINGS, "; ".join(map(str, error.problems)), again=True)
         except ReadTimedOut:
             within = f"they can't be read within {self._reads.seconds:g} s"
             fix = "check the file systems of the files of settings, then send SIGHUP again"

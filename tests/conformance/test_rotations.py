@@ -36,7 +36,7 @@ STATIC = Rotation(
     keys_before=("AKIACURRENT", "AKIASOMEBODYS"),
     away=("AKIAOLD",),
     next_us=START_US + 3600 * SECOND,
-    late_us=7,
+    last_check_us=7,
     retire_us=8,
     inactive=True,
     ending=True,
@@ -247,7 +247,7 @@ async def test_a_take_over_makes_claimed_rows_due_at_once(b: Bench) -> None:
     """A start voids what the process before worked on, and leaves what nobody did."""
     claimed = await added(b)
     free = await resting(b, static_subject("aws", "free"), START_US + 99)
-    assert await b.store.take_over_rotations() == 1
+    assert await b.store.void_stale_rotation_claims() == 1
     assert await row(b, free.subject) == free
     assert await b.store.move_rotation(claimed, done=True) is None
     (taken,) = await b.store.claim_rotations(9, frozenset())
@@ -260,11 +260,11 @@ async def test_a_take_over_makes_claimed_rows_due_at_once(b: Bench) -> None:
         ({}, False),
         ({"phase": Phase.INTENDED}, True),
         ({"phase": Phase.RETIRING}, True),
-        ({"late_us": 5}, True),
+        ({"last_check_us": 5}, True),
         ({"ending": True}, True),
         ({"ending": True, "attempts": 6}, False),
         ({"phase": Phase.DROPPING, "attempts": 6}, False),
-        ({"late_us": 5, "attempts": 6}, False),
+        ({"last_check_us": 5, "attempts": 6}, False),
     ],
 )
 async def test_a_mount_is_removed_once_its_rotations_rest(
@@ -276,9 +276,9 @@ async def test_a_mount_is_removed_once_its_rotations_rest(
     mount = await b.store.get_mount("aws")
     assert mount is not None
     stuck = bool(fields.get("attempts"))
-    assert await b.store.left_behind() == []
+    assert await b.store.unfinished_of_removed_mounts() == []
     assert await b.store.put_mount(mount, replace(mount, state=MountState.DISABLING))
-    assert await b.store.left_behind() == ([await row(b)] if stuck else [])
+    assert await b.store.unfinished_of_removed_mounts() == ([await row(b)] if stuck else [])
     assert await b.store.remove_disabled() == ([] if holds else ["aws"])
     assert (await b.store.get_rotation(ROOT) is not None) == holds
     assert await b.store.get_rotation(static_subject("aws2", "other")) is not None
@@ -297,7 +297,7 @@ async def test_a_static_role_keeps_its_mount_until_its_row_is_gone(b: Bench, fie
     assert mount is not None
     assert await b.store.put_mount(mount, replace(mount, state=MountState.DISABLING))
     assert await b.store.static_of_disabled() == [await row(b, mine)]
-    assert (await b.store.left_behind(), await b.store.remove_disabled()) == ([], [])
+    assert (await b.store.unfinished_of_removed_mounts(), await b.store.remove_disabled()) == ([], [])
     await b.store.forget_static("aws")
     assert await b.store.get_rotation(mine) is None
     assert await b.store.get_rotation(other) is not None

@@ -340,11 +340,11 @@ async def test_a_new_process_takes_every_claim_over(b: Bench) -> None:
     waiting = await b.taken(3)
     await b.store.fail(waiting, "no", timedelta(hours=1), 1, 0)
     before = await b.row(waiting.id)
-    assert await b.store.take_over() == 2
+    assert await b.store.void_stale_claims() == 2
     for claim in (making, taken):
         row = await b.row(claim.id)
         assert (row.state, row.due_us) == (State.REVOKING, START_US)
         assert not await b.store.holds(claim)
     assert (await b.row(active.id), await b.row(waiting.id)) == (active, before)
-    assert await b.store.take_over() == 0
+    assert await b.store.void_stale_claims() == 0
     assert (await b.row(making.id)).last_create_us == START_US + 120 * SECOND

@@ -52,7 +52,7 @@ async def test_a_tombstone_younger_than_the_listing_is_not_buried(b: Bench) -> N
     b.clock.advance(60)
     await b.store.finish(claim)
     b.clock.advance(TOMBSTONE_LIFE.total_seconds() + 3600)
-    assert await b.store.bury(builders.ACCOUNT, began_us + 59 * SECOND) == 0
+    assert await b.store.purge_tombstones(builders.ACCOUNT, began_us + 59 * SECOND) == 0
     assert (await b.row(claim.id)).state is State.GONE
 
 
@@ -72,4 +72,4 @@ async def test_a_prefix_counts_what_it_takes_in_and_no_lease_of_the_future(b: Be
     b.clock.boot -= 60 * SECOND
     prefix, taken = await b.store.open_prefix(Range("aws/creds/app/", "aws/creds/app0"))
     assert taken == 1
-    assert await b.store.put_up(prefix, "", 10) == [builders.intent(0).id]
+    assert await b.store.mark_range_revoking(prefix, "", 10) == [builders.intent(0).id]

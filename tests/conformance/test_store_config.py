@@ -14,7 +14,7 @@ from tests.support.stores import OPENERS, Bench, bench
 from lessor_server.domain.errors import AlreadyExists
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import CredentialType, Role
-from lessor_server.engine.stored import Grounds
+from lessor_server.engine.stored import StoredContext
 
 HOUR = timedelta(hours=1)
 
@@ -158,8 +158,8 @@ async def test_an_issue_s_grounds_are_read_together(b: Bench) -> None:
     role = builders.role()
     await b.store.put_role(role, None)
     found = await b.store.grounds("aws", "app")
-    assert found == Grounds(builders.mount(), builders.stored_root(), role)
-    assert await b.store.grounds("none", "app") == Grounds(None, None, None)
+    assert found == StoredContext(builders.mount(), builders.stored_root(), role)
+    assert await b.store.grounds("none", "app") == StoredContext(None, None, None)
 
 
 async def test_a_store_names_its_installation_and_schema(b: Bench) -> None:

@@ -24,10 +24,10 @@ from lessor_server.domain.events import Event, UnreadableRow
 from lessor_server.domain.lease import Claim, Lease, State
 from lessor_server.domain.rotation import Phase, Rotation, root_subject
 from lessor_server.domain.span import LONGEST
-from lessor_server.engine.stored import EVERYTHING, Terms
+from lessor_server.engine.stored import EVERYTHING, ClaimTerms
 from lessor_server.services import config, lease, role, static_role
 
-TERMS: Final = Terms("test", timedelta(minutes=2))
+TERMS: Final = ClaimTerms("test", timedelta(minutes=2))
 LEASE_COLUMNS: Final = {
     "generation": columns.MAX_NUMBERED,
     "due_us": columns.MAX_US,
@@ -102,14 +102,14 @@ async def changes(b: Bench, lease_id: str) -> None:
 
     row = await read()
     if row.state is State.INTENT:
-        activated = await b.store.activate(Claim(row), "AKIA", ends_us=2**62 if row.looks else 0)
-        assert activated is not None
+        activate = await b.store.activate(Claim(row), "AKIA", ends_us=2**62 if row.looks else 0)
+        assert activate is not None
         row = await read()
-    await b.store.rekey(row, "AKIA")
+    await b.store.replace_key(row, "AKIA")
     row = await read()
     term = ttl.Term(row.ttl, row.issue_us, row.expires_us, row.max_expires_us)
     await b.store.renew(row, ttl.renewal(b.store.now(), None, term, LONGEST).expires_us)
-    await b.store.untake(await read())
+    await b.store.mark_undelivered(await read())
     await read()
     await b.store.revoke(lease_id)
     await read()
@@ -147,7 +147,7 @@ async def test_what_follows_from_a_readable_lease_can_be_read(
         assert (max(kept) == LEASE_COLUMNS[column] and -1 not in kept) or column in NOT_READ
         for lease_id in readable:
             await changes(b, lease_id)
-        await store.take_over()
+        await store.void_stale_claims()
         listed = {one.id for one in await store.page(EVERYTHING, None, "", 1000)}
         assert readable <= listed
     async with open_store(tmp_path, HandClock()) as store:
@@ -174,9 +174,9 @@ async def issues(store: SqliteStore, number: int) -> None:
         max_leases=ground.role.max_leases,
         root_version=ground.root.version,
     )
-    activated = await store.activate(await store.begin(wanted, timedelta(minutes=2)), "AKIA")
-    assert activated is not None
-    lease._lease(activated, store.now())
+    activate = await store.activate(await store.begin(wanted, timedelta(minutes=2)), "AKIA")
+    assert activate is not None
+    lease._lease(activate, store.now())
 
 
 async def fill(folder: Path) -> None:
@@ -300,15 +300,15 @@ async def test_what_follows_from_a_readable_rotation_can_be_read(
                 continue
             assert row is not None
             static_role._message(row)
-            await store.take_over_rotations()
+            await store.void_stale_rotation_claims()
             claimed = await store.claim_rotation(row.subject)
             assert claimed is not None
             attempts = backoff.counted(claimed.attempts)
             failed = replace(claimed, attempts=attempts, next_us=claimed.schedule.next_us(store.now()))
             moved = await store.move_rotation(failed, done=False)
             assert moved is not None
-            assert await store.move_rotation(replace(moved, due_us=moved.resting_us()), done=True)
-            await store.take_over_rotations()
+            assert await store.move_rotation(replace(moved, due_us=moved.idle_due_us()), done=True)
+            await store.void_stale_rotation_claims()
             assert await store.get_rotation(row.subject) is not None
             read.append(value)
     assert (max(read) == limit and -1 not in read) or column in NOT_READ

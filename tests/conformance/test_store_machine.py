@@ -22,7 +22,7 @@ from lessor_server.domain.errors import LessorError
 from lessor_server.domain.lease import LIVE, Claim, Orphan, Request, State
 from lessor_server.domain.mount import MountState
 from lessor_server.engine.ports import Store
-from lessor_server.engine.stored import EVERYTHING, Range, Repeated, Terms
+from lessor_server.engine.stored import EVERYTHING, ClaimTerms, Range, RequestKey
 
 NUMBERS = st.integers(0, 5)
 ALL = Range("aws/", "aws0")
@@ -125,7 +125,7 @@ class BothStores(RuleBasedStateMachine):
             changes |= {"footprint": made.footprint, "credential_type": made.credential_type}
         wanted = builders.intent(number, role_name=role, ttl=timedelta(seconds=seconds), **changes)
         if request is not None:
-            asked = Repeated(owner, request.id)
+            asked = RequestKey(owner, request.id)
             self.both(lambda store: store.grounds("aws", role, asked))
         if self.both(lambda store: store.get(wanted.id))[0] is None:
             self.keep(self.both(lambda store: store.begin(wanted, SPAN)))
@@ -134,9 +134,9 @@ class BothStores(RuleBasedStateMachine):
         number=st.integers(0, 50),
         seconds=SECONDS,
         what=st.sampled_from(["activate", "release", "fail"]),
-        untaken=st.booleans(),
+        undelivered=st.booleans(),
     )
-    def step(self, number: int, seconds: int, what: str, untaken: bool) -> None:
+    def step(self, number: int, seconds: int, what: str, undelivered: bool) -> None:
         """Take a step with a claim, be it still good or long void."""
         claim = self.held(number)
         if claim is None:
@@ -146,11 +146,13 @@ class BothStores(RuleBasedStateMachine):
             case "activate":
                 # What AWS says of a session's end may lie in the past, if its clock is behind.
                 ends_us = self.clock.wall + (seconds - 3) * 10**6 + number if claim.lease.is_session else 0
-                self.both(lambda store: store.activate(claim, "AKIA", ends_us=ends_us, untaken=untaken))
+                self.both(
+                    lambda store: store.activate(claim, "AKIA", ends_us=ends_us, undelivered=undelivered)
+                )
             case "release":
                 self.both(lambda store: store.release(claim, "no", seconds))
             case _:
-                wait = span if untaken else timedelta(0)
+                wait = span if undelivered else timedelta(0)
                 self.both(lambda store: store.fail(claim, "no", wait, seconds, number))
 
     @rule(number=st.integers(0, 50))
@@ -164,7 +166,7 @@ class BothStores(RuleBasedStateMachine):
     @rule(
         number=NUMBERS,
         seconds=SECONDS,
-        what=st.sampled_from(["renew", "rekey", "untake", "revoke", "reopen", "claim"]),
+        what=st.sampled_from(["renew", "replace_key", "mark_undelivered", "revoke", "reopen", "claim"]),
         held=st.booleans(),
     )
     def by_id(self, number: int, seconds: int, what: str, held: bool) -> None:
@@ -174,22 +176,22 @@ class BothStores(RuleBasedStateMachine):
         match what:
             case "renew" if lease is not None:
                 self.both(lambda store: store.renew(lease, self.clock.wall + seconds * 10**6))
-            case "rekey" if lease is not None:
-                self.both(lambda store: store.rekey(lease, f"AKIA{seconds}"))
-            case "untake" if lease is not None:
-                self.both(lambda store: store.untake(lease))
+            case "replace_key" if lease is not None:
+                self.both(lambda store: store.replace_key(lease, f"AKIA{seconds}"))
+            case "mark_undelivered" if lease is not None:
+                self.both(lambda store: store.mark_undelivered(lease))
             case "revoke":
                 self.both(lambda store: store.revoke(lease_id))
             case "reopen":
                 self.both(lambda store: store.reopen(lease_id, seconds))
             case _:
-                self.keep(self.both(lambda store: store.claim([lease_id], Terms("test", SPAN, held))))
+                self.keep(self.both(lambda store: store.claim([lease_id], ClaimTerms("test", SPAN, held))))
 
     @rule(limit=st.integers(1, 4), left_out=st.booleans(), held=st.booleans())
     def claim_due(self, limit: int, left_out: bool, held: bool) -> None:
         """Claim what is due."""
         without = frozenset({builders.ACCOUNT}) if left_out else frozenset[str]()
-        self.keep(self.both(lambda store: store.claim_due(Terms("test", SPAN, held), limit, without)))
+        self.keep(self.both(lambda store: store.claim_due(ClaimTerms("test", SPAN, held), limit, without)))
 
     @rule(ids=RANGES)
     def open_prefix(self, ids: Range) -> None:
@@ -205,7 +207,7 @@ class BothStores(RuleBasedStateMachine):
             return
         prefix = found[number % len(found)]
         self.both(lambda store: store.progress(prefix))
-        assert_same_ids(self.both(lambda store: ids_of(store.put_up(prefix, "", 1000))))
+        assert_same_ids(self.both(lambda store: ids_of(store.mark_range_revoking(prefix, "", 1000))))
         if close:
             self.both(lambda store: store.close_prefix(prefix))
 
@@ -223,12 +225,12 @@ class BothStores(RuleBasedStateMachine):
             self.both(lambda store: store.adopt(Orphan(lost.id, "aws", "app", lost.footprint)))
 
     @rule(days=st.integers(1, 8), ago=st.integers(0, 2000))
-    def bury(self, days: int, ago: int) -> None:
+    def purge_tombstones(self, days: int, ago: int) -> None:
         """Let days pass, and drop the tombstones that a complete listing some seconds ago did not show."""
         self.clock.advance(days * 86_400)
         listed_us = self.clock.wall - ago * 10**6
-        self.both(lambda store: store.bury(builders.ACCOUNT, listed_us))
-        self.both(lambda store: store.bury_sessions())
+        self.both(lambda store: store.purge_tombstones(builders.ACCOUNT, listed_us))
+        self.both(lambda store: store.purge_sessions())
 
     @rule(why=st.sampled_from(["", "ASKED", "STORE_ROLLED_BACK"]))
     def hold(self, why: str) -> None:
@@ -253,9 +255,9 @@ class BothStores(RuleBasedStateMachine):
         self.both(lambda store: store.get_root("aws"))
 
     @rule()
-    def take_over(self) -> None:
+    def void_stale_claims(self) -> None:
         """Void all claims, as a new process does."""
-        self.both(lambda store: store.take_over())
+        self.both(lambda store: store.void_stale_claims())
 
     @rule(seconds=SECONDS, limit=st.integers(1, 5), state=STATES)
     def look(self, seconds: int, limit: int, state: State | None) -> None:

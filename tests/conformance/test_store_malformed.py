@@ -22,11 +22,11 @@ from lessor_server.domain.events import Event, UnreadableRow
 from lessor_server.domain.lease import Claim, Lease, Orphan, State
 from lessor_server.domain.rotation import Rotation, root_subject, static_subject
 from lessor_server.engine.ports import Store
-from lessor_server.engine.stored import EVERYTHING, OpenPrefix, Range, Repeated, Terms
+from lessor_server.engine.stored import EVERYTHING, BulkRevocation, ClaimTerms, Range, RequestKey
 
 HOUR_US = 3_600_000_000
 LATER_US = START_US + 10 * HOUR_US
-TERMS = Terms("test", timedelta(minutes=2))
+TERMS = ClaimTerms("test", timedelta(minutes=2))
 GOOD = "good"
 """The mount whose rows stay as they are."""
 
@@ -85,8 +85,8 @@ def lease_calls(b: Store, lease: Lease) -> Calls:
     return {
         "begin": b.begin(intent(10**6), moment),
         "activate": b.activate(claim, "AKIA"),
-        "rekey": b.rekey(lease, "AKIA"),
-        "untake": b.untake(lease),
+        "replace_key": b.replace_key(lease, "AKIA"),
+        "mark_undelivered": b.mark_undelivered(lease),
         "release": b.release(claim, "why", 0),
         "renew": b.renew(lease, LATER_US),
         "revoke": b.revoke(lease.id),
@@ -96,7 +96,7 @@ def lease_calls(b: Store, lease: Lease) -> Calls:
         "holds": b.holds(claim),
         "fail": b.fail(claim, "why", moment, 1, 0),
         "finish": b.finish(claim),
-        "take_over": b.take_over(),
+        "void_stale_claims": b.void_stale_claims(),
         "due_within": b.due_within(moment, 10),
         "get": b.get(lease.id),
         "account": b.account(lease.mount),
@@ -111,7 +111,7 @@ def config_calls(b: Store, lease: Lease) -> Calls:
     return {
         "instance": b.instance(),
         "schema_version": b.schema_version(),
-        "grounds": b.grounds(lease.mount, lease.role, Repeated(lease.owner, "request")),
+        "grounds": b.grounds(lease.mount, lease.role, RequestKey(lease.owner, "request")),
         "add_mount": b.add_mount(builders.mount("another")),
         "get_mount": b.get_mount(lease.mount),
         "put_mount": b.put_mount(builders.mount(), builders.mount(max_users=7)),
@@ -129,17 +129,17 @@ def config_calls(b: Store, lease: Lease) -> Calls:
 
 def upkeep_calls(b: Store, lease: Lease) -> Calls:
     """Call each method about many leases, and about the store itself."""
-    prefix = OpenPrefix(Range.of_mount(lease.mount), LATER_US)
+    prefix = BulkRevocation(Range.of_mount(lease.mount), LATER_US)
     return {
         "open_prefix": b.open_prefix(Range("aws/creds/", "aws/creds0")),
         "prefixes": b.prefixes(),
-        "put_up": b.put_up(prefix, "", 10),
+        "mark_range_revoking": b.mark_range_revoking(prefix, "", 10),
         "close_prefix": b.close_prefix(prefix),
         "progress": b.progress(prefix),
         "abandon": b.abandon(Range.of_mount(lease.mount), 10, live=True),
         "known": b.known([lease.footprint.user_name]),
-        "bury": b.bury(builders.ACCOUNT, LATER_US),
-        "bury_sessions": b.bury_sessions(),
+        "purge_tombstones": b.purge_tombstones(builders.ACCOUNT, LATER_US),
+        "purge_sessions": b.purge_sessions(),
         "drift_us": b.drift_us(),
         "first_start": b.first_start(),
         "held": b.held(),
@@ -162,7 +162,7 @@ def rotation_calls(b: Store, lease: Lease) -> Calls:
         "list_static": b.list_static(lease.mount, "", 10),
         "static_holder": b.static_holder("AKIAaws", ""),
         "rotated_away": b.rotated_away("AKIAaws"),
-        "left_behind": b.left_behind(),
+        "unfinished_of_removed_mounts": b.unfinished_of_removed_mounts(),
         "static_of_disabled": b.static_of_disabled(),
         "forget_static": b.forget_static(lease.mount),
         "claim_rotation": b.claim_rotation(static.subject),
@@ -170,7 +170,7 @@ def rotation_calls(b: Store, lease: Lease) -> Calls:
         "next_rotation_us": b.next_rotation_us(none),
         "move_rotation": b.move_rotation(static, done=True),
         "switch_root": b.switch_root(static, root),
-        "take_over_rotations": b.take_over_rotations(),
+        "void_stale_rotation_claims": b.void_stale_rotation_claims(),
         "forget_rotation": b.forget_rotation(static),
     }
 
@@ -285,7 +285,7 @@ async def test_malformed_leases_hold_up_no_other(tmp_path: Path) -> None:
         for lease_id in given:
             answer = await tried(store.get(lease_id))
             assert answer is None or isinstance(answer, (Lease, RowUnreadable)), str(given[lease_id])
-        await store.take_over()
+        await store.void_stale_claims()
         claimed = await claim_all(store, 10)
         assert good <= set(claimed)
         needed = {"id", "mount", "account", "user_name", "state"}
@@ -304,7 +304,7 @@ async def test_an_unreadable_row_is_tried_again_when_its_claim_has_run_out(tmp_p
     events: list[Event] = []
     clock = HandClock(wall=LATER_US)
     async with open_store(tmp_path, clock, events.append) as store:
-        await store.close_prefix(OpenPrefix(Range.of_mount("aws"), START_US))
+        await store.close_prefix(BulkRevocation(Range.of_mount("aws"), START_US))
         for _ in range(3):
             assert [claim.lease.mount for claim in await store.claim_due(TERMS, 10)] in ([GOOD], [])
             clock.advance(60)
@@ -321,7 +321,7 @@ async def test_a_lease_whose_due_time_is_lost_ends_when_it_expires(tmp_path: Pat
     damage(tmp_path, Case("leases", "due_us", "'soon'", "a text"))
     clock = HandClock(wall=lease.expires_us - 1_000_000)
     async with open_store(tmp_path, clock) as store:
-        await store.take_over()
+        await store.void_stale_claims()
         assert await store.claim_due(TERMS, 10) == []
         clock.advance(1)
         assert [claim.id for claim in await store.claim_due(TERMS, 10)] == [lease.id]
@@ -338,7 +338,7 @@ async def test_a_rotation_whose_due_time_is_lost_is_looked_at_after_a_start(
         await b.store.move_rotation(made, done=True)
     assert damage(tmp_path, Case("rotations", "due_us", value, "no instant"))
     async with opened(tmp_path) as store:
-        await store.take_over_rotations()
+        await store.void_stale_rotation_claims()
         assert await store.next_rotation_us(frozenset()) == store.now()
         assert [row.subject for row in await store.claim_rotations(1, frozenset())] == ["aws/root"]
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.stores import OPENERS, START_US, TERMS, Bench, bench
 
 from lessor_server.domain.lease import CREATE_GRACE, TOMBSTONE_LIFE, State
-from lessor_server.engine.stored import OpenPrefix, Progress, Range
+from lessor_server.engine.stored import BulkRevocation, Progress, Range
 
 SECOND = 1_000_000
 ALL = Range("aws/", "aws0")
@@ -35,8 +35,8 @@ async def test_a_prefix_takes_in_what_lives_in_its_range(b: Bench) -> None:
     await b.taken(2)
     await b.store.finish(await b.taken(3))
     await b.active(4, role_name="other")
-    assert await b.store.open_prefix(APP) == (OpenPrefix(APP, START_US), 3)
-    assert await b.store.prefixes() == [OpenPrefix(APP, START_US)]
+    assert await b.store.open_prefix(APP) == (BulkRevocation(APP, START_US), 3)
+    assert await b.store.prefixes() == [BulkRevocation(APP, START_US)]
 
 
 async def test_a_range_is_no_pattern(b: Bench) -> None:
@@ -44,7 +44,7 @@ async def test_a_range_is_no_pattern(b: Bench) -> None:
     mine, other = await b.active(0, role_name="a_b"), await b.active(1, role_name="a-b")
     prefix, taken = await b.store.open_prefix(Range("aws/creds/a_b/", "aws/creds/a_b0"))
     assert taken == 1
-    assert await b.store.put_up(prefix, "", 100) == [mine.id]
+    assert await b.store.mark_range_revoking(prefix, "", 100) == [mine.id]
     assert await b.row(other.id) == other
 
 
@@ -53,9 +53,9 @@ async def test_a_prefix_is_put_up_some_at_a_time(b: Bench) -> None:
     ids = sorted([(await b.active(number)).id for number in range(5)])
     prefix, accepted = await b.store.open_prefix(APP)
     assert accepted == 5
-    steps = [await b.store.put_up(prefix, "", 2)]
+    steps = [await b.store.mark_range_revoking(prefix, "", 2)]
     while steps[-1]:
-        steps.append(await b.store.put_up(prefix, steps[-1][-1], 2))
+        steps.append(await b.store.mark_range_revoking(prefix, steps[-1][-1], 2))
     assert [len(step) for step in steps] == [2, 2, 1, 0]
     assert [lease_id for step in steps for lease_id in step] == ids
     for lease_id in ids:
@@ -69,7 +69,7 @@ async def test_what_backs_off_is_put_up_too(b: Bench) -> None:
     await b.store.fail(claim, "no", timedelta(minutes=15), 7, 1)
     b.clock.advance(1)
     prefix, _ = await b.store.open_prefix(APP)
-    assert await b.store.put_up(prefix, "", 9) == [claim.id]
+    assert await b.store.mark_range_revoking(prefix, "", 9) == [claim.id]
     row = await b.row(claim.id)
     assert (row.due_us, row.attempts, row.looks, row.last_error) == (START_US + SECOND, 7, 1, "")
     assert len(await b.store.claim([claim.id], TERMS)) == 1
@@ -80,7 +80,7 @@ async def test_what_is_due_for_longer_stays_so(b: Bench) -> None:
     lease = await b.active(ttl=timedelta(seconds=5))
     b.clock.advance(60)
     prefix, _ = await b.store.open_prefix(APP)
-    await b.store.put_up(prefix, "", 9)
+    await b.store.mark_range_revoking(prefix, "", 9)
     assert (await b.row(lease.id)).due_us == lease.expires_us
 
 
@@ -90,7 +90,7 @@ async def test_what_is_being_tried_keeps_its_claim(b: Bench) -> None:
     await b.store.fail(claim, "no", timedelta(0), 1, 0)
     (again,) = await b.store.claim([claim.id], TERMS)
     prefix, _ = await b.store.open_prefix(APP)
-    assert await b.store.put_up(prefix, "", 9) == [claim.id]
+    assert await b.store.mark_range_revoking(prefix, "", 9) == [claim.id]
     assert await b.store.holds(again)
     row = await b.row(claim.id)
     assert (row.due_us, row.last_error) == (again.lease.due_us, "")
@@ -104,7 +104,7 @@ async def test_tombstones_and_abandoned_leases_are_not_put_up(b: Bench) -> None:
     left = await b.active(1)
     await b.store.abandon(APP, 9, live=True)
     prefix, taken = await b.store.open_prefix(APP)
-    assert (taken, await b.store.put_up(prefix, "", 9)) == (0, [])
+    assert (taken, await b.store.mark_range_revoking(prefix, "", 9)) == (0, [])
     assert (await b.row(left.id)).state is State.ABANDONED
 
 
@@ -114,7 +114,7 @@ async def test_what_was_begun_after_the_cutoff_is_not_touched(b: Bench) -> None:
     prefix, _ = await b.store.open_prefix(APP)
     b.clock.advance(1)
     later = await b.active(1)
-    assert len(await b.store.put_up(prefix, "", 100)) == 1
+    assert len(await b.store.mark_range_revoking(prefix, "", 100)) == 1
     assert await b.row(later.id) == later
     assert await b.store.renew(later, later.expires_us + SECOND) is not None
 
@@ -126,7 +126,7 @@ async def test_a_prefix_takes_in_what_was_begun_by_a_clock_that_ran_ahead(b: Ben
     await b.store.lower_clock()
     b.clock.advance(1)
     prefix, taken = await b.store.open_prefix(APP)
-    assert (taken, await b.store.put_up(prefix, "", 9)) == (1, [lease.id])
+    assert (taken, await b.store.mark_range_revoking(prefix, "", 9)) == (1, [lease.id])
 
 
 async def test_no_lease_of_an_open_prefix_gets_to_live(b: Bench) -> None:
@@ -135,7 +135,7 @@ async def test_no_lease_of_an_open_prefix_gets_to_live(b: Bench) -> None:
     other = await b.active(2, role_name="other")
     await b.store.open_prefix(APP)
     assert await b.store.renew(active, active.expires_us + SECOND) is None
-    assert await b.store.rekey(active, "AKIB") is None
+    assert await b.store.replace_key(active, "AKIB") is None
     assert await b.store.activate(claim, "AKIA") is None
     assert await b.store.renew(other, other.expires_us + SECOND) is not None
 
@@ -144,7 +144,7 @@ async def test_an_intent_that_a_prefix_takes_is_lost_to_its_maker(b: Bench) -> N
     """Putting up an intent voids its claim."""
     claim = await b.begun()
     prefix, _ = await b.store.open_prefix(APP)
-    assert await b.store.put_up(prefix, "", 9) == [claim.id]
+    assert await b.store.mark_range_revoking(prefix, "", 9) == [claim.id]
     assert not await b.store.holds(claim)
     assert not await b.store.release(claim, "", 0)
 
@@ -172,7 +172,7 @@ async def test_progress_counts_what_lives_and_what_has_failed(b: Bench) -> None:
     prefix, _ = await b.store.open_prefix(APP)
     b.clock.advance(1)
     assert await b.store.progress(prefix) == Progress(4, 0, 0)
-    await b.store.put_up(prefix, "", 9)
+    await b.store.mark_range_revoking(prefix, "", 9)
     await b.store.close_prefix(prefix)
     assert await b.store.progress(prefix) == Progress(4, 0, 0)
     await b.store.finish(gone)

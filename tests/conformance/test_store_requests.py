@@ -14,7 +14,7 @@ from tests.support.stores import OPENERS, SPAN, START_US, TERMS, Bench, bench, i
 
 from lessor_server.domain.errors import Aborted
 from lessor_server.domain.lease import Request, State
-from lessor_server.engine.stored import EVERYTHING, Repeated
+from lessor_server.engine.stored import EVERYTHING, RequestKey
 
 SECOND = 1_000_000
 ONE = Request("11111111-1111-4111-8111-111111111111", "wish")
@@ -31,14 +31,14 @@ async def test_a_request_id_is_kept_with_its_lease(b: Bench) -> None:
     """The lease of a request is found by owner, mount, role and id, with the digest of what was wished."""
     lease = await b.active(request=ONE)
     assert lease.request == ONE
-    assert (await b.store.grounds("aws", "app", Repeated("root", ONE.id))).earlier == lease
+    assert (await b.store.grounds("aws", "app", RequestKey("root", ONE.id))).earlier == lease
     for mount, role, owner, request_id in (
         ("second", "app", "root", ONE.id),
         ("aws", "other", "root", ONE.id),
         ("aws", "app", "alice", ONE.id),
         ("aws", "app", "root", "another"),
     ):
-        assert (await b.store.grounds(mount, role, Repeated(owner, request_id))).earlier is None
+        assert (await b.store.grounds(mount, role, RequestKey(owner, request_id))).earlier is None
     assert (await b.store.grounds("aws", "app")).earlier is None
 
 
@@ -73,9 +73,9 @@ async def test_what_nobody_waits_for_lives_a_minute(b: Bench) -> None:
     """An untaken lease expires 60 s after it became ACTIVE, or by its ttl where that is shorter."""
     for number, (ttl, life) in enumerate(((3600, 60), (20, 20))):
         claim = await b.begun(number, ttl=timedelta(seconds=ttl))
-        lease = await b.store.activate(claim, "AKIA", untaken=True)
+        lease = await b.store.activate(claim, "AKIA", undelivered=True)
         assert lease is not None
-        assert lease.untaken
+        assert lease.undelivered
         assert lease.expires_us == lease.due_us == START_US + life * SECOND
         assert lease.max_expires_us == START_US + 86_400 * SECOND
 
@@ -84,21 +84,21 @@ async def test_a_fresh_key_changes_nothing_else(b: Bench) -> None:
     """Rekey puts the new key on the row and voids the old generation; the expiry stays as it was."""
     lease = await b.active()
     b.clock.advance(100)
-    again = await b.store.rekey(lease, "AKIB")
+    again = await b.store.replace_key(lease, "AKIB")
     assert again is not None
     assert again == replace(lease, access_key_id="AKIB", generation=lease.generation + 1)
     assert await b.row(lease.id) == again
-    assert await b.store.rekey(lease, "AKIC") is None
+    assert await b.store.replace_key(lease, "AKIC") is None
 
 
 async def test_whoever_takes_an_untaken_lease_gets_its_ttl_from_the_issue(b: Bench) -> None:
     """An untaken lease that a repeat takes lives as long as if its first caller had stayed."""
-    lease = await b.store.activate(await b.begun(), "AKIA", untaken=True)
+    lease = await b.store.activate(await b.begun(), "AKIA", undelivered=True)
     assert lease is not None
     b.clock.advance(59)
-    taken = await b.store.rekey(lease, "AKIB")
+    taken = await b.store.replace_key(lease, "AKIB")
     assert taken is not None
-    assert (taken.untaken, taken.expires_us, taken.due_us) == (False, *[START_US + 3600 * SECOND] * 2)
+    assert (taken.undelivered, taken.expires_us, taken.due_us) == (False, *[START_US + 3600 * SECOND] * 2)
 
 
 @pytest.mark.parametrize("state", ["INTENT", "REVOKING", "GONE", "expired"])
@@ -114,7 +114,7 @@ async def test_only_a_living_lease_gets_a_fresh_key(b: Bench, state: str) -> Non
         if state == "GONE":
             await b.store.finish(claim)
         lease = await b.row(claim.id)
-    assert await b.store.rekey(lease, "AKIB") is None
+    assert await b.store.replace_key(lease, "AKIB") is None
     assert await b.row(lease.id) == lease
 
 
@@ -122,15 +122,15 @@ async def test_a_lease_that_is_put_back_ends_in_a_minute(b: Bench) -> None:
     """Untake brings the expiry to 60 s from now, never later than it was, and once for a generation."""
     long, short = await b.active(0), await b.active(1, ttl=timedelta(seconds=100))
     b.clock.advance(50)
-    back = await b.store.untake(long)
+    back = await b.store.mark_undelivered(long)
     assert back is not None
-    assert (back.state, back.untaken) == (State.ACTIVE, True)
+    assert (back.state, back.undelivered) == (State.ACTIVE, True)
     assert back.expires_us == back.due_us == START_US + 110 * SECOND
-    sooner = await b.store.untake(short)
+    sooner = await b.store.mark_undelivered(short)
     assert sooner is not None
     assert sooner.expires_us == START_US + 100 * SECOND
-    assert await b.store.untake(long) is None
-    assert await b.store.untake((await b.begun(2)).lease) is None
+    assert await b.store.mark_undelivered(long) is None
+    assert await b.store.mark_undelivered((await b.begun(2)).lease) is None
 
 
 async def test_while_expiries_are_held_an_active_lease_is_not_claimed(b: Bench) -> None:

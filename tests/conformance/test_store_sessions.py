@@ -83,13 +83,13 @@ async def test_a_session_never_lives_for_nothing(b: Bench, seconds: float) -> No
 async def test_an_untaken_session_gets_its_own_end_back(b: Bench) -> None:
     """For a minute nobody has it; taken after all, it ends when AWS said."""
     ends_us = START_US + 3600 * SECOND + 7
-    lease = await b.store.activate(await begun(b), "ASIA", ends_us=ends_us, untaken=True)
+    lease = await b.store.activate(await begun(b), "ASIA", ends_us=ends_us, undelivered=True)
     assert lease is not None
     assert (lease.expires_us, lease.max_expires_us) == (START_US + 60 * SECOND, ends_us)
     b.clock.advance(30)
-    taken = await b.store.rekey(lease, "ASIB")
+    taken = await b.store.replace_key(lease, "ASIB")
     assert taken is not None
-    assert (taken.expires_us, taken.due_us, taken.untaken) == (ends_us, ends_us, False)
+    assert (taken.expires_us, taken.due_us, taken.undelivered) == (ends_us, ends_us, False)
 
 
 async def test_sessions_are_no_users_of_the_mount(b: Bench) -> None:
@@ -151,13 +151,13 @@ async def test_a_sessions_tombstone_goes_after_a_week(b: Bench) -> None:
     user = await b.taken(1)
     await b.store.finish(user)
     b.clock.advance(6 * DAY)
-    assert await b.store.bury_sessions() == 0
+    assert await b.store.purge_sessions() == 0
     b.clock.advance(DAY)
-    assert await b.store.bury_sessions() == 0  # it worked for an hour after its lease had gone
+    assert await b.store.purge_sessions() == 0  # it worked for an hour after its lease had gone
     b.clock.advance(3600)
-    assert await b.store.bury_sessions() == 1
+    assert await b.store.purge_sessions() == 1
     assert await b.store.get(session.id) is None
-    assert await b.store.bury(builders.ACCOUNT, b.store.now()) == 1
+    assert await b.store.purge_tombstones(builders.ACCOUNT, b.store.now()) == 1
 
 
 async def test_a_listing_buries_no_session(b: Bench) -> None:
@@ -165,14 +165,14 @@ async def test_a_listing_buries_no_session(b: Bench) -> None:
     session = await gone(b)
     assert await b.store.known([""]) == {}
     b.clock.advance(8 * DAY)
-    assert await b.store.bury(builders.ACCOUNT, b.store.now()) == 0
+    assert await b.store.purge_tombstones(builders.ACCOUNT, b.store.now()) == 0
     assert await b.store.get(session.id) is not None
 
 
 async def test_the_intent_of_a_dead_process_is_due_at_once(b: Bench) -> None:
     """A start voids the claim of a session's intent as of any other."""
     claim = await begun(b)
-    assert await b.store.take_over() == 1
+    assert await b.store.void_stale_claims() == 1
     (again,) = await b.store.claim_due(TERMS, 10)
     assert again.id == claim.id
     assert await b.store.finish(again)

@@ -20,7 +20,7 @@ from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
 from lessor_server.domain.lease import State
 from lessor_server.domain.preconditions import StaticUserTaken
 from lessor_server.domain.rotation import Rotation, static_subject
-from lessor_server.engine.stored import EVERYTHING, Range, Repeated
+from lessor_server.engine.stored import EVERYTHING, Range, RequestKey
 
 HOUR_US = 3_600_000_000
 REQUEST = "11111111-2222-4333-8444-555555555555"
@@ -88,7 +88,7 @@ async def test_rows_of_every_state_are_kept_and_worked_on(tmp_path: Path, versio
         assert set((await states(store)).values()) == {1}
         assert await store.account("aws") == builders.ACCOUNT
         assert [prefix.ids for prefix in await store.prefixes()] == [Range("b/", "b0")]
-        assert await store.take_over() == 1
+        assert await store.void_stale_claims() == 1
         claims = {claim.id: claim for claim in await store.claim_due(TERMS, 10)}
         assert claims.keys() == {leases["INTENT"].id, leases["REVOKING"].id}
         for claim in claims.values():
@@ -101,7 +101,7 @@ async def test_an_earlier_request_is_found_and_its_lease_renewed(tmp_path: Path,
     """A repeat across the upgrade finds the lease that it made before, and a holder keeps it."""
     earlier(tmp_path, version)
     async with open_store(tmp_path, HandClock()) as store:
-        lease = (await store.grounds("aws", "app", Repeated("root", REQUEST))).earlier
+        lease = (await store.grounds("aws", "app", RequestKey("root", REQUEST))).earlier
         assert lease is not None
         assert lease.state is State.ACTIVE
         renewed = await store.renew(lease, START_US + 2 * HOUR_US)

@@ -14,7 +14,7 @@ from lessor_server.domain.errors import AlreadyExists, Invalid
 from lessor_server.domain.lease import CREATE_GRACE, TOMBSTONE_LIFE, Footprint, Orphan, State
 from lessor_server.domain.mount import MountState
 from lessor_server.domain.preconditions import MountDisabling
-from lessor_server.engine.stored import OpenPrefix, Range
+from lessor_server.engine.stored import BulkRevocation, Range
 
 SECOND = 1_000_000
 ALL = Range("aws/", "aws0")
@@ -74,8 +74,8 @@ async def test_a_tombstone_goes_after_a_week_and_a_complete_later_listing(
     assert await b.store.finish(claim)
     b.clock.advance(age)
     listed_us = b.clock.wall - int(listed_ago * SECOND)
-    assert await b.store.bury("aws:999999999999", listed_us) == 0
-    assert await b.store.bury(builders.ACCOUNT, listed_us) == buried
+    assert await b.store.purge_tombstones("aws:999999999999", listed_us) == 0
+    assert await b.store.purge_tombstones(builders.ACCOUNT, listed_us) == buried
     assert (await b.store.get(claim.id) is None) is bool(buried)
 
 
@@ -88,7 +88,7 @@ async def test_only_tombstones_are_buried(b: Bench) -> None:
     await b.store.finish(reopened)
     b.clock.advance(10 * WEEK)
     await b.store.reopen(reopened.id, 0)
-    assert await b.store.bury(builders.ACCOUNT, b.clock.wall) == 0
+    assert await b.store.purge_tombstones(builders.ACCOUNT, b.clock.wall) == 0
     assert (await b.row(abandoned.id)).state is State.ABANDONED
 
 
@@ -102,7 +102,7 @@ async def test_a_mount_is_disabled_and_its_range_put_up_in_one_step(b: Bench) ->
     disabling = replace(builders.mount(), state=MountState.DISABLING)
     assert await b.store.disable("aws") == (disabling, 2)
     assert await b.store.get_mount("aws") == disabling
-    assert await b.store.prefixes() == [OpenPrefix(ALL, START_US)]
+    assert await b.store.prefixes() == [BulkRevocation(ALL, START_US)]
     with pytest.raises(MountDisabling):
         await b.begun(3)
     assert await b.store.renew(active, active.expires_us + SECOND) is None

@@ -21,8 +21,8 @@ from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.domain.errors import DeadlineExceeded
 from lessor_server.domain.root import RootConfig
 from lessor_server.domain.secret import Secret
-from lessor_server.engine.credentials import Credentials, Wish
-from lessor_server.engine.engine import Engine, Limits, Outside, running
+from lessor_server.engine.credentials import Credentials, IssueRequest
+from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
 from lessor_server.engine.mounts import RootRules
 from tests.fire.ground import BOUND, MOUNT, cuts, no_user_of, now
 from tests.support import builders
@@ -65,8 +65,8 @@ async def slowly(folder: Path, aws: StandIn) -> AsyncIterator[tuple[Engine, Slow
         store = await stack.enter_async_context(open_store(folder, SystemClock()))
         disk = SlowDisk(store)
         gateway = AwsGateway(await stack.enter_async_context(Clients((aws.url,), "lessor/test")))
-        outside = Outside(store, gateway, AesGcmSealer(bytes(32)), Recording(), Reports(), rng)
-        limits = Limits(root_rules=RootRules((aws.url,)))
+        outside = Dependencies(store, gateway, AesGcmSealer(bytes(32)), Recording(), Reports(), rng)
+        limits = EngineConfig(root_rules=RootRules((aws.url,)))
         engine = await stack.enter_async_context(running(outside, limits))
         await engine.mounts.enable(builders.mount(MOUNT), "test")
         config = RootConfig(ROOT_KEY, Secret(ROOT_SECRET), "us-east-1", aws.url, aws.url)
@@ -79,7 +79,7 @@ async def slowly(folder: Path, aws: StandIn) -> AsyncIterator[tuple[Engine, Slow
 
 async def ask(engine: Engine, ttl: int = 600, seconds: float = 30.0) -> Credentials:
     """Ask for credentials within ``seconds``."""
-    return await engine.issuer.generate(Wish(MOUNT, "app", "test", timedelta(seconds=ttl)), seconds)
+    return await engine.issuer.generate(IssueRequest(MOUNT, "app", "test", timedelta(seconds=ttl)), seconds)
 
 
 async def test_nothing_is_handed_out_before_its_commit(tmp_path: Path, aws: StandIn) -> None:

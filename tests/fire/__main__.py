@@ -19,7 +19,7 @@ from tests.fire.soak import soak
 
 AWS_SECONDS = 0.02
 """How long the AWS of a scenario takes over each call."""
-MOST_KIB_A_MINUTE = 1024.0
+MAX_KIB_A_MINUTE = 1024.0
 """How fast the server's memory may grow in the second half of a soak of some minutes."""
 
 Scenario = Callable[[Ground, random.Random], Awaitable[Figures]]
@@ -38,7 +38,7 @@ def asked_for(given: argparse.Namespace) -> dict[str, Scenario]:
         "storm": (given.storm, lambda place, rng: storm(place, given.storm, 500, rng)),
         "soak": (
             given.soak_minutes,
-            lambda place, rng: soak(place, 60 * given.soak_minutes, MOST_KIB_A_MINUTE, rng),
+            lambda place, rng: soak(place, 60 * given.soak_minutes, MAX_KIB_A_MINUTE, rng),
         ),
     }
     return {name: scenario for name, (size, scenario) in every.items() if size}

@@ -18,7 +18,7 @@ from tests.support.clients import lease_of
 from tests.support.standin_control import Json
 
 State = lease_pb2.Lease.State
-LONGEST_LIFE = 0.6
+MAX_LIFE = 0.6
 """Seconds that a server is left alive, beside its checks."""
 
 
@@ -34,7 +34,7 @@ async def kills(place: Ground, times: int, rng: random.Random, rest_every: int =
         callers.begin(group)
         try:
             for number in range(1, times + 1):
-                await asyncio.sleep(rng.uniform(0, LONGEST_LIFE))
+                await asyncio.sleep(rng.uniform(0, MAX_LIFE))
                 await place.process.kill()
                 await asyncio.to_thread(sound, place.process.data_dir)
                 await place.start()

@@ -15,7 +15,7 @@ from lessor_server.domain.events import AccountPaused, AccountResumed, Event, Ex
 from lessor_server.domain.lease import State
 from lessor_server.engine.expiry import ASKED, STORE_ROLLED_BACK
 from lessor_server.engine.intents import ISSUE_SPAN
-from lessor_server.engine.keeper import BACKSTOP_SECONDS, CLAIM_SPAN
+from lessor_server.engine.keeper import CLAIM_SPAN, FULL_SCAN_SECONDS
 from tests.simulation.disk import Change
 from tests.simulation.journal import suffix
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.simulation.truth import Record
     from tests.simulation.world import World
 
-CLAIMS = ("claim", "claim_due", "take_over")
+CLAIMS = ("claim", "claim_due", "void_stale_claims")
 FOLLOWED_SECONDS = 6.0
 """After so long each replica knows that a hold has ended: it looks every 5 s."""
 
@@ -33,7 +33,7 @@ TAKE_UP_SECONDS = 3.0
 
 
 @dataclass(slots=True)
-class _Care:
+class _Responsibility:
     """Who cares for one lease."""
 
     watcher: Process
@@ -57,7 +57,7 @@ class Attention:
     def __init__(self, world: World) -> None:
         """Follow the replicas of ``world``."""
         self._world = world
-        self._cares: dict[str, _Care] = {}
+        self._cares: dict[str, _Responsibility] = {}
 
     # --- the replicas --------------------------------------------------------------------------------------
 
@@ -105,7 +105,7 @@ class Attention:
         lease_id, old, row = change
         if row is None or (old is not None and old.lease.generation == row.lease.generation):
             return
-        now, care = self._world.now(), self._cares.setdefault(suffix(lease_id), _Care(process))
+        now, care = self._world.now(), self._cares.setdefault(suffix(lease_id), _Responsibility(process))
         others = self._world.replicas.several and care.claimer not in (None, process)
         if others and name in CLAIMS and now < care.claim_ends - 0.01:
             text = f"{name} of process {process.number} took what another had claimed"
@@ -128,7 +128,7 @@ class Attention:
         if care.watcher.attentive_since <= record.due_by and not care.free_at and not care.claim_lost:
             return record.due_by
         free_at = max(care.free_at, care.claim_ends if care.claim_lost else 0.0)
-        return max(record.due_by, free_at, self.somebody_since) + BACKSTOP_SECONDS
+        return max(record.due_by, free_at, self.somebody_since) + FULL_SCAN_SECONDS
 
     def judge_resumed(self) -> None:
         """Check that the end of a hold has come to every replica that was there meanwhile."""
@@ -148,11 +148,11 @@ class Attention:
             row = world.store.rows.get(world.truth.records[lease_id].lease_id)
             if row is None or not row.claimed_by or row.lease.generation != generation:
                 return
-            late = world.now() - max(claim_ends, self.somebody_since) - BACKSTOP_SECONDS
+            late = world.now() - max(claim_ends, self.somebody_since) - FULL_SCAN_SECONDS
             if late >= TAKE_UP_SECONDS and not world.truth.is_shaken(claim_ends):
-                text = f"a missing replica's claim ran out {late + BACKSTOP_SECONDS:.1f} s ago"
+                text = f"a missing replica's claim ran out {late + FULL_SCAN_SECONDS:.1f} s ago"
                 world.broken("what_the_missing_claimed_is_taken_up", lease_id, text)
                 return
-            world.later(BACKSTOP_SECONDS, look)
+            world.later(FULL_SCAN_SECONDS, look)
 
-        world.later(max(claim_ends - world.now(), 0.0) + BACKSTOP_SECONDS + TAKE_UP_SECONDS, look)
+        world.later(max(claim_ends - world.now(), 0.0) + FULL_SCAN_SECONDS + TAKE_UP_SECONDS, look)

@@ -36,7 +36,14 @@ READS = frozenset(
         ),
         *("list_roles", "holds", "due_within", "get", "page", "count", "prefixes", "progress", "known"),
         *("drift_us", "first_start", "held", "backup", "account", "unreadable_rows"),
-        *("get_rotation", "static_holder", "rotated_away", "left_behind", "list_static", "next_rotation_us"),
+        *(
+            "get_rotation",
+            "static_holder",
+            "rotated_away",
+            "unfinished_of_removed_mounts",
+            "list_static",
+            "next_rotation_us",
+        ),
         "static_of_disabled",
     )
 )
@@ -75,9 +82,9 @@ class DurableStore(MemoryStore):
         self.rows: _Rows = _Rows()
         self._marked_us = self.now()
 
-    async def take_over(self) -> int:
+    async def void_stale_claims(self) -> int:
         """Void every claim, unless other processes may live."""
-        return 0 if self.shared else await super().take_over()
+        return 0 if self.shared else await super().void_stale_claims()
 
     @property
     def kept_hold(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lessor_server.domain.lease import LIVE, UNTAKEN_LIFE, State
+from lessor_server.domain.lease import LIVE, UNDELIVERED_TTL, State
 from tests.simulation.journal import suffix
 from tests.simulation.row_invariants import Found
 from tests.simulation.truth import TAKING
@@ -56,7 +56,7 @@ def what_nobody_got_goes_soon(world: World, effect: Effect) -> Found:
     since = world.truth.unwanted_since(record)
     if since is None:
         return None
-    due = since + (UNTAKEN_LIFE.total_seconds() if record.request_id else 0.0)
+    due = since + (UNDELIVERED_TTL.total_seconds() if record.request_id else 0.0)
     late = world.now() - due
     if late > 2 * BOUND_SECONDS + world.truth.skew and not world.truth.disturbed(record, due):
         return effect.subject, f"nobody wanted it, and it went {late:.1f} s after it should have"

@@ -14,12 +14,12 @@ from typing import Any
 
 from lessor_server.domain import backoff, plans
 from lessor_server.domain.aws_errors import Refusal
-from lessor_server.domain.calls import MadeKey
+from lessor_server.domain.calls import AccessKey
 from lessor_server.domain.errors import AwsUnavailable, LessorError, StoreUnavailable
 from lessor_server.domain.events import Issued
 from lessor_server.domain.lease import State
 from lessor_server.engine import due, intents, issuer, keeper, leases, maker, pacer, revoker, sweeper, timers
-from lessor_server.engine.expiry import Expiry
+from lessor_server.engine.expiry import ExpiryHold
 
 
 class Patch:
@@ -94,15 +94,15 @@ async def _nothing(*_: Any, **__: Any) -> None:
 @mutant
 def record_after_create(patch: Patch) -> None:
     """The row is written after the user is made."""
-    order_of = issuer.Issuer._order
+    order_of = issuer.Issuer._plan
 
-    async def early(self: Any, wish: Any, ground: Any) -> Any:
-        order = await order_of(self, wish, ground)
+    async def early(self: Any, asked: Any, ground: Any) -> Any:
+        order = await order_of(self, asked, ground)
         plan = plans.issue(order.role, order.intent.footprint, ())
-        await self._roots.rounds(order.root).call(plan.create)
+        await self._roots.caller(order.root).call(plan.create)
         return order
 
-    patch.set(issuer.Issuer, "_order", early)
+    patch.set(issuer.Issuer, "_plan", early)
 
 
 @mutant
@@ -167,13 +167,13 @@ def lost_claim_not_reopened(patch: Patch) -> None:
 @mutant
 def create_access_key_repeated_blindly(patch: Patch) -> None:
     """CreateAccessKey is sent again after a lost answer, whatever it has made."""
-    patch.set(maker.Maker, "_clear", _nothing)
+    patch.set(maker.IamUserBuilder, "_clear", _nothing)
 
 
 @mutant
 def nobody_takes_back(patch: Patch) -> None:
     """A credential whose caller went away lives to its end."""
-    patch.set(intents, "put_back", _nothing)
+    patch.set(intents, "withdraw", _nothing)
 
 
 @mutant
@@ -182,7 +182,7 @@ def secret_in_an_event(patch: Patch) -> None:
     seen: list[str] = []
     key_of = issuer._key
 
-    def spy(outcome: Any) -> MadeKey:
+    def spy(outcome: Any) -> AccessKey:
         key = key_of(outcome)
         seen.append(key.secret.reveal())
         return key
@@ -205,16 +205,16 @@ def no_such_entity_trusted_at_once(patch: Patch) -> None:
     async def believe(self: Any, claim: Any, _: int) -> None:
         await self._finish(claim)
 
-    patch.set(keeper.Keeper, "_look_again", believe)
+    patch.set(keeper.RevocationWorker, "_look_again", believe)
 
 
 @mutant
 def finish_without_an_answer(patch: Patch) -> None:
     """A DeleteUser that nobody answered counts as done."""
 
-    async def hope(rounds: Any, lease: Any) -> Any:
-        verdict = await tried(rounds, lease)
-        return revoker.Deleted() if isinstance(verdict, revoker.Silent) else verdict
+    async def hope(caller: Any, lease: Any) -> Any:
+        verdict = await tried(caller, lease)
+        return revoker.Deleted() if isinstance(verdict, revoker.NoAnswer) else verdict
 
     tried = keeper.revoke
     patch.set(keeper, "revoke", hope)
@@ -223,12 +223,12 @@ def finish_without_an_answer(patch: Patch) -> None:
 @mutant
 def given_up_after_two_attempts(patch: Patch) -> None:
     """A revocation that AWS has refused twice is ended."""
-    fail = keeper.Keeper._fail
+    fail = keeper.RevocationWorker._fail
 
     async def give_up(self: Any, claim: Any, error: LessorError, wait: timedelta, attempts: int) -> None:
         await (self._finish(claim) if attempts >= 2 else fail(self, claim, error, wait, attempts))
 
-    patch.set(keeper.Keeper, "_fail", give_up)
+    patch.set(keeper.RevocationWorker, "_fail", give_up)
 
 
 @mutant
@@ -250,27 +250,27 @@ def another_account_believed(patch: Patch) -> None:
     async def attempt(self: Any, lease: Any, priority: Any) -> Any:
         try:
             root = await self._roots.of(lease.mount)
-            self._roots.lane(root).require_open()
+            self._roots.limiter(root).require_open()
         except StoreUnavailable:
             raise
         except LessorError as error:
             silent = isinstance(error, AwsUnavailable)
-            return revoker.Silent(error) if silent else revoker.Declined(error)
-        return await keeper.revoke(self._roots.rounds(root, priority), lease)
+            return revoker.NoAnswer(error) if silent else revoker.RefusedByAws(error)
+        return await keeper.revoke(self._roots.caller(root, priority), lease)
 
-    patch.set(keeper.Keeper, "_attempt", attempt)
+    patch.set(keeper.RevocationWorker, "_attempt", attempt)
 
 
 @mutant
 def pause_counts_an_attempt(patch: Patch) -> None:
     """An outage of AWS counts against the row."""
-    record = keeper.Keeper._record
+    record = keeper.RevocationWorker._record
 
     async def count(self: Any, claim: Any, verdict: Any, began_us: int) -> None:
-        silent = isinstance(verdict, revoker.Silent)
-        await record(self, claim, revoker.Declined(verdict.error) if silent else verdict, began_us)
+        silent = isinstance(verdict, revoker.NoAnswer)
+        await record(self, claim, revoker.RefusedByAws(verdict.error) if silent else verdict, began_us)
 
-    patch.set(keeper.Keeper, "_record", count)
+    patch.set(keeper.RevocationWorker, "_record", count)
 
 
 @mutant
@@ -283,7 +283,7 @@ def jitterless(patch: Patch) -> None:
 @mutant
 def probe_never_resumes(patch: Patch) -> None:
     """A paused account stays paused although AWS answers."""
-    patch.set(pacer.Lane, "resume", _none)
+    patch.set(pacer.RateLimiter, "resume", _none)
 
 
 @mutant
@@ -310,13 +310,13 @@ def no_backstop(patch: Patch) -> None:
         await self._wake.wait()
         self._wake.clear()
 
-    patch.set(due.Due, "wait", hints_alone)
+    patch.set(due.RevocationQueue, "wait", hints_alone)
 
 
 @mutant
 def new_deadlines_not_watched(patch: Patch) -> None:
     """The window learns of a deadline only when it is read again."""
-    patch.set(timers.Timers, "watch", _none)
+    patch.set(timers.ExpiryTimer, "watch", _none)
 
 
 @mutant
@@ -328,7 +328,7 @@ def window_blind_after_sleep(patch: Patch) -> None:
         while True:
             await asyncio.sleep(await self._fill_or_wait())
 
-    patch.set(timers.Timers, "run", run)
+    patch.set(timers.ExpiryTimer, "run", run)
 
 
 @mutant_in("slept through")
@@ -340,7 +340,7 @@ def timer_late_after_sleep(patch: Patch) -> None:
 @mutant
 def expiry_believed_while_held(patch: Patch) -> None:
     """Leases expire by a clock that is not trusted."""
-    patch.set(Expiry, "held", property(lambda _: False))
+    patch.set(ExpiryHold, "held", property(lambda _: False))
 
 
 @mutant

@@ -18,13 +18,13 @@ from google.protobuf.message import Message
 from lessor_server.domain.access import Capability, Principal
 from lessor_server.domain.errors import StoreUnavailable
 from lessor_server.domain.events import Event
-from lessor_server.engine.engine import Engine, Limits, Outside, running
+from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
 from lessor_server.services.guard import Guard
 from lessor_server.services.lease import LeaseService
 from lessor_server.services.role import RoleService
-from lessor_server.services.rules import LASTING, RULES
+from lessor_server.services.rules import REQUIRED_CAPABILITY, UNBOUNDED_STREAMS
 from lessor_server.services.system import About, SystemService
 from tests.simulation.disk import Disk
 from tests.simulation.journal import ALL, suffix
@@ -155,8 +155,8 @@ class Process:
     async def _live(self) -> None:
         world = self.world
         rng = world.options.rng(f"process/{self.number}")
-        outside = Outside(self._disk, self._wire, world.sealer, self._notify, self.report, rng)
-        async with running(outside, Limits()) as engine:
+        outside = Dependencies(self._disk, self._wire, world.sealer, self._notify, self.report, rng)
+        async with running(outside, EngineConfig()) as engine:
             self.engine = engine
             self._serve(engine)
             self.ready = True
@@ -175,12 +175,14 @@ class Process:
 
     def _serve(self, engine: Engine) -> None:
         about = About("0", "memory", 1, self.world.instance, dev_mode=False, linter="", warnings=())
-        guard = Guard(lambda token: Principal(token, ALL_RIGHTS), self, RULES, lasting=LASTING)
+        guard = Guard(
+            lambda token: Principal(token, ALL_RIGHTS), self, REQUIRED_CAPABILITY, lasting=UNBOUNDED_STREAMS
+        )
         for service in (
-            ConfigService(engine.mounts, engine.disabler, engine.checks, engine.root_keys),
-            RoleService(engine.roles, engine.checks, engine.prefixes, engine.static_roles),
-            CredsService(engine.issuer, engine.credential_watch, engine.static_roles),
-            LeaseService(engine.leases, engine.prefixes, engine.sweeper, engine.watchers),
+            ConfigService(engine.mounts, engine.mount_remover, engine.root_checker, engine.root_keys),
+            RoleService(engine.roles, engine.root_checker, engine.prefixes, engine.static_roles),
+            CredsService(engine.issuer, engine.credential_stream, engine.static_roles),
+            LeaseService(engine.leases, engine.prefixes, engine.reconciler, engine.lease_events),
             SystemService(
                 about,
                 engine.expiry,

@@ -8,9 +8,9 @@ from typing import Any
 
 from lessor_server.domain.errors import Aborted, StoreUnavailable
 from lessor_server.domain.events import ExpiryHeld
-from lessor_server.engine.expiry import Expiry
+from lessor_server.engine.expiry import ExpiryHold
 from lessor_server.engine.issuer import Issuer
-from lessor_server.engine.maker import Maker
+from lessor_server.engine.maker import IamUserBuilder
 from tests.simulation.disk import Disk, DurableStore
 from tests.simulation.mutants import Patch, mutant, mutant_in
 from tests.support.memory_rows import Row
@@ -22,9 +22,9 @@ def take_over_beside_the_living(patch: Patch) -> None:
     """A start voids every claim, although other processes work on theirs."""
 
     async def void(self: Any) -> int:
-        return await MemoryStore.take_over(self)
+        return await MemoryStore.void_stale_claims(self)
 
-    patch.set(DurableStore, "take_over", void)
+    patch.set(DurableStore, "void_stale_claims", void)
 
 
 @mutant
@@ -73,13 +73,13 @@ def handed_out_again_by_two(patch: Patch) -> None:
     async def as_it_is(_: Any, lease: Any) -> Any:
         return lease
 
-    clear = Maker._clear
+    clear = IamUserBuilder._clear
 
     async def blindly(self: Any, user_name: str, keep: tuple[str, ...], _: Any = None) -> Any:
         return await clear(self, user_name, keep)
 
-    patch.set(Issuer, "_reserved", as_it_is)
-    patch.set(Maker, "_clear", blindly)
+    patch.set(Issuer, "_reserve", as_it_is)
+    patch.set(IamUserBuilder, "_clear", blindly)
 
 
 @mutant_in("repeat and leave")
@@ -88,12 +88,16 @@ def reserved_lease_not_watched(patch: Patch) -> None:
 
     async def unwatched(self: Any, lease: Any) -> Any:
         key_id = lease.access_key_id
-        reserved = await (self._store.untake(lease) if lease.untaken else self._store.rekey(lease, key_id))
+        reserved = await (
+            self._store.mark_undelivered(lease)
+            if lease.undelivered
+            else self._store.replace_key(lease, key_id)
+        )
         if reserved is None:
             raise Aborted("it is being handed out elsewhere", retry_in=0.5)
         return reserved
 
-    patch.set(Issuer, "_reserved", unwatched)
+    patch.set(Issuer, "_reserve", unwatched)
 
 
 @mutant
@@ -115,7 +119,7 @@ def end_of_a_hold_not_heard(patch: Patch) -> None:
             self._why = why
             self._notify(ExpiryHeld(why))
 
-    patch.set(Expiry, "_look_at_the_hold", look)
+    patch.set(ExpiryHold, "_look_at_the_hold", look)
 
 
 @mutant

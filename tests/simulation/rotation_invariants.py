@@ -54,7 +54,7 @@ def rotations_come_to_rest(world: World, _: None) -> Found:
 
 def rests(row: Rotation) -> bool:
     """Tell whether a row has nothing left to do but its next rotation."""
-    return row.phase is Phase.IDLE and not row.late_us and not row.ending
+    return row.phase is Phase.IDLE and not row.last_check_us and not row.ending
 
 
 AT_END = (rotations_come_to_rest, one_root_key_lives, static_keys_are_known)

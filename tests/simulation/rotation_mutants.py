@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from lessor_server.domain import rotation as steps
-from lessor_server.engine.disabler import Disabler
+from lessor_server.engine.disabler import MountRemover
 from lessor_server.engine.rotation import keychange
-from lessor_server.engine.rotation.keychange import KeyChange
-from lessor_server.engine.rotation.removal import Removal
+from lessor_server.engine.rotation.keychange import RotationRun
+from lessor_server.engine.rotation.removal import KeyRemoval
 from lessor_server.engine.rotation.userkeys import UserKeys
 from tests.simulation.mutants import Patch, mutant_in
 
@@ -21,8 +21,8 @@ def lost_key_not_looked_for(patch: Patch) -> None:
     async def nothing(_: Any, __: Any = None) -> str:
         return ""
 
-    patch.set(Removal, "find_lost", nothing)
-    patch.set(Removal, "delete_lost", nothing)
+    patch.set(KeyRemoval, "find_lost", nothing)
+    patch.set(KeyRemoval, "delete_lost", nothing)
 
 
 @mutant_in("static beside")
@@ -39,7 +39,7 @@ def old_root_key_left(patch: Patch) -> None:
     async def forgotten(self: Any) -> None:
         await self._held.move(steps.retire(self.row))
 
-    patch.set(KeyChange, "_delete_previous", forgotten)
+    patch.set(RotationRun, "_delete_previous", forgotten)
 
 
 @mutant_in("delete static")
@@ -49,7 +49,7 @@ def deleted_role_leaves_its_key(patch: Patch) -> None:
     async def forgotten(self: Any) -> None:
         await self._held.forget()
 
-    patch.set(KeyChange, "_end", forgotten)
+    patch.set(RotationRun, "_end", forgotten)
 
 
 @mutant_in("disable static")
@@ -60,7 +60,7 @@ def disabled_mount_leaves_keys(patch: Patch) -> None:
         for row in rows:
             self._work.start(self._store.forget_static(row.mount))
 
-    patch.set(Disabler, "_delete_static", forgotten)
+    patch.set(MountRemover, "_delete_static", forgotten)
 
 
 @mutant_in("rotate chain")

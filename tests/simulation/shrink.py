@@ -5,14 +5,14 @@ from __future__ import annotations
 from tests.simulation.options import smaller
 from tests.simulation.run import Result, run
 
-MOST_RUNS = 300
+MAX_RUNS = 300
 
 
 def shrunk(broken: Result) -> Result:
     """Return the smallest run found that breaks the same invariant."""
     runs = 0
     found = True
-    while found and runs < MOST_RUNS:
+    while found and runs < MAX_RUNS:
         found = False
         for options in smaller(broken.options):
             runs += 1

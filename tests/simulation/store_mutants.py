@@ -7,14 +7,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from lessor_server.domain.calls import AskTime
+from lessor_server.domain.calls import GetServerTime
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.lease import State, Step
 from lessor_server.domain.mount import MountState
 from lessor_server.engine import prefixes, prober, sessions, stored
-from lessor_server.engine.expiry import Expiry
-from lessor_server.engine.keeper import Keeper
-from lessor_server.engine.rounds import Done, says_nothing
+from lessor_server.engine.expiry import ExpiryHold
+from lessor_server.engine.keeper import RevocationWorker
+from lessor_server.engine.rounds import Done, is_inconclusive
 from lessor_server.services import lease as lease_service
 from tests.simulation.disk import DurableStore
 from tests.simulation.mutants import Patch, mutant, mutant_in
@@ -71,9 +71,9 @@ def cut_off_not_looked_at(patch: Patch) -> None:
 @mutant
 def hints_believed(patch: Patch) -> None:
     """Deadlines ring as soon as they are known, and what rings is claimed, due or not."""
-    from lessor_server.engine.timers import Timers
+    from lessor_server.engine.timers import ExpiryTimer
 
-    patch.set(Timers, "watch", lambda self, lease_id, _: self._fire([lease_id]))
+    patch.set(ExpiryTimer, "watch", lambda self, lease_id, _: self._fire([lease_id]))
 
     async def claim(self: Any, ids: Any, terms: Any, now: int | None = None) -> Any:
         rows = [self.rows[one] for one in dict.fromkeys(ids) if one in self.rows]
@@ -89,14 +89,14 @@ def take_over_skipped(patch: Patch) -> None:
     async def leave(_: Any) -> int:
         return 0
 
-    patch.set(MemoryStore, "take_over", leave)
+    patch.set(MemoryStore, "void_stale_claims", leave)
 
 
 @mutant
 def tombstones_dropped_early(patch: Patch) -> None:
     """A sweep drops each tombstone that it did not see alive."""
 
-    async def bury(self: Any, account: str, _: int) -> int:
+    async def purge_tombstones(self: Any, account: str, _: int) -> int:
         gone = [
             lease_id
             for lease_id, row in self.rows.items()
@@ -106,7 +106,7 @@ def tombstones_dropped_early(patch: Patch) -> None:
             del self.rows[lease_id]
         return len(gone)
 
-    patch.set(MemoryUpkeep, "bury", bury)
+    patch.set(MemoryUpkeep, "purge_tombstones", purge_tombstones)
 
 
 @mutant
@@ -154,16 +154,16 @@ def untaken_never_expires(patch: Patch) -> None:
     activate = MemoryStore.activate
 
     async def taken(
-        self: Any, claim: Any, key_id: str, *, untaken: bool = False, now: int | None = None
+        self: Any, claim: Any, key_id: str, *, undelivered: bool = False, now: int | None = None
     ) -> Any:
-        del untaken
+        del undelivered
         return await activate(self, claim, key_id, now=now)
 
-    async def untake(self: Any, lease: Any) -> Any:
+    async def mark_undelivered(self: Any, lease: Any) -> Any:
         return self.rows[lease.id].lease
 
     patch.set(MemoryStore, "activate", taken)
-    patch.set(MemoryStore, "untake", untake)
+    patch.set(MemoryStore, "mark_undelivered", mark_undelivered)
 
 
 @mutant
@@ -201,15 +201,15 @@ def time_runs_back_at_a_start(patch: Patch) -> None:
 def probes_for_a_mount_that_is_gone(patch: Patch) -> None:
     """An account stays paused for ever once the mount whose root probed it was disabled."""
 
-    async def trouble(self: Any, mount: str, lane: Any) -> str | None:
+    async def trouble(self: Any, mount: str, limiter: Any) -> str | None:
         try:
             root = await self._roots.of(mount)
         except LessorError as error:
             return error.message
-        if self._roots.lane(root) is not lane:
+        if self._roots.limiter(root) is not limiter:
             return None
-        outcome = await self._roots.rounds(root).call(prober.GetUser(prober.PROBE_USER))
-        return str(outcome) if says_nothing(outcome) else None
+        outcome = await self._roots.caller(root).call(prober.GetUser(prober.PROBE_USER))
+        return str(outcome) if is_inconclusive(outcome) else None
 
     patch.set(prober.Prober, "_trouble", trouble)
 
@@ -224,12 +224,12 @@ def witness_mute_without_a_root(patch: Patch) -> None:
         except LessorError:
             return None
         for root in roots:
-            answer = await self._roots.rounds(root).call(AskTime())
+            answer = await self._roots.caller(root).call(GetServerTime())
             if isinstance(answer, Done):
                 return self._store.now() - answer.value if answer.value else 0
         return None
 
-    patch.set(Expiry, "_ahead_us", ahead_us)
+    patch.set(ExpiryHold, "_skew_us", ahead_us)
 
 
 @mutant
@@ -273,18 +273,18 @@ def prefix_without_its_slash(patch: Patch) -> None:
 @mutant_in("asleep")
 def old_answers_believed(patch: Patch) -> None:
     """The grace is looked at when an answer is judged, not when the question left."""
-    look_again = Keeper._look_again
+    look_again = RevocationWorker._look_again
 
     async def late(self: Any, claim: Any, _: int) -> None:
         await look_again(self, claim, self._store.now())
 
-    patch.set(Keeper, "_look_again", late)
+    patch.set(RevocationWorker, "_look_again", late)
 
 
 @mutant_in("clock")
 def grace_by_an_untrusted_clock(patch: Patch) -> None:
     """A start by a wall clock that is ahead ends every grace."""
-    look_again = Keeper._look_again
+    look_again = RevocationWorker._look_again
 
     async def trusting(self: Any, claim: Any, began_us: int) -> None:
         held, self._expiry = self._expiry, _Free()
@@ -293,7 +293,7 @@ def grace_by_an_untrusted_clock(patch: Patch) -> None:
         finally:
             self._expiry = held
 
-    patch.set(Keeper, "_look_again", trusting)
+    patch.set(RevocationWorker, "_look_again", trusting)
 
 
 class _Free:
@@ -310,9 +310,9 @@ def session_begun_after_the_call(patch: Patch) -> None:
     """The row of a session is written after STS has made it."""
     call_of = sessions.Sessions._call
 
-    async def early(self: Any, wish: Any, ground: Any, root: Any, **what: Any) -> Any:
-        call = await call_of(self, wish, ground, root, **what)
-        await self._roots.rounds(root).call(call)
+    async def early(self: Any, asked: Any, ground: Any, root: Any, **what: Any) -> Any:
+        call = await call_of(self, asked, ground, root, **what)
+        await self._roots.caller(root).call(call)
         return call
 
     patch.set(sessions.Sessions, "_call", early)

@@ -14,8 +14,8 @@ import botocore.exceptions as sdk
 
 from lessor_server.adapters.aws import failures
 from lessor_server.adapters.aws.requests import REQUESTS
-from lessor_server.domain.calls import Call, MadeKey, ProveKey
-from lessor_server.domain.looks import ProveIam
+from lessor_server.domain.calls import AccessKey, Call, VerifyKey
+from lessor_server.domain.looks import VerifyKeyOnIam
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
 from tests.simulation.points import Fate
@@ -71,7 +71,7 @@ class Wire(memory_aws.MemoryAws):
         """Send one call."""
         self._process.require_alive()
         plain = cast("Call[object]", call)
-        chained = None if isinstance(call, ProveKey | ProveIam) else await self._chains.ready(root)
+        chained = None if isinstance(call, VerifyKey | VerifyKeyOnIam) else await self._chains.ready(root)
         if chained is not None:
             self._held.add(chained)
         self._process.require_alive()
@@ -81,7 +81,7 @@ class Wire(memory_aws.MemoryAws):
         answer = await self._heard(plain, *await self._flown(memory_aws._signer(root, chained), plain))
         return cast("T", REQUESTS[type(call)].read(memory_aws._as_sdk(answer.result)))
 
-    async def _flown(self, signer: MadeKey, call: Call[object]) -> tuple[Ending, Answer]:
+    async def _flown(self, signer: AccessKey, call: Call[object]) -> tuple[Ending, Answer]:
         flight = self._world.faults.flight(call, signer.access_key_id)
         flight.token = signer.token.reveal()
         flight.fate = self._world.points.meet(f"aws {call.action}")
@@ -125,7 +125,7 @@ class Wire(memory_aws.MemoryAws):
             account = self._world.account_with(flight.key_id)
             account.visible_after = self._world.chance("visible").uniform(0.0, self._world.options.visible)
             answer = memory_aws._effect(
-                account, MadeKey(flight.key_id, Secret(), Secret(flight.token)), flight.call
+                account, AccessKey(flight.key_id, Secret(), Secret(flight.token)), flight.call
             )
             self._world.carried_out(flight, answer)
         elif flight.ending is Ending.ANSWER and answer.code != THROTTLING.code and answer.status < 500:

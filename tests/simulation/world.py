@@ -30,7 +30,7 @@ from tests.support.iam_rules import Answer
 
 BASE_US = 1_900_000_000_000_000
 INSTANCE = "0123456789abcdef"
-MOST_EFFECTS = 5000
+MAX_EFFECTS = 5000
 """A replica has some hundreds in a run, in a long calm a thousand."""
 OTHER_ACCOUNT = "210987654321"
 SECOND_KEY = "ANOTHER_ROOT_KEY_OF_THE_SAME_ACCOUNT"
@@ -222,7 +222,7 @@ class World:
     def _count(self) -> None:
         """Count an effect; processes that have no end of them are stopped."""
         self.effects += 1
-        if self.effects == MOST_EFFECTS * self.options.replicas + 1:
+        if self.effects == MAX_EFFECTS * self.options.replicas + 1:
             self.broken("it_comes_to_rest", "", f"there were {self.effects} effects")
             for process in list(self.replicas.running):
                 process.kill()
@@ -230,7 +230,7 @@ class World:
     @property
     def may_go_on(self) -> bool:
         """Tell whether effects are still few enough."""
-        return self.effects <= MOST_EFFECTS * self.options.replicas
+        return self.effects <= MAX_EFFECTS * self.options.replicas
 
     def delayed(self, flight: Flight) -> None:
         """Take note of a request that will arrive late."""

@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 
 from tests.support.engine_world import World
 
-MOST_ALIKE = 6
+MAX_ALIKE = 6
 
 
 async def play(w: World, story: Coroutine[object, object, None]) -> asyncio.Task[None]:
@@ -26,6 +26,6 @@ def telling(points: list[str]) -> list[int]:
     chosen = []
     for index, name in enumerate(points):
         seen[name] += 1
-        if seen[name] <= MOST_ALIKE:
+        if seen[name] <= MAX_ALIKE:
             chosen.append(index)
     return chosen

@@ -21,8 +21,8 @@ from lessor_server.domain.mount import Mount
 from lessor_server.domain.names import LeaseId
 from lessor_server.domain.role import Role
 from lessor_server.domain.session import Ask
-from lessor_server.engine.credentials import Credentials, Wish
-from lessor_server.engine.engine import Engine, Limits, Outside, running
+from lessor_server.engine.credentials import Credentials, IssueRequest
+from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
 from lessor_server.engine.leases import Revocation
 from tests.support import builders
 from tests.support.iam import Iam
@@ -133,7 +133,7 @@ class World:
     store: MemoryStore
     points: Points
     clocks: Clocks
-    limits: Limits
+    limits: EngineConfig
     seed: int
     events: Recording = field(default_factory=Recording)
     reports: Reports = field(default_factory=Reports)
@@ -166,7 +166,7 @@ class World:
 
     async def _live(self, ready: asyncio.Future[Engine]) -> None:
         rng = random.Random(f"{self.seed}/{self.lives}")
-        outside = Outside(self.store, self.aws, PlainSealer(), self.events, self.reports, rng)
+        outside = Dependencies(self.store, self.aws, PlainSealer(), self.events, self.reports, rng)
         async with running(outside, self.limits) as engine:
             ready.set_result(engine)
             await asyncio.get_running_loop().create_future()
@@ -220,7 +220,7 @@ class World:
         """Issue a credential; ``ttl``, ``seconds`` and ``wait_usable`` in seconds; ``request`` is an id."""
         span = None if ttl is None else timedelta(seconds=ttl)
         same = Request(request, f"{role} for {ttl}") if request else None
-        wish = Wish(mount, role, "alice", span, same, wait_usable, ask, labels or {})
+        wish = IssueRequest(mount, role, "alice", span, same, wait_usable, ask, labels or {})
         return await self.engine.issuer.generate(wish, seconds)
 
     async def attempt(self, role: str = "app") -> Credentials | LessorError:
@@ -272,7 +272,7 @@ async def world(
     seed: int = 0,
     latency: float = 0.05,
     visible_after: float = 0.0,
-    limits: Limits | None = None,
+    limits: EngineConfig | None = None,
     mount: Mount | None = None,
     role: Role | None = None,
 ) -> AsyncIterator[World]:
@@ -287,7 +287,7 @@ async def world(
     for group in ("staff", "readers"):
         mine.create_group(group)
     aws = MemoryAws({builders.ROOT_KEY: mine, builders.OTHER_ROOT_KEY: other}, points, latency)
-    made = World(mine, other, aws, store, points, clocks, limits or Limits(), seed)
+    made = World(mine, other, aws, store, points, clocks, limits or EngineConfig(), seed)
     await made.start()
     try:
         await made.set_up(mount or builders.mount(), role or builders.role())

@@ -8,12 +8,12 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 
 from lessor_server.domain.errors import LessorError
-from lessor_server.engine.credentials import Credentials, Wish
+from lessor_server.engine.credentials import Credentials, IssueRequest
 from tests.support.engine_world import World
 
 TTL, OVERLAP = 1000.0, 60.0
-LEAST_AHEAD, MOST_AHEAD = OVERLAP + 0.1 * TTL, OVERLAP + 0.15 * TTL
-WISH = Wish("aws", "app", "alice", timedelta(seconds=TTL))
+MIN_AHEAD, MAX_AHEAD = OVERLAP + 0.1 * TTL, OVERLAP + 0.15 * TTL
+WISH = IssueRequest("aws", "app", "alice", timedelta(seconds=TTL))
 
 
 class Listener:
@@ -28,9 +28,9 @@ class Listener:
         self.hold = 0.0
         self._heard = asyncio.Event()
 
-    async def listen(self, wish: Wish, overlap: float) -> None:
+    async def listen(self, asked: IssueRequest, overlap: float) -> None:
         """Take credentials until the stream ends or this is cancelled."""
-        stream = self.w.engine.credential_watch.follow(wish, timedelta(seconds=overlap))
+        stream = self.w.engine.credential_stream.follow(asked, timedelta(seconds=overlap))
         try:
             async with aclosing(stream) as issued:
                 async for made in issued:
@@ -64,11 +64,13 @@ class Listener:
 
 
 @asynccontextmanager
-async def listening(w: World, wish: Wish = WISH, overlap: float = OVERLAP) -> AsyncIterator[Listener]:
+async def listening(
+    w: World, asked: IssueRequest = WISH, overlap: float = OVERLAP
+) -> AsyncIterator[Listener]:
     """Listen for the length of the block; then the caller goes away."""
     listener = Listener(w)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(listener.listen(wish, overlap))
+        task = group.create_task(listener.listen(asked, overlap))
         try:
             yield listener
         finally:

@@ -21,8 +21,8 @@ import botocore.exceptions as sdk
 from lessor_server.adapters.aws import failures
 from lessor_server.adapters.aws.chains import ChainCredentials, Chains
 from lessor_server.adapters.aws.requests import REQUESTS
-from lessor_server.domain.calls import AskTime, Call, MadeKey, ProveKey
-from lessor_server.domain.looks import ProveIam
+from lessor_server.domain.calls import AccessKey, Call, GetServerTime, VerifyKey
+from lessor_server.domain.looks import VerifyKeyOnIam
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
 from tests.support.iam import Iam
@@ -78,7 +78,7 @@ class MemoryAws:
     async def send(self, root: Root, call: Call[T]) -> T:
         """Send one call, those before it that make the root's chain too."""
         plain = cast("Call[object]", call)
-        proves = isinstance(call, ProveKey | ProveIam)
+        proves = isinstance(call, VerifyKey | VerifyKeyOnIam)
         chained = None if proves else await self._chains.ready(root)
         if chained is not None:
             self._held.add(chained)
@@ -148,22 +148,22 @@ class MemoryAws:
         return ending, answer
 
 
-def _signer(root: Root, chained: ChainCredentials | None) -> MadeKey:
+def _signer(root: Root, chained: ChainCredentials | None) -> AccessKey:
     """Return what a root signs with: its key, or the session at the end of its chain."""
     if chained is None:
-        return MadeKey(root.config.access_key, root.config.secret_key)
-    return MadeKey(chained.access_key, Secret(chained.secret_key), Secret(chained.token))
+        return AccessKey(root.config.access_key, root.config.secret_key)
+    return AccessKey(chained.access_key, Secret(chained.secret_key), Secret(chained.token))
 
 
-def _effect(account: Iam, signer: MadeKey, call: Call[object]) -> Answer:
+def _effect(account: Iam, signer: AccessKey, call: Call[object]) -> Answer:
     """Carry out one call; AWS is asked with the key to be proven, and STS's answers bear a date."""
     who = signer.access_key_id, signer.token.reveal()
     match call:
-        case ProveKey() | ProveIam():
+        case VerifyKey() | VerifyKeyOnIam():
             key = call.key.access_key_id, call.key.secret.reveal(), call.key.token.reveal()
-            action = "GetCallerIdentity" if isinstance(call, ProveKey) else "GetUser"
+            action = "GetCallerIdentity" if isinstance(call, VerifyKey) else "GetUser"
             return account.prove(action, REQUESTS[type(call)].params(call), key)
-        case AskTime():
+        case GetServerTime():
             answer = account.handle("GetCallerIdentity", {}, *who)
             headers: Result = {
                 "date": format_datetime(datetime.fromtimestamp(account.time(), UTC), usegmt=True)

@@ -11,7 +11,7 @@ from lessor_server.domain.lease import Lease
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import StoredRoot
-from lessor_server.engine.stored import Grounds, Repeated
+from lessor_server.engine.stored import RequestKey, StoredContext
 
 At = Callable[[str], Awaitable[None]]
 
@@ -44,7 +44,7 @@ class MemoryConfig:
     def _remembers(self, mount: str) -> bool:
         raise NotImplementedError
 
-    def _earlier(self, mount: str, role: str, repeated: Repeated) -> Lease | None:
+    def _earlier(self, mount: str, role: str, repeated: RequestKey) -> Lease | None:
         raise NotImplementedError
 
     async def instance(self) -> str:
@@ -55,11 +55,13 @@ class MemoryConfig:
         """Return the number of the last migration."""
         return 1
 
-    async def grounds(self, mount: str, role: str, repeated: Repeated | None = None) -> Grounds:
+    async def grounds(self, mount: str, role: str, repeated: RequestKey | None = None) -> StoredContext:
         """Read mount, root, role and the lease of an earlier same request at one instant."""
         await self._before("grounds", reads=True)
         earlier = self._earlier(mount, role, repeated) if repeated else None
-        return Grounds(self.mounts.get(mount), self.roots.get(mount), self.roles.get((mount, role)), earlier)
+        return StoredContext(
+            self.mounts.get(mount), self.roots.get(mount), self.roles.get((mount, role)), earlier
+        )
 
     async def add_mount(self, mount: Mount) -> None:
         """Store a new mount, or raise ``AlreadyExists``."""

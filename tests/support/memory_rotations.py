@@ -77,9 +77,9 @@ class MemoryRotations(MemoryConfig):
         """Tell whether a mount is being disabled."""
         raise NotImplementedError
 
-    async def left_behind(self) -> list[Rotation]:
+    async def unfinished_of_removed_mounts(self) -> list[Rotation]:
         """Return the half-made rotations of mounts that ``remove_disabled`` would remove."""
-        await self._before("left_behind", reads=True)
+        await self._before("unfinished_of_removed_mounts", reads=True)
         removable = self._removable()
         found = [self.rotations[one] for one in sorted(self.rotations)]
         return [one for one in found if one.mount in removable and _is_half_made(one)]
@@ -139,9 +139,9 @@ class MemoryRotations(MemoryConfig):
         await self._at("switch_root done")
         return moved
 
-    async def take_over_rotations(self) -> int:
+    async def void_stale_rotation_claims(self) -> int:
         """Void every claim."""
-        await self._before("take_over_rotations")
+        await self._before("void_stale_rotation_claims")
         taken = sorted(self._rows_claimed)
         for subject in taken:
             row = self.rotations[subject]
@@ -191,7 +191,7 @@ class MemoryRotations(MemoryConfig):
 
 
 def _is_half_made(one: Rotation) -> bool:
-    return one.phase is not Phase.IDLE or one.late_us > 0 or one.ending
+    return one.phase is not Phase.IDLE or one.last_check_us > 0 or one.ending
 
 
 def _same_user(one: Rotation, other: Rotation) -> bool:

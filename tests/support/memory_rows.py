@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from lessor_server.domain.lease import LIVE, Claim, Lease, State, Step, sources
-from lessor_server.engine.stored import OpenPrefix, Repeated
+from lessor_server.engine.stored import BulkRevocation, RequestKey
 from tests.support.memory_config import At
 from tests.support.memory_rotations import MemoryRotations
 
@@ -60,7 +60,7 @@ class MemoryRows(MemoryRotations):
         self._offset_us = clock.wall_us() - clock.boot_us()
         self._first_start = True
         self.rows: dict[str, Row] = {}
-        self.open: list[OpenPrefix] = []
+        self.open: list[BulkRevocation] = []
 
     def restart(self) -> None:
         """Go on as the next process does that opens the store: later than all that was, or by the wall."""
@@ -86,7 +86,7 @@ class MemoryRows(MemoryRotations):
         """Tell whether an open prefix takes the lease in: it gets to live no longer."""
         return any(takes(prefix, lease) for prefix in self.open)
 
-    def _taken_in(self, prefix: OpenPrefix) -> list[Row]:
+    def _taken_in(self, prefix: BulkRevocation) -> list[Row]:
         """Return the live rows that a prefix takes in, by id."""
         return [
             self.rows[lease_id]
@@ -102,7 +102,7 @@ class MemoryRows(MemoryRotations):
     def _remembers(self, mount: str) -> bool:
         return any(row.lease.mount == mount and not row.lease.is_session for row in self.rows.values())
 
-    def _earlier(self, mount: str, role: str, repeated: Repeated) -> Lease | None:
+    def _earlier(self, mount: str, role: str, repeated: RequestKey) -> Lease | None:
         for row in self.rows.values():
             lease = row.lease
             if (lease.mount, lease.role, lease.owner) != (mount, role, repeated.owner):
@@ -112,6 +112,6 @@ class MemoryRows(MemoryRotations):
         return None
 
 
-def takes(prefix: OpenPrefix, lease: Lease) -> bool:
+def takes(prefix: BulkRevocation, lease: Lease) -> bool:
     """Tell whether a prefix takes a lease in: in its range, and begun by the cut-off."""
     return prefix.ids.covers(lease.id) and lease.created_us <= prefix.cutoff_us

@@ -13,10 +13,10 @@ from typing import Any
 
 from lessor_server.domain import names
 from lessor_server.domain.errors import Aborted, MountFull, NotFound, RoleFull, RootChanged
-from lessor_server.domain.lease import UNTAKEN_LIFE, Claim, Intent, Lease, State, Step, sources
+from lessor_server.domain.lease import UNDELIVERED_TTL, Claim, Intent, Lease, State, Step, sources
 from lessor_server.domain.mount import MountState
 from lessor_server.domain.preconditions import MountDisabling
-from lessor_server.engine.stored import LeaseCount, Range, Repeated, Terms
+from lessor_server.engine.stored import ClaimTerms, LeaseCount, Range, RequestKey
 from tests.support.memory_config import At, passing
 from tests.support.memory_rows import Clock, Row, us
 from tests.support.memory_upkeep import MemoryUpkeep
@@ -62,7 +62,7 @@ class MemoryStore(MemoryUpkeep):
             last_error="",
             last_create_us=now + us(span),
             request=intent.request,
-            untaken=False,
+            undelivered=False,
             reason=intent.reason,
         )
         self.rows[lease.id] = Row(lease, "issuer", intent.max_ttl)
@@ -76,7 +76,7 @@ class MemoryStore(MemoryUpkeep):
         if mount.state is not MountState.ENABLED:
             raise MountDisabling(f"mount {intent.mount} is being disabled", subject=intent.mount)
         if intent.request and self._earlier(
-            intent.mount, intent.role, Repeated(intent.owner, intent.request.id)
+            intent.mount, intent.role, RequestKey(intent.owner, intent.request.id)
         ):
             raise Aborted(f"request {intent.request.id} is being served elsewhere", retry_in=0.5)
         if intent.id in self.rows:
@@ -96,7 +96,7 @@ class MemoryStore(MemoryUpkeep):
         access_key_id: str,
         *,
         ends_us: int = 0,
-        untaken: bool = False,
+        undelivered: bool = False,
         now: int | None = None,
     ) -> Lease | None:
         """Turn the claimed INTENT into ACTIVE."""
@@ -106,43 +106,43 @@ class MemoryStore(MemoryUpkeep):
             return None
         end_us = max(ends_us, at + SECOND_US) if ends_us else at + us(row.lease.ttl)
         left = timedelta(seconds=max(-((at - ends_us) // SECOND_US), 1))
-        expires_us = min(end_us, at + us(UNTAKEN_LIFE)) if untaken else end_us
+        expires_us = min(end_us, at + us(UNDELIVERED_TTL)) if undelivered else end_us
         changes: dict[str, Any] = {
             "state": State.ACTIVE,
             "access_key_id": access_key_id,
             "issue_us": at,
             "ttl": left if ends_us else row.lease.ttl,
             "max_expires_us": end_us if ends_us else at + us(row.max_ttl),
-            "untaken": untaken,
+            "undelivered": undelivered,
         }
         lease = self._put(row, **changes, expires_us=expires_us, due_us=expires_us)
         await self._at("activate done")
         return lease
 
-    async def rekey(self, lease: Lease, access_key_id: str, now: int | None = None) -> Lease | None:
+    async def replace_key(self, lease: Lease, access_key_id: str, now: int | None = None) -> Lease | None:
         """Put another key on an ACTIVE lease and hand it out."""
-        await self._before("rekey")
+        await self._before("replace_key")
         row = self._living(lease, Step.REKEY, self._or_now(now))
         if row is None:
             return None
         there = row.lease
         full_us = there.max_expires_us if there.is_session else there.issue_us + us(there.ttl)
-        expires_us = full_us if there.untaken else there.expires_us
-        changes: dict[str, Any] = {"access_key_id": access_key_id, "untaken": False}
+        expires_us = full_us if there.undelivered else there.expires_us
+        changes: dict[str, Any] = {"access_key_id": access_key_id, "undelivered": False}
         rekeyed = self._put(row, **changes, expires_us=expires_us, due_us=expires_us)
         await self._at("rekey done")
         return rekeyed
 
-    async def untake(self, lease: Lease) -> Lease | None:
+    async def mark_undelivered(self, lease: Lease) -> Lease | None:
         """Let an ACTIVE lease that nobody was given expire in 60 s."""
-        await self._before("untake")
+        await self._before("mark_undelivered")
         row = self._generation(Claim(lease))
         if row is None or row.lease.state is not State.ACTIVE:
             return None
-        expires_us = min(row.lease.expires_us, self.now() + us(UNTAKEN_LIFE))
-        untaken = self._put(row, expires_us=expires_us, due_us=expires_us, untaken=True)
+        expires_us = min(row.lease.expires_us, self.now() + us(UNDELIVERED_TTL))
+        undelivered = self._put(row, expires_us=expires_us, due_us=expires_us, undelivered=True)
         await self._at("untake done")
-        return untaken
+        return undelivered
 
     async def release(self, claim: Claim, error: str, last_create_us: int) -> bool:
         """Give up the claimed INTENT."""
@@ -184,7 +184,7 @@ class MemoryStore(MemoryUpkeep):
             self._put(row, state=State.REVOKING, due_us=self.now(), looks=0, last_create_us=latest)
         await self._at("reopen done")
 
-    async def claim(self, ids: Sequence[str], terms: Terms, now: int | None = None) -> list[Claim]:
+    async def claim(self, ids: Sequence[str], terms: ClaimTerms, now: int | None = None) -> list[Claim]:
         """Claim those of ``ids`` that are due and free."""
         await self._before("claim")
         at = self._or_now(now)
@@ -194,7 +194,7 @@ class MemoryStore(MemoryUpkeep):
         return claims
 
     async def claim_due(
-        self, terms: Terms, limit: int, without: frozenset[str] = frozenset(), now: int | None = None
+        self, terms: ClaimTerms, limit: int, without: frozenset[str] = frozenset(), now: int | None = None
     ) -> list[Claim]:
         """Claim what is due, earliest first."""
         await self._before("claim_due")
@@ -210,11 +210,11 @@ class MemoryStore(MemoryUpkeep):
         await self._at("claim_due done")
         return claims
 
-    def _holds(self, terms: Terms) -> bool:
+    def _holds(self, terms: ClaimTerms) -> bool:
         """Tell whether expiries are held: by whoever claims, or in the store for everybody."""
         return terms.held or bool(self._why_held)
 
-    def _claim(self, row: Row, terms: Terms, at: int) -> Claim:
+    def _claim(self, row: Row, terms: ClaimTerms, at: int) -> Claim:
         return Claim(self._put(row, by=terms.by, state=State.REVOKING, due_us=at + us(terms.span)))
 
     async def fail(self, claim: Claim, error: str, retry_in: timedelta, attempts: int, looks: int) -> bool:
@@ -232,9 +232,9 @@ class MemoryStore(MemoryUpkeep):
             "finish", Step.FINISH, claim, state=State.GONE, due_us=0, last_error="", gone_us=self.now()
         )
 
-    async def take_over(self) -> int:
+    async def void_stale_claims(self) -> int:
         """Void every claim."""
-        await self._before("take_over")
+        await self._before("void_stale_claims")
         claimed = [row for row in self.rows.values() if row.claimed_by]
         for row in claimed:
             self._put(row, state=State.REVOKING, due_us=min(row.lease.due_us, self.now()))

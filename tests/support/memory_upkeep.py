@@ -19,7 +19,7 @@ from lessor_server.domain.lease import (
 )
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import CredentialType
-from lessor_server.engine.stored import OpenPrefix, Progress, Range
+from lessor_server.engine.stored import BulkRevocation, Progress, Range
 from tests.support.memory_config import At
 from tests.support.memory_rows import Clock, MemoryRows, Row, takes, us
 
@@ -35,10 +35,10 @@ class MemoryUpkeep(MemoryRows):
 
     # --- prefixes ------------------------------------------------------------------------------------------
 
-    async def open_prefix(self, ids: Range) -> tuple[OpenPrefix, int]:
+    async def open_prefix(self, ids: Range) -> tuple[BulkRevocation, int]:
         """Put a range up for revocation; return it, and how many leases it takes in."""
         await self._before("open_prefix")
-        prefix = OpenPrefix(ids, self.now())
+        prefix = BulkRevocation(ids, self.now())
         taken = self._opened(prefix)
         await self._at("open_prefix done")
         return prefix, taken
@@ -50,27 +50,27 @@ class MemoryUpkeep(MemoryRows):
         if before is None:
             return None
         after = self.mounts[mount] = replace(before, state=MountState.DISABLING)
-        taken = self._opened(OpenPrefix(Range.of_mount(mount), self.now()))
+        taken = self._opened(BulkRevocation(Range.of_mount(mount), self.now()))
         await self._at("disable done")
         return after, taken
 
-    def _opened(self, prefix: OpenPrefix) -> int:
+    def _opened(self, prefix: BulkRevocation) -> int:
         if not self._is_open(prefix):
             self.open.append(prefix)
         return len(self._taken_in(prefix))
 
-    def _is_open(self, prefix: OpenPrefix) -> bool:
+    def _is_open(self, prefix: BulkRevocation) -> bool:
         key = (prefix.ids.low, prefix.cutoff_us)
         return any((one.ids.low, one.cutoff_us) == key for one in self.open)
 
-    async def prefixes(self) -> list[OpenPrefix]:
+    async def prefixes(self) -> list[BulkRevocation]:
         """Return the ranges whose leases have not all been put up yet."""
         await self._before("prefixes", reads=True)
         return sorted(self.open, key=lambda prefix: (prefix.cutoff_us, prefix.ids.low))
 
-    async def put_up(self, prefix: OpenPrefix, after: str, limit: int) -> list[str]:
+    async def mark_range_revoking(self, prefix: BulkRevocation, after: str, limit: int) -> list[str]:
         """Have the next of a range's leases tried at once; return their ids, in order."""
-        await self._before("put_up")
+        await self._before("mark_range_revoking")
         rows = [row for row in self._taken_in(prefix) if row.lease.id > after][:limit]
         for row in rows:
             if row.lease.state is State.REVOKING and row.claimed_by:
@@ -81,14 +81,14 @@ class MemoryUpkeep(MemoryRows):
         await self._at("put_up done")
         return [row.lease.id for row in rows]
 
-    async def close_prefix(self, prefix: OpenPrefix) -> None:
+    async def close_prefix(self, prefix: BulkRevocation) -> None:
         """Forget a range."""
         await self._before("close_prefix")
         gone = (prefix.ids.low, prefix.cutoff_us)
         self.open = [one for one in self.open if (one.ids.low, one.cutoff_us) != gone]
         await self._at("close_prefix done")
 
-    async def progress(self, prefix: OpenPrefix) -> Progress:
+    async def progress(self, prefix: BulkRevocation) -> Progress:
         """Count what a range still holds."""
         await self._before("progress", reads=True)
         rows = self._taken_in(prefix)
@@ -125,9 +125,9 @@ class MemoryUpkeep(MemoryRows):
         await self._at("adopt done")
         return new
 
-    async def bury(self, account: str, listed_us: int) -> int:
+    async def purge_tombstones(self, account: str, listed_us: int) -> int:
         """Drop tombstones that a complete listing did not show, and old enough."""
-        await self._before("bury")
+        await self._before("purge_tombstones")
         old_us, grace_us = self.now() - us(TOMBSTONE_LIFE), us(CREATE_GRACE)
         buried = [
             lease_id
@@ -143,9 +143,9 @@ class MemoryUpkeep(MemoryRows):
         await self._at("bury done")
         return len(buried)
 
-    async def bury_sessions(self) -> int:
+    async def purge_sessions(self) -> int:
         """Drop the tombstones of sessions that are long over."""
-        await self._before("bury_sessions")
+        await self._before("purge_sessions")
         old_us = self.now() - us(TOMBSTONE_LIFE)
         gone = [row for row in self.rows.values() if row.lease.is_session and row.lease.state is State.GONE]
         buried = [row.lease.id for row in gone if max(row.gone_us, row.lease.max_expires_us) <= old_us]
@@ -243,5 +243,5 @@ def _adopted(orphan: Orphan, now: int) -> Lease:
         last_error="adopted by a sweep",
         last_create_us=now,
         request=None,
-        untaken=False,
+        undelivered=False,
     )

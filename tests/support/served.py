@@ -27,10 +27,16 @@ class Served:
         engine = w.engine
         self._caller = Caller(principal, math.inf)
         self._services: dict[str, Any] = {
-            "ConfigService": ConfigService(engine.mounts, engine.disabler, engine.checks, engine.root_keys),
-            "RoleService": RoleService(engine.roles, engine.checks, engine.prefixes, engine.static_roles),
-            "CredsService": CredsService(engine.issuer, engine.credential_watch, engine.static_roles),
-            "LeaseService": LeaseService(engine.leases, engine.prefixes, engine.sweeper, engine.watchers),
+            "ConfigService": ConfigService(
+                engine.mounts, engine.mount_remover, engine.root_checker, engine.root_keys
+            ),
+            "RoleService": RoleService(
+                engine.roles, engine.root_checker, engine.prefixes, engine.static_roles
+            ),
+            "CredsService": CredsService(engine.issuer, engine.credential_stream, engine.static_roles),
+            "LeaseService": LeaseService(
+                engine.leases, engine.prefixes, engine.reconciler, engine.lease_events
+            ),
             "SystemService": SystemService(
                 ABOUT,
                 engine.expiry,

@@ -12,13 +12,13 @@ from typing import Any
 from lessor_server.adapters.sqlite.store import open_store
 from lessor_server.domain.lease import Claim, Intent, Lease
 from lessor_server.engine.ports import Store
-from lessor_server.engine.stored import Terms
+from lessor_server.engine.stored import ClaimTerms
 from tests.support import builders
 from tests.support.memory_store import MemoryStore
 
 START_US = 1_900_000_000_000_000
 SPAN = timedelta(minutes=2)
-TERMS = Terms("test", SPAN)
+TERMS = ClaimTerms("test", SPAN)
 
 
 @dataclass(slots=True)

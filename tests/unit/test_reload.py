@@ -14,7 +14,7 @@ import pytest
 from lessor_server.adapters.tls import Certificates, CertificateUnusable, Content
 from lessor_server.domain.events import Reloaded, ReloadFailed
 from lessor_server.reload import CERTIFICATE_POLL_SECONDS, Reloader, need_restart, nothing_to_reread
-from lessor_server.settings import Address, Fault, Log, Settings, SettingsError
+from lessor_server.settings import Address, Log, Problem, Settings, SettingsError
 from tests.support.certificates import Authority, KeyPair
 from tests.support.recording import Recording
 from tests.support.virtual_loop import virtual
@@ -32,13 +32,13 @@ class Bench:
     reloader: Reloader
     asked: asyncio.Event
     events: Recording
-    faults: list[Fault] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     restarts: list[str] = field(default_factory=list)
 
     def reread(self) -> list[str]:
         """Read the settings: what a test says is wrong with them is raised."""
-        if self.faults:
-            raise SettingsError(tuple(self.faults))
+        if self.problems:
+            raise SettingsError(tuple(self.problems))
         return self.restarts
 
 
@@ -91,12 +91,12 @@ async def test_a_broken_pair_is_reported_once_until_it_is_fixed(tmp_path: Path) 
 
 async def test_settings_that_are_broken_keep_the_old_ones_until_they_are_fixed(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
-        b.faults.append(Fault("lessor.toml:2", "log.level", '"loud" is not one of them', "write info"))
+        b.problems.append(Problem("lessor.toml:2", "log.level", '"loud" is not one of them', "write info"))
         b.asked.set()
         failed = await b.events.until(ReloadFailed, LIMIT)
         assert "lessor.toml:2: log.level" in failed.error
         assert b.reloader.warnings() == [f"new settings can't be used: {failed.error}"]
-        b.faults.clear()
+        b.problems.clear()
         b.asked.set()
         await b.events.until(Reloaded, LIMIT)
         assert b.reloader.warnings() == []

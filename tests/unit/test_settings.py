@@ -1,4 +1,4 @@
-"""Settings: what an operator may write, what is refused, and that every fault is told at once."""
+"""Settings: what an operator may write, what is refused, and that every problem is told at once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from lessor_server.settings import Address, Fault, Limits, Settings, SettingsError, load
-from lessor_server.settings.given import Given
+from lessor_server.settings import Address, Limits, Problem, Settings, SettingsError, load
+from lessor_server.settings.given import RawSettings
 
 TOKEN = "a-token-for-tests"
 
@@ -26,17 +26,17 @@ def written(folder: Path, text: str) -> Path:
     return file
 
 
-def faults(file: Path | None = None, **variables: str) -> tuple[Fault, ...]:
+def problems(file: Path | None = None, **variables: str) -> tuple[Problem, ...]:
     """Return what loading complains of; it must complain."""
     with pytest.raises(SettingsError) as caught:
         load(file, variables)
-    return caught.value.faults
+    return caught.value.problems
 
 
 def told(file: Path | None = None, **variables: str) -> str:
     """Return the one complaint as it is printed."""
-    (fault,) = faults(file, **variables)
-    return str(fault)
+    (problem,) = problems(file, **variables)
+    return str(problem)
 
 
 def pair(folder: Path, name: str) -> tuple[Path, Path]:
@@ -139,8 +139,8 @@ def test_all_faults_are_told_at_once_each_with_its_place(tmp_path: Path) -> None
         tmp_path,
         '# comment\nlisten = "here"\nroot_token = "short"\n\n[aws]\nrate = -1\n"in_flight" = 1.5\nrat = 3\n',
     )
-    found = faults(file, LESSOR_LOG_LEVEL="loud", LESSOR_DATADIR="x")
-    assert {(fault.where, fault.setting) for fault in found} == {
+    found = problems(file, LESSOR_LOG_LEVEL="loud", LESSOR_DATADIR="x")
+    assert {(problem.where, problem.setting) for problem in found} == {
         (f"{file}:2", "listen"),
         (f"{file}:3", "root_token"),
         (f"{file}:6", "aws.rate"),
@@ -237,7 +237,7 @@ def test_the_variables_of_the_client_mean_nothing_to_the_server() -> None:
     ],
 )
 def test_a_value_that_breaks_its_rule_is_refused(variable: str, value: str) -> None:
-    """Every setting has a rule, and the fault names the variable."""
+    """Every setting has a rule, and the problem names the variable."""
     assert told(**{f"LESSOR_{variable}": value}).startswith(f"LESSOR_{variable}: ")
 
 
@@ -400,9 +400,9 @@ def test_what_the_settings_name_is_no_token(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:
-    """A token stands in no repr and no fault, nor does a password in a URL."""
+    """A token stands in no repr and no problem, nor does a password in a URL."""
     assert TOKEN not in repr(load(None, {"LESSOR_ROOT_TOKEN": TOKEN}))
-    found = faults(
+    found = problems(
         written(tmp_path, 'root_token = "short-hush"\n'), LESSOR_AWS_ALLOWED_ENDPOINTS="https://me:hush@host"
     )
     assert len(found) == 2
@@ -461,5 +461,5 @@ def test_a_variable_that_only_resembles_those_of_kubernetes_stops_the_start(name
 
 def test_a_setting_that_ends_like_a_variable_of_kubernetes_would_still_be_read() -> None:
     """Only what no setting is called is passed over."""
-    given = Given.read(None, {"LESSOR_SOME_PORT": "7"})
+    given = RawSettings.read(None, {"LESSOR_SOME_PORT": "7"})
     assert given.take("some.port", str, "") == "7"

@@ -20,8 +20,8 @@ def refusal(file: Path | None = None, **variables: str) -> str:
     """Return the one line with which the settings are refused."""
     with pytest.raises(SettingsError) as caught:
         load(file, variables)
-    (fault,) = caught.value.faults
-    return str(fault)
+    (problem,) = caught.value.problems
+    return str(problem)
 
 
 @pytest.fixture(name="data")

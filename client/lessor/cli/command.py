@@ -128,6 +128,6 @@ def _open(reaching: dict[str, str], style: str, seconds: float) -> Call:
     if "timeout" in reaching:
         try:
             seconds = values.duration(reaching["timeout"]).total_seconds()
-        except values.WrongValue as wrong:
+        except values.InvalidValue as wrong:
             raise click.UsageError(f"--timeout: {wrong}") from None
     return Call(reaching.get("address"), reaching.get("token_file"), seconds, style)

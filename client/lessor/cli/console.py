@@ -79,7 +79,7 @@ def _endpoint(given_: str | None) -> str | None:
 
     try:
         return None if given_ is None else signin.checked(given_)
-    except values.WrongValue as wrong:
+    except values.InvalidValue as wrong:
         raise click.UsageError(f"--signin-endpoint: {wrong}") from None
 
 
@@ -119,7 +119,7 @@ def _link(
         partition = signin.partition_of(made.arn)
         place = endpoint or partition.federation
         token = signin.token(place, session, duration)
-    except (values.WrongValue, signin.NotSignedIn) as error:
+    except (values.InvalidValue, signin.NotSignedIn) as error:
         more = f"; {_CHAINED}" if duration is not None and isinstance(error, signin.Refused) else ""
         raise Failed(f"{error}{more}. The lease {made.lease_id} stands", FAILED) from None
     return signin.link(place, token, destination or partition.console, issuer)

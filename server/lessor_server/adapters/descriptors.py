@@ -17,7 +17,7 @@ class TooFewDescriptors(LessorError):
     """The process may not open as many files as its settings need."""
 
     reason = "TOO_FEW_DESCRIPTORS"
-    mend = "raise the limit (ulimit -n, LimitNOFILE=), or lower limits.connections or aws.in_flight"
+    fix = "raise the limit (ulimit -n, LimitNOFILE=), or lower limits.connections or aws.in_flight"
 
 
 def raise_limit() -> int:

@@ -23,7 +23,7 @@ from lessor_server.adapters.observing.log import LogLevel, start_logging
 from lessor_server.adapters.sealing.key_file import KeyFileBroken
 from lessor_server.app import serving
 from lessor_server.commands.dev_mount import give_root
-from lessor_server.commands.dev_settings import Wishes, settings_of
+from lessor_server.commands.dev_settings import DevOptions, settings_of
 from lessor_server.commands.dev_words import tell, token_variable
 from lessor_server.commands.embedded_aws import (
     AddressTaken,
@@ -40,7 +40,7 @@ from lessor_server.domain.errors import LessorError
 from lessor_server.domain.secret import Secret
 from lessor_server.reload import on_hang_up
 from lessor_server.settings import Address, forget_tokens
-from lessor_server.settings.given import WrongValue
+from lessor_server.settings.given import InvalidValue
 from lessor_server.settings.values import address, folder, token
 
 TOLD = (
@@ -62,7 +62,7 @@ def loopback(value: object) -> Address:
     """Take ``HOST:PORT`` of this machine alone."""
     given = address(value)
     if given.path or not given.is_local:
-        raise WrongValue(f"{given} is not loopback", "write 127.0.0.1:PORT; what is here is only for trying")
+        raise InvalidValue(f"{given} is not loopback", "write 127.0.0.1:PORT; this server is for trying out")
     return given
 
 
@@ -78,7 +78,7 @@ def by(rule: Callable[[object], T]) -> Callable[[click.Context, click.Parameter,
     def take(_: click.Context, __: click.Parameter, value: str | None) -> T | None:
         try:
             return None if value is None else rule(value)
-        except WrongValue as wrong:
+        except InvalidValue as wrong:
             raise click.BadParameter(str(wrong)) from None
 
     return take
@@ -124,10 +124,10 @@ def command(
     """
     with told("dev", TOLD):
         require_moto()
-        uvloop.run(run(Wishes(grpc, aws, secret, data), until_eof=until_eof))
+        uvloop.run(run(DevOptions(grpc, aws, secret, data), until_eof=until_eof))
 
 
-async def run(wishes: Wishes, *, until_eof: bool) -> None:
+async def run(wishes: DevOptions, *, until_eof: bool) -> None:
     """Serve until SIGTERM, SIGINT or, with ``until_eof``, the end of standard input; then drain.
 
     What is opened first is closed last: calls being drained still find the embedded AWS and the data.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from lessor_server.domain.secret import Secret
-from lessor_server.settings import LOOPBACK, Address, Fault, Settings, SettingsError, load
+from lessor_server.settings import LOOPBACK, Address, Problem, Settings, SettingsError, load
 
 LISTEN: Final = "LESSOR_LISTEN"
 DATA_DIR: Final = "LESSOR_DATA_DIR"
@@ -20,7 +20,7 @@ _TOKEN_BITS: Final = 192
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class DevOptions:
     """What the command line says; ``None`` where it says nothing."""
 
     grpc: Address | None
@@ -30,7 +30,7 @@ class Wishes:
 
 
 def settings_of(
-    wishes: Wishes, data: Path, aws_url: str, environ: Mapping[str, str]
+    wishes: DevOptions, data: Path, aws_url: str, environ: Mapping[str, str]
 ) -> tuple[Settings, Secret]:
     """Return the settings to serve with, and the root token, of which the settings hold the hash alone.
 
@@ -65,12 +65,12 @@ def _joined(given: str, url: str) -> str:
 
 def _require_loopback(settings: Settings) -> None:
     """Refuse what would be served beyond this machine, or in a way that our own call could not follow."""
-    faults = []
+    problems = []
     if settings.listen.path or not settings.listen.is_local:
-        faults.append(Fault(LISTEN, "", f"{settings.listen} is not loopback", "write 127.0.0.1:PORT"))
+        problems.append(Problem(LISTEN, "", f"{settings.listen} is not loopback", "write 127.0.0.1:PORT"))
     if settings.tls is not None:
-        faults.append(
-            Fault("LESSOR_TLS_CERT_FILE", "", "is set", "unset it: dev serves loopback without TLS")
+        problems.append(
+            Problem("LESSOR_TLS_CERT_FILE", "", "is set", "unset it: dev serves loopback without TLS")
         )
-    if faults:
-        raise SettingsError(tuple(faults))
+    if problems:
+        raise SettingsError(tuple(problems))

@@ -41,7 +41,7 @@ def _line(cause: BaseException, kinds: tuple[type[Exception], ...]) -> str:
     """Return what a person reads of a failure, on one line."""
     told = " ".join(str(cause).split())
     if isinstance(cause, LessorError):
-        return f"{told}; {cause.mend}"
+        return f"{told}; {cause.fix}"
     if isinstance(cause, OSError) and cause.filename is not None:
         fix = "let the server's user read and write it, or set another data directory with LESSOR_DATA_DIR"
         return f"{cause.filename} cannot be used: {cause.strerror}; {fix}"

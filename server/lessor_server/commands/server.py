@@ -41,8 +41,8 @@ def settings_or_exit(file: Path | None) -> Settings:
     try:
         return load(file, os.environ)
     except SettingsError as error:
-        for fault in error.faults:
-            click.echo(f"lessor server: {fault}", err=True)
+        for problem in error.problems:
+            click.echo(f"lessor server: {problem}", err=True)
         sys.exit(WRONG_SETTINGS)
 
 
@@ -51,7 +51,7 @@ def ca_bundle_or_exit() -> None:
     try:
         require_ca_bundle()
     except CaBundleUnusable as error:
-        click.echo(f"lessor server: {error}; {error.mend}", err=True)
+        click.echo(f"lessor server: {error}; {error.fix}", err=True)
         sys.exit(WRONG_SETTINGS)
 
 

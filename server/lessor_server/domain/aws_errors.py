@@ -54,7 +54,7 @@ class AwsRefused(AwsError):
 
     kind = Kind.PRECONDITION
     reason = "AWS_REFUSED"
-    mend = "AWS's code says what it refused; check the root's policy and the role"
+    fix = "AWS's code says what it refused; check the root's policy and the role"
 
     def __init__(self, answer: AwsAnswer, refusal: Refusal) -> None:
         """Name what was refused."""
@@ -67,7 +67,7 @@ class AwsUnknown(AwsError):
 
     kind = Kind.UNAVAILABLE
     reason = "AWS_ANSWER_UNKNOWN"
-    mend = AwsUnavailable.mend
+    fix = AwsUnavailable.fix
 
     def __init__(self, answer: AwsAnswer, *, sent: bool) -> None:
         """Say whether the request may have reached AWS at all."""
@@ -80,7 +80,7 @@ class AwsCallFailed(AwsUnknown):
 
     kind = Kind.INTERNAL
     reason = "AWS_CALL_FAILED"
-    mend = LessorError.mend
+    fix = LessorError.fix
 
     def __init__(self, action: str, reference: str) -> None:
         """Name the call's ``action``, and the ``reference`` under which the cause is in the log."""

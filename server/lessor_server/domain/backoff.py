@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-_REFUSED_FIRST, _REFUSED_MOST = 10.0, 900.0
-_PROBE_FIRST, _PROBE_MOST = 1.0, 30.0
-_SHORTEST: Final = 1.0
+_REFUSED_FIRST, _REFUSED_MAX = 10.0, 900.0
+_PROBE_FIRST, _PROBE_MAX = 1.0, 30.0
+_MIN: Final = 1.0
 
 MAX_COUNT: Final = 2**31 - 1
 """The most attempts or looks that are counted, as the protocol has them in an int32."""
@@ -21,20 +21,20 @@ def counted(count: int) -> int:
     return min(count + 1, MAX_COUNT)
 
 
-def refused(attempts: int, chance: float) -> timedelta:
+def refused(attempts: int, jitter: float) -> timedelta:
     """Return the wait after the ``attempts``-th refused attempt: 10 s doubling to 15 min, full jitter.
 
-    ``chance`` is drawn by the caller, 0 <= chance < 1. Source: AWS Architecture Blog, "Exponential
+    ``jitter`` is drawn by the caller, 0 <= chance < 1. Source: AWS Architecture Blog, "Exponential
     Backoff And Jitter". At least a second passes.
     """
-    most = min(_REFUSED_FIRST * 2.0 ** min(attempts - 1, 32), _REFUSED_MOST)
-    return timedelta(seconds=max(most * chance, _SHORTEST))
+    most = min(_REFUSED_FIRST * 2.0 ** min(attempts - 1, 32), _REFUSED_MAX)
+    return timedelta(seconds=max(most * jitter, _MIN))
 
 
-def probe(failures: int, chance: float) -> float:
+def probe(failures: int, jitter: float) -> float:
     """Return the seconds until the next probe of a paused account: 1 s doubling to 30 s, half jitter."""
-    most = min(_PROBE_FIRST * 2.0 ** min(failures, 32), _PROBE_MOST)
-    return most * (0.5 + chance / 2)
+    most = min(_PROBE_FIRST * 2.0 ** min(failures, 32), _PROBE_MAX)
+    return most * (0.5 + jitter / 2)
 
 
 def look(looks: int) -> timedelta:

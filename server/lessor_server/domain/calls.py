@@ -33,14 +33,14 @@ class Call(Generic[T_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class MadeUser:
+class CreatedUser:
     """A user that now exists."""
 
     arn: str
 
 
 @dataclass(frozen=True, slots=True)
-class MadeKey:
+class AccessKey:
     """An access key that now works; AWS tells its secret this once."""
 
     access_key_id: str
@@ -50,7 +50,7 @@ class MadeKey:
 
 
 @dataclass(frozen=True, slots=True)
-class FoundUser:
+class IamUser:
     """A user on the account; ``tags`` are empty where AWS was not asked for them."""
 
     name: str
@@ -66,7 +66,7 @@ class FoundUser:
 class UserPage:
     """Some users, and the marker of the next page, empty on the last."""
 
-    users: tuple[FoundUser, ...]
+    users: tuple[IamUser, ...]
     marker: str
 
 
@@ -83,7 +83,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class CreateUser(Call[MadeUser]):
+class CreateUser(Call[CreatedUser]):
     """Make a user with path, boundary and tags in the same call."""
 
     user_name: str
@@ -118,7 +118,7 @@ class AddUserToGroup(Call[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class CreateAccessKey(Call[MadeKey]):
+class CreateAccessKey(Call[AccessKey]):
     """Make an access key."""
 
     user_name: str
@@ -274,7 +274,7 @@ class ListServiceSpecificCredentials(Call[tuple[str, ...]]):
 
 
 @dataclass(frozen=True, slots=True)
-class GetUser(Call[FoundUser]):
+class GetUser(Call[IamUser]):
     """Ask for a user with its tags, which ListUsers leaves out. It is the cheapest sign of life, too."""
 
     user_name: str
@@ -289,7 +289,7 @@ class ListUsers(Call[UserPage]):
 
 
 @dataclass(frozen=True, slots=True)
-class AskTime(Call[int]):
+class GetServerTime(Call[int]):
     """Ask STS what time it is: the ``Date`` of its answer (RFC 9110, 6.6.1), in microseconds.
 
     AWS always tells it; 0 is the answer of an endpoint of somebody else's that does not.
@@ -297,10 +297,10 @@ class AskTime(Call[int]):
 
 
 @dataclass(frozen=True, slots=True)
-class ProveKey(Call[None]):
+class VerifyKey(Call[None]):
     """Ask STS whether it accepts an access key, signing with that key itself."""
 
-    key: MadeKey
+    key: AccessKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Every error Lessor answers with: what kind it is, why it happened, and how to mend it.
 
 An error class is a sentence for a person: its docstring says when it is raised, ``reason`` is the
-machine's name for it (``ErrorInfo.reason``) and ``mend`` tells the caller what to do next.
+machine's name for it (``ErrorInfo.reason``) and ``fix`` tells the caller what to do next.
 ``services/status.py`` turns a kind into a gRPC status; nothing else does.
 
     LessorError
@@ -48,12 +48,12 @@ class Violation:
     """
 
     field: str
-    fault: str
-    mend: str
+    problem: str
+    fix: str
 
     def under(self, prefix: str) -> Violation:
         """Return the same violation with its path below ``prefix``."""
-        return Violation(f"{prefix}.{self.field}" if self.field else prefix, self.fault, self.mend)
+        return Violation(f"{prefix}.{self.field}" if self.field else prefix, self.problem, self.fix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class LessorError(Exception):
 
     kind: ClassVar[Kind] = Kind.INTERNAL
     reason: ClassVar[str] = "INTERNAL"
-    mend: ClassVar[str] = "report the reference to the operator, whose log has the cause"
+    fix: ClassVar[str] = "report the reference to the operator, whose log has the cause"
 
     def __init__(
         self, message: str, *, subject: str = "", retry_in: float | None = None, private: str = ""
@@ -108,11 +108,11 @@ class RowUnreadable(LessorError):
     """A row of the store does not hold what Lessor writes, and the call needs it."""
 
     reason = "ROW_UNREADABLE"
-    mend = "tell the operator, whose log names the column; a role or a root can be written again"
+    fix = "tell the operator, whose log names the column; a role or a root can be written again"
 
-    def __init__(self, table: str, key: str, fault: str) -> None:
-        """Name the row by its ``table`` and ``key``; ``fault`` tells what is wrong, but not what it holds."""
-        super().__init__(f"row {key} of {table} cannot be read", subject=key, private=fault)
+    def __init__(self, table: str, key: str, problem: str) -> None:
+        """Name the row by its ``table`` and ``key``; ``problem`` says what is wrong, not what it holds."""
+        super().__init__(f"row {key} of {table} cannot be read", subject=key, private=problem)
         self.table = table
         self.key = key
 
@@ -125,12 +125,12 @@ class Invalid(LessorError):
 
     kind = Kind.INVALID
     reason = "INVALID_REQUEST"
-    mend = "correct the fields that the violations name"
+    fix = "correct the fields that the violations name"
 
     def __init__(self, violations: tuple[Violation, ...]) -> None:
         """Carry all violations of the request; at least one."""
         first = violations[0]
-        super().__init__(f"{first.field[:MAX_PATH]}: {first.fault}; {first.mend}")
+        super().__init__(f"{first.field[:MAX_PATH]}: {first.problem}; {first.fix}")
         self.violations = violations
 
 
@@ -138,24 +138,24 @@ class RequestIdReused(Invalid):
     """The same request id came with another request."""
 
     reason = "REQUEST_ID_REUSED"
-    mend = "send a new request_id for another request"
+    fix = "send a new request_id for another request"
 
     def __init__(self, request_id: str) -> None:
         """Name the id."""
-        fault = f"{request_id} named another request"
-        super().__init__((Violation("request_id", fault, self.mend),))
+        problem = f"{request_id} named another request"
+        super().__init__((Violation("request_id", problem, self.fix),))
 
 
 class SessionPolicyWouldWiden(Invalid):
     """The request's session_policy allows something although the role has policies: AWS would unite them."""
 
     reason = "SESSION_POLICY_WOULD_WIDEN"
-    mend = "send Deny statements only, or use a role without policies of its own"
+    fix = "send Deny statements only, or use a role without policies of its own"
 
     def __init__(self, role: str, others: tuple[Violation, ...] = ()) -> None:
         """Name the role; ``others`` are what else is wrong with the request."""
-        fault = f"allows something, and role {role} has policies of its own, which AWS unites with it"
-        super().__init__((Violation("session_policy", fault, self.mend), *others))
+        problem = f"allows something, and role {role} has policies of its own, which AWS unites with it"
+        super().__init__((Violation("session_policy", problem, self.fix), *others))
 
 
 def require(violations: Iterable[Violation]) -> None:
@@ -169,7 +169,7 @@ class NotFound(LessorError):
 
     kind = Kind.NOT_FOUND
     reason = "NOT_FOUND"
-    mend = "check the name; the list call of the same service shows what there is"
+    fix = "check the name; the list call of the same service shows what there is"
 
     def __init__(self, resource: str, name: str) -> None:
         """Name the missing ``resource`` (mount, role, root, lease)."""
@@ -182,7 +182,7 @@ class AlreadyExists(LessorError):
 
     kind = Kind.EXISTS
     reason = "ALREADY_EXISTS"
-    mend = "choose another name, or change the one that exists"
+    fix = "choose another name, or change the one that exists"
 
     def __init__(self, resource: str, name: str) -> None:
         """Name the ``resource`` that stands in the way."""
@@ -198,7 +198,7 @@ class Precondition(LessorError):
 
     kind = Kind.PRECONDITION
     reason = "FAILED_PRECONDITION"
-    mend = "change the state that the message names, then call again"
+    fix = "change the state that the message names, then call again"
 
 
 # --- there is no room -----------------------------------------------------------------------------
@@ -209,7 +209,7 @@ class QuotaExceeded(LessorError):
 
     kind = Kind.QUOTA
     reason = "QUOTA_EXCEEDED"
-    mend = "revoke what is no longer used, or raise the limit that the message names"
+    fix = "revoke what is no longer used, or raise the limit that the message names"
 
 
 class MountFull(QuotaExceeded):
@@ -228,21 +228,21 @@ class AwsQuota(QuotaExceeded):
     """AWS answered LimitExceeded: a quota of the account is used up."""
 
     reason = "AWS_LIMIT_EXCEEDED"
-    mend = "remove from the account what counts towards the quota that AWS's answer names, or have it raised"
+    fix = "remove from the account what counts towards the quota that AWS's answer names, or have it raised"
 
 
 class PacerFull(QuotaExceeded):
     """More AWS calls are waiting than the queue takes."""
 
     reason = "PACER_QUEUE_FULL"
-    mend = "call again later; raise aws.rate if AWS allows the account more"
+    fix = "call again later; raise aws.rate if AWS allows the account more"
 
 
 class TooManyCalls(QuotaExceeded):
     """As many calls are in progress as the server, or one connection, may have at the same time."""
 
     reason = "TOO_MANY_CALLS"
-    mend = "call again later, or end calls that are not needed"
+    fix = "call again later, or end calls that are not needed"
 
 
 # --- not now ----------------------------------------------------------------------------------------
@@ -253,42 +253,42 @@ class Unavailable(LessorError):
 
     kind = Kind.UNAVAILABLE
     reason = "UNAVAILABLE"
-    mend = "call again later"
+    fix = "call again later"
 
 
 class AwsUnavailable(Unavailable):
     """AWS cannot be reached, throttles, or its answer was lost; the account is checked again later."""
 
     reason = "AWS_UNAVAILABLE"
-    mend = "call again later; if it lasts, check the endpoint and the network from the server to AWS"
+    fix = "call again later; if it lasts, check the endpoint and the network from the server to AWS"
 
 
 class KeyNotAccepted(Unavailable):
     """AWS did not accept a new access key in time; the key is deleted, and the old one stays in use."""
 
     reason = "KEY_NOT_ACCEPTED"
-    mend = "call again later; if it lasts, see whether a policy denies the user sts or iam"
+    fix = "call again later; if it lasts, see whether a policy denies the user sts or iam"
 
 
 class StaticKeyPending(Unavailable):
     """The static role has no access key yet: its first rotation is retried automatically."""
 
     reason = "STATIC_KEY_PENDING"
-    mend = "call again later; the log says what keeps the first rotation"
+    fix = "call again later; the log says what keeps the first rotation"
 
 
 class StoreUnavailable(Unavailable):
     """The store cannot write: its disk is full or failing."""
 
     reason = "STORE_UNAVAILABLE"
-    mend = "free space on, or repair, the disk of the data directory; nothing was half written"
+    fix = "free space on, or repair, the disk of the data directory; nothing was half written"
 
 
 class Draining(Unavailable):
     """The server is going down and takes no new work."""
 
     reason = "DRAINING"
-    mend = "call again; the server is restarting"
+    fix = "call again; the server is restarting"
 
 
 class Aborted(LessorError):
@@ -296,7 +296,7 @@ class Aborted(LessorError):
 
     kind = Kind.ABORTED
     reason = "ABORTED"
-    mend = "call again"
+    fix = "call again"
 
 
 class LeaseTaken(Aborted):
@@ -315,7 +315,7 @@ class FellBehind(Aborted):
     """A watcher read more slowly than things happened, so some of them were dropped."""
 
     reason = "WATCH_FELL_BEHIND"
-    mend = "list the leases and watch again"
+    fix = "list the leases and watch again"
 
 
 class DeadlineExceeded(LessorError):
@@ -323,7 +323,7 @@ class DeadlineExceeded(LessorError):
 
     kind = Kind.DEADLINE
     reason = "DEADLINE_EXCEEDED"
-    mend = "call again with a longer deadline"
+    fix = "call again with a longer deadline"
 
 
 # --- who asks, and for what -------------------------------------------------------------------------
@@ -334,7 +334,7 @@ class Unauthenticated(LessorError):
 
     kind = Kind.UNAUTHENTICATED
     reason = "UNAUTHENTICATED"
-    mend = "send the metadata 'authorization: Bearer TOKEN'"
+    fix = "send the metadata 'authorization: Bearer TOKEN'"
 
 
 class PermissionDenied(LessorError):
@@ -342,7 +342,7 @@ class PermissionDenied(LessorError):
 
     kind = Kind.DENIED
     reason = "PERMISSION_DENIED"
-    mend = "ask the operator for the right that the message names"
+    fix = "ask the operator for the right that the message names"
 
 
 class Unimplemented(LessorError):
@@ -350,4 +350,4 @@ class Unimplemented(LessorError):
 
     kind = Kind.UNIMPLEMENTED
     reason = "UNIMPLEMENTED"
-    mend = "use a server that serves it, or leave out the field that is named"
+    fix = "use a server that serves it, or leave out the field that is named"

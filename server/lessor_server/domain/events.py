@@ -345,11 +345,11 @@ class ReloadFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRow(Event):
-    """A row of the store cannot be read and is passed over; ``fault`` names the columns, not their values."""
+    """A row cannot be read and is passed over; ``problem`` names the columns, not their values."""
 
     table: str
     key: str
-    fault: str
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def sources(step: Step) -> tuple[State, ...]:
 STUCK_AFTER = 6
 """Refused attempts after which a revocation is labelled STUCK; it goes on all the same."""
 
-UNTAKEN_LIFE = timedelta(seconds=60)
+UNDELIVERED_TTL = timedelta(seconds=60)
 """How long a credential lives whose caller went away before it was ready, if its request had an id."""
 
 TOMBSTONE_LIFE = timedelta(days=7)
@@ -171,8 +171,8 @@ class Lease:
     last_create_us: int
     """No CreateUser of this lease was sent after this instant; 0 where none took effect."""
     request: Request | None
-    untaken: bool
-    """Nobody has been given the credential: it expires within ``UNTAKEN_LIFE`` unless a repeat takes it."""
+    undelivered: bool
+    """Nobody has the credential yet: it expires within ``UNDELIVERED_TTL`` unless a repeat takes it."""
     reason: str = ""
     """Why its caller asked for it, in the caller's words."""
 

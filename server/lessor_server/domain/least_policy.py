@@ -50,7 +50,7 @@ WITHOUT_PERMISSION = ("sts:GetCallerIdentity", "sts:GetSessionToken")
 """AWS asks for no permission to call these (STS API Reference, each operation's "Permissions")."""
 
 
-MOST_RESOURCES = 200
+MAX_RESOURCES = 200
 """A statement names no more: a managed policy holds 6,144 characters (IAM and AWS STS quotas), which is fewer
 ARNs of roles than these."""
 
@@ -95,7 +95,7 @@ class RoleUse:
 
     def _name(self, named: set[str], role: Role) -> None:
         new = [arn for arn in role.role_arns if arn not in named]
-        room = MOST_RESOURCES - len(named)
+        room = MAX_RESOURCES - len(named)
         named.update(new[:room])
         self.cut = self.cut or len(new) > room
 
@@ -121,7 +121,7 @@ class Holder:
     @property
     def is_cut(self) -> bool:
         """Return whether it needs more resources than the statements of its grants name."""
-        return self.use.cut or max(len(self.static_arns), len(self.static_hops)) > MOST_RESOURCES
+        return self.use.cut or max(len(self.static_arns), len(self.static_hops)) > MAX_RESOURCES
 
 
 def grants(holder: Holder) -> tuple[Grant, ...]:
@@ -144,8 +144,8 @@ def grants(holder: Holder) -> tuple[Grant, ...]:
         *_on_roles(holder),
         Grant("LessorTokens", _on_tokens(holder), ("*",)),
         Grant("LessorOwnKey", _ON_KEYS, tuple(filter(None, (holder.key_arn,)))),
-        Grant("LessorStaticUsers", ("iam:GetUser", *_ON_KEYS), holder.static_arns[:MOST_RESOURCES]),
-        Grant("LessorStaticRoles", ("sts:AssumeRole",), holder.static_hops[:MOST_RESOURCES]),
+        Grant("LessorStaticUsers", ("iam:GetUser", *_ON_KEYS), holder.static_arns[:MAX_RESOURCES]),
+        Grant("LessorStaticRoles", ("sts:AssumeRole",), holder.static_hops[:MAX_RESOURCES]),
     )
     return tuple(grant for grant in needed if grant.actions and grant.resources)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lessor_server.domain.calls import Call, MadeKey
+from lessor_server.domain.calls import AccessKey, Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,10 @@ class GetPolicy(Call[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class ProveIam(Call[None]):
+class VerifyKeyOnIam(Call[None]):
     """Ask IAM whether it accepts an access key of ``user_name``, signing with that key itself."""
 
-    key: MadeKey
+    key: AccessKey
     user_name: str
 
 

@@ -13,7 +13,7 @@ from lessor_server.domain.errors import Violation
 DEFAULT_LEASE_TTL: Final = timedelta(hours=768)
 DEFAULT_MAX_USERS: Final = 5_000
 """AWS's own quota of IAM users in an account ("IAM and AWS STS quotas")."""
-LONGEST_DESCRIPTION: Final = 1_000
+MAX_DESCRIPTION: Final = 1_000
 
 
 class MountState(Enum):
@@ -44,9 +44,9 @@ class Mount:
 def violations(mount: Mount) -> list[Violation]:
     """Return every fault of ``mount``; field paths are those of EnableMount and SetLeaseDefaults."""
     found = names.name_violations("mount", mount.name)
-    if len(mount.description) > LONGEST_DESCRIPTION:
-        fault = f"has {len(mount.description)} characters"
-        found.append(Violation("description", fault, f"give at most {LONGEST_DESCRIPTION}"))
+    if len(mount.description) > MAX_DESCRIPTION:
+        problem = f"has {len(mount.description)} characters"
+        found.append(Violation("description", problem, f"give at most {MAX_DESCRIPTION}"))
     for field, value in (
         ("default_lease_ttl", mount.default_lease_ttl),
         ("max_lease_ttl", mount.max_lease_ttl),

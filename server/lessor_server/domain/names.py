@@ -26,7 +26,7 @@ USER_NAME_LIMIT: Final = 64
 """The longest name that IAM takes of a user, and STS of an assumed role's session."""
 FEDERATION_LIMIT: Final = 32
 """The longest name that STS takes of a federated session."""
-FEWEST_RANDOM: Final = 12
+MIN_RANDOM: Final = 12
 """The least number of random characters in a user's name.
 
 IAM compares names without case, so a letter counts half: of two random base62 characters one pair
@@ -103,8 +103,8 @@ class LeaseId:
         match _segments(text):
             case [mount, "creds", role, suffix] if all(map(is_name, (mount, role))) and is_suffix(suffix):
                 return cls(mount, role, suffix)
-        mend = f"give <mount>/creds/<role>/<{SUFFIX_DIGITS} letters and digits>"
-        raise Invalid((Violation(field, f"{shown(text)} is no lease id", mend),))
+        fix = f"give <mount>/creds/<role>/<{SUFFIX_DIGITS} letters and digits>"
+        raise Invalid((Violation(field, f"{shown(text)} is no lease id", fix),))
 
 
 def is_lease_id(text: str) -> bool:
@@ -152,12 +152,12 @@ class Prefix:
                 return cls(mount, role, text)
         match _segments(text):
             case [mount] | [mount, "creds"] if is_name(mount):
-                mend = f"write {text}/"
+                fix = f"write {text}/"
             case [mount, "creds", role] if all(map(is_name, (mount, role))):
-                mend = f"write {text}/"
+                fix = f"write {text}/"
             case _:
-                mend = "give <mount>/, <mount>/creds/, <mount>/creds/<role>/ or a whole lease id"
-        raise Invalid((Violation(field, f"{shown(text)} is no prefix", mend),))
+                fix = "give <mount>/, <mount>/creds/, <mount>/creds/<role>/ or a whole lease id"
+        raise Invalid((Violation(field, f"{shown(text)} is no prefix", fix),))
 
 
 def _segments(text: str) -> list[str]:
@@ -255,14 +255,14 @@ def template_violations(field: str, template: str) -> list[Violation]:
         if name is not None and name not in _FIELDS and not IDENTITY.fullmatch(name)
     ]
     if any("{{" in own or "}}" in own for own, _ in parts):
-        fault = "has braces that belong to no field"
-        found.append(Violation(field, fault, _FIELDS_MEND))
+        problem = "has braces that belong to no field"
+        found.append(Violation(field, problem, _FIELDS_MEND))
     if [name for _, name in parts].count("suffix") != 1:
         found.append(Violation(field, "needs {{suffix}} exactly once", "add {{suffix}}, say at its end"))
-    longest = USER_NAME_LIMIT - FEWEST_RANDOM
+    longest = USER_NAME_LIMIT - MIN_RANDOM
     if _own_length(parts) > longest:
-        fault = f"its own text leaves no room for {FEWEST_RANDOM} random characters"
-        found.append(Violation(field, fault, f"shorten that text to {longest} characters or fewer"))
+        problem = f"its own text leaves no room for {MIN_RANDOM} random characters"
+        found.append(Violation(field, problem, f"shorten that text to {longest} characters or fewer"))
     return found
 
 

@@ -47,7 +47,7 @@ def cut(lease: Lease) -> Round:
     return (calls.ListAccessKeys(name),)
 
 
-def cut_listed(user_name: str, key_ids: tuple[str, ...]) -> Round:
+def delete_keys(user_name: str, key_ids: tuple[str, ...]) -> Round:
     """Return the round that deletes access keys which were only just learnt."""
     return tuple(calls.DeleteAccessKey(user_name, key_id) for key_id in key_ids)
 

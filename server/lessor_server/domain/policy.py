@@ -104,13 +104,13 @@ def violations(
     """
     size = len(canonical(document))
     if size > limit:
-        fault = f"has {size} characters without white space"
-        return [Violation(field, fault, f"shorten it to {limit}, or move a part to a managed policy")]
+        problem = f"has {size} characters without white space"
+        return [Violation(field, problem, f"shorten it to {limit}, or move a part to a managed policy")]
     found = _unknown_members(document, _TOP, field)
     version = document.get("Version", VERSIONS[0])
     if version not in VERSIONS:
-        mend = f'write "{VERSIONS[0]}" (or, for the old language, "{VERSIONS[1]}")'
-        found.append(Violation(f"{field}.Version", f"IAM knows no version {_told(version)}", mend))
+        fix = f'write "{VERSIONS[0]}" (or, for the old language, "{VERSIONS[1]}")'
+        found.append(Violation(f"{field}.Version", f"IAM knows no version {_told(version)}", fix))
     if not isinstance(document.get("Id", ""), str):
         found.append(Violation(f"{field}.Id", "is no text", "write a text, or leave it out"))
     found += _statement_list_violations(document, f"{field}.Statement")
@@ -127,16 +127,16 @@ def _statement_list_violations(document: Mapping[str, JsonValue], path: str) -> 
     sids: Counter[str] = Counter()
     for where, statement in _items(value, path):
         if not isinstance(statement, Mapping):
-            mend = "write {…} with Effect, Action and Resource"
-            found.append(Violation(where, f"{_told(statement)} is no object", mend))
+            fix = "write {…} with Effect, Action and Resource"
+            found.append(Violation(where, f"{_told(statement)} is no object", fix))
             continue
         found += _statement_violations(statement, where)
         sid = statement.get("Sid")
         if isinstance(sid, str) and sid:
             sids[sid] += 1
             if sids[sid] > 1:
-                fault = f"{shown(sid)} is used twice"
-                found.append(Violation(f"{where}.Sid", fault, "give each statement its own"))
+                problem = f"{shown(sid)} is used twice"
+                found.append(Violation(f"{where}.Sid", problem, "give each statement its own"))
     return found
 
 
@@ -144,16 +144,16 @@ def _statement_violations(statement: Statement, path: str) -> list[Violation]:
     found = []
     for name in ("Principal", "NotPrincipal"):
         if name in statement:
-            fault = "does not go into an identity policy: whoever holds the policy is its principal"
-            found.append(Violation(f"{path}.{name}", fault, "leave it out"))
+            problem = "does not go into an identity policy: whoever holds the policy is its principal"
+            found.append(Violation(f"{path}.{name}", problem, "leave it out"))
     found += _unknown_members(statement, (*_MEMBERS, "Principal", "NotPrincipal"), path)
     sid = statement.get("Sid", "")
     if not isinstance(sid, str) or not _SID.fullmatch(sid):
         found.append(Violation(f"{path}.Sid", f"{_told(sid)} is no Sid", "use letters and digits only"))
     effect = statement.get("Effect")
     if effect not in ("Allow", "Deny"):
-        fault = f"{_told(effect)} is no effect" if effect is not None else "is missing"
-        found.append(Violation(f"{path}.Effect", fault, 'write "Allow" or "Deny"'))
+        problem = f"{_told(effect)} is no effect" if effect is not None else "is missing"
+        found.append(Violation(f"{path}.Effect", problem, 'write "Allow" or "Deny"'))
     found += _either_violations(statement, path, "Action", _action_problem, _ACTION_FIX)
     found += _either_violations(statement, path, "Resource", resource_arn.problem, resource_arn.FIX)
     if "Condition" in statement:
@@ -174,8 +174,8 @@ def _either_violations(
     """Check that one of ``name`` and ``Not<name>`` is there: a text or a list of texts without a problem."""
     present = [member for member in (name, f"Not{name}") if member in statement]
     if len(present) != 1:
-        fault = f"stands beside Not{name}" if present else "is missing"
-        return [Violation(f"{path}.{name}", fault, f"write exactly one of {name} and Not{name}")]
+        wrong = f"stands beside Not{name}" if present else "is missing"
+        return [Violation(f"{path}.{name}", wrong, f"write exactly one of {name} and Not{name}")]
     where = f"{path}.{present[0]}"
     value = statement[present[0]]
     if _is_list(value) and not value:
@@ -227,8 +227,8 @@ def _spelled(value: str | float) -> str:
 def _scalar_violations(path: str, value: JsonValue) -> list[Violation]:
     """Check one text (keys too) or number, wherever in the document it stands."""
     if isinstance(value, str) and (letter := _FOREIGN.search(value)):
-        fault = f"IAM does not take the character U+{ord(letter.group()):04X}"
-        return [Violation(path, fault, "use characters up to U+00FF")]
+        problem = f"IAM does not take the character U+{ord(letter.group()):04X}"
+        return [Violation(path, problem, "use characters up to U+00FF")]
     if isinstance(value, int | float) and not (abs(value) <= EXACT and float(value).is_integer()):
         return [Violation(path, f"{value} is not a whole number up to 2^53", "write it as a string")]
     return []

@@ -135,8 +135,8 @@ def review(role: Role, mount: Mount) -> Review:
     found += _group_violations(role) + _tag_violations(role) + _text_violations(role)
     if role.max_leases < 0:
         found.append(Violation("max_leases", f"{role.max_leases} is below 0", "give 0 for no limit"))
-    faults, warnings = _review_policy(role)
-    found += faults
+    problems, warnings = _review_policy(role)
+    found += problems
     warnings += _grant_warnings(role)
     count = len(role.policy_arns)
     if role.credential_type is CredentialType.IAM_USER and count > USER_POLICIES_DEFAULT:
@@ -192,16 +192,16 @@ def _review_policy(role: Role) -> tuple[list[Violation], list[str]]:
     if not role.policy_document:
         return [], []
     document = json.loads(role.policy_document)
-    faults = policy.violations(document) + template.policy_violations("policy_document", document)
-    return faults, [] if faults else policy.warnings(document)
+    problems = policy.violations(document) + template.policy_violations("policy_document", document)
+    return problems, [] if problems else policy.warnings(document)
 
 
 def external_id_violations(field: str, text: str) -> list[Violation]:
     """Return what is wrong with an external id, by the STS API reference; empty means none is sent."""
     if not text or _EXTERNAL_ID.fullmatch(text):
         return []
-    mend = "use 2 to 1224 letters, digits and _ + = , . @ : / -"
-    return [Violation(field, f"{shown(text)} is not what AWS takes", mend)]
+    fix = "use 2 to 1224 letters, digits and _ + = , . @ : / -"
+    return [Violation(field, f"{shown(text)} is not what AWS takes", fix)]
 
 
 def _type_violations(role: Role) -> list[Violation]:
@@ -211,15 +211,15 @@ def _type_violations(role: Role) -> list[Violation]:
     for field, kinds in _GOES_WITH.items():
         if getattr(role, field) not in ("", (), None) and kind not in kinds:
             others = " and ".join(other.name for other in CredentialType if other in kinds)
-            fault = f"does not go with {kind.name}"
-            found.append(Violation(field, fault, f"leave it out: it is for {others}"))
+            problem = f"does not go with {kind.name}"
+            found.append(Violation(field, problem, f"leave it out: it is for {others}"))
     if kind is CredentialType.ASSUMED_ROLE and not role.role_arns:
         found.append(Violation("role_arns", "is needed for ASSUMED_ROLE", "name at least one IAM role"))
     if kind is CredentialType.FEDERATION_TOKEN and not (
         role.policy_arns or role.policy_document or role.iam_groups
     ):
-        mend = "give policy_document, policy_arns or iam_groups: a token without one may do nothing"
-        found.append(Violation("policy_document", "FEDERATION_TOKEN needs at least one policy", mend))
+        fix = "give policy_document, policy_arns or iam_groups: a token without one may do nothing"
+        found.append(Violation("policy_document", "FEDERATION_TOKEN needs at least one policy", fix))
     return found
 
 
@@ -228,10 +228,10 @@ def _arn_violations(role: Role) -> list[Violation]:
     found = _list_violations("role_arns", role.role_arns, ROLE_ARNS_LIMIT)
     for index, text in enumerate(role.role_arns[:ROLE_ARNS_LIMIT]):
         if not arn.is_role_pattern(text):
-            mend = (
+            fix = (
                 "write arn:aws:iam::123456789012:role/name, one an item; * may stand in the last segment only"
             )
-            found.append(Violation(f"role_arns[{index}]", f"{shown(text)} is no ARN of an IAM role", mend))
+            found.append(Violation(f"role_arns[{index}]", f"{shown(text)} is no ARN of an IAM role", fix))
     limit = USER_POLICIES_LIMIT if is_user else SESSION_POLICIES_LIMIT
     found += _list_violations("policy_arns", role.policy_arns, limit)
     paths = [(f"policy_arns[{index}]", text) for index, text in enumerate(role.policy_arns[:limit])]
@@ -239,8 +239,8 @@ def _arn_violations(role: Role) -> list[Violation]:
         paths.append(("permissions_boundary_arn", role.permissions_boundary_arn))
     for path, text in paths:
         if not arn.is_policy(text):
-            mend = "write arn:aws:iam::123456789012:policy/name or arn:aws:iam::aws:policy/name, one an item"
-            found.append(Violation(path, f"{shown(text)} is no ARN of an IAM policy", mend))
+            fix = "write arn:aws:iam::123456789012:policy/name or arn:aws:iam::aws:policy/name, one an item"
+            found.append(Violation(path, f"{shown(text)} is no ARN of an IAM policy", fix))
     return found
 
 
@@ -248,8 +248,8 @@ def _group_violations(role: Role) -> list[Violation]:
     found = _list_violations("iam_groups", role.iam_groups, GROUPS_LIMIT)
     for index, name in enumerate(role.iam_groups[:GROUPS_LIMIT]):
         if not _GROUP.fullmatch(name):
-            mend = "use 1 to 128 letters, digits and _ + = , . @ -"
-            found.append(Violation(f"iam_groups[{index}]", f"{shown(name)} is no name of a group", mend))
+            fix = "use 1 to 128 letters, digits and _ + = , . @ -"
+            found.append(Violation(f"iam_groups[{index}]", f"{shown(name)} is no name of a group", fix))
     return found
 
 
@@ -260,9 +260,9 @@ def _tag_violations(role: Role) -> list[Violation]:
     keys = {key for key, _ in role.session_tags}
     for index, key in enumerate(role.transitive_tag_keys[: tags.SESSION_LIMIT]):
         if key not in keys:
-            fault = f"{shown(key)} is no key of session_tags"
-            mend = "add the tag, or leave its key out"
-            found.append(Violation(f"transitive_tag_keys[{index}]", fault, mend))
+            problem = f"{shown(key)} is no key of session_tags"
+            fix = "add the tag, or leave its key out"
+            found.append(Violation(f"transitive_tag_keys[{index}]", problem, fix))
     return found
 
 
@@ -279,18 +279,18 @@ def _text_violations(role: Role) -> list[Violation]:
     found = template.violations("source_identity", role.source_identity)
     identity = "" if found else template.sample(role.source_identity)
     for field, text in (("source_identity", identity), ("mfa_serial_number", role.mfa_serial_number)):
-        grammar, mend = _GRAMMARS[field]
+        grammar, fix = _GRAMMARS[field]
         if text and not grammar.fullmatch(text):
-            found.append(Violation(field, f"{shown(text)} is not what AWS takes", mend))
+            found.append(Violation(field, f"{shown(text)} is not what AWS takes", fix))
     found += external_id_violations("external_id", role.external_id)
     path = role.user_path
     longest = PATH_LIMIT - len(names.user_path("x" * INSTANCE_DIGITS, "/")) + 1
     if path and len(path) <= longest and not _PATH.fullmatch(path):
-        mend = "write / or a path that begins and ends with /, of printable ASCII without spaces"
-        found.append(Violation("user_path", f"{shown(path)} is no path", mend))
+        fix = "write / or a path that begins and ends with /, of printable ASCII without spaces"
+        found.append(Violation("user_path", f"{shown(path)} is no path", fix))
     if len(path) > longest:
-        fault = f"has {len(path)} characters, and Lessor's own path comes before it"
-        found.append(Violation("user_path", fault, f"shorten it to {longest}"))
+        problem = f"has {len(path)} characters, and Lessor's own path comes before it"
+        found.append(Violation("user_path", problem, f"shorten it to {longest}"))
     return found
 
 
@@ -309,8 +309,8 @@ def _ttl_violations(role: Role, mount: Mount) -> list[Violation]:
         if ceiling is not None and value is not None:
             found += span.order_violations(field, value, ceiling, "AWS's ceiling")
             if span.SECOND <= value < STS_FLOOR:
-                fault = f"{span.spoken(value)} is below 900s, the shortest session that AWS gives"
-                found.append(Violation(field, fault, "give at least 900s"))
+                problem = f"{span.format_duration(value)} is below 900s, the shortest session that AWS gives"
+                found.append(Violation(field, problem, "give at least 900s"))
     return found
 
 

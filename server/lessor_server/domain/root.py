@@ -19,8 +19,8 @@ from lessor_server.domain.schedule import NEVER, Schedule
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.token_places import TokenPlaces
 
-MOST_RETRIES: Final = 10
-LONGEST_CHAIN: Final = 5
+MAX_RETRIES: Final = 10
+MAX_CHAIN: Final = 5
 MAX_FALLBACKS: Final = 20
 MAX_REGION: Final = 32
 MAX_TOKEN_PATH: Final = 1_000
@@ -158,9 +158,9 @@ def violations(
     found = _key_violations(config, ambient=ambient)
     found += _region_violations(config)
     found += _endpoint_violations(config, allowed_endpoints)
-    if config.max_retries is not None and not 0 <= config.max_retries <= MOST_RETRIES:
-        fault = f"{config.max_retries} is out of range"
-        found.append(Violation("max_retries", fault, f"give 0 to {MOST_RETRIES}"))
+    if config.max_retries is not None and not 0 <= config.max_retries <= MAX_RETRIES:
+        problem = f"{config.max_retries} is out of range"
+        found.append(Violation("max_retries", problem, f"give 0 to {MAX_RETRIES}"))
     found += names.template_violations("username_template", config.username_template)
     found += chain_violations(config.assume_chain)
     found += _identity_token_violations(config, allowed_endpoints, token_places)
@@ -172,9 +172,9 @@ def _rotation_violations(config: RootConfig) -> list[Violation]:
     given = Schedule(config.rotation_period, config.rotation_schedule, config.rotation_window)
     found = schedule.violations(given)
     if not config.access_key:
-        mend = "leave it out: such a root renews itself; or give the access_key of an IAM user"
+        fix = "leave it out: such a root renews itself; or give the access_key of an IAM user"
         found += [
-            Violation(path, "needs an access_key that is stored", mend)
+            Violation(path, "needs an access_key that is stored", fix)
             for path in ("rotation_period", "rotation_schedule")
             if getattr(config, path)
         ]
@@ -189,19 +189,19 @@ def _key_violations(config: RootConfig, *, ambient: bool) -> list[Violation]:
         found.append(Violation("access_key", "is missing", "give it with its secret_key"))
     if config.access_key and not _ACCESS_KEY.fullmatch(config.access_key):
         # Not shown: a secret key put here by mistake would end in a log.
-        mend = "give 16 to 128 letters and digits, as AWS showed it"
-        found.append(Violation("access_key", "is no access key id", mend))
+        fix = "give 16 to 128 letters and digits, as AWS showed it"
+        found.append(Violation("access_key", "is no access key id", fix))
     if config.access_key.startswith(_TEMPORARY):
-        fault = f"begins with {_TEMPORARY}: it is temporary and needs a session token, which no field takes"
-        mend = "give the key of an IAM user, which begins with AKIA, or use the server's own credentials"
-        found.append(Violation("access_key", fault, mend))
+        problem = f"begins with {_TEMPORARY}: it is temporary and needs a session token, which no field takes"
+        fix = "give the key of an IAM user, which begins with AKIA, or use the server's own credentials"
+        found.append(Violation("access_key", problem, fix))
     if config.secret_key and not _SECRET_KEY.fullmatch(config.secret_key.reveal()):
-        mend = "give it as AWS showed it, without spaces or line ends"
-        found.append(Violation("secret_key", "is no secret access key", mend))
+        fix = "give it as AWS showed it, without spaces or line ends"
+        found.append(Violation("secret_key", "is no secret access key", fix))
     has_keys = bool(config.access_key or config.secret_key)
     if not has_keys and not config.identity_token_file and not ambient:
-        mend = "give access_key and secret_key, or name the mount in the setting aws.ambient_mounts"
-        found.append(Violation("access_key", "is missing", mend))
+        fix = "give access_key and secret_key, or name the mount in the setting aws.ambient_mounts"
+        found.append(Violation("access_key", "is missing", fix))
     return found
 
 
@@ -240,8 +240,8 @@ def _endpoint_violations(config: RootConfig, allowed_endpoints: Iterable[str]) -
         if count > MAX_FALLBACKS:
             found.append(Violation(path, f"has {count} items", f"give at most {MAX_FALLBACKS}"))
     if counts[0] != counts[1]:
-        fault = f"has {counts[1]} regions for {counts[0]} endpoints"
-        found.append(Violation("sts_fallback_regions", fault, "give one region for each endpoint"))
+        problem = f"has {counts[1]} regions for {counts[0]} endpoints"
+        found.append(Violation("sts_fallback_regions", problem, "give one region for each endpoint"))
     return found + _place_violations(config)
 
 
@@ -264,8 +264,8 @@ def _place_violations(config: RootConfig) -> list[Violation]:
         if host is not None and host.service != STS:
             found.append(Violation(path, f"{shown(url)} is a host of IAM", "give STS's, or leave it out"))
         elif host is not None and region and region != host.signing_region:
-            fault = f"is {region}, and {path} takes signatures for {host.signing_region} alone"
-            found.append(Violation(region_path, fault, f"write {host.signing_region}"))
+            problem = f"is {region}, and {path} takes signatures for {host.signing_region} alone"
+            found.append(Violation(region_path, problem, f"write {host.signing_region}"))
     return found + _partition_violations(config)
 
 
@@ -276,8 +276,8 @@ def _iam_host_violations(url: str) -> list[Violation]:
     if host.service != IAM:
         return [Violation("iam_endpoint", f"{shown(url)} is a host of STS", "give IAM's, or leave it out")]
     if host.region and host.region != host.signing_region:
-        fault = f"names {host.region}, and IAM of {host.partition.name} is in {host.signing_region} alone"
-        return [Violation("iam_endpoint", fault, "leave it out, or give the host that AWS's reference names")]
+        problem = f"names {host.region}, and IAM of {host.partition.name} is in {host.signing_region} alone"
+        return [Violation("iam_endpoint", problem, "leave it out, or give the host of AWS's reference")]
     return []
 
 
@@ -327,14 +327,14 @@ def may_take_token(url: str, allowed_endpoints: Iterable[str]) -> bool:
 def chain_violations(chain: tuple[Hop, ...]) -> list[Violation]:
     """Return every fault of a chain of roles to assume, under the path ``assume_chain``."""
     found = []
-    if len(chain) > LONGEST_CHAIN:
-        found.append(Violation("assume_chain", f"has {len(chain)} roles", f"give at most {LONGEST_CHAIN}"))
-    for index, hop in enumerate(chain[:LONGEST_CHAIN]):
+    if len(chain) > MAX_CHAIN:
+        found.append(Violation("assume_chain", f"has {len(chain)} roles", f"give at most {MAX_CHAIN}"))
+    for index, hop in enumerate(chain[:MAX_CHAIN]):
         path = f"assume_chain[{index}]"
         if not arn.is_role(hop.role_arn):
-            fault = f"{shown(hop.role_arn)} is no ARN of an IAM role"
-            mend = "write arn:aws:iam::123456789012:role/name"
-            found.append(Violation(f"{path}.role_arn", fault, mend))
+            problem = f"{shown(hop.role_arn)} is no ARN of an IAM role"
+            fix = "write arn:aws:iam::123456789012:role/name"
+            found.append(Violation(f"{path}.role_arn", problem, fix))
         found += external_id_violations(f"{path}.external_id", hop.external_id)
     return found
 
@@ -351,23 +351,23 @@ def _identity_token_violations(
     if len(config.identity_token_file) > MAX_TOKEN_PATH:
         found.append(names.too_long(path, config.identity_token_file, MAX_TOKEN_PATH))
     elif not (config.identity_token_file.startswith("/") and config.identity_token_file.isprintable()):
-        fault = f"{shown(config.identity_token_file)} is no absolute path"
-        found.append(Violation(path, fault, "begin it with /, and leave control characters out"))
+        problem = f"{shown(config.identity_token_file)} is no absolute path"
+        found.append(Violation(path, problem, "begin it with /, and leave control characters out"))
     elif not places.may_be_set(config.identity_token_file):  # where its links lead is checked when it is read
-        mend = "name a file below one of that setting's directories, and outside the data directory"
-        found.append(Violation(path, "is not in the setting aws.identity_token_dirs", mend))
+        fix = "name a file below one of that setting's directories, and outside the data directory"
+        found.append(Violation(path, "is not in the setting aws.identity_token_dirs", fix))
     if len(config.identity_token_audience) > MAX_AUDIENCE:
         found.append(names.too_long("identity_token_audience", config.identity_token_audience, MAX_AUDIENCE))
     if config.access_key or config.secret_key:
         found.append(Violation(path, "does not go with access_key", "leave one of the two out"))
     if not config.assume_chain:
-        mend = "name in assume_chain the role that the token may assume"
-        found.append(Violation("assume_chain", f"is needed with {path}", mend))
+        fix = "name in assume_chain the role that the token may assume"
+        found.append(Violation("assume_chain", f"is needed with {path}", fix))
     if config.assume_chain and config.assume_chain[0].external_id:
-        fault = f"does not go with {path}: AWS takes none with a token"
-        found.append(Violation("assume_chain[0].external_id", fault, "leave it out"))
+        problem = f"does not go with {path}: AWS takes none with a token"
+        found.append(Violation("assume_chain[0].external_id", problem, "leave it out"))
     urls = [url for url in (config.sts_endpoint, *config.sts_fallback_endpoints[:MAX_FALLBACKS]) if url]
     if not all(may_take_token(url, allowed_endpoints) for url in urls):
-        fault = "would send its token elsewhere than to AWS's own hosts"
-        found.append(Violation(path, fault, "leave it out, or give endpoints of AWS"))
+        problem = "would send its token elsewhere than to AWS's own hosts"
+        found.append(Violation(path, problem, "leave it out, or give endpoints of AWS"))
     return found

@@ -15,7 +15,7 @@ from typing import Final
 from lessor_server.domain.arn import parse
 from lessor_server.domain.role import STS_CEILINGS, CredentialType, Role
 from lessor_server.domain.root import RootConfig
-from lessor_server.domain.span import spoken
+from lessor_server.domain.span import format_duration
 
 
 class RootKind(Enum):
@@ -79,7 +79,7 @@ def unserved(kind: RootKind, role: Role) -> list[str]:
     if wanted <= longest:
         return []
     return [
-        f"a root of kind {kind.name} makes sessions of at most {spoken(longest)}: longer ones are cut to that"
+        f"a root of kind {kind.name} makes sessions of at most {format_duration(longest)}: longer are cut"
     ]
 
 

@@ -7,8 +7,8 @@
 The intent, with the key ids that AWS listed before it, is durable before CreateAccessKey is sent; the new
 key before it is proven; and only a proven key is switched to. So after a crash at any moment a key that
 nobody knows the secret of can be told from all others, and is deleted. A CreateAccessKey whose fate is
-not known may still take effect while its signature is good: ``late_us`` is when the last look for such a
-key is due, and new rotations may begin meanwhile. Instants are microseconds since the epoch (``…_us``).
+not known may still take effect while its signature is good: ``last_check_us`` is when the last check for such
+a key is due, and new rotations may begin meanwhile. Instants are microseconds since the epoch (``…_us``).
 
 A static role that is deleted leaves its row as ``ending``, in phase IDLE and without secrets, until its keys
 are deleted on AWS and no other can appear.
@@ -105,7 +105,7 @@ class Rotation:
     away: tuple[str, ...] = ()
     next_us: int = 0
     due_us: int = 0
-    late_us: int = 0
+    last_check_us: int = 0
     retire_us: int = 0
     inactive: bool = False
     ending: bool = False
@@ -153,13 +153,13 @@ class Rotation:
         """Tell whether the next rotation is due by the schedule."""
         return 0 < self.next_us <= now_us
 
-    def resting_us(self) -> int:
+    def idle_due_us(self) -> int:
         """Return when an unclaimed row is due, where nothing has failed."""
         if self.ending:
-            return self.late_us if self.late_us and not self.made_keys else 1
+            return self.last_check_us if self.last_check_us and not self.made_keys else 1
         match self.phase:
             case Phase.IDLE:
-                return min((us for us in (self.next_us, self.late_us) if us), default=0)
+                return min((us for us in (self.next_us, self.last_check_us) if us), default=0)
             case Phase.RETIRING:
                 waits = self.is_root and not self.inactive
                 return max(self.retire_us - (RETIRE_US - DEACTIVATE_US if waits else 0), 1)
@@ -266,7 +266,7 @@ def end(rotation: Rotation, now_us: int, *, keep_key: bool) -> Rotation:
         sealed=b"",
         fresh_sealed=b"",
         next_us=0,
-        late_us=now_us + LATE_US if unsure else rotation.late_us,
+        last_check_us=now_us + LATE_US if unsure else rotation.last_check_us,
         retire_us=0,
         attempts=0,
         last_error="",

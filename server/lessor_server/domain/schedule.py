@@ -75,13 +75,13 @@ def violations(schedule: Schedule) -> list[Violation]:
     found = span.violations("rotation_period", schedule.period)
     found += span.violations("rotation_window", schedule.window)
     if schedule.period is not None and span.SECOND <= schedule.period < SHORTEST:
-        fault = f"{span.spoken(schedule.period)} is below 1m"
-        found.append(Violation("rotation_period", fault, "give at least 1m"))
+        problem = f"{span.format_duration(schedule.period)} is below 1m"
+        found.append(Violation("rotation_period", problem, "give at least 1m"))
     if schedule.cron:
         found += _cron_violations(schedule.cron)
         if schedule.period is not None:
-            fault = "does not go with rotation_period"
-            found.append(Violation("rotation_schedule", fault, "give one of the two"))
+            problem = "does not go with rotation_period"
+            found.append(Violation("rotation_schedule", problem, "give one of the two"))
     elif schedule.window is not None:
         found.append(Violation("rotation_window", "needs rotation_schedule", "give one, or leave it out"))
     return found
@@ -92,8 +92,8 @@ def _cron_violations(text: str) -> list[Violation]:
         return [too_long("rotation_schedule", text, MAX_CRON)]
     times = _times(text, 0)
     if times is None:
-        mend = "write minute hour day month weekday, as 0 3 * * SUN"
-        return [Violation("rotation_schedule", f"{shown(text)} is no schedule", mend)]
+        fix = "write minute hour day month weekday, as 0 3 * * SUN"
+        return [Violation("rotation_schedule", f"{shown(text)} is no schedule", fix)]
     if next(times, 0):
         return []
     return [Violation("rotation_schedule", f"{shown(text)} never comes", "name a day that its months have")]

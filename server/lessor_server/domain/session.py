@@ -36,7 +36,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Making:
+class SessionInputs:
     """What the engine found out for a session: who asks, what the groups say, what name and how long."""
 
     caller: Caller
@@ -79,8 +79,8 @@ def violations(role: Role, ask: Ask) -> list[Violation]:
             found += _CHECKS[path](role, ask)
         elif given[path]:
             others = " and ".join(kind.name for kind in CredentialType if kind in kinds)
-            fault = f"does not go with a role of type {role.credential_type.name}"
-            found.append(Violation(path, fault, f"leave it out: it is for {others}"))
+            problem = f"does not go with a role of type {role.credential_type.name}"
+            found.append(Violation(path, problem, f"leave it out: it is for {others}"))
     return found
 
 
@@ -101,12 +101,12 @@ def _role_arn_violations(role: Role, ask: Ask) -> list[Violation]:
     if not ask.role_arn and _only(role):
         return []
     if not ask.role_arn:
-        fault = "is missing, and the role allows more than one IAM role"
-        return [Violation("role_arn", fault, "name one that the role's role_arns allow")]
+        problem = "is missing, and the role allows more than one IAM role"
+        return [Violation("role_arn", problem, "name one that the role's role_arns allow")]
     if any(arn.allows(pattern, ask.role_arn) for pattern in role.role_arns):
         return []
-    fault = f"{shown(ask.role_arn)} is not allowed by the role's role_arns"
-    return [Violation("role_arn", fault, "name one that they allow")]
+    problem = f"{shown(ask.role_arn)} is not allowed by the role's role_arns"
+    return [Violation("role_arn", problem, "name one that they allow")]
 
 
 def _only(role: Role) -> str:
@@ -118,20 +118,22 @@ def _only(role: Role) -> str:
 def _name_violations(ask: Ask) -> list[Violation]:
     if not ask.session_name or _NAME.fullmatch(ask.session_name):
         return []
-    mend = "use 2 to 64 letters, digits and _ + = , . @ -"
-    return [Violation("role_session_name", f"{shown(ask.session_name)} is not what AWS takes", mend)]
+    fix = "use 2 to 64 letters, digits and _ + = , . @ -"
+    return [Violation("role_session_name", f"{shown(ask.session_name)} is not what AWS takes", fix)]
 
 
 def _code_violations(role: Role, ask: Ask) -> list[Violation]:
     if not role.mfa_serial_number:
         if not ask.mfa_code:
             return []
-        fault = "is not asked for: the role has no mfa_serial_number"
-        return [Violation("mfa_code", fault, "leave it out")]
+        problem = "is not asked for: the role has no mfa_serial_number"
+        return [Violation("mfa_code", problem, "leave it out")]
     if _CODE.fullmatch(ask.mfa_code.reveal()):
         return []
-    fault = "is no code of an MFA device" if ask.mfa_code else "is needed: the role has an mfa_serial_number"
-    return [Violation("mfa_code", fault, _CODE_MEND)]
+    problem = (
+        "is no code of an MFA device" if ask.mfa_code else "is needed: the role has an mfa_serial_number"
+    )
+    return [Violation("mfa_code", problem, _CODE_MEND)]
 
 
 def _policy_violations(ask: Ask) -> list[Violation]:
@@ -167,7 +169,7 @@ def name(role: Role, ask: Ask, template: str, suffix: str, caller: Caller) -> st
     return ask.session_name or make(template, role.mount, role.name, suffix, caller.value)
 
 
-def call(role: Role, ask: Ask, making: Making) -> Call[Session]:
+def call(role: Role, ask: Ask, making: SessionInputs) -> Call[Session]:
     """Return the call that makes a session of ``role``; what is asked passes ``require_askable``.
 
     Raises:

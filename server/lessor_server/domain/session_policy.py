@@ -59,8 +59,8 @@ def managed(arns: Iterable[str]) -> tuple[str, ...]:
     """Return ``arns``, each once, or raise ``SessionTooLarge`` where they are more than AWS takes."""
     once = tuple(dict.fromkeys(arns))
     if len(once) > SESSION_POLICIES_LIMIT:
-        fault = f"the session would have {len(once)} managed policies"
-        raise SessionTooLarge(f"{fault}, and AWS takes {SESSION_POLICIES_LIMIT}")
+        problem = f"the session would have {len(once)} managed policies"
+        raise SessionTooLarge(f"{problem}, and AWS takes {SESSION_POLICIES_LIMIT}")
     return once
 
 

@@ -12,10 +12,10 @@ LONGEST: Final = timedelta(days=3650)
 """Ten years: a longer span is a slip of the pen, and would not end within any key's useful life."""
 
 
-def spoken(span: timedelta) -> str:
+def format_duration(span: timedelta) -> str:
     """Return ``span`` as a person writes it, ``1h30m`` or ``15m``; fractions of a second stay."""
     if span < timedelta(0):
-        return f"-{spoken(-span)}"
+        return f"-{format_duration(-span)}"
     hours, rest = divmod(span, timedelta(hours=1))
     minutes, rest = divmod(rest, timedelta(minutes=1))
     seconds = f"{rest.total_seconds():.6f}".rstrip("0").rstrip(".")
@@ -31,11 +31,25 @@ def violations(field: str, span: timedelta | None) -> list[Violation]:
     if span is None:
         return []
     if span < SECOND:
-        return [Violation(field, f"{spoken(span)} is below 1s", "give at least 1s, or leave the field out")]
+        return [
+            Violation(
+                field, f"{format_duration(span)} is below 1s", "give at least 1s, or leave the field out"
+            )
+        ]
     if span > LONGEST:
-        return [Violation(field, f"{spoken(span)} is above ten years", f"give at most {spoken(LONGEST)}")]
+        return [
+            Violation(
+                field,
+                f"{format_duration(span)} is above ten years",
+                f"give at most {format_duration(LONGEST)}",
+            )
+        ]
     if span % SECOND:
-        return [Violation(field, f"{spoken(span)} is not a number of whole seconds", "give whole seconds")]
+        return [
+            Violation(
+                field, f"{format_duration(span)} is not a number of whole seconds", "give whole seconds"
+            )
+        ]
     return []
 
 
@@ -45,5 +59,5 @@ def order_violations(
     """Return a violation where ``span`` is above ``bound``, which the message calls ``name``."""
     if span is None or bound is None or span <= bound:
         return []
-    fault = f"{spoken(span)} is above {name}, {spoken(bound)}"
-    return [Violation(field, fault, f"give at most {spoken(bound)}")]
+    problem = f"{format_duration(span)} is above {name}, {format_duration(bound)}"
+    return [Violation(field, problem, f"give at most {format_duration(bound)}")]

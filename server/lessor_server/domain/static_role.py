@@ -12,7 +12,7 @@ from lessor_server.domain.names import shown
 from lessor_server.domain.root import Hop
 from lessor_server.domain.schedule import Schedule
 
-MOST_KEYS: Final = 2
+MAX_KEYS: Final = 2
 """AWS lets a user have two access keys (IAM User Guide, "IAM and AWS STS quotas")."""
 
 _USER_NAME: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{1,64}")
@@ -26,7 +26,7 @@ class StaticRole:
     name: str
     username: str
     schedule: Schedule
-    live_keys: int = MOST_KEYS
+    live_keys: int = MAX_KEYS
     assume_chain: tuple[Hop, ...] = ()
 
 
@@ -34,14 +34,14 @@ def violations(role: StaticRole) -> list[Violation]:
     """Return every fault of ``role``; field paths begin at it."""
     found = names.name_violations("name", role.name)
     if not _USER_NAME.fullmatch(role.username):
-        fault = f"{shown(role.username)} is no name of an IAM user" if role.username else "is missing"
-        mend = "give 1 to 64 letters, digits and _ + = , . @ -"
-        found.append(Violation("username", fault, mend))
+        problem = f"{shown(role.username)} is no name of an IAM user" if role.username else "is missing"
+        fix = "give 1 to 64 letters, digits and _ + = , . @ -"
+        found.append(Violation("username", problem, fix))
     if role.schedule.period is None and not role.schedule.cron:
         found.append(Violation("rotation_period", "is missing", "give it, or rotation_schedule"))
     found += schedule.violations(role.schedule)
-    if not 1 <= role.live_keys <= MOST_KEYS:
-        fault = f"{role.live_keys} is out of range"
-        found.append(Violation("live_keys", fault, "give 1 or 2, or 0 for 2"))
+    if not 1 <= role.live_keys <= MAX_KEYS:
+        problem = f"{role.live_keys} is out of range"
+        found.append(Violation("live_keys", problem, "give 1 or 2, or 0 for 2"))
     found += root.chain_violations(role.assume_chain)
     return found

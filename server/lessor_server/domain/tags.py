@@ -50,8 +50,8 @@ def _tag_violations(path: str, key: str, value: str) -> list[Violation]:
         found.append(Violation(path, f"its value has {len(value)} characters", f"give at most {VALUE_LIMIT}"))
     for part, text, limit in (("key", key, KEY_LIMIT), ("value", value, VALUE_LIMIT)):
         if len(text) <= limit and not all(_taken(letter) for letter in text):
-            mend = "use letters, digits, spaces and _ . : / = + - @"
-            found.append(Violation(path, f"its {part} has characters that AWS does not take", mend))
+            fix = "use letters, digits, spaces and _ . : / = + - @"
+            found.append(Violation(path, f"its {part} has characters that AWS does not take", fix))
     if key.lower().startswith(RESERVED):
         found.append(Violation(path, "begins with a reserved prefix", "use a key without aws: or lessor:"))
     return found

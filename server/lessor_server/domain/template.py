@@ -24,7 +24,7 @@ from lessor_server.domain.preconditions import RoleNotUsable, TemplateLabelUnkno
 
 _SAFE: Final = re.compile(r"[A-Za-z0-9_.@+=,-]{1,128}")
 """What a policy may be given: IAM gives ``*``, ``?``, ``$``, ``/`` and ``:`` a meaning there."""
-_MEND: Final = "use {{identity.name}}, {{identity.labels.KEY}}, {{identity.name_sha256}}"
+_FIX: Final = "use {{identity.name}}, {{identity.labels.KEY}}, {{identity.name_sha256}}"
 _LABEL: Final = "identity.labels."
 
 
@@ -58,12 +58,12 @@ def violations(path: str, text: str, limit: int = MAX_TEMPLATE) -> list[Violatio
     if len(text) > limit:
         return [too_long(path, text, limit)]
     found = [
-        Violation(path, f"{{{{{shown(named)[1:-1]}}}}} is no field", _MEND)
+        Violation(path, f"{{{{{shown(named)[1:-1]}}}}} is no field", _FIX)
         for named in placeholders.fields(text)
         if not IDENTITY.fullmatch(named)
     ]
     if placeholders.has_stray_braces(text):
-        found.append(Violation(path, "has braces that belong to no field", _MEND))
+        found.append(Violation(path, "has braces that belong to no field", _FIX))
     return found
 
 
@@ -81,17 +81,17 @@ def policy_violations(path: str, document: Mapping[str, JsonValue]) -> list[Viol
     rest = policy.in_places(document, path, look)
     found += none_violations(path, rest, "write it in a resource or in the value of a condition")
     if used and document.get("Version") != policy.VERSIONS[0]:
-        fault = "does not go with a template"
-        found.append(Violation(f"{path}.Version", fault, f'write "{policy.VERSIONS[0]}"'))
+        problem = "does not go with a template"
+        found.append(Violation(f"{path}.Version", problem, f'write "{policy.VERSIONS[0]}"'))
     return found
 
 
 def none_violations(
-    path: str, document: Mapping[str, JsonValue], mend: str = "write the value itself"
+    path: str, document: Mapping[str, JsonValue], fix: str = "write the value itself"
 ) -> list[Violation]:
     """Return where a policy holds a template that nobody fills in: AWS would take it as it stands."""
     return [
-        Violation(spot, "holds a template, or braces, where none may stand", mend)
+        Violation(spot, "holds a template, or braces, where none may stand", fix)
         for spot, value in policy.walk(document, path)
         if isinstance(value, str) and ("{{" in value or "}}" in value)
     ]

@@ -10,7 +10,7 @@ from lessor_server.domain import span
 from lessor_server.domain.errors import Invalid, Violation, require
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import STS_CEILINGS, STS_FLOOR, CredentialType, Role
-from lessor_server.domain.span import spoken
+from lessor_server.domain.span import format_duration
 
 DEFAULT_SESSION: Final = timedelta(hours=1)
 _SECOND_US: Final = 1_000_000
@@ -61,13 +61,17 @@ def grant(requested: timedelta | None, role: Role, mount: Mount, by_root: timede
         bound, by = by_root, "the kind of the mount's root"
     wanted = requested or _default(role, mount)
     ttl = min(wanted, bound)
-    warnings = () if ttl == wanted else (f"ttl {spoken(wanted)} was capped to {spoken(bound)} by {by}",)
+    warnings = (
+        ()
+        if ttl == wanted
+        else (f"ttl {format_duration(wanted)} was capped to {format_duration(bound)} by {by}",)
+    )
     if role.credential_type is CredentialType.IAM_USER:
         return Grant(ttl, bound, warnings)
     if ttl < STS_FLOOR:
-        why = f"{spoken(ttl)} is below 900s, the shortest session that AWS gives"
-        mend = "ask for 900s or more" if bound >= STS_FLOOR else f"raise {by} to 900s or more"
-        require([Violation("ttl", why, mend)])
+        why = f"{format_duration(ttl)} is below 900s, the shortest session that AWS gives"
+        fix = "ask for 900s or more" if bound >= STS_FLOOR else f"raise {by} to 900s or more"
+        require([Violation("ttl", why, fix)])
     return Grant(ttl, ttl, warnings)
 
 
@@ -104,10 +108,12 @@ def renewal(now_us: int, increment: timedelta | None, term: Term, todays_max: ti
     ttl = timedelta(seconds=(expires_us - now_us) // _SECOND_US)
     warnings = []
     if expires_us < wanted_us:
-        warnings.append(f"increment {spoken(wanted)} was capped to {spoken(ttl)} by the lease's longest life")
+        warnings.append(
+            f"increment {format_duration(wanted)} was capped to {format_duration(ttl)} by the lease's maximum"
+        )
     if expires_us < term.expires_us:
         less = timedelta(seconds=-((expires_us - term.expires_us) // _SECOND_US))
-        warnings.append(f"the lease now ends {spoken(less)} earlier than before")
+        warnings.append(f"the lease now ends {format_duration(less)} earlier than before")
     return Renewal(ttl, expires_us, tuple(warnings))
 
 

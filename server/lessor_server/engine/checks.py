@@ -15,7 +15,7 @@ from lessor_server.domain import least_policy, role_needs
 from lessor_server.domain.aws_errors import AwsError, AwsRefused, Refusal
 from lessor_server.domain.calls import Call, GetUser, Identity, ListAccessKeys
 from lessor_server.domain.errors import AwsUnavailable, LessorError
-from lessor_server.domain.least_policy import MOST_RESOURCES, Grant, Holder, RoleUse
+from lessor_server.domain.least_policy import MAX_RESOURCES, Grant, Holder, RoleUse
 from lessor_server.domain.looks import GetAccountSummary
 from lessor_server.domain.policy import JsonValue
 from lessor_server.domain.role import Role
@@ -25,15 +25,15 @@ from lessor_server.engine import simulator
 from lessor_server.engine.pacer import Priority
 from lessor_server.engine.ports import Store
 from lessor_server.engine.roots import Roots
-from lessor_server.engine.rounds import Done, Outcome, Rounds
-from lessor_server.engine.simulator import Told, Verdict
-from lessor_server.engine.walks import every_role, every_static_role
+from lessor_server.engine.rounds import AwsCaller, Done, Outcome
+from lessor_server.engine.simulator import SimulationResult, Verdict
+from lessor_server.engine.walks import iter_roles, iter_static_roles
 
 T = TypeVar("T")
 
 CHECK_SECONDS = 5.0
 AT_ONCE = 4
-MOST_LOOKS = 40
+MAX_LOOKS = 40
 """Of so many static roles' users AWS is asked for the ARN; those of others are patterns, as time is short."""
 NEARLY_FULL = 0.9
 """The share of its quota of users from which on an account is said to be nearly full."""
@@ -52,13 +52,13 @@ class RootCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _RootProbe:
     """The root that is looked at, who AWS says it is, and until when (the loop's time) it may be asked."""
 
     root: Root
     identity: Identity
     kind: RootKind
-    rounds: Rounds
+    caller: AwsCaller
     until: float
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
@@ -66,7 +66,7 @@ class _Known:
         """Send one call; past the deadline its outcome is that AWS did not answer."""
         try:
             async with asyncio.timeout_at(self.until), self.room:
-                return await self.rounds.call(call)
+                return await self.caller.call(call)
         except TimeoutError:
             return AwsUnavailable(f"AWS did not answer within {CHECK_SECONDS:g} s", retry_in=1.0)
 
@@ -81,18 +81,18 @@ class _Known:
         """Return the user whose stored key the root is; empty where there is no such key to rotate."""
         return self.identity.arn if self.kind is RootKind.USER_KEYS and self.root.config.access_key else ""
 
-    async def may(self, needed: Sequence[Grant]) -> Told:
+    async def may(self, needed: Sequence[Grant]) -> SimulationResult:
         """Ask what of ``needed`` the root is allowed; the account's own root user may do all."""
         free = _free(self.kind)
         if self.kind is RootKind.ACCOUNT_ROOT:
             all_of_it = (action for grant in needed for action in grant.actions)
-            return Told(dict.fromkeys((*all_of_it, *free), Verdict.ALLOWED))
+            return SimulationResult(dict.fromkeys((*all_of_it, *free), Verdict.ALLOWED))
         found = await simulator.told(self.ask, principal_of(self.root.config, self.identity.arn), needed)
         found.verdicts = dict.fromkeys(free, Verdict.ALLOWED) | found.verdicts
         return found
 
 
-class Checks:
+class RootChecker:
     """Looks at roots and roles on AWS."""
 
     def __init__(self, store: Store, roots: Roots) -> None:
@@ -148,7 +148,7 @@ class Checks:
             )
         return tuple(warnings)
 
-    def _holder(self, known: _Known) -> Holder:
+    def _holder(self, known: _RootProbe) -> Holder:
         return Holder(
             known.identity.account,
             self._roots.instance,
@@ -156,18 +156,18 @@ class Checks:
             makes_tokens=known.kind in _MAKE_TOKENS,
         )
 
-    async def _with_roles(self, known: _Known, holder: Holder) -> Holder:
+    async def _with_roles(self, known: _RootProbe, holder: Holder) -> Holder:
         """Return the holder with the mount's roles, and what its static roles work on."""
         mount, use = known.root.mount, RoleUse()
-        async for role in every_role(self._store, mount):
+        async for role in iter_roles(self._store, mount):
             use.add(role)
         own, hops = list[str](), set[str]()
-        async for static in every_static_role(self._store, mount):
+        async for static in iter_static_roles(self._store, mount):
             if static.assume_chain:
                 hops.add(static.assume_chain[0].role_arn)
             else:
                 own.append(static.user_name)
-        found = await known.all([GetUser(name) for name in own[:MOST_LOOKS]])
+        found = await known.all([GetUser(name) for name in own[:MAX_LOOKS]])
         users = [outcome.value for outcome in found if isinstance(outcome, Done)]
         arns, seen = {user.arn for user in users}, {user.name for user in users}
         for name in own:
@@ -175,7 +175,7 @@ class Checks:
                 arns.update(least_policy.static_user_arns(holder.account, name))
         return replace(holder, use=use, static_arns=tuple(sorted(arns)), static_hops=tuple(sorted(hops)))
 
-    async def _about_room(self, known: _Known, name: str) -> list[str]:
+    async def _about_room(self, known: _RootProbe, name: str) -> list[str]:
         """Warn where the account is nearly full and the mount may make more users than still fit."""
         mount, outcome = await self._store.get_mount(name), await known.ask(GetAccountSummary())
         if mount is None or not isinstance(outcome, Done):
@@ -186,7 +186,7 @@ class Checks:
         room = f"room for {max(quota - users, 0)} more, and max_users of mount {name} is {mount.max_users}"
         return [f"the account has {users} of the {quota} IAM users of its quota: there is {room}"]
 
-    async def _known(self, mount: str) -> _Known:
+    async def _known(self, mount: str) -> _RootProbe:
         root = await self._roots.of(mount)
         until = asyncio.get_running_loop().time() + CHECK_SECONDS
         try:
@@ -195,7 +195,7 @@ class Checks:
         except TimeoutError:
             raise AwsUnavailable("AWS did not say in 5 s who the root is", retry_in=1.0) from None
         kind = kind_of(root.config, identity.arn)
-        return _Known(root, identity, kind, self._roots.rounds(root, Priority.LOOK), until)
+        return _RootProbe(root, identity, kind, self._roots.caller(root, Priority.LOOK), until)
 
 
 def _free(kind: RootKind) -> tuple[str, ...]:
@@ -213,13 +213,13 @@ def _about_size(holder: Holder) -> list[str]:
     if not holder.is_cut:
         return []
     warning = (
-        f"this mount needs more than {MOST_RESOURCES} users or roles of AWS, more than one policy holds: the"
-        f" first {MOST_RESOURCES} were checked and are in the least policy; give the root a pattern for all"
+        f"this mount needs more than {MAX_RESOURCES} users or roles of AWS, more than one policy holds: the"
+        f" first {MAX_RESOURCES} were checked and are in the least policy; give the root a pattern for all"
     )
     return [warning]
 
 
-async def _about_keys(known: _Known) -> list[str]:
+async def _about_keys(known: _RootProbe) -> list[str]:
     """Warn of a second key, which leaves rotation no room (IAM and AWS STS quotas: two keys a user)."""
     if not known.key_arn:
         return []

@@ -18,14 +18,14 @@ from lessor_server.domain.errors import LessorError, StoreUnavailable, Violation
 from lessor_server.domain.events import Retired
 from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.preconditions import MfaRefused
-from lessor_server.engine.credentials import Credentials, Wish
-from lessor_server.engine.issuer import LEAST_SECONDS, Issuer
+from lessor_server.engine.credentials import Credentials, IssueRequest
+from lessor_server.engine.issuer import MIN_SECONDS, Issuer
 from lessor_server.engine.ports import Store
 from lessor_server.engine.signals import Signals
-from lessor_server.engine.work import Work
+from lessor_server.engine.work import BackgroundTasks
 
 ISSUE_SECONDS, LOOK_SECONDS, RETRY_SECONDS = 60.0, 30.0, 1.0
-MARGIN, LONGEST_MARGIN = 0.1, timedelta(minutes=5)
+MARGIN, MAX_MARGIN = 0.1, timedelta(minutes=5)
 """Time for making the next credentials, apart from the overlap: this share of the ttl, at most 5 min."""
 
 SPREAD = 0.5
@@ -36,11 +36,11 @@ EARLIEST = 0.75
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class CredentialWatch:
+class CredentialStream:
     """Issues for streams, ahead of each expiry, and retires what a stream has moved on from."""
 
     def __init__(
-        self, store: Store, issuer: Issuer, work: Work, signals: Signals, rng: random.Random
+        self, store: Store, issuer: Issuer, work: BackgroundTasks, signals: Signals, rng: random.Random
     ) -> None:
         """Issue by ``issuer``; ``rng`` spreads the times of it."""
         self._store = store
@@ -49,7 +49,7 @@ class CredentialWatch:
         self._signals = signals
         self._rng = rng
 
-    async def follow(self, wish: Wish, overlap: timedelta) -> AsyncGenerator[Credentials, None]:
+    async def follow(self, asked: IssueRequest, overlap: timedelta) -> AsyncGenerator[Credentials, None]:
         """Yield credentials, the first at once and others ahead of each expiry, until closed.
 
         Whoever asks for the next ones has been given those before. The lease of what was moved on from, and
@@ -59,8 +59,8 @@ class CredentialWatch:
             Invalid: The life that the role gives is less than twice the ``overlap``.
             LessorError: The first ones were not made, or the next ones not until those before ended.
         """
-        await self._require_room(wish, overlap)
-        made = await self._issuer.generate(wish, ISSUE_SECONDS)
+        await self._require_room(asked, overlap)
+        made = await self._issuer.generate(asked, ISSUE_SECONDS)
         held = [made.lease]
         try:
             while True:
@@ -69,33 +69,35 @@ class CredentialWatch:
                 while len(held) > 1:
                     self._retire(held.pop(0), overlap)
                 # A request id names one lease: the first.
-                made = await self._next(held[0], replace(wish, request=None), overlap)
+                made = await self._next(held[0], replace(asked, request=None), overlap)
                 held.append(made.lease)
         finally:
             for lease in held:
                 self._retire(lease, overlap)
 
-    async def _require_room(self, wish: Wish, overlap: timedelta) -> None:
+    async def _require_room(self, asked: IssueRequest, overlap: timedelta) -> None:
         """Refuse an overlap for which more than two sets of credentials would live at a time."""
-        grounds = await self._store.grounds(wish.mount, wish.role)
+        grounds = await self._store.grounds(asked.mount, asked.role)
         if grounds.mount is None or grounds.role is None:
             return  # the issue says what is missing
-        found = span.violations("overlap", overlap) + ttl.violations(wish.ttl, grounds.role, grounds.mount)
-        if not found and (life := ttl.grant(wish.ttl, grounds.role, grounds.mount).ttl) < 2 * overlap:
-            fault = f"{span.spoken(overlap)} is more than half of the ttl, {span.spoken(life)}"
-            found.append(Violation("overlap", fault, "give a shorter overlap, or ask for a longer ttl"))
-        session.require_askable(grounds.role, wish.ask, found)
+        found = span.violations("overlap", overlap) + ttl.violations(asked.ttl, grounds.role, grounds.mount)
+        if not found and (life := ttl.grant(asked.ttl, grounds.role, grounds.mount).ttl) < 2 * overlap:
+            problem = (
+                f"{span.format_duration(overlap)} is more than half of the ttl, {span.format_duration(life)}"
+            )
+            found.append(Violation("overlap", problem, "give a shorter overlap, or ask for a longer ttl"))
+        session.require_askable(grounds.role, asked.ask, found)
 
-    async def _next(self, before: Lease, wish: Wish, overlap: timedelta) -> Credentials:
+    async def _next(self, before: Lease, asked: IssueRequest, overlap: timedelta) -> Credentials:
         """Make the credentials that follow ``before`` in time; retry until those end."""
         await self._until_due(before, overlap)
-        if wish.ask.mfa_code:
+        if asked.ask.mfa_code:
             raise MfaRefused("an MFA code serves once, so the next credentials need another one")
         failures = 0
         while True:
             left = self._seconds_until(before.expires_us)
             try:
-                return await self._issuer.generate(wish, min(max(left, LEAST_SECONDS), ISSUE_SECONDS))
+                return await self._issuer.generate(asked, min(max(left, MIN_SECONDS), ISSUE_SECONDS))
             except LessorError:
                 left = self._seconds_until(before.expires_us)
                 if left <= 0:
@@ -105,7 +107,7 @@ class CredentialWatch:
 
     async def _until_due(self, lease: Lease, overlap: timedelta) -> None:
         """Wait until those that follow are to be made: ahead of the expiry, or once the lease is revoked."""
-        margin = min(MARGIN * lease.ttl, LONGEST_MARGIN) * self._rng.uniform(1, 1 + SPREAD)
+        margin = min(MARGIN * lease.ttl, MAX_MARGIN) * self._rng.uniform(1, 1 + SPREAD)
         # A role whose ttl was lowered meanwhile must not make a stream ask without a pause.
         earliest_us = lease.expires_us - EARLIEST * lease.ttl // _MICROSECOND
         due_us = max(lease.expires_us - (overlap + margin) // _MICROSECOND, earliest_us)
@@ -117,9 +119,9 @@ class CredentialWatch:
         return (instant_us - self._store.now()) / 1e6
 
     def _retire(self, lease: Lease, overlap: timedelta) -> None:
-        self._work.start(self._shorten(lease.id, self._store.now() + overlap // _MICROSECOND))
+        self._work.start(self._bring_expiry_forward(lease.id, self._store.now() + overlap // _MICROSECOND))
 
-    async def _shorten(self, lease_id: str, end_us: int) -> None:
+    async def _bring_expiry_forward(self, lease_id: str, end_us: int) -> None:
         """Bring the expiry of a live lease forward to ``end_us``; never raise."""
         while True:
             try:

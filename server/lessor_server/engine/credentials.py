@@ -13,7 +13,7 @@ from lessor_server.domain.session import Ask
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class IssueRequest:
     """What a caller asks for; ``ttl`` None asks for the default, ``wait_usable`` is in seconds.
 
     ``labels`` are what the caller's identity says of it beside its name.

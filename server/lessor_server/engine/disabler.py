@@ -10,14 +10,14 @@ from lessor_server.domain.errors import LessorError, NotFound, StoreUnavailable
 from lessor_server.domain.events import BY_CLOCK, KeyLeft, MountDisabled, MountRemoved
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.rotation import Phase, Rotation
-from lessor_server.engine.expiry import Expiry
+from lessor_server.engine.expiry import ExpiryHold
 from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.prefixes import Prefixes
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.engine.stored import Range
-from lessor_server.engine.walks import every_mount
-from lessor_server.engine.work import Work
+from lessor_server.engine.walks import iter_mounts
+from lessor_server.engine.work import BackgroundTasks
 
 LOOK_SECONDS, IDLE_SECONDS = 1.0, 60.0
 
@@ -33,7 +33,7 @@ class Disabling:
     leases_left: int
 
 
-class Disabler:
+class MountRemover:
     """Takes mounts out of service."""
 
     def __init__(
@@ -42,8 +42,8 @@ class Disabler:
         roots: Roots,
         prefixes: Prefixes,
         static_roles: StaticRoles,
-        expiry: Expiry,
-        work: Work,
+        expiry: ExpiryHold,
+        work: BackgroundTasks,
         notify: Observer,
     ) -> None:
         """Revoke leases with ``prefixes`` and delete ``static_roles`` in ``work``; ``roots`` cache roots.
@@ -100,7 +100,7 @@ class Disabler:
         for row in await self._store.static_of_disabled():
             if row.mount != mount:
                 continue
-            unknown = ("",) if row.phase is Phase.INTENDED or row.late_us else ()
+            unknown = ("",) if row.phase is Phase.INTENDED or row.last_check_us else ()
             for key_id in (*row.made_keys, *unknown):
                 self._report_left(row, key_id, row.last_error or "the mount was disabled with force")
         await self._store.forget_static(mount)  # after the reports: a kill in between loses no name
@@ -109,13 +109,13 @@ class Disabler:
         """Remove what can be removed; tell whether mounts are left to remove."""
         try:
             self._delete_static(await self._store.static_of_disabled())
-            for left in await self._store.left_behind():
+            for left in await self._store.unfinished_of_removed_mounts():
                 self._report_left(left, left.unneeded, left.last_error)
             for name in await self._store.remove_disabled():
                 self._roots.forget(name)
                 self._by.pop(name, None)
                 self._notify(MountRemoved(name))
-            states = {mount.state async for mount in every_mount(self._store)}
+            states = {mount.state async for mount in iter_mounts(self._store)}
         except StoreUnavailable:
             return True
         return MountState.DISABLING in states

@@ -7,10 +7,10 @@ import math
 from collections.abc import Collection, Iterable
 from itertools import islice
 
-MOST_HINTS = 100_000
+MAX_HINTS = 100_000
 
 
-class Due:
+class RevocationQueue:
     """Hints, a bounded number of them; past the bound the store is asked instead."""
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Due:
         """By mount, in the order they came."""
         self._hinted = 0
         self._put_off: dict[str, None] = {}
-        self.everything = True
+        self.full_scan_needed = True
         self._looked_at = -math.inf
         self._wake = asyncio.Event()
         self._wake.set()
@@ -32,39 +32,39 @@ class Due:
             of_mount = self._hints.setdefault(lease_id.partition("/")[0], {})
             self._hinted += lease_id not in of_mount
             of_mount[lease_id] = None
-        if self._hinted > MOST_HINTS:
+        if self._hinted > MAX_HINTS:
             self._forget_hints()
-            self.everything = True
+            self.full_scan_needed = True
         self._wake.set()
 
     def ask(self, ids: Iterable[str]) -> None:
         """Have leases looked at before what falls due by itself: a person asked for their end, in bulk."""
         self._asked |= dict.fromkeys(ids)
-        if len(self._asked) > MOST_HINTS:
+        if len(self._asked) > MAX_HINTS:
             self._asked.clear()
-            self.everything = True
+            self.full_scan_needed = True
         self._wake.set()
 
-    def urge(self, lease_id: str) -> None:
+    def push_urgent(self, lease_id: str) -> None:
         """Have a lease looked at before all others: a person asked for its end."""
         self._urgent[lease_id] = None
         self._wake.set()
 
-    def put_off(self, lease_id: str) -> None:
+    def defer(self, lease_id: str) -> None:
         """Have a lease that was urgent go first again when everything is looked at."""
-        if len(self._put_off) < MOST_HINTS:
+        if len(self._put_off) < MAX_HINTS:
             self._put_off[lease_id] = None
 
     def look_at_everything(self) -> None:
         """Have the store asked for whatever is due, after what is urgent."""
         self._urgent |= self._put_off
         self._put_off.clear()
-        self.everything = True
+        self.full_scan_needed = True
         self._wake.set()
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Wake the Keeper if something waits for it: it has room again."""
-        if self._urgent or self._asked or self._hints or self.everything:
+        if self._urgent or self._asked or self._hints or self.full_scan_needed:
             self._wake.set()
 
     def take_urgent(self, most: int) -> list[str]:
@@ -93,7 +93,7 @@ class Due:
         Call it before asking: what is let go meanwhile has the store asked once more.
         """
         self._forget_hints()
-        self.everything = False
+        self.full_scan_needed = False
 
     def _forget_hints(self) -> None:
         self._hints.clear()
@@ -112,8 +112,8 @@ class Due:
         except TimeoutError:
             pass
         self._wake.clear()
-        if self.everything or loop.time() >= until:
-            self.everything = True
+        if self.full_scan_needed or loop.time() >= until:
+            self.full_scan_needed = True
             self._looked_at = loop.time()
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from lessor_server.domain.calls import AskTime
+from lessor_server.domain.calls import GetServerTime
 from lessor_server.domain.errors import LessorError, StoreUnavailable
 from lessor_server.domain.events import ClockLowered, ExpiryHeld, ExpiryResumed
 from lessor_server.domain.preconditions import ClockDisagrees
@@ -36,7 +36,7 @@ CLOCK_UNTRUSTED, STORE_ROLLED_BACK, ASKED = "CLOCK_UNTRUSTED", "STORE_ROLLED_BAC
 FIRST_SWEEP = "FIRST_SWEEP"
 
 
-class Expiry:
+class ExpiryHold:
     """Holds expiries back and lets them go."""
 
     def __init__(self, store: Store, roots: Roots, notify: Observer, resumed: Callable[[], None]) -> None:
@@ -84,7 +84,7 @@ class Expiry:
             if abs(drift_us - self._drift_us) > JUMP_US:
                 self._drift_us = drift_us
                 self._distrust()
-            if not self._clock_trusted and await self._witnessed():
+            if not self._clock_trusted and await self._clock_agrees_with_aws():
                 self._trust()
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -126,7 +126,7 @@ class Expiry:
         self._trust(by)
 
     async def _lower_clock(self) -> None:
-        ahead_us = await self._ahead_us()
+        ahead_us = await self._skew_us()
         drift_us = await self._store.drift_us()
         # The wall clock is drift_us ahead of the service's time, which is ahead_us ahead of AWS.
         if ahead_us is None or abs(ahead_us + drift_us) > AGREES_US:
@@ -154,11 +154,11 @@ class Expiry:
             self._notify(ExpiryResumed(by))
             self._resumed()
 
-    async def _witnessed(self) -> bool:
-        ahead_us = await self._ahead_us()
+    async def _clock_agrees_with_aws(self) -> bool:
+        ahead_us = await self._skew_us()
         return ahead_us is not None and abs(ahead_us) <= AGREES_US
 
-    async def _ahead_us(self) -> int | None:
+    async def _skew_us(self) -> int | None:
         """Return how far the service's time is ahead of AWS's; None where no root gets an answer."""
         try:
             mounts = await self._store.list_mounts("", WITNESSES)
@@ -169,7 +169,7 @@ class Expiry:
                 root = await self._roots.of(mount.name)
             except LessorError:
                 continue  # it has no root, or none that opens: another may answer
-            answer = await self._roots.rounds(root).call(AskTime())
+            answer = await self._roots.caller(root).call(GetServerTime())
             if isinstance(answer, Done):
                 # An endpoint that tells no time is not AWS, and nobody's clock speaks against ours.
                 return self._store.now() - answer.value if answer.value else 0

@@ -20,7 +20,7 @@ from lessor_server.domain.preconditions import RoleNotUsable
 from lessor_server.domain.root import Root
 from lessor_server.domain.session_policy import GroupPolicies
 from lessor_server.engine.roots import Roots
-from lessor_server.engine.rounds import Done, Rounds, failure
+from lessor_server.engine.rounds import AwsCaller, Done, failure
 
 KEPT_SECONDS: Final = 60.0
 
@@ -67,7 +67,7 @@ class Groups:
         loop = asyncio.get_running_loop()
         reading = self._reading[key] = loop.create_future()
         try:
-            told = await _read(self._roots.rounds(root), key[2])
+            told = await _read(self._roots.caller(root), key[2])
             if not isinstance(told, LessorError):
                 self._forget_old(loop.time())
                 self._kept[key] = (loop.time() + KEPT_SECONDS, told)
@@ -85,27 +85,27 @@ class Groups:
         self._kept = {key: entry for key, entry in self._kept.items() if now < entry[0]}
 
 
-async def _read(rounds: Rounds, group: str) -> GroupPolicies | LessorError:
-    inline = await _listed(rounds, lambda marker: ListGroupPolicies(group, marker))
-    managed = await _listed(rounds, lambda marker: ListAttachedGroupPolicies(group, marker))
+async def _read(caller: AwsCaller, group: str) -> GroupPolicies | LessorError:
+    inline = await _listed(caller, lambda marker: ListGroupPolicies(group, marker))
+    managed = await _listed(caller, lambda marker: ListAttachedGroupPolicies(group, marker))
     for listed in (inline, managed):
         if isinstance(listed, LessorError):
             return _for_caller(listed, group)
     assert isinstance(inline, tuple)
     assert isinstance(managed, tuple)
-    outcomes = await rounds.round(tuple(GetGroupPolicy(group, name) for name in inline))
+    outcomes = await caller.round(tuple(GetGroupPolicy(group, name) for name in inline))
     error = failure(outcomes)
     if error is not None:
         return _for_caller(error, group)
     return GroupPolicies(tuple(str(one.value) for one in outcomes if isinstance(one, Done)), managed)
 
 
-async def _listed(rounds: Rounds, page: Callable[[str], Call[Names]]) -> tuple[str, ...] | LessorError:
+async def _listed(caller: AwsCaller, page: Callable[[str], Call[Names]]) -> tuple[str, ...] | LessorError:
     """Return the names on all pages of a list."""
     names: list[str] = []
     marker = ""
     while True:
-        outcome = await rounds.call(page(marker))
+        outcome = await caller.call(page(marker))
         if not isinstance(outcome, Done):
             return outcome
         names += outcome.value.names

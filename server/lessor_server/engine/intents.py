@@ -14,11 +14,11 @@ from lessor_server.domain.events import IssueFailed
 from lessor_server.domain.lease import Claim, Footprint, Intent, Lease, State
 from lessor_server.domain.root import Root
 from lessor_server.domain.ttl import Grant
-from lessor_server.engine.credentials import Wish
+from lessor_server.engine.credentials import IssueRequest
 from lessor_server.engine.ports import LeaseStore
 from lessor_server.engine.roots import Ground
 from lessor_server.engine.signals import Signals
-from lessor_server.engine.ticket import Ticket
+from lessor_server.engine.ticket import InFlightIssue
 
 STORE_RETRY_SECONDS: Final = 1.0
 
@@ -32,7 +32,7 @@ def suffix(now_us: int, rng: random.Random) -> str:
 
 
 def intent(
-    wish: Wish, ground: Ground, root: Root, *, grant: Grant, footprint: Footprint, drawn: str
+    asked: IssueRequest, ground: Ground, root: Root, *, grant: Grant, footprint: Footprint, drawn: str
 ) -> Intent:
     """Return the intent of a lease that may begin; ``drawn`` is its suffix."""
     return Intent(
@@ -40,15 +40,15 @@ def intent(
         mount=ground.mount.name,
         role=ground.role.name,
         credential_type=ground.role.credential_type,
-        owner=wish.owner,
+        owner=asked.owner,
         footprint=footprint,
         ttl=grant.ttl,
         max_ttl=grant.max_ttl,
         max_users=ground.mount.max_users,
         max_leases=ground.role.max_leases,
         root_version=root.version,
-        request=wish.request,
-        reason=wish.reason,
+        request=asked.request,
+        reason=asked.reason,
     )
 
 
@@ -61,39 +61,41 @@ def told(error: LessorError) -> LessorError:
     return lost
 
 
-async def activated(
-    store: LeaseStore, claim: Claim, key_id: str, ticket: Ticket, ends_us: int = 0
+async def activate(
+    store: LeaseStore, claim: Claim, key_id: str, ongoing: InFlightIssue, ends_us: int = 0
 ) -> Lease | None:
     """Make the lease ACTIVE, for a minute if nobody waits for it; whole again if a repeat came since."""
-    lease = await store.activate(claim, key_id, ends_us=ends_us, untaken=ticket.left)
-    if lease is None or not lease.untaken or ticket.left:
+    lease = await store.activate(claim, key_id, ends_us=ends_us, undelivered=ongoing.left)
+    if lease is None or not lease.undelivered or ongoing.left:
         return lease
-    return await store.rekey(lease, key_id)
+    return await store.replace_key(lease, key_id)
 
 
-async def put_back(store: LeaseStore, signals: Signals, lease: Lease, wish: Wish) -> None:
+async def withdraw(store: LeaseStore, signals: Signals, lease: Lease, asked: IssueRequest) -> None:
     """Take back a credential whose caller went away: at once, or in a minute if a repeat may come."""
     signals.notify(IssueFailed(lease.id, "its caller went away", ""))
     try:
-        after = await (store.untake(lease) if wish.request else store.revoke(lease.id))
+        after = await (store.mark_undelivered(lease) if asked.request else store.revoke(lease.id))
     except StoreUnavailable:
         return  # the lease is durable and lives to its expiry at most
     if after is not None:
         signals.watch(after.id, after.due_us)
 
 
-async def give_up_later(store: LeaseStore, signals: Signals, claim: Claim, wish: Wish) -> None:
+async def abort_when_store_recovers(
+    store: LeaseStore, signals: Signals, claim: Claim, asked: IssueRequest
+) -> None:
     """Release a row as soon as the store works again, and not only when its claim runs out."""
     while store.now() < claim.lease.due_us:
         await asyncio.sleep(STORE_RETRY_SECONDS)
         try:
-            await _give_up(store, signals, claim, wish)
+            await _give_up(store, signals, claim, asked)
         except StoreUnavailable:
             continue
         return
 
 
-async def _give_up(store: LeaseStore, signals: Signals, claim: Claim, wish: Wish) -> None:
+async def _give_up(store: LeaseStore, signals: Signals, claim: Claim, asked: IssueRequest) -> None:
     """Release a row of which nobody knows what the store made of it last.
 
     It may be ACTIVE: then nobody was given its key. It may be lost: then what was made late is sought.
@@ -103,7 +105,7 @@ async def _give_up(store: LeaseStore, signals: Signals, claim: Claim, wish: Wish
         lease = await store.get(claim.id)
         if lease is not None and lease.state is State.ACTIVE:
             if lease.generation == claim.generation + 1:  # nothing happened to it since
-                await put_back(store, signals, lease, wish)
+                await withdraw(store, signals, lease, asked)
             return
         await store.reopen(claim.id, last_create_us)
     signals.watch(claim.id, store.now())

@@ -14,7 +14,7 @@ import random
 from dataclasses import dataclass, replace
 
 from lessor_server.domain import names, plans, session, ttl
-from lessor_server.domain.calls import CreateAccessKey, DeleteAccessKey, MadeKey
+from lessor_server.domain.calls import AccessKey, CreateAccessKey, DeleteAccessKey
 from lessor_server.domain.errors import (
     Aborted,
     DeadlineExceeded,
@@ -31,19 +31,19 @@ from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import Root
 from lessor_server.domain.template import Caller, filled_policy
 from lessor_server.engine import intents, requests, usable
-from lessor_server.engine.credentials import Credentials, Wish
-from lessor_server.engine.maker import Maker
+from lessor_server.engine.credentials import Credentials, IssueRequest
+from lessor_server.engine.maker import IamUserBuilder
 from lessor_server.engine.ports import LeaseStore
-from lessor_server.engine.requests import Requests
+from lessor_server.engine.requests import InFlightRequests
 from lessor_server.engine.roots import Ground, Roots
 from lessor_server.engine.rounds import Done, Outcome, failure
 from lessor_server.engine.sessions import Sessions
 from lessor_server.engine.signals import Signals
 from lessor_server.engine.supervisor import Supervisor
-from lessor_server.engine.ticket import Ticket
-from lessor_server.engine.work import Work
+from lessor_server.engine.ticket import InFlightIssue
+from lessor_server.engine.work import BackgroundTasks
 
-LEAST_SECONDS = 2.0
+MIN_SECONDS = 2.0
 """With less time left than this an issue is not begun."""
 
 TRIES = 3
@@ -51,7 +51,7 @@ TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
+class _UserPlan:
     """An issue that may begin."""
 
     role: Role
@@ -67,7 +67,7 @@ class Issuer:
         self,
         store: LeaseStore,
         roots: Roots,
-        work: Work,
+        work: BackgroundTasks,
         signals: Signals,
         rng: random.Random,
         supervisor: Supervisor,
@@ -79,10 +79,10 @@ class Issuer:
         self._work = work
         self._signals = signals
         self._rng = rng
-        self._requests = Requests()
+        self._requests = InFlightRequests()
         self._sessions = Sessions(store, roots, work, signals, rng, supervisor)
 
-    async def generate(self, wish: Wish, seconds: float) -> Credentials:
+    async def generate(self, asked: IssueRequest, seconds: float) -> Credentials:
         """Return a credential within ``seconds``, the time that the caller has left.
 
         Raises:
@@ -91,36 +91,36 @@ class Issuer:
             RequestIdReused, RequestSpent, Aborted: The request id was used before.
             DeadlineExceeded: Time ran out; what was made is being revoked.
         """
-        if seconds < LEAST_SECONDS:
-            raise DeadlineExceeded(f"an issue takes up to {LEAST_SECONDS:g} s, and {seconds:.1f} s are left")
+        if seconds < MIN_SECONDS:
+            raise DeadlineExceeded(f"an issue takes up to {MIN_SECONDS:g} s, and {seconds:.1f} s are left")
         until = asyncio.get_running_loop().time() + seconds
-        ticket = self._requests.under_way(wish)
-        if ticket is None:
-            ticket = Ticket(wish.request.digest if wish.request else "")
-            self._requests.begin(wish, ticket)
-            self._work.start(self._issue(wish, ticket))
+        ongoing = self._requests.under_way(asked)
+        if ongoing is None:
+            ongoing = InFlightIssue(asked.request.digest if asked.request else "")
+            self._requests.begin(asked, ongoing)
+            self._work.start(self._issue(asked, ongoing))
         try:
-            with ticket.waiting():
-                credentials = await self._usable(await ticket.credentials(until), wish, until)
-                ticket.take()
+            with ongoing.waiting():
+                credentials = await self._usable(await ongoing.credentials(until), asked, until)
+                ongoing.take()
                 return credentials
         finally:
-            self._settle(wish, ticket)
+            self._settle(asked, ongoing)
 
-    def _settle(self, wish: Wish, ticket: Ticket) -> None:
+    def _settle(self, asked: IssueRequest, ongoing: InFlightIssue) -> None:
         """Close a ticket once it is answered and nobody waits; take back what nobody took."""
-        if not ticket.answered or not ticket.left:
+        if not ongoing.answered or not ongoing.left:
             return
-        self._requests.end(wish)
-        if ticket.untaken:
-            self._work.start(intents.put_back(self._store, self._signals, ticket.lease, wish))
+        self._requests.end(asked)
+        if ongoing.undelivered:
+            self._work.start(intents.withdraw(self._store, self._signals, ongoing.lease, asked))
 
-    async def _usable(self, credentials: Credentials, wish: Wish, until: float) -> Credentials:
+    async def _usable(self, credentials: Credentials, asked: IssueRequest, until: float) -> Credentials:
         """Wait for AWS to accept the key, if that is wished for, and no longer than its lease lives."""
-        if not wish.wait_usable:
+        if not asked.wait_usable:
             return credentials
         left = (credentials.lease.expires_us - self._store.now()) / 1e6
-        proven = await usable.proven(self._roots, credentials, min(wish.wait_usable, left), until)
+        proven = await usable.proven(self._roots, credentials, min(asked.wait_usable, left), until)
         return replace(credentials, usable=proven and await self._lives(credentials.lease))
 
     async def _lives(self, lease: Lease) -> bool:
@@ -131,56 +131,58 @@ class Issuer:
             return False  # the credential was made, and is its caller's either way
         return after is not None and after.state_at(self._store.now()) is State.ACTIVE
 
-    async def _issue(self, wish: Wish, ticket: Ticket) -> None:
+    async def _issue(self, asked: IssueRequest, ongoing: InFlightIssue) -> None:
         """Make one credential and answer the ticket."""
         try:
             with self._supervisor.unit("issue a credential"):
-                ticket.answer(await self._credentials(wish, ticket))
+                ongoing.answer(await self._credentials(asked, ongoing))
         except LessorError as error:
-            ticket.refuse(error)
-        self._settle(wish, ticket)
+            ongoing.refuse(error)
+        self._settle(asked, ongoing)
 
-    async def _credentials(self, wish: Wish, ticket: Ticket) -> Credentials:
+    async def _credentials(self, asked: IssueRequest, ongoing: InFlightIssue) -> Credentials:
         """Make one credential; a root that changes under it, as by a rotation, is read again."""
         for _ in range(TRIES - 1):
             try:
-                return await self._made(wish, ticket)
+                return await self._made(asked, ongoing)
             except RootChanged:
                 continue  # only ever raised before the intent is stored: nothing was begun
-        return await self._made(wish, ticket)
+        return await self._made(asked, ongoing)
 
-    async def _made(self, wish: Wish, ticket: Ticket) -> Credentials:
-        ground = await self._roots.ground(wish.mount, wish.role, requests.repeated(wish))
-        self._roots.lane(ground.root).require_open()
+    async def _made(self, asked: IssueRequest, ongoing: InFlightIssue) -> Credentials:
+        ground = await self._roots.ground(asked.mount, asked.role, requests.repeated(asked))
+        self._roots.limiter(ground.root).require_open()
         if ground.earlier is not None:
-            requests.require_repeatable(ground.earlier, wish, self._store.now())
+            requests.require_repeatable(ground.earlier, asked, self._store.now())
             if ground.earlier.is_session:
-                return await self._sessions.again(wish, ground, ground.earlier, ticket)
-            return await self._again(ground.root, ground.earlier, ticket)
+                return await self._sessions.again(asked, ground, ground.earlier, ongoing)
+            return await self._again(ground.root, ground.earlier, ongoing)
         if ground.role.credential_type is not CredentialType.IAM_USER:
-            return await self._sessions.issue(wish, ground, ticket)
-        order = await self._order(wish, ground)
+            return await self._sessions.issue(asked, ground, ongoing)
+        order = await self._plan(asked, ground)
         claim = await self._store.begin(order.intent, intents.ISSUE_SPAN)
         self._signals.watch(claim.id, claim.lease.due_us)
         try:
             with self._supervisor.unit("make a user"):
-                return await self._make(order, claim, ticket)
+                return await self._make(order, claim, ongoing)
         except (StoreUnavailable, InternalError, RowUnreadable):
-            self._work.start(intents.give_up_later(self._store, self._signals, claim, wish), lasting=True)
+            self._work.start(
+                intents.abort_when_store_recovers(self._store, self._signals, claim, asked), lasting=True
+            )
             raise
 
-    async def _order(self, wish: Wish, ground: Ground) -> _Order:
+    async def _plan(self, asked: IssueRequest, ground: Ground) -> _UserPlan:
         """Decide how long the lease lives and what it may do, and draw its names."""
-        session.require_askable(ground.role, wish.ask, ttl.violations(wish.ttl, ground.role, ground.mount))
-        caller = Caller(wish.owner, wish.labels)
+        session.require_askable(ground.role, asked.ask, ttl.violations(asked.ttl, ground.role, ground.mount))
+        caller = Caller(asked.owner, asked.labels)
         document = filled_policy(ground.role.policy_document, caller)
         root = await self._roots.bound(ground.root)
-        self._roots.lane(root).require_open()
-        grant = ttl.grant(wish.ttl, ground.role, ground.mount)
+        self._roots.limiter(root).require_open()
+        grant = ttl.grant(asked.ttl, ground.role, ground.mount)
         drawn = intents.suffix(self._store.now(), self._rng)
         footprint = self._footprint(ground, root, drawn, caller)
-        intent = intents.intent(wish, ground, root, grant=grant, footprint=footprint, drawn=drawn)
-        return _Order(replace(ground.role, policy_document=document), root, intent, grant.warnings)
+        intent = intents.intent(asked, ground, root, grant=grant, footprint=footprint, drawn=drawn)
+        return _UserPlan(replace(ground.role, policy_document=document), root, intent, grant.warnings)
 
     def _footprint(self, ground: Ground, root: Root, drawn: str, caller: Caller) -> Footprint:
         role, template = ground.role, root.config.username_template
@@ -193,75 +195,75 @@ class Issuer:
             groups=role.iam_groups,
         )
 
-    async def _make(self, order: _Order, claim: Claim, ticket: Ticket) -> Credentials:
+    async def _make(self, order: _UserPlan, claim: Claim, ongoing: InFlightIssue) -> Credentials:
         """Run the two rounds and activate the lease; leave the row to the Keeper if anything fails."""
         # With a request id the work goes on to ACTIVE whoever leaves: a repeat may come for it.
         wanted = order.intent.request is not None
 
         def patience() -> bool:
-            return (wanted or not ticket.left) and self._store.now() < claim.lease.due_us
+            return (wanted or not ongoing.left) and self._store.now() < claim.lease.due_us
 
-        maker = Maker(self._roots.rounds(order.root), self._store.now, patience)
+        builder = IamUserBuilder(self._roots.caller(order.root), self._store.now, patience)
         tags = plans.tags_of(self._roots.instance, claim.id, order.role)
         plan = plans.issue(order.role, claim.lease.footprint, tags)
         gone = LeaseTaken(f"lease {claim.id} was revoked, or its caller left, while it was being made")
-        if not maker.still_wanted():
+        if not builder.may_retry():
             raise await self._release(claim, gone, 0)
-        made = await maker.create(plan.create)
+        made = await builder.create(plan.create)
         if not isinstance(made, Done):
-            raise await self._release(claim, made, maker.last_create_us)
-        if not maker.still_wanted() or not await self._store.holds(claim):
-            raise await self._release(claim, gone, maker.last_create_us)
-        outcomes = await maker.furnish(plan)
-        error = failure(outcomes) or (None if maker.still_wanted() else gone)
+            raise await self._release(claim, made, builder.last_create_us)
+        if not builder.may_retry() or not await self._store.holds(claim):
+            raise await self._release(claim, gone, builder.last_create_us)
+        outcomes = await builder.furnish(plan)
+        error = failure(outcomes) or (None if builder.may_retry() else gone)
         if error is not None:
-            raise await self._release(claim, error, maker.last_create_us)
+            raise await self._release(claim, error, builder.last_create_us)
         key = _key(outcomes[0])
-        lease = await intents.activated(self._store, claim, key.access_key_id, ticket)
+        lease = await intents.activate(self._store, claim, key.access_key_id, ongoing)
         if lease is None:
-            raise await self._release(claim, gone, maker.last_create_us)
+            raise await self._release(claim, gone, builder.last_create_us)
         self._signals.watch(lease.id, lease.due_us)
         self._signals.notify(Issued(lease.id, key.access_key_id, lease.owner, lease.expires_us, lease.reason))
         return Credentials(lease, key.secret, made.value.arn, order.warnings)
 
-    async def _again(self, root: Root, lease: Lease, ticket: Ticket) -> Credentials:
+    async def _again(self, root: Root, lease: Lease, ongoing: InFlightIssue) -> Credentials:
         """Hand out a lease once more, with a fresh key: the old one's secret was never kept.
 
         Where nobody waits any more the key stays as it is: another process may just have handed it out.
         A crash in between leaves two keys on the user, which its revocation finds by DeleteConflict.
         """
-        requests.require_wanted(lease, ticket)
-        lease = await self._reserved(lease)
-        rounds = self._roots.rounds(await self._roots.bound(root))
-        maker = Maker(rounds, self._store.now, lambda: True)
+        requests.require_wanted(lease, ongoing)
+        lease = await self._reserve(lease)
+        caller = self._roots.caller(await self._roots.bound(root))
+        builder = IamUserBuilder(caller, self._store.now, lambda: True)
         user_name = lease.footprint.user_name
 
         async def alone() -> bool:
             return await self._store.holds(Claim(lease))
 
-        made = await maker.another_key(CreateAccessKey(user_name), lease.access_key_id, alone)
+        made = await builder.create_second_key(CreateAccessKey(user_name), lease.access_key_id, alone)
         if not isinstance(made, Done):
             raise intents.told(made)
-        rekeyed = None if ticket.left else await self._store.rekey(lease, made.value.access_key_id)
+        rekeyed = None if ongoing.left else await self._store.replace_key(lease, made.value.access_key_id)
         if rekeyed is None:
-            await rounds.call(DeleteAccessKey(user_name, made.value.access_key_id))
+            await caller.call(DeleteAccessKey(user_name, made.value.access_key_id))
             raise requests.taken(lease)
         self._signals.watch(rekeyed.id, rekeyed.due_us)
-        await rounds.call(DeleteAccessKey(user_name, lease.access_key_id))
+        await caller.call(DeleteAccessKey(user_name, lease.access_key_id))
         self._signals.notify(
             Issued(rekeyed.id, rekeyed.access_key_id, rekeyed.owner, rekeyed.expires_us, rekeyed.reason)
         )
         return Credentials(rekeyed, made.value.secret, lease.footprint.arn, ())
 
-    async def _reserved(self, lease: Lease) -> Lease:
+    async def _reserve(self, lease: Lease) -> Lease:
         """Return the lease in a new generation: only the last of several processes hands it out again.
 
         The others' keys never get into the row, so none that a caller was given is deleted as a stray.
         """
-        if lease.untaken:
-            reserved = await self._store.untake(lease)
+        if lease.undelivered:
+            reserved = await self._store.mark_undelivered(lease)
         else:
-            reserved = await self._store.rekey(lease, lease.access_key_id)
+            reserved = await self._store.replace_key(lease, lease.access_key_id)
         if reserved is None:
             raise Aborted(f"lease {lease.id} is being handed out elsewhere", retry_in=0.5)
         # Also where it is not handed out after all: the process that set the deadline may be gone.
@@ -277,7 +279,7 @@ class Issuer:
         return intents.told(error)
 
 
-def _key(outcome: Outcome[object]) -> MadeKey:
-    if isinstance(outcome, Done) and isinstance(outcome.value, MadeKey):
+def _key(outcome: Outcome[object]) -> AccessKey:
+    if isinstance(outcome, Done) and isinstance(outcome.value, AccessKey):
         return outcome.value
     raise AssertionError("CreateAccessKey answers with a key")

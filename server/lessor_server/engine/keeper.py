@@ -29,18 +29,18 @@ from lessor_server.domain.events import (
     Stuck,
 )
 from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, Claim, Lease
-from lessor_server.engine.expiry import Expiry
+from lessor_server.engine.expiry import ExpiryHold
 from lessor_server.engine.pacer import Priority
 from lessor_server.engine.ports import LeaseStore
 from lessor_server.engine.prober import Prober
-from lessor_server.engine.revoker import Declined, Deleted, Silent, Unseen, Verdict, revoke
+from lessor_server.engine.revoker import AttemptResult, Deleted, NoAnswer, RefusedByAws, UserNotFound, revoke
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.signals import Signals
-from lessor_server.engine.stored import Terms
+from lessor_server.engine.stored import ClaimTerms
 from lessor_server.engine.supervisor import Supervisor
-from lessor_server.engine.work import Work
+from lessor_server.engine.work import BackgroundTasks
 
-BACKSTOP_SECONDS, STORE_RETRY_SECONDS = 30.0, 1.0
+FULL_SCAN_SECONDS, STORE_RETRY_SECONDS = 30.0, 1.0
 CLAIM_SPAN = timedelta(minutes=2)
 """Longer than an attempt can take: five rounds of 7 s behind a full queue."""
 
@@ -52,16 +52,16 @@ OTHER_ACCOUNT = "the mount's root belongs to another account than this lease"
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class Keeper:
+class RevocationWorker:
     """Keeps every promise of an end: expiry, revocation, and the undoing of what was half made."""
 
     def __init__(
         self,
         store: LeaseStore,
         roots: Roots,
-        work: Work,
+        work: BackgroundTasks,
         signals: Signals,
-        expiry: Expiry,
+        expiry: ExpiryHold,
         rng: random.Random,
         supervisor: Supervisor,
     ) -> None:
@@ -70,35 +70,35 @@ class Keeper:
         self._roots = roots
         self._work = work
         self._signals = signals
-        self._due = signals.due
+        self._queue = signals.queue
         self._expiry = expiry
         self._rng = rng
         self._supervisor = supervisor
-        self._prober = Prober(roots, work, signals.notify, rng, signals.due.look_at_everything)
+        self._prober = Prober(roots, work, signals.notify, rng, signals.queue.look_at_everything)
         self._running = 0
         self._behind: deque[str] = deque(maxlen=AT_ONCE)
         """Whose leases came last, by mount, while more was due than there was room for."""
 
     async def run(self) -> None:
         """Claim and revoke until cancelled; a run that failed may have lost hints: the next asks for all."""
-        self._due.everything = True
+        self._queue.full_scan_needed = True
         store_fails = False
         while True:
-            await self._due.wait(STORE_RETRY_SECONDS if store_fails else BACKSTOP_SECONDS)
+            await self._queue.wait(STORE_RETRY_SECONDS if store_fails else FULL_SCAN_SECONDS)
             try:
                 await self._claim_some()
                 store_fails = False
             except StoreUnavailable:
-                store_fails = self._due.everything = True
+                store_fails = self._queue.full_scan_needed = True
 
     async def _claim_some(self) -> None:
         """Claim as many due leases as there is room for: what people asked for, then all in due order."""
         while (room := AT_ONCE - self._running) > 0:
-            if ids := self._due.take_urgent(room):
+            if ids := self._queue.take_urgent(room):
                 self._begin(await self._store.claim(ids, self._terms()), Priority.ASKED)
-            elif ids := self._due.take_asked(room) or self._hinted(room):
+            elif ids := self._queue.take_asked(room) or self._hinted(room):
                 self._begin(await self._store.claim(ids, self._terms()), Priority.EXPIRY)
-            elif self._due.everything:
+            elif self._queue.full_scan_needed:
                 await self._claim_due(room)
             else:
                 return
@@ -108,86 +108,86 @@ class Keeper:
 
         Before the store was asked nobody knows whose that is; then a mount without a backlog goes on.
         """
-        if self._due.everything and not self._behind:
+        if self._queue.full_scan_needed and not self._behind:
             return []
-        return self._due.take_hints(room, self._behind)
+        return self._queue.take_hints(room, self._behind)
 
     async def _claim_due(self, room: int) -> None:
         """Claim what is due, earliest first; as much of it as there is room for shows a backlog."""
-        self._due.look()
+        self._queue.look()
         claims = await self._store.claim_due(self._terms(), room, self._roots.paused_accounts())
         if len(claims) == room:
-            self._due.everything = True
+            self._queue.full_scan_needed = True
             self._behind.extend(claim.lease.mount for claim in claims)
         else:
             self._behind.clear()
         self._begin(claims, Priority.EXPIRY)
 
-    def _terms(self) -> Terms:
-        return Terms(self._roots.instance, CLAIM_SPAN, self._expiry.held)
+    def _terms(self) -> ClaimTerms:
+        return ClaimTerms(self._roots.instance, CLAIM_SPAN, self._expiry.held)
 
     def _begin(self, claims: list[Claim], priority: Priority) -> None:
         for claim in claims:
             self._running += 1
             if _expires(claim.lease, self._store.now()):
                 self._signals.notify(Expiring(claim.id))
-            self._work.start(self._keep(claim, priority))
+            self._work.start(self._revoke_claimed(claim, priority))
 
-    async def _keep(self, claim: Claim, priority: Priority) -> None:
+    async def _revoke_claimed(self, claim: Claim, priority: Priority) -> None:
         """Make one attempt on a claimed lease and write down what came of it."""
         try:
             began_us = self._store.now()
             verdict = await self._attempt_supervised(claim.lease, priority)
-            if isinstance(verdict, Silent) and priority is Priority.ASKED:
-                self._due.put_off(claim.id)
+            if isinstance(verdict, NoAnswer) and priority is Priority.ASKED:
+                self._queue.defer(claim.id)
             await self._record(claim, verdict, began_us)
         except StoreUnavailable:
-            self._due.everything = True  # the claim runs out, and the row is due again
+            self._queue.full_scan_needed = True  # the claim runs out, and the row is due again
         finally:
             self._running -= 1
             self._signals.waiting.ended(claim.id)
-            self._due.nudge()
+            self._queue.wake()
 
-    async def _attempt_supervised(self, lease: Lease, priority: Priority) -> Verdict:
+    async def _attempt_supervised(self, lease: Lease, priority: Priority) -> AttemptResult:
         """Attempt once; an unexpected exception counts as refused, so that the row is tried less and less."""
         try:
             with self._supervisor.unit("revoke a lease"):
                 return await self._attempt(lease, priority)
         except InternalError as error:
-            return Declined(error)
+            return RefusedByAws(error)
 
-    async def _attempt(self, lease: Lease, priority: Priority) -> Verdict:
+    async def _attempt(self, lease: Lease, priority: Priority) -> AttemptResult:
         if lease.is_session:
             return Deleted()  # there is nothing on AWS to be deleted, whatever becomes of root and account
         try:
             root = await self._roots.of(lease.mount)
             if root.account != lease.footprint.account:
-                return Declined(LessorError(OTHER_ACCOUNT))
-            self._roots.lane(root).require_open()
+                return RefusedByAws(LessorError(OTHER_ACCOUNT))
+            self._roots.limiter(root).require_open()
         except StoreUnavailable:
             raise
         except LessorError as error:
-            return Silent(error) if isinstance(error, AwsUnavailable) else Declined(error)
-        verdict = await revoke(self._roots.rounds(root, priority), lease)
-        if isinstance(verdict, Silent) and isinstance(verdict.error, AwsCallFailed):
-            return Declined(verdict.error)
-        if isinstance(verdict, Silent) and not isinstance(verdict.error, PacerFull):
+            return NoAnswer(error) if isinstance(error, AwsUnavailable) else RefusedByAws(error)
+        verdict = await revoke(self._roots.caller(root, priority), lease)
+        if isinstance(verdict, NoAnswer) and isinstance(verdict.error, AwsCallFailed):
+            return RefusedByAws(verdict.error)
+        if isinstance(verdict, NoAnswer) and not isinstance(verdict.error, PacerFull):
             self._prober.pause(root, verdict.error)
         return verdict
 
-    async def _record(self, claim: Claim, verdict: Verdict, began_us: int) -> None:
+    async def _record(self, claim: Claim, verdict: AttemptResult, began_us: int) -> None:
         match verdict:
             case Deleted():
                 await self._finish(claim)
-            case Unseen():
+            case UserNotFound():
                 await self._look_again(claim, began_us)
-            case Silent(error):
+            case NoAnswer(error):
                 # Says nothing about the row: it counts no attempt, and stays due for when AWS is back.
                 wait = (
                     timedelta(seconds=error.retry_in or 0) if isinstance(error, PacerFull) else timedelta(0)
                 )
                 await self._fail(claim, error, wait, claim.lease.attempts)
-            case Declined(error):
+            case RefusedByAws(error):
                 attempts = backoff.counted(claim.lease.attempts)
                 wait = backoff.refused(attempts, self._rng.random())
                 await self._fail(claim, error, wait, attempts)

@@ -134,7 +134,7 @@ class Leases:
             if lease.state is State.GONE:
                 return Revocation(Outcome.ALREADY_GONE)
             self._signals.notify(RevocationAsked(key, by))
-            self._signals.due.urge(key)
+            self._signals.queue.push_urgent(key)
             if not sync and not lease.is_session:
                 return Revocation(Outcome.ACCEPTED)
             after = await self._attempted(lease_id, lease, attempt)

@@ -5,7 +5,7 @@ A lane is a token bucket in the form of the generic cell rate algorithm (ITU-T I
 are 20 ms later on their way than others. Without a set
 rate a lane looks for it: it comes down by a third when AWS throttles, and goes up again step by step
 (additive increase, multiplicative decrease: Chiu & Jain, 1989). Who waits is served by priority, then in
-order; a bounded number waits, and none for more than ``LONGEST_WAIT_SECONDS``.
+order; a bounded number waits, and none for more than ``MAX_WAIT_SECONDS``.
 
 A lane is paused while AWS does not answer: whoever is asked to call then hears so at once.
 """
@@ -22,9 +22,9 @@ from enum import IntEnum
 
 from lessor_server.domain.errors import AwsUnavailable, PacerFull
 
-LONGEST_WAIT_SECONDS = 10.0
+MAX_WAIT_SECONDS = 10.0
 REFILL, BURST = 0.965, 0.015
-START_RATE, LEAST_RATE = 1000.0, 1.0
+START_RATE, MIN_RATE = 1000.0, 1.0
 DECREASE, INCREASE, STEP_SECONDS = 2 / 3, 0.02, 1.0
 """At throttling the rate falls to two thirds, once a step at most; a step without adds 2 % of the start."""
 
@@ -34,7 +34,7 @@ CLASHES, CLASHES_WITHIN, SERIAL_FOR = 3, 60.0, 3600.0
 
 
 @dataclass(slots=True)
-class Clashes:
+class ConflictCounter:
     """How often an account met ConcurrentModification lately; instants are the loop's."""
 
     seen: deque[float] = field(default_factory=lambda: deque(maxlen=CLASHES))
@@ -57,7 +57,7 @@ class Priority(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class RateLimit:
     """Limits of a lane: calls a second (None: to be found), calls in flight, calls waiting."""
 
     rate: float | None = None
@@ -65,21 +65,21 @@ class Pace:
     queue: int = 2000
 
 
-class Lane:
+class RateLimiter:
     """The calls to one account at one endpoint."""
 
-    def __init__(self, account: str, pace: Pace) -> None:
-        """Open a lane that keeps ``pace``."""
+    def __init__(self, account: str, rate_limit: RateLimit) -> None:
+        """Open a lane that keeps ``rate_limit``."""
         self.account = account
-        self._pace = pace
-        self._rate = pace.rate or START_RATE
+        self._rate_limit = rate_limit
+        self._rate = rate_limit.rate or START_RATE
         self._stepped = 0.0
         self._next = 0.0
-        self._flying = 0
+        self._in_flight = 0
         self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
         self._tickets = 0
         self._timer: asyncio.TimerHandle | None = None
-        self.clashes = Clashes()
+        self.conflicts = ConflictCounter()
         self.paused_for = ""
         self.retry_in = 0.0
 
@@ -111,12 +111,12 @@ class Lane:
     def throttled(self) -> None:
         """Take note that AWS throttled a call: a rate that was not set comes down."""
         now = asyncio.get_running_loop().time()
-        if self._pace.rate is None and now - self._stepped >= STEP_SECONDS:
-            self._rate = max(self._rate * DECREASE, LEAST_RATE)
+        if self._rate_limit.rate is None and now - self._stepped >= STEP_SECONDS:
+            self._rate = max(self._rate * DECREASE, MIN_RATE)
             self._stepped = now
 
     def _recover(self, now: float) -> None:
-        if self._rate < START_RATE and self._pace.rate is None and now - self._stepped >= STEP_SECONDS:
+        if self._rate < START_RATE and self._rate_limit.rate is None and now - self._stepped >= STEP_SECONDS:
             self._rate = min(self._rate + INCREASE * START_RATE, START_RATE)
             self._stepped = now
 
@@ -133,22 +133,22 @@ class Lane:
         try:
             yield
         finally:
-            self._flying -= 1
+            self._in_flight -= 1
             if self._queue:
                 self._pump()
 
     async def _wait(self, priority: Priority) -> None:
-        if not self._queue and self._wait_seconds() <= 0 and self._flying < self._pace.in_flight:
-            self._depart()
+        if not self._queue and self._wait_seconds() <= 0 and self._in_flight < self._rate_limit.in_flight:
+            self._admit()
             return
-        if len(self._queue) >= self._pace.queue:
+        if len(self._queue) >= self._rate_limit.queue:
             raise self._full()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tickets += 1
         heapq.heappush(self._queue, (priority, self._tickets, future))
         self._pump()
         try:
-            async with asyncio.timeout(LONGEST_WAIT_SECONDS):
+            async with asyncio.timeout(MAX_WAIT_SECONDS):
                 await future
         except TimeoutError:
             self._pass_on(future)
@@ -160,27 +160,27 @@ class Lane:
     def _pass_on(self, future: asyncio.Future[None]) -> None:
         """Give a turn that came too late for its call to whoever is next."""
         if future.done() and not future.cancelled():
-            self._flying -= 1
+            self._in_flight -= 1
             self._pump()
 
     def _pump(self) -> None:
         """Let go whoever may go now; come back when the next may."""
-        while self._queue and self._flying < self._pace.in_flight:
+        while self._queue and self._in_flight < self._rate_limit.in_flight:
             if self._queue[0][2].done():  # gave up waiting
                 heapq.heappop(self._queue)
                 continue
             wait = self._wait_seconds()
             if wait > 0:
-                self._come_back(wait)
+                self._schedule(wait)
                 return
             heapq.heappop(self._queue)[2].set_result(None)
-            self._depart()
+            self._admit()
 
-    def _come_back(self, seconds: float) -> None:
+    def _schedule(self, seconds: float) -> None:
         if self._timer is None or self._timer.cancelled():
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._on_timer)
 
-    def _ring(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         self._pump()
 
@@ -192,36 +192,36 @@ class Lane:
         slack = max(self._rate * BURST - 1, 0) * interval
         return self._next - slack - now
 
-    def _depart(self) -> None:
+    def _admit(self) -> None:
         now = asyncio.get_running_loop().time()
         self._next = max(self._next, now) + 1 / (self._rate * REFILL)
-        self._flying += 1
+        self._in_flight += 1
 
     def _full(self) -> PacerFull:
         wait = len(self._queue) / self._rate
         return PacerFull("too many AWS calls are waiting", subject=self.account, retry_in=max(wait, 1.0))
 
 
-class Pacer:
+class RateLimiters:
     """All lanes, made when first asked for."""
 
-    def __init__(self, pace: Pace) -> None:
-        """Give each lane the same ``pace``."""
-        self._pace = pace
-        self._lanes: dict[tuple[str, str], Lane] = {}
+    def __init__(self, rate_limit: RateLimit) -> None:
+        """Give each lane the same ``rate_limit``."""
+        self._rate_limit = rate_limit
+        self._limiters: dict[tuple[str, str], RateLimiter] = {}
 
-    def lane(self, account: str, endpoint: str) -> Lane:
+    def limiter(self, account: str, endpoint: str) -> RateLimiter:
         """Return the lane of an account at an endpoint."""
         key = (account, endpoint)
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = Lane(account, self._pace)
-        return lane
+        limiter = self._limiters.get(key)
+        if limiter is None:
+            limiter = self._limiters[key] = RateLimiter(account, self._rate_limit)
+        return limiter
 
     def forget(self, account: str) -> None:
         """Let go of an account's lanes; calls that wait in one go on."""
-        self._lanes = {key: lane for key, lane in self._lanes.items() if key[0] != account}
+        self._limiters = {key: limiter for key, limiter in self._limiters.items() if key[0] != account}
 
-    def paused(self) -> list[Lane]:
+    def paused(self) -> list[RateLimiter]:
         """Return the lanes that are paused."""
-        return [lane for lane in self._lanes.values() if lane.paused_for]
+        return [limiter for limiter in self._limiters.values() if limiter.paused_for]

@@ -18,7 +18,15 @@ from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import Root, StoredRoot
 from lessor_server.engine.rotation.store import RotationStore
-from lessor_server.engine.stored import Grounds, LeaseCount, OpenPrefix, Progress, Range, Repeated, Terms
+from lessor_server.engine.stored import (
+    BulkRevocation,
+    ClaimTerms,
+    LeaseCount,
+    Progress,
+    Range,
+    RequestKey,
+    StoredContext,
+)
 
 T = TypeVar("T")
 
@@ -49,7 +57,7 @@ class LeaseStore(Protocol):
         access_key_id: str,
         *,
         ends_us: int = 0,
-        untaken: bool = False,
+        undelivered: bool = False,
         now: int | None = None,
     ) -> Lease | None:
         """Turn the claimed INTENT into ACTIVE, its ttl counting from now; an untaken one expires in 60 s.
@@ -59,11 +67,11 @@ class LeaseStore(Protocol):
         """
         ...
 
-    async def rekey(self, lease: Lease, access_key_id: str, now: int | None = None) -> Lease | None:
+    async def replace_key(self, lease: Lease, access_key_id: str, now: int | None = None) -> Lease | None:
         """Put another key on an ACTIVE lease and hand it out: an untaken one ends when it would have."""
         ...
 
-    async def untake(self, lease: Lease) -> Lease | None:
+    async def mark_undelivered(self, lease: Lease) -> Lease | None:
         """Let an ACTIVE lease that nobody was given expire in 60 s; None where it has changed."""
         ...
 
@@ -91,7 +99,7 @@ class LeaseStore(Protocol):
         """Turn a lease, tombstone or not, back to REVOKING, due at once: its user may have been made late."""
         ...
 
-    async def claim(self, ids: Sequence[str], terms: Terms, now: int | None = None) -> list[Claim]:
+    async def claim(self, ids: Sequence[str], terms: ClaimTerms, now: int | None = None) -> list[Claim]:
         """Claim those of ``ids`` that are due and free; ACTIVE and INTENT rows become REVOKING.
 
         While a hold is kept (``hold``), ACTIVE rows are not due, whatever the terms.
@@ -99,7 +107,7 @@ class LeaseStore(Protocol):
         ...
 
     async def claim_due(
-        self, terms: Terms, limit: int, without: frozenset[str] = frozenset(), now: int | None = None
+        self, terms: ClaimTerms, limit: int, without: frozenset[str] = frozenset(), now: int | None = None
     ) -> list[Claim]:
         """Claim what is due, earliest first; of the accounts ``without``, sessions alone."""
         ...
@@ -119,7 +127,7 @@ class LeaseStore(Protocol):
         """Turn the claimed lease into its tombstone."""
         ...
 
-    async def take_over(self) -> int:
+    async def void_stale_claims(self) -> int:
         """Void every claim and make each INTENT due at once; return how many rows that were.
 
         Only for a store that proves that no other process lives.
@@ -158,7 +166,7 @@ class ConfigStore(Protocol):
         """Return the number of the last migration applied."""
         ...
 
-    async def grounds(self, mount: str, role: str, repeated: Repeated | None = None) -> Grounds:
+    async def grounds(self, mount: str, role: str, repeated: RequestKey | None = None) -> StoredContext:
         """Read mount, root, role and the lease of an earlier same request at one instant."""
         ...
 
@@ -214,7 +222,7 @@ class ConfigStore(Protocol):
 class UpkeepStore(Protocol):
     """What keeps the store and the account in step: prefixes, sweeps, the clock, backups."""
 
-    async def open_prefix(self, ids: Range) -> tuple[OpenPrefix, int]:
+    async def open_prefix(self, ids: Range) -> tuple[BulkRevocation, int]:
         """Put a range up for revocation in one small commit; return it, and how many leases it takes in."""
         ...
 
@@ -225,11 +233,11 @@ class UpkeepStore(Protocol):
         """
         ...
 
-    async def prefixes(self) -> list[OpenPrefix]:
+    async def prefixes(self) -> list[BulkRevocation]:
         """Return the ranges whose leases have not all been put up yet."""
         ...
 
-    async def put_up(self, prefix: OpenPrefix, after: str, limit: int) -> list[str]:
+    async def mark_range_revoking(self, prefix: BulkRevocation, after: str, limit: int) -> list[str]:
         """Have the next of a range's live leases, by id, tried at once: REVOKING, due, and no error yet.
 
         What is being tried already keeps its claim; attempts are kept. Returns the ids in order, none at
@@ -237,11 +245,11 @@ class UpkeepStore(Protocol):
         """
         ...
 
-    async def close_prefix(self, prefix: OpenPrefix) -> None:
+    async def close_prefix(self, prefix: BulkRevocation) -> None:
         """Forget a range: none of its leases is left to put up."""
         ...
 
-    async def progress(self, prefix: OpenPrefix) -> Progress:
+    async def progress(self, prefix: BulkRevocation) -> Progress:
         """Count what a range still holds."""
         ...
 
@@ -260,11 +268,11 @@ class UpkeepStore(Protocol):
         """Store a REVOKING row, due at once, for a user that had none; False where the id is taken."""
         ...
 
-    async def bury(self, account: str, listed_us: int) -> int:
+    async def purge_tombstones(self, account: str, listed_us: int) -> int:
         """Drop tombstones that a complete listing begun at ``listed_us`` did not show, and old enough."""
         ...
 
-    async def bury_sessions(self) -> int:
+    async def purge_sessions(self) -> int:
         """Drop the tombstones of sessions that were over 7 days ago; no account is listed for it."""
         ...
 

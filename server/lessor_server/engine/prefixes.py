@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from lessor_server.domain.errors import InternalError, StoreUnavailable
 from lessor_server.domain.events import Abandoned, PrefixAccepted
 from lessor_server.domain.mount import Mount
-from lessor_server.engine.due import Due
+from lessor_server.engine.due import RevocationQueue
 from lessor_server.engine.ports import Observer, UpkeepStore
-from lessor_server.engine.stored import OpenPrefix, Range
+from lessor_server.engine.stored import BulkRevocation, Range
 from lessor_server.engine.supervisor import Supervisor
 
 AT_A_TIME = 500
-LOOK_SECONDS, RETRY_SECONDS, BACKSTOP_SECONDS = 0.5, 1.0, 30.0
+LOOK_SECONDS, RETRY_SECONDS, FULL_SCAN_SECONDS = 0.5, 1.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +40,17 @@ class Standing:
 class Prefixes:
     """Accepts prefixes and works them off."""
 
-    def __init__(self, store: UpkeepStore, due: Due, notify: Observer, supervisor: Supervisor) -> None:
-        """Turn rows in ``store`` and hand their ids to ``due``."""
+    def __init__(
+        self, store: UpkeepStore, queue: RevocationQueue, notify: Observer, supervisor: Supervisor
+    ) -> None:
+        """Turn rows in ``store`` and hand their ids to ``queue``."""
         self._store = store
-        self._due = due
+        self._queue = queue
         self._notify = notify
         self._supervisor = supervisor
         self._wake = asyncio.Event()
 
-    async def accept(self, ids: Range, by: str) -> tuple[OpenPrefix, int]:
+    async def accept(self, ids: Range, by: str) -> tuple[BulkRevocation, int]:
         """Put a range up for revocation; return it and how many leases it takes in.
 
         When this returns, nothing stops it.
@@ -71,7 +73,7 @@ class Prefixes:
         self._notify(PrefixAccepted(ids.low, taken, by))
         self._wake.set()
 
-    async def follow(self, prefix: OpenPrefix, accepted: int) -> AsyncIterator[Standing]:
+    async def follow(self, prefix: BulkRevocation, accepted: int) -> AsyncIterator[Standing]:
         """Yield how far a prefix has come, at each change, until each lease is gone or has failed once."""
         last = Standing(accepted, 0, 0, accepted)
         while True:
@@ -98,7 +100,7 @@ class Prefixes:
         self._wake.set()
         while True:
             try:
-                async with asyncio.timeout(BACKSTOP_SECONDS):
+                async with asyncio.timeout(FULL_SCAN_SECONDS):
                     await self._wake.wait()
             except TimeoutError:
                 pass  # a range may be durable although whoever put it up was gone, or heard an error
@@ -114,8 +116,8 @@ class Prefixes:
 
         One that fails unexpectedly is left for the backstop.
         """
-        reached: dict[OpenPrefix, str] = {}
-        failed: set[OpenPrefix] = set()
+        reached: dict[BulkRevocation, str] = {}
+        failed: set[BulkRevocation] = set()
         while prefixes := [one for one in await self._store.prefixes() if one not in failed]:
             for prefix in prefixes:
                 try:
@@ -124,11 +126,11 @@ class Prefixes:
                 except InternalError:
                     failed.add(prefix)
 
-    async def _put_up_some(self, prefix: OpenPrefix, after: str) -> str:
+    async def _put_up_some(self, prefix: BulkRevocation, after: str) -> str:
         """Put up some leases of a prefix, or close it where none is left; return the last one's id."""
-        ids = await self._store.put_up(prefix, after, AT_A_TIME)
+        ids = await self._store.mark_range_revoking(prefix, after, AT_A_TIME)
         if ids:
-            self._due.ask(ids)
+            self._queue.ask(ids)
             return ids[-1]
         await self._store.close_prefix(prefix)
         return after

@@ -16,11 +16,11 @@ from lessor_server.domain.errors import LessorError
 from lessor_server.domain.events import AccountPaused, AccountResumed
 from lessor_server.domain.preconditions import RootNotSet
 from lessor_server.domain.root import Root
-from lessor_server.engine.pacer import Lane
+from lessor_server.engine.pacer import RateLimiter
 from lessor_server.engine.ports import Observer
 from lessor_server.engine.roots import Roots
-from lessor_server.engine.rounds import says_nothing
-from lessor_server.engine.work import Work
+from lessor_server.engine.rounds import is_inconclusive
+from lessor_server.engine.work import BackgroundTasks
 
 PROBE_USER = "lessor-probe"
 
@@ -29,7 +29,12 @@ class Prober:
     """One probing task for each paused lane."""
 
     def __init__(
-        self, roots: Roots, work: Work, notify: Observer, rng: random.Random, resumed: Callable[[], None]
+        self,
+        roots: Roots,
+        work: BackgroundTasks,
+        notify: Observer,
+        rng: random.Random,
+        resumed: Callable[[], None],
     ) -> None:
         """Probe through ``roots``; ``resumed`` is told when an account answers again."""
         self._roots = roots
@@ -40,27 +45,27 @@ class Prober:
 
     def pause(self, root: Root, error: LessorError) -> None:
         """Pause the root's lane and begin to probe it, unless that is under way."""
-        lane = self._roots.lane(root)
-        if not lane.paused_for:
-            lane.pause(error.message, backoff.probe(0, self._rng.random()))
+        limiter = self._roots.limiter(root)
+        if not limiter.paused_for:
+            limiter.pause(error.message, backoff.probe(0, self._rng.random()))
             self._work.keep_running(partial(self._probe, root))
 
     async def _probe(self, root: Root) -> None:
-        lane = self._roots.lane(root)
+        limiter = self._roots.limiter(root)
         failures = 0
         while True:
-            self._notify(AccountPaused(lane.account, lane.paused_for, lane.retry_in))
-            await asyncio.sleep(lane.retry_in)
-            trouble = await self._trouble(root.mount, lane)
+            self._notify(AccountPaused(limiter.account, limiter.paused_for, limiter.retry_in))
+            await asyncio.sleep(limiter.retry_in)
+            trouble = await self._trouble(root.mount, limiter)
             if trouble is None:
-                lane.resume()
-                self._notify(AccountResumed(lane.account))
+                limiter.resume()
+                self._notify(AccountResumed(limiter.account))
                 self._resumed()
                 return
             failures += 1
-            lane.pause(trouble, backoff.probe(failures, self._rng.random()))
+            limiter.pause(trouble, backoff.probe(failures, self._rng.random()))
 
-    async def _trouble(self, mount: str, lane: Lane) -> str | None:
+    async def _trouble(self, mount: str, limiter: RateLimiter) -> str | None:
         """Probe once; None where AWS answers, or where the mount is gone or uses another lane by now."""
         try:
             root = await self._roots.of(mount)
@@ -68,7 +73,7 @@ class Prober:
             return None  # the mount is gone; whoever else shares the lane finds out for itself
         except LessorError as error:
             return error.message
-        if self._roots.lane(root) is not lane:
+        if self._roots.limiter(root) is not limiter:
             return None
-        outcome = await self._roots.rounds(root).call(GetUser(PROBE_USER))
-        return str(outcome) if says_nothing(outcome) else None
+        outcome = await self._roots.caller(root).call(GetUser(PROBE_USER))
+        return str(outcome) if is_inconclusive(outcome) else None

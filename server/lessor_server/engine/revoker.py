@@ -12,7 +12,7 @@ from lessor_server.domain import plans
 from lessor_server.domain.aws_errors import AwsRefused, Refusal
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.lease import Lease
-from lessor_server.engine.rounds import Done, Outcome, Rounds, says_nothing
+from lessor_server.engine.rounds import AwsCaller, Done, Outcome, is_inconclusive
 
 _MISSING = (Refusal.NO_SUCH_USER, Refusal.NO_SUCH_OTHER)
 
@@ -23,62 +23,62 @@ class Deleted:
 
 
 @dataclass(frozen=True, slots=True)
-class Unseen:
+class UserNotFound:
     """AWS does not know the user: gone, or not yet to be seen."""
 
 
 @dataclass(frozen=True, slots=True)
-class Silent:
+class NoAnswer:
     """AWS did not answer, failed or throttled: nothing is known about the row."""
 
     error: LessorError
 
 
 @dataclass(frozen=True, slots=True)
-class Declined:
+class RefusedByAws:
     """AWS refused."""
 
     error: LessorError
 
 
-Verdict = Deleted | Unseen | Silent | Declined
+AttemptResult = Deleted | UserNotFound | NoAnswer | RefusedByAws
 
 
-async def revoke(rounds: Rounds, lease: Lease) -> Verdict:
+async def revoke(caller: AwsCaller, lease: Lease) -> AttemptResult:
     """Try once to revoke ``lease`` and return what came of it."""
     name = lease.footprint.user_name
-    cut = await _cut(rounds, lease)
+    cut = await _cut(caller, lease)
     # Taking off policies and groups ends the power of a key that AWS would not let us delete.
-    if not any(says_nothing(outcome) for outcome in cut):
-        cut += await rounds.round(plans.strip(lease.footprint))
+    if not any(is_inconclusive(outcome) for outcome in cut):
+        cut += await caller.round(plans.strip(lease.footprint))
     trouble = _trouble(cut)
     if trouble is not None:
         return trouble
-    deleted = await rounds.call(plans.finish(name))
+    deleted = await caller.call(plans.finish(name))
     if isinstance(deleted, AwsRefused) and deleted.refusal is Refusal.DELETE_CONFLICT:
-        return await _sweep(rounds, name)
+        return await _sweep(caller, name)
     return _verdict(deleted)
 
 
-async def _cut(rounds: Rounds, lease: Lease) -> list[Outcome[object]]:
+async def _cut(caller: AwsCaller, lease: Lease) -> list[Outcome[object]]:
     """End access: delete the stored key, or every key that AWS lists where none is stored."""
-    outcomes = await rounds.round(plans.cut(lease))
+    outcomes = await caller.round(plans.cut(lease))
     if lease.access_key_id or not isinstance(outcomes[0], Done):
         return outcomes
-    return await rounds.round(plans.cut_listed(lease.footprint.user_name, _names(outcomes[0])))
+    return await caller.round(plans.delete_keys(lease.footprint.user_name, _names(outcomes[0])))
 
 
-async def _sweep(rounds: Rounds, name: str) -> Verdict:
+async def _sweep(caller: AwsCaller, name: str) -> AttemptResult:
     """Delete everything that AWS lists for the user, then the user."""
     survey = plans.survey(name)
-    outcomes = await rounds.round(survey)
-    silent = next((outcome for outcome in outcomes if says_nothing(outcome)), None)
+    outcomes = await caller.round(survey)
+    silent = next((outcome for outcome in outcomes if is_inconclusive(outcome)), None)
     if silent is not None:
         return _verdict(silent)
     # A listing that the root may not make counts as empty: DeleteUser tells whether it mattered.
     found = tuple((call, _names(outcome)) for call, outcome in zip(survey, outcomes, strict=True))
-    await rounds.round(plans.sweep(name, found))
-    return _verdict(await rounds.call(plans.finish(name)))
+    await caller.round(plans.sweep(name, found))
+    return _verdict(await caller.call(plans.finish(name)))
 
 
 def _names(outcome: Outcome[object]) -> tuple[str, ...]:
@@ -87,13 +87,13 @@ def _names(outcome: Outcome[object]) -> tuple[str, ...]:
     return ()
 
 
-def _trouble(outcomes: list[Outcome[object]]) -> Verdict | None:
+def _trouble(outcomes: list[Outcome[object]]) -> AttemptResult | None:
     """Return why a round must not be followed by the next; what is missing already is no trouble.
 
     Nor is what AWS takes for no name at all, as of a damaged row: what is left makes DeleteUser conflict.
     """
     verdicts = [_verdict(outcome) for outcome in outcomes if not _is_malformed(outcome)]
-    bad = [verdict for verdict in verdicts if isinstance(verdict, (Silent, Declined))]
+    bad = [verdict for verdict in verdicts if isinstance(verdict, (NoAnswer, RefusedByAws))]
     return bad[0] if bad else None
 
 
@@ -101,9 +101,9 @@ def _is_malformed(outcome: Outcome[object]) -> bool:
     return isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.MALFORMED
 
 
-def _verdict(outcome: Outcome[object]) -> Verdict:
+def _verdict(outcome: Outcome[object]) -> AttemptResult:
     if isinstance(outcome, Done):
         return Deleted()
     if isinstance(outcome, AwsRefused) and outcome.refusal in _MISSING:
-        return Unseen()
-    return Silent(outcome) if says_nothing(outcome) else Declined(outcome)
+        return UserNotFound()
+    return NoAnswer(outcome) if is_inconclusive(outcome) else RefusedByAws(outcome)

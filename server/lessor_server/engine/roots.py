@@ -23,10 +23,10 @@ from lessor_server.domain.preconditions import MountDisabling, RootNotSet
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import Root, RootConfig, StoredRoot
 from lessor_server.domain.root_kind import RootKind, kind_of
-from lessor_server.engine.pacer import Lane, Pacer, Priority
+from lessor_server.engine.pacer import Priority, RateLimiter, RateLimiters
 from lessor_server.engine.ports import Aws, Sealer, Store
-from lessor_server.engine.rounds import Done, Rounds
-from lessor_server.engine.stored import Repeated
+from lessor_server.engine.rounds import AwsCaller, Done
+from lessor_server.engine.stored import RequestKey
 from lessor_server.engine.supervisor import Supervisor
 
 T = TypeVar("T")
@@ -63,12 +63,12 @@ class Roots:
         store: Store,
         sealer: Sealer,
         aws: Aws,
-        pacer: Pacer,
+        limiters: RateLimiters,
         rng: random.Random,
         instance: str,
         supervisor: Supervisor,
     ) -> None:
-        """Read sealed roots from ``store`` and send through ``aws`` at ``pacer``'s pace.
+        """Read sealed roots from ``store`` and send through ``aws`` at ``limiters``'s pace.
 
         ``instance`` is this installation's id: part of every user's path and tags.
         """
@@ -76,7 +76,7 @@ class Roots:
         self._store = store
         self._sealer = sealer
         self._aws = aws
-        self._pacer = pacer
+        self._limiters = limiters
         self._rng = rng
         self._supervisor = supervisor
         self._known: set[str] = set()
@@ -84,7 +84,7 @@ class Roots:
         self._binding: dict[str, asyncio.Lock] = {}
         self._arns: dict[str, tuple[RootConfig, str]] = {}
 
-    async def ground(self, mount: str, role: str, repeated: Repeated | None = None) -> Ground:
+    async def ground(self, mount: str, role: str, repeated: RequestKey | None = None) -> Ground:
         """Read mount, root and role at one instant.
 
         Raises:
@@ -155,14 +155,14 @@ class Roots:
 
     async def ask(self, root: Root, call: Call[T]) -> T:
         """Send one call and return its answer, or raise the error that a caller gets."""
-        outcome = await self.rounds(root).call(call)
+        outcome = await self.caller(root).call(call)
         if isinstance(outcome, Done):
             return outcome.value
         raise for_caller(outcome)
 
-    def rounds(self, root: Root, priority: Priority = Priority.ISSUE) -> Rounds:
+    def caller(self, root: Root, priority: Priority = Priority.ISSUE) -> AwsCaller:
         """Return the way to send calls for a root."""
-        return Rounds(self, root, self.lane(root), self._rng, priority)
+        return AwsCaller(self, root, self.limiter(root), self._rng, priority)
 
     async def send(self, root: Root, call: Call[T]) -> T:
         """Send one call, with the key that a rotation has put in the root's place meanwhile, if any.
@@ -185,9 +185,9 @@ class Roots:
         same = replace(root.config, access_key=new.access_key, secret_key=new.secret_key, etag=new.etag)
         return opened if same == new else root
 
-    def lane(self, root: Root) -> Lane:
+    def limiter(self, root: Root) -> RateLimiter:
         """Return the root's lane: one for each account and endpoint."""
-        return self._pacer.lane(root.account or _unbound(root.mount), root.config.iam_endpoint)
+        return self._limiters.limiter(root.account or _unbound(root.mount), root.config.iam_endpoint)
 
     def forget(self, mount: str) -> None:
         """Let go of what is kept in memory for a mount that has no root any more."""
@@ -196,7 +196,7 @@ class Roots:
             self._opened.pop(mount, None)
             self._binding.pop(mount, None)
             self._arns.pop(mount, None)
-            self._pacer.forget(_unbound(mount))
+            self._limiters.forget(_unbound(mount))
             self._aws.forget(mount)
 
     def forget_all_but(self, mounts: AbstractSet[str]) -> None:
@@ -206,7 +206,7 @@ class Roots:
 
     def paused_accounts(self) -> frozenset[str]:
         """Return the accounts that AWS does not answer for."""
-        return frozenset(lane.account for lane in self._pacer.paused())
+        return frozenset(limiter.account for limiter in self._limiters.paused())
 
     def seal(self, root: Root, etag: str) -> StoredRoot:
         """Return a root as the store keeps it."""

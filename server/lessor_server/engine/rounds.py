@@ -17,13 +17,13 @@ from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.calls import Call
 from lessor_server.domain.errors import LessorError, PacerFull
 from lessor_server.domain.root import Root
-from lessor_server.engine.pacer import Lane, Priority
+from lessor_server.engine.pacer import Priority, RateLimiter
 from lessor_server.engine.ports import Aws
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-REPEAT_FIRST, REPEAT_MOST, REPEAT_FOR = 0.2, 3.0, 30.0
+REPEAT_FIRST, REPEAT_MAX, REPEAT_FOR = 0.2, 3.0, 30.0
 """Seconds: the first wait before a repeated call, the longest, and how long a call is repeated at all."""
 TRIES = 3
 """How often a call is sent whose fate stays unknown, where the root has no ``max_retries``."""
@@ -39,7 +39,7 @@ class Done(Generic[T_co]):
 Outcome = Done[T] | LessorError
 """What came of a call: AWS's refusal, an unknown fate, or why it was never sent (``PacerFull``, ...)."""
 
-Patience = Callable[[], bool]
+MayRetry = Callable[[], bool]
 """Tells whether a call may still be repeated because AWS does not see its user yet."""
 
 
@@ -54,21 +54,23 @@ def failure(outcomes: list[Outcome[object]]) -> LessorError | None:
     return failed[0] if failed else None
 
 
-def says_nothing(outcome: object) -> bool:
+def is_inconclusive(outcome: object) -> bool:
     """Tell whether an outcome says nothing about the row: AWS did not answer, failed or throttled."""
     if isinstance(outcome, AwsRefused):
         return outcome.refusal is Refusal.THROTTLED
     return isinstance(outcome, (AwsUnknown, PacerFull))
 
 
-class Rounds:
+class AwsCaller:
     """Sends calls for one root."""
 
-    def __init__(self, aws: Aws, root: Root, lane: Lane, rng: random.Random, priority: Priority) -> None:
-        """Send through ``lane`` with ``priority``; ``rng`` gives the jitter."""
+    def __init__(
+        self, aws: Aws, root: Root, limiter: RateLimiter, rng: random.Random, priority: Priority
+    ) -> None:
+        """Send through ``limiter`` with ``priority``; ``rng`` gives the jitter."""
         self._aws = aws
         self._root = root
-        self._lane = lane
+        self._limiter = limiter
         self._rng = rng
         self._priority = priority
         self._serial = False
@@ -79,7 +81,7 @@ class Rounds:
         retries = self._root.config.max_retries
         return TRIES if retries is None else retries + 1
 
-    async def call(self, call: Call[T], patience: Patience = _none) -> Outcome[T]:
+    async def call(self, call: Call[T], patience: MayRetry = _none) -> Outcome[T]:
         """Send one call, and again while AWS does not yet see the user it just made and ``patience()``.
 
         ConcurrentModification is repeated without patience too: AWS asks for it, and the refused call had
@@ -96,10 +98,10 @@ class Rounds:
                 return outcome
             repeats += 1
             await asyncio.sleep(wait * self._rng.uniform(0.5, 1.0))
-            wait = min(wait * 2, REPEAT_MOST)
+            wait = min(wait * 2, REPEAT_MAX)
 
     async def round(
-        self, calls: tuple[Call[object], ...], patience: Patience = _none
+        self, calls: tuple[Call[object], ...], patience: MayRetry = _none
     ) -> list[Outcome[object]]:
         """Send all ``calls`` at once and wait for every one of them."""
         if len(calls) <= 1 or self._one_by_one():
@@ -109,26 +111,26 @@ class Rounds:
         return [task.result() for task in tasks]
 
     def _one_by_one(self) -> bool:
-        return self._serial or asyncio.get_running_loop().time() < self._lane.clashes.serial_until
+        return self._serial or asyncio.get_running_loop().time() < self._limiter.conflicts.serial_until
 
     def _note(self, outcome: object) -> None:
         if not isinstance(outcome, AwsRefused):
             return
         if outcome.refusal is Refusal.CONCURRENT:
             self._serial = True
-            self._lane.clashes.met(asyncio.get_running_loop().time())
+            self._limiter.conflicts.met(asyncio.get_running_loop().time())
         elif outcome.refusal is Refusal.THROTTLED:
-            self._lane.throttled()
+            self._limiter.throttled()
 
     async def _once(self, call: Call[T]) -> Outcome[T]:
         try:
-            async with self._lane.turn(self._priority):
+            async with self._limiter.turn(self._priority):
                 return Done(await self._aws.send(self._root, call))
         except LessorError as error:
             return error
 
 
-def _repeatable(outcome: object, patience: Patience) -> bool:
+def _repeatable(outcome: object, patience: MayRetry) -> bool:
     if not isinstance(outcome, AwsRefused):
         return False
     if outcome.refusal is Refusal.CONCURRENT:

@@ -26,19 +26,19 @@ from lessor_server.domain.preconditions import AssumeRoleRefused, MfaRefused, Re
 from lessor_server.domain.role import STS_FLOOR, CredentialType
 from lessor_server.domain.root import Root
 from lessor_server.domain.root_kind import longest_session
-from lessor_server.domain.session import Making
+from lessor_server.domain.session import SessionInputs
 from lessor_server.domain.sts import AssumeRole, Session
 from lessor_server.domain.template import Caller
 from lessor_server.engine import intents, requests
-from lessor_server.engine.credentials import Credentials, Wish
+from lessor_server.engine.credentials import Credentials, IssueRequest
 from lessor_server.engine.groups import Groups
 from lessor_server.engine.ports import LeaseStore
 from lessor_server.engine.roots import Ground, Roots
 from lessor_server.engine.rounds import Done, Outcome
 from lessor_server.engine.signals import Signals
 from lessor_server.engine.supervisor import Supervisor
-from lessor_server.engine.ticket import Ticket
-from lessor_server.engine.work import Work
+from lessor_server.engine.ticket import InFlightIssue
+from lessor_server.engine.work import BackgroundTasks
 
 _SECOND_US: Final = 1_000_000
 _MFA_FAILED: Final = "MultiFactorAuthentication"
@@ -52,7 +52,7 @@ class Sessions:
         self,
         store: LeaseStore,
         roots: Roots,
-        work: Work,
+        work: BackgroundTasks,
         signals: Signals,
         rng: random.Random,
         supervisor: Supervisor,
@@ -66,27 +66,31 @@ class Sessions:
         self._rng = rng
         self._groups = Groups(roots)
 
-    async def issue(self, wish: Wish, ground: Ground, ticket: Ticket) -> Credentials:
+    async def issue(self, asked: IssueRequest, ground: Ground, ongoing: InFlightIssue) -> Credentials:
         """Make a session under a lease of its own, or raise why not."""
         role = ground.role
-        session.require_askable(role, wish.ask, ttl.violations(wish.ttl, role, ground.mount))
+        session.require_askable(role, asked.ask, ttl.violations(asked.ttl, role, ground.mount))
         root = await self._roots.bound(ground.root)
-        self._roots.lane(root).require_open()
-        grant = ttl.grant(wish.ttl, role, ground.mount, await self._longest(root, role.credential_type))
+        self._roots.limiter(root).require_open()
+        grant = ttl.grant(asked.ttl, role, ground.mount, await self._longest(root, role.credential_type))
         drawn = intents.suffix(self._store.now(), self._rng)
-        call = await self._call(wish, ground, root, seconds=int(grant.ttl.total_seconds()), drawn=drawn)
+        call = await self._call(asked, ground, root, seconds=int(grant.ttl.total_seconds()), drawn=drawn)
         footprint = Footprint(root.account, "", "")
-        intent = intents.intent(wish, ground, root, grant=grant, footprint=footprint, drawn=drawn)
+        intent = intents.intent(asked, ground, root, grant=grant, footprint=footprint, drawn=drawn)
         claim = await self._store.begin(intent, intents.ISSUE_SPAN)
         self._signals.watch(claim.id, claim.lease.due_us)
         try:
             with self._supervisor.unit("make a session"):
-                return await self._make(root, claim, call, ticket, warnings=grant.warnings)
+                return await self._make(root, claim, call, ongoing, warnings=grant.warnings)
         except (StoreUnavailable, InternalError, RowUnreadable):
-            self._work.start(intents.give_up_later(self._store, self._signals, claim, wish), lasting=True)
+            self._work.start(
+                intents.abort_when_store_recovers(self._store, self._signals, claim, asked), lasting=True
+            )
             raise
 
-    async def again(self, wish: Wish, ground: Ground, lease: Lease, ticket: Ticket) -> Credentials:
+    async def again(
+        self, asked: IssueRequest, ground: Ground, lease: Lease, ongoing: InFlightIssue
+    ) -> Credentials:
         """Hand out a lease once more, with a fresh session that lives for what is left of it, and no longer.
 
         Raises:
@@ -100,17 +104,17 @@ class Sessions:
         if not same or seconds < STS_FLOOR.total_seconds():
             why = "has too little time left for another session" if same else "is of another type or account"
             raise RequestSpent(f"lease {lease.id} {why}", subject=lease.id)
-        session.require_askable(ground.role, wish.ask, [])
+        session.require_askable(ground.role, asked.ask, [])
         longest = await self._longest(root, lease.credential_type)
         seconds = min(seconds, int(longest.total_seconds()))
         drawn = lease.id.rpartition("/")[2]
-        call = await self._call(wish, ground, root, seconds=seconds, drawn=drawn)
-        requests.require_wanted(lease, ticket)
-        outcome = await self._roots.rounds(root).call(call)
+        call = await self._call(asked, ground, root, seconds=seconds, drawn=drawn)
+        requests.require_wanted(lease, ongoing)
+        outcome = await self._roots.caller(root).call(call)
         if not isinstance(outcome, Done):
             raise _told(outcome, call)
         made = outcome.value
-        rekeyed = None if ticket.left else await self._store.rekey(lease, made.access_key_id)
+        rekeyed = None if ongoing.left else await self._store.replace_key(lease, made.access_key_id)
         if rekeyed is None:
             raise requests.taken(lease)
         return self._handed_out(rekeyed, made, ())
@@ -128,30 +132,36 @@ class Sessions:
         return longest
 
     async def _call(
-        self, wish: Wish, ground: Ground, root: Root, *, seconds: int, drawn: str
+        self, asked: IssueRequest, ground: Ground, root: Root, *, seconds: int, drawn: str
     ) -> Call[Session]:
-        caller = Caller(wish.owner, wish.labels)
+        caller = Caller(asked.owner, asked.labels)
         groups = await self._groups.policies(root, ground.role.iam_groups)
-        name = session.name(ground.role, wish.ask, root.config.username_template, drawn, caller)
-        return session.call(ground.role, wish.ask, Making(caller, groups, name, seconds))
+        name = session.name(ground.role, asked.ask, root.config.username_template, drawn, caller)
+        return session.call(ground.role, asked.ask, SessionInputs(caller, groups, name, seconds))
 
     async def _make(
-        self, root: Root, claim: Claim, call: Call[Session], ticket: Ticket, *, warnings: tuple[str, ...]
+        self,
+        root: Root,
+        claim: Claim,
+        call: Call[Session],
+        ongoing: InFlightIssue,
+        *,
+        warnings: tuple[str, ...],
     ) -> Credentials:
         """Send the one call and activate the lease; give the row up if anything fails."""
         # With a request id the work goes on to ACTIVE whoever leaves: a repeat may come for it.
         wanted = claim.lease.request is not None
         gone = LeaseTaken(f"lease {claim.id} was revoked, or its caller left, while it was being made")
         outcome: Outcome[Session] = gone
-        if wanted or not ticket.left:
-            outcome = await self._roots.rounds(root).call(call)
-            if not wanted and ticket.left:
+        if wanted or not ongoing.left:
+            outcome = await self._roots.caller(root).call(call)
+            if not wanted and ongoing.left:
                 outcome = gone
         if not isinstance(outcome, Done):
             raise await self._release(claim, outcome, call)
         made = outcome.value
-        lease = await intents.activated(
-            self._store, claim, made.access_key_id, ticket, ends_us=made.expires_us
+        lease = await intents.activate(
+            self._store, claim, made.access_key_id, ongoing, ends_us=made.expires_us
         )
         if lease is None:
             raise await self._release(claim, gone, call)

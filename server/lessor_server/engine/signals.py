@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lessor_server.engine.due import Due
+from lessor_server.engine.due import RevocationQueue
 from lessor_server.engine.ports import Observer
-from lessor_server.engine.waiting import Waiting
+from lessor_server.engine.waiting import AttemptWaiters
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,5 +17,5 @@ class Signals:
     notify: Observer
     watch: Callable[[str, int], None]
     """Is told a lease's id and its deadline (microseconds), after the commit."""
-    due: Due
-    waiting: Waiting
+    queue: RevocationQueue
+    waiting: AttemptWaiters

@@ -30,7 +30,7 @@ class Verdict(IntEnum):
 
 
 @dataclass(slots=True)
-class Told:
+class SimulationResult:
     """Hold the verdict on each action, the denied ones by resource, and why some are not known.
 
     An action that several grants need has the verdict of the first of them, the worst on its resources.
@@ -49,7 +49,7 @@ class Ask(Protocol):
         ...
 
 
-async def told(ask: Ask, principal: str, needed: Sequence[Grant]) -> Told:
+async def told(ask: Ask, principal: str, needed: Sequence[Grant]) -> SimulationResult:
     """Ask whether ``principal`` is allowed what is ``needed``; it is for ``ask`` to bound calls and time."""
     questions = [
         (grant, SimulatePrincipalPolicy(principal, grant.actions, resources))
@@ -58,7 +58,7 @@ async def told(ask: Ask, principal: str, needed: Sequence[Grant]) -> Told:
     ]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_answer(ask, call)) for _, call in questions]
-    found, first = Told(), dict[str, Grant]()
+    found, first = SimulationResult(), dict[str, Grant]()
     for (grant, call), task in zip(questions, tasks, strict=True):
         answer, failure = task.result()
         found.failure = found.failure or failure

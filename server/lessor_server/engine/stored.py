@@ -42,7 +42,7 @@ class LeaseCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Grounds:
+class StoredContext:
     """What an issue stands on, read at one instant; ``earlier`` is the lease of an earlier same request."""
 
     mount: Mount | None
@@ -52,7 +52,7 @@ class Grounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Repeated:
+class RequestKey:
     """Whose request with which id may have been made before."""
 
     owner: str
@@ -60,7 +60,7 @@ class Repeated:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenPrefix:
+class BulkRevocation:
     """A range of leases put up for revocation: those begun by ``cutoff_us``."""
 
     ids: Range
@@ -77,7 +77,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ClaimTerms:
     """How rows are claimed: by whom, for how long; while expiries are ``held``, not the ACTIVE ones."""
 
     by: str

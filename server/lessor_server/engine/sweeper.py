@@ -15,20 +15,20 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from lessor_server.domain import names
-from lessor_server.domain.calls import FoundUser, GetUser, ListUsers
+from lessor_server.domain.calls import GetUser, IamUser, ListUsers
 from lessor_server.domain.errors import Invalid, LessorError, StoreUnavailable
 from lessor_server.domain.events import OrphanAdopted, SweepFailed, Swept, UserMissed
 from lessor_server.domain.lease import CREATE_GRACE, Footprint, Lease, Orphan, State
 from lessor_server.domain.preconditions import RootNotSet
 from lessor_server.domain.root import Root
-from lessor_server.engine.expiry import STORE_ROLLED_BACK, Expiry
+from lessor_server.engine.expiry import STORE_ROLLED_BACK, ExpiryHold
 from lessor_server.engine.ports import Store
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.rounds import Done
 from lessor_server.engine.signals import Signals
 from lessor_server.engine.stored import Range
 from lessor_server.engine.supervisor import Supervisor
-from lessor_server.engine.walks import every_mount_name
+from lessor_server.engine.walks import iter_mount_names
 
 EVERY_SECONDS, RETRY_SECONDS = 3600.0, 60.0
 PAGE = 500
@@ -56,11 +56,11 @@ class Finding:
     applied: bool
 
 
-class Sweeper:
+class Reconciler:
     """Lists what is on the accounts and sets right what the store does not know."""
 
     def __init__(
-        self, store: Store, roots: Roots, signals: Signals, expiry: Expiry, supervisor: Supervisor
+        self, store: Store, roots: Roots, signals: Signals, expiry: ExpiryHold, supervisor: Supervisor
     ) -> None:
         """Compare ``store`` with the accounts of ``roots``; a store that is too old holds ``expiry``."""
         self._store = store
@@ -87,7 +87,7 @@ class Sweeper:
         """Sweep ``mounts`` (None: all that there are); return those that failed, None if all may have."""
         try:
             if mounts is None:
-                mounts = [name async for name in every_mount_name(self._store)]
+                mounts = [name async for name in iter_mount_names(self._store)]
                 self._roots.forget_all_but(set(mounts))
         except LessorError:
             return None
@@ -96,7 +96,7 @@ class Sweeper:
     async def _bury_sessions(self) -> None:
         """Drop the tombstones of sessions that are long over: no account has to be listed for that."""
         try:
-            await self._store.bury_sessions()
+            await self._store.purge_sessions()
         except StoreUnavailable:
             return  # they wait for the next round
 
@@ -142,12 +142,12 @@ class Sweeper:
             if finding.applied:
                 self._signals.notify(UserMissed(finding.lease_id, finding.user_name, by))
             yield finding
-        buried = await self._store.bury(root.account, listed_us)
+        buried = await self._store.purge_tombstones(root.account, listed_us)
         self._signals.notify(Swept(mount, len(seen), buried))
 
     async def _listed(
         self, root: Root, whose: str, seen: set[str]
-    ) -> AsyncIterator[tuple[FoundUser, Lease | None]]:
+    ) -> AsyncIterator[tuple[IamUser, Lease | None]]:
         """Yield the users below an installation's path, each with its row, and note their names."""
         marker = ""
         while True:
@@ -180,7 +180,7 @@ class Sweeper:
                 yield Finding(Kind.MISSING_USER, name, lease.id, applied=apply)
 
     async def _compared(
-        self, root: Root, listed: tuple[FoundUser, Lease | None], whose: str, *, apply: bool, by: str
+        self, root: Root, listed: tuple[IamUser, Lease | None], whose: str, *, apply: bool, by: str
     ) -> Finding | None:
         """Return what is wrong with one listed user, if anything is; set it right if that is asked for."""
         user, lease = listed
@@ -198,11 +198,11 @@ class Sweeper:
             return Finding(Kind.ABANDONED_USER, user.name, lease.id, applied=False)
         return None
 
-    async def _unknown(self, root: Root, user: FoundUser, whose: str, *, apply: bool) -> Finding | None:
+    async def _unknown(self, root: Root, user: IamUser, whose: str, *, apply: bool) -> Finding | None:
         """Adopt a user that no row knows, if it is ours and too old to be an issue of this moment."""
         if self._store.now() - user.created_us < _GRACE_US:
             return None
-        found = await self._roots.rounds(root).call(GetUser(user.name))
+        found = await self._roots.caller(root).call(GetUser(user.name))
         tags = dict(found.value.tags) if isinstance(found, Done) else {}
         orphan = self._orphan(root, user, tags)
         left = Finding(Kind.UNKNOWN_USER, user.name, orphan.id, applied=False)
@@ -223,7 +223,7 @@ class Sweeper:
         if not self._expiry.resumed and self._expiry.why != STORE_ROLLED_BACK:
             await self._expiry.hold(STORE_ROLLED_BACK)
 
-    def _orphan(self, root: Root, user: FoundUser, tags: dict[str, str]) -> Orphan:
+    def _orphan(self, root: Root, user: IamUser, tags: dict[str, str]) -> Orphan:
         footprint = Footprint(root.account, user.name, user.path)
         try:
             made_for = names.LeaseId.parse(tags.get("lessor:lease", ""))
@@ -232,7 +232,7 @@ class Sweeper:
         return Orphan(str(made_for), root.mount, made_for.role, footprint)
 
 
-def _suffix_of(user: FoundUser) -> str:
+def _suffix_of(user: IamUser) -> str:
     """Return the same suffix for a user whoever finds it: two processes that do adopt it once."""
     number = int.from_bytes(hashlib.sha256(user.name.encode()).digest()) % names.RANDOM_BOUND
     return names.suffix_of(user.created_us // 1000, number)

@@ -11,7 +11,7 @@ from lessor_server.domain.lease import Lease
 from lessor_server.engine.credentials import Credentials
 
 
-class Ticket:
+class InFlightIssue:
     """One issue's answer; several callers share it where they sent the same request id."""
 
     def __init__(self, digest: str = "") -> None:
@@ -32,7 +32,7 @@ class Ticket:
         return self._answer.done()
 
     @property
-    def untaken(self) -> bool:
+    def undelivered(self) -> bool:
         """Tell whether there are credentials that nobody got so far."""
         return self._answer.done() and self._answer.exception() is None and not self._taken
 

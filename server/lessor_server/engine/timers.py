@@ -25,7 +25,7 @@ MAX_TIMER_SECONDS = 2.0
 """How far ahead the timer is set at most: the clock of the loop stops during a sleep of the machine."""
 
 
-class Timers:
+class ExpiryTimer:
     """Hands ids to ``fire`` when their deadlines in the store come."""
 
     def __init__(
@@ -113,9 +113,9 @@ class Timers:
             if self._rings_at <= when:
                 return
             self._handle.cancel()
-        self._handle, self._rings_at = loop.call_at(when, self._ring), when
+        self._handle, self._rings_at = loop.call_at(when, self._on_timer), when
 
-    def _ring(self) -> None:
+    def _on_timer(self) -> None:
         self._handle = None
         due = self._wheel.pop(self._store.now())
         try:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 
-from lessor_server.domain.calls import MadeKey, ProveKey
+from lessor_server.domain.calls import AccessKey, VerifyKey
 from lessor_server.domain.errors import LessorError
 from lessor_server.engine.credentials import Credentials
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.rounds import Done
 
-LOOKS, PAUSE_SECONDS, KEPT_BACK_SECONDS = 3, 0.5, 0.5
+LOOKS, PAUSE_SECONDS, DEADLINE_MARGIN_SECONDS = 3, 0.5, 0.5
 
 
 async def proven(roots: Roots, credentials: Credentials, seconds: float, until: float) -> bool:
@@ -24,13 +24,13 @@ async def proven(roots: Roots, credentials: Credentials, seconds: float, until: 
     It takes at most ``seconds``, and ends 0.5 s before ``until`` (the loop's time) at the latest.
     """
     loop = asyncio.get_running_loop()
-    key = MadeKey(credentials.lease.access_key_id, credentials.secret, credentials.token)
+    key = AccessKey(credentials.lease.access_key_id, credentials.secret, credentials.token)
     try:
-        async with asyncio.timeout_at(min(loop.time() + seconds, until - KEPT_BACK_SECONDS)):
-            rounds = roots.rounds(await roots.of(credentials.lease.mount))
+        async with asyncio.timeout_at(min(loop.time() + seconds, until - DEADLINE_MARGIN_SECONDS)):
+            caller = roots.caller(await roots.of(credentials.lease.mount))
             running = 0
             while True:
-                running = running + 1 if isinstance(await rounds.call(ProveKey(key)), Done) else 0
+                running = running + 1 if isinstance(await caller.call(VerifyKey(key)), Done) else 0
                 if running == LOOKS:
                     return True
                 await asyncio.sleep(PAUSE_SECONDS)

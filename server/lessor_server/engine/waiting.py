@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Waiting:
+class AttemptWaiters:
     """Futures by lease id; each is set when an attempt on that lease has ended."""
 
     def __init__(self) -> None:

@@ -25,22 +25,22 @@ class Named(Protocol):
 T = TypeVar("T")
 
 
-def every_mount(store: Store) -> AsyncIterator[Mount]:
+def iter_mounts(store: Store) -> AsyncIterator[Mount]:
     """Yield all mounts by name."""
     return _every(lambda after: store.list_mounts(after, PAGE), _name)
 
 
-def every_mount_name(store: Store) -> AsyncIterator[str]:
+def iter_mount_names(store: Store) -> AsyncIterator[str]:
     """Yield the names of all mounts, those whose rows cannot be read among them."""
     return _every(lambda after: store.mount_names(after, PAGE), str)
 
 
-def every_role(store: Store, mount: str) -> AsyncIterator[Role]:
+def iter_roles(store: Store, mount: str) -> AsyncIterator[Role]:
     """Yield all roles of a mount by name."""
     return _every(lambda after: store.list_roles(mount, after, PAGE), _name)
 
 
-def every_static_role(store: Store, mount: str) -> AsyncIterator[Rotation]:
+def iter_static_roles(store: Store, mount: str) -> AsyncIterator[Rotation]:
     """Yield all static roles of a mount by name."""
     return _every(lambda after: store.list_static(mount, after, PAGE), _name)
 

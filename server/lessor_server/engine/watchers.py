@@ -42,7 +42,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class LeaseEvent:
     """What happened to a lease and when, by the store's clock; ``error`` tells why an attempt failed."""
 
     kind: Kind
@@ -58,10 +58,10 @@ class Watch:
         """Watch the leases in ``ids``."""
         self.ids = ids
         self.fell_behind = False
-        self._happenings: deque[Happening] = deque()
+        self._happenings: deque[LeaseEvent] = deque()
         self._filled = asyncio.Event()
 
-    def put(self, happening: Happening) -> None:
+    def put(self, happening: LeaseEvent) -> None:
         """Add a happening; drop them all where there is no room, since a gap would be a lie."""
         if len(self._happenings) >= QUEUE:
             self.fell_behind = True
@@ -74,7 +74,7 @@ class Watch:
         """Return the watch, which never ends by itself."""
         return self
 
-    async def __anext__(self) -> Happening:
+    async def __anext__(self) -> LeaseEvent:
         """Return the oldest happening, waiting for it; raise ``FellBehind`` where some were dropped."""
         while not self._happenings:
             if self.fell_behind:
@@ -84,7 +84,7 @@ class Watch:
         return self._happenings.popleft()
 
 
-class Watchers:
+class LeaseEventBroker:
     """Hands each event of a lease to those who watch its id; an observer, so it never waits or raises."""
 
     def __init__(self, now: Callable[[], int]) -> None:
@@ -102,7 +102,7 @@ class Watchers:
         if told is None or not self._watches:
             return
         kind, lease_id, error = told
-        happening = Happening(kind, lease_id, self._now(), error)
+        happening = LeaseEvent(kind, lease_id, self._now(), error)
         for watch in [one for one in self._watches if one.ids.covers(lease_id)]:
             watch.put(happening)
             if watch.fell_behind:

@@ -20,7 +20,7 @@ class Wheel:
         """Make an empty wheel."""
         self._slots: dict[int, dict[str, int]] = {}
         self._slot_of: dict[str, int] = {}
-        self._order: list[int] = []
+        self._plan: list[int] = []
 
     def __len__(self) -> int:
         """Return how many deadlines the wheel holds."""
@@ -33,7 +33,7 @@ class Wheel:
         slot = self._slots.get(number)
         if slot is None:
             slot = self._slots[number] = {}
-            heapq.heappush(self._order, number)
+            heapq.heappush(self._plan, number)
         slot[key] = due_us
         self._slot_of[key] = number
 
@@ -45,15 +45,15 @@ class Wheel:
 
     def next_us(self) -> int | None:
         """Return the end of the first slot that holds something, or None where all are empty."""
-        while self._order and not self._slots[self._order[0]]:
-            del self._slots[heapq.heappop(self._order)]
-        return self._order[0] * SLOT_US if self._order else None
+        while self._plan and not self._slots[self._plan[0]]:
+            del self._slots[heapq.heappop(self._plan)]
+        return self._plan[0] * SLOT_US if self._plan else None
 
     def pop(self, now_us: int) -> list[str]:
         """Take out and return all keys whose slots have ended by ``now_us``, earliest slot first."""
         taken: list[str] = []
-        while self._order and self._order[0] * SLOT_US <= now_us:
-            slot = self._slots.pop(heapq.heappop(self._order))
+        while self._plan and self._plan[0] * SLOT_US <= now_us:
+            slot = self._slots.pop(heapq.heappop(self._plan))
             for key in slot:
                 del self._slot_of[key]
             taken.extend(sorted(slot, key=slot.__getitem__))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from lessor_server.engine.supervisor import Job, Supervisor, name_of
 
 
-class Work:
+class BackgroundTasks:
     """Starts supervised tasks in the engine's group and counts them, so that a drain can wait for them."""
 
     def __init__(self, group: asyncio.TaskGroup, supervisor: Supervisor) -> None:

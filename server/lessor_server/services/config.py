@@ -14,8 +14,8 @@ from lessor_server.domain.mount import DEFAULT_LEASE_TTL, DEFAULT_MAX_USERS, Mou
 from lessor_server.domain.partition import canonical_url
 from lessor_server.domain.root import Hop, Root, RootConfig
 from lessor_server.domain.secret import Secret
-from lessor_server.engine.checks import Checks
-from lessor_server.engine.disabler import Disabler
+from lessor_server.engine.checks import RootChecker
+from lessor_server.engine.disabler import MountRemover
 from lessor_server.engine.mounts import Mounts
 from lessor_server.engine.rotation.root_keys import RootKeys
 from lessor_server.services import convert
@@ -33,11 +33,13 @@ class ConfigService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ConfigService"]
 
-    def __init__(self, mounts: Mounts, disabler: Disabler, checks: Checks, keys: RootKeys) -> None:
-        """Change ``mounts``; ``checks`` ask AWS about their roots, whose ``keys`` can be rotated."""
+    def __init__(
+        self, mounts: Mounts, mount_remover: MountRemover, root_checker: RootChecker, keys: RootKeys
+    ) -> None:
+        """Change ``mounts``; ``root_checker`` ask AWS about their roots, whose ``keys`` can be rotated."""
         self._mounts = mounts
-        self._disabler = disabler
-        self._checks = checks
+        self._mount_remover = mount_remover
+        self._root_checker = root_checker
         self._keys = keys
 
     async def EnableMount(self, request: pb.EnableMountRequest, caller: Caller) -> pb.EnableMountResponse:
@@ -51,7 +53,7 @@ class ConfigService:
     async def DisableMount(self, request: pb.DisableMountRequest, caller: Caller) -> pb.DisableMountResponse:
         """Take an engine out of service."""
         name = convert.mount_of(request.mount)
-        disabling = await self._disabler.disable(name, force=request.force, by=caller.principal.name)
+        disabling = await self._mount_remover.disable(name, force=request.force, by=caller.principal.name)
         return pb.DisableMountResponse(mount=_mount(disabling.mount), leases_left=disabling.leases_left)
 
     async def ListMounts(self, request: pb.ListMountsRequest, _: Caller) -> pb.ListMountsResponse:
@@ -69,7 +71,7 @@ class ConfigService:
         with Problems() as problems:
             name = problems.parse(convert.mount_of, request.mount)
             paths = convert.paths(mask, _TUNABLE, f"name of {', '.join(_TUNABLE)}", problems)
-            problems.parse(convert.spans, convert.masked(pb.TuneMountRequest(), request, paths), _LIMITS)
+            problems.parse(convert.spans, convert.apply_mask(pb.TuneMountRequest(), request, paths), _LIMITS)
 
         def change(before: Mount) -> Mount:
             stored = pb.TuneMountRequest(
@@ -78,7 +80,7 @@ class ConfigService:
                 max_lease_ttl=convert.duration(before.max_lease_ttl),
                 max_users=before.max_users,
             )
-            tuned = convert.masked(stored, request, paths)
+            tuned = convert.apply_mask(stored, request, paths)
             return _limited(before, tuned, convert.spans(tuned, _LIMITS))
 
         tuned = await self._mounts.tune(name, change, caller.principal.name)
@@ -94,14 +96,14 @@ class ConfigService:
             paths = convert.paths(
                 request.update_mask, _SETTABLE, "name fields of RootConfig, whole", problems
             )
-            sent = convert.masked(pb.RootConfig(), request.config, paths) if masked else request.config
+            sent = convert.apply_mask(pb.RootConfig(), request.config, paths) if masked else request.config
             config = problems.parse(_config, sent)
 
         def change(before: RootConfig | None) -> RootConfig:
             if not masked:
                 return config
             stored = _config_message(before, with_secret=True) if before else pb.RootConfig()
-            return _config(convert.masked(stored, request.config, paths))
+            return _config(convert.apply_mask(stored, request.config, paths))
 
         by = caller.principal.name
         root = await self._mounts.set_root(name, request.config.etag, change, by, whole=not masked)
@@ -122,7 +124,7 @@ class ConfigService:
         """Ask AWS who the root is, what it may do, and say what it needs to be allowed."""
         name = convert.mount_of(request.mount)
         await self._mounts.get(name)
-        check = await self._checks.root(name)
+        check = await self._root_checker.root(name)
         policy = Struct()
         policy.update(check.policy)
         answer = pb.CheckRootResponse(

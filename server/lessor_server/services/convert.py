@@ -21,7 +21,7 @@ from lessor_server.domain.names import shown
 from lessor_server.domain.policy import JsonValue
 
 DEFAULT_MOUNT = "aws"
-PAGE_DEFAULT, PAGE_MOST = 100, 1000
+PAGE_DEFAULT, MAX_PAGE = 100, 1000
 MAX_PAGE_BYTES = 1 << 20
 """The most bytes of the items in one page: clients of gRPC take 4 MiB unless they are told otherwise."""
 STRIDE = 10
@@ -34,7 +34,7 @@ _EMPTY_FIX = (
     "send the policy as a google.protobuf.Struct, or leave the field out; some libraries, such as Node's"
     " proto-loader, send a plain object as an empty Struct: convert it first"
 )
-_MOST_SECONDS = 315_576_000_000
+_MAX_SECONDS = 315_576_000_000
 """A Duration's bound, about 10,000 years (google/protobuf/duration.proto)."""
 
 M = TypeVar("M", bound=Message)
@@ -75,14 +75,14 @@ class Problems:
             self._found += error.violations
             return cast("T", None)
 
-    def add(self, field: str, fault: str, mend: str) -> None:
+    def add(self, field: str, problem: str, fix: str) -> None:
         """Note one problem."""
-        self._found.append(Violation(field, fault, mend))
+        self._found.append(Violation(field, problem, fix))
 
 
-def invalid(field: str, fault: str, mend: str) -> Invalid:
+def invalid(field: str, problem: str, fix: str) -> Invalid:
     """Return an error with one violation."""
-    return Invalid((Violation(field, fault, mend),))
+    return Invalid((Violation(field, problem, fix),))
 
 
 def mount_of(text: str) -> str:
@@ -114,7 +114,7 @@ def span(message: Message, field: str, under: str = "") -> timedelta | None:
     if not message.HasField(field):
         return None
     value: Duration = getattr(message, field)
-    if abs(value.seconds) > _MOST_SECONDS or abs(value.nanos) >= 10**9 or value.nanos % _NANOS_IN_MICRO:
+    if abs(value.seconds) > _MAX_SECONDS or abs(value.nanos) >= 10**9 or value.nanos % _NANOS_IN_MICRO:
         violation = Violation(
             field, "is no duration in whole seconds", "give whole seconds, at most ten years"
         )
@@ -199,7 +199,7 @@ def struct(text: str) -> Struct:
     return made
 
 
-def paths(mask: FieldMask, fields: Collection[str], mend: str, problems: Problems) -> list[str]:
+def paths(mask: FieldMask, fields: Collection[str], fix: str, problems: Problems) -> list[str]:
     """Return the paths of ``mask`` that are among ``fields``, whole, each once, and note the others."""
     if len(mask.paths) > MAX_PATHS:
         problems.add("update_mask", f"has {len(mask.paths)} paths", f"give at most {MAX_PATHS}")
@@ -207,11 +207,11 @@ def paths(mask: FieldMask, fields: Collection[str], mend: str, problems: Problem
     named = dict.fromkeys(mask.paths)  # a mask is a set: a repeated field would be taken twice
     for path in named:
         if path not in fields:
-            problems.add("update_mask", f"{shown(path)} is nothing that can be changed", mend)
+            problems.add("update_mask", f"{shown(path)} is nothing that can be changed", fix)
     return [path for path in named if path in fields]
 
 
-def masked(stored: M, sent: M, paths: Collection[str]) -> M:
+def apply_mask(stored: M, sent: M, paths: Collection[str]) -> M:
     """Return ``stored`` with the fields that ``paths`` name taken from ``sent``; a path counts once."""
     merged = type(stored)()
     merged.CopyFrom(stored)
@@ -240,8 +240,8 @@ def _copy(source: Message, target: Message, field: str) -> None:
 
 def page_size(size: int) -> int:
     """Return how many items a page holds, or raise ``Invalid``."""
-    if size < 0 or size > PAGE_MOST:
-        raise invalid("page_size", f"{size} is not within 0 and {PAGE_MOST}", "give 0 for the default of 100")
+    if size < 0 or size > MAX_PAGE:
+        raise invalid("page_size", f"{size} is not within 0 and {MAX_PAGE}", "give 0 for the default of 100")
     return size or PAGE_DEFAULT
 
 

@@ -14,8 +14,8 @@ from lessor_server.domain.lease import Request
 from lessor_server.domain.names import shown
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.session import Ask
-from lessor_server.engine.credential_watch import CredentialWatch
-from lessor_server.engine.credentials import Credentials, Wish
+from lessor_server.engine.credential_watch import CredentialStream
+from lessor_server.engine.credentials import Credentials, IssueRequest
 from lessor_server.engine.issuer import Issuer
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.services import convert
@@ -33,7 +33,7 @@ class CredsService(StaticCredentialMethods):
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["CredsService"]
 
-    def __init__(self, issuer: Issuer, watch: CredentialWatch, static: StaticRoles) -> None:
+    def __init__(self, issuer: Issuer, watch: CredentialStream, static: StaticRoles) -> None:
         """Ask ``issuer``, ``watch`` for streams, and ``static`` for the keys of static roles."""
         super().__init__(static)
         self._issuer = issuer
@@ -43,7 +43,7 @@ class CredsService(StaticCredentialMethods):
         self, request: pb.GenerateCredentialsRequest, caller: Caller
     ) -> pb.GenerateCredentialsResponse:
         """Make a fresh credential under a lease."""
-        return _answer(await self._issuer.generate(_wish(request, caller), caller.seconds))
+        return _answer(await self._issuer.generate(_issue_request(request, caller), caller.seconds))
 
     async def WatchCredentials(
         self, request: pb.WatchCredentialsRequest, caller: Caller
@@ -54,9 +54,9 @@ class CredsService(StaticCredentialMethods):
         """
         with Problems() as problems:
             overlap = problems.parse(convert.span, request, "overlap") or DEFAULT_OVERLAP
-            wish = problems.parse(_wish, _first(request), caller)
+            asked = problems.parse(_issue_request, _first(request), caller)
         yield None
-        async with aclosing(self._watch.follow(wish, overlap)) as issued:
+        async with aclosing(self._watch.follow(asked, overlap)) as issued:
             async for made in issued:
                 # Numbered alike, so that what is told of credentials is told by both.
                 answer = pb.WatchCredentialsResponse.FromString(_answer(made).SerializeToString())
@@ -73,7 +73,7 @@ def _first(request: pb.WatchCredentialsRequest) -> pb.GenerateCredentialsRequest
     return pb.GenerateCredentialsRequest.FromString(first.SerializeToString())
 
 
-def _wish(request: pb.GenerateCredentialsRequest, caller: Caller) -> Wish:
+def _issue_request(request: pb.GenerateCredentialsRequest, caller: Caller) -> IssueRequest:
     """Return what a request wishes for, or raise ``Invalid`` with all problems of its shape."""
     with Problems() as problems:
         mount = problems.parse(convert.mount_of, request.mount)
@@ -85,7 +85,7 @@ def _wish(request: pb.GenerateCredentialsRequest, caller: Caller) -> Wish:
             problems.add("wait_usable", "is negative", "give how long to wait at most")
         request_id = problems.parse(_request_id, request.request_id)
         ask = problems.parse(_ask, request)
-    return Wish(
+    return IssueRequest(
         mount=mount,
         role=role,
         owner=caller.principal.name,

@@ -37,7 +37,7 @@ from lessor_server.domain.errors import (
 from lessor_server.services import parsing, status
 from lessor_server.services.anonymous import AnonymousCalls
 
-KEPT_BACK_SECONDS = 0.02
+DEADLINE_MARGIN_SECONDS = 0.02
 """Taken off each deadline, so that the caller hears our answer and not its own clock."""
 
 DEFAULT_SECONDS = 60.0
@@ -130,7 +130,7 @@ class Guard:
 
     def unknown_methods(self) -> grpc.GenericRpcHandler:
         """Return the handler of every method that no other handler serves; it is to be added last."""
-        entry = _Entry("the method", None, Message, None, streams=False, lasting=False)
+        entry = _Method("the method", None, Message, None, streams=False, lasting=False)
 
         async def refuse(_: object, context: Context) -> Message:
             async def serve(_: _Call) -> Message:
@@ -157,7 +157,7 @@ class Guard:
         name = f"{method.containing_service.name}.{method.name}"
         if name not in self._rules and name not in self._public:
             raise LookupError(f"{name} has no rule in services/rules.py")
-        entry = _Entry(
+        entry = _Method(
             name,
             self._rules.get(name),
             GetMessageClass(method.input_type),
@@ -179,7 +179,7 @@ class Guard:
             return grpc.stream_stream_rpc_method_handler(stream, None, serialize)
         return grpc.stream_unary_rpc_method_handler(unary, None, serialize)
 
-    async def _run(self, entry: _Entry, context: Context, serve: Serve[T]) -> T:
+    async def _run(self, entry: _Method, context: Context, serve: Serve[T]) -> T:
         """Serve one call, or abort it with the status of what went wrong."""
         principal: Principal | None = None
         try:
@@ -211,7 +211,7 @@ class Guard:
             raise asyncio.CancelledError from None
         raise AssertionError("abort raises")
 
-    def _referred(self, entry: _Entry, error: LessorError) -> LessorError:
+    def _referred(self, entry: _Method, error: LessorError) -> LessorError:
         """Return the error; one that a caller can do nothing about names where the log has its cause."""
         if error.kind is Kind.INTERNAL and not isinstance(error, InternalError):
             error.message = f"{error.message}, reference {self._log.report(entry.name, error)}"
@@ -224,7 +224,7 @@ class Guard:
         with self._anonymous.stream(peer) if call.entry.streams else nullcontext():
             return await serve(call)
 
-    def _admitted(self, entry: _Entry, context: Context) -> Principal:
+    def _admitted(self, entry: _Method, context: Context) -> Principal:
         """Return who calls, by the metadata alone, or raise what refuses the call."""
         if entry.capability is None:
             return ANONYMOUS
@@ -302,7 +302,7 @@ class Guard:
             self._watches.pop(timeout, None)
 
     @contextmanager
-    def _counted(self, entry: _Entry) -> Iterator[None]:
+    def _counted(self, entry: _Method) -> Iterator[None]:
         """Count a known caller's call while it runs, for the drain and for the limit."""
         if self._calls - len(self._watches) >= self._max_calls and not entry.lasting:
             raise TooManyCalls(f"{self._max_calls} calls are in progress", retry_in=1.0)
@@ -341,7 +341,7 @@ class _AnyMethod(grpc.GenericRpcHandler):
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _Method:
     """One method: its name, what it needs, its request's class, and what serves it."""
 
     name: str
@@ -360,7 +360,7 @@ class _Entry:
 class _Call:
     """One call that was admitted."""
 
-    entry: _Entry
+    entry: _Method
     context: Context
     principal: Principal
     until: float
@@ -370,11 +370,11 @@ class _Call:
         return self.entry.serve(request, Caller(self.principal, self.until))
 
 
-def _until(entry: _Entry, context: Context) -> float:
+def _until(entry: _Method, context: Context) -> float:
     """Return until when (the loop's time) an answer is of use."""
     left = cast("float | None", context.time_remaining())  # None where no deadline was sent
     default = math.inf if entry.lasting else DEFAULT_SECONDS
-    seconds = default if left is None else left - KEPT_BACK_SECONDS
+    seconds = default if left is None else left - DEADLINE_MARGIN_SECONDS
     return asyncio.get_running_loop().time() + seconds
 
 

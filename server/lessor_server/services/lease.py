@@ -12,9 +12,9 @@ from lessor_server.domain.names import LeaseId, Prefix
 from lessor_server.engine.leases import Leases, Outcome
 from lessor_server.engine.prefixes import Prefixes, Standing
 from lessor_server.engine.stored import Range
-from lessor_server.engine.sweeper import Kind, Sweeper
+from lessor_server.engine.sweeper import Kind, Reconciler
 from lessor_server.engine.watchers import Kind as Happened
-from lessor_server.engine.watchers import Watchers
+from lessor_server.engine.watchers import LeaseEventBroker
 from lessor_server.services import convert
 from lessor_server.services.convert import Problems
 from lessor_server.services.guard import Caller
@@ -33,12 +33,14 @@ class LeaseService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["LeaseService"]
 
-    def __init__(self, leases: Leases, prefixes: Prefixes, sweeper: Sweeper, watchers: Watchers) -> None:
-        """Read and change ``leases``, put up ``prefixes``, compare with the account by ``sweeper``."""
+    def __init__(
+        self, leases: Leases, prefixes: Prefixes, reconciler: Reconciler, lease_events: LeaseEventBroker
+    ) -> None:
+        """Read and change ``leases``, put up ``prefixes``, compare with the account by ``reconciler``."""
         self._leases = leases
         self._prefixes = prefixes
-        self._sweeper = sweeper
-        self._watchers = watchers
+        self._reconciler = reconciler
+        self._lease_events = lease_events
 
     async def LookupLease(self, request: pb.LookupLeaseRequest, _: Caller) -> pb.LookupLeaseResponse:
         """Show a lease."""
@@ -134,7 +136,7 @@ class LeaseService:
         self, request: pb.WatchLeasesRequest, _: Caller
     ) -> AsyncIterator[pb.WatchLeasesResponse | None]:
         """Tell what happens to leases from now on: first, by None, that the watch is on."""
-        with self._watchers.watch(_range(request.prefix)) as happenings:
+        with self._lease_events.watch(_range(request.prefix)) as happenings:
             yield None
             async for one in happenings:
                 yield pb.WatchLeasesResponse(
@@ -153,7 +155,7 @@ class LeaseService:
             if request.instance and not INSTANCE.fullmatch(request.instance):
                 fix = "give 16 hexadecimal digits, as GetInfo shows them"
                 problems.add("instance", "is no instance id", fix)
-        async for found in self._sweeper.sweep(
+        async for found in self._reconciler.sweep(
             mount, apply=request.apply, instance=request.instance, by=caller.principal.name
         ):
             yield pb.ReconcileResponse(
@@ -180,8 +182,8 @@ def _state(request: pb.ListLeasesRequest | pb.CountLeasesRequest) -> State | Non
         return None
     state = _BY_VALUE.get(request.state)
     if state is None:
-        mend = f"leave it out, or give one of {', '.join(one.name for one in State)}"
-        raise convert.invalid("state", "is UNSPECIFIED or unknown", mend)
+        fix = f"leave it out, or give one of {', '.join(one.name for one in State)}"
+        raise convert.invalid("state", "is UNSPECIFIED or unknown", fix)
     return state
 
 

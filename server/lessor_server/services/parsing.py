@@ -57,8 +57,8 @@ def parse(kind: type[M], data: bytes) -> M:
     require(scan.found)
     unknown = _unknown_bytes(request, data) if len(data) > MAX_UNKNOWN_BYTES else 0
     if unknown > MAX_UNKNOWN_BYTES:
-        fault = f"the request has {unknown} bytes of fields that are not known to this version"
-        raise _invalid("", fault, "leave them out")
+        problem = f"the request has {unknown} bytes of fields that are not known to this version"
+        raise _invalid("", problem, "leave them out")
     require(violation for message, path in scan.messages for violation in _unknown(message, path))
     return request
 
@@ -114,8 +114,8 @@ class _Scan:
         """Add up the items, before any of them is looked at."""
         self._items += items
         if self._items > MAX_ITEMS:
-            fault = f"has {items} items, and the request {self._items} or more"
-            raise _invalid(path, fault, f"send at most {MAX_ITEMS} items in a request")
+            problem = f"has {items} items, and the request {self._items} or more"
+            raise _invalid(path, problem, f"send at most {MAX_ITEMS} items in a request")
 
 
 def _unknown(message: Message, path: str) -> Iterator[Violation]:
@@ -134,5 +134,5 @@ def _is_map(kind: Descriptor | None) -> bool:
     return kind is not None and bool(kind.GetOptions().map_entry)
 
 
-def _invalid(field: str, fault: str, mend: str) -> Invalid:
-    return Invalid((Violation(field, fault, mend),))
+def _invalid(field: str, problem: str, fix: str) -> Invalid:
+    return Invalid((Violation(field, problem, fix),))

@@ -10,7 +10,7 @@ from lessor.v1 import role_pb2 as pb
 from lessor_server.domain import policy, tags
 from lessor_server.domain.errors import NotFound
 from lessor_server.domain.role import CredentialType, Role
-from lessor_server.engine.checks import Checks
+from lessor_server.engine.checks import RootChecker
 from lessor_server.engine.prefixes import Prefixes
 from lessor_server.engine.roles import Roles
 from lessor_server.engine.rotation.static_roles import StaticRoles
@@ -32,14 +32,16 @@ class RoleService(StaticRoleMethods):
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["RoleService"]
 
-    def __init__(self, roles: Roles, checks: Checks, prefixes: Prefixes, static: StaticRoles) -> None:
-        """Change ``roles``; ``checks`` ask AWS about them.
+    def __init__(
+        self, roles: Roles, root_checker: RootChecker, prefixes: Prefixes, static: StaticRoles
+    ) -> None:
+        """Change ``roles``; ``root_checker`` ask AWS about them.
 
         A deleted role's leases go by way of ``prefixes`` where that is asked for.
         """
         super().__init__(static)
         self._roles = roles
-        self._checks = checks
+        self._root_checker = root_checker
         self._prefixes = prefixes
 
     async def PutRole(self, request: pb.PutRoleRequest, caller: Caller) -> pb.PutRoleResponse:
@@ -53,7 +55,7 @@ class RoleService(StaticRoleMethods):
         wish = _written(request)
         before = await self._roles.find(wish.mount, request.role.name, request.role.etag)
         checked = await self._roles.check(wish.mount, wish.change(before))
-        warnings = dict.fromkeys((*checked.warnings, *await self._checks.role(checked.role)))
+        warnings = dict.fromkeys((*checked.warnings, *await self._root_checker.role(checked.role)))
         return pb.CheckRoleResponse(role=role_message(checked.role), warnings=warnings)
 
     async def GetRole(self, request: pb.GetRoleRequest, _: Caller) -> pb.GetRoleResponse:
@@ -103,7 +105,7 @@ def _written(request: Write) -> _Written:
         if request.HasField("role"):
             # Of a masked role only what the mask names is read.
             named = pb.Role(name=sent.name, credential_type=pb.Role.IAM_USER)
-            role = problems.parse(_role, mount, convert.masked(named, sent, paths) if masked else sent)
+            role = problems.parse(_role, mount, convert.apply_mask(named, sent, paths) if masked else sent)
         else:
             problems.add("role", "is missing", "send the role to write")
 
@@ -112,7 +114,7 @@ def _written(request: Write) -> _Written:
             return role
         if before is None:
             raise NotFound("role", f"{mount}/{sent.name}")
-        return _role(mount, convert.masked(role_message(before), sent, paths))
+        return _role(mount, convert.apply_mask(role_message(before), sent, paths))
 
     return _Written(mount, change)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lessor_server.domain.access import Capability
 
-RULES: dict[str, Capability] = {
+REQUIRED_CAPABILITY: dict[str, Capability] = {
     "ConfigService.EnableMount": Capability.CONFIGURE,
     "ConfigService.DisableMount": Capability.CONFIGURE,
     "ConfigService.ListMounts": Capability.READ,
@@ -49,7 +49,7 @@ RULES: dict[str, Capability] = {
 PUBLIC = frozenset({"Health.Check", "Health.List", "Health.Watch", "ServerReflection.ServerReflectionInfo"})
 """Methods that anybody may call, without a token."""
 
-LASTING = frozenset({"CredsService.WatchCredentials", "LeaseService.WatchLeases", "Health.Watch"})
+UNBOUNDED_STREAMS = frozenset({"CredsService.WatchCredentials", "LeaseService.WatchLeases", "Health.Watch"})
 """Streams without an end of their own: no default deadline ends them.
 
 A drain ends those that need a token.

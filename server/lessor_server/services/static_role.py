@@ -6,7 +6,7 @@ from lessor.v1 import creds_pb2, role_pb2
 from lessor_server.domain.root import Hop
 from lessor_server.domain.rotation import Rotation
 from lessor_server.domain.schedule import Schedule
-from lessor_server.domain.static_role import MOST_KEYS, StaticRole
+from lessor_server.domain.static_role import MAX_KEYS, StaticRole
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.services import convert
 from lessor_server.services.convert import Problems
@@ -101,7 +101,7 @@ def _role(mount: str, request: role_pb2.PutStaticRoleRequest) -> StaticRole:
         name=name,
         username=message.username,
         schedule=Schedule(spans["rotation_period"], message.rotation_schedule, spans["rotation_window"]),
-        live_keys=message.live_keys or MOST_KEYS,
+        live_keys=message.live_keys or MAX_KEYS,
         assume_chain=tuple(Hop(hop.role_arn, hop.external_id) for hop in message.assume_chain),
     )
 

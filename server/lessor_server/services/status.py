@@ -18,7 +18,7 @@ from google.rpc.status_pb2 import Status
 from lessor_server.domain.errors import MAX_PATH, Invalid, Kind, LessorError
 
 DOMAIN = "lessor"
-MOST_VIOLATIONS, MOST_BYTES = 20, 4096
+MAX_VIOLATIONS, MAX_BYTES = 20, 4096
 DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -35,7 +35,7 @@ def refusal(error: LessorError, *, sees_root: bool) -> Refusal:
     """Return the status of ``error``; AWS's words and what is private only for who may see the root."""
     code = code_of(error.kind)
     private = f" ({error.private})" if error.private and sees_root else ""
-    message = error.message if isinstance(error, Invalid) else f"{error.message}{private}; {error.mend}"
+    message = error.message if isinstance(error, Invalid) else f"{error.message}{private}; {error.fix}"
     if error.aws and error.aws.text and sees_root:
         # Without a request id it is not AWS that said it: the network, a proxy, or the SDK here.
         source = "AWS says" if error.aws.request_id else "cause"
@@ -96,16 +96,16 @@ def _details(error: LessorError) -> list[Message]:
             kind = str(getattr(error, "resource", ""))
             return [
                 details.ResourceInfo(
-                    resource_type=kind, resource_name=error.subject[:256], description=error.mend
+                    resource_type=kind, resource_name=error.subject[:256], description=error.fix
                 )
             ]
         case Kind.PRECONDITION:
             violation = details.PreconditionFailure.Violation(
-                type=error.reason, subject=error.subject, description=f"{error.message}; {error.mend}"
+                type=error.reason, subject=error.subject, description=f"{error.message}; {error.fix}"
             )
             return [details.PreconditionFailure(violations=[violation])]
         case Kind.QUOTA:
-            text = f"{error.message}; {error.mend}"
+            text = f"{error.message}; {error.fix}"
             quota = details.QuotaFailure.Violation(subject=error.subject, description=text)
             return [details.QuotaFailure(violations=[quota]), _retry(error)]
         case Kind.UNAVAILABLE | Kind.ABORTED:
@@ -126,11 +126,11 @@ def _bad_request(error: LessorError) -> details.BadRequest:
     bad = details.BadRequest()
     size = 0
     for index, violation in enumerate(error.violations):
-        text = f"{violation.fault}; {violation.mend}"
+        text = f"{violation.problem}; {violation.fix}"
         field = violation.field[:MAX_PATH]
         size += len(field.encode()) + len(text.encode()) + 8
         left = len(error.violations) - index
-        if left > 1 and (index == MOST_VIOLATIONS - 1 or size > MOST_BYTES - 128):
+        if left > 1 and (index == MAX_VIOLATIONS - 1 or size > MAX_BYTES - 128):
             bad.field_violations.add(field="", description=f"and {left} more; fix these first")
             break
         bad.field_violations.add(field=field, description=text)

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from lessor.v1 import system_pb2 as pb
-from lessor_server.engine.expiry import ASKED, Expiry
+from lessor_server.engine.expiry import ASKED, ExpiryHold
 from lessor_server.services import convert
 from lessor_server.services.guard import Caller
 
-LONGEST_PATH = 1000
+MAX_PATH_LENGTH = 1000
 MAX_ROWS_SHOWN = 20
 Copy = Callable[[str, str], Awaitable[tuple[str, int]]]
 """Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
@@ -42,7 +42,7 @@ class SystemService:
     def __init__(
         self,
         about: About,
-        expiry: Expiry,
+        expiry: ExpiryHold,
         copy: Copy,
         find_misplaced_tokens: FindMounts,
         unreadable: Unreadable,
@@ -110,7 +110,7 @@ class SystemService:
 
     async def Backup(self, request: pb.BackupRequest, caller: Caller) -> pb.BackupResponse:
         """Write a consistent copy of the store below the data directory."""
-        if len(request.path) > LONGEST_PATH:
+        if len(request.path) > MAX_PATH_LENGTH:
             raise convert.invalid("path", "is too long", "name a file below the data directory")
         path, size = await self._copy(request.path, caller.principal.name)
         return pb.BackupResponse(path=path, size_bytes=size)

@@ -16,15 +16,15 @@ from typing import Final
 from lessor_server.domain.secret import TokenHash
 from lessor_server.domain.token_places import DEFAULT_DIRS, TokenPlaces
 from lessor_server.settings import access, values
-from lessor_server.settings.given import Fault, Given, SettingsError
+from lessor_server.settings.given import Problem, RawSettings, SettingsError
 from lessor_server.settings.values import Address
 
 __all__ = [
     "Address",
     "Aws",
-    "Fault",
     "Limits",
     "Log",
+    "Problem",
     "Sealing",
     "Settings",
     "SettingsError",
@@ -144,7 +144,7 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
     Raises:
         SettingsError: With every fault of both.
     """
-    given = Given.read(file, environ)
+    given = RawSettings.read(file, environ)
     default = Settings()
     settings = Settings(
         listen=given.take("listen", values.address, default.listen),
@@ -161,7 +161,7 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
         log=_log(given, default.log),
         file=file,
     )
-    _agree(given, settings)
+    _check_combinations(given, settings)
     given.refuse_unknown()
     given.raise_faults()
     return replace(settings, warnings=_warnings(file, settings))
@@ -192,26 +192,26 @@ def forget_tokens(environ: MutableMapping[str, str]) -> None:
         environ.pop(name, None)
 
 
-def _tls(given: Given) -> Tls | None:
+def _tls(given: RawSettings) -> Tls | None:
     """Read the table ``tls``: a certificate and its key go together, and fit each other."""
     cert = given.take("tls.cert_file", values.readable_file, None)
     key = given.take("tls.key_file", values.readable_file, None)
     client_ca = given.take("tls.client_ca_file", values.authorities, None)
     for name, other in (("tls.cert_file", "tls.key_file"), ("tls.key_file", "tls.cert_file")):
         if given.has(name) and not given.has(other):
-            given.fault(name, f"stands without {other}", "set both or neither")
+            given.problem(name, f"stands without {other}", "set both or neither")
     if given.has("tls.client_ca_file") and not given.has("tls.cert_file") and not given.has("tls.key_file"):
-        given.fault("tls.client_ca_file", "stands without tls.cert_file and tls.key_file", "set all three")
+        given.problem("tls.client_ca_file", "stands without tls.cert_file and tls.key_file", "set all three")
     if cert is None or key is None:
         return None
-    if fault := values.pair_fault(cert, key):
-        given.fault(
-            "tls.cert_file", fault, "give a certificate (chain) and its own unencrypted key, both PEM"
+    if problem := values.pair_problem(cert, key):
+        given.problem(
+            "tls.cert_file", problem, "give a certificate (chain) and its own unencrypted key, both PEM"
         )
     return Tls(cert, key, client_ca)
 
 
-def _aws(given: Given, default: Aws) -> Aws:
+def _aws(given: RawSettings, default: Aws) -> Aws:
     """Read the table ``aws``."""
     return Aws(
         allowed_endpoints=given.take("aws.allowed_endpoints", values.endpoints, default.allowed_endpoints),
@@ -224,7 +224,7 @@ def _aws(given: Given, default: Aws) -> Aws:
     )
 
 
-def _limits(given: Given, default: Limits) -> Limits:
+def _limits(given: RawSettings, default: Limits) -> Limits:
     """Read the table ``limits``."""
 
     def count(name: str, default: int, least: int, most: int) -> int:
@@ -245,7 +245,7 @@ def _limits(given: Given, default: Limits) -> Limits:
     )
 
 
-def _log(given: Given, default: Log) -> Log:
+def _log(given: RawSettings, default: Log) -> Log:
     """Read the table ``log``."""
     return Log(
         level=given.take("log.level", values.level, default.level),
@@ -253,13 +253,13 @@ def _log(given: Given, default: Log) -> Log:
     )
 
 
-def _agree(given: Given, settings: Settings) -> None:
+def _check_combinations(given: RawSettings, settings: Settings) -> None:
     """Check what no setting can tell by itself."""
     if given.has("root_token") and given.has("root_token_file"):
-        given.fault("root_token_file", "stands beside root_token", "set one of the two")
+        given.problem("root_token_file", "stands beside root_token", "set one of the two")
     meant_tls = given.has("tls.cert_file") or given.has("tls.key_file")
     if settings.exposed and not settings.insecure_listen and not meant_tls:
-        given.fault(
+        given.problem(
             "listen",
             f"{settings.listen} is neither loopback nor a unix socket, and there is no TLS",
             "set tls.cert_file and tls.key_file, or insecure_listen = true if something else ends TLS",

@@ -41,36 +41,36 @@ _AT_LINE: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)")
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Problem:
     """One thing wrong with the settings: ``where`` is ``file:line`` or the name of a variable."""
 
     where: str
     setting: str
-    fault: str
-    mend: str
+    problem: str
+    fix: str
 
     def __str__(self) -> str:
         """Say it in one line."""
-        return ": ".join(part for part in (self.where, self.setting, self.fault) if part) + f"; {self.mend}"
+        return ": ".join(part for part in (self.where, self.setting, self.problem) if part) + f"; {self.fix}"
 
 
 class SettingsError(Exception):
-    """The settings can't be used; ``faults`` are all reasons."""
+    """The settings can't be used; ``problems`` are all reasons."""
 
-    def __init__(self, faults: tuple[Fault, ...]) -> None:
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
         """Carry every fault; the text has one a line."""
-        super().__init__("\n".join(map(str, faults)))
-        self.faults = faults
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
 
 
-class WrongValue(ValueError):
+class InvalidValue(ValueError):
     """A value breaks the rule of its setting."""
 
-    def __init__(self, fault: str, mend: str) -> None:
+    def __init__(self, problem: str, fix: str) -> None:
         """Say what is wrong and how to mend it, never with the text of a secret."""
-        super().__init__(f"{fault}; {mend}")
-        self.fault = fault
-        self.mend = mend
+        super().__init__(f"{problem}; {fix}")
+        self.problem = problem
+        self.fix = fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +81,27 @@ class Found:
     where: str
 
 
-class Given:
+class RawSettings:
     """Hands out given values by the name of their setting and gathers what is wrong with them."""
 
-    def __init__(self, filed: Mapping[str, Found], variables: Mapping[str, str], faults: list[Fault]) -> None:
+    def __init__(
+        self, filed: Mapping[str, Found], variables: Mapping[str, str], problems: list[Problem]
+    ) -> None:
         """Take what stood in the file, by dotted name, and in the environment, by variable."""
         self._filed = filed
         self._variables = variables
-        self._faults = faults
+        self._problems = problems
         self._asked: list[str] = []
 
     @classmethod
-    def read(cls, file: Path | None, environ: Mapping[str, str]) -> Given:
+    def read(cls, file: Path | None, environ: Mapping[str, str]) -> RawSettings:
         """Read ``file``, if one is named, and the ``LESSOR_`` variables that are not the client's."""
-        faults: list[Fault] = []
-        filed = _read_file(file, faults) if file is not None else {}
+        problems: list[Problem] = []
+        filed = _read_file(file, problems) if file is not None else {}
         variables = {
             name: value for name, value in environ.items() if name.startswith(PREFIX) and name not in CLIENTS
         }
-        return cls(filed, variables, faults)
+        return cls(filed, variables, problems)
 
     def take(self, name: str, read: Callable[[object], T], default: D) -> T | D:
         """Return the setting as ``read`` understands it, or ``default``; what is wrong becomes a fault."""
@@ -109,18 +111,18 @@ class Given:
             return default
         try:
             return read(found.value)
-        except WrongValue as wrong:
-            self.fault(name, wrong.fault, wrong.mend)
+        except InvalidValue as wrong:
+            self.problem(name, wrong.problem, wrong.fix)
             return default
 
     def has(self, name: str) -> bool:
         """Tell whether the setting was given at all, right or wrong."""
         return self._find(name) is not None
 
-    def fault(self, name: str, fault: str, mend: str) -> None:
+    def problem(self, name: str, problem: str, fix: str) -> None:
         """Note a fault where the setting was given, or at the setting alone where it was not."""
         found = self._find(name)
-        self._faults.append(Fault(found.where if found else "", name, fault, mend))
+        self._problems.append(Problem(found.where if found else "", name, problem, fix))
 
     def refuse_unknown(self) -> None:
         """Note a fault for everything given that nobody asked for: a slip of the pen must not pass."""
@@ -128,18 +130,18 @@ class Given:
         for variable in sorted(self._variables.keys() - variables.keys()):
             if KUBERNETES.fullmatch(variable):
                 continue
-            self._faults.append(Fault(variable, "", "is no setting", _likely(variable, list(variables))))
+            self._problems.append(Problem(variable, "", "is no setting", _likely(variable, list(variables))))
         for name, found in self._filed.items():
             known = name in self._asked or (
                 found.value == {} and any(asked.startswith(f"{name}.") for asked in self._asked)
             )
             if not known:
-                self._faults.append(Fault(found.where, name, "is no setting", _likely(name, self._asked)))
+                self._problems.append(Problem(found.where, name, "is no setting", _likely(name, self._asked)))
 
     def raise_faults(self) -> None:
         """Raise ``SettingsError`` if there is any fault."""
-        if self._faults:
-            raise SettingsError(tuple(self._faults))
+        if self._problems:
+            raise SettingsError(tuple(self._problems))
 
     def _find(self, name: str) -> Found | None:
         """Return the value of a setting; the environment wins over the file."""
@@ -160,31 +162,31 @@ def _likely(name: str, known: list[str]) -> str:
     return f"did you mean {near[0]}?" if near else "take it away"
 
 
-def _read_file(file: Path, faults: list[Fault]) -> dict[str, Found]:
+def _read_file(file: Path, problems: list[Problem]) -> dict[str, Found]:
     """Read a TOML file into its values by dotted name; what can't be read at all becomes a fault."""
     if problem := kind_problem(file):
-        faults.append(Fault(str(file), "", *problem))
+        problems.append(Problem(str(file), "", *problem))
         return {}
     try:
         content = file.read_text(encoding="utf-8")
         if problem := file_problem(file):
-            faults.append(Fault(str(file), "", *problem))
-        return _parse(file, content, faults)
+            problems.append(Problem(str(file), "", *problem))
+        return _parse(file, content, problems)
     except OSError as error:
-        faults.append(
-            Fault(str(file), "", f"can't be read: {error.strerror}", "name a TOML file that can be")
+        problems.append(
+            Problem(str(file), "", f"can't be read: {error.strerror}", "name a TOML file that can be")
         )
     except UnicodeDecodeError:
-        faults.append(Fault(str(file), "", "is not UTF-8", "write it as UTF-8"))
+        problems.append(Problem(str(file), "", "is not UTF-8", "write it as UTF-8"))
     return {}
 
 
-def _parse(file: Path, text: str, faults: list[Fault]) -> dict[str, Found]:
+def _parse(file: Path, text: str, problems: list[Problem]) -> dict[str, Found]:
     """Parse the text of ``file``; where it is no TOML that becomes a fault."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        faults.append(_toml_fault(file, text, str(error)))
+        problems.append(_toml_problem(file, text, str(error)))
         return {}
     lines = _lines(text)
     return {
@@ -193,14 +195,14 @@ def _parse(file: Path, text: str, faults: list[Fault]) -> dict[str, Found]:
     }
 
 
-def _toml_fault(file: Path, text: str, message: str) -> Fault:
+def _toml_problem(file: Path, text: str, message: str) -> Problem:
     """Turn the parser's message into a fault with its line."""
     if place := _AT_LINE.fullmatch(message):
-        fault, line, column = place.groups()
-        return Fault(f"{file}:{line}", "", f"{fault} at column {column}", "write it as TOML")
-    fault = message.removesuffix(" (at end of document)")
-    return Fault(
-        f"{file}:{len(text.splitlines())}", "", f"{fault} at the end of the file", "write it as TOML"
+        problem, line, column = place.groups()
+        return Problem(f"{file}:{line}", "", f"{problem} at column {column}", "write it as TOML")
+    problem = message.removesuffix(" (at end of document)")
+    return Problem(
+        f"{file}:{len(text.splitlines())}", "", f"{problem} at the end of the file", "write it as TOML"
     )
 
 

@@ -1,4 +1,4 @@
-"""The rule of each setting: from what was given, text or TOML, to the value, or ``WrongValue``."""
+"""The rule of each setting: from what was given, text or TOML, to the value, or ``InvalidValue``."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 from lessor_server.domain.names import is_name, shown
 from lessor_server.domain.secret import TokenHash
 from lessor_server.settings import access
-from lessor_server.settings.given import WrongValue
+from lessor_server.settings.given import InvalidValue
 
-SHORTEST_TOKEN: Final = 16
-LONGEST_GRACE: Final = timedelta(hours=1)
-FASTEST_RATE: Final = 100_000.0
-MOST_IN_FLIGHT: Final = 10_000
+MIN_TOKEN: Final = 16
+MAX_GRACE: Final = timedelta(hours=1)
+MAX_RATE: Final = 100_000.0
+MAX_IN_FLIGHT: Final = 10_000
 MIN_CONNECTION_SPAN: Final = timedelta(seconds=1)
 MAX_CONNECTION_SPAN: Final = timedelta(hours=24)
 MAX_SOCKET_PATH: Final = 107
@@ -67,11 +67,11 @@ class Address:
 def text(value: object) -> str:
     """Take a text that is not empty."""
     if not isinstance(value, str):
-        raise WrongValue(f"is {_kind(value)}, not text", 'write it in quotes, "…"')
+        raise InvalidValue(f"is {_kind(value)}, not text", 'write it in quotes, "…"')
     if not value.strip():
-        raise WrongValue("is empty", "give it a value or leave it out")
+        raise InvalidValue("is empty", "give it a value or leave it out")
     if "\0" in value:
-        raise WrongValue("holds a NUL character", "write it without")
+        raise InvalidValue("holds a NUL character", "write it without")
     return value
 
 
@@ -81,30 +81,30 @@ def boolean(value: object) -> bool:
         return value
     word = value.lower() if isinstance(value, str) else ""
     if word not in {"true", "false"}:
-        raise WrongValue(f"{_shown(value)} is not a boolean", "write true or false")
+        raise InvalidValue(f"{_shown(value)} is not a boolean", "write true or false")
     return word == "true"
 
 
 def rate(value: object) -> float:
     """Take calls per second: above 0, at most 100,000."""
     number = _number(value)
-    if not 0 < number <= FASTEST_RATE:
-        raise WrongValue(
-            f"{_shown(value)} is not above 0 and at most {FASTEST_RATE:g}", "give calls per second"
+    if not 0 < number <= MAX_RATE:
+        raise InvalidValue(
+            f"{_shown(value)} is not above 0 and at most {MAX_RATE:g}", "give calls per second"
         )
     return number
 
 
 def in_flight(value: object) -> int:
     """Take a number of calls: a whole one from 1 to 10,000."""
-    return count(value, least=1, most=MOST_IN_FLIGHT)
+    return count(value, least=1, most=MAX_IN_FLIGHT)
 
 
 def count(value: object, *, least: int, most: int) -> int:
     """Take a whole number from ``least`` to ``most``."""
     number = _number(value)
     if not least <= number <= most or not number.is_integer():
-        raise WrongValue(
+        raise InvalidValue(
             f"{_shown(value)} is not a whole number from {least} to {most}", "give a number within that range"
         )
     return int(number)
@@ -114,15 +114,15 @@ def connection_span(value: object) -> timedelta:
     """Take a duration from 1s to 24h."""
     span = duration(value)
     if not MIN_CONNECTION_SPAN <= span <= MAX_CONNECTION_SPAN:
-        raise WrongValue(f"{_shown(value)} is not from 1s to 24h", "give a duration within that range")
+        raise InvalidValue(f"{_shown(value)} is not from 1s to 24h", "give a duration within that range")
     return span
 
 
 def grace(value: object) -> timedelta:
     """Take a duration from 0s to 1h."""
     span = duration(value)
-    if span > LONGEST_GRACE:
-        raise WrongValue(f"{_shown(value)} is above 1h", "give at most 1h")
+    if span > MAX_GRACE:
+        raise InvalidValue(f"{_shown(value)} is above 1h", "give at most 1h")
     return span
 
 
@@ -131,7 +131,7 @@ def duration(value: object) -> timedelta:
     written = value if isinstance(value, str) else ""
     parts = _DURATION.fullmatch(written)
     if not written or parts is None:
-        raise WrongValue(
+        raise InvalidValue(
             f"{_shown(value)} is not a duration", 'write a text with units, like "10s" or "1h30m"'
         )
     hours, minutes, seconds, milliseconds = (int(part or 0) for part in parts.groups())
@@ -151,11 +151,11 @@ def log_format(value: object) -> str:
 def token(value: object) -> TokenHash:
     """Take a token of at least 16 characters, printable ASCII as metadata carries it; keep only its hash."""
     if not isinstance(value, str):
-        raise WrongValue(f"is {_kind(value)}, not text", 'write it in quotes, "…"')
-    if len(value) < SHORTEST_TOKEN:
-        raise WrongValue(f"has {len(value)} characters", f"give at least {SHORTEST_TOKEN}")
+        raise InvalidValue(f"is {_kind(value)}, not text", 'write it in quotes, "…"')
+    if len(value) < MIN_TOKEN:
+        raise InvalidValue(f"has {len(value)} characters", f"give at least {MIN_TOKEN}")
     if not value.isascii() or not value.isprintable() or " " in value:
-        raise WrongValue("has blanks or characters outside ASCII", "use letters, digits and punctuation")
+        raise InvalidValue("has blanks or characters outside ASCII", "use letters, digits and punctuation")
     return TokenHash.of(value)
 
 
@@ -171,29 +171,29 @@ def address(value: object) -> Address:
         return Address(path=path)
     host, colon, port = written.rpartition(":")
     if not colon or _PORT.fullmatch(port) is None or int(port) > 65_535:
-        raise WrongValue(f"{shown(written)} has no port from 0 to 65535", _ADDRESS_MEND)
+        raise InvalidValue(f"{shown(written)} has no port from 0 to 65535", _ADDRESS_MEND)
     return Address(host=_host(host, written), port=int(port))
 
 
 def _require_socket_path(path: str, written: str) -> None:
-    """Raise ``WrongValue`` unless a unix socket can be at ``path``: one that is left over is replaced."""
+    """Raise ``InvalidValue`` unless a unix socket can be at ``path``: one that is left over is replaced."""
     if not path.startswith("/"):
-        raise WrongValue(f"{shown(written)} has no absolute path", _ADDRESS_MEND)
+        raise InvalidValue(f"{shown(written)} has no absolute path", _ADDRESS_MEND)
     if (size := len(os.fsencode(path))) > MAX_SOCKET_PATH:
-        raise WrongValue(
+        raise InvalidValue(
             f"{shown(written)} has a path of {size} bytes", f"give a path of at most {MAX_SOCKET_PATH}"
         )
     try:
         above = Path(path).parent.stat().st_mode
         mode = Path(path).lstat().st_mode if os.path.lexists(path) else None
     except OSError as error:
-        raise WrongValue(
+        raise InvalidValue(
             f"{shown(written)} can't be reached: {error.strerror}", "name a file in a folder that is there"
         ) from None
     if not stat.S_ISDIR(above):
-        raise WrongValue(f"{shown(written)} is not in a folder", "name a file in a folder that is there")
+        raise InvalidValue(f"{shown(written)} is not in a folder", "name a file in a folder that is there")
     if mode is not None and not stat.S_ISSOCK(mode):
-        raise WrongValue(f"{shown(written)} is there and is no socket", "name a file that is not there yet")
+        raise InvalidValue(f"{shown(written)} is there and is no socket", "name a file that is not there yet")
 
 
 def folder(value: object) -> Path:
@@ -202,19 +202,21 @@ def folder(value: object) -> Path:
     try:
         there = next(part for part in (path, *path.absolute().parents) if part.exists())
     except OSError as error:
-        raise WrongValue(f"{shown(str(path))} can't be reached: {error.strerror}", "name a folder") from error
+        raise InvalidValue(
+            f"{shown(str(path))} can't be reached: {error.strerror}", "name a folder"
+        ) from error
     if not there.is_dir():
-        raise WrongValue(f"{shown(str(there))} is not a folder", "name a folder")
+        raise InvalidValue(f"{shown(str(there))} is not a folder", "name a folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise WrongValue(f"{shown(str(there))} can't be written to", "give the server's user the folder")
+        raise InvalidValue(f"{shown(str(there))} can't be written to", "give the server's user the folder")
     try:
         problem = access.data_dir_problem(path) if path.is_dir() else None
     except OSError as error:
-        raise WrongValue(
+        raise InvalidValue(
             f"{shown(str(path))} can't be looked at: {error.strerror}", "run chmod 700 on it"
         ) from error
     if problem:
-        raise WrongValue(*problem)
+        raise InvalidValue(*problem)
     return path
 
 
@@ -223,15 +225,15 @@ def readable_file(value: object) -> Path:
     path = Path(text(value))
     try:
         if wrong := access.kind_problem(path):
-            raise WrongValue(f"{shown(str(path))} {wrong[0]}", wrong[1])
+            raise InvalidValue(f"{shown(str(path))} {wrong[0]}", wrong[1])
         with path.open("rb"):
             problem = access.file_problem(path)
     except OSError as error:
-        raise WrongValue(
+        raise InvalidValue(
             f"{shown(str(path))} can't be read: {error.strerror}", "name a file that can be"
         ) from error
     if problem:
-        raise WrongValue(*problem)
+        raise InvalidValue(*problem)
     return path
 
 
@@ -241,13 +243,13 @@ def authorities(value: object) -> Path:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
     except (ssl.SSLError, OSError):
-        raise WrongValue(
+        raise InvalidValue(
             f"{shown(str(path))} holds no certificates in PEM", "name a file of certificates, each in PEM"
         ) from None
     return path
 
 
-def pair_fault(cert_file: Path, key_file: Path) -> str | None:
+def pair_problem(cert_file: Path, key_file: Path) -> str | None:
     """Return what is wrong with a certificate and its key, or None."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
@@ -272,9 +274,9 @@ def folders(value: object) -> tuple[Path, ...]:
     paths = tuple(map(Path, _texts(value)))
     for path in paths:
         if not path.is_absolute() or ".." in path.parts:
-            raise WrongValue(f"{shown(str(path))} is no absolute path", "begin it with /, without ..")
+            raise InvalidValue(f"{shown(str(path))} is no absolute path", "begin it with /, without ..")
         if not path.is_dir():
-            raise WrongValue(f"{shown(str(path))} is no folder", "name folders that are there")
+            raise InvalidValue(f"{shown(str(path))} is no folder", "name folders that are there")
     return paths
 
 
@@ -283,7 +285,7 @@ def mounts(value: object) -> tuple[str, ...]:
     names = _texts(value)
     for name in names:
         if not is_name(name):
-            raise WrongValue(
+            raise InvalidValue(
                 f"{shown(name)} is not the name of a mount", "use letters, digits and _ . - inside"
             )
     return names
@@ -294,7 +296,7 @@ def _texts(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
-        raise WrongValue(f"is {_kind(value)}, not a list of texts", 'write ["…", "…"]')
+        raise InvalidValue(f"is {_kind(value)}, not a list of texts", 'write ["…", "…"]')
     return tuple(value)
 
 
@@ -304,12 +306,12 @@ def _endpoint(url: str) -> str:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise WrongValue(f"{shown(url)} is not a URL", "write https://HOST[:PORT]") from error
+        raise InvalidValue(f"{shown(url)} is not a URL", "write https://HOST[:PORT]") from error
     extra = parts.path.rstrip("/") or parts.query or parts.fragment or "@" in parts.netloc
     if parts.scheme not in {"http", "https"} or not parts.hostname or extra:
         # What stands before an @ may be a password.
         named = "a URL" if "@" in url else shown(url)
-        raise WrongValue(f"{named} is not a scheme, a host and a port alone", "write https://HOST[:PORT]")
+        raise InvalidValue(f"{named} is not a scheme, a host and a port alone", "write https://HOST[:PORT]")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
 
@@ -323,11 +325,11 @@ def _host(host: str, written: str) -> str:
         try:
             return str(ipaddress.IPv6Address(host[1:-1]))
         except ValueError as error:
-            raise WrongValue(
+            raise InvalidValue(
                 f"{shown(written)} has no IPv6 address in its brackets", _ADDRESS_MEND
             ) from error
     if _HOST.fullmatch(host) is None:
-        raise WrongValue(f"{shown(written)} has no host", _ADDRESS_MEND)
+        raise InvalidValue(f"{shown(written)} has no host", _ADDRESS_MEND)
     return host
 
 
@@ -345,7 +347,7 @@ def _choice(value: object, among: tuple[str, ...]) -> str:
     """Take one of a few words, in any case."""
     word = value.lower() if isinstance(value, str) else ""
     if word not in among:
-        raise WrongValue(f"{_shown(value)} is not one of them", f"write one of {', '.join(among)}")
+        raise InvalidValue(f"{_shown(value)} is not one of them", f"write one of {', '.join(among)}")
     return word
 
 

@@ -15,17 +15,17 @@ from lessor_server.adapters.aws.chains import ChainCredentials
 from lessor_server.adapters.aws.clients import IDLE_SECONDS, RETIRED_SECONDS, Clients
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.aws.places import Place
-from lessor_server.adapters.aws.signing import KeyOfCall
+from lessor_server.adapters.aws.signing import PerCallCredentials
 from lessor_server.domain.aws_errors import AwsRefused
 from lessor_server.domain.calls import (
+    AccessKey,
     CreateAccessKey,
     CreateUser,
     GetCallerIdentity,
-    MadeKey,
-    ProveKey,
     UpdateAccessKey,
+    VerifyKey,
 )
-from lessor_server.domain.looks import ProveIam
+from lessor_server.domain.looks import VerifyKeyOnIam
 from lessor_server.domain.sts import GetSessionToken
 
 PLACE = Place("", "us-east-1")
@@ -142,18 +142,18 @@ async def test_proofs_at_once_are_each_signed_with_their_own_key(aws: StandIn) -
     """Fifty users' keys, a session and the root call at once, and none signs for another."""
     at = root(aws.url)
     async with gateway(aws.url) as door:
-        keys: dict[str, MadeKey] = {}
+        keys: dict[str, AccessKey] = {}
         for number in range(50):
             await door.send(at, CreateUser(f"u{number}", "/", "", ()))
             keys[f"u{number}"] = await door.send(at, CreateAccessKey(f"u{number}"))
         made = await door.send(at, GetSessionToken(900))
-        session = MadeKey(made.access_key_id, made.secret, made.token)
+        session = AccessKey(made.access_key_id, made.secret, made.token)
         await aws.forget_calls()
         async with asyncio.TaskGroup() as group:
             for name, key in keys.items():
-                group.create_task(door.send(at, ProveIam(key, name)))
-                group.create_task(door.send(at, ProveKey(key)))
-                group.create_task(door.send(at, ProveKey(session)))
+                group.create_task(door.send(at, VerifyKeyOnIam(key, name)))
+                group.create_task(door.send(at, VerifyKey(key)))
+                group.create_task(door.send(at, VerifyKey(session)))
                 group.create_task(door.send(at, GetCallerIdentity()))
     by_user = {call["user"]: call["key_id"] for call in await aws.calls("GetUser")}
     assert by_user == {name: key.access_key_id for name, key in keys.items()}
@@ -177,9 +177,9 @@ async def test_a_wrong_key_beside_right_ones_is_refused_alone(aws: StandIn) -> N
     assert [task.result() for task in tasks] == [True, False] * 20
 
 
-async def _taken(door: AwsGateway, url: str, key: MadeKey) -> bool:
+async def _taken(door: AwsGateway, url: str, key: AccessKey) -> bool:
     try:
-        await door.send(root(url), ProveKey(key))
+        await door.send(root(url), VerifyKey(key))
     except AwsRefused:
         return False
     return True
@@ -189,19 +189,19 @@ async def _taken(door: AwsGateway, url: str, key: MadeKey) -> bool:
 async def test_provers_are_shared_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """One for each service and place, whoever asks; beyond the bound the one longest unused is closed."""
     most = 8
-    monkeypatch.setattr("lessor_server.adapters.aws.clients.MOST_PROVERS", most)
+    monkeypatch.setattr("lessor_server.adapters.aws.clients.MAX_VERIFICATION_CLIENTS", most)
     async with Clients((), "lessor/test") as clients:
-        first = await clients.prover("sts", PLACE)
-        assert await clients.prover("sts", PLACE) is first
+        first = await clients.verification_client("sts", PLACE)
+        assert await clients.verification_client("sts", PLACE) is first
         for number in range(1, most):
-            await clients.prover("sts", Place("", f"eu-west-{number}"))
-        assert await clients.prover("sts", PLACE) is first
-        second = weakref.ref(await clients.prover("sts", Place("", "eu-west-1")))
+            await clients.verification_client("sts", Place("", f"eu-west-{number}"))
+        assert await clients.verification_client("sts", PLACE) is first
+        second = weakref.ref(await clients.verification_client("sts", Place("", "eu-west-1")))
         for number in range(most, 2 * most - 2):
-            await clients.prover("sts", Place("", f"eu-west-{number}"))
+            await clients.verification_client("sts", Place("", f"eu-west-{number}"))
         assert second() is not None
         for number in (90, 91):
-            await clients.prover("sts", Place("", f"eu-west-{number}"))
+            await clients.verification_client("sts", Place("", f"eu-west-{number}"))
         await asyncio.sleep(RETIRED_SECONDS + 1)
         assert second() is None
 
@@ -209,4 +209,4 @@ async def test_provers_are_shared_and_bounded(monkeypatch: pytest.MonkeyPatch) -
 async def test_nothing_is_signed_without_a_key_of_the_call() -> None:
     """Outside of a proof the provers' credentials give nothing, not even an empty key."""
     with pytest.raises(LookupError):
-        await KeyOfCall().get_frozen_credentials()
+        await PerCallCredentials().get_frozen_credentials()

@@ -35,7 +35,7 @@ def test_a_lock_that_is_no_plain_file_is_named_with_the_fix(tmp_path: Path, kind
     put(tmp_path / "lessor.lock", kind)
     with pytest.raises(LockUnusable, match=r"lessor\.lock") as caught, directory_lock(tmp_path):
         pass
-    assert "LESSOR_DATA_DIR" in caught.value.mend
+    assert "LESSOR_DATA_DIR" in caught.value.fix
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -47,7 +47,7 @@ async def test_a_database_that_is_no_plain_file_is_named_with_the_fix(
     with pytest.raises(DatabaseUnusable, match=f"{name} is not a plain file") as caught:
         async with open_store(tmp_path, HandClock()):
             pass
-    assert "LESSOR_DATA_DIR" in caught.value.mend
+    assert "LESSOR_DATA_DIR" in caught.value.fix
 
 
 async def test_a_database_that_is_damaged_is_named(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ async def test_a_database_that_is_damaged_is_named(tmp_path: Path) -> None:
 def test_a_data_directory_that_cannot_be_created_names_its_setting() -> None:
     with pytest.raises(DataDirUnusable, match="/proc/lessor cannot be created") as caught:
         create_data_dir(Path("/proc/lessor"))
-    assert "LESSOR_DATA_DIR" in caught.value.mend
+    assert "LESSOR_DATA_DIR" in caught.value.fix
 
 
 def test_an_error_of_the_system_is_one_line_with_the_file_and_the_fix(

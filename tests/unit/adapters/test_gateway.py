@@ -14,16 +14,16 @@ from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.places import Place
 from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.calls import (
+    AccessKey,
     CreateAccessKey,
     CreateUser,
     GetCallerIdentity,
     GetUser,
-    MadeKey,
-    ProveKey,
     UpdateAccessKey,
+    VerifyKey,
 )
 from lessor_server.domain.looks import (
-    ProveIam,
+    VerifyKeyOnIam,
 )
 from lessor_server.domain.preconditions import EndpointNotAllowed
 from lessor_server.domain.root import Root
@@ -138,11 +138,11 @@ async def test_iam_has_one_place(places: tuple[StandIn, StandIn]) -> None:
 # --- whose key signs --------------------------------------------------------------------------------------
 
 
-async def made_key(door: object, at: Root, name: str) -> MadeKey:
+async def made_key(door: object, at: Root, name: str) -> AccessKey:
     """Make a user with a key."""
     send = door.send  # type: ignore[attr-defined]
     await send(at, CreateUser(name, "/", "", ()))
-    key: MadeKey = await send(at, CreateAccessKey(name))
+    key: AccessKey = await send(at, CreateAccessKey(name))
     return key
 
 
@@ -151,14 +151,14 @@ async def test_a_key_is_proven_by_signing_with_it(aws: StandIn) -> None:
     at = root(aws.url)
     async with gateway(aws.url) as door:
         key = await made_key(door, at, "ann")
-        for proof in (ProveKey(key), ProveIam(key, "ann")):
+        for proof in (VerifyKey(key), VerifyKeyOnIam(key, "ann")):
             await door.send(at, proof)
         await door.send(at, UpdateAccessKey("ann", key.access_key_id, active=False))
-        for proof in (ProveKey(key), ProveIam(key, "ann")):
+        for proof in (VerifyKey(key), VerifyKeyOnIam(key, "ann")):
             with pytest.raises(AwsRefused, match="InvalidClientTokenId"):
                 await door.send(at, proof)
         await door.send(at, UpdateAccessKey("ann", key.access_key_id, active=True))
-        await door.send(at, ProveKey(key))
+        await door.send(at, VerifyKey(key))
     signers = {str(call["key_id"]) for call in await aws.calls("GetUser")}
     assert signers == {key.access_key_id}
 
@@ -169,7 +169,7 @@ async def test_a_key_that_may_do_nothing_is_proven_all_the_same(aws: StandIn) ->
     await aws.fault("refuse", "GetUser")
     async with gateway(aws.url) as door:
         key = await made_key(door, at, "ann")
-        await door.send(at, ProveIam(key, "ann"))
+        await door.send(at, VerifyKeyOnIam(key, "ann"))
 
 
 async def test_a_session_is_proven_with_its_token(aws: StandIn) -> None:
@@ -177,9 +177,9 @@ async def test_a_session_is_proven_with_its_token(aws: StandIn) -> None:
     at = root(aws.url)
     async with gateway(aws.url) as door:
         made = await door.send(at, GetSessionToken(900))
-        await door.send(at, ProveKey(MadeKey(made.access_key_id, made.secret, made.token)))
+        await door.send(at, VerifyKey(AccessKey(made.access_key_id, made.secret, made.token)))
         with pytest.raises(AwsRefused, match="InvalidClientTokenId"):
-            await door.send(at, ProveKey(MadeKey(made.access_key_id, made.secret)))
+            await door.send(at, VerifyKey(AccessKey(made.access_key_id, made.secret)))
 
 
 async def test_the_server_s_own_credentials_are_fetched_once(

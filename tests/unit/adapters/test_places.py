@@ -6,7 +6,7 @@ import asyncio
 
 from tests.support.virtual_loop import virtual
 
-from lessor_server.adapters.aws.places import Detours, Place, places
+from lessor_server.adapters.aws.places import EndpointHealth, Place, places
 from lessor_server.domain.root import RootConfig
 
 FIRST, SECOND, THIRD = (
@@ -45,7 +45,7 @@ def test_sts_has_its_fallbacks_in_order_and_iam_its_own_region() -> None:
 @virtual
 async def test_a_place_that_failed_comes_last_for_half_a_minute() -> None:
     """The others keep their order; when all failed the order is the wanted one; then all is forgotten."""
-    detours = Detours()
+    detours = EndpointHealth()
     wanted = (FIRST, SECOND, THIRD)
     detours.failed(FIRST)
     assert detours.order(wanted) == [SECOND, THIRD, FIRST]
@@ -64,7 +64,7 @@ async def test_a_place_that_failed_comes_last_for_half_a_minute() -> None:
 @virtual
 async def test_places_that_failed_long_ago_are_forgotten() -> None:
     """However many places fail over time, no more are remembered than failed in the last half minute."""
-    detours = Detours()
+    detours = EndpointHealth()
     for number in range(100):
         detours.failed(Place("", f"us-east-{number}"))
         await asyncio.sleep(10)

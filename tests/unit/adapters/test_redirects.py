@@ -12,16 +12,16 @@ from tests.support.standin_control import StandIn, run_server
 from tests.support.stranger import Stranger, page, stranger
 
 from lessor_server.domain.aws_errors import AwsError, AwsUnknown
-from lessor_server.domain.calls import Call, CreateAccessKey, GetCallerIdentity, MadeKey, ProveKey
+from lessor_server.domain.calls import AccessKey, Call, CreateAccessKey, GetCallerIdentity, VerifyKey
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
 
 STATUSES = (300, 301, 302, 303, 304, 305, 307, 308)
-SESSION = MadeKey("ASIAEXAMPLEEXAMPLE00", Secret("not-a-secret"), Secret("not-a-token"))
+SESSION = AccessKey("ASIAEXAMPLEEXAMPLE00", Secret("not-a-secret"), Secret("not-a-token"))
 CALLS: dict[str, Call[object]] = {
     "IAM": CreateAccessKey("ann"),
     "STS": GetCallerIdentity(),
-    "session token": ProveKey(SESSION),
+    "session token": VerifyKey(SESSION),
     "web identity": GetCallerIdentity(),
 }
 

@@ -7,25 +7,25 @@ import gc
 
 import pytest
 
-from lessor_server.adapters.aws.signing import KeyOfCall, signed_with
-from lessor_server.domain.calls import MadeKey
+from lessor_server.adapters.aws.signing import PerCallCredentials, signing_key
+from lessor_server.domain.calls import AccessKey
 from lessor_server.domain.secret import Secret
 
-KEY = MadeKey("AKIAEXAMPLE", Secret("not-a-secret"))
+KEY = AccessKey("AKIAEXAMPLE", Secret("not-a-secret"))
 
 
 async def test_a_call_is_signed_with_its_key_and_nothing_after_it() -> None:
     """Outside of the block there is no key to sign with."""
-    with signed_with(KEY):
-        frozen = await KeyOfCall().get_frozen_credentials()
+    with signing_key(KEY):
+        frozen = await PerCallCredentials().get_frozen_credentials()
     assert (frozen.access_key, frozen.secret_key, frozen.token) == ("AKIAEXAMPLE", "not-a-secret", None)
     with pytest.raises(LookupError):
-        await KeyOfCall().get_frozen_credentials()
+        await PerCallCredentials().get_frozen_credentials()
 
 
 def test_a_context_that_was_copied_in_a_call_loses_the_key_with_it() -> None:
     """A connection that the call opened keeps its context for as long as it is open."""
-    with signed_with(KEY):
+    with signing_key(KEY):
         kept = contextvars.copy_context()
     holders = [value for value in kept.values() if KEY in gc.get_referents(value)]
     assert holders == []

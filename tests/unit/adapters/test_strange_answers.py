@@ -13,19 +13,24 @@ from tests.support.stranger import page, stranger
 from lessor_server.adapters.aws.xml_check import MAX_QUOTES, MAX_TAGS, find_problem
 from lessor_server.domain.aws_errors import AwsError, AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.calls import (
-    AskTime,
+    AccessKey,
     Call,
     CreateAccessKey,
     CreateUser,
     DeleteUser,
     GetCallerIdentity,
+    GetServerTime,
     GetUser,
     ListAccessKeys,
     ListUserPolicies,
     ListUsers,
-    MadeKey,
 )
-from lessor_server.domain.looks import GetAccountSummary, GetGroupPolicy, ProveIam, SimulatePrincipalPolicy
+from lessor_server.domain.looks import (
+    GetAccountSummary,
+    GetGroupPolicy,
+    SimulatePrincipalPolicy,
+    VerifyKeyOnIam,
+)
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.sts import AssumeRole, GetSessionToken
 
@@ -150,7 +155,7 @@ async def test_a_failure_of_the_service_is_no_refusal(outcome: Outcome, code: st
 
 async def test_a_page_proves_no_key(outcome: Outcome) -> None:
     """A proxy's 403 is not IAM's AccessDenied, which would show that IAM knows the key."""
-    proof = ProveIam(MadeKey("AKIAEXAMPLEEXAMPLE00", Secret("not-a-secret")), "ann")
+    proof = VerifyKeyOnIam(AccessKey("AKIAEXAMPLEEXAMPLE00", Secret("not-a-secret")), "ann")
     for body in (HTML, b"", b"<Error><Code>AccessDenied</Code></Error>"):
         assert isinstance(await outcome(page(403, body), proof), AwsUnknown)
 
@@ -299,9 +304,9 @@ async def test_a_date_that_is_none_is_no_answer(outcome: Outcome) -> None:
     whole = result("GetCallerIdentity", IDENTITY)
     for date in ("rubbish", "Thu, 99 Jan 2025 00:00:00 GMT", "Thu, 01 Jan 99999 00:00:00 GMT", "-"):
         answer = whole.replace(b"Connection:", f"Date: {date}\r\nConnection:".encode())
-        assert isinstance(await outcome(answer, AskTime()), AwsUnknown)
+        assert isinstance(await outcome(answer, GetServerTime()), AwsUnknown)
     answer = whole.replace(b"Connection:", b"Date: Thu, 01 Jan 2026 00:00:00 GMT\r\nConnection:")
-    assert await outcome(answer, AskTime()) == 1_767_225_600 * 10**6
+    assert await outcome(answer, GetServerTime()) == 1_767_225_600 * 10**6
 
 
 async def test_an_instant_that_is_none_is_no_answer(outcome: Outcome) -> None:

@@ -61,8 +61,8 @@ def test_a_missing_thing_is_told_with_its_mend() -> None:
     """The mend is the server's, and stands in the message as well."""
     found = sent(domain.NotFound("role", "aws/app"))
     assert isinstance(found, errors.NotFound)
-    assert found.mend == domain.NotFound.mend
-    assert found.mend in found.message
+    assert found.fix == domain.NotFound.fix
+    assert found.fix in found.message
 
 
 def test_when_to_try_again_arrives() -> None:
@@ -70,7 +70,7 @@ def test_when_to_try_again_arrives() -> None:
     found = sent(domain.Draining("the server is going down", retry_in=2.5))
     assert isinstance(found, errors.Unavailable)
     assert found.retry_in == timedelta(seconds=2.5)
-    assert found.mend == domain.Draining.mend
+    assert found.fix == domain.Draining.fix
 
 
 def test_the_code_of_aws_arrives() -> None:
@@ -80,7 +80,7 @@ def test_the_code_of_aws_arrives() -> None:
     found = sent(refused)
     assert isinstance(found, errors.Unauthenticated)
     assert found.aws_code == "LimitExceeded"
-    assert found.mend == domain.Unauthenticated.mend
+    assert found.fix == domain.Unauthenticated.fix
     assert "far too many" in found.message
 
 
@@ -118,7 +118,7 @@ def test_what_no_lessor_answered_is_told_with_the_address(
     assert found.message.startswith(told)
     assert found.code is code
     assert found.reason == ""
-    assert found.mend
+    assert found.fix
 
 
 @pytest.mark.parametrize("details", [b"", b"\xff\xff"])

@@ -10,7 +10,7 @@ import pytest
 from tests.support.federation import TOKEN, serving
 
 from lessor import signin
-from lessor.values import WrongValue
+from lessor.values import InvalidValue
 
 SESSION = signin.Session("ASIAEXAMPLE", "a/secret+key", "a-token==")
 
@@ -105,7 +105,7 @@ def test_only_https_or_this_machine_is_sent_a_secret(endpoint: str, good: bool) 
     if good:
         assert signin.checked(endpoint) == endpoint
     else:
-        with pytest.raises(WrongValue):
+        with pytest.raises(InvalidValue):
             signin.checked(endpoint)
 
 
@@ -131,7 +131,7 @@ def test_each_partition_has_its_own_console(partition: str, federation: str, con
 @pytest.mark.parametrize("arn", ["", "arn", "arn:aws-iso:sts::1:x", "arn:evil.example.com:sts::1:x"])
 def test_a_partition_without_a_known_console_is_refused(arn: str) -> None:
     """Nothing is guessed from an ARN of another partition."""
-    with pytest.raises(WrongValue):
+    with pytest.raises(InvalidValue):
         signin.partition_of(arn)
 
 

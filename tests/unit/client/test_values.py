@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessor import values
-from lessor.values import WrongValue
+from lessor.values import InvalidValue
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_duration_is_read_in_units_or_in_plain_seconds(text: str, seconds: int
 @pytest.mark.parametrize("text", ["", "h", "1.5h", "30m1h", "-1s", "1 h", "1H", "٣s", "٣", "1e3", "9" * 30])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     """Units out of order, parts of a second, foreign digits and absurd sizes are not guessed at."""
-    with pytest.raises(WrongValue):
+    with pytest.raises(InvalidValue):
         values.duration(text)
 
 
@@ -73,25 +73,25 @@ def test_a_document_comes_from_wherever_it_stands(
 )
 def test_a_document_that_could_be_misread_is_refused(text: str, told: str) -> None:
     """Each refusal says what is wrong, a key given twice above all: readers disagree on which one counts."""
-    with pytest.raises(WrongValue, match=told):
+    with pytest.raises(InvalidValue, match=told):
         values.document(text)
 
 
 @pytest.mark.parametrize("text", ["policy.json", "file://policy.json", "{"])
 def test_a_document_that_is_not_json_is_refused_with_how_to_name_a_file(text: str, tmp_path: Path) -> None:
     """Other tools take a name, or file://; what was read from a file needs no such advice."""
-    with pytest.raises(WrongValue, match="or @FILE to read it from a file"):
+    with pytest.raises(InvalidValue, match="or @FILE to read it from a file"):
         values.document(text)
     file = tmp_path / "policy.json"
     file.write_text(text)
-    with pytest.raises(WrongValue, match=r"write one JSON object$"):
+    with pytest.raises(InvalidValue, match=r"write one JSON object$"):
         values.document(f"@{file}")
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     """Bytes that are no UTF-8 are told as such, with the name of the file."""
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
-    with pytest.raises(WrongValue, match="bytes is not UTF-8"):
+    with pytest.raises(InvalidValue, match="bytes is not UTF-8"):
         values.document(f"@{tmp_path / 'bytes'}")
 
 
@@ -124,7 +124,7 @@ def test_a_secret_is_read_from_a_file_or_standard_input(
 
 def test_a_secret_as_an_argument_is_refused_and_not_repeated() -> None:
     """Arguments can be seen by others, and so can error messages."""
-    with pytest.raises(WrongValue) as refused:
+    with pytest.raises(InvalidValue) as refused:
         values.secret("not-a-real-key")
     assert "not-a-real-key" not in str(refused.value)
 
@@ -132,5 +132,5 @@ def test_a_secret_as_an_argument_is_refused_and_not_repeated() -> None:
 def test_an_empty_secret_is_refused(tmp_path: Path) -> None:
     """A file that was never filled is not taken for a key."""
     (tmp_path / "key").write_text("\n", encoding="utf-8")
-    with pytest.raises(WrongValue, match="is empty"):
+    with pytest.raises(InvalidValue, match="is empty"):
         values.secret(f"@{tmp_path / 'key'}")

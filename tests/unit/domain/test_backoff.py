@@ -14,9 +14,9 @@ COUNT = st.integers(min_value=1, max_value=10_000)
 
 
 @given(COUNT, CHANCE)
-def test_a_refused_revocation_waits_within_its_bounds(attempts: int, chance: float) -> None:
+def test_a_refused_revocation_waits_within_its_bounds(attempts: int, jitter: float) -> None:
     """The wait is at least a second and below 10 s doubled with every attempt, up to 15 min."""
-    wait = backoff.refused(attempts, chance).total_seconds()
+    wait = backoff.refused(attempts, jitter).total_seconds()
     assert 1.0 <= wait <= min(10.0 * 2 ** min(attempts - 1, 60), 900.0)
 
 
@@ -27,10 +27,10 @@ def test_the_bound_of_a_refused_revocation_doubles_to_a_quarter_of_an_hour() -> 
 
 
 @given(COUNT, CHANCE)
-def test_a_probe_waits_within_its_bounds(failures: int, chance: float) -> None:
+def test_a_probe_waits_within_its_bounds(failures: int, jitter: float) -> None:
     """The wait is between half and all of 1 s doubled with every failure, up to 30 s."""
     most = min(2.0 ** min(failures, 60), 30.0)
-    assert most / 2 <= backoff.probe(failures, chance) <= most
+    assert most / 2 <= backoff.probe(failures, jitter) <= most
 
 
 def test_the_first_probe_comes_within_a_second() -> None:

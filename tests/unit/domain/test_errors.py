@@ -70,8 +70,8 @@ def test_an_error_says_when_it_comes_and_how_to_mend_it(kind: type[LessorError])
     assert kind.reason
     assert kind.reason.isupper()
     assert kind.reason.replace("_", "").isalpha()
-    assert len(kind.mend) > 8
-    assert not kind.mend.endswith(".")
+    assert len(kind.fix) > 8
+    assert not kind.fix.endswith(".")
 
 
 def test_no_two_errors_share_a_reason() -> None:
@@ -137,9 +137,9 @@ def test_the_fix_is_that_of_what_aws_refused(
     refusal = Refusal.LIMIT if code == "LimitExceeded" else Refusal.DENIED
     found = for_caller(AwsRefused(AwsAnswer("PutUserPolicy", code, text, "req-1"), refusal))
     assert type(found) is told
-    assert word in found.mend
+    assert word in found.fix
     if told is not AwsQuota:
-        assert "users" not in found.mend
+        assert "users" not in found.fix
 
 
 def test_an_unknown_fate_is_unavailable_for_the_caller() -> None:

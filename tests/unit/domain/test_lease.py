@@ -51,7 +51,7 @@ def lease(state: State = State.ACTIVE) -> Lease:
         last_error="",
         last_create_us=5,
         request=None,
-        untaken=False,
+        undelivered=False,
     )
 
 

@@ -12,7 +12,7 @@ from botocore.loaders import Loader
 from lessor_server.adapters.aws.requests import REQUESTS
 from lessor_server.domain import least_policy, policy
 from lessor_server.domain.calls import Call
-from lessor_server.domain.least_policy import MOST_RESOURCES, Holder, RoleUse
+from lessor_server.domain.least_policy import MAX_RESOURCES, Holder, RoleUse
 from lessor_server.domain.role import CredentialType, Role
 from tests.support import builders
 
@@ -60,7 +60,7 @@ def sent() -> set[str]:
     }
     # A token or the key that is proven speaks for itself: the root doesn't sign these.
     by_name = {kind.__name__: request for kind, request in REQUESTS.items()}
-    calls = _calls(Call) - {"AssumeRoleWithWebIdentity", "ProveIam", "ProveKey"}
+    calls = _calls(Call) - {"AssumeRoleWithWebIdentity", "VerifyKeyOnIam", "VerifyKey"}
     return {names[by_name[call].service, by_name[call].method] for call in calls}
 
 
@@ -123,8 +123,8 @@ def test_roles_are_those_that_the_mount_s_roles_assume() -> None:
 
 def test_a_statement_names_no_more_roles_than_a_policy_holds() -> None:
     """Those named first are kept, and that others were left out is known."""
-    arns = [f"arn:aws:iam::123456789012:role/{number:04d}" for number in range(MOST_RESOURCES + 1)]
-    full = use(named(*arns[:150]), named(*arns[100:MOST_RESOURCES]))
+    arns = [f"arn:aws:iam::123456789012:role/{number:04d}" for number in range(MAX_RESOURCES + 1)]
+    full = use(named(*arns[:150]), named(*arns[100:MAX_RESOURCES]))
     assert not full.cut
     assert needed(replace(HOLDER, use=full))["LessorRoles"][1] == arns[:-1]
     full.add(named(arns[-1]))

@@ -165,7 +165,7 @@ def test_a_passed_template_keeps_twelve_random_characters(
         return
     name = names.user_name(template, mount, role, suffix)
     assert re.fullmatch(r"[A-Za-z0-9_+=,.@-]{12,64}", name)
-    assert suffix[-names.FEWEST_RANDOM :] in name
+    assert suffix[-names.MIN_RANDOM :] in name
 
 
 def test_long_names_share_what_the_suffix_leaves() -> None:
@@ -196,7 +196,7 @@ def test_a_template_that_cannot_name_users_is_refused(template: str, fault: str)
     """A bad template is refused when it is written, not when somebody asks for credentials."""
     (violation,) = names.template_violations("username_template", template)
     assert violation.field == "username_template"
-    assert fault in violation.fault
+    assert fault in violation.problem
 
 
 def test_all_faults_of_a_template_are_told_at_once() -> None:

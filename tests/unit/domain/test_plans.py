@@ -55,7 +55,7 @@ def test_access_is_cut_by_the_stored_key_or_by_all_that_are_listed() -> None:
     name = known.footprint.user_name
     assert plans.cut(known) == (calls.DeleteAccessKey(name, "AKIA"),)
     assert plans.cut(replace(known, access_key_id="")) == (calls.ListAccessKeys(name),)
-    listed = plans.cut_listed("u", ("A", "B"))
+    listed = plans.delete_keys("u", ("A", "B"))
     assert listed == (calls.DeleteAccessKey("u", "A"), calls.DeleteAccessKey("u", "B"))
     assert plans.finish("u") == calls.DeleteUser("u")
 

@@ -107,8 +107,8 @@ def test_any_json_is_judged_without_a_crash(document: Document) -> None:
     """However wrong a document is, every violation lies below its field and says how to mend it."""
     for violation in policy.violations(document):
         assert violation.field.startswith("policy_document")
-        assert violation.fault
-        assert violation.mend
+        assert violation.problem
+        assert violation.fix
     policy.warnings(document)
 
 
@@ -117,8 +117,8 @@ def test_an_unknown_version_names_both_known_ones(version: JsonValue) -> None:
     """A version IAM doesn't know is refused under its path, with the two that it knows."""
     (violation,) = policy.violations(statement() | {"Version": version})
     assert violation.field == "policy_document.Version"
-    assert "2012-10-17" in violation.mend
-    assert "2008-10-17" in violation.mend
+    assert "2012-10-17" in violation.fix
+    assert "2008-10-17" in violation.fix
 
 
 def test_a_missing_version_is_allowed_and_warned_of() -> None:

@@ -306,7 +306,7 @@ def test_a_temporary_key_is_refused_with_the_reason() -> None:
     """Without its session token such a key never works."""
     config = replace(ROOT, access_key="ASIAIOSFODNN7EXAMPLE")
     (found,) = violations(config, [], ambient=False)
-    assert "session token" in found.fault
+    assert "session token" in found.problem
 
 
 @pytest.mark.parametrize(
@@ -434,4 +434,4 @@ def test_an_endpoint_under_the_suffix_of_another_partition_is_refused_with_the_r
     config = replace(ROOT, region="cn-north-1", sts_endpoint="https://sts.cn-north-1.amazonaws.com")
     (found,) = violations(config, [], ambient=False)
     assert found.field == "sts_endpoint"
-    assert "https://sts.cn-north-1.amazonaws.com.cn" in found.mend
+    assert "https://sts.cn-north-1.amazonaws.com.cn" in found.fix

@@ -54,8 +54,8 @@ def test_the_root_s_old_key_is_kept_for_a_minute() -> None:
     row = steps.switch(made(ROOT), NOW + 5, NOW)
     assert (row.phase, row.current, row.previous, row.away) == (Phase.RETIRING, "NEW", "OLD", ("OLD",))
     assert (row.sealed, row.fresh, row.next_us) == (b"", "", NOW + 5)
-    assert row.resting_us() == NOW + DEACTIVATE_US
-    assert replace(row, inactive=True).resting_us() == row.retire_us == NOW + RETIRE_US
+    assert row.idle_due_us() == NOW + DEACTIVATE_US
+    assert replace(row, inactive=True).idle_due_us() == row.retire_us == NOW + RETIRE_US
     idle = steps.retire(row)
     assert (idle.phase, idle.previous, idle.fresh_sealed) == (Phase.IDLE, "", b"")
 
@@ -64,14 +64,14 @@ def test_with_two_live_keys_the_old_one_stays() -> None:
     """It is deleted by the next rotation."""
     row = steps.switch(made(STATIC), NOW + 5, NOW)
     assert (row.phase, row.current, row.previous, row.sealed) == (Phase.IDLE, "NEW", "OLD", b"new")
-    assert (row.away, row.fresh_sealed, row.resting_us()) == ((), b"", NOW + 5)
+    assert (row.away, row.fresh_sealed, row.idle_due_us()) == ((), b"", NOW + 5)
     assert steps.retire(row).previous == ""
 
 
 def test_with_one_live_key_the_old_one_goes_at_once() -> None:
     """A first key has nothing to retire."""
     row = steps.switch(made(replace(STATIC, live_keys=1)), 0, NOW)
-    assert (row.phase, row.resting_us()) == (Phase.RETIRING, NOW)
+    assert (row.phase, row.idle_due_us()) == (Phase.RETIRING, NOW)
     first = steps.switch(made(replace(STATIC, live_keys=1, current="")), 0, NOW)
     assert (first.phase, first.previous) == (Phase.IDLE, "")
 
@@ -105,10 +105,10 @@ def test_a_step_from_another_phase_is_a_defect(phase: Phase) -> None:
 
 def test_a_row_at_rest_is_due_at_its_next_rotation_or_last_look() -> None:
     """Whichever comes first; a row with neither is never due, one that is halfway is due at once."""
-    assert ROOT.resting_us() == 0
-    assert replace(ROOT, next_us=9, late_us=7).resting_us() == 7
-    assert replace(ROOT, next_us=9).resting_us() == 9
-    assert made(ROOT).resting_us() == 1
+    assert ROOT.idle_due_us() == 0
+    assert replace(ROOT, next_us=9, last_check_us=7).idle_due_us() == 7
+    assert replace(ROOT, next_us=9).idle_due_us() == 9
+    assert made(ROOT).idle_due_us() == 1
     assert not replace(ROOT, next_us=9).wanted(8)
     assert replace(ROOT, next_us=9).wanted(9)
     assert not ROOT.wanted(NOW)

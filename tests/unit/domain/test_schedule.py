@@ -121,7 +121,7 @@ def test_what_is_no_expression_is_told(cron: str) -> None:
     assert Schedule(cron=cron).next_us(0) == 0
     if cron:
         (violation,) = violations(Schedule(cron=cron))
-        assert (violation.field, "is no schedule" in violation.fault) == ("rotation_schedule", True)
+        assert (violation.field, "is no schedule" in violation.problem) == ("rotation_schedule", True)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_schedule_that_is_taken_always_has_a_next_time(weekday: int) -> None:
 def test_a_day_that_no_month_has_is_refused(cron: str) -> None:
     """A schedule that never comes would leave the key as it is for ever, unseen."""
     (violation,) = violations(Schedule(cron=cron))
-    assert "never comes" in violation.fault
+    assert "never comes" in violation.problem
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_an_expression_has_a_maximum_length() -> None:
     longest = ("0," * 200)[: 256 - len(" 3 * * *") - 1] + "0 3 * * *"
     assert violations(Schedule(cron=longest)) == []
     (violation,) = violations(Schedule(cron="0," + longest))
-    assert (violation.field, violation.fault) == ("rotation_schedule", "has 258 characters")
+    assert (violation.field, violation.problem) == ("rotation_schedule", "has 258 characters")
 
 
 def test_a_good_schedule_has_no_fault() -> None:

@@ -13,7 +13,7 @@ from lessor_server.domain.errors import Invalid, SessionPolicyWouldWiden, Violat
 from lessor_server.domain.preconditions import NoSessionPolicy, SessionTooLarge, TemplateValueUnsafe
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.secret import Secret
-from lessor_server.domain.session import NOTHING, Ask, Making
+from lessor_server.domain.session import NOTHING, Ask, SessionInputs
 from lessor_server.domain.session_policy import GroupPolicies
 from lessor_server.domain.sts import AssumeRole, Device, GetFederationToken, GetSessionToken
 from lessor_server.domain.template import Caller
@@ -60,7 +60,7 @@ def made(
     subject: Role, *, caller: str = "alice", groups: tuple[GroupPolicies, ...] = (), **asked: Any
 ) -> Any:
     """Return the call that a role and a request make."""
-    making = Making(Caller(caller, {"team": "blue"}), groups, "name", 900)
+    making = SessionInputs(Caller(caller, {"team": "blue"}), groups, "name", 900)
     return session.call(subject, Ask(**asked), making)
 
 
@@ -136,7 +136,7 @@ def test_an_mfa_code_comes_where_the_role_asks_for_one(kind: CredentialType) -> 
     for wrong in ("", "12345", "1234567", "12345a", "١٢٣٤٥٦"):
         (violation,) = session.violations(asking, Ask(mfa_code=code(wrong)))
         assert violation.field == "mfa_code"
-        assert not wrong or wrong not in violation.fault + violation.mend
+        assert not wrong or wrong not in violation.problem + violation.fix
     assert fields(role(kind), mfa_code=code()) == ["mfa_code"]
 
 

@@ -188,4 +188,4 @@ def test_a_lease_whose_role_is_gone_is_bound_by_its_mount() -> None:
 )
 def test_a_span_reads_as_a_person_writes_it(seconds: float, text: str) -> None:
     """Messages tell spans in hours, minutes and seconds."""
-    assert span.spoken(timedelta(seconds=seconds)) == text
+    assert span.format_duration(timedelta(seconds=seconds)) == text

@@ -6,16 +6,16 @@ import asyncio
 
 from lessor_server.domain.events import AccountPaused, AccountResumed, RevocationFailed, Revoked
 from lessor_server.domain.lease import State
-from lessor_server.engine.engine import Limits
+from lessor_server.engine.engine import EngineConfig
 from lessor_server.engine.keeper import AT_ONCE
-from lessor_server.engine.pacer import Pace
+from lessor_server.engine.pacer import RateLimit
 from lessor_server.engine.prober import PROBE_USER
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, World, world
 from tests.support.iam_faults import Fault, Kind
 from tests.support.virtual_loop import virtual
 
-SLOW = Limits(Pace(rate=60))
+SLOW = EngineConfig(RateLimit(rate=60))
 """Twenty leases a second."""
 
 
@@ -100,7 +100,7 @@ async def test_a_paused_account_s_backlog_holds_up_no_other() -> None:
 @virtual
 async def test_a_full_queue_of_our_own_is_no_outage_of_aws() -> None:
     """More falls due than the lane takes: the rest waits its turn, and no issue is refused for it."""
-    async with world(limits=Limits(Pace(rate=20, in_flight=1, queue=4))) as w:
+    async with world(limits=EngineConfig(RateLimit(rate=20, in_flight=1, queue=4))) as w:
         await issued(w, 20, until=2000)
         await asyncio.sleep(2000 - w.now())
         await w.until_gone()

@@ -13,27 +13,27 @@ import pytest
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.events import ExpiryHeld, ExpiryResumed, OrphanAdopted
 from lessor_server.domain.lease import Request, State
-from lessor_server.engine.credentials import Credentials, Wish
-from lessor_server.engine.engine import Engine, Limits, Outside, running
+from lessor_server.engine.credentials import Credentials, IssueRequest
+from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
 from lessor_server.engine.expiry import ASKED, LOOK_SECONDS, STORE_ROLLED_BACK
 from lessor_server.engine.issuer import Issuer
 from lessor_server.engine.leases import Outcome
-from lessor_server.engine.stored import Terms
+from lessor_server.engine.stored import ClaimTerms
 from tests.support.engine_world import BOUND_SECONDS, PlainSealer, World, bound, world
 from tests.support.recording import Recording
 from tests.support.virtual_loop import virtual
 
 OURS = "0123456789abcdef"
 REQUEST = "00000000-0000-4000-8000-000000000007"
-OTHER = Terms("another", timedelta(minutes=2))
+OTHER = ClaimTerms("another", timedelta(minutes=2))
 
 
 @asynccontextmanager
 async def another(w: World, events: Recording | None = None) -> AsyncIterator[Engine]:
     """Run a second engine on the store and the accounts of a world."""
     rng = random.Random("another")
-    outside = Outside(w.store, w.aws, PlainSealer(), events or Recording(), w.reports, rng)
-    async with running(outside, Limits()) as engine:
+    outside = Dependencies(w.store, w.aws, PlainSealer(), events or Recording(), w.reports, rng)
+    async with running(outside, EngineConfig()) as engine:
         yield engine
 
 
@@ -82,7 +82,7 @@ async def test_what_a_person_allowed_at_one_process_is_not_held_again_by_another
             await asyncio.sleep(LOOK_SECONDS)
             await w.engine.expiry.resume(lower_clock=False)
             await asyncio.sleep(LOOK_SECONDS)
-            assert [found.applied async for found in other.sweeper.sweep("aws", apply=True)] == [True]
+            assert [found.applied async for found in other.reconciler.sweep("aws", apply=True)] == [True]
             assert not other.expiry.held
 
 
@@ -139,7 +139,7 @@ async def test_two_processes_that_find_one_lost_user_adopt_it_once() -> None:
 @virtual
 async def test_a_key_that_one_process_handed_out_again_is_not_deleted_by_another(apart: float) -> None:
     """Two processes serve repeats of one request at once: whoever is answered has a key that lives."""
-    wish = Wish("aws", "app", "alice", timedelta(seconds=600), Request(REQUEST, "app for 600"))
+    asked = IssueRequest("aws", "app", "alice", timedelta(seconds=600), Request(REQUEST, "app for 600"))
     async with world() as w, another(w) as other:
         made = await w.issue(ttl=600, request=REQUEST)
         answers: list[Credentials | LessorError] = []
@@ -147,7 +147,7 @@ async def test_a_key_that_one_process_handed_out_again_is_not_deleted_by_another
         async def ask(issuer: Issuer, after: float) -> None:
             await asyncio.sleep(after)
             try:
-                answers.append(await issuer.generate(wish, 60))
+                answers.append(await issuer.generate(asked, 60))
             except LessorError as error:
                 answers.append(error)
 

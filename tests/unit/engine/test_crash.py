@@ -142,7 +142,7 @@ def test_every_call_and_commit_of_an_issue_is_a_point() -> None:
         assert {commit, f"{commit} done"} <= set(points)
     repeat = run(points_of(issue_and_repeat))
     assert repeat.count("CreateAccessKey done") == 2
-    assert {"rekey", "rekey done", "DeleteAccessKey sent", "DeleteAccessKey done"} <= set(repeat)
+    assert {"replace_key", "rekey done", "DeleteAccessKey sent", "DeleteAccessKey done"} <= set(repeat)
     assert {"open_prefix done", "put_up done", "close_prefix done"} <= set(run(points_of(issue_and_prefix)))
 
 

@@ -14,7 +14,7 @@ from lessor_server.domain.lease import Request
 from lessor_server.engine.stored import Range
 from tests.support import builders
 from tests.support.engine_world import BASE_US, BOUND_SECONDS, world
-from tests.support.listener import LEAST_AHEAD, MOST_AHEAD, OVERLAP, TTL, WISH, listening
+from tests.support.listener import MAX_AHEAD, MIN_AHEAD, OVERLAP, TTL, WISH, listening
 from tests.support.virtual_loop import virtual
 
 
@@ -29,7 +29,7 @@ async def test_the_next_come_ahead_of_each_expiry_and_the_ones_before_end_after_
             assert len(w.users()) <= 2
         expiries = [(made.lease.expires_us - BASE_US) / 1e6 for made in listener.got]
         ahead = [expiry - at for expiry, at in zip(expiries, listener.times[1:], strict=False)]
-        assert all(LEAST_AHEAD - 1 < one <= MOST_AHEAD for one in ahead)
+        assert all(MIN_AHEAD - 1 < one <= MAX_AHEAD for one in ahead)
         assert len({round(one, 3) for one in ahead}) == len(ahead)
         await asyncio.sleep(OVERLAP + BOUND_SECONDS)
         gone = w.events.times_of(Revoked)
@@ -97,7 +97,7 @@ async def test_an_outage_of_aws_is_outlasted() -> None:
     """While AWS is away the next are tried again and again, and come in time once it is back."""
     async with world() as w, listening(w) as listener:
         await listener.until(1, 1)
-        await asyncio.sleep(TTL - MOST_AHEAD - 5)
+        await asyncio.sleep(TTL - MAX_AHEAD - 5)
         w.aws.away = True
         await asyncio.sleep(100)
         assert len(listener.got) == 1
@@ -144,13 +144,13 @@ async def test_what_cannot_begin_is_refused_at_once() -> None:
 @virtual
 async def test_an_overlap_of_more_than_half_the_life_is_refused(ttl: float | None, overlap: float) -> None:
     """The violation names overlap and ttl, the default one too, and nothing is made."""
-    wish = replace(WISH, ttl=None if ttl is None else timedelta(seconds=ttl))
-    async with world() as w, listening(w, wish, overlap) as listener:
+    asked = replace(WISH, ttl=None if ttl is None else timedelta(seconds=ttl))
+    async with world() as w, listening(w, asked, overlap) as listener:
         error = await listener.refused(1)
         assert isinstance(error, Invalid)
         (violation,) = error.violations
         assert violation.field == "overlap"
-        assert "ttl" in violation.fault
+        assert "ttl" in violation.problem
         assert w.events.of(Issued) == []
 
 
@@ -196,11 +196,11 @@ async def test_a_ttl_that_was_lowered_meanwhile_does_not_spin() -> None:
 @virtual
 async def test_a_request_id_names_the_first_lease_alone() -> None:
     """The first credentials are those of the request id; the next are other leases."""
-    wish = replace(WISH, request=Request("11111111-1111-4111-8111-111111111111", "digest"))
-    async with world() as w, listening(w, wish) as listener:
+    asked = replace(WISH, request=Request("11111111-1111-4111-8111-111111111111", "digest"))
+    async with world() as w, listening(w, asked) as listener:
         await listener.until(2, TTL)
         first, second = (made.lease for made in listener.got)
-        assert (first.request, second.request) == (wish.request, None)
+        assert (first.request, second.request) == (asked.request, None)
         assert first.id != second.id
 
 

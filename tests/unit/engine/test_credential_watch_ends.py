@@ -18,7 +18,7 @@ from lessor_server.domain.secret import Secret
 from lessor_server.domain.session import Ask
 from tests.support import builders
 from tests.support.engine_world import BASE_US, BOUND_SECONDS, World, world
-from tests.support.listener import LEAST_AHEAD, MOST_AHEAD, OVERLAP, TTL, WISH, Listener, listening
+from tests.support.listener import MAX_AHEAD, MIN_AHEAD, OVERLAP, TTL, WISH, Listener, listening
 from tests.support.virtual_loop import run, virtual
 from tests.unit.engine.test_crash import die_at, points_of
 
@@ -63,15 +63,15 @@ async def test_a_session_that_a_stream_moved_on_from_is_forgotten_after_the_over
 @virtual
 async def test_a_stream_by_mfa_ends_in_time_for_another_code() -> None:
     """A code serves once: when the next credentials are due the stream ends, and those in hand still work."""
-    wish = replace(SESSION, ask=Ask(mfa_code=Secret("123456")))
+    asked = replace(SESSION, ask=Ask(mfa_code=Secret("123456")))
     async with world() as w:
         await session_role(w, mfa_serial_number=DEVICE)
         w.iam.sts.mfa_codes[DEVICE] = "123456"
-        async with listening(w, wish) as listener:
+        async with listening(w, asked) as listener:
             error = await listener.refused(TTL)
         assert isinstance(error, MfaRefused)
         left = (listener.got[0].lease.expires_us - BASE_US) / 1e6 - w.now()
-        assert LEAST_AHEAD - 1 < left <= MOST_AHEAD
+        assert MIN_AHEAD - 1 < left <= MAX_AHEAD
 
 
 @virtual
@@ -119,8 +119,8 @@ def test_a_kill_at_any_moment_leaves_no_key_past_the_expiry_it_was_issued_with(m
 
 async def watched(w: World) -> None:
     """Take three sets of a stream, go away, and wait until all has ended."""
-    wish = replace(WISH, ttl=timedelta(seconds=100))
-    async with aclosing(w.engine.credential_watch.follow(wish, timedelta(seconds=10))) as issued:
+    asked = replace(WISH, ttl=timedelta(seconds=100))
+    async with aclosing(w.engine.credential_stream.follow(asked, timedelta(seconds=10))) as issued:
         for _ in range(3):
             await anext(issued)
     await w.until_gone(200)

@@ -22,7 +22,7 @@ SECOND_KEY = "SECOND_ROOT_KEY_OF_THE_TESTS"
 
 async def disable(w: World, *, force: bool = False) -> int:
     """Disable the mount and return how many leases it still had."""
-    return (await w.engine.disabler.disable("aws", force=force, by="bob")).leases_left
+    return (await w.engine.mount_remover.disable("aws", force=force, by="bob")).leases_left
 
 
 async def gone(w: World) -> None:

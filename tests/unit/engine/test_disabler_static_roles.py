@@ -24,7 +24,7 @@ SUBJECT = static_subject("aws", USER)
 
 async def disable(w: World, *, force: bool = False) -> None:
     """Disable the mount as an operator does."""
-    await w.engine.disabler.disable("aws", force=force, by="bob")
+    await w.engine.mount_remover.disable("aws", force=force, by="bob")
 
 
 async def gone(w: World, seconds: float = 60.0) -> None:

@@ -16,7 +16,7 @@ from tests.support.engine_world import BOUND_SECONDS, World, world
 from tests.support.iam_faults import Fault, Kind
 from tests.support.virtual_loop import virtual
 
-SILENT = Fault(Kind.DROP, "AskTime")
+SILENT = Fault(Kind.DROP, "GetServerTime")
 
 
 async def restart(w: World) -> None:
@@ -30,7 +30,7 @@ async def restart(w: World) -> None:
 
 def asked_time(w: World) -> int:
     """Return how often AWS was asked for its time."""
-    return w.aws.actions().count("AskTime")
+    return w.aws.actions().count("GetServerTime")
 
 
 # --- the clock's witness at a start ----------------------------------------------------------------------
@@ -122,7 +122,7 @@ async def test_one_account_s_silence_is_made_up_for_by_another_s_answer() -> Non
     async with world() as w:
         await w.engine.mounts.enable(builders.mount("other"), "test")
         await w.set_root("other", builders.OTHER_ROOT_KEY)
-        w.aws.faults.add(Fault(Kind.DROP, "AskTime", nth=1))
+        w.aws.faults.add(Fault(Kind.DROP, "GetServerTime", nth=1))
         await restart(w)
         await w.events.until(ExpiryResumed, seconds=2)
         assert asked_time(w) == 2

@@ -10,7 +10,7 @@ import pytest
 from lessor_server.domain.errors import NotFound
 from lessor_server.domain.events import MountRemoved, OrphanAdopted
 from lessor_server.domain.preconditions import RootNotSet
-from lessor_server.engine.pacer import Pace, Pacer
+from lessor_server.engine.pacer import RateLimit, RateLimiters
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.supervisor import Supervisor
 from tests.support import builders
@@ -20,23 +20,23 @@ from tests.support.virtual_loop import virtual
 OURS = "0123456789abcdef"
 
 
-async def replica(w: World) -> tuple[Roots, Pacer]:
+async def replica(w: World) -> tuple[Roots, RateLimiters]:
     """Return the roots of another process that has used the mount's, and its lanes."""
-    pacer = Pacer(Pace())
-    roots = Roots(w.store, PlainSealer(), w.aws, pacer, random.Random(0), OURS, Supervisor(w.reports))
+    limiters = RateLimiters(RateLimit())
+    roots = Roots(w.store, PlainSealer(), w.aws, limiters, random.Random(0), OURS, Supervisor(w.reports))
     await roots.identity(await roots.of("aws"))
-    return roots, pacer
+    return roots, limiters
 
 
-def kept(roots: Roots, pacer: Pacer) -> list[object]:
+def kept(roots: Roots, limiters: RateLimiters) -> list[object]:
     """Return everything that is in memory for mounts."""
-    by_mount = (roots._opened, roots._arns, roots._binding, dict.fromkeys(roots._known), pacer._lanes)
+    by_mount = (roots._opened, roots._arns, roots._binding, dict.fromkeys(roots._known), limiters._limiters)
     return [one for held in by_mount for one in held]
 
 
 async def removed(w: World) -> None:
     """Disable the mount and wait until it is removed."""
-    await w.engine.disabler.disable("aws", force=False, by="bob")
+    await w.engine.mount_remover.disable("aws", force=False, by="bob")
     await w.events.until(MountRemoved, seconds=60)
 
 
@@ -56,13 +56,13 @@ async def test_a_mount_that_another_replica_removed_is_forgotten_when_it_is_read
     """The first read that finds no mount, or no root of it, lets go of all; the next has nothing to do."""
     async with world() as w:
         for read in ("ground", "of"):
-            roots, pacer = await replica(w)
+            roots, limiters = await replica(w)
             stored = w.store.mounts.pop("aws"), w.store.roots.pop("aws")
-            assert kept(roots, pacer) != []
+            assert kept(roots, limiters) != []
             for _ in range(2):
                 with pytest.raises(NotFound if read == "ground" else RootNotSet):
                     await (roots.ground("aws", "app") if read == "ground" else roots.of("aws"))
-            assert kept(roots, pacer) == []
+            assert kept(roots, limiters) == []
             assert w.aws.forgotten == ["aws"]
             w.aws.forgotten.clear()
             w.store.mounts["aws"], w.store.roots["aws"] = stored
@@ -82,7 +82,7 @@ async def test_a_mount_that_nobody_reads_any_more_is_forgotten_at_the_next_sweep
 async def test_a_mount_that_another_replica_made_anew_has_nothing_of_the_old_one() -> None:
     """A root of another mount of that name is told by its version, which begins anew."""
     async with world() as w:
-        roots, pacer = await replica(w)
+        roots, limiters = await replica(w)
         root = w.store.roots["aws"]
         await w.set_root("aws")  # a newer version is no other mount
         await roots.of("aws")
@@ -91,21 +91,21 @@ async def test_a_mount_that_another_replica_made_anew_has_nothing_of_the_old_one
         await roots.of("aws")
         assert w.aws.forgotten == ["aws"]
         assert roots._opened.keys() == roots._known == {"aws"}
-        assert (roots._arns, pacer._lanes) == ({}, {})
+        assert (roots._arns, limiters._limiters) == ({}, {})
 
 
 @virtual
 async def test_what_a_late_call_brings_back_goes_with_the_next_sweep() -> None:
     """A call of work that was under way when its mount was forgotten leaves nothing for good."""
     async with world() as w:
-        roots, pacer = await replica(w)
+        roots, limiters = await replica(w)
         root = await roots.of("aws")
         roots.forget("aws")
         await roots.identity(root)
         w.aws.forgotten.clear()
         roots.forget_all_but({"another"})
         assert w.aws.forgotten == ["aws"]
-        assert kept(roots, pacer) == []
+        assert kept(roots, limiters) == []
 
 
 @virtual

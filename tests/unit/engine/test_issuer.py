@@ -18,8 +18,8 @@ from lessor_server.domain.errors import (
 )
 from lessor_server.domain.events import Issued
 from lessor_server.domain.lease import State
-from lessor_server.engine.engine import Limits
-from lessor_server.engine.pacer import Pace
+from lessor_server.engine.engine import EngineConfig
+from lessor_server.engine.pacer import RateLimit
 from tests.support import builders
 from tests.support.engine_world import bound, world
 from tests.support.iam_faults import Fault, Kind
@@ -251,7 +251,7 @@ async def test_aws_is_asked_once_whose_the_root_is() -> None:
 @virtual
 async def test_a_full_lane_refuses_an_issue_at_once_and_leaves_nothing() -> None:
     """Past the lane's queue an issue is RESOURCE_EXHAUSTED; the others are served."""
-    async with world(limits=Limits(Pace(rate=20, in_flight=2, queue=8))) as w:
+    async with world(limits=EngineConfig(RateLimit(rate=20, in_flight=2, queue=8))) as w:
         await w.issue()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(w.attempt()) for _ in range(20)]

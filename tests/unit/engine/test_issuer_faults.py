@@ -21,7 +21,7 @@ RICH = builders.role(
     policy_arns=builders.MANAGED, iam_groups=("staff", "readers"), iam_tags=(("team", "storage"),)
 )
 MAKING = ("CreateUser", "PutUserPolicy", "AttachUserPolicy", "AddUserToGroup", "CreateAccessKey")
-MOST_OF_A_KIND = dict.fromkeys(MAKING, 1) | {"AttachUserPolicy": 3, "AddUserToGroup": 2}
+MAX_OF_A_KIND = dict.fromkeys(MAKING, 1) | {"AttachUserPolicy": 3, "AddUserToGroup": 2}
 LOSING = (Kind.ERROR_BEFORE, Kind.ERROR_AFTER, Kind.LOSE, Kind.DROP, Kind.HANG, Kind.HANG_AFTER, Kind.GARBAGE)
 
 
@@ -69,7 +69,7 @@ async def test_a_call_that_never_gets_a_clear_answer_ends_the_issue_and_leaves_n
         assert action in error.message
         assert error.message.endswith("what it may have made reaches nobody")
         assert error.aws is not None
-        assert TRIES <= w.aws.actions().count(action) <= MOST_OF_A_KIND[action] * (TRIES + 1)
+        assert TRIES <= w.aws.actions().count(action) <= MAX_OF_A_KIND[action] * (TRIES + 1)
 
 
 @pytest.mark.parametrize("action", MAKING)
@@ -83,7 +83,7 @@ async def test_a_call_that_never_left_is_not_sent_again(action: str) -> None:
             w.aws.away = action == "CreateUser" or "CreateUser" in w.aws.actions()
             await asyncio.sleep(0.001)
         assert isinstance(await task, AwsUnavailable)
-        assert w.aws.actions().count(action) == MOST_OF_A_KIND[action]
+        assert w.aws.actions().count(action) == MAX_OF_A_KIND[action]
         w.aws.away = False
         await w.until_gone()
         assert w.users() == []

@@ -10,8 +10,8 @@ import pytest
 from lessor_server.domain import calls
 from lessor_server.domain.errors import AwsUnavailable, LessorError
 from lessor_server.domain.root import Root
-from lessor_server.engine.pacer import Lane, Pace, Priority
-from lessor_server.engine.rounds import Done, Rounds
+from lessor_server.engine.pacer import Priority, RateLimit, RateLimiter
+from lessor_server.engine.rounds import AwsCaller, Done
 from tests.support import builders
 from tests.support.engine_world import World, bound, world
 from tests.support.iam import Iam
@@ -32,10 +32,10 @@ async def limited(w: World, retries: int | None) -> None:
     await w.engine.mounts.set_root("aws", "", lambda _: config, "test")
 
 
-def rounds_of(aws: MemoryAws, retries: int | None) -> Rounds:
+def rounds_of(aws: MemoryAws, retries: int | None) -> AwsCaller:
     """Return rounds for a root with this many retries."""
     root = Root("aws", 1, builders.ACCOUNT, builders.root_config(max_retries=retries))
-    return Rounds(aws, root, Lane("a", Pace()), random.Random(1), Priority.ISSUE)
+    return AwsCaller(aws, root, RateLimiter("a", RateLimit()), random.Random(1), Priority.ISSUE)
 
 
 @pytest.mark.parametrize("action", MAKING)

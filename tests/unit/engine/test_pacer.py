@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from lessor_server.domain.errors import AwsUnavailable, PacerFull
-from lessor_server.engine.pacer import LONGEST_WAIT_SECONDS, Lane, Pace, Pacer
+from lessor_server.engine.pacer import MAX_WAIT_SECONDS, RateLimit, RateLimiter, RateLimiters
 from tests.support.virtual_loop import virtual
 
 
@@ -20,7 +20,7 @@ def most_in_a_second(times: list[float]) -> int:
     return max(bisect_left(ordered, start + 1 - 1e-9) - index for index, start in enumerate(ordered))
 
 
-async def sent(lane: Lane, calls: int, seconds: float = 0.0) -> list[float]:
+async def sent(limiter: RateLimiter, calls: int, seconds: float = 0.0) -> list[float]:
     """Ask for ``calls`` turns at once, each call taking ``seconds``; return when each began.
 
     Calls that the lane refuses count as not begun.
@@ -30,7 +30,7 @@ async def sent(lane: Lane, calls: int, seconds: float = 0.0) -> list[float]:
 
     async def call() -> None:
         with suppress(PacerFull):
-            async with lane.turn():
+            async with limiter.turn():
                 begun.append(loop.time())
                 await asyncio.sleep(seconds)
 
@@ -44,7 +44,7 @@ async def sent(lane: Lane, calls: int, seconds: float = 0.0) -> list[float]:
 @virtual
 async def test_no_second_holds_more_calls_than_the_rate(rate: float) -> None:
     """Whatever is asked, no window of one second holds more calls than the rate."""
-    begun = await sent(Lane("a", Pace(rate=rate, in_flight=10_000)), int(rate * 1.9) + 3)
+    begun = await sent(RateLimiter("a", RateLimit(rate=rate, in_flight=10_000)), int(rate * 1.9) + 3)
     assert most_in_a_second(begun) <= rate
 
 
@@ -53,28 +53,28 @@ async def test_no_second_holds_more_calls_than_the_rate(rate: float) -> None:
 async def test_the_rate_is_used(rate: float) -> None:
     """With enough to do a lane sends at least 95 % of its rate."""
     calls = int(rate * 4)
-    begun = await sent(Lane("a", Pace(rate=rate, in_flight=10_000, queue=100_000)), calls)
+    begun = await sent(RateLimiter("a", RateLimit(rate=rate, in_flight=10_000, queue=100_000)), calls)
     assert calls / max(begun) >= 0.95 * rate
 
 
 @virtual
 async def test_the_rate_holds_after_a_pause() -> None:
     """A lane that was idle does not make up for it with a burst."""
-    lane = Lane("a", Pace(rate=100, in_flight=10_000))
-    first = await sent(lane, 50)
+    limiter = RateLimiter("a", RateLimit(rate=100, in_flight=10_000))
+    first = await sent(limiter, 50)
     await asyncio.sleep(30)
-    assert most_in_a_second([*first, *await sent(lane, 300)]) <= 100
+    assert most_in_a_second([*first, *await sent(limiter, 300)]) <= 100
 
 
 @virtual
 async def test_the_rate_holds_after_aws_hung() -> None:
     """Calls that waited for room in flight do not go out all at once when the room comes."""
-    lane = Lane("a", Pace(rate=100, in_flight=10))
+    limiter = RateLimiter("a", RateLimit(rate=100, in_flight=10))
     loop = asyncio.get_running_loop()
     begun: list[float] = []
 
     async def call() -> None:
-        async with lane.turn():
+        async with limiter.turn():
             begun.append(loop.time())
             await asyncio.sleep(max(5.0 - loop.time(), 0.001))
 
@@ -89,7 +89,7 @@ async def test_the_rate_holds_after_aws_hung() -> None:
 @virtual
 async def test_a_full_queue_answers_at_once() -> None:
     """Past its bound the queue refuses with a hint when to come back, and serves all it took."""
-    lane = Lane("a", Pace(rate=10, in_flight=1, queue=5))
+    limiter = RateLimiter("a", RateLimit(rate=10, in_flight=1, queue=5))
     refused: list[PacerFull] = []
     served: list[float] = []
     loop = asyncio.get_running_loop()
@@ -97,7 +97,7 @@ async def test_a_full_queue_answers_at_once() -> None:
     async def call() -> None:
         asked = loop.time()
         try:
-            async with lane.turn():
+            async with limiter.turn():
                 served.append(loop.time())
                 await asyncio.sleep(1)
         except PacerFull as error:
@@ -115,14 +115,14 @@ async def test_a_full_queue_answers_at_once() -> None:
 @virtual
 async def test_no_call_waits_for_longer_than_the_lane_lets_it() -> None:
     """A call that cannot go out within the longest wait is refused by then, and never runs later."""
-    lane = Lane("a", Pace(rate=1, in_flight=2, queue=1000))
+    limiter = RateLimiter("a", RateLimit(rate=1, in_flight=2, queue=1000))
     loop = asyncio.get_running_loop()
     refused: list[float] = []
 
     async def call() -> None:
         try:
-            async with lane.turn():
-                assert loop.time() <= LONGEST_WAIT_SECONDS
+            async with limiter.turn():
+                assert loop.time() <= MAX_WAIT_SECONDS
                 await asyncio.sleep(60)
         except PacerFull:
             refused.append(loop.time())
@@ -131,18 +131,18 @@ async def test_no_call_waits_for_longer_than_the_lane_lets_it() -> None:
         for _ in range(30):
             group.create_task(call())
     assert len(refused) == 28
-    assert max(refused) <= LONGEST_WAIT_SECONDS + 1e-6
+    assert max(refused) <= MAX_WAIT_SECONDS + 1e-6
 
 
 @virtual
 async def test_only_so_many_calls_are_in_flight() -> None:
     """No more calls run at once than the lane allows, and all of them run."""
-    lane = Lane("a", Pace(rate=10_000, in_flight=4))
+    limiter = RateLimiter("a", RateLimit(rate=10_000, in_flight=4))
     running = most = 0
 
     async def call() -> None:
         nonlocal running, most
-        async with lane.turn():
+        async with limiter.turn():
             running += 1
             most = max(most, running)
             await asyncio.sleep(0.5)
@@ -157,38 +157,38 @@ async def test_only_so_many_calls_are_in_flight() -> None:
 @virtual
 async def test_a_caller_that_goes_away_gives_its_place_back() -> None:
     """A cancelled wait leaves neither a place in the queue nor room in flight taken."""
-    lane = Lane("a", Pace(rate=1000, in_flight=1, queue=3))
+    limiter = RateLimiter("a", RateLimit(rate=1000, in_flight=1, queue=3))
     async with asyncio.TaskGroup() as group:
-        holder = group.create_task(sent(lane, 1, seconds=60))
+        holder = group.create_task(sent(limiter, 1, seconds=60))
         await asyncio.sleep(1)
-        waiting = [group.create_task(sent(lane, 1)) for _ in range(3)]
+        waiting = [group.create_task(sent(limiter, 1)) for _ in range(3)]
         await asyncio.sleep(1)
         for task in waiting:
             task.cancel()
         await asyncio.wait(waiting)
         holder.cancel()
-    assert len(await sent(lane, 3)) == 3
+    assert len(await sent(limiter, 3)) == 3
 
 
 def test_a_paused_lane_says_so_and_an_open_one_does_not() -> None:
     """Whoever asks for an open lane hears at once that AWS does not answer, and for how long."""
-    pacer = Pacer(Pace())
-    lane = pacer.lane("aws:1", "")
-    lane.require_open()
-    lane.pause("timeout", 4.0)
+    limiters = RateLimiters(RateLimit())
+    limiter = limiters.limiter("aws:1", "")
+    limiter.require_open()
+    limiter.pause("timeout", 4.0)
     with pytest.raises(AwsUnavailable, match="timeout") as told:
-        lane.require_open()
+        limiter.require_open()
     assert told.value.retry_in == 4.0
-    assert pacer.paused() == [lane]
-    lane.resume()
-    lane.require_open()
-    assert pacer.paused() == []
+    assert limiters.paused() == [limiter]
+    limiter.resume()
+    limiter.require_open()
+    assert limiters.paused() == []
 
 
 def test_each_account_and_endpoint_has_its_own_lane() -> None:
     """One account's pause stops no other, and the same account gets the same lane."""
-    pacer = Pacer(Pace())
-    pacer.lane("aws:1", "").pause("timeout", 1.0)
-    pacer.lane("aws:2", "").require_open()
-    pacer.lane("aws:1", "https://iam.test").require_open()
-    assert pacer.lane("aws:1", "").paused_for == "timeout"
+    limiters = RateLimiters(RateLimit())
+    limiters.limiter("aws:1", "").pause("timeout", 1.0)
+    limiters.limiter("aws:2", "").require_open()
+    limiters.limiter("aws:1", "https://iam.test").require_open()
+    assert limiters.limiter("aws:1", "").paused_for == "timeout"

@@ -8,23 +8,30 @@ from contextlib import suppress
 import pytest
 
 from lessor_server.domain.errors import PacerFull
-from lessor_server.engine.pacer import LEAST_RATE, LONGEST_WAIT_SECONDS, START_RATE, Lane, Pace, Priority
+from lessor_server.engine.pacer import (
+    MAX_WAIT_SECONDS,
+    MIN_RATE,
+    START_RATE,
+    Priority,
+    RateLimit,
+    RateLimiter,
+)
 from tests.support.virtual_loop import run, virtual
 
 RANKS = (Priority.EXPIRY, Priority.ISSUE, Priority.ASKED)
 
 
-async def throttled(lane: Lane, times: int, apart: float) -> None:
+async def throttled(limiter: RateLimiter, times: int, apart: float) -> None:
     """Have AWS throttle the lane so often, so many seconds apart."""
     for _ in range(times):
         await asyncio.sleep(apart)
-        lane.throttled()
+        limiter.throttled()
 
 
-async def calls(lane: Lane, count: int, begun: list[float]) -> None:
+async def calls(limiter: RateLimiter, count: int, begun: list[float]) -> None:
     """Ask for turns one after another and note when each came."""
     for _ in range(count):
-        async with lane.turn():
+        async with limiter.turn():
             begun.append(asyncio.get_running_loop().time())
 
 
@@ -34,14 +41,14 @@ async def calls(lane: Lane, count: int, begun: list[float]) -> None:
 @virtual
 async def test_what_a_person_asked_for_goes_first_then_issues_then_expiries() -> None:
     """Whoever came first, a lane serves by priority, and callers of one priority in their order."""
-    lane = Lane("a", Pace(rate=10, in_flight=1))
+    limiter = RateLimiter("a", RateLimit(rate=10, in_flight=1))
     served: list[tuple[Priority, int]] = []
 
     async def call(priority: Priority, number: int) -> None:
-        async with lane.turn(priority):
+        async with limiter.turn(priority):
             served.append((priority, number))
 
-    async with asyncio.TaskGroup() as group, lane.turn():
+    async with asyncio.TaskGroup() as group, limiter.turn():
         for number in range(4):
             for priority in RANKS:
                 group.create_task(call(priority, number))
@@ -52,12 +59,12 @@ async def test_what_a_person_asked_for_goes_first_then_issues_then_expiries() ->
 @virtual
 async def test_a_flood_of_expiries_delays_nobody_else() -> None:
     """With a thousand expiries waiting, a caller who asks is served by the next turn."""
-    lane = Lane("a", Pace(rate=200, in_flight=10))
+    limiter = RateLimiter("a", RateLimit(rate=200, in_flight=10))
     loop = asyncio.get_running_loop()
 
     async def expiry() -> None:
         with suppress(PacerFull):
-            async with lane.turn(Priority.EXPIRY):
+            async with limiter.turn(Priority.EXPIRY):
                 await asyncio.sleep(0.01)
 
     async with asyncio.TaskGroup() as group:
@@ -66,7 +73,7 @@ async def test_a_flood_of_expiries_delays_nobody_else() -> None:
         for priority in (Priority.ASKED, Priority.ISSUE):
             await asyncio.sleep(1)
             asked = loop.time()
-            async with lane.turn(priority):
+            async with limiter.turn(priority):
                 assert loop.time() - asked <= 0.02
 
 
@@ -75,16 +82,16 @@ def test_a_turn_that_comes_as_its_caller_gives_up_is_not_lost(seed: int) -> None
     """When the wait ends at the very moment the turn comes, the next one in the queue has it."""
 
     async def race() -> None:
-        lane = Lane("a", Pace(rate=1000, in_flight=1))
+        limiter = RateLimiter("a", RateLimit(rate=1000, in_flight=1))
         loop = asyncio.get_running_loop()
 
         async def holder() -> None:
-            async with lane.turn():
-                await asyncio.sleep(LONGEST_WAIT_SECONDS)
+            async with limiter.turn():
+                await asyncio.sleep(MAX_WAIT_SECONDS)
 
         async def waiter() -> None:
             with suppress(PacerFull):
-                async with lane.turn():
+                async with limiter.turn():
                     pass
 
         async with asyncio.TaskGroup() as group:
@@ -92,7 +99,7 @@ def test_a_turn_that_comes_as_its_caller_gives_up_is_not_lost(seed: int) -> None
             for _ in range(5):
                 group.create_task(waiter())
         start = loop.time()
-        async with lane.turn():
+        async with limiter.turn():
             assert loop.time() - start < 0.01
 
     run(race(), seed)
@@ -103,13 +110,13 @@ def test_a_turn_whose_caller_is_cancelled_goes_to_the_next(seed: int) -> None:
     """A caller who leaves as its turn comes keeps nobody waiting."""
 
     async def race() -> None:
-        lane = Lane("a", Pace(rate=1000, in_flight=1))
+        limiter = RateLimiter("a", RateLimit(rate=1000, in_flight=1))
         begun: list[float] = []
         async with asyncio.TaskGroup() as group:
-            async with lane.turn():
-                leaving = group.create_task(calls(lane, 1, []))
+            async with limiter.turn():
+                leaving = group.create_task(calls(limiter, 1, []))
                 await asyncio.sleep(0)
-                staying = group.create_task(calls(lane, 1, begun))
+                staying = group.create_task(calls(limiter, 1, begun))
                 await asyncio.sleep(1)
             leaving.cancel()
             await asyncio.wait([staying])
@@ -124,56 +131,56 @@ def test_a_turn_whose_caller_is_cancelled_goes_to_the_next(seed: int) -> None:
 @virtual
 async def test_a_rate_that_was_not_set_comes_down_by_a_third_when_aws_throttles() -> None:
     """Each throttled second takes a third of the rate, and many answers in one second count once."""
-    lane = Lane("a", Pace())
-    assert lane.rate == START_RATE
-    await throttled(lane, 1, 2.0)
-    assert lane.rate == pytest.approx(START_RATE * 2 / 3)
-    await throttled(lane, 10, 0.05)
-    assert lane.rate == pytest.approx(START_RATE * 2 / 3)
-    await throttled(lane, 2, 1.0)
-    assert lane.rate == pytest.approx(START_RATE * 8 / 27)
+    limiter = RateLimiter("a", RateLimit())
+    assert limiter.rate == START_RATE
+    await throttled(limiter, 1, 2.0)
+    assert limiter.rate == pytest.approx(START_RATE * 2 / 3)
+    await throttled(limiter, 10, 0.05)
+    assert limiter.rate == pytest.approx(START_RATE * 2 / 3)
+    await throttled(limiter, 2, 1.0)
+    assert limiter.rate == pytest.approx(START_RATE * 8 / 27)
 
 
 @virtual
 async def test_a_rate_goes_up_again_step_by_step_to_where_it_began() -> None:
     """Each second of use without throttling adds 2 % of the start, and never more than was at first."""
-    lane = Lane("a", Pace())
-    await throttled(lane, 5, 1.0)
-    low = lane.rate
+    limiter = RateLimiter("a", RateLimit())
+    await throttled(limiter, 5, 1.0)
+    low = limiter.rate
     for step in range(1, 60):
         await asyncio.sleep(1.0)
-        await calls(lane, 1, [])
-        assert lane.rate == pytest.approx(min(low + step * 0.02 * START_RATE, START_RATE))
-    assert lane.rate == START_RATE
+        await calls(limiter, 1, [])
+        assert limiter.rate == pytest.approx(min(low + step * 0.02 * START_RATE, START_RATE))
+    assert limiter.rate == START_RATE
 
 
 @virtual
 async def test_a_rate_never_comes_down_to_nothing() -> None:
     """However often AWS throttles, one call a second still goes out."""
-    lane = Lane("a", Pace())
-    await throttled(lane, 100, 1.0)
-    assert lane.rate == LEAST_RATE
+    limiter = RateLimiter("a", RateLimit())
+    await throttled(limiter, 100, 1.0)
+    assert limiter.rate == MIN_RATE
     begun: list[float] = []
-    await calls(lane, 3, begun)
+    await calls(limiter, 3, begun)
     assert begun[-1] - begun[0] <= 3.0
 
 
 @virtual
 async def test_a_rate_that_was_set_stays_as_it_is() -> None:
     """The operator's rate is neither lowered by throttling nor raised by its absence."""
-    lane = Lane("a", Pace(rate=50))
-    await throttled(lane, 5, 1.0)
+    limiter = RateLimiter("a", RateLimit(rate=50))
+    await throttled(limiter, 5, 1.0)
     await asyncio.sleep(100)
-    await calls(lane, 5, [])
-    assert lane.rate == 50
+    await calls(limiter, 5, [])
+    assert limiter.rate == 50
 
 
 @virtual
 async def test_a_lane_keeps_the_rate_that_it_came_down_to() -> None:
     """After throttling calls go out at the lower rate at once."""
-    lane = Lane("a", Pace())
-    await throttled(lane, 10, 1.0)
-    rate = lane.rate
+    limiter = RateLimiter("a", RateLimit())
+    await throttled(limiter, 10, 1.0)
+    rate = limiter.rate
     begun: list[float] = []
-    await calls(lane, 10, begun)
+    await calls(limiter, 10, begun)
     assert begun[-1] - begun[0] >= 8 / (rate + 0.02 * START_RATE)

@@ -11,11 +11,11 @@ from lessor_server.domain.events import Abandoned, AccountResumed, PrefixAccepte
 from lessor_server.domain.lease import State
 from lessor_server.domain.names import Prefix
 from lessor_server.domain.preconditions import LeaseAbandoned, LeaseRevoking
-from lessor_server.engine.engine import Limits
+from lessor_server.engine.engine import EngineConfig
 from lessor_server.engine.leases import Outcome
-from lessor_server.engine.pacer import Pace
+from lessor_server.engine.pacer import RateLimit
 from lessor_server.engine.prefixes import AT_A_TIME, Standing
-from lessor_server.engine.stored import OpenPrefix, Range
+from lessor_server.engine.stored import BulkRevocation, Range
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, World, bound, world
 from tests.support.iam_faults import Fault
@@ -23,7 +23,7 @@ from tests.support.iam_faults import Kind as FaultKind
 from tests.support.virtual_loop import virtual
 
 
-async def accept(w: World, text: str) -> tuple[OpenPrefix, int]:
+async def accept(w: World, text: str) -> tuple[BulkRevocation, int]:
     """Revoke a prefix as a caller does who does not wait."""
     prefix = Prefix.parse(text)
     return await w.engine.prefixes.accept(Range(prefix.low, prefix.high), "bob")
@@ -114,7 +114,7 @@ async def test_a_lease_of_an_open_prefix_is_not_renewed() -> None:
     """Between acceptance and its turn a covered lease cannot be renewed any more."""
     async with world() as w:
         (lease_id,) = await issued(w, 1)
-        w.store.fails.add("put_up")
+        w.store.fails.add("mark_range_revoking")
         await accept(w, "aws/")
         await asyncio.sleep(5)
         assert w.states()[lease_id] is State.ACTIVE
@@ -129,7 +129,7 @@ async def test_an_intent_of_an_open_prefix_does_not_become_active() -> None:
     """An issue whose prefix was revoked hands nothing out, though nobody has turned its row yet."""
     async with world() as w:
         await bound(w)
-        w.store.fails.add("put_up")
+        w.store.fails.add("mark_range_revoking")
         caller = asyncio.get_running_loop().create_task(w.attempt())
         await asyncio.sleep(0.08)
         await accept(w, "aws/")
@@ -180,7 +180,7 @@ async def test_a_lease_that_somebody_gives_up_meanwhile_is_not_done() -> None:
     """It is neither done nor failed nor left, and the caller who waits does not wait for it."""
     async with world() as w:
         given_up, other = await issued(w, 2)
-        w.store.fails.add("put_up")
+        w.store.fails.add("mark_range_revoking")
         prefix, accepted = await accept(w, "aws/")
         await abandon(w, given_up, live=True)
         w.store.fails.clear()
@@ -192,7 +192,7 @@ async def test_a_lease_that_somebody_gives_up_meanwhile_is_not_done() -> None:
 @virtual
 async def test_a_prefix_goes_before_what_fell_due_by_itself() -> None:
     """What a person asked for in bulk does not wait behind the backlog of an outage."""
-    async with world(limits=Limits(Pace(rate=100))) as w:
+    async with world(limits=EngineConfig(RateLimit(rate=100))) as w:
         await w.put_role(builders.role("urgent"))
         mine = await issued(w, 20, role="urgent")
         for _ in range(6):
@@ -256,9 +256,9 @@ async def test_a_small_prefix_does_not_wait_for_a_large_one() -> None:
         await w.put_role(builders.role("small"))
         small = await w.issue(role="small")
         w.points.passed.clear()
-        w.points.slow["put_up"] = 0.1
+        w.points.slow["mark_range_revoking"] = 0.1
         await accept(w, "aws/creds/app/")
-        await w.until(lambda: "put_up" in w.points.passed)
+        await w.until(lambda: "mark_range_revoking" in w.points.passed)
         await accept(w, "aws/creds/small/")
         await w.until(lambda: w.states()[small.lease.id] is not State.ACTIVE)
         assert w.points.passed.count("put_up done") <= 3

@@ -9,10 +9,10 @@ import pytest
 
 from lessor_server.domain.errors import AwsUnavailable
 from lessor_server.domain.events import AccountPaused, AccountResumed, RevocationFailed
-from lessor_server.engine.engine import Limits
+from lessor_server.engine.engine import EngineConfig
 from lessor_server.engine.keeper import AT_ONCE
 from lessor_server.engine.leases import Outcome
-from lessor_server.engine.pacer import Pace
+from lessor_server.engine.pacer import RateLimit
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, World, world
 from tests.support.iam_faults import Fault, Kind
@@ -149,7 +149,7 @@ async def test_all_that_is_due_runs_in_due_order_when_aws_is_back() -> None:
 @virtual
 async def test_what_a_person_asked_for_goes_first_when_aws_is_back() -> None:
     """A lease that somebody revoked during the outage is not behind all that fell due before."""
-    async with world(limits=Limits(Pace(rate=50))) as w:
+    async with world(limits=EngineConfig(RateLimit(rate=50))) as w:
         for _ in range(100):
             await asyncio.sleep(0.1)
             await w.issue(ttl=60)
@@ -169,7 +169,7 @@ async def test_what_a_person_asked_for_goes_first_when_aws_is_back() -> None:
 @virtual
 async def test_what_a_person_asks_for_passes_the_backlog() -> None:
     """While overdue leases drain at a slow pace, a revocation that is asked for is done at once."""
-    async with world(limits=Limits(Pace(rate=20))) as w:
+    async with world(limits=EngineConfig(RateLimit(rate=20))) as w:
         for _ in range(100):
             await asyncio.sleep(0.2)
             await w.issue(ttl=60)

@@ -11,7 +11,7 @@ import pytest
 from lessor_server.domain.errors import Kind, LessorError
 from lessor_server.domain.lease import Request
 from lessor_server.domain.preconditions import RequestSpent
-from lessor_server.engine.credentials import Wish
+from lessor_server.engine.credentials import IssueRequest
 from tests.support.engine_world import BOUND_SECONDS, bound, world
 from tests.support.iam_faults import Fault
 from tests.support.iam_faults import Kind as FaultKind
@@ -50,7 +50,7 @@ async def test_a_repeat_that_aws_refuses_costs_nobody_the_lease() -> None:
         assert opens(only_user(w), made)
 
 
-@pytest.mark.parametrize("at", ["CreateAccessKey done", "rekey", "rekey done"])
+@pytest.mark.parametrize("at", ["CreateAccessKey done", "replace_key", "rekey done"])
 @virtual
 async def test_a_lease_revoked_while_it_is_handed_out_again_is_gone(at: str) -> None:
     """A revocation in the midst of a repeat wins: no key is left, and before the row has it, ABORTED."""
@@ -125,13 +125,13 @@ async def test_a_death_after_a_caller_went_away_leaves_the_lease_for_a_minute_at
         assert w.users() == []
 
 
-@pytest.mark.parametrize("at", [None, "rekey", "CreateAccessKey done"])
+@pytest.mark.parametrize("at", [None, "replace_key", "CreateAccessKey done"])
 @virtual
 async def test_a_repeat_whose_caller_has_left_leaves_the_key_that_is_out(at: str | None) -> None:
     """Another process may have handed the lease out meanwhile: its key stays, and no further one."""
     async with world() as w, another(w) as other:
-        wish = Wish("aws", "app", "alice", None, Request(ONE, "app for None"))
-        made = await other.issuer.generate(wish, 60)
+        asked = IssueRequest("aws", "app", "alice", None, Request(ONE, "app for None"))
+        made = await other.issuer.generate(asked, 60)
         w.points.passed.clear()
         task = asyncio.get_running_loop().create_task(w.issue(request=ONE))
         await (w.until(lambda: at in w.points.passed) if at else asyncio.sleep(0))
@@ -139,7 +139,7 @@ async def test_a_repeat_whose_caller_has_left_leaves_the_key_that_is_out(at: str
         await asyncio.sleep(BOUND_SECONDS)
         assert opens(only_user(w), made)
         after = await w.lease(made.lease.id)
-        assert (after.access_key_id, after.untaken) == (made.lease.access_key_id, False)
+        assert (after.access_key_id, after.undelivered) == (made.lease.access_key_id, False)
         assert after.expires_us == made.lease.expires_us
 
 
@@ -148,8 +148,8 @@ async def test_a_lease_ends_in_time_where_only_a_repeat_that_was_given_up_still_
     """The process that made the lease has ended, and the caller of the repeat has left."""
     async with world() as w:
         async with another(w) as other:
-            wish = Wish("aws", "app", "alice", timedelta(seconds=40), Request(ONE, "app for 40"))
-            made = await other.issuer.generate(wish, 60)
+            asked = IssueRequest("aws", "app", "alice", timedelta(seconds=40), Request(ONE, "app for 40"))
+            made = await other.issuer.generate(asked, 60)
             w.points.passed.clear()
             task = asyncio.get_running_loop().create_task(w.issue(ttl=40, request=ONE))
             await w.until(lambda: "CreateAccessKey sent" in w.points.passed)

@@ -51,13 +51,13 @@ async def test_the_new_key_is_accepted_three_times_by_sts_and_iam_before_it_is_u
         began = w.now()
         new = await rotate(w)
         assert w.now() - began == pytest.approx(21.0, abs=1.0)
-        proofs = [one.start for one in w.aws.sent if one.action == "ProveKey"][-3:]
+        proofs = [one.start for one in w.aws.sent if one.action == "VerifyKey"][-3:]
         assert proofs[0] - began > 20
         assert proofs[2] - proofs[0] >= 1.0
         assert w.iam.keys[new].secret == (await w.engine.mounts.get_root("aws")).config.secret_key.reveal()
 
 
-@pytest.mark.parametrize("proof", ["ProveKey", "ProveIam"])
+@pytest.mark.parametrize("proof", ["VerifyKey", "VerifyKeyOnIam"])
 @virtual
 async def test_a_key_that_is_not_accepted_for_a_minute_is_deleted(proof: str) -> None:
     """Neither STS nor IAM may refuse it; the old key stays in use and the caller hears why."""
@@ -233,12 +233,12 @@ async def test_a_key_that_comes_ten_minutes_late_is_deleted() -> None:
         w.aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey", nth=2))
         with pytest.raises(LessorError):
             await rotate(w)
-        assert (await row_of(w)).late_us > 0
+        assert (await row_of(w)).last_check_us > 0
         await asyncio.sleep(620)
         assert len(keys_of(w)) == 2
         await asyncio.sleep(400)
         assert keys_of(w) == {builders.ROOT_KEY: "Active"}
-        assert (await row_of(w)).late_us == 0
+        assert (await row_of(w)).last_check_us == 0
 
 
 @virtual
@@ -286,5 +286,5 @@ async def test_a_refused_create_changes_nothing() -> None:
             await rotate(w)
         assert told.value.reason == "ROOT_REFUSED"
         row = await row_of(w)
-        assert (row.phase, row.late_us, row.due_us) == (Phase.IDLE, 0, 0)
+        assert (row.phase, row.last_check_us, row.due_us) == (Phase.IDLE, 0, 0)
         assert keys_of(w) == {builders.ROOT_KEY: "Active"}

@@ -137,11 +137,11 @@ async def test_a_lane_of_the_chains_end_that_is_paused_does_not_hold_its_key() -
         await w.issue()
         root = await w.engine.mounts.get_root("aws")
         roots = w.engine.root_keys._roots
-        roots.lane(root).pause("nobody answers there", 1.0)
+        roots.limiter(root).pause("nobody answers there", 1.0)
         await rotate(w)
         mine = await w.engine.mounts.enable(builders.mount("plain"), "test")
         await w.set_root(mine.name, await root_key(w))
-        roots._pacer.lane(builders.ACCOUNT, root.config.iam_endpoint).pause("nor here", 1.0)
+        roots._limiters.limiter(builders.ACCOUNT, root.config.iam_endpoint).pause("nor here", 1.0)
         with pytest.raises(AwsUnavailable):
             await rotate(w)
 
@@ -152,7 +152,7 @@ async def test_a_chain_put_before_the_root_while_it_rotates_changes_nothing() ->
     async with rotating() as w:
         w.iam.visible_after = 10.0
         calling = asyncio.get_running_loop().create_task(rotate(w))
-        await w.until(lambda: "ProveKey" in w.aws.actions())
+        await w.until(lambda: "VerifyKey" in w.aws.actions())
         role = w.iam.peer(OTHER_ACCOUNT).add_role("spoke")
         await set_root(w, assume_chain=(Hop(role.arn),))
         new = await calling
@@ -168,7 +168,7 @@ async def test_another_user_s_key_set_behind_the_chain_ends_the_rotation() -> No
     async with chained() as (w, _):
         w.iam.visible_after = 20.0
         calling = asyncio.get_running_loop().create_task(rotate(w))
-        await w.until(lambda: "ProveKey" in w.aws.actions())
+        await w.until(lambda: "VerifyKey" in w.aws.actions())
         w.iam.visible_after = 0.0
         theirs = w.iam.create_access_key(USER).id
         await set_root(w, theirs)

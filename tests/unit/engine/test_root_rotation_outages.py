@@ -24,7 +24,7 @@ from tests.support.virtual_loop import virtual
 async def test_a_key_that_nobody_could_prove_waits_for_aws() -> None:
     """While AWS does not answer nothing is known against the key: it is proven once AWS is back."""
     async with rotating() as w:
-        w.aws.faults.add(Fault(Kind.DROP, "ProveKey"))
+        w.aws.faults.add(Fault(Kind.DROP, "VerifyKey"))
         with pytest.raises(AwsUnavailable) as told:
             await rotate(w)
         assert "revoked" not in told.value.message
@@ -39,13 +39,13 @@ async def test_a_key_that_nobody_could_prove_waits_for_aws() -> None:
 async def test_an_aws_that_is_silent_twice_running_holds_nobody_for_a_minute() -> None:
     """The caller hears so after two looks that nobody answered; the key waits, and is proven by the clock."""
     async with rotating() as w:
-        for proof in ("ProveKey", "ProveIam"):
+        for proof in ("VerifyKey", "VerifyKeyOnIam"):
             w.aws.faults.add(Fault(Kind.HANG, proof))
         began = w.now()
         with pytest.raises(AwsUnavailable):
             await rotate(w)
         assert w.now() - began < 16
-        assert w.aws.actions().count("ProveKey") == 2
+        assert w.aws.actions().count("VerifyKey") == 2
         row = await row_of(w)
         assert (row.phase, row.attempts) == (Phase.MADE, 0)
         assert await root_key(w) == builders.ROOT_KEY
@@ -58,12 +58,12 @@ async def test_an_aws_that_is_silent_twice_running_holds_nobody_for_a_minute() -
 async def test_one_silent_look_and_a_throttled_one_are_waited_out() -> None:
     """Only two that nobody answered, one after the other, end the proof; a throttled look was heard."""
     async with rotating() as w:
-        for proof in ("ProveKey", "ProveIam"):
+        for proof in ("VerifyKey", "VerifyKeyOnIam"):
             w.aws.faults.add(Fault(Kind.HANG, proof, times=1))
             w.aws.faults.add(Fault(Kind.THROTTLE, proof, nth=2, times=3))
             w.aws.faults.add(Fault(Kind.HANG, proof, nth=5, times=1))
         assert await rotate(w) == await root_key(w)
-        assert w.aws.actions().count("ProveKey") == 8
+        assert w.aws.actions().count("VerifyKey") == 8
 
 
 @virtual

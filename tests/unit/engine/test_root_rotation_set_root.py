@@ -25,7 +25,7 @@ from lessor_server.domain.root import Hop, to_plain
 from lessor_server.domain.rotation import Phase
 from lessor_server.domain.schedule import NEVER
 from lessor_server.domain.secret import Secret
-from lessor_server.engine.engine import Limits
+from lessor_server.engine.engine import EngineConfig
 from lessor_server.engine.mounts import RootRules
 from tests.support import builders
 from tests.support.iam_faults import Fault, Kind
@@ -75,7 +75,7 @@ async def test_only_a_user_s_stored_key_can_be_rotated() -> None:
 @virtual
 async def test_a_schedule_without_a_key_is_refused_and_one_that_is_stored_counts_as_none() -> None:
     """An earlier version took it: such a row, due again and again, comes to rest at the first start."""
-    async with rotating(limits=Limits(root_rules=RootRules(ambient_mounts=("aws",)))) as w:
+    async with rotating(limits=EngineConfig(root_rules=RootRules(ambient_mounts=("aws",)))) as w:
         keyless = replace(builders.root_config(), access_key="", secret_key=Secret(), rotation_period=HOUR)
         with pytest.raises(Invalid) as told:
             await w.engine.mounts.set_root("aws", "", lambda _: keyless, "test")
@@ -153,7 +153,7 @@ async def test_a_root_set_anew_ends_the_rotation_and_its_new_key() -> None:
     async with rotating() as w:
         w.iam.visible_after = 20.0
         calling = asyncio.get_running_loop().create_task(rotate(w))
-        await w.until(lambda: "ProveKey" in w.aws.actions())
+        await w.until(lambda: "VerifyKey" in w.aws.actions())
         w.iam.create_user("other").visible_at = 0.0
         w.iam.visible_after = 0.0
         other = w.iam.create_access_key("other").id
@@ -173,7 +173,7 @@ async def test_another_field_set_meanwhile_does_not_end_the_rotation() -> None:
     async with rotating() as w:
         w.iam.visible_after = 10.0
         calling = asyncio.get_running_loop().create_task(rotate(w))
-        await w.until(lambda: "ProveKey" in w.aws.actions())
+        await w.until(lambda: "VerifyKey" in w.aws.actions())
         await set_root(w, region="eu-west-1")
         new = await calling
         config = (await w.engine.mounts.get_root("aws")).config
@@ -241,7 +241,7 @@ async def test_a_late_key_is_not_looked_for_among_the_keys_of_the_user_that_is_s
         w.aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey", nth=2))
         with pytest.raises(LessorError):
             await rotate(w)
-        assert (await row_of(w)).late_us > 0
+        assert (await row_of(w)).last_check_us > 0
         account, user, key = w.other_iam, ROOT, builders.OTHER_ROOT_KEY
         if elsewhere:
             account.adopt_root(key)

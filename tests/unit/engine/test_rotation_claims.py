@@ -30,7 +30,7 @@ def drop(w: World) -> None:
 
 @pytest.mark.parametrize("lose", [take, drop])
 @pytest.mark.parametrize(
-    ("after", "times"), [("ListAccessKeys done", 1), ("CreateAccessKey done", 1), ("ProveIam done", 3)]
+    ("after", "times"), [("ListAccessKeys done", 1), ("CreateAccessKey done", 1), ("VerifyKeyOnIam done", 3)]
 )
 @virtual
 async def test_an_attempt_that_has_lost_its_row_calls_aws_no_more(

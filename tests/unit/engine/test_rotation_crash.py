@@ -59,7 +59,7 @@ async def root_of_a_chain(w: World) -> None:
 
 async def root_that_is_not_proven(w: World) -> None:
     """Rotate the root to a key that AWS does not accept for a minute."""
-    w.aws.faults.add(Fault(Kind.REFUSE, "ProveKey", times=400))
+    w.aws.faults.add(Fault(Kind.REFUSE, "VerifyKey", times=400))
     await w.engine.root_keys.rotate("aws", "test", delete_other_key=False)
 
 
@@ -210,7 +210,7 @@ async def settled(w: World, what: str) -> None:
     else:
         assert keys[USER] == {}, f"after {what}"
     for one in w.store.rotations.values():
-        assert (one.phase, one.late_us, one.fresh_sealed) == (Phase.IDLE, 0, b""), f"after {what}"
+        assert (one.phase, one.last_check_us, one.fresh_sealed) == (Phase.IDLE, 0, b""), f"after {what}"
 
 
 def cases(*quick: Story) -> list[object]:

@@ -93,7 +93,7 @@ async def test_an_old_root_key_that_goes_under_with_its_mount_is_told_once() -> 
         w.aws.faults.add(Fault(Kind.REFUSE, "DeleteAccessKey"))
         await w.engine.root_keys.rotate("aws", "olga", delete_other_key=False)
         await stuck()
-        await w.engine.disabler.disable("aws", force=False, by="test")
+        await w.engine.mount_remover.disable("aws", force=False, by="test")
         w.store.fail_writes = True
         await w.events.until(KeyLeft)
         await asyncio.sleep(10)
@@ -125,6 +125,6 @@ async def test_a_mount_whose_rotations_rest_leaves_nothing_to_tell() -> None:
     async with rotating() as w:
         await put(w)
         await rotate_static(w)
-        await w.engine.disabler.disable("aws", force=False, by="test")
+        await w.engine.mount_remover.disable("aws", force=False, by="test")
         await w.until(lambda: "aws" not in w.store.mounts, 120)
         assert w.events.of(KeyLeft) == []

@@ -140,7 +140,7 @@ async def test_a_mount_that_is_being_disabled_gets_no_new_key_by_its_schedule() 
         await set_root(w, rotation_period=HOUR)
         await w.issue()
         w.aws.faults.add(Fault(Kind.REFUSE, "DeleteAccessKey"))
-        await w.engine.disabler.disable("aws", force=False, by="test")
+        await w.engine.mount_remover.disable("aws", force=False, by="test")
         await asyncio.sleep(2 * 3600)
         assert "CreateAccessKey" not in w.aws.actions(ROOT)
         assert keys_of(w) == {builders.ROOT_KEY: "Active"}
@@ -162,7 +162,7 @@ async def test_a_period_set_while_the_key_is_rotated_counts() -> None:
     async with rotating() as w:
         w.iam.visible_after = 10.0
         calling = asyncio.get_running_loop().create_task(rotate(w))
-        await w.until(lambda: "ProveKey" in w.aws.actions())
+        await w.until(lambda: "VerifyKey" in w.aws.actions())
         await set_root(w, rotation_period=HOUR)
         await calling
         assert 3240 <= seconds_until(w, (await row_of(w)).next_us) <= 3600
@@ -172,9 +172,9 @@ async def test_a_period_set_while_the_key_is_rotated_counts() -> None:
 async def test_a_period_set_during_a_rotation_that_fails_counts_too() -> None:
     """The schedule is not lost with the new key."""
     async with rotating() as w:
-        w.aws.faults.add(Fault(Kind.REFUSE, "ProveKey", times=200))
+        w.aws.faults.add(Fault(Kind.REFUSE, "VerifyKey", times=200))
         calling = asyncio.get_running_loop().create_task(rotate(w))
-        await w.until(lambda: "ProveKey" in w.aws.actions())
+        await w.until(lambda: "VerifyKey" in w.aws.actions())
         await set_root(w, rotation_period=HOUR)
         await asyncio.wait([calling])
         assert calling.exception() is not None

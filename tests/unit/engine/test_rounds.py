@@ -12,8 +12,8 @@ from lessor_server.domain import calls
 from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.errors import LessorError
 from lessor_server.domain.root import Root
-from lessor_server.engine.pacer import Lane, Pace, Priority
-from lessor_server.engine.rounds import Done, Rounds, failure, says_nothing
+from lessor_server.engine.pacer import Priority, RateLimit, RateLimiter
+from lessor_server.engine.rounds import AwsCaller, Done, failure, is_inconclusive
 from tests.support import builders
 from tests.support.iam import Iam
 from tests.support.iam_faults import Fault, Kind
@@ -24,29 +24,29 @@ PUT = calls.PutUserPolicy("u", "p", builders.DOCUMENT)
 KEY = calls.CreateAccessKey("u")
 
 
-def made(latency: float = 0.05) -> tuple[Iam, MemoryAws, Rounds]:
+def made(latency: float = 0.05) -> tuple[Iam, MemoryAws, AwsCaller]:
     """Return an account, the way to it, and rounds over that."""
     loop = asyncio.get_running_loop()
     iam = Iam(now=loop.time)
     aws = MemoryAws({builders.ROOT_KEY: iam}, latency=latency)
-    return iam, aws, over(aws, Lane("a", Pace()))
+    return iam, aws, over(aws, RateLimiter("a", RateLimit()))
 
 
-def over(aws: MemoryAws, lane: Lane) -> Rounds:
+def over(aws: MemoryAws, limiter: RateLimiter) -> AwsCaller:
     """Return rounds over a way to AWS and a lane."""
     root = Root("aws", 1, builders.ACCOUNT, builders.root_config())
-    return Rounds(aws, root, lane, random.Random(1), Priority.ISSUE)
+    return AwsCaller(aws, root, limiter, random.Random(1), Priority.ISSUE)
 
 
 @virtual
 async def test_the_calls_of_a_round_go_out_together_and_are_all_awaited() -> None:
     """A round takes as long as its slowest call, and one that fails stops no other."""
-    iam, aws, rounds = made()
+    iam, aws, caller = made()
     iam.create_user("u")
     aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey"))
     aws.faults.add(Fault(Kind.DELAY, "AttachUserPolicy", seconds=3.0))
     attach = calls.AttachUserPolicy("u", builders.READ_ONLY)
-    outcomes = await rounds.round((KEY, PUT, attach))
+    outcomes = await caller.round((KEY, PUT, attach))
     assert asyncio.get_running_loop().time() == pytest.approx(3.05)
     assert isinstance(outcomes[0], AwsRefused)
     assert outcomes[1:] == [Done(None), Done(None)]
@@ -56,38 +56,38 @@ async def test_the_calls_of_a_round_go_out_together_and_are_all_awaited() -> Non
 @virtual
 async def test_a_call_is_sent_once_where_nothing_is_to_be_repeated() -> None:
     """A refusal, an error and a lost answer come back as they are; the engine sends no second call."""
-    iam, aws, rounds = made()
+    iam, aws, caller = made()
     iam.create_user("u")
     for kind, outcome in ((Kind.REFUSE, AwsRefused), (Kind.LOSE, AwsUnknown), (Kind.THROTTLE, AwsRefused)):
         aws.faults.clear()
         aws.faults.add(Fault(kind, "CreateAccessKey"))
         aws.sent.clear()
-        assert isinstance(await rounds.call(KEY, lambda: True), outcome)
+        assert isinstance(await caller.call(KEY, lambda: True), outcome)
         assert len(aws.sent) == 1
 
 
 @virtual
 async def test_a_user_not_seen_yet_is_waited_for_only_with_patience() -> None:
     """NoSuchEntity of the user is repeated while the caller has patience, and not a moment longer."""
-    iam, _, rounds = made()
+    iam, _, caller = made()
     iam.visible_after = 10.0
     iam.create_user("u")
-    impatient = await rounds.call(PUT)
+    impatient = await caller.call(PUT)
     assert isinstance(impatient, AwsRefused)
     assert impatient.refusal is Refusal.NO_SUCH_USER
     loop = asyncio.get_running_loop()
     until = loop.time() + 2
-    assert isinstance(await rounds.call(PUT, lambda: loop.time() < until), AwsRefused)
+    assert isinstance(await caller.call(PUT, lambda: loop.time() < until), AwsRefused)
     assert loop.time() < until + 3
-    assert await rounds.call(PUT, lambda: True) == Done(None)
+    assert await caller.call(PUT, lambda: True) == Done(None)
     assert loop.time() >= 10.0
 
 
 @virtual
 async def test_a_call_is_repeated_for_half_a_minute_at_most_with_growing_waits() -> None:
     """Repeats start within 0.2 s, grow to at most 3 s, and end by 30 s."""
-    _, aws, rounds = made(latency=0.0)
-    assert isinstance(await rounds.call(PUT, lambda: True), AwsRefused)
+    _, aws, caller = made(latency=0.0)
+    assert isinstance(await caller.call(PUT, lambda: True), AwsRefused)
     starts = [one.start for one in aws.sent]
     gaps = [later - earlier for earlier, later in pairwise(starts)]
     assert 0.1 <= gaps[0] <= 0.2
@@ -98,36 +98,36 @@ async def test_a_call_is_repeated_for_half_a_minute_at_most_with_growing_waits()
 @virtual
 async def test_a_concurrent_modification_is_repeated_without_patience() -> None:
     """AWS asks for it to be sent again, and the refused call had no effect."""
-    iam, aws, rounds = made()
+    iam, aws, caller = made()
     iam.create_user("u")
     aws.faults.add(
         Fault(Kind.REFUSE, "PutUserPolicy", nth=1, times=3, status=409, code="ConcurrentModification")
     )
-    assert await rounds.call(PUT) == Done(None)
+    assert await caller.call(PUT) == Done(None)
     assert len(aws.sent) == 4
 
 
 @virtual
 async def test_a_clear_no_is_told_before_an_unknown_fate() -> None:
     """Of several failures a caller hears the one that says what to mend."""
-    iam, aws, rounds = made()
+    iam, aws, caller = made()
     iam.create_user("u")
     aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey"))
     aws.faults.add(Fault(Kind.REFUSE, "PutUserPolicy"))
-    outcomes = await rounds.round((KEY, PUT))
+    outcomes = await caller.round((KEY, PUT))
     assert isinstance(failure(outcomes), AwsRefused)
     assert failure([Done(None)]) is None
-    assert [says_nothing(outcome) for outcome in outcomes] == [True, False]
+    assert [is_inconclusive(outcome) for outcome in outcomes] == [True, False]
 
 
 @virtual
 async def test_a_full_lane_is_an_outcome_too() -> None:
     """A call that the lane does not take comes back as an outcome and was never sent."""
     _, aws, _ = made()
-    lane = Lane("a", Pace(in_flight=1, queue=0))
-    rounds = over(aws, lane)
-    async with lane.turn():
-        outcome = await rounds.call(PUT)
+    limiter = RateLimiter("a", RateLimit(in_flight=1, queue=0))
+    caller = over(aws, limiter)
+    async with limiter.turn():
+        outcome = await caller.call(PUT)
     assert isinstance(outcome, LessorError)
     assert outcome.reason == "PACER_QUEUE_FULL"
     assert aws.sent == []
@@ -143,22 +143,22 @@ class Account:
         """Make both anew."""
         iam, self.aws, _ = made()
         iam.create_user("u")
-        self._lane = Lane("a", Pace())
+        self._limiter = RateLimiter("a", RateLimit())
 
-    def rounds(self) -> Rounds:
+    def caller(self) -> AwsCaller:
         """Return the rounds of another user's lease."""
-        return over(self.aws, self._lane)
+        return over(self.aws, self._limiter)
 
-    async def clash(self, rounds: Rounds) -> None:
+    async def clash(self, caller: AwsCaller) -> None:
         """Let one call meet ConcurrentModification once."""
         self.aws.faults.clear()
         self.aws.faults.add(CLASH)
-        assert await rounds.call(PUT) == Done(None)
+        assert await caller.call(PUT) == Done(None)
 
-    async def together(self, rounds: Rounds) -> bool:
+    async def together(self, caller: AwsCaller) -> bool:
         """Send a round of two calls and tell whether they went out at the same time."""
         self.aws.sent.clear()
-        await rounds.round((PUT, calls.AttachUserPolicy("u", builders.READ_ONLY)))
+        await caller.round((PUT, calls.AttachUserPolicy("u", builders.READ_ONLY)))
         return self.aws.sent[0].start == self.aws.sent[1].start
 
 
@@ -166,10 +166,10 @@ class Account:
 async def test_after_a_clash_the_rest_of_this_user_s_calls_go_one_by_one() -> None:
     """One ConcurrentModification makes its own rounds serial, and no other's."""
     account = Account()
-    rounds = account.rounds()
-    await account.clash(rounds)
-    assert not await account.together(rounds)
-    assert await account.together(account.rounds())
+    caller = account.caller()
+    await account.clash(caller)
+    assert not await account.together(caller)
+    assert await account.together(account.caller())
 
 
 @pytest.mark.parametrize(("apart", "serial"), [(1.0, True), (29.0, True), (31.0, False)])
@@ -181,12 +181,12 @@ async def test_three_clashes_in_a_minute_make_an_account_serial_for_an_hour(
     account = Account()
     for _ in range(3):
         await asyncio.sleep(apart)
-        await account.clash(account.rounds())
-    assert await account.together(account.rounds()) is not serial
+        await account.clash(account.caller())
+    assert await account.together(account.caller()) is not serial
     await asyncio.sleep(3590)
-    assert await account.together(account.rounds()) is not serial
+    assert await account.together(account.caller()) is not serial
     await asyncio.sleep(20)
-    assert await account.together(account.rounds())
+    assert await account.together(account.caller())
 
 
 @virtual
@@ -194,5 +194,5 @@ async def test_two_clashes_do_not_make_an_account_serial() -> None:
     """Two ConcurrentModifications are chance."""
     account = Account()
     for _ in range(2):
-        await account.clash(account.rounds())
-    assert await account.together(account.rounds())
+        await account.clash(account.caller())
+    assert await account.together(account.caller())

@@ -82,7 +82,9 @@ async def test_a_prefix_takes_sessions_along() -> None:
         await assumed(w)
         await w.issue(role="assumed")
         await w.issue()
-        w.points.slow["put_up"] = 0.001  # a session takes no time to end, and counts once time has passed
+        w.points.slow["mark_range_revoking"] = (
+            0.001  # a session takes no time to end, and counts once time has passed
+        )
         prefix, accepted = await w.engine.prefixes.accept(Range("aws/", "aws0"), "bob")
         standings = [standing async for standing in w.engine.prefixes.follow(prefix, accepted)]
         assert (accepted, standings[-1].done) == (2, 2)
@@ -168,7 +170,7 @@ async def test_a_session_that_nobody_took_waits_a_minute_for_a_repeat() -> None:
         task.cancel()
         await asyncio.sleep(1)
         (waiting,) = (row.lease for row in w.store.rows.values() if row.lease.is_session)
-        assert (waiting.state, waiting.untaken) == (State.ACTIVE, True)
+        assert (waiting.state, waiting.undelivered) == (State.ACTIVE, True)
         assert waiting.expires_us - w.store.now() <= 60_000_000
         made = await w.issue(role="assumed", request=ONE)
         assert (made.lease.id, made.lease.expires_us) == (waiting.id, waiting.max_expires_us)
@@ -272,7 +274,7 @@ async def test_a_sweep_passes_sessions_over() -> None:
         await assumed(w)
         made = await w.issue(role="assumed", ttl=7200)
         await asyncio.sleep(3700)
-        assert [found async for found in w.engine.sweeper.sweep("aws", apply=True)] == []
+        assert [found async for found in w.engine.reconciler.sweep("aws", apply=True)] == []
         assert (await w.lease(made.lease.id)).state is State.ACTIVE
 
 

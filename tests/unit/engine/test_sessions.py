@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lessor_server.domain.calls import MadeKey
+from lessor_server.domain.calls import AccessKey
 from lessor_server.domain.errors import AwsUnavailable, Invalid, LeaseTaken, LessorError, RoleFull
 from lessor_server.domain.events import Issued, IssueFailed
 from lessor_server.domain.lease import State
@@ -187,7 +187,7 @@ async def test_a_session_longer_than_the_iam_role_takes_is_told_clearly() -> Non
         await assumed(w, longest=3600)
         with pytest.raises(LessorError, match="AssumeRole") as raised:
             await w.issue(role="assumed", ttl=7200)
-        assert "MaxSessionDuration" in raised.value.mend
+        assert "MaxSessionDuration" in raised.value.fix
 
 
 @virtual
@@ -324,8 +324,8 @@ async def test_a_sessions_key_can_be_waited_for() -> None:
         await assumed(w)
         made = await w.issue(role="assumed", wait_usable=30)
         assert made.usable
-        key = MadeKey(made.lease.access_key_id, made.secret, made.token)
-        assert w.aws.actions().count("ProveKey") == 3
+        key = AccessKey(made.lease.access_key_id, made.secret, made.token)
+        assert w.aws.actions().count("VerifyKey") == 3
         assert "***" in repr(key)
 
 

@@ -253,7 +253,7 @@ async def test_a_mount_is_not_removed_before_the_keys_of_a_deleted_static_role()
         await put(w)
         w.aws.away = True
         await delete(w)
-        await w.engine.disabler.disable("aws", force=False, by="test")
+        await w.engine.mount_remover.disable("aws", force=False, by="test")
         await asyncio.sleep(120)
         assert "aws" in w.store.mounts
         w.aws.away = False

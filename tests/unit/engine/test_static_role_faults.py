@@ -25,7 +25,7 @@ from lessor_server.domain.preconditions import (
 from lessor_server.domain.root import Hop
 from lessor_server.domain.rotation import Rotation, static_subject
 from lessor_server.domain.secret import Secret
-from lessor_server.engine.engine import Limits
+from lessor_server.engine.engine import EngineConfig
 from lessor_server.engine.mounts import RootRules
 from tests.support import builders
 from tests.support.engine_world import OTHER_ACCOUNT, World
@@ -151,7 +151,7 @@ async def test_the_user_of_a_root_is_taken(mount: str) -> None:
 @virtual
 async def test_the_user_whose_key_the_server_itself_has_is_taken() -> None:
     """Its key stands in no mount: AWS is asked whom the mount's root is."""
-    async with rotating(limits=Limits(root_rules=RootRules(ambient_mounts=("aws",)))) as w:
+    async with rotating(limits=EngineConfig(root_rules=RootRules(ambient_mounts=("aws",)))) as w:
         w.aws.accounts[""] = w.iam
         keyless = replace(builders.root_config(), access_key="", secret_key=Secret())
         await w.engine.mounts.set_root("aws", "", lambda _: keyless, "test")
@@ -249,7 +249,7 @@ async def test_a_first_key_whose_fate_is_unknown_keeps_the_role() -> None:
 async def test_a_first_key_that_is_not_proven_leaves_nothing() -> None:
     """The key is deleted and the role not stored."""
     async with rotating() as w:
-        w.aws.faults.add(Fault(Kind.REFUSE, "ProveKey"))
+        w.aws.faults.add(Fault(Kind.REFUSE, "VerifyKey"))
         with pytest.raises(KeyNotAccepted) as told:
             await put(w)
         assert told.value.aws is not None
@@ -262,7 +262,7 @@ async def test_a_first_key_that_is_not_proven_leaves_nothing() -> None:
 async def test_a_user_who_may_do_nothing_is_proven_all_the_same() -> None:
     """IAM denies a plain user even to see itself: that answer shows that its key was accepted."""
     async with rotating() as w:
-        w.aws.faults.add(Fault(Kind.REFUSE, "ProveIam"))
+        w.aws.faults.add(Fault(Kind.REFUSE, "VerifyKeyOnIam"))
         assert (await put(w)).current in keys_of(w, USER)
 
 
@@ -288,7 +288,7 @@ async def test_a_key_that_somebody_made_before_is_never_taken_for_a_late_one() -
         made = await put(w, static(live_keys=1))
         await asyncio.sleep(30 * 60)
         assert set(keys_of(w, USER)) == {theirs, made.current}
-        assert (await row_of(w, SUBJECT)).late_us == 0
+        assert (await row_of(w, SUBJECT)).last_check_us == 0
 
 
 # --- another account -----------------------------------------------------------------------------------

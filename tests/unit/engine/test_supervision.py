@@ -32,8 +32,15 @@ ISSUE = (
     "activate",
 )
 REVOKE = ("claim", "claim_due", "get_root", "DeleteAccessKey sent", "DeleteUser sent", "finish", "fail")
-BULK = ("prefixes", "put_up", "close_prefix", "left_behind", "remove_disabled", "list_mounts")
-SWEEP = ("mount_names", "ListUsers sent", "known", "page", "bury", "bury_sessions")
+BULK = (
+    "prefixes",
+    "mark_range_revoking",
+    "close_prefix",
+    "unfinished_of_removed_mounts",
+    "remove_disabled",
+    "list_mounts",
+)
+SWEEP = ("mount_names", "ListUsers sent", "known", "page", "purge_tombstones", "purge_sessions")
 CLOCKS = ("due_within", "held")
 ROTATE = (
     "next_rotation_us",
@@ -59,7 +66,7 @@ async def live(w: World) -> None:
     await attempt(w)
     try:
         await w.engine.prefixes.accept(Range("aws/creds/app/", "aws/creds/app0"), "test")
-        await w.engine.disabler.disable("left", force=False, by="test")
+        await w.engine.mount_remover.disable("left", force=False, by="test")
         await rotate(w)
     except (LessorError, UnexpectedError):
         pass  # it is the answer of that one call
@@ -119,7 +126,13 @@ async def test_a_part_that_fails_at_a_start_does_its_work_when_it_can(point: str
 async def test_what_works_goes_on_beside_what_does_not() -> None:
     """While every sweep and every rotation fails, leases are issued, expire and are revoked in time."""
     async with world() as w:
-        w.points.broken |= {"mount_names", "next_rotation_us", "left_behind", "due_within", "held"}
+        w.points.broken |= {
+            "mount_names",
+            "next_rotation_us",
+            "unfinished_of_removed_mounts",
+            "due_within",
+            "held",
+        }
         for _ in range(20):
             made = await w.issue(ttl=100)
             await asyncio.sleep(131)

@@ -34,7 +34,7 @@ def appear(
 
 async def sweep(w: World, *, apply: bool = True, instance: str = "") -> list[Finding]:
     """Reconcile as a caller does and return what was found."""
-    return [found async for found in w.engine.sweeper.sweep("aws", apply=apply, instance=instance)]
+    return [found async for found in w.engine.reconciler.sweep("aws", apply=apply, instance=instance)]
 
 
 def refuse(path_prefix: str = "/") -> list[User]:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from lessor_server.engine.timers import Timers
+from lessor_server.engine.timers import ExpiryTimer
 from tests.support import builders
 from tests.support.engine_world import Clocks
 from tests.support.memory_store import MemoryStore
@@ -47,7 +47,7 @@ class Timing:
 
     store: MemoryStore
     clocks: Clocks
-    timers: Timers
+    timers: ExpiryTimer
     rung: Rung
     group: asyncio.TaskGroup
 
@@ -64,7 +64,7 @@ async def timing(limit: int = 50_000) -> AsyncIterator[Timing]:
     store.mounts["aws"] = builders.mount()
     store.roots["aws"] = builders.stored_root()
     async with asyncio.TaskGroup() as group:
-        yield Timing(store, clocks, Timers(store, rung, rung.missed, limit), rung, group)
+        yield Timing(store, clocks, ExpiryTimer(store, rung, rung.missed, limit), rung, group)
         for task in asyncio.all_tasks():
             if task.get_name() == "timers":
                 task.cancel()

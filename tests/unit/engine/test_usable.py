@@ -19,7 +19,7 @@ FAILING = (Kind.REFUSE, Kind.HANG, Kind.THROTTLE, Kind.DROP)
 
 def looks(w: World) -> list[float]:
     """Return when the key was tried, in the loop's seconds."""
-    return [one.start for one in w.aws.sent if one.action == "ProveKey"]
+    return [one.start for one in w.aws.sent if one.action == "VerifyKey"]
 
 
 async def waits(w: World, wait: float, seconds: float = 60.0) -> tuple[Credentials, float]:
@@ -52,7 +52,7 @@ async def test_nobody_who_did_not_ask_waits() -> None:
 async def test_a_look_that_fails_begins_the_count_again() -> None:
     """Three looks must succeed one after another: a refusal after two good ones asks for three more."""
     async with world() as w:
-        w.aws.faults.add(Fault(Kind.REFUSE, "ProveKey", nth=3, status=403, code="InvalidClientTokenId"))
+        w.aws.faults.add(Fault(Kind.REFUSE, "VerifyKey", nth=3, status=403, code="InvalidClientTokenId"))
         made, _ = await waits(w, 30)
         assert made.usable
         assert len(looks(w)) == 3 + LOOKS
@@ -65,9 +65,11 @@ async def test_a_key_that_aws_accepts_late_is_waited_for() -> None:
         made, _ = await waits(w, 30)
         assert made.usable
         key = w.iam.users[made.lease.footprint.user_name.casefold()].keys[made.lease.access_key_id]
-        accepted = [one for one in w.aws.sent if one.action == "ProveKey" and w.clocks.aws() >= key.usable_at]
+        accepted = [
+            one for one in w.aws.sent if one.action == "VerifyKey" and w.clocks.aws() >= key.usable_at
+        ]
         assert len(accepted) >= LOOKS
-        assert w.points.passed.index("activate done") < w.points.passed.index("ProveKey sent")
+        assert w.points.passed.index("activate done") < w.points.passed.index("VerifyKey sent")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ async def test_a_key_that_aws_accepts_late_is_waited_for() -> None:
 async def test_a_key_that_is_not_accepted_in_time_is_handed_out_as_such(kind: Kind) -> None:
     """After the wait the credential comes with ``usable`` false, however AWS failed to accept it."""
     async with world() as w:
-        w.aws.faults.add(Fault(kind, "ProveKey"))
+        w.aws.faults.add(Fault(kind, "VerifyKey"))
         made, took = await waits(w, 5)
         assert not made.usable
         assert made.secret
@@ -90,7 +92,7 @@ async def test_a_key_that_is_not_accepted_in_time_is_handed_out_as_such(kind: Ki
 async def test_half_a_second_of_the_deadline_is_kept_for_the_answer(kind: Kind) -> None:
     """However long the caller would wait, the answer comes half a second before its deadline."""
     async with world() as w:
-        w.aws.faults.add(Fault(kind, "ProveKey"))
+        w.aws.faults.add(Fault(kind, "VerifyKey"))
         made, took = await waits(w, 300, seconds=10)
         assert not made.usable
         assert took == pytest.approx(9.5)
@@ -101,7 +103,7 @@ async def test_the_wait_ends_with_the_lease() -> None:
     """A wait longer than the lease's life is over when the lease is, and says that the key is not usable."""
     async with world() as w:
         await bound(w)
-        w.aws.faults.add(Fault(Kind.REFUSE, "ProveKey"))
+        w.aws.faults.add(Fault(Kind.REFUSE, "VerifyKey"))
         start = w.now()
         made = await w.issue(ttl=10, wait_usable=30)
         assert not made.usable
@@ -114,11 +116,11 @@ async def test_a_key_whose_lease_was_ended_meanwhile_is_not_usable() -> None:
     async with world() as w:
         await w.put_role(builders.assumed(w.iam.add_role("target").arn))
         waiting = asyncio.get_running_loop().create_task(w.issue(role="assumed", wait_usable=30))
-        await w.until(lambda: "ProveKey" in w.aws.actions())
+        await w.until(lambda: "VerifyKey" in w.aws.actions())
         (lease_id,) = w.states()
         await w.revoke(lease_id)
         assert not (await waiting).usable
-        assert w.aws.actions().count("ProveKey") == LOOKS
+        assert w.aws.actions().count("VerifyKey") == LOOKS
 
 
 @pytest.mark.parametrize("read", ["get_root", "get"])
@@ -138,7 +140,7 @@ async def test_a_caller_that_goes_away_during_the_wait_leaves_nothing() -> None:
     """Until its answer is given a credential is nobody's: it is revoked at once, not at its expiry."""
     async with world() as w:
         await bound(w)
-        w.aws.faults.add(Fault(Kind.REFUSE, "ProveKey"))
+        w.aws.faults.add(Fault(Kind.REFUSE, "VerifyKey"))
         caller = asyncio.get_running_loop().create_task(w.issue(wait_usable=30))
         await asyncio.sleep(5)
         caller.cancel()

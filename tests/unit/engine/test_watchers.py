@@ -12,7 +12,7 @@ from lessor_server.domain.errors import FellBehind
 from lessor_server.domain.events import Renewed, StoreFailed
 from lessor_server.domain.lease import STUCK_AFTER
 from lessor_server.engine.stored import EVERYTHING, Range
-from lessor_server.engine.watchers import QUEUE, Happening, Kind, Watchers
+from lessor_server.engine.watchers import QUEUE, Kind, LeaseEvent, LeaseEventBroker
 from tests.support import builders
 from tests.support.engine_world import BASE_US, BOUND_SECONDS, World, bound, world
 from tests.support.iam_faults import Fault
@@ -28,16 +28,16 @@ class Reader:
 
     def __init__(self) -> None:
         """Begin with nothing heard."""
-        self.heard: list[Happening] = []
+        self.heard: list[LeaseEvent] = []
 
     @property
     def kinds(self) -> list[Kind]:
         """Return what was heard, in order."""
         return [one.kind for one in self.heard]
 
-    async def read(self, watchers: Watchers, ids: Range) -> None:
+    async def read(self, lease_events: LeaseEventBroker, ids: Range) -> None:
         """Read until the watch ends."""
-        with watchers.watch(ids) as happenings:
+        with lease_events.watch(ids) as happenings:
             async for one in happenings:
                 self.heard.append(one)
 
@@ -47,7 +47,7 @@ async def watching(w: World, ids: Range = APP) -> AsyncIterator[Reader]:
     """Watch for the length of the block."""
     reader = Reader()
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(reader.read(w.engine.watchers, ids))
+        task = group.create_task(reader.read(w.engine.lease_events, ids))
         await asyncio.sleep(0.01)
         try:
             yield reader
@@ -123,16 +123,16 @@ async def test_who_goes_away_leaves_nothing_behind() -> None:
     """Once a watch is closed or cancelled nobody is told anything any more."""
     async with world() as w:
         async with watching(w), watching(w, EVERYTHING):
-            assert len(w.engine.watchers) == 2
-        assert len(w.engine.watchers) == 0
+            assert len(w.engine.lease_events) == 2
+        assert len(w.engine.lease_events) == 0
 
 
 @virtual
 async def test_nothing_is_missed_from_the_first_line_of_a_watch_on() -> None:
     """An event that comes before the watcher first reads is told all the same."""
-    watchers = Watchers(lambda: 7)
-    with watchers.watch(APP) as happenings:
-        watchers(Renewed("aws/creds/app/x", 1, "bob"))
+    lease_events = LeaseEventBroker(lambda: 7)
+    with lease_events.watch(APP) as happenings:
+        lease_events(Renewed("aws/creds/app/x", 1, "bob"))
         assert (await anext(happenings)).kind is Kind.RENEWED
 
 
@@ -151,34 +151,34 @@ async def test_what_a_stream_moves_on_from_expires_and_is_not_renewed() -> None:
 @virtual
 async def test_a_slow_watcher_is_ended_and_holds_nobody_up() -> None:
     """With one event too many in its queue a watcher is dropped and told so; others lose nothing."""
-    watchers, quick = Watchers(lambda: 7), Reader()
+    lease_events, quick = LeaseEventBroker(lambda: 7), Reader()
     event = Renewed("aws/creds/app/x", 1, "bob")
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(quick.read(watchers, APP))
+        task = group.create_task(quick.read(lease_events, APP))
         await asyncio.sleep(0.01)
-        with watchers.watch(APP) as slow:
+        with lease_events.watch(APP) as slow:
             for number in range(QUEUE + 2):
-                watchers(event)
+                lease_events(event)
                 if not number:
                     assert (await anext(slow)).kind is Kind.RENEWED
                 await asyncio.sleep(0.001)
-            assert len(watchers) == 1
+            assert len(lease_events) == 1
             with pytest.raises(FellBehind, match="4096"):
                 await anext(slow)
-        assert len(watchers) == 1
+        assert len(lease_events) == 1
         await asyncio.sleep(0.01)
         assert len(quick.heard) == QUEUE + 2
         task.cancel()
-    assert len(watchers) == 0
+    assert len(lease_events) == 0
 
 
 @virtual
 async def test_a_full_queue_is_still_read() -> None:
     """As many events as the queue takes are all told, in order."""
-    watchers = Watchers(lambda: 7)
-    with watchers.watch(EVERYTHING) as happenings:
+    lease_events = LeaseEventBroker(lambda: 7)
+    with lease_events.watch(EVERYTHING) as happenings:
         for number in range(QUEUE):
-            watchers(Renewed(f"aws/creds/app/{number}", 1, "bob"))
+            lease_events(Renewed(f"aws/creds/app/{number}", 1, "bob"))
         told = [await anext(happenings) for _ in range(QUEUE)]
     assert [one.lease_id for one in told] == [f"aws/creds/app/{number}" for number in range(QUEUE)]
 
@@ -187,7 +187,7 @@ async def test_a_full_queue_is_still_read() -> None:
 async def test_what_is_no_lease_s_is_not_told() -> None:
     """Events of the store, of accounts and of configuration pass by."""
     async with world() as w, watching(w, EVERYTHING) as reader:
-        w.engine.watchers(StoreFailed("disk full"))
+        w.engine.lease_events(StoreFailed("disk full"))
         await w.put_role(builders.role(max_leases=3))
         await bound(w)
         assert set(reader.kinds) <= {Kind.ISSUED, Kind.REVOKED}

@@ -73,4 +73,4 @@ def test_a_cancelled_key_leaves_no_memory_behind() -> None:
         wheel.next_us()
     assert len(wheel) == 1
     assert len(wheel._slots) == 1
-    assert len(wheel._order) == 1
+    assert len(wheel._plan) == 1

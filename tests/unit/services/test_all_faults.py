@@ -51,7 +51,7 @@ RIGHT: dict[str, Any] = {
     "role": "app",
     "credential_type": role_pb2.Role.IAM_USER,
 }
-RULES: dict[str, Any] = {
+REQUIRED_CAPABILITY: dict[str, Any] = {
     # Values of the right shape that break a rule.
     "max_users": -1,
     "max_leases": -1,
@@ -122,7 +122,7 @@ def fill(message: Message, path: str = "", *, shape: bool) -> set[str]:
         if kind in ("lessor.v1.Role", "lessor.v1.RootConfig", "lessor.v1.StaticRole"):
             wrong |= fill(getattr(message, name), f"{path}{name}.", shape=shape)
             continue
-        unshaped, unruly = SHAPE.get(name), RULES.get(name)
+        unshaped, unruly = SHAPE.get(name), REQUIRED_CAPABILITY.get(name)
         if kind == "google.protobuf.Duration":
             unshaped, unruly = UNREADABLE, None if name == "wait_usable" else NEGATIVE
         assert unshaped is not None or unruly is not None, name

@@ -122,7 +122,7 @@ def test_a_mask_changes_what_it_names_and_nothing_else() -> None:
     document.update({"Version": "2"})
     sent = role_pb2.Role(policy_arns=["c"], policy_document=document, user_path="/x/", iam_tags={"n": "w"})
     paths = ["policy_arns", "policy_document", "max_ttl", "max_leases", "iam_tags"]
-    merged = convert.masked(stored(), sent, paths)
+    merged = convert.apply_mask(stored(), sent, paths)
     assert list(merged.policy_arns) == ["c"]
     assert dict(merged.iam_tags) == {"n": "w"}
     assert merged.policy_document == document
@@ -132,7 +132,7 @@ def test_a_mask_changes_what_it_names_and_nothing_else() -> None:
 
 def test_an_empty_mask_changes_nothing() -> None:
     """Without a path the stored message stays as it is."""
-    assert convert.masked(stored(), role_pb2.Role(name="other"), ()) == stored()
+    assert convert.apply_mask(stored(), role_pb2.Role(name="other"), ()) == stored()
 
 
 def test_a_mask_of_unknown_fields_names_them_all() -> None:
@@ -205,7 +205,7 @@ def test_a_path_that_comes_twice_counts_once() -> None:
     with convert.Problems() as problems:
         named = convert.paths(mask, role_pb2.Role.DESCRIPTOR.fields_by_name, "name fields", problems)
     assert named == ["policy_arns", "iam_tags"]
-    merged = convert.masked(stored(), sent, ["policy_arns"] * 3)
+    merged = convert.apply_mask(stored(), sent, ["policy_arns"] * 3)
     assert list(merged.policy_arns) == ["c"]
 
 
@@ -226,8 +226,8 @@ def test_an_empty_document_is_refused_with_a_hint() -> None:
     with pytest.raises(Invalid) as told:
         convert.document(Struct(), "role.policy_document")
     (violation,) = told.value.violations
-    assert (violation.field, violation.fault) == ("role.policy_document", "is an empty object")
-    assert "proto-loader" in violation.mend
+    assert (violation.field, violation.problem) == ("role.policy_document", "is an empty object")
+    assert "proto-loader" in violation.fix
 
 
 @pytest.mark.parametrize("text", ["x" * 256, "ticket 4711: Größe prüfen", ""])

@@ -18,7 +18,7 @@ from lessor_server.domain.errors import NotFound
 from lessor_server.services.channel_options import ConnectionLimits, channel_options
 from lessor_server.services.guard import Caller, Guard
 from lessor_server.services.parsing import MAX_REQUEST_BYTES
-from lessor_server.services.rules import RULES
+from lessor_server.services.rules import REQUIRED_CAPABILITY
 from tests.support.call_notes import CallNotes
 from tests.unit.services.test_status import decoded
 
@@ -107,7 +107,7 @@ class Refused:
 async def served() -> AsyncIterator[Served]:
     """Serve a fake behind a guard on a port that the system chooses."""
     log = CallNotes()
-    guard, leases = Guard(PRINCIPALS.get, log, RULES), Leases()
+    guard, leases = Guard(PRINCIPALS.get, log, REQUIRED_CAPABILITY), Leases()
     server = grpc.aio.server(options=channel_options(ConnectionLimits(100)))
     server.add_generic_rpc_handlers((guard.handlers(SERVICE, leases),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -285,7 +285,9 @@ async def test_a_drain_waits_for_calls_in_flight_and_takes_no_more(s: Served) ->
 
 def test_a_method_without_a_rule_stops_the_start() -> None:
     """A service whose method nobody thought of cannot be served."""
-    rules = {name: capability for name, capability in RULES.items() if name != "SystemService.Backup"}
+    rules = {
+        name: capability for name, capability in REQUIRED_CAPABILITY.items() if name != "SystemService.Backup"
+    }
     guard = Guard(PRINCIPALS.get, CallNotes(), rules)
     with pytest.raises(LookupError, match=r"SystemService\.Backup"):
         guard.handlers(system_pb2.DESCRIPTOR.services_by_name["SystemService"], object())
@@ -296,4 +298,4 @@ def test_every_rule_is_a_method_s() -> None:
     from lessor_server.app import SERVICES
 
     methods = {f"{service.name}.{method.name}" for service in SERVICES for method in service.methods}
-    assert set(RULES) == methods
+    assert set(REQUIRED_CAPABILITY) == methods

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from lessor_server.services.guard import MESSAGE_SECONDS, Guard
-from lessor_server.services.rules import RULES
+from lessor_server.services.rules import REQUIRED_CAPABILITY
 from tests.support.call_notes import CallNotes
 from tests.support.virtual_loop import virtual
 from tests.unit.services.test_guard import PRINCIPALS, SERVICE, Leases, lookup
@@ -57,7 +57,7 @@ class Call:
     def __init__(self, max_calls: int = 100) -> None:
         self.leases = Leases()
         self.log = CallNotes()
-        self.guard = Guard(PRINCIPALS.get, self.log, RULES, max_calls=max_calls)
+        self.guard = Guard(PRINCIPALS.get, self.log, REQUIRED_CAPABILITY, max_calls=max_calls)
         self._handlers = self.guard.handlers(SERVICE, self.leases)
 
     async def __call__(self, context: Context, method: str = "LookupLease") -> Any:

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from lessor.v1 import lease_pb2
 from lessor_server.domain.access import Capability, Principal
 from lessor_server.services.guard import Caller, Guard
-from lessor_server.services.rules import LASTING, RULES
+from lessor_server.services.rules import REQUIRED_CAPABILITY, UNBOUNDED_STREAMS
 from tests.support.call_notes import CallNotes
 
 SERVICE = lease_pb2.DESCRIPTOR.services_by_name["LeaseService"]
@@ -86,7 +86,10 @@ class Served:
 @pytest.fixture(name="s")
 async def served() -> AsyncIterator[Served]:
     """Serve on a port that the system chooses."""
-    guard, leases = Guard(lambda _: ROOT, CallNotes(), RULES, lasting=LASTING), Leases()
+    guard, leases = (
+        Guard(lambda _: ROOT, CallNotes(), REQUIRED_CAPABILITY, lasting=UNBOUNDED_STREAMS),
+        Leases(),
+    )
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((guard.handlers(SERVICE, leases),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -211,4 +214,4 @@ def test_every_lasting_stream_is_one() -> None:
         for method in service.methods
         if method.server_streaming
     }
-    assert streams >= LASTING
+    assert streams >= UNBOUNDED_STREAMS

@@ -22,7 +22,7 @@ from lessor_server.domain.root import Hop, Root, RootConfig
 from lessor_server.domain.sts import AssumeRole
 from lessor_server.domain.token_places import TokenPlaces
 from lessor_server.engine import intents, sessions
-from lessor_server.engine.pacer import Pace, Pacer
+from lessor_server.engine.pacer import RateLimit, RateLimiters
 from lessor_server.services import status
 
 ACCOUNT, HOST, FILE = "210987654321", "hidden.internal.test", "hidden-file"
@@ -112,7 +112,7 @@ def all_of_aws() -> dict[str, LessorError]:
         made[type(error).__name__] = failures.from_network(USER, error)
         made[f"{type(error).__name__}, unsent"] = failures.unsent(USER, error)
     made["unreadable"] = failures.unreadable(USER, ValueError(f"hidden words at {URL}"))
-    made["several places"] = failures.of_all_places(
+    made["several places"] = failures.merge_endpoint_errors(
         [(Place(URL, ""), said("ServiceFailure", status_code=500)), (Place("", "eu"), said("AccessDenied"))]
     )
     for code in ("AccessDenied", "ServiceFailure"):
@@ -136,10 +136,10 @@ def test_what_aws_says_is_told_to_who_may_see_the_root(name: str) -> None:
 @pytest.mark.parametrize("name", all_of_aws())
 async def test_a_paused_account_says_why_without_the_endpoint(name: str) -> None:
     """While AWS does not answer all callers hear so; the reason is the failure's message alone."""
-    lane = Pacer(Pace()).lane(f"aws:{ACCOUNT}", URL)
-    lane.pause(all_of_aws()[name].message, 1.0)
+    limiter = RateLimiters(RateLimit()).limiter(f"aws:{ACCOUNT}", URL)
+    limiter.pause(all_of_aws()[name].message, 1.0)
     with pytest.raises(LessorError) as told:
-        lane.require_open()
+        limiter.require_open()
     keeps_quiet(told.value)
 
 

@@ -99,7 +99,7 @@ def test_many_unknown_fields_are_counted() -> None:
     """The first twenty are named, each number once, and then the number of all."""
     found = refused(role_pb2.PutRoleRequest.DESCRIPTOR, UNKNOWN * 30)
     assert [violation.field for violation in found] == ["#100", ""]
-    assert "30 fields" in found[1].fault
+    assert "30 fields" in found[1].problem
     others = b"".join(varint(number << 3) + b"\x01" for number in range(100, 100 + MAX_UNKNOWN))
     assert len(refused(role_pb2.PutRoleRequest.DESCRIPTOR, others)) == MAX_UNKNOWN
 
@@ -112,7 +112,7 @@ def test_unknown_fields_of_many_bytes_are_not_listed(inside: bool) -> None:
         data = UNKNOWN * count
         found = refused(request, within(request.fields_by_name["role"], data) if inside else data)
         assert ("#100" in found[0].field) is named
-        assert named or "bytes" in found[0].fault
+        assert named or "bytes" in found[0].problem
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe", b"\x0b" * 200])
@@ -128,7 +128,7 @@ def test_a_request_has_a_bounded_size() -> None:
     data = padding * (MAX_REQUEST_BYTES // 2)
     assert parse(lease_pb2.LookupLeaseRequest, data) == lease_pb2.LookupLeaseRequest()
     (violation,) = refused(lease_pb2.LookupLeaseRequest.DESCRIPTOR, data + b"\xff")
-    assert str(MAX_REQUEST_BYTES + 1) in violation.fault
+    assert str(MAX_REQUEST_BYTES + 1) in violation.problem
 
 
 def many(count: int) -> dict[str, role_pb2.PutRoleRequest | config_pb2.SetRootRequest]:
@@ -157,7 +157,7 @@ def test_the_items_of_a_request_are_bounded(place: str) -> None:
     over = many(MAX_ITEMS + 1)[place]
     (violation,) = refused(over.DESCRIPTOR, over.SerializeToString())
     assert violation.field == place.strip()
-    assert str(MAX_ITEMS) in violation.mend
+    assert str(MAX_ITEMS) in violation.fix
 
 
 def test_the_items_of_all_fields_are_counted_together() -> None:

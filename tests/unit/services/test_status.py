@@ -95,7 +95,7 @@ def test_every_error_becomes_a_status_with_its_details(kind: type[LessorError]) 
     error = made(kind)
     refusal = status.refusal(error, sees_root=False)
     assert refusal.code is CODES[error.kind]
-    assert (error.mend if kind is not Invalid else "give one") in refusal.message
+    assert (error.fix if kind is not Invalid else "give one") in refusal.message
     whole = Status.FromString(refusal.details)
     assert (whole.code, whole.message) == (refusal.code.value[0], refusal.message)
     found = decoded(refusal.details)

@@ -18,7 +18,7 @@ class CaBundleUnusable(LessorError):
     """The file of certificate authorities that AWS_CA_BUNDLE names can't be used."""
 
     reason = "CA_BUNDLE_UNUSABLE"
-    mend = "name a readable PEM file of certificates in AWS_CA_BUNDLE, or unset it"
+    fix = "name a readable PEM file of certificates in AWS_CA_BUNDLE, or unset it"
 
 
 def require_ca_bundle() -> None:

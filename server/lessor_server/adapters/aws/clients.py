@@ -23,7 +23,7 @@ from botocore.exceptions import NoCredentialsError
 from lessor_server.adapters.aws.chains import ChainCredentials, Source
 from lessor_server.adapters.aws.places import Place
 from lessor_server.adapters.aws.sdk_session import CredentialsNotFetched, SdkSession
-from lessor_server.adapters.aws.signing import KeyOfCall
+from lessor_server.adapters.aws.signing import PerCallCredentials
 from lessor_server.domain.partition import signing_region
 from lessor_server.domain.preconditions import EndpointNotAllowed
 from lessor_server.domain.root import Root, RootConfig, is_aws_endpoint, may_take_token
@@ -34,7 +34,7 @@ RETIRED_SECONDS = 60.0
 """How long clients stay open that are not needed any more: calls may still be on their way with them."""
 IDLE_SECONDS = 3600.0
 """How long an unused client is kept, once its mount needs another: what it was made for may be gone."""
-MOST_PROVERS = 16
+MAX_VERIFICATION_CLIENTS = 16
 _POOL = 128
 
 
@@ -129,17 +129,17 @@ class Clients:
         except Exception as error:
             raise CredentialsNotFetched(error) from error
 
-    async def prover(self, service: str, place: Place) -> Any:
-        """Return the client of ``service`` at ``place`` that signs each call with the key of ``signed_with``.
+    async def verification_client(self, service: str, place: Place) -> Any:
+        """Return the client of ``service`` at ``place`` that signs each call with the key of ``signing_key``.
 
         It holds nothing of a mount, so all share it; of more than 16 the one longest unused is closed.
         """
         kept = self._provers.pop((service, place), _Kept())
         self._provers[service, place] = kept
-        if len(self._provers) > MOST_PROVERS:
+        if len(self._provers) > MAX_VERIFICATION_CLIENTS:
             self._close_later([self._provers.pop(next(iter(self._provers)))])
         if kept.client is None and await kept.made(
-            lambda: self._maker(kept, RootConfig(), service, place, KeyOfCall())
+            lambda: self._maker(kept, RootConfig(), service, place, PerCallCredentials())
         ):
             _keep_out_of_collections()
         return kept.client

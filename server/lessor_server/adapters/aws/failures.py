@@ -15,7 +15,7 @@ from lessor_server.adapters.aws.transport import NotAnAnswer
 from lessor_server.domain.aws_errors import AwsError, AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.calls import Call
 from lessor_server.domain.errors import AwsAnswer
-from lessor_server.domain.looks import ProveIam
+from lessor_server.domain.looks import VerifyKeyOnIam
 
 REGION_DISABLED = "RegionDisabledException"
 """STS is switched off in that region for the account: another region may well serve."""
@@ -121,7 +121,7 @@ def proves(call: Call[object], error: AwsError) -> bool:
     AWS looks at who signed before it looks at what they may do (IAM User Guide, "How permissions and
     policies provide access management"): a key that is denied an action was accepted.
     """
-    return isinstance(call, ProveIam) and error.aws is not None and error.aws.code == "AccessDenied"
+    return isinstance(call, VerifyKeyOnIam) and error.aws is not None and error.aws.code == "AccessDenied"
 
 
 def is_expired(error: AwsRefused) -> bool:
@@ -129,12 +129,12 @@ def is_expired(error: AwsRefused) -> bool:
     return error.aws is not None and error.aws.code in ("ExpiredToken", "ExpiredTokenException")
 
 
-def is_of_the_place(error: AwsError) -> bool:
+def is_endpoint_specific(error: AwsError) -> bool:
     """Tell whether another place of the service may answer: this one did not, or is switched off."""
     return isinstance(error, AwsUnknown) or (error.aws is not None and error.aws.code == REGION_DISABLED)
 
 
-def of_all_places(failed: Sequence[tuple[object, AwsError]]) -> AwsError:
+def merge_endpoint_errors(failed: Sequence[tuple[object, AwsError]]) -> AwsError:
     """Return what it means that no place served: an unclear fate before a refusal, each cause in the text."""
     errors = [error for _, error in failed]
     if len(errors) == 1:

@@ -13,16 +13,16 @@ import botocore.exceptions as sdk
 from lessor_server.adapters.aws import failures
 from lessor_server.adapters.aws.chains import ANY_PLACES, ChainCredentials, Chains
 from lessor_server.adapters.aws.clients import CONNECT_SECONDS, READ_SECONDS, Clients
-from lessor_server.adapters.aws.places import Detours, Place, places
+from lessor_server.adapters.aws.places import EndpointHealth, Place, places
 from lessor_server.adapters.aws.request import Answer, Request, WrongField, read_text
 from lessor_server.adapters.aws.requests import REQUESTS
 from lessor_server.adapters.aws.sdk_session import CredentialsNotFetched
-from lessor_server.adapters.aws.signing import signed_with
+from lessor_server.adapters.aws.signing import signing_key
 from lessor_server.adapters.aws.transport import NotAnAnswer
 from lessor_server.domain.aws_errors import AwsError, AwsRefused
-from lessor_server.domain.calls import Call, ProveKey
+from lessor_server.domain.calls import Call, VerifyKey
 from lessor_server.domain.errors import LessorError
-from lessor_server.domain.looks import ProveIam
+from lessor_server.domain.looks import VerifyKeyOnIam
 from lessor_server.domain.root import Root
 from lessor_server.domain.token_places import TokenPlaces
 
@@ -32,7 +32,7 @@ GIVE_UP_SECONDS = CONNECT_SECONDS + READ_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
-class _Trip(Generic[T]):
+class _PendingCall(Generic[T]):
     """One call on its way: for which root, and what signs where a chain of roles does."""
 
     root: Root
@@ -67,7 +67,7 @@ class AwsGateway:
         """
         self._clients = clients
         self._chains = Chains(self.send, session_name, now, token_places)
-        self._detours = Detours()
+        self._detours = EndpointHealth()
 
     def forget(self, mount: str) -> None:
         """Let go of a mount's clients (``Clients.forget``), and so of the sessions that they sign with."""
@@ -86,7 +86,7 @@ class AwsGateway:
             IdentityTokenUnusable: The root's token cannot be read.
         """
         until = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
-        trip = await self._begun(root, call, until)
+        trip = await self._prepare(root, call, until)
         session = trip.chained.access_key if trip.chained else ""
         try:
             return await self._send(trip, until)
@@ -94,17 +94,17 @@ class AwsGateway:
             if trip.chained is None or not failures.is_expired(refused):
                 raise
             trip.chained.expired(session)
-        return await self._send(await self._begun(root, call, until), until)
+        return await self._send(await self._prepare(root, call, until), until)
 
-    async def _begun(self, root: Root, call: Call[T], until: float) -> _Trip[T]:
+    async def _prepare(self, root: Root, call: Call[T], until: float) -> _PendingCall[T]:
         """Return the trip of a call, the session that signs it ready; a key to be proven signs for itself."""
         try:
             async with asyncio.timeout_at(until):
-                return _Trip(root, call, None if _is_proof(call) else await self._chains.ready(root))
+                return _PendingCall(root, call, None if _is_proof(call) else await self._chains.ready(root))
         except TimeoutError as error:
             raise failures.unsent(cast("Call[object]", call), error) from None
 
-    async def _send(self, trip: _Trip[T], until: float) -> T:
+    async def _send(self, trip: _PendingCall[T], until: float) -> T:
         """Send a call to each place in turn, each with its share of the time that is left."""
         loop = asyncio.get_running_loop()
         ways = self._detours.order(places(trip.root.config, trip.request.service))
@@ -114,17 +114,17 @@ class AwsGateway:
             try:
                 return await self._send_to(trip, place, seconds)
             except AwsError as error:
-                if not failures.is_of_the_place(error):
+                if not failures.is_endpoint_specific(error):
                     raise
                 failed.append((place, error))
                 self._detours.failed(place)
-        raise failures.of_all_places(failed)
+        raise failures.merge_endpoint_errors(failed)
 
-    async def _send_to(self, trip: _Trip[T], place: Place, seconds: float) -> T:
+    async def _send_to(self, trip: _PendingCall[T], place: Place, seconds: float) -> T:
         try:
             async with asyncio.timeout(seconds):
                 operation = getattr(await self._client(trip, place), trip.request.method)
-                with signed_with(trip.call.key) if _is_proof(trip.call) else nullcontext():
+                with signing_key(trip.call.key) if _is_proof(trip.call) else nullcontext():
                     answer: dict[str, Any] = await operation(**trip.request.params(trip.call))
             return cast("T", _read(trip.request, answer))
         except LessorError:
@@ -139,12 +139,12 @@ class AwsGateway:
         except Exception as error:  # noqa: BLE001  # of the SDK's parser: a stranger may have written the answer
             raise failures.unreadable(trip.plain, error) from None
 
-    async def _client(self, trip: _Trip[T], place: Place) -> Any:
+    async def _client(self, trip: _PendingCall[T], place: Place) -> Any:
         """Return the client for a call: the root's own, or one that signs with the key to be proven."""
         service = trip.request.service
         try:
             if _is_proof(trip.call):
-                return await self._clients.prover(service, place)
+                return await self._clients.verification_client(service, place)
             return await self._clients.get(trip.root, service, place, trip.chained)
         except LessorError:
             raise
@@ -166,5 +166,5 @@ def _read(request: Request, answer: Answer) -> object:
     raise NotAnAnswer(answer["ResponseMetadata"]["HTTPStatusCode"], problem)
 
 
-def _is_proof(call: object) -> TypeGuard[ProveKey | ProveIam]:
-    return isinstance(call, ProveKey | ProveIam)
+def _is_proof(call: object) -> TypeGuard[VerifyKey | VerifyKeyOnIam]:
+    return isinstance(call, VerifyKey | VerifyKeyOnIam)

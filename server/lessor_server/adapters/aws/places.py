@@ -33,7 +33,7 @@ def places(config: RootConfig, service: str) -> tuple[Place, ...]:
     return (first, *(Place(endpoint, region) for endpoint, region in fallbacks))
 
 
-class Detours:
+class EndpointHealth:
     """Remembers which places failed lately."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ from lessor_server.adapters.aws.request import (
     read_text,
 )
 from lessor_server.domain import calls, looks
-from lessor_server.domain.calls import Call, FoundUser, MadeKey, MadeUser, UserPage
+from lessor_server.domain.calls import AccessKey, Call, CreatedUser, IamUser, UserPage
 from lessor_server.domain.secret import Secret
 
 TAG: Final = re.compile(r"(?s).{0,256}")
@@ -39,9 +39,9 @@ def _create_user(call: calls.CreateUser) -> Params:
     return params
 
 
-def _made_key(answer: Answer) -> MadeKey:
+def _made_key(answer: Answer) -> AccessKey:
     key = answer["AccessKey"]
-    return MadeKey(read_text(key, "AccessKeyId", ACCESS_KEY_ID), Secret(read_text(key, "SecretAccessKey")))
+    return AccessKey(read_text(key, "AccessKeyId", ACCESS_KEY_ID), Secret(read_text(key, "SecretAccessKey")))
 
 
 def _key_ids(answer: Answer) -> tuple[str, ...]:
@@ -49,9 +49,9 @@ def _key_ids(answer: Answer) -> tuple[str, ...]:
     return tuple(read_text(key, "AccessKeyId", ACCESS_KEY_ID) for key in keys)
 
 
-def _found(user: Answer) -> FoundUser:
+def _found(user: Answer) -> IamUser:
     tags = tuple((read_text(tag, "Key", TAG), read_text(tag, "Value", TAG)) for tag in user.get("Tags", ()))
-    return FoundUser(
+    return IamUser(
         read_text(user, "UserName"),
         read_text(user, "Path"),
         read_text(user, "Arn", ARN),
@@ -140,7 +140,7 @@ def _listing(method: str, member: str, field: str) -> Request:
 
 REQUESTS: dict[type[Call[Any]], Request] = {
     calls.CreateUser: Request(
-        "iam", "create_user", _create_user, lambda answer: MadeUser(read_text(answer["User"], "Arn", ARN))
+        "iam", "create_user", _create_user, lambda answer: CreatedUser(read_text(answer["User"], "Arn", ARN))
     ),
     calls.PutUserPolicy: _iam("put_user_policy", PolicyName="policy_name", PolicyDocument="document"),
     calls.AttachUserPolicy: _iam("attach_user_policy", PolicyArn="policy_arn"),
@@ -187,7 +187,7 @@ REQUESTS: dict[type[Call[Any]], Request] = {
         "iam", "get_group", lambda call: {"GroupName": call.group, "MaxItems": 1}, nothing
     ),
     looks.GetPolicy: Request("iam", "get_policy", lambda call: {"PolicyArn": call.policy_arn}, nothing),
-    looks.ProveIam: _iam("get_user"),
+    looks.VerifyKeyOnIam: _iam("get_user"),
     looks.SimulatePrincipalPolicy: Request("iam", "simulate_principal_policy", _simulate, _simulated),
     looks.GetAccountSummary: Request("iam", "get_account_summary", lambda _: {}, _user_room),
     **requests_sts.REQUESTS,

@@ -94,8 +94,8 @@ def session(answer: Answer) -> sts.Session:
 
 REQUESTS: dict[type, Request] = {
     calls.GetCallerIdentity: Request("sts", "get_caller_identity", _nobody, _identity),
-    calls.AskTime: Request("sts", "get_caller_identity", _nobody, _date),
-    calls.ProveKey: Request("sts", "get_caller_identity", _nobody, nothing),
+    calls.GetServerTime: Request("sts", "get_caller_identity", _nobody, _date),
+    calls.VerifyKey: Request("sts", "get_caller_identity", _nobody, nothing),
     sts.AssumeRole: Request("sts", "assume_role", _assume_role, session),
     sts.AssumeRoleWithWebIdentity: Request("sts", "assume_role_with_web_identity", _web_identity, session),
     sts.GetFederationToken: Request("sts", "get_federation_token", _federation, session),

@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from aiobotocore.credentials import AioCredentials
 from botocore.credentials import ReadOnlyCredentials
 
-from lessor_server.domain.calls import MadeKey
+from lessor_server.domain.calls import AccessKey
 
 
 @dataclass(slots=True)
 class _Holder:
     """The key of a block, until the block ends; connections and timers made in it keep its context longer."""
 
-    key: MadeKey | None
+    key: AccessKey | None
 
 
 _KEY: ContextVar[_Holder] = ContextVar("key of the call")
 
 
 @contextmanager
-def signed_with(key: MadeKey) -> Iterator[None]:
-    """Have the calls of this block, and of no other task, signed with ``key`` where ``KeyOfCall`` signs."""
+def signing_key(key: AccessKey) -> Iterator[None]:
+    """Sign the calls of this block, and of no other task, with ``key``."""
     holder = _Holder(key)
     token = _KEY.set(holder)
     try:
@@ -35,11 +35,11 @@ def signed_with(key: MadeKey) -> Iterator[None]:
         holder.key = None
 
 
-class KeyOfCall(AioCredentials):  # type: ignore[misc]  # aiobotocore ships no types
+class PerCallCredentials(AioCredentials):  # type: ignore[misc]  # aiobotocore ships no types
     """What clients sign with that prove keys: the key that the running call is about."""
 
     def __init__(self) -> None:
-        """Begin without a key; outside of ``signed_with`` nothing can be signed."""
+        """Begin without a key; outside of ``signing_key`` nothing can be signed."""
         super().__init__("", "", "")
 
     async def get_frozen_credentials(self) -> ReadOnlyCredentials:

@@ -41,7 +41,7 @@ _NAMED: Final = re.compile(
 _PRIVATE_KEY: Final = r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*PRIVATE KEY-----)?"
 _SHAPED: Final = re.compile(f"{_SECRET_KEY}|{_SESSION_TOKEN}|{_PRIVATE_KEY}")
 _SIGN_OF_NAMED: Final = re.compile(r"[ ='\"]")
-_SHORTEST_LEAK: Final = 8
+_MIN_LEAK: Final = 8
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -51,7 +51,7 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 def scrub(text: str) -> str:
     """Return ``text`` with ``***`` in place of all that looks like a secret."""
-    if len(text) < _SHORTEST_LEAK:
+    if len(text) < _MIN_LEAK:
         return text
     if _SIGN_OF_NAMED.search(text):
         text = _NAMED.sub(rf"\g<name>{HIDDEN}", text)

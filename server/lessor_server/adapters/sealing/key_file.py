@@ -21,7 +21,7 @@ class SealingKeyMismatch(LessorError):
     """The server does not start: its sealing key and its database don't belong together."""
 
     reason = "SEALING_KEY_MISMATCH"
-    mend = (
+    fix = (
         "restore the sealing-key file and lessor.db that belong together; to go on with what is there, "
         "start once with LESSOR_SEALING_ACCEPT_MISMATCH=true"
     )

@@ -24,7 +24,7 @@ from lessor_server.domain.span import LONGEST, SECOND
 
 T = TypeVar("T")
 Row = Sequence[Any]
-Fault = Callable[[Any], str]
+Problem = Callable[[Any], str]
 """Returns what is wrong with a value, or an empty text."""
 
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -67,7 +67,7 @@ class Column:
     """One column: what is wrong with a value, and what may stand for it where a lease is to be revoked."""
 
     name: str
-    fault: Fault
+    problem: Problem
     spare: object = NEEDED
 
 
@@ -78,15 +78,15 @@ def text(value: object) -> str:
     return "" if value.isascii() or _encodes(value) else "holds half a character"
 
 
-def whole(least: int, most: int) -> Fault:
+def whole(least: int, most: int) -> Problem:
     """Take a whole number from ``least`` to ``most``."""
 
-    def fault(value: object) -> str:
+    def problem(value: object) -> str:
         if type(value) is not int:
             return f"holds {_kind(value)}, not a whole number"
         return "" if least <= value <= most else "is out of range"
 
-    return fault
+    return problem
 
 
 past = whole(0, MAX_NOW_US)
@@ -111,9 +111,9 @@ flag = whole(0, 1)
 """Take a truth value as SQLite stores it."""
 
 
-def or_none(fault: Fault) -> Fault:
-    """Take what ``fault`` takes, or NULL."""
-    return lambda value: "" if value is None else fault(value)
+def or_none(problem: Problem) -> Problem:
+    """Take what ``problem`` takes, or NULL."""
+    return lambda value: "" if value is None else problem(value)
 
 
 def blob(value: object) -> str:
@@ -121,14 +121,14 @@ def blob(value: object) -> str:
     return "" if isinstance(value, bytes) else f"holds {_kind(value)}, not bytes"
 
 
-def one_of(kinds: type[Enum]) -> Fault:
+def one_of(kinds: type[Enum]) -> Problem:
     """Take the value of a member of ``kinds``."""
     values = frozenset(kind.value for kind in kinds)
 
-    def fault(value: object) -> str:
+    def problem(value: object) -> str:
         return text(value) or ("" if value in values else f"is no {kinds.__name__}")
 
-    return fault
+    return problem
 
 
 def texts(value: object) -> str:
@@ -166,15 +166,15 @@ def read_json(stored: object, kind: type[T]) -> T:
 
 def require_text(value: object, name: str) -> str:
     """Return a text, or raise ``Malformed`` with ``name``."""
-    fault = text(value)
-    if fault:
-        raise Malformed(f"{name} {fault}")
+    problem = text(value)
+    if problem:
+        raise Malformed(f"{name} {problem}")
     return str(value)
 
 
-def require_number(value: object, name: str, fault: Fault) -> int:
-    """Return a number without a ``fault``, or raise ``Malformed`` with ``name``."""
-    problem = fault(value)
+def require_number(value: object, name: str, problem_of: Problem) -> int:
+    """Return a number that has no problem, or raise ``Malformed`` with ``name``."""
+    problem = problem_of(value)
     if problem or not isinstance(value, int):
         raise Malformed(f"{name} {problem}")
     return value
@@ -203,14 +203,14 @@ class Table(Generic[T]):
         keys: int,
         columns: Sequence[Column],
         build: Callable[[Row], T],
-        fault: Fault = lambda _: "",
+        problem: Problem = lambda _: "",
     ) -> None:
         """Read rows of ``columns``, the first ``keys`` of which name the row, by ``build``.
 
-        What has a ``fault`` that its columns don't show is unreadable, too, but can be salvaged.
+        What has a ``problem`` that its columns don't show is unreadable, too, but can be salvaged.
         """
         self.name = name
-        self._fault = fault
+        self._fault = problem
         self._keys = keys
         self._columns = tuple(columns)
         self._build = build
@@ -233,7 +233,7 @@ class Table(Generic[T]):
             return value, unreadable
         assert unreadable is not None
         filled = tuple(
-            column.spare if column.fault(part) else part
+            column.spare if column.problem(part) else part
             for column, part in zip(self._columns, row, strict=True)
         )
         if NEEDED in filled:
@@ -245,29 +245,29 @@ class Table(Generic[T]):
 
     def _whole(self, row: Row) -> tuple[T | None, RowUnreadable | None]:
         """Return what a row holds, as far as every column is right, and why it cannot be read."""
-        faults = self._faults(row)
-        if faults:
-            return None, self._unreadable(row, faults)
+        problems = self._problems(row)
+        if problems:
+            return None, self._unreadable(row, problems)
         try:
             value = self._build(row)
         except Malformed as error:
             return None, self._unreadable(row, [str(error)])
-        fault = self._fault(value)
-        return value, self._unreadable(row, [fault]) if fault else None
+        problem = self._fault(value)
+        return value, self._unreadable(row, [problem]) if problem else None
 
     def key(self, row: Row) -> str:
         """Return how a row is called in the log."""
         return "/".join(map(_shown, row[: self._keys]))
 
-    def _faults(self, row: Row) -> list[str]:
+    def _problems(self, row: Row) -> list[str]:
         return [
-            f"{column.name} {fault}"
+            f"{column.name} {problem}"
             for column, value in zip(self._columns, row, strict=True)
-            if (fault := column.fault(value))
+            if (problem := column.problem(value))
         ]
 
-    def _unreadable(self, row: Row, faults: Iterable[str]) -> RowUnreadable:
-        return RowUnreadable(self.name, self.key(row), "; ".join(faults))
+    def _unreadable(self, row: Row, problems: Iterable[str]) -> RowUnreadable:
+        return RowUnreadable(self.name, self.key(row), "; ".join(problems))
 
 
 @dataclass(slots=True)
@@ -294,11 +294,11 @@ class Reader:
     def salvage(self, table: Table[T], row: Row) -> T:
         """Return what can be used of a row, or raise ``RowUnreadable`` where that is too little."""
         try:
-            value, fault = table.salvage(row)
+            value, problem = table.salvage(row)
         except RowUnreadable as error:
             self._note(table, row, error)
             raise
-        self._note(table, row, fault)
+        self._note(table, row, problem)
         return value
 
     def readable(self, table: Table[T], found: Iterable[Row], *, salvage: bool = False) -> Iterator[T]:
@@ -315,11 +315,11 @@ class Reader:
         """Return the first ``limit`` rows that can be read."""
         return list(islice(self.readable(table, found), limit))
 
-    def note(self, table: str, key: str, fault: str) -> None:
+    def note(self, table: str, key: str, problem: str) -> None:
         """Keep in mind that a row could not be read; it is news where it was not known before."""
-        if self.unreadable.get((table, key)) != fault and len(self.unreadable) < MAX_NOTED:
-            self.unreadable[table, key] = fault
-            self._news.append(UnreadableRow(table, key, fault))
+        if self.unreadable.get((table, key)) != problem and len(self.unreadable) < MAX_NOTED:
+            self.unreadable[table, key] = problem
+            self._news.append(UnreadableRow(table, key, problem))
 
     def _note(self, table: Table[Any], row: Row, error: RowUnreadable | None) -> None:
         if error is not None:

@@ -14,9 +14,9 @@ from lessor_server.adapters.sqlite.columns import MAX_US, Row, numbered
 from lessor_server.adapters.sqlite.connection import Batches, is_of_the_disk
 from lessor_server.domain import backoff, names
 from lessor_server.domain.errors import Aborted, LessorError, MountFull, NotFound, RoleFull, RootChanged
-from lessor_server.domain.lease import UNTAKEN_LIFE, Claim, Intent, Lease, State
+from lessor_server.domain.lease import UNDELIVERED_TTL, Claim, Intent, Lease, State
 from lessor_server.domain.preconditions import MountDisabling
-from lessor_server.engine.stored import LeaseCount, Range, Terms
+from lessor_server.engine.stored import ClaimTerms, LeaseCount, Range
 
 
 class SqliteLeases:
@@ -53,26 +53,26 @@ class SqliteLeases:
         access_key_id: str,
         *,
         ends_us: int = 0,
-        untaken: bool = False,
+        undelivered: bool = False,
         now: int | None = None,
     ) -> Lease | None:
         """Turn the claimed INTENT into ACTIVE."""
         params: rows.Params = {
             "key_id": access_key_id,
             "ends_us": ends_us,
-            "untaken": untaken,
-            "untaken_us": rows.us(UNTAKEN_LIFE),
+            "untaken": undelivered,
+            "untaken_us": rows.us(UNDELIVERED_TTL),
         }
         return await self._change(sql.ACTIVATE, _held(claim) | params, now)
 
-    async def rekey(self, lease: Lease, access_key_id: str, now: int | None = None) -> Lease | None:
+    async def replace_key(self, lease: Lease, access_key_id: str, now: int | None = None) -> Lease | None:
         """Put another key on an ACTIVE lease and hand it out."""
         return await self._change(sql.REKEY, _held(Claim(lease)) | {"key_id": access_key_id}, now)
 
-    async def untake(self, lease: Lease) -> Lease | None:
+    async def mark_undelivered(self, lease: Lease) -> Lease | None:
         """Let an ACTIVE lease that nobody was given expire in 60 s."""
         return await self._change(
-            sql.UNTAKE, _held(Claim(lease)) | {"untaken_us": rows.us(UNTAKEN_LIFE)}, None
+            sql.UNTAKE, _held(Claim(lease)) | {"untaken_us": rows.us(UNDELIVERED_TTL)}, None
         )
 
     async def release(self, claim: Claim, error: str, last_create_us: int) -> bool:
@@ -103,7 +103,7 @@ class SqliteLeases:
         """Turn a lease, tombstone or not, back to REVOKING, due at once."""
         await self._step(sql.REOPEN, {"id": lease_id, "last_create_us": last_create_us})
 
-    async def claim(self, ids: Sequence[str], terms: Terms, now: int | None = None) -> list[Claim]:
+    async def claim(self, ids: Sequence[str], terms: ClaimTerms, now: int | None = None) -> list[Claim]:
         """Claim those of ``ids`` that are due and free."""
 
         def job(connection: sqlite3.Connection) -> list[Claim]:
@@ -112,7 +112,7 @@ class SqliteLeases:
         return await self._batches.write(job)
 
     async def claim_due(
-        self, terms: Terms, limit: int, without: frozenset[str] = frozenset(), now: int | None = None
+        self, terms: ClaimTerms, limit: int, without: frozenset[str] = frozenset(), now: int | None = None
     ) -> list[Claim]:
         """Claim what is due, earliest first, until ``limit`` rows that can be worked on are found.
 
@@ -145,25 +145,25 @@ class SqliteLeases:
         self, connection: sqlite3.Connection, lease_id: str | bytes, params: rows.Params
     ) -> Row | None:
         """Claim a row and return it; one that cannot be claimed comes no earlier than its claim would end."""
-        fault = "id is no text"
+        problem = "id is no text"
         if isinstance(lease_id, str):
             try:
                 row: Row | None = connection.execute(sql.CLAIM, params | {"id": lease_id}).fetchone()
             except sqlite3.Error as error:
                 if is_of_the_disk(error):
                     raise
-                fault = str(error)
+                problem = str(error)
             else:
-                if row is not None and (fault := numbered(row[rows.GENERATION])):
-                    self._reader.note("leases", lease_id, f"generation {fault}")
+                if row is not None and (problem := numbered(row[rows.GENERATION])):
+                    self._reader.note("leases", lease_id, f"generation {problem}")
                     row = connection.execute(sql.RECOUNT, {"id": lease_id}).fetchone()
                 return row
         raw = lease_id.encode() if isinstance(lease_id, str) else lease_id
         connection.execute(sql.POSTPONE_UNREADABLE, params | {"id": raw})
-        self._reader.note("leases", str(lease_id), fault)
+        self._reader.note("leases", str(lease_id), problem)
         return None
 
-    def _claiming(self, terms: Terms, now: int | None) -> rows.Params:
+    def _claiming(self, terms: ClaimTerms, now: int | None) -> rows.Params:
         at = self.now() if now is None else now
         return {"by": terms.by, "held": terms.held, "now": at, "until": at + rows.us(terms.span)}
 
@@ -177,7 +177,7 @@ class SqliteLeases:
         """Turn the claimed lease into its tombstone."""
         return await self._step(sql.FINISH, _held(claim))
 
-    async def take_over(self) -> int:
+    async def void_stale_claims(self) -> int:
         """Void every claim: the lock on the data directory proves that no other process lives.
 
         Rows whose due time is no instant are due when they expire, or now.

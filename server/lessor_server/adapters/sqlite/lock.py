@@ -16,14 +16,14 @@ class DirectoryLocked(LessorError):
     """Another server works on the data directory."""
 
     reason = "DATA_DIRECTORY_LOCKED"
-    mend = "stop that server, or give this one a data directory of its own with LESSOR_DATA_DIR"
+    fix = "stop that server, or give this one a data directory of its own with LESSOR_DATA_DIR"
 
 
 class LockUnusable(LessorError):
     """The lock's file cannot be what tells two servers apart."""
 
     reason = "LOCK_FILE_UNUSABLE"
-    mend = "remove what has that name, or set another data directory with LESSOR_DATA_DIR"
+    fix = "remove what has that name, or set another data directory with LESSOR_DATA_DIR"
 
 
 @contextmanager

@@ -29,7 +29,7 @@ class DatabaseUnusable(LessorError):
     """The database file is not Lessor's, is damaged, or comes from a newer version."""
 
     reason = "DATABASE_UNUSABLE"
-    mend = (
+    fix = (
         "name the right data directory with LESSOR_DATA_DIR, restore a backup, or run the version that wrote"
         " the file"
     )

@@ -106,7 +106,7 @@ class SqliteRotations:
         params: rows.Params = {"mount": mount, "low": low, "high": low[:-1] + "0"}
         await self._batches.write(lambda connection: connection.execute(sql.FORGET_STATIC, params))
 
-    async def left_behind(self) -> list[Rotation]:
+    async def unfinished_of_removed_mounts(self) -> list[Rotation]:
         """Return the half-made rotations of mounts that ``remove_disabled`` would remove."""
 
         def job(connection: sqlite3.Connection) -> list[Rotation]:
@@ -175,7 +175,7 @@ class SqliteRotations:
 
         return await self._batches.write(job)
 
-    async def take_over_rotations(self) -> int:
+    async def void_stale_rotation_claims(self) -> int:
         """Void every claim: the lock on the data directory proves that no other process lives."""
 
         def job(connection: sqlite3.Connection) -> int:
@@ -222,7 +222,7 @@ def params_of(rotation: Rotation) -> rows.Params:
         "phase": rotation.phase.value,
         "generation": rotation.generation,
         "due_us": rotation.due_us,
-        "late_us": rotation.late_us,
+        "late_us": rotation.last_check_us,
         "attempts": rotation.attempts,
         "sealed": rotation.sealed,
         "fresh_sealed": rotation.fresh_sealed,
@@ -239,12 +239,12 @@ _BODY = (*_TEXTS, *_NUMBERS, *_LISTS, *_FLAGS)
 
 def _rotation(row: Row) -> Rotation:
     """Return the rotation of a row; members that another version did not write have their defaults."""
-    subject, phase, generation, due_us, late_us, attempts, sealed, fresh_sealed, body = row
+    subject, phase, generation, due_us, last_check_us, attempts, sealed, fresh_sealed, body = row
     plain = read_json(body, dict)
     kept: dict[str, Any] = {field: require_text(plain[field], field) for field in _TEXTS if field in plain}
     kept |= {
-        field: require_number(plain[field], field, fault)
-        for field, fault in _NUMBERS.items()
+        field: require_number(plain[field], field, problem)
+        for field, problem in _NUMBERS.items()
         if field in plain
     }
     kept |= {field: require_texts(plain[field], field) for field in _LISTS if field in plain}
@@ -260,7 +260,7 @@ def _rotation(row: Row) -> Rotation:
         phase=Phase(phase),
         generation=generation,
         due_us=due_us,
-        late_us=late_us,
+        last_check_us=last_check_us,
         attempts=attempts,
         sealed=sealed,
         fresh_sealed=fresh_sealed,
@@ -272,9 +272,9 @@ def _rotation(row: Row) -> Rotation:
 def _schedule(period: timedelta | None, cron: str, window: timedelta | None) -> Schedule:
     """Return a schedule that a caller may set; what is checked stays known, as each read of a row asks."""
     schedule = Schedule(period, cron, window)
-    faults = schedule_violations(schedule)
-    if faults:
-        raise Malformed(f"{faults[0].field} is no such schedule")
+    problems = schedule_violations(schedule)
+    if problems:
+        raise Malformed(f"{problems[0].field} is no such schedule")
     return schedule
 
 
@@ -292,9 +292,9 @@ def _span(value: object, name: str) -> timedelta | None:
 
 
 def _subject(value: object) -> str:
-    fault = text(value)
-    if fault:
-        return fault
+    problem = text(value)
+    if problem:
+        return problem
     match str(value).split("/"):
         case [mount, "root"] if is_name(mount):
             return ""

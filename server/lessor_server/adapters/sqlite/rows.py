@@ -40,7 +40,7 @@ from lessor_server.domain.lease import Footprint, Intent, Lease, Request, State
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import StoredRoot
-from lessor_server.engine.stored import LeaseCount, OpenPrefix, Range
+from lessor_server.engine.stored import BulkRevocation, LeaseCount, Range
 
 Params = dict[str, str | int | bytes | None]
 
@@ -75,7 +75,7 @@ def _lease(row: Row) -> Lease:
         id_, mount, role, kind, owner, state, generation, due_us, account, user_name, user_path,
         inline_policy, policy_arns, groups, key_id, ttl_us, created_us, issue_us, last_renewal_us,
         expires_us, max_expires_us, attempts, looks, last_error, last_create_us,
-        request_id, request_digest, untaken, reason,
+        request_id, request_digest, undelivered, reason,
     ) = row  # fmt: skip
     if kind == CredentialType.IAM_USER.value and not user_name:
         raise Malformed("user_name is empty")
@@ -103,7 +103,7 @@ def _lease(row: Row) -> Lease:
         last_error=last_error,
         last_create_us=last_create_us,
         request=Request(request_id, request_digest) if request_id else None,
-        untaken=bool(untaken),
+        undelivered=bool(undelivered),
         reason=reason,
     )
 
@@ -173,9 +173,9 @@ def _root(row: Row) -> StoredRoot:
 
 def require_storable(root: StoredRoot) -> None:
     """Raise ``RowUnreadable`` where the version before was the last: what would be stored is unreadable."""
-    fault = numbered(root.version)
-    if fault:
-        raise RowUnreadable("roots", root.mount, f"version {fault}")
+    problem = numbered(root.version)
+    if problem:
+        raise RowUnreadable("roots", root.mount, f"version {problem}")
 
 
 def _role(row: Row) -> Role:
@@ -233,9 +233,9 @@ def _list(values: tuple[str, ...]) -> str:
     return json.dumps(values) if values else "[]"
 
 
-def _prefix(row: Row) -> OpenPrefix:
+def _prefix(row: Row) -> BulkRevocation:
     low, high, cutoff_us = row
-    return OpenPrefix(Range(low, high), cutoff_us)
+    return BulkRevocation(Range(low, high), cutoff_us)
 
 
 def _count(row: Row) -> LeaseCount:

@@ -29,7 +29,7 @@ from lessor_server.domain.mount import Mount
 from lessor_server.domain.names import is_name
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import StoredRoot
-from lessor_server.engine.stored import Grounds, Repeated
+from lessor_server.engine.stored import RequestKey, StoredContext
 
 FILE = "lessor.db"
 INSTANCE = "instance"
@@ -83,15 +83,15 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
         rows_sealed = await self._batches.read(lambda connection: connection.execute(sql.SEALED).fetchall())
         return [row[0] for row in rows_sealed if isinstance(row[0], bytes) and row[0]]
 
-    async def grounds(self, mount: str, role: str, repeated: Repeated | None = None) -> Grounds:
+    async def grounds(self, mount: str, role: str, repeated: RequestKey | None = None) -> StoredContext:
         """Read mount, root and role at one instant."""
 
-        def job(connection: sqlite3.Connection) -> Grounds:
+        def job(connection: sqlite3.Connection) -> StoredContext:
             params: rows.Params = {"name": mount, "mount": mount, "role": role}
             found = connection.execute(sql.GET_MOUNT, params).fetchone()
             root = connection.execute(sql.GET_ROOT, params).fetchone()
             named = connection.execute(sql.GET_ROLE, {"mount": mount, "name": role}).fetchone()
-            return Grounds(
+            return StoredContext(
                 mount=self._reader.one(rows.MOUNTS, found),
                 root=self._reader.one(rows.ROOTS, root),
                 role=self._reader.one(rows.ROLES, named),
@@ -101,7 +101,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
         return await self._batches.read(job)
 
     def _earlier(
-        self, connection: sqlite3.Connection, params: rows.Params, repeated: Repeated | None
+        self, connection: sqlite3.Connection, params: rows.Params, repeated: RequestKey | None
     ) -> Lease | None:
         """Return the lease that the same request made before, if there is one."""
         if repeated is None:

@@ -15,7 +15,7 @@ from lessor_server.adapters.sqlite.connection import Batches
 from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, TOMBSTONE_LIFE, Lease, Orphan
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import CredentialType
-from lessor_server.engine.stored import OpenPrefix, Progress, Range
+from lessor_server.engine.stored import BulkRevocation, Progress, Range
 
 UNREADABLE_HOLD = "STORED_HOLD_UNREADABLE"
 """Why expiries are held where nobody can read why they were; a person's resume ends it."""
@@ -33,11 +33,11 @@ class SqliteUpkeep:
 
     # --- prefixes ---------------------------------------------------------------------------------------
 
-    async def open_prefix(self, ids: Range) -> tuple[OpenPrefix, int]:
+    async def open_prefix(self, ids: Range) -> tuple[BulkRevocation, int]:
         """Put a range up for revocation; return it, and how many leases it takes in."""
 
-        def job(connection: sqlite3.Connection) -> tuple[OpenPrefix, int]:
-            prefix = OpenPrefix(ids, self._clock.now())
+        def job(connection: sqlite3.Connection) -> tuple[BulkRevocation, int]:
+            prefix = BulkRevocation(ids, self._clock.now())
             return prefix, _opened(connection, prefix)
 
         return await self._batches.write(job)
@@ -49,28 +49,28 @@ class SqliteUpkeep:
             row = connection.execute(sql.DISABLE_MOUNT, {"name": mount}).fetchone()
             if row is None:
                 return None
-            prefix = OpenPrefix(Range.of_mount(mount), self._clock.now())
+            prefix = BulkRevocation(Range.of_mount(mount), self._clock.now())
             return self._reader.salvage(rows.MOUNTS, row), _opened(connection, prefix)
 
         return await self._batches.write(job)
 
-    async def prefixes(self) -> list[OpenPrefix]:
+    async def prefixes(self) -> list[BulkRevocation]:
         """Return the ranges whose leases have not all been put up yet."""
 
-        def job(connection: sqlite3.Connection) -> list[OpenPrefix]:
+        def job(connection: sqlite3.Connection) -> list[BulkRevocation]:
             return list(self._reader.readable(rows.PREFIXES, connection.execute(sql.PREFIXES)))
 
         return await self._batches.read(job)
 
-    async def put_up(self, prefix: OpenPrefix, after: str, limit: int) -> list[str]:
+    async def mark_range_revoking(self, prefix: BulkRevocation, after: str, limit: int) -> list[str]:
         """Have the next of a range's leases tried at once; return their ids, in order."""
         return sorted(await self._ids(sql.PUT_UP, _prefix(prefix) | {"after": after, "limit": limit}))
 
-    async def close_prefix(self, prefix: OpenPrefix) -> None:
+    async def close_prefix(self, prefix: BulkRevocation) -> None:
         """Forget a range."""
         await self._batches.write(lambda connection: connection.execute(sql.CLOSE_PREFIX, _prefix(prefix)))
 
-    async def progress(self, prefix: OpenPrefix) -> Progress:
+    async def progress(self, prefix: BulkRevocation) -> Progress:
         """Count what a range still holds."""
         alive, failed, gone = await self._batches.read(
             lambda connection: connection.execute(sql.PROGRESS, _prefix(prefix)).fetchone()
@@ -118,7 +118,7 @@ class SqliteUpkeep:
             lambda connection: connection.execute(sql.ADOPT, params).rowcount == 1
         )
 
-    async def bury(self, account: str, listed_us: int) -> int:
+    async def purge_tombstones(self, account: str, listed_us: int) -> int:
         """Drop tombstones that a complete listing did not show, and old enough."""
         params: rows.Params = {
             "account": account,
@@ -128,7 +128,7 @@ class SqliteUpkeep:
         }
         return await self._batches.write(lambda connection: connection.execute(sql.BURY, params).rowcount)
 
-    async def bury_sessions(self) -> int:
+    async def purge_sessions(self) -> int:
         """Drop the tombstones of sessions that are long over."""
         params = {"old_us": self._clock.now() - rows.us(TOMBSTONE_LIFE)}
         return await self._batches.write(
@@ -164,9 +164,9 @@ class SqliteUpkeep:
 
         def job(connection: sqlite3.Connection) -> str:
             row = connection.execute(sql.GET_META, {"key": backups.HELD}).fetchone()
-            fault = text(row[0]) if row else ""
-            if fault:
-                self._reader.note("meta", backups.HELD, fault)
+            problem = text(row[0]) if row else ""
+            if problem:
+                self._reader.note("meta", backups.HELD, problem)
                 return UNREADABLE_HOLD
             return row[0] if row else ""
 
@@ -189,7 +189,7 @@ class SqliteUpkeep:
 
     async def unreadable_rows(self) -> list[str]:
         """Return which rows could not be read when they were last read, one line each."""
-        return [f"{table} {key}: {fault}" for (table, key), fault in self._reader.unreadable.items()]
+        return [f"{table} {key}: {problem}" for (table, key), problem in self._reader.unreadable.items()]
 
     async def backup(self, path: str) -> tuple[str, int]:
         """Write a consistent, durable copy below the data directory; return its path and size in bytes."""
@@ -197,12 +197,12 @@ class SqliteUpkeep:
         return await self._batches.read(lambda connection: backups.write(connection, self._folder, name))
 
 
-def _opened(connection: sqlite3.Connection, prefix: OpenPrefix) -> int:
+def _opened(connection: sqlite3.Connection, prefix: BulkRevocation) -> int:
     """Write the promise down; return how many leases it takes in."""
     connection.execute(sql.OPEN_PREFIX, _prefix(prefix))
     taken: int = connection.execute(sql.COUNT_RANGE, _prefix(prefix)).fetchone()[0]
     return taken
 
 
-def _prefix(prefix: OpenPrefix) -> rows.Params:
+def _prefix(prefix: BulkRevocation) -> rows.Params:
     return {"low": prefix.ids.low, "high": prefix.ids.high, "cutoff_us": prefix.cutoff_us}

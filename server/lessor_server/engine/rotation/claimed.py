@@ -19,7 +19,7 @@ _SILENT = (AwsUnavailable, PacerFull, Aborted)
 """Errors that say nothing about the row, and count no attempt."""
 
 
-class ClaimedRow:
+class RotationClaim:
     """Holds the claim; ``now`` is the row as it is, with what is not durable yet."""
 
     def __init__(self, store: RotationStore, notify: Observer, rng: random.Random, claimed: Rotation) -> None:
@@ -49,15 +49,15 @@ class ClaimedRow:
 
     async def let_go(self) -> None:
         """Give the row back, due when its next step is."""
-        await self.move(replace(self.now, due_us=self.now.resting_us()), done=True)
+        await self.move(replace(self.now, due_us=self.now.idle_due_us()), done=True)
 
     async def fail(self, error: LessorError, by: str) -> None:
         """Write down why the attempt failed that ``by`` asked for, and let the row go, due after a wait."""
         row = self.now
         attempts = row.attempts if isinstance(error, _SILENT) else backoff.counted(row.attempts)
         wait = backoff.refused(max(attempts, 1), self._rng.random())
-        resting_us, again_us = row.resting_us(), self.store.now() + wait // _MICROSECOND
-        due_us = max(resting_us, again_us) if resting_us else 0
+        idle_due_us, again_us = row.idle_due_us(), self.store.now() + wait // _MICROSECOND
+        due_us = max(idle_due_us, again_us) if idle_due_us else 0
         await self.move(replace(row, attempts=attempts, last_error=error.message, due_us=due_us), done=True)
         self._notify(RotationFailed(row.subject, error.message, error.detail, attempts, by))
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from lessor_server.domain import rotation as steps
 from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal, for_caller
-from lessor_server.domain.calls import MadeKey
+from lessor_server.domain.calls import AccessKey
 from lessor_server.domain.errors import (
     Aborted,
     AwsUnavailable,
@@ -31,16 +31,16 @@ from lessor_server.domain.preconditions import (
 )
 from lessor_server.domain.rotation import LATE_US, Phase, Rotation, place_of
 from lessor_server.domain.secret import Secret
-from lessor_server.domain.static_role import MOST_KEYS
-from lessor_server.engine.rotation.claimed import ClaimedRow
+from lessor_server.domain.static_role import MAX_KEYS
+from lessor_server.engine.rotation.claimed import RotationClaim
 from lessor_server.engine.rotation.keyholder import (
     changed_user,
     identified,
     require_enabled,
     require_no_root,
 )
-from lessor_server.engine.rotation.order import Aim, Order, Tools
-from lessor_server.engine.rotation.removal import Removal
+from lessor_server.engine.rotation.order import Goal, Order, RotationDeps
+from lessor_server.engine.rotation.removal import KeyRemoval
 from lessor_server.engine.rotation.userkeys import UserKeys
 from lessor_server.engine.rounds import Done, Outcome
 
@@ -48,20 +48,20 @@ _UNREACHABLE = (KeyLimit, RootAccountChanged, RootKeyInUse, StaticKeyInUse)
 """Why a key of a deleted static role stays for good: it is another's, or of an account out of reach."""
 
 
-class KeyChange:
+class RotationRun:
     """An attempt under way."""
 
     def __init__(
-        self, tools: Tools, claimed: Rotation, order: Order, switched: Callable[[Rotation], None]
+        self, tools: RotationDeps, claimed: Rotation, order: Order, switched: Callable[[Rotation], None]
     ) -> None:
         """Work on a ``claimed`` row; ``switched`` is told once the new key is in use."""
         self._tools = tools
-        self._held = ClaimedRow(tools.store, tools.notify, tools.rng, claimed)
+        self._held = RotationClaim(tools.store, tools.notify, tools.rng, claimed)
         self._keys = UserKeys(tools.roots, tools.sealer)
-        self._removal = Removal(tools, self._held, self._keys, any_key=order.delete_other_key)
-        self._order = order
+        self._removal = KeyRemoval(tools, self._held, self._keys, any_key=order.delete_other_key)
+        self._plan = order
         self._switched = switched
-        self._wanted = order.aim is Aim.ROTATE or (order.aim is Aim.FIRST and not claimed.current)
+        self._wanted = order.aim is Goal.ROTATE or (order.aim is Goal.FIRST and not claimed.current)
         self._unsure = claimed.phase is Phase.INTENDED
         """A CreateAccessKey that nobody heard the answer of may have taken effect, or still may."""
 
@@ -78,17 +78,17 @@ class KeyChange:
         except StoreUnavailable:
             raise
         except LessorError as error:
-            await self._held.fail(error, self._order.by)
+            await self._held.fail(error, self._plan.by)
             raise
         return self.row
 
     async def _run(self) -> None:
-        if self._order.change is not None:
-            await self._held.move(self._order.change(self.row))
+        if self._plan.change is not None:
+            await self._held.move(self._plan.change(self.row))
         if self.row.ending:
             await self._end()
             return
-        if self._order.aim is Aim.ALIGN:
+        if self._plan.aim is Goal.ALIGN:
             await self._align()
         else:
             while await self._step():
@@ -114,14 +114,14 @@ class KeyChange:
 
     async def _start(self) -> bool:
         row, now = self.row, self._tools.store.now()
-        if 0 < row.late_us <= now:
+        if 0 < row.last_check_us <= now:
             await self._look_late()
         elif self._wanted or (row.wanted(now) and not row.schedule.missed(row.next_us, now)):
             await self._intend()
         elif row.wanted(now):
             await self._held.move(replace(row, next_us=row.schedule.next_us(now), attempts=0))
             self._tools.notify(RotationMissed(row.subject, self.row.next_us))
-        elif row.previous and row.live_keys < MOST_KEYS:
+        elif row.previous and row.live_keys < MAX_KEYS:
             await self._delete_previous()
         else:
             return False
@@ -130,7 +130,7 @@ class KeyChange:
     async def _look_late(self) -> None:
         """Look for the last time for what a CreateAccessKey of unknown fate may have made."""
         await self._unless_left(self._removal.look())
-        await self._held.move(replace(self.row, late_us=0))
+        await self._held.move(replace(self.row, last_check_us=0))
 
     async def _intend(self) -> None:
         """Make room, and make durable that a key is about to be made."""
@@ -142,11 +142,11 @@ class KeyChange:
         listed = await self._keys.listed(self.row)
         if not (self.row.is_root or self.row.current):
             await require_no_root(self._tools.store, self._tools.roots, self.row, listed)
-        if self.row.late_us:
+        if self.row.last_check_us:
             gone.add(await self._removal.delete_lost(listed))
         left = [key_id for key_id in listed if key_id not in gone]
-        if len(left) >= MOST_KEYS:
-            if not self._order.delete_other_key:
+        if len(left) >= MAX_KEYS:
+            if not self._plan.delete_other_key:
                 raise KeyLimit(self.row.user_name, tuple(left))
             await self._removal.delete(next(key_id for key_id in left if key_id != self.row.current))
         await self._held.move(steps.intend(self.row, listed))
@@ -164,7 +164,7 @@ class KeyChange:
         sealed = self._tools.sealer.seal(made.secret.reveal().encode(), place_of(self.row.subject))
         await self._held.move(steps.make(self._with_late(), made.access_key_id, sealed))
 
-    async def _created(self) -> MadeKey:
+    async def _created(self) -> AccessKey:
         outcome = await self._asked()
         if await self._worth_another(outcome):
             outcome = await self._asked()
@@ -174,7 +174,7 @@ class KeyChange:
             await self._held.move(steps.cancel(self._with_late()))
         raise for_caller(outcome)
 
-    async def _asked(self) -> Outcome[MadeKey]:
+    async def _asked(self) -> Outcome[AccessKey]:
         """Ask for a key, once what an earlier asking may have made was looked for."""
         if self._unsure:
             await self._removal.find_lost()
@@ -182,18 +182,18 @@ class KeyChange:
         self._unsure = self._unsure or _unknown(outcome)
         return outcome
 
-    async def _worth_another(self, outcome: Outcome[MadeKey]) -> bool:
+    async def _worth_another(self, outcome: Outcome[AccessKey]) -> bool:
         """Tell whether to ask again: nobody answered, or a lost key that was not listed yet has the place."""
         full = isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.LIMIT
-        self._unsure = self._unsure or (full and self.row.late_us > 0)
+        self._unsure = self._unsure or (full and self.row.last_check_us > 0)
         if _unknown(outcome):
             return await self._keys.may_repeat(self.row)
         return full and self._unsure
 
     def _with_late(self) -> Rotation:
         """Return the row with a last look ahead, where a key may yet be made by a request on its way."""
-        late_us = self._tools.store.now() + LATE_US
-        return replace(self.row, late_us=late_us) if self._unsure else self.row
+        last_check_us = self._tools.store.now() + LATE_US
+        return replace(self.row, last_check_us=last_check_us) if self._unsure else self.row
 
     async def _give_up(self) -> None:
         """End the rotation of a key that is the root's no longer."""
@@ -208,7 +208,7 @@ class KeyChange:
         row = self.row
         secret = Secret(self._tools.sealer.open(row.fresh_sealed, place_of(row.subject)).decode())
         try:
-            await self._keys.prove(row, MadeKey(row.fresh, secret))
+            await self._keys.prove(row, AccessKey(row.fresh, secret))
         except KeyNotAccepted as error:
             await self._undo(error)
         if row.is_root:
@@ -217,7 +217,7 @@ class KeyChange:
             now = self._tools.store.now()
             await self._held.move(steps.switch(row, row.schedule.next_us(now), now))
         self._wanted = False
-        self._tools.notify(Rotated(row.subject, self.row.current, self._order.by))
+        self._tools.notify(Rotated(row.subject, self.row.current, self._plan.by))
         self._switched(self.row)
 
     async def _switch_root(self, secret: Secret) -> None:
@@ -255,7 +255,7 @@ class KeyChange:
         if self._wanted or row.wanted(now) or now >= row.retire_us:
             await self._delete_previous()
             return True
-        if now >= row.resting_us():
+        if now >= row.idle_due_us():
             await self._removal.require_unused(row.previous)
             await self._keys.deactivate(row, row.previous)
             self._held.now = replace(row, inactive=True)
@@ -285,10 +285,10 @@ class KeyChange:
             await self._held.move(steps.key_deleted(self.row, key_id))
             if deleted:
                 self._tools.notify(KeyRetired(self.row.subject, key_id))
-        if self.row.late_us:
+        if self.row.last_check_us:
             look = self._removal.find_lost if self._unsure else self._removal.look
             settled = await self._unless_left(look())
-            if settled and self._tools.store.now() < self.row.late_us:
+            if settled and self._tools.store.now() < self.row.last_check_us:
                 await self._held.let_go()
                 return
         await self._held.forget()
@@ -320,6 +320,6 @@ class KeyChange:
         return Aborted(f"the root of {self.row.mount} was set anew while its key was rotated", retry_in=1.0)
 
 
-def _unknown(outcome: Outcome[MadeKey]) -> bool:
+def _unknown(outcome: Outcome[AccessKey]) -> bool:
     """Tell whether a key may have been made though nobody answered."""
     return isinstance(outcome, AwsUnknown) and outcome.sent

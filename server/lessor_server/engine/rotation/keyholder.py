@@ -26,7 +26,7 @@ from lessor_server.domain.secret import Secret
 from lessor_server.engine.ports import Sealer, Store
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.rounds import Done
-from lessor_server.engine.walks import every_mount_name
+from lessor_server.engine.walks import iter_mount_names
 
 
 async def require_enabled(store: Store, mount: str) -> None:
@@ -38,7 +38,7 @@ async def require_enabled(store: Store, mount: str) -> None:
         raise MountDisabling(f"mount {mount} is being disabled", subject=mount)
 
 
-async def why_kept(store: Store, roots: Roots, key_id: str, subject: str) -> Precondition | None:
+async def reason_key_in_use(store: Store, roots: Roots, key_id: str, subject: str) -> Precondition | None:
     """Return why the rotation of ``subject`` may not take a key away: somebody else works with it."""
     mount = await _mount_with(store, roots, (key_id,))
     if mount:
@@ -71,7 +71,7 @@ async def _is_server_s_own(roots: Roots, rotation: Rotation) -> bool:
 
 async def _mount_with(store: Store, roots: Roots, key_ids: tuple[str, ...]) -> str:
     """Return the first mount whose root has one of the keys; empty where none has."""
-    async for mount in every_mount_name(store):
+    async for mount in iter_mount_names(store):
         try:
             if (await roots.of(mount)).config.access_key in key_ids:
                 return mount
@@ -93,7 +93,7 @@ async def signer(roots: Roots, rotation: Rotation) -> Root:
             root = replace(root, account=(await roots.identity(root)).account)
     else:
         root = _assumed(await roots.bound(root), rotation.assume_chain)
-    roots.lane(root).require_open()
+    roots.limiter(root).require_open()
     return root
 
 
@@ -129,7 +129,7 @@ async def identified(roots: Roots, rotation: Rotation) -> Rotation:
     root = _user_of(await roots.of(rotation.mount), rotation)
     if not root.config.access_key:
         raise _not_rotatable(rotation.mount)
-    roots.lane(root).require_open()
+    roots.limiter(root).require_open()
     return await _root_user(roots, root, rotation)
 
 
@@ -146,7 +146,7 @@ async def _root_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation:
         user_name=user_name,
         user_id=identity.user_id,
         current=root.config.access_key,
-        late_us=rotation.late_us if same else 0,
+        last_check_us=rotation.last_check_us if same else 0,
     )
 
 
@@ -159,7 +159,7 @@ async def _static_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation
         raise RootAccountChanged(
             f"user {rotation.user_name} is of another account than the root", subject=rotation.mount
         )
-    outcome = await roots.rounds(root).call(GetUser(rotation.user_name))
+    outcome = await roots.caller(root).call(GetUser(rotation.user_name))
     if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
         unknown = StaticUserUnknown(f"AWS knows no user {rotation.user_name}", subject=rotation.user_name)
         unknown.aws = outcome.aws

@@ -14,7 +14,7 @@ from lessor_server.engine.roots import Roots
 from lessor_server.engine.supervisor import Supervisor
 
 
-class Aim(Enum):
+class Goal(Enum):
     """What an attempt is for."""
 
     DUE = "due"
@@ -33,7 +33,7 @@ class Aim(Enum):
 class Order:
     """What an attempt is asked for, and by whom; ``new`` is the row to store where there is none."""
 
-    aim: Aim = Aim.DUE
+    aim: Goal = Goal.DUE
     delete_other_key: bool = False
     new: Rotation | None = None
     change: Callable[[Rotation], Rotation] | None = None
@@ -41,7 +41,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class RotationDeps:
     """What every attempt works with."""
 
     store: Store

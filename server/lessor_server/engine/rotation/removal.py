@@ -8,19 +8,19 @@ from typing import Final
 
 from lessor_server.domain.events import LostKeyDeleted
 from lessor_server.domain.preconditions import KeyLimit
-from lessor_server.engine.rotation.claimed import ClaimedRow
-from lessor_server.engine.rotation.keyholder import why_kept
-from lessor_server.engine.rotation.order import Tools
+from lessor_server.engine.rotation.claimed import RotationClaim
+from lessor_server.engine.rotation.keyholder import reason_key_in_use
+from lessor_server.engine.rotation.order import RotationDeps
 from lessor_server.engine.rotation.userkeys import UserKeys
 
 LOOK_SECONDS: Final = (1.0, 2.0, 4.0)
 """Waits before the looks for a lost key: a listing may be some seconds old."""
 
 
-class Removal:
+class KeyRemoval:
     """Deletes keys of one rotation's user."""
 
-    def __init__(self, tools: Tools, held: ClaimedRow, keys: UserKeys, *, any_key: bool) -> None:
+    def __init__(self, tools: RotationDeps, held: RotationClaim, keys: UserKeys, *, any_key: bool) -> None:
         """Delete by way of ``keys``; with ``any_key`` a key of somebody may be taken for a lost one."""
         self._tools = tools
         self._held = held
@@ -34,7 +34,7 @@ class Removal:
 
     async def require_unused(self, key_id: str) -> None:
         """Raise ``RootKeyInUse`` or ``StaticKeyInUse`` where somebody else works with a key."""
-        kept = await why_kept(self._tools.store, self._tools.roots, key_id, self._held.now.subject)
+        kept = await reason_key_in_use(self._tools.store, self._tools.roots, key_id, self._held.now.subject)
         if kept is not None:
             raise kept
 
@@ -60,7 +60,7 @@ class Removal:
         lost = [
             key_id
             for key_id in row.lost(listed)
-            if await why_kept(tools.store, tools.roots, key_id, row.subject) is None
+            if await reason_key_in_use(tools.store, tools.roots, key_id, row.subject) is None
         ]
         if len(lost) > 1 and not self._any_key:
             raise KeyLimit(row.user_name, tuple(lost))

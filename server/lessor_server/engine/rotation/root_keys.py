@@ -11,10 +11,10 @@ from lessor_server.domain.schedule import NEVER
 from lessor_server.engine.ports import Store
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.rotation.keyholder import require_enabled
-from lessor_server.engine.rotation.order import Aim, Order
-from lessor_server.engine.rotation.rotator import BACKSTOP_SECONDS, RETRY_SECONDS, Rotator
+from lessor_server.engine.rotation.order import Goal, Order
+from lessor_server.engine.rotation.rotator import FULL_SCAN_SECONDS, RETRY_SECONDS, Rotator
 from lessor_server.engine.supervisor import Supervisor
-from lessor_server.engine.walks import every_mount_name
+from lessor_server.engine.walks import iter_mount_names
 
 
 class RootKeys:
@@ -33,14 +33,14 @@ class RootKeys:
             try:
                 if await self._align_all():
                     return
-                await asyncio.sleep(BACKSTOP_SECONDS)
+                await asyncio.sleep(FULL_SCAN_SECONDS)
             except StoreUnavailable:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _align_all(self) -> bool:
         """Align each mount's rotation; tell whether none has failed unexpectedly."""
         whole = True
-        async for mount in every_mount_name(self._store):
+        async for mount in iter_mount_names(self._store):
             try:
                 with self._supervisor.unit(f"align the rotation of {mount}"):
                     await self.align(mount)
@@ -64,7 +64,7 @@ class RootKeys:
         await require_enabled(self._store, mount)
         await self._roots.of(mount)
         subject = root_subject(mount)
-        order = Order(Aim.ROTATE, delete_other_key=delete_other_key, new=Rotation(subject), by=by)
+        order = Order(Goal.ROTATE, delete_other_key=delete_other_key, new=Rotation(subject), by=by)
         return (await self._rotator.ask(subject, order)).current
 
     async def align(self, mount: str) -> None:

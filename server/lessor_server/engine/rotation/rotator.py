@@ -14,12 +14,12 @@ from typing import Final
 
 from lessor_server.domain.errors import Aborted, InternalError, LessorError, NotFound, StoreUnavailable
 from lessor_server.domain.rotation import Phase, Rotation
-from lessor_server.engine.expiry import Expiry
-from lessor_server.engine.rotation.keychange import KeyChange
-from lessor_server.engine.rotation.order import Aim, Order, Tools
-from lessor_server.engine.work import Work
+from lessor_server.engine.expiry import ExpiryHold
+from lessor_server.engine.rotation.keychange import RotationRun
+from lessor_server.engine.rotation.order import Goal, Order, RotationDeps
+from lessor_server.engine.work import BackgroundTasks
 
-BACKSTOP_SECONDS: Final = 30.0
+FULL_SCAN_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 1.0
 """Between looks while the store cannot write, or expiries are held."""
 
@@ -42,13 +42,13 @@ class Job:
     def serves(self, order: Order) -> bool:
         """Tell whether the key that this attempt is about to make is all that ``order`` asks for."""
         plain = not order.delete_other_key and order.change is None
-        return self.rotates and not self.answer.done() and order.aim is Aim.ROTATE and plain
+        return self.rotates and not self.answer.done() and order.aim is Goal.ROTATE and plain
 
 
 class Rotator:
     """One job for each row that is worked on."""
 
-    def __init__(self, tools: Tools, work: Work, expiry: Expiry) -> None:
+    def __init__(self, tools: RotationDeps, work: BackgroundTasks, expiry: ExpiryHold) -> None:
         """Run jobs in ``work``; those by the clock wait while ``expiry`` is held."""
         self._tools = tools
         self._store = tools.store
@@ -82,12 +82,12 @@ class Rotator:
         async with self._claiming:
             room = AT_ONCE - sum(job.by_clock for job in self._jobs.values())
             if room <= 0:
-                return BACKSTOP_SECONDS  # the end of a job wakes us
+                return FULL_SCAN_SECONDS  # the end of a job wakes us
             busy = frozenset(self._jobs)
             next_us = await self._store.next_rotation_us(busy)
             left = (next_us - self._store.now()) / 1e6
             if not next_us or left > 0:
-                return min(left, BACKSTOP_SECONDS) if next_us else BACKSTOP_SECONDS
+                return min(left, FULL_SCAN_SECONDS) if next_us else FULL_SCAN_SECONDS
             for rotation in await self._store.claim_rotations(room, busy):
                 with suppress(InternalError), self._tools.supervisor.unit(f"begin {rotation.subject}"):
                     self._start(rotation.subject, Order(), rotation)
@@ -117,12 +117,12 @@ class Rotator:
         """Have the next rotation of a root due when its config says, now or after the job under way."""
         job = self._jobs.get(subject)
         if job is None:
-            await self.ask(subject, Order(Aim.ALIGN, new=Rotation(subject)))
+            await self.ask(subject, Order(Goal.ALIGN, new=Rotation(subject)))
         else:
             job.align = True
 
     def _start(self, subject: str, order: Order, claimed: Rotation | None) -> Job:
-        rotates = order.aim is Aim.ROTATE
+        rotates = order.aim is Goal.ROTATE
         if claimed is not None:
             now = self._store.now()
             halfway = claimed.phase in (Phase.INTENDED, Phase.MADE)
@@ -141,11 +141,11 @@ class Rotator:
             if not job.answer.done():
                 job.answer.set_result(rotation)
 
-        change: KeyChange | None = None
+        change: RotationRun | None = None
         try:
             with self._tools.supervisor.unit(f"rotate {subject}"):
                 row = claimed or await self._claimed(subject, job.order)
-                change = KeyChange(self._tools, row, job.order, answer)
+                change = RotationRun(self._tools, row, job.order, answer)
                 answer(await change.run())
         except LessorError as error:
             if change is not None and isinstance(error, StoreUnavailable):
@@ -156,7 +156,7 @@ class Rotator:
         finally:
             del self._jobs[subject]
             if job.align:
-                self._start(subject, Order(Aim.ALIGN, new=Rotation(subject)), None)
+                self._start(subject, Order(Goal.ALIGN, new=Rotation(subject)), None)
             job.ended.set()
             self._wake.set()
 
@@ -165,7 +165,7 @@ class Rotator:
         for subject, row in list(self._interrupted.items()):
             try:
                 with self._tools.supervisor.unit(f"give back the rotation of {subject}"):
-                    await self._store.move_rotation(replace(row, due_us=row.resting_us()), done=True)
+                    await self._store.move_rotation(replace(row, due_us=row.idle_due_us()), done=True)
             except InternalError:
                 pass  # its claim runs out by itself
             if self._interrupted.get(subject) is row:

@@ -23,7 +23,7 @@ from lessor_server.domain.rotation import Phase, Rotation, place_of, static_subj
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.static_role import StaticRole
 from lessor_server.engine.rotation.keyholder import identified, require_enabled
-from lessor_server.engine.rotation.order import Aim, Order, Tools
+from lessor_server.engine.rotation.order import Goal, Order, RotationDeps
 from lessor_server.engine.rotation.rotator import Rotator
 
 END_SECONDS: Final = 10.0
@@ -42,7 +42,7 @@ class StaticCredentials:
 class StaticRoles:
     """Keeps static roles; each is a row of rotations."""
 
-    def __init__(self, tools: Tools, rotator: Rotator) -> None:
+    def __init__(self, tools: RotationDeps, rotator: Rotator) -> None:
         """Have ``rotator`` do the work."""
         self._tools = tools
         self._store = tools.store
@@ -66,13 +66,13 @@ class StaticRoles:
         if before is not None and before.ending:
             before = await self._ended(role, by)
         if before is not None and before.user_name != role.username:
-            fault = f"is {before.user_name}, and never changes"
-            mend = "put another static role, or delete this one first"
-            raise Invalid((Violation("static_role.username", fault, mend),))
+            problem = f"is {before.user_name}, and never changes"
+            fix = "put another static role, or delete this one first"
+            raise Invalid((Violation("static_role.username", problem, fix),))
         new = Rotation(subject, user_name=role.username, next_us=self._store.now())
         found = await identified(self._tools.roots, self._defined(before or new, role))
         order = Order(
-            Aim.FIRST,
+            Goal.FIRST,
             delete_other_key=delete_other_key,
             new=replace(found, next_us=self._store.now()),
             change=lambda row: self._defined(row, role),
@@ -97,7 +97,7 @@ class StaticRoles:
         """
         subject = static_subject(role.mount, role.name)
         with suppress(NotFound):
-            await self._rotator.ask(subject, Order(Aim.END, by=by))
+            await self._rotator.ask(subject, Order(Goal.END, by=by))
         row = await self._store.get_rotation(subject)
         if row is not None and row.ending and (row.made_keys or row.user_name != role.username):
             raise _ending(subject)
@@ -123,7 +123,7 @@ class StaticRoles:
     async def _forget_unmade(self, subject: str) -> None:
         """Forget a new role of which nothing is on AWS."""
         row = await self._store.get_rotation(subject)
-        if row is not None and row.phase is Phase.IDLE and not row.late_us and not row.current:
+        if row is not None and row.phase is Phase.IDLE and not row.last_check_us and not row.current:
             await self._store.forget_rotation(row)
 
     async def get(self, mount: str, name: str) -> Rotation:
@@ -140,7 +140,7 @@ class StaticRoles:
     async def rotate(self, mount: str, name: str, by: str, *, delete_other_key: bool) -> Rotation:
         """Rotate a static role's key now and return the row once the new key is in use."""
         await self.get(mount, name)
-        order = Order(Aim.ROTATE, delete_other_key=delete_other_key, by=by)
+        order = Order(Goal.ROTATE, delete_other_key=delete_other_key, by=by)
         row = await self._rotator.ask(static_subject(mount, name), order)
         if row.ending:
             raise NotFound("static role", f"{mount}/{name}")
@@ -162,7 +162,7 @@ class StaticRoles:
         def end(row: Rotation) -> Rotation:
             return steps.end(row, self._store.now(), keep_key=keep_key)
 
-        row = await self._end(subject, Order(Aim.END, change=end, by=by))
+        row = await self._end(subject, Order(Goal.END, change=end, by=by))
         self._tools.notify(Deleted("static role", subject, by))
         return row.made_keys if row else ()
 

@@ -50,7 +50,7 @@ class RotationStore(Protocol):
         """Delete the rows of a disabling mount's static roles, claimed or not."""
         ...
 
-    async def left_behind(self) -> list[Rotation]:
+    async def unfinished_of_removed_mounts(self) -> list[Rotation]:
         """Return the rotations of roots that ``remove_disabled`` would forget half done: AWS refuses them."""
         ...
 
@@ -81,7 +81,7 @@ class RotationStore(Protocol):
         """Write a claimed row and replace the root of the version before, both or neither."""
         ...
 
-    async def take_over_rotations(self) -> int:
+    async def void_stale_rotation_claims(self) -> int:
         """Void every claim and make its row due at once; return how many.
 
         Only for a store that proves that no other process lives.

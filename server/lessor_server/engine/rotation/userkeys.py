@@ -7,15 +7,15 @@ from typing import TypeVar
 
 from lessor_server.domain import calls
 from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal, for_caller
-from lessor_server.domain.calls import Call, MadeKey
+from lessor_server.domain.calls import AccessKey, Call
 from lessor_server.domain.errors import KeyNotAccepted, LessorError, PacerFull
-from lessor_server.domain.looks import ProveIam
+from lessor_server.domain.looks import VerifyKeyOnIam
 from lessor_server.domain.preconditions import RootAccountChanged
 from lessor_server.domain.rotation import Rotation
 from lessor_server.engine.ports import Sealer
 from lessor_server.engine.roots import Roots
 from lessor_server.engine.rotation.keyholder import signer, signers
-from lessor_server.engine.rounds import Done, Outcome, says_nothing
+from lessor_server.engine.rounds import Done, Outcome, is_inconclusive
 
 T = TypeVar("T")
 
@@ -53,14 +53,14 @@ class UserKeys:
             return False
         return _value(outcome).user_id == rotation.user_id
 
-    async def made(self, rotation: Rotation) -> Outcome[MadeKey]:
+    async def made(self, rotation: Rotation) -> Outcome[AccessKey]:
         """Ask for a new key, once, and return what came of it."""
         root = await signer(self._roots, rotation)
-        return await self._roots.rounds(root).call(calls.CreateAccessKey(rotation.user_name))
+        return await self._roots.caller(root).call(calls.CreateAccessKey(rotation.user_name))
 
     async def may_repeat(self, rotation: Rotation) -> bool:
         """Tell whether the root's ``max_retries`` lets a call of unknown fate be sent again."""
-        return self._roots.rounds(await signer(self._roots, rotation)).tries > 1
+        return self._roots.caller(await signer(self._roots, rotation)).tries > 1
 
     async def deactivate(self, rotation: Rotation, key_id: str) -> None:
         """Make a key inactive; one that is gone is as good."""
@@ -70,7 +70,7 @@ class UserKeys:
         """Delete a key; one that is gone is as good."""
         await self._cut(rotation, calls.DeleteAccessKey(rotation.user_name, key_id))
 
-    async def prove(self, rotation: Rotation, key: MadeKey) -> None:
+    async def prove(self, rotation: Rotation, key: AccessKey) -> None:
         """Return once STS and IAM have accepted a key on three looks running, 0.5 s apart.
 
         Raises:
@@ -79,10 +79,10 @@ class UserKeys:
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + PROOF_SECONDS
-        rounds = self._roots.rounds(await signer(self._roots, rotation))
+        caller = self._roots.caller(await signer(self._roots, rotation))
         running = silent = 0
         while True:
-            outcomes = await rounds.round((calls.ProveKey(key), ProveIam(key, rotation.user_name)))
+            outcomes = await caller.round((calls.VerifyKey(key), VerifyKeyOnIam(key, rotation.user_name)))
             refusals = [outcome for outcome in outcomes if not isinstance(outcome, Done)]
             running = 0 if refusals else running + 1
             silent = silent + 1 if all(isinstance(one, _UNHEARD) for one in outcomes) else 0
@@ -103,7 +103,7 @@ class UserKeys:
             f"the root is of another account than user {rotation.user_name}", subject=rotation.mount
         )
         for root in await signers(self._roots, self._sealer, rotation):
-            outcome = await self._roots.rounds(root).call(call)
+            outcome = await self._roots.caller(root).call(call)
             if not (isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.DENIED):
                 break
         return outcome
@@ -111,7 +111,7 @@ class UserKeys:
 
 def _unproven(rotation: Rotation, refusals: list[LessorError]) -> LessorError:
     """Return why a key is not proven: that nobody says so, where AWS did not answer every question."""
-    silent = [one for one in refusals if says_nothing(one)]
+    silent = [one for one in refusals if is_inconclusive(one)]
     if silent:
         return for_caller(silent[0])
     refused = KeyNotAccepted(f"AWS does not accept the new key of {rotation.user_name}", retry_in=10.0)
