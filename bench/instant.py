@@ -12,13 +12,13 @@ from typing import Any, TypeVar, cast
 
 from lessor_server.adapters.sqlite.clock import Clock
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
-from lessor_server.domain import calls
-from lessor_server.domain.calls import AccessKey, Call, CreatedUser, Identity
+from lessor_server.domain.aws import calls
+from lessor_server.domain.aws.calls import AccessKey, Call, CreatedUser, Identity
 from lessor_server.domain.events import Event
 from lessor_server.domain.lease import Claim, Intent, Lease, State
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
-from lessor_server.engine.stored import RequestKey, StoredContext
+from lessor_server.engine.store_types import RequestKey, StoredContext
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import lessor_server
 from lessor.service_config import service_config
-from lessor_server.domain.errors import LessorError
+from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.lease import STEPS, State
 from lessor_server.domain.rotation import STEPS as ROTATION
 from lessor_server.services.status import code_of

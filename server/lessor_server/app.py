@@ -29,14 +29,14 @@ from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.adapters.tls import Certificates
 from lessor_server.domain.access import ROOT, Principal
-from lessor_server.domain.errors import LessorError
+from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 from lessor_server.domain.secret import TokenHash
+from lessor_server.engine.aws.rate_limiter import RateLimit
+from lessor_server.engine.config.mounts import RootRules
+from lessor_server.engine.config.roles import NoLinter
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
-from lessor_server.engine.mounts import RootRules
-from lessor_server.engine.pacer import RateLimit
 from lessor_server.engine.ports import Observer, Store
-from lessor_server.engine.roles import NoLinter
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.services.call_paths import accept_undecodable_paths
@@ -46,9 +46,9 @@ from lessor_server.services.creds import CredsService
 from lessor_server.services.guard import Guard
 from lessor_server.services.health import Health
 from lessor_server.services.lease import LeaseService
+from lessor_server.services.permissions import PUBLIC, REQUIRED_CAPABILITY, UNBOUNDED_STREAMS
 from lessor_server.services.reflection import Reflection
 from lessor_server.services.role import RoleService
-from lessor_server.services.rules import PUBLIC, REQUIRED_CAPABILITY, UNBOUNDED_STREAMS
 from lessor_server.services.system import About, SystemService
 from lessor_server.settings import Settings, Tls
 

@@ -14,8 +14,8 @@ from tests.support.stores import OPENERS, START_US, Bench, HandClock, bench
 
 from lessor_server.adapters.sqlite.store import open_store
 from lessor_server.domain import rotation as steps
+from lessor_server.domain.errors.preconditions import StaticUserTaken
 from lessor_server.domain.mount import MountState
-from lessor_server.domain.preconditions import StaticUserTaken
 from lessor_server.domain.root import Hop, StoredRoot
 from lessor_server.domain.rotation import CLAIM_US, Phase, Rotation, root_subject, static_subject
 from lessor_server.domain.schedule import Schedule

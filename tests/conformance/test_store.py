@@ -13,11 +13,11 @@ import pytest
 from tests.support import builders
 from tests.support.stores import OPENERS, SPAN, START_US, TERMS, Bench, bench, intent
 
-from lessor_server.domain.errors import Aborted, LessorError, MountFull, NotFound, RoleFull
+from lessor_server.domain.errors.base import Aborted, LessorError, MountFull, NotFound, RoleFull
+from lessor_server.domain.errors.preconditions import MountDisabling
 from lessor_server.domain.lease import Footprint, State
 from lessor_server.domain.mount import MountState
-from lessor_server.domain.preconditions import MountDisabling
-from lessor_server.engine.stored import EVERYTHING
+from lessor_server.engine.store_types import EVERYTHING
 
 SECOND = 1_000_000
 

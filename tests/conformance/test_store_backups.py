@@ -18,7 +18,7 @@ from tests.support.stores import Bench, bench
 
 from lessor_server.adapters.sqlite import backups
 from lessor_server.adapters.sqlite.store import FILE
-from lessor_server.domain.errors import AlreadyExists, Invalid, LessorError, StoreUnavailable
+from lessor_server.domain.errors.base import AlreadyExists, Invalid, LessorError, StoreUnavailable
 
 LONG = "n" * 255
 BAD = {

@@ -16,10 +16,10 @@ from tests.support.stores import Bench, HandClock, bench, intent
 
 from lessor_server.adapters.sqlite.clock import MARK
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
-from lessor_server.domain.errors import MountFull, StoreUnavailable
+from lessor_server.domain.errors.base import MountFull, StoreUnavailable
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 from lessor_server.domain.lease import State
-from lessor_server.engine.stored import EVERYTHING
+from lessor_server.engine.store_types import EVERYTHING
 
 
 @pytest.fixture(name="b")

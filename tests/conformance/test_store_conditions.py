@@ -12,7 +12,7 @@ from tests.support import builders
 from tests.support.stores import OPENERS, START_US, TERMS, Bench, bench
 
 from lessor_server.domain.lease import TOMBSTONE_LIFE, Claim, State
-from lessor_server.engine.stored import Range
+from lessor_server.engine.store_types import Range
 
 SECOND = 1_000_000
 

@@ -11,10 +11,10 @@ import pytest
 from tests.support import builders
 from tests.support.stores import OPENERS, Bench, bench
 
-from lessor_server.domain.errors import AlreadyExists
+from lessor_server.domain.errors.base import AlreadyExists
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import CredentialType, Role
-from lessor_server.engine.stored import StoredContext
+from lessor_server.engine.store_types import StoredContext
 
 HOUR = timedelta(hours=1)
 

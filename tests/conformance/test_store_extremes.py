@@ -19,12 +19,12 @@ from lessor_server.adapters.sqlite import columns
 from lessor_server.adapters.sqlite.migrate import migrations
 from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
 from lessor_server.domain import backoff, ttl
-from lessor_server.domain.errors import RowUnreadable
+from lessor_server.domain.durations import LONGEST
+from lessor_server.domain.errors.base import RowUnreadable
 from lessor_server.domain.events import Event, UnreadableRow
 from lessor_server.domain.lease import Claim, Lease, State
 from lessor_server.domain.rotation import Phase, Rotation, root_subject
-from lessor_server.domain.span import LONGEST
-from lessor_server.engine.stored import EVERYTHING, ClaimTerms
+from lessor_server.engine.store_types import EVERYTHING, ClaimTerms
 from lessor_server.services import config, lease, role, static_role
 
 TERMS: Final = ClaimTerms("test", timedelta(minutes=2))

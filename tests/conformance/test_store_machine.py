@@ -18,11 +18,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.support import builders
 from tests.support.stores import OPENERS, SPAN, HandClock
 
-from lessor_server.domain.errors import LessorError
+from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.lease import LIVE, Claim, Orphan, Request, State
 from lessor_server.domain.mount import MountState
 from lessor_server.engine.ports import Store
-from lessor_server.engine.stored import EVERYTHING, ClaimTerms, Range, RequestKey
+from lessor_server.engine.store_types import EVERYTHING, ClaimTerms, Range, RequestKey
 
 NUMBERS = st.integers(0, 5)
 ALL = Range("aws/", "aws0")

@@ -17,12 +17,12 @@ from tests.support.stores import START_US, HandClock, bench, intent
 
 from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
 from lessor_server.adapters.sqlite.upkeep import UNREADABLE_HOLD
-from lessor_server.domain.errors import LessorError, RowUnreadable
+from lessor_server.domain.errors.base import LessorError, RowUnreadable
 from lessor_server.domain.events import Event, UnreadableRow
 from lessor_server.domain.lease import Claim, Lease, Orphan, State
 from lessor_server.domain.rotation import Rotation, root_subject, static_subject
 from lessor_server.engine.ports import Store
-from lessor_server.engine.stored import EVERYTHING, BulkRevocation, ClaimTerms, Range, RequestKey
+from lessor_server.engine.store_types import EVERYTHING, BulkRevocation, ClaimTerms, Range, RequestKey
 
 HOUR_US = 3_600_000_000
 LATER_US = START_US + 10 * HOUR_US

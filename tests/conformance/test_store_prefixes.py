@@ -10,7 +10,7 @@ import pytest
 from tests.support.stores import OPENERS, START_US, TERMS, Bench, bench
 
 from lessor_server.domain.lease import CREATE_GRACE, TOMBSTONE_LIFE, State
-from lessor_server.engine.stored import BulkRevocation, Progress, Range
+from lessor_server.engine.store_types import BulkRevocation, Progress, Range
 
 SECOND = 1_000_000
 ALL = Range("aws/", "aws0")

@@ -10,7 +10,7 @@ import pytest
 from tests.support.stores import OPENERS, START_US, Bench, bench
 
 from lessor_server.domain.lease import State
-from lessor_server.engine.stored import EVERYTHING, LeaseCount, Range
+from lessor_server.engine.store_types import EVERYTHING, LeaseCount, Range
 
 SECOND = 1_000_000
 

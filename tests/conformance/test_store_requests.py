@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from tests.support.stores import OPENERS, SPAN, START_US, TERMS, Bench, bench, intent
 
-from lessor_server.domain.errors import Aborted
+from lessor_server.domain.errors.base import Aborted
 from lessor_server.domain.lease import Request, State
-from lessor_server.engine.stored import EVERYTHING, RequestKey
+from lessor_server.engine.store_types import EVERYTHING, RequestKey
 
 SECOND = 1_000_000
 ONE = Request("11111111-1111-4111-8111-111111111111", "wish")

@@ -15,9 +15,9 @@ from tests.support.stores import OPENERS, SPAN, START_US, TERMS, Bench, HandCloc
 
 from lessor_server.adapters.sqlite.migrate import migrations
 from lessor_server.adapters.sqlite.store import FILE, open_store
-from lessor_server.domain.errors import MountFull, RoleFull
+from lessor_server.domain.errors.base import MountFull, RoleFull
 from lessor_server.domain.lease import Claim, Lease, State
-from lessor_server.engine.stored import EVERYTHING, Range
+from lessor_server.engine.store_types import EVERYTHING, Range
 
 SECOND = 1_000_000
 DAY = 86_400

@@ -19,9 +19,9 @@ from tests.support.stores import START_US, TERMS, Bench, HandClock, bench, inten
 from lessor_server.adapters.sqlite.lock import DirectoryLocked
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable
 from lessor_server.adapters.sqlite.store import FILE, open_store
-from lessor_server.domain.errors import LessorError, MountFull, StoreUnavailable
+from lessor_server.domain.errors.base import LessorError, MountFull, StoreUnavailable
 from lessor_server.domain.lease import State
-from lessor_server.engine.stored import EVERYTHING
+from lessor_server.engine.store_types import EVERYTHING
 
 T = TypeVar("T")
 DAY = 86_400 * 10**6

@@ -17,10 +17,10 @@ from lessor_server.adapters.sqlite import rotation_statements, statements
 from lessor_server.adapters.sqlite.migrate import APPLICATION_ID, migrations
 from lessor_server.adapters.sqlite.rotations import params_of as rotation_params
 from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
+from lessor_server.domain.errors.preconditions import StaticUserTaken
 from lessor_server.domain.lease import State
-from lessor_server.domain.preconditions import StaticUserTaken
 from lessor_server.domain.rotation import Rotation, static_subject
-from lessor_server.engine.stored import EVERYTHING, Range, RequestKey
+from lessor_server.engine.store_types import EVERYTHING, Range, RequestKey
 
 HOUR_US = 3_600_000_000
 REQUEST = "11111111-2222-4333-8444-555555555555"

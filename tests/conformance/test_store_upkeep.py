@@ -10,11 +10,11 @@ import pytest
 from tests.support import builders
 from tests.support.stores import OPENERS, SPAN, START_US, TERMS, Bench, HandClock, bench, intent
 
-from lessor_server.domain.errors import AlreadyExists, Invalid
+from lessor_server.domain.errors.base import AlreadyExists, Invalid
+from lessor_server.domain.errors.preconditions import MountDisabling
 from lessor_server.domain.lease import CREATE_GRACE, TOMBSTONE_LIFE, Footprint, Orphan, State
 from lessor_server.domain.mount import MountState
-from lessor_server.domain.preconditions import MountDisabling
-from lessor_server.engine.stored import BulkRevocation, Range
+from lessor_server.engine.store_types import BulkRevocation, Range
 
 SECOND = 1_000_000
 ALL = Range("aws/", "aws0")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from lessor_server.commands.dev_process import dev_process
-from lessor_server.commands.embedded_aws import embedded_aws, listen
-from lessor_server.commands.tour import Place, StepFailed, Tour
+from lessor_server.commands.demo_steps import Place, StepFailed, Tour
+from lessor_server.commands.dev.embedded_aws import embedded_aws, listen
+from lessor_server.commands.dev.process import dev_process
 from lessor_server.domain.secret import Secret
 from lessor_server.settings import Address
 from tests.support.dev_server import SECONDS, gone, names

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from botocore.exceptions import ClientError
 
-from lessor_server.commands.embedded_aws import DIRECT, REGION, EmbeddedAws, embedded_aws, listen
+from lessor_server.commands.dev.embedded_aws import DIRECT, REGION, EmbeddedAws, embedded_aws, listen
 from lessor_server.settings import Address
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]

@@ -18,12 +18,12 @@ from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.sealing.aesgcm import AesGcmSealer
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
-from lessor_server.domain.errors import DeadlineExceeded
+from lessor_server.domain.errors.base import DeadlineExceeded
 from lessor_server.domain.root import RootConfig
 from lessor_server.domain.secret import Secret
-from lessor_server.engine.credentials import Credentials, IssueRequest
+from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
-from lessor_server.engine.mounts import RootRules
+from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from tests.fire.ground import BOUND, MOUNT, cuts, no_user_of, now
 from tests.support import builders
 from tests.support.clients import ROOT_KEY, ROOT_SECRET

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from lessor_server.domain.events import AccountPaused, AccountResumed, Event, ExpiryHeld, ExpiryResumed
 from lessor_server.domain.lease import State
-from lessor_server.engine.expiry import ASKED, STORE_ROLLED_BACK
-from lessor_server.engine.intents import ISSUE_SPAN
-from lessor_server.engine.keeper import CLAIM_SPAN, FULL_SCAN_SECONDS
+from lessor_server.engine.issuing.lease_writer import ISSUE_SPAN
+from lessor_server.engine.revocation.expiry_hold import ASKED, STORE_ROLLED_BACK
+from lessor_server.engine.revocation.worker import CLAIM_SPAN, FULL_SCAN_SECONDS
 from tests.simulation.disk import Change
 from tests.simulation.journal import suffix
 

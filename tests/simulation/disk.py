@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lessor_server.domain.errors import StoreUnavailable
+from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.engine.ports import Store
 from tests.simulation.points import Fate
 from tests.support.memory_rows import Row

@@ -12,14 +12,19 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from lessor_server.domain import backoff, plans
-from lessor_server.domain.aws_errors import Refusal
-from lessor_server.domain.calls import AccessKey
-from lessor_server.domain.errors import AwsUnavailable, LessorError, StoreUnavailable
+from lessor_server.domain import backoff
+from lessor_server.domain.aws import plans
+from lessor_server.domain.aws.calls import AccessKey
+from lessor_server.domain.aws.errors import Refusal
+from lessor_server.domain.errors.base import AwsUnavailable, LessorError, StoreUnavailable
 from lessor_server.domain.events import Issued
 from lessor_server.domain.lease import State
-from lessor_server.engine import due, intents, issuer, keeper, leases, maker, pacer, revoker, sweeper, timers
-from lessor_server.engine.expiry import ExpiryHold
+from lessor_server.engine import leases
+from lessor_server.engine.aws import rate_limiter
+from lessor_server.engine.issuing import iam_user, issuer, lease_writer
+from lessor_server.engine.revocation import attempt, expiry_timer, queue, worker
+from lessor_server.engine.revocation.expiry_hold import ExpiryHold
+from lessor_server.engine.upkeep import reconciler
 
 
 class Patch:
@@ -167,13 +172,13 @@ def lost_claim_not_reopened(patch: Patch) -> None:
 @mutant
 def create_access_key_repeated_blindly(patch: Patch) -> None:
     """CreateAccessKey is sent again after a lost answer, whatever it has made."""
-    patch.set(maker.IamUserBuilder, "_clear", _nothing)
+    patch.set(iam_user.IamUserBuilder, "_clear", _nothing)
 
 
 @mutant
 def nobody_takes_back(patch: Patch) -> None:
     """A credential whose caller went away lives to its end."""
-    patch.set(intents, "withdraw", _nothing)
+    patch.set(lease_writer, "withdraw", _nothing)
 
 
 @mutant
@@ -205,7 +210,7 @@ def no_such_entity_trusted_at_once(patch: Patch) -> None:
     async def believe(self: Any, claim: Any, _: int) -> None:
         await self._finish(claim)
 
-    patch.set(keeper.RevocationWorker, "_look_again", believe)
+    patch.set(worker.RevocationWorker, "_look_again", believe)
 
 
 @mutant
@@ -214,33 +219,33 @@ def finish_without_an_answer(patch: Patch) -> None:
 
     async def hope(caller: Any, lease: Any) -> Any:
         verdict = await tried(caller, lease)
-        return revoker.Deleted() if isinstance(verdict, revoker.NoAnswer) else verdict
+        return attempt.Deleted() if isinstance(verdict, attempt.NoAnswer) else verdict
 
-    tried = keeper.revoke
-    patch.set(keeper, "revoke", hope)
+    tried = worker.revoke
+    patch.set(worker, "revoke", hope)
 
 
 @mutant
 def given_up_after_two_attempts(patch: Patch) -> None:
     """A revocation that AWS has refused twice is ended."""
-    fail = keeper.RevocationWorker._fail
+    fail = worker.RevocationWorker._fail
 
     async def give_up(self: Any, claim: Any, error: LessorError, wait: timedelta, attempts: int) -> None:
         await (self._finish(claim) if attempts >= 2 else fail(self, claim, error, wait, attempts))
 
-    patch.set(keeper.RevocationWorker, "_fail", give_up)
+    patch.set(worker.RevocationWorker, "_fail", give_up)
 
 
 @mutant
 def stops_at_a_failed_strip(patch: Patch) -> None:
     """A policy that is gone already stands in the way of the rest."""
-    patch.set(revoker, "_MISSING", (Refusal.NO_SUCH_USER,))
+    patch.set(attempt, "_MISSING", (Refusal.NO_SUCH_USER,))
 
 
 @mutant
 def another_account_believed(patch: Patch) -> None:
     """A mount takes a root of any account, and whatever it says is believed of every row."""
-    from lessor_server.engine.mounts import Mounts
+    from lessor_server.engine.config.mounts import Mounts
 
     async def checked(self: Any, root: Any) -> Any:
         return replace(root, account=(await self._identity(root)).account)
@@ -255,22 +260,22 @@ def another_account_believed(patch: Patch) -> None:
             raise
         except LessorError as error:
             silent = isinstance(error, AwsUnavailable)
-            return revoker.NoAnswer(error) if silent else revoker.RefusedByAws(error)
-        return await keeper.revoke(self._roots.caller(root, priority), lease)
+            return attempt.NoAnswer(error) if silent else attempt.RefusedByAws(error)
+        return await worker.revoke(self._roots.caller(root, priority), lease)
 
-    patch.set(keeper.RevocationWorker, "_attempt", attempt)
+    patch.set(worker.RevocationWorker, "_attempt", attempt)
 
 
 @mutant
 def pause_counts_an_attempt(patch: Patch) -> None:
     """An outage of AWS counts against the row."""
-    record = keeper.RevocationWorker._record
+    record = worker.RevocationWorker._record
 
     async def count(self: Any, claim: Any, verdict: Any, began_us: int) -> None:
-        silent = isinstance(verdict, revoker.NoAnswer)
-        await record(self, claim, revoker.RefusedByAws(verdict.error) if silent else verdict, began_us)
+        silent = isinstance(verdict, attempt.NoAnswer)
+        await record(self, claim, attempt.RefusedByAws(verdict.error) if silent else verdict, began_us)
 
-    patch.set(keeper.RevocationWorker, "_record", count)
+    patch.set(worker.RevocationWorker, "_record", count)
 
 
 @mutant
@@ -283,7 +288,7 @@ def jitterless(patch: Patch) -> None:
 @mutant
 def probe_never_resumes(patch: Patch) -> None:
     """A paused account stays paused although AWS answers."""
-    patch.set(pacer.RateLimiter, "resume", _none)
+    patch.set(rate_limiter.RateLimiter, "resume", _none)
 
 
 @mutant
@@ -310,13 +315,13 @@ def no_backstop(patch: Patch) -> None:
         await self._wake.wait()
         self._wake.clear()
 
-    patch.set(due.RevocationQueue, "wait", hints_alone)
+    patch.set(queue.RevocationQueue, "wait", hints_alone)
 
 
 @mutant
 def new_deadlines_not_watched(patch: Patch) -> None:
     """The window learns of a deadline only when it is read again."""
-    patch.set(timers.ExpiryTimer, "watch", _none)
+    patch.set(expiry_timer.ExpiryTimer, "watch", _none)
 
 
 @mutant
@@ -328,13 +333,13 @@ def window_blind_after_sleep(patch: Patch) -> None:
         while True:
             await asyncio.sleep(await self._fill_or_wait())
 
-    patch.set(timers.ExpiryTimer, "run", run)
+    patch.set(expiry_timer.ExpiryTimer, "run", run)
 
 
 @mutant_in("slept through")
 def timer_late_after_sleep(patch: Patch) -> None:
     """The timer of a deadline stands still with the loop's clock while the machine sleeps."""
-    patch.set(timers, "MAX_TIMER_SECONDS", math.inf)
+    patch.set(expiry_timer, "MAX_TIMER_SECONDS", math.inf)
 
 
 @mutant
@@ -346,4 +351,4 @@ def expiry_believed_while_held(patch: Patch) -> None:
 @mutant
 def young_strangers_adopted(patch: Patch) -> None:
     """A user that no row knows is revoked although it may be an issue of this moment."""
-    patch.set(sweeper, "_GRACE_US", 0)
+    patch.set(reconciler, "_GRACE_US", 0)

@@ -16,15 +16,15 @@ import grpc
 from google.protobuf.message import Message
 
 from lessor_server.domain.access import Capability, Principal
-from lessor_server.domain.errors import StoreUnavailable
+from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.domain.events import Event
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
 from lessor_server.services.guard import Guard
 from lessor_server.services.lease import LeaseService
+from lessor_server.services.permissions import REQUIRED_CAPABILITY, UNBOUNDED_STREAMS
 from lessor_server.services.role import RoleService
-from lessor_server.services.rules import REQUIRED_CAPABILITY, UNBOUNDED_STREAMS
 from lessor_server.services.system import About, SystemService
 from tests.simulation.disk import Disk
 from tests.simulation.journal import ALL, suffix

@@ -6,11 +6,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from lessor_server.domain.errors import Aborted, StoreUnavailable
+from lessor_server.domain.errors.base import Aborted, StoreUnavailable
 from lessor_server.domain.events import ExpiryHeld
-from lessor_server.engine.expiry import ExpiryHold
-from lessor_server.engine.issuer import Issuer
-from lessor_server.engine.maker import IamUserBuilder
+from lessor_server.engine.issuing.iam_user import IamUserBuilder
+from lessor_server.engine.issuing.issuer import Issuer
+from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from tests.simulation.disk import Disk, DurableStore
 from tests.simulation.mutants import Patch, mutant, mutant_in
 from tests.support.memory_rows import Row

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from lessor_server.domain import rotation as steps
-from lessor_server.engine.disabler import MountRemover
-from lessor_server.engine.rotation import keychange
-from lessor_server.engine.rotation.keychange import RotationRun
-from lessor_server.engine.rotation.removal import KeyRemoval
-from lessor_server.engine.rotation.userkeys import UserKeys
+from lessor_server.engine.rotation import rotation_run
+from lessor_server.engine.rotation.key_removal import KeyRemoval
+from lessor_server.engine.rotation.rotation_run import RotationRun
+from lessor_server.engine.rotation.user_keys import UserKeys
+from lessor_server.engine.upkeep.mount_remover import MountRemover
 from tests.simulation.mutants import Patch, mutant_in
 
 
@@ -70,7 +70,7 @@ def chain_lost_at_the_switch(patch: Patch) -> None:
     def bare(value: Any, **changes: Any) -> Any:
         return replace(value, **changes, **({"assume_chain": ()} if "access_key" in changes else {}))
 
-    patch.set(keychange, "replace", bare)
+    patch.set(rotation_run, "replace", bare)
 
 
 @mutant_in("rotate root")

@@ -7,14 +7,17 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from lessor_server.domain.calls import GetServerTime
-from lessor_server.domain.errors import LessorError
+from lessor_server.domain.aws.calls import GetServerTime
+from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.lease import State, Step
 from lessor_server.domain.mount import MountState
-from lessor_server.engine import prefixes, prober, sessions, stored
-from lessor_server.engine.expiry import ExpiryHold
-from lessor_server.engine.keeper import RevocationWorker
-from lessor_server.engine.rounds import Done, is_inconclusive
+from lessor_server.engine import store_types
+from lessor_server.engine.aws import outage_probe
+from lessor_server.engine.aws.caller import Done, is_inconclusive
+from lessor_server.engine.issuing import sts_session
+from lessor_server.engine.revocation import bulk
+from lessor_server.engine.revocation.expiry_hold import ExpiryHold
+from lessor_server.engine.revocation.worker import RevocationWorker
 from lessor_server.services import lease as lease_service
 from tests.simulation.disk import DurableStore
 from tests.simulation.mutants import Patch, mutant, mutant_in
@@ -71,7 +74,7 @@ def cut_off_not_looked_at(patch: Patch) -> None:
 @mutant
 def hints_believed(patch: Patch) -> None:
     """Deadlines ring as soon as they are known, and what rings is claimed, due or not."""
-    from lessor_server.engine.timers import ExpiryTimer
+    from lessor_server.engine.revocation.expiry_timer import ExpiryTimer
 
     patch.set(ExpiryTimer, "watch", lambda self, lease_id, _: self._fire([lease_id]))
 
@@ -131,7 +134,7 @@ def disabling_mounts_take_leases(patch: Patch) -> None:
             room(self, intent)
 
     patch.set(MemoryStore, "_require_room", blind)
-    from lessor_server.engine.roots import Ground, Roots
+    from lessor_server.engine.aws.roots import Ground, Roots
 
     async def ground(self: Any, mount: str, role: str, repeated: Any = None) -> Any:
         found = await self._store.grounds(mount, role, repeated)
@@ -208,10 +211,10 @@ def probes_for_a_mount_that_is_gone(patch: Patch) -> None:
             return error.message
         if self._roots.limiter(root) is not limiter:
             return None
-        outcome = await self._roots.caller(root).call(prober.GetUser(prober.PROBE_USER))
+        outcome = await self._roots.caller(root).call(outage_probe.GetUser(outage_probe.PROBE_USER))
         return str(outcome) if is_inconclusive(outcome) else None
 
-    patch.set(prober.Prober, "_trouble", trouble)
+    patch.set(outage_probe.Prober, "_trouble", trouble)
 
 
 @mutant
@@ -242,7 +245,7 @@ def prefix_forgotten_when_its_caller_leaves(patch: Patch) -> None:
             self._wake.clear()
             await self._work_off()
 
-    patch.set(prefixes.Prefixes, "run", run)
+    patch.set(bulk.Prefixes, "run", run)
 
 
 # --- ranges ------------------------------------------------------------------------------------------------
@@ -255,7 +258,7 @@ def like_for_a_prefix(patch: Patch) -> None:
     def covers(self: Any, text: str) -> bool:
         return re.match(re.escape(self.low).replace("_", "."), text) is not None
 
-    patch.set(stored.Range, "covers", covers)
+    patch.set(store_types.Range, "covers", covers)
 
 
 @mutant
@@ -263,9 +266,9 @@ def prefix_without_its_slash(patch: Patch) -> None:
     """The prefix of a role takes in every role whose name begins so."""
     range_of = lease_service._range
 
-    def wider(text: str) -> stored.Range:
+    def wider(text: str) -> store_types.Range:
         low = range_of(text).low.rstrip("/")
-        return stored.Range(low, low[:-1] + chr(ord(low[-1]) + 1))
+        return store_types.Range(low, low[:-1] + chr(ord(low[-1]) + 1))
 
     patch.set(lease_service, "_range", wider)
 
@@ -308,14 +311,14 @@ class _Free:
 @mutant
 def session_begun_after_the_call(patch: Patch) -> None:
     """The row of a session is written after STS has made it."""
-    call_of = sessions.Sessions._call
+    call_of = sts_session.Sessions._call
 
     async def early(self: Any, asked: Any, ground: Any, root: Any, **what: Any) -> Any:
         call = await call_of(self, asked, ground, root, **what)
         await self._roots.caller(root).call(call)
         return call
 
-    patch.set(sessions.Sessions, "_call", early)
+    patch.set(sts_session.Sessions, "_call", early)
 
 
 @mutant

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import botocore.exceptions as sdk
 
-from lessor_server.adapters.aws import failures
-from lessor_server.adapters.aws.requests import REQUESTS
-from lessor_server.domain.calls import AccessKey, Call, VerifyKey
-from lessor_server.domain.looks import VerifyKeyOnIam
+from lessor_server.adapters.aws import error_codes
+from lessor_server.adapters.aws.operations.iam import REQUESTS
+from lessor_server.domain.aws.calls import AccessKey, Call, VerifyKey
+from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
 from tests.simulation.points import Fate
@@ -77,7 +77,7 @@ class Wire(memory_aws.MemoryAws):
         self._process.require_alive()
         if self._world.away:
             await asyncio.sleep(self.latency)
-            raise failures.from_network(plain, sdk.EndpointConnectionError(endpoint_url="aws"))
+            raise error_codes.from_network(plain, sdk.EndpointConnectionError(endpoint_url="aws"))
         answer = await self._heard(plain, *await self._flown(memory_aws._signer(root, chained), plain))
         return cast("T", REQUESTS[type(call)].read(memory_aws._as_sdk(answer.result)))
 

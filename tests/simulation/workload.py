@@ -37,7 +37,7 @@ DEADLINES = (60.0, 60.0, 20.0, 5.0, 2.5)
 
 def furnish(world: World) -> None:
     """Put mounts, roots and roles into the store, as an operator would have before."""
-    from lessor_server.engine.roots import place_of
+    from lessor_server.engine.aws.roots import place_of
 
     account = builders.ACCOUNT if world.options.bound else ""
     for name, most in (("aws", 5000), ("lab", 2)):

@@ -6,9 +6,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from lessor_server.domain import names, policy
+from lessor_server.domain import names
 from lessor_server.domain.lease import Footprint, Intent
 from lessor_server.domain.mount import Mount
+from lessor_server.domain.policy import policy
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import RootConfig, StoredRoot
 from lessor_server.domain.secret import Secret

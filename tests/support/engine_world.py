@@ -13,16 +13,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from lessor_server.domain import session
-from lessor_server.domain.aws_errors import AwsUnknown
-from lessor_server.domain.errors import AwsAnswer, LessorError, StoreUnavailable
+from lessor_server.domain.aws.errors import AwsUnknown
+from lessor_server.domain.errors.base import AwsAnswer, LessorError, StoreUnavailable
 from lessor_server.domain.lease import Lease, Request, State
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.names import LeaseId
+from lessor_server.domain.policy import session
+from lessor_server.domain.policy.session import Ask
 from lessor_server.domain.role import Role
-from lessor_server.domain.session import Ask
-from lessor_server.engine.credentials import Credentials, IssueRequest
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
+from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from lessor_server.engine.leases import Revocation
 from tests.support import builders
 from tests.support.iam import Iam

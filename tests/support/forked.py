@@ -29,7 +29,7 @@ from typing import BinaryIO, NoReturn
 
 from lessor.cli.main import main as lessor
 
-PRELOADED = ("lessor_server.commands.server", "lessor_server.commands.dev")
+PRELOADED = ("lessor_server.commands.server", "lessor_server.commands.dev.command")
 MAX_REQUEST_BYTES = 1 << 20
 MAX_DESCRIPTORS = 256
 

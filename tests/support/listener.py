@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 
-from lessor_server.domain.errors import LessorError
-from lessor_server.engine.credentials import Credentials, IssueRequest
+from lessor_server.domain.errors.base import LessorError
+from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from tests.support.engine_world import World
 
 TTL, OVERLAP = 1000.0, 60.0

@@ -18,11 +18,11 @@ from urllib.parse import unquote
 
 import botocore.exceptions as sdk
 
-from lessor_server.adapters.aws import failures
-from lessor_server.adapters.aws.chains import ChainCredentials, Chains
-from lessor_server.adapters.aws.requests import REQUESTS
-from lessor_server.domain.calls import AccessKey, Call, GetServerTime, VerifyKey
-from lessor_server.domain.looks import VerifyKeyOnIam
+from lessor_server.adapters.aws import error_codes
+from lessor_server.adapters.aws.assume_chain import ChainCredentials, Chains
+from lessor_server.adapters.aws.operations.iam import REQUESTS
+from lessor_server.domain.aws.calls import AccessKey, Call, GetServerTime, VerifyKey
+from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
 from tests.support.iam import Iam
@@ -91,7 +91,7 @@ class MemoryAws:
         try:
             if self.away:
                 await asyncio.sleep(self.latency)
-                raise failures.from_network(plain, sdk.EndpointConnectionError(endpoint_url="aws"))
+                raise error_codes.from_network(plain, sdk.EndpointConnectionError(endpoint_url="aws"))
             answer = await self._answer(plain, effect, self.faults.take(call.action, call.user))
             return cast("T", REQUESTS[type(call)].read(_as_sdk(answer.result)))
         finally:
@@ -104,20 +104,20 @@ class MemoryAws:
         """Return AWS's answer, or raise what the caller makes of another ending."""
         match ending:
             case Ending.CUT:
-                raise failures.from_network(call, sdk.ConnectionClosedError(endpoint_url="aws"))
+                raise error_codes.from_network(call, sdk.ConnectionClosedError(endpoint_url="aws"))
             case Ending.SILENCE:
                 await asyncio.sleep(GIVE_UP_SECONDS - self.latency)
-                raise failures.from_network(call, TimeoutError())
+                raise error_codes.from_network(call, TimeoutError())
             case Ending.HTML:
-                raise failures.unreadable(call, ValueError("<html>"))
+                raise error_codes.unreadable(call, ValueError("<html>"))
             case Ending.ANSWER if answer.ok:
                 return answer
         told: dict[str, Any] = {
             "Error": {"Code": answer.code, "Message": answer.message},
             "ResponseMetadata": {"HTTPStatusCode": answer.status, "RequestId": "00000000-test"},
         }
-        failure = failures.from_sdk(call, sdk.ClientError(cast("Any", told), call.action))
-        if failures.proves(call, failure):
+        failure = error_codes.from_sdk(call, sdk.ClientError(cast("Any", told), call.action))
+        if error_codes.proves(call, failure):
             return Answer()
         raise failure
 

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from lessor_server.domain.errors import AlreadyExists, StoreUnavailable
+from lessor_server.domain.errors.base import AlreadyExists, StoreUnavailable
 from lessor_server.domain.lease import Lease
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import StoredRoot
-from lessor_server.engine.stored import RequestKey, StoredContext
+from lessor_server.engine.store_types import RequestKey, StoredContext
 
 At = Callable[[str], Awaitable[None]]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lessor_server.domain.errors.preconditions import StaticUserTaken
 from lessor_server.domain.lease import STUCK_AFTER
-from lessor_server.domain.preconditions import StaticUserTaken
 from lessor_server.domain.root import StoredRoot
 from lessor_server.domain.rotation import CLAIM_US, STEPS, Phase, Rotation, static_prefix
 from tests.support.memory_config import At, MemoryConfig

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from lessor_server.domain.lease import LIVE, Claim, Lease, State, Step, sources
-from lessor_server.engine.stored import BulkRevocation, RequestKey
+from lessor_server.engine.store_types import BulkRevocation, RequestKey
 from tests.support.memory_config import At
 from tests.support.memory_rotations import MemoryRotations
 

@@ -12,11 +12,11 @@ from datetime import timedelta
 from typing import Any
 
 from lessor_server.domain import names
-from lessor_server.domain.errors import Aborted, MountFull, NotFound, RoleFull, RootChanged
+from lessor_server.domain.errors.base import Aborted, MountFull, NotFound, RoleFull, RootChanged
+from lessor_server.domain.errors.preconditions import MountDisabling
 from lessor_server.domain.lease import UNDELIVERED_TTL, Claim, Intent, Lease, State, Step, sources
 from lessor_server.domain.mount import MountState
-from lessor_server.domain.preconditions import MountDisabling
-from lessor_server.engine.stored import ClaimTerms, LeaseCount, Range, RequestKey
+from lessor_server.engine.store_types import ClaimTerms, LeaseCount, Range, RequestKey
 from tests.support.memory_config import At, passing
 from tests.support.memory_rows import Clock, Row, us
 from tests.support.memory_upkeep import MemoryUpkeep

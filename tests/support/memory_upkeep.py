@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from lessor_server.domain.errors import AlreadyExists
+from lessor_server.domain.errors.base import AlreadyExists
 from lessor_server.domain.lease import (
     CREATE_GRACE,
     TOMBSTONE_LIFE,
@@ -19,7 +19,7 @@ from lessor_server.domain.lease import (
 )
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import CredentialType
-from lessor_server.engine.stored import BulkRevocation, Progress, Range
+from lessor_server.engine.store_types import BulkRevocation, Progress, Range
 from tests.support.memory_config import At
 from tests.support.memory_rows import Clock, MemoryRows, Row, takes, us
 

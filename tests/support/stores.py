@@ -12,7 +12,7 @@ from typing import Any
 from lessor_server.adapters.sqlite.store import open_store
 from lessor_server.domain.lease import Claim, Intent, Lease
 from lessor_server.engine.ports import Store
-from lessor_server.engine.stored import ClaimTerms
+from lessor_server.engine.store_types import ClaimTerms
 from tests.support import builders
 from tests.support.memory_store import MemoryStore
 

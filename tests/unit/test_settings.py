@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from lessor_server.settings import Address, Limits, Problem, Settings, SettingsError, load
-from lessor_server.settings.given import RawSettings
+from lessor_server.settings.sources import RawSettings
 
 TOKEN = "a-token-for-tests"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from lessor_server.domain.errors import LessorError
+from lessor_server.domain.errors.base import LessorError
 
 KEPT_BACK = 128
 """For the store, the log, libraries, and connections that are being closed."""

@@ -8,7 +8,7 @@ from typing import Final
 import aioboto3
 from botocore.exceptions import ClientError
 
-from lessor_server.commands.embedded_aws import DIRECT, REGION
+from lessor_server.commands.dev.embedded_aws import DIRECT, REGION
 from lessor_server.domain.secret import Secret
 
 KEY_REFUSED: Final = frozenset({"AuthFailure", "InvalidClientTokenId"})

@@ -9,11 +9,11 @@ import click
 import uvloop
 from botocore.exceptions import BotoCoreError
 
-from lessor_server.commands.dev_process import DevNotReady, dev_process
-from lessor_server.commands.dev_settings import draw_token
-from lessor_server.commands.embedded_aws import MotoMissing, require_moto
-from lessor_server.commands.endings import told
-from lessor_server.commands.tour import Place, StepFailed, Tour
+from lessor_server.commands.cli_errors import told
+from lessor_server.commands.demo_steps import Place, StepFailed, Tour
+from lessor_server.commands.dev.embedded_aws import MotoMissing, require_moto
+from lessor_server.commands.dev.options import draw_token
+from lessor_server.commands.dev.process import DevNotReady, dev_process
 
 TOLD = (BotoCoreError, DevNotReady, MotoMissing, OSError, StepFailed)
 

@@ -15,8 +15,8 @@ from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import LogLevel, start_logging
 from lessor_server.adapters.sealing.key_file import KeyFileBroken
 from lessor_server.adapters.tls import CertificateUnusable
-from lessor_server.commands.endings import WRONG_SETTINGS, told
-from lessor_server.domain.errors import LessorError
+from lessor_server.commands.cli_errors import WRONG_SETTINGS, told
+from lessor_server.domain.errors.base import LessorError
 from lessor_server.reload import need_restart
 from lessor_server.settings import Settings, SettingsError, forget_tokens, load
 

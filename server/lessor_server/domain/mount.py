@@ -7,8 +7,8 @@ from datetime import timedelta
 from enum import Enum
 from typing import Final
 
-from lessor_server.domain import names, span
-from lessor_server.domain.errors import Violation
+from lessor_server.domain import durations, names
+from lessor_server.domain.errors.base import Violation
 
 DEFAULT_LEASE_TTL: Final = timedelta(hours=768)
 DEFAULT_MAX_USERS: Final = 5_000
@@ -53,10 +53,12 @@ def violations(mount: Mount) -> list[Violation]:
         ("lease", mount.lease),
         ("lease_max", mount.lease_max),
     ):
-        found += span.violations(field, value)
+        found += durations.violations(field, value)
     longest = mount.max_lease_ttl
-    found += span.order_violations("default_lease_ttl", mount.default_lease_ttl, longest, "max_lease_ttl")
-    found += span.order_violations("lease", mount.lease, mount.lease_max or longest, "the longest lease")
+    found += durations.order_violations(
+        "default_lease_ttl", mount.default_lease_ttl, longest, "max_lease_ttl"
+    )
+    found += durations.order_violations("lease", mount.lease, mount.lease_max or longest, "the longest lease")
     if mount.max_users < 1:
         found.append(Violation("max_users", f"{mount.max_users} is below 1", "give at least 1"))
     return found

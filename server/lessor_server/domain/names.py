@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from lessor_server.domain import placeholders
-from lessor_server.domain.errors import Invalid, Violation
+from lessor_server.domain.errors.base import Invalid, Violation
+from lessor_server.domain.policy import placeholders
 
 BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 TIME_DIGITS: Final = 7

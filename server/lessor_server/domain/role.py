@@ -13,10 +13,12 @@ from datetime import timedelta
 from enum import Enum
 from typing import Final
 
-from lessor_server.domain import arn, names, partition, policy, span, tags, template
-from lessor_server.domain.errors import Violation
+from lessor_server.domain import durations, names
+from lessor_server.domain.aws import arn, partition, tags
+from lessor_server.domain.errors.base import Violation
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.names import shown
+from lessor_server.domain.policy import policy, template
 
 
 class CredentialType(Enum):
@@ -297,19 +299,23 @@ def _text_violations(role: Role) -> list[Violation]:
 def _ttl_violations(role: Role, mount: Mount) -> list[Violation]:
     found = []
     for field in ("default_ttl", "max_ttl", "default_sts_ttl", "max_sts_ttl"):
-        found += span.violations(field, getattr(role, field))
+        found += durations.violations(field, getattr(role, field))
     mounts = (mount.max_lease_ttl, "the mount's max_lease_ttl")
-    found += span.order_violations("max_ttl", role.max_ttl, *mounts)
+    found += durations.order_violations("max_ttl", role.max_ttl, *mounts)
     if role.max_ttl is None:
-        found += span.order_violations("default_ttl", role.default_ttl, *mounts)
-    found += span.order_violations("default_ttl", role.default_ttl, role.max_ttl, "max_ttl")
-    found += span.order_violations("default_sts_ttl", role.default_sts_ttl, role.max_sts_ttl, "max_sts_ttl")
+        found += durations.order_violations("default_ttl", role.default_ttl, *mounts)
+    found += durations.order_violations("default_ttl", role.default_ttl, role.max_ttl, "max_ttl")
+    found += durations.order_violations(
+        "default_sts_ttl", role.default_sts_ttl, role.max_sts_ttl, "max_sts_ttl"
+    )
     ceiling = STS_CEILINGS.get(role.credential_type)
     for field, value in (("default_sts_ttl", role.default_sts_ttl), ("max_sts_ttl", role.max_sts_ttl)):
         if ceiling is not None and value is not None:
-            found += span.order_violations(field, value, ceiling, "AWS's ceiling")
-            if span.SECOND <= value < STS_FLOOR:
-                problem = f"{span.format_duration(value)} is below 900s, the shortest session that AWS gives"
+            found += durations.order_violations(field, value, ceiling, "AWS's ceiling")
+            if durations.SECOND <= value < STS_FLOOR:
+                problem = (
+                    f"{durations.format_duration(value)} is below 900s, the shortest session that AWS gives"
+                )
                 found.append(Violation(field, problem, "give at least 900s"))
     return found
 

@@ -9,11 +9,12 @@ from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from lessor_server.domain import arn, names, partition, schedule, span
-from lessor_server.domain.errors import Violation
+from lessor_server.domain import durations, names, schedule
+from lessor_server.domain.aws import arn, partition
+from lessor_server.domain.aws.partition import IAM, MAX_ENDPOINT, STS, aws_host, corrected
+from lessor_server.domain.errors.base import Violation
 from lessor_server.domain.names import shown
-from lessor_server.domain.partition import IAM, MAX_ENDPOINT, STS, aws_host, corrected
-from lessor_server.domain.policy import JsonValue
+from lessor_server.domain.policy.policy import JsonValue
 from lessor_server.domain.role import external_id_violations
 from lessor_server.domain.schedule import NEVER, Schedule
 from lessor_server.domain.secret import Secret
@@ -132,7 +133,7 @@ def _to_json(value: object) -> JsonValue:
         case Secret():
             return value.reveal()
         case timedelta():
-            return value // span.SECOND
+            return value // durations.SECOND
         case tuple():
             return [_to_json(item) for item in value]
         case Hop(role_arn, external_id):

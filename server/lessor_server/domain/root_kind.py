@@ -12,10 +12,10 @@ from datetime import timedelta
 from enum import Enum
 from typing import Final
 
-from lessor_server.domain.arn import parse
+from lessor_server.domain.aws.arn import parse
+from lessor_server.domain.durations import format_duration
 from lessor_server.domain.role import STS_CEILINGS, CredentialType, Role
 from lessor_server.domain.root import RootConfig
-from lessor_server.domain.span import format_duration
 
 
 class RootKind(Enum):

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import MAXYEAR, UTC, date, datetime, timedelta
 from typing import Final
 
-from lessor_server.domain import span
-from lessor_server.domain.errors import Violation
+from lessor_server.domain import durations
+from lessor_server.domain.errors.base import Violation
 from lessor_server.domain.names import shown, too_long
 
 MAX_CRON: Final = 256
@@ -72,10 +72,10 @@ NEVER: Final = Schedule()
 
 def violations(schedule: Schedule) -> list[Violation]:
     """Return every fault; the fields are called as in a root's config and in a static role."""
-    found = span.violations("rotation_period", schedule.period)
-    found += span.violations("rotation_window", schedule.window)
-    if schedule.period is not None and span.SECOND <= schedule.period < SHORTEST:
-        problem = f"{span.format_duration(schedule.period)} is below 1m"
+    found = durations.violations("rotation_period", schedule.period)
+    found += durations.violations("rotation_window", schedule.window)
+    if schedule.period is not None and durations.SECOND <= schedule.period < SHORTEST:
+        problem = f"{durations.format_duration(schedule.period)} is below 1m"
         found.append(Violation("rotation_period", problem, "give at least 1m"))
     if schedule.cron:
         found += _cron_violations(schedule.cron)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lessor_server.domain import names, root, schedule
-from lessor_server.domain.errors import Violation
+from lessor_server.domain.errors.base import Violation
 from lessor_server.domain.names import shown
 from lessor_server.domain.root import Hop
 from lessor_server.domain.schedule import Schedule

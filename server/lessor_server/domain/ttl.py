@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from lessor_server.domain import span
-from lessor_server.domain.errors import Invalid, Violation, require
+from lessor_server.domain import durations
+from lessor_server.domain.durations import format_duration
+from lessor_server.domain.errors.base import Invalid, Violation, require
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import STS_CEILINGS, STS_FLOOR, CredentialType, Role
-from lessor_server.domain.span import format_duration
 
 DEFAULT_SESSION: Final = timedelta(hours=1)
 _SECOND_US: Final = 1_000_000
@@ -55,7 +55,7 @@ def grant(requested: timedelta | None, role: Role, mount: Mount, by_root: timede
     Raises ``Invalid`` for the field ``ttl`` where the span is no whole seconds, or where it is below
     the 900 s that AWS asks of every session, after the caps too.
     """
-    require(span.violations("ttl", requested or None))
+    require(durations.violations("ttl", requested or None))
     bound, by = _bound(role, mount)
     if by_root is not None and by_root < bound:
         bound, by = by_root, "the kind of the mount's root"
@@ -100,7 +100,7 @@ def renewal(now_us: int, increment: timedelta | None, term: Term, todays_max: ti
     It is now + increment, capped by the row's max and by issue time + ``todays_max``, but never
     below now + 1 s. Raises ``Invalid`` for ``increment`` where that is no whole seconds.
     """
-    require(span.violations("increment", increment or None))
+    require(durations.violations("increment", increment or None))
     wanted = increment or term.ttl
     wanted_us = now_us + wanted // _MICROSECOND
     bound_us = min(term.max_expires_us, term.issue_us + todays_max // _MICROSECOND)

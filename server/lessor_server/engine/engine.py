@@ -10,31 +10,31 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from lessor_server.domain.events import BackedUp, TakenOver
-from lessor_server.engine.checks import RootChecker
-from lessor_server.engine.credential_watch import CredentialStream
-from lessor_server.engine.disabler import MountRemover
-from lessor_server.engine.due import RevocationQueue
-from lessor_server.engine.expiry import ExpiryHold
-from lessor_server.engine.issuer import Issuer
-from lessor_server.engine.keeper import RevocationWorker
+from lessor_server.engine.aws.rate_limiter import RateLimit, RateLimiters
+from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.background import BackgroundTasks
+from lessor_server.engine.config.mounts import Mounts, RootRules
+from lessor_server.engine.config.roles import NoLinter, Roles
+from lessor_server.engine.config.root_checker import RootChecker
+from lessor_server.engine.issuing.issuer import Issuer
 from lessor_server.engine.leases import Leases
-from lessor_server.engine.mounts import Mounts, RootRules
-from lessor_server.engine.pacer import RateLimit, RateLimiters
 from lessor_server.engine.ports import Aws, Linter, Observer, Report, Sealer, Store
-from lessor_server.engine.prefixes import Prefixes
-from lessor_server.engine.roles import NoLinter, Roles
-from lessor_server.engine.roots import Roots
+from lessor_server.engine.revocation.bulk import Prefixes
+from lessor_server.engine.revocation.expiry_hold import ExpiryHold
+from lessor_server.engine.revocation.expiry_timer import ExpiryTimer
+from lessor_server.engine.revocation.queue import RevocationQueue
+from lessor_server.engine.revocation.signals import Signals
+from lessor_server.engine.revocation.waiters import AttemptWaiters
+from lessor_server.engine.revocation.worker import RevocationWorker
 from lessor_server.engine.rotation.order import RotationDeps
 from lessor_server.engine.rotation.root_keys import RootKeys
 from lessor_server.engine.rotation.rotator import Rotator
 from lessor_server.engine.rotation.static_roles import StaticRoles
-from lessor_server.engine.signals import Signals
+from lessor_server.engine.streams.credential_stream import CredentialStream
+from lessor_server.engine.streams.lease_events import LeaseEventBroker
 from lessor_server.engine.supervisor import Supervisor
-from lessor_server.engine.sweeper import Reconciler
-from lessor_server.engine.timers import ExpiryTimer
-from lessor_server.engine.waiting import AttemptWaiters
-from lessor_server.engine.watchers import LeaseEventBroker
-from lessor_server.engine.work import BackgroundTasks
+from lessor_server.engine.upkeep.mount_remover import MountRemover
+from lessor_server.engine.upkeep.reconciler import Reconciler
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,19 @@ from datetime import timedelta
 from enum import Enum
 
 from lessor_server.domain import ttl
-from lessor_server.domain.errors import LessorError, NotFound
-from lessor_server.domain.events import Renewed, RevocationAsked
-from lessor_server.domain.lease import Lease, State
-from lessor_server.domain.names import LeaseId
-from lessor_server.domain.preconditions import (
+from lessor_server.domain.errors.base import LessorError, NotFound
+from lessor_server.domain.errors.preconditions import (
     LeaseAbandoned,
     LeaseExpired,
     LeaseRevoking,
     NotRenewable,
 )
+from lessor_server.domain.events import Renewed, RevocationAsked
+from lessor_server.domain.lease import Lease, State
+from lessor_server.domain.names import LeaseId
 from lessor_server.engine.ports import Store
-from lessor_server.engine.signals import Signals
-from lessor_server.engine.stored import LeaseCount, Range
+from lessor_server.engine.revocation.signals import Signals
+from lessor_server.engine.store_types import LeaseCount, Range
 
 RENEW_TRIES = 3
 LOOK_SECONDS = 1.0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from lessor_server.domain.errors import InternalError, LessorError
+from lessor_server.domain.errors.base import InternalError, LessorError
 from lessor_server.domain.events import Event
 from lessor_server.engine.ports import Observer, Report
 

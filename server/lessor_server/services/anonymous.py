@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lessor_server.domain.errors import TooManyCalls
+from lessor_server.domain.errors.base import TooManyCalls
 
 TURNS_PER_SECOND, MIN_TURNS_PER_SECOND = 10, 1
 ALL_TURNS_PER_SECOND = 200

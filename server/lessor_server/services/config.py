@@ -10,17 +10,17 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct
 
 from lessor.v1 import config_pb2 as pb
+from lessor_server.domain.aws.partition import canonical_url
 from lessor_server.domain.mount import DEFAULT_LEASE_TTL, DEFAULT_MAX_USERS, Mount, MountState
-from lessor_server.domain.partition import canonical_url
 from lessor_server.domain.root import Hop, Root, RootConfig
 from lessor_server.domain.secret import Secret
-from lessor_server.engine.checks import RootChecker
-from lessor_server.engine.disabler import MountRemover
-from lessor_server.engine.mounts import Mounts
+from lessor_server.engine.config.mounts import Mounts
+from lessor_server.engine.config.root_checker import RootChecker
 from lessor_server.engine.rotation.root_keys import RootKeys
-from lessor_server.services import convert
-from lessor_server.services.convert import Problems
+from lessor_server.engine.upkeep.mount_remover import MountRemover
+from lessor_server.services import messages
 from lessor_server.services.guard import Caller
+from lessor_server.services.messages import Problems
 
 _STATES = {MountState.ENABLED: pb.Mount.ENABLED, MountState.DISABLING: pb.Mount.DISABLING}
 _TUNABLE = ("description", "default_lease_ttl", "max_lease_ttl", "max_users")
@@ -45,43 +45,45 @@ class ConfigService:
     async def EnableMount(self, request: pb.EnableMountRequest, caller: Caller) -> pb.EnableMountResponse:
         """Enable an engine."""
         with Problems() as problems:
-            name = problems.parse(convert.mount_of, request.mount)
-            spans = problems.parse(convert.spans, request, _LIMITS)
+            name = problems.parse(messages.mount_of, request.mount)
+            spans = problems.parse(messages.spans, request, _LIMITS)
         mount = _limited(Mount(name), request, spans)
         return pb.EnableMountResponse(mount=_mount(await self._mounts.enable(mount, caller.principal.name)))
 
     async def DisableMount(self, request: pb.DisableMountRequest, caller: Caller) -> pb.DisableMountResponse:
         """Take an engine out of service."""
-        name = convert.mount_of(request.mount)
+        name = messages.mount_of(request.mount)
         disabling = await self._mount_remover.disable(name, force=request.force, by=caller.principal.name)
         return pb.DisableMountResponse(mount=_mount(disabling.mount), leases_left=disabling.leases_left)
 
     async def ListMounts(self, request: pb.ListMountsRequest, _: Caller) -> pb.ListMountsResponse:
         """List engines by name."""
         with Problems() as problems:
-            size = problems.parse(convert.page_size, request.page_size)
-            after = problems.parse(convert.token, request.page_token)
+            size = problems.parse(messages.page_size, request.page_size)
+            after = problems.parse(messages.token, request.page_token)
         found = await self._mounts.list(after, size + 1)
-        page, more = await convert.fill_page(found, size, _mount)
+        page, more = await messages.fill_page(found, size, _mount)
         return pb.ListMountsResponse(mounts=page, next_page_token=page[-1].mount if more else "")
 
     async def TuneMount(self, request: pb.TuneMountRequest, caller: Caller) -> pb.TuneMountResponse:
         """Change an engine's limits."""
         mask = request.update_mask if request.HasField("update_mask") else FieldMask(paths=_TUNABLE)
         with Problems() as problems:
-            name = problems.parse(convert.mount_of, request.mount)
-            paths = convert.paths(mask, _TUNABLE, f"name of {', '.join(_TUNABLE)}", problems)
-            problems.parse(convert.spans, convert.apply_mask(pb.TuneMountRequest(), request, paths), _LIMITS)
+            name = problems.parse(messages.mount_of, request.mount)
+            paths = messages.paths(mask, _TUNABLE, f"name of {', '.join(_TUNABLE)}", problems)
+            problems.parse(
+                messages.spans, messages.apply_mask(pb.TuneMountRequest(), request, paths), _LIMITS
+            )
 
         def change(before: Mount) -> Mount:
             stored = pb.TuneMountRequest(
                 description=before.description,
-                default_lease_ttl=convert.duration(before.default_lease_ttl),
-                max_lease_ttl=convert.duration(before.max_lease_ttl),
+                default_lease_ttl=messages.duration(before.default_lease_ttl),
+                max_lease_ttl=messages.duration(before.max_lease_ttl),
                 max_users=before.max_users,
             )
-            tuned = convert.apply_mask(stored, request, paths)
-            return _limited(before, tuned, convert.spans(tuned, _LIMITS))
+            tuned = messages.apply_mask(stored, request, paths)
+            return _limited(before, tuned, messages.spans(tuned, _LIMITS))
 
         tuned = await self._mounts.tune(name, change, caller.principal.name)
         return pb.TuneMountResponse(mount=_mount(tuned))
@@ -90,20 +92,20 @@ class ConfigService:
         """Give an engine its root."""
         masked = request.HasField("update_mask")
         with Problems() as problems:
-            name = problems.parse(convert.mount_of, request.mount)
+            name = problems.parse(messages.mount_of, request.mount)
             if not request.HasField("config"):
                 problems.add("config", "is missing", "send the root to set")
-            paths = convert.paths(
+            paths = messages.paths(
                 request.update_mask, _SETTABLE, "name fields of RootConfig, whole", problems
             )
-            sent = convert.apply_mask(pb.RootConfig(), request.config, paths) if masked else request.config
+            sent = messages.apply_mask(pb.RootConfig(), request.config, paths) if masked else request.config
             config = problems.parse(_config, sent)
 
         def change(before: RootConfig | None) -> RootConfig:
             if not masked:
                 return config
             stored = _config_message(before, with_secret=True) if before else pb.RootConfig()
-            return _config(convert.apply_mask(stored, request.config, paths))
+            return _config(messages.apply_mask(stored, request.config, paths))
 
         by = caller.principal.name
         root = await self._mounts.set_root(name, request.config.etag, change, by, whole=not masked)
@@ -111,18 +113,18 @@ class ConfigService:
 
     async def GetRoot(self, request: pb.GetRootRequest, _: Caller) -> pb.GetRootResponse:
         """Show an engine's root, without its secret."""
-        return pb.GetRootResponse(config=_root(await self._mounts.get_root(convert.mount_of(request.mount))))
+        return pb.GetRootResponse(config=_root(await self._mounts.get_root(messages.mount_of(request.mount))))
 
     async def RotateRoot(self, request: pb.RotateRootRequest, caller: Caller) -> pb.RotateRootResponse:
         """Replace the root's access key by a new one."""
-        mount = convert.mount_of(request.mount)
+        mount = messages.mount_of(request.mount)
         by = caller.principal.name
         key_id = await self._keys.rotate(mount, by, delete_other_key=request.delete_other_key)
         return pb.RotateRootResponse(access_key=key_id)
 
     async def CheckRoot(self, request: pb.CheckRootRequest, _: Caller) -> pb.CheckRootResponse:
         """Ask AWS who the root is, what it may do, and say what it needs to be allowed."""
-        name = convert.mount_of(request.mount)
+        name = messages.mount_of(request.mount)
         await self._mounts.get(name)
         check = await self._root_checker.root(name)
         policy = Struct()
@@ -144,24 +146,28 @@ class ConfigService:
     ) -> pb.SetLeaseDefaultsResponse:
         """Set how long users of an engine live where their role does not say."""
         with Problems() as problems:
-            name = problems.parse(convert.mount_of, request.mount)
-            spans = problems.parse(convert.spans, request, ("lease", "lease_max"))
+            name = problems.parse(messages.mount_of, request.mount)
+            spans = problems.parse(messages.spans, request, ("lease", "lease_max"))
 
         def change(before: Mount) -> Mount:
             return replace(before, lease=spans["lease"], lease_max=spans["lease_max"])
 
         mount = await self._mounts.tune(name, change, caller.principal.name)
         return pb.SetLeaseDefaultsResponse(
-            mount=mount.name, lease=convert.duration(mount.lease), lease_max=convert.duration(mount.lease_max)
+            mount=mount.name,
+            lease=messages.duration(mount.lease),
+            lease_max=messages.duration(mount.lease_max),
         )
 
     async def GetLeaseDefaults(
         self, request: pb.GetLeaseDefaultsRequest, _: Caller
     ) -> pb.GetLeaseDefaultsResponse:
         """Show how long users of an engine live where their role does not say."""
-        mount = await self._mounts.get(convert.mount_of(request.mount))
+        mount = await self._mounts.get(messages.mount_of(request.mount))
         return pb.GetLeaseDefaultsResponse(
-            mount=mount.name, lease=convert.duration(mount.lease), lease_max=convert.duration(mount.lease_max)
+            mount=mount.name,
+            lease=messages.duration(mount.lease),
+            lease_max=messages.duration(mount.lease_max),
         )
 
 
@@ -185,17 +191,17 @@ def _mount(mount: Mount) -> pb.Mount:
     return pb.Mount(
         mount=mount.name,
         description=mount.description,
-        default_lease_ttl=convert.duration(mount.default_lease_ttl),
-        max_lease_ttl=convert.duration(mount.max_lease_ttl),
+        default_lease_ttl=messages.duration(mount.default_lease_ttl),
+        max_lease_ttl=messages.duration(mount.max_lease_ttl),
         max_users=mount.max_users,
         state=_STATES[mount.state],
-        create_time=convert.timestamp(mount.created_us),
+        create_time=messages.timestamp(mount.created_us),
     )
 
 
 def _config(message: pb.RootConfig) -> RootConfig:
     """Return the root of a message, or raise ``Invalid`` with all problems of its shape."""
-    spans = convert.spans(message, ("rotation_period", "rotation_window"), "config")
+    spans = messages.spans(message, ("rotation_period", "rotation_window"), "config")
     return RootConfig(
         access_key=message.access_key,
         secret_key=Secret(message.secret_key),
@@ -237,9 +243,9 @@ def _config_message(config: RootConfig, *, with_secret: bool) -> pb.RootConfig:
         username_template=config.username_template,
         identity_token_file=config.identity_token_file,
         identity_token_audience=config.identity_token_audience,
-        rotation_period=convert.duration(config.rotation_period),
+        rotation_period=messages.duration(config.rotation_period),
         rotation_schedule=config.rotation_schedule,
-        rotation_window=convert.duration(config.rotation_window),
+        rotation_window=messages.duration(config.rotation_window),
     )
     for hop in config.assume_chain:
         message.assume_chain.add(role_arn=hop.role_arn, external_id=hop.external_id)

@@ -9,18 +9,18 @@ from datetime import timedelta
 from uuid import UUID
 
 from lessor.v1 import creds_pb2 as pb
-from lessor_server.domain import policy
 from lessor_server.domain.lease import Request
 from lessor_server.domain.names import shown
+from lessor_server.domain.policy import policy
+from lessor_server.domain.policy.session import Ask
 from lessor_server.domain.secret import Secret
-from lessor_server.domain.session import Ask
-from lessor_server.engine.credential_watch import CredentialStream
-from lessor_server.engine.credentials import Credentials, IssueRequest
-from lessor_server.engine.issuer import Issuer
+from lessor_server.engine.issuing.issuer import Issuer
+from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from lessor_server.engine.rotation.static_roles import StaticRoles
-from lessor_server.services import convert
-from lessor_server.services.convert import Problems
+from lessor_server.engine.streams.credential_stream import CredentialStream
+from lessor_server.services import messages
 from lessor_server.services.guard import Caller
+from lessor_server.services.messages import Problems
 from lessor_server.services.static_role import StaticCredentialMethods
 
 MAX_REQUEST_ID = 64
@@ -53,7 +53,7 @@ class CredsService(StaticCredentialMethods):
         First it tells, by None, that the request is one.
         """
         with Problems() as problems:
-            overlap = problems.parse(convert.span, request, "overlap") or DEFAULT_OVERLAP
+            overlap = problems.parse(messages.span, request, "overlap") or DEFAULT_OVERLAP
             asked = problems.parse(_issue_request, _first(request), caller)
         yield None
         async with aclosing(self._watch.follow(asked, overlap)) as issued:
@@ -76,11 +76,11 @@ def _first(request: pb.WatchCredentialsRequest) -> pb.GenerateCredentialsRequest
 def _issue_request(request: pb.GenerateCredentialsRequest, caller: Caller) -> IssueRequest:
     """Return what a request wishes for, or raise ``Invalid`` with all problems of its shape."""
     with Problems() as problems:
-        mount = problems.parse(convert.mount_of, request.mount)
-        role = problems.parse(convert.role_of, request.role, "role")
-        ttl = problems.parse(convert.span, request, "ttl")
-        reason = problems.parse(convert.reason, request.reason)
-        wait = problems.parse(convert.span, request, "wait_usable")
+        mount = problems.parse(messages.mount_of, request.mount)
+        role = problems.parse(messages.role_of, request.role, "role")
+        ttl = problems.parse(messages.span, request, "ttl")
+        reason = problems.parse(messages.reason, request.reason)
+        wait = problems.parse(messages.span, request, "wait_usable")
         if wait is not None and wait < timedelta(0):
             problems.add("wait_usable", "is negative", "give how long to wait at most")
         request_id = problems.parse(_request_id, request.request_id)
@@ -102,7 +102,7 @@ def _ask(request: pb.GenerateCredentialsRequest) -> Ask:
     """Return what a request asks of a session, or raise ``Invalid``."""
     document = None
     if request.HasField("session_policy"):
-        document = convert.document(request.session_policy, "session_policy")
+        document = messages.document(request.session_policy, "session_policy")
     return Ask(
         role_arn=request.role_arn,
         session_name=request.role_session_name,
@@ -115,9 +115,9 @@ def _answer(made: Credentials) -> pb.GenerateCredentialsResponse:
     """Return credentials as callers see them."""
     return pb.GenerateCredentialsResponse(
         lease_id=made.lease.id,
-        lease_duration=convert.whole(made.lease.ttl),
+        lease_duration=messages.whole(made.lease.ttl),
         lease_renewable=not made.lease.is_session,
-        expire_time=convert.timestamp(made.lease.expires_us),
+        expire_time=messages.timestamp(made.lease.expires_us),
         access_key=made.lease.access_key_id,
         secret_key=made.secret.reveal(),
         security_token=made.token.reveal(),
@@ -138,7 +138,7 @@ def _request_id(text: str) -> str:
             raise ValueError
         return str(UUID(text)) if text else ""
     except ValueError:
-        raise convert.invalid("request_id", f"{shown(text)} is no UUID", "send a UUID") from None
+        raise messages.invalid("request_id", f"{shown(text)} is no UUID", "send a UUID") from None
 
 
 def _digest(request: pb.GenerateCredentialsRequest, mount: str) -> str:

@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from lessor_server.domain.access import ANONYMOUS, Capability, Principal
-from lessor_server.domain.errors import (
+from lessor_server.domain.errors.base import (
     DeadlineExceeded,
     Draining,
     InternalError,

@@ -10,14 +10,14 @@ from lessor.v1 import lease_pb2 as pb
 from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.names import LeaseId, Prefix
 from lessor_server.engine.leases import Leases, Outcome
-from lessor_server.engine.prefixes import Prefixes, Standing
-from lessor_server.engine.stored import Range
-from lessor_server.engine.sweeper import Kind, Reconciler
-from lessor_server.engine.watchers import Kind as Happened
-from lessor_server.engine.watchers import LeaseEventBroker
-from lessor_server.services import convert
-from lessor_server.services.convert import Problems
+from lessor_server.engine.revocation.bulk import Prefixes, Standing
+from lessor_server.engine.store_types import Range
+from lessor_server.engine.streams.lease_events import Kind as Happened
+from lessor_server.engine.streams.lease_events import LeaseEventBroker
+from lessor_server.engine.upkeep.reconciler import Kind, Reconciler
+from lessor_server.services import messages
 from lessor_server.services.guard import Caller
+from lessor_server.services.messages import Problems
 from lessor_server.services.role import credential_type
 
 _STATES = {state: pb.Lease.State.Value(state.name) for state in State}
@@ -52,14 +52,14 @@ class LeaseService:
         with Problems() as problems:
             ids = problems.parse(_range, request.prefix)
             state = problems.parse(_state, request)
-            size = problems.parse(convert.page_size, request.page_size)
+            size = problems.parse(messages.page_size, request.page_size)
             if request.page_token:
                 problems.parse(LeaseId.parse, request.page_token, "page_token")
         found = await self._leases.page(ids, state, request.page_token, size + 1)
         if not found:
             await self._leases.require_mount(ids)
         now = self._leases.now()
-        page, more = await convert.fill_page(found, size, lambda lease: _lease(lease, now))
+        page, more = await messages.fill_page(found, size, lambda lease: _lease(lease, now))
         return pb.ListLeasesResponse(leases=page, next_page_token=page[-1].lease_id if more else "")
 
     async def CountLeases(self, request: pb.CountLeasesRequest, _: Caller) -> pb.CountLeasesResponse:
@@ -74,20 +74,20 @@ class LeaseService:
         for counted in counts:
             state = _STATES[counted.state]
             answer.counts.add(mount=counted.mount, role=counted.role, state=state, count=counted.count)
-            await convert.take_turns(len(answer.counts))
+            await messages.take_turns(len(answer.counts))
         return answer
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, caller: Caller) -> pb.RenewLeaseResponse:
         """Let a lease live longer."""
         with Problems() as problems:
             lease_id = problems.parse(LeaseId.parse, request.lease_id)
-            increment = problems.parse(convert.span, request, "increment") or None
+            increment = problems.parse(messages.span, request, "increment") or None
         renewed = await self._leases.renew(lease_id, increment, caller.principal.name)
         return pb.RenewLeaseResponse(
             lease_id=renewed.lease.id,
-            lease_duration=convert.whole(renewed.ttl),
+            lease_duration=messages.whole(renewed.ttl),
             lease_renewable=True,
-            expire_time=convert.timestamp(renewed.lease.expires_us),
+            expire_time=messages.timestamp(renewed.lease.expires_us),
             warnings=renewed.warnings,
         )
 
@@ -99,7 +99,7 @@ class LeaseService:
             outcome=_OUTCOMES[revocation.outcome],
             lease_id=str(lease_id),
             last_error=revocation.last_error,
-            expire_time=convert.timestamp(revocation.works_until_us),
+            expire_time=messages.timestamp(revocation.works_until_us),
         )
 
     async def RevokePrefix(
@@ -142,7 +142,7 @@ class LeaseService:
                 yield pb.WatchLeasesResponse(
                     type=_TYPES[one.kind],
                     lease_id=one.lease_id,
-                    time=convert.timestamp(one.at_us),
+                    time=messages.timestamp(one.at_us),
                     error=one.error,
                 )
 
@@ -151,7 +151,7 @@ class LeaseService:
     ) -> AsyncIterator[pb.ReconcileResponse]:
         """Compare the account with the store."""
         with Problems() as problems:
-            mount = problems.parse(convert.mount_of, request.mount)
+            mount = problems.parse(messages.mount_of, request.mount)
             if request.instance and not INSTANCE.fullmatch(request.instance):
                 fix = "give 16 hexadecimal digits, as GetInfo shows them"
                 problems.add("instance", "is no instance id", fix)
@@ -183,7 +183,7 @@ def _state(request: pb.ListLeasesRequest | pb.CountLeasesRequest) -> State | Non
     state = _BY_VALUE.get(request.state)
     if state is None:
         fix = f"leave it out, or give one of {', '.join(one.name for one in State)}"
-        raise convert.invalid("state", "is UNSPECIFIED or unknown", fix)
+        raise messages.invalid("state", "is UNSPECIFIED or unknown", fix)
     return state
 
 
@@ -198,19 +198,19 @@ def _lease(lease: Lease, now_us: int) -> pb.Lease:
         role=lease.role,
         credential_type=credential_type(lease.credential_type),
         access_key=lease.access_key_id,
-        issue_time=convert.timestamp(lease.issue_us),
-        last_renewal_time=convert.timestamp(lease.last_renewal_us),
-        expire_time=convert.timestamp(lease.expires_us),
-        ttl=convert.whole(timedelta(microseconds=left)),
+        issue_time=messages.timestamp(lease.issue_us),
+        last_renewal_time=messages.timestamp(lease.last_renewal_us),
+        expire_time=messages.timestamp(lease.expires_us),
+        ttl=messages.whole(timedelta(microseconds=left)),
         renewable=state is State.ACTIVE and not lease.is_session,
-        max_expire_time=convert.timestamp(lease.max_expires_us),
+        max_expire_time=messages.timestamp(lease.max_expires_us),
         owner=lease.owner,
         attempts=lease.attempts,
         last_error=lease.last_error,
         reason=lease.reason,
     )
     if lease.state is State.REVOKING:
-        next_attempt = convert.timestamp(lease.due_us)
+        next_attempt = messages.timestamp(lease.due_us)
         if next_attempt is not None:
             message.next_attempt_time.CopyFrom(next_attempt)
     return message

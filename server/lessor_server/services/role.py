@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from lessor.v1 import role_pb2 as pb
-from lessor_server.domain import policy, tags
-from lessor_server.domain.errors import NotFound
+from lessor_server.domain.aws import tags
+from lessor_server.domain.errors.base import NotFound
+from lessor_server.domain.policy import policy
 from lessor_server.domain.role import CredentialType, Role
-from lessor_server.engine.checks import RootChecker
-from lessor_server.engine.prefixes import Prefixes
-from lessor_server.engine.roles import Roles
+from lessor_server.engine.config.roles import Roles
+from lessor_server.engine.config.root_checker import RootChecker
+from lessor_server.engine.revocation.bulk import Prefixes
 from lessor_server.engine.rotation.static_roles import StaticRoles
-from lessor_server.engine.stored import Range
-from lessor_server.services import convert
-from lessor_server.services.convert import Problems
+from lessor_server.engine.store_types import Range
+from lessor_server.services import messages
 from lessor_server.services.guard import Caller
+from lessor_server.services.messages import Problems
 from lessor_server.services.static_role import StaticRoleMethods
 
 _TYPES = {kind: pb.Role.CredentialType.Value(kind.name) for kind in CredentialType}
@@ -60,22 +61,22 @@ class RoleService(StaticRoleMethods):
 
     async def GetRole(self, request: pb.GetRoleRequest, _: Caller) -> pb.GetRoleResponse:
         """Show a role."""
-        role = await self._roles.get(*convert.named(request.mount, request.name, "name"))
+        role = await self._roles.get(*messages.named(request.mount, request.name, "name"))
         return pb.GetRoleResponse(role=role_message(role))
 
     async def ListRoles(self, request: pb.ListRolesRequest, _: Caller) -> pb.ListRolesResponse:
         """List roles by name."""
         with Problems() as problems:
-            mount = problems.parse(convert.mount_of, request.mount)
-            size = problems.parse(convert.page_size, request.page_size)
-            after = problems.parse(convert.token, request.page_token)
+            mount = problems.parse(messages.mount_of, request.mount)
+            size = problems.parse(messages.page_size, request.page_size)
+            after = problems.parse(messages.token, request.page_token)
         found = await self._roles.list(mount, after, size + 1)
-        page, more = await convert.fill_page(found, size, role_message)
+        page, more = await messages.fill_page(found, size, role_message)
         return pb.ListRolesResponse(roles=page, next_page_token=page[-1].name if more else "")
 
     async def DeleteRole(self, request: pb.DeleteRoleRequest, caller: Caller) -> pb.DeleteRoleResponse:
         """Delete a role; its leases still expire and revoke, or are all revoked now."""
-        mount, name = convert.named(request.mount, request.name, "name")
+        mount, name = messages.named(request.mount, request.name, "name")
         await self._roles.delete(mount, name, caller.principal.name)
         if request.revoke_leases:
             low = f"{mount}/creds/{name}/"
@@ -98,14 +99,14 @@ def _written(request: Write) -> _Written:
     """Read a request to write a role, or raise ``Invalid`` with all problems of its shape."""
     masked, sent = request.HasField("update_mask"), request.role
     with Problems() as problems:
-        mount = problems.parse(convert.mount_of, request.mount)
-        paths = convert.paths(
+        mount = problems.parse(messages.mount_of, request.mount)
+        paths = messages.paths(
             request.update_mask, _CHANGEABLE, "name fields of Role, whole, all but name", problems
         )
         if request.HasField("role"):
             # Of a masked role only what the mask names is read.
             named = pb.Role(name=sent.name, credential_type=pb.Role.IAM_USER)
-            role = problems.parse(_role, mount, convert.apply_mask(named, sent, paths) if masked else sent)
+            role = problems.parse(_role, mount, messages.apply_mask(named, sent, paths) if masked else sent)
         else:
             problems.add("role", "is missing", "send the role to write")
 
@@ -114,7 +115,7 @@ def _written(request: Write) -> _Written:
             return role
         if before is None:
             raise NotFound("role", f"{mount}/{sent.name}")
-        return _role(mount, convert.apply_mask(role_message(before), sent, paths))
+        return _role(mount, messages.apply_mask(role_message(before), sent, paths))
 
     return _Written(mount, change)
 
@@ -122,9 +123,9 @@ def _written(request: Write) -> _Written:
 def _role(mount: str, message: pb.Role) -> Role:
     """Return the role of a message, or raise ``Invalid`` with all problems of its shape."""
     with Problems() as problems:
-        name = problems.parse(convert.role_of, message.name, "role.name")
+        name = problems.parse(messages.role_of, message.name, "role.name")
         kind = problems.parse(_kind, message.credential_type)
-        spans = problems.parse(convert.spans, message, _SPANS, "role")
+        spans = problems.parse(messages.spans, message, _SPANS, "role")
         document = problems.parse(_policy, message)
     return Role(
         mount=mount,
@@ -154,7 +155,7 @@ def _kind(value: pb.Role.CredentialType.ValueType) -> CredentialType:
     """Return a type, or raise ``Invalid`` if it is missing or unknown."""
     if value not in _KINDS:
         fix = f"give one of {', '.join(one.name for one in CredentialType)}"
-        raise convert.invalid("role.credential_type", "is missing or unknown", fix)
+        raise messages.invalid("role.credential_type", "is missing or unknown", fix)
     return _KINDS[value]
 
 
@@ -162,7 +163,7 @@ def _policy(message: pb.Role) -> str:
     """Return the canonical text of a role's policy, empty if it has none. Raises ``Invalid``."""
     if not message.HasField("policy_document"):
         return ""
-    return policy.canonical(convert.document(message.policy_document, "role.policy_document"))
+    return policy.canonical(messages.document(message.policy_document, "role.policy_document"))
 
 
 def role_message(role: Role) -> pb.Role:
@@ -185,7 +186,7 @@ def role_message(role: Role) -> pb.Role:
         etag=role.etag,
     )
     if role.policy_document:
-        message.policy_document.CopyFrom(convert.struct(role.policy_document))
+        message.policy_document.CopyFrom(messages.struct(role.policy_document))
     for field in _SPANS:
         value: timedelta | None = getattr(role, field)
         if value is not None:

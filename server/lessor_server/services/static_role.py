@@ -8,9 +8,9 @@ from lessor_server.domain.rotation import Rotation
 from lessor_server.domain.schedule import Schedule
 from lessor_server.domain.static_role import MAX_KEYS, StaticRole
 from lessor_server.engine.rotation.static_roles import StaticRoles
-from lessor_server.services import convert
-from lessor_server.services.convert import Problems
+from lessor_server.services import messages
 from lessor_server.services.guard import Caller
+from lessor_server.services.messages import Problems
 
 
 class StaticRoleMethods:
@@ -25,7 +25,7 @@ class StaticRoleMethods:
     ) -> role_pb2.PutStaticRoleResponse:
         """Store a static role; a new one has its first key when this is answered."""
         with Problems() as problems:
-            mount = problems.parse(convert.mount_of, request.mount)
+            mount = problems.parse(messages.mount_of, request.mount)
             role = problems.parse(_role, mount, request)
         row = await self._static.put(role, caller.principal.name, delete_other_key=request.delete_other_key)
         return role_pb2.PutStaticRoleResponse(static_role=_message(row))
@@ -34,14 +34,14 @@ class StaticRoleMethods:
         self, request: role_pb2.GetStaticRoleRequest, _: Caller
     ) -> role_pb2.GetStaticRoleResponse:
         """Show a static role."""
-        row = await self._static.get(*convert.named(request.mount, request.name, "name"))
+        row = await self._static.get(*messages.named(request.mount, request.name, "name"))
         return role_pb2.GetStaticRoleResponse(static_role=_message(row))
 
     async def DeleteStaticRole(
         self, request: role_pb2.DeleteStaticRoleRequest, caller: Caller
     ) -> role_pb2.DeleteStaticRoleResponse:
         """Delete a static role and its keys; its user stays in AWS."""
-        mount, name = convert.named(request.mount, request.name, "name")
+        mount, name = messages.named(request.mount, request.name, "name")
         pending = await self._static.delete(mount, name, caller.principal.name, keep_key=request.keep_key)
         return role_pb2.DeleteStaticRoleResponse(pending_keys=pending)
 
@@ -49,7 +49,7 @@ class StaticRoleMethods:
         self, request: role_pb2.RotateStaticRoleRequest, caller: Caller
     ) -> role_pb2.RotateStaticRoleResponse:
         """Replace a static role's key now."""
-        mount, name = convert.named(request.mount, request.name, "name")
+        mount, name = messages.named(request.mount, request.name, "name")
         by = caller.principal.name
         row = await self._static.rotate(mount, name, by, delete_other_key=request.delete_other_key)
         return role_pb2.RotateStaticRoleResponse(static_role=_message(row))
@@ -59,11 +59,11 @@ class StaticRoleMethods:
     ) -> role_pb2.ListStaticRolesResponse:
         """List static roles by name."""
         with Problems() as problems:
-            mount = problems.parse(convert.mount_of, request.mount)
-            size = problems.parse(convert.page_size, request.page_size)
-            after = problems.parse(convert.token, request.page_token)
+            mount = problems.parse(messages.mount_of, request.mount)
+            size = problems.parse(messages.page_size, request.page_size)
+            after = problems.parse(messages.token, request.page_token)
         found = await self._static.list(mount, after, size + 1)
-        page, more = await convert.fill_page(found, size, _message)
+        page, more = await messages.fill_page(found, size, _message)
         token = page[-1].name if more else ""
         return role_pb2.ListStaticRolesResponse(static_roles=page, next_page_token=token)
 
@@ -79,23 +79,23 @@ class StaticCredentialMethods:
         self, request: creds_pb2.GetStaticCredentialsRequest, caller: Caller
     ) -> creds_pb2.GetStaticCredentialsResponse:
         """Hand out the current key of a static role."""
-        mount, role = convert.named(request.mount, request.role, "role")
+        mount, role = messages.named(request.mount, request.role, "role")
         found = await self._static.credentials(mount, role, caller.principal.name)
         return creds_pb2.GetStaticCredentialsResponse(
             access_key=found.access_key_id,
             secret_key=found.secret.reveal(),
-            next_rotation_time=convert.timestamp(found.next_us),
+            next_rotation_time=messages.timestamp(found.next_us),
         )
 
 
 def _role(mount: str, request: role_pb2.PutStaticRoleRequest) -> StaticRole:
     """Return the static role of a request, or raise ``Invalid`` with all problems of its shape."""
     if not request.HasField("static_role"):
-        raise convert.invalid("static_role", "is missing", "send the static role to store")
+        raise messages.invalid("static_role", "is missing", "send the static role to store")
     message = request.static_role
     with Problems() as problems:
-        name = problems.parse(convert.role_of, message.name, "static_role.name")
-        spans = problems.parse(convert.spans, message, ("rotation_period", "rotation_window"), "static_role")
+        name = problems.parse(messages.role_of, message.name, "static_role.name")
+        spans = problems.parse(messages.spans, message, ("rotation_period", "rotation_window"), "static_role")
     return StaticRole(
         mount=mount,
         name=name,
@@ -111,12 +111,12 @@ def _message(row: Rotation) -> role_pb2.StaticRole:
     message = role_pb2.StaticRole(
         name=row.name,
         username=row.user_name,
-        rotation_period=convert.duration(row.schedule.period),
+        rotation_period=messages.duration(row.schedule.period),
         rotation_schedule=row.schedule.cron,
-        rotation_window=convert.duration(row.schedule.window),
+        rotation_window=messages.duration(row.schedule.window),
         live_keys=row.live_keys,
         access_key=row.current,
-        next_rotation_time=convert.timestamp(row.next_us),
+        next_rotation_time=messages.timestamp(row.next_us),
     )
     for hop in row.assume_chain:
         message.assume_chain.add(role_arn=hop.role_arn, external_id=hop.external_id)

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details
 from google.rpc.status_pb2 import Status
 
-from lessor_server.domain.errors import MAX_PATH, Invalid, Kind, LessorError
+from lessor_server.domain.errors.base import MAX_PATH, Invalid, Kind, LessorError
 
 DOMAIN = "lessor"
 MAX_VIOLATIONS, MAX_BYTES = 20, 4096

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from lessor.v1 import system_pb2 as pb
-from lessor_server.engine.expiry import ASKED, ExpiryHold
-from lessor_server.services import convert
+from lessor_server.engine.revocation.expiry_hold import ASKED, ExpiryHold
+from lessor_server.services import messages
 from lessor_server.services.guard import Caller
 
 MAX_PATH_LENGTH = 1000
@@ -100,7 +100,7 @@ class SystemService:
 
     async def HoldExpiry(self, request: pb.HoldExpiryRequest, caller: Caller) -> pb.HoldExpiryResponse:
         """Let no lease expire until ResumeExpiry, across starts too."""
-        await self._expiry.hold(convert.reason(request.reason) or ASKED, caller.principal.name)
+        await self._expiry.hold(messages.reason(request.reason) or ASKED, caller.principal.name)
         return pb.HoldExpiryResponse()
 
     async def ResumeExpiry(self, request: pb.ResumeExpiryRequest, caller: Caller) -> pb.ResumeExpiryResponse:
@@ -111,6 +111,6 @@ class SystemService:
     async def Backup(self, request: pb.BackupRequest, caller: Caller) -> pb.BackupResponse:
         """Write a consistent copy of the store below the data directory."""
         if len(request.path) > MAX_PATH_LENGTH:
-            raise convert.invalid("path", "is too long", "name a file below the data directory")
+            raise messages.invalid("path", "is too long", "name a file below the data directory")
         path, size = await self._copy(request.path, caller.principal.name)
         return pb.BackupResponse(path=path, size_bytes=size)

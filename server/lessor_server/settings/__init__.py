@@ -15,9 +15,9 @@ from typing import Final
 
 from lessor_server.domain.secret import TokenHash
 from lessor_server.domain.token_places import DEFAULT_DIRS, TokenPlaces
-from lessor_server.settings import access, values
-from lessor_server.settings.given import Problem, RawSettings, SettingsError
-from lessor_server.settings.values import Address
+from lessor_server.settings import access, parsers
+from lessor_server.settings.parsers import Address
+from lessor_server.settings.sources import Problem, RawSettings, SettingsError
 
 __all__ = [
     "Address",
@@ -147,17 +147,17 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
     given = RawSettings.read(file, environ)
     default = Settings()
     settings = Settings(
-        listen=given.take("listen", values.address, default.listen),
-        insecure_listen=given.take("insecure_listen", values.boolean, default.insecure_listen),
-        data_dir=given.take("data_dir", values.folder, default.data_dir),
-        root_token=given.take("root_token", values.token, default.root_token),
-        root_token_file=given.take("root_token_file", values.readable_file, default.root_token_file),
-        reflection=given.take("reflection", values.boolean, default.reflection),
-        drain_grace=given.take("drain_grace", values.grace, default.drain_grace),
+        listen=given.take("listen", parsers.address, default.listen),
+        insecure_listen=given.take("insecure_listen", parsers.boolean, default.insecure_listen),
+        data_dir=given.take("data_dir", parsers.folder, default.data_dir),
+        root_token=given.take("root_token", parsers.token, default.root_token),
+        root_token_file=given.take("root_token_file", parsers.readable_file, default.root_token_file),
+        reflection=given.take("reflection", parsers.boolean, default.reflection),
+        drain_grace=given.take("drain_grace", parsers.grace, default.drain_grace),
         tls=_tls(given),
         aws=_aws(given, default.aws),
         limits=_limits(given, default.limits),
-        sealing=Sealing(given.take("sealing.accept_mismatch", values.boolean, default=False)),
+        sealing=Sealing(given.take("sealing.accept_mismatch", parsers.boolean, default=False)),
         log=_log(given, default.log),
         file=file,
     )
@@ -194,9 +194,9 @@ def forget_tokens(environ: MutableMapping[str, str]) -> None:
 
 def _tls(given: RawSettings) -> Tls | None:
     """Read the table ``tls``: a certificate and its key go together, and fit each other."""
-    cert = given.take("tls.cert_file", values.readable_file, None)
-    key = given.take("tls.key_file", values.readable_file, None)
-    client_ca = given.take("tls.client_ca_file", values.authorities, None)
+    cert = given.take("tls.cert_file", parsers.readable_file, None)
+    key = given.take("tls.key_file", parsers.readable_file, None)
+    client_ca = given.take("tls.client_ca_file", parsers.authorities, None)
     for name, other in (("tls.cert_file", "tls.key_file"), ("tls.key_file", "tls.cert_file")):
         if given.has(name) and not given.has(other):
             given.problem(name, f"stands without {other}", "set both or neither")
@@ -204,7 +204,7 @@ def _tls(given: RawSettings) -> Tls | None:
         given.problem("tls.client_ca_file", "stands without tls.cert_file and tls.key_file", "set all three")
     if cert is None or key is None:
         return None
-    if problem := values.pair_problem(cert, key):
+    if problem := parsers.pair_problem(cert, key):
         given.problem(
             "tls.cert_file", problem, "give a certificate (chain) and its own unencrypted key, both PEM"
         )
@@ -214,13 +214,13 @@ def _tls(given: RawSettings) -> Tls | None:
 def _aws(given: RawSettings, default: Aws) -> Aws:
     """Read the table ``aws``."""
     return Aws(
-        allowed_endpoints=given.take("aws.allowed_endpoints", values.endpoints, default.allowed_endpoints),
-        ambient_mounts=given.take("aws.ambient_mounts", values.mounts, default.ambient_mounts),
+        allowed_endpoints=given.take("aws.allowed_endpoints", parsers.endpoints, default.allowed_endpoints),
+        ambient_mounts=given.take("aws.ambient_mounts", parsers.mounts, default.ambient_mounts),
         identity_token_dirs=given.take(
-            "aws.identity_token_dirs", values.folders, default.identity_token_dirs
+            "aws.identity_token_dirs", parsers.folders, default.identity_token_dirs
         ),
-        rate=given.take("aws.rate", values.rate, default.rate),
-        in_flight=given.take("aws.in_flight", values.in_flight, default.in_flight),
+        rate=given.take("aws.rate", parsers.rate, default.rate),
+        in_flight=given.take("aws.in_flight", parsers.in_flight, default.in_flight),
     )
 
 
@@ -228,14 +228,14 @@ def _limits(given: RawSettings, default: Limits) -> Limits:
     """Read the table ``limits``."""
 
     def count(name: str, default: int, least: int, most: int) -> int:
-        return given.take(f"limits.{name}", partial(values.count, least=least, most=most), default)
+        return given.take(f"limits.{name}", partial(parsers.count, least=least, most=most), default)
 
     def span(name: str, default: timedelta) -> timedelta:
-        return given.take(f"limits.{name}", values.connection_span, default)
+        return given.take(f"limits.{name}", parsers.connection_span, default)
 
     return Limits(
         connections=given.take(
-            "limits.connections", partial(values.count, least=1, most=1_000_000), default.connections
+            "limits.connections", partial(parsers.count, least=1, most=1_000_000), default.connections
         ),
         streams_per_connection=count("streams_per_connection", default.streams_per_connection, 1, 10_000),
         metadata_bytes=count("metadata_bytes", default.metadata_bytes, 1 << 10, 1 << 20),
@@ -248,8 +248,8 @@ def _limits(given: RawSettings, default: Limits) -> Limits:
 def _log(given: RawSettings, default: Log) -> Log:
     """Read the table ``log``."""
     return Log(
-        level=given.take("log.level", values.level, default.level),
-        format=given.take("log.format", values.log_format, default.format),
+        level=given.take("log.level", parsers.level, default.level),
+        format=given.take("log.format", parsers.log_format, default.format),
     )
 
 

@@ -9,12 +9,12 @@ from tests.support.gateways import KEY, NOBODY_THERE, chained, gateway, root
 from tests.support.standin_control import StandIn
 from tests.support.virtual_loop import virtual
 
-from lessor_server.adapters.aws.chains import EARLY_SECONDS, PATIENCE_SECONDS, SESSION_SECONDS, Chains
-from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
-from lessor_server.domain.calls import Call, GetCallerIdentity, GetUser, ListAccessKeys, ListUsers
+from lessor_server.adapters.aws.assume_chain import EARLY_SECONDS, PATIENCE_SECONDS, SESSION_SECONDS, Chains
+from lessor_server.domain.aws.calls import Call, GetCallerIdentity, GetUser, ListAccessKeys, ListUsers
+from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.aws.sts_calls import Session
 from lessor_server.domain.root import Hop, Root
 from lessor_server.domain.secret import Secret
-from lessor_server.domain.sts import Session
 
 HUB, SPOKE = "111111111111", "222222222222"
 

@@ -11,13 +11,12 @@ from tests.support.gateways import chained, gateway, root
 from tests.support.standin_control import StandIn
 from tests.support.virtual_loop import virtual
 
-from lessor_server.adapters.aws.chains import ChainCredentials
+from lessor_server.adapters.aws.assume_chain import ChainCredentials
 from lessor_server.adapters.aws.clients import IDLE_SECONDS, RETIRED_SECONDS, Clients
+from lessor_server.adapters.aws.endpoints import Place
 from lessor_server.adapters.aws.gateway import AwsGateway
-from lessor_server.adapters.aws.places import Place
-from lessor_server.adapters.aws.signing import PerCallCredentials
-from lessor_server.domain.aws_errors import AwsRefused
-from lessor_server.domain.calls import (
+from lessor_server.adapters.aws.per_call_credentials import PerCallCredentials
+from lessor_server.domain.aws.calls import (
     AccessKey,
     CreateAccessKey,
     CreateUser,
@@ -25,8 +24,9 @@ from lessor_server.domain.calls import (
     UpdateAccessKey,
     VerifyKey,
 )
-from lessor_server.domain.looks import VerifyKeyOnIam
-from lessor_server.domain.sts import GetSessionToken
+from lessor_server.domain.aws.errors import AwsRefused
+from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
+from lessor_server.domain.aws.sts_calls import GetSessionToken
 
 PLACE = Place("", "us-east-1")
 

@@ -12,7 +12,7 @@ from lessor_server.adapters.sqlite.lock import LockUnusable, directory_lock
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable
 from lessor_server.adapters.sqlite.store import FILE, open_store
 from lessor_server.app import DataDirUnusable, create_data_dir
-from lessor_server.commands.endings import told
+from lessor_server.commands.cli_errors import told
 
 KINDS = ("pipe", "folder", "loop", "link to nowhere")
 

@@ -11,9 +11,8 @@ from tests.support.gateways import NOBODY_THERE, gateway, root
 from tests.support.standin_control import StandIn, run_server
 
 from lessor_server.adapters.aws.clients import Clients
-from lessor_server.adapters.aws.places import Place
-from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
-from lessor_server.domain.calls import (
+from lessor_server.adapters.aws.endpoints import Place
+from lessor_server.domain.aws.calls import (
     AccessKey,
     CreateAccessKey,
     CreateUser,
@@ -22,13 +21,12 @@ from lessor_server.domain.calls import (
     UpdateAccessKey,
     VerifyKey,
 )
-from lessor_server.domain.looks import (
-    VerifyKeyOnIam,
-)
-from lessor_server.domain.preconditions import EndpointNotAllowed
+from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
+from lessor_server.domain.aws.sts_calls import AssumeRole, GetSessionToken
+from lessor_server.domain.errors.preconditions import EndpointNotAllowed
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
-from lessor_server.domain.sts import AssumeRole, GetSessionToken
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from tests.support.builders import DOCUMENT
 from tests.support.gateways import KEY, chained, gateway, root
 from tests.support.standin_control import StandIn
 
-from lessor_server.adapters.aws.requests import REQUESTS
-from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
-from lessor_server.domain.calls import Call
-from lessor_server.domain.looks import (
+from lessor_server.adapters.aws.operations.iam import REQUESTS
+from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.aws.read_calls import (
     GetAccountSummary,
     GetGroup,
     GetGroupPolicy,
@@ -23,8 +23,8 @@ from lessor_server.domain.looks import (
     SimulatePrincipalPolicy,
     UserRoom,
 )
+from lessor_server.domain.aws.sts_calls import AssumeRole, GetFederationToken, GetSessionToken
 from lessor_server.domain.root import Hop
-from lessor_server.domain.sts import AssumeRole, GetFederationToken, GetSessionToken
 
 
 async def test_sessions_come_back_whole(aws: StandIn) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 from tests.support.virtual_loop import virtual
 
-from lessor_server.adapters.aws.places import EndpointHealth, Place, places
+from lessor_server.adapters.aws.endpoints import EndpointHealth, Place, places
 from lessor_server.domain.root import RootConfig
 
 FIRST, SECOND, THIRD = (

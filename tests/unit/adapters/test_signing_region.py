@@ -9,9 +9,9 @@ from tests.support.gateways import gateway, root
 from tests.support.standin_control import StandIn
 
 from lessor_server.adapters.aws.clients import Clients
-from lessor_server.adapters.aws.places import places
-from lessor_server.domain.aws_errors import AwsRefused
-from lessor_server.domain.calls import GetCallerIdentity, GetUser
+from lessor_server.adapters.aws.endpoints import places
+from lessor_server.domain.aws.calls import GetCallerIdentity, GetUser
+from lessor_server.domain.aws.errors import AwsRefused
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from lessor import errors
-from lessor_server.domain import errors as domain
-from lessor_server.domain.errors import AwsAnswer, LessorError
+from lessor_server.domain.errors import base as domain
+from lessor_server.domain.errors.base import AwsAnswer, LessorError
 from lessor_server.services import status
 
 ADDRESS = "127.0.0.1:1"

@@ -16,7 +16,7 @@ from lessor.cli.call import Call
 from lessor.cli.retry import SPENT, repeated
 from lessor.errors import DETAILS_KEY
 from lessor.v1 import creds_pb2
-from lessor_server.domain.preconditions import RequestSpent
+from lessor_server.domain.errors.preconditions import RequestSpent
 
 UNAVAILABLE, ABORTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED
 

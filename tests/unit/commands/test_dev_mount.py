@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from lessor.v1 import config_pb2
-from lessor_server.commands.dev_mount import give_root
-from lessor_server.commands.embedded_aws import EmbeddedAws
+from lessor_server.commands.dev.embedded_aws import EmbeddedAws
+from lessor_server.commands.dev.mount import give_root
 from lessor_server.commands.loopback_client import CallFailed, LoopbackClient
 from lessor_server.domain.secret import Secret
 from tests.support.virtual_loop import virtual

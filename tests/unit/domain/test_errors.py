@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 
 import lessor_server
-from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal, for_caller
-from lessor_server.domain.errors import (
+from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal, for_caller
+from lessor_server.domain.errors.base import (
     AwsAnswer,
     AwsQuota,
     AwsUnavailable,
@@ -20,7 +20,7 @@ from lessor_server.domain.errors import (
     Violation,
     require,
 )
-from lessor_server.domain.preconditions import (
+from lessor_server.domain.errors.preconditions import (
     ClockRefused,
     PolicyTooLarge,
     RoleNotUsable,

@@ -9,10 +9,11 @@ from typing import Any
 from botocore import xform_name
 from botocore.loaders import Loader
 
-from lessor_server.adapters.aws.requests import REQUESTS
-from lessor_server.domain import least_policy, policy
-from lessor_server.domain.calls import Call
-from lessor_server.domain.least_policy import MAX_RESOURCES, Holder, RoleUse
+from lessor_server.adapters.aws.operations.iam import REQUESTS
+from lessor_server.domain.aws import least_policy
+from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws.least_policy import MAX_RESOURCES, Holder, RoleUse
+from lessor_server.domain.policy import policy
 from lessor_server.domain.role import CredentialType, Role
 from tests.support import builders
 

@@ -11,16 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lessor_server.domain import arn, names, placeholders, root, session, static_role
-from lessor_server.domain.errors import Invalid
+from lessor_server.domain import names, root, static_role
+from lessor_server.domain.aws import arn
+from lessor_server.domain.errors.base import Invalid
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.mount import violations as mount_violations
 from lessor_server.domain.names import LeaseId, Prefix
+from lessor_server.domain.policy import placeholders, session
+from lessor_server.domain.policy.session import Ask
 from lessor_server.domain.role import CredentialType, Role, review
 from lessor_server.domain.root import Hop, RootConfig
 from lessor_server.domain.schedule import Schedule
 from lessor_server.domain.secret import Secret
-from lessor_server.domain.session import Ask
 from lessor_server.domain.static_role import StaticRole
 
 ARN = "arn:aws:iam::123456789012"

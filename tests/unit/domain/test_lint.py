@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lessor_server.domain.lint import MOST, Action, Catalogue, findings
+from lessor_server.domain.policy.lint import MOST, Action, Catalogue, findings
 
 CATALOGUE = Catalogue(
     [

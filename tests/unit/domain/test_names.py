@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessor_server.domain import names
-from lessor_server.domain.errors import Invalid
+from lessor_server.domain.errors.base import Invalid
 
 NAMES = st.from_regex(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?", fullmatch=True)
 SUFFIXES = st.text(alphabet=names.BASE62, min_size=24, max_size=24)

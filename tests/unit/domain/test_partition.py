@@ -8,7 +8,14 @@ from typing import Any
 import botocore.session
 import pytest
 
-from lessor_server.domain.partition import NAMES, PARTITIONS, aws_host, corrected, of_region, signing_region
+from lessor_server.domain.aws.partition import (
+    NAMES,
+    PARTITIONS,
+    aws_host,
+    corrected,
+    of_region,
+    signing_region,
+)
 
 LOADER = botocore.session.get_session().get_component("data_loader")
 ENDPOINTS: list[dict[str, Any]] = LOADER.load_data("endpoints")["partitions"]

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from lessor_server.domain import calls, plans
-from lessor_server.domain.calls import Call
+from lessor_server.domain.aws import calls, plans
+from lessor_server.domain.aws.calls import Call
 from lessor_server.domain.lease import Footprint
 from tests.support import builders
 from tests.unit.domain.test_lease import lease

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lessor_server.domain import policy
-from lessor_server.domain.policy import JsonValue
+from lessor_server.domain.policy import policy
+from lessor_server.domain.policy.policy import JsonValue
 
 Document = dict[str, JsonValue]
 

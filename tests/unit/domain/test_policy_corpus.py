@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from moto.iam.aws_managed_policies import aws_managed_policies_data
 
-from lessor_server.domain import policy
-from lessor_server.domain.policy import JsonValue
+from lessor_server.domain.policy import policy
+from lessor_server.domain.policy.policy import JsonValue
 from tests.support.iam_rules import check_document
 
 FOLDER = Path(__file__).resolve().parents[2] / "corpus"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lessor_server.domain import resource_arn
+from lessor_server.domain.aws import resource_arn
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from lessor_server.domain import arn, policy, tags
+from lessor_server.domain.aws import arn, tags
 from lessor_server.domain.mount import Mount
+from lessor_server.domain.policy import policy
 from lessor_server.domain.role import CredentialType, Role, partition_warnings, review
 
 ACCOUNT = "arn:aws:iam::123456789012"

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from lessor_server.domain import policy, session
-from lessor_server.domain.errors import Invalid, SessionPolicyWouldWiden, Violation
-from lessor_server.domain.preconditions import NoSessionPolicy, SessionTooLarge, TemplateValueUnsafe
+from lessor_server.domain.aws.sts_calls import AssumeRole, Device, GetFederationToken, GetSessionToken
+from lessor_server.domain.errors.base import Invalid, SessionPolicyWouldWiden, Violation
+from lessor_server.domain.errors.preconditions import NoSessionPolicy, SessionTooLarge, TemplateValueUnsafe
+from lessor_server.domain.policy import policy, session
+from lessor_server.domain.policy.session import NOTHING, Ask, SessionInputs
+from lessor_server.domain.policy.session_policy import GroupPolicies
+from lessor_server.domain.policy.template import Caller
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.secret import Secret
-from lessor_server.domain.session import NOTHING, Ask, SessionInputs
-from lessor_server.domain.session_policy import GroupPolicies
-from lessor_server.domain.sts import AssumeRole, Device, GetFederationToken, GetSessionToken
-from lessor_server.domain.template import Caller
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/app"
 OTHER_ARN = "arn:aws:iam::123456789012:role/other"

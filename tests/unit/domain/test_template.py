@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from lessor_server.domain import policy, template
 from lessor_server.domain.access import Capability, Principal
-from lessor_server.domain.preconditions import RoleNotUsable, TemplateLabelUnknown, TemplateValueUnsafe
-from lessor_server.domain.template import Caller
+from lessor_server.domain.errors.preconditions import RoleNotUsable, TemplateLabelUnknown, TemplateValueUnsafe
+from lessor_server.domain.policy import policy, template
+from lessor_server.domain.policy.template import Caller
 
 ALICE = Caller("alice@example.com", {"team": "blue", "a.b/c": "deep", "none": ""})
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lessor_server.domain import span, ttl
-from lessor_server.domain.errors import Invalid
+from lessor_server.domain import durations, ttl
+from lessor_server.domain.errors.base import Invalid
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import CredentialType, Role
 
@@ -153,9 +153,9 @@ def test_an_uncapped_renewal_answers_exactly_its_increment(
 ) -> None:
     """Far from its max a lease gets the increment to the second, or its own ttl for none or zero."""
     term = ttl.Term(own, now_us, now_us, now_us + 2 * 10**15)
-    assert ttl.renewal(now_us, increment, term, 2 * span.LONGEST).ttl == increment
-    assert ttl.renewal(now_us, None, term, 2 * span.LONGEST).ttl == own
-    assert ttl.renewal(now_us, timedelta(0), term, 2 * span.LONGEST).ttl == own
+    assert ttl.renewal(now_us, increment, term, 2 * durations.LONGEST).ttl == increment
+    assert ttl.renewal(now_us, None, term, 2 * durations.LONGEST).ttl == own
+    assert ttl.renewal(now_us, timedelta(0), term, 2 * durations.LONGEST).ttl == own
 
 
 def test_a_renewal_that_shortens_says_so() -> None:
@@ -188,4 +188,4 @@ def test_a_lease_whose_role_is_gone_is_bound_by_its_mount() -> None:
 )
 def test_a_span_reads_as_a_person_writes_it(seconds: float, text: str) -> None:
     """Messages tell spans in hours, minutes and seconds."""
-    assert span.format_duration(timedelta(seconds=seconds)) == text
+    assert durations.format_duration(timedelta(seconds=seconds)) == text

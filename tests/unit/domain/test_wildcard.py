@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lessor_server.domain import wildcard
+from lessor_server.domain.policy import wildcard
 
 
 @given(st.text(alphabet="ab*?.\n", max_size=8), st.text(alphabet="ab.\n", max_size=8))

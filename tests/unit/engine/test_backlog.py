@@ -6,10 +6,10 @@ import asyncio
 
 from lessor_server.domain.events import AccountPaused, AccountResumed, RevocationFailed, Revoked
 from lessor_server.domain.lease import State
+from lessor_server.engine.aws.outage_probe import PROBE_USER
+from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.engine import EngineConfig
-from lessor_server.engine.keeper import AT_ONCE
-from lessor_server.engine.pacer import RateLimit
-from lessor_server.engine.prober import PROBE_USER
+from lessor_server.engine.revocation.worker import AT_ONCE
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, World, world
 from tests.support.iam_faults import Fault, Kind

@@ -10,15 +10,15 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.errors import LessorError
+from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.events import ExpiryHeld, ExpiryResumed, OrphanAdopted
 from lessor_server.domain.lease import Request, State
-from lessor_server.engine.credentials import Credentials, IssueRequest
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
-from lessor_server.engine.expiry import ASKED, LOOK_SECONDS, STORE_ROLLED_BACK
-from lessor_server.engine.issuer import Issuer
+from lessor_server.engine.issuing.issuer import Issuer
+from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from lessor_server.engine.leases import Outcome
-from lessor_server.engine.stored import ClaimTerms
+from lessor_server.engine.revocation.expiry_hold import ASKED, LOOK_SECONDS, STORE_ROLLED_BACK
+from lessor_server.engine.store_types import ClaimTerms
 from tests.support.engine_world import BOUND_SECONDS, PlainSealer, World, bound, world
 from tests.support.recording import Recording
 from tests.support.virtual_loop import virtual

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from lessor_server.domain.least_policy import MAX_RESOURCES
+from lessor_server.domain.aws.least_policy import MAX_RESOURCES
 from lessor_server.domain.root import Hop
 from lessor_server.domain.rotation import static_subject
-from lessor_server.engine.checks import AT_ONCE
+from lessor_server.engine.aws.rate_limiter import RateLimit
+from lessor_server.engine.config.root_checker import AT_ONCE
+from lessor_server.engine.config.simulator import RESOURCES_A_CALL, Verdict
 from lessor_server.engine.engine import EngineConfig
-from lessor_server.engine.pacer import RateLimit
-from lessor_server.engine.simulator import RESOURCES_A_CALL, Verdict
 from tests.support import builders
 from tests.support.engine_world import World, bound, world
 from tests.support.iam_faults import Fault, Kind

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from lessor_server.domain.errors import AwsUnavailable
-from lessor_server.domain.preconditions import RootRefused
+from lessor_server.domain.errors.base import AwsUnavailable
+from lessor_server.domain.errors.preconditions import RootRefused
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import Hop, RootConfig
 from lessor_server.domain.root_kind import RootKind
 from lessor_server.domain.secret import Secret
+from lessor_server.engine.aws.rate_limiter import RateLimit, RateLimiters
+from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.config.mounts import RootRules
+from lessor_server.engine.config.simulator import Verdict
 from lessor_server.engine.engine import EngineConfig
-from lessor_server.engine.mounts import RootRules
-from lessor_server.engine.pacer import RateLimit, RateLimiters
-from lessor_server.engine.roots import Roots
-from lessor_server.engine.simulator import Verdict
 from lessor_server.engine.supervisor import Supervisor
 from tests.support import builders
 from tests.support.engine_world import PlainSealer, World, bound, world

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 import pytest
 
 from lessor_server.domain.lease import State
-from lessor_server.engine.stored import Range
+from lessor_server.engine.store_types import Range
 from tests.support import builders
 from tests.support.deaths import play, telling
 from tests.support.engine_world import World, world

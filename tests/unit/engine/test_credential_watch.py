@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.errors import AwsUnavailable, Invalid, NotFound
+from lessor_server.domain.errors.base import AwsUnavailable, Invalid, NotFound
 from lessor_server.domain.events import Issued, Retired, Revoked
 from lessor_server.domain.lease import Request
-from lessor_server.engine.stored import Range
+from lessor_server.engine.store_types import Range
 from tests.support import builders
 from tests.support.engine_world import BASE_US, BOUND_SECONDS, world
 from tests.support.listener import MAX_AHEAD, MIN_AHEAD, OVERLAP, TTL, WISH, listening

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from lessor_server.domain.errors.preconditions import MfaRefused
 from lessor_server.domain.lease import State
 from lessor_server.domain.names import LeaseId
-from lessor_server.domain.preconditions import MfaRefused
+from lessor_server.domain.policy.session import Ask
 from lessor_server.domain.role import CredentialType
 from lessor_server.domain.secret import Secret
-from lessor_server.domain.session import Ask
 from tests.support import builders
 from tests.support.engine_world import BASE_US, BOUND_SECONDS, World, world
 from tests.support.listener import MAX_AHEAD, MIN_AHEAD, OVERLAP, TTL, WISH, Listener, listening

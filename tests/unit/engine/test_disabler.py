@@ -7,11 +7,11 @@ from contextlib import suppress
 
 import pytest
 
-from lessor_server.domain.errors import LeaseTaken, NotFound
+from lessor_server.domain.errors.base import LeaseTaken, NotFound
+from lessor_server.domain.errors.preconditions import MountDisabling
 from lessor_server.domain.events import MountRemoved
 from lessor_server.domain.lease import State
 from lessor_server.domain.mount import MountState
-from lessor_server.domain.preconditions import MountDisabling
 from tests.support import builders
 from tests.support.engine_world import World, bound, world
 from tests.support.iam_faults import Fault, Kind

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from lessor_server.domain.errors import AwsUnavailable, NotFound, RootChanged
+from lessor_server.domain.errors.base import AwsUnavailable, NotFound, RootChanged
+from lessor_server.domain.errors.preconditions import MountDisabling
 from lessor_server.domain.events import Deleted, KeyLeft, KeyRetired, MountRemoved
 from lessor_server.domain.mount import MountState
-from lessor_server.domain.preconditions import MountDisabling
 from lessor_server.domain.rotation import Phase, static_subject
-from lessor_server.engine.expiry import STORE_ROLLED_BACK
+from lessor_server.engine.revocation.expiry_hold import STORE_ROLLED_BACK
 from tests.support.engine_world import World
 from tests.support.iam_faults import Fault, Kind
 from tests.support.rotating import USER, keys_of, put, rotate_static, rotating, row_of, static

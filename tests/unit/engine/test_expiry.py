@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
+from lessor_server.domain.errors.preconditions import ClockDisagrees
 from lessor_server.domain.events import ExpiryHeld, ExpiryResumed, Revoked
 from lessor_server.domain.lease import State
-from lessor_server.domain.preconditions import ClockDisagrees
-from lessor_server.engine.expiry import ASKED, CLOCK_UNTRUSTED
 from lessor_server.engine.leases import Outcome
+from lessor_server.engine.revocation.expiry_hold import ASKED, CLOCK_UNTRUSTED
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, World, world
 from tests.support.iam_faults import Fault, Kind

@@ -7,11 +7,11 @@ import random
 
 import pytest
 
-from lessor_server.domain.errors import NotFound
+from lessor_server.domain.errors.base import NotFound
+from lessor_server.domain.errors.preconditions import RootNotSet
 from lessor_server.domain.events import MountRemoved, OrphanAdopted
-from lessor_server.domain.preconditions import RootNotSet
-from lessor_server.engine.pacer import RateLimit, RateLimiters
-from lessor_server.engine.roots import Roots
+from lessor_server.engine.aws.rate_limiter import RateLimit, RateLimiters
+from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.supervisor import Supervisor
 from tests.support import builders
 from tests.support.engine_world import PlainSealer, World, bound, world

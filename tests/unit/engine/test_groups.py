@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lessor_server.domain.errors import LessorError
-from lessor_server.domain.preconditions import NoSessionPolicy, RoleNotUsable
+from lessor_server.domain.errors.base import LessorError
+from lessor_server.domain.errors.preconditions import NoSessionPolicy, RoleNotUsable
 from lessor_server.domain.role import CredentialType
 from tests.support import builders
 from tests.support.engine_world import World, world

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from lessor_server.domain.errors import (
+from lessor_server.domain.errors.base import (
     DeadlineExceeded,
     LeaseTaken,
     LessorError,
@@ -18,8 +18,8 @@ from lessor_server.domain.errors import (
 )
 from lessor_server.domain.events import Issued
 from lessor_server.domain.lease import State
+from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.engine import EngineConfig
-from lessor_server.engine.pacer import RateLimit
 from tests.support import builders
 from tests.support.engine_world import bound, world
 from tests.support.iam_faults import Fault, Kind

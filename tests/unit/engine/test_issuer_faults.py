@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from lessor_server.domain.aws_errors import AwsRefused
-from lessor_server.domain.errors import AwsQuota, AwsUnavailable, LessorError
+from lessor_server.domain.aws.errors import AwsRefused
+from lessor_server.domain.errors.base import AwsQuota, AwsUnavailable, LessorError
+from lessor_server.domain.errors.preconditions import RoleNotUsable, RootRefused
 from lessor_server.domain.events import IssueFailed
 from lessor_server.domain.lease import State
-from lessor_server.domain.preconditions import RoleNotUsable, RootRefused
-from lessor_server.engine.rounds import TRIES
+from lessor_server.engine.aws.caller import TRIES
 from tests.support import builders
 from tests.support.engine_world import World, bound, world
 from tests.support.iam_faults import Fault, Kind

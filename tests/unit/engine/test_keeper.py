@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import pytest
 
-from lessor_server.domain.errors import AwsUnavailable
+from lessor_server.domain.errors.base import AwsUnavailable
 from lessor_server.domain.events import RevocationFailed, Revoked, Stuck
 from lessor_server.domain.lease import State
-from lessor_server.engine.keeper import AT_ONCE
+from lessor_server.engine.revocation.worker import AT_ONCE
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, OTHER_ACCOUNT, World, world
 from tests.support.iam_faults import Fault, Kind

@@ -8,13 +8,18 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.errors import Invalid, LessorError, NotFound
+from lessor_server.domain.errors.base import Invalid, LessorError, NotFound
+from lessor_server.domain.errors.preconditions import (
+    LeaseAbandoned,
+    LeaseExpired,
+    LeaseRevoking,
+    NotRenewable,
+)
 from lessor_server.domain.events import Renewed, RevocationAsked
 from lessor_server.domain.lease import State
 from lessor_server.domain.names import LeaseId
-from lessor_server.domain.preconditions import LeaseAbandoned, LeaseExpired, LeaseRevoking, NotRenewable
 from lessor_server.engine.leases import Outcome, Renewal
-from lessor_server.engine.stored import EVERYTHING
+from lessor_server.engine.store_types import EVERYTHING
 from tests.support import builders
 from tests.support.engine_world import BASE_US, BOUND_SECONDS, World, world
 from tests.support.iam_faults import Fault, Kind

@@ -7,11 +7,11 @@ import random
 
 import pytest
 
-from lessor_server.domain import calls
-from lessor_server.domain.errors import AwsUnavailable, LessorError
+from lessor_server.domain.aws import calls
+from lessor_server.domain.errors.base import AwsUnavailable, LessorError
 from lessor_server.domain.root import Root
-from lessor_server.engine.pacer import Priority, RateLimit, RateLimiter
-from lessor_server.engine.rounds import AwsCaller, Done
+from lessor_server.engine.aws.caller import AwsCaller, Done
+from lessor_server.engine.aws.rate_limiter import Priority, RateLimit, RateLimiter
 from tests.support import builders
 from tests.support.engine_world import World, bound, world
 from tests.support.iam import Iam

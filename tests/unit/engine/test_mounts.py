@@ -8,11 +8,11 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.errors import AlreadyExists, AwsUnavailable, Invalid, NotFound
+from lessor_server.domain.errors.base import AlreadyExists, AwsUnavailable, Invalid, NotFound
+from lessor_server.domain.errors.preconditions import EtagMismatch, RootAccountChanged, RootNotSet
 from lessor_server.domain.events import Changed
 from lessor_server.domain.mount import Mount
-from lessor_server.domain.preconditions import EtagMismatch, RootAccountChanged, RootNotSet
-from lessor_server.engine.credentials import Credentials
+from lessor_server.engine.issuing.request import Credentials
 from tests.support import builders
 from tests.support.engine_world import world
 from tests.support.iam_faults import Fault, Kind

@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from lessor_server.domain.errors import AwsUnavailable, PacerFull
-from lessor_server.engine.pacer import MAX_WAIT_SECONDS, RateLimit, RateLimiter, RateLimiters
+from lessor_server.domain.errors.base import AwsUnavailable, PacerFull
+from lessor_server.engine.aws.rate_limiter import MAX_WAIT_SECONDS, RateLimit, RateLimiter, RateLimiters
 from tests.support.virtual_loop import virtual
 
 

@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import pytest
 
-from lessor_server.domain.errors import PacerFull
-from lessor_server.engine.pacer import (
+from lessor_server.domain.errors.base import PacerFull
+from lessor_server.engine.aws.rate_limiter import (
     MAX_WAIT_SECONDS,
     MIN_RATE,
     START_RATE,

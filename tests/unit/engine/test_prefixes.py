@@ -6,16 +6,16 @@ import asyncio
 
 import pytest
 
-from lessor_server.domain.errors import Kind, LeaseTaken
+from lessor_server.domain.errors.base import Kind, LeaseTaken
+from lessor_server.domain.errors.preconditions import LeaseAbandoned, LeaseRevoking
 from lessor_server.domain.events import Abandoned, AccountResumed, PrefixAccepted, RevocationFailed
 from lessor_server.domain.lease import State
 from lessor_server.domain.names import Prefix
-from lessor_server.domain.preconditions import LeaseAbandoned, LeaseRevoking
+from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.engine import EngineConfig
 from lessor_server.engine.leases import Outcome
-from lessor_server.engine.pacer import RateLimit
-from lessor_server.engine.prefixes import AT_A_TIME, Standing
-from lessor_server.engine.stored import BulkRevocation, Range
+from lessor_server.engine.revocation.bulk import AT_A_TIME, Standing
+from lessor_server.engine.store_types import BulkRevocation, Range
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, World, bound, world
 from tests.support.iam_faults import Fault

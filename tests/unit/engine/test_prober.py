@@ -7,12 +7,12 @@ from itertools import pairwise
 
 import pytest
 
-from lessor_server.domain.errors import AwsUnavailable
+from lessor_server.domain.errors.base import AwsUnavailable
 from lessor_server.domain.events import AccountPaused, AccountResumed, RevocationFailed
+from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.engine import EngineConfig
-from lessor_server.engine.keeper import AT_ONCE
 from lessor_server.engine.leases import Outcome
-from lessor_server.engine.pacer import RateLimit
+from lessor_server.engine.revocation.worker import AT_ONCE
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, World, world
 from tests.support.iam_faults import Fault, Kind

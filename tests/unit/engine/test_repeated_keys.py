@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.errors import Kind, LessorError
+from lessor_server.domain.errors.base import Kind, LessorError
+from lessor_server.domain.errors.preconditions import RequestSpent
 from lessor_server.domain.lease import Request
-from lessor_server.domain.preconditions import RequestSpent
-from lessor_server.engine.credentials import IssueRequest
+from lessor_server.engine.issuing.request import IssueRequest
 from tests.support.engine_world import BOUND_SECONDS, bound, world
 from tests.support.iam_faults import Fault
 from tests.support.iam_faults import Kind as FaultKind

@@ -6,17 +6,17 @@ import asyncio
 
 import pytest
 
-from lessor_server.domain.errors import (
+from lessor_server.domain.errors.base import (
     DeadlineExceeded,
     Kind,
     LessorError,
     RequestIdReused,
     StoreUnavailable,
 )
+from lessor_server.domain.errors.preconditions import RequestSpent
 from lessor_server.domain.events import Issued
 from lessor_server.domain.lease import State
-from lessor_server.domain.preconditions import RequestSpent
-from lessor_server.engine.credentials import Credentials
+from lessor_server.engine.issuing.request import Credentials
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, World, bound, world
 from tests.support.iam_faults import Fault

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from lessor_server.domain.errors import AwsUnavailable
+from lessor_server.domain.errors.base import AwsUnavailable
 from lessor_server.domain.events import RevocationFailed, Revoked
 from lessor_server.domain.lease import State
 from lessor_server.engine.leases import Outcome

@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.errors import Invalid, NotFound
-from lessor_server.domain.preconditions import EtagMismatch
+from lessor_server.domain.errors.base import Invalid, NotFound
+from lessor_server.domain.errors.preconditions import EtagMismatch
 from lessor_server.domain.role import Role
 from tests.support import builders
 from tests.support.engine_world import world

@@ -6,7 +6,7 @@ import asyncio
 
 from lessor_server.domain.events import ExpiryHeld, OrphanAdopted, Revoked
 from lessor_server.domain.lease import State
-from lessor_server.engine.expiry import STORE_ROLLED_BACK
+from lessor_server.engine.revocation.expiry_hold import STORE_ROLLED_BACK
 from tests.support.engine_world import World, world
 from tests.support.virtual_loop import virtual
 

@@ -6,17 +6,10 @@ import asyncio
 
 import pytest
 
-from lessor_server.domain.errors import (
-    AwsUnavailable,
-    KeyNotAccepted,
-    LessorError,
-    RootChanged,
-)
+from lessor_server.domain.errors.base import AwsUnavailable, KeyNotAccepted, LessorError, RootChanged
+from lessor_server.domain.errors.preconditions import KeyLimit
 from lessor_server.domain.events import KeyRetired, LostKeyDeleted, Rotated
 from lessor_server.domain.lease import State
-from lessor_server.domain.preconditions import (
-    KeyLimit,
-)
 from lessor_server.domain.rotation import Phase
 from tests.support import builders
 from tests.support.iam_faults import Fault, Kind

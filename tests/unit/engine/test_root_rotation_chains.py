@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from lessor_server.domain.errors import Aborted, AwsUnavailable, LessorError
+from lessor_server.domain.errors.base import Aborted, AwsUnavailable, LessorError
+from lessor_server.domain.errors.preconditions import KeyLimit
 from lessor_server.domain.events import KeyRetired, LostKeyDeleted
-from lessor_server.domain.preconditions import KeyLimit
 from lessor_server.domain.root import Hop
 from lessor_server.domain.rotation import Phase
 from tests.support import builders

@@ -7,11 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from lessor_server.domain.errors import (
-    Aborted,
-    AwsUnavailable,
-    StoreUnavailable,
-)
+from lessor_server.domain.errors.base import Aborted, AwsUnavailable, StoreUnavailable
 from lessor_server.domain.events import LostKeyDeleted
 from lessor_server.domain.rotation import CLAIM_US, Phase
 from tests.support import builders

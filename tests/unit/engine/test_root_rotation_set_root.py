@@ -9,10 +9,8 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.errors import Aborted, Invalid, LessorError, NotFound
-from lessor_server.domain.events import RotationFailed
-from lessor_server.domain.mount import MountState
-from lessor_server.domain.preconditions import (
+from lessor_server.domain.errors.base import Aborted, Invalid, LessorError, NotFound
+from lessor_server.domain.errors.preconditions import (
     KeyLimit,
     MountDisabling,
     RootKeyInUse,
@@ -21,12 +19,14 @@ from lessor_server.domain.preconditions import (
     RootNotSet,
     StaticUserTaken,
 )
+from lessor_server.domain.events import RotationFailed
+from lessor_server.domain.mount import MountState
 from lessor_server.domain.root import Hop, to_plain
 from lessor_server.domain.rotation import Phase
 from lessor_server.domain.schedule import NEVER
 from lessor_server.domain.secret import Secret
+from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.engine import EngineConfig
-from lessor_server.engine.mounts import RootRules
 from tests.support import builders
 from tests.support.iam_faults import Fault, Kind
 from tests.support.iam_home import ROOT

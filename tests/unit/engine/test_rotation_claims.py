@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from lessor_server.domain.errors import Aborted
+from lessor_server.domain.errors.base import Aborted
 from tests.support import builders
 from tests.support.engine_world import World
 from tests.support.rotating import root_key, rotate, rotating

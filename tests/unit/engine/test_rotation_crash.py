@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.errors import LessorError
+from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.root import Hop
 from lessor_server.domain.rotation import Phase, root_subject, static_subject
 from lessor_server.domain.schedule import Schedule

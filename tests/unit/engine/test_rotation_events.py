@@ -7,15 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.errors import LessorError, StaticKeyPending
-from lessor_server.domain.events import (
-    BY_CLOCK,
-    KeyLeft,
-    KeyRetired,
-    Rotated,
-    RotationFailed,
-    StaticKeyRead,
-)
+from lessor_server.domain.errors.base import LessorError, StaticKeyPending
+from lessor_server.domain.events import BY_CLOCK, KeyLeft, KeyRetired, Rotated, RotationFailed, StaticKeyRead
 from lessor_server.domain.rotation import static_subject
 from tests.support.iam_faults import Fault, Kind
 from tests.support.rotating import (

@@ -8,12 +8,12 @@ from itertools import pairwise
 
 import pytest
 
-from lessor_server.domain import calls
-from lessor_server.domain.aws_errors import AwsRefused, AwsUnknown, Refusal
-from lessor_server.domain.errors import LessorError
+from lessor_server.domain.aws import calls
+from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.root import Root
-from lessor_server.engine.pacer import Priority, RateLimit, RateLimiter
-from lessor_server.engine.rounds import AwsCaller, Done, failure, is_inconclusive
+from lessor_server.engine.aws.caller import AwsCaller, Done, failure, is_inconclusive
+from lessor_server.engine.aws.rate_limiter import Priority, RateLimit, RateLimiter
 from tests.support import builders
 from tests.support.iam import Iam
 from tests.support.iam_faults import Fault, Kind

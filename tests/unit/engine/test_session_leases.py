@@ -6,16 +6,16 @@ import asyncio
 
 import pytest
 
-from lessor_server.domain.errors import Invalid, RequestIdReused
+from lessor_server.domain.errors.base import Invalid, RequestIdReused
+from lessor_server.domain.errors.preconditions import NotRenewable, RequestSpent
 from lessor_server.domain.events import Forgotten, Revoked
 from lessor_server.domain.lease import State
-from lessor_server.domain.preconditions import NotRenewable, RequestSpent
+from lessor_server.domain.policy.session import Ask
 from lessor_server.domain.role import CredentialType
 from lessor_server.domain.root import Hop
 from lessor_server.domain.secret import Secret
-from lessor_server.domain.session import Ask
 from lessor_server.engine.leases import Outcome, Revocation
-from lessor_server.engine.stored import Range
+from lessor_server.engine.store_types import Range
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, World, bound, world
 from tests.support.iam_faults import Fault, Kind

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from lessor_server.domain.calls import AccessKey
-from lessor_server.domain.errors import AwsUnavailable, Invalid, LeaseTaken, LessorError, RoleFull
+from lessor_server.domain.aws.calls import AccessKey
+from lessor_server.domain.errors.base import AwsUnavailable, Invalid, LeaseTaken, LessorError, RoleFull
+from lessor_server.domain.errors.preconditions import TemplateLabelUnknown
 from lessor_server.domain.events import Issued, IssueFailed
 from lessor_server.domain.lease import State
-from lessor_server.domain.preconditions import TemplateLabelUnknown
+from lessor_server.domain.policy.session import Ask
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.secret import Secret
-from lessor_server.domain.session import Ask
-from lessor_server.engine.credentials import Credentials
+from lessor_server.engine.issuing.request import Credentials
 from tests.support import builders
 from tests.support.engine_world import World, world
 from tests.support.iam_faults import Fault, Kind

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from lessor_server.domain.errors import Aborted, AwsUnavailable, NotFound
+from lessor_server.domain.errors.base import Aborted, AwsUnavailable, NotFound
+from lessor_server.domain.errors.preconditions import RootRefused, StaticUserTaken
 from lessor_server.domain.events import KeyLeft, KeyRetired
-from lessor_server.domain.preconditions import RootRefused, StaticUserTaken
 from lessor_server.domain.rotation import Phase, static_subject
 from tests.support import builders
 from tests.support.engine_world import World

@@ -8,25 +8,25 @@ from dataclasses import replace
 
 import pytest
 
-from lessor_server.domain.errors import (
+from lessor_server.domain.errors.base import (
     AwsUnavailable,
     KeyNotAccepted,
     LessorError,
     NotFound,
     StaticKeyPending,
 )
-from lessor_server.domain.events import LostKeyDeleted
-from lessor_server.domain.preconditions import (
+from lessor_server.domain.errors.preconditions import (
     KeyLimit,
     StaticKeyInUse,
     StaticUserChanged,
     StaticUserTaken,
 )
+from lessor_server.domain.events import LostKeyDeleted
 from lessor_server.domain.root import Hop
 from lessor_server.domain.rotation import Rotation, static_subject
 from lessor_server.domain.secret import Secret
+from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.engine import EngineConfig
-from lessor_server.engine.mounts import RootRules
 from tests.support import builders
 from tests.support.engine_world import OTHER_ACCOUNT, World
 from tests.support.iam_faults import Fault, Kind

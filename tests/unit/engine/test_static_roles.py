@@ -7,19 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from lessor_server.domain.errors import (
-    Invalid,
-    NotFound,
-)
-from lessor_server.domain.events import Rotated, RotationFailed
-from lessor_server.domain.mount import MountState
-from lessor_server.domain.preconditions import (
+from lessor_server.domain.errors.base import Invalid, NotFound
+from lessor_server.domain.errors.preconditions import (
     MountDisabling,
     RootAccountChanged,
     RootNotSet,
     StaticUserChanged,
     StaticUserUnknown,
 )
+from lessor_server.domain.events import Rotated, RotationFailed
+from lessor_server.domain.mount import MountState
 from lessor_server.domain.rotation import static_subject
 from tests.support import builders
 from tests.support.iam_faults import Fault, Kind

@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import pytest
 
-from lessor_server.domain.errors import InternalError, Kind, LessorError
+from lessor_server.domain.errors.base import InternalError, Kind, LessorError
 from lessor_server.domain.events import AccountPaused, AccountResumed, Issued, RevocationFailed, Swept
 from lessor_server.domain.schedule import Schedule
-from lessor_server.engine.stored import Range
+from lessor_server.engine.store_types import Range
 from lessor_server.engine.supervisor import MAX_PAUSE_SECONDS, Supervisor
 from tests.support import builders
 from tests.support.engine_world import UnexpectedError, World, world

@@ -8,9 +8,9 @@ import pytest
 
 from lessor_server.domain.events import ExpiryHeld, OrphanAdopted, Revoked, SweepFailed, Swept
 from lessor_server.domain.lease import State
-from lessor_server.engine.stored import Range
-from lessor_server.engine.sweeper import Finding
-from lessor_server.engine.sweeper import Kind as Found
+from lessor_server.engine.store_types import Range
+from lessor_server.engine.upkeep.reconciler import Finding
+from lessor_server.engine.upkeep.reconciler import Kind as Found
 from tests.support import builders
 from tests.support.engine_world import World, bound, world
 from tests.support.iam_faults import Fault, Kind

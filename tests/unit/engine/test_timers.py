@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from lessor_server.engine.timers import ExpiryTimer
+from lessor_server.engine.revocation.expiry_timer import ExpiryTimer
 from tests.support import builders
 from tests.support.engine_world import Clocks
 from tests.support.memory_store import MemoryStore

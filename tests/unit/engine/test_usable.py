@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from lessor_server.engine.credentials import Credentials
-from lessor_server.engine.usable import LOOKS
+from lessor_server.engine.issuing.acceptance import LOOKS
+from lessor_server.engine.issuing.request import Credentials
 from tests.support import builders
 from tests.support.engine_world import World, bound, world
 from tests.support.iam_faults import Fault, Kind

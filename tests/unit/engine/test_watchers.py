@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from lessor_server.domain.errors import FellBehind
+from lessor_server.domain.errors.base import FellBehind
 from lessor_server.domain.events import Renewed, StoreFailed
 from lessor_server.domain.lease import STUCK_AFTER
-from lessor_server.engine.stored import EVERYTHING, Range
-from lessor_server.engine.watchers import QUEUE, Kind, LeaseEvent, LeaseEventBroker
+from lessor_server.engine.store_types import EVERYTHING, Range
+from lessor_server.engine.streams.lease_events import QUEUE, Kind, LeaseEvent, LeaseEventBroker
 from tests.support import builders
 from tests.support.engine_world import BASE_US, BOUND_SECONDS, World, bound, world
 from tests.support.iam_faults import Fault

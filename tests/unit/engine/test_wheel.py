@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lessor_server.engine.wheel import SLOT_US, Wheel
+from lessor_server.engine.revocation.wheel import SLOT_US, Wheel
 
 KEYS = st.sampled_from([f"lease-{number}" for number in range(8)])
 TIMES = st.integers(min_value=0, max_value=30 * SLOT_US)

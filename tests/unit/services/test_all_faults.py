@@ -16,7 +16,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 
 from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2, system_pb2
 from lessor_server.app import SERVICES
-from lessor_server.domain.errors import Invalid
+from lessor_server.domain.errors.base import Invalid
 from tests.support.engine_world import world
 from tests.support.served import Served
 from tests.support.virtual_loop import virtual

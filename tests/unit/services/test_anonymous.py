@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from lessor_server.domain.errors import TooManyCalls
+from lessor_server.domain.errors.base import TooManyCalls
 from lessor_server.services.anonymous import (
     ALL_TURNS_PER_SECOND,
     BURST_SECONDS,

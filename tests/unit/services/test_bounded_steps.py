@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
-from lessor_server.domain.errors import Invalid, LessorError
+from lessor_server.domain.errors.base import Invalid, LessorError
 from lessor_server.services import parsing
 from tests.support.engine_world import world
 from tests.support.served import Served

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessor.v1 import creds_pb2, role_pb2
-from lessor_server.domain import policy
-from lessor_server.domain.errors import Invalid
-from lessor_server.services import convert
+from lessor_server.domain.errors.base import Invalid
+from lessor_server.domain.policy import policy
+from lessor_server.services import messages
 
 CORPUS = Path(__file__).resolve().parents[2] / "corpus"
 NAMES = st.text(max_size=8)
@@ -35,13 +35,13 @@ def fields(told: pytest.ExceptionInfo[Invalid]) -> list[str]:
 
 def test_no_mount_means_the_default_one() -> None:
     """An empty mount is ``aws``; a name is itself; what is no name is refused by its field."""
-    assert convert.mount_of("") == "aws"
-    assert convert.mount_of("second") == "second"
+    assert messages.mount_of("") == "aws"
+    assert messages.mount_of("second") == "second"
     with pytest.raises(Invalid) as told:
-        convert.mount_of("../x")
+        messages.mount_of("../x")
     assert fields(told) == ["mount"]
     with pytest.raises(Invalid) as told:
-        convert.role_of("", "name")
+        messages.role_of("", "name")
     assert fields(told) == ["name"]
 
 
@@ -49,16 +49,16 @@ def test_no_mount_means_the_default_one() -> None:
 def test_a_span_comes_back_as_it_went(microseconds: int) -> None:
     """To a Duration and back nothing is lost, down to a microsecond, below zero too."""
     span = timedelta(microseconds=microseconds)
-    request = creds_pb2.GenerateCredentialsRequest(ttl=convert.duration(span))
-    assert convert.span(request, "ttl") == span
+    request = creds_pb2.GenerateCredentialsRequest(ttl=messages.duration(span))
+    assert messages.span(request, "ttl") == span
 
 
 def test_an_absent_span_is_none() -> None:
     """Absent and zero are told apart."""
-    assert convert.span(creds_pb2.GenerateCredentialsRequest(), "ttl") is None
+    assert messages.span(creds_pb2.GenerateCredentialsRequest(), "ttl") is None
     zero = creds_pb2.GenerateCredentialsRequest(ttl=Duration())
-    assert convert.span(zero, "ttl") == timedelta(0)
-    assert convert.duration(None) is None
+    assert messages.span(zero, "ttl") == timedelta(0)
+    assert messages.duration(None) is None
 
 
 @pytest.mark.parametrize(
@@ -68,24 +68,24 @@ def test_a_duration_out_of_bounds_is_refused_by_its_field(value: Duration) -> No
     """What is no duration is INVALID_ARGUMENT with its path, not an overflow."""
     request = creds_pb2.GenerateCredentialsRequest(ttl=value)
     with pytest.raises(Invalid) as told:
-        convert.span(request, "ttl", "role")
+        messages.span(request, "ttl", "role")
     assert fields(told) == ["role.ttl"]
 
 
 def test_spans_and_instants_go_out_plain() -> None:
     """Whole seconds are cut and never negative; an instant keeps its microseconds, and 0 is absent."""
-    assert convert.whole(timedelta(seconds=5, milliseconds=900)) == Duration(seconds=5)
-    assert convert.whole(timedelta(seconds=-5)) == Duration()
-    instant = convert.timestamp(1_900_000_000_000_007)
+    assert messages.whole(timedelta(seconds=5, milliseconds=900)) == Duration(seconds=5)
+    assert messages.whole(timedelta(seconds=-5)) == Duration()
+    instant = messages.timestamp(1_900_000_000_000_007)
     assert instant is not None
     assert (instant.seconds, instant.nanos) == (1_900_000_000, 7000)
-    assert convert.timestamp(0) is None
+    assert messages.timestamp(0) is None
 
 
 @given(st.dictionaries(NAMES, JSON, min_size=1, max_size=4))
 def test_a_document_comes_back_as_it_went(document: dict[str, object]) -> None:
     """To a Struct and back a JSON object is the same."""
-    assert convert.document(convert.struct(json.dumps(document)), "x") == document
+    assert messages.document(messages.struct(json.dumps(document)), "x") == document
 
 
 def test_a_policy_that_came_as_a_struct_is_sent_as_it_was_written() -> None:
@@ -96,7 +96,7 @@ def test_a_policy_that_came_as_a_struct_is_sent_as_it_was_written() -> None:
         written = json.loads(line)["document"]
         if not written:
             continue  # refused, with a hint
-        came = convert.document(convert.struct(json.dumps(written)), "x")
+        came = messages.document(messages.struct(json.dumps(written)), "x")
         assert policy.canonical(came) == policy.canonical(written)
 
 
@@ -104,7 +104,7 @@ def test_a_policy_that_came_as_a_struct_is_sent_as_it_was_written() -> None:
 def test_a_number_that_json_has_not_is_refused_by_its_field(number: float) -> None:
     """A Struct can hold what JSON cannot: that is the caller's to mend, and no defect of ours."""
     with pytest.raises(Invalid) as told:
-        convert.document(Struct(fields={"a": Value(number_value=number)}), "role.policy_document")
+        messages.document(Struct(fields={"a": Value(number_value=number)}), "role.policy_document")
     assert fields(told) == ["role.policy_document"]
 
 
@@ -122,7 +122,7 @@ def test_a_mask_changes_what_it_names_and_nothing_else() -> None:
     document.update({"Version": "2"})
     sent = role_pb2.Role(policy_arns=["c"], policy_document=document, user_path="/x/", iam_tags={"n": "w"})
     paths = ["policy_arns", "policy_document", "max_ttl", "max_leases", "iam_tags"]
-    merged = convert.apply_mask(stored(), sent, paths)
+    merged = messages.apply_mask(stored(), sent, paths)
     assert list(merged.policy_arns) == ["c"]
     assert dict(merged.iam_tags) == {"n": "w"}
     assert merged.policy_document == document
@@ -132,14 +132,14 @@ def test_a_mask_changes_what_it_names_and_nothing_else() -> None:
 
 def test_an_empty_mask_changes_nothing() -> None:
     """Without a path the stored message stays as it is."""
-    assert convert.apply_mask(stored(), role_pb2.Role(name="other"), ()) == stored()
+    assert messages.apply_mask(stored(), role_pb2.Role(name="other"), ()) == stored()
 
 
 def test_a_mask_of_unknown_fields_names_them_all() -> None:
     """Every path that is no field, or only a part of one, is a violation of the mask; the others are left."""
     mask = FieldMask(paths=["nope", "max_ttl", "max_ttl.seconds"])
-    with pytest.raises(Invalid) as told, convert.Problems() as problems:
-        named = convert.paths(mask, role_pb2.Role.DESCRIPTOR.fields_by_name, "name fields", problems)
+    with pytest.raises(Invalid) as told, messages.Problems() as problems:
+        named = messages.paths(mask, role_pb2.Role.DESCRIPTOR.fields_by_name, "name fields", problems)
     assert named == ["max_ttl"]
     assert fields(told) == ["update_mask"] * 2
     assert {"nope", "seconds"} <= set(str(told.value.violations).replace('"', ".").split("."))
@@ -147,16 +147,16 @@ def test_a_mask_of_unknown_fields_names_them_all() -> None:
 
 def test_a_page_has_a_bounded_size() -> None:
     """0 is the default of 100; below 0 and above 1,000 are refused."""
-    assert [convert.page_size(size) for size in (0, 1, 1000)] == [100, 1, 1000]
+    assert [messages.page_size(size) for size in (0, 1, 1000)] == [100, 1, 1000]
     for size in (-1, 1001):
         with pytest.raises(Invalid) as told:
-            convert.page_size(size)
+            messages.page_size(size)
         assert fields(told) == ["page_size"]
 
 
 def numbered(number: int) -> role_pb2.Role:
     """Return a role that has a third of what a page takes."""
-    return role_pb2.Role(max_leases=number, external_id="x" * (convert.MAX_PAGE_BYTES // 3))
+    return role_pb2.Role(max_leases=number, external_id="x" * (messages.MAX_PAGE_BYTES // 3))
 
 
 async def test_a_page_ends_at_its_size_or_where_its_bytes_are_too_many() -> None:
@@ -167,14 +167,14 @@ async def test_a_page_ends_at_its_size_or_where_its_bytes_are_too_many() -> None
         ([], 2, [], False),
         ([1, 2, 3, 4], 4, [1, 2], True),
     ):
-        page, follows = await convert.fill_page(found, size, numbered)
+        page, follows = await messages.fill_page(found, size, numbered)
         assert ([role.max_leases for role in page], follows) == (numbers, more)
 
 
 async def test_one_item_that_is_larger_than_a_page_is_a_page() -> None:
     """Otherwise the list would never end."""
-    huge = role_pb2.Role(external_id="x" * (convert.MAX_PAGE_BYTES + 1))
-    page, more = await convert.fill_page([huge, huge], 1, lambda role: role)
+    huge = role_pb2.Role(external_id="x" * (messages.MAX_PAGE_BYTES + 1))
+    page, more = await messages.fill_page([huge, huge], 1, lambda role: role)
     assert (len(page), more) == (1, True)
 
 
@@ -194,37 +194,37 @@ async def test_a_long_page_lets_other_calls_run() -> None:
 
     async with asyncio.TaskGroup() as group:
         group.create_task(other())
-        await convert.fill_page(range(100), 100, convert_one)
-    assert max(after - before for after, before in zip(turns[1:], turns, strict=False)) <= convert.STRIDE
+        await messages.fill_page(range(100), 100, convert_one)
+    assert max(after - before for after, before in zip(turns[1:], turns, strict=False)) <= messages.STRIDE
 
 
 def test_a_path_that_comes_twice_counts_once() -> None:
     """A mask is a set: a repeated field is not taken as often as it is named."""
     sent = role_pb2.Role(policy_arns=["c"], iam_tags={"n": "w"})
     mask = FieldMask(paths=["policy_arns", "policy_arns", "iam_tags", "policy_arns"])
-    with convert.Problems() as problems:
-        named = convert.paths(mask, role_pb2.Role.DESCRIPTOR.fields_by_name, "name fields", problems)
+    with messages.Problems() as problems:
+        named = messages.paths(mask, role_pb2.Role.DESCRIPTOR.fields_by_name, "name fields", problems)
     assert named == ["policy_arns", "iam_tags"]
-    merged = convert.apply_mask(stored(), sent, ["policy_arns"] * 3)
+    merged = messages.apply_mask(stored(), sent, ["policy_arns"] * 3)
     assert list(merged.policy_arns) == ["c"]
 
 
 def test_a_mask_has_a_bounded_number_of_paths() -> None:
     """A hundred paths are judged; one more, and the mask is refused as a whole."""
     fields_of_role = role_pb2.Role.DESCRIPTOR.fields_by_name
-    with convert.Problems() as problems:
-        mask = FieldMask(paths=["max_ttl"] * convert.MAX_PATHS)
-        assert convert.paths(mask, fields_of_role, "name fields", problems) == ["max_ttl"]
+    with messages.Problems() as problems:
+        mask = FieldMask(paths=["max_ttl"] * messages.MAX_PATHS)
+        assert messages.paths(mask, fields_of_role, "name fields", problems) == ["max_ttl"]
     mask.paths.append("max_ttl")
-    with pytest.raises(Invalid) as told, convert.Problems() as problems:
-        convert.paths(mask, fields_of_role, "name fields", problems)
+    with pytest.raises(Invalid) as told, messages.Problems() as problems:
+        messages.paths(mask, fields_of_role, "name fields", problems)
     assert fields(told) == ["update_mask"]
 
 
 def test_an_empty_document_is_refused_with_a_hint() -> None:
     """A library that can't convert a plain object to a Struct sends one without fields."""
     with pytest.raises(Invalid) as told:
-        convert.document(Struct(), "role.policy_document")
+        messages.document(Struct(), "role.policy_document")
     (violation,) = told.value.violations
     assert (violation.field, violation.problem) == ("role.policy_document", "is an empty object")
     assert "proto-loader" in violation.fix
@@ -232,7 +232,7 @@ def test_an_empty_document_is_refused_with_a_hint() -> None:
 
 @pytest.mark.parametrize("text", ["x" * 256, "ticket 4711: Größe prüfen", ""])
 def test_a_reason_is_printable_and_of_at_most_256_characters(text: str) -> None:
-    assert convert.reason(text) == text
+    assert messages.reason(text) == text
 
 
 @pytest.mark.parametrize(
@@ -240,5 +240,5 @@ def test_a_reason_is_printable_and_of_at_most_256_characters(text: str) -> None:
 )
 def test_a_reason_that_is_too_long_or_not_printable_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as told:
-        convert.reason(text)
+        messages.reason(text)
     assert fields(told) == ["reason"]

@@ -14,11 +14,11 @@ from google.rpc import error_details_pb2 as details
 
 from lessor.v1 import lease_pb2, system_pb2
 from lessor_server.domain.access import Capability, Principal
-from lessor_server.domain.errors import NotFound
+from lessor_server.domain.errors.base import NotFound
 from lessor_server.services.channel_options import ConnectionLimits, channel_options
 from lessor_server.services.guard import Caller, Guard
 from lessor_server.services.parsing import MAX_REQUEST_BYTES
-from lessor_server.services.rules import REQUIRED_CAPABILITY
+from lessor_server.services.permissions import REQUIRED_CAPABILITY
 from tests.support.call_notes import CallNotes
 from tests.unit.services.test_status import decoded
 

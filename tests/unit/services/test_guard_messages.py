@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from lessor_server.services.guard import MESSAGE_SECONDS, Guard
-from lessor_server.services.rules import REQUIRED_CAPABILITY
+from lessor_server.services.permissions import REQUIRED_CAPABILITY
 from tests.support.call_notes import CallNotes
 from tests.support.virtual_loop import virtual
 from tests.unit.services.test_guard import PRINCIPALS, SERVICE, Leases, lookup

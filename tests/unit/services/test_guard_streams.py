@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from lessor.v1 import lease_pb2
 from lessor_server.domain.access import Capability, Principal
 from lessor_server.services.guard import Caller, Guard
-from lessor_server.services.rules import REQUIRED_CAPABILITY, UNBOUNDED_STREAMS
+from lessor_server.services.permissions import REQUIRED_CAPABILITY, UNBOUNDED_STREAMS
 from tests.support.call_notes import CallNotes
 
 SERVICE = lease_pb2.DESCRIPTOR.services_by_name["LeaseService"]

@@ -12,17 +12,17 @@ from pathlib import Path
 import botocore.exceptions as sdk
 import pytest
 
-from lessor_server.adapters.aws import chains, failures, identity_token
+from lessor_server.adapters.aws import assume_chain, error_codes, identity_token
 from lessor_server.adapters.aws.clients import Clients
-from lessor_server.adapters.aws.places import Place
-from lessor_server.domain.aws_errors import AwsError, for_caller
-from lessor_server.domain.calls import CreateAccessKey, CreateUser
-from lessor_server.domain.errors import LessorError
+from lessor_server.adapters.aws.endpoints import Place
+from lessor_server.domain.aws.calls import CreateAccessKey, CreateUser
+from lessor_server.domain.aws.errors import AwsError, for_caller
+from lessor_server.domain.aws.sts_calls import AssumeRole
+from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.root import Hop, Root, RootConfig
-from lessor_server.domain.sts import AssumeRole
 from lessor_server.domain.token_places import TokenPlaces
-from lessor_server.engine import intents, sessions
-from lessor_server.engine.pacer import RateLimit, RateLimiters
+from lessor_server.engine.aws.rate_limiter import RateLimit, RateLimiters
+from lessor_server.engine.issuing import lease_writer, sts_session
 from lessor_server.services import status
 
 ACCOUNT, HOST, FILE = "210987654321", "hidden.internal.test", "hidden-file"
@@ -62,7 +62,7 @@ def said(code: str, call: object = USER, status_code: int = 400) -> AwsError:
         "Error": {"Code": code, "Message": f"{ARN} at {URL}: hidden words"},
         "ResponseMetadata": {"HTTPStatusCode": status_code, "RequestId": "1"},
     }
-    return failures.from_sdk(call, sdk.ClientError(answer, "CreateUser"))  # type: ignore[arg-type]
+    return error_codes.from_sdk(call, sdk.ClientError(answer, "CreateUser"))  # type: ignore[arg-type]
 
 
 async def of_endpoint(_: Path) -> LessorError:
@@ -109,14 +109,14 @@ def all_of_aws() -> dict[str, LessorError]:
         for call in (USER, KEY, ASSUME):
             made[f"{code} of {call.action}"] = said(code, call)
     for error in NETWORK:
-        made[type(error).__name__] = failures.from_network(USER, error)
-        made[f"{type(error).__name__}, unsent"] = failures.unsent(USER, error)
-    made["unreadable"] = failures.unreadable(USER, ValueError(f"hidden words at {URL}"))
-    made["several places"] = failures.merge_endpoint_errors(
+        made[type(error).__name__] = error_codes.from_network(USER, error)
+        made[f"{type(error).__name__}, unsent"] = error_codes.unsent(USER, error)
+    made["unreadable"] = error_codes.unreadable(USER, ValueError(f"hidden words at {URL}"))
+    made["several places"] = error_codes.merge_endpoint_errors(
         [(Place(URL, ""), said("ServiceFailure", status_code=500)), (Place("", "eu"), said("AccessDenied"))]
     )
     for code in ("AccessDenied", "ServiceFailure"):
-        hop = chains._at_hop(said(code, ASSUME), ASSUME, 0, Hop(ARN, "hidden words"))
+        hop = assume_chain._at_hop(said(code, ASSUME), ASSUME, 0, Hop(ARN, "hidden words"))
         made[f"{code} of a hop"] = hop
     return made
 
@@ -126,7 +126,7 @@ def test_what_aws_says_is_told_to_who_may_see_the_root(name: str) -> None:
     """However a failed call is told, as an issue's, a session's, or as it is, AWS's text stays inside."""
     error = all_of_aws()[name]
     assert isinstance(error, AwsError)
-    told = [error, for_caller(error), intents.told(error), sessions._told(error, ASSUME)]
+    told = [error, for_caller(error), lease_writer.told(error), sts_session._told(error, ASSUME)]
     for one in told:
         keeps_quiet(one)
         if error.detail:

@@ -13,10 +13,11 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from lessor.v1 import config_pb2, lease_pb2, role_pb2
 from lessor_server.app import SERVICES
-from lessor_server.domain import arn, policy, tags
-from lessor_server.domain.errors import Invalid, Violation
+from lessor_server.domain.aws import arn, tags
+from lessor_server.domain.errors.base import Invalid, Violation
+from lessor_server.domain.policy import policy
 from lessor_server.domain.role import ROLE_ARNS_LIMIT, SESSION_POLICIES_LIMIT
-from lessor_server.services import convert, parsing
+from lessor_server.services import messages, parsing
 from lessor_server.services.parsing import (
     MAX_ITEMS,
     MAX_REQUEST_BYTES,
@@ -234,7 +235,7 @@ def test_the_largest_role_that_the_rules_allow_is_a_request() -> None:
         credential_type=role_pb2.Role.ASSUMED_ROLE,
         role_arns=[f"{longest[:-3]}{index:03}" for index in range(ROLE_ARNS_LIMIT)],
         policy_arns=[longest] * SESSION_POLICIES_LIMIT,
-        policy_document=convert.struct(policy.canonical(document)),
+        policy_document=messages.struct(policy.canonical(document)),
         session_tags={f"{key}{index:03}": value for index in range(tags.SESSION_LIMIT)},
         transitive_tag_keys=[f"{key}{index:03}" for index in range(tags.SESSION_LIMIT)],
         external_id="e" * 1224,

@@ -8,8 +8,8 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details
 from google.rpc.status_pb2 import Status
 
-from lessor_server.domain.aws_errors import AwsRefused, Refusal
-from lessor_server.domain.errors import (
+from lessor_server.domain.aws.errors import AwsRefused, Refusal
+from lessor_server.domain.errors.base import (
     MAX_PATH,
     AlreadyExists,
     AwsAnswer,

@@ -9,7 +9,7 @@ from typing import Final
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError
 
-from lessor_server.domain.errors import LessorError
+from lessor_server.domain.errors.base import LessorError
 
 VARIABLE: Final = "AWS_CA_BUNDLE"
 

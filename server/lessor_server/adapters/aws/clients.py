@@ -20,12 +20,12 @@ from aiobotocore.credentials import AioCredentials
 from botocore import UNSIGNED
 from botocore.exceptions import NoCredentialsError
 
-from lessor_server.adapters.aws.chains import ChainCredentials, Source
-from lessor_server.adapters.aws.places import Place
+from lessor_server.adapters.aws.assume_chain import ChainCredentials, Source
+from lessor_server.adapters.aws.endpoints import Place
+from lessor_server.adapters.aws.per_call_credentials import PerCallCredentials
 from lessor_server.adapters.aws.sdk_session import CredentialsNotFetched, SdkSession
-from lessor_server.adapters.aws.signing import PerCallCredentials
-from lessor_server.domain.partition import signing_region
-from lessor_server.domain.preconditions import EndpointNotAllowed
+from lessor_server.domain.aws.partition import signing_region
+from lessor_server.domain.errors.preconditions import EndpointNotAllowed
 from lessor_server.domain.root import Root, RootConfig, is_aws_endpoint, may_take_token
 
 CONNECT_SECONDS, READ_SECONDS = 2, 5

@@ -10,19 +10,19 @@ from typing import Any, Generic, TypeGuard, TypeVar, cast
 
 import botocore.exceptions as sdk
 
-from lessor_server.adapters.aws import failures
-from lessor_server.adapters.aws.chains import ANY_PLACES, ChainCredentials, Chains
+from lessor_server.adapters.aws import error_codes
+from lessor_server.adapters.aws.assume_chain import ANY_PLACES, ChainCredentials, Chains
 from lessor_server.adapters.aws.clients import CONNECT_SECONDS, READ_SECONDS, Clients
-from lessor_server.adapters.aws.places import EndpointHealth, Place, places
-from lessor_server.adapters.aws.request import Answer, Request, WrongField, read_text
-from lessor_server.adapters.aws.requests import REQUESTS
+from lessor_server.adapters.aws.endpoints import EndpointHealth, Place, places
+from lessor_server.adapters.aws.operations.base import Answer, Request, WrongField, read_text
+from lessor_server.adapters.aws.operations.iam import REQUESTS
+from lessor_server.adapters.aws.per_call_credentials import signing_key
 from lessor_server.adapters.aws.sdk_session import CredentialsNotFetched
-from lessor_server.adapters.aws.signing import signing_key
 from lessor_server.adapters.aws.transport import NotAnAnswer
-from lessor_server.domain.aws_errors import AwsError, AwsRefused
-from lessor_server.domain.calls import Call, VerifyKey
-from lessor_server.domain.errors import LessorError
-from lessor_server.domain.looks import VerifyKeyOnIam
+from lessor_server.domain.aws.calls import Call, VerifyKey
+from lessor_server.domain.aws.errors import AwsError, AwsRefused
+from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
+from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.root import Root
 from lessor_server.domain.token_places import TokenPlaces
 
@@ -91,7 +91,7 @@ class AwsGateway:
         try:
             return await self._send(trip, until)
         except AwsRefused as refused:
-            if trip.chained is None or not failures.is_expired(refused):
+            if trip.chained is None or not error_codes.is_expired(refused):
                 raise
             trip.chained.expired(session)
         return await self._send(await self._prepare(root, call, until), until)
@@ -102,7 +102,7 @@ class AwsGateway:
             async with asyncio.timeout_at(until):
                 return _PendingCall(root, call, None if _is_proof(call) else await self._chains.ready(root))
         except TimeoutError as error:
-            raise failures.unsent(cast("Call[object]", call), error) from None
+            raise error_codes.unsent(cast("Call[object]", call), error) from None
 
     async def _send(self, trip: _PendingCall[T], until: float) -> T:
         """Send a call to each place in turn, each with its share of the time that is left."""
@@ -114,11 +114,11 @@ class AwsGateway:
             try:
                 return await self._send_to(trip, place, seconds)
             except AwsError as error:
-                if not failures.is_endpoint_specific(error):
+                if not error_codes.is_endpoint_specific(error):
                     raise
                 failed.append((place, error))
                 self._detours.failed(place)
-        raise failures.merge_endpoint_errors(failed)
+        raise error_codes.merge_endpoint_errors(failed)
 
     async def _send_to(self, trip: _PendingCall[T], place: Place, seconds: float) -> T:
         try:
@@ -130,14 +130,14 @@ class AwsGateway:
         except LessorError:
             raise
         except sdk.ClientError as error:
-            failure = failures.from_sdk(trip.plain, error)
-            if failures.proves(trip.plain, failure):
+            failure = error_codes.from_sdk(trip.plain, error)
+            if error_codes.proves(trip.plain, failure):
                 return cast("T", None)
             raise failure from None
         except (sdk.BotoCoreError, OSError, TimeoutError) as error:
-            raise failures.from_network(trip.plain, error) from None
+            raise error_codes.from_network(trip.plain, error) from None
         except Exception as error:  # noqa: BLE001  # of the SDK's parser: a stranger may have written the answer
-            raise failures.unreadable(trip.plain, error) from None
+            raise error_codes.unreadable(trip.plain, error) from None
 
     async def _client(self, trip: _PendingCall[T], place: Place) -> Any:
         """Return the client for a call: the root's own, or one that signs with the key to be proven."""
@@ -149,9 +149,9 @@ class AwsGateway:
         except LessorError:
             raise
         except CredentialsNotFetched as error:
-            raise failures.unsigned(trip.plain, error.cause) from None
+            raise error_codes.unsigned(trip.plain, error.cause) from None
         except Exception as error:  # noqa: BLE001  # the SDK's ways to make a client are many
-            raise failures.unsent(trip.plain, error) from None
+            raise error_codes.unsent(trip.plain, error) from None
 
 
 def _read(request: Request, answer: Answer) -> object:

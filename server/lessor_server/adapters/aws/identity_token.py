@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
-from lessor_server.domain.preconditions import IdentityTokenUnusable
+from lessor_server.domain.errors.preconditions import IdentityTokenUnusable
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.token_places import TokenPlaces
 

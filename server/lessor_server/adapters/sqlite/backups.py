@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from lessor_server.adapters.sqlite import statements as sql
-from lessor_server.domain.errors import AlreadyExists, Invalid, StoreUnavailable, Violation
+from lessor_server.domain.errors.base import AlreadyExists, Invalid, StoreUnavailable, Violation
 from lessor_server.domain.names import shown
 
 HELD: Final = "held"

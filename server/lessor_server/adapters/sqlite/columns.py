@@ -18,9 +18,9 @@ from itertools import islice
 from typing import Any, Final, Generic, TypeVar, cast
 
 from lessor_server.domain.backoff import MAX_COUNT
-from lessor_server.domain.errors import RowUnreadable
+from lessor_server.domain.durations import LONGEST, SECOND
+from lessor_server.domain.errors.base import RowUnreadable
 from lessor_server.domain.events import Event, UnreadableRow
-from lessor_server.domain.span import LONGEST, SECOND
 
 T = TypeVar("T")
 Row = Sequence[Any]

@@ -21,7 +21,7 @@ import aiosqlite
 
 from lessor_server.adapters.sqlite.columns import Reader
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable
-from lessor_server.domain.errors import LessorError, StoreUnavailable
+from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 
 T = TypeVar("T")

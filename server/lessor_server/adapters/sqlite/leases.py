@@ -13,10 +13,10 @@ from lessor_server.adapters.sqlite.clock import ServiceClock
 from lessor_server.adapters.sqlite.columns import MAX_US, Row, numbered
 from lessor_server.adapters.sqlite.connection import Batches, is_of_the_disk
 from lessor_server.domain import backoff, names
-from lessor_server.domain.errors import Aborted, LessorError, MountFull, NotFound, RoleFull, RootChanged
+from lessor_server.domain.errors.base import Aborted, LessorError, MountFull, NotFound, RoleFull, RootChanged
+from lessor_server.domain.errors.preconditions import MountDisabling
 from lessor_server.domain.lease import UNDELIVERED_TTL, Claim, Intent, Lease, State
-from lessor_server.domain.preconditions import MountDisabling
-from lessor_server.engine.stored import ClaimTerms, LeaseCount, Range
+from lessor_server.engine.store_types import ClaimTerms, LeaseCount, Range
 
 
 class SqliteLeases:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lessor_server.domain.errors import LessorError
+from lessor_server.domain.errors.base import LessorError
 
 
 class DirectoryLocked(LessorError):

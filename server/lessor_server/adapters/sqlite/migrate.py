@@ -10,7 +10,7 @@ import sqlite3
 from contextlib import closing
 from importlib import resources
 
-from lessor_server.domain.errors import LessorError
+from lessor_server.domain.errors.base import LessorError
 
 APPLICATION_ID = 0x4C53_4F52
 """``LSOR`` in the file's header (sqlite.org, "PRAGMA application_id"): this file is Lessor's."""

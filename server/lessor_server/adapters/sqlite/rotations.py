@@ -32,9 +32,9 @@ from lessor_server.adapters.sqlite.columns import (
     whole,
 )
 from lessor_server.adapters.sqlite.connection import Batches
+from lessor_server.domain.errors.preconditions import StaticUserTaken
 from lessor_server.domain.lease import STUCK_AFTER
 from lessor_server.domain.names import is_name
-from lessor_server.domain.preconditions import StaticUserTaken
 from lessor_server.domain.root import Hop, StoredRoot
 from lessor_server.domain.rotation import CLAIM_US, Phase, Rotation, static_prefix
 from lessor_server.domain.schedule import Schedule

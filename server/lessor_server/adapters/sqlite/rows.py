@@ -35,12 +35,12 @@ from lessor_server.adapters.sqlite.columns import (
 )
 from lessor_server.adapters.sqlite.statements import LEASE_COLUMNS
 from lessor_server.domain import names
-from lessor_server.domain.errors import RowUnreadable
+from lessor_server.domain.errors.base import RowUnreadable
 from lessor_server.domain.lease import Footprint, Intent, Lease, Request, State
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import StoredRoot
-from lessor_server.engine.stored import BulkRevocation, LeaseCount, Range
+from lessor_server.engine.store_types import BulkRevocation, LeaseCount, Range
 
 Params = dict[str, str | int | bytes | None]
 

@@ -22,14 +22,14 @@ from lessor_server.adapters.sqlite.lock import directory_lock
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable, prepare
 from lessor_server.adapters.sqlite.rotations import SqliteRotations
 from lessor_server.adapters.sqlite.upkeep import SqliteUpkeep
-from lessor_server.domain.errors import AlreadyExists
+from lessor_server.domain.errors.base import AlreadyExists
 from lessor_server.domain.events import Event
 from lessor_server.domain.lease import Lease
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.names import is_name
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import StoredRoot
-from lessor_server.engine.stored import RequestKey, StoredContext
+from lessor_server.engine.store_types import RequestKey, StoredContext
 
 FILE = "lessor.db"
 INSTANCE = "instance"

@@ -15,7 +15,7 @@ from lessor_server.adapters.sqlite.connection import Batches
 from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, TOMBSTONE_LIFE, Lease, Orphan
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import CredentialType
-from lessor_server.engine.stored import BulkRevocation, Progress, Range
+from lessor_server.engine.store_types import BulkRevocation, Progress, Range
 
 UNREADABLE_HOLD = "STORED_HOLD_UNREADABLE"
 """Why expiries are held where nobody can read why they were; a person's resume ends it."""

@@ -9,8 +9,8 @@ from enum import Enum
 
 from lessor_server.domain.events import BY_CLOCK
 from lessor_server.domain.rotation import Rotation
+from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.ports import Observer, Sealer, Store
-from lessor_server.engine.roots import Roots
 from lessor_server.engine.supervisor import Supervisor
 
 

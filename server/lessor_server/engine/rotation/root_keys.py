@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
-from lessor_server.domain.errors import InternalError, LessorError, StoreUnavailable
-from lessor_server.domain.preconditions import RootKeyRotatedAway, StaticUserTaken
+from lessor_server.domain.errors.base import InternalError, LessorError, StoreUnavailable
+from lessor_server.domain.errors.preconditions import RootKeyRotatedAway, StaticUserTaken
 from lessor_server.domain.rotation import Rotation, root_subject
 from lessor_server.domain.schedule import NEVER
+from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.paging import iter_mount_names
 from lessor_server.engine.ports import Store
-from lessor_server.engine.roots import Roots
-from lessor_server.engine.rotation.keyholder import require_enabled
+from lessor_server.engine.rotation.key_owner import require_enabled
 from lessor_server.engine.rotation.order import Goal, Order
 from lessor_server.engine.rotation.rotator import FULL_SCAN_SECONDS, RETRY_SECONDS, Rotator
 from lessor_server.engine.supervisor import Supervisor
-from lessor_server.engine.walks import iter_mount_names
 
 
 class RootKeys:

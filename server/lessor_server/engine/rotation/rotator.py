@@ -12,12 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from lessor_server.domain.errors import Aborted, InternalError, LessorError, NotFound, StoreUnavailable
+from lessor_server.domain.errors.base import Aborted, InternalError, LessorError, NotFound, StoreUnavailable
 from lessor_server.domain.rotation import Phase, Rotation
-from lessor_server.engine.expiry import ExpiryHold
-from lessor_server.engine.rotation.keychange import RotationRun
+from lessor_server.engine.background import BackgroundTasks
+from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.rotation.order import Goal, Order, RotationDeps
-from lessor_server.engine.work import BackgroundTasks
+from lessor_server.engine.rotation.rotation_run import RotationRun
 
 FULL_SCAN_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 1.0

@@ -9,7 +9,7 @@ from typing import Final
 
 from lessor_server.domain import rotation as steps
 from lessor_server.domain import static_role
-from lessor_server.domain.errors import (
+from lessor_server.domain.errors.base import (
     Aborted,
     Invalid,
     LessorError,
@@ -22,7 +22,7 @@ from lessor_server.domain.events import Changed, Created, Deleted, StaticKeyRead
 from lessor_server.domain.rotation import Phase, Rotation, place_of, static_subject
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.static_role import StaticRole
-from lessor_server.engine.rotation.keyholder import identified, require_enabled
+from lessor_server.engine.rotation.key_owner import identified, require_enabled
 from lessor_server.engine.rotation.order import Goal, Order, RotationDeps
 from lessor_server.engine.rotation.rotator import Rotator
 

@@ -1,0 +1,199 @@
+"""botocore's and the network's failures to ours: one table, so that nothing of theirs goes further.
+
+Sources: IAM and STS API Reference, "Common Errors" and each operation's "Errors"; botocore ``exceptions``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import botocore.exceptions as sdk
+
+from lessor_server.adapters.aws.transport import NotAnAnswer
+from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws.errors import AwsError, AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
+from lessor_server.domain.errors.base import AwsAnswer
+
+REGION_DISABLED = "RegionDisabledException"
+"""STS is switched off in that region for the account: another region may well serve."""
+
+_CODES = {
+    "EntityAlreadyExists": Refusal.ALREADY_EXISTS,
+    "DeleteConflict": Refusal.DELETE_CONFLICT,
+    "LimitExceeded": Refusal.LIMIT,
+    "ConcurrentModification": Refusal.CONCURRENT,
+    "ConcurrentModificationException": Refusal.CONCURRENT,
+    "EntityTemporarilyUnmodifiable": Refusal.CONCURRENT,
+    "AccessDenied": Refusal.DENIED,
+    "AccessDeniedException": Refusal.DENIED,
+    "UnauthorizedOperation": Refusal.DENIED,
+    "InvalidClientTokenId": Refusal.DENIED,
+    "UnrecognizedClientException": Refusal.DENIED,
+    "AuthFailure": Refusal.DENIED,
+    "SignatureDoesNotMatch": Refusal.DENIED,
+    "IncompleteSignature": Refusal.DENIED,
+    "MissingAuthenticationToken": Refusal.DENIED,
+    "ExpiredToken": Refusal.DENIED,
+    "ExpiredTokenException": Refusal.DENIED,
+    "InvalidIdentityToken": Refusal.DENIED,
+    "IDPRejectedClaim": Refusal.DENIED,
+    REGION_DISABLED: Refusal.DENIED,
+    "OptInRequired": Refusal.DENIED,
+    "MalformedPolicyDocument": Refusal.MALFORMED,
+    "InvalidInput": Refusal.MALFORMED,
+    "ValidationError": Refusal.MALFORMED,
+    "PackedPolicyTooLarge": Refusal.TOO_LARGE,
+    "PolicyNotAttachable": Refusal.MALFORMED,
+    "UnmodifiableEntity": Refusal.MALFORMED,
+    "Throttling": Refusal.THROTTLED,
+    "ThrottlingException": Refusal.THROTTLED,
+    "ThrottledException": Refusal.THROTTLED,
+    "RequestThrottled": Refusal.THROTTLED,
+    "RequestThrottledException": Refusal.THROTTLED,
+    "RequestLimitExceeded": Refusal.THROTTLED,
+    "TooManyRequestsException": Refusal.THROTTLED,
+    "SlowDown": Refusal.THROTTLED,
+    "PriorRequestNotComplete": Refusal.THROTTLED,
+    "BandwidthLimitExceeded": Refusal.THROTTLED,
+}
+
+_TOO_LONG = re.compile(r"MaxSessionDuration|DurationSeconds exceeds")
+"""What a ValidationError says when AWS makes no session of the duration asked for (API_AssumeRole)."""
+
+_TRANSIENT = "IDPCommunicationError"
+"""STS did not reach the identity provider; the call may be made again (API_AssumeRoleWithWebIdentity)."""
+
+_NEVER_SENT = (
+    sdk.EndpointConnectionError,
+    sdk.ConnectTimeoutError,
+    sdk.ProxyConnectionError,
+    sdk.SSLError,
+)
+"""After these AWS has certainly seen nothing of the request: ``Transport`` raises them while connecting."""
+
+_NO_CREDENTIALS = (sdk.NoCredentialsError, sdk.PartialCredentialsError)
+"""The server has no credentials of its own: nobody to sign as, so nothing was sent."""
+
+_TEXT_LIMIT = 500
+_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+OWN_CREDENTIALS = "credentials of the server"
+"""Stands for the action where the server's own credentials could not be fetched for any call."""
+UNREADABLE = "UnreadableAnswer"
+"""The code of what came back and is not an answer of AWS; the text has its HTTP status."""
+
+
+def from_sdk(call: Call[object], error: sdk.ClientError) -> AwsError:
+    """Return what an error answer of AWS means for ``call``."""
+    told = error.response.get("Error", {})
+    meta = error.response.get("ResponseMetadata", {})
+    code, text = str(told.get("Code", "")), str(told.get("Message", ""))[:_TEXT_LIMIT]
+    status = int(meta.get("HTTPStatusCode", 0))
+    answer = AwsAnswer(call.action, code, text, _request_id(meta))
+    if status >= 500 and _CODES.get(code) is not Refusal.THROTTLED:
+        return AwsUnknown(answer, sent=True)  # it failed on the way, so it may have happened
+    if code.startswith("NoSuchEntity"):
+        missing = Refusal.NO_SUCH_USER if call.user and call.user in text else Refusal.NO_SUCH_OTHER
+        return AwsRefused(answer, missing)
+    refusal = _CODES.get(code)
+    if refusal is Refusal.MALFORMED and _TOO_LONG.search(text):
+        return AwsRefused(answer, Refusal.TOO_LONG)
+    if refusal is not None:
+        return AwsRefused(answer, refusal)
+    if status == 429:
+        return AwsRefused(answer, Refusal.THROTTLED)
+    if 400 <= status < 500 and code != _TRANSIENT:
+        return AwsRefused(answer, Refusal.OTHER)
+    return AwsUnknown(answer, sent=True)
+
+
+def _request_id(meta: Mapping[str, object]) -> str:
+    """Return AWS's id of a request, or nothing where what stands in its place is not one."""
+    said = str(meta.get("RequestId", ""))
+    return said if _REQUEST_ID.fullmatch(said) else ""
+
+
+def proves(call: Call[object], error: AwsError) -> bool:
+    """Tell whether a refusal is all the proof that ``call`` asks for.
+
+    AWS looks at who signed before it looks at what they may do (IAM User Guide, "How permissions and
+    policies provide access management"): a key that is denied an action was accepted.
+    """
+    return isinstance(call, VerifyKeyOnIam) and error.aws is not None and error.aws.code == "AccessDenied"
+
+
+def is_expired(error: AwsRefused) -> bool:
+    """Tell whether AWS refused because the session that signed has ended."""
+    return error.aws is not None and error.aws.code in ("ExpiredToken", "ExpiredTokenException")
+
+
+def is_endpoint_specific(error: AwsError) -> bool:
+    """Tell whether another place of the service may answer: this one did not, or is switched off."""
+    return isinstance(error, AwsUnknown) or (error.aws is not None and error.aws.code == REGION_DISABLED)
+
+
+def merge_endpoint_errors(failed: Sequence[tuple[object, AwsError]]) -> AwsError:
+    """Return what it means that no place served: an unclear fate before a refusal, each cause in the text."""
+    errors = [error for _, error in failed]
+    if len(errors) == 1:
+        return errors[0]
+    worst = next((error for error in errors if isinstance(error, AwsUnknown)), errors[-1])
+    said = [(place, error.aws) for place, error in failed if error.aws is not None]
+    text = "; ".join(f"{place}: {one.code} {one.text}".strip() for place, one in said)
+    answer = replace(worst.aws or said[-1][1], text=text[: _TEXT_LIMIT * 2])
+    if isinstance(worst, AwsUnknown):
+        sent = any(isinstance(error, AwsUnknown) and error.sent for error in errors)
+        return AwsUnknown(answer, sent=sent)
+    return AwsRefused(answer, Refusal.DENIED)
+
+
+def from_network(call: Call[object], error: Exception) -> AwsError:
+    """Return what a failure without an answer of AWS means for ``call``."""
+    if isinstance(error, NotAnAnswer):
+        return AwsUnknown(AwsAnswer(call.action, UNREADABLE, str(error)), sent=error.sent)
+    answer = AwsAnswer(call.action, type(error).__name__, str(error)[:_TEXT_LIMIT])
+    if isinstance(error, sdk.ParamValidationError):
+        return AwsRefused(answer, Refusal.MALFORMED)
+    return AwsUnknown(answer, sent=not isinstance(error, _NEVER_SENT))
+
+
+def unreadable(call: Call[object], error: Exception) -> AwsUnknown:
+    """Return what an answer that cannot be read means for ``call``."""
+    # Not its text: a parser's has the answer in it, in which a secret may stand.
+    text = f"the answer cannot be read ({type(error).__name__})"
+    return AwsUnknown(AwsAnswer(call.action, UNREADABLE, text), sent=True)
+
+
+def unsigned(call: Call[object], error: Exception) -> AwsError:
+    """Return what it means for ``call`` that the server's own credentials could not be fetched.
+
+    It names who did not give them: the action of the SDK's call, or the address that answered.
+    """
+    failure = unsent(call, error)
+    said = failure.aws or AwsAnswer(call.action, type(error).__name__)
+    action = error.operation_name if isinstance(error, sdk.ClientError) else OWN_CREDENTIALS
+    origin = error.origin if isinstance(error, NotAnAnswer) else ""
+    answer = replace(said, action=action, text=f"{origin}: {said.text}" if origin else said.text)
+    if isinstance(failure, AwsRefused):
+        return AwsRefused(answer, failure.refusal)
+    return AwsUnknown(answer, sent=False)
+
+
+def unsent(call: Call[object], error: Exception) -> AwsError:
+    """Return what it means for ``call`` that no client could be made, or that nobody could sign for it.
+
+    AWS may have refused to give the server its own credentials; it refused nothing of ``call``.
+    """
+    answer = AwsAnswer(call.action, type(error).__name__, str(error)[:_TEXT_LIMIT])
+    if isinstance(error, _NO_CREDENTIALS):
+        return AwsRefused(answer, Refusal.DENIED)
+    if isinstance(error, NotAnAnswer):
+        answer = replace(answer, code=UNREADABLE)
+    if isinstance(error, sdk.ClientError):
+        inner = from_sdk(call, error)
+        answer = replace(inner.aws or answer, text=str(error)[:_TEXT_LIMIT])
+        if isinstance(inner, AwsRefused) and inner.refusal is Refusal.DENIED:
+            return AwsRefused(answer, Refusal.DENIED)
+    return AwsUnknown(answer, sent=False)

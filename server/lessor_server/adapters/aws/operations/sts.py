@@ -1,0 +1,106 @@
+"""The calls of STS to botocore operations and back."""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+
+from lessor_server.adapters.aws.operations.base import (
+    ACCESS_KEY_ID,
+    ACCOUNT,
+    ARN,
+    Answer,
+    Params,
+    Request,
+    epoch_us,
+    nothing,
+    read_text,
+)
+from lessor_server.domain.aws import calls, sts_calls
+from lessor_server.domain.aws.calls import Identity
+from lessor_server.domain.secret import Secret
+
+
+def _nobody(_: object) -> Params:
+    return {}
+
+
+def _identity(answer: Answer) -> Identity:
+    arn, account = read_text(answer, "Arn", ARN), read_text(answer, "Account", ACCOUNT)
+    return Identity(f"{arn.split(':')[1]}:{account}", arn, read_text(answer, "UserId"))
+
+
+def _date(answer: Answer) -> int:
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
+    return epoch_us(parsedate_to_datetime(headers["date"])) if headers.get("date") else 0
+
+
+def _policies(call: sts_calls.AssumeRole | sts_calls.GetFederationToken) -> Params:
+    params: Params = {"DurationSeconds": call.seconds}
+    if call.policy:
+        params["Policy"] = call.policy
+    if call.policy_arns:
+        params["PolicyArns"] = [{"arn": arn} for arn in call.policy_arns]
+    if call.tags:
+        params["Tags"] = [{"Key": key, "Value": value} for key, value in call.tags]
+    return params
+
+
+def _device(device: sts_calls.Device) -> Params:
+    return {"SerialNumber": device.serial, "TokenCode": device.code.reveal()} if device.serial else {}
+
+
+def _assume_role(call: sts_calls.AssumeRole) -> Params:
+    params: Params = {"RoleArn": call.role_arn, "RoleSessionName": call.session_name}
+    params |= _policies(call) | _device(call.device)
+    if call.transitive_keys:
+        params["TransitiveTagKeys"] = list(call.transitive_keys)
+    if call.source_identity:
+        params["SourceIdentity"] = call.source_identity
+    if call.external_id:
+        params["ExternalId"] = call.external_id
+    return params
+
+
+def _web_identity(call: sts_calls.AssumeRoleWithWebIdentity) -> Params:
+    return {
+        "RoleArn": call.role_arn,
+        "RoleSessionName": call.session_name,
+        "DurationSeconds": call.seconds,
+        "WebIdentityToken": call.token.reveal(),
+    }
+
+
+def _federation(call: sts_calls.GetFederationToken) -> Params:
+    return {"Name": call.name} | _policies(call)
+
+
+def _session_token(call: sts_calls.GetSessionToken) -> Params:
+    return {"DurationSeconds": call.seconds} | _device(call.device)
+
+
+def session(answer: Answer) -> sts_calls.Session:
+    """Read the credentials that an answer of STS holds, and whose they are where it says so."""
+    made = answer["Credentials"]
+    whose = answer.get("AssumedRoleUser") or answer.get("FederatedUser")
+    return sts_calls.Session(
+        read_text(made, "AccessKeyId", ACCESS_KEY_ID),
+        Secret(read_text(made, "SecretAccessKey")),
+        Secret(read_text(made, "SessionToken")),
+        epoch_us(made["Expiration"]),
+        read_text(whose, "Arn", ARN) if whose else "",
+        int(answer.get("PackedPolicySize", 0)),
+    )
+
+
+REQUESTS: dict[type, Request] = {
+    calls.GetCallerIdentity: Request("sts", "get_caller_identity", _nobody, _identity),
+    calls.GetServerTime: Request("sts", "get_caller_identity", _nobody, _date),
+    calls.VerifyKey: Request("sts", "get_caller_identity", _nobody, nothing),
+    sts_calls.AssumeRole: Request("sts", "assume_role", _assume_role, session),
+    sts_calls.AssumeRoleWithWebIdentity: Request(
+        "sts", "assume_role_with_web_identity", _web_identity, session
+    ),
+    sts_calls.GetFederationToken: Request("sts", "get_federation_token", _federation, session),
+    sts_calls.GetSessionToken: Request("sts", "get_session_token", _session_token, session),
+}
+"""Every call to STS that Lessor makes."""

@@ -1,0 +1,56 @@
+"""How a command ends badly: with one line, whatever the cause."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import click
+
+from lessor_server.domain.errors.base import LessorError
+from lessor_server.settings import SettingsError
+
+FAILED: Final = 1
+WRONG_SETTINGS: Final = 2
+
+
+@contextmanager
+def told(command: str, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Exit with 1 and one line for any failure, with 2 and a line for each wrong setting.
+
+    A failure that is not of ``kinds`` is an error in Lessor itself, and its line says so; in Python's
+    development mode (``PYTHONDEVMODE=1``) it is raised, with its stack.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = _first(error)
+        if isinstance(cause, SettingsError):
+            for line in str(cause).splitlines():
+                click.echo(f"lessor {command}: {line}", err=True)
+            sys.exit(WRONG_SETTINGS)
+        if not isinstance(cause, kinds) and sys.flags.dev_mode:
+            raise
+        click.echo(f"lessor {command}: {_line(cause, kinds)}", err=True)
+        sys.exit(FAILED)
+
+
+def _line(cause: BaseException, kinds: tuple[type[Exception], ...]) -> str:
+    """Return what a person reads of a failure, on one line."""
+    told = " ".join(str(cause).split())
+    if isinstance(cause, LessorError):
+        return f"{told}; {cause.fix}"
+    if isinstance(cause, OSError) and cause.filename is not None:
+        fix = "let the server's user read and write it, or set another data directory with LESSOR_DATA_DIR"
+        return f"{cause.filename} cannot be used: {cause.strerror}; {fix}"
+    if isinstance(cause, kinds):
+        return told
+    return f"internal error, {type(cause).__name__}: {told}; run it with PYTHONDEVMODE=1 and report the stack"
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

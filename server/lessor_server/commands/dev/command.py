@@ -1,0 +1,197 @@
+"""``lessor dev``: the service with an AWS to try it on.
+
+All of it runs on one machine, with nothing to set up and nothing left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import uvloop
+
+from lessor_server.adapters.identity.root_token import RootTokenBroken
+from lessor_server.adapters.observing.log import LogLevel, start_logging
+from lessor_server.adapters.sealing.key_file import KeyFileBroken
+from lessor_server.app import serving
+from lessor_server.commands.cli_errors import told
+from lessor_server.commands.dev.banner import tell, token_variable
+from lessor_server.commands.dev.embedded_aws import (
+    AddressTaken,
+    EmbeddedAwsFailed,
+    MotoMissing,
+    address_of,
+    embedded_aws,
+    listen,
+    require_moto,
+)
+from lessor_server.commands.dev.mount import give_root
+from lessor_server.commands.dev.options import DevOptions, settings_of
+from lessor_server.commands.loopback_client import CallFailed, LoopbackClient
+from lessor_server.domain.errors.base import LessorError
+from lessor_server.domain.secret import Secret
+from lessor_server.reload import on_hang_up
+from lessor_server.settings import Address, forget_tokens
+from lessor_server.settings.parsers import address, folder, token
+from lessor_server.settings.sources import InvalidValue
+
+TOLD = (
+    AddressTaken,
+    CallFailed,
+    EmbeddedAwsFailed,
+    KeyFileBroken,
+    LessorError,
+    MotoMissing,
+    OSError,
+    RootTokenBroken,
+)
+"""Failures that a person can mend: they are told in one line, without a traceback."""
+
+T = TypeVar("T")
+
+
+def loopback(value: object) -> Address:
+    """Take ``HOST:PORT`` of this machine alone."""
+    given = address(value)
+    if given.path or not given.is_local:
+        raise InvalidValue(f"{given} is not loopback", "write 127.0.0.1:PORT; this server is for trying out")
+    return given
+
+
+def root_token(value: object) -> Secret:
+    """Take a root token by the rule of the setting, which keeps its hash alone."""
+    token(value)
+    return Secret(str(value))
+
+
+def by(rule: Callable[[object], T]) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
+    """Return a click callback that takes an option by the rule of a setting."""
+
+    def take(_: click.Context, __: click.Parameter, value: str | None) -> T | None:
+        try:
+            return None if value is None else rule(value)
+        except InvalidValue as wrong:
+            raise click.BadParameter(str(wrong)) from None
+
+    return take
+
+
+@click.command("dev")
+@click.option(
+    "--listen",
+    "grpc",
+    metavar="HOST:PORT",
+    callback=by(loopback),
+    help="Where the service listens.  [default: LESSOR_LISTEN or 127.0.0.1:50051]",
+)
+@click.option(
+    "--aws-listen",
+    "aws",
+    metavar="HOST:PORT",
+    default="127.0.0.1:5000",
+    show_default=True,
+    callback=by(loopback),
+    help="Where the embedded AWS listens.",
+)
+@click.option(
+    "--token",
+    "secret",
+    metavar="TOKEN",
+    callback=by(root_token),
+    help="The root token, at least 16 characters.  [default: LESSOR_ROOT_TOKEN or a random one]",
+)
+@click.option(
+    "--data",
+    metavar="DIR",
+    callback=by(folder),
+    help="Keep leases and roles here.  [default: a temporary directory]",
+)
+@click.option("--until-eof", is_flag=True, hidden=True, help="End when standard input ends.")
+def command(
+    grpc: Address | None, aws: Address, secret: Secret | None, data: Path | None, *, until_eof: bool
+) -> None:
+    """Run the service and an embedded AWS on this machine, ready to use: for trying and for tests.
+
+    Nothing of it is real: keys that are made open nothing but the embedded AWS.
+    """
+    with told("dev", TOLD):
+        require_moto()
+        uvloop.run(run(DevOptions(grpc, aws, secret, data), until_eof=until_eof))
+
+
+async def run(wishes: DevOptions, *, until_eof: bool) -> None:
+    """Serve until SIGTERM, SIGINT or, with ``until_eof``, the end of standard input; then drain.
+
+    What is opened first is closed last: calls being drained still find the embedded AWS and the data.
+    """
+    stop, hang_up = _stop_event(until_eof=until_eof), asyncio.Event()
+    at_terminal = has_terminal()
+
+    def react() -> None:
+        """End with the terminal; a SIGHUP that somebody sends reloads, as for the service."""
+        (stop if at_terminal and not has_terminal() else hang_up).set()
+
+    with on_hang_up(react), _data_dir(wishes.data) as data, listen(wishes.aws) as listener:
+        url = f"http://{address_of(listener, wishes.aws.host)}"
+        settings, secret = settings_of(wishes, data, url, os.environ)
+        variable = token_variable(settings, secret, os.environ)
+        forget_tokens(os.environ)
+        listen(settings.listen).close()  # a taken port is told before anything starts
+        logger = start_logging(LogLevel(settings.log.level), settings.log.format)
+        async with (
+            embedded_aws(listener, wishes.aws.host) as aws,
+            serving(settings, logger, dev=True, hang_up=hang_up) as address,
+        ):
+            async with LoopbackClient.to(address, secret) as client:
+                await give_root(client, aws)
+            tell(variable, address, url, wishes.data)
+            del variable, secret
+            await stop.wait()
+
+
+def _stop_event(*, until_eof: bool) -> asyncio.Event:
+    """Return an event that is set when this process shall end."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    def read() -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            loop.remove_reader(sys.stdin.fileno())
+            stop.set()
+
+    if until_eof:
+        loop.add_reader(sys.stdin.fileno(), read)
+    return stop
+
+
+def has_terminal() -> bool:
+    """Tell whether a terminal controls this process: one that is closed does not any more (tty(4))."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _data_dir(kept: Path | None) -> Iterator[Path]:
+    """Yield the directory to keep, or a temporary one that goes with the block."""
+    if kept is not None:
+        yield kept
+        return
+    with tempfile.TemporaryDirectory(prefix="lessor-dev-") as made:
+        yield Path(made)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,148 @@
+"""An AWS of one's own: moto's server in a process of its own, with a root user and its checks switched on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Final
+
+from aiobotocore.config import AioConfig
+
+from lessor_server.domain.secret import Secret
+from lessor_server.settings.parsers import Address
+from lessor_server.settings.sources import PREFIX
+
+REGION: Final = "us-east-1"
+LOG_FORMAT: Final = f"{PREFIX}LOG_FORMAT"
+START_SECONDS: Final = 120
+# No proxy of the surroundings may stand between, and a call sent twice would meet its own traces.
+DIRECT: Final = AioConfig(proxies={}, read_timeout=START_SECONDS, retries={"total_max_attempts": 1})
+
+
+class AddressTaken(Exception):
+    """An address can't be listened on."""
+
+
+class EmbeddedAwsFailed(Exception):
+    """The embedded AWS did not start, or has ended while it was needed."""
+
+
+class MotoMissing(Exception):
+    """What the embedded AWS is made of is not installed."""
+
+    def __init__(self) -> None:
+        """Tell how to install it."""
+        super().__init__("the embedded AWS is not installed; run pip install 'lessor[dev]'")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedAws:
+    """Where it listens, and the key of its root user."""
+
+    url: str
+    access_key: str
+    secret_key: Secret
+
+
+def listen(address: Address) -> socket.socket:
+    """Open a listening socket; port 0 lets the system choose.
+
+    Raises:
+        AddressTaken: Somebody else listens there, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        return socket.create_server((address.host, address.port), family=family)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise AddressTaken(
+            f"cannot listen on {address}: {why}; stop what listens there, or choose another address"
+        ) from None
+
+
+def address_of(listener: socket.socket, host: str) -> str:
+    """Return ``host:port`` of a listening socket, as a URL and a Host header write it."""
+    return str(Address(host, listener.getsockname()[1]))
+
+
+def require_moto() -> None:
+    """Raise ``MotoMissing`` unless moto and what its server stands on are installed."""
+    if not all(find_spec(name) for name in ("moto", "flask", "flask_cors")):
+        raise MotoMissing
+
+
+@asynccontextmanager
+async def embedded_aws(listener: socket.socket, host: str) -> AsyncIterator[EmbeddedAws]:
+    """Run an embedded AWS for the length of the block, and end the block if it ends before.
+
+    It listens on ``listener``, known as ``host``, which is closed here.
+
+    Raises:
+        EmbeddedAwsFailed: Inside an ``ExceptionGroup``; it did not start, or has ended.
+    """
+    own = address_of(listener, host)
+    with listener:
+        process = await _start(listener, host, own)
+    try:
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(_watch(process))
+            yield await _read_key(process, f"http://{own}")
+            watch.cancel()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def _start(listener: socket.socket, host: str, own: str) -> Process:
+    """Start the process on ``listener``: requests wait in its queue until they are served."""
+    surroundings = {
+        name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name == LOG_FORMAT
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "lessor_server.commands.dev.embedded_aws_process",
+        *(host, str(listener.fileno()), own),
+        stdin=PIPE,  # never written to: it ends with us
+        stdout=PIPE,
+        pass_fds=(listener.fileno(),),
+        env={
+            **surroundings,
+            "MOTO_PORT": str(listener.getsockname()[1]),
+            # Each request is checked, and no page of another origin may read an answer.
+            "INITIAL_NO_AUTH_ACTION_COUNT": "0",
+            "MOTO_DISABLE_GLOBAL_CORS": "true",
+            "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",  # AWS's own, which moto leaves out; it takes 0.3 s
+        },
+        start_new_session=True,  # Ctrl-C is for us: what is drained still needs an AWS
+    )
+
+
+async def _watch(process: Process) -> None:
+    code = await process.wait()
+    raise EmbeddedAwsFailed(f"the embedded AWS has ended by itself (exit code {code}); start again")
+
+
+async def _read_key(process: Process, url: str) -> EmbeddedAws:
+    """Wait for the key of the root user, which is printed when the process serves."""
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            line = await process.stdout.readline()
+            if not line:
+                await asyncio.sleep(START_SECONDS)  # the end of the process ends this block
+        key = json.loads(line)
+    except TimeoutError:
+        raise EmbeddedAwsFailed(
+            f"the embedded AWS did not start in {START_SECONDS} s; start again on a machine less busy"
+        ) from None
+    return EmbeddedAws(url, key["access_key"], Secret(key["secret_key"]))

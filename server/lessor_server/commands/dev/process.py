@@ -1,0 +1,82 @@
+"""Runs ``lessor dev`` in a process of its own, for who wants a server to try something with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from lessor_server.domain.secret import Secret
+from lessor_server.settings.sources import PREFIX
+
+STOP_SECONDS: Final = 20
+_READY: Final = re.compile(r"ready grpc=(\S+) aws=(\S+)\n")
+_ANY_PORT: Final = "127.0.0.1:0"
+
+
+class DevNotReady(Exception):
+    """The dev server ended before it served; it has told why itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dev:
+    """Where a dev server serves: ``grpc`` is host:port, ``aws`` a URL."""
+
+    grpc: str
+    aws: str
+
+
+@asynccontextmanager
+async def dev_process(token: Secret) -> AsyncIterator[Dev]:
+    """Run a dev server with this root token on ports that the system chooses, for the length of the block.
+
+    It ends with this process too, however that ends: its standard input is a pipe from here.
+
+    Raises:
+        DevNotReady: It did not start.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "lessor_server.commands.dev.command",
+        *("--listen", _ANY_PORT, "--aws-listen", _ANY_PORT, "--until-eof"),
+        stdin=PIPE,
+        stdout=PIPE,
+        env=_surroundings(token),
+    )
+    try:
+        yield await _ready(process)
+    finally:
+        await _stop(process)
+
+
+def _surroundings(token: Secret) -> dict[str, str]:
+    """Return our variables without what is set for other servers; arguments, unlike variables, are public."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return {**plain, "LESSOR_ROOT_TOKEN": token.reveal(), "LESSOR_LOG_LEVEL": "error"}
+
+
+async def _ready(process: Process) -> Dev:
+    assert process.stdout is not None
+    async for line in process.stdout:
+        if found := _READY.fullmatch(line.decode()):
+            return Dev(*found.groups())
+    raise DevNotReady("the dev server did not start")
+
+
+async def _stop(process: Process) -> None:
+    """Ask it to end, and end it if it doesn't."""
+    if process.returncode is None:
+        process.terminate()
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

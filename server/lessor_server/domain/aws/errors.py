@@ -1,0 +1,134 @@
+"""What AWS answered when a call did not succeed: a clear no, or nothing that can be relied on."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Final
+
+from lessor_server.domain.errors.base import (
+    AwsAnswer,
+    AwsQuota,
+    AwsUnavailable,
+    InternalError,
+    Kind,
+    LessorError,
+)
+from lessor_server.domain.errors.preconditions import (
+    ClockRefused,
+    PolicyTooLarge,
+    RoleNotUsable,
+    RootRefused,
+    SessionTooLarge,
+    SessionTooLong,
+)
+
+_CLOCK: Final = re.compile(r"RequestExpired|RequestTimeTooSkewed|Signature (?:expired|not yet current)")
+"""How AWS refuses a request's time, by code or by text (IAM API Reference, "Common Errors")."""
+_POLICY_SIZE: Final = re.compile(r"[Mm]aximum policy size|PolicySize")
+_OF_ROLE: Final = re.compile(r"(?:Policies|Groups)PerUser")
+"""Quotas of one user, which a role uses up alone (IAM User Guide, "IAM and AWS STS quotas")."""
+
+
+class Refusal(Enum):
+    """What AWS refused, as far as Lessor acts on it."""
+
+    NO_SUCH_USER = "no_such_user"
+    NO_SUCH_OTHER = "no_such_other"
+    ALREADY_EXISTS = "already_exists"
+    DELETE_CONFLICT = "delete_conflict"
+    LIMIT = "limit"
+    CONCURRENT = "concurrent"
+    DENIED = "denied"
+    THROTTLED = "throttled"
+    MALFORMED = "malformed"
+    TOO_LONG = "too_long"
+    TOO_LARGE = "too_large"
+    OTHER = "other"
+
+
+class AwsError(LessorError):
+    """An AWS call did not succeed."""
+
+    def __init__(self, answer: AwsAnswer) -> None:
+        """Carry what AWS said, or what the network did."""
+        super().__init__(f"AWS {answer.action}: {answer.code}", subject=answer.action)
+        self.aws = answer
+
+
+class AwsRefused(AwsError):
+    """AWS answered no: the call had no effect."""
+
+    kind = Kind.PRECONDITION
+    reason = "AWS_REFUSED"
+    fix = "AWS's code says what it refused; check the root's policy and the role"
+
+    def __init__(self, answer: AwsAnswer, refusal: Refusal) -> None:
+        """Name what was refused."""
+        super().__init__(answer)
+        self.refusal = refusal
+
+
+class AwsUnknown(AwsError):
+    """No clear answer came: the call may have happened, unless it was never ``sent``."""
+
+    kind = Kind.UNAVAILABLE
+    reason = "AWS_ANSWER_UNKNOWN"
+    fix = AwsUnavailable.fix
+
+    def __init__(self, answer: AwsAnswer, *, sent: bool) -> None:
+        """Say whether the request may have reached AWS at all."""
+        super().__init__(answer)
+        self.sent = sent
+
+
+class AwsCallFailed(AwsUnknown):
+    """A call ended in an unexpected error here: it may have happened, and tells nothing of AWS."""
+
+    kind = Kind.INTERNAL
+    reason = "AWS_CALL_FAILED"
+    fix = LessorError.fix
+
+    def __init__(self, action: str, reference: str) -> None:
+        """Name the call's ``action``, and the ``reference`` under which the cause is in the log."""
+        super().__init__(AwsAnswer(action, "InternalError"), sent=True)
+        self.message = f"AWS {action}: internal error, reference {reference}"
+        self.reference = reference
+
+
+def for_caller(error: LessorError) -> LessorError:
+    """Return the error that a caller gets for a failed AWS call: who must mend what."""
+    told = _told(error)
+    told.aws = error.aws
+    return told
+
+
+def _told(error: LessorError) -> LessorError:
+    if isinstance(error, AwsCallFailed):
+        return InternalError(error.reference)
+    if isinstance(error, AwsUnknown):
+        return AwsUnavailable(error.message, retry_in=1.0)
+    if not isinstance(error, AwsRefused):
+        return error
+    said = f"{error.aws.code}: {error.aws.text}" if error.aws else ""
+    if _CLOCK.search(said):
+        return ClockRefused(error.message, subject=error.subject)
+    match error.refusal:
+        case Refusal.LIMIT if _POLICY_SIZE.search(said):
+            return PolicyTooLarge(error.message, subject=error.subject)
+        case Refusal.LIMIT if _OF_ROLE.search(said):
+            return RoleNotUsable(error.message, subject=error.subject)
+        case Refusal.LIMIT:
+            return AwsQuota(error.message, subject=error.subject)
+        case Refusal.DENIED:
+            return RootRefused(error.message, subject=error.subject)
+        case Refusal.TOO_LONG:
+            return SessionTooLong(error.message, subject=error.subject)
+        case Refusal.TOO_LARGE:
+            return SessionTooLarge(error.message, subject=error.subject)
+        case Refusal.MALFORMED | Refusal.NO_SUCH_OTHER:
+            return RoleNotUsable(error.message, subject=error.subject)
+        case Refusal.THROTTLED | Refusal.CONCURRENT | Refusal.NO_SUCH_USER:
+            return AwsUnavailable(error.message, retry_in=1.0)
+        case _:
+            return error

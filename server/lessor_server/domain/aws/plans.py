@@ -1,0 +1,127 @@
+"""Which AWS calls make a user, take it back, and sweep what others hung on it, as rounds.
+
+The calls of one round may be sent at the same time; a round begins when the one before is answered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lessor_server.domain.aws import calls
+from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.lease import Footprint, Lease
+from lessor_server.domain.role import Role
+
+INLINE_POLICY = "lessor"
+"""The name of the inline policy on every user that has one."""
+
+Round = tuple[Call[object], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IssuePlan:
+    """The two rounds of an issue; the access key's call stands apart, since its answer is the credential."""
+
+    create: calls.CreateUser
+    furnish: Round
+    key: calls.CreateAccessKey
+
+
+def issue(role: Role, footprint: Footprint, tags: tuple[tuple[str, str], ...]) -> IssuePlan:
+    """Return the calls that make a user: CreateUser, then all the rest at once."""
+    name = footprint.user_name
+    furnish: list[Call[object]] = []
+    if footprint.inline_policy:
+        furnish.append(calls.PutUserPolicy(name, footprint.inline_policy, role.policy_document))
+    furnish += [calls.AttachUserPolicy(name, arn) for arn in footprint.policy_arns]
+    furnish += [calls.AddUserToGroup(name, group) for group in footprint.groups]
+    create = calls.CreateUser(name, footprint.user_path, role.permissions_boundary_arn, tags)
+    return IssuePlan(create, tuple(furnish), calls.CreateAccessKey(name))
+
+
+def cut(lease: Lease) -> Round:
+    """Return the first round of a revocation, which ends access: the stored key goes, or all are listed."""
+    name = lease.footprint.user_name
+    if lease.access_key_id:
+        return (calls.DeleteAccessKey(name, lease.access_key_id),)
+    return (calls.ListAccessKeys(name),)
+
+
+def delete_keys(user_name: str, key_ids: tuple[str, ...]) -> Round:
+    """Return the round that deletes access keys which were only just learnt."""
+    return tuple(calls.DeleteAccessKey(user_name, key_id) for key_id in key_ids)
+
+
+def strip(footprint: Footprint) -> Round:
+    """Return the round that takes off what the row says was put on."""
+    name = footprint.user_name
+    taken: list[Call[object]] = []
+    if footprint.inline_policy:
+        taken.append(calls.DeleteUserPolicy(name, footprint.inline_policy))
+    taken += [calls.DetachUserPolicy(name, arn) for arn in footprint.policy_arns]
+    taken += [calls.RemoveUserFromGroup(name, group) for group in footprint.groups]
+    return tuple(taken)
+
+
+def survey(user_name: str) -> Round:
+    """Return the round that lists everything which AWS lets stand in the way of DeleteUser.
+
+    Source: IAM API Reference, DeleteUser: "you must delete the items attached to the user manually".
+    """
+    return (
+        calls.ListAccessKeys(user_name),
+        calls.ListUserPolicies(user_name),
+        calls.ListAttachedUserPolicies(user_name),
+        calls.ListGroupsForUser(user_name),
+        calls.ListMFADevices(user_name),
+        calls.ListSSHPublicKeys(user_name),
+        calls.ListSigningCertificates(user_name),
+        calls.ListServiceSpecificCredentials(user_name),
+    )
+
+
+def sweep(user_name: str, found: tuple[tuple[Call[object], tuple[str, ...]], ...]) -> Round:
+    """Return the round that deletes what ``survey`` found, and the console password besides."""
+    taken: list[Call[object]] = [calls.DeleteLoginProfile(user_name)]
+    for listing, names in found:
+        taken += [_taking(listing, user_name, name) for name in names]
+    return tuple(taken)
+
+
+def _taking(listing: Call[object], user_name: str, name: str) -> Call[object]:
+    """Return the call that deletes one thing which ``listing`` listed."""
+    match listing:
+        case calls.ListAccessKeys():
+            return calls.DeleteAccessKey(user_name, name)
+        case calls.ListUserPolicies():
+            return calls.DeleteUserPolicy(user_name, name)
+        case calls.ListAttachedUserPolicies():
+            return calls.DetachUserPolicy(user_name, name)
+        case calls.ListGroupsForUser():
+            return calls.RemoveUserFromGroup(user_name, name)
+        case calls.ListMFADevices():
+            return calls.DeactivateMFADevice(user_name, name)
+        case calls.ListSSHPublicKeys():
+            return calls.DeleteSSHPublicKey(user_name, name)
+        case calls.ListSigningCertificates():
+            return calls.DeleteSigningCertificate(user_name, name)
+        case calls.ListServiceSpecificCredentials():
+            return calls.DeleteServiceSpecificCredential(user_name, name)
+        case _:
+            raise AssertionError(f"{listing.action} lists nothing that a sweep deletes")
+
+
+def look(user_name: str) -> calls.GetUser:
+    """Return the call that shows a user with its tags."""
+    return calls.GetUser(user_name)
+
+
+def finish(user_name: str) -> calls.DeleteUser:
+    """Return the call whose answer decides whether the user is gone."""
+    return calls.DeleteUser(user_name)
+
+
+def tags_of(instance: str, lease_id: str, role: Role) -> tuple[tuple[str, str], ...]:
+    """Return the tags of a user: the role's own, then the three by which Lessor knows its users."""
+    ours = (("lessor:instance", instance), ("lessor:lease", lease_id), ("lessor:role", role.name))
+    return (*role.iam_tags, *ours)

@@ -1,0 +1,63 @@
+"""Spans of time: the rule every duration in a request obeys, and how a span reads in a message."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from lessor_server.domain.errors.base import Violation
+
+SECOND: Final = timedelta(seconds=1)
+LONGEST: Final = timedelta(days=3650)
+"""Ten years: a longer span is a slip of the pen, and would not end within any key's useful life."""
+
+
+def format_duration(span: timedelta) -> str:
+    """Return ``span`` as a person writes it, ``1h30m`` or ``15m``; fractions of a second stay."""
+    if span < timedelta(0):
+        return f"-{format_duration(-span)}"
+    hours, rest = divmod(span, timedelta(hours=1))
+    minutes, rest = divmod(rest, timedelta(minutes=1))
+    seconds = f"{rest.total_seconds():.6f}".rstrip("0").rstrip(".")
+    parts = ((str(hours), "h"), (str(minutes), "m"), (seconds, "s"))
+    return "".join(number + unit for number, unit in parts if number != "0") or "0s"
+
+
+def violations(field: str, span: timedelta | None) -> list[Violation]:
+    """Return what is wrong with ``span``: it is whole seconds, from one second to ten years.
+
+    ``None`` means "not set" and is always right.
+    """
+    if span is None:
+        return []
+    if span < SECOND:
+        return [
+            Violation(
+                field, f"{format_duration(span)} is below 1s", "give at least 1s, or leave the field out"
+            )
+        ]
+    if span > LONGEST:
+        return [
+            Violation(
+                field,
+                f"{format_duration(span)} is above ten years",
+                f"give at most {format_duration(LONGEST)}",
+            )
+        ]
+    if span % SECOND:
+        return [
+            Violation(
+                field, f"{format_duration(span)} is not a number of whole seconds", "give whole seconds"
+            )
+        ]
+    return []
+
+
+def order_violations(
+    field: str, span: timedelta | None, bound: timedelta | None, name: str
+) -> list[Violation]:
+    """Return a violation where ``span`` is above ``bound``, which the message calls ``name``."""
+    if span is None or bound is None or span <= bound:
+        return []
+    problem = f"{format_duration(span)} is above {name}, {format_duration(bound)}"
+    return [Violation(field, problem, f"give at most {format_duration(bound)}")]

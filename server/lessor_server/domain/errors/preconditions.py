@@ -1,0 +1,250 @@
+"""What the state of a mount, root, role or lease does not allow: each error says which state."""
+
+from __future__ import annotations
+
+from lessor_server.domain.errors.base import Precondition
+
+
+class RequestSpent(Precondition):
+    """The lease that a request id named has ended, or was never finished."""
+
+    reason = "REQUEST_ID_SPENT"
+    fix = "send a new request_id"
+
+
+class ClockDisagrees(Precondition):
+    """The service's time cannot be set by the wall clock: AWS does not confirm it."""
+
+    reason = "CLOCK_DISAGREES"
+    fix = "set the machine's clock right, make sure that AWS answers, and call again"
+
+
+class RootNotSet(Precondition):
+    """The mount has no root credentials yet."""
+
+    reason = "ROOT_NOT_SET"
+    fix = "give the mount its root with ConfigService.SetRoot"
+
+
+class RootAccountChanged(Precondition):
+    """The new root belongs to another AWS account than the leases that the mount still has."""
+
+    reason = "ROOT_ACCOUNT_CHANGED"
+    fix = "enable another mount for the other account, or revoke this mount's leases first"
+
+
+class RootRefused(Precondition):
+    """AWS does not accept the root credentials, or they may not do what the call needs."""
+
+    reason = "ROOT_REFUSED"
+    fix = "check the root's key and its policy; ConfigService.CheckRoot prints the least policy"
+
+
+class RootKindUnfit(Precondition):
+    """The mount's root is of a kind that AWS lets make no session of the role's type."""
+
+    reason = "ROOT_KIND"
+    fix = (
+        "use a mount whose root is an IAM user's access key, or give the role a credential_type that this "
+        "root can serve: IAM_USER, or, unless it is the account's root user, ASSUMED_ROLE"
+    )
+
+
+class IdentityTokenUnusable(Precondition):
+    """The root's web identity token can't be read on the server, is none, or is for another audience."""
+
+    reason = "IDENTITY_TOKEN_UNUSABLE"
+    fix = "make identity_token_file readable for the server, with a token for identity_token_audience"
+
+
+class EndpointNotAllowed(Precondition):
+    """The root's endpoint is no longer one that this server may talk to."""
+
+    reason = "ENDPOINT_NOT_ALLOWED"
+    fix = "list the endpoint in the server's setting aws.allowed_endpoints, or set another root"
+
+
+class SealBroken(Precondition):
+    """What is sealed in the store does not open: another key, another place, or damage."""
+
+    reason = "SEAL_BROKEN"
+    fix = "put the data directory's own sealing key back, or set the root again"
+
+
+class MountDisabling(Precondition):
+    """The mount is being disabled and takes no new leases."""
+
+    reason = "MOUNT_DISABLING"
+    fix = "use another mount, or enable this one again once it is gone"
+
+
+class EtagMismatch(Precondition):
+    """Somebody else changed it since it was read."""
+
+    reason = "ETAG_MISMATCH"
+    fix = "read it again, apply the change to what you read, and send the new etag"
+
+
+class RoleNotUsable(Precondition):
+    """AWS does not know a policy or a group that the role names."""
+
+    reason = "ROLE_REFUSED_BY_AWS"
+    fix = "correct the role's policy_document, policy_arns, iam_groups or boundary; AWS's code says which"
+
+
+class PolicyTooLarge(Precondition):
+    """AWS refuses the size of the role's policy: 2,048 characters for a user, white space not counted."""
+
+    reason = "POLICY_TOO_LARGE"
+    fix = "shorten the role's policy_document, or move a part of it to a managed policy in policy_arns"
+
+
+class ClockRefused(Precondition):
+    """AWS refuses the time of a request: the clock of the server's machine is wrong by minutes."""
+
+    reason = "CLOCK_REFUSED"
+    fix = "set the clock of the server's machine, by NTP; AWS takes requests of the last five minutes"
+
+
+class SessionTooLong(Precondition):
+    """AWS makes no session so long: the IAM role's MaxSessionDuration is shorter, or the role is chained."""
+
+    reason = "SESSION_TOO_LONG"
+    fix = "ask for a shorter ttl, lower the role's max_sts_ttl, or raise the IAM role's MaxSessionDuration"
+
+
+class SessionTooLarge(Precondition):
+    """The session's policies and tags do not fit into the space that AWS packs them into."""
+
+    reason = "SESSION_TOO_LARGE"
+    fix = "shorten the role's policies, groups and tags, or the request's session_policy"
+
+
+class NoSessionPolicy(Precondition):
+    """Nothing would bound a session: a federated one without any policy, or one whose groups have none."""
+
+    reason = "NO_SESSION_POLICY"
+    fix = "give the role a policy_document or policy_arns, or its groups a policy"
+
+
+class AssumeRoleRefused(Precondition):
+    """AWS does not let the mount's root assume the IAM role."""
+
+    reason = "ASSUME_ROLE_REFUSED"
+    fix = (
+        "let the IAM role's trust policy name the root (with the role's external_id, and sts:TagSession or "
+        "sts:SetSourceIdentity where the role uses them), and the root's policy allow sts:AssumeRole on it"
+    )
+
+
+class MfaRefused(Precondition):
+    """AWS does not accept the MFA code: it is wrong, used before, or not of this device."""
+
+    reason = "MFA_REFUSED"
+    fix = "send the device's next code; if that fails too, check the role's mfa_serial_number"
+
+
+class TemplateLabelUnknown(Precondition):
+    """The role is filled in with a label that the caller does not have."""
+
+    reason = "TEMPLATE_LABEL_UNKNOWN"
+    fix = "call with an identity that has the label, or take it out of the role"
+
+
+class TemplateValueUnsafe(Precondition):
+    """What the role would be filled in with holds characters that are not safe, or not taken, there."""
+
+    reason = "TEMPLATE_VALUE_UNSAFE"
+    fix = "call with another identity, or use {{identity.name_sha256}} in the role"
+
+
+class LeaseExpired(Precondition):
+    """The lease's time is over."""
+
+    reason = "LEASE_EXPIRED"
+    fix = "ask for new credentials"
+
+
+class LeaseRevoking(Precondition):
+    """The lease is being revoked."""
+
+    reason = "LEASE_REVOKING"
+    fix = "ask for new credentials"
+
+
+class LeaseAbandoned(Precondition):
+    """The lease was abandoned: nobody tries to revoke it any more."""
+
+    reason = "LEASE_ABANDONED"
+    fix = "revoke the lease to take it up again, and ask for new credentials"
+
+
+class NotRenewable(Precondition):
+    """The lease cannot be renewed: it is half-made or of a kind whose life AWS has fixed."""
+
+    reason = "NOT_RENEWABLE"
+    fix = "ask for new credentials"
+
+
+class KeyLimit(Precondition):
+    """The IAM user has two access keys, as many as AWS allows, and Lessor may not delete one of them."""
+
+    reason = "KEY_LIMIT"
+    fix = "delete the key that is not used with AWS, or call with delete_other_key"
+
+    def __init__(self, user_name: str, key_ids: tuple[str, ...]) -> None:
+        """Name the user and its keys."""
+        super().__init__(f"user {user_name} has the keys {' and '.join(key_ids)} already", subject=user_name)
+
+
+class RootNotRotatable(Precondition):
+    """The mount's root is no IAM user with stored keys, so it has no access key that could be rotated."""
+
+    reason = "ROOT_NOT_ROTATABLE"
+    fix = "give the mount the access key of an IAM user; other roots renew themselves"
+
+
+class RootKeyRotatedAway(Precondition):
+    """The access key was the root's until a rotation replaced it, and is deleted."""
+
+    reason = "ROOT_KEY_ROTATED_AWAY"
+    fix = "leave access_key and secret_key out of update_mask, or set a key made since"
+
+
+class RootKeyInUse(Precondition):
+    """The access key is the root of another mount, so a rotation neither switches it off nor deletes it."""
+
+    reason = "ROOT_KEY_IN_USE"
+    fix = "give the mount that the message names a root of its own; the key is then deleted automatically"
+
+
+class StaticKeyInUse(Precondition):
+    """The access key is a static role's, so no other rotation deletes it, even with delete_other_key."""
+
+    reason = "STATIC_KEY_IN_USE"
+    fix = "delete the static role that the message names, if nobody needs it; or use another IAM user"
+
+
+class StaticUserTaken(Precondition):
+    """The IAM user's keys are rotated already: it is that of another static role, or of a mount's root."""
+
+    reason = "STATIC_USER_TAKEN"
+    fix = "name an IAM user of its own, or first delete the static role or replace the root of the message"
+
+    def __init__(self, user_name: str, holder: str) -> None:
+        """Name the user, and who holds its keys."""
+        super().__init__(f"user {user_name} is that of {holder} already", subject=user_name)
+
+
+class StaticUserChanged(Precondition):
+    """The IAM user of a static role was deleted and created again: it is another user."""
+
+    reason = "STATIC_USER_CHANGED"
+    fix = "delete the static role and put it again, if the new user is the one that is meant"
+
+
+class StaticUserUnknown(Precondition):
+    """AWS does not know the IAM user that a static role names."""
+
+    reason = "STATIC_USER_UNKNOWN"
+    fix = "create the user in AWS, or correct username"

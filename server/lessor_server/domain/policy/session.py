@@ -1,0 +1,227 @@
+"""A session: what a request may ask of one, and the call to STS that makes it.
+
+Sources: STS API Reference, AssumeRole, GetFederationToken, GetSessionToken; IAM User Guide, "Session
+policies" and "Passing session tags in AWS STS".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from lessor_server.domain import names
+from lessor_server.domain.aws import arn, tags
+from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws.sts_calls import (
+    AssumeRole,
+    Device,
+    GetFederationToken,
+    GetSessionToken,
+    Session,
+)
+from lessor_server.domain.aws.tags import Tags
+from lessor_server.domain.errors.base import SessionPolicyWouldWiden, Violation, require
+from lessor_server.domain.errors.preconditions import NoSessionPolicy, TemplateValueUnsafe
+from lessor_server.domain.names import shown
+from lessor_server.domain.policy import policy, session_policy
+from lessor_server.domain.policy.session_policy import GroupPolicies
+from lessor_server.domain.policy.template import Caller, filled, filled_policy, none_violations
+from lessor_server.domain.role import CredentialType, Role
+from lessor_server.domain.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request asks of its session; ``policy`` is canonical text, and what is empty is not asked."""
+
+    role_arn: str = ""
+    session_name: str = ""
+    mfa_code: Secret = field(default_factory=Secret)
+    policy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInputs:
+    """What the engine found out for a session: who asks, what the groups say, what name and how long."""
+
+    caller: Caller
+    groups: tuple[GroupPolicies, ...]
+    name: str
+    seconds: int
+
+
+NOTHING: Final = Ask()
+
+_ASSUMED: Final = frozenset({CredentialType.ASSUMED_ROLE})
+_FEDERATED: Final = frozenset({CredentialType.FEDERATION_TOKEN})
+_SESSION: Final = frozenset({CredentialType.SESSION_TOKEN})
+_GOES_WITH: Final = {
+    "role_arn": _ASSUMED,
+    "role_session_name": _ASSUMED,
+    "mfa_code": _ASSUMED | _SESSION,
+    "session_policy": _ASSUMED | _FEDERATED,
+}
+_NAME: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{2,64}")
+_CODE: Final = re.compile(r"[0-9]{6}")
+_CODE_MEND: Final = "send the 6 digits that the device shows now"
+_SOURCE_IDENTITY: Final = _NAME
+
+
+# --- what may be asked ----------------------------------------------------------------------------
+
+
+def violations(role: Role, ask: Ask) -> list[Violation]:
+    """Return every fault of what is asked of a session of ``role``; field paths are the request's."""
+    found = []
+    given = {
+        "role_arn": bool(ask.role_arn),
+        "role_session_name": bool(ask.session_name),
+        "mfa_code": bool(ask.mfa_code),
+        "session_policy": bool(ask.policy),
+    }
+    for path, kinds in _GOES_WITH.items():
+        if role.credential_type in kinds:
+            found += _CHECKS[path](role, ask)
+        elif given[path]:
+            others = " and ".join(kind.name for kind in CredentialType if kind in kinds)
+            problem = f"does not go with a role of type {role.credential_type.name}"
+            found.append(Violation(path, problem, f"leave it out: it is for {others}"))
+    return found
+
+
+def require_askable(role: Role, ask: Ask, others: list[Violation]) -> None:
+    """Raise for all faults of a request at once; ``others`` are those found in the rest of it.
+
+    Raises:
+        SessionPolicyWouldWiden: Its session policy allows something that the role's own would unite with.
+        Invalid: It has other faults alone.
+    """
+    found = [*others, *violations(role, ask)]
+    if _would_widen(role, ask):
+        raise SessionPolicyWouldWiden(role.name, tuple(found))
+    require(found)
+
+
+def _role_arn_violations(role: Role, ask: Ask) -> list[Violation]:
+    if not ask.role_arn and _only(role):
+        return []
+    if not ask.role_arn:
+        problem = "is missing, and the role allows more than one IAM role"
+        return [Violation("role_arn", problem, "name one that the role's role_arns allow")]
+    if any(arn.allows(pattern, ask.role_arn) for pattern in role.role_arns):
+        return []
+    problem = f"{shown(ask.role_arn)} is not allowed by the role's role_arns"
+    return [Violation("role_arn", problem, "name one that they allow")]
+
+
+def _only(role: Role) -> str:
+    """Return the one IAM role that ``role`` allows, or an empty text where the request has to choose."""
+    alone = len(role.role_arns) == 1 and arn.is_role(role.role_arns[0])
+    return role.role_arns[0] if alone else ""
+
+
+def _name_violations(ask: Ask) -> list[Violation]:
+    if not ask.session_name or _NAME.fullmatch(ask.session_name):
+        return []
+    fix = "use 2 to 64 letters, digits and _ + = , . @ -"
+    return [Violation("role_session_name", f"{shown(ask.session_name)} is not what AWS takes", fix)]
+
+
+def _code_violations(role: Role, ask: Ask) -> list[Violation]:
+    if not role.mfa_serial_number:
+        if not ask.mfa_code:
+            return []
+        problem = "is not asked for: the role has no mfa_serial_number"
+        return [Violation("mfa_code", problem, "leave it out")]
+    if _CODE.fullmatch(ask.mfa_code.reveal()):
+        return []
+    problem = (
+        "is no code of an MFA device" if ask.mfa_code else "is needed: the role has an mfa_serial_number"
+    )
+    return [Violation("mfa_code", problem, _CODE_MEND)]
+
+
+def _policy_violations(ask: Ask) -> list[Violation]:
+    if not ask.policy:
+        return []
+    field, document = "session_policy", json.loads(ask.policy)
+    return policy.violations(document, field=field) + none_violations(field, document)
+
+
+_CHECKS: Final[Mapping[str, Callable[[Role, Ask], list[Violation]]]] = {
+    "role_arn": _role_arn_violations,
+    "role_session_name": lambda _, ask: _name_violations(ask),
+    "mfa_code": _code_violations,
+    "session_policy": lambda _, ask: _policy_violations(ask),
+}
+
+
+def _would_widen(role: Role, ask: Ask) -> bool:
+    if not ask.policy or role.credential_type not in _GOES_WITH["session_policy"]:
+        return False
+    bounded = bool(role.policy_document or role.policy_arns or role.iam_groups)
+    return bounded and not session_policy.only_denies(json.loads(ask.policy))
+
+
+# --- the call -------------------------------------------------------------------------------------
+
+
+def name(role: Role, ask: Ask, template: str, suffix: str, caller: Caller) -> str:
+    """Return the session's name: the one asked for, else one made by the mount's template of names."""
+    make = names.user_name
+    if role.credential_type is CredentialType.FEDERATION_TOKEN:
+        make = names.federation_name
+    return ask.session_name or make(template, role.mount, role.name, suffix, caller.value)
+
+
+def call(role: Role, ask: Ask, making: SessionInputs) -> Call[Session]:
+    """Return the call that makes a session of ``role``; what is asked passes ``require_askable``.
+
+    Raises:
+        TemplateLabelUnknown, TemplateValueUnsafe: The role cannot be filled in from this caller.
+        SessionTooLarge, RoleNotUsable, NoSessionPolicy: Its policies together are none that AWS takes.
+    """
+    device = Device(role.mfa_serial_number, ask.mfa_code if role.mfa_serial_number else Secret())
+    if role.credential_type is CredentialType.SESSION_TOKEN:
+        return GetSessionToken(making.seconds, device)
+    own = filled_policy(role.policy_document, making.caller)
+    theirs = [document for group in making.groups for document in group.documents]
+    document = session_policy.united((own, *theirs, ask.policy))
+    of_groups = [one for group in making.groups for one in group.arns]
+    arns = session_policy.managed((*role.policy_arns, *of_groups))
+    federated = role.credential_type is CredentialType.FEDERATION_TOKEN
+    if (federated or role.iam_groups) and not document and not arns:
+        # Without any, an assumed role's session may do all that the IAM role may.
+        raise NoSessionPolicy(f"role {role.name} and its groups have no policy for a session")
+    session_tags = _filled_tags(role.session_tags, making.caller)
+    if federated:
+        return GetFederationToken(making.name, making.seconds, document, arns, session_tags)
+    return AssumeRole(
+        role_arn=ask.role_arn or _only(role),
+        session_name=making.name,
+        seconds=making.seconds,
+        policy=document,
+        policy_arns=arns,
+        tags=session_tags,
+        transitive_keys=role.transitive_tag_keys,
+        source_identity=_filled_identity(role.source_identity, making.caller),
+        external_id=role.external_id,
+        device=device,
+    )
+
+
+def _filled_tags(session_tags: Tags, caller: Caller) -> Tags:
+    made = tuple((key, filled(value, caller)) for key, value in session_tags)
+    if tags.violations("session_tags", made, tags.SESSION_LIMIT):
+        raise TemplateValueUnsafe("a session tag filled in from the caller is none that AWS takes")
+    return made
+
+
+def _filled_identity(source_identity: str, caller: Caller) -> str:
+    made = filled(source_identity, caller)
+    if made and not _SOURCE_IDENTITY.fullmatch(made):
+        raise TemplateValueUnsafe("the source identity filled in from the caller is none that AWS takes")
+    return made

@@ -1,0 +1,128 @@
+"""What a session may do: the policies of its role, of the role's groups and of the request, made one.
+
+STS takes one policy document and up to 10 managed policies for a session, and unites them; the session
+may do what any of them allows, and what the assumed role or federating user may do as well (IAM User
+Guide, "Session policies"). So a request can only narrow a role that has policies by what it denies.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from lessor_server.domain.errors.preconditions import RoleNotUsable, SessionTooLarge
+from lessor_server.domain.policy import policy
+from lessor_server.domain.policy.policy import JsonValue
+from lessor_server.domain.role import SESSION_POLICIES_LIMIT
+
+_ITEMS: Final = ("Action", "NotAction", "Resource", "NotResource")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPolicies:
+    """The policies of one IAM group: documents as JSON texts, and ARNs of managed policies."""
+
+    documents: tuple[str, ...] = ()
+    arns: tuple[str, ...] = ()
+
+
+def only_denies(document: Mapping[str, JsonValue]) -> bool:
+    """Tell whether every statement of a policy denies."""
+    return all(statement.get("Effect") == "Deny" for statement in _statements(document))
+
+
+def united(documents: Iterable[str]) -> str:
+    """Return the canonical text of one policy that says what all of ``documents`` say.
+
+    Blank documents, and those without a statement, add nothing; where none adds anything the text is
+    empty. One document alone stays as it is. Where there are more, the first Id stands, and a Sid that
+    came before gets a number.
+
+    Raises:
+        RoleNotUsable: A document is no policy. SessionTooLarge: All together are too large.
+    """
+    parsed = [_read(text) for text in documents if text.strip()]
+    speaking = [document for document in parsed if _statements(document)]
+    if not speaking:
+        return ""
+    text = policy.canonical(speaking[0] if len(speaking) == 1 else _merged(speaking))
+    if len(text) > policy.LIMIT:
+        raise SessionTooLarge(
+            f"the policies of the session have {len(text)} characters together, and AWS takes {policy.LIMIT}"
+        )
+    return text
+
+
+def managed(arns: Iterable[str]) -> tuple[str, ...]:
+    """Return ``arns``, each once, or raise ``SessionTooLarge`` where they are more than AWS takes."""
+    once = tuple(dict.fromkeys(arns))
+    if len(once) > SESSION_POLICIES_LIMIT:
+        problem = f"the session would have {len(once)} managed policies"
+        raise SessionTooLarge(f"{problem}, and AWS takes {SESSION_POLICIES_LIMIT}")
+    return once
+
+
+def _read(text: str) -> Mapping[str, JsonValue]:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        raise RoleNotUsable("a policy of one of the role's groups is no JSON") from None
+    if not isinstance(document, dict) or not _well_formed(document.get("Statement", [])):
+        raise RoleNotUsable("a policy of one of the role's groups is no IAM policy")
+    return document
+
+
+def _well_formed(value: JsonValue) -> bool:
+    return isinstance(value, Mapping) or (
+        isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
+    )
+
+
+def _statements(document: Mapping[str, JsonValue]) -> list[Mapping[str, JsonValue]]:
+    value = document.get("Statement", [])
+    items = [value] if isinstance(value, Mapping) else value
+    return [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
+
+
+def _merged(documents: list[Mapping[str, JsonValue]]) -> dict[str, JsonValue]:
+    sids: dict[str, int] = {}
+    statements = [
+        _named_once({name: _listed(name, statement[name]) for name in statement}, sids)
+        for document in documents
+        for statement in _statements(_of_today(document))
+    ]
+    merged: dict[str, JsonValue] = {"Version": policy.VERSIONS[0], "Statement": statements}
+    ids = [document["Id"] for document in documents if document.get("Id")]
+    return merged | ({"Id": ids[0]} if ids else {})
+
+
+def _of_today(document: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """Return a policy that says in today's language what it said in its own.
+
+    Before 2012-10-17 there were no variables: ``${`` meant itself, which is now written ``${$}{``.
+    """
+    if document.get("Version") == policy.VERSIONS[0]:
+        return document
+    return policy.in_places(document, "", lambda _, text: text.replace("${", "${$}{"))
+
+
+def _listed(name: str, value: JsonValue) -> JsonValue:
+    return [value] if name in _ITEMS and isinstance(value, str) else value
+
+
+def _named_once(statement: dict[str, JsonValue], sids: dict[str, int]) -> dict[str, JsonValue]:
+    """Return a statement whose Sid is none of ``sids``, and add it there; an empty Sid is left out.
+
+    ``sids`` has by Sid the last number given to one that came again.
+    """
+    sid = str(statement.pop("Sid", ""))
+    if not sid:
+        return statement
+    fresh = sid
+    while fresh in sids:
+        sids[sid] += 1
+        fresh = f"{sid}{sids[sid]}"
+    sids[fresh] = 1
+    return statement | {"Sid": fresh}

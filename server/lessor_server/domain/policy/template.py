@@ -1,0 +1,135 @@
+"""Templates filled in from who asks.
+
+Their fields are ``{{identity.name}}``, ``{{identity.labels.KEY}}`` and ``{{identity.name_sha256}}``, the
+SHA-256 of the name in hexadecimal. They may stand in session tags, the source identity, the template of
+names, and in a policy where IAM itself puts in variables. A label that the caller does not have is an
+error, never an empty text: an empty one would make ``home/{{identity.labels.team}}/*`` everybody's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final
+
+from lessor_server.domain.errors.base import Violation
+from lessor_server.domain.errors.preconditions import RoleNotUsable, TemplateLabelUnknown, TemplateValueUnsafe
+from lessor_server.domain.names import IDENTITY, shown, too_long
+from lessor_server.domain.policy import placeholders, policy
+from lessor_server.domain.policy.placeholders import MAX_TEMPLATE
+from lessor_server.domain.policy.policy import JsonValue
+
+_SAFE: Final = re.compile(r"[A-Za-z0-9_.@+=,-]{1,128}")
+"""What a policy may be given: IAM gives ``*``, ``?``, ``$``, ``/`` and ``:`` a meaning there."""
+_FIX: Final = "use {{identity.name}}, {{identity.labels.KEY}}, {{identity.name_sha256}}"
+_LABEL: Final = "identity.labels."
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as templates may tell it."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def value(self, named: str) -> str:
+        """Return the value of a field, or raise ``TemplateLabelUnknown``."""
+        if named == "identity.name":
+            return self.name
+        if named == "identity.name_sha256":
+            return sha256(self.name.encode()).hexdigest()
+        key = named.removeprefix(_LABEL)
+        value = self.labels.get(key, "")
+        if not value:
+            raise TemplateLabelUnknown(f"the caller has no label {shown(key)}, which the role needs")
+        return value
+
+
+def holds(text: str) -> bool:
+    """Tell whether ``text`` has anything to be filled in."""
+    return any(IDENTITY.fullmatch(named) for named in placeholders.fields(text))
+
+
+def violations(path: str, text: str, limit: int = MAX_TEMPLATE) -> list[Violation]:
+    """Return what is wrong with a template: its length, unknown fields, braces that belong to none."""
+    if len(text) > limit:
+        return [too_long(path, text, limit)]
+    found = [
+        Violation(path, f"{{{{{shown(named)[1:-1]}}}}} is no field", _FIX)
+        for named in placeholders.fields(text)
+        if not IDENTITY.fullmatch(named)
+    ]
+    if placeholders.has_stray_braces(text):
+        found.append(Violation(path, "has braces that belong to no field", _FIX))
+    return found
+
+
+def policy_violations(path: str, document: Mapping[str, JsonValue]) -> list[Violation]:
+    """Return what is wrong with the templates in a policy, and with where they stand."""
+    found: list[Violation] = []
+    used = False
+
+    def look(spot: str, text: str) -> str:
+        nonlocal used, found
+        used = used or holds(text)
+        found += violations(spot, text, policy.LIMIT)
+        return ""
+
+    rest = policy.in_places(document, path, look)
+    found += none_violations(path, rest, "write it in a resource or in the value of a condition")
+    if used and document.get("Version") != policy.VERSIONS[0]:
+        problem = "does not go with a template"
+        found.append(Violation(f"{path}.Version", problem, f'write "{policy.VERSIONS[0]}"'))
+    return found
+
+
+def none_violations(
+    path: str, document: Mapping[str, JsonValue], fix: str = "write the value itself"
+) -> list[Violation]:
+    """Return where a policy holds a template that nobody fills in: AWS would take it as it stands."""
+    return [
+        Violation(spot, "holds a template, or braces, where none may stand", fix)
+        for spot, value in policy.walk(document, path)
+        if isinstance(value, str) and ("{{" in value or "}}" in value)
+    ]
+
+
+def sample(text: str) -> str:
+    """Return ``text`` filled in with something short, to be checked by the rules of its place."""
+    return placeholders.fill(text, lambda _: "xx")
+
+
+def filled(text: str, caller: Caller) -> str:
+    """Return ``text`` filled in, or raise ``TemplateLabelUnknown``; what is no field of ours stays."""
+    return placeholders.fill(text, lambda named: caller.value(named) if IDENTITY.fullmatch(named) else None)
+
+
+def filled_policy(document: str, caller: Caller) -> str:
+    """Return the canonical text of a policy filled in.
+
+    Raises:
+        TemplateLabelUnknown: The caller lacks a label that is used.
+        TemplateValueUnsafe: A value holds what IAM gives a meaning of its own.
+        RoleNotUsable: The policy has become too long.
+    """
+    if not document:
+        return ""
+
+    def safe(named: str) -> str:
+        value = caller.value(named)
+        if not _SAFE.fullmatch(value):
+            raise TemplateValueUnsafe(f"the caller's {named} holds what a policy gives a meaning of its own")
+        return value
+
+    def fill(_: str, text: str) -> str:
+        return placeholders.fill(text, lambda named: safe(named) if IDENTITY.fullmatch(named) else None)
+
+    made = policy.canonical(policy.in_places(json.loads(document), "policy_document", fill))
+    if len(made) > policy.LIMIT:
+        raise RoleNotUsable(
+            f"the role's policy has {len(made)} characters for this caller, and AWS takes {policy.LIMIT}"
+        )
+    return made

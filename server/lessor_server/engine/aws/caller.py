@@ -1,0 +1,138 @@
+"""Runs AWS calls in rounds, each call through its lane, and answers with outcomes instead of raising.
+
+A call that was sent is never cancelled: all calls of a round are awaited, so that everything that is
+known can be recorded before anything is rolled back. After ConcurrentModification the rest of this
+user's calls go one after another; an account that meets it often gets serial rounds for an hour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.errors.base import LessorError, PacerFull
+from lessor_server.domain.root import Root
+from lessor_server.engine.aws.rate_limiter import Priority, RateLimiter
+from lessor_server.engine.ports import Aws
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+REPEAT_FIRST, REPEAT_MAX, REPEAT_FOR = 0.2, 3.0, 30.0
+"""Seconds: the first wait before a repeated call, the longest, and how long a call is repeated at all."""
+TRIES = 3
+"""How often a call is sent whose fate stays unknown, where the root has no ``max_retries``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T_co]):
+    """AWS did it and answered ``value``."""
+
+    value: T_co
+
+
+Outcome = Done[T] | LessorError
+"""What came of a call: AWS's refusal, an unknown fate, or why it was never sent (``PacerFull``, ...)."""
+
+MayRetry = Callable[[], bool]
+"""Tells whether a call may still be repeated because AWS does not see its user yet."""
+
+
+def _none() -> bool:
+    return False
+
+
+def failure(outcomes: list[Outcome[object]]) -> LessorError | None:
+    """Return the first outcome that is no success: a clear no before an unknown one."""
+    failed = [outcome for outcome in outcomes if not isinstance(outcome, Done)]
+    failed.sort(key=lambda outcome: not isinstance(outcome, AwsRefused))
+    return failed[0] if failed else None
+
+
+def is_inconclusive(outcome: object) -> bool:
+    """Tell whether an outcome says nothing about the row: AWS did not answer, failed or throttled."""
+    if isinstance(outcome, AwsRefused):
+        return outcome.refusal is Refusal.THROTTLED
+    return isinstance(outcome, (AwsUnknown, PacerFull))
+
+
+class AwsCaller:
+    """Sends calls for one root."""
+
+    def __init__(
+        self, aws: Aws, root: Root, limiter: RateLimiter, rng: random.Random, priority: Priority
+    ) -> None:
+        """Send through ``limiter`` with ``priority``; ``rng`` gives the jitter."""
+        self._aws = aws
+        self._root = root
+        self._limiter = limiter
+        self._rng = rng
+        self._priority = priority
+        self._serial = False
+
+    @property
+    def tries(self) -> int:
+        """Return how often a call may be sent whose fate stays unknown; 1 means that it is never repeated."""
+        retries = self._root.config.max_retries
+        return TRIES if retries is None else retries + 1
+
+    async def call(self, call: Call[T], patience: MayRetry = _none) -> Outcome[T]:
+        """Send one call, and again while AWS does not yet see the user it just made and ``patience()``.
+
+        ConcurrentModification is repeated without patience too: AWS asks for it, and the refused call had
+        no effect. A root's ``max_retries`` bounds the repeats.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + REPEAT_FOR
+        wait, repeats = REPEAT_FIRST, 0
+        while True:
+            outcome = await self._once(call)
+            self._note(outcome)
+            spent = repeats == self._root.config.max_retries or loop.time() + wait > until
+            if spent or not _repeatable(outcome, patience):
+                return outcome
+            repeats += 1
+            await asyncio.sleep(wait * self._rng.uniform(0.5, 1.0))
+            wait = min(wait * 2, REPEAT_MAX)
+
+    async def round(
+        self, calls: tuple[Call[object], ...], patience: MayRetry = _none
+    ) -> list[Outcome[object]]:
+        """Send all ``calls`` at once and wait for every one of them."""
+        if len(calls) <= 1 or self._one_by_one():
+            return [await self.call(call, patience) for call in calls]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self.call(call, patience)) for call in calls]
+        return [task.result() for task in tasks]
+
+    def _one_by_one(self) -> bool:
+        return self._serial or asyncio.get_running_loop().time() < self._limiter.conflicts.serial_until
+
+    def _note(self, outcome: object) -> None:
+        if not isinstance(outcome, AwsRefused):
+            return
+        if outcome.refusal is Refusal.CONCURRENT:
+            self._serial = True
+            self._limiter.conflicts.met(asyncio.get_running_loop().time())
+        elif outcome.refusal is Refusal.THROTTLED:
+            self._limiter.throttled()
+
+    async def _once(self, call: Call[T]) -> Outcome[T]:
+        try:
+            async with self._limiter.turn(self._priority):
+                return Done(await self._aws.send(self._root, call))
+        except LessorError as error:
+            return error
+
+
+def _repeatable(outcome: object, patience: MayRetry) -> bool:
+    if not isinstance(outcome, AwsRefused):
+        return False
+    if outcome.refusal is Refusal.CONCURRENT:
+        return True
+    return outcome.refusal is Refusal.NO_SUCH_USER and patience()

@@ -1,0 +1,227 @@
+"""How fast, how many at once, in which order, and whether at all: one lane for each account and endpoint.
+
+A lane is a token bucket in the form of the generic cell rate algorithm (ITU-T I.371). Of a set rate
+96.5 % is the refill and 1.5 % the burst: no second ever holds more calls than the rate, also where some
+are 20 ms later on their way than others. Without a set
+rate a lane looks for it: it comes down by a third when AWS throttles, and goes up again step by step
+(additive increase, multiplicative decrease: Chiu & Jain, 1989). Who waits is served by priority, then in
+order; a bounded number waits, and none for more than ``MAX_WAIT_SECONDS``.
+
+A lane is paused while AWS does not answer: whoever is asked to call then hears so at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from lessor_server.domain.errors.base import AwsUnavailable, PacerFull
+
+MAX_WAIT_SECONDS = 10.0
+REFILL, BURST = 0.965, 0.015
+START_RATE, MIN_RATE = 1000.0, 1.0
+DECREASE, INCREASE, STEP_SECONDS = 2 / 3, 0.02, 1.0
+"""At throttling the rate falls to two thirds, once a step at most; a step without adds 2 % of the start."""
+
+
+CLASHES, CLASHES_WITHIN, SERIAL_FOR = 3, 60.0, 3600.0
+"""So many ConcurrentModifications within so many seconds make an account serial for so long."""
+
+
+@dataclass(slots=True)
+class ConflictCounter:
+    """How often an account met ConcurrentModification lately; instants are the loop's."""
+
+    seen: deque[float] = field(default_factory=lambda: deque(maxlen=CLASHES))
+    serial_until: float = 0.0
+
+    def met(self, now: float) -> None:
+        """Take note of one more."""
+        self.seen.append(now)
+        if len(self.seen) == CLASHES and now - self.seen[0] <= CLASHES_WITHIN:
+            self.serial_until = now + SERIAL_FOR
+
+
+class Priority(IntEnum):
+    """Who goes first; a look is a question that nobody's credential waits for."""
+
+    ASKED = 0
+    ISSUE = 1
+    EXPIRY = 2
+    LOOK = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """Limits of a lane: calls a second (None: to be found), calls in flight, calls waiting."""
+
+    rate: float | None = None
+    in_flight: int = 64
+    queue: int = 2000
+
+
+class RateLimiter:
+    """The calls to one account at one endpoint."""
+
+    def __init__(self, account: str, rate_limit: RateLimit) -> None:
+        """Open a lane that keeps ``rate_limit``."""
+        self.account = account
+        self._rate_limit = rate_limit
+        self._rate = rate_limit.rate or START_RATE
+        self._stepped = 0.0
+        self._next = 0.0
+        self._in_flight = 0
+        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._tickets = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self.conflicts = ConflictCounter()
+        self.paused_for = ""
+        self.retry_in = 0.0
+
+    # --- whether ----------------------------------------------------------------------------------------
+
+    def require_open(self) -> None:
+        """Raise ``AwsUnavailable`` while the lane is paused."""
+        if self.paused_for:
+            raise AwsUnavailable(
+                f"AWS does not answer for this account ({self.paused_for}); it is being probed",
+                retry_in=self.retry_in,
+            )
+
+    def pause(self, why: str, retry_in: float) -> None:
+        """Stop the lane; the next probe goes out in ``retry_in`` seconds."""
+        self.paused_for, self.retry_in = why, retry_in
+
+    def resume(self) -> None:
+        """Open the lane again."""
+        self.paused_for, self.retry_in = "", 0.0
+
+    # --- how fast ---------------------------------------------------------------------------------------
+
+    @property
+    def rate(self) -> float:
+        """Return the calls a second that the lane takes now."""
+        return self._rate
+
+    def throttled(self) -> None:
+        """Take note that AWS throttled a call: a rate that was not set comes down."""
+        now = asyncio.get_running_loop().time()
+        if self._rate_limit.rate is None and now - self._stepped >= STEP_SECONDS:
+            self._rate = max(self._rate * DECREASE, MIN_RATE)
+            self._stepped = now
+
+    def _recover(self, now: float) -> None:
+        if self._rate < START_RATE and self._rate_limit.rate is None and now - self._stepped >= STEP_SECONDS:
+            self._rate = min(self._rate + INCREASE * START_RATE, START_RATE)
+            self._stepped = now
+
+    # --- in which order ---------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def turn(self, priority: Priority = Priority.ISSUE) -> AsyncIterator[None]:
+        """Wait for this call's turn and hold its room in flight while the call runs.
+
+        Raises:
+            PacerFull: More calls wait than the lane takes, or this one waited too long.
+        """
+        await self._wait(priority)
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            if self._queue:
+                self._pump()
+
+    async def _wait(self, priority: Priority) -> None:
+        if not self._queue and self._wait_seconds() <= 0 and self._in_flight < self._rate_limit.in_flight:
+            self._admit()
+            return
+        if len(self._queue) >= self._rate_limit.queue:
+            raise self._full()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tickets += 1
+        heapq.heappush(self._queue, (priority, self._tickets, future))
+        self._pump()
+        try:
+            async with asyncio.timeout(MAX_WAIT_SECONDS):
+                await future
+        except TimeoutError:
+            self._pass_on(future)
+            raise self._full() from None
+        except asyncio.CancelledError:
+            self._pass_on(future)
+            raise
+
+    def _pass_on(self, future: asyncio.Future[None]) -> None:
+        """Give a turn that came too late for its call to whoever is next."""
+        if future.done() and not future.cancelled():
+            self._in_flight -= 1
+            self._pump()
+
+    def _pump(self) -> None:
+        """Let go whoever may go now; come back when the next may."""
+        while self._queue and self._in_flight < self._rate_limit.in_flight:
+            if self._queue[0][2].done():  # gave up waiting
+                heapq.heappop(self._queue)
+                continue
+            wait = self._wait_seconds()
+            if wait > 0:
+                self._schedule(wait)
+                return
+            heapq.heappop(self._queue)[2].set_result(None)
+            self._admit()
+
+    def _schedule(self, seconds: float) -> None:
+        if self._timer is None or self._timer.cancelled():
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._pump()
+
+    def _wait_seconds(self) -> float:
+        """Return the seconds until the bucket holds a token."""
+        now = asyncio.get_running_loop().time()
+        self._recover(now)
+        interval = 1 / (self._rate * REFILL)
+        slack = max(self._rate * BURST - 1, 0) * interval
+        return self._next - slack - now
+
+    def _admit(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._next = max(self._next, now) + 1 / (self._rate * REFILL)
+        self._in_flight += 1
+
+    def _full(self) -> PacerFull:
+        wait = len(self._queue) / self._rate
+        return PacerFull("too many AWS calls are waiting", subject=self.account, retry_in=max(wait, 1.0))
+
+
+class RateLimiters:
+    """All lanes, made when first asked for."""
+
+    def __init__(self, rate_limit: RateLimit) -> None:
+        """Give each lane the same ``rate_limit``."""
+        self._rate_limit = rate_limit
+        self._limiters: dict[tuple[str, str], RateLimiter] = {}
+
+    def limiter(self, account: str, endpoint: str) -> RateLimiter:
+        """Return the lane of an account at an endpoint."""
+        key = (account, endpoint)
+        limiter = self._limiters.get(key)
+        if limiter is None:
+            limiter = self._limiters[key] = RateLimiter(account, self._rate_limit)
+        return limiter
+
+    def forget(self, account: str) -> None:
+        """Let go of an account's lanes; calls that wait in one go on."""
+        self._limiters = {key: limiter for key, limiter in self._limiters.items() if key[0] != account}
+
+    def paused(self) -> list[RateLimiter]:
+        """Return the lanes that are paused."""
+        return [limiter for limiter in self._limiters.values() if limiter.paused_for]

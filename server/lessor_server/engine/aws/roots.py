@@ -1,0 +1,233 @@
+"""Roots as the engine uses them: opened, bound to their account, each with its lane to AWS.
+
+A root is bound to (partition, account) by one GetCallerIdentity before its first intent, and the
+account is kept with it; no answer of AWS is believed about a row of another account.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from lessor_server.domain import root as root_rules
+from lessor_server.domain.aws.calls import Call, GetCallerIdentity, Identity
+from lessor_server.domain.aws.errors import AwsCallFailed, for_caller
+from lessor_server.domain.errors.base import InternalError, NotFound, RootChanged
+from lessor_server.domain.errors.preconditions import MountDisabling, RootNotSet
+from lessor_server.domain.lease import Lease
+from lessor_server.domain.mount import Mount, MountState
+from lessor_server.domain.role import Role
+from lessor_server.domain.root import Root, RootConfig, StoredRoot
+from lessor_server.domain.root_kind import RootKind, kind_of
+from lessor_server.engine.aws.caller import AwsCaller, Done
+from lessor_server.engine.aws.rate_limiter import Priority, RateLimiter, RateLimiters
+from lessor_server.engine.ports import Aws, Sealer, Store
+from lessor_server.engine.store_types import RequestKey
+from lessor_server.engine.supervisor import Supervisor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What an issue stands on: all three are there, and the mount takes leases.
+
+    ``earlier`` is the lease of an earlier same request, if there is one.
+    """
+
+    mount: Mount
+    role: Role
+    root: Root
+    earlier: Lease | None = None
+
+
+def _unbound(mount: str) -> str:
+    """Return what stands for the account of a root that is not known yet."""
+    return f"mount:{mount}"
+
+
+def place_of(mount: str) -> str:
+    """Return the place that a mount's root is sealed for."""
+    return f"roots/{mount}"
+
+
+class Roots:
+    """Opens roots and sends calls for them."""
+
+    def __init__(
+        self,
+        store: Store,
+        sealer: Sealer,
+        aws: Aws,
+        limiters: RateLimiters,
+        rng: random.Random,
+        instance: str,
+        supervisor: Supervisor,
+    ) -> None:
+        """Read sealed roots from ``store`` and send through ``aws`` at ``limiters``'s pace.
+
+        ``instance`` is this installation's id: part of every user's path and tags.
+        """
+        self.instance = instance
+        self._store = store
+        self._sealer = sealer
+        self._aws = aws
+        self._limiters = limiters
+        self._rng = rng
+        self._supervisor = supervisor
+        self._known: set[str] = set()
+        self._opened: dict[str, tuple[StoredRoot, Root]] = {}
+        self._binding: dict[str, asyncio.Lock] = {}
+        self._arns: dict[str, tuple[RootConfig, str]] = {}
+
+    async def ground(self, mount: str, role: str, repeated: RequestKey | None = None) -> Ground:
+        """Read mount, root and role at one instant.
+
+        Raises:
+            NotFound: No such mount or role.
+            MountDisabling, RootNotSet: The mount takes no leases.
+        """
+        grounds = await self._store.grounds(mount, role, repeated)
+        if grounds.mount is None:
+            self.forget(mount)
+            raise NotFound("mount", mount)
+        if grounds.mount.state is not MountState.ENABLED:
+            raise MountDisabling(f"mount {mount} is being disabled", subject=mount)
+        if grounds.role is None:
+            raise NotFound("role", f"{mount}/{role}")
+        if grounds.root is None:
+            raise RootNotSet(f"mount {mount} has no root credentials", subject=mount)
+        return Ground(grounds.mount, grounds.role, self._open(grounds.root), grounds.earlier)
+
+    async def of(self, mount: str) -> Root:
+        """Return the mount's root, or raise ``RootNotSet``."""
+        stored = await self._store.get_root(mount)
+        if stored is None:
+            self.forget(mount)
+            raise RootNotSet(f"mount {mount} has no root credentials", subject=mount)
+        return self._open(stored)
+
+    async def bound(self, root: Root) -> Root:
+        """Return the root with its account, asking AWS once in its life.
+
+        Raises:
+            AwsUnavailable, RootRefused: AWS does not say who we are.
+            RootChanged: It was set anew meanwhile.
+        """
+        if root.account:
+            return root
+        async with self._binding.setdefault(root.mount, asyncio.Lock()):
+            return await self._bind(await self.of(root.mount))
+
+    async def _bind(self, root: Root) -> Root:
+        if root.account:
+            return root
+        identity = await self.identity(root)
+        if not await self._store.bind_account(root.mount, root.version, identity.account):
+            raise RootChanged(f"the root of {root.mount} changed meanwhile", retry_in=0.1)
+        return await self.of(root.mount)
+
+    async def identity(self, root: Root) -> Identity:
+        """Ask AWS who the root is, or raise the error that a caller gets."""
+        identity = await self.ask(root, GetCallerIdentity())
+        self._arns[root.mount] = root.config, identity.arn
+        return identity
+
+    async def kind(self, root: Root) -> RootKind:
+        """Return what kind of root this is; AWS is asked once a version, where no chain tells it.
+
+        Raises:
+            AwsUnavailable, RootRefused: AWS does not say who we are.
+        """
+        known = self.known_kind(root)
+        return known or kind_of(root.config, (await self.identity(root)).arn)
+
+    def known_kind(self, root: Root) -> RootKind | None:
+        """Return the kind as far as it is known without AWS; None where only AWS can tell it."""
+        config, arn = self._arns.get(root.mount, (None, ""))
+        arn = arn if config == root.config else ""
+        # Keys alone don't tell: they may be those of the account's root user.
+        return kind_of(root.config, arn) if arn or root.config.assume_chain else None
+
+    async def ask(self, root: Root, call: Call[T]) -> T:
+        """Send one call and return its answer, or raise the error that a caller gets."""
+        outcome = await self.caller(root).call(call)
+        if isinstance(outcome, Done):
+            return outcome.value
+        raise for_caller(outcome)
+
+    def caller(self, root: Root, priority: Priority = Priority.ISSUE) -> AwsCaller:
+        """Return the way to send calls for a root."""
+        return AwsCaller(self, root, self.limiter(root), self._rng, priority)
+
+    async def send(self, root: Root, call: Call[T]) -> T:
+        """Send one call, with the key that a rotation has put in the root's place meanwhile, if any.
+
+        Raises:
+            AwsCallFailed: It ended in an unexpected exception; else as ``Aws.send``.
+        """
+        self._known.add(root.mount)
+        try:
+            with self._supervisor.unit(f"call {call.action}"):
+                return await self._aws.send(self._newest(root), call)
+        except InternalError as error:
+            raise AwsCallFailed(call.action, error.reference) from error
+
+    def _newest(self, root: Root) -> Root:
+        _, opened = self._opened.get(root.mount, (None, root))
+        if opened.version <= root.version or opened.account != root.account:
+            return root
+        new = opened.config
+        same = replace(root.config, access_key=new.access_key, secret_key=new.secret_key, etag=new.etag)
+        return opened if same == new else root
+
+    def limiter(self, root: Root) -> RateLimiter:
+        """Return the root's lane: one for each account and endpoint."""
+        return self._limiters.limiter(root.account or _unbound(root.mount), root.config.iam_endpoint)
+
+    def forget(self, mount: str) -> None:
+        """Let go of what is kept in memory for a mount that has no root any more."""
+        if mount in self._known:
+            self._known.remove(mount)
+            self._opened.pop(mount, None)
+            self._binding.pop(mount, None)
+            self._arns.pop(mount, None)
+            self._limiters.forget(_unbound(mount))
+            self._aws.forget(mount)
+
+    def forget_all_but(self, mounts: AbstractSet[str]) -> None:
+        """Let go of every mount that is not among ``mounts``: another replica may have removed it."""
+        for mount in self._known - mounts:
+            self.forget(mount)
+
+    def paused_accounts(self) -> frozenset[str]:
+        """Return the accounts that AWS does not answer for."""
+        return frozenset(limiter.account for limiter in self._limiters.paused())
+
+    def seal(self, root: Root, etag: str) -> StoredRoot:
+        """Return a root as the store keeps it."""
+        text = json.dumps(root_rules.to_plain(root.config))
+        return StoredRoot(
+            root.mount,
+            self._sealer.seal(text.encode(), place_of(root.mount)),
+            root.account,
+            root.version,
+            etag,
+        )
+
+    def _open(self, stored: StoredRoot) -> Root:
+        before, root = self._opened.get(stored.mount, (None, None))
+        if before is not None and before.etag != stored.etag and stored.version <= before.version:
+            self.forget(stored.mount)  # the mount was removed and enabled anew, by another replica
+        if root is None or before != stored:
+            with self._supervisor.unit(f"open the root of {stored.mount}"):
+                plain = self._sealer.open(stored.sealed, place_of(stored.mount))
+                config = root_rules.from_plain(json.loads(plain), stored.etag)
+            root = Root(stored.mount, stored.version, stored.account, config)
+            self._opened[stored.mount] = (stored, root)
+            self._known.add(stored.mount)
+        return root

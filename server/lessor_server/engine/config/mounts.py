@@ -1,0 +1,187 @@
+"""Mounts and their roots, as operators change them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from lessor_server.domain import mount as mount_rules
+from lessor_server.domain import root as root_rules
+from lessor_server.domain.aws.calls import Identity
+from lessor_server.domain.errors.base import (
+    Aborted,
+    AwsUnavailable,
+    LessorError,
+    NotFound,
+    Violation,
+    require,
+)
+from lessor_server.domain.errors.preconditions import EtagMismatch, RootAccountChanged, SealBroken
+from lessor_server.domain.events import Changed, Created
+from lessor_server.domain.mount import Mount
+from lessor_server.domain.root import Root, RootConfig, StoredRoot
+from lessor_server.domain.token_places import TokenPlaces
+from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.ports import Observer, Store
+from lessor_server.engine.rotation.root_keys import RootKeys
+
+TRIES = 5
+IDENTITY_SECONDS = 5.0
+MOUNTS_PER_PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class RootRules:
+    """What the operator's settings allow a root to be."""
+
+    allowed_endpoints: tuple[str, ...] = ()
+    ambient_mounts: tuple[str, ...] = ()
+    token_places: TokenPlaces = root_rules.DEFAULT_PLACES
+
+
+class Mounts:
+    """Enables and tunes mounts and gives them their roots."""
+
+    def __init__(
+        self,
+        store: Store,
+        roots: Roots,
+        keys: RootKeys,
+        notify: Observer,
+        rng: random.Random,
+        rules: RootRules,
+    ) -> None:
+        """Change ``store``; roots must keep ``rules``, and ``keys`` learns when they change."""
+        self._store = store
+        self._roots = roots
+        self._keys = keys
+        self._notify = notify
+        self._rng = rng
+        self._rules = rules
+
+    async def enable(self, mount: Mount, by: str) -> Mount:
+        """Enable a new mount, or raise ``Invalid`` or ``AlreadyExists``."""
+        require(mount_rules.violations(mount))
+        made = replace(mount, created_us=self._store.now())
+        await self._store.add_mount(made)
+        self._notify(Created("mount", mount.name, by))
+        return made
+
+    async def get(self, name: str) -> Mount:
+        """Return a mount, or raise ``NotFound``."""
+        mount = await self._store.get_mount(name)
+        if mount is None:
+            raise NotFound("mount", name)
+        return mount
+
+    async def list(self, after: str, limit: int) -> list[Mount]:
+        """Return at most ``limit`` mounts by name, those greater than ``after``."""
+        return await self._store.list_mounts(after, limit)
+
+    async def tune(self, name: str, change: Callable[[Mount], Mount], by: str) -> Mount:
+        """Replace a mount by what ``change`` makes of it; nothing that exists is shortened by it."""
+        for _ in range(TRIES):
+            before = await self.get(name)
+            after = change(before)
+            require(mount_rules.violations(after))
+            if await self._store.put_mount(before, after):
+                self._notify(Changed("mount", name, by))
+                return after
+        raise Aborted(f"mount {name} keeps changing", retry_in=0.1)
+
+    async def get_root(self, name: str) -> Root:
+        """Return a mount's root, or raise ``NotFound`` (mount) or ``RootNotSet``."""
+        await self.get(name)
+        return await self._roots.of(name)
+
+    async def find_misplaced_tokens(self) -> tuple[str, ...]:
+        """Return the mounts whose stored root reads its token elsewhere than where tokens may lie."""
+        found: tuple[str, ...] = ()
+        after = ""
+        while page := await self._store.list_mounts(after, MOUNTS_PER_PAGE):
+            after = page[-1].name
+            for mount in page:
+                with suppress(LessorError):  # not set, or it does not open
+                    file = (await self._roots.of(mount.name)).config.identity_token_file
+                    if file and self._rules.token_places.is_left_from_before(file):
+                        found += (mount.name,)
+        return found
+
+    async def set_root(
+        self,
+        name: str,
+        etag: str,
+        change: Callable[[RootConfig | None], RootConfig],
+        by: str,
+        *,
+        whole: bool = False,
+    ) -> Root:
+        """Replace a mount's root by what ``change`` makes of the one there is, whole or not at all.
+
+        A ``whole`` new one keeps nothing of the root there is, and may replace one that can't be opened.
+
+        Raises:
+            Invalid, NotFound, EtagMismatch, SealBroken: The request is wrong, or not ``whole``.
+            RootAccountChanged: Leases of another account stand in the way.
+            RootKeyRotatedAway, StaticUserTaken: The key is one that a rotation has replaced, or will.
+            AwsUnavailable: AWS does not say whose the new root is, and leases exist.
+        """
+        await self.get(name)
+        for _ in range(TRIES):
+            stored = await self._store.get_root(name)
+            if etag and (stored is None or stored.etag != etag):
+                raise EtagMismatch(f"the root of {name} is not what the etag says", subject=name)
+            before = await self._opened(stored, whole=whole)
+            config = change(before.config if before else None)
+            require(self._violations(name, config))
+            if config.access_key and (before is None or config.access_key != before.config.access_key):
+                await self._keys.require_free(config.access_key)
+            version = stored.version if stored else 0
+            root = await self._checked(Root(name, version + 1, "", config))
+            fresh = f"{self._rng.getrandbits(64):016x}"
+            if await self._store.put_root(self._roots.seal(root, fresh), version):
+                self._notify((Changed if stored else Created)("root", name, by))
+                await self._keys.align(name)
+                return await self._roots.of(name)
+        raise Aborted(f"the root of {name} keeps changing", retry_in=0.1)
+
+    async def _opened(self, stored: StoredRoot | None, *, whole: bool) -> Root | None:
+        """Return the root there is; None where none is, or none that opens and another replaces it whole."""
+        try:
+            return await self._roots.of(stored.mount) if stored else None
+        except SealBroken:
+            if not whole:
+                raise
+            return None
+
+    def _violations(self, name: str, config: RootConfig) -> Sequence[Violation]:
+        """Return every fault of a mount's root; field paths begin at the request."""
+        found = root_rules.violations(
+            config,
+            self._rules.allowed_endpoints,
+            ambient=name in self._rules.ambient_mounts,
+            token_places=self._rules.token_places,
+        )
+        return [violation.under("config") for violation in found]
+
+    async def _checked(self, root: Root) -> Root:
+        """Bind the new root to the account of the mount's users, if it had any, tombstones among them."""
+        account = await self._store.account(root.mount)
+        if not account:
+            return root
+        identity = await self._identity(root)
+        if identity.account != account:
+            raise RootAccountChanged(
+                f"mount {root.mount} has leases of another account than the new root's", subject=root.mount
+            )
+        return replace(root, account=identity.account)
+
+    async def _identity(self, root: Root) -> Identity:
+        try:
+            async with asyncio.timeout(IDENTITY_SECONDS):
+                return await self._roots.identity(root)
+        except TimeoutError:
+            raise AwsUnavailable("AWS did not say in 5 s whose the root is", retry_in=1.0) from None

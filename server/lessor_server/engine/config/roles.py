@@ -1,0 +1,122 @@
+"""Roles, as operators change them: whole or not at all."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from lessor_server.domain import role as role_rules
+from lessor_server.domain import root_kind
+from lessor_server.domain.errors.base import Aborted, NotFound, Precondition, require
+from lessor_server.domain.errors.preconditions import EtagMismatch
+from lessor_server.domain.events import Changed, Created, Deleted
+from lessor_server.domain.mount import Mount
+from lessor_server.domain.role import Role
+from lessor_server.domain.root import partition_of
+from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.ports import Linter, Observer, Store
+
+TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """A role as it is, or would be, stored, and what a person should know about it."""
+
+    role: Role
+    warnings: tuple[str, ...]
+
+
+class NoLinter:
+    """Stands for the linter where none is installed."""
+
+    async def findings(self, _document: str) -> list[str]:
+        """Find nothing."""
+        return []
+
+
+class Roles:
+    """Writes and reads roles."""
+
+    def __init__(
+        self, store: Store, roots: Roots, linter: Linter, notify: Observer, rng: random.Random
+    ) -> None:
+        """Change ``store``; ``roots`` tell what they can serve, ``rng`` draws etags."""
+        self._store = store
+        self._roots = roots
+        self._linter = linter
+        self._notify = notify
+        self._rng = rng
+
+    async def put(
+        self, mount: str, name: str, etag: str, change: Callable[[Role | None], Role], by: str
+    ) -> Reviewed:
+        """Replace a role by what ``change`` makes of the one there is.
+
+        Raises:
+            Invalid: The role breaks rules; each stands in the violations, under ``role``.
+            NotFound: No such mount. EtagMismatch: The role is not the one of ``etag``.
+        """
+        for _ in range(TRIES):
+            before = await self.find(mount, name, etag)
+            reviewed = await self.check(mount, change(before))
+            role = replace(reviewed.role, etag=f"{self._rng.getrandbits(64):016x}")
+            if await self._store.put_role(role, before.etag if before else None):
+                self._notify((Changed if before else Created)("role", f"{mount}/{name}", by))
+                return Reviewed(role, reviewed.warnings)
+        raise Aborted(f"role {name} keeps changing", retry_in=0.1)
+
+    async def check(self, mount: str, role: Role) -> Reviewed:
+        """Apply every rule to ``role`` and write nothing."""
+        review = role_rules.review(role, await self._mount(mount))
+        require(violation.under("role") for violation in review.violations)
+        linted = await self._linter.findings(role.policy_document) if role.policy_document else []
+        return Reviewed(role, (*review.warnings, *linted, *await self._unserved(role)))
+
+    async def _unserved(self, role: Role) -> list[str]:
+        """Warn of what the mount's root can't serve, as far as that is known without asking AWS."""
+        try:
+            root = await self._roots.of(role.mount)
+        except Precondition:  # no root yet, or one that does not open: the issue will tell
+            return []
+        kind = self._roots.known_kind(root)
+        unserved = root_kind.unserved(kind, role) if kind else []
+        return [*unserved, *role_rules.partition_warnings(role, partition_of(root))]
+
+    async def find(self, mount: str, name: str, etag: str = "") -> Role | None:
+        """Return a role, or None where there is none.
+
+        Raises:
+            EtagMismatch: An ``etag`` is given, and the role is not the one of it.
+        """
+        role = await self._store.get_role(mount, name)
+        if etag and (role is None or role.etag != etag):
+            raise EtagMismatch(f"role {name} is not what the etag says", subject=f"{mount}/{name}")
+        return role
+
+    async def get(self, mount: str, name: str) -> Role:
+        """Return a role, or raise ``NotFound``."""
+        await self._mount(mount)
+        role = await self.find(mount, name)
+        if role is None:
+            raise NotFound("role", f"{mount}/{name}")
+        return role
+
+    async def list(self, mount: str, after: str, limit: int) -> list[Role]:
+        """Return at most ``limit`` roles of a mount by name, those greater than ``after``."""
+        await self._mount(mount)
+        return await self._store.list_roles(mount, after, limit)
+
+    async def delete(self, mount: str, name: str, by: str) -> None:
+        """Delete a role, or raise ``NotFound``; its leases still expire and revoke."""
+        await self._mount(mount)
+        if not await self._store.delete_role(mount, name):
+            raise NotFound("role", f"{mount}/{name}")
+        self._notify(Deleted("role", f"{mount}/{name}", by))
+
+    async def _mount(self, name: str) -> Mount:
+        mount = await self._store.get_mount(name)
+        if mount is None:
+            raise NotFound("mount", name)
+        return mount

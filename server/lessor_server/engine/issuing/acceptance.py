@@ -1,0 +1,38 @@
+"""Waits until AWS accepts a new key.
+
+IAM is eventually consistent (IAM User Guide, "Troubleshoot IAM: changes that I make are not always
+immediately visible"). A key that STS accepts on three looks running will most likely be accepted
+everywhere; it proves neither policies nor other regions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from lessor_server.domain.aws.calls import AccessKey, VerifyKey
+from lessor_server.domain.errors.base import LessorError
+from lessor_server.engine.aws.caller import Done
+from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.issuing.request import Credentials
+
+LOOKS, PAUSE_SECONDS, DEADLINE_MARGIN_SECONDS = 3, 0.5, 0.5
+
+
+async def proven(roots: Roots, credentials: Credentials, seconds: float, until: float) -> bool:
+    """Tell whether STS accepted the key on three looks running, 0.5 s apart.
+
+    It takes at most ``seconds``, and ends 0.5 s before ``until`` (the loop's time) at the latest.
+    """
+    loop = asyncio.get_running_loop()
+    key = AccessKey(credentials.lease.access_key_id, credentials.secret, credentials.token)
+    try:
+        async with asyncio.timeout_at(min(loop.time() + seconds, until - DEADLINE_MARGIN_SECONDS)):
+            caller = roots.caller(await roots.of(credentials.lease.mount))
+            running = 0
+            while True:
+                running = running + 1 if isinstance(await caller.call(VerifyKey(key)), Done) else 0
+                if running == LOOKS:
+                    return True
+                await asyncio.sleep(PAUSE_SECONDS)
+    except (TimeoutError, LessorError):  # the credential was made, and is its caller's either way
+        return False

@@ -1,0 +1,127 @@
+"""What IAM groups say, for sessions that are given their groups' policies.
+
+A session is no member of a group (AWS knows users alone as members), so the policies are read and sent
+along. They are kept for 60 s, so that a busy role costs no call to IAM for each session; a change of a
+group's policies counts for sessions made a minute later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws.errors import AwsRefused, Refusal, for_caller
+from lessor_server.domain.aws.read_calls import (
+    GetGroupPolicy,
+    ListAttachedGroupPolicies,
+    ListGroupPolicies,
+    Names,
+)
+from lessor_server.domain.errors.base import LessorError
+from lessor_server.domain.errors.preconditions import RoleNotUsable
+from lessor_server.domain.names import shown
+from lessor_server.domain.policy.session_policy import GroupPolicies
+from lessor_server.domain.root import Root
+from lessor_server.engine.aws.caller import AwsCaller, Done, failure
+from lessor_server.engine.aws.roots import Roots
+
+KEPT_SECONDS: Final = 60.0
+
+Key = tuple[str, int, str]
+"""The mount, the version of its root, the group."""
+
+
+class Groups:
+    """Reads the policies of groups and keeps them for a short time; who asks meanwhile shares one reading."""
+
+    def __init__(self, roots: Roots) -> None:
+        """Ask AWS through ``roots``."""
+        self._roots = roots
+        self._kept: dict[Key, tuple[float, GroupPolicies]] = {}
+        self._reading: dict[Key, asyncio.Future[GroupPolicies | LessorError]] = {}
+
+    async def policies(self, root: Root, groups: tuple[str, ...]) -> tuple[GroupPolicies, ...]:
+        """Return the policies of each of ``groups``.
+
+        Raises:
+            RoleNotUsable: There is no such group.
+            AwsUnavailable, RootRefused, AwsRefused: AWS did not tell.
+        """
+        async with asyncio.TaskGroup() as together:
+            tasks = [together.create_task(self._told(root, group)) for group in groups]
+        found = [task.result() for task in tasks]
+        for told in found:
+            if isinstance(told, LessorError):
+                raise told
+        return tuple(told for told in found if isinstance(told, GroupPolicies))
+
+    async def _told(self, root: Root, group: str) -> GroupPolicies | LessorError:
+        key = (root.mount, root.version, group)
+        until, kept = self._kept.get(key, (0.0, GroupPolicies()))
+        if asyncio.get_running_loop().time() < until:
+            return kept
+        reading = self._reading.get(key)
+        if reading is None:
+            return await self._read_once(key, root)
+        return await asyncio.shield(reading)
+
+    async def _read_once(self, key: Key, root: Root) -> GroupPolicies | LessorError:
+        """Read a group, for everybody who asks meanwhile; a failure is kept for nobody."""
+        loop = asyncio.get_running_loop()
+        reading = self._reading[key] = loop.create_future()
+        try:
+            told = await _read(self._roots.caller(root), key[2])
+            if not isinstance(told, LessorError):
+                self._forget_old(loop.time())
+                self._kept[key] = (loop.time() + KEPT_SECONDS, told)
+            reading.set_result(told)
+            return told
+        except Exception as error:
+            reading.set_exception(error)  # those who share the reading fail as its reader does
+            reading.exception()
+            raise
+        finally:
+            reading.cancel()
+            del self._reading[key]
+
+    def _forget_old(self, now: float) -> None:
+        self._kept = {key: entry for key, entry in self._kept.items() if now < entry[0]}
+
+
+async def _read(caller: AwsCaller, group: str) -> GroupPolicies | LessorError:
+    inline = await _listed(caller, lambda marker: ListGroupPolicies(group, marker))
+    managed = await _listed(caller, lambda marker: ListAttachedGroupPolicies(group, marker))
+    for listed in (inline, managed):
+        if isinstance(listed, LessorError):
+            return _for_caller(listed, group)
+    assert isinstance(inline, tuple)
+    assert isinstance(managed, tuple)
+    outcomes = await caller.round(tuple(GetGroupPolicy(group, name) for name in inline))
+    error = failure(outcomes)
+    if error is not None:
+        return _for_caller(error, group)
+    return GroupPolicies(tuple(str(one.value) for one in outcomes if isinstance(one, Done)), managed)
+
+
+async def _listed(caller: AwsCaller, page: Callable[[str], Call[Names]]) -> tuple[str, ...] | LessorError:
+    """Return the names on all pages of a list."""
+    names: list[str] = []
+    marker = ""
+    while True:
+        outcome = await caller.call(page(marker))
+        if not isinstance(outcome, Done):
+            return outcome
+        names += outcome.value.names
+        marker = outcome.value.marker
+        if not marker:
+            return tuple(names)
+
+
+def _for_caller(error: LessorError, group: str) -> LessorError:
+    if isinstance(error, AwsRefused) and error.refusal is Refusal.NO_SUCH_OTHER:
+        told: LessorError = RoleNotUsable(f"AWS knows no group {shown(group)}, or not its policy any more")
+        told.aws = error.aws
+        return told
+    return for_caller(error)

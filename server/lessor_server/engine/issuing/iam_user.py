@@ -1,0 +1,133 @@
+"""Makes the IAM user of one lease: two rounds, each call repeated until its fate is clear.
+
+After an unknown outcome AWS may have done what was asked. CreateUser that finds the name taken is our
+own lost answer, since names are unique for ever; puts and attachments may simply be repeated; before
+another CreateAccessKey every key that AWS lists is deleted, since nobody holds its secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from lessor_server.domain.aws import plans
+from lessor_server.domain.aws.calls import AccessKey, CreateAccessKey, CreatedUser, CreateUser, ListAccessKeys
+from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.errors.base import Aborted, LessorError
+from lessor_server.engine.aws.caller import AwsCaller, Done, Outcome
+
+MayRetry = Callable[[], bool]
+
+
+class IamUserBuilder:
+    """Makes one user; ``last_create_us`` is when its CreateUser was last sent, 0 if that had no effect."""
+
+    def __init__(self, caller: AwsCaller, now: Callable[[], int], patience: MayRetry) -> None:
+        """Send through ``caller``, repeating calls for as long as ``patience()``."""
+        self._caller = caller
+        self._now = now
+        self._patience = patience
+        self.last_create_us = 0
+
+    def may_retry(self) -> bool:
+        """Tell whether somebody still wants what is being made."""
+        return self._patience()
+
+    async def create(self, call: CreateUser) -> Outcome[CreatedUser]:
+        """Make the user itself."""
+        tries = 0
+        while True:
+            tries += 1
+            outcome = await self._caller.call(call, self._patience)
+            if not _without_effect(outcome):
+                self.last_create_us = self._now()
+            if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.ALREADY_EXISTS:
+                return await self._found(call)
+            if tries == self._caller.tries or not _fate_unknown(outcome) or not self._patience():
+                return outcome
+
+    async def _found(self, call: CreateUser) -> Outcome[CreatedUser]:
+        """Return the user whose making we did not hear of."""
+        found = await self._caller.call(plans.look(call.user_name), self._patience)
+        return Done(CreatedUser(found.value.arn)) if isinstance(found, Done) else found
+
+    async def furnish(self, plan: plans.IssuePlan) -> list[Outcome[object]]:
+        """Make the key and put on everything else, all at once; the key's outcome comes first."""
+        outcomes = await self._caller.round((plan.key, *plan.furnish), self._patience)
+        key, rest = outcomes[0], outcomes[1:]
+        for _ in range(self._caller.tries - 1):
+            again = [index for index, outcome in enumerate(rest) if _fate_unknown(outcome)]
+            if not again or not self._patience():
+                break
+            repeated = await self._caller.round(tuple(plan.furnish[index] for index in again), self._patience)
+            for index, outcome in zip(again, repeated, strict=True):
+                rest[index] = outcome
+        if _fate_unknown(key) and self._caller.tries > 1 and self._patience():
+            key = await self._recreate_key(plan.key)
+        return [key, *rest]
+
+    async def _recreate_key(self, call: CreateAccessKey) -> Outcome[AccessKey]:
+        """Make an access key after a try of unknown fate: what that one made, nobody holds; it goes first."""
+        tries = 1
+        while True:
+            tries += 1
+            trouble = await self._clear(call.user_name, ())
+            if trouble is not None:
+                return trouble
+            outcome = await self._caller.call(call, self._patience)
+            if tries == self._caller.tries or not _fate_unknown(outcome) or not self._patience():
+                return outcome
+
+    async def create_second_key(
+        self, call: CreateAccessKey, held: str, alone: Callable[[], Awaitable[bool]]
+    ) -> Outcome[AccessKey]:
+        """Make a second key beside ``held``; where AWS has no room, what is not ``held`` goes first.
+
+        None goes where somebody else hands out keys of this user by now: then ``alone()`` says no. Once room
+        is made the call is sent again whatever the root's ``max_retries``: AWS has not done the first one.
+        """
+        tries = 0
+        while True:
+            tries += 1
+            outcome = await self._caller.call(call, self._patience)
+            full = isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.LIMIT
+            most = max(self._caller.tries, 2) if full else self._caller.tries
+            if tries >= most or not (full or _fate_unknown(outcome)):
+                return outcome
+            trouble = await self._clear(call.user_name, (held,), alone)
+            if trouble is not None:
+                return trouble
+
+    async def _clear(
+        self, user_name: str, keep: tuple[str, ...], alone: Callable[[], Awaitable[bool]] | None = None
+    ) -> LessorError | None:
+        """Delete the user's keys but those to ``keep``; None when they are gone, else what went wrong."""
+        listed = await self._caller.call(ListAccessKeys(user_name), self._patience)
+        if not isinstance(listed, Done):
+            return listed
+        # Asked after the listing: whoever comes later makes a key that is not on the list.
+        if alone is not None and not await alone():
+            return Aborted(f"a key of {user_name} is being handed out elsewhere", retry_in=0.5)
+        strays = tuple(key_id for key_id in listed.value if key_id not in keep)
+        for outcome in await self._caller.round(plans.delete_keys(user_name, strays)):
+            if not isinstance(outcome, Done) and not _missing(outcome):
+                return outcome
+        return None
+
+
+def _fate_unknown(outcome: object) -> bool:
+    """Tell whether a call may have happened; one that never left is clear enough."""
+    return isinstance(outcome, AwsUnknown) and outcome.sent
+
+
+def _missing(outcome: object) -> bool:
+    return isinstance(outcome, AwsRefused) and outcome.refusal in (
+        Refusal.NO_SUCH_USER,
+        Refusal.NO_SUCH_OTHER,
+    )
+
+
+def _without_effect(outcome: Outcome[CreatedUser]) -> bool:
+    """Tell whether a CreateUser surely made no user."""
+    if isinstance(outcome, AwsRefused):
+        return outcome.refusal is not Refusal.ALREADY_EXISTS
+    return not isinstance(outcome, Done) and not _fate_unknown(outcome)

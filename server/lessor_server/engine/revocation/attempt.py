@@ -1,0 +1,109 @@
+"""Revokes one lease on AWS: cut access, take off what the row says, delete the user.
+
+Every call only deletes, and names are unique for ever, so an attempt may be repeated, or made twice at
+once, without harm. Only DeleteUser's answer decides that a user is gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lessor_server.domain.aws import plans
+from lessor_server.domain.aws.errors import AwsRefused, Refusal
+from lessor_server.domain.errors.base import LessorError
+from lessor_server.domain.lease import Lease
+from lessor_server.engine.aws.caller import AwsCaller, Done, Outcome, is_inconclusive
+
+_MISSING = (Refusal.NO_SUCH_USER, Refusal.NO_SUCH_OTHER)
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """AWS acknowledged that the user is deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserNotFound:
+    """AWS does not know the user: gone, or not yet to be seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """AWS did not answer, failed or throttled: nothing is known about the row."""
+
+    error: LessorError
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedByAws:
+    """AWS refused."""
+
+    error: LessorError
+
+
+AttemptResult = Deleted | UserNotFound | NoAnswer | RefusedByAws
+
+
+async def revoke(caller: AwsCaller, lease: Lease) -> AttemptResult:
+    """Try once to revoke ``lease`` and return what came of it."""
+    name = lease.footprint.user_name
+    cut = await _cut(caller, lease)
+    # Taking off policies and groups ends the power of a key that AWS would not let us delete.
+    if not any(is_inconclusive(outcome) for outcome in cut):
+        cut += await caller.round(plans.strip(lease.footprint))
+    trouble = _trouble(cut)
+    if trouble is not None:
+        return trouble
+    deleted = await caller.call(plans.finish(name))
+    if isinstance(deleted, AwsRefused) and deleted.refusal is Refusal.DELETE_CONFLICT:
+        return await _sweep(caller, name)
+    return _verdict(deleted)
+
+
+async def _cut(caller: AwsCaller, lease: Lease) -> list[Outcome[object]]:
+    """End access: delete the stored key, or every key that AWS lists where none is stored."""
+    outcomes = await caller.round(plans.cut(lease))
+    if lease.access_key_id or not isinstance(outcomes[0], Done):
+        return outcomes
+    return await caller.round(plans.delete_keys(lease.footprint.user_name, _names(outcomes[0])))
+
+
+async def _sweep(caller: AwsCaller, name: str) -> AttemptResult:
+    """Delete everything that AWS lists for the user, then the user."""
+    survey = plans.survey(name)
+    outcomes = await caller.round(survey)
+    silent = next((outcome for outcome in outcomes if is_inconclusive(outcome)), None)
+    if silent is not None:
+        return _verdict(silent)
+    # A listing that the root may not make counts as empty: DeleteUser tells whether it mattered.
+    found = tuple((call, _names(outcome)) for call, outcome in zip(survey, outcomes, strict=True))
+    await caller.round(plans.sweep(name, found))
+    return _verdict(await caller.call(plans.finish(name)))
+
+
+def _names(outcome: Outcome[object]) -> tuple[str, ...]:
+    if isinstance(outcome, Done) and isinstance(outcome.value, tuple):
+        return tuple(str(name) for name in outcome.value)
+    return ()
+
+
+def _trouble(outcomes: list[Outcome[object]]) -> AttemptResult | None:
+    """Return why a round must not be followed by the next; what is missing already is no trouble.
+
+    Nor is what AWS takes for no name at all, as of a damaged row: what is left makes DeleteUser conflict.
+    """
+    verdicts = [_verdict(outcome) for outcome in outcomes if not _is_malformed(outcome)]
+    bad = [verdict for verdict in verdicts if isinstance(verdict, (NoAnswer, RefusedByAws))]
+    return bad[0] if bad else None
+
+
+def _is_malformed(outcome: Outcome[object]) -> bool:
+    return isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.MALFORMED
+
+
+def _verdict(outcome: Outcome[object]) -> AttemptResult:
+    if isinstance(outcome, Done):
+        return Deleted()
+    if isinstance(outcome, AwsRefused) and outcome.refusal in _MISSING:
+        return UserNotFound()
+    return NoAnswer(outcome) if is_inconclusive(outcome) else RefusedByAws(outcome)

@@ -1,0 +1,176 @@
+"""Whether expiries may be believed, and who holds them back.
+
+Expiries are held while the clock is not trusted, while the store may be older than the account (a
+restored backup: the first sweep tells), or while a person wants it so. Renewing, issuing and asked-for
+revocations go on. The clock's witness is AWS: the Date of one answer, at a start and after a jump of the
+wall clock. A hold that is kept in the store counts there for every process at once, whoever asked for it;
+each reads it every 5 s, to tell of it, and to go on when it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from lessor_server.domain.aws.calls import GetServerTime
+from lessor_server.domain.errors.base import LessorError, StoreUnavailable
+from lessor_server.domain.errors.preconditions import ClockDisagrees
+from lessor_server.domain.events import ClockLowered, ExpiryHeld, ExpiryResumed
+from lessor_server.engine.aws.caller import Done
+from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.ports import Observer, Store
+
+LOOK_SECONDS = 5.0
+"""How often the hold in the store, the clock and, while it is not trusted, its witness are looked at."""
+
+WITNESSES = 100
+"""Mounts whose roots are asked, one after another, until one answers."""
+
+AGREES_US = 120_000_000
+"""The clock and AWS agree within two minutes."""
+
+JUMP_US = 60_000_000
+"""A wall clock that parts from the boot-time clock by more than this has jumped."""
+
+CLOCK_UNTRUSTED, STORE_ROLLED_BACK, ASKED = "CLOCK_UNTRUSTED", "STORE_ROLLED_BACK", "ASKED"
+FIRST_SWEEP = "FIRST_SWEEP"
+
+
+class ExpiryHold:
+    """Holds expiries back and lets them go."""
+
+    def __init__(self, store: Store, roots: Roots, notify: Observer, resumed: Callable[[], None]) -> None:
+        """Ask AWS through ``roots``; ``resumed`` is told when expiries count again."""
+        self._store = store
+        self._roots = roots
+        self._notify = notify
+        self._resumed = resumed
+        self._why = ""
+        self._clock_trusted = self._swept = True
+        self._drift_us = 0
+        self.resumed = False
+        """A person has let expiries count since this start: what a restored store lost may be revoked."""
+
+    @property
+    def held(self) -> bool:
+        """Tell whether expiries are held."""
+        return bool(self._why) or not self._clock_trusted or not self._swept
+
+    @property
+    def clock_trusted(self) -> bool:
+        """Tell whether the service's time may be compared with what AWS, or an earlier start, wrote down."""
+        return self._clock_trusted
+
+    @property
+    def why(self) -> str:
+        """Return why expiries are held, or an empty text."""
+        if self._why or not self.held:
+            return self._why
+        return FIRST_SWEEP if self._clock_trusted else CLOCK_UNTRUSTED
+
+    async def start(self) -> None:
+        """Take up the hold of the start before; call it before anything is claimed."""
+        self._why = await self._store.held()
+        self._drift_us = await self._store.drift_us()
+        self._clock_trusted = self._swept = await self._store.first_start()
+        if self.held:
+            self._notify(ExpiryHeld(self.why))
+
+    async def run(self) -> None:
+        """Follow the hold in the store, and ask the witness until the clock is trusted; until cancelled."""
+        while True:
+            await self._look_at_the_hold()
+            drift_us = await self._store.drift_us()
+            if abs(drift_us - self._drift_us) > JUMP_US:
+                self._drift_us = drift_us
+                self._distrust()
+            if not self._clock_trusted and await self._clock_agrees_with_aws():
+                self._trust()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look_at_the_hold(self) -> None:
+        """Learn that another process has begun a hold, or that a person has ended it there."""
+        before = self._why
+        try:
+            why = await self._store.held()
+        except StoreUnavailable:
+            return
+        if self._why != before or why == before:
+            return  # as it was, or changed here while the store was asked
+        self._why = why
+        if why:
+            self._notify(ExpiryHeld(why))
+        else:
+            self.resumed = self._swept = True
+            self._let_go()
+
+    async def hold(self, why: str, by: str = "") -> None:
+        """Hold expiries, across starts too, until ``resume``; ``by`` is who asks, if anybody does."""
+        await self._store.hold(why)
+        if by or not self._why:
+            self._notify(ExpiryHeld(why, by))
+        self._why = why
+
+    async def resume(self, *, lower_clock: bool, by: str = "") -> None:
+        """Let expiries count again, whatever held them, since a person, ``by``, wants it.
+
+        Raises:
+            ClockDisagrees: The clock is to be lowered, and wall clock and AWS do not agree.
+        """
+        if lower_clock:
+            await self._lower_clock()
+            self._notify(ClockLowered(by))
+        await self._store.hold("")
+        self._why = ""
+        self.resumed = self._swept = True
+        self._trust(by)
+
+    async def _lower_clock(self) -> None:
+        ahead_us = await self._skew_us()
+        drift_us = await self._store.drift_us()
+        # The wall clock is drift_us ahead of the service's time, which is ahead_us ahead of AWS.
+        if ahead_us is None or abs(ahead_us + drift_us) > AGREES_US:
+            raise ClockDisagrees("the wall clock and AWS do not agree, or AWS does not answer")
+        await self._store.lower_clock()
+        self._drift_us = 0
+
+    def _distrust(self) -> None:
+        if self._clock_trusted:
+            self._clock_trusted = False
+            self._notify(ExpiryHeld(CLOCK_UNTRUSTED))
+
+    def swept(self) -> None:
+        """Take note that the first sweep has ended: it would have told a store that was rolled back."""
+        if not self._swept:
+            self._swept = True
+            self._let_go()
+
+    def _trust(self, by: str = "") -> None:
+        self._clock_trusted = True
+        self._let_go(by)
+
+    def _let_go(self, by: str = "") -> None:
+        if not self.held:
+            self._notify(ExpiryResumed(by))
+            self._resumed()
+
+    async def _clock_agrees_with_aws(self) -> bool:
+        ahead_us = await self._skew_us()
+        return ahead_us is not None and abs(ahead_us) <= AGREES_US
+
+    async def _skew_us(self) -> int | None:
+        """Return how far the service's time is ahead of AWS's; None where no root gets an answer."""
+        try:
+            mounts = await self._store.list_mounts("", WITNESSES)
+        except LessorError:
+            return None
+        for mount in mounts:
+            try:
+                root = await self._roots.of(mount.name)
+            except LessorError:
+                continue  # it has no root, or none that opens: another may answer
+            answer = await self._roots.caller(root).call(GetServerTime())
+            if isinstance(answer, Done):
+                # An endpoint that tells no time is not AWS, and nobody's clock speaks against ours.
+                return self._store.now() - answer.value if answer.value else 0
+        return None

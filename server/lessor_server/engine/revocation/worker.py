@@ -1,0 +1,233 @@
+"""Revokes what is due: claims rows, has them revoked, and writes down what came of it.
+
+Hints (ids whose deadline has come) make it quick; the store makes it sure: every 30 s, at start and when
+a paused account answers again, the Keeper asks for whatever is due, earliest first. While that is more
+than it has room for, hints of the mounts concerned wait: the store gives them out in their turn.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from datetime import timedelta
+
+from lessor_server.domain import backoff
+from lessor_server.domain.aws.errors import AwsCallFailed
+from lessor_server.domain.errors.base import (
+    AwsUnavailable,
+    InternalError,
+    LessorError,
+    PacerFull,
+    StoreUnavailable,
+)
+from lessor_server.domain.events import ClaimLost, Expiring, Forgotten, RevocationFailed, Revoked, Stuck
+from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, Claim, Lease
+from lessor_server.engine.aws.outage_probe import Prober
+from lessor_server.engine.aws.rate_limiter import Priority
+from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.background import BackgroundTasks
+from lessor_server.engine.ports import LeaseStore
+from lessor_server.engine.revocation.attempt import (
+    AttemptResult,
+    Deleted,
+    NoAnswer,
+    RefusedByAws,
+    UserNotFound,
+    revoke,
+)
+from lessor_server.engine.revocation.expiry_hold import ExpiryHold
+from lessor_server.engine.revocation.signals import Signals
+from lessor_server.engine.store_types import ClaimTerms
+from lessor_server.engine.supervisor import Supervisor
+
+FULL_SCAN_SECONDS, STORE_RETRY_SECONDS = 30.0, 1.0
+CLAIM_SPAN = timedelta(minutes=2)
+"""Longer than an attempt can take: five rounds of 7 s behind a full queue."""
+
+AT_ONCE = 128
+"""Leases revoked at the same time; the pacer decides how fast their calls go out."""
+
+UNSEEN = "AWS does not show the user; it is looked for again"
+OTHER_ACCOUNT = "the mount's root belongs to another account than this lease"
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class RevocationWorker:
+    """Keeps every promise of an end: expiry, revocation, and the undoing of what was half made."""
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        roots: Roots,
+        work: BackgroundTasks,
+        signals: Signals,
+        expiry: ExpiryHold,
+        rng: random.Random,
+        supervisor: Supervisor,
+    ) -> None:
+        """Claim what is due from ``store``, unless ``expiry`` is held, and revoke it through ``roots``."""
+        self._store = store
+        self._roots = roots
+        self._work = work
+        self._signals = signals
+        self._queue = signals.queue
+        self._expiry = expiry
+        self._rng = rng
+        self._supervisor = supervisor
+        self._prober = Prober(roots, work, signals.notify, rng, signals.queue.look_at_everything)
+        self._running = 0
+        self._behind: deque[str] = deque(maxlen=AT_ONCE)
+        """Whose leases came last, by mount, while more was due than there was room for."""
+
+    async def run(self) -> None:
+        """Claim and revoke until cancelled; a run that failed may have lost hints: the next asks for all."""
+        self._queue.full_scan_needed = True
+        store_fails = False
+        while True:
+            await self._queue.wait(STORE_RETRY_SECONDS if store_fails else FULL_SCAN_SECONDS)
+            try:
+                await self._claim_some()
+                store_fails = False
+            except StoreUnavailable:
+                store_fails = self._queue.full_scan_needed = True
+
+    async def _claim_some(self) -> None:
+        """Claim as many due leases as there is room for: what people asked for, then all in due order."""
+        while (room := AT_ONCE - self._running) > 0:
+            if ids := self._queue.take_urgent(room):
+                self._begin(await self._store.claim(ids, self._terms()), Priority.ASKED)
+            elif ids := self._queue.take_asked(room) or self._hinted(room):
+                self._begin(await self._store.claim(ids, self._terms()), Priority.EXPIRY)
+            elif self._queue.full_scan_needed:
+                await self._claim_due(room)
+            else:
+                return
+
+    def _hinted(self, room: int) -> list[str]:
+        """Return hints to go by: not those that would overtake what is due for longer.
+
+        Before the store was asked nobody knows whose that is; then a mount without a backlog goes on.
+        """
+        if self._queue.full_scan_needed and not self._behind:
+            return []
+        return self._queue.take_hints(room, self._behind)
+
+    async def _claim_due(self, room: int) -> None:
+        """Claim what is due, earliest first; as much of it as there is room for shows a backlog."""
+        self._queue.look()
+        claims = await self._store.claim_due(self._terms(), room, self._roots.paused_accounts())
+        if len(claims) == room:
+            self._queue.full_scan_needed = True
+            self._behind.extend(claim.lease.mount for claim in claims)
+        else:
+            self._behind.clear()
+        self._begin(claims, Priority.EXPIRY)
+
+    def _terms(self) -> ClaimTerms:
+        return ClaimTerms(self._roots.instance, CLAIM_SPAN, self._expiry.held)
+
+    def _begin(self, claims: list[Claim], priority: Priority) -> None:
+        for claim in claims:
+            self._running += 1
+            if _expires(claim.lease, self._store.now()):
+                self._signals.notify(Expiring(claim.id))
+            self._work.start(self._revoke_claimed(claim, priority))
+
+    async def _revoke_claimed(self, claim: Claim, priority: Priority) -> None:
+        """Make one attempt on a claimed lease and write down what came of it."""
+        try:
+            began_us = self._store.now()
+            verdict = await self._attempt_supervised(claim.lease, priority)
+            if isinstance(verdict, NoAnswer) and priority is Priority.ASKED:
+                self._queue.defer(claim.id)
+            await self._record(claim, verdict, began_us)
+        except StoreUnavailable:
+            self._queue.full_scan_needed = True  # the claim runs out, and the row is due again
+        finally:
+            self._running -= 1
+            self._signals.waiting.ended(claim.id)
+            self._queue.wake()
+
+    async def _attempt_supervised(self, lease: Lease, priority: Priority) -> AttemptResult:
+        """Attempt once; an unexpected exception counts as refused, so that the row is tried less and less."""
+        try:
+            with self._supervisor.unit("revoke a lease"):
+                return await self._attempt(lease, priority)
+        except InternalError as error:
+            return RefusedByAws(error)
+
+    async def _attempt(self, lease: Lease, priority: Priority) -> AttemptResult:
+        if lease.is_session:
+            return Deleted()  # there is nothing on AWS to be deleted, whatever becomes of root and account
+        try:
+            root = await self._roots.of(lease.mount)
+            if root.account != lease.footprint.account:
+                return RefusedByAws(LessorError(OTHER_ACCOUNT))
+            self._roots.limiter(root).require_open()
+        except StoreUnavailable:
+            raise
+        except LessorError as error:
+            return NoAnswer(error) if isinstance(error, AwsUnavailable) else RefusedByAws(error)
+        verdict = await revoke(self._roots.caller(root, priority), lease)
+        if isinstance(verdict, NoAnswer) and isinstance(verdict.error, AwsCallFailed):
+            return RefusedByAws(verdict.error)
+        if isinstance(verdict, NoAnswer) and not isinstance(verdict.error, PacerFull):
+            self._prober.pause(root, verdict.error)
+        return verdict
+
+    async def _record(self, claim: Claim, verdict: AttemptResult, began_us: int) -> None:
+        match verdict:
+            case Deleted():
+                await self._finish(claim)
+            case UserNotFound():
+                await self._look_again(claim, began_us)
+            case NoAnswer(error):
+                # Says nothing about the row: it counts no attempt, and stays due for when AWS is back.
+                wait = (
+                    timedelta(seconds=error.retry_in or 0) if isinstance(error, PacerFull) else timedelta(0)
+                )
+                await self._fail(claim, error, wait, claim.lease.attempts)
+            case RefusedByAws(error):
+                attempts = backoff.counted(claim.lease.attempts)
+                wait = backoff.refused(attempts, self._rng.random())
+                await self._fail(claim, error, wait, attempts)
+
+    async def _finish(self, claim: Claim) -> None:
+        lease = claim.lease
+        if await self._store.finish(claim):
+            ended = Forgotten(claim.id, lease.max_expires_us) if lease.is_session else Revoked(claim.id)
+            self._signals.notify(ended)
+        else:
+            self._signals.notify(ClaimLost(claim.id, "finish"))
+
+    async def _look_again(self, claim: Claim, began_us: int) -> None:
+        """Believe that the user is gone only on a second look begun after the grace of a late CreateUser.
+
+        An answer may be old by now, if the machine slept; and while expiries are held nobody knows whether
+        the grace is over.
+        """
+        lease = claim.lease
+        grace_ends_us = lease.last_create_us + CREATE_GRACE // _MICROSECOND
+        if lease.looks and began_us >= grace_ends_us and not self._expiry.held:
+            await self._finish(claim)
+            return
+        wait = backoff.look(lease.looks)
+        if await self._store.fail(claim, UNSEEN, wait, lease.attempts, backoff.counted(lease.looks)):
+            self._signals.watch(claim.id, self._store.now() + wait // _MICROSECOND)
+
+    async def _fail(self, claim: Claim, error: LessorError, wait: timedelta, attempts: int) -> None:
+        if not await self._store.fail(claim, error.message, wait, attempts, claim.lease.looks):
+            self._signals.notify(ClaimLost(claim.id, "fail"))
+            return
+        if wait:
+            self._signals.watch(claim.id, self._store.now() + wait // _MICROSECOND)
+        self._signals.notify(
+            RevocationFailed(claim.id, error.message, error.detail, attempts, wait.total_seconds())
+        )
+        if attempts == STUCK_AFTER and attempts > claim.lease.attempts:
+            self._signals.notify(Stuck(claim.id, error.message, attempts))
+
+
+def _expires(lease: Lease, now_us: int) -> bool:
+    """Tell whether a lease just claimed is one whose time is up, and whose revocation was not tried yet."""
+    return 0 < lease.expires_us <= now_us and not lease.last_error

@@ -1,0 +1,199 @@
+"""Whose access key a rotation replaces, and with which credentials its calls are signed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lessor_server.domain.aws.calls import GetUser
+from lessor_server.domain.aws.errors import AwsRefused, Refusal, for_caller
+from lessor_server.domain.errors.base import NotFound, Precondition
+from lessor_server.domain.errors.preconditions import (
+    MountDisabling,
+    RootAccountChanged,
+    RootKeyInUse,
+    RootNotRotatable,
+    RootNotSet,
+    SealBroken,
+    StaticKeyInUse,
+    StaticUserChanged,
+    StaticUserTaken,
+    StaticUserUnknown,
+)
+from lessor_server.domain.mount import MountState
+from lessor_server.domain.root import Hop, Root
+from lessor_server.domain.rotation import Rotation, place_of, root_subject
+from lessor_server.domain.secret import Secret
+from lessor_server.engine.aws.caller import Done
+from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.paging import iter_mount_names
+from lessor_server.engine.ports import Sealer, Store
+
+
+async def require_enabled(store: Store, mount: str) -> None:
+    """Raise ``NotFound`` or ``MountDisabling`` where a mount takes no new keys."""
+    found = await store.get_mount(mount)
+    if found is None:
+        raise NotFound("mount", mount)
+    if found.state is not MountState.ENABLED:
+        raise MountDisabling(f"mount {mount} is being disabled", subject=mount)
+
+
+async def reason_key_in_use(store: Store, roots: Roots, key_id: str, subject: str) -> Precondition | None:
+    """Return why the rotation of ``subject`` may not take a key away: somebody else works with it."""
+    mount = await _mount_with(store, roots, (key_id,))
+    if mount:
+        return RootKeyInUse(f"key {key_id} is the root of mount {mount}", subject=mount)
+    role = await store.static_holder(key_id, subject)
+    if role is not None:
+        return StaticKeyInUse(f"key {key_id} is that of {role.title}", subject=f"{role.mount}/{role.name}")
+    return None
+
+
+async def require_no_root(store: Store, roots: Roots, rotation: Rotation, listed: tuple[str, ...]) -> None:
+    """Raise ``StaticUserTaken`` where the user whose keys are ``listed`` is that of a root.
+
+    A key of the server's own is stored with no mount: of the rotation's mount AWS is asked whose it is.
+    """
+    mount = await _mount_with(store, roots, listed)
+    if not mount and await _is_server_s_own(roots, rotation):
+        mount = rotation.mount
+    if mount:
+        raise StaticUserTaken(rotation.user_name, Rotation(root_subject(mount)).title)
+
+
+async def _is_server_s_own(roots: Roots, rotation: Rotation) -> bool:
+    """Tell whether the mount's root begins with credentials of the server, and these are of the user."""
+    root = await roots.of(rotation.mount)
+    if root.config.access_key or root.config.identity_token_file:
+        return False
+    return (await roots.identity(_user_of(root, rotation))).user_id == rotation.user_id
+
+
+async def _mount_with(store: Store, roots: Roots, key_ids: tuple[str, ...]) -> str:
+    """Return the first mount whose root has one of the keys; empty where none has."""
+    async for mount in iter_mount_names(store):
+        try:
+            if (await roots.of(mount)).config.access_key in key_ids:
+                return mount
+        except (RootNotSet, SealBroken):
+            continue
+    return ""
+
+
+async def signer(roots: Roots, rotation: Rotation) -> Root:
+    """Return the root that signs for a rotation: of a root's key its own user, else one assumed from it on.
+
+    Raises:
+        AwsUnavailable: AWS does not answer for the account.
+    """
+    root = await roots.of(rotation.mount)
+    if rotation.is_root and root.config.access_key and root.config.assume_chain:
+        root = _user_of(root, rotation)
+        if not root.account:
+            root = replace(root, account=(await roots.identity(root)).account)
+    else:
+        root = _assumed(await roots.bound(root), rotation.assume_chain)
+    roots.limiter(root).require_open()
+    return root
+
+
+def _user_of(root: Root, rotation: Rotation) -> Root:
+    """Return the root as the user whose key it is: without the chain, and of an account of its own.
+
+    The account of a chain's end is not that of its beginning, which only the rotation of this key may know.
+    """
+    if not root.config.assume_chain:
+        return root
+    known = rotation.is_root and root.config.access_key == rotation.current
+    account = rotation.account if known else ""
+    return replace(root, account=account, config=replace(root.config, assume_chain=()))
+
+
+def _assumed(root: Root, chain: tuple[Hop, ...]) -> Root:
+    """Return the root that is assumed by a chain from ``root`` on."""
+    if not chain:
+        return root
+    _, partition, _, _, number, _ = chain[-1].role_arn.split(":", 5)
+    config = replace(root.config, assume_chain=(*root.config.assume_chain, *chain))
+    return replace(root, account=f"{partition}:{number}", config=config)
+
+
+async def identified(roots: Roots, rotation: Rotation) -> Rotation:
+    """Return the row with what AWS says of the user now.
+
+    Raises:
+        RootNotRotatable, StaticUserUnknown, StaticUserChanged, RootAccountChanged: Nothing may be touched.
+    """
+    if not rotation.is_root:
+        return await _static_user(roots, await signer(roots, rotation), rotation)
+    root = _user_of(await roots.of(rotation.mount), rotation)
+    if not root.config.access_key:
+        raise _not_rotatable(rotation.mount)
+    roots.limiter(root).require_open()
+    return await _root_user(roots, root, rotation)
+
+
+async def _root_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation:
+    identity = await roots.identity(root)
+    resource = identity.arn.split(":", 5)[-1]
+    if not resource.startswith("user/"):
+        raise _not_rotatable(rotation.mount)
+    user_name = resource.rpartition("/")[2]
+    same = (identity.account, user_name) == (rotation.account, rotation.user_name)
+    return replace(
+        rotation,
+        account=identity.account,
+        user_name=user_name,
+        user_id=identity.user_id,
+        current=root.config.access_key,
+        last_check_us=rotation.last_check_us if same else 0,
+    )
+
+
+def _not_rotatable(mount: str) -> RootNotRotatable:
+    return RootNotRotatable(f"the root of {mount} is no IAM user with a stored access key", subject=mount)
+
+
+async def _static_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation:
+    if rotation.account not in ("", root.account):
+        raise RootAccountChanged(
+            f"user {rotation.user_name} is of another account than the root", subject=rotation.mount
+        )
+    outcome = await roots.caller(root).call(GetUser(rotation.user_name))
+    if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
+        unknown = StaticUserUnknown(f"AWS knows no user {rotation.user_name}", subject=rotation.user_name)
+        unknown.aws = outcome.aws
+        raise unknown
+    if not isinstance(outcome, Done):
+        raise for_caller(outcome)
+    found = outcome.value
+    if rotation.user_id not in ("", found.user_id) or found.name != rotation.user_name:
+        raise changed_user(rotation)
+    return replace(rotation, account=root.account, user_id=found.user_id)
+
+
+def changed_user(rotation: Rotation) -> StaticUserChanged:
+    """Return the error of a static role whose user is another by now."""
+    message = f"user {rotation.user_name} is not the one that the static role was put for"
+    return StaticUserChanged(message, subject=rotation.user_name)
+
+
+async def signers(roots: Roots, sealer: Sealer, rotation: Rotation) -> list[Root]:
+    """Return the roots that may delete the keys of a rotation, best first; none of another account.
+
+    A root's user may delete its own keys, so the rotation's own key serves where the root was set anew.
+    """
+    root = await signer(roots, rotation)
+    found = [root] if root.account == rotation.account else []
+    if rotation.is_root and rotation.fresh_sealed:
+        secret = Secret(sealer.open(rotation.fresh_sealed, place_of(rotation.subject)).decode())
+        config = replace(
+            root.config,
+            access_key=rotation.fresh or rotation.current,
+            secret_key=secret,
+            assume_chain=(),
+            identity_token_file="",
+            identity_token_audience="",
+        )
+        found.append(replace(root, account=rotation.account, config=config))
+    return found

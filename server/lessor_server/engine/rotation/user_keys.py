@@ -1,0 +1,125 @@
+"""The access keys of the user whose key is rotated: listed, made, switched off, deleted, and proven."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeVar
+
+from lessor_server.domain.aws import calls
+from lessor_server.domain.aws.calls import AccessKey, Call
+from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal, for_caller
+from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
+from lessor_server.domain.errors.base import KeyNotAccepted, LessorError, PacerFull
+from lessor_server.domain.errors.preconditions import RootAccountChanged
+from lessor_server.domain.rotation import Rotation
+from lessor_server.engine.aws.caller import Done, Outcome, is_inconclusive
+from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.ports import Sealer
+from lessor_server.engine.rotation.key_owner import signer, signers
+
+T = TypeVar("T")
+
+PROOFS, PAUSE_SECONDS, PROOF_SECONDS = 3, 0.5, 60.0
+SILENT_ROUNDS = 2
+"""After so many looks running of which nothing was heard, a key is proven another time."""
+_UNHEARD = (AwsUnknown, PacerFull)
+_GONE = (Refusal.NO_SUCH_USER, Refusal.NO_SUCH_OTHER)
+
+
+class UserKeys:
+    """Speaks to AWS about the keys of one rotation's user."""
+
+    def __init__(self, roots: Roots, sealer: Sealer) -> None:
+        """Send through ``roots``."""
+        self._roots = roots
+        self._sealer = sealer
+
+    async def listed(self, rotation: Rotation) -> tuple[str, ...]:
+        """Return the ids of the user's keys, oldest first; none where the user is gone."""
+        outcome = await self._signed(rotation, calls.ListAccessKeys(rotation.user_name))
+        if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
+            return ()
+        return _value(outcome)
+
+    async def same_user(self, rotation: Rotation) -> bool:
+        """Tell whether the user of a static role is there, and the one that the rotation began with.
+
+        A root need not be allowed to ask, and its key works only while its user is the same.
+        """
+        if rotation.is_root:
+            return True
+        outcome = await self._signed(rotation, calls.GetUser(rotation.user_name))
+        if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
+            return False
+        return _value(outcome).user_id == rotation.user_id
+
+    async def made(self, rotation: Rotation) -> Outcome[AccessKey]:
+        """Ask for a new key, once, and return what came of it."""
+        root = await signer(self._roots, rotation)
+        return await self._roots.caller(root).call(calls.CreateAccessKey(rotation.user_name))
+
+    async def may_repeat(self, rotation: Rotation) -> bool:
+        """Tell whether the root's ``max_retries`` lets a call of unknown fate be sent again."""
+        return self._roots.caller(await signer(self._roots, rotation)).tries > 1
+
+    async def deactivate(self, rotation: Rotation, key_id: str) -> None:
+        """Make a key inactive; one that is gone is as good."""
+        await self._cut(rotation, calls.UpdateAccessKey(rotation.user_name, key_id, active=False))
+
+    async def delete(self, rotation: Rotation, key_id: str) -> None:
+        """Delete a key; one that is gone is as good."""
+        await self._cut(rotation, calls.DeleteAccessKey(rotation.user_name, key_id))
+
+    async def prove(self, rotation: Rotation, key: AccessKey) -> None:
+        """Return once STS and IAM have accepted a key on three looks running, 0.5 s apart.
+
+        Raises:
+            KeyNotAccepted: AWS still refused it after a minute.
+            AwsUnavailable: AWS did not answer two looks running, or not all of them for a minute.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PROOF_SECONDS
+        caller = self._roots.caller(await signer(self._roots, rotation))
+        running = silent = 0
+        while True:
+            outcomes = await caller.round((calls.VerifyKey(key), VerifyKeyOnIam(key, rotation.user_name)))
+            refusals = [outcome for outcome in outcomes if not isinstance(outcome, Done)]
+            running = 0 if refusals else running + 1
+            silent = silent + 1 if all(isinstance(one, _UNHEARD) for one in outcomes) else 0
+            if running == PROOFS:
+                return
+            if silent == SILENT_ROUNDS or (refusals and loop.time() >= until):
+                raise _unproven(rotation, refusals)
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _cut(self, rotation: Rotation, call: Call[None]) -> None:
+        outcome = await self._signed(rotation, call)
+        if not (isinstance(outcome, AwsRefused) and outcome.refusal in _GONE):
+            _value(outcome)
+
+    async def _signed(self, rotation: Rotation, call: Call[T]) -> Outcome[T]:
+        """Send a call signed by the first root that AWS does not deny it."""
+        outcome: Outcome[T] = RootAccountChanged(
+            f"the root is of another account than user {rotation.user_name}", subject=rotation.mount
+        )
+        for root in await signers(self._roots, self._sealer, rotation):
+            outcome = await self._roots.caller(root).call(call)
+            if not (isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.DENIED):
+                break
+        return outcome
+
+
+def _unproven(rotation: Rotation, refusals: list[LessorError]) -> LessorError:
+    """Return why a key is not proven: that nobody says so, where AWS did not answer every question."""
+    silent = [one for one in refusals if is_inconclusive(one)]
+    if silent:
+        return for_caller(silent[0])
+    refused = KeyNotAccepted(f"AWS does not accept the new key of {rotation.user_name}", retry_in=10.0)
+    refused.aws = refusals[0].aws
+    return refused
+
+
+def _value(outcome: Outcome[T]) -> T:
+    if isinstance(outcome, Done):
+        return outcome.value
+    raise for_caller(outcome)

@@ -1,0 +1,141 @@
+"""Streams of credentials: the next ones come ahead of each expiry, and the ones before end soon after.
+
+Nothing here has to survive. Each lease is an ordinary one with an expiry of its own; to retire it is to
+bring that expiry forward in the store, and the Keeper does the rest. A process that is killed leaves the
+last lease of each stream to the expiry that it was issued with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from datetime import timedelta
+
+from lessor_server.domain import backoff, durations, ttl
+from lessor_server.domain.errors.base import LessorError, StoreUnavailable, Violation
+from lessor_server.domain.errors.preconditions import MfaRefused
+from lessor_server.domain.events import Retired
+from lessor_server.domain.lease import Lease, State
+from lessor_server.domain.policy import session
+from lessor_server.engine.background import BackgroundTasks
+from lessor_server.engine.issuing.issuer import MIN_SECONDS, Issuer
+from lessor_server.engine.issuing.request import Credentials, IssueRequest
+from lessor_server.engine.ports import Store
+from lessor_server.engine.revocation.signals import Signals
+
+ISSUE_SECONDS, LOOK_SECONDS, RETRY_SECONDS = 60.0, 30.0, 1.0
+MARGIN, MAX_MARGIN = 0.1, timedelta(minutes=5)
+"""Time for making the next credentials, apart from the overlap: this share of the ttl, at most 5 min."""
+
+SPREAD = 0.5
+"""The margin is drawn up to this much longer: streams begun together don't ask together for ever."""
+
+EARLIEST = 0.75
+"""The next credentials are never made with more than this share of the ttl left."""
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class CredentialStream:
+    """Issues for streams, ahead of each expiry, and retires what a stream has moved on from."""
+
+    def __init__(
+        self, store: Store, issuer: Issuer, work: BackgroundTasks, signals: Signals, rng: random.Random
+    ) -> None:
+        """Issue by ``issuer``; ``rng`` spreads the times of it."""
+        self._store = store
+        self._issuer = issuer
+        self._work = work
+        self._signals = signals
+        self._rng = rng
+
+    async def follow(self, asked: IssueRequest, overlap: timedelta) -> AsyncGenerator[Credentials, None]:
+        """Yield credentials, the first at once and others ahead of each expiry, until closed.
+
+        Whoever asks for the next ones has been given those before. The lease of what was moved on from, and
+        of all when the stream ends, lives ``overlap`` longer at most.
+
+        Raises:
+            Invalid: The life that the role gives is less than twice the ``overlap``.
+            LessorError: The first ones were not made, or the next ones not until those before ended.
+        """
+        await self._require_room(asked, overlap)
+        made = await self._issuer.generate(asked, ISSUE_SECONDS)
+        held = [made.lease]
+        try:
+            while True:
+                yield made
+                del made  # a stream may wait for hours: it keeps no secret meanwhile
+                while len(held) > 1:
+                    self._retire(held.pop(0), overlap)
+                # A request id names one lease: the first.
+                made = await self._next(held[0], replace(asked, request=None), overlap)
+                held.append(made.lease)
+        finally:
+            for lease in held:
+                self._retire(lease, overlap)
+
+    async def _require_room(self, asked: IssueRequest, overlap: timedelta) -> None:
+        """Refuse an overlap for which more than two sets of credentials would live at a time."""
+        grounds = await self._store.grounds(asked.mount, asked.role)
+        if grounds.mount is None or grounds.role is None:
+            return  # the issue says what is missing
+        found = durations.violations("overlap", overlap) + ttl.violations(
+            asked.ttl, grounds.role, grounds.mount
+        )
+        if not found and (life := ttl.grant(asked.ttl, grounds.role, grounds.mount).ttl) < 2 * overlap:
+            problem = f"{durations.format_duration(overlap)} is more than half of the ttl, {durations.format_duration(life)}"
+            found.append(Violation("overlap", problem, "give a shorter overlap, or ask for a longer ttl"))
+        session.require_askable(grounds.role, asked.ask, found)
+
+    async def _next(self, before: Lease, asked: IssueRequest, overlap: timedelta) -> Credentials:
+        """Make the credentials that follow ``before`` in time; retry until those end."""
+        await self._until_due(before, overlap)
+        if asked.ask.mfa_code:
+            raise MfaRefused("an MFA code serves once, so the next credentials need another one")
+        failures = 0
+        while True:
+            left = self._seconds_until(before.expires_us)
+            try:
+                return await self._issuer.generate(asked, min(max(left, MIN_SECONDS), ISSUE_SECONDS))
+            except LessorError:
+                left = self._seconds_until(before.expires_us)
+                if left <= 0:
+                    raise
+            await asyncio.sleep(min(backoff.probe(failures, self._rng.random()), left))
+            failures += 1
+
+    async def _until_due(self, lease: Lease, overlap: timedelta) -> None:
+        """Wait until those that follow are to be made: ahead of the expiry, or once the lease is revoked."""
+        margin = min(MARGIN * lease.ttl, MAX_MARGIN) * self._rng.uniform(1, 1 + SPREAD)
+        # A role whose ttl was lowered meanwhile must not make a stream ask without a pause.
+        earliest_us = lease.expires_us - EARLIEST * lease.ttl // _MICROSECOND
+        due_us = max(lease.expires_us - (overlap + margin) // _MICROSECOND, earliest_us)
+        with self._signals.waiting.attempt(lease.id) as revoked:
+            while not revoked.done() and (left := self._seconds_until(due_us)) > 0:
+                await asyncio.wait([revoked], timeout=min(left, LOOK_SECONDS))
+
+    def _seconds_until(self, instant_us: int) -> float:
+        return (instant_us - self._store.now()) / 1e6
+
+    def _retire(self, lease: Lease, overlap: timedelta) -> None:
+        self._work.start(self._bring_expiry_forward(lease.id, self._store.now() + overlap // _MICROSECOND))
+
+    async def _bring_expiry_forward(self, lease_id: str, end_us: int) -> None:
+        """Bring the expiry of a live lease forward to ``end_us``; never raise."""
+        while True:
+            try:
+                lease = await self._store.get(lease_id)
+                # What has expired is the Keeper's, and where expiries are held it stays ACTIVE.
+                over_us = max(end_us, self._store.now())
+                if lease is None or lease.state is not State.ACTIVE or lease.expires_us <= over_us:
+                    return
+                retired = await self._store.renew(lease, end_us, retired=True)
+            except StoreUnavailable:
+                retired = None
+            if retired is not None:
+                self._signals.watch(retired.id, retired.due_us)
+                self._signals.notify(Retired(retired.id, retired.expires_us))
+                return
+            await asyncio.sleep(RETRY_SECONDS)

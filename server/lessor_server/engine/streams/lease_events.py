@@ -1,0 +1,139 @@
+"""Those who watch what happens to leases: each has a queue of its own, and nobody waits for a slow one.
+
+Watchers live in memory alone: who watches learns what happens from now on, in this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Self
+
+from lessor_server.domain.errors.base import FellBehind
+from lessor_server.domain.events import Event, Expiring, Issued, Renewed, RevocationFailed, Revoked, Stuck
+from lessor_server.engine.ports import Observer
+from lessor_server.engine.store_types import Range
+
+QUEUE = 4096
+"""Happenings that may wait for a watcher; one more, and it has fallen behind."""
+
+
+class Kind(Enum):
+    """What happened to a lease."""
+
+    ISSUED = "ISSUED"
+    RENEWED = "RENEWED"
+    EXPIRING = "EXPIRING"
+    REVOKED = "REVOKED"
+    FAILED = "FAILED"
+    STUCK = "STUCK"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEvent:
+    """What happened to a lease and when, by the store's clock; ``error`` tells why an attempt failed."""
+
+    kind: Kind
+    lease_id: str
+    at_us: int
+    error: str = ""
+
+
+class Watch:
+    """What a watcher has not read yet, of the leases that it watches; each step of an iteration takes one."""
+
+    def __init__(self, ids: Range) -> None:
+        """Watch the leases in ``ids``."""
+        self.ids = ids
+        self.fell_behind = False
+        self._happenings: deque[LeaseEvent] = deque()
+        self._filled = asyncio.Event()
+
+    def put(self, happening: LeaseEvent) -> None:
+        """Add a happening; drop them all where there is no room, since a gap would be a lie."""
+        if len(self._happenings) >= QUEUE:
+            self.fell_behind = True
+            self._happenings.clear()
+        else:
+            self._happenings.append(happening)
+        self._filled.set()
+
+    def __aiter__(self) -> Self:
+        """Return the watch, which never ends by itself."""
+        return self
+
+    async def __anext__(self) -> LeaseEvent:
+        """Return the oldest happening, waiting for it; raise ``FellBehind`` where some were dropped."""
+        while not self._happenings:
+            if self.fell_behind:
+                raise FellBehind(f"more than {QUEUE} events waited for this watcher")
+            self._filled.clear()
+            await self._filled.wait()
+        return self._happenings.popleft()
+
+
+class LeaseEventBroker:
+    """Hands each event of a lease to those who watch its id; an observer, so it never waits or raises."""
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        """Begin with nobody watching; ``now`` is the store's clock."""
+        self._now = now
+        self._watches: dict[Watch, None] = {}
+
+    def __len__(self) -> int:
+        """Count those who watch."""
+        return len(self._watches)
+
+    def __call__(self, event: Event) -> None:
+        """Hand ``event`` to those who watch its lease, if it is one that they are told of."""
+        told = _told(event)
+        if told is None or not self._watches:
+            return
+        kind, lease_id, error = told
+        happening = LeaseEvent(kind, lease_id, self._now(), error)
+        for watch in [one for one in self._watches if one.ids.covers(lease_id)]:
+            watch.put(happening)
+            if watch.fell_behind:
+                del self._watches[watch]
+
+    def beside(self, notify: Observer) -> Observer:
+        """Return an observer that tells ``notify`` and then those who watch."""
+
+        def both(event: Event) -> None:
+            notify(event)
+            self(event)
+
+        return both
+
+    @contextmanager
+    def watch(self, ids: Range) -> Iterator[Watch]:
+        """Give what happens to the leases in ``ids`` while the block lasts, from its first line on."""
+        watch = Watch(ids)
+        self._watches[watch] = None
+        try:
+            yield watch
+        finally:
+            self._watches.pop(watch, None)
+
+
+def _told(event: Event) -> tuple[Kind, str, str] | None:
+    """Return what a watcher is told of an event: kind, lease id, error; None for what is no lease's."""
+    match event:
+        case Issued():
+            return Kind.ISSUED, event.lease_id, ""
+        case Renewed():
+            return Kind.RENEWED, event.lease_id, ""
+        case Expiring():
+            return Kind.EXPIRING, event.lease_id, ""
+        case Revoked():
+            return Kind.REVOKED, event.lease_id, ""
+        case RevocationFailed():
+            return Kind.FAILED, event.lease_id, event.error
+        case Stuck():
+            return Kind.STUCK, event.lease_id, event.error
+        case _:
+            return None

@@ -1,0 +1,238 @@
+"""Compares the account with the store: at a start, each hour, and when somebody asks.
+
+AWS is listed first, below this installation's path, and the names are then looked up in the store: an
+intent always precedes its user, so a user that no row knows is not ours, or was lost to us. Tombstones
+that a complete listing did not bring back to life are dropped once they are old enough. While the clock is
+not trusted nobody's age is judged: nothing is adopted, missed or dropped until the next sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from lessor_server.domain import names
+from lessor_server.domain.aws.calls import GetUser, IamUser, ListUsers
+from lessor_server.domain.errors.base import Invalid, LessorError, StoreUnavailable
+from lessor_server.domain.errors.preconditions import RootNotSet
+from lessor_server.domain.events import OrphanAdopted, SweepFailed, Swept, UserMissed
+from lessor_server.domain.lease import CREATE_GRACE, Footprint, Lease, Orphan, State
+from lessor_server.domain.root import Root
+from lessor_server.engine.aws.caller import Done
+from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.paging import iter_mount_names
+from lessor_server.engine.ports import Store
+from lessor_server.engine.revocation.expiry_hold import STORE_ROLLED_BACK, ExpiryHold
+from lessor_server.engine.revocation.signals import Signals
+from lessor_server.engine.store_types import Range
+from lessor_server.engine.supervisor import Supervisor
+
+EVERY_SECONDS, RETRY_SECONDS = 3600.0, 60.0
+PAGE = 500
+LOST = "lost"
+"""The role of an orphan whose tags do not name one."""
+
+_GRACE_US = int(CREATE_GRACE.total_seconds() * 1_000_000)
+
+
+class Kind(Enum):
+    """What a sweep can find."""
+
+    UNKNOWN_USER = "UNKNOWN_USER"
+    MISSING_USER = "MISSING_USER"
+    ABANDONED_USER = "ABANDONED_USER"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing on which account and store do not agree; ``applied`` where it was put right."""
+
+    kind: Kind
+    user_name: str
+    lease_id: str
+    applied: bool
+
+
+class Reconciler:
+    """Lists what is on the accounts and sets right what the store does not know."""
+
+    def __init__(
+        self, store: Store, roots: Roots, signals: Signals, expiry: ExpiryHold, supervisor: Supervisor
+    ) -> None:
+        """Compare ``store`` with the accounts of ``roots``; a store that is too old holds ``expiry``."""
+        self._store = store
+        self._roots = roots
+        self._signals = signals
+        self._expiry = expiry
+        self._supervisor = supervisor
+        self._started_us = store.now()
+
+    async def run(self) -> None:
+        """Sweep every mount at once and then each hour, what failed again each minute, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            next_round = loop.time() + EVERY_SECONDS
+            left = await self._unswept(None)
+            self._expiry.swept()
+            await self._bury_sessions()
+            while left != [] and loop.time() + RETRY_SECONDS < next_round:
+                await asyncio.sleep(RETRY_SECONDS)
+                left = await self._unswept(left)
+            await asyncio.sleep(max(next_round - loop.time(), 0))
+
+    async def _unswept(self, mounts: list[str] | None) -> list[str] | None:
+        """Sweep ``mounts`` (None: all that there are); return those that failed, None if all may have."""
+        try:
+            if mounts is None:
+                mounts = [name async for name in iter_mount_names(self._store)]
+                self._roots.forget_all_but(set(mounts))
+        except LessorError:
+            return None
+        return [mount for mount in mounts if not await self._tried(mount)]
+
+    async def _bury_sessions(self) -> None:
+        """Drop the tombstones of sessions that are long over: no account has to be listed for that."""
+        try:
+            await self._store.purge_sessions()
+        except StoreUnavailable:
+            return  # they wait for the next round
+
+    async def _tried(self, mount: str) -> bool:
+        try:
+            with self._supervisor.unit(f"sweep {mount}"):
+                async for _ in self.sweep(mount, apply=True):
+                    pass
+        except RootNotSet:
+            return True  # nothing to list yet, or no more
+        except LessorError as error:
+            self._signals.notify(SweepFailed(mount, error.message))
+            return False
+        return self._expiry.clock_trusted  # what could not be judged is soon looked at again
+
+    async def sweep(
+        self, mount: str, *, apply: bool, instance: str = "", by: str = ""
+    ) -> AsyncIterator[Finding]:
+        """Compare one account with the store and yield what differs.
+
+        Args:
+            mount: The mount whose root lists the account.
+            apply: Adopt users of ours that no row knows: they are revoked.
+            instance: Another installation's id, to look at what it left; its users are never adopted
+                without being asked for.
+            by: Who asks, if anybody does.
+
+        Raises:
+            RootNotSet, AwsUnavailable, RootRefused: The account cannot be listed.
+        """
+        root = await self._roots.bound(await self._roots.of(mount))
+        whose = instance or self._roots.instance
+        listed_us, seen = self._store.now(), set[str]()
+        async for listed in self._listed(root, whose, seen):
+            finding = await self._compared(root, listed, whose, apply=apply, by=by)
+            if finding is not None:
+                yield finding
+        if whose != self._roots.instance:
+            return
+        if not self._expiry.clock_trusted:
+            return
+        async for finding in self._missing(root, listed_us, seen, apply=apply):
+            if finding.applied:
+                self._signals.notify(UserMissed(finding.lease_id, finding.user_name, by))
+            yield finding
+        buried = await self._store.purge_tombstones(root.account, listed_us)
+        self._signals.notify(Swept(mount, len(seen), buried))
+
+    async def _listed(
+        self, root: Root, whose: str, seen: set[str]
+    ) -> AsyncIterator[tuple[IamUser, Lease | None]]:
+        """Yield the users below an installation's path, each with its row, and note their names."""
+        marker = ""
+        while True:
+            page = await self._roots.ask(root, ListUsers(names.user_path(whose, ""), marker))
+            known = await self._store.known([user.name for user in page.users])
+            for user in page.users:
+                seen.add(user.name)
+                lease = known.get(user.name)
+                if lease is not None or user.name not in known:
+                    yield user, lease  # else its row is there and cannot be read: nothing can be compared
+            marker = page.marker
+            if not marker:
+                return
+
+    async def _missing(
+        self, root: Root, listed_us: int, seen: set[str], *, apply: bool
+    ) -> AsyncIterator[Finding]:
+        """Yield the leases whose users a complete listing did not show, made long enough before it."""
+        after = ""
+        while page := await self._store.page(Range.of_mount(root.mount), State.ACTIVE, after, PAGE):
+            after = page[-1].id
+            for lease in page:
+                name, account = lease.footprint.user_name, lease.footprint.account
+                elsewhere = lease.is_session or account != root.account
+                if elsewhere or name in seen or lease.issue_us > listed_us - _GRACE_US:
+                    continue
+                if apply:
+                    await self._store.revoke(lease.id)
+                    self._signals.watch(lease.id, self._store.now())
+                yield Finding(Kind.MISSING_USER, name, lease.id, applied=apply)
+
+    async def _compared(
+        self, root: Root, listed: tuple[IamUser, Lease | None], whose: str, *, apply: bool, by: str
+    ) -> Finding | None:
+        """Return what is wrong with one listed user, if anything is; set it right if that is asked for."""
+        user, lease = listed
+        if lease is None:
+            found = await self._unknown(root, user, whose, apply=apply)
+            if found is not None and found.applied:
+                self._signals.notify(OrphanAdopted(found.lease_id, user.name, by))
+            return found
+        if lease.state is State.GONE:
+            # A tombstone's user that lives was made late: its row goes back to work, asked for or not.
+            await self._store.reopen(lease.id, lease.last_create_us)
+            self._signals.watch(lease.id, self._store.now())
+            return Finding(Kind.UNKNOWN_USER, user.name, lease.id, applied=True)
+        if lease.state is State.ABANDONED:
+            return Finding(Kind.ABANDONED_USER, user.name, lease.id, applied=False)
+        return None
+
+    async def _unknown(self, root: Root, user: IamUser, whose: str, *, apply: bool) -> Finding | None:
+        """Adopt a user that no row knows, if it is ours and too old to be an issue of this moment."""
+        if self._store.now() - user.created_us < _GRACE_US:
+            return None
+        found = await self._roots.caller(root).call(GetUser(user.name))
+        tags = dict(found.value.tags) if isinstance(found, Done) else {}
+        orphan = self._orphan(root, user, tags)
+        left = Finding(Kind.UNKNOWN_USER, user.name, orphan.id, applied=False)
+        if tags.get("lessor:instance") != whose:
+            return left
+        if whose == self._roots.instance and user.created_us < self._started_us:
+            await self._rolled_back()
+        if not apply or not self._may_adopt() or not await self._store.adopt(orphan):
+            return left
+        self._signals.watch(orphan.id, self._store.now())
+        return replace(left, applied=True)
+
+    def _may_adopt(self) -> bool:
+        return self._expiry.clock_trusted and self._expiry.why != STORE_ROLLED_BACK
+
+    async def _rolled_back(self) -> None:
+        """Hold expiries: a user made by us before this start is unknown, so the store is older than it."""
+        if not self._expiry.resumed and self._expiry.why != STORE_ROLLED_BACK:
+            await self._expiry.hold(STORE_ROLLED_BACK)
+
+    def _orphan(self, root: Root, user: IamUser, tags: dict[str, str]) -> Orphan:
+        footprint = Footprint(root.account, user.name, user.path)
+        try:
+            made_for = names.LeaseId.parse(tags.get("lessor:lease", ""))
+        except Invalid:
+            made_for = names.LeaseId(root.mount, LOST, _suffix_of(user))
+        return Orphan(str(made_for), root.mount, made_for.role, footprint)
+
+
+def _suffix_of(user: IamUser) -> str:
+    """Return the same suffix for a user whoever finds it: two processes that do adopt it once."""
+    number = int.from_bytes(hashlib.sha256(user.name.encode()).digest()) % names.RANDOM_BOUND
+    return names.suffix_of(user.created_us // 1000, number)

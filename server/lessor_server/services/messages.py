@@ -1,0 +1,275 @@
+"""Protobuf messages to domain values and back; the rules stand in the domain."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+from typing import ParamSpec, Self, TypeVar, cast
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lessor_server.domain import names
+from lessor_server.domain.errors.base import Invalid, Violation, require
+from lessor_server.domain.names import shown
+from lessor_server.domain.policy.policy import JsonValue
+
+DEFAULT_MOUNT = "aws"
+PAGE_DEFAULT, MAX_PAGE = 100, 1000
+MAX_PAGE_BYTES = 1 << 20
+"""The most bytes of the items in one page: clients of gRPC take 4 MiB unless they are told otherwise."""
+STRIDE = 10
+"""After so many items of a long answer the other calls have their turn."""
+MAX_PATHS = 100
+"""The most paths of an update mask, those that come twice counted twice."""
+MAX_REASON = 256
+_NANOS_IN_MICRO = 1000
+_EMPTY_FIX = (
+    "send the policy as a google.protobuf.Struct, or leave the field out; some libraries, such as Node's"
+    " proto-loader, send a plain object as an empty Struct: convert it first"
+)
+_MAX_SECONDS = 315_576_000_000
+"""A Duration's bound, about 10,000 years (google/protobuf/duration.proto)."""
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Problems:
+    """Collects the problems of a request's shape; the end of its block raises all of them together.
+
+    >>> with Problems() as problems:
+    ...     mount = problems.parse(mount_of, request.mount)
+    ...     size = problems.parse(page_size, request.page_size)
+    >>> # Here both are valid. Whether they keep the rules of the domain is for the engine to say.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._found: list[Violation] = []
+
+    def __enter__(self) -> Self:
+        """Begin to read a request."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Raise ``Invalid`` with all problems, if there are any."""
+        if kind is None:
+            require(self._found)
+
+    def parse(self, parser: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what ``parser`` makes of its arguments.
+
+        If they are invalid, this is noted, and nothing may use the result: the block raises at its end.
+        """
+        try:
+            return parser(*args, **kwargs)
+        except Invalid as error:
+            self._found += error.violations
+            return cast("T", None)
+
+    def add(self, field: str, problem: str, fix: str) -> None:
+        """Note one problem."""
+        self._found.append(Violation(field, problem, fix))
+
+
+def invalid(field: str, problem: str, fix: str) -> Invalid:
+    """Return an error with one violation."""
+    return Invalid((Violation(field, problem, fix),))
+
+
+def mount_of(text: str) -> str:
+    """Return the mount that a request names; empty means ``aws``. Raises ``Invalid`` for what is no name."""
+    if not text:
+        return DEFAULT_MOUNT
+    violations = names.name_violations("mount", text)
+    if violations:
+        raise Invalid(tuple(violations))
+    return text
+
+
+def role_of(text: str, field: str) -> str:
+    """Return the role that a request names in ``field``. Raises ``Invalid`` for what is no name."""
+    violations = names.name_violations(field, text)
+    if violations:
+        raise Invalid(tuple(violations))
+    return text
+
+
+def named(mount: str, role: str, field: str) -> tuple[str, str]:
+    """Return the mount and the role that a request names, or raise ``Invalid`` with what is no name."""
+    with Problems() as problems:
+        return problems.parse(mount_of, mount), problems.parse(role_of, role, field)
+
+
+def span(message: Message, field: str, under: str = "") -> timedelta | None:
+    """Return a Duration field, or None where it is absent; violations name it below ``under``."""
+    if not message.HasField(field):
+        return None
+    value: Duration = getattr(message, field)
+    if abs(value.seconds) > _MAX_SECONDS or abs(value.nanos) >= 10**9 or value.nanos % _NANOS_IN_MICRO:
+        violation = Violation(
+            field, "is no duration in whole seconds", "give whole seconds, at most ten years"
+        )
+        raise Invalid((violation.under(under) if under else violation,))
+    return timedelta(seconds=value.seconds, microseconds=value.nanos // _NANOS_IN_MICRO)
+
+
+def spans(message: Message, fields: Collection[str], under: str = "") -> dict[str, timedelta | None]:
+    """Return Duration fields by name, None if absent or zero, which both mean the default."""
+    with Problems() as problems:
+        return {field: problems.parse(span, message, field, under) or None for field in fields}
+
+
+def duration(value: timedelta | None) -> Duration | None:
+    """Return a span as a Duration; None stays absent."""
+    if value is None:
+        return None
+    made = Duration()
+    made.FromTimedelta(value)
+    return made
+
+
+def whole(value: timedelta) -> Duration:
+    """Return a span as a Duration of whole seconds."""
+    return Duration(seconds=max(int(value.total_seconds()), 0))
+
+
+def timestamp(instant_us: int) -> Timestamp | None:
+    """Return an instant as a Timestamp; 0 ("never") is absent."""
+    if not instant_us:
+        return None
+    return Timestamp(seconds=instant_us // 10**6, nanos=instant_us % 10**6 * _NANOS_IN_MICRO)
+
+
+def reason(text: str) -> str:
+    """Return a caller's reason, which is stored, logged and shown. Raises ``Invalid``."""
+    if len(text) > MAX_REASON:
+        raise invalid("reason", f"has {len(text)} characters", f"give at most {MAX_REASON}")
+    if not text.isprintable():
+        raise invalid("reason", "has characters that can't be printed", "write it on one line, as plain text")
+    return text
+
+
+def document(value: Struct, field: str) -> dict[str, JsonValue]:
+    """Return a Struct as plain values; numbers are floats, as Struct has them.
+
+    Raises ``Invalid`` that names ``field`` for an empty object, which is what a library sends that can't
+    convert a plain object to a Struct (protobuf.js, and so Node's proto-loader), and for NaN and infinities,
+    which JSON does not have (RFC 8259, 6).
+    """
+    if not value.fields:
+        raise invalid(field, "is an empty object", _EMPTY_FIX)
+    try:
+        return {key: _plain(inner) for key, inner in value.fields.items()}
+    except ValueError:
+        raise invalid(field, "holds a number that is not finite", "write JSON alone") from None
+
+
+def _plain(value: Value) -> JsonValue:
+    """Return a value as JSON has it; one of no kind is null. Raises ``ValueError`` for NaN and infinities."""
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return value.string_value
+        case "number_value":
+            if not math.isfinite(value.number_value):
+                raise ValueError
+            return value.number_value
+        case "bool_value":
+            return value.bool_value
+        case "list_value":
+            return [_plain(inner) for inner in value.list_value.values]
+        case "struct_value":
+            return {key: _plain(inner) for key, inner in value.struct_value.fields.items()}
+        case _:
+            return None
+
+
+def struct(text: str) -> Struct:
+    """Return a JSON object as a Struct."""
+    made = Struct()
+    made.update(json.loads(text))
+    return made
+
+
+def paths(mask: FieldMask, fields: Collection[str], fix: str, problems: Problems) -> list[str]:
+    """Return the paths of ``mask`` that are among ``fields``, whole, each once, and note the others."""
+    if len(mask.paths) > MAX_PATHS:
+        problems.add("update_mask", f"has {len(mask.paths)} paths", f"give at most {MAX_PATHS}")
+        return []
+    named = dict.fromkeys(mask.paths)  # a mask is a set: a repeated field would be taken twice
+    for path in named:
+        if path not in fields:
+            problems.add("update_mask", f"{shown(path)} is nothing that can be changed", fix)
+    return [path for path in named if path in fields]
+
+
+def apply_mask(stored: M, sent: M, paths: Collection[str]) -> M:
+    """Return ``stored`` with the fields that ``paths`` name taken from ``sent``; a path counts once."""
+    merged = type(stored)()
+    merged.CopyFrom(stored)
+    taken = type(sent)()
+    for path in set(paths):
+        merged.ClearField(path)
+        _copy(sent, taken, path)
+    merged.MergeFrom(taken)
+    return merged
+
+
+def _copy(source: Message, target: Message, field: str) -> None:
+    """Copy one field between messages of one type."""
+    for descriptor, value in source.ListFields():
+        if descriptor.name != field:
+            continue
+        if descriptor.is_repeated:
+            part = type(source)()
+            getattr(part, field).MergeFrom(value)
+            target.MergeFrom(part)
+        elif descriptor.message_type is not None:
+            getattr(target, field).CopyFrom(value)
+        else:
+            setattr(target, field, value)
+
+
+def page_size(size: int) -> int:
+    """Return how many items a page holds, or raise ``Invalid``."""
+    if size < 0 or size > MAX_PAGE:
+        raise invalid("page_size", f"{size} is not within 0 and {MAX_PAGE}", "give 0 for the default of 100")
+    return size or PAGE_DEFAULT
+
+
+def token(text: str) -> str:
+    """Return the name that a page token goes on after, or raise ``Invalid`` for what is no token of ours."""
+    if text and not names.is_name(text):
+        raise invalid("page_token", f"{shown(text)} is no token", "send next_page_token as it came")
+    return text
+
+
+async def fill_page(items: Sequence[T], size: int, convert: Callable[[T], M]) -> tuple[list[M], bool]:
+    """Return a page of items that were read with one more than ``size``, and whether more follow.
+
+    A page whose items have more than ``MAX_PAGE_BYTES`` ends early, but has one item at least.
+    """
+    page: list[M] = []
+    left = MAX_PAGE_BYTES
+    for item in items[:size]:
+        converted = convert(item)
+        left -= converted.ByteSize()
+        if left < 0 and page:
+            return page, True
+        page.append(converted)
+        await take_turns(len(page))
+    return page, len(items) > size
+
+
+async def take_turns(done: int) -> None:
+    """Let other calls run after each ``STRIDE`` items, of which ``done`` are converted."""
+    if done % STRIDE == 0:
+        await asyncio.sleep(0)

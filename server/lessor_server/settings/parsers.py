@@ -1,0 +1,373 @@
+"""The rule of each setting: from what was given, text or TOML, to the value, or ``InvalidValue``."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+import re
+import ssl
+import stat
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from lessor_server.domain.names import is_name, shown
+from lessor_server.domain.secret import TokenHash
+from lessor_server.settings import access
+from lessor_server.settings.sources import InvalidValue
+
+MIN_TOKEN: Final = 16
+MAX_GRACE: Final = timedelta(hours=1)
+MAX_RATE: Final = 100_000.0
+MAX_IN_FLIGHT: Final = 10_000
+MIN_CONNECTION_SPAN: Final = timedelta(seconds=1)
+MAX_CONNECTION_SPAN: Final = timedelta(hours=24)
+MAX_SOCKET_PATH: Final = 107
+"""The most bytes of a unix socket's path on Linux (unix(7)), less the one that ends it."""
+LEVELS: Final = ("debug", "info", "warning", "error")
+FORMATS: Final = ("auto", "json", "console")
+
+_DURATION: Final = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?(?:(\d{1,9})ms)?")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+_HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_ADDRESS_MEND: Final = "write HOST:PORT, [IPV6]:PORT or unix:/PATH"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the server listens: a host and a port (0 lets the system choose), or a unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """Tell whether only this machine can reach it."""
+        if self.path or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        """Return it as gRPC takes it, which is how it is set as well."""
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+# --- text, numbers, choices -----------------------------------------------------------------------
+
+
+def text(value: object) -> str:
+    """Take a text that is not empty."""
+    if not isinstance(value, str):
+        raise InvalidValue(f"is {_kind(value)}, not text", 'write it in quotes, "…"')
+    if not value.strip():
+        raise InvalidValue("is empty", "give it a value or leave it out")
+    if "\0" in value:
+        raise InvalidValue("holds a NUL character", "write it without")
+    return value
+
+
+def boolean(value: object) -> bool:
+    """Take ``true`` or ``false``."""
+    if isinstance(value, bool):
+        return value
+    word = value.lower() if isinstance(value, str) else ""
+    if word not in {"true", "false"}:
+        raise InvalidValue(f"{_shown(value)} is not a boolean", "write true or false")
+    return word == "true"
+
+
+def rate(value: object) -> float:
+    """Take calls per second: above 0, at most 100,000."""
+    number = _number(value)
+    if not 0 < number <= MAX_RATE:
+        raise InvalidValue(
+            f"{_shown(value)} is not above 0 and at most {MAX_RATE:g}", "give calls per second"
+        )
+    return number
+
+
+def in_flight(value: object) -> int:
+    """Take a number of calls: a whole one from 1 to 10,000."""
+    return count(value, least=1, most=MAX_IN_FLIGHT)
+
+
+def count(value: object, *, least: int, most: int) -> int:
+    """Take a whole number from ``least`` to ``most``."""
+    number = _number(value)
+    if not least <= number <= most or not number.is_integer():
+        raise InvalidValue(
+            f"{_shown(value)} is not a whole number from {least} to {most}", "give a number within that range"
+        )
+    return int(number)
+
+
+def connection_span(value: object) -> timedelta:
+    """Take a duration from 1s to 24h."""
+    span = duration(value)
+    if not MIN_CONNECTION_SPAN <= span <= MAX_CONNECTION_SPAN:
+        raise InvalidValue(f"{_shown(value)} is not from 1s to 24h", "give a duration within that range")
+    return span
+
+
+def grace(value: object) -> timedelta:
+    """Take a duration from 0s to 1h."""
+    span = duration(value)
+    if span > MAX_GRACE:
+        raise InvalidValue(f"{_shown(value)} is above 1h", "give at most 1h")
+    return span
+
+
+def duration(value: object) -> timedelta:
+    """Take a text with units, largest first: ``10s``, ``1h30m``, ``250ms``."""
+    written = value if isinstance(value, str) else ""
+    parts = _DURATION.fullmatch(written)
+    if not written or parts is None:
+        raise InvalidValue(
+            f"{_shown(value)} is not a duration", 'write a text with units, like "10s" or "1h30m"'
+        )
+    hours, minutes, seconds, milliseconds = (int(part or 0) for part in parts.groups())
+    return timedelta(hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
+
+
+def level(value: object) -> str:
+    """Take a level of the log."""
+    return _choice(value, LEVELS)
+
+
+def log_format(value: object) -> str:
+    """Take a format of the log."""
+    return _choice(value, FORMATS)
+
+
+def token(value: object) -> TokenHash:
+    """Take a token of at least 16 characters, printable ASCII as metadata carries it; keep only its hash."""
+    if not isinstance(value, str):
+        raise InvalidValue(f"is {_kind(value)}, not text", 'write it in quotes, "…"')
+    if len(value) < MIN_TOKEN:
+        raise InvalidValue(f"has {len(value)} characters", f"give at least {MIN_TOKEN}")
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise InvalidValue("has blanks or characters outside ASCII", "use letters, digits and punctuation")
+    return TokenHash.of(value)
+
+
+# --- places ---------------------------------------------------------------------------------------
+
+
+def address(value: object) -> Address:
+    """Take ``host:port``, ``[::1]:port`` or ``unix:/path``."""
+    written = text(value)
+    scheme, _, path = written.partition(":")
+    if scheme.lower() == "unix":
+        _require_socket_path(path, written)
+        return Address(path=path)
+    host, colon, port = written.rpartition(":")
+    if not colon or _PORT.fullmatch(port) is None or int(port) > 65_535:
+        raise InvalidValue(f"{shown(written)} has no port from 0 to 65535", _ADDRESS_MEND)
+    return Address(host=_host(host, written), port=int(port))
+
+
+def _require_socket_path(path: str, written: str) -> None:
+    """Raise ``InvalidValue`` unless a unix socket can be at ``path``: one that is left over is replaced."""
+    if not path.startswith("/"):
+        raise InvalidValue(f"{shown(written)} has no absolute path", _ADDRESS_MEND)
+    if (size := len(os.fsencode(path))) > MAX_SOCKET_PATH:
+        raise InvalidValue(
+            f"{shown(written)} has a path of {size} bytes", f"give a path of at most {MAX_SOCKET_PATH}"
+        )
+    try:
+        above = Path(path).parent.stat().st_mode
+        mode = Path(path).lstat().st_mode if os.path.lexists(path) else None
+    except OSError as error:
+        raise InvalidValue(
+            f"{shown(written)} can't be reached: {error.strerror}", "name a file in a folder that is there"
+        ) from None
+    if not stat.S_ISDIR(above):
+        raise InvalidValue(f"{shown(written)} is not in a folder", "name a file in a folder that is there")
+    if mode is not None and not stat.S_ISSOCK(mode):
+        raise InvalidValue(f"{shown(written)} is there and is no socket", "name a file that is not there yet")
+
+
+def folder(value: object) -> Path:
+    """Take a folder, made at the start if it is not there: nothing else may stand in its place."""
+    path = Path(text(value))
+    try:
+        there = next(part for part in (path, *path.absolute().parents) if part.exists())
+    except OSError as error:
+        raise InvalidValue(
+            f"{shown(str(path))} can't be reached: {error.strerror}", "name a folder"
+        ) from error
+    if not there.is_dir():
+        raise InvalidValue(f"{shown(str(there))} is not a folder", "name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InvalidValue(f"{shown(str(there))} can't be written to", "give the server's user the folder")
+    try:
+        problem = access.data_dir_problem(path) if path.is_dir() else None
+    except OSError as error:
+        raise InvalidValue(
+            f"{shown(str(path))} can't be looked at: {error.strerror}", "run chmod 700 on it"
+        ) from error
+    if problem:
+        raise InvalidValue(*problem)
+    return path
+
+
+def readable_file(value: object) -> Path:
+    """Take a file that can be read now, and that no other user can change."""
+    path = Path(text(value))
+    try:
+        if wrong := access.kind_problem(path):
+            raise InvalidValue(f"{shown(str(path))} {wrong[0]}", wrong[1])
+        with path.open("rb"):
+            problem = access.file_problem(path)
+    except OSError as error:
+        raise InvalidValue(
+            f"{shown(str(path))} can't be read: {error.strerror}", "name a file that can be"
+        ) from error
+    if problem:
+        raise InvalidValue(*problem)
+    return path
+
+
+def authorities(value: object) -> Path:
+    """Take a file of certificates that may have signed others."""
+    path = readable_file(value)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
+    except (ssl.SSLError, OSError):
+        raise InvalidValue(
+            f"{shown(str(path))} holds no certificates in PEM", "name a file of certificates, each in PEM"
+        ) from None
+    return path
+
+
+def pair_problem(cert_file: Path, key_file: Path) -> str | None:
+    """Return what is wrong with a certificate and its key, or None."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # An encrypted key would otherwise ask at the terminal.
+        context.load_cert_chain(cert_file, key_file, password="")
+    except (ssl.SSLError, OSError) as error:
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        return f"and tls.key_file are no working pair: {reason or 'not PEM'}"
+    return None
+
+
+# --- lists ----------------------------------------------------------------------------------------
+
+
+def endpoints(value: object) -> tuple[str, ...]:
+    """Take URLs, each returned as ``scheme://host[:port]``."""
+    return tuple(_endpoint(url) for url in _texts(value))
+
+
+def folders(value: object) -> tuple[Path, ...]:
+    """Take folders that are there now, by their absolute paths."""
+    paths = tuple(map(Path, _texts(value)))
+    for path in paths:
+        if not path.is_absolute() or ".." in path.parts:
+            raise InvalidValue(f"{shown(str(path))} is no absolute path", "begin it with /, without ..")
+        if not path.is_dir():
+            raise InvalidValue(f"{shown(str(path))} is no folder", "name folders that are there")
+    return paths
+
+
+def mounts(value: object) -> tuple[str, ...]:
+    """Take names of mounts."""
+    names = _texts(value)
+    for name in names:
+        if not is_name(name):
+            raise InvalidValue(
+                f"{shown(name)} is not the name of a mount", "use letters, digits and _ . - inside"
+            )
+    return names
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """Take a list of texts, or one text with commas between them."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+        raise InvalidValue(f"is {_kind(value)}, not a list of texts", 'write ["…", "…"]')
+    return tuple(value)
+
+
+def _endpoint(url: str) -> str:
+    """Take one URL of nothing but scheme, host and port."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise InvalidValue(f"{shown(url)} is not a URL", "write https://HOST[:PORT]") from error
+    extra = parts.path.rstrip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme not in {"http", "https"} or not parts.hostname or extra:
+        # What stands before an @ may be a password.
+        named = "a URL" if "@" in url else shown(url)
+        raise InvalidValue(f"{named} is not a scheme, a host and a port alone", "write https://HOST[:PORT]")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+
+
+# --- shared ---------------------------------------------------------------------------------------
+
+
+def _host(host: str, written: str) -> str:
+    """Take the host of an address; an IPv6 one stands in brackets."""
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return str(ipaddress.IPv6Address(host[1:-1]))
+        except ValueError as error:
+            raise InvalidValue(
+                f"{shown(written)} has no IPv6 address in its brackets", _ADDRESS_MEND
+            ) from error
+    if _HOST.fullmatch(host) is None:
+        raise InvalidValue(f"{shown(written)} has no host", _ADDRESS_MEND)
+    return host
+
+
+def _number(value: object) -> float:
+    """Take a finite number, or NaN, which is in no range, where there is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def _choice(value: object, among: tuple[str, ...]) -> str:
+    """Take one of a few words, in any case."""
+    word = value.lower() if isinstance(value, str) else ""
+    if word not in among:
+        raise InvalidValue(f"{_shown(value)} is not one of them", f"write one of {', '.join(among)}")
+    return word
+
+
+def _shown(value: object) -> str:
+    """Return a value for a message."""
+    return shown(value if isinstance(value, str) else str(value))
+
+
+def _kind(value: object) -> str:
+    """Return what a TOML value is, for a person."""
+    match value:
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case list():
+            return "a list"
+        case dict():
+            return "a table"
+        case _:
+            return "a time"
