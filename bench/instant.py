@@ -73,7 +73,7 @@ class InstantStore:
         """Return what was read the first time that a root stood there with its account."""
         found = self._grounds.get((mount, role))
         if found is None:
-            found = await self._store.grounds(mount, role)
+            found = await self._store.load_issue_context(mount, role)
             if found.root is not None and found.root.account:
                 self._grounds[mount, role] = found
         return found

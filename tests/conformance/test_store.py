@@ -42,7 +42,7 @@ async def test_an_intent_is_stored_whole_and_claimed(b: Bench) -> None:
     assert (row.state, row.generation, row.access_key_id) == (State.INTENT, 1, "")
     assert row.due_us == row.last_create_us == START_US + 90 * SECOND
     assert (row.created_us, row.issue_us, row.expires_us) == (START_US, 0, 0)
-    assert await b.store.holds(claim)
+    assert await b.store.claim_is_valid(claim)
 
 
 async def test_an_active_lease_counts_its_time_from_now(b: Bench) -> None:
@@ -56,7 +56,7 @@ async def test_an_active_lease_counts_its_time_from_now(b: Bench) -> None:
     assert lease.issue_us == START_US + 10 * SECOND
     assert lease.expires_us == lease.due_us == lease.issue_us + 60 * SECOND
     assert lease.max_expires_us == lease.issue_us + 600 * SECOND
-    assert not await b.store.holds(claim)
+    assert not await b.store.claim_is_valid(claim)
 
 
 async def test_a_step_may_be_given_its_time(b: Bench) -> None:
@@ -150,21 +150,21 @@ async def test_an_intent_whose_time_ran_out_is_taken_from_its_maker(b: Bench) ->
     b.clock.advance(SPAN.total_seconds())
     (taken,) = await b.store.claim([claim.id], TERMS)
     assert taken.lease.state is State.REVOKING
-    assert not await b.store.holds(claim)
+    assert not await b.store.claim_is_valid(claim)
     assert await b.store.activate(claim, "AKIA") is None
-    assert not await b.store.release(claim, "", 0)
-    assert await b.store.holds(taken)
+    assert not await b.store.abort_intent(claim, "", 0)
+    assert await b.store.claim_is_valid(taken)
 
 
 async def test_a_released_intent_is_due_at_once(b: Bench) -> None:
     """Release says why, when CreateUser was last sent, and puts the row up for revocation."""
     claim = await b.begun()
     b.clock.advance(1)
-    assert await b.store.release(claim, "no", START_US)
+    assert await b.store.abort_intent(claim, "no", START_US)
     row = await b.row(claim.id)
     assert (row.state, row.last_error, row.last_create_us) == (State.REVOKING, "no", START_US)
     assert row.due_us == START_US + SECOND
-    assert not await b.store.release(claim, "again", 0)
+    assert not await b.store.abort_intent(claim, "again", 0)
 
 
 # --- renew -----------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ async def test_a_revocation_voids_the_claim_of_an_intent(b: Bench) -> None:
     row = await b.store.revoke(claim.id)
     assert row is not None
     assert (row.state, row.due_us) == (State.REVOKING, START_US)
-    assert not await b.store.holds(claim)
+    assert not await b.store.claim_is_valid(claim)
     assert await b.store.activate(claim, "AKIA") is None
 
 
@@ -223,8 +223,8 @@ async def test_a_revocation_disturbs_nobody_who_works_on_it(b: Bench) -> None:
     """Revoking what somebody is revoking changes nothing; a row that only waits becomes due at once."""
     claim = await b.taken()
     assert await b.store.revoke(claim.id) == claim.lease
-    assert await b.store.holds(claim)
-    await b.store.fail(claim, "no", timedelta(hours=1), 1, 0)
+    assert await b.store.claim_is_valid(claim)
+    await b.store.reschedule(claim, "no", timedelta(hours=1), 1, 0)
     row = await b.store.revoke(claim.id)
     assert row is not None
     assert (row.due_us, row.attempts) == (START_US, 1)
@@ -253,8 +253,8 @@ async def test_a_claim_is_for_what_is_due_and_free(b: Bench) -> None:
     assert await b.store.claim(ids, TERMS) == []
     b.clock.advance(120)
     (again,) = await b.store.claim(ids, TERMS)
-    assert not await b.store.holds(claim)
-    assert await b.store.holds(again)
+    assert not await b.store.claim_is_valid(claim)
+    assert await b.store.claim_is_valid(again)
 
 
 async def test_what_is_due_is_claimed_earliest_first(b: Bench) -> None:
@@ -278,11 +278,11 @@ async def test_what_is_due_is_claimed_earliest_first(b: Bench) -> None:
 async def test_a_failed_attempt_gives_the_row_back(b: Bench) -> None:
     """Fail frees the row, due again later, with its error and its counts; it can't be done twice."""
     claim = await b.taken()
-    assert await b.store.fail(claim, "refused", timedelta(seconds=30), 3, 2)
+    assert await b.store.reschedule(claim, "refused", timedelta(seconds=30), 3, 2)
     row = await b.row(claim.id)
     assert (row.state, row.last_error, row.attempts, row.looks) == (State.REVOKING, "refused", 3, 2)
     assert row.due_us == START_US + 30 * SECOND
-    assert not await b.store.fail(claim, "refused", timedelta(seconds=30), 4, 2)
+    assert not await b.store.reschedule(claim, "refused", timedelta(seconds=30), 4, 2)
     assert not await b.store.finish(claim)
     assert await b.store.claim([claim.id], TERMS) == []
 
@@ -294,7 +294,7 @@ async def test_without_a_wait_a_failed_lease_stays_due_at_its_expiry(b: Bench) -
     await b.store.revoke(asked.id)
     for claim in await b.store.claim([expired.id, asked.id], TERMS):
         b.clock.advance(1)
-        assert await b.store.fail(claim, "silence", timedelta(0), 0, 0)
+        assert await b.store.reschedule(claim, "silence", timedelta(0), 0, 0)
     assert (await b.row(expired.id)).due_us == expired.expires_us
     assert (await b.row(asked.id)).due_us == START_US + 22 * SECOND
 
@@ -320,7 +320,7 @@ async def test_a_lost_claim_is_reopened_tombstone_or_not(b: Bench) -> None:
         row = await b.row(claim.id)
         assert (row.state, row.due_us, row.looks) == (State.REVOKING, START_US, 0)
         assert row.last_create_us == START_US + 700 * SECOND
-        assert not await b.store.holds(claim)
+        assert not await b.store.claim_is_valid(claim)
     await b.store.reopen("aws/creds/app/none", 1)
 
 
@@ -330,7 +330,7 @@ async def test_no_step_touches_an_active_lease_but_its_own(b: Bench) -> None:
     claim = replace(await b.taken(1), lease=lease)
     await b.store.reopen(lease.id, 1)
     assert not await b.store.finish(claim)
-    assert not await b.store.fail(claim, "", timedelta(0), 0, 0)
+    assert not await b.store.reschedule(claim, "", timedelta(0), 0, 0)
     assert await b.row(lease.id) == lease
 
 
@@ -338,13 +338,13 @@ async def test_a_new_process_takes_every_claim_over(b: Bench) -> None:
     """Intents and claimed rows become due at once; ACTIVE leases and rows that wait are left alone."""
     making, active, taken = await b.begun(0), await b.active(1), await b.taken(2)
     waiting = await b.taken(3)
-    await b.store.fail(waiting, "no", timedelta(hours=1), 1, 0)
+    await b.store.reschedule(waiting, "no", timedelta(hours=1), 1, 0)
     before = await b.row(waiting.id)
     assert await b.store.void_stale_claims() == 2
     for claim in (making, taken):
         row = await b.row(claim.id)
         assert (row.state, row.due_us) == (State.REVOKING, START_US)
-        assert not await b.store.holds(claim)
+        assert not await b.store.claim_is_valid(claim)
     assert (await b.row(active.id), await b.row(waiting.id)) == (active, before)
     assert await b.store.void_stale_claims() == 0
     assert (await b.row(making.id)).last_create_us == START_US + 120 * SECOND

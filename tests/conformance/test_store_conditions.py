@@ -29,8 +29,8 @@ async def test_a_claim_of_another_generation_moves_nothing(b: Bench) -> None:
     begun, taken = await b.begun(0), await b.taken(1)
     old = [Claim(replace(claim.lease, generation=claim.generation + 1)) for claim in (begun, taken)]
     assert await b.store.activate(old[0], "AKIA") is None
-    assert not await b.store.release(old[0], "no", 0)
-    assert not await b.store.fail(old[1], "no", timedelta(0), 1, 0)
+    assert not await b.store.abort_intent(old[0], "no", 0)
+    assert not await b.store.reschedule(old[1], "no", timedelta(0), 1, 0)
     assert not await b.store.finish(old[1])
     assert (await b.row(begun.id), await b.row(taken.id)) == (begun.lease, taken.lease)
 
@@ -46,7 +46,7 @@ async def test_a_reopened_row_keeps_the_latest_create(b: Bench) -> None:
 async def test_a_tombstone_younger_than_the_listing_is_not_buried(b: Bench) -> None:
     """A listing that began before the lease was gone proves nothing about its user, however long ago."""
     begun = await b.begun()
-    await b.store.release(begun, "AWS refused", 0)
+    await b.store.abort_intent(begun, "AWS refused", 0)
     (claim,) = await b.store.claim([begun.id], TERMS)
     began_us = b.store.now()
     b.clock.advance(60)
@@ -59,7 +59,7 @@ async def test_a_tombstone_younger_than_the_listing_is_not_buried(b: Bench) -> N
 async def test_a_reopened_row_is_looked_for_from_the_beginning(b: Bench) -> None:
     """What was seen missing before its user was made late says nothing about that user."""
     claim = await b.taken()
-    assert await b.store.fail(claim, "AWS does not show the user", timedelta(0), 0, 3)
+    assert await b.store.reschedule(claim, "AWS does not show the user", timedelta(0), 0, 3)
     await b.store.reopen(claim.id, START_US)
     assert (await b.row(claim.id)).looks == 0
 

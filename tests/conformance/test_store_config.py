@@ -157,9 +157,9 @@ async def test_an_issue_s_grounds_are_read_together(b: Bench) -> None:
     """Mount, root and role come as they are, and what is missing is None."""
     role = builders.role()
     await b.store.put_role(role, None)
-    found = await b.store.grounds("aws", "app")
+    found = await b.store.load_issue_context("aws", "app")
     assert found == StoredContext(builders.mount(), builders.stored_root(), role)
-    assert await b.store.grounds("none", "app") == StoredContext(None, None, None)
+    assert await b.store.load_issue_context("none", "app") == StoredContext(None, None, None)
 
 
 async def test_a_store_names_its_installation_and_schema(b: Bench) -> None:

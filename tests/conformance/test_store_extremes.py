@@ -115,7 +115,7 @@ async def changes(b: Bench, lease_id: str) -> None:
     await read()
     for claim in await b.store.claim([lease_id], TERMS):
         attempts, looks = backoff.counted(claim.lease.attempts), backoff.counted(claim.lease.looks)
-        assert await b.store.fail(claim, "why", backoff.refused(attempts, 0.0), attempts, looks)
+        assert await b.store.reschedule(claim, "why", backoff.refused(attempts, 0.0), attempts, looks)
         await read()
     await b.store.reopen(lease_id, b.store.now())
     await read()
@@ -159,7 +159,7 @@ async def test_what_follows_from_a_readable_lease_can_be_read(
 
 async def issues(store: SqliteStore, number: int) -> None:
     """Issue a lease under the mount and the role there are, and read it."""
-    ground = await store.grounds("aws", "app")
+    ground = await store.load_issue_context("aws", "app")
     assert ground.mount is not None
     assert ground.role is not None
     assert ground.root is not None

@@ -126,7 +126,7 @@ class BothStores(RuleBasedStateMachine):
         wanted = builders.intent(number, role_name=role, ttl=timedelta(seconds=seconds), **changes)
         if request is not None:
             asked = RequestKey(owner, request.id)
-            self.both(lambda store: store.grounds("aws", role, asked))
+            self.both(lambda store: store.load_issue_context("aws", role, asked))
         if self.both(lambda store: store.get(wanted.id))[0] is None:
             self.keep(self.both(lambda store: store.begin(wanted, SPAN)))
 
@@ -150,17 +150,17 @@ class BothStores(RuleBasedStateMachine):
                     lambda store: store.activate(claim, "AKIA", ends_us=ends_us, undelivered=undelivered)
                 )
             case "release":
-                self.both(lambda store: store.release(claim, "no", seconds))
+                self.both(lambda store: store.abort_intent(claim, "no", seconds))
             case _:
                 wait = span if undelivered else timedelta(0)
-                self.both(lambda store: store.fail(claim, "no", wait, seconds, number))
+                self.both(lambda store: store.reschedule(claim, "no", wait, seconds, number))
 
     @rule(number=st.integers(0, 50))
     def finish(self, number: int) -> None:
         """Finish a claim, be it still good or void."""
         claim = self.held(number)
         if claim is not None:
-            self.both(lambda store: store.holds(claim))
+            self.both(lambda store: store.claim_is_valid(claim))
             self.both(lambda store: store.finish(claim))
 
     @rule(
@@ -221,7 +221,7 @@ class BothStores(RuleBasedStateMachine):
         """Find a user of a lease, and adopt it unless it is known; its lease's id may be."""
         lost = builders.intent(number)
         lost = replace(lost, footprint=replace(lost.footprint, user_name=f"made-for-{lost.role}-{number}"))
-        if not self.both(lambda store: store.known([lost.footprint.user_name, "nobody"]))[0]:
+        if not self.both(lambda store: store.leases_by_user_name([lost.footprint.user_name, "nobody"]))[0]:
             self.both(lambda store: store.adopt(Orphan(lost.id, "aws", "app", lost.footprint)))
 
     @rule(days=st.integers(1, 8), ago=st.integers(0, 2000))
@@ -235,8 +235,8 @@ class BothStores(RuleBasedStateMachine):
     @rule(why=st.sampled_from(["", "ASKED", "STORE_ROLLED_BACK"]))
     def hold(self, why: str) -> None:
         """Hold expiries, or let them go."""
-        self.both(lambda store: store.hold(why))
-        assert self.both(lambda store: store.held())[0] == why
+        self.both(lambda store: store.set_expiry_hold(why))
+        assert self.both(lambda store: store.get_expiry_hold())[0] == why
 
     @rule(disabling=st.booleans())
     def disable(self, disabling: bool) -> None:
@@ -267,7 +267,7 @@ class BothStores(RuleBasedStateMachine):
         self.both(lambda store: store.count(EVERYTHING, state))
         self.both(lambda store: store.count(Range(builders.intent(limit).id, ALL.high), state))
         self.both(lambda store: store.drift_us())
-        self.both(lambda store: store.account("aws"))
+        self.both(lambda store: store.bound_account("aws"))
 
     @invariant()
     def rows_and_counts_agree(self) -> None:

@@ -54,7 +54,7 @@ async def fill(folder: Path) -> Lease:
                 assert await b.store.add_rotation(Rotation(subject, current=f"AKIA{mount}")) is not None
             await b.active(0, id=f"{mount}/creds/app/{intent().id[-24:]}", mount=mount)
             await b.store.open_prefix(Range.of_mount(f"{mount}"))
-        await b.store.hold("")
+        await b.store.set_expiry_hold("")
         lease = await b.row(intent().id)
     loosen(folder)
     return lease
@@ -87,19 +87,19 @@ def lease_calls(b: Store, lease: Lease) -> Calls:
         "activate": b.activate(claim, "AKIA"),
         "replace_key": b.replace_key(lease, "AKIA"),
         "mark_undelivered": b.mark_undelivered(lease),
-        "release": b.release(claim, "why", 0),
+        "abort_intent": b.abort_intent(claim, "why", 0),
         "renew": b.renew(lease, LATER_US),
         "revoke": b.revoke(lease.id),
         "reopen": b.reopen(lease.id, 0),
         "claim": b.claim([lease.id], TERMS),
         "claim_due": b.claim_due(TERMS, 10),
-        "holds": b.holds(claim),
-        "fail": b.fail(claim, "why", moment, 1, 0),
+        "claim_is_valid": b.claim_is_valid(claim),
+        "reschedule": b.reschedule(claim, "why", moment, 1, 0),
         "finish": b.finish(claim),
         "void_stale_claims": b.void_stale_claims(),
         "due_within": b.due_within(moment, 10),
         "get": b.get(lease.id),
-        "account": b.account(lease.mount),
+        "bound_account": b.bound_account(lease.mount),
         "page": b.page(EVERYTHING, None, "", 10),
         "count": b.count(EVERYTHING, None),
     }
@@ -111,7 +111,9 @@ def config_calls(b: Store, lease: Lease) -> Calls:
     return {
         "instance": b.instance(),
         "schema_version": b.schema_version(),
-        "grounds": b.grounds(lease.mount, lease.role, RequestKey(lease.owner, "request")),
+        "load_issue_context": b.load_issue_context(
+            lease.mount, lease.role, RequestKey(lease.owner, "request")
+        ),
         "add_mount": b.add_mount(builders.mount("another")),
         "get_mount": b.get_mount(lease.mount),
         "put_mount": b.put_mount(builders.mount(), builders.mount(max_users=7)),
@@ -137,13 +139,13 @@ def upkeep_calls(b: Store, lease: Lease) -> Calls:
         "close_prefix": b.close_prefix(prefix),
         "progress": b.progress(prefix),
         "abandon": b.abandon(Range.of_mount(lease.mount), 10, live=True),
-        "known": b.known([lease.footprint.user_name]),
+        "leases_by_user_name": b.leases_by_user_name([lease.footprint.user_name]),
         "purge_tombstones": b.purge_tombstones(builders.ACCOUNT, LATER_US),
         "purge_sessions": b.purge_sessions(),
         "drift_us": b.drift_us(),
         "first_start": b.first_start(),
-        "held": b.held(),
-        "hold": b.hold(""),
+        "get_expiry_hold": b.get_expiry_hold(),
+        "set_expiry_hold": b.set_expiry_hold(""),
         "lower_clock": b.lower_clock(),
         "unreadable_rows": b.unreadable_rows(),
         "disable": b.disable("another"),
@@ -212,7 +214,7 @@ async def test_a_malformed_row_is_an_error_of_the_calls_that_need_it(tmp_path: P
         events = told[str(case)] = []
         async with opened(tmp_path, events) as store:
             await all_answers(store, lease)
-            ground = await store.grounds(GOOD, "app")
+            ground = await store.load_issue_context(GOOD, "app")
             assert None not in (ground.mount, ground.root, ground.role), str(case)
             assert isinstance(await store.get(of_good), Lease), str(case)
             assert GOOD in {mount.name for mount in await store.list_mounts("", 10)}, str(case)
@@ -231,10 +233,10 @@ async def test_a_hold_that_cannot_be_read_is_a_hold_until_a_person_ends_it(
     await fill(tmp_path)
     assert damage(tmp_path, Case("meta", "value", value, "no text"), "key = 'held'")
     async with opened(tmp_path) as store:
-        assert await store.held() == ("7" if value == "7" else UNREADABLE_HOLD)
+        assert await store.get_expiry_hold() == ("7" if value == "7" else UNREADABLE_HOLD)
         assert await store.claim_due(TERMS, 10) == []
-        await store.hold("")
-        assert await store.held() == ""
+        await store.set_expiry_hold("")
+        assert await store.get_expiry_hold() == ""
         assert await store.claim_due(TERMS, 10) != []
 
 

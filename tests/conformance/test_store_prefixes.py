@@ -66,7 +66,7 @@ async def test_a_prefix_is_put_up_some_at_a_time(b: Bench) -> None:
 async def test_what_backs_off_is_put_up_too(b: Bench) -> None:
     """A lease that waits for its next attempt is due at once, its attempts kept and its error wiped."""
     claim = await b.taken()
-    await b.store.fail(claim, "no", timedelta(minutes=15), 7, 1)
+    await b.store.reschedule(claim, "no", timedelta(minutes=15), 7, 1)
     b.clock.advance(1)
     prefix, _ = await b.store.open_prefix(APP)
     assert await b.store.mark_range_revoking(prefix, "", 9) == [claim.id]
@@ -87,11 +87,11 @@ async def test_what_is_due_for_longer_stays_so(b: Bench) -> None:
 async def test_what_is_being_tried_keeps_its_claim(b: Bench) -> None:
     """Putting up a lease that somebody works on leaves it to them; an error is then one of this attempt."""
     claim = await b.taken()
-    await b.store.fail(claim, "no", timedelta(0), 1, 0)
+    await b.store.reschedule(claim, "no", timedelta(0), 1, 0)
     (again,) = await b.store.claim([claim.id], TERMS)
     prefix, _ = await b.store.open_prefix(APP)
     assert await b.store.mark_range_revoking(prefix, "", 9) == [claim.id]
-    assert await b.store.holds(again)
+    assert await b.store.claim_is_valid(again)
     row = await b.row(claim.id)
     assert (row.due_us, row.last_error) == (again.lease.due_us, "")
     assert await b.store.finish(again)
@@ -145,8 +145,8 @@ async def test_an_intent_that_a_prefix_takes_is_lost_to_its_maker(b: Bench) -> N
     claim = await b.begun()
     prefix, _ = await b.store.open_prefix(APP)
     assert await b.store.mark_range_revoking(prefix, "", 9) == [claim.id]
-    assert not await b.store.holds(claim)
-    assert not await b.store.release(claim, "", 0)
+    assert not await b.store.claim_is_valid(claim)
+    assert not await b.store.abort_intent(claim, "", 0)
 
 
 async def test_a_closed_prefix_is_forgotten(b: Bench) -> None:
@@ -168,7 +168,7 @@ async def test_progress_counts_what_lives_and_what_has_failed(b: Bench) -> None:
         await b.store.finish(await b.taken(number))
     gone, failed, waiting = [await b.taken(number) for number in range(3)]
     await b.active(3)
-    await b.store.fail(waiting, "an earlier no", timedelta(minutes=9), 1, 0)
+    await b.store.reschedule(waiting, "an earlier no", timedelta(minutes=9), 1, 0)
     prefix, _ = await b.store.open_prefix(APP)
     b.clock.advance(1)
     assert await b.store.progress(prefix) == Progress(4, 0, 0)
@@ -176,7 +176,7 @@ async def test_progress_counts_what_lives_and_what_has_failed(b: Bench) -> None:
     await b.store.close_prefix(prefix)
     assert await b.store.progress(prefix) == Progress(4, 0, 0)
     await b.store.finish(gone)
-    await b.store.fail(failed, "no", timedelta(seconds=1), 1, 0)
+    await b.store.reschedule(failed, "no", timedelta(seconds=1), 1, 0)
     assert await b.store.progress(prefix) == Progress(3, 1, 1)
     await b.store.abandon(Range(waiting.id, f"{waiting.id}0"), 9, live=True)
     assert await b.store.progress(prefix) == Progress(2, 1, 1)
@@ -185,7 +185,7 @@ async def test_progress_counts_what_lives_and_what_has_failed(b: Bench) -> None:
 async def test_nothing_has_failed_until_all_are_put_up(b: Bench) -> None:
     """While a range is open an error may be one from before it, and counts for none."""
     claim = await b.taken()
-    await b.store.fail(claim, "no", timedelta(minutes=9), 1, 0)
+    await b.store.reschedule(claim, "no", timedelta(minutes=9), 1, 0)
     prefix, _ = await b.store.open_prefix(APP)
     assert await b.store.progress(prefix) == Progress(1, 0, 0)
 
@@ -215,7 +215,7 @@ async def test_what_is_abandoned_is_never_due_and_takes_no_room(b: Bench) -> Non
     assert await b.store.abandon(ALL, 2, live=True) == []
     assert {(await b.row(lease_id)).state for lease_id in (*some, *rest)} == {State.ABANDONED}
     assert (await b.row(gone.id)).state is State.GONE
-    assert not await b.store.holds(claim)
+    assert not await b.store.claim_is_valid(claim)
     assert not await b.store.finish(taken)
     b.clock.advance(10**6)
     assert await b.store.claim_due(TERMS, 9) == []
@@ -229,7 +229,7 @@ async def test_without_being_told_so_only_what_is_being_revoked_is_abandoned(b: 
     b.clock.advance(1)
     assert sorted(await b.store.abandon(ALL, 9, live=False)) == sorted([taken.id, expired.id])
     assert await b.row(living.id) == living
-    assert await b.store.holds(making)
+    assert await b.store.claim_is_valid(making)
 
 
 async def test_an_abandoned_lease_is_taken_up_again_by_a_revocation(b: Bench) -> None:

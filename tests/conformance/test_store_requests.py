@@ -31,15 +31,15 @@ async def test_a_request_id_is_kept_with_its_lease(b: Bench) -> None:
     """The lease of a request is found by owner, mount, role and id, with the digest of what was wished."""
     lease = await b.active(request=ONE)
     assert lease.request == ONE
-    assert (await b.store.grounds("aws", "app", RequestKey("root", ONE.id))).earlier == lease
+    assert (await b.store.load_issue_context("aws", "app", RequestKey("root", ONE.id))).earlier == lease
     for mount, role, owner, request_id in (
         ("second", "app", "root", ONE.id),
         ("aws", "other", "root", ONE.id),
         ("aws", "app", "alice", ONE.id),
         ("aws", "app", "root", "another"),
     ):
-        assert (await b.store.grounds(mount, role, RequestKey(owner, request_id))).earlier is None
-    assert (await b.store.grounds("aws", "app")).earlier is None
+        assert (await b.store.load_issue_context(mount, role, RequestKey(owner, request_id))).earlier is None
+    assert (await b.store.load_issue_context("aws", "app")).earlier is None
 
 
 async def test_a_request_id_names_one_lease(b: Bench) -> None:

@@ -86,7 +86,7 @@ async def test_rows_of_every_state_are_kept_and_worked_on(tmp_path: Path, versio
             ROWS["REVOKING"]["last_error"],
         )
         assert set((await states(store)).values()) == {1}
-        assert await store.account("aws") == builders.ACCOUNT
+        assert await store.bound_account("aws") == builders.ACCOUNT
         assert [prefix.ids for prefix in await store.prefixes()] == [Range("b/", "b0")]
         assert await store.void_stale_claims() == 1
         claims = {claim.id: claim for claim in await store.claim_due(TERMS, 10)}
@@ -101,7 +101,7 @@ async def test_an_earlier_request_is_found_and_its_lease_renewed(tmp_path: Path,
     """A repeat across the upgrade finds the lease that it made before, and a holder keeps it."""
     earlier(tmp_path, version)
     async with open_store(tmp_path, HandClock()) as store:
-        lease = (await store.grounds("aws", "app", RequestKey("root", REQUEST))).earlier
+        lease = (await store.load_issue_context("aws", "app", RequestKey("root", REQUEST))).earlier
         assert lease is not None
         assert lease.state is State.ACTIVE
         renewed = await store.renew(lease, START_US + 2 * HOUR_US)

@@ -37,9 +37,9 @@ async def test_users_are_known_by_name_in_every_state(b: Bench) -> None:
     active, gone = await b.active(0), await b.taken(1)
     await b.store.finish(gone)
     names = [intent(number).footprint.user_name for number in range(3)]
-    known = await b.store.known(names)
+    known = await b.store.leases_by_user_name(names)
     assert known == {names[0]: active, names[1]: await b.row(gone.id)}
-    assert await b.store.known([]) == {}
+    assert await b.store.leases_by_user_name([]) == {}
 
 
 async def test_an_adopted_user_is_due_at_once(b: Bench) -> None:
@@ -148,10 +148,10 @@ async def test_a_mount_whose_leases_are_abandoned_is_removed(b: Bench) -> None:
 
 async def test_a_hold_is_kept_until_it_is_ended(b: Bench) -> None:
     """Nothing is held at first; a hold names its reason, and an empty text ends it."""
-    assert await b.store.held() == ""
+    assert await b.store.get_expiry_hold() == ""
     for why in ("ASKED", "STORE_ROLLED_BACK", ""):
-        await b.store.hold(why)
-        assert await b.store.held() == why
+        await b.store.set_expiry_hold(why)
+        assert await b.store.get_expiry_hold() == why
 
 
 async def test_a_wall_clock_that_is_set_drifts_and_can_be_taken_for_true(b: Bench) -> None:
@@ -215,10 +215,10 @@ async def test_holds_and_the_lowered_clock_outlive_the_process(tmp_path: Path) -
     clock = HandClock()
     async with bench("sqlite", tmp_path, clock) as b:
         await b.active()
-        await b.store.hold("ASKED")
+        await b.store.set_expiry_hold("ASKED")
         clock.wall -= 3600 * SECOND
         await b.store.lower_clock()
     async with OPENERS["sqlite"](tmp_path, clock) as store:
-        assert await store.held() == "ASKED"
+        assert await store.get_expiry_hold() == "ASKED"
         assert not await store.first_start()
         assert store.now() == START_US - 3600 * SECOND

@@ -372,7 +372,10 @@ async def test_a_busy_port_is_told_in_a_line(tmp_path: Path, flag: str, other: s
 @pytest.mark.slow
 async def test_without_its_extra_it_tells_what_to_install(tmp_path: Path) -> None:
     """An installation without moto says in one line how to get it."""
-    hidden = "import sys; sys.modules['moto'] = None; from lessor_server.commands.dev.command import command; command()"
+    hidden = (
+        "import sys; sys.modules['moto'] = None;"
+        "from lessor_server.commands.dev.command import command; command()"
+    )
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", hidden, stdin=DEVNULL, stderr=PIPE, env=environment(tmp_path, {})
     )

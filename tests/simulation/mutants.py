@@ -101,8 +101,8 @@ def record_after_create(patch: Patch) -> None:
     """The row is written after the user is made."""
     order_of = issuer.Issuer._plan
 
-    async def early(self: Any, asked: Any, ground: Any) -> Any:
-        order = await order_of(self, asked, ground)
+    async def early(self: Any, asked: Any, context: Any) -> Any:
+        order = await order_of(self, asked, context)
         plan = plans.issue(order.role, order.intent.footprint, ())
         await self._roots.caller(order.root).call(plan.create)
         return order
@@ -163,7 +163,7 @@ def lost_claim_not_reopened(patch: Patch) -> None:
     """A creator that has lost its claim walks away from what it made."""
 
     async def walk_away(self: Any, claim: Any, error: LessorError, last_create_us: int) -> LessorError:
-        await self._store.release(claim, error.message, last_create_us)
+        await self._store.abort_intent(claim, error.message, last_create_us)
         return error
 
     patch.set(issuer.Issuer, "_release", walk_away)
@@ -172,7 +172,7 @@ def lost_claim_not_reopened(patch: Patch) -> None:
 @mutant
 def create_access_key_repeated_blindly(patch: Patch) -> None:
     """CreateAccessKey is sent again after a lost answer, whatever it has made."""
-    patch.set(iam_user.IamUserBuilder, "_clear", _nothing)
+    patch.set(iam_user.IamUserBuilder, "_delete_stray_keys", _nothing)
 
 
 @mutant

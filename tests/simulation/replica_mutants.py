@@ -73,13 +73,13 @@ def handed_out_again_by_two(patch: Patch) -> None:
     async def as_it_is(_: Any, lease: Any) -> Any:
         return lease
 
-    clear = IamUserBuilder._clear
+    clear = IamUserBuilder._delete_stray_keys
 
     async def blindly(self: Any, user_name: str, keep: tuple[str, ...], _: Any = None) -> Any:
         return await clear(self, user_name, keep)
 
     patch.set(Issuer, "_reserve", as_it_is)
-    patch.set(IamUserBuilder, "_clear", blindly)
+    patch.set(IamUserBuilder, "_delete_stray_keys", blindly)
 
 
 @mutant_in("repeat and leave")
@@ -112,7 +112,7 @@ def end_of_a_hold_not_heard(patch: Patch) -> None:
 
     async def look(self: Any) -> None:
         try:
-            why = await self._store.held()
+            why = await self._store.get_expiry_hold()
         except StoreUnavailable:
             return
         if why and not self._why:

@@ -134,15 +134,15 @@ def disabling_mounts_take_leases(patch: Patch) -> None:
             room(self, intent)
 
     patch.set(MemoryStore, "_require_room", blind)
-    from lessor_server.engine.aws.roots import Ground, Roots
+    from lessor_server.engine.aws.roots import IssueContext, Roots
 
-    async def ground(self: Any, mount: str, role: str, repeated: Any = None) -> Any:
-        found = await self._store.grounds(mount, role, repeated)
+    async def load_context(self: Any, mount: str, role: str, repeated: Any = None) -> Any:
+        found = await self._store.load_issue_context(mount, role, repeated)
         if found.mount is None or found.root is None or found.role is None:
             raise LessorError("not there")
-        return Ground(found.mount, found.role, self._open(found.root), found.earlier)
+        return IssueContext(found.mount, found.role, self._open(found.root), found.earlier)
 
-    patch.set(Roots, "ground", ground)
+    patch.set(Roots, "load_context", load_context)
 
 
 @mutant
@@ -178,12 +178,12 @@ def wall_clock_used(patch: Patch) -> None:
 @mutant
 def fail_due_at_once(patch: Patch) -> None:
     """A refused row is tried again without a wait."""
-    fail = MemoryStore.fail
+    fail = MemoryStore.reschedule
 
     async def at_once(self: Any, claim: Any, error: str, _: timedelta, attempts: int, looks: int) -> bool:
         return await fail(self, claim, error, timedelta(0), attempts, looks)
 
-    patch.set(MemoryStore, "fail", at_once)
+    patch.set(MemoryStore, "reschedule", at_once)
 
 
 @mutant
@@ -313,8 +313,8 @@ def session_begun_after_the_call(patch: Patch) -> None:
     """The row of a session is written after STS has made it."""
     call_of = sts_session.Sessions._call
 
-    async def early(self: Any, asked: Any, ground: Any, root: Any, **what: Any) -> Any:
-        call = await call_of(self, asked, ground, root, **what)
+    async def early(self: Any, asked: Any, context: Any, root: Any, **what: Any) -> Any:
+        call = await call_of(self, asked, context, root, **what)
         await self._roots.caller(root).call(call)
         return call
 

@@ -55,9 +55,11 @@ class MemoryConfig:
         """Return the number of the last migration."""
         return 1
 
-    async def grounds(self, mount: str, role: str, repeated: RequestKey | None = None) -> StoredContext:
+    async def load_issue_context(
+        self, mount: str, role: str, repeated: RequestKey | None = None
+    ) -> StoredContext:
         """Read mount, root, role and the lease of an earlier same request at one instant."""
-        await self._before("grounds", reads=True)
+        await self._before("load_issue_context", reads=True)
         earlier = self._earlier(mount, role, repeated) if repeated else None
         return StoredContext(
             self.mounts.get(mount), self.roots.get(mount), self.roles.get((mount, role)), earlier

@@ -144,10 +144,10 @@ class MemoryStore(MemoryUpkeep):
         await self._at("untake done")
         return undelivered
 
-    async def release(self, claim: Claim, error: str, last_create_us: int) -> bool:
+    async def abort_intent(self, claim: Claim, error: str, last_create_us: int) -> bool:
         """Give up the claimed INTENT."""
         changes = {"state": State.REVOKING, "last_error": error, "last_create_us": last_create_us}
-        return await self._step("release", Step.RELEASE, claim, due_us=self.now(), **changes)
+        return await self._step("abort_intent", Step.RELEASE, claim, due_us=self.now(), **changes)
 
     async def renew(
         self, lease: Lease, expires_us: int, now: int | None = None, *, retired: bool = False
@@ -217,14 +217,16 @@ class MemoryStore(MemoryUpkeep):
     def _claim(self, row: Row, terms: ClaimTerms, at: int) -> Claim:
         return Claim(self._put(row, by=terms.by, state=State.REVOKING, due_us=at + us(terms.span)))
 
-    async def fail(self, claim: Claim, error: str, retry_in: timedelta, attempts: int, looks: int) -> bool:
+    async def reschedule(
+        self, claim: Claim, error: str, retry_in: timedelta, attempts: int, looks: int
+    ) -> bool:
         """Give the claimed lease back, due again after ``retry_in``."""
         row, now = self._generation(claim), self.now()
         due_us = now + us(retry_in)
         if row and not retry_in and 0 < row.lease.expires_us <= now:
             due_us = row.lease.expires_us
         changes = {"last_error": error, "attempts": attempts, "looks": looks}
-        return await self._step("fail", Step.FAIL, claim, due_us=due_us, **changes)
+        return await self._step("reschedule", Step.FAIL, claim, due_us=due_us, **changes)
 
     async def finish(self, claim: Claim) -> bool:
         """Turn the claimed lease into its tombstone."""
@@ -242,9 +244,9 @@ class MemoryStore(MemoryUpkeep):
 
     # --- reading leases ------------------------------------------------------------------------------------
 
-    async def holds(self, claim: Claim) -> bool:
+    async def claim_is_valid(self, claim: Claim) -> bool:
         """Tell whether the claim is still good."""
-        await self._before("holds", reads=True)
+        await self._before("claim_is_valid", reads=True)
         return self._generation(claim) is not None
 
     async def due_within(self, span: timedelta, limit: int) -> list[tuple[str, int]]:
@@ -262,9 +264,9 @@ class MemoryStore(MemoryUpkeep):
         row = self.rows.get(lease_id)
         return row.lease if row else None
 
-    async def account(self, mount: str) -> str:
+    async def bound_account(self, mount: str) -> str:
         """Return the account on which rows of the mount have, or may have had, users."""
-        await self._before("account", reads=True)
+        await self._before("bound_account", reads=True)
         leases = (row.lease for row in self.rows.values())
         bound = (one for one in leases if one.mount == mount and not one.is_session)
         return next((one.footprint.account for one in bound), "")

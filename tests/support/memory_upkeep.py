@@ -110,9 +110,9 @@ class MemoryUpkeep(MemoryRows):
 
     # --- sweeps --------------------------------------------------------------------------------------------
 
-    async def known(self, user_names: Sequence[str]) -> dict[str, Lease | None]:
+    async def leases_by_user_name(self, user_names: Sequence[str]) -> dict[str, Lease | None]:
         """Return the leases of those users that have one."""
-        await self._before("known", reads=True)
+        await self._before("leases_by_user_name", reads=True)
         leases = (row.lease for row in self.rows.values() if not row.lease.is_session)
         return {one.footprint.user_name: one for one in leases if one.footprint.user_name in user_names}
 
@@ -185,16 +185,16 @@ class MemoryUpkeep(MemoryRows):
         """Tell whether the store had never been used before this start."""
         return self._first_start
 
-    async def held(self) -> str:
+    async def get_expiry_hold(self) -> str:
         """Return why expiries are held across starts, or an empty text."""
-        await self._before("held", reads=True)
+        await self._before("get_expiry_hold", reads=True)
         return self._why_held
 
-    async def hold(self, why: str) -> None:
+    async def set_expiry_hold(self, why: str) -> None:
         """Keep the hold, or end it with an empty text."""
-        await self._before("hold")
+        await self._before("set_expiry_hold")
         self._why_held = why
-        await self._at("hold done")
+        await self._at("set_expiry_hold done")
 
     async def lower_clock(self) -> None:
         """Take the wall clock for the service's time."""

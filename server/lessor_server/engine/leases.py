@@ -114,7 +114,7 @@ class Leases:
         raise LeaseRevoking(f"lease {lease_id} changed {RENEW_TRIES} times meanwhile", subject=str(lease_id))
 
     async def _todays_max(self, lease: Lease) -> timedelta:
-        grounds = await self._store.grounds(lease.mount, lease.role)
+        grounds = await self._store.load_issue_context(lease.mount, lease.role)
         if grounds.mount is None:
             return lease.ttl
         if grounds.role is None:

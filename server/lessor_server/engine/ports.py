@@ -75,7 +75,7 @@ class LeaseStore(Protocol):
         """Let an ACTIVE lease that nobody was given expire in 60 s; None where it has changed."""
         ...
 
-    async def release(self, claim: Claim, error: str, last_create_us: int) -> bool:
+    async def abort_intent(self, claim: Claim, error: str, last_create_us: int) -> bool:
         """Give up the claimed INTENT: REVOKING, due at once. False where the claim is lost."""
         ...
 
@@ -112,11 +112,13 @@ class LeaseStore(Protocol):
         """Claim what is due, earliest first; of the accounts ``without``, sessions alone."""
         ...
 
-    async def holds(self, claim: Claim) -> bool:
+    async def claim_is_valid(self, claim: Claim) -> bool:
         """Tell whether the claim is still good."""
         ...
 
-    async def fail(self, claim: Claim, error: str, retry_in: timedelta, attempts: int, looks: int) -> bool:
+    async def reschedule(
+        self, claim: Claim, error: str, retry_in: timedelta, attempts: int, looks: int
+    ) -> bool:
         """Give the claimed lease back, due again after ``retry_in``, with these counts.
 
         Without a wait it is as due as before: at its expiry, if that has passed.
@@ -142,7 +144,7 @@ class LeaseStore(Protocol):
         """Return one lease."""
         ...
 
-    async def account(self, mount: str) -> str:
+    async def bound_account(self, mount: str) -> str:
         """Return the account on which rows of a mount have, or may have had, users; empty without such."""
         ...
 
@@ -166,7 +168,9 @@ class ConfigStore(Protocol):
         """Return the number of the last migration applied."""
         ...
 
-    async def grounds(self, mount: str, role: str, repeated: RequestKey | None = None) -> StoredContext:
+    async def load_issue_context(
+        self, mount: str, role: str, repeated: RequestKey | None = None
+    ) -> StoredContext:
         """Read mount, root, role and the lease of an earlier same request at one instant."""
         ...
 
@@ -260,7 +264,7 @@ class UpkeepStore(Protocol):
         """
         ...
 
-    async def known(self, user_names: Sequence[str]) -> dict[str, Lease | None]:
+    async def leases_by_user_name(self, user_names: Sequence[str]) -> dict[str, Lease | None]:
         """Return the leases of those users that have one, by user name; None for a row that is unreadable."""
         ...
 
@@ -288,11 +292,11 @@ class UpkeepStore(Protocol):
         """Tell whether the store had never been used before this start."""
         ...
 
-    async def held(self) -> str:
+    async def get_expiry_hold(self) -> str:
         """Return why expiries are held across starts, or an empty text."""
         ...
 
-    async def hold(self, why: str) -> None:
+    async def set_expiry_hold(self, why: str) -> None:
         """Keep the hold, or end it with an empty text."""
         ...
 

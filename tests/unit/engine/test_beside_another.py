@@ -116,7 +116,7 @@ async def test_a_sync_revocation_hears_of_the_refusal_that_another_process_met()
         async with asyncio.TaskGroup() as group:
             told = group.create_task(w.revoke(made.lease.id))
             await asyncio.sleep(10)
-            await w.store.fail(claim, "AWS said no", timedelta(minutes=10), attempts=1, looks=0)
+            await w.store.reschedule(claim, "AWS said no", timedelta(minutes=10), attempts=1, looks=0)
             await asyncio.sleep(1.1)
             assert told.done()
         assert (told.result().outcome, told.result().last_error) == (Outcome.ACCEPTED, "AWS said no")

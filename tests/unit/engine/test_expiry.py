@@ -236,7 +236,7 @@ async def test_a_hold_that_cannot_be_kept_is_no_hold() -> None:
     """Where the store cannot write the caller hears so, and expiries go on."""
     async with world() as w:
         await w.issue(ttl=10)
-        w.store.fails.add("hold")
+        w.store.fails.add("set_expiry_hold")
         with pytest.raises(Exception, match="cannot"):
             await w.engine.expiry.hold(ASKED)
         assert not w.engine.expiry.held

@@ -61,7 +61,7 @@ async def test_a_mount_that_another_replica_removed_is_forgotten_when_it_is_read
             assert kept(roots, limiters) != []
             for _ in range(2):
                 with pytest.raises(NotFound if read == "ground" else RootNotSet):
-                    await (roots.ground("aws", "app") if read == "ground" else roots.of("aws"))
+                    await (roots.load_context("aws", "app") if read == "ground" else roots.of("aws"))
             assert kept(roots, limiters) == []
             assert w.aws.forgotten == ["aws"]
             w.aws.forgotten.clear()

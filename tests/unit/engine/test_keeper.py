@@ -202,7 +202,7 @@ async def test_a_lease_that_fell_due_while_the_store_failed_ends_when_it_works_a
         assert w.users() == []
 
 
-@pytest.mark.parametrize("method", ["finish", "fail", "claim", "claim_due", "release", "get_root"])
+@pytest.mark.parametrize("method", ["finish", "reschedule", "claim", "claim_due", "abort_intent", "get_root"])
 @virtual
 async def test_a_store_that_fails_at_one_step_loses_nothing(method: str) -> None:
     """Whichever write fails for some minutes, all is gone soon after it works again."""

@@ -23,15 +23,15 @@ from tests.support.virtual_loop import virtual
 
 HOURS = 7200.0
 ISSUE = (
-    "grounds",
+    "load_issue_context",
     "begin",
     "CreateUser sent",
     "CreateUser done",
-    "holds",
+    "claim_is_valid",
     "CreateAccessKey sent",
     "activate",
 )
-REVOKE = ("claim", "claim_due", "get_root", "DeleteAccessKey sent", "DeleteUser sent", "finish", "fail")
+REVOKE = ("claim", "claim_due", "get_root", "DeleteAccessKey sent", "DeleteUser sent", "finish", "reschedule")
 BULK = (
     "prefixes",
     "mark_range_revoking",
@@ -40,8 +40,8 @@ BULK = (
     "remove_disabled",
     "list_mounts",
 )
-SWEEP = ("mount_names", "ListUsers sent", "known", "page", "purge_tombstones", "purge_sessions")
-CLOCKS = ("due_within", "held")
+SWEEP = ("mount_names", "ListUsers sent", "leases_by_user_name", "page", "purge_tombstones", "purge_sessions")
+CLOCKS = ("due_within", "get_expiry_hold")
 ROTATE = (
     "next_rotation_us",
     "claim_rotations",
@@ -131,7 +131,7 @@ async def test_what_works_goes_on_beside_what_does_not() -> None:
             "next_rotation_us",
             "unfinished_of_removed_mounts",
             "due_within",
-            "held",
+            "get_expiry_hold",
         }
         for _ in range(20):
             made = await w.issue(ttl=100)
@@ -156,7 +156,7 @@ async def test_a_caller_gets_the_reference_and_what_was_made_is_deleted() -> Non
         assert w.reports.take() != []
 
 
-@pytest.mark.parametrize("point", ["holds", "activate", "activate done"])
+@pytest.mark.parametrize("point", ["claim_is_valid", "activate", "activate done"])
 @virtual
 async def test_an_intent_whose_issue_fails_unexpectedly_is_given_up_within_seconds(point: str) -> None:
     """It does not wait until its claim runs out."""

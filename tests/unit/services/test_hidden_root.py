@@ -126,7 +126,12 @@ def test_what_aws_says_is_told_to_who_may_see_the_root(name: str) -> None:
     """However a failed call is told, as an issue's, a session's, or as it is, AWS's text stays inside."""
     error = all_of_aws()[name]
     assert isinstance(error, AwsError)
-    told = [error, for_caller(error), lease_writer.told(error), sts_session._told(error, ASSUME)]
+    told = [
+        error,
+        for_caller(error),
+        lease_writer.to_caller_error(error),
+        sts_session._to_caller_error(error, ASSUME),
+    ]
     for one in told:
         keeps_quiet(one)
         if error.detail:

@@ -75,7 +75,7 @@ class SqliteLeases:
             sql.UNTAKE, _held(Claim(lease)) | {"untaken_us": rows.us(UNDELIVERED_TTL)}, None
         )
 
-    async def release(self, claim: Claim, error: str, last_create_us: int) -> bool:
+    async def abort_intent(self, claim: Claim, error: str, last_create_us: int) -> bool:
         """Give up the claimed INTENT."""
         params = _held(claim) | {"error": error, "last_create_us": last_create_us}
         return await self._step(sql.RELEASE, params)
@@ -167,7 +167,9 @@ class SqliteLeases:
         at = self.now() if now is None else now
         return {"by": terms.by, "held": terms.held, "now": at, "until": at + rows.us(terms.span)}
 
-    async def fail(self, claim: Claim, error: str, retry_in: timedelta, attempts: int, looks: int) -> bool:
+    async def reschedule(
+        self, claim: Claim, error: str, retry_in: timedelta, attempts: int, looks: int
+    ) -> bool:
         """Give the claimed lease back, due again after ``retry_in``."""
         wait_us = rows.us(retry_in)
         params = _held(claim) | {"error": error, "wait_us": wait_us, "attempts": attempts, "looks": looks}
@@ -191,7 +193,7 @@ class SqliteLeases:
 
     # --- reading ----------------------------------------------------------------------------------------
 
-    async def holds(self, claim: Claim) -> bool:
+    async def claim_is_valid(self, claim: Claim) -> bool:
         """Tell whether the claim is still good."""
         params = _held(claim)
         return await self._batches.read(
@@ -219,7 +221,7 @@ class SqliteLeases:
 
         return await self._batches.read(job)
 
-    async def account(self, mount: str) -> str:
+    async def bound_account(self, mount: str) -> str:
         """Return the account on which rows of the mount have, or may have had, users."""
         params = {"mount": mount, "low": f"{mount}/", "high": f"{mount}0"}
 

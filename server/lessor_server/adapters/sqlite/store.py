@@ -83,7 +83,9 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
         rows_sealed = await self._batches.read(lambda connection: connection.execute(sql.SEALED).fetchall())
         return [row[0] for row in rows_sealed if isinstance(row[0], bytes) and row[0]]
 
-    async def grounds(self, mount: str, role: str, repeated: RequestKey | None = None) -> StoredContext:
+    async def load_issue_context(
+        self, mount: str, role: str, repeated: RequestKey | None = None
+    ) -> StoredContext:
         """Read mount, root and role at one instant."""
 
         def job(connection: sqlite3.Connection) -> StoredContext:

@@ -91,7 +91,7 @@ class SqliteUpkeep:
 
     # --- sweeps -----------------------------------------------------------------------------------------
 
-    async def known(self, user_names: Sequence[str]) -> dict[str, Lease | None]:
+    async def leases_by_user_name(self, user_names: Sequence[str]) -> dict[str, Lease | None]:
         """Return the leases of those users that have one."""
 
         def job(connection: sqlite3.Connection) -> dict[str, Lease | None]:
@@ -159,7 +159,7 @@ class SqliteUpkeep:
         """Tell whether the store had never been used before this start."""
         return self._clock.first_start
 
-    async def held(self) -> str:
+    async def get_expiry_hold(self) -> str:
         """Return why expiries are held across starts, or an empty text; what is no text is a hold."""
 
         def job(connection: sqlite3.Connection) -> str:
@@ -172,7 +172,7 @@ class SqliteUpkeep:
 
         return await self._batches.read(job)
 
-    async def hold(self, why: str) -> None:
+    async def set_expiry_hold(self, why: str) -> None:
         """Keep the hold, or end it with an empty text."""
         params: rows.Params = {"key": backups.HELD, "value": why}
         await self._batches.write(lambda connection: connection.execute(sql.PUT_META, params))

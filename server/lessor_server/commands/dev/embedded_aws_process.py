@@ -1,8 +1,8 @@
 """The embedded AWS itself: moto's server on a socket that its starter opened, until standard input ends.
 
-Run as ``python -m lessor_server.commands.dev.embedded_aws_process HOST FD HOST:PORT``. When it serves it
-prints the key of its root user, one line of JSON. Standard input ends with the starter however that ends, so no
-embedded AWS outlives its server, not even after ``kill -9``.
+Run as ``python -m lessor_server.commands.dev.embedded_aws_process HOST FD HOST:PORT``. When it serves, it
+prints the key of its root user, one line of JSON. Standard input ends with the starter however that ends,
+so no embedded AWS outlives its server, not even after ``kill -9``.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class IssueContext:
     """What an issue stands on: all three are there, and the mount takes leases.
 
     ``earlier`` is the lease of an earlier same request, if there is one.
@@ -84,14 +84,14 @@ class Roots:
         self._binding: dict[str, asyncio.Lock] = {}
         self._arns: dict[str, tuple[RootConfig, str]] = {}
 
-    async def ground(self, mount: str, role: str, repeated: RequestKey | None = None) -> Ground:
+    async def load_context(self, mount: str, role: str, repeated: RequestKey | None = None) -> IssueContext:
         """Read mount, root and role at one instant.
 
         Raises:
             NotFound: No such mount or role.
             MountDisabling, RootNotSet: The mount takes no leases.
         """
-        grounds = await self._store.grounds(mount, role, repeated)
+        grounds = await self._store.load_issue_context(mount, role, repeated)
         if grounds.mount is None:
             self.forget(mount)
             raise NotFound("mount", mount)
@@ -101,7 +101,7 @@ class Roots:
             raise NotFound("role", f"{mount}/{role}")
         if grounds.root is None:
             raise RootNotSet(f"mount {mount} has no root credentials", subject=mount)
-        return Ground(grounds.mount, grounds.role, self._open(grounds.root), grounds.earlier)
+        return IssueContext(grounds.mount, grounds.role, self._open(grounds.root), grounds.earlier)
 
     async def of(self, mount: str) -> Root:
         """Return the mount's root, or raise ``RootNotSet``."""

@@ -169,7 +169,7 @@ class Mounts:
 
     async def _checked(self, root: Root) -> Root:
         """Bind the new root to the account of the mount's users, if it had any, tombstones among them."""
-        account = await self._store.account(root.mount)
+        account = await self._store.bound_account(root.mount)
         if not account:
             return root
         identity = await self._identity(root)

@@ -18,7 +18,7 @@ from lessor_server.engine.issuing.request import Credentials
 LOOKS, PAUSE_SECONDS, DEADLINE_MARGIN_SECONDS = 3, 0.5, 0.5
 
 
-async def proven(roots: Roots, credentials: Credentials, seconds: float, until: float) -> bool:
+async def wait_until_accepted(roots: Roots, credentials: Credentials, seconds: float, until: float) -> bool:
     """Tell whether STS accepted the key on three looks running, 0.5 s apart.
 
     It takes at most ``seconds``, and ends 0.5 s before ``until`` (the loop's time) at the latest.

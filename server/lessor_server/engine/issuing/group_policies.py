@@ -50,14 +50,14 @@ class Groups:
             AwsUnavailable, RootRefused, AwsRefused: AWS did not tell.
         """
         async with asyncio.TaskGroup() as together:
-            tasks = [together.create_task(self._told(root, group)) for group in groups]
+            tasks = [together.create_task(self._load(root, group)) for group in groups]
         found = [task.result() for task in tasks]
         for told in found:
             if isinstance(told, LessorError):
                 raise told
         return tuple(told for told in found if isinstance(told, GroupPolicies))
 
-    async def _told(self, root: Root, group: str) -> GroupPolicies | LessorError:
+    async def _load(self, root: Root, group: str) -> GroupPolicies | LessorError:
         key = (root.mount, root.version, group)
         until, kept = self._kept.get(key, (0.0, GroupPolicies()))
         if asyncio.get_running_loop().time() < until:
@@ -91,8 +91,8 @@ class Groups:
 
 
 async def _read(caller: AwsCaller, group: str) -> GroupPolicies | LessorError:
-    inline = await _listed(caller, lambda marker: ListGroupPolicies(group, marker))
-    managed = await _listed(caller, lambda marker: ListAttachedGroupPolicies(group, marker))
+    inline = await _list_all(caller, lambda marker: ListGroupPolicies(group, marker))
+    managed = await _list_all(caller, lambda marker: ListAttachedGroupPolicies(group, marker))
     for listed in (inline, managed):
         if isinstance(listed, LessorError):
             return _for_caller(listed, group)
@@ -105,7 +105,7 @@ async def _read(caller: AwsCaller, group: str) -> GroupPolicies | LessorError:
     return GroupPolicies(tuple(str(one.value) for one in outcomes if isinstance(one, Done)), managed)
 
 
-async def _listed(caller: AwsCaller, page: Callable[[str], Call[Names]]) -> tuple[str, ...] | LessorError:
+async def _list_all(caller: AwsCaller, page: Callable[[str], Call[Names]]) -> tuple[str, ...] | LessorError:
     """Return the names on all pages of a list."""
     names: list[str] = []
     marker = ""

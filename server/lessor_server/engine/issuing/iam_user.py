@@ -21,11 +21,11 @@ MayRetry = Callable[[], bool]
 class IamUserBuilder:
     """Makes one user; ``last_create_us`` is when its CreateUser was last sent, 0 if that had no effect."""
 
-    def __init__(self, caller: AwsCaller, now: Callable[[], int], patience: MayRetry) -> None:
-        """Send through ``caller``, repeating calls for as long as ``patience()``."""
+    def __init__(self, caller: AwsCaller, now: Callable[[], int], may_retry_now: MayRetry) -> None:
+        """Send through ``caller``, repeating calls for as long as ``may_retry_now()``."""
         self._caller = caller
         self._now = now
-        self._patience = patience
+        self._patience = may_retry_now
         self.last_create_us = 0
 
     def may_retry(self) -> bool:
@@ -41,16 +41,16 @@ class IamUserBuilder:
             if not _without_effect(outcome):
                 self.last_create_us = self._now()
             if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.ALREADY_EXISTS:
-                return await self._found(call)
+                return await self._find_user(call)
             if tries == self._caller.tries or not _fate_unknown(outcome) or not self._patience():
                 return outcome
 
-    async def _found(self, call: CreateUser) -> Outcome[CreatedUser]:
+    async def _find_user(self, call: CreateUser) -> Outcome[CreatedUser]:
         """Return the user whose making we did not hear of."""
         found = await self._caller.call(plans.look(call.user_name), self._patience)
         return Done(CreatedUser(found.value.arn)) if isinstance(found, Done) else found
 
-    async def furnish(self, plan: plans.IssuePlan) -> list[Outcome[object]]:
+    async def attach_all(self, plan: plans.IssuePlan) -> list[Outcome[object]]:
         """Make the key and put on everything else, all at once; the key's outcome comes first."""
         outcomes = await self._caller.round((plan.key, *plan.furnish), self._patience)
         key, rest = outcomes[0], outcomes[1:]
@@ -70,7 +70,7 @@ class IamUserBuilder:
         tries = 1
         while True:
             tries += 1
-            trouble = await self._clear(call.user_name, ())
+            trouble = await self._delete_stray_keys(call.user_name, ())
             if trouble is not None:
                 return trouble
             outcome = await self._caller.call(call, self._patience)
@@ -93,11 +93,11 @@ class IamUserBuilder:
             most = max(self._caller.tries, 2) if full else self._caller.tries
             if tries >= most or not (full or _fate_unknown(outcome)):
                 return outcome
-            trouble = await self._clear(call.user_name, (held,), alone)
+            trouble = await self._delete_stray_keys(call.user_name, (held,), alone)
             if trouble is not None:
                 return trouble
 
-    async def _clear(
+    async def _delete_stray_keys(
         self, user_name: str, keep: tuple[str, ...], alone: Callable[[], Awaitable[bool]] | None = None
     ) -> LessorError | None:
         """Delete the user's keys but those to ``keep``; None when they are gone, else what went wrong."""

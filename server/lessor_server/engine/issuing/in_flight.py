@@ -40,7 +40,7 @@ class InFlightRequests:
             self._tickets.pop(key, None)
 
 
-def repeated(asked: IssueRequest) -> RequestKey | None:
+def request_key(asked: IssueRequest) -> RequestKey | None:
     """Return what to look for in the store, if the wish has a request id."""
     return RequestKey(asked.owner, asked.request.id) if asked.request else None
 
@@ -65,10 +65,10 @@ def require_repeatable(earlier: Lease, asked: IssueRequest, now_us: int) -> None
 def require_wanted(lease: Lease, ongoing: InFlightIssue) -> None:
     """Raise ``LeaseTaken`` where nobody waits any more for a lease to be handed out again."""
     if ongoing.left:
-        raise taken(lease)
+        raise lease_taken(lease)
 
 
-def taken(lease: Lease) -> LeaseTaken:
+def lease_taken(lease: Lease) -> LeaseTaken:
     """Return why a lease is not handed out again after all."""
     return LeaseTaken(f"lease {lease.id} changed, or its caller left, while it was handed out again")
 

@@ -33,7 +33,7 @@ from lessor_server.domain.policy.template import Caller, filled_policy
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import Root
 from lessor_server.engine.aws.caller import Done, Outcome, failure
-from lessor_server.engine.aws.roots import Ground, Roots
+from lessor_server.engine.aws.roots import IssueContext, Roots
 from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.issuing import acceptance, in_flight, lease_writer
 from lessor_server.engine.issuing.iam_user import IamUserBuilder
@@ -100,10 +100,10 @@ class Issuer:
         if ongoing is None:
             ongoing = InFlightIssue(asked.request.digest if asked.request else "")
             self._requests.begin(asked, ongoing)
-            self._work.start(self._issue(asked, ongoing))
+            self._work.start(self._run(asked, ongoing))
         try:
             with ongoing.waiting():
-                credentials = await self._usable(await ongoing.credentials(until), asked, until)
+                credentials = await self._wait_until_usable(await ongoing.credentials(until), asked, until)
                 ongoing.take()
                 return credentials
         finally:
@@ -117,15 +117,19 @@ class Issuer:
         if ongoing.undelivered:
             self._work.start(lease_writer.withdraw(self._store, self._signals, ongoing.lease, asked))
 
-    async def _usable(self, credentials: Credentials, asked: IssueRequest, until: float) -> Credentials:
+    async def _wait_until_usable(
+        self, credentials: Credentials, asked: IssueRequest, until: float
+    ) -> Credentials:
         """Wait for AWS to accept the key, if that is wished for, and no longer than its lease lives."""
         if not asked.wait_usable:
             return credentials
         left = (credentials.lease.expires_us - self._store.now()) / 1e6
-        proven = await acceptance.proven(self._roots, credentials, min(asked.wait_usable, left), until)
-        return replace(credentials, usable=proven and await self._lives(credentials.lease))
+        proven = await acceptance.wait_until_accepted(
+            self._roots, credentials, min(asked.wait_usable, left), until
+        )
+        return replace(credentials, usable=proven and await self._is_still_active(credentials.lease))
 
-    async def _lives(self, lease: Lease) -> bool:
+    async def _is_still_active(self, lease: Lease) -> bool:
         """Tell whether nobody has ended the lease while its key was proven."""
         try:
             after = await self._store.get(lease.id)
@@ -133,90 +137,92 @@ class Issuer:
             return False  # the credential was made, and is its caller's either way
         return after is not None and after.state_at(self._store.now()) is State.ACTIVE
 
-    async def _issue(self, asked: IssueRequest, ongoing: InFlightIssue) -> None:
+    async def _run(self, asked: IssueRequest, ongoing: InFlightIssue) -> None:
         """Make one credential and answer the ticket."""
         try:
             with self._supervisor.unit("issue a credential"):
-                ongoing.answer(await self._credentials(asked, ongoing))
+                ongoing.answer(await self._issue_with_retries(asked, ongoing))
         except LessorError as error:
             ongoing.refuse(error)
         self._settle(asked, ongoing)
 
-    async def _credentials(self, asked: IssueRequest, ongoing: InFlightIssue) -> Credentials:
+    async def _issue_with_retries(self, asked: IssueRequest, ongoing: InFlightIssue) -> Credentials:
         """Make one credential; a root that changes under it, as by a rotation, is read again."""
         for _ in range(TRIES - 1):
             try:
-                return await self._made(asked, ongoing)
+                return await self._issue_once(asked, ongoing)
             except RootChanged:
                 continue  # only ever raised before the intent is stored: nothing was begun
-        return await self._made(asked, ongoing)
+        return await self._issue_once(asked, ongoing)
 
-    async def _made(self, asked: IssueRequest, ongoing: InFlightIssue) -> Credentials:
-        ground = await self._roots.ground(asked.mount, asked.role, in_flight.repeated(asked))
-        self._roots.limiter(ground.root).require_open()
-        if ground.earlier is not None:
-            in_flight.require_repeatable(ground.earlier, asked, self._store.now())
-            if ground.earlier.is_session:
-                return await self._sessions.again(asked, ground, ground.earlier, ongoing)
-            return await self._again(ground.root, ground.earlier, ongoing)
-        if ground.role.credential_type is not CredentialType.IAM_USER:
-            return await self._sessions.issue(asked, ground, ongoing)
-        order = await self._plan(asked, ground)
-        claim = await self._store.begin(order.intent, lease_writer.ISSUE_SPAN)
+    async def _issue_once(self, asked: IssueRequest, ongoing: InFlightIssue) -> Credentials:
+        context = await self._roots.load_context(asked.mount, asked.role, in_flight.request_key(asked))
+        self._roots.limiter(context.root).require_open()
+        if context.earlier is not None:
+            in_flight.require_repeatable(context.earlier, asked, self._store.now())
+            if context.earlier.is_session:
+                return await self._sessions.reissue(asked, context, context.earlier, ongoing)
+            return await self._reissue(context.root, context.earlier, ongoing)
+        if context.role.credential_type is not CredentialType.IAM_USER:
+            return await self._sessions.issue(asked, context, ongoing)
+        plan = await self._plan(asked, context)
+        claim = await self._store.begin(plan.intent, lease_writer.ISSUE_SPAN)
         self._signals.watch(claim.id, claim.lease.due_us)
         try:
             with self._supervisor.unit("make a user"):
-                return await self._make(order, claim, ongoing)
+                return await self._create_user(plan, claim, ongoing)
         except (StoreUnavailable, InternalError, RowUnreadable):
             self._work.start(
                 lease_writer.abort_when_store_recovers(self._store, self._signals, claim, asked), lasting=True
             )
             raise
 
-    async def _plan(self, asked: IssueRequest, ground: Ground) -> _UserPlan:
+    async def _plan(self, asked: IssueRequest, context: IssueContext) -> _UserPlan:
         """Decide how long the lease lives and what it may do, and draw its names."""
-        session.require_askable(ground.role, asked.ask, ttl.violations(asked.ttl, ground.role, ground.mount))
+        session.require_askable(
+            context.role, asked.ask, ttl.violations(asked.ttl, context.role, context.mount)
+        )
         caller = Caller(asked.owner, asked.labels)
-        document = filled_policy(ground.role.policy_document, caller)
-        root = await self._roots.bound(ground.root)
+        document = filled_policy(context.role.policy_document, caller)
+        root = await self._roots.bound(context.root)
         self._roots.limiter(root).require_open()
-        grant = ttl.grant(asked.ttl, ground.role, ground.mount)
-        drawn = lease_writer.suffix(self._store.now(), self._rng)
-        footprint = self._footprint(ground, root, drawn, caller)
-        intent = lease_writer.intent(asked, ground, root, grant=grant, footprint=footprint, drawn=drawn)
-        return _UserPlan(replace(ground.role, policy_document=document), root, intent, grant.warnings)
+        grant = ttl.grant(asked.ttl, context.role, context.mount)
+        drawn = lease_writer.draw_suffix(self._store.now(), self._rng)
+        footprint = self._footprint(context, root, drawn, caller)
+        intent = lease_writer.intent(asked, context, root, grant=grant, footprint=footprint, drawn=drawn)
+        return _UserPlan(replace(context.role, policy_document=document), root, intent, grant.warnings)
 
-    def _footprint(self, ground: Ground, root: Root, drawn: str, caller: Caller) -> Footprint:
-        role, template = ground.role, root.config.username_template
+    def _footprint(self, context: IssueContext, root: Root, drawn: str, caller: Caller) -> Footprint:
+        role, template = context.role, root.config.username_template
         return Footprint(
             account=root.account,
-            user_name=names.user_name(template, ground.mount.name, role.name, drawn, caller.value),
+            user_name=names.user_name(template, context.mount.name, role.name, drawn, caller.value),
             user_path=names.user_path(self._roots.instance, role.user_path),
             inline_policy=plans.INLINE_POLICY if role.policy_document else "",
             policy_arns=role.policy_arns,
             groups=role.iam_groups,
         )
 
-    async def _make(self, order: _UserPlan, claim: Claim, ongoing: InFlightIssue) -> Credentials:
-        """Run the two rounds and activate the lease; leave the row to the Keeper if anything fails."""
+    async def _create_user(self, plan: _UserPlan, claim: Claim, ongoing: InFlightIssue) -> Credentials:
+        """Run the two rounds and activate the lease; if anything fails, the revocation worker undoes it."""
         # With a request id the work goes on to ACTIVE whoever leaves: a repeat may come for it.
-        wanted = order.intent.request is not None
+        wanted = plan.intent.request is not None
 
-        def patience() -> bool:
+        def may_retry() -> bool:
             return (wanted or not ongoing.left) and self._store.now() < claim.lease.due_us
 
-        builder = IamUserBuilder(self._roots.caller(order.root), self._store.now, patience)
-        tags = plans.tags_of(self._roots.instance, claim.id, order.role)
-        plan = plans.issue(order.role, claim.lease.footprint, tags)
+        builder = IamUserBuilder(self._roots.caller(plan.root), self._store.now, may_retry)
+        tags = plans.tags_of(self._roots.instance, claim.id, plan.role)
+        calls = plans.issue(plan.role, claim.lease.footprint, tags)
         gone = LeaseTaken(f"lease {claim.id} was revoked, or its caller left, while it was being made")
         if not builder.may_retry():
             raise await self._release(claim, gone, 0)
-        made = await builder.create(plan.create)
+        made = await builder.create(calls.create)
         if not isinstance(made, Done):
             raise await self._release(claim, made, builder.last_create_us)
-        if not builder.may_retry() or not await self._store.holds(claim):
+        if not builder.may_retry() or not await self._store.claim_is_valid(claim):
             raise await self._release(claim, gone, builder.last_create_us)
-        outcomes = await builder.furnish(plan)
+        outcomes = await builder.attach_all(calls)
         error = failure(outcomes) or (None if builder.may_retry() else gone)
         if error is not None:
             raise await self._release(claim, error, builder.last_create_us)
@@ -226,9 +232,9 @@ class Issuer:
             raise await self._release(claim, gone, builder.last_create_us)
         self._signals.watch(lease.id, lease.due_us)
         self._signals.notify(Issued(lease.id, key.access_key_id, lease.owner, lease.expires_us, lease.reason))
-        return Credentials(lease, key.secret, made.value.arn, order.warnings)
+        return Credentials(lease, key.secret, made.value.arn, plan.warnings)
 
-    async def _again(self, root: Root, lease: Lease, ongoing: InFlightIssue) -> Credentials:
+    async def _reissue(self, root: Root, lease: Lease, ongoing: InFlightIssue) -> Credentials:
         """Hand out a lease once more, with a fresh key: the old one's secret was never kept.
 
         Where nobody waits any more the key stays as it is: another process may just have handed it out.
@@ -241,15 +247,15 @@ class Issuer:
         user_name = lease.footprint.user_name
 
         async def alone() -> bool:
-            return await self._store.holds(Claim(lease))
+            return await self._store.claim_is_valid(Claim(lease))
 
         made = await builder.create_second_key(CreateAccessKey(user_name), lease.access_key_id, alone)
         if not isinstance(made, Done):
-            raise lease_writer.told(made)
+            raise lease_writer.to_caller_error(made)
         rekeyed = None if ongoing.left else await self._store.replace_key(lease, made.value.access_key_id)
         if rekeyed is None:
             await caller.call(DeleteAccessKey(user_name, made.value.access_key_id))
-            raise in_flight.taken(lease)
+            raise in_flight.lease_taken(lease)
         self._signals.watch(rekeyed.id, rekeyed.due_us)
         await caller.call(DeleteAccessKey(user_name, lease.access_key_id))
         self._signals.notify(
@@ -275,10 +281,10 @@ class Issuer:
     async def _release(self, claim: Claim, error: LessorError, last_create_us: int) -> LessorError:
         """Put the row up for revocation, due at once; return the error that the caller gets."""
         self._signals.notify(IssueFailed(claim.id, error.message, error.detail))
-        if not await self._store.release(claim, error.message, last_create_us):
+        if not await self._store.abort_intent(claim, error.message, last_create_us):
             await self._store.reopen(claim.id, last_create_us)
         self._signals.watch(claim.id, self._store.now())
-        return lease_writer.told(error)
+        return lease_writer.to_caller_error(error)
 
 
 def _key(outcome: Outcome[object]) -> AccessKey:

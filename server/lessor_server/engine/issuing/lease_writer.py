@@ -14,7 +14,7 @@ from lessor_server.domain.events import IssueFailed
 from lessor_server.domain.lease import Claim, Footprint, Intent, Lease, State
 from lessor_server.domain.root import Root
 from lessor_server.domain.ttl import Grant
-from lessor_server.engine.aws.roots import Ground
+from lessor_server.engine.aws.roots import IssueContext
 from lessor_server.engine.issuing.request import IssueRequest
 from lessor_server.engine.issuing.ticket import InFlightIssue
 from lessor_server.engine.ports import LeaseStore
@@ -26,33 +26,33 @@ ISSUE_SPAN: Final = timedelta(minutes=3)
 """How long an intent is claimed: longer than its calls are repeated, so no CreateUser is sent after it."""
 
 
-def suffix(now_us: int, rng: random.Random) -> str:
+def draw_suffix(now_us: int, rng: random.Random) -> str:
     """Draw the part by which a lease and its user differ from all others."""
     return names.suffix_of(now_us // 1000, rng.randrange(names.RANDOM_BOUND))
 
 
 def intent(
-    asked: IssueRequest, ground: Ground, root: Root, *, grant: Grant, footprint: Footprint, drawn: str
+    asked: IssueRequest, context: IssueContext, root: Root, *, grant: Grant, footprint: Footprint, drawn: str
 ) -> Intent:
     """Return the intent of a lease that may begin; ``drawn`` is its suffix."""
     return Intent(
-        id=str(names.LeaseId(ground.mount.name, ground.role.name, drawn)),
-        mount=ground.mount.name,
-        role=ground.role.name,
-        credential_type=ground.role.credential_type,
+        id=str(names.LeaseId(context.mount.name, context.role.name, drawn)),
+        mount=context.mount.name,
+        role=context.role.name,
+        credential_type=context.role.credential_type,
         owner=asked.owner,
         footprint=footprint,
         ttl=grant.ttl,
         max_ttl=grant.max_ttl,
-        max_users=ground.mount.max_users,
-        max_leases=ground.role.max_leases,
+        max_users=context.mount.max_users,
+        max_leases=context.role.max_leases,
         root_version=root.version,
         request=asked.request,
         reason=asked.reason,
     )
 
 
-def told(error: LessorError) -> LessorError:
+def to_caller_error(error: LessorError) -> LessorError:
     """Return the error that a caller gets for a failed call, a lost answer's too."""
     if not isinstance(error, AwsUnknown) or isinstance(error, AwsCallFailed):
         return for_caller(error)
@@ -101,7 +101,7 @@ async def _give_up(store: LeaseStore, signals: Signals, claim: Claim, asked: Iss
     It may be ACTIVE: then nobody was given its key. It may be lost: then what was made late is sought.
     """
     last_create_us = claim.lease.last_create_us
-    if not await store.release(claim, "the store failed", last_create_us):
+    if not await store.abort_intent(claim, "the store failed", last_create_us):
         lease = await store.get(claim.id)
         if lease is not None and lease.state is State.ACTIVE:
             if lease.generation == claim.generation + 1:  # nothing happened to it since

@@ -36,7 +36,7 @@ from lessor_server.domain.role import STS_FLOOR, CredentialType
 from lessor_server.domain.root import Root
 from lessor_server.domain.root_kind import longest_session
 from lessor_server.engine.aws.caller import Done, Outcome
-from lessor_server.engine.aws.roots import Ground, Roots
+from lessor_server.engine.aws.roots import IssueContext, Roots
 from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.issuing import in_flight, lease_writer
 from lessor_server.engine.issuing.group_policies import Groups
@@ -72,30 +72,32 @@ class Sessions:
         self._rng = rng
         self._groups = Groups(roots)
 
-    async def issue(self, asked: IssueRequest, ground: Ground, ongoing: InFlightIssue) -> Credentials:
+    async def issue(self, asked: IssueRequest, context: IssueContext, ongoing: InFlightIssue) -> Credentials:
         """Make a session under a lease of its own, or raise why not."""
-        role = ground.role
-        session.require_askable(role, asked.ask, ttl.violations(asked.ttl, role, ground.mount))
-        root = await self._roots.bound(ground.root)
+        role = context.role
+        session.require_askable(role, asked.ask, ttl.violations(asked.ttl, role, context.mount))
+        root = await self._roots.bound(context.root)
         self._roots.limiter(root).require_open()
-        grant = ttl.grant(asked.ttl, role, ground.mount, await self._longest(root, role.credential_type))
-        drawn = lease_writer.suffix(self._store.now(), self._rng)
-        call = await self._call(asked, ground, root, seconds=int(grant.ttl.total_seconds()), drawn=drawn)
+        grant = ttl.grant(
+            asked.ttl, role, context.mount, await self._max_duration(root, role.credential_type)
+        )
+        drawn = lease_writer.draw_suffix(self._store.now(), self._rng)
+        call = await self._call(asked, context, root, seconds=int(grant.ttl.total_seconds()), drawn=drawn)
         footprint = Footprint(root.account, "", "")
-        intent = lease_writer.intent(asked, ground, root, grant=grant, footprint=footprint, drawn=drawn)
+        intent = lease_writer.intent(asked, context, root, grant=grant, footprint=footprint, drawn=drawn)
         claim = await self._store.begin(intent, lease_writer.ISSUE_SPAN)
         self._signals.watch(claim.id, claim.lease.due_us)
         try:
             with self._supervisor.unit("make a session"):
-                return await self._make(root, claim, call, ongoing, warnings=grant.warnings)
+                return await self._create_session(root, claim, call, ongoing, warnings=grant.warnings)
         except (StoreUnavailable, InternalError, RowUnreadable):
             self._work.start(
                 lease_writer.abort_when_store_recovers(self._store, self._signals, claim, asked), lasting=True
             )
             raise
 
-    async def again(
-        self, asked: IssueRequest, ground: Ground, lease: Lease, ongoing: InFlightIssue
+    async def reissue(
+        self, asked: IssueRequest, context: IssueContext, lease: Lease, ongoing: InFlightIssue
     ) -> Credentials:
         """Hand out a lease once more, with a fresh session that lives for what is left of it, and no longer.
 
@@ -103,29 +105,29 @@ class Sessions:
             RequestSpent: Less is left than the shortest session that AWS makes, or role or root have changed.
         """
         seconds = (lease.max_expires_us - self._store.now()) // _SECOND_US
-        root = await self._roots.bound(ground.root)
+        root = await self._roots.bound(context.root)
         same = (
-            lease.credential_type is ground.role.credential_type and lease.footprint.account == root.account
+            lease.credential_type is context.role.credential_type and lease.footprint.account == root.account
         )
         if not same or seconds < STS_FLOOR.total_seconds():
             why = "has too little time left for another session" if same else "is of another type or account"
             raise RequestSpent(f"lease {lease.id} {why}", subject=lease.id)
-        session.require_askable(ground.role, asked.ask, [])
-        longest = await self._longest(root, lease.credential_type)
+        session.require_askable(context.role, asked.ask, [])
+        longest = await self._max_duration(root, lease.credential_type)
         seconds = min(seconds, int(longest.total_seconds()))
         drawn = lease.id.rpartition("/")[2]
-        call = await self._call(asked, ground, root, seconds=seconds, drawn=drawn)
+        call = await self._call(asked, context, root, seconds=seconds, drawn=drawn)
         in_flight.require_wanted(lease, ongoing)
         outcome = await self._roots.caller(root).call(call)
         if not isinstance(outcome, Done):
-            raise _told(outcome, call)
+            raise _to_caller_error(outcome, call)
         made = outcome.value
         rekeyed = None if ongoing.left else await self._store.replace_key(lease, made.access_key_id)
         if rekeyed is None:
-            raise in_flight.taken(lease)
+            raise in_flight.lease_taken(lease)
         return self._handed_out(rekeyed, made, ())
 
-    async def _longest(self, root: Root, credential_type: CredentialType) -> timedelta:
+    async def _max_duration(self, root: Root, credential_type: CredentialType) -> timedelta:
         """Return the longest session that the root can make, or raise ``RootKindUnfit``."""
         kind = await self._roots.kind(root)
         longest = longest_session(kind, credential_type)
@@ -138,14 +140,14 @@ class Sessions:
         return longest
 
     async def _call(
-        self, asked: IssueRequest, ground: Ground, root: Root, *, seconds: int, drawn: str
+        self, asked: IssueRequest, context: IssueContext, root: Root, *, seconds: int, drawn: str
     ) -> Call[Session]:
         caller = Caller(asked.owner, asked.labels)
-        groups = await self._groups.policies(root, ground.role.iam_groups)
-        name = session.name(ground.role, asked.ask, root.config.username_template, drawn, caller)
-        return session.call(ground.role, asked.ask, SessionInputs(caller, groups, name, seconds))
+        groups = await self._groups.policies(root, context.role.iam_groups)
+        name = session.name(context.role, asked.ask, root.config.username_template, drawn, caller)
+        return session.call(context.role, asked.ask, SessionInputs(caller, groups, name, seconds))
 
-    async def _make(
+    async def _create_session(
         self,
         root: Root,
         claim: Claim,
@@ -185,14 +187,14 @@ class Sessions:
     async def _release(self, claim: Claim, error: LessorError, call: Call[Session]) -> LessorError:
         """Give the row up, to be ended at once; return the error that the caller gets."""
         self._signals.notify(IssueFailed(claim.id, error.message, error.detail))
-        await self._store.release(claim, error.message, 0)
+        await self._store.abort_intent(claim, error.message, 0)
         self._signals.watch(claim.id, self._store.now())
-        return _told(error, call)
+        return _to_caller_error(error, call)
 
 
-def _told(error: LessorError, call: Call[Session]) -> LessorError:
+def _to_caller_error(error: LessorError, call: Call[Session]) -> LessorError:
     """Return the error that a caller gets for a failed call to STS: who must mend what."""
-    told = lease_writer.told(error)
+    told = lease_writer.to_caller_error(error)
     if isinstance(error, AwsRefused) and error.aws and error.aws.code == "AccessDenied":
         if error.detail.startswith(_MFA_FAILED):
             told = MfaRefused(error.message, subject=error.subject)

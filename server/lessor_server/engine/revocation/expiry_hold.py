@@ -70,7 +70,7 @@ class ExpiryHold:
 
     async def start(self) -> None:
         """Take up the hold of the start before; call it before anything is claimed."""
-        self._why = await self._store.held()
+        self._why = await self._store.get_expiry_hold()
         self._drift_us = await self._store.drift_us()
         self._clock_trusted = self._swept = await self._store.first_start()
         if self.held:
@@ -92,7 +92,7 @@ class ExpiryHold:
         """Learn that another process has begun a hold, or that a person has ended it there."""
         before = self._why
         try:
-            why = await self._store.held()
+            why = await self._store.get_expiry_hold()
         except StoreUnavailable:
             return
         if self._why != before or why == before:
@@ -106,7 +106,7 @@ class ExpiryHold:
 
     async def hold(self, why: str, by: str = "") -> None:
         """Hold expiries, across starts too, until ``resume``; ``by`` is who asks, if anybody does."""
-        await self._store.hold(why)
+        await self._store.set_expiry_hold(why)
         if by or not self._why:
             self._notify(ExpiryHeld(why, by))
         self._why = why
@@ -120,7 +120,7 @@ class ExpiryHold:
         if lower_clock:
             await self._lower_clock()
             self._notify(ClockLowered(by))
-        await self._store.hold("")
+        await self._store.set_expiry_hold("")
         self._why = ""
         self.resumed = self._swept = True
         self._trust(by)

@@ -212,11 +212,11 @@ class RevocationWorker:
             await self._finish(claim)
             return
         wait = backoff.look(lease.looks)
-        if await self._store.fail(claim, UNSEEN, wait, lease.attempts, backoff.counted(lease.looks)):
+        if await self._store.reschedule(claim, UNSEEN, wait, lease.attempts, backoff.counted(lease.looks)):
             self._signals.watch(claim.id, self._store.now() + wait // _MICROSECOND)
 
     async def _fail(self, claim: Claim, error: LessorError, wait: timedelta, attempts: int) -> None:
-        if not await self._store.fail(claim, error.message, wait, attempts, claim.lease.looks):
+        if not await self._store.reschedule(claim, error.message, wait, attempts, claim.lease.looks):
             self._signals.notify(ClaimLost(claim.id, "fail"))
             return
         if wait:

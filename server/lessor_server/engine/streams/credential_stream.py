@@ -78,14 +78,15 @@ class CredentialStream:
 
     async def _require_room(self, asked: IssueRequest, overlap: timedelta) -> None:
         """Refuse an overlap for which more than two sets of credentials would live at a time."""
-        grounds = await self._store.grounds(asked.mount, asked.role)
+        grounds = await self._store.load_issue_context(asked.mount, asked.role)
         if grounds.mount is None or grounds.role is None:
             return  # the issue says what is missing
         found = durations.violations("overlap", overlap) + ttl.violations(
             asked.ttl, grounds.role, grounds.mount
         )
         if not found and (life := ttl.grant(asked.ttl, grounds.role, grounds.mount).ttl) < 2 * overlap:
-            problem = f"{durations.format_duration(overlap)} is more than half of the ttl, {durations.format_duration(life)}"
+            half = durations.format_duration(life)
+            problem = f"{durations.format_duration(overlap)} is more than half of the ttl, {half}"
             found.append(Violation("overlap", problem, "give a shorter overlap, or ask for a longer ttl"))
         session.require_askable(grounds.role, asked.ask, found)
 

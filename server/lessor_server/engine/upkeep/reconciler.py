@@ -152,7 +152,7 @@ class Reconciler:
         marker = ""
         while True:
             page = await self._roots.ask(root, ListUsers(names.user_path(whose, ""), marker))
-            known = await self._store.known([user.name for user in page.users])
+            known = await self._store.leases_by_user_name([user.name for user in page.users])
             for user in page.users:
                 seen.add(user.name)
                 lease = known.get(user.name)
