@@ -43,6 +43,7 @@ class CredsService(StaticCredentialMethods):
         self, request: pb.GenerateCredentialsRequest, caller: Caller
     ) -> pb.GenerateCredentialsResponse:
         """Make a fresh credential under a lease."""
+        # Life of a request, 3.
         return _answer(await self._issuer.generate(_issue_request(request, caller), caller.seconds))
 
     async def WatchCredentials(

@@ -183,6 +183,7 @@ class Guard:
         """Serve one call, or abort it with the status of what went wrong."""
         principal: Principal | None = None
         try:
+            # Life of a request, 1: by the metadata alone.
             principal = self._admitted(entry, context)
             call = _Call(entry, context, principal, _until(entry, context))
             if principal is ANONYMOUS:
@@ -264,6 +265,7 @@ class Guard:
 
     async def _request(self, call: _Call) -> Message:
         """Read and parse the one message of a request."""
+        # Life of a request, 2: the message, within bounds.
         data = await self._read(call)
         if data is grpc.aio.EOF:
             raise Invalid((Violation("", "no message was sent", "send one"),))

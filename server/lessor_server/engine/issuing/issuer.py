@@ -100,9 +100,11 @@ class Issuer:
         if ongoing is None:
             ongoing = InFlightIssue(asked.request.digest if asked.request else "")
             self._requests.begin(asked, ongoing)
+            # Life of a request, 4: a task of its own, which no caller who leaves can stop.
             self._work.start(self._run(asked, ongoing))
         try:
             with ongoing.waiting():
+                # Life of a request, 10.
                 credentials = await self._wait_until_usable(await ongoing.credentials(until), asked, until)
                 ongoing.take()
                 return credentials
@@ -156,6 +158,7 @@ class Issuer:
         return await self._issue_once(asked, ongoing)
 
     async def _issue_once(self, asked: IssueRequest, ongoing: InFlightIssue) -> Credentials:
+        # Life of a request, 5: mount, role and root at one instant.
         context = await self._roots.load_context(asked.mount, asked.role, in_flight.request_key(asked))
         self._roots.limiter(context.root).require_open()
         if context.earlier is not None:
@@ -166,6 +169,7 @@ class Issuer:
         if context.role.credential_type is not CredentialType.IAM_USER:
             return await self._sessions.issue(asked, context, ongoing)
         plan = await self._plan(asked, context)
+        # Life of a request, 6: the intent is durable.
         claim = await self._store.begin(plan.intent, lease_writer.ISSUE_SPAN)
         self._signals.watch(claim.id, claim.lease.due_us)
         try:
@@ -217,16 +221,19 @@ class Issuer:
         gone = LeaseTaken(f"lease {claim.id} was revoked, or its caller left, while it was being made")
         if not builder.may_retry():
             raise await self._release(claim, gone, 0)
+        # Life of a request, 7.
         made = await builder.create(calls.create)
         if not isinstance(made, Done):
             raise await self._release(claim, made, builder.last_create_us)
         if not builder.may_retry() or not await self._store.claim_is_valid(claim):
             raise await self._release(claim, gone, builder.last_create_us)
+        # Life of a request, 8: everything else, with the access key.
         outcomes = await builder.attach_all(calls)
         error = failure(outcomes) or (None if builder.may_retry() else gone)
         if error is not None:
             raise await self._release(claim, error, builder.last_create_us)
         key = _key(outcomes[0])
+        # Life of a request, 9: ACTIVE and durable; only now may the secret leave.
         lease = await lease_writer.activate(self._store, claim, key.access_key_id, ongoing)
         if lease is None:
             raise await self._release(claim, gone, builder.last_create_us)

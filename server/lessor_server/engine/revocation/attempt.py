@@ -47,8 +47,9 @@ AttemptResult = Deleted | UserNotFound | NoAnswer | RefusedByAws
 async def revoke(caller: AwsCaller, lease: Lease) -> AttemptResult:
     """Try once to revoke ``lease`` and return what came of it."""
     name = lease.footprint.user_name
+    # Life of an expiry, 5.
     cut = await _cut(caller, lease)
-    # Taking off policies and groups ends the power of a key that AWS would not let us delete.
+    # 6. Taking off policies and groups ends the power of a key that AWS would not let us delete.
     if not any(is_inconclusive(outcome) for outcome in cut):
         cut += await caller.round(plans.strip(lease.footprint))
     trouble = _trouble(cut)
@@ -56,7 +57,7 @@ async def revoke(caller: AwsCaller, lease: Lease) -> AttemptResult:
         return trouble
     deleted = await caller.call(plans.finish(name))
     if isinstance(deleted, AwsRefused) and deleted.refusal is Refusal.DELETE_CONFLICT:
-        return await _sweep(caller, name)
+        return await _sweep(caller, name)  # 7
     return _verdict(deleted)
 
 

@@ -89,6 +89,7 @@ class ExpiryTimer:
         end = now + SPAN // timedelta(microseconds=1)
         # Announced before the read: a lease committed while the read runs is then kept by watch().
         self._horizon_us = end
+        # Life of an expiry, 1.
         rows = await self._store.due_within(SPAN, self._limit)
         if not self._read_us[0] <= self._store.now() < self._read_us[1]:
             self._missed()
@@ -120,6 +121,6 @@ class ExpiryTimer:
         due = self._wheel.pop(self._store.now())
         try:
             if due:
-                self._fire(due)
+                self._fire(due)  # life of an expiry, 2
         finally:
             self._arm()

@@ -93,6 +93,7 @@ class RevocationWorker:
 
     async def _claim_some(self) -> None:
         """Claim as many due leases as there is room for: what people asked for, then all in due order."""
+        # Life of an expiry, 3 and 4: the queue in its order, each claim one conditional UPDATE.
         while (room := AT_ONCE - self._running) > 0:
             if ids := self._queue.take_urgent(room):
                 self._begin(await self._store.claim(ids, self._terms()), Priority.ASKED)
@@ -177,17 +178,17 @@ class RevocationWorker:
 
     async def _record(self, claim: Claim, verdict: AttemptResult, began_us: int) -> None:
         match verdict:
-            case Deleted():
+            case Deleted():  # life of an expiry, 8
                 await self._finish(claim)
-            case UserNotFound():
+            case UserNotFound():  # 9
                 await self._look_again(claim, began_us)
-            case NoAnswer(error):
+            case NoAnswer(error):  # 10
                 # Says nothing about the row: it counts no attempt, and stays due for when AWS is back.
                 wait = (
                     timedelta(seconds=error.retry_in or 0) if isinstance(error, PacerFull) else timedelta(0)
                 )
                 await self._fail(claim, error, wait, claim.lease.attempts)
-            case RefusedByAws(error):
+            case RefusedByAws(error):  # 9
                 attempts = backoff.counted(claim.lease.attempts)
                 wait = backoff.refused(attempts, self._rng.random())
                 await self._fail(claim, error, wait, attempts)
