@@ -25,7 +25,7 @@ def test_generated_pages_are_current() -> None:
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
 def test_every_file_that_a_page_names_exists(page: str) -> None:
-    """A path stands as it is seen from the root, from the server's package, or from a package named before."""
+    """A path is as seen from the root, from the server, or from a folder of it that was named before."""
     text = (ROOT / page).read_text(encoding="utf-8")
     server = ROOT / "server" / "lessor_server"
     below = [folder for folder in server.rglob("*") if folder.is_dir() and folder.name != "__pycache__"]
