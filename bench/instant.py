@@ -69,7 +69,9 @@ class InstantStore:
         """Return the SQLite store's own method."""
         return getattr(self._store, name)
 
-    async def grounds(self, mount: str, role: str, _repeated: RequestKey | None = None) -> StoredContext:
+    async def load_issue_context(
+        self, mount: str, role: str, _repeated: RequestKey | None = None
+    ) -> StoredContext:
         """Return what was read the first time that a root stood there with its account."""
         found = self._grounds.get((mount, role))
         if found is None:
@@ -83,7 +85,7 @@ class InstantStore:
         now = self.now()
         return Claim(_lease(intent, now, now + span // _MICROSECOND))
 
-    async def holds(self, _claim: Claim) -> bool:
+    async def claim_is_valid(self, _claim: Claim) -> bool:
         """Tell that every claim is good."""
         return True
 
