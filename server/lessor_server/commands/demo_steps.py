@@ -23,8 +23,9 @@ WRONG_VERSION, RIGHT_VERSION, OLD_VERSION = "2023-11-12", "2012-10-17", "2008-10
 SHORT_TTL: Final = "5s"
 COMMAND_SECONDS: Final = 60.0
 MAX_LOOKUPS: Final = 60
-REFUSED, EXISTS = 1, 7
+REFUSED, TRY_AGAIN, EXISTS = 1, 6, 7
 """Exit codes of ``lessor``."""
+TRIES: Final = 3
 _FIELD: Final = re.compile(r"(?m)^([a-z_]+) +(\S.*)$")
 _SECRET: Final = re.compile(r"(?m)^(secret_key +)(\S{4})\S+$")
 
@@ -137,10 +138,18 @@ class Tour:
         raise StepFailed("the lease has not ended")
 
     async def _lessor(self, *words: str, code: int = 0, stdin: str = "", prompt: str = "  $ ") -> str:
-        """Run a command, show it and its output, and return the output; it must exit with ``code``."""
-        self._typed(words, prompt)
-        ended, printed = await self._run(words, stdin)
-        self._show(printed)
+        """Run a command, show it and its output, and return the output; it must exit with ``code``.
+
+        One that says "try again", as on a machine that is too busy for its AWS, is run up to three times.
+        """
+        tries = 0
+        while True:
+            tries += 1
+            self._typed(words, prompt)
+            ended, printed = await self._run(words, stdin)
+            self._show(printed)
+            if ended != TRY_AGAIN or tries == TRIES:
+                break
         self._require(ended == code, f"`lessor {words[0]}` exits with {code}, not with {ended}")
         return printed
 
