@@ -69,7 +69,7 @@ class MemoryUpkeep(MemoryRows):
         return sorted(self.open, key=lambda prefix: (prefix.cutoff_us, prefix.ids.low))
 
     async def mark_range_revoking(self, prefix: BulkRevocation, after: str, limit: int) -> list[str]:
-        """Have the next of a range's leases tried at once; return their ids, in order."""
+        """Make the next of a range's leases due immediately; return their ids, in order."""
         await self._before("mark_range_revoking")
         rows = [row for row in self._taken_in(prefix) if row.lease.id > after][:limit]
         for row in rows:
@@ -117,7 +117,7 @@ class MemoryUpkeep(MemoryRows):
         return {one.footprint.user_name: one for one in leases if one.footprint.user_name in user_names}
 
     async def adopt(self, orphan: Orphan) -> bool:
-        """Store a REVOKING row, due at once, for a user that had none."""
+        """Store a REVOKING row, due immediately, for a user that had none."""
         await self._before("adopt")
         new = orphan.id not in self.rows
         if new:
@@ -240,7 +240,7 @@ def _adopted(orphan: Orphan, now: int) -> Lease:
         due_us=now,
         attempts=0,
         looks=0,
-        last_error="adopted by a sweep",
+        last_error="adopted by a reconcile run",
         last_create_us=now,
         request=None,
         undelivered=False,

@@ -75,10 +75,10 @@ def calling(*styles: str, seconds: float = DEFAULT_SECONDS) -> Callable[[Command
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask whoever sits at the terminal, if anybody does, unless ``yes``.
+    """Ask for confirmation at a terminal, unless ``yes``; without a terminal nothing is asked.
 
     Raises:
-        ClickException: The answer is no.
+        ClickException: The person declined.
     """
     if yes or not sys.stdin.isatty():
         return
@@ -95,7 +95,7 @@ def confirm_leases(
     Returns False where there are none.
 
     Raises:
-        ClickException: The answer is no.
+        ClickException: The person declined.
     """
     if yes or not sys.stdin.isatty():
         return True

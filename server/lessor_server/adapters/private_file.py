@@ -13,7 +13,7 @@ from typing import Final
 
 LARGEST: Final = 4096
 """Bytes; a larger file is not one of ours."""
-_FIX: Final = "bring back the file that was there, or set another data directory with LESSOR_DATA_DIR"
+_FIX: Final = "restore the previous file, or set another data directory with LESSOR_DATA_DIR"
 
 
 class NotPrivate(Exception):
@@ -26,7 +26,7 @@ def read_or_make(path: Path, draw: Callable[[], bytes]) -> bytes:
     Of two processes that make it at one time, both return the content that stays.
 
     Raises:
-        NotPrivate: Others may read or write it, it is no plain file, or it is larger than 4,096 bytes.
+        NotPrivate: Others may read or write it, it is not a regular file, or it is larger than 4,096 bytes.
         OSError: It can't be read or made.
     """
     if not path.exists():

@@ -46,7 +46,7 @@ IDENTITY: Final = re.compile(r"identity\.(?:name|name_sha256|labels\.[A-Za-z0-9_
 """The fields that tell who asks; ``domain/template.py`` fills them."""
 _NOT_IAM: Final = re.compile(r"[^A-Za-z0-9_+=,.@-]")
 _FIELDS: Final = ("mount", "role", "suffix")
-_FIELDS_MEND: Final = "use {{mount}}, {{role}}, {{suffix}}, {{identity.name}}, {{identity.labels.KEY}}"
+_FIELDS_FIX: Final = "use {{mount}}, {{role}}, {{suffix}}, {{identity.name}}, {{identity.labels.KEY}}"
 _SHOWN: Final = 64
 
 
@@ -79,7 +79,7 @@ def name_violations(field: str, text: str) -> list[Violation]:
     if is_name(text):
         return []
     rule = "use 1 to 64 of A-Z a-z 0-9 _ . - that begin and end with a letter, a digit or _"
-    return [Violation(field, f"{shown(text)} is no name", rule)]
+    return [Violation(field, f"{shown(text)} is not a valid name", rule)]
 
 
 # --- lease ids ------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class LeaseId:
             case [mount, "creds", role, suffix] if all(map(is_name, (mount, role))) and is_suffix(suffix):
                 return cls(mount, role, suffix)
         fix = f"give <mount>/creds/<role>/<{SUFFIX_DIGITS} letters and digits>"
-        raise Invalid((Violation(field, f"{shown(text)} is no lease id", fix),))
+        raise Invalid((Violation(field, f"{shown(text)} is not a valid lease id", fix),))
 
 
 def is_lease_id(text: str) -> bool:
@@ -157,7 +157,7 @@ class Prefix:
                 fix = f"write {text}/"
             case _:
                 fix = "give <mount>/, <mount>/creds/, <mount>/creds/<role>/ or a whole lease id"
-        raise Invalid((Violation(field, f"{shown(text)} is no prefix", fix),))
+        raise Invalid((Violation(field, f"{shown(text)} is not a valid prefix", fix),))
 
 
 def _segments(text: str) -> list[str]:
@@ -250,13 +250,13 @@ def template_violations(field: str, template: str) -> list[Violation]:
         return [too_long(field, template, placeholders.MAX_TEMPLATE)]
     parts = placeholders.split(template)
     found = [
-        Violation(field, f"{{{{{shown(name)[1:-1]}}}}} is no field of a user name", _FIELDS_MEND)
+        Violation(field, f"{{{{{shown(name)[1:-1]}}}}} is not a field of a user name", _FIELDS_FIX)
         for _, name in parts
         if name is not None and name not in _FIELDS and not IDENTITY.fullmatch(name)
     ]
     if any("{{" in own or "}}" in own for own, _ in parts):
         problem = "has braces that belong to no field"
-        found.append(Violation(field, problem, _FIELDS_MEND))
+        found.append(Violation(field, problem, _FIELDS_FIX))
     if [name for _, name in parts].count("suffix") != 1:
         found.append(Violation(field, "needs {{suffix}} exactly once", "add {{suffix}}, say at its end"))
     longest = USER_NAME_LIMIT - MIN_RANDOM

@@ -56,7 +56,7 @@ def kind_of(config: RootConfig, arn: str) -> RootKind:
 def longest_session(kind: RootKind, credential_type: CredentialType) -> timedelta | None:
     """Return the longest session of ``credential_type`` that such a root can make; None where it can't.
 
-    For IAM_USER, which is no session, the answer is zero where the root can make users.
+    For IAM_USER, which is not a session, the answer is zero where the root can make users.
     """
     if credential_type is CredentialType.IAM_USER:
         return timedelta(0)

@@ -285,5 +285,5 @@ def key_deleted(rotation: Rotation, key_id: str) -> Rotation:
 def _step(rotation: Rotation, step: Step, after: Phase, **changes: object) -> Rotation:
     before, allowed = STEPS[step]
     if rotation.phase is not before or after not in allowed:
-        raise AssertionError(f"{step.value} is no step from {rotation.phase.value} to {after.value}")
+        raise AssertionError(f"{step.value} is not a step from {rotation.phase.value} to {after.value}")
     return replace(rotation, phase=after, **changes)  # type: ignore[arg-type]

@@ -145,7 +145,7 @@ class Leases:
         return Revocation(Outcome.ACCEPTED, after.last_error)
 
     async def _attempted(self, lease_id: LeaseId, lease: Lease, attempt: asyncio.Future[None]) -> Lease:
-        """Return the lease after the next attempt on it, made here or, as its row tells, by another."""
+        """Return the lease after the next attempt on it, by this process or, as its row shows, by another."""
         while True:
             await asyncio.wait((attempt,), timeout=LOOK_SECONDS)
             after = await self.lookup(lease_id)
@@ -172,7 +172,7 @@ def _refusal(lease: Lease, now_us: int) -> LessorError | None:
         case State.ACTIVE:
             return LeaseExpired(f"lease {lease.id} has expired", subject=lease.id)
         case State.INTENT:
-            return NotRenewable(f"lease {lease.id} is still being made", subject=lease.id)
+            return NotRenewable(f"lease {lease.id} is still being issued", subject=lease.id)
         case State.REVOKING:
             return LeaseRevoking(f"lease {lease.id} is being revoked", subject=lease.id)
         case State.ABANDONED:

@@ -12,7 +12,7 @@ from lessor_server.adapters.sqlite.lock import LockUnusable, directory_lock
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable
 from lessor_server.adapters.sqlite.store import FILE, open_store
 from lessor_server.app import DataDirUnusable, create_data_dir
-from lessor_server.commands.cli_errors import told
+from lessor_server.commands.cli_errors import report_errors
 
 KINDS = ("pipe", "folder", "loop", "link to nowhere")
 
@@ -66,7 +66,7 @@ def test_a_data_directory_that_cannot_be_created_names_its_setting() -> None:
 def test_an_error_of_the_system_is_one_line_with_the_file_and_the_fix(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as caught, told("server", (OSError,)):
+    with pytest.raises(SystemExit) as caught, report_errors("server", (OSError,)):
         tmp_path.read_bytes()
     assert caught.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()

@@ -39,7 +39,7 @@ def test_two_seals_of_the_same_bytes_differ() -> None:
 def test_a_blob_moved_to_another_place_does_not_open() -> None:
     """Who can write to the store can't give one mount the root of another."""
     sealer = AesGcmSealer(KEY)
-    with pytest.raises(SealBroken, match="another place"):
+    with pytest.raises(SealBroken, match="another row"):
         sealer.open(sealer.seal(b"hush", PLACE), "root/other")
 
 

@@ -72,7 +72,7 @@ def write(connection: sqlite3.Connection, folder: Path, name: str) -> tuple[str,
         )
         raise _failure(said, of_the_disk=code & 0xFF in _FULL) from None
     except (OSError, RuntimeError) as error:  # pathlib tells of a loop of links by a RuntimeError
-        said = getattr(error, "strerror", None) or "it leads in a circle"
+        said = getattr(error, "strerror", None) or "its links form a loop"
         number = getattr(error, "errno", None)
         raise _failure(said, of_the_disk=number in _OF_THE_DISK) from None
 
@@ -81,12 +81,18 @@ def _target(folder: Path, name: str) -> Path:
     """Return the file that ``name`` stands for, or raise ``Invalid``."""
     parts = name.split("/")
     if not all(map(_PART.fullmatch, parts)):
-        raise Invalid((Violation("path", f"{shown(name)} has a name that some systems can't hold", _FIX),))
+        raise Invalid((Violation("path", f"{shown(name)} has a name that some systems don't accept", _FIX),))
     if any(map(_RESERVED.fullmatch, parts)):
         raise Invalid((Violation("path", f"{shown(name)} is the name of a device on Windows", _FIX),))
     target = (folder / name).resolve()
     if target == folder or not target.is_relative_to(folder) or _is_ours(target, folder):
-        raise Invalid((Violation("path", f"{shown(name)} lies elsewhere, or is the server's own", _FIX),))
+        raise Invalid(
+            (
+                Violation(
+                    "path", f"{shown(name)} is outside the data directory, or is the server's own file", _FIX
+                ),
+            )
+        )
     return target
 
 

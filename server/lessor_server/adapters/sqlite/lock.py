@@ -20,10 +20,10 @@ class DirectoryLocked(LessorError):
 
 
 class LockUnusable(LessorError):
-    """The lock's file cannot be what tells two servers apart."""
+    """The lock's file can't be used to keep a second server out."""
 
     reason = "LOCK_FILE_UNUSABLE"
-    fix = "remove what has that name, or set another data directory with LESSOR_DATA_DIR"
+    fix = "remove the file of that name, or set another data directory with LESSOR_DATA_DIR"
 
 
 @contextmanager

@@ -138,7 +138,7 @@ class SqliteRotations:
                     found.append(connection.execute(sql.CLAIM, times | {"subject": subject}).fetchone())
                 else:
                     connection.execute(sql.POSTPONE_UNREADABLE, times | {"subject": subject})
-                    self._reader.note("rotations", repr(subject), "subject is no text")
+                    self._reader.note("rotations", repr(subject), "subject is not a string")
             return list(self._reader.readable(ROTATIONS, (row for row in found if row is not None)))
 
         return await self._batches.write(job)
@@ -176,7 +176,7 @@ class SqliteRotations:
         return await self._batches.write(job)
 
     async def void_stale_rotation_claims(self) -> int:
-        """Void every claim: the lock on the data directory proves that no other process lives."""
+        """Void every claim: the lock on the data directory guarantees that no other process runs."""
 
         def job(connection: sqlite3.Connection) -> int:
             connection.execute(sql.RESTORE_DUE, {"now": self._clock.now(), "max_us": MAX_US})
@@ -274,16 +274,16 @@ def _schedule(period: timedelta | None, cron: str, window: timedelta | None) -> 
     schedule = Schedule(period, cron, window)
     problems = schedule_violations(schedule)
     if problems:
-        raise Malformed(f"{problems[0].field} is no such schedule")
+        raise Malformed(f"{problems[0].field} is not a valid schedule")
     return schedule
 
 
 def _chain(plain: object) -> tuple[Hop, ...]:
     if not isinstance(plain, list):
-        raise Malformed("assume_chain is no list")
+        raise Malformed("assume_chain is not a list")
     hops = [require_texts(hop, "assume_chain") for hop in plain]
     if any(len(hop) != len(("role_arn", "external_id")) for hop in hops):
-        raise Malformed("assume_chain has a hop of another shape")
+        raise Malformed("assume_chain has an invalid hop")
     return tuple(Hop(*hop) for hop in hops)
 
 
@@ -300,7 +300,7 @@ def _subject(value: object) -> str:
             return ""
         case [mount, "static-creds", name] if is_name(mount) and is_name(name):
             return ""
-    return "names no root and no static role"
+    return "names neither a root nor a static role"
 
 
 ROTATIONS: Final = Table(

@@ -279,7 +279,7 @@ INSERT INTO leases (
     last_renewal_us, expires_us, max_expires_us, attempts, looks, last_error, last_create_us, gone_us
 )
 VALUES (:id, :mount, :role, :credential_type, '', 'REVOKING', 1, '', :now, :account, :user_name,
-    :user_path, '', '[]', '[]', '', 0, 0, :now, 0, 0, 0, 0, 0, 0, 'adopted by a sweep', :now, 0)
+    :user_path, '', '[]', '[]', '', 0, 0, :now, 0, 0, 0, 0, 0, 0, 'adopted by a reconcile run', :now, 0)
 ON CONFLICT DO NOTHING
 """
 

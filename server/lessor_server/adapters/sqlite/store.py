@@ -69,7 +69,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
             row = connection.execute(sql.GET_META, {"key": SEALING_KEY}).fetchone()
             if row is None or (isinstance(row[0], str) and _ID.fullmatch(row[0])):
                 return row[0] if row else ""
-            self._reader.note("meta", SEALING_KEY, "is no id of a key")
+            self._reader.note("meta", SEALING_KEY, "is not a valid key id")
             return ""
 
         return await self._batches.read(job)
@@ -210,7 +210,7 @@ async def open_store(
 ) -> AsyncIterator[SqliteStore]:
     """Lock ``folder``, open its database, migrate it, and serve it while the block runs.
 
-    ``notify`` is told when the store cannot write, when it can again, and of rows that cannot be read.
+    ``notify`` is called when the store cannot write, when it can again, and for unreadable rows.
 
     Raises:
         DirectoryLocked: Another server has the folder. DatabaseUnusable: The file cannot be used.
@@ -270,7 +270,9 @@ def _recount(reader: Reader, connection: sqlite3.Connection) -> None:
     """Count the leases again of which the stored count is none: limits and lists go by it."""
     bad = connection.execute(sql.BAD_COUNTS).fetchall()
     for row in bad:
-        reader.note("lease_counts", rows.COUNTS.key(row), "is no count; the leases were counted again")
+        reader.note(
+            "lease_counts", rows.COUNTS.key(row), "is not a valid count; the leases were counted again"
+        )
     if bad:
         connection.execute(sql.RECOUNT_LEASES)
 
@@ -281,7 +283,7 @@ def _instance(reader: Reader, connection: sqlite3.Connection) -> str:
     if row is not None and isinstance(row[0], str) and _ID.fullmatch(row[0]):
         return row[0]
     if row is not None:
-        reader.note("meta", INSTANCE, "is no id of an installation")
+        reader.note("meta", INSTANCE, "is not a valid installation id")
     paths = (path for (path,) in connection.execute(sql.SOME_USER_PATHS) if isinstance(path, str))
     found = (path.split("/")[2] for path in paths)
     instance = next((one for one in found if _ID.fullmatch(one)), os.urandom(8).hex())

@@ -32,7 +32,7 @@ _POLICY = (
 )
 
 
-def tell(token: str, address: str, url: str, kept: Path | None) -> None:
+def print_banner(token: str, address: str, url: str, kept: Path | None) -> None:
     """Print how to go on, then the line ``ready grpc=HOST:PORT aws=URL``; ``kept`` stays after the end.
 
     ``token`` is as ``token_variable`` returns it.

@@ -43,7 +43,7 @@ class Arn:
 
 
 def parse(text: str) -> Arn | None:
-    """Return the parts of ``text``, or None where it is no ARN of an AWS partition."""
+    """Return the parts of ``text``, or None where it is not the ARN of an AWS partition."""
     if len(text) > MAX_ARN:
         return None
     parts = text.split(":", _FIELDS - 1)

@@ -66,7 +66,7 @@ _GOES_WITH: Final = {
 }
 _NAME: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{2,64}")
 _CODE: Final = re.compile(r"[0-9]{6}")
-_CODE_MEND: Final = "send the 6 digits that the device shows now"
+_CODE_FIX: Final = "send the 6 digits that the device shows now"
 _SOURCE_IDENTITY: Final = _NAME
 
 
@@ -87,13 +87,13 @@ def violations(role: Role, ask: Ask) -> list[Violation]:
             found += _CHECKS[path](role, ask)
         elif given[path]:
             others = " and ".join(kind.name for kind in CredentialType if kind in kinds)
-            problem = f"does not go with a role of type {role.credential_type.name}"
+            problem = f"is not allowed for a role of type {role.credential_type.name}"
             found.append(Violation(path, problem, f"leave it out: it is for {others}"))
     return found
 
 
 def require_askable(role: Role, ask: Ask, others: list[Violation]) -> None:
-    """Raise for all faults of a request at once; ``others`` are those found in the rest of it.
+    """Raise all violations of a request together; ``others`` are those found in the rest of it.
 
     Raises:
         SessionPolicyWouldWiden: Its session policy allows something that the role's own would unite with.
@@ -138,10 +138,8 @@ def _code_violations(role: Role, ask: Ask) -> list[Violation]:
         return [Violation("mfa_code", problem, "leave it out")]
     if _CODE.fullmatch(ask.mfa_code.reveal()):
         return []
-    problem = (
-        "is no code of an MFA device" if ask.mfa_code else "is needed: the role has an mfa_serial_number"
-    )
-    return [Violation("mfa_code", problem, _CODE_MEND)]
+    problem = "is not a valid MFA code" if ask.mfa_code else "is needed: the role has an mfa_serial_number"
+    return [Violation("mfa_code", problem, _CODE_FIX)]
 
 
 def _policy_violations(ask: Ask) -> list[Violation]:

@@ -48,7 +48,7 @@ def _none() -> bool:
 
 
 def failure(outcomes: list[Outcome[object]]) -> LessorError | None:
-    """Return the first outcome that is no success: a clear no before an unknown one."""
+    """Return the first outcome that is not a success: a clear no before an unknown one."""
     failed = [outcome for outcome in outcomes if not isinstance(outcome, Done)]
     failed.sort(key=lambda outcome: not isinstance(outcome, AwsRefused))
     return failed[0] if failed else None

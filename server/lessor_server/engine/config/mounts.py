@@ -133,7 +133,7 @@ class Mounts:
         for _ in range(TRIES):
             stored = await self._store.get_root(name)
             if etag and (stored is None or stored.etag != etag):
-                raise EtagMismatch(f"the root of {name} is not what the etag says", subject=name)
+                raise EtagMismatch(f"the root of {name} was changed since the etag was read", subject=name)
             before = await self._opened(stored, whole=whole)
             config = change(before.config if before else None)
             require(self._violations(name, config))
@@ -184,4 +184,6 @@ class Mounts:
             async with asyncio.timeout(IDENTITY_SECONDS):
                 return await self._roots.identity(root)
         except TimeoutError:
-            raise AwsUnavailable("AWS did not say in 5 s whose the root is", retry_in=1.0) from None
+            raise AwsUnavailable(
+                "AWS did not report in 5 s which account the root belongs to", retry_in=1.0
+            ) from None

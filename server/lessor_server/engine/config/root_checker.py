@@ -105,30 +105,30 @@ class RootChecker:
 
         Raises:
             RootNotSet: The mount has no root.
-            RootRefused, AwsUnavailable: AWS does not say who the root is.
+            RootRefused, AwsUnavailable: AWS does not identify the root.
         """
         known = await self._known(mount)
         holder = await self._with_roles(known, self._holder(known))
         needed = least_policy.grants(holder)
-        told = await known.may(needed)
+        may = await known.may(needed)
         warnings = [*_about_kind(known.kind), *await _about_keys(known)]
         warnings += await self._about_room(known, mount)
         warnings += [
-            f"the root may not call {', '.join(actions)} on {resource}: the least policy allows it"
-            for resource, actions in told.denied.items()
+            f"the root is not allowed to call {', '.join(actions)} on {resource}: the least policy allows it"
+            for resource, actions in may.denied.items()
         ]
         warnings += _about_size(holder)
-        if told.failure is not None:
-            warnings.append(f"IAM's simulator told nothing about some actions: {told.failure.message}")
+        if may.failure is not None:
+            warnings.append(f"IAM's simulator reported nothing about some actions: {may.failure.message}")
         policy = least_policy.document(needed)
-        return RootCheck(known.identity, known.kind, told.verdicts, policy, tuple(warnings))
+        return RootCheck(known.identity, known.kind, may.verdicts, policy, tuple(warnings))
 
     async def role(self, role: Role) -> tuple[str, ...]:
-        """Say what a role would meet on AWS; where AWS cannot be asked, say just that."""
+        """Return warnings about a role on AWS; if AWS does not answer, one warning says so."""
         try:
             known = await self._known(role.mount)
         except LessorError as error:
-            return (f"AWS was not asked what it thinks of this role: {error.message}",)
+            return (f"this role could not be checked on AWS: {error.message}",)
         looks = role_needs.looks(role)
         needed = role_needs.grants(role, self._holder(known))
         async with asyncio.TaskGroup() as group:
@@ -140,11 +140,11 @@ class RootChecker:
             for look, outcome in zip(looks, looked.result(), strict=True)
             if (warning := _about_look(look.what, outcome))
         ]
-        told = simulated.result()
-        warnings += [role_needs.denied(role, actions, resource) for resource, actions in told.denied.items()]
-        if told.failure is not None:
+        may = simulated.result()
+        warnings += [role_needs.denied(role, actions, resource) for resource, actions in may.denied.items()]
+        if may.failure is not None:
             warnings.append(
-                f"what the root may do for this role could not be looked up: {told.failure.message}"
+                f"the root's permissions for this role could not be checked: {may.failure.message}"
             )
         return tuple(warnings)
 

@@ -1,6 +1,6 @@
 """What IAM groups say, for sessions that are given their groups' policies.
 
-A session is no member of a group (AWS knows users alone as members), so the policies are read and sent
+A session is not a member of a group (AWS knows users alone as members), so the policies are read and sent
 along. They are kept for 60 s, so that a busy role costs no call to IAM for each session; a change of a
 group's policies counts for sessions made a minute later.
 """

@@ -88,7 +88,7 @@ def _names(outcome: Outcome[object]) -> tuple[str, ...]:
 
 
 def _trouble(outcomes: list[Outcome[object]]) -> AttemptResult | None:
-    """Return why a round must not be followed by the next; what is missing already is no trouble.
+    """Return why a round must not be followed by the next; what is missing already is not a failure.
 
     Nor is what AWS takes for no name at all, as of a damaged row: what is left makes DeleteUser conflict.
     """

@@ -47,7 +47,7 @@ CLAIM_SPAN = timedelta(minutes=2)
 AT_ONCE = 128
 """Leases revoked at the same time; the pacer decides how fast their calls go out."""
 
-UNSEEN = "AWS does not show the user; it is looked for again"
+UNSEEN = "AWS does not find the user; the server checks again later"
 OTHER_ACCOUNT = "the mount's root belongs to another account than this lease"
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -229,5 +229,5 @@ class RevocationWorker:
 
 
 def _expires(lease: Lease, now_us: int) -> bool:
-    """Tell whether a lease just claimed is one whose time is up, and whose revocation was not tried yet."""
+    """Return whether a claimed lease has expired and its revocation was not attempted yet."""
     return 0 < lease.expires_us <= now_us and not lease.last_error

@@ -151,7 +151,7 @@ async def _root_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation:
 
 
 def _not_rotatable(mount: str) -> RootNotRotatable:
-    return RootNotRotatable(f"the root of {mount} is no IAM user with a stored access key", subject=mount)
+    return RootNotRotatable(f"the root of {mount} is not an IAM user with a stored access key", subject=mount)
 
 
 async def _static_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation:

@@ -121,7 +121,7 @@ class LeaseEventBroker:
 
 
 def _told(event: Event) -> tuple[Kind, str, str] | None:
-    """Return what a watcher is told of an event: kind, lease id, error; None for what is no lease's."""
+    """Return what a watcher is told of an event: kind, lease id, error; None for what is not a lease's."""
     match event:
         case Issued():
             return Kind.ISSUED, event.lease_id, ""
