@@ -215,14 +215,14 @@ def _with_port(place: str, default: int) -> str:
 
 
 def _content(path: Path | None) -> bytes | None:
-    """Return the bytes of a plain file, None for none."""
+    """Return the bytes of a regular file, None for none."""
     if path is None:
         return None
     try:
         if path.is_fifo():
             return _piped(path)
         if path.exists() and not path.is_file():
-            raise BadConnection(f"{path} is not a file; name a plain file")
+            raise BadConnection(f"{path} is not a file; name a regular file")
         return path.read_bytes()
     except OSError as error:
         raise BadConnection(f"{path} can't be read: {error.strerror}; name a file that can be") from None
@@ -237,7 +237,7 @@ def _piped(path: Path) -> bytes:
             data += part or b""
             if part == b"" or len(data) > MAX_PIPED_BYTES:
                 return data
-    raise BadConnection(f"{path} delivered nothing for {PIPE_SECONDS:g} s; name a plain file")
+    raise BadConnection(f"{path} delivered nothing for {PIPE_SECONDS:g} s; name a regular file")
 
 
 def _pem(path: Path | None) -> bytes | None:

@@ -245,7 +245,7 @@ class MemoryStore(MemoryUpkeep):
     # --- reading leases ------------------------------------------------------------------------------------
 
     async def claim_is_valid(self, claim: Claim) -> bool:
-        """Tell whether the claim is still good."""
+        """Return whether the claim is still valid."""
         await self._before("claim_is_valid", reads=True)
         return self._generation(claim) is not None
 

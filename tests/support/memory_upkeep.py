@@ -182,7 +182,7 @@ class MemoryUpkeep(MemoryRows):
         return self._clock.wall_us() - self.now()
 
     async def first_start(self) -> bool:
-        """Tell whether the store had never been used before this start."""
+        """Return whether the store had never been used before this start."""
         return self._first_start
 
     async def get_expiry_hold(self) -> str:

@@ -41,7 +41,7 @@ def read(path: Path) -> bytes:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise NotPrivate(f"{path} is not a plain file; {_FIX}")
+            raise NotPrivate(f"{path} is not a regular file; {_FIX}")
         if status.st_mode & 0o077:
             mode = stat.S_IMODE(status.st_mode)
             raise NotPrivate(f"{path} is open to others (mode {mode:04o}); run chmod 600 on it")

@@ -43,7 +43,7 @@ DEFAULT_TEMPLATE: Final = "lessor-{{mount}}-{{role}}-{{suffix}}"
 _NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
 _SUFFIX: Final = re.compile(rf"[0-9A-Za-z]{{{SUFFIX_DIGITS}}}")
 IDENTITY: Final = re.compile(r"identity\.(?:name|name_sha256|labels\.[A-Za-z0-9_.:/@-]{1,128})")
-"""The fields that tell who asks; ``domain/template.py`` fills them."""
+"""The fields that identify the caller; ``domain/template.py`` fills them."""
 _NOT_IAM: Final = re.compile(r"[^A-Za-z0-9_+=,.@-]")
 _FIELDS: Final = ("mount", "role", "suffix")
 _FIELDS_FIX: Final = "use {{mount}}, {{role}}, {{suffix}}, {{identity.name}}, {{identity.labels.KEY}}"
@@ -65,12 +65,12 @@ def too_long(field: str, text: str, limit: int) -> Violation:
 
 
 def is_name(text: str) -> bool:
-    """Tell whether ``text`` may name a mount or a role."""
+    """Return whether ``text`` may name a mount or a role."""
     return _NAME.fullmatch(text) is not None
 
 
 def is_suffix(text: str) -> bool:
-    """Tell whether ``text`` may end a lease id."""
+    """Return whether ``text`` may end a lease id."""
     return _SUFFIX.fullmatch(text) is not None
 
 
@@ -108,7 +108,7 @@ class LeaseId:
 
 
 def is_lease_id(text: str) -> bool:
-    """Tell whether ``text`` names one lease."""
+    """Return whether ``text`` names one lease."""
     try:
         LeaseId.parse(text)
     except Invalid:
@@ -137,7 +137,7 @@ class Prefix:
         return self.low[:-1] + chr(ord(self.low[-1]) + 1)
 
     def covers(self, lease_id: str) -> bool:
-        """Tell whether ``lease_id`` lies in the range."""
+        """Return whether ``lease_id`` lies in the range."""
         return self.low <= lease_id < self.high
 
     @classmethod
@@ -197,7 +197,7 @@ def user_name(template: str, mount: str, role: str, suffix: str, identity: Named
     ``template`` is one that ``template_violations`` passes; empty means the default. Its own text
     always stays, then the suffix from its right (all of it by the default template), and the values
     share what is left. Characters that IAM doesn't take become ``_``. ``identity`` gives the fields
-    that tell who asks.
+    that identify the caller.
     """
     values = _values(mount, role, identity)
     return _filled(placeholders.split(template or DEFAULT_TEMPLATE), values, suffix, USER_NAME_LIMIT)

@@ -73,7 +73,7 @@ class RootConfig:
 
     @property
     def is_ambient(self) -> bool:
-        """Tell whether the server's own credentials are what this root begins with."""
+        """Return whether the server's own credentials are what this root begins with."""
         return not self.access_key and not self.identity_token_file
 
     @property
@@ -312,12 +312,12 @@ def partition_of(root: Root) -> str:
 
 
 def is_aws_endpoint(url: str) -> bool:
-    """Tell whether ``url`` is an https address of IAM or STS, with nothing but a host in it."""
+    """Return whether ``url`` is an https address of IAM or STS, with nothing but a host in it."""
     return aws_host(url) is not None
 
 
 def may_take_token(url: str, allowed_endpoints: Iterable[str]) -> bool:
-    """Tell whether a web identity token may be sent to ``url``: AWS's own hosts, or an allowed loopback.
+    """Return whether a web identity token may be sent to ``url``: AWS's own hosts, or an allowed loopback.
 
     The operator's list alone is not enough: the process that answers there could use the token with AWS.
     What is sent to a loopback address does not leave the machine (RFC 6890, table 4; RFC 6761, 6.3).

@@ -24,7 +24,7 @@ class Range:
         return cls(f"{mount}/", f"{mount}0")  # "0" follows "/"
 
     def covers(self, text: str) -> bool:
-        """Tell whether ``text`` lies in the range."""
+        """Return whether ``text`` lies in the range."""
         return self.low <= text and (not self.high or text < self.high)
 
 

@@ -44,7 +44,7 @@ async def test_a_database_that_is_no_plain_file_is_named_with_the_fix(
     tmp_path: Path, name: str, kind: str
 ) -> None:
     put(tmp_path / name, kind)
-    with pytest.raises(DatabaseUnusable, match=f"{name} is not a plain file") as caught:
+    with pytest.raises(DatabaseUnusable, match=f"{name} is not a regular file") as caught:
         async with open_store(tmp_path, HandClock()):
             pass
     assert "LESSOR_DATA_DIR" in caught.value.fix

@@ -50,7 +50,7 @@ class _Kept:
     retired: bool = False
 
     async def made(self, maker: Callable[[], Any]) -> bool:
-        """Make the client unless it is there; tell whether it was made."""
+        """Create the client unless it exists; return whether it was created."""
         async with self.lock:
             if self.client is not None:
                 return False

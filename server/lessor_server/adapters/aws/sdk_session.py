@@ -58,7 +58,7 @@ class SdkSession(AioSession):  # type: ignore[misc]  # aiobotocore ships no type
         """Return what clients sign with, or None where there is nothing.
 
         Raises:
-            CredentialsNotFetched: Whoever has the server's own credentials did not give them.
+            CredentialsNotFetched: The source of the server's own credentials did not return them.
         """
         try:
             return await super().get_credentials()

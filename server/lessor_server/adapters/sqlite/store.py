@@ -237,7 +237,7 @@ def _require_plain(file: Path) -> None:
     """Raise ``DatabaseUnusable`` where a file is none: on a pipe SQLite would wait, or serve from it."""
     for path in _files(file):
         if os.path.lexists(path) and not path.is_file():
-            raise DatabaseUnusable(f"{path} is not a plain file")
+            raise DatabaseUnusable(f"{path} is not a regular file")
 
 
 def _require_private(file: Path) -> None:

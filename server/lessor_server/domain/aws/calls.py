@@ -41,7 +41,7 @@ class CreatedUser:
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """An access key that now works; AWS tells its secret this once."""
+    """An access key that now works; AWS returns its secret only once."""
 
     access_key_id: str
     secret: Secret
@@ -292,7 +292,7 @@ class ListUsers(Call[UserPage]):
 class GetServerTime(Call[int]):
     """Ask STS what time it is: the ``Date`` of its answer (RFC 9110, 6.6.1), in microseconds.
 
-    AWS always tells it; 0 is the answer of an endpoint of somebody else's that does not.
+    AWS always returns it; 0 stands for another endpoint that does not.
     """
 
 

@@ -42,7 +42,7 @@ class Roles:
     def __init__(
         self, store: Store, roots: Roots, linter: Linter, notify: Observer, rng: random.Random
     ) -> None:
-        """Change ``store``; ``roots`` tell what they can serve, ``rng`` draws etags."""
+        """Change ``store``; ``roots`` return what they can serve, ``rng`` draws etags."""
         self._store = store
         self._roots = roots
         self._linter = linter

@@ -87,7 +87,7 @@ class _RootProbe:
         if self.kind is RootKind.ACCOUNT_ROOT:
             all_of_it = (action for grant in needed for action in grant.actions)
             return SimulationResult(dict.fromkeys((*all_of_it, *free), Verdict.ALLOWED))
-        found = await simulator.told(self.ask, principal_of(self.root.config, self.identity.arn), needed)
+        found = await simulator.simulate(self.ask, principal_of(self.root.config, self.identity.arn), needed)
         found.verdicts = dict.fromkeys(free, Verdict.ALLOWED) | found.verdicts
         return found
 

@@ -47,7 +47,7 @@ class Groups:
 
         Raises:
             RoleNotUsable: There is no such group.
-            AwsUnavailable, RootRefused, AwsRefused: AWS did not tell.
+            AwsUnavailable, RootRefused, AwsRefused: AWS did not return them.
         """
         async with asyncio.TaskGroup() as together:
             tasks = [together.create_task(self._load(root, group)) for group in groups]

@@ -72,7 +72,7 @@ async def activate(
 
 
 async def withdraw(store: LeaseStore, signals: Signals, lease: Lease, asked: IssueRequest) -> None:
-    """Take back a credential whose caller went away: at once, or in a minute if a repeat may come."""
+    """Take back a credential whose caller went away: immediately, or in a minute if a repeat may come."""
     signals.notify(IssueFailed(lease.id, "its caller went away", ""))
     try:
         after = await (store.mark_undelivered(lease) if asked.request else store.revoke(lease.id))

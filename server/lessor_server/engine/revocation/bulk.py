@@ -103,7 +103,7 @@ class Prefixes:
                 async with asyncio.timeout(FULL_SCAN_SECONDS):
                     await self._wake.wait()
             except TimeoutError:
-                pass  # a range may be durable although whoever put it up was gone, or heard an error
+                pass  # a range may be durable although its caller was gone, or got an error
             self._wake.clear()
             try:
                 await self._work_off()

@@ -1,4 +1,4 @@
-"""What the Keeper should look at next: ids whose deadlines have come, or the whole store."""
+"""The leases to revoke next: ids whose deadlines have come, or the whole store."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class RevocationQueue:
         self._wake.set()
 
     def wake(self) -> None:
-        """Wake the Keeper if something waits for it: it has room again."""
+        """Wake the revocation worker if leases wait for it: it has room again."""
         if self._urgent or self._asked or self._hints or self.full_scan_needed:
             self._wake.set()
 

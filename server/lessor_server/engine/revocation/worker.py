@@ -1,7 +1,7 @@
-"""Revokes what is due: claims rows, has them revoked, and writes down what came of it.
+"""Revokes due leases: claims rows, attempts their revocation, and stores the result.
 
-Hints (ids whose deadline has come) make it quick; the store makes it sure: every 30 s, at start and when
-a paused account answers again, the Keeper asks for whatever is due, earliest first. While that is more
+Hints (ids whose deadline has come) make it fast; the store makes it reliable: every 30 s, at start and when
+a paused account answers again, it asks for all that is due, earliest first. While that is more
 than it has room for, hints of the mounts concerned wait: the store gives them out in their turn.
 """
 
@@ -53,7 +53,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class RevocationWorker:
-    """Keeps every promise of an end: expiry, revocation, and the undoing of what was half made."""
+    """Revokes every lease that must end: expired, revoked, or unfinished."""
 
     def __init__(
         self,

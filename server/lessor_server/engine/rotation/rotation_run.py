@@ -49,7 +49,7 @@ class RotationRun:
     def __init__(
         self, tools: RotationDeps, claimed: Rotation, order: Order, switched: Callable[[Rotation], None]
     ) -> None:
-        """Work on a ``claimed`` row; ``switched`` is told once the new key is in use."""
+        """Work on a ``claimed`` row; ``switched`` is called once the new key is in use."""
         self._tools = tools
         self._held = RotationClaim(tools.store, tools.notify, tools.rng, claimed)
         self._keys = UserKeys(tools.roots, tools.sealer)
@@ -178,7 +178,7 @@ class RotationRun:
         return outcome
 
     async def _worth_another(self, outcome: Outcome[AccessKey]) -> bool:
-        """Tell whether to ask again: nobody answered, or a lost key that was not listed yet has the place."""
+        """Return whether to retry: AWS did not answer, or a lost, not yet listed key takes the room."""
         full = isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.LIMIT
         self._unsure = self._unsure or (full and self.row.last_check_us > 0)
         if _unknown(outcome):
@@ -291,7 +291,7 @@ class RotationRun:
     async def _unless_left(self, doing: Coroutine[object, object, object]) -> bool:
         """Do what AWS may refuse for good, of a root that was set again or a role that ends; False where so.
 
-        A person is told of the key that stays.
+        An event names the key that stays.
         """
         try:
             await doing
@@ -307,14 +307,14 @@ class RotationRun:
             return False
 
     async def _in_use(self) -> bool:
-        """Tell whether the root's key is the one that the rotation knows for it."""
+        """Return whether the root's key is the one that the rotation knows for it."""
         root = await self._tools.roots.of(self.row.mount)
         return root.config.access_key == self.row.current
 
     def _set_anew(self) -> Aborted:
-        return Aborted(f"the root of {self.row.mount} was set anew while its key was rotated", retry_in=1.0)
+        return Aborted(f"the root of {self.row.mount} was set again while its key was rotated", retry_in=1.0)
 
 
 def _unknown(outcome: Outcome[AccessKey]) -> bool:
-    """Tell whether a key may have been made though nobody answered."""
+    """Return whether a key may have been created although AWS did not answer."""
     return isinstance(outcome, AwsUnknown) and outcome.sent

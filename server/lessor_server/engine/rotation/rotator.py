@@ -40,7 +40,7 @@ class Job:
     """The root's config has changed meanwhile."""
 
     def serves(self, order: Order) -> bool:
-        """Tell whether the key that this attempt is about to make is all that ``order`` asks for."""
+        """Return whether the key that this attempt will create is all that ``order`` asks for."""
         plain = not order.delete_other_key and order.change is None
         return self.rotates and not self.answer.done() and order.aim is Goal.ROTATE and plain
 
@@ -135,7 +135,7 @@ class Rotator:
         return job
 
     async def _work_on(self, subject: str, job: Job, claimed: Rotation | None) -> None:
-        """Make one attempt and tell who waits."""
+        """Run one attempt and wake its callers."""
 
         def answer(rotation: Rotation) -> None:
             if not job.answer.done():

@@ -49,7 +49,7 @@ class StaticRoles:
         self._rotator = rotator
 
     async def put(self, role: StaticRole, by: str, *, delete_other_key: bool) -> Rotation:
-        """Store a static role; a new one is answered once its first key is proven and in use.
+        """Store a static role; a new one is answered once its first key is verified and in use.
 
         Where nothing was made yet when the first rotation failed, nothing is stored. Otherwise, and where
         the store fails after the role was written, it stays, and its first rotation is tried again by itself.

@@ -3,7 +3,7 @@
 AWS is listed first, below this installation's path, and the names are then looked up in the store: an
 intent always precedes its user, so a user that no row knows is not ours, or was lost to us. Tombstones
 that a complete listing did not bring back to life are dropped once they are old enough. While the clock is
-not trusted nobody's age is judged: nothing is adopted, missed or dropped until the next sweep.
+not trusted nobody's age is judged: nothing is adopted, missed or dropped until the next run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _GRACE_US = int(CREATE_GRACE.total_seconds() * 1_000_000)
 
 
 class Kind(Enum):
-    """What a sweep can find."""
+    """What a reconcile run can find."""
 
     UNKNOWN_USER = "UNKNOWN_USER"
     MISSING_USER = "MISSING_USER"
@@ -71,7 +71,7 @@ class Reconciler:
         self._started_us = store.now()
 
     async def run(self) -> None:
-        """Sweep every mount at once and then each hour, what failed again each minute, until cancelled."""
+        """Reconcile every mount immediately and then each hour, failed ones each minute, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             next_round = loop.time() + EVERY_SECONDS
@@ -84,7 +84,7 @@ class Reconciler:
             await asyncio.sleep(max(next_round - loop.time(), 0))
 
     async def _unswept(self, mounts: list[str] | None) -> list[str] | None:
-        """Sweep ``mounts`` (None: all that there are); return those that failed, None if all may have."""
+        """Reconcile ``mounts`` (None: all); return those that failed, None if all may have."""
         try:
             if mounts is None:
                 mounts = [name async for name in iter_mount_names(self._store)]
@@ -102,7 +102,7 @@ class Reconciler:
 
     async def _tried(self, mount: str) -> bool:
         try:
-            with self._supervisor.unit(f"sweep {mount}"):
+            with self._supervisor.unit(f"reconcile {mount}"):
                 async for _ in self.sweep(mount, apply=True):
                     pass
         except RootNotSet:
@@ -233,6 +233,6 @@ class Reconciler:
 
 
 def _suffix_of(user: IamUser) -> str:
-    """Return the same suffix for a user whoever finds it: two processes that do adopt it once."""
+    """Return the same suffix for a user in every process: two processes that find it adopt it once."""
     number = int.from_bytes(hashlib.sha256(user.name.encode()).digest()) % names.RANDOM_BOUND
     return names.suffix_of(user.created_us // 1000, number)
