@@ -78,7 +78,7 @@ class MemoryRotations(MemoryConfig):
         raise NotImplementedError
 
     async def unfinished_of_removed_mounts(self) -> list[Rotation]:
-        """Return the half-made rotations of mounts that ``remove_disabled`` would remove."""
+        """Return the unfinished rotations of mounts that ``remove_disabled`` would remove."""
         await self._before("unfinished_of_removed_mounts", reads=True)
         removable = self._removable()
         found = [self.rotations[one] for one in sorted(self.rotations)]

@@ -64,7 +64,7 @@ class MemoryUpkeep(MemoryRows):
         return any((one.ids.low, one.cutoff_us) == key for one in self.open)
 
     async def prefixes(self) -> list[BulkRevocation]:
-        """Return the ranges whose leases have not all been put up yet."""
+        """Return the ranges whose leases are not all REVOKING yet."""
         await self._before("prefixes", reads=True)
         return sorted(self.open, key=lambda prefix: (prefix.cutoff_us, prefix.ids.low))
 

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 Command = Callable[..., "int | None"]
 DEFAULT_SECONDS: Final = 60.0
 LONG_SECONDS: Final = 3600.0
-"""For what goes on until AWS has done the whole of it."""
+"""For calls that last until AWS has finished."""
 FOR_EVER: Final = math.inf
-"""For what goes on until somebody ends it."""
+"""For calls that last until the person ends them."""
 
 LIVE: Final = frozenset({"INTENT", "ACTIVE", "REVOKING"})
 """The states of leases that have not ended."""

@@ -141,7 +141,7 @@ def _unverified(connection: Connection, error: ssl.SSLCertVerificationError) -> 
 
 
 def _refused(connection: Connection, alert: str) -> Cause:
-    """Return why the server does not go on with this caller; ``alert`` is what it said, if anything."""
+    """Return why the server refuses this caller; ``alert`` is its TLS alert, if any."""
     if connection.cert_file is None:
         return _NO_CLIENT_CERTIFICATE
     said = alert.partition("ALERT_")[2].lower().replace("_", " ")

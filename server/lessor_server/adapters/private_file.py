@@ -36,7 +36,7 @@ def read_or_make(path: Path, draw: Callable[[], bytes]) -> bytes:
 
 def read(path: Path) -> bytes:
     """Return the content of a private file; raises as ``read_or_make``."""
-    # A pipe in its place must not keep the start waiting for whoever writes to it.
+    # A pipe in its place must not keep the start waiting for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)

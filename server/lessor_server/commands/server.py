@@ -37,7 +37,7 @@ def command(file: Path | None, *, check: bool) -> None:
 
 
 def settings_or_exit(file: Path | None) -> Settings:
-    """Return the settings, or print every fault and exit with 2."""
+    """Return the settings, or print every problem and exit with 2."""
     try:
         return load(file, os.environ)
     except SettingsError as error:

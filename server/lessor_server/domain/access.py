@@ -22,7 +22,7 @@ class Capability(Enum):
 class Principal:
     """A caller that was identified; ``name`` becomes the owner of the leases it is issued.
 
-    ``labels`` are what its identity says of it besides; templates of roles may use them.
+    ``labels`` are further facts of its identity; templates of roles may use them.
     """
 
     name: str

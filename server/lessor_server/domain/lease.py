@@ -82,7 +82,7 @@ def sources(step: Step) -> tuple[State, ...]:
 
 
 STUCK_AFTER = 6
-"""Refused attempts after which a revocation is labelled STUCK; it goes on all the same."""
+"""Refused attempts after which a revocation is labelled STUCK; it is still retried."""
 
 UNDELIVERED_TTL = timedelta(seconds=60)
 """How long a credential lives whose caller went away before it was ready, if its request had an id."""

@@ -32,7 +32,7 @@ MIN_RANDOM: Final = 12
 IAM compares names without case, so a letter counts half: of two random base62 characters one pair
 in 33.7 is equal that way, 5.07 bits each. All 17 are 86 bits: among a billion names ever made, the
 chance that any two are equal is below one in 10^8. Twelve are 61 bits: among the 5,000 users that
-an account holds at a time it is below one in 10^11, and the time part usually differs besides.
+an account holds at a time it is below one in 10^11, and the time part usually differs as well.
 """
 MAX_NAME: Final = 64
 """The most characters in the name of a mount or a role."""
@@ -239,7 +239,7 @@ def user_path(instance: str, path: str) -> str:
 
 
 def template_violations(field: str, template: str) -> list[Violation]:
-    """Return every fault of a template of user names; empty stands for the default and is right.
+    """Return every violation of a template of user names; empty stands for the default and is valid.
 
     A template is text with ``{{mount}}``, ``{{role}}``, ``{{identity.…}}`` and, exactly once,
     ``{{suffix}}``.

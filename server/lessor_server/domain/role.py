@@ -63,7 +63,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """Hold what a review of a role found: faults that refuse it, and warnings that don't."""
+    """The result of a review of a role: violations, which refuse it, and warnings, which don't."""
 
     violations: tuple[Violation, ...]
     warnings: tuple[str, ...]
@@ -128,7 +128,7 @@ _GRAMMARS: Final = {
 
 
 def review(role: Role, mount: Mount) -> Review:
-    """Return every fault of ``role`` on ``mount``, and what its author should know though it works.
+    """Return every violation of ``role`` on ``mount``, and warnings for its author.
 
     The policy is checked from its canonical text, which holds all that the document did.
     """
@@ -190,7 +190,7 @@ def partition_warnings(role: Role, own: str) -> list[str]:
 
 
 def _review_policy(role: Role) -> tuple[list[Violation], list[str]]:
-    """Return the faults of the policy, or its warnings where it has none."""
+    """Return the violations of the policy, or its warnings where it has none."""
     if not role.policy_document:
         return [], []
     document = json.loads(role.policy_document)

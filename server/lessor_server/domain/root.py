@@ -151,7 +151,7 @@ def violations(
     ambient: bool,
     token_places: TokenPlaces = DEFAULT_PLACES,
 ) -> list[Violation]:
-    """Return every fault of ``config``; field paths begin at it.
+    """Return every violation of ``config``; field paths begin at it.
 
     ``allowed_endpoints`` are URLs the operator trusts beside AWS's own; ``ambient`` says whether the
     mount may use the server's own chain of credentials where it has no keys.
@@ -330,7 +330,7 @@ def may_take_token(url: str, allowed_endpoints: Iterable[str]) -> bool:
 
 
 def chain_violations(chain: tuple[Hop, ...]) -> list[Violation]:
-    """Return every fault of a chain of roles to assume, under the path ``assume_chain``."""
+    """Return every violation of a chain of roles to assume, under the path ``assume_chain``."""
     found = []
     if len(chain) > MAX_CHAIN:
         found.append(Violation("assume_chain", f"has {len(chain)} roles", f"give at most {MAX_CHAIN}"))

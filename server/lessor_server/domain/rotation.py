@@ -8,7 +8,7 @@ The intent, with the key ids that AWS listed before it, is durable before Create
 key before it is verified; and only a verified key is switched to. So after a crash at any moment a key whose
 secret nobody knows can be distinguished from all others, and is deleted. A CreateAccessKey whose fate is
 not known may still take effect while its signature is good: ``last_check_us`` is when the last check for such
-a key is due, and new rotations may begin meanwhile. Instants are microseconds since the epoch (``…_us``).
+a key is due, and new rotations may begin before it. Instants are microseconds since the epoch (``…_us``).
 
 A static role that is deleted leaves its row as ``ending``, in phase IDLE and without secrets, until its keys
 are deleted on AWS and no other can appear.
@@ -81,7 +81,7 @@ STEPS: Final[dict[Step, tuple[Phase, tuple[Phase, ...]]]] = {
 class Rotation:
     """One subject's row: ``<mount>/root`` or ``<mount>/static-creds/<name>``.
 
-    ``due_us`` is when it is looked at next, or when the claim on it ends; 0 is never. ``next_us`` is when
+    ``due_us`` is when it is checked next, or when the claim on it ends; 0 is never. ``next_us`` is when
     the next rotation is due by ``schedule``, ``retire_us`` when the ``previous`` key is deleted; a key that
     is ``inactive`` works no longer till then. A root's secret lies in the root's own config, so ``sealed``
     is a static role's alone; the secret of a ``fresh`` key, which is not in use yet, is sealed for both.

@@ -71,7 +71,7 @@ NEVER: Final = Schedule()
 
 
 def violations(schedule: Schedule) -> list[Violation]:
-    """Return every fault; the fields are called as in a root's config and in a static role."""
+    """Return every violation; the fields are called as in a root's config and in a static role."""
     found = durations.violations("rotation_period", schedule.period)
     found += durations.violations("rotation_window", schedule.window)
     if schedule.period is not None and durations.SECOND <= schedule.period < SHORTEST:

@@ -31,7 +31,7 @@ class StaticRole:
 
 
 def violations(role: StaticRole) -> list[Violation]:
-    """Return every fault of ``role``; field paths begin at it."""
+    """Return every violation of ``role``; field paths begin at it."""
     found = names.name_violations("name", role.name)
     if not _USER_NAME.fullmatch(role.username):
         problem = f"{shown(role.username)} is not a valid IAM user name" if role.username else "is missing"

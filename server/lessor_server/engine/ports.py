@@ -46,7 +46,7 @@ class LeaseStore(Protocol):
         Raises:
             NotFound, MountDisabling: The mount takes no new lease.
             RootChanged: The root is another than the one that was read.
-            Aborted: The same request began elsewhere.
+            Aborted: Another process works on the same request.
             MountFull, RoleFull: A limit is reached.
         """
         ...
@@ -419,7 +419,7 @@ class Aws(Protocol):
         ...
 
     def forget(self, mount: str) -> None:
-        """Let go of all that is kept for a mount; calls on their way go on."""
+        """Drop all that is kept for a mount; calls in flight continue."""
         ...
 
 

@@ -36,7 +36,7 @@ class LeaseService:
     def __init__(
         self, leases: Leases, prefixes: Prefixes, reconciler: Reconciler, lease_events: LeaseEventBroker
     ) -> None:
-        """Read and change ``leases``, put up ``prefixes``, compare with the account by ``reconciler``."""
+        """Read and change ``leases``; ``prefixes`` accepts bulk revocations; ``reconciler`` compares."""
         self._leases = leases
         self._prefixes = prefixes
         self._reconciler = reconciler
@@ -117,7 +117,7 @@ class LeaseService:
     async def AbandonLeases(
         self, request: pb.AbandonLeasesRequest, caller: Caller
     ) -> pb.AbandonLeasesResponse:
-        """Stop trying to revoke; a reconcile goes on reporting the users until they are gone."""
+        """Stop trying to revoke; reconcile still reports the users until they are gone."""
         with Problems() as problems:
             if bool(request.lease_id) == bool(request.prefix):
                 problems.add("lease_id", "and prefix are both set, or neither", "send one of the two")

@@ -167,9 +167,9 @@ class Clients:
         """Close clients in a minute; until then they are found under ``keys``."""
         for kept in retired:
             kept.retired = True
-        self._closers.create_task(self._closed(retired, keys))
+        self._closers.create_task(self._close_retired(retired, keys))
 
-    async def _closed(self, retired: Sequence[_Kept], keys: Sequence[Key]) -> None:
+    async def _close_retired(self, retired: Sequence[_Kept], keys: Sequence[Key]) -> None:
         try:
             async with asyncio.timeout(RETIRED_SECONDS):
                 await self._ended.wait()

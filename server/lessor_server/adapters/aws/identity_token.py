@@ -2,7 +2,7 @@
 
 Who may set a root names the file, so a file is read only where tokens may lie, wherever links lead, and what
 has not the shape of a bearer token (RFC 6750, 2.1) goes nowhere. All that can be wrong with a file has one
-text: it must not reveal which files exist. AWS verifies the token; only its ``aud`` claim is looked at here
+text: it must not reveal which files exist. AWS verifies the token; only its ``aud`` claim is checked here
 (RFC 7519, 4.1.3).
 """
 

@@ -1,4 +1,4 @@
-"""Whether a body is an answer of AWS's query protocol, looked at before the SDK reads it.
+"""Checks whether a body is an answer of AWS's query protocol, before the SDK reads it.
 
 Source: botocore's parsers for the protocol, AWS Query Protocol ("Smithy, AWS query protocol, Response
 serialization"): ``<ActionResponse>`` with status 200, ``<ErrorResponse>`` with the error's code otherwise.

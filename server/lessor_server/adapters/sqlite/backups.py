@@ -51,7 +51,7 @@ def write(connection: sqlite3.Connection, folder: Path, name: str) -> tuple[str,
     """Copy one state of the whole database to ``name`` below ``folder``; return its path and size in bytes.
 
     Raises:
-        Invalid: The path leads elsewhere, names a file of the server's own, or no file can be made there.
+        Invalid: The path leads outside, names a file of the server's own, or no file can be created there.
         AlreadyExists: Something has the name.
         StoreUnavailable: The disk is full or fails.
     """
@@ -151,7 +151,7 @@ def _remove(half: Path) -> None:
 def _copy(connection: sqlite3.Connection, half: Path) -> int:
     connection.execute("VACUUM INTO ?", (str(half),))
     with closing(sqlite3.connect(half, isolation_level=None)) as copy:
-        # A copy knows nothing of what was issued, renewed or revoked after it: whoever starts on it is told.
+        # A copy knows nothing of what was issued, renewed or revoked after it: a start on it holds expiry.
         copy.execute(sql.PUT_META, {"key": HELD, "value": RESTORED})
     _sync(half)
     return half.stat().st_size

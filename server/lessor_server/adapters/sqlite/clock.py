@@ -32,7 +32,7 @@ class ServiceClock:
     """Returns the service's time and keeps its high-water mark in the store."""
 
     def __init__(self, clock: Clock, mark_us: int) -> None:
-        """Go on from ``mark_us``, the latest time the store remembers."""
+        """Continue from ``mark_us``, the latest time the store remembers."""
         self._clock = clock
         self._offset_us = max(clock.wall_us(), mark_us) - clock.boot_us()
         self._marked_us = mark_us

@@ -195,7 +195,7 @@ class Batches:
             self.raw.batch = batch
             try:
                 await self.connection.commit()
-            except Exception as error:  # noqa: BLE001 - the thread has ended; the callers are told
+            except Exception as error:  # noqa: BLE001 - the thread has ended; the callers get the error
                 for job in batch:
                     job.error = _unavailable("failed", error)
             failed, before = self.raw.failure, failed

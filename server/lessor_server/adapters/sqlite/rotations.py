@@ -72,7 +72,7 @@ class SqliteRotations:
 
     async def get_rotation(self, subject: str) -> Rotation | None:
         """Return one row."""
-        return await self._found(sql.GET, {"subject": subject})
+        return await self._find(sql.GET, {"subject": subject})
 
     async def list_static(self, mount: str, after: str, limit: int) -> list[Rotation]:
         """Return the rows of a mount's static roles by name."""
@@ -86,11 +86,11 @@ class SqliteRotations:
 
     async def static_holder(self, key_id: str, without: str) -> Rotation | None:
         """Return the static role that a key is of, but not the subject ``without``."""
-        return await self._found(sql.HOLDER, {"key_id": key_id, "without": without})
+        return await self._find(sql.HOLDER, {"key_id": key_id, "without": without})
 
     async def rotated_away(self, key_id: str) -> Rotation | None:
         """Return the root's rotation that has replaced a key."""
-        return await self._found(sql.AWAY, {"key_id": key_id})
+        return await self._find(sql.AWAY, {"key_id": key_id})
 
     async def static_of_disabled(self) -> list[Rotation]:
         """Return the static roles of all disabling mounts."""
@@ -107,7 +107,7 @@ class SqliteRotations:
         await self._batches.write(lambda connection: connection.execute(sql.FORGET_STATIC, params))
 
     async def unfinished_of_removed_mounts(self) -> list[Rotation]:
-        """Return the half-made rotations of mounts that ``remove_disabled`` would remove."""
+        """Return the unfinished rotations of mounts that ``remove_disabled`` would remove."""
 
         def job(connection: sqlite3.Connection) -> list[Rotation]:
             found = connection.execute(sql.LEFT_BEHIND, {"stuck": STUCK_AFTER})
@@ -124,7 +124,7 @@ class SqliteRotations:
 
     async def claim_rotation(self, subject: str) -> Rotation | None:
         """Claim a row that is free, due or not."""
-        return await self._turned(sql.CLAIM, {"subject": subject})
+        return await self._change_rotation(sql.CLAIM, {"subject": subject})
 
     async def claim_rotations(self, limit: int, without: frozenset[str]) -> list[Rotation]:
         """Claim what is due, earliest first."""
@@ -152,7 +152,7 @@ class SqliteRotations:
 
     async def move_rotation(self, rotation: Rotation, *, done: bool) -> Rotation | None:
         """Write a claimed row and keep the claim, or let it go where that is ``done``."""
-        return await self._turned(sql.MOVE, params_of(rotation) | {"claimed": not done}, done=done)
+        return await self._change_rotation(sql.MOVE, params_of(rotation) | {"claimed": not done}, done=done)
 
     async def switch_root(self, rotation: Rotation, root: StoredRoot) -> Rotation | None:
         """Write a claimed row and the root of the version before, both or neither."""
@@ -184,7 +184,7 @@ class SqliteRotations:
 
         return await self._batches.write(job)
 
-    async def _found(self, statement: str, params: rows.Params) -> Rotation | None:
+    async def _find(self, statement: str, params: rows.Params) -> Rotation | None:
         """Read one row."""
 
         def job(connection: sqlite3.Connection) -> Rotation | None:
@@ -196,7 +196,9 @@ class SqliteRotations:
         now = self._clock.now()
         return {"now": now, "until": now + CLAIM_US}
 
-    async def _turned(self, statement: str, params: rows.Params, *, done: bool = False) -> Rotation | None:
+    async def _change_rotation(
+        self, statement: str, params: rows.Params, *, done: bool = False
+    ) -> Rotation | None:
         """Run one conditional change and return the row after it, or None where its condition failed."""
 
         def job(connection: sqlite3.Connection) -> Rotation | None:

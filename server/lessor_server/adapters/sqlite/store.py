@@ -76,7 +76,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
 
     async def put_sealing_key_id(self, key_id: str) -> None:
         """Note the key that secrets are sealed under from now on."""
-        await self._wrote(sql.PUT_META, {"key": SEALING_KEY, "value": key_id})
+        await self._write(sql.PUT_META, {"key": SEALING_KEY, "value": key_id})
 
     async def sealed_values(self) -> list[bytes]:
         """Return all that is sealed."""
@@ -115,7 +115,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
 
     async def add_mount(self, mount: Mount) -> None:
         """Store a new mount, or raise ``AlreadyExists``."""
-        if not await self._wrote(sql.ADD_MOUNT, rows.mount_params(mount)):
+        if not await self._write(sql.ADD_MOUNT, rows.mount_params(mount)):
             raise AlreadyExists("mount", mount.name)
 
     async def get_mount(self, name: str) -> Mount | None:
@@ -163,11 +163,11 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
             "etag": root.etag,
             "expect": expect_version,
         }
-        return await self._wrote(sql.PUT_ROOT if expect_version else sql.ADD_ROOT, params)
+        return await self._write(sql.PUT_ROOT if expect_version else sql.ADD_ROOT, params)
 
     async def bind_account(self, mount: str, version: int, account: str) -> bool:
         """Keep the account of a root of this version that had none."""
-        return await self._wrote(sql.BIND_ACCOUNT, {"mount": mount, "version": version, "account": account})
+        return await self._write(sql.BIND_ACCOUNT, {"mount": mount, "version": version, "account": account})
 
     # --- roles ------------------------------------------------------------------------------------------
 
@@ -178,11 +178,11 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
     async def put_role(self, role: Role, expect_etag: str | None) -> bool:
         """Store a role if the one there has ``expect_etag`` (None: there is none)."""
         statement = sql.ADD_ROLE if expect_etag is None else sql.PUT_ROLE
-        return await self._wrote(statement, rows.role_params(role) | {"expect": expect_etag})
+        return await self._write(statement, rows.role_params(role) | {"expect": expect_etag})
 
     async def delete_role(self, mount: str, name: str) -> bool:
         """Delete a role; False where there was none."""
-        return await self._wrote(sql.DELETE_ROLE, {"mount": mount, "name": name})
+        return await self._write(sql.DELETE_ROLE, {"mount": mount, "name": name})
 
     async def list_roles(self, mount: str, after: str, limit: int) -> list[Role]:
         """Return roles of a mount by name."""
@@ -198,7 +198,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
             lambda connection: self._reader.page(table, connection.execute(statement, params), limit)
         )
 
-    async def _wrote(self, statement: str, params: rows.Params) -> bool:
+    async def _write(self, statement: str, params: rows.Params) -> bool:
         return await self._batches.write(
             lambda connection: connection.execute(statement, params).rowcount == 1
         )

@@ -55,7 +55,7 @@ class SqliteUpkeep:
         return await self._batches.write(job)
 
     async def prefixes(self) -> list[BulkRevocation]:
-        """Return the ranges whose leases have not all been put up yet."""
+        """Return the ranges whose leases are not all REVOKING yet."""
 
         def job(connection: sqlite3.Connection) -> list[BulkRevocation]:
             return list(self._reader.readable(rows.PREFIXES, connection.execute(sql.PREFIXES)))

@@ -38,7 +38,7 @@ def settings_of(
     root would be replaced by that of the embedded AWS.
 
     Raises:
-        SettingsError: With every fault of the caller's variables.
+        SettingsError: With every problem of the caller's variables.
         OSError: The token's file can't be read.
     """
     variables = {**environ, DATA_DIR: str(data), ALLOWED: _joined(environ.get(ALLOWED, ""), aws_url)}

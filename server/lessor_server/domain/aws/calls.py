@@ -282,7 +282,7 @@ class GetUser(Call[IamUser]):
 
 @dataclass(frozen=True, slots=True)
 class ListUsers(Call[UserPage]):
-    """List one page of the users below a path; ``marker`` goes on where the page before ended."""
+    """List one page of the users below a path; ``marker`` continues after the page before."""
 
     path_prefix: str
     marker: str = ""

@@ -81,7 +81,7 @@ def survey(user_name: str) -> Round:
 
 
 def sweep(user_name: str, found: tuple[tuple[Call[object], tuple[str, ...]], ...]) -> Round:
-    """Return the round that deletes what ``survey`` found, and the console password besides."""
+    """Return the round that deletes what ``survey`` found, and the console password."""
     taken: list[Call[object]] = [calls.DeleteLoginProfile(user_name)]
     for listing, names in found:
         taken += [_taking(listing, user_name, name) for name in names]

@@ -29,7 +29,7 @@ def of(mapping: Mapping[str, str]) -> Tags:
 
 
 def violations(field: str, tags: Tags, limit: int) -> list[Violation]:
-    """Return every fault of ``tags``, of which there may be ``limit``; paths read ``field["key"]``."""
+    """Return every violation of ``tags``, of which there may be ``limit``; paths read ``field["key"]``."""
     if len(tags) > limit:
         return [Violation(field, f"has {len(tags)} tags", f"give at most {limit}")]
     found = []

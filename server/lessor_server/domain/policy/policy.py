@@ -99,7 +99,7 @@ def _plain(value: JsonValue) -> JsonValue:
 def violations(
     document: Mapping[str, JsonValue], *, limit: int = LIMIT, field: str = "policy_document"
 ) -> list[Violation]:
-    """Return every fault of an identity policy; ``limit`` bounds its canonical form, in characters.
+    """Return every violation of an identity policy; ``limit`` bounds its canonical form, in characters.
 
     A document that is too long is not looked into.
     """

@@ -74,7 +74,7 @@ _SOURCE_IDENTITY: Final = _NAME
 
 
 def violations(role: Role, ask: Ask) -> list[Violation]:
-    """Return every fault of what is asked of a session of ``role``; field paths are the request's."""
+    """Return every violation of the session options for ``role``; field paths are the request's."""
     found = []
     given = {
         "role_arn": bool(ask.role_arn),
@@ -97,7 +97,7 @@ def require_askable(role: Role, ask: Ask, others: list[Violation]) -> None:
 
     Raises:
         SessionPolicyWouldWiden: Its session policy allows something that the role's own would unite with.
-        Invalid: It has other faults alone.
+        Invalid: It has only other violations.
     """
     found = [*others, *violations(role, ask)]
     if _would_widen(role, ask):

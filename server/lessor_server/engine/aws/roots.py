@@ -128,7 +128,7 @@ class Roots:
             return root
         identity = await self.identity(root)
         if not await self._store.bind_account(root.mount, root.version, identity.account):
-            raise RootChanged(f"the root of {root.mount} changed meanwhile", retry_in=0.1)
+            raise RootChanged(f"the root of {root.mount} changed during this call", retry_in=0.1)
         return await self.of(root.mount)
 
     async def identity(self, root: Root) -> Identity:
@@ -165,7 +165,7 @@ class Roots:
         return AwsCaller(self, root, self.limiter(root), self._rng, priority)
 
     async def send(self, root: Root, call: Call[T]) -> T:
-        """Send one call, with the key that a rotation has put in the root's place meanwhile, if any.
+        """Send one call, with the key that a rotation has switched to since, if any.
 
         Raises:
             AwsCallFailed: It ended in an unexpected exception; else as ``Aws.send``.

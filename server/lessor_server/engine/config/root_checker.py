@@ -53,7 +53,7 @@ class RootCheck:
 
 @dataclass(frozen=True, slots=True)
 class _RootProbe:
-    """The root that is looked at, who AWS says it is, and until when (the loop's time) it may be asked."""
+    """The root under check, its identity on AWS, and the deadline (the loop's time) for calls."""
 
     root: Root
     identity: Identity

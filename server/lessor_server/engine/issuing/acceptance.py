@@ -15,7 +15,7 @@ from lessor_server.engine.aws.caller import Done
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.issuing.request import Credentials
 
-CHECKS, PAUSE_SECONDS, DEADLINE_MARGIN_SECONDS = 3, 0.5, 0.5
+LOOKS, PAUSE_SECONDS, DEADLINE_MARGIN_SECONDS = 3, 0.5, 0.5
 
 
 async def wait_until_accepted(roots: Roots, credentials: Credentials, seconds: float, until: float) -> bool:
@@ -31,7 +31,7 @@ async def wait_until_accepted(roots: Roots, credentials: Credentials, seconds: f
             running = 0
             while True:
                 running = running + 1 if isinstance(await caller.call(VerifyKey(key)), Done) else 0
-                if running == CHECKS:
+                if running == LOOKS:
                     return True
                 await asyncio.sleep(PAUSE_SECONDS)
     except (TimeoutError, LessorError):  # the credential was made, and is its caller's either way

@@ -34,7 +34,7 @@ Key = tuple[str, int, str]
 
 
 class Groups:
-    """Reads the policies of groups and keeps them for a short time; who asks meanwhile shares one reading."""
+    """Reads the policies of groups and keeps them for a short time; concurrent callers share one read."""
 
     def __init__(self, roots: Roots) -> None:
         """Ask AWS through ``roots``."""
@@ -68,7 +68,7 @@ class Groups:
         return await asyncio.shield(reading)
 
     async def _read_once(self, key: Key, root: Root) -> GroupPolicies | LessorError:
-        """Read a group, for everybody who asks meanwhile; a failure is kept for nobody."""
+        """Read a group once for all concurrent callers; a failure is not kept."""
         loop = asyncio.get_running_loop()
         reading = self._reading[key] = loop.create_future()
         try:

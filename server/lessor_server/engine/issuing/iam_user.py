@@ -104,9 +104,9 @@ class IamUserBuilder:
         listed = await self._caller.call(ListAccessKeys(user_name), self._patience)
         if not isinstance(listed, Done):
             return listed
-        # Asked after the listing: whoever comes later makes a key that is not on the list.
+        # Checked after the listing: a process that comes later creates a key that is not on the list.
         if alone is not None and not await alone():
-            return Aborted(f"a key of {user_name} is being handed out elsewhere", retry_in=0.5)
+            return Aborted(f"a key of {user_name} is being handed out by another process", retry_in=0.5)
         strays = tuple(key_id for key_id in listed.value if key_id not in keep)
         for outcome in await self._caller.round(plans.delete_keys(user_name, strays)):
             if not isinstance(outcome, Done) and not _missing(outcome):

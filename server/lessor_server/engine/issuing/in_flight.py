@@ -57,7 +57,7 @@ def require_repeatable(earlier: Lease, asked: IssueRequest, now_us: int) -> None
         raise RequestIdReused(asked.request.id)
     state = earlier.state_at(now_us)
     if state is State.INTENT:
-        raise Aborted(f"request {asked.request.id} is being served elsewhere", retry_in=0.5)
+        raise Aborted(f"request {asked.request.id} is being served by another process", retry_in=0.5)
     if state is not State.ACTIVE:
         raise RequestSpent(f"the lease of request {asked.request.id} has ended", subject=earlier.id)
 

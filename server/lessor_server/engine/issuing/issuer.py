@@ -205,7 +205,7 @@ class Issuer:
 
     async def _create_user(self, plan: _UserPlan, claim: Claim, ongoing: InFlightIssue) -> Credentials:
         """Run the two rounds and activate the lease; if anything fails, the revocation worker undoes it."""
-        # With a request id the work goes on to ACTIVE whoever leaves: a repeat may come for it.
+        # With a request id the work continues to ACTIVE even if the caller leaves: a repeat may come for it.
         wanted = plan.intent.request is not None
 
         def may_retry() -> bool:
@@ -273,7 +273,7 @@ class Issuer:
         else:
             reserved = await self._store.replace_key(lease, lease.access_key_id)
         if reserved is None:
-            raise Aborted(f"lease {lease.id} is being handed out elsewhere", retry_in=0.5)
+            raise Aborted(f"lease {lease.id} is being handed out by another process", retry_in=0.5)
         # Also where it is not handed out after all: the process that set the deadline may be gone.
         self._signals.watch(reserved.id, reserved.due_us)
         return reserved

@@ -157,7 +157,7 @@ class Sessions:
         warnings: tuple[str, ...],
     ) -> Credentials:
         """Send the one call and activate the lease; give the row up if anything fails."""
-        # With a request id the work goes on to ACTIVE whoever leaves: a repeat may come for it.
+        # With a request id the work continues to ACTIVE even if the caller leaves: a repeat may come for it.
         wanted = claim.lease.request is not None
         gone = LeaseTaken(f"lease {claim.id} was revoked, or its caller left, while it was being made")
         outcome: Outcome[Session] = gone

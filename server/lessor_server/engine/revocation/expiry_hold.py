@@ -21,7 +21,7 @@ from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.ports import Observer, Store
 
 LOOK_SECONDS = 5.0
-"""How often the hold in the store, the clock and, while it is not trusted, its witness are looked at."""
+"""How often the hold in the store and the clock are checked, and, while it is not trusted, AWS's time."""
 
 WITNESSES = 100
 """Mounts whose roots are asked, one after another, until one answers."""

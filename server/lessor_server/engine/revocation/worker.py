@@ -106,7 +106,7 @@ class RevocationWorker:
     def _hinted(self, room: int) -> list[str]:
         """Return hints to go by: not those that would overtake what is due for longer.
 
-        Before the store was asked nobody knows whose that is; then a mount without a backlog goes on.
+        Before the first scan the backlogs are unknown; then a mount without a known backlog goes ahead.
         """
         if self._queue.full_scan_needed and not self._behind:
             return []

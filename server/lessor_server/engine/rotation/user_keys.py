@@ -36,7 +36,7 @@ class UserKeys:
 
     async def listed(self, rotation: Rotation) -> tuple[str, ...]:
         """Return the ids of the user's keys, oldest first; none where the user is gone."""
-        outcome = await self._signed(rotation, calls.ListAccessKeys(rotation.user_name))
+        outcome = await self._send_signed(rotation, calls.ListAccessKeys(rotation.user_name))
         if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
             return ()
         return _value(outcome)
@@ -48,7 +48,7 @@ class UserKeys:
         """
         if rotation.is_root:
             return True
-        outcome = await self._signed(rotation, calls.GetUser(rotation.user_name))
+        outcome = await self._send_signed(rotation, calls.GetUser(rotation.user_name))
         if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
             return False
         return _value(outcome).user_id == rotation.user_id
@@ -93,11 +93,11 @@ class UserKeys:
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _cut(self, rotation: Rotation, call: Call[None]) -> None:
-        outcome = await self._signed(rotation, call)
+        outcome = await self._send_signed(rotation, call)
         if not (isinstance(outcome, AwsRefused) and outcome.refusal in _GONE):
             _value(outcome)
 
-    async def _signed(self, rotation: Rotation, call: Call[T]) -> Outcome[T]:
+    async def _send_signed(self, rotation: Rotation, call: Call[T]) -> Outcome[T]:
         """Send a call signed by the first root that AWS does not deny it."""
         outcome: Outcome[T] = RootAccountChanged(
             f"the root is of another account than user {rotation.user_name}", subject=rotation.mount

@@ -128,7 +128,7 @@ class CredentialStream:
         while True:
             try:
                 lease = await self._store.get(lease_id)
-                # What has expired is the Keeper's, and where expiries are held it stays ACTIVE.
+                # The revocation worker handles an expired lease; while expiry is held it stays ACTIVE.
                 over_us = max(end_us, self._store.now())
                 if lease is None or lease.state is not State.ACTIVE or lease.expires_us <= over_us:
                     return

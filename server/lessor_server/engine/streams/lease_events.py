@@ -63,7 +63,7 @@ class Watch:
         self._filled.set()
 
     def __aiter__(self) -> Self:
-        """Return the watch, which never ends by itself."""
+        """Return the watch, which only its reader ends."""
         return self
 
     async def __anext__(self) -> LeaseEvent:
