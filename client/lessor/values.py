@@ -143,7 +143,7 @@ def _once(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     found: dict[str, JsonValue] = {}
     for key, value in pairs:
         if key in found:
-            raise InvalidValue(f"the key {key!r} stands twice in one object; keep one of them")
+            raise InvalidValue(f"the key {key!r} is given twice in one object; keep one of them")
         found[key] = value
     return found
 

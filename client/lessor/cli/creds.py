@@ -57,7 +57,7 @@ def creds(call: Call, mount: str, role: str, **options: object) -> None:
     else:
         call.show(answer, leave_out=() if asked or answer.usable else ("usable",))
     if asked and not answer.usable:
-        output.warn(["AWS has not yet accepted the key in three consecutive checks; the lease stays active"])
+        output.warn(["AWS has not accepted the key in three consecutive checks yet; the lease stays active"])
 
 
 def drawn(rng: random.Random) -> str:

@@ -203,7 +203,7 @@ def external_id_violations(field: str, text: str) -> list[Violation]:
     if not text or _EXTERNAL_ID.fullmatch(text):
         return []
     fix = "use 2 to 1224 letters, digits and _ + = , . @ : / -"
-    return [Violation(field, f"{shown(text)} is not what AWS takes", fix)]
+    return [Violation(field, f"{shown(text)} is not a valid value", fix)]
 
 
 def _type_violations(role: Role) -> list[Violation]:
@@ -283,7 +283,7 @@ def _text_violations(role: Role) -> list[Violation]:
     for field, text in (("source_identity", identity), ("mfa_serial_number", role.mfa_serial_number)):
         grammar, fix = _GRAMMARS[field]
         if text and not grammar.fullmatch(text):
-            found.append(Violation(field, f"{shown(text)} is not what AWS takes", fix))
+            found.append(Violation(field, f"{shown(text)} is not a valid value", fix))
     found += external_id_violations("external_id", role.external_id)
     path = role.user_path
     longest = PATH_LIMIT - len(names.user_path("x" * INSTANCE_DIGITS, "/")) + 1

@@ -60,8 +60,8 @@ def test_a_document_comes_from_wherever_it_stands(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"Effect": "Deny", "Effect": "Allow"}', "'Effect' stands twice"),
-        ('{"a": [{"b": 1, "b": 1}]}', "'b' stands twice"),
+        ('{"Effect": "Deny", "Effect": "Allow"}', "'Effect' is given twice"),
+        ('{"a": [{"b": 1, "b": 1}]}', "'b' is given twice"),
         ('{"a": 1', "line 1, column 8"),
         ("[]", "not a JSON object"),
         ("", "not valid JSON"),

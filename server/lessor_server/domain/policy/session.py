@@ -127,7 +127,7 @@ def _name_violations(ask: Ask) -> list[Violation]:
     if not ask.session_name or _NAME.fullmatch(ask.session_name):
         return []
     fix = "use 2 to 64 letters, digits and _ + = , . @ -"
-    return [Violation("role_session_name", f"{shown(ask.session_name)} is not what AWS takes", fix)]
+    return [Violation("role_session_name", f"{shown(ask.session_name)} is not a valid session name", fix)]
 
 
 def _code_violations(role: Role, ask: Ask) -> list[Violation]:
@@ -214,12 +214,12 @@ def call(role: Role, ask: Ask, making: SessionInputs) -> Call[Session]:
 def _filled_tags(session_tags: Tags, caller: Caller) -> Tags:
     made = tuple((key, filled(value, caller)) for key, value in session_tags)
     if tags.violations("session_tags", made, tags.SESSION_LIMIT):
-        raise TemplateValueUnsafe("a session tag filled in from the caller is none that AWS takes")
+        raise TemplateValueUnsafe("AWS does not accept a session tag filled in from the caller")
     return made
 
 
 def _filled_identity(source_identity: str, caller: Caller) -> str:
     made = filled(source_identity, caller)
     if made and not _SOURCE_IDENTITY.fullmatch(made):
-        raise TemplateValueUnsafe("the source identity filled in from the caller is none that AWS takes")
+        raise TemplateValueUnsafe("AWS does not accept the source identity filled in from the caller")
     return made

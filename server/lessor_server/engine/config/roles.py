@@ -92,7 +92,7 @@ class Roles:
         """
         role = await self._store.get_role(mount, name)
         if etag and (role is None or role.etag != etag):
-            raise EtagMismatch(f"role {name} is not what the etag says", subject=f"{mount}/{name}")
+            raise EtagMismatch(f"role {name} was changed since the etag was read", subject=f"{mount}/{name}")
         return role
 
     async def get(self, mount: str, name: str) -> Role:

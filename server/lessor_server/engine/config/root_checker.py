@@ -193,7 +193,7 @@ class RootChecker:
             async with asyncio.timeout_at(until):
                 identity = await self._roots.identity(root)
         except TimeoutError:
-            raise AwsUnavailable("AWS did not say in 5 s who the root is", retry_in=1.0) from None
+            raise AwsUnavailable("AWS did not identify the root in 5 s", retry_in=1.0) from None
         kind = kind_of(root.config, identity.arn)
         return _RootProbe(root, identity, kind, self._roots.caller(root, Priority.LOOK), until)
 

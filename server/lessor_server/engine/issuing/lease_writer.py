@@ -56,7 +56,9 @@ def to_caller_error(error: LessorError) -> LessorError:
     """Return the error that a caller gets for a failed call, a lost answer's too."""
     if not isinstance(error, AwsUnknown) or isinstance(error, AwsCallFailed):
         return for_caller(error)
-    lost = AwsUnavailable(f"{error.message}; what it may have made reaches nobody", retry_in=1.0)
+    lost = AwsUnavailable(
+        f"{error.message}; credentials that AWS may have created reach nobody", retry_in=1.0
+    )
     lost.aws = error.aws
     return lost
 
