@@ -57,12 +57,12 @@ class BadConnection(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where the server is and what proves who calls; its repr holds no token.
+    """The server's address and the caller's token or certificate; its repr holds no token.
 
     Attributes:
         address: As in LESSOR_ADDR.
         token: The caller's token; wins over ``token_file``. Empty sends none.
-        token_file: A file with the token, read anew at each use, so that it may be replaced.
+        token_file: A file with the token, read again at each use, so that it may be replaced.
         ca_file: PEM certificates that may have signed the server's. Without it TLS trusts gRPC's own list of
             authorities.
         cert_file: The caller's own certificate, PEM, for a server that asks for one. Goes with ``key_file``.
@@ -124,7 +124,7 @@ class Connection:
         return grpc.ssl_channel_credentials(root, key, cert)
 
     def metadata(self) -> Metadata:
-        """Return what proves who calls (RFC 6750), nothing where there is no token.
+        """Return the metadata with the caller's token (RFC 6750); empty if there is no token.
 
         Raises:
             BadConnection: The token's file can't be read or is empty, or the token can't be sent.
@@ -208,21 +208,21 @@ def _with_port(place: str, default: int) -> str:
         host, port = place, str(default)
     bare = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
     if not bare or any(sign in host for sign in "/@ ") or (":" in host and host == bare):
-        raise BadConnection(f"{place!r} is no address; {_FIX}")
+        raise BadConnection(f"{place!r} is not a valid address; {_FIX}")
     if not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise BadConnection(f"{place!r} has no port from 1 to 65535; {_FIX}")
     return f"{host}:{port}"
 
 
 def _content(path: Path | None) -> bytes | None:
-    """Return the bytes of a plain file, None for none."""
+    """Return the bytes of a regular file, None for none."""
     if path is None:
         return None
     try:
         if path.is_fifo():
             return _piped(path)
         if path.exists() and not path.is_file():
-            raise BadConnection(f"{path} is not a file; name a plain file")
+            raise BadConnection(f"{path} is not a file; name a regular file")
         return path.read_bytes()
     except OSError as error:
         raise BadConnection(f"{path} can't be read: {error.strerror}; name a file that can be") from None
@@ -237,7 +237,7 @@ def _piped(path: Path) -> bytes:
             data += part or b""
             if part == b"" or len(data) > MAX_PIPED_BYTES:
                 return data
-    raise BadConnection(f"{path} delivered nothing for {PIPE_SECONDS:g} s; name a plain file")
+    raise BadConnection(f"{path} delivered nothing for {PIPE_SECONDS:g} s; name a regular file")
 
 
 def _pem(path: Path | None) -> bytes | None:

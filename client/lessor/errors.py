@@ -46,7 +46,7 @@ class Failure(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One fault of a request: where it is, what is wrong, how to mend it."""
+    """One problem of a request: the field, what is wrong, how to fix it."""
 
     field: str
     problem: str
@@ -62,12 +62,12 @@ class LessorError(Exception):
     """A call that did not succeed.
 
     Attributes:
-        message: The whole of it in a line, the mend too.
+        message: One line with the problem and its fix.
         code: gRPC's status code.
-        reason: The machine's name for it, ``UPPER_SNAKE``; empty where no Lessor answered.
-        violations: All faults of an invalid request.
-        retry_in: When the same call may succeed; None where trying again doesn't help.
-        mend: What to do about it.
+        reason: Its name for programs, ``UPPER_SNAKE``; empty if no Lessor server answered.
+        violations: All problems of an invalid request.
+        retry_in: When the same call may succeed; None if a retry does not help.
+        fix: What to do about it.
         aws_code: AWS's code, where AWS refused; empty otherwise.
     """
 
@@ -93,11 +93,11 @@ class NotFound(LessorError):
 
 
 class AlreadyExists(LessorError):
-    """What the request would make exists."""
+    """What the request would create exists already."""
 
 
 class Precondition(LessorError):
-    """The state of things does not allow it: a wrong etag, no root yet."""
+    """The state of an object does not allow the call: a wrong etag, no root yet."""
 
 
 class QuotaExceeded(LessorError):
@@ -109,7 +109,7 @@ class Unavailable(LessorError):
 
 
 class Aborted(LessorError):
-    """Something else was at work on the same thing."""
+    """Another call changed the same object."""
 
 
 class Unauthenticated(LessorError):
@@ -117,15 +117,15 @@ class Unauthenticated(LessorError):
 
 
 class PermissionDenied(LessorError):
-    """The caller may not do this."""
+    """The caller is not allowed to do this."""
 
 
 class DeadlineExceeded(LessorError):
-    """It was not done in time; it may have happened."""
+    """The deadline passed; the call may have had an effect."""
 
 
 class Unimplemented(LessorError):
-    """This server does not do this."""
+    """This server does not implement the call."""
 
 
 _CLASSES: Final = {
@@ -161,7 +161,7 @@ def of(failure: Failure, address: str) -> LessorError:
 
 
 def _status(failure: Failure) -> Status | None:
-    """Return the status with its details, None where what answered was no Lessor."""
+    """Return the status with its details, None if no Lessor server answered."""
     pairs = failure.trailing_metadata()
     for key, value in pairs if isinstance(pairs, Iterable) else ():
         if key == DETAILS_KEY:
@@ -173,21 +173,27 @@ def _status(failure: Failure) -> Status | None:
 
 
 def _of_transport(code: grpc.StatusCode, text: str, address: str) -> LessorError:
-    """Return the error of a call that no Lessor answered: gRPC's own words, with ours around them."""
-    told = _NOT_REACHED.sub("", text).strip() or code.name
+    """Return the error of a call that no Lessor answered: gRPC's own text, with ours around it."""
+    said = _NOT_REACHED.sub("", text).strip() or code.name
     match code:
         case grpc.StatusCode.UNAVAILABLE:
-            problem, fix = f"can't reach a server at {address}: {told}", _fix_of_connection(told)
+            problem, fix = f"can't reach a server at {address}: {said}", _fix_of_connection(said)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            problem, fix = f"no answer from {address} in time", "give it more time; it may have been done"
+            problem, fix = (
+                f"no answer from {address} in time",
+                "set a longer timeout; the call may have had an effect",
+            )
         case _:
-            problem, fix = f"{address} answered {code.name}: {told}", "see whether a Lessor listens there"
+            problem, fix = (
+                f"{address} answered {code.name}: {said}",
+                "check that a Lessor server listens there",
+            )
     return _CLASSES.get(code, LessorError)(f"{problem}; {fix}", code, fix=fix)
 
 
-def _fix_of_connection(told: str) -> str:
+def _fix_of_connection(said: str) -> str:
     """Return what to do about a connection that failed with these words of gRPC's."""
-    return next((fix for sign, fix in _TLS_FIXES.items() if sign in told), "start it, or set LESSOR_ADDR")
+    return next((fix for sign, fix in _TLS_FIXES.items() if sign in said), "start it, or set LESSOR_ADDR")
 
 
 def _read_detail(error: LessorError, detail: object) -> None:

@@ -26,7 +26,7 @@ def redact(file: FileDescriptor) -> None:
 
 
 def _holds_secrets(descriptor: Descriptor) -> bool:
-    """Tell whether a message has a secret field, itself or in one below it; none of ours is recursive."""
+    """Return whether a message has a secret field, itself or in one below it; none of ours is recursive."""
     if descriptor.file.package.startswith("google."):
         return False
     return any(

@@ -1,4 +1,4 @@
-"""The service config of a channel: which calls gRPC repeats by itself when the server is away for a moment.
+"""The service config of a channel: which calls gRPC retries automatically when the server is briefly away.
 
 A call is listed if doing it twice does no more than doing it once, and if it doesn't wait for AWS: reads,
 and writes that state an end. Issuing is not listed: a repeat without a ``request_id`` is a second lease. Nor

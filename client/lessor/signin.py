@@ -1,7 +1,7 @@
 """Links that sign in to the AWS console with the credentials of a session.
 
 Source: AWS IAM User Guide, "Enable custom identity broker access to the AWS console". A link is valid for
-15 minutes from when it was made, and signs in whoever has it: it is a secret.
+15 minutes from its creation, and signs in anybody who has it: it is a secret.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def checked(endpoint: str) -> str:
         parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
     ):
         return endpoint
-    raise InvalidValue(f"{endpoint!r} is no https URL; credentials go nowhere else")
+    raise InvalidValue(
+        f"{endpoint!r} is not an https URL; give one; credentials are sent to no other kind of URL"
+    )
 
 
 def token(endpoint: str, session: Session, duration: timedelta | None = None) -> str:

@@ -22,14 +22,14 @@ _MAX_SECONDS: Final = 315_576_000_000
 
 
 class InvalidValue(ValueError):
-    """What was written can't be understood; the text says why and how to mend it."""
+    """A value can't be parsed; the text says why and how to fix it."""
 
 
 def document(source: str | Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Return a policy document from a mapping, a JSON text, ``@file``, or ``-`` for standard input.
 
     Raises:
-        WrongValue: It is no JSON object, has a key twice, or holds a number that JSON can't carry exactly.
+        WrongValue: It is not a JSON object, has a key twice, or holds a number that JSON can't carry exactly.
     """
     if not isinstance(source, str):
         return _checked(dict(source), "the document")
@@ -37,7 +37,7 @@ def document(source: str | Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     try:
         found: JsonValue = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
     except json.JSONDecodeError as error:
-        problem = f"{where} is no JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        problem = f"{where} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         is_inline = source != "-" and not source.startswith("@")
         or_file = ", or @FILE to read it from a file" if is_inline else ""
         raise InvalidValue(f"{problem}; write one JSON object{or_file}") from None
@@ -87,7 +87,7 @@ def secret(source: str) -> str:
     """
     if source != "-" and not source.startswith("@"):
         raise InvalidValue(
-            "a secret is no argument, which others could see; give @FILE, or - for standard input"
+            "a secret can't be an argument, which other users could see; give @FILE, or - for standard input"
         )
     if source == "-" and sys.stdin.isatty():
         text, where = getpass.getpass("Secret: "), "what was typed"
@@ -107,7 +107,7 @@ def duration(text: str) -> timedelta:
     given = text.strip()
     parts = _DURATION.fullmatch(f"{given}s" if given.isascii() and given.isdecimal() else given)
     if not given or parts is None:
-        raise InvalidValue(f"{text!r} is no duration; write it as 1h30m, 90s, 7d or plain seconds")
+        raise InvalidValue(f"{text!r} is not a valid duration; write it as 1h30m, 90s, 7d or plain seconds")
     days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
     total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
     if total > _MAX_SECONDS:
@@ -143,18 +143,18 @@ def _once(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     found: dict[str, JsonValue] = {}
     for key, value in pairs:
         if key in found:
-            raise InvalidValue(f"the key {key!r} stands twice in one object; keep one of them")
+            raise InvalidValue(f"the key {key!r} is given twice in one object; keep one of them")
         found[key] = value
     return found
 
 
 def _no_number(name: str) -> NoReturn:
-    raise InvalidValue(f"{name} is no JSON; write a number or a string")
+    raise InvalidValue(f"{name} is not valid JSON; write a number or a string")
 
 
 def _checked(found: JsonValue, where: str) -> dict[str, JsonValue]:
     if not isinstance(found, dict):
-        raise InvalidValue(f"{where} is no JSON object; write {{…}}")
+        raise InvalidValue(f"{where} is not a JSON object; write {{…}}")
     _refuse_inexact(found, where)
     return found
 

@@ -244,7 +244,7 @@ async def _about(settings: Settings, store: Store, *, dev: bool) -> About:
     if settings.exposed:
         warnings.append("the listener is insecure: tokens and credentials cross the network in the clear")
     if dev:
-        warnings.append("dev mode: nothing here is meant to last")
+        warnings.append("dev mode: do not keep anything that matters here")
     return About(
         version=version("lessor"),
         store_kind="sqlite",

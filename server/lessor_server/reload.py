@@ -1,6 +1,6 @@
 """Reads again, while the server runs, what may change under it: the log level and the certificates.
 
-SIGHUP asks for it (``systemctl reload``). Certificates are also looked at every 10 s, since what renews them
+SIGHUP asks for it (``systemctl reload``). Certificates are also checked every 10 s, since what renews them
 may not know this process. While the new ones can't be used, those read before stay in use; the log and the
 warnings of GetInfo say why.
 """
@@ -91,7 +91,7 @@ class Reloader:
             self._notify(Reloaded(CERTIFICATES, ()))
 
     def _failed(self, what: str, problem: str, *, again: bool) -> None:
-        """Note a problem; one that is only looked at again is reported once."""
+        """Record a problem; one that is unchanged is reported once."""
         if again or self._problems.get(what) != problem:
             self._notify(ReloadFailed(what, problem))
         self._problems[what] = problem

@@ -132,7 +132,7 @@ async def test_a_revocation_that_is_not_done_is_no_success(
     """An unknown lease exits with 3, a first attempt that failed with 1; both say why on standard error."""
     unknown = await lessor_cli("lease", "revoke", f"{mount}/creds/app/{'a' * 24}")
     assert (unknown.code, unknown.fields["outcome"]) == (3, "UNKNOWN")
-    assert "may be mistyped" in unknown.err
+    assert "check the id" in unknown.err
     assert (await lessor_cli("lease", "revoke", "no-lease-id")).code == 1
 
     await lessor_cli.put_role(mount)

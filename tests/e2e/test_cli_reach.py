@@ -88,7 +88,7 @@ async def test_a_wrong_token_and_a_missing_one_are_told_apart(reach: Reach) -> N
 async def test_plaintext_to_a_server_with_tls(reach: Reach) -> None:
     for address in (f"127.0.0.1:{reach.tls.port}", reach.mutual.address):
         assert (await reach.unreached(address)).startswith(
-            "the server uses TLS, and this call did not; write https:// before the address"
+            "the server uses TLS, and this call does not; write https:// before the address"
         )
 
 
@@ -98,7 +98,7 @@ async def test_tls_to_a_server_without_it(reach: Reach) -> None:
         (reach.plain.address, {"LESSOR_CACERT": str(reach.ours.ca)}),
     ):
         said = await reach.unreached(address, **variables)
-        assert said.startswith("the server uses no TLS, and this call did; ")
+        assert said.startswith("the server does not use TLS, and this call does; ")
 
 
 async def test_a_missing_client_certificate(reach: Reach) -> None:
@@ -154,4 +154,4 @@ async def test_what_listens_is_no_grpc_server(reach: Reach) -> None:
         threading.Thread(target=http.serve_forever, daemon=True).start()
         said = await reach.unreached(f"127.0.0.1:{http.server_port}")
         http.shutdown()
-    assert said.startswith("what listens there is no gRPC server; ")
+    assert said.startswith("the process that listens there is not a gRPC server; ")

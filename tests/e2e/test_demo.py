@@ -131,7 +131,7 @@ async def test_a_key_that_opens_nothing_fails_the_tour(tmp_path: Path) -> None:
         dev_process(TOKEN) as dev,
         embedded_aws(listen(Address("127.0.0.1", 0)), "127.0.0.1") as other,
     ):
-        with pytest.raises(StepFailed, match="the key should list the regions, but AWS says"):
+        with pytest.raises(StepFailed, match="the key should list the regions, but AWS answers"):
             await Tour(Place(dev.grpc, TOKEN, other.url), lambda _: None).walk()
 
 

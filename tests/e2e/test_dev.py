@@ -235,7 +235,7 @@ async def test_it_ends_with_its_embedded_aws(tmp_path: Path) -> None:
         os.kill(running.embedded_aws(), signal.SIGKILL)
         assert await running.ended() == 1
         errors = running.errors()
-        assert "lessor dev: the embedded AWS has ended by itself (exit code -9)" in errors
+        assert "lessor dev: the embedded AWS has ended unexpectedly (exit code -9)" in errors
         assert "Traceback" not in errors
         assert names(tmp_path) == []
 

@@ -103,7 +103,7 @@ async def test_a_caller_who_went_away_can_come_back(lessor: Lessor, aws: StandIn
 
 
 async def test_a_key_that_is_too_new_is_waited_for(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """`usable` means that STS accepted the key on three looks running, the last of all its looks."""
+    """`usable` means that STS accepted the key in three consecutive checks, the last of all its checks."""
     await lessor.put_role(mount)
     await generate(lessor, mount)
     await aws.account(visible_after=0.5)

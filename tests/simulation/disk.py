@@ -152,7 +152,7 @@ class Disk:
         return await self._read("drift_us", lambda: _now(self._store.drift_us()) + int(ahead * 1e6))
 
     async def first_start(self) -> bool:
-        """Tell whether the store had never been used before this start."""
+        """Return whether the store had never been used before this start."""
         return await self._read("first_start", lambda: self._process.number == 1)
 
     def __getattr__(self, name: str) -> Any:

@@ -250,7 +250,7 @@ def another_account_believed(patch: Patch) -> None:
     async def checked(self: Any, root: Any) -> Any:
         return replace(root, account=(await self._identity(root)).account)
 
-    patch.set(Mounts, "_checked", checked)
+    patch.set(Mounts, "_check_account", checked)
 
     async def attempt(self: Any, lease: Any, priority: Any) -> Any:
         try:

@@ -78,7 +78,7 @@ class MemoryRotations(MemoryConfig):
         raise NotImplementedError
 
     async def unfinished_of_removed_mounts(self) -> list[Rotation]:
-        """Return the half-made rotations of mounts that ``remove_disabled`` would remove."""
+        """Return the unfinished rotations of mounts that ``remove_disabled`` would remove."""
         await self._before("unfinished_of_removed_mounts", reads=True)
         removable = self._removable()
         found = [self.rotations[one] for one in sorted(self.rotations)]
@@ -171,7 +171,7 @@ class MemoryRotations(MemoryConfig):
         if before is not None and before.phase is not rotation.phase:
             assert any(
                 before.phase is source and rotation.phase in targets for source, targets in STEPS.values()
-            ), f"{before.phase} to {rotation.phase} is no step"
+            ), f"{before.phase} to {rotation.phase} is not a step"
         due_us = rotation.due_us if done else self.now() + CLAIM_US
         made = replace(rotation, generation=rotation.generation + 1, due_us=due_us)
         self.rotations[rotation.subject] = made

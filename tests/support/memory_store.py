@@ -78,11 +78,11 @@ class MemoryStore(MemoryUpkeep):
         if intent.request and self._earlier(
             intent.mount, intent.role, RequestKey(intent.owner, intent.request.id)
         ):
-            raise Aborted(f"request {intent.request.id} is being served elsewhere", retry_in=0.5)
+            raise Aborted(f"request {intent.request.id} is being served by another process", retry_in=0.5)
         if intent.id in self.rows:
-            raise Aborted(f"the lease id {intent.id} was drawn before", retry_in=0.1)
+            raise Aborted(f"the lease id {intent.id} is already in use", retry_in=0.1)
         if root is None or (root.version, root.account) != (intent.root_version, intent.footprint.account):
-            raise RootChanged(f"the root of {intent.mount} changed meanwhile", retry_in=0.1)
+            raise RootChanged(f"the root of {intent.mount} changed during this call", retry_in=0.1)
         live = [row.lease for row in self.rows.values() if row.live and row.lease.mount == intent.mount]
         if intent.max_leases and sum(one.role == intent.role for one in live) >= intent.max_leases:
             raise RoleFull("full", subject=f"role/{intent.mount}/{intent.role}")
@@ -176,7 +176,7 @@ class MemoryStore(MemoryUpkeep):
         return self.rows[lease_id].lease
 
     async def reopen(self, lease_id: str, last_create_us: int) -> None:
-        """Turn a lease, tombstone or not, back to REVOKING, due at once."""
+        """Turn a lease, tombstone or not, back to REVOKING, due immediately."""
         await self._before("reopen")
         row = self.rows.get(lease_id)
         if row is not None and row.lease.state in sources(Step.REOPEN):
@@ -245,7 +245,7 @@ class MemoryStore(MemoryUpkeep):
     # --- reading leases ------------------------------------------------------------------------------------
 
     async def claim_is_valid(self, claim: Claim) -> bool:
-        """Tell whether the claim is still good."""
+        """Return whether the claim is still valid."""
         await self._before("claim_is_valid", reads=True)
         return self._generation(claim) is not None
 

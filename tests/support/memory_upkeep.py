@@ -64,12 +64,12 @@ class MemoryUpkeep(MemoryRows):
         return any((one.ids.low, one.cutoff_us) == key for one in self.open)
 
     async def prefixes(self) -> list[BulkRevocation]:
-        """Return the ranges whose leases have not all been put up yet."""
+        """Return the ranges whose leases are not all REVOKING yet."""
         await self._before("prefixes", reads=True)
         return sorted(self.open, key=lambda prefix: (prefix.cutoff_us, prefix.ids.low))
 
     async def mark_range_revoking(self, prefix: BulkRevocation, after: str, limit: int) -> list[str]:
-        """Have the next of a range's leases tried at once; return their ids, in order."""
+        """Make the next of a range's leases due immediately; return their ids, in order."""
         await self._before("mark_range_revoking")
         rows = [row for row in self._taken_in(prefix) if row.lease.id > after][:limit]
         for row in rows:
@@ -117,7 +117,7 @@ class MemoryUpkeep(MemoryRows):
         return {one.footprint.user_name: one for one in leases if one.footprint.user_name in user_names}
 
     async def adopt(self, orphan: Orphan) -> bool:
-        """Store a REVOKING row, due at once, for a user that had none."""
+        """Store a REVOKING row, due immediately, for a user that had none."""
         await self._before("adopt")
         new = orphan.id not in self.rows
         if new:
@@ -182,7 +182,7 @@ class MemoryUpkeep(MemoryRows):
         return self._clock.wall_us() - self.now()
 
     async def first_start(self) -> bool:
-        """Tell whether the store had never been used before this start."""
+        """Return whether the store had never been used before this start."""
         return self._first_start
 
     async def get_expiry_hold(self) -> str:
@@ -240,7 +240,7 @@ def _adopted(orphan: Orphan, now: int) -> Lease:
         due_us=now,
         attempts=0,
         looks=0,
-        last_error="adopted by a sweep",
+        last_error="adopted by a reconcile run",
         last_create_us=now,
         request=None,
         undelivered=False,

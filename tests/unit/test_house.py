@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,23 @@ FOLDERS = ("client", "server", "bench", "tests")
 FILE_LINES = 500
 FUNCTION_LINES = 50
 CONSTRUCTOR_ARGUMENTS = 8
+PROSE = ("client", "server")
+"""Folders whose strings and docstrings are held to plain words: users read them."""
+PAGES = (
+    "README.md",
+    "SECURITY.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+)
+NOT_YET = ("docs/reliability.md",)
+"""Pages with old rows that still wait for plain words; docs/decisions is left out as well."""
+PRIVATE_WORDS = re.compile(
+    r"\b(told|mend|anew|whoever|unasked|untaken|(?<!there )is no(?! longer)|looks running"
+    r"|bears?(?: \w+)? out|let be)\b",
+    re.IGNORECASE,
+)
+"""Words of no other project: log, report or return; fix; again; the noun; undelivered; is not a valid;
+consecutive checks; confirm; leave alone. "There is no X" and "is no longer" are plain."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -38,6 +56,19 @@ def arguments(function: Function) -> int:
     """Count what a caller can pass, ``self`` not included."""
     spec = function.args
     return len(spec.posonlyargs) + len(spec.args) + len(spec.kwonlyargs) - 1
+
+
+def private_words(text: str) -> list[str]:
+    """Return the banned words of a text, also where a line ends inside one."""
+    return [found.group() for found in PRIVATE_WORDS.finditer(re.sub(r"\s+", " ", text))]
+
+
+def strings(path: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield each string and docstring of a module with its line; a column's name stays as it is stored."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            stored = "adapters/sqlite/" in path
+            yield node.lineno, node.value.replace("untaken", "") if stored else node.value
 
 
 @pytest.fixture(scope="module", name="trees")
@@ -78,3 +109,36 @@ def test_no_constructor_takes_more_than_eight_arguments(trees: dict[str, ast.Mod
         if function.name == "__init__" and arguments(function) > CONSTRUCTOR_ARGUMENTS
     ]
     assert wide == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('"x" is no name', ["is no"]),
+        ("Three looks\n    running", ["looks running"]),
+        ("if AWS bears it out", ["bears it out"]),
+        ("a name that is no longer used, as there is no other", []),
+        ("mended, recommend", []),
+    ],
+)
+def test_private_words_are_found_as_whole_words(text: str, found: list[str]) -> None:
+    """Also across the end of a line."""
+    assert private_words(text) == found
+
+
+def test_texts_use_the_words_that_others_use(trees: dict[str, ast.Module]) -> None:
+    """Help, errors, logs and docstrings: a reader does not have to learn a dialect."""
+    odd = [
+        f"{path}:{line}: {', '.join(words)}"
+        for path, tree in trees.items()
+        if path.startswith(PROSE)
+        for line, text in strings(path, tree)
+        if (words := private_words(text))
+    ]
+    assert odd == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in NOT_YET])
+def test_pages_use_the_words_that_others_use(page: str) -> None:
+    """A page of docs/ that comes later is held to it as well."""
+    assert private_words((ROOT / page).read_text(encoding="utf-8")) == []

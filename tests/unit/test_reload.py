@@ -91,7 +91,7 @@ async def test_a_broken_pair_is_reported_once_until_it_is_fixed(tmp_path: Path) 
 
 async def test_settings_that_are_broken_keep_the_old_ones_until_they_are_fixed(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
-        b.problems.append(Problem("lessor.toml:2", "log.level", '"loud" is not one of them', "write info"))
+        b.problems.append(Problem("lessor.toml:2", "log.level", '"loud" is not a valid choice', "write info"))
         b.asked.set()
         failed = await b.events.until(ReloadFailed, LIMIT)
         assert "lessor.toml:2: log.level" in failed.error

@@ -168,17 +168,17 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe")
     assert "No such file" in told(tmp_path / "missing.toml")
-    assert "is not a plain file" in told(tmp_path)
+    assert "is not a regular file" in told(tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    assert "is not a plain file" in told(tmp_path / "pipe")
-    assert "is not a plain file" in told(LESSOR_ROOT_TOKEN_FILE=str(tmp_path / "pipe"))
+    assert "is not a regular file" in told(tmp_path / "pipe")
+    assert "is not a regular file" in told(LESSOR_ROOT_TOKEN_FILE=str(tmp_path / "pipe"))
     assert "not UTF-8" in told(binary)
 
 
 @pytest.mark.parametrize("unknown", ["LESSOR_AWS_RATES", "LESSOR_", "LESSOR_TLS"])
 def test_an_unknown_variable_stops_the_start(unknown: str) -> None:
     """A slip in a variable's name never means a default in silence."""
-    assert told(**{unknown: "1"}).startswith(f"{unknown}: is no setting")
+    assert told(**{unknown: "1"}).startswith(f"{unknown}: is not a setting")
 
 
 def test_an_unknown_table_is_told_and_what_was_meant() -> None:
@@ -189,7 +189,7 @@ def test_an_unknown_table_is_told_and_what_was_meant() -> None:
 @pytest.mark.parametrize("text", ["[other]\n", "[aws.rate]\nx = 1\n", "aws = 1\n", "[[aws]]\nrate = 1\n"])
 def test_a_file_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
     """A table where a value belongs, and a value where a table belongs, are unknown settings."""
-    assert "is no setting" in told(written(tmp_path, text))
+    assert "is not a setting" in told(written(tmp_path, text))
 
 
 def test_the_variables_of_the_client_mean_nothing_to_the_server() -> None:
@@ -244,12 +244,12 @@ def test_a_value_that_breaks_its_rule_is_refused(variable: str, value: str) -> N
 @pytest.mark.parametrize(
     ("path", "problem"),
     [
-        ("/tmp", '"unix:/tmp" is there and is no socket; name a file that is not there yet'),
+        ("/tmp", '"unix:/tmp" exists and is not a socket; name a file that does not exist yet'),
         (
             "/nonexistent/x",
-            "No such file or directory; name a file in a folder that is there",
+            "No such file or directory; name a file in an existing folder",
         ),
-        ("/etc/passwd/x", "is not in a folder; name a file in a folder that is there"),
+        ("/etc/passwd/x", "is not in a folder; name a file in an existing folder"),
         ("/tmp/" + "x" * 103, "has a path of 108 bytes; give a path of at most 107"),
         ("/tmp/" + "\u00e9" * 52, "has a path of 109 bytes; give a path of at most 107"),
     ],
@@ -269,7 +269,7 @@ def test_a_socket_that_a_server_left_behind_is_no_hindrance(tmp_path: Path) -> N
 def test_a_text_with_a_nul_character_is_refused(tmp_path: Path) -> None:
     """TOML can write one, and no path can hold it."""
     file = written(tmp_path, 'data_dir = "a\\u0000b"\n')
-    assert told(file).endswith("data_dir: holds a NUL character; write it without")
+    assert told(file).endswith("data_dir: holds a NUL character; remove it")
 
 
 @pytest.mark.parametrize(
@@ -332,14 +332,14 @@ def test_the_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
     """A pair that would fail every handshake stops the start instead."""
     cert, _ = pair(tmp_path, "a")
     _, key = pair(tmp_path, "b")
-    assert "no working pair" in told(LESSOR_TLS_CERT_FILE=str(cert), LESSOR_TLS_KEY_FILE=str(key))
+    assert "do not work as a pair" in told(LESSOR_TLS_CERT_FILE=str(cert), LESSOR_TLS_KEY_FILE=str(key))
 
 
 @pytest.mark.parametrize("name", ["CERT_FILE", "KEY_FILE", "CLIENT_CA_FILE"])
 def test_half_a_tls_is_refused(tmp_path: Path, name: str) -> None:
     """A certificate, a key or a CA alone is a slip, not a wish for plain text."""
     cert, _ = pair(tmp_path, "a")
-    assert "stands without" in told(**{f"LESSOR_TLS_{name}": str(cert)})
+    assert "is set without" in told(**{f"LESSOR_TLS_{name}": str(cert)})
 
 
 def test_a_half_tls_on_an_open_address_is_told_once(tmp_path: Path) -> None:
@@ -368,10 +368,10 @@ def test_a_directory_of_tokens_is_one_that_is_there(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     name = "LESSOR_AWS_IDENTITY_TOKEN_DIRS"
-    assert "is no absolute path" in told(**{name: "tokens"})
-    assert "is no absolute path" in told(**{name: f"{tmp_path}/../x"})
-    assert "is no folder" in told(**{name: f"{tmp_path},{file}"})
-    assert "is no folder" in told(**{name: str(tmp_path / "none")})
+    assert "is not an absolute path" in told(**{name: "tokens"})
+    assert "is not an absolute path" in told(**{name: f"{tmp_path}/../x"})
+    assert "is not a folder" in told(**{name: f"{tmp_path},{file}"})
+    assert "is not a folder" in told(**{name: str(tmp_path / "none")})
 
 
 def test_tokens_lie_by_default_where_kubernetes_puts_them() -> None:
@@ -415,7 +415,7 @@ def test_the_error_reads_as_one_fault_a_line() -> None:
         load(None, {"LESSOR_AWS_RATE": "0", "LESSOR_LOG_FORMAT": "xml"})
     assert str(caught.value).splitlines() == [
         'LESSOR_AWS_RATE: aws.rate: "0" is not above 0 and at most 100000; give calls per second',
-        'LESSOR_LOG_FORMAT: log.format: "xml" is not one of them; write one of auto, json, console',
+        'LESSOR_LOG_FORMAT: log.format: "xml" is not a valid choice; write one of auto, json, console',
     ]
 
 
@@ -456,7 +456,7 @@ def test_the_variables_of_a_kubernetes_service_mean_nothing_to_the_server(name: 
     ],
 )
 def test_a_variable_that_only_resembles_those_of_kubernetes_stops_the_start(name: str) -> None:
-    assert f"{name}: is no setting" in told(**{name: "1"})
+    assert f"{name}: is not a setting" in told(**{name: "1"})
 
 
 def test_a_setting_that_ends_like_a_variable_of_kubernetes_would_still_be_read() -> None:

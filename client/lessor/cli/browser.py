@@ -1,4 +1,4 @@
-"""Opens a secret link in a browser, past everybody who can see the list of processes.
+"""Opens a secret link in a browser, hidden from other users who can list processes.
 
 A browser is started with what it opens on its command line, which every user of the machine can read. So it
 is given a page that only its user can read, and that leads on to the link.
@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Final
 
 SECONDS: Final = 10.0
-"""How long the page stays: no browser tells when it has read it."""
+"""How long the page stays: a browser does not report that it has read it."""
 
 _pause: Final = Event().wait
 

@@ -1,4 +1,4 @@
-"""One command's calls: the channel, the stubs, and how what goes wrong is told, with an exit code."""
+"""One command's calls: the channel, the stubs, and how an error is printed, with its exit code."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ Answer = TypeVar("Answer", bound=Message)
 
 
 class Failed(click.ClickException):
-    """What kept a command from being done, for a person."""
+    """A command failed; the message is for a person."""
 
-    def __init__(self, told: str, exit_code: int) -> None:
-        """Tell it in lines, and end with ``exit_code``."""
-        super().__init__(told)
+    def __init__(self, message: str, exit_code: int) -> None:
+        """Print the lines of ``message``, and exit with ``exit_code``."""
+        super().__init__(message)
         self.exit_code = exit_code  # type: ignore[misc]  # click reads the instance's
 
     def show(self, file: IO[str] | None = None) -> None:
         """Print it to standard error."""
-        told = "\n".join(map(output.plain, self.message.split("\n")))
-        click.echo(f"lessor: {told}", file=file, err=True)
+        lines = "\n".join(map(output.plain, self.message.split("\n")))
+        click.echo(f"lessor: {lines}", file=file, err=True)
 
 
-def told(error: errors.LessorError, connection: Connection | None = None) -> str:
-    """Return the lines that tell an error: what, each violation, the reason, AWS's code, when to retry."""
+def describe(error: errors.LessorError, connection: Connection | None = None) -> str:
+    """Return the lines of an error: message, violations, reason, AWS's code, when to retry."""
     # The message of an invalid request is its first violation.
     others = (str(violation) for violation in error.violations)
     message = error.message
@@ -93,10 +93,10 @@ class Page(Protocol):
 
 
 class Call:
-    """Speaks to the server for one command, and shows what it answers."""
+    """Calls the server for one command, and prints its answers."""
 
     def __init__(self, address: str | None, token_file: str | None, seconds: float, style: str) -> None:
-        """Find the server by the environment, unless told otherwise; wait ``seconds`` for each answer."""
+        """Find the server by the options, else by the environment; wait ``seconds`` for each answer."""
         self.style = style
         self._seconds = seconds
         connection = Connection.from_environ(os.environ)
@@ -108,7 +108,7 @@ class Call:
 
     def __enter__(self) -> Self:
         """Open the channel."""
-        with _told(self._connection), warnings.catch_warnings(record=True) as caught:
+        with _errors_reported(self._connection), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", PlaintextWarning)
             # A person hears immediately that no server is there; a script has its exit code.
             self.channel = self._connection.open(retries=False)
@@ -148,7 +148,7 @@ class Call:
 
     def __call__(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
         """Call ``method``; raises ``Failed``."""
-        with _told(self._connection), _noting(f"waiting for {self._connection.address}"):
+        with _errors_reported(self._connection), _noting(f"waiting for {self._connection.address}"):
             return method(request, timeout=self._seconds, metadata=self._connection.metadata())
 
     def again(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
@@ -157,7 +157,7 @@ class Call:
         def attempt(seconds: float) -> Answer:
             return method(request, timeout=seconds, metadata=self._connection.metadata())
 
-        with _told(self._connection), _noting(f"waiting for {self._connection.address}"):
+        with _errors_reported(self._connection), _noting(f"waiting for {self._connection.address}"):
             return retry.repeated(attempt, self._seconds, time)
 
     def stream(
@@ -165,12 +165,12 @@ class Call:
     ) -> Iterator[Answer]:
         """Call ``method`` and yield its answers as they come; raises ``Failed``."""
         seconds = None if self._seconds == math.inf else self._seconds
-        with _told(self._connection):
+        with _errors_reported(self._connection):
             yield from method(request, timeout=seconds, metadata=self._connection.metadata())
 
     def anonymous(self, method: grpc.UnaryUnaryMultiCallable[bytes, bytes], request: bytes) -> bytes:
         """Call ``method`` without a token; raises ``Failed``."""
-        with _told(self._connection):
+        with _errors_reported(self._connection):
             return method(request, timeout=self._seconds)
 
     def all(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
@@ -207,8 +207,8 @@ class Call:
 
 
 @contextmanager
-def _told(connection: Connection) -> Iterator[None]:
-    """Turn what the client raises into what a person is told."""
+def _errors_reported(connection: Connection) -> Iterator[None]:
+    """Turn an error of the client into the message that a person reads."""
     try:
         yield
     except BadConnection as error:
@@ -221,7 +221,7 @@ def _told(connection: Connection) -> Iterator[None]:
             cause = diagnosis.cause_of(connection, failure.details() or "")
             if cause is not None:
                 raise Failed(f"can't reach a server at {connection.address}: {cause}", code) from None
-        raise Failed(told(refused, connection), code) from None
+        raise Failed(describe(refused, connection), code) from None
 
 
 def _about_token(connection: Connection) -> str:

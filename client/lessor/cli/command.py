@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 Command = Callable[..., "int | None"]
 DEFAULT_SECONDS: Final = 60.0
 LONG_SECONDS: Final = 3600.0
-"""For what goes on until AWS has done the whole of it."""
+"""For calls that last until AWS has finished."""
 FOR_EVER: Final = math.inf
-"""For what goes on until somebody ends it."""
+"""For calls that last until the person ends them."""
 
 LIVE: Final = frozenset({"INTENT", "ACTIVE", "REVOKING"})
 """The states of leases that have not ended."""
@@ -75,10 +75,10 @@ def calling(*styles: str, seconds: float = DEFAULT_SECONDS) -> Callable[[Command
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask whoever sits at the terminal, if anybody does, unless ``yes``.
+    """Ask for confirmation at a terminal, unless ``yes``; without a terminal nothing is asked.
 
     Raises:
-        ClickException: The answer is no.
+        ClickException: The person declined.
     """
     if yes or not sys.stdin.isatty():
         return
@@ -95,7 +95,7 @@ def confirm_leases(
     Returns False where there are none.
 
     Raises:
-        ClickException: The answer is no.
+        ClickException: The person declined.
     """
     if yes or not sys.stdin.isatty():
         return True

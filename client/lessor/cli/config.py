@@ -24,21 +24,23 @@ ROOT_OPTIONS = (
     click.option("--iam-endpoint", help="URL of the IAM endpoint."),
     click.option("--sts-endpoint", help="URL of the STS endpoint."),
     click.option("--sts-region", help="Region that STS requests are signed for."),
-    click.option("sts_fallback_endpoints", "--sts-fallback-endpoint", multiple=True, help="Tried in turn."),
     click.option(
-        "sts_fallback_regions", "--sts-fallback-region", multiple=True, help="One for each of them."
+        "sts_fallback_endpoints", "--sts-fallback-endpoint", multiple=True, help="Tried in order; repeatable."
     ),
-    click.option("--max-retries", type=int, help="How often a failed AWS call is tried again; 0 is never."),
+    click.option(
+        "sts_fallback_regions", "--sts-fallback-region", multiple=True, help="One for each fallback endpoint."
+    ),
+    click.option("--max-retries", type=int, help="How often a failed AWS call is retried; 0 means never."),
     click.option("--username-template", help="Template of the names of IAM users and sessions."),
     click.option(
         "assume_chain",
         "--assume",
         type=ASSUME_STEP,
         multiple=True,
-        help="A role on the way; again for the next.",
+        help="A role to assume first; repeatable, in order.",
     ),
     click.option("--identity-token-file", help="File on the server with a web identity token."),
-    click.option("--identity-token-audience", help="Audience that the token must be meant for."),
+    click.option("--identity-token-audience", help="Audience that the token must name."),
     click.option("--rotation-period", type=DURATION, help="Time from one automatic rotation to the next."),
     click.option("--rotation-schedule", help="Automatic rotation by a cron expression, in UTC."),
     click.option("--rotation-window", type=DURATION, help="How late a scheduled rotation may begin."),
@@ -69,7 +71,7 @@ def root() -> None:
 @click.option("--update", is_flag=True, help="Change what is given; without it the whole root is replaced.")
 @calling()
 def set_root(call: Call, mount: str, *, update: bool, **options: object) -> None:
-    """Store an engine's root. At a terminal the secret key is asked for where it is not given."""
+    """Store an engine's root. At a terminal it prompts for the secret key if that is not given."""
     fields = given(options)
     if fields.get("access_key") and "secret_key" not in fields:
         fields["secret_key"] = _ask_secret()
@@ -85,7 +87,7 @@ def set_root(call: Call, mount: str, *, update: bool, **options: object) -> None
 @mount_option
 @calling()
 def get_root(call: Call, mount: str) -> None:
-    """Show an engine's root, all but its secret key."""
+    """Show an engine's root without its secret key."""
     call.show(call(call.config.GetRoot, pb.GetRootRequest(mount=mount)), "config")
 
 
@@ -93,7 +95,7 @@ def get_root(call: Call, mount: str) -> None:
 @mount_option
 @calling("policy")
 def check_root(call: Call, mount: str) -> None:
-    """Ask AWS who the root is and what it may do. `--format policy` prints the policy to paste into IAM."""
+    """Ask AWS who the root is and what AWS allows it. `--format policy` prints a policy for IAM."""
     answer = call(call.config.CheckRoot, pb.CheckRootRequest(mount=mount))
     if call.style == "policy":
         click.echo(values.policy_text(MessageToDict(answer.least_policy), indent=2))
@@ -108,13 +110,13 @@ def check_root(call: Call, mount: str) -> None:
 
 @config.group("lease")
 def lease() -> None:
-    """Set how long IAM users live where their role doesn't say, and read it."""
+    """Set and read how long IAM users live if their role does not say."""
 
 
 @lease.command("set")
 @mount_option
-@click.option("--lease", type=DURATION, help="Life of a lease; the engine's default where not given.")
-@click.option("--lease-max", type=DURATION, help="Longest life; the engine's maximum where not given.")
+@click.option("--lease", type=DURATION, help="Life of a lease; the engine's default if not given.")
+@click.option("--lease-max", type=DURATION, help="Longest life; the engine's maximum if not given.")
 @calling()
 def set_lease(call: Call, mount: str, **options: object) -> None:
     """Store an engine's lease defaults; both are replaced."""
@@ -132,7 +134,7 @@ def get_lease(call: Call, mount: str) -> None:
 
 
 def _ask_secret() -> str:
-    """Ask for the secret key, unseen; wrong usage where nobody can be asked."""
+    """Prompt for the secret key without echo; wrong usage if there is no terminal."""
     if not sys.stdin.isatty():
         raise click.UsageError("--secret-key is missing: give @FILE, or - for standard input.")
     return str(click.prompt("Secret access key", hide_input=True, err=True))

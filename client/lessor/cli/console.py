@@ -23,7 +23,7 @@ FAILED, NOT_READY = 1, 7
 SHORTEST, LONGEST = timedelta(minutes=15), timedelta(hours=12)
 """How long a console session of a role lasts, by AWS's rule."""
 _CHAINED = (
-    "AWS takes no --session-duration for a session by role chaining, as of a root that is itself a session"
+    "AWS accepts no --session-duration for a session by role chaining, as of a root that is itself a session"
 )
 
 
@@ -34,10 +34,10 @@ _CHAINED = (
 @click.option("--reason", help="Why; kept with the lease, and logged.")
 @session_options
 @click.option("--session-duration", type=DURATION, help="How long the console session lasts, 15m to 12h.")
-@click.option("--destination", default="", help="The page of the console to open; its home, unless given.")
+@click.option("--destination", default="", help="The page of the console to open; its home page by default.")
 @click.option("--issuer", default="", help="The page to be sent to when the session has expired.")
 @click.option("--open", "opens", is_flag=True, help="Open the link in a browser instead of printing it.")
-@click.option("--signin-endpoint", metavar="URL", help="Where to sign in, if not at AWS's own place.")
+@click.option("--signin-endpoint", metavar="URL", help="Where to sign in, if not at AWS's own endpoint.")
 @calling()
 def console(
     call: Call,
@@ -53,8 +53,8 @@ def console(
 ) -> None:
     """Issue credentials of a role and print a link that signs in to the AWS console with them.
 
-    The role is of type ASSUMED_ROLE or FEDERATION_TOKEN. The link works for 15 minutes, for whoever has it:
-    keep it as a secret. Without --session-duration the console session ends with the credentials.
+    The role is of type ASSUMED_ROLE or FEDERATION_TOKEN. The link works for 15 minutes, for anybody who has
+    it: keep it as a secret. Without --session-duration the console session ends with the credentials.
     """
     endpoint = _endpoint(signin_endpoint)
     kind = _kind(call, mount, role)
@@ -90,8 +90,10 @@ def _kind(call: Call, mount: str, role: str) -> str:
     found = call(call.roles.GetRole, role_pb2.GetRoleRequest(mount=mount, name=role)).role
     kind = role_pb2.Role.CredentialType.Name(found.credential_type)
     if kind not in {"ASSUMED_ROLE", "FEDERATION_TOKEN"}:
-        told = f"role {role} is of type {kind}; AWS's console takes ASSUMED_ROLE and FEDERATION_TOKEN alone"
-        raise Failed(told, NOT_READY)
+        problem = (
+            f"role {role} is of type {kind}; AWS's console accepts only ASSUMED_ROLE and FEDERATION_TOKEN"
+        )
+        raise Failed(problem, NOT_READY)
     return kind
 
 
@@ -99,7 +101,7 @@ def _require_duration(duration: timedelta | None, kind: str) -> None:
     if duration is None:
         return
     if kind != "ASSUMED_ROLE":
-        raise click.UsageError(f"--session-duration: AWS takes none for a role of type {kind}; use --ttl")
+        raise click.UsageError(f"--session-duration: AWS accepts none for a role of type {kind}; use --ttl")
     if not SHORTEST <= duration <= LONGEST:
         raise click.UsageError("--session-duration is not within 15m and 12h")
 
@@ -121,5 +123,5 @@ def _link(
         token = signin.token(place, session, duration)
     except (values.InvalidValue, signin.NotSignedIn) as error:
         more = f"; {_CHAINED}" if duration is not None and isinstance(error, signin.Refused) else ""
-        raise Failed(f"{error}{more}. The lease {made.lease_id} stands", FAILED) from None
+        raise Failed(f"{error}{more}. The lease {made.lease_id} stays active", FAILED) from None
     return signin.link(place, token, destination or partition.console, issuer)

@@ -57,7 +57,7 @@ def creds(call: Call, mount: str, role: str, **options: object) -> None:
     else:
         call.show(answer, leave_out=() if asked or answer.usable else ("usable",))
     if asked and not answer.usable:
-        output.warn(["AWS has not accepted the key on three looks running yet; the lease stands"])
+        output.warn(["AWS has not accepted the key in three consecutive checks yet; the lease stays active"])
 
 
 def drawn(rng: random.Random) -> str:
@@ -69,7 +69,7 @@ def exports(access_key: str, secret_key: str, security_token: str = "") -> str:
     """Return the lines that a shell evaluates; a session token of before must not stay.
 
     Raises:
-        ClickException: Something in them is no part of a key, and could steer the terminal.
+        ClickException: A value holds a character that no key holds, which could control the terminal.
     """
     given = {
         "AWS_ACCESS_KEY_ID": access_key,
@@ -77,7 +77,9 @@ def exports(access_key: str, secret_key: str, security_token: str = "") -> str:
         "AWS_SESSION_TOKEN": security_token,
     }
     if not all(text.isascii() and text.isprintable() for text in given.values()):
-        raise click.ClickException("the server's answer holds what no credentials hold; it is not shown")
+        raise click.ClickException(
+            "the server's answer holds characters that no credentials hold; it is not shown: check the server"
+        )
     return "\n".join(
         f"export {name}={shlex.quote(text)}" if text or name != "AWS_SESSION_TOKEN" else f"unset {name}"
         for name, text in given.items()

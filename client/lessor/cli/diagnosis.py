@@ -31,14 +31,16 @@ class Cause:
 _NOBODY: Final = Cause("nothing listens there", "start the server, or set LESSOR_ADDR to where it is")
 _NO_HOST: Final = Cause("there is no host of that name", "set LESSOR_ADDR to where the server is")
 _SERVER_HAS_TLS: Final = Cause(
-    "the server uses TLS, and this call did not",
+    "the server uses TLS, and this call does not",
     "write https:// before the address, and name the authority of its certificate in LESSOR_CACERT",
 )
 _SERVER_HAS_NO_TLS: Final = Cause(
-    "the server uses no TLS, and this call did",
+    "the server does not use TLS, and this call does",
     "give the server a certificate, or write http:// before the address and unset LESSOR_CACERT",
 )
-_NO_GRPC: Final = Cause("what listens there is no gRPC server", "set LESSOR_ADDR to where the server is")
+_NO_GRPC: Final = Cause(
+    "the process that listens there is not a gRPC server", "set LESSOR_ADDR to where the server is"
+)
 _NO_CLIENT_CERTIFICATE: Final = Cause(
     "the server asks for a client certificate, and none was given",
     "set LESSOR_CLIENT_CERT and LESSOR_CLIENT_KEY",
@@ -51,7 +53,7 @@ _BY_WORDS: Final = {
     "Failed parsing HTTP/2": _NO_GRPC,
     "WRONG_VERSION_NUMBER": _SERVER_HAS_NO_TLS,
 }
-"""Causes that gRPC's own words tell."""
+"""Causes that gRPC's own texts name."""
 _UNTOLD: Final = ("Socket closed", "Connection reset", "Broken pipe", "CERTIFICATE", "Hostname", "handshake")
 """Words of gRPC that stand for more than one cause."""
 
@@ -70,7 +72,7 @@ def cause_of(connection: Connection, text: str) -> Cause | None:
 
 
 def _probed(connection: Connection, text: str) -> Cause | None:
-    """Return what a handshake tells."""
+    """Return the cause that a handshake shows."""
     host, _, port = connection.target.rpartition(":")
     with socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS) as plain:
         plain.settimeout(PROBE_SECONDS)
@@ -80,7 +82,7 @@ def _probed(connection: Connection, text: str) -> Cause | None:
 
 
 def _speaks_tls(plain: socket.socket) -> bool:
-    """Tell whether what listens takes up a handshake, or refuses one by an alert."""
+    """Return whether the listener accepts a handshake, or refuses one by an alert."""
     try:
         with _context(verify=False).wrap_socket(plain):
             return True
@@ -102,8 +104,8 @@ def _refusal(connection: Connection, plain: socket.socket, host: str, *, is_mism
             context.load_cert_chain(connection.cert_file, connection.key_file, password="")
     except (ssl.SSLError, OSError):
         return Cause(
-            "the files of TLS can't be used",
-            "look at LESSOR_CACERT, LESSOR_CLIENT_CERT and LESSOR_CLIENT_KEY",
+            "the TLS files can't be used",
+            "check LESSOR_CACERT, LESSOR_CLIENT_CERT and LESSOR_CLIENT_KEY",
         )
     try:
         with context.wrap_socket(plain, server_hostname=host) as secure:
@@ -130,7 +132,7 @@ def _unverified(connection: Connection, error: ssl.SSLCertVerificationError) -> 
     """Return why this side does not trust the server."""
     said = error.verify_message
     if "expired" in said or "not yet valid" in said:
-        return Cause(f"the server's {said}", "renew the server's certificate, and look at both clocks")
+        return Cause(f"the server's {said}", "renew the server's certificate, and check both clocks")
     trusted = "an authority in LESSOR_CACERT" if connection.ca_file else "an authority of this system"
     return Cause(
         f"the server's certificate is not signed by {trusted} ({said})",
@@ -139,7 +141,7 @@ def _unverified(connection: Connection, error: ssl.SSLCertVerificationError) -> 
 
 
 def _refused(connection: Connection, alert: str) -> Cause:
-    """Return why the server does not go on with this caller; ``alert`` is what it said, if anything."""
+    """Return why the server refuses this caller; ``alert`` is its TLS alert, if any."""
     if connection.cert_file is None:
         return _NO_CLIENT_CERTIFICATE
     said = alert.partition("ALERT_")[2].lower().replace("_", " ")

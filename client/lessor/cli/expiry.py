@@ -1,4 +1,4 @@
-"""``lessor expiry``: whether leases end when their time is up."""
+"""``lessor expiry``: pauses and resumes the expiry of leases."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ if TYPE_CHECKING:
 
 @click.group("expiry")
 def expiry() -> None:
-    """Hold expiries back, and let them go again."""
+    """Pause and resume the expiry of leases."""
 
 
 @expiry.command("hold")
-@click.option("--reason", default="", help="Why, for those who look at `lessor info`.")
+@click.option("--reason", default="", help="Why; `lessor info` shows it.")
 @calling()
 def hold(call: Call, reason: str) -> None:
-    """Let no lease end because its time is up, until `resume`. Revocations that are asked for go on."""
+    """Pause expiry until `resume`: no lease expires. Explicit revocations continue."""
     call.show(call(call.system.HoldExpiry, pb.HoldExpiryRequest(reason=reason)))
 
 
 @expiry.command("resume")
-@click.option("--lower-clock", is_flag=True, help="Also take the machine's time, if AWS bears it out.")
+@click.option(
+    "--lower-clock", is_flag=True, help="Also set the service's time to the machine's, if AWS confirms it."
+)
 @calling()
 def resume(call: Call, *, lower_clock: bool) -> None:
-    """Let leases end again, whatever held them. Those whose time is up meanwhile are revoked now."""
+    """Resume expiry, whatever paused it. Leases that became due during the pause are revoked now."""
     call.show(call(call.system.ResumeExpiry, pb.ResumeExpiryRequest(lower_clock=lower_clock)))

@@ -1,4 +1,4 @@
-"""``lessor lease``: what becomes of credentials after they were handed out."""
+"""``lessor lease``: credentials after they were issued."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def count(call: Call, prefix: str, **options: object) -> None:
 @click.option("--increment", type=DURATION, help="New time to live from now on.")
 @calling()
 def renew(call: Call, lease_id: str, **options: object) -> None:
-    """Let a lease live longer, up to its maximum."""
+    """Extend a lease, up to its maximum."""
     request = pb.RenewLeaseRequest(lease_id=lease_id)
     fill(request, given(options))
     call.show(call(call.leases.RenewLease, request))
@@ -86,16 +86,16 @@ def renew(call: Call, lease_id: str, **options: object) -> None:
 @click.option("--sync", is_flag=True, help="Wait until AWS has acknowledged it, or the first attempt failed.")
 @calling()
 def revoke(call: Call, lease_id: str, *, sync: bool) -> int:
-    """End a lease now. Exits with 3 where nobody knows it, with 1 where the first attempt failed."""
+    """End a lease now. Exits with 3 if the server does not know it, with 1 if the first attempt failed."""
     answer = call(call.leases.RevokeLease, pb.RevokeLeaseRequest(lease_id=lease_id, sync=sync))
     call.show(answer)
     if answer.outcome == pb.RevokeLeaseResponse.UNKNOWN:
-        output.warn([f"nobody knows the lease {lease_id}; it may be mistyped"])
+        output.warn([f"the server does not know the lease {lease_id}; check the id"])
         return UNKNOWN_LEASE
     if answer.outcome == pb.RevokeLeaseResponse.FORGOTTEN:
         output.warn([f"AWS can't end a session; it works until {answer.expire_time.ToDatetime():%F %T} UTC"])
     if answer.last_error:
-        output.warn([f"not revoked yet: {answer.last_error}; the server tries again until it is"])
+        output.warn([f"not revoked yet: {answer.last_error}; the server retries until it is"])
         return NOT_REVOKED_YET
     return 0
 
@@ -108,21 +108,21 @@ def revoke(call: Call, lease_id: str, *, sync: bool) -> int:
 def revoke_prefix(call: Call, prefix: str, *, sync: bool, yes: bool) -> int:
     """End all leases under PREFIX now: `MOUNT/`, `MOUNT/creds/ROLE/`.
 
-    Once they are taken up the server goes on with them, whatever becomes of this command. With --sync it
+    Once the server has accepted them it continues, even if this command ends. With --sync it
     exits with 1 where some are left whose first attempt failed.
     """
     standing = pb.RevokePrefixResponse()
     if not confirm_leases(call, f"Revoke {{}} under {prefix}?", prefix, LIVE, yes=yes):
         _show_numbers(call, standing)
         return 0
-    with output.progress() as tell:
+    with output.progress() as show_progress:
         for standing in call.stream(
             call.leases.RevokePrefix, pb.RevokePrefixRequest(prefix=prefix, sync=sync)
         ):
-            tell(f"{standing.done} of {standing.accepted} done, {standing.failed} failed")
+            show_progress(f"{standing.done} of {standing.accepted} done, {standing.failed} failed")
     _show_numbers(call, standing)
     if standing.failed:
-        output.warn([f"{standing.failed} are not revoked yet; the server tries again until they are"])
+        output.warn([f"{standing.failed} are not revoked yet; the server retries until they are"])
         return NOT_REVOKED_YET
     return 0
 
@@ -133,7 +133,7 @@ def revoke_prefix(call: Call, prefix: str, *, sync: bool, yes: bool) -> int:
 @yes_option
 @calling()
 def abandon(call: Call, lease_id: str | None, prefix: str | None, *, yes: bool) -> None:
-    """Stop trying to revoke. The users stay on AWS; `lessor reconcile` names them until they are gone."""
+    """Stop trying to revoke. The users stay on AWS; `lessor reconcile` lists them until they are gone."""
     if (lease_id is None) == (prefix is None):
         raise click.UsageError("Give either LEASE_ID or --prefix.")
     if prefix is None:

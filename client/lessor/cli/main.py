@@ -142,7 +142,7 @@ def _first_words(module: str) -> str:
 
 
 @click.group("lessor", cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--address", metavar="ADDRESS", help="Where the server is [LESSOR_ADDR; 127.0.0.1:50051].")
+@click.option("--address", metavar="ADDRESS", help="Address of the server [LESSOR_ADDR; 127.0.0.1:50051].")
 @click.option("--token-file", metavar="FILE", help="A file with your token [LESSOR_TOKEN_FILE].")
 @click.option("--timeout", metavar="DURATION", help="How long to wait for each answer [1m; long work 1h].")
 @click.version_option(package_name="lessor")
@@ -157,7 +157,7 @@ def root(**reaching: str | None) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; what went wrong is told on standard error."""
+    """Run one command line and return its exit code; errors are printed on standard error."""
     try:
         result = root.main(list(arguments), prog_name="lessor", standalone_mode=False)
     except click.ClickException as error:

@@ -25,7 +25,9 @@ def limits(command: Command) -> Command:
         click.option("--max-users", type=int, help="Most IAM users at one time."),
         click.option("--max-lease-ttl", type=DURATION, help="Longest life of any lease."),
         click.option(
-            "--default-lease-ttl", type=DURATION, help="Life of a lease where nothing else says it."
+            "--default-lease-ttl",
+            type=DURATION,
+            help="Life of a lease if neither role nor request names one.",
         ),
         click.option("--description", help="Free text for people."),
     ):
@@ -38,7 +40,7 @@ def limits(command: Command) -> Command:
 @limits
 @calling()
 def enable(call: Call, mount: str, **options: object) -> None:
-    """Enable an AWS engine. MOUNT is its name, `aws` where none is given."""
+    """Enable an AWS engine. MOUNT is its name, `aws` by default."""
     request = pb.EnableMountRequest(mount=mount)
     fill(request, given(options))
     call.show(call(call.config.EnableMount, request), "mount")
@@ -49,7 +51,7 @@ def enable(call: Call, mount: str, **options: object) -> None:
 @limits
 @calling()
 def tune(call: Call, mount: str, **options: object) -> None:
-    """Change an engine's description and limits: those that are given."""
+    """Change those of an engine's description and limits that are given."""
     fields = given(options)
     request = pb.TuneMountRequest(mount=mount)
     fill(request, fields)
@@ -66,11 +68,11 @@ def mounts(call: Call) -> None:
 
 @click.command("disable")
 @click.argument("mount", default="aws")
-@click.option("--force", is_flag=True, help="For a root that is dead: abandon the leases, revoke none.")
+@click.option("--force", is_flag=True, help="If the root no longer works: abandon the leases, revoke none.")
 @yes_option
 @calling()
 def disable(call: Call, mount: str, *, force: bool, yes: bool) -> None:
-    """Disable an AWS engine. It gives out nothing more, and is gone once all its leases are revoked.
+    """Disable an AWS engine. It issues nothing more, and is removed once all its leases are revoked.
 
     Its static roles are deleted with the keys that Lessor made for them. With --force its leases are
     abandoned and those keys stay: users and keys are on AWS until somebody deletes them.

@@ -33,7 +33,7 @@ def show_json_line(answer: Message) -> None:
 
 
 def show_line(message: Message, columns: Sequence[str]) -> None:
-    """Print the fields that ``columns`` names on one line, at once: for messages that come one by one."""
+    """Print the fields that ``columns`` names on one line and flush it: for messages that come one by one."""
     click.echo("  ".join(filter(None, (cell(message, column) for column in columns))))
 
 
@@ -49,7 +49,7 @@ def fields(message: Message) -> dict[str, str]:
 
 
 def numbers(message: Message) -> dict[str, str]:
-    """Return the numbers of a message; here zero is told as well."""
+    """Return the numbers of a message; here zero is returned as well."""
     whole = (field.name for field in message.DESCRIPTOR.fields if field.cpp_type == field.CPPTYPE_INT32)
     return {name: str(getattr(message, name)) for name in whole}
 
@@ -107,18 +107,18 @@ def warn(warnings: Iterable[str]) -> None:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """Give what tells on standard error how far it is: at a terminal in one line, written over and over."""
-    told, terminal = False, sys.stderr.isatty()
+    """Yield a function that prints progress on standard error; at a terminal it overwrites one line."""
+    printed, terminal = False, sys.stderr.isatty()
 
-    def tell(text: str) -> None:
-        nonlocal told
-        told = True
+    def show(text: str) -> None:
+        nonlocal printed
+        printed = True
         click.echo(f"\r\x1b[Klessor: {text}" if terminal else f"lessor: {text}", nl=not terminal, err=True)
 
     try:
-        yield tell
+        yield show
     finally:
-        if told and terminal:
+        if printed and terminal:
             click.echo(err=True)
 
 

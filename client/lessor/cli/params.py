@@ -47,7 +47,7 @@ class Reading(ParamType):
 def _tag(text: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not separator or not key:
-        raise values.InvalidValue(f"{text!r} is no tag; write KEY=VALUE")
+        raise values.InvalidValue(f"{text!r} is not a valid tag; write KEY=VALUE")
     return key, value
 
 

@@ -1,4 +1,4 @@
-"""``lessor reconcile``: what account and leases do not agree on."""
+"""``lessor reconcile``: differences between the AWS account and the leases."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ COLUMNS = ("kind", "user_name", "lease_id", "applied")
 
 @click.command("reconcile")
 @mount_option
-@click.option("--apply", is_flag=True, help="Set right what is found; without it nothing is changed.")
-@click.option("--instance", default="", help="Look at what another server left: its id, see `lessor info`.")
+@click.option("--apply", is_flag=True, help="Repair what is found; without it nothing is changed.")
+@click.option("--instance", default="", help="Look for users of another server: its id, see `lessor info`.")
 @yes_option
 @calling(seconds=LONG_SECONDS)
 def reconcile(call: Call, mount: str, instance: str, *, apply: bool, yes: bool) -> None:

@@ -1,4 +1,4 @@
-"""Sends a request again that is safe to repeat: what fails for a moment is tried a few times."""
+"""Retries a request that is safe to repeat a few times after a transient failure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ FIRST_PAUSE_SECONDS: Final = 0.5
 """The first pause where the server names none; each further one is twice as long."""
 
 SPENT: Final = "REQUEST_ID_SPENT"
-"""Why a repeat is refused after an issue that failed half-way; that failure is then what to tell."""
+"""The reasons of a refused retry after a half-finished issue; the first failure is then reported."""
 
 T = TypeVar("T")
 
 
 class Clock(Protocol):
-    """Tells and passes the time, in seconds; the module ``time`` is one."""
+    """Reads the time and waits, in seconds; the module ``time`` is one."""
 
     def monotonic(self) -> float:
         """Return a time that never runs back."""

@@ -1,4 +1,4 @@
-"""``lessor role``: what credentials a caller can get."""
+"""``lessor role``: which credentials a caller can get."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ ROLE_OPTIONS = (
     click.option("iam_groups", "--group", multiple=True, help="An IAM group; repeatable."),
     click.option("iam_tags", "--tag", type=TAG, multiple=True, help="A tag of each IAM user; repeatable."),
     click.option("--user-path", help="Path of each IAM user, under the server's own."),
-    click.option("permissions_boundary_arn", "--permissions-boundary", help="Bounds each IAM user."),
-    click.option("--default-ttl", type=DURATION, help="Life of an IAM user where the request says none."),
+    click.option(
+        "permissions_boundary_arn",
+        "--permissions-boundary",
+        help="ARN of the permissions boundary of each IAM user.",
+    ),
+    click.option("--default-ttl", type=DURATION, help="Life of an IAM user if the request names none."),
     click.option("--max-ttl", type=DURATION, help="Longest life of an IAM user."),
-    click.option("--max-leases", type=int, help="Most live leases; 0 is no limit."),
+    click.option("--max-leases", type=int, help="Most live leases; 0 means no limit."),
     click.option(
         "role_arns", "--role-arn", multiple=True, help="An IAM role that may be assumed; repeatable."
     ),
@@ -37,11 +41,13 @@ ROLE_OPTIONS = (
     ),
     click.option("--source-identity", help="Source identity of each session."),
     click.option("--external-id", help="External id that the IAM role asks for."),
-    click.option("--default-sts-ttl", type=DURATION, help="Life of a session where the request says none."),
+    click.option("--default-sts-ttl", type=DURATION, help="Life of a session if the request names none."),
     click.option("--max-sts-ttl", type=DURATION, help="Longest life of a session."),
-    click.option("--mfa-serial-number", help="MFA device whose code each request brings along."),
+    click.option("--mfa-serial-number", help="MFA device whose code each request must carry."),
     click.option("--etag", help="Only if the stored role still has this version."),
-    click.option("--update", is_flag=True, help="Change what is given; without it the whole is replaced."),
+    click.option(
+        "--update", is_flag=True, help="Change what is given; without it the whole role is replaced."
+    ),
 )
 Request = TypeVar("Request", pb.PutRoleRequest, pb.CheckRoleRequest)
 
@@ -55,7 +61,7 @@ def role_options(command: Command) -> Command:
 
 @click.group("role")
 def role() -> None:
-    """Keep roles: what credentials a caller can get."""
+    """Manage roles: which credentials a caller can get."""
 
 
 @role.command("put")
@@ -64,7 +70,7 @@ def role() -> None:
 @role_options
 @calling()
 def put(call: Call, mount: str, name: str, *, update: bool, **options: object) -> None:
-    """Store a role. An error lists every problem; leases that are out stay as they are."""
+    """Store a role. An error lists every problem; existing leases are not changed."""
     request = _filled(pb.PutRoleRequest(mount=mount), name, given(options), update=update)
     call.show(call(call.roles.PutRole, request), "role")
 
@@ -75,7 +81,7 @@ def put(call: Call, mount: str, name: str, *, update: bool, **options: object) -
 @role_options
 @calling()
 def check(call: Call, mount: str, name: str, *, update: bool, **options: object) -> None:
-    """Say what `put` would say, and store nothing."""
+    """Check a role as `put` does, and store nothing."""
     request = _filled(pb.CheckRoleRequest(mount=mount), name, given(options), update=update)
     call.show(call(call.roles.CheckRole, request), "role")
 

@@ -1,4 +1,4 @@
-"""``lessor static-role``, ``static-creds`` and ``rotate-root``: access keys that are rotated and kept."""
+"""``lessor static-role``, ``static-creds`` and ``rotate-root``: access keys that are rotated."""
 
 from __future__ import annotations
 
@@ -42,11 +42,13 @@ ROLE_OPTIONS: Final = (
         "--assume",
         type=ASSUME_STEP,
         multiple=True,
-        help="A role on the way; again for the next.",
+        help="A role to assume first; repeatable, in order.",
     ),
 )
 other_key_option = click.option(
-    "--delete-other-key", is_flag=True, help="Where the user has two keys: delete one that is not ours."
+    "--delete-other-key",
+    is_flag=True,
+    help="If the user has two keys: delete the one that Lessor did not create.",
 )
 
 
@@ -64,7 +66,7 @@ def role_options(command: Command) -> Command:
 def rotate_root(call: Call, mount: str, *, delete_other_key: bool) -> None:
     """Replace the access key of an engine's root; the old one goes a minute later.
 
-    Answers once AWS accepts the new key and the server uses it. Nobody gets to see its secret.
+    Returns once AWS accepts the new key and the server uses it. Its secret is shown to nobody.
     """
     request = config_pb2.RotateRootRequest(mount=mount, delete_other_key=delete_other_key)
     call.show(call(call.config.RotateRoot, request))
@@ -72,7 +74,7 @@ def rotate_root(call: Call, mount: str, *, delete_other_key: bool) -> None:
 
 @click.group("static-role")
 def static_role() -> None:
-    """Keep static roles: IAM users that exist already and whose access keys are rotated."""
+    """Manage static roles: IAM users that exist already and whose access keys are rotated."""
 
 
 @static_role.command("put")
@@ -82,7 +84,7 @@ def static_role() -> None:
 @other_key_option
 @calling(seconds=SECONDS)
 def put(call: Call, mount: str, name: str, *, delete_other_key: bool, **options: object) -> None:
-    """Store a static role; the whole is replaced. A new one has its first key when this is answered."""
+    """Store a static role; the whole role is replaced. A new one has its first key when this command ends."""
     request = pb.PutStaticRoleRequest(mount=mount, delete_other_key=delete_other_key)
     request.static_role.name = name
     fill(request.static_role, given(options))
@@ -124,7 +126,7 @@ def delete(call: Call, mount: str, name: str, *, keep_key: bool, yes: bool) -> N
     answer = call(call.roles.DeleteStaticRole, request)
     if answer.pending_keys:
         keys = ", ".join(answer.pending_keys)
-        output.warn([f"AWS has not deleted {keys} yet; it is attempted again until it has"])
+        output.warn([f"AWS has not deleted {keys} yet; the server retries until it has"])
     call.show(answer)
 
 

@@ -46,7 +46,7 @@ def backup(call: Call, name: str) -> None:
 @click.command("health")
 @calling(seconds=4.0)
 def health(call: Call) -> int:
-    """Ask whether the server serves: exits with 0 if so, else with 1. Needs no token."""
+    """Check whether the server is serving: exits with 0 if so, else with 1. Needs no token."""
     check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = call.channel.unary_unary(HEALTH_METHOD)
     try:
         serving = call.anonymous(check, b"") == SERVING

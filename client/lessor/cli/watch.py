@@ -31,7 +31,7 @@ def watch() -> None:
 @click.argument("prefix", default="aws/")
 @calling(seconds=FOR_EVER)
 def leases(call: Call, prefix: str) -> None:
-    """Tell what happens from now on to the leases under PREFIX: `MOUNT/`, `MOUNT/creds/ROLE/`, an id."""
+    """Print events of the leases under PREFIX as they happen: `MOUNT/`, `MOUNT/creds/ROLE/`, an id."""
     for event in call.stream(call.leases.WatchLeases, lease_pb2.WatchLeasesRequest(prefix=prefix)):
         if call.style == output.JSON:
             output.show_json_line(event)
@@ -42,15 +42,15 @@ def leases(call: Call, prefix: str) -> None:
 @watch.command("creds")
 @click.argument("role")
 @mount_option
-@click.option("--ttl", type=DURATION, help="Life asked for of each set.")
-@click.option("--overlap", type=DURATION, help="How long a set lives on when the next is here [1m].")
+@click.option("--ttl", type=DURATION, help="Life of each set of credentials.")
+@click.option("--overlap", type=DURATION, help="How long a set stays valid after the next was issued [1m].")
 @click.option("--reason", help="Why; kept with the lease, and logged.")
 @click.option("--wait-usable", type=DURATION, help="Longest wait until AWS accepts each new key.")
 @session_options
 @click.option("--show-secrets", is_flag=True, help="Print the secrets at a terminal too.")
 @calling(seconds=FOR_EVER)
 def creds(call: Call, mount: str, role: str, *, show_secrets: bool, **options: object) -> None:
-    """Issue credentials of a role, and the next ones ahead of each expiry. Those before end soon after.
+    """Issue credentials of a role, and new ones ahead of each expiry. The previous ones end soon after.
 
     At a terminal the secrets are left out; into a pipe or a file they are written. When this command ends,
     the last credentials live as long as the overlap, and then are revoked.

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar, cast
 T = TypeVar("T")
 
 READ_SECONDS: Final = 5.0
-"""How long a read may take before its caller goes on without it; the poll of certificates takes 10 s."""
+"""How long a read may take before its caller continues without it; the poll of certificates takes 10 s."""
 
 
 class ReadTimedOut(Exception):

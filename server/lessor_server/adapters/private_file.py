@@ -13,7 +13,7 @@ from typing import Final
 
 LARGEST: Final = 4096
 """Bytes; a larger file is not one of ours."""
-_FIX: Final = "bring back the file that was there, or set another data directory with LESSOR_DATA_DIR"
+_FIX: Final = "restore the previous file, or set another data directory with LESSOR_DATA_DIR"
 
 
 class NotPrivate(Exception):
@@ -26,7 +26,7 @@ def read_or_make(path: Path, draw: Callable[[], bytes]) -> bytes:
     Of two processes that make it at one time, both return the content that stays.
 
     Raises:
-        NotPrivate: Others may read or write it, it is no plain file, or it is larger than 4,096 bytes.
+        NotPrivate: Others may read or write it, it is not a regular file, or it is larger than 4,096 bytes.
         OSError: It can't be read or made.
     """
     if not path.exists():
@@ -36,12 +36,12 @@ def read_or_make(path: Path, draw: Callable[[], bytes]) -> bytes:
 
 def read(path: Path) -> bytes:
     """Return the content of a private file; raises as ``read_or_make``."""
-    # A pipe in its place must not keep the start waiting for whoever writes to it.
+    # A pipe in its place must not keep the start waiting for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise NotPrivate(f"{path} is not a plain file; {_FIX}")
+            raise NotPrivate(f"{path} is not a regular file; {_FIX}")
         if status.st_mode & 0o077:
             mode = stat.S_IMODE(status.st_mode)
             raise NotPrivate(f"{path} is open to others (mode {mode:04o}); run chmod 600 on it")

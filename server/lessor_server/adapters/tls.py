@@ -87,7 +87,7 @@ class Certificates:
 def _content(file: Path) -> bytes:
     """Return what a file holds; a bound keeps a wrong file from filling the memory."""
     if file.exists() and not file.is_file():  # opening a pipe would wait for its other end
-        raise CertificateUnusable(f"{file} is not a plain file")
+        raise CertificateUnusable(f"{file} is not a regular file")
     try:
         with file.open("rb") as opened:
             content = opened.read(MAX_BYTES + 1)

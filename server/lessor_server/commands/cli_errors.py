@@ -17,7 +17,7 @@ WRONG_SETTINGS: Final = 2
 
 
 @contextmanager
-def told(command: str, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
+def report_errors(command: str, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
     """Exit with 1 and one line for any failure, with 2 and a line for each wrong setting.
 
     A failure that is not of ``kinds`` is an error in Lessor itself, and its line says so; in Python's
@@ -39,15 +39,15 @@ def told(command: str, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
 
 def _line(cause: BaseException, kinds: tuple[type[Exception], ...]) -> str:
     """Return what a person reads of a failure, on one line."""
-    told = " ".join(str(cause).split())
+    text = " ".join(str(cause).split())
     if isinstance(cause, LessorError):
-        return f"{told}; {cause.fix}"
+        return f"{text}; {cause.fix}"
     if isinstance(cause, OSError) and cause.filename is not None:
         fix = "let the server's user read and write it, or set another data directory with LESSOR_DATA_DIR"
         return f"{cause.filename} cannot be used: {cause.strerror}; {fix}"
     if isinstance(cause, kinds):
-        return told
-    return f"internal error, {type(cause).__name__}: {told}; run it with PYTHONDEVMODE=1 and report the stack"
+        return text
+    return f"internal error, {type(cause).__name__}: {text}; run it with PYTHONDEVMODE=1 and report the stack"
 
 
 def _first(error: BaseException) -> BaseException:

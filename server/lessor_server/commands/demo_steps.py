@@ -103,13 +103,13 @@ class Tour:
         self._require(renewed.get("lease_duration") == "1h", "the lease has an hour from now")
 
     async def _revoke(self, issued: Mapping[str, str]) -> None:
-        self._step("The end: revoked, the key is refused at once")
+        self._step("The end: after the revocation AWS refuses the key immediately")
         revoked = _fields(await self._lessor("lease", "revoke", issued["lease_id"], "--sync"))
         self._require(revoked.get("outcome") == "GONE", "the user is gone")
         await self._key_refused(issued)
 
     async def _let_expire(self) -> None:
-        self._step(f"Nobody revokes: a lease of {SHORT_TTL} ends by itself")
+        self._step(f"Without a revocation: a lease of {SHORT_TTL} expires")
         issued = _fields(await self._lessor("creds", ROLE, "--ttl", SHORT_TTL))
         await self._list_regions(issued)
         self._note(f"Waiting {SHORT_TTL} …")
@@ -179,7 +179,7 @@ class Tour:
         try:
             found = await describe_regions(self._key(issued))
         except AwsSaidNo as no:
-            raise StepFailed(f"the key should list the regions, but AWS says {no}") from None
+            raise StepFailed(f"the key should list the regions, but AWS answers {no}") from None
         self._show(f"{', '.join(found[:3])}, … {len(found)} regions")
         self._require(REGION in found, f"{REGION} is among them")
 

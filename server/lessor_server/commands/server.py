@@ -15,7 +15,7 @@ from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import LogLevel, start_logging
 from lessor_server.adapters.sealing.key_file import KeyFileBroken
 from lessor_server.adapters.tls import CertificateUnusable
-from lessor_server.commands.cli_errors import WRONG_SETTINGS, told
+from lessor_server.commands.cli_errors import WRONG_SETTINGS, report_errors
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.reload import need_restart
 from lessor_server.settings import Settings, SettingsError, forget_tokens, load
@@ -25,19 +25,19 @@ from lessor_server.settings import Settings, SettingsError, forget_tokens, load
 @click.option(
     "--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="A TOML file of settings."
 )
-@click.option("--check", is_flag=True, help="Check the settings, say what is wrong with them, and end.")
+@click.option("--check", is_flag=True, help="Check the settings, print their problems, and exit.")
 def command(file: Path | None, *, check: bool) -> None:
     """Run the service. Settings come from a TOML file and from LESSOR_* variables, which win."""
     settings = settings_or_exit(file)
     ca_bundle_or_exit()
     if check:
-        click.echo("the settings are right")
+        click.echo("the settings are valid")
         return
     serve(settings, file)
 
 
 def settings_or_exit(file: Path | None) -> Settings:
-    """Return the settings, or print every fault and exit with 2."""
+    """Return the settings, or print every problem and exit with 2."""
     try:
         return load(file, os.environ)
     except SettingsError as error:
@@ -56,7 +56,7 @@ def ca_bundle_or_exit() -> None:
 
 
 def serve(settings: Settings, file: Path | None) -> None:
-    """Serve until told to stop; a start that fails prints one line with the fix and exits with 1."""
+    """Serve until a signal stops it; a start that fails prints one line with the fix and exits with 1."""
     forget_tokens(os.environ)
     level = LogLevel(settings.log.level)
     logger = start_logging(level, settings.log.format)
@@ -66,5 +66,5 @@ def serve(settings: Settings, file: Path | None) -> None:
         level.name = fresh.log.level
         return need_restart(settings, fresh)
 
-    with told("server", (LessorError, CertificateUnusable, KeyFileBroken, RootTokenBroken, OSError)):
+    with report_errors("server", (LessorError, CertificateUnusable, KeyFileBroken, RootTokenBroken, OSError)):
         uvloop.run(app.run(settings, logger, reread))

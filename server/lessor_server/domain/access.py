@@ -22,7 +22,7 @@ class Capability(Enum):
 class Principal:
     """A caller that was identified; ``name`` becomes the owner of the leases it is issued.
 
-    ``labels`` are what its identity says of it besides; templates of roles may use them.
+    ``labels`` are further facts of its identity; templates of roles may use them.
     """
 
     name: str
@@ -34,17 +34,17 @@ class Principal:
         object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
 
     def may(self, capability: Capability) -> bool:
-        """Tell whether the caller may make calls that need ``capability``."""
+        """Return whether the caller may make calls that need ``capability``."""
         return capability in self.capabilities
 
     @property
     def sees_root(self) -> bool:
-        """Tell whether the caller may read what AWS says: texts, ARNs and account ids."""
+        """Return whether the caller may read what AWS says: texts, ARNs and account ids."""
         return Capability.CONFIGURE in self.capabilities
 
 
 ROOT = Principal("root", frozenset(Capability))
-"""Whoever presents the root token."""
+"""The holder of the root token."""
 
 ANONYMOUS = Principal("", frozenset())
 """A caller of a method that needs no credential: health and reflection."""

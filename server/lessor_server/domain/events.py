@@ -1,4 +1,4 @@
-"""What happened, as values: logs, metrics, watchers and tests all hang on these.
+"""Events as values: logs, metrics, watchers and tests receive these.
 
 No event carries a secret. ``lease_id`` names the lease; spans are in seconds.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 BY_CLOCK: Final = "the clock"
-"""Stands for whoever asked where nobody did: what is done by a schedule, or goes on after a failure."""
+"""Stands for the caller if nobody asked: a schedule, or the retry of a failed operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Issued(Event):
-    """A lease became ACTIVE and its credential goes out."""
+    """A lease became ACTIVE and its credential is returned."""
 
     lease_id: str
     access_key_id: str
@@ -39,7 +39,7 @@ class IssueFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Renewed(Event):
-    """A caller had a lease live to another time."""
+    """A caller renewed a lease."""
 
     lease_id: str
     expires_us: int
@@ -96,7 +96,7 @@ class RevocationFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Stuck(Event):
-    """AWS has refused a revocation many times; it goes on, and a person should look."""
+    """AWS has refused a revocation many times; it is retried, and needs an operator."""
 
     lease_id: str
     error: str
@@ -121,14 +121,14 @@ class AccountResumed(Event):
 
 @dataclass(frozen=True, slots=True)
 class TakenOver(Event):
-    """At start, ``rows`` half-made or claimed leases of the process before were put up for revocation."""
+    """At start, ``rows`` unfinished or claimed leases of the previous process became due for revocation."""
 
     rows: int
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimLost(Event):
-    """A step found that the lease had changed hands; nothing was done."""
+    """A step found that another process has claimed the lease; nothing was done."""
 
     lease_id: str
     step: str
@@ -136,7 +136,7 @@ class ClaimLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class ExpiryHeld(Event):
-    """Leases do not expire until ``why`` is settled or a person resumes; ``by`` is who asked, if anybody."""
+    """Leases do not expire until ``why`` is resolved or an operator resumes; ``by`` is the caller, if any."""
 
     why: str
     by: str = ""
@@ -144,14 +144,14 @@ class ExpiryHeld(Event):
 
 @dataclass(frozen=True, slots=True)
 class ExpiryResumed(Event):
-    """Leases expire again; ``by`` is empty where what held them is settled by itself."""
+    """Leases expire again; ``by`` is empty if the cause was resolved without a caller."""
 
     by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ClockLowered(Event):
-    """A person has had the service's time set back to the machine's."""
+    """An operator set the service's time back to the machine's."""
 
     by: str
 
@@ -167,7 +167,7 @@ class BackedUp(Event):
 
 @dataclass(frozen=True, slots=True)
 class PrefixAccepted(Event):
-    """A range of ``taken`` leases was put up for revocation."""
+    """The revocation of a range of ``taken`` leases was accepted."""
 
     prefix: str
     taken: int
@@ -176,7 +176,7 @@ class PrefixAccepted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Abandoned(Event):
-    """A person decided that nobody tries to revoke these leases any more."""
+    """An operator decided that the server stops trying to revoke these leases."""
 
     prefix: str
     leases: int
@@ -185,7 +185,7 @@ class Abandoned(Event):
 
 @dataclass(frozen=True, slots=True)
 class OrphanAdopted(Event):
-    """A user of ours that no row knew is being revoked; ``by`` is empty where nobody asked for the sweep."""
+    """A user of ours that no row knew is being revoked; ``by`` is empty in a scheduled reconcile run."""
 
     lease_id: str
     user_name: str
@@ -194,7 +194,7 @@ class OrphanAdopted(Event):
 
 @dataclass(frozen=True, slots=True)
 class UserMissed(Event):
-    """A lease whose user is not on the account ends; ``by`` is empty where nobody asked for the sweep."""
+    """A lease whose user is not on the account ends; ``by`` is empty in a scheduled reconcile run."""
 
     lease_id: str
     user_name: str
@@ -212,7 +212,7 @@ class Swept(Event):
 
 @dataclass(frozen=True, slots=True)
 class SweepFailed(Event):
-    """The account could not be listed; it is tried again."""
+    """The account could not be listed; it is retried."""
 
     mount: str
     error: str
@@ -254,7 +254,7 @@ class Deleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class MountDisabled(Event):
-    """A mount issues nothing more and goes once its leases are gone; with ``force`` they are abandoned."""
+    """A mount issues nothing more and is removed once its leases are gone; ``force`` abandons them."""
 
     name: str
     by: str
@@ -272,7 +272,7 @@ class Rotated(Event):
 
 @dataclass(frozen=True, slots=True)
 class StaticKeyRead(Event):
-    """The current key of a static role goes out."""
+    """The current key of a static role is returned to a caller."""
 
     subject: str
     access_key_id: str
@@ -289,7 +289,7 @@ class KeyRetired(Event):
 
 @dataclass(frozen=True, slots=True)
 class LostKeyDeleted(Event):
-    """An access key that a rotation made, and whose secret nobody got to know, is deleted."""
+    """An access key that a rotation created, and whose secret was lost, is deleted."""
 
     subject: str
     access_key_id: str
@@ -297,7 +297,7 @@ class LostKeyDeleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class KeyLeft(Event):
-    """An access key that nobody needs was not deleted, and is forgotten; a person should delete it.
+    """An unneeded access key was not deleted, and is forgotten; an operator should delete it.
 
     ``access_key_id`` is empty where only AWS knows which it is: one of the user's that nobody uses.
     """
@@ -310,7 +310,7 @@ class KeyLeft(Event):
 
 @dataclass(frozen=True, slots=True)
 class RotationFailed(Event):
-    """A rotation failed; what it left is looked at again. ``detail`` is AWS's own text."""
+    """A rotation failed; it is retried. ``detail`` is AWS's own text."""
 
     subject: str
     error: str
@@ -354,7 +354,7 @@ class UnreadableRow(Event):
 
 @dataclass(frozen=True, slots=True)
 class StoreFailed(Event):
-    """The store cannot write; it is tried again every second."""
+    """The store cannot write; it is retried every second."""
 
     error: str
 

@@ -82,7 +82,7 @@ def sources(step: Step) -> tuple[State, ...]:
 
 
 STUCK_AFTER = 6
-"""Refused attempts after which a revocation is labelled STUCK; it goes on all the same."""
+"""Refused attempts after which a revocation is labelled STUCK; it is still retried."""
 
 UNDELIVERED_TTL = timedelta(seconds=60)
 """How long a credential lives whose caller went away before it was ready, if its request had an id."""
@@ -120,7 +120,7 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A caller's own name for one lease (a UUID), and a digest that tells a repeat from another request."""
+    """A caller's own id for one lease (a UUID), and a digest that shows whether a repeat is the same."""
 
     id: str
     digest: str
@@ -178,12 +178,12 @@ class Lease:
 
     @property
     def is_session(self) -> bool:
-        """Tell whether this is a session of STS: AWS ends it at ``max_expires_us``, and nobody before."""
+        """Return whether this is a session of STS: AWS ends it at ``max_expires_us``, and nobody before."""
         return not self.footprint.user_name
 
     @property
     def stuck(self) -> bool:
-        """Tell whether AWS has refused the revocation so often that a person should look."""
+        """Return whether AWS has refused the revocation so often that it needs an operator."""
         return self.state is State.REVOKING and self.attempts >= STUCK_AFTER
 
     def state_at(self, now_us: int) -> State:
@@ -195,7 +195,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A user of ours that no row knows; ``id`` is the lease it was made for, or one drawn anew."""
+    """A user of ours that no row knows; ``id`` is the lease it was created for, or a new one."""
 
     id: str
     mount: str

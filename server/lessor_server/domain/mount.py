@@ -42,7 +42,7 @@ class Mount:
 
 
 def violations(mount: Mount) -> list[Violation]:
-    """Return every fault of ``mount``; field paths are those of EnableMount and SetLeaseDefaults."""
+    """Return every violation of ``mount``; field paths are those of EnableMount and SetLeaseDefaults."""
     found = names.name_violations("mount", mount.name)
     if len(mount.description) > MAX_DESCRIPTION:
         problem = f"has {len(mount.description)} characters"

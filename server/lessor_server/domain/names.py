@@ -32,7 +32,7 @@ MIN_RANDOM: Final = 12
 IAM compares names without case, so a letter counts half: of two random base62 characters one pair
 in 33.7 is equal that way, 5.07 bits each. All 17 are 86 bits: among a billion names ever made, the
 chance that any two are equal is below one in 10^8. Twelve are 61 bits: among the 5,000 users that
-an account holds at a time it is below one in 10^11, and the time part usually differs besides.
+an account holds at a time it is below one in 10^11, and the time part usually differs as well.
 """
 MAX_NAME: Final = 64
 """The most characters in the name of a mount or a role."""
@@ -43,10 +43,10 @@ DEFAULT_TEMPLATE: Final = "lessor-{{mount}}-{{role}}-{{suffix}}"
 _NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
 _SUFFIX: Final = re.compile(rf"[0-9A-Za-z]{{{SUFFIX_DIGITS}}}")
 IDENTITY: Final = re.compile(r"identity\.(?:name|name_sha256|labels\.[A-Za-z0-9_.:/@-]{1,128})")
-"""The fields that tell who asks; ``domain/template.py`` fills them."""
+"""The fields that identify the caller; ``domain/template.py`` fills them."""
 _NOT_IAM: Final = re.compile(r"[^A-Za-z0-9_+=,.@-]")
 _FIELDS: Final = ("mount", "role", "suffix")
-_FIELDS_MEND: Final = "use {{mount}}, {{role}}, {{suffix}}, {{identity.name}}, {{identity.labels.KEY}}"
+_FIELDS_FIX: Final = "use {{mount}}, {{role}}, {{suffix}}, {{identity.name}}, {{identity.labels.KEY}}"
 _SHOWN: Final = 64
 
 
@@ -65,12 +65,12 @@ def too_long(field: str, text: str, limit: int) -> Violation:
 
 
 def is_name(text: str) -> bool:
-    """Tell whether ``text`` may name a mount or a role."""
+    """Return whether ``text`` may name a mount or a role."""
     return _NAME.fullmatch(text) is not None
 
 
 def is_suffix(text: str) -> bool:
-    """Tell whether ``text`` may end a lease id."""
+    """Return whether ``text`` may end a lease id."""
     return _SUFFIX.fullmatch(text) is not None
 
 
@@ -79,7 +79,7 @@ def name_violations(field: str, text: str) -> list[Violation]:
     if is_name(text):
         return []
     rule = "use 1 to 64 of A-Z a-z 0-9 _ . - that begin and end with a letter, a digit or _"
-    return [Violation(field, f"{shown(text)} is no name", rule)]
+    return [Violation(field, f"{shown(text)} is not a valid name", rule)]
 
 
 # --- lease ids ------------------------------------------------------------------------------------
@@ -104,11 +104,11 @@ class LeaseId:
             case [mount, "creds", role, suffix] if all(map(is_name, (mount, role))) and is_suffix(suffix):
                 return cls(mount, role, suffix)
         fix = f"give <mount>/creds/<role>/<{SUFFIX_DIGITS} letters and digits>"
-        raise Invalid((Violation(field, f"{shown(text)} is no lease id", fix),))
+        raise Invalid((Violation(field, f"{shown(text)} is not a valid lease id", fix),))
 
 
 def is_lease_id(text: str) -> bool:
-    """Tell whether ``text`` names one lease."""
+    """Return whether ``text`` names one lease."""
     try:
         LeaseId.parse(text)
     except Invalid:
@@ -137,7 +137,7 @@ class Prefix:
         return self.low[:-1] + chr(ord(self.low[-1]) + 1)
 
     def covers(self, lease_id: str) -> bool:
-        """Tell whether ``lease_id`` lies in the range."""
+        """Return whether ``lease_id`` lies in the range."""
         return self.low <= lease_id < self.high
 
     @classmethod
@@ -157,7 +157,7 @@ class Prefix:
                 fix = f"write {text}/"
             case _:
                 fix = "give <mount>/, <mount>/creds/, <mount>/creds/<role>/ or a whole lease id"
-        raise Invalid((Violation(field, f"{shown(text)} is no prefix", fix),))
+        raise Invalid((Violation(field, f"{shown(text)} is not a valid prefix", fix),))
 
 
 def _segments(text: str) -> list[str]:
@@ -197,7 +197,7 @@ def user_name(template: str, mount: str, role: str, suffix: str, identity: Named
     ``template`` is one that ``template_violations`` passes; empty means the default. Its own text
     always stays, then the suffix from its right (all of it by the default template), and the values
     share what is left. Characters that IAM doesn't take become ``_``. ``identity`` gives the fields
-    that tell who asks.
+    that identify the caller.
     """
     values = _values(mount, role, identity)
     return _filled(placeholders.split(template or DEFAULT_TEMPLATE), values, suffix, USER_NAME_LIMIT)
@@ -239,7 +239,7 @@ def user_path(instance: str, path: str) -> str:
 
 
 def template_violations(field: str, template: str) -> list[Violation]:
-    """Return every fault of a template of user names; empty stands for the default and is right.
+    """Return every violation of a template of user names; empty stands for the default and is valid.
 
     A template is text with ``{{mount}}``, ``{{role}}``, ``{{identity.…}}`` and, exactly once,
     ``{{suffix}}``.
@@ -250,13 +250,13 @@ def template_violations(field: str, template: str) -> list[Violation]:
         return [too_long(field, template, placeholders.MAX_TEMPLATE)]
     parts = placeholders.split(template)
     found = [
-        Violation(field, f"{{{{{shown(name)[1:-1]}}}}} is no field of a user name", _FIELDS_MEND)
+        Violation(field, f"{{{{{shown(name)[1:-1]}}}}} is not a field of a user name", _FIELDS_FIX)
         for _, name in parts
         if name is not None and name not in _FIELDS and not IDENTITY.fullmatch(name)
     ]
     if any("{{" in own or "}}" in own for own, _ in parts):
         problem = "has braces that belong to no field"
-        found.append(Violation(field, problem, _FIELDS_MEND))
+        found.append(Violation(field, problem, _FIELDS_FIX))
     if [name for _, name in parts].count("suffix") != 1:
         found.append(Violation(field, "needs {{suffix}} exactly once", "add {{suffix}}, say at its end"))
     longest = USER_NAME_LIMIT - MIN_RANDOM

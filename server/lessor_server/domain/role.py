@@ -63,7 +63,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """Hold what a review of a role found: faults that refuse it, and warnings that don't."""
+    """The result of a review of a role: violations, which refuse it, and warnings, which don't."""
 
     violations: tuple[Violation, ...]
     warnings: tuple[str, ...]
@@ -124,11 +124,11 @@ _GRAMMARS: Final = {
         "give a device's serial number or its ARN, 9 to 256 characters",
     ),
 }
-"""By field: the pattern of the STS API reference for it, and how to mend what does not match."""
+"""By field: the pattern of the STS API reference for it, and how to fix a value that does not match."""
 
 
 def review(role: Role, mount: Mount) -> Review:
-    """Return every fault of ``role`` on ``mount``, and what its author should know though it works.
+    """Return every violation of ``role`` on ``mount``, and warnings for its author.
 
     The policy is checked from its canonical text, which holds all that the document did.
     """
@@ -143,7 +143,7 @@ def review(role: Role, mount: Mount) -> Review:
     count = len(role.policy_arns)
     if role.credential_type is CredentialType.IAM_USER and count > USER_POLICIES_DEFAULT:
         warnings.append(
-            f"policy_arns has {count} policies: AWS takes {USER_POLICIES_DEFAULT} on a user "
+            f"policy_arns has {count} policies: AWS accepts {USER_POLICIES_DEFAULT} on a user "
             "unless the account's quota was raised"
         )
     return Review(tuple(found), tuple(warnings))
@@ -160,8 +160,8 @@ def _grant_warnings(role: Role) -> list[str]:
             " set policy_document, policy_arns or iam_groups"
         )
     found += [
-        f"policy_arns[{index}] is AdministratorAccess: its holder may do everything, and can make users, keys"
-        " or roles that outlive the lease"
+        f"policy_arns[{index}] is AdministratorAccess: its holder is allowed everything, and can create"
+        " users, keys or roles that outlive the lease"
         for index, text in enumerate(role.policy_arns)
         if arn.is_administrator_access(text)
     ]
@@ -190,7 +190,7 @@ def partition_warnings(role: Role, own: str) -> list[str]:
 
 
 def _review_policy(role: Role) -> tuple[list[Violation], list[str]]:
-    """Return the faults of the policy, or its warnings where it has none."""
+    """Return the violations of the policy, or its warnings where it has none."""
     if not role.policy_document:
         return [], []
     document = json.loads(role.policy_document)
@@ -203,7 +203,7 @@ def external_id_violations(field: str, text: str) -> list[Violation]:
     if not text or _EXTERNAL_ID.fullmatch(text):
         return []
     fix = "use 2 to 1224 letters, digits and _ + = , . @ : / -"
-    return [Violation(field, f"{shown(text)} is not what AWS takes", fix)]
+    return [Violation(field, f"{shown(text)} is not a valid value", fix)]
 
 
 def _type_violations(role: Role) -> list[Violation]:
@@ -213,14 +213,14 @@ def _type_violations(role: Role) -> list[Violation]:
     for field, kinds in _GOES_WITH.items():
         if getattr(role, field) not in ("", (), None) and kind not in kinds:
             others = " and ".join(other.name for other in CredentialType if other in kinds)
-            problem = f"does not go with {kind.name}"
+            problem = f"is not allowed for {kind.name}"
             found.append(Violation(field, problem, f"leave it out: it is for {others}"))
     if kind is CredentialType.ASSUMED_ROLE and not role.role_arns:
         found.append(Violation("role_arns", "is needed for ASSUMED_ROLE", "name at least one IAM role"))
     if kind is CredentialType.FEDERATION_TOKEN and not (
         role.policy_arns or role.policy_document or role.iam_groups
     ):
-        fix = "give policy_document, policy_arns or iam_groups: a token without one may do nothing"
+        fix = "give policy_document, policy_arns or iam_groups: a token without one is allowed nothing"
         found.append(Violation("policy_document", "FEDERATION_TOKEN needs at least one policy", fix))
     return found
 
@@ -230,10 +230,10 @@ def _arn_violations(role: Role) -> list[Violation]:
     found = _list_violations("role_arns", role.role_arns, ROLE_ARNS_LIMIT)
     for index, text in enumerate(role.role_arns[:ROLE_ARNS_LIMIT]):
         if not arn.is_role_pattern(text):
-            fix = (
-                "write arn:aws:iam::123456789012:role/name, one an item; * may stand in the last segment only"
+            fix = "write arn:aws:iam::123456789012:role/name, one per item; * only in the last segment"
+            found.append(
+                Violation(f"role_arns[{index}]", f"{shown(text)} is not the ARN of an IAM role", fix)
             )
-            found.append(Violation(f"role_arns[{index}]", f"{shown(text)} is no ARN of an IAM role", fix))
     limit = USER_POLICIES_LIMIT if is_user else SESSION_POLICIES_LIMIT
     found += _list_violations("policy_arns", role.policy_arns, limit)
     paths = [(f"policy_arns[{index}]", text) for index, text in enumerate(role.policy_arns[:limit])]
@@ -241,8 +241,8 @@ def _arn_violations(role: Role) -> list[Violation]:
         paths.append(("permissions_boundary_arn", role.permissions_boundary_arn))
     for path, text in paths:
         if not arn.is_policy(text):
-            fix = "write arn:aws:iam::123456789012:policy/name or arn:aws:iam::aws:policy/name, one an item"
-            found.append(Violation(path, f"{shown(text)} is no ARN of an IAM policy", fix))
+            fix = "write arn:aws:iam::123456789012:policy/name or arn:aws:iam::aws:policy/name, one per item"
+            found.append(Violation(path, f"{shown(text)} is not the ARN of an IAM policy", fix))
     return found
 
 
@@ -251,7 +251,7 @@ def _group_violations(role: Role) -> list[Violation]:
     for index, name in enumerate(role.iam_groups[:GROUPS_LIMIT]):
         if not _GROUP.fullmatch(name):
             fix = "use 1 to 128 letters, digits and _ + = , . @ -"
-            found.append(Violation(f"iam_groups[{index}]", f"{shown(name)} is no name of a group", fix))
+            found.append(Violation(f"iam_groups[{index}]", f"{shown(name)} is not a valid group name", fix))
     return found
 
 
@@ -262,7 +262,7 @@ def _tag_violations(role: Role) -> list[Violation]:
     keys = {key for key, _ in role.session_tags}
     for index, key in enumerate(role.transitive_tag_keys[: tags.SESSION_LIMIT]):
         if key not in keys:
-            problem = f"{shown(key)} is no key of session_tags"
+            problem = f"{shown(key)} is not a key of session_tags"
             fix = "add the tag, or leave its key out"
             found.append(Violation(f"transitive_tag_keys[{index}]", problem, fix))
     return found
@@ -283,13 +283,13 @@ def _text_violations(role: Role) -> list[Violation]:
     for field, text in (("source_identity", identity), ("mfa_serial_number", role.mfa_serial_number)):
         grammar, fix = _GRAMMARS[field]
         if text and not grammar.fullmatch(text):
-            found.append(Violation(field, f"{shown(text)} is not what AWS takes", fix))
+            found.append(Violation(field, f"{shown(text)} is not a valid value", fix))
     found += external_id_violations("external_id", role.external_id)
     path = role.user_path
     longest = PATH_LIMIT - len(names.user_path("x" * INSTANCE_DIGITS, "/")) + 1
     if path and len(path) <= longest and not _PATH.fullmatch(path):
         fix = "write / or a path that begins and ends with /, of printable ASCII without spaces"
-        found.append(Violation("user_path", f"{shown(path)} is no path", fix))
+        found.append(Violation("user_path", f"{shown(path)} is not a valid path", fix))
     if len(path) > longest:
         problem = f"has {len(path)} characters, and Lessor's own path comes before it"
         found.append(Violation("user_path", problem, f"shorten it to {longest}"))
@@ -328,6 +328,6 @@ def _list_violations(field: str, items: tuple[str, ...], limit: int) -> list[Vio
     seen: set[str] = set()
     for index, item in enumerate(items[:limit]):
         if item in seen:
-            found.append(Violation(f"{field}[{index}]", f"{shown(item)} comes twice", "leave it out"))
+            found.append(Violation(f"{field}[{index}]", f"{shown(item)} is listed twice", "leave it out"))
         seen.add(item)
     return found

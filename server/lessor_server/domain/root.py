@@ -73,7 +73,7 @@ class RootConfig:
 
     @property
     def is_ambient(self) -> bool:
-        """Tell whether the server's own credentials are what this root begins with."""
+        """Return whether the server's own credentials are what this root begins with."""
         return not self.access_key and not self.identity_token_file
 
     @property
@@ -86,7 +86,7 @@ class RootConfig:
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """Hold a mount's root as it is used; ``account`` is empty until AWS has told it.
+    """Hold a mount's root as it is used; ``account`` is empty until AWS has reported it.
 
     ``version`` counts from 1 and grows with every change of ``config``.
     """
@@ -140,7 +140,7 @@ def _to_json(value: object) -> JsonValue:
             return {"role_arn": role_arn, "external_id": external_id}
         case None | str() | int():
             return value
-    message = f"{type(value).__name__} is no part of a root"
+    message = f"{type(value).__name__} is not part of a root"
     raise TypeError(message)
 
 
@@ -151,7 +151,7 @@ def violations(
     ambient: bool,
     token_places: TokenPlaces = DEFAULT_PLACES,
 ) -> list[Violation]:
-    """Return every fault of ``config``; field paths begin at it.
+    """Return every violation of ``config``; field paths begin at it.
 
     ``allowed_endpoints`` are URLs the operator trusts beside AWS's own; ``ambient`` says whether the
     mount may use the server's own chain of credentials where it has no keys.
@@ -191,14 +191,14 @@ def _key_violations(config: RootConfig, *, ambient: bool) -> list[Violation]:
     if config.access_key and not _ACCESS_KEY.fullmatch(config.access_key):
         # Not shown: a secret key put here by mistake would end in a log.
         fix = "give 16 to 128 letters and digits, as AWS showed it"
-        found.append(Violation("access_key", "is no access key id", fix))
+        found.append(Violation("access_key", "is not a valid access key id", fix))
     if config.access_key.startswith(_TEMPORARY):
-        problem = f"begins with {_TEMPORARY}: it is temporary and needs a session token, which no field takes"
+        problem = f"begins with {_TEMPORARY}: it is temporary, and no field takes its session token"
         fix = "give the key of an IAM user, which begins with AKIA, or use the server's own credentials"
         found.append(Violation("access_key", problem, fix))
     if config.secret_key and not _SECRET_KEY.fullmatch(config.secret_key.reveal()):
         fix = "give it as AWS showed it, without spaces or line ends"
-        found.append(Violation("secret_key", "is no secret access key", fix))
+        found.append(Violation("secret_key", "is not a valid secret access key", fix))
     has_keys = bool(config.access_key or config.secret_key)
     if not has_keys and not config.identity_token_file and not ambient:
         fix = "give access_key and secret_key, or name the mount in the setting aws.ambient_mounts"
@@ -209,12 +209,16 @@ def _key_violations(config: RootConfig, *, ambient: bool) -> list[Violation]:
 def _region_violations(config: RootConfig) -> list[Violation]:
     regions = [("region", config.region), ("sts_region", config.sts_region)]
     found = [
-        Violation(path, f"{shown(region)} is no region", "write it as us-east-1")
+        Violation(path, f"{shown(region)} is not a valid region", "write it as us-east-1")
         for path, region in regions
         if region and not _is_region(region)
     ]
     found += [
-        Violation(f"sts_fallback_regions[{index}]", f"{shown(region)} is no region", "write it as us-east-1")
+        Violation(
+            f"sts_fallback_regions[{index}]",
+            f"{shown(region)} is not a valid region",
+            "write it as us-east-1",
+        )
         for index, region in enumerate(config.sts_fallback_regions[:MAX_FALLBACKS])
         if not _is_region(region)
     ]
@@ -265,7 +269,7 @@ def _place_violations(config: RootConfig) -> list[Violation]:
         if host is not None and host.service != STS:
             found.append(Violation(path, f"{shown(url)} is a host of IAM", "give STS's, or leave it out"))
         elif host is not None and region and region != host.signing_region:
-            problem = f"is {region}, and {path} takes signatures for {host.signing_region} alone"
+            problem = f"is {region}, and {path} accepts only signatures for {host.signing_region}"
             found.append(Violation(region_path, problem, f"write {host.signing_region}"))
     return found + _partition_violations(config)
 
@@ -277,7 +281,7 @@ def _iam_host_violations(url: str) -> list[Violation]:
     if host.service != IAM:
         return [Violation("iam_endpoint", f"{shown(url)} is a host of STS", "give IAM's, or leave it out")]
     if host.region and host.region != host.signing_region:
-        problem = f"names {host.region}, and IAM of {host.partition.name} is in {host.signing_region} alone"
+        problem = f"names {host.region}, and IAM of {host.partition.name} is only in {host.signing_region}"
         return [Violation("iam_endpoint", problem, "leave it out, or give the host of AWS's reference")]
     return []
 
@@ -293,7 +297,7 @@ def _partitions(config: RootConfig) -> dict[str, str]:
 
 def _partition_violations(config: RootConfig) -> list[Violation]:
     (first, name), *others = [*_partitions(config).items()] or [("", "")]
-    fix = "name one partition of AWS throughout"
+    fix = "use one AWS partition in all fields"
     return [
         Violation(path, f"is in the partition {other}, and {first} in {name}", fix)
         for path, other in others
@@ -308,15 +312,15 @@ def partition_of(root: Root) -> str:
 
 
 def is_aws_endpoint(url: str) -> bool:
-    """Tell whether ``url`` is an https address of IAM or STS, with nothing but a host in it."""
+    """Return whether ``url`` is an https address of IAM or STS, with nothing but a host in it."""
     return aws_host(url) is not None
 
 
 def may_take_token(url: str, allowed_endpoints: Iterable[str]) -> bool:
-    """Tell whether a web identity token may be sent to ``url``: AWS's own hosts, or an allowed loopback.
+    """Return whether a web identity token may be sent to ``url``: AWS's own hosts, or an allowed loopback.
 
-    The operator's list alone is not enough: whoever answers there could use the token with AWS. What is
-    sent to a loopback address does not leave the machine (RFC 6890, table 4; RFC 6761, 6.3).
+    The operator's list alone is not enough: the process that answers there could use the token with AWS.
+    What is sent to a loopback address does not leave the machine (RFC 6890, table 4; RFC 6761, 6.3).
     """
     if is_aws_endpoint(url):
         return True
@@ -326,14 +330,14 @@ def may_take_token(url: str, allowed_endpoints: Iterable[str]) -> bool:
 
 
 def chain_violations(chain: tuple[Hop, ...]) -> list[Violation]:
-    """Return every fault of a chain of roles to assume, under the path ``assume_chain``."""
+    """Return every violation of a chain of roles to assume, under the path ``assume_chain``."""
     found = []
     if len(chain) > MAX_CHAIN:
         found.append(Violation("assume_chain", f"has {len(chain)} roles", f"give at most {MAX_CHAIN}"))
     for index, hop in enumerate(chain[:MAX_CHAIN]):
         path = f"assume_chain[{index}]"
         if not arn.is_role(hop.role_arn):
-            problem = f"{shown(hop.role_arn)} is no ARN of an IAM role"
+            problem = f"{shown(hop.role_arn)} is not the ARN of an IAM role"
             fix = "write arn:aws:iam::123456789012:role/name"
             found.append(Violation(f"{path}.role_arn", problem, fix))
         found += external_id_violations(f"{path}.external_id", hop.external_id)
@@ -352,7 +356,7 @@ def _identity_token_violations(
     if len(config.identity_token_file) > MAX_TOKEN_PATH:
         found.append(names.too_long(path, config.identity_token_file, MAX_TOKEN_PATH))
     elif not (config.identity_token_file.startswith("/") and config.identity_token_file.isprintable()):
-        problem = f"{shown(config.identity_token_file)} is no absolute path"
+        problem = f"{shown(config.identity_token_file)} is not an absolute path"
         found.append(Violation(path, problem, "begin it with /, and leave control characters out"))
     elif not places.may_be_set(config.identity_token_file):  # where its links lead is checked when it is read
         fix = "name a file below one of that setting's directories, and outside the data directory"
@@ -360,15 +364,15 @@ def _identity_token_violations(
     if len(config.identity_token_audience) > MAX_AUDIENCE:
         found.append(names.too_long("identity_token_audience", config.identity_token_audience, MAX_AUDIENCE))
     if config.access_key or config.secret_key:
-        found.append(Violation(path, "does not go with access_key", "leave one of the two out"))
+        found.append(Violation(path, "can't be combined with access_key", "leave one of the two out"))
     if not config.assume_chain:
         fix = "name in assume_chain the role that the token may assume"
         found.append(Violation("assume_chain", f"is needed with {path}", fix))
     if config.assume_chain and config.assume_chain[0].external_id:
-        problem = f"does not go with {path}: AWS takes none with a token"
+        problem = f"can't be combined with {path}: AWS accepts none with a token"
         found.append(Violation("assume_chain[0].external_id", problem, "leave it out"))
     urls = [url for url in (config.sts_endpoint, *config.sts_fallback_endpoints[:MAX_FALLBACKS]) if url]
     if not all(may_take_token(url, allowed_endpoints) for url in urls):
-        problem = "would send its token elsewhere than to AWS's own hosts"
+        problem = "would send the token to a host that is not AWS's"
         found.append(Violation(path, problem, "leave it out, or give endpoints of AWS"))
     return found

@@ -38,7 +38,7 @@ AWS_WEB_IDENTITY_TOKEN_FILE. Sessions of instances and containers bear names tha
 def kind_of(config: RootConfig, arn: str) -> RootKind:
     """Return the kind of a root whose identity AWS calls ``arn`` (empty where AWS was not asked yet).
 
-    The server's own chain of credentials may end in a user's keys or in a role: only ``arn`` tells.
+    The server's own chain of credentials may end in a user's keys or in a role: only ``arn`` shows which.
     """
     if config.identity_token_file and len(config.assume_chain) <= 1:
         return RootKind.WEB_IDENTITY
@@ -56,7 +56,7 @@ def kind_of(config: RootConfig, arn: str) -> RootKind:
 def longest_session(kind: RootKind, credential_type: CredentialType) -> timedelta | None:
     """Return the longest session of ``credential_type`` that such a root can make; None where it can't.
 
-    For IAM_USER, which is no session, the answer is zero where the root can make users.
+    For IAM_USER, which is not a session, the answer is zero if the root can create users.
     """
     if credential_type is CredentialType.IAM_USER:
         return timedelta(0)

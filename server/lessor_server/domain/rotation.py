@@ -5,10 +5,10 @@
                         └──cancel──▶ IDLE └──drop──▶ DROPPING ──dropped──▶ IDLE
 
 The intent, with the key ids that AWS listed before it, is durable before CreateAccessKey is sent; the new
-key before it is proven; and only a proven key is switched to. So after a crash at any moment a key that
-nobody knows the secret of can be told from all others, and is deleted. A CreateAccessKey whose fate is
+key before it is verified; and only a verified key is switched to. So after a crash at any moment a key whose
+secret nobody knows can be distinguished from all others, and is deleted. A CreateAccessKey whose fate is
 not known may still take effect while its signature is good: ``last_check_us`` is when the last check for such
-a key is due, and new rotations may begin meanwhile. Instants are microseconds since the epoch (``…_us``).
+a key is due, and new rotations may begin before it. Instants are microseconds since the epoch (``…_us``).
 
 A static role that is deleted leaves its row as ``ending``, in phase IDLE and without secrets, until its keys
 are deleted on AWS and no other can appear.
@@ -37,7 +37,7 @@ RETIRE_US: Final = 60_000_000
 """How long an old root key stays, inactive, before it is deleted."""
 
 CLAIM_US: Final = 180_000_000
-"""Longer than one attempt takes: a minute of proving, and the calls around it."""
+"""Longer than one attempt takes: a minute of verifying, and the calls around it."""
 
 REMEMBERED: Final = 20
 """So many ids of keys that were rotated away are kept."""
@@ -81,7 +81,7 @@ STEPS: Final[dict[Step, tuple[Phase, tuple[Phase, ...]]]] = {
 class Rotation:
     """One subject's row: ``<mount>/root`` or ``<mount>/static-creds/<name>``.
 
-    ``due_us`` is when it is looked at next, or when the claim on it ends; 0 is never. ``next_us`` is when
+    ``due_us`` is when it is checked next, or when the claim on it ends; 0 is never. ``next_us`` is when
     the next rotation is due by ``schedule``, ``retire_us`` when the ``previous`` key is deleted; a key that
     is ``inactive`` works no longer till then. A root's secret lies in the root's own config, so ``sealed``
     is a static role's alone; the secret of a ``fresh`` key, which is not in use yet, is sealed for both.
@@ -124,7 +124,7 @@ class Rotation:
 
     @property
     def is_root(self) -> bool:
-        """Tell whether it is a mount's root whose key is rotated."""
+        """Return whether it is a mount's root whose key is rotated."""
         return self.subject == root_subject(self.mount)
 
     @property
@@ -150,7 +150,7 @@ class Rotation:
         return tuple(key_id for key_id in listed if key_id not in known)
 
     def wanted(self, now_us: int) -> bool:
-        """Tell whether the next rotation is due by the schedule."""
+        """Return whether the next rotation is due by the schedule."""
         return 0 < self.next_us <= now_us
 
     def idle_due_us(self) -> int:
@@ -196,20 +196,20 @@ def intend(rotation: Rotation, listed: tuple[str, ...]) -> Rotation:
 
 
 def cancel(rotation: Rotation) -> Rotation:
-    """Return the row after AWS refused to make a key."""
+    """Return the row after AWS refused to create a key."""
     return _step(rotation, Step.CANCEL, Phase.IDLE)
 
 
 def make(rotation: Rotation, key_id: str, sealed: bytes) -> Rotation:
-    """Return the row with the new key, which is not used before it is proven."""
+    """Return the row with the new key, which is not used before it is verified."""
     return _step(rotation, Step.MAKE, Phase.MADE, fresh=key_id, fresh_sealed=sealed)
 
 
 def switch(rotation: Rotation, next_us: int, now_us: int) -> Rotation:
     """Return the row in which the new key is the current one, and what becomes of the old one.
 
-    The root's is kept for a minute; of a static role it goes at once, or with two live keys at the next
-    rotation.
+    The root's is kept for a minute; a static role's is deleted immediately, or with two live keys at the
+    next rotation.
     """
     old = rotation.current
     retires = bool(old) and rotation.live_keys == 1
@@ -233,7 +233,7 @@ def switch(rotation: Rotation, next_us: int, now_us: int) -> Rotation:
 
 
 def drop(rotation: Rotation) -> Rotation:
-    """Return the row of a new key that must not be used: it is to be deleted, and never proven again."""
+    """Return the row of a new key that must not be used: it is to be deleted, and never verified again."""
     return _step(rotation, Step.DROP, Phase.DROPPING)
 
 
@@ -285,5 +285,5 @@ def key_deleted(rotation: Rotation, key_id: str) -> Rotation:
 def _step(rotation: Rotation, step: Step, after: Phase, **changes: object) -> Rotation:
     before, allowed = STEPS[step]
     if rotation.phase is not before or after not in allowed:
-        raise AssertionError(f"{step.value} is no step from {rotation.phase.value} to {after.value}")
+        raise AssertionError(f"{step.value} is not a step from {rotation.phase.value} to {after.value}")
     return replace(rotation, phase=after, **changes)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ MAX_CRON: Final = 256
 """The most characters of a cron expression."""
 SHORTEST: Final = timedelta(seconds=60)
 JITTER: Final = 0.1
-"""By how much of a period a jittered rotation comes earlier at most, so that many don't come at once."""
+"""By how much of a period a jittered rotation comes earlier at most, so that many are not due together."""
 
 _PART: Final = re.compile(r"(?:\*|([0-9]{1,2})(?:-([0-9]{1,2}))?)(?:/([1-9][0-9]?))?")
 _RANGES: Final = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
@@ -31,8 +31,8 @@ _WEEKDAYS: Final = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 _WORD: Final = re.compile(r"\b[A-Z]+\b")
 _MAX_GAP_YEARS: Final = 40
 """The longest time from one match to the next, in years: 29 February on one weekday, across a year such as
-2100 that is no leap year. Every day of the calendar falls on every weekday within the 400 years after which
-the calendar repeats, so an expression that has no match in this time never has one.
+2100, which is not a leap year. Every day of the calendar falls on every weekday within the 400 years after
+which the calendar repeats, so an expression that has no match in this time never has one.
 """
 _DAY_MINUTES: Final = 24 * 60
 _MINUTE_US: Final = 60_000_000
@@ -63,7 +63,7 @@ class Schedule:
         return next(found, 0) if found else 0
 
     def missed(self, time_us: int, now_us: int) -> bool:
-        """Tell whether a rotation due at ``time_us`` is too late at ``now_us``."""
+        """Return whether a rotation due at ``time_us`` is too late at ``now_us``."""
         return self.window is not None and now_us > time_us + self.window // _MICROSECOND
 
 
@@ -71,7 +71,7 @@ NEVER: Final = Schedule()
 
 
 def violations(schedule: Schedule) -> list[Violation]:
-    """Return every fault; the fields are called as in a root's config and in a static role."""
+    """Return every violation; the fields are called as in a root's config and in a static role."""
     found = durations.violations("rotation_period", schedule.period)
     found += durations.violations("rotation_window", schedule.window)
     if schedule.period is not None and durations.SECOND <= schedule.period < SHORTEST:
@@ -80,7 +80,7 @@ def violations(schedule: Schedule) -> list[Violation]:
     if schedule.cron:
         found += _cron_violations(schedule.cron)
         if schedule.period is not None:
-            problem = "does not go with rotation_period"
+            problem = "can't be combined with rotation_period"
             found.append(Violation("rotation_schedule", problem, "give one of the two"))
     elif schedule.window is not None:
         found.append(Violation("rotation_window", "needs rotation_schedule", "give one, or leave it out"))
@@ -92,11 +92,13 @@ def _cron_violations(text: str) -> list[Violation]:
         return [too_long("rotation_schedule", text, MAX_CRON)]
     times = _times(text, 0)
     if times is None:
-        fix = "write minute hour day month weekday, as 0 3 * * SUN"
-        return [Violation("rotation_schedule", f"{shown(text)} is no schedule", fix)]
+        fix = "write minute hour day month weekday, for example 0 3 * * SUN"
+        return [Violation("rotation_schedule", f"{shown(text)} is not a valid schedule", fix)]
     if next(times, 0):
         return []
-    return [Violation("rotation_schedule", f"{shown(text)} never comes", "name a day that its months have")]
+    return [
+        Violation("rotation_schedule", f"{shown(text)} never occurs", "name a day that exists in its months")
+    ]
 
 
 def _times(text: str, after_us: int) -> Iterator[int] | None:
@@ -139,7 +141,7 @@ def _numbered(field: str, names: tuple[str, ...], first: int) -> str:
 
 
 def _numbers(field: str, low: int, high: int) -> frozenset[int]:
-    """Return the numbers that a field stands for; none where it is no field within the bounds."""
+    """Return the numbers that a field stands for; none where it is not a field within the bounds."""
     found: set[int] = set()
     for part in field.split(","):
         match = _PART.fullmatch(part)

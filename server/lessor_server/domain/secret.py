@@ -27,11 +27,11 @@ class Secret:
         return self._value
 
     def __bool__(self) -> bool:
-        """Tell whether there is a secret at all."""
+        """Return whether there is a secret at all."""
         return bool(self._value)
 
     def __eq__(self, other: object) -> bool:
-        """Compare in constant time, so that timing tells nothing about the text."""
+        """Compare in constant time, so that timing reveals nothing about the text."""
         if not isinstance(other, Secret):
             return NotImplemented
         return hmac.compare_digest(self._value.encode(), other._value.encode())
@@ -57,5 +57,5 @@ class TokenHash:
         return cls(hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest())
 
     def matches(self, presented: str) -> bool:
-        """Tell whether ``presented`` is the token, in a time that tells nothing about it."""
+        """Return whether ``presented`` is the token, in a time that reveals nothing about it."""
         return hmac.compare_digest(self.digest, TokenHash.of(presented).digest)

@@ -31,10 +31,10 @@ class StaticRole:
 
 
 def violations(role: StaticRole) -> list[Violation]:
-    """Return every fault of ``role``; field paths begin at it."""
+    """Return every violation of ``role``; field paths begin at it."""
     found = names.name_violations("name", role.name)
     if not _USER_NAME.fullmatch(role.username):
-        problem = f"{shown(role.username)} is no name of an IAM user" if role.username else "is missing"
+        problem = f"{shown(role.username)} is not a valid IAM user name" if role.username else "is missing"
         fix = "give 1 to 64 letters, digits and _ + = , . @ -"
         found.append(Violation("username", problem, fix))
     if role.schedule.period is None and not role.schedule.cron:

@@ -19,7 +19,7 @@ class TokenPlaces:
     """What the settings say of token files; every path is absolute.
 
     A token lies below one of ``dirs``, and never in ``data_dir`` or in one of ``private_files``, the files
-    that the settings name. A root that was stored before ``dirs`` had a default goes on with a file elsewhere
+    that the settings name. A root that was stored before ``dirs`` had a default keeps a file outside them
     until 1.0, unless the operator has set ``dirs``: then they are ``enforced``.
     """
 
@@ -29,16 +29,16 @@ class TokenPlaces:
     private_files: tuple[str, ...] = ()
 
     def has_name(self, file: str) -> bool:
-        """Tell whether a path as it is written is below one of ``dirs``; its links may lead elsewhere."""
+        """Return whether a path as it is written is below one of ``dirs``; its links may lead elsewhere."""
         return ".." not in file.split("/") and any(_is_below(file, one) for one in self.dirs)
 
     def may_be_set(self, file: str) -> bool:
-        """Tell whether SetRoot may take a path: one that has a name for it, and is not private."""
+        """Return whether SetRoot may take a path: one that has a name for it, and is not private."""
         private = self.data_dir and _is_below(file, self.data_dir)
         return self.has_name(file) and not private and _parts(file) not in map(_parts, self.private_files)
 
     def is_left_from_before(self, file: str) -> bool:
-        """Tell whether a stored path lies elsewhere, and goes on to be read until 1.0."""
+        """Return whether a stored path is outside, and is still read until 1.0."""
         return not self.enforced and not self.has_name(file)
 
 

@@ -52,7 +52,7 @@ def grant(requested: timedelta | None, role: Role, mount: Mount, by_root: timede
     """Return the span of a new lease of ``role``; ``None`` or zero asks for the default.
 
     ``by_root`` is the longest session that the mount's root can make (``root_kind.longest_session``).
-    Raises ``Invalid`` for the field ``ttl`` where the span is no whole seconds, or where it is below
+    Raises ``Invalid`` for the field ``ttl`` where the span is not in whole seconds, or where it is below
     the 900 s that AWS asks of every session, after the caps too.
     """
     require(durations.violations("ttl", requested or None))
@@ -76,7 +76,7 @@ def grant(requested: timedelta | None, role: Role, mount: Mount, by_root: timede
 
 
 def violations(requested: timedelta | None, role: Role, mount: Mount) -> list[Violation]:
-    """Return what is wrong with the ttl asked for, to be told together with all other faults."""
+    """Return what is wrong with the ttl asked for, to be reported together with all other violations."""
     try:
         grant(requested, role, mount)
     except Invalid as error:
@@ -98,7 +98,7 @@ def renewal(now_us: int, increment: timedelta | None, term: Term, todays_max: ti
     """Return the new expiry of a lease renewed at ``now_us`` by ``increment`` (none or zero: its own ttl).
 
     It is now + increment, capped by the row's max and by issue time + ``todays_max``, but never
-    below now + 1 s. Raises ``Invalid`` for ``increment`` where that is no whole seconds.
+    below now + 1 s. Raises ``Invalid`` for ``increment`` where that is not in whole seconds.
     """
     require(durations.violations("increment", increment or None))
     wanted = increment or term.ttl

@@ -1,4 +1,4 @@
-"""The engine's own group of tasks: work that must finish whoever goes away."""
+"""The engine's own group of tasks: work that must finish even if its caller goes away."""
 
 from __future__ import annotations
 

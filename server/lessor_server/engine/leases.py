@@ -111,7 +111,9 @@ class Leases:
                 self._signals.watch(renewed.id, renewed.due_us)
                 self._signals.notify(Renewed(renewed.id, renewed.expires_us, by))
                 return Renewal(renewed, granted.ttl, tuple(granted.warnings))
-        raise LeaseRevoking(f"lease {lease_id} changed {RENEW_TRIES} times meanwhile", subject=str(lease_id))
+        raise LeaseRevoking(
+            f"lease {lease_id} changed {RENEW_TRIES} times during this call", subject=str(lease_id)
+        )
 
     async def _todays_max(self, lease: Lease) -> timedelta:
         grounds = await self._store.load_issue_context(lease.mount, lease.role)
@@ -137,15 +139,17 @@ class Leases:
             self._signals.queue.push_urgent(key)
             if not sync and not lease.is_session:
                 return Revocation(Outcome.ACCEPTED)
-            after = await self._attempted(lease_id, lease, attempt)
+            after = await self._wait_for_attempt(lease_id, lease, attempt)
         if after.state is State.GONE and after.is_session:
             return Revocation(Outcome.FORGOTTEN, works_until_us=after.max_expires_us)
         if after.state is State.GONE:
             return Revocation(Outcome.GONE)
         return Revocation(Outcome.ACCEPTED, after.last_error)
 
-    async def _attempted(self, lease_id: LeaseId, lease: Lease, attempt: asyncio.Future[None]) -> Lease:
-        """Return the lease after the next attempt on it, made here or, as its row tells, by another."""
+    async def _wait_for_attempt(
+        self, lease_id: LeaseId, lease: Lease, attempt: asyncio.Future[None]
+    ) -> Lease:
+        """Return the lease after the next attempt on it, by this process or, as its row shows, by another."""
         while True:
             await asyncio.wait((attempt,), timeout=LOOK_SECONDS)
             after = await self.lookup(lease_id)
@@ -172,7 +176,7 @@ def _refusal(lease: Lease, now_us: int) -> LessorError | None:
         case State.ACTIVE:
             return LeaseExpired(f"lease {lease.id} has expired", subject=lease.id)
         case State.INTENT:
-            return NotRenewable(f"lease {lease.id} is still being made", subject=lease.id)
+            return NotRenewable(f"lease {lease.id} is still being issued", subject=lease.id)
         case State.REVOKING:
             return LeaseRevoking(f"lease {lease.id} is being revoked", subject=lease.id)
         case State.ABANDONED:

@@ -46,7 +46,7 @@ class LeaseStore(Protocol):
         Raises:
             NotFound, MountDisabling: The mount takes no new lease.
             RootChanged: The root is another than the one that was read.
-            Aborted: The same request began elsewhere.
+            Aborted: Another process works on the same request.
             MountFull, RoleFull: A limit is reached.
         """
         ...
@@ -60,7 +60,7 @@ class LeaseStore(Protocol):
         undelivered: bool = False,
         now: int | None = None,
     ) -> Lease | None:
-        """Turn the claimed INTENT into ACTIVE, its ttl counting from now; an untaken one expires in 60 s.
+        """Turn the claimed INTENT into ACTIVE, its ttl counting from now; an undelivered one expires in 60 s.
 
         A session's end is ``ends_us``, as AWS said, and its ttl what is left until then: whole seconds,
         at least one. None where the claim is lost, or an open prefix covers the lease.
@@ -68,15 +68,15 @@ class LeaseStore(Protocol):
         ...
 
     async def replace_key(self, lease: Lease, access_key_id: str, now: int | None = None) -> Lease | None:
-        """Put another key on an ACTIVE lease and hand it out: an untaken one ends when it would have."""
+        """Replace the key of an ACTIVE lease and mark it delivered, which restores its full expiry."""
         ...
 
     async def mark_undelivered(self, lease: Lease) -> Lease | None:
-        """Let an ACTIVE lease that nobody was given expire in 60 s; None where it has changed."""
+        """Make an undelivered ACTIVE lease expire in 60 s; None where it has changed."""
         ...
 
     async def abort_intent(self, claim: Claim, error: str, last_create_us: int) -> bool:
-        """Give up the claimed INTENT: REVOKING, due at once. False where the claim is lost."""
+        """Give up the claimed INTENT: REVOKING, due immediately. False if the claim is lost."""
         ...
 
     async def renew(
@@ -89,14 +89,14 @@ class LeaseStore(Protocol):
         ...
 
     async def revoke(self, lease_id: str) -> Lease | None:
-        """Put the lease up for revocation, due at once, and void every claim on it.
+        """Make the lease due for revocation immediately, and void every claim on it.
 
         Returns the row as it is afterwards (GONE rows stay GONE), or None where there is none.
         """
         ...
 
     async def reopen(self, lease_id: str, last_create_us: int) -> None:
-        """Turn a lease, tombstone or not, back to REVOKING, due at once: its user may have been made late."""
+        """Turn any lease back to REVOKING, due immediately: its user may have been created late."""
         ...
 
     async def claim(self, ids: Sequence[str], terms: ClaimTerms, now: int | None = None) -> list[Claim]:
@@ -113,7 +113,7 @@ class LeaseStore(Protocol):
         ...
 
     async def claim_is_valid(self, claim: Claim) -> bool:
-        """Tell whether the claim is still good."""
+        """Return whether the claim is still valid."""
         ...
 
     async def reschedule(
@@ -130,9 +130,9 @@ class LeaseStore(Protocol):
         ...
 
     async def void_stale_claims(self) -> int:
-        """Void every claim and make each INTENT due at once; return how many rows that were.
+        """Void every claim and make each INTENT due immediately; return how many rows that were.
 
-        Only for a store that proves that no other process lives.
+        Only for a store that guarantees that no other process runs.
         """
         ...
 
@@ -224,33 +224,33 @@ class ConfigStore(Protocol):
 
 
 class UpkeepStore(Protocol):
-    """What keeps the store and the account in step: prefixes, sweeps, the clock, backups."""
+    """Bulk revocations, reconcile, the clock, and backups."""
 
     async def open_prefix(self, ids: Range) -> tuple[BulkRevocation, int]:
-        """Put a range up for revocation in one small commit; return it, and how many leases it takes in."""
+        """Accept the revocation of a range in one small commit; return it, and how many leases it covers."""
         ...
 
     async def disable(self, mount: str) -> tuple[Mount, int] | None:
-        """Turn a mount to DISABLING and put up its range, in one small commit.
+        """Turn a mount to DISABLING and accept the revocation of its range, in one small commit.
 
         Returns the mount and how many leases it still has, or None where there is none.
         """
         ...
 
     async def prefixes(self) -> list[BulkRevocation]:
-        """Return the ranges whose leases have not all been put up yet."""
+        """Return the ranges whose leases are not all REVOKING yet."""
         ...
 
     async def mark_range_revoking(self, prefix: BulkRevocation, after: str, limit: int) -> list[str]:
-        """Have the next of a range's live leases, by id, tried at once: REVOKING, due, and no error yet.
+        """Make the next of a range's live leases, by id, due immediately: REVOKING, and without an error.
 
-        What is being tried already keeps its claim; attempts are kept. Returns the ids in order, none at
+        A lease that is being attempted keeps its claim; attempts are kept. Returns the ids in order, none at
         the end.
         """
         ...
 
     async def close_prefix(self, prefix: BulkRevocation) -> None:
-        """Forget a range: none of its leases is left to put up."""
+        """Forget a range: all its leases are REVOKING."""
         ...
 
     async def progress(self, prefix: BulkRevocation) -> Progress:
@@ -269,7 +269,7 @@ class UpkeepStore(Protocol):
         ...
 
     async def adopt(self, orphan: Orphan) -> bool:
-        """Store a REVOKING row, due at once, for a user that had none; False where the id is taken."""
+        """Store a REVOKING row, due immediately, for a user that had none; False where the id is taken."""
         ...
 
     async def purge_tombstones(self, account: str, listed_us: int) -> int:
@@ -289,7 +289,7 @@ class UpkeepStore(Protocol):
         ...
 
     async def first_start(self) -> bool:
-        """Tell whether the store had never been used before this start."""
+        """Return whether the store had never been used before this start."""
         ...
 
     async def get_expiry_hold(self) -> str:
@@ -315,7 +315,7 @@ class UpkeepStore(Protocol):
         """Write a consistent copy below the data directory; return its path and size in bytes.
 
         Raises:
-            Invalid: The path lies elsewhere. AlreadyExists: There is such a file.
+            Invalid: The path is outside. AlreadyExists: The file exists.
         """
         ...
 
@@ -323,7 +323,7 @@ class UpkeepStore(Protocol):
 class RotationStore(Protocol):
     """Rows of rotations; each step is worked out in ``domain.rotation`` and written whole.
 
-    Whoever holds a claim has the row's newest generation; a write by an older one changes nothing.
+    The holder of a claim has the row's newest generation; a write by an older one changes nothing.
     """
 
     def now(self) -> int:
@@ -394,9 +394,9 @@ class RotationStore(Protocol):
         ...
 
     async def void_stale_rotation_claims(self) -> int:
-        """Void every claim and make its row due at once; return how many.
+        """Void every claim and make its row due immediately; return how many.
 
-        Only for a store that proves that no other process lives.
+        Only for a store that guarantees that no other process runs.
         """
         ...
 
@@ -406,10 +406,10 @@ class Store(LeaseStore, ConfigStore, UpkeepStore, RotationStore, Protocol):
 
 
 class Aws(Protocol):
-    """The one door to AWS."""
+    """The only way to call AWS."""
 
     async def send(self, root: Root, call: Call[T]) -> T:
-        """Send one call once, never again by itself; within 7 s it is answered or has failed.
+        """Send one call once, never again automatically; within 7 s it is answered or has failed.
 
         Raises:
             AwsRefused: AWS answered no.
@@ -419,7 +419,7 @@ class Aws(Protocol):
         ...
 
     def forget(self, mount: str) -> None:
-        """Let go of all that is kept for a mount; calls on their way go on."""
+        """Drop all that is kept for a mount; calls in flight continue."""
         ...
 
 
@@ -439,7 +439,7 @@ class Linter(Protocol):
     """Looks at policies with a list of what AWS's services can do."""
 
     async def findings(self, document: str) -> list[str]:
-        """Return what deserves a second look in a policy that passes all rules, one sentence each."""
+        """Return what a reviewer should check in a policy that passes all rules, one sentence each."""
         ...
 
 
@@ -452,7 +452,7 @@ class Report(Protocol):
 
 
 class Observer(Protocol):
-    """Is told what happened; never raises."""
+    """Receives events; never raises."""
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""

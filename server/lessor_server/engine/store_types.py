@@ -1,4 +1,4 @@
-"""Values that go into the store's methods and come out of them, besides leases and configuration."""
+"""Arguments and results of the store's methods, other than leases and configuration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Range:
         return cls(f"{mount}/", f"{mount}0")  # "0" follows "/"
 
     def covers(self, text: str) -> bool:
-        """Tell whether ``text`` lies in the range."""
+        """Return whether ``text`` lies in the range."""
         return self.low <= text and (not self.high or text < self.high)
 
 
@@ -61,7 +61,7 @@ class RequestKey:
 
 @dataclass(frozen=True, slots=True)
 class BulkRevocation:
-    """A range of leases put up for revocation: those begun by ``cutoff_us``."""
+    """A bulk revocation of a range of leases: those begun by ``cutoff_us``."""
 
     ids: Range
     cutoff_us: int

@@ -1,8 +1,8 @@
 """Supervises the engine's work: an unexpected exception ends the unit of work that meets it, nothing else.
 
-A unit is one attempt that stands alone: one issue, one attempt to revoke, one mount's sweep, one turn of a
-background part. Its exception is reported once, with a reference, and goes on as ``InternalError``: a
-``LessorError``, so whoever handles failures handles this one as well, and a caller gets the reference.
+A unit is one independent attempt: one issue, one attempt to revoke, one reconcile run, one turn of a
+background part. Its exception is reported once, with a reference, and is raised as ``InternalError``: a
+``LessorError``, so code that handles failures handles this one as well, and a caller gets the reference.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Supervisor:
 
 
 def _is_cancelled() -> bool:
-    """Tell whether somebody has asked for the end of the task that runs."""
+    """Return whether somebody has asked for the end of the task that runs."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 

@@ -27,7 +27,7 @@ MAX_MESSAGE_BYTES = (1 << 20) + (64 << 10)
 class ConnectionLimits:
     """``streams`` and ``metadata_bytes`` are by connection; ``idle`` and ``age`` end a connection.
 
-    At its ``age`` a connection takes no new calls; those in progress go on to their end.
+    At its ``age`` a connection takes no new calls; those in progress continue to their end.
     """
 
     connections: int

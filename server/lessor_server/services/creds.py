@@ -51,7 +51,7 @@ class CredsService(StaticCredentialMethods):
     ) -> AsyncIterator[pb.WatchCredentialsResponse | None]:
         """Make credentials, and others ahead of each expiry, for as long as the caller listens.
 
-        First it tells, by None, that the request is one.
+        The first item is None: the request is valid.
         """
         with Problems() as problems:
             overlap = problems.parse(messages.span, request, "overlap") or DEFAULT_OVERLAP
@@ -59,7 +59,7 @@ class CredsService(StaticCredentialMethods):
         yield None
         async with aclosing(self._watch.follow(asked, overlap)) as issued:
             async for made in issued:
-                # Numbered alike, so that what is told of credentials is told by both.
+                # Both messages number their fields alike, so that each field of one is in the other.
                 answer = pb.WatchCredentialsResponse.FromString(_answer(made).SerializeToString())
                 del made
                 yield answer
@@ -75,7 +75,7 @@ def _first(request: pb.WatchCredentialsRequest) -> pb.GenerateCredentialsRequest
 
 
 def _issue_request(request: pb.GenerateCredentialsRequest, caller: Caller) -> IssueRequest:
-    """Return what a request wishes for, or raise ``Invalid`` with all problems of its shape."""
+    """Return the parsed request, or raise ``Invalid`` with all problems of its shape."""
     with Problems() as problems:
         mount = problems.parse(messages.mount_of, request.mount)
         role = problems.parse(messages.role_of, request.role, "role")
@@ -83,7 +83,7 @@ def _issue_request(request: pb.GenerateCredentialsRequest, caller: Caller) -> Is
         reason = problems.parse(messages.reason, request.reason)
         wait = problems.parse(messages.span, request, "wait_usable")
         if wait is not None and wait < timedelta(0):
-            problems.add("wait_usable", "is negative", "give how long to wait at most")
+            problems.add("wait_usable", "is negative", "give 0 or more")
         request_id = problems.parse(_request_id, request.request_id)
         ask = problems.parse(_ask, request)
     return IssueRequest(
@@ -139,11 +139,11 @@ def _request_id(text: str) -> str:
             raise ValueError
         return str(UUID(text)) if text else ""
     except ValueError:
-        raise messages.invalid("request_id", f"{shown(text)} is no UUID", "send a UUID") from None
+        raise messages.invalid("request_id", f"{shown(text)} is not a UUID", "send a UUID") from None
 
 
 def _digest(request: pb.GenerateCredentialsRequest, mount: str) -> str:
-    """Return a digest of what a request with an id wishes for."""
+    """Return a digest of what a request with an id asks for."""
     wished = pb.GenerateCredentialsRequest()
     wished.CopyFrom(request)
     wished.mount = mount

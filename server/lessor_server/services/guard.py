@@ -68,7 +68,7 @@ Serve = Callable[["_Call"], Awaitable[T]]
 
 
 class Identify(Protocol):
-    """Tells who presents a token."""
+    """Identifies the caller that presents a token."""
 
     def __call__(self, token: str, /) -> Principal | None:
         """Return the principal of ``token``, or None where it is not known."""
@@ -189,21 +189,21 @@ class Guard:
             if principal is ANONYMOUS:
                 return await self._serve_anybody(call, serve)
             if self._draining:
-                raise Draining("the server is going down")
+                raise Draining("the server is stopping")
             with self._counted(entry):
                 return await serve(call)
         except LessorError as error:
-            told = self._referred(entry, error)
+            answered = self._referred(entry, error)
         except grpc.aio.InternalError:
             raise asyncio.CancelledError from None  # gRPC can't write to a caller that has gone
         except Exception as error:  # noqa: BLE001 - nothing unmapped may leave
-            told = InternalError(self._log.report(entry.name, error))
-        _release_frames(told)
-        if told.kind in _BAD_INPUT:
-            self._log.refused(told.reason)
+            answered = InternalError(self._log.report(entry.name, error))
+        _release_frames(answered)
+        if answered.kind in _BAD_INPUT:
+            self._log.refused(answered.reason)
         if principal is None:
             await self._anonymous.wait_turn(context.peer())
-        refusal = status.refusal(told, sees_root=principal is not None and principal.sees_root)
+        refusal = status.refusal(answered, sees_root=principal is not None and principal.sees_root)
         try:
             await context.abort(refusal.code, refusal.message, ((status.DETAILS_KEY, refusal.details),))
         except grpc.aio.InternalError:
@@ -231,9 +231,9 @@ class Guard:
             return ANONYMOUS
         principal = self._identify(_token(context.invocation_metadata() or ()))
         if principal is None:
-            raise Unauthenticated("no token, or one that is not known")
+            raise Unauthenticated("the token is missing or unknown")
         if not principal.may(entry.capability):
-            raise PermissionDenied(f"{entry.name} needs the right to {entry.capability.value}")
+            raise PermissionDenied(f"{entry.name} needs the permission to {entry.capability.value}")
         return principal
 
     async def _answer(self, call: _Call) -> Message:
@@ -271,7 +271,7 @@ class Guard:
             raise Invalid((Violation("", "no message was sent", "send one"),))
         request = parsing.parse(call.entry.request, data)
         if call.entry.serve is None:
-            raise Unimplemented(f"{call.entry.name} is not served by this version")
+            raise Unimplemented(f"{call.entry.name} is not supported by this version")
         return request
 
     async def _read(self, call: _Call) -> Any:  # noqa: ANN401 - bytes, or the library's end of file
@@ -289,7 +289,7 @@ class Guard:
         """End the block when the caller's time is over; a lasting call also when the server drains."""
         ends_at_drain = call.entry.lasting and call.principal is not ANONYMOUS
         if ends_at_drain and self._draining:
-            raise Draining("the server is going down")
+            raise Draining("the server is stopping")
         timeout = asyncio.timeout_at(None if call.until == math.inf else call.until)
         if ends_at_drain:
             self._watches[timeout] = None
@@ -298,8 +298,8 @@ class Guard:
                 yield
         except TimeoutError:
             if ends_at_drain and self._draining:
-                raise Draining("the server is going down") from None
-            raise DeadlineExceeded(f"{call.entry.name} was not done in time") from None
+                raise Draining("the server is stopping") from None
+            raise DeadlineExceeded(f"{call.entry.name} did not finish in time") from None
         finally:
             self._watches.pop(timeout, None)
 

@@ -36,7 +36,7 @@ class LeaseService:
     def __init__(
         self, leases: Leases, prefixes: Prefixes, reconciler: Reconciler, lease_events: LeaseEventBroker
     ) -> None:
-        """Read and change ``leases``, put up ``prefixes``, compare with the account by ``reconciler``."""
+        """Read and change ``leases``; ``prefixes`` accepts bulk revocations; ``reconciler`` compares."""
         self._leases = leases
         self._prefixes = prefixes
         self._reconciler = reconciler
@@ -105,7 +105,7 @@ class LeaseService:
     async def RevokePrefix(
         self, request: pb.RevokePrefixRequest, caller: Caller
     ) -> AsyncIterator[pb.RevokePrefixResponse]:
-        """Put a range of leases up for revocation, and tell how far it has come."""
+        """Start the revocation of a range of leases, and report its progress."""
         ids = _range(request.prefix)
         await self._leases.require_mount(ids)
         prefix, accepted = await self._prefixes.accept(ids, caller.principal.name)
@@ -117,7 +117,7 @@ class LeaseService:
     async def AbandonLeases(
         self, request: pb.AbandonLeasesRequest, caller: Caller
     ) -> pb.AbandonLeasesResponse:
-        """Stop trying to revoke; a reconcile goes on reporting the users until they are gone."""
+        """Stop trying to revoke; reconcile still reports the users until they are gone."""
         with Problems() as problems:
             if bool(request.lease_id) == bool(request.prefix):
                 problems.add("lease_id", "and prefix are both set, or neither", "send one of the two")
@@ -135,7 +135,7 @@ class LeaseService:
     async def WatchLeases(
         self, request: pb.WatchLeasesRequest, _: Caller
     ) -> AsyncIterator[pb.WatchLeasesResponse | None]:
-        """Tell what happens to leases from now on: first, by None, that the watch is on."""
+        """Yield events of leases from now on; the first item is None: the watch has begun."""
         with self._lease_events.watch(_range(request.prefix)) as happenings:
             yield None
             async for one in happenings:
@@ -154,7 +154,7 @@ class LeaseService:
             mount = problems.parse(messages.mount_of, request.mount)
             if request.instance and not INSTANCE.fullmatch(request.instance):
                 fix = "give 16 hexadecimal digits, as GetInfo shows them"
-                problems.add("instance", "is no instance id", fix)
+                problems.add("instance", "is not a valid instance id", fix)
         async for found in self._reconciler.sweep(
             mount, apply=request.apply, instance=request.instance, by=caller.principal.name
         ):

@@ -23,7 +23,7 @@ from lessor_server.domain.policy.policy import JsonValue
 DEFAULT_MOUNT = "aws"
 PAGE_DEFAULT, MAX_PAGE = 100, 1000
 MAX_PAGE_BYTES = 1 << 20
-"""The most bytes of the items in one page: clients of gRPC take 4 MiB unless they are told otherwise."""
+"""The most bytes of the items in one page: gRPC clients accept 4 MiB by default."""
 STRIDE = 10
 """After so many items of a long answer the other calls have their turn."""
 MAX_PATHS = 100
@@ -86,7 +86,7 @@ def invalid(field: str, problem: str, fix: str) -> Invalid:
 
 
 def mount_of(text: str) -> str:
-    """Return the mount that a request names; empty means ``aws``. Raises ``Invalid`` for what is no name."""
+    """Return the mount that a request names; empty means ``aws``. Raises ``Invalid`` for an invalid name."""
     if not text:
         return DEFAULT_MOUNT
     violations = names.name_violations("mount", text)
@@ -96,7 +96,7 @@ def mount_of(text: str) -> str:
 
 
 def role_of(text: str, field: str) -> str:
-    """Return the role that a request names in ``field``. Raises ``Invalid`` for what is no name."""
+    """Return the role that a request names in ``field``. Raises ``Invalid`` for an invalid name."""
     violations = names.name_violations(field, text)
     if violations:
         raise Invalid(tuple(violations))
@@ -104,7 +104,7 @@ def role_of(text: str, field: str) -> str:
 
 
 def named(mount: str, role: str, field: str) -> tuple[str, str]:
-    """Return the mount and the role that a request names, or raise ``Invalid`` with what is no name."""
+    """Return the mount and the role that a request names, or raise ``Invalid`` with each invalid name."""
     with Problems() as problems:
         return problems.parse(mount_of, mount), problems.parse(role_of, role, field)
 
@@ -116,7 +116,7 @@ def span(message: Message, field: str, under: str = "") -> timedelta | None:
     value: Duration = getattr(message, field)
     if abs(value.seconds) > _MAX_SECONDS or abs(value.nanos) >= 10**9 or value.nanos % _NANOS_IN_MICRO:
         violation = Violation(
-            field, "is no duration in whole seconds", "give whole seconds, at most ten years"
+            field, "is not a duration in whole seconds", "give whole seconds, at most ten years"
         )
         raise Invalid((violation.under(under) if under else violation,))
     return timedelta(seconds=value.seconds, microseconds=value.nanos // _NANOS_IN_MICRO)
@@ -170,7 +170,7 @@ def document(value: Struct, field: str) -> dict[str, JsonValue]:
     try:
         return {key: _plain(inner) for key, inner in value.fields.items()}
     except ValueError:
-        raise invalid(field, "holds a number that is not finite", "write JSON alone") from None
+        raise invalid(field, "holds a number that is not finite", "send finite numbers only") from None
 
 
 def _plain(value: Value) -> JsonValue:
@@ -207,7 +207,7 @@ def paths(mask: FieldMask, fields: Collection[str], fix: str, problems: Problems
     named = dict.fromkeys(mask.paths)  # a mask is a set: a repeated field would be taken twice
     for path in named:
         if path not in fields:
-            problems.add("update_mask", f"{shown(path)} is nothing that can be changed", fix)
+            problems.add("update_mask", f"{shown(path)} is not a field that can be changed", fix)
     return [path for path in named if path in fields]
 
 
@@ -246,9 +246,9 @@ def page_size(size: int) -> int:
 
 
 def token(text: str) -> str:
-    """Return the name that a page token goes on after, or raise ``Invalid`` for what is no token of ours."""
+    """Return the name after which a page token continues, or raise ``Invalid`` for an invalid token."""
     if text and not names.is_name(text):
-        raise invalid("page_token", f"{shown(text)} is no token", "send next_page_token as it came")
+        raise invalid("page_token", f"{shown(text)} is not a valid token", "send next_page_token unchanged")
     return text
 
 

@@ -111,7 +111,7 @@ class _Scan:
             self.message(value, path, depth + 1)
 
     def _count(self, items: int, path: str) -> None:
-        """Add up the items, before any of them is looked at."""
+        """Add up the items, before any of them is checked."""
         self._items += items
         if self._items > MAX_ITEMS:
             problem = f"has {items} items, and the request {self._items} or more"

@@ -24,7 +24,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What goes on the wire for an error."""
+    """The wire form of an error."""
 
     code: grpc.StatusCode
     message: str

@@ -35,7 +35,7 @@ class About:
 
 
 class SystemService:
-    """Serves whoever wants to know what answers here."""
+    """Serves facts about this server, and its upkeep."""
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SystemService"]
 
@@ -48,7 +48,7 @@ class SystemService:
         unreadable: Unreadable,
         warnings: Callable[[], Iterable[str]] = tuple,
     ) -> None:
-        """Tell ``about`` and the ``warnings`` of now; hold and resume ``expiry``; ``copy`` writes backups.
+        """Show ``about`` and the current ``warnings``; hold and resume ``expiry``; ``copy`` writes backups.
 
         ``find_misplaced_tokens`` returns the mounts that ``GetInfo`` warns of, ``unreadable`` the rows.
         """

@@ -98,10 +98,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings of one server. Without a root token or a file of it, one is made in ``data_dir``.
+    """All settings of one server. Without a root token or a file of it, one is created in ``data_dir``.
 
     ``drain_grace`` is how long calls under way may take to end when the server stops; ``file`` is where the
-    settings were read from. ``warnings`` are what an operator should look at although the server starts.
+    settings were read from. ``warnings`` name what an operator should check although the server starts.
     """
 
     listen: Address = LOOPBACK
@@ -121,12 +121,12 @@ class Settings:
 
     @property
     def exposed(self) -> bool:
-        """Tell whether tokens and credentials cross a network in the clear."""
+        """Return whether tokens and credentials cross a network in the clear."""
         return self.tls is None and not self.listen.is_local
 
     @property
     def token_places(self) -> TokenPlaces:
-        """Return where web identity tokens may lie: nowhere near what the settings name."""
+        """Return where web identity tokens may be: never beside a file that the settings name."""
         tls = (self.tls.cert_file, self.tls.key_file, self.tls.client_ca_file) if self.tls else ()
         named = [one for one in (self.file, self.root_token_file, *tls) if one is not None]
         dirs = self.aws.identity_token_dirs
@@ -142,7 +142,7 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
     """Read the settings of ``file``, if there is one, under those of ``environ``.
 
     Raises:
-        SettingsError: With every fault of both.
+        SettingsError: With every problem of both.
     """
     given = RawSettings.read(file, environ)
     default = Settings()
@@ -184,7 +184,7 @@ def _warnings(file: Path | None, settings: Settings) -> tuple[str, ...]:
 
 
 def forget_tokens(environ: MutableMapping[str, str]) -> None:
-    """Take the tokens out of the environment once the settings are read, before anything inherits it.
+    """Remove the tokens from the environment once the settings are read, before anything inherits it.
 
     The kernel keeps the environment that the process began with in ``/proc/PID/environ``.
     """
@@ -199,9 +199,9 @@ def _tls(given: RawSettings) -> Tls | None:
     client_ca = given.take("tls.client_ca_file", parsers.authorities, None)
     for name, other in (("tls.cert_file", "tls.key_file"), ("tls.key_file", "tls.cert_file")):
         if given.has(name) and not given.has(other):
-            given.problem(name, f"stands without {other}", "set both or neither")
+            given.problem(name, f"is set without {other}", "set both or neither")
     if given.has("tls.client_ca_file") and not given.has("tls.cert_file") and not given.has("tls.key_file"):
-        given.problem("tls.client_ca_file", "stands without tls.cert_file and tls.key_file", "set all three")
+        given.problem("tls.client_ca_file", "is set without tls.cert_file and tls.key_file", "set all three")
     if cert is None or key is None:
         return None
     if problem := parsers.pair_problem(cert, key):
@@ -254,13 +254,13 @@ def _log(given: RawSettings, default: Log) -> Log:
 
 
 def _check_combinations(given: RawSettings, settings: Settings) -> None:
-    """Check what no setting can tell by itself."""
+    """Check combinations of settings."""
     if given.has("root_token") and given.has("root_token_file"):
-        given.problem("root_token_file", "stands beside root_token", "set one of the two")
+        given.problem("root_token_file", "is set together with root_token", "set one of the two")
     meant_tls = given.has("tls.cert_file") or given.has("tls.key_file")
     if settings.exposed and not settings.insecure_listen and not meant_tls:
         given.problem(
             "listen",
             f"{settings.listen} is neither loopback nor a unix socket, and there is no TLS",
-            "set tls.cert_file and tls.key_file, or insecure_listen = true if something else ends TLS",
+            "set tls.cert_file and tls.key_file, or insecure_listen = true if a proxy terminates TLS",
         )

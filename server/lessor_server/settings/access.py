@@ -26,8 +26,8 @@ def file_problem(path: Path) -> Problem | None:
 
 
 def kind_problem(path: Path) -> Problem | None:
-    """Return that something is there and is not a plain file: opening a pipe would wait for its other end."""
-    return ("is not a plain file", "name a plain file") if path.exists() and not path.is_file() else None
+    """Return the problem if the path is not a regular file: opening a pipe would wait for its other end."""
+    return ("is not a regular file", "name a regular file") if path.exists() and not path.is_file() else None
 
 
 def data_dir_problem(path: Path) -> Problem | None:
@@ -47,7 +47,7 @@ def data_dir_problem(path: Path) -> Problem | None:
                 if entry.is_file():
                     files.append(Path(entry.path))
             except OSError as error:  # as of links that lead in a circle
-                return f"{entry.path} can't be looked at: {error.strerror}", "remove it"
+                return f"{entry.path} can't be read: {error.strerror}", "remove it"
     for file in sorted(files):
         with suppress(FileNotFoundError):  # a server that works there removes some of its own
             if found := _problem(file, GROUP_OR_OTHERS):
@@ -56,7 +56,7 @@ def data_dir_problem(path: Path) -> Problem | None:
 
 
 def is_readable_by_all(path: Path) -> bool:
-    """Tell whether every user of this machine can read a file."""
+    """Return whether every user of this machine can read a file."""
     return not _is_read_only(path) and bool(path.stat().st_mode & stat.S_IROTH)
 
 

@@ -33,7 +33,7 @@ FORMATS: Final = ("auto", "json", "console")
 _DURATION: Final = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?(?:(\d{1,9})ms)?")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-_ADDRESS_MEND: Final = "write HOST:PORT, [IPV6]:PORT or unix:/PATH"
+_ADDRESS_FIX: Final = "write HOST:PORT, [IPV6]:PORT or unix:/PATH"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        """Tell whether only this machine can reach it."""
+        """Return whether only this machine can reach it."""
         if self.path or self.host == "localhost":
             return True
         try:
@@ -71,7 +71,7 @@ def text(value: object) -> str:
     if not value.strip():
         raise InvalidValue("is empty", "give it a value or leave it out")
     if "\0" in value:
-        raise InvalidValue("holds a NUL character", "write it without")
+        raise InvalidValue("holds a NUL character", "remove it")
     return value
 
 
@@ -171,14 +171,14 @@ def address(value: object) -> Address:
         return Address(path=path)
     host, colon, port = written.rpartition(":")
     if not colon or _PORT.fullmatch(port) is None or int(port) > 65_535:
-        raise InvalidValue(f"{shown(written)} has no port from 0 to 65535", _ADDRESS_MEND)
+        raise InvalidValue(f"{shown(written)} has no port from 0 to 65535", _ADDRESS_FIX)
     return Address(host=_host(host, written), port=int(port))
 
 
 def _require_socket_path(path: str, written: str) -> None:
     """Raise ``InvalidValue`` unless a unix socket can be at ``path``: one that is left over is replaced."""
     if not path.startswith("/"):
-        raise InvalidValue(f"{shown(written)} has no absolute path", _ADDRESS_MEND)
+        raise InvalidValue(f"{shown(written)} has no absolute path", _ADDRESS_FIX)
     if (size := len(os.fsencode(path))) > MAX_SOCKET_PATH:
         raise InvalidValue(
             f"{shown(written)} has a path of {size} bytes", f"give a path of at most {MAX_SOCKET_PATH}"
@@ -188,16 +188,18 @@ def _require_socket_path(path: str, written: str) -> None:
         mode = Path(path).lstat().st_mode if os.path.lexists(path) else None
     except OSError as error:
         raise InvalidValue(
-            f"{shown(written)} can't be reached: {error.strerror}", "name a file in a folder that is there"
+            f"{shown(written)} can't be reached: {error.strerror}", "name a file in an existing folder"
         ) from None
     if not stat.S_ISDIR(above):
-        raise InvalidValue(f"{shown(written)} is not in a folder", "name a file in a folder that is there")
+        raise InvalidValue(f"{shown(written)} is not in a folder", "name a file in an existing folder")
     if mode is not None and not stat.S_ISSOCK(mode):
-        raise InvalidValue(f"{shown(written)} is there and is no socket", "name a file that is not there yet")
+        raise InvalidValue(
+            f"{shown(written)} exists and is not a socket", "name a file that does not exist yet"
+        )
 
 
 def folder(value: object) -> Path:
-    """Take a folder, made at the start if it is not there: nothing else may stand in its place."""
+    """Take a folder. The start creates it if it does not exist; no other kind of file may have its path."""
     path = Path(text(value))
     try:
         there = next(part for part in (path, *path.absolute().parents) if part.exists())
@@ -208,12 +210,14 @@ def folder(value: object) -> Path:
     if not there.is_dir():
         raise InvalidValue(f"{shown(str(there))} is not a folder", "name a folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise InvalidValue(f"{shown(str(there))} can't be written to", "give the server's user the folder")
+        raise InvalidValue(
+            f"{shown(str(there))} can't be written to", "give the server's user write access to it"
+        )
     try:
         problem = access.data_dir_problem(path) if path.is_dir() else None
     except OSError as error:
         raise InvalidValue(
-            f"{shown(str(path))} can't be looked at: {error.strerror}", "run chmod 700 on it"
+            f"{shown(str(path))} can't be read: {error.strerror}", "run chmod 700 on it"
         ) from error
     if problem:
         raise InvalidValue(*problem)
@@ -230,7 +234,7 @@ def readable_file(value: object) -> Path:
             problem = access.file_problem(path)
     except OSError as error:
         raise InvalidValue(
-            f"{shown(str(path))} can't be read: {error.strerror}", "name a file that can be"
+            f"{shown(str(path))} can't be read: {error.strerror}", "name a readable file"
         ) from error
     if problem:
         raise InvalidValue(*problem)
@@ -257,7 +261,7 @@ def pair_problem(cert_file: Path, key_file: Path) -> str | None:
         context.load_cert_chain(cert_file, key_file, password="")
     except (ssl.SSLError, OSError) as error:
         reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-        return f"and tls.key_file are no working pair: {reason or 'not PEM'}"
+        return f"and tls.key_file do not work as a pair: {reason or 'not PEM'}"
     return None
 
 
@@ -270,13 +274,13 @@ def endpoints(value: object) -> tuple[str, ...]:
 
 
 def folders(value: object) -> tuple[Path, ...]:
-    """Take folders that are there now, by their absolute paths."""
+    """Take existing folders, by their absolute paths."""
     paths = tuple(map(Path, _texts(value)))
     for path in paths:
         if not path.is_absolute() or ".." in path.parts:
-            raise InvalidValue(f"{shown(str(path))} is no absolute path", "begin it with /, without ..")
+            raise InvalidValue(f"{shown(str(path))} is not an absolute path", "begin it with /, without ..")
         if not path.is_dir():
-            raise InvalidValue(f"{shown(str(path))} is no folder", "name folders that are there")
+            raise InvalidValue(f"{shown(str(path))} is not a folder", "name existing folders")
     return paths
 
 
@@ -326,10 +330,10 @@ def _host(host: str, written: str) -> str:
             return str(ipaddress.IPv6Address(host[1:-1]))
         except ValueError as error:
             raise InvalidValue(
-                f"{shown(written)} has no IPv6 address in its brackets", _ADDRESS_MEND
+                f"{shown(written)} has no IPv6 address in its brackets", _ADDRESS_FIX
             ) from error
     if _HOST.fullmatch(host) is None:
-        raise InvalidValue(f"{shown(written)} has no host", _ADDRESS_MEND)
+        raise InvalidValue(f"{shown(written)} has no host", _ADDRESS_FIX)
     return host
 
 
@@ -347,7 +351,7 @@ def _choice(value: object, among: tuple[str, ...]) -> str:
     """Take one of a few words, in any case."""
     word = value.lower() if isinstance(value, str) else ""
     if word not in among:
-        raise InvalidValue(f"{_shown(value)} is not one of them", f"write one of {', '.join(among)}")
+        raise InvalidValue(f"{_shown(value)} is not a valid choice", f"write one of {', '.join(among)}")
     return word
 
 

@@ -1,6 +1,6 @@
-"""What an operator gave, and where: a TOML file and the environment, as one set of named values.
+"""The settings an operator gave, each with its place: a TOML file and the environment as one set.
 
-Faults are gathered, not raised one by one, so that a start shows all of them at once.
+Problems are collected, not raised one by one, so that a start reports all of them together.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Problem:
 
 
 class SettingsError(Exception):
-    """The settings can't be used; ``problems`` are all reasons."""
+    """The settings can't be used; ``problems`` lists every reason."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
-        """Carry every fault; the text has one a line."""
+        """Carry every problem; the text has one a line."""
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
 
@@ -67,7 +67,7 @@ class InvalidValue(ValueError):
     """A value breaks the rule of its setting."""
 
     def __init__(self, problem: str, fix: str) -> None:
-        """Say what is wrong and how to mend it, never with the text of a secret."""
+        """Name the problem and its fix, never with the text of a secret."""
         super().__init__(f"{problem}; {fix}")
         self.problem = problem
         self.fix = fix
@@ -82,12 +82,12 @@ class Found:
 
 
 class RawSettings:
-    """Hands out given values by the name of their setting and gathers what is wrong with them."""
+    """Returns given values by the name of their setting and collects their problems."""
 
     def __init__(
         self, filed: Mapping[str, Found], variables: Mapping[str, str], problems: list[Problem]
     ) -> None:
-        """Take what stood in the file, by dotted name, and in the environment, by variable."""
+        """Take the values of the file, by dotted name, and in the environment, by variable."""
         self._filed = filed
         self._variables = variables
         self._problems = problems
@@ -104,7 +104,7 @@ class RawSettings:
         return cls(filed, variables, problems)
 
     def take(self, name: str, read: Callable[[object], T], default: D) -> T | D:
-        """Return the setting as ``read`` understands it, or ``default``; what is wrong becomes a fault."""
+        """Return the setting as ``read`` understands it, or ``default``; an error becomes a problem."""
         self._asked.append(name)
         found = self._find(name)
         if found is None:
@@ -116,30 +116,34 @@ class RawSettings:
             return default
 
     def has(self, name: str) -> bool:
-        """Tell whether the setting was given at all, right or wrong."""
+        """Return whether the setting was given at all, valid or not."""
         return self._find(name) is not None
 
     def problem(self, name: str, problem: str, fix: str) -> None:
-        """Note a fault where the setting was given, or at the setting alone where it was not."""
+        """Record a problem at the place where the setting was given; without a place if it was not."""
         found = self._find(name)
         self._problems.append(Problem(found.where if found else "", name, problem, fix))
 
     def refuse_unknown(self) -> None:
-        """Note a fault for everything given that nobody asked for: a slip of the pen must not pass."""
+        """Record a problem for each unknown setting, so that a typing error does not pass."""
         variables = {_variable(name): name for name in self._asked}
         for variable in sorted(self._variables.keys() - variables.keys()):
             if KUBERNETES.fullmatch(variable):
                 continue
-            self._problems.append(Problem(variable, "", "is no setting", _likely(variable, list(variables))))
+            self._problems.append(
+                Problem(variable, "", "is not a setting", _likely(variable, list(variables)))
+            )
         for name, found in self._filed.items():
             known = name in self._asked or (
                 found.value == {} and any(asked.startswith(f"{name}.") for asked in self._asked)
             )
             if not known:
-                self._problems.append(Problem(found.where, name, "is no setting", _likely(name, self._asked)))
+                self._problems.append(
+                    Problem(found.where, name, "is not a setting", _likely(name, self._asked))
+                )
 
     def raise_faults(self) -> None:
-        """Raise ``SettingsError`` if there is any fault."""
+        """Raise ``SettingsError`` if there is any problem."""
         if self._problems:
             raise SettingsError(tuple(self._problems))
 
@@ -159,11 +163,11 @@ def _variable(name: str) -> str:
 def _likely(name: str, known: list[str]) -> str:
     """Return what was probably meant."""
     near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else "take it away"
+    return f"did you mean {near[0]}?" if near else "remove it"
 
 
 def _read_file(file: Path, problems: list[Problem]) -> dict[str, Found]:
-    """Read a TOML file into its values by dotted name; what can't be read at all becomes a fault."""
+    """Read a TOML file into its values by dotted name; an unreadable file becomes a problem."""
     if problem := kind_problem(file):
         problems.append(Problem(str(file), "", *problem))
         return {}
@@ -174,7 +178,7 @@ def _read_file(file: Path, problems: list[Problem]) -> dict[str, Found]:
         return _parse(file, content, problems)
     except OSError as error:
         problems.append(
-            Problem(str(file), "", f"can't be read: {error.strerror}", "name a TOML file that can be")
+            Problem(str(file), "", f"can't be read: {error.strerror}", "name a readable TOML file")
         )
     except UnicodeDecodeError:
         problems.append(Problem(str(file), "", "is not UTF-8", "write it as UTF-8"))
@@ -182,7 +186,7 @@ def _read_file(file: Path, problems: list[Problem]) -> dict[str, Found]:
 
 
 def _parse(file: Path, text: str, problems: list[Problem]) -> dict[str, Found]:
-    """Parse the text of ``file``; where it is no TOML that becomes a fault."""
+    """Parse the text of ``file``; if it is not valid TOML that becomes a problem."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -196,7 +200,7 @@ def _parse(file: Path, text: str, problems: list[Problem]) -> dict[str, Found]:
 
 
 def _toml_problem(file: Path, text: str, message: str) -> Problem:
-    """Turn the parser's message into a fault with its line."""
+    """Turn the parser's message into a problem with its line."""
     if place := _AT_LINE.fullmatch(message):
         problem, line, column = place.groups()
         return Problem(f"{file}:{line}", "", f"{problem} at column {column}", "write it as TOML")
@@ -216,7 +220,7 @@ def _flat(prefix: str, table: Mapping[str, object]) -> Iterator[tuple[str, objec
 
 
 def _lines(text: str) -> dict[str, int]:
-    """Return the line on which each dotted name is given: tomllib tells none."""
+    """Return the line on which each dotted name is given: tomllib reports none."""
     lines: dict[str, int] = {}
     table = ""
     for number, line in enumerate(text.splitlines(), start=1):

@@ -12,7 +12,7 @@ from lessor_server.adapters.sqlite.lock import LockUnusable, directory_lock
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable
 from lessor_server.adapters.sqlite.store import FILE, open_store
 from lessor_server.app import DataDirUnusable, create_data_dir
-from lessor_server.commands.cli_errors import told
+from lessor_server.commands.cli_errors import report_errors
 
 KINDS = ("pipe", "folder", "loop", "link to nowhere")
 
@@ -44,7 +44,7 @@ async def test_a_database_that_is_no_plain_file_is_named_with_the_fix(
     tmp_path: Path, name: str, kind: str
 ) -> None:
     put(tmp_path / name, kind)
-    with pytest.raises(DatabaseUnusable, match=f"{name} is not a plain file") as caught:
+    with pytest.raises(DatabaseUnusable, match=f"{name} is not a regular file") as caught:
         async with open_store(tmp_path, HandClock()):
             pass
     assert "LESSOR_DATA_DIR" in caught.value.fix
@@ -66,7 +66,7 @@ def test_a_data_directory_that_cannot_be_created_names_its_setting() -> None:
 def test_an_error_of_the_system_is_one_line_with_the_file_and_the_fix(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as caught, told("server", (OSError,)):
+    with pytest.raises(SystemExit) as caught, report_errors("server", (OSError,)):
         tmp_path.read_bytes()
     assert caught.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()

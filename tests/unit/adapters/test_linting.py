@@ -22,7 +22,7 @@ async def test_real_actions_are_known_and_slips_are_told() -> None:
     known = ["ec2:DescribeRegions", "s3:ListAllMyBuckets", "dynamodb:Query", "kms:DescribeKey", "logs:Get*"]
     assert await linter.findings(policy(known)) == []
     (said,) = await linter.findings(policy("dynamodb:GetItems"))
-    assert said.endswith('"dynamodb:GetItems" is no action; did you mean dynamodb:GetItem?')
+    assert said.endswith('"dynamodb:GetItems" is not an action; did you mean dynamodb:GetItem?')
 
 
 async def test_changes_on_every_resource_are_told() -> None:

@@ -39,7 +39,7 @@ def test_two_seals_of_the_same_bytes_differ() -> None:
 def test_a_blob_moved_to_another_place_does_not_open() -> None:
     """Who can write to the store can't give one mount the root of another."""
     sealer = AesGcmSealer(KEY)
-    with pytest.raises(SealBroken, match="another place"):
+    with pytest.raises(SealBroken, match="another row"):
         sealer.open(sealer.seal(b"hush", PLACE), "root/other")
 
 
@@ -116,10 +116,10 @@ def test_a_key_file_of_another_size_is_refused_and_kept(tmp_path: Path, size: in
 
 
 def test_a_pipe_or_folder_is_no_key_file(tmp_path: Path) -> None:
-    """Only a plain file will do."""
+    """Only a regular file will do."""
     os.mkfifo(tmp_path / "pipe")  # and a start does not wait for whoever writes to it
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
-        with pytest.raises(KeyFileBroken, match="plain file"):
+        with pytest.raises(KeyFileBroken, match="regular file"):
             KeyFile.load_or_make(path)
 
 

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from lessor import errors
 from lessor.cli import output
-from lessor.cli.call import Call, Failed, told
+from lessor.cli.call import Call, Failed, describe
 from lessor.cli.creds import exports
 from lessor.cli.main import OWN, root, run
 from lessor.cli.params import fill, mask
@@ -133,7 +133,7 @@ def test_an_error_is_told_with_all_that_helps() -> None:
         "",
         "Code",
     )
-    assert told(error).splitlines() == [
+    assert describe(error).splitlines() == [
         "a: is bad; mend it",
         "  b: is worse; mend it too",
         "  reason: WHY",
@@ -145,7 +145,7 @@ def test_an_error_is_told_with_all_that_helps() -> None:
 def test_a_single_violation_is_not_told_twice() -> None:
     """A message that is the violation already needs no line below it."""
     error = errors.Invalid("a: is bad; mend it", violations=(errors.Violation("a", "is bad", "mend it"),))
-    assert told(error) == "a: is bad; mend it"
+    assert describe(error) == "a: is bad; mend it"
 
 
 def test_all_pages_of_a_list_become_one_answer(capsys: pytest.CaptureFixture[str]) -> None:

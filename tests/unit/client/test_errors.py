@@ -67,7 +67,7 @@ def test_a_missing_thing_is_told_with_its_mend() -> None:
 
 def test_when_to_try_again_arrives() -> None:
     """A server that is going down says when another try makes sense."""
-    found = sent(domain.Draining("the server is going down", retry_in=2.5))
+    found = sent(domain.Draining("the server is stopping", retry_in=2.5))
     assert isinstance(found, errors.Unavailable)
     assert found.retry_in == timedelta(seconds=2.5)
     assert found.fix == domain.Draining.fix

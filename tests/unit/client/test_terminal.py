@@ -15,7 +15,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from lessor import errors
 from lessor.cli import output
-from lessor.cli.call import Failed, told
+from lessor.cli.call import Failed, describe
 from lessor.cli.creds import exports
 from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2, system_pb2
 
@@ -94,7 +94,7 @@ def test_an_error_steers_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         retry_in=timedelta(seconds=1),
         aws_code=EVIL,
     )
-    Failed(told(error), 1).show()
+    Failed(describe(error), 1).show()
     shown = capsys.readouterr().err
     assert harmless(shown)
     assert "reason: a\\x00" in shown

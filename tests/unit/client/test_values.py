@@ -60,12 +60,12 @@ def test_a_document_comes_from_wherever_it_stands(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"Effect": "Deny", "Effect": "Allow"}', "'Effect' stands twice"),
-        ('{"a": [{"b": 1, "b": 1}]}', "'b' stands twice"),
+        ('{"Effect": "Deny", "Effect": "Allow"}', "'Effect' is given twice"),
+        ('{"a": [{"b": 1, "b": 1}]}', "'b' is given twice"),
         ('{"a": 1', "line 1, column 8"),
-        ("[]", "no JSON object"),
-        ("", "no JSON"),
-        ('{"a": NaN}', "NaN is no JSON"),
+        ("[]", "not a JSON object"),
+        ("", "not valid JSON"),
+        ('{"a": NaN}', "NaN is not valid JSON"),
         ('{"a": 9007199254740993}', "write it as a string"),
         ('{"a": ' + "[" * 200_000, "nested too deeply"),
         ("@not-there", "can't be read"),

@@ -33,11 +33,11 @@ def told(*statements: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize(
     ("action", "said"),
     [
-        ("s3:GetObjet", '"s3:GetObjet" is no action; did you mean s3:GetObject?'),
-        ("s3:getobjects", '"s3:getobjects" is no action; did you mean s3:GetObject?'),
-        ("s3:Frobnicate", '"s3:Frobnicate" is no action'),
-        ("ec22:GetObject", '"ec22" is no service; did you mean ec2?'),
-        ("nowhere:Get*", '"nowhere" is no service'),
+        ("s3:GetObjet", '"s3:GetObjet" is not an action; did you mean s3:GetObject?'),
+        ("s3:getobjects", '"s3:getobjects" is not an action; did you mean s3:GetObject?'),
+        ("s3:Frobnicate", '"s3:Frobnicate" is not an action'),
+        ("ec22:GetObject", '"ec22" is not a service; did you mean ec2?'),
+        ("nowhere:Get*", '"nowhere" is not a service'),
         ("s3:Git*", '"s3:Git*" matches no action'),
         ("s3:GetObjec?s", '"s3:GetObjec?s" matches no action'),
     ],
@@ -67,7 +67,7 @@ def test_changes_on_every_resource_are_told_in_one_sentence() -> None:
     (said,) = told({"Action": ["s3:*", "ec2:DescribeRegions"], "Resource": "*"})
     assert said == (
         "policy_document.Statement[0] allows s3:DeleteBucket, s3:DeleteObject, s3:PutBucketPolicy and 1 more "
-        "on every resource; name those that are meant in Resource"
+        "on every resource; name the intended resources in Resource"
     )
     (said,) = told({"Action": "s3:putobject", "Resource": [ARN, "*"]})
     assert "allows s3:PutObject on every resource" in said

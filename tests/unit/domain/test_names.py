@@ -184,11 +184,11 @@ def test_a_template_shapes_the_name() -> None:
     [
         ("x-{{role}}", "exactly once"),
         ("{{suffix}}{{suffix}}", "exactly once"),
-        ("{{suffix}}-{{team}}", "no field"),
+        ("{{suffix}}-{{team}}", "not a field"),
         ("{{suffix}}-{{", "braces"),
-        ("{{suffix}}-{{Role}}", "no field"),
+        ("{{suffix}}-{{Role}}", "not a field"),
         ("{{suffix}}-{{Role}", "braces"),
-        ("{{suffix}}-{{identity.labels.}}", "no field"),
+        ("{{suffix}}-{{identity.labels.}}", "not a field"),
         ("x" * 53 + "{{suffix}}", "no room"),
     ],
 )

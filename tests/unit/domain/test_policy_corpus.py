@@ -100,7 +100,7 @@ def test_no_managed_policy_of_aws_is_refused() -> None:
         ({"NumericLessThan": {"s3:max-keys": "ten"}}, "a number"),
         ({"IpAddress": {"aws:SourceIp": ["10.0.0.0/8", "office"]}}, "an IP address"),
         ({"ArnLike": {"aws:SourceArn": "topic"}}, "an ARN"),
-        ({"StringEquals": {"team": "x"}}, "no service before its name"),
+        ({"StringEquals": {"team": "x"}}, "no service prefix"),
         ({"StringEquals": {"aws:x": []}}, "lists no values"),
         ({"StringEquals": {}}, "compares nothing"),
     ],

@@ -96,10 +96,10 @@ def test_a_step_from_another_phase_is_a_defect(phase: Phase) -> None:
     """What is not in the table cannot happen."""
     row = replace(ROOT, phase=phase)
     if phase is not Phase.IDLE:
-        with pytest.raises(AssertionError, match="is no step"):
+        with pytest.raises(AssertionError, match="is not a step"):
             steps.intend(row, ())
     if phase is not Phase.MADE:
-        with pytest.raises(AssertionError, match="is no step"):
+        with pytest.raises(AssertionError, match="is not a step"):
             steps.switch(row, 0, NOW)
 
 

@@ -109,7 +109,7 @@ def test_what_is_too_large_together_is_refused_with_its_size() -> None:
     """Three policies that each fit may not fit together; the error says how large they are."""
     long = document({**PUT, "Resource": [f"arn:aws:s3:::{'b' * 900}"]})
     assert len(session_policy.united((long, long))) <= policy.LIMIT
-    with pytest.raises(SessionTooLarge, match=r"have \d{4} characters together, and AWS takes 2048"):
+    with pytest.raises(SessionTooLarge, match=r"have \d{4} characters together, and AWS accepts 2048"):
         session_policy.united((long, long, long))
 
 
@@ -117,7 +117,7 @@ def test_managed_policies_are_named_once_and_at_most_ten() -> None:
     """AWS takes ten managed policies for a session; one that comes twice counts once."""
     ten = [f"{ARN}{number}" for number in range(10)]
     assert session_policy.managed([*ten, *ten]) == tuple(ten)
-    with pytest.raises(SessionTooLarge, match="11 managed policies, and AWS takes 10"):
+    with pytest.raises(SessionTooLarge, match="11 managed policies, and AWS accepts 10"):
         session_policy.managed([*ten, ARN])
 
 

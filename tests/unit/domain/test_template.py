@@ -142,7 +142,7 @@ def test_a_value_that_means_something_in_a_policy_is_refused(name: str) -> None:
 def test_a_policy_that_a_caller_makes_too_long_is_refused() -> None:
     """A policy fits when it is written and may not when it is filled in; that is told with its size."""
     places = ["arn:aws:s3:::b/{{identity.name}}/*"] * 20
-    with pytest.raises(RoleNotUsable, match=r"has \d{4} characters for this caller, and AWS takes 2048"):
+    with pytest.raises(RoleNotUsable, match=r"has \d{4} characters for this caller, and AWS accepts 2048"):
         template.filled_policy(policy.canonical(document(Resource=places)), Caller("x" * 128))
 
 

@@ -67,7 +67,7 @@ async def test_a_call_that_never_gets_a_clear_answer_ends_the_issue_and_leaves_n
         error = await fails(w, Fault(kind, action))
         assert isinstance(error, AwsUnavailable)
         assert action in error.message
-        assert error.message.endswith("what it may have made reaches nobody")
+        assert error.message.endswith("credentials that AWS may have created reach nobody")
         assert error.aws is not None
         assert TRIES <= w.aws.actions().count(action) <= MAX_OF_A_KIND[action] * (TRIES + 1)
 

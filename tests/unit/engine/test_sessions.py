@@ -336,7 +336,7 @@ async def test_an_aws_that_is_away_is_told_and_costs_no_row_for_long() -> None:
         await warm(w)
         await assumed(w)
         w.aws.away = True
-        with pytest.raises(AwsUnavailable, match="reaches nobody"):
+        with pytest.raises(AwsUnavailable, match="reach nobody"):
             await w.issue(role="assumed")
         await asyncio.sleep(1)
         assert only_row(w) is State.GONE

@@ -106,7 +106,7 @@ async def test_a_user_of_another_static_role_is_taken() -> None:
         for mount in ("aws", "second"):
             with pytest.raises(StaticUserTaken) as told:
                 await put(w, replace(static("other", username=USER), mount=mount))
-            assert f"user {USER} is that of static role aws/{USER}" in told.value.message
+            assert f"user {USER} already belongs to static role aws/{USER}" in told.value.message
             assert await w.store.get_rotation(static_subject(mount, "other")) is None
         assert keys_of(w, USER) == before
         assert set(w.aws.actions()) <= {"GetUser", "GetCallerIdentity"}

@@ -1,4 +1,4 @@
-"""Checks the wait for a key that AWS accepts: three looks running, never longer than it may take."""
+"""Checks the wait for a key that AWS accepts: three consecutive checks, never longer than it may take."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ async def test_a_drain_ends_it_at_once(s: Served) -> None:
         told = group.create_task(ended(watch))
         assert await s.guard.drain(0.5) == 1
     assert told.result().code() is grpc.StatusCode.UNAVAILABLE
-    assert "going down" in (told.result().details() or "")
+    assert "stopping" in (told.result().details() or "")
     assert s.leases.open == 1
     other.cancel()
     assert await s.guard.drain(SECONDS) == 0

@@ -62,7 +62,7 @@ RAISED = [kind for kind in ERRORS if kind.__name__ != "AwsError"]
 def made(kind: type[LessorError]) -> LessorError:
     """Make an error of a class without knowing its arguments."""
     if kind is Invalid:
-        return Invalid((Violation("role.name", "is no name", "give one"),))
+        return Invalid((Violation("role.name", "is not a valid name", "give one"),))
     if issubclass(kind, (NotFound, AlreadyExists)):
         return kind("role", "aws/app")
     if kind is RequestIdReused:

@@ -1,4 +1,4 @@
-"""The sessions at the end of assume chains: made hop by hop, kept, and made anew before they end.
+"""The sessions at the end of assume chains: created hop by hop, kept, and renewed before they end.
 
 A hop is one call of STS, signed with the session of the hop before it and sent through the same door as
 every call. Sessions last an hour, which every IAM role allows and AWS's role chaining allows at most (IAM
@@ -28,9 +28,9 @@ from lessor_server.domain.token_places import TokenPlaces
 
 SESSION_SECONDS = 3600
 EARLY_SECONDS, LATEST_SECONDS = 600.0, 60.0
-"""A session is made anew when less than the first is left of it; without the second none is used."""
+"""A session is renewed when less than the first is left of it; with less than the second it is not used."""
 AGAIN_SECONDS, PATIENCE_SECONDS = 30.0, 2.0
-"""A session that still serves is made anew at most so often, and in so much time: a call waits for it."""
+"""The minimum time between renewals of a valid session, and the limit of one renewal: a call waits for it."""
 
 ANY_PLACES = TokenPlaces()
 
@@ -63,8 +63,8 @@ class Source:
 class ChainCredentials(AioCredentials):  # type: ignore[misc]  # aiobotocore ships no types
     """What clients at the end of one chain sign with: always the session that is kept now.
 
-    Instants are the clock's; ``ends`` is 0 while there is no session. Who waits while another tries gets what
-    that one got: ``tries`` tells whether one tried meanwhile.
+    Instants are the clock's; ``ends`` is 0 while there is no session. A caller that waits for another's
+    try gets its result: ``tries`` shows whether there was one.
     """
 
     def __init__(self) -> None:
@@ -89,11 +89,11 @@ class ChainCredentials(AioCredentials):  # type: ignore[misc]  # aiobotocore shi
             self.ends = 0.0
 
     def wanted(self, now: float) -> bool:
-        """Tell whether a new session should be made."""
+        """Return whether a new session is needed soon."""
         return self.needed(now) or (now >= self.ends - EARLY_SECONDS and now >= self.again)
 
     def needed(self, now: float) -> bool:
-        """Tell whether nothing can be signed without a new session."""
+        """Return whether nothing can be signed without a new session."""
         return now >= self.ends - LATEST_SECONDS
 
     async def get_frozen_credentials(self) -> ReadOnlyCredentials:
@@ -151,7 +151,7 @@ class Chains:
         return end
 
     async def _renew(self, root: Root, end: ChainCredentials) -> None:
-        """Make a new session; while the old one serves, a failure is no more than a reason to wait."""
+        """Create a new session; while the old one is valid, a failure only delays the next try."""
         began = self._now()
         serves = not end.needed(began)
         end.again, end.failure = began + AGAIN_SECONDS, None

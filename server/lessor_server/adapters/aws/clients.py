@@ -50,7 +50,7 @@ class _Kept:
     retired: bool = False
 
     async def made(self, maker: Callable[[], Any]) -> bool:
-        """Make the client unless it is there; tell whether it was made."""
+        """Create the client unless it exists; return whether it was created."""
         async with self.lock:
             if self.client is not None:
                 return False
@@ -167,9 +167,9 @@ class Clients:
         """Close clients in a minute; until then they are found under ``keys``."""
         for kept in retired:
             kept.retired = True
-        self._closers.create_task(self._closed(retired, keys))
+        self._closers.create_task(self._close_retired(retired, keys))
 
-    async def _closed(self, retired: Sequence[_Kept], keys: Sequence[Key]) -> None:
+    async def _close_retired(self, retired: Sequence[_Kept], keys: Sequence[Key]) -> None:
         try:
             async with asyncio.timeout(RETIRED_SECONDS):
                 await self._ended.wait()

@@ -116,7 +116,7 @@ def _request_id(meta: Mapping[str, object]) -> str:
 
 
 def proves(call: Call[object], error: AwsError) -> bool:
-    """Tell whether a refusal is all the proof that ``call`` asks for.
+    """Return whether a refusal already verifies what ``call`` checks.
 
     AWS looks at who signed before it looks at what they may do (IAM User Guide, "How permissions and
     policies provide access management"): a key that is denied an action was accepted.
@@ -125,12 +125,12 @@ def proves(call: Call[object], error: AwsError) -> bool:
 
 
 def is_expired(error: AwsRefused) -> bool:
-    """Tell whether AWS refused because the session that signed has ended."""
+    """Return whether AWS refused because the session that signed has ended."""
     return error.aws is not None and error.aws.code in ("ExpiredToken", "ExpiredTokenException")
 
 
 def is_endpoint_specific(error: AwsError) -> bool:
-    """Tell whether another place of the service may answer: this one did not, or is switched off."""
+    """Return whether another place of the service may answer: this one did not, or is switched off."""
     return isinstance(error, AwsUnknown) or (error.aws is not None and error.aws.code == REGION_DISABLED)
 
 

@@ -46,7 +46,7 @@ class _PendingCall(Generic[T]):
 
     @property
     def plain(self) -> Call[object]:
-        """Return the call for whom its answer's type is no matter."""
+        """Return the call as one of any answer type."""
         return cast("Call[object]", self.call)
 
 
@@ -97,7 +97,7 @@ class AwsGateway:
         return await self._send(await self._prepare(root, call, until), until)
 
     async def _prepare(self, root: Root, call: Call[T], until: float) -> _PendingCall[T]:
-        """Return the trip of a call, the session that signs it ready; a key to be proven signs for itself."""
+        """Prepare a call and the session that signs it; a key to be verified signs its own call."""
         try:
             async with asyncio.timeout_at(until):
                 return _PendingCall(root, call, None if _is_proof(call) else await self._chains.ready(root))
@@ -140,7 +140,7 @@ class AwsGateway:
             raise error_codes.unreadable(trip.plain, error) from None
 
     async def _client(self, trip: _PendingCall[T], place: Place) -> Any:
-        """Return the client for a call: the root's own, or one that signs with the key to be proven."""
+        """Return the client for a call: the root's own, or one that signs with the key to be verified."""
         service = trip.request.service
         try:
             if _is_proof(trip.call):

@@ -1,8 +1,8 @@
-"""A web identity token: read from its file anew at each use, as who rotates it may do so at any time.
+"""A web identity token: read from its file at each use, since the file may be replaced at any time.
 
 Who may set a root names the file, so a file is read only where tokens may lie, wherever links lead, and what
 has not the shape of a bearer token (RFC 6750, 2.1) goes nowhere. All that can be wrong with a file has one
-text: it must not tell which files there are. AWS verifies the token; only its ``aud`` claim is looked at here
+text: it must not reveal which files exist. AWS verifies the token; only its ``aud`` claim is checked here
 (RFC 7519, 4.1.3).
 """
 

@@ -36,7 +36,7 @@ def signing_key(key: AccessKey) -> Iterator[None]:
 
 
 class PerCallCredentials(AioCredentials):  # type: ignore[misc]  # aiobotocore ships no types
-    """What clients sign with that prove keys: the key that the running call is about."""
+    """The credentials of clients that verify keys: the key that the running call verifies."""
 
     def __init__(self) -> None:
         """Begin without a key; outside of ``signing_key`` nothing can be signed."""

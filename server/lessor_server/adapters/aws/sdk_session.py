@@ -1,6 +1,6 @@
 """Sessions of the SDK of which every request goes over ``Transport``, and every answer is checked.
 
-Clients that the SDK makes by itself to fetch the server's own credentials (a web identity, an assumed role,
+Clients that the SDK creates itself to fetch the server's own credentials (a web identity, an assumed role,
 single sign-on) are no exception, nor is what it asks the metadata services of instances and containers.
 """
 
@@ -58,7 +58,7 @@ class SdkSession(AioSession):  # type: ignore[misc]  # aiobotocore ships no type
         """Return what clients sign with, or None where there is nothing.
 
         Raises:
-            CredentialsNotFetched: Whoever has the server's own credentials did not give them.
+            CredentialsNotFetched: The source of the server's own credentials did not return them.
         """
         try:
             return await super().get_credentials()

@@ -119,7 +119,7 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore ships no t
 
 
 def is_near(host: str) -> bool:
-    """Tell whether a host is an address of this machine or link, such as the instance's metadata service."""
+    """Return whether a host is an address of this machine or link, such as the metadata service."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""Whether a body is an answer of AWS's query protocol, looked at before the SDK reads it.
+"""Checks whether a body is an answer of AWS's query protocol, before the SDK reads it.
 
 Source: botocore's parsers for the protocol, AWS Query Protocol ("Smithy, AWS query protocol, Response
 serialization"): ``<ActionResponse>`` with status 200, ``<ErrorResponse>`` with the error's code otherwise.
@@ -31,7 +31,7 @@ def require_aws_answer(operation_model: Any, response_dict: Any, **_: object) ->
 
 
 def find_problem(action: str, status: int, body: bytes) -> str:
-    """Return why a body is no answer of AWS to ``action``, or nothing; none of its text is repeated."""
+    """Return why a body is not AWS's answer to ``action``, or nothing; none of its text is repeated."""
     # AWS declares no entities, and they could grow without end. Bytes that are not UTF-8 might hide them.
     try:
         body.decode("utf-8")

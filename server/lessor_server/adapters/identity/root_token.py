@@ -49,7 +49,7 @@ def _hash_of(file: Path, content: bytes) -> TokenHash:
     try:
         token = content.decode("ascii").strip()
     except UnicodeDecodeError:
-        raise RootTokenBroken(f"{file} holds more than ASCII text; write the token alone") from None
+        raise RootTokenBroken(f"{file} holds more than ASCII text; write only the token") from None
     if len(token) < SHORTEST:
         raise RootTokenBroken(
             f"the root token in {file} has {len(token)} characters; give at least {SHORTEST}"

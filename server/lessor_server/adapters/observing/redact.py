@@ -69,7 +69,7 @@ def _value(key: object, value: object, depth: int) -> object:
 
 @lru_cache(maxsize=1024)
 def _smells(key: str) -> bool:
-    """Tell whether what stands under this key is a secret by its name."""
+    """Return whether what stands under this key is a secret by its name."""
     return _SMELLS.search(key) is not None and _HARMLESS.search(key) is None
 
 

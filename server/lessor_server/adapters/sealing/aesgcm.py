@@ -27,7 +27,7 @@ HEADER_SIZE: Final = len(VERSION) + KEY_ID_SIZE
 
 
 def key_id(key: bytes) -> bytes:
-    """Return what names a key: 8 bytes of a digest, which tell nothing about 32 random bytes."""
+    """Return what names a key: 8 bytes of a digest, which reveal nothing about 32 random bytes."""
     return hashlib.sha256(b"lessor sealing key id\x00" + key).digest()[:KEY_ID_SIZE]
 
 
@@ -60,13 +60,13 @@ class AesGcmSealer:
         if len(sealed) < HEADER_SIZE + NONCE_SIZE + TAG_SIZE or not sealed.startswith(VERSION):
             raise SealBroken(f"what is stored at {place} is not a sealed blob of this version")
         if not sealed.startswith(self._header):
-            raise SealBroken(f"what is stored at {place} was sealed under another key")
+            raise SealBroken(f"the value stored at {place} was sealed under another key")
         nonce = sealed[HEADER_SIZE : HEADER_SIZE + NONCE_SIZE]
         try:
             return self._cipher.decrypt(nonce, sealed[HEADER_SIZE + NONCE_SIZE :], self._bound_to(place))
         except InvalidTag:
             raise SealBroken(
-                f"what is stored at {place} was changed, or was sealed for another place"
+                f"the value stored at {place} was changed, or was sealed for another row"
             ) from None
 
     def _bound_to(self, place: str) -> bytes:

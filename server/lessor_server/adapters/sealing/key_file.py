@@ -22,8 +22,8 @@ class SealingKeyMismatch(LessorError):
 
     reason = "SEALING_KEY_MISMATCH"
     fix = (
-        "restore the sealing-key file and lessor.db that belong together; to go on with what is there, "
-        "start once with LESSOR_SEALING_ACCEPT_MISMATCH=true"
+        "restore the sealing-key file and lessor.db that belong together; to continue with the current files,"
+        " start once with LESSOR_SEALING_ACCEPT_MISMATCH=true"
     )
 
 
@@ -52,9 +52,7 @@ class KeyFile:
         except private_file.NotPrivate as error:
             raise KeyFileBroken(str(error)) from error
         if len(key) != KEY_SIZE:
-            raise KeyFileBroken(
-                f"{path} has {len(key)} bytes, not {KEY_SIZE}; bring back the key that was there"
-            )
+            raise KeyFileBroken(f"{path} has {len(key)} bytes, not {KEY_SIZE}; restore the previous key file")
         return cls(path, key)
 
     @classmethod
@@ -70,7 +68,7 @@ class KeyFile:
             raise SealingKeyMismatch(f"{path} is missing, and lessor.db has secrets sealed under that key")
         found = cls.load_or_make(path)
         if any(known) and found.id not in known:
-            raise SealingKeyMismatch(f"{path} is not the key of lessor.db: its secrets don't open with it")
+            raise SealingKeyMismatch(f"{path} is not the key of lessor.db: it does not decrypt its secrets")
         return found
 
 
@@ -83,4 +81,4 @@ def require_no_key_without_database(key_file: Path, database: Path) -> None:
         SealingKeyMismatch: There is a key, and no database that it is for.
     """
     if key_file.exists() and not (database.exists() and database.stat().st_size):
-        raise SealingKeyMismatch(f"{key_file} is there, but {database.name} is missing or empty")
+        raise SealingKeyMismatch(f"{key_file} exists, but {database.name} is missing or empty")

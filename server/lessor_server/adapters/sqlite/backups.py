@@ -51,7 +51,7 @@ def write(connection: sqlite3.Connection, folder: Path, name: str) -> tuple[str,
     """Copy one state of the whole database to ``name`` below ``folder``; return its path and size in bytes.
 
     Raises:
-        Invalid: The path leads elsewhere, names a file of the server's own, or no file can be made there.
+        Invalid: The path leads outside, names a file of the server's own, or no file can be created there.
         AlreadyExists: Something has the name.
         StoreUnavailable: The disk is full or fails.
     """
@@ -72,7 +72,7 @@ def write(connection: sqlite3.Connection, folder: Path, name: str) -> tuple[str,
         )
         raise _failure(said, of_the_disk=code & 0xFF in _FULL) from None
     except (OSError, RuntimeError) as error:  # pathlib tells of a loop of links by a RuntimeError
-        said = getattr(error, "strerror", None) or "it leads in a circle"
+        said = getattr(error, "strerror", None) or "its links form a loop"
         number = getattr(error, "errno", None)
         raise _failure(said, of_the_disk=number in _OF_THE_DISK) from None
 
@@ -81,12 +81,18 @@ def _target(folder: Path, name: str) -> Path:
     """Return the file that ``name`` stands for, or raise ``Invalid``."""
     parts = name.split("/")
     if not all(map(_PART.fullmatch, parts)):
-        raise Invalid((Violation("path", f"{shown(name)} has a name that some systems can't hold", _FIX),))
+        raise Invalid((Violation("path", f"{shown(name)} has a name that some systems don't accept", _FIX),))
     if any(map(_RESERVED.fullmatch, parts)):
         raise Invalid((Violation("path", f"{shown(name)} is the name of a device on Windows", _FIX),))
     target = (folder / name).resolve()
     if target == folder or not target.is_relative_to(folder) or _is_ours(target, folder):
-        raise Invalid((Violation("path", f"{shown(name)} lies elsewhere, or is the server's own", _FIX),))
+        raise Invalid(
+            (
+                Violation(
+                    "path", f"{shown(name)} is outside the data directory, or is the server's own file", _FIX
+                ),
+            )
+        )
     return target
 
 
@@ -145,7 +151,7 @@ def _remove(half: Path) -> None:
 def _copy(connection: sqlite3.Connection, half: Path) -> int:
     connection.execute("VACUUM INTO ?", (str(half),))
     with closing(sqlite3.connect(half, isolation_level=None)) as copy:
-        # A copy knows nothing of what was issued, renewed or revoked after it: whoever starts on it is told.
+        # A copy knows nothing of what was issued, renewed or revoked after it: a start on it holds expiry.
         copy.execute(sql.PUT_META, {"key": HELD, "value": RESTORED})
     _sync(half)
     return half.stat().st_size

@@ -29,10 +29,10 @@ class Clock(Protocol):
 
 
 class ServiceClock:
-    """Tells the service's time and keeps its high-water mark in the store."""
+    """Returns the service's time and keeps its high-water mark in the store."""
 
     def __init__(self, clock: Clock, mark_us: int) -> None:
-        """Go on from ``mark_us``, the latest time the store remembers."""
+        """Continue from ``mark_us``, the latest time the store remembers."""
         self._clock = clock
         self._offset_us = max(clock.wall_us(), mark_us) - clock.boot_us()
         self._marked_us = mark_us
@@ -80,7 +80,7 @@ def stored_mark(reader: Reader, connection: sqlite3.Connection) -> int:
         mark_us = 0
     if 0 < mark_us <= MAX_START_US:
         return mark_us
-    reader.note("meta", MARK, "is no instant")
+    reader.note("meta", MARK, "is not a valid time")
     # No time before that of the newest lease can be now. Never 0: this is no first start.
     newest: int = connection.execute(sql.NEWEST, {"max_us": MAX_START_US}).fetchone()[0]
     return newest

@@ -74,7 +74,7 @@ class Column:
 def text(value: object) -> str:
     """Take text that can be sent on: UTF-8."""
     if not isinstance(value, str):
-        return f"holds {_kind(value)}, not a text"
+        return f"holds {_kind(value)}, not a string"
     return "" if value.isascii() or _encodes(value) else "holds half a character"
 
 
@@ -126,7 +126,7 @@ def one_of(kinds: type[Enum]) -> Problem:
     values = frozenset(kind.value for kind in kinds)
 
     def problem(value: object) -> str:
-        return text(value) or ("" if value in values else f"is no {kinds.__name__}")
+        return text(value) or ("" if value in values else f"is not a valid {kinds.__name__}")
 
     return problem
 
@@ -183,14 +183,14 @@ def require_number(value: object, name: str, problem_of: Problem) -> int:
 def require_flag(value: object, name: str) -> bool:
     """Return a truth value, or raise ``Malformed`` with ``name``."""
     if not isinstance(value, bool):
-        raise Malformed(f"{name} is no truth value")
+        raise Malformed(f"{name} is not a boolean")
     return value
 
 
 def require_texts(values: object, name: str = "it") -> tuple[str, ...]:
     """Return a list of texts as a tuple, or raise ``Malformed``."""
     if not isinstance(values, list):
-        raise Malformed(f"{name} is no list")
+        raise Malformed(f"{name} is not a list")
     return tuple(require_text(value, f"a member of {name}") for value in values)
 
 
@@ -328,7 +328,7 @@ class Reader:
             self.unreadable.pop((table.name, table.key(row)), None)
 
     def news(self) -> list[Event]:
-        """Return, once, what is to be told of rows that were read since."""
+        """Return, once, the events of unreadable rows that were read since."""
         news, self._news = self._news, []
         return news
 
@@ -338,7 +338,7 @@ _HALF_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def _finite(digits: str) -> float:
-    """Return a fraction; infinity is no JSON (RFC 8259, 6)."""
+    """Return a fraction; JSON has no infinity (RFC 8259, 6)."""
     number = float(digits)
     if not math.isfinite(number):
         raise ValueError(digits)
@@ -359,7 +359,7 @@ def _refuse(constant: str) -> object:
 
 
 def _is_within(value: object, levels: int) -> bool:
-    """Tell whether a JSON value nests lists and objects at most ``levels`` deep."""
+    """Return whether a JSON value nests lists and objects at most ``levels`` deep."""
     if not isinstance(value, (list, dict)):
         return True
     inner = value.values() if isinstance(value, dict) else value

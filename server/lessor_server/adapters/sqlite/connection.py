@@ -66,7 +66,7 @@ class _Place:
             elif before != now:
                 raise OSError(
                     f"{path.name} was deleted, moved or replaced while the server runs; put it back, or "
-                    "make a backup and start the server on that"
+                    "create a backup and start the server on that"
                 )
 
 
@@ -100,7 +100,7 @@ class _Job(Generic[T]):
         connection.execute("RELEASE job")
 
     def settle(self) -> None:
-        """Tell the caller, unless it has gone away."""
+        """Resolve the caller's future, unless the caller has gone away."""
         if self.future.done():
             return
         if self.error is not None:
@@ -156,7 +156,7 @@ class _BatchConnection(sqlite3.Connection):
 
 @dataclass(slots=True)
 class Batches:
-    """Takes jobs and runs them in batches; ``notify`` is told when the store fails and when it is back."""
+    """Takes jobs and runs them in batches; ``notify`` is called when the store fails and when it recovers."""
 
     connection: aiosqlite.Connection
     raw: _BatchConnection
@@ -195,7 +195,7 @@ class Batches:
             self.raw.batch = batch
             try:
                 await self.connection.commit()
-            except Exception as error:  # noqa: BLE001 - the thread has ended; the callers are told
+            except Exception as error:  # noqa: BLE001 - the thread has ended; the callers get the error
                 for job in batch:
                     job.error = _unavailable("failed", error)
             failed, before = self.raw.failure, failed
@@ -261,7 +261,7 @@ def _require_openable(path: Path) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from every other one; None where there is none."""
+    """Return a file's identity on this system; None if it does not exist."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -278,7 +278,7 @@ def _text_or_bytes(value: bytes) -> str | bytes:
 
 
 def is_of_the_disk(error: Exception) -> bool:
-    """Tell whether an error is the disk's, and not that of one statement or row."""
+    """Return whether an error is the disk's, and not that of one statement or row."""
     code = getattr(error, "sqlite_errorcode", None)
     return isinstance(error, OSError) or (code is not None and code & 0xFF in _OF_THE_DISK)
 

@@ -100,7 +100,7 @@ class SqliteLeases:
         return await self._batches.write(job)
 
     async def reopen(self, lease_id: str, last_create_us: int) -> None:
-        """Turn a lease, tombstone or not, back to REVOKING, due at once."""
+        """Turn a lease, tombstone or not, back to REVOKING, due immediately."""
         await self._step(sql.REOPEN, {"id": lease_id, "last_create_us": last_create_us})
 
     async def claim(self, ids: Sequence[str], terms: ClaimTerms, now: int | None = None) -> list[Claim]:
@@ -145,7 +145,7 @@ class SqliteLeases:
         self, connection: sqlite3.Connection, lease_id: str | bytes, params: rows.Params
     ) -> Row | None:
         """Claim a row and return it; one that cannot be claimed comes no earlier than its claim would end."""
-        problem = "id is no text"
+        problem = "id is not a string"
         if isinstance(lease_id, str):
             try:
                 row: Row | None = connection.execute(sql.CLAIM, params | {"id": lease_id}).fetchone()
@@ -180,9 +180,9 @@ class SqliteLeases:
         return await self._step(sql.FINISH, _held(claim))
 
     async def void_stale_claims(self) -> int:
-        """Void every claim: the lock on the data directory proves that no other process lives.
+        """Void every claim: the lock on the data directory guarantees that no other process runs.
 
-        Rows whose due time is no instant are due when they expire, or now.
+        Rows with an invalid due time are due when they expire, or now.
         """
 
         def job(connection: sqlite3.Connection) -> int:
@@ -194,7 +194,7 @@ class SqliteLeases:
     # --- reading ----------------------------------------------------------------------------------------
 
     async def claim_is_valid(self, claim: Claim) -> bool:
-        """Tell whether the claim is still good."""
+        """Return whether the claim is still valid."""
         params = _held(claim)
         return await self._batches.read(
             lambda connection: connection.execute(sql.HOLDS, params).fetchone() is not None
@@ -276,7 +276,7 @@ class SqliteLeases:
     # --- the two shapes of a step ---------------------------------------------------------------------------
 
     async def _step(self, statement: str, params: rows.Params) -> bool:
-        """Run one conditional change; tell whether its condition held."""
+        """Run one conditional change; return whether its condition held."""
 
         def job(connection: sqlite3.Connection) -> bool:
             return connection.execute(statement, params | {"now": self.now()}).rowcount == 1
@@ -306,11 +306,13 @@ def _why_not(connection: sqlite3.Connection, intent: Intent, params: rows.Params
     if state[0] != "enabled":
         return MountDisabling(f"mount {intent.mount} is being disabled", subject=intent.mount)
     if intent.request and connection.execute(sql.BY_REQUEST, params).fetchone():
-        return Aborted(f"request {intent.request.id} is being served elsewhere", retry_in=0.5)
+        return Aborted(f"request {intent.request.id} is being served by another process", retry_in=0.5)
     if connection.execute(sql.TAKEN, params).fetchone():
-        return Aborted(f"the lease id {intent.id} was drawn before; another is drawn next time", retry_in=0.1)
+        return Aborted(
+            f"the lease id {intent.id} is already in use; the next attempt uses another", retry_in=0.1
+        )
     if connection.execute(sql.ROOT_IS, params).fetchone() is None:
-        return RootChanged(f"the root of {intent.mount} changed meanwhile", retry_in=0.1)
+        return RootChanged(f"the root of {intent.mount} changed during this call", retry_in=0.1)
     live = connection.execute(sql.ROLE_LIVE, params).fetchone()[0]
     if intent.max_leases and live >= intent.max_leases:
         return RoleFull(

@@ -20,10 +20,10 @@ class DirectoryLocked(LessorError):
 
 
 class LockUnusable(LessorError):
-    """The lock's file cannot be what tells two servers apart."""
+    """The lock's file can't be used to keep a second server out."""
 
     reason = "LOCK_FILE_UNUSABLE"
-    fix = "remove what has that name, or set another data directory with LESSOR_DATA_DIR"
+    fix = "remove the file of that name, or set another data directory with LESSOR_DATA_DIR"
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def directory_lock(folder: Path) -> Iterator[None]:
 
     Raises:
         DirectoryLocked: Another server holds it, which the error names.
-        LockUnusable: It is not a plain file, or cannot be opened.
+        LockUnusable: It is not a regular file, or cannot be opened.
     """
     path = folder / "lessor.lock"
     try:
@@ -42,7 +42,7 @@ def directory_lock(folder: Path) -> Iterator[None]:
         raise LockUnusable(f"{path} cannot be opened: {error.strerror}") from None
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise LockUnusable(f"{path} is not a plain file")
+            raise LockUnusable(f"{path} is not a regular file")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -72,7 +72,7 @@ class SqliteRotations:
 
     async def get_rotation(self, subject: str) -> Rotation | None:
         """Return one row."""
-        return await self._found(sql.GET, {"subject": subject})
+        return await self._find(sql.GET, {"subject": subject})
 
     async def list_static(self, mount: str, after: str, limit: int) -> list[Rotation]:
         """Return the rows of a mount's static roles by name."""
@@ -86,11 +86,11 @@ class SqliteRotations:
 
     async def static_holder(self, key_id: str, without: str) -> Rotation | None:
         """Return the static role that a key is of, but not the subject ``without``."""
-        return await self._found(sql.HOLDER, {"key_id": key_id, "without": without})
+        return await self._find(sql.HOLDER, {"key_id": key_id, "without": without})
 
     async def rotated_away(self, key_id: str) -> Rotation | None:
         """Return the root's rotation that has replaced a key."""
-        return await self._found(sql.AWAY, {"key_id": key_id})
+        return await self._find(sql.AWAY, {"key_id": key_id})
 
     async def static_of_disabled(self) -> list[Rotation]:
         """Return the static roles of all disabling mounts."""
@@ -107,7 +107,7 @@ class SqliteRotations:
         await self._batches.write(lambda connection: connection.execute(sql.FORGET_STATIC, params))
 
     async def unfinished_of_removed_mounts(self) -> list[Rotation]:
-        """Return the half-made rotations of mounts that ``remove_disabled`` would remove."""
+        """Return the unfinished rotations of mounts that ``remove_disabled`` would remove."""
 
         def job(connection: sqlite3.Connection) -> list[Rotation]:
             found = connection.execute(sql.LEFT_BEHIND, {"stuck": STUCK_AFTER})
@@ -124,7 +124,7 @@ class SqliteRotations:
 
     async def claim_rotation(self, subject: str) -> Rotation | None:
         """Claim a row that is free, due or not."""
-        return await self._turned(sql.CLAIM, {"subject": subject})
+        return await self._change_rotation(sql.CLAIM, {"subject": subject})
 
     async def claim_rotations(self, limit: int, without: frozenset[str]) -> list[Rotation]:
         """Claim what is due, earliest first."""
@@ -138,7 +138,7 @@ class SqliteRotations:
                     found.append(connection.execute(sql.CLAIM, times | {"subject": subject}).fetchone())
                 else:
                     connection.execute(sql.POSTPONE_UNREADABLE, times | {"subject": subject})
-                    self._reader.note("rotations", repr(subject), "subject is no text")
+                    self._reader.note("rotations", repr(subject), "subject is not a string")
             return list(self._reader.readable(ROTATIONS, (row for row in found if row is not None)))
 
         return await self._batches.write(job)
@@ -152,7 +152,7 @@ class SqliteRotations:
 
     async def move_rotation(self, rotation: Rotation, *, done: bool) -> Rotation | None:
         """Write a claimed row and keep the claim, or let it go where that is ``done``."""
-        return await self._turned(sql.MOVE, params_of(rotation) | {"claimed": not done}, done=done)
+        return await self._change_rotation(sql.MOVE, params_of(rotation) | {"claimed": not done}, done=done)
 
     async def switch_root(self, rotation: Rotation, root: StoredRoot) -> Rotation | None:
         """Write a claimed row and the root of the version before, both or neither."""
@@ -176,7 +176,7 @@ class SqliteRotations:
         return await self._batches.write(job)
 
     async def void_stale_rotation_claims(self) -> int:
-        """Void every claim: the lock on the data directory proves that no other process lives."""
+        """Void every claim: the lock on the data directory guarantees that no other process runs."""
 
         def job(connection: sqlite3.Connection) -> int:
             connection.execute(sql.RESTORE_DUE, {"now": self._clock.now(), "max_us": MAX_US})
@@ -184,7 +184,7 @@ class SqliteRotations:
 
         return await self._batches.write(job)
 
-    async def _found(self, statement: str, params: rows.Params) -> Rotation | None:
+    async def _find(self, statement: str, params: rows.Params) -> Rotation | None:
         """Read one row."""
 
         def job(connection: sqlite3.Connection) -> Rotation | None:
@@ -196,7 +196,9 @@ class SqliteRotations:
         now = self._clock.now()
         return {"now": now, "until": now + CLAIM_US}
 
-    async def _turned(self, statement: str, params: rows.Params, *, done: bool = False) -> Rotation | None:
+    async def _change_rotation(
+        self, statement: str, params: rows.Params, *, done: bool = False
+    ) -> Rotation | None:
         """Run one conditional change and return the row after it, or None where its condition failed."""
 
         def job(connection: sqlite3.Connection) -> Rotation | None:
@@ -274,16 +276,16 @@ def _schedule(period: timedelta | None, cron: str, window: timedelta | None) -> 
     schedule = Schedule(period, cron, window)
     problems = schedule_violations(schedule)
     if problems:
-        raise Malformed(f"{problems[0].field} is no such schedule")
+        raise Malformed(f"{problems[0].field} is not a valid schedule")
     return schedule
 
 
 def _chain(plain: object) -> tuple[Hop, ...]:
     if not isinstance(plain, list):
-        raise Malformed("assume_chain is no list")
+        raise Malformed("assume_chain is not a list")
     hops = [require_texts(hop, "assume_chain") for hop in plain]
     if any(len(hop) != len(("role_arn", "external_id")) for hop in hops):
-        raise Malformed("assume_chain has a hop of another shape")
+        raise Malformed("assume_chain has an invalid hop")
     return tuple(Hop(*hop) for hop in hops)
 
 
@@ -300,7 +302,7 @@ def _subject(value: object) -> str:
             return ""
         case [mount, "static-creds", name] if is_name(mount) and is_name(name):
             return ""
-    return "names no root and no static role"
+    return "names neither a root nor a static role"
 
 
 ROTATIONS: Final = Table(

@@ -220,7 +220,7 @@ def role_params(value: Role) -> Params:
 
 def _tags(plain: object, name: str) -> tuple[tuple[str, str], ...]:
     if not isinstance(plain, dict):
-        raise Malformed(f"{name} is no object")
+        raise Malformed(f"{name} is not an object")
     pairs = ((require_text(key, name), require_text(value, name)) for key, value in plain.items())
     return tuple(sorted(pairs))
 
@@ -244,7 +244,7 @@ def _count(row: Row) -> LeaseCount:
 
 
 def _name(value: object) -> str:
-    return text(value) or ("" if names.is_name(str(value)) else "is no name")
+    return text(value) or ("" if names.is_name(str(value)) else "is not a valid name")
 
 
 LEASES: Final = Table(
@@ -282,7 +282,7 @@ LEASES: Final = Table(
         Column("reason", text, spare=""),
     ),
     _lease,
-    lambda lease: "" if names.is_lease_id(lease.id) else "id is no lease id",
+    lambda lease: "" if names.is_lease_id(lease.id) else "id is not a valid lease id",
 )
 MOUNTS: Final = Table(
     "mounts",

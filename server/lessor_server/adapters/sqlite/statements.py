@@ -241,7 +241,7 @@ INSERT INTO prefixes (low, high, cutoff_us) VALUES (:low, :high, :cutoff_us) ON 
 PREFIXES = "SELECT low, high, cutoff_us FROM prefixes ORDER BY cutoff_us, low"
 CLOSE_PREFIX = "DELETE FROM prefixes WHERE low = :low AND cutoff_us = :cutoff_us"
 
-# What backs off is due at once, too; what is being tried already keeps its claim.
+# A lease that backs off becomes due immediately, too; one that is being attempted keeps its claim.
 _TRIED = "state = 'REVOKING' AND claimed_by <> ''"
 PUT_UP = f"""
 UPDATE leases SET state = 'REVOKING', last_error = '',
@@ -279,7 +279,7 @@ INSERT INTO leases (
     last_renewal_us, expires_us, max_expires_us, attempts, looks, last_error, last_create_us, gone_us
 )
 VALUES (:id, :mount, :role, :credential_type, '', 'REVOKING', 1, '', :now, :account, :user_name,
-    :user_path, '', '[]', '[]', '', 0, 0, :now, 0, 0, 0, 0, 0, 0, 'adopted by a sweep', :now, 0)
+    :user_path, '', '[]', '[]', '', 0, 0, :now, 0, 0, 0, 0, 0, 0, 'adopted by a reconcile run', :now, 0)
 ON CONFLICT DO NOTHING
 """
 

@@ -69,14 +69,14 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
             row = connection.execute(sql.GET_META, {"key": SEALING_KEY}).fetchone()
             if row is None or (isinstance(row[0], str) and _ID.fullmatch(row[0])):
                 return row[0] if row else ""
-            self._reader.note("meta", SEALING_KEY, "is no id of a key")
+            self._reader.note("meta", SEALING_KEY, "is not a valid key id")
             return ""
 
         return await self._batches.read(job)
 
     async def put_sealing_key_id(self, key_id: str) -> None:
         """Note the key that secrets are sealed under from now on."""
-        await self._wrote(sql.PUT_META, {"key": SEALING_KEY, "value": key_id})
+        await self._write(sql.PUT_META, {"key": SEALING_KEY, "value": key_id})
 
     async def sealed_values(self) -> list[bytes]:
         """Return all that is sealed."""
@@ -115,7 +115,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
 
     async def add_mount(self, mount: Mount) -> None:
         """Store a new mount, or raise ``AlreadyExists``."""
-        if not await self._wrote(sql.ADD_MOUNT, rows.mount_params(mount)):
+        if not await self._write(sql.ADD_MOUNT, rows.mount_params(mount)):
             raise AlreadyExists("mount", mount.name)
 
     async def get_mount(self, name: str) -> Mount | None:
@@ -163,11 +163,11 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
             "etag": root.etag,
             "expect": expect_version,
         }
-        return await self._wrote(sql.PUT_ROOT if expect_version else sql.ADD_ROOT, params)
+        return await self._write(sql.PUT_ROOT if expect_version else sql.ADD_ROOT, params)
 
     async def bind_account(self, mount: str, version: int, account: str) -> bool:
         """Keep the account of a root of this version that had none."""
-        return await self._wrote(sql.BIND_ACCOUNT, {"mount": mount, "version": version, "account": account})
+        return await self._write(sql.BIND_ACCOUNT, {"mount": mount, "version": version, "account": account})
 
     # --- roles ------------------------------------------------------------------------------------------
 
@@ -178,11 +178,11 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
     async def put_role(self, role: Role, expect_etag: str | None) -> bool:
         """Store a role if the one there has ``expect_etag`` (None: there is none)."""
         statement = sql.ADD_ROLE if expect_etag is None else sql.PUT_ROLE
-        return await self._wrote(statement, rows.role_params(role) | {"expect": expect_etag})
+        return await self._write(statement, rows.role_params(role) | {"expect": expect_etag})
 
     async def delete_role(self, mount: str, name: str) -> bool:
         """Delete a role; False where there was none."""
-        return await self._wrote(sql.DELETE_ROLE, {"mount": mount, "name": name})
+        return await self._write(sql.DELETE_ROLE, {"mount": mount, "name": name})
 
     async def list_roles(self, mount: str, after: str, limit: int) -> list[Role]:
         """Return roles of a mount by name."""
@@ -198,7 +198,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
             lambda connection: self._reader.page(table, connection.execute(statement, params), limit)
         )
 
-    async def _wrote(self, statement: str, params: rows.Params) -> bool:
+    async def _write(self, statement: str, params: rows.Params) -> bool:
         return await self._batches.write(
             lambda connection: connection.execute(statement, params).rowcount == 1
         )
@@ -210,7 +210,7 @@ async def open_store(
 ) -> AsyncIterator[SqliteStore]:
     """Lock ``folder``, open its database, migrate it, and serve it while the block runs.
 
-    ``notify`` is told when the store cannot write, when it can again, and of rows that cannot be read.
+    ``notify`` is called when the store cannot write, when it can again, and for unreadable rows.
 
     Raises:
         DirectoryLocked: Another server has the folder. DatabaseUnusable: The file cannot be used.
@@ -237,7 +237,7 @@ def _require_plain(file: Path) -> None:
     """Raise ``DatabaseUnusable`` where a file is none: on a pipe SQLite would wait, or serve from it."""
     for path in _files(file):
         if os.path.lexists(path) and not path.is_file():
-            raise DatabaseUnusable(f"{path} is not a plain file")
+            raise DatabaseUnusable(f"{path} is not a regular file")
 
 
 def _require_private(file: Path) -> None:
@@ -270,7 +270,9 @@ def _recount(reader: Reader, connection: sqlite3.Connection) -> None:
     """Count the leases again of which the stored count is none: limits and lists go by it."""
     bad = connection.execute(sql.BAD_COUNTS).fetchall()
     for row in bad:
-        reader.note("lease_counts", rows.COUNTS.key(row), "is no count; the leases were counted again")
+        reader.note(
+            "lease_counts", rows.COUNTS.key(row), "is not a valid count; the leases were counted again"
+        )
     if bad:
         connection.execute(sql.RECOUNT_LEASES)
 
@@ -281,7 +283,7 @@ def _instance(reader: Reader, connection: sqlite3.Connection) -> str:
     if row is not None and isinstance(row[0], str) and _ID.fullmatch(row[0]):
         return row[0]
     if row is not None:
-        reader.note("meta", INSTANCE, "is no id of an installation")
+        reader.note("meta", INSTANCE, "is not a valid installation id")
     paths = (path for (path,) in connection.execute(sql.SOME_USER_PATHS) if isinstance(path, str))
     found = (path.split("/")[2] for path in paths)
     instance = next((one for one in found if _ID.fullmatch(one)), os.urandom(8).hex())

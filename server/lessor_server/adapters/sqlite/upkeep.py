@@ -1,4 +1,4 @@
-"""What keeps the store and the account in step: prefixes, sweeps, the clock, backups."""
+"""Bulk revocations, reconcile, the clock, and backups."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class SqliteUpkeep:
         return await self._batches.write(job)
 
     async def prefixes(self) -> list[BulkRevocation]:
-        """Return the ranges whose leases have not all been put up yet."""
+        """Return the ranges whose leases are not all REVOKING yet."""
 
         def job(connection: sqlite3.Connection) -> list[BulkRevocation]:
             return list(self._reader.readable(rows.PREFIXES, connection.execute(sql.PREFIXES)))
@@ -63,7 +63,7 @@ class SqliteUpkeep:
         return await self._batches.read(job)
 
     async def mark_range_revoking(self, prefix: BulkRevocation, after: str, limit: int) -> list[str]:
-        """Have the next of a range's leases tried at once; return their ids, in order."""
+        """Make the next of a range's leases due immediately; return their ids, in order."""
         return sorted(await self._ids(sql.PUT_UP, _prefix(prefix) | {"after": after, "limit": limit}))
 
     async def close_prefix(self, prefix: BulkRevocation) -> None:
@@ -103,7 +103,7 @@ class SqliteUpkeep:
         return await self._batches.read(job)
 
     async def adopt(self, orphan: Orphan) -> bool:
-        """Store a REVOKING row, due at once, for a user that had none."""
+        """Store a REVOKING row, due immediately, for a user that had none."""
         params: rows.Params = {
             "id": orphan.id,
             "mount": orphan.mount,
@@ -156,11 +156,11 @@ class SqliteUpkeep:
         return self._clock.drift_us()
 
     async def first_start(self) -> bool:
-        """Tell whether the store had never been used before this start."""
+        """Return whether the store had never been used before this start."""
         return self._clock.first_start
 
     async def get_expiry_hold(self) -> str:
-        """Return why expiries are held across starts, or an empty text; what is no text is a hold."""
+        """Return why expiry is held across starts, or an empty text; an unreadable value is a hold."""
 
         def job(connection: sqlite3.Connection) -> str:
             row = connection.execute(sql.GET_META, {"key": backups.HELD}).fetchone()

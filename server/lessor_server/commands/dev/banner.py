@@ -1,4 +1,4 @@
-"""What ``lessor dev`` says when it serves: how to go on, and one line for programs."""
+"""What ``lessor dev`` prints when it serves: the next steps, and one line for programs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lessor_server.settings import Settings
 _WORDS = """\
 The service listens on {address}, and the embedded AWS on {url}.
 Nothing of it is real, and all of it goes when this process ends{kept}.
-Go on in another shell:
+Continue in another shell:
 
   export LESSOR_ADDR={address}
   export {token}
@@ -32,8 +32,8 @@ _POLICY = (
 )
 
 
-def tell(token: str, address: str, url: str, kept: Path | None) -> None:
-    """Print how to go on, then the line ``ready grpc=HOST:PORT aws=URL``; ``kept`` stays after the end.
+def print_banner(token: str, address: str, url: str, kept: Path | None) -> None:
+    """Print the next steps, then the line ``ready grpc=HOST:PORT aws=URL``; ``kept`` stays after the end.
 
     ``token`` is as ``token_variable`` returns it.
     """

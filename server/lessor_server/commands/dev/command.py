@@ -22,8 +22,8 @@ from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import LogLevel, start_logging
 from lessor_server.adapters.sealing.key_file import KeyFileBroken
 from lessor_server.app import serving
-from lessor_server.commands.cli_errors import told
-from lessor_server.commands.dev.banner import tell, token_variable
+from lessor_server.commands.cli_errors import report_errors
+from lessor_server.commands.dev.banner import print_banner, token_variable
 from lessor_server.commands.dev.embedded_aws import (
     AddressTaken,
     EmbeddedAwsFailed,
@@ -43,7 +43,7 @@ from lessor_server.settings import Address, forget_tokens
 from lessor_server.settings.parsers import address, folder, token
 from lessor_server.settings.sources import InvalidValue
 
-TOLD = (
+REPORTED = (
     AddressTaken,
     CallFailed,
     EmbeddedAwsFailed,
@@ -53,7 +53,7 @@ TOLD = (
     OSError,
     RootTokenBroken,
 )
-"""Failures that a person can mend: they are told in one line, without a traceback."""
+"""Failures that a person can fix: they are printed in one line, without a traceback."""
 
 T = TypeVar("T")
 
@@ -122,12 +122,12 @@ def command(
 
     Nothing of it is real: keys that are made open nothing but the embedded AWS.
     """
-    with told("dev", TOLD):
+    with report_errors("dev", REPORTED):
         require_moto()
         uvloop.run(run(DevOptions(grpc, aws, secret, data), until_eof=until_eof))
 
 
-async def run(wishes: DevOptions, *, until_eof: bool) -> None:
+async def run(options: DevOptions, *, until_eof: bool) -> None:
     """Serve until SIGTERM, SIGINT or, with ``until_eof``, the end of standard input; then drain.
 
     What is opened first is closed last: calls being drained still find the embedded AWS and the data.
@@ -139,20 +139,20 @@ async def run(wishes: DevOptions, *, until_eof: bool) -> None:
         """End with the terminal; a SIGHUP that somebody sends reloads, as for the service."""
         (stop if at_terminal and not has_terminal() else hang_up).set()
 
-    with on_hang_up(react), _data_dir(wishes.data) as data, listen(wishes.aws) as listener:
-        url = f"http://{address_of(listener, wishes.aws.host)}"
-        settings, secret = settings_of(wishes, data, url, os.environ)
+    with on_hang_up(react), _data_dir(options.data) as data, listen(options.aws) as listener:
+        url = f"http://{address_of(listener, options.aws.host)}"
+        settings, secret = settings_of(options, data, url, os.environ)
         variable = token_variable(settings, secret, os.environ)
         forget_tokens(os.environ)
-        listen(settings.listen).close()  # a taken port is told before anything starts
+        listen(settings.listen).close()  # a taken port is reported before anything starts
         logger = start_logging(LogLevel(settings.log.level), settings.log.format)
         async with (
-            embedded_aws(listener, wishes.aws.host) as aws,
+            embedded_aws(listener, options.aws.host) as aws,
             serving(settings, logger, dev=True, hang_up=hang_up) as address,
         ):
             async with LoopbackClient.to(address, secret) as client:
                 await give_root(client, aws)
-            tell(variable, address, url, wishes.data)
+            print_banner(variable, address, url, options.data)
             del variable, secret
             await stop.wait()
 
@@ -175,7 +175,7 @@ def _stop_event(*, until_eof: bool) -> asyncio.Event:
 
 
 def has_terminal() -> bool:
-    """Tell whether a terminal controls this process: one that is closed does not any more (tty(4))."""
+    """Return whether a terminal controls this process: one that is closed does not any more (tty(4))."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError:

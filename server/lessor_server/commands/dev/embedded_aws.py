@@ -39,7 +39,7 @@ class MotoMissing(Exception):
     """What the embedded AWS is made of is not installed."""
 
     def __init__(self) -> None:
-        """Tell how to install it."""
+        """Name the command that installs it."""
         super().__init__("the embedded AWS is not installed; run pip install 'lessor[dev]'")
 
 
@@ -129,7 +129,7 @@ async def _start(listener: socket.socket, host: str, own: str) -> Process:
 
 async def _watch(process: Process) -> None:
     code = await process.wait()
-    raise EmbeddedAwsFailed(f"the embedded AWS has ended by itself (exit code {code}); start again")
+    raise EmbeddedAwsFailed(f"the embedded AWS has ended unexpectedly (exit code {code}); start again")
 
 
 async def _read_key(process: Process, url: str) -> EmbeddedAws:
@@ -143,6 +143,6 @@ async def _read_key(process: Process, url: str) -> EmbeddedAws:
         key = json.loads(line)
     except TimeoutError:
         raise EmbeddedAwsFailed(
-            f"the embedded AWS did not start in {START_SECONDS} s; start again on a machine less busy"
+            f"the embedded AWS did not start in {START_SECONDS} s; start again when the machine is less busy"
         ) from None
     return EmbeddedAws(url, key["access_key"], Secret(key["secret_key"]))

@@ -1,4 +1,4 @@
-"""The settings of ``lessor dev``: what a person wished, over the caller's variables."""
+"""The settings of ``lessor dev``: the options, over the caller's variables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DevOptions:
 
 
 def settings_of(
-    wishes: DevOptions, data: Path, aws_url: str, environ: Mapping[str, str]
+    options: DevOptions, data: Path, aws_url: str, environ: Mapping[str, str]
 ) -> tuple[Settings, Secret]:
     """Return the settings to serve with, and the root token, of which the settings hold the hash alone.
 
@@ -38,15 +38,15 @@ def settings_of(
     root would be replaced by that of the embedded AWS.
 
     Raises:
-        SettingsError: With every fault of the caller's variables.
+        SettingsError: With every problem of the caller's variables.
         OSError: The token's file can't be read.
     """
     variables = {**environ, DATA_DIR: str(data), ALLOWED: _joined(environ.get(ALLOWED, ""), aws_url)}
-    if wishes.grpc is not None or not environ.get(LISTEN):
-        variables[LISTEN] = str(wishes.grpc or LOOPBACK)
-    if wishes.token is not None or not environ.keys() & {ROOT_TOKEN, ROOT_TOKEN_FILE}:
+    if options.grpc is not None or not environ.get(LISTEN):
+        variables[LISTEN] = str(options.grpc or LOOPBACK)
+    if options.token is not None or not environ.keys() & {ROOT_TOKEN, ROOT_TOKEN_FILE}:
         variables.pop(ROOT_TOKEN_FILE, None)
-        variables[ROOT_TOKEN] = (wishes.token or draw_token(random.SystemRandom())).reveal()
+        variables[ROOT_TOKEN] = (options.token or draw_token(random.SystemRandom())).reveal()
     settings = load(None, variables)
     _require_loopback(settings)
     if settings.root_token_file is None:

@@ -21,7 +21,7 @@ _ANY_PORT: Final = "127.0.0.1:0"
 
 
 class DevNotReady(Exception):
-    """The dev server ended before it served; it has told why itself."""
+    """The dev server ended before it served; it has printed the reason itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class Arn:
 
 
 def parse(text: str) -> Arn | None:
-    """Return the parts of ``text``, or None where it is no ARN of an AWS partition."""
+    """Return the parts of ``text``, or None where it is not the ARN of an AWS partition."""
     if len(text) > MAX_ARN:
         return None
     parts = text.split(":", _FIELDS - 1)
@@ -54,22 +54,22 @@ def parse(text: str) -> Arn | None:
 
 
 def is_role(text: str) -> bool:
-    """Tell whether ``text`` is the ARN of one IAM role."""
+    """Return whether ``text`` is the ARN of one IAM role."""
     return _is_iam(text, _ROLE)
 
 
 def is_role_pattern(text: str) -> bool:
-    """Tell whether ``text`` is an IAM role's ARN in which ``*`` may stand, in the last segment only."""
+    """Return whether ``text`` is an IAM role's ARN in which ``*`` may stand, in the last segment only."""
     return _is_iam(text, _ROLE_PATTERN)
 
 
 def is_policy(text: str) -> bool:
-    """Tell whether ``text`` is the ARN of an IAM policy, an account's own or AWS's (account ``aws``)."""
+    """Return whether ``text`` is the ARN of an IAM policy, an account's own or AWS's (account ``aws``)."""
     return _is_iam(text, _POLICY, aws_owned=True)
 
 
 def is_administrator_access(text: str) -> bool:
-    """Tell whether ``text`` is the ARN of AWS's policy that allows everything, in any partition.
+    """Return whether ``text`` is the ARN of AWS's policy that allows everything, in any partition.
 
     Source: "AWS managed policies for job functions" in the IAM User Guide.
     """
@@ -78,7 +78,7 @@ def is_administrator_access(text: str) -> bool:
 
 
 def allows(pattern: str, role_arn: str) -> bool:
-    """Tell whether ``pattern`` (one of a role's ``role_arns``) matches the whole of ``role_arn``.
+    """Return whether ``pattern`` (one of a role's ``role_arns``) matches the whole of ``role_arn``.
 
     ``*`` stands for any characters but ``/``, so a pattern never reaches into a deeper path.
     """

@@ -41,7 +41,7 @@ class CreatedUser:
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """An access key that now works; AWS tells its secret this once."""
+    """An access key that now works; AWS returns its secret only once."""
 
     access_key_id: str
     secret: Secret
@@ -282,7 +282,7 @@ class GetUser(Call[IamUser]):
 
 @dataclass(frozen=True, slots=True)
 class ListUsers(Call[UserPage]):
-    """List one page of the users below a path; ``marker`` goes on where the page before ended."""
+    """List one page of the users below a path; ``marker`` continues after the page before."""
 
     path_prefix: str
     marker: str = ""
@@ -292,7 +292,7 @@ class ListUsers(Call[UserPage]):
 class GetServerTime(Call[int]):
     """Ask STS what time it is: the ``Date`` of its answer (RFC 9110, 6.6.1), in microseconds.
 
-    AWS always tells it; 0 is the answer of an endpoint of somebody else's that does not.
+    AWS always returns it; 0 stands for another endpoint that does not.
     """
 
 

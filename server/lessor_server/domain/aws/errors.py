@@ -83,7 +83,7 @@ class AwsUnknown(AwsError):
 
 
 class AwsCallFailed(AwsUnknown):
-    """A call ended in an unexpected error here: it may have happened, and tells nothing of AWS."""
+    """A call ended in an unexpected error here: it may have had an effect, and says nothing about AWS."""
 
     kind = Kind.INTERNAL
     reason = "AWS_CALL_FAILED"
@@ -97,13 +97,13 @@ class AwsCallFailed(AwsUnknown):
 
 
 def for_caller(error: LessorError) -> LessorError:
-    """Return the error that a caller gets for a failed AWS call: who must mend what."""
-    told = _told(error)
-    told.aws = error.aws
-    return told
+    """Return the error that a caller gets for a failed AWS call: it names what to fix."""
+    found = _classify(error)
+    found.aws = error.aws
+    return found
 
 
-def _told(error: LessorError) -> LessorError:
+def _classify(error: LessorError) -> LessorError:
     if isinstance(error, AwsCallFailed):
         return InternalError(error.reference)
     if isinstance(error, AwsUnknown):

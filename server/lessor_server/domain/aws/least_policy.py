@@ -130,7 +130,7 @@ def grants(holder: Holder) -> tuple[Grant, ...]:
     Users are always in: those that a role of before has left must be found and can be revoked. What makes
     sessions is what the mount's roles name; a mount without any role may still get each kind, so its root is
     allowed to assume each role of the account. Groups are all of the account's, as others may have put a user
-    into any. A root rotates its own key itself, and proves it by a call that may be denied.
+    into any. A root rotates its own key itself, and verifies it by a call that may be denied.
 
     Resource types by action: Service Authorization Reference, "Actions, resources, and condition keys" for
     AWS Identity and Access Management and for AWS Security Token Service. Memberships are checked on the

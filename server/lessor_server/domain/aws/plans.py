@@ -1,4 +1,4 @@
-"""Which AWS calls make a user, take it back, and sweep what others hung on it, as rounds.
+"""The rounds of AWS calls that create a user, delete it, and delete what others attached to it.
 
 The calls of one round may be sent at the same time; a round begins when the one before is answered.
 """
@@ -28,7 +28,7 @@ class IssuePlan:
 
 
 def issue(role: Role, footprint: Footprint, tags: tuple[tuple[str, str], ...]) -> IssuePlan:
-    """Return the calls that make a user: CreateUser, then all the rest at once."""
+    """Return the calls that create a user: CreateUser, then all others at the same time."""
     name = footprint.user_name
     furnish: list[Call[object]] = []
     if footprint.inline_policy:
@@ -81,7 +81,7 @@ def survey(user_name: str) -> Round:
 
 
 def sweep(user_name: str, found: tuple[tuple[Call[object], tuple[str, ...]], ...]) -> Round:
-    """Return the round that deletes what ``survey`` found, and the console password besides."""
+    """Return the round that deletes what ``survey`` found, and the console password."""
     taken: list[Call[object]] = [calls.DeleteLoginProfile(user_name)]
     for listing, names in found:
         taken += [_taking(listing, user_name, name) for name in names]
@@ -108,7 +108,7 @@ def _taking(listing: Call[object], user_name: str, name: str) -> Call[object]:
         case calls.ListServiceSpecificCredentials():
             return calls.DeleteServiceSpecificCredential(user_name, name)
         case _:
-            raise AssertionError(f"{listing.action} lists nothing that a sweep deletes")
+            raise AssertionError(f"{listing.action} lists nothing that delete_listed deletes")
 
 
 def look(user_name: str) -> calls.GetUser:

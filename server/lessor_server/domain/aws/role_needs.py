@@ -55,12 +55,12 @@ def grants(role: Role, holder: Holder) -> list[Grant]:
 
 
 def denied(role: Role, actions: list[str], resource: str) -> str:
-    """Return the warning that the root may not do what ``role`` needs."""
-    told = f"the root may not call {', '.join(actions)} on {resource}"
+    """Return the warning that the root is not allowed to do what ``role`` needs."""
+    denied_calls = f"the root is not allowed to call {', '.join(actions)} on {resource}"
     if role.credential_type is CredentialType.ASSUMED_ROLE and "sts:AssumeRole" in actions:
         # IAM User Guide, "Policy evaluation logic": a trust policy that names the caller itself is enough.
-        return f"{told}, unless the trust policy there names the root itself"
-    return told
+        return f"{denied_calls}, unless the trust policy there names the root itself"
+    return denied_calls
 
 
 def _on_users(role: Role) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ def of(mapping: Mapping[str, str]) -> Tags:
 
 
 def violations(field: str, tags: Tags, limit: int) -> list[Violation]:
-    """Return every fault of ``tags``, of which there may be ``limit``; paths read ``field["key"]``."""
+    """Return every violation of ``tags``, of which there may be ``limit``; paths read ``field["key"]``."""
     if len(tags) > limit:
         return [Violation(field, f"has {len(tags)} tags", f"give at most {limit}")]
     found = []
@@ -51,7 +51,7 @@ def _tag_violations(path: str, key: str, value: str) -> list[Violation]:
     for part, text, limit in (("key", key, KEY_LIMIT), ("value", value, VALUE_LIMIT)):
         if len(text) <= limit and not all(_taken(letter) for letter in text):
             fix = "use letters, digits, spaces and _ . : / = + - @"
-            found.append(Violation(path, f"its {part} has characters that AWS does not take", fix))
+            found.append(Violation(path, f"its {part} has characters that AWS does not accept", fix))
     if key.lower().startswith(RESERVED):
         found.append(Violation(path, "begins with a reserved prefix", "use a key without aws: or lessor:"))
     return found

@@ -1,7 +1,7 @@
-"""Every error Lessor answers with: what kind it is, why it happened, and how to mend it.
+"""Every error that Lessor returns: its kind, its reason, and how to fix it.
 
 An error class is a sentence for a person: its docstring says when it is raised, ``reason`` is the
-machine's name for it (``ErrorInfo.reason``) and ``fix`` tells the caller what to do next.
+name for programs (``ErrorInfo.reason``) and ``fix`` says what the caller can do next.
 ``services/status.py`` turns a kind into a gRPC status; nothing else does.
 
     LessorError
@@ -42,7 +42,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One fault of a request: where it is, what is wrong, how to mend it.
+    """One problem of a request: the field, what is wrong, how to fix it.
 
     ``field`` is a path that begins at the request: ``role.policy_document.Statement[0].Effect``.
     """
@@ -58,7 +58,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class AwsAnswer:
-    """What AWS said: its code and request id may go to any caller, its text only to who may see the root."""
+    """AWS's answer: any caller may see its code and request id, only one that may see the root its text."""
 
     action: str
     code: str
@@ -76,9 +76,9 @@ class LessorError(Exception):
     def __init__(
         self, message: str, *, subject: str = "", retry_in: float | None = None, private: str = ""
     ) -> None:
-        """Say what happened in ``message``, to what in ``subject``; ``retry_in`` is in seconds.
+        """Describe the error in ``message`` and name its object in ``subject``; ``retry_in`` is in seconds.
 
-        ``private`` is what only who may see the root is told besides: its endpoint, its files.
+        ``private`` is shown only to callers that may see the root: its endpoint, its files.
         """
         super().__init__(message)
         self.private = private
@@ -108,7 +108,7 @@ class RowUnreadable(LessorError):
     """A row of the store does not hold what Lessor writes, and the call needs it."""
 
     reason = "ROW_UNREADABLE"
-    fix = "tell the operator, whose log names the column; a role or a root can be written again"
+    fix = "report it to the operator, whose log names the column; a role or a root can be written again"
 
     def __init__(self, table: str, key: str, problem: str) -> None:
         """Name the row by its ``table`` and ``key``; ``problem`` says what is wrong, not what it holds."""
@@ -121,7 +121,7 @@ class RowUnreadable(LessorError):
 
 
 class Invalid(LessorError):
-    """The request breaks one or more rules; each stands in the violations."""
+    """The request breaks one or more rules; the violations list each of them."""
 
     kind = Kind.INVALID
     reason = "INVALID_REQUEST"
@@ -135,10 +135,10 @@ class Invalid(LessorError):
 
 
 class RequestIdReused(Invalid):
-    """The same request id came with another request."""
+    """The request id was already used for a different request."""
 
     reason = "REQUEST_ID_REUSED"
-    fix = "send a new request_id for another request"
+    fix = "send a new request_id for each different request"
 
     def __init__(self, request_id: str) -> None:
         """Name the id."""
@@ -147,14 +147,14 @@ class RequestIdReused(Invalid):
 
 
 class SessionPolicyWouldWiden(Invalid):
-    """The request's session_policy allows something although the role has policies: AWS would unite them."""
+    """The request's session_policy allows something, and the role has policies: AWS would combine them."""
 
     reason = "SESSION_POLICY_WOULD_WIDEN"
     fix = "send Deny statements only, or use a role without policies of its own"
 
     def __init__(self, role: str, others: tuple[Violation, ...] = ()) -> None:
-        """Name the role; ``others`` are what else is wrong with the request."""
-        problem = f"allows something, and role {role} has policies of its own, which AWS unites with it"
+        """Name the role; ``others`` are further violations of the request."""
+        problem = f"allows something, and role {role} has policies of its own, which AWS combines with it"
         super().__init__((Violation("session_policy", problem, self.fix), *others))
 
 
@@ -169,7 +169,7 @@ class NotFound(LessorError):
 
     kind = Kind.NOT_FOUND
     reason = "NOT_FOUND"
-    fix = "check the name; the list call of the same service shows what there is"
+    fix = "check the name; the list call of the same service shows what exists"
 
     def __init__(self, resource: str, name: str) -> None:
         """Name the missing ``resource`` (mount, role, root, lease)."""
@@ -178,14 +178,14 @@ class NotFound(LessorError):
 
 
 class AlreadyExists(LessorError):
-    """What the request would make is there already."""
+    """What the request would create exists already."""
 
     kind = Kind.EXISTS
     reason = "ALREADY_EXISTS"
     fix = "choose another name, or change the one that exists"
 
     def __init__(self, resource: str, name: str) -> None:
-        """Name the ``resource`` that stands in the way."""
+        """Name the ``resource`` that exists."""
         super().__init__(f"{resource} {name[:64]!r} exists already", subject=name)
         self.resource = resource
 
@@ -232,7 +232,7 @@ class AwsQuota(QuotaExceeded):
 
 
 class PacerFull(QuotaExceeded):
-    """More AWS calls are waiting than the queue takes."""
+    """The queue of AWS calls is full."""
 
     reason = "PACER_QUEUE_FULL"
     fix = "call again later; raise aws.rate if AWS allows the account more"
@@ -249,7 +249,7 @@ class TooManyCalls(QuotaExceeded):
 
 
 class Unavailable(LessorError):
-    """Something that the call needs does not answer now."""
+    """A dependency of the call does not answer now."""
 
     kind = Kind.UNAVAILABLE
     reason = "UNAVAILABLE"
@@ -267,32 +267,32 @@ class KeyNotAccepted(Unavailable):
     """AWS did not accept a new access key in time; the key is deleted, and the old one stays in use."""
 
     reason = "KEY_NOT_ACCEPTED"
-    fix = "call again later; if it lasts, see whether a policy denies the user sts or iam"
+    fix = "call again later; if it lasts, check whether a policy denies the user sts or iam"
 
 
 class StaticKeyPending(Unavailable):
     """The static role has no access key yet: its first rotation is retried automatically."""
 
     reason = "STATIC_KEY_PENDING"
-    fix = "call again later; the log says what keeps the first rotation"
+    fix = "call again later; the log shows why the first rotation fails"
 
 
 class StoreUnavailable(Unavailable):
     """The store cannot write: its disk is full or failing."""
 
     reason = "STORE_UNAVAILABLE"
-    fix = "free space on, or repair, the disk of the data directory; nothing was half written"
+    fix = "free space on the disk of the data directory, or repair it; nothing was half written"
 
 
 class Draining(Unavailable):
-    """The server is going down and takes no new work."""
+    """The server is stopping and accepts no new work."""
 
     reason = "DRAINING"
     fix = "call again; the server is restarting"
 
 
 class Aborted(LessorError):
-    """Something else changed what this call worked on; nothing is left of it."""
+    """Another call changed what this call worked on; this call had no lasting effect."""
 
     kind = Kind.ABORTED
     reason = "ABORTED"
@@ -300,7 +300,7 @@ class Aborted(LessorError):
 
 
 class LeaseTaken(Aborted):
-    """The lease was revoked while it was being made."""
+    """The lease was revoked while it was being issued."""
 
     reason = "LEASE_REVOKED_WHILE_ISSUED"
 
@@ -312,14 +312,14 @@ class RootChanged(Aborted):
 
 
 class FellBehind(Aborted):
-    """A watcher read more slowly than things happened, so some of them were dropped."""
+    """A watcher read events more slowly than they occurred, so some were dropped."""
 
     reason = "WATCH_FELL_BEHIND"
     fix = "list the leases and watch again"
 
 
 class DeadlineExceeded(LessorError):
-    """The caller's deadline does not leave, or did not leave, the time that the work takes."""
+    """The caller's deadline leaves, or left, too little time for the work."""
 
     kind = Kind.DEADLINE
     reason = "DEADLINE_EXCEEDED"
@@ -338,16 +338,16 @@ class Unauthenticated(LessorError):
 
 
 class PermissionDenied(LessorError):
-    """The caller is known and may not do this."""
+    """The caller is known, and no policy allows the call."""
 
     kind = Kind.DENIED
     reason = "PERMISSION_DENIED"
-    fix = "ask the operator for the right that the message names"
+    fix = "ask the operator for the permission that the message names"
 
 
 class Unimplemented(LessorError):
-    """This version does not serve the call or the field."""
+    """This version does not support the call or the field."""
 
     kind = Kind.UNIMPLEMENTED
     reason = "UNIMPLEMENTED"
-    fix = "use a server that serves it, or leave out the field that is named"
+    fix = "use a server that supports it, or leave out the field that is named"

@@ -1,4 +1,4 @@
-"""What the state of a mount, root, role or lease does not allow: each error says which state."""
+"""Calls that the state of a mount, root, role or lease does not allow: each error names the state."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from lessor_server.domain.errors.base import Precondition
 
 
 class RequestSpent(Precondition):
-    """The lease that a request id named has ended, or was never finished."""
+    """The lease of this request id has ended, or its issue never finished."""
 
     reason = "REQUEST_ID_SPENT"
     fix = "send a new request_id"
@@ -16,7 +16,7 @@ class ClockDisagrees(Precondition):
     """The service's time cannot be set by the wall clock: AWS does not confirm it."""
 
     reason = "CLOCK_DISAGREES"
-    fix = "set the machine's clock right, make sure that AWS answers, and call again"
+    fix = "correct the machine's clock, make sure that AWS answers, and call again"
 
 
 class RootNotSet(Precondition):
@@ -34,14 +34,14 @@ class RootAccountChanged(Precondition):
 
 
 class RootRefused(Precondition):
-    """AWS does not accept the root credentials, or they may not do what the call needs."""
+    """AWS does not accept the root credentials, or denies them what the call needs."""
 
     reason = "ROOT_REFUSED"
     fix = "check the root's key and its policy; ConfigService.CheckRoot prints the least policy"
 
 
 class RootKindUnfit(Precondition):
-    """The mount's root is of a kind that AWS lets make no session of the role's type."""
+    """The mount's root is of a kind for which AWS creates no session of the role's type."""
 
     reason = "ROOT_KIND"
     fix = (
@@ -51,35 +51,35 @@ class RootKindUnfit(Precondition):
 
 
 class IdentityTokenUnusable(Precondition):
-    """The root's web identity token can't be read on the server, is none, or is for another audience."""
+    """The server can't read the root's web identity token, or it is malformed or for another audience."""
 
     reason = "IDENTITY_TOKEN_UNUSABLE"
     fix = "make identity_token_file readable for the server, with a token for identity_token_audience"
 
 
 class EndpointNotAllowed(Precondition):
-    """The root's endpoint is no longer one that this server may talk to."""
+    """The server's settings no longer allow the root's endpoint."""
 
     reason = "ENDPOINT_NOT_ALLOWED"
     fix = "list the endpoint in the server's setting aws.allowed_endpoints, or set another root"
 
 
 class SealBroken(Precondition):
-    """What is sealed in the store does not open: another key, another place, or damage."""
+    """A sealed value in the store can't be opened: another key, another row, or damage."""
 
     reason = "SEAL_BROKEN"
     fix = "put the data directory's own sealing key back, or set the root again"
 
 
 class MountDisabling(Precondition):
-    """The mount is being disabled and takes no new leases."""
+    """The mount is being disabled and issues no new leases."""
 
     reason = "MOUNT_DISABLING"
     fix = "use another mount, or enable this one again once it is gone"
 
 
 class EtagMismatch(Precondition):
-    """Somebody else changed it since it was read."""
+    """Another call changed the object since it was read."""
 
     reason = "ETAG_MISMATCH"
     fix = "read it again, apply the change to what you read, and send the new etag"
@@ -107,7 +107,7 @@ class ClockRefused(Precondition):
 
 
 class SessionTooLong(Precondition):
-    """AWS makes no session so long: the IAM role's MaxSessionDuration is shorter, or the role is chained."""
+    """AWS creates no session so long: the IAM role's MaxSessionDuration is shorter, or it is chained."""
 
     reason = "SESSION_TOO_LONG"
     fix = "ask for a shorter ttl, lower the role's max_sts_ttl, or raise the IAM role's MaxSessionDuration"
@@ -121,7 +121,7 @@ class SessionTooLarge(Precondition):
 
 
 class NoSessionPolicy(Precondition):
-    """Nothing would bound a session: a federated one without any policy, or one whose groups have none."""
+    """Nothing would limit a session: a federated one without any policy, or one whose groups have none."""
 
     reason = "NO_SESSION_POLICY"
     fix = "give the role a policy_document or policy_arns, or its groups a policy"
@@ -138,21 +138,21 @@ class AssumeRoleRefused(Precondition):
 
 
 class MfaRefused(Precondition):
-    """AWS does not accept the MFA code: it is wrong, used before, or not of this device."""
+    """AWS does not accept the MFA code: it is wrong, was used before, or is from another device."""
 
     reason = "MFA_REFUSED"
     fix = "send the device's next code; if that fails too, check the role's mfa_serial_number"
 
 
 class TemplateLabelUnknown(Precondition):
-    """The role is filled in with a label that the caller does not have."""
+    """A template of the role uses a label that the caller does not have."""
 
     reason = "TEMPLATE_LABEL_UNKNOWN"
-    fix = "call with an identity that has the label, or take it out of the role"
+    fix = "call with an identity that has the label, or remove it from the role"
 
 
 class TemplateValueUnsafe(Precondition):
-    """What the role would be filled in with holds characters that are not safe, or not taken, there."""
+    """A value for the role's template holds characters that are unsafe or not accepted there."""
 
     reason = "TEMPLATE_VALUE_UNSAFE"
     fix = "call with another identity, or use {{identity.name_sha256}} in the role"
@@ -173,21 +173,21 @@ class LeaseRevoking(Precondition):
 
 
 class LeaseAbandoned(Precondition):
-    """The lease was abandoned: nobody tries to revoke it any more."""
+    """The lease was abandoned: the server no longer tries to revoke it."""
 
     reason = "LEASE_ABANDONED"
-    fix = "revoke the lease to take it up again, and ask for new credentials"
+    fix = "revoke the lease to retry it, and ask for new credentials"
 
 
 class NotRenewable(Precondition):
-    """The lease cannot be renewed: it is half-made or of a kind whose life AWS has fixed."""
+    """The lease cannot be renewed: its issue is not finished, or AWS has fixed its end."""
 
     reason = "NOT_RENEWABLE"
     fix = "ask for new credentials"
 
 
 class KeyLimit(Precondition):
-    """The IAM user has two access keys, as many as AWS allows, and Lessor may not delete one of them."""
+    """The IAM user has two access keys, AWS's maximum, and Lessor is not allowed to delete one of them."""
 
     reason = "KEY_LIMIT"
     fix = "delete the key that is not used with AWS, or call with delete_other_key"
@@ -198,17 +198,17 @@ class KeyLimit(Precondition):
 
 
 class RootNotRotatable(Precondition):
-    """The mount's root is no IAM user with stored keys, so it has no access key that could be rotated."""
+    """The mount's root is not an IAM user with stored keys, so it has no access key that could be rotated."""
 
     reason = "ROOT_NOT_ROTATABLE"
     fix = "give the mount the access key of an IAM user; other roots renew themselves"
 
 
 class RootKeyRotatedAway(Precondition):
-    """The access key was the root's until a rotation replaced it, and is deleted."""
+    """A rotation replaced this access key of the root, and the key is deleted."""
 
     reason = "ROOT_KEY_ROTATED_AWAY"
-    fix = "leave access_key and secret_key out of update_mask, or set a key made since"
+    fix = "leave access_key and secret_key out of update_mask, or set a newer key"
 
 
 class RootKeyInUse(Precondition):
@@ -226,21 +226,24 @@ class StaticKeyInUse(Precondition):
 
 
 class StaticUserTaken(Precondition):
-    """The IAM user's keys are rotated already: it is that of another static role, or of a mount's root."""
+    """The IAM user's keys are rotated already: it belongs to another static role, or to a mount's root."""
 
     reason = "STATIC_USER_TAKEN"
-    fix = "name an IAM user of its own, or first delete the static role or replace the root of the message"
+    fix = (
+        "name an IAM user that nothing else uses, or first delete the static role, or replace the root, that"
+        " the message names"
+    )
 
     def __init__(self, user_name: str, holder: str) -> None:
-        """Name the user, and who holds its keys."""
-        super().__init__(f"user {user_name} is that of {holder} already", subject=user_name)
+        """Name the user, and the object that holds its keys."""
+        super().__init__(f"user {user_name} already belongs to {holder}", subject=user_name)
 
 
 class StaticUserChanged(Precondition):
-    """The IAM user of a static role was deleted and created again: it is another user."""
+    """The IAM user of a static role was deleted and created again, so it is a different user."""
 
     reason = "STATIC_USER_CHANGED"
-    fix = "delete the static role and put it again, if the new user is the one that is meant"
+    fix = "delete the static role and put it again, if the new user is the intended one"
 
 
 class StaticUserUnknown(Precondition):

@@ -70,7 +70,7 @@ def family(operator: str) -> str:
 
 
 def is_date(text: str) -> bool:
-    """Tell whether IAM takes ``text`` under a Date operator: a date of ISO 8601, or seconds since 1970."""
+    """Return whether IAM takes ``text`` under a Date operator: a date of ISO 8601, or seconds since 1970."""
     epoch = _EPOCH.fullmatch(text)
     if epoch is not None:
         return int(epoch[1]) <= _MAX_EPOCH

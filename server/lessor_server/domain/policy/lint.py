@@ -1,4 +1,4 @@
-"""What a list of AWS's actions tells of a policy that its grammar can't: slips of the pen, and broad grants.
+"""Findings that need the list of AWS's actions, not only the grammar: typing errors and broad grants.
 
 Source: AWS Service Authorization Reference, "Actions, resources, and condition keys for AWS services", which
 says of each action its access level and the resource types that it takes. ``domain/policy`` warns already of
@@ -18,7 +18,7 @@ from lessor_server.domain.policy import wildcard
 from lessor_server.domain.policy.policy import JsonValue
 
 MOST: Final = 10
-"""Findings told of one policy; the last says how many more there are."""
+"""Findings reported of one policy; the last says how many more there are."""
 
 NAMED: Final = 3
 _ELSEWHERE: Final = ("iam:", "sts:")
@@ -65,11 +65,11 @@ class Catalogue:
         known = self._services.get(service.lower())
         if known is None:
             near = difflib.get_close_matches(service.lower(), self._services, n=1)
-            return f"{shown(service)} is no service{_or_rather(near)}"
+            return f"{shown(service)} is not a service{_or_rather(near)}"
         if "*" in name or "?" in name:
             return f"{shown(pattern)} matches no action"
         near = difflib.get_close_matches(pattern.lower(), known, n=1)
-        return f"{shown(pattern)} is no action{_or_rather([known[one].name for one in near])}"
+        return f"{shown(pattern)} is not an action{_or_rather([known[one].name for one in near])}"
 
 
 def findings(document: Mapping[str, JsonValue], catalogue: Catalogue) -> list[str]:
@@ -103,8 +103,8 @@ def _of_statement(
         names = sorted({action.name for action in allowed if _reaches_far(action)})
         if names:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            told = f"{', '.join(names[:NAMED])}{more}"
-            found.append(f"{path} allows {told} on every resource; name those that are meant in Resource")
+            listed = f"{', '.join(names[:NAMED])}{more}"
+            found.append(f"{path} allows {listed} on every resource; name the intended resources in Resource")
     return found
 
 

@@ -40,7 +40,7 @@ def fill(text: str, value: Callable[[str], str | None]) -> str:
 
 
 def has_stray_braces(text: str) -> bool:
-    """Tell whether a template has double braces that belong to no placeholder.
+    """Return whether a template has double braces that belong to no placeholder.
 
     Two that only meet where a placeholder was taken out count too.
     """

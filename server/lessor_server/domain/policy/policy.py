@@ -99,7 +99,7 @@ def _plain(value: JsonValue) -> JsonValue:
 def violations(
     document: Mapping[str, JsonValue], *, limit: int = LIMIT, field: str = "policy_document"
 ) -> list[Violation]:
-    """Return every fault of an identity policy; ``limit`` bounds its canonical form, in characters.
+    """Return every violation of an identity policy; ``limit`` bounds its canonical form, in characters.
 
     A document that is too long is not looked into.
     """
@@ -111,9 +111,11 @@ def violations(
     version = document.get("Version", VERSIONS[0])
     if version not in VERSIONS:
         fix = f'write "{VERSIONS[0]}" (or, for the old language, "{VERSIONS[1]}")'
-        found.append(Violation(f"{field}.Version", f"IAM knows no version {_told(version)}", fix))
+        found.append(
+            Violation(f"{field}.Version", f"IAM does not know the version {_shown_value(version)}", fix)
+        )
     if not isinstance(document.get("Id", ""), str):
-        found.append(Violation(f"{field}.Id", "is no text", "write a text, or leave it out"))
+        found.append(Violation(f"{field}.Id", "is not a string", "write a string, or leave it out"))
     found += _statement_list_violations(document, f"{field}.Statement")
     for path, value in walk(document, field):
         found += _scalar_violations(path, value)
@@ -129,7 +131,7 @@ def _statement_list_violations(document: Mapping[str, JsonValue], path: str) -> 
     for where, statement in _items(value, path):
         if not isinstance(statement, Mapping):
             fix = "write {…} with Effect, Action and Resource"
-            found.append(Violation(where, f"{_told(statement)} is no object", fix))
+            found.append(Violation(where, f"{_shown_value(statement)} is not an object", fix))
             continue
         found += _statement_violations(statement, where)
         sid = statement.get("Sid")
@@ -145,15 +147,19 @@ def _statement_violations(statement: Statement, path: str) -> list[Violation]:
     found = []
     for name in ("Principal", "NotPrincipal"):
         if name in statement:
-            problem = "does not go into an identity policy: whoever holds the policy is its principal"
+            problem = (
+                "is not allowed in an identity policy: the identity that holds the policy is its principal"
+            )
             found.append(Violation(f"{path}.{name}", problem, "leave it out"))
     found += _unknown_members(statement, (*_MEMBERS, "Principal", "NotPrincipal"), path)
     sid = statement.get("Sid", "")
     if not isinstance(sid, str) or not _SID.fullmatch(sid):
-        found.append(Violation(f"{path}.Sid", f"{_told(sid)} is no Sid", "use letters and digits only"))
+        found.append(
+            Violation(f"{path}.Sid", f"{_shown_value(sid)} is not a valid Sid", "use letters and digits only")
+        )
     effect = statement.get("Effect")
     if effect not in ("Allow", "Deny"):
-        problem = f"{_told(effect)} is no effect" if effect is not None else "is missing"
+        problem = f"{_shown_value(effect)} is not a valid effect" if effect is not None else "is missing"
         found.append(Violation(f"{path}.Effect", problem, 'write "Allow" or "Deny"'))
     found += _either_violations(statement, path, "Action", _action_problem, _ACTION_FIX)
     found += _either_violations(statement, path, "Resource", resource_arn.problem, resource_arn.FIX)
@@ -166,7 +172,7 @@ _ACTION_FIX: Final = 'write "*" or, as an example, "s3:Get*"'
 
 
 def _action_problem(text: str) -> str:
-    return "" if _ACTION.fullmatch(text) else "is no action"
+    return "" if _ACTION.fullmatch(text) else "is not an action"
 
 
 def _either_violations(
@@ -175,7 +181,7 @@ def _either_violations(
     """Check that one of ``name`` and ``Not<name>`` is there: a text or a list of texts without a problem."""
     present = [member for member in (name, f"Not{name}") if member in statement]
     if len(present) != 1:
-        wrong = f"stands beside Not{name}" if present else "is missing"
+        wrong = f"is used together with Not{name}" if present else "is missing"
         return [Violation(f"{path}.{name}", wrong, f"write exactly one of {name} and Not{name}")]
     where = f"{path}.{present[0]}"
     value = statement[present[0]]
@@ -183,25 +189,29 @@ def _either_violations(
         return [Violation(where, "is an empty list", fix)]
     found = []
     for spot, item in _items(value, where):
-        wrong = problem(item) if isinstance(item, str) else "is no text"
+        wrong = problem(item) if isinstance(item, str) else "is not a string"
         if wrong:
-            found.append(Violation(spot, f"{_told(item)} {wrong}", fix))
+            found.append(Violation(spot, f"{_shown_value(item)} {wrong}", fix))
     return found
 
 
 def _condition_violations(conditions: JsonValue, path: str) -> list[Violation]:
     if not isinstance(conditions, Mapping):
-        return [Violation(path, f"{_told(conditions)} is no object", 'write {"Operator": {"key": "value"}}')]
+        return [
+            Violation(
+                path, f"{_shown_value(conditions)} is not an object", 'write {"Operator": {"key": "value"}}'
+            )
+        ]
     found = []
     for operator, block in conditions.items():
         where = _member(path, operator)
         kind = condition.family(operator)
         if not isinstance(block, Mapping):
-            found.append(Violation(where, "is no object with keys", 'write {"aws:key": "value"}'))
+            found.append(Violation(where, "is not an object with keys", 'write {"aws:key": "value"}'))
             continue
         if block and not kind:  # IAM does not look at the operator of an empty block
-            fix = "use one of IAM's operators, as StringEquals, ArnLike, Bool or Null"
-            found.append(Violation(where, f"{shown(operator)} is no condition operator", fix))
+            fix = "use one of IAM's operators, such as StringEquals, ArnLike, Bool or Null"
+            found.append(Violation(where, f"{shown(operator)} is not a valid condition operator", fix))
         for key, value in block.items():
             found += _condition_value_violations(kind, value, _member(where, key))
     return found
@@ -212,11 +222,11 @@ def _condition_value_violations(kind: str, value: JsonValue, path: str) -> list[
     found = []
     for spot, item in _items(value, path):
         if not isinstance(item, str | int | float):
-            fix = "write a text, a number or a boolean"
-            found.append(Violation(spot, f"{_told(item)} is no condition value", fix))
+            fix = "write a string, a number or a boolean"
+            found.append(Violation(spot, f"{_shown_value(item)} is not a valid condition value", fix))
         elif kind == "Date" and not condition.is_date(_spelled(item)):
             fix = "write it as 2027-01-31T12:00:00Z, or in seconds since 1970"
-            found.append(Violation(spot, f"{_told(item)} is no date", fix))
+            found.append(Violation(spot, f"{_shown_value(item)} is not a valid date", fix))
     return found
 
 
@@ -228,7 +238,7 @@ def _spelled(value: str | float) -> str:
 def _scalar_violations(path: str, value: JsonValue) -> list[Violation]:
     """Check one text (keys too) or number, wherever in the document it stands."""
     if isinstance(value, str) and (letter := _FOREIGN.search(value)):
-        problem = f"IAM does not take the character U+{ord(letter.group()):04X}"
+        problem = f"IAM does not accept the character U+{ord(letter.group()):04X}"
         return [Violation(path, problem, "use characters up to U+00FF")]
     if isinstance(value, int | float) and not (abs(value) <= EXACT and float(value).is_integer()):
         return [Violation(path, f"{value} is not a whole number up to 2^53", "write it as a string")]
@@ -240,7 +250,7 @@ def _unknown_members(object_: Mapping[str, JsonValue], known: tuple[str, ...], p
     return [
         Violation(
             _member(path, key),
-            f"{shown(key)} is no member of a policy here",
+            f"{shown(key)} is not a valid key here",
             f"write {by_case[key.lower()]}" if key.lower() in by_case else f"use {', '.join(known)}",
         )
         for key in object_
@@ -316,7 +326,7 @@ def _texts_changed(value: JsonValue, path: str, change: Change) -> JsonValue:
     return value
 
 
-def _told(value: JsonValue) -> str:
+def _shown_value(value: JsonValue) -> str:
     """Say what a value is, in a message: a text is quoted, a bigger thing only named."""
     if isinstance(value, str):
         return shown(value)
@@ -353,7 +363,7 @@ def warnings(document: Mapping[str, JsonValue], *, field: str = "policy_document
         if names := _outliving(statement):
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             found.append(
-                f"{path} allows {', '.join(names[:3])}{more}: its holder can make users, keys or roles, "
+                f"{path} allows {', '.join(names[:3])}{more}: its holder can create users, keys or roles, "
                 "so what such a lease gives can outlive its revocation"
             )
         found += _condition_warnings(statement.get("Condition"), f"{path}.Condition")
@@ -366,7 +376,7 @@ def _condition_warnings(conditions: JsonValue, path: str) -> list[str]:
     for operator, block in conditions.items() if isinstance(conditions, Mapping) else ():
         where = _member(path, operator)
         if not isinstance(block, Mapping) or not block:
-            found.append(f"{where} is empty: IAM takes it, but it compares nothing")
+            found.append(f"{where} is empty: IAM accepts it, but it compares nothing")
             continue
         kind = condition.family(operator)
         for key, value in block.items():
@@ -377,13 +387,13 @@ def _condition_warnings(conditions: JsonValue, path: str) -> list[str]:
 def _key_warnings(kind: str, key: str, value: JsonValue, path: str) -> list[str]:
     found = []
     if ":" not in key:
-        found.append(f"{path} has no service before its name, as aws:SourceIp has: AWS sets no such key")
+        found.append(f"{path} has no service prefix, unlike aws:SourceIp: AWS sets no such key")
     if _is_list(value) and not value:
         found.append(f"{path} lists no values: it matches nothing")
     for spot, item in _items(value, path):
         wanted = condition.cannot_match(kind, _spelled(item)) if isinstance(item, str | int | float) else ""
         if wanted:
-            found.append(f"{spot} is {_told(item)}, which is not {wanted}: it matches nothing")
+            found.append(f"{spot} is {_shown_value(item)}, which is not {wanted}: it matches nothing")
     return found
 
 

@@ -66,7 +66,7 @@ _GOES_WITH: Final = {
 }
 _NAME: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{2,64}")
 _CODE: Final = re.compile(r"[0-9]{6}")
-_CODE_MEND: Final = "send the 6 digits that the device shows now"
+_CODE_FIX: Final = "send the 6 digits that the device shows now"
 _SOURCE_IDENTITY: Final = _NAME
 
 
@@ -74,7 +74,7 @@ _SOURCE_IDENTITY: Final = _NAME
 
 
 def violations(role: Role, ask: Ask) -> list[Violation]:
-    """Return every fault of what is asked of a session of ``role``; field paths are the request's."""
+    """Return every violation of the session options for ``role``; field paths are the request's."""
     found = []
     given = {
         "role_arn": bool(ask.role_arn),
@@ -87,17 +87,17 @@ def violations(role: Role, ask: Ask) -> list[Violation]:
             found += _CHECKS[path](role, ask)
         elif given[path]:
             others = " and ".join(kind.name for kind in CredentialType if kind in kinds)
-            problem = f"does not go with a role of type {role.credential_type.name}"
+            problem = f"is not allowed for a role of type {role.credential_type.name}"
             found.append(Violation(path, problem, f"leave it out: it is for {others}"))
     return found
 
 
 def require_askable(role: Role, ask: Ask, others: list[Violation]) -> None:
-    """Raise for all faults of a request at once; ``others`` are those found in the rest of it.
+    """Raise all violations of a request together; ``others`` are those found in the rest of it.
 
     Raises:
         SessionPolicyWouldWiden: Its session policy allows something that the role's own would unite with.
-        Invalid: It has other faults alone.
+        Invalid: It has only other violations.
     """
     found = [*others, *violations(role, ask)]
     if _would_widen(role, ask):
@@ -127,7 +127,7 @@ def _name_violations(ask: Ask) -> list[Violation]:
     if not ask.session_name or _NAME.fullmatch(ask.session_name):
         return []
     fix = "use 2 to 64 letters, digits and _ + = , . @ -"
-    return [Violation("role_session_name", f"{shown(ask.session_name)} is not what AWS takes", fix)]
+    return [Violation("role_session_name", f"{shown(ask.session_name)} is not a valid session name", fix)]
 
 
 def _code_violations(role: Role, ask: Ask) -> list[Violation]:
@@ -138,10 +138,8 @@ def _code_violations(role: Role, ask: Ask) -> list[Violation]:
         return [Violation("mfa_code", problem, "leave it out")]
     if _CODE.fullmatch(ask.mfa_code.reveal()):
         return []
-    problem = (
-        "is no code of an MFA device" if ask.mfa_code else "is needed: the role has an mfa_serial_number"
-    )
-    return [Violation("mfa_code", problem, _CODE_MEND)]
+    problem = "is not a valid MFA code" if ask.mfa_code else "is needed: the role has an mfa_serial_number"
+    return [Violation("mfa_code", problem, _CODE_FIX)]
 
 
 def _policy_violations(ask: Ask) -> list[Violation]:
@@ -216,12 +214,12 @@ def call(role: Role, ask: Ask, making: SessionInputs) -> Call[Session]:
 def _filled_tags(session_tags: Tags, caller: Caller) -> Tags:
     made = tuple((key, filled(value, caller)) for key, value in session_tags)
     if tags.violations("session_tags", made, tags.SESSION_LIMIT):
-        raise TemplateValueUnsafe("a session tag filled in from the caller is none that AWS takes")
+        raise TemplateValueUnsafe("AWS does not accept a session tag filled in from the caller")
     return made
 
 
 def _filled_identity(source_identity: str, caller: Caller) -> str:
     made = filled(source_identity, caller)
     if made and not _SOURCE_IDENTITY.fullmatch(made):
-        raise TemplateValueUnsafe("the source identity filled in from the caller is none that AWS takes")
+        raise TemplateValueUnsafe("AWS does not accept the source identity filled in from the caller")
     return made

@@ -29,7 +29,7 @@ class GroupPolicies:
 
 
 def only_denies(document: Mapping[str, JsonValue]) -> bool:
-    """Tell whether every statement of a policy denies."""
+    """Return whether every statement of a policy denies."""
     return all(statement.get("Effect") == "Deny" for statement in _statements(document))
 
 
@@ -41,7 +41,7 @@ def united(documents: Iterable[str]) -> str:
     came before gets a number.
 
     Raises:
-        RoleNotUsable: A document is no policy. SessionTooLarge: All together are too large.
+        RoleNotUsable: A document is not a policy. SessionTooLarge: All together are too large.
     """
     parsed = [_read(text) for text in documents if text.strip()]
     speaking = [document for document in parsed if _statements(document)]
@@ -50,7 +50,7 @@ def united(documents: Iterable[str]) -> str:
     text = policy.canonical(speaking[0] if len(speaking) == 1 else _merged(speaking))
     if len(text) > policy.LIMIT:
         raise SessionTooLarge(
-            f"the policies of the session have {len(text)} characters together, and AWS takes {policy.LIMIT}"
+            f"the session's policies have {len(text)} characters together, and AWS accepts {policy.LIMIT}"
         )
     return text
 
@@ -60,7 +60,7 @@ def managed(arns: Iterable[str]) -> tuple[str, ...]:
     once = tuple(dict.fromkeys(arns))
     if len(once) > SESSION_POLICIES_LIMIT:
         problem = f"the session would have {len(once)} managed policies"
-        raise SessionTooLarge(f"{problem}, and AWS takes {SESSION_POLICIES_LIMIT}")
+        raise SessionTooLarge(f"{problem}, and AWS accepts {SESSION_POLICIES_LIMIT}")
     return once
 
 
@@ -68,9 +68,9 @@ def _read(text: str) -> Mapping[str, JsonValue]:
     try:
         document = json.loads(text)
     except ValueError:
-        raise RoleNotUsable("a policy of one of the role's groups is no JSON") from None
+        raise RoleNotUsable("a policy of one of the role's groups is not valid JSON") from None
     if not isinstance(document, dict) or not _well_formed(document.get("Statement", [])):
-        raise RoleNotUsable("a policy of one of the role's groups is no IAM policy")
+        raise RoleNotUsable("a policy of one of the role's groups is not an IAM policy")
     return document
 
 

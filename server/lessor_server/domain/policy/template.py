@@ -30,7 +30,7 @@ _LABEL: Final = "identity.labels."
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, as templates may tell it."""
+    """The caller, as templates can show it."""
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Caller:
 
 
 def holds(text: str) -> bool:
-    """Tell whether ``text`` has anything to be filled in."""
+    """Return whether ``text`` has a placeholder."""
     return any(IDENTITY.fullmatch(named) for named in placeholders.fields(text))
 
 
@@ -58,7 +58,7 @@ def violations(path: str, text: str, limit: int = MAX_TEMPLATE) -> list[Violatio
     if len(text) > limit:
         return [too_long(path, text, limit)]
     found = [
-        Violation(path, f"{{{{{shown(named)[1:-1]}}}}} is no field", _FIX)
+        Violation(path, f"{{{{{shown(named)[1:-1]}}}}} is not a field", _FIX)
         for named in placeholders.fields(text)
         if not IDENTITY.fullmatch(named)
     ]
@@ -81,7 +81,7 @@ def policy_violations(path: str, document: Mapping[str, JsonValue]) -> list[Viol
     rest = policy.in_places(document, path, look)
     found += none_violations(path, rest, "write it in a resource or in the value of a condition")
     if used and document.get("Version") != policy.VERSIONS[0]:
-        problem = "does not go with a template"
+        problem = "is not allowed together with a template"
         found.append(Violation(f"{path}.Version", problem, f'write "{policy.VERSIONS[0]}"'))
     return found
 
@@ -91,7 +91,7 @@ def none_violations(
 ) -> list[Violation]:
     """Return where a policy holds a template that nobody fills in: AWS would take it as it stands."""
     return [
-        Violation(spot, "holds a template, or braces, where none may stand", fix)
+        Violation(spot, "holds a template, or braces, where none is allowed", fix)
         for spot, value in policy.walk(document, path)
         if isinstance(value, str) and ("{{" in value or "}}" in value)
     ]
@@ -103,7 +103,7 @@ def sample(text: str) -> str:
 
 
 def filled(text: str, caller: Caller) -> str:
-    """Return ``text`` filled in, or raise ``TemplateLabelUnknown``; what is no field of ours stays."""
+    """Return ``text`` filled in, or raise ``TemplateLabelUnknown``; placeholders of others stay."""
     return placeholders.fill(text, lambda named: caller.value(named) if IDENTITY.fullmatch(named) else None)
 
 
@@ -121,7 +121,9 @@ def filled_policy(document: str, caller: Caller) -> str:
     def safe(named: str) -> str:
         value = caller.value(named)
         if not _SAFE.fullmatch(value):
-            raise TemplateValueUnsafe(f"the caller's {named} holds what a policy gives a meaning of its own")
+            raise TemplateValueUnsafe(
+                f"the caller's {named} holds characters with a special meaning in a policy"
+            )
         return value
 
     def fill(_: str, text: str) -> str:
@@ -130,6 +132,6 @@ def filled_policy(document: str, caller: Caller) -> str:
     made = policy.canonical(policy.in_places(json.loads(document), "policy_document", fill))
     if len(made) > policy.LIMIT:
         raise RoleNotUsable(
-            f"the role's policy has {len(made)} characters for this caller, and AWS takes {policy.LIMIT}"
+            f"the role's policy has {len(made)} characters for this caller, and AWS accepts {policy.LIMIT}"
         )
     return made

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Tell whether ``pattern`` takes the whole of ``text``; case counts.
+    """Return whether ``pattern`` takes the whole of ``text``; case counts.
 
     Each piece between two stars takes the leftmost place behind the piece before, which finds a match
     whenever there is one.
@@ -36,7 +36,7 @@ def _find(piece: str, text: str, start: int) -> int:
 
 
 def _equals(piece: str, text: str) -> bool:
-    """Tell whether a piece without a star takes the whole of ``text``."""
+    """Return whether a piece without a star takes the whole of ``text``."""
     if "?" not in piece:
         return piece == text
     return len(piece) == len(text) and all(

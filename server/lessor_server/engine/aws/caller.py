@@ -1,4 +1,4 @@
-"""Runs AWS calls in rounds, each call through its lane, and answers with outcomes instead of raising.
+"""Runs AWS calls in rounds, each through its rate limiter, and returns outcomes instead of raising.
 
 A call that was sent is never cancelled: all calls of a round are awaited, so that everything that is
 known can be recorded before anything is rolled back. After ConcurrentModification the rest of this
@@ -40,7 +40,7 @@ Outcome = Done[T] | LessorError
 """What came of a call: AWS's refusal, an unknown fate, or why it was never sent (``PacerFull``, ...)."""
 
 MayRetry = Callable[[], bool]
-"""Tells whether a call may still be repeated because AWS does not see its user yet."""
+"""Says whether a call may still be repeated because AWS does not see its user yet."""
 
 
 def _none() -> bool:
@@ -48,14 +48,14 @@ def _none() -> bool:
 
 
 def failure(outcomes: list[Outcome[object]]) -> LessorError | None:
-    """Return the first outcome that is no success: a clear no before an unknown one."""
+    """Return the first outcome that is not a success: a clear no before an unknown one."""
     failed = [outcome for outcome in outcomes if not isinstance(outcome, Done)]
     failed.sort(key=lambda outcome: not isinstance(outcome, AwsRefused))
     return failed[0] if failed else None
 
 
 def is_inconclusive(outcome: object) -> bool:
-    """Tell whether an outcome says nothing about the row: AWS did not answer, failed or throttled."""
+    """Return whether an outcome says nothing about the row: AWS did not answer, failed or throttled."""
     if isinstance(outcome, AwsRefused):
         return outcome.refusal is Refusal.THROTTLED
     return isinstance(outcome, (AwsUnknown, PacerFull))
@@ -103,7 +103,7 @@ class AwsCaller:
     async def round(
         self, calls: tuple[Call[object], ...], patience: MayRetry = _none
     ) -> list[Outcome[object]]:
-        """Send all ``calls`` at once and wait for every one of them."""
+        """Send all ``calls`` at the same time and wait for every one of them."""
         if len(calls) <= 1 or self._one_by_one():
             return [await self.call(call, patience) for call in calls]
         async with asyncio.TaskGroup() as group:

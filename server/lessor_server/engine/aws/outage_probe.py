@@ -26,7 +26,7 @@ PROBE_USER = "lessor-probe"
 
 
 class Prober:
-    """One probing task for each paused lane."""
+    """One probing task for each paused rate limiter."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Prober:
         rng: random.Random,
         resumed: Callable[[], None],
     ) -> None:
-        """Probe through ``roots``; ``resumed`` is told when an account answers again."""
+        """Probe through ``roots``; ``resumed`` is called when an account answers again."""
         self._roots = roots
         self._work = work
         self._notify = notify
@@ -44,7 +44,7 @@ class Prober:
         self._resumed = resumed
 
     def pause(self, root: Root, error: LessorError) -> None:
-        """Pause the root's lane and begin to probe it, unless that is under way."""
+        """Pause the root's rate limiter and begin to probe, unless that is under way."""
         limiter = self._roots.limiter(root)
         if not limiter.paused_for:
             limiter.pause(error.message, backoff.probe(0, self._rng.random()))
@@ -66,11 +66,11 @@ class Prober:
             limiter.pause(trouble, backoff.probe(failures, self._rng.random()))
 
     async def _trouble(self, mount: str, limiter: RateLimiter) -> str | None:
-        """Probe once; None where AWS answers, or where the mount is gone or uses another lane by now."""
+        """Probe once; None if AWS answers, or if the mount is gone or now uses another rate limiter."""
         try:
             root = await self._roots.of(mount)
         except RootNotSet:
-            return None  # the mount is gone; whoever else shares the lane finds out for itself
+            return None  # the mount is gone; other mounts of the same rate limiter probe for themselves
         except LessorError as error:
             return error.message
         if self._roots.limiter(root) is not limiter:

@@ -1,13 +1,13 @@
-"""How fast, how many at once, in which order, and whether at all: one lane for each account and endpoint.
+"""Rate limit, concurrency, priority and pausing of AWS calls, per account and endpoint.
 
-A lane is a token bucket in the form of the generic cell rate algorithm (ITU-T I.371). Of a set rate
+A rate limiter is a token bucket in the form of the generic cell rate algorithm (ITU-T I.371). Of a set rate
 96.5 % is the refill and 1.5 % the burst: no second ever holds more calls than the rate, also where some
 are 20 ms later on their way than others. Without a set
-rate a lane looks for it: it comes down by a third when AWS throttles, and goes up again step by step
-(additive increase, multiplicative decrease: Chiu & Jain, 1989). Who waits is served by priority, then in
-order; a bounded number waits, and none for more than ``MAX_WAIT_SECONDS``.
+rate the limiter adapts: the rate falls by a third when AWS throttles, and rises again step by step
+(additive increase, multiplicative decrease: Chiu & Jain, 1989). Calls that wait are served by
+priority, then in order; their number is limited, and none waits longer than ``MAX_WAIT_SECONDS``.
 
-A lane is paused while AWS does not answer: whoever is asked to call then hears so at once.
+It is paused while AWS does not answer: a call then fails immediately.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """Limits of a lane: calls a second (None: to be found), calls in flight, calls waiting."""
+    """Limits: calls a second (None: adaptive), calls in flight, calls waiting."""
 
     rate: float | None = None
     in_flight: int = 64
@@ -69,7 +69,7 @@ class RateLimiter:
     """The calls to one account at one endpoint."""
 
     def __init__(self, account: str, rate_limit: RateLimit) -> None:
-        """Open a lane that keeps ``rate_limit``."""
+        """Begin unpaused, with the limits of ``rate_limit``."""
         self.account = account
         self._rate_limit = rate_limit
         self._rate = rate_limit.rate or START_RATE
@@ -86,7 +86,7 @@ class RateLimiter:
     # --- whether ----------------------------------------------------------------------------------------
 
     def require_open(self) -> None:
-        """Raise ``AwsUnavailable`` while the lane is paused."""
+        """Raise ``AwsUnavailable`` while the account is paused."""
         if self.paused_for:
             raise AwsUnavailable(
                 f"AWS does not answer for this account ({self.paused_for}); it is being probed",
@@ -94,18 +94,18 @@ class RateLimiter:
             )
 
     def pause(self, why: str, retry_in: float) -> None:
-        """Stop the lane; the next probe goes out in ``retry_in`` seconds."""
+        """Pause; the next probe goes out in ``retry_in`` seconds."""
         self.paused_for, self.retry_in = why, retry_in
 
     def resume(self) -> None:
-        """Open the lane again."""
+        """End the pause."""
         self.paused_for, self.retry_in = "", 0.0
 
     # --- how fast ---------------------------------------------------------------------------------------
 
     @property
     def rate(self) -> float:
-        """Return the calls a second that the lane takes now."""
+        """Return the current rate, in calls a second."""
         return self._rate
 
     def throttled(self) -> None:
@@ -127,7 +127,7 @@ class RateLimiter:
         """Wait for this call's turn and hold its room in flight while the call runs.
 
         Raises:
-            PacerFull: More calls wait than the lane takes, or this one waited too long.
+            PacerFull: The queue is full, or this call waited too long.
         """
         await self._wait(priority)
         try:
@@ -158,13 +158,13 @@ class RateLimiter:
             raise
 
     def _pass_on(self, future: asyncio.Future[None]) -> None:
-        """Give a turn that came too late for its call to whoever is next."""
+        """Pass a turn that came too late for its call to the next one."""
         if future.done() and not future.cancelled():
             self._in_flight -= 1
             self._pump()
 
     def _pump(self) -> None:
-        """Let go whoever may go now; come back when the next may."""
+        """Release the calls that may go now; run again when the next may."""
         while self._queue and self._in_flight < self._rate_limit.in_flight:
             if self._queue[0][2].done():  # gave up waiting
                 heapq.heappop(self._queue)
@@ -203,15 +203,15 @@ class RateLimiter:
 
 
 class RateLimiters:
-    """All lanes, made when first asked for."""
+    """All rate limiters, created on first use."""
 
     def __init__(self, rate_limit: RateLimit) -> None:
-        """Give each lane the same ``rate_limit``."""
+        """Give each rate limiter the same ``rate_limit``."""
         self._rate_limit = rate_limit
         self._limiters: dict[tuple[str, str], RateLimiter] = {}
 
     def limiter(self, account: str, endpoint: str) -> RateLimiter:
-        """Return the lane of an account at an endpoint."""
+        """Return the rate limiter of an account at an endpoint."""
         key = (account, endpoint)
         limiter = self._limiters.get(key)
         if limiter is None:
@@ -219,9 +219,9 @@ class RateLimiters:
         return limiter
 
     def forget(self, account: str) -> None:
-        """Let go of an account's lanes; calls that wait in one go on."""
+        """Drop an account's rate limiters; calls that wait in one continue."""
         self._limiters = {key: limiter for key, limiter in self._limiters.items() if key[0] != account}
 
     def paused(self) -> list[RateLimiter]:
-        """Return the lanes that are paused."""
+        """Return the paused rate limiters."""
         return [limiter for limiter in self._limiters.values() if limiter.paused_for]

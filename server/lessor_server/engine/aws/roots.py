@@ -1,4 +1,4 @@
-"""Roots as the engine uses them: opened, bound to their account, each with its lane to AWS.
+"""Roots as the engine uses them: opened, bound to their account, each with its rate limiter.
 
 A root is bound to (partition, account) by one GetCallerIdentity before its first intent, and the
 account is kept with it; no answer of AWS is believed about a row of another account.
@@ -116,7 +116,7 @@ class Roots:
 
         Raises:
             AwsUnavailable, RootRefused: AWS does not say who we are.
-            RootChanged: It was set anew meanwhile.
+            RootChanged: It was set again since.
         """
         if root.account:
             return root
@@ -128,7 +128,7 @@ class Roots:
             return root
         identity = await self.identity(root)
         if not await self._store.bind_account(root.mount, root.version, identity.account):
-            raise RootChanged(f"the root of {root.mount} changed meanwhile", retry_in=0.1)
+            raise RootChanged(f"the root of {root.mount} changed during this call", retry_in=0.1)
         return await self.of(root.mount)
 
     async def identity(self, root: Root) -> Identity:
@@ -138,7 +138,7 @@ class Roots:
         return identity
 
     async def kind(self, root: Root) -> RootKind:
-        """Return what kind of root this is; AWS is asked once a version, where no chain tells it.
+        """Return what kind of root this is; AWS is asked once a version, unless a chain determines it.
 
         Raises:
             AwsUnavailable, RootRefused: AWS does not say who we are.
@@ -147,10 +147,10 @@ class Roots:
         return known or kind_of(root.config, (await self.identity(root)).arn)
 
     def known_kind(self, root: Root) -> RootKind | None:
-        """Return the kind as far as it is known without AWS; None where only AWS can tell it."""
+        """Return the kind as far as it is known without AWS; None if only AWS knows it."""
         config, arn = self._arns.get(root.mount, (None, ""))
         arn = arn if config == root.config else ""
-        # Keys alone don't tell: they may be those of the account's root user.
+        # Keys alone don't show it: they may be those of the account's root user.
         return kind_of(root.config, arn) if arn or root.config.assume_chain else None
 
     async def ask(self, root: Root, call: Call[T]) -> T:
@@ -165,7 +165,7 @@ class Roots:
         return AwsCaller(self, root, self.limiter(root), self._rng, priority)
 
     async def send(self, root: Root, call: Call[T]) -> T:
-        """Send one call, with the key that a rotation has put in the root's place meanwhile, if any.
+        """Send one call, with the key that a rotation has switched to since, if any.
 
         Raises:
             AwsCallFailed: It ended in an unexpected exception; else as ``Aws.send``.
@@ -186,7 +186,7 @@ class Roots:
         return opened if same == new else root
 
     def limiter(self, root: Root) -> RateLimiter:
-        """Return the root's lane: one for each account and endpoint."""
+        """Return the root's rate limiter: one for each account and endpoint."""
         return self._limiters.limiter(root.account or _unbound(root.mount), root.config.iam_endpoint)
 
     def forget(self, mount: str) -> None:
@@ -222,7 +222,7 @@ class Roots:
     def _open(self, stored: StoredRoot) -> Root:
         before, root = self._opened.get(stored.mount, (None, None))
         if before is not None and before.etag != stored.etag and stored.version <= before.version:
-            self.forget(stored.mount)  # the mount was removed and enabled anew, by another replica
+            self.forget(stored.mount)  # another replica removed the mount and enabled it again
         if root is None or before != stored:
             with self._supervisor.unit(f"open the root of {stored.mount}"):
                 plain = self._sealer.open(stored.sealed, place_of(stored.mount))

@@ -133,14 +133,14 @@ class Mounts:
         for _ in range(TRIES):
             stored = await self._store.get_root(name)
             if etag and (stored is None or stored.etag != etag):
-                raise EtagMismatch(f"the root of {name} is not what the etag says", subject=name)
-            before = await self._opened(stored, whole=whole)
+                raise EtagMismatch(f"the root of {name} was changed since the etag was read", subject=name)
+            before = await self._open_stored(stored, whole=whole)
             config = change(before.config if before else None)
             require(self._violations(name, config))
             if config.access_key and (before is None or config.access_key != before.config.access_key):
                 await self._keys.require_free(config.access_key)
             version = stored.version if stored else 0
-            root = await self._checked(Root(name, version + 1, "", config))
+            root = await self._check_account(Root(name, version + 1, "", config))
             fresh = f"{self._rng.getrandbits(64):016x}"
             if await self._store.put_root(self._roots.seal(root, fresh), version):
                 self._notify((Changed if stored else Created)("root", name, by))
@@ -148,7 +148,7 @@ class Mounts:
                 return await self._roots.of(name)
         raise Aborted(f"the root of {name} keeps changing", retry_in=0.1)
 
-    async def _opened(self, stored: StoredRoot | None, *, whole: bool) -> Root | None:
+    async def _open_stored(self, stored: StoredRoot | None, *, whole: bool) -> Root | None:
         """Return the root there is; None where none is, or none that opens and another replaces it whole."""
         try:
             return await self._roots.of(stored.mount) if stored else None
@@ -158,7 +158,7 @@ class Mounts:
             return None
 
     def _violations(self, name: str, config: RootConfig) -> Sequence[Violation]:
-        """Return every fault of a mount's root; field paths begin at the request."""
+        """Return every violation of a mount's root; field paths begin at the request."""
         found = root_rules.violations(
             config,
             self._rules.allowed_endpoints,
@@ -167,7 +167,7 @@ class Mounts:
         )
         return [violation.under("config") for violation in found]
 
-    async def _checked(self, root: Root) -> Root:
+    async def _check_account(self, root: Root) -> Root:
         """Bind the new root to the account of the mount's users, if it had any, tombstones among them."""
         account = await self._store.bound_account(root.mount)
         if not account:
@@ -184,4 +184,6 @@ class Mounts:
             async with asyncio.timeout(IDENTITY_SECONDS):
                 return await self._roots.identity(root)
         except TimeoutError:
-            raise AwsUnavailable("AWS did not say in 5 s whose the root is", retry_in=1.0) from None
+            raise AwsUnavailable(
+                "AWS did not report in 5 s which account the root belongs to", retry_in=1.0
+            ) from None

@@ -42,7 +42,7 @@ class Roles:
     def __init__(
         self, store: Store, roots: Roots, linter: Linter, notify: Observer, rng: random.Random
     ) -> None:
-        """Change ``store``; ``roots`` tell what they can serve, ``rng`` draws etags."""
+        """Change ``store``; ``roots`` return what they can serve, ``rng`` draws etags."""
         self._store = store
         self._roots = roots
         self._linter = linter
@@ -92,7 +92,7 @@ class Roles:
         """
         role = await self._store.get_role(mount, name)
         if etag and (role is None or role.etag != etag):
-            raise EtagMismatch(f"role {name} is not what the etag says", subject=f"{mount}/{name}")
+            raise EtagMismatch(f"role {name} was changed since the etag was read", subject=f"{mount}/{name}")
         return role
 
     async def get(self, mount: str, name: str) -> Role:

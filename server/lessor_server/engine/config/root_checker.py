@@ -53,7 +53,7 @@ class RootCheck:
 
 @dataclass(frozen=True, slots=True)
 class _RootProbe:
-    """The root that is looked at, who AWS says it is, and until when (the loop's time) it may be asked."""
+    """The root under check, its identity on AWS, and the deadline (the loop's time) for calls."""
 
     root: Root
     identity: Identity
@@ -87,7 +87,7 @@ class _RootProbe:
         if self.kind is RootKind.ACCOUNT_ROOT:
             all_of_it = (action for grant in needed for action in grant.actions)
             return SimulationResult(dict.fromkeys((*all_of_it, *free), Verdict.ALLOWED))
-        found = await simulator.told(self.ask, principal_of(self.root.config, self.identity.arn), needed)
+        found = await simulator.simulate(self.ask, principal_of(self.root.config, self.identity.arn), needed)
         found.verdicts = dict.fromkeys(free, Verdict.ALLOWED) | found.verdicts
         return found
 
@@ -105,30 +105,30 @@ class RootChecker:
 
         Raises:
             RootNotSet: The mount has no root.
-            RootRefused, AwsUnavailable: AWS does not say who the root is.
+            RootRefused, AwsUnavailable: AWS does not identify the root.
         """
         known = await self._known(mount)
         holder = await self._with_roles(known, self._holder(known))
         needed = least_policy.grants(holder)
-        told = await known.may(needed)
+        may = await known.may(needed)
         warnings = [*_about_kind(known.kind), *await _about_keys(known)]
         warnings += await self._about_room(known, mount)
         warnings += [
-            f"the root may not call {', '.join(actions)} on {resource}: the least policy allows it"
-            for resource, actions in told.denied.items()
+            f"the root is not allowed to call {', '.join(actions)} on {resource}: the least policy allows it"
+            for resource, actions in may.denied.items()
         ]
         warnings += _about_size(holder)
-        if told.failure is not None:
-            warnings.append(f"IAM's simulator told nothing about some actions: {told.failure.message}")
+        if may.failure is not None:
+            warnings.append(f"IAM's simulator reported nothing about some actions: {may.failure.message}")
         policy = least_policy.document(needed)
-        return RootCheck(known.identity, known.kind, told.verdicts, policy, tuple(warnings))
+        return RootCheck(known.identity, known.kind, may.verdicts, policy, tuple(warnings))
 
     async def role(self, role: Role) -> tuple[str, ...]:
-        """Say what a role would meet on AWS; where AWS cannot be asked, say just that."""
+        """Return warnings about a role on AWS; if AWS does not answer, one warning says so."""
         try:
             known = await self._known(role.mount)
         except LessorError as error:
-            return (f"AWS was not asked what it thinks of this role: {error.message}",)
+            return (f"this role could not be checked on AWS: {error.message}",)
         looks = role_needs.looks(role)
         needed = role_needs.grants(role, self._holder(known))
         async with asyncio.TaskGroup() as group:
@@ -140,11 +140,11 @@ class RootChecker:
             for look, outcome in zip(looks, looked.result(), strict=True)
             if (warning := _about_look(look.what, outcome))
         ]
-        told = simulated.result()
-        warnings += [role_needs.denied(role, actions, resource) for resource, actions in told.denied.items()]
-        if told.failure is not None:
+        may = simulated.result()
+        warnings += [role_needs.denied(role, actions, resource) for resource, actions in may.denied.items()]
+        if may.failure is not None:
             warnings.append(
-                f"what the root may do for this role could not be looked up: {told.failure.message}"
+                f"the root's permissions for this role could not be checked: {may.failure.message}"
             )
         return tuple(warnings)
 
@@ -193,7 +193,7 @@ class RootChecker:
             async with asyncio.timeout_at(until):
                 identity = await self._roots.identity(root)
         except TimeoutError:
-            raise AwsUnavailable("AWS did not say in 5 s who the root is", retry_in=1.0) from None
+            raise AwsUnavailable("AWS did not identify the root in 5 s", retry_in=1.0) from None
         kind = kind_of(root.config, identity.arn)
         return _RootProbe(root, identity, kind, self._roots.caller(root, Priority.LOOK), until)
 

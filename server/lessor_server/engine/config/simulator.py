@@ -1,4 +1,4 @@
-"""What IAM's simulator says of grants: asked about many resources at a time, told by action and resource."""
+"""Asks IAM's simulator about grants, many resources at a time; results by action and resource."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESOURCES_A_CALL = 50
 
 
 class Verdict(IntEnum):
-    """Say whether a root may do something, as far as IAM's simulator told; the greater outweighs."""
+    """Whether IAM's simulator allows a root an action; of several results the greatest counts."""
 
     ALLOWED = 0
     UNKNOWN = 1
@@ -49,7 +49,7 @@ class Ask(Protocol):
         ...
 
 
-async def told(ask: Ask, principal: str, needed: Sequence[Grant]) -> SimulationResult:
+async def simulate(ask: Ask, principal: str, needed: Sequence[Grant]) -> SimulationResult:
     """Ask whether ``principal`` is allowed what is ``needed``; it is for ``ask`` to bound calls and time."""
     questions = [
         (grant, SimulatePrincipalPolicy(principal, grant.actions, resources))

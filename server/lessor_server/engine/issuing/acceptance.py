@@ -1,8 +1,8 @@
 """Waits until AWS accepts a new key.
 
 IAM is eventually consistent (IAM User Guide, "Troubleshoot IAM: changes that I make are not always
-immediately visible"). A key that STS accepts on three looks running will most likely be accepted
-everywhere; it proves neither policies nor other regions.
+immediately visible"). A key that STS accepts in three consecutive checks will most likely be
+accepted everywhere; that verifies neither policies nor other regions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LOOKS, PAUSE_SECONDS, DEADLINE_MARGIN_SECONDS = 3, 0.5, 0.5
 
 
 async def wait_until_accepted(roots: Roots, credentials: Credentials, seconds: float, until: float) -> bool:
-    """Tell whether STS accepted the key on three looks running, 0.5 s apart.
+    """Return whether STS accepted the key in three consecutive checks, 0.5 s apart.
 
     It takes at most ``seconds``, and ends 0.5 s before ``until`` (the loop's time) at the latest.
     """

@@ -1,6 +1,6 @@
 """What IAM groups say, for sessions that are given their groups' policies.
 
-A session is no member of a group (AWS knows users alone as members), so the policies are read and sent
+A session is not a member of a group (AWS knows users alone as members), so the policies are read and sent
 along. They are kept for 60 s, so that a busy role costs no call to IAM for each session; a change of a
 group's policies counts for sessions made a minute later.
 """
@@ -34,7 +34,7 @@ Key = tuple[str, int, str]
 
 
 class Groups:
-    """Reads the policies of groups and keeps them for a short time; who asks meanwhile shares one reading."""
+    """Reads the policies of groups and keeps them for a short time; concurrent callers share one read."""
 
     def __init__(self, roots: Roots) -> None:
         """Ask AWS through ``roots``."""
@@ -47,7 +47,7 @@ class Groups:
 
         Raises:
             RoleNotUsable: There is no such group.
-            AwsUnavailable, RootRefused, AwsRefused: AWS did not tell.
+            AwsUnavailable, RootRefused, AwsRefused: AWS did not return them.
         """
         async with asyncio.TaskGroup() as together:
             tasks = [together.create_task(self._load(root, group)) for group in groups]
@@ -68,7 +68,7 @@ class Groups:
         return await asyncio.shield(reading)
 
     async def _read_once(self, key: Key, root: Root) -> GroupPolicies | LessorError:
-        """Read a group, for everybody who asks meanwhile; a failure is kept for nobody."""
+        """Read a group once for all concurrent callers; a failure is not kept."""
         loop = asyncio.get_running_loop()
         reading = self._reading[key] = loop.create_future()
         try:

@@ -29,7 +29,7 @@ class IamUserBuilder:
         self.last_create_us = 0
 
     def may_retry(self) -> bool:
-        """Tell whether somebody still wants what is being made."""
+        """Return whether a caller still waits for the credentials."""
         return self._patience()
 
     async def create(self, call: CreateUser) -> Outcome[CreatedUser]:
@@ -51,7 +51,7 @@ class IamUserBuilder:
         return Done(CreatedUser(found.value.arn)) if isinstance(found, Done) else found
 
     async def attach_all(self, plan: plans.IssuePlan) -> list[Outcome[object]]:
-        """Make the key and put on everything else, all at once; the key's outcome comes first."""
+        """Create the key and attach everything else at the same time; the key's outcome comes first."""
         outcomes = await self._caller.round((plan.key, *plan.furnish), self._patience)
         key, rest = outcomes[0], outcomes[1:]
         for _ in range(self._caller.tries - 1):
@@ -82,8 +82,8 @@ class IamUserBuilder:
     ) -> Outcome[AccessKey]:
         """Make a second key beside ``held``; where AWS has no room, what is not ``held`` goes first.
 
-        None goes where somebody else hands out keys of this user by now: then ``alone()`` says no. Once room
-        is made the call is sent again whatever the root's ``max_retries``: AWS has not done the first one.
+        Deletes nothing if another process issues keys for this user: then ``alone()`` returns False. After a
+        deletion the call is sent again even with ``max_retries`` 0, because AWS rejected the first one.
         """
         tries = 0
         while True:
@@ -104,9 +104,9 @@ class IamUserBuilder:
         listed = await self._caller.call(ListAccessKeys(user_name), self._patience)
         if not isinstance(listed, Done):
             return listed
-        # Asked after the listing: whoever comes later makes a key that is not on the list.
+        # Checked after the listing: a process that comes later creates a key that is not on the list.
         if alone is not None and not await alone():
-            return Aborted(f"a key of {user_name} is being handed out elsewhere", retry_in=0.5)
+            return Aborted(f"a key of {user_name} is being handed out by another process", retry_in=0.5)
         strays = tuple(key_id for key_id in listed.value if key_id not in keep)
         for outcome in await self._caller.round(plans.delete_keys(user_name, strays)):
             if not isinstance(outcome, Done) and not _missing(outcome):
@@ -115,7 +115,7 @@ class IamUserBuilder:
 
 
 def _fate_unknown(outcome: object) -> bool:
-    """Tell whether a call may have happened; one that never left is clear enough."""
+    """Return whether a call may have happened; one that never left is clear enough."""
     return isinstance(outcome, AwsUnknown) and outcome.sent
 
 
@@ -127,7 +127,7 @@ def _missing(outcome: object) -> bool:
 
 
 def _without_effect(outcome: Outcome[CreatedUser]) -> bool:
-    """Tell whether a CreateUser surely made no user."""
+    """Return whether a CreateUser certainly created no user."""
     if isinstance(outcome, AwsRefused):
         return outcome.refusal is not Refusal.ALREADY_EXISTS
     return not isinstance(outcome, Done) and not _fate_unknown(outcome)

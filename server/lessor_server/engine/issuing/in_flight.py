@@ -13,14 +13,14 @@ Key = tuple[str, str, str, str]
 
 
 class InFlightRequests:
-    """The tickets of requests that are under way in this process."""
+    """The in-flight issues of this process."""
 
     def __init__(self) -> None:
         """Begin with none under way."""
         self._tickets: dict[Key, InFlightIssue] = {}
 
     def under_way(self, asked: IssueRequest) -> InFlightIssue | None:
-        """Return the ticket of the same request under way, if any; raise ``RequestIdReused`` for another."""
+        """Return the in-flight issue of the same request, if any; raise ``RequestIdReused`` for another."""
         key = _key(asked)
         ongoing = self._tickets.get(key) if key else None
         if ongoing is not None and asked.request and ongoing.digest != asked.request.digest:
@@ -34,14 +34,14 @@ class InFlightRequests:
             self._tickets[key] = ongoing
 
     def end(self, asked: IssueRequest) -> None:
-        """Forget the ticket: from now on repeats find the lease in the store."""
+        """Forget the in-flight issue: from now on repeats find the lease in the store."""
         key = _key(asked)
         if key:
             self._tickets.pop(key, None)
 
 
 def request_key(asked: IssueRequest) -> RequestKey | None:
-    """Return what to look for in the store, if the wish has a request id."""
+    """Return the key to look for in the store, if the request has an id."""
     return RequestKey(asked.owner, asked.request.id) if asked.request else None
 
 
@@ -49,15 +49,15 @@ def require_repeatable(earlier: Lease, asked: IssueRequest, now_us: int) -> None
     """Raise unless the lease of an earlier request may be handed out again.
 
     Raises:
-        RequestIdReused: The earlier request wished for something else.
-        Aborted: It is under way elsewhere. RequestSpent: Its lease is ended or half-made.
+        RequestIdReused: The earlier request was a different one.
+        Aborted: Another process works on it. RequestSpent: Its lease has ended or is unfinished.
     """
     assert asked.request is not None
     if earlier.request is None or earlier.request.digest != asked.request.digest:
         raise RequestIdReused(asked.request.id)
     state = earlier.state_at(now_us)
     if state is State.INTENT:
-        raise Aborted(f"request {asked.request.id} is being served elsewhere", retry_in=0.5)
+        raise Aborted(f"request {asked.request.id} is being served by another process", retry_in=0.5)
     if state is not State.ACTIVE:
         raise RequestSpent(f"the lease of request {asked.request.id} has ended", subject=earlier.id)
 

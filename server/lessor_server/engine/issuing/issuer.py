@@ -1,10 +1,10 @@
-"""Issues credentials: intent, CreateUser, all the rest at once, ACTIVE, and only then the secret leaves.
+"""Issues credentials: intent, CreateUser, all other calls together, ACTIVE, then the secret is returned.
 
-This is the way of an IAM user; sessions go theirs in ``sessions.py``.
+This is for IAM users; ``sts_session.py`` issues sessions.
 
-The work runs as a task of the engine's group and answers through a ticket, so that a caller who goes
-away can't leave a half-made user. Whatever fails, the row is released and the Keeper undoes it by the
-ordinary revocation; there is no second way back.
+The work runs as a task of the engine's group and answers through an in-flight issue, so that a caller
+that goes away can't leave a half-created user. If anything fails, the row becomes due, and the revocation
+worker cleans up by the ordinary revocation; there is no second way back.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Issuer:
             self._settle(asked, ongoing)
 
     def _settle(self, asked: IssueRequest, ongoing: InFlightIssue) -> None:
-        """Close a ticket once it is answered and nobody waits; take back what nobody took."""
+        """Close an in-flight issue that is answered and has no caller; take back undelivered credentials."""
         if not ongoing.answered or not ongoing.left:
             return
         self._requests.end(asked)
@@ -122,7 +122,7 @@ class Issuer:
     async def _wait_until_usable(
         self, credentials: Credentials, asked: IssueRequest, until: float
     ) -> Credentials:
-        """Wait for AWS to accept the key, if that is wished for, and no longer than its lease lives."""
+        """Wait for AWS to accept the key, if the request asks for it, and at most until the lease ends."""
         if not asked.wait_usable:
             return credentials
         left = (credentials.lease.expires_us - self._store.now()) / 1e6
@@ -132,7 +132,7 @@ class Issuer:
         return replace(credentials, usable=proven and await self._is_still_active(credentials.lease))
 
     async def _is_still_active(self, lease: Lease) -> bool:
-        """Tell whether nobody has ended the lease while its key was proven."""
+        """Return whether the lease is still active after its key was verified."""
         try:
             after = await self._store.get(lease.id)
         except StoreUnavailable:
@@ -140,7 +140,7 @@ class Issuer:
         return after is not None and after.state_at(self._store.now()) is State.ACTIVE
 
     async def _run(self, asked: IssueRequest, ongoing: InFlightIssue) -> None:
-        """Make one credential and answer the ticket."""
+        """Issue one credential and answer the in-flight issue."""
         try:
             with self._supervisor.unit("issue a credential"):
                 ongoing.answer(await self._issue_with_retries(asked, ongoing))
@@ -209,7 +209,7 @@ class Issuer:
 
     async def _create_user(self, plan: _UserPlan, claim: Claim, ongoing: InFlightIssue) -> Credentials:
         """Run the two rounds and activate the lease; if anything fails, the revocation worker undoes it."""
-        # With a request id the work goes on to ACTIVE whoever leaves: a repeat may come for it.
+        # With a request id the work continues to ACTIVE even if the caller leaves: a repeat may come for it.
         wanted = plan.intent.request is not None
 
         def may_retry() -> bool:
@@ -280,13 +280,13 @@ class Issuer:
         else:
             reserved = await self._store.replace_key(lease, lease.access_key_id)
         if reserved is None:
-            raise Aborted(f"lease {lease.id} is being handed out elsewhere", retry_in=0.5)
+            raise Aborted(f"lease {lease.id} is being handed out by another process", retry_in=0.5)
         # Also where it is not handed out after all: the process that set the deadline may be gone.
         self._signals.watch(reserved.id, reserved.due_us)
         return reserved
 
     async def _release(self, claim: Claim, error: LessorError, last_create_us: int) -> LessorError:
-        """Put the row up for revocation, due at once; return the error that the caller gets."""
+        """Make the row due for revocation immediately; return the error that the caller gets."""
         self._signals.notify(IssueFailed(claim.id, error.message, error.detail))
         if not await self._store.abort_intent(claim, error.message, last_create_us):
             await self._store.reopen(claim.id, last_create_us)

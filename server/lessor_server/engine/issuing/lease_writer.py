@@ -56,7 +56,9 @@ def to_caller_error(error: LessorError) -> LessorError:
     """Return the error that a caller gets for a failed call, a lost answer's too."""
     if not isinstance(error, AwsUnknown) or isinstance(error, AwsCallFailed):
         return for_caller(error)
-    lost = AwsUnavailable(f"{error.message}; what it may have made reaches nobody", retry_in=1.0)
+    lost = AwsUnavailable(
+        f"{error.message}; credentials that AWS may have created reach nobody", retry_in=1.0
+    )
     lost.aws = error.aws
     return lost
 
@@ -72,7 +74,7 @@ async def activate(
 
 
 async def withdraw(store: LeaseStore, signals: Signals, lease: Lease, asked: IssueRequest) -> None:
-    """Take back a credential whose caller went away: at once, or in a minute if a repeat may come."""
+    """Take back a credential whose caller went away: immediately, or in a minute if a repeat may come."""
     signals.notify(IssueFailed(lease.id, "its caller went away", ""))
     try:
         after = await (store.mark_undelivered(lease) if asked.request else store.revoke(lease.id))

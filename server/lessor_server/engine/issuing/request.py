@@ -1,4 +1,4 @@
-"""What a caller wishes, and what it gets."""
+"""The request for credentials, and its result."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Makes sessions of STS: intent, one call, ACTIVE until AWS ends it, and only then the secret leaves.
+"""Issues sessions of STS: intent, one call, ACTIVE until AWS ends it, then the secret is returned.
 
-There is nothing of a session that could be undone: whatever fails, the row is given up and the Keeper ends
-it without a call to AWS. What a lost answer may have made reaches nobody, since its secret is lost too.
+A session can't be undone: if anything fails, the row is given up, and the revocation worker ends it
+without a call to AWS. A session whose answer was lost reaches nobody, since its secret is lost too.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Sessions:
         warnings: tuple[str, ...],
     ) -> Credentials:
         """Send the one call and activate the lease; give the row up if anything fails."""
-        # With a request id the work goes on to ACTIVE whoever leaves: a repeat may come for it.
+        # With a request id the work continues to ACTIVE even if the caller leaves: a repeat may come for it.
         wanted = claim.lease.request is not None
         gone = LeaseTaken(f"lease {claim.id} was revoked, or its caller left, while it was being made")
         outcome: Outcome[Session] = gone
@@ -185,7 +185,7 @@ class Sessions:
         )
 
     async def _release(self, claim: Claim, error: LessorError, call: Call[Session]) -> LessorError:
-        """Give the row up, to be ended at once; return the error that the caller gets."""
+        """Give the row up, to be ended immediately; return the error that the caller gets."""
         self._signals.notify(IssueFailed(claim.id, error.message, error.detail))
         await self._store.abort_intent(claim, error.message, 0)
         self._signals.watch(claim.id, self._store.now())
@@ -193,7 +193,7 @@ class Sessions:
 
 
 def _to_caller_error(error: LessorError, call: Call[Session]) -> LessorError:
-    """Return the error that a caller gets for a failed call to STS: who must mend what."""
+    """Return the error that a caller gets for a failed call to STS: it names what to fix."""
     told = lease_writer.to_caller_error(error)
     if isinstance(error, AwsRefused) and error.aws and error.aws.code == "AccessDenied":
         if error.detail.startswith(_MFA_FAILED):

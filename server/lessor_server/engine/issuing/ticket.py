@@ -15,7 +15,7 @@ class InFlightIssue:
     """One issue's answer; several callers share it where they sent the same request id."""
 
     def __init__(self, digest: str = "") -> None:
-        """Begin without an answer; ``digest`` tells the same request from another."""
+        """Begin without an answer; ``digest`` distinguishes the same request from another."""
         self.digest = digest
         self._waiting = 0
         self._taken = False
@@ -23,22 +23,22 @@ class InFlightIssue:
 
     @property
     def left(self) -> bool:
-        """Tell whether everybody who waited has gone away."""
+        """Return whether every caller that waited has gone away."""
         return not self._waiting
 
     @property
     def answered(self) -> bool:
-        """Tell whether the work is done, well or badly."""
+        """Return whether the work is done, with or without success."""
         return self._answer.done()
 
     @property
     def undelivered(self) -> bool:
-        """Tell whether there are credentials that nobody got so far."""
+        """Return whether there are credentials that are undelivered so far."""
         return self._answer.done() and self._answer.exception() is None and not self._taken
 
     @property
     def lease(self) -> Lease:
-        """Return the lease of the credentials that the ticket holds."""
+        """Return the lease of the credentials that it holds."""
         return self._answer.result().lease
 
     @contextmanager

@@ -1,7 +1,7 @@
 """Revokes one lease on AWS: cut access, take off what the row says, delete the user.
 
-Every call only deletes, and names are unique for ever, so an attempt may be repeated, or made twice at
-once, without harm. Only DeleteUser's answer decides that a user is gone.
+Every call only deletes, and names are never reused, so an attempt may be repeated, or run twice at the
+same time, without harm. Only DeleteUser's answer decides that a user is gone.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ async def revoke(caller: AwsCaller, lease: Lease) -> AttemptResult:
         return trouble
     deleted = await caller.call(plans.finish(name))
     if isinstance(deleted, AwsRefused) and deleted.refusal is Refusal.DELETE_CONFLICT:
-        return await _sweep(caller, name)  # 7
+        return await _delete_leftovers(caller, name)  # 7
     return _verdict(deleted)
 
 
@@ -69,14 +69,14 @@ async def _cut(caller: AwsCaller, lease: Lease) -> list[Outcome[object]]:
     return await caller.round(plans.delete_keys(lease.footprint.user_name, _names(outcomes[0])))
 
 
-async def _sweep(caller: AwsCaller, name: str) -> AttemptResult:
+async def _delete_leftovers(caller: AwsCaller, name: str) -> AttemptResult:
     """Delete everything that AWS lists for the user, then the user."""
     survey = plans.survey(name)
     outcomes = await caller.round(survey)
     silent = next((outcome for outcome in outcomes if is_inconclusive(outcome)), None)
     if silent is not None:
         return _verdict(silent)
-    # A listing that the root may not make counts as empty: DeleteUser tells whether it mattered.
+    # A listing that the root may not make counts as empty: DeleteUser shows whether it mattered.
     found = tuple((call, _names(outcome)) for call, outcome in zip(survey, outcomes, strict=True))
     await caller.round(plans.sweep(name, found))
     return _verdict(await caller.call(plans.finish(name)))
@@ -89,7 +89,7 @@ def _names(outcome: Outcome[object]) -> tuple[str, ...]:
 
 
 def _trouble(outcomes: list[Outcome[object]]) -> AttemptResult | None:
-    """Return why a round must not be followed by the next; what is missing already is no trouble.
+    """Return why the next round must not run; a missing object is not a failure.
 
     Nor is what AWS takes for no name at all, as of a damaged row: what is left makes DeleteUser conflict.
     """

@@ -28,7 +28,7 @@ LOOK_SECONDS, RETRY_SECONDS, FULL_SCAN_SECONDS = 0.5, 1.0, 30.0
 class Standing:
     """How far a prefix has come: leases taken in, gone, failed since, and neither yet.
 
-    What is missing from the sum was abandoned meanwhile.
+    Leases missing from the sum were abandoned since.
     """
 
     accepted: int
@@ -103,7 +103,7 @@ class Prefixes:
                 async with asyncio.timeout(FULL_SCAN_SECONDS):
                     await self._wake.wait()
             except TimeoutError:
-                pass  # a range may be durable although whoever put it up was gone, or heard an error
+                pass  # a range may be durable although its caller was gone, or got an error
             self._wake.clear()
             try:
                 await self._work_off()
@@ -112,7 +112,7 @@ class Prefixes:
                 self._wake.set()
 
     async def _work_off(self) -> None:
-        """Put up the leases of all open prefixes; they take turns, so that none waits for a large one.
+        """Make the leases of all open ranges due; the ranges take turns, so that none waits for a large one.
 
         One that fails unexpectedly is left for the backstop.
         """
@@ -127,7 +127,7 @@ class Prefixes:
                     failed.add(prefix)
 
     async def _put_up_some(self, prefix: BulkRevocation, after: str) -> str:
-        """Put up some leases of a prefix, or close it where none is left; return the last one's id."""
+        """Make some leases of a range due, or close it if none is left; return the last one's id."""
         ids = await self._store.mark_range_revoking(prefix, after, AT_A_TIME)
         if ids:
             self._queue.ask(ids)

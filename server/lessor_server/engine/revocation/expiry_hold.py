@@ -1,10 +1,10 @@
-"""Whether expiries may be believed, and who holds them back.
+"""Decides whether leases may expire now, and if not, why.
 
 Expiries are held while the clock is not trusted, while the store may be older than the account (a
-restored backup: the first sweep tells), or while a person wants it so. Renewing, issuing and asked-for
-revocations go on. The clock's witness is AWS: the Date of one answer, at a start and after a jump of the
-wall clock. A hold that is kept in the store counts there for every process at once, whoever asked for it;
-each reads it every 5 s, to tell of it, and to go on when it has ended.
+restored backup: the first reconcile run finds out), or while an operator wants it. Renewals, issues and
+explicit revocations continue. AWS confirms the clock by the Date of one answer, at a start and after a jump
+of the wall clock. A hold in the store counts for all processes immediately, whichever process began it;
+each reads it every 5 s, to report it, and to continue when it has ended.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.ports import Observer, Store
 
 LOOK_SECONDS = 5.0
-"""How often the hold in the store, the clock and, while it is not trusted, its witness are looked at."""
+"""How often the hold in the store and the clock are checked, and, while it is not trusted, AWS's time."""
 
 WITNESSES = 100
 """Mounts whose roots are asked, one after another, until one answers."""
@@ -37,10 +37,10 @@ FIRST_SWEEP = "FIRST_SWEEP"
 
 
 class ExpiryHold:
-    """Holds expiries back and lets them go."""
+    """Pauses and resumes expiry."""
 
     def __init__(self, store: Store, roots: Roots, notify: Observer, resumed: Callable[[], None]) -> None:
-        """Ask AWS through ``roots``; ``resumed`` is told when expiries count again."""
+        """Ask AWS through ``roots``; ``resumed`` is called when leases expire again."""
         self._store = store
         self._roots = roots
         self._notify = notify
@@ -53,12 +53,12 @@ class ExpiryHold:
 
     @property
     def held(self) -> bool:
-        """Tell whether expiries are held."""
+        """Return whether expiry is held."""
         return bool(self._why) or not self._clock_trusted or not self._swept
 
     @property
     def clock_trusted(self) -> bool:
-        """Tell whether the service's time may be compared with what AWS, or an earlier start, wrote down."""
+        """Return whether the service's time may be compared with times from AWS or an earlier start."""
         return self._clock_trusted
 
     @property
@@ -140,7 +140,7 @@ class ExpiryHold:
             self._notify(ExpiryHeld(CLOCK_UNTRUSTED))
 
     def swept(self) -> None:
-        """Take note that the first sweep has ended: it would have told a store that was rolled back."""
+        """Record that the first reconcile run has ended: it would have found a store that was rolled back."""
         if not self._swept:
             self._swept = True
             self._let_go()
@@ -171,6 +171,6 @@ class ExpiryHold:
                 continue  # it has no root, or none that opens: another may answer
             answer = await self._roots.caller(root).call(GetServerTime())
             if isinstance(answer, Done):
-                # An endpoint that tells no time is not AWS, and nobody's clock speaks against ours.
+                # An endpoint that returns no time is not AWS, and there is no other clock to compare with.
                 return self._store.now() - answer.value if answer.value else 0
         return None

@@ -1,11 +1,11 @@
 """The window: which deadlines of the store are held in memory, and the one timer that watches them.
 
 The store is the truth and the wheel a hint, so a hint that is lost, doubled, early or late can revoke
-nothing wrongly. The window begins at now (what is overdue the Keeper asks the store for), reaches at
+nothing wrongly. The window begins at now (the revocation worker asks the store for overdue ids), reaches at
 most ten minutes ahead and holds at most ``LIMIT`` rows, so a start and the memory depend on what is
 near, not on how many leases there are. It is read again when half of its time has passed; where that
-came too late for what lay beyond it (more fell due at once than it holds, or the machine slept), the
-Keeper is told to ask the store.
+came too late for what lay beyond it (more was due together than it holds, or the machine slept), the
+revocation worker is asked to read the store.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ExpiryTimer:
         missed: Callable[[], None],
         limit: int = LIMIT,
     ) -> None:
-        """Watch ``store``; ``missed`` is told of what fell due unread; neither it nor ``fire`` may block."""
+        """Watch ``store``; ``missed`` is called for ids due but unread; neither it nor ``fire`` may block."""
         self._store = store
         self._fire = fire
         self._missed = missed
@@ -70,7 +70,7 @@ class ExpiryTimer:
                 again_us = began_us + int(await self._fill_or_wait() * 1e6)
                 # The loop's clock stands still while the machine sleeps; the service's does not, and may be
                 # set back.
-                while began_us <= (now := self._store.now()) < again_us:  # noqa: ASYNC110 - no event tells it
+                while began_us <= (now := self._store.now()) < again_us:  # noqa: ASYNC110 - no event signals it
                     await asyncio.sleep(min((again_us - now) / 1e6, LOOK_SECONDS))
         finally:
             if self._handle is not None:

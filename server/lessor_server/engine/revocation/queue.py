@@ -1,4 +1,4 @@
-"""What the Keeper should look at next: ids whose deadlines have come, or the whole store."""
+"""The leases to revoke next: ids whose deadlines have come, or the whole store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class RevocationQueue:
     """Hints, a bounded number of them; past the bound the store is asked instead."""
 
     def __init__(self) -> None:
-        """Begin by looking at the whole store: a start does not know what fell due meanwhile."""
+        """Begin with a full scan of the store: a start does not know which leases became due before."""
         self._urgent: dict[str, None] = {}
         self._asked: dict[str, None] = {}
         self._hints: dict[str, dict[str, None]] = {}
@@ -38,7 +38,7 @@ class RevocationQueue:
         self._wake.set()
 
     def ask(self, ids: Iterable[str]) -> None:
-        """Have leases looked at before what falls due by itself: a person asked for their end, in bulk."""
+        """Add leases of a bulk revocation: they go before expiries."""
         self._asked |= dict.fromkeys(ids)
         if len(self._asked) > MAX_HINTS:
             self._asked.clear()
@@ -46,24 +46,24 @@ class RevocationQueue:
         self._wake.set()
 
     def push_urgent(self, lease_id: str) -> None:
-        """Have a lease looked at before all others: a person asked for its end."""
+        """Add a lease that a caller revoked: it goes before all others."""
         self._urgent[lease_id] = None
         self._wake.set()
 
     def defer(self, lease_id: str) -> None:
-        """Have a lease that was urgent go first again when everything is looked at."""
+        """Remember an urgent lease so that the next full scan tries it first."""
         if len(self._put_off) < MAX_HINTS:
             self._put_off[lease_id] = None
 
     def look_at_everything(self) -> None:
-        """Have the store asked for whatever is due, after what is urgent."""
+        """Request a full scan of the store, after the urgent leases."""
         self._urgent |= self._put_off
         self._put_off.clear()
         self.full_scan_needed = True
         self._wake.set()
 
     def wake(self) -> None:
-        """Wake the Keeper if something waits for it: it has room again."""
+        """Wake the revocation worker if leases wait for it: it has room again."""
         if self._urgent or self._asked or self._hints or self.full_scan_needed:
             self._wake.set()
 
@@ -90,7 +90,7 @@ class RevocationQueue:
     def look(self) -> None:
         """Note that the store is now asked for whatever is due: it knows of all that was hinted at.
 
-        Call it before asking: what is let go meanwhile has the store asked once more.
+        Call it before the scan: a hint dropped during the scan requests another scan.
         """
         self._forget_hints()
         self.full_scan_needed = False

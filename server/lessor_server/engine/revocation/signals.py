@@ -1,4 +1,4 @@
-"""How the engine's parts tell the world and each other what happened."""
+"""How the engine's parts notify observers and each other of events."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ class Signals:
 
     notify: Observer
     watch: Callable[[str, int], None]
-    """Is told a lease's id and its deadline (microseconds), after the commit."""
+    """Receives a lease's id and its deadline (microseconds), after the commit."""
     queue: RevocationQueue
     waiting: AttemptWaiters

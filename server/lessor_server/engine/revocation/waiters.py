@@ -28,7 +28,7 @@ class AttemptWaiters:
                 del self._futures[lease_id]
 
     def ended(self, lease_id: str) -> None:
-        """Tell all who wait for ``lease_id`` that an attempt has ended."""
+        """Wake all callers that wait for ``lease_id``: an attempt has ended."""
         for future in self._futures.get(lease_id, ()):
             if not future.done():
                 future.set_result(None)

@@ -1,7 +1,7 @@
-"""Revokes what is due: claims rows, has them revoked, and writes down what came of it.
+"""Revokes due leases: claims rows, attempts their revocation, and stores the result.
 
-Hints (ids whose deadline has come) make it quick; the store makes it sure: every 30 s, at start and when
-a paused account answers again, the Keeper asks for whatever is due, earliest first. While that is more
+Hints (ids whose deadline has come) make it fast; the store makes it reliable: every 30 s, at start and when
+a paused account answers again, it asks for all that is due, earliest first. While that is more
 than it has room for, hints of the mounts concerned wait: the store gives them out in their turn.
 """
 
@@ -47,13 +47,13 @@ CLAIM_SPAN = timedelta(minutes=2)
 AT_ONCE = 128
 """Leases revoked at the same time; the pacer decides how fast their calls go out."""
 
-UNSEEN = "AWS does not show the user; it is looked for again"
+UNSEEN = "AWS does not find the user; the server checks again later"
 OTHER_ACCOUNT = "the mount's root belongs to another account than this lease"
 _MICROSECOND = timedelta(microseconds=1)
 
 
 class RevocationWorker:
-    """Keeps every promise of an end: expiry, revocation, and the undoing of what was half made."""
+    """Revokes every lease that must end: expired, revoked, or unfinished."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class RevocationWorker:
     def _hinted(self, room: int) -> list[str]:
         """Return hints to go by: not those that would overtake what is due for longer.
 
-        Before the store was asked nobody knows whose that is; then a mount without a backlog goes on.
+        Before the first scan the backlogs are unknown; then a mount without a known backlog goes ahead.
         """
         if self._queue.full_scan_needed and not self._behind:
             return []
@@ -230,5 +230,5 @@ class RevocationWorker:
 
 
 def _expires(lease: Lease, now_us: int) -> bool:
-    """Tell whether a lease just claimed is one whose time is up, and whose revocation was not tried yet."""
+    """Return whether a claimed lease has expired and its revocation was not attempted yet."""
     return 0 < lease.expires_us <= now_us and not lease.last_error

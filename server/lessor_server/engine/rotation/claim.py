@@ -66,4 +66,4 @@ class RotationClaim:
             raise self._lost()
 
     def _lost(self) -> Aborted:
-        return Aborted(f"the rotation of {self.now.subject} was taken up elsewhere", retry_in=1.0)
+        return Aborted(f"the rotation of {self.now.subject} was claimed by another process", retry_in=1.0)

@@ -62,7 +62,7 @@ async def require_no_root(store: Store, roots: Roots, rotation: Rotation, listed
 
 
 async def _is_server_s_own(roots: Roots, rotation: Rotation) -> bool:
-    """Tell whether the mount's root begins with credentials of the server, and these are of the user."""
+    """Return whether the mount's root begins with credentials of the server, and these are of the user."""
     root = await roots.of(rotation.mount)
     if root.config.access_key or root.config.identity_token_file:
         return False
@@ -151,7 +151,7 @@ async def _root_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation:
 
 
 def _not_rotatable(mount: str) -> RootNotRotatable:
-    return RootNotRotatable(f"the root of {mount} is no IAM user with a stored access key", subject=mount)
+    return RootNotRotatable(f"the root of {mount} is not an IAM user with a stored access key", subject=mount)
 
 
 async def _static_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation:
@@ -181,7 +181,7 @@ def changed_user(rotation: Rotation) -> StaticUserChanged:
 async def signers(roots: Roots, sealer: Sealer, rotation: Rotation) -> list[Root]:
     """Return the roots that may delete the keys of a rotation, best first; none of another account.
 
-    A root's user may delete its own keys, so the rotation's own key serves where the root was set anew.
+    A root's user may delete its own keys, so the rotation's own key serves if the root was set again.
     """
     root = await signer(roots, rotation)
     found = [root] if root.account == rotation.account else []

@@ -54,7 +54,7 @@ class KeyRemoval:
     async def delete_lost(self, listed: tuple[str, ...]) -> str:
         """Delete the one key that can only be ours; return its id, empty where there is none.
 
-        Of two it cannot be told which is ours, unless others may be deleted anyway.
+        With two, nobody knows which is ours, so none is deleted unless others may be deleted anyway.
         """
         row, tools = self._held.now, self._tools
         lost = [

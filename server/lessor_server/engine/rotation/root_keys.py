@@ -38,7 +38,7 @@ class RootKeys:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _align_all(self) -> bool:
-        """Align each mount's rotation; tell whether none has failed unexpectedly."""
+        """Align each mount's rotation; return whether none failed unexpectedly."""
         whole = True
         async for mount in iter_mount_names(self._store):
             try:
@@ -59,7 +59,7 @@ class RootKeys:
             NotFound, MountDisabling, RootNotSet, RootNotRotatable, KeyLimit: There is nothing to rotate, or
                 no room.
             KeyNotAccepted, AwsUnavailable: The old key stays in use.
-            Aborted: The root was set anew meanwhile.
+            Aborted: The root was set again since.
         """
         await require_enabled(self._store, mount)
         await self._roots.of(mount)

@@ -49,7 +49,7 @@ class RotationRun:
     def __init__(
         self, tools: RotationDeps, claimed: Rotation, order: Order, switched: Callable[[Rotation], None]
     ) -> None:
-        """Work on a ``claimed`` row; ``switched`` is told once the new key is in use."""
+        """Work on a ``claimed`` row; ``switched`` is called once the new key is in use."""
         self._tools = tools
         self._held = RotationClaim(tools.store, tools.notify, tools.rng, claimed)
         self._keys = UserKeys(tools.roots, tools.sealer)
@@ -155,22 +155,22 @@ class RotationRun:
         if self._unsure and not await self._keys.same_user(self.row):
             await self._held.move(steps.cancel(self.row))  # and what was made went with the user
             raise changed_user(self.row)
-        made = await self._created()
+        made = await self._create_key()
         sealed = self._tools.sealer.seal(made.secret.reveal().encode(), place_of(self.row.subject))
         await self._held.move(steps.make(self._with_late(), made.access_key_id, sealed))
 
-    async def _created(self) -> AccessKey:
-        outcome = await self._asked()
+    async def _create_key(self) -> AccessKey:
+        outcome = await self._send_create_key()
         if await self._worth_another(outcome):
-            outcome = await self._asked()
+            outcome = await self._send_create_key()
         if isinstance(outcome, Done):
             return outcome.value
         if not _unknown(outcome):
             await self._held.move(steps.cancel(self._with_late()))
         raise for_caller(outcome)
 
-    async def _asked(self) -> Outcome[AccessKey]:
-        """Ask for a key, once what an earlier asking may have made was looked for."""
+    async def _send_create_key(self) -> Outcome[AccessKey]:
+        """Send CreateAccessKey, after a check for a key that an earlier one may have created."""
         if self._unsure:
             await self._removal.find_lost()
         outcome = await self._keys.made(self.row)
@@ -178,7 +178,7 @@ class RotationRun:
         return outcome
 
     async def _worth_another(self, outcome: Outcome[AccessKey]) -> bool:
-        """Tell whether to ask again: nobody answered, or a lost key that was not listed yet has the place."""
+        """Return whether to retry: AWS did not answer, or a lost, not yet listed key takes the room."""
         full = isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.LIMIT
         self._unsure = self._unsure or (full and self.row.last_check_us > 0)
         if _unknown(outcome):
@@ -195,7 +195,7 @@ class RotationRun:
         self._unsure = True
         await self._unless_left(self._removal.find_lost())
         await self._held.move(steps.cancel(self._with_late()))
-        raise self._set_anew()
+        raise self._set_again()
 
     # --- MADE -------------------------------------------------------------------------------------------
 
@@ -222,7 +222,7 @@ class RotationRun:
         while not switched:
             root = await roots.of(self.row.mount)
             if root.config.access_key != self.row.current:
-                await self._undo(self._set_anew())
+                await self._undo(self._set_again())
             now = self._tools.store.now()
             config = replace(root.config, access_key=self.row.fresh, secret_key=secret)
             stored = roots.seal(
@@ -291,7 +291,7 @@ class RotationRun:
     async def _unless_left(self, doing: Coroutine[object, object, object]) -> bool:
         """Do what AWS may refuse for good, of a root that was set again or a role that ends; False where so.
 
-        A person is told of the key that stays.
+        An event names the key that stays.
         """
         try:
             await doing
@@ -307,14 +307,14 @@ class RotationRun:
             return False
 
     async def _in_use(self) -> bool:
-        """Tell whether the root's key is the one that the rotation knows for it."""
+        """Return whether the root's key is the one that the rotation knows for it."""
         root = await self._tools.roots.of(self.row.mount)
         return root.config.access_key == self.row.current
 
-    def _set_anew(self) -> Aborted:
-        return Aborted(f"the root of {self.row.mount} was set anew while its key was rotated", retry_in=1.0)
+    def _set_again(self) -> Aborted:
+        return Aborted(f"the root of {self.row.mount} was set again while its key was rotated", retry_in=1.0)
 
 
 def _unknown(outcome: Outcome[AccessKey]) -> bool:
-    """Tell whether a key may have been made though nobody answered."""
+    """Return whether a key may have been created although AWS did not answer."""
     return isinstance(outcome, AwsUnknown) and outcome.sent

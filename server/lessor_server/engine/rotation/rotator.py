@@ -1,7 +1,7 @@
 """Works rotations: what is due by the clock, and what somebody asks for; one attempt a row at a time.
 
 Rows are few, so there is no wheel: the store is asked for the next due time, at most every 30 s. While
-expiries are held nothing is done by itself: a clock that is wrong would rotate at the wrong time, and a
+expiry is held nothing starts automatically: a clock that is wrong would rotate at the wrong time, and a
 restored store would take the account's newer keys for lost ones of its own.
 """
 
@@ -37,10 +37,10 @@ class Job:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     by_clock: bool = False
     align: bool = False
-    """The root's config has changed meanwhile."""
+    """The root's config has changed since."""
 
     def serves(self, order: Order) -> bool:
-        """Tell whether the key that this attempt is about to make is all that ``order`` asks for."""
+        """Return whether the key that this attempt will create is all that ``order`` asks for."""
         plain = not order.delete_other_key and order.change is None
         return self.rotates and not self.answer.done() and order.aim is Goal.ROTATE and plain
 
@@ -135,7 +135,7 @@ class Rotator:
         return job
 
     async def _work_on(self, subject: str, job: Job, claimed: Rotation | None) -> None:
-        """Make one attempt and tell who waits."""
+        """Run one attempt and wake its callers."""
 
         def answer(rotation: Rotation) -> None:
             if not job.answer.done():
@@ -144,7 +144,7 @@ class Rotator:
         change: RotationRun | None = None
         try:
             with self._tools.supervisor.unit(f"rotate {subject}"):
-                row = claimed or await self._claimed(subject, job.order)
+                row = claimed or await self._claim(subject, job.order)
                 change = RotationRun(self._tools, row, job.order, answer)
                 answer(await change.run())
         except LessorError as error:
@@ -171,7 +171,7 @@ class Rotator:
             if self._interrupted.get(subject) is row:
                 del self._interrupted[subject]
 
-    async def _claimed(self, subject: str, order: Order) -> Rotation:
+    async def _claim(self, subject: str, order: Order) -> Rotation:
         await self._give_back()
         claimed = await self._store.claim_rotation(subject)
         if claimed is None and order.new is not None:
@@ -180,4 +180,4 @@ class Rotator:
             return claimed
         if await self._store.get_rotation(subject) is None:
             raise NotFound("static role", subject)
-        raise Aborted(f"the rotation of {subject} is worked on elsewhere", retry_in=1.0)
+        raise Aborted(f"the rotation of {subject} is claimed by another process", retry_in=1.0)

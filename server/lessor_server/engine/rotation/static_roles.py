@@ -27,7 +27,7 @@ from lessor_server.engine.rotation.order import Goal, Order, RotationDeps
 from lessor_server.engine.rotation.rotator import Rotator
 
 END_SECONDS: Final = 10.0
-"""So long a caller waits for AWS to delete the keys of a deleted role; the work goes on without."""
+"""So long a caller waits for AWS to delete the keys of a deleted role; the work continues without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ class StaticRoles:
         self._rotator = rotator
 
     async def put(self, role: StaticRole, by: str, *, delete_other_key: bool) -> Rotation:
-        """Store a static role; a new one is answered once its first key is proven and in use.
+        """Store a static role; a new one is answered once its first key is verified and in use.
 
         Where nothing was made yet when the first rotation failed, nothing is stored. Otherwise, and where
-        the store fails after the role was written, it stays, and its first rotation is tried again by itself.
+        the store fails after the role was written, it stays, and its first rotation is retried automatically.
 
         Raises:
             Invalid, NotFound, MountDisabling: The request is wrong.
@@ -64,7 +64,7 @@ class StaticRoles:
         subject = static_subject(role.mount, role.name)
         before = await self._store.get_rotation(subject)
         if before is not None and before.ending:
-            before = await self._ended(role, by)
+            before = await self._finish_deletion(role, by)
         if before is not None and before.user_name != role.username:
             problem = f"is {before.user_name}, and never changes"
             fix = "put another static role, or delete this one first"
@@ -89,7 +89,7 @@ class StaticRoles:
         self._tools.notify((Changed if before else Created)("static role", subject, by))
         return row
 
-    async def _ended(self, role: StaticRole, by: str) -> Rotation | None:
+    async def _finish_deletion(self, role: StaticRole, by: str) -> Rotation | None:
         """Attempt again to delete the keys of a deleted role of this name, and return what is left of it.
 
         Raises:
@@ -106,7 +106,7 @@ class StaticRoles:
     def _defined(self, row: Rotation, role: StaticRole) -> Rotation:
         """Return the row with the role's definition; another schedule counts from now.
 
-        A row that was ending, and has no keys left, serves again: what may still appear is looked for.
+        A row that was ending, and has no keys left, is used again; keys may still appear.
         """
         next_us = row.next_us
         if row.current and row.schedule != role.schedule:

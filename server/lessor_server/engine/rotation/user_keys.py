@@ -1,4 +1,4 @@
-"""The access keys of the user whose key is rotated: listed, made, switched off, deleted, and proven."""
+"""The access keys of the user whose key is rotated: listed, created, switched off, deleted, and verified."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 PROOFS, PAUSE_SECONDS, PROOF_SECONDS = 3, 0.5, 60.0
 SILENT_ROUNDS = 2
-"""After so many looks running of which nothing was heard, a key is proven another time."""
+"""After so many consecutive checks without an answer, the key is verified another time."""
 _UNHEARD = (AwsUnknown, PacerFull)
 _GONE = (Refusal.NO_SUCH_USER, Refusal.NO_SUCH_OTHER)
 
@@ -36,19 +36,19 @@ class UserKeys:
 
     async def listed(self, rotation: Rotation) -> tuple[str, ...]:
         """Return the ids of the user's keys, oldest first; none where the user is gone."""
-        outcome = await self._signed(rotation, calls.ListAccessKeys(rotation.user_name))
+        outcome = await self._send_signed(rotation, calls.ListAccessKeys(rotation.user_name))
         if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
             return ()
         return _value(outcome)
 
     async def same_user(self, rotation: Rotation) -> bool:
-        """Tell whether the user of a static role is there, and the one that the rotation began with.
+        """Return whether the user of a static role is there, and the one that the rotation began with.
 
         A root need not be allowed to ask, and its key works only while its user is the same.
         """
         if rotation.is_root:
             return True
-        outcome = await self._signed(rotation, calls.GetUser(rotation.user_name))
+        outcome = await self._send_signed(rotation, calls.GetUser(rotation.user_name))
         if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
             return False
         return _value(outcome).user_id == rotation.user_id
@@ -59,7 +59,7 @@ class UserKeys:
         return await self._roots.caller(root).call(calls.CreateAccessKey(rotation.user_name))
 
     async def may_repeat(self, rotation: Rotation) -> bool:
-        """Tell whether the root's ``max_retries`` lets a call of unknown fate be sent again."""
+        """Return whether the root's ``max_retries`` lets a call of unknown fate be sent again."""
         return self._roots.caller(await signer(self._roots, rotation)).tries > 1
 
     async def deactivate(self, rotation: Rotation, key_id: str) -> None:
@@ -71,11 +71,11 @@ class UserKeys:
         await self._cut(rotation, calls.DeleteAccessKey(rotation.user_name, key_id))
 
     async def prove(self, rotation: Rotation, key: AccessKey) -> None:
-        """Return once STS and IAM have accepted a key on three looks running, 0.5 s apart.
+        """Return once STS and IAM have accepted a key in three consecutive checks, 0.5 s apart.
 
         Raises:
             KeyNotAccepted: AWS still refused it after a minute.
-            AwsUnavailable: AWS did not answer two looks running, or not all of them for a minute.
+            AwsUnavailable: AWS did not answer two consecutive checks, or not all of them for a minute.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + PROOF_SECONDS
@@ -93,11 +93,11 @@ class UserKeys:
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _cut(self, rotation: Rotation, call: Call[None]) -> None:
-        outcome = await self._signed(rotation, call)
+        outcome = await self._send_signed(rotation, call)
         if not (isinstance(outcome, AwsRefused) and outcome.refusal in _GONE):
             _value(outcome)
 
-    async def _signed(self, rotation: Rotation, call: Call[T]) -> Outcome[T]:
+    async def _send_signed(self, rotation: Rotation, call: Call[T]) -> Outcome[T]:
         """Send a call signed by the first root that AWS does not deny it."""
         outcome: Outcome[T] = RootAccountChanged(
             f"the root is of another account than user {rotation.user_name}", subject=rotation.mount
@@ -110,7 +110,7 @@ class UserKeys:
 
 
 def _unproven(rotation: Rotation, refusals: list[LessorError]) -> LessorError:
-    """Return why a key is not proven: that nobody says so, where AWS did not answer every question."""
+    """Return why a key is not verified; no answer, if AWS did not answer every check."""
     silent = [one for one in refusals if is_inconclusive(one)]
     if silent:
         return for_caller(silent[0])

@@ -1,8 +1,8 @@
 """Streams of credentials: the next ones come ahead of each expiry, and the ones before end soon after.
 
 Nothing here has to survive. Each lease is an ordinary one with an expiry of its own; to retire it is to
-bring that expiry forward in the store, and the Keeper does the rest. A process that is killed leaves the
-last lease of each stream to the expiry that it was issued with.
+bring that expiry forward in the store, and the revocation worker does the rest. If a process is killed, the
+last lease of each stream ends at the expiry that it was issued with.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class CredentialStream:
         self._rng = rng
 
     async def follow(self, asked: IssueRequest, overlap: timedelta) -> AsyncGenerator[Credentials, None]:
-        """Yield credentials, the first at once and others ahead of each expiry, until closed.
+        """Yield credentials, the first immediately and others ahead of each expiry, until closed.
 
-        Whoever asks for the next ones has been given those before. The lease of what was moved on from, and
-        of all when the stream ends, lives ``overlap`` longer at most.
+        Asking for the next item confirms delivery of the previous one. The previous lease then lives
+        ``overlap`` longer at most, as does the last one when the stream ends.
 
         Raises:
             Invalid: The life that the role gives is less than twice the ``overlap``.
-            LessorError: The first ones were not made, or the next ones not until those before ended.
+            LessorError: The first ones were not issued, or the next ones not before the previous ones ended.
         """
         await self._require_room(asked, overlap)
         made = await self._issuer.generate(asked, ISSUE_SECONDS)
@@ -128,7 +128,7 @@ class CredentialStream:
         while True:
             try:
                 lease = await self._store.get(lease_id)
-                # What has expired is the Keeper's, and where expiries are held it stays ACTIVE.
+                # The revocation worker handles an expired lease; while expiry is held it stays ACTIVE.
                 over_us = max(end_us, self._store.now())
                 if lease is None or lease.state is not State.ACTIVE or lease.expires_us <= over_us:
                     return

@@ -35,7 +35,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LeaseEvent:
-    """What happened to a lease and when, by the store's clock; ``error`` tells why an attempt failed."""
+    """What happened to a lease and when, by the store's clock; ``error`` says why an attempt failed."""
 
     kind: Kind
     lease_id: str
@@ -63,7 +63,7 @@ class Watch:
         self._filled.set()
 
     def __aiter__(self) -> Self:
-        """Return the watch, which never ends by itself."""
+        """Return the watch, which only its reader ends."""
         return self
 
     async def __anext__(self) -> LeaseEvent:
@@ -89,8 +89,8 @@ class LeaseEventBroker:
         return len(self._watches)
 
     def __call__(self, event: Event) -> None:
-        """Hand ``event`` to those who watch its lease, if it is one that they are told of."""
-        told = _told(event)
+        """Hand ``event`` to the watchers of its lease, if it is one for watchers."""
+        told = _shown(event)
         if told is None or not self._watches:
             return
         kind, lease_id, error = told
@@ -101,7 +101,7 @@ class LeaseEventBroker:
                 del self._watches[watch]
 
     def beside(self, notify: Observer) -> Observer:
-        """Return an observer that tells ``notify`` and then those who watch."""
+        """Return an observer that calls ``notify`` and then the watchers."""
 
         def both(event: Event) -> None:
             notify(event)
@@ -120,8 +120,8 @@ class LeaseEventBroker:
             self._watches.pop(watch, None)
 
 
-def _told(event: Event) -> tuple[Kind, str, str] | None:
-    """Return what a watcher is told of an event: kind, lease id, error; None for what is no lease's."""
+def _shown(event: Event) -> tuple[Kind, str, str] | None:
+    """Return what a watcher gets of an event: kind, lease id, error; None if it is not about a lease."""
     match event:
         case Issued():
             return Kind.ISSUED, event.lease_id, ""

@@ -58,7 +58,7 @@ class MountRemover:
         self._expiry = expiry
         self._work = work
         self._notify = notify
-        self._told: set[KeyLeft] = set()
+        self._reported: set[KeyLeft] = set()
         self._by: dict[str, str] = {}
         """Who disabled a mount, as far as this process knows."""
         self._deleting: set[str] = set()
@@ -106,7 +106,7 @@ class MountRemover:
         await self._store.forget_static(mount)  # after the reports: a kill in between loses no name
 
     async def _remove(self) -> bool:
-        """Remove what can be removed; tell whether mounts are left to remove."""
+        """Remove the mounts that can be removed; return whether some are left."""
         try:
             self._delete_static(await self._store.static_of_disabled())
             for left in await self._store.unfinished_of_removed_mounts():
@@ -140,6 +140,6 @@ class MountRemover:
     def _report_left(self, row: Rotation, key_id: str, error: str) -> None:
         """Report, once, a key that will be forgotten with its mount."""
         left = KeyLeft(row.subject, row.user_name, key_id, error)
-        if left not in self._told:
-            self._told.add(left)
+        if left not in self._reported:
+            self._reported.add(left)
             self._notify(left)

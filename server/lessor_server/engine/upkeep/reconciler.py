@@ -3,7 +3,7 @@
 AWS is listed first, below this installation's path, and the names are then looked up in the store: an
 intent always precedes its user, so a user that no row knows is not ours, or was lost to us. Tombstones
 that a complete listing did not bring back to life are dropped once they are old enough. While the clock is
-not trusted nobody's age is judged: nothing is adopted, missed or dropped until the next sweep.
+not trusted nobody's age is judged: nothing is adopted, missed or dropped until the next run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _GRACE_US = int(CREATE_GRACE.total_seconds() * 1_000_000)
 
 
 class Kind(Enum):
-    """What a sweep can find."""
+    """What a reconcile run can find."""
 
     UNKNOWN_USER = "UNKNOWN_USER"
     MISSING_USER = "MISSING_USER"
@@ -71,38 +71,38 @@ class Reconciler:
         self._started_us = store.now()
 
     async def run(self) -> None:
-        """Sweep every mount at once and then each hour, what failed again each minute, until cancelled."""
+        """Reconcile every mount immediately and then each hour, failed ones each minute, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             next_round = loop.time() + EVERY_SECONDS
-            left = await self._unswept(None)
+            left = await self._reconcile_all(None)
             self._expiry.swept()
-            await self._bury_sessions()
+            await self._purge_sessions()
             while left != [] and loop.time() + RETRY_SECONDS < next_round:
                 await asyncio.sleep(RETRY_SECONDS)
-                left = await self._unswept(left)
+                left = await self._reconcile_all(left)
             await asyncio.sleep(max(next_round - loop.time(), 0))
 
-    async def _unswept(self, mounts: list[str] | None) -> list[str] | None:
-        """Sweep ``mounts`` (None: all that there are); return those that failed, None if all may have."""
+    async def _reconcile_all(self, mounts: list[str] | None) -> list[str] | None:
+        """Reconcile ``mounts`` (None: all); return those that failed, None if all may have."""
         try:
             if mounts is None:
                 mounts = [name async for name in iter_mount_names(self._store)]
                 self._roots.forget_all_but(set(mounts))
         except LessorError:
             return None
-        return [mount for mount in mounts if not await self._tried(mount)]
+        return [mount for mount in mounts if not await self._reconcile_mount(mount)]
 
-    async def _bury_sessions(self) -> None:
+    async def _purge_sessions(self) -> None:
         """Drop the tombstones of sessions that are long over: no account has to be listed for that."""
         try:
             await self._store.purge_sessions()
         except StoreUnavailable:
             return  # they wait for the next round
 
-    async def _tried(self, mount: str) -> bool:
+    async def _reconcile_mount(self, mount: str) -> bool:
         try:
-            with self._supervisor.unit(f"sweep {mount}"):
+            with self._supervisor.unit(f"reconcile {mount}"):
                 async for _ in self.sweep(mount, apply=True):
                     pass
         except RootNotSet:
@@ -130,22 +130,22 @@ class Reconciler:
         root = await self._roots.bound(await self._roots.of(mount))
         whose = instance or self._roots.instance
         listed_us, seen = self._store.now(), set[str]()
-        async for listed in self._listed(root, whose, seen):
-            finding = await self._compared(root, listed, whose, apply=apply, by=by)
+        async for listed in self._list_users(root, whose, seen):
+            finding = await self._compare(root, listed, whose, apply=apply, by=by)
             if finding is not None:
                 yield finding
         if whose != self._roots.instance:
             return
         if not self._expiry.clock_trusted:
             return
-        async for finding in self._missing(root, listed_us, seen, apply=apply):
+        async for finding in self._find_missing(root, listed_us, seen, apply=apply):
             if finding.applied:
                 self._signals.notify(UserMissed(finding.lease_id, finding.user_name, by))
             yield finding
         buried = await self._store.purge_tombstones(root.account, listed_us)
         self._signals.notify(Swept(mount, len(seen), buried))
 
-    async def _listed(
+    async def _list_users(
         self, root: Root, whose: str, seen: set[str]
     ) -> AsyncIterator[tuple[IamUser, Lease | None]]:
         """Yield the users below an installation's path, each with its row, and note their names."""
@@ -162,7 +162,7 @@ class Reconciler:
             if not marker:
                 return
 
-    async def _missing(
+    async def _find_missing(
         self, root: Root, listed_us: int, seen: set[str], *, apply: bool
     ) -> AsyncIterator[Finding]:
         """Yield the leases whose users a complete listing did not show, made long enough before it."""
@@ -179,13 +179,13 @@ class Reconciler:
                     self._signals.watch(lease.id, self._store.now())
                 yield Finding(Kind.MISSING_USER, name, lease.id, applied=apply)
 
-    async def _compared(
+    async def _compare(
         self, root: Root, listed: tuple[IamUser, Lease | None], whose: str, *, apply: bool, by: str
     ) -> Finding | None:
         """Return what is wrong with one listed user, if anything is; set it right if that is asked for."""
         user, lease = listed
         if lease is None:
-            found = await self._unknown(root, user, whose, apply=apply)
+            found = await self._adopt_unknown(root, user, whose, apply=apply)
             if found is not None and found.applied:
                 self._signals.notify(OrphanAdopted(found.lease_id, user.name, by))
             return found
@@ -198,7 +198,7 @@ class Reconciler:
             return Finding(Kind.ABANDONED_USER, user.name, lease.id, applied=False)
         return None
 
-    async def _unknown(self, root: Root, user: IamUser, whose: str, *, apply: bool) -> Finding | None:
+    async def _adopt_unknown(self, root: Root, user: IamUser, whose: str, *, apply: bool) -> Finding | None:
         """Adopt a user that no row knows, if it is ours and too old to be an issue of this moment."""
         if self._store.now() - user.created_us < _GRACE_US:
             return None
@@ -209,7 +209,7 @@ class Reconciler:
         if tags.get("lessor:instance") != whose:
             return left
         if whose == self._roots.instance and user.created_us < self._started_us:
-            await self._rolled_back()
+            await self._hold_rolled_back()
         if not apply or not self._may_adopt() or not await self._store.adopt(orphan):
             return left
         self._signals.watch(orphan.id, self._store.now())
@@ -218,7 +218,7 @@ class Reconciler:
     def _may_adopt(self) -> bool:
         return self._expiry.clock_trusted and self._expiry.why != STORE_ROLLED_BACK
 
-    async def _rolled_back(self) -> None:
+    async def _hold_rolled_back(self) -> None:
         """Hold expiries: a user made by us before this start is unknown, so the store is older than it."""
         if not self._expiry.resumed and self._expiry.why != STORE_ROLLED_BACK:
             await self._expiry.hold(STORE_ROLLED_BACK)
@@ -233,6 +233,6 @@ class Reconciler:
 
 
 def _suffix_of(user: IamUser) -> str:
-    """Return the same suffix for a user whoever finds it: two processes that do adopt it once."""
+    """Return the same suffix for a user in every process: two processes that find it adopt it once."""
     number = int.from_bytes(hashlib.sha256(user.name.encode()).digest()) % names.RANDOM_BOUND
     return names.suffix_of(user.created_us // 1000, number)

@@ -90,7 +90,7 @@ def _simulate(call: read_calls.SimulatePrincipalPolicy) -> Params:
 
 
 def _simulated(answer: Answer) -> read_calls.Simulated:
-    """Read the verdict on each action and resource, whether it stands by itself or below its action."""
+    """Read the verdict on each action and resource, whether it is separate or below its action."""
     found: list[tuple[str, str, str]] = []
     for one in answer["EvaluationResults"]:
         action, each = read_text(one, "EvalActionName"), one.get("ResourceSpecificResults", ())
