@@ -129,7 +129,7 @@ class Roots:
         identity = await self.identity(root)
         if not await self._store.bind_account(root.mount, root.version, identity.account):
             raise RootChanged(f"the root of {root.mount} changed during this call", retry_in=0.1)
-        return await self.of(root.mount)
+        return replace(root, account=identity.account)  # read again, it may be another one without an account
 
     async def identity(self, root: Root) -> Identity:
         """Ask AWS who the root is, or raise the error that a caller gets."""

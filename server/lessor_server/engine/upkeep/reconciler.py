@@ -129,15 +129,15 @@ class Reconciler:
         """
         root = await self._roots.bound(await self._roots.of(mount))
         whose = instance or self._roots.instance
-        listed_us, seen = self._store.now(), set[str]()
+        trusted, listed_us, seen = self._expiry.clock_trusted, self._store.now(), set[str]()
         async for listed in self._list_users(root, whose, seen):
             finding = await self._compare(root, listed, whose, apply=apply, by=by)
             if finding is not None:
                 yield finding
         if whose != self._roots.instance:
             return
-        if not self._expiry.clock_trusted:
-            return
+        if not (trusted and self._expiry.clock_trusted):
+            return  # the time of the listing is not known: the clock may have been set since
         async for finding in self._find_missing(root, listed_us, seen, apply=apply):
             if finding.applied:
                 self._signals.notify(UserMissed(finding.lease_id, finding.user_name, by))
@@ -200,7 +200,7 @@ class Reconciler:
 
     async def _adopt_unknown(self, root: Root, user: IamUser, whose: str, *, apply: bool) -> Finding | None:
         """Adopt a user that no row knows, if it is ours and too old to be an issue of this moment."""
-        if self._store.now() - user.created_us < _GRACE_US:
+        if self._is_new(user):
             return None
         found = await self._roots.caller(root).call(GetUser(user.name))
         tags = dict(found.value.tags) if isinstance(found, Done) else {}
@@ -210,10 +210,16 @@ class Reconciler:
             return left
         if whose == self._roots.instance and user.created_us < self._started_us:
             await self._hold_rolled_back()
-        if not apply or not self._may_adopt() or not await self._store.adopt(orphan):
+        if not apply or not self._may_adopt() or self._is_new(user):
+            return left  # its age is asked for again: the clock may have been lowered since
+        if not await self._store.adopt(orphan):
             return left
         self._signals.watch(orphan.id, self._store.now())
         return replace(left, applied=True)
+
+    def _is_new(self, user: IamUser) -> bool:
+        """Return whether the user may be part of an issue of this moment."""
+        return self._store.now() - user.created_us < _GRACE_US
 
     def _may_adopt(self) -> bool:
         return self._expiry.clock_trusted and self._expiry.why != STORE_ROLLED_BACK
