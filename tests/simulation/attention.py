@@ -112,6 +112,8 @@ class Attention:
             self._world.broken("a_claim_stands_until_it_ends", suffix(lease_id), text)
         if care.claim_lost:
             care.free_at = min(care.claim_ends, now)
+        if now > record.due_by and care.watcher.attentive_since > record.due_by:
+            care.free_at = max(care.free_at, record.due_by)  # it was nobody's when it fell due
         if record.due_by != care.due_by or not row.claimed_by:
             care.watcher = process
         care.due_by = record.due_by

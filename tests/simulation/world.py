@@ -208,9 +208,9 @@ class World:
     def _leap(self, when: float) -> None:
         self.clocks.asleep += when - self.now()
 
-    def shake(self) -> None:
-        """Take note of a disturbance: what falls due around it may be late."""
-        self.truth.shaken = self.now()
+    def shake(self, lasting: float = 0.0) -> None:
+        """Take note of a disturbance, whose effects last so many seconds longer than those of others."""
+        self.truth.shaken = max(self.truth.shaken, self.now() + lasting)
 
     # --- what happens --------------------------------------------------------------------------------------
 

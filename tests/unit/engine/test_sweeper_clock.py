@@ -7,6 +7,7 @@ import asyncio
 from lessor_server.domain.events import OrphanAdopted, Revoked, SweepFailed
 from lessor_server.domain.lease import State
 from tests.support.engine_world import World, bound, world
+from tests.support.iam_faults import Fault, Kind
 from tests.support.virtual_loop import virtual
 from tests.unit.engine.test_sweeper import DAY, GRACE, HOUR, appear, sweep
 
@@ -75,3 +76,21 @@ async def test_nobody_is_adopted_by_a_clock_that_is_not_trusted() -> None:
         await w.events.until(OrphanAdopted, seconds=120)
         await w.until_gone(seconds=10)
         assert w.users() == []
+
+
+@virtual
+async def test_a_clock_that_is_lowered_during_a_run_makes_no_new_user_old() -> None:
+    """A user is too young to be adopted, whatever the time was when the run began to look at it."""
+    async with world() as w:
+        await bound(w)
+        await start_with(w, wall_ahead=DAY)
+        await asyncio.sleep(60)  # past the run of the start
+        appear(w)
+        w.aws.faults.add(Fault(Kind.DELAY, "GetUser", nth=1, seconds=5.0))
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(sweep(w))
+            await asyncio.sleep(1.0)  # GetUser is on its way
+            w.clocks.wall_ahead = 0
+            await w.engine.expiry.resume(lower_clock=True, by="test")
+        assert [(one.user_name, one.applied) for one in running.result()] == [("stray", False)]
+        assert w.users() == ["stray"]
