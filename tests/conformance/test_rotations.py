@@ -90,7 +90,7 @@ async def test_one_user_is_of_one_static_role(b: Bench) -> None:
         other = replace(STATIC, subject=static_subject(mount, name))
         with pytest.raises(StaticUserTaken) as told:
             await b.store.add_rotation(other)
-        assert "billing is that of static role aws/billing" in told.value.message
+        assert "billing already belongs to static role aws/billing" in told.value.message
         assert await b.store.get_rotation(other.subject) is None
     assert await b.store.forget_rotation(await row(b, STATIC.subject))
     assert await b.store.add_rotation(replace(STATIC, subject=static_subject("aws2", "billing"))) is not None

@@ -124,6 +124,7 @@ SENDS = "os.kill(os.getpid(), signal.{})"
 def shown(signals: str, *, before: str = "", at: str = "waiting") -> tuple[int, Path, list[str]]:
     """Run the command, send it signals ``at`` some point; return its code, the page's folder and output."""
     sends = "; ".join(SENDS.format(name) for name in signals.split())
+    before = before or "signal.signal(signal.SIGHUP, signal.SIG_DFL)"  # as nohup may have started the tests
     parts = {"browsing": "pass", "waiting": "pass", "before": before} | {at: sends}
     done = subprocess.run(
         [sys.executable, "-c", SHOWS.format(**parts)], capture_output=True, text=True, timeout=60, check=False

@@ -101,6 +101,7 @@ class Reconciler:
             return  # they wait for the next round
 
     async def _reconcile_mount(self, mount: str) -> bool:
+        began_us = self._store.now()
         try:
             with self._supervisor.unit(f"reconcile {mount}"):
                 async for _ in self.sweep(mount, apply=True):
@@ -110,7 +111,7 @@ class Reconciler:
         except LessorError as error:
             self._signals.notify(SweepFailed(mount, error.message))
             return False
-        return self._expiry.clock_trusted  # what could not be judged is soon looked at again
+        return self._may_judge(began_us)  # what could not be judged is soon checked again
 
     async def sweep(
         self, mount: str, *, apply: bool, instance: str = "", by: str = ""
@@ -129,15 +130,15 @@ class Reconciler:
         """
         root = await self._roots.bound(await self._roots.of(mount))
         whose = instance or self._roots.instance
-        trusted, listed_us, seen = self._expiry.clock_trusted, self._store.now(), set[str]()
+        listed_us, seen = self._store.now(), set[str]()
         async for listed in self._list_users(root, whose, seen):
             finding = await self._compare(root, listed, whose, apply=apply, by=by)
             if finding is not None:
                 yield finding
         if whose != self._roots.instance:
             return
-        if not (trusted and self._expiry.clock_trusted):
-            return  # the time of the listing is not known: the clock may have been set since
+        if not self._may_judge(listed_us):
+            return
         async for finding in self._find_missing(root, listed_us, seen, apply=apply):
             if finding.applied:
                 self._signals.notify(UserMissed(finding.lease_id, finding.user_name, by))
@@ -216,6 +217,10 @@ class Reconciler:
             return left
         self._signals.watch(orphan.id, self._store.now())
         return replace(left, applied=True)
+
+    def _may_judge(self, since_us: int) -> bool:
+        """Return whether the clock is trusted, and was not lowered since an earlier reading of it."""
+        return self._expiry.clock_trusted and self._store.now() >= since_us
 
     def _is_new(self, user: IamUser) -> bool:
         """Return whether the user may be part of an issue of this moment."""
