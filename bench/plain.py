@@ -13,7 +13,7 @@ from typing import Any
 
 import aioboto3
 
-POLICY = '{"Statement":[{"Action":"s3:GetObject","Effect":"Allow","Resource":"*"}],"Version":"2012-10-17"}'
+POLICY = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}]}'
 _NUMBERS = numbers(1)
 
 

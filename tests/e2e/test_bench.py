@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import aioboto3
 import pytest
 from bench.children import lessor_server
+from bench.plain import turn
 from bench.server import NO_SDK, NO_STORE
 
 from lessor.v1 import config_pb2, role_pb2
 from tests.support.clients import connect
 from tests.support.server_process import bare_environment
+from tests.support.standin_control import StandIn
 
 TOKEN = "the-root-token-of-a-test"
 
@@ -27,3 +30,11 @@ async def test_a_server_with_exchanged_parts_issues(variant: str, tmp_path: Path
             await lessor.put_role("", "reader", credential_type=role_pb2.Role.IAM_USER)
             made = await lessor.generate("", "reader")
             assert made.lease_id.startswith("aws/creds/reader/")
+
+
+async def test_the_peer_creates_what_a_server_creates() -> None:
+    async with StandIn.start() as aws:
+        session = aioboto3.Session(aws_access_key_id="plain", aws_secret_access_key="plain")
+        async with session.client("iam", region_name="us-east-1", endpoint_url=aws.url) as iam:
+            await turn(iam, clients=1, count=2)
+        assert [call["outcome"] for call in await aws.calls("CreateAccessKey")] == ["ok", "ok"]
