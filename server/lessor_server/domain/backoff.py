@@ -7,7 +7,7 @@ from typing import Final
 
 _REFUSED_FIRST, _REFUSED_MAX = 10.0, 900.0
 _PROBE_FIRST, _PROBE_MAX = 1.0, 30.0
-_MIN: Final = 1.0
+_MIN_SECONDS: Final = 1.0
 
 MAX_COUNT: Final = 2**31 - 1
 """The most attempts or looks that are counted, as the protocol has them in an int32."""
@@ -28,7 +28,7 @@ def refused(attempts: int, jitter: float) -> timedelta:
     Backoff And Jitter". At least a second passes.
     """
     most = min(_REFUSED_FIRST * 2.0 ** min(attempts - 1, 32), _REFUSED_MAX)
-    return timedelta(seconds=max(most * jitter, _MIN))
+    return timedelta(seconds=max(most * jitter, _MIN_SECONDS))
 
 
 def probe(failures: int, jitter: float) -> float:

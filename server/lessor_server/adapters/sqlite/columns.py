@@ -210,7 +210,7 @@ class Table(Generic[T]):
         What has a ``problem`` that its columns don't show is unreadable, too, but can be salvaged.
         """
         self.name = name
-        self._fault = problem
+        self._problem = problem
         self._keys = keys
         self._columns = tuple(columns)
         self._build = build
@@ -252,7 +252,7 @@ class Table(Generic[T]):
             value = self._build(row)
         except Malformed as error:
             return None, self._unreadable(row, [str(error)])
-        problem = self._fault(value)
+        problem = self._problem(value)
         return value, self._unreadable(row, [problem]) if problem else None
 
     def key(self, row: Row) -> str:

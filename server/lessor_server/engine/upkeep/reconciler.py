@@ -135,16 +135,14 @@ class Reconciler:
             finding = await self._compare(root, listed, whose, apply=apply, by=by)
             if finding is not None:
                 yield finding
-        if whose != self._roots.instance:
-            return
-        if not self._may_judge(listed_us):
+        if whose != self._roots.instance or not self._may_judge(listed_us):
             return
         async for finding in self._find_missing(root, listed_us, seen, apply=apply):
             if finding.applied:
                 self._signals.notify(UserMissed(finding.lease_id, finding.user_name, by))
             yield finding
-        buried = await self._store.purge_tombstones(root.account, listed_us)
-        self._signals.notify(Swept(mount, len(seen), buried))
+        purged = await self._store.purge_tombstones(root.account, listed_us)
+        self._signals.notify(Swept(mount, len(seen), purged))
 
     async def _list_users(
         self, root: Root, whose: str, seen: set[str]
