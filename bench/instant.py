@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any, TypeVar, cast
 
 from lessor_server.adapters.sqlite.clock import Clock
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
+from lessor_server.domain import lease as steps
 from lessor_server.domain.aws import calls
 from lessor_server.domain.aws.calls import AccessKey, Call, CreatedUser, Identity
 from lessor_server.domain.events import Event
-from lessor_server.domain.lease import Claim, Intent, Lease, State
+from lessor_server.domain.lease import Intent, Lease
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
 from lessor_server.engine.store_types import RequestKey, StoredContext
@@ -23,7 +23,6 @@ from lessor_server.engine.store_types import RequestKey, StoredContext
 T = TypeVar("T")
 
 _ACCOUNT = "123456789012"
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class InstantAws:
@@ -63,6 +62,7 @@ class InstantStore:
         """Leave to ``store`` all that no issue does."""
         self._store = store
         self._grounds: dict[tuple[str, str], StoredContext] = {}
+        self._begun: dict[str, Lease] = {}
         self.now = store.now
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as many types as there are methods
@@ -80,38 +80,18 @@ class InstantStore:
                 self._grounds[mount, role] = found
         return found
 
-    async def begin(self, intent: Intent, span: timedelta) -> Claim:
-        """Return a claim on an intent that is stored nowhere."""
-        now = self.now()
-        return Claim(_lease(intent, now, now + span // _MICROSECOND))
+    async def begin(self, intent: Intent, span: timedelta) -> Lease:
+        """Return an intent that is stored nowhere but in memory."""
+        lease = self._begun[intent.id] = steps.begin(intent, self.now(), span)
+        return lease
 
-    async def claim_is_valid(self, _claim: Claim) -> bool:
-        """Tell that every claim is good."""
-        return True
+    async def get(self, lease_id: str) -> Lease | None:
+        """Return a lease that was begun, and otherwise the SQLite store's."""
+        return self._begun.get(lease_id) or await self._store.get(lease_id)
 
-    async def activate(
-        self,
-        claim: Claim,
-        access_key_id: str,
-        *,
-        ends_us: int = 0,
-        undelivered: bool = False,
-        now: int | None = None,
-    ) -> Lease:
-        """Return the lease as the real step would leave it."""
-        at = self.now() if now is None else now
-        end = ends_us or at + claim.lease.ttl // _MICROSECOND
-        return replace(
-            claim.lease,
-            state=State.ACTIVE,
-            undelivered=undelivered,
-            generation=claim.generation + 1,
-            access_key_id=access_key_id,
-            issue_us=at,
-            expires_us=end,
-            max_expires_us=end,
-            due_us=end,
-        )
+    async def write(self, before: Lease, after: Lease) -> bool:
+        """Accept each step of a lease that was begun here; the rest is the SQLite store's."""
+        return self._begun.pop(before.id, None) is not None or await self._store.write(before, after)
 
 
 @asynccontextmanager
@@ -121,31 +101,3 @@ async def open_instant_store(
     """Open a store whose issues cost nothing; arguments as those of ``open_store``."""
     async with open_store(folder, clock, notify) as store:
         yield InstantStore(store)
-
-
-def _lease(intent: Intent, now_us: int, due_us: int) -> Lease:
-    return Lease(
-        id=intent.id,
-        mount=intent.mount,
-        role=intent.role,
-        credential_type=intent.credential_type,
-        owner=intent.owner,
-        state=State.INTENT,
-        generation=1,
-        footprint=intent.footprint,
-        access_key_id="",
-        ttl=intent.ttl,
-        created_us=now_us,
-        issue_us=0,
-        last_renewal_us=0,
-        expires_us=0,
-        max_expires_us=0,
-        due_us=due_us,
-        attempts=0,
-        looks=0,
-        last_error="",
-        last_create_us=0,
-        request=intent.request,
-        undelivered=False,
-        reason=intent.reason,
-    )

@@ -36,7 +36,7 @@ from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.config.roles import NoLinter
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
-from lessor_server.engine.ports import Observer, Store
+from lessor_server.engine.ports import Observer
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.services.call_paths import accept_undecodable_paths
@@ -119,7 +119,7 @@ async def serving(
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
     async with open_store(settings.data_dir, SystemClock(), notify) as store, clients:
         sealer = await _load_sealer(store, settings, logger)
-        session_name = f"lessor-{await store.instance()}"
+        session_name = f"lessor-{(await store.status()).instance_id}"
         gateway = AwsGateway(clients, session_name, token_places=settings.token_places)
         linter = SentryLinter() if installed() else NoLinter()
         outside = Dependencies(store, gateway, sealer, notify, log.report, rng, linter)
@@ -129,7 +129,7 @@ async def serving(
             _lasting(Supervisor(log.report), reloader.run),
         ):
             guard = _guard(token, log, settings)
-            system = _system(await _about(settings, store, dev=dev), engine, reloader)
+            system = _system(_about(settings, dev=dev), engine, reloader)
             server = grpc.aio.server(options=channel_options(limits))
             server.add_generic_rpc_handlers(_handlers(engine, guard, health, system, settings))
             address = await _listen(server, settings, certificates)
@@ -167,7 +167,7 @@ def _system(about: About, engine: Engine, reloader: Reloader) -> SystemService:
         engine.expiry,
         engine.backup,
         engine.mounts.find_misplaced_tokens,
-        engine.unreadable_rows,
+        engine.store_status,
         reloader.warnings,
     )
 
@@ -239,7 +239,7 @@ def _limits(settings: Settings) -> EngineConfig:
     )
 
 
-async def _about(settings: Settings, store: Store, *, dev: bool) -> About:
+def _about(settings: Settings, *, dev: bool) -> About:
     warnings = list(settings.warnings)
     if settings.exposed:
         warnings.append("the listener is insecure: tokens and credentials cross the network in the clear")
@@ -248,8 +248,6 @@ async def _about(settings: Settings, store: Store, *, dev: bool) -> About:
     return About(
         version=version("lessor"),
         store_kind="sqlite",
-        schema_version=await store.schema_version(),
-        instance_id=await store.instance(),
         dev_mode=dev,
         linter=installed(),
         warnings=tuple(warnings),

@@ -19,7 +19,7 @@ from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.domain.errors.base import MountFull, StoreUnavailable
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 from lessor_server.domain.lease import State
-from lessor_server.engine.store_types import EVERYTHING
+from lessor_server.domain.lease_id import EVERYTHING
 
 
 @pytest.fixture(name="b")
@@ -70,7 +70,7 @@ async def test_a_backup_beside_writes_is_written(b: Bench, tmp_path: Path) -> No
         before = group.create_task(b.begun(1))
         copied = group.create_task(b.store.backup("copy.db"))
         after = group.create_task(b.begun(2))
-    assert before.result().lease.state is after.result().lease.state is State.INTENT
+    assert before.result().state is after.result().state is State.INTENT
     with closing(sqlite3.connect(tmp_path / copied.result()[0])) as copy:
         assert copy.execute("SELECT id FROM leases").fetchall() == [(intent(0).id,)]
 
@@ -196,11 +196,11 @@ async def test_a_store_that_cannot_write_says_so_at_the_first_failure_and_when_i
 
         raw.before_commit = commit
         for _ in range(2):
-            assert isinstance(await fate(store.add_mount(builders.mount())), StoreUnavailable)
+            assert isinstance(await fate(store.put_mount(None, builders.mount())), StoreUnavailable)
         assert isinstance(events.get_nowait(), StoreFailed)
         assert [await marks.get() for _ in range(4)] == [1] * 4, "a commit without a write proves nothing"
         assert events.empty()
         room = True
         assert isinstance(await events.get(), StoreBack)
-        await store.add_mount(builders.mount())
+        await store.put_mount(None, builders.mount())
         assert events.empty()

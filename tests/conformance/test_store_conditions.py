@@ -8,11 +8,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.support import builders
+from tests.support import builders, lease_steps
 from tests.support.stores import OPENERS, START_US, TERMS, Bench, bench
 
-from lessor_server.domain.lease import TOMBSTONE_LIFE, Claim, State
-from lessor_server.engine.store_types import Range
+from lessor_server.domain.lease import TOMBSTONE_LIFE, State
+from lessor_server.domain.lease_id import IdRange
 
 SECOND = 1_000_000
 
@@ -27,12 +27,12 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 async def test_a_claim_of_another_generation_moves_nothing(b: Bench) -> None:
     """Whatever a holder of an old claim tries, the row stays as it is."""
     begun, taken = await b.begun(0), await b.taken(1)
-    old = [Claim(replace(claim.lease, generation=claim.generation + 1)) for claim in (begun, taken)]
-    assert await b.store.activate(old[0], "AKIA") is None
-    assert not await b.store.abort_intent(old[0], "no", 0)
-    assert not await b.store.reschedule(old[1], "no", timedelta(0), 1, 0)
-    assert not await b.store.finish(old[1])
-    assert (await b.row(begun.id), await b.row(taken.id)) == (begun.lease, taken.lease)
+    old = [replace(claim, generation=claim.generation + 1) for claim in (begun, taken)]
+    assert await lease_steps.activate(b.store, old[0], "AKIA") is None
+    assert not await lease_steps.abort(b.store, old[0], "no", 0)
+    assert not await lease_steps.reschedule(b.store, old[1], "no", timedelta(0), 1, 0)
+    assert not await lease_steps.finish(b.store, old[1])
+    assert (await b.row(begun.id), await b.row(taken.id)) == (begun, taken)
 
 
 async def test_a_reopened_row_keeps_the_latest_create(b: Bench) -> None:
@@ -46,11 +46,11 @@ async def test_a_reopened_row_keeps_the_latest_create(b: Bench) -> None:
 async def test_a_tombstone_younger_than_the_listing_is_not_buried(b: Bench) -> None:
     """A listing that began before the lease was gone proves nothing about its user, however long ago."""
     begun = await b.begun()
-    await b.store.abort_intent(begun, "AWS refused", 0)
+    await lease_steps.abort(b.store, begun, "AWS refused", 0)
     (claim,) = await b.store.claim([begun.id], TERMS)
     began_us = b.store.now()
     b.clock.advance(60)
-    await b.store.finish(claim)
+    await lease_steps.finish(b.store, claim)
     b.clock.advance(TOMBSTONE_LIFE.total_seconds() + 3600)
     assert await b.store.purge_tombstones(builders.ACCOUNT, began_us + 59 * SECOND) == 0
     assert (await b.row(claim.id)).state is State.GONE
@@ -59,9 +59,9 @@ async def test_a_tombstone_younger_than_the_listing_is_not_buried(b: Bench) -> N
 async def test_a_reopened_row_is_looked_for_from_the_beginning(b: Bench) -> None:
     """What was seen missing before its user was made late says nothing about that user."""
     claim = await b.taken()
-    assert await b.store.reschedule(claim, "AWS does not show the user", timedelta(0), 0, 3)
+    assert await lease_steps.reschedule(b.store, claim, "AWS does not show the user", timedelta(0), 0, 3)
     await b.store.reopen(claim.id, START_US)
-    assert (await b.row(claim.id)).looks == 0
+    assert (await b.row(claim.id)).not_found_count == 0
 
 
 async def test_a_prefix_counts_what_it_takes_in_and_no_lease_of_the_future(b: Bench) -> None:
@@ -70,6 +70,6 @@ async def test_a_prefix_counts_what_it_takes_in_and_no_lease_of_the_future(b: Be
     b.clock.boot += 60 * SECOND
     await b.active(1)
     b.clock.boot -= 60 * SECOND
-    prefix, taken = await b.store.open_prefix(Range("aws/creds/app/", "aws/creds/app0"))
+    prefix, taken = await b.store.open_prefix(IdRange("aws/creds/app/", "aws/creds/app0"))
     assert taken == 1
     assert await b.store.mark_range_revoking(prefix, "", 10) == [builders.intent(0).id]

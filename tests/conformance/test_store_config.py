@@ -8,10 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.support import builders
+from tests.support import builders, lease_steps
 from tests.support.stores import OPENERS, Bench, bench
 
-from lessor_server.domain.errors.base import AlreadyExists
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.engine.store_types import StoredContext
@@ -30,15 +29,14 @@ async def test_a_mount_is_read_as_it_was_stored(b: Bench) -> None:
     """Every field of a mount comes back, set or not."""
     full = Mount("full", "ours", HOUR, 2 * HOUR, 7, HOUR, 2 * HOUR, MountState.DISABLING, 123)
     for mount in (full, Mount("bare")):
-        await b.store.add_mount(mount)
+        await b.store.put_mount(None, mount)
         assert await b.store.get_mount(mount.name) == mount
     assert await b.store.get_mount("none") is None
 
 
 async def test_a_mount_s_name_is_taken_once(b: Bench) -> None:
     """A second mount of a name is refused, and the first stays."""
-    with pytest.raises(AlreadyExists):
-        await b.store.add_mount(Mount("aws", "again"))
+    assert not await b.store.put_mount(None, Mount("aws", "again"))
     assert await b.store.get_mount("aws") == builders.mount()
 
 
@@ -55,7 +53,7 @@ async def test_a_mount_is_replaced_only_as_it_was_read(b: Bench) -> None:
 async def test_mounts_are_listed_by_name(b: Bench) -> None:
     """A list begins after a name and ends at its size."""
     for name in ("c", "b"):
-        await b.store.add_mount(Mount(name))
+        await b.store.put_mount(None, Mount(name))
     assert [mount.name for mount in await b.store.list_mounts("", 2)] == ["aws", "b"]
     assert [mount.name for mount in await b.store.list_mounts("b", 9)] == ["c"]
 
@@ -75,7 +73,7 @@ async def test_a_root_is_replaced_only_by_its_next_version(b: Bench) -> None:
 async def test_a_root_without_an_account_replaces_none_that_has_rows(b: Bench) -> None:
     """As long as the mount remembers a lease its root stays bound to an account."""
     unbound = builders.stored_root(account="", version=2)
-    await b.store.finish(await b.taken())
+    await lease_steps.finish(b.store, await b.taken())
     assert not await b.store.put_root(unbound, 1)
     assert await b.store.put_root(builders.stored_root(version=2), 1)
 
@@ -164,5 +162,5 @@ async def test_an_issue_s_grounds_are_read_together(b: Bench) -> None:
 
 async def test_a_store_names_its_installation_and_schema(b: Bench) -> None:
     """An installation has 16 characters of its own, and a schema of at least the first version."""
-    assert len(await b.store.instance()) == 16
-    assert await b.store.schema_version() >= 1
+    assert len((await b.store.status()).instance_id) == 16
+    assert (await b.store.status()).schema_version >= 1

@@ -7,14 +7,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.support import lease_steps
 from tests.support.stores import OPENERS, START_US, TERMS, Bench, bench
 
 from lessor_server.domain.lease import CREATE_GRACE, TOMBSTONE_LIFE, State
-from lessor_server.engine.store_types import BulkRevocation, Progress, Range
+from lessor_server.domain.lease_id import IdRange
+from lessor_server.engine.store_types import BulkRevocation, Progress
 
 SECOND = 1_000_000
-ALL = Range("aws/", "aws0")
-APP = Range("aws/creds/app/", "aws/creds/app0")
+ALL = IdRange("aws/", "aws0")
+APP = IdRange("aws/creds/app/", "aws/creds/app0")
 GRACE, WEEK = CREATE_GRACE.total_seconds(), TOMBSTONE_LIFE.total_seconds()
 
 
@@ -33,7 +35,7 @@ async def test_a_prefix_takes_in_what_lives_in_its_range(b: Bench) -> None:
     await b.begun(0)
     await b.active(1)
     await b.taken(2)
-    await b.store.finish(await b.taken(3))
+    await lease_steps.finish(b.store, await b.taken(3))
     await b.active(4, role_name="other")
     assert await b.store.open_prefix(APP) == (BulkRevocation(APP, START_US), 3)
     assert await b.store.prefixes() == [BulkRevocation(APP, START_US)]
@@ -42,7 +44,7 @@ async def test_a_prefix_takes_in_what_lives_in_its_range(b: Bench) -> None:
 async def test_a_range_is_no_pattern(b: Bench) -> None:
     """An underscore in a name is an underscore: the neighbour with another character is not taken in."""
     mine, other = await b.active(0, role_name="a_b"), await b.active(1, role_name="a-b")
-    prefix, taken = await b.store.open_prefix(Range("aws/creds/a_b/", "aws/creds/a_b0"))
+    prefix, taken = await b.store.open_prefix(IdRange("aws/creds/a_b/", "aws/creds/a_b0"))
     assert taken == 1
     assert await b.store.mark_range_revoking(prefix, "", 100) == [mine.id]
     assert await b.row(other.id) == other
@@ -66,12 +68,12 @@ async def test_a_prefix_is_put_up_some_at_a_time(b: Bench) -> None:
 async def test_what_backs_off_is_put_up_too(b: Bench) -> None:
     """A lease that waits for its next attempt is due at once, its attempts kept and its error wiped."""
     claim = await b.taken()
-    await b.store.reschedule(claim, "no", timedelta(minutes=15), 7, 1)
+    await lease_steps.reschedule(b.store, claim, "no", timedelta(minutes=15), 7, 1)
     b.clock.advance(1)
     prefix, _ = await b.store.open_prefix(APP)
     assert await b.store.mark_range_revoking(prefix, "", 9) == [claim.id]
     row = await b.row(claim.id)
-    assert (row.due_us, row.attempts, row.looks, row.last_error) == (START_US + SECOND, 7, 1, "")
+    assert (row.due_us, row.attempts, row.not_found_count, row.last_error) == (START_US + SECOND, 7, 1, "")
     assert len(await b.store.claim([claim.id], TERMS)) == 1
 
 
@@ -87,20 +89,20 @@ async def test_what_is_due_for_longer_stays_so(b: Bench) -> None:
 async def test_what_is_being_tried_keeps_its_claim(b: Bench) -> None:
     """Putting up a lease that somebody works on leaves it to them; an error is then one of this attempt."""
     claim = await b.taken()
-    await b.store.reschedule(claim, "no", timedelta(0), 1, 0)
+    await lease_steps.reschedule(b.store, claim, "no", timedelta(0), 1, 0)
     (again,) = await b.store.claim([claim.id], TERMS)
     prefix, _ = await b.store.open_prefix(APP)
     assert await b.store.mark_range_revoking(prefix, "", 9) == [claim.id]
-    assert await b.store.claim_is_valid(again)
+    assert await lease_steps.is_unchanged(b.store, again)
     row = await b.row(claim.id)
-    assert (row.due_us, row.last_error) == (again.lease.due_us, "")
-    assert await b.store.finish(again)
+    assert (row.due_us, row.last_error) == (again.due_us, "")
+    assert await lease_steps.finish(b.store, again)
 
 
 async def test_tombstones_and_abandoned_leases_are_not_put_up(b: Bench) -> None:
     """What is over, and what a person gave up, is left alone."""
     gone = await b.taken(0)
-    await b.store.finish(gone)
+    await lease_steps.finish(b.store, gone)
     left = await b.active(1)
     await b.store.abandon(APP, 9, live=True)
     prefix, taken = await b.store.open_prefix(APP)
@@ -116,7 +118,7 @@ async def test_what_was_begun_after_the_cutoff_is_not_touched(b: Bench) -> None:
     later = await b.active(1)
     assert len(await b.store.mark_range_revoking(prefix, "", 100)) == 1
     assert await b.row(later.id) == later
-    assert await b.store.renew(later, later.expires_us + SECOND) is not None
+    assert await lease_steps.renew(b.store, later, later.expires_us + SECOND) is not None
 
 
 async def test_a_prefix_takes_in_what_was_begun_by_a_clock_that_ran_ahead(b: Bench) -> None:
@@ -134,10 +136,10 @@ async def test_no_lease_of_an_open_prefix_gets_to_live(b: Bench) -> None:
     active, claim = await b.active(0), await b.begun(1)
     other = await b.active(2, role_name="other")
     await b.store.open_prefix(APP)
-    assert await b.store.renew(active, active.expires_us + SECOND) is None
-    assert await b.store.replace_key(active, "AKIB") is None
-    assert await b.store.activate(claim, "AKIA") is None
-    assert await b.store.renew(other, other.expires_us + SECOND) is not None
+    assert await lease_steps.renew(b.store, active, active.expires_us + SECOND) is None
+    assert await lease_steps.replace_key(b.store, active, "AKIB") is None
+    assert await lease_steps.activate(b.store, claim, "AKIA") is None
+    assert await lease_steps.renew(b.store, other, other.expires_us + SECOND) is not None
 
 
 async def test_an_intent_that_a_prefix_takes_is_lost_to_its_maker(b: Bench) -> None:
@@ -145,8 +147,8 @@ async def test_an_intent_that_a_prefix_takes_is_lost_to_its_maker(b: Bench) -> N
     claim = await b.begun()
     prefix, _ = await b.store.open_prefix(APP)
     assert await b.store.mark_range_revoking(prefix, "", 9) == [claim.id]
-    assert not await b.store.claim_is_valid(claim)
-    assert not await b.store.abort_intent(claim, "", 0)
+    assert not await lease_steps.is_unchanged(b.store, claim)
+    assert not await lease_steps.abort(b.store, claim, "", 0)
 
 
 async def test_a_closed_prefix_is_forgotten(b: Bench) -> None:
@@ -159,33 +161,33 @@ async def test_a_closed_prefix_is_forgotten(b: Bench) -> None:
     await b.store.close_prefix(second)
     assert await b.store.prefixes() == []
     lease = await b.active()
-    assert await b.store.renew(lease, lease.expires_us + SECOND) is not None
+    assert await lease_steps.renew(b.store, lease, lease.expires_us + SECOND) is not None
 
 
 async def test_progress_counts_what_lives_and_what_has_failed(b: Bench) -> None:
     """Alive are the live leases of the range; failed and gone are those that are so since the cut-off."""
     for number in (5, 6):
-        await b.store.finish(await b.taken(number))
+        await lease_steps.finish(b.store, await b.taken(number))
     gone, failed, waiting = [await b.taken(number) for number in range(3)]
     await b.active(3)
-    await b.store.reschedule(waiting, "an earlier no", timedelta(minutes=9), 1, 0)
+    await lease_steps.reschedule(b.store, waiting, "an earlier no", timedelta(minutes=9), 1, 0)
     prefix, _ = await b.store.open_prefix(APP)
     b.clock.advance(1)
     assert await b.store.progress(prefix) == Progress(4, 0, 0)
     await b.store.mark_range_revoking(prefix, "", 9)
     await b.store.close_prefix(prefix)
     assert await b.store.progress(prefix) == Progress(4, 0, 0)
-    await b.store.finish(gone)
-    await b.store.reschedule(failed, "no", timedelta(seconds=1), 1, 0)
+    await lease_steps.finish(b.store, gone)
+    await lease_steps.reschedule(b.store, failed, "no", timedelta(seconds=1), 1, 0)
     assert await b.store.progress(prefix) == Progress(3, 1, 1)
-    await b.store.abandon(Range(waiting.id, f"{waiting.id}0"), 9, live=True)
+    await b.store.abandon(IdRange(waiting.id, f"{waiting.id}0"), 9, live=True)
     assert await b.store.progress(prefix) == Progress(2, 1, 1)
 
 
 async def test_nothing_has_failed_until_all_are_put_up(b: Bench) -> None:
     """While a range is open an error may be one from before it, and counts for none."""
     claim = await b.taken()
-    await b.store.reschedule(claim, "no", timedelta(minutes=9), 1, 0)
+    await lease_steps.reschedule(b.store, claim, "no", timedelta(minutes=9), 1, 0)
     prefix, _ = await b.store.open_prefix(APP)
     assert await b.store.progress(prefix) == Progress(1, 0, 0)
 
@@ -194,7 +196,7 @@ async def test_a_whole_lease_id_counts_as_one(b: Bench) -> None:
     """The range of one lease counts that lease, in the state that callers see, or nothing."""
     lease = await b.active(0, ttl=timedelta(seconds=1))
     await b.active(1)
-    one = Range(lease.id, f"{lease.id}0")
+    one = IdRange(lease.id, f"{lease.id}0")
     assert [(c.role, c.state, c.count) for c in await b.store.count(one, None)] == [("app", State.ACTIVE, 1)]
     b.clock.advance(1)
     assert [c.count for c in await b.store.count(one, State.REVOKING)] == [1]
@@ -208,15 +210,15 @@ async def test_what_is_abandoned_is_never_due_and_takes_no_room(b: Bench) -> Non
     """Live leases of a range become ABANDONED, claims on them void; tombstones stay tombstones."""
     claim, active, taken = await b.begun(0), await b.active(1), await b.taken(2)
     gone = await b.taken(3)
-    await b.store.finish(gone)
+    await lease_steps.finish(b.store, gone)
     some = await b.store.abandon(ALL, 2, live=True)
     rest = await b.store.abandon(ALL, 2, live=True)
     assert sorted([*some, *rest]) == sorted([claim.id, active.id, taken.id])
     assert await b.store.abandon(ALL, 2, live=True) == []
     assert {(await b.row(lease_id)).state for lease_id in (*some, *rest)} == {State.ABANDONED}
     assert (await b.row(gone.id)).state is State.GONE
-    assert not await b.store.claim_is_valid(claim)
-    assert not await b.store.finish(taken)
+    assert not await lease_steps.is_unchanged(b.store, claim)
+    assert not await lease_steps.finish(b.store, taken)
     b.clock.advance(10**6)
     assert await b.store.claim_due(TERMS, 9) == []
     await b.begun(9, max_users=1)
@@ -229,7 +231,7 @@ async def test_without_being_told_so_only_what_is_being_revoked_is_abandoned(b: 
     b.clock.advance(1)
     assert sorted(await b.store.abandon(ALL, 9, live=False)) == sorted([taken.id, expired.id])
     assert await b.row(living.id) == living
-    assert await b.store.claim_is_valid(making)
+    assert await lease_steps.is_unchanged(b.store, making)
 
 
 async def test_an_abandoned_lease_is_taken_up_again_by_a_revocation(b: Bench) -> None:

@@ -7,10 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.support import lease_steps
 from tests.support.stores import OPENERS, START_US, Bench, bench
 
 from lessor_server.domain.lease import State
-from lessor_server.engine.store_types import EVERYTHING, LeaseCount, Range
+from lessor_server.domain.lease_id import EVERYTHING, IdRange
+from lessor_server.engine.store_types import LeaseCount
 
 SECOND = 1_000_000
 
@@ -27,7 +29,7 @@ async def test_the_window_holds_what_falls_due_in_it(b: Bench) -> None:
     ids = [(await b.active(number, ttl=timedelta(seconds=100 - number))).id for number in range(5)]
     await b.active(8, ttl=timedelta(seconds=500))
     tombstone = await b.taken(9)
-    await b.store.finish(tombstone)
+    await lease_steps.finish(b.store, tombstone)
     found = await b.store.due_within(timedelta(seconds=100), 50)
     assert found == [(lease_id, START_US + (96 + n) * SECOND) for n, lease_id in enumerate(reversed(ids))]
     assert await b.store.due_within(timedelta(seconds=100), 2) == found[:2]
@@ -45,7 +47,7 @@ async def test_pages_go_on_after_the_last_id(b: Bench) -> None:
     assert first == leases[:4]
     rest = await b.store.page(EVERYTHING, None, first[-1].id, 9)
     assert rest == [leases[4], short, other]
-    assert await b.store.page(Range("aws/creds/other/", "aws/creds/other0"), None, "", 9) == [other]
+    assert await b.store.page(IdRange("aws/creds/other/", "aws/creds/other0"), None, "", 9) == [other]
     assert await b.store.page(EVERYTHING, State.REVOKING, "", 9) == [short]
     assert short not in await b.store.page(EVERYTHING, State.ACTIVE, "", 9)
     assert await b.store.page(EVERYTHING, State.GONE, "", 9) == []
@@ -56,7 +58,7 @@ async def test_counts_are_by_mount_role_and_state_as_callers_see_it(b: Bench) ->
     await b.active(0)
     await b.active(1, ttl=timedelta(seconds=1))
     await b.begun(2, role_name="other")
-    await b.store.finish(await b.taken(3))
+    await lease_steps.finish(b.store, await b.taken(3))
     b.clock.advance(1)
     counted = [
         LeaseCount("aws", "app", State.ACTIVE, 1),
@@ -66,7 +68,7 @@ async def test_counts_are_by_mount_role_and_state_as_callers_see_it(b: Bench) ->
     ]
     assert await b.store.count(EVERYTHING, None) == counted
     assert await b.store.count(EVERYTHING, State.GONE) == counted[1:2]
-    assert await b.store.count(Range("aws/creds/other/", "aws/creds/other0"), None) == counted[3:]
+    assert await b.store.count(IdRange("aws/creds/other/", "aws/creds/other0"), None) == counted[3:]
 
 
 async def test_the_reason_of_a_lease_is_kept_to_its_end(b: Bench) -> None:
@@ -74,7 +76,7 @@ async def test_the_reason_of_a_lease_is_kept_to_its_end(b: Bench) -> None:
     assert lease.reason == "ticket 4711"
     assert (await b.active(1)).reason == ""
     ended = await b.taken(2, reason="two")
-    await b.store.finish(ended)
+    await lease_steps.finish(b.store, ended)
     assert (await b.row(ended.id)).reason == "two"
     listed = await b.store.page(EVERYTHING, None, "", 9)
     assert [one.reason for one in listed] == ["ticket 4711", "", "two"]

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import lease_steps
 from tests.support.stores import OPENERS, SPAN, START_US, TERMS, Bench, bench, intent
 
 from lessor_server.domain.errors.base import Aborted
 from lessor_server.domain.lease import Request, State
-from lessor_server.engine.store_types import EVERYTHING, RequestKey
+from lessor_server.domain.lease_id import EVERYTHING
+from lessor_server.engine.store_types import RequestKey
 
 SECOND = 1_000_000
 ONE = Request("11111111-1111-4111-8111-111111111111", "wish")
@@ -44,7 +46,7 @@ async def test_a_request_id_is_kept_with_its_lease(b: Bench) -> None:
 
 async def test_a_request_id_names_one_lease(b: Bench) -> None:
     """A second intent of the same request is ABORTED, also when its lease has ended; another's is not."""
-    await b.store.finish(await b.taken(0, request=ONE))
+    await lease_steps.finish(b.store, await b.taken(0, request=ONE))
     with pytest.raises(Aborted):
         await b.begun(1, request=replace(ONE, digest="other"))
     await b.begun(2, request=ONE, owner="alice")
@@ -73,7 +75,7 @@ async def test_what_nobody_waits_for_lives_a_minute(b: Bench) -> None:
     """An untaken lease expires 60 s after it became ACTIVE, or by its ttl where that is shorter."""
     for number, (ttl, life) in enumerate(((3600, 60), (20, 20))):
         claim = await b.begun(number, ttl=timedelta(seconds=ttl))
-        lease = await b.store.activate(claim, "AKIA", undelivered=True)
+        lease = await lease_steps.activate(b.store, claim, "AKIA", undelivered=True)
         assert lease is not None
         assert lease.undelivered
         assert lease.expires_us == lease.due_us == START_US + life * SECOND
@@ -84,19 +86,19 @@ async def test_a_fresh_key_changes_nothing_else(b: Bench) -> None:
     """Rekey puts the new key on the row and voids the old generation; the expiry stays as it was."""
     lease = await b.active()
     b.clock.advance(100)
-    again = await b.store.replace_key(lease, "AKIB")
+    again = await lease_steps.replace_key(b.store, lease, "AKIB")
     assert again is not None
     assert again == replace(lease, access_key_id="AKIB", generation=lease.generation + 1)
     assert await b.row(lease.id) == again
-    assert await b.store.replace_key(lease, "AKIC") is None
+    assert await lease_steps.replace_key(b.store, lease, "AKIC") is None
 
 
 async def test_whoever_takes_an_untaken_lease_gets_its_ttl_from_the_issue(b: Bench) -> None:
     """An untaken lease that a repeat takes lives as long as if its first caller had stayed."""
-    lease = await b.store.activate(await b.begun(), "AKIA", undelivered=True)
+    lease = await lease_steps.activate(b.store, await b.begun(), "AKIA", undelivered=True)
     assert lease is not None
     b.clock.advance(59)
-    taken = await b.store.replace_key(lease, "AKIB")
+    taken = await lease_steps.replace_key(b.store, lease, "AKIB")
     assert taken is not None
     assert (taken.undelivered, taken.expires_us, taken.due_us) == (False, *[START_US + 3600 * SECOND] * 2)
 
@@ -105,16 +107,16 @@ async def test_whoever_takes_an_untaken_lease_gets_its_ttl_from_the_issue(b: Ben
 async def test_only_a_living_lease_gets_a_fresh_key(b: Bench, state: str) -> None:
     """A lease that is half-made, ended or past its expiry is not handed out again."""
     if state == "INTENT":
-        lease = (await b.begun()).lease
+        lease = await b.begun()
     elif state == "expired":
         lease = await b.active(ttl=timedelta(seconds=10))
         b.clock.advance(10)
     else:
         claim = await b.taken()
         if state == "GONE":
-            await b.store.finish(claim)
+            await lease_steps.finish(b.store, claim)
         lease = await b.row(claim.id)
-    assert await b.store.replace_key(lease, "AKIB") is None
+    assert await lease_steps.replace_key(b.store, lease, "AKIB") is None
     assert await b.row(lease.id) == lease
 
 
@@ -122,15 +124,15 @@ async def test_a_lease_that_is_put_back_ends_in_a_minute(b: Bench) -> None:
     """Untake brings the expiry to 60 s from now, never later than it was, and once for a generation."""
     long, short = await b.active(0), await b.active(1, ttl=timedelta(seconds=100))
     b.clock.advance(50)
-    back = await b.store.mark_undelivered(long)
+    back = await lease_steps.mark_undelivered(b.store, long)
     assert back is not None
     assert (back.state, back.undelivered) == (State.ACTIVE, True)
     assert back.expires_us == back.due_us == START_US + 110 * SECOND
-    sooner = await b.store.mark_undelivered(short)
+    sooner = await lease_steps.mark_undelivered(b.store, short)
     assert sooner is not None
     assert sooner.expires_us == START_US + 100 * SECOND
-    assert await b.store.mark_undelivered(long) is None
-    assert await b.store.mark_undelivered((await b.begun(2)).lease) is None
+    assert await lease_steps.mark_undelivered(b.store, long) is None
+    assert await lease_steps.mark_undelivered(b.store, await b.begun(2)) is None
 
 
 async def test_while_expiries_are_held_an_active_lease_is_not_claimed(b: Bench) -> None:
@@ -155,4 +157,4 @@ async def test_a_held_row_takes_no_place_from_the_others(b: Bench) -> None:
     asked = await b.store.begin(intent(9), timedelta(0))
     (claim,) = await b.store.claim_due(replace(TERMS, held=True), 1)
     assert claim.id == asked.id
-    assert claim.lease.due_us == b.clock.wall + int(SPAN.total_seconds()) * SECOND
+    assert claim.due_us == b.clock.wall + int(SPAN.total_seconds()) * SECOND

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import builders
+from tests.support import builders, lease_steps
 from tests.support.stores import OPENERS, SPAN, START_US, TERMS, Bench, HandClock, bench
 
 from lessor_server.adapters.sqlite.migrate import migrations
 from lessor_server.adapters.sqlite.store import FILE, open_store
 from lessor_server.domain.errors.base import MountFull, RoleFull
-from lessor_server.domain.lease import Claim, Lease, State
-from lessor_server.engine.store_types import EVERYTHING, Range
+from lessor_server.domain.lease import Lease, State
+from lessor_server.domain.lease_id import EVERYTHING, IdRange
 
 SECOND = 1_000_000
 DAY = 86_400
@@ -31,7 +31,7 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         yield made
 
 
-async def begun(b: Bench, number: int = 0, **changes: Any) -> Claim:
+async def begun(b: Bench, number: int = 0, **changes: Any) -> Lease:
     """Store the intent of a session."""
     return await b.store.begin(builders.session_intent(number, **changes), SPAN)
 
@@ -39,7 +39,9 @@ async def begun(b: Bench, number: int = 0, **changes: Any) -> Claim:
 async def active(b: Bench, number: int = 0, seconds: float = 3600, **changes: Any) -> Lease:
     """Store a session that AWS ends in ``seconds``."""
     claim = await begun(b, number, **changes)
-    lease = await b.store.activate(claim, f"ASIA{number}", ends_us=b.store.now() + int(seconds * SECOND))
+    lease = await lease_steps.activate(
+        b.store, claim, f"ASIA{number}", ends_us=b.store.now() + int(seconds * SECOND)
+    )
     assert lease is not None
     return lease
 
@@ -49,7 +51,7 @@ async def gone(b: Bench, number: int = 0) -> Lease:
     lease = await active(b, number)
     await b.store.revoke(lease.id)
     (claim,) = await b.store.claim([lease.id], TERMS)
-    assert await b.store.finish(claim)
+    assert await lease_steps.finish(b.store, claim)
     return await b.row(lease.id)
 
 
@@ -83,11 +85,11 @@ async def test_a_session_never_lives_for_nothing(b: Bench, seconds: float) -> No
 async def test_an_untaken_session_gets_its_own_end_back(b: Bench) -> None:
     """For a minute nobody has it; taken after all, it ends when AWS said."""
     ends_us = START_US + 3600 * SECOND + 7
-    lease = await b.store.activate(await begun(b), "ASIA", ends_us=ends_us, undelivered=True)
+    lease = await lease_steps.activate(b.store, await begun(b), "ASIA", ends_us=ends_us, undelivered=True)
     assert lease is not None
     assert (lease.expires_us, lease.max_expires_us) == (START_US + 60 * SECOND, ends_us)
     b.clock.advance(30)
-    taken = await b.store.replace_key(lease, "ASIB")
+    taken = await lease_steps.replace_key(b.store, lease, "ASIB")
     assert taken is not None
     assert (taken.expires_us, taken.due_us, taken.undelivered) == (ends_us, ends_us, False)
 
@@ -111,7 +113,7 @@ async def test_sessions_count_for_their_role(b: Bench) -> None:
         await begun(b, 2, max_leases=2)
     await b.store.revoke(lease.id)
     (claim,) = await b.store.claim([lease.id], TERMS)
-    await b.store.finish(claim)
+    await lease_steps.finish(b.store, claim)
     await active(b, 2, max_leases=2)
 
 
@@ -127,7 +129,7 @@ async def test_a_session_is_due_though_its_account_is_left_out(b: Bench) -> None
 async def test_a_session_is_never_abandoned(b: Bench) -> None:
     """Named alone or in a range, it stays what it is."""
     session, user = await active(b, 0), await b.active(1)
-    assert await b.store.abandon(Range("aws/", "aws0"), 10, live=True) == [user.id]
+    assert await b.store.abandon(IdRange("aws/", "aws0"), 10, live=True) == [user.id]
     assert (await b.row(session.id)).state is State.ACTIVE
 
 
@@ -149,13 +151,13 @@ async def test_a_sessions_tombstone_goes_after_a_week(b: Bench) -> None:
     """No listing is needed for it, and none drops it; a user's stays for its listing."""
     session = await gone(b, 0)
     user = await b.taken(1)
-    await b.store.finish(user)
+    await lease_steps.finish(b.store, user)
     b.clock.advance(6 * DAY)
-    assert await b.store.purge_sessions() == 0
+    assert await b.store.purge_tombstones("", 0) == 0
     b.clock.advance(DAY)
-    assert await b.store.purge_sessions() == 0  # it worked for an hour after its lease had gone
+    assert await b.store.purge_tombstones("", 0) == 0  # it worked for an hour after its lease had gone
     b.clock.advance(3600)
-    assert await b.store.purge_sessions() == 1
+    assert await b.store.purge_tombstones("", 0) == 1
     assert await b.store.get(session.id) is None
     assert await b.store.purge_tombstones(builders.ACCOUNT, b.store.now()) == 1
 
@@ -175,7 +177,7 @@ async def test_the_intent_of_a_dead_process_is_due_at_once(b: Bench) -> None:
     assert await b.store.void_stale_claims() == 1
     (again,) = await b.store.claim_due(TERMS, 10)
     assert again.id == claim.id
-    assert await b.store.finish(again)
+    assert await lease_steps.finish(b.store, again)
 
 
 async def test_rows_of_before_sessions_are_all_users(tmp_path: Path) -> None:
@@ -193,7 +195,7 @@ async def test_rows_of_before_sessions_are_all_users(tmp_path: Path) -> None:
     connection.execute(f"INSERT INTO leases VALUES ({', '.join('?' * len(values))})", values)
     connection.close()
     async with open_store(tmp_path, HandClock()) as store:
-        await store.add_mount(builders.mount())
+        await store.put_mount(None, builders.mount())
         await store.put_root(builders.stored_root(), 0)
         with pytest.raises(MountFull):
             await store.begin(builders.intent(1, max_users=1), SPAN)

@@ -21,7 +21,7 @@ from lessor_server.adapters.sqlite.migrate import DatabaseUnusable
 from lessor_server.adapters.sqlite.store import FILE, open_store
 from lessor_server.domain.errors.base import LessorError, MountFull, StoreUnavailable
 from lessor_server.domain.lease import State
-from lessor_server.engine.store_types import EVERYTHING
+from lessor_server.domain.lease_id import EVERYTHING
 
 T = TypeVar("T")
 DAY = 86_400 * 10**6
@@ -102,7 +102,7 @@ async def test_a_caller_that_goes_away_harms_no_other_in_its_batch(b: Bench) -> 
         await asyncio.sleep(0)
         for task in tasks[::2]:
             task.cancel()
-    assert all(task.result().lease.state is State.INTENT for task in tasks[1::2])
+    assert all(task.result().state is State.INTENT for task in tasks[1::2])
     await b.active(99)
 
 
@@ -228,10 +228,10 @@ async def test_a_second_server_is_told_who_has_the_folder(b: Bench, tmp_path: Pa
 async def test_a_folder_can_be_opened_again_after_its_server_ended(tmp_path: Path) -> None:
     """Rows, instance and schema are there at the next start, and the lock is free."""
     async with bench("sqlite", tmp_path) as b:
-        lease, instance = await b.active(), await b.store.instance()
+        lease, instance = await b.active(), (await b.store.status()).instance_id
     async with open_store(tmp_path, HandClock()) as store:
         assert await store.get(lease.id) == lease
-        assert await store.instance() == instance
+        assert (await store.status()).instance_id == instance
 
 
 def make(folder: Path, *statements: str) -> bytes:

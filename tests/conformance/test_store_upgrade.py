@@ -10,17 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.support import builders
+from tests.support import builders, lease_steps
 from tests.support.stores import START_US, TERMS, HandClock
 
-from lessor_server.adapters.sqlite import rotation_statements, statements
+from lessor_server.adapters.sqlite import statements
 from lessor_server.adapters.sqlite.migrate import APPLICATION_ID, migrations
 from lessor_server.adapters.sqlite.rotations import params_of as rotation_params
 from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
 from lessor_server.domain.errors.preconditions import StaticUserTaken
 from lessor_server.domain.lease import State
+from lessor_server.domain.lease_id import EVERYTHING, IdRange
 from lessor_server.domain.rotation import Rotation, static_subject
-from lessor_server.engine.store_types import EVERYTHING, Range, RequestKey
+from lessor_server.engine.store_types import RequestKey
 
 HOUR_US = 3_600_000_000
 REQUEST = "11111111-2222-4333-8444-555555555555"
@@ -75,7 +76,7 @@ async def test_rows_of_every_state_are_kept_and_worked_on(tmp_path: Path, versio
     """No row changes by the upgrade; what was claimed or due is claimed, and no other."""
     earlier(tmp_path, version)
     async with open_store(tmp_path, HandClock()) as store:
-        assert await store.schema_version() == migrations()[-1][0]
+        assert (await store.status()).schema_version == migrations()[-1][0]
         leases = {lease.state.value: lease for lease in await store.page(EVERYTHING, None, "", 100)}
         assert leases.keys() == ROWS.keys()
         for lease in leases.values():
@@ -87,12 +88,12 @@ async def test_rows_of_every_state_are_kept_and_worked_on(tmp_path: Path, versio
         )
         assert set((await states(store)).values()) == {1}
         assert await store.bound_account("aws") == builders.ACCOUNT
-        assert [prefix.ids for prefix in await store.prefixes()] == [Range("b/", "b0")]
+        assert [prefix.ids for prefix in await store.prefixes()] == [IdRange("b/", "b0")]
         assert await store.void_stale_claims() == 1
         claims = {claim.id: claim for claim in await store.claim_due(TERMS, 10)}
         assert claims.keys() == {leases["INTENT"].id, leases["REVOKING"].id}
         for claim in claims.values():
-            assert await store.finish(claim)
+            assert await lease_steps.finish(store, claim)
         assert await states(store) == {State.GONE: 3, State.ACTIVE: 1, State.ABANDONED: 1}
 
 
@@ -104,7 +105,7 @@ async def test_an_earlier_request_is_found_and_its_lease_renewed(tmp_path: Path,
         lease = (await store.load_issue_context("aws", "app", RequestKey("root", REQUEST))).earlier
         assert lease is not None
         assert lease.state is State.ACTIVE
-        renewed = await store.renew(lease, START_US + 2 * HOUR_US)
+        renewed = await lease_steps.renew(store, lease, START_US + 2 * HOUR_US)
         assert renewed is not None
         assert await store.revoke(renewed.id) is not None
         assert (await states(store))[State.REVOKING] == 2
@@ -131,11 +132,25 @@ async def test_rotations_of_before_are_found_by_their_user_and_keys(tmp_path: Pa
             await store.add_rotation(replace(row, subject=static_subject("aws", "other")))
 
 
-LEASES = ["BY_REQUEST", "CLAIM", "DUE", "DUE_WITHIN", "GET_LEASE", "HOLDS", "KNOWN"]
-UPKEEP = ["BURY", "BURY_SESSIONS", "COUNT_RANGE", "PROGRESS", "PUT_UP"]
 OFTEN = [
-    *(getattr(statements, name) for name in (*LEASES, *UPKEEP)),
-    *(getattr(rotation_statements, name) for name in ("CLAIM", "DUE", "NEXT", "LIST", "TAKEN", "HOLDER")),
+    statements.BY_REQUEST,
+    statements.CLAIM,
+    statements.DUE,
+    statements.DUE_WITHIN,
+    statements.GET_LEASE,
+    statements.WRITE_LEASE,
+    statements.LEASES_BY_USER_NAME,
+    statements.PURGE_TOMBSTONES,
+    statements.PURGE_SESSIONS,
+    statements.COUNT_RANGE,
+    statements.PROGRESS,
+    statements.MARK_RANGE_REVOKING,
+    statements.CLAIM_ROTATION,
+    statements.DUE_ROTATIONS,
+    statements.NEXT_ROTATION,
+    statements.LIST_STATIC,
+    statements.STATIC_USER,
+    statements.STATIC_HOLDER,
 ]
 
 

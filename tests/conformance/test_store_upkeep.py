@@ -7,18 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.support import builders
+from tests.support import builders, lease_steps
 from tests.support.stores import OPENERS, SPAN, START_US, TERMS, Bench, HandClock, bench, intent
 
 from lessor_server.domain.errors.base import AlreadyExists, Invalid
 from lessor_server.domain.errors.preconditions import MountDisabling
 from lessor_server.domain.lease import CREATE_GRACE, TOMBSTONE_LIFE, Footprint, Orphan, State
+from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.mount import MountState
-from lessor_server.engine.store_types import BulkRevocation, Range
+from lessor_server.engine.store_types import BulkRevocation
 
 SECOND = 1_000_000
-ALL = Range("aws/", "aws0")
-APP = Range("aws/creds/app/", "aws/creds/app0")
+ALL = IdRange("aws/", "aws0")
+APP = IdRange("aws/creds/app/", "aws/creds/app0")
 GRACE, WEEK = CREATE_GRACE.total_seconds(), TOMBSTONE_LIFE.total_seconds()
 
 
@@ -35,7 +36,7 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 async def test_users_are_known_by_name_in_every_state(b: Bench) -> None:
     """A user's lease is found by its name, tombstones and abandoned ones too; others are not there."""
     active, gone = await b.active(0), await b.taken(1)
-    await b.store.finish(gone)
+    await lease_steps.finish(b.store, gone)
     names = [intent(number).footprint.user_name for number in range(3)]
     known = await b.store.leases_by_user_name(names)
     assert known == {names[0]: active, names[1]: await b.row(gone.id)}
@@ -53,7 +54,7 @@ async def test_an_adopted_user_is_due_at_once(b: Bench) -> None:
     assert not await b.store.adopt(orphan)
     assert await b.row(orphan.id) == row
     (claim,) = await b.store.claim_due(TERMS, 9)
-    assert await b.store.finish(claim)
+    assert await lease_steps.finish(b.store, claim)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ async def test_a_tombstone_goes_after_a_week_and_a_complete_later_listing(
 ) -> None:
     """It is dropped at seven days, if the listing began after its end and after every CreateUser's grace."""
     claim = await b.taken()
-    assert await b.store.finish(claim)
+    assert await lease_steps.finish(b.store, claim)
     b.clock.advance(age)
     listed_us = b.clock.wall - int(listed_ago * SECOND)
     assert await b.store.purge_tombstones("aws:999999999999", listed_us) == 0
@@ -83,9 +84,9 @@ async def test_only_tombstones_are_buried(b: Bench) -> None:
     """Live, abandoned and reopened rows are never dropped, however old."""
     await b.active(0)
     abandoned = await b.active(1, role_name="other")
-    await b.store.abandon(Range("aws/creds/other/", "aws/creds/other0"), 9, live=True)
+    await b.store.abandon(IdRange("aws/creds/other/", "aws/creds/other0"), 9, live=True)
     reopened = await b.taken(2)
-    await b.store.finish(reopened)
+    await lease_steps.finish(b.store, reopened)
     b.clock.advance(10 * WEEK)
     await b.store.reopen(reopened.id, 0)
     assert await b.store.purge_tombstones(builders.ACCOUNT, b.clock.wall) == 0
@@ -98,15 +99,15 @@ async def test_only_tombstones_are_buried(b: Bench) -> None:
 async def test_a_mount_is_disabled_and_its_range_put_up_in_one_step(b: Bench) -> None:
     """From the same commit on the mount takes no intent, and no lease of it gets to live."""
     active, claim = await b.active(0), await b.begun(1)
-    await b.store.finish(await b.taken(2))
+    await lease_steps.finish(b.store, await b.taken(2))
     disabling = replace(builders.mount(), state=MountState.DISABLING)
     assert await b.store.disable("aws") == (disabling, 2)
     assert await b.store.get_mount("aws") == disabling
     assert await b.store.prefixes() == [BulkRevocation(ALL, START_US)]
     with pytest.raises(MountDisabling):
         await b.begun(3)
-    assert await b.store.renew(active, active.expires_us + SECOND) is None
-    assert await b.store.activate(claim, "AKIA") is None
+    assert await lease_steps.renew(b.store, active, active.expires_us + SECOND) is None
+    assert await lease_steps.activate(b.store, claim, "AKIA") is None
     b.clock.advance(1)
     assert await b.store.disable("aws") == (disabling, 2)
 
@@ -126,7 +127,7 @@ async def test_a_mount_is_removed_once_nothing_of_it_lives(b: Bench) -> None:
     await b.store.put_mount(mount, replace(mount, state=MountState.DISABLING))
     assert await b.store.remove_disabled() == []
     assert await b.store.get_root("aws") is not None
-    await b.store.finish(claim)
+    await lease_steps.finish(b.store, claim)
     assert await b.store.remove_disabled() == ["aws"]
     for left in (b.store.get_mount("aws"), b.store.get_root("aws"), b.store.get_role("aws", "app")):
         assert await left is None
@@ -148,23 +149,23 @@ async def test_a_mount_whose_leases_are_abandoned_is_removed(b: Bench) -> None:
 
 async def test_a_hold_is_kept_until_it_is_ended(b: Bench) -> None:
     """Nothing is held at first; a hold names its reason, and an empty text ends it."""
-    assert await b.store.get_expiry_hold() == ""
+    assert (await b.store.status()).expiry_hold == ""
     for why in ("ASKED", "STORE_ROLLED_BACK", ""):
         await b.store.set_expiry_hold(why)
-        assert await b.store.get_expiry_hold() == why
+        assert (await b.store.status()).expiry_hold == why
 
 
 async def test_a_wall_clock_that_is_set_drifts_and_can_be_taken_for_true(b: Bench) -> None:
     """Drift is how far the wall is ahead; lowering the clock takes the wall's time, and drifts no more."""
-    assert await b.store.first_start()
-    assert await b.store.drift_us() == 0
+    assert (await b.store.status()).first_start
+    assert b.store.drift_us() == 0
     b.clock.wall -= 3600 * SECOND
-    assert (await b.store.drift_us(), b.store.now()) == (-3600 * SECOND, START_US)
+    assert (b.store.drift_us(), b.store.now()) == (-3600 * SECOND, START_US)
     await b.store.lower_clock()
-    assert (await b.store.drift_us(), b.store.now()) == (0, START_US - 3600 * SECOND)
+    assert (b.store.drift_us(), b.store.now()) == (0, START_US - 3600 * SECOND)
     b.clock.advance(5)
     claim = await b.begun(span=SPAN)
-    assert claim.lease.created_us == START_US - 3595 * SECOND
+    assert claim.created_us == START_US - 3595 * SECOND
 
 
 def brought_back(copy: Path, folder: Path, size: int) -> Path:
@@ -185,7 +186,7 @@ async def test_a_backup_holds_what_the_store_holds(tmp_path: Path) -> None:
     restored = brought_back(tmp_path / path, tmp_path, size)
     async with OPENERS["sqlite"](restored, HandClock()) as store:
         assert [one.id for one in await store.page(ALL, None, "", 9)] == [lease.id]
-        assert not await store.first_start()
+        assert not (await store.status()).first_start
 
 
 @pytest.mark.parametrize("path", ["", "copies/of/today.db"])
@@ -219,6 +220,6 @@ async def test_holds_and_the_lowered_clock_outlive_the_process(tmp_path: Path) -
         clock.wall -= 3600 * SECOND
         await b.store.lower_clock()
     async with OPENERS["sqlite"](tmp_path, clock) as store:
-        assert await store.get_expiry_hold() == "ASKED"
-        assert not await store.first_start()
+        assert (await store.status()).expiry_hold == "ASKED"
+        assert not (await store.status()).first_start
         assert store.now() == START_US - 3600 * SECOND

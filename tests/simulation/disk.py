@@ -10,51 +10,45 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.engine.ports import Store
+from lessor_server.engine.store_types import StoreStatus
 from tests.simulation.points import Fate
 from tests.support.memory_rows import Row
-from tests.support.memory_store import MemoryStore
+from tests.support.memory_store import MemoryStore, step_name
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
 
 READS = frozenset(
     (
-        *(
-            "instance",
-            "schema_version",
-            "load_issue_context",
-            "get_mount",
-            "list_mounts",
-            "mount_names",
-            "get_root",
-            "get_role",
-        ),
-        *(
-            "list_roles",
-            "claim_is_valid",
-            "due_within",
-            "get",
-            "page",
-            "count",
-            "prefixes",
-            "progress",
-            "leases_by_user_name",
-        ),
-        *("drift_us", "first_start", "get_expiry_hold", "backup", "bound_account", "unreadable_rows"),
-        *(
-            "get_rotation",
-            "static_holder",
-            "rotated_away",
-            "unfinished_of_removed_mounts",
-            "list_static",
-            "next_rotation_us",
-        ),
+        "backup",
+        "bound_account",
+        "count",
+        "due_within",
+        "get",
+        "get_mount",
+        "get_role",
+        "get_root",
+        "get_rotation",
+        "leases_by_user_name",
+        "list_mounts",
+        "list_roles",
+        "list_static",
+        "load_issue_context",
+        "mount_names",
+        "next_rotation_us",
+        "page",
+        "prefixes",
+        "progress",
+        "rotated_away",
+        "static_holder",
         "static_of_disabled",
+        "status",
+        "unfinished_of_removed_mounts",
     )
 )
 METHODS = frozenset(name for name, _ in inspect.getmembers(Store, inspect.iscoroutinefunction))
@@ -151,14 +145,15 @@ class Disk:
         self._store = process.world.store
         self._batch: list[_Write] = []
 
-    async def drift_us(self) -> int:
+    def drift_us(self) -> int:
         """Return how far the wall clock of the process' machine is ahead of the service's time."""
         ahead = self._world.replicas.wall_ahead.get(self._process.seat, 0.0)
-        return await self._read("drift_us", lambda: _now(self._store.drift_us()) + int(ahead * 1e6))
+        return self._store.drift_us() + int(ahead * 1e6)
 
-    async def first_start(self) -> bool:
-        """Return whether the store had never been used before this start."""
-        return await self._read("first_start", lambda: self._process.number == 1)
+    async def status(self) -> StoreStatus:
+        """Return the state of the store; a process that another one preceded makes no first start."""
+        found: StoreStatus = await self._read("status", lambda: _now(self._store.status()))
+        return replace(found, first_start=self._process.number == 1)
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
@@ -167,7 +162,8 @@ class Disk:
         passes = self._read if name in READS else self._write
 
         async def through(*args: Any, **kwargs: Any) -> Any:
-            return await passes(name, lambda: _now(method(*args, **kwargs)))
+            step = step_name(*args) if name == "write" else name
+            return await passes(step, lambda: _now(method(*args, **kwargs)))
 
         setattr(self, name, through)
         return through

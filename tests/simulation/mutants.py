@@ -13,15 +13,16 @@ from datetime import timedelta
 from typing import Any
 
 from lessor_server.domain import backoff
-from lessor_server.domain.aws import plans
+from lessor_server.domain import lease as steps
 from lessor_server.domain.aws.calls import AccessKey
 from lessor_server.domain.aws.errors import Refusal
 from lessor_server.domain.errors.base import AwsUnavailable, LessorError, StoreUnavailable
 from lessor_server.domain.events import Issued
-from lessor_server.domain.lease import State
+from lessor_server.domain.lease import Intent
 from lessor_server.engine import leases
 from lessor_server.engine.aws import rate_limiter
 from lessor_server.engine.issuing import iam_user, issuer, lease_writer
+from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.revocation import attempt, expiry_timer, queue, worker
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.upkeep import reconciler
@@ -99,74 +100,57 @@ async def _nothing(*_: Any, **__: Any) -> None:
 @mutant
 def record_after_create(patch: Patch) -> None:
     """The row is written after the user is made."""
-    order_of = issuer.Issuer._plan
+    begin, create = LeaseWriter.begin, iam_user.IamUserBuilder.create
+    unwritten: dict[str, tuple[LeaseWriter, Intent]] = {}
 
-    async def early(self: Any, asked: Any, context: Any) -> Any:
-        order = await order_of(self, asked, context)
-        plan = plans.issue(order.role, order.intent.footprint, ())
-        await self._roots.caller(order.root).call(plan.create)
-        return order
+    async def late(self: Any, intent: Intent) -> Any:
+        if not intent.footprint.user_name:
+            return await begin(self, intent)
+        unwritten[intent.footprint.user_name] = (self, intent)
+        return steps.begin(intent, self.now(), lease_writer.ISSUE_SPAN)
 
-    patch.set(issuer.Issuer, "_plan", early)
+    async def early(self: Any, call: Any) -> Any:
+        outcome = await create(self, call)
+        await begin(*unwritten.pop(call.user_name))
+        return outcome
+
+    patch.set(LeaseWriter, "begin", late)
+    patch.set(iam_user.IamUserBuilder, "create", early)
 
 
 @mutant
 def handed_out_before_the_commit(patch: Patch) -> None:
     """The key leaves while the row's commit is still under way."""
+    activate = LeaseWriter.activate
 
-    class Hasty:
-        def __init__(self, store: Any, work: Any) -> None:
-            self._store, self._work = store, work
+    async def hasty(self: Any, lease: Any, key_id: str, in_flight: Any, ends_us: int = 0) -> Any:
+        self._background.start(activate(self, lease, key_id, in_flight, ends_us))
+        return steps.activate(lease, key_id, self.now(), ends_us=ends_us)
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._store, name)
-
-        async def activate(self, claim: Any, key_id: str, **options: Any) -> Any:
-            async def later() -> None:
-                await self._store.activate(claim, key_id, **options)
-
-            self._work.start(later())
-            expires_us = self._store.now() + claim.lease.ttl // timedelta(microseconds=1)
-            return replace(claim.lease, state=State.ACTIVE, access_key_id=key_id, expires_us=expires_us)
-
-    make = issuer.Issuer.__init__
-
-    def init(self: Any, store: Any, roots: Any, work: Any, *rest: Any) -> None:
-        make(self, Hasty(store, work), roots, work, *rest)  # type: ignore[arg-type]
-
-    patch.set(issuer.Issuer, "__init__", init)
+    patch.set(LeaseWriter, "activate", hasty)
 
 
 @mutant
 def claim_not_released(patch: Patch) -> None:
     """What failed half-way is left to the end of its claim."""
-
-    async def keep(self: Any, claim: Any, error: LessorError, _: int) -> LessorError:
-        return error
-
-    patch.set(issuer.Issuer, "_release", keep)
+    patch.set(LeaseWriter, "abort", _nothing)
 
 
 @mutant
 def release_forgets_last_create(patch: Patch) -> None:
     """The row that is given back does not say that a CreateUser was sent."""
-    release = issuer.Issuer._release
+    abort = LeaseWriter.abort
 
-    async def forget(self: Any, claim: Any, error: LessorError, _: int) -> LessorError:
-        return await release(self, claim, error, 0)
+    async def forget(self: Any, lease: Any, error: LessorError, _: int) -> None:
+        await abort(self, lease, error, 0)
 
-    patch.set(issuer.Issuer, "_release", forget)
+    patch.set(LeaseWriter, "abort", forget)
 
 
 @mutant
 def lost_claim_not_reopened(patch: Patch) -> None:
     """A creator that has lost its claim walks away from what it made."""
-
-    async def walk_away(self: Any, claim: Any, error: LessorError, last_create_us: int) -> LessorError:
-        await self._store.abort_intent(claim, error.message, last_create_us)
-        return error
-
-    patch.set(issuer.Issuer, "_release", walk_away)
+    patch.set(LeaseWriter, "_reopen", _nothing)
 
 
 @mutant
@@ -178,7 +162,7 @@ def create_access_key_repeated_blindly(patch: Patch) -> None:
 @mutant
 def nobody_takes_back(patch: Patch) -> None:
     """A credential whose caller went away lives to its end."""
-    patch.set(lease_writer, "withdraw", _nothing)
+    patch.set(LeaseWriter, "withdraw", _nothing)
 
 
 @mutant
@@ -194,7 +178,7 @@ def secret_in_an_event(patch: Patch) -> None:
 
     patch.set(issuer, "_key", spy)
     patch.set(
-        issuer,
+        lease_writer,
         "Issued",
         lambda lease, key, _, until, reason: Issued(lease, key, seen[-1] if seen else "", until, reason),
     )
@@ -210,7 +194,7 @@ def no_such_entity_trusted_at_once(patch: Patch) -> None:
     async def believe(self: Any, claim: Any, _: int) -> None:
         await self._finish(claim)
 
-    patch.set(worker.RevocationWorker, "_look_again", believe)
+    patch.set(worker.RevocationWorker, "_check_again", believe)
 
 
 @mutant
@@ -221,19 +205,19 @@ def finish_without_an_answer(patch: Patch) -> None:
         verdict = await tried(caller, lease)
         return attempt.Deleted() if isinstance(verdict, attempt.NoAnswer) else verdict
 
-    tried = worker.revoke
-    patch.set(worker, "revoke", hope)
+    tried = worker.attempt_revocation
+    patch.set(worker, "attempt_revocation", hope)
 
 
 @mutant
 def given_up_after_two_attempts(patch: Patch) -> None:
     """A revocation that AWS has refused twice is ended."""
-    fail = worker.RevocationWorker._fail
+    fail = worker.RevocationWorker._reschedule
 
     async def give_up(self: Any, claim: Any, error: LessorError, wait: timedelta, attempts: int) -> None:
         await (self._finish(claim) if attempts >= 2 else fail(self, claim, error, wait, attempts))
 
-    patch.set(worker.RevocationWorker, "_fail", give_up)
+    patch.set(worker.RevocationWorker, "_reschedule", give_up)
 
 
 @mutant
@@ -261,7 +245,7 @@ def another_account_believed(patch: Patch) -> None:
         except LessorError as error:
             silent = isinstance(error, AwsUnavailable)
             return attempt.NoAnswer(error) if silent else attempt.RefusedByAws(error)
-        return await worker.revoke(self._roots.caller(root, priority), lease)
+        return await worker.attempt_revocation(self._roots.caller(root, priority), lease)
 
     patch.set(worker.RevocationWorker, "_attempt", attempt)
 

@@ -174,7 +174,7 @@ class Process:
             self.world.broken("the_engine_does_not_end", "", f"it ended with {'; '.join(told)}")
 
     def _serve(self, engine: Engine) -> None:
-        about = About("0", "memory", 1, self.world.instance, dev_mode=False, linter="", warnings=())
+        about = About("0", "memory", dev_mode=False, linter="", warnings=())
         guard = Guard(
             lambda token: Principal(token, ALL_RIGHTS), self, REQUIRED_CAPABILITY, lasting=UNBOUNDED_STREAMS
         )
@@ -188,7 +188,7 @@ class Process:
                 engine.expiry,
                 engine.backup,
                 engine.mounts.find_misplaced_tokens,
-                engine.unreadable_rows,
+                engine.store_status,
             ),
         ):
             generic = guard.handlers(service.DESCRIPTOR, service)

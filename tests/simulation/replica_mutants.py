@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from lessor_server.domain.errors.base import Aborted, StoreUnavailable
+from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.domain.events import ExpiryHeld
 from lessor_server.engine.issuing.iam_user import IamUserBuilder
-from lessor_server.engine.issuing.issuer import Issuer
+from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from tests.simulation.disk import Disk, DurableStore
 from tests.simulation.mutants import Patch, mutant, mutant_in
@@ -78,26 +78,23 @@ def handed_out_again_by_two(patch: Patch) -> None:
     async def blindly(self: Any, user_name: str, keep: tuple[str, ...], _: Any = None) -> Any:
         return await clear(self, user_name, keep)
 
-    patch.set(Issuer, "_reserve", as_it_is)
+    patch.set(LeaseWriter, "reserve", as_it_is)
     patch.set(IamUserBuilder, "_delete_stray_keys", blindly)
 
 
 @mutant_in("repeat and leave")
 def reserved_lease_not_watched(patch: Patch) -> None:
     """A process that takes a lease to hand it out again, and then doesn't, leaves its end to another."""
+    reserve = LeaseWriter.reserve
 
     async def unwatched(self: Any, lease: Any) -> Any:
-        key_id = lease.access_key_id
-        reserved = await (
-            self._store.mark_undelivered(lease)
-            if lease.undelivered
-            else self._store.replace_key(lease, key_id)
-        )
-        if reserved is None:
-            raise Aborted("it is being handed out elsewhere", retry_in=0.5)
-        return reserved
+        watch, self._watch = self._watch, lambda *_: None
+        try:
+            return await reserve(self, lease)
+        finally:
+            self._watch = watch
 
-    patch.set(Issuer, "_reserve", unwatched)
+    patch.set(LeaseWriter, "reserve", unwatched)
 
 
 @mutant
@@ -112,7 +109,7 @@ def end_of_a_hold_not_heard(patch: Patch) -> None:
 
     async def look(self: Any) -> None:
         try:
-            why = await self._store.get_expiry_hold()
+            why = (await self._store.status()).expiry_hold
         except StoreUnavailable:
             return
         if why and not self._why:
@@ -133,8 +130,8 @@ def each_machine_its_own_clock(patch: Patch) -> None:
         ahead = self._world.replicas.wall_ahead
         return lambda: self._store.now() + int(ahead.get(self._process.seat, 0.0) * 1e6)
 
-    async def drift_us(self: Any) -> int:
-        return int(await self._store.drift_us())
+    def drift_us(self: Any) -> int:
+        return int(self._store.drift_us())
 
     patch.set(Disk, "__getattr__", by_the_wall)
     patch.set(Disk, "drift_us", drift_us)

@@ -7,18 +7,19 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from lessor_server.domain import lease as steps
 from lessor_server.domain.aws.calls import GetServerTime
 from lessor_server.domain.errors.base import LessorError
-from lessor_server.domain.lease import State, Step
+from lessor_server.domain.lease import Lease, State
+from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.mount import MountState
-from lessor_server.engine import store_types
+from lessor_server.engine import leases
 from lessor_server.engine.aws import outage_probe
 from lessor_server.engine.aws.caller import Done, is_inconclusive
 from lessor_server.engine.issuing import sts_session
 from lessor_server.engine.revocation import bulk
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.revocation.worker import RevocationWorker
-from lessor_server.services import lease as lease_service
 from tests.simulation.disk import DurableStore
 from tests.simulation.mutants import Patch, mutant, mutant_in
 from tests.support.memory_rows import MemoryRows, Row
@@ -29,21 +30,30 @@ from tests.support.memory_upkeep import MemoryUpkeep
 @mutant
 def activate_without_generation(patch: Patch) -> None:
     """A row that changed hands becomes ACTIVE all the same."""
-    held = MemoryRows._held
+    write = MemoryStore.write
 
-    def lax(self: Any, claim: Any, step: Step) -> Row | None:
-        return self.rows.get(claim.id) if step is Step.ACTIVATE else held(self, claim, step)
+    async def lax(self: Any, before: Lease, after: Lease) -> bool:
+        row = self.rows.get(before.id)
+        if row is None or after.state is not State.ACTIVE or before.state is not State.INTENT:
+            return await write(self, before, after)
+        self.rows[before.id] = replace(row, lease=after, claimed_by="")
+        return True
 
-    patch.set(MemoryRows, "_held", lax)
+    patch.set(MemoryStore, "write", lax)
 
 
 @mutant
 def renew_without_the_state(patch: Patch) -> None:
     """A renewal brings back what is being revoked."""
-    from lessor_server.engine import leases
+
+    def revive(lease: Lease, expires_us: int, now_us: int) -> Lease:
+        generation = steps.next_generation(lease.generation)
+        changes = {"expires_us": expires_us, "due_us": expires_us, "last_renewal_us": now_us}
+        return replace(lease, state=State.ACTIVE, generation=generation, **changes)
 
     patch.set(leases, "_refusal", lambda *_: None)
-    patch.set(MemoryStore, "_living", lambda self, lease, *_: self.rows.get(lease.id))
+    patch.set(steps, "renew", revive)
+    patch.set(MemoryStore, "_may_become", lambda *_: True)
 
 
 @mutant
@@ -78,7 +88,7 @@ def hints_believed(patch: Patch) -> None:
 
     patch.set(ExpiryTimer, "watch", lambda self, lease_id, _: self._fire([lease_id]))
 
-    async def claim(self: Any, ids: Any, terms: Any, now: int | None = None) -> Any:
+    async def claim(self: Any, ids: Any, terms: Any) -> Any:
         rows = [self.rows[one] for one in dict.fromkeys(ids) if one in self.rows]
         return [self._claim(row, terms, self.now()) for row in rows if row.live]
 
@@ -154,19 +164,16 @@ def request_ids_not_unique(patch: Patch) -> None:
 @mutant
 def untaken_never_expires(patch: Patch) -> None:
     """A lease that nobody was given lives as long as any."""
-    activate = MemoryStore.activate
+    activate = steps.activate
 
-    async def taken(
-        self: Any, claim: Any, key_id: str, *, undelivered: bool = False, now: int | None = None
-    ) -> Any:
-        del undelivered
-        return await activate(self, claim, key_id, now=now)
+    def deliver(lease: Lease, key_id: str, now_us: int, *, ends_us: int, **_: Any) -> Lease:
+        return activate(lease, key_id, now_us, ends_us=ends_us)
 
-    async def mark_undelivered(self: Any, lease: Any) -> Any:
-        return self.rows[lease.id].lease
+    def keep(lease: Lease, _: int) -> Lease:
+        return replace(lease, undelivered=True, generation=steps.next_generation(lease.generation))
 
-    patch.set(MemoryStore, "activate", taken)
-    patch.set(MemoryStore, "mark_undelivered", mark_undelivered)
+    patch.set(steps, "activate", deliver)
+    patch.set(steps, "mark_undelivered", keep)
 
 
 @mutant
@@ -178,12 +185,12 @@ def wall_clock_used(patch: Patch) -> None:
 @mutant
 def fail_due_at_once(patch: Patch) -> None:
     """A refused row is tried again without a wait."""
-    fail = MemoryStore.reschedule
+    reschedule = steps.reschedule
 
-    async def at_once(self: Any, claim: Any, error: str, _: timedelta, attempts: int, looks: int) -> bool:
-        return await fail(self, claim, error, timedelta(0), attempts, looks)
+    def at_once(lease: Lease, error: str, _: timedelta, now_us: int, **counts: int) -> Lease:
+        return reschedule(lease, error, timedelta(0), now_us, **counts)
 
-    patch.set(MemoryStore, "reschedule", at_once)
+    patch.set(steps, "reschedule", at_once)
 
 
 @mutant
@@ -258,36 +265,35 @@ def like_for_a_prefix(patch: Patch) -> None:
     def covers(self: Any, text: str) -> bool:
         return re.match(re.escape(self.low).replace("_", "."), text) is not None
 
-    patch.set(store_types.Range, "covers", covers)
+    patch.set(IdRange, "covers", covers)
 
 
 @mutant
 def prefix_without_its_slash(patch: Patch) -> None:
     """The prefix of a role takes in every role whose name begins so."""
-    range_of = lease_service._range
+    parse = IdRange.parse
 
-    def wider(text: str) -> store_types.Range:
-        low = range_of(text).low.rstrip("/")
-        return store_types.Range(low, low[:-1] + chr(ord(low[-1]) + 1))
+    def wider(_: Any, text: str, field: str = "prefix") -> IdRange:
+        return IdRange.of_prefix(parse(text, field).low.rstrip("/"))
 
-    patch.set(lease_service, "_range", wider)
+    patch.set(IdRange, "parse", classmethod(wider))
 
 
 @mutant_in("asleep")
 def old_answers_believed(patch: Patch) -> None:
     """The grace is looked at when an answer is judged, not when the question left."""
-    look_again = RevocationWorker._look_again
+    look_again = RevocationWorker._check_again
 
     async def late(self: Any, claim: Any, _: int) -> None:
         await look_again(self, claim, self._store.now())
 
-    patch.set(RevocationWorker, "_look_again", late)
+    patch.set(RevocationWorker, "_check_again", late)
 
 
 @mutant_in("clock")
 def grace_by_an_untrusted_clock(patch: Patch) -> None:
     """A start by a wall clock that is ahead ends every grace."""
-    look_again = RevocationWorker._look_again
+    look_again = RevocationWorker._check_again
 
     async def trusting(self: Any, claim: Any, began_us: int) -> None:
         held, self._expiry = self._expiry, _Free()
@@ -296,7 +302,7 @@ def grace_by_an_untrusted_clock(patch: Patch) -> None:
         finally:
             self._expiry = held
 
-    patch.set(RevocationWorker, "_look_again", trusting)
+    patch.set(RevocationWorker, "_check_again", trusting)
 
 
 class _Free:
@@ -324,10 +330,10 @@ def session_begun_after_the_call(patch: Patch) -> None:
 @mutant
 def session_lives_by_its_ttl(patch: Patch) -> None:
     """A session's lease is given the life that was asked for, whatever AWS says."""
-    activate = MemoryStore.activate
+    activate = steps.activate
 
-    async def asked(self: Any, claim: Any, key_id: str, *, ends_us: int = 0, **options: Any) -> Any:
+    def later(lease: Lease, key_id: str, now_us: int, *, ends_us: int, undelivered: bool) -> Lease:
         later_us = ends_us + 5_000_000 if ends_us else 0
-        return await activate(self, claim, key_id, ends_us=later_us, **options)
+        return activate(lease, key_id, now_us, ends_us=later_us, undelivered=undelivered)
 
-    patch.set(MemoryStore, "activate", asked)
+    patch.set(steps, "activate", later)

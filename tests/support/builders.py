@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from lessor_server.domain import names
 from lessor_server.domain.lease import Footprint, Intent
+from lessor_server.domain.lease_id import suffix_of
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.policy import policy
 from lessor_server.domain.role import CredentialType, Role
@@ -60,7 +60,7 @@ def stored_root(mount_name: str = "aws", account: str = ACCOUNT, version: int = 
 
 def intent(number: int = 0, mount_name: str = "aws", role_name: str = "app", **changes: Any) -> Intent:
     """Return the intent of a plain lease; each ``number`` gives its own names."""
-    suffix = names.suffix_of(0, number)
+    suffix = suffix_of(0, number)
     made = Intent(
         id=f"{mount_name}/creds/{role_name}/{suffix}",
         mount=mount_name,

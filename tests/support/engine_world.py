@@ -16,8 +16,8 @@ from datetime import timedelta
 from lessor_server.domain.aws.errors import AwsUnknown
 from lessor_server.domain.errors.base import AwsAnswer, LessorError, StoreUnavailable
 from lessor_server.domain.lease import Lease, Request, State
+from lessor_server.domain.lease_id import LeaseId
 from lessor_server.domain.mount import Mount
-from lessor_server.domain.names import LeaseId
 from lessor_server.domain.policy import session
 from lessor_server.domain.policy.session import Ask
 from lessor_server.domain.role import Role

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from lessor_server.domain.errors.base import AlreadyExists, StoreUnavailable
+from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.domain.lease import Lease
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
@@ -47,14 +47,6 @@ class MemoryConfig:
     def _earlier(self, mount: str, role: str, repeated: RequestKey) -> Lease | None:
         raise NotImplementedError
 
-    async def instance(self) -> str:
-        """Return this installation's id."""
-        return self._instance
-
-    async def schema_version(self) -> int:
-        """Return the number of the last migration."""
-        return 1
-
     async def load_issue_context(
         self, mount: str, role: str, repeated: RequestKey | None = None
     ) -> StoredContext:
@@ -65,24 +57,17 @@ class MemoryConfig:
             self.mounts.get(mount), self.roots.get(mount), self.roles.get((mount, role)), earlier
         )
 
-    async def add_mount(self, mount: Mount) -> None:
-        """Store a new mount, or raise ``AlreadyExists``."""
-        await self._before("add_mount")
-        if mount.name in self.mounts:
-            raise AlreadyExists("mount", mount.name)
-        self.mounts[mount.name] = mount
-
     async def get_mount(self, name: str) -> Mount | None:
         """Return one mount."""
         await self._before("get_mount", reads=True)
         return self.mounts.get(name)
 
-    async def put_mount(self, before: Mount, after: Mount) -> bool:
-        """Replace a mount; False where it is no longer as ``before``."""
+    async def put_mount(self, before: Mount | None, after: Mount) -> bool:
+        """Store a mount, or replace the one there; False where that is no longer ``before``."""
         await self._before("put_mount")
-        if self.mounts.get(before.name) != before:
+        if self.mounts.get(after.name) != before:
             return False
-        self.mounts[before.name] = after
+        self.mounts[after.name] = after
         return True
 
     async def list_mounts(self, after: str, limit: int) -> list[Mount]:

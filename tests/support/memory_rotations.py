@@ -139,16 +139,12 @@ class MemoryRotations(MemoryConfig):
         await self._at("switch_root done")
         return moved
 
-    async def void_stale_rotation_claims(self) -> int:
+    def _void_rotation_claims(self) -> None:
         """Void every claim."""
-        await self._before("void_stale_rotation_claims")
-        taken = sorted(self._rows_claimed)
-        for subject in taken:
+        for subject in sorted(self._rows_claimed):
             row = self.rotations[subject]
             self.rotations[subject] = replace(row, generation=row.generation + 1, due_us=self.now())
         self._rows_claimed.clear()
-        await self._at("take_over_rotations done")
-        return len(taken)
 
     def _static_but(self, subject: str) -> list[Rotation]:
         others = (self.rotations[one] for one in sorted(self.rotations) if one != subject)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Protocol
 
-from lessor_server.domain.lease import LIVE, Claim, Lease, State, Step, sources
+from lessor_server.domain.lease import LIVE, Lease, State, next_generation
 from lessor_server.engine.store_types import BulkRevocation, RequestKey
 from tests.support.memory_config import At
 from tests.support.memory_rotations import MemoryRotations
@@ -36,8 +36,7 @@ class Row:
     """A lease and the columns that never leave a store."""
 
     lease: Lease
-    claimed_by: str
-    max_ttl: timedelta
+    claimed_by: str = ""
     gone_us: int = 0
 
     @property
@@ -71,17 +70,6 @@ class MemoryRows(MemoryRotations):
         """Return the service's time in microseconds since the epoch."""
         return self._clock.boot_us() + self._offset_us
 
-    def _or_now(self, now: int | None) -> int:
-        return self.now() if now is None else now
-
-    def _generation(self, claim: Claim) -> Row | None:
-        row = self.rows.get(claim.id)
-        return row if row and row.lease.generation == claim.generation else None
-
-    def _held(self, claim: Claim, step: Step) -> Row | None:
-        row = self._generation(claim)
-        return row if row and row.lease.state in sources(step) else None
-
     def _covered(self, lease: Lease) -> bool:
         """Tell whether an open prefix takes the lease in: it gets to live no longer."""
         return any(takes(prefix, lease) for prefix in self.open)
@@ -95,7 +83,7 @@ class MemoryRows(MemoryRotations):
         ]
 
     def _put(self, row: Row, *, by: str = "", gone_us: int = 0, **changes: Any) -> Lease:
-        lease = replace(row.lease, generation=row.lease.generation + 1, **changes)
+        lease = replace(row.lease, generation=next_generation(row.lease.generation), **changes)
         self.rows[lease.id] = replace(row, lease=lease, claimed_by=by, gone_us=gone_us)
         return lease
 

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
-from lessor_server.domain import names
+from lessor_server.domain import lease as steps
 from lessor_server.domain.errors.base import Aborted, MountFull, NotFound, RoleFull, RootChanged
 from lessor_server.domain.errors.preconditions import MountDisabling
-from lessor_server.domain.lease import UNDELIVERED_TTL, Claim, Intent, Lease, State, Step, sources
+from lessor_server.domain.lease import Intent, Lease, State, Step, sources
+from lessor_server.domain.lease_id import IdRange, is_lease_id
 from lessor_server.domain.mount import MountState
-from lessor_server.engine.store_types import ClaimTerms, LeaseCount, Range, RequestKey
+from lessor_server.engine.store_types import ClaimTerms, LeaseCount, RequestKey
 from tests.support.memory_config import At, passing
 from tests.support.memory_rows import Clock, Row, us
 from tests.support.memory_upkeep import MemoryUpkeep
-
-SECOND_US = 1_000_000
 
 
 class MemoryStore(MemoryUpkeep):
@@ -35,39 +34,14 @@ class MemoryStore(MemoryUpkeep):
 
     # --- steps ---------------------------------------------------------------------------------------------
 
-    async def begin(self, intent: Intent, span: timedelta) -> Claim:
+    async def begin(self, intent: Intent, span: timedelta) -> Lease:
         """Store an INTENT, claimed for ``span``."""
         await self._before("begin")
         self._require_room(intent)
-        now = self.now()
-        lease = Lease(
-            id=intent.id,
-            mount=intent.mount,
-            role=intent.role,
-            credential_type=intent.credential_type,
-            owner=intent.owner,
-            state=State.INTENT,
-            generation=1,
-            footprint=intent.footprint,
-            access_key_id="",
-            ttl=intent.ttl,
-            created_us=now,
-            issue_us=0,
-            last_renewal_us=0,
-            expires_us=0,
-            max_expires_us=0,
-            due_us=now + us(span),
-            attempts=0,
-            looks=0,
-            last_error="",
-            last_create_us=now + us(span),
-            request=intent.request,
-            undelivered=False,
-            reason=intent.reason,
-        )
-        self.rows[lease.id] = Row(lease, "issuer", intent.max_ttl)
+        lease = steps.begin(intent, self.now(), span)
+        self.rows[lease.id] = Row(lease, "issuer")
         await self._at("begin done")
-        return Claim(lease)
+        return lease
 
     def _require_room(self, intent: Intent) -> None:
         mount, root = self.mounts.get(intent.mount), self.roots.get(intent.mount)
@@ -90,78 +64,27 @@ class MemoryStore(MemoryUpkeep):
         if intent.footprint.user_name and users >= intent.max_users:
             raise MountFull("full", subject=f"mount/{intent.mount}")
 
-    async def activate(
-        self,
-        claim: Claim,
-        access_key_id: str,
-        *,
-        ends_us: int = 0,
-        undelivered: bool = False,
-        now: int | None = None,
-    ) -> Lease | None:
-        """Turn the claimed INTENT into ACTIVE."""
-        await self._before("activate")
-        row, at = self._held(claim, Step.ACTIVATE), self._or_now(now)
-        if row is None or self._covered(row.lease):
-            return None
-        end_us = max(ends_us, at + SECOND_US) if ends_us else at + us(row.lease.ttl)
-        left = timedelta(seconds=max(-((at - ends_us) // SECOND_US), 1))
-        expires_us = min(end_us, at + us(UNDELIVERED_TTL)) if undelivered else end_us
-        changes: dict[str, Any] = {
-            "state": State.ACTIVE,
-            "access_key_id": access_key_id,
-            "issue_us": at,
-            "ttl": left if ends_us else row.lease.ttl,
-            "max_expires_us": end_us if ends_us else at + us(row.max_ttl),
-            "undelivered": undelivered,
-        }
-        lease = self._put(row, **changes, expires_us=expires_us, due_us=expires_us)
-        await self._at("activate done")
-        return lease
+    async def write(self, before: Lease, after: Lease) -> bool:
+        """Write a step of a lease if its row is unchanged, and, where it is to live on, may do so."""
+        step = step_name(before, after)
+        await self._before(step)
+        row = self.rows.get(before.id)
+        written = row is not None and self._unchanged(row, before) and self._may_become(row, after)
+        if row is not None and written:
+            gone_us = self.now() if after.state is State.GONE else 0
+            self.rows[after.id] = replace(row, lease=after, claimed_by="", gone_us=gone_us)
+        await self._at(f"{step} done")
+        return written
 
-    async def replace_key(self, lease: Lease, access_key_id: str, now: int | None = None) -> Lease | None:
-        """Put another key on an ACTIVE lease and hand it out."""
-        await self._before("replace_key")
-        row = self._living(lease, Step.REKEY, self._or_now(now))
-        if row is None:
-            return None
-        there = row.lease
-        full_us = there.max_expires_us if there.is_session else there.issue_us + us(there.ttl)
-        expires_us = full_us if there.undelivered else there.expires_us
-        changes: dict[str, Any] = {"access_key_id": access_key_id, "undelivered": False}
-        rekeyed = self._put(row, **changes, expires_us=expires_us, due_us=expires_us)
-        await self._at("rekey done")
-        return rekeyed
+    def _unchanged(self, row: Row, before: Lease) -> bool:
+        return row.lease.generation == before.generation
 
-    async def mark_undelivered(self, lease: Lease) -> Lease | None:
-        """Let an ACTIVE lease that nobody was given expire in 60 s."""
-        await self._before("mark_undelivered")
-        row = self._generation(Claim(lease))
-        if row is None or row.lease.state is not State.ACTIVE:
-            return None
-        expires_us = min(row.lease.expires_us, self.now() + us(UNDELIVERED_TTL))
-        undelivered = self._put(row, expires_us=expires_us, due_us=expires_us, undelivered=True)
-        await self._at("untake done")
-        return undelivered
-
-    async def abort_intent(self, claim: Claim, error: str, last_create_us: int) -> bool:
-        """Give up the claimed INTENT."""
-        changes = {"state": State.REVOKING, "last_error": error, "last_create_us": last_create_us}
-        return await self._step("abort_intent", Step.RELEASE, claim, due_us=self.now(), **changes)
-
-    async def renew(
-        self, lease: Lease, expires_us: int, now: int | None = None, *, retired: bool = False
-    ) -> Lease | None:
-        """Move the expiry of an ACTIVE, unexpired lease of this generation."""
-        await self._before("renew")
-        at = self._or_now(now)
-        row = self._living(lease, Step.RENEW, at)
-        if row is None:
-            return None
-        told_us = lease.last_renewal_us if retired else at
-        renewed = self._put(row, expires_us=expires_us, due_us=expires_us, last_renewal_us=told_us)
-        await self._at("renew done")
-        return renewed
+    def _may_become(self, row: Row, after: Lease) -> bool:
+        """Return whether a lease that is to be ACTIVE has not expired, and no open prefix covers it."""
+        if after.state is not State.ACTIVE:
+            return True
+        live = row.lease.state is State.INTENT or row.lease.expires_us > self.now()
+        return live and not self._covered(row.lease)
 
     async def revoke(self, lease_id: str) -> Lease | None:
         """Put the lease up for revocation; return the row as it is afterwards."""
@@ -181,24 +104,24 @@ class MemoryStore(MemoryUpkeep):
         row = self.rows.get(lease_id)
         if row is not None and row.lease.state in sources(Step.REOPEN):
             latest = max(row.lease.last_create_us, last_create_us)
-            self._put(row, state=State.REVOKING, due_us=self.now(), looks=0, last_create_us=latest)
+            self._put(row, state=State.REVOKING, due_us=self.now(), not_found_count=0, last_create_us=latest)
         await self._at("reopen done")
 
-    async def claim(self, ids: Sequence[str], terms: ClaimTerms, now: int | None = None) -> list[Claim]:
+    async def claim(self, ids: Sequence[str], terms: ClaimTerms) -> list[Lease]:
         """Claim those of ``ids`` that are due and free."""
         await self._before("claim")
-        at = self._or_now(now)
+        at = self.now()
         found = [self.rows[lease_id] for lease_id in dict.fromkeys(ids) if lease_id in self.rows]
         claims = [self._claim(row, terms, at) for row in found if row.due(at, held=self._holds(terms))]
         await self._at("claim done")
         return claims
 
     async def claim_due(
-        self, terms: ClaimTerms, limit: int, without: frozenset[str] = frozenset(), now: int | None = None
-    ) -> list[Claim]:
+        self, terms: ClaimTerms, limit: int, without: frozenset[str] = frozenset()
+    ) -> list[Lease]:
         """Claim what is due, earliest first."""
         await self._before("claim_due")
-        at = self._or_now(now)
+        at = self.now()
         rows = [
             row
             for row in self.rows.values()
@@ -214,40 +137,19 @@ class MemoryStore(MemoryUpkeep):
         """Tell whether expiries are held: by whoever claims, or in the store for everybody."""
         return terms.held or bool(self._why_held)
 
-    def _claim(self, row: Row, terms: ClaimTerms, at: int) -> Claim:
-        return Claim(self._put(row, by=terms.by, state=State.REVOKING, due_us=at + us(terms.span)))
-
-    async def reschedule(
-        self, claim: Claim, error: str, retry_in: timedelta, attempts: int, looks: int
-    ) -> bool:
-        """Give the claimed lease back, due again after ``retry_in``."""
-        row, now = self._generation(claim), self.now()
-        due_us = now + us(retry_in)
-        if row and not retry_in and 0 < row.lease.expires_us <= now:
-            due_us = row.lease.expires_us
-        changes = {"last_error": error, "attempts": attempts, "looks": looks}
-        return await self._step("reschedule", Step.FAIL, claim, due_us=due_us, **changes)
-
-    async def finish(self, claim: Claim) -> bool:
-        """Turn the claimed lease into its tombstone."""
-        return await self._step(
-            "finish", Step.FINISH, claim, state=State.GONE, due_us=0, last_error="", gone_us=self.now()
-        )
+    def _claim(self, row: Row, terms: ClaimTerms, at: int) -> Lease:
+        return self._put(row, by=terms.by, state=State.REVOKING, due_us=at + us(terms.span))
 
     async def void_stale_claims(self) -> int:
         """Void every claim."""
         await self._before("void_stale_claims")
+        self._void_rotation_claims()
         claimed = [row for row in self.rows.values() if row.claimed_by]
         for row in claimed:
             self._put(row, state=State.REVOKING, due_us=min(row.lease.due_us, self.now()))
         return len(claimed)
 
     # --- reading leases ------------------------------------------------------------------------------------
-
-    async def claim_is_valid(self, claim: Claim) -> bool:
-        """Return whether the claim is still valid."""
-        await self._before("claim_is_valid", reads=True)
-        return self._generation(claim) is not None
 
     async def due_within(self, span: timedelta, limit: int) -> list[tuple[str, int]]:
         """Return (id, due_us) of what falls due between now and ``span`` later."""
@@ -271,7 +173,7 @@ class MemoryStore(MemoryUpkeep):
         bound = (one for one in leases if one.mount == mount and not one.is_session)
         return next((one.footprint.account for one in bound), "")
 
-    async def page(self, ids: Range, state: State | None, after: str, limit: int) -> list[Lease]:
+    async def page(self, ids: IdRange, state: State | None, after: str, limit: int) -> list[Lease]:
         """Return leases by id, those greater than ``after``."""
         await self._before("page", reads=True)
         now = self.now()
@@ -279,9 +181,9 @@ class MemoryStore(MemoryUpkeep):
         taken = (one for one in found if ids.covers(one.id) and state in (None, one.state_at(now)))
         return list(taken)[:limit]
 
-    async def count(self, ids: Range, state: State | None) -> list[LeaseCount]:
+    async def count(self, ids: IdRange, state: State | None) -> list[LeaseCount]:
         """Count leases by mount, role and state as callers see it."""
-        if names.is_lease_id(ids.low):
+        if is_lease_id(ids.low):
             found = await self.page(ids, state, "", 1)
             return [LeaseCount(one.mount, one.role, one.state_at(self.now()), 1) for one in found]
         await self._before("count", reads=True)
@@ -296,17 +198,21 @@ class MemoryStore(MemoryUpkeep):
             if ids.covers(f"{mount}/creds/{role}/") and state in (None, counted)
         ]
 
-    # --- the shapes of a change ----------------------------------------------------------------------------
 
-    async def _step(self, name: str, step: Step, claim: Claim, **changes: Any) -> bool:
-        await self._before(name)
-        row = self._held(claim, step)
-        if row is not None:
-            self._put(row, **changes)
-        await self._at(f"{name} done")
-        return row is not None
-
-    def _living(self, lease: Lease, step: Step, at: int) -> Row | None:
-        """Return the row of a lease that may live on: as it was, unexpired, in no open prefix."""
-        row = self._held(Claim(lease), step)
-        return row if row and row.lease.expires_us > at and not self._covered(row.lease) else None
+def step_name(before: Lease, after: Lease) -> str:
+    """Return the name of the step between two versions of a lease."""
+    match before.state, after.state:
+        case State.INTENT, State.ACTIVE:
+            return "activate"
+        case State.INTENT, _:
+            return "abort_intent"
+        case _, State.GONE:
+            return "finish"
+        case State.REVOKING, _:
+            return "reschedule"
+    if after.undelivered > before.undelivered or (
+        after.undelivered and after.expires_us <= before.expires_us
+    ):
+        return "mark_undelivered"
+    same_key = (after.access_key_id, after.undelivered) == (before.access_key_id, before.undelivered)
+    return "renew" if same_key and after.expires_us != before.expires_us else "replace_key"

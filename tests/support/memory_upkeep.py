@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
 
+from lessor_server.domain import lease as steps
 from lessor_server.domain.errors.base import AlreadyExists
 from lessor_server.domain.lease import (
     CREATE_GRACE,
     TOMBSTONE_LIFE,
-    Footprint,
     Lease,
     Orphan,
     State,
     Step,
     sources,
 )
+from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.mount import Mount, MountState
-from lessor_server.domain.role import CredentialType
-from lessor_server.engine.store_types import BulkRevocation, Progress, Range
+from lessor_server.engine.store_types import BulkRevocation, Progress, StoreStatus
 from tests.support.memory_config import At
 from tests.support.memory_rows import Clock, MemoryRows, Row, takes, us
 
@@ -35,7 +34,7 @@ class MemoryUpkeep(MemoryRows):
 
     # --- prefixes ------------------------------------------------------------------------------------------
 
-    async def open_prefix(self, ids: Range) -> tuple[BulkRevocation, int]:
+    async def open_prefix(self, ids: IdRange) -> tuple[BulkRevocation, int]:
         """Put a range up for revocation; return it, and how many leases it takes in."""
         await self._before("open_prefix")
         prefix = BulkRevocation(ids, self.now())
@@ -50,7 +49,7 @@ class MemoryUpkeep(MemoryRows):
         if before is None:
             return None
         after = self.mounts[mount] = replace(before, state=MountState.DISABLING)
-        taken = self._opened(BulkRevocation(Range.of_mount(mount), self.now()))
+        taken = self._opened(BulkRevocation(IdRange.of_mount(mount), self.now()))
         await self._at("disable done")
         return after, taken
 
@@ -96,7 +95,7 @@ class MemoryUpkeep(MemoryRows):
         gone = sum(row.gone_us > prefix.cutoff_us and takes(prefix, row.lease) for row in self.rows.values())
         return Progress(len(rows), failed, gone)
 
-    async def abandon(self, ids: Range, limit: int, *, live: bool) -> list[str]:
+    async def abandon(self, ids: IdRange, limit: int, *, live: bool) -> list[str]:
         """Turn some leases of a range to ABANDONED, ``live`` ones too; return their ids."""
         await self._before("abandon")
         found = [self.rows[lease_id].lease for lease_id in sorted(self.rows) if ids.covers(lease_id)]
@@ -121,38 +120,28 @@ class MemoryUpkeep(MemoryRows):
         await self._before("adopt")
         new = orphan.id not in self.rows
         if new:
-            self.rows[orphan.id] = Row(_adopted(orphan, self.now()), "", timedelta(0))
+            self.rows[orphan.id] = Row(steps.adopt(orphan, self.now()))
         await self._at("adopt done")
         return new
 
     async def purge_tombstones(self, account: str, listed_us: int) -> int:
-        """Drop tombstones that a complete listing did not show, and old enough."""
+        """Drop tombstones that a complete listing did not show, or those of sessions that are long over."""
         await self._before("purge_tombstones")
         old_us, grace_us = self.now() - us(TOMBSTONE_LIFE), us(CREATE_GRACE)
-        buried = [
-            lease_id
-            for lease_id, row in self.rows.items()
-            if row.lease.state is State.GONE
-            and not row.lease.is_session
-            and row.lease.footprint.account == account
-            and row.gone_us <= min(old_us, listed_us)
-            and row.lease.last_create_us <= listed_us - grace_us
-        ]
-        for lease_id in buried:
-            del self.rows[lease_id]
-        await self._at("bury done")
-        return len(buried)
 
-    async def purge_sessions(self) -> int:
-        """Drop the tombstones of sessions that are long over."""
-        await self._before("purge_sessions")
-        old_us = self.now() - us(TOMBSTONE_LIFE)
-        gone = [row for row in self.rows.values() if row.lease.is_session and row.lease.state is State.GONE]
-        buried = [row.lease.id for row in gone if max(row.gone_us, row.lease.max_expires_us) <= old_us]
-        for lease_id in buried:
+        def is_over(row: Row) -> bool:
+            lease = row.lease
+            if not account:
+                return lease.is_session and max(row.gone_us, lease.max_expires_us) <= old_us
+            listed = row.gone_us <= min(old_us, listed_us) and lease.last_create_us <= listed_us - grace_us
+            return listed and lease.footprint.account == account and not lease.is_session
+
+        gone = [row for row in self.rows.values() if row.lease.state is State.GONE]
+        purged = [row.lease.id for row in gone if is_over(row)]
+        for lease_id in purged:
             del self.rows[lease_id]
-        await self._at("bury_sessions done")
-        return len(buried)
+        await self._at("purge_tombstones done")
+        return len(purged)
 
     async def remove_disabled(self) -> list[str]:
         """Remove the disabling mounts that have no live lease left, with their roots and roles."""
@@ -177,18 +166,14 @@ class MemoryUpkeep(MemoryRows):
 
     # --- the clock, and the store as a whole ---------------------------------------------------------------
 
-    async def drift_us(self) -> int:
+    def drift_us(self) -> int:
         """Return how far the machine's wall clock is ahead of the service's time."""
         return self._clock.wall_us() - self.now()
 
-    async def first_start(self) -> bool:
-        """Return whether the store had never been used before this start."""
-        return self._first_start
-
-    async def get_expiry_hold(self) -> str:
-        """Return why expiries are held across starts, or an empty text."""
-        await self._before("get_expiry_hold", reads=True)
-        return self._why_held
+    async def status(self) -> StoreStatus:
+        """Return the state of the store as a whole."""
+        await self._before("status", reads=True)
+        return StoreStatus(self._instance, 1, self._first_start, self._why_held)
 
     async def set_expiry_hold(self, why: str) -> None:
         """Keep the hold, or end it with an empty text."""
@@ -206,10 +191,6 @@ class MemoryUpkeep(MemoryRows):
                 self.rows[lease_id] = replace(row, lease=replace(row.lease, created_us=now))
         await self._at("lower_clock done")
 
-    async def unreadable_rows(self) -> list[str]:
-        """Return none: what is in memory can be read."""
-        return []
-
     async def backup(self, path: str) -> tuple[str, int]:
         """Note that a copy was asked for; there is no file, and its size is the number of rows."""
         await self._before("backup", reads=True)
@@ -217,31 +198,3 @@ class MemoryUpkeep(MemoryRows):
             raise AlreadyExists("file", path)
         self.backups.append(path)
         return path, len(self.rows)
-
-
-def _adopted(orphan: Orphan, now: int) -> Lease:
-    found = orphan.footprint
-    return Lease(
-        id=orphan.id,
-        mount=orphan.mount,
-        role=orphan.role,
-        credential_type=CredentialType.IAM_USER,
-        owner="",
-        state=State.REVOKING,
-        generation=1,
-        footprint=Footprint(found.account, found.user_name, found.user_path),
-        access_key_id="",
-        ttl=timedelta(0),
-        created_us=now,
-        issue_us=0,
-        last_renewal_us=0,
-        expires_us=0,
-        max_expires_us=0,
-        due_us=now,
-        attempts=0,
-        looks=0,
-        last_error="adopted by a reconcile run",
-        last_create_us=now,
-        request=None,
-        undelivered=False,
-    )

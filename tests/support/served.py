@@ -16,7 +16,7 @@ from lessor_server.services.role import RoleService
 from lessor_server.services.system import About, SystemService
 from tests.support.engine_world import World
 
-ABOUT = About("", "", 1, "", dev_mode=False, linter="", warnings=())
+ABOUT = About("", "", dev_mode=False, linter="", warnings=())
 
 
 class Served:
@@ -42,7 +42,7 @@ class Served:
                 engine.expiry,
                 engine.backup,
                 engine.mounts.find_misplaced_tokens,
-                engine.unreadable_rows,
+                engine.store_status,
             ),
         }
 

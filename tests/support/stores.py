@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lessor_server.adapters.sqlite.store import open_store
-from lessor_server.domain.lease import Claim, Intent, Lease
+from lessor_server.domain.lease import Intent, Lease
 from lessor_server.engine.ports import Store
 from lessor_server.engine.store_types import ClaimTerms
-from tests.support import builders
+from tests.support import builders, lease_steps
 from tests.support.memory_store import MemoryStore
 
 START_US = 1_900_000_000_000_000
@@ -61,17 +61,17 @@ class Bench:
     store: Store
     clock: HandClock
 
-    async def begun(self, number: int = 0, span: timedelta = SPAN, **changes: Any) -> Claim:
+    async def begun(self, number: int = 0, span: timedelta = SPAN, **changes: Any) -> Lease:
         """Store the intent of a lease."""
         return await self.store.begin(intent(number, **changes), span)
 
     async def active(self, number: int = 0, **changes: Any) -> Lease:
         """Store an ACTIVE lease."""
-        lease = await self.store.activate(await self.begun(number, **changes), f"AKIA{number}")
+        lease = await lease_steps.activate(self.store, await self.begun(number, **changes), f"AKIA{number}")
         assert lease is not None
         return lease
 
-    async def taken(self, number: int = 0, **changes: Any) -> Claim:
+    async def taken(self, number: int = 0, **changes: Any) -> Lease:
         """Store a lease, put it up for revocation and claim it."""
         lease = await self.active(number, **changes)
         await self.store.revoke(lease.id)
@@ -95,6 +95,6 @@ async def bench(kind: str, folder: Path, clock: HandClock | None = None) -> Asyn
     """Open a store of this kind with a mount and a root."""
     clock = clock or HandClock()
     async with OPENERS[kind](folder, clock) as store:
-        await store.add_mount(builders.mount())
+        await store.put_mount(None, builders.mount())
         await store.put_root(builders.stored_root(), 0)
         yield Bench(store, clock)

@@ -12,7 +12,7 @@ _MIN_SECONDS: Final = 1.0
 MAX_COUNT: Final = 2**31 - 1
 """The most attempts or looks that are counted, as the protocol has them in an int32."""
 
-LOOKS: Final = tuple(timedelta(seconds=seconds) for seconds in (1, 5, 20, 60, 300, 900))
+NOT_FOUND_DELAYS: Final = tuple(timedelta(seconds=seconds) for seconds in (1, 5, 20, 60, 300, 900))
 """Waits between looks for a user that AWS does not show."""
 
 
@@ -37,6 +37,6 @@ def probe(failures: int, jitter: float) -> float:
     return most * (0.5 + jitter / 2)
 
 
-def look(looks: int) -> timedelta:
-    """Return the wait until the next look, after ``looks`` of them."""
-    return LOOKS[min(looks, len(LOOKS) - 1)]
+def not_found_delay(count: int) -> timedelta:
+    """Return the wait until the next check, after the user was not found ``count`` times."""
+    return NOT_FOUND_DELAYS[min(count, len(NOT_FOUND_DELAYS) - 1)]

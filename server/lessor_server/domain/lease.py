@@ -1,9 +1,13 @@
 """The life of a lease: its states, the steps between them, and the values that carry it.
 
     INTENT ──activate──▶ ACTIVE ──expire / revoke──▶ REVOKING ──finish──▶ GONE
-       └────────────── release / revoke ────────────────▲  ▲───── reopen ────┘
+       └─────────────── abort / revoke ────────────────▲  ▲───── reopen ────┘
     ABANDONED ◀── abandon ── (any but GONE);  revoke takes it up again
     A user that no row knows is adopted as REVOKING.
+
+A step of one row is a pure function here; the store writes its result if the row is unchanged, and refuses
+to let a lease live on that has expired or is being revoked in bulk. Steps of many rows, or of a row that
+nobody has read, are statements of the store: claim (which is expire), revoke, reopen and abandon.
 
 An intent is durable before CreateUser is sent, so every user on the account has a row; GONE is the
 tombstone that outlives the user. A session of STS has no user: its lease is ended without a call to AWS,
@@ -12,11 +16,20 @@ and the session lives on until AWS ends it. Instants are microseconds since the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
+from typing import Final
 
+from lessor_server.domain.durations import LONGEST
 from lessor_server.domain.role import CredentialType
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+_SECOND_US: Final = 1_000_000
+_MAX_SPAN_US: Final = LONGEST // _MICROSECOND
+
+MAX_GENERATION: Final = 2**53
+"""The greatest generation of a row; after it comes the first one: no row becomes unreadable by a change."""
 
 
 class State(Enum):
@@ -34,15 +47,16 @@ LIVE = frozenset({State.INTENT, State.ACTIVE, State.REVOKING})
 
 
 class Step(Enum):
-    """One named change of a lease; the store has one method for each."""
+    """One named change of a lease."""
 
     ACTIVATE = "activate"
     RENEW = "renew"
-    REKEY = "rekey"
+    REPLACE_KEY = "replace key"
+    MARK_UNDELIVERED = "mark undelivered"
     EXPIRE = "expire"
     REVOKE = "revoke"
-    RELEASE = "release"
-    FAIL = "fail"
+    ABORT = "abort"
+    RESCHEDULE = "reschedule"
     FINISH = "finish"
     REOPEN = "reopen"
     ABANDON = "abandon"
@@ -50,16 +64,17 @@ class Step(Enum):
 
 STEPS: dict[tuple[State, Step], State] = {
     (State.INTENT, Step.ACTIVATE): State.ACTIVE,
-    (State.INTENT, Step.RELEASE): State.REVOKING,
+    (State.INTENT, Step.ABORT): State.REVOKING,
     (State.INTENT, Step.EXPIRE): State.REVOKING,
     (State.INTENT, Step.REVOKE): State.REVOKING,
     (State.ACTIVE, Step.RENEW): State.ACTIVE,
-    (State.ACTIVE, Step.REKEY): State.ACTIVE,
+    (State.ACTIVE, Step.REPLACE_KEY): State.ACTIVE,
+    (State.ACTIVE, Step.MARK_UNDELIVERED): State.ACTIVE,
     (State.ACTIVE, Step.EXPIRE): State.REVOKING,
     (State.ACTIVE, Step.REVOKE): State.REVOKING,
     (State.REVOKING, Step.EXPIRE): State.REVOKING,
     (State.REVOKING, Step.REVOKE): State.REVOKING,
-    (State.REVOKING, Step.FAIL): State.REVOKING,
+    (State.REVOKING, Step.RESCHEDULE): State.REVOKING,
     (State.REVOKING, Step.FINISH): State.GONE,
     (State.REVOKING, Step.REOPEN): State.REVOKING,
     (State.GONE, Step.REOPEN): State.REVOKING,
@@ -68,12 +83,7 @@ STEPS: dict[tuple[State, Step], State] = {
     (State.REVOKING, Step.ABANDON): State.ABANDONED,
     (State.ABANDONED, Step.REVOKE): State.REVOKING,
 }
-"""Every allowed step; what is not here cannot happen. The stores' WHERE clauses mirror it."""
-
-
-def allowed(state: State, step: Step) -> State | None:
-    """Return the state after ``step``, or None where the step is not allowed."""
-    return STEPS.get((state, step))
+"""Every allowed step; what is not here cannot happen. The store's own steps mirror it in their WHERE."""
 
 
 def sources(step: Step) -> tuple[State, ...]:
@@ -155,23 +165,27 @@ class Lease:
     credential_type: CredentialType
     owner: str
     state: State
-    generation: int
     footprint: Footprint
-    access_key_id: str
     ttl: timedelta
+    max_ttl: timedelta
     created_us: int
-    issue_us: int
-    last_renewal_us: int
-    expires_us: int
-    max_expires_us: int
     due_us: int
-    attempts: int
-    looks: int
-    last_error: str
+    """When it is looked at next, or when the claim on it ends."""
     last_create_us: int
     """No CreateUser of this lease was sent after this instant; 0 where none took effect."""
-    request: Request | None
-    undelivered: bool
+    generation: int = 1
+    """Another one after each change; a claim on the row is valid while it is the same."""
+    access_key_id: str = ""
+    issue_us: int = 0
+    last_renewal_us: int = 0
+    expires_us: int = 0
+    max_expires_us: int = 0
+    attempts: int = 0
+    not_found_count: int = 0
+    """How often AWS has not found the user, one attempt after another."""
+    last_error: str = ""
+    request: Request | None = None
+    undelivered: bool = False
     """Nobody has the credential yet: it expires within ``UNDELIVERED_TTL`` unless a repeat takes it."""
     reason: str = ""
     """Why its caller asked for it, in the caller's words."""
@@ -203,18 +217,136 @@ class Orphan:
     footprint: Footprint
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The right to work on one lease: valid while the row still has this generation."""
+# --- the steps of one row ---------------------------------------------------------------------------------
 
-    lease: Lease
 
-    @property
-    def id(self) -> str:
-        """Return the lease's id."""
-        return self.lease.id
+def begin(intent: Intent, now_us: int, span: timedelta) -> Lease:
+    """Return the INTENT that is stored before CreateUser is sent; its claim lasts for ``span``."""
+    until_us = now_us + span // _MICROSECOND
+    return Lease(
+        id=intent.id,
+        mount=intent.mount,
+        role=intent.role,
+        credential_type=intent.credential_type,
+        owner=intent.owner,
+        state=State.INTENT,
+        footprint=intent.footprint,
+        ttl=intent.ttl,
+        max_ttl=intent.max_ttl,
+        created_us=now_us,
+        due_us=until_us,
+        last_create_us=until_us,
+        request=intent.request,
+        reason=intent.reason,
+    )
 
-    @property
-    def generation(self) -> int:
-        """Return the generation that the row must still have."""
-        return self.lease.generation
+
+def adopt(orphan: Orphan, now_us: int) -> Lease:
+    """Return the REVOKING row of a user that had none."""
+    return Lease(
+        id=orphan.id,
+        mount=orphan.mount,
+        role=orphan.role,
+        credential_type=CredentialType.IAM_USER,
+        owner="",
+        state=State.REVOKING,
+        footprint=orphan.footprint,
+        ttl=timedelta(0),
+        max_ttl=timedelta(0),
+        created_us=now_us,
+        due_us=now_us,
+        last_create_us=now_us,
+        last_error="adopted by a reconcile run",
+    )
+
+
+def activate(
+    lease: Lease, access_key_id: str, now_us: int, *, ends_us: int = 0, undelivered: bool = False
+) -> Lease:
+    """Return the lease as it is handed out: its ttl counts from now; an undelivered one expires in 60 s.
+
+    A session's end is ``ends_us``, as AWS said, and its ttl what is left until then: whole seconds, at least
+    one. An end that lies too far ahead is not one of AWS's.
+    """
+    ttl, max_us, end_us = (
+        lease.ttl,
+        now_us + lease.max_ttl // _MICROSECOND,
+        now_us + lease.ttl // _MICROSECOND,
+    )
+    if ends_us:
+        max_us = end_us = max(min(ends_us, now_us + _MAX_SPAN_US), now_us + _SECOND_US)
+        ttl = timedelta(seconds=-((now_us - end_us) // _SECOND_US))
+    expires_us = min(end_us, now_us + UNDELIVERED_TTL // _MICROSECOND) if undelivered else end_us
+    return _step(
+        lease,
+        Step.ACTIVATE,
+        access_key_id=access_key_id,
+        ttl=ttl,
+        issue_us=now_us,
+        expires_us=expires_us,
+        max_expires_us=max_us,
+        due_us=expires_us,
+        undelivered=undelivered,
+    )
+
+
+def replace_key(lease: Lease, access_key_id: str) -> Lease:
+    """Return the lease with another key, delivered: if it was not before, it gets its full life back."""
+    expires_us = lease.expires_us
+    if lease.undelivered:
+        full_us = lease.issue_us + lease.ttl // _MICROSECOND
+        expires_us = lease.max_expires_us if lease.is_session else full_us
+    changes = {"access_key_id": access_key_id, "undelivered": False}
+    return _step(lease, Step.REPLACE_KEY, **changes, expires_us=expires_us, due_us=expires_us)
+
+
+def mark_undelivered(lease: Lease, now_us: int) -> Lease:
+    """Return the lease of a credential that nobody was given: it expires in 60 s."""
+    expires_us = min(lease.expires_us, now_us + UNDELIVERED_TTL // _MICROSECOND)
+    return _step(lease, Step.MARK_UNDELIVERED, undelivered=True, expires_us=expires_us, due_us=expires_us)
+
+
+def renew(lease: Lease, expires_us: int, now_us: int) -> Lease:
+    """Return the lease with another expiry."""
+    return replace(retire(lease, expires_us), last_renewal_us=now_us)
+
+
+def retire(lease: Lease, expires_us: int) -> Lease:
+    """Return the lease with an earlier expiry, which is not a renewal."""
+    return _step(lease, Step.RENEW, expires_us=expires_us, due_us=expires_us)
+
+
+def abort(lease: Lease, error: str, last_create_us: int, now_us: int) -> Lease:
+    """Return an INTENT that is given up: to be revoked immediately."""
+    return _step(lease, Step.ABORT, last_error=error, last_create_us=last_create_us, due_us=now_us)
+
+
+def reschedule(
+    lease: Lease, error: str, wait: timedelta, now_us: int, *, attempts: int, not_found_count: int
+) -> Lease:
+    """Return the lease after an attempt that did not end it: due again after ``wait``.
+
+    Without a wait it is as due as before, in the order of expiries: at its expiry, if that has passed.
+    """
+    due_us = now_us + wait // _MICROSECOND
+    if not wait and 0 < lease.expires_us <= now_us:
+        due_us = lease.expires_us
+    counts = {"attempts": attempts, "not_found_count": not_found_count}
+    return _step(lease, Step.RESCHEDULE, last_error=error, due_us=due_us, **counts)
+
+
+def finish(lease: Lease) -> Lease:
+    """Return the lease's tombstone."""
+    return _step(lease, Step.FINISH, last_error="", due_us=0)
+
+
+def next_generation(generation: int) -> int:
+    """Return the generation of a row after one more change."""
+    return 1 if generation >= MAX_GENERATION else generation + 1
+
+
+def _step(lease: Lease, step: Step, **changes: object) -> Lease:
+    state = STEPS.get((lease.state, step))
+    if state is None:
+        raise AssertionError(f"{step.value} is not a step of a lease that is {lease.state.value}")
+    return replace(lease, state=state, generation=next_generation(lease.generation), **changes)  # type: ignore[arg-type]

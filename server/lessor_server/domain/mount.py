@@ -7,8 +7,9 @@ from datetime import timedelta
 from enum import Enum
 from typing import Final
 
-from lessor_server.domain import durations, names
+from lessor_server.domain import durations
 from lessor_server.domain.errors.base import Violation
+from lessor_server.domain.lease_id import name_violations
 
 DEFAULT_LEASE_TTL: Final = timedelta(hours=768)
 DEFAULT_MAX_USERS: Final = 5_000
@@ -43,7 +44,7 @@ class Mount:
 
 def violations(mount: Mount) -> list[Violation]:
     """Return every violation of ``mount``; field paths are those of EnableMount and SetLeaseDefaults."""
-    found = names.name_violations("mount", mount.name)
+    found = name_violations("mount", mount.name)
     if len(mount.description) > MAX_DESCRIPTION:
         problem = f"has {len(mount.description)} characters"
         found.append(Violation("description", problem, f"give at most {MAX_DESCRIPTION}"))

@@ -13,11 +13,11 @@ from datetime import timedelta
 from enum import Enum
 from typing import Final
 
-from lessor_server.domain import durations, names
+from lessor_server.domain import durations, user_names
 from lessor_server.domain.aws import arn, partition, tags
-from lessor_server.domain.errors.base import Violation
+from lessor_server.domain.errors.base import Violation, shown
+from lessor_server.domain.lease_id import name_violations
 from lessor_server.domain.mount import Mount
-from lessor_server.domain.names import shown
 from lessor_server.domain.policy import policy, template
 
 
@@ -132,7 +132,7 @@ def review(role: Role, mount: Mount) -> Review:
 
     The policy is checked from its canonical text, which holds all that the document did.
     """
-    found = names.name_violations("name", role.name)
+    found = name_violations("name", role.name)
     found += _type_violations(role) + _arn_violations(role) + _ttl_violations(role, mount)
     found += _group_violations(role) + _tag_violations(role) + _text_violations(role)
     if role.max_leases < 0:
@@ -286,7 +286,7 @@ def _text_violations(role: Role) -> list[Violation]:
             found.append(Violation(field, f"{shown(text)} is not a valid value", fix))
     found += external_id_violations("external_id", role.external_id)
     path = role.user_path
-    longest = PATH_LIMIT - len(names.user_path("x" * INSTANCE_DIGITS, "/")) + 1
+    longest = PATH_LIMIT - len(user_names.user_path("x" * INSTANCE_DIGITS, "/")) + 1
     if path and len(path) <= longest and not _PATH.fullmatch(path):
         fix = "write / or a path that begins and ends with /, of printable ASCII without spaces"
         found.append(Violation("user_path", f"{shown(path)} is not a valid path", fix))

@@ -9,11 +9,10 @@ from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from lessor_server.domain import durations, names, schedule
+from lessor_server.domain import durations, schedule, user_names
 from lessor_server.domain.aws import arn, partition
 from lessor_server.domain.aws.partition import IAM, MAX_ENDPOINT, STS, aws_host, corrected
-from lessor_server.domain.errors.base import Violation
-from lessor_server.domain.names import shown
+from lessor_server.domain.errors.base import Violation, shown, too_long
 from lessor_server.domain.policy.policy import JsonValue
 from lessor_server.domain.role import external_id_violations
 from lessor_server.domain.schedule import NEVER, Schedule
@@ -162,7 +161,7 @@ def violations(
     if config.max_retries is not None and not 0 <= config.max_retries <= MAX_RETRIES:
         problem = f"{config.max_retries} is out of range"
         found.append(Violation("max_retries", problem, f"give 0 to {MAX_RETRIES}"))
-    found += names.template_violations("username_template", config.username_template)
+    found += user_names.template_violations("username_template", config.username_template)
     found += chain_violations(config.assume_chain)
     found += _identity_token_violations(config, allowed_endpoints, token_places)
     found += _rotation_violations(config)
@@ -354,7 +353,7 @@ def _identity_token_violations(
         return []
     found = []
     if len(config.identity_token_file) > MAX_TOKEN_PATH:
-        found.append(names.too_long(path, config.identity_token_file, MAX_TOKEN_PATH))
+        found.append(too_long(path, config.identity_token_file, MAX_TOKEN_PATH))
     elif not (config.identity_token_file.startswith("/") and config.identity_token_file.isprintable()):
         problem = f"{shown(config.identity_token_file)} is not an absolute path"
         found.append(Violation(path, problem, "begin it with /, and leave control characters out"))
@@ -362,7 +361,7 @@ def _identity_token_violations(
         fix = "name a file below one of that setting's directories, and outside the data directory"
         found.append(Violation(path, "is not in the setting aws.identity_token_dirs", fix))
     if len(config.identity_token_audience) > MAX_AUDIENCE:
-        found.append(names.too_long("identity_token_audience", config.identity_token_audience, MAX_AUDIENCE))
+        found.append(too_long("identity_token_audience", config.identity_token_audience, MAX_AUDIENCE))
     if config.access_key or config.secret_key:
         found.append(Violation(path, "can't be combined with access_key", "leave one of the two out"))
     if not config.assume_chain:

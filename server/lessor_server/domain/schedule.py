@@ -15,8 +15,7 @@ from datetime import MAXYEAR, UTC, date, datetime, timedelta
 from typing import Final
 
 from lessor_server.domain import durations
-from lessor_server.domain.errors.base import Violation
-from lessor_server.domain.names import shown, too_long
+from lessor_server.domain.errors.base import Violation, shown, too_long
 
 MAX_CRON: Final = 256
 """The most characters of a cron expression."""

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from lessor_server.domain import names, root, schedule
-from lessor_server.domain.errors.base import Violation
-from lessor_server.domain.names import shown
+from lessor_server.domain import root, schedule
+from lessor_server.domain.errors.base import Violation, shown
+from lessor_server.domain.lease_id import name_violations
 from lessor_server.domain.root import Hop
 from lessor_server.domain.schedule import Schedule
 
@@ -32,7 +32,7 @@ class StaticRole:
 
 def violations(role: StaticRole) -> list[Violation]:
     """Return every violation of ``role``; field paths begin at it."""
-    found = names.name_violations("name", role.name)
+    found = name_violations("name", role.name)
     if not _USER_NAME.fullmatch(role.username):
         problem = f"{shown(role.username)} is not a valid IAM user name" if role.username else "is missing"
         fix = "give 1 to 64 letters, digits and _ + = , . @ -"

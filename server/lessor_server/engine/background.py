@@ -15,6 +15,8 @@ class BackgroundTasks:
         """Start tasks in ``group``; what they raise is for ``supervisor``."""
         self._group = group
         self._supervisor = supervisor
+        self.unit = supervisor.unit
+        """Raises an unexpected exception of the block under it as ``InternalError``."""
         # Dicts, not sets: tasks are cancelled in the order they were started, in every run alike.
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._lasting: dict[asyncio.Task[None], None] = {}

@@ -17,19 +17,19 @@ from lessor_server.engine.config.mounts import Mounts, RootRules
 from lessor_server.engine.config.roles import NoLinter, Roles
 from lessor_server.engine.config.root_checker import RootChecker
 from lessor_server.engine.issuing.issuer import Issuer
+from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.leases import Leases
 from lessor_server.engine.ports import Aws, Linter, Observer, Report, Sealer, Store
 from lessor_server.engine.revocation.bulk import Prefixes
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.revocation.expiry_timer import ExpiryTimer
 from lessor_server.engine.revocation.queue import RevocationQueue
-from lessor_server.engine.revocation.signals import Signals
-from lessor_server.engine.revocation.waiters import AttemptWaiters
 from lessor_server.engine.revocation.worker import RevocationWorker
 from lessor_server.engine.rotation.order import RotationDeps
 from lessor_server.engine.rotation.root_keys import RootKeys
 from lessor_server.engine.rotation.rotator import Rotator
 from lessor_server.engine.rotation.static_roles import StaticRoles
+from lessor_server.engine.store_types import StoreStatus
 from lessor_server.engine.streams.credential_stream import CredentialStream
 from lessor_server.engine.streams.lease_events import LeaseEventBroker
 from lessor_server.engine.supervisor import Supervisor
@@ -78,8 +78,7 @@ class Engine:
     work: BackgroundTasks
     backup: Callable[[str, str], Awaitable[tuple[str, int]]]
     """Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
-    unreadable_rows: Callable[[], Awaitable[list[str]]]
-    """Returns which rows of the store could not be read, one line each."""
+    store_status: Callable[[], Awaitable[StoreStatus]]
 
 
 @asynccontextmanager
@@ -91,7 +90,6 @@ async def running(outside: Dependencies, limits: EngineConfig) -> AsyncIterator[
     lease_events = LeaseEventBroker(outside.store.now)
     supervisor = Supervisor(outside.report)
     outside = replace(outside, notify=supervisor.observer(lease_events.beside(outside.notify)))
-    await outside.store.void_stale_rotation_claims()
     taken = await outside.store.void_stale_claims()
     if taken:
         outside.notify(TakenOver(taken))
@@ -124,18 +122,19 @@ async def _build(
     store, rng, notify = outside.store, outside.rng, outside.notify
     work, supervisor = running_in
     queue = RevocationQueue()
-    instance = await store.instance()
+    instance = (await store.status()).instance_id
     roots = Roots(
         store, outside.sealer, outside.aws, RateLimiters(limits.rate_limit), rng, instance, supervisor
     )
-    timers = ExpiryTimer(store, queue.offer, queue.look_at_everything)
-    signals = Signals(notify, timers.watch, queue, AttemptWaiters())
-    expiry = ExpiryHold(store, roots, notify, queue.look_at_everything)
+    timers = ExpiryTimer(store, queue.push_hints, queue.request_full_scan)
+    watch = timers.watch
+    expiry = ExpiryHold(store, roots, notify, queue.request_full_scan)
     await expiry.start()
     prefixes = Prefixes(store, queue, notify, supervisor)
-    reconciler = Reconciler(store, roots, signals, expiry, supervisor)
-    keeper = RevocationWorker(store, roots, work, signals, expiry, rng, supervisor)
-    issuer = Issuer(store, roots, work, signals, rng, supervisor)
+    reconciler = Reconciler(store, roots, watch, expiry, notify, supervisor)
+    worker = RevocationWorker(store, roots, queue, watch, expiry, notify, work, rng)
+    writer = LeaseWriter(store, watch, notify, work, rng)
+    issuer = Issuer(store, roots, writer, work)
     tools = RotationDeps(store, roots, outside.sealer, notify, rng, supervisor)
     rotator = Rotator(tools, work, expiry)
     root_keys = RootKeys(store, roots, rotator, supervisor)
@@ -143,8 +142,8 @@ async def _build(
     mount_remover = MountRemover(store, roots, prefixes, static_roles, expiry, work, notify)
     engine = Engine(
         issuer=issuer,
-        credential_stream=CredentialStream(store, issuer, work, signals, rng),
-        leases=Leases(store, signals),
+        credential_stream=CredentialStream(store, issuer, queue, watch, notify, work, rng),
+        leases=Leases(store, queue, watch, notify),
         prefixes=prefixes,
         mounts=Mounts(store, roots, root_keys, notify, rng, limits.root_rules),
         root_keys=root_keys,
@@ -157,9 +156,9 @@ async def _build(
         expiry=expiry,
         work=work,
         backup=_backup(store, notify),
-        unreadable_rows=store.unreadable_rows,
+        store_status=store.status,
     )
-    return engine, (timers, expiry, prefixes, mount_remover, reconciler, keeper, rotator, root_keys)
+    return engine, (timers, expiry, prefixes, mount_remover, reconciler, worker, rotator, root_keys)
 
 
 def _backup(store: Store, notify: Observer) -> Callable[[str, str], Awaitable[tuple[str, int]]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 
+from lessor_server.domain import lease as steps
 from lessor_server.domain import ttl
 from lessor_server.domain.errors.base import LessorError, NotFound
 from lessor_server.domain.errors.preconditions import (
@@ -17,10 +18,10 @@ from lessor_server.domain.errors.preconditions import (
 )
 from lessor_server.domain.events import Renewed, RevocationAsked
 from lessor_server.domain.lease import Lease, State
-from lessor_server.domain.names import LeaseId
-from lessor_server.engine.ports import Store
-from lessor_server.engine.revocation.signals import Signals
-from lessor_server.engine.store_types import LeaseCount, Range
+from lessor_server.domain.lease_id import IdRange, LeaseId
+from lessor_server.engine.ports import Observer, Store, Watch
+from lessor_server.engine.revocation.queue import RevocationQueue
+from lessor_server.engine.store_types import LeaseCount
 
 RENEW_TRIES = 3
 LOOK_SECONDS = 1.0
@@ -60,10 +61,12 @@ class Renewal:
 class Leases:
     """Reads and changes leases on behalf of callers."""
 
-    def __init__(self, store: Store, signals: Signals) -> None:
+    def __init__(self, store: Store, queue: RevocationQueue, watch: Watch, notify: Observer) -> None:
         """Work on ``store``."""
         self._store = store
-        self._signals = signals
+        self._queue = queue
+        self._watch = watch
+        self._notify = notify
 
     def now(self) -> int:
         """Return the service's time in microseconds."""
@@ -76,19 +79,19 @@ class Leases:
             raise NotFound("lease", str(lease_id))
         return lease
 
-    async def require_mount(self, ids: Range) -> None:
+    async def require_mount(self, ids: IdRange) -> None:
         """Raise ``NotFound`` where no lease can be: no mount of that name is there, or has left leases."""
         mount = ids.low.partition("/")[0]
         if await self._store.get_mount(mount) is not None:
             return
-        if not await self._store.page(Range.of_mount(mount), None, "", 1):
+        if not await self._store.page(IdRange.of_mount(mount), None, "", 1):
             raise NotFound("mount", mount)
 
-    async def page(self, ids: Range, state: State | None, after: str, limit: int) -> list[Lease]:
+    async def page(self, ids: IdRange, state: State | None, after: str, limit: int) -> list[Lease]:
         """Return at most ``limit`` leases by id, those greater than ``after``."""
         return await self._store.page(ids, state, after, limit)
 
-    async def count(self, ids: Range, state: State | None) -> list[LeaseCount]:
+    async def count(self, ids: IdRange, state: State | None) -> list[LeaseCount]:
         """Count leases by mount, role and state."""
         return await self._store.count(ids, state)
 
@@ -106,10 +109,10 @@ class Leases:
             if refusal is not None:
                 raise refusal
             granted = ttl.renewal(now, increment, _term(lease), await self._todays_max(lease))
-            renewed = await self._store.renew(lease, granted.expires_us)
-            if renewed is not None:
-                self._signals.watch(renewed.id, renewed.due_us)
-                self._signals.notify(Renewed(renewed.id, renewed.expires_us, by))
+            renewed = steps.renew(lease, granted.expires_us, now)
+            if await self._store.write(lease, renewed):
+                self._watch(renewed.id, renewed.due_us)
+                self._notify(Renewed(renewed.id, renewed.expires_us, by))
                 return Renewal(renewed, granted.ttl, tuple(granted.warnings))
         raise LeaseRevoking(
             f"lease {lease_id} changed {RENEW_TRIES} times during this call", subject=str(lease_id)
@@ -129,14 +132,14 @@ class Leases:
         The lease of a session is always waited for: it is gone without a call to AWS.
         """
         key = str(lease_id)
-        with self._signals.waiting.attempt(key) as attempt:
+        with self._queue.next_attempt(key) as attempt:
             lease = await self._store.revoke(key)
             if lease is None:
                 return Revocation(Outcome.UNKNOWN)
             if lease.state is State.GONE:
                 return Revocation(Outcome.ALREADY_GONE)
-            self._signals.notify(RevocationAsked(key, by))
-            self._signals.queue.push_urgent(key)
+            self._notify(RevocationAsked(key, by))
+            self._queue.push_urgent(key)
             if not sync and not lease.is_session:
                 return Revocation(Outcome.ACCEPTED)
             after = await self._wait_for_attempt(lease_id, lease, attempt)
@@ -159,7 +162,7 @@ class Leases:
 
 def _tried(lease: Lease) -> tuple[int, int, str]:
     """Return what every attempt that does not end a lease leaves on its row."""
-    return lease.attempts, lease.looks, lease.last_error
+    return lease.attempts, lease.not_found_count, lease.last_error
 
 
 def _term(lease: Lease) -> ttl.Term:

@@ -7,13 +7,14 @@ which cannot be read raises ``RowUnreadable``; one that returns many rows passes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
 from lessor_server.domain.aws.calls import Call
 from lessor_server.domain.events import Event
-from lessor_server.domain.lease import Claim, Intent, Lease, Orphan, State
+from lessor_server.domain.lease import Intent, Lease, Orphan, State
+from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import Root, StoredRoot
@@ -23,22 +24,28 @@ from lessor_server.engine.store_types import (
     ClaimTerms,
     LeaseCount,
     Progress,
-    Range,
     RequestKey,
     StoredContext,
+    StoreStatus,
 )
 
 T = TypeVar("T")
 
+Watch = Callable[[str, int], None]
+"""Takes a lease's id and its new deadline in microseconds, after the commit."""
+
 
 class LeaseStore(Protocol):
-    """Rows of leases; each method is one transaction and one named step (``domain.lease.STEPS``)."""
+    """Rows of leases; each method is one transaction.
+
+    A lease is claimed by its newest generation: what is written with an older one changes nothing.
+    """
 
     def now(self) -> int:
         """Return the service's time: every comparison with a stored instant uses it."""
         ...
 
-    async def begin(self, intent: Intent, span: timedelta) -> Claim:
+    async def begin(self, intent: Intent, span: timedelta) -> Lease:
         """Store an INTENT, claimed for ``span``, if mount, root version and both limits allow it.
 
         A session has no user, and none counts against ``max_users``.
@@ -51,40 +58,11 @@ class LeaseStore(Protocol):
         """
         ...
 
-    async def activate(
-        self,
-        claim: Claim,
-        access_key_id: str,
-        *,
-        ends_us: int = 0,
-        undelivered: bool = False,
-        now: int | None = None,
-    ) -> Lease | None:
-        """Turn the claimed INTENT into ACTIVE, its ttl counting from now; an undelivered one expires in 60 s.
+    async def write(self, before: Lease, after: Lease) -> bool:
+        """Write a step of ``domain.lease``; False where the row has changed since ``before``.
 
-        A session's end is ``ends_us``, as AWS said, and its ttl what is left until then: whole seconds,
-        at least one. None where the claim is lost, or an open prefix covers the lease.
-        """
-        ...
-
-    async def replace_key(self, lease: Lease, access_key_id: str, now: int | None = None) -> Lease | None:
-        """Replace the key of an ACTIVE lease and mark it delivered, which restores its full expiry."""
-        ...
-
-    async def mark_undelivered(self, lease: Lease) -> Lease | None:
-        """Make an undelivered ACTIVE lease expire in 60 s; None where it has changed."""
-        ...
-
-    async def abort_intent(self, claim: Claim, error: str, last_create_us: int) -> bool:
-        """Give up the claimed INTENT: REVOKING, due immediately. False if the claim is lost."""
-        ...
-
-    async def renew(
-        self, lease: Lease, expires_us: int, now: int | None = None, *, retired: bool = False
-    ) -> Lease | None:
-        """Move the expiry of an ACTIVE, unexpired lease of this generation that no open prefix covers.
-
-        One that is only ``retired`` keeps the time of its last renewal.
+        False also for a lease that would be ACTIVE afterwards and has expired, or that an open bulk
+        revocation covers. The claim on the row ends.
         """
         ...
 
@@ -99,38 +77,21 @@ class LeaseStore(Protocol):
         """Turn any lease back to REVOKING, due immediately: its user may have been created late."""
         ...
 
-    async def claim(self, ids: Sequence[str], terms: ClaimTerms, now: int | None = None) -> list[Claim]:
+    async def claim(self, ids: Sequence[str], terms: ClaimTerms) -> list[Lease]:
         """Claim those of ``ids`` that are due and free; ACTIVE and INTENT rows become REVOKING.
 
-        While a hold is kept (``hold``), ACTIVE rows are not due, whatever the terms.
+        While expiry is held in the store, ACTIVE rows are not due, whatever the terms.
         """
         ...
 
     async def claim_due(
-        self, terms: ClaimTerms, limit: int, without: frozenset[str] = frozenset(), now: int | None = None
-    ) -> list[Claim]:
+        self, terms: ClaimTerms, limit: int, without: frozenset[str] = frozenset()
+    ) -> list[Lease]:
         """Claim what is due, earliest first; of the accounts ``without``, sessions alone."""
         ...
 
-    async def claim_is_valid(self, claim: Claim) -> bool:
-        """Return whether the claim is still valid."""
-        ...
-
-    async def reschedule(
-        self, claim: Claim, error: str, retry_in: timedelta, attempts: int, looks: int
-    ) -> bool:
-        """Give the claimed lease back, due again after ``retry_in``, with these counts.
-
-        Without a wait it is as due as before: at its expiry, if that has passed.
-        """
-        ...
-
-    async def finish(self, claim: Claim) -> bool:
-        """Turn the claimed lease into its tombstone."""
-        ...
-
     async def void_stale_claims(self) -> int:
-        """Void every claim and make each INTENT due immediately; return how many rows that were.
+        """Void every claim, on rotations too, and make the rows due; return how many leases were claimed.
 
         Only for a store that guarantees that no other process runs.
         """
@@ -148,11 +109,11 @@ class LeaseStore(Protocol):
         """Return the account on which rows of a mount have, or may have had, users; empty without such."""
         ...
 
-    async def page(self, ids: Range, state: State | None, after: str, limit: int) -> list[Lease]:
+    async def page(self, ids: IdRange, state: State | None, after: str, limit: int) -> list[Lease]:
         """Return leases by id, those greater than ``after``; ``state`` as callers see it now."""
         ...
 
-    async def count(self, ids: Range, state: State | None) -> list[LeaseCount]:
+    async def count(self, ids: IdRange, state: State | None) -> list[LeaseCount]:
         """Count leases by mount, role and stored state."""
         ...
 
@@ -160,30 +121,18 @@ class LeaseStore(Protocol):
 class ConfigStore(Protocol):
     """Mounts, roots and roles."""
 
-    async def instance(self) -> str:
-        """Return this installation's id: 16 characters drawn when the database was made."""
-        ...
-
-    async def schema_version(self) -> int:
-        """Return the number of the last migration applied."""
-        ...
-
     async def load_issue_context(
         self, mount: str, role: str, repeated: RequestKey | None = None
     ) -> StoredContext:
         """Read mount, root, role and the lease of an earlier same request at one instant."""
         ...
 
-    async def add_mount(self, mount: Mount) -> None:
-        """Store a new mount, or raise ``AlreadyExists``."""
-        ...
-
     async def get_mount(self, name: str) -> Mount | None:
         """Return one mount."""
         ...
 
-    async def put_mount(self, before: Mount, after: Mount) -> bool:
-        """Replace a mount; False where it is no longer as ``before``."""
+    async def put_mount(self, before: Mount | None, after: Mount) -> bool:
+        """Store a mount, or replace the one there; False where that is no longer ``before`` (None: none)."""
         ...
 
     async def list_mounts(self, after: str, limit: int) -> list[Mount]:
@@ -226,7 +175,7 @@ class ConfigStore(Protocol):
 class UpkeepStore(Protocol):
     """Bulk revocations, reconcile, the clock, and backups."""
 
-    async def open_prefix(self, ids: Range) -> tuple[BulkRevocation, int]:
+    async def open_prefix(self, ids: IdRange) -> tuple[BulkRevocation, int]:
         """Accept the revocation of a range in one small commit; return it, and how many leases it covers."""
         ...
 
@@ -257,7 +206,7 @@ class UpkeepStore(Protocol):
         """Count what a range still holds."""
         ...
 
-    async def abandon(self, ids: Range, limit: int, *, live: bool) -> list[str]:
+    async def abandon(self, ids: IdRange, limit: int, *, live: bool) -> list[str]:
         """Turn some leases of a range to ABANDONED; return their ids, none when all are.
 
         Sessions are passed over: their leases end by themselves.
@@ -273,31 +222,26 @@ class UpkeepStore(Protocol):
         ...
 
     async def purge_tombstones(self, account: str, listed_us: int) -> int:
-        """Drop tombstones that a complete listing begun at ``listed_us`` did not show, and old enough."""
-        ...
+        """Drop tombstones that a complete listing begun at ``listed_us`` did not show, and old enough.
 
-    async def purge_sessions(self) -> int:
-        """Drop the tombstones of sessions that were over 7 days ago; no account is listed for it."""
+        Without an account: those of sessions that were over 7 days ago; nothing is listed for them.
+        """
         ...
 
     async def remove_disabled(self) -> list[str]:
         """Remove disabling mounts that have no live lease left, root and roles too; return their names."""
         ...
 
-    async def drift_us(self) -> int:
+    def drift_us(self) -> int:
         """Return how far the machine's wall clock is ahead of the service's time."""
         ...
 
-    async def first_start(self) -> bool:
-        """Return whether the store had never been used before this start."""
-        ...
-
-    async def get_expiry_hold(self) -> str:
-        """Return why expiries are held across starts, or an empty text."""
+    async def status(self) -> StoreStatus:
+        """Return the state of the store as a whole."""
         ...
 
     async def set_expiry_hold(self, why: str) -> None:
-        """Keep the hold, or end it with an empty text."""
+        """Hold expiry across starts for this reason, or end the hold with an empty text."""
         ...
 
     async def lower_clock(self) -> None:
@@ -305,10 +249,6 @@ class UpkeepStore(Protocol):
 
         What was begun later than that is taken to have begun now.
         """
-        ...
-
-    async def unreadable_rows(self) -> list[str]:
-        """Return which rows could not be read when they were last read, one line each."""
         ...
 
     async def backup(self, path: str) -> tuple[str, int]:
@@ -391,13 +331,6 @@ class RotationStore(Protocol):
 
     async def switch_root(self, rotation: Rotation, root: StoredRoot) -> Rotation | None:
         """Write a claimed row and replace the root of the version before, both or neither."""
-        ...
-
-    async def void_stale_rotation_claims(self) -> int:
-        """Void every claim and make its row due immediately; return how many.
-
-        Only for a store that guarantees that no other process runs.
-        """
         ...
 
 

@@ -6,29 +6,27 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from lessor_server.domain.lease import Lease, State
+from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import StoredRoot
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
-    """A half-open range of ids, ``low <= id < high``; both empty means all."""
+class StoreStatus:
+    """The store as a whole: which installation it serves, and what is wrong.
 
-    low: str = ""
-    high: str = ""
+    ``instance_id`` are 16 characters drawn when the database was created; ``schema_version`` is the last
+    migration applied; ``first_start`` says that it had not been used before this start.
+    """
 
-    @classmethod
-    def of_mount(cls, mount: str) -> Range:
-        """Return the range of all leases of a mount."""
-        return cls(f"{mount}/", f"{mount}0")  # "0" follows "/"
-
-    def covers(self, text: str) -> bool:
-        """Return whether ``text`` lies in the range."""
-        return self.low <= text and (not self.high or text < self.high)
-
-
-EVERYTHING = Range()
+    instance_id: str
+    schema_version: int
+    first_start: bool
+    expiry_hold: str = ""
+    """Why expiry is held across starts, or empty."""
+    unreadable_rows: tuple[str, ...] = ()
+    """Rows that could not be read when they were last read, one line each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class RequestKey:
 class BulkRevocation:
     """A bulk revocation of a range of leases: those begun by ``cutoff_us``."""
 
-    ids: Range
+    ids: IdRange
     cutoff_us: int
 
 

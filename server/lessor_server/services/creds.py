@@ -9,8 +9,8 @@ from datetime import timedelta
 from uuid import UUID
 
 from lessor.v1 import creds_pb2 as pb
+from lessor_server.domain.errors.base import shown
 from lessor_server.domain.lease import Request
-from lessor_server.domain.names import shown
 from lessor_server.domain.policy import policy
 from lessor_server.domain.policy.session import Ask
 from lessor_server.domain.secret import Secret

@@ -8,10 +8,9 @@ from datetime import timedelta
 
 from lessor.v1 import lease_pb2 as pb
 from lessor_server.domain.lease import Lease, State
-from lessor_server.domain.names import LeaseId, Prefix
+from lessor_server.domain.lease_id import IdRange, LeaseId
 from lessor_server.engine.leases import Leases, Outcome
 from lessor_server.engine.revocation.bulk import Prefixes, Standing
-from lessor_server.engine.store_types import Range
 from lessor_server.engine.streams.lease_events import Kind as Happened
 from lessor_server.engine.streams.lease_events import LeaseEventBroker
 from lessor_server.engine.upkeep.reconciler import Kind, Reconciler
@@ -50,7 +49,7 @@ class LeaseService:
     async def ListLeases(self, request: pb.ListLeasesRequest, _: Caller) -> pb.ListLeasesResponse:
         """List leases by id."""
         with Problems() as problems:
-            ids = problems.parse(_range, request.prefix)
+            ids = problems.parse(IdRange.parse, request.prefix)
             state = problems.parse(_state, request)
             size = problems.parse(messages.page_size, request.page_size)
             if request.page_token:
@@ -65,7 +64,7 @@ class LeaseService:
     async def CountLeases(self, request: pb.CountLeasesRequest, _: Caller) -> pb.CountLeasesResponse:
         """Count leases by mount, role and state."""
         with Problems() as problems:
-            ids = problems.parse(_range, request.prefix)
+            ids = problems.parse(IdRange.parse, request.prefix)
             chosen = problems.parse(_state, request)
         answer = pb.CountLeasesResponse()
         counts = await self._leases.count(ids, chosen)
@@ -106,7 +105,7 @@ class LeaseService:
         self, request: pb.RevokePrefixRequest, caller: Caller
     ) -> AsyncIterator[pb.RevokePrefixResponse]:
         """Start the revocation of a range of leases, and report its progress."""
-        ids = _range(request.prefix)
+        ids = IdRange.parse(request.prefix)
         await self._leases.require_mount(ids)
         prefix, accepted = await self._prefixes.accept(ids, caller.principal.name)
         yield _standing(Standing(accepted, 0, 0, accepted))
@@ -124,10 +123,10 @@ class LeaseService:
             if request.lease_id:
                 problems.parse(LeaseId.parse, request.lease_id)
             if request.prefix:
-                problems.parse(Prefix.parse, request.prefix)
+                problems.parse(IdRange.parse, request.prefix)
         # Named one by one, a person means it; a prefix takes in only what is being revoked already.
         live = bool(request.lease_id)
-        ids = _range(request.lease_id or request.prefix)
+        ids = IdRange.parse(request.lease_id or request.prefix)
         await self._leases.require_mount(ids)
         abandoned = await self._prefixes.abandon(ids, caller.principal.name, live=live)
         return pb.AbandonLeasesResponse(abandoned=abandoned)
@@ -136,7 +135,7 @@ class LeaseService:
         self, request: pb.WatchLeasesRequest, _: Caller
     ) -> AsyncIterator[pb.WatchLeasesResponse | None]:
         """Yield events of leases from now on; the first item is None: the watch has begun."""
-        with self._lease_events.watch(_range(request.prefix)) as happenings:
+        with self._lease_events.watch(IdRange.parse(request.prefix)) as happenings:
             yield None
             async for one in happenings:
                 yield pb.WatchLeasesResponse(
@@ -170,11 +169,6 @@ def _standing(standing: Standing) -> pb.RevokePrefixResponse:
     return pb.RevokePrefixResponse(
         accepted=standing.accepted, done=standing.done, failed=standing.failed, left=standing.left
     )
-
-
-def _range(text: str) -> Range:
-    prefix = Prefix.parse(text)
-    return Range(prefix.low, prefix.high)
 
 
 def _state(request: pb.ListLeasesRequest | pb.CountLeasesRequest) -> State | None:

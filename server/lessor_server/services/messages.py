@@ -15,9 +15,8 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from lessor_server.domain import names
-from lessor_server.domain.errors.base import Invalid, Violation, require
-from lessor_server.domain.names import shown
+from lessor_server.domain.errors.base import Invalid, Violation, require, shown
+from lessor_server.domain.lease_id import is_name, name_violations
 from lessor_server.domain.policy.policy import JsonValue
 
 DEFAULT_MOUNT = "aws"
@@ -89,7 +88,7 @@ def mount_of(text: str) -> str:
     """Return the mount that a request names; empty means ``aws``. Raises ``Invalid`` for an invalid name."""
     if not text:
         return DEFAULT_MOUNT
-    violations = names.name_violations("mount", text)
+    violations = name_violations("mount", text)
     if violations:
         raise Invalid(tuple(violations))
     return text
@@ -97,7 +96,7 @@ def mount_of(text: str) -> str:
 
 def role_of(text: str, field: str) -> str:
     """Return the role that a request names in ``field``. Raises ``Invalid`` for an invalid name."""
-    violations = names.name_violations(field, text)
+    violations = name_violations(field, text)
     if violations:
         raise Invalid(tuple(violations))
     return text
@@ -247,7 +246,7 @@ def page_size(size: int) -> int:
 
 def token(text: str) -> str:
     """Return the name after which a page token continues, or raise ``Invalid`` for an invalid token."""
-    if text and not names.is_name(text):
+    if text and not is_name(text):
         raise invalid("page_token", f"{shown(text)} is not a valid token", "send next_page_token unchanged")
     return text
 

@@ -15,8 +15,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from lessor_server.domain.errors.base import Invalid, Violation, require
-from lessor_server.domain.names import shown
+from lessor_server.domain.errors.base import Invalid, Violation, require, shown
 
 MAX_REQUEST_BYTES: Final = 256 << 10
 """The most bytes of a request: twice what the largest role that the rules allow has in ASCII.

@@ -9,13 +9,13 @@ from datetime import timedelta
 from lessor.v1 import role_pb2 as pb
 from lessor_server.domain.aws import tags
 from lessor_server.domain.errors.base import NotFound
+from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.policy import policy
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.engine.config.roles import Roles
 from lessor_server.engine.config.root_checker import RootChecker
 from lessor_server.engine.revocation.bulk import Prefixes
 from lessor_server.engine.rotation.static_roles import StaticRoles
-from lessor_server.engine.store_types import Range
 from lessor_server.services import messages
 from lessor_server.services.guard import Caller
 from lessor_server.services.messages import Problems
@@ -79,8 +79,7 @@ class RoleService(StaticRoleMethods):
         mount, name = messages.named(request.mount, request.name, "name")
         await self._roles.delete(mount, name, caller.principal.name)
         if request.revoke_leases:
-            low = f"{mount}/creds/{name}/"
-            await self._prefixes.accept(Range(low, f"{mount}/creds/{name}0"), caller.principal.name)
+            await self._prefixes.accept(IdRange.of_role(mount, name), caller.principal.name)
         return pb.DeleteRoleResponse()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lessor.v1 import system_pb2 as pb
 from lessor_server.engine.revocation.expiry_hold import ASKED, ExpiryHold
+from lessor_server.engine.store_types import StoreStatus
 from lessor_server.services import messages
 from lessor_server.services.guard import Caller
 
@@ -17,8 +18,8 @@ Copy = Callable[[str, str], Awaitable[tuple[str, int]]]
 FindMounts = Callable[[], Awaitable[tuple[str, ...]]]
 """Returns names of mounts."""
 
-Unreadable = Callable[[], Awaitable[list[str]]]
-"""Returns which rows of the store cannot be read."""
+StatusOf = Callable[[], Awaitable[StoreStatus]]
+"""Returns the state of the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,6 @@ class About:
 
     version: str
     store_kind: str
-    schema_version: int
-    instance_id: str
     dev_mode: bool
     linter: str
     warnings: tuple[str, ...]
@@ -45,14 +44,14 @@ class SystemService:
         expiry: ExpiryHold,
         copy: Copy,
         find_misplaced_tokens: FindMounts,
-        unreadable: Unreadable,
+        store_status: StatusOf,
         warnings: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         """Show ``about`` and the current ``warnings``; hold and resume ``expiry``; ``copy`` writes backups.
 
-        ``find_misplaced_tokens`` returns the mounts that ``GetInfo`` warns of, ``unreadable`` the rows.
+        ``find_misplaced_tokens`` returns the mounts that ``GetInfo`` warns of.
         """
-        self._unreadable = unreadable
+        self._store_status = store_status
         self._about = about
         self._expiry = expiry
         self._copy = copy
@@ -61,12 +60,12 @@ class SystemService:
 
     async def GetInfo(self, _: pb.GetInfoRequest, __: Caller) -> pb.GetInfoResponse:
         """Say what is running here."""
-        about = self._about
+        about, status = self._about, await self._store_status()
         return pb.GetInfoResponse(
             version=about.version,
             store_kind=about.store_kind,
-            schema_version=about.schema_version,
-            instance_id=about.instance_id,
+            schema_version=status.schema_version,
+            instance_id=status.instance_id,
             dev_mode=about.dev_mode,
             linter=about.linter,
             warnings=(
@@ -74,15 +73,9 @@ class SystemService:
                 *self._warnings(),
                 *self._held(),
                 *await self._misplaced_tokens(),
-                *await self._unreadable_rows(),
+                *_unreadable_rows(status),
             ),
         )
-
-    async def _unreadable_rows(self) -> tuple[str, ...]:
-        rows = await self._unreadable()
-        more = f"{len(rows) - MAX_ROWS_SHOWN} more rows of the store cannot be read; the log names them"
-        shown = tuple(f"a row of the store cannot be read: {row}" for row in rows[:MAX_ROWS_SHOWN])
-        return (*shown, more) if len(rows) > MAX_ROWS_SHOWN else shown
 
     def _held(self) -> tuple[str, ...]:
         return (f"expiries are held: {self._expiry.why}",) if self._expiry.held else ()
@@ -114,3 +107,10 @@ class SystemService:
             raise messages.invalid("path", "is too long", "name a file below the data directory")
         path, size = await self._copy(request.path, caller.principal.name)
         return pb.BackupResponse(path=path, size_bytes=size)
+
+
+def _unreadable_rows(status: StoreStatus) -> tuple[str, ...]:
+    rows = status.unreadable_rows
+    more = f"{len(rows) - MAX_ROWS_SHOWN} more rows of the store cannot be read; the log names them"
+    shown = tuple(f"a row of the store cannot be read: {row}" for row in rows[:MAX_ROWS_SHOWN])
+    return (*shown, more) if len(rows) > MAX_ROWS_SHOWN else shown

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from lessor_server.domain.names import is_name, shown
+from lessor_server.domain.errors.base import shown
+from lessor_server.domain.lease_id import is_name
 from lessor_server.domain.secret import TokenHash
 from lessor_server.settings import access
 from lessor_server.settings.sources import InvalidValue

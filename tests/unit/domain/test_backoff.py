@@ -41,5 +41,5 @@ def test_the_first_probe_comes_within_a_second() -> None:
 
 def test_looks_widen_to_a_quarter_of_an_hour_and_stay_there() -> None:
     """The waits between looks are 1, 5, 20, 60, 300 and 900 s, and 900 s from then on."""
-    waits = [backoff.look(looks) for looks in range(9)]
+    waits = [backoff.not_found_delay(looks) for looks in range(9)]
     assert waits == [timedelta(seconds=s) for s in (1, 5, 20, 60, 300, 900, 900, 900, 900)]

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lessor_server.domain import names, root, static_role
+from lessor_server.domain import root, static_role
 from lessor_server.domain.aws import arn
 from lessor_server.domain.errors.base import Invalid
+from lessor_server.domain.lease_id import MAX_LEASE_ID, SUFFIX_DIGITS, IdRange, LeaseId
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.mount import violations as mount_violations
-from lessor_server.domain.names import LeaseId, Prefix
 from lessor_server.domain.policy import placeholders, session
 from lessor_server.domain.policy.session import Ask
 from lessor_server.domain.role import CredentialType, Role, review
@@ -74,7 +74,7 @@ def of_ask(ask: Ask) -> list[str]:
 def of_prefix(text: str) -> list[str]:
     """Return the field at fault where a text is no prefix."""
     try:
-        Prefix.parse(text)
+        IdRange.parse(text)
     except Invalid as error:
         return [one.field for one in error.violations]
     return []
@@ -200,10 +200,10 @@ def test_a_list_that_is_too_long_is_looked_at_no_further_than_its_maximum() -> N
 
 def test_a_lease_id_of_the_longest_names_is_read() -> None:
     """The bound on the length of an id refuses no id."""
-    longest = LeaseId("m" * 64, "r" * 64, "0" * names.SUFFIX_DIGITS)
+    longest = LeaseId("m" * 64, "r" * 64, "0" * SUFFIX_DIGITS)
     assert LeaseId.parse(str(longest)) == longest
-    assert len(str(longest)) == names.MAX_LEASE_ID
-    assert Prefix.parse(str(longest)).role == "r" * 64
+    assert len(str(longest)) == MAX_LEASE_ID
+    assert IdRange.parse(str(longest)).covers(str(longest))
 
 
 def test_an_arn_that_aws_can_have_is_below_the_maximum() -> None:

@@ -13,7 +13,7 @@ from tests.support import builders
 from tests.unit.domain.test_lease import lease
 
 FOOTPRINT = Footprint("aws:1", "u", "/lessor/x/", "lessor", ("arn:p", "arn:q"), ("g", "h"))
-LISTINGS = plans.survey("u")
+LISTINGS = plans.list_attachments("u")
 
 
 def test_an_issue_makes_the_user_first_and_all_the_rest_at_once() -> None:
@@ -39,31 +39,30 @@ def test_a_bare_role_needs_no_more_than_a_user_and_a_key() -> None:
 
 def test_what_an_issue_puts_on_a_revocation_takes_off() -> None:
     """Each call of the second round has its counterpart in the strip round, and no other is there."""
-    assert plans.strip(FOOTPRINT) == (
+    assert plans.detach_all(FOOTPRINT) == (
         calls.DeleteUserPolicy("u", "lessor"),
         calls.DetachUserPolicy("u", "arn:p"),
         calls.DetachUserPolicy("u", "arn:q"),
         calls.RemoveUserFromGroup("u", "g"),
         calls.RemoveUserFromGroup("u", "h"),
     )
-    assert plans.strip(Footprint("aws:1", "u", "/")) == ()
+    assert plans.detach_all(Footprint("aws:1", "u", "/")) == ()
 
 
 def test_access_is_cut_by_the_stored_key_or_by_all_that_are_listed() -> None:
     """A row that knows its key deletes it; one that does not asks which there are."""
     known = lease()
     name = known.footprint.user_name
-    assert plans.cut(known) == (calls.DeleteAccessKey(name, "AKIA"),)
-    assert plans.cut(replace(known, access_key_id="")) == (calls.ListAccessKeys(name),)
+    assert plans.revoke_keys(known) == (calls.DeleteAccessKey(name, "AKIA"),)
+    assert plans.revoke_keys(replace(known, access_key_id="")) == (calls.ListAccessKeys(name),)
     listed = plans.delete_keys("u", ("A", "B"))
     assert listed == (calls.DeleteAccessKey("u", "A"), calls.DeleteAccessKey("u", "B"))
-    assert plans.finish("u") == calls.DeleteUser("u")
 
 
 @pytest.mark.parametrize("listing", LISTINGS, ids=lambda one: one.action)
 def test_what_a_listing_finds_the_sweep_deletes(listing: Call[object]) -> None:
     """Each kind of thing that the survey lists has its own deletion, of this user and this name."""
-    taken = plans.sweep("u", ((listing, ("one", "two")),))
+    taken = plans.delete_attachments("u", ((listing, ("one", "two")),))
     assert taken[0] == calls.DeleteLoginProfile("u")
     assert [call.user for call in taken] == ["u"] * 3
     assert taken[1] != taken[2]
@@ -72,7 +71,7 @@ def test_what_a_listing_finds_the_sweep_deletes(listing: Call[object]) -> None:
 
 def test_the_survey_s_kinds_are_deleted_by_different_calls() -> None:
     """No listing is mistaken for another."""
-    kinds = {type(plans.sweep("u", ((listing, ("one",)),))[1]) for listing in LISTINGS}
+    kinds = {type(plans.delete_attachments("u", ((listing, ("one",)),))[1]) for listing in LISTINGS}
     assert len(kinds) == len(LISTINGS) == 8
 
 

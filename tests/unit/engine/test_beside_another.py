@@ -19,6 +19,7 @@ from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from lessor_server.engine.leases import Outcome
 from lessor_server.engine.revocation.expiry_hold import ASKED, LOOK_SECONDS, STORE_ROLLED_BACK
 from lessor_server.engine.store_types import ClaimTerms
+from tests.support import lease_steps
 from tests.support.engine_world import BOUND_SECONDS, PlainSealer, World, bound, world
 from tests.support.recording import Recording
 from tests.support.virtual_loop import virtual
@@ -100,7 +101,7 @@ async def test_a_sync_revocation_hears_of_the_end_that_another_process_makes() -
             told = group.create_task(w.revoke(made.lease.id))
             await asyncio.sleep(10)
             assert not told.done()
-            await w.store.finish(claim)
+            await lease_steps.finish(w.store, claim)
             await asyncio.sleep(1.1)
             assert told.done()
         assert told.result().outcome is Outcome.GONE
@@ -116,7 +117,9 @@ async def test_a_sync_revocation_hears_of_the_refusal_that_another_process_met()
         async with asyncio.TaskGroup() as group:
             told = group.create_task(w.revoke(made.lease.id))
             await asyncio.sleep(10)
-            await w.store.reschedule(claim, "AWS said no", timedelta(minutes=10), attempts=1, looks=0)
+            await lease_steps.reschedule(
+                w.store, claim, "AWS said no", timedelta(minutes=10), attempts=1, not_found_count=0
+            )
             await asyncio.sleep(1.1)
             assert told.done()
         assert (told.result().outcome, told.result().last_error) == (Outcome.ACCEPTED, "AWS said no")

@@ -120,7 +120,7 @@ async def test_the_root_s_own_policies_decide() -> None:
     """A real user's policies are simulated, its own path's users and its own key apart."""
     async with world() as w:
         w.iam.adopt_root(builders.ROOT_KEY)
-        path = f"arn:aws:iam::123456789012:user/lessor/{await w.store.instance()}/*"
+        path = f"arn:aws:iam::123456789012:user/lessor/{(await w.store.status()).instance_id}/*"
         own = builders.DOCUMENT.replace("s3:Get*", "iam:*").replace('"Resource":"*"', f'"Resource":"{path}"')
         w.iam.put_user_policy("root-of-lessor", "p", own)
         found = await w.engine.root_checker.root("aws")

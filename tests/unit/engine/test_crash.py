@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 import pytest
 
 from lessor_server.domain.lease import State
-from lessor_server.engine.store_types import Range
+from lessor_server.domain.lease_id import IdRange
 from tests.support import builders
 from tests.support.deaths import play, telling
 from tests.support.engine_world import World, world
@@ -72,7 +72,7 @@ async def issue_and_prefix(w: World) -> None:
     """Issue two and revoke all that there is, following it to its end."""
     await w.issue()
     await w.issue()
-    prefix, accepted = await w.engine.prefixes.accept(Range("aws/", "aws0"), "bob")
+    prefix, accepted = await w.engine.prefixes.accept(IdRange("aws/", "aws0"), "bob")
     async for _ in w.engine.prefixes.follow(prefix, accepted):
         pass
 
@@ -142,7 +142,7 @@ def test_every_call_and_commit_of_an_issue_is_a_point() -> None:
         assert {commit, f"{commit} done"} <= set(points)
     repeat = run(points_of(issue_and_repeat))
     assert repeat.count("CreateAccessKey done") == 2
-    assert {"replace_key", "rekey done", "DeleteAccessKey sent", "DeleteAccessKey done"} <= set(repeat)
+    assert {"replace_key", "replace_key done", "DeleteAccessKey sent", "DeleteAccessKey done"} <= set(repeat)
     assert {"open_prefix done", "put_up done", "close_prefix done"} <= set(run(points_of(issue_and_prefix)))
 
 

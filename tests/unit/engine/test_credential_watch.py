@@ -11,7 +11,7 @@ import pytest
 from lessor_server.domain.errors.base import AwsUnavailable, Invalid, NotFound
 from lessor_server.domain.events import Issued, Retired, Revoked
 from lessor_server.domain.lease import Request
-from lessor_server.engine.store_types import Range
+from lessor_server.domain.lease_id import IdRange
 from tests.support import builders
 from tests.support.engine_world import BASE_US, BOUND_SECONDS, world
 from tests.support.listener import MAX_AHEAD, MIN_AHEAD, OVERLAP, TTL, WISH, listening
@@ -162,7 +162,7 @@ async def test_credentials_that_are_revoked_by_hand_are_replaced_at_once() -> No
         await asyncio.sleep(100)
         await w.revoke(listener.got[0].lease.id)
         await listener.until(2, 1)
-        await w.engine.prefixes.accept(Range("aws/", "aws0"), "bob")
+        await w.engine.prefixes.accept(IdRange("aws/", "aws0"), "bob")
         await listener.until(3, 5)
         await asyncio.sleep(10)
         assert len(listener.got) == 3

@@ -12,7 +12,7 @@ import pytest
 
 from lessor_server.domain.errors.preconditions import MfaRefused
 from lessor_server.domain.lease import State
-from lessor_server.domain.names import LeaseId
+from lessor_server.domain.lease_id import LeaseId
 from lessor_server.domain.policy.session import Ask
 from lessor_server.domain.role import CredentialType
 from lessor_server.domain.secret import Secret

@@ -186,7 +186,7 @@ async def test_a_lost_hint_is_made_up_for_by_the_backstop() -> None:
         for number in range(40):
             await w.issue(ttl=1 + number % 3)
             await asyncio.sleep(2)
-        assert w.store.rows[claim.id].lease.looks > 0, "due for a minute, and nobody looked"
+        assert w.store.rows[claim.id].lease.not_found_count > 0, "due for a minute, and nobody looked"
 
 
 @virtual

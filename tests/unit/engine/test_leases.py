@@ -17,9 +17,8 @@ from lessor_server.domain.errors.preconditions import (
 )
 from lessor_server.domain.events import Renewed, RevocationAsked
 from lessor_server.domain.lease import State
-from lessor_server.domain.names import LeaseId
+from lessor_server.domain.lease_id import EVERYTHING, LeaseId
 from lessor_server.engine.leases import Outcome, Renewal
-from lessor_server.engine.store_types import EVERYTHING
 from tests.support import builders
 from tests.support.engine_world import BASE_US, BOUND_SECONDS, World, world
 from tests.support.iam_faults import Fault, Kind

@@ -10,13 +10,13 @@ from lessor_server.domain.errors.base import Kind, LeaseTaken
 from lessor_server.domain.errors.preconditions import LeaseAbandoned, LeaseRevoking
 from lessor_server.domain.events import Abandoned, AccountResumed, PrefixAccepted, RevocationFailed
 from lessor_server.domain.lease import State
-from lessor_server.domain.names import Prefix
+from lessor_server.domain.lease_id import IdRange
 from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.engine import EngineConfig
 from lessor_server.engine.leases import Outcome
 from lessor_server.engine.revocation.bulk import AT_A_TIME, Standing
-from lessor_server.engine.store_types import BulkRevocation, Range
-from tests.support import builders
+from lessor_server.engine.store_types import BulkRevocation
+from tests.support import builders, lease_steps
 from tests.support.engine_world import BOUND_SECONDS, World, bound, world
 from tests.support.iam_faults import Fault
 from tests.support.iam_faults import Kind as FaultKind
@@ -25,8 +25,8 @@ from tests.support.virtual_loop import virtual
 
 async def accept(w: World, text: str) -> tuple[BulkRevocation, int]:
     """Revoke a prefix as a caller does who does not wait."""
-    prefix = Prefix.parse(text)
-    return await w.engine.prefixes.accept(Range(prefix.low, prefix.high), "bob")
+    prefix = IdRange.parse(text)
+    return await w.engine.prefixes.accept(IdRange(prefix.low, prefix.high), "bob")
 
 
 async def follow(w: World, text: str) -> list[Standing]:
@@ -37,8 +37,8 @@ async def follow(w: World, text: str) -> list[Standing]:
 
 async def abandon(w: World, text: str, *, live: bool = False) -> int:
     """Abandon a prefix, its ``live`` leases too."""
-    prefix = Prefix.parse(text)
-    return await w.engine.prefixes.abandon(Range(prefix.low, prefix.high), "bob", live=live)
+    prefix = IdRange.parse(text)
+    return await w.engine.prefixes.abandon(IdRange(prefix.low, prefix.high), "bob", live=live)
 
 
 async def issued(w: World, count: int, role: str = "app") -> list[str]:
@@ -236,7 +236,9 @@ async def test_a_large_prefix_is_turned_in_several_commits() -> None:
     async with world() as w:
         await bound(w)
         for number in range(2 * AT_A_TIME + 1):
-            await w.store.activate(await w.store.begin(builders.intent(number), builders.HOUR), "AKIA")
+            await lease_steps.activate(
+                w.store, await w.store.begin(builders.intent(number), builders.HOUR), "AKIA"
+            )
         w.points.passed.clear()
         w.aws.away = True
         await accept(w, "aws/")
@@ -252,7 +254,9 @@ async def test_a_small_prefix_does_not_wait_for_a_large_one() -> None:
     async with world() as w:
         await bound(w)
         for number in range(5 * AT_A_TIME):
-            await w.store.activate(await w.store.begin(builders.intent(number), builders.HOUR), "AKIA")
+            await lease_steps.activate(
+                w.store, await w.store.begin(builders.intent(number), builders.HOUR), "AKIA"
+            )
         await w.put_role(builders.role("small"))
         small = await w.issue(role="small")
         w.points.passed.clear()

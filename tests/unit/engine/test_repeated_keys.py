@@ -50,7 +50,7 @@ async def test_a_repeat_that_aws_refuses_costs_nobody_the_lease() -> None:
         assert opens(only_user(w), made)
 
 
-@pytest.mark.parametrize("at", ["CreateAccessKey done", "replace_key", "rekey done"])
+@pytest.mark.parametrize("at", ["CreateAccessKey done", "replace_key", "replace_key done"])
 @virtual
 async def test_a_lease_revoked_while_it_is_handed_out_again_is_gone(at: str) -> None:
     """A revocation in the midst of a repeat wins: no key is left, and before the row has it, ABORTED."""
@@ -63,7 +63,7 @@ async def test_a_lease_revoked_while_it_is_handed_out_again_is_gone(at: str) -> 
         await asyncio.wait([again])
         told = again.exception()
         aborted = isinstance(told, LessorError) and told.kind is Kind.ABORTED
-        assert aborted or (told is None and "rekey done" in w.points.passed)
+        assert aborted or (told is None and "replace_key done" in w.points.passed)
         await w.until_gone()
         assert w.users() == []
 

@@ -10,12 +10,12 @@ from lessor_server.domain.errors.base import Invalid, RequestIdReused
 from lessor_server.domain.errors.preconditions import NotRenewable, RequestSpent
 from lessor_server.domain.events import Forgotten, Revoked
 from lessor_server.domain.lease import State
+from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.policy.session import Ask
 from lessor_server.domain.role import CredentialType
 from lessor_server.domain.root import Hop
 from lessor_server.domain.secret import Secret
 from lessor_server.engine.leases import Outcome, Revocation
-from lessor_server.engine.store_types import Range
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, World, bound, world
 from tests.support.iam_faults import Fault, Kind
@@ -85,7 +85,7 @@ async def test_a_prefix_takes_sessions_along() -> None:
         w.points.slow["mark_range_revoking"] = (
             0.001  # a session takes no time to end, and counts once time has passed
         )
-        prefix, accepted = await w.engine.prefixes.accept(Range("aws/", "aws0"), "bob")
+        prefix, accepted = await w.engine.prefixes.accept(IdRange("aws/", "aws0"), "bob")
         standings = [standing async for standing in w.engine.prefixes.follow(prefix, accepted)]
         assert (accepted, standings[-1].done) == (2, 2)
 
@@ -96,7 +96,7 @@ async def test_a_session_is_not_abandoned() -> None:
     async with world() as w:
         await assumed(w)
         made = await w.issue(role="assumed", ttl=900)
-        ids = Range(made.lease.id, f"{made.lease.id}0")
+        ids = IdRange(made.lease.id, f"{made.lease.id}0")
         assert await w.engine.prefixes.abandon(ids, "bob", live=True) == 0
         await asyncio.sleep(910)
         assert (await w.lease(made.lease.id)).state is State.GONE

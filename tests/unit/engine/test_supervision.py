@@ -10,8 +10,8 @@ import pytest
 
 from lessor_server.domain.errors.base import InternalError, Kind, LessorError
 from lessor_server.domain.events import AccountPaused, AccountResumed, Issued, RevocationFailed, Swept
+from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.schedule import Schedule
-from lessor_server.engine.store_types import Range
 from lessor_server.engine.supervisor import MAX_PAUSE_SECONDS, Supervisor
 from tests.support import builders
 from tests.support.engine_world import UnexpectedError, World, world
@@ -27,7 +27,7 @@ ISSUE = (
     "begin",
     "CreateUser sent",
     "CreateUser done",
-    "claim_is_valid",
+    "get",
     "CreateAccessKey sent",
     "activate",
 )
@@ -40,8 +40,8 @@ BULK = (
     "remove_disabled",
     "list_mounts",
 )
-SWEEP = ("mount_names", "ListUsers sent", "leases_by_user_name", "page", "purge_tombstones", "purge_sessions")
-CLOCKS = ("due_within", "get_expiry_hold")
+SWEEP = ("mount_names", "ListUsers sent", "leases_by_user_name", "page", "purge_tombstones")
+CLOCKS = ("due_within", "status")
 ROTATE = (
     "next_rotation_us",
     "claim_rotations",
@@ -65,7 +65,7 @@ async def live(w: World) -> None:
     w.aws.faults.add(Fault(FaultKind.REFUSE, "DeleteUser", nth=1))
     await attempt(w)
     try:
-        await w.engine.prefixes.accept(Range("aws/creds/app/", "aws/creds/app0"), "test")
+        await w.engine.prefixes.accept(IdRange("aws/creds/app/", "aws/creds/app0"), "test")
         await w.engine.mount_remover.disable("left", force=False, by="test")
         await rotate(w)
     except (LessorError, UnexpectedError):
@@ -104,7 +104,7 @@ async def test_a_part_that_fails_at_a_start_does_its_work_when_it_can(point: str
     """What a process that died has left is put right, although the first look at it has failed."""
     async with rotating() as w:
         await w.issue(ttl=900)
-        await w.engine.prefixes.accept(Range("aws/creds/other/", "aws/creds/other0"), "test")
+        await w.engine.prefixes.accept(IdRange("aws/creds/other/", "aws/creds/other0"), "test")
         stored = w.store.roots["aws"]
         await set_root(w, rotation_period=timedelta(hours=5))
         await w.kill()
@@ -131,7 +131,7 @@ async def test_what_works_goes_on_beside_what_does_not() -> None:
             "next_rotation_us",
             "unfinished_of_removed_mounts",
             "due_within",
-            "get_expiry_hold",
+            "status",
         }
         for _ in range(20):
             made = await w.issue(ttl=100)
@@ -156,7 +156,7 @@ async def test_a_caller_gets_the_reference_and_what_was_made_is_deleted() -> Non
         assert w.reports.take() != []
 
 
-@pytest.mark.parametrize("point", ["claim_is_valid", "activate", "activate done"])
+@pytest.mark.parametrize("point", ["get", "activate", "activate done"])
 @virtual
 async def test_an_intent_whose_issue_fails_unexpectedly_is_given_up_within_seconds(point: str) -> None:
     """It does not wait until its claim runs out."""

@@ -8,7 +8,7 @@ import pytest
 
 from lessor_server.domain.events import ExpiryHeld, OrphanAdopted, Revoked, SweepFailed, Swept
 from lessor_server.domain.lease import State
-from lessor_server.engine.store_types import Range
+from lessor_server.domain.lease_id import IdRange
 from lessor_server.engine.upkeep.reconciler import Finding
 from lessor_server.engine.upkeep.reconciler import Kind as Found
 from tests.support import builders
@@ -20,7 +20,7 @@ from tests.support.virtual_loop import virtual
 
 OURS, THEIRS = "0123456789abcdef", "fedcba9876543210"
 GRACE, HOUR, DAY = 900.0, 3600.0, 86_400.0
-EVERYTHING_OF_AWS = Range("aws/", "aws0")
+EVERYTHING_OF_AWS = IdRange("aws/", "aws0")
 NEW_ID = builders.intent(77).id
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from lessor_server.engine.revocation.expiry_timer import ExpiryTimer
-from tests.support import builders
+from tests.support import builders, lease_steps
 from tests.support.engine_world import Clocks
 from tests.support.memory_store import MemoryStore
 from tests.support.virtual_loop import virtual
@@ -37,7 +37,7 @@ async def leased(store: MemoryStore, number: int, seconds: float) -> str:
     """Store an ACTIVE lease that ends in ``seconds``; return its id."""
     intent = builders.intent(number, ttl=timedelta(seconds=seconds))
     claim = await store.begin(intent, timedelta(seconds=60))
-    await store.activate(claim, "AKIA")
+    await lease_steps.activate(store, claim, "AKIA")
     return intent.id
 
 

@@ -129,8 +129,14 @@ async def test_a_store_that_fails_during_the_wait_costs_nobody_the_credential(re
     """Whatever goes wrong after ACTIVE, the caller gets the key that was made for it."""
     async with world() as w:
         await bound(w)
+        if read == "get":
+            w.points.slow["activate done"] = 1.0
+        else:
+            w.store.fails.add(read)
+        issue = asyncio.get_running_loop().create_task(w.issue(wait_usable=5))
+        await w.until(lambda: "activate" in w.points.passed)
         w.store.fails.add(read)
-        made = await w.issue(wait_usable=5)
+        made = await issue
         assert made.secret
         assert not made.usable
 

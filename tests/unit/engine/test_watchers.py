@@ -11,7 +11,7 @@ import pytest
 from lessor_server.domain.errors.base import FellBehind
 from lessor_server.domain.events import Renewed, StoreFailed
 from lessor_server.domain.lease import STUCK_AFTER
-from lessor_server.engine.store_types import EVERYTHING, Range
+from lessor_server.domain.lease_id import EVERYTHING, IdRange
 from lessor_server.engine.streams.lease_events import QUEUE, Kind, LeaseEvent, LeaseEventBroker
 from tests.support import builders
 from tests.support.engine_world import BASE_US, BOUND_SECONDS, World, bound, world
@@ -20,7 +20,7 @@ from tests.support.iam_faults import Kind as Harm
 from tests.support.listener import OVERLAP, TTL, listening
 from tests.support.virtual_loop import virtual
 
-APP = Range("aws/creds/app/", "aws/creds/app0")
+APP = IdRange("aws/creds/app/", "aws/creds/app0")
 
 
 class Reader:
@@ -35,7 +35,7 @@ class Reader:
         """Return what was heard, in order."""
         return [one.kind for one in self.heard]
 
-    async def read(self, lease_events: LeaseEventBroker, ids: Range) -> None:
+    async def read(self, lease_events: LeaseEventBroker, ids: IdRange) -> None:
         """Read until the watch ends."""
         with lease_events.watch(ids) as happenings:
             async for one in happenings:
@@ -43,7 +43,7 @@ class Reader:
 
 
 @asynccontextmanager
-async def watching(w: World, ids: Range = APP) -> AsyncIterator[Reader]:
+async def watching(w: World, ids: IdRange = APP) -> AsyncIterator[Reader]:
     """Watch for the length of the block."""
     reader = Reader()
     async with asyncio.TaskGroup() as group:
@@ -111,7 +111,7 @@ async def test_only_leases_in_the_range_are_told() -> None:
             mine_id = (await w.issue()).lease.id
         assert [one.lease_id for one in mine.heard] == [mine_id]
         assert len(everybody.heard) == 2
-        one = Range(mine_id, f"{mine_id}0")
+        one = IdRange(mine_id, f"{mine_id}0")
         async with watching(w, one) as single:
             await w.issue()
             await w.revoke(mine_id)

@@ -14,6 +14,8 @@ from typing import Final
 
 from structlog.typing import EventDict, WrappedLogger
 
+from lessor_server.domain.lease_id import CREDS
+
 HIDDEN: Final = "***"
 DEEPEST: Final = 6
 """Levels of nesting that are shown; what is deeper is cut, so that an event has a bound."""
@@ -28,7 +30,7 @@ _HARMLESS: Final = re.compile(r"_(?:file|path|count|ttl)$", re.IGNORECASE)
 # A secret access key is 40 characters of base64 (IAM, "Manage access keys for IAM users"): a run of just
 # that length with capitals, small letters and a digit or sign. A lease id may have that length too.
 _SECRET_KEY: Final = (
-    r"(?<![A-Za-z0-9/+])(?![A-Za-z0-9+/]*/creds/)(?=[A-Za-z0-9+/]*[A-Z])(?=[A-Za-z0-9+/]*[a-z])"
+    rf"(?<![A-Za-z0-9/+])(?![A-Za-z0-9+/]*{CREDS})(?=[A-Za-z0-9+/]*[A-Z])(?=[A-Za-z0-9+/]*[a-z])"
     r"(?=[A-Za-z0-9+/]*[0-9+/])[A-Za-z0-9+/]{40}(?![A-Za-z0-9/+=])"
 )
 # Session tokens of STS have no promised form; all seen begin like these.

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from lessor_server.adapters.sqlite import statements as sql
-from lessor_server.domain.errors.base import AlreadyExists, Invalid, StoreUnavailable, Violation
-from lessor_server.domain.names import shown
+from lessor_server.domain.errors.base import AlreadyExists, Invalid, StoreUnavailable, Violation, shown
 
 HELD: Final = "held"
 RESTORED: Final = "STORE_ROLLED_BACK"

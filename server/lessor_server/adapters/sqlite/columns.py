@@ -21,6 +21,7 @@ from lessor_server.domain.backoff import MAX_COUNT
 from lessor_server.domain.durations import LONGEST, SECOND
 from lessor_server.domain.errors.base import RowUnreadable
 from lessor_server.domain.events import Event, UnreadableRow
+from lessor_server.domain.lease import MAX_GENERATION
 
 T = TypeVar("T")
 Row = Sequence[Any]
@@ -45,7 +46,7 @@ from a row that can be read can be read as well.
 MAX_START_US: Final = MAX_NOW_US - 50 * 366 * 86_400_000_000
 """The last instant at which the service's time may start, so that a server can run on for 50 years."""
 
-MAX_NUMBERED: Final = 2**53
+MAX_NUMBERED: Final = MAX_GENERATION
 """The greatest generation of a row, and the greatest version of a root."""
 
 MAX_JSON_DEPTH: Final = 32

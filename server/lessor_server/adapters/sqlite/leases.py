@@ -12,11 +12,13 @@ from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.clock import ServiceClock
 from lessor_server.adapters.sqlite.columns import MAX_US, Row, numbered
 from lessor_server.adapters.sqlite.connection import Batches, is_of_the_disk
-from lessor_server.domain import backoff, names
+from lessor_server.domain import backoff
+from lessor_server.domain import lease as steps
 from lessor_server.domain.errors.base import Aborted, LessorError, MountFull, NotFound, RoleFull, RootChanged
 from lessor_server.domain.errors.preconditions import MountDisabling
-from lessor_server.domain.lease import UNDELIVERED_TTL, Claim, Intent, Lease, State
-from lessor_server.engine.store_types import ClaimTerms, LeaseCount, Range
+from lessor_server.domain.lease import Intent, Lease, State
+from lessor_server.domain.lease_id import IdRange, is_lease_id
+from lessor_server.engine.store_types import ClaimTerms, LeaseCount
 
 
 class SqliteLeases:
@@ -34,58 +36,27 @@ class SqliteLeases:
 
     # --- steps ------------------------------------------------------------------------------------------
 
-    async def begin(self, intent: Intent, span: timedelta) -> Claim:
+    async def begin(self, intent: Intent, span: timedelta) -> Lease:
         """Store an INTENT, claimed for ``span``."""
 
-        def job(connection: sqlite3.Connection) -> Claim:
-            now = self.now()
-            params = rows.intent(intent) | {"by": "issuer", "now": now, "due_us": now + rows.us(span)}
-            row = connection.execute(sql.BEGIN, params).fetchone()
-            if row is None:
+        def job(connection: sqlite3.Connection) -> Lease:
+            lease = steps.begin(intent, self.now(), span)
+            limits = {"max_users": intent.max_users, "max_leases": intent.max_leases}
+            params = rows.lease_params(lease) | limits | {"root_version": intent.root_version}
+            if connection.execute(sql.BEGIN, params).rowcount != 1:
                 raise _why_not(connection, intent, params)
-            return Claim(self._reader.read(rows.LEASES, row))
+            return lease
 
         return await self._batches.write(job)
 
-    async def activate(
-        self,
-        claim: Claim,
-        access_key_id: str,
-        *,
-        ends_us: int = 0,
-        undelivered: bool = False,
-        now: int | None = None,
-    ) -> Lease | None:
-        """Turn the claimed INTENT into ACTIVE."""
-        params: rows.Params = {
-            "key_id": access_key_id,
-            "ends_us": ends_us,
-            "untaken": undelivered,
-            "untaken_us": rows.us(UNDELIVERED_TTL),
-        }
-        return await self._change(sql.ACTIVATE, _held(claim) | params, now)
+    async def write(self, before: Lease, after: Lease) -> bool:
+        """Write a step of a lease if its row is unchanged, and, where it is to live on, may do so."""
+        params = rows.lease_params(after) | {"before": before.generation}
 
-    async def replace_key(self, lease: Lease, access_key_id: str, now: int | None = None) -> Lease | None:
-        """Put another key on an ACTIVE lease and hand it out."""
-        return await self._change(sql.REKEY, _held(Claim(lease)) | {"key_id": access_key_id}, now)
+        def job(connection: sqlite3.Connection) -> bool:
+            return connection.execute(sql.WRITE_LEASE, params | {"now": self.now()}).rowcount == 1
 
-    async def mark_undelivered(self, lease: Lease) -> Lease | None:
-        """Let an ACTIVE lease that nobody was given expire in 60 s."""
-        return await self._change(
-            sql.UNTAKE, _held(Claim(lease)) | {"untaken_us": rows.us(UNDELIVERED_TTL)}, None
-        )
-
-    async def abort_intent(self, claim: Claim, error: str, last_create_us: int) -> bool:
-        """Give up the claimed INTENT."""
-        params = _held(claim) | {"error": error, "last_create_us": last_create_us}
-        return await self._step(sql.RELEASE, params)
-
-    async def renew(
-        self, lease: Lease, expires_us: int, now: int | None = None, *, retired: bool = False
-    ) -> Lease | None:
-        """Move the expiry of an ACTIVE, unexpired lease of this generation."""
-        params = _held(Claim(lease)) | {"expires_us": expires_us, "retired": retired}
-        return await self._change(sql.RENEW, params, now)
+        return await self._batches.write(job)
 
     async def revoke(self, lease_id: str) -> Lease | None:
         """Put the lease up for revocation; return the row as it is afterwards."""
@@ -101,27 +72,30 @@ class SqliteLeases:
 
     async def reopen(self, lease_id: str, last_create_us: int) -> None:
         """Turn a lease, tombstone or not, back to REVOKING, due immediately."""
-        await self._step(sql.REOPEN, {"id": lease_id, "last_create_us": last_create_us})
+        params: rows.Params = {"id": lease_id, "last_create_us": last_create_us}
+        await self._batches.write(
+            lambda connection: connection.execute(sql.REOPEN, params | {"now": self.now()})
+        )
 
-    async def claim(self, ids: Sequence[str], terms: ClaimTerms, now: int | None = None) -> list[Claim]:
+    async def claim(self, ids: Sequence[str], terms: ClaimTerms) -> list[Lease]:
         """Claim those of ``ids`` that are due and free."""
 
-        def job(connection: sqlite3.Connection) -> list[Claim]:
-            return self._claimed(connection, ids, self._claiming(terms, now))
+        def job(connection: sqlite3.Connection) -> list[Lease]:
+            return self._claimed(connection, ids, self._claiming(terms))
 
         return await self._batches.write(job)
 
     async def claim_due(
-        self, terms: ClaimTerms, limit: int, without: frozenset[str] = frozenset(), now: int | None = None
-    ) -> list[Claim]:
+        self, terms: ClaimTerms, limit: int, without: frozenset[str] = frozenset()
+    ) -> list[Lease]:
         """Claim what is due, earliest first, until ``limit`` rows that can be worked on are found.
 
         The others stay claimed, so they come no earlier than that ends, and hold nobody up.
         """
 
-        def job(connection: sqlite3.Connection) -> list[Claim]:
-            params = self._claiming(terms, now)
-            claims: list[Claim] = []
+        def job(connection: sqlite3.Connection) -> list[Lease]:
+            params = self._claiming(terms)
+            claims: list[Lease] = []
             ids: list[str | bytes] = []
             while (room := limit - len(claims)) > 0:
                 asked = params | {"limit": room, "without": json.dumps(sorted(without))}
@@ -135,11 +109,12 @@ class SqliteLeases:
 
     def _claimed(
         self, connection: sqlite3.Connection, ids: Sequence[str | bytes], params: rows.Params
-    ) -> list[Claim]:
+    ) -> list[Lease]:
         """Claim those of ``ids`` that are due and free, each by one conditional statement, in this order."""
         found = [self._claimed_row(connection, lease_id, params) for lease_id in ids]
-        leases = self._reader.readable(rows.LEASES, (row for row in found if row is not None), salvage=True)
-        return [Claim(lease) for lease in leases]
+        return list(
+            self._reader.readable(rows.LEASES, (row for row in found if row is not None), salvage=True)
+        )
 
     def _claimed_row(
         self, connection: sqlite3.Connection, lease_id: str | bytes, params: rows.Params
@@ -163,21 +138,9 @@ class SqliteLeases:
         self._reader.note("leases", str(lease_id), problem)
         return None
 
-    def _claiming(self, terms: ClaimTerms, now: int | None) -> rows.Params:
-        at = self.now() if now is None else now
-        return {"by": terms.by, "held": terms.held, "now": at, "until": at + rows.us(terms.span)}
-
-    async def reschedule(
-        self, claim: Claim, error: str, retry_in: timedelta, attempts: int, looks: int
-    ) -> bool:
-        """Give the claimed lease back, due again after ``retry_in``."""
-        wait_us = rows.us(retry_in)
-        params = _held(claim) | {"error": error, "wait_us": wait_us, "attempts": attempts, "looks": looks}
-        return await self._step(sql.FAIL, params)
-
-    async def finish(self, claim: Claim) -> bool:
-        """Turn the claimed lease into its tombstone."""
-        return await self._step(sql.FINISH, _held(claim))
+    def _claiming(self, terms: ClaimTerms) -> rows.Params:
+        now = self.now()
+        return {"by": terms.by, "held": terms.held, "now": now, "until": now + rows.us(terms.span)}
 
     async def void_stale_claims(self) -> int:
         """Void every claim: the lock on the data directory guarantees that no other process runs.
@@ -186,19 +149,14 @@ class SqliteLeases:
         """
 
         def job(connection: sqlite3.Connection) -> int:
-            connection.execute(sql.RESTORE_DUE, {"now": self.now(), "max_us": MAX_US})
-            return connection.execute(sql.TAKE_OVER, {"now": self.now()}).rowcount
+            params = {"now": self.now(), "max_us": MAX_US}
+            for statement in (sql.RESTORE_DUE, sql.RESTORE_DUE_ROTATIONS, sql.VOID_ROTATION_CLAIMS):
+                connection.execute(statement, params)
+            return connection.execute(sql.VOID_CLAIMS, params).rowcount
 
         return await self._batches.write(job)
 
     # --- reading ----------------------------------------------------------------------------------------
-
-    async def claim_is_valid(self, claim: Claim) -> bool:
-        """Return whether the claim is still valid."""
-        params = _held(claim)
-        return await self._batches.read(
-            lambda connection: connection.execute(sql.HOLDS, params).fetchone() is not None
-        )
 
     async def due_within(self, span: timedelta, limit: int) -> list[tuple[str, int]]:
         """Return (id, due_us) of what falls due between now and ``span`` later."""
@@ -223,7 +181,7 @@ class SqliteLeases:
 
     async def bound_account(self, mount: str) -> str:
         """Return the account on which rows of the mount have, or may have had, users."""
-        params = {"mount": mount, "low": f"{mount}/", "high": f"{mount}0"}
+        params = rows.range_params(IdRange.of_mount(mount)) | {"mount": mount}
 
         def job(connection: sqlite3.Connection) -> str:
             row = connection.execute(sql.BOUND_ACCOUNT, params).fetchone()
@@ -231,11 +189,9 @@ class SqliteLeases:
 
         return await self._batches.read(job)
 
-    async def page(self, ids: Range, state: State | None, after: str, limit: int) -> list[Lease]:
+    async def page(self, ids: IdRange, state: State | None, after: str, limit: int) -> list[Lease]:
         """Return leases by id, those greater than ``after``."""
-        params: rows.Params = {
-            "low": ids.low,
-            "high": ids.high,
+        params = rows.range_params(ids) | {
             "after": after,
             "state": state.value if state else "",
             "now": self.now(),
@@ -246,9 +202,9 @@ class SqliteLeases:
 
         return await self._batches.read(job)
 
-    async def count(self, ids: Range, state: State | None) -> list[LeaseCount]:
+    async def count(self, ids: IdRange, state: State | None) -> list[LeaseCount]:
         """Count leases by mount, role and state as callers see it."""
-        if names.is_lease_id(ids.low):
+        if is_lease_id(ids.low):
             found = await self.page(ids, state, "", 1)
             return [LeaseCount(one.mount, one.role, one.state_at(self.now()), 1) for one in found]
         now = self.now()
@@ -270,32 +226,8 @@ class SqliteLeases:
             for (mount, role, counted), n in sorted(
                 counts.items(), key=lambda item: (*item[0][:2], item[0][2].value)
             )
-            if n > 0 and ids.covers(f"{mount}/creds/{role}/") and state in (None, counted)
+            if n > 0 and ids.covers_role(mount, role) and state in (None, counted)
         ]
-
-    # --- the two shapes of a step ---------------------------------------------------------------------------
-
-    async def _step(self, statement: str, params: rows.Params) -> bool:
-        """Run one conditional change; return whether its condition held."""
-
-        def job(connection: sqlite3.Connection) -> bool:
-            return connection.execute(statement, params | {"now": self.now()}).rowcount == 1
-
-        return await self._batches.write(job)
-
-    async def _change(self, statement: str, params: rows.Params, now: int | None) -> Lease | None:
-        """Run one conditional change and return the row after it, or None where its condition failed."""
-
-        def job(connection: sqlite3.Connection) -> Lease | None:
-            at = self.now() if now is None else now
-            row = connection.execute(statement, params | {"now": at}).fetchone()
-            return self._reader.one(rows.LEASES, row)
-
-        return await self._batches.write(job)
-
-
-def _held(claim: Claim) -> rows.Params:
-    return {"id": claim.id, "generation": claim.generation}
 
 
 def _why_not(connection: sqlite3.Connection, intent: Intent, params: rows.Params) -> LessorError:
@@ -307,7 +239,7 @@ def _why_not(connection: sqlite3.Connection, intent: Intent, params: rows.Params
         return MountDisabling(f"mount {intent.mount} is being disabled", subject=intent.mount)
     if intent.request and connection.execute(sql.BY_REQUEST, params).fetchone():
         return Aborted(f"request {intent.request.id} is being served by another process", retry_in=0.5)
-    if connection.execute(sql.TAKEN, params).fetchone():
+    if connection.execute(sql.LEASE_EXISTS, params).fetchone():
         return Aborted(
             f"the lease id {intent.id} is already in use; the next attempt uses another", retry_in=0.1
         )

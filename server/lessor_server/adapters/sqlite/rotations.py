@@ -8,11 +8,10 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final
 
-from lessor_server.adapters.sqlite import rotation_statements as sql
 from lessor_server.adapters.sqlite import rows
+from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.clock import ServiceClock
 from lessor_server.adapters.sqlite.columns import (
-    MAX_US,
     Column,
     Malformed,
     Row,
@@ -34,7 +33,7 @@ from lessor_server.adapters.sqlite.columns import (
 from lessor_server.adapters.sqlite.connection import Batches
 from lessor_server.domain.errors.preconditions import StaticUserTaken
 from lessor_server.domain.lease import STUCK_AFTER
-from lessor_server.domain.names import is_name
+from lessor_server.domain.lease_id import IdRange, is_name
 from lessor_server.domain.root import Hop, StoredRoot
 from lessor_server.domain.rotation import CLAIM_US, Phase, Rotation, static_prefix
 from lessor_server.domain.schedule import Schedule
@@ -59,38 +58,38 @@ class SqliteRotations:
         params = params_of(rotation) | {"account": rotation.account, "user_id": rotation.user_id}
 
         def job(connection: sqlite3.Connection) -> Rotation | None:
-            if connection.execute(sql.GET, params).fetchone() is not None:
+            if connection.execute(sql.GET_ROTATION, params).fetchone() is not None:
                 return None
             names_a_user = rotation.user_id and not rotation.is_root
-            taken = connection.execute(sql.TAKEN, params).fetchone() if names_a_user else None
+            taken = connection.execute(sql.STATIC_USER, params).fetchone() if names_a_user else None
             if taken is not None:
                 raise StaticUserTaken(rotation.user_name, Rotation(taken[0]).title)
-            added = connection.execute(sql.ADD, params | self._times()).fetchone()
+            added = connection.execute(sql.ADD_ROTATION, params | self._times()).fetchone()
             return self._reader.read(ROTATIONS, added)
 
         return await self._batches.write(job)
 
     async def get_rotation(self, subject: str) -> Rotation | None:
         """Return one row."""
-        return await self._find(sql.GET, {"subject": subject})
+        return await self._find(sql.GET_ROTATION, {"subject": subject})
 
     async def list_static(self, mount: str, after: str, limit: int) -> list[Rotation]:
         """Return the rows of a mount's static roles by name."""
-        low = static_prefix(mount)
-        params: rows.Params = {"after": low + after, "low": low, "high": low[:-1] + "0"}
+        ids = IdRange.of_prefix(static_prefix(mount))
+        params = rows.range_params(ids) | {"after": ids.low + after}
 
         def job(connection: sqlite3.Connection) -> list[Rotation]:
-            return self._reader.page(ROTATIONS, connection.execute(sql.LIST, params), limit)
+            return self._reader.page(ROTATIONS, connection.execute(sql.LIST_STATIC, params), limit)
 
         return await self._batches.read(job)
 
     async def static_holder(self, key_id: str, without: str) -> Rotation | None:
         """Return the static role that a key is of, but not the subject ``without``."""
-        return await self._find(sql.HOLDER, {"key_id": key_id, "without": without})
+        return await self._find(sql.STATIC_HOLDER, {"key_id": key_id, "without": without})
 
     async def rotated_away(self, key_id: str) -> Rotation | None:
         """Return the root's rotation that has replaced a key."""
-        return await self._find(sql.AWAY, {"key_id": key_id})
+        return await self._find(sql.ROTATED_AWAY, {"key_id": key_id})
 
     async def static_of_disabled(self) -> list[Rotation]:
         """Return the static roles of all disabling mounts."""
@@ -102,15 +101,14 @@ class SqliteRotations:
 
     async def forget_static(self, mount: str) -> None:
         """Delete the rows of a disabling mount's static roles, those that cannot be read too."""
-        low = static_prefix(mount)
-        params: rows.Params = {"mount": mount, "low": low, "high": low[:-1] + "0"}
+        params = rows.range_params(IdRange.of_prefix(static_prefix(mount))) | {"mount": mount}
         await self._batches.write(lambda connection: connection.execute(sql.FORGET_STATIC, params))
 
     async def unfinished_of_removed_mounts(self) -> list[Rotation]:
         """Return the unfinished rotations of mounts that ``remove_disabled`` would remove."""
 
         def job(connection: sqlite3.Connection) -> list[Rotation]:
-            found = connection.execute(sql.LEFT_BEHIND, {"stuck": STUCK_AFTER})
+            found = connection.execute(sql.UNFINISHED_OF_REMOVED, {"stuck": STUCK_AFTER})
             return list(self._reader.readable(ROTATIONS, found))
 
         return await self._batches.read(job)
@@ -119,12 +117,12 @@ class SqliteRotations:
         """Delete a row of this generation."""
         params = params_of(rotation)
         return await self._batches.write(
-            lambda connection: connection.execute(sql.FORGET, params).rowcount == 1
+            lambda connection: connection.execute(sql.FORGET_ROTATION, params).rowcount == 1
         )
 
     async def claim_rotation(self, subject: str) -> Rotation | None:
         """Claim a row that is free, due or not."""
-        return await self._change_rotation(sql.CLAIM, {"subject": subject})
+        return await self._change_rotation(sql.CLAIM_ROTATION, {"subject": subject})
 
     async def claim_rotations(self, limit: int, without: frozenset[str]) -> list[Rotation]:
         """Claim what is due, earliest first."""
@@ -133,11 +131,13 @@ class SqliteRotations:
             times = self._times()
             asked = times | {"limit": limit, "without": json.dumps(sorted(without))}
             found = []
-            for (subject,) in connection.execute(sql.DUE, asked).fetchall():
+            for (subject,) in connection.execute(sql.DUE_ROTATIONS, asked).fetchall():
                 if isinstance(subject, str):
-                    found.append(connection.execute(sql.CLAIM, times | {"subject": subject}).fetchone())
+                    found.append(
+                        connection.execute(sql.CLAIM_ROTATION, times | {"subject": subject}).fetchone()
+                    )
                 else:
-                    connection.execute(sql.POSTPONE_UNREADABLE, times | {"subject": subject})
+                    connection.execute(sql.POSTPONE_UNREADABLE_ROTATION, times | {"subject": subject})
                     self._reader.note("rotations", repr(subject), "subject is not a string")
             return list(self._reader.readable(ROTATIONS, (row for row in found if row is not None)))
 
@@ -147,12 +147,14 @@ class SqliteRotations:
         """Return when the next row is due, or 0 for never."""
         params: rows.Params = {"without": json.dumps(sorted(without))}
         return await self._batches.read(
-            lambda connection: connection.execute(sql.NEXT, params).fetchone()[0] or 0
+            lambda connection: connection.execute(sql.NEXT_ROTATION, params).fetchone()[0] or 0
         )
 
     async def move_rotation(self, rotation: Rotation, *, done: bool) -> Rotation | None:
         """Write a claimed row and keep the claim, or let it go where that is ``done``."""
-        return await self._change_rotation(sql.MOVE, params_of(rotation) | {"claimed": not done}, done=done)
+        return await self._change_rotation(
+            sql.MOVE_ROTATION, params_of(rotation) | {"claimed": not done}, done=done
+        )
 
     async def switch_root(self, rotation: Rotation, root: StoredRoot) -> Rotation | None:
         """Write a claimed row and the root of the version before, both or neither."""
@@ -166,21 +168,14 @@ class SqliteRotations:
         params = params_of(rotation) | given | {"claimed": True}
 
         def job(connection: sqlite3.Connection) -> Rotation | None:
-            for condition in (sql.HELD, sql.ROOT_IS):
+            for condition in (sql.ROTATION_IS, sql.ROOT_BEFORE):
                 if connection.execute(condition, params).fetchone() is None:
                     return None
             connection.execute(sql.SWITCH_ROOT, params)
             until = {"due_us": self._clock.now() + CLAIM_US}
-            return self._reader.read(ROTATIONS, connection.execute(sql.MOVE, params | until).fetchone())
-
-        return await self._batches.write(job)
-
-    async def void_stale_rotation_claims(self) -> int:
-        """Void every claim: the lock on the data directory guarantees that no other process runs."""
-
-        def job(connection: sqlite3.Connection) -> int:
-            connection.execute(sql.RESTORE_DUE, {"now": self._clock.now(), "max_us": MAX_US})
-            return connection.execute(sql.TAKE_OVER, {"now": self._clock.now()}).rowcount
+            return self._reader.read(
+                ROTATIONS, connection.execute(sql.MOVE_ROTATION, params | until).fetchone()
+            )
 
         return await self._batches.write(job)
 

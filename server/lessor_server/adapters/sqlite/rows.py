@@ -34,13 +34,13 @@ from lessor_server.adapters.sqlite.columns import (
     ttl_us,
 )
 from lessor_server.adapters.sqlite.statements import LEASE_COLUMNS
-from lessor_server.domain import names
 from lessor_server.domain.errors.base import RowUnreadable
-from lessor_server.domain.lease import Footprint, Intent, Lease, Request, State
+from lessor_server.domain.lease import Footprint, Lease, Request, State
+from lessor_server.domain.lease_id import IdRange, is_lease_id, is_name
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import StoredRoot
-from lessor_server.engine.store_types import BulkRevocation, LeaseCount, Range
+from lessor_server.engine.store_types import BulkRevocation, LeaseCount
 
 Params = dict[str, str | int | bytes | None]
 
@@ -73,8 +73,8 @@ def _lease(row: Row) -> Lease:
     """Return the lease of a row with ``LEASE_COLUMNS``, each of which is as ``LEASES`` wants it."""
     (
         id_, mount, role, kind, owner, state, generation, due_us, account, user_name, user_path,
-        inline_policy, policy_arns, groups, key_id, ttl_us, created_us, issue_us, last_renewal_us,
-        expires_us, max_expires_us, attempts, looks, last_error, last_create_us,
+        inline_policy, policy_arns, groups, key_id, ttl_us, max_ttl_us, created_us, issue_us, last_renewal_us,
+        expires_us, max_expires_us, attempts, not_found_count, last_error, last_create_us,
         request_id, request_digest, undelivered, reason,
     ) = row  # fmt: skip
     if kind == CredentialType.IAM_USER.value and not user_name:
@@ -92,6 +92,7 @@ def _lease(row: Row) -> Lease:
         footprint=footprint,
         access_key_id=key_id,
         ttl=span(ttl_us),
+        max_ttl=span(max_ttl_us),
         created_us=created_us,
         issue_us=issue_us,
         last_renewal_us=last_renewal_us,
@@ -99,7 +100,7 @@ def _lease(row: Row) -> Lease:
         max_expires_us=max_expires_us,
         due_us=due_us,
         attempts=attempts,
-        looks=looks,
+        not_found_count=not_found_count,
         last_error=last_error,
         last_create_us=last_create_us,
         request=Request(request_id, request_digest) if request_id else None,
@@ -108,29 +109,45 @@ def _lease(row: Row) -> Lease:
     )
 
 
-def intent(wanted: Intent) -> Params:
-    """Return the parameters of ``BEGIN`` that come from the intent."""
-    footprint = wanted.footprint
+def range_params(ids: IdRange) -> Params:
+    """Return the parameters of a range of ids."""
+    return {"low": ids.low, "high": ids.high}
+
+
+def lease_params(lease: Lease) -> Params:
+    """Return the parameters that store a lease."""
+    footprint = lease.footprint
     return {
-        "id": wanted.id,
-        "mount": wanted.mount,
-        "role": wanted.role,
-        "credential_type": wanted.credential_type.value,
-        "owner": wanted.owner,
+        "id": lease.id,
+        "mount": lease.mount,
+        "role": lease.role,
+        "credential_type": lease.credential_type.value,
+        "owner": lease.owner,
+        "state": lease.state.value,
+        "generation": lease.generation,
+        "due_us": lease.due_us,
         "account": footprint.account,
         "user_name": footprint.user_name,
         "user_path": footprint.user_path,
         "inline_policy": footprint.inline_policy,
         "policy_arns": _list(footprint.policy_arns),
         "groups": _list(footprint.groups),
-        "ttl_us": us(wanted.ttl),
-        "max_ttl_us": us(wanted.max_ttl),
-        "max_users": wanted.max_users,
-        "max_leases": wanted.max_leases,
-        "root_version": wanted.root_version,
-        "request_id": wanted.request.id if wanted.request else "",
-        "request_digest": wanted.request.digest if wanted.request else "",
-        "reason": wanted.reason,
+        "access_key_id": lease.access_key_id,
+        "ttl_us": us(lease.ttl),
+        "max_ttl_us": us(lease.max_ttl),
+        "created_us": lease.created_us,
+        "issue_us": lease.issue_us,
+        "last_renewal_us": lease.last_renewal_us,
+        "expires_us": lease.expires_us,
+        "max_expires_us": lease.max_expires_us,
+        "attempts": lease.attempts,
+        "not_found_count": lease.not_found_count,
+        "last_error": lease.last_error,
+        "last_create_us": lease.last_create_us,
+        "request_id": lease.request.id if lease.request else "",
+        "request_digest": lease.request.digest if lease.request else "",
+        "undelivered": lease.undelivered,
+        "reason": lease.reason,
     }
 
 
@@ -235,7 +252,7 @@ def _list(values: tuple[str, ...]) -> str:
 
 def _prefix(row: Row) -> BulkRevocation:
     low, high, cutoff_us = row
-    return BulkRevocation(Range(low, high), cutoff_us)
+    return BulkRevocation(IdRange(low, high), cutoff_us)
 
 
 def _count(row: Row) -> LeaseCount:
@@ -244,7 +261,7 @@ def _count(row: Row) -> LeaseCount:
 
 
 def _name(value: object) -> str:
-    return text(value) or ("" if names.is_name(str(value)) else "is not a valid name")
+    return text(value) or ("" if is_name(str(value)) else "is not a valid name")
 
 
 LEASES: Final = Table(
@@ -267,6 +284,7 @@ LEASES: Final = Table(
         Column("groups", texts, spare="[]"),
         Column("access_key_id", text, spare=""),
         Column("ttl_us", ttl_us, spare=0),
+        Column("max_ttl_us", ttl_us, spare=0),
         Column("created_us", past, spare=0),
         Column("issue_us", past, spare=0),
         Column("last_renewal_us", past, spare=0),
@@ -282,7 +300,7 @@ LEASES: Final = Table(
         Column("reason", text, spare=""),
     ),
     _lease,
-    lambda lease: "" if names.is_lease_id(lease.id) else "id is not a valid lease id",
+    lambda lease: "" if is_lease_id(lease.id) else "id is not a valid lease id",
 )
 MOUNTS: Final = Table(
     "mounts",

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from lessor_server.adapters.sqlite.columns import MAX_NUMBERED, MAX_SPAN_US
+from lessor_server.adapters.sqlite.columns import MAX_NUMBERED
 from lessor_server.domain.backoff import MAX_COUNT
 
 LEASE_COLUMNS = (
     "id, mount, role, credential_type, owner, state, generation, due_us, account, user_name, user_path,"
-    " inline_policy, policy_arns, groups, access_key_id, ttl_us, created_us, issue_us, last_renewal_us,"
-    " expires_us, max_expires_us, attempts, looks, last_error, last_create_us,"
+    " inline_policy, policy_arns, groups, access_key_id, ttl_us, max_ttl_us, created_us, issue_us,"
+    " last_renewal_us, expires_us, max_expires_us, attempts, looks, last_error, last_create_us,"
     " request_id, request_digest, untaken, reason"
 )
 
 # After the greatest generation comes the first one: no row becomes unreadable by a change.
 NEXT_GENERATION = f"CASE generation WHEN {MAX_NUMBERED} THEN 1 ELSE generation + 1 END"
 
-# --- the steps of a lease: each names the states it starts from, as domain.lease.STEPS does ------------
+# --- the steps of a lease: those of one row that was read are WRITE_LEASE; each of the others names the
+# states it starts from, as domain.lease.STEPS does -------------------------------------------------------
+
+_INSERT_LEASE = f"INSERT INTO leases ({LEASE_COLUMNS}, claimed_by, gone_us)"
+_NEW_LEASE = """:id, :mount, :role, :credential_type, :owner, :state, :generation, :due_us, :account,
+    :user_name, :user_path, :inline_policy, :policy_arns, :groups, :access_key_id, :ttl_us, :max_ttl_us,
+    :created_us, :issue_us, :last_renewal_us, :expires_us, :max_expires_us, :attempts, :not_found_count,
+    :last_error, :last_create_us, :request_id, :request_digest, :undelivered, :reason"""
 
 BEGIN = f"""
-INSERT INTO leases (
-    id, mount, role, credential_type, owner, state, generation, claimed_by, due_us, account, user_name,
-    user_path, inline_policy, policy_arns, groups, access_key_id, ttl_us, max_ttl_us, created_us, issue_us,
-    last_renewal_us, expires_us, max_expires_us, attempts, looks, last_error, last_create_us, gone_us,
-    request_id, request_digest, untaken, reason
-)
-SELECT :id, :mount, :role, :credential_type, :owner, 'INTENT', 1, :by, :due_us, :account, :user_name,
-    :user_path, :inline_policy, :policy_arns, :groups, '', :ttl_us, :max_ttl_us, :now, 0,
-    0, 0, 0, 0, 0, '', :due_us, 0,
-    :request_id, :request_digest, 0, :reason
+{_INSERT_LEASE}
+SELECT {_NEW_LEASE}, 'issuer', 0
 WHERE EXISTS (SELECT 1 FROM mounts WHERE name = :mount AND state = 'enabled')
   AND EXISTS (SELECT 1 FROM roots WHERE mount = :mount AND version = :root_version AND account = :account)
   AND (:user_name = '' OR
@@ -37,12 +36,11 @@ WHERE EXISTS (SELECT 1 FROM mounts WHERE name = :mount AND state = 'enabled')
        (SELECT coalesce(sum(n), 0) FROM lease_counts
         WHERE mount = :mount AND role = :role AND state IN ('INTENT', 'ACTIVE', 'REVOKING')) < :max_leases)
 ON CONFLICT DO NOTHING
-RETURNING {LEASE_COLUMNS}
 """
 
 MOUNT_STATE = "SELECT state FROM mounts WHERE name = :mount"
 ROOT_IS = "SELECT 1 FROM roots WHERE mount = :mount AND version = :root_version AND account = :account"
-TAKEN = "SELECT 1 FROM leases WHERE id = :id"
+LEASE_EXISTS = "SELECT 1 FROM leases WHERE id = :id"
 MOUNT_REVOKING = """
 SELECT coalesce(sum(n), 0) FROM lease_counts WHERE mount = :mount AND state = 'REVOKING'
 """
@@ -52,54 +50,20 @@ WHERE mount = :mount AND role = :role AND state IN ('INTENT', 'ACTIVE', 'REVOKIN
 """
 
 # No open prefix covers the row: used where a lease would get to live, or to live longer.
-_FREE = """NOT EXISTS (
+_UNCOVERED = """NOT EXISTS (
     SELECT 1 FROM prefixes WHERE low <= leases.id AND leases.id < high AND leases.created_us <= cutoff_us)"""
 
-# A user's lease ends after its ttl (:ends_us is 0); a session's when AWS ends it, and its ttl is what is left
-# until then, in whole seconds, at least one. An end that lies too far ahead is no end of AWS's.
-_ENDS_US = f"min(:ends_us, :now + {MAX_SPAN_US})"
-_END = f"CASE WHEN :ends_us THEN max({_ENDS_US}, :now + 1000000) ELSE :now + ttl_us END"
-_EXPIRES = f"CASE WHEN :untaken THEN min({_END}, :now + :untaken_us) ELSE {_END} END"
-
-ACTIVATE = f"""
-UPDATE leases SET state = 'ACTIVE', generation = {NEXT_GENERATION}, claimed_by = '', access_key_id = :key_id,
-    issue_us = :now, untaken = :untaken, expires_us = {_EXPIRES}, due_us = {_EXPIRES},
-    ttl_us = CASE WHEN :ends_us THEN max(({_ENDS_US} - :now + 999999) / 1000000, 1) * 1000000
-                  ELSE ttl_us END,
-    max_expires_us = CASE WHEN :ends_us THEN {_END} ELSE :now + max(min(max_ttl_us, {MAX_SPAN_US}), 0) END
-WHERE id = :id AND generation = :generation AND state = 'INTENT' AND {_FREE}
-RETURNING {LEASE_COLUMNS}
-"""
-
-# Taken after all, a lease ends when it would have: a user's after its ttl, a session's when AWS said.
-_TAKEN = """CASE WHEN NOT untaken THEN expires_us WHEN user_name = '' THEN max_expires_us
-              ELSE issue_us + ttl_us END"""
-
-REKEY = f"""
-UPDATE leases SET generation = {NEXT_GENERATION}, access_key_id = :key_id, untaken = 0,
-    expires_us = {_TAKEN}, due_us = {_TAKEN}
-WHERE id = :id AND generation = :generation AND state = 'ACTIVE' AND expires_us > :now AND {_FREE}
-RETURNING {LEASE_COLUMNS}
-"""
-
-UNTAKE = f"""
-UPDATE leases SET generation = {NEXT_GENERATION}, untaken = 1,
-    expires_us = min(expires_us, :now + :untaken_us), due_us = min(expires_us, :now + :untaken_us)
-WHERE id = :id AND generation = :generation AND state = 'ACTIVE'
-RETURNING {LEASE_COLUMNS}
-"""
-
-RELEASE = f"""
-UPDATE leases SET state = 'REVOKING', generation = {NEXT_GENERATION}, claimed_by = '', due_us = :now,
-    last_error = :error, last_create_us = :last_create_us
-WHERE id = :id AND generation = :generation AND state = 'INTENT'
-"""
-
-RENEW = f"""
-UPDATE leases SET generation = {NEXT_GENERATION}, expires_us = :expires_us, due_us = :expires_us,
-    last_renewal_us = CASE WHEN :retired THEN last_renewal_us ELSE :now END
-WHERE id = :id AND generation = :generation AND state = 'ACTIVE' AND expires_us > :now AND {_FREE}
-RETURNING {LEASE_COLUMNS}
+# The one statement for all steps that ``domain.lease`` works out. A lease that is to live on must not have
+# expired by the time of the commit. The claim of the row ends with its generation.
+WRITE_LEASE = f"""
+UPDATE leases SET state = :state, generation = :generation, claimed_by = '', due_us = :due_us,
+    access_key_id = :access_key_id, ttl_us = :ttl_us, issue_us = :issue_us,
+    last_renewal_us = :last_renewal_us, expires_us = :expires_us, max_expires_us = :max_expires_us,
+    attempts = :attempts, looks = :not_found_count, last_error = :last_error,
+    last_create_us = :last_create_us, untaken = :undelivered,
+    gone_us = CASE :state WHEN 'GONE' THEN :now ELSE 0 END
+WHERE id = :id AND generation = :before
+  AND (:state <> 'ACTIVE' OR ((state = 'INTENT' OR expires_us > :now) AND {_UNCOVERED}))
 """
 
 REVOKE = f"""
@@ -115,12 +79,12 @@ WHERE id = :id AND state IN ('REVOKING', 'GONE')
 """
 
 # A person's hold is the store's: it counts for every process from its commit on.
-_HELD = "(:held OR EXISTS (SELECT 1 FROM meta WHERE key = 'held' AND value IS NOT ''))"
+_EXPIRY_HELD = "(:held OR EXISTS (SELECT 1 FROM meta WHERE key = 'held' AND value IS NOT ''))"
 
 CLAIM = f"""
 UPDATE leases SET state = 'REVOKING', generation = {NEXT_GENERATION}, claimed_by = :by, due_us = :until
 WHERE id = :id AND state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now
-  AND NOT (state = 'ACTIVE' AND {_HELD})
+  AND NOT (state = 'ACTIVE' AND {_EXPIRY_HELD})
 RETURNING {LEASE_COLUMNS}
 """
 
@@ -131,24 +95,8 @@ DUE = f"""
 SELECT id FROM leases
 WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now
   AND (user_name = '' OR account NOT IN (SELECT value FROM json_each(:without)))
-  AND NOT (state = 'ACTIVE' AND {_HELD})
+  AND NOT (state = 'ACTIVE' AND {_EXPIRY_HELD})
 ORDER BY due_us, id LIMIT :limit
-"""
-
-HOLDS = "SELECT 1 FROM leases WHERE id = :id AND generation = :generation"
-
-# Without a wait the lease is as due as it was: in the order of expiries, not of failures.
-FAIL = f"""
-UPDATE leases SET generation = {NEXT_GENERATION}, claimed_by = '', last_error = :error, attempts = :attempts,
-    looks = :looks, due_us = CASE WHEN :wait_us = 0 AND expires_us BETWEEN 1 AND :now THEN expires_us
-                                  ELSE :now + :wait_us END
-WHERE id = :id AND generation = :generation AND state = 'REVOKING'
-"""
-
-FINISH = f"""
-UPDATE leases SET state = 'GONE', generation = {NEXT_GENERATION}, claimed_by = '', due_us = 0,
-    last_error = '', gone_us = :now
-WHERE id = :id AND generation = :generation AND state = 'REVOKING'
 """
 
 # A due time that is no instant is never reached; in an index texts and blobs stand behind all numbers.
@@ -168,7 +116,7 @@ UPDATE leases SET due_us = :until
 WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now AND CAST(id AS BLOB) = :id
 """
 
-TAKE_OVER = f"""
+VOID_CLAIMS = f"""
 UPDATE leases SET state = 'REVOKING', generation = {NEXT_GENERATION}, claimed_by = '',
     due_us = min(due_us, :now)
 WHERE claimed_by <> ''
@@ -238,16 +186,16 @@ WHERE id >= :low AND id < :high AND created_us <= :cutoff_us AND state <> 'ABAND
 OPEN_PREFIX = """
 INSERT INTO prefixes (low, high, cutoff_us) VALUES (:low, :high, :cutoff_us) ON CONFLICT DO NOTHING
 """
-PREFIXES = "SELECT low, high, cutoff_us FROM prefixes ORDER BY cutoff_us, low"
+OPEN_PREFIXES = "SELECT low, high, cutoff_us FROM prefixes ORDER BY cutoff_us, low"
 CLOSE_PREFIX = "DELETE FROM prefixes WHERE low = :low AND cutoff_us = :cutoff_us"
 
 # A lease that backs off becomes due immediately, too; one that is being attempted keeps its claim.
-_TRIED = "state = 'REVOKING' AND claimed_by <> ''"
-PUT_UP = f"""
+_ATTEMPTED = "state = 'REVOKING' AND claimed_by <> ''"
+MARK_RANGE_REVOKING = f"""
 UPDATE leases SET state = 'REVOKING', last_error = '',
-    generation = CASE WHEN {_TRIED} THEN generation ELSE {NEXT_GENERATION} END,
-    claimed_by = CASE WHEN {_TRIED} THEN claimed_by ELSE '' END,
-    due_us = CASE WHEN {_TRIED} THEN due_us ELSE min(due_us, :now) END
+    generation = CASE WHEN {_ATTEMPTED} THEN generation ELSE {NEXT_GENERATION} END,
+    claimed_by = CASE WHEN {_ATTEMPTED} THEN claimed_by ELSE '' END,
+    due_us = CASE WHEN {_ATTEMPTED} THEN due_us ELSE min(due_us, :now) END
 WHERE id IN (
     SELECT id FROM leases
     WHERE id > :after AND id >= :low AND id < :high AND created_us <= :cutoff_us
@@ -267,30 +215,21 @@ WHERE id IN (
 RETURNING id
 """
 
-KNOWN = f"""
+LEASES_BY_USER_NAME = f"""
 SELECT {LEASE_COLUMNS} FROM leases
 WHERE user_name <> '' AND user_name IN (SELECT value FROM json_each(:names))
 """
 
-ADOPT = """
-INSERT INTO leases (
-    id, mount, role, credential_type, owner, state, generation, claimed_by, due_us, account, user_name,
-    user_path, inline_policy, policy_arns, groups, access_key_id, ttl_us, max_ttl_us, created_us, issue_us,
-    last_renewal_us, expires_us, max_expires_us, attempts, looks, last_error, last_create_us, gone_us
-)
-VALUES (:id, :mount, :role, :credential_type, '', 'REVOKING', 1, '', :now, :account, :user_name,
-    :user_path, '', '[]', '[]', '', 0, 0, :now, 0, 0, 0, 0, 0, 0, 'adopted by a reconcile run', :now, 0)
-ON CONFLICT DO NOTHING
-"""
+ADOPT = f"{_INSERT_LEASE} VALUES ({_NEW_LEASE}, '', 0) ON CONFLICT DO NOTHING"
 
 # A tombstone goes once a complete listing that began after every grace did not bring it back to life.
-BURY = """
+PURGE_TOMBSTONES = """
 DELETE FROM leases
 WHERE state = 'GONE' AND user_name <> '' AND account = :account
   AND gone_us <= :old_us AND gone_us <= :listed_us AND last_create_us <= :listed_us - :grace_us
 """
 
-BURY_SESSIONS = """
+PURGE_SESSIONS = """
 DELETE FROM leases
 WHERE state = 'GONE' AND user_name = '' AND gone_us <= :old_us AND max_expires_us <= :old_us
 """
@@ -396,3 +335,85 @@ PUT_ROLE = """
 UPDATE roles SET etag = :etag, body = :body WHERE mount = :mount AND name = :name AND etag = :expect
 """
 DELETE_ROLE = "DELETE FROM roles WHERE mount = :mount AND name = :name"
+
+# --- rotations; a claimed row's holder has its newest generation ----------------------------------------
+
+ROTATION_COLUMNS = "subject, phase, generation, due_us, late_us, attempts, sealed, fresh_sealed, body"
+_SAME_ROTATION = "subject = :subject AND generation = :generation"
+
+ADD_ROTATION = f"""
+INSERT INTO rotations ({ROTATION_COLUMNS}, claimed)
+VALUES (:subject, :phase, 1, :until, :late_us, :attempts, :sealed, :fresh_sealed, :body, 1)
+ON CONFLICT (subject) DO NOTHING
+RETURNING {ROTATION_COLUMNS}
+"""
+GET_ROTATION = f"SELECT {ROTATION_COLUMNS} FROM rotations WHERE subject = :subject"
+LIST_STATIC = f"""
+SELECT {ROTATION_COLUMNS} FROM rotations WHERE subject > :after AND subject >= :low AND subject < :high
+  AND {ENDING} = 0
+ORDER BY subject
+"""
+STATIC_USER = """
+SELECT subject FROM rotations
+WHERE json_extract(body, '$.user_id') = :user_id AND json_extract(body, '$.account') = :account
+  AND subject <> :subject AND subject GLOB '*/static-creds/*'
+"""
+STATIC_HOLDER = f"""
+SELECT {ROTATION_COLUMNS} FROM rotations
+WHERE (json_extract(body, '$.current') = :key_id OR json_extract(body, '$.previous') = :key_id
+       OR json_extract(body, '$.fresh') = :key_id)
+  AND subject <> :without AND subject GLOB '*/static-creds/*'
+ORDER BY subject LIMIT 1
+"""
+ROTATED_AWAY = f"""
+SELECT {ROTATION_COLUMNS} FROM rotations
+WHERE subject GLOB '*/root' AND :key_id IN (SELECT value FROM json_each(body, '$.away'))
+ORDER BY subject LIMIT 1
+"""
+UNFINISHED_OF_REMOVED = f"""
+SELECT {ROTATION_COLUMNS} FROM ({DISABLED}) JOIN rotations ON subject > name || '/' AND subject < name || '0'
+WHERE {HALF_MADE} ORDER BY subject
+"""
+STATIC_OF_DISABLED = f"""
+SELECT {ROTATION_COLUMNS} FROM mounts JOIN rotations ON {OF_STATIC_ROLE}
+WHERE state = 'disabling' ORDER BY subject
+"""
+FORGET_STATIC = """
+DELETE FROM rotations WHERE subject >= :low AND subject < :high
+  AND EXISTS (SELECT 1 FROM mounts WHERE name = :mount AND state = 'disabling')
+"""
+FORGET_ROTATION = f"DELETE FROM rotations WHERE {_SAME_ROTATION}"
+CLAIM_ROTATION = f"""
+UPDATE rotations SET claimed = 1, generation = {NEXT_GENERATION}, due_us = :until
+WHERE subject = :subject AND (claimed = 0 OR due_us <= :now)
+RETURNING {ROTATION_COLUMNS}
+"""
+DUE_ROTATIONS = """
+SELECT subject FROM rotations
+WHERE due_us > 0 AND due_us <= :now AND subject NOT IN (SELECT value FROM json_each(:without))
+ORDER BY due_us, subject LIMIT :limit
+"""
+NEXT_ROTATION = """
+SELECT min(due_us) FROM rotations
+WHERE due_us > 0 AND subject NOT IN (SELECT value FROM json_each(:without))
+"""
+MOVE_ROTATION = f"""
+UPDATE rotations SET phase = :phase, generation = {NEXT_GENERATION}, claimed = :claimed, due_us = :due_us,
+    late_us = :late_us, attempts = :attempts, sealed = :sealed, fresh_sealed = :fresh_sealed, body = :body
+WHERE {_SAME_ROTATION}
+RETURNING {ROTATION_COLUMNS}
+"""
+ROTATION_IS = f"SELECT 1 FROM rotations WHERE {_SAME_ROTATION}"
+ROOT_BEFORE = "SELECT 1 FROM roots WHERE mount = :mount AND version = :version - 1"
+SWITCH_ROOT = """
+UPDATE roots SET sealed = :root_sealed, version = :version, etag = :etag
+WHERE mount = :mount AND version = :version - 1
+"""
+# A due time that is no instant is never reached.
+RESTORE_DUE_ROTATIONS = "UPDATE rotations SET due_us = :now WHERE due_us > :max_us"
+POSTPONE_UNREADABLE_ROTATION = """
+UPDATE rotations SET due_us = :until WHERE due_us > 0 AND due_us <= :now AND CAST(subject AS BLOB) = :subject
+"""
+VOID_ROTATION_CLAIMS = f"""
+UPDATE rotations SET claimed = 0, generation = {NEXT_GENERATION}, due_us = :now WHERE claimed IS NOT 0
+"""

@@ -22,11 +22,10 @@ from lessor_server.adapters.sqlite.lock import directory_lock
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable, prepare
 from lessor_server.adapters.sqlite.rotations import SqliteRotations
 from lessor_server.adapters.sqlite.upkeep import SqliteUpkeep
-from lessor_server.domain.errors.base import AlreadyExists
 from lessor_server.domain.events import Event
 from lessor_server.domain.lease import Lease
+from lessor_server.domain.lease_id import is_name
 from lessor_server.domain.mount import Mount
-from lessor_server.domain.names import is_name
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import StoredRoot
 from lessor_server.engine.store_types import RequestKey, StoredContext
@@ -49,18 +48,8 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
         """Serve a database below ``folder`` that was opened and migrated to ``schema``."""
         self._reader = batches.reader
         SqliteLeases.__init__(self, batches, clock)
-        SqliteUpkeep.__init__(self, batches, clock, folder)
+        SqliteUpkeep.__init__(self, batches, clock, folder, schema, instance)
         SqliteRotations.__init__(self, batches, clock)
-        self._schema = schema
-        self._instance = instance
-
-    async def instance(self) -> str:
-        """Return this installation's id."""
-        return self._instance
-
-    async def schema_version(self) -> int:
-        """Return the number of the last migration applied."""
-        return self._schema
 
     async def sealing_key_id(self) -> str:
         """Return the id of the key that secrets are sealed under, empty where none is known."""
@@ -113,23 +102,21 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
 
     # --- mounts -----------------------------------------------------------------------------------------
 
-    async def add_mount(self, mount: Mount) -> None:
-        """Store a new mount, or raise ``AlreadyExists``."""
-        if not await self._write(sql.ADD_MOUNT, rows.mount_params(mount)):
-            raise AlreadyExists("mount", mount.name)
-
     async def get_mount(self, name: str) -> Mount | None:
         """Return one mount."""
         return await self._one(rows.MOUNTS, sql.GET_MOUNT, {"name": name})
 
-    async def put_mount(self, before: Mount, after: Mount) -> bool:
-        """Replace a mount; False where it is no longer as ``before``."""
+    async def put_mount(self, before: Mount | None, after: Mount) -> bool:
+        """Store a mount, or replace the one there."""
 
         def job(connection: sqlite3.Connection) -> bool:
-            row = connection.execute(sql.GET_MOUNT, {"name": before.name}).fetchone()
+            params = rows.mount_params(after)
+            if before is None:
+                return connection.execute(sql.ADD_MOUNT, params).rowcount == 1
+            row = connection.execute(sql.GET_MOUNT, params).fetchone()
             if self._reader.one(rows.MOUNTS, row) != before:
                 return False
-            return connection.execute(sql.PUT_MOUNT, rows.mount_params(after)).rowcount == 1
+            return connection.execute(sql.PUT_MOUNT, params).rowcount == 1
 
         return await self._batches.write(job)
 

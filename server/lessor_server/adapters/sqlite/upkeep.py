@@ -12,10 +12,11 @@ from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.clock import MARK, ServiceClock, mark_of
 from lessor_server.adapters.sqlite.columns import text
 from lessor_server.adapters.sqlite.connection import Batches
+from lessor_server.domain import lease as steps
 from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, TOMBSTONE_LIFE, Lease, Orphan
+from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.mount import Mount
-from lessor_server.domain.role import CredentialType
-from lessor_server.engine.store_types import BulkRevocation, Progress, Range
+from lessor_server.engine.store_types import BulkRevocation, Progress, StoreStatus
 
 UNREADABLE_HOLD = "STORED_HOLD_UNREADABLE"
 """Why expiries are held where nobody can read why they were; a person's resume ends it."""
@@ -24,16 +25,20 @@ UNREADABLE_HOLD = "STORED_HOLD_UNREADABLE"
 class SqliteUpkeep:
     """Ranges of leases, tombstones, and the store as a whole."""
 
-    def __init__(self, batches: Batches, clock: ServiceClock, folder: Path) -> None:
+    def __init__(
+        self, batches: Batches, clock: ServiceClock, folder: Path, schema: int, instance: str
+    ) -> None:
         """Run jobs in ``batches``; backups go below ``folder``."""
         self._batches = batches
         self._reader = batches.reader
         self._clock = clock
         self._folder = folder
+        self._schema = schema
+        self._instance = instance
 
     # --- prefixes ---------------------------------------------------------------------------------------
 
-    async def open_prefix(self, ids: Range) -> tuple[BulkRevocation, int]:
+    async def open_prefix(self, ids: IdRange) -> tuple[BulkRevocation, int]:
         """Put a range up for revocation; return it, and how many leases it takes in."""
 
         def job(connection: sqlite3.Connection) -> tuple[BulkRevocation, int]:
@@ -49,7 +54,7 @@ class SqliteUpkeep:
             row = connection.execute(sql.DISABLE_MOUNT, {"name": mount}).fetchone()
             if row is None:
                 return None
-            prefix = BulkRevocation(Range.of_mount(mount), self._clock.now())
+            prefix = BulkRevocation(IdRange.of_mount(mount), self._clock.now())
             return self._reader.salvage(rows.MOUNTS, row), _opened(connection, prefix)
 
         return await self._batches.write(job)
@@ -58,13 +63,15 @@ class SqliteUpkeep:
         """Return the ranges whose leases are not all REVOKING yet."""
 
         def job(connection: sqlite3.Connection) -> list[BulkRevocation]:
-            return list(self._reader.readable(rows.PREFIXES, connection.execute(sql.PREFIXES)))
+            return list(self._reader.readable(rows.PREFIXES, connection.execute(sql.OPEN_PREFIXES)))
 
         return await self._batches.read(job)
 
     async def mark_range_revoking(self, prefix: BulkRevocation, after: str, limit: int) -> list[str]:
         """Make the next of a range's leases due immediately; return their ids, in order."""
-        return sorted(await self._ids(sql.PUT_UP, _prefix(prefix) | {"after": after, "limit": limit}))
+        return sorted(
+            await self._ids(sql.MARK_RANGE_REVOKING, _prefix(prefix) | {"after": after, "limit": limit})
+        )
 
     async def close_prefix(self, prefix: BulkRevocation) -> None:
         """Forget a range."""
@@ -77,9 +84,9 @@ class SqliteUpkeep:
         )
         return Progress(alive, failed, gone)
 
-    async def abandon(self, ids: Range, limit: int, *, live: bool) -> list[str]:
+    async def abandon(self, ids: IdRange, limit: int, *, live: bool) -> list[str]:
         """Turn some leases of a range to ABANDONED, ``live`` ones too; return their ids."""
-        params: rows.Params = {"low": ids.low, "high": ids.high, "limit": limit, "live": live}
+        params = rows.range_params(ids) | {"limit": limit, "live": live}
         return await self._ids(sql.ABANDON, params)
 
     async def _ids(self, statement: str, params: rows.Params) -> list[str]:
@@ -95,7 +102,9 @@ class SqliteUpkeep:
         """Return the leases of those users that have one."""
 
         def job(connection: sqlite3.Connection) -> dict[str, Lease | None]:
-            found = connection.execute(sql.KNOWN, {"names": json.dumps(list(user_names))}).fetchall()
+            found = connection.execute(
+                sql.LEASES_BY_USER_NAME, {"names": json.dumps(list(user_names))}
+            ).fetchall()
             named: dict[str, Lease | None] = {row[rows.USER_NAME]: None for row in found}
             leases = self._reader.readable(rows.LEASES, found, salvage=True)
             return named | {lease.footprint.user_name: lease for lease in leases}
@@ -104,36 +113,21 @@ class SqliteUpkeep:
 
     async def adopt(self, orphan: Orphan) -> bool:
         """Store a REVOKING row, due immediately, for a user that had none."""
-        params: rows.Params = {
-            "id": orphan.id,
-            "mount": orphan.mount,
-            "role": orphan.role,
-            "credential_type": CredentialType.IAM_USER.value,
-            "account": orphan.footprint.account,
-            "user_name": orphan.footprint.user_name,
-            "user_path": orphan.footprint.user_path,
-            "now": self._clock.now(),
-        }
+        params = rows.lease_params(steps.adopt(orphan, self._clock.now()))
         return await self._batches.write(
             lambda connection: connection.execute(sql.ADOPT, params).rowcount == 1
         )
 
     async def purge_tombstones(self, account: str, listed_us: int) -> int:
-        """Drop tombstones that a complete listing did not show, and old enough."""
+        """Drop tombstones that a complete listing did not show, or those of sessions that are long over."""
+        statement = sql.PURGE_TOMBSTONES if account else sql.PURGE_SESSIONS
         params: rows.Params = {
             "account": account,
             "listed_us": listed_us,
             "old_us": self._clock.now() - rows.us(TOMBSTONE_LIFE),
             "grace_us": rows.us(CREATE_GRACE),
         }
-        return await self._batches.write(lambda connection: connection.execute(sql.BURY, params).rowcount)
-
-    async def purge_sessions(self) -> int:
-        """Drop the tombstones of sessions that are long over."""
-        params = {"old_us": self._clock.now() - rows.us(TOMBSTONE_LIFE)}
-        return await self._batches.write(
-            lambda connection: connection.execute(sql.BURY_SESSIONS, params).rowcount
-        )
+        return await self._batches.write(lambda connection: connection.execute(statement, params).rowcount)
 
     async def remove_disabled(self) -> list[str]:
         """Remove the disabling mounts that have no live lease left, with their roots and roles."""
@@ -151,26 +145,27 @@ class SqliteUpkeep:
 
     # --- the clock, and the store as a whole ---------------------------------------------------------------
 
-    async def drift_us(self) -> int:
+    def drift_us(self) -> int:
         """Return how far the machine's wall clock is ahead of the service's time."""
         return self._clock.drift_us()
 
-    async def first_start(self) -> bool:
-        """Return whether the store had never been used before this start."""
-        return self._clock.first_start
-
-    async def get_expiry_hold(self) -> str:
-        """Return why expiry is held across starts, or an empty text; an unreadable value is a hold."""
-
-        def job(connection: sqlite3.Connection) -> str:
-            row = connection.execute(sql.GET_META, {"key": backups.HELD}).fetchone()
-            problem = text(row[0]) if row else ""
-            if problem:
-                self._reader.note("meta", backups.HELD, problem)
-                return UNREADABLE_HOLD
-            return row[0] if row else ""
-
-        return await self._batches.read(job)
+    async def status(self) -> StoreStatus:
+        """Return the state of the store as a whole; an unreadable hold is a hold."""
+        row = await self._batches.read(
+            lambda connection: connection.execute(sql.GET_META, {"key": backups.HELD}).fetchone()
+        )
+        hold, problem = (row[0], text(row[0])) if row else ("", "")
+        if problem:
+            self._reader.note("meta", backups.HELD, problem)
+            hold = UNREADABLE_HOLD
+        unreadable = self._reader.unreadable.items()
+        return StoreStatus(
+            instance_id=self._instance,
+            schema_version=self._schema,
+            first_start=self._clock.first_start,
+            expiry_hold=hold,
+            unreadable_rows=tuple(f"{table} {key}: {problem}" for (table, key), problem in unreadable),
+        )
 
     async def set_expiry_hold(self, why: str) -> None:
         """Keep the hold, or end it with an empty text."""
@@ -187,10 +182,6 @@ class SqliteUpkeep:
 
         await self._batches.write(job)
 
-    async def unreadable_rows(self) -> list[str]:
-        """Return which rows could not be read when they were last read, one line each."""
-        return [f"{table} {key}: {problem}" for (table, key), problem in self._reader.unreadable.items()]
-
     async def backup(self, path: str) -> tuple[str, int]:
         """Write a consistent, durable copy below the data directory; return its path and size in bytes."""
         name = path or f"backup-{self._clock.now()}.db"
@@ -205,4 +196,4 @@ def _opened(connection: sqlite3.Connection, prefix: BulkRevocation) -> int:
 
 
 def _prefix(prefix: BulkRevocation) -> rows.Params:
-    return {"low": prefix.ids.low, "high": prefix.ids.high, "cutoff_us": prefix.cutoff_us}
+    return rows.range_params(prefix.ids) | {"cutoff_us": prefix.cutoff_us}

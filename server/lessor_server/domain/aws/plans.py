@@ -39,7 +39,7 @@ def issue(role: Role, footprint: Footprint, tags: tuple[tuple[str, str], ...]) -
     return IssuePlan(create, tuple(furnish), calls.CreateAccessKey(name))
 
 
-def cut(lease: Lease) -> Round:
+def revoke_keys(lease: Lease) -> Round:
     """Return the first round of a revocation, which ends access: the stored key goes, or all are listed."""
     name = lease.footprint.user_name
     if lease.access_key_id:
@@ -52,7 +52,7 @@ def delete_keys(user_name: str, key_ids: tuple[str, ...]) -> Round:
     return tuple(calls.DeleteAccessKey(user_name, key_id) for key_id in key_ids)
 
 
-def strip(footprint: Footprint) -> Round:
+def detach_all(footprint: Footprint) -> Round:
     """Return the round that takes off what the row says was put on."""
     name = footprint.user_name
     taken: list[Call[object]] = []
@@ -63,7 +63,7 @@ def strip(footprint: Footprint) -> Round:
     return tuple(taken)
 
 
-def survey(user_name: str) -> Round:
+def list_attachments(user_name: str) -> Round:
     """Return the round that lists everything which AWS lets stand in the way of DeleteUser.
 
     Source: IAM API Reference, DeleteUser: "you must delete the items attached to the user manually".
@@ -80,7 +80,7 @@ def survey(user_name: str) -> Round:
     )
 
 
-def sweep(user_name: str, found: tuple[tuple[Call[object], tuple[str, ...]], ...]) -> Round:
+def delete_attachments(user_name: str, found: tuple[tuple[Call[object], tuple[str, ...]], ...]) -> Round:
     """Return the round that deletes what ``survey`` found, and the console password."""
     taken: list[Call[object]] = [calls.DeleteLoginProfile(user_name)]
     for listing, names in found:
@@ -109,16 +109,6 @@ def _taking(listing: Call[object], user_name: str, name: str) -> Call[object]:
             return calls.DeleteServiceSpecificCredential(user_name, name)
         case _:
             raise AssertionError(f"{listing.action} lists nothing that delete_listed deletes")
-
-
-def look(user_name: str) -> calls.GetUser:
-    """Return the call that shows a user with its tags."""
-    return calls.GetUser(user_name)
-
-
-def finish(user_name: str) -> calls.DeleteUser:
-    """Return the call whose answer decides whether the user is gone."""
-    return calls.DeleteUser(user_name)
 
 
 def tags_of(instance: str, lease_id: str, role: Role) -> tuple[tuple[str, str], ...]:

@@ -12,7 +12,7 @@ import re
 from typing import Final
 
 from lessor_server.domain.aws import partition
-from lessor_server.domain.names import shown
+from lessor_server.domain.errors.base import shown
 
 _IAM_TYPES: Final = (
     "user/",

@@ -10,8 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
 
-from lessor_server.domain.errors.base import Violation
-from lessor_server.domain.names import shown
+from lessor_server.domain.errors.base import Violation, shown
 
 Tags: TypeAlias = tuple[tuple[str, str], ...]
 

@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 MAX_PATH = 256
 """The most characters of a field's path in an answer: keys of a document are part of it."""
+_SHOWN: Final = 64
 
 
 class Kind(Enum):
@@ -54,6 +55,17 @@ class Violation:
     def under(self, prefix: str) -> Violation:
         """Return the same violation with its path below ``prefix``."""
         return Violation(f"{prefix}.{self.field}" if self.field else prefix, self.problem, self.fix)
+
+
+def shown(text: str) -> str:
+    """Return a caller's text for a message: quoted, on one line, cut to 64 characters."""
+    cut = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    return '"' + "".join(letter if letter.isprintable() else "�" for letter in cut) + '"'
+
+
+def too_long(field: str, text: str, limit: int) -> Violation:
+    """Return the violation of a text that has more than ``limit`` characters."""
+    return Violation(field, f"has {len(text)} characters", f"give at most {limit}")
 
 
 @dataclass(frozen=True, slots=True)

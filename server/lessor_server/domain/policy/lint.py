@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from lessor_server.domain.names import shown
+from lessor_server.domain.errors.base import shown
 from lessor_server.domain.policy import wildcard
 from lessor_server.domain.policy.policy import JsonValue
 

@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from lessor_server.domain.aws import resource_arn
-from lessor_server.domain.errors.base import Violation
-from lessor_server.domain.names import shown
+from lessor_server.domain.errors.base import Violation, shown
 from lessor_server.domain.policy import condition, wildcard
 
 JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"

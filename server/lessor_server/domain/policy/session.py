@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from lessor_server.domain import names
+from lessor_server.domain import user_names
 from lessor_server.domain.aws import arn, tags
 from lessor_server.domain.aws.calls import Call
 from lessor_server.domain.aws.sts_calls import (
@@ -23,9 +23,8 @@ from lessor_server.domain.aws.sts_calls import (
     Session,
 )
 from lessor_server.domain.aws.tags import Tags
-from lessor_server.domain.errors.base import SessionPolicyWouldWiden, Violation, require
+from lessor_server.domain.errors.base import SessionPolicyWouldWiden, Violation, require, shown
 from lessor_server.domain.errors.preconditions import NoSessionPolicy, TemplateValueUnsafe
-from lessor_server.domain.names import shown
 from lessor_server.domain.policy import policy, session_policy
 from lessor_server.domain.policy.session_policy import GroupPolicies
 from lessor_server.domain.policy.template import Caller, filled, filled_policy, none_violations
@@ -169,9 +168,9 @@ def _would_widen(role: Role, ask: Ask) -> bool:
 
 def name(role: Role, ask: Ask, template: str, suffix: str, caller: Caller) -> str:
     """Return the session's name: the one asked for, else one made by the mount's template of names."""
-    make = names.user_name
+    make = user_names.user_name
     if role.credential_type is CredentialType.FEDERATION_TOKEN:
-        make = names.federation_name
+        make = user_names.federation_name
     return ask.session_name or make(template, role.mount, role.name, suffix, caller.value)
 
 

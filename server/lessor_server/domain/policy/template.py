@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
-from lessor_server.domain.errors.base import Violation
+from lessor_server.domain.errors.base import Violation, shown, too_long
 from lessor_server.domain.errors.preconditions import RoleNotUsable, TemplateLabelUnknown, TemplateValueUnsafe
-from lessor_server.domain.names import IDENTITY, shown, too_long
 from lessor_server.domain.policy import placeholders, policy
 from lessor_server.domain.policy.placeholders import MAX_TEMPLATE
 from lessor_server.domain.policy.policy import JsonValue
+from lessor_server.domain.user_names import IDENTITY
 
 _SAFE: Final = re.compile(r"[A-Za-z0-9_.@+=,-]{1,128}")
 """What a policy may be given: IAM gives ``*``, ``?``, ``$``, ``/`` and ``:`` a meaning there."""

@@ -39,11 +39,8 @@ class Done(Generic[T_co]):
 Outcome = Done[T] | LessorError
 """What came of a call: AWS's refusal, an unknown fate, or why it was never sent (``PacerFull``, ...)."""
 
-MayRetry = Callable[[], bool]
-"""Says whether a call may still be repeated because AWS does not see its user yet."""
 
-
-def _none() -> bool:
+def _never() -> bool:
     return False
 
 
@@ -81,11 +78,11 @@ class AwsCaller:
         retries = self._root.config.max_retries
         return TRIES if retries is None else retries + 1
 
-    async def call(self, call: Call[T], patience: MayRetry = _none) -> Outcome[T]:
-        """Send one call, and again while AWS does not yet see the user it just made and ``patience()``.
+    async def call(self, call: Call[T], may_retry: Callable[[], bool] = _never) -> Outcome[T]:
+        """Send one call, and again while AWS does not yet see the user it just made and ``may_retry()``.
 
-        ConcurrentModification is repeated without patience too: AWS asks for it, and the refused call had
-        no effect. A root's ``max_retries`` bounds the repeats.
+        ConcurrentModification is repeated whatever ``may_retry`` says: AWS asks for it, and the refused call
+        had no effect. A root's ``max_retries`` bounds the repeats.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + REPEAT_FOR
@@ -94,20 +91,20 @@ class AwsCaller:
             outcome = await self._once(call)
             self._note(outcome)
             spent = repeats == self._root.config.max_retries or loop.time() + wait > until
-            if spent or not _repeatable(outcome, patience):
+            if spent or not _repeatable(outcome, may_retry):
                 return outcome
             repeats += 1
             await asyncio.sleep(wait * self._rng.uniform(0.5, 1.0))
             wait = min(wait * 2, REPEAT_MAX)
 
     async def round(
-        self, calls: tuple[Call[object], ...], patience: MayRetry = _none
+        self, calls: tuple[Call[object], ...], may_retry: Callable[[], bool] = _never
     ) -> list[Outcome[object]]:
         """Send all ``calls`` at the same time and wait for every one of them."""
         if len(calls) <= 1 or self._one_by_one():
-            return [await self.call(call, patience) for call in calls]
+            return [await self.call(call, may_retry) for call in calls]
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self.call(call, patience)) for call in calls]
+            tasks = [group.create_task(self.call(call, may_retry)) for call in calls]
         return [task.result() for task in tasks]
 
     def _one_by_one(self) -> bool:
@@ -130,9 +127,9 @@ class AwsCaller:
             return error
 
 
-def _repeatable(outcome: object, patience: MayRetry) -> bool:
+def _repeatable(outcome: object, may_retry: Callable[[], bool]) -> bool:
     if not isinstance(outcome, AwsRefused):
         return False
     if outcome.refusal is Refusal.CONCURRENT:
         return True
-    return outcome.refusal is Refusal.NO_SUCH_USER and patience()
+    return outcome.refusal is Refusal.NO_SUCH_USER and may_retry()

@@ -13,6 +13,7 @@ from lessor_server.domain import root as root_rules
 from lessor_server.domain.aws.calls import Identity
 from lessor_server.domain.errors.base import (
     Aborted,
+    AlreadyExists,
     AwsUnavailable,
     LessorError,
     NotFound,
@@ -66,7 +67,8 @@ class Mounts:
         """Enable a new mount, or raise ``Invalid`` or ``AlreadyExists``."""
         require(mount_rules.violations(mount))
         made = replace(mount, created_us=self._store.now())
-        await self._store.add_mount(made)
+        if not await self._store.put_mount(None, made):
+            raise AlreadyExists("mount", mount.name)
         self._notify(Created("mount", mount.name, by))
         return made
 

@@ -19,9 +19,8 @@ from lessor_server.domain.aws.read_calls import (
     ListGroupPolicies,
     Names,
 )
-from lessor_server.domain.errors.base import LessorError
+from lessor_server.domain.errors.base import LessorError, shown
 from lessor_server.domain.errors.preconditions import RoleNotUsable
-from lessor_server.domain.names import shown
 from lessor_server.domain.policy.session_policy import GroupPolicies
 from lessor_server.domain.root import Root
 from lessor_server.engine.aws.caller import AwsCaller, Done, failure

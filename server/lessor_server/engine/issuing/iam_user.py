@@ -10,58 +10,61 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from lessor_server.domain.aws import plans
-from lessor_server.domain.aws.calls import AccessKey, CreateAccessKey, CreatedUser, CreateUser, ListAccessKeys
+from lessor_server.domain.aws.calls import (
+    AccessKey,
+    CreateAccessKey,
+    CreatedUser,
+    CreateUser,
+    GetUser,
+    ListAccessKeys,
+)
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.errors.base import Aborted, LessorError
 from lessor_server.engine.aws.caller import AwsCaller, Done, Outcome
-
-MayRetry = Callable[[], bool]
 
 
 class IamUserBuilder:
     """Makes one user; ``last_create_us`` is when its CreateUser was last sent, 0 if that had no effect."""
 
-    def __init__(self, caller: AwsCaller, now: Callable[[], int], may_retry_now: MayRetry) -> None:
-        """Send through ``caller``, repeating calls for as long as ``may_retry_now()``."""
+    def __init__(self, caller: AwsCaller, now: Callable[[], int], may_retry: Callable[[], bool]) -> None:
+        """Send through ``caller``, repeating calls for as long as ``may_retry()``."""
         self._caller = caller
         self._now = now
-        self._patience = may_retry_now
+        self._may_retry = may_retry
         self.last_create_us = 0
-
-    def may_retry(self) -> bool:
-        """Return whether a caller still waits for the credentials."""
-        return self._patience()
 
     async def create(self, call: CreateUser) -> Outcome[CreatedUser]:
         """Make the user itself."""
         tries = 0
         while True:
             tries += 1
-            outcome = await self._caller.call(call, self._patience)
+            outcome = await self._caller.call(call, self._may_retry)
             if not _without_effect(outcome):
                 self.last_create_us = self._now()
             if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.ALREADY_EXISTS:
                 return await self._find_user(call)
-            if tries == self._caller.tries or not _fate_unknown(outcome) or not self._patience():
+            if tries == self._caller.tries or not _fate_unknown(outcome) or not self._may_retry():
                 return outcome
 
     async def _find_user(self, call: CreateUser) -> Outcome[CreatedUser]:
         """Return the user whose making we did not hear of."""
-        found = await self._caller.call(plans.look(call.user_name), self._patience)
+        found = await self._caller.call(GetUser(call.user_name), self._may_retry)
         return Done(CreatedUser(found.value.arn)) if isinstance(found, Done) else found
 
     async def attach_all(self, plan: plans.IssuePlan) -> list[Outcome[object]]:
         """Create the key and attach everything else at the same time; the key's outcome comes first."""
-        outcomes = await self._caller.round((plan.key, *plan.furnish), self._patience)
+        outcomes = await self._caller.round((plan.key, *plan.furnish), self._may_retry)
         key, rest = outcomes[0], outcomes[1:]
         for _ in range(self._caller.tries - 1):
             again = [index for index, outcome in enumerate(rest) if _fate_unknown(outcome)]
-            if not again or not self._patience():
+            if not again or not self._may_retry():
                 break
-            repeated = await self._caller.round(tuple(plan.furnish[index] for index in again), self._patience)
+            repeated = await self._caller.round(
+                tuple(plan.furnish[index] for index in again), self._may_retry
+            )
             for index, outcome in zip(again, repeated, strict=True):
                 rest[index] = outcome
-        if _fate_unknown(key) and self._caller.tries > 1 and self._patience():
+        if _fate_unknown(key) and self._caller.tries > 1 and self._may_retry():
             key = await self._recreate_key(plan.key)
         return [key, *rest]
 
@@ -70,42 +73,42 @@ class IamUserBuilder:
         tries = 1
         while True:
             tries += 1
-            trouble = await self._delete_stray_keys(call.user_name, ())
-            if trouble is not None:
-                return trouble
-            outcome = await self._caller.call(call, self._patience)
-            if tries == self._caller.tries or not _fate_unknown(outcome) or not self._patience():
+            failure = await self._delete_stray_keys(call.user_name, ())
+            if failure is not None:
+                return failure
+            outcome = await self._caller.call(call, self._may_retry)
+            if tries == self._caller.tries or not _fate_unknown(outcome) or not self._may_retry():
                 return outcome
 
     async def create_second_key(
-        self, call: CreateAccessKey, held: str, alone: Callable[[], Awaitable[bool]]
+        self, call: CreateAccessKey, held: str, is_exclusive: Callable[[], Awaitable[bool]]
     ) -> Outcome[AccessKey]:
         """Make a second key beside ``held``; where AWS has no room, what is not ``held`` goes first.
 
-        Deletes nothing if another process issues keys for this user: then ``alone()`` returns False. After a
-        deletion the call is sent again even with ``max_retries`` 0, because AWS rejected the first one.
+        Deletes nothing if another process issues keys for this user: then ``is_exclusive()`` is False. After
+        a deletion the call is sent again even with ``max_retries`` 0, because AWS rejected the first one.
         """
         tries = 0
         while True:
             tries += 1
-            outcome = await self._caller.call(call, self._patience)
+            outcome = await self._caller.call(call, self._may_retry)
             full = isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.LIMIT
             most = max(self._caller.tries, 2) if full else self._caller.tries
             if tries >= most or not (full or _fate_unknown(outcome)):
                 return outcome
-            trouble = await self._delete_stray_keys(call.user_name, (held,), alone)
-            if trouble is not None:
-                return trouble
+            failure = await self._delete_stray_keys(call.user_name, (held,), is_exclusive)
+            if failure is not None:
+                return failure
 
     async def _delete_stray_keys(
-        self, user_name: str, keep: tuple[str, ...], alone: Callable[[], Awaitable[bool]] | None = None
+        self, user_name: str, keep: tuple[str, ...], is_exclusive: Callable[[], Awaitable[bool]] | None = None
     ) -> LessorError | None:
         """Delete the user's keys but those to ``keep``; None when they are gone, else what went wrong."""
-        listed = await self._caller.call(ListAccessKeys(user_name), self._patience)
+        listed = await self._caller.call(ListAccessKeys(user_name), self._may_retry)
         if not isinstance(listed, Done):
             return listed
         # Checked after the listing: a process that comes later creates a key that is not on the list.
-        if alone is not None and not await alone():
+        if is_exclusive is not None and not await is_exclusive():
             return Aborted(f"a key of {user_name} is being handed out by another process", retry_in=0.5)
         strays = tuple(key_id for key_id in listed.value if key_id not in keep)
         for outcome in await self._caller.round(plans.delete_keys(user_name, strays)):

@@ -1,15 +1,84 @@
-"""Request ids: one lease for one (owner, mount, role, request id), however often it is asked for."""
+"""Issues in flight: one answer for one (owner, mount, role, request id), however often it is asked for."""
 
 from __future__ import annotations
 
-from lessor_server.domain.errors.base import Aborted, LeaseTaken, RequestIdReused
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lessor_server.domain.errors.base import (
+    Aborted,
+    DeadlineExceeded,
+    LeaseTaken,
+    LessorError,
+    RequestIdReused,
+)
 from lessor_server.domain.errors.preconditions import RequestSpent
 from lessor_server.domain.lease import Lease, State
-from lessor_server.engine.issuing.request import IssueRequest
-from lessor_server.engine.issuing.ticket import InFlightIssue
+from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from lessor_server.engine.store_types import RequestKey
 
-Key = tuple[str, str, str, str]
+
+class InFlightIssue:
+    """One issue's answer; several callers share it where they sent the same request id."""
+
+    def __init__(self, digest: str = "") -> None:
+        """Begin without an answer; ``digest`` distinguishes the same request from another."""
+        self.digest = digest
+        self._waiting = 0
+        self._taken = False
+        self._answer: asyncio.Future[Credentials] = asyncio.get_running_loop().create_future()
+
+    @property
+    def left(self) -> bool:
+        """Return whether every caller that waited has gone away."""
+        return not self._waiting
+
+    @property
+    def answered(self) -> bool:
+        """Return whether the work is done, with or without success."""
+        return self._answer.done()
+
+    @property
+    def undelivered(self) -> bool:
+        """Return whether there are credentials that are undelivered so far."""
+        return self._answer.done() and self._answer.exception() is None and not self._taken
+
+    @property
+    def lease(self) -> Lease:
+        """Return the lease of the credentials that it holds."""
+        return self._answer.result().lease
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count a caller in for as long as the block lasts."""
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
+    async def credentials(self, until: float) -> Credentials:
+        """Wait for the answer until the loop's time is ``until``, or raise ``DeadlineExceeded``."""
+        try:
+            async with asyncio.timeout_at(until):
+                return await asyncio.shield(self._answer)
+        except TimeoutError:
+            message = "the credential was not ready in time; what was made is being revoked"
+            raise DeadlineExceeded(message) from None
+
+    def take(self) -> None:
+        """Note that a caller has the credentials."""
+        self._taken = True
+
+    def answer(self, credentials: Credentials) -> None:
+        """Give the credentials to all who wait."""
+        self._answer.set_result(credentials)
+
+    def refuse(self, error: LessorError) -> None:
+        """Give the error to all who wait."""
+        self._answer.set_exception(error)
+        self._answer.exception()  # seen, also where nobody waits any more
 
 
 class InFlightRequests:
@@ -17,27 +86,27 @@ class InFlightRequests:
 
     def __init__(self) -> None:
         """Begin with none under way."""
-        self._tickets: dict[Key, InFlightIssue] = {}
+        self._issues: dict[tuple[str, str, str, str], InFlightIssue] = {}
 
     def under_way(self, asked: IssueRequest) -> InFlightIssue | None:
         """Return the in-flight issue of the same request, if any; raise ``RequestIdReused`` for another."""
         key = _key(asked)
-        ongoing = self._tickets.get(key) if key else None
-        if ongoing is not None and asked.request and ongoing.digest != asked.request.digest:
+        in_flight = self._issues.get(key) if key else None
+        if in_flight is not None and asked.request and in_flight.digest != asked.request.digest:
             raise RequestIdReused(asked.request.id)
-        return ongoing
+        return in_flight
 
-    def begin(self, asked: IssueRequest, ongoing: InFlightIssue) -> None:
-        """Let repeats of ``asked`` find ``ongoing``."""
+    def begin(self, asked: IssueRequest, in_flight: InFlightIssue) -> None:
+        """Let repeats of ``asked`` find ``in_flight``."""
         key = _key(asked)
         if key:
-            self._tickets[key] = ongoing
+            self._issues[key] = in_flight
 
     def end(self, asked: IssueRequest) -> None:
         """Forget the in-flight issue: from now on repeats find the lease in the store."""
         key = _key(asked)
         if key:
-            self._tickets.pop(key, None)
+            self._issues.pop(key, None)
 
 
 def request_key(asked: IssueRequest) -> RequestKey | None:
@@ -62,9 +131,9 @@ def require_repeatable(earlier: Lease, asked: IssueRequest, now_us: int) -> None
         raise RequestSpent(f"the lease of request {asked.request.id} has ended", subject=earlier.id)
 
 
-def require_wanted(lease: Lease, ongoing: InFlightIssue) -> None:
+def require_wanted(lease: Lease, in_flight: InFlightIssue) -> None:
     """Raise ``LeaseTaken`` where nobody waits any more for a lease to be handed out again."""
-    if ongoing.left:
+    if in_flight.left:
         raise lease_taken(lease)
 
 
@@ -73,5 +142,5 @@ def lease_taken(lease: Lease) -> LeaseTaken:
     return LeaseTaken(f"lease {lease.id} changed, or its caller left, while it was handed out again")
 
 
-def _key(asked: IssueRequest) -> Key | None:
+def _key(asked: IssueRequest) -> tuple[str, str, str, str] | None:
     return (asked.owner, asked.mount, asked.role, asked.request.id) if asked.request else None

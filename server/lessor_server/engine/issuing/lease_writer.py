@@ -1,24 +1,38 @@
-"""What every issue has in common, whatever it makes: its intent, how it gets to live, how it is given up."""
+"""Writes the lease of an issue: begins it, makes it ACTIVE, and gives it up or takes it back.
+
+After each commit the expiry timer receives the deadline of the lease.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 
-from lessor_server.domain import names
+from lessor_server.domain import lease as steps
 from lessor_server.domain.aws.errors import AwsCallFailed, AwsUnknown, for_caller
-from lessor_server.domain.errors.base import AwsUnavailable, LessorError, StoreUnavailable
-from lessor_server.domain.events import IssueFailed
-from lessor_server.domain.lease import Claim, Footprint, Intent, Lease, State
+from lessor_server.domain.errors.base import (
+    Aborted,
+    AwsUnavailable,
+    InternalError,
+    LeaseTaken,
+    LessorError,
+    RowUnreadable,
+    StoreUnavailable,
+)
+from lessor_server.domain.events import Issued, IssueFailed
+from lessor_server.domain.lease import Footprint, Intent, Lease, State
+from lessor_server.domain.lease_id import RANDOM_BOUND, LeaseId, suffix_of
 from lessor_server.domain.root import Root
 from lessor_server.domain.ttl import Grant
 from lessor_server.engine.aws.roots import IssueContext
+from lessor_server.engine.background import BackgroundTasks
+from lessor_server.engine.issuing.in_flight import InFlightIssue
 from lessor_server.engine.issuing.request import IssueRequest
-from lessor_server.engine.issuing.ticket import InFlightIssue
-from lessor_server.engine.ports import LeaseStore
-from lessor_server.engine.revocation.signals import Signals
+from lessor_server.engine.ports import LeaseStore, Observer, Watch
 
 STORE_RETRY_SECONDS: Final = 1.0
 
@@ -26,17 +40,145 @@ ISSUE_SPAN: Final = timedelta(minutes=3)
 """How long an intent is claimed: longer than its calls are repeated, so no CreateUser is sent after it."""
 
 
-def draw_suffix(now_us: int, rng: random.Random) -> str:
-    """Draw the part by which a lease and its user differ from all others."""
-    return names.suffix_of(now_us // 1000, rng.randrange(names.RANDOM_BOUND))
+class LeaseWriter:
+    """The steps of a lease on its way to a caller."""
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        watch: Watch,
+        notify: Observer,
+        background: BackgroundTasks,
+        rng: random.Random,
+    ) -> None:
+        """Write to ``store``; ``rng`` draws the random part of every name."""
+        self._store = store
+        self._watch = watch
+        self._notify = notify
+        self._background = background
+        self._rng = rng
+
+    def now(self) -> int:
+        """Return the service's time in microseconds."""
+        return self._store.now()
+
+    def draw_suffix(self) -> str:
+        """Draw the part by which a lease and its user differ from all others."""
+        return suffix_of(self.now() // 1000, self._rng.randrange(RANDOM_BOUND))
+
+    async def begin(self, intent: Intent) -> Lease:
+        """Store an INTENT, or raise why it may not begin."""
+        lease = await self._store.begin(intent, ISSUE_SPAN)
+        self._watch(lease.id, lease.due_us)
+        return lease
+
+    @contextmanager
+    def aborting(self, lease: Lease, asked: IssueRequest) -> Iterator[None]:
+        """Give the lease up if the block ends without knowing what became of its row."""
+        try:
+            yield
+        except (StoreUnavailable, InternalError, RowUnreadable):
+            self._background.start(self._abort_when_store_recovers(lease, asked), lasting=True)
+            raise
+
+    async def activate(
+        self, lease: Lease, key_id: str, in_flight: InFlightIssue, ends_us: int = 0
+    ) -> Lease | None:
+        """Make the lease ACTIVE, for a minute if nobody waits for it; whole again if a repeat came since."""
+        active = steps.activate(lease, key_id, self.now(), ends_us=ends_us, undelivered=in_flight.left)
+        if not await self._write(lease, active):
+            return None
+        if active.undelivered and not in_flight.left:
+            return await self.replace_key(active, key_id)
+        return active
+
+    async def replace_key(self, lease: Lease, key_id: str) -> Lease | None:
+        """Put another key on the lease, to be handed out; None where it has changed or ended."""
+        after = steps.replace_key(lease, key_id)
+        return after if await self._write(lease, after) else None
+
+    async def reserve(self, lease: Lease) -> Lease:
+        """Return the lease in a new generation: only the last of several processes hands it out again.
+
+        The others' keys never get into the row, so none that a caller was given is deleted as a stray.
+        """
+        if lease.undelivered:
+            reserved = steps.mark_undelivered(lease, self.now())
+        else:
+            reserved = steps.replace_key(lease, lease.access_key_id)
+        if not await self._write(lease, reserved):
+            raise Aborted(f"lease {lease.id} is being handed out by another process", retry_in=0.5)
+        return reserved
+
+    async def has_changed(self, lease: Lease) -> bool:
+        """Return whether somebody else has changed the row: it is no longer ours."""
+        current = await self._store.get(lease.id)
+        return current is None or current.generation != lease.generation
+
+    async def withdraw(self, lease: Lease, asked: IssueRequest) -> None:
+        """Take back a credential whose caller went away: immediately, or in a minute if a repeat may come."""
+        self._notify(IssueFailed(lease.id, "its caller went away", ""))
+        try:
+            if asked.request:
+                await self._write(lease, steps.mark_undelivered(lease, self.now()))
+            elif (revoked := await self._store.revoke(lease.id)) is not None:
+                self._watch(revoked.id, revoked.due_us)
+        except StoreUnavailable:
+            return  # the lease is durable and lives to its expiry at most
+
+    async def abort(self, lease: Lease, error: LessorError, last_create_us: int) -> None:
+        """Make the INTENT due for revocation immediately, even if somebody else has claimed it."""
+        self._notify(IssueFailed(lease.id, error.message, error.detail))
+        if not await self._write(lease, steps.abort(lease, error.message, last_create_us, self.now())):
+            await self._reopen(lease, last_create_us)
+
+    def report_issued(self, lease: Lease) -> None:
+        """Report that the lease's key is handed out."""
+        self._notify(Issued(lease.id, lease.access_key_id, lease.owner, lease.expires_us, lease.reason))
+
+    async def _write(self, before: Lease, after: Lease) -> bool:
+        written = await self._store.write(before, after)
+        if written:
+            self._watch(after.id, after.due_us)
+        return written
+
+    async def _reopen(self, lease: Lease, last_create_us: int) -> None:
+        """Turn a row that was lost back to REVOKING: what was created late is looked for."""
+        if not lease.is_session:
+            await self._store.reopen(lease.id, last_create_us)
+            self._watch(lease.id, self.now())
+
+    async def _abort_when_store_recovers(self, lease: Lease, asked: IssueRequest) -> None:
+        """Give a row up as soon as the store works again, and not only when its claim runs out."""
+        while self.now() < lease.due_us:
+            await asyncio.sleep(STORE_RETRY_SECONDS)
+            try:
+                await self._abort_unknown(lease, asked)
+            except StoreUnavailable:
+                continue
+            return
+
+    async def _abort_unknown(self, lease: Lease, asked: IssueRequest) -> None:
+        """Give up a row of which nobody knows what the store made of it last.
+
+        It may be ACTIVE: then nobody was given its key. It may be lost: then what was made late is sought.
+        """
+        aborted = steps.abort(lease, "the store failed", lease.last_create_us, self.now())
+        if await self._write(lease, aborted):
+            return
+        current = await self._store.get(lease.id)
+        if current is None or current.state is not State.ACTIVE:
+            await self._reopen(lease, lease.last_create_us)
+        elif current.generation == aborted.generation:  # nothing happened to it since
+            await self.withdraw(current, asked)
 
 
 def intent(
-    asked: IssueRequest, context: IssueContext, root: Root, *, grant: Grant, footprint: Footprint, drawn: str
+    asked: IssueRequest, context: IssueContext, root: Root, *, grant: Grant, footprint: Footprint, suffix: str
 ) -> Intent:
-    """Return the intent of a lease that may begin; ``drawn`` is its suffix."""
+    """Return the intent of a lease that may begin."""
     return Intent(
-        id=str(names.LeaseId(context.mount.name, context.role.name, drawn)),
+        id=str(LeaseId(context.mount.name, context.role.name, suffix)),
         mount=context.mount.name,
         role=context.role.name,
         credential_type=context.role.credential_type,
@@ -52,6 +194,11 @@ def intent(
     )
 
 
+def lease_taken(lease: Lease) -> LeaseTaken:
+    """Return the error of a lease that somebody revoked, or whose caller left, before it was ACTIVE."""
+    return LeaseTaken(f"lease {lease.id} was revoked, or its caller left, while it was being created")
+
+
 def to_caller_error(error: LessorError) -> LessorError:
     """Return the error that a caller gets for a failed call, a lost answer's too."""
     if not isinstance(error, AwsUnknown) or isinstance(error, AwsCallFailed):
@@ -61,53 +208,3 @@ def to_caller_error(error: LessorError) -> LessorError:
     )
     lost.aws = error.aws
     return lost
-
-
-async def activate(
-    store: LeaseStore, claim: Claim, key_id: str, ongoing: InFlightIssue, ends_us: int = 0
-) -> Lease | None:
-    """Make the lease ACTIVE, for a minute if nobody waits for it; whole again if a repeat came since."""
-    lease = await store.activate(claim, key_id, ends_us=ends_us, undelivered=ongoing.left)
-    if lease is None or not lease.undelivered or ongoing.left:
-        return lease
-    return await store.replace_key(lease, key_id)
-
-
-async def withdraw(store: LeaseStore, signals: Signals, lease: Lease, asked: IssueRequest) -> None:
-    """Take back a credential whose caller went away: immediately, or in a minute if a repeat may come."""
-    signals.notify(IssueFailed(lease.id, "its caller went away", ""))
-    try:
-        after = await (store.mark_undelivered(lease) if asked.request else store.revoke(lease.id))
-    except StoreUnavailable:
-        return  # the lease is durable and lives to its expiry at most
-    if after is not None:
-        signals.watch(after.id, after.due_us)
-
-
-async def abort_when_store_recovers(
-    store: LeaseStore, signals: Signals, claim: Claim, asked: IssueRequest
-) -> None:
-    """Release a row as soon as the store works again, and not only when its claim runs out."""
-    while store.now() < claim.lease.due_us:
-        await asyncio.sleep(STORE_RETRY_SECONDS)
-        try:
-            await _give_up(store, signals, claim, asked)
-        except StoreUnavailable:
-            continue
-        return
-
-
-async def _give_up(store: LeaseStore, signals: Signals, claim: Claim, asked: IssueRequest) -> None:
-    """Release a row of which nobody knows what the store made of it last.
-
-    It may be ACTIVE: then nobody was given its key. It may be lost: then what was made late is sought.
-    """
-    last_create_us = claim.lease.last_create_us
-    if not await store.abort_intent(claim, "the store failed", last_create_us):
-        lease = await store.get(claim.id)
-        if lease is not None and lease.state is State.ACTIVE:
-            if lease.generation == claim.generation + 1:  # nothing happened to it since
-                await withdraw(store, signals, lease, asked)
-            return
-        await store.reopen(claim.id, last_create_us)
-    signals.watch(claim.id, store.now())

@@ -40,7 +40,7 @@ class Credentials:
     lease: Lease
     secret: Secret
     arn: str
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     usable: bool = False
     token: Secret = field(default_factory=Secret)
     packed_percent: int = 0

@@ -6,7 +6,7 @@ without a call to AWS. A session whose answer was lost reaches nobody, since its
 
 from __future__ import annotations
 
-import random
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -14,21 +14,14 @@ from lessor_server.domain import ttl
 from lessor_server.domain.aws.calls import Call
 from lessor_server.domain.aws.errors import AwsRefused
 from lessor_server.domain.aws.sts_calls import AssumeRole, Session
-from lessor_server.domain.errors.base import (
-    InternalError,
-    LeaseTaken,
-    LessorError,
-    RowUnreadable,
-    StoreUnavailable,
-)
+from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.errors.preconditions import (
     AssumeRoleRefused,
     MfaRefused,
     RequestSpent,
     RootKindUnfit,
 )
-from lessor_server.domain.events import Issued, IssueFailed
-from lessor_server.domain.lease import Claim, Footprint, Lease
+from lessor_server.domain.lease import Footprint, Lease
 from lessor_server.domain.policy import session
 from lessor_server.domain.policy.session import SessionInputs
 from lessor_server.domain.policy.template import Caller
@@ -38,13 +31,12 @@ from lessor_server.domain.root_kind import longest_session
 from lessor_server.engine.aws.caller import Done, Outcome
 from lessor_server.engine.aws.roots import IssueContext, Roots
 from lessor_server.engine.background import BackgroundTasks
-from lessor_server.engine.issuing import in_flight, lease_writer
+from lessor_server.engine.issuing import in_flight as flights
+from lessor_server.engine.issuing import lease_writer
 from lessor_server.engine.issuing.group_policies import Groups
+from lessor_server.engine.issuing.in_flight import InFlightIssue
+from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
-from lessor_server.engine.issuing.ticket import InFlightIssue
-from lessor_server.engine.ports import LeaseStore
-from lessor_server.engine.revocation.signals import Signals
-from lessor_server.engine.supervisor import Supervisor
 
 _SECOND_US: Final = 1_000_000
 _MFA_FAILED: Final = "MultiFactorAuthentication"
@@ -54,25 +46,16 @@ _MFA_FAILED: Final = "MultiFactorAuthentication"
 class Sessions:
     """Makes sessions of the types ASSUMED_ROLE, FEDERATION_TOKEN and SESSION_TOKEN."""
 
-    def __init__(
-        self,
-        store: LeaseStore,
-        roots: Roots,
-        work: BackgroundTasks,
-        signals: Signals,
-        rng: random.Random,
-        supervisor: Supervisor,
-    ) -> None:
-        """Issue from ``store`` with ``roots``; ``rng`` draws the random part of every name."""
-        self._supervisor = supervisor
-        self._store = store
+    def __init__(self, roots: Roots, writer: LeaseWriter, background: BackgroundTasks) -> None:
+        """Write leases with ``writer`` and call AWS for ``roots``."""
         self._roots = roots
-        self._work = work
-        self._signals = signals
-        self._rng = rng
+        self._writer = writer
+        self._background = background
         self._groups = Groups(roots)
 
-    async def issue(self, asked: IssueRequest, context: IssueContext, ongoing: InFlightIssue) -> Credentials:
+    async def issue(
+        self, asked: IssueRequest, context: IssueContext, in_flight: InFlightIssue
+    ) -> Credentials:
         """Make a session under a lease of its own, or raise why not."""
         role = context.role
         session.require_askable(role, asked.ask, ttl.violations(asked.ttl, role, context.mount))
@@ -81,30 +64,24 @@ class Sessions:
         grant = ttl.grant(
             asked.ttl, role, context.mount, await self._max_duration(root, role.credential_type)
         )
-        drawn = lease_writer.draw_suffix(self._store.now(), self._rng)
-        call = await self._call(asked, context, root, seconds=int(grant.ttl.total_seconds()), drawn=drawn)
+        suffix = self._writer.draw_suffix()
+        call = await self._call(asked, context, root, seconds=int(grant.ttl.total_seconds()), suffix=suffix)
         footprint = Footprint(root.account, "", "")
-        intent = lease_writer.intent(asked, context, root, grant=grant, footprint=footprint, drawn=drawn)
-        claim = await self._store.begin(intent, lease_writer.ISSUE_SPAN)
-        self._signals.watch(claim.id, claim.lease.due_us)
-        try:
-            with self._supervisor.unit("make a session"):
-                return await self._create_session(root, claim, call, ongoing, warnings=grant.warnings)
-        except (StoreUnavailable, InternalError, RowUnreadable):
-            self._work.start(
-                lease_writer.abort_when_store_recovers(self._store, self._signals, claim, asked), lasting=True
-            )
-            raise
+        intent = lease_writer.intent(asked, context, root, grant=grant, footprint=footprint, suffix=suffix)
+        lease = await self._writer.begin(intent)
+        with self._writer.aborting(lease, asked), self._background.unit("make a session"):
+            created = await self._create_session(root, lease, call, in_flight)
+        return replace(created, warnings=grant.warnings)
 
     async def reissue(
-        self, asked: IssueRequest, context: IssueContext, lease: Lease, ongoing: InFlightIssue
+        self, asked: IssueRequest, context: IssueContext, lease: Lease, in_flight: InFlightIssue
     ) -> Credentials:
         """Hand out a lease once more, with a fresh session that lives for what is left of it, and no longer.
 
         Raises:
             RequestSpent: Less is left than the shortest session that AWS makes, or role or root have changed.
         """
-        seconds = (lease.max_expires_us - self._store.now()) // _SECOND_US
+        seconds = (lease.max_expires_us - self._writer.now()) // _SECOND_US
         root = await self._roots.bound(context.root)
         same = (
             lease.credential_type is context.role.credential_type and lease.footprint.account == root.account
@@ -115,17 +92,17 @@ class Sessions:
         session.require_askable(context.role, asked.ask, [])
         longest = await self._max_duration(root, lease.credential_type)
         seconds = min(seconds, int(longest.total_seconds()))
-        drawn = lease.id.rpartition("/")[2]
-        call = await self._call(asked, context, root, seconds=seconds, drawn=drawn)
-        in_flight.require_wanted(lease, ongoing)
+        suffix = lease.id.rpartition("/")[2]
+        call = await self._call(asked, context, root, seconds=seconds, suffix=suffix)
+        flights.require_wanted(lease, in_flight)
         outcome = await self._roots.caller(root).call(call)
         if not isinstance(outcome, Done):
             raise _to_caller_error(outcome, call)
         made = outcome.value
-        rekeyed = None if ongoing.left else await self._store.replace_key(lease, made.access_key_id)
+        rekeyed = None if in_flight.left else await self._writer.replace_key(lease, made.access_key_id)
         if rekeyed is None:
-            raise in_flight.lease_taken(lease)
-        return self._handed_out(rekeyed, made, ())
+            raise flights.lease_taken(lease)
+        return self._hand_out(rekeyed, made)
 
     async def _max_duration(self, root: Root, credential_type: CredentialType) -> timedelta:
         """Return the longest session that the root can make, or raise ``RootKindUnfit``."""
@@ -140,65 +117,46 @@ class Sessions:
         return longest
 
     async def _call(
-        self, asked: IssueRequest, context: IssueContext, root: Root, *, seconds: int, drawn: str
+        self, asked: IssueRequest, context: IssueContext, root: Root, *, seconds: int, suffix: str
     ) -> Call[Session]:
         caller = Caller(asked.owner, asked.labels)
         groups = await self._groups.policies(root, context.role.iam_groups)
-        name = session.name(context.role, asked.ask, root.config.username_template, drawn, caller)
+        name = session.name(context.role, asked.ask, root.config.username_template, suffix, caller)
         return session.call(context.role, asked.ask, SessionInputs(caller, groups, name, seconds))
 
     async def _create_session(
-        self,
-        root: Root,
-        claim: Claim,
-        call: Call[Session],
-        ongoing: InFlightIssue,
-        *,
-        warnings: tuple[str, ...],
+        self, root: Root, lease: Lease, call: Call[Session], in_flight: InFlightIssue
     ) -> Credentials:
         """Send the one call and activate the lease; give the row up if anything fails."""
-        # With a request id the work continues to ACTIVE even if the caller leaves: a repeat may come for it.
-        wanted = claim.lease.request is not None
-        gone = LeaseTaken(f"lease {claim.id} was revoked, or its caller left, while it was being made")
-        outcome: Outcome[Session] = gone
-        if wanted or not ongoing.left:
+        # With a request id the work goes on to ACTIVE if the caller leaves: a repeat may come for it.
+        wanted = lease.request is not None
+        taken = lease_writer.lease_taken(lease)
+        outcome: Outcome[Session] = taken
+        if wanted or not in_flight.left:
             outcome = await self._roots.caller(root).call(call)
-            if not wanted and ongoing.left:
-                outcome = gone
-        if not isinstance(outcome, Done):
-            raise await self._release(claim, outcome, call)
-        made = outcome.value
-        lease = await lease_writer.activate(
-            self._store, claim, made.access_key_id, ongoing, ends_us=made.expires_us
-        )
-        if lease is None:
-            raise await self._release(claim, gone, call)
-        return self._handed_out(lease, made, warnings)
+            if not wanted and in_flight.left:
+                outcome = taken
+        if isinstance(outcome, Done):
+            made = outcome.value
+            active = await self._writer.activate(lease, made.access_key_id, in_flight, made.expires_us)
+            if active is not None:
+                return self._hand_out(active, made)
+            outcome = taken
+        await self._writer.abort(lease, outcome, 0)
+        raise _to_caller_error(outcome, call)
 
-    def _handed_out(self, lease: Lease, made: Session, warnings: tuple[str, ...]) -> Credentials:
-        self._signals.watch(lease.id, lease.due_us)
-        self._signals.notify(
-            Issued(lease.id, lease.access_key_id, lease.owner, lease.expires_us, lease.reason)
-        )
-        return Credentials(
-            lease, made.secret, made.arn, warnings, token=made.token, packed_percent=made.packed_percent
-        )
-
-    async def _release(self, claim: Claim, error: LessorError, call: Call[Session]) -> LessorError:
-        """Give the row up, to be ended immediately; return the error that the caller gets."""
-        self._signals.notify(IssueFailed(claim.id, error.message, error.detail))
-        await self._store.abort_intent(claim, error.message, 0)
-        self._signals.watch(claim.id, self._store.now())
-        return _to_caller_error(error, call)
+    def _hand_out(self, lease: Lease, made: Session) -> Credentials:
+        self._writer.report_issued(lease)
+        return Credentials(lease, made.secret, made.arn, token=made.token, packed_percent=made.packed_percent)
 
 
 def _to_caller_error(error: LessorError, call: Call[Session]) -> LessorError:
     """Return the error that a caller gets for a failed call to STS: it names what to fix."""
-    told = lease_writer.to_caller_error(error)
+    caller_error = lease_writer.to_caller_error(error)
     if isinstance(error, AwsRefused) and error.aws and error.aws.code == "AccessDenied":
         if error.detail.startswith(_MFA_FAILED):
-            told = MfaRefused(error.message, subject=error.subject)
+            caller_error = MfaRefused(error.message, subject=error.subject)
         elif isinstance(call, AssumeRole):
-            told = AssumeRoleRefused(error.message, subject=error.subject)
-    told.aws = error.aws
-    return told
+            caller_error = AssumeRoleRefused(error.message, subject=error.subject)
+    caller_error.aws = error.aws
+    return caller_error

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lessor_server.domain.aws import plans
+from lessor_server.domain.aws.calls import DeleteUser
 from lessor_server.domain.aws.errors import AwsRefused, Refusal
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.lease import Lease
@@ -44,26 +45,26 @@ class RefusedByAws:
 AttemptResult = Deleted | UserNotFound | NoAnswer | RefusedByAws
 
 
-async def revoke(caller: AwsCaller, lease: Lease) -> AttemptResult:
+async def attempt_revocation(caller: AwsCaller, lease: Lease) -> AttemptResult:
     """Try once to revoke ``lease`` and return what came of it."""
     name = lease.footprint.user_name
     # Life of an expiry, 5.
     cut = await _cut(caller, lease)
     # 6. Taking off policies and groups ends the power of a key that AWS would not let us delete.
     if not any(is_inconclusive(outcome) for outcome in cut):
-        cut += await caller.round(plans.strip(lease.footprint))
-    trouble = _trouble(cut)
-    if trouble is not None:
-        return trouble
-    deleted = await caller.call(plans.finish(name))
+        cut += await caller.round(plans.detach_all(lease.footprint))
+    failure = _first_failure(cut)
+    if failure is not None:
+        return failure
+    deleted = await caller.call(DeleteUser(name))
     if isinstance(deleted, AwsRefused) and deleted.refusal is Refusal.DELETE_CONFLICT:
         return await _delete_leftovers(caller, name)  # 7
-    return _verdict(deleted)
+    return _result_of(deleted)
 
 
 async def _cut(caller: AwsCaller, lease: Lease) -> list[Outcome[object]]:
     """End access: delete the stored key, or every key that AWS lists where none is stored."""
-    outcomes = await caller.round(plans.cut(lease))
+    outcomes = await caller.round(plans.revoke_keys(lease))
     if lease.access_key_id or not isinstance(outcomes[0], Done):
         return outcomes
     return await caller.round(plans.delete_keys(lease.footprint.user_name, _names(outcomes[0])))
@@ -71,15 +72,15 @@ async def _cut(caller: AwsCaller, lease: Lease) -> list[Outcome[object]]:
 
 async def _delete_leftovers(caller: AwsCaller, name: str) -> AttemptResult:
     """Delete everything that AWS lists for the user, then the user."""
-    survey = plans.survey(name)
+    survey = plans.list_attachments(name)
     outcomes = await caller.round(survey)
     silent = next((outcome for outcome in outcomes if is_inconclusive(outcome)), None)
     if silent is not None:
-        return _verdict(silent)
+        return _result_of(silent)
     # A listing that the root may not make counts as empty: DeleteUser shows whether it mattered.
     found = tuple((call, _names(outcome)) for call, outcome in zip(survey, outcomes, strict=True))
-    await caller.round(plans.sweep(name, found))
-    return _verdict(await caller.call(plans.finish(name)))
+    await caller.round(plans.delete_attachments(name, found))
+    return _result_of(await caller.call(DeleteUser(name)))
 
 
 def _names(outcome: Outcome[object]) -> tuple[str, ...]:
@@ -88,13 +89,13 @@ def _names(outcome: Outcome[object]) -> tuple[str, ...]:
     return ()
 
 
-def _trouble(outcomes: list[Outcome[object]]) -> AttemptResult | None:
+def _first_failure(outcomes: list[Outcome[object]]) -> AttemptResult | None:
     """Return why the next round must not run; a missing object is not a failure.
 
     Nor is what AWS takes for no name at all, as of a damaged row: what is left makes DeleteUser conflict.
     """
-    verdicts = [_verdict(outcome) for outcome in outcomes if not _is_malformed(outcome)]
-    bad = [verdict for verdict in verdicts if isinstance(verdict, (NoAnswer, RefusedByAws))]
+    results = [_result_of(outcome) for outcome in outcomes if not _is_malformed(outcome)]
+    bad = [result for result in results if isinstance(result, (NoAnswer, RefusedByAws))]
     return bad[0] if bad else None
 
 
@@ -102,7 +103,7 @@ def _is_malformed(outcome: Outcome[object]) -> bool:
     return isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.MALFORMED
 
 
-def _verdict(outcome: Outcome[object]) -> AttemptResult:
+def _result_of(outcome: Outcome[object]) -> AttemptResult:
     if isinstance(outcome, Done):
         return Deleted()
     if isinstance(outcome, AwsRefused) and outcome.refusal in _MISSING:

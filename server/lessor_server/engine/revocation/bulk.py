@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 from lessor_server.domain.errors.base import InternalError, StoreUnavailable
 from lessor_server.domain.events import Abandoned, PrefixAccepted
+from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.mount import Mount
 from lessor_server.engine.ports import Observer, UpkeepStore
 from lessor_server.engine.revocation.queue import RevocationQueue
-from lessor_server.engine.store_types import BulkRevocation, Range
+from lessor_server.engine.store_types import BulkRevocation
 from lessor_server.engine.supervisor import Supervisor
 
 AT_A_TIME = 500
@@ -50,7 +51,7 @@ class Prefixes:
         self._supervisor = supervisor
         self._wake = asyncio.Event()
 
-    async def accept(self, ids: Range, by: str) -> tuple[BulkRevocation, int]:
+    async def accept(self, ids: IdRange, by: str) -> tuple[BulkRevocation, int]:
         """Put a range up for revocation; return it and how many leases it takes in.
 
         When this returns, nothing stops it.
@@ -66,10 +67,10 @@ class Prefixes:
         """
         disabled = await self._store.disable(mount)
         if disabled is not None:
-            self._accepted(Range.of_mount(mount), disabled[1], by)
+            self._accepted(IdRange.of_mount(mount), disabled[1], by)
         return disabled
 
-    def _accepted(self, ids: Range, taken: int, by: str) -> None:
+    def _accepted(self, ids: IdRange, taken: int, by: str) -> None:
         self._notify(PrefixAccepted(ids.low, taken, by))
         self._wake.set()
 
@@ -87,7 +88,7 @@ class Prefixes:
             last = standing
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def abandon(self, ids: Range, by: str, *, live: bool = False) -> int:
+    async def abandon(self, ids: IdRange, by: str, *, live: bool = False) -> int:
         """Stop trying for what is being revoked of a range, for ``live`` leases too; return how many."""
         abandoned = 0
         while some := await self._store.abandon(ids, AT_A_TIME, live=live):
@@ -130,7 +131,7 @@ class Prefixes:
         """Make some leases of a range due, or close it if none is left; return the last one's id."""
         ids = await self._store.mark_range_revoking(prefix, after, AT_A_TIME)
         if ids:
-            self._queue.ask(ids)
+            self._queue.push_bulk(ids)
             return ids[-1]
         await self._store.close_prefix(prefix)
         return after

@@ -70,9 +70,10 @@ class ExpiryHold:
 
     async def start(self) -> None:
         """Take up the hold of the start before; call it before anything is claimed."""
-        self._why = await self._store.get_expiry_hold()
-        self._drift_us = await self._store.drift_us()
-        self._clock_trusted = self._swept = await self._store.first_start()
+        status = await self._store.status()
+        self._why = status.expiry_hold
+        self._drift_us = self._store.drift_us()
+        self._clock_trusted = self._swept = status.first_start
         if self.held:
             self._notify(ExpiryHeld(self.why))
 
@@ -80,7 +81,7 @@ class ExpiryHold:
         """Follow the hold in the store, and ask the witness until the clock is trusted; until cancelled."""
         while True:
             await self._look_at_the_hold()
-            drift_us = await self._store.drift_us()
+            drift_us = self._store.drift_us()
             if abs(drift_us - self._drift_us) > JUMP_US:
                 self._drift_us = drift_us
                 self._distrust()
@@ -92,7 +93,7 @@ class ExpiryHold:
         """Learn that another process has begun a hold, or that a person has ended it there."""
         before = self._why
         try:
-            why = await self._store.get_expiry_hold()
+            why = (await self._store.status()).expiry_hold
         except StoreUnavailable:
             return
         if self._why != before or why == before:
@@ -127,7 +128,7 @@ class ExpiryHold:
 
     async def _lower_clock(self) -> None:
         ahead_us = await self._skew_us()
-        drift_us = await self._store.drift_us()
+        drift_us = self._store.drift_us()
         # The wall clock is drift_us ahead of the service's time, which is ahead_us ahead of AWS.
         if ahead_us is None or abs(ahead_us + drift_us) > AGREES_US:
             raise ClockDisagrees("the wall clock and AWS do not agree, or AWS does not answer")

@@ -1,10 +1,11 @@
-"""The leases to revoke next: ids whose deadlines have come, or the whole store."""
+"""The leases to revoke next: ids whose deadlines have come, or the whole store; and who waits for them."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 MAX_HINTS = 100_000
@@ -16,17 +17,39 @@ class RevocationQueue:
     def __init__(self) -> None:
         """Begin with a full scan of the store: a start does not know which leases became due before."""
         self._urgent: dict[str, None] = {}
-        self._asked: dict[str, None] = {}
+        self._bulk: dict[str, None] = {}
         self._hints: dict[str, dict[str, None]] = {}
         """By mount, in the order they came."""
         self._hinted = 0
-        self._put_off: dict[str, None] = {}
+        self._deferred: dict[str, None] = {}
         self.full_scan_needed = True
         self._looked_at = -math.inf
         self._wake = asyncio.Event()
         self._wake.set()
+        self._waiters: dict[str, dict[asyncio.Future[None], None]] = {}
 
-    def offer(self, ids: Iterable[str]) -> None:
+    @contextmanager
+    def next_attempt(self, lease_id: str) -> Iterator[asyncio.Future[None]]:
+        """Give a future for the end of the next attempt on a lease; enter before asking for the attempt."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(lease_id, {})[future] = None
+        try:
+            yield future
+        finally:
+            waiting = self._waiters[lease_id]
+            del waiting[future]
+            if not waiting:
+                del self._waiters[lease_id]
+
+    def end_attempt(self, lease_id: str) -> None:
+        """Wake all callers that wait for ``lease_id``, and the revocation worker: it has room again."""
+        for future in self._waiters.get(lease_id, ()):
+            if not future.done():
+                future.set_result(None)
+        if self._urgent or self._bulk or self._hints or self.full_scan_needed:
+            self._wake.set()
+
+    def push_hints(self, ids: Iterable[str]) -> None:
         """Take the hint that ``ids`` are due."""
         for lease_id in ids:
             of_mount = self._hints.setdefault(lease_id.partition("/")[0], {})
@@ -37,11 +60,11 @@ class RevocationQueue:
             self.full_scan_needed = True
         self._wake.set()
 
-    def ask(self, ids: Iterable[str]) -> None:
+    def push_bulk(self, ids: Iterable[str]) -> None:
         """Add leases of a bulk revocation: they go before expiries."""
-        self._asked |= dict.fromkeys(ids)
-        if len(self._asked) > MAX_HINTS:
-            self._asked.clear()
+        self._bulk |= dict.fromkeys(ids)
+        if len(self._bulk) > MAX_HINTS:
+            self._bulk.clear()
             self.full_scan_needed = True
         self._wake.set()
 
@@ -52,28 +75,23 @@ class RevocationQueue:
 
     def defer(self, lease_id: str) -> None:
         """Remember an urgent lease so that the next full scan tries it first."""
-        if len(self._put_off) < MAX_HINTS:
-            self._put_off[lease_id] = None
+        if len(self._deferred) < MAX_HINTS:
+            self._deferred[lease_id] = None
 
-    def look_at_everything(self) -> None:
+    def request_full_scan(self) -> None:
         """Request a full scan of the store, after the urgent leases."""
-        self._urgent |= self._put_off
-        self._put_off.clear()
+        self._urgent |= self._deferred
+        self._deferred.clear()
         self.full_scan_needed = True
         self._wake.set()
-
-    def wake(self) -> None:
-        """Wake the revocation worker if leases wait for it: it has room again."""
-        if self._urgent or self._asked or self._hints or self.full_scan_needed:
-            self._wake.set()
 
     def take_urgent(self, most: int) -> list[str]:
         """Take out at most ``most`` ids that are urgent."""
         return _taken(self._urgent, most)
 
-    def take_asked(self, most: int) -> list[str]:
-        """Take out at most ``most`` ids of those asked for in bulk."""
-        return _taken(self._asked, most)
+    def take_bulk(self, most: int) -> list[str]:
+        """Take out at most ``most`` ids of bulk revocations."""
+        return _taken(self._bulk, most)
 
     def take_hints(self, most: int, but: Collection[str]) -> list[str]:
         """Take out at most ``most`` hints, all of one mount and of none ``but``; mounts take turns."""
@@ -87,7 +105,7 @@ class RevocationQueue:
             self._hints[mount] = of_mount
         return ids
 
-    def look(self) -> None:
+    def begin_full_scan(self) -> None:
         """Note that the store is now asked for whatever is due: it knows of all that was hinted at.
 
         Call it before the scan: a hint dropped during the scan requests another scan.

@@ -12,6 +12,7 @@ from collections import deque
 from datetime import timedelta
 
 from lessor_server.domain import backoff
+from lessor_server.domain import lease as steps
 from lessor_server.domain.aws.errors import AwsCallFailed
 from lessor_server.domain.errors.base import (
     AwsUnavailable,
@@ -21,24 +22,23 @@ from lessor_server.domain.errors.base import (
     StoreUnavailable,
 )
 from lessor_server.domain.events import ClaimLost, Expiring, Forgotten, RevocationFailed, Revoked, Stuck
-from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, Claim, Lease
+from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, Lease
 from lessor_server.engine.aws.outage_probe import Prober
 from lessor_server.engine.aws.rate_limiter import Priority
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.background import BackgroundTasks
-from lessor_server.engine.ports import LeaseStore
+from lessor_server.engine.ports import LeaseStore, Observer, Watch
 from lessor_server.engine.revocation.attempt import (
     AttemptResult,
     Deleted,
     NoAnswer,
     RefusedByAws,
     UserNotFound,
-    revoke,
+    attempt_revocation,
 )
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
-from lessor_server.engine.revocation.signals import Signals
+from lessor_server.engine.revocation.queue import RevocationQueue
 from lessor_server.engine.store_types import ClaimTerms
-from lessor_server.engine.supervisor import Supervisor
 
 FULL_SCAN_SECONDS, STORE_RETRY_SECONDS = 30.0, 1.0
 CLAIM_SPAN = timedelta(minutes=2)
@@ -59,22 +59,23 @@ class RevocationWorker:
         self,
         store: LeaseStore,
         roots: Roots,
-        work: BackgroundTasks,
-        signals: Signals,
+        queue: RevocationQueue,
+        watch: Watch,
         expiry: ExpiryHold,
+        notify: Observer,
+        background: BackgroundTasks,
         rng: random.Random,
-        supervisor: Supervisor,
     ) -> None:
         """Claim what is due from ``store``, unless ``expiry`` is held, and revoke it through ``roots``."""
         self._store = store
         self._roots = roots
-        self._work = work
-        self._signals = signals
-        self._queue = signals.queue
+        self._background = background
+        self._queue = queue
+        self._watch = watch
+        self._notify = notify
         self._expiry = expiry
         self._rng = rng
-        self._supervisor = supervisor
-        self._prober = Prober(roots, work, signals.notify, rng, signals.queue.look_at_everything)
+        self._prober = Prober(roots, background, notify, rng, queue.request_full_scan)
         self._running = 0
         self._behind: deque[str] = deque(maxlen=AT_ONCE)
         """Whose leases came last, by mount, while more was due than there was room for."""
@@ -97,7 +98,7 @@ class RevocationWorker:
         while (room := AT_ONCE - self._running) > 0:
             if ids := self._queue.take_urgent(room):
                 self._begin(await self._store.claim(ids, self._terms()), Priority.ASKED)
-            elif ids := self._queue.take_asked(room) or self._hinted(room):
+            elif ids := self._queue.take_bulk(room) or self._hinted(room):
                 self._begin(await self._store.claim(ids, self._terms()), Priority.EXPIRY)
             elif self._queue.full_scan_needed:
                 await self._claim_due(room)
@@ -115,44 +116,43 @@ class RevocationWorker:
 
     async def _claim_due(self, room: int) -> None:
         """Claim what is due, earliest first; as much of it as there is room for shows a backlog."""
-        self._queue.look()
-        claims = await self._store.claim_due(self._terms(), room, self._roots.paused_accounts())
-        if len(claims) == room:
+        self._queue.begin_full_scan()
+        leases = await self._store.claim_due(self._terms(), room, self._roots.paused_accounts())
+        if len(leases) == room:
             self._queue.full_scan_needed = True
-            self._behind.extend(claim.lease.mount for claim in claims)
+            self._behind.extend(lease.mount for lease in leases)
         else:
             self._behind.clear()
-        self._begin(claims, Priority.EXPIRY)
+        self._begin(leases, Priority.EXPIRY)
 
     def _terms(self) -> ClaimTerms:
         return ClaimTerms(self._roots.instance, CLAIM_SPAN, self._expiry.held)
 
-    def _begin(self, claims: list[Claim], priority: Priority) -> None:
-        for claim in claims:
+    def _begin(self, leases: list[Lease], priority: Priority) -> None:
+        for lease in leases:
             self._running += 1
-            if _expires(claim.lease, self._store.now()):
-                self._signals.notify(Expiring(claim.id))
-            self._work.start(self._revoke_claimed(claim, priority))
+            if _expires(lease, self._store.now()):
+                self._notify(Expiring(lease.id))
+            self._background.start(self._revoke_claimed(lease, priority))
 
-    async def _revoke_claimed(self, claim: Claim, priority: Priority) -> None:
-        """Make one attempt on a claimed lease and write down what came of it."""
+    async def _revoke_claimed(self, lease: Lease, priority: Priority) -> None:
+        """Make one attempt on a claimed lease and record its result."""
         try:
             began_us = self._store.now()
-            verdict = await self._attempt_supervised(claim.lease, priority)
-            if isinstance(verdict, NoAnswer) and priority is Priority.ASKED:
-                self._queue.defer(claim.id)
-            await self._record(claim, verdict, began_us)
+            result = await self._attempt_supervised(lease, priority)
+            if isinstance(result, NoAnswer) and priority is Priority.ASKED:
+                self._queue.defer(lease.id)
+            await self._record(lease, result, began_us)
         except StoreUnavailable:
             self._queue.full_scan_needed = True  # the claim runs out, and the row is due again
         finally:
             self._running -= 1
-            self._signals.waiting.ended(claim.id)
-            self._queue.wake()
+            self._queue.end_attempt(lease.id)
 
     async def _attempt_supervised(self, lease: Lease, priority: Priority) -> AttemptResult:
         """Attempt once; an unexpected exception counts as refused, so that the row is tried less and less."""
         try:
-            with self._supervisor.unit("revoke a lease"):
+            with self._background.unit("revoke a lease"):
                 return await self._attempt(lease, priority)
         except InternalError as error:
             return RefusedByAws(error)
@@ -169,64 +169,62 @@ class RevocationWorker:
             raise
         except LessorError as error:
             return NoAnswer(error) if isinstance(error, AwsUnavailable) else RefusedByAws(error)
-        verdict = await revoke(self._roots.caller(root, priority), lease)
-        if isinstance(verdict, NoAnswer) and isinstance(verdict.error, AwsCallFailed):
-            return RefusedByAws(verdict.error)
-        if isinstance(verdict, NoAnswer) and not isinstance(verdict.error, PacerFull):
-            self._prober.pause(root, verdict.error)
-        return verdict
+        result = await attempt_revocation(self._roots.caller(root, priority), lease)
+        if isinstance(result, NoAnswer) and isinstance(result.error, AwsCallFailed):
+            return RefusedByAws(result.error)
+        if isinstance(result, NoAnswer) and not isinstance(result.error, PacerFull):
+            self._prober.pause(root, result.error)
+        return result
 
-    async def _record(self, claim: Claim, verdict: AttemptResult, began_us: int) -> None:
-        match verdict:
+    async def _record(self, lease: Lease, result: AttemptResult, began_us: int) -> None:
+        match result:
             case Deleted():  # life of an expiry, 8
-                await self._finish(claim)
+                await self._finish(lease)
             case UserNotFound():  # 9
-                await self._look_again(claim, began_us)
+                await self._check_again(lease, began_us)
             case NoAnswer(error):  # 10
                 # Says nothing about the row: it counts no attempt, and stays due for when AWS is back.
-                wait = (
-                    timedelta(seconds=error.retry_in or 0) if isinstance(error, PacerFull) else timedelta(0)
-                )
-                await self._fail(claim, error, wait, claim.lease.attempts)
+                seconds = (error.retry_in or 0) if isinstance(error, PacerFull) else 0
+                await self._reschedule(lease, error, timedelta(seconds=seconds), lease.attempts)
             case RefusedByAws(error):  # 9
-                attempts = backoff.counted(claim.lease.attempts)
-                wait = backoff.refused(attempts, self._rng.random())
-                await self._fail(claim, error, wait, attempts)
+                attempts = backoff.counted(lease.attempts)
+                await self._reschedule(lease, error, backoff.refused(attempts, self._rng.random()), attempts)
 
-    async def _finish(self, claim: Claim) -> None:
-        lease = claim.lease
-        if await self._store.finish(claim):
-            ended = Forgotten(claim.id, lease.max_expires_us) if lease.is_session else Revoked(claim.id)
-            self._signals.notify(ended)
+    async def _finish(self, lease: Lease) -> None:
+        if await self._store.write(lease, steps.finish(lease)):
+            ended = Forgotten(lease.id, lease.max_expires_us) if lease.is_session else Revoked(lease.id)
+            self._notify(ended)
         else:
-            self._signals.notify(ClaimLost(claim.id, "finish"))
+            self._notify(ClaimLost(lease.id, "finish"))
 
-    async def _look_again(self, claim: Claim, began_us: int) -> None:
-        """Believe that the user is gone only on a second look begun after the grace of a late CreateUser.
+    async def _check_again(self, lease: Lease, began_us: int) -> None:
+        """Believe that the user is gone only on a second check begun after the grace of a late CreateUser.
 
         An answer may be old by now, if the machine slept; and while expiries are held nobody knows whether
         the grace is over.
         """
-        lease = claim.lease
         grace_ends_us = lease.last_create_us + CREATE_GRACE // _MICROSECOND
-        if lease.looks and began_us >= grace_ends_us and not self._expiry.held:
-            await self._finish(claim)
+        if lease.not_found_count and began_us >= grace_ends_us and not self._expiry.held:
+            await self._finish(lease)
             return
-        wait = backoff.look(lease.looks)
-        if await self._store.reschedule(claim, UNSEEN, wait, lease.attempts, backoff.counted(lease.looks)):
-            self._signals.watch(claim.id, self._store.now() + wait // _MICROSECOND)
+        wait = backoff.not_found_delay(lease.not_found_count)
+        now, count = self._store.now(), backoff.counted(lease.not_found_count)
+        after = steps.reschedule(lease, UNSEEN, wait, now, attempts=lease.attempts, not_found_count=count)
+        if await self._store.write(lease, after):
+            self._watch(after.id, after.due_us)
 
-    async def _fail(self, claim: Claim, error: LessorError, wait: timedelta, attempts: int) -> None:
-        if not await self._store.reschedule(claim, error.message, wait, attempts, claim.lease.looks):
-            self._signals.notify(ClaimLost(claim.id, "fail"))
+    async def _reschedule(self, lease: Lease, error: LessorError, wait: timedelta, attempts: int) -> None:
+        now, count = self._store.now(), lease.not_found_count
+        after = steps.reschedule(lease, error.message, wait, now, attempts=attempts, not_found_count=count)
+        if not await self._store.write(lease, after):
+            self._notify(ClaimLost(lease.id, "fail"))
             return
         if wait:
-            self._signals.watch(claim.id, self._store.now() + wait // _MICROSECOND)
-        self._signals.notify(
-            RevocationFailed(claim.id, error.message, error.detail, attempts, wait.total_seconds())
-        )
-        if attempts == STUCK_AFTER and attempts > claim.lease.attempts:
-            self._signals.notify(Stuck(claim.id, error.message, attempts))
+            self._watch(after.id, after.due_us)
+        seconds = wait.total_seconds()
+        self._notify(RevocationFailed(lease.id, error.message, error.detail, attempts, seconds))
+        if attempts == STUCK_AFTER and attempts > lease.attempts:
+            self._notify(Stuck(lease.id, error.message, attempts))
 
 
 def _expires(lease: Lease, now_us: int) -> bool:

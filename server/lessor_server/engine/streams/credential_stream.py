@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from lessor_server.domain import backoff, durations, ttl
+from lessor_server.domain import lease as steps
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable, Violation
 from lessor_server.domain.errors.preconditions import MfaRefused
 from lessor_server.domain.events import Retired
@@ -22,8 +23,8 @@ from lessor_server.domain.policy import session
 from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.issuing.issuer import MIN_SECONDS, Issuer
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
-from lessor_server.engine.ports import Store
-from lessor_server.engine.revocation.signals import Signals
+from lessor_server.engine.ports import Observer, Store, Watch
+from lessor_server.engine.revocation.queue import RevocationQueue
 
 ISSUE_SECONDS, LOOK_SECONDS, RETRY_SECONDS = 60.0, 30.0, 1.0
 MARGIN, MAX_MARGIN = 0.1, timedelta(minutes=5)
@@ -41,13 +42,22 @@ class CredentialStream:
     """Issues for streams, ahead of each expiry, and retires what a stream has moved on from."""
 
     def __init__(
-        self, store: Store, issuer: Issuer, work: BackgroundTasks, signals: Signals, rng: random.Random
+        self,
+        store: Store,
+        issuer: Issuer,
+        queue: RevocationQueue,
+        watch: Watch,
+        notify: Observer,
+        background: BackgroundTasks,
+        rng: random.Random,
     ) -> None:
         """Issue by ``issuer``; ``rng`` spreads the times of it."""
         self._store = store
         self._issuer = issuer
-        self._work = work
-        self._signals = signals
+        self._queue = queue
+        self._watch = watch
+        self._notify = notify
+        self._background = background
         self._rng = rng
 
     async def follow(self, asked: IssueRequest, overlap: timedelta) -> AsyncGenerator[Credentials, None]:
@@ -113,7 +123,7 @@ class CredentialStream:
         # A role whose ttl was lowered meanwhile must not make a stream ask without a pause.
         earliest_us = lease.expires_us - EARLIEST * lease.ttl // _MICROSECOND
         due_us = max(lease.expires_us - (overlap + margin) // _MICROSECOND, earliest_us)
-        with self._signals.waiting.attempt(lease.id) as revoked:
+        with self._queue.next_attempt(lease.id) as revoked:
             while not revoked.done() and (left := self._seconds_until(due_us)) > 0:
                 await asyncio.wait([revoked], timeout=min(left, LOOK_SECONDS))
 
@@ -121,7 +131,9 @@ class CredentialStream:
         return (instant_us - self._store.now()) / 1e6
 
     def _retire(self, lease: Lease, overlap: timedelta) -> None:
-        self._work.start(self._bring_expiry_forward(lease.id, self._store.now() + overlap // _MICROSECOND))
+        self._background.start(
+            self._bring_expiry_forward(lease.id, self._store.now() + overlap // _MICROSECOND)
+        )
 
     async def _bring_expiry_forward(self, lease_id: str, end_us: int) -> None:
         """Bring the expiry of a live lease forward to ``end_us``; never raise."""
@@ -132,11 +144,11 @@ class CredentialStream:
                 over_us = max(end_us, self._store.now())
                 if lease is None or lease.state is not State.ACTIVE or lease.expires_us <= over_us:
                     return
-                retired = await self._store.renew(lease, end_us, retired=True)
+                retired = steps.retire(lease, end_us)
+                if await self._store.write(lease, retired):
+                    self._watch(retired.id, retired.due_us)
+                    self._notify(Retired(retired.id, retired.expires_us))
+                    return
             except StoreUnavailable:
-                retired = None
-            if retired is not None:
-                self._signals.watch(retired.id, retired.due_us)
-                self._signals.notify(Retired(retired.id, retired.expires_us))
-                return
+                pass
             await asyncio.sleep(RETRY_SECONDS)

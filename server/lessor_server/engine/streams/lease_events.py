@@ -15,8 +15,8 @@ from typing import Self
 
 from lessor_server.domain.errors.base import FellBehind
 from lessor_server.domain.events import Event, Expiring, Issued, Renewed, RevocationFailed, Revoked, Stuck
+from lessor_server.domain.lease_id import IdRange
 from lessor_server.engine.ports import Observer
-from lessor_server.engine.store_types import Range
 
 QUEUE = 4096
 """Happenings that may wait for a watcher; one more, and it has fallen behind."""
@@ -46,7 +46,7 @@ class LeaseEvent:
 class Watch:
     """What a watcher has not read yet, of the leases that it watches; each step of an iteration takes one."""
 
-    def __init__(self, ids: Range) -> None:
+    def __init__(self, ids: IdRange) -> None:
         """Watch the leases in ``ids``."""
         self.ids = ids
         self.fell_behind = False
@@ -110,7 +110,7 @@ class LeaseEventBroker:
         return both
 
     @contextmanager
-    def watch(self, ids: Range) -> Iterator[Watch]:
+    def watch(self, ids: IdRange) -> Iterator[Watch]:
         """Give what happens to the leases in ``ids`` while the block lasts, from its first line on."""
         watch = Watch(ids)
         self._watches[watch] = None

@@ -8,6 +8,7 @@ from typing import Final
 
 from lessor_server.domain.errors.base import LessorError, NotFound, StoreUnavailable
 from lessor_server.domain.events import BY_CLOCK, KeyLeft, MountDisabled, MountRemoved
+from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.rotation import Phase, Rotation
 from lessor_server.engine.aws.roots import Roots
@@ -17,7 +18,6 @@ from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.revocation.bulk import Prefixes
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.rotation.static_roles import StaticRoles
-from lessor_server.engine.store_types import Range
 
 LOOK_SECONDS, IDLE_SECONDS = 1.0, 60.0
 
@@ -81,7 +81,7 @@ class MountRemover:
         mount, leases = disabled
         if force:
             await self._forget_static(name)
-            leases = await self._prefixes.abandon(Range.of_mount(name), by, live=True)
+            leases = await self._prefixes.abandon(IdRange.of_mount(name), by, live=True)
         self._wake.set()
         return Disabling(mount, leases)
 

@@ -14,20 +14,19 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from lessor_server.domain import names
+from lessor_server.domain import user_names
 from lessor_server.domain.aws.calls import GetUser, IamUser, ListUsers
 from lessor_server.domain.errors.base import Invalid, LessorError, StoreUnavailable
 from lessor_server.domain.errors.preconditions import RootNotSet
 from lessor_server.domain.events import OrphanAdopted, SweepFailed, Swept, UserMissed
 from lessor_server.domain.lease import CREATE_GRACE, Footprint, Lease, Orphan, State
+from lessor_server.domain.lease_id import RANDOM_BOUND, IdRange, LeaseId, suffix_of
 from lessor_server.domain.root import Root
 from lessor_server.engine.aws.caller import Done
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.paging import iter_mount_names
-from lessor_server.engine.ports import Store
+from lessor_server.engine.ports import Observer, Store, Watch
 from lessor_server.engine.revocation.expiry_hold import STORE_ROLLED_BACK, ExpiryHold
-from lessor_server.engine.revocation.signals import Signals
-from lessor_server.engine.store_types import Range
 from lessor_server.engine.supervisor import Supervisor
 
 EVERY_SECONDS, RETRY_SECONDS = 3600.0, 60.0
@@ -60,13 +59,20 @@ class Reconciler:
     """Lists what is on the accounts and sets right what the store does not know."""
 
     def __init__(
-        self, store: Store, roots: Roots, signals: Signals, expiry: ExpiryHold, supervisor: Supervisor
+        self,
+        store: Store,
+        roots: Roots,
+        watch: Watch,
+        expiry: ExpiryHold,
+        notify: Observer,
+        supervisor: Supervisor,
     ) -> None:
         """Compare ``store`` with the accounts of ``roots``; a store that is too old holds ``expiry``."""
         self._store = store
         self._roots = roots
-        self._signals = signals
+        self._watch = watch
         self._expiry = expiry
+        self._notify = notify
         self._supervisor = supervisor
         self._started_us = store.now()
 
@@ -96,7 +102,7 @@ class Reconciler:
     async def _purge_sessions(self) -> None:
         """Drop the tombstones of sessions that are long over: no account has to be listed for that."""
         try:
-            await self._store.purge_sessions()
+            await self._store.purge_tombstones("", 0)
         except StoreUnavailable:
             return  # they wait for the next round
 
@@ -109,7 +115,7 @@ class Reconciler:
         except RootNotSet:
             return True  # nothing to list yet, or no more
         except LessorError as error:
-            self._signals.notify(SweepFailed(mount, error.message))
+            self._notify(SweepFailed(mount, error.message))
             return False
         return self._may_judge(began_us)  # what could not be judged is soon checked again
 
@@ -139,10 +145,10 @@ class Reconciler:
             return
         async for finding in self._find_missing(root, listed_us, seen, apply=apply):
             if finding.applied:
-                self._signals.notify(UserMissed(finding.lease_id, finding.user_name, by))
+                self._notify(UserMissed(finding.lease_id, finding.user_name, by))
             yield finding
         purged = await self._store.purge_tombstones(root.account, listed_us)
-        self._signals.notify(Swept(mount, len(seen), purged))
+        self._notify(Swept(mount, len(seen), purged))
 
     async def _list_users(
         self, root: Root, whose: str, seen: set[str]
@@ -150,7 +156,7 @@ class Reconciler:
         """Yield the users below an installation's path, each with its row, and note their names."""
         marker = ""
         while True:
-            page = await self._roots.ask(root, ListUsers(names.user_path(whose, ""), marker))
+            page = await self._roots.ask(root, ListUsers(user_names.user_path(whose, ""), marker))
             known = await self._store.leases_by_user_name([user.name for user in page.users])
             for user in page.users:
                 seen.add(user.name)
@@ -166,7 +172,7 @@ class Reconciler:
     ) -> AsyncIterator[Finding]:
         """Yield the leases whose users a complete listing did not show, made long enough before it."""
         after = ""
-        while page := await self._store.page(Range.of_mount(root.mount), State.ACTIVE, after, PAGE):
+        while page := await self._store.page(IdRange.of_mount(root.mount), State.ACTIVE, after, PAGE):
             after = page[-1].id
             for lease in page:
                 name, account = lease.footprint.user_name, lease.footprint.account
@@ -175,7 +181,7 @@ class Reconciler:
                     continue
                 if apply:
                     await self._store.revoke(lease.id)
-                    self._signals.watch(lease.id, self._store.now())
+                    self._watch(lease.id, self._store.now())
                 yield Finding(Kind.MISSING_USER, name, lease.id, applied=apply)
 
     async def _compare(
@@ -186,12 +192,12 @@ class Reconciler:
         if lease is None:
             found = await self._adopt_unknown(root, user, whose, apply=apply)
             if found is not None and found.applied:
-                self._signals.notify(OrphanAdopted(found.lease_id, user.name, by))
+                self._notify(OrphanAdopted(found.lease_id, user.name, by))
             return found
         if lease.state is State.GONE:
             # A tombstone's user that lives was made late: its row goes back to work, asked for or not.
             await self._store.reopen(lease.id, lease.last_create_us)
-            self._signals.watch(lease.id, self._store.now())
+            self._watch(lease.id, self._store.now())
             return Finding(Kind.UNKNOWN_USER, user.name, lease.id, applied=True)
         if lease.state is State.ABANDONED:
             return Finding(Kind.ABANDONED_USER, user.name, lease.id, applied=False)
@@ -213,7 +219,7 @@ class Reconciler:
             return left  # its age is asked for again: the clock may have been lowered since
         if not await self._store.adopt(orphan):
             return left
-        self._signals.watch(orphan.id, self._store.now())
+        self._watch(orphan.id, self._store.now())
         return replace(left, applied=True)
 
     def _may_judge(self, since_us: int) -> bool:
@@ -235,13 +241,13 @@ class Reconciler:
     def _orphan(self, root: Root, user: IamUser, tags: dict[str, str]) -> Orphan:
         footprint = Footprint(root.account, user.name, user.path)
         try:
-            made_for = names.LeaseId.parse(tags.get("lessor:lease", ""))
+            made_for = LeaseId.parse(tags.get("lessor:lease", ""))
         except Invalid:
-            made_for = names.LeaseId(root.mount, LOST, _suffix_of(user))
+            made_for = LeaseId(root.mount, LOST, _suffix_of(user))
         return Orphan(str(made_for), root.mount, made_for.role, footprint)
 
 
 def _suffix_of(user: IamUser) -> str:
     """Return the same suffix for a user in every process: two processes that find it adopt it once."""
-    number = int.from_bytes(hashlib.sha256(user.name.encode()).digest()) % names.RANDOM_BOUND
-    return names.suffix_of(user.created_us // 1000, number)
+    number = int.from_bytes(hashlib.sha256(user.name.encode()).digest()) % RANDOM_BOUND
+    return suffix_of(user.created_us // 1000, number)

@@ -1,0 +1,123 @@
+"""Names on AWS: of the users and sessions that leases have there, by templates, and their paths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from lessor_server.domain.errors.base import Violation, shown, too_long
+from lessor_server.domain.lease_id import RANDOM_DIGITS, SUFFIX_DIGITS
+from lessor_server.domain.policy import placeholders
+
+USER_NAME_LIMIT: Final = 64
+"""The longest name that IAM takes of a user, and STS of an assumed role's session."""
+FEDERATION_LIMIT: Final = 32
+"""The longest name that STS takes of a federated session."""
+MIN_RANDOM: Final = 12
+"""The least number of random characters in a user's name.
+
+IAM compares names without case, so a letter counts half: of two random base62 characters one pair
+in 33.7 is equal that way, 5.07 bits each. All 17 are 86 bits: among a billion names ever made, the
+chance that any two are equal is below one in 10^8. Twelve are 61 bits: among the 5,000 users that
+an account holds at a time it is below one in 10^11, and the time part usually differs as well.
+"""
+IDENTITY: Final = re.compile(r"identity\.(?:name|name_sha256|labels\.[A-Za-z0-9_.:/@-]{1,128})")
+"""The fields that identify the caller; ``domain/template.py`` fills them."""
+DEFAULT_TEMPLATE: Final = "lessor-{{mount}}-{{role}}-{{suffix}}"
+
+_NOT_IAM: Final = re.compile(r"[^A-Za-z0-9_+=,.@-]")
+_FIELDS: Final = ("mount", "role", "suffix")
+_FIELDS_FIX: Final = "use {{mount}}, {{role}}, {{suffix}}, {{identity.name}}, {{identity.labels.KEY}}"
+
+Named = Callable[[str], str]
+"""Gives the value of a field of a template."""
+
+
+def user_name(template: str, mount: str, role: str, suffix: str, identity: Named | None = None) -> str:
+    """Return the name of a lease's IAM user or assumed role: at most 64 characters that IAM takes.
+
+    ``template`` is one that ``template_violations`` passes; empty means the default. Its own text
+    always stays, then the suffix from its right (all of it by the default template), and the values
+    share what is left. Characters that IAM doesn't take become ``_``. ``identity`` gives the fields
+    that identify the caller.
+    """
+    values = _values(mount, role, identity)
+    return _filled(placeholders.split(template or DEFAULT_TEMPLATE), values, suffix, USER_NAME_LIMIT)
+
+
+def federation_name(template: str, mount: str, role: str, suffix: str, identity: Named | None = None) -> str:
+    """Return the name of a federated session: at most 32 characters.
+
+    A template whose own text leaves no room for the random characters gives way to ``lessor-<suffix>``,
+    and so does the default, which would leave none for the names.
+    """
+    parts = placeholders.split(template or DEFAULT_TEMPLATE)
+    if not template or FEDERATION_LIMIT - _own_length(parts) < RANDOM_DIGITS:
+        return f"lessor-{suffix}"
+    return _filled(parts, _values(mount, role, identity), suffix, FEDERATION_LIMIT)
+
+
+def _values(mount: str, role: str, identity: Named | None) -> Named:
+    known = {"mount": mount, "role": role}
+
+    def value(field: str) -> str:
+        return known[field] if identity is None or field in known else identity(field)
+
+    return value
+
+
+def _filled(parts: list[tuple[str, str | None]], value: Named, suffix: str, limit: int) -> str:
+    room = limit - _own_length(parts)
+    kept = suffix[-min(room, SUFFIX_DIGITS) :]
+    named = [value(field) for _, field in parts if field not in (None, "suffix")]
+    cut = iter(_fairly(named, room - len(kept)))
+    filled = (own + (kept if field == "suffix" else next(cut) if field else "") for own, field in parts)
+    return _NOT_IAM.sub("_", "".join(filled))
+
+
+def user_path(instance: str, path: str) -> str:
+    """Return the IAM path of a role's users: ``path`` (empty or ``/…/``) below the instance's own."""
+    return f"/lessor/{instance}{path or '/'}"
+
+
+def template_violations(field: str, template: str) -> list[Violation]:
+    """Return every violation of a template of user names; empty stands for the default and is valid.
+
+    A template is text with ``{{mount}}``, ``{{role}}``, ``{{identity.…}}`` and, exactly once,
+    ``{{suffix}}``.
+    """
+    if not template:
+        return []
+    if len(template) > placeholders.MAX_TEMPLATE:
+        return [too_long(field, template, placeholders.MAX_TEMPLATE)]
+    parts = placeholders.split(template)
+    found = [
+        Violation(field, f"{{{{{shown(name)[1:-1]}}}}} is not a field of a user name", _FIELDS_FIX)
+        for _, name in parts
+        if name is not None and name not in _FIELDS and not IDENTITY.fullmatch(name)
+    ]
+    if any("{{" in own or "}}" in own for own, _ in parts):
+        problem = "has braces that belong to no field"
+        found.append(Violation(field, problem, _FIELDS_FIX))
+    if [name for _, name in parts].count("suffix") != 1:
+        found.append(Violation(field, "needs {{suffix}} exactly once", "add {{suffix}}, say at its end"))
+    longest = USER_NAME_LIMIT - MIN_RANDOM
+    if _own_length(parts) > longest:
+        problem = f"its own text leaves no room for {MIN_RANDOM} random characters"
+        found.append(Violation(field, problem, f"shorten that text to {longest} characters or fewer"))
+    return found
+
+
+def _own_length(parts: Iterable[tuple[str, str | None]]) -> int:
+    return sum(len(own) for own, _ in parts)
+
+
+def _fairly(texts: list[str], room: int) -> list[str]:
+    """Cut texts on their right so that all fit into ``room``: the short ones keep what they have."""
+    kept = list(texts)
+    by_length = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    for done, index in enumerate(by_length):
+        kept[index] = texts[index][: room // (len(texts) - done)]
+        room -= len(kept[index])
+    return kept
