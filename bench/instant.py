@@ -18,7 +18,7 @@ from lessor_server.domain.events import Event
 from lessor_server.domain.lease import Intent, Lease
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
-from lessor_server.engine.store_types import RequestKey, StoredContext
+from lessor_server.engine.store_types import StoredContext
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class InstantStore:
         return getattr(self._store, name)
 
     async def load_issue_context(
-        self, mount: str, role: str, _repeated: RequestKey | None = None
+        self, mount: str, role: str, _owner: str = "", _request_id: str = ""
     ) -> StoredContext:
         """Return what was read the first time that a root stood there with its account."""
         found = self._grounds.get((mount, role))

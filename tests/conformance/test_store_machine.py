@@ -23,7 +23,7 @@ from lessor_server.domain.lease import LIVE, Lease, Orphan, Request, State
 from lessor_server.domain.lease_id import EVERYTHING, IdRange
 from lessor_server.domain.mount import MountState
 from lessor_server.engine.ports import Store
-from lessor_server.engine.store_types import ClaimTerms, RequestKey
+from lessor_server.engine.store_types import ClaimTerms
 
 NUMBERS = st.integers(0, 5)
 ALL = IdRange("aws/", "aws0")
@@ -131,8 +131,8 @@ class BothStores(RuleBasedStateMachine):
             changes |= {"footprint": made.footprint, "credential_type": made.credential_type}
         wanted = builders.intent(number, role_name=role, ttl=timedelta(seconds=seconds), **changes)
         if request is not None:
-            asked = RequestKey(owner, request.id)
-            self.both(lambda store: store.load_issue_context("aws", role, asked))
+            request_id = request.id
+            self.both(lambda store: store.load_issue_context("aws", role, owner, request_id))
         if self.both(lambda store: store.get(wanted.id))[0] is None:
             self.keep(self.both(lambda store: store.begin(wanted, SPAN)))
 

@@ -23,7 +23,7 @@ from lessor_server.domain.lease import Lease, Orphan, State
 from lessor_server.domain.lease_id import EVERYTHING, IdRange
 from lessor_server.domain.rotation import Rotation, root_subject, static_subject
 from lessor_server.engine.ports import Store
-from lessor_server.engine.store_types import BulkRevocation, ClaimTerms, RequestKey
+from lessor_server.engine.store_types import BulkRevocation, ClaimTerms
 
 HOUR_US = 3_600_000_000
 LATER_US = START_US + 10 * HOUR_US
@@ -109,9 +109,7 @@ def config_calls(b: Store, lease: Lease) -> Calls:
     """Call each method about mounts, roots and roles."""
     root = builders.stored_root(version=2)
     return {
-        "load_issue_context": b.load_issue_context(
-            lease.mount, lease.role, RequestKey(lease.owner, "request")
-        ),
+        "load_issue_context": b.load_issue_context(lease.mount, lease.role, lease.owner, "request"),
         "get_mount": b.get_mount(lease.mount),
         "put_mount": b.put_mount(builders.mount(), builders.mount(max_users=7)),
         "put_mount, new": b.put_mount(None, builders.mount("another")),

@@ -16,7 +16,6 @@ from tests.support.stores import OPENERS, SPAN, START_US, TERMS, Bench, bench, i
 from lessor_server.domain.errors.base import Aborted
 from lessor_server.domain.lease import Request, State
 from lessor_server.domain.lease_id import EVERYTHING
-from lessor_server.engine.store_types import RequestKey
 
 SECOND = 1_000_000
 ONE = Request("11111111-1111-4111-8111-111111111111", "wish")
@@ -33,14 +32,14 @@ async def test_a_request_id_is_kept_with_its_lease(b: Bench) -> None:
     """The lease of a request is found by owner, mount, role and id, with the digest of what was wished."""
     lease = await b.active(request=ONE)
     assert lease.request == ONE
-    assert (await b.store.load_issue_context("aws", "app", RequestKey("root", ONE.id))).earlier == lease
+    assert (await b.store.load_issue_context("aws", "app", "root", ONE.id)).earlier == lease
     for mount, role, owner, request_id in (
         ("second", "app", "root", ONE.id),
         ("aws", "other", "root", ONE.id),
         ("aws", "app", "alice", ONE.id),
         ("aws", "app", "root", "another"),
     ):
-        assert (await b.store.load_issue_context(mount, role, RequestKey(owner, request_id))).earlier is None
+        assert (await b.store.load_issue_context(mount, role, owner, request_id)).earlier is None
     assert (await b.store.load_issue_context("aws", "app")).earlier is None
 
 

@@ -21,7 +21,6 @@ from lessor_server.domain.errors.preconditions import StaticUserTaken
 from lessor_server.domain.lease import State
 from lessor_server.domain.lease_id import EVERYTHING, IdRange
 from lessor_server.domain.rotation import Rotation, static_subject
-from lessor_server.engine.store_types import RequestKey
 
 HOUR_US = 3_600_000_000
 REQUEST = "11111111-2222-4333-8444-555555555555"
@@ -102,7 +101,7 @@ async def test_an_earlier_request_is_found_and_its_lease_renewed(tmp_path: Path,
     """A repeat across the upgrade finds the lease that it made before, and a holder keeps it."""
     earlier(tmp_path, version)
     async with open_store(tmp_path, HandClock()) as store:
-        lease = (await store.load_issue_context("aws", "app", RequestKey("root", REQUEST))).earlier
+        lease = (await store.load_issue_context("aws", "app", "root", REQUEST)).earlier
         assert lease is not None
         assert lease.state is State.ACTIVE
         renewed = await lease_steps.renew(store, lease, START_US + 2 * HOUR_US)

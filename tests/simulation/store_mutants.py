@@ -146,8 +146,8 @@ def disabling_mounts_take_leases(patch: Patch) -> None:
     patch.set(MemoryStore, "_require_room", blind)
     from lessor_server.engine.aws.roots import IssueContext, Roots
 
-    async def load_context(self: Any, mount: str, role: str, repeated: Any = None) -> Any:
-        found = await self._store.load_issue_context(mount, role, repeated)
+    async def load_context(self: Any, mount: str, role: str, owner: str = "", request_id: str = "") -> Any:
+        found = await self._store.load_issue_context(mount, role, owner, request_id)
         if found.mount is None or found.root is None or found.role is None:
             raise LessorError("not there")
         return IssueContext(found.mount, found.role, self._open(found.root), found.earlier)

@@ -11,7 +11,7 @@ from lessor_server.domain.lease import Lease
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import StoredRoot
-from lessor_server.engine.store_types import RequestKey, StoredContext
+from lessor_server.engine.store_types import StoredContext
 
 At = Callable[[str], Awaitable[None]]
 
@@ -44,15 +44,15 @@ class MemoryConfig:
     def _remembers(self, mount: str) -> bool:
         raise NotImplementedError
 
-    def _earlier(self, mount: str, role: str, repeated: RequestKey) -> Lease | None:
+    def _earlier(self, mount: str, role: str, owner: str, request_id: str) -> Lease | None:
         raise NotImplementedError
 
     async def load_issue_context(
-        self, mount: str, role: str, repeated: RequestKey | None = None
+        self, mount: str, role: str, owner: str = "", request_id: str = ""
     ) -> StoredContext:
         """Read mount, root, role and the lease of an earlier same request at one instant."""
         await self._before("load_issue_context", reads=True)
-        earlier = self._earlier(mount, role, repeated) if repeated else None
+        earlier = self._earlier(mount, role, owner, request_id) if request_id else None
         return StoredContext(
             self.mounts.get(mount), self.roots.get(mount), self.roles.get((mount, role)), earlier
         )

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from lessor_server.domain.lease import LIVE, Lease, State, next_generation
-from lessor_server.engine.store_types import BulkRevocation, RequestKey
+from lessor_server.engine.store_types import BulkRevocation
 from tests.support.memory_config import At
 from tests.support.memory_rotations import MemoryRotations
 
@@ -90,12 +90,12 @@ class MemoryRows(MemoryRotations):
     def _remembers(self, mount: str) -> bool:
         return any(row.lease.mount == mount and not row.lease.is_session for row in self.rows.values())
 
-    def _earlier(self, mount: str, role: str, repeated: RequestKey) -> Lease | None:
+    def _earlier(self, mount: str, role: str, owner: str, request_id: str) -> Lease | None:
         for row in self.rows.values():
             lease = row.lease
-            if (lease.mount, lease.role, lease.owner) != (mount, role, repeated.owner):
+            if (lease.mount, lease.role, lease.owner) != (mount, role, owner):
                 continue
-            if lease.request is not None and lease.request.id == repeated.request_id:
+            if lease.request is not None and lease.request.id == request_id:
                 return lease
         return None
 

@@ -17,7 +17,7 @@ from lessor_server.domain.errors.preconditions import MountDisabling
 from lessor_server.domain.lease import Intent, Lease, State, Step, sources
 from lessor_server.domain.lease_id import IdRange, is_lease_id
 from lessor_server.domain.mount import MountState
-from lessor_server.engine.store_types import ClaimTerms, LeaseCount, RequestKey
+from lessor_server.engine.store_types import ClaimTerms, LeaseCount
 from tests.support.memory_config import At, passing
 from tests.support.memory_rows import Clock, Row, us
 from tests.support.memory_upkeep import MemoryUpkeep
@@ -49,9 +49,7 @@ class MemoryStore(MemoryUpkeep):
             raise NotFound("mount", intent.mount)
         if mount.state is not MountState.ENABLED:
             raise MountDisabling(f"mount {intent.mount} is being disabled", subject=intent.mount)
-        if intent.request and self._earlier(
-            intent.mount, intent.role, RequestKey(intent.owner, intent.request.id)
-        ):
+        if intent.request and self._earlier(intent.mount, intent.role, intent.owner, intent.request.id):
             raise Aborted(f"request {intent.request.id} is being served by another process", retry_in=0.5)
         if intent.id in self.rows:
             raise Aborted(f"the lease id {intent.id} is already in use", retry_in=0.1)

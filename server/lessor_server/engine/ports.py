@@ -24,7 +24,6 @@ from lessor_server.engine.store_types import (
     ClaimTerms,
     LeaseCount,
     Progress,
-    RequestKey,
     StoredContext,
     StoreStatus,
 )
@@ -122,9 +121,9 @@ class ConfigStore(Protocol):
     """Mounts, roots and roles."""
 
     async def load_issue_context(
-        self, mount: str, role: str, repeated: RequestKey | None = None
+        self, mount: str, role: str, owner: str = "", request_id: str = ""
     ) -> StoredContext:
-        """Read mount, root, role and the lease of an earlier same request at one instant."""
+        """Read mount, root and role at one instant, and the lease that the same request id made before."""
         ...
 
     async def get_mount(self, name: str) -> Mount | None:

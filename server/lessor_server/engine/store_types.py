@@ -50,14 +50,6 @@ class StoredContext:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestKey:
-    """Whose request with which id may have been made before."""
-
-    owner: str
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
 class BulkRevocation:
     """A bulk revocation of a range of leases: those begun by ``cutoff_us``."""
 

@@ -19,10 +19,9 @@ LISTINGS = plans.list_attachments("u")
 def test_an_issue_makes_the_user_first_and_all_the_rest_at_once() -> None:
     """CreateUser carries path, boundary and tags; the second round holds what the footprint names."""
     role = builders.role(permissions_boundary_arn="arn:b")
-    plan = plans.issue(role, FOOTPRINT, (("k", "v"),))
-    assert plan.create == calls.CreateUser("u", "/lessor/x/", "arn:b", (("k", "v"),))
-    assert plan.key == calls.CreateAccessKey("u")
-    assert plan.furnish == (
+    create = plans.create_user(role, FOOTPRINT, (("k", "v"),))
+    assert create == calls.CreateUser("u", "/lessor/x/", "arn:b", (("k", "v"),))
+    assert plans.attach_all(role, FOOTPRINT) == (
         calls.PutUserPolicy("u", "lessor", builders.DOCUMENT),
         calls.AttachUserPolicy("u", "arn:p"),
         calls.AttachUserPolicy("u", "arn:q"),
@@ -33,8 +32,7 @@ def test_an_issue_makes_the_user_first_and_all_the_rest_at_once() -> None:
 
 def test_a_bare_role_needs_no_more_than_a_user_and_a_key() -> None:
     """Without policies and groups nothing else is sent."""
-    plan = plans.issue(builders.role(), Footprint("aws:1", "u", "/"), ())
-    assert plan.furnish == ()
+    assert plans.attach_all(builders.role(), Footprint("aws:1", "u", "/")) == ()
 
 
 def test_what_an_issue_puts_on_a_revocation_takes_off() -> None:

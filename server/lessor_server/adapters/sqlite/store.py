@@ -28,7 +28,7 @@ from lessor_server.domain.lease_id import is_name
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import StoredRoot
-from lessor_server.engine.store_types import RequestKey, StoredContext
+from lessor_server.engine.store_types import StoredContext
 
 FILE = "lessor.db"
 INSTANCE = "instance"
@@ -73,7 +73,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
         return [row[0] for row in rows_sealed if isinstance(row[0], bytes) and row[0]]
 
     async def load_issue_context(
-        self, mount: str, role: str, repeated: RequestKey | None = None
+        self, mount: str, role: str, owner: str = "", request_id: str = ""
     ) -> StoredContext:
         """Read mount, root and role at one instant."""
 
@@ -86,19 +86,16 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
                 mount=self._reader.one(rows.MOUNTS, found),
                 root=self._reader.one(rows.ROOTS, root),
                 role=self._reader.one(rows.ROLES, named),
-                earlier=self._earlier(connection, params, repeated),
+                earlier=self._earlier(connection, params | {"owner": owner, "request_id": request_id}),
             )
 
         return await self._batches.read(job)
 
-    def _earlier(
-        self, connection: sqlite3.Connection, params: rows.Params, repeated: RequestKey | None
-    ) -> Lease | None:
+    def _earlier(self, connection: sqlite3.Connection, params: rows.Params) -> Lease | None:
         """Return the lease that the same request made before, if there is one."""
-        if repeated is None:
+        if not params["request_id"]:
             return None
-        asked: rows.Params = {"owner": repeated.owner, "request_id": repeated.request_id}
-        return self._reader.one(rows.LEASES, connection.execute(sql.BY_REQUEST, params | asked).fetchone())
+        return self._reader.one(rows.LEASES, connection.execute(sql.BY_REQUEST, params).fetchone())
 
     # --- mounts -----------------------------------------------------------------------------------------
 

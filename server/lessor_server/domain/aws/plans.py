@@ -5,8 +5,6 @@ The calls of one round may be sent at the same time; a round begins when the one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lessor_server.domain.aws import calls
 from lessor_server.domain.aws.calls import Call
 from lessor_server.domain.lease import Footprint, Lease
@@ -18,25 +16,21 @@ INLINE_POLICY = "lessor"
 Round = tuple[Call[object], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class IssuePlan:
-    """The two rounds of an issue; the access key's call stands apart, since its answer is the credential."""
-
-    create: calls.CreateUser
-    furnish: Round
-    key: calls.CreateAccessKey
+def create_user(role: Role, footprint: Footprint, tags: tuple[tuple[str, str], ...]) -> calls.CreateUser:
+    """Return the first call of an issue."""
+    boundary = role.permissions_boundary_arn
+    return calls.CreateUser(footprint.user_name, footprint.user_path, boundary, tags)
 
 
-def issue(role: Role, footprint: Footprint, tags: tuple[tuple[str, str], ...]) -> IssuePlan:
-    """Return the calls that create a user: CreateUser, then all others at the same time."""
+def attach_all(role: Role, footprint: Footprint) -> Round:
+    """Return the round that gives a new user what its role says."""
     name = footprint.user_name
-    furnish: list[Call[object]] = []
+    attached: list[Call[object]] = []
     if footprint.inline_policy:
-        furnish.append(calls.PutUserPolicy(name, footprint.inline_policy, role.policy_document))
-    furnish += [calls.AttachUserPolicy(name, arn) for arn in footprint.policy_arns]
-    furnish += [calls.AddUserToGroup(name, group) for group in footprint.groups]
-    create = calls.CreateUser(name, footprint.user_path, role.permissions_boundary_arn, tags)
-    return IssuePlan(create, tuple(furnish), calls.CreateAccessKey(name))
+        attached.append(calls.PutUserPolicy(name, footprint.inline_policy, role.policy_document))
+    attached += [calls.AttachUserPolicy(name, arn) for arn in footprint.policy_arns]
+    attached += [calls.AddUserToGroup(name, group) for group in footprint.groups]
+    return tuple(attached)
 
 
 def revoke_keys(lease: Lease) -> Round:

@@ -26,7 +26,6 @@ from lessor_server.domain.root_kind import RootKind, kind_of
 from lessor_server.engine.aws.caller import AwsCaller, Done
 from lessor_server.engine.aws.rate_limiter import Priority, RateLimiter, RateLimiters
 from lessor_server.engine.ports import Aws, Sealer, Store
-from lessor_server.engine.store_types import RequestKey
 from lessor_server.engine.supervisor import Supervisor
 
 T = TypeVar("T")
@@ -84,14 +83,16 @@ class Roots:
         self._binding: dict[str, asyncio.Lock] = {}
         self._arns: dict[str, tuple[RootConfig, str]] = {}
 
-    async def load_context(self, mount: str, role: str, repeated: RequestKey | None = None) -> IssueContext:
+    async def load_context(
+        self, mount: str, role: str, owner: str = "", request_id: str = ""
+    ) -> IssueContext:
         """Read mount, root and role at one instant.
 
         Raises:
             NotFound: No such mount or role.
             MountDisabling, RootNotSet: The mount takes no leases.
         """
-        grounds = await self._store.load_issue_context(mount, role, repeated)
+        grounds = await self._store.load_issue_context(mount, role, owner, request_id)
         if grounds.mount is None:
             self.forget(mount)
             raise NotFound("mount", mount)

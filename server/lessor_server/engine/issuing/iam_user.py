@@ -51,21 +51,19 @@ class IamUserBuilder:
         found = await self._caller.call(GetUser(call.user_name), self._may_retry)
         return Done(CreatedUser(found.value.arn)) if isinstance(found, Done) else found
 
-    async def attach_all(self, plan: plans.IssuePlan) -> list[Outcome[object]]:
+    async def attach_all(self, key_call: CreateAccessKey, calls: plans.Round) -> list[Outcome[object]]:
         """Create the key and attach everything else at the same time; the key's outcome comes first."""
-        outcomes = await self._caller.round((plan.key, *plan.furnish), self._may_retry)
+        outcomes = await self._caller.round((key_call, *calls), self._may_retry)
         key, rest = outcomes[0], outcomes[1:]
         for _ in range(self._caller.tries - 1):
             again = [index for index, outcome in enumerate(rest) if _fate_unknown(outcome)]
             if not again or not self._may_retry():
                 break
-            repeated = await self._caller.round(
-                tuple(plan.furnish[index] for index in again), self._may_retry
-            )
+            repeated = await self._caller.round(tuple(calls[index] for index in again), self._may_retry)
             for index, outcome in zip(again, repeated, strict=True):
                 rest[index] = outcome
         if _fate_unknown(key) and self._caller.tries > 1 and self._may_retry():
-            key = await self._recreate_key(plan.key)
+            key = await self._recreate_key(key_call)
         return [key, *rest]
 
     async def _recreate_key(self, call: CreateAccessKey) -> Outcome[AccessKey]:

@@ -16,7 +16,6 @@ from lessor_server.domain.errors.base import (
 from lessor_server.domain.errors.preconditions import RequestSpent
 from lessor_server.domain.lease import Lease, State
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
-from lessor_server.engine.store_types import RequestKey
 
 
 class InFlightIssue:
@@ -107,11 +106,6 @@ class InFlightRequests:
         key = _key(asked)
         if key:
             self._issues.pop(key, None)
-
-
-def request_key(asked: IssueRequest) -> RequestKey | None:
-    """Return the key to look for in the store, if the request has an id."""
-    return RequestKey(asked.owner, asked.request.id) if asked.request else None
 
 
 def require_repeatable(earlier: Lease, asked: IssueRequest, now_us: int) -> None:

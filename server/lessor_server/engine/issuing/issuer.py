@@ -132,7 +132,8 @@ class Issuer:
 
     async def _issue_once(self, asked: IssueRequest, in_flight: InFlightIssue) -> Credentials:
         # Life of a request, 5: mount, role and root at one instant.
-        context = await self._roots.load_context(asked.mount, asked.role, flights.request_key(asked))
+        request_id = asked.request.id if asked.request else ""
+        context = await self._roots.load_context(asked.mount, asked.role, asked.owner, request_id)
         self._roots.limiter(context.root).require_open()
         if context.earlier is not None:
             flights.require_repeatable(context.earlier, asked, self._store.now())
@@ -184,7 +185,7 @@ class Issuer:
             return wanted and self._store.now() < lease.due_us
 
         builder = IamUserBuilder(self._roots.caller(root), self._store.now, may_retry)
-        calls = plans.issue(role, lease.footprint, plans.tags_of(self._roots.instance, lease.id, role))
+        footprint, tags = lease.footprint, plans.tags_of(self._roots.instance, lease.id, role)
 
         async def abort(error: LessorError) -> LessorError:
             await self._writer.abort(lease, error, builder.last_create_us)
@@ -194,13 +195,15 @@ class Issuer:
         if not may_retry():
             raise await abort(taken)
         # Life of a request, 7.
-        created = await builder.create(calls.create)
+        created = await builder.create(plans.create_user(role, footprint, tags))
         if not isinstance(created, Done):
             raise await abort(created)
         if not may_retry() or await self._writer.has_changed(lease):
             raise await abort(taken)
         # Life of a request, 8: everything else, with the access key.
-        outcomes = await builder.attach_all(calls)
+        outcomes = await builder.attach_all(
+            CreateAccessKey(footprint.user_name), plans.attach_all(role, footprint)
+        )
         error = failure(outcomes) or (None if may_retry() else taken)
         if error is not None:
             raise await abort(error)
