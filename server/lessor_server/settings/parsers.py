@@ -1,4 +1,4 @@
-"""The rule of each setting: from what was given, text or TOML, to the value, or ``InvalidValue``."""
+"""The rule of each kind of value: from what was given, text or TOML, to the value, or ``InvalidValue``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 import ssl
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,23 +18,26 @@ from urllib.parse import urlsplit
 from lessor_server.domain.names import is_name, shown
 from lessor_server.domain.secret import TokenHash
 from lessor_server.settings import access
-from lessor_server.settings.sources import InvalidValue
 
 MIN_TOKEN: Final = 16
-MAX_GRACE: Final = timedelta(hours=1)
 MAX_RATE: Final = 100_000.0
-MAX_IN_FLIGHT: Final = 10_000
-MIN_CONNECTION_SPAN: Final = timedelta(seconds=1)
-MAX_CONNECTION_SPAN: Final = timedelta(hours=24)
 MAX_SOCKET_PATH: Final = 107
 """The most bytes of a unix socket's path on Linux (unix(7)), less the one that ends it."""
-LEVELS: Final = ("debug", "info", "warning", "error")
-FORMATS: Final = ("auto", "json", "console")
 
 _DURATION: Final = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?(?:(\d{1,9})ms)?")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _ADDRESS_FIX: Final = "write HOST:PORT, [IPV6]:PORT or unix:/PATH"
+
+
+class InvalidValue(ValueError):
+    """A value breaks the rule of its setting."""
+
+    def __init__(self, problem: str, fix: str) -> None:
+        """Name the problem and its fix, never with the text of a secret."""
+        super().__init__(f"{problem}; {fix}")
+        self.problem = problem
+        self.fix = fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,57 +99,46 @@ def rate(value: object) -> float:
     return number
 
 
-def in_flight(value: object) -> int:
-    """Take a number of calls: a whole one from 1 to 10,000."""
-    return count(value, least=1, most=MAX_IN_FLIGHT)
+def count(least: int, most: int) -> Callable[[object], int]:
+    """Return what takes a whole number from ``least`` to ``most``."""
+
+    def parse(value: object) -> int:
+        number = _number(value)
+        if not least <= number <= most or not number.is_integer():
+            raise InvalidValue(
+                f"{_shown(value)} is not a whole number from {least} to {most}",
+                "give a number within that range",
+            )
+        return int(number)
+
+    return parse
 
 
-def count(value: object, *, least: int, most: int) -> int:
-    """Take a whole number from ``least`` to ``most``."""
-    number = _number(value)
-    if not least <= number <= most or not number.is_integer():
-        raise InvalidValue(
-            f"{_shown(value)} is not a whole number from {least} to {most}", "give a number within that range"
-        )
-    return int(number)
+def duration(least: str, most: str) -> Callable[[object], timedelta]:
+    """Return what takes a text with units, largest first (``10s``, ``1h30m``), from ``least`` to ``most``."""
+    shortest, longest = _duration(least), _duration(most)
+
+    def parse(value: object) -> timedelta:
+        span = _duration(value)
+        if not shortest <= span <= longest:
+            raise InvalidValue(
+                f"{_shown(value)} is not from {least} to {most}", "give a duration within that range"
+            )
+        return span
+
+    return parse
 
 
-def connection_span(value: object) -> timedelta:
-    """Take a duration from 1s to 24h."""
-    span = duration(value)
-    if not MIN_CONNECTION_SPAN <= span <= MAX_CONNECTION_SPAN:
-        raise InvalidValue(f"{_shown(value)} is not from 1s to 24h", "give a duration within that range")
-    return span
+def choice(*words: str) -> Callable[[object], str]:
+    """Return what takes one of a few words, in any case."""
 
+    def parse(value: object) -> str:
+        word = value.lower() if isinstance(value, str) else ""
+        if word not in words:
+            raise InvalidValue(f"{_shown(value)} is not a valid choice", f"write one of {', '.join(words)}")
+        return word
 
-def grace(value: object) -> timedelta:
-    """Take a duration from 0s to 1h."""
-    span = duration(value)
-    if span > MAX_GRACE:
-        raise InvalidValue(f"{_shown(value)} is above 1h", "give at most 1h")
-    return span
-
-
-def duration(value: object) -> timedelta:
-    """Take a text with units, largest first: ``10s``, ``1h30m``, ``250ms``."""
-    written = value if isinstance(value, str) else ""
-    parts = _DURATION.fullmatch(written)
-    if not written or parts is None:
-        raise InvalidValue(
-            f"{_shown(value)} is not a duration", 'write a text with units, like "10s" or "1h30m"'
-        )
-    hours, minutes, seconds, milliseconds = (int(part or 0) for part in parts.groups())
-    return timedelta(hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
-
-
-def level(value: object) -> str:
-    """Take a level of the log."""
-    return _choice(value, LEVELS)
-
-
-def log_format(value: object) -> str:
-    """Take a format of the log."""
-    return _choice(value, FORMATS)
+    return parse
 
 
 def token(value: object) -> TokenHash:
@@ -265,47 +258,41 @@ def pair_problem(cert_file: Path, key_file: Path) -> str | None:
     return None
 
 
-# --- lists ----------------------------------------------------------------------------------------
+# --- lists and what is in them --------------------------------------------------------------------
 
 
-def endpoints(value: object) -> tuple[str, ...]:
-    """Take URLs, each returned as ``scheme://host[:port]``."""
-    return tuple(_endpoint(url) for url in _texts(value))
-
-
-def folders(value: object) -> tuple[Path, ...]:
-    """Take existing folders, by their absolute paths."""
-    paths = tuple(map(Path, _texts(value)))
-    for path in paths:
-        if not path.is_absolute() or ".." in path.parts:
-            raise InvalidValue(f"{shown(str(path))} is not an absolute path", "begin it with /, without ..")
-        if not path.is_dir():
-            raise InvalidValue(f"{shown(str(path))} is not a folder", "name existing folders")
-    return paths
-
-
-def mounts(value: object) -> tuple[str, ...]:
-    """Take names of mounts."""
-    names = _texts(value)
-    for name in names:
-        if not is_name(name):
-            raise InvalidValue(
-                f"{shown(name)} is not the name of a mount", "use letters, digits and _ . - inside"
-            )
-    return names
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    """Take a list of texts, or one text with commas between them."""
+def items(value: object) -> list[object]:
+    """Take a list, or a text with commas between its items."""
     if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
-        raise InvalidValue(f"is {_kind(value)}, not a list of texts", 'write ["…", "…"]')
-    return tuple(value)
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list):
+        raise InvalidValue(f"is {_kind(value)}, not a list", 'write ["…", "…"]')
+    return value
 
 
-def _endpoint(url: str) -> str:
-    """Take one URL of nothing but scheme, host and port."""
+def token_dir(value: object) -> Path:
+    """Take an existing folder by its absolute path."""
+    path = Path(text(value))
+    if not path.is_absolute() or ".." in path.parts:
+        raise InvalidValue(f"{shown(str(path))} is not an absolute path", "begin it with /, without ..")
+    if not path.is_dir():
+        raise InvalidValue(f"{shown(str(path))} is not a folder", "name an existing folder")
+    return path
+
+
+def mount(value: object) -> str:
+    """Take the name of a mount."""
+    name = text(value)
+    if not is_name(name):
+        raise InvalidValue(
+            f"{shown(name)} is not the name of a mount", "use letters, digits and _ . - inside"
+        )
+    return name
+
+
+def endpoint(value: object) -> str:
+    """Take a URL of nothing but scheme, host and port; return it as ``scheme://host[:port]``."""
+    url = text(value)
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -347,12 +334,16 @@ def _number(value: object) -> float:
         return math.nan
 
 
-def _choice(value: object, among: tuple[str, ...]) -> str:
-    """Take one of a few words, in any case."""
-    word = value.lower() if isinstance(value, str) else ""
-    if word not in among:
-        raise InvalidValue(f"{_shown(value)} is not a valid choice", f"write one of {', '.join(among)}")
-    return word
+def _duration(value: object) -> timedelta:
+    """Take a text with units."""
+    written = value if isinstance(value, str) else ""
+    parts = _DURATION.fullmatch(written)
+    if not written or parts is None:
+        raise InvalidValue(
+            f"{_shown(value)} is not a duration", 'write a text with units, like "10s" or "1h30m"'
+        )
+    hours, minutes, seconds, milliseconds = (int(part or 0) for part in parts.groups())
+    return timedelta(hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
 
 
 def _shown(value: object) -> str:
