@@ -224,6 +224,16 @@ def test_a_file_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
     assert "is not a setting" in told(written(tmp_path, text))
 
 
+def test_a_table_where_a_value_belongs_is_refused_under_a_variable_too(tmp_path: Path) -> None:
+    file = written(tmp_path, "[aws.rate]\nx = 1\n")
+    assert told(file, LESSOR_AWS_RATE="1").startswith(f"{file}: aws.rate.x: is not a setting; ")
+
+
+def test_an_item_of_a_text_with_commas_has_the_place_of_the_text(tmp_path: Path) -> None:
+    file = written(tmp_path, '[aws]\nambient_mounts = "a,b c"\n')
+    assert told(file).startswith(f"{file}: aws.ambient_mounts[1]: ")
+
+
 def test_the_variables_of_the_client_mean_nothing_to_the_server() -> None:
     """A shell set up for the command line can start a server too."""
     names = ("ADDR", "TOKEN", "TOKEN_FILE", "CACERT", "CLIENT_CERT", "CLIENT_KEY")

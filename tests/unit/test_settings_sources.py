@@ -40,6 +40,7 @@ class Store(ConfigModel):
 
     secret: SecretStr = Field(min_length=8)
     size: Annotated[int, PlainValidator(parsers.count(1, 10))] = 1
+    kind: Literal["a", "b"] = "a"
 
 
 class File(ConfigModel):
@@ -124,9 +125,11 @@ def test_no_problem_shows_or_carries_what_was_given() -> None:
 
 
 def test_a_value_where_tables_belong_hides_no_variable() -> None:
-    assert lines("store = 1\npolicies = [1]\n", {"LESSOR_STORE_SIZE": "0", "LESSOR_STORES": ""}) == [
-        "access.toml: policies[0]: is not a setting but a table of settings; write it as a table",
+    assert lines("store = 1\npolicies = [1]\n", {"LESSOR_STORE_KIND": "x", "LESSOR_STORES": ""}) == [
         "access.toml: store: is not a setting but a table of settings; write it as a table",
+        "access.toml: policies[0]: is not a setting but a table of settings; write it as a table",
+        "LESSOR_STORE_KIND: store.kind: is not 'a' or 'b'; correct it",
+        "LESSOR_STORE_KIND: store.kind: is set without store.secret; add it, or remove the rest",
         "LESSOR_STORES: is not a setting; did you mean LESSOR_STORE_SIZE?",
     ]
 

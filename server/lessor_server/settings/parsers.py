@@ -8,7 +8,8 @@ import os
 import re
 import ssl
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ _DURATION: Final = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?(?:
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _ADDRESS_FIX: Final = "write HOST:PORT, [IPV6]:PORT or unix:/PATH"
+_SOCKET_FIX: Final = "name a file in an existing folder"
 
 
 class InvalidValue(ValueError):
@@ -176,15 +178,11 @@ def _require_socket_path(path: str, written: str) -> None:
         raise InvalidValue(
             f"{shown(written)} has a path of {size} bytes", f"give a path of at most {MAX_SOCKET_PATH}"
         )
-    try:
+    with _report_os_errors(f"{shown(written)} can't be reached", _SOCKET_FIX):
         above = Path(path).parent.stat().st_mode
         mode = Path(path).lstat().st_mode if os.path.lexists(path) else None
-    except OSError as error:
-        raise InvalidValue(
-            f"{shown(written)} can't be reached: {error.strerror}", "name a file in an existing folder"
-        ) from None
     if not stat.S_ISDIR(above):
-        raise InvalidValue(f"{shown(written)} is not in a folder", "name a file in an existing folder")
+        raise InvalidValue(f"{shown(written)} is not in a folder", _SOCKET_FIX)
     if mode is not None and not stat.S_ISSOCK(mode):
         raise InvalidValue(
             f"{shown(written)} exists and is not a socket", "name a file that does not exist yet"
@@ -194,24 +192,16 @@ def _require_socket_path(path: str, written: str) -> None:
 def folder(value: object) -> Path:
     """Take a folder. The start creates it if it does not exist; no other kind of file may have its path."""
     path = Path(text(value))
-    try:
+    with _report_os_errors(f"{_shown(path)} can't be reached", "name a folder"):
         there = next(part for part in (path, *path.absolute().parents) if part.exists())
-    except OSError as error:
-        raise InvalidValue(
-            f"{shown(str(path))} can't be reached: {error.strerror}", "name a folder"
-        ) from error
     if not there.is_dir():
-        raise InvalidValue(f"{shown(str(there))} is not a folder", "name a folder")
+        raise InvalidValue(f"{_shown(there)} is not a folder", "name a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InvalidValue(
-            f"{shown(str(there))} can't be written to", "give the server's user write access to it"
+            f"{_shown(there)} can't be written to", "give the server's user write access to it"
         )
-    try:
+    with _report_os_errors(f"{_shown(path)} can't be read", "run chmod 700 on it"):
         problem = access.data_dir_problem(path) if path.is_dir() else None
-    except OSError as error:
-        raise InvalidValue(
-            f"{shown(str(path))} can't be read: {error.strerror}", "run chmod 700 on it"
-        ) from error
     if problem:
         raise InvalidValue(*problem)
     return path
@@ -220,15 +210,11 @@ def folder(value: object) -> Path:
 def readable_file(value: object) -> Path:
     """Take a file that can be read now, and that no other user can change."""
     path = Path(text(value))
-    try:
+    with _report_os_errors(f"{_shown(path)} can't be read", "name a readable file"):
         if wrong := access.kind_problem(path):
-            raise InvalidValue(f"{shown(str(path))} {wrong[0]}", wrong[1])
+            raise InvalidValue(f"{_shown(path)} {wrong[0]}", wrong[1])
         with path.open("rb"):
             problem = access.file_problem(path)
-    except OSError as error:
-        raise InvalidValue(
-            f"{shown(str(path))} can't be read: {error.strerror}", "name a readable file"
-        ) from error
     if problem:
         raise InvalidValue(*problem)
     return path
@@ -241,7 +227,7 @@ def authorities(value: object) -> Path:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
     except (ssl.SSLError, OSError):
         raise InvalidValue(
-            f"{shown(str(path))} holds no certificates in PEM", "name a file of certificates, each in PEM"
+            f"{_shown(path)} holds no certificates in PEM", "name a file of certificates, each in PEM"
         ) from None
     return path
 
@@ -274,9 +260,9 @@ def token_dir(value: object) -> Path:
     """Take an existing folder by its absolute path."""
     path = Path(text(value))
     if not path.is_absolute() or ".." in path.parts:
-        raise InvalidValue(f"{shown(str(path))} is not an absolute path", "begin it with /, without ..")
+        raise InvalidValue(f"{_shown(path)} is not an absolute path", "begin it with /, without ..")
     if not path.is_dir():
-        raise InvalidValue(f"{shown(str(path))} is not a folder", "name an existing folder")
+        raise InvalidValue(f"{_shown(path)} is not a folder", "name an existing folder")
     return path
 
 
@@ -346,23 +332,21 @@ def _duration(value: object) -> timedelta:
     return timedelta(hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
 
 
+@contextmanager
+def _report_os_errors(problem: str, fix: str) -> Iterator[None]:
+    """Raise ``InvalidValue`` for an error of the file system within the block."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidValue(f"{problem}: {error.strerror}", fix) from error
+
+
 def _shown(value: object) -> str:
     """Return a value for a message."""
-    return shown(value if isinstance(value, str) else str(value))
+    return shown(str(value))
 
 
 def _kind(value: object) -> str:
     """Return what a TOML value is, for a person."""
-    match value:
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a text"
-        case list():
-            return "a list"
-        case dict():
-            return "a table"
-        case _:
-            return "a time"
+    kinds = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "table"}
+    return f"a {kinds.get(type(value), 'time')}"

@@ -39,6 +39,7 @@ KUBERNETES: Final = re.compile(
 Source: "Service", section "Environment variables", in the Kubernetes documentation.
 """
 
+NOT_A_VALUE: Final = ("is not a setting but a table of settings", "write it as a table")
 _AT_LINE: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)")
 
 Table = dict[str, object]
@@ -107,6 +108,7 @@ def load_text(
     """
     found = list(problems)
     sources = _Sources(model, _parse(text, where, found), where, environ)
+    found += sources.merge()
     loaded, errors = sources.validate()
     found += sources.problems_of(errors)
     if loaded is not None:
@@ -118,20 +120,33 @@ def load_text(
 
 
 class _Sources(Generic[M]):
-    """Both sources of a model, merged, and the place of each value."""
+    """Both sources of a model, and the place of each value."""
 
     def __init__(self, model: type[M], table: Table, where: str, environ: Mapping[str, str]) -> None:
         self._model = model
         self._table = table
         self._where = where
-        self._names = {".".join(path) for path in setting_paths(model, everything=True)}
+        self._names = [".".join(path) for path in setting_paths(model, everything=True)]
         self._paths = {_variable(path): path for path in setting_paths(model)}
         self._variables = {
             name: value for name, value in environ.items() if name.startswith(PREFIX) and name not in CLIENTS
         }
         self._used = self._paths.keys() & self._variables.keys()
-        for name in self._used:
-            _put(table, self._paths[name], self._variables[name])
+
+    def merge(self) -> Iterator[Problem]:
+        """Put the variables into the tables of the file; yield a problem where the file has another shape."""
+        for variable in sorted(self._used):
+            *above, name = self._paths[variable]
+            table = self._table
+            for depth, part in enumerate(above, start=1):
+                inner = table.setdefault(part, {})
+                if not isinstance(inner, dict):
+                    yield self.problem(tuple(above[:depth]), *NOT_A_VALUE)
+                    table[part] = inner = {}
+                table = inner
+            if (old := table.get(name)) and isinstance(old, dict):
+                yield self._unknown((*above, name, *list(old)[:1]))
+            table[name] = self._variables[variable]
 
     def validate(self) -> tuple[M | None, list[ErrorDetails]]:
         """Return the model of all valid values, if they are enough for one, and the errors of the others."""
@@ -144,21 +159,22 @@ class _Sources(Generic[M]):
 
     def problem(self, key: Key, problem: str, fix: str) -> Problem:
         """Return a problem with the place and name of a value; without a place if it was not given."""
-        variable = _variable(_path(key))
-        where = self._where if _find(self._table, key) is not None else ""
+        path = _path(key)
+        where = self._where if _find(self._table, path) is not None else ""
+        variable = _variable(path)
         return Problem(variable if variable in self._used else where, self._name(key), problem, fix)
 
     def problems_of(self, errors: Sequence[ErrorDetails]) -> Iterator[Problem]:
         """Yield the problem of each error of pydantic; one for all keys that a table lacks."""
-        missing: dict[Key, list[str]] = {}  # by the first key that their table has
+        missing: dict[Key, list[str]] = {}
         for error in errors:
             key, value, cause = error["loc"], error["input"], error.get("ctx", {}).get("error")
             if error["type"] == "missing":
-                missing.setdefault((*key[:-1], *list(value)[:1]), []).append(self._name(key))
+                missing.setdefault(key[:-1], []).append(self._name(key))
             elif error["type"] == "extra_forbidden":
                 yield self._unknown(key)
             elif error["type"] == "model_type":
-                yield self.problem(key, "is not a setting but a table of settings", "write it as a table")
+                yield self.problem(key, *NOT_A_VALUE)
             elif not isinstance(cause, InvalidValue):
                 _, expected, text = error["msg"].rpartition("Input should be ")
                 yield self.problem(key, f"is not {text}" if expected else text, "correct it")
@@ -166,7 +182,9 @@ class _Sources(Generic[M]):
                 yield self._unknown((*key, *list(value)[:1]))
             else:
                 yield self.problem(key, cause.problem, cause.fix)
-        for key, names in missing.items():
+        for table, names in missing.items():
+            keys = [(*table, known.rpartition(".")[2]) for known in self._names]
+            key = next((key for key in keys if _find(self._table, key) is not None), table)
             yield self.problem(key, f"is set without {' and '.join(names)}", "add it, or remove the rest")
 
     def conflicts_of(self, model: M) -> Iterator[Problem]:
@@ -258,15 +276,6 @@ def _find(value: object, key: Key) -> object:
         else:
             return None
     return value
-
-
-def _put(table: Table, path: tuple[str, ...], value: object) -> None:
-    """Set a value in nested tables; where the file has another kind of value, that is reported instead."""
-    inner: object = table
-    for part in path[:-1]:
-        inner = inner.setdefault(part, {}) if isinstance(inner, dict) else None
-    if isinstance(inner, dict):
-        inner[path[-1]] = value
 
 
 def _likely(name: str, known: Iterable[str]) -> str:
