@@ -107,6 +107,7 @@ class SettingsFile(ConfigModel):
     drain_grace: Annotated[timedelta, PlainValidator(parsers.duration("0s", "1h"))] = timedelta(seconds=10)
     """How long calls in progress may take to end when the server stops."""
     tls: Annotated[Tls | None, BeforeValidator(lambda given: None if given == {} else given)] = None
+    """``None``, or an empty table in the file: no TLS."""
     aws: Aws = Aws()
     limits: Limits = Limits()
     sealing: Sealing = Sealing()
