@@ -15,7 +15,7 @@ from unittest.mock import patch
 from bench.instant import InstantAws, open_instant_store
 from lessor_server import app
 from lessor_server.commands.server import serve
-from lessor_server.settings import load
+from lessor_server.settings.model import load
 
 REAL, NO_SDK, NO_STORE = "real", "no_sdk", "no_store"
 

@@ -50,7 +50,7 @@ from lessor_server.services.permissions import PUBLIC, REQUIRED_CAPABILITY, UNBO
 from lessor_server.services.reflection import Reflection
 from lessor_server.services.role import RoleService
 from lessor_server.services.system import About, SystemService
-from lessor_server.settings import Settings, Tls
+from lessor_server.settings.model import Settings, Tls
 
 SERVICES = tuple(
     service.DESCRIPTOR for service in (ConfigService, RoleService, CredsService, LeaseService, SystemService)

@@ -11,13 +11,13 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import Final, NoReturn
 
 from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
 from lessor_server.adapters.tls import Certificates, CertificateUnusable
 from lessor_server.domain.events import Event, Reloaded, ReloadFailed
-from lessor_server.settings import Settings, SettingsError
+from lessor_server.settings.model import Settings
+from lessor_server.settings.sources import SettingsError
 
 CERTIFICATE_POLL_SECONDS: Final = 10.0
 SETTINGS, CERTIFICATES = "settings", "certificates"
@@ -100,7 +100,7 @@ class Reloader:
 def need_restart(now: Settings, then: Settings) -> list[str]:
     """Return the names of the settings that differ and are read at the start alone."""
     reloaded, hidden = {"log"}, {"root_token", "root_token_file", "warnings"}
-    names = [field.name for field in fields(Settings) if field.name not in reloaded | hidden]
+    names = [name for name in Settings.model_fields if name not in reloaded | hidden]
     changed = [name for name in names if getattr(now, name) != getattr(then, name)]
     return [*changed, *(["log.format"] if now.log.format != then.log.format else [])]
 

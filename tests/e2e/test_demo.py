@@ -16,7 +16,7 @@ from lessor_server.commands.demo_steps import Place, StepFailed, Tour
 from lessor_server.commands.dev.embedded_aws import embedded_aws, listen
 from lessor_server.commands.dev.process import dev_process
 from lessor_server.domain.secret import Secret
-from lessor_server.settings import Address
+from lessor_server.settings.parsers import Address
 from tests.support.dev_server import SECONDS, gone, names
 from tests.support.server_process import bare_environment, serving
 

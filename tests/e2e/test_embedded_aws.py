@@ -11,7 +11,7 @@ import pytest_asyncio
 from botocore.exceptions import ClientError
 
 from lessor_server.commands.dev.embedded_aws import DIRECT, REGION, EmbeddedAws, embedded_aws, listen
-from lessor_server.settings import Address
+from lessor_server.settings.parsers import Address
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 

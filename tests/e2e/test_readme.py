@@ -9,9 +9,7 @@ import re
 import shlex
 import socket
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import click
 import pytest
@@ -23,7 +21,8 @@ from lessor_server.services.creds import CredsService
 from lessor_server.services.lease import LeaseService
 from lessor_server.services.role import RoleService
 from lessor_server.services.system import SystemService
-from lessor_server.settings import Aws, Limits, Log, Sealing, Settings, Tls, load
+from lessor_server.settings.model import Settings, SettingsFile, load
+from lessor_server.settings.sources import setting_paths
 from tests.support.dev_server import ANY_PORTS, Dev, dev
 from tests.support.readme import README, Printed, Step, looks_like, steps, walk
 
@@ -129,20 +128,10 @@ def rows(page: Path, heading: str) -> list[list[str]]:
     return [re.split(r" *\| *", row) for row in table[2:]]
 
 
-def settings() -> Iterator[str]:
-    """Yield the dotted name of each setting that the server has."""
-    tables = {"tls": Tls, "aws": Aws, "limits": Limits, "sealing": Sealing, "log": Log}
-    hints = get_type_hints(Settings)
-    for field in (one for one in fields(Settings) if one.name not in {"warnings", "file"}):
-        table = tables.get(field.name)
-        assert table is None or table in (hints[field.name], *get_args(hints[field.name]))
-        yield from (f"{field.name}.{part.name}" for part in fields(table)) if table else (field.name,)
-
-
 def test_each_setting_has_its_row() -> None:
     """The table has every setting once, in the order of the code, with its variable and its default."""
     table = [[cell.strip("`") for cell in row] for row in rows(RUNNING, "## Settings")]
-    assert [row[0] for row in table] == list(settings())
+    assert [row[0] for row in table] == [".".join(path) for path in setting_paths(SettingsFile)]
     for name, variable, default, meaning in table:
         assert variable == f"LESSOR_{name.replace('.', '_').upper()}"
         assert meaning

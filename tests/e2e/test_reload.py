@@ -75,7 +75,7 @@ async def test_a_hang_up_reloads_the_log_level_and_a_broken_file_keeps_the_old_o
         server.hang_up()
         failed = await logged(server, "reload_failed")
         assert (failed["level"], failed["what"]) == ("warning", "settings")
-        assert "lessor.toml:2: log.level" in str(failed["error"])
+        assert "lessor.toml: log.level" in str(failed["error"])
         assert await unusable(connection) == ["settings"]
 
         file.write_text('[log]\nlevel = "error"\n', encoding="utf-8")

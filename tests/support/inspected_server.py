@@ -17,7 +17,7 @@ from typing import Final
 from google.protobuf.message import Message
 
 from lessor_server.commands.server import serve
-from lessor_server.settings import load
+from lessor_server.settings.model import load
 
 _MASK: Final = bytes(byte ^ 0x55 for byte in range(256))
 

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,9 @@ import pytest
 from lessor_server.adapters.tls import Certificates, CertificateUnusable, Content
 from lessor_server.domain.events import Reloaded, ReloadFailed
 from lessor_server.reload import CERTIFICATE_POLL_SECONDS, Reloader, need_restart, nothing_to_reread
-from lessor_server.settings import Address, Log, Problem, Settings, SettingsError
+from lessor_server.settings.model import Log, Settings
+from lessor_server.settings.parsers import Address
+from lessor_server.settings.sources import Problem, SettingsError
 from tests.support.certificates import Authority, KeyPair
 from tests.support.recording import Recording
 from tests.support.virtual_loop import virtual
@@ -91,10 +93,10 @@ async def test_a_broken_pair_is_reported_once_until_it_is_fixed(tmp_path: Path) 
 
 async def test_settings_that_are_broken_keep_the_old_ones_until_they_are_fixed(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
-        b.problems.append(Problem("lessor.toml:2", "log.level", '"loud" is not a valid choice', "write info"))
+        b.problems.append(Problem("lessor.toml", "log.level", '"loud" is not a valid choice', "write info"))
         b.asked.set()
         failed = await b.events.until(ReloadFailed, LIMIT)
-        assert "lessor.toml:2: log.level" in failed.error
+        assert "lessor.toml: log.level" in failed.error
         assert b.reloader.warnings() == [f"new settings can't be used: {failed.error}"]
         b.problems.clear()
         b.asked.set()
@@ -172,9 +174,11 @@ async def test_settings_that_cannot_be_read_in_time_are_reported_once() -> None:
 
 def test_what_differs_but_the_log_level_needs_a_restart() -> None:
     now = Settings()
-    assert need_restart(now, replace(now, log=Log(level="debug"))) == []
-    assert need_restart(now, replace(now, warnings=("a file can be read by every user",))) == []
-    then = replace(now, listen=Address("127.0.0.1", 1), reflection=False, log=Log(format="json"))
+    assert need_restart(now, now.model_copy(update={"log": Log(level="debug")})) == []
+    assert need_restart(now, now.model_copy(update={"warnings": ("a file can be read by every user",)})) == []
+    then = now.model_copy(
+        update={"listen": Address("127.0.0.1", 1), "reflection": False, "log": Log(format="json")}
+    )
     assert need_restart(now, then) == ["listen", "reflection", "log.format"]
 
 

@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from lessor_server.settings import Address, Limits, Problem, Settings, SettingsError, load
-from lessor_server.settings.sources import RawSettings
+from lessor_server.settings.model import Settings, load
+from lessor_server.settings.parsers import Address
+from lessor_server.settings.sources import Problem, SettingsError
 
 TOKEN = "a-token-for-tests"
 
@@ -105,7 +106,8 @@ def test_the_environment_alone_sets_everything(tmp_path: Path) -> None:
     assert settings.aws.identity_token_dirs == (tmp_path, Path("/"))
     assert settings.token_places.enforced
     assert (settings.aws.rate, settings.aws.in_flight) == (2.5, 8)
-    assert settings.limits == Limits(7, 8, 2048, timedelta(minutes=1), timedelta(hours=2), 9)
+    limits = [7, 8, 2048, timedelta(minutes=1), timedelta(hours=2), 9]
+    assert list(dict(settings.limits).values()) == limits
     assert (settings.log.level, settings.log.format) == ("debug", "json")
 
 
@@ -141,14 +143,44 @@ def test_all_faults_are_told_at_once_each_with_its_place(tmp_path: Path) -> None
     )
     found = problems(file, LESSOR_LOG_LEVEL="loud", LESSOR_DATADIR="x")
     assert {(problem.where, problem.setting) for problem in found} == {
-        (f"{file}:2", "listen"),
-        (f"{file}:3", "root_token"),
-        (f"{file}:6", "aws.rate"),
-        (f"{file}:7", "aws.in_flight"),
-        (f"{file}:8", "aws.rat"),
+        (str(file), "listen"),
+        (str(file), "root_token"),
+        (str(file), "aws.rate"),
+        (str(file), "aws.in_flight"),
+        (str(file), "aws.rat"),
         ("LESSOR_LOG_LEVEL", "log.level"),
         ("LESSOR_DATADIR", ""),
     }
+
+
+def test_a_conflict_and_each_item_of_a_list_are_reported_with_other_problems(tmp_path: Path) -> None:
+    """One invalid value hides neither a combination nor the next invalid value."""
+    cert, _ = pair(tmp_path, "a")
+    found = problems(
+        written(tmp_path, f'root_token = "{TOKEN}"\n[tls]\ncert_file = "{cert}"\n'),
+        LESSOR_ROOT_TOKEN_FILE="/none",
+        LESSOR_AWS_ALLOWED_ENDPOINTS="http://a/b,http://c,ftp://d",
+        LESSOR_AWS_AMBIENT_MOUNTS="a b",
+    )
+    assert [(problem.where, problem.setting) for problem in found] == [
+        ("LESSOR_ROOT_TOKEN_FILE", "root_token_file"),
+        ("LESSOR_AWS_ALLOWED_ENDPOINTS", "aws.allowed_endpoints[0]"),
+        ("LESSOR_AWS_ALLOWED_ENDPOINTS", "aws.allowed_endpoints[2]"),
+        ("LESSOR_AWS_AMBIENT_MOUNTS", "aws.ambient_mounts[0]"),
+        (str(tmp_path / "lessor.toml"), "tls.cert_file"),
+        ("LESSOR_ROOT_TOKEN_FILE", "root_token_file"),
+    ]
+
+
+def test_a_conflict_in_the_file_is_reported_where_both_values_are_invalid(tmp_path: Path) -> None:
+    """An unreadable certificate in a table that needs one hides no conflict either."""
+    file = written(
+        tmp_path,
+        'root_token = "short"\nroot_token_file = "/none"\n[tls]\ncert_file = "/a"\nkey_file = "/b"\n',
+    )
+    found = problems(file)
+    assert {problem.where for problem in found} == {str(file)}
+    assert "root_token_file: is set together with root_token" in str(found[-1])
 
 
 def test_broken_toml_is_told_with_its_line(tmp_path: Path) -> None:
@@ -190,6 +222,16 @@ def test_an_unknown_table_is_told_and_what_was_meant() -> None:
 def test_a_file_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
     """A table where a value belongs, and a value where a table belongs, are unknown settings."""
     assert "is not a setting" in told(written(tmp_path, text))
+
+
+def test_a_table_where_a_value_belongs_is_refused_under_a_variable_too(tmp_path: Path) -> None:
+    file = written(tmp_path, "[aws.rate]\nx = 1\n")
+    assert told(file, LESSOR_AWS_RATE="1").startswith(f"{file}: aws.rate.x: is not a setting; ")
+
+
+def test_an_item_of_a_text_with_commas_has_the_place_of_the_text(tmp_path: Path) -> None:
+    file = written(tmp_path, '[aws]\nambient_mounts = "a,b c"\n')
+    assert told(file).startswith(f"{file}: aws.ambient_mounts[1]: ")
 
 
 def test_the_variables_of_the_client_mean_nothing_to_the_server() -> None:
@@ -273,22 +315,22 @@ def test_a_text_with_a_nul_character_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "setting"),
     [
-        "listen = 50051",
-        "reflection = 1",
-        "drain_grace = 10",
-        "root_token = 1234567890123456",
-        "[aws]\nrate = true",
-        "[aws]\nallowed_endpoints = [1]",
-        "[aws]\nambient_mounts = 2020-01-01",
-        "[log]\nlevel = []",
+        ("listen = 50051", "listen"),
+        ("reflection = 1", "reflection"),
+        ("drain_grace = 10", "drain_grace"),
+        ("root_token = 1234567890123456", "root_token"),
+        ("[aws]\nrate = true", "aws.rate"),
+        ("[aws]\nallowed_endpoints = [1]", "aws.allowed_endpoints[0]"),
+        ("[aws]\nambient_mounts = 2020-01-01", "aws.ambient_mounts"),
+        ("[log]\nlevel = []", "log.level"),
     ],
 )
-def test_a_value_of_another_type_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_value_of_another_type_is_refused(tmp_path: Path, text: str, setting: str) -> None:
     """TOML's types are not guessed at."""
     file = written(tmp_path, text)
-    assert told(file).startswith(f"{file}:{len(text.splitlines())}: ")
+    assert told(file).startswith(f"{file}: {setting}: ")
 
 
 @pytest.mark.parametrize(
@@ -417,49 +459,3 @@ def test_the_error_reads_as_one_fault_a_line() -> None:
         'LESSOR_AWS_RATE: aws.rate: "0" is not above 0 and at most 100000; give calls per second',
         'LESSOR_LOG_FORMAT: log.format: "xml" is not a valid choice; write one of auto, json, console',
     ]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "LESSOR_SERVICE_HOST",
-        "LESSOR_SERVICE_PORT",
-        "LESSOR_SERVICE_PORT_GRPC",
-        "LESSOR_SERVICE_PORT_HTTP_METRICS",
-        "LESSOR_PORT",
-        "LESSOR_PORT_50051_TCP",
-        "LESSOR_PORT_50051_TCP_PROTO",
-        "LESSOR_PORT_50051_TCP_PORT",
-        "LESSOR_PORT_50051_TCP_ADDR",
-        "LESSOR_PORT_53_UDP_ADDR",
-        "LESSOR_PORT_9_SCTP_PROTO",
-        "LESSOR_API_SERVICE_HOST",
-        "LESSOR_EU_WEST_1_PORT_443_TCP_ADDR",
-    ],
-)
-def test_the_variables_of_a_kubernetes_service_mean_nothing_to_the_server(name: str) -> None:
-    assert load(None, {name: "tcp://10.0.0.1:50051"}) == Settings()
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "LESSOR_PORT_50051",
-        "LESSOR_PORT_50051_TCP_HOST",
-        "LESSOR_PORT_50051_ICMP",
-        "LESSOR_PORT_X_TCP",
-        "LESSOR_HOST",
-        "LESSOR_REPORT",
-        "LESSOR_SERVICE",
-        "LESSOR_SERVICE_PORTS",
-        "LESSOR_service_host",
-    ],
-)
-def test_a_variable_that_only_resembles_those_of_kubernetes_stops_the_start(name: str) -> None:
-    assert f"{name}: is not a setting" in told(**{name: "1"})
-
-
-def test_a_setting_that_ends_like_a_variable_of_kubernetes_would_still_be_read() -> None:
-    """Only what no setting is called is passed over."""
-    given = RawSettings.read(None, {"LESSOR_SOME_PORT": "7"})
-    assert given.take("some.port", str, "") == "7"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lessor_server.settings import Settings, SettingsError, load
+from lessor_server.settings.model import Settings, load
+from lessor_server.settings.sources import SettingsError
 from tests.support.certificates import Authority
 
 TOKEN = "a-token-for-tests"

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from lessor_server.domain.errors.base import LessorError
-from lessor_server.settings import SettingsError
+from lessor_server.settings.sources import SettingsError
 
 FAILED: Final = 1
 WRONG_SETTINGS: Final = 2

@@ -18,7 +18,8 @@ from lessor_server.adapters.tls import CertificateUnusable
 from lessor_server.commands.cli_errors import WRONG_SETTINGS, report_errors
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.reload import need_restart
-from lessor_server.settings import Settings, SettingsError, forget_tokens, load
+from lessor_server.settings.model import Settings, forget_tokens, load
+from lessor_server.settings.sources import SettingsError
 
 
 @click.command("server")

@@ -1,4 +1,4 @@
-"""The rule of each setting: from what was given, text or TOML, to the value, or ``InvalidValue``."""
+"""The rule of each kind of value: from what was given, text or TOML, to the value, or ``InvalidValue``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 import re
 import ssl
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,23 +20,27 @@ from lessor_server.domain.errors.base import shown
 from lessor_server.domain.lease_id import is_name
 from lessor_server.domain.secret import TokenHash
 from lessor_server.settings import access
-from lessor_server.settings.sources import InvalidValue
 
 MIN_TOKEN: Final = 16
-MAX_GRACE: Final = timedelta(hours=1)
 MAX_RATE: Final = 100_000.0
-MAX_IN_FLIGHT: Final = 10_000
-MIN_CONNECTION_SPAN: Final = timedelta(seconds=1)
-MAX_CONNECTION_SPAN: Final = timedelta(hours=24)
 MAX_SOCKET_PATH: Final = 107
 """The most bytes of a unix socket's path on Linux (unix(7)), less the one that ends it."""
-LEVELS: Final = ("debug", "info", "warning", "error")
-FORMATS: Final = ("auto", "json", "console")
 
 _DURATION: Final = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?(?:(\d{1,9})ms)?")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _ADDRESS_FIX: Final = "write HOST:PORT, [IPV6]:PORT or unix:/PATH"
+_SOCKET_FIX: Final = "name a file in an existing folder"
+
+
+class InvalidValue(ValueError):
+    """A value breaks the rule of its setting."""
+
+    def __init__(self, problem: str, fix: str) -> None:
+        """Name the problem and its fix, never with the text of a secret."""
+        super().__init__(f"{problem}; {fix}")
+        self.problem = problem
+        self.fix = fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,57 +102,46 @@ def rate(value: object) -> float:
     return number
 
 
-def in_flight(value: object) -> int:
-    """Take a number of calls: a whole one from 1 to 10,000."""
-    return count(value, least=1, most=MAX_IN_FLIGHT)
+def count(least: int, most: int) -> Callable[[object], int]:
+    """Return what takes a whole number from ``least`` to ``most``."""
+
+    def parse(value: object) -> int:
+        number = _number(value)
+        if not least <= number <= most or not number.is_integer():
+            raise InvalidValue(
+                f"{_shown(value)} is not a whole number from {least} to {most}",
+                "give a number within that range",
+            )
+        return int(number)
+
+    return parse
 
 
-def count(value: object, *, least: int, most: int) -> int:
-    """Take a whole number from ``least`` to ``most``."""
-    number = _number(value)
-    if not least <= number <= most or not number.is_integer():
-        raise InvalidValue(
-            f"{_shown(value)} is not a whole number from {least} to {most}", "give a number within that range"
-        )
-    return int(number)
+def duration(least: str, most: str) -> Callable[[object], timedelta]:
+    """Return what takes a text with units, largest first (``10s``, ``1h30m``), from ``least`` to ``most``."""
+    shortest, longest = _duration(least), _duration(most)
+
+    def parse(value: object) -> timedelta:
+        span = _duration(value)
+        if not shortest <= span <= longest:
+            raise InvalidValue(
+                f"{_shown(value)} is not from {least} to {most}", "give a duration within that range"
+            )
+        return span
+
+    return parse
 
 
-def connection_span(value: object) -> timedelta:
-    """Take a duration from 1s to 24h."""
-    span = duration(value)
-    if not MIN_CONNECTION_SPAN <= span <= MAX_CONNECTION_SPAN:
-        raise InvalidValue(f"{_shown(value)} is not from 1s to 24h", "give a duration within that range")
-    return span
+def choice(*words: str) -> Callable[[object], str]:
+    """Return what takes one of a few words, in any case."""
 
+    def parse(value: object) -> str:
+        word = value.lower() if isinstance(value, str) else ""
+        if word not in words:
+            raise InvalidValue(f"{_shown(value)} is not a valid choice", f"write one of {', '.join(words)}")
+        return word
 
-def grace(value: object) -> timedelta:
-    """Take a duration from 0s to 1h."""
-    span = duration(value)
-    if span > MAX_GRACE:
-        raise InvalidValue(f"{_shown(value)} is above 1h", "give at most 1h")
-    return span
-
-
-def duration(value: object) -> timedelta:
-    """Take a text with units, largest first: ``10s``, ``1h30m``, ``250ms``."""
-    written = value if isinstance(value, str) else ""
-    parts = _DURATION.fullmatch(written)
-    if not written or parts is None:
-        raise InvalidValue(
-            f"{_shown(value)} is not a duration", 'write a text with units, like "10s" or "1h30m"'
-        )
-    hours, minutes, seconds, milliseconds = (int(part or 0) for part in parts.groups())
-    return timedelta(hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
-
-
-def level(value: object) -> str:
-    """Take a level of the log."""
-    return _choice(value, LEVELS)
-
-
-def log_format(value: object) -> str:
-    """Take a format of the log."""
-    return _choice(value, FORMATS)
+    return parse
 
 
 def token(value: object) -> TokenHash:
@@ -184,15 +179,11 @@ def _require_socket_path(path: str, written: str) -> None:
         raise InvalidValue(
             f"{shown(written)} has a path of {size} bytes", f"give a path of at most {MAX_SOCKET_PATH}"
         )
-    try:
+    with _report_os_errors(f"{shown(written)} can't be reached", _SOCKET_FIX):
         above = Path(path).parent.stat().st_mode
         mode = Path(path).lstat().st_mode if os.path.lexists(path) else None
-    except OSError as error:
-        raise InvalidValue(
-            f"{shown(written)} can't be reached: {error.strerror}", "name a file in an existing folder"
-        ) from None
     if not stat.S_ISDIR(above):
-        raise InvalidValue(f"{shown(written)} is not in a folder", "name a file in an existing folder")
+        raise InvalidValue(f"{shown(written)} is not in a folder", _SOCKET_FIX)
     if mode is not None and not stat.S_ISSOCK(mode):
         raise InvalidValue(
             f"{shown(written)} exists and is not a socket", "name a file that does not exist yet"
@@ -202,24 +193,16 @@ def _require_socket_path(path: str, written: str) -> None:
 def folder(value: object) -> Path:
     """Take a folder. The start creates it if it does not exist; no other kind of file may have its path."""
     path = Path(text(value))
-    try:
+    with _report_os_errors(f"{_shown(path)} can't be reached", "name a folder"):
         there = next(part for part in (path, *path.absolute().parents) if part.exists())
-    except OSError as error:
-        raise InvalidValue(
-            f"{shown(str(path))} can't be reached: {error.strerror}", "name a folder"
-        ) from error
     if not there.is_dir():
-        raise InvalidValue(f"{shown(str(there))} is not a folder", "name a folder")
+        raise InvalidValue(f"{_shown(there)} is not a folder", "name a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InvalidValue(
-            f"{shown(str(there))} can't be written to", "give the server's user write access to it"
+            f"{_shown(there)} can't be written to", "give the server's user write access to it"
         )
-    try:
+    with _report_os_errors(f"{_shown(path)} can't be read", "run chmod 700 on it"):
         problem = access.data_dir_problem(path) if path.is_dir() else None
-    except OSError as error:
-        raise InvalidValue(
-            f"{shown(str(path))} can't be read: {error.strerror}", "run chmod 700 on it"
-        ) from error
     if problem:
         raise InvalidValue(*problem)
     return path
@@ -228,15 +211,11 @@ def folder(value: object) -> Path:
 def readable_file(value: object) -> Path:
     """Take a file that can be read now, and that no other user can change."""
     path = Path(text(value))
-    try:
+    with _report_os_errors(f"{_shown(path)} can't be read", "name a readable file"):
         if wrong := access.kind_problem(path):
-            raise InvalidValue(f"{shown(str(path))} {wrong[0]}", wrong[1])
+            raise InvalidValue(f"{_shown(path)} {wrong[0]}", wrong[1])
         with path.open("rb"):
             problem = access.file_problem(path)
-    except OSError as error:
-        raise InvalidValue(
-            f"{shown(str(path))} can't be read: {error.strerror}", "name a readable file"
-        ) from error
     if problem:
         raise InvalidValue(*problem)
     return path
@@ -249,7 +228,7 @@ def authorities(value: object) -> Path:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
     except (ssl.SSLError, OSError):
         raise InvalidValue(
-            f"{shown(str(path))} holds no certificates in PEM", "name a file of certificates, each in PEM"
+            f"{_shown(path)} holds no certificates in PEM", "name a file of certificates, each in PEM"
         ) from None
     return path
 
@@ -266,47 +245,41 @@ def pair_problem(cert_file: Path, key_file: Path) -> str | None:
     return None
 
 
-# --- lists ----------------------------------------------------------------------------------------
+# --- lists and what is in them --------------------------------------------------------------------
 
 
-def endpoints(value: object) -> tuple[str, ...]:
-    """Take URLs, each returned as ``scheme://host[:port]``."""
-    return tuple(_endpoint(url) for url in _texts(value))
-
-
-def folders(value: object) -> tuple[Path, ...]:
-    """Take existing folders, by their absolute paths."""
-    paths = tuple(map(Path, _texts(value)))
-    for path in paths:
-        if not path.is_absolute() or ".." in path.parts:
-            raise InvalidValue(f"{shown(str(path))} is not an absolute path", "begin it with /, without ..")
-        if not path.is_dir():
-            raise InvalidValue(f"{shown(str(path))} is not a folder", "name existing folders")
-    return paths
-
-
-def mounts(value: object) -> tuple[str, ...]:
-    """Take names of mounts."""
-    names = _texts(value)
-    for name in names:
-        if not is_name(name):
-            raise InvalidValue(
-                f"{shown(name)} is not the name of a mount", "use letters, digits and _ . - inside"
-            )
-    return names
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    """Take a list of texts, or one text with commas between them."""
+def items(value: object) -> list[object]:
+    """Take a list, or a text with commas between its items."""
     if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
-        raise InvalidValue(f"is {_kind(value)}, not a list of texts", 'write ["…", "…"]')
-    return tuple(value)
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list):
+        raise InvalidValue(f"is {_kind(value)}, not a list", 'write ["…", "…"]')
+    return value
 
 
-def _endpoint(url: str) -> str:
-    """Take one URL of nothing but scheme, host and port."""
+def token_dir(value: object) -> Path:
+    """Take an existing folder by its absolute path."""
+    path = Path(text(value))
+    if not path.is_absolute() or ".." in path.parts:
+        raise InvalidValue(f"{_shown(path)} is not an absolute path", "begin it with /, without ..")
+    if not path.is_dir():
+        raise InvalidValue(f"{_shown(path)} is not a folder", "name an existing folder")
+    return path
+
+
+def mount(value: object) -> str:
+    """Take the name of a mount."""
+    name = text(value)
+    if not is_name(name):
+        raise InvalidValue(
+            f"{shown(name)} is not the name of a mount", "use letters, digits and _ . - inside"
+        )
+    return name
+
+
+def endpoint(value: object) -> str:
+    """Take a URL of nothing but scheme, host and port; return it as ``scheme://host[:port]``."""
+    url = text(value)
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -348,31 +321,33 @@ def _number(value: object) -> float:
         return math.nan
 
 
-def _choice(value: object, among: tuple[str, ...]) -> str:
-    """Take one of a few words, in any case."""
-    word = value.lower() if isinstance(value, str) else ""
-    if word not in among:
-        raise InvalidValue(f"{_shown(value)} is not a valid choice", f"write one of {', '.join(among)}")
-    return word
+def _duration(value: object) -> timedelta:
+    """Take a text with units."""
+    written = value if isinstance(value, str) else ""
+    parts = _DURATION.fullmatch(written)
+    if not written or parts is None:
+        raise InvalidValue(
+            f"{_shown(value)} is not a duration", 'write a text with units, like "10s" or "1h30m"'
+        )
+    hours, minutes, seconds, milliseconds = (int(part or 0) for part in parts.groups())
+    return timedelta(hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
+
+
+@contextmanager
+def _report_os_errors(problem: str, fix: str) -> Iterator[None]:
+    """Raise ``InvalidValue`` for an error of the file system within the block."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidValue(f"{problem}: {error.strerror}", fix) from error
 
 
 def _shown(value: object) -> str:
     """Return a value for a message."""
-    return shown(value if isinstance(value, str) else str(value))
+    return shown(str(value))
 
 
 def _kind(value: object) -> str:
     """Return what a TOML value is, for a person."""
-    match value:
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a text"
-        case list():
-            return "a list"
-        case dict():
-            return "a table"
-        case _:
-            return "a time"
+    kinds = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "table"}
+    return f"a {kinds.get(type(value), 'time')}"

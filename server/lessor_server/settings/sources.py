@@ -1,6 +1,7 @@
-"""The settings an operator gave, each with its place: a TOML file and the environment as one set.
+"""Loads a model from a TOML file and ``LESSOR_`` variables, and reports every problem of both together.
 
-Problems are collected, not raised one by one, so that a start reports all of them together.
+A setting ``a.b`` is ``b`` of table ``[a]`` in the file and ``LESSOR_A_B`` in the environment, which wins.
+pydantic validates the merged sources; here each of its errors gets its place and its fix, without the input.
 """
 
 from __future__ import annotations
@@ -8,15 +9,20 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from copy import deepcopy
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Final, TypeVar
+from types import UnionType
+from typing import Annotated, Final, Generic, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from lessor_server.settings.access import file_problem, kind_problem
-
-T = TypeVar("T")
-D = TypeVar("D")
+from lessor_server.settings.parsers import InvalidValue
 
 PREFIX: Final = "LESSOR_"
 CLIENTS: Final = frozenset(
@@ -33,16 +39,17 @@ KUBERNETES: Final = re.compile(
 Source: "Service", section "Environment variables", in the Kubernetes documentation.
 """
 
-_BARE: Final = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
-_DOTTED: Final = rf"({_BARE}(?:\s*\.\s*{_BARE})*)"
-_HEADER: Final = re.compile(rf"\s*\[\[?\s*{_DOTTED}\s*\]")
-_KEY: Final = re.compile(rf"\s*{_DOTTED}\s*=")
+NOT_A_VALUE: Final = ("is not a setting but a table of settings", "write it as a table")
 _AT_LINE: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)")
+
+Table = dict[str, object]
+Key = tuple[int | str, ...]
+"""Where a value is in nested tables and lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with the settings: ``where`` is ``file:line`` or the name of a variable."""
+    """One thing wrong with the settings: ``where`` is a file, ``file:line`` or the name of a variable."""
 
     where: str
     setting: str
@@ -50,7 +57,7 @@ class Problem:
     fix: str
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Return it in one line."""
         return ": ".join(part for part in (self.where, self.setting, self.problem) if part) + f"; {self.fix}"
 
 
@@ -63,176 +70,249 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-class InvalidValue(ValueError):
-    """A value breaks the rule of its setting."""
+class ConfigModel(BaseModel):
+    """A table of settings: immutable, without unknown keys, and with errors that don't show the input."""
 
-    def __init__(self, problem: str, fix: str) -> None:
-        """Name the problem and its fix, never with the text of a secret."""
-        super().__init__(f"{problem}; {fix}")
-        self.problem = problem
-        self.fix = fix
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    def find_conflicts(self, given: AbstractSet[str]) -> Iterator[tuple[str, str, str]]:  # noqa: ARG002
+        """Yield a setting, problem and fix for each combination that can't be used.
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A value as it was given, and where."""
-
-    value: object
-    where: str
+        ``given`` has the name of each setting that was given. Where its value is invalid, ``self`` has the
+        default: conflicts are reported together with invalid values.
+        """
+        yield from ()
 
 
-class RawSettings:
-    """Returns given values by the name of their setting and collects their problems."""
+M = TypeVar("M", bound=ConfigModel)
 
-    def __init__(
-        self, filed: Mapping[str, Found], variables: Mapping[str, str], problems: list[Problem]
-    ) -> None:
-        """Take the values of the file, by dotted name, and in the environment, by variable."""
-        self._filed = filed
-        self._variables = variables
-        self._problems = problems
-        self._asked: list[str] = []
 
-    @classmethod
-    def read(cls, file: Path | None, environ: Mapping[str, str]) -> RawSettings:
-        """Read ``file``, if one is named, and the ``LESSOR_`` variables that are not the client's."""
-        problems: list[Problem] = []
-        filed = _read_file(file, problems) if file is not None else {}
-        variables = {
+def load_file(model: type[M], file: Path | None, environ: Mapping[str, str]) -> M:
+    """Load ``model`` from ``file``, if one is named, under the variables of ``environ``.
+
+    Raises:
+        SettingsError: With every problem of both.
+    """
+    problems: list[Problem] = []
+    text = _read(file, problems) if file is not None else ""
+    return load_text(model, text, environ, str(file or ""), problems)
+
+
+def load_text(
+    model: type[M], text: str, environ: Mapping[str, str], where: str = "", problems: Sequence[Problem] = ()
+) -> M:
+    """Load ``model`` from TOML under the variables of ``environ``; ``where`` names the text in problems.
+
+    Raises:
+        SettingsError: With every problem of both, after those already found in ``problems``.
+    """
+    found = list(problems)
+    sources = _Sources(model, _parse(text, where, found), where, environ)
+    found += sources.merge()
+    loaded, errors = sources.validate()
+    found += sources.problems_of(errors)
+    if loaded is not None:
+        found += sources.conflicts_of(loaded)
+    found += sources.unknown_variables()
+    if found or loaded is None:
+        raise SettingsError(tuple(found))
+    return loaded
+
+
+class _Sources(Generic[M]):
+    """Both sources of a model, and the place of each value."""
+
+    def __init__(self, model: type[M], table: Table, where: str, environ: Mapping[str, str]) -> None:
+        self._model = model
+        self._table = table
+        self._where = where
+        self._names = [".".join(path) for path in setting_paths(model, everything=True)]
+        self._paths = {_variable(path): path for path in setting_paths(model)}
+        self._variables = {
             name: value for name, value in environ.items() if name.startswith(PREFIX) and name not in CLIENTS
         }
-        return cls(filed, variables, problems)
+        self._used = self._paths.keys() & self._variables.keys()
 
-    def take(self, name: str, read: Callable[[object], T], default: D) -> T | D:
-        """Return the setting as ``read`` understands it, or ``default``; an error becomes a problem."""
-        self._asked.append(name)
-        found = self._find(name)
-        if found is None:
-            return default
-        try:
-            return read(found.value)
-        except InvalidValue as wrong:
-            self.problem(name, wrong.problem, wrong.fix)
-            return default
+    def merge(self) -> Iterator[Problem]:
+        """Put the variables into the tables of the file; yield a problem where the file has another shape."""
+        for variable in sorted(self._used):
+            *above, name = self._paths[variable]
+            table = self._table
+            for depth, part in enumerate(above, start=1):
+                inner = table.setdefault(part, {})
+                if not isinstance(inner, dict):
+                    yield self.problem(tuple(above[:depth]), *NOT_A_VALUE)
+                    table[part] = inner = {}
+                table = inner
+            if (old := table.get(name)) and isinstance(old, dict):
+                yield self._unknown((*above, name, *list(old)[:1]))
+            table[name] = self._variables[variable]
 
-    def has(self, name: str) -> bool:
-        """Return whether the setting was given at all, valid or not."""
-        return self._find(name) is not None
+    def validate(self) -> tuple[M | None, list[ErrorDetails]]:
+        """Return the model of all valid values, if they are enough for one, and the errors of the others."""
+        rest = deepcopy(self._table)
+        model, first = _validate(self._model, rest)
+        errors = first
+        while errors and _drop(rest, errors):
+            model, errors = _validate(self._model, rest)
+        return model, first
 
-    def problem(self, name: str, problem: str, fix: str) -> None:
-        """Record a problem at the place where the setting was given; without a place if it was not."""
-        found = self._find(name)
-        self._problems.append(Problem(found.where if found else "", name, problem, fix))
+    def problem(self, key: Key, problem: str, fix: str) -> Problem:
+        """Return a problem with the place and name of a value; without a place if it was not given."""
+        path = _path(key)
+        where = self._where if _find(self._table, path) is not None else ""
+        variable = _variable(path)
+        return Problem(variable if variable in self._used else where, self._name(key), problem, fix)
 
-    def refuse_unknown(self) -> None:
-        """Record a problem for each unknown setting, so that a typing error does not pass."""
-        variables = {_variable(name): name for name in self._asked}
-        for variable in sorted(self._variables.keys() - variables.keys()):
-            if KUBERNETES.fullmatch(variable):
-                continue
-            self._problems.append(
-                Problem(variable, "", "is not a setting", _likely(variable, list(variables)))
-            )
-        for name, found in self._filed.items():
-            known = name in self._asked or (
-                found.value == {} and any(asked.startswith(f"{name}.") for asked in self._asked)
-            )
-            if not known:
-                self._problems.append(
-                    Problem(found.where, name, "is not a setting", _likely(name, self._asked))
-                )
+    def problems_of(self, errors: Sequence[ErrorDetails]) -> Iterator[Problem]:
+        """Yield the problem of each error of pydantic; one for all keys that a table lacks."""
+        missing: dict[Key, list[str]] = {}
+        for error in errors:
+            key, value, cause = error["loc"], error["input"], error.get("ctx", {}).get("error")
+            if error["type"] == "missing":
+                missing.setdefault(key[:-1], []).append(self._name(key))
+            elif error["type"] == "extra_forbidden":
+                yield self._unknown(key)
+            elif error["type"] == "model_type":
+                yield self.problem(key, *NOT_A_VALUE)
+            elif not isinstance(cause, InvalidValue):
+                _, expected, text = error["msg"].rpartition("Input should be ")
+                yield self.problem(key, f"is not {text}" if expected else text, "correct it")
+            elif value and isinstance(value, dict) and key in self._paths.values():
+                yield self._unknown((*key, *list(value)[:1]))
+            else:
+                yield self.problem(key, cause.problem, cause.fix)
+        for table, names in missing.items():
+            keys = [(*table, known.rpartition(".")[2]) for known in self._names]
+            key = next((key for key in keys if _find(self._table, key) is not None), table)
+            yield self.problem(key, f"is set without {' and '.join(names)}", "add it, or remove the rest")
 
-    def raise_faults(self) -> None:
-        """Raise ``SettingsError`` if there is any problem."""
-        if self._problems:
-            raise SettingsError(tuple(self._problems))
+    def conflicts_of(self, model: M) -> Iterator[Problem]:
+        """Yield the problem of each combination that can't be used."""
+        given = {".".join(path) for path in self._paths.values() if _find(self._table, path) is not None}
+        for name, problem, fix in model.find_conflicts(given):
+            yield self.problem(tuple(name.split(".")), problem, fix)
 
-    def _find(self, name: str) -> Found | None:
-        """Return the value of a setting; the environment wins over the file."""
-        variable = _variable(name)
-        if variable in self._variables:
-            return Found(self._variables[variable], variable)
-        return self._filed.get(name)
+    def unknown_variables(self) -> Iterator[Problem]:
+        """Yield a problem for each unknown variable, so that a typing error does not pass."""
+        for name in sorted(self._variables.keys() - self._paths.keys()):
+            if not KUBERNETES.fullmatch(name):
+                yield Problem(name, "", "is not a setting", _likely(name, self._paths))
+
+    def _unknown(self, key: Key) -> Problem:
+        return self.problem(key, "is not a setting", _likely(_dotted(key), self._names))
+
+    def _name(self, key: Key) -> str:
+        """Return the path of a value as a person writes it: ``policies[0](deployer).rules[2].max_ttl``."""
+        text = ""
+        for length, part in enumerate(key, start=1):
+            text += f".{part}" if isinstance(part, str) else f"[{part}]"
+            name = _find(self._table, (*key[:length], "name"))
+            text += f"({name})" if isinstance(part, int) and isinstance(name, str) else ""
+        return text.removeprefix(".")
 
 
-def _variable(name: str) -> str:
+def _validate(model: type[M], table: Table) -> tuple[M | None, list[ErrorDetails]]:
+    """Return the model, or the errors: not raised, as pydantic's exception carries the input."""
+    try:
+        return model.model_validate(table), []
+    except ValidationError as error:
+        return None, error.errors(include_url=False)
+
+
+def _drop(table: Table, errors: Sequence[ErrorDetails]) -> bool:
+    """Remove invalid values, whole lists, and tables that lack a key; return whether there was one."""
+    dropped = False
+    for error in errors:
+        path = _path(error["loc"][:-1] if error["type"] == "missing" else error["loc"])
+        inner = _find(table, path[:-1])
+        if path and isinstance(inner, dict):
+            dropped |= inner.pop(path[-1], None) is not None
+    return dropped
+
+
+def setting_paths(model: type[ConfigModel], *, everything: bool = False) -> Iterator[tuple[str, ...]]:
+    """Yield the path of each setting; with ``everything`` also of tables, and of what lists hold."""
+    for name, field in model.model_fields.items():
+        inner = _inner(field.annotation, in_lists=everything)
+        if inner is None or everything:
+            yield (name,)
+        if inner is not None:
+            yield from ((name, *path) for path in setting_paths(inner, everything=everything))
+
+
+def _inner(annotation: object, *, in_lists: bool) -> type[ConfigModel] | None:
+    """Return the model of a table, or None if the annotation is of a single value."""
+    if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
+        return annotation
+    if in_lists or get_origin(annotation) in {Union, UnionType, Annotated}:
+        found = (_inner(part, in_lists=in_lists) for part in get_args(annotation))
+        return next(filter(None, found), None)
+    return None
+
+
+def _path(key: Key) -> tuple[str, ...]:
+    """Return the part of a key before its first index."""
+    return tuple(str(part) for part in takewhile(lambda part: isinstance(part, str), key))
+
+
+def _dotted(key: Key) -> str:
+    """Return a key without its indexes: the name that a setting has in the model."""
+    return ".".join(part for part in key if isinstance(part, str))
+
+
+def _variable(path: tuple[str, ...]) -> str:
     """Return the variable of a setting: ``aws.rate`` is ``LESSOR_AWS_RATE``."""
-    return PREFIX + name.replace(".", "_").upper()
+    return PREFIX + "_".join(path).upper()
 
 
-def _likely(name: str, known: list[str]) -> str:
+def _find(value: object, key: Key) -> object:
+    """Return the value at a place in nested tables and lists, or None."""
+    for part in key:
+        if isinstance(value, dict) and isinstance(part, str):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            return None
+    return value
+
+
+def _likely(name: str, known: Iterable[str]) -> str:
     """Return what was probably meant."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]}?" if near else "remove it"
 
 
-def _read_file(file: Path, problems: list[Problem]) -> dict[str, Found]:
-    """Read a TOML file into its values by dotted name; an unreadable file becomes a problem."""
-    if problem := kind_problem(file):
-        problems.append(Problem(str(file), "", *problem))
-        return {}
+def _read(file: Path, problems: list[Problem]) -> str:
+    """Return the text of a file, or an empty one; what is wrong with the file becomes a problem."""
     try:
-        content = file.read_text(encoding="utf-8")
+        if problem := kind_problem(file):
+            problems.append(Problem(str(file), "", *problem))
+            return ""
+        text = file.read_text(encoding="utf-8")
         if problem := file_problem(file):
             problems.append(Problem(str(file), "", *problem))
-        return _parse(file, content, problems)
+        return text
     except OSError as error:
         problems.append(
             Problem(str(file), "", f"can't be read: {error.strerror}", "name a readable TOML file")
         )
     except UnicodeDecodeError:
         problems.append(Problem(str(file), "", "is not UTF-8", "write it as UTF-8"))
-    return {}
+    return ""
 
 
-def _parse(file: Path, text: str, problems: list[Problem]) -> dict[str, Found]:
-    """Parse the text of ``file``; if it is not valid TOML that becomes a problem."""
+def _parse(text: str, where: str, problems: list[Problem]) -> Table:
+    """Parse TOML; a syntax error becomes a problem with its line."""
     try:
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        problems.append(_toml_problem(file, text, str(error)))
-        return {}
-    lines = _lines(text)
-    return {
-        name: Found(value, f"{file}:{lines[name]}" if name in lines else str(file))
-        for name, value in _flat("", table)
-    }
-
-
-def _toml_problem(file: Path, text: str, message: str) -> Problem:
-    """Turn the parser's message into a problem with its line."""
-    if place := _AT_LINE.fullmatch(message):
-        problem, line, column = place.groups()
-        return Problem(f"{file}:{line}", "", f"{problem} at column {column}", "write it as TOML")
-    problem = message.removesuffix(" (at end of document)")
-    return Problem(
-        f"{file}:{len(text.splitlines())}", "", f"{problem} at the end of the file", "write it as TOML"
-    )
-
-
-def _flat(prefix: str, table: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    """Yield each value of nested tables under its dotted name; an empty table stands for itself."""
-    for key, value in table.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(f"{prefix}{key}.", value)
+        if place := _AT_LINE.fullmatch(str(error)):
+            problem, line, column = place.groups()
+            at = f"column {column}"
         else:
-            yield f"{prefix}{key}", value
-
-
-def _lines(text: str) -> dict[str, int]:
-    """Return the line on which each dotted name is given: tomllib reports none."""
-    lines: dict[str, int] = {}
-    table = ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := _HEADER.match(line):
-            table = _bare(header[1])
-            lines.setdefault(table, number)
-            table += "."
-        elif key := _KEY.match(line):
-            lines.setdefault(table + _bare(key[1]), number)
-    return lines
-
-
-def _bare(dotted: str) -> str:
-    """Return a dotted name without quotes and blanks."""
-    return ".".join(part.strip().strip("\"'") for part in dotted.split("."))
+            problem, line = str(error).removesuffix(" (at end of document)"), str(len(text.splitlines()))
+            at = "the end of the file"
+        problems.append(Problem(f"{where}:{line}", "", f"{problem} at {at}", "write it as TOML"))
+        return {}

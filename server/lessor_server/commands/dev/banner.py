@@ -10,7 +10,7 @@ import click
 
 from lessor_server.commands.dev.options import ROOT_TOKEN
 from lessor_server.domain.secret import Secret
-from lessor_server.settings import Settings
+from lessor_server.settings.model import Settings
 
 _WORDS = """\
 The service listens on {address}, and the embedded AWS on {url}.

@@ -39,9 +39,8 @@ from lessor_server.commands.loopback_client import CallFailed, LoopbackClient
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.secret import Secret
 from lessor_server.reload import on_hang_up
-from lessor_server.settings import Address, forget_tokens
-from lessor_server.settings.parsers import address, folder, token
-from lessor_server.settings.sources import InvalidValue
+from lessor_server.settings.model import forget_tokens
+from lessor_server.settings.parsers import Address, InvalidValue, address, folder, token
 
 REPORTED = (
     AddressTaken,

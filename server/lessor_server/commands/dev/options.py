@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from lessor_server.domain.secret import Secret
-from lessor_server.settings import LOOPBACK, Address, Problem, Settings, SettingsError, load
+from lessor_server.settings.model import LOOPBACK, Settings, load
+from lessor_server.settings.parsers import Address
+from lessor_server.settings.sources import Problem, SettingsError
 
 LISTEN: Final = "LESSOR_LISTEN"
 DATA_DIR: Final = "LESSOR_DATA_DIR"

@@ -1,0 +1,190 @@
+"""What an operator can set: one immutable value, checked whole before anything starts.
+
+Each field is a setting: its type, bounds, default and meaning. Parts are given the values they need, never
+this object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Set as AbstractSet
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator, PlainValidator
+
+from lessor_server.domain.secret import TokenHash
+from lessor_server.domain.token_places import DEFAULT_DIRS, TokenPlaces
+from lessor_server.settings import access, parsers
+from lessor_server.settings.parsers import Address
+from lessor_server.settings.sources import ConfigModel, load_file
+
+TOKEN_VARIABLES: Final = ("LESSOR_ROOT_TOKEN", "LESSOR_TOKEN")
+"""Variables that hold a token: the server's, and the client's, which may be set where a server runs."""
+
+LOOPBACK: Final = Address(host="127.0.0.1", port=50051)
+
+Boolean = Annotated[bool, PlainValidator(parsers.boolean)]
+ConnectionSpan = Annotated[timedelta, PlainValidator(parsers.duration("1s", "24h"))]
+ReadableFile = Annotated[Path, PlainValidator(parsers.readable_file)]
+Items = BeforeValidator(parsers.items)
+
+
+class Tls(ConfigModel):
+    """Where the certificate and its key are (PEM); with ``client_ca_file`` callers must show one too."""
+
+    cert_file: ReadableFile
+    key_file: ReadableFile
+    client_ca_file: Annotated[Path, PlainValidator(parsers.authorities)] | None = None
+
+
+class Aws(ConfigModel):
+    """How AWS may be called."""
+
+    allowed_endpoints: Annotated[tuple[Annotated[str, PlainValidator(parsers.endpoint)], ...], Items] = ()
+    """URLs beside AWS's own, as ``scheme://host[:port]``."""
+    ambient_mounts: Annotated[tuple[Annotated[str, PlainValidator(parsers.mount)], ...], Items] = ()
+    """Mounts that may use the credentials of the server's surroundings."""
+    identity_token_dirs: (
+        Annotated[tuple[Annotated[Path, PlainValidator(parsers.token_dir)], ...], Items] | None
+    ) = None
+    """Where web identity tokens may be; ``None``: where Kubernetes puts them."""
+    rate: Annotated[float, PlainValidator(parsers.rate)] | None = None
+    """Calls per second to one account and endpoint; ``None``: the rate limiter finds it."""
+    in_flight: Annotated[int, PlainValidator(parsers.count(1, 10_000))] = 64
+    """How many calls to one account and endpoint may wait for an answer at the same time."""
+
+
+class Limits(ConfigModel):
+    """What callers may use of the server at the same time."""
+
+    connections: Annotated[int, PlainValidator(parsers.count(1, 1_000_000))] | None = None
+    """Open connections; ``None``: half of the process's file descriptors."""
+    streams_per_connection: Annotated[int, PlainValidator(parsers.count(1, 10_000))] = 100
+    """Calls on one connection."""
+    metadata_bytes: Annotated[int, PlainValidator(parsers.count(1 << 10, 1 << 20))] = 16 << 10
+    """The metadata of one call."""
+    connection_idle: ConnectionSpan = timedelta(minutes=15)
+    """A connection without calls is closed after this time."""
+    connection_age: ConnectionSpan = timedelta(hours=1)
+    """A connection of this age takes no new calls."""
+    concurrent_calls: Annotated[int, PlainValidator(parsers.count(1, 1_000_000))] = 2_000
+    """Calls of known callers, without lasting streams."""
+
+
+class Sealing(ConfigModel):
+    """How secrets are sealed."""
+
+    accept_mismatch: Boolean = False
+    """Start with a key that is not that of the database."""
+
+
+class Log(ConfigModel):
+    """How much is logged, and how it looks."""
+
+    level: Annotated[str, PlainValidator(parsers.choice("debug", "info", "warning", "error"))] = "info"
+    """The lowest level that is logged."""
+    format: Annotated[str, PlainValidator(parsers.choice("auto", "json", "console"))] = "auto"
+    """How a line is written; auto: console at a terminal, else JSON."""
+
+
+class SettingsFile(ConfigModel):
+    """All settings that a file or variables can hold."""
+
+    listen: Annotated[Address, PlainValidator(parsers.address)] = LOOPBACK
+    """Where to listen."""
+    insecure_listen: Boolean = False
+    """Listen beyond this machine without TLS."""
+    data_dir: Annotated[Path, PlainValidator(parsers.folder)] = Path("lessor-data")
+    """The data directory, created if it does not exist."""
+    root_token: Annotated[TokenHash, PlainValidator(parsers.token)] | None = None
+    """The root token; without it or a file of it, one is created in ``data_dir``."""
+    root_token_file: ReadableFile | None = None
+    """A file with the root token."""
+    reflection: Boolean = True
+    """Whether the server describes its protocol."""
+    drain_grace: Annotated[timedelta, PlainValidator(parsers.duration("0s", "1h"))] = timedelta(seconds=10)
+    """How long calls in progress may take to end when the server stops."""
+    tls: Annotated[Tls | None, BeforeValidator(lambda given: None if given == {} else given)] = None
+    """``None``, or an empty table in the file: no TLS."""
+    aws: Aws = Aws()
+    limits: Limits = Limits()
+    sealing: Sealing = Sealing()
+    log: Log = Log()
+
+    @property
+    def exposed(self) -> bool:
+        """Return whether tokens and credentials cross a network in the clear."""
+        return self.tls is None and not self.listen.is_local
+
+    def find_conflicts(self, given: AbstractSet[str]) -> Iterator[tuple[str, str, str]]:
+        """Yield what is wrong with combinations of settings."""
+        if self.tls and (problem := parsers.pair_problem(self.tls.cert_file, self.tls.key_file)):
+            fix = "give a certificate (chain) and its own unencrypted key, both PEM"
+            yield "tls.cert_file", problem, fix
+        if {"root_token", "root_token_file"} <= given:
+            yield "root_token_file", "is set together with root_token", "set one of the two"
+        if self.exposed and not self.insecure_listen and not given & {"tls.cert_file", "tls.key_file"}:
+            yield (
+                "listen",
+                f"{self.listen} is neither loopback nor a unix socket, and there is no TLS",
+                "set tls.cert_file and tls.key_file, or insecure_listen = true if a proxy terminates TLS",
+            )
+
+
+class Settings(SettingsFile):
+    """All settings of one server, and what loading adds."""
+
+    file: Path | None = None
+    """Where the settings were read from."""
+    warnings: tuple[str, ...] = ()
+    """What an operator should check although the server starts."""
+
+    @property
+    def token_places(self) -> TokenPlaces:
+        """Return where web identity tokens may be: never beside a file that the settings name."""
+        tls = (self.tls.cert_file, self.tls.key_file, self.tls.client_ca_file) if self.tls else ()
+        named = [one for one in (self.file, self.root_token_file, *tls) if one is not None]
+        dirs = self.aws.identity_token_dirs
+        return TokenPlaces(
+            dirs=DEFAULT_DIRS if dirs is None else tuple(map(str, dirs)),
+            enforced=dirs is not None,
+            data_dir=str(self.data_dir.absolute()),
+            private_files=tuple(str(one.absolute()) for one in named),
+        )
+
+
+def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Read the settings of ``file``, if there is one, under those of ``environ``.
+
+    Raises:
+        SettingsError: With every problem of both.
+    """
+    read = load_file(SettingsFile, file, environ)
+    return Settings.model_construct(**dict(read), file=file, warnings=_warnings(file, read))
+
+
+def _warnings(file: Path | None, settings: SettingsFile) -> tuple[str, ...]:
+    """Return a line for each brought file of a secret that every user of the machine can read.
+
+    A group may read them: that is how a service gets a secret that root keeps.
+    """
+    secrets = {
+        settings.root_token_file,
+        settings.tls.key_file if settings.tls else None,
+        file if settings.root_token else None,
+    }
+    readable = sorted(str(path) for path in secrets if path is not None and access.is_readable_by_all(path))
+    return tuple(
+        f"{path} holds a secret, and every user can read it: run chmod o-r {path}" for path in readable
+    )
+
+
+def forget_tokens(environ: MutableMapping[str, str]) -> None:
+    """Remove the tokens from the environment once the settings are read, before anything inherits it.
+
+    The kernel keeps the environment that the process began with in ``/proc/PID/environ``.
+    """
+    for name in TOKEN_VARIABLES:
+        environ.pop(name, None)

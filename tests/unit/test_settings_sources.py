@@ -1,0 +1,186 @@
+"""The loader: variables of others, and a model of another file with lists of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field, PlainValidator, SecretStr, model_validator
+
+from lessor_server.settings import parsers
+from lessor_server.settings.model import Settings, load
+from lessor_server.settings.sources import ConfigModel, SettingsError, load_text
+
+
+class Rule(ConfigModel):
+    """What a policy allows."""
+
+    path: str
+    capability: Literal["read", "list"] = "read"
+    max_leases: Annotated[int, PlainValidator(parsers.count(1, 10))] = 1
+
+
+class Policy(ConfigModel):
+    """A list of tables with a rule of its own."""
+
+    name: str
+    rules: tuple[Rule, ...] = ()
+
+    @model_validator(mode="after")
+    def check_paths(self) -> Policy:
+        if len({rule.path for rule in self.rules}) < len(self.rules):
+            raise parsers.InvalidValue("has two rules for one path", "merge them")
+        return self
+
+
+class Store(ConfigModel):
+    """A table with a key that it needs."""
+
+    secret: SecretStr = Field(min_length=8)
+    size: Annotated[int, PlainValidator(parsers.count(1, 10))] = 1
+    kind: Literal["a", "b"] = "a"
+
+
+class File(ConfigModel):
+    """A whole file."""
+
+    policies: tuple[Policy, ...] = ()
+    store: Store | None = None
+
+    def find_conflicts(self, given: AbstractSet[str]) -> Iterator[tuple[str, str, str]]:
+        if "policies" in given and len(self.policies) > 1:
+            yield "policies", "has more than one", "remove the others"
+
+
+def lines(text: str, environ: Mapping[str, str] = {}) -> list[str]:
+    """Return the problems of a file, each as it is printed."""
+    with pytest.raises(SettingsError) as caught:
+        load_text(File, text, environ, "access.toml")
+    return str(caught.value).splitlines()
+
+
+def test_tables_in_lists_are_loaded() -> None:
+    text = '[[policies]]\nname = "a"\n[[policies.rules]]\npath = "x"\n[store]\nsecret = "long enough"\n'
+    file = load_text(File, text, {"LESSOR_STORE_SIZE": "3"})
+    assert file.policies == (Policy(name="a", rules=(Rule(path="x"),)),)
+    assert file.store is not None
+    assert file.store.size == 3
+
+
+def test_a_problem_in_a_list_has_its_path_with_the_name_of_the_item() -> None:
+    text = """
+        [[policies]]
+        name = "deployer"
+        [[policies.rules]]
+        path = "x"
+        capability = "write"
+        [[policies.rules]]
+        path = "y"
+        max_leases = 11
+        max_lease = 1
+        [[policies]]
+        name = "reader"
+        rules = [{ path = "x" }, { path = "x" }]
+        """
+    assert lines(text) == [
+        "access.toml: policies[0](deployer).rules[0].capability: is not 'read' or 'list'; correct it",
+        (
+            'access.toml: policies[0](deployer).rules[1].max_leases: "11" is not a whole number '
+            "from 1 to 10; give a number within that range"
+        ),
+        (
+            "access.toml: policies[0](deployer).rules[1].max_lease: is not a setting; "
+            "did you mean policies.rules.max_leases?"
+        ),
+        "access.toml: policies[1](reader): has two rules for one path; merge them",
+    ]
+
+
+def test_a_table_that_lacks_a_key_is_named_once() -> None:
+    assert lines("[[policies]]\nrules = [{}]\n[store]\n") == [
+        f"access.toml: {where}: is set without {missing}; add it, or remove the rest"
+        for where, missing in (
+            ("policies[0].rules", "policies[0].name"),
+            ("policies[0].rules[0]", "policies[0].rules[0].path"),
+            ("store", "store.secret"),
+        )
+    ]
+
+
+def test_a_conflict_is_reported_with_invalid_values() -> None:
+    text = '[store]\nsecret = "short"\n[[policies]]\nname = "a"\n[[policies]]\nname = "b"\n'
+    assert lines(text) == [
+        "access.toml: store.secret: Value should have at least 8 items after validation, not 5; correct it",
+        "access.toml: policies: has more than one; remove the others",
+    ]
+
+
+def test_no_problem_shows_or_carries_what_was_given() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_text(File, 'policies = "hush"\n[store]\nsecret = ["hush"]\n', {})
+    assert "hush" not in str(caught.value)
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+
+def test_a_value_where_tables_belong_hides_no_variable() -> None:
+    assert lines("store = 1\npolicies = [1]\n", {"LESSOR_STORE_KIND": "x", "LESSOR_STORES": ""}) == [
+        "access.toml: store: is not a setting but a table of settings; write it as a table",
+        "access.toml: policies[0]: is not a setting but a table of settings; write it as a table",
+        "LESSOR_STORE_KIND: store.kind: is not 'a' or 'b'; correct it",
+        "LESSOR_STORE_KIND: store.kind: is set without store.secret; add it, or remove the rest",
+        "LESSOR_STORES: is not a setting; did you mean LESSOR_STORE_SIZE?",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LESSOR_SERVICE_HOST",
+        "LESSOR_SERVICE_PORT",
+        "LESSOR_SERVICE_PORT_GRPC",
+        "LESSOR_SERVICE_PORT_HTTP_METRICS",
+        "LESSOR_PORT",
+        "LESSOR_PORT_50051_TCP",
+        "LESSOR_PORT_50051_TCP_PROTO",
+        "LESSOR_PORT_50051_TCP_PORT",
+        "LESSOR_PORT_50051_TCP_ADDR",
+        "LESSOR_PORT_53_UDP_ADDR",
+        "LESSOR_PORT_9_SCTP_PROTO",
+        "LESSOR_API_SERVICE_HOST",
+        "LESSOR_EU_WEST_1_PORT_443_TCP_ADDR",
+    ],
+)
+def test_the_variables_of_a_kubernetes_service_mean_nothing_to_the_server(name: str) -> None:
+    assert load(None, {name: "tcp://10.0.0.1:50051"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LESSOR_PORT_50051",
+        "LESSOR_PORT_50051_TCP_HOST",
+        "LESSOR_PORT_50051_ICMP",
+        "LESSOR_PORT_X_TCP",
+        "LESSOR_HOST",
+        "LESSOR_REPORT",
+        "LESSOR_SERVICE",
+        "LESSOR_SERVICE_PORTS",
+        "LESSOR_service_host",
+    ],
+)
+def test_a_variable_that_only_resembles_those_of_kubernetes_stops_the_start(name: str) -> None:
+    assert lines("", {name: "1"})[0].startswith(f"{name}: is not a setting; ")
+
+
+def test_a_setting_that_ends_like_a_variable_of_kubernetes_would_still_be_read() -> None:
+    """Only what no setting is called is passed over."""
+
+    class Some(ConfigModel):
+        port: str
+
+    class Other(ConfigModel):
+        some: Some
+
+    assert load_text(Other, "", {"LESSOR_SOME_PORT": "7"}).some.port == "7"
