@@ -147,7 +147,7 @@ def release_forgets_last_create(patch: Patch) -> None:
     patch.set(LeaseWriter, "abort", forget)
 
 
-@mutant
+@mutant_in("revoked while created")
 def lost_claim_not_reopened(patch: Patch) -> None:
     """A creator that has lost its claim walks away from what it made."""
     patch.set(LeaseWriter, "_reopen", _nothing)
