@@ -122,6 +122,8 @@ class _Write:
 
     name: str
     job: Callable[[], Any]
+    began_us: int
+    """When the engine asked for it, and worked the step out."""
     done: asyncio.Future[Any]
     fate: Fate | None
 
@@ -186,7 +188,7 @@ class Disk:
             await asyncio.sleep(self._world.options.commit)
             raise StoreUnavailable(f"the store cannot do {name}: the disk is full", retry_in=1.0)
         loop = asyncio.get_running_loop()
-        write = _Write(name, job, loop.create_future(), fate)
+        write = _Write(name, job, self._store.now(), loop.create_future(), fate)
         self._batch.append(write)
         if len(self._batch) == 1:
             loop.call_later(self._world.options.commit, self._commit)
@@ -217,7 +219,7 @@ class Disk:
             return
         self._store.mark()
         changed = [lease_id for lease_id, _, _ in self._store.rows.changes]
-        self._world.written(self._process, write.name, self._store.rows.changes)
+        self._world.written(self._process, write.name, self._store.rows.changes, write.began_us)
         if write.fate is not None:
             for lease_id in changed:
                 self._world.truth.trouble(lease_id)  # whose hint may be lost

@@ -106,7 +106,7 @@ def retries_are_spread(world: World, change: Change) -> Found:
     if old is None or new is None or new.lease.attempts <= old.lease.attempts:
         return None
     most = min(10.0 * 2.0 ** (new.lease.attempts - 1), 900.0)
-    wait = (new.lease.due_us - world.store.now()) / 1e6
+    wait = (new.lease.due_us - world.write_began_us) / 1e6
     # Without jitter the wait is the bound to the microsecond; a draw may well be a millisecond below it.
     if not 0.9 < wait < most - 2e-6:
         return suffix(lease_id), f"attempt {new.lease.attempts} is followed by a wait of {wait:.3f} s"

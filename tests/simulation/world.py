@@ -91,6 +91,7 @@ class World:
         self._loop = loop
         self._context = contextvars.copy_context()
         self.clocks = Clocks(loop)
+        self.write_began_us = 0
         self.journal = Journal(self.clocks.now)
         self.store = DurableStore(self.clocks, INSTANCE, shared=options.replicas > 1)
         self.sealer = Sealer()
@@ -246,8 +247,9 @@ class World:
         self.truth.carried_out(effect)
         self.judge((*invariants.ON_EFFECT, *session_invariants.ON_EFFECT), effect)
 
-    def written(self, process: Process, name: str, changes: list[Change]) -> None:
-        """Take note of a durable write."""
+    def written(self, process: Process, name: str, changes: list[Change], began_us: int) -> None:
+        """Take note of a durable write that began at ``began_us``."""
+        self.write_began_us = began_us
         self._count()
         if not changes:
             self.journal.note(f"store {name}")

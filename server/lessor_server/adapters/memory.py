@@ -25,18 +25,19 @@ def tune_garbage_collection() -> None:
 
 
 async def give_back_memory() -> NoReturn:
-    """Give back, for ever, what the process no longer uses once it has grown by 32 MiB.
+    """Give back, for ever, what the process no longer uses while it is 32 MiB larger than at the start.
 
-    The C library keeps freed memory: after a flood of calls the process stayed as large as at its peak.
-    Elsewhere than on Linux with glibc this does nothing. Source: malloc_trim(3).
+    The C library keeps freed memory: after a flood of calls the process stayed as large as at its peak. A
+    flood may end at any time, so nothing but a trim shows what can be given back; one that finds nothing
+    takes 16 ms of a thread at 260 MiB. Elsewhere than on Linux with glibc this does nothing. Source:
+    malloc_trim(3).
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    after = _resident_bytes()
+    start = _resident_bytes()
     while True:
         await asyncio.sleep(TRIM_EVERY_SECONDS)
-        if trim is not None and _resident_bytes() > after + TRIM_ABOVE_BYTES:
+        if trim is not None and _resident_bytes() > start + TRIM_ABOVE_BYTES:
             await asyncio.to_thread(trim, 0)
-            after = _resident_bytes()
 
 
 def _resident_bytes() -> int:
