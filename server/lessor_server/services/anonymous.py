@@ -21,7 +21,7 @@ ALL_TURNS_PER_SECOND = 200
 BURST_SECONDS = 1.0
 """A connection may take the turns of so long a time together."""
 MAX_WAIT_SECONDS = 10.0
-MAX_PLACES = 64
+MAX_PLACES = 32
 """How many anonymous callers may be awaited at the same time: each can fill a message's worth of memory."""
 
 MAX_STREAMS, MAX_STREAMS_PER_CONNECTION = 1_024, 8
