@@ -26,7 +26,7 @@ from lessor_server.domain.root_kind import RootKind, kind_of
 from lessor_server.engine.aws.caller import AwsCaller, Done
 from lessor_server.engine.aws.rate_limiter import Priority, RateLimiter, RateLimiters
 from lessor_server.engine.ports import Aws, Sealer, Store
-from lessor_server.engine.store_types import RequestKey
+from lessor_server.engine.store_types import RequestKey, draw_etag
 from lessor_server.engine.supervisor import Supervisor
 
 T = TypeVar("T")
@@ -208,15 +208,15 @@ class Roots:
         """Return the accounts that AWS does not answer for."""
         return frozenset(limiter.account for limiter in self._limiters.paused())
 
-    def seal(self, root: Root, etag: str) -> StoredRoot:
-        """Return a root as the store keeps it."""
+    def seal(self, root: Root) -> StoredRoot:
+        """Return a root as the store keeps it, with a new etag."""
         text = json.dumps(root_rules.to_plain(root.config))
         return StoredRoot(
             root.mount,
             self._sealer.seal(text.encode(), place_of(root.mount)),
             root.account,
             root.version,
-            etag,
+            draw_etag(self._rng),
         )
 
     def _open(self, stored: StoredRoot) -> Root:

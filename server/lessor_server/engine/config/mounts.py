@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -52,7 +51,6 @@ class Mounts:
         roots: Roots,
         keys: RootKeys,
         notify: Observer,
-        rng: random.Random,
         rules: RootRules,
     ) -> None:
         """Change ``store``; roots must keep ``rules``, and ``keys`` learns when they change."""
@@ -60,7 +58,6 @@ class Mounts:
         self._roots = roots
         self._keys = keys
         self._notify = notify
-        self._rng = rng
         self._rules = rules
 
     async def enable(self, mount: Mount, by: str) -> Mount:
@@ -143,8 +140,7 @@ class Mounts:
                 await self._keys.require_free(config.access_key)
             version = stored.version if stored else 0
             root = await self._check_account(Root(name, version + 1, "", config))
-            fresh = f"{self._rng.getrandbits(64):016x}"
-            if await self._store.put_root(self._roots.seal(root, fresh), version):
+            if await self._store.put_root(self._roots.seal(root), version):
                 self._notify((Changed if stored else Created)("root", name, by))
                 await self._keys.align(name)
                 return await self._roots.of(name)

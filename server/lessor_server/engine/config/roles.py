@@ -16,6 +16,7 @@ from lessor_server.domain.role import Role
 from lessor_server.domain.root import partition_of
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.ports import Linter, Observer, Store
+from lessor_server.engine.store_types import draw_etag
 
 TRIES = 5
 
@@ -61,7 +62,7 @@ class Roles:
         for _ in range(TRIES):
             before = await self.find(mount, name, etag)
             reviewed = await self.check(mount, change(before))
-            role = replace(reviewed.role, etag=f"{self._rng.getrandbits(64):016x}")
+            role = replace(reviewed.role, etag=draw_etag(self._rng))
             if await self._store.put_role(role, before.etag if before else None):
                 self._notify((Changed if before else Created)("role", f"{mount}/{name}", by))
                 return Reviewed(role, reviewed.warnings)

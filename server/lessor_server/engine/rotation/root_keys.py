@@ -12,7 +12,7 @@ from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.paging import iter_mount_names
 from lessor_server.engine.ports import Store
 from lessor_server.engine.rotation.key_owner import require_enabled
-from lessor_server.engine.rotation.order import Goal, Order
+from lessor_server.engine.rotation.rotation_run import Goal, RotationOrder
 from lessor_server.engine.rotation.rotator import FULL_SCAN_SECONDS, RETRY_SECONDS, Rotator
 from lessor_server.engine.supervisor import Supervisor
 
@@ -64,7 +64,7 @@ class RootKeys:
         await require_enabled(self._store, mount)
         await self._roots.of(mount)
         subject = root_subject(mount)
-        order = Order(Goal.ROTATE, delete_other_key=delete_other_key, new=Rotation(subject), by=by)
+        order = RotationOrder(Goal.ROTATE, delete_other_key=delete_other_key, new=Rotation(subject), by=by)
         return (await self._rotator.ask(subject, order)).current
 
     async def align(self, mount: str) -> None:
