@@ -126,7 +126,7 @@ class ConfigService:
         """Ask AWS who the root is, what it may do, and say what it needs to be allowed."""
         name = messages.mount_of(request.mount)
         await self._mounts.get(name)
-        check = await self._root_checker.root(name)
+        check = await self._root_checker.check_root(name)
         policy = Struct()
         policy.update(check.policy)
         answer = pb.CheckRootResponse(

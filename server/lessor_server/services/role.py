@@ -56,7 +56,7 @@ class RoleService(StaticRoleMethods):
         wish = _written(request)
         before = await self._roles.find(wish.mount, request.role.name, request.role.etag)
         checked = await self._roles.check(wish.mount, wish.change(before))
-        warnings = dict.fromkeys((*checked.warnings, *await self._root_checker.role(checked.role)))
+        warnings = dict.fromkeys((*checked.warnings, *await self._root_checker.check_role(checked.role)))
         return pb.CheckRoleResponse(role=role_message(checked.role), warnings=warnings)
 
     async def GetRole(self, request: pb.GetRoleRequest, _: Caller) -> pb.GetRoleResponse:

@@ -15,18 +15,18 @@ _GROUP_READS: Final = ("iam:ListGroupPolicies", "iam:GetGroupPolicy", "iam:ListA
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """Hold a look whether something exists, and what that is, as a person reads it."""
+class ExistenceCheck:
+    """Hold a call that fails if something does not exist, and what that is, as a person reads it."""
 
     what: str
     call: Call[None]
 
 
-def looks(role: Role) -> list[Look]:
-    """Return the looks whether what ``role`` names exists."""
+def existence_checks(role: Role) -> list[ExistenceCheck]:
+    """Return a check for each thing on AWS that ``role`` names."""
     policies = [*role.policy_arns, *filter(None, (role.permissions_boundary_arn,))]
-    found = [Look(f"policy {arn}", GetPolicy(arn)) for arn in policies]
-    return found + [Look(f"group {name}", GetGroup(name)) for name in role.iam_groups]
+    found = [ExistenceCheck(f"policy {arn}", GetPolicy(arn)) for arn in policies]
+    return found + [ExistenceCheck(f"group {name}", GetGroup(name)) for name in role.iam_groups]
 
 
 def grants(role: Role, holder: Holder) -> list[Grant]:
