@@ -14,8 +14,8 @@ from typing import Any
 
 from lessor_server.domain import backoff
 from lessor_server.domain import lease as steps
-from lessor_server.domain.aws.calls import AccessKey
 from lessor_server.domain.aws.errors import Refusal
+from lessor_server.domain.aws.iam_calls import AccessKey
 from lessor_server.domain.errors.base import AwsUnavailable, LessorError, StoreUnavailable
 from lessor_server.domain.events import Issued
 from lessor_server.domain.lease import Intent

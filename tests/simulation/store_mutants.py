@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from lessor_server.domain import lease as steps
-from lessor_server.domain.aws.calls import GetServerTime
+from lessor_server.domain.aws.sts_calls import GetServerTime
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.lease_id import IdRange

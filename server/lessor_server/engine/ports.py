@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
-from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.events import Event
 from lessor_server.domain.lease import Intent, Lease, Orphan, State
 from lessor_server.domain.lease_id import IdRange

@@ -16,17 +16,15 @@ from lessor_server.adapters.aws.clients import IDLE_SECONDS, RETIRED_SECONDS, Cl
 from lessor_server.adapters.aws.endpoints import Place
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.aws.per_call_credentials import PerCallCredentials
-from lessor_server.domain.aws.calls import (
+from lessor_server.domain.aws.errors import AwsRefused
+from lessor_server.domain.aws.iam_calls import (
     AccessKey,
     CreateAccessKey,
     CreateUser,
-    GetCallerIdentity,
     UpdateAccessKey,
-    VerifyKey,
+    VerifyKeyOnIam,
 )
-from lessor_server.domain.aws.errors import AwsRefused
-from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
-from lessor_server.domain.aws.sts_calls import GetSessionToken
+from lessor_server.domain.aws.sts_calls import GetCallerIdentity, GetSessionToken, VerifyKey
 
 PLACE = Place("", "us-east-1")
 

@@ -12,18 +12,16 @@ from tests.support.standin_control import StandIn, run_server
 
 from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.endpoints import Place
-from lessor_server.domain.aws.calls import (
+from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.aws.iam_calls import (
     AccessKey,
     CreateAccessKey,
     CreateUser,
-    GetCallerIdentity,
     GetUser,
     UpdateAccessKey,
-    VerifyKey,
+    VerifyKeyOnIam,
 )
-from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
-from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
-from lessor_server.domain.aws.sts_calls import AssumeRole, GetSessionToken
+from lessor_server.domain.aws.sts_calls import AssumeRole, GetCallerIdentity, GetSessionToken, VerifyKey
 from lessor_server.domain.errors.preconditions import EndpointNotAllowed
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret

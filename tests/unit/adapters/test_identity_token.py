@@ -15,8 +15,8 @@ from tests.support.standin_control import StandIn
 from lessor_server.adapters.aws import identity_token
 from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.gateway import AwsGateway
-from lessor_server.domain.aws.calls import GetCallerIdentity
 from lessor_server.domain.aws.errors import AwsRefused, Refusal
+from lessor_server.domain.aws.sts_calls import GetCallerIdentity
 from lessor_server.domain.errors.preconditions import EndpointNotAllowed, IdentityTokenUnusable
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret

@@ -10,8 +10,9 @@ from tests.support.standin_control import StandIn
 
 from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.endpoints import places
-from lessor_server.domain.aws.calls import GetCallerIdentity, GetUser
 from lessor_server.domain.aws.errors import AwsRefused
+from lessor_server.domain.aws.iam_calls import GetUser
+from lessor_server.domain.aws.sts_calls import GetCallerIdentity
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from lessor_server.domain.aws import calls
+from lessor_server.domain.aws import iam_calls
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.root import Root
@@ -20,8 +20,8 @@ from tests.support.iam_faults import Fault, Kind
 from tests.support.memory_aws import MemoryAws
 from tests.support.virtual_loop import virtual
 
-PUT = calls.PutUserPolicy("u", "p", builders.DOCUMENT)
-KEY = calls.CreateAccessKey("u")
+PUT = iam_calls.PutUserPolicy("u", "p", builders.DOCUMENT)
+KEY = iam_calls.CreateAccessKey("u")
 
 
 def made(latency: float = 0.05) -> tuple[Iam, MemoryAws, AwsCaller]:
@@ -45,7 +45,7 @@ async def test_the_calls_of_a_round_go_out_together_and_are_all_awaited() -> Non
     iam.create_user("u")
     aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey"))
     aws.faults.add(Fault(Kind.DELAY, "AttachUserPolicy", seconds=3.0))
-    attach = calls.AttachUserPolicy("u", builders.READ_ONLY)
+    attach = iam_calls.AttachUserPolicy("u", builders.READ_ONLY)
     outcomes = await caller.round((KEY, PUT, attach))
     assert asyncio.get_running_loop().time() == pytest.approx(3.05)
     assert isinstance(outcomes[0], AwsRefused)
@@ -158,7 +158,7 @@ class Account:
     async def together(self, caller: AwsCaller) -> bool:
         """Send a round of two calls and tell whether they went out at the same time."""
         self.aws.sent.clear()
-        await caller.round((PUT, calls.AttachUserPolicy("u", builders.READ_ONLY)))
+        await caller.round((PUT, iam_calls.AttachUserPolicy("u", builders.READ_ONLY)))
         return self.aws.sent[0].start == self.aws.sent[1].start
 
 

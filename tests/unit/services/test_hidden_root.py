@@ -15,8 +15,8 @@ import pytest
 from lessor_server.adapters.aws import assume_chain, error_codes, identity_token
 from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.endpoints import Place
-from lessor_server.domain.aws.calls import CreateAccessKey, CreateUser
 from lessor_server.domain.aws.errors import AwsError, for_caller
+from lessor_server.domain.aws.iam_calls import CreateAccessKey, CreateUser
 from lessor_server.domain.aws.sts_calls import AssumeRole
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.root import Hop, Root, RootConfig

@@ -18,8 +18,8 @@ from botocore.credentials import ReadOnlyCredentials
 
 from lessor_server.adapters.aws import identity_token
 from lessor_server.adapters.file_reads import FileReads
-from lessor_server.domain.aws.calls import Call
 from lessor_server.domain.aws.errors import AwsError, AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.aws.sts_calls import AssumeRole, AssumeRoleWithWebIdentity, Session
 from lessor_server.domain.errors.base import AwsAnswer, LessorError
 from lessor_server.domain.root import Hop, Root

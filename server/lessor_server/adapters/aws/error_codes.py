@@ -12,9 +12,8 @@ from dataclasses import replace
 import botocore.exceptions as sdk
 
 from lessor_server.adapters.aws.transport import NotAnAnswer
-from lessor_server.domain.aws.calls import Call
 from lessor_server.domain.aws.errors import AwsError, AwsRefused, AwsUnknown, Refusal
-from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
+from lessor_server.domain.aws.iam_calls import Call, VerifyKeyOnIam
 from lessor_server.domain.errors.base import AwsAnswer
 
 REGION_DISABLED = "RegionDisabledException"

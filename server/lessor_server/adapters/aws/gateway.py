@@ -14,14 +14,14 @@ from lessor_server.adapters.aws import error_codes
 from lessor_server.adapters.aws.assume_chain import ANY_PLACES, ChainCredentials, Chains
 from lessor_server.adapters.aws.clients import CONNECT_SECONDS, READ_SECONDS, Clients
 from lessor_server.adapters.aws.endpoints import EndpointHealth, Place, places
-from lessor_server.adapters.aws.operations.base import Answer, Request, WrongField, read_text
-from lessor_server.adapters.aws.operations.iam import REQUESTS
+from lessor_server.adapters.aws.operations import iam, sts
+from lessor_server.adapters.aws.operations.base import Answer, Operation, WrongField, read_text
 from lessor_server.adapters.aws.per_call_credentials import signing_key
 from lessor_server.adapters.aws.sdk_session import CredentialsNotFetched
 from lessor_server.adapters.aws.transport import NotAnAnswer
-from lessor_server.domain.aws.calls import Call, VerifyKey
 from lessor_server.domain.aws.errors import AwsError, AwsRefused
-from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
+from lessor_server.domain.aws.iam_calls import Call, VerifyKeyOnIam
+from lessor_server.domain.aws.sts_calls import VerifyKey
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.root import Root
 from lessor_server.domain.token_places import TokenPlaces
@@ -29,6 +29,8 @@ from lessor_server.domain.token_places import TokenPlaces
 T = TypeVar("T")
 
 GIVE_UP_SECONDS = CONNECT_SECONDS + READ_SECONDS
+OPERATIONS = iam.OPERATIONS | sts.OPERATIONS
+"""Every call that Lessor makes; one that is missing here cannot be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,9 @@ class _PendingCall(Generic[T]):
     chained: ChainCredentials | None
 
     @property
-    def request(self) -> Request:
+    def operation(self) -> Operation:
         """Return how the call is made and read."""
-        return REQUESTS[type(self.call)]
+        return OPERATIONS[type(self.call)]
 
     @property
     def plain(self) -> Call[object]:
@@ -107,7 +109,7 @@ class AwsGateway:
     async def _send(self, trip: _PendingCall[T], until: float) -> T:
         """Send a call to each place in turn, each with its share of the time that is left."""
         loop = asyncio.get_running_loop()
-        ways = self._detours.order(places(trip.root.config, trip.request.service))
+        ways = self._detours.order(places(trip.root.config, trip.operation.service))
         failed: list[tuple[Place, AwsError]] = []
         for tried, place in enumerate(ways):
             seconds = (until - loop.time()) / (len(ways) - tried)
@@ -123,10 +125,10 @@ class AwsGateway:
     async def _send_to(self, trip: _PendingCall[T], place: Place, seconds: float) -> T:
         try:
             async with asyncio.timeout(seconds):
-                operation = getattr(await self._client(trip, place), trip.request.method)
+                operation = getattr(await self._client(trip, place), trip.operation.method)
                 with signing_key(trip.call.key) if _is_proof(trip.call) else nullcontext():
-                    answer: dict[str, Any] = await operation(**trip.request.params(trip.call))
-            return cast("T", _read(trip.request, answer))
+                    answer: dict[str, Any] = await operation(**trip.operation.params(trip.call))
+            return cast("T", _read(trip.operation, answer))
         except LessorError:
             raise
         except sdk.ClientError as error:
@@ -141,7 +143,7 @@ class AwsGateway:
 
     async def _client(self, trip: _PendingCall[T], place: Place) -> Any:
         """Return the client for a call: the root's own, or one that signs with the key to be verified."""
-        service = trip.request.service
+        service = trip.operation.service
         try:
             if _is_proof(trip.call):
                 return await self._clients.verification_client(service, place)
@@ -154,11 +156,11 @@ class AwsGateway:
             raise error_codes.unsent(trip.plain, error) from None
 
 
-def _read(request: Request, answer: Answer) -> object:
+def _read(operation: Operation, answer: Answer) -> object:
     """Return the value in an answer, or raise ``NotAnAnswer`` where a field of it is missing or wrong."""
     try:
         read_text(answer["ResponseMetadata"], "RequestId")
-        return request.read(answer)
+        return operation.read(answer)
     except WrongField as error:
         problem = str(error)
     except Exception as error:  # noqa: BLE001  # as above

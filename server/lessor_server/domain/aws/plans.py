@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lessor_server.domain.aws import calls
-from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws import iam_calls
+from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.lease import Footprint, Lease
 from lessor_server.domain.role import Role
 
@@ -22,9 +22,9 @@ Round = tuple[Call[object], ...]
 class IssuePlan:
     """The two rounds of an issue; the access key's call stands apart, since its answer is the credential."""
 
-    create: calls.CreateUser
+    create: iam_calls.CreateUser
     furnish: Round
-    key: calls.CreateAccessKey
+    key: iam_calls.CreateAccessKey
 
 
 def issue(role: Role, footprint: Footprint, tags: tuple[tuple[str, str], ...]) -> IssuePlan:
@@ -32,24 +32,24 @@ def issue(role: Role, footprint: Footprint, tags: tuple[tuple[str, str], ...]) -
     name = footprint.user_name
     furnish: list[Call[object]] = []
     if footprint.inline_policy:
-        furnish.append(calls.PutUserPolicy(name, footprint.inline_policy, role.policy_document))
-    furnish += [calls.AttachUserPolicy(name, arn) for arn in footprint.policy_arns]
-    furnish += [calls.AddUserToGroup(name, group) for group in footprint.groups]
-    create = calls.CreateUser(name, footprint.user_path, role.permissions_boundary_arn, tags)
-    return IssuePlan(create, tuple(furnish), calls.CreateAccessKey(name))
+        furnish.append(iam_calls.PutUserPolicy(name, footprint.inline_policy, role.policy_document))
+    furnish += [iam_calls.AttachUserPolicy(name, arn) for arn in footprint.policy_arns]
+    furnish += [iam_calls.AddUserToGroup(name, group) for group in footprint.groups]
+    create = iam_calls.CreateUser(name, footprint.user_path, role.permissions_boundary_arn, tags)
+    return IssuePlan(create, tuple(furnish), iam_calls.CreateAccessKey(name))
 
 
 def revoke_keys(lease: Lease) -> Round:
     """Return the first round of a revocation, which ends access: the stored key goes, or all are listed."""
     name = lease.footprint.user_name
     if lease.access_key_id:
-        return (calls.DeleteAccessKey(name, lease.access_key_id),)
-    return (calls.ListAccessKeys(name),)
+        return (iam_calls.DeleteAccessKey(name, lease.access_key_id),)
+    return (iam_calls.ListAccessKeys(name),)
 
 
 def delete_keys(user_name: str, key_ids: tuple[str, ...]) -> Round:
     """Return the round that deletes access keys which were only just learnt."""
-    return tuple(calls.DeleteAccessKey(user_name, key_id) for key_id in key_ids)
+    return tuple(iam_calls.DeleteAccessKey(user_name, key_id) for key_id in key_ids)
 
 
 def detach_all(footprint: Footprint) -> Round:
@@ -57,9 +57,9 @@ def detach_all(footprint: Footprint) -> Round:
     name = footprint.user_name
     taken: list[Call[object]] = []
     if footprint.inline_policy:
-        taken.append(calls.DeleteUserPolicy(name, footprint.inline_policy))
-    taken += [calls.DetachUserPolicy(name, arn) for arn in footprint.policy_arns]
-    taken += [calls.RemoveUserFromGroup(name, group) for group in footprint.groups]
+        taken.append(iam_calls.DeleteUserPolicy(name, footprint.inline_policy))
+    taken += [iam_calls.DetachUserPolicy(name, arn) for arn in footprint.policy_arns]
+    taken += [iam_calls.RemoveUserFromGroup(name, group) for group in footprint.groups]
     return tuple(taken)
 
 
@@ -69,20 +69,20 @@ def list_attachments(user_name: str) -> Round:
     Source: IAM API Reference, DeleteUser: "you must delete the items attached to the user manually".
     """
     return (
-        calls.ListAccessKeys(user_name),
-        calls.ListUserPolicies(user_name),
-        calls.ListAttachedUserPolicies(user_name),
-        calls.ListGroupsForUser(user_name),
-        calls.ListMFADevices(user_name),
-        calls.ListSSHPublicKeys(user_name),
-        calls.ListSigningCertificates(user_name),
-        calls.ListServiceSpecificCredentials(user_name),
+        iam_calls.ListAccessKeys(user_name),
+        iam_calls.ListUserPolicies(user_name),
+        iam_calls.ListAttachedUserPolicies(user_name),
+        iam_calls.ListGroupsForUser(user_name),
+        iam_calls.ListMFADevices(user_name),
+        iam_calls.ListSSHPublicKeys(user_name),
+        iam_calls.ListSigningCertificates(user_name),
+        iam_calls.ListServiceSpecificCredentials(user_name),
     )
 
 
 def delete_attachments(user_name: str, found: tuple[tuple[Call[object], tuple[str, ...]], ...]) -> Round:
     """Return the round that deletes what ``survey`` found, and the console password."""
-    taken: list[Call[object]] = [calls.DeleteLoginProfile(user_name)]
+    taken: list[Call[object]] = [iam_calls.DeleteLoginProfile(user_name)]
     for listing, names in found:
         taken += [_taking(listing, user_name, name) for name in names]
     return tuple(taken)
@@ -91,22 +91,22 @@ def delete_attachments(user_name: str, found: tuple[tuple[Call[object], tuple[st
 def _taking(listing: Call[object], user_name: str, name: str) -> Call[object]:
     """Return the call that deletes one thing which ``listing`` listed."""
     match listing:
-        case calls.ListAccessKeys():
-            return calls.DeleteAccessKey(user_name, name)
-        case calls.ListUserPolicies():
-            return calls.DeleteUserPolicy(user_name, name)
-        case calls.ListAttachedUserPolicies():
-            return calls.DetachUserPolicy(user_name, name)
-        case calls.ListGroupsForUser():
-            return calls.RemoveUserFromGroup(user_name, name)
-        case calls.ListMFADevices():
-            return calls.DeactivateMFADevice(user_name, name)
-        case calls.ListSSHPublicKeys():
-            return calls.DeleteSSHPublicKey(user_name, name)
-        case calls.ListSigningCertificates():
-            return calls.DeleteSigningCertificate(user_name, name)
-        case calls.ListServiceSpecificCredentials():
-            return calls.DeleteServiceSpecificCredential(user_name, name)
+        case iam_calls.ListAccessKeys():
+            return iam_calls.DeleteAccessKey(user_name, name)
+        case iam_calls.ListUserPolicies():
+            return iam_calls.DeleteUserPolicy(user_name, name)
+        case iam_calls.ListAttachedUserPolicies():
+            return iam_calls.DetachUserPolicy(user_name, name)
+        case iam_calls.ListGroupsForUser():
+            return iam_calls.RemoveUserFromGroup(user_name, name)
+        case iam_calls.ListMFADevices():
+            return iam_calls.DeactivateMFADevice(user_name, name)
+        case iam_calls.ListSSHPublicKeys():
+            return iam_calls.DeleteSSHPublicKey(user_name, name)
+        case iam_calls.ListSigningCertificates():
+            return iam_calls.DeleteSigningCertificate(user_name, name)
+        case iam_calls.ListServiceSpecificCredentials():
+            return iam_calls.DeleteServiceSpecificCredential(user_name, name)
         case _:
             raise AssertionError(f"{listing.action} lists nothing that delete_listed deletes")
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws.iam_calls import Call, GetGroup, GetPolicy
 from lessor_server.domain.aws.least_policy import Grant, Holder, iam_arns
-from lessor_server.domain.aws.read_calls import GetGroup, GetPolicy
 from lessor_server.domain.role import CredentialType, Role
 
 _GROUP_READS: Final = ("iam:ListGroupPolicies", "iam:GetGroupPolicy", "iam:ListAttachedGroupPolicies")

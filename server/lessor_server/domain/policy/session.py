@@ -14,7 +14,7 @@ from typing import Final
 
 from lessor_server.domain import user_names
 from lessor_server.domain.aws import arn, tags
-from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.aws.sts_calls import (
     AssumeRole,
     Device,

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from lessor_server.domain.aws.calls import Call
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.errors.base import LessorError, PacerFull
 from lessor_server.domain.root import Root
 from lessor_server.engine.aws.rate_limiter import Priority, RateLimiter

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from lessor_server.domain import backoff
-from lessor_server.domain.aws.calls import GetUser
+from lessor_server.domain.aws.iam_calls import GetUser
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.errors.preconditions import RootNotSet
 from lessor_server.domain.events import AccountPaused, AccountResumed

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from lessor_server.domain import root as root_rules
-from lessor_server.domain.aws.calls import Call, GetCallerIdentity, Identity
 from lessor_server.domain.aws.errors import AwsCallFailed, for_caller
+from lessor_server.domain.aws.iam_calls import Call
+from lessor_server.domain.aws.sts_calls import GetCallerIdentity, Identity
 from lessor_server.domain.errors.base import InternalError, NotFound, RootChanged
 from lessor_server.domain.errors.preconditions import MountDisabling, RootNotSet
 from lessor_server.domain.lease import Lease

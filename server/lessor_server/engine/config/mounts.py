@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from lessor_server.domain import mount as mount_rules
 from lessor_server.domain import root as root_rules
-from lessor_server.domain.aws.calls import Identity
+from lessor_server.domain.aws.sts_calls import Identity
 from lessor_server.domain.errors.base import (
     AlreadyExists,
     AwsUnavailable,

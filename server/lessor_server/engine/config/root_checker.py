@@ -14,10 +14,16 @@ from itertools import product
 from typing import TypeVar
 
 from lessor_server.domain.aws import least_policy, role_needs
-from lessor_server.domain.aws.calls import Call, GetUser, Identity, ListAccessKeys
 from lessor_server.domain.aws.errors import AwsError, AwsRefused, Refusal
+from lessor_server.domain.aws.iam_calls import (
+    Call,
+    GetAccountSummary,
+    GetUser,
+    ListAccessKeys,
+    SimulatePrincipalPolicy,
+)
 from lessor_server.domain.aws.least_policy import MAX_RESOURCES, Grant, Holder, RoleUse
-from lessor_server.domain.aws.read_calls import GetAccountSummary, SimulatePrincipalPolicy
+from lessor_server.domain.aws.sts_calls import Identity
 from lessor_server.domain.errors.base import AwsUnavailable, LessorError
 from lessor_server.domain.policy.policy import JsonValue
 from lessor_server.domain.role import Role

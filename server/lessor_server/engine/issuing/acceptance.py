@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 
-from lessor_server.domain.aws.calls import AccessKey, VerifyKey
+from lessor_server.domain.aws.iam_calls import AccessKey
+from lessor_server.domain.aws.sts_calls import VerifyKey
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.engine.aws.caller import Done
 from lessor_server.engine.aws.roots import Roots

@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from lessor_server.domain.aws.calls import Call
 from lessor_server.domain.aws.errors import AwsRefused, Refusal, for_caller
-from lessor_server.domain.aws.read_calls import (
+from lessor_server.domain.aws.iam_calls import (
+    Call,
     GetGroupPolicy,
     ListAttachedGroupPolicies,
     ListGroupPolicies,

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from lessor_server.domain.aws import plans
-from lessor_server.domain.aws.calls import (
+from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.aws.iam_calls import (
     AccessKey,
     CreateAccessKey,
     CreatedUser,
@@ -18,7 +19,6 @@ from lessor_server.domain.aws.calls import (
     GetUser,
     ListAccessKeys,
 )
-from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.errors.base import Aborted, LessorError
 from lessor_server.engine.aws.caller import AwsCaller, Done, Outcome
 

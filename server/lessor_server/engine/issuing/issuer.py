@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from lessor_server.domain import ttl, user_names
 from lessor_server.domain.aws import plans
-from lessor_server.domain.aws.calls import AccessKey, CreateAccessKey, DeleteAccessKey
+from lessor_server.domain.aws.iam_calls import AccessKey, CreateAccessKey, DeleteAccessKey
 from lessor_server.domain.errors.base import DeadlineExceeded, LessorError, RootChanged, StoreUnavailable
 from lessor_server.domain.lease import Footprint, Lease, State
 from lessor_server.domain.policy import session

@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import Final
 
 from lessor_server.domain import ttl
-from lessor_server.domain.aws.calls import Call
 from lessor_server.domain.aws.errors import AwsRefused
+from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.aws.sts_calls import AssumeRole, Session
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.errors.preconditions import (

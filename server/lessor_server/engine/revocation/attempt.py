@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lessor_server.domain.aws import plans
-from lessor_server.domain.aws.calls import DeleteUser
 from lessor_server.domain.aws.errors import AwsRefused, Refusal
+from lessor_server.domain.aws.iam_calls import DeleteUser
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.lease import Lease
 from lessor_server.engine.aws.caller import AwsCaller, Done, Outcome, is_inconclusive

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from lessor_server.domain.aws.calls import GetServerTime
+from lessor_server.domain.aws.sts_calls import GetServerTime
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.errors.preconditions import ClockDisagrees
 from lessor_server.domain.events import ClockLowered, ExpiryHeld, ExpiryResumed

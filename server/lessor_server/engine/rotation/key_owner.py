@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lessor_server.domain.aws.calls import GetUser
 from lessor_server.domain.aws.errors import AwsRefused, Refusal, for_caller
+from lessor_server.domain.aws.iam_calls import GetUser
 from lessor_server.domain.errors.base import NotFound, Precondition
 from lessor_server.domain.errors.preconditions import (
     MountDisabling,

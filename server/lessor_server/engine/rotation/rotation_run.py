@@ -16,8 +16,8 @@ from typing import Final
 
 from lessor_server.domain import backoff
 from lessor_server.domain import rotation as steps
-from lessor_server.domain.aws.calls import AccessKey
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal, for_caller
+from lessor_server.domain.aws.iam_calls import AccessKey
 from lessor_server.domain.errors.base import (
     Aborted,
     AwsUnavailable,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TypeVar
 
-from lessor_server.domain.aws import calls
-from lessor_server.domain.aws.calls import AccessKey, Call
+from lessor_server.domain.aws import iam_calls, sts_calls
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal, for_caller
-from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
+from lessor_server.domain.aws.iam_calls import AccessKey, Call, VerifyKeyOnIam
 from lessor_server.domain.errors.base import KeyNotAccepted, LessorError, PacerFull
 from lessor_server.domain.errors.preconditions import RootAccountChanged
 from lessor_server.domain.rotation import Rotation, place_of
@@ -38,7 +37,7 @@ class UserKeys:
 
     async def list(self, rotation: Rotation) -> tuple[str, ...]:
         """Return the ids of the user's keys, oldest first; none where the user is gone."""
-        outcome = await self._send_signed(rotation, calls.ListAccessKeys(rotation.user_name))
+        outcome = await self._send_signed(rotation, iam_calls.ListAccessKeys(rotation.user_name))
         if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
             return ()
         return _value(outcome)
@@ -50,7 +49,7 @@ class UserKeys:
         """
         if rotation.is_root:
             return True
-        outcome = await self._send_signed(rotation, calls.GetUser(rotation.user_name))
+        outcome = await self._send_signed(rotation, iam_calls.GetUser(rotation.user_name))
         if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
             return False
         return _value(outcome).user_id == rotation.user_id
@@ -58,7 +57,7 @@ class UserKeys:
     async def create(self, rotation: Rotation) -> Outcome[AccessKey]:
         """Send CreateAccessKey, once, and return its outcome."""
         root = await get_signing_root(self._roots, rotation)
-        return await self._roots.caller(root).call(calls.CreateAccessKey(rotation.user_name))
+        return await self._roots.caller(root).call(iam_calls.CreateAccessKey(rotation.user_name))
 
     async def may_repeat(self, rotation: Rotation) -> bool:
         """Return whether the root's ``max_retries`` lets a call of unknown fate be sent again."""
@@ -66,11 +65,13 @@ class UserKeys:
 
     async def deactivate(self, rotation: Rotation, key_id: str) -> None:
         """Make a key inactive; one that is gone is as good."""
-        await self._send_removal(rotation, calls.UpdateAccessKey(rotation.user_name, key_id, active=False))
+        await self._send_removal(
+            rotation, iam_calls.UpdateAccessKey(rotation.user_name, key_id, active=False)
+        )
 
     async def delete(self, rotation: Rotation, key_id: str) -> None:
         """Delete a key; one that is gone is as good."""
-        await self._send_removal(rotation, calls.DeleteAccessKey(rotation.user_name, key_id))
+        await self._send_removal(rotation, iam_calls.DeleteAccessKey(rotation.user_name, key_id))
 
     async def delete_unused(self, rotation: Rotation, key_id: str) -> None:
         """Delete a key, unless some mount or another static role works with it."""
@@ -103,7 +104,7 @@ class UserKeys:
         caller = self._roots.caller(await get_signing_root(self._roots, rotation))
         running = silent = 0
         while True:
-            outcomes = await caller.round((calls.VerifyKey(key), VerifyKeyOnIam(key, rotation.user_name)))
+            outcomes = await caller.round((sts_calls.VerifyKey(key), VerifyKeyOnIam(key, rotation.user_name)))
             refusals = [outcome for outcome in outcomes if not isinstance(outcome, Done)]
             running = 0 if refusals else running + 1
             silent = silent + 1 if all(isinstance(one, _UNHEARD) for one in outcomes) else 0

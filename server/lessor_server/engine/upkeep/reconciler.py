@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from lessor_server.domain import user_names
-from lessor_server.domain.aws.calls import GetUser, IamUser, ListUsers
+from lessor_server.domain.aws.iam_calls import GetUser, IamUser, ListUsers
 from lessor_server.domain.errors.base import Invalid, LessorError, StoreUnavailable
 from lessor_server.domain.errors.preconditions import RootNotSet
 from lessor_server.domain.events import OrphanAdopted, SweepFailed, Swept, UserMissed
