@@ -15,14 +15,19 @@ from typing import NoReturn
 import grpc
 from structlog.typing import FilteringBoundLogger
 
-from lessor_server.adapters import descriptors, memory
 from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.identity.root_token import load_root_token
 from lessor_server.adapters.linting.sentry import SentryLinter, installed
 from lessor_server.adapters.observing.events import EventLog
-from lessor_server.adapters.process import protect_process
+from lessor_server.adapters.process import (
+    allot_connections,
+    give_back_memory,
+    protect_process,
+    raise_limit,
+    tune_garbage_collection,
+)
 from lessor_server.adapters.sealing.aesgcm import AesGcmSealer, key_id_of
 from lessor_server.adapters.sealing.key_file import KeyFile, require_no_key_without_database
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
@@ -105,7 +110,7 @@ async def serving(
         CertificateUnusable: The files of TLS cannot be used.
         KeyFileBroken, RootTokenBroken, OSError: The data directory's files cannot be used.
     """
-    memory.tune_garbage_collection()
+    tune_garbage_collection()
     limits = _connection_limits(settings)
     _prepare(settings, logger)
     token = load_root_token(settings.data_dir, settings.root_token, settings.root_token_file)
@@ -125,7 +130,7 @@ async def serving(
         outside = Dependencies(store, gateway, sealer, notify, log.report, rng, linter)
         async with (
             running(outside, _limits(settings)) as engine,
-            _lasting(Supervisor(log.report), memory.give_back_memory),
+            _lasting(Supervisor(log.report), give_back_memory),
             _lasting(Supervisor(log.report), reloader.run),
         ):
             guard = _guard(token, log, settings)
@@ -256,9 +261,7 @@ def _about(settings: Settings, *, dev: bool) -> About:
 
 def _connection_limits(settings: Settings) -> ConnectionLimits:
     limits = settings.limits
-    connections = descriptors.allot_connections(
-        descriptors.raise_limit(), limits.connections, settings.aws.in_flight
-    )
+    connections = allot_connections(raise_limit(), limits.connections, settings.aws.in_flight)
     return ConnectionLimits(
         connections,
         limits.streams_per_connection,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lessor_server.commands.demo_steps import Place, StepFailed, Tour
+from lessor_server.commands.demo import Place, StepFailed, Tour
 from lessor_server.commands.dev.embedded_aws import embedded_aws, listen
 from lessor_server.commands.dev.process import dev_process
 from lessor_server.domain.secret import Secret

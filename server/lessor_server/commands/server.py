@@ -10,7 +10,7 @@ import click
 import uvloop
 
 from lessor_server import app
-from lessor_server.adapters.aws.ca_bundle import CaBundleUnusable, require_ca_bundle
+from lessor_server.adapters.aws.sdk_session import CaBundleUnusable, require_ca_bundle
 from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import LogLevel, start_logging
 from lessor_server.adapters.sealing.key_file import KeyFileBroken

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import pytest
 
-from lessor_server.commands.demo_steps import TRIES, TRY_AGAIN, Place, StepFailed, Tour
+from lessor_server.commands.demo import TRIES, TRY_AGAIN, Place, StepFailed, Tour
 from lessor_server.domain.secret import Secret
 from tests.support.virtual_loop import virtual
 
