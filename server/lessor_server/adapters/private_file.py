@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-LARGEST: Final = 4096
+MAX_BYTES: Final = 4096
 """Bytes; a larger file is not one of ours."""
 _FIX: Final = "restore the previous file, or set another data directory with LESSOR_DATA_DIR"
 
@@ -47,11 +47,11 @@ def read(path: Path) -> bytes:
             raise NotPrivate(f"{path} is open to others (mode {mode:04o}); run chmod 600 on it")
         if status.st_uid not in {os.geteuid(), 0}:
             raise NotPrivate(f"{path} belongs to another user; run chown {os.geteuid()} on it")
-        content = os.read(descriptor, LARGEST + 1)
+        content = os.read(descriptor, MAX_BYTES + 1)
     finally:
         os.close(descriptor)
-    if len(content) > LARGEST:
-        raise NotPrivate(f"{path} has more than {LARGEST} bytes; {_FIX}")
+    if len(content) > MAX_BYTES:
+        raise NotPrivate(f"{path} has more than {MAX_BYTES} bytes; {_FIX}")
     return content
 
 

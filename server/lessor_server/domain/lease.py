@@ -21,12 +21,10 @@ from datetime import timedelta
 from enum import Enum
 from typing import Final
 
-from lessor_server.domain.durations import LONGEST
+from lessor_server.domain.durations import MAX_DURATION, MICROSECOND, SECOND_US
 from lessor_server.domain.role import CredentialType
 
-_MICROSECOND: Final = timedelta(microseconds=1)
-_SECOND_US: Final = 1_000_000
-_MAX_SPAN_US: Final = LONGEST // _MICROSECOND
+_MAX_SPAN_US: Final = MAX_DURATION // MICROSECOND
 
 MAX_GENERATION: Final = 2**53
 """The greatest generation of a row; after it comes the first one: no row becomes unreadable by a change."""
@@ -222,7 +220,7 @@ class Orphan:
 
 def begin(intent: Intent, now_us: int, span: timedelta) -> Lease:
     """Return the INTENT that is stored before CreateUser is sent; its claim lasts for ``span``."""
-    until_us = now_us + span // _MICROSECOND
+    until_us = now_us + span // MICROSECOND
     return Lease(
         id=intent.id,
         mount=intent.mount,
@@ -270,13 +268,13 @@ def activate(
     """
     ttl, max_us, end_us = (
         lease.ttl,
-        now_us + lease.max_ttl // _MICROSECOND,
-        now_us + lease.ttl // _MICROSECOND,
+        now_us + lease.max_ttl // MICROSECOND,
+        now_us + lease.ttl // MICROSECOND,
     )
     if ends_us:
-        max_us = end_us = max(min(ends_us, now_us + _MAX_SPAN_US), now_us + _SECOND_US)
-        ttl = timedelta(seconds=-((now_us - end_us) // _SECOND_US))
-    expires_us = min(end_us, now_us + UNDELIVERED_TTL // _MICROSECOND) if undelivered else end_us
+        max_us = end_us = max(min(ends_us, now_us + _MAX_SPAN_US), now_us + SECOND_US)
+        ttl = timedelta(seconds=-((now_us - end_us) // SECOND_US))
+    expires_us = min(end_us, now_us + UNDELIVERED_TTL // MICROSECOND) if undelivered else end_us
     return _step(
         lease,
         Step.ACTIVATE,
@@ -294,7 +292,7 @@ def replace_key(lease: Lease, access_key_id: str) -> Lease:
     """Return the lease with another key, delivered: if it was not before, it gets its full life back."""
     expires_us = lease.expires_us
     if lease.undelivered:
-        full_us = lease.issue_us + lease.ttl // _MICROSECOND
+        full_us = lease.issue_us + lease.ttl // MICROSECOND
         expires_us = lease.max_expires_us if lease.is_session else full_us
     changes = {"access_key_id": access_key_id, "undelivered": False}
     return _step(lease, Step.REPLACE_KEY, **changes, expires_us=expires_us, due_us=expires_us)
@@ -302,7 +300,7 @@ def replace_key(lease: Lease, access_key_id: str) -> Lease:
 
 def mark_undelivered(lease: Lease, now_us: int) -> Lease:
     """Return the lease of a credential that nobody was given: it expires in 60 s."""
-    expires_us = min(lease.expires_us, now_us + UNDELIVERED_TTL // _MICROSECOND)
+    expires_us = min(lease.expires_us, now_us + UNDELIVERED_TTL // MICROSECOND)
     return _step(lease, Step.MARK_UNDELIVERED, undelivered=True, expires_us=expires_us, due_us=expires_us)
 
 
@@ -328,7 +326,7 @@ def reschedule(
 
     Without a wait it is as due as before, in the order of expiries: at its expiry, if that has passed.
     """
-    due_us = now_us + wait // _MICROSECOND
+    due_us = now_us + wait // MICROSECOND
     if not wait and 0 < lease.expires_us <= now_us:
         due_us = lease.expires_us
     counts = {"attempts": attempts, "not_found_count": not_found_count}

@@ -21,13 +21,12 @@ from datetime import timedelta
 from enum import Enum
 from typing import Final
 
+from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.lease import CREATE_GRACE
 from lessor_server.domain.root import Hop
 from lessor_server.domain.schedule import NEVER, Schedule
 
-_MICROSECOND: Final = timedelta(microseconds=1)
-
-LATE_US: Final = (CREATE_GRACE + timedelta(minutes=1)) // _MICROSECOND
+LATE_US: Final = (CREATE_GRACE + timedelta(minutes=1)) // MICROSECOND
 """After this no CreateAccessKey sent before can take effect, and a listing shows what one made."""
 
 DEACTIVATE_US: Final = 2_000_000

@@ -7,14 +7,12 @@ from datetime import timedelta
 from typing import Final
 
 from lessor_server.domain import durations
-from lessor_server.domain.durations import format_duration
+from lessor_server.domain.durations import MICROSECOND, SECOND_US, format_duration
 from lessor_server.domain.errors.base import Invalid, Violation, require
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import STS_CEILINGS, STS_FLOOR, CredentialType, Role
 
 DEFAULT_SESSION: Final = timedelta(hours=1)
-_SECOND_US: Final = 1_000_000
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +100,17 @@ def renewal(now_us: int, increment: timedelta | None, term: Term, todays_max: ti
     """
     require(durations.violations("increment", increment or None))
     wanted = increment or term.ttl
-    wanted_us = now_us + wanted // _MICROSECOND
-    bound_us = min(term.max_expires_us, term.issue_us + todays_max // _MICROSECOND)
-    expires_us = max(min(wanted_us, bound_us), now_us + _SECOND_US)
-    ttl = timedelta(seconds=(expires_us - now_us) // _SECOND_US)
+    wanted_us = now_us + wanted // MICROSECOND
+    bound_us = min(term.max_expires_us, term.issue_us + todays_max // MICROSECOND)
+    expires_us = max(min(wanted_us, bound_us), now_us + SECOND_US)
+    ttl = timedelta(seconds=(expires_us - now_us) // SECOND_US)
     warnings = []
     if expires_us < wanted_us:
         warnings.append(
             f"increment {format_duration(wanted)} was capped to {format_duration(ttl)} by the lease's maximum"
         )
     if expires_us < term.expires_us:
-        less = timedelta(seconds=-((expires_us - term.expires_us) // _SECOND_US))
+        less = timedelta(seconds=-((expires_us - term.expires_us) // SECOND_US))
         warnings.append(f"the lease now ends {format_duration(less)} earlier than before")
     return Renewal(ttl, expires_us, tuple(warnings))
 

@@ -153,9 +153,9 @@ def test_an_uncapped_renewal_answers_exactly_its_increment(
 ) -> None:
     """Far from its max a lease gets the increment to the second, or its own ttl for none or zero."""
     term = ttl.Term(own, now_us, now_us, now_us + 2 * 10**15)
-    assert ttl.renewal(now_us, increment, term, 2 * durations.LONGEST).ttl == increment
-    assert ttl.renewal(now_us, None, term, 2 * durations.LONGEST).ttl == own
-    assert ttl.renewal(now_us, timedelta(0), term, 2 * durations.LONGEST).ttl == own
+    assert ttl.renewal(now_us, increment, term, 2 * durations.MAX_DURATION).ttl == increment
+    assert ttl.renewal(now_us, None, term, 2 * durations.MAX_DURATION).ttl == own
+    assert ttl.renewal(now_us, timedelta(0), term, 2 * durations.MAX_DURATION).ttl == own
 
 
 def test_a_renewal_that_shortens_says_so() -> None:

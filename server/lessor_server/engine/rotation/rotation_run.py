@@ -10,7 +10,6 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from enum import Enum
 from typing import Final
 
@@ -18,6 +17,7 @@ from lessor_server.domain import backoff
 from lessor_server.domain import rotation as steps
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal, for_caller
 from lessor_server.domain.aws.iam_calls import AccessKey
+from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import (
     Aborted,
     AwsUnavailable,
@@ -61,10 +61,9 @@ from lessor_server.engine.supervisor import Supervisor
 
 _UNREACHABLE = (KeyLimit, RootAccountChanged, RootKeyInUse, StaticKeyInUse)
 """Why a key of a deleted static role stays for good: it is another's, or of an account out of reach."""
-_MICROSECOND = timedelta(microseconds=1)
 _SILENT = (AwsUnavailable, PacerFull, Aborted)
 """Errors that say nothing about the row, and count no attempt."""
-LOOK_SECONDS: Final = (1.0, 2.0, 4.0)
+LISTING_WAITS: Final = (1.0, 2.0, 4.0)
 """Waits before each check for a lost key: a listing may be some seconds old."""
 
 
@@ -131,7 +130,7 @@ class RotationClaim:
         row = self.now
         attempts = row.attempts if isinstance(error, _SILENT) else backoff.counted(row.attempts)
         wait = backoff.refused(max(attempts, 1), self._rng.random())
-        idle_due_us, again_us = row.idle_due_us(), self.store.now() + wait // _MICROSECOND
+        idle_due_us, again_us = row.idle_due_us(), self.store.now() + wait // MICROSECOND
         due_us = max(idle_due_us, again_us) if idle_due_us else 0
         await self.move(replace(row, attempts=attempts, last_error=error.message, due_us=due_us), done=True)
         self._notify(RotationFailed(row.subject, error.message, error.detail, attempts, by))
@@ -401,7 +400,7 @@ class RotationRun:
 
     async def _find_lost(self) -> None:
         """Check a few times for the key that was created without an answer, and delete it."""
-        for seconds in LOOK_SECONDS:
+        for seconds in LISTING_WAITS:
             await asyncio.sleep(seconds)
             if await self._check_for_lost():
                 return

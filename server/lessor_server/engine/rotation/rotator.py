@@ -28,7 +28,7 @@ FULL_SCAN_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 1.0
 """Between looks while the store cannot write, or expiries are held."""
 
-AT_ONCE: Final = 8
+MAX_CONCURRENT: Final = 8
 """Rotations begun by the clock that run at the same time."""
 
 
@@ -99,7 +99,7 @@ class Rotator:
         if self._expiry.held:
             return RETRY_SECONDS
         async with self._claiming:
-            room = AT_ONCE - sum(job.by_clock for job in self._jobs.values())
+            room = MAX_CONCURRENT - sum(job.by_clock for job in self._jobs.values())
             if room <= 0:
                 return FULL_SCAN_SECONDS  # the end of a job wakes us
             busy = frozenset(self._jobs)

@@ -19,7 +19,7 @@ from lessor_server.engine.revocation.bulk import Prefixes
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.rotation.static_roles import StaticRoles
 
-LOOK_SECONDS, IDLE_SECONDS = 1.0, 60.0
+POLL_SECONDS, IDLE_SECONDS = 1.0, 60.0
 
 MAX_CONCURRENT: Final = 8
 """Static roles of disabled mounts whose keys are deleted at the same time."""
@@ -89,7 +89,7 @@ class MountRemover:
         """Remove disabled mounts that have no live lease left, until cancelled."""
         while True:
             try:
-                async with asyncio.timeout(LOOK_SECONDS if await self._remove() else IDLE_SECONDS):
+                async with asyncio.timeout(POLL_SECONDS if await self._remove() else IDLE_SECONDS):
                     await self._wake.wait()
                 self._wake.clear()
             except TimeoutError:

@@ -16,6 +16,7 @@ from enum import Enum
 
 from lessor_server.domain import user_names
 from lessor_server.domain.aws.iam_calls import GetUser, IamUser, ListUsers
+from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import Invalid, LessorError, StoreUnavailable
 from lessor_server.domain.errors.preconditions import RootNotSet
 from lessor_server.domain.events import OrphanAdopted, SweepFailed, Swept, UserMissed
@@ -34,7 +35,7 @@ PAGE = 500
 LOST = "lost"
 """The role of an orphan whose tags do not name one."""
 
-_GRACE_US = int(CREATE_GRACE.total_seconds() * 1_000_000)
+_GRACE_US = CREATE_GRACE // MICROSECOND
 
 
 class Kind(Enum):
