@@ -40,7 +40,7 @@ from lessor_server.domain.secret import TokenHash
 from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.config.roles import NoLinter
-from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
+from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
 from lessor_server.engine.ports import Observer
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
@@ -85,7 +85,7 @@ async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     with on_hang_up(hang_up.set):
-        async with serving(settings, logger, reread=reread, hang_up=hang_up) as address:
+        async with serve(settings, logger, reread=reread, hang_up=hang_up) as address:
             logger.info("serving", address=address, version=version("lessor"))
             await stop.wait()
             logger.info("draining")
@@ -93,7 +93,7 @@ async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) 
 
 
 @asynccontextmanager
-async def serving(
+async def serve(
     settings: Settings,
     logger: FilteringBoundLogger,
     *,
@@ -129,9 +129,9 @@ async def serving(
         linter = SentryLinter() if installed() else NoLinter()
         outside = Dependencies(store, gateway, sealer, notify, log.report, rng, linter)
         async with (
-            running(outside, _limits(settings)) as engine,
-            _lasting(Supervisor(log.report), give_back_memory),
-            _lasting(Supervisor(log.report), reloader.run),
+            run_engine(outside, _limits(settings)) as engine,
+            _keep_running(Supervisor(log.report), give_back_memory),
+            _keep_running(Supervisor(log.report), reloader.run),
         ):
             guard = _guard(token, log, settings)
             system = _system(_about(settings, dev=dev), engine, reloader)
@@ -217,8 +217,8 @@ async def _load_sealer(store: SqliteStore, settings: Settings, logger: Filtering
         SealingKeyMismatch: The key is missing, or that of another database.
     """
     key_file = settings.data_dir / SEALING_KEY_FILE
-    noted = await store.sealing_key_id()
-    known = {noted} if noted else set(map(key_id_of, await store.sealed_values()))
+    noted = await store.get_sealing_key_id()
+    known = {noted} if noted else set(map(key_id_of, await store.list_sealed_values()))
     if settings.sealing.accept_mismatch:
         key = KeyFile.load_or_make(key_file)
         if known and key.id not in known:
@@ -319,7 +319,7 @@ async def _drain(server: grpc.aio.Server, guard: Guard, engine: Engine, health: 
 
 
 @asynccontextmanager
-async def _lasting(
+async def _keep_running(
     supervisor: Supervisor, run: Callable[[], Coroutine[object, object, NoReturn]]
 ) -> AsyncIterator[None]:
     """Run a part while the block runs, and again where it fails."""

@@ -23,7 +23,7 @@ from lessor_server.services.creds import CredsService
 from lessor_server.services.lease import LeaseService
 from lessor_server.services.role import RoleService
 from lessor_server.services.system import SystemService
-from lessor_server.settings import Aws, Limits, Log, Sealing, Settings, Tls, load
+from lessor_server.settings import AwsSettings, Limits, Log, Sealing, Settings, Tls, load
 from tests.support.dev_server import ANY_PORTS, Dev, dev
 from tests.support.readme import README, Printed, Step, looks_like, steps, walk
 
@@ -131,7 +131,7 @@ def rows(page: Path, heading: str) -> list[list[str]]:
 
 def settings() -> Iterator[str]:
     """Yield the dotted name of each setting that the server has."""
-    tables = {"tls": Tls, "aws": Aws, "limits": Limits, "sealing": Sealing, "log": Log}
+    tables = {"tls": Tls, "aws": AwsSettings, "limits": Limits, "sealing": Sealing, "log": Log}
     hints = get_type_hints(Settings)
     for field in (one for one in fields(Settings) if one.name not in {"warnings", "file"}):
         table = tables.get(field.name)

@@ -31,10 +31,10 @@ def read_or_make(path: Path, draw: Callable[[], bytes]) -> bytes:
     """
     if not path.exists():
         _make(path, draw())
-    return read(path)
+    return read_private(path)
 
 
-def read(path: Path) -> bytes:
+def read_private(path: Path) -> bytes:
     """Return the content of a private file; raises as ``read_or_make``."""
     # A pipe in its place must not keep the start waiting for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

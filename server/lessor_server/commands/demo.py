@@ -46,7 +46,7 @@ REPORTED = (BotoCoreError, DevNotReady, MotoMissing, OSError, StepFailed)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DemoServer:
     """Where the tour is walked: a server and its token, and the URL of its AWS."""
 
     address: str
@@ -62,7 +62,7 @@ class Place:
 class Tour:
     """Walks the steps at one place, and stops at the first that comes out wrong."""
 
-    def __init__(self, place: Place, say: Callable[[str], None]) -> None:
+    def __init__(self, place: DemoServer, say: Callable[[str], None]) -> None:
         """Run commands at ``place``; ``say`` shows a line."""
         self._place = place
         self._say = say
@@ -106,7 +106,7 @@ class Tour:
         self._step("The key opens what the role allows, and nothing else")
         await self._list_regions(issued)
         self._note("With it the AWS SDK calls iam:ListUsers:")
-        await self._said_no(list_users(self._key(issued)), {"AccessDenied"})
+        await self._expect_refusal(list_users(self._key(issued)), {"AccessDenied"})
 
     async def _renew(self, issued: Mapping[str, str]) -> None:
         self._step("The lease: renewed while it is needed")
@@ -117,7 +117,7 @@ class Tour:
         self._step("The end: after the revocation AWS refuses the key immediately")
         revoked = _fields(await self._lessor("lease", "revoke", issued["lease_id"], "--sync"))
         self._require(revoked.get("outcome") == "GONE", "the user is gone")
-        await self._key_refused(issued)
+        await self._expect_key_refused(issued)
 
     async def _let_expire(self) -> None:
         self._step(f"Without a revocation: a lease of {SHORT_TTL} expires")
@@ -125,7 +125,7 @@ class Tour:
         await self._list_regions(issued)
         self._note(f"Waiting {SHORT_TTL} …")
         await self._wait_until_gone(issued["lease_id"])
-        await self._key_refused(issued)
+        await self._expect_key_refused(issued)
 
     # --- what steps are made of -------------------------------------------------------------------
 
@@ -194,11 +194,11 @@ class Tour:
         self._show(f"{', '.join(found[:3])}, … {len(found)} regions")
         self._require(REGION in found, f"{REGION} is among them")
 
-    async def _key_refused(self, issued: Mapping[str, str]) -> None:
+    async def _expect_key_refused(self, issued: Mapping[str, str]) -> None:
         self._note("With the key the AWS SDK calls ec2:DescribeRegions:")
-        await self._said_no(describe_regions(self._key(issued)), KEY_REFUSED)
+        await self._expect_refusal(describe_regions(self._key(issued)), KEY_REFUSED)
 
-    async def _said_no(self, use: Coroutine[object, object, object], codes: Collection[str]) -> None:
+    async def _expect_refusal(self, use: Coroutine[object, object, object], codes: Collection[str]) -> None:
         """Await what AWS must refuse with one of ``codes``, and show its words."""
         try:
             await use
@@ -244,15 +244,15 @@ def command() -> None:
         require_moto()
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             del os.environ[name]  # a profile or an endpoint of yours must not lead the SDK elsewhere
-        uvloop.run(run())
+        uvloop.run(run_demo())
 
 
-async def run() -> None:
+async def run_demo() -> None:
     """Start a server, walk the tour with it, stop it."""
     token = draw_token(random.SystemRandom())
     click.echo("Starting a server and an embedded AWS …")
     async with dev_process(token) as dev:
-        await Tour(Place(dev.grpc, token, dev.aws), click.echo).walk()
+        await Tour(DemoServer(dev.grpc, token, dev.aws), click.echo).walk()
     click.echo("\nThat was all. The server and its AWS are gone; `lessor dev` starts one that keeps running.")
 
 

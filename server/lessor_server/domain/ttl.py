@@ -16,7 +16,7 @@ DEFAULT_SESSION: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class GrantedTtl:
     """Hold what a new lease gets: its ``ttl``, and ``max_ttl``, the bound of all its renewals.
 
     Both are whole seconds from activation on; ``warnings`` say what was capped, and by what.
@@ -38,7 +38,7 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
-class Renewal:
+class RenewedTtl:
     """Hold a renewal's answer: the whole seconds granted from now, and the new expiry in microseconds."""
 
     ttl: timedelta
@@ -46,7 +46,9 @@ class Renewal:
     warnings: tuple[str, ...] = ()
 
 
-def grant(requested: timedelta | None, role: Role, mount: Mount, by_root: timedelta | None = None) -> Grant:
+def grant(
+    requested: timedelta | None, role: Role, mount: Mount, by_root: timedelta | None = None
+) -> GrantedTtl:
     """Return the span of a new lease of ``role``; ``None`` or zero asks for the default.
 
     ``by_root`` is the longest session that the mount's root can make (``root_kind.longest_session``).
@@ -65,12 +67,12 @@ def grant(requested: timedelta | None, role: Role, mount: Mount, by_root: timede
         else (f"ttl {format_duration(wanted)} was capped to {format_duration(bound)} by {by}",)
     )
     if role.credential_type is CredentialType.IAM_USER:
-        return Grant(ttl, bound, warnings)
+        return GrantedTtl(ttl, bound, warnings)
     if ttl < STS_FLOOR:
         why = f"{format_duration(ttl)} is below 900s, the shortest session that AWS gives"
         fix = "ask for 900s or more" if bound >= STS_FLOOR else f"raise {by} to 900s or more"
         require([Violation("ttl", why, fix)])
-    return Grant(ttl, ttl, warnings)
+    return GrantedTtl(ttl, ttl, warnings)
 
 
 def violations(requested: timedelta | None, role: Role, mount: Mount) -> list[Violation]:
@@ -92,7 +94,7 @@ def longest_user(mount: Mount) -> timedelta:
     return min(mount.lease_max or mount.max_lease_ttl, mount.max_lease_ttl)
 
 
-def renewal(now_us: int, increment: timedelta | None, term: Term, todays_max: timedelta) -> Renewal:
+def renewal(now_us: int, increment: timedelta | None, term: Term, todays_max: timedelta) -> RenewedTtl:
     """Return the new expiry of a lease renewed at ``now_us`` by ``increment`` (none or zero: its own ttl).
 
     It is now + increment, capped by the row's max and by issue time + ``todays_max``, but never
@@ -112,7 +114,7 @@ def renewal(now_us: int, increment: timedelta | None, term: Term, todays_max: ti
     if expires_us < term.expires_us:
         less = timedelta(seconds=-((expires_us - term.expires_us) // SECOND_US))
         warnings.append(f"the lease now ends {format_duration(less)} earlier than before")
-    return Renewal(ttl, expires_us, tuple(warnings))
+    return RenewedTtl(ttl, expires_us, tuple(warnings))
 
 
 def _default(role: Role, mount: Mount) -> timedelta:

@@ -82,7 +82,7 @@ class Engine:
 
 
 @asynccontextmanager
-async def running(outside: Dependencies, limits: EngineConfig) -> AsyncIterator[Engine]:
+async def run_engine(outside: Dependencies, limits: EngineConfig) -> AsyncIterator[Engine]:
     """Run the engine while the block runs: claims of a process before are void, what is due is revoked.
 
     Leaving the block cancels what still runs; a kill at any moment does no more harm than that.

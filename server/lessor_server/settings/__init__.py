@@ -48,7 +48,7 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
-class Aws:
+class AwsSettings:
     """How AWS may be called.
 
     ``allowed_endpoints`` are URLs beside AWS's own, as ``scheme://host[:port]``; ``ambient_mounts`` may
@@ -112,7 +112,7 @@ class Settings:
     reflection: bool = True
     drain_grace: timedelta = timedelta(seconds=10)
     tls: Tls | None = None
-    aws: Aws = field(default_factory=Aws)
+    aws: AwsSettings = field(default_factory=AwsSettings)
     limits: Limits = field(default_factory=Limits)
     sealing: Sealing = field(default_factory=Sealing)
     log: Log = field(default_factory=Log)
@@ -211,9 +211,9 @@ def _tls(given: RawSettings) -> Tls | None:
     return Tls(cert, key, client_ca)
 
 
-def _aws(given: RawSettings, default: Aws) -> Aws:
+def _aws(given: RawSettings, default: AwsSettings) -> AwsSettings:
     """Read the table ``aws``."""
-    return Aws(
+    return AwsSettings(
         allowed_endpoints=given.take("aws.allowed_endpoints", parsers.endpoints, default.allowed_endpoints),
         ambient_mounts=given.take("aws.ambient_mounts", parsers.mounts, default.ambient_mounts),
         identity_token_dirs=given.take(

@@ -81,7 +81,7 @@ def of_token(content: bytes | None, audience: str = "") -> Callable[[Path], Awai
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(LessorError) as told:
-            await identity_token.read(str(path), audience, TokenPlaces())
+            await identity_token.read_token(str(path), audience, TokenPlaces())
         return told.value
 
     return make
@@ -99,7 +99,7 @@ async def test_what_is_wrong_with_a_root_is_told_to_who_may_see_it(
     error = await make(tmp_path)
     keeps_quiet(error)
     assert error.detail
-    assert error.detail in status.refusal(error, sees_root=True).message
+    assert error.detail in status.error_status(error, sees_root=True).message
 
 
 def all_of_aws() -> dict[str, LessorError]:
@@ -135,7 +135,7 @@ def test_what_aws_says_is_told_to_who_may_see_the_root(name: str) -> None:
     for one in told:
         keeps_quiet(one)
         if error.detail:
-            assert error.detail in status.refusal(one, sees_root=True).message
+            assert error.detail in status.error_status(one, sees_root=True).message
 
 
 @pytest.mark.parametrize("name", all_of_aws())
@@ -150,6 +150,6 @@ async def test_a_paused_account_says_why_without_the_endpoint(name: str) -> None
 
 def keeps_quiet(error: LessorError) -> None:
     """Fail where an error shows anything hidden to a caller who may not see the root."""
-    refusal = status.refusal(error, sees_root=False)
+    refusal = status.error_status(error, sees_root=False)
     shown = f"{error.message} {refusal.message} {refusal.details!r}"
     assert [word for word in HIDDEN if word in shown] == []

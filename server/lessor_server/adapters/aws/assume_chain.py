@@ -171,7 +171,7 @@ class Chains:
         call: Call[Session]
         if base.config.identity_token_file and not before:
             file, audience = base.config.identity_token_file, base.config.identity_token_audience
-            token = await identity_token.read(file, audience, self._token_places, self._reads)
+            token = await identity_token.read_token(file, audience, self._token_places, self._reads)
             call = AssumeRoleWithWebIdentity(hop.role_arn, self._session_name, SESSION_SECONDS, token)
         else:
             call = AssumeRole(hop.role_arn, self._session_name, SESSION_SECONDS, external_id=hop.external_id)

@@ -49,7 +49,7 @@ class _Kept:
     used: float = 0.0
     retired: bool = False
 
-    async def made(self, maker: Callable[[], Any]) -> bool:
+    async def create(self, maker: Callable[[], Any]) -> bool:
         """Create the client unless it exists; return whether it was created."""
         async with self.lock:
             if self.client is not None:
@@ -77,7 +77,7 @@ class Clients:
             ignore_configured_endpoint_urls=True,
         )
         self._kept: dict[Key, _Kept] = {}
-        self._provers: dict[tuple[str, Place], _Kept] = {}
+        self._verification_clients: dict[tuple[str, Place], _Kept] = {}
         self._closers = asyncio.TaskGroup()
         self._ended = asyncio.Event()
 
@@ -88,9 +88,9 @@ class Clients:
 
     async def __aexit__(self, *_: object) -> None:
         """Close every client that was made."""
-        self._close_later([*self._kept.values(), *self._provers.values()])
+        self._close_later([*self._kept.values(), *self._verification_clients.values()])
         self._kept.clear()
-        self._provers.clear()
+        self._verification_clients.clear()
         self._ended.set()
         await self._closers.__aexit__(None, None, None)
 
@@ -103,7 +103,7 @@ class Clients:
         key = (Source.of(root), service, place)
         kept = self._kept.setdefault(key, _Kept())
         kept.used = asyncio.get_running_loop().time()
-        if kept.client is None and await kept.made(
+        if kept.client is None and await kept.create(
             lambda: self._maker(kept, root.config, service, place, chained)
         ):
             self._retire(root.mount)
@@ -134,11 +134,11 @@ class Clients:
 
         It holds nothing of a mount, so all share it; of more than 16 the one longest unused is closed.
         """
-        kept = self._provers.pop((service, place), _Kept())
-        self._provers[service, place] = kept
-        if len(self._provers) > MAX_VERIFICATION_CLIENTS:
-            self._close_later([self._provers.pop(next(iter(self._provers)))])
-        if kept.client is None and await kept.made(
+        kept = self._verification_clients.pop((service, place), _Kept())
+        self._verification_clients[service, place] = kept
+        if len(self._verification_clients) > MAX_VERIFICATION_CLIENTS:
+            self._close_later([self._verification_clients.pop(next(iter(self._verification_clients)))])
+        if kept.client is None and await kept.create(
             lambda: self._maker(kept, RootConfig(), service, place, PerCallCredentials())
         ):
             _keep_out_of_collections()

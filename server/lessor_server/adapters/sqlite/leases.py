@@ -148,7 +148,7 @@ class SqliteLeases(SqlitePart):
 
     # --- reading ----------------------------------------------------------------------------------------
 
-    async def due_within(self, span: timedelta, limit: int) -> list[tuple[str, int]]:
+    async def list_due_within(self, span: timedelta, limit: int) -> list[tuple[str, int]]:
         """Return (id, due_us) of what falls due between now and ``span`` later."""
         now = self.now()
         params = {"now": now, "until": now + rows.us(span), "limit": limit}
@@ -164,7 +164,7 @@ class SqliteLeases(SqlitePart):
         """Return one lease."""
         return await self._find(rows.LEASES, sql.GET_LEASE, {"id": lease_id})
 
-    async def bound_account(self, mount: str) -> str:
+    async def get_bound_account(self, mount: str) -> str:
         """Return the account on which rows of the mount have, or may have had, users."""
         params = rows.range_params(IdRange.of_mount(mount)) | {"mount": mount}
 

@@ -72,15 +72,15 @@ class SqliteRotations(SqlitePart):
         params = rows.range_params(ids) | {"after": ids.low + after}
         return await self._page(ROTATIONS, sql.LIST_STATIC, params, limit)
 
-    async def static_holder(self, key_id: str, without: str) -> Rotation | None:
+    async def find_static_holder(self, key_id: str, without: str) -> Rotation | None:
         """Return the static role that a key is of, but not the subject ``without``."""
         return await self._find(ROTATIONS, sql.STATIC_HOLDER, {"key_id": key_id, "without": without})
 
-    async def rotated_away(self, key_id: str) -> Rotation | None:
+    async def find_replacing_rotation(self, key_id: str) -> Rotation | None:
         """Return the root's rotation that has replaced a key."""
         return await self._find(ROTATIONS, sql.ROTATED_AWAY, {"key_id": key_id})
 
-    async def static_of_disabled(self) -> list[Rotation]:
+    async def list_static_of_disabled(self) -> list[Rotation]:
         """Return the static roles of all disabling mounts."""
         return await self._list(ROTATIONS, sql.STATIC_OF_DISABLED, {})
 
@@ -89,7 +89,7 @@ class SqliteRotations(SqlitePart):
         params = rows.range_params(IdRange.of_prefix(static_prefix(mount))) | {"mount": mount}
         await self._batches.write(lambda connection: connection.execute(sql.FORGET_STATIC, params))
 
-    async def unfinished_of_removed_mounts(self) -> list[Rotation]:
+    async def list_unfinished_of_removed_mounts(self) -> list[Rotation]:
         """Return the unfinished rotations of mounts that ``remove_disabled`` would remove."""
         return await self._list(ROTATIONS, sql.UNFINISHED_OF_REMOVED, {"stuck": STUCK_AFTER})
 

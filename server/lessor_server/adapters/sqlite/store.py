@@ -16,7 +16,7 @@ from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.clock import Clock, ServiceClock, stored_mark
 from lessor_server.adapters.sqlite.columns import Reader
-from lessor_server.adapters.sqlite.connection import connected
+from lessor_server.adapters.sqlite.connection import connect
 from lessor_server.adapters.sqlite.leases import SqliteLeases
 from lessor_server.adapters.sqlite.lock import directory_lock
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable, prepare
@@ -40,7 +40,7 @@ _ID: Final = re.compile("[0-9a-f]{16}")
 class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations):
     """The whole store; leases, upkeep and rotations are inherited, configuration is here."""
 
-    async def sealing_key_id(self) -> str:
+    async def get_sealing_key_id(self) -> str:
         """Return the id of the key that secrets are sealed under, empty where none is known."""
 
         def job(connection: sqlite3.Connection) -> str:
@@ -56,7 +56,7 @@ class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations):
         """Note the key that secrets are sealed under from now on."""
         await self._write(sql.PUT_META, {"key": SEALING_KEY, "value": key_id})
 
-    async def sealed_values(self) -> list[bytes]:
+    async def list_sealed_values(self) -> list[bytes]:
         """Return all that is sealed."""
         rows_sealed = await self._batches.read(lambda connection: connection.execute(sql.SEALED).fetchall())
         return [row[0] for row in rows_sealed if isinstance(row[0], bytes) and row[0]]
@@ -181,7 +181,7 @@ async def open_store(
         _require_private(folder / FILE)
         reader = Reader()
         prepare = partial(_prepare, reader, folder / FILE)
-        async with connected(folder / FILE, prepare, reader, notify) as (batches, prepared):
+        async with connect(folder / FILE, prepare, reader, notify) as (batches, prepared):
             schema, instance, mark_us = prepared
             service = ServiceClock(clock, mark_us)
             batches.raw.before_commit = service.mark

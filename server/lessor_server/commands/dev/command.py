@@ -22,16 +22,16 @@ import uvloop
 from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import LogLevel, start_logging
 from lessor_server.adapters.sealing.key_file import KeyFileBroken
-from lessor_server.app import serving
+from lessor_server.app import serve
 from lessor_server.commands.cli_errors import report_errors
 from lessor_server.commands.dev.embedded_aws import (
     AddressTaken,
     EmbeddedAwsFailed,
     MotoMissing,
     address_of,
-    embedded_aws,
     listen,
     require_moto,
+    run_embedded_aws,
 )
 from lessor_server.commands.dev.mount import give_root
 from lessor_server.commands.dev.options import ROOT_TOKEN, DevOptions, settings_of
@@ -143,10 +143,10 @@ def command(
     """
     with report_errors("dev", REPORTED):
         require_moto()
-        uvloop.run(run(DevOptions(grpc, aws, secret, data), until_eof=until_eof))
+        uvloop.run(run_dev(DevOptions(grpc, aws, secret, data), until_eof=until_eof))
 
 
-async def run(options: DevOptions, *, until_eof: bool) -> None:
+async def run_dev(options: DevOptions, *, until_eof: bool) -> None:
     """Serve until SIGTERM, SIGINT or, with ``until_eof``, the end of standard input; then drain.
 
     What is opened first is closed last: calls being drained still find the embedded AWS and the data.
@@ -166,10 +166,10 @@ async def run(options: DevOptions, *, until_eof: bool) -> None:
         listen(settings.listen).close()  # a taken port is reported before anything starts
         logger = start_logging(LogLevel(settings.log.level), settings.log.format)
         async with (
-            embedded_aws(listener, options.aws.host) as aws,
-            serving(settings, logger, dev=True, hang_up=hang_up) as address,
+            run_embedded_aws(listener, options.aws.host) as aws,
+            serve(settings, logger, dev=True, hang_up=hang_up) as address,
         ):
-            async with LoopbackClient.to(address, secret) as client:
+            async with LoopbackClient.connect(address, secret) as client:
                 await give_root(client, aws)
             print_banner(variable, address, url, options.data)
             del variable, secret

@@ -28,7 +28,7 @@ def existence_checks(role: Role) -> list[ExistenceCheck]:
     return found + [ExistenceCheck(f"group {name}", GetGroup(name)) for name in role.iam_groups]
 
 
-def grants(role: Role, holder: Holder) -> list[Grant]:
+def role_grants(role: Role, holder: Holder) -> list[Grant]:
     """Return what the root must be allowed so that ``role`` can be issued and its leases revoked.
 
     GetSessionToken needs no permission. Role ARNs with a wildcard cannot be asked for.

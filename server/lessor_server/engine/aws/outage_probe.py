@@ -25,7 +25,7 @@ from lessor_server.engine.ports import Observer
 PROBE_USER = "lessor-probe"
 
 
-class Prober:
+class OutageProbe:
     """One probing task for each paused rate limiter."""
 
     def __init__(
@@ -68,7 +68,7 @@ class Prober:
     async def _trouble(self, mount: str, limiter: RateLimiter) -> str | None:
         """Probe once; None if AWS answers, or if the mount is gone or now uses another rate limiter."""
         try:
-            root = await self._roots.of(mount)
+            root = await self._roots.get(mount)
         except RootNotSet:
             return None  # the mount is gone; other mounts of the same rate limiter probe for themselves
         except LessorError as error:

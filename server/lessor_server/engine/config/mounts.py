@@ -91,7 +91,7 @@ class Mounts:
     async def get_root(self, name: str) -> Root:
         """Return a mount's root, or raise ``NotFound`` (mount) or ``RootNotSet``."""
         await self.get(name)
-        return await self._roots.of(name)
+        return await self._roots.get(name)
 
     async def find_misplaced_tokens(self) -> tuple[str, ...]:
         """Return the mounts whose stored root reads its token elsewhere than where tokens may lie."""
@@ -101,7 +101,7 @@ class Mounts:
             after = page[-1].name
             for mount in page:
                 with suppress(LessorError):  # not set, or it does not open
-                    file = (await self._roots.of(mount.name)).config.identity_token_file
+                    file = (await self._roots.get(mount.name)).config.identity_token_file
                     if file and self._rules.token_places.is_left_from_before(file):
                         found += (mount.name,)
         return found
@@ -142,12 +142,12 @@ class Mounts:
 
         self._notify(await write_unless_changed(f"the root of {name}", put))
         await self._keys.align(name)
-        return await self._roots.of(name)
+        return await self._roots.get(name)
 
     async def _open_stored(self, stored: StoredRoot | None, *, whole: bool) -> Root | None:
         """Return the root there is; None where none is, or none that opens and another replaces it whole."""
         try:
-            return await self._roots.of(stored.mount) if stored else None
+            return await self._roots.get(stored.mount) if stored else None
         except SealBroken:
             if not whole:
                 raise
@@ -165,7 +165,7 @@ class Mounts:
 
     async def _check_account(self, root: Root) -> Root:
         """Bind the new root to the account of the mount's users, if it had any, tombstones among them."""
-        account = await self._store.bound_account(root.mount)
+        account = await self._store.get_bound_account(root.mount)
         if not account:
             return root
         identity = await self._identity(root)

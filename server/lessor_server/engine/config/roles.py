@@ -80,7 +80,7 @@ class Roles:
     async def _find_unserved(self, role: Role) -> list[str]:
         """Warn of what the mount's root can't serve, as far as that is known without asking AWS."""
         try:
-            root = await self._roots.of(role.mount)
+            root = await self._roots.get(role.mount)
         except Precondition:  # no root yet, or one that does not open: the issue will tell
             return []
         kind = self._roots.known_kind(root)

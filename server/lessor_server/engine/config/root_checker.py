@@ -198,7 +198,7 @@ class RootChecker:
         except LessorError as error:
             return (f"this role could not be checked on AWS: {error.message}",)
         checks = role_needs.existence_checks(role)
-        needed = role_needs.grants(role, self._holder(probe))
+        needed = role_needs.role_grants(role, self._holder(probe))
         async with asyncio.TaskGroup() as group:
             existing = group.create_task(probe.call_all([check.call for check in checks]))
             simulated = group.create_task(probe.simulate(needed))
@@ -255,7 +255,7 @@ class RootChecker:
         return [f"the account has {users} of the {quota} IAM users of its quota: there is {room}"]
 
     async def _open_probe(self, mount: str) -> _RootProbe:
-        root = await self._roots.of(mount)
+        root = await self._roots.get(mount)
         until = asyncio.get_running_loop().time() + CHECK_SECONDS
         try:
             async with asyncio.timeout_at(until):
@@ -263,7 +263,7 @@ class RootChecker:
         except TimeoutError:
             raise AwsUnavailable("AWS did not identify the root in 5 s", retry_in=1.0) from None
         kind = kind_of(root.config, identity.arn)
-        return _RootProbe(root, identity, kind, self._roots.caller(root, Priority.LOOK), until)
+        return _RootProbe(root, identity, kind, self._roots.caller(root, Priority.CHECK), until)
 
 
 def _parts(resources: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -21,7 +21,7 @@ from lessor_server.domain.errors.preconditions import (
 )
 from lessor_server.domain.mount import MountState
 from lessor_server.domain.root import Hop, Root
-from lessor_server.domain.rotation import Rotation, place_of, root_subject
+from lessor_server.domain.rotation import Rotation, key_context, root_subject
 from lessor_server.domain.secret import Secret
 from lessor_server.engine.aws.caller import Done
 from lessor_server.engine.aws.roots import Roots
@@ -43,7 +43,7 @@ async def find_other_use(store: Store, roots: Roots, key_id: str, subject: str) 
     mount = await _find_mount_with(store, roots, (key_id,))
     if mount:
         return RootKeyInUse(f"key {key_id} is the root of mount {mount}", subject=mount)
-    role = await store.static_holder(key_id, subject)
+    role = await store.find_static_holder(key_id, subject)
     if role is not None:
         return StaticKeyInUse(f"key {key_id} is that of {role.title}", subject=f"{role.mount}/{role.name}")
     return None
@@ -63,7 +63,7 @@ async def require_no_root(store: Store, roots: Roots, rotation: Rotation, listed
 
 async def _uses_server_credentials(roots: Roots, rotation: Rotation) -> bool:
     """Return whether the mount's root begins with credentials of the server, and these are of the user."""
-    root = await roots.of(rotation.mount)
+    root = await roots.get(rotation.mount)
     if root.config.access_key or root.config.identity_token_file:
         return False
     return (await roots.identity(_user_of(root, rotation))).user_id == rotation.user_id
@@ -73,7 +73,7 @@ async def _find_mount_with(store: Store, roots: Roots, key_ids: tuple[str, ...])
     """Return the first mount whose root has one of the keys; empty where none has."""
     async for mount in iter_mount_names(store):
         try:
-            if (await roots.of(mount)).config.access_key in key_ids:
+            if (await roots.get(mount)).config.access_key in key_ids:
                 return mount
         except (RootNotSet, SealBroken):
             continue
@@ -86,13 +86,13 @@ async def get_signing_root(roots: Roots, rotation: Rotation) -> Root:
     Raises:
         AwsUnavailable: AWS does not answer for the account.
     """
-    root = await roots.of(rotation.mount)
+    root = await roots.get(rotation.mount)
     if rotation.is_root and root.config.access_key and root.config.assume_chain:
         root = _user_of(root, rotation)
         if not root.account:
             root = replace(root, account=(await roots.identity(root)).account)
     else:
-        root = _assumed(await roots.bound(root), rotation.assume_chain)
+        root = _assumed(await roots.bind(root), rotation.assume_chain)
     roots.limiter(root).require_open()
     return root
 
@@ -126,7 +126,7 @@ async def refresh_owner(roots: Roots, rotation: Rotation) -> Rotation:
     """
     if not rotation.is_root:
         return await _refresh_static_user(roots, await get_signing_root(roots, rotation), rotation)
-    root = _user_of(await roots.of(rotation.mount), rotation)
+    root = _user_of(await roots.get(rotation.mount), rotation)
     if not root.config.access_key:
         raise _not_rotatable(rotation.mount)
     roots.limiter(root).require_open()
@@ -186,7 +186,7 @@ async def list_signing_roots(roots: Roots, sealer: Sealer, rotation: Rotation) -
     root = await get_signing_root(roots, rotation)
     found = [root] if root.account == rotation.account else []
     if rotation.is_root and rotation.fresh_sealed:
-        secret = Secret(sealer.open(rotation.fresh_sealed, place_of(rotation.subject)).decode())
+        secret = Secret(sealer.open(rotation.fresh_sealed, key_context(rotation.subject)).decode())
         config = replace(
             root.config,
             access_key=rotation.fresh or rotation.current,

@@ -24,7 +24,7 @@ from lessor_server.domain.errors.base import (
     InternalError,
     KeyNotAccepted,
     LessorError,
-    PacerFull,
+    RateLimiterFull,
     RowUnreadable,
     StoreUnavailable,
 )
@@ -61,7 +61,7 @@ from lessor_server.engine.supervisor import Supervisor
 
 _UNREACHABLE = (KeyLimit, RootAccountChanged, RootKeyInUse, StaticKeyInUse)
 """Why a key of a deleted static role stays for good: it is another's, or of an account out of reach."""
-_SILENT = (AwsUnavailable, PacerFull, Aborted)
+_SILENT = (AwsUnavailable, RateLimiterFull, Aborted)
 """Errors that say nothing about the row, and count no attempt."""
 LISTING_WAITS: Final = (1.0, 2.0, 4.0)
 """Waits before each check for a lost key: a listing may be some seconds old."""
@@ -235,7 +235,7 @@ class RotationRun:
 
     async def _look_late(self) -> None:
         """Look for the last time for what a CreateAccessKey of unknown fate may have made."""
-        await self._unless_left(self._check_for_lost())
+        await self._run_unless_left(self._check_for_lost())
         await self._held.move(replace(self.row, last_check_us=0))
 
     async def _intend(self) -> None:
@@ -263,7 +263,7 @@ class RotationRun:
 
     async def _create(self) -> None:
         """Have the new key made, and make it durable."""
-        if self.row.is_root and not await self._in_use():
+        if self.row.is_root and not await self._is_in_use():
             await self._give_up()
         if self._unsure and not await self._keys.is_same_user(self.row):
             await self._held.move(steps.cancel(self.row))  # and what was made went with the user
@@ -274,7 +274,7 @@ class RotationRun:
 
     async def _create_key(self) -> AccessKey:
         outcome = await self._send_create_key()
-        if await self._worth_another(outcome):
+        if await self._is_worth_another(outcome):
             outcome = await self._send_create_key()
         if isinstance(outcome, Done):
             return outcome.value
@@ -290,7 +290,7 @@ class RotationRun:
         self._unsure = self._unsure or _unknown(outcome)
         return outcome
 
-    async def _worth_another(self, outcome: Outcome[AccessKey]) -> bool:
+    async def _is_worth_another(self, outcome: Outcome[AccessKey]) -> bool:
         """Return whether to retry: AWS did not answer, or a lost, not yet listed key takes the room."""
         full = isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.LIMIT
         self._unsure = self._unsure or (full and self.row.last_check_us > 0)
@@ -306,7 +306,7 @@ class RotationRun:
     async def _give_up(self) -> None:
         """End the rotation of a key that is the root's no longer."""
         self._unsure = True
-        await self._unless_left(self._find_lost())
+        await self._run_unless_left(self._find_lost())
         await self._held.move(steps.cancel(self._with_late()))
         raise self._set_again()
 
@@ -332,7 +332,7 @@ class RotationRun:
         """Put the new key into the root's config, if the old one still stands there."""
         switched = False
         while not switched:
-            root = await self._roots.of(self.row.mount)
+            root = await self._roots.get(self.row.mount)
             if root.config.access_key != self.row.current:
                 await self._undo(self._set_again())
             now = self._held.store.now()
@@ -340,7 +340,7 @@ class RotationRun:
             stored = self._roots.seal(replace(root, version=root.version + 1, config=config))
             after = steps.switch(self.row, config.rotation.next_us(now, self._rng.random()), now)
             switched = await self._held.switch(replace(after, schedule=config.rotation), stored)
-        await self._roots.of(self.row.mount)  # calls under way continue with the new key
+        await self._roots.get(self.row.mount)  # calls under way continue with the new key
 
     async def _undo(self, error: LessorError) -> None:
         """Delete the new key, which must not be used, and raise ``error``."""
@@ -349,7 +349,7 @@ class RotationRun:
         raise error
 
     async def _drop(self) -> None:
-        await self._unless_left(self._keys.delete_unused(self.row, self.row.fresh))
+        await self._run_unless_left(self._keys.delete_unused(self.row, self.row.fresh))
         await self._held.move(steps.dropped(self.row))
 
     # --- RETIRING ---------------------------------------------------------------------------------------
@@ -368,7 +368,7 @@ class RotationRun:
 
     async def _delete_previous(self) -> None:
         old = self.row.previous
-        deleted = await self._unless_left(self._keys.delete_unused(self.row, old))
+        deleted = await self._run_unless_left(self._keys.delete_unused(self.row, old))
         await self._held.move(steps.retire(self.row))
         if deleted:
             self._notify(KeyRetired(self.row.subject, old))
@@ -377,7 +377,7 @@ class RotationRun:
 
     async def _align(self) -> None:
         """Have the next rotation due when the root's config says, if that has changed."""
-        root = await self._roots.of(self.row.mount)
+        root = await self._roots.get(self.row.mount)
         schedule = root.config.rotation
         if schedule != self.row.schedule:
             next_us = schedule.next_us(self._held.store.now(), self._rng.random())
@@ -386,13 +386,13 @@ class RotationRun:
     async def _end(self) -> None:
         """Delete the keys that were made for a static role, and forget the row when no other can appear."""
         for key_id in self.row.made_keys:
-            deleted = await self._unless_left(self._keys.delete_unused(self.row, key_id))
+            deleted = await self._run_unless_left(self._keys.delete_unused(self.row, key_id))
             await self._held.move(steps.key_deleted(self.row, key_id))
             if deleted:
                 self._notify(KeyRetired(self.row.subject, key_id))
         if self.row.last_check_us:
             look = self._find_lost if self._unsure else self._check_for_lost
-            settled = await self._unless_left(look())
+            settled = await self._run_unless_left(look())
             if settled and self._held.store.now() < self.row.last_check_us:
                 await self._held.let_go()
                 return
@@ -425,7 +425,7 @@ class RotationRun:
             self._held.now = replace(self.row, keys_before=(*self.row.keys_before, key_id))
         return lost[0] if lost else ""
 
-    async def _unless_left(self, doing: Coroutine[object, object, object]) -> bool:
+    async def _run_unless_left(self, doing: Coroutine[object, object, object]) -> bool:
         """Do what AWS may refuse for good, of a root that was set again or a role that ends; False where so.
 
         An event names the key that stays.
@@ -433,19 +433,19 @@ class RotationRun:
         try:
             await doing
             return True
-        except (AwsUnavailable, PacerFull, StoreUnavailable, InternalError, RowUnreadable):
+        except (AwsUnavailable, RateLimiterFull, StoreUnavailable, InternalError, RowUnreadable):
             raise
         except LessorError as error:
             row = self.row
             unreachable = row.ending and isinstance(error, _UNREACHABLE)
-            if not unreachable and not (row.is_root and not await self._in_use()):
+            if not unreachable and not (row.is_root and not await self._is_in_use()):
                 raise
             self._notify(KeyLeft(row.subject, row.user_name, row.unneeded, error.message))
             return False
 
-    async def _in_use(self) -> bool:
+    async def _is_in_use(self) -> bool:
         """Return whether the root's key is the one that the rotation knows for it."""
-        root = await self._roots.of(self.row.mount)
+        root = await self._roots.get(self.row.mount)
         return root.config.access_key == self.row.current
 
     def _set_again(self) -> Aborted:

@@ -19,7 +19,7 @@ from lessor_server.domain.errors.base import (
     require,
 )
 from lessor_server.domain.events import Changed, Created, Deleted, StaticKeyRead
-from lessor_server.domain.rotation import Phase, Rotation, place_of, static_subject
+from lessor_server.domain.rotation import Phase, Rotation, key_context, static_subject
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.static_role import StaticRole
 from lessor_server.engine.aws.roots import Roots
@@ -199,7 +199,7 @@ class StaticRoles:
         row = await self.get(mount, name)
         if not row.current:
             raise StaticKeyPending(f"static role {mount}/{name} has no key yet", retry_in=10.0)
-        secret = self._sealer.open(row.sealed, place_of(row.subject)).decode()
+        secret = self._sealer.open(row.sealed, key_context(row.subject)).decode()
         self._notify(StaticKeyRead(row.subject, row.current, by))
         return StaticCredentials(row.current, Secret(secret), row.next_us)
 

@@ -8,9 +8,9 @@ from typing import TypeVar
 from lessor_server.domain.aws import iam_calls, sts_calls
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal, for_caller
 from lessor_server.domain.aws.iam_calls import AccessKey, Call, VerifyKeyOnIam
-from lessor_server.domain.errors.base import KeyNotAccepted, LessorError, PacerFull
+from lessor_server.domain.errors.base import KeyNotAccepted, LessorError, RateLimiterFull
 from lessor_server.domain.errors.preconditions import RootAccountChanged
-from lessor_server.domain.rotation import Rotation, place_of
+from lessor_server.domain.rotation import Rotation, key_context
 from lessor_server.domain.secret import Secret
 from lessor_server.engine.aws.caller import Done, Outcome, is_inconclusive
 from lessor_server.engine.aws.roots import Roots
@@ -22,7 +22,7 @@ T = TypeVar("T")
 VERIFICATIONS, PAUSE_SECONDS, VERIFY_SECONDS = 3, 0.5, 60.0
 SILENT_ROUNDS = 2
 """After so many consecutive checks without an answer, the key is verified another time."""
-_UNHEARD = (AwsUnknown, PacerFull)
+_UNHEARD = (AwsUnknown, RateLimiterFull)
 _GONE = (Refusal.NO_SUCH_USER, Refusal.NO_SUCH_OTHER)
 
 
@@ -104,7 +104,9 @@ class UserKeys:
         caller = self._roots.caller(await get_signing_root(self._roots, rotation))
         running = silent = 0
         while True:
-            outcomes = await caller.round((sts_calls.VerifyKey(key), VerifyKeyOnIam(key, rotation.user_name)))
+            outcomes = await caller.call_all(
+                (sts_calls.VerifyKey(key), VerifyKeyOnIam(key, rotation.user_name))
+            )
             refusals = [outcome for outcome in outcomes if not isinstance(outcome, Done)]
             running = 0 if refusals else running + 1
             silent = silent + 1 if all(isinstance(one, _UNHEARD) for one in outcomes) else 0
@@ -116,11 +118,11 @@ class UserKeys:
 
     def seal(self, rotation: Rotation, key: AccessKey) -> bytes:
         """Return the secret of a key as the rotation's row keeps it."""
-        return self._sealer.seal(key.secret.reveal().encode(), place_of(rotation.subject))
+        return self._sealer.seal(key.secret.reveal().encode(), key_context(rotation.subject))
 
     def open_fresh(self, rotation: Rotation) -> Secret:
         """Return the secret of the key that is being verified."""
-        return Secret(self._sealer.open(rotation.fresh_sealed, place_of(rotation.subject)).decode())
+        return Secret(self._sealer.open(rotation.fresh_sealed, key_context(rotation.subject)).decode())
 
     async def _send_removal(self, rotation: Rotation, call: Call[None]) -> None:
         outcome = await self._send_signed(rotation, call)

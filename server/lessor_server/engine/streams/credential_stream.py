@@ -102,7 +102,7 @@ class CredentialStream:
 
     async def _next(self, before: Lease, asked: IssueRequest, overlap: timedelta) -> Credentials:
         """Make the credentials that follow ``before`` in time; retry until those end."""
-        await self._until_due(before, overlap)
+        await self._wait_until_due(before, overlap)
         if asked.ask.mfa_code:
             raise MfaRefused("an MFA code serves once, so the next credentials need another one")
         failures = 0
@@ -117,7 +117,7 @@ class CredentialStream:
             await asyncio.sleep(min(backoff.probe(failures, self._rng.random()), left))
             failures += 1
 
-    async def _until_due(self, lease: Lease, overlap: timedelta) -> None:
+    async def _wait_until_due(self, lease: Lease, overlap: timedelta) -> None:
         """Wait until those that follow are to be made: ahead of the expiry, or once the lease is revoked."""
         margin = min(MARGIN * lease.ttl, MAX_MARGIN) * self._rng.uniform(1, 1 + SPREAD)
         # A role whose ttl was lowered meanwhile must not make a stream ask without a pause.

@@ -97,7 +97,7 @@ class MountRemover:
 
     async def _forget_static(self, mount: str) -> None:
         """Forget the static roles of a mount, and report each key that stays on AWS."""
-        for row in await self._store.static_of_disabled():
+        for row in await self._store.list_static_of_disabled():
             if row.mount != mount:
                 continue
             unknown = ("",) if row.phase is Phase.INTENDED or row.last_check_us else ()
@@ -108,8 +108,8 @@ class MountRemover:
     async def _remove(self) -> bool:
         """Remove the mounts that can be removed; return whether some are left."""
         try:
-            self._delete_static(await self._store.static_of_disabled())
-            for left in await self._store.unfinished_of_removed_mounts():
+            self._delete_static(await self._store.list_static_of_disabled())
+            for left in await self._store.list_unfinished_of_removed_mounts():
                 self._report_left(left, left.unneeded, left.last_error)
             for name in await self._store.remove_disabled():
                 self._roots.forget(name)
