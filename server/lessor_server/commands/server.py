@@ -33,7 +33,7 @@ def command(file: Path | None, *, check: bool) -> None:
     if check:
         click.echo("the settings are valid")
         return
-    serve(settings, file)
+    run_server(settings, file)
 
 
 def settings_or_exit(file: Path | None) -> Settings:
@@ -55,7 +55,7 @@ def ca_bundle_or_exit() -> None:
         sys.exit(WRONG_SETTINGS)
 
 
-def serve(settings: Settings, file: Path | None) -> None:
+def run_server(settings: Settings, file: Path | None) -> None:
     """Serve until a signal stops it; a start that fails prints one line with the fix and exits with 1."""
     forget_tokens(os.environ)
     level = LogLevel(settings.log.level)
