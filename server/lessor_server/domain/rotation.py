@@ -148,7 +148,7 @@ class Rotation:
         known = {*self.keys_before, *self.away, self.current, self.previous, self.fresh}
         return tuple(key_id for key_id in listed if key_id not in known)
 
-    def wanted(self, now_us: int) -> bool:
+    def is_due(self, now_us: int) -> bool:
         """Return whether the next rotation is due by the schedule."""
         return 0 < self.next_us <= now_us
 

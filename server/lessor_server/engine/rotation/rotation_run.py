@@ -221,10 +221,10 @@ class RotationRun:
     async def _start(self) -> bool:
         row, now = self.row, self._held.store.now()
         if 0 < row.last_check_us <= now:
-            await self._look_late()
-        elif self._wanted or (row.wanted(now) and not row.schedule.missed(row.next_us, now)):
+            await self._check_late()
+        elif self._wanted or (row.is_due(now) and not row.schedule.missed(row.next_us, now)):
             await self._intend()
-        elif row.wanted(now):
+        elif row.is_due(now):
             await self._held.move(replace(row, next_us=row.schedule.next_us(now), attempts=0))
             self._notify(RotationMissed(row.subject, self.row.next_us))
         elif row.previous and row.live_keys < MAX_KEYS:
@@ -233,8 +233,8 @@ class RotationRun:
             return False
         return True
 
-    async def _look_late(self) -> None:
-        """Look for the last time for what a CreateAccessKey of unknown fate may have made."""
+    async def _check_late(self) -> None:
+        """Check for the last time for what a CreateAccessKey of unknown fate may have made."""
         await self._run_unless_left(self._check_for_lost())
         await self._held.move(replace(self.row, last_check_us=0))
 
@@ -299,7 +299,7 @@ class RotationRun:
         return full and self._unsure
 
     def _with_late(self) -> Rotation:
-        """Return the row with a last look ahead, where a key may yet be made by a request on its way."""
+        """Return the row with a last check ahead, if a key may yet be created by a request on its way."""
         last_check_us = self._held.store.now() + LATE_US
         return replace(self.row, last_check_us=last_check_us) if self._unsure else self.row
 
@@ -357,7 +357,7 @@ class RotationRun:
     async def _retire(self) -> bool:
         """Switch the old key off, or delete it where its time is over or its place is needed."""
         row, now = self.row, self._held.store.now()
-        if self._wanted or row.wanted(now) or now >= row.retire_us:
+        if self._wanted or row.is_due(now) or now >= row.retire_us:
             await self._delete_previous()
             return True
         if now >= row.idle_due_us():
@@ -391,8 +391,8 @@ class RotationRun:
             if deleted:
                 self._notify(KeyRetired(self.row.subject, key_id))
         if self.row.last_check_us:
-            look = self._find_lost if self._unsure else self._check_for_lost
-            settled = await self._run_unless_left(look())
+            check = self._find_lost if self._unsure else self._check_for_lost
+            settled = await self._run_unless_left(check())
             if settled and self._held.store.now() < self.row.last_check_us:
                 await self._held.let_go()
                 return

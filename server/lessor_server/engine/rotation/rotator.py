@@ -94,7 +94,7 @@ class Rotator:
             self._wake.clear()
 
     async def _begin_due(self) -> float:
-        """Begin what is due, and return after how many seconds to look again."""
+        """Begin what is due, and return after how many seconds to check again."""
         await self._give_back()
         if self._expiry.held:
             return RETRY_SECONDS
@@ -146,7 +146,7 @@ class Rotator:
             now = self._store.now()
             halfway = claimed.phase in (Phase.INTENDED, Phase.MADE)
             missed = claimed.schedule.missed(claimed.next_us, now)
-            rotates = not claimed.ending and (halfway or (claimed.wanted(now) and not missed))
+            rotates = not claimed.ending and (halfway or (claimed.is_due(now) and not missed))
         answer = asyncio.get_running_loop().create_future()
         job = Job(order, rotates, answer, by_clock=claimed is not None)
         self._jobs[subject] = job

@@ -128,7 +128,7 @@ class Reconciler:
         Args:
             mount: The mount whose root lists the account.
             apply: Adopt users of ours that no row knows: they are revoked.
-            instance: Another installation's id, to look at what it left; its users are never adopted
+            instance: Another installation's id, to list what it left; its users are never adopted
                 without being asked for.
             by: Who asks, if anybody does.
 
