@@ -12,8 +12,9 @@ from typing import Any, TypeVar, cast
 from lessor_server.adapters.sqlite.clock import Clock
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.domain import lease as steps
-from lessor_server.domain.aws import calls
-from lessor_server.domain.aws.calls import AccessKey, Call, CreatedUser, Identity
+from lessor_server.domain.aws import iam_calls, sts_calls
+from lessor_server.domain.aws.iam_calls import AccessKey, Call, CreatedUser
+from lessor_server.domain.aws.sts_calls import Identity
 from lessor_server.domain.events import Event
 from lessor_server.domain.lease import Intent, Lease
 from lessor_server.domain.root import Root
@@ -42,11 +43,11 @@ class InstantAws:
     def _answer(self, call: Call[Any]) -> object:
         arn = f"arn:aws:iam::{_ACCOUNT}:user/{call.user}"
         match call:
-            case calls.CreateUser():
+            case iam_calls.CreateUser():
                 return CreatedUser(arn)
-            case calls.CreateAccessKey():
+            case iam_calls.CreateAccessKey():
                 return AccessKey(f"AKIAEXAMPLE{next(self._numbers):09}", Secret("an-example-and-no-key"))
-            case calls.GetCallerIdentity():
+            case sts_calls.GetCallerIdentity():
                 return Identity(f"aws:{_ACCOUNT}", arn, "AIDAEXAMPLE")
             case _:
                 return None

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from bench.instant import InstantAws, open_instant_store
 from lessor_server import app
-from lessor_server.commands.server import serve
+from lessor_server.commands.server import run_server
 from lessor_server.settings.model import load
 
 REAL, NO_SDK, NO_STORE = "real", "no_sdk", "no_store"
@@ -31,7 +31,7 @@ def main() -> None:
     with ExitStack() as stack:
         for name, part in _EXCHANGED[sys.argv[1]].items():
             stack.enter_context(patch.object(app, name, part))
-        serve(load(None, os.environ), None)
+        run_server(load(None, os.environ), None)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,19 @@ from typing import NoReturn
 import grpc
 from structlog.typing import FilteringBoundLogger
 
-from lessor_server.adapters import descriptors, memory
 from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.identity.root_token import load_root_token
 from lessor_server.adapters.linting.sentry import SentryLinter, installed
 from lessor_server.adapters.observing.events import EventLog
-from lessor_server.adapters.process import protect_process
+from lessor_server.adapters.process import (
+    allot_connections,
+    give_back_memory,
+    protect_process,
+    raise_limit,
+    tune_garbage_collection,
+)
 from lessor_server.adapters.sealing.aesgcm import AesGcmSealer, key_id_of
 from lessor_server.adapters.sealing.key_file import KeyFile, require_no_key_without_database
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
@@ -35,7 +40,7 @@ from lessor_server.domain.secret import TokenHash
 from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.config.roles import NoLinter
-from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
+from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
 from lessor_server.engine.ports import Observer
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
@@ -80,7 +85,7 @@ async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     with on_hang_up(hang_up.set):
-        async with serving(settings, logger, reread=reread, hang_up=hang_up) as address:
+        async with serve(settings, logger, reread=reread, hang_up=hang_up) as address:
             logger.info("serving", address=address, version=version("lessor"))
             await stop.wait()
             logger.info("draining")
@@ -88,7 +93,7 @@ async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) 
 
 
 @asynccontextmanager
-async def serving(
+async def serve(
     settings: Settings,
     logger: FilteringBoundLogger,
     *,
@@ -105,7 +110,7 @@ async def serving(
         CertificateUnusable: The files of TLS cannot be used.
         KeyFileBroken, RootTokenBroken, OSError: The data directory's files cannot be used.
     """
-    memory.tune_garbage_collection()
+    tune_garbage_collection()
     limits = _connection_limits(settings)
     _prepare(settings, logger)
     token = load_root_token(settings.data_dir, settings.root_token, settings.root_token_file)
@@ -124,9 +129,9 @@ async def serving(
         linter = SentryLinter() if installed() else NoLinter()
         outside = Dependencies(store, gateway, sealer, notify, log.report, rng, linter)
         async with (
-            running(outside, _limits(settings)) as engine,
-            _lasting(Supervisor(log.report), memory.give_back_memory),
-            _lasting(Supervisor(log.report), reloader.run),
+            run_engine(outside, _limits(settings)) as engine,
+            _keep_running(Supervisor(log.report), give_back_memory),
+            _keep_running(Supervisor(log.report), reloader.run),
         ):
             guard = _guard(token, log, settings)
             system = _system(_about(settings, dev=dev), engine, reloader)
@@ -212,8 +217,8 @@ async def _load_sealer(store: SqliteStore, settings: Settings, logger: Filtering
         SealingKeyMismatch: The key is missing, or that of another database.
     """
     key_file = settings.data_dir / SEALING_KEY_FILE
-    noted = await store.sealing_key_id()
-    known = {noted} if noted else set(map(key_id_of, await store.sealed_values()))
+    noted = await store.get_sealing_key_id()
+    known = {noted} if noted else set(map(key_id_of, await store.list_sealed_values()))
     if settings.sealing.accept_mismatch:
         key = KeyFile.load_or_make(key_file)
         if known and key.id not in known:
@@ -256,9 +261,7 @@ def _about(settings: Settings, *, dev: bool) -> About:
 
 def _connection_limits(settings: Settings) -> ConnectionLimits:
     limits = settings.limits
-    connections = descriptors.allot_connections(
-        descriptors.raise_limit(), limits.connections, settings.aws.in_flight
-    )
+    connections = allot_connections(raise_limit(), limits.connections, settings.aws.in_flight)
     return ConnectionLimits(
         connections,
         limits.streams_per_connection,
@@ -316,7 +319,7 @@ async def _drain(server: grpc.aio.Server, guard: Guard, engine: Engine, health: 
 
 
 @asynccontextmanager
-async def _lasting(
+async def _keep_running(
     supervisor: Supervisor, run: Callable[[], Coroutine[object, object, NoReturn]]
 ) -> AsyncIterator[None]:
     """Run a part while the block runs, and again where it fails."""

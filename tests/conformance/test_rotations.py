@@ -118,14 +118,14 @@ async def test_a_key_s_static_role_is_found(b: Bench) -> None:
     await b.store.add_rotation(replace(STATIC, fresh="AKIAFRESH"))
     await added(b, ROOT, current="AKIAROOT", previous="AKIACURRENT")
     for key_id in ("AKIACURRENT", "AKIAPREVIOUS", "AKIAFRESH"):
-        found = await b.store.static_holder(key_id, ROOT)
+        found = await b.store.find_static_holder(key_id, ROOT)
         assert found is not None
         assert found.subject == STATIC.subject
-        assert await b.store.static_holder(key_id, STATIC.subject) is None
+        assert await b.store.find_static_holder(key_id, STATIC.subject) is None
     for key_id in ("AKIAROOT", "AKIASOMEBODYS"):
-        assert await b.store.static_holder(key_id, ROOT) is None
+        assert await b.store.find_static_holder(key_id, ROOT) is None
     await added(b, static_subject("aws", "another"), current="AKIACURRENT")
-    second = await b.store.static_holder("AKIACURRENT", STATIC.subject)
+    second = await b.store.find_static_holder("AKIACURRENT", STATIC.subject)
     assert second is not None
     assert second.name == "another"
 
@@ -135,11 +135,11 @@ async def test_a_key_that_was_a_root_s_is_known_whatever_the_mount(b: Bench) -> 
     await added(b, ROOT, current="AKIANOW", previous="AKIAOLD", away=("AKIAOLDER", "AKIAOLD"))
     await b.store.add_rotation(replace(STATIC, away=("AKIASTATIC",)))
     for key_id in ("AKIAOLD", "AKIAOLDER"):
-        found = await b.store.rotated_away(key_id)
+        found = await b.store.find_replacing_rotation(key_id)
         assert found is not None
         assert found.subject == ROOT
     for key_id in ("AKIANOW", "AKIASTATIC", ""):
-        assert await b.store.rotated_away(key_id) is None
+        assert await b.store.find_replacing_rotation(key_id) is None
 
 
 async def test_a_claimed_row_is_claimed_by_nobody_else(b: Bench) -> None:
@@ -276,9 +276,9 @@ async def test_a_mount_is_removed_once_its_rotations_rest(
     mount = await b.store.get_mount("aws")
     assert mount is not None
     stuck = bool(fields.get("attempts"))
-    assert await b.store.unfinished_of_removed_mounts() == []
+    assert await b.store.list_unfinished_of_removed_mounts() == []
     assert await b.store.put_mount(mount, replace(mount, state=MountState.DISABLING))
-    assert await b.store.unfinished_of_removed_mounts() == ([await row(b)] if stuck else [])
+    assert await b.store.list_unfinished_of_removed_mounts() == ([await row(b)] if stuck else [])
     assert await b.store.remove_disabled() == ([] if holds else ["aws"])
     assert (await b.store.get_rotation(ROOT) is not None) == holds
     assert await b.store.get_rotation(static_subject("aws2", "other")) is not None
@@ -291,13 +291,13 @@ async def test_a_static_role_keeps_its_mount_until_its_row_is_gone(b: Bench, fie
     await resting(b, mine, **fields)
     await resting(b, other)
     await b.store.forget_static("aws")
-    assert await b.store.static_of_disabled() == []
+    assert await b.store.list_static_of_disabled() == []
     assert await b.store.get_rotation(mine) is not None
     mount = await b.store.get_mount("aws")
     assert mount is not None
     assert await b.store.put_mount(mount, replace(mount, state=MountState.DISABLING))
-    assert await b.store.static_of_disabled() == [await row(b, mine)]
-    assert (await b.store.unfinished_of_removed_mounts(), await b.store.remove_disabled()) == ([], [])
+    assert await b.store.list_static_of_disabled() == [await row(b, mine)]
+    assert (await b.store.list_unfinished_of_removed_mounts(), await b.store.remove_disabled()) == ([], [])
     await b.store.forget_static("aws")
     assert await b.store.get_rotation(mine) is None
     assert await b.store.get_rotation(other) is not None

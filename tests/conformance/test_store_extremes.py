@@ -19,7 +19,7 @@ from lessor_server.adapters.sqlite import columns
 from lessor_server.adapters.sqlite.migrate import migrations
 from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
 from lessor_server.domain import backoff, ttl
-from lessor_server.domain.durations import LONGEST
+from lessor_server.domain.durations import MAX_DURATION
 from lessor_server.domain.errors.base import RowUnreadable
 from lessor_server.domain.events import Event, UnreadableRow
 from lessor_server.domain.lease import Lease, State
@@ -111,7 +111,7 @@ async def changes(b: Bench, lease_id: str) -> None:
     await lease_steps.replace_key(b.store, row, "AKIA")
     row = await read()
     term = ttl.Term(row.ttl, row.issue_us, row.expires_us, row.max_expires_us)
-    await lease_steps.renew(b.store, row, ttl.renewal(b.store.now(), None, term, LONGEST).expires_us)
+    await lease_steps.renew(b.store, row, ttl.renewal(b.store.now(), None, term, MAX_DURATION).expires_us)
     await lease_steps.mark_undelivered(b.store, await read())
     await read()
     await b.store.revoke(lease_id)

@@ -270,12 +270,12 @@ class BothStores(RuleBasedStateMachine):
     @rule(seconds=SECONDS, limit=st.integers(1, 5), state=STATES)
     def look(self, seconds: int, limit: int, state: State | None) -> None:
         """Read in every way that there is."""
-        self.both(lambda store: store.due_within(timedelta(seconds=seconds), limit))
+        self.both(lambda store: store.list_due_within(timedelta(seconds=seconds), limit))
         self.both(lambda store: store.page(EVERYTHING, state, "", limit))
         self.both(lambda store: store.count(EVERYTHING, state))
         self.both(lambda store: store.count(IdRange(builders.intent(limit).id, ALL.high), state))
         assert self.memory.drift_us() == self.sqlite.drift_us()
-        self.both(lambda store: store.bound_account("aws"))
+        self.both(lambda store: store.get_bound_account("aws"))
 
     @invariant()
     def rows_and_counts_agree(self) -> None:

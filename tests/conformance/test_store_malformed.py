@@ -97,9 +97,9 @@ def lease_calls(b: Store, lease: Lease) -> Calls:
         "write, reschedule": lease_steps.reschedule(b, claim, "why", moment, 1, 0),
         "write, finish": lease_steps.finish(b, claim),
         "void_stale_claims": b.void_stale_claims(),
-        "due_within": b.due_within(moment, 10),
+        "list_due_within": b.list_due_within(moment, 10),
         "get": b.get(lease.id),
-        "bound_account": b.bound_account(lease.mount),
+        "get_bound_account": b.get_bound_account(lease.mount),
         "page": b.page(EVERYTHING, None, "", 10),
         "count": b.count(EVERYTHING, None),
     }
@@ -155,10 +155,10 @@ def rotation_calls(b: Store, lease: Lease) -> Calls:
         "add_rotation": b.add_rotation(Rotation("aws/static-creds/new", user_id="AIDA")),
         "get_rotation": b.get_rotation(static.subject),
         "list_static": b.list_static(lease.mount, "", 10),
-        "static_holder": b.static_holder("AKIAaws", ""),
-        "rotated_away": b.rotated_away("AKIAaws"),
-        "unfinished_of_removed_mounts": b.unfinished_of_removed_mounts(),
-        "static_of_disabled": b.static_of_disabled(),
+        "find_static_holder": b.find_static_holder("AKIAaws", ""),
+        "find_replacing_rotation": b.find_replacing_rotation("AKIAaws"),
+        "list_unfinished_of_removed_mounts": b.list_unfinished_of_removed_mounts(),
+        "list_static_of_disabled": b.list_static_of_disabled(),
         "forget_static": b.forget_static(lease.mount),
         "claim_rotation": b.claim_rotation(static.subject),
         "claim_rotations": b.claim_rotations(10, none),
@@ -404,12 +404,12 @@ async def test_a_sealing_key_s_id_that_cannot_be_read_is_taken_from_what_is_seal
         assert isinstance(b.store, SqliteStore)
         await b.store.put_sealing_key_id("0123456789abcdef")
     async with opened(tmp_path) as store:
-        assert await store.sealing_key_id() == "0123456789abcdef"
+        assert await store.get_sealing_key_id() == "0123456789abcdef"
     for value in ("x'00'", "'short'", "7"):
         assert damage(tmp_path, Case("meta", "value", value, "no id"), "key = 'sealing_key'")
         async with opened(tmp_path) as store:
-            assert await store.sealing_key_id() == ""
-            assert await store.sealed_values() == [b"sealed"]
+            assert await store.get_sealing_key_id() == ""
+            assert await store.list_sealed_values() == [b"sealed"]
 
 
 # --- what the store knows of itself -----------------------------------------------------------------------

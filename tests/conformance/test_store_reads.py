@@ -30,11 +30,11 @@ async def test_the_window_holds_what_falls_due_in_it(b: Bench) -> None:
     await b.active(8, ttl=timedelta(seconds=500))
     tombstone = await b.taken(9)
     await lease_steps.finish(b.store, tombstone)
-    found = await b.store.due_within(timedelta(seconds=100), 50)
+    found = await b.store.list_due_within(timedelta(seconds=100), 50)
     assert found == [(lease_id, START_US + (96 + n) * SECOND) for n, lease_id in enumerate(reversed(ids))]
-    assert await b.store.due_within(timedelta(seconds=100), 2) == found[:2]
+    assert await b.store.list_due_within(timedelta(seconds=100), 2) == found[:2]
     b.clock.advance(96)
-    assert await b.store.due_within(timedelta(seconds=4), 50) == found[1:]
+    assert await b.store.list_due_within(timedelta(seconds=4), 50) == found[1:]
 
 
 async def test_pages_go_on_after_the_last_id(b: Bench) -> None:

@@ -137,13 +137,13 @@ async def test_users_alone_bind_a_mount_to_an_account(b: Bench) -> None:
     """With sessions only, live or gone, another account's root may come; with a user's row it may not."""
     await active(b, 0)
     await gone(b, 1)
-    assert await b.store.bound_account("aws") == ""
+    assert await b.store.get_bound_account("aws") == ""
     assert await b.store.put_root(builders.stored_root(account="", version=2), 1)
     assert await b.store.bind_account("aws", 2, OTHER)
     user = builders.intent(2, root_version=2)
     await b.store.begin(replace(user, footprint=replace(user.footprint, account=OTHER)), SPAN)
-    assert await b.store.bound_account("aws") == OTHER
-    assert await b.store.bound_account("nope") == ""
+    assert await b.store.get_bound_account("aws") == OTHER
+    assert await b.store.get_bound_account("nope") == ""
     assert not await b.store.put_root(builders.stored_root(account="", version=3), 2)
 
 
@@ -200,4 +200,4 @@ async def test_rows_of_before_sessions_are_all_users(tmp_path: Path) -> None:
         with pytest.raises(MountFull):
             await store.begin(builders.intent(1, max_users=1), SPAN)
         await store.begin(builders.session_intent(2, max_users=1), SPAN)
-        assert await store.bound_account("aws") == "x"
+        assert await store.get_bound_account("aws") == "x"

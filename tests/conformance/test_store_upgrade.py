@@ -86,7 +86,7 @@ async def test_rows_of_every_state_are_kept_and_worked_on(tmp_path: Path, versio
             ROWS["REVOKING"]["last_error"],
         )
         assert set((await states(store)).values()) == {1}
-        assert await store.bound_account("aws") == builders.ACCOUNT
+        assert await store.get_bound_account("aws") == builders.ACCOUNT
         assert [prefix.ids for prefix in await store.prefixes()] == [IdRange("b/", "b0")]
         assert await store.void_stale_claims() == 1
         claims = {claim.id: claim for claim in await store.claim_due(TERMS, 10)}
@@ -126,7 +126,7 @@ async def test_rotations_of_before_are_found_by_their_user_and_keys(tmp_path: Pa
     connection.execute(f"INSERT INTO rotations ({names}) VALUES ({values})", given)
     connection.close()
     async with open_store(tmp_path, HandClock()) as store:
-        assert await store.static_holder("AKIA1", "") == row
+        assert await store.find_static_holder("AKIA1", "") == row
         with pytest.raises(StaticUserTaken):
             await store.add_rotation(replace(row, subject=static_subject("aws", "other")))
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lessor_server.commands.demo_steps import Place, StepFailed, Tour
-from lessor_server.commands.dev.embedded_aws import embedded_aws, listen
+from lessor_server.commands.demo import DemoServer, StepFailed, Tour
+from lessor_server.commands.dev.embedded_aws import listen, run_embedded_aws
 from lessor_server.commands.dev.process import dev_process
 from lessor_server.domain.secret import Secret
 from lessor_server.settings.parsers import Address
@@ -119,7 +119,7 @@ async def test_a_demo_takes_no_arguments(tmp_path: Path) -> None:
 async def test_a_server_without_the_engine_fails_the_tour(tmp_path: Path) -> None:
     """The first step notices a server that `lessor dev` has not set up."""
     async with serving(tmp_path) as server:
-        place = Place(server.address, Secret(server.token), "http://127.0.0.1:1")
+        place = DemoServer(server.address, Secret(server.token), "http://127.0.0.1:1")
         with pytest.raises(StepFailed, match="`lessor enable` exits with 7, not with 0"):
             await Tour(place, lambda _: None).walk()
 
@@ -129,17 +129,17 @@ async def test_a_key_that_opens_nothing_fails_the_tour(tmp_path: Path) -> None:
     """The tour believes the AWS, not the server: a key that this AWS does not know is a failed step."""
     async with (
         dev_process(TOKEN) as dev,
-        embedded_aws(listen(Address("127.0.0.1", 0)), "127.0.0.1") as other,
+        run_embedded_aws(listen(Address("127.0.0.1", 0)), "127.0.0.1") as other,
     ):
         with pytest.raises(StepFailed, match="the key should list the regions, but AWS answers"):
-            await Tour(Place(dev.grpc, TOKEN, other.url), lambda _: None).walk()
+            await Tour(DemoServer(dev.grpc, TOKEN, other.url), lambda _: None).walk()
 
 
 @pytest.mark.slow
 async def test_a_refused_caller_fails_the_tour_and_sees_what_the_command_printed(tmp_path: Path) -> None:
     shown: list[str] = []
     async with dev_process(TOKEN) as dev:
-        place = Place(dev.grpc, Secret("another-token-altogether"), dev.aws)
+        place = DemoServer(dev.grpc, Secret("another-token-altogether"), dev.aws)
         with pytest.raises(StepFailed, match="`lessor enable` exits with 7, not with 4"):
             await Tour(place, shown.append).walk()
     assert shown[1] == "  $ lessor enable aws"

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from botocore.exceptions import ClientError
 
-from lessor_server.commands.dev.embedded_aws import DIRECT, REGION, EmbeddedAws, embedded_aws, listen
+from lessor_server.commands.dev.embedded_aws import DIRECT, REGION, EmbeddedAws, listen, run_embedded_aws
 from lessor_server.settings.parsers import Address
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -21,7 +21,7 @@ FORM = "Content-Type: application/x-www-form-urlencoded"
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="aws")
 async def one_aws() -> AsyncIterator[EmbeddedAws]:
     """Run one for this module."""
-    async with embedded_aws(listen(Address("127.0.0.1", 0)), "127.0.0.1") as running:
+    async with run_embedded_aws(listen(Address("127.0.0.1", 0)), "127.0.0.1") as running:
         yield running
 
 

@@ -22,7 +22,7 @@ from lessor_server.domain.errors.base import DeadlineExceeded
 from lessor_server.domain.root import RootConfig
 from lessor_server.domain.secret import Secret
 from lessor_server.engine.config.mounts import RootRules
-from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
+from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from tests.fire.ground import BOUND, MOUNT, cuts, no_user_of, now
 from tests.support import builders
@@ -67,7 +67,7 @@ async def slowly(folder: Path, aws: StandIn) -> AsyncIterator[tuple[Engine, Slow
         gateway = AwsGateway(await stack.enter_async_context(Clients((aws.url,), "lessor/test")))
         outside = Dependencies(store, gateway, AesGcmSealer(bytes(32)), Recording(), Reports(), rng)
         limits = EngineConfig(root_rules=RootRules((aws.url,)))
-        engine = await stack.enter_async_context(running(outside, limits))
+        engine = await stack.enter_async_context(run_engine(outside, limits))
         await engine.mounts.enable(builders.mount(MOUNT), "test")
         config = RootConfig(ROOT_KEY, Secret(ROOT_SECRET), "us-east-1", aws.url, aws.url)
         await engine.mounts.set_root(MOUNT, "", lambda _: config, "test")

@@ -25,7 +25,7 @@ BOUND = 3.0
 """Seconds after its expiry within which a key is dead."""
 COARSE = 0.01
 """Seconds by which two processes' readings of one clock may differ."""
-AT_ONCE = 16
+MAX_CONCURRENT = 16
 MOUNT = "aws"
 ROLES = ("app", "swept")
 
@@ -97,7 +97,9 @@ async def sleep_until(instant: float) -> None:
     await asyncio.sleep(max(instant - now(), 0))
 
 
-async def each(things: Iterable[T], work: Callable[[T], Awaitable[None]], at_once: int = AT_ONCE) -> None:
+async def each(
+    things: Iterable[T], work: Callable[[T], Awaitable[None]], limit: int = MAX_CONCURRENT
+) -> None:
     """Do ``work`` on every thing, so many at the same time, begun in their order."""
     waiting = iter(list(things))
 
@@ -106,7 +108,7 @@ async def each(things: Iterable[T], work: Callable[[T], Awaitable[None]], at_onc
             await work(thing)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(at_once):
+        for _ in range(limit):
             group.create_task(worker())
 
 

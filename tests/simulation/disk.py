@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 READS = frozenset(
     (
         "backup",
-        "bound_account",
+        "get_bound_account",
         "count",
-        "due_within",
+        "list_due_within",
         "get",
         "get_mount",
         "get_role",
@@ -44,11 +44,11 @@ READS = frozenset(
         "page",
         "prefixes",
         "progress",
-        "rotated_away",
-        "static_holder",
-        "static_of_disabled",
+        "find_replacing_rotation",
+        "find_static_holder",
+        "list_static_of_disabled",
         "status",
-        "unfinished_of_removed_mounts",
+        "list_unfinished_of_removed_mounts",
     )
 )
 METHODS = frozenset(name for name, _ in inspect.getmembers(Store, inspect.iscoroutinefunction))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws.iam_calls import Call
 from tests.simulation import wire
 from tests.simulation.journal import ALL, suffix
 from tests.support.iam_faults import Ending

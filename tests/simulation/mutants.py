@@ -14,8 +14,8 @@ from typing import Any
 
 from lessor_server.domain import backoff
 from lessor_server.domain import lease as steps
-from lessor_server.domain.aws.calls import AccessKey
 from lessor_server.domain.aws.errors import Refusal
+from lessor_server.domain.aws.iam_calls import AccessKey
 from lessor_server.domain.errors.base import AwsUnavailable, LessorError, StoreUnavailable
 from lessor_server.domain.events import Issued
 from lessor_server.domain.lease import Intent
@@ -203,7 +203,7 @@ def finish_without_an_answer(patch: Patch) -> None:
 
     async def hope(caller: Any, lease: Any) -> Any:
         verdict = await tried(caller, lease)
-        return attempt.Deleted() if isinstance(verdict, attempt.NoAnswer) else verdict
+        return attempt.UserDeleted() if isinstance(verdict, attempt.NoAnswer) else verdict
 
     tried = worker.attempt_revocation
     patch.set(worker, "attempt_revocation", hope)
@@ -238,7 +238,7 @@ def another_account_believed(patch: Patch) -> None:
 
     async def attempt(self: Any, lease: Any, priority: Any) -> Any:
         try:
-            root = await self._roots.of(lease.mount)
+            root = await self._roots.get(lease.mount)
             self._roots.limiter(root).require_open()
         except StoreUnavailable:
             raise

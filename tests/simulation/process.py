@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from lessor_server.domain.access import Capability, Principal
 from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.domain.events import Event
-from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
+from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
 from lessor_server.services.guard import Guard
@@ -156,7 +156,7 @@ class Process:
         world = self.world
         rng = world.options.rng(f"process/{self.number}")
         outside = Dependencies(self._disk, self._wire, world.sealer, self._notify, self.report, rng)
-        async with running(outside, EngineConfig()) as engine:
+        async with run_engine(outside, EngineConfig()) as engine:
             self.engine = engine
             self._serve(engine)
             self.ready = True

@@ -7,7 +7,6 @@ from typing import Any
 
 from lessor_server.domain import rotation as steps
 from lessor_server.engine.rotation import rotation_run
-from lessor_server.engine.rotation.key_removal import KeyRemoval
 from lessor_server.engine.rotation.rotation_run import RotationRun
 from lessor_server.engine.rotation.user_keys import UserKeys
 from lessor_server.engine.upkeep.mount_remover import MountRemover
@@ -21,8 +20,8 @@ def lost_key_not_looked_for(patch: Patch) -> None:
     async def nothing(_: Any, __: Any = None) -> str:
         return ""
 
-    patch.set(KeyRemoval, "find_lost", nothing)
-    patch.set(KeyRemoval, "delete_lost", nothing)
+    patch.set(RotationRun, "_find_lost", nothing)
+    patch.set(RotationRun, "_delete_lost", nothing)
 
 
 @mutant_in("static beside")
@@ -76,10 +75,10 @@ def chain_lost_at_the_switch(patch: Patch) -> None:
 @mutant_in("rotate root")
 def new_key_not_durable(patch: Patch) -> None:
     """A new key is in use before the row knows of it: only the root's config does."""
-    made = UserKeys.made
+    create = UserKeys.create
 
     async def twice(self: Any, row: Any) -> Any:
-        await made(self, row)
-        return await made(self, row)
+        await create(self, row)
+        return await create(self, row)
 
-    patch.set(UserKeys, "made", twice)
+    patch.set(UserKeys, "create", twice)

@@ -22,7 +22,7 @@ from tests.simulation.world import World
 
 CALM_SECONDS = 5 * 3600.0
 """How long the calm may last: a sweep an hour, looks for a user, and a clock that was an hour ahead."""
-LOOK_SECONDS = 20.0
+POLL_SECONDS = 20.0
 Play = Callable[[World], Coroutine[Any, Any, None]]
 WEEK = 8 * 24 * 3600.0
 
@@ -75,7 +75,7 @@ async def _play(world: World) -> None:
     workload.plan()
     until = world.now() + world.options.span
     while world.now() < until and not world.breaches:
-        await asyncio.sleep(min(LOOK_SECONDS, max(until - world.now(), 0.01)))
+        await asyncio.sleep(min(POLL_SECONDS, max(until - world.now(), 0.01)))
     await calm(world, workload)
 
 
@@ -85,7 +85,7 @@ async def calm(world: World, workload: Workload) -> None:
     world.journal.note("calm", ALL)
     until = world.now() + CALM_SECONDS
     while not world.breaches and not _settled(world) and world.now() < until:
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
         await _operate(world, workload)
     if not world.breaches:
         world.judge_end()

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from lessor_server.domain import lease as steps
-from lessor_server.domain.aws.calls import GetServerTime
+from lessor_server.domain.aws.sts_calls import GetServerTime
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.lease_id import IdRange
@@ -213,7 +213,7 @@ def probes_for_a_mount_that_is_gone(patch: Patch) -> None:
 
     async def trouble(self: Any, mount: str, limiter: Any) -> str | None:
         try:
-            root = await self._roots.of(mount)
+            root = await self._roots.get(mount)
         except LessorError as error:
             return error.message
         if self._roots.limiter(root) is not limiter:
@@ -221,7 +221,7 @@ def probes_for_a_mount_that_is_gone(patch: Patch) -> None:
         outcome = await self._roots.caller(root).call(outage_probe.GetUser(outage_probe.PROBE_USER))
         return str(outcome) if is_inconclusive(outcome) else None
 
-    patch.set(outage_probe.Prober, "_trouble", trouble)
+    patch.set(outage_probe.OutageProbe, "_trouble", trouble)
 
 
 @mutant
@@ -230,7 +230,7 @@ def witness_mute_without_a_root(patch: Patch) -> None:
 
     async def ahead_us(self: Any) -> int | None:
         try:
-            roots = [await self._roots.of(mount.name) for mount in await self._store.list_mounts("", 100)]
+            roots = [await self._roots.get(mount.name) for mount in await self._store.list_mounts("", 100)]
         except LessorError:
             return None
         for root in roots:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.events import AccountResumed, Event, ExpiryResumed
 from lessor_server.domain.lease import State
 from tests.simulation.disk import Change

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import botocore.exceptions as sdk
 
 from lessor_server.adapters.aws import error_codes
-from lessor_server.adapters.aws.operations.iam import REQUESTS
-from lessor_server.domain.aws.calls import AccessKey, Call, VerifyKey
-from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
+from lessor_server.adapters.aws.gateway import OPERATIONS
+from lessor_server.domain.aws.iam_calls import AccessKey, Call, VerifyKeyOnIam
+from lessor_server.domain.aws.sts_calls import VerifyKey
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
 from tests.simulation.points import Fate
@@ -79,7 +79,7 @@ class Wire(memory_aws.MemoryAws):
             await asyncio.sleep(self.latency)
             raise error_codes.from_network(plain, sdk.EndpointConnectionError(endpoint_url="aws"))
         answer = await self._heard(plain, *await self._flown(memory_aws._signer(root, chained), plain))
-        return cast("T", REQUESTS[type(call)].read(memory_aws._as_sdk(answer.result)))
+        return cast("T", OPERATIONS[type(call)].read(memory_aws._as_sdk(answer.result)))
 
     async def _flown(self, signer: AccessKey, call: Call[object]) -> tuple[Ending, Answer]:
         flight = self._world.faults.flight(call, signer.access_key_id)

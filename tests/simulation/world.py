@@ -66,16 +66,16 @@ class Sealer:
         """Begin with nothing sealed."""
         self._kept: dict[bytes, tuple[str, bytes]] = {}
 
-    def seal(self, plain: bytes, place: str) -> bytes:
+    def seal(self, plain: bytes, context: str) -> bytes:
         """Return a token for ``plain``."""
         token = f"sealed-{len(self._kept)}".encode()
-        self._kept[token] = (place, plain)
+        self._kept[token] = (context, plain)
         return token
 
-    def open(self, sealed: bytes, place: str) -> bytes:
-        """Return what was sealed for ``place``."""
+    def open(self, sealed: bytes, context: str) -> bytes:
+        """Return what was sealed for ``context``."""
         sealed_for, plain = self._kept[sealed]
-        assert sealed_for == place, f"sealed for {sealed_for}, opened at {place}"
+        assert sealed_for == context, f"sealed for {sealed_for}, opened at {context}"
         return plain
 
 

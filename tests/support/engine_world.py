@@ -21,7 +21,7 @@ from lessor_server.domain.mount import Mount
 from lessor_server.domain.policy import session
 from lessor_server.domain.policy.session import Ask
 from lessor_server.domain.role import Role
-from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
+from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from lessor_server.engine.leases import Revocation
 from tests.support import builders
@@ -61,16 +61,16 @@ class Clocks:
 
 
 class PlainSealer:
-    """Seals by writing the place in front: enough to see that a blob opens at its own place only."""
+    """Seals by writing the context in front: enough to see that a blob opens with its own context only."""
 
-    def seal(self, plain: bytes, place: str) -> bytes:
-        """Return ``plain`` behind its place."""
-        return place.encode() + b"\0" + plain
+    def seal(self, plain: bytes, context: str) -> bytes:
+        """Return ``plain`` behind its context."""
+        return context.encode() + b"\0" + plain
 
-    def open(self, sealed: bytes, place: str) -> bytes:
-        """Return what was sealed for ``place``."""
+    def open(self, sealed: bytes, context: str) -> bytes:
+        """Return what was sealed for ``context``."""
         written, _, plain = sealed.partition(b"\0")
-        assert written == place.encode(), f"sealed for {written!r}, opened at {place!r}"
+        assert written == context.encode(), f"sealed for {written!r}, opened with {context!r}"
         return plain
 
 
@@ -167,7 +167,7 @@ class World:
     async def _live(self, ready: asyncio.Future[Engine]) -> None:
         rng = random.Random(f"{self.seed}/{self.lives}")
         outside = Dependencies(self.store, self.aws, PlainSealer(), self.events, self.reports, rng)
-        async with running(outside, self.limits) as engine:
+        async with run_engine(outside, self.limits) as engine:
             ready.set_result(engine)
             await asyncio.get_running_loop().create_future()
 

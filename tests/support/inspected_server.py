@@ -16,7 +16,7 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-from lessor_server.commands.server import serve
+from lessor_server.commands.server import run_server
 from lessor_server.settings.model import load
 
 _MASK: Final = bytes(byte ^ 0x55 for byte in range(256))
@@ -72,4 +72,4 @@ def _answer() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_answer, daemon=True).start()
-    serve(load(None, os.environ), None)
+    run_server(load(None, os.environ), None)

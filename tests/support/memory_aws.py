@@ -20,9 +20,9 @@ import botocore.exceptions as sdk
 
 from lessor_server.adapters.aws import error_codes
 from lessor_server.adapters.aws.assume_chain import ChainCredentials, Chains
-from lessor_server.adapters.aws.operations.iam import REQUESTS
-from lessor_server.domain.aws.calls import AccessKey, Call, GetServerTime, VerifyKey
-from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
+from lessor_server.adapters.aws.gateway import OPERATIONS
+from lessor_server.domain.aws.iam_calls import AccessKey, Call, VerifyKeyOnIam
+from lessor_server.domain.aws.sts_calls import GetServerTime, VerifyKey
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
 from tests.support.iam import Iam
@@ -93,7 +93,7 @@ class MemoryAws:
                 await asyncio.sleep(self.latency)
                 raise error_codes.from_network(plain, sdk.EndpointConnectionError(endpoint_url="aws"))
             answer = await self._answer(plain, effect, self.faults.take(call.action, call.user))
-            return cast("T", REQUESTS[type(call)].read(_as_sdk(answer.result)))
+            return cast("T", OPERATIONS[type(call)].read(_as_sdk(answer.result)))
         finally:
             sent.end = asyncio.get_running_loop().time()
 
@@ -162,7 +162,7 @@ def _effect(account: Iam, signer: AccessKey, call: Call[object]) -> Answer:
         case VerifyKey() | VerifyKeyOnIam():
             key = call.key.access_key_id, call.key.secret.reveal(), call.key.token.reveal()
             action = "GetCallerIdentity" if isinstance(call, VerifyKey) else "GetUser"
-            return account.prove(action, REQUESTS[type(call)].params(call), key)
+            return account.prove(action, OPERATIONS[type(call)].params(call), key)
         case GetServerTime():
             answer = account.handle("GetCallerIdentity", {}, *who)
             headers: Result = {
@@ -170,7 +170,7 @@ def _effect(account: Iam, signer: AccessKey, call: Call[object]) -> Answer:
             }
             return replace(answer, result={**answer.result, "ResponseMetadata": {"HTTPHeaders": headers}})
         case _:
-            return account.handle(call.action, REQUESTS[type(call)].params(call), *who)
+            return account.handle(call.action, OPERATIONS[type(call)].params(call), *who)
 
 
 def _as_sdk(value: Any) -> Any:

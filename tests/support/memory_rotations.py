@@ -47,21 +47,21 @@ class MemoryRotations(MemoryConfig):
         found = sorted(one for one in self.rotations if one.startswith(prefix) and one > prefix + after)
         return [self.rotations[one] for one in found if not self.rotations[one].ending][:limit]
 
-    async def static_holder(self, key_id: str, without: str) -> Rotation | None:
+    async def find_static_holder(self, key_id: str, without: str) -> Rotation | None:
         """Return the static role that a key is of, but not the subject ``without``."""
-        await self._before("static_holder", reads=True)
+        await self._before("find_static_holder", reads=True)
         others = self._static_but(without)
         return next((one for one in others if key_id in (one.current, one.previous, one.fresh)), None)
 
-    async def rotated_away(self, key_id: str) -> Rotation | None:
+    async def find_replacing_rotation(self, key_id: str) -> Rotation | None:
         """Return the root's rotation that has replaced a key."""
-        await self._before("rotated_away", reads=True)
+        await self._before("find_replacing_rotation", reads=True)
         roots = [one for _, one in sorted(self.rotations.items()) if one.is_root]
         return next((one for one in roots if key_id in one.away), None)
 
-    async def static_of_disabled(self) -> list[Rotation]:
+    async def list_static_of_disabled(self) -> list[Rotation]:
         """Return the static roles of all disabling mounts."""
-        await self._before("static_of_disabled", reads=True)
+        await self._before("list_static_of_disabled", reads=True)
         return [one for one in self._static_but("") if self._is_disabling(one.mount)]
 
     async def forget_static(self, mount: str) -> None:
@@ -77,9 +77,9 @@ class MemoryRotations(MemoryConfig):
         """Tell whether a mount is being disabled."""
         raise NotImplementedError
 
-    async def unfinished_of_removed_mounts(self) -> list[Rotation]:
+    async def list_unfinished_of_removed_mounts(self) -> list[Rotation]:
         """Return the unfinished rotations of mounts that ``remove_disabled`` would remove."""
-        await self._before("unfinished_of_removed_mounts", reads=True)
+        await self._before("list_unfinished_of_removed_mounts", reads=True)
         removable = self._removable()
         found = [self.rotations[one] for one in sorted(self.rotations)]
         return [one for one in found if one.mount in removable and _is_half_made(one)]

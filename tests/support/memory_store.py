@@ -14,7 +14,7 @@ from datetime import timedelta
 from lessor_server.domain import lease as steps
 from lessor_server.domain.errors.base import Aborted, MountFull, NotFound, RoleFull, RootChanged
 from lessor_server.domain.errors.preconditions import MountDisabling
-from lessor_server.domain.lease import Intent, Lease, State, Step, sources
+from lessor_server.domain.lease import Intent, Lease, LeaseStep, State, sources
 from lessor_server.domain.lease_id import IdRange, is_lease_id
 from lessor_server.domain.mount import MountState
 from lessor_server.engine.store_types import ClaimTerms, LeaseCount
@@ -30,7 +30,7 @@ class MemoryStore(MemoryUpkeep):
         """Begin empty, at the wall clock's time."""
         super().__init__(clock, at, instance)
         self.rows_read = 0
-        """How many rows ``due_within`` has given out."""
+        """How many rows ``list_due_within`` has given out."""
 
     # --- steps ---------------------------------------------------------------------------------------------
 
@@ -91,7 +91,7 @@ class MemoryStore(MemoryUpkeep):
         if row is None:
             return None
         worked_on = row.lease.state is State.REVOKING and row.claimed_by
-        if row.lease.state in sources(Step.REVOKE) and not worked_on:
+        if row.lease.state in sources(LeaseStep.REVOKE) and not worked_on:
             self._put(row, state=State.REVOKING, due_us=self.now())
         await self._at("revoke done")
         return self.rows[lease_id].lease
@@ -100,7 +100,7 @@ class MemoryStore(MemoryUpkeep):
         """Turn a lease, tombstone or not, back to REVOKING, due immediately."""
         await self._before("reopen")
         row = self.rows.get(lease_id)
-        if row is not None and row.lease.state in sources(Step.REOPEN):
+        if row is not None and row.lease.state in sources(LeaseStep.REOPEN):
             latest = max(row.lease.last_create_us, last_create_us)
             self._put(row, state=State.REVOKING, due_us=self.now(), not_found_count=0, last_create_us=latest)
         await self._at("reopen done")
@@ -149,10 +149,10 @@ class MemoryStore(MemoryUpkeep):
 
     # --- reading leases ------------------------------------------------------------------------------------
 
-    async def due_within(self, span: timedelta, limit: int) -> list[tuple[str, int]]:
+    async def list_due_within(self, span: timedelta, limit: int) -> list[tuple[str, int]]:
         """Return (id, due_us) of what falls due between now and ``span`` later."""
         now = self.now()
-        await self._before("due_within", reads=True)
+        await self._before("list_due_within", reads=True)
         due = [(row.lease.due_us, row.lease.id) for row in self.rows.values() if row.live]
         within = sorted(one for one in due if now < one[0] <= now + us(span))[:limit]
         self.rows_read += len(within)
@@ -164,9 +164,9 @@ class MemoryStore(MemoryUpkeep):
         row = self.rows.get(lease_id)
         return row.lease if row else None
 
-    async def bound_account(self, mount: str) -> str:
+    async def get_bound_account(self, mount: str) -> str:
         """Return the account on which rows of the mount have, or may have had, users."""
-        await self._before("bound_account", reads=True)
+        await self._before("get_bound_account", reads=True)
         leases = (row.lease for row in self.rows.values())
         bound = (one for one in leases if one.mount == mount and not one.is_session)
         return next((one.footprint.account for one in bound), "")

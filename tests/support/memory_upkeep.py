@@ -11,9 +11,9 @@ from lessor_server.domain.lease import (
     CREATE_GRACE,
     TOMBSTONE_LIFE,
     Lease,
+    LeaseStep,
     Orphan,
     State,
-    Step,
     sources,
 )
 from lessor_server.domain.lease_id import IdRange
@@ -100,7 +100,7 @@ class MemoryUpkeep(MemoryRows):
         await self._before("abandon")
         found = [self.rows[lease_id].lease for lease_id in sorted(self.rows) if ids.covers(lease_id)]
         ended = [one for one in found if live or one.state_at(self.now()) is State.REVOKING]
-        fit = (one for one in ended if one.state in sources(Step.ABANDON) and not one.is_session)
+        fit = (one for one in ended if one.state in sources(LeaseStep.ABANDON) and not one.is_session)
         rows = [self.rows[one.id] for one in fit][:limit]
         for row in rows:
             self._put(row, state=State.ABANDONED, due_us=0)

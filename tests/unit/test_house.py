@@ -31,6 +31,19 @@ PRIVATE_WORDS = re.compile(
 )
 """Words of no other project: log, report or return; fix; again; the noun; undelivered; is not a valid;
 consecutive checks; confirm; leave alone. "There is no X" and "is no longer" are plain."""
+HOMONYMS = {
+    "command": "each command of the command line has one, which is loaded by its module's name",
+    "retire": "a pure step of a lease and one of a rotation, always called by their modules' names",
+    "text": "a reader of columns and a parser of settings are named by the type that they return",
+    "violations": "each module of rules has one, always called by its module's name",
+}
+"""Public names of the server that are defined in more than one module, and why that is no confusion."""
+NO_ACTION = re.compile(
+    r"(after|at|before|behind|beside|by|during|for|from|in|of|on|over|per|since|to|under|unless|until|while"
+    r"|with|within|without|begun|bound|built|done|found|given|gone|held|kept|known|left|made|said|sent|taken"
+    r"|told|written|(?!(bring|embed|exceed|feed|need|proceed|seed|shed|succeed)$)[a-z]+(ed|ing))"
+)
+"""First words that are prepositions or participles, but not verbs that end like one."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -56,6 +69,18 @@ def arguments(function: Function) -> int:
     """Count what a caller can pass, ``self`` not included."""
     spec = function.args
     return len(spec.posonlyargs) + len(spec.args) + len(spec.kwonlyargs) - 1
+
+
+def public_names(tree: ast.Module) -> Iterator[str]:
+    """Yield each public class and function that a module defines at its top."""
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, Function)) and not node.name.startswith("_"):
+            yield node.name
+
+
+def is_action(name: str) -> bool:
+    """Return whether a name begins with a word that may be a verb in the imperative."""
+    return NO_ACTION.fullmatch(name.strip("_").split("_")[0]) is None
 
 
 def private_words(text: str) -> list[str]:
@@ -109,6 +134,43 @@ def test_no_constructor_takes_more_than_eight_arguments(trees: dict[str, ast.Mod
         if function.name == "__init__" and arguments(function) > CONSTRUCTOR_ARGUMENTS
     ]
     assert wide == []
+
+
+def test_a_public_name_of_the_server_has_one_meaning(trees: dict[str, ast.Module]) -> None:
+    """A search for a name finds one thing."""
+    places: dict[str, list[str]] = {}
+    for path, tree in trees.items():
+        for name in public_names(tree) if path.startswith("server/") else ():
+            places.setdefault(name, []).append(path)
+    assert {name: where for name, where in places.items() if len(where) > 1 and name not in HOMONYMS} == {}
+    assert [name for name in HOMONYMS if len(places.get(name, [])) < 2] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "action"),
+    [
+        ("create_user", True),
+        ("_seed", True),
+        ("made", False),
+        ("_until_due", False),
+        ("rotated_away", False),
+        ("running", False),
+    ],
+)
+def test_a_participle_or_a_preposition_is_no_action(name: str, action: bool) -> None:
+    assert is_action(name) is action
+
+
+def test_what_awaits_is_named_by_an_action(trees: dict[str, ast.Module]) -> None:
+    """A participle is for a pure function that returns a changed copy."""
+    odd = [
+        f"{path}:{node.lineno}: {node.name}"
+        for path, tree in trees.items()
+        if path.startswith("server/")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AsyncFunctionDef) and not is_action(node.name)
+    ]
+    assert odd == []
 
 
 @pytest.mark.parametrize(

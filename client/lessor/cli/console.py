@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lessor.cli.call import Call
 
 FAILED, NOT_READY = 1, 7
-SHORTEST, LONGEST = timedelta(minutes=15), timedelta(hours=12)
+MIN_DURATION, MAX_DURATION = timedelta(minutes=15), timedelta(hours=12)
 """How long a console session of a role lasts, by AWS's rule."""
 _CHAINED = (
     "AWS accepts no --session-duration for a session by role chaining, as of a root that is itself a session"
@@ -102,7 +102,7 @@ def _require_duration(duration: timedelta | None, kind: str) -> None:
         return
     if kind != "ASSUMED_ROLE":
         raise click.UsageError(f"--session-duration: AWS accepts none for a role of type {kind}; use --ttl")
-    if not SHORTEST <= duration <= LONGEST:
+    if not MIN_DURATION <= duration <= MAX_DURATION:
         raise click.UsageError("--session-duration is not within 15m and 12h")
 
 

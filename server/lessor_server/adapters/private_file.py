@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-LARGEST: Final = 4096
+MAX_BYTES: Final = 4096
 """Bytes; a larger file is not one of ours."""
 _FIX: Final = "restore the previous file, or set another data directory with LESSOR_DATA_DIR"
 
@@ -31,10 +31,10 @@ def read_or_make(path: Path, draw: Callable[[], bytes]) -> bytes:
     """
     if not path.exists():
         _make(path, draw())
-    return read(path)
+    return read_private(path)
 
 
-def read(path: Path) -> bytes:
+def read_private(path: Path) -> bytes:
     """Return the content of a private file; raises as ``read_or_make``."""
     # A pipe in its place must not keep the start waiting for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -47,11 +47,11 @@ def read(path: Path) -> bytes:
             raise NotPrivate(f"{path} is open to others (mode {mode:04o}); run chmod 600 on it")
         if status.st_uid not in {os.geteuid(), 0}:
             raise NotPrivate(f"{path} belongs to another user; run chown {os.geteuid()} on it")
-        content = os.read(descriptor, LARGEST + 1)
+        content = os.read(descriptor, MAX_BYTES + 1)
     finally:
         os.close(descriptor)
-    if len(content) > LARGEST:
-        raise NotPrivate(f"{path} has more than {LARGEST} bytes; {_FIX}")
+    if len(content) > MAX_BYTES:
+        raise NotPrivate(f"{path} has more than {MAX_BYTES} bytes; {_FIX}")
     return content
 
 

@@ -39,7 +39,7 @@ class LoopbackClient:
 
     @classmethod
     @asynccontextmanager
-    async def to(cls, address: str, token: Secret) -> AsyncIterator[LoopbackClient]:
+    async def connect(cls, address: str, token: Secret) -> AsyncIterator[LoopbackClient]:
         """Hold a channel to ``address`` (host:port) for the length of the block."""
         async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
             yield cls(channel, token)

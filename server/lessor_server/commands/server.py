@@ -10,7 +10,7 @@ import click
 import uvloop
 
 from lessor_server import app
-from lessor_server.adapters.aws.ca_bundle import CaBundleUnusable, require_ca_bundle
+from lessor_server.adapters.aws.sdk_session import CaBundleUnusable, require_ca_bundle
 from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import LogLevel, start_logging
 from lessor_server.adapters.sealing.key_file import KeyFileBroken
@@ -34,7 +34,7 @@ def command(file: Path | None, *, check: bool) -> None:
     if check:
         click.echo("the settings are valid")
         return
-    serve(settings, file)
+    run_server(settings, file)
 
 
 def settings_or_exit(file: Path | None) -> Settings:
@@ -56,7 +56,7 @@ def ca_bundle_or_exit() -> None:
         sys.exit(WRONG_SETTINGS)
 
 
-def serve(settings: Settings, file: Path | None) -> None:
+def run_server(settings: Settings, file: Path | None) -> None:
     """Serve until a signal stops it; a start that fails prints one line with the fix and exits with 1."""
     forget_tokens(os.environ)
     level = LogLevel(settings.log.level)

@@ -7,8 +7,10 @@ from typing import Final
 
 from lessor_server.domain.errors.base import Violation
 
+MICROSECOND: Final = timedelta(microseconds=1)
 SECOND: Final = timedelta(seconds=1)
-LONGEST: Final = timedelta(days=3650)
+SECOND_US: Final = SECOND // MICROSECOND
+MAX_DURATION: Final = timedelta(days=3650)
 """Ten years: a longer span is a slip of the pen, and would not end within any key's useful life."""
 
 
@@ -36,12 +38,12 @@ def violations(field: str, span: timedelta | None) -> list[Violation]:
                 field, f"{format_duration(span)} is below 1s", "give at least 1s, or leave the field out"
             )
         ]
-    if span > LONGEST:
+    if span > MAX_DURATION:
         return [
             Violation(
                 field,
                 f"{format_duration(span)} is above ten years",
-                f"give at most {format_duration(LONGEST)}",
+                f"give at most {format_duration(MAX_DURATION)}",
             )
         ]
     if span % SECOND:

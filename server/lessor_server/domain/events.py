@@ -6,7 +6,7 @@ No event carries a secret. ``lease_id`` names the lease; spans are in seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 BY_CLOCK: Final = "the clock"
 """Stands for the caller if nobody asked: a schedule, or the retry of a failed operation."""
@@ -15,6 +15,9 @@ BY_CLOCK: Final = "the clock"
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened; each subclass says what."""
+
+    log_name: ClassVar[str] = ""
+    """Its name in the log, if that is not the class's name in snake case: names in the log do not change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,27 +196,30 @@ class OrphanAdopted(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class UserMissed(Event):
+class UserMissing(Event):
     """A lease whose user is not on the account ends; ``by`` is empty in a scheduled reconcile run."""
 
+    log_name: ClassVar[str] = "user_missed"
     lease_id: str
     user_name: str
     by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Swept(Event):
+class Reconciled(Event):
     """The account and the store were compared: how many users were listed, tombstones dropped."""
 
+    log_name: ClassVar[str] = "swept"
     mount: str
     users: int
     buried: int
 
 
 @dataclass(frozen=True, slots=True)
-class SweepFailed(Event):
+class ReconcileFailed(Event):
     """The account could not be listed; it is retried."""
 
+    log_name: ClassVar[str] = "sweep_failed"
     mount: str
     error: str
 

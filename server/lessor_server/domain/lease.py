@@ -21,12 +21,10 @@ from datetime import timedelta
 from enum import Enum
 from typing import Final
 
-from lessor_server.domain.durations import LONGEST
+from lessor_server.domain.durations import MAX_DURATION, MICROSECOND, SECOND_US
 from lessor_server.domain.role import CredentialType
 
-_MICROSECOND: Final = timedelta(microseconds=1)
-_SECOND_US: Final = 1_000_000
-_MAX_SPAN_US: Final = LONGEST // _MICROSECOND
+_MAX_SPAN_US: Final = MAX_DURATION // MICROSECOND
 
 MAX_GENERATION: Final = 2**53
 """The greatest generation of a row; after it comes the first one: no row becomes unreadable by a change."""
@@ -46,7 +44,7 @@ LIVE = frozenset({State.INTENT, State.ACTIVE, State.REVOKING})
 """States that count against ``max_leases`` and, where there is a user, against ``max_users``."""
 
 
-class Step(Enum):
+class LeaseStep(Enum):
     """One named change of a lease."""
 
     ACTIVATE = "activate"
@@ -62,31 +60,31 @@ class Step(Enum):
     ABANDON = "abandon"
 
 
-STEPS: dict[tuple[State, Step], State] = {
-    (State.INTENT, Step.ACTIVATE): State.ACTIVE,
-    (State.INTENT, Step.ABORT): State.REVOKING,
-    (State.INTENT, Step.EXPIRE): State.REVOKING,
-    (State.INTENT, Step.REVOKE): State.REVOKING,
-    (State.ACTIVE, Step.RENEW): State.ACTIVE,
-    (State.ACTIVE, Step.REPLACE_KEY): State.ACTIVE,
-    (State.ACTIVE, Step.MARK_UNDELIVERED): State.ACTIVE,
-    (State.ACTIVE, Step.EXPIRE): State.REVOKING,
-    (State.ACTIVE, Step.REVOKE): State.REVOKING,
-    (State.REVOKING, Step.EXPIRE): State.REVOKING,
-    (State.REVOKING, Step.REVOKE): State.REVOKING,
-    (State.REVOKING, Step.RESCHEDULE): State.REVOKING,
-    (State.REVOKING, Step.FINISH): State.GONE,
-    (State.REVOKING, Step.REOPEN): State.REVOKING,
-    (State.GONE, Step.REOPEN): State.REVOKING,
-    (State.INTENT, Step.ABANDON): State.ABANDONED,
-    (State.ACTIVE, Step.ABANDON): State.ABANDONED,
-    (State.REVOKING, Step.ABANDON): State.ABANDONED,
-    (State.ABANDONED, Step.REVOKE): State.REVOKING,
+STEPS: dict[tuple[State, LeaseStep], State] = {
+    (State.INTENT, LeaseStep.ACTIVATE): State.ACTIVE,
+    (State.INTENT, LeaseStep.ABORT): State.REVOKING,
+    (State.INTENT, LeaseStep.EXPIRE): State.REVOKING,
+    (State.INTENT, LeaseStep.REVOKE): State.REVOKING,
+    (State.ACTIVE, LeaseStep.RENEW): State.ACTIVE,
+    (State.ACTIVE, LeaseStep.REPLACE_KEY): State.ACTIVE,
+    (State.ACTIVE, LeaseStep.MARK_UNDELIVERED): State.ACTIVE,
+    (State.ACTIVE, LeaseStep.EXPIRE): State.REVOKING,
+    (State.ACTIVE, LeaseStep.REVOKE): State.REVOKING,
+    (State.REVOKING, LeaseStep.EXPIRE): State.REVOKING,
+    (State.REVOKING, LeaseStep.REVOKE): State.REVOKING,
+    (State.REVOKING, LeaseStep.RESCHEDULE): State.REVOKING,
+    (State.REVOKING, LeaseStep.FINISH): State.GONE,
+    (State.REVOKING, LeaseStep.REOPEN): State.REVOKING,
+    (State.GONE, LeaseStep.REOPEN): State.REVOKING,
+    (State.INTENT, LeaseStep.ABANDON): State.ABANDONED,
+    (State.ACTIVE, LeaseStep.ABANDON): State.ABANDONED,
+    (State.REVOKING, LeaseStep.ABANDON): State.ABANDONED,
+    (State.ABANDONED, LeaseStep.REVOKE): State.REVOKING,
 }
 """Every allowed step; what is not here cannot happen. The store's own steps mirror it in their WHERE."""
 
 
-def sources(step: Step) -> tuple[State, ...]:
+def sources(step: LeaseStep) -> tuple[State, ...]:
     """Return the states from which ``step`` is allowed, in the order of ``State``."""
     return tuple(state for state in State if (state, step) in STEPS)
 
@@ -222,7 +220,7 @@ class Orphan:
 
 def begin(intent: Intent, now_us: int, span: timedelta) -> Lease:
     """Return the INTENT that is stored before CreateUser is sent; its claim lasts for ``span``."""
-    until_us = now_us + span // _MICROSECOND
+    until_us = now_us + span // MICROSECOND
     return Lease(
         id=intent.id,
         mount=intent.mount,
@@ -270,16 +268,16 @@ def activate(
     """
     ttl, max_us, end_us = (
         lease.ttl,
-        now_us + lease.max_ttl // _MICROSECOND,
-        now_us + lease.ttl // _MICROSECOND,
+        now_us + lease.max_ttl // MICROSECOND,
+        now_us + lease.ttl // MICROSECOND,
     )
     if ends_us:
-        max_us = end_us = max(min(ends_us, now_us + _MAX_SPAN_US), now_us + _SECOND_US)
-        ttl = timedelta(seconds=-((now_us - end_us) // _SECOND_US))
-    expires_us = min(end_us, now_us + UNDELIVERED_TTL // _MICROSECOND) if undelivered else end_us
+        max_us = end_us = max(min(ends_us, now_us + _MAX_SPAN_US), now_us + SECOND_US)
+        ttl = timedelta(seconds=-((now_us - end_us) // SECOND_US))
+    expires_us = min(end_us, now_us + UNDELIVERED_TTL // MICROSECOND) if undelivered else end_us
     return _step(
         lease,
-        Step.ACTIVATE,
+        LeaseStep.ACTIVATE,
         access_key_id=access_key_id,
         ttl=ttl,
         issue_us=now_us,
@@ -294,16 +292,18 @@ def replace_key(lease: Lease, access_key_id: str) -> Lease:
     """Return the lease with another key, delivered: if it was not before, it gets its full life back."""
     expires_us = lease.expires_us
     if lease.undelivered:
-        full_us = lease.issue_us + lease.ttl // _MICROSECOND
+        full_us = lease.issue_us + lease.ttl // MICROSECOND
         expires_us = lease.max_expires_us if lease.is_session else full_us
     changes = {"access_key_id": access_key_id, "undelivered": False}
-    return _step(lease, Step.REPLACE_KEY, **changes, expires_us=expires_us, due_us=expires_us)
+    return _step(lease, LeaseStep.REPLACE_KEY, **changes, expires_us=expires_us, due_us=expires_us)
 
 
 def mark_undelivered(lease: Lease, now_us: int) -> Lease:
     """Return the lease of a credential that nobody was given: it expires in 60 s."""
-    expires_us = min(lease.expires_us, now_us + UNDELIVERED_TTL // _MICROSECOND)
-    return _step(lease, Step.MARK_UNDELIVERED, undelivered=True, expires_us=expires_us, due_us=expires_us)
+    expires_us = min(lease.expires_us, now_us + UNDELIVERED_TTL // MICROSECOND)
+    return _step(
+        lease, LeaseStep.MARK_UNDELIVERED, undelivered=True, expires_us=expires_us, due_us=expires_us
+    )
 
 
 def renew(lease: Lease, expires_us: int, now_us: int) -> Lease:
@@ -313,12 +313,12 @@ def renew(lease: Lease, expires_us: int, now_us: int) -> Lease:
 
 def retire(lease: Lease, expires_us: int) -> Lease:
     """Return the lease with an earlier expiry, which is not a renewal."""
-    return _step(lease, Step.RENEW, expires_us=expires_us, due_us=expires_us)
+    return _step(lease, LeaseStep.RENEW, expires_us=expires_us, due_us=expires_us)
 
 
 def abort(lease: Lease, error: str, last_create_us: int, now_us: int) -> Lease:
     """Return an INTENT that is given up: to be revoked immediately."""
-    return _step(lease, Step.ABORT, last_error=error, last_create_us=last_create_us, due_us=now_us)
+    return _step(lease, LeaseStep.ABORT, last_error=error, last_create_us=last_create_us, due_us=now_us)
 
 
 def reschedule(
@@ -328,16 +328,16 @@ def reschedule(
 
     Without a wait it is as due as before, in the order of expiries: at its expiry, if that has passed.
     """
-    due_us = now_us + wait // _MICROSECOND
+    due_us = now_us + wait // MICROSECOND
     if not wait and 0 < lease.expires_us <= now_us:
         due_us = lease.expires_us
     counts = {"attempts": attempts, "not_found_count": not_found_count}
-    return _step(lease, Step.RESCHEDULE, last_error=error, due_us=due_us, **counts)
+    return _step(lease, LeaseStep.RESCHEDULE, last_error=error, due_us=due_us, **counts)
 
 
 def finish(lease: Lease) -> Lease:
     """Return the lease's tombstone."""
-    return _step(lease, Step.FINISH, last_error="", due_us=0)
+    return _step(lease, LeaseStep.FINISH, last_error="", due_us=0)
 
 
 def next_generation(generation: int) -> int:
@@ -345,7 +345,7 @@ def next_generation(generation: int) -> int:
     return 1 if generation >= MAX_GENERATION else generation + 1
 
 
-def _step(lease: Lease, step: Step, **changes: object) -> Lease:
+def _step(lease: Lease, step: LeaseStep, **changes: object) -> Lease:
     state = STEPS.get((lease.state, step))
     if state is None:
         raise AssertionError(f"{step.value} is not a step of a lease that is {lease.state.value}")

@@ -12,7 +12,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import Final
 
-from lessor_server.domain.aws.arn import parse
+from lessor_server.domain.aws.arn import parse_arn
 from lessor_server.domain.durations import format_duration
 from lessor_server.domain.role import STS_CEILINGS, CredentialType, Role
 from lessor_server.domain.root import RootConfig
@@ -91,7 +91,7 @@ def principal_of(config: RootConfig, arn: str) -> str:
     """
     if config.assume_chain:
         return config.assume_chain[-1].role_arn
-    found = parse(arn)
+    found = parse_arn(arn)
     if found is None:
         return ""
     kind, _, rest = found.resource.partition("/")

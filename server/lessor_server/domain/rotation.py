@@ -21,13 +21,12 @@ from datetime import timedelta
 from enum import Enum
 from typing import Final
 
+from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.lease import CREATE_GRACE
 from lessor_server.domain.root import Hop
 from lessor_server.domain.schedule import NEVER, Schedule
 
-_MICROSECOND: Final = timedelta(microseconds=1)
-
-LATE_US: Final = (CREATE_GRACE + timedelta(minutes=1)) // _MICROSECOND
+LATE_US: Final = (CREATE_GRACE + timedelta(minutes=1)) // MICROSECOND
 """After this no CreateAccessKey sent before can take effect, and a listing shows what one made."""
 
 DEACTIVATE_US: Final = 2_000_000
@@ -53,7 +52,7 @@ class Phase(Enum):
     RETIRING = "RETIRING"
 
 
-class Step(Enum):
+class RotationStep(Enum):
     """One named change of phase."""
 
     INTEND = "intend"
@@ -65,14 +64,14 @@ class Step(Enum):
     RETIRE = "retire"
 
 
-STEPS: Final[dict[Step, tuple[Phase, tuple[Phase, ...]]]] = {
-    Step.INTEND: (Phase.IDLE, (Phase.INTENDED,)),
-    Step.CANCEL: (Phase.INTENDED, (Phase.IDLE,)),
-    Step.MAKE: (Phase.INTENDED, (Phase.MADE,)),
-    Step.SWITCH: (Phase.MADE, (Phase.RETIRING, Phase.IDLE)),
-    Step.DROP: (Phase.MADE, (Phase.DROPPING,)),
-    Step.DROPPED: (Phase.DROPPING, (Phase.IDLE,)),
-    Step.RETIRE: (Phase.RETIRING, (Phase.IDLE,)),
+STEPS: Final[dict[RotationStep, tuple[Phase, tuple[Phase, ...]]]] = {
+    RotationStep.INTEND: (Phase.IDLE, (Phase.INTENDED,)),
+    RotationStep.CANCEL: (Phase.INTENDED, (Phase.IDLE,)),
+    RotationStep.MAKE: (Phase.INTENDED, (Phase.MADE,)),
+    RotationStep.SWITCH: (Phase.MADE, (Phase.RETIRING, Phase.IDLE)),
+    RotationStep.DROP: (Phase.MADE, (Phase.DROPPING,)),
+    RotationStep.DROPPED: (Phase.DROPPING, (Phase.IDLE,)),
+    RotationStep.RETIRE: (Phase.RETIRING, (Phase.IDLE,)),
 }
 """Every allowed step: from which phase, to which; what is not here cannot happen."""
 
@@ -149,7 +148,7 @@ class Rotation:
         known = {*self.keys_before, *self.away, self.current, self.previous, self.fresh}
         return tuple(key_id for key_id in listed if key_id not in known)
 
-    def wanted(self, now_us: int) -> bool:
+    def is_due(self, now_us: int) -> bool:
         """Return whether the next rotation is due by the schedule."""
         return 0 < self.next_us <= now_us
 
@@ -182,8 +181,8 @@ def static_prefix(mount: str) -> str:
     return f"{mount}/static-creds/"
 
 
-def place_of(subject: str) -> str:
-    """Return the place that a subject's keys are sealed for."""
+def key_context(subject: str) -> str:
+    """Return the context that a subject's keys are sealed with."""
     return f"rotations/{subject}"
 
 
@@ -192,17 +191,17 @@ def place_of(subject: str) -> str:
 
 def intend(rotation: Rotation, listed: tuple[str, ...]) -> Rotation:
     """Return the row that must be durable before CreateAccessKey is sent."""
-    return _step(rotation, Step.INTEND, Phase.INTENDED, keys_before=listed)
+    return _step(rotation, RotationStep.INTEND, Phase.INTENDED, keys_before=listed)
 
 
 def cancel(rotation: Rotation) -> Rotation:
     """Return the row after AWS refused to create a key."""
-    return _step(rotation, Step.CANCEL, Phase.IDLE)
+    return _step(rotation, RotationStep.CANCEL, Phase.IDLE)
 
 
 def make(rotation: Rotation, key_id: str, sealed: bytes) -> Rotation:
     """Return the row with the new key, which is not used before it is verified."""
-    return _step(rotation, Step.MAKE, Phase.MADE, fresh=key_id, fresh_sealed=sealed)
+    return _step(rotation, RotationStep.MAKE, Phase.MADE, fresh=key_id, fresh_sealed=sealed)
 
 
 def switch(rotation: Rotation, next_us: int, now_us: int) -> Rotation:
@@ -216,7 +215,7 @@ def switch(rotation: Rotation, next_us: int, now_us: int) -> Rotation:
     away = (*rotation.away, *((old,) if old and rotation.is_root else ()))
     return _step(
         rotation,
-        Step.SWITCH,
+        RotationStep.SWITCH,
         Phase.RETIRING if retires else Phase.IDLE,
         current=rotation.fresh,
         sealed=b"" if rotation.is_root else rotation.fresh_sealed,
@@ -234,12 +233,12 @@ def switch(rotation: Rotation, next_us: int, now_us: int) -> Rotation:
 
 def drop(rotation: Rotation) -> Rotation:
     """Return the row of a new key that must not be used: it is to be deleted, and never verified again."""
-    return _step(rotation, Step.DROP, Phase.DROPPING)
+    return _step(rotation, RotationStep.DROP, Phase.DROPPING)
 
 
 def dropped(rotation: Rotation) -> Rotation:
     """Return the row once the new key is deleted."""
-    return _step(rotation, Step.DROPPED, Phase.IDLE, fresh="", fresh_sealed=b"")
+    return _step(rotation, RotationStep.DROPPED, Phase.IDLE, fresh="", fresh_sealed=b"")
 
 
 def retire(rotation: Rotation) -> Rotation:
@@ -247,7 +246,7 @@ def retire(rotation: Rotation) -> Rotation:
     gone = replace(rotation, previous="", retire_us=0)
     if rotation.phase is Phase.IDLE:
         return gone
-    return _step(gone, Step.RETIRE, Phase.IDLE, fresh_sealed=b"", attempts=0, last_error="")
+    return _step(gone, RotationStep.RETIRE, Phase.IDLE, fresh_sealed=b"", attempts=0, last_error="")
 
 
 def end(rotation: Rotation, now_us: int, *, keep_key: bool) -> Rotation:
@@ -282,7 +281,7 @@ def key_deleted(rotation: Rotation, key_id: str) -> Rotation:
     return replace(rotation, fresh=fresh, previous=previous, current=current, keys_before=before)
 
 
-def _step(rotation: Rotation, step: Step, after: Phase, **changes: object) -> Rotation:
+def _step(rotation: Rotation, step: RotationStep, after: Phase, **changes: object) -> Rotation:
     before, allowed = STEPS[step]
     if rotation.phase is not before or after not in allowed:
         raise AssertionError(f"{step.value} is not a step from {rotation.phase.value} to {after.value}")

@@ -15,11 +15,12 @@ from datetime import MAXYEAR, UTC, date, datetime, timedelta
 from typing import Final
 
 from lessor_server.domain import durations
+from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import Violation, shown, too_long
 
 MAX_CRON: Final = 256
 """The most characters of a cron expression."""
-SHORTEST: Final = timedelta(seconds=60)
+MIN_PERIOD: Final = timedelta(seconds=60)
 JITTER: Final = 0.1
 """By how much of a period a jittered rotation comes earlier at most, so that many are not due together."""
 
@@ -36,7 +37,6 @@ which the calendar repeats, so an expression that has no match in this time neve
 _DAY_MINUTES: Final = 24 * 60
 _MINUTE_US: Final = 60_000_000
 
-_MICROSECOND: Final = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -57,13 +57,13 @@ class Schedule:
         ``jitter``, drawn by the caller from 0 to 1, takes up to a tenth off a period.
         """
         if self.period is not None:
-            return now_us + int(self.period / _MICROSECOND * (1 - JITTER * jitter))
+            return now_us + int(self.period / MICROSECOND * (1 - JITTER * jitter))
         found = _times(self.cron, now_us) if self.cron else None
         return next(found, 0) if found else 0
 
     def missed(self, time_us: int, now_us: int) -> bool:
         """Return whether a rotation due at ``time_us`` is too late at ``now_us``."""
-        return self.window is not None and now_us > time_us + self.window // _MICROSECOND
+        return self.window is not None and now_us > time_us + self.window // MICROSECOND
 
 
 NEVER: Final = Schedule()
@@ -73,7 +73,7 @@ def violations(schedule: Schedule) -> list[Violation]:
     """Return every violation; the fields are called as in a root's config and in a static role."""
     found = durations.violations("rotation_period", schedule.period)
     found += durations.violations("rotation_window", schedule.window)
-    if schedule.period is not None and durations.SECOND <= schedule.period < SHORTEST:
+    if schedule.period is not None and durations.SECOND <= schedule.period < MIN_PERIOD:
         problem = f"{durations.format_duration(schedule.period)} is below 1m"
         found.append(Violation("rotation_period", problem, "give at least 1m"))
     if schedule.cron:
@@ -112,7 +112,7 @@ def _times(text: str, after_us: int) -> Iterator[int] | None:
     minutes = [hour * 60 + minute for hour in sorted(sets[1]) for minute in sorted(sets[0])]
     return (
         moment_us
-        for day_us in _days_us(fields, sets, (_EPOCH + after_us * _MICROSECOND).date())
+        for day_us in _days_us(fields, sets, (_EPOCH + after_us * MICROSECOND).date())
         for minute in minutes
         if (moment_us := day_us + minute * _MINUTE_US) > after_us
     )

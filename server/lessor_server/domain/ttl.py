@@ -7,18 +7,16 @@ from datetime import timedelta
 from typing import Final
 
 from lessor_server.domain import durations
-from lessor_server.domain.durations import format_duration
+from lessor_server.domain.durations import MICROSECOND, SECOND_US, format_duration
 from lessor_server.domain.errors.base import Invalid, Violation, require
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import STS_CEILINGS, STS_FLOOR, CredentialType, Role
 
 DEFAULT_SESSION: Final = timedelta(hours=1)
-_SECOND_US: Final = 1_000_000
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class GrantedTtl:
     """Hold what a new lease gets: its ``ttl``, and ``max_ttl``, the bound of all its renewals.
 
     Both are whole seconds from activation on; ``warnings`` say what was capped, and by what.
@@ -40,7 +38,7 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
-class Renewal:
+class RenewedTtl:
     """Hold a renewal's answer: the whole seconds granted from now, and the new expiry in microseconds."""
 
     ttl: timedelta
@@ -48,7 +46,9 @@ class Renewal:
     warnings: tuple[str, ...] = ()
 
 
-def grant(requested: timedelta | None, role: Role, mount: Mount, by_root: timedelta | None = None) -> Grant:
+def grant(
+    requested: timedelta | None, role: Role, mount: Mount, by_root: timedelta | None = None
+) -> GrantedTtl:
     """Return the span of a new lease of ``role``; ``None`` or zero asks for the default.
 
     ``by_root`` is the longest session that the mount's root can make (``root_kind.longest_session``).
@@ -67,12 +67,12 @@ def grant(requested: timedelta | None, role: Role, mount: Mount, by_root: timede
         else (f"ttl {format_duration(wanted)} was capped to {format_duration(bound)} by {by}",)
     )
     if role.credential_type is CredentialType.IAM_USER:
-        return Grant(ttl, bound, warnings)
+        return GrantedTtl(ttl, bound, warnings)
     if ttl < STS_FLOOR:
         why = f"{format_duration(ttl)} is below 900s, the shortest session that AWS gives"
         fix = "ask for 900s or more" if bound >= STS_FLOOR else f"raise {by} to 900s or more"
         require([Violation("ttl", why, fix)])
-    return Grant(ttl, ttl, warnings)
+    return GrantedTtl(ttl, ttl, warnings)
 
 
 def violations(requested: timedelta | None, role: Role, mount: Mount) -> list[Violation]:
@@ -94,7 +94,7 @@ def longest_user(mount: Mount) -> timedelta:
     return min(mount.lease_max or mount.max_lease_ttl, mount.max_lease_ttl)
 
 
-def renewal(now_us: int, increment: timedelta | None, term: Term, todays_max: timedelta) -> Renewal:
+def renewal(now_us: int, increment: timedelta | None, term: Term, todays_max: timedelta) -> RenewedTtl:
     """Return the new expiry of a lease renewed at ``now_us`` by ``increment`` (none or zero: its own ttl).
 
     It is now + increment, capped by the row's max and by issue time + ``todays_max``, but never
@@ -102,19 +102,19 @@ def renewal(now_us: int, increment: timedelta | None, term: Term, todays_max: ti
     """
     require(durations.violations("increment", increment or None))
     wanted = increment or term.ttl
-    wanted_us = now_us + wanted // _MICROSECOND
-    bound_us = min(term.max_expires_us, term.issue_us + todays_max // _MICROSECOND)
-    expires_us = max(min(wanted_us, bound_us), now_us + _SECOND_US)
-    ttl = timedelta(seconds=(expires_us - now_us) // _SECOND_US)
+    wanted_us = now_us + wanted // MICROSECOND
+    bound_us = min(term.max_expires_us, term.issue_us + todays_max // MICROSECOND)
+    expires_us = max(min(wanted_us, bound_us), now_us + SECOND_US)
+    ttl = timedelta(seconds=(expires_us - now_us) // SECOND_US)
     warnings = []
     if expires_us < wanted_us:
         warnings.append(
             f"increment {format_duration(wanted)} was capped to {format_duration(ttl)} by the lease's maximum"
         )
     if expires_us < term.expires_us:
-        less = timedelta(seconds=-((expires_us - term.expires_us) // _SECOND_US))
+        less = timedelta(seconds=-((expires_us - term.expires_us) // SECOND_US))
         warnings.append(f"the lease now ends {format_duration(less)} earlier than before")
-    return Renewal(ttl, expires_us, tuple(warnings))
+    return RenewedTtl(ttl, expires_us, tuple(warnings))
 
 
 def _default(role: Role, mount: Mount) -> timedelta:

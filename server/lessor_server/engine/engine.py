@@ -25,10 +25,10 @@ from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.revocation.expiry_timer import ExpiryTimer
 from lessor_server.engine.revocation.queue import RevocationQueue
 from lessor_server.engine.revocation.worker import RevocationWorker
-from lessor_server.engine.rotation.order import RotationDeps
 from lessor_server.engine.rotation.root_keys import RootKeys
 from lessor_server.engine.rotation.rotator import Rotator
 from lessor_server.engine.rotation.static_roles import StaticRoles
+from lessor_server.engine.rotation.user_keys import UserKeys
 from lessor_server.engine.store_types import StoreStatus
 from lessor_server.engine.streams.credential_stream import CredentialStream
 from lessor_server.engine.streams.lease_events import LeaseEventBroker
@@ -82,7 +82,7 @@ class Engine:
 
 
 @asynccontextmanager
-async def running(outside: Dependencies, limits: EngineConfig) -> AsyncIterator[Engine]:
+async def run_engine(outside: Dependencies, limits: EngineConfig) -> AsyncIterator[Engine]:
     """Run the engine while the block runs: claims of a process before are void, what is due is revoked.
 
     Leaving the block cancels what still runs; a kill at any moment does no more harm than that.
@@ -135,17 +135,17 @@ async def _build(
     worker = RevocationWorker(store, roots, queue, watch, expiry, notify, work, rng)
     writer = LeaseWriter(store, watch, notify, work, rng)
     issuer = Issuer(store, roots, writer, work)
-    tools = RotationDeps(store, roots, outside.sealer, notify, rng, supervisor)
-    rotator = Rotator(tools, work, expiry)
+    keys = UserKeys(store, roots, outside.sealer)
+    rotator = Rotator(store, roots, keys, notify, rng, supervisor, work, expiry)
     root_keys = RootKeys(store, roots, rotator, supervisor)
-    static_roles = StaticRoles(tools, rotator)
+    static_roles = StaticRoles(store, roots, outside.sealer, notify, rotator)
     mount_remover = MountRemover(store, roots, prefixes, static_roles, expiry, work, notify)
     engine = Engine(
         issuer=issuer,
         credential_stream=CredentialStream(store, issuer, queue, watch, notify, work, rng),
         leases=Leases(store, queue, watch, notify),
         prefixes=prefixes,
-        mounts=Mounts(store, roots, root_keys, notify, rng, limits.root_rules),
+        mounts=Mounts(store, roots, root_keys, notify, limits.root_rules),
         root_keys=root_keys,
         static_roles=static_roles,
         mount_remover=mount_remover,

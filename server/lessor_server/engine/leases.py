@@ -24,7 +24,7 @@ from lessor_server.engine.revocation.queue import RevocationQueue
 from lessor_server.engine.store_types import LeaseCount
 
 RENEW_TRIES = 3
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
 class Outcome(Enum):
@@ -154,7 +154,7 @@ class Leases:
     ) -> Lease:
         """Return the lease after the next attempt on it, by this process or, as its row shows, by another."""
         while True:
-            await asyncio.wait((attempt,), timeout=LOOK_SECONDS)
+            await asyncio.wait((attempt,), timeout=POLL_SECONDS)
             after = await self.lookup(lease_id)
             if attempt.done() or after.state is State.GONE or _tried(after) != _tried(lease):
                 return after

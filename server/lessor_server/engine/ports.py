@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
-from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.events import Event
 from lessor_server.domain.lease import Intent, Lease, Orphan, State
 from lessor_server.domain.lease_id import IdRange
@@ -96,7 +96,7 @@ class LeaseStore(Protocol):
         """
         ...
 
-    async def due_within(self, span: timedelta, limit: int) -> list[tuple[str, int]]:
+    async def list_due_within(self, span: timedelta, limit: int) -> list[tuple[str, int]]:
         """Return (id, due_us) of what falls due between now and ``span`` later, earliest first."""
         ...
 
@@ -104,7 +104,7 @@ class LeaseStore(Protocol):
         """Return one lease."""
         ...
 
-    async def bound_account(self, mount: str) -> str:
+    async def get_bound_account(self, mount: str) -> str:
         """Return the account on which rows of a mount have, or may have had, users; empty without such."""
         ...
 
@@ -285,15 +285,15 @@ class RotationStore(Protocol):
         """Return the rows of a mount's static roles by name, those greater than ``after``."""
         ...
 
-    async def static_holder(self, key_id: str, without: str) -> Rotation | None:
+    async def find_static_holder(self, key_id: str, without: str) -> Rotation | None:
         """Return the static role whose current key it is, or the one before or after, but not ``without``."""
         ...
 
-    async def rotated_away(self, key_id: str) -> Rotation | None:
+    async def find_replacing_rotation(self, key_id: str) -> Rotation | None:
         """Return the root's rotation, of any mount, that has replaced a key; None where none has."""
         ...
 
-    async def static_of_disabled(self) -> list[Rotation]:
+    async def list_static_of_disabled(self) -> list[Rotation]:
         """Return the static roles of all disabling mounts, also those that are deleted and not gone yet."""
         ...
 
@@ -301,7 +301,7 @@ class RotationStore(Protocol):
         """Delete the rows of a disabling mount's static roles, claimed or not."""
         ...
 
-    async def unfinished_of_removed_mounts(self) -> list[Rotation]:
+    async def list_unfinished_of_removed_mounts(self) -> list[Rotation]:
         """Return the rotations of roots that ``remove_disabled`` would forget half done: AWS refuses them."""
         ...
 
@@ -356,14 +356,14 @@ class Aws(Protocol):
 
 
 class Sealer(Protocol):
-    """Seals bytes so that they open only at the place they were sealed for."""
+    """Seals bytes so that they open only with the context they were sealed for."""
 
-    def seal(self, plain: bytes, place: str) -> bytes:
-        """Return ``plain`` sealed for ``place``."""
+    def seal(self, plain: bytes, context: str) -> bytes:
+        """Return ``plain`` sealed for ``context``."""
         ...
 
-    def open(self, sealed: bytes, place: str) -> bytes:
-        """Return what was sealed for ``place``."""
+    def open(self, sealed: bytes, context: str) -> bytes:
+        """Return what was sealed for ``context``."""
         ...
 
 

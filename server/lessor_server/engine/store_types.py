@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -10,6 +11,11 @@ from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import StoredRoot
+
+
+def draw_etag(rng: random.Random) -> str:
+    """Return the etag of a new version of a root or a role."""
+    return f"{rng.getrandbits(64):016x}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class ConfigService:
         """Enable an engine."""
         with Problems() as problems:
             name = problems.parse(messages.mount_of, request.mount)
-            spans = problems.parse(messages.spans, request, _LIMITS)
+            spans = problems.parse(messages.parse_durations, request, _LIMITS)
         mount = _limited(Mount(name), request, spans)
         return pb.EnableMountResponse(mount=_mount(await self._mounts.enable(mount, caller.principal.name)))
 
@@ -60,7 +60,7 @@ class ConfigService:
         """List engines by name."""
         with Problems() as problems:
             size = problems.parse(messages.page_size, request.page_size)
-            after = problems.parse(messages.token, request.page_token)
+            after = problems.parse(messages.parse_page_token, request.page_token)
         found = await self._mounts.list(after, size + 1)
         page, more = await messages.fill_page(found, size, _mount)
         return pb.ListMountsResponse(mounts=page, next_page_token=page[-1].mount if more else "")
@@ -72,18 +72,18 @@ class ConfigService:
             name = problems.parse(messages.mount_of, request.mount)
             paths = messages.paths(mask, _TUNABLE, f"name of {', '.join(_TUNABLE)}", problems)
             problems.parse(
-                messages.spans, messages.apply_mask(pb.TuneMountRequest(), request, paths), _LIMITS
+                messages.parse_durations, messages.apply_mask(pb.TuneMountRequest(), request, paths), _LIMITS
             )
 
         def change(before: Mount) -> Mount:
             stored = pb.TuneMountRequest(
                 description=before.description,
-                default_lease_ttl=messages.duration(before.default_lease_ttl),
-                max_lease_ttl=messages.duration(before.max_lease_ttl),
+                default_lease_ttl=messages.to_duration(before.default_lease_ttl),
+                max_lease_ttl=messages.to_duration(before.max_lease_ttl),
                 max_users=before.max_users,
             )
             tuned = messages.apply_mask(stored, request, paths)
-            return _limited(before, tuned, messages.spans(tuned, _LIMITS))
+            return _limited(before, tuned, messages.parse_durations(tuned, _LIMITS))
 
         tuned = await self._mounts.tune(name, change, caller.principal.name)
         return pb.TuneMountResponse(mount=_mount(tuned))
@@ -126,7 +126,7 @@ class ConfigService:
         """Ask AWS who the root is, what it may do, and say what it needs to be allowed."""
         name = messages.mount_of(request.mount)
         await self._mounts.get(name)
-        check = await self._root_checker.root(name)
+        check = await self._root_checker.check_root(name)
         policy = Struct()
         policy.update(check.policy)
         answer = pb.CheckRootResponse(
@@ -147,7 +147,7 @@ class ConfigService:
         """Set how long users of an engine live where their role does not say."""
         with Problems() as problems:
             name = problems.parse(messages.mount_of, request.mount)
-            spans = problems.parse(messages.spans, request, ("lease", "lease_max"))
+            spans = problems.parse(messages.parse_durations, request, ("lease", "lease_max"))
 
         def change(before: Mount) -> Mount:
             return replace(before, lease=spans["lease"], lease_max=spans["lease_max"])
@@ -155,8 +155,8 @@ class ConfigService:
         mount = await self._mounts.tune(name, change, caller.principal.name)
         return pb.SetLeaseDefaultsResponse(
             mount=mount.name,
-            lease=messages.duration(mount.lease),
-            lease_max=messages.duration(mount.lease_max),
+            lease=messages.to_duration(mount.lease),
+            lease_max=messages.to_duration(mount.lease_max),
         )
 
     async def GetLeaseDefaults(
@@ -166,8 +166,8 @@ class ConfigService:
         mount = await self._mounts.get(messages.mount_of(request.mount))
         return pb.GetLeaseDefaultsResponse(
             mount=mount.name,
-            lease=messages.duration(mount.lease),
-            lease_max=messages.duration(mount.lease_max),
+            lease=messages.to_duration(mount.lease),
+            lease_max=messages.to_duration(mount.lease_max),
         )
 
 
@@ -191,8 +191,8 @@ def _mount(mount: Mount) -> pb.Mount:
     return pb.Mount(
         mount=mount.name,
         description=mount.description,
-        default_lease_ttl=messages.duration(mount.default_lease_ttl),
-        max_lease_ttl=messages.duration(mount.max_lease_ttl),
+        default_lease_ttl=messages.to_duration(mount.default_lease_ttl),
+        max_lease_ttl=messages.to_duration(mount.max_lease_ttl),
         max_users=mount.max_users,
         state=_STATES[mount.state],
         create_time=messages.timestamp(mount.created_us),
@@ -201,7 +201,7 @@ def _mount(mount: Mount) -> pb.Mount:
 
 def _config(message: pb.RootConfig) -> RootConfig:
     """Return the root of a message, or raise ``Invalid`` with all problems of its shape."""
-    spans = messages.spans(message, ("rotation_period", "rotation_window"), "config")
+    spans = messages.parse_durations(message, ("rotation_period", "rotation_window"), "config")
     return RootConfig(
         access_key=message.access_key,
         secret_key=Secret(message.secret_key),
@@ -243,9 +243,9 @@ def _config_message(config: RootConfig, *, with_secret: bool) -> pb.RootConfig:
         username_template=config.username_template,
         identity_token_file=config.identity_token_file,
         identity_token_audience=config.identity_token_audience,
-        rotation_period=messages.duration(config.rotation_period),
+        rotation_period=messages.to_duration(config.rotation_period),
         rotation_schedule=config.rotation_schedule,
-        rotation_window=messages.duration(config.rotation_window),
+        rotation_window=messages.to_duration(config.rotation_window),
     )
     for hop in config.assume_chain:
         message.assume_chain.add(role_arn=hop.role_arn, external_id=hop.external_id)

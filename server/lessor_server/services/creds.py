@@ -54,7 +54,7 @@ class CredsService(StaticCredentialMethods):
         The first item is None: the request is valid.
         """
         with Problems() as problems:
-            overlap = problems.parse(messages.span, request, "overlap") or DEFAULT_OVERLAP
+            overlap = problems.parse(messages.parse_duration, request, "overlap") or DEFAULT_OVERLAP
             asked = problems.parse(_issue_request, _first(request), caller)
         yield None
         async with aclosing(self._watch.follow(asked, overlap)) as issued:
@@ -79,9 +79,9 @@ def _issue_request(request: pb.GenerateCredentialsRequest, caller: Caller) -> Is
     with Problems() as problems:
         mount = problems.parse(messages.mount_of, request.mount)
         role = problems.parse(messages.role_of, request.role, "role")
-        ttl = problems.parse(messages.span, request, "ttl")
+        ttl = problems.parse(messages.parse_duration, request, "ttl")
         reason = problems.parse(messages.reason, request.reason)
-        wait = problems.parse(messages.span, request, "wait_usable")
+        wait = problems.parse(messages.parse_duration, request, "wait_usable")
         if wait is not None and wait < timedelta(0):
             problems.add("wait_usable", "is negative", "give 0 or more")
         request_id = problems.parse(_request_id, request.request_id)
@@ -103,7 +103,7 @@ def _ask(request: pb.GenerateCredentialsRequest) -> Ask:
     """Return what a request asks of a session, or raise ``Invalid``."""
     document = None
     if request.HasField("session_policy"):
-        document = messages.document(request.session_policy, "session_policy")
+        document = messages.parse_document(request.session_policy, "session_policy")
     return Ask(
         role_arn=request.role_arn,
         session_name=request.role_session_name,
@@ -116,7 +116,7 @@ def _answer(made: Credentials) -> pb.GenerateCredentialsResponse:
     """Return credentials as callers see them."""
     return pb.GenerateCredentialsResponse(
         lease_id=made.lease.id,
-        lease_duration=messages.whole(made.lease.ttl),
+        lease_duration=messages.to_whole_seconds(made.lease.ttl),
         lease_renewable=not made.lease.is_session,
         expire_time=messages.timestamp(made.lease.expires_us),
         access_key=made.lease.access_key_id,

@@ -24,9 +24,9 @@ from lessor_server.domain.access import ANONYMOUS, Capability, Principal
 from lessor_server.domain.errors.base import (
     DeadlineExceeded,
     Draining,
+    ErrorKind,
     InternalError,
     Invalid,
-    Kind,
     LessorError,
     PermissionDenied,
     TooManyCalls,
@@ -44,7 +44,7 @@ DEFAULT_SECONDS = 60.0
 MESSAGE_SECONDS = 10.0
 """How long the message of a request may take to arrive."""
 
-_BAD_INPUT = frozenset({Kind.INVALID, Kind.UNAUTHENTICATED, Kind.DENIED})
+_BAD_INPUT = frozenset({ErrorKind.INVALID, ErrorKind.UNAUTHENTICATED, ErrorKind.DENIED})
 """Errors that are logged as a count: a caller can cause as many of them as it likes."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -203,7 +203,7 @@ class Guard:
             self._log.refused(answered.reason)
         if principal is None:
             await self._anonymous.wait_turn(context.peer())
-        refusal = status.refusal(answered, sees_root=principal is not None and principal.sees_root)
+        refusal = status.error_status(answered, sees_root=principal is not None and principal.sees_root)
         try:
             await context.abort(refusal.code, refusal.message, ((status.DETAILS_KEY, refusal.details),))
         except grpc.aio.InternalError:
@@ -214,7 +214,7 @@ class Guard:
 
     def _referred(self, entry: _Method, error: LessorError) -> LessorError:
         """Return the error; one that a caller can do nothing about names where the log has its cause."""
-        if error.kind is Kind.INTERNAL and not isinstance(error, InternalError):
+        if error.kind is ErrorKind.INTERNAL and not isinstance(error, InternalError):
             error.message = f"{error.message}, reference {self._log.report(entry.name, error)}"
         return error
 

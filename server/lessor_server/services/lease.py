@@ -11,9 +11,9 @@ from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.lease_id import IdRange, LeaseId
 from lessor_server.engine.leases import Leases, Outcome
 from lessor_server.engine.revocation.bulk import Prefixes, Standing
-from lessor_server.engine.streams.lease_events import Kind as Happened
 from lessor_server.engine.streams.lease_events import LeaseEventBroker
-from lessor_server.engine.upkeep.reconciler import Kind, Reconciler
+from lessor_server.engine.streams.lease_events import LeaseEventKind as Happened
+from lessor_server.engine.upkeep.reconciler import FindingKind, Reconciler
 from lessor_server.services import messages
 from lessor_server.services.guard import Caller
 from lessor_server.services.messages import Problems
@@ -21,7 +21,7 @@ from lessor_server.services.role import credential_type
 
 _STATES = {state: pb.Lease.State.Value(state.name) for state in State}
 _BY_VALUE = {value: state for state, value in _STATES.items()}
-_KINDS = {kind: pb.ReconcileResponse.Kind.Value(kind.name) for kind in Kind}
+_KINDS = {kind: pb.ReconcileResponse.Kind.Value(kind.name) for kind in FindingKind}
 _TYPES = {kind: pb.WatchLeasesResponse.Type.Value(kind.name) for kind in Happened}
 INSTANCE = re.compile(r"[0-9a-f]{16}")
 _OUTCOMES = {outcome: pb.RevokeLeaseResponse.Outcome.Value(outcome.name) for outcome in Outcome}
@@ -80,11 +80,11 @@ class LeaseService:
         """Let a lease live longer."""
         with Problems() as problems:
             lease_id = problems.parse(LeaseId.parse, request.lease_id)
-            increment = problems.parse(messages.span, request, "increment") or None
+            increment = problems.parse(messages.parse_duration, request, "increment") or None
         renewed = await self._leases.renew(lease_id, increment, caller.principal.name)
         return pb.RenewLeaseResponse(
             lease_id=renewed.lease.id,
-            lease_duration=messages.whole(renewed.ttl),
+            lease_duration=messages.to_whole_seconds(renewed.ttl),
             lease_renewable=True,
             expire_time=messages.timestamp(renewed.lease.expires_us),
             warnings=renewed.warnings,
@@ -154,7 +154,7 @@ class LeaseService:
             if request.instance and not INSTANCE.fullmatch(request.instance):
                 fix = "give 16 hexadecimal digits, as GetInfo shows them"
                 problems.add("instance", "is not a valid instance id", fix)
-        async for found in self._reconciler.sweep(
+        async for found in self._reconciler.reconcile(
             mount, apply=request.apply, instance=request.instance, by=caller.principal.name
         ):
             yield pb.ReconcileResponse(
@@ -195,7 +195,7 @@ def _lease(lease: Lease, now_us: int) -> pb.Lease:
         issue_time=messages.timestamp(lease.issue_us),
         last_renewal_time=messages.timestamp(lease.last_renewal_us),
         expire_time=messages.timestamp(lease.expires_us),
-        ttl=messages.whole(timedelta(microseconds=left)),
+        ttl=messages.to_whole_seconds(timedelta(microseconds=left)),
         renewable=state is State.ACTIVE and not lease.is_session,
         max_expire_time=messages.timestamp(lease.max_expires_us),
         owner=lease.owner,

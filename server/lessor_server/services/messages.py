@@ -108,7 +108,7 @@ def named(mount: str, role: str, field: str) -> tuple[str, str]:
         return problems.parse(mount_of, mount), problems.parse(role_of, role, field)
 
 
-def span(message: Message, field: str, under: str = "") -> timedelta | None:
+def parse_duration(message: Message, field: str, under: str = "") -> timedelta | None:
     """Return a Duration field, or None where it is absent; violations name it below ``under``."""
     if not message.HasField(field):
         return None
@@ -121,13 +121,15 @@ def span(message: Message, field: str, under: str = "") -> timedelta | None:
     return timedelta(seconds=value.seconds, microseconds=value.nanos // _NANOS_IN_MICRO)
 
 
-def spans(message: Message, fields: Collection[str], under: str = "") -> dict[str, timedelta | None]:
+def parse_durations(
+    message: Message, fields: Collection[str], under: str = ""
+) -> dict[str, timedelta | None]:
     """Return Duration fields by name, None if absent or zero, which both mean the default."""
     with Problems() as problems:
-        return {field: problems.parse(span, message, field, under) or None for field in fields}
+        return {field: problems.parse(parse_duration, message, field, under) or None for field in fields}
 
 
-def duration(value: timedelta | None) -> Duration | None:
+def to_duration(value: timedelta | None) -> Duration | None:
     """Return a span as a Duration; None stays absent."""
     if value is None:
         return None
@@ -136,7 +138,7 @@ def duration(value: timedelta | None) -> Duration | None:
     return made
 
 
-def whole(value: timedelta) -> Duration:
+def to_whole_seconds(value: timedelta) -> Duration:
     """Return a span as a Duration of whole seconds."""
     return Duration(seconds=max(int(value.total_seconds()), 0))
 
@@ -157,7 +159,7 @@ def reason(text: str) -> str:
     return text
 
 
-def document(value: Struct, field: str) -> dict[str, JsonValue]:
+def parse_document(value: Struct, field: str) -> dict[str, JsonValue]:
     """Return a Struct as plain values; numbers are floats, as Struct has them.
 
     Raises ``Invalid`` that names ``field`` for an empty object, which is what a library sends that can't
@@ -244,7 +246,7 @@ def page_size(size: int) -> int:
     return size or PAGE_DEFAULT
 
 
-def token(text: str) -> str:
+def parse_page_token(text: str) -> str:
     """Return the name after which a page token continues, or raise ``Invalid`` for an invalid token."""
     if text and not is_name(text):
         raise invalid("page_token", f"{shown(text)} is not a valid token", "send next_page_token unchanged")

@@ -56,7 +56,7 @@ class RoleService(StaticRoleMethods):
         wish = _written(request)
         before = await self._roles.find(wish.mount, request.role.name, request.role.etag)
         checked = await self._roles.check(wish.mount, wish.change(before))
-        warnings = dict.fromkeys((*checked.warnings, *await self._root_checker.role(checked.role)))
+        warnings = dict.fromkeys((*checked.warnings, *await self._root_checker.check_role(checked.role)))
         return pb.CheckRoleResponse(role=role_message(checked.role), warnings=warnings)
 
     async def GetRole(self, request: pb.GetRoleRequest, _: Caller) -> pb.GetRoleResponse:
@@ -69,7 +69,7 @@ class RoleService(StaticRoleMethods):
         with Problems() as problems:
             mount = problems.parse(messages.mount_of, request.mount)
             size = problems.parse(messages.page_size, request.page_size)
-            after = problems.parse(messages.token, request.page_token)
+            after = problems.parse(messages.parse_page_token, request.page_token)
         found = await self._roles.list(mount, after, size + 1)
         page, more = await messages.fill_page(found, size, role_message)
         return pb.ListRolesResponse(roles=page, next_page_token=page[-1].name if more else "")
@@ -124,7 +124,7 @@ def _role(mount: str, message: pb.Role) -> Role:
     with Problems() as problems:
         name = problems.parse(messages.role_of, message.name, "role.name")
         kind = problems.parse(_kind, message.credential_type)
-        spans = problems.parse(messages.spans, message, _SPANS, "role")
+        spans = problems.parse(messages.parse_durations, message, _SPANS, "role")
         document = problems.parse(_policy, message)
     return Role(
         mount=mount,
@@ -162,7 +162,7 @@ def _policy(message: pb.Role) -> str:
     """Return the canonical text of a role's policy, empty if it has none. Raises ``Invalid``."""
     if not message.HasField("policy_document"):
         return ""
-    return policy.canonical(messages.document(message.policy_document, "role.policy_document"))
+    return policy.canonical(messages.parse_document(message.policy_document, "role.policy_document"))
 
 
 def role_message(role: Role) -> pb.Role:

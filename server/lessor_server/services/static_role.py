@@ -61,7 +61,7 @@ class StaticRoleMethods:
         with Problems() as problems:
             mount = problems.parse(messages.mount_of, request.mount)
             size = problems.parse(messages.page_size, request.page_size)
-            after = problems.parse(messages.token, request.page_token)
+            after = problems.parse(messages.parse_page_token, request.page_token)
         found = await self._static.list(mount, after, size + 1)
         page, more = await messages.fill_page(found, size, _message)
         token = page[-1].name if more else ""
@@ -95,7 +95,9 @@ def _role(mount: str, request: role_pb2.PutStaticRoleRequest) -> StaticRole:
     message = request.static_role
     with Problems() as problems:
         name = problems.parse(messages.role_of, message.name, "static_role.name")
-        spans = problems.parse(messages.spans, message, ("rotation_period", "rotation_window"), "static_role")
+        spans = problems.parse(
+            messages.parse_durations, message, ("rotation_period", "rotation_window"), "static_role"
+        )
     return StaticRole(
         mount=mount,
         name=name,
@@ -111,9 +113,9 @@ def _message(row: Rotation) -> role_pb2.StaticRole:
     message = role_pb2.StaticRole(
         name=row.name,
         username=row.user_name,
-        rotation_period=messages.duration(row.schedule.period),
+        rotation_period=messages.to_duration(row.schedule.period),
         rotation_schedule=row.schedule.cron,
-        rotation_window=messages.duration(row.schedule.window),
+        rotation_window=messages.to_duration(row.schedule.window),
         live_keys=row.live_keys,
         access_key=row.current,
         next_rotation_time=messages.timestamp(row.next_us),

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details
 from google.rpc.status_pb2 import Status
 
-from lessor_server.domain.errors.base import MAX_PATH, Invalid, Kind, LessorError
+from lessor_server.domain.errors.base import MAX_PATH, ErrorKind, Invalid, LessorError
 
 DOMAIN = "lessor"
 MAX_VIOLATIONS, MAX_BYTES = 20, 4096
@@ -23,7 +23,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ErrorStatus:
     """The wire form of an error."""
 
     code: grpc.StatusCode
@@ -31,7 +31,7 @@ class Refusal:
     details: bytes
 
 
-def refusal(error: LessorError, *, sees_root: bool) -> Refusal:
+def error_status(error: LessorError, *, sees_root: bool) -> ErrorStatus:
     """Return the status of ``error``; AWS's words and what is private only for who may see the root."""
     code = code_of(error.kind)
     private = f" ({error.private})" if error.private and sees_root else ""
@@ -45,35 +45,35 @@ def refusal(error: LessorError, *, sees_root: bool) -> Refusal:
         packed = AnyMessage()
         packed.Pack(detail)
         status.details.append(packed)
-    return Refusal(code, message, status.SerializeToString())
+    return ErrorStatus(code, message, status.SerializeToString())
 
 
-def code_of(kind: Kind) -> grpc.StatusCode:
+def code_of(kind: ErrorKind) -> grpc.StatusCode:
     """Return the status code of a kind of error."""
     match kind:
-        case Kind.INVALID:
+        case ErrorKind.INVALID:
             return grpc.StatusCode.INVALID_ARGUMENT
-        case Kind.NOT_FOUND:
+        case ErrorKind.NOT_FOUND:
             return grpc.StatusCode.NOT_FOUND
-        case Kind.EXISTS:
+        case ErrorKind.EXISTS:
             return grpc.StatusCode.ALREADY_EXISTS
-        case Kind.PRECONDITION:
+        case ErrorKind.PRECONDITION:
             return grpc.StatusCode.FAILED_PRECONDITION
-        case Kind.QUOTA:
+        case ErrorKind.QUOTA:
             return grpc.StatusCode.RESOURCE_EXHAUSTED
-        case Kind.UNAVAILABLE:
+        case ErrorKind.UNAVAILABLE:
             return grpc.StatusCode.UNAVAILABLE
-        case Kind.ABORTED:
+        case ErrorKind.ABORTED:
             return grpc.StatusCode.ABORTED
-        case Kind.UNAUTHENTICATED:
+        case ErrorKind.UNAUTHENTICATED:
             return grpc.StatusCode.UNAUTHENTICATED
-        case Kind.DENIED:
+        case ErrorKind.DENIED:
             return grpc.StatusCode.PERMISSION_DENIED
-        case Kind.DEADLINE:
+        case ErrorKind.DEADLINE:
             return grpc.StatusCode.DEADLINE_EXCEEDED
-        case Kind.UNIMPLEMENTED:
+        case ErrorKind.UNIMPLEMENTED:
             return grpc.StatusCode.UNIMPLEMENTED
-        case Kind.INTERNAL:
+        case ErrorKind.INTERNAL:
             return grpc.StatusCode.INTERNAL
     assert_never(kind)
 
@@ -90,25 +90,25 @@ def _info(error: LessorError) -> details.ErrorInfo:
 
 def _details(error: LessorError) -> list[Message]:
     match error.kind:
-        case Kind.INVALID:
+        case ErrorKind.INVALID:
             return [_bad_request(error)]
-        case Kind.NOT_FOUND | Kind.EXISTS:
+        case ErrorKind.NOT_FOUND | ErrorKind.EXISTS:
             kind = str(getattr(error, "resource", ""))
             return [
                 details.ResourceInfo(
                     resource_type=kind, resource_name=error.subject[:256], description=error.fix
                 )
             ]
-        case Kind.PRECONDITION:
+        case ErrorKind.PRECONDITION:
             violation = details.PreconditionFailure.Violation(
                 type=error.reason, subject=error.subject, description=f"{error.message}; {error.fix}"
             )
             return [details.PreconditionFailure(violations=[violation])]
-        case Kind.QUOTA:
+        case ErrorKind.QUOTA:
             text = f"{error.message}; {error.fix}"
             quota = details.QuotaFailure.Violation(subject=error.subject, description=text)
             return [details.QuotaFailure(violations=[quota]), _retry(error)]
-        case Kind.UNAVAILABLE | Kind.ABORTED:
+        case ErrorKind.UNAVAILABLE | ErrorKind.ABORTED:
             return [_retry(error)]
         case _:
             return []

@@ -72,7 +72,7 @@ class SystemService:
                 *about.warnings,
                 *self._warnings(),
                 *self._held(),
-                *await self._misplaced_tokens(),
+                *await self._warn_of_misplaced_tokens(),
                 *_unreadable_rows(status),
             ),
         )
@@ -80,7 +80,7 @@ class SystemService:
     def _held(self) -> tuple[str, ...]:
         return (f"expiries are held: {self._expiry.why}",) if self._expiry.held else ()
 
-    async def _misplaced_tokens(self) -> list[str]:
+    async def _warn_of_misplaced_tokens(self) -> list[str]:
         return [
             f"the root of {mount} reads its identity_token_file outside of aws.identity_token_dirs; "
             "move the file below one of them and set the root again: version 1.0 will refuse it"

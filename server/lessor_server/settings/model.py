@@ -39,7 +39,7 @@ class Tls(ConfigModel):
     client_ca_file: Annotated[Path, PlainValidator(parsers.authorities)] | None = None
 
 
-class Aws(ConfigModel):
+class AwsSettings(ConfigModel):
     """How AWS may be called."""
 
     allowed_endpoints: Annotated[tuple[Annotated[str, PlainValidator(parsers.endpoint)], ...], Items] = ()
@@ -108,7 +108,7 @@ class SettingsFile(ConfigModel):
     """How long calls in progress may take to end when the server stops."""
     tls: Annotated[Tls | None, BeforeValidator(lambda given: None if given == {} else given)] = None
     """``None``, or an empty table in the file: no TLS."""
-    aws: Aws = Aws()
+    aws: AwsSettings = AwsSettings()
     limits: Limits = Limits()
     sealing: Sealing = Sealing()
     log: Log = Log()

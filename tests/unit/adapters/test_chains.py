@@ -10,9 +10,9 @@ from tests.support.standin_control import StandIn
 from tests.support.virtual_loop import virtual
 
 from lessor_server.adapters.aws.assume_chain import EARLY_SECONDS, PATIENCE_SECONDS, SESSION_SECONDS, Chains
-from lessor_server.domain.aws.calls import Call, GetCallerIdentity, GetUser, ListAccessKeys, ListUsers
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
-from lessor_server.domain.aws.sts_calls import Session
+from lessor_server.domain.aws.iam_calls import Call, GetUser, ListAccessKeys, ListUsers
+from lessor_server.domain.aws.sts_calls import GetCallerIdentity, Session
 from lessor_server.domain.root import Hop, Root
 from lessor_server.domain.secret import Secret
 

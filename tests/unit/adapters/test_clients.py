@@ -13,22 +13,20 @@ from tests.support.virtual_loop import virtual
 
 from lessor_server.adapters.aws.assume_chain import ChainCredentials
 from lessor_server.adapters.aws.clients import IDLE_SECONDS, RETIRED_SECONDS, Clients
-from lessor_server.adapters.aws.endpoints import Place
+from lessor_server.adapters.aws.endpoints import Endpoint
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.aws.per_call_credentials import PerCallCredentials
-from lessor_server.domain.aws.calls import (
+from lessor_server.domain.aws.errors import AwsRefused
+from lessor_server.domain.aws.iam_calls import (
     AccessKey,
     CreateAccessKey,
     CreateUser,
-    GetCallerIdentity,
     UpdateAccessKey,
-    VerifyKey,
+    VerifyKeyOnIam,
 )
-from lessor_server.domain.aws.errors import AwsRefused
-from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
-from lessor_server.domain.aws.sts_calls import GetSessionToken
+from lessor_server.domain.aws.sts_calls import GetCallerIdentity, GetSessionToken, VerifyKey
 
-PLACE = Place("", "us-east-1")
+ENDPOINT = Endpoint("", "us-east-1")
 
 
 # --- how long clients live --------------------------------------------------------------------------------
@@ -36,13 +34,13 @@ PLACE = Place("", "us-east-1")
 
 async def test_clients_of_a_root_are_kept(aws: StandIn) -> None:
     """One client a source, service and place; another version has its own, and the older one stays open."""
-    place = Place(aws.url, "us-east-1")
+    place = Endpoint(aws.url, "us-east-1")
     async with Clients((aws.url,), "lessor/test") as clients:
         first = await clients.get(root(aws.url), "sts", place, None)
         assert await clients.get(root(aws.url), "sts", place, None) is first
         newer = await clients.get(root(aws.url, version=2), "sts", place, None)
         other = await clients.get(root(aws.url, "other"), "sts", place, None)
-        elsewhere = await clients.get(root(aws.url), "sts", Place(aws.url, "eu-west-1"), None)
+        elsewhere = await clients.get(root(aws.url), "sts", Endpoint(aws.url, "eu-west-1"), None)
         assert len({id(one) for one in (first, newer, other, elsewhere)}) == 4
         assert (await first.get_caller_identity())["Account"] == "123456789012"
 
@@ -51,23 +49,23 @@ async def test_clients_of_a_root_are_kept(aws: StandIn) -> None:
 async def test_clients_of_an_older_root_are_closed_a_minute_later() -> None:
     """Calls on their way with an older version's client may end; then it is closed, and not used again."""
     async with Clients((), "lessor/test") as clients:
-        first = await clients.get(root("", version=1), "sts", PLACE, None)
-        second = await clients.get(root("", version=2), "sts", PLACE, None)
+        first = await clients.get(root("", version=1), "sts", ENDPOINT, None)
+        second = await clients.get(root("", version=2), "sts", ENDPOINT, None)
         await asyncio.sleep(RETIRED_SECONDS - 1)
-        other = await clients.get(root("", "other"), "sts", PLACE, None)
-        assert await clients.get(root("", version=1), "sts", PLACE, None) is first
+        other = await clients.get(root("", "other"), "sts", ENDPOINT, None)
+        assert await clients.get(root("", version=1), "sts", ENDPOINT, None) is first
         await asyncio.sleep(2)
-        assert await clients.get(root("", version=1), "sts", PLACE, None) is not first
-        assert await clients.get(root("", version=2), "sts", PLACE, None) is second
-        assert await clients.get(root("", "other"), "sts", PLACE, None) is other
+        assert await clients.get(root("", version=1), "sts", ENDPOINT, None) is not first
+        assert await clients.get(root("", version=2), "sts", ENDPOINT, None) is second
+        assert await clients.get(root("", "other"), "sts", ENDPOINT, None) is other
 
 
 @virtual
 async def test_a_client_that_a_late_call_of_an_older_root_made_is_closed_too() -> None:
     """Whichever was made first, a minute after both are there the newer version's alone is kept."""
     async with Clients((), "lessor/test") as clients:
-        await clients.get(root("", version=2), "sts", PLACE, None)
-        late = await clients.get(root("", version=1), "sts", PLACE, None)
+        await clients.get(root("", version=2), "sts", ENDPOINT, None)
+        late = await clients.get(root("", version=1), "sts", ENDPOINT, None)
         gone = weakref.ref(late)
         del late
         await asyncio.sleep(RETIRED_SECONDS + 1)
@@ -78,46 +76,48 @@ async def test_a_client_that_a_late_call_of_an_older_root_made_is_closed_too() -
 async def test_a_client_that_was_long_not_used_goes_when_its_mount_needs_another() -> None:
     """What a chain left that nobody uses any more is closed; what is in use and other mounts' stay."""
     async with Clients((), "lessor/test") as clients:
-        used = await clients.get(root(""), "sts", PLACE, None)
-        other = await clients.get(root("", "other"), "sts", PLACE, None)
-        left = await clients.get(chained(root(""), "arn:aws:iam::111111111111:role/hub"), "sts", PLACE, None)
+        used = await clients.get(root(""), "sts", ENDPOINT, None)
+        other = await clients.get(root("", "other"), "sts", ENDPOINT, None)
+        left = await clients.get(
+            chained(root(""), "arn:aws:iam::111111111111:role/hub"), "sts", ENDPOINT, None
+        )
         gone = weakref.ref(left)
         del left
         await asyncio.sleep(IDLE_SECONDS + 1)
-        assert await clients.get(root(""), "sts", PLACE, None) is used
+        assert await clients.get(root(""), "sts", ENDPOINT, None) is used
         assert gone() is not None
-        await clients.get(root(""), "iam", PLACE, None)
+        await clients.get(root(""), "iam", ENDPOINT, None)
         await asyncio.sleep(RETIRED_SECONDS + 1)
         assert gone() is None
-        assert await clients.get(root(""), "sts", PLACE, None) is used
-        assert await clients.get(root("", "other"), "sts", PLACE, None) is other
+        assert await clients.get(root(""), "sts", ENDPOINT, None) is used
+        assert await clients.get(root("", "other"), "sts", ENDPOINT, None) is other
 
 
 @virtual
 async def test_the_clients_of_a_forgotten_mount_are_closed_without_another_being_made() -> None:
     """A minute later nothing of it is in memory, its mate's client is; at once none of it is used again."""
     async with Clients((), "lessor/test") as clients:
-        other = await clients.get(root("", "other"), "sts", PLACE, None)
+        other = await clients.get(root("", "other"), "sts", ENDPOINT, None)
         session = ChainCredentials()
         clients_of_it = [
-            await clients.get(root("", version=version), service, PLACE, signs)
+            await clients.get(root("", version=version), service, ENDPOINT, signs)
             for version, service, signs in ((1, "sts", None), (1, "iam", None), (2, "sts", session))
         ]
         gone = [weakref.ref(one) for one in (*clients_of_it, session)]
         del clients_of_it, session
         clients.forget("aws")
-        again = await clients.get(root("", version=2), "sts", PLACE, None)
+        again = await clients.get(root("", version=2), "sts", ENDPOINT, None)
         assert gone[2]() is not again
         await asyncio.sleep(RETIRED_SECONDS + 1)
         assert [one() for one in gone] == [None] * 4
-        assert await clients.get(root("", version=2), "sts", PLACE, None) is again
-        assert await clients.get(root("", "other"), "sts", PLACE, None) is other
+        assert await clients.get(root("", version=2), "sts", ENDPOINT, None) is again
+        assert await clients.get(root("", "other"), "sts", ENDPOINT, None) is other
 
 
 async def test_a_call_on_its_way_outlives_its_mount(aws: StandIn) -> None:
     """Whoever got a client just before its mount was forgotten can send its call all the same."""
     async with Clients((aws.url,), "lessor/test") as clients:
-        client = await clients.get(root(aws.url), "sts", Place(aws.url, "us-east-1"), None)
+        client = await clients.get(root(aws.url), "sts", Endpoint(aws.url, "us-east-1"), None)
         clients.forget("aws")
         assert (await client.get_caller_identity())["Account"] == "123456789012"
 
@@ -191,17 +191,17 @@ async def test_provers_are_shared_and_bounded(monkeypatch: pytest.MonkeyPatch) -
     most = 8
     monkeypatch.setattr("lessor_server.adapters.aws.clients.MAX_VERIFICATION_CLIENTS", most)
     async with Clients((), "lessor/test") as clients:
-        first = await clients.verification_client("sts", PLACE)
-        assert await clients.verification_client("sts", PLACE) is first
+        first = await clients.verification_client("sts", ENDPOINT)
+        assert await clients.verification_client("sts", ENDPOINT) is first
         for number in range(1, most):
-            await clients.verification_client("sts", Place("", f"eu-west-{number}"))
-        assert await clients.verification_client("sts", PLACE) is first
-        second = weakref.ref(await clients.verification_client("sts", Place("", "eu-west-1")))
+            await clients.verification_client("sts", Endpoint("", f"eu-west-{number}"))
+        assert await clients.verification_client("sts", ENDPOINT) is first
+        second = weakref.ref(await clients.verification_client("sts", Endpoint("", "eu-west-1")))
         for number in range(most, 2 * most - 2):
-            await clients.verification_client("sts", Place("", f"eu-west-{number}"))
+            await clients.verification_client("sts", Endpoint("", f"eu-west-{number}"))
         assert second() is not None
         for number in (90, 91):
-            await clients.verification_client("sts", Place("", f"eu-west-{number}"))
+            await clients.verification_client("sts", Endpoint("", f"eu-west-{number}"))
         await asyncio.sleep(RETIRED_SECONDS + 1)
         assert second() is None
 

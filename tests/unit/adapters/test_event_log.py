@@ -58,7 +58,10 @@ def test_the_reason_of_a_lease_is_logged() -> None:
         (events.Changed("role", "aws/app", "root"), "changed"),
         (events.Deleted("role", "aws/app", "root"), "deleted"),
         (events.MountDisabled("aws", "root", force=True), "mount_disabled"),
+        (events.UserMissing(LEASE_ID, "user"), "user_missed"),
+        (events.Reconciled("aws", 3, 1), "swept"),
+        (events.ReconcileFailed("aws", "AWS does not answer"), "sweep_failed"),
     ],
 )
-def test_what_is_done_to_the_configuration_is_told_apart(event: Event, name: str) -> None:
+def test_each_event_has_its_name_in_the_log(event: Event, name: str) -> None:
     assert logged(event)["event"] == name

@@ -11,19 +11,17 @@ from tests.support.gateways import NOBODY_THERE, gateway, root
 from tests.support.standin_control import StandIn, run_server
 
 from lessor_server.adapters.aws.clients import Clients
-from lessor_server.adapters.aws.endpoints import Place
-from lessor_server.domain.aws.calls import (
+from lessor_server.adapters.aws.endpoints import Endpoint
+from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.aws.iam_calls import (
     AccessKey,
     CreateAccessKey,
     CreateUser,
-    GetCallerIdentity,
     GetUser,
     UpdateAccessKey,
-    VerifyKey,
+    VerifyKeyOnIam,
 )
-from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
-from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
-from lessor_server.domain.aws.sts_calls import AssumeRole, GetSessionToken
+from lessor_server.domain.aws.sts_calls import AssumeRole, GetCallerIdentity, GetSessionToken, VerifyKey
 from lessor_server.domain.errors.preconditions import EndpointNotAllowed
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
@@ -232,7 +230,7 @@ async def test_the_environment_leads_no_call_elsewhere(
     one, two = places
     monkeypatch.setenv("AWS_ENDPOINT_URL", two.url)
     async with Clients((one.url,), "lessor/test") as clients:
-        client = await clients.get(root(""), "sts", Place("", "eu-west-1"), None)
+        client = await clients.get(root(""), "sts", Endpoint("", "eu-west-1"), None)
         assert client.meta.endpoint_url == "https://sts.eu-west-1.amazonaws.com"
 
 
@@ -262,5 +260,5 @@ async def test_endpoints_are_those_of_the_region_s_partition(region: str, sts: s
     """A region leads to its own partition's endpoints of STS and IAM; without one it is us-east-1."""
     async with Clients((), "lessor/test") as clients:
         for service, expected in (("sts", sts), ("iam", iam)):
-            client = await clients.get(root("", region=region), service, Place("", region), None)
+            client = await clients.get(root("", region=region), service, Endpoint("", region), None)
             assert client.meta.endpoint_url == expected

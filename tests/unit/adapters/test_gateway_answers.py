@@ -9,10 +9,10 @@ from tests.support.builders import DOCUMENT
 from tests.support.gateways import KEY, chained, gateway, root
 from tests.support.standin_control import StandIn
 
-from lessor_server.adapters.aws.operations.iam import REQUESTS
-from lessor_server.domain.aws.calls import Call
+from lessor_server.adapters.aws.gateway import OPERATIONS
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
-from lessor_server.domain.aws.read_calls import (
+from lessor_server.domain.aws.iam_calls import (
+    Call,
     GetAccountSummary,
     GetGroup,
     GetGroupPolicy,
@@ -163,7 +163,7 @@ def test_verdicts_below_their_action_are_read_too() -> None:
         "IsTruncated": True,
         "Marker": "more",
     }
-    assert REQUESTS[SimulatePrincipalPolicy].read(answer) == Simulated(
+    assert OPERATIONS[SimulatePrincipalPolicy].read(answer) == Simulated(
         (
             ("iam:GetUser", "a", "allowed"),
             ("iam:GetUser", "b", "explicitDeny"),

@@ -15,8 +15,8 @@ from tests.support.standin_control import StandIn
 from lessor_server.adapters.aws import identity_token
 from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.gateway import AwsGateway
-from lessor_server.domain.aws.calls import GetCallerIdentity
 from lessor_server.domain.aws.errors import AwsRefused, Refusal
+from lessor_server.domain.aws.sts_calls import GetCallerIdentity
 from lessor_server.domain.errors.preconditions import EndpointNotAllowed, IdentityTokenUnusable
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
@@ -131,7 +131,7 @@ async def test_what_is_no_token_is_as_if_it_were_not_there(tmp_path: Path, conte
     path = tmp_path / "token"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(IdentityTokenUnusable) as told:
-        await identity_token.read(str(path), AUDIENCE, TokenPlaces())
+        await identity_token.read_token(str(path), AUDIENCE, TokenPlaces())
     assert told.value.detail == identity_token.UNUSABLE
     assert not any(part in repr(told.value) for part in content.split() if len(part) > 1)
 
@@ -141,7 +141,7 @@ async def test_a_token_for_somebody_else_says_so(tmp_path: Path, audience: objec
     """Of a token in its place, what it is not for may be said."""
     path = token_file(tmp_path / "token", aud=audience)
     with pytest.raises(IdentityTokenUnusable) as told:
-        await identity_token.read(path, AUDIENCE, TokenPlaces())
+        await identity_token.read_token(path, AUDIENCE, TokenPlaces())
     assert "not meant for identity_token_audience" in told.value.detail
 
 
@@ -167,7 +167,7 @@ def only(*folders: Path) -> TokenPlaces:
 async def unusable(path: str | Path, places: TokenPlaces) -> None:
     """Check that a path gives nothing but the one text."""
     with pytest.raises(IdentityTokenUnusable) as told:
-        await identity_token.read(str(path), "", places)
+        await identity_token.read_token(str(path), "", places)
     assert told.value.detail == identity_token.UNUSABLE
 
 
@@ -186,7 +186,7 @@ async def test_a_token_is_read_from_the_directories_that_are_set(tmp_path: Path)
     (tmp_path / "linked").symlink_to("tokens")
     for folder, name in (("tokens", path), ("linked", tmp_path / "linked" / "token"), ("tokens", path)):
         places = only(tmp_path / "other", tmp_path / folder)
-        found = await identity_token.read(str(name), AUDIENCE, places)
+        found = await identity_token.read_token(str(name), AUDIENCE, places)
         assert found.reveal().count(".") == 2
 
 
@@ -220,7 +220,7 @@ async def test_where_no_directory_is_set_a_stored_path_goes_on(tmp_path: Path) -
     folder.mkdir()
     (folder / "token").symlink_to(before)
     places = TokenPlaces(dirs=(str(folder),))
-    await identity_token.read(before, AUDIENCE, places)
+    await identity_token.read_token(before, AUDIENCE, places)
     await unusable(folder / "token", places)
 
 
@@ -248,7 +248,7 @@ async def test_no_root_reads_what_is_the_server_s(tmp_path: Path, enforced: bool
         f"{tmp_path}/./data//root-token",
     ):
         await unusable(name, places)
-    await identity_token.read(token_file(other / "token", aud=AUDIENCE), AUDIENCE, places)
+    await identity_token.read_token(token_file(other / "token", aud=AUDIENCE), AUDIENCE, places)
 
 
 async def test_a_file_of_two_names_is_not_read(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ async def test_a_file_of_two_names_is_not_read(tmp_path: Path) -> None:
     for places in (only(tmp_path), TokenPlaces()):
         await unusable(path, places)
     (tmp_path / "again").unlink()
-    await identity_token.read(path, AUDIENCE, only(tmp_path))
+    await identity_token.read_token(path, AUDIENCE, only(tmp_path))
 
 
 async def test_whatever_is_at_a_path_has_one_text(tmp_path: Path) -> None:
@@ -312,7 +312,9 @@ async def test_a_link_that_changes_meanwhile_leads_nowhere_else(tmp_path: Path) 
     try:
         for _ in range(300):
             try:
-                seen.add((await identity_token.read(str(folder / "now" / "token"), "", places)).reveal())
+                seen.add(
+                    (await identity_token.read_token(str(folder / "now" / "token"), "", places)).reveal()
+                )
             except IdentityTokenUnusable:
                 seen.add("")
     finally:

@@ -11,8 +11,9 @@ from tests.support.gateways import chained, gateway, root, token_file
 from tests.support.standin_control import StandIn, run_server
 from tests.support.stranger import Stranger, page, stranger
 
-from lessor_server.domain.aws.calls import AccessKey, Call, CreateAccessKey, GetCallerIdentity, VerifyKey
 from lessor_server.domain.aws.errors import AwsError, AwsUnknown
+from lessor_server.domain.aws.iam_calls import AccessKey, Call, CreateAccessKey
+from lessor_server.domain.aws.sts_calls import GetCallerIdentity, VerifyKey
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
 

@@ -8,7 +8,7 @@ import gc
 import pytest
 
 from lessor_server.adapters.aws.per_call_credentials import PerCallCredentials, signing_key
-from lessor_server.domain.aws.calls import AccessKey
+from lessor_server.domain.aws.iam_calls import AccessKey
 from lessor_server.domain.secret import Secret
 
 KEY = AccessKey("AKIAEXAMPLE", Secret("not-a-secret"))

@@ -9,9 +9,10 @@ from tests.support.gateways import gateway, root
 from tests.support.standin_control import StandIn
 
 from lessor_server.adapters.aws.clients import Clients
-from lessor_server.adapters.aws.endpoints import places
-from lessor_server.domain.aws.calls import GetCallerIdentity, GetUser
+from lessor_server.adapters.aws.endpoints import endpoints_of
 from lessor_server.domain.aws.errors import AwsRefused
+from lessor_server.domain.aws.iam_calls import GetUser
+from lessor_server.domain.aws.sts_calls import GetCallerIdentity
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ async def test_a_host_of_aws_is_signed_for_its_own_region(
 
     one = root("", **{"region": "eu-west-1", "iam_endpoint": "", "sts_endpoint": "", **endpoints})
     async with Clients((), "lessor/test") as clients:
-        client = await clients.get(one, service, places(one.config, service)[0], None)
+        client = await clients.get(one, service, endpoints_of(one.config, service)[0], None)
         client.meta.events.register_first("before-send", read)
         with pytest.raises(NotSentError):
             await (client.get_user(UserName="x") if service == "iam" else client.get_caller_identity())

@@ -11,27 +11,23 @@ from tests.support.gateways import gateway, root
 from tests.support.stranger import page, stranger
 
 from lessor_server.adapters.aws.xml_check import MAX_QUOTES, MAX_TAGS, find_problem
-from lessor_server.domain.aws.calls import (
+from lessor_server.domain.aws.errors import AwsError, AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.aws.iam_calls import (
     AccessKey,
     Call,
     CreateAccessKey,
     CreateUser,
     DeleteUser,
-    GetCallerIdentity,
-    GetServerTime,
+    GetAccountSummary,
+    GetGroupPolicy,
     GetUser,
     ListAccessKeys,
     ListUserPolicies,
     ListUsers,
-)
-from lessor_server.domain.aws.errors import AwsError, AwsRefused, AwsUnknown, Refusal
-from lessor_server.domain.aws.read_calls import (
-    GetAccountSummary,
-    GetGroupPolicy,
     SimulatePrincipalPolicy,
     VerifyKeyOnIam,
 )
-from lessor_server.domain.aws.sts_calls import AssumeRole, GetSessionToken
+from lessor_server.domain.aws.sts_calls import AssumeRole, GetCallerIdentity, GetServerTime, GetSessionToken
 from lessor_server.domain.secret import Secret
 
 HTML = b"<html><head><title>Access denied</title></head><body>Log in to the network</body></html>"

@@ -10,8 +10,9 @@ from tests.support.standin_control import StandIn
 from tests.support.stranger import RESET, certified, page, stranger
 
 from lessor_server.adapters.aws.transport import MAX_ANSWER_BYTES, is_near
-from lessor_server.domain.aws.calls import Call, CreateUser, GetCallerIdentity
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown
+from lessor_server.domain.aws.iam_calls import Call, CreateUser
+from lessor_server.domain.aws.sts_calls import GetCallerIdentity
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
 

@@ -39,7 +39,7 @@ class Refused:
 
 def sent(error: LessorError) -> errors.LessorError:
     """Return an error of the server's as it arrives."""
-    told = status.refusal(error, sees_root=True)
+    told = status.error_status(error, sees_root=True)
     return errors.of(Refused(told.code, told.message, ((status.DETAILS_KEY, told.details),)), ADDRESS)
 
 
@@ -86,7 +86,7 @@ def test_the_code_of_aws_arrives() -> None:
 
 def test_every_error_of_the_server_has_a_class_here() -> None:
     """No status that Lessor answers with falls through to the base class, save INTERNAL."""
-    codes = {status.code_of(kind) for kind in domain.Kind} - {grpc.StatusCode.INTERNAL}
+    codes = {status.code_of(kind) for kind in domain.ErrorKind} - {grpc.StatusCode.INTERNAL}
     assert {type(errors.of(Refused(code, ""), ADDRESS)) for code in codes} >= set(
         errors.LessorError.__subclasses__()
     )

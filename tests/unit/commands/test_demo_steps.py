@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import pytest
 
-from lessor_server.commands.demo_steps import TRIES, TRY_AGAIN, Place, StepFailed, Tour
+from lessor_server.commands.demo import TRIES, TRY_AGAIN, DemoServer, StepFailed, Tour
 from lessor_server.domain.secret import Secret
 from tests.support.virtual_loop import virtual
 
@@ -15,7 +15,7 @@ class Busy(Tour):
     """Commands that say "try again" for some time."""
 
     def __init__(self, busy: int) -> None:
-        super().__init__(Place("127.0.0.1:1", Secret("token"), "http://127.0.0.1:1"), lambda _: None)
+        super().__init__(DemoServer("127.0.0.1:1", Secret("token"), "http://127.0.0.1:1"), lambda _: None)
         self.left, self.runs = busy, 0
 
     async def _run(self, _words: Collection[str], _stdin: str = "") -> tuple[int | None, str]:

@@ -11,28 +11,37 @@ import pytest
 
 from lessor_server.adapters.sqlite import statements
 from lessor_server.domain import lease as steps
-from lessor_server.domain.lease import LIVE, MAX_GENERATION, STEPS, STUCK_AFTER, Lease, State, Step, sources
+from lessor_server.domain.lease import (
+    LIVE,
+    MAX_GENERATION,
+    STEPS,
+    STUCK_AFTER,
+    Lease,
+    LeaseStep,
+    State,
+    sources,
+)
 from lessor_server.domain.role import CredentialType
 from tests.support import builders
 
 STATEMENTS = {
-    Step.EXPIRE: statements.CLAIM,
-    Step.REVOKE: statements.REVOKE,
-    Step.ABANDON: statements.ABANDON,
-    Step.REOPEN: statements.REOPEN,
+    LeaseStep.EXPIRE: statements.CLAIM,
+    LeaseStep.REVOKE: statements.REVOKE,
+    LeaseStep.ABANDON: statements.ABANDON,
+    LeaseStep.REOPEN: statements.REOPEN,
 }
 """The steps that the store takes by itself; all others are pure functions."""
 NOW = 10_000_000_000
-PURE: dict[Step, Callable[[Lease], Lease]] = {
-    Step.ACTIVATE: lambda before: steps.activate(before, "AKIA", NOW),
-    Step.REPLACE_KEY: lambda before: steps.replace_key(before, "AKIA2"),
-    Step.MARK_UNDELIVERED: lambda before: steps.mark_undelivered(before, NOW),
-    Step.RENEW: lambda before: steps.renew(before, NOW, NOW),
-    Step.ABORT: lambda before: steps.abort(before, "why", 7, NOW),
-    Step.RESCHEDULE: lambda before: steps.reschedule(
+PURE: dict[LeaseStep, Callable[[Lease], Lease]] = {
+    LeaseStep.ACTIVATE: lambda before: steps.activate(before, "AKIA", NOW),
+    LeaseStep.REPLACE_KEY: lambda before: steps.replace_key(before, "AKIA2"),
+    LeaseStep.MARK_UNDELIVERED: lambda before: steps.mark_undelivered(before, NOW),
+    LeaseStep.RENEW: lambda before: steps.renew(before, NOW, NOW),
+    LeaseStep.ABORT: lambda before: steps.abort(before, "why", 7, NOW),
+    LeaseStep.RESCHEDULE: lambda before: steps.reschedule(
         before, "why", timedelta(seconds=1), NOW, attempts=1, not_found_count=2
     ),
-    Step.FINISH: steps.finish,
+    LeaseStep.FINISH: steps.finish,
 }
 
 
@@ -71,17 +80,17 @@ def named_states(statement: str) -> set[State]:
 
 def test_each_step_is_a_statement_or_a_pure_function() -> None:
     """None is missing, and none is both."""
-    assert {*STATEMENTS} ^ {*PURE} == {*Step}
+    assert {*STATEMENTS} ^ {*PURE} == {*LeaseStep}
 
 
 @pytest.mark.parametrize("step", STATEMENTS)
-def test_a_statement_starts_from_exactly_the_states_of_its_step(step: Step) -> None:
+def test_a_statement_starts_from_exactly_the_states_of_its_step(step: LeaseStep) -> None:
     """The WHERE of each step's statement names the states of the table, no more and no fewer."""
     assert named_states(STATEMENTS[step]) == set(sources(step))
 
 
 @pytest.mark.parametrize("step", STATEMENTS)
-def test_a_statement_ends_in_the_state_of_its_step(step: Step) -> None:
+def test_a_statement_ends_in_the_state_of_its_step(step: LeaseStep) -> None:
     """What a statement sets is the state that the table gives, and each raises the generation."""
     (end,) = {STEPS[state, step] for state in sources(step)}
     change = STATEMENTS[step].partition("WHERE")[0]
@@ -91,7 +100,7 @@ def test_a_statement_ends_in_the_state_of_its_step(step: Step) -> None:
 
 @pytest.mark.parametrize("step", PURE)
 @pytest.mark.parametrize("state", State)
-def test_a_pure_step_is_taken_from_the_states_of_the_table_alone(state: State, step: Step) -> None:
+def test_a_pure_step_is_taken_from_the_states_of_the_table_alone(state: State, step: LeaseStep) -> None:
     """Elsewhere it raises; each raises the generation, and the claim ends with it."""
     if (state, step) not in STEPS:
         with pytest.raises(AssertionError):
@@ -127,9 +136,9 @@ def test_only_an_intent_becomes_active() -> None:
 
 def test_only_a_person_s_step_leads_to_abandoned_and_back() -> None:
     """Giving a lease up is a decision, never a step that the engine takes; revoking it takes it up again."""
-    assert {step for (_, step), after in STEPS.items() if after is State.ABANDONED} == {Step.ABANDON}
-    assert set(sources(Step.ABANDON)) == LIVE
-    assert {step for before, step in STEPS if before is State.ABANDONED} == {Step.REVOKE}
+    assert {step for (_, step), after in STEPS.items() if after is State.ABANDONED} == {LeaseStep.ABANDON}
+    assert set(sources(LeaseStep.ABANDON)) == LIVE
+    assert {step for before, step in STEPS if before is State.ABANDONED} == {LeaseStep.REVOKE}
 
 
 def test_what_may_have_a_user_counts_as_live() -> None:

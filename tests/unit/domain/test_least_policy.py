@@ -9,9 +9,9 @@ from typing import Any
 from botocore import xform_name
 from botocore.loaders import Loader
 
-from lessor_server.adapters.aws.operations.iam import REQUESTS
+from lessor_server.adapters.aws.gateway import OPERATIONS
 from lessor_server.domain.aws import least_policy
-from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.aws.least_policy import MAX_RESOURCES, Holder, RoleUse
 from lessor_server.domain.policy import policy
 from lessor_server.domain.role import CredentialType, Role
@@ -60,7 +60,7 @@ def sent() -> set[str]:
         for operation in loader.load_service_model(service, "service-2")["operations"]
     }
     # A token or the key that is proven speaks for itself: the root doesn't sign these.
-    by_name = {kind.__name__: request for kind, request in REQUESTS.items()}
+    by_name = {kind.__name__: request for kind, request in OPERATIONS.items()}
     calls = _calls(Call) - {"AssumeRoleWithWebIdentity", "VerifyKeyOnIam", "VerifyKey"}
     return {names[by_name[call].service, by_name[call].method] for call in calls}
 

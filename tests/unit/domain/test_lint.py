@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lessor_server.domain.policy.lint import MOST, Action, Catalogue, findings
+from lessor_server.domain.policy.lint import MAX_FINDINGS, Action, Catalogue, findings
 
 CATALOGUE = Catalogue(
     [
@@ -103,6 +103,6 @@ def test_a_lone_statement_is_looked_at() -> None:
 
 def test_a_policy_full_of_findings_is_cut() -> None:
     """At most ten sentences come, and the last says how many more there would be."""
-    said = told(*({"Action": f"s3:Nothing{number}"} for number in range(MOST + 5)))
-    assert len(said) == MOST
+    said = told(*({"Action": f"s3:Nothing{number}"} for number in range(MAX_FINDINGS + 5)))
+    assert len(said) == MAX_FINDINGS
     assert said[-1] == "and 6 more findings in policy_document"

@@ -282,7 +282,7 @@ def test_arns_of_every_partition_are_known(partition: str) -> None:
     assert arn.is_role(f"arn:{partition}:iam::123456789012:role/path/app")
     assert arn.is_policy(f"arn:{partition}:iam::123456789012:policy/path/app")
     assert arn.is_policy(f"arn:{partition}:iam::aws:policy/ReadOnlyAccess")
-    assert str(arn.parse(f"arn:{partition}:s3:::a:b")) == f"arn:{partition}:s3:::a:b"
+    assert str(arn.parse_arn(f"arn:{partition}:s3:::a:b")) == f"arn:{partition}:s3:::a:b"
 
 
 @pytest.mark.parametrize(

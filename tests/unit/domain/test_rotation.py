@@ -109,6 +109,6 @@ def test_a_row_at_rest_is_due_at_its_next_rotation_or_last_look() -> None:
     assert replace(ROOT, next_us=9, last_check_us=7).idle_due_us() == 7
     assert replace(ROOT, next_us=9).idle_due_us() == 9
     assert made(ROOT).idle_due_us() == 1
-    assert not replace(ROOT, next_us=9).wanted(8)
-    assert replace(ROOT, next_us=9).wanted(9)
-    assert not ROOT.wanted(NOW)
+    assert not replace(ROOT, next_us=9).is_due(8)
+    assert replace(ROOT, next_us=9).is_due(9)
+    assert not ROOT.is_due(NOW)

@@ -14,7 +14,7 @@ from lessor_server.domain.errors.preconditions import NoSessionPolicy, SessionTo
 from lessor_server.domain.policy import policy, session
 from lessor_server.domain.policy.session import NOTHING, Ask, SessionInputs
 from lessor_server.domain.policy.session_policy import GroupPolicies
-from lessor_server.domain.policy.template import Caller
+from lessor_server.domain.policy.template import TemplateCaller
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.secret import Secret
 
@@ -60,7 +60,7 @@ def made(
     subject: Role, *, caller: str = "alice", groups: tuple[GroupPolicies, ...] = (), **asked: Any
 ) -> Any:
     """Return the call that a role and a request make."""
-    making = SessionInputs(Caller(caller, {"team": "blue"}), groups, "name", 900)
+    making = SessionInputs(TemplateCaller(caller, {"team": "blue"}), groups, "name", 900)
     return session.call(subject, Ask(**asked), making)
 
 
@@ -257,7 +257,7 @@ def test_a_policy_is_filled_in_from_the_caller_and_a_requests_is_not() -> None:
 
 def test_a_session_is_named_as_asked_or_by_the_template() -> None:
     """The request's name counts; else the mount's template, with all of the random part."""
-    alice = Caller("alice")
+    alice = TemplateCaller("alice")
     assert session.name(role(), Ask(session_name="mine"), "", SUFFIX, alice) == "mine"
     assert session.name(role(), NOTHING, "", SUFFIX, alice) == f"lessor-aws-app-{SUFFIX}"
     assert session.name(role(), NOTHING, "{{identity.name}}-{{suffix}}", SUFFIX, alice) == f"alice-{SUFFIX}"

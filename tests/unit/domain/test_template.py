@@ -11,9 +11,9 @@ import pytest
 from lessor_server.domain.access import Capability, Principal
 from lessor_server.domain.errors.preconditions import RoleNotUsable, TemplateLabelUnknown, TemplateValueUnsafe
 from lessor_server.domain.policy import policy, template
-from lessor_server.domain.policy.template import Caller
+from lessor_server.domain.policy.template import TemplateCaller
 
-ALICE = Caller("alice@example.com", {"team": "blue", "a.b/c": "deep", "none": ""})
+ALICE = TemplateCaller("alice@example.com", {"team": "blue", "a.b/c": "deep", "none": ""})
 
 
 def document(version: str = "2012-10-17", **members: Any) -> dict[str, Any]:
@@ -134,21 +134,21 @@ def test_a_value_that_means_something_in_a_policy_is_refused(name: str) -> None:
     """IAM gives these characters a meaning in a policy: such a caller gets an error, or a hash."""
     subject = policy.canonical(document(Resource="arn:aws:s3:::b/{{identity.name}}/*"))
     with pytest.raises(TemplateValueUnsafe):
-        template.filled_policy(subject, Caller(name))
+        template.filled_policy(subject, TemplateCaller(name))
     hashed = policy.canonical(document(Resource="arn:aws:s3:::b/{{identity.name_sha256}}/*"))
-    assert sha256(name.encode()).hexdigest() in template.filled_policy(hashed, Caller(name))
+    assert sha256(name.encode()).hexdigest() in template.filled_policy(hashed, TemplateCaller(name))
 
 
 def test_a_policy_that_a_caller_makes_too_long_is_refused() -> None:
     """A policy fits when it is written and may not when it is filled in; that is told with its size."""
     places = ["arn:aws:s3:::b/{{identity.name}}/*"] * 20
     with pytest.raises(RoleNotUsable, match=r"has \d{4} characters for this caller, and AWS accepts 2048"):
-        template.filled_policy(policy.canonical(document(Resource=places)), Caller("x" * 128))
+        template.filled_policy(policy.canonical(document(Resource=places)), TemplateCaller("x" * 128))
 
 
 def test_a_value_is_never_filled_in_twice() -> None:
     """A caller whose name looks like a template gets just that text."""
-    sly = Caller("{{identity.labels.team}}", {"team": "blue"})
+    sly = TemplateCaller("{{identity.labels.team}}", {"team": "blue"})
     assert template.filled("{{identity.name}}", sly) == "{{identity.labels.team}}"
 
 

@@ -25,7 +25,7 @@ INSTANTS = st.integers(min_value=0, max_value=4 * 10**15)
 
 def test_an_iam_user_lives_768_hours_by_default() -> None:
     """With nothing set anywhere a user's lease lasts 768 hours, and no renewal passes that."""
-    assert ttl.grant(None, USER, MOUNT) == ttl.Grant(768 * HOUR, 768 * HOUR)
+    assert ttl.grant(None, USER, MOUNT) == ttl.GrantedTtl(768 * HOUR, 768 * HOUR)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_session_lives_no_longer_than_its_root_can_make_one() -> None:
     assert (capped.ttl, capped.max_ttl) == (HOUR, HOUR)
     assert capped.warnings == ("ttl 2h was capped to 1h by the kind of the mount's root",)
     assert ttl.grant(2 * HOUR, STS, MOUNT, 12 * HOUR) == ttl.grant(2 * HOUR, STS, MOUNT)
-    assert ttl.grant(None, STS, MOUNT, HOUR) == ttl.Grant(HOUR, HOUR)
+    assert ttl.grant(None, STS, MOUNT, HOUR) == ttl.GrantedTtl(HOUR, HOUR)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_least_cap_holds_and_is_named(role_max: int, lease_max: int, mount_m
 
 def test_a_session_lives_an_hour_by_default_and_is_not_extended() -> None:
     """Without a wish a session lasts an hour, which is also the longest it can ever last."""
-    assert ttl.grant(None, STS, MOUNT) == ttl.Grant(HOUR, HOUR)
+    assert ttl.grant(None, STS, MOUNT) == ttl.GrantedTtl(HOUR, HOUR)
     assert ttl.grant(None, replace(STS, default_sts_ttl=2 * HOUR), MOUNT).ttl == 2 * HOUR
 
 
@@ -153,16 +153,16 @@ def test_an_uncapped_renewal_answers_exactly_its_increment(
 ) -> None:
     """Far from its max a lease gets the increment to the second, or its own ttl for none or zero."""
     term = ttl.Term(own, now_us, now_us, now_us + 2 * 10**15)
-    assert ttl.renewal(now_us, increment, term, 2 * durations.LONGEST).ttl == increment
-    assert ttl.renewal(now_us, None, term, 2 * durations.LONGEST).ttl == own
-    assert ttl.renewal(now_us, timedelta(0), term, 2 * durations.LONGEST).ttl == own
+    assert ttl.renewal(now_us, increment, term, 2 * durations.MAX_DURATION).ttl == increment
+    assert ttl.renewal(now_us, None, term, 2 * durations.MAX_DURATION).ttl == own
+    assert ttl.renewal(now_us, timedelta(0), term, 2 * durations.MAX_DURATION).ttl == own
 
 
 def test_a_renewal_that_shortens_says_so() -> None:
     """A lease that ends sooner than before is answered with a warning, since somebody may have erred."""
     term = ttl.Term(HOUR, 0, 7_200_000_000, 36_000_000_000)
     answer = ttl.renewal(0, timedelta(minutes=30), term, 10 * HOUR)
-    assert answer == ttl.Renewal(
+    assert answer == ttl.RenewedTtl(
         timedelta(minutes=30), 1_800_000_000, ("the lease now ends 1h30m earlier than before",)
     )
 

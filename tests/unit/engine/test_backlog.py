@@ -9,7 +9,7 @@ from lessor_server.domain.lease import State
 from lessor_server.engine.aws.outage_probe import PROBE_USER
 from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.engine import EngineConfig
-from lessor_server.engine.revocation.worker import AT_ONCE
+from lessor_server.engine.revocation.worker import MAX_CONCURRENT
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, World, world
 from tests.support.iam_faults import Fault, Kind
@@ -76,7 +76,7 @@ async def test_a_mount_without_a_backlog_ends_its_leases_in_time() -> None:
         await outage(w, until=3030)
         await w.events.until(Revoked, where=lambda one: one.lease_id.startswith("second"), seconds=60)
         assert w.now() <= 3050 + BOUND_SECONDS + 1
-        assert sum(state is not State.GONE for state in w.states().values()) > AT_ONCE
+        assert sum(state is not State.GONE for state in w.states().values()) > MAX_CONCURRENT
         assert mine in order(w)
 
 

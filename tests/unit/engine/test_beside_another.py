@@ -13,11 +13,11 @@ import pytest
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.events import ExpiryHeld, ExpiryResumed, OrphanAdopted
 from lessor_server.domain.lease import Request, State
-from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, running
+from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
 from lessor_server.engine.issuing.issuer import Issuer
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from lessor_server.engine.leases import Outcome
-from lessor_server.engine.revocation.expiry_hold import ASKED, LOOK_SECONDS, STORE_ROLLED_BACK
+from lessor_server.engine.revocation.expiry_hold import ASKED, POLL_SECONDS, STORE_ROLLED_BACK
 from lessor_server.engine.store_types import ClaimTerms
 from tests.support import lease_steps
 from tests.support.engine_world import BOUND_SECONDS, PlainSealer, World, bound, world
@@ -34,7 +34,7 @@ async def another(w: World, events: Recording | None = None) -> AsyncIterator[En
     """Run a second engine on the store and the accounts of a world."""
     rng = random.Random("another")
     outside = Dependencies(w.store, w.aws, PlainSealer(), events or Recording(), w.reports, rng)
-    async with running(outside, EngineConfig()) as engine:
+    async with run_engine(outside, EngineConfig()) as engine:
         yield engine
 
 
@@ -65,7 +65,7 @@ async def test_a_hold_that_ends_at_one_process_ends_at_all() -> None:
         assert other.expiry.why == ASKED
         await w.engine.expiry.resume(lower_clock=False)
         await w.until_gone(BOUND_SECONDS)
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
         assert not other.expiry.held
         assert isinstance(events.events[-1], ExpiryResumed)
 
@@ -80,10 +80,10 @@ async def test_what_a_person_allowed_at_one_process_is_not_held_again_by_another
         await asyncio.sleep(1000)
         async with another(w) as other:
             await w.until(lambda: other.expiry.why == STORE_ROLLED_BACK, seconds=100)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             await w.engine.expiry.resume(lower_clock=False)
-            await asyncio.sleep(LOOK_SECONDS)
-            assert [found.applied async for found in other.reconciler.sweep("aws", apply=True)] == [True]
+            await asyncio.sleep(POLL_SECONDS)
+            assert [found.applied async for found in other.reconciler.reconcile("aws", apply=True)] == [True]
             assert not other.expiry.held
 
 

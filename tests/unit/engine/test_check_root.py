@@ -12,8 +12,7 @@ from lessor_server.domain.aws.least_policy import MAX_RESOURCES
 from lessor_server.domain.root import Hop
 from lessor_server.domain.rotation import static_subject
 from lessor_server.engine.aws.rate_limiter import RateLimit
-from lessor_server.engine.config.root_checker import AT_ONCE
-from lessor_server.engine.config.simulator import RESOURCES_A_CALL, Verdict
+from lessor_server.engine.config.root_checker import MAX_CONCURRENT, RESOURCES_PER_CALL, Verdict
 from lessor_server.engine.engine import EngineConfig
 from tests.support import builders
 from tests.support.engine_world import World, bound, world
@@ -21,7 +20,7 @@ from tests.support.iam_faults import Fault, Kind
 from tests.support.rotating import USER, put, rotating, row_of, static
 from tests.support.virtual_loop import virtual
 
-MANY = tuple(f"arn:aws:iam::{number:012}:role/worker" for number in range(2 * RESOURCES_A_CALL + 20))
+MANY = tuple(f"arn:aws:iam::{number:012}:role/worker" for number in range(2 * RESOURCES_PER_CALL + 20))
 
 
 async def put_many(w: World) -> None:
@@ -45,7 +44,7 @@ async def test_many_resources_are_one_question() -> None:
         deny = {"Effect": "Deny", "Action": "sts:AssumeRole", "Resource": MANY[110]}
         document = json.dumps({"Version": "2012-10-17", "Statement": [allow, deny]})
         w.iam.put_user_policy("root-of-lessor", "p", document)
-        found = await w.engine.root_checker.root("aws")
+        found = await w.engine.root_checker.check_root("aws")
         assert len(simulations(w)) == 4 + 3
         assert found.verdicts["sts:AssumeRole"] is Verdict.DENIED
         (warning,) = found.warnings
@@ -57,10 +56,10 @@ async def test_few_questions_are_on_their_way_at_a_time() -> None:
     """However much a mount needs, no more than four calls of a check are at AWS."""
     async with world() as w:
         await put_many(w)
-        await w.engine.root_checker.root("aws")
+        await w.engine.root_checker.check_root("aws")
         spans = simulations(w)
         at_once = [sum(start <= at < end for start, end in spans) for at, _ in spans]
-        assert max(at_once) == AT_ONCE
+        assert max(at_once) == MAX_CONCURRENT
 
 
 @virtual
@@ -68,7 +67,7 @@ async def test_a_check_makes_room_for_issues() -> None:
     """At a set rate, whoever comes after a check goes before its questions."""
     async with world(limits=EngineConfig(rate_limit=RateLimit(rate=4.0))) as w:
         await bound(w)
-        checking = asyncio.get_running_loop().create_task(w.engine.root_checker.root("aws"))
+        checking = asyncio.get_running_loop().create_task(w.engine.root_checker.check_root("aws"))
         await asyncio.sleep(0.3)
         w.aws.sent.clear()
         await w.issue()
@@ -82,10 +81,10 @@ async def test_a_page_that_does_not_come_leaves_what_came() -> None:
     """The verdicts of the first page stand, the others are unknown, and the warning says why."""
     async with world() as w:
         w.iam.sts.simulated_a_page = 10
-        whole = await w.engine.root_checker.root("aws")
+        whole = await w.engine.root_checker.check_root("aws")
         assert set(whole.verdicts.values()) == {Verdict.ALLOWED}
         w.aws.faults.add(Fault(Kind.REFUSE, "SimulatePrincipalPolicy", nth=len(simulations(w))))
-        part = await w.engine.root_checker.root("aws")
+        part = await w.engine.root_checker.check_root("aws")
         assert set(part.verdicts.values()) == {Verdict.ALLOWED, Verdict.UNKNOWN}
         assert any("simulator" in warning for warning in part.warnings)
 
@@ -106,7 +105,7 @@ async def test_an_account_that_is_nearly_full_is_warned_of(
         w.iam.quotas = replace(w.iam.quotas, users=quota)
         for number in range(users):
             w.iam.create_user(f"u{number}")
-        warnings = (await w.engine.root_checker.root("aws")).warnings
+        warnings = (await w.engine.root_checker.check_root("aws")).warnings
         assert [f"{users} of the {quota} IAM users" in one for one in warnings] == [True] * warned
 
 
@@ -116,7 +115,7 @@ async def test_an_account_that_does_not_say_how_full_it_is_is_not_warned_of(kind
     """A root that may not ask, or an answer that is lost, is no warning."""
     async with world() as w:
         w.aws.faults.add(Fault(kind, "GetAccountSummary"))
-        assert (await w.engine.root_checker.root("aws")).warnings == ()
+        assert (await w.engine.root_checker.check_root("aws")).warnings == ()
 
 
 # --- static roles -----------------------------------------------------------------------------------------
@@ -149,7 +148,9 @@ async def test_many_static_roles_leave_time_for_the_simulator() -> None:
         w.aws.sent.clear()
         assert len(await _static_users(w)) == MAX_RESOURCES
         assert w.aws.actions().count("GetUser") == 40
-        assert any("pattern" in warning for warning in (await w.engine.root_checker.root("aws")).warnings)
+        assert any(
+            "pattern" in warning for warning in (await w.engine.root_checker.check_root("aws")).warnings
+        )
 
 
 @virtual
@@ -169,6 +170,6 @@ async def _static_users(w: World) -> list[str]:
 
 
 async def _resources(w: World, sid: str) -> list[str]:
-    policy = (await w.engine.root_checker.root("aws")).policy
+    policy = (await w.engine.root_checker.check_root("aws")).policy
     found = [one["Resource"] for one in policy["Statement"] if one["Sid"] == sid]  # type: ignore[index,union-attr,call-overload]
     return [text for one in found for text in ([one] if isinstance(one, str) else one)]  # type: ignore[misc,union-attr]

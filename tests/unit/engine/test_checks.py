@@ -17,7 +17,7 @@ from lessor_server.domain.secret import Secret
 from lessor_server.engine.aws.rate_limiter import RateLimit, RateLimiters
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.config.mounts import RootRules
-from lessor_server.engine.config.simulator import Verdict
+from lessor_server.engine.config.root_checker import Verdict
 from lessor_server.engine.engine import EngineConfig
 from lessor_server.engine.supervisor import Supervisor
 from tests.support import builders
@@ -62,7 +62,7 @@ def assumed(**changes: Any) -> Role:
 async def test_a_root_that_may_do_all_is_told_so() -> None:
     """Every action is ALLOWED, nothing is warned of, and AWS's words on the root come along."""
     async with world() as w:
-        found = await w.engine.root_checker.root("aws")
+        found = await w.engine.root_checker.check_root("aws")
         assert (found.identity.arn, found.kind, found.warnings) == (USER, RootKind.USER_KEYS, ())
         assert set(found.verdicts.values()) == {Verdict.ALLOWED}
         assert {"iam:CreateUser", "iam:GetAccountSummary", "sts:GetCallerIdentity"} <= set(found.verdicts)
@@ -75,7 +75,7 @@ async def test_what_the_root_may_not_do_is_named() -> None:
     """An action that its policies leave out is DENIED, and a warning names it."""
     async with world() as w:
         w.iam.sts.verdicts |= {"iam:TagUser": "implicitDeny", "iam:ListUsers": "explicitDeny"}
-        found = await w.engine.root_checker.root("aws")
+        found = await w.engine.root_checker.check_root("aws")
         denied = {action for action, verdict in found.verdicts.items() if verdict is Verdict.DENIED}
         assert denied == {"iam:TagUser", "iam:ListUsers"}
         assert any("iam:TagUser" in warning for warning in found.warnings)
@@ -93,7 +93,7 @@ async def test_roles_of_other_accounts_are_part_of_what_the_root_needs() -> None
             '"Resource":"*"', f'"Resource":"{WORKER}"'
         )
         w.iam.put_user_policy("root-of-lessor", "p", allowed)
-        found = await w.engine.root_checker.root("aws")
+        found = await w.engine.root_checker.check_root("aws")
         (statement,) = [one for one in found.policy["Statement"] if one["Sid"] == "LessorRoles"]  # type: ignore[index,union-attr,call-overload]
         assert statement["Resource"] == [elsewhere, WORKER]  # type: ignore[index,call-overload]
         assert found.verdicts["sts:AssumeRole"] is Verdict.DENIED
@@ -108,7 +108,7 @@ async def test_without_the_simulator_nothing_is_known(fault: Fault) -> None:
     async with world() as w:
         w.aws.faults.add(Fault(fault.kind, "SimulatePrincipalPolicy"))
         began = w.now()
-        found = await w.engine.root_checker.root("aws")
+        found = await w.engine.root_checker.check_root("aws")
         assert w.now() - began <= 5.1
         assert found.verdicts["iam:CreateUser"] is Verdict.UNKNOWN
         assert found.verdicts["sts:GetCallerIdentity"] is Verdict.ALLOWED
@@ -123,7 +123,7 @@ async def test_the_root_s_own_policies_decide() -> None:
         path = f"arn:aws:iam::123456789012:user/lessor/{(await w.store.status()).instance_id}/*"
         own = builders.DOCUMENT.replace("s3:Get*", "iam:*").replace('"Resource":"*"', f'"Resource":"{path}"')
         w.iam.put_user_policy("root-of-lessor", "p", own)
-        found = await w.engine.root_checker.root("aws")
+        found = await w.engine.root_checker.check_root("aws")
         assert found.verdicts["iam:CreateUser"] is Verdict.ALLOWED
         assert found.verdicts["iam:ListUsers"] is Verdict.DENIED
         assert any(USER in warning and "iam:CreateAccessKey" in warning for warning in found.warnings)
@@ -134,7 +134,7 @@ async def test_keys_of_the_account_s_root_are_warned_of() -> None:
     """They may do all and should not be used: the check says so."""
     async with world() as w:
         w.iam.sts.root_arn = "arn:aws:iam::123456789012:root"
-        found = await w.engine.root_checker.root("aws")
+        found = await w.engine.root_checker.check_root("aws")
         assert found.kind is RootKind.ACCOUNT_ROOT
         assert found.verdicts["iam:CreateUser"] is Verdict.ALLOWED
         assert any("account's root user" in warning for warning in found.warnings)
@@ -148,7 +148,7 @@ async def test_a_second_key_of_the_root_is_warned_of() -> None:
         w.iam.adopt_root(builders.ROOT_KEY)
         other = w.iam.create_access_key("root-of-lessor").id
         w.iam.put_user_policy("root-of-lessor", "p", builders.DOCUMENT.replace("s3:Get*", "*"))
-        (warning,) = (await w.engine.root_checker.root("aws")).warnings
+        (warning,) = (await w.engine.root_checker.check_root("aws")).warnings
         assert other in warning
 
 
@@ -158,12 +158,12 @@ async def test_a_root_that_aws_refuses_is_told_as_such() -> None:
     async with world() as w:
         w.aws.faults.add(Fault(Kind.REFUSE, "GetCallerIdentity", code="InvalidClientTokenId"))
         with pytest.raises(RootRefused):
-            await w.engine.root_checker.root("aws")
+            await w.engine.root_checker.check_root("aws")
         w.aws.faults.clear()
         w.aws.faults.add(Fault(Kind.HANG, "GetCallerIdentity"))
         began = w.now()
         with pytest.raises(AwsUnavailable):
-            await w.engine.root_checker.root("aws")
+            await w.engine.root_checker.check_root("aws")
         assert w.now() - began <= 5.0
 
 
@@ -173,7 +173,7 @@ async def test_a_chain_is_checked_as_the_role_at_its_end() -> None:
     async with world() as w:
         hub = w.iam.peer("111111111111").add_role("team/hub", external_id="sesame").arn
         await set_root(w, builders.root_config(assume_chain=(Hop(hub, "sesame"),)))
-        found = await w.engine.root_checker.root("aws")
+        found = await w.engine.root_checker.check_root("aws")
         assert (found.identity.account, found.kind) == ("aws:111111111111", RootKind.ASSUMED_ROLE)
         assert found.verdicts["iam:CreateUser"] is Verdict.ALLOWED
         assert "sts:GetFederationToken" not in found.verdicts
@@ -186,7 +186,7 @@ async def test_a_hop_that_fails_is_named() -> None:
         hub = w.iam.add_role("hub", trusts=("999999999999",)).arn
         await set_root(w, builders.root_config(assume_chain=(Hop(hub),)))
         with pytest.raises(RootRefused, match=r"assume_chain\[0\]"):
-            await w.engine.root_checker.root("aws")
+            await w.engine.root_checker.check_root("aws")
 
 
 # --- the kind ---------------------------------------------------------------------------------------------
@@ -254,8 +254,8 @@ async def test_a_role_that_aws_has_nothing_against_draws_no_warning() -> None:
             iam_groups=("staff",),
             permissions_boundary_arn=builders.READ_ONLY,
         )
-        assert await w.engine.root_checker.role(role) == ()
-        assert await w.engine.root_checker.role(assumed(iam_groups=("staff",))) == ()
+        assert await w.engine.root_checker.check_role(role) == ()
+        assert await w.engine.root_checker.check_role(assumed(iam_groups=("staff",))) == ()
 
 
 @virtual
@@ -264,7 +264,7 @@ async def test_what_a_role_names_and_aws_does_not_know_is_told() -> None:
     async with world() as w:
         none = "arn:aws:iam::123456789012:policy/none"
         role = builders.role(policy_arns=(none,), iam_groups=("nobody",), permissions_boundary_arn=f"{none}2")
-        told = await w.engine.root_checker.role(role)
+        told = await w.engine.root_checker.check_role(role)
         assert [warning.split(" does not exist")[0] for warning in told] == [
             f"policy {none}",
             f"policy {none}2",
@@ -277,7 +277,7 @@ async def test_what_could_not_be_looked_up_is_told_as_such() -> None:
     """A refusal is no proof that something is missing: the warning has AWS's code."""
     async with world() as w:
         w.aws.faults.add(Fault(Kind.REFUSE, "GetGroup"))
-        (told,) = await w.engine.root_checker.role(builders.role(iam_groups=("staff",)))
+        (told,) = await w.engine.root_checker.check_role(builders.role(iam_groups=("staff",)))
         assert "group staff could not be looked up: AccessDenied" in told
 
 
@@ -294,7 +294,7 @@ async def test_what_the_root_may_not_do_for_a_role_is_told() -> None:
             (assumed(), "sts:AssumeRole", WORKER),
             (federated, "sts:GetFederationToken", "*"),
         ):
-            (told,) = await w.engine.root_checker.role(role)
+            (told,) = await w.engine.root_checker.check_role(role)
             assert action in told
             assert where in told
 
@@ -304,7 +304,7 @@ async def test_a_role_that_may_assume_many_is_few_questions() -> None:
     """A hundred ARNs, as many as a role may have, are asked about fifty at a time."""
     async with world() as w:
         many = tuple(f"arn:aws:iam::123456789012:role/r{number}" for number in range(100))
-        await w.engine.root_checker.role(builders.assumed("", role_arns=many))
+        await w.engine.root_checker.check_role(builders.assumed("", role_arns=many))
         assert w.aws.actions().count("SimulatePrincipalPolicy") == 2
 
 
@@ -313,7 +313,7 @@ async def test_what_only_aws_can_tell_of_the_root_counts_too() -> None:
     """Keys turn out to be the account root's: the check of a role says what these can't serve."""
     async with world() as w:
         w.iam.sts.root_arn = "arn:aws:iam::123456789012:root"
-        (told,) = await w.engine.root_checker.role(assumed())
+        (told,) = await w.engine.root_checker.check_role(assumed())
         assert "ACCOUNT_ROOT" in told
 
 
@@ -322,13 +322,13 @@ async def test_a_check_of_a_role_without_aws_says_just_that() -> None:
     """No root, a root that AWS refuses or no AWS: one warning, at once or within 5 s."""
     async with world() as w:
         await w.engine.mounts.enable(builders.mount("bare"), "test")
-        (told,) = await w.engine.root_checker.role(builders.role(mount_name="bare"))
+        (told,) = await w.engine.root_checker.check_role(builders.role(mount_name="bare"))
         assert "has no root" in told
         for fault in (Fault(Kind.HANG), Fault(Kind.REFUSE)):
             w.aws.faults.clear()
             w.aws.faults.add(fault)
             began = w.now()
-            (told,) = await w.engine.root_checker.role(builders.role(iam_groups=("staff",)))
+            (told,) = await w.engine.root_checker.check_role(builders.role(iam_groups=("staff",)))
             assert "could not be checked on AWS" in told
             assert w.now() - began <= 5.0
 
@@ -339,7 +339,9 @@ async def test_a_check_of_a_role_takes_5_s_at_most() -> None:
     async with world() as w:
         w.aws.faults.add(Fault(Kind.HANG, "GetGroup"))
         began = w.now()
-        told = await w.engine.root_checker.role(builders.role(iam_groups=("staff",), policy_arns=(NONE,)))
+        told = await w.engine.root_checker.check_role(
+            builders.role(iam_groups=("staff",), policy_arns=(NONE,))
+        )
         assert w.now() - began <= 5.1
         assert len(told) == 2
         assert any("does not exist" in warning for warning in told)

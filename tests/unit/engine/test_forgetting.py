@@ -24,7 +24,7 @@ async def replica(w: World) -> tuple[Roots, RateLimiters]:
     """Return the roots of another process that has used the mount's, and its lanes."""
     limiters = RateLimiters(RateLimit())
     roots = Roots(w.store, PlainSealer(), w.aws, limiters, random.Random(0), OURS, Supervisor(w.reports))
-    await roots.identity(await roots.of("aws"))
+    await roots.identity(await roots.get("aws"))
     return roots, limiters
 
 
@@ -61,7 +61,7 @@ async def test_a_mount_that_another_replica_removed_is_forgotten_when_it_is_read
             assert kept(roots, limiters) != []
             for _ in range(2):
                 with pytest.raises(NotFound if read == "ground" else RootNotSet):
-                    await (roots.load_context("aws", "app") if read == "ground" else roots.of("aws"))
+                    await (roots.load_context("aws", "app") if read == "ground" else roots.get("aws"))
             assert kept(roots, limiters) == []
             assert w.aws.forgotten == ["aws"]
             w.aws.forgotten.clear()
@@ -85,10 +85,10 @@ async def test_a_mount_that_another_replica_made_anew_has_nothing_of_the_old_one
         roots, limiters = await replica(w)
         root = w.store.roots["aws"]
         await w.set_root("aws")  # a newer version is no other mount
-        await roots.of("aws")
+        await roots.get("aws")
         assert w.aws.forgotten == []
         w.store.roots["aws"] = root
-        await roots.of("aws")
+        await roots.get("aws")
         assert w.aws.forgotten == ["aws"]
         assert roots._opened.keys() == roots._known == {"aws"}
         assert (roots._arns, limiters._limiters) == ({}, {})
@@ -99,7 +99,7 @@ async def test_what_a_late_call_brings_back_goes_with_the_next_sweep() -> None:
     """A call of work that was under way when its mount was forgotten leaves nothing for good."""
     async with world() as w:
         roots, limiters = await replica(w)
-        root = await roots.of("aws")
+        root = await roots.get("aws")
         roots.forget("aws")
         await roots.identity(root)
         w.aws.forgotten.clear()

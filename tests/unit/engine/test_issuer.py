@@ -12,7 +12,7 @@ from lessor_server.domain.errors.base import (
     LessorError,
     MountFull,
     NotFound,
-    PacerFull,
+    RateLimiterFull,
     RoleFull,
     StoreUnavailable,
 )
@@ -257,7 +257,7 @@ async def test_a_full_lane_refuses_an_issue_at_once_and_leaves_nothing() -> None
             tasks = [group.create_task(w.attempt()) for _ in range(20)]
         errors = [task.result() for task in tasks if isinstance(task.result(), LessorError)]
         assert errors
-        assert all(isinstance(error, PacerFull) and error.retry_in for error in errors)
+        assert all(isinstance(error, RateLimiterFull) and error.retry_in for error in errors)
         made = len(w.events.of(Issued))
         await asyncio.sleep(1800)
         live = [key for key, state in w.states().items() if state is State.ACTIVE]

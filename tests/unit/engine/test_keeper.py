@@ -11,7 +11,7 @@ import pytest
 from lessor_server.domain.errors.base import AwsUnavailable
 from lessor_server.domain.events import RevocationFailed, Revoked, Stuck
 from lessor_server.domain.lease import State
-from lessor_server.engine.revocation.worker import AT_ONCE
+from lessor_server.engine.revocation.worker import MAX_CONCURRENT
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, OTHER_ACCOUNT, World, world
 from tests.support.iam_faults import Fault, Kind
@@ -234,4 +234,4 @@ async def test_a_start_revokes_what_fell_due_meanwhile() -> None:
         assert w.users() == []
         order = list(dict.fromkeys(one.user for one in w.aws.sent if one.user))
         assert sorted(order) == sorted(users)
-        assert all(users.index(user) <= place + AT_ONCE for place, user in enumerate(order))
+        assert all(users.index(user) <= place + MAX_CONCURRENT for place, user in enumerate(order))

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from lessor_server.domain.aws import calls
+from lessor_server.domain.aws import iam_calls
 from lessor_server.domain.errors.base import AwsUnavailable, LessorError
 from lessor_server.domain.root import Root
 from lessor_server.engine.aws.caller import AwsCaller, Done
@@ -22,7 +22,7 @@ from tests.support.virtual_loop import virtual
 
 RICH = builders.role(policy_arns=(builders.READ_ONLY,), iam_groups=("staff",))
 MAKING = ("CreateUser", "CreateAccessKey", "PutUserPolicy", "AttachUserPolicy", "AddUserToGroup")
-PUT = calls.PutUserPolicy("u", "p", builders.DOCUMENT)
+PUT = iam_calls.PutUserPolicy("u", "p", builders.DOCUMENT)
 CLASH = {"status": 409, "code": "ConcurrentModification"}
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from lessor_server.domain.errors.base import AwsUnavailable, PacerFull
+from lessor_server.domain.errors.base import AwsUnavailable, RateLimiterFull
 from lessor_server.engine.aws.rate_limiter import MAX_WAIT_SECONDS, RateLimit, RateLimiter, RateLimiters
 from tests.support.virtual_loop import virtual
 
@@ -29,8 +29,8 @@ async def sent(limiter: RateLimiter, calls: int, seconds: float = 0.0) -> list[f
     begun: list[float] = []
 
     async def call() -> None:
-        with suppress(PacerFull):
-            async with limiter.turn():
+        with suppress(RateLimiterFull):
+            async with limiter.slot():
                 begun.append(loop.time())
                 await asyncio.sleep(seconds)
 
@@ -74,7 +74,7 @@ async def test_the_rate_holds_after_aws_hung() -> None:
     begun: list[float] = []
 
     async def call() -> None:
-        async with limiter.turn():
+        async with limiter.slot():
             begun.append(loop.time())
             await asyncio.sleep(max(5.0 - loop.time(), 0.001))
 
@@ -90,17 +90,17 @@ async def test_the_rate_holds_after_aws_hung() -> None:
 async def test_a_full_queue_answers_at_once() -> None:
     """Past its bound the queue refuses with a hint when to come back, and serves all it took."""
     limiter = RateLimiter("a", RateLimit(rate=10, in_flight=1, queue=5))
-    refused: list[PacerFull] = []
+    refused: list[RateLimiterFull] = []
     served: list[float] = []
     loop = asyncio.get_running_loop()
 
     async def call() -> None:
         asked = loop.time()
         try:
-            async with limiter.turn():
+            async with limiter.slot():
                 served.append(loop.time())
                 await asyncio.sleep(1)
-        except PacerFull as error:
+        except RateLimiterFull as error:
             assert loop.time() == asked
             refused.append(error)
 
@@ -121,10 +121,10 @@ async def test_no_call_waits_for_longer_than_the_lane_lets_it() -> None:
 
     async def call() -> None:
         try:
-            async with limiter.turn():
+            async with limiter.slot():
                 assert loop.time() <= MAX_WAIT_SECONDS
                 await asyncio.sleep(60)
-        except PacerFull:
+        except RateLimiterFull:
             refused.append(loop.time())
 
     async with asyncio.TaskGroup() as group:
@@ -142,7 +142,7 @@ async def test_only_so_many_calls_are_in_flight() -> None:
 
     async def call() -> None:
         nonlocal running, most
-        async with limiter.turn():
+        async with limiter.slot():
             running += 1
             most = max(most, running)
             await asyncio.sleep(0.5)

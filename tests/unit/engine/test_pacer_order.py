@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from lessor_server.domain.errors.base import PacerFull
+from lessor_server.domain.errors.base import RateLimiterFull
 from lessor_server.engine.aws.rate_limiter import (
     MAX_WAIT_SECONDS,
     MIN_RATE,
@@ -31,7 +31,7 @@ async def throttled(limiter: RateLimiter, times: int, apart: float) -> None:
 async def calls(limiter: RateLimiter, count: int, begun: list[float]) -> None:
     """Ask for turns one after another and note when each came."""
     for _ in range(count):
-        async with limiter.turn():
+        async with limiter.slot():
             begun.append(asyncio.get_running_loop().time())
 
 
@@ -45,10 +45,10 @@ async def test_what_a_person_asked_for_goes_first_then_issues_then_expiries() ->
     served: list[tuple[Priority, int]] = []
 
     async def call(priority: Priority, number: int) -> None:
-        async with limiter.turn(priority):
+        async with limiter.slot(priority):
             served.append((priority, number))
 
-    async with asyncio.TaskGroup() as group, limiter.turn():
+    async with asyncio.TaskGroup() as group, limiter.slot():
         for number in range(4):
             for priority in RANKS:
                 group.create_task(call(priority, number))
@@ -63,8 +63,8 @@ async def test_a_flood_of_expiries_delays_nobody_else() -> None:
     loop = asyncio.get_running_loop()
 
     async def expiry() -> None:
-        with suppress(PacerFull):
-            async with limiter.turn(Priority.EXPIRY):
+        with suppress(RateLimiterFull):
+            async with limiter.slot(Priority.EXPIRY):
                 await asyncio.sleep(0.01)
 
     async with asyncio.TaskGroup() as group:
@@ -73,7 +73,7 @@ async def test_a_flood_of_expiries_delays_nobody_else() -> None:
         for priority in (Priority.ASKED, Priority.ISSUE):
             await asyncio.sleep(1)
             asked = loop.time()
-            async with limiter.turn(priority):
+            async with limiter.slot(priority):
                 assert loop.time() - asked <= 0.02
 
 
@@ -86,12 +86,12 @@ def test_a_turn_that_comes_as_its_caller_gives_up_is_not_lost(seed: int) -> None
         loop = asyncio.get_running_loop()
 
         async def holder() -> None:
-            async with limiter.turn():
+            async with limiter.slot():
                 await asyncio.sleep(MAX_WAIT_SECONDS)
 
         async def waiter() -> None:
-            with suppress(PacerFull):
-                async with limiter.turn():
+            with suppress(RateLimiterFull):
+                async with limiter.slot():
                     pass
 
         async with asyncio.TaskGroup() as group:
@@ -99,7 +99,7 @@ def test_a_turn_that_comes_as_its_caller_gives_up_is_not_lost(seed: int) -> None
             for _ in range(5):
                 group.create_task(waiter())
         start = loop.time()
-        async with limiter.turn():
+        async with limiter.slot():
             assert loop.time() - start < 0.01
 
     run(race(), seed)
@@ -113,7 +113,7 @@ def test_a_turn_whose_caller_is_cancelled_goes_to_the_next(seed: int) -> None:
         limiter = RateLimiter("a", RateLimit(rate=1000, in_flight=1))
         begun: list[float] = []
         async with asyncio.TaskGroup() as group:
-            async with limiter.turn():
+            async with limiter.slot():
                 leaving = group.create_task(calls(limiter, 1, []))
                 await asyncio.sleep(0)
                 staying = group.create_task(calls(limiter, 1, begun))

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from lessor_server.domain.errors.base import Kind, LeaseTaken
+from lessor_server.domain.errors.base import ErrorKind, LeaseTaken
 from lessor_server.domain.errors.preconditions import LeaseAbandoned, LeaseRevoking
 from lessor_server.domain.events import Abandoned, AccountResumed, PrefixAccepted, RevocationFailed
 from lessor_server.domain.lease import State
@@ -104,7 +104,7 @@ async def test_an_intent_that_is_taken_answers_aborted(after: float) -> None:
         await follow(w, "aws/")
         error = await caller
         assert isinstance(error, LeaseTaken)
-        assert error.kind is Kind.ABORTED
+        assert error.kind is ErrorKind.ABORTED
         await w.until_gone()
         assert w.users() == []
 

@@ -12,7 +12,7 @@ from lessor_server.domain.events import AccountPaused, AccountResumed, Revocatio
 from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.engine import EngineConfig
 from lessor_server.engine.leases import Outcome
-from lessor_server.engine.revocation.worker import AT_ONCE
+from lessor_server.engine.revocation.worker import MAX_CONCURRENT
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, World, world
 from tests.support.iam_faults import Fault, Kind
@@ -143,7 +143,7 @@ async def test_all_that_is_due_runs_in_due_order_when_aws_is_back() -> None:
         assert w.now() <= back + 45
         order = list(dict.fromkeys(one.user for one in w.aws.sent if one.action == "DeleteAccessKey"))
         assert sorted(order) == sorted(users)
-        assert all(users.index(user) <= place + AT_ONCE for place, user in enumerate(order))
+        assert all(users.index(user) <= place + MAX_CONCURRENT for place, user in enumerate(order))
 
 
 @virtual

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.errors.base import Kind, LessorError
+from lessor_server.domain.errors.base import ErrorKind, LessorError
 from lessor_server.domain.errors.preconditions import RequestSpent
 from lessor_server.domain.lease import Request
 from lessor_server.engine.issuing.request import IssueRequest
@@ -62,7 +62,7 @@ async def test_a_lease_revoked_while_it_is_handed_out_again_is_gone(at: str) -> 
         await w.revoke(made.lease.id)
         await asyncio.wait([again])
         told = again.exception()
-        aborted = isinstance(told, LessorError) and told.kind is Kind.ABORTED
+        aborted = isinstance(told, LessorError) and told.kind is ErrorKind.ABORTED
         assert aborted or (told is None and "replace_key done" in w.points.passed)
         await w.until_gone()
         assert w.users() == []
@@ -94,7 +94,7 @@ async def test_a_lease_renewed_while_it_is_handed_out_again_keeps_its_one_key() 
             again = group.create_task(raises(w, ONE))
             await w.until(lambda: "CreateAccessKey" in w.aws.actions())
             await w.renew(made.lease.id, 300)
-        assert again.result().kind is Kind.ABORTED
+        assert again.result().kind is ErrorKind.ABORTED
         assert opens(only_user(w), made)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from lessor_server.domain.errors.base import (
     DeadlineExceeded,
-    Kind,
+    ErrorKind,
     LessorError,
     RequestIdReused,
     StoreUnavailable,
@@ -111,7 +111,7 @@ async def test_one_id_for_two_wishes_is_refused(under_way: bool) -> None:
         assert first.done() is not under_way
         with pytest.raises(RequestIdReused) as told:
             await w.issue(ttl=61, request=ONE)
-        assert (told.value.kind, told.value.reason) == (Kind.INVALID, "REQUEST_ID_REUSED")
+        assert (told.value.kind, told.value.reason) == (ErrorKind.INVALID, "REQUEST_ID_REUSED")
         await first
         assert len(w.users()) == 1
 

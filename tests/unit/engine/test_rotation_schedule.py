@@ -10,7 +10,7 @@ import pytest
 
 from lessor_server.domain.events import Rotated, RotationFailed, RotationMissed
 from lessor_server.domain.schedule import NEVER
-from lessor_server.engine.rotation.rotator import AT_ONCE
+from lessor_server.engine.rotation.rotator import MAX_CONCURRENT
 from tests.support import builders
 from tests.support.engine_world import BASE_US, World
 from tests.support.iam_faults import Fault, Kind
@@ -311,7 +311,7 @@ async def test_a_scheduled_rotation_waits_while_expiries_are_held() -> None:
 async def test_rotations_asked_for_leave_the_clock_its_room() -> None:
     """Eight slow ones by hand hold up none that is due; of those that are due eight go on at once."""
     async with rotating() as w:
-        users = [f"user-{number}" for number in range(AT_ONCE)]
+        users = [f"user-{number}" for number in range(MAX_CONCURRENT)]
         for user in users:
             w.iam.create_user(user).visible_at = 0.0
             await put(w, static(user))
@@ -329,16 +329,16 @@ async def test_rotations_asked_for_leave_the_clock_its_room() -> None:
 async def test_the_clock_begins_eight_at_once() -> None:
     """The ninth waits for room."""
     async with rotating() as w:
-        users = [f"user-{number}" for number in range(AT_ONCE + 1)]
+        users = [f"user-{number}" for number in range(MAX_CONCURRENT + 1)]
         for user in users:
             w.iam.create_user(user).visible_at = 0.0
             await put(w, static(user, period=3600.0))
         w.iam.visible_after = 50.0
         w.aws.sent.clear()
         await asyncio.sleep(3620)
-        assert w.aws.actions().count("CreateAccessKey") == AT_ONCE
+        assert w.aws.actions().count("CreateAccessKey") == MAX_CONCURRENT
         await asyncio.sleep(60)
-        assert w.aws.actions().count("CreateAccessKey") == AT_ONCE + 1
+        assert w.aws.actions().count("CreateAccessKey") == MAX_CONCURRENT + 1
 
 
 @virtual

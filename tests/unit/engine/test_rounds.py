@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from lessor_server.domain.aws import calls
+from lessor_server.domain.aws import iam_calls
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.root import Root
@@ -20,8 +20,8 @@ from tests.support.iam_faults import Fault, Kind
 from tests.support.memory_aws import MemoryAws
 from tests.support.virtual_loop import virtual
 
-PUT = calls.PutUserPolicy("u", "p", builders.DOCUMENT)
-KEY = calls.CreateAccessKey("u")
+PUT = iam_calls.PutUserPolicy("u", "p", builders.DOCUMENT)
+KEY = iam_calls.CreateAccessKey("u")
 
 
 def made(latency: float = 0.05) -> tuple[Iam, MemoryAws, AwsCaller]:
@@ -45,8 +45,8 @@ async def test_the_calls_of_a_round_go_out_together_and_are_all_awaited() -> Non
     iam.create_user("u")
     aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey"))
     aws.faults.add(Fault(Kind.DELAY, "AttachUserPolicy", seconds=3.0))
-    attach = calls.AttachUserPolicy("u", builders.READ_ONLY)
-    outcomes = await caller.round((KEY, PUT, attach))
+    attach = iam_calls.AttachUserPolicy("u", builders.READ_ONLY)
+    outcomes = await caller.call_all((KEY, PUT, attach))
     assert asyncio.get_running_loop().time() == pytest.approx(3.05)
     assert isinstance(outcomes[0], AwsRefused)
     assert outcomes[1:] == [Done(None), Done(None)]
@@ -114,7 +114,7 @@ async def test_a_clear_no_is_told_before_an_unknown_fate() -> None:
     iam.create_user("u")
     aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey"))
     aws.faults.add(Fault(Kind.REFUSE, "PutUserPolicy"))
-    outcomes = await caller.round((KEY, PUT))
+    outcomes = await caller.call_all((KEY, PUT))
     assert isinstance(failure(outcomes), AwsRefused)
     assert failure([Done(None)]) is None
     assert [is_inconclusive(outcome) for outcome in outcomes] == [True, False]
@@ -126,7 +126,7 @@ async def test_a_full_lane_is_an_outcome_too() -> None:
     _, aws, _ = made()
     limiter = RateLimiter("a", RateLimit(in_flight=1, queue=0))
     caller = over(aws, limiter)
-    async with limiter.turn():
+    async with limiter.slot():
         outcome = await caller.call(PUT)
     assert isinstance(outcome, LessorError)
     assert outcome.reason == "PACER_QUEUE_FULL"
@@ -158,7 +158,7 @@ class Account:
     async def together(self, caller: AwsCaller) -> bool:
         """Send a round of two calls and tell whether they went out at the same time."""
         self.aws.sent.clear()
-        await caller.round((PUT, calls.AttachUserPolicy("u", builders.READ_ONLY)))
+        await caller.call_all((PUT, iam_calls.AttachUserPolicy("u", builders.READ_ONLY)))
         return self.aws.sent[0].start == self.aws.sent[1].start
 
 

@@ -274,7 +274,7 @@ async def test_a_sweep_passes_sessions_over() -> None:
         await assumed(w)
         made = await w.issue(role="assumed", ttl=7200)
         await asyncio.sleep(3700)
-        assert [found async for found in w.engine.reconciler.sweep("aws", apply=True)] == []
+        assert [found async for found in w.engine.reconciler.reconcile("aws", apply=True)] == []
         assert (await w.lease(made.lease.id)).state is State.ACTIVE
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lessor_server.domain.aws.calls import AccessKey
+from lessor_server.domain.aws.iam_calls import AccessKey
 from lessor_server.domain.errors.base import AwsUnavailable, Invalid, LeaseTaken, LessorError, RoleFull
 from lessor_server.domain.errors.preconditions import TemplateLabelUnknown
 from lessor_server.domain.events import Issued, IssueFailed

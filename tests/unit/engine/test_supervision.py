@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from lessor_server.domain.errors.base import InternalError, Kind, LessorError
-from lessor_server.domain.events import AccountPaused, AccountResumed, Issued, RevocationFailed, Swept
+from lessor_server.domain.errors.base import ErrorKind, InternalError, LessorError
+from lessor_server.domain.events import AccountPaused, AccountResumed, Issued, Reconciled, RevocationFailed
 from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.schedule import Schedule
 from lessor_server.engine.supervisor import MAX_PAUSE_SECONDS, Supervisor
@@ -36,12 +36,12 @@ BULK = (
     "prefixes",
     "mark_range_revoking",
     "close_prefix",
-    "unfinished_of_removed_mounts",
+    "list_unfinished_of_removed_mounts",
     "remove_disabled",
     "list_mounts",
 )
 SWEEP = ("mount_names", "ListUsers sent", "leases_by_user_name", "page", "purge_tombstones")
-CLOCKS = ("due_within", "status")
+CLOCKS = ("list_due_within", "status")
 ROTATE = (
     "next_rotation_us",
     "claim_rotations",
@@ -56,7 +56,7 @@ POINTS = (*ISSUE, *REVOKE, *BULK, *SWEEP, *CLOCKS, *ROTATE)
 async def attempt(w: World, role: str = "app") -> None:
     """Issue a credential; what fails is an error that a caller can be told."""
     answer = await w.attempt(role)
-    if isinstance(answer, LessorError) and answer.kind is Kind.INTERNAL:
+    if isinstance(answer, LessorError) and answer.kind is ErrorKind.INTERNAL:
         assert "reference report-" in answer.message
 
 
@@ -98,7 +98,7 @@ async def test_an_exception_of_a_port_ends_nothing_but_what_met_it(point: str) -
         assert w.reports.take() == []
 
 
-@pytest.mark.parametrize("point", ["mount_names", "get_rotation", "prefixes", "due_within", "claim_due"])
+@pytest.mark.parametrize("point", ["mount_names", "get_rotation", "prefixes", "list_due_within", "claim_due"])
 @virtual
 async def test_a_part_that_fails_at_a_start_does_its_work_when_it_can(point: str) -> None:
     """What a process that died has left is put right, although the first look at it has failed."""
@@ -129,8 +129,8 @@ async def test_what_works_goes_on_beside_what_does_not() -> None:
         w.points.broken |= {
             "mount_names",
             "next_rotation_us",
-            "unfinished_of_removed_mounts",
-            "due_within",
+            "list_unfinished_of_removed_mounts",
+            "list_due_within",
             "status",
         }
         for _ in range(20):
@@ -138,7 +138,7 @@ async def test_what_works_goes_on_beside_what_does_not() -> None:
             await asyncio.sleep(131)
             assert made.lease.footprint.user_name not in w.users()
         w.points.broken.clear()
-        await w.events.until(Swept, seconds=3600)
+        await w.events.until(Reconciled, seconds=3600)
         assert w.reports.take() != []
 
 
@@ -234,7 +234,7 @@ async def test_one_mount_whose_root_cannot_be_read_keeps_no_other_from_its_sweep
         made = await w.issue(ttl=600)
         await w.kill()
         await w.start()
-        assert (await w.events.until(Swept)).mount == "aws"
+        assert (await w.events.until(Reconciled)).mount == "aws"
         await asyncio.sleep(700)
         assert made.lease.footprint.user_name not in w.users()
         assert "open the root of aaa" in w.reports.take()

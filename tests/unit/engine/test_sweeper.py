@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from lessor_server.domain.events import ExpiryHeld, OrphanAdopted, Revoked, SweepFailed, Swept
+from lessor_server.domain.events import ExpiryHeld, OrphanAdopted, Reconciled, ReconcileFailed, Revoked
 from lessor_server.domain.lease import State
 from lessor_server.domain.lease_id import IdRange
 from lessor_server.engine.upkeep.reconciler import Finding
-from lessor_server.engine.upkeep.reconciler import Kind as Found
+from lessor_server.engine.upkeep.reconciler import FindingKind as Found
 from tests.support import builders
 from tests.support.engine_world import World, bound, world
 from tests.support.iam_faults import Fault, Kind
@@ -34,7 +34,7 @@ def appear(
 
 async def sweep(w: World, *, apply: bool = True, instance: str = "") -> list[Finding]:
     """Reconcile as a caller does and return what was found."""
-    return [found async for found in w.engine.reconciler.sweep("aws", apply=apply, instance=instance)]
+    return [found async for found in w.engine.reconciler.reconcile("aws", apply=apply, instance=instance)]
 
 
 def refuse(path_prefix: str = "/") -> list[User]:
@@ -64,13 +64,13 @@ async def test_a_user_younger_than_the_grace_is_left_until_the_next_sweep() -> N
     """Before it is 15 minutes old an unknown user may be an issue of this moment."""
     async with world() as w:
         await bound(w)
-        await w.events.until(Swept, seconds=HOUR + 60)
+        await w.events.until(Reconciled, seconds=HOUR + 60)
         await asyncio.sleep(HOUR - GRACE + 30)
         appear(w)
-        await w.events.until(Swept, count=2, seconds=HOUR)
+        await w.events.until(Reconciled, count=2, seconds=HOUR)
         assert w.users() == ["stray"]
         assert await sweep(w) == []
-        await w.events.until(Swept, count=4, seconds=HOUR + 60)
+        await w.events.until(Reconciled, count=4, seconds=HOUR + 60)
         await w.until_gone(seconds=10)
         assert w.users() == []
 
@@ -218,7 +218,7 @@ async def test_a_tombstone_is_kept_seven_days() -> None:
         assert made.lease.id in w.store.rows
         await asyncio.sleep(2 * HOUR)
         assert w.store.rows == {}
-        assert sum(event.buried for event in w.events.of(Swept)) == 1
+        assert sum(event.buried for event in w.events.of(Reconciled)) == 1
 
 
 @virtual
@@ -229,14 +229,14 @@ async def test_no_tombstone_goes_without_a_complete_listing() -> None:
         await w.revoke(made.lease.id)
         w.clocks.asleep += 7 * DAY - 3 * HOUR  # hours that nobody has to live through
         await asyncio.sleep(2 * HOUR)
-        swept = len(w.events.of(Swept))
+        swept = len(w.events.of(Reconciled))
         w.aws.faults.add(Fault(Kind.REFUSE, "ListUsers"))
         await asyncio.sleep(5 * HOUR)
         assert made.lease.id in w.store.rows
-        assert len(w.events.of(Swept)) == swept
-        assert w.events.of(SweepFailed)
+        assert len(w.events.of(Reconciled)) == swept
+        assert w.events.of(ReconcileFailed)
         w.aws.faults.clear()
-        await w.events.until(Swept, count=swept + 1, seconds=120)
+        await w.events.until(Reconciled, count=swept + 1, seconds=120)
         assert w.store.rows == {}
 
 
@@ -249,7 +249,7 @@ async def test_a_root_that_nobody_used_yet_is_bound_and_listed() -> None:
         assert w.aws.actions()[:2] == ["GetCallerIdentity", "ListUsers"]
         assert w.aws.actions().count("GetCallerIdentity") == 1
         assert w.store.roots["aws"].account == builders.ACCOUNT
-        assert w.events.of(SweepFailed) == []
+        assert w.events.of(ReconcileFailed) == []
 
 
 @virtual
@@ -260,7 +260,7 @@ async def test_a_mount_without_a_root_disturbs_no_other_s_sweeps() -> None:
         await w.engine.mounts.enable(builders.mount("bare"), "test")
         await asyncio.sleep(DAY)
         assert w.aws.actions().count("ListUsers") == 24
-        assert w.events.of(SweepFailed) == []
+        assert w.events.of(ReconcileFailed) == []
 
 
 @virtual
@@ -274,8 +274,8 @@ async def test_only_the_sweep_that_failed_is_tried_again_each_minute() -> None:
         await w.issue(mount="second")
         w.other_iam.list_users = refuse  # type: ignore[method-assign]
         await asyncio.sleep(3 * HOUR)
-        assert len(w.events.of(Swept)) == 3
-        assert 100 < len(w.events.of(SweepFailed)) < 200
+        assert len(w.events.of(Reconciled)) == 3
+        assert 100 < len(w.events.of(ReconcileFailed)) < 200
 
 
 @virtual
@@ -288,4 +288,4 @@ async def test_a_store_that_fails_puts_the_sweep_off_by_a_minute() -> None:
         await w.start()
         await asyncio.sleep(90)
         w.store.fails.clear()
-        await w.events.until(Swept, seconds=61)
+        await w.events.until(Reconciled, seconds=61)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from lessor_server.domain.events import OrphanAdopted, Revoked, SweepFailed
+from lessor_server.domain.events import OrphanAdopted, ReconcileFailed, Revoked
 from lessor_server.domain.lease import State
 from tests.support.engine_world import World, bound, world
 from tests.support.iam_faults import Fault, Kind
@@ -32,7 +32,7 @@ async def test_no_lease_is_missed_by_a_clock_that_is_not_trusted() -> None:
         await asyncio.sleep(600)
         assert await sweep(w) == []
         assert w.states()[made.lease.id] is State.ACTIVE
-        assert w.events.of(SweepFailed) == []
+        assert w.events.of(ReconcileFailed) == []
         w.clocks.aws_ahead = 0
         await w.events.until(Revoked, seconds=120)
 

@@ -138,7 +138,7 @@ async def test_what_fell_due_while_the_store_could_not_be_read_is_told() -> None
             await leased(t.store, number, 5 + number)
         t.start()
         await asyncio.sleep(1)
-        t.store.fails.add("due_within")
+        t.store.fails.add("list_due_within")
         await asyncio.sleep(40)
         before = len(t.rung.missed_at)
         t.store.fails.clear()
@@ -215,7 +215,7 @@ async def test_a_failing_store_is_read_again() -> None:
     """Timers outlive a store that fails, and ring what they could not read before."""
     async with timing() as t:
         lease_id = await leased(t.store, 0, 60)
-        t.store.fails.add("due_within")
+        t.store.fails.add("list_due_within")
         t.start()
         await asyncio.sleep(30)
         t.store.fails.clear()

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from lessor_server.engine.issuing.acceptance import LOOKS
 from lessor_server.engine.issuing.request import Credentials
+from lessor_server.engine.issuing.wait_until_accepted import CHECKS
 from tests.support import builders
 from tests.support.engine_world import World, bound, world
 from tests.support.iam_faults import Fault, Kind
@@ -55,7 +55,7 @@ async def test_a_look_that_fails_begins_the_count_again() -> None:
         w.aws.faults.add(Fault(Kind.REFUSE, "VerifyKey", nth=3, status=403, code="InvalidClientTokenId"))
         made, _ = await waits(w, 30)
         assert made.usable
-        assert len(looks(w)) == 3 + LOOKS
+        assert len(looks(w)) == 3 + CHECKS
 
 
 @virtual
@@ -68,7 +68,7 @@ async def test_a_key_that_aws_accepts_late_is_waited_for() -> None:
         accepted = [
             one for one in w.aws.sent if one.action == "VerifyKey" and w.clocks.aws() >= key.usable_at
         ]
-        assert len(accepted) >= LOOKS
+        assert len(accepted) >= CHECKS
         assert w.points.passed.index("activate done") < w.points.passed.index("VerifyKey sent")
 
 
@@ -120,7 +120,7 @@ async def test_a_key_whose_lease_was_ended_meanwhile_is_not_usable() -> None:
         (lease_id,) = w.states()
         await w.revoke(lease_id)
         assert not (await waiting).usable
-        assert w.aws.actions().count("VerifyKey") == LOOKS
+        assert w.aws.actions().count("VerifyKey") == CHECKS
 
 
 @pytest.mark.parametrize("read", ["get_root", "get"])

@@ -12,7 +12,7 @@ from lessor_server.domain.errors.base import FellBehind
 from lessor_server.domain.events import Renewed, StoreFailed
 from lessor_server.domain.lease import STUCK_AFTER
 from lessor_server.domain.lease_id import EVERYTHING, IdRange
-from lessor_server.engine.streams.lease_events import QUEUE, Kind, LeaseEvent, LeaseEventBroker
+from lessor_server.engine.streams.lease_events import QUEUE, LeaseEvent, LeaseEventBroker, LeaseEventKind
 from tests.support import builders
 from tests.support.engine_world import BASE_US, BOUND_SECONDS, World, bound, world
 from tests.support.iam_faults import Fault
@@ -31,7 +31,7 @@ class Reader:
         self.heard: list[LeaseEvent] = []
 
     @property
-    def kinds(self) -> list[Kind]:
+    def kinds(self) -> list[LeaseEventKind]:
         """Return what was heard, in order."""
         return [one.kind for one in self.heard]
 
@@ -65,7 +65,12 @@ async def test_a_watcher_is_told_a_whole_life() -> None:
         await asyncio.sleep(50)
         await w.renew(made.lease.id, 60)
         await asyncio.sleep(60 + BOUND_SECONDS)
-        assert reader.kinds == [Kind.ISSUED, Kind.RENEWED, Kind.EXPIRING, Kind.REVOKED]
+        assert reader.kinds == [
+            LeaseEventKind.ISSUED,
+            LeaseEventKind.RENEWED,
+            LeaseEventKind.EXPIRING,
+            LeaseEventKind.REVOKED,
+        ]
         assert {one.lease_id for one in reader.heard} == {made.lease.id}
         issued, renewed, expiring, revoked = ((one.at_us - BASE_US) / 1e6 for one in reader.heard)
         assert issued == pytest.approx(issued_at, abs=0.01)
@@ -81,7 +86,7 @@ async def test_a_revocation_that_was_asked_for_is_no_expiry() -> None:
         made = await w.issue()
         await w.revoke(made.lease.id)
         await asyncio.sleep(10)
-        assert reader.kinds == [Kind.ISSUED, Kind.REVOKED]
+        assert reader.kinds == [LeaseEventKind.ISSUED, LeaseEventKind.REVOKED]
 
 
 @virtual
@@ -93,12 +98,12 @@ async def test_failures_come_with_their_reason_until_it_is_stuck_and_after() -> 
         await w.issue(ttl=5)
         await w.until_gone()
         await asyncio.sleep(1)
-        failed = [one for one in reader.heard if one.kind in (Kind.FAILED, Kind.STUCK)]
-        assert [one.kind for one in failed] == [Kind.FAILED] * STUCK_AFTER + [Kind.STUCK]
+        failed = [one for one in reader.heard if one.kind in (LeaseEventKind.FAILED, LeaseEventKind.STUCK)]
+        assert [one.kind for one in failed] == [LeaseEventKind.FAILED] * STUCK_AFTER + [LeaseEventKind.STUCK]
         assert {one.error for one in failed} == {"AWS DeleteAccessKey: ServiceFailure"}
-        assert reader.kinds[:2] == [Kind.ISSUED, Kind.EXPIRING]
-        assert reader.kinds.count(Kind.EXPIRING) == 1
-        assert reader.kinds[-1] is Kind.REVOKED
+        assert reader.kinds[:2] == [LeaseEventKind.ISSUED, LeaseEventKind.EXPIRING]
+        assert reader.kinds.count(LeaseEventKind.EXPIRING) == 1
+        assert reader.kinds[-1] is LeaseEventKind.REVOKED
 
 
 @virtual
@@ -133,7 +138,7 @@ async def test_nothing_is_missed_from_the_first_line_of_a_watch_on() -> None:
     lease_events = LeaseEventBroker(lambda: 7)
     with lease_events.watch(APP) as happenings:
         lease_events(Renewed("aws/creds/app/x", 1, "bob"))
-        assert (await anext(happenings)).kind is Kind.RENEWED
+        assert (await anext(happenings)).kind is LeaseEventKind.RENEWED
 
 
 @virtual
@@ -144,7 +149,7 @@ async def test_what_a_stream_moves_on_from_expires_and_is_not_renewed() -> None:
         old = listener.got[0].lease.id
         await asyncio.sleep(OVERLAP + BOUND_SECONDS)
         told = [one.kind for one in reader.heard if one.lease_id == old]
-        assert told == [Kind.ISSUED, Kind.EXPIRING, Kind.REVOKED]
+        assert told == [LeaseEventKind.ISSUED, LeaseEventKind.EXPIRING, LeaseEventKind.REVOKED]
         assert (await w.lease(old)).last_renewal_us == 0
 
 
@@ -160,7 +165,7 @@ async def test_a_slow_watcher_is_ended_and_holds_nobody_up() -> None:
             for number in range(QUEUE + 2):
                 lease_events(event)
                 if not number:
-                    assert (await anext(slow)).kind is Kind.RENEWED
+                    assert (await anext(slow)).kind is LeaseEventKind.RENEWED
                 await asyncio.sleep(0.001)
             assert len(lease_events) == 1
             with pytest.raises(FellBehind, match="4096"):
@@ -190,4 +195,4 @@ async def test_what_is_no_lease_s_is_not_told() -> None:
         w.engine.lease_events(StoreFailed("disk full"))
         await w.put_role(builders.role(max_leases=3))
         await bound(w)
-        assert set(reader.kinds) <= {Kind.ISSUED, Kind.REVOKED}
+        assert set(reader.kinds) <= {LeaseEventKind.ISSUED, LeaseEventKind.REVOKED}

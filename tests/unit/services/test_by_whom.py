@@ -80,7 +80,7 @@ async def test_a_reconcile_is_told_with_who_asked_for_it() -> None:
         await asyncio.sleep(GRACE + 1)
         await Served(w, CAROL)("LeaseService.Reconcile", lease_pb2.ReconcileRequest(apply=True))
         assert [one.by for one in w.events.of(events.OrphanAdopted)] == ["carol"]
-        assert [one.by for one in w.events.of(events.UserMissed)] == ["carol"]
+        assert [one.by for one in w.events.of(events.UserMissing)] == ["carol"]
 
 
 @virtual
@@ -89,5 +89,5 @@ async def test_a_sweep_by_itself_is_told_with_nobody() -> None:
     async with world() as w:
         await out_of_step(w)
         adopted = await w.events.until(events.OrphanAdopted, seconds=7200)
-        missed = await w.events.until(events.UserMissed, seconds=60)
+        missed = await w.events.until(events.UserMissing, seconds=60)
         assert (adopted.by, missed.by) == ("", "")

@@ -49,16 +49,16 @@ def test_no_mount_means_the_default_one() -> None:
 def test_a_span_comes_back_as_it_went(microseconds: int) -> None:
     """To a Duration and back nothing is lost, down to a microsecond, below zero too."""
     span = timedelta(microseconds=microseconds)
-    request = creds_pb2.GenerateCredentialsRequest(ttl=messages.duration(span))
-    assert messages.span(request, "ttl") == span
+    request = creds_pb2.GenerateCredentialsRequest(ttl=messages.to_duration(span))
+    assert messages.parse_duration(request, "ttl") == span
 
 
 def test_an_absent_span_is_none() -> None:
     """Absent and zero are told apart."""
-    assert messages.span(creds_pb2.GenerateCredentialsRequest(), "ttl") is None
+    assert messages.parse_duration(creds_pb2.GenerateCredentialsRequest(), "ttl") is None
     zero = creds_pb2.GenerateCredentialsRequest(ttl=Duration())
-    assert messages.span(zero, "ttl") == timedelta(0)
-    assert messages.duration(None) is None
+    assert messages.parse_duration(zero, "ttl") == timedelta(0)
+    assert messages.to_duration(None) is None
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_a_duration_out_of_bounds_is_refused_by_its_field(value: Duration) -> No
     """What is no duration is INVALID_ARGUMENT with its path, not an overflow."""
     request = creds_pb2.GenerateCredentialsRequest(ttl=value)
     with pytest.raises(Invalid) as told:
-        messages.span(request, "ttl", "role")
+        messages.parse_duration(request, "ttl", "role")
     assert fields(told) == ["role.ttl"]
 
 
 def test_spans_and_instants_go_out_plain() -> None:
     """Whole seconds are cut and never negative; an instant keeps its microseconds, and 0 is absent."""
-    assert messages.whole(timedelta(seconds=5, milliseconds=900)) == Duration(seconds=5)
-    assert messages.whole(timedelta(seconds=-5)) == Duration()
+    assert messages.to_whole_seconds(timedelta(seconds=5, milliseconds=900)) == Duration(seconds=5)
+    assert messages.to_whole_seconds(timedelta(seconds=-5)) == Duration()
     instant = messages.timestamp(1_900_000_000_000_007)
     assert instant is not None
     assert (instant.seconds, instant.nanos) == (1_900_000_000, 7000)
@@ -85,7 +85,7 @@ def test_spans_and_instants_go_out_plain() -> None:
 @given(st.dictionaries(NAMES, JSON, min_size=1, max_size=4))
 def test_a_document_comes_back_as_it_went(document: dict[str, object]) -> None:
     """To a Struct and back a JSON object is the same."""
-    assert messages.document(messages.struct(json.dumps(document)), "x") == document
+    assert messages.parse_document(messages.struct(json.dumps(document)), "x") == document
 
 
 def test_a_policy_that_came_as_a_struct_is_sent_as_it_was_written() -> None:
@@ -96,7 +96,7 @@ def test_a_policy_that_came_as_a_struct_is_sent_as_it_was_written() -> None:
         written = json.loads(line)["document"]
         if not written:
             continue  # refused, with a hint
-        came = messages.document(messages.struct(json.dumps(written)), "x")
+        came = messages.parse_document(messages.struct(json.dumps(written)), "x")
         assert policy.canonical(came) == policy.canonical(written)
 
 
@@ -104,7 +104,7 @@ def test_a_policy_that_came_as_a_struct_is_sent_as_it_was_written() -> None:
 def test_a_number_that_json_has_not_is_refused_by_its_field(number: float) -> None:
     """A Struct can hold what JSON cannot: that is the caller's to mend, and no defect of ours."""
     with pytest.raises(Invalid) as told:
-        messages.document(Struct(fields={"a": Value(number_value=number)}), "role.policy_document")
+        messages.parse_document(Struct(fields={"a": Value(number_value=number)}), "role.policy_document")
     assert fields(told) == ["role.policy_document"]
 
 
@@ -224,7 +224,7 @@ def test_a_mask_has_a_bounded_number_of_paths() -> None:
 def test_an_empty_document_is_refused_with_a_hint() -> None:
     """A library that can't convert a plain object to a Struct sends one without fields."""
     with pytest.raises(Invalid) as told:
-        messages.document(Struct(), "role.policy_document")
+        messages.parse_document(Struct(), "role.policy_document")
     (violation,) = told.value.violations
     assert (violation.field, violation.problem) == ("role.policy_document", "is an empty object")
     assert "proto-loader" in violation.fix

@@ -14,9 +14,9 @@ import pytest
 
 from lessor_server.adapters.aws import assume_chain, error_codes, identity_token
 from lessor_server.adapters.aws.clients import Clients
-from lessor_server.adapters.aws.endpoints import Place
-from lessor_server.domain.aws.calls import CreateAccessKey, CreateUser
+from lessor_server.adapters.aws.endpoints import Endpoint
 from lessor_server.domain.aws.errors import AwsError, for_caller
+from lessor_server.domain.aws.iam_calls import CreateAccessKey, CreateUser
 from lessor_server.domain.aws.sts_calls import AssumeRole
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.root import Hop, Root, RootConfig
@@ -69,7 +69,7 @@ async def of_endpoint(_: Path) -> LessorError:
     """Return the error of an endpoint that is not allowed any more."""
     async with Clients((), "lessor/test") as clients:
         with pytest.raises(LessorError) as told:
-            await clients.get(Root("aws", 1, "", RootConfig(iam_endpoint=URL)), "iam", Place(URL, ""), None)
+            await clients.get(Root("aws", 1, "", RootConfig(iam_endpoint=URL)), "iam", Endpoint(URL, ""), None)
     return told.value
 
 
@@ -81,7 +81,7 @@ def of_token(content: bytes | None, audience: str = "") -> Callable[[Path], Awai
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(LessorError) as told:
-            await identity_token.read(str(path), audience, TokenPlaces())
+            await identity_token.read_token(str(path), audience, TokenPlaces())
         return told.value
 
     return make
@@ -99,7 +99,7 @@ async def test_what_is_wrong_with_a_root_is_told_to_who_may_see_it(
     error = await make(tmp_path)
     keeps_quiet(error)
     assert error.detail
-    assert error.detail in status.refusal(error, sees_root=True).message
+    assert error.detail in status.error_status(error, sees_root=True).message
 
 
 def all_of_aws() -> dict[str, LessorError]:
@@ -113,7 +113,7 @@ def all_of_aws() -> dict[str, LessorError]:
         made[f"{type(error).__name__}, unsent"] = error_codes.unsent(USER, error)
     made["unreadable"] = error_codes.unreadable(USER, ValueError(f"hidden words at {URL}"))
     made["several places"] = error_codes.merge_endpoint_errors(
-        [(Place(URL, ""), said("ServiceFailure", status_code=500)), (Place("", "eu"), said("AccessDenied"))]
+        [(Endpoint(URL, ""), said("ServiceFailure", status_code=500)), (Endpoint("", "eu"), said("AccessDenied"))]
     )
     for code in ("AccessDenied", "ServiceFailure"):
         hop = assume_chain._at_hop(said(code, ASSUME), ASSUME, 0, Hop(ARN, "hidden words"))
@@ -135,7 +135,7 @@ def test_what_aws_says_is_told_to_who_may_see_the_root(name: str) -> None:
     for one in told:
         keeps_quiet(one)
         if error.detail:
-            assert error.detail in status.refusal(one, sees_root=True).message
+            assert error.detail in status.error_status(one, sees_root=True).message
 
 
 @pytest.mark.parametrize("name", all_of_aws())
@@ -150,6 +150,6 @@ async def test_a_paused_account_says_why_without_the_endpoint(name: str) -> None
 
 def keeps_quiet(error: LessorError) -> None:
     """Fail where an error shows anything hidden to a caller who may not see the root."""
-    refusal = status.refusal(error, sees_root=False)
+    refusal = status.error_status(error, sees_root=False)
     shown = f"{error.message} {refusal.message} {refusal.details!r}"
     assert [word for word in HIDDEN if word in shown] == []

@@ -14,8 +14,8 @@ from lessor_server.domain.errors.base import (
     AlreadyExists,
     AwsAnswer,
     AwsUnavailable,
+    ErrorKind,
     Invalid,
-    Kind,
     LessorError,
     NotFound,
     RequestIdReused,
@@ -26,27 +26,27 @@ from lessor_server.services import status
 from tests.unit.domain.test_errors import ERRORS
 
 CODES = {
-    Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
-    Kind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
-    Kind.EXISTS: grpc.StatusCode.ALREADY_EXISTS,
-    Kind.PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
-    Kind.QUOTA: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Kind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
-    Kind.ABORTED: grpc.StatusCode.ABORTED,
-    Kind.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
-    Kind.DENIED: grpc.StatusCode.PERMISSION_DENIED,
-    Kind.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Kind.UNIMPLEMENTED: grpc.StatusCode.UNIMPLEMENTED,
-    Kind.INTERNAL: grpc.StatusCode.INTERNAL,
+    ErrorKind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    ErrorKind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    ErrorKind.EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    ErrorKind.PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
+    ErrorKind.QUOTA: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ErrorKind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    ErrorKind.ABORTED: grpc.StatusCode.ABORTED,
+    ErrorKind.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    ErrorKind.DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    ErrorKind.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
+    ErrorKind.UNIMPLEMENTED: grpc.StatusCode.UNIMPLEMENTED,
+    ErrorKind.INTERNAL: grpc.StatusCode.INTERNAL,
 }
 SPECIAL = {
-    Kind.INVALID: details.BadRequest,
-    Kind.NOT_FOUND: details.ResourceInfo,
-    Kind.EXISTS: details.ResourceInfo,
-    Kind.PRECONDITION: details.PreconditionFailure,
-    Kind.QUOTA: details.QuotaFailure,
-    Kind.UNAVAILABLE: details.RetryInfo,
-    Kind.ABORTED: details.RetryInfo,
+    ErrorKind.INVALID: details.BadRequest,
+    ErrorKind.NOT_FOUND: details.ResourceInfo,
+    ErrorKind.EXISTS: details.ResourceInfo,
+    ErrorKind.PRECONDITION: details.PreconditionFailure,
+    ErrorKind.QUOTA: details.QuotaFailure,
+    ErrorKind.UNAVAILABLE: details.RetryInfo,
+    ErrorKind.ABORTED: details.RetryInfo,
 }
 DETAILS = (
     details.ErrorInfo,
@@ -86,14 +86,14 @@ def decoded(wire: bytes) -> dict[type[Message], Message]:
 
 def test_every_kind_has_its_code() -> None:
     """No kind is left without a status code."""
-    assert {kind: status.code_of(kind) for kind in Kind} == CODES
+    assert {kind: status.code_of(kind) for kind in ErrorKind} == CODES
 
 
 @pytest.mark.parametrize("kind", RAISED, ids=lambda kind: kind.__name__)
 def test_every_error_becomes_a_status_with_its_details(kind: type[LessorError]) -> None:
     """Each class gives its code, its message with the mend, its reason, and its kind's detail."""
     error = made(kind)
-    refusal = status.refusal(error, sees_root=False)
+    refusal = status.error_status(error, sees_root=False)
     assert refusal.code is CODES[error.kind]
     assert (error.fix if kind is not Invalid else "give one") in refusal.message
     whole = Status.FromString(refusal.details)
@@ -109,12 +109,14 @@ def test_every_error_becomes_a_status_with_its_details(kind: type[LessorError]) 
 @pytest.mark.parametrize(("retry_in", "wanted"), [(None, 1.0), (0.25, 0.25), (90.0, 90.0)])
 def test_a_retry_says_when(retry_in: float | None, wanted: float) -> None:
     """RetryInfo holds the error's own hint, or one second."""
-    kinds = [kind for kind in RAISED if kind.kind in (Kind.UNAVAILABLE, Kind.QUOTA, Kind.ABORTED)]
+    kinds = [
+        kind for kind in RAISED if kind.kind in (ErrorKind.UNAVAILABLE, ErrorKind.QUOTA, ErrorKind.ABORTED)
+    ]
     assert kinds
     for kind in kinds:
         error = made(kind)
         error.retry_in = retry_in
-        retry = decoded(status.refusal(error, sees_root=False).details)[details.RetryInfo]
+        retry = decoded(status.error_status(error, sees_root=False).details)[details.RetryInfo]
         assert isinstance(retry, details.RetryInfo)
         assert retry.retry_delay.ToTimedelta().total_seconds() == wanted
 
@@ -123,7 +125,7 @@ def test_all_violations_are_told_up_to_a_bound() -> None:
     """Twenty violations are all there; of more the last says how many are left out, and all stays small."""
     for count in (1, 20, 21, 5000):
         error = Invalid(tuple(Violation(f"f[{n}]", "is bad", "mend it") for n in range(count)))
-        bad = decoded(status.refusal(error, sees_root=False).details)[details.BadRequest]
+        bad = decoded(status.error_status(error, sees_root=False).details)[details.BadRequest]
         assert isinstance(bad, details.BadRequest)
         assert len(bad.field_violations) == min(count, 20)
         assert bad.field_violations[0].field == "f[0]"
@@ -131,12 +133,12 @@ def test_all_violations_are_told_up_to_a_bound() -> None:
         if count > 20:
             assert f"{count - 19} more" in bad.field_violations[-1].description
     huge = Invalid(tuple(Violation("f", "x" * 3000, "mend it") for _ in range(9)))
-    assert len(status.refusal(huge, sees_root=False).details) < 12_000
+    assert len(status.error_status(huge, sees_root=False).details) < 12_000
 
 
 def test_a_path_is_cut() -> None:
     """The keys of a document are a caller's text, and a path may hold many of them."""
-    refusal = status.refusal(Invalid((Violation("role." * 1000, "is bad", "fix it"),)), sees_root=False)
+    refusal = status.error_status(Invalid((Violation("role." * 1000, "is bad", "fix it"),)), sees_root=False)
     bad = decoded(refusal.details)[details.BadRequest]
     assert isinstance(bad, details.BadRequest)
     assert len(bad.field_violations[0].field) == MAX_PATH
@@ -147,7 +149,7 @@ def test_aws_s_code_goes_to_all_and_its_text_to_few() -> None:
     """Action, code and request id are there for everybody; the text only where the root may be seen."""
     error = AwsRefused(AwsAnswer("CreateUser", "Odd", "arn:aws:iam::1:user/x", "req-9"), Refusal.OTHER)
     for sees_root in (False, True):
-        refusal = status.refusal(error, sees_root=sees_root)
+        refusal = status.error_status(error, sees_root=sees_root)
         info = decoded(refusal.details)[details.ErrorInfo]
         assert isinstance(info, details.ErrorInfo)
         assert dict(info.metadata) == {
@@ -164,6 +166,6 @@ def test_what_the_network_says_is_not_called_awss() -> None:
     text = "Failed to connect to proxy URL"
     error = AwsUnavailable("AWS CreateUser: ProxyConnectionError")
     error.aws = AwsAnswer("CreateUser", "ProxyConnectionError", text)
-    message = status.refusal(error, sees_root=True).message
+    message = status.error_status(error, sees_root=True).message
     assert message.endswith(f" (cause: {text})")
     assert "AWS says" not in message

@@ -18,8 +18,8 @@ from botocore.credentials import ReadOnlyCredentials
 
 from lessor_server.adapters.aws import identity_token
 from lessor_server.adapters.file_reads import FileReads
-from lessor_server.domain.aws.calls import Call
 from lessor_server.domain.aws.errors import AwsError, AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.aws.sts_calls import AssumeRole, AssumeRoleWithWebIdentity, Session
 from lessor_server.domain.errors.base import AwsAnswer, LessorError
 from lessor_server.domain.root import Hop, Root
@@ -171,7 +171,7 @@ class Chains:
         call: Call[Session]
         if base.config.identity_token_file and not before:
             file, audience = base.config.identity_token_file, base.config.identity_token_audience
-            token = await identity_token.read(file, audience, self._token_places, self._reads)
+            token = await identity_token.read_token(file, audience, self._token_places, self._reads)
             call = AssumeRoleWithWebIdentity(hop.role_arn, self._session_name, SESSION_SECONDS, token)
         else:
             call = AssumeRole(hop.role_arn, self._session_name, SESSION_SECONDS, external_id=hop.external_id)

@@ -12,9 +12,8 @@ from dataclasses import replace
 import botocore.exceptions as sdk
 
 from lessor_server.adapters.aws.transport import NotAnAnswer
-from lessor_server.domain.aws.calls import Call
 from lessor_server.domain.aws.errors import AwsError, AwsRefused, AwsUnknown, Refusal
-from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
+from lessor_server.domain.aws.iam_calls import Call, VerifyKeyOnIam
 from lessor_server.domain.errors.base import AwsAnswer
 
 REGION_DISABLED = "RegionDisabledException"
@@ -130,18 +129,18 @@ def is_expired(error: AwsRefused) -> bool:
 
 
 def is_endpoint_specific(error: AwsError) -> bool:
-    """Return whether another place of the service may answer: this one did not, or is switched off."""
+    """Return whether another endpoint of the service may answer: this one did not, or is switched off."""
     return isinstance(error, AwsUnknown) or (error.aws is not None and error.aws.code == REGION_DISABLED)
 
 
 def merge_endpoint_errors(failed: Sequence[tuple[object, AwsError]]) -> AwsError:
-    """Return what it means that no place served: an unclear fate before a refusal, each cause in the text."""
+    """Return the error if no endpoint served: an unclear fate before a refusal, each cause in the text."""
     errors = [error for _, error in failed]
     if len(errors) == 1:
         return errors[0]
     worst = next((error for error in errors if isinstance(error, AwsUnknown)), errors[-1])
-    said = [(place, error.aws) for place, error in failed if error.aws is not None]
-    text = "; ".join(f"{place}: {one.code} {one.text}".strip() for place, one in said)
+    said = [(endpoint, error.aws) for endpoint, error in failed if error.aws is not None]
+    text = "; ".join(f"{endpoint}: {one.code} {one.text}".strip() for endpoint, one in said)
     answer = replace(worst.aws or said[-1][1], text=text[: _TEXT_LIMIT * 2])
     if isinstance(worst, AwsUnknown):
         sent = any(isinstance(error, AwsUnknown) and error.sent for error in errors)

@@ -13,15 +13,15 @@ import botocore.exceptions as sdk
 from lessor_server.adapters.aws import error_codes
 from lessor_server.adapters.aws.assume_chain import ANY_PLACES, ChainCredentials, Chains
 from lessor_server.adapters.aws.clients import CONNECT_SECONDS, READ_SECONDS, Clients
-from lessor_server.adapters.aws.endpoints import EndpointHealth, Place, places
-from lessor_server.adapters.aws.operations.base import Answer, Request, WrongField, read_text
-from lessor_server.adapters.aws.operations.iam import REQUESTS
+from lessor_server.adapters.aws.endpoints import Endpoint, EndpointHealth, endpoints_of
+from lessor_server.adapters.aws.operations import iam, sts
+from lessor_server.adapters.aws.operations.base import Answer, Operation, WrongField, read_text
 from lessor_server.adapters.aws.per_call_credentials import signing_key
 from lessor_server.adapters.aws.sdk_session import CredentialsNotFetched
 from lessor_server.adapters.aws.transport import NotAnAnswer
-from lessor_server.domain.aws.calls import Call, VerifyKey
 from lessor_server.domain.aws.errors import AwsError, AwsRefused
-from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
+from lessor_server.domain.aws.iam_calls import Call, VerifyKeyOnIam
+from lessor_server.domain.aws.sts_calls import VerifyKey
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.root import Root
 from lessor_server.domain.token_places import TokenPlaces
@@ -29,6 +29,8 @@ from lessor_server.domain.token_places import TokenPlaces
 T = TypeVar("T")
 
 GIVE_UP_SECONDS = CONNECT_SECONDS + READ_SECONDS
+OPERATIONS = iam.OPERATIONS | sts.OPERATIONS
+"""Every call that Lessor makes; one that is missing here cannot be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,9 @@ class _PendingCall(Generic[T]):
     chained: ChainCredentials | None
 
     @property
-    def request(self) -> Request:
+    def operation(self) -> Operation:
         """Return how the call is made and read."""
-        return REQUESTS[type(self.call)]
+        return OPERATIONS[type(self.call)]
 
     @property
     def plain(self) -> Call[object]:
@@ -67,14 +69,14 @@ class AwsGateway:
         """
         self._clients = clients
         self._chains = Chains(self.send, session_name, now, token_places)
-        self._detours = EndpointHealth()
+        self._endpoint_health = EndpointHealth()
 
     def forget(self, mount: str) -> None:
         """Let go of a mount's clients (``Clients.forget``), and so of the sessions that they sign with."""
         self._clients.forget(mount)
 
     async def send(self, root: Root, call: Call[T]) -> T:
-        """Send one call once; where STS has places to fall back on, once to each until one answers.
+        """Send one call once; where STS has endpoints to fall back on, once to each until one answers.
 
         Within 7 s it is answered or has failed. A call that AWS refused since the chain's session had expired
         had no effect: it is sent once more with a new session.
@@ -86,14 +88,14 @@ class AwsGateway:
             IdentityTokenUnusable: The root's token cannot be read.
         """
         until = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
-        trip = await self._prepare(root, call, until)
-        session = trip.chained.access_key if trip.chained else ""
+        pending = await self._prepare(root, call, until)
+        session = pending.chained.access_key if pending.chained else ""
         try:
-            return await self._send(trip, until)
+            return await self._send(pending, until)
         except AwsRefused as refused:
-            if trip.chained is None or not error_codes.is_expired(refused):
+            if pending.chained is None or not error_codes.is_expired(refused):
                 raise
-            trip.chained.expired(session)
+            pending.chained.expired(session)
         return await self._send(await self._prepare(root, call, until), until)
 
     async def _prepare(self, root: Root, call: Call[T], until: float) -> _PendingCall[T]:
@@ -104,61 +106,61 @@ class AwsGateway:
         except TimeoutError as error:
             raise error_codes.unsent(cast("Call[object]", call), error) from None
 
-    async def _send(self, trip: _PendingCall[T], until: float) -> T:
-        """Send a call to each place in turn, each with its share of the time that is left."""
+    async def _send(self, pending: _PendingCall[T], until: float) -> T:
+        """Send a call to each endpoint in turn, each with its share of the time that is left."""
         loop = asyncio.get_running_loop()
-        ways = self._detours.order(places(trip.root.config, trip.request.service))
-        failed: list[tuple[Place, AwsError]] = []
-        for tried, place in enumerate(ways):
+        ways = self._endpoint_health.order(endpoints_of(pending.root.config, pending.operation.service))
+        failed: list[tuple[Endpoint, AwsError]] = []
+        for tried, endpoint in enumerate(ways):
             seconds = (until - loop.time()) / (len(ways) - tried)
             try:
-                return await self._send_to(trip, place, seconds)
+                return await self._send_to(pending, endpoint, seconds)
             except AwsError as error:
                 if not error_codes.is_endpoint_specific(error):
                     raise
-                failed.append((place, error))
-                self._detours.failed(place)
+                failed.append((endpoint, error))
+                self._endpoint_health.failed(endpoint)
         raise error_codes.merge_endpoint_errors(failed)
 
-    async def _send_to(self, trip: _PendingCall[T], place: Place, seconds: float) -> T:
+    async def _send_to(self, pending: _PendingCall[T], endpoint: Endpoint, seconds: float) -> T:
         try:
             async with asyncio.timeout(seconds):
-                operation = getattr(await self._client(trip, place), trip.request.method)
-                with signing_key(trip.call.key) if _is_proof(trip.call) else nullcontext():
-                    answer: dict[str, Any] = await operation(**trip.request.params(trip.call))
-            return cast("T", _read(trip.request, answer))
+                operation = getattr(await self._client(pending, endpoint), pending.operation.method)
+                with signing_key(pending.call.key) if _is_proof(pending.call) else nullcontext():
+                    answer: dict[str, Any] = await operation(**pending.operation.params(pending.call))
+            return cast("T", _read(pending.operation, answer))
         except LessorError:
             raise
         except sdk.ClientError as error:
-            failure = error_codes.from_sdk(trip.plain, error)
-            if error_codes.proves(trip.plain, failure):
+            failure = error_codes.from_sdk(pending.plain, error)
+            if error_codes.proves(pending.plain, failure):
                 return cast("T", None)
             raise failure from None
         except (sdk.BotoCoreError, OSError, TimeoutError) as error:
-            raise error_codes.from_network(trip.plain, error) from None
+            raise error_codes.from_network(pending.plain, error) from None
         except Exception as error:  # noqa: BLE001  # of the SDK's parser: a stranger may have written the answer
-            raise error_codes.unreadable(trip.plain, error) from None
+            raise error_codes.unreadable(pending.plain, error) from None
 
-    async def _client(self, trip: _PendingCall[T], place: Place) -> Any:
+    async def _client(self, pending: _PendingCall[T], endpoint: Endpoint) -> Any:
         """Return the client for a call: the root's own, or one that signs with the key to be verified."""
-        service = trip.request.service
+        service = pending.operation.service
         try:
-            if _is_proof(trip.call):
-                return await self._clients.verification_client(service, place)
-            return await self._clients.get(trip.root, service, place, trip.chained)
+            if _is_proof(pending.call):
+                return await self._clients.verification_client(service, endpoint)
+            return await self._clients.get(pending.root, service, endpoint, pending.chained)
         except LessorError:
             raise
         except CredentialsNotFetched as error:
-            raise error_codes.unsigned(trip.plain, error.cause) from None
+            raise error_codes.unsigned(pending.plain, error.cause) from None
         except Exception as error:  # noqa: BLE001  # the SDK's ways to make a client are many
-            raise error_codes.unsent(trip.plain, error) from None
+            raise error_codes.unsent(pending.plain, error) from None
 
 
-def _read(request: Request, answer: Answer) -> object:
+def _read(operation: Operation, answer: Answer) -> object:
     """Return the value in an answer, or raise ``NotAnAnswer`` where a field of it is missing or wrong."""
     try:
         read_text(answer["ResponseMetadata"], "RequestId")
-        return request.read(answer)
+        return operation.read(answer)
     except WrongField as error:
         problem = str(error)
     except Exception as error:  # noqa: BLE001  # as above

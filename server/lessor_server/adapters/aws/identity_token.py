@@ -34,7 +34,7 @@ UNUSABLE: Final = (
 )
 
 
-async def read(path: str, audience: str, places: TokenPlaces, reads: FileReads | None = None) -> Secret:
+async def read_token(path: str, audience: str, places: TokenPlaces, reads: FileReads | None = None) -> Secret:
     """Return the token in the file at ``path``, meant for ``audience`` where that is given.
 
     A file that hangs, as on a network mount, is none.

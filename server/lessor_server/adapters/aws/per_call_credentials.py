@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiobotocore.credentials import AioCredentials
 from botocore.credentials import ReadOnlyCredentials
 
-from lessor_server.domain.aws.calls import AccessKey
+from lessor_server.domain.aws.iam_calls import AccessKey
 
 
 @dataclass(slots=True)

@@ -6,17 +6,22 @@ single sign-on) are no exception, nor is what it asks the metadata services of i
 
 from __future__ import annotations
 
+import os
+import ssl
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioContainerProvider, AioInstanceMetadataProvider
 from aiobotocore.session import AioSession
 from aiobotocore.utils import _RefCountedSession
+from botocore.exceptions import BotoCoreError
 
 from lessor_server.adapters.aws.transport import Transport
 from lessor_server.adapters.aws.xml_check import require_aws_answer
+from lessor_server.domain.errors.base import LessorError
 
+CA_BUNDLE_VARIABLE: Final = "AWS_CA_BUNDLE"
 METADATA_SECONDS = 2
 """How long a metadata service may take to connect, and to answer; the SDK allows containers as much."""
 
@@ -74,3 +79,32 @@ class SdkSession(AioSession):  # type: ignore[misc]  # aiobotocore ships no type
             elif isinstance(provider, AioContainerProvider):
                 provider._fetcher._session = MetadataTransport(timeout=METADATA_SECONDS)  # noqa: SLF001
         return resolver
+
+
+class CaBundleUnusable(LessorError):
+    """The file of certificate authorities that AWS_CA_BUNDLE names can't be used."""
+
+    reason = "CA_BUNDLE_UNUSABLE"
+    fix = "name a readable PEM file of certificates in AWS_CA_BUNDLE, or unset it"
+
+
+def require_ca_bundle() -> None:
+    """Raise ``CaBundleUnusable`` where the SDK would verify hosts by a file that it can't read.
+
+    The SDK reads it with its first connection, and its error names no path. It takes it from the variable
+    AWS_CA_BUNDLE, or from ``ca_bundle`` in AWS's configuration file.
+    """
+    try:
+        path = AioSession().get_config_variable("ca_bundle")
+    except BotoCoreError:  # of the configuration file, which only some roots need
+        path = os.environ.get(CA_BUNDLE_VARIABLE)
+    if not path:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        raise CaBundleUnusable(f"the file {path} of {CA_BUNDLE_VARIABLE} holds no certificate") from None
+    except OSError as error:
+        raise CaBundleUnusable(
+            f"the file {path} of {CA_BUNDLE_VARIABLE} can't be read: {error.strerror}"
+        ) from None

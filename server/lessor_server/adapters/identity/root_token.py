@@ -10,7 +10,7 @@ from typing import Final
 from lessor_server.adapters import private_file
 from lessor_server.domain.secret import TokenHash
 
-SHORTEST: Final = 16
+MIN_CHARACTERS: Final = 16
 RANDOM_BYTES: Final = 32
 FILE_NAME: Final = "root-token"
 
@@ -50,8 +50,8 @@ def _hash_of(file: Path, content: bytes) -> TokenHash:
         token = content.decode("ascii").strip()
     except UnicodeDecodeError:
         raise RootTokenBroken(f"{file} holds more than ASCII text; write only the token") from None
-    if len(token) < SHORTEST:
+    if len(token) < MIN_CHARACTERS:
         raise RootTokenBroken(
-            f"the root token in {file} has {len(token)} characters; give at least {SHORTEST}"
+            f"the root token in {file} has {len(token)} characters; give at least {MIN_CHARACTERS}"
         )
     return TokenHash.of(token)

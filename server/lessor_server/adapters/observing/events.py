@@ -41,7 +41,7 @@ class EventLog:
         """Write one event: its name in snake case, and its fields; an instant as ``time`` (RFC 3339)."""
         kind = type(event)
         if kind not in self._names:
-            name = _WORD_START.sub("_", kind.__name__).lower()
+            name = event.log_name or _WORD_START.sub("_", kind.__name__).lower()
             self._names[kind] = (name, tuple(field.name for field in dataclasses.fields(event)))
         name, fields = self._names[kind]
         values = dict(_logged(field, getattr(event, field)) for field in fields)

@@ -17,7 +17,7 @@ from structlog.typing import EventDict, WrappedLogger
 from lessor_server.domain.lease_id import CREDS
 
 HIDDEN: Final = "***"
-DEEPEST: Final = 6
+MAX_DEPTH: Final = 6
 """Levels of nesting that are shown; what is deeper is cut, so that an event has a bound."""
 
 _SMELLS: Final = re.compile(
@@ -86,7 +86,7 @@ def _shown(value: object, depth: int) -> object:
             return value
         case bytes() | bytearray() | memoryview():
             return f"<{len(value)} bytes>"
-        case _ if depth >= DEEPEST:
+        case _ if depth >= MAX_DEPTH:
             return "…"
         case Mapping():
             return {_key(key): _value(key, inner, depth + 1) for key, inner in value.items()}
@@ -100,4 +100,4 @@ def _shown(value: object, depth: int) -> object:
 
 def _key(key: object) -> str:
     """Return a nested key; it may itself be what must not be shown."""
-    return str(_shown(key, DEEPEST))
+    return str(_shown(key, MAX_DEPTH))

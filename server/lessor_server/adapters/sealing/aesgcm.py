@@ -1,7 +1,7 @@
 """Seals what the store keeps secret, with AES-256-GCM under a key that lies outside of the database.
 
 A sealed blob is: version (1 byte, 0x01) | key id (8) | nonce (12) | ciphertext and tag (16 more than the
-plain bytes). The place and the header are associated data, so that a blob moved to another row does not
+plain bytes). The context and the header are associated data, so that a blob moved to another row does not
 open. Nonces are random: NIST SP 800-38D 8.3 allows 2^32 of them under one key.
 """
 
@@ -37,7 +37,7 @@ def key_id_of(sealed: bytes) -> str:
 
 
 class AesGcmSealer:
-    """Seals and opens bytes under one key; each blob opens only at the place it was sealed for."""
+    """Seals and opens bytes under one key; each blob opens only with the context it was sealed for."""
 
     def __init__(self, key: bytes) -> None:
         """Take a key of 32 bytes."""
@@ -46,29 +46,31 @@ class AesGcmSealer:
         self._cipher = AESGCM(key)
         self._header = VERSION + key_id(key)
 
-    def seal(self, plain: bytes, place: str) -> bytes:
-        """Return ``plain`` sealed for ``place``; two seals of the same bytes differ."""
+    def seal(self, plain: bytes, context: str) -> bytes:
+        """Return ``plain`` sealed for ``context``; two seals of the same bytes differ."""
         nonce = os.urandom(NONCE_SIZE)
-        return self._header + nonce + self._cipher.encrypt(nonce, plain, self._bound_to(place))
+        return self._header + nonce + self._cipher.encrypt(nonce, plain, self._associated_data(context))
 
-    def open(self, sealed: bytes, place: str) -> bytes:
-        """Return what was sealed for ``place``.
+    def open(self, sealed: bytes, context: str) -> bytes:
+        """Return what was sealed for ``context``.
 
         Raises:
-            SealBroken: It was not sealed for this place under this key, or it was changed since.
+            SealBroken: It was not sealed for this context under this key, or it was changed since.
         """
         if len(sealed) < HEADER_SIZE + NONCE_SIZE + TAG_SIZE or not sealed.startswith(VERSION):
-            raise SealBroken(f"what is stored at {place} is not a sealed blob of this version")
+            raise SealBroken(f"what is stored at {context} is not a sealed blob of this version")
         if not sealed.startswith(self._header):
-            raise SealBroken(f"the value stored at {place} was sealed under another key")
+            raise SealBroken(f"the value stored at {context} was sealed under another key")
         nonce = sealed[HEADER_SIZE : HEADER_SIZE + NONCE_SIZE]
         try:
-            return self._cipher.decrypt(nonce, sealed[HEADER_SIZE + NONCE_SIZE :], self._bound_to(place))
+            return self._cipher.decrypt(
+                nonce, sealed[HEADER_SIZE + NONCE_SIZE :], self._associated_data(context)
+            )
         except InvalidTag:
             raise SealBroken(
-                f"the value stored at {place} was changed, or was sealed for another row"
+                f"the value stored at {context} was changed, or was sealed for another row"
             ) from None
 
-    def _bound_to(self, place: str) -> bytes:
-        """Return the associated data of a blob at ``place``."""
-        return self._header + place.encode()
+    def _associated_data(self, context: str) -> bytes:
+        """Return the associated data of a blob with ``context``."""
+        return self._header + context.encode()

@@ -217,7 +217,7 @@ class Batches:
 
 
 @asynccontextmanager
-async def connected(
+async def connect(
     path: Path, prepare: Work[T], reader: Reader, notify: Callable[[Event], None]
 ) -> AsyncIterator[tuple[Batches, T]]:
     """Open the one connection, run ``prepare`` on it, and then its batches while the block runs.

@@ -9,9 +9,9 @@ from datetime import timedelta
 
 from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite import statements as sql
-from lessor_server.adapters.sqlite.clock import ServiceClock
+from lessor_server.adapters.sqlite.base import SqlitePart
 from lessor_server.adapters.sqlite.columns import MAX_US, Row, numbered
-from lessor_server.adapters.sqlite.connection import Batches, is_of_the_disk
+from lessor_server.adapters.sqlite.connection import is_of_the_disk
 from lessor_server.domain import backoff
 from lessor_server.domain import lease as steps
 from lessor_server.domain.errors.base import Aborted, LessorError, MountFull, NotFound, RoleFull, RootChanged
@@ -21,18 +21,8 @@ from lessor_server.domain.lease_id import IdRange, is_lease_id
 from lessor_server.engine.store_types import ClaimTerms, LeaseCount
 
 
-class SqliteLeases:
+class SqliteLeases(SqlitePart):
     """The rows of leases."""
-
-    def __init__(self, batches: Batches, clock: ServiceClock) -> None:
-        """Run jobs in ``batches``; compare with ``clock``."""
-        self._batches = batches
-        self._reader = batches.reader
-        self._clock = clock
-
-    def now(self) -> int:
-        """Return the service's time in microseconds since the epoch."""
-        return self._clock.now()
 
     # --- steps ------------------------------------------------------------------------------------------
 
@@ -158,7 +148,7 @@ class SqliteLeases:
 
     # --- reading ----------------------------------------------------------------------------------------
 
-    async def due_within(self, span: timedelta, limit: int) -> list[tuple[str, int]]:
+    async def list_due_within(self, span: timedelta, limit: int) -> list[tuple[str, int]]:
         """Return (id, due_us) of what falls due between now and ``span`` later."""
         now = self.now()
         params = {"now": now, "until": now + rows.us(span), "limit": limit}
@@ -172,14 +162,9 @@ class SqliteLeases:
 
     async def get(self, lease_id: str) -> Lease | None:
         """Return one lease."""
+        return await self._find(rows.LEASES, sql.GET_LEASE, {"id": lease_id})
 
-        def job(connection: sqlite3.Connection) -> Lease | None:
-            row = connection.execute(sql.GET_LEASE, {"id": lease_id}).fetchone()
-            return self._reader.one(rows.LEASES, row)
-
-        return await self._batches.read(job)
-
-    async def bound_account(self, mount: str) -> str:
+    async def get_bound_account(self, mount: str) -> str:
         """Return the account on which rows of the mount have, or may have had, users."""
         params = rows.range_params(IdRange.of_mount(mount)) | {"mount": mount}
 
@@ -196,11 +181,7 @@ class SqliteLeases:
             "state": state.value if state else "",
             "now": self.now(),
         }
-
-        def job(connection: sqlite3.Connection) -> list[Lease]:
-            return self._reader.page(rows.LEASES, connection.execute(sql.LIST_LEASES, params), limit)
-
-        return await self._batches.read(job)
+        return await self._page(rows.LEASES, sql.LIST_LEASES, params, limit)
 
     async def count(self, ids: IdRange, state: State | None) -> list[LeaseCount]:
         """Count leases by mount, role and state as callers see it."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite import statements as sql
-from lessor_server.adapters.sqlite.clock import ServiceClock
+from lessor_server.adapters.sqlite.base import SqlitePart
 from lessor_server.adapters.sqlite.columns import (
     Column,
     Malformed,
@@ -30,7 +30,6 @@ from lessor_server.adapters.sqlite.columns import (
     text,
     whole,
 )
-from lessor_server.adapters.sqlite.connection import Batches
 from lessor_server.domain.errors.preconditions import StaticUserTaken
 from lessor_server.domain.lease import STUCK_AFTER
 from lessor_server.domain.lease_id import IdRange, is_name
@@ -40,14 +39,8 @@ from lessor_server.domain.schedule import Schedule
 from lessor_server.domain.schedule import violations as schedule_violations
 
 
-class SqliteRotations:
+class SqliteRotations(SqlitePart):
     """The rows of rotations."""
-
-    def __init__(self, batches: Batches, clock: ServiceClock) -> None:
-        """Run jobs in ``batches``; compare with ``clock``."""
-        self._batches = batches
-        self._reader = batches.reader
-        self._clock = clock
 
     async def add_rotation(self, rotation: Rotation) -> Rotation | None:
         """Store a new row, claimed; None where there is one.
@@ -71,54 +64,38 @@ class SqliteRotations:
 
     async def get_rotation(self, subject: str) -> Rotation | None:
         """Return one row."""
-        return await self._find(sql.GET_ROTATION, {"subject": subject})
+        return await self._find(ROTATIONS, sql.GET_ROTATION, {"subject": subject})
 
     async def list_static(self, mount: str, after: str, limit: int) -> list[Rotation]:
         """Return the rows of a mount's static roles by name."""
         ids = IdRange.of_prefix(static_prefix(mount))
         params = rows.range_params(ids) | {"after": ids.low + after}
+        return await self._page(ROTATIONS, sql.LIST_STATIC, params, limit)
 
-        def job(connection: sqlite3.Connection) -> list[Rotation]:
-            return self._reader.page(ROTATIONS, connection.execute(sql.LIST_STATIC, params), limit)
-
-        return await self._batches.read(job)
-
-    async def static_holder(self, key_id: str, without: str) -> Rotation | None:
+    async def find_static_holder(self, key_id: str, without: str) -> Rotation | None:
         """Return the static role that a key is of, but not the subject ``without``."""
-        return await self._find(sql.STATIC_HOLDER, {"key_id": key_id, "without": without})
+        return await self._find(ROTATIONS, sql.STATIC_HOLDER, {"key_id": key_id, "without": without})
 
-    async def rotated_away(self, key_id: str) -> Rotation | None:
+    async def find_replacing_rotation(self, key_id: str) -> Rotation | None:
         """Return the root's rotation that has replaced a key."""
-        return await self._find(sql.ROTATED_AWAY, {"key_id": key_id})
+        return await self._find(ROTATIONS, sql.ROTATED_AWAY, {"key_id": key_id})
 
-    async def static_of_disabled(self) -> list[Rotation]:
+    async def list_static_of_disabled(self) -> list[Rotation]:
         """Return the static roles of all disabling mounts."""
-
-        def job(connection: sqlite3.Connection) -> list[Rotation]:
-            return list(self._reader.readable(ROTATIONS, connection.execute(sql.STATIC_OF_DISABLED)))
-
-        return await self._batches.read(job)
+        return await self._list(ROTATIONS, sql.STATIC_OF_DISABLED, {})
 
     async def forget_static(self, mount: str) -> None:
         """Delete the rows of a disabling mount's static roles, those that cannot be read too."""
         params = rows.range_params(IdRange.of_prefix(static_prefix(mount))) | {"mount": mount}
         await self._batches.write(lambda connection: connection.execute(sql.FORGET_STATIC, params))
 
-    async def unfinished_of_removed_mounts(self) -> list[Rotation]:
+    async def list_unfinished_of_removed_mounts(self) -> list[Rotation]:
         """Return the unfinished rotations of mounts that ``remove_disabled`` would remove."""
-
-        def job(connection: sqlite3.Connection) -> list[Rotation]:
-            found = connection.execute(sql.UNFINISHED_OF_REMOVED, {"stuck": STUCK_AFTER})
-            return list(self._reader.readable(ROTATIONS, found))
-
-        return await self._batches.read(job)
+        return await self._list(ROTATIONS, sql.UNFINISHED_OF_REMOVED, {"stuck": STUCK_AFTER})
 
     async def forget_rotation(self, rotation: Rotation) -> bool:
         """Delete a row of this generation."""
-        params = params_of(rotation)
-        return await self._batches.write(
-            lambda connection: connection.execute(sql.FORGET_ROTATION, params).rowcount == 1
-        )
+        return await self._write(sql.FORGET_ROTATION, params_of(rotation))
 
     async def claim_rotation(self, subject: str) -> Rotation | None:
         """Claim a row that is free, due or not."""
@@ -172,23 +149,15 @@ class SqliteRotations:
                 if connection.execute(condition, params).fetchone() is None:
                     return None
             connection.execute(sql.SWITCH_ROOT, params)
-            until = {"due_us": self._clock.now() + CLAIM_US}
+            until = {"due_us": self.now() + CLAIM_US}
             return self._reader.read(
                 ROTATIONS, connection.execute(sql.MOVE_ROTATION, params | until).fetchone()
             )
 
         return await self._batches.write(job)
 
-    async def _find(self, statement: str, params: rows.Params) -> Rotation | None:
-        """Read one row."""
-
-        def job(connection: sqlite3.Connection) -> Rotation | None:
-            return self._reader.one(ROTATIONS, connection.execute(statement, params).fetchone())
-
-        return await self._batches.read(job)
-
     def _times(self) -> rows.Params:
-        now = self._clock.now()
+        now = self.now()
         return {"now": now, "until": now + CLAIM_US}
 
     async def _change_rotation(

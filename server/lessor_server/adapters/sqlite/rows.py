@@ -34,6 +34,7 @@ from lessor_server.adapters.sqlite.columns import (
     ttl_us,
 )
 from lessor_server.adapters.sqlite.statements import LEASE_COLUMNS
+from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import RowUnreadable
 from lessor_server.domain.lease import Footprint, Lease, Request, State
 from lessor_server.domain.lease_id import IdRange, is_lease_id, is_name
@@ -44,7 +45,6 @@ from lessor_server.engine.store_types import BulkRevocation, LeaseCount
 
 Params = dict[str, str | int | bytes | None]
 
-_MICROSECOND = timedelta(microseconds=1)
 _STATES = {state.value: state for state in State}
 _TYPES = {kind.value: kind for kind in CredentialType}
 _SPANS = ("default_sts_ttl", "max_sts_ttl", "default_ttl", "max_ttl")
@@ -61,7 +61,7 @@ _TEXTS = (
 
 def us(span: timedelta) -> int:
     """Return a span in microseconds."""
-    return span // _MICROSECOND
+    return span // MICROSECOND
 
 
 def span(value: int) -> timedelta:

@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.clock import Clock, ServiceClock, stored_mark
-from lessor_server.adapters.sqlite.columns import Reader, Table
-from lessor_server.adapters.sqlite.connection import Batches, connected
+from lessor_server.adapters.sqlite.columns import Reader
+from lessor_server.adapters.sqlite.connection import connect
 from lessor_server.adapters.sqlite.leases import SqliteLeases
 from lessor_server.adapters.sqlite.lock import directory_lock
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable, prepare
@@ -36,22 +36,11 @@ SEALING_KEY = "sealing_key"
 _ID: Final = re.compile("[0-9a-f]{16}")
 """An id of an installation or of a sealing key."""
 
-T = TypeVar("T")
 
+class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations):
+    """The whole store; leases, upkeep and rotations are inherited, configuration is here."""
 
-class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
-    """The whole store; leases, upkeep and rotations are inherited, configuration stands here."""
-
-    def __init__(
-        self, batches: Batches, clock: ServiceClock, folder: Path, schema: int, instance: str
-    ) -> None:
-        """Serve a database below ``folder`` that was opened and migrated to ``schema``."""
-        self._reader = batches.reader
-        SqliteLeases.__init__(self, batches, clock)
-        SqliteUpkeep.__init__(self, batches, clock, folder, schema, instance)
-        SqliteRotations.__init__(self, batches, clock)
-
-    async def sealing_key_id(self) -> str:
+    async def get_sealing_key_id(self) -> str:
         """Return the id of the key that secrets are sealed under, empty where none is known."""
 
         def job(connection: sqlite3.Connection) -> str:
@@ -67,7 +56,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
         """Note the key that secrets are sealed under from now on."""
         await self._write(sql.PUT_META, {"key": SEALING_KEY, "value": key_id})
 
-    async def sealed_values(self) -> list[bytes]:
+    async def list_sealed_values(self) -> list[bytes]:
         """Return all that is sealed."""
         rows_sealed = await self._batches.read(lambda connection: connection.execute(sql.SEALED).fetchall())
         return [row[0] for row in rows_sealed if isinstance(row[0], bytes) and row[0]]
@@ -101,7 +90,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
 
     async def get_mount(self, name: str) -> Mount | None:
         """Return one mount."""
-        return await self._one(rows.MOUNTS, sql.GET_MOUNT, {"name": name})
+        return await self._find(rows.MOUNTS, sql.GET_MOUNT, {"name": name})
 
     async def put_mount(self, before: Mount | None, after: Mount) -> bool:
         """Store a mount, or replace the one there."""
@@ -134,7 +123,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
 
     async def get_root(self, mount: str) -> StoredRoot | None:
         """Return the mount's sealed root."""
-        return await self._one(rows.ROOTS, sql.GET_ROOT, {"mount": mount})
+        return await self._find(rows.ROOTS, sql.GET_ROOT, {"mount": mount})
 
     async def put_root(self, root: StoredRoot, expect_version: int) -> bool:
         """Store a root if the one there has ``expect_version`` (0: none)."""
@@ -157,7 +146,7 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
 
     async def get_role(self, mount: str, name: str) -> Role | None:
         """Return one role."""
-        return await self._one(rows.ROLES, sql.GET_ROLE, {"mount": mount, "name": name})
+        return await self._find(rows.ROLES, sql.GET_ROLE, {"mount": mount, "name": name})
 
     async def put_role(self, role: Role, expect_etag: str | None) -> bool:
         """Store a role if the one there has ``expect_etag`` (None: there is none)."""
@@ -171,21 +160,6 @@ class SqliteStore(SqliteLeases, SqliteUpkeep, SqliteRotations):
     async def list_roles(self, mount: str, after: str, limit: int) -> list[Role]:
         """Return roles of a mount by name."""
         return await self._page(rows.ROLES, sql.LIST_ROLES, {"mount": mount, "after": after}, limit)
-
-    async def _one(self, table: Table[T], statement: str, params: rows.Params) -> T | None:
-        return await self._batches.read(
-            lambda connection: self._reader.one(table, connection.execute(statement, params).fetchone())
-        )
-
-    async def _page(self, table: Table[T], statement: str, params: rows.Params, limit: int) -> list[T]:
-        return await self._batches.read(
-            lambda connection: self._reader.page(table, connection.execute(statement, params), limit)
-        )
-
-    async def _write(self, statement: str, params: rows.Params) -> bool:
-        return await self._batches.write(
-            lambda connection: connection.execute(statement, params).rowcount == 1
-        )
 
 
 @asynccontextmanager
@@ -204,7 +178,7 @@ async def open_store(
         _require_private(folder / FILE)
         reader = Reader()
         prepare = partial(_prepare, reader, folder / FILE)
-        async with connected(folder / FILE, prepare, reader, notify) as (batches, prepared):
+        async with connect(folder / FILE, prepare, reader, notify) as (batches, prepared):
             schema, instance, mark_us = prepared
             service = ServiceClock(clock, mark_us)
             batches.raw.before_commit = service.mark

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lessor_server.adapters.sqlite import backups, rows
 from lessor_server.adapters.sqlite import statements as sql
+from lessor_server.adapters.sqlite.base import SqlitePart
 from lessor_server.adapters.sqlite.clock import MARK, ServiceClock, mark_of
 from lessor_server.adapters.sqlite.columns import text
 from lessor_server.adapters.sqlite.connection import Batches
@@ -22,16 +23,14 @@ UNREADABLE_HOLD = "STORED_HOLD_UNREADABLE"
 """Why expiries are held where nobody can read why they were; a person's resume ends it."""
 
 
-class SqliteUpkeep:
+class SqliteUpkeep(SqlitePart):
     """Ranges of leases, tombstones, and the store as a whole."""
 
     def __init__(
         self, batches: Batches, clock: ServiceClock, folder: Path, schema: int, instance: str
     ) -> None:
-        """Run jobs in ``batches``; backups go below ``folder``."""
-        self._batches = batches
-        self._reader = batches.reader
-        self._clock = clock
+        """Serve a database below ``folder`` that was opened and migrated to ``schema``."""
+        super().__init__(batches, clock)
         self._folder = folder
         self._schema = schema
         self._instance = instance
@@ -42,7 +41,7 @@ class SqliteUpkeep:
         """Put a range up for revocation; return it, and how many leases it takes in."""
 
         def job(connection: sqlite3.Connection) -> tuple[BulkRevocation, int]:
-            prefix = BulkRevocation(ids, self._clock.now())
+            prefix = BulkRevocation(ids, self.now())
             return prefix, _opened(connection, prefix)
 
         return await self._batches.write(job)
@@ -54,18 +53,14 @@ class SqliteUpkeep:
             row = connection.execute(sql.DISABLE_MOUNT, {"name": mount}).fetchone()
             if row is None:
                 return None
-            prefix = BulkRevocation(IdRange.of_mount(mount), self._clock.now())
+            prefix = BulkRevocation(IdRange.of_mount(mount), self.now())
             return self._reader.salvage(rows.MOUNTS, row), _opened(connection, prefix)
 
         return await self._batches.write(job)
 
     async def prefixes(self) -> list[BulkRevocation]:
         """Return the ranges whose leases are not all REVOKING yet."""
-
-        def job(connection: sqlite3.Connection) -> list[BulkRevocation]:
-            return list(self._reader.readable(rows.PREFIXES, connection.execute(sql.OPEN_PREFIXES)))
-
-        return await self._batches.read(job)
+        return await self._list(rows.PREFIXES, sql.OPEN_PREFIXES, {})
 
     async def mark_range_revoking(self, prefix: BulkRevocation, after: str, limit: int) -> list[str]:
         """Make the next of a range's leases due immediately; return their ids, in order."""
@@ -91,12 +86,12 @@ class SqliteUpkeep:
 
     async def _ids(self, statement: str, params: rows.Params) -> list[str]:
         def job(connection: sqlite3.Connection) -> list[str]:
-            found = connection.execute(statement, params | {"now": self._clock.now()}).fetchall()
+            found = connection.execute(statement, params | {"now": self.now()}).fetchall()
             return [row[0] for row in found if isinstance(row[0], str)]
 
         return await self._batches.write(job)
 
-    # --- sweeps -----------------------------------------------------------------------------------------
+    # --- reconcile --------------------------------------------------------------------------------------
 
     async def leases_by_user_name(self, user_names: Sequence[str]) -> dict[str, Lease | None]:
         """Return the leases of those users that have one."""
@@ -113,10 +108,8 @@ class SqliteUpkeep:
 
     async def adopt(self, orphan: Orphan) -> bool:
         """Store a REVOKING row, due immediately, for a user that had none."""
-        params = rows.lease_params(steps.adopt(orphan, self._clock.now()))
-        return await self._batches.write(
-            lambda connection: connection.execute(sql.ADOPT, params).rowcount == 1
-        )
+        params = rows.lease_params(steps.adopt(orphan, self.now()))
+        return await self._write(sql.ADOPT, params)
 
     async def purge_tombstones(self, account: str, listed_us: int) -> int:
         """Drop tombstones that a complete listing did not show, or those of sessions that are long over."""
@@ -124,7 +117,7 @@ class SqliteUpkeep:
         params: rows.Params = {
             "account": account,
             "listed_us": listed_us,
-            "old_us": self._clock.now() - rows.us(TOMBSTONE_LIFE),
+            "old_us": self.now() - rows.us(TOMBSTONE_LIFE),
             "grace_us": rows.us(CREATE_GRACE),
         }
         return await self._batches.write(lambda connection: connection.execute(statement, params).rowcount)
@@ -184,7 +177,7 @@ class SqliteUpkeep:
 
     async def backup(self, path: str) -> tuple[str, int]:
         """Write a consistent, durable copy below the data directory; return its path and size in bytes."""
-        name = path or f"backup-{self._clock.now()}.db"
+        name = path or f"backup-{self.now()}.db"
         return await self._batches.read(lambda connection: backups.write(connection, self._folder, name))
 
 

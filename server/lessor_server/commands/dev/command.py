@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -21,25 +22,24 @@ import uvloop
 from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import LogLevel, start_logging
 from lessor_server.adapters.sealing.key_file import KeyFileBroken
-from lessor_server.app import serving
+from lessor_server.app import serve
 from lessor_server.commands.cli_errors import report_errors
-from lessor_server.commands.dev.banner import print_banner, token_variable
 from lessor_server.commands.dev.embedded_aws import (
     AddressTaken,
     EmbeddedAwsFailed,
     MotoMissing,
     address_of,
-    embedded_aws,
     listen,
     require_moto,
+    run_embedded_aws,
 )
 from lessor_server.commands.dev.mount import give_root
-from lessor_server.commands.dev.options import DevOptions, settings_of
+from lessor_server.commands.dev.options import ROOT_TOKEN, DevOptions, settings_of
 from lessor_server.commands.loopback_client import CallFailed, LoopbackClient
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.secret import Secret
 from lessor_server.reload import on_hang_up
-from lessor_server.settings.model import forget_tokens
+from lessor_server.settings.model import Settings, forget_tokens
 from lessor_server.settings.parsers import Address, InvalidValue, address, folder, token
 
 REPORTED = (
@@ -53,6 +53,25 @@ REPORTED = (
     RootTokenBroken,
 )
 """Failures that a person can fix: they are printed in one line, without a traceback."""
+
+_BANNER = """\
+The service listens on {address}, and the embedded AWS on {url}.
+Nothing of it is real, and all of it goes when this process ends{kept}.
+Continue in another shell:
+
+  export LESSOR_ADDR={address}
+  export {token}
+
+  echo '{policy}' |
+    lessor role put reader --type iam_user --policy-document -
+  lessor creds reader
+  eval "$(lessor creds reader --format env)"
+  aws --endpoint-url {url} --region us-east-1 ec2 describe-regions
+"""
+_POLICY = (
+    '{"Version": "2012-10-17",'
+    ' "Statement": [{"Effect": "Allow", "Action": "ec2:DescribeRegions", "Resource": "*"}]}'
+)
 
 T = TypeVar("T")
 
@@ -123,10 +142,10 @@ def command(
     """
     with report_errors("dev", REPORTED):
         require_moto()
-        uvloop.run(run(DevOptions(grpc, aws, secret, data), until_eof=until_eof))
+        uvloop.run(run_dev(DevOptions(grpc, aws, secret, data), until_eof=until_eof))
 
 
-async def run(options: DevOptions, *, until_eof: bool) -> None:
+async def run_dev(options: DevOptions, *, until_eof: bool) -> None:
     """Serve until SIGTERM, SIGINT or, with ``until_eof``, the end of standard input; then drain.
 
     What is opened first is closed last: calls being drained still find the embedded AWS and the data.
@@ -146,10 +165,10 @@ async def run(options: DevOptions, *, until_eof: bool) -> None:
         listen(settings.listen).close()  # a taken port is reported before anything starts
         logger = start_logging(LogLevel(settings.log.level), settings.log.format)
         async with (
-            embedded_aws(listener, options.aws.host) as aws,
-            serving(settings, logger, dev=True, hang_up=hang_up) as address,
+            run_embedded_aws(listener, options.aws.host) as aws,
+            serve(settings, logger, dev=True, hang_up=hang_up) as address,
         ):
-            async with LoopbackClient.to(address, secret) as client:
+            async with LoopbackClient.connect(address, secret) as client:
                 await give_root(client, aws)
             print_banner(variable, address, url, options.data)
             del variable, secret
@@ -190,6 +209,32 @@ def _data_dir(kept: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="lessor-dev-") as made:
         yield Path(made)
+
+
+def print_banner(token: str, address: str, url: str, kept: Path | None) -> None:
+    """Print the next steps, then the line ``ready grpc=HOST:PORT aws=URL``; ``kept`` stays after the end.
+
+    ``token`` is as ``token_variable`` returns it.
+    """
+    click.echo(
+        _BANNER.format(
+            address=address,
+            url=url,
+            kept=f", but for {kept}" if kept else "",
+            token=token,
+            policy=_POLICY,
+        )
+    )
+    click.echo(f"ready grpc={address} aws={url}")  # click flushes
+
+
+def token_variable(settings: Settings, token: Secret, environ: Mapping[str, str]) -> str:
+    """Return how a client is given the token; the text of a variable is not repeated."""
+    if settings.root_token_file is not None:
+        return f"LESSOR_TOKEN_FILE={shlex.quote(str(settings.root_token_file.absolute()))}"
+    if token.reveal() == environ.get(ROOT_TOKEN):
+        return f'LESSOR_TOKEN="${ROOT_TOKEN}"'
+    return f"LESSOR_TOKEN={shlex.quote(token.reveal())}"
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def require_moto() -> None:
 
 
 @asynccontextmanager
-async def embedded_aws(listener: socket.socket, host: str) -> AsyncIterator[EmbeddedAws]:
+async def run_embedded_aws(listener: socket.socket, host: str) -> AsyncIterator[EmbeddedAws]:
     """Run an embedded AWS for the length of the block, and end the block if it ends before.
 
     It listens on ``listener``, known as ``host``, which is closed here.

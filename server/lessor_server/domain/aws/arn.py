@@ -42,7 +42,7 @@ class Arn:
         return f"arn:{self.partition}:{self.service}:{self.region}:{self.account}:{self.resource}"
 
 
-def parse(text: str) -> Arn | None:
+def parse_arn(text: str) -> Arn | None:
     """Return the parts of ``text``, or None where it is not the ARN of an AWS partition."""
     if len(text) > MAX_ARN:
         return None
@@ -73,7 +73,7 @@ def is_administrator_access(text: str) -> bool:
 
     Source: "AWS managed policies for job functions" in the IAM User Guide.
     """
-    arn = parse(text)
+    arn = parse_arn(text)
     return is_policy(text) and arn is not None and (arn.account, arn.resource) == _ADMINISTRATOR_ACCESS
 
 
@@ -88,7 +88,7 @@ def allows(pattern: str, role_arn: str) -> bool:
 
 
 def _is_iam(text: str, resource: re.Pattern[str], *, aws_owned: bool = False) -> bool:
-    arn = parse(text)
+    arn = parse_arn(text)
     if arn is None or arn.partition not in partition.NAMES or arn.service != "iam" or arn.region:
         return False
     if _LIST in arn.resource:

@@ -10,8 +10,8 @@ from lessor_server.domain.errors.base import (
     AwsAnswer,
     AwsQuota,
     AwsUnavailable,
+    ErrorKind,
     InternalError,
-    Kind,
     LessorError,
 )
 from lessor_server.domain.errors.preconditions import (
@@ -59,7 +59,7 @@ class AwsError(LessorError):
 class AwsRefused(AwsError):
     """AWS answered no: the call had no effect."""
 
-    kind = Kind.PRECONDITION
+    kind = ErrorKind.PRECONDITION
     reason = "AWS_REFUSED"
     fix = "AWS's code says what it refused; check the root's policy and the role"
 
@@ -72,7 +72,7 @@ class AwsRefused(AwsError):
 class AwsUnknown(AwsError):
     """No clear answer came: the call may have happened, unless it was never ``sent``."""
 
-    kind = Kind.UNAVAILABLE
+    kind = ErrorKind.UNAVAILABLE
     reason = "AWS_ANSWER_UNKNOWN"
     fix = AwsUnavailable.fix
 
@@ -85,7 +85,7 @@ class AwsUnknown(AwsError):
 class AwsCallFailed(AwsUnknown):
     """A call ended in an unexpected error here: it may have had an effect, and says nothing about AWS."""
 
-    kind = Kind.INTERNAL
+    kind = ErrorKind.INTERNAL
     reason = "AWS_CALL_FAILED"
     fix = LessorError.fix
 

@@ -5,8 +5,8 @@ The calls of one round may be sent at the same time; a round begins when the one
 
 from __future__ import annotations
 
-from lessor_server.domain.aws import calls
-from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws import iam_calls
+from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.lease import Footprint, Lease
 from lessor_server.domain.role import Role
 
@@ -16,10 +16,10 @@ INLINE_POLICY = "lessor"
 Round = tuple[Call[object], ...]
 
 
-def create_user(role: Role, footprint: Footprint, tags: tuple[tuple[str, str], ...]) -> calls.CreateUser:
+def create_user(role: Role, footprint: Footprint, tags: tuple[tuple[str, str], ...]) -> iam_calls.CreateUser:
     """Return the first call of an issue."""
     boundary = role.permissions_boundary_arn
-    return calls.CreateUser(footprint.user_name, footprint.user_path, boundary, tags)
+    return iam_calls.CreateUser(footprint.user_name, footprint.user_path, boundary, tags)
 
 
 def attach_all(role: Role, footprint: Footprint) -> Round:
@@ -27,9 +27,9 @@ def attach_all(role: Role, footprint: Footprint) -> Round:
     name = footprint.user_name
     attached: list[Call[object]] = []
     if footprint.inline_policy:
-        attached.append(calls.PutUserPolicy(name, footprint.inline_policy, role.policy_document))
-    attached += [calls.AttachUserPolicy(name, arn) for arn in footprint.policy_arns]
-    attached += [calls.AddUserToGroup(name, group) for group in footprint.groups]
+        attached.append(iam_calls.PutUserPolicy(name, footprint.inline_policy, role.policy_document))
+    attached += [iam_calls.AttachUserPolicy(name, arn) for arn in footprint.policy_arns]
+    attached += [iam_calls.AddUserToGroup(name, group) for group in footprint.groups]
     return tuple(attached)
 
 
@@ -37,13 +37,13 @@ def revoke_keys(lease: Lease) -> Round:
     """Return the first round of a revocation, which ends access: the stored key goes, or all are listed."""
     name = lease.footprint.user_name
     if lease.access_key_id:
-        return (calls.DeleteAccessKey(name, lease.access_key_id),)
-    return (calls.ListAccessKeys(name),)
+        return (iam_calls.DeleteAccessKey(name, lease.access_key_id),)
+    return (iam_calls.ListAccessKeys(name),)
 
 
 def delete_keys(user_name: str, key_ids: tuple[str, ...]) -> Round:
     """Return the round that deletes access keys which were only just learnt."""
-    return tuple(calls.DeleteAccessKey(user_name, key_id) for key_id in key_ids)
+    return tuple(iam_calls.DeleteAccessKey(user_name, key_id) for key_id in key_ids)
 
 
 def detach_all(footprint: Footprint) -> Round:
@@ -51,9 +51,9 @@ def detach_all(footprint: Footprint) -> Round:
     name = footprint.user_name
     taken: list[Call[object]] = []
     if footprint.inline_policy:
-        taken.append(calls.DeleteUserPolicy(name, footprint.inline_policy))
-    taken += [calls.DetachUserPolicy(name, arn) for arn in footprint.policy_arns]
-    taken += [calls.RemoveUserFromGroup(name, group) for group in footprint.groups]
+        taken.append(iam_calls.DeleteUserPolicy(name, footprint.inline_policy))
+    taken += [iam_calls.DetachUserPolicy(name, arn) for arn in footprint.policy_arns]
+    taken += [iam_calls.RemoveUserFromGroup(name, group) for group in footprint.groups]
     return tuple(taken)
 
 
@@ -63,20 +63,20 @@ def list_attachments(user_name: str) -> Round:
     Source: IAM API Reference, DeleteUser: "you must delete the items attached to the user manually".
     """
     return (
-        calls.ListAccessKeys(user_name),
-        calls.ListUserPolicies(user_name),
-        calls.ListAttachedUserPolicies(user_name),
-        calls.ListGroupsForUser(user_name),
-        calls.ListMFADevices(user_name),
-        calls.ListSSHPublicKeys(user_name),
-        calls.ListSigningCertificates(user_name),
-        calls.ListServiceSpecificCredentials(user_name),
+        iam_calls.ListAccessKeys(user_name),
+        iam_calls.ListUserPolicies(user_name),
+        iam_calls.ListAttachedUserPolicies(user_name),
+        iam_calls.ListGroupsForUser(user_name),
+        iam_calls.ListMFADevices(user_name),
+        iam_calls.ListSSHPublicKeys(user_name),
+        iam_calls.ListSigningCertificates(user_name),
+        iam_calls.ListServiceSpecificCredentials(user_name),
     )
 
 
 def delete_attachments(user_name: str, found: tuple[tuple[Call[object], tuple[str, ...]], ...]) -> Round:
     """Return the round that deletes what ``survey`` found, and the console password."""
-    taken: list[Call[object]] = [calls.DeleteLoginProfile(user_name)]
+    taken: list[Call[object]] = [iam_calls.DeleteLoginProfile(user_name)]
     for listing, names in found:
         taken += [_taking(listing, user_name, name) for name in names]
     return tuple(taken)
@@ -85,22 +85,22 @@ def delete_attachments(user_name: str, found: tuple[tuple[Call[object], tuple[st
 def _taking(listing: Call[object], user_name: str, name: str) -> Call[object]:
     """Return the call that deletes one thing which ``listing`` listed."""
     match listing:
-        case calls.ListAccessKeys():
-            return calls.DeleteAccessKey(user_name, name)
-        case calls.ListUserPolicies():
-            return calls.DeleteUserPolicy(user_name, name)
-        case calls.ListAttachedUserPolicies():
-            return calls.DetachUserPolicy(user_name, name)
-        case calls.ListGroupsForUser():
-            return calls.RemoveUserFromGroup(user_name, name)
-        case calls.ListMFADevices():
-            return calls.DeactivateMFADevice(user_name, name)
-        case calls.ListSSHPublicKeys():
-            return calls.DeleteSSHPublicKey(user_name, name)
-        case calls.ListSigningCertificates():
-            return calls.DeleteSigningCertificate(user_name, name)
-        case calls.ListServiceSpecificCredentials():
-            return calls.DeleteServiceSpecificCredential(user_name, name)
+        case iam_calls.ListAccessKeys():
+            return iam_calls.DeleteAccessKey(user_name, name)
+        case iam_calls.ListUserPolicies():
+            return iam_calls.DeleteUserPolicy(user_name, name)
+        case iam_calls.ListAttachedUserPolicies():
+            return iam_calls.DetachUserPolicy(user_name, name)
+        case iam_calls.ListGroupsForUser():
+            return iam_calls.RemoveUserFromGroup(user_name, name)
+        case iam_calls.ListMFADevices():
+            return iam_calls.DeactivateMFADevice(user_name, name)
+        case iam_calls.ListSSHPublicKeys():
+            return iam_calls.DeleteSSHPublicKey(user_name, name)
+        case iam_calls.ListSigningCertificates():
+            return iam_calls.DeleteSigningCertificate(user_name, name)
+        case iam_calls.ListServiceSpecificCredentials():
+            return iam_calls.DeleteServiceSpecificCredential(user_name, name)
         case _:
             raise AssertionError(f"{listing.action} lists nothing that delete_listed deletes")
 

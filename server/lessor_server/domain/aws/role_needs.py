@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws.iam_calls import Call, GetGroup, GetPolicy
 from lessor_server.domain.aws.least_policy import Grant, Holder, iam_arns
-from lessor_server.domain.aws.read_calls import GetGroup, GetPolicy
 from lessor_server.domain.role import CredentialType, Role
 
 _GROUP_READS: Final = ("iam:ListGroupPolicies", "iam:GetGroupPolicy", "iam:ListAttachedGroupPolicies")
@@ -15,21 +14,21 @@ _GROUP_READS: Final = ("iam:ListGroupPolicies", "iam:GetGroupPolicy", "iam:ListA
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """Hold a look whether something exists, and what that is, as a person reads it."""
+class ExistenceCheck:
+    """Hold a call that fails if something does not exist, and what that is, as a person reads it."""
 
     what: str
     call: Call[None]
 
 
-def looks(role: Role) -> list[Look]:
-    """Return the looks whether what ``role`` names exists."""
+def existence_checks(role: Role) -> list[ExistenceCheck]:
+    """Return a check for each thing on AWS that ``role`` names."""
     policies = [*role.policy_arns, *filter(None, (role.permissions_boundary_arn,))]
-    found = [Look(f"policy {arn}", GetPolicy(arn)) for arn in policies]
-    return found + [Look(f"group {name}", GetGroup(name)) for name in role.iam_groups]
+    found = [ExistenceCheck(f"policy {arn}", GetPolicy(arn)) for arn in policies]
+    return found + [ExistenceCheck(f"group {name}", GetGroup(name)) for name in role.iam_groups]
 
 
-def grants(role: Role, holder: Holder) -> list[Grant]:
+def role_grants(role: Role, holder: Holder) -> list[Grant]:
     """Return what the root must be allowed so that ``role`` can be issued and its leases revoked.
 
     GetSessionToken needs no permission. Role ARNs with a wildcard cannot be asked for.

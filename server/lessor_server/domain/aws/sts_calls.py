@@ -1,4 +1,4 @@
-"""The calls of STS that make sessions, and what comes back.
+"""The calls of STS as typed values, and what comes back.
 
 Source of every field's meaning: https://docs.aws.amazon.com/STS/latest/APIReference/API_Operations.html
 """
@@ -7,10 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws.iam_calls import AccessKey, Call
 from lessor_server.domain.secret import Secret
 
 Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who AWS says we are."""
+
+    account: str
+    arn: str
+    user_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +88,23 @@ class GetSessionToken(Call[Session]):
 
     seconds: int
     device: Device = field(default_factory=Device)
+
+
+@dataclass(frozen=True, slots=True)
+class GetServerTime(Call[int]):
+    """Ask STS what time it is: the ``Date`` of its answer (RFC 9110, 6.6.1), in microseconds.
+
+    AWS always returns it; 0 stands for another endpoint that does not.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyKey(Call[None]):
+    """Ask STS whether it accepts an access key, signing with that key itself."""
+
+    key: AccessKey
+
+
+@dataclass(frozen=True, slots=True)
+class GetCallerIdentity(Call[Identity]):
+    """Ask STS who the credentials belong to; AWS grants it to every identity."""

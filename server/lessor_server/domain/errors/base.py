@@ -24,7 +24,7 @@ MAX_PATH = 256
 _SHOWN: Final = 64
 
 
-class Kind(Enum):
+class ErrorKind(Enum):
     """What a caller can do about an error; each kind is one gRPC status with its own details."""
 
     INVALID = "invalid"
@@ -81,7 +81,7 @@ class AwsAnswer:
 class LessorError(Exception):
     """The base of every error that may reach a caller."""
 
-    kind: ClassVar[Kind] = Kind.INTERNAL
+    kind: ClassVar[ErrorKind] = ErrorKind.INTERNAL
     reason: ClassVar[str] = "INTERNAL"
     fix: ClassVar[str] = "report the reference to the operator, whose log has the cause"
 
@@ -135,7 +135,7 @@ class RowUnreadable(LessorError):
 class Invalid(LessorError):
     """The request breaks one or more rules; the violations list each of them."""
 
-    kind = Kind.INVALID
+    kind = ErrorKind.INVALID
     reason = "INVALID_REQUEST"
     fix = "correct the fields that the violations name"
 
@@ -179,7 +179,7 @@ def require(violations: Iterable[Violation]) -> None:
 class NotFound(LessorError):
     """What the request names does not exist."""
 
-    kind = Kind.NOT_FOUND
+    kind = ErrorKind.NOT_FOUND
     reason = "NOT_FOUND"
     fix = "check the name; the list call of the same service shows what exists"
 
@@ -192,7 +192,7 @@ class NotFound(LessorError):
 class AlreadyExists(LessorError):
     """What the request would create exists already."""
 
-    kind = Kind.EXISTS
+    kind = ErrorKind.EXISTS
     reason = "ALREADY_EXISTS"
     fix = "choose another name, or change the one that exists"
 
@@ -208,7 +208,7 @@ class AlreadyExists(LessorError):
 class Precondition(LessorError):
     """The state of something does not allow the call; each subclass says which."""
 
-    kind = Kind.PRECONDITION
+    kind = ErrorKind.PRECONDITION
     reason = "FAILED_PRECONDITION"
     fix = "change the state that the message names, then call again"
 
@@ -219,7 +219,7 @@ class Precondition(LessorError):
 class QuotaExceeded(LessorError):
     """A limit on live leases, or one of AWS's own quotas, is reached."""
 
-    kind = Kind.QUOTA
+    kind = ErrorKind.QUOTA
     reason = "QUOTA_EXCEEDED"
     fix = "revoke what is no longer used, or raise the limit that the message names"
 
@@ -243,7 +243,7 @@ class AwsQuota(QuotaExceeded):
     fix = "remove from the account what counts towards the quota that AWS's answer names, or have it raised"
 
 
-class PacerFull(QuotaExceeded):
+class RateLimiterFull(QuotaExceeded):
     """The queue of AWS calls is full."""
 
     reason = "PACER_QUEUE_FULL"
@@ -263,7 +263,7 @@ class TooManyCalls(QuotaExceeded):
 class Unavailable(LessorError):
     """A dependency of the call does not answer now."""
 
-    kind = Kind.UNAVAILABLE
+    kind = ErrorKind.UNAVAILABLE
     reason = "UNAVAILABLE"
     fix = "call again later"
 
@@ -306,7 +306,7 @@ class Draining(Unavailable):
 class Aborted(LessorError):
     """Another call changed what this call worked on; this call had no lasting effect."""
 
-    kind = Kind.ABORTED
+    kind = ErrorKind.ABORTED
     reason = "ABORTED"
     fix = "call again"
 
@@ -333,7 +333,7 @@ class FellBehind(Aborted):
 class DeadlineExceeded(LessorError):
     """The caller's deadline leaves, or left, too little time for the work."""
 
-    kind = Kind.DEADLINE
+    kind = ErrorKind.DEADLINE
     reason = "DEADLINE_EXCEEDED"
     fix = "call again with a longer deadline"
 
@@ -344,7 +344,7 @@ class DeadlineExceeded(LessorError):
 class Unauthenticated(LessorError):
     """The caller sent no token, or one that is not known."""
 
-    kind = Kind.UNAUTHENTICATED
+    kind = ErrorKind.UNAUTHENTICATED
     reason = "UNAUTHENTICATED"
     fix = "send the metadata 'authorization: Bearer TOKEN'"
 
@@ -352,7 +352,7 @@ class Unauthenticated(LessorError):
 class PermissionDenied(LessorError):
     """The caller is known, and no policy allows the call."""
 
-    kind = Kind.DENIED
+    kind = ErrorKind.DENIED
     reason = "PERMISSION_DENIED"
     fix = "ask the operator for the permission that the message names"
 
@@ -360,6 +360,6 @@ class PermissionDenied(LessorError):
 class Unimplemented(LessorError):
     """This version does not support the call or the field."""
 
-    kind = Kind.UNIMPLEMENTED
+    kind = ErrorKind.UNIMPLEMENTED
     reason = "UNIMPLEMENTED"
     fix = "use a server that supports it, or leave out the field that is named"

@@ -17,7 +17,7 @@ from lessor_server.domain.errors.base import shown
 from lessor_server.domain.policy import wildcard
 from lessor_server.domain.policy.policy import JsonValue
 
-MOST: Final = 10
+MAX_FINDINGS: Final = 10
 """Findings reported of one policy; the last says how many more there are."""
 
 NAMED: Final = 3
@@ -78,9 +78,9 @@ def findings(document: Mapping[str, JsonValue], catalogue: Catalogue) -> list[st
     for number, statement in enumerate(_listed(document.get("Statement"))):
         if isinstance(statement, Mapping):
             path = f"policy_document.Statement[{number}]"
-            found += _of_statement(statement, path, catalogue, MOST - len(found))
-    if len(found) > MOST:
-        found[MOST - 1 :] = [f"and {len(found) - MOST + 1} more findings in policy_document"]
+            found += _of_statement(statement, path, catalogue, MAX_FINDINGS - len(found))
+    if len(found) > MAX_FINDINGS:
+        found[MAX_FINDINGS - 1 :] = [f"and {len(found) - MAX_FINDINGS + 1} more findings in policy_document"]
     return found
 
 

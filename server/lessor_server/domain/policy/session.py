@@ -14,7 +14,7 @@ from typing import Final
 
 from lessor_server.domain import user_names
 from lessor_server.domain.aws import arn, tags
-from lessor_server.domain.aws.calls import Call
+from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.aws.sts_calls import (
     AssumeRole,
     Device,
@@ -27,7 +27,7 @@ from lessor_server.domain.errors.base import SessionPolicyWouldWiden, Violation,
 from lessor_server.domain.errors.preconditions import NoSessionPolicy, TemplateValueUnsafe
 from lessor_server.domain.policy import policy, session_policy
 from lessor_server.domain.policy.session_policy import GroupPolicies
-from lessor_server.domain.policy.template import Caller, filled, filled_policy, none_violations
+from lessor_server.domain.policy.template import TemplateCaller, filled, filled_policy, none_violations
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.secret import Secret
 
@@ -46,7 +46,7 @@ class Ask:
 class SessionInputs:
     """What the engine found out for a session: who asks, what the groups say, what name and how long."""
 
-    caller: Caller
+    caller: TemplateCaller
     groups: tuple[GroupPolicies, ...]
     name: str
     seconds: int
@@ -166,7 +166,7 @@ def _would_widen(role: Role, ask: Ask) -> bool:
 # --- the call -------------------------------------------------------------------------------------
 
 
-def name(role: Role, ask: Ask, template: str, suffix: str, caller: Caller) -> str:
+def name(role: Role, ask: Ask, template: str, suffix: str, caller: TemplateCaller) -> str:
     """Return the session's name: the one asked for, else one made by the mount's template of names."""
     make = user_names.user_name
     if role.credential_type is CredentialType.FEDERATION_TOKEN:
@@ -210,14 +210,14 @@ def call(role: Role, ask: Ask, making: SessionInputs) -> Call[Session]:
     )
 
 
-def _filled_tags(session_tags: Tags, caller: Caller) -> Tags:
+def _filled_tags(session_tags: Tags, caller: TemplateCaller) -> Tags:
     made = tuple((key, filled(value, caller)) for key, value in session_tags)
     if tags.violations("session_tags", made, tags.SESSION_LIMIT):
         raise TemplateValueUnsafe("AWS does not accept a session tag filled in from the caller")
     return made
 
 
-def _filled_identity(source_identity: str, caller: Caller) -> str:
+def _filled_identity(source_identity: str, caller: TemplateCaller) -> str:
     made = filled(source_identity, caller)
     if made and not _SOURCE_IDENTITY.fullmatch(made):
         raise TemplateValueUnsafe("AWS does not accept the source identity filled in from the caller")

@@ -29,7 +29,7 @@ _LABEL: Final = "identity.labels."
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class TemplateCaller:
     """The caller, as templates can show it."""
 
     name: str
@@ -102,12 +102,12 @@ def sample(text: str) -> str:
     return placeholders.fill(text, lambda _: "xx")
 
 
-def filled(text: str, caller: Caller) -> str:
+def filled(text: str, caller: TemplateCaller) -> str:
     """Return ``text`` filled in, or raise ``TemplateLabelUnknown``; placeholders of others stay."""
     return placeholders.fill(text, lambda named: caller.value(named) if IDENTITY.fullmatch(named) else None)
 
 
-def filled_policy(document: str, caller: Caller) -> str:
+def filled_policy(document: str, caller: TemplateCaller) -> str:
     """Return the canonical text of a policy filled in.
 
     Raises:

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from lessor_server.domain.aws.calls import Call
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
-from lessor_server.domain.errors.base import LessorError, PacerFull
+from lessor_server.domain.aws.iam_calls import Call
+from lessor_server.domain.errors.base import LessorError, RateLimiterFull
 from lessor_server.domain.root import Root
 from lessor_server.engine.aws.rate_limiter import Priority, RateLimiter
 from lessor_server.engine.ports import Aws
@@ -37,7 +37,7 @@ class Done(Generic[T_co]):
 
 
 Outcome = Done[T] | LessorError
-"""What came of a call: AWS's refusal, an unknown fate, or why it was never sent (``PacerFull``, ...)."""
+"""What came of a call: AWS's refusal, an unknown fate, or why it was not sent (``RateLimiterFull``, ...)."""
 
 
 def _never() -> bool:
@@ -55,7 +55,7 @@ def is_inconclusive(outcome: object) -> bool:
     """Return whether an outcome says nothing about the row: AWS did not answer, failed or throttled."""
     if isinstance(outcome, AwsRefused):
         return outcome.refusal is Refusal.THROTTLED
-    return isinstance(outcome, (AwsUnknown, PacerFull))
+    return isinstance(outcome, (AwsUnknown, RateLimiterFull))
 
 
 class AwsCaller:
@@ -97,7 +97,7 @@ class AwsCaller:
             await asyncio.sleep(wait * self._rng.uniform(0.5, 1.0))
             wait = min(wait * 2, REPEAT_MAX)
 
-    async def round(
+    async def call_all(
         self, calls: tuple[Call[object], ...], may_retry: Callable[[], bool] = _never
     ) -> list[Outcome[object]]:
         """Send all ``calls`` at the same time and wait for every one of them."""
@@ -115,13 +115,13 @@ class AwsCaller:
             return
         if outcome.refusal is Refusal.CONCURRENT:
             self._serial = True
-            self._limiter.conflicts.met(asyncio.get_running_loop().time())
+            self._limiter.conflicts.record(asyncio.get_running_loop().time())
         elif outcome.refusal is Refusal.THROTTLED:
             self._limiter.throttled()
 
     async def _once(self, call: Call[T]) -> Outcome[T]:
         try:
-            async with self._limiter.turn(self._priority):
+            async with self._limiter.slot(self._priority):
                 return Done(await self._aws.send(self._root, call))
         except LessorError as error:
             return error

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from lessor_server.domain import backoff
-from lessor_server.domain.aws.calls import GetUser
+from lessor_server.domain.aws.iam_calls import GetUser
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.errors.preconditions import RootNotSet
 from lessor_server.domain.events import AccountPaused, AccountResumed
@@ -25,7 +25,7 @@ from lessor_server.engine.ports import Observer
 PROBE_USER = "lessor-probe"
 
 
-class Prober:
+class OutageProbe:
     """One probing task for each paused rate limiter."""
 
     def __init__(
@@ -68,7 +68,7 @@ class Prober:
     async def _trouble(self, mount: str, limiter: RateLimiter) -> str | None:
         """Probe once; None if AWS answers, or if the mount is gone or now uses another rate limiter."""
         try:
-            root = await self._roots.of(mount)
+            root = await self._roots.get(mount)
         except RootNotSet:
             return None  # the mount is gone; other mounts of the same rate limiter probe for themselves
         except LessorError as error:

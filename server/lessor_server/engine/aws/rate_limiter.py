@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from lessor_server.domain.errors.base import AwsUnavailable, PacerFull
+from lessor_server.domain.errors.base import AwsUnavailable, RateLimiterFull
 
 MAX_WAIT_SECONDS = 10.0
 REFILL, BURST = 0.965, 0.015
@@ -40,7 +40,7 @@ class ConflictCounter:
     seen: deque[float] = field(default_factory=lambda: deque(maxlen=CLASHES))
     serial_until: float = 0.0
 
-    def met(self, now: float) -> None:
+    def record(self, now: float) -> None:
         """Take note of one more."""
         self.seen.append(now)
         if len(self.seen) == CLASHES and now - self.seen[0] <= CLASHES_WITHIN:
@@ -48,12 +48,12 @@ class ConflictCounter:
 
 
 class Priority(IntEnum):
-    """Who goes first; a look is a question that nobody's credential waits for."""
+    """Who goes first; nobody's credential waits for a check."""
 
     ASKED = 0
     ISSUE = 1
     EXPIRY = 2
-    LOOK = 3
+    CHECK = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class RateLimiter:
     # --- in which order ---------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def turn(self, priority: Priority = Priority.ISSUE) -> AsyncIterator[None]:
+    async def slot(self, priority: Priority = Priority.ISSUE) -> AsyncIterator[None]:
         """Wait for this call's turn and hold its room in flight while the call runs.
 
         Raises:
@@ -135,7 +135,7 @@ class RateLimiter:
         finally:
             self._in_flight -= 1
             if self._queue:
-                self._pump()
+                self._admit_waiting()
 
     async def _wait(self, priority: Priority) -> None:
         if not self._queue and self._wait_seconds() <= 0 and self._in_flight < self._rate_limit.in_flight:
@@ -146,7 +146,7 @@ class RateLimiter:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tickets += 1
         heapq.heappush(self._queue, (priority, self._tickets, future))
-        self._pump()
+        self._admit_waiting()
         try:
             async with asyncio.timeout(MAX_WAIT_SECONDS):
                 await future
@@ -161,9 +161,9 @@ class RateLimiter:
         """Pass a turn that came too late for its call to the next one."""
         if future.done() and not future.cancelled():
             self._in_flight -= 1
-            self._pump()
+            self._admit_waiting()
 
-    def _pump(self) -> None:
+    def _admit_waiting(self) -> None:
         """Release the calls that may go now; run again when the next may."""
         while self._queue and self._in_flight < self._rate_limit.in_flight:
             if self._queue[0][2].done():  # gave up waiting
@@ -182,7 +182,7 @@ class RateLimiter:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._pump()
+        self._admit_waiting()
 
     def _wait_seconds(self) -> float:
         """Return the seconds until the bucket holds a token."""
@@ -197,9 +197,11 @@ class RateLimiter:
         self._next = max(self._next, now) + 1 / (self._rate * REFILL)
         self._in_flight += 1
 
-    def _full(self) -> PacerFull:
+    def _full(self) -> RateLimiterFull:
         wait = len(self._queue) / self._rate
-        return PacerFull("too many AWS calls are waiting", subject=self.account, retry_in=max(wait, 1.0))
+        return RateLimiterFull(
+            "too many AWS calls are waiting", subject=self.account, retry_in=max(wait, 1.0)
+        )
 
 
 class RateLimiters:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from lessor_server.domain import root as root_rules
-from lessor_server.domain.aws.calls import Call, GetCallerIdentity, Identity
 from lessor_server.domain.aws.errors import AwsCallFailed, for_caller
+from lessor_server.domain.aws.iam_calls import Call
+from lessor_server.domain.aws.sts_calls import GetCallerIdentity, Identity
 from lessor_server.domain.errors.base import InternalError, NotFound, RootChanged
 from lessor_server.domain.errors.preconditions import MountDisabling, RootNotSet
 from lessor_server.domain.lease import Lease
@@ -26,6 +27,7 @@ from lessor_server.domain.root_kind import RootKind, kind_of
 from lessor_server.engine.aws.caller import AwsCaller, Done
 from lessor_server.engine.aws.rate_limiter import Priority, RateLimiter, RateLimiters
 from lessor_server.engine.ports import Aws, Sealer, Store
+from lessor_server.engine.store_types import draw_etag
 from lessor_server.engine.supervisor import Supervisor
 
 T = TypeVar("T")
@@ -49,8 +51,8 @@ def _unbound(mount: str) -> str:
     return f"mount:{mount}"
 
 
-def place_of(mount: str) -> str:
-    """Return the place that a mount's root is sealed for."""
+def root_context(mount: str) -> str:
+    """Return the context that a mount's root is sealed with."""
     return f"roots/{mount}"
 
 
@@ -104,7 +106,7 @@ class Roots:
             raise RootNotSet(f"mount {mount} has no root credentials", subject=mount)
         return IssueContext(grounds.mount, grounds.role, self._open(grounds.root), grounds.earlier)
 
-    async def of(self, mount: str) -> Root:
+    async def get(self, mount: str) -> Root:
         """Return the mount's root, or raise ``RootNotSet``."""
         stored = await self._store.get_root(mount)
         if stored is None:
@@ -112,7 +114,7 @@ class Roots:
             raise RootNotSet(f"mount {mount} has no root credentials", subject=mount)
         return self._open(stored)
 
-    async def bound(self, root: Root) -> Root:
+    async def bind(self, root: Root) -> Root:
         """Return the root with its account, asking AWS once in its life.
 
         Raises:
@@ -122,9 +124,9 @@ class Roots:
         if root.account:
             return root
         async with self._binding.setdefault(root.mount, asyncio.Lock()):
-            return await self._bind(await self.of(root.mount))
+            return await self._bind_new(await self.get(root.mount))
 
-    async def _bind(self, root: Root) -> Root:
+    async def _bind_new(self, root: Root) -> Root:
         if root.account:
             return root
         identity = await self.identity(root)
@@ -134,7 +136,7 @@ class Roots:
 
     async def identity(self, root: Root) -> Identity:
         """Ask AWS who the root is, or raise the error that a caller gets."""
-        identity = await self.ask(root, GetCallerIdentity())
+        identity = await self.call_or_raise(root, GetCallerIdentity())
         self._arns[root.mount] = root.config, identity.arn
         return identity
 
@@ -154,7 +156,7 @@ class Roots:
         # Keys alone don't show it: they may be those of the account's root user.
         return kind_of(root.config, arn) if arn or root.config.assume_chain else None
 
-    async def ask(self, root: Root, call: Call[T]) -> T:
+    async def call_or_raise(self, root: Root, call: Call[T]) -> T:
         """Send one call and return its answer, or raise the error that a caller gets."""
         outcome = await self.caller(root).call(call)
         if isinstance(outcome, Done):
@@ -209,15 +211,15 @@ class Roots:
         """Return the accounts that AWS does not answer for."""
         return frozenset(limiter.account for limiter in self._limiters.paused())
 
-    def seal(self, root: Root, etag: str) -> StoredRoot:
-        """Return a root as the store keeps it."""
+    def seal(self, root: Root) -> StoredRoot:
+        """Return a root as the store keeps it, with a new etag."""
         text = json.dumps(root_rules.to_plain(root.config))
         return StoredRoot(
             root.mount,
-            self._sealer.seal(text.encode(), place_of(root.mount)),
+            self._sealer.seal(text.encode(), root_context(root.mount)),
             root.account,
             root.version,
-            etag,
+            draw_etag(self._rng),
         )
 
     def _open(self, stored: StoredRoot) -> Root:
@@ -226,7 +228,7 @@ class Roots:
             self.forget(stored.mount)  # another replica removed the mount and enabled it again
         if root is None or before != stored:
             with self._supervisor.unit(f"open the root of {stored.mount}"):
-                plain = self._sealer.open(stored.sealed, place_of(stored.mount))
+                plain = self._sealer.open(stored.sealed, root_context(stored.mount))
                 config = root_rules.from_plain(json.loads(plain), stored.etag)
             root = Root(stored.mount, stored.version, stored.account, config)
             self._opened[stored.mount] = (stored, root)

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from lessor_server.domain import mount as mount_rules
 from lessor_server.domain import root as root_rules
-from lessor_server.domain.aws.calls import Identity
+from lessor_server.domain.aws.sts_calls import Identity
 from lessor_server.domain.errors.base import (
-    Aborted,
     AlreadyExists,
     AwsUnavailable,
     LessorError,
-    NotFound,
     Violation,
     require,
 )
-from lessor_server.domain.errors.preconditions import EtagMismatch, RootAccountChanged, SealBroken
-from lessor_server.domain.events import Changed, Created
+from lessor_server.domain.errors.preconditions import RootAccountChanged, SealBroken
+from lessor_server.domain.events import Changed, Created, Event
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.root import Root, RootConfig, StoredRoot
 from lessor_server.domain.token_places import TokenPlaces
 from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.config.writes import require_etag, require_mount, write_unless_changed
 from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.rotation.root_keys import RootKeys
 
-TRIES = 5
 IDENTITY_SECONDS = 5.0
 MOUNTS_PER_PAGE = 100
 
@@ -52,7 +49,6 @@ class Mounts:
         roots: Roots,
         keys: RootKeys,
         notify: Observer,
-        rng: random.Random,
         rules: RootRules,
     ) -> None:
         """Change ``store``; roots must keep ``rules``, and ``keys`` learns when they change."""
@@ -60,7 +56,6 @@ class Mounts:
         self._roots = roots
         self._keys = keys
         self._notify = notify
-        self._rng = rng
         self._rules = rules
 
     async def enable(self, mount: Mount, by: str) -> Mount:
@@ -74,10 +69,7 @@ class Mounts:
 
     async def get(self, name: str) -> Mount:
         """Return a mount, or raise ``NotFound``."""
-        mount = await self._store.get_mount(name)
-        if mount is None:
-            raise NotFound("mount", name)
-        return mount
+        return await require_mount(self._store, name)
 
     async def list(self, after: str, limit: int) -> list[Mount]:
         """Return at most ``limit`` mounts by name, those greater than ``after``."""
@@ -85,19 +77,21 @@ class Mounts:
 
     async def tune(self, name: str, change: Callable[[Mount], Mount], by: str) -> Mount:
         """Replace a mount by what ``change`` makes of it; nothing that exists is shortened by it."""
-        for _ in range(TRIES):
+
+        async def put() -> Mount | None:
             before = await self.get(name)
             after = change(before)
             require(mount_rules.violations(after))
-            if await self._store.put_mount(before, after):
-                self._notify(Changed("mount", name, by))
-                return after
-        raise Aborted(f"mount {name} keeps changing", retry_in=0.1)
+            return after if await self._store.put_mount(before, after) else None
+
+        tuned = await write_unless_changed(f"mount {name}", put)
+        self._notify(Changed("mount", name, by))
+        return tuned
 
     async def get_root(self, name: str) -> Root:
         """Return a mount's root, or raise ``NotFound`` (mount) or ``RootNotSet``."""
         await self.get(name)
-        return await self._roots.of(name)
+        return await self._roots.get(name)
 
     async def find_misplaced_tokens(self) -> tuple[str, ...]:
         """Return the mounts whose stored root reads its token elsewhere than where tokens may lie."""
@@ -107,7 +101,7 @@ class Mounts:
             after = page[-1].name
             for mount in page:
                 with suppress(LessorError):  # not set, or it does not open
-                    file = (await self._roots.of(mount.name)).config.identity_token_file
+                    file = (await self._roots.get(mount.name)).config.identity_token_file
                     if file and self._rules.token_places.is_left_from_before(file):
                         found += (mount.name,)
         return found
@@ -132,10 +126,10 @@ class Mounts:
             AwsUnavailable: AWS does not say whose the new root is, and leases exist.
         """
         await self.get(name)
-        for _ in range(TRIES):
+
+        async def put() -> Event | None:
             stored = await self._store.get_root(name)
-            if etag and (stored is None or stored.etag != etag):
-                raise EtagMismatch(f"the root of {name} was changed since the etag was read", subject=name)
+            require_etag(f"the root of {name}", stored, etag, name)
             before = await self._open_stored(stored, whole=whole)
             config = change(before.config if before else None)
             require(self._violations(name, config))
@@ -143,17 +137,17 @@ class Mounts:
                 await self._keys.require_free(config.access_key)
             version = stored.version if stored else 0
             root = await self._check_account(Root(name, version + 1, "", config))
-            fresh = f"{self._rng.getrandbits(64):016x}"
-            if await self._store.put_root(self._roots.seal(root, fresh), version):
-                self._notify((Changed if stored else Created)("root", name, by))
-                await self._keys.align(name)
-                return await self._roots.of(name)
-        raise Aborted(f"the root of {name} keeps changing", retry_in=0.1)
+            written = await self._store.put_root(self._roots.seal(root), version)
+            return (Changed if stored else Created)("root", name, by) if written else None
+
+        self._notify(await write_unless_changed(f"the root of {name}", put))
+        await self._keys.align(name)
+        return await self._roots.get(name)
 
     async def _open_stored(self, stored: StoredRoot | None, *, whole: bool) -> Root | None:
         """Return the root there is; None where none is, or none that opens and another replaces it whole."""
         try:
-            return await self._roots.of(stored.mount) if stored else None
+            return await self._roots.get(stored.mount) if stored else None
         except SealBroken:
             if not whole:
                 raise
@@ -171,7 +165,7 @@ class Mounts:
 
     async def _check_account(self, root: Root) -> Root:
         """Bind the new root to the account of the mount's users, if it had any, tombstones among them."""
-        account = await self._store.bound_account(root.mount)
+        account = await self._store.get_bound_account(root.mount)
         if not account:
             return root
         identity = await self._identity(root)

@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 
 from lessor_server.domain import role as role_rules
 from lessor_server.domain import root_kind
-from lessor_server.domain.errors.base import Aborted, NotFound, Precondition, require
-from lessor_server.domain.errors.preconditions import EtagMismatch
-from lessor_server.domain.events import Changed, Created, Deleted
-from lessor_server.domain.mount import Mount
+from lessor_server.domain.errors.base import NotFound, Precondition, require
+from lessor_server.domain.events import Changed, Created, Deleted, Event
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import partition_of
 from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.config.writes import require_etag, require_mount, write_unless_changed
 from lessor_server.engine.ports import Linter, Observer, Store
-
-TRIES = 5
+from lessor_server.engine.store_types import draw_etag
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +56,31 @@ class Roles:
             Invalid: The role breaks rules; each stands in the violations, under ``role``.
             NotFound: No such mount. EtagMismatch: The role is not the one of ``etag``.
         """
-        for _ in range(TRIES):
+
+        async def put() -> tuple[Reviewed, Event] | None:
             before = await self.find(mount, name, etag)
             reviewed = await self.check(mount, change(before))
-            role = replace(reviewed.role, etag=f"{self._rng.getrandbits(64):016x}")
-            if await self._store.put_role(role, before.etag if before else None):
-                self._notify((Changed if before else Created)("role", f"{mount}/{name}", by))
-                return Reviewed(role, reviewed.warnings)
-        raise Aborted(f"role {name} keeps changing", retry_in=0.1)
+            role = replace(reviewed.role, etag=draw_etag(self._rng))
+            if not await self._store.put_role(role, before.etag if before else None):
+                return None
+            event = (Changed if before else Created)("role", f"{mount}/{name}", by)
+            return replace(reviewed, role=role), event
+
+        written, event = await write_unless_changed(f"role {name}", put)
+        self._notify(event)
+        return written
 
     async def check(self, mount: str, role: Role) -> Reviewed:
         """Apply every rule to ``role`` and write nothing."""
-        review = role_rules.review(role, await self._mount(mount))
+        review = role_rules.review(role, await require_mount(self._store, mount))
         require(violation.under("role") for violation in review.violations)
         linted = await self._linter.findings(role.policy_document) if role.policy_document else []
-        return Reviewed(role, (*review.warnings, *linted, *await self._unserved(role)))
+        return Reviewed(role, (*review.warnings, *linted, *await self._find_unserved(role)))
 
-    async def _unserved(self, role: Role) -> list[str]:
+    async def _find_unserved(self, role: Role) -> list[str]:
         """Warn of what the mount's root can't serve, as far as that is known without asking AWS."""
         try:
-            root = await self._roots.of(role.mount)
+            root = await self._roots.get(role.mount)
         except Precondition:  # no root yet, or one that does not open: the issue will tell
             return []
         kind = self._roots.known_kind(root)
@@ -91,13 +94,12 @@ class Roles:
             EtagMismatch: An ``etag`` is given, and the role is not the one of it.
         """
         role = await self._store.get_role(mount, name)
-        if etag and (role is None or role.etag != etag):
-            raise EtagMismatch(f"role {name} was changed since the etag was read", subject=f"{mount}/{name}")
+        require_etag(f"role {name}", role, etag, f"{mount}/{name}")
         return role
 
     async def get(self, mount: str, name: str) -> Role:
         """Return a role, or raise ``NotFound``."""
-        await self._mount(mount)
+        await require_mount(self._store, mount)
         role = await self.find(mount, name)
         if role is None:
             raise NotFound("role", f"{mount}/{name}")
@@ -105,18 +107,12 @@ class Roles:
 
     async def list(self, mount: str, after: str, limit: int) -> list[Role]:
         """Return at most ``limit`` roles of a mount by name, those greater than ``after``."""
-        await self._mount(mount)
+        await require_mount(self._store, mount)
         return await self._store.list_roles(mount, after, limit)
 
     async def delete(self, mount: str, name: str, by: str) -> None:
         """Delete a role, or raise ``NotFound``; its leases still expire and revoke."""
-        await self._mount(mount)
+        await require_mount(self._store, mount)
         if not await self._store.delete_role(mount, name):
             raise NotFound("role", f"{mount}/{name}")
         self._notify(Deleted("role", f"{mount}/{name}", by))
-
-    async def _mount(self, name: str) -> Mount:
-        mount = await self._store.get_mount(name)
-        if mount is None:
-            raise NotFound("mount", name)
-        return mount

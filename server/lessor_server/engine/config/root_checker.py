@@ -1,21 +1,29 @@
 """What a root is and may do, and what a role would meet on AWS: asked without changing anything.
 
 Questions go out a few at a time, behind everything that somebody's credential waits for, and share one
-deadline; what AWS did not answer in time is not known, and said to be so.
+deadline; what AWS did not answer in time is reported as unknown.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from itertools import product
 from typing import TypeVar
 
 from lessor_server.domain.aws import least_policy, role_needs
-from lessor_server.domain.aws.calls import Call, GetUser, Identity, ListAccessKeys
 from lessor_server.domain.aws.errors import AwsError, AwsRefused, Refusal
+from lessor_server.domain.aws.iam_calls import (
+    Call,
+    GetAccountSummary,
+    GetUser,
+    ListAccessKeys,
+    SimulatePrincipalPolicy,
+)
 from lessor_server.domain.aws.least_policy import MAX_RESOURCES, Grant, Holder, RoleUse
-from lessor_server.domain.aws.read_calls import GetAccountSummary
+from lessor_server.domain.aws.sts_calls import Identity
 from lessor_server.domain.errors.base import AwsUnavailable, LessorError
 from lessor_server.domain.policy.policy import JsonValue
 from lessor_server.domain.role import Role
@@ -24,20 +32,40 @@ from lessor_server.domain.root_kind import RootKind, kind_of, principal_of, unse
 from lessor_server.engine.aws.caller import AwsCaller, Done, Outcome
 from lessor_server.engine.aws.rate_limiter import Priority
 from lessor_server.engine.aws.roots import Roots
-from lessor_server.engine.config import simulator
-from lessor_server.engine.config.simulator import SimulationResult, Verdict
 from lessor_server.engine.paging import iter_roles, iter_static_roles
 from lessor_server.engine.ports import Store
 
 T = TypeVar("T")
 
 CHECK_SECONDS = 5.0
-AT_ONCE = 4
-MAX_LOOKS = 40
+MAX_CONCURRENT = 4
+RESOURCES_PER_CALL = 50
+"""How many resources one call is about; the IAM API Reference bounds the answer's pages, not the question."""
+MAX_USER_READS = 40
 """Of so many static roles' users AWS is asked for the ARN; those of others are patterns, as time is short."""
 NEARLY_FULL = 0.9
 """The share of its quota of users from which on an account is said to be nearly full."""
 _MAKE_TOKENS = (RootKind.USER_KEYS, RootKind.ACCOUNT_ROOT)
+
+
+class Verdict(IntEnum):
+    """Whether IAM's simulator allows a root an action; of several results the greatest counts."""
+
+    ALLOWED = 0
+    UNKNOWN = 1
+    DENIED = 2
+
+
+@dataclass(slots=True)
+class SimulationResult:
+    """Hold the verdict on each action, the denied ones by resource, and why some are not known.
+
+    An action that several grants need has the verdict of the first of them, the worst on its resources.
+    """
+
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    denied: dict[str, list[str]] = field(default_factory=dict)
+    failure: LessorError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +88,9 @@ class _RootProbe:
     kind: RootKind
     caller: AwsCaller
     until: float
-    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT))
 
-    async def ask(self, call: Call[T]) -> Outcome[T]:
+    async def call(self, call: Call[T]) -> Outcome[T]:
         """Send one call; past the deadline its outcome is that AWS did not answer."""
         try:
             async with asyncio.timeout_at(self.until), self.room:
@@ -70,10 +98,10 @@ class _RootProbe:
         except TimeoutError:
             return AwsUnavailable(f"AWS did not answer within {CHECK_SECONDS:g} s", retry_in=1.0)
 
-    async def all(self, calls: Sequence[Call[T]]) -> list[Outcome[T]]:
+    async def call_all(self, calls: Sequence[Call[T]]) -> list[Outcome[T]]:
         """Send all calls, a few at a time, and wait for every one of them."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self.ask(call)) for call in calls]
+            tasks = [group.create_task(self.call(call)) for call in calls]
         return [task.result() for task in tasks]
 
     @property
@@ -81,64 +109,104 @@ class _RootProbe:
         """Return the user whose stored key the root is; empty where there is no such key to rotate."""
         return self.identity.arn if self.kind is RootKind.USER_KEYS and self.root.config.access_key else ""
 
-    async def may(self, needed: Sequence[Grant]) -> SimulationResult:
+    async def simulate(self, needed: Sequence[Grant]) -> SimulationResult:
         """Ask what of ``needed`` the root is allowed; the account's own root user may do all."""
-        free = _free(self.kind)
+        free = _always_allowed(self.kind)
         if self.kind is RootKind.ACCOUNT_ROOT:
             all_of_it = (action for grant in needed for action in grant.actions)
             return SimulationResult(dict.fromkeys((*all_of_it, *free), Verdict.ALLOWED))
-        found = await simulator.simulate(self.ask, principal_of(self.root.config, self.identity.arn), needed)
+        found = await self._ask_simulator(needed)
         found.verdicts = dict.fromkeys(free, Verdict.ALLOWED) | found.verdicts
         return found
 
+    async def _ask_simulator(self, needed: Sequence[Grant]) -> SimulationResult:
+        """Ask IAM's simulator about grants, many resources in one call."""
+        principal = principal_of(self.root.config, self.identity.arn)
+        questions = [
+            (grant, SimulatePrincipalPolicy(principal, grant.actions, resources))
+            for grant in needed
+            for resources in _parts(grant.resources)
+        ]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._read_verdicts(call)) for _, call in questions]
+        found, first = SimulationResult(), dict[str, Grant]()
+        for (grant, call), task in zip(questions, tasks, strict=True):
+            answer, failure = task.result()
+            found.failure = found.failure or failure
+            for resource, action in product(call.resource_arns, grant.actions):
+                verdict = answer.get((action, resource), Verdict.UNKNOWN)
+                if first.setdefault(action, grant) is grant:
+                    found.verdicts[action] = max(verdict, found.verdicts.get(action, Verdict.ALLOWED))
+                if verdict is Verdict.DENIED:
+                    found.denied.setdefault(resource, []).append(action)
+        return found
+
+    async def _read_verdicts(
+        self, call: SimulatePrincipalPolicy
+    ) -> tuple[dict[tuple[str, str], Verdict], LessorError | None]:
+        """Return the verdicts by action and resource of all pages that came, and why no more did."""
+        found: dict[tuple[str, str], Verdict] = {}
+        while True:
+            outcome = await self.call(call)
+            if not isinstance(outcome, Done):
+                return found, outcome
+            for action, named, said in outcome.value.verdicts:
+                # Where only one is asked about, the answer is about that one, however AWS spells it.
+                resource = named if len(call.resource_arns) > 1 else call.resource_arns[0]
+                verdict = Verdict.ALLOWED if said == "allowed" else Verdict.DENIED
+                found[action, resource] = max(verdict, found.get((action, resource), verdict))
+            if not outcome.value.marker:
+                return found, None
+            call = replace(call, marker=outcome.value.marker)
+
 
 class RootChecker:
-    """Looks at roots and roles on AWS."""
+    """Checks roots and roles on AWS."""
 
     def __init__(self, store: Store, roots: Roots) -> None:
         """Ask with the mounts' own ``roots``; ``store`` knows which roles they need it for."""
         self._store = store
         self._roots = roots
 
-    async def root(self, mount: str) -> RootCheck:
+    async def check_root(self, mount: str) -> RootCheck:
         """Find out who a mount's root is and what it may do.
 
         Raises:
             RootNotSet: The mount has no root.
             RootRefused, AwsUnavailable: AWS does not identify the root.
         """
-        known = await self._known(mount)
-        holder = await self._with_roles(known, self._holder(known))
+        probe = await self._open_probe(mount)
+        holder = await self._add_roles(probe, self._holder(probe))
         needed = least_policy.grants(holder)
-        may = await known.may(needed)
-        warnings = [*_about_kind(known.kind), *await _about_keys(known)]
-        warnings += await self._about_room(known, mount)
+        may = await probe.simulate(needed)
+        warnings = [*_kind_warnings(probe.kind), *await _warn_of_second_key(probe)]
+        warnings += await self._warn_of_quota(probe, mount)
         warnings += [
             f"the root is not allowed to call {', '.join(actions)} on {resource}: the least policy allows it"
             for resource, actions in may.denied.items()
         ]
-        warnings += _about_size(holder)
+        warnings += _size_warnings(holder)
         if may.failure is not None:
             warnings.append(f"IAM's simulator reported nothing about some actions: {may.failure.message}")
         policy = least_policy.document(needed)
-        return RootCheck(known.identity, known.kind, may.verdicts, policy, tuple(warnings))
+        return RootCheck(probe.identity, probe.kind, may.verdicts, policy, tuple(warnings))
 
-    async def role(self, role: Role) -> tuple[str, ...]:
+    async def check_role(self, role: Role) -> tuple[str, ...]:
         """Return warnings about a role on AWS; if AWS does not answer, one warning says so."""
         try:
-            known = await self._known(role.mount)
+            probe = await self._open_probe(role.mount)
         except LessorError as error:
             return (f"this role could not be checked on AWS: {error.message}",)
-        looks = role_needs.looks(role)
-        needed = role_needs.grants(role, self._holder(known))
+        checks = role_needs.existence_checks(role)
+        needed = role_needs.role_grants(role, self._holder(probe))
         async with asyncio.TaskGroup() as group:
-            looked = group.create_task(known.all([look.call for look in looks]))
-            simulated = group.create_task(known.may(needed))
-        warnings = unserved(known.kind, role)
+            existing = group.create_task(probe.call_all([check.call for check in checks]))
+            simulated = group.create_task(probe.simulate(needed))
+        warnings = unserved(probe.kind, role)
         warnings += [
             warning
-            for look, outcome in zip(looks, looked.result(), strict=True)
-            if (warning := _about_look(look.what, outcome))
+            for check, outcome in zip(checks, existing.result(), strict=True)
+            if (warning := _existence_warning(check.what, outcome))
         ]
         may = simulated.result()
         warnings += [role_needs.denied(role, actions, resource) for resource, actions in may.denied.items()]
@@ -148,17 +216,17 @@ class RootChecker:
             )
         return tuple(warnings)
 
-    def _holder(self, known: _RootProbe) -> Holder:
+    def _holder(self, probe: _RootProbe) -> Holder:
         return Holder(
-            known.identity.account,
+            probe.identity.account,
             self._roots.instance,
-            key_arn=known.key_arn,
-            makes_tokens=known.kind in _MAKE_TOKENS,
+            key_arn=probe.key_arn,
+            makes_tokens=probe.kind in _MAKE_TOKENS,
         )
 
-    async def _with_roles(self, known: _RootProbe, holder: Holder) -> Holder:
+    async def _add_roles(self, probe: _RootProbe, holder: Holder) -> Holder:
         """Return the holder with the mount's roles, and what its static roles work on."""
-        mount, use = known.root.mount, RoleUse()
+        mount, use = probe.root.mount, RoleUse()
         async for role in iter_roles(self._store, mount):
             use.add(role)
         own, hops = list[str](), set[str]()
@@ -167,7 +235,7 @@ class RootChecker:
                 hops.add(static.assume_chain[0].role_arn)
             else:
                 own.append(static.user_name)
-        found = await known.all([GetUser(name) for name in own[:MAX_LOOKS]])
+        found = await probe.call_all([GetUser(name) for name in own[:MAX_USER_READS]])
         users = [outcome.value for outcome in found if isinstance(outcome, Done)]
         arns, seen = {user.arn for user in users}, {user.name for user in users}
         for name in own:
@@ -175,9 +243,9 @@ class RootChecker:
                 arns.update(least_policy.static_user_arns(holder.account, name))
         return replace(holder, use=use, static_arns=tuple(sorted(arns)), static_hops=tuple(sorted(hops)))
 
-    async def _about_room(self, known: _RootProbe, name: str) -> list[str]:
+    async def _warn_of_quota(self, probe: _RootProbe, name: str) -> list[str]:
         """Warn where the account is nearly full and the mount may make more users than still fit."""
-        mount, outcome = await self._store.get_mount(name), await known.ask(GetAccountSummary())
+        mount, outcome = await self._store.get_mount(name), await probe.call(GetAccountSummary())
         if mount is None or not isinstance(outcome, Done):
             return []
         users, quota = outcome.value.users, outcome.value.quota
@@ -186,8 +254,8 @@ class RootChecker:
         room = f"room for {max(quota - users, 0)} more, and max_users of mount {name} is {mount.max_users}"
         return [f"the account has {users} of the {quota} IAM users of its quota: there is {room}"]
 
-    async def _known(self, mount: str) -> _RootProbe:
-        root = await self._roots.of(mount)
+    async def _open_probe(self, mount: str) -> _RootProbe:
+        root = await self._roots.get(mount)
         until = asyncio.get_running_loop().time() + CHECK_SECONDS
         try:
             async with asyncio.timeout_at(until):
@@ -195,21 +263,25 @@ class RootChecker:
         except TimeoutError:
             raise AwsUnavailable("AWS did not identify the root in 5 s", retry_in=1.0) from None
         kind = kind_of(root.config, identity.arn)
-        return _RootProbe(root, identity, kind, self._roots.caller(root, Priority.LOOK), until)
+        return _RootProbe(root, identity, kind, self._roots.caller(root, Priority.CHECK), until)
 
 
-def _free(kind: RootKind) -> tuple[str, ...]:
+def _parts(resources: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    return (resources[at : at + RESOURCES_PER_CALL] for at in range(0, len(resources), RESOURCES_PER_CALL))
+
+
+def _always_allowed(kind: RootKind) -> tuple[str, ...]:
     """Return the actions that such a root may call without being allowed to."""
     return least_policy.WITHOUT_PERMISSION if kind in _MAKE_TOKENS else least_policy.WITHOUT_PERMISSION[:1]
 
 
-def _about_kind(kind: RootKind) -> list[str]:
+def _kind_warnings(kind: RootKind) -> list[str]:
     if kind is not RootKind.ACCOUNT_ROOT:
         return []
     return ["these are the keys of the account's root user: make an IAM user with the least policy instead"]
 
 
-def _about_size(holder: Holder) -> list[str]:
+def _size_warnings(holder: Holder) -> list[str]:
     if not holder.is_cut:
         return []
     warning = (
@@ -219,18 +291,18 @@ def _about_size(holder: Holder) -> list[str]:
     return [warning]
 
 
-async def _about_keys(known: _RootProbe) -> list[str]:
+async def _warn_of_second_key(probe: _RootProbe) -> list[str]:
     """Warn of a second key, which leaves rotation no room (IAM and AWS STS quotas: two keys a user)."""
-    if not known.key_arn:
+    if not probe.key_arn:
         return []
-    outcome = await known.ask(ListAccessKeys(known.key_arn.rpartition("/")[2]))
+    outcome = await probe.call(ListAccessKeys(probe.key_arn.rpartition("/")[2]))
     if not isinstance(outcome, Done) or len(outcome.value) < 2:
         return []
-    others = ", ".join(key for key in outcome.value if key != known.root.config.access_key)
+    others = ", ".join(key for key in outcome.value if key != probe.root.config.access_key)
     return [f"the root's user has a second access key, {others}: RotateRoot needs its place"]
 
 
-def _about_look(what: str, outcome: Outcome[None]) -> str:
+def _existence_warning(what: str, outcome: Outcome[None]) -> str:
     if isinstance(outcome, Done):
         return ""
     if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_OTHER:

@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from lessor_server.domain.aws.calls import Call
 from lessor_server.domain.aws.errors import AwsRefused, Refusal, for_caller
-from lessor_server.domain.aws.read_calls import (
+from lessor_server.domain.aws.iam_calls import (
+    Call,
     GetGroupPolicy,
     ListAttachedGroupPolicies,
     ListGroupPolicies,
@@ -97,7 +97,7 @@ async def _read(caller: AwsCaller, group: str) -> GroupPolicies | LessorError:
             return _for_caller(listed, group)
     assert isinstance(inline, tuple)
     assert isinstance(managed, tuple)
-    outcomes = await caller.round(tuple(GetGroupPolicy(group, name) for name in inline))
+    outcomes = await caller.call_all(tuple(GetGroupPolicy(group, name) for name in inline))
     error = failure(outcomes)
     if error is not None:
         return _for_caller(error, group)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from lessor_server.domain.aws import plans
-from lessor_server.domain.aws.calls import (
+from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
+from lessor_server.domain.aws.iam_calls import (
     AccessKey,
     CreateAccessKey,
     CreatedUser,
@@ -18,7 +19,6 @@ from lessor_server.domain.aws.calls import (
     GetUser,
     ListAccessKeys,
 )
-from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.errors.base import Aborted, LessorError
 from lessor_server.engine.aws.caller import AwsCaller, Done, Outcome
 
@@ -53,13 +53,13 @@ class IamUserBuilder:
 
     async def attach_all(self, key_call: CreateAccessKey, calls: plans.Round) -> list[Outcome[object]]:
         """Create the key and attach everything else at the same time; the key's outcome comes first."""
-        outcomes = await self._caller.round((key_call, *calls), self._may_retry)
+        outcomes = await self._caller.call_all((key_call, *calls), self._may_retry)
         key, rest = outcomes[0], outcomes[1:]
         for _ in range(self._caller.tries - 1):
             again = [index for index, outcome in enumerate(rest) if _fate_unknown(outcome)]
             if not again or not self._may_retry():
                 break
-            repeated = await self._caller.round(tuple(calls[index] for index in again), self._may_retry)
+            repeated = await self._caller.call_all(tuple(calls[index] for index in again), self._may_retry)
             for index, outcome in zip(again, repeated, strict=True):
                 rest[index] = outcome
         if _fate_unknown(key) and self._caller.tries > 1 and self._may_retry():
@@ -109,7 +109,7 @@ class IamUserBuilder:
         if is_exclusive is not None and not await is_exclusive():
             return Aborted(f"a key of {user_name} is being handed out by another process", retry_in=0.5)
         strays = tuple(key_id for key_id in listed.value if key_id not in keep)
-        for outcome in await self._caller.round(plans.delete_keys(user_name, strays)):
+        for outcome in await self._caller.call_all(plans.delete_keys(user_name, strays)):
             if not isinstance(outcome, Done) and not _missing(outcome):
                 return outcome
         return None

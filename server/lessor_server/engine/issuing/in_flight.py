@@ -128,10 +128,10 @@ def require_repeatable(earlier: Lease, asked: IssueRequest, now_us: int) -> None
 def require_wanted(lease: Lease, in_flight: InFlightIssue) -> None:
     """Raise ``LeaseTaken`` where nobody waits any more for a lease to be handed out again."""
     if in_flight.left:
-        raise lease_taken(lease)
+        raise not_reissued(lease)
 
 
-def lease_taken(lease: Lease) -> LeaseTaken:
+def not_reissued(lease: Lease) -> LeaseTaken:
     """Return why a lease is not handed out again after all."""
     return LeaseTaken(f"lease {lease.id} changed, or its caller left, while it was handed out again")
 

@@ -14,11 +14,11 @@ from dataclasses import replace
 
 from lessor_server.domain import ttl, user_names
 from lessor_server.domain.aws import plans
-from lessor_server.domain.aws.calls import AccessKey, CreateAccessKey, DeleteAccessKey
+from lessor_server.domain.aws.iam_calls import AccessKey, CreateAccessKey, DeleteAccessKey
 from lessor_server.domain.errors.base import DeadlineExceeded, LessorError, RootChanged, StoreUnavailable
 from lessor_server.domain.lease import Footprint, Lease, State
 from lessor_server.domain.policy import session
-from lessor_server.domain.policy.template import Caller, filled_policy
+from lessor_server.domain.policy.template import TemplateCaller, filled_policy
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import Root
 from lessor_server.engine.aws.caller import Done, Outcome, failure
@@ -26,12 +26,12 @@ from lessor_server.engine.aws.roots import IssueContext, Roots
 from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.issuing import in_flight as flights
 from lessor_server.engine.issuing import lease_writer
-from lessor_server.engine.issuing.acceptance import wait_until_accepted
 from lessor_server.engine.issuing.iam_user import IamUserBuilder
 from lessor_server.engine.issuing.in_flight import InFlightIssue, InFlightRequests
 from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from lessor_server.engine.issuing.sts_session import Sessions
+from lessor_server.engine.issuing.wait_until_accepted import wait_until_accepted
 from lessor_server.engine.ports import LeaseStore
 
 MIN_SECONDS = 2.0
@@ -148,10 +148,10 @@ class Issuer:
         self, asked: IssueRequest, context: IssueContext, in_flight: InFlightIssue
     ) -> Credentials:
         """Decide how long the lease lives and what it may do, draw its names, and create its user."""
-        role, caller = context.role, Caller(asked.owner, asked.labels)
+        role, caller = context.role, TemplateCaller(asked.owner, asked.labels)
         session.require_askable(role, asked.ask, ttl.violations(asked.ttl, role, context.mount))
         role = replace(role, policy_document=filled_policy(role.policy_document, caller))
-        root = await self._roots.bound(context.root)
+        root = await self._roots.bind(context.root)
         self._roots.limiter(root).require_open()
         grant = ttl.grant(asked.ttl, role, context.mount)
         suffix = self._writer.draw_suffix()
@@ -163,7 +163,7 @@ class Issuer:
             created = await self._create_user(role, root, lease, in_flight)
         return replace(created, warnings=grant.warnings)
 
-    def _footprint(self, role: Role, root: Root, suffix: str, caller: Caller) -> Footprint:
+    def _footprint(self, role: Role, root: Root, suffix: str, caller: TemplateCaller) -> Footprint:
         template = root.config.username_template
         return Footprint(
             account=root.account,
@@ -191,7 +191,7 @@ class Issuer:
             await self._writer.abort(lease, error, builder.last_create_us)
             return lease_writer.to_caller_error(error)
 
-        taken = lease_writer.lease_taken(lease)
+        taken = lease_writer.not_issued(lease)
         if not may_retry():
             raise await abort(taken)
         # Life of a request, 7.
@@ -223,7 +223,7 @@ class Issuer:
         """
         flights.require_wanted(lease, in_flight)
         lease = await self._writer.reserve(lease)
-        caller = self._roots.caller(await self._roots.bound(root))
+        caller = self._roots.caller(await self._roots.bind(root))
         builder = IamUserBuilder(caller, self._store.now, lambda: True)
         user_name = lease.footprint.user_name
 
@@ -237,7 +237,7 @@ class Issuer:
         rekeyed = None if in_flight.left else await self._writer.replace_key(lease, key.access_key_id)
         if rekeyed is None:
             await caller.call(DeleteAccessKey(user_name, key.access_key_id))
-            raise flights.lease_taken(lease)
+            raise flights.not_reissued(lease)
         await caller.call(DeleteAccessKey(user_name, lease.access_key_id))
         self._writer.report_issued(rekeyed)
         return Credentials(rekeyed, key.secret, lease.footprint.arn)

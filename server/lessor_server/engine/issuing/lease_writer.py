@@ -27,7 +27,7 @@ from lessor_server.domain.events import Issued, IssueFailed
 from lessor_server.domain.lease import Footprint, Intent, Lease, State
 from lessor_server.domain.lease_id import RANDOM_BOUND, LeaseId, suffix_of
 from lessor_server.domain.root import Root
-from lessor_server.domain.ttl import Grant
+from lessor_server.domain.ttl import GrantedTtl
 from lessor_server.engine.aws.roots import IssueContext
 from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.issuing.in_flight import InFlightIssue
@@ -174,7 +174,13 @@ class LeaseWriter:
 
 
 def intent(
-    asked: IssueRequest, context: IssueContext, root: Root, *, grant: Grant, footprint: Footprint, suffix: str
+    asked: IssueRequest,
+    context: IssueContext,
+    root: Root,
+    *,
+    grant: GrantedTtl,
+    footprint: Footprint,
+    suffix: str,
 ) -> Intent:
     """Return the intent of a lease that may begin."""
     return Intent(
@@ -194,7 +200,7 @@ def intent(
     )
 
 
-def lease_taken(lease: Lease) -> LeaseTaken:
+def not_issued(lease: Lease) -> LeaseTaken:
     """Return the error of a lease that somebody revoked, or whose caller left, before it was ACTIVE."""
     return LeaseTaken(f"lease {lease.id} was revoked, or its caller left, while it was being created")
 

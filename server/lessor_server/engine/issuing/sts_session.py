@@ -11,9 +11,10 @@ from datetime import timedelta
 from typing import Final
 
 from lessor_server.domain import ttl
-from lessor_server.domain.aws.calls import Call
 from lessor_server.domain.aws.errors import AwsRefused
+from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.aws.sts_calls import AssumeRole, Session
+from lessor_server.domain.durations import SECOND_US
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.errors.preconditions import (
     AssumeRoleRefused,
@@ -24,7 +25,7 @@ from lessor_server.domain.errors.preconditions import (
 from lessor_server.domain.lease import Footprint, Lease
 from lessor_server.domain.policy import session
 from lessor_server.domain.policy.session import SessionInputs
-from lessor_server.domain.policy.template import Caller
+from lessor_server.domain.policy.template import TemplateCaller
 from lessor_server.domain.role import STS_FLOOR, CredentialType
 from lessor_server.domain.root import Root
 from lessor_server.domain.root_kind import longest_session
@@ -38,7 +39,6 @@ from lessor_server.engine.issuing.in_flight import InFlightIssue
 from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
 
-_SECOND_US: Final = 1_000_000
 _MFA_FAILED: Final = "MultiFactorAuthentication"
 """How AWS's text of an AccessDenied begins where it is the code that was refused."""
 
@@ -59,7 +59,7 @@ class Sessions:
         """Make a session under a lease of its own, or raise why not."""
         role = context.role
         session.require_askable(role, asked.ask, ttl.violations(asked.ttl, role, context.mount))
-        root = await self._roots.bound(context.root)
+        root = await self._roots.bind(context.root)
         self._roots.limiter(root).require_open()
         grant = ttl.grant(
             asked.ttl, role, context.mount, await self._max_duration(root, role.credential_type)
@@ -81,8 +81,8 @@ class Sessions:
         Raises:
             RequestSpent: Less is left than the shortest session that AWS makes, or role or root have changed.
         """
-        seconds = (lease.max_expires_us - self._writer.now()) // _SECOND_US
-        root = await self._roots.bound(context.root)
+        seconds = (lease.max_expires_us - self._writer.now()) // SECOND_US
+        root = await self._roots.bind(context.root)
         same = (
             lease.credential_type is context.role.credential_type and lease.footprint.account == root.account
         )
@@ -101,7 +101,7 @@ class Sessions:
         made = outcome.value
         rekeyed = None if in_flight.left else await self._writer.replace_key(lease, made.access_key_id)
         if rekeyed is None:
-            raise flights.lease_taken(lease)
+            raise flights.not_reissued(lease)
         return self._hand_out(rekeyed, made)
 
     async def _max_duration(self, root: Root, credential_type: CredentialType) -> timedelta:
@@ -119,7 +119,7 @@ class Sessions:
     async def _call(
         self, asked: IssueRequest, context: IssueContext, root: Root, *, seconds: int, suffix: str
     ) -> Call[Session]:
-        caller = Caller(asked.owner, asked.labels)
+        caller = TemplateCaller(asked.owner, asked.labels)
         groups = await self._groups.policies(root, context.role.iam_groups)
         name = session.name(context.role, asked.ask, root.config.username_template, suffix, caller)
         return session.call(context.role, asked.ask, SessionInputs(caller, groups, name, seconds))
@@ -130,7 +130,7 @@ class Sessions:
         """Send the one call and activate the lease; give the row up if anything fails."""
         # With a request id the work goes on to ACTIVE if the caller leaves: a repeat may come for it.
         wanted = lease.request is not None
-        taken = lease_writer.lease_taken(lease)
+        taken = lease_writer.not_issued(lease)
         outcome: Outcome[Session] = taken
         if wanted or not in_flight.left:
             outcome = await self._roots.caller(root).call(call)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lessor_server.domain.aws import plans
-from lessor_server.domain.aws.calls import DeleteUser
 from lessor_server.domain.aws.errors import AwsRefused, Refusal
+from lessor_server.domain.aws.iam_calls import DeleteUser
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.lease import Lease
 from lessor_server.engine.aws.caller import AwsCaller, Done, Outcome, is_inconclusive
@@ -19,7 +19,7 @@ _MISSING = (Refusal.NO_SUCH_USER, Refusal.NO_SUCH_OTHER)
 
 
 @dataclass(frozen=True, slots=True)
-class Deleted:
+class UserDeleted:
     """AWS acknowledged that the user is deleted."""
 
 
@@ -42,7 +42,7 @@ class RefusedByAws:
     error: LessorError
 
 
-AttemptResult = Deleted | UserNotFound | NoAnswer | RefusedByAws
+AttemptResult = UserDeleted | UserNotFound | NoAnswer | RefusedByAws
 
 
 async def attempt_revocation(caller: AwsCaller, lease: Lease) -> AttemptResult:
@@ -52,7 +52,7 @@ async def attempt_revocation(caller: AwsCaller, lease: Lease) -> AttemptResult:
     cut = await _cut(caller, lease)
     # 6. Taking off policies and groups ends the power of a key that AWS would not let us delete.
     if not any(is_inconclusive(outcome) for outcome in cut):
-        cut += await caller.round(plans.detach_all(lease.footprint))
+        cut += await caller.call_all(plans.detach_all(lease.footprint))
     failure = _first_failure(cut)
     if failure is not None:
         return failure
@@ -64,22 +64,22 @@ async def attempt_revocation(caller: AwsCaller, lease: Lease) -> AttemptResult:
 
 async def _cut(caller: AwsCaller, lease: Lease) -> list[Outcome[object]]:
     """End access: delete the stored key, or every key that AWS lists where none is stored."""
-    outcomes = await caller.round(plans.revoke_keys(lease))
+    outcomes = await caller.call_all(plans.revoke_keys(lease))
     if lease.access_key_id or not isinstance(outcomes[0], Done):
         return outcomes
-    return await caller.round(plans.delete_keys(lease.footprint.user_name, _names(outcomes[0])))
+    return await caller.call_all(plans.delete_keys(lease.footprint.user_name, _names(outcomes[0])))
 
 
 async def _delete_leftovers(caller: AwsCaller, name: str) -> AttemptResult:
     """Delete everything that AWS lists for the user, then the user."""
     survey = plans.list_attachments(name)
-    outcomes = await caller.round(survey)
+    outcomes = await caller.call_all(survey)
     silent = next((outcome for outcome in outcomes if is_inconclusive(outcome)), None)
     if silent is not None:
         return _result_of(silent)
     # A listing that the root may not make counts as empty: DeleteUser shows whether it mattered.
     found = tuple((call, _names(outcome)) for call, outcome in zip(survey, outcomes, strict=True))
-    await caller.round(plans.delete_attachments(name, found))
+    await caller.call_all(plans.delete_attachments(name, found))
     return _result_of(await caller.call(DeleteUser(name)))
 
 
@@ -105,7 +105,7 @@ def _is_malformed(outcome: Outcome[object]) -> bool:
 
 def _result_of(outcome: Outcome[object]) -> AttemptResult:
     if isinstance(outcome, Done):
-        return Deleted()
+        return UserDeleted()
     if isinstance(outcome, AwsRefused) and outcome.refusal in _MISSING:
         return UserNotFound()
     return NoAnswer(outcome) if is_inconclusive(outcome) else RefusedByAws(outcome)

@@ -22,7 +22,7 @@ from lessor_server.engine.store_types import BulkRevocation
 from lessor_server.engine.supervisor import Supervisor
 
 AT_A_TIME = 500
-LOOK_SECONDS, RETRY_SECONDS, FULL_SCAN_SECONDS = 0.5, 1.0, 30.0
+POLL_SECONDS, RETRY_SECONDS, FULL_SCAN_SECONDS = 0.5, 1.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Prefixes:
             if not standing.left:
                 return
             last = standing
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
     async def abandon(self, ids: IdRange, by: str, *, live: bool = False) -> int:
         """Stop trying for what is being revoked of a range, for ``live`` leases too; return how many."""

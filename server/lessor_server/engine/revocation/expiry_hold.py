@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from lessor_server.domain.aws.calls import GetServerTime
+from lessor_server.domain.aws.sts_calls import GetServerTime
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.errors.preconditions import ClockDisagrees
 from lessor_server.domain.events import ClockLowered, ExpiryHeld, ExpiryResumed
@@ -20,7 +20,7 @@ from lessor_server.engine.aws.caller import Done
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.ports import Observer, Store
 
-LOOK_SECONDS = 5.0
+POLL_SECONDS = 5.0
 """How often the hold in the store and the clock are checked, and, while it is not trusted, AWS's time."""
 
 WITNESSES = 100
@@ -87,7 +87,7 @@ class ExpiryHold:
                 self._distrust()
             if not self._clock_trusted and await self._clock_agrees_with_aws():
                 self._trust()
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
     async def _look_at_the_hold(self) -> None:
         """Learn that another process has begun a hold, or that a person has ended it there."""
@@ -167,7 +167,7 @@ class ExpiryHold:
             return None
         for mount in mounts:
             try:
-                root = await self._roots.of(mount.name)
+                root = await self._roots.get(mount.name)
             except LessorError:
                 continue  # it has no root, or none that opens: another may answer
             answer = await self._roots.caller(root).call(GetServerTime())

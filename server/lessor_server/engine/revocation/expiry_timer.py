@@ -14,13 +14,14 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
+from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.engine.ports import LeaseStore
 from lessor_server.engine.revocation.wheel import Wheel
 
 SPAN = timedelta(minutes=10)
 LIMIT = 50_000
-RETRY_SECONDS, LOOK_SECONDS = 1.0, 30.0
+RETRY_SECONDS, POLL_SECONDS = 1.0, 30.0
 MAX_TIMER_SECONDS = 2.0
 """How far ahead the timer is set at most: the clock of the loop stops during a sleep of the machine."""
 
@@ -71,7 +72,7 @@ class ExpiryTimer:
                 # The loop's clock stands still while the machine sleeps; the service's does not, and may be
                 # set back.
                 while began_us <= (now := self._store.now()) < again_us:  # noqa: ASYNC110 - no event signals it
-                    await asyncio.sleep(min((again_us - now) / 1e6, LOOK_SECONDS))
+                    await asyncio.sleep(min((again_us - now) / 1e6, POLL_SECONDS))
         finally:
             if self._handle is not None:
                 self._handle.cancel()
@@ -86,11 +87,11 @@ class ExpiryTimer:
     async def fill(self) -> float:
         """Read what falls due within the window; return after how many seconds to do it again."""
         now = self._store.now()
-        end = now + SPAN // timedelta(microseconds=1)
+        end = now + SPAN // MICROSECOND
         # Announced before the read: a lease committed while the read runs is then kept by watch().
         self._horizon_us = end
         # Life of an expiry, 1.
-        rows = await self._store.due_within(SPAN, self._limit)
+        rows = await self._store.list_due_within(SPAN, self._limit)
         if not self._read_us[0] <= self._store.now() < self._read_us[1]:
             self._missed()
         self._read_us = (now, end)

@@ -14,25 +14,26 @@ from datetime import timedelta
 from lessor_server.domain import backoff
 from lessor_server.domain import lease as steps
 from lessor_server.domain.aws.errors import AwsCallFailed
+from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import (
     AwsUnavailable,
     InternalError,
     LessorError,
-    PacerFull,
+    RateLimiterFull,
     StoreUnavailable,
 )
 from lessor_server.domain.events import ClaimLost, Expiring, Forgotten, RevocationFailed, Revoked, Stuck
 from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, Lease
-from lessor_server.engine.aws.outage_probe import Prober
+from lessor_server.engine.aws.outage_probe import OutageProbe
 from lessor_server.engine.aws.rate_limiter import Priority
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.ports import LeaseStore, Observer, Watch
 from lessor_server.engine.revocation.attempt import (
     AttemptResult,
-    Deleted,
     NoAnswer,
     RefusedByAws,
+    UserDeleted,
     UserNotFound,
     attempt_revocation,
 )
@@ -44,12 +45,11 @@ FULL_SCAN_SECONDS, STORE_RETRY_SECONDS = 30.0, 1.0
 CLAIM_SPAN = timedelta(minutes=2)
 """Longer than an attempt can take: five rounds of 7 s behind a full queue."""
 
-AT_ONCE = 128
+MAX_CONCURRENT = 128
 """Leases revoked at the same time; the pacer decides how fast their calls go out."""
 
 UNSEEN = "AWS does not find the user; the server checks again later"
 OTHER_ACCOUNT = "the mount's root belongs to another account than this lease"
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class RevocationWorker:
@@ -75,9 +75,9 @@ class RevocationWorker:
         self._notify = notify
         self._expiry = expiry
         self._rng = rng
-        self._prober = Prober(roots, background, notify, rng, queue.request_full_scan)
+        self._outage_probe = OutageProbe(roots, background, notify, rng, queue.request_full_scan)
         self._running = 0
-        self._behind: deque[str] = deque(maxlen=AT_ONCE)
+        self._behind: deque[str] = deque(maxlen=MAX_CONCURRENT)
         """Whose leases came last, by mount, while more was due than there was room for."""
 
     async def run(self) -> None:
@@ -95,7 +95,7 @@ class RevocationWorker:
     async def _claim_some(self) -> None:
         """Claim as many due leases as there is room for: what people asked for, then all in due order."""
         # Life of an expiry, 3 and 4: the queue in its order, each claim one conditional UPDATE.
-        while (room := AT_ONCE - self._running) > 0:
+        while (room := MAX_CONCURRENT - self._running) > 0:
             if ids := self._queue.take_urgent(room):
                 self._begin(await self._store.claim(ids, self._terms()), Priority.ASKED)
             elif ids := self._queue.take_bulk(room) or self._hinted(room):
@@ -159,9 +159,11 @@ class RevocationWorker:
 
     async def _attempt(self, lease: Lease, priority: Priority) -> AttemptResult:
         if lease.is_session:
-            return Deleted()  # there is nothing on AWS to be deleted, whatever becomes of root and account
+            return (
+                UserDeleted()
+            )  # there is nothing on AWS to be deleted, whatever becomes of root and account
         try:
-            root = await self._roots.of(lease.mount)
+            root = await self._roots.get(lease.mount)
             if root.account != lease.footprint.account:
                 return RefusedByAws(LessorError(OTHER_ACCOUNT))
             self._roots.limiter(root).require_open()
@@ -172,19 +174,19 @@ class RevocationWorker:
         result = await attempt_revocation(self._roots.caller(root, priority), lease)
         if isinstance(result, NoAnswer) and isinstance(result.error, AwsCallFailed):
             return RefusedByAws(result.error)
-        if isinstance(result, NoAnswer) and not isinstance(result.error, PacerFull):
-            self._prober.pause(root, result.error)
+        if isinstance(result, NoAnswer) and not isinstance(result.error, RateLimiterFull):
+            self._outage_probe.pause(root, result.error)
         return result
 
     async def _record(self, lease: Lease, result: AttemptResult, began_us: int) -> None:
         match result:
-            case Deleted():  # life of an expiry, 8
+            case UserDeleted():  # life of an expiry, 8
                 await self._finish(lease)
             case UserNotFound():  # 9
                 await self._check_again(lease, began_us)
             case NoAnswer(error):  # 10
                 # Says nothing about the row: it counts no attempt, and stays due for when AWS is back.
-                seconds = (error.retry_in or 0) if isinstance(error, PacerFull) else 0
+                seconds = (error.retry_in or 0) if isinstance(error, RateLimiterFull) else 0
                 await self._reschedule(lease, error, timedelta(seconds=seconds), lease.attempts)
             case RefusedByAws(error):  # 9
                 attempts = backoff.counted(lease.attempts)
@@ -203,7 +205,7 @@ class RevocationWorker:
         An answer may be old by now, if the machine slept; and while expiries are held nobody knows whether
         the grace is over.
         """
-        grace_ends_us = lease.last_create_us + CREATE_GRACE // _MICROSECOND
+        grace_ends_us = lease.last_create_us + CREATE_GRACE // MICROSECOND
         if lease.not_found_count and began_us >= grace_ends_us and not self._expiry.held:
             await self._finish(lease)
             return

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lessor_server.domain.aws.calls import GetUser
 from lessor_server.domain.aws.errors import AwsRefused, Refusal, for_caller
+from lessor_server.domain.aws.iam_calls import GetUser
 from lessor_server.domain.errors.base import NotFound, Precondition
 from lessor_server.domain.errors.preconditions import (
     MountDisabling,
@@ -21,7 +21,7 @@ from lessor_server.domain.errors.preconditions import (
 )
 from lessor_server.domain.mount import MountState
 from lessor_server.domain.root import Hop, Root
-from lessor_server.domain.rotation import Rotation, place_of, root_subject
+from lessor_server.domain.rotation import Rotation, key_context, root_subject
 from lessor_server.domain.secret import Secret
 from lessor_server.engine.aws.caller import Done
 from lessor_server.engine.aws.roots import Roots
@@ -38,12 +38,12 @@ async def require_enabled(store: Store, mount: str) -> None:
         raise MountDisabling(f"mount {mount} is being disabled", subject=mount)
 
 
-async def reason_key_in_use(store: Store, roots: Roots, key_id: str, subject: str) -> Precondition | None:
+async def find_other_use(store: Store, roots: Roots, key_id: str, subject: str) -> Precondition | None:
     """Return why the rotation of ``subject`` may not take a key away: somebody else works with it."""
-    mount = await _mount_with(store, roots, (key_id,))
+    mount = await _find_mount_with(store, roots, (key_id,))
     if mount:
         return RootKeyInUse(f"key {key_id} is the root of mount {mount}", subject=mount)
-    role = await store.static_holder(key_id, subject)
+    role = await store.find_static_holder(key_id, subject)
     if role is not None:
         return StaticKeyInUse(f"key {key_id} is that of {role.title}", subject=f"{role.mount}/{role.name}")
     return None
@@ -54,45 +54,45 @@ async def require_no_root(store: Store, roots: Roots, rotation: Rotation, listed
 
     A key of the server's own is stored with no mount: of the rotation's mount AWS is asked whose it is.
     """
-    mount = await _mount_with(store, roots, listed)
-    if not mount and await _is_server_s_own(roots, rotation):
+    mount = await _find_mount_with(store, roots, listed)
+    if not mount and await _uses_server_credentials(roots, rotation):
         mount = rotation.mount
     if mount:
         raise StaticUserTaken(rotation.user_name, Rotation(root_subject(mount)).title)
 
 
-async def _is_server_s_own(roots: Roots, rotation: Rotation) -> bool:
+async def _uses_server_credentials(roots: Roots, rotation: Rotation) -> bool:
     """Return whether the mount's root begins with credentials of the server, and these are of the user."""
-    root = await roots.of(rotation.mount)
+    root = await roots.get(rotation.mount)
     if root.config.access_key or root.config.identity_token_file:
         return False
     return (await roots.identity(_user_of(root, rotation))).user_id == rotation.user_id
 
 
-async def _mount_with(store: Store, roots: Roots, key_ids: tuple[str, ...]) -> str:
+async def _find_mount_with(store: Store, roots: Roots, key_ids: tuple[str, ...]) -> str:
     """Return the first mount whose root has one of the keys; empty where none has."""
     async for mount in iter_mount_names(store):
         try:
-            if (await roots.of(mount)).config.access_key in key_ids:
+            if (await roots.get(mount)).config.access_key in key_ids:
                 return mount
         except (RootNotSet, SealBroken):
             continue
     return ""
 
 
-async def signer(roots: Roots, rotation: Rotation) -> Root:
+async def get_signing_root(roots: Roots, rotation: Rotation) -> Root:
     """Return the root that signs for a rotation: of a root's key its own user, else one assumed from it on.
 
     Raises:
         AwsUnavailable: AWS does not answer for the account.
     """
-    root = await roots.of(rotation.mount)
+    root = await roots.get(rotation.mount)
     if rotation.is_root and root.config.access_key and root.config.assume_chain:
         root = _user_of(root, rotation)
         if not root.account:
             root = replace(root, account=(await roots.identity(root)).account)
     else:
-        root = _assumed(await roots.bound(root), rotation.assume_chain)
+        root = _assumed(await roots.bind(root), rotation.assume_chain)
     roots.limiter(root).require_open()
     return root
 
@@ -118,22 +118,22 @@ def _assumed(root: Root, chain: tuple[Hop, ...]) -> Root:
     return replace(root, account=f"{partition}:{number}", config=config)
 
 
-async def identified(roots: Roots, rotation: Rotation) -> Rotation:
+async def refresh_owner(roots: Roots, rotation: Rotation) -> Rotation:
     """Return the row with what AWS says of the user now.
 
     Raises:
         RootNotRotatable, StaticUserUnknown, StaticUserChanged, RootAccountChanged: Nothing may be touched.
     """
     if not rotation.is_root:
-        return await _static_user(roots, await signer(roots, rotation), rotation)
-    root = _user_of(await roots.of(rotation.mount), rotation)
+        return await _refresh_static_user(roots, await get_signing_root(roots, rotation), rotation)
+    root = _user_of(await roots.get(rotation.mount), rotation)
     if not root.config.access_key:
         raise _not_rotatable(rotation.mount)
     roots.limiter(root).require_open()
-    return await _root_user(roots, root, rotation)
+    return await _refresh_root_user(roots, root, rotation)
 
 
-async def _root_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation:
+async def _refresh_root_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation:
     identity = await roots.identity(root)
     resource = identity.arn.split(":", 5)[-1]
     if not resource.startswith("user/"):
@@ -154,7 +154,7 @@ def _not_rotatable(mount: str) -> RootNotRotatable:
     return RootNotRotatable(f"the root of {mount} is not an IAM user with a stored access key", subject=mount)
 
 
-async def _static_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation:
+async def _refresh_static_user(roots: Roots, root: Root, rotation: Rotation) -> Rotation:
     if rotation.account not in ("", root.account):
         raise RootAccountChanged(
             f"user {rotation.user_name} is of another account than the root", subject=rotation.mount
@@ -178,15 +178,15 @@ def changed_user(rotation: Rotation) -> StaticUserChanged:
     return StaticUserChanged(message, subject=rotation.user_name)
 
 
-async def signers(roots: Roots, sealer: Sealer, rotation: Rotation) -> list[Root]:
+async def list_signing_roots(roots: Roots, sealer: Sealer, rotation: Rotation) -> list[Root]:
     """Return the roots that may delete the keys of a rotation, best first; none of another account.
 
     A root's user may delete its own keys, so the rotation's own key serves if the root was set again.
     """
-    root = await signer(roots, rotation)
+    root = await get_signing_root(roots, rotation)
     found = [root] if root.account == rotation.account else []
     if rotation.is_root and rotation.fresh_sealed:
-        secret = Secret(sealer.open(rotation.fresh_sealed, place_of(rotation.subject)).decode())
+        secret = Secret(sealer.open(rotation.fresh_sealed, key_context(rotation.subject)).decode())
         config = replace(
             root.config,
             access_key=rotation.fresh or rotation.current,

@@ -12,7 +12,7 @@ from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.paging import iter_mount_names
 from lessor_server.engine.ports import Store
 from lessor_server.engine.rotation.key_owner import require_enabled
-from lessor_server.engine.rotation.order import Goal, Order
+from lessor_server.engine.rotation.rotation_run import Goal, RotationOrder
 from lessor_server.engine.rotation.rotator import FULL_SCAN_SECONDS, RETRY_SECONDS, Rotator
 from lessor_server.engine.supervisor import Supervisor
 
@@ -62,14 +62,14 @@ class RootKeys:
             Aborted: The root was set again since.
         """
         await require_enabled(self._store, mount)
-        await self._roots.of(mount)
+        await self._roots.get(mount)
         subject = root_subject(mount)
-        order = Order(Goal.ROTATE, delete_other_key=delete_other_key, new=Rotation(subject), by=by)
+        order = RotationOrder(Goal.ROTATE, delete_other_key=delete_other_key, new=Rotation(subject), by=by)
         return (await self._rotator.ask(subject, order)).current
 
     async def align(self, mount: str) -> None:
         """Have the next rotation due when the root's config says; call it after each change of a root."""
-        schedule = (await self._roots.of(mount)).config.rotation
+        schedule = (await self._roots.get(mount)).config.rotation
         row = await self._store.get_rotation(root_subject(mount))
         if schedule != (row.schedule if row else NEVER):
             await self._rotator.align(root_subject(mount))
@@ -81,10 +81,10 @@ class RootKeys:
             RootKeyRotatedAway: It was a root's, of whichever mount, until a rotation replaced it.
             StaticUserTaken: A static role has it.
         """
-        replaced = await self._store.rotated_away(access_key)
+        replaced = await self._store.find_replacing_rotation(access_key)
         if replaced is not None:
             message = f"key {access_key} was that of {replaced.title}, and was rotated away"
             raise RootKeyRotatedAway(message, subject=replaced.mount)
-        role = await self._store.static_holder(access_key, "")
+        role = await self._store.find_static_holder(access_key, "")
         if role is not None:
             raise StaticUserTaken(role.user_name, role.title)

@@ -8,22 +8,27 @@ restored store would take the account's newer keys for lost ones of its own.
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from lessor_server.domain.errors.base import Aborted, InternalError, LessorError, NotFound, StoreUnavailable
 from lessor_server.domain.rotation import Phase, Rotation
+from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.background import BackgroundTasks
+from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
-from lessor_server.engine.rotation.order import Goal, Order, RotationDeps
-from lessor_server.engine.rotation.rotation_run import RotationRun
+from lessor_server.engine.rotation.rotation_run import Goal, RotationClaim, RotationOrder, RotationRun
+from lessor_server.engine.rotation.user_keys import UserKeys
+from lessor_server.engine.supervisor import Supervisor
 
 FULL_SCAN_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 1.0
 """Between looks while the store cannot write, or expiries are held."""
 
-AT_ONCE: Final = 8
+MAX_CONCURRENT: Final = 8
 """Rotations begun by the clock that run at the same time."""
 
 
@@ -31,7 +36,7 @@ AT_ONCE: Final = 8
 class Job:
     """An attempt under way; ``answer`` is set once the new key is in use, or the attempt has ended."""
 
-    order: Order
+    order: RotationOrder
     rotates: bool
     answer: asyncio.Future[Rotation]
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -39,19 +44,33 @@ class Job:
     align: bool = False
     """The root's config has changed since."""
 
-    def serves(self, order: Order) -> bool:
+    def serves(self, order: RotationOrder) -> bool:
         """Return whether the key that this attempt will create is all that ``order`` asks for."""
         plain = not order.delete_other_key and order.change is None
-        return self.rotates and not self.answer.done() and order.aim is Goal.ROTATE and plain
+        return self.rotates and not self.answer.done() and order.goal is Goal.ROTATE and plain
 
 
 class Rotator:
     """One job for each row that is worked on."""
 
-    def __init__(self, tools: RotationDeps, work: BackgroundTasks, expiry: ExpiryHold) -> None:
+    def __init__(
+        self,
+        store: Store,
+        roots: Roots,
+        keys: UserKeys,
+        notify: Observer,
+        rng: random.Random,
+        supervisor: Supervisor,
+        work: BackgroundTasks,
+        expiry: ExpiryHold,
+    ) -> None:
         """Run jobs in ``work``; those by the clock wait while ``expiry`` is held."""
-        self._tools = tools
-        self._store = tools.store
+        self._store = store
+        self._roots = roots
+        self._keys = keys
+        self._notify = notify
+        self._rng = rng
+        self._supervisor = supervisor
         self._work = work
         self._expiry = expiry
         self._jobs: dict[str, Job] = {}
@@ -75,12 +94,12 @@ class Rotator:
             self._wake.clear()
 
     async def _begin_due(self) -> float:
-        """Begin what is due, and return after how many seconds to look again."""
+        """Begin what is due, and return after how many seconds to check again."""
         await self._give_back()
         if self._expiry.held:
             return RETRY_SECONDS
         async with self._claiming:
-            room = AT_ONCE - sum(job.by_clock for job in self._jobs.values())
+            room = MAX_CONCURRENT - sum(job.by_clock for job in self._jobs.values())
             if room <= 0:
                 return FULL_SCAN_SECONDS  # the end of a job wakes us
             busy = frozenset(self._jobs)
@@ -89,11 +108,11 @@ class Rotator:
             if not next_us or left > 0:
                 return min(left, FULL_SCAN_SECONDS) if next_us else FULL_SCAN_SECONDS
             for rotation in await self._store.claim_rotations(room, busy):
-                with suppress(InternalError), self._tools.supervisor.unit(f"begin {rotation.subject}"):
-                    self._start(rotation.subject, Order(), rotation)
+                with suppress(InternalError), self._supervisor.unit(f"begin {rotation.subject}"):
+                    self._start(rotation.subject, RotationOrder(), rotation)
         return 0.0
 
-    async def ask(self, subject: str, order: Order) -> Rotation:
+    async def ask(self, subject: str, order: RotationOrder) -> Rotation:
         """Have an attempt made as ``order`` says, or join one that makes a new key already; return the row.
 
         A caller that goes away does not stop it.
@@ -117,17 +136,17 @@ class Rotator:
         """Have the next rotation of a root due when its config says, now or after the job under way."""
         job = self._jobs.get(subject)
         if job is None:
-            await self.ask(subject, Order(Goal.ALIGN, new=Rotation(subject)))
+            await self.ask(subject, RotationOrder(Goal.ALIGN, new=Rotation(subject)))
         else:
             job.align = True
 
-    def _start(self, subject: str, order: Order, claimed: Rotation | None) -> Job:
-        rotates = order.aim is Goal.ROTATE
+    def _start(self, subject: str, order: RotationOrder, claimed: Rotation | None) -> Job:
+        rotates = order.goal is Goal.ROTATE
         if claimed is not None:
             now = self._store.now()
             halfway = claimed.phase in (Phase.INTENDED, Phase.MADE)
             missed = claimed.schedule.missed(claimed.next_us, now)
-            rotates = not claimed.ending and (halfway or (claimed.wanted(now) and not missed))
+            rotates = not claimed.ending and (halfway or (claimed.is_due(now) and not missed))
         answer = asyncio.get_running_loop().create_future()
         job = Job(order, rotates, answer, by_clock=claimed is not None)
         self._jobs[subject] = job
@@ -141,37 +160,45 @@ class Rotator:
             if not job.answer.done():
                 job.answer.set_result(rotation)
 
-        change: RotationRun | None = None
+        run: RotationRun | None = None
         try:
-            with self._tools.supervisor.unit(f"rotate {subject}"):
+            with self._supervisor.unit(f"rotate {subject}"):
                 row = claimed or await self._claim(subject, job.order)
-                change = RotationRun(self._tools, row, job.order, answer)
-                answer(await change.run())
+                run = self._new_run(row, job.order, answer)
+                answer(await run.run())
         except LessorError as error:
-            if change is not None and isinstance(error, StoreUnavailable):
-                self._interrupted[subject] = change.row
+            if run is not None and isinstance(error, StoreUnavailable):
+                self._interrupted[subject] = run.row
             if not job.answer.done():
                 job.answer.set_exception(error)
                 job.answer.exception()  # seen, also where nobody waits
         finally:
             del self._jobs[subject]
             if job.align:
-                self._start(subject, Order(Goal.ALIGN, new=Rotation(subject)), None)
+                self._start(subject, RotationOrder(Goal.ALIGN, new=Rotation(subject)), None)
             job.ended.set()
             self._wake.set()
+
+    def _new_run(
+        self, claimed: Rotation, order: RotationOrder, switched: Callable[[Rotation], None]
+    ) -> RotationRun:
+        held = RotationClaim(self._store, self._notify, self._rng, claimed)
+        return RotationRun(
+            held, self._keys, self._roots, self._notify, self._rng, self._supervisor, order, switched
+        )
 
     async def _give_back(self) -> None:
         """Let go of what a failure of the store has interrupted, unless it has changed hands since."""
         for subject, row in list(self._interrupted.items()):
             try:
-                with self._tools.supervisor.unit(f"give back the rotation of {subject}"):
+                with self._supervisor.unit(f"give back the rotation of {subject}"):
                     await self._store.move_rotation(replace(row, due_us=row.idle_due_us()), done=True)
             except InternalError:
                 pass  # its claim runs out by itself
             if self._interrupted.get(subject) is row:
                 del self._interrupted[subject]
 
-    async def _claim(self, subject: str, order: Order) -> Rotation:
+    async def _claim(self, subject: str, order: RotationOrder) -> Rotation:
         await self._give_back()
         claimed = await self._store.claim_rotation(subject)
         if claimed is None and order.new is not None:

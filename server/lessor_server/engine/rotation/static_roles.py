@@ -19,11 +19,13 @@ from lessor_server.domain.errors.base import (
     require,
 )
 from lessor_server.domain.events import Changed, Created, Deleted, StaticKeyRead
-from lessor_server.domain.rotation import Phase, Rotation, place_of, static_subject
+from lessor_server.domain.rotation import Phase, Rotation, key_context, static_subject
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.static_role import StaticRole
-from lessor_server.engine.rotation.key_owner import identified, require_enabled
-from lessor_server.engine.rotation.order import Goal, Order, RotationDeps
+from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.ports import Observer, Sealer, Store
+from lessor_server.engine.rotation.key_owner import refresh_owner, require_enabled
+from lessor_server.engine.rotation.rotation_run import Goal, RotationOrder
 from lessor_server.engine.rotation.rotator import Rotator
 
 END_SECONDS: Final = 10.0
@@ -42,10 +44,14 @@ class StaticCredentials:
 class StaticRoles:
     """Keeps static roles; each is a row of rotations."""
 
-    def __init__(self, tools: RotationDeps, rotator: Rotator) -> None:
+    def __init__(
+        self, store: Store, roots: Roots, sealer: Sealer, notify: Observer, rotator: Rotator
+    ) -> None:
         """Have ``rotator`` do the work."""
-        self._tools = tools
-        self._store = tools.store
+        self._store = store
+        self._roots = roots
+        self._sealer = sealer
+        self._notify = notify
         self._rotator = rotator
 
     async def put(self, role: StaticRole, by: str, *, delete_other_key: bool) -> Rotation:
@@ -70,8 +76,8 @@ class StaticRoles:
             fix = "put another static role, or delete this one first"
             raise Invalid((Violation("static_role.username", problem, fix),))
         new = Rotation(subject, user_name=role.username, next_us=self._store.now())
-        found = await identified(self._tools.roots, self._defined(before or new, role))
-        order = Order(
+        found = await refresh_owner(self._roots, self._defined(before or new, role))
+        order = RotationOrder(
             Goal.FIRST,
             delete_other_key=delete_other_key,
             new=replace(found, next_us=self._store.now()),
@@ -86,7 +92,7 @@ class StaticRoles:
             raise
         if row.ending:
             raise _ending(subject)
-        self._tools.notify((Changed if before else Created)("static role", subject, by))
+        self._notify((Changed if before else Created)("static role", subject, by))
         return row
 
     async def _finish_deletion(self, role: StaticRole, by: str) -> Rotation | None:
@@ -97,7 +103,7 @@ class StaticRoles:
         """
         subject = static_subject(role.mount, role.name)
         with suppress(NotFound):
-            await self._rotator.ask(subject, Order(Goal.END, by=by))
+            await self._rotator.ask(subject, RotationOrder(Goal.END, by=by))
         row = await self._store.get_rotation(subject)
         if row is not None and row.ending and (row.made_keys or row.user_name != role.username):
             raise _ending(subject)
@@ -140,7 +146,7 @@ class StaticRoles:
     async def rotate(self, mount: str, name: str, by: str, *, delete_other_key: bool) -> Rotation:
         """Rotate a static role's key now and return the row once the new key is in use."""
         await self.get(mount, name)
-        order = Order(Goal.ROTATE, delete_other_key=delete_other_key, by=by)
+        order = RotationOrder(Goal.ROTATE, delete_other_key=delete_other_key, by=by)
         row = await self._rotator.ask(static_subject(mount, name), order)
         if row.ending:
             raise NotFound("static role", f"{mount}/{name}")
@@ -162,11 +168,11 @@ class StaticRoles:
         def end(row: Rotation) -> Rotation:
             return steps.end(row, self._store.now(), keep_key=keep_key)
 
-        row = await self._end(subject, Order(Goal.END, change=end, by=by))
-        self._tools.notify(Deleted("static role", subject, by))
+        row = await self._end(subject, RotationOrder(Goal.END, change=end, by=by))
+        self._notify(Deleted("static role", subject, by))
         return row.made_keys if row else ()
 
-    async def _end(self, subject: str, order: Order) -> Rotation | None:
+    async def _end(self, subject: str, order: RotationOrder) -> Rotation | None:
         """End a static role, and return its row once that is durable; None where it is gone already."""
         while True:
             failure: LessorError | None = None
@@ -193,8 +199,8 @@ class StaticRoles:
         row = await self.get(mount, name)
         if not row.current:
             raise StaticKeyPending(f"static role {mount}/{name} has no key yet", retry_in=10.0)
-        secret = self._tools.sealer.open(row.sealed, place_of(row.subject)).decode()
-        self._tools.notify(StaticKeyRead(row.subject, row.current, by))
+        secret = self._sealer.open(row.sealed, key_context(row.subject)).decode()
+        self._notify(StaticKeyRead(row.subject, row.current, by))
         return StaticCredentials(row.current, Secret(secret), row.next_us)
 
 

@@ -5,72 +5,94 @@ from __future__ import annotations
 import asyncio
 from typing import TypeVar
 
-from lessor_server.domain.aws import calls
-from lessor_server.domain.aws.calls import AccessKey, Call
+from lessor_server.domain.aws import iam_calls, sts_calls
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal, for_caller
-from lessor_server.domain.aws.read_calls import VerifyKeyOnIam
-from lessor_server.domain.errors.base import KeyNotAccepted, LessorError, PacerFull
+from lessor_server.domain.aws.iam_calls import AccessKey, Call, VerifyKeyOnIam
+from lessor_server.domain.errors.base import KeyNotAccepted, LessorError, RateLimiterFull
 from lessor_server.domain.errors.preconditions import RootAccountChanged
-from lessor_server.domain.rotation import Rotation
+from lessor_server.domain.rotation import Rotation, key_context
+from lessor_server.domain.secret import Secret
 from lessor_server.engine.aws.caller import Done, Outcome, is_inconclusive
 from lessor_server.engine.aws.roots import Roots
-from lessor_server.engine.ports import Sealer
-from lessor_server.engine.rotation.key_owner import signer, signers
+from lessor_server.engine.ports import Sealer, Store
+from lessor_server.engine.rotation.key_owner import find_other_use, get_signing_root, list_signing_roots
 
 T = TypeVar("T")
 
-PROOFS, PAUSE_SECONDS, PROOF_SECONDS = 3, 0.5, 60.0
+VERIFICATIONS, PAUSE_SECONDS, VERIFY_SECONDS = 3, 0.5, 60.0
 SILENT_ROUNDS = 2
 """After so many consecutive checks without an answer, the key is verified another time."""
-_UNHEARD = (AwsUnknown, PacerFull)
+_UNHEARD = (AwsUnknown, RateLimiterFull)
 _GONE = (Refusal.NO_SUCH_USER, Refusal.NO_SUCH_OTHER)
 
 
 class UserKeys:
-    """Speaks to AWS about the keys of one rotation's user."""
+    """Calls AWS about the keys of a rotation's user."""
 
-    def __init__(self, roots: Roots, sealer: Sealer) -> None:
-        """Send through ``roots``."""
+    def __init__(self, store: Store, roots: Roots, sealer: Sealer) -> None:
+        """Send through ``roots``; ``store`` knows which keys are in use."""
+        self._store = store
         self._roots = roots
         self._sealer = sealer
 
-    async def listed(self, rotation: Rotation) -> tuple[str, ...]:
+    async def list(self, rotation: Rotation) -> tuple[str, ...]:
         """Return the ids of the user's keys, oldest first; none where the user is gone."""
-        outcome = await self._send_signed(rotation, calls.ListAccessKeys(rotation.user_name))
+        outcome = await self._send_signed(rotation, iam_calls.ListAccessKeys(rotation.user_name))
         if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
             return ()
         return _value(outcome)
 
-    async def same_user(self, rotation: Rotation) -> bool:
+    async def is_same_user(self, rotation: Rotation) -> bool:
         """Return whether the user of a static role is there, and the one that the rotation began with.
 
         A root need not be allowed to ask, and its key works only while its user is the same.
         """
         if rotation.is_root:
             return True
-        outcome = await self._send_signed(rotation, calls.GetUser(rotation.user_name))
+        outcome = await self._send_signed(rotation, iam_calls.GetUser(rotation.user_name))
         if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
             return False
         return _value(outcome).user_id == rotation.user_id
 
-    async def made(self, rotation: Rotation) -> Outcome[AccessKey]:
-        """Ask for a new key, once, and return what came of it."""
-        root = await signer(self._roots, rotation)
-        return await self._roots.caller(root).call(calls.CreateAccessKey(rotation.user_name))
+    async def create(self, rotation: Rotation) -> Outcome[AccessKey]:
+        """Send CreateAccessKey, once, and return its outcome."""
+        root = await get_signing_root(self._roots, rotation)
+        return await self._roots.caller(root).call(iam_calls.CreateAccessKey(rotation.user_name))
 
     async def may_repeat(self, rotation: Rotation) -> bool:
         """Return whether the root's ``max_retries`` lets a call of unknown fate be sent again."""
-        return self._roots.caller(await signer(self._roots, rotation)).tries > 1
+        return self._roots.caller(await get_signing_root(self._roots, rotation)).tries > 1
 
     async def deactivate(self, rotation: Rotation, key_id: str) -> None:
         """Make a key inactive; one that is gone is as good."""
-        await self._cut(rotation, calls.UpdateAccessKey(rotation.user_name, key_id, active=False))
+        await self._send_removal(
+            rotation, iam_calls.UpdateAccessKey(rotation.user_name, key_id, active=False)
+        )
 
     async def delete(self, rotation: Rotation, key_id: str) -> None:
         """Delete a key; one that is gone is as good."""
-        await self._cut(rotation, calls.DeleteAccessKey(rotation.user_name, key_id))
+        await self._send_removal(rotation, iam_calls.DeleteAccessKey(rotation.user_name, key_id))
 
-    async def prove(self, rotation: Rotation, key: AccessKey) -> None:
+    async def delete_unused(self, rotation: Rotation, key_id: str) -> None:
+        """Delete a key, unless some mount or another static role works with it."""
+        await self.require_unused(rotation, key_id)
+        await self.delete(rotation, key_id)
+
+    async def require_unused(self, rotation: Rotation, key_id: str) -> None:
+        """Raise ``RootKeyInUse`` or ``StaticKeyInUse`` where somebody else works with a key."""
+        use = await find_other_use(self._store, self._roots, key_id, rotation.subject)
+        if use is not None:
+            raise use
+
+    async def select_unused(self, rotation: Rotation, key_ids: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of the keys that no mount and no other static role works with."""
+        found: tuple[str, ...] = ()
+        for key_id in key_ids:
+            if await find_other_use(self._store, self._roots, key_id, rotation.subject) is None:
+                found += (key_id,)
+        return found
+
+    async def verify(self, rotation: Rotation, key: AccessKey) -> None:
         """Return once STS and IAM have accepted a key in three consecutive checks, 0.5 s apart.
 
         Raises:
@@ -78,21 +100,31 @@ class UserKeys:
             AwsUnavailable: AWS did not answer two consecutive checks, or not all of them for a minute.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + PROOF_SECONDS
-        caller = self._roots.caller(await signer(self._roots, rotation))
+        until = loop.time() + VERIFY_SECONDS
+        caller = self._roots.caller(await get_signing_root(self._roots, rotation))
         running = silent = 0
         while True:
-            outcomes = await caller.round((calls.VerifyKey(key), VerifyKeyOnIam(key, rotation.user_name)))
+            outcomes = await caller.call_all(
+                (sts_calls.VerifyKey(key), VerifyKeyOnIam(key, rotation.user_name))
+            )
             refusals = [outcome for outcome in outcomes if not isinstance(outcome, Done)]
             running = 0 if refusals else running + 1
             silent = silent + 1 if all(isinstance(one, _UNHEARD) for one in outcomes) else 0
-            if running == PROOFS:
+            if running == VERIFICATIONS:
                 return
             if silent == SILENT_ROUNDS or (refusals and loop.time() >= until):
-                raise _unproven(rotation, refusals)
+                raise _not_verified(rotation, refusals)
             await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _cut(self, rotation: Rotation, call: Call[None]) -> None:
+    def seal(self, rotation: Rotation, key: AccessKey) -> bytes:
+        """Return the secret of a key as the rotation's row keeps it."""
+        return self._sealer.seal(key.secret.reveal().encode(), key_context(rotation.subject))
+
+    def open_fresh(self, rotation: Rotation) -> Secret:
+        """Return the secret of the key that is being verified."""
+        return Secret(self._sealer.open(rotation.fresh_sealed, key_context(rotation.subject)).decode())
+
+    async def _send_removal(self, rotation: Rotation, call: Call[None]) -> None:
         outcome = await self._send_signed(rotation, call)
         if not (isinstance(outcome, AwsRefused) and outcome.refusal in _GONE):
             _value(outcome)
@@ -102,14 +134,14 @@ class UserKeys:
         outcome: Outcome[T] = RootAccountChanged(
             f"the root is of another account than user {rotation.user_name}", subject=rotation.mount
         )
-        for root in await signers(self._roots, self._sealer, rotation):
+        for root in await list_signing_roots(self._roots, self._sealer, rotation):
             outcome = await self._roots.caller(root).call(call)
             if not (isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.DENIED):
                 break
         return outcome
 
 
-def _unproven(rotation: Rotation, refusals: list[LessorError]) -> LessorError:
+def _not_verified(rotation: Rotation, refusals: list[LessorError]) -> LessorError:
     """Return why a key is not verified; no answer, if AWS did not answer every check."""
     silent = [one for one in refusals if is_inconclusive(one)]
     if silent:

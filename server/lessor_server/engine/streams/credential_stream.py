@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from lessor_server.domain import backoff, durations, ttl
 from lessor_server.domain import lease as steps
+from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable, Violation
 from lessor_server.domain.errors.preconditions import MfaRefused
 from lessor_server.domain.events import Retired
@@ -26,16 +27,15 @@ from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from lessor_server.engine.ports import Observer, Store, Watch
 from lessor_server.engine.revocation.queue import RevocationQueue
 
-ISSUE_SECONDS, LOOK_SECONDS, RETRY_SECONDS = 60.0, 30.0, 1.0
+ISSUE_SECONDS, POLL_SECONDS, RETRY_SECONDS = 60.0, 30.0, 1.0
 MARGIN, MAX_MARGIN = 0.1, timedelta(minutes=5)
 """Time for making the next credentials, apart from the overlap: this share of the ttl, at most 5 min."""
 
 SPREAD = 0.5
 """The margin is drawn up to this much longer: streams begun together don't ask together for ever."""
 
-EARLIEST = 0.75
+MAX_LEFT = 0.75
 """The next credentials are never made with more than this share of the ttl left."""
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class CredentialStream:
@@ -102,7 +102,7 @@ class CredentialStream:
 
     async def _next(self, before: Lease, asked: IssueRequest, overlap: timedelta) -> Credentials:
         """Make the credentials that follow ``before`` in time; retry until those end."""
-        await self._until_due(before, overlap)
+        await self._wait_until_due(before, overlap)
         if asked.ask.mfa_code:
             raise MfaRefused("an MFA code serves once, so the next credentials need another one")
         failures = 0
@@ -117,22 +117,22 @@ class CredentialStream:
             await asyncio.sleep(min(backoff.probe(failures, self._rng.random()), left))
             failures += 1
 
-    async def _until_due(self, lease: Lease, overlap: timedelta) -> None:
+    async def _wait_until_due(self, lease: Lease, overlap: timedelta) -> None:
         """Wait until those that follow are to be made: ahead of the expiry, or once the lease is revoked."""
         margin = min(MARGIN * lease.ttl, MAX_MARGIN) * self._rng.uniform(1, 1 + SPREAD)
         # A role whose ttl was lowered meanwhile must not make a stream ask without a pause.
-        earliest_us = lease.expires_us - EARLIEST * lease.ttl // _MICROSECOND
-        due_us = max(lease.expires_us - (overlap + margin) // _MICROSECOND, earliest_us)
+        earliest_us = lease.expires_us - MAX_LEFT * lease.ttl // MICROSECOND
+        due_us = max(lease.expires_us - (overlap + margin) // MICROSECOND, earliest_us)
         with self._queue.next_attempt(lease.id) as revoked:
             while not revoked.done() and (left := self._seconds_until(due_us)) > 0:
-                await asyncio.wait([revoked], timeout=min(left, LOOK_SECONDS))
+                await asyncio.wait([revoked], timeout=min(left, POLL_SECONDS))
 
     def _seconds_until(self, instant_us: int) -> float:
         return (instant_us - self._store.now()) / 1e6
 
     def _retire(self, lease: Lease, overlap: timedelta) -> None:
         self._background.start(
-            self._bring_expiry_forward(lease.id, self._store.now() + overlap // _MICROSECOND)
+            self._bring_expiry_forward(lease.id, self._store.now() + overlap // MICROSECOND)
         )
 
     async def _bring_expiry_forward(self, lease_id: str, end_us: int) -> None:

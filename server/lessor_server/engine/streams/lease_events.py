@@ -22,7 +22,7 @@ QUEUE = 4096
 """Happenings that may wait for a watcher; one more, and it has fallen behind."""
 
 
-class Kind(Enum):
+class LeaseEventKind(Enum):
     """What happened to a lease."""
 
     ISSUED = "ISSUED"
@@ -37,7 +37,7 @@ class Kind(Enum):
 class LeaseEvent:
     """What happened to a lease and when, by the store's clock; ``error`` says why an attempt failed."""
 
-    kind: Kind
+    kind: LeaseEventKind
     lease_id: str
     at_us: int
     error: str = ""
@@ -120,20 +120,20 @@ class LeaseEventBroker:
             self._watches.pop(watch, None)
 
 
-def _shown(event: Event) -> tuple[Kind, str, str] | None:
+def _shown(event: Event) -> tuple[LeaseEventKind, str, str] | None:
     """Return what a watcher gets of an event: kind, lease id, error; None if it is not about a lease."""
     match event:
         case Issued():
-            return Kind.ISSUED, event.lease_id, ""
+            return LeaseEventKind.ISSUED, event.lease_id, ""
         case Renewed():
-            return Kind.RENEWED, event.lease_id, ""
+            return LeaseEventKind.RENEWED, event.lease_id, ""
         case Expiring():
-            return Kind.EXPIRING, event.lease_id, ""
+            return LeaseEventKind.EXPIRING, event.lease_id, ""
         case Revoked():
-            return Kind.REVOKED, event.lease_id, ""
+            return LeaseEventKind.REVOKED, event.lease_id, ""
         case RevocationFailed():
-            return Kind.FAILED, event.lease_id, event.error
+            return LeaseEventKind.FAILED, event.lease_id, event.error
         case Stuck():
-            return Kind.STUCK, event.lease_id, event.error
+            return LeaseEventKind.STUCK, event.lease_id, event.error
         case _:
             return None

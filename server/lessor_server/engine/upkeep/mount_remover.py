@@ -19,7 +19,7 @@ from lessor_server.engine.revocation.bulk import Prefixes
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.rotation.static_roles import StaticRoles
 
-LOOK_SECONDS, IDLE_SECONDS = 1.0, 60.0
+POLL_SECONDS, IDLE_SECONDS = 1.0, 60.0
 
 MAX_CONCURRENT: Final = 8
 """Static roles of disabled mounts whose keys are deleted at the same time."""
@@ -89,7 +89,7 @@ class MountRemover:
         """Remove disabled mounts that have no live lease left, until cancelled."""
         while True:
             try:
-                async with asyncio.timeout(LOOK_SECONDS if await self._remove() else IDLE_SECONDS):
+                async with asyncio.timeout(POLL_SECONDS if await self._remove() else IDLE_SECONDS):
                     await self._wake.wait()
                 self._wake.clear()
             except TimeoutError:
@@ -97,7 +97,7 @@ class MountRemover:
 
     async def _forget_static(self, mount: str) -> None:
         """Forget the static roles of a mount, and report each key that stays on AWS."""
-        for row in await self._store.static_of_disabled():
+        for row in await self._store.list_static_of_disabled():
             if row.mount != mount:
                 continue
             unknown = ("",) if row.phase is Phase.INTENDED or row.last_check_us else ()
@@ -108,8 +108,8 @@ class MountRemover:
     async def _remove(self) -> bool:
         """Remove the mounts that can be removed; return whether some are left."""
         try:
-            self._delete_static(await self._store.static_of_disabled())
-            for left in await self._store.unfinished_of_removed_mounts():
+            self._delete_static(await self._store.list_static_of_disabled())
+            for left in await self._store.list_unfinished_of_removed_mounts():
                 self._report_left(left, left.unneeded, left.last_error)
             for name in await self._store.remove_disabled():
                 self._roots.forget(name)

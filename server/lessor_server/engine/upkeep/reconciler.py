@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from lessor_server.domain import user_names
-from lessor_server.domain.aws.calls import GetUser, IamUser, ListUsers
+from lessor_server.domain.aws.iam_calls import GetUser, IamUser, ListUsers
+from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import Invalid, LessorError, StoreUnavailable
 from lessor_server.domain.errors.preconditions import RootNotSet
-from lessor_server.domain.events import OrphanAdopted, SweepFailed, Swept, UserMissed
+from lessor_server.domain.events import OrphanAdopted, Reconciled, ReconcileFailed, UserMissing
 from lessor_server.domain.lease import CREATE_GRACE, Footprint, Lease, Orphan, State
 from lessor_server.domain.lease_id import RANDOM_BOUND, IdRange, LeaseId, suffix_of
 from lessor_server.domain.root import Root
@@ -34,10 +35,10 @@ PAGE = 500
 LOST = "lost"
 """The role of an orphan whose tags do not name one."""
 
-_GRACE_US = int(CREATE_GRACE.total_seconds() * 1_000_000)
+_GRACE_US = CREATE_GRACE // MICROSECOND
 
 
-class Kind(Enum):
+class FindingKind(Enum):
     """What a reconcile run can find."""
 
     UNKNOWN_USER = "UNKNOWN_USER"
@@ -49,7 +50,7 @@ class Kind(Enum):
 class Finding:
     """One thing on which account and store do not agree; ``applied`` where it was put right."""
 
-    kind: Kind
+    kind: FindingKind
     user_name: str
     lease_id: str
     applied: bool
@@ -110,16 +111,16 @@ class Reconciler:
         began_us = self._store.now()
         try:
             with self._supervisor.unit(f"reconcile {mount}"):
-                async for _ in self.sweep(mount, apply=True):
+                async for _ in self.reconcile(mount, apply=True):
                     pass
         except RootNotSet:
             return True  # nothing to list yet, or no more
         except LessorError as error:
-            self._notify(SweepFailed(mount, error.message))
+            self._notify(ReconcileFailed(mount, error.message))
             return False
         return self._may_judge(began_us)  # what could not be judged is soon checked again
 
-    async def sweep(
+    async def reconcile(
         self, mount: str, *, apply: bool, instance: str = "", by: str = ""
     ) -> AsyncIterator[Finding]:
         """Compare one account with the store and yield what differs.
@@ -127,14 +128,14 @@ class Reconciler:
         Args:
             mount: The mount whose root lists the account.
             apply: Adopt users of ours that no row knows: they are revoked.
-            instance: Another installation's id, to look at what it left; its users are never adopted
+            instance: Another installation's id, to list what it left; its users are never adopted
                 without being asked for.
             by: Who asks, if anybody does.
 
         Raises:
             RootNotSet, AwsUnavailable, RootRefused: The account cannot be listed.
         """
-        root = await self._roots.bound(await self._roots.of(mount))
+        root = await self._roots.bind(await self._roots.get(mount))
         whose = instance or self._roots.instance
         listed_us, seen = self._store.now(), set[str]()
         async for listed in self._list_users(root, whose, seen):
@@ -145,10 +146,10 @@ class Reconciler:
             return
         async for finding in self._find_missing(root, listed_us, seen, apply=apply):
             if finding.applied:
-                self._notify(UserMissed(finding.lease_id, finding.user_name, by))
+                self._notify(UserMissing(finding.lease_id, finding.user_name, by))
             yield finding
         purged = await self._store.purge_tombstones(root.account, listed_us)
-        self._notify(Swept(mount, len(seen), purged))
+        self._notify(Reconciled(mount, len(seen), purged))
 
     async def _list_users(
         self, root: Root, whose: str, seen: set[str]
@@ -156,7 +157,7 @@ class Reconciler:
         """Yield the users below an installation's path, each with its row, and note their names."""
         marker = ""
         while True:
-            page = await self._roots.ask(root, ListUsers(user_names.user_path(whose, ""), marker))
+            page = await self._roots.call_or_raise(root, ListUsers(user_names.user_path(whose, ""), marker))
             known = await self._store.leases_by_user_name([user.name for user in page.users])
             for user in page.users:
                 seen.add(user.name)
@@ -182,7 +183,7 @@ class Reconciler:
                 if apply:
                     await self._store.revoke(lease.id)
                     self._watch(lease.id, self._store.now())
-                yield Finding(Kind.MISSING_USER, name, lease.id, applied=apply)
+                yield Finding(FindingKind.MISSING_USER, name, lease.id, applied=apply)
 
     async def _compare(
         self, root: Root, listed: tuple[IamUser, Lease | None], whose: str, *, apply: bool, by: str
@@ -198,9 +199,9 @@ class Reconciler:
             # A tombstone's user that lives was made late: its row goes back to work, asked for or not.
             await self._store.reopen(lease.id, lease.last_create_us)
             self._watch(lease.id, self._store.now())
-            return Finding(Kind.UNKNOWN_USER, user.name, lease.id, applied=True)
+            return Finding(FindingKind.UNKNOWN_USER, user.name, lease.id, applied=True)
         if lease.state is State.ABANDONED:
-            return Finding(Kind.ABANDONED_USER, user.name, lease.id, applied=False)
+            return Finding(FindingKind.ABANDONED_USER, user.name, lease.id, applied=False)
         return None
 
     async def _adopt_unknown(self, root: Root, user: IamUser, whose: str, *, apply: bool) -> Finding | None:
@@ -210,7 +211,7 @@ class Reconciler:
         found = await self._roots.caller(root).call(GetUser(user.name))
         tags = dict(found.value.tags) if isinstance(found, Done) else {}
         orphan = self._orphan(root, user, tags)
-        left = Finding(Kind.UNKNOWN_USER, user.name, orphan.id, applied=False)
+        left = Finding(FindingKind.UNKNOWN_USER, user.name, orphan.id, applied=False)
         if tags.get("lessor:instance") != whose:
             return left
         if whose == self._roots.instance and user.created_us < self._started_us:

@@ -19,7 +19,7 @@ Answer = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Operation:
     """One operation of one service: how its parameters are made and its answer is read."""
 
     service: str

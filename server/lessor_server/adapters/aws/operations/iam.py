@@ -1,4 +1,4 @@
-"""Call values to botocore operations, and botocore's answers back to values: those of IAM, and all."""
+"""The calls of IAM to botocore operations, and botocore's answers back to values."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from lessor_server.adapters.aws.operations import sts
 from lessor_server.adapters.aws.operations.base import (
     ACCESS_KEY_ID,
     ARN,
     Answer,
+    Operation,
     Params,
-    Request,
     epoch_us,
     nothing,
     read_text,
 )
-from lessor_server.domain.aws import calls, read_calls
-from lessor_server.domain.aws.calls import AccessKey, Call, CreatedUser, IamUser, UserPage
+from lessor_server.domain.aws import iam_calls
+from lessor_server.domain.aws.iam_calls import AccessKey, Call, CreatedUser, IamUser, UserPage
 from lessor_server.domain.secret import Secret
 
 TAG: Final = re.compile(r"(?s).{0,256}")
@@ -30,7 +29,7 @@ def _user(call: Any) -> Params:
     return {"UserName": call.user_name}
 
 
-def _create_user(call: calls.CreateUser) -> Params:
+def _create_user(call: iam_calls.CreateUser) -> Params:
     params: Params = {"UserName": call.user_name, "Path": call.path}
     if call.boundary_arn:
         params["PermissionsBoundary"] = call.boundary_arn
@@ -39,7 +38,7 @@ def _create_user(call: calls.CreateUser) -> Params:
     return params
 
 
-def _made_key(answer: Answer) -> AccessKey:
+def _access_key(answer: Answer) -> AccessKey:
     key = answer["AccessKey"]
     return AccessKey(read_text(key, "AccessKeyId", ACCESS_KEY_ID), Secret(read_text(key, "SecretAccessKey")))
 
@@ -49,7 +48,7 @@ def _key_ids(answer: Answer) -> tuple[str, ...]:
     return tuple(read_text(key, "AccessKeyId", ACCESS_KEY_ID) for key in keys)
 
 
-def _found(user: Answer) -> IamUser:
+def _iam_user(user: Answer) -> IamUser:
     tags = tuple((read_text(tag, "Key", TAG), read_text(tag, "Value", TAG)) for tag in user.get("Tags", ()))
     return IamUser(
         read_text(user, "UserName"),
@@ -70,10 +69,10 @@ def _next(answer: Answer) -> str:
 
 
 def _user_page(answer: Answer) -> UserPage:
-    return UserPage(tuple(_found(user) for user in answer["Users"]), _next(answer))
+    return UserPage(tuple(_iam_user(user) for user in answer["Users"]), _next(answer))
 
 
-def _update_key(call: calls.UpdateAccessKey) -> Params:
+def _update_key(call: iam_calls.UpdateAccessKey) -> Params:
     status = "Active" if call.active else "Inactive"
     return _user(call) | {"AccessKeyId": call.access_key_id, "Status": status}
 
@@ -84,12 +83,12 @@ def _document(answer: Answer) -> str:
     return document if isinstance(document, str) else json.dumps(document)
 
 
-def _simulate(call: read_calls.SimulatePrincipalPolicy) -> Params:
+def _simulate(call: iam_calls.SimulatePrincipalPolicy) -> Params:
     asked = {"ActionNames": list(call.actions), "ResourceArns": list(call.resource_arns)}
     return {"PolicySourceArn": call.source_arn} | asked | _page(call)
 
 
-def _simulated(answer: Answer) -> read_calls.Simulated:
+def _simulated(answer: Answer) -> iam_calls.Simulated:
     """Read the verdict on each action and resource, whether it is separate or below its action."""
     found: list[tuple[str, str, str]] = []
     for one in answer["EvaluationResults"]:
@@ -100,21 +99,21 @@ def _simulated(answer: Answer) -> read_calls.Simulated:
         if not each:
             named = read_text(one, "EvalResourceName") if "EvalResourceName" in one else "*"
             found.append((action, named, read_text(one, "EvalDecision")))
-    return read_calls.Simulated(tuple(found), _next(answer))
+    return iam_calls.Simulated(tuple(found), _next(answer))
 
 
-def _user_room(answer: Answer) -> read_calls.UserRoom:
+def _user_room(answer: Answer) -> iam_calls.UserRoom:
     summary = answer["SummaryMap"]
-    return read_calls.UserRoom(summary.get("Users", 0), summary.get("UsersQuota", 0))
+    return iam_calls.UserRoom(summary.get("Users", 0), summary.get("UsersQuota", 0))
 
 
-def _iam(method: str, read: Callable[[Answer], object] = nothing, **fields: str) -> Request:
-    """Return a request to IAM; ``fields`` maps botocore's parameter names to the call's fields."""
+def _iam(method: str, read: Callable[[Answer], object] = nothing, **fields: str) -> Operation:
+    """Return an operation of IAM; ``fields`` maps botocore's parameter names to the call's fields."""
 
     def params(call: Any) -> Params:
         return _user(call) | {name: getattr(call, field) for name, field in fields.items()}
 
-    return Request("iam", method, params, read)
+    return Operation("iam", method, params, read)
 
 
 def _names(answer: Answer, member: str, field: str) -> tuple[str, ...]:
@@ -124,72 +123,73 @@ def _names(answer: Answer, member: str, field: str) -> tuple[str, ...]:
     )
 
 
-def _group_page(method: str, member: str, field: str) -> Request:
-    """Return a request that lists one page of what a group has."""
+def _group_page(method: str, member: str, field: str) -> Operation:
+    """Return an operation that lists one page of what a group has."""
 
-    def read(answer: Answer) -> read_calls.Names:
-        return read_calls.Names(_names(answer, member, field), _next(answer))
+    def read(answer: Answer) -> iam_calls.Names:
+        return iam_calls.Names(_names(answer, member, field), _next(answer))
 
-    return Request("iam", method, lambda call: {"GroupName": call.group} | _page(call), read)
-
-
-def _listing(method: str, member: str, field: str) -> Request:
-    """Return a request that lists what a user has; the names of one page are enough, see ``gateway``."""
-    return Request("iam", method, _user, lambda answer: _names(answer, member, field))
+    return Operation("iam", method, lambda call: {"GroupName": call.group} | _page(call), read)
 
 
-REQUESTS: dict[type[Call[Any]], Request] = {
-    calls.CreateUser: Request(
+def _listing(method: str, member: str, field: str) -> Operation:
+    """Return an operation that lists what a user has; the names of one page are enough, see ``gateway``."""
+    return Operation("iam", method, _user, lambda answer: _names(answer, member, field))
+
+
+OPERATIONS: dict[type[Call[Any]], Operation] = {
+    iam_calls.CreateUser: Operation(
         "iam", "create_user", _create_user, lambda answer: CreatedUser(read_text(answer["User"], "Arn", ARN))
     ),
-    calls.PutUserPolicy: _iam("put_user_policy", PolicyName="policy_name", PolicyDocument="document"),
-    calls.AttachUserPolicy: _iam("attach_user_policy", PolicyArn="policy_arn"),
-    calls.AddUserToGroup: _iam("add_user_to_group", GroupName="group"),
-    calls.CreateAccessKey: _iam("create_access_key", _made_key),
-    calls.DeleteAccessKey: _iam("delete_access_key", AccessKeyId="access_key_id"),
-    calls.UpdateAccessKey: Request("iam", "update_access_key", _update_key, nothing),
-    calls.DeleteUserPolicy: _iam("delete_user_policy", PolicyName="policy_name"),
-    calls.DetachUserPolicy: _iam("detach_user_policy", PolicyArn="policy_arn"),
-    calls.RemoveUserFromGroup: _iam("remove_user_from_group", GroupName="group"),
-    calls.DeleteUser: _iam("delete_user"),
-    calls.DeleteLoginProfile: _iam("delete_login_profile"),
-    calls.DeactivateMFADevice: _iam("deactivate_mfa_device", SerialNumber="serial"),
-    calls.DeleteSSHPublicKey: _iam("delete_ssh_public_key", SSHPublicKeyId="key_id"),
-    calls.DeleteSigningCertificate: _iam("delete_signing_certificate", CertificateId="certificate_id"),
-    calls.DeleteServiceSpecificCredential: _iam(
+    iam_calls.PutUserPolicy: _iam("put_user_policy", PolicyName="policy_name", PolicyDocument="document"),
+    iam_calls.AttachUserPolicy: _iam("attach_user_policy", PolicyArn="policy_arn"),
+    iam_calls.AddUserToGroup: _iam("add_user_to_group", GroupName="group"),
+    iam_calls.CreateAccessKey: _iam("create_access_key", _access_key),
+    iam_calls.DeleteAccessKey: _iam("delete_access_key", AccessKeyId="access_key_id"),
+    iam_calls.UpdateAccessKey: Operation("iam", "update_access_key", _update_key, nothing),
+    iam_calls.DeleteUserPolicy: _iam("delete_user_policy", PolicyName="policy_name"),
+    iam_calls.DetachUserPolicy: _iam("detach_user_policy", PolicyArn="policy_arn"),
+    iam_calls.RemoveUserFromGroup: _iam("remove_user_from_group", GroupName="group"),
+    iam_calls.DeleteUser: _iam("delete_user"),
+    iam_calls.DeleteLoginProfile: _iam("delete_login_profile"),
+    iam_calls.DeactivateMFADevice: _iam("deactivate_mfa_device", SerialNumber="serial"),
+    iam_calls.DeleteSSHPublicKey: _iam("delete_ssh_public_key", SSHPublicKeyId="key_id"),
+    iam_calls.DeleteSigningCertificate: _iam("delete_signing_certificate", CertificateId="certificate_id"),
+    iam_calls.DeleteServiceSpecificCredential: _iam(
         "delete_service_specific_credential", ServiceSpecificCredentialId="credential_id"
     ),
-    calls.ListAccessKeys: _iam("list_access_keys", _key_ids),
-    calls.ListUserPolicies: _listing("list_user_policies", "PolicyNames", ""),
-    calls.ListAttachedUserPolicies: _listing("list_attached_user_policies", "AttachedPolicies", "PolicyArn"),
-    calls.ListGroupsForUser: _listing("list_groups_for_user", "Groups", "GroupName"),
-    calls.ListMFADevices: _listing("list_mfa_devices", "MFADevices", "SerialNumber"),
-    calls.ListSSHPublicKeys: _listing("list_ssh_public_keys", "SSHPublicKeys", "SSHPublicKeyId"),
-    calls.ListSigningCertificates: _listing("list_signing_certificates", "Certificates", "CertificateId"),
-    calls.ListServiceSpecificCredentials: _listing(
+    iam_calls.ListAccessKeys: _iam("list_access_keys", _key_ids),
+    iam_calls.ListUserPolicies: _listing("list_user_policies", "PolicyNames", ""),
+    iam_calls.ListAttachedUserPolicies: _listing(
+        "list_attached_user_policies", "AttachedPolicies", "PolicyArn"
+    ),
+    iam_calls.ListGroupsForUser: _listing("list_groups_for_user", "Groups", "GroupName"),
+    iam_calls.ListMFADevices: _listing("list_mfa_devices", "MFADevices", "SerialNumber"),
+    iam_calls.ListSSHPublicKeys: _listing("list_ssh_public_keys", "SSHPublicKeys", "SSHPublicKeyId"),
+    iam_calls.ListSigningCertificates: _listing("list_signing_certificates", "Certificates", "CertificateId"),
+    iam_calls.ListServiceSpecificCredentials: _listing(
         "list_service_specific_credentials", "ServiceSpecificCredentials", "ServiceSpecificCredentialId"
     ),
-    calls.GetUser: _iam("get_user", lambda answer: _found(answer["User"])),
-    calls.ListUsers: Request(
+    iam_calls.GetUser: _iam("get_user", lambda answer: _iam_user(answer["User"])),
+    iam_calls.ListUsers: Operation(
         "iam", "list_users", lambda call: {"PathPrefix": call.path_prefix} | _page(call), _user_page
     ),
-    read_calls.ListGroupPolicies: _group_page("list_group_policies", "PolicyNames", ""),
-    read_calls.ListAttachedGroupPolicies: _group_page(
+    iam_calls.ListGroupPolicies: _group_page("list_group_policies", "PolicyNames", ""),
+    iam_calls.ListAttachedGroupPolicies: _group_page(
         "list_attached_group_policies", "AttachedPolicies", "PolicyArn"
     ),
-    read_calls.GetGroupPolicy: Request(
+    iam_calls.GetGroupPolicy: Operation(
         "iam",
         "get_group_policy",
         lambda call: {"GroupName": call.group, "PolicyName": call.policy_name},
         _document,
     ),
-    read_calls.GetGroup: Request(
+    iam_calls.GetGroup: Operation(
         "iam", "get_group", lambda call: {"GroupName": call.group, "MaxItems": 1}, nothing
     ),
-    read_calls.GetPolicy: Request("iam", "get_policy", lambda call: {"PolicyArn": call.policy_arn}, nothing),
-    read_calls.VerifyKeyOnIam: _iam("get_user"),
-    read_calls.SimulatePrincipalPolicy: Request("iam", "simulate_principal_policy", _simulate, _simulated),
-    read_calls.GetAccountSummary: Request("iam", "get_account_summary", lambda _: {}, _user_room),
-    **sts.REQUESTS,
+    iam_calls.GetPolicy: Operation("iam", "get_policy", lambda call: {"PolicyArn": call.policy_arn}, nothing),
+    iam_calls.VerifyKeyOnIam: _iam("get_user"),
+    iam_calls.SimulatePrincipalPolicy: Operation("iam", "simulate_principal_policy", _simulate, _simulated),
+    iam_calls.GetAccountSummary: Operation("iam", "get_account_summary", lambda _: {}, _user_room),
 }
-"""Every call that Lessor makes; one that is missing here cannot be sent."""
+"""Every call to IAM that Lessor makes."""

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from lessor_server.adapters.aws.operations.base import (
     ACCESS_KEY_ID,
     ACCOUNT,
     ARN,
     Answer,
+    Operation,
     Params,
-    Request,
     epoch_us,
     nothing,
     read_text,
 )
-from lessor_server.domain.aws import calls, sts_calls
-from lessor_server.domain.aws.calls import Identity
+from lessor_server.domain.aws import sts_calls
+from lessor_server.domain.aws.iam_calls import Call
+from lessor_server.domain.aws.sts_calls import Identity
 from lessor_server.domain.secret import Secret
 
 
-def _nobody(_: object) -> Params:
+def _no_params(_: object) -> Params:
     return {}
 
 
@@ -92,15 +94,15 @@ def session(answer: Answer) -> sts_calls.Session:
     )
 
 
-REQUESTS: dict[type, Request] = {
-    calls.GetCallerIdentity: Request("sts", "get_caller_identity", _nobody, _identity),
-    calls.GetServerTime: Request("sts", "get_caller_identity", _nobody, _date),
-    calls.VerifyKey: Request("sts", "get_caller_identity", _nobody, nothing),
-    sts_calls.AssumeRole: Request("sts", "assume_role", _assume_role, session),
-    sts_calls.AssumeRoleWithWebIdentity: Request(
+OPERATIONS: dict[type[Call[Any]], Operation] = {
+    sts_calls.GetCallerIdentity: Operation("sts", "get_caller_identity", _no_params, _identity),
+    sts_calls.GetServerTime: Operation("sts", "get_caller_identity", _no_params, _date),
+    sts_calls.VerifyKey: Operation("sts", "get_caller_identity", _no_params, nothing),
+    sts_calls.AssumeRole: Operation("sts", "assume_role", _assume_role, session),
+    sts_calls.AssumeRoleWithWebIdentity: Operation(
         "sts", "assume_role_with_web_identity", _web_identity, session
     ),
-    sts_calls.GetFederationToken: Request("sts", "get_federation_token", _federation, session),
-    sts_calls.GetSessionToken: Request("sts", "get_session_token", _session_token, session),
+    sts_calls.GetFederationToken: Operation("sts", "get_federation_token", _federation, session),
+    sts_calls.GetSessionToken: Operation("sts", "get_session_token", _session_token, session),
 }
 """Every call to STS that Lessor makes."""

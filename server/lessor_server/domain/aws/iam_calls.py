@@ -1,4 +1,4 @@
-"""Each request to AWS as a typed value: what is asked, and what the answer is made of.
+"""The calls of IAM as typed values, and what comes back; the base class of all calls.
 
 A call knows nothing of how it is sent. ``Call[T]`` says with ``T`` what its answer is; ``action`` is
 AWS's own name (https://docs.aws.amazon.com/IAM/latest/APIReference/API_Operations.html).
@@ -70,16 +70,7 @@ class UserPage:
     marker: str
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who AWS says we are."""
-
-    account: str
-    arn: str
-    user_id: str
-
-
-# --- making a user ------------------------------------------------------------------------------------
+# --- creating a user ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +115,7 @@ class CreateAccessKey(Call[AccessKey]):
     user_name: str
 
 
-# --- undoing it ---------------------------------------------------------------------------------------
+# --- deleting it ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +205,7 @@ class DeleteServiceSpecificCredential(Call[None]):
     credential_id: str
 
 
-# --- looking ------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,20 +280,88 @@ class ListUsers(Call[UserPage]):
 
 
 @dataclass(frozen=True, slots=True)
-class GetServerTime(Call[int]):
-    """Ask STS what time it is: the ``Date`` of its answer (RFC 9110, 6.6.1), in microseconds.
+class Names:
+    """One page of names or ARNs, and the marker of the next page, empty on the last."""
 
-    AWS always returns it; 0 stands for another endpoint that does not.
-    """
+    names: tuple[str, ...]
+    marker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class VerifyKey(Call[None]):
-    """Ask STS whether it accepts an access key, signing with that key itself."""
+class ListGroupPolicies(Call[Names]):
+    """List the names of a group's inline policies, one page of them."""
+
+    group: str
+    marker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GetGroupPolicy(Call[str]):
+    """Read one inline policy of a group, as JSON text."""
+
+    group: str
+    policy_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListAttachedGroupPolicies(Call[Names]):
+    """List the ARNs of a group's managed policies, one page of them."""
+
+    group: str
+    marker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GetGroup(Call[None]):
+    """See whether a group exists."""
+
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetPolicy(Call[None]):
+    """See whether a managed policy exists."""
+
+    policy_arn: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyKeyOnIam(Call[None]):
+    """Ask IAM whether it accepts an access key of ``user_name``, signing with that key itself."""
 
     key: AccessKey
+    user_name: str
 
 
 @dataclass(frozen=True, slots=True)
-class GetCallerIdentity(Call[Identity]):
-    """Ask STS who the credentials belong to; AWS grants it to every identity."""
+class Simulated:
+    """Some of what IAM's simulator says, as (action, resource, verdict), and the marker of the next page.
+
+    The verdicts are ``allowed``, ``explicitDeny`` and ``implicitDeny`` (IAM API Reference, EvaluationResult).
+    """
+
+    verdicts: tuple[tuple[str, str, str], ...]
+    marker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatePrincipalPolicy(Call[Simulated]):
+    """Ask IAM's simulator whether a principal may do each action on each resource."""
+
+    source_arn: str
+    actions: tuple[str, ...]
+    resource_arns: tuple[str, ...]
+    marker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UserRoom:
+    """How many users an account has, and how many it may have; 0 where AWS does not say."""
+
+    users: int
+    quota: int
+
+
+@dataclass(frozen=True, slots=True)
+class GetAccountSummary(Call[UserRoom]):
+    """Ask how full the account is."""

@@ -6,18 +6,19 @@ import asyncio
 
 from tests.support.virtual_loop import virtual
 
-from lessor_server.adapters.aws.endpoints import EndpointHealth, Place, places
+from lessor_server.adapters.aws.endpoints import Endpoint, EndpointHealth, endpoints_of
 from lessor_server.domain.root import RootConfig
 
 FIRST, SECOND, THIRD = (
-    Place(f"https://sts.{region}.amazonaws.com", region) for region in ("us-west-1", "us-west-2", "us-east-2")
+    Endpoint(f"https://sts.{region}.amazonaws.com", region)
+    for region in ("us-west-1", "us-west-2", "us-east-2")
 )
 THREE = RootConfig(
     region="eu-west-1",
     iam_endpoint="https://iam.amazonaws.com",
-    sts_endpoint=FIRST.endpoint,
+    sts_endpoint=FIRST.url,
     sts_region=FIRST.region,
-    sts_fallback_endpoints=(SECOND.endpoint, THIRD.endpoint),
+    sts_fallback_endpoints=(SECOND.url, THIRD.url),
     sts_fallback_regions=(SECOND.region, THIRD.region),
 )
 
@@ -26,20 +27,20 @@ def test_without_endpoints_the_region_says_where() -> None:
     """Each service has one place, AWS's own in the root's region; nothing at all leaves it to the SDK."""
     for region in ("", "eu-west-1"):
         config = RootConfig(region=region)
-        assert places(config, "sts") == places(config, "iam") == (Place("", region),)
+        assert endpoints_of(config, "sts") == endpoints_of(config, "iam") == (Endpoint("", region),)
 
 
 def test_the_region_of_sts_needs_no_endpoint() -> None:
     """sts_region alone counts for STS, and for STS alone."""
     config = RootConfig(region="eu-west-1", sts_region="us-east-2")
-    assert places(config, "sts") == (Place("", "us-east-2"),)
-    assert places(config, "iam") == (Place("", "eu-west-1"),)
+    assert endpoints_of(config, "sts") == (Endpoint("", "us-east-2"),)
+    assert endpoints_of(config, "iam") == (Endpoint("", "eu-west-1"),)
 
 
 def test_sts_has_its_fallbacks_in_order_and_iam_its_own_region() -> None:
     """Three pairs of endpoint and region for STS; IAM has the root's."""
-    assert places(THREE, "sts") == (FIRST, SECOND, THIRD)
-    assert places(THREE, "iam") == (Place("https://iam.amazonaws.com", "eu-west-1"),)
+    assert endpoints_of(THREE, "sts") == (FIRST, SECOND, THIRD)
+    assert endpoints_of(THREE, "iam") == (Endpoint("https://iam.amazonaws.com", "eu-west-1"),)
 
 
 @virtual
@@ -62,10 +63,10 @@ async def test_a_place_that_failed_comes_last_for_half_a_minute() -> None:
 
 
 @virtual
-async def test_places_that_failed_long_ago_are_forgotten() -> None:
+async def test_endpoints_that_failed_long_ago_are_forgotten() -> None:
     """However many places fail over time, no more are remembered than failed in the last half minute."""
     detours = EndpointHealth()
     for number in range(100):
-        detours.failed(Place("", f"us-east-{number}"))
+        detours.failed(Endpoint("", f"us-east-{number}"))
         await asyncio.sleep(10)
     assert len(detours._until) == 3

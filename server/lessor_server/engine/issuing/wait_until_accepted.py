@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 
-from lessor_server.domain.aws.calls import AccessKey, VerifyKey
+from lessor_server.domain.aws.iam_calls import AccessKey
+from lessor_server.domain.aws.sts_calls import VerifyKey
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.engine.aws.caller import Done
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.issuing.request import Credentials
 
-LOOKS, PAUSE_SECONDS, DEADLINE_MARGIN_SECONDS = 3, 0.5, 0.5
+CHECKS, PAUSE_SECONDS, DEADLINE_MARGIN_SECONDS = 3, 0.5, 0.5
 
 
 async def wait_until_accepted(roots: Roots, credentials: Credentials, seconds: float, until: float) -> bool:
@@ -27,11 +28,11 @@ async def wait_until_accepted(roots: Roots, credentials: Credentials, seconds: f
     key = AccessKey(credentials.lease.access_key_id, credentials.secret, credentials.token)
     try:
         async with asyncio.timeout_at(min(loop.time() + seconds, until - DEADLINE_MARGIN_SECONDS)):
-            caller = roots.caller(await roots.of(credentials.lease.mount))
+            caller = roots.caller(await roots.get(credentials.lease.mount))
             running = 0
             while True:
                 running = running + 1 if isinstance(await caller.call(VerifyKey(key)), Done) else 0
-                if running == LOOKS:
+                if running == CHECKS:
                     return True
                 await asyncio.sleep(PAUSE_SECONDS)
     except (TimeoutError, LessorError):  # the credential was made, and is its caller's either way

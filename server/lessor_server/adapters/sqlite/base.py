@@ -1,0 +1,50 @@
+"""What the parts of the store share: jobs in batches, rows as values, and the service's time."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from lessor_server.adapters.sqlite import rows
+from lessor_server.adapters.sqlite.clock import ServiceClock
+from lessor_server.adapters.sqlite.columns import Table
+from lessor_server.adapters.sqlite.connection import Batches
+
+T = TypeVar("T")
+
+
+class SqlitePart:
+    """One part of the store."""
+
+    def __init__(self, batches: Batches, clock: ServiceClock) -> None:
+        """Run jobs in ``batches``; compare with ``clock``."""
+        self._batches = batches
+        self._reader = batches.reader
+        self._clock = clock
+
+    def now(self) -> int:
+        """Return the service's time in microseconds since the epoch."""
+        return self._clock.now()
+
+    async def _find(self, table: Table[T], statement: str, params: rows.Params) -> T | None:
+        """Read one row."""
+        return await self._batches.read(
+            lambda connection: self._reader.one(table, connection.execute(statement, params).fetchone())
+        )
+
+    async def _list(self, table: Table[T], statement: str, params: rows.Params) -> list[T]:
+        """Read all rows that are readable."""
+        return await self._batches.read(
+            lambda connection: list(self._reader.readable(table, connection.execute(statement, params)))
+        )
+
+    async def _page(self, table: Table[T], statement: str, params: rows.Params, limit: int) -> list[T]:
+        """Read at most ``limit`` rows that are readable."""
+        return await self._batches.read(
+            lambda connection: self._reader.page(table, connection.execute(statement, params), limit)
+        )
+
+    async def _write(self, statement: str, params: rows.Params) -> bool:
+        """Run one statement; return whether it has changed one row."""
+        return await self._batches.write(
+            lambda connection: connection.execute(statement, params).rowcount == 1
+        )
