@@ -1,6 +1,6 @@
 """Calls a server over a real channel: typed stubs that send the token, and errors with their details.
 
-Every refusal that passes through ``refused`` is held to the contract of errors: an ErrorInfo of domain
+Every error that passes through ``refused`` must meet the rules of the protocol: an ErrorInfo of domain
 ``lessor`` with an UPPER_SNAKE reason, and the detail that its status code demands.
 """
 
@@ -248,9 +248,9 @@ def struct(document: Mapping[str, object]) -> Struct:
 
 
 async def until(look: Callable[[], Awaitable[T]], holds: Callable[[T], bool], seconds: float = SECONDS) -> T:
-    """Look again and again until ``holds`` is true of what is seen, and return it; AssertionError if late.
+    """Poll until ``holds`` is true of the value, and return it; AssertionError if that takes too long.
 
-    Wait for what lasts: what holds for a moment alone may be over before the next look.
+    Wait only for states that last: a state of a moment may be over before the next poll.
     """
     loop = asyncio.get_running_loop()
     late = loop.time() + seconds

@@ -1,7 +1,7 @@
 """The engine of production over fakes: a mount with a root and a role, in virtual time.
 
-``World.kill`` ends the process as ``kill -9`` does: at one instant nothing of it runs any more, while store
-and AWS keep what took effect. ``World.start`` then is the next process.
+``World.kill`` ends the process as ``kill -9`` does: all its tasks stop at one instant, while store and AWS
+keep their state. ``World.start`` then starts the next process.
 """
 
 from __future__ import annotations

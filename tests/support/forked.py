@@ -5,8 +5,8 @@
     process.wait(10.0)
     process.output.read()                            # stdout and stderr
 
-A test process has one such parent, which ends with it and takes along what it has forked. What needs the
-kernel's own record of a start (``/proc/PID/environ``, ``/proc/PID/cmdline``) is spawned instead.
+A test process has one such parent. It ends with the test process, and so do its children. Tests that need the
+kernel's record of a start (``/proc/PID/environ``, ``/proc/PID/cmdline``) spawn a new process instead.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A model of one AWS account's IAM and STS: ``Iam.handle`` answers one call of the query protocol.
 
-Not modelled: who may do what (each known key may do all that its kind may), and deletions that take effect
+Not modelled: permissions (each known key may do everything that its kind may), and deletions that take effect
 late.
 """
 

@@ -1,7 +1,7 @@
 """AWS in memory: ``engine.ports.Aws`` over the model of IAM, in the loop's time, with faults.
 
-A call's way is: half of the latency, the effect, the other half, the answer. ``at`` is awaited before and
-after the effect, which is where a test ends the process. Requests and answers are shaped, and refusals
+A call takes half of the latency, has its effect, takes the other half, and is answered. ``at`` is awaited
+before and after the effect; there a test can end the process. Requests and answers are shaped, and refusals
 read, by the product's own tables.
 """
 

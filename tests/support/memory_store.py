@@ -1,7 +1,7 @@
 """A store in memory with the rules of the real ones: each change is atomic, and durable when it returns.
 
-Its rules are those of ``adapters/sqlite/statements.py``, said once more in Python; the conformance suite
-holds the two together.
+Its rules are those of ``adapters/sqlite/statements.py``, written in Python. The conformance suite checks that
+both behave alike.
 """
 
 from __future__ import annotations

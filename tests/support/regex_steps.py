@@ -1,7 +1,7 @@
 """Counts the steps of a regular expression on a text, as a matcher that backtracks takes them.
 
-It walks the tree that Python's own parser makes of a pattern, and does what the matcher in C does, which
-counts nothing. Only what the project's patterns use is known; another construct is an error.
+It walks the syntax tree of Python's own parser and takes the same steps as the matcher in C, which has no
+counter. It supports only the constructs in the project's patterns; another construct is an error.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Requests of a chosen size, made from the descriptors for each field of each request.
 
-A field that is added to a request is covered as it is.
+A new field of a request is covered automatically.
 """
 
 from __future__ import annotations

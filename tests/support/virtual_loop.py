@@ -1,8 +1,8 @@
 """An event loop whose time is virtual: it jumps to the next timer as soon as nothing is ready.
 
-A run is a function of its seed: whatever is ready at the same time runs in an order that the seed draws, so
-that a test can't pass by the luck of one order. Only tasks, timers and futures live here: a thread's answer
-would come at an instant that the loop has long left behind.
+A run depends only on its seed: callbacks that are ready at the same time run in an order that the seed
+determines, so that a test can't pass because of one lucky order. The loop supports only tasks, timers and
+futures: the answer of a thread would arrive long after its virtual time has passed.
 """
 
 from __future__ import annotations
