@@ -1,12 +1,12 @@
-"""How a client reaches its server: the address, TLS, and the token that says who calls.
+"""The connection of a client to its server: the address, TLS, and the caller's token.
 
-Six variables say it: LESSOR_ADDR, LESSOR_TOKEN or LESSOR_TOKEN_FILE, LESSOR_CACERT, LESSOR_CLIENT_CERT and
-LESSOR_CLIENT_KEY. An address is ``host:port``, ``[::1]:port`` or ``unix:/path``. ``https://`` (or ``grpcs://``)
-before the host asks for TLS, ``http://`` for none.
+Six variables configure it: LESSOR_ADDR, LESSOR_TOKEN or LESSOR_TOKEN_FILE, LESSOR_CACERT, LESSOR_CLIENT_CERT
+and LESSOR_CLIENT_KEY. An address is ``host:port``, ``[::1]:port`` or ``unix:/path``. ``https://`` (or
+``grpcs://``) before the host means TLS, ``http://`` means plaintext.
 
-Without either, the connection is in the clear only where it can't leave this machine: to a unix socket, a
-literal loopback address or the name ``localhost``. Everywhere else it uses TLS: another name may resolve to
-any machine, whatever it resolves to now. ``http://`` to another machine works, with a ``PlaintextWarning``.
+Without a scheme, the connection is plaintext only if it can't leave this machine: to a unix socket, a literal
+loopback address or the name ``localhost``. Every other connection uses TLS, because any other name may
+resolve to another machine later. ``http://`` to another machine works, with a ``PlaintextWarning``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lessor.service_config import service_config
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 DEFAULT_PORT, HTTPS_PORT = 50051, 443
 _TLS_OF_SCHEME: Final = {"https": True, "grpcs": True, "http": False, "grpc": None}
-"""What each scheme asks for; None leaves it to the host. Only ``http://`` allows plaintext anywhere."""
+"""Whether a scheme means TLS; None: the host decides. Only ``http://`` allows plaintext to any host."""
 _FIX: Final = "write host:port, https://host[:port] or unix:/path"
 
 Options = tuple[tuple[str, int | str], ...]
@@ -36,9 +36,9 @@ KEEPALIVE: Final[Options] = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
 )
-"""A ping every 30 s while a call is open, so that a stream notices a server that is gone without a word.
+"""A ping every 30 s while a call is open, so that a stream notices a server that vanished.
 
-Source: gRPC's guide "Keepalive"; without the last option gRPC stops after two pings on a silent stream.
+Source: gRPC's guide "Keepalive"; without the last option gRPC stops after two pings on an idle stream.
 """
 
 PIPE_SECONDS: Final = 10.0
@@ -48,25 +48,24 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 class PlaintextWarning(UserWarning):
-    """The token and the credentials cross a network in the clear, because ``http://`` asks for it."""
+    """The token and the credentials cross a network in plaintext, because the address has ``http://``."""
 
 
 class BadConnection(ValueError):
-    """What was given can't be used to reach a server: an address, a file or a token."""
+    """An address, a file or a token can't be used to connect to a server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The server's address and the caller's token or certificate; its repr holds no token.
+    """The server's address and the caller's token or certificate; its repr contains no token.
 
     Attributes:
         address: As in LESSOR_ADDR.
-        token: The caller's token; wins over ``token_file``. Empty sends none.
+        token: The caller's token; overrides ``token_file``. If it is empty, no token is sent.
         token_file: A file with the token, read again at each use, so that it may be replaced.
-        ca_file: PEM certificates that may have signed the server's. Without it TLS trusts gRPC's own list of
-            authorities.
-        cert_file: The caller's own certificate, PEM, for a server that asks for one. Goes with ``key_file``.
-            With any of these three files TLS is used on loopback too.
+        ca_file: PEM certificates of the authorities to trust. Without it TLS trusts gRPC's own list.
+        cert_file: The caller's own certificate, PEM, for a server that requires one. Needs ``key_file``.
+            If any of these three files is set, loopback uses TLS as well.
         key_file: The key of ``cert_file``, PEM.
     """
 
@@ -79,7 +78,7 @@ class Connection:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Connection:
-        """Take the connection that the six variables describe; an empty one counts as not set."""
+        """Return the connection that the six variables describe; an empty variable counts as not set."""
 
         def path(name: str) -> Path | None:
             value = environ.get(name)
@@ -96,30 +95,32 @@ class Connection:
 
     @property
     def target(self) -> str:
-        """Return what gRPC dials; raises ``BadConnection`` for an address of no known form."""
+        """Return the target for gRPC; raises ``BadConnection`` if the address is malformed."""
         return _parsed(self.address)[1]
 
     @property
     def options(self) -> Options:
-        """Return the channel's options: no proxy stands between two ends of one machine."""
+        """Return the channel's options: a connection on this machine uses no proxy."""
         return (*KEEPALIVE, ("grpc.enable_http_proxy", 0)) if _is_local(self.target) else KEEPALIVE
 
     def credentials(self) -> grpc.ChannelCredentials | None:
-        """Return TLS credentials, or None where the connection is in the clear.
+        """Return TLS credentials, or None if the connection is plaintext.
 
-        Issues a ``PlaintextWarning`` where ``http://`` leads to another machine.
+        Issues a ``PlaintextWarning`` for ``http://`` to another machine.
 
         Raises:
-            BadConnection: A file can't be read or holds no PEM, a certificate lacks its key, or the address
-                asks for a connection in the clear although files for TLS are given.
+            BadConnection: A file can't be read or contains no PEM, a certificate has no key, or the address
+                means plaintext although files for TLS are set.
         """
         if not self._uses_tls():
             if not _is_local(self.target):
-                text = f"{self.address} is in the clear: the token and all credentials can be read on the way"
-                warnings.warn(f"{text}; write https://", PlaintextWarning, stacklevel=2)
+                problem = f"{self.address} means plaintext: others can read the token and all credentials"
+                warnings.warn(f"{problem}; write https://", PlaintextWarning, stacklevel=2)
             return None
         if (self.cert_file is None) != (self.key_file is None):
-            raise BadConnection("a client's certificate and its key go together; set both or neither")
+            raise BadConnection(
+                "a client certificate needs its key, and a key its certificate; set both or neither"
+            )
         root, key, cert = (_pem(path) for path in (self.ca_file, self.key_file, self.cert_file))
         return grpc.ssl_channel_credentials(root, key, cert)
 
@@ -139,7 +140,7 @@ class Connection:
     def open(self, *, retries: bool = True) -> grpc.Channel:
         """Return a blocking channel, which connects at its first call; raises as ``credentials`` does.
 
-        With ``retries`` it repeats calls that are safe to repeat while the server is away for a moment.
+        With ``retries`` it retries calls that are safe to repeat while the server is briefly unreachable.
         """
         credentials = self.credentials()
         options = (*self.options, ("grpc.service_config", service_config())) if retries else self.options
@@ -153,7 +154,7 @@ class Connection:
             return False
         has_files = any((self.ca_file, self.cert_file, self.key_file))
         if asked is False and has_files:
-            raise BadConnection(f"{self.address} is in the clear, but files for TLS are set; write https://")
+            raise BadConnection(f"{self.address} means plaintext, but files for TLS are set; write https://")
         if asked is None:
             return has_files or not _is_local(target)
         return asked
@@ -164,14 +165,15 @@ class Connection:
             return ""
         token = content.decode("ascii", "replace").strip()
         if not token:
-            raise BadConnection(f"{self.token_file} is empty; write the token into it")
+            raise BadConnection(f"{self.token_file} is empty; write the token to it")
         return token
 
 
 def _is_local(target: str) -> bool:
-    """Return whether a connection to ``target`` can't leave this machine, by what is written alone.
+    """Return whether a connection to ``target`` can't leave this machine, without resolving a name.
 
-    Of names only ``localhost`` counts (RFC 6761, 6.3), and no spelling that the resolver alone understands.
+    The only name that counts is ``localhost`` (RFC 6761, 6.3). Address formats that only a resolver
+    understands do not count.
     """
     if target.startswith("unix:"):
         return True
@@ -185,9 +187,9 @@ def _is_local(target: str) -> bool:
 
 
 def _parsed(address: str) -> tuple[bool | None, str]:
-    """Return whether an address asks for TLS (None: it doesn't say) and what to dial."""
+    """Return whether an address means TLS (None: it has no scheme that decides), and the target for gRPC."""
     before, colon, path = address.partition(":")
-    if colon and before.lower() == "unix":  # schemes have no case (RFC 3986, 3.1)
+    if colon and before.lower() == "unix":  # schemes are case-insensitive (RFC 3986, 3.1)
         if path in {"", "//"}:
             raise BadConnection(f"{address!r} has no path; {_FIX}")
         return False, f"unix:{path}"
@@ -202,7 +204,7 @@ def _parsed(address: str) -> tuple[bool | None, str]:
 
 
 def _with_port(place: str, default: int) -> str:
-    """Return ``host:port`` of a place that may lack its port."""
+    """Return ``host:port`` of an address that may have no port."""
     host, colon, port = place.rpartition(":")
     if not colon or place.endswith("]"):
         host, port = place, str(default)
@@ -215,7 +217,7 @@ def _with_port(place: str, default: int) -> str:
 
 
 def _content(path: Path | None) -> bytes | None:
-    """Return the bytes of a regular file, None for none."""
+    """Return the bytes of a regular file; None if there is no path."""
     if path is None:
         return None
     try:
@@ -225,11 +227,11 @@ def _content(path: Path | None) -> bytes | None:
             raise BadConnection(f"{path} is not a file; name a regular file")
         return path.read_bytes()
     except OSError as error:
-        raise BadConnection(f"{path} can't be read: {error.strerror}; name a file that can be") from None
+        raise BadConnection(f"{path} can't be read: {error.strerror}; name a readable file") from None
 
 
 def _piped(path: Path) -> bytes:
-    """Return what a pipe delivers, such as ``<(command)`` of a shell."""
+    """Return the content of a pipe, such as a shell's ``<(command)``."""
     data = b""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
         while select.select([file], [], [], PIPE_SECONDS)[0]:
@@ -241,8 +243,8 @@ def _piped(path: Path) -> bytes:
 
 
 def _pem(path: Path | None) -> bytes | None:
-    """Return the bytes of a PEM file, None for none; of other content gRPC says only that TLS failed."""
+    """Return the bytes of a PEM file, None if there is no path; gRPC's own error for other files is vague."""
     content = _content(path)
     if content is not None and b"-----BEGIN " not in content:
-        raise BadConnection(f"{path} holds no PEM; name a file with lines -----BEGIN … and -----END …")
+        raise BadConnection(f"{path} is not a PEM file; name a file with lines -----BEGIN … and -----END …")
     return content

@@ -1,4 +1,4 @@
-"""What a server refuses, as typed errors: one class for each status code that Lessor answers with.
+"""Errors of calls as typed exceptions: one class for each status code that Lessor returns.
 
 Sources: google.rpc.Status and error_details.proto; the gRPC guide "Error handling", richer error model.
 """
@@ -21,15 +21,15 @@ _NOT_REACHED: Final = re.compile(
     r"failed to connect to all addresses; last error: (?:[A-Z_]+: )?(?:(?:ipv[46]|unix):\S+: )?"
 )
 _TLS_FIXES: Final = {
-    "WRONG_VERSION_NUMBER": "the server there uses no TLS: give it a certificate, or write http://HOST:PORT",
-    "CERTIFICATE_VERIFY_FAILED": "name the authority that signed the server's certificate in LESSOR_CACERT",
+    "WRONG_VERSION_NUMBER": "the server does not use TLS: give it a certificate, or write http://HOST:PORT",
+    "CERTIFICATE_VERIFY_FAILED": "set LESSOR_CACERT to the certificate of the server's authority",
     "Socket closed": "if the server uses TLS, write https:// and set LESSOR_CLIENT_CERT if it asks for one",
 }
-"""What to do about a failed handshake, by gRPC's words for it; of a server's refusal only the last."""
+"""The fix of a failed handshake, by gRPC's message; a refusal by the server shows only as the last one."""
 
 
 class Failure(Protocol):
-    """What gRPC raises for a failed call, blocking or async."""
+    """The exception that gRPC raises for a failed call, blocking or async."""
 
     def code(self) -> grpc.StatusCode:
         """Return the status code."""
@@ -67,8 +67,8 @@ class LessorError(Exception):
         reason: Its name for programs, ``UPPER_SNAKE``; empty if no Lessor server answered.
         violations: All problems of an invalid request.
         retry_in: When the same call may succeed; None if a retry does not help.
-        fix: What to do about it.
-        aws_code: AWS's code, where AWS refused; empty otherwise.
+        fix: How to fix the problem.
+        aws_code: AWS's error code if AWS refused the call; otherwise empty.
     """
 
     message: str
@@ -89,11 +89,11 @@ class Invalid(LessorError):
 
 
 class NotFound(LessorError):
-    """What the request names does not exist."""
+    """An object that the request names does not exist."""
 
 
 class AlreadyExists(LessorError):
-    """What the request would create exists already."""
+    """The object that the request would create already exists."""
 
 
 class Precondition(LessorError):
@@ -144,7 +144,7 @@ _CLASSES: Final = {
 
 
 _DETAIL: Final = re.compile(r" \((?:AWS says|cause): ")
-"""Where the words of AWS, or of the network, begin in a message."""
+"""The start of AWS's or the network's own text in a message."""
 
 
 def of(failure: Failure, address: str) -> LessorError:
@@ -173,7 +173,7 @@ def _status(failure: Failure) -> Status | None:
 
 
 def _of_transport(code: grpc.StatusCode, text: str, address: str) -> LessorError:
-    """Return the error of a call that no Lessor answered: gRPC's own text, with ours around it."""
+    """Return the error of a call that no Lessor server answered: gRPC's text with a problem and a fix."""
     said = _NOT_REACHED.sub("", text).strip() or code.name
     match code:
         case grpc.StatusCode.UNAVAILABLE:
@@ -192,12 +192,14 @@ def _of_transport(code: grpc.StatusCode, text: str, address: str) -> LessorError
 
 
 def _fix_of_connection(said: str) -> str:
-    """Return what to do about a connection that failed with these words of gRPC's."""
-    return next((fix for sign, fix in _TLS_FIXES.items() if sign in said), "start it, or set LESSOR_ADDR")
+    """Return the fix for a connection that failed with this message of gRPC."""
+    return next(
+        (fix for sign, fix in _TLS_FIXES.items() if sign in said), "start the server, or set LESSOR_ADDR"
+    )
 
 
 def _read_detail(error: LessorError, detail: object) -> None:
-    """Take one of the details; those that say nothing new are left."""
+    """Copy one of the details into the error; details of other types are ignored."""
     info, bad, retry, resource = wire.ErrorInfo(), wire.BadRequest(), wire.RetryInfo(), wire.ResourceInfo()
     unpack = detail.Unpack  # type: ignore[attr-defined]
     if unpack(info):

@@ -1,7 +1,7 @@
-"""Keeps secrets out of what Python prints of a message: its repr and its str, and so logs and tracebacks.
+"""Hides secrets in the repr and the str of messages, and therefore in logs and tracebacks.
 
-``protos/build.py`` ends each stub with a call of ``redact``. What is sent, and what
-``google.protobuf.json_format`` and ``text_format`` write, stays whole.
+``protos/build.py`` adds a call of ``redact`` to the end of each stub. Messages on the wire, and the output of
+``google.protobuf.json_format`` and ``text_format``, still contain the secrets.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HIDDEN: Final = "***"
 
 
 def redact(file: FileDescriptor) -> None:
-    """Make the messages of ``file`` that hold secrets, or messages with secrets, print without them."""
+    """Hide secrets when a message of ``file`` is printed, including those in nested messages."""
     for descriptor in file.message_types_by_name.values():
         if _holds_secrets(descriptor):
             kind = GetMessageClass(descriptor)
@@ -26,7 +26,7 @@ def redact(file: FileDescriptor) -> None:
 
 
 def _holds_secrets(descriptor: Descriptor) -> bool:
-    """Return whether a message has a secret field, itself or in one below it; none of ours is recursive."""
+    """Return whether a message or a nested one has a secret field; no message is recursive."""
     if descriptor.file.package.startswith("google."):
         return False
     return any(

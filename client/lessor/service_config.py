@@ -1,11 +1,11 @@
-"""The service config of a channel: which calls gRPC retries automatically when the server is briefly away.
+"""The service config of a channel: the calls that gRPC retries while the server is briefly unreachable.
 
-A call is listed if doing it twice does no more than doing it once, and if it doesn't wait for AWS: reads,
-and writes that state an end. Issuing is not listed: a repeat without a ``request_id`` is a second lease. Nor
-is a write that an ``etag`` or an existing name makes fail the second time.
+A call is listed if it is idempotent and does not wait for AWS: reads, and writes that set a final state.
+GenerateCredentials is not listed, because a retry without a ``request_id`` creates a second lease. Writes
+that fail the second time because of an ``etag`` or an existing name are not listed either.
 
-The waits add up to 10 s or more, longer than a restart takes. A call that reaches a server while it closes
-its port ends with CANCELLED: gRPC's core cancels what no handler has taken.
+The waits add up to at least 10 s, which is longer than a restart. A call that arrives while the server closes
+its port ends with CANCELLED, because gRPC's core cancels calls that no handler has accepted.
 
 Sources: gRPC proposal A6, "Client retries" (at most 5 attempts; each wait is off by up to 20 %), and
 service_config.proto.

@@ -1,7 +1,7 @@
 """Links that sign in to the AWS console with the credentials of a session.
 
 Source: AWS IAM User Guide, "Enable custom identity broker access to the AWS console". A link is valid for
-15 minutes from its creation, and signs in anybody who has it: it is a secret.
+15 minutes from its creation, and signs in anyone who has it: it is a secret.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class NotSignedIn(Exception):
 
 
 class Refused(NotSignedIn):
-    """AWS did not take the session, or the duration asked for."""
+    """AWS refused the session or the requested duration."""
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Where a partition of AWS signs in, and where its console is."""
+    """The URLs of the federation endpoint and the console of an AWS partition."""
 
     federation: str
     console: str
@@ -50,7 +50,7 @@ _PARTITIONS: Final = {
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Session:
-    """The credentials of a session; its repr holds none of them."""
+    """The credentials of a session; its repr contains none of them."""
 
     access_key: str
     secret_key: str
@@ -58,11 +58,11 @@ class Session:
 
 
 def partition_of(arn: str) -> Partition:
-    """Return the partition that an ARN names; raises ``InvalidValue`` for one whose console is not known."""
+    """Return the partition that an ARN names; raises ``InvalidValue`` if its console is not known."""
     name = arn.split(":")[1] if arn.count(":") > 1 else ""
     if name not in _PARTITIONS:
         known = ", ".join(_PARTITIONS)
-        raise InvalidValue(f"the console of partition {name!r} is not known; these are: {known}")
+        raise InvalidValue(f"the console of partition {name!r} is not known; known partitions: {known}")
     return _PARTITIONS[name]
 
 
@@ -74,7 +74,7 @@ def checked(endpoint: str) -> str:
     ):
         return endpoint
     raise InvalidValue(
-        f"{endpoint!r} is not an https URL; give one; credentials are sent to no other kind of URL"
+        f"{endpoint!r} is not an https URL; credentials are sent only to https URLs or this machine"
     )
 
 
@@ -84,11 +84,11 @@ def token(endpoint: str, session: Session, duration: timedelta | None = None) ->
     Args:
         endpoint: As ``checked`` returns it. The session goes in the body, so that no log of URLs has it.
         session: The credentials.
-        duration: How long the console session lasts, 15 min to 12 h. AWS takes it for sessions of AssumeRole
-            alone, not of role chaining; without it the console session lasts as long as the credentials.
+        duration: How long the console session lasts, 15 min to 12 h. AWS accepts it only for sessions of
+            AssumeRole without role chaining. Without it the console session lasts as long as the credentials.
 
     Raises:
-        NotSignedIn: The endpoint can't be reached, or gives no token.
+        NotSignedIn: The endpoint can't be reached, or returns no token.
     """
     named = {
         "sessionId": session.access_key,
@@ -98,7 +98,7 @@ def token(endpoint: str, session: Session, duration: timedelta | None = None) ->
     fields = {"Action": "getSigninToken", "Session": json.dumps(named)}
     if duration is not None:
         fields["SessionDuration"] = str(int(duration.total_seconds()))
-    request = urllib.request.Request(  # noqa: S310 - ``checked`` looked at the scheme
+    request = urllib.request.Request(  # noqa: S310 - ``checked`` verified the scheme
         endpoint, urllib.parse.urlencode(fields).encode(), method="POST"
     )
     try:
@@ -125,13 +125,13 @@ def link(endpoint: str, signin_token: str, destination: str, issuer: str = "") -
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows nobody: a redirect would carry the credentials elsewhere."""
+    """Follows no redirect: it would send the credentials to another host."""
 
     def redirect_request(self, *_: object, **__: object) -> None:
         """Refuse."""
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Return what opens an endpoint; a proxy is used for https alone, since it would read all else."""
+    """Return an opener that uses a proxy only for https, because a proxy can read any other request."""
     proxies = {name: url for name, url in urllib.request.getproxies().items() if name == "https"}
     return urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler(proxies))

@@ -1,4 +1,4 @@
-"""Values as people write them: policy documents, durations, and secrets that stand in a file."""
+"""Parsers for values on the command line: policy documents, durations, and secrets in files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Final, NoReturn
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
 MAX_EXACT: Final = 2**53
-"""The largest whole number that JSON numbers hold exactly (RFC 8259, section 6)."""
+"""The largest integer that a JSON number represents exactly (RFC 8259, section 6)."""
 
 _DURATION: Final = re.compile(r"(?:(\d{1,15})d)?(?:(\d{1,15})h)?(?:(\d{1,15})m)?(?:(\d{1,15})s)?", re.ASCII)
 _MAX_SECONDS: Final = 315_576_000_000
-"""A Duration's bound, about 10,000 years (google/protobuf/duration.proto)."""
+"""The limit of a Duration, about 10,000 years (google/protobuf/duration.proto)."""
 
 
 class InvalidValue(ValueError):
@@ -29,7 +29,7 @@ def document(source: str | Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Return a policy document from a mapping, a JSON text, ``@file``, or ``-`` for standard input.
 
     Raises:
-        WrongValue: It is not a JSON object, has a key twice, or holds a number that JSON can't carry exactly.
+        InvalidValue: It is not a JSON object, or has a duplicate key or a number that JSON can't represent.
     """
     if not isinstance(source, str):
         return _checked(dict(source), "the document")
@@ -56,7 +56,7 @@ _STATEMENT_ORDER: Final = (
 
 
 def policy_text(document: Mapping[str, JsonValue], indent: int | None = None) -> str:
-    """Return a policy as JSON for a person to paste: in the order of IAM's grammar page, all else sorted."""
+    """Return a policy as JSON: known keys in the order of IAM's grammar page, then other keys sorted."""
     statements = document.get("Statement")
     ordered = _in_order(document, _POLICY_ORDER)
     if isinstance(statements, list):
@@ -78,31 +78,31 @@ def _sorted(value: JsonValue) -> JsonValue:
 
 
 def secret(source: str) -> str:
-    """Return a secret from ``@file``, or ``-`` for standard input: an argument could be seen by others.
+    """Return a secret from ``@file``, or ``-`` for standard input; other users could see an argument.
 
-    At a terminal ``-`` asks for it, and what is typed is not shown.
+    At a terminal ``-`` prompts for it without echo.
 
     Raises:
-        WrongValue: It stands in the argument itself, or the file can't be read or is empty.
+        InvalidValue: The argument is the secret itself, or the file can't be read or is empty.
     """
     if source != "-" and not source.startswith("@"):
         raise InvalidValue(
-            "a secret can't be an argument, which other users could see; give @FILE, or - for standard input"
+            "other users could see a secret in the arguments; give @FILE, or - for standard input"
         )
     if source == "-" and sys.stdin.isatty():
-        text, where = getpass.getpass("Secret: "), "what was typed"
+        text, where = getpass.getpass("Secret: "), "the input"
     else:
         text, where = _read(source)
     if not text.strip():
-        raise InvalidValue(f"{where} is empty; write the secret into it")
+        raise InvalidValue(f"{where} is empty; the secret is missing")
     return text.strip()
 
 
 def duration(text: str) -> timedelta:
-    """Return a span of whole seconds from ``1h30m``, ``90s``, ``7d`` or plain seconds.
+    """Return a duration in whole seconds from ``1h30m``, ``90s``, ``7d`` or plain seconds.
 
     Raises:
-        WrongValue: It is written otherwise.
+        InvalidValue: It has another format.
     """
     given = text.strip()
     parts = _DURATION.fullmatch(f"{given}s" if given.isascii() and given.isdecimal() else given)
@@ -116,7 +116,7 @@ def duration(text: str) -> timedelta:
 
 
 def written(span: timedelta) -> str:
-    """Return a span as ``duration`` reads it, in hours and less; parts of a second are dropped."""
+    """Return a duration in the format of ``duration``, in hours or smaller units; fractions are dropped."""
     left = int(span.total_seconds())
     hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
     parts = ((hours, "h"), (minutes, "m"), (seconds, "s"))
@@ -124,7 +124,7 @@ def written(span: timedelta) -> str:
 
 
 def _read(source: str) -> tuple[str, str]:
-    """Return the text that a source names, and what to call it."""
+    """Return the text of a source, and the name of the source for errors."""
     if source == "-":
         return sys.stdin.read(), "standard input"
     if not source.startswith("@"):
@@ -133,13 +133,13 @@ def _read(source: str) -> tuple[str, str]:
     try:
         return path.read_text(encoding="utf-8-sig"), str(path)
     except OSError as error:
-        raise InvalidValue(f"{path} can't be read: {error.strerror}; name a file that can be") from None
+        raise InvalidValue(f"{path} can't be read: {error.strerror}; name a readable file") from None
     except UnicodeDecodeError:
-        raise InvalidValue(f"{path} is not UTF-8; write it as UTF-8") from None
+        raise InvalidValue(f"{path} is not UTF-8; save it as UTF-8") from None
 
 
 def _once(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
-    """Return an object, or raise for a key given twice, of which JSON readers keep now this, now that one."""
+    """Return an object; raise for a duplicate key, because JSON parsers differ in which value they keep."""
     found: dict[str, JsonValue] = {}
     for key, value in pairs:
         if key in found:
@@ -160,9 +160,11 @@ def _checked(found: JsonValue, where: str) -> dict[str, JsonValue]:
 
 
 def _refuse_inexact(value: JsonValue, where: str) -> None:
-    """Raise for whole numbers that would arrive as another number."""
+    """Raise for integers that would change when they are sent as JSON numbers."""
     if isinstance(value, int) and abs(value) > MAX_EXACT:
-        raise InvalidValue(f"{where} holds {value}, which JSON numbers can't carry; write it as a string")
+        raise InvalidValue(
+            f"{where} contains {value}, which a JSON number can't represent exactly; write it as a string"
+        )
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             _refuse_inexact(item, where)

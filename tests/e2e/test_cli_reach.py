@@ -72,12 +72,15 @@ async def test_a_wrong_token_and_a_missing_one_are_told_apart(reach: Reach) -> N
     file = reach.folder / "token"
     file.write_text("another-token-for-tests", encoding="ascii")
     for variables, said in (
-        ({"LESSOR_TOKEN": "another-token-for-tests"}, "the server does not know the token of LESSOR_TOKEN; "),
+        (
+            {"LESSOR_TOKEN": "another-token-for-tests"},
+            "the token in LESSOR_TOKEN is not valid for this server; ",
+        ),
         (
             {"LESSOR_TOKEN": "", "LESSOR_TOKEN_FILE": str(file)},
-            f"the server does not know the token in {file}; ",
+            f"the token in {file} is not valid for this server; ",
         ),
-        ({"LESSOR_TOKEN": ""}, "no token was sent; set LESSOR_TOKEN, or LESSOR_TOKEN_FILE"),
+        ({"LESSOR_TOKEN": ""}, "no token was sent; set LESSOR_TOKEN, or set LESSOR_TOKEN_FILE"),
     ):
         done = await reach.whoami(reach.plain.address, **variables)
         assert done.code == 4

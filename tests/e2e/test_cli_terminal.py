@@ -107,7 +107,7 @@ async def test_a_role_is_deleted_without_a_question_where_its_leases_stay(
 async def test_reconcile_asks_before_it_acts(
     terminal: Terminal, lessor: Lessor, mount: str, aws: StandIn
 ) -> None:
-    """It looks first, and names the number of findings."""
+    """It compares first, and names the number of differences."""
     await lessor.put_role(mount)
     await lessor.generate(mount)
     instance = (await lessor.info()).instance_id
@@ -115,7 +115,7 @@ async def test_reconcile_asks_before_it_acts(
         await make_user(aws, name, f"/lessor/{instance}/", {"lessor:instance": instance}, age=3600.0)
     done = await terminal("reconcile", "--mount", mount, "--apply", typed="n\n")
     assert done.code == 1
-    assert "Act on 2 findings?" in done.out
+    assert "Repair 2 differences?" in done.out
     for name in ("left-1", "left-2"):
         await aws.forget(name)
 

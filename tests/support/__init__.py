@@ -1,1 +1,1 @@
-"""What the tests share: fakes, models and the stand-in for AWS."""
+"""Shared parts of the tests: fakes, models and the stand-in for AWS."""

@@ -1,4 +1,4 @@
-"""Runs servers that must not start, and returns what they say."""
+"""Runs servers that must not start, and returns their output."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ BAD_START, BAD_SETTINGS = 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a server ended that did not stay."""
+    """The exit code and the output of a server that did not start."""
 
     code: int
     words: str
 
 
 def environment(folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return what a server over ``folder/data`` is started with; an empty value takes a variable away."""
+    """Return the environment of a server with ``folder/data``; an empty value removes a variable."""
     given = {
         **bare_environment(),
         "LESSOR_LISTEN": "127.0.0.1:0",
@@ -34,7 +34,7 @@ def environment(folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
 
 
 async def ended(folder: Path, *flags: str, **variables: str) -> Ended:
-    """Run a server that must end by itself; never with a stack trace."""
+    """Run a server that must exit without a stack trace."""
     process = forked(["server", *flags], environment(folder, variables))
     try:
         async with asyncio.timeout(60):
@@ -47,7 +47,7 @@ async def ended(folder: Path, *flags: str, **variables: str) -> Ended:
 
 
 async def refuses_to_start(folder: Path, **variables: str) -> str:
-    """Assert that a start fails in one line that says how to mend it; return that line."""
+    """Assert that a start fails with one line that names a fix; return that line."""
     end = await ended(folder, **variables)
     assert end.code == BAD_START, end.words
     (line,) = end.words.splitlines()

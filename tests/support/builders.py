@@ -1,4 +1,4 @@
-"""Good values of the domain for tests that are about something else."""
+"""Valid domain values for tests of other things."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def role(name: str = "app", mount_name: str = "aws", **changes: Any) -> Role:
 
 
 def assumed(role_arn: str, name: str = "assumed", **changes: Any) -> Role:
-    """Return a role that assumes one IAM role, and has no policy of its own."""
+    """Return a role that assumes one IAM role and has no policies."""
     plain = role(name, credential_type=CredentialType.ASSUMED_ROLE, policy_document="", role_arns=(role_arn,))
     return replace(plain, **changes)
 
@@ -49,17 +49,17 @@ def session_intent(number: int = 0, **changes: Any) -> Intent:
 
 
 def root_config(access_key: str = ROOT_KEY, **changes: Any) -> RootConfig:
-    """Return a root with a key pair that is no one's."""
+    """Return a root with a key pair that no user has."""
     return replace(RootConfig(access_key=access_key, secret_key=Secret("not-a-secret")), **changes)
 
 
 def stored_root(mount_name: str = "aws", account: str = ACCOUNT, version: int = 1) -> StoredRoot:
-    """Return a root as a store keeps it; nothing opens its bytes."""
+    """Return a root as a store keeps it; its bytes can't be decrypted."""
     return StoredRoot(mount_name, b"sealed", account, version, f"etag-{version}")
 
 
 def intent(number: int = 0, mount_name: str = "aws", role_name: str = "app", **changes: Any) -> Intent:
-    """Return the intent of a plain lease; each ``number`` gives its own names."""
+    """Return the intent of a plain lease; each ``number`` gives different names."""
     suffix = suffix_of(0, number)
     made = Intent(
         id=f"{mount_name}/creds/{role_name}/{suffix}",

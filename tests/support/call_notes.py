@@ -1,4 +1,4 @@
-"""What a guard wrote to its log."""
+"""The log of a guard."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class CallNotes:
         self.refusals: list[str] = []
 
     def report(self, method: str, error: BaseException) -> str:
-        """Keep an unforeseen exception; its reference is its number."""
+        """Record an unexpected exception; its reference is its number."""
         self.reports.append((method, error))
         return f"ref-{len(self.reports)}"
 
     def refused(self, reason: str) -> None:
-        """Keep the reason of a refused call."""
+        """Record the reason of a refused call."""
         self.refusals.append(reason)

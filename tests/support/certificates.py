@@ -1,4 +1,4 @@
-"""Certificate authorities for tests, and the certificates that they sign; all keys are drawn for the test."""
+"""Certificate authorities for tests, and the certificates that they sign; each test generates its keys."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class KeyPair:
 
 
 class Authority:
-    """A certificate authority of its own; ``ca`` is its certificate, as a PEM file."""
+    """A new certificate authority; ``ca`` is its certificate, as a PEM file."""
 
     def __init__(self, folder: Path, name: str = "ca") -> None:
-        """Draw its key; all files go to ``folder``, and begin with ``name``."""
+        """Generate its key; all files are in ``folder``, and their names begin with ``name``."""
         self._folder = folder
         self._name = name
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -71,7 +71,7 @@ def _subject(name: str) -> x509.Name:
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, end: datetime
 ) -> x509.CertificateBuilder:
-    """Return what all certificates of tests share; they are valid from three days before ``end``."""
+    """Return a builder for the certificates of tests; they are valid from three days before ``end``."""
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

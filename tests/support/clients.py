@@ -1,6 +1,6 @@
-"""Talks to a server over a real channel: typed stubs that carry the token, and errors with their details.
+"""Calls a server over a real channel: typed stubs that send the token, and errors with their details.
 
-Every refusal that passes through ``refused`` is held to the contract of errors: an ErrorInfo of domain
+Every error that passes through ``refused`` must meet the rules of the protocol: an ErrorInfo of domain
 ``lessor`` with an UPPER_SNAKE reason, and the detail that its status code demands.
 """
 
@@ -37,7 +37,7 @@ POLICY: Mapping[str, object] = {
 }
 MANAGED = "arn:aws:iam::aws:policy/ReadOnlyAccess"
 NOBODY_THERE = "http://127.0.0.1:1"
-"""An endpoint that the tests' servers may reach, where no one listens."""
+"""An endpoint that the tests' servers may call, where nothing listens."""
 SECONDS = 30.0
 
 Metadata = tuple[tuple[str, str], ...]
@@ -68,13 +68,13 @@ _NEEDED: dict[grpc.StatusCode, tuple[type[Message], ...]] = {
 
 
 class _Call(Protocol):
-    """A method that takes and gives bytes."""
+    """A unary method of bytes."""
 
     def __call__(self, data: bytes, *, metadata: Metadata, timeout: float) -> Awaitable[bytes]: ...
 
 
 class _Stream(Protocol):
-    """A method that takes bytes and gives many."""
+    """A streaming method of bytes."""
 
     def __call__(self, data: bytes, *, timeout: float) -> AsyncIterable[bytes]: ...
 
@@ -88,30 +88,30 @@ class Refusal:
     details: tuple[Message, ...]
 
     def detail(self, kind: type[M]) -> M:
-        """Return the one detail of this kind; AssertionError where there is none, or more."""
+        """Return the one detail of this kind; AssertionError if there is none or more than one."""
         found = [detail for detail in self.details if isinstance(detail, kind)]
         assert len(found) == 1, f"{len(found)} {kind.DESCRIPTOR.name} in {self}"
         return found[0]
 
     @property
     def reason(self) -> str:
-        """Return the machine's name of what happened."""
+        """Return the reason in ErrorInfo."""
         return str(self.detail(details.ErrorInfo).reason)
 
     @property
     def metadata(self) -> dict[str, str]:
-        """Return what ErrorInfo holds besides."""
+        """Return the metadata in ErrorInfo."""
         return dict(self.detail(details.ErrorInfo).metadata)
 
     @property
     def violations(self) -> dict[str, str]:
-        """Return the faults of the request by their fields' paths."""
+        """Return the problems of the request by the paths of their fields."""
         found = self.detail(details.BadRequest).field_violations
         return {violation.field: violation.description for violation in found}
 
     @classmethod
     def of(cls, error: grpc.aio.AioRpcError) -> Refusal:
-        """Read an error and hold it to what the contract says of every error."""
+        """Read an error, and assert the rules of the protocol for every error."""
         trailing = dict(error.trailing_metadata())
         assert "grpc-status-details-bin" in trailing, f"no details: {error.code()} {error.details()}"
         status = Status.FromString(cast("bytes", trailing["grpc-status-details-bin"]))
@@ -127,7 +127,7 @@ class Refusal:
 
 
 async def refused(call: Awaitable[object]) -> Refusal:
-    """Wait for a call that must fail and return its error; AssertionError where it was answered."""
+    """Wait for a call that must fail and return its error; AssertionError if it succeeds."""
     try:
         answer = await call
     except grpc.aio.AioRpcError as error:
@@ -136,7 +136,7 @@ async def refused(call: Awaitable[object]) -> Refusal:
 
 
 class _Signed:
-    """Adds the token to what a call sends along."""
+    """Adds the token to the metadata of a call."""
 
     def __init__(self, token: str) -> None:
         self._entry = ("authorization", f"Bearer {token}")
@@ -151,14 +151,14 @@ class _SignedCalls(_Signed, grpc.aio.UnaryUnaryClientInterceptor):
 
 
 class _SignedStreams(_Signed, grpc.aio.UnaryStreamClientInterceptor):
-    """Stands apart, since grpc.aio takes an interceptor for one kind of call only."""
+    """A separate class, because grpc.aio accepts an interceptor for one kind of call only."""
 
     async def intercept_unary_stream(self, continuation: Any, call: Any, request: Any) -> Any:
         return await continuation(self.sign(call), request)
 
 
 class Lessor:
-    """A server as its callers see it: one stub for each service, and the steps that most tests take."""
+    """A server from the caller's side: one stub for each service, and the steps of most tests."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         """Call through ``channel``."""
@@ -180,13 +180,13 @@ class Lessor:
         return await anext(aiter(stream(data, timeout=SECONDS)))
 
     async def health(self, service: str = "") -> int:
-        """Return the health of a service, or of the whole."""
+        """Return the health of a service, or of the server."""
         request = health_pb2.HealthCheckRequest(service=service)
         answer = await self.raw("grpc.health.v1.Health/Check", request.SerializeToString())
         return health_pb2.HealthCheckResponse.FromString(answer).status
 
     async def info(self) -> system_pb2.GetInfoResponse:
-        """Ask what runs here."""
+        """Return the server's info."""
         return await self.system.GetInfo(system_pb2.GetInfoRequest())
 
     async def enable(self, mount: str, aws_url: str, **limits: Any) -> None:
@@ -203,7 +203,7 @@ class Lessor:
     async def generate(
         self, mount: str, role: str = "app", ttl: int = 600, seconds: float = SECONDS
     ) -> creds_pb2.GenerateCredentialsResponse:
-        """Ask for credentials; ``ttl`` in seconds, ``seconds`` is the deadline."""
+        """Issue credentials; ``ttl`` in seconds, ``seconds`` is the deadline."""
         request = creds_pb2.GenerateCredentialsRequest(mount=mount, role=role, ttl=Duration(seconds=ttl))
         return await self.creds.GenerateCredentials(request, timeout=seconds)
 
@@ -226,7 +226,7 @@ class Lessor:
 
 @asynccontextmanager
 async def connect(address: str, token: str) -> AsyncIterator[Lessor]:
-    """Open a channel for the length of the block; an empty token sends none."""
+    """Open a channel for the duration of the block; with an empty token none is sent."""
     interceptors: list[grpc.aio.ClientInterceptor] = (
         [_SignedCalls(token), _SignedStreams(token)] if token else []
     )
@@ -235,7 +235,7 @@ async def connect(address: str, token: str) -> AsyncIterator[Lessor]:
 
 
 def root_at(aws_url: str, **fields: Any) -> config_pb2.RootConfig:
-    """Return the tests' root at a stand-in."""
+    """Return the root of the tests at a stand-in."""
     given = {"access_key": ROOT_KEY, "secret_key": ROOT_SECRET, "region": "us-east-1", **fields}
     return config_pb2.RootConfig(iam_endpoint=aws_url, sts_endpoint=aws_url, **given)
 
@@ -248,9 +248,9 @@ def struct(document: Mapping[str, object]) -> Struct:
 
 
 async def until(look: Callable[[], Awaitable[T]], holds: Callable[[T], bool], seconds: float = SECONDS) -> T:
-    """Look again and again until ``holds`` is true of what is seen, and return it; AssertionError if late.
+    """Poll until ``holds`` is true of the value, and return it; AssertionError if that takes too long.
 
-    Wait for what lasts: what holds for a moment alone may be over before the next look.
+    Wait only for states that last: a state of a moment may be over before the next poll.
     """
     loop = asyncio.get_running_loop()
     late = loop.time() + seconds
@@ -261,16 +261,16 @@ async def until(look: Callable[[], Awaitable[T]], holds: Callable[[T], bool], se
 
 
 async def users_of(aws: StandIn, mount: str) -> list[Json]:
-    """Return the users on AWS that the leases of a mount made."""
+    """Return the users on AWS that belong to the leases of a mount."""
     found = (await aws.users("/lessor/")).values()
     return [user for user in found if lease_of(user).startswith(f"{mount}/")]
 
 
 def lease_of(user: Json) -> str:
-    """Return the lease id that a user's tags name."""
+    """Return the lease id in a user's tags."""
     return cast("dict[str, str]", user["tags"]).get("lessor:lease", "")
 
 
 async def nothing_left(aws: StandIn, mount: str, seconds: float = SECONDS) -> None:
-    """Wait until no user of a mount is on AWS; AssertionError when that takes too long."""
+    """Wait until no user of a mount is on AWS; AssertionError if that takes too long."""
     await until(lambda: users_of(aws, mount), lambda users: not users, seconds)

@@ -1,4 +1,4 @@
-"""Runs the command line as a person does: in a process of its own, with its words and variables alone."""
+"""Runs the command line as a user does: in a separate process, with only its arguments and variables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.standin_control import Json
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How a command ended."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -26,7 +26,7 @@ class Done:
 
     @property
     def json(self) -> Json:
-        """Return what it printed as JSON."""
+        """Return its output, parsed as JSON."""
         found = json.loads(self.out)
         assert isinstance(found, dict)
         return found
@@ -58,7 +58,7 @@ class CommandLine:
         )
 
     async def __call__(self, *arguments: str, stdin: str = "", **variables: str) -> Done:
-        """Run a command to its end; whatever it does, it shows no stack trace and no token."""
+        """Run a command to its end; assert that it prints no stack trace and no token."""
         process = await self.start(*arguments, **variables)
         out, err = await process.communicate(stdin.encode())
         assert process.returncode is not None

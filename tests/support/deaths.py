@@ -1,4 +1,4 @@
-"""How crash tests play a story: alike with and without a death, so that its points have one order."""
+"""Runs a scenario of a crash test, with or without a crash, so that its crash points have one order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_ALIKE = 6
 
 
 async def play(w: World, story: Coroutine[object, object, None]) -> asyncio.Task[None]:
-    """Play a story to its end, or to where it dies; return its task."""
+    """Run a scenario to its end or to its crash; return its task."""
     playing = asyncio.get_running_loop().create_task(story)
     reached = asyncio.get_running_loop().create_task(w.points.reached.wait())
     await asyncio.wait([playing, reached], return_when=asyncio.FIRST_COMPLETED)
@@ -21,7 +21,7 @@ async def play(w: World, story: Coroutine[object, object, None]) -> asyncio.Task
 
 
 def telling(points: list[str]) -> list[int]:
-    """Return which points to try: of one name the first six, since those that come again are alike."""
+    """Return the crash points to try: the first six of each name, because repetitions are alike."""
     seen: Counter[str] = Counter()
     chosen = []
     for index, name in enumerate(points):

@@ -1,4 +1,4 @@
-"""Runs ``lessor dev`` in a process of its own, as a person would, and sees what it leaves behind."""
+"""Runs ``lessor dev`` in a separate process, as a user would, and checks the files that it leaves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECONDS = 60.0
 
 @dataclass
 class Dev:
-    """A dev server that runs: where it listens and what it said until it was ready."""
+    """A running dev server: its address, and its output until it was ready."""
 
     process: Process
     address: str
@@ -33,7 +33,7 @@ class Dev:
     log: Path
 
     def errors(self) -> str:
-        """Return what it has logged so far."""
+        """Return its log so far."""
         return self.log.read_text(encoding="utf-8")
 
     async def end(self, number: signal.Signals) -> int:
@@ -47,7 +47,7 @@ class Dev:
             return await self.process.wait()
 
     def status(self) -> str:
-        """Return what the kernel says of it (proc(5), ``/proc/PID/status``)."""
+        """Return its status from the kernel (proc(5), ``/proc/PID/status``)."""
         return Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
 
     def embedded_aws(self) -> int:
@@ -62,18 +62,18 @@ class Dev:
 
 
 def names(folder: Path) -> list[str]:
-    """Return what is in a folder."""
+    """Return the content of a folder."""
     return [path.name for path in folder.iterdir()]
 
 
 def environment(tmp_path: Path, more: Mapping[str, str]) -> dict[str, str]:
-    """Return the surroundings of a dev server: temporary directories are made below ``tmp_path``."""
+    """Return the environment of a dev server: temporary directories are created below ``tmp_path``."""
     return {**bare_environment(), "TMPDIR": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true", **more}
 
 
 @asynccontextmanager
 async def dev(tmp_path: Path, *words: str, **variables: str) -> AsyncIterator[Dev]:
-    """Run a dev server until the end of the block, or its own."""
+    """Run a dev server until the end of the block, or until it exits."""
     log = tmp_path.parent / f"{tmp_path.name}.log"
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
@@ -89,7 +89,7 @@ async def dev(tmp_path: Path, *words: str, **variables: str) -> AsyncIterator[De
 
 
 async def ready(process: Process, log: Path) -> Dev:
-    """Read what a dev server says until it is ready."""
+    """Read the output of a dev server until it is ready."""
     said = ""
     assert process.stdout is not None
     async with asyncio.timeout(SECONDS):
@@ -101,7 +101,7 @@ async def ready(process: Process, log: Path) -> Dev:
 
 
 async def failing(tmp_path: Path, *words: str, **variables: str) -> tuple[int, str]:
-    """Run a dev server that must not start; return its exit code and what it wrote."""
+    """Run a dev server that must not start; return its exit code and its output."""
     process = forked(["dev", *words], environment(tmp_path, variables))
     try:
         async with asyncio.timeout(SECONDS):
@@ -113,7 +113,7 @@ async def failing(tmp_path: Path, *words: str, **variables: str) -> tuple[int, s
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process runs."""
+    """Return whether a process runs."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     except (FileNotFoundError, ProcessLookupError):
@@ -121,7 +121,7 @@ def alive(pid: int) -> bool:
 
 
 async def gone(*pids: int) -> None:
-    """Wait until processes are no more."""
+    """Wait until processes have ended."""
 
     async def left() -> list[int]:
         return [pid for pid in pids if alive(pid)]

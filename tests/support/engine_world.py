@@ -1,7 +1,7 @@
-"""The very engine that production runs, over the fakes: a mount with a root and a role, in virtual time.
+"""The engine of production over fakes: a mount with a root and a role, in virtual time.
 
-``World.kill`` ends the process as ``kill -9`` does: at one instant nothing of it runs any more, while store
-and AWS keep what took effect. ``World.start`` then is the next process.
+``World.kill`` ends the process as ``kill -9`` does: all its tasks stop at one instant, while store and AWS
+keep their state. ``World.start`` then starts the next process.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from tests.support.recording import Recording
 from tests.support.reports import Reports
 
 BASE_US = 1_900_000_000_000_000
-"""The wall clock's time when a run begins."""
+"""The wall clock's time at the start of a run."""
 BOUND_SECONDS = 3.0
-"""How late after its expiry a key may still live while AWS answers."""
+"""How long after its expiry a key may still work while AWS answers."""
 OTHER_ACCOUNT = "210987654321"
 
 
 @dataclass(slots=True)
 class Clocks:
-    """The machine's clocks and AWS's, each the loop's time; tests set them apart, in seconds."""
+    """The clocks of the machine and of AWS, based on the loop's time; tests set offsets in seconds."""
 
     wall_ahead: float = 0.0
     aws_ahead: float = 0.0
     asleep: float = 0.0
-    """How long the machine slept: the loop's clock stood still meanwhile."""
+    """How long the machine slept; the loop's clock stopped during that time."""
 
     def wall_us(self) -> int:
         """Return the machine's wall clock."""
@@ -61,7 +61,7 @@ class Clocks:
 
 
 class PlainSealer:
-    """Seals by writing the context in front: enough to see that a blob opens with its own context only."""
+    """Seals by adding the context as a prefix: enough to check that a blob opens only with its context."""
 
     def seal(self, plain: bytes, context: str) -> bytes:
         """Return ``plain`` behind its context."""
@@ -79,25 +79,25 @@ class UnexpectedError(Exception):
 
 
 class Points:
-    """Every place where a process can die: around each effect on AWS and each commit, in order."""
+    """All crash points of a process, before and after each effect on AWS and each commit, in order."""
 
     def __init__(self) -> None:
-        """Begin with no death wanted."""
+        """Begin without a crash."""
         self.passed: list[str] = []
         self.die_at: int | None = None
         self.lose_at: int | None = None
-        """The point at which nobody answers: before the effect it did not happen, after it it did."""
+        """The point without an answer: before the effect it did not happen, after the effect it did."""
         self.slow: dict[str, float] = {}
-        """How many seconds it takes to pass the points of these names."""
+        """The delay, in seconds, at the points with these names."""
         self.lost: set[str] = set()
-        """Points at which the answer of the store is lost, once."""
+        """Points at which the answer of the store is lost once."""
         self.broken: set[str] = set()
-        """Points at which the port raises what nobody expects of it."""
+        """Points at which the port raises an unexpected exception."""
         self.reached = asyncio.Event()
         self.dead = False
 
     async def __call__(self, name: str) -> None:
-        """Pass a point, or never come back from it where the process dies here."""
+        """Pass a point, or never return if the process dies here."""
         if self.dead:
             raise asyncio.CancelledError
         self.passed.append(name)
@@ -116,7 +116,7 @@ class Points:
 
 
 def _unanswered(point: str) -> LessorError:
-    """Return what is raised where AWS or the store, whichever the point lies at, does not answer."""
+    """Return the exception for a missing answer of AWS or the store, depending on the point."""
     called = point.partition(" ")[0]
     if called.islower():
         return StoreUnavailable(f"the store did not answer {called}", retry_in=1.0)
@@ -125,7 +125,7 @@ def _unanswered(point: str) -> LessorError:
 
 @dataclass(slots=True)
 class World:
-    """All of it; tests look at ``iam``, ``aws``, ``store`` and ``events``."""
+    """The engine with its fakes; tests inspect ``iam``, ``aws``, ``store`` and ``events``."""
 
     iam: Iam
     other_iam: Iam
@@ -144,7 +144,7 @@ class World:
 
     @property
     def engine(self) -> Engine:
-        """Return the engine that runs."""
+        """Return the running engine."""
         assert self._engine is not None, "no engine runs"
         return self._engine
 
@@ -153,7 +153,7 @@ class World:
         return asyncio.get_running_loop().time()
 
     async def start(self) -> None:
-        """Start a process on what store and AWS hold."""
+        """Start a process on the current state of store and AWS."""
         self._outsiders = frozenset(asyncio.all_tasks())
         loop = asyncio.get_running_loop()
         self.points.dead = False
@@ -172,7 +172,7 @@ class World:
             await asyncio.get_running_loop().create_future()
 
     async def kill(self) -> None:
-        """End the process, callers' handlers included, at this very instant."""
+        """End the process and its callers' handlers immediately."""
         self.points.dead, self.points.die_at = True, None
         doomed = asyncio.all_tasks() - self._outsiders
         for task in doomed:
@@ -224,7 +224,7 @@ class World:
         return await self.engine.issuer.generate(wish, seconds)
 
     async def attempt(self, role: str = "app") -> Credentials | LessorError:
-        """Issue a credential and return it, or the error that the caller would get."""
+        """Issue a credential and return it, or the caller's error."""
         try:
             return await self.issue(role=role)
         except LessorError as error:
@@ -252,14 +252,14 @@ class World:
         return [user.name for user in self.iam.users.values()]
 
     async def until(self, holds: Callable[[], bool], seconds: float = 60.0) -> None:
-        """Wait until ``holds()``, looking each millisecond; fail the test where that takes too long."""
+        """Wait until ``holds()``, checked every millisecond; fail the test if that takes too long."""
         until = self.now() + seconds
         while not holds():
             assert self.now() < until, f"not so after {seconds:g} s"
             await asyncio.sleep(0.001)
 
     async def until_gone(self, seconds: float = 7200.0) -> None:
-        """Wait until every lease is a tombstone; fail the test where that takes longer than ``seconds``."""
+        """Wait until every lease is a tombstone; fail the test if that takes longer than ``seconds``."""
         until = self.now() + seconds
         while any(state is not State.GONE for state in self.states().values()):
             assert self.now() < until, f"not all is gone after {seconds:g} s: {self.states()}"
@@ -276,7 +276,7 @@ async def world(
     mount: Mount | None = None,
     role: Role | None = None,
 ) -> AsyncIterator[World]:
-    """Make a world whose engine runs, with a mount, its root and a role; ``latency`` is a call's seconds."""
+    """Create a world with a running engine, a mount, its root and a role; ``latency`` is in seconds."""
     points, clocks = Points(), Clocks()
     store = MemoryStore(clocks, points)
 
@@ -300,7 +300,7 @@ async def world(
 
 
 async def bound(w: World) -> None:
-    """Issue once, so that the root's account is known, and forget the calls and points of it."""
+    """Issue once, so that the root's account is known, and clear the recorded calls and points."""
     made = await w.issue()
     await w.revoke(made.lease.id)
     w.aws.sent.clear()

@@ -1,4 +1,4 @@
-"""A federation endpoint on this machine: takes credentials of a session, gives a sign-in token."""
+"""A federation endpoint on this machine: it returns a sign-in token for the credentials of a session."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOKEN = "VCQgs5qZZt3Q/6fn8+Tr5="
 
 
 class Federation(HTTPServer):
-    """A federation endpoint on this machine that answers what a test wants."""
+    """A federation endpoint on this machine whose answers a test chooses."""
 
     def __init__(self) -> None:
         """Listen on a port that the system chooses."""
@@ -25,12 +25,12 @@ class Federation(HTTPServer):
 
     @property
     def url(self) -> str:
-        """Return where it is."""
+        """Return its URL."""
         return f"http://127.0.0.1:{self.server_port}/federation"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Notes each request and answers."""
+    """Records each request, and answers it."""
 
     server: Federation
 
@@ -50,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[Federation]:
-    """Serve for the length of the block."""
+    """Serve for the duration of the block."""
     server = Federation()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -1,4 +1,4 @@
-"""Users that somebody else creates on the tests' AWS."""
+"""Users that outsiders create on the tests' AWS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.standin_control import StandIn
 
 
 async def make_user(aws: StandIn, name: str, path: str, tags: Mapping[str, str], age: float) -> None:
-    """Make a user on AWS by hand, which was made ``age`` seconds ago."""
+    """Create a user on AWS by hand, with a creation time ``age`` seconds ago."""
     iam = boto3.client(
         "iam",
         endpoint_url=aws.url,

@@ -5,8 +5,8 @@
     process.wait(10.0)
     process.output.read()                            # stdout and stderr
 
-A test process has one such parent, which ends with it and takes along what it has forked. What needs the
-kernel's own record of a start (``/proc/PID/environ``, ``/proc/PID/cmdline``) is spawned instead.
+A test process has one such parent. It ends with the test process, and so do its children. Tests that need the
+kernel's record of a start (``/proc/PID/environ``, ``/proc/PID/cmdline``) spawn a new process instead.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_DESCRIPTORS = 256
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be run."""
+    """The command to run."""
 
     arguments: list[str]
     environment: dict[str, str]
@@ -45,7 +45,7 @@ class Request:
 
 
 class Forked:
-    """A process that was forked; ``output`` is all that it writes, the rest is as in ``subprocess.Popen``."""
+    """A forked process; ``output`` has everything that it writes, the rest is as in ``subprocess.Popen``."""
 
     def __init__(self, pid: int, output: BinaryIO, ended: BinaryIO) -> None:
         """Hold the ends of its pipes; ``ended`` is written to when it has ended."""
@@ -107,7 +107,7 @@ def _parent() -> socket.socket:
 
 
 def main(control: socket.socket) -> None:
-    """Fork what is asked for, and tell of its end, until nobody asks any more."""
+    """Fork each requested command and report its end, until the socket is closed."""
     for module in PRELOADED:
         importlib.import_module(module)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -148,7 +148,7 @@ def _tell_of_ends(ended: dict[int, int]) -> None:
 
 
 def _become(request: Request, output: int) -> NoReturn:
-    """Be the command that was asked for, in the process that was forked."""
+    """Run the requested command in the forked process."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

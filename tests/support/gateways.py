@@ -33,18 +33,18 @@ def root(url: str, mount: str = "aws", version: int = 1, **changes: Any) -> Root
 
 
 def chained(root: Root, *hops: str | Hop) -> Root:
-    """Return the root at the end of this chain of role ARNs or hops."""
+    """Return the root with this chain of role ARNs or hops."""
     chain = tuple(hop if isinstance(hop, Hop) else Hop(hop) for hop in hops)
     return replace(root, config=replace(root.config, assume_chain=chain))
 
 
 def token_file(path: Path, **claims: object) -> str:
-    """Write a JSON web token with these claims, signed by nobody, and return its path."""
+    """Write an unsigned JSON web token with these claims, and return its path."""
     path.write_text(f"{json_web_token({'alg': 'RS256'}, claims)}\n")
     return str(path)
 
 
 def json_web_token(header: object, claims: object) -> str:
-    """Return a token of this header and these claims, whose signature is none."""
+    """Return a token with this header, these claims and an invalid signature."""
     parts = (json.dumps(header).encode(), json.dumps(claims).encode(), b"signed by nobody")
     return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)

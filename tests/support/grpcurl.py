@@ -1,4 +1,4 @@
-"""Runs grpcurl as a person does: no proto files, so that everything comes by reflection."""
+"""Runs grpcurl as a user does: without proto files, only by reflection."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _BINARY = Path(sys.executable).parent / "grpcurl"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What grpcurl printed, and its exit code: 0 for OK, else 64 plus the status code of the call."""
+    """The output of grpcurl, and its exit code: 0 for OK, else 64 plus the status code of the call."""
 
     code: int
     out: str
     err: str
 
     def json(self) -> dict[str, Any]:
-        """Return the response; AssertionError, with grpcurl's words, where the call failed."""
+        """Return the response; AssertionError with grpcurl's output if the call failed."""
         assert self.code == 0, self.err
         return cast("dict[str, Any]", json.loads(self.out))
 
 
 class Grpcurl:
-    """A grpcurl at one server; with a token it sends it in each call."""
+    """A grpcurl for one server; it sends the token, if any, in each call."""
 
     def __init__(self, address: str, token: str = "") -> None:
         """Call ``address``."""

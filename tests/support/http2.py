@@ -1,4 +1,4 @@
-"""Speaks HTTP/2 frame by frame, as no library would: what a hostile caller can send.
+"""Sends HTTP/2 frame by frame, as a hostile caller can do and a library would not.
 
 Sources: RFC 9113 (HTTP/2), section 4.1 for the frame and 6 for each kind; RFC 7541 (HPACK), 6.2.2, for
 headers written out without compression; the gRPC page "PROTOCOL-HTTP2.md".
@@ -65,7 +65,7 @@ def _window_of(settings: bytes, otherwise: int) -> int:
 
 
 class Connection:
-    """One connection of a hostile caller; it counts what comes back and reads no further than that."""
+    """One connection of a hostile caller; it only counts the frames that come back."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Begin with stream 1."""
@@ -76,7 +76,7 @@ class Connection:
         self.ended: set[int] = set()
         """Streams that the server has ended or reset."""
         self._room = {0: DEFAULT_WINDOW}
-        """What the server still takes, of the connection (0) and of each stream."""
+        """The remaining flow-control window of the connection (0) and of each stream."""
         self._new_room = DEFAULT_WINDOW
         self._outbox: dict[int, int] = {}
         self.closed = asyncio.Event()
@@ -84,7 +84,7 @@ class Connection:
 
     @classmethod
     async def open(cls, host: str, port: int, *, window: int = 65_535, preface: bool = True) -> Connection:
-        """Connect; ``window`` is what the server may send on each stream before it has to wait."""
+        """Connect; the server may send ``window`` bytes on each stream before it must wait."""
         reader, writer = await asyncio.open_connection(host, port)
         connection = cls(reader, writer)
         if preface:
@@ -97,14 +97,14 @@ class Connection:
             self._writer.write(data)
 
     async def drained(self) -> None:
-        """Wait until what was written is on its way."""
+        """Wait until everything written is sent."""
         try:
             await self._writer.drain()
         except OSError:
             self.closed.set()
 
     def call(self, path: str, extra: Iterable[tuple[str, str]] = (), flags: int = END_HEADERS) -> int:
-        """Open a stream with headers alone; return its number."""
+        """Open a stream with only headers; return its number."""
         self._stream += 2
         self.send(frame(HEADERS, flags, self._stream, headers(path, extra)))
         return self._stream
@@ -114,7 +114,7 @@ class Connection:
         self.send(frame(DATA, END_STREAM if end else 0, stream, payload))
 
     def pour(self, stream: int, size: int) -> None:
-        """Send ``size`` bytes as fast as the server's flow control lets them in."""
+        """Send ``size`` bytes as fast as the server's flow control allows."""
         self._room[stream] = self._new_room
         self._outbox[stream] = size
         self._pour()
@@ -128,7 +128,7 @@ class Connection:
                 self._room[0] -= part
 
     def reset(self, stream: int) -> None:
-        """Give a stream up."""
+        """Reset a stream."""
         self.send(frame(RST_STREAM, 0, stream, struct.pack(">I", 8)))
 
     async def read(self) -> None:

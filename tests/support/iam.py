@@ -1,6 +1,6 @@
 """A model of one AWS account's IAM and STS: ``Iam.handle`` answers one call of the query protocol.
 
-Not modelled: who may do what (each known key may do all that its kind may), and deletions that take effect
+Not modelled: permissions (each known key may do everything that its kind may), and deletions that take effect
 late.
 """
 
@@ -68,14 +68,14 @@ class Iam(Account):
         return self.handle(action, params, access_key_id, token)
 
     def adopt_root(self, access_key_id: str) -> User:
-        """Make the root's user real, with this key, so that the root's keys can be listed and rotated."""
+        """Create the root's user with this key, so that the root's keys can be listed and rotated."""
         user = self.users.get(ROOT) or self.create_user(ROOT)
         user.visible_at = self.now()
         self._add_key(user, access_key_id, 0.0)
         return user
 
     def forget(self, user_name: str) -> None:
-        """Delete a user and all that hangs on it at once, as somebody at the console would."""
+        """Delete a user with everything attached to it, as the console does."""
         user = self.users.pop(user_name.casefold(), None)
         if user is None:
             raise no_user(user_name)
@@ -90,7 +90,7 @@ class Iam(Account):
             TOUCHES[thing](self, user_name)
 
     def snapshot(self) -> Result:
-        """Show all that is on the account but secrets and documents, for a test to look at."""
+        """Return the content of the account for tests, without secrets and documents."""
         return {
             "account": self.account,
             "users": [user.snapshot() for user in self.users.values()],
@@ -146,4 +146,4 @@ TOUCHES: dict[str, Callable[[Iam, str], object]] = {
     ),
     "group": _join_extra_group,
 }
-"""What a test can hang on a user from outside, or ``user``: a user that nobody leased."""
+"""What a test can attach to a user from outside; ``user`` creates a user without a lease."""

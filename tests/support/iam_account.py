@@ -1,4 +1,4 @@
-"""What one AWS account's IAM holds, as typed methods: in memory, no I/O, deterministic for a seeded random.
+"""The IAM of one AWS account, as typed methods: in memory, no I/O, deterministic for a seeded random.
 
 Each method follows the API page of its own name, ``…/IAM/latest/APIReference/API_<Action>.html``, and raises
 ``RefusalError`` where AWS answers with an error; rules from elsewhere are cited where they stand, by the last
@@ -29,14 +29,14 @@ from tests.support.iam_user import AccessKey, Thing, User, draw_id, draw_secret,
 
 
 class Account(Home):
-    """Holds users, policies, groups and keys, and what people hang on users."""
+    """The users, policies, groups and keys of an account, and other attachments of users."""
 
     # --- users ---------------------------------------------------------------------------------------------
 
     def create_user(
         self, name: str, path: str = "/", tags: Iterable[tuple[str, str]] = (), boundary: str = ""
     ) -> User:
-        """Make a user; EntityAlreadyExists without regard to case, LimitExceeded at the quota."""
+        """Create a user; EntityAlreadyExists regardless of case, LimitExceeded at the quota."""
         check_name(name)
         check_path(path)
         kept_tags = check_tags(tags, self.quotas.tags)
@@ -61,20 +61,20 @@ class Account(Home):
         return user
 
     def get_user(self, name: str) -> User:
-        """Find a user by name, without regard to case; NoSuchEntity when absent or not yet visible."""
+        """Find a user by name, regardless of case; NoSuchEntity if it is missing or not visible yet."""
         user = self.users.get(name.casefold())
         if user is None or user.visible_at > self.now():
             raise no_user(name)
         return user
 
     def delete_user(self, name: str) -> None:
-        """Delete a user; DeleteConflict while anything hangs on it."""
+        """Delete a user; DeleteConflict while anything is attached to it."""
         user = self.get_user(name)
         user.check_empty()
         del self.users[user.name.casefold()]
 
     def list_users(self, path_prefix: str = "/") -> list[User]:
-        """List the visible users whose path begins so, by name."""
+        """List the visible users with this path prefix, by name."""
         now = self.now()
         found = [
             user
@@ -130,7 +130,7 @@ class Account(Home):
             raise missing(f"The user policy with name {name} cannot be found.")
 
     def attach_user_policy(self, user_name: str, arn: str) -> None:
-        """Attach a managed policy, again without effect. All of AWS's own policies are known."""
+        """Attach a managed policy; a repetition has no effect. All of AWS's own policies exist."""
         check_policy_arn(arn)
         user = self.get_user(user_name)
         if not self.knows_policy(arn):
@@ -174,7 +174,7 @@ class Account(Home):
             raise missing(f"The group with name {name} cannot be found.") from None
 
     def add_user_to_group(self, user_name: str, group: str) -> None:
-        """Put a user into a group; doing it again changes nothing."""
+        """Add a user to a group; a repetition changes nothing."""
         name = str(self.get_group(group)["GroupName"])
         user = self.get_user(user_name)
         if name in user.groups:
@@ -184,7 +184,7 @@ class Account(Home):
         user.groups.append(name)
 
     def remove_user_from_group(self, user_name: str, group: str) -> None:
-        """Take a user out of a group."""
+        """Remove a user from a group."""
         name = str(self.get_group(group)["GroupName"])
         user = self.get_user(user_name)
         if name not in user.groups:
@@ -194,7 +194,7 @@ class Account(Home):
     # --- access keys ---------------------------------------------------------------------------------------
 
     def create_access_key(self, user_name: str) -> AccessKey:
-        """Make an access key; at most two a user, whatever their status (reference_iam-quotas)."""
+        """Create an access key; at most two for a user, regardless of status (reference_iam-quotas)."""
         user = self.get_user(user_name)
         if len(user.keys) >= self.quotas.access_keys:
             raise over_quota("AccessKeysPerUser", self.quotas.access_keys)
@@ -207,7 +207,7 @@ class Account(Home):
         self._bury_key(user, key_id)
 
     def update_access_key(self, user_name: str, key_id: str, status: str) -> None:
-        """Switch an access key ``Active`` or ``Inactive``."""
+        """Set the status of an access key, ``Active`` or ``Inactive``."""
         if status not in ("Active", "Inactive"):
             raise RefusalError(400, "ValidationError", f"Value '{status}' at 'status' is not valid.")
         self._key(self.get_user(user_name), key_id).status = status
@@ -234,7 +234,7 @@ class Account(Home):
         }
 
     def delete_login_profile(self, user_name: str) -> None:
-        """Take a user's console password away."""
+        """Delete a user's console password."""
         self.login_profile(user_name)
         self.get_user(user_name).login_profile = None
 
@@ -249,14 +249,14 @@ class Account(Home):
         return serial
 
     def deactivate_mfa_device(self, user_name: str, serial: str) -> None:
-        """Take an MFA device from its user; a virtual one stays on the account until it is deleted."""
+        """Remove an MFA device from its user; a virtual one stays on the account until it is deleted."""
         if self.get_user(user_name).mfa.pop(serial, None) is None:
             raise missing(f"MFA Device with serial number {serial} cannot be found.")
         if serial in self.virtual_mfa:
             self.virtual_mfa[serial] = ""
 
     def delete_virtual_mfa_device(self, serial: str) -> None:
-        """Delete a virtual MFA device that is no user's any more."""
+        """Delete a virtual MFA device that no user has any more."""
         if serial not in self.virtual_mfa:
             raise missing(f"VirtualMFADevice with serial number {serial} doesn't exist.")
         if self.virtual_mfa[serial]:
@@ -264,7 +264,7 @@ class Account(Home):
         del self.virtual_mfa[serial]
 
     def add_thing(self, user_name: str, kind: Thing) -> str:
-        """Hang an SSH key, a signing certificate or a service credential on a user; return its id."""
+        """Add an SSH key, a signing certificate or a service credential to a user; return its id."""
         thing_id = draw_id(self.rng, kind.value)
         self.get_user(user_name).things[kind][thing_id] = self.now()
         return thing_id

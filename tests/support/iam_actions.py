@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Holds who signed a call (STS GetCallerIdentity)."""
+    """The principal that signed a call (STS GetCallerIdentity)."""
 
     account: str
     arn: str
@@ -26,14 +26,14 @@ class Caller:
 
     @property
     def role_arn(self) -> str:
-        """Return the role whose session this is, path left out, or an empty text."""
+        """Return the role of this session without its path, or an empty string."""
         if ":assumed-role/" not in self.arn:
             return ""
         return f"arn:aws:iam::{self.account}:role/{self.arn.split('/')[1]}"
 
 
 class Params:
-    """Reads one call's parameters; what is absent but needed is ValidationError (CommonErrors)."""
+    """Reads one call's parameters; a missing required parameter is a ValidationError (CommonErrors)."""
 
     def __init__(self, raw: Mapping[str, Value], caller: Caller) -> None:
         """Read ``raw``, flattened by the query protocol or nested."""
@@ -41,11 +41,11 @@ class Params:
         self._raw = raw
 
     def text(self, name: str, default: str = "") -> str:
-        """Return a parameter, or the default where it is absent."""
+        """Return a parameter, or the default if it is missing."""
         return str(self._raw.get(name, default))
 
     def need(self, name: str) -> str:
-        """Return a parameter that must be there."""
+        """Return a required parameter."""
         value = self.text(name)
         if not value:
             at = name[:1].lower() + name[1:]
@@ -56,7 +56,7 @@ class Params:
         return value
 
     def user(self) -> str:
-        """Return ``UserName``, or the caller's own name where it is absent (API_GetUser)."""
+        """Return ``UserName``, or the caller's own name if it is missing (API_GetUser)."""
         return self.text("UserName") or self.caller.user_name
 
     def pairs(self, name: str) -> list[tuple[str, str]]:
@@ -104,7 +104,7 @@ Action: TypeAlias = "Callable[[Account, Params], Result | None]"
 
 
 def field_of(name: str) -> Callable[[Value], str]:
-    """Return what reads a field of a listed item."""
+    """Return a function that reads a field of a listed item."""
     return lambda item: str(item[name]) if isinstance(item, Mapping) else ""
 
 
@@ -187,7 +187,7 @@ def _service_credential(user: User, credential_id: str, created: str) -> Value:
 
 
 def _list_things(kind: Thing, field: str, describe: Callable[[User, str, str], Value]) -> Action:
-    """Make the action that lists one kind of thing on a user."""
+    """Return the action that lists one kind of a user's attachments."""
 
     def perform(iam: Account, p: Params) -> Result:
         user = iam.get_user(p.user())
@@ -276,4 +276,4 @@ ACTIONS: dict[str, Action] = {
     "GetAccountSummary": _account_summary,
     "GetCallerIdentity": _caller_identity,
 }
-"""Every action the model knows, by its name on the wire."""
+"""Every action of the model, by its name on the wire."""

@@ -10,16 +10,16 @@ from tests.support.iam_rules import Answer
 
 
 class Kind(Enum):
-    """Names what goes wrong with one call."""
+    """The kinds of faults of a call."""
 
     DELAY = "delay"
-    """After ``seconds`` the call takes effect and is answered, also when its caller has gone meanwhile."""
+    """After ``seconds`` the call takes effect and is answered, even if its caller has disconnected."""
     REFUSE = "refuse"
-    """No effect; answered with ``status``, ``code`` and ``message``, AccessDenied where not given."""
+    """No effect; answered with ``status``, ``code`` and ``message``, AccessDenied by default."""
     THROTTLE = "throttle"
     """No effect; Throttling, 400 (CommonErrors)."""
     ERROR_BEFORE = "error_before"
-    """No effect; ``status`` (500 unless told) with InternalFailure, or ServiceUnavailable for 503."""
+    """No effect; ``status`` (by default 500) with InternalFailure, or ServiceUnavailable for 503."""
     ERROR_AFTER = "error_after"
     """Takes effect; answered as ERROR_BEFORE."""
     LOSE = "lose"
@@ -33,13 +33,13 @@ class Kind(Enum):
     HANG_AFTER = "hang_after"
     """Takes effect; never answered."""
     GARBAGE = "garbage"
-    """No effect; answered ``status`` (200 where not given) with HTML, as a captive proxy does."""
+    """No effect; answered with ``status`` (by default 200) and HTML, as a captive proxy does."""
     REDIRECT = "redirect"
-    """No effect; answered ``status`` (302 where not given) with the URL in ``message`` as its Location."""
+    """No effect; answered with ``status`` (by default 302) and the URL in ``message`` as its Location."""
 
 
 class Ending(Enum):
-    """Names what a caller sees of a call: an answer, the connection cut, silence, HTML, or a redirect."""
+    """The outcomes for a caller: an answer, a closed connection, no answer, HTML, or a redirect."""
 
     ANSWER = "answer"
     CUT = "cut"
@@ -70,12 +70,12 @@ class Fault:
 
     @staticmethod
     def of(rule: Mapping[str, object]) -> Fault:
-        """Read a rule from JSON; ValueError or TypeError for what is no rule."""
+        """Read a rule from JSON; ValueError or TypeError if it is not valid."""
         fields = {name: value for name, value in rule.items() if name != "kind"}
         return Fault(kind=Kind(rule.get("kind")), **fields)  # type: ignore[arg-type]
 
     def meets(self, count: int) -> bool:
-        """Tell whether the rule meets the ``count``-th call that it matches, 1 being the first."""
+        """Return whether the rule applies to the ``count``-th call that it matches, counted from 1."""
         first = self.nth or 1
         times = self.times or (1 if self.nth else None)
         return count >= first and (times is None or count < first + times)
@@ -117,7 +117,7 @@ _ENDINGS = {
 
 
 class Faults:
-    """Keeps the rules in the order they were added, and counts the calls that each has matched."""
+    """The rules in the order in which they were added, each with the number of calls that it has matched."""
 
     def __init__(self) -> None:
         """Start without a rule."""
@@ -135,7 +135,7 @@ class Faults:
         self._counts.clear()
 
     def take(self, action: str, user: str = "") -> Fault | None:
-        """Count one call with every rule that matches it, and return the first rule that meets it."""
+        """Count one call for every rule that matches it, and return the first rule that applies to it."""
         found: Fault | None = None
         for index, rule in enumerate(self._rules):
             if rule.action not in ("*", action) or rule.user not in ("", user):

@@ -1,4 +1,4 @@
-"""What groups and managed policies hold, and the actions that look at them (API pages of their names)."""
+"""The content of groups and managed policies, and the actions that read them (API pages of their names)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class GroupPolicies:
-    """Holds a group's inline policies by name, and the ARNs of its managed ones."""
+    """A group's inline policies by name, and the ARNs of its managed ones."""
 
     inline: dict[str, str] = field(default_factory=dict)
     attached: list[str] = field(default_factory=list)
@@ -35,7 +35,7 @@ def put_group_policy(iam: Account, group: str, name: str, document: str) -> None
 
 
 def attach_group_policy(iam: Account, group: str, arn: str) -> None:
-    """Attach a managed policy to a group, again without effect."""
+    """Attach a managed policy to a group; a repetition has no effect."""
     check_policy_arn(arn)
     policies = of_group(iam, group)
     if not iam.knows_policy(arn):
@@ -92,4 +92,4 @@ GROUP_ACTIONS: dict[str, Action] = {
     "GetGroup": _get_group,
     "GetPolicy": _get_policy,
 }
-"""The actions on groups' policies, and those that look whether something exists."""
+"""The actions on groups' policies, and those that check whether an object exists."""

@@ -1,4 +1,4 @@
-"""What one AWS account of the model is made of, and its place among the others that roles lead into."""
+"""The state of one AWS account of the model, and its links to the other accounts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.iam_user import AccessKey, User, draw_id
 from tests.support.sts_state import StsState, TrustedRole
 
 ROOT = "root-of-lessor"
-"""The user whom a key that the account never made belongs to: the one the service under test is given."""
+"""The user of every key that the account did not create: the root of the service under test."""
 
 
 class Home:
@@ -31,7 +31,7 @@ class Home:
         quotas: Quotas | None = None,
         visible_after: float = 0.0,
     ) -> None:
-        """Begin empty; without ``rng`` the ids are the same in each run."""
+        """Begin empty; without ``rng`` each run has the same ids."""
         self.account = account
         self.quotas = quotas or Quotas()
         self.visible_after = visible_after
@@ -40,7 +40,7 @@ class Home:
         self.clear()
 
     def clear(self) -> None:
-        """Empty the account; keys it ever made become unknown."""
+        """Empty the account; all its keys become unknown."""
         self.users: dict[str, User] = {}
         self.groups: dict[str, Result] = {}
         self.policies: dict[str, Result] = {}
@@ -55,11 +55,11 @@ class Home:
     # --- the account among others ---------------------------------------------------------------------------
 
     def knows_policy(self, arn: str) -> bool:
-        """Tell whether there is such a managed policy; all of AWS's own are known."""
+        """Return whether a managed policy exists; all of AWS's own do."""
         return arn.startswith("arn:aws:iam::aws:policy/") or arn in self.policies
 
     def peer(self, number: str) -> Self:
-        """Return the account of this number, which begins empty where nobody named it before."""
+        """Return the account with this number; a new account is empty."""
         if number == self.account:
             return self
         if number not in self.peers:
@@ -75,7 +75,7 @@ class Home:
         return self.sts.roles[arn]
 
     def root_arn(self) -> str:
-        """Return whom a key that this account never made belongs to: the root of the service under test."""
+        """Return the principal of keys that this account did not create: the tested service's root."""
         return self.sts.root_arn or self.arn("user", "/", ROOT)
 
     def arn(self, kind: str, path: str, name: str) -> str:

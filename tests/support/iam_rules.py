@@ -1,4 +1,4 @@
-"""The rules by which IAM refuses: names, paths, tags, policy documents, quotas, and the words it uses.
+"""The rules of IAM for names, paths, tags, policy documents and quotas, with its error messages.
 
 Sources, cited below by their last part: ``https://docs.aws.amazon.com/IAM/latest/APIReference/API_…``,
 ``…/IAM/latest/APIReference/CommonErrors.html`` and ``…/IAM/latest/UserGuide/reference_….html``.
@@ -18,7 +18,7 @@ Result: TypeAlias = dict[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Holds what AWS answers to one call: a result with status 200, or a code and a message."""
+    """AWS's answer to one call: a result with status 200, or a code and a message."""
 
     status: int = 200
     code: str = ""
@@ -27,12 +27,12 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        """Tell whether the call was carried out."""
+        """Return whether the call was carried out."""
         return not self.code
 
 
 class RefusalError(Exception):
-    """Carries an error answer out of a rule; ``Iam.handle`` turns it into an ``Answer``."""
+    """An error answer that a rule raises; ``Iam.handle`` turns it into an ``Answer``."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         """Carry this answer."""
@@ -42,7 +42,7 @@ class RefusalError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """Names how many of a thing an account or a user may hold (reference_iam-quotas)."""
+    """How many objects of a kind an account or a user may have (reference_iam-quotas)."""
 
     users: int = 5000
     access_keys: int = 2
@@ -59,7 +59,7 @@ def missing(message: str) -> RefusalError:
 
 
 def no_user(name: str) -> RefusalError:
-    """Make the NoSuchEntity that names a user."""
+    """Return the NoSuchEntity error for a user."""
     return missing(f"The user with name {name} cannot be found.")
 
 
@@ -69,7 +69,7 @@ def exists(message: str) -> RefusalError:
 
 
 def conflict(what: str) -> RefusalError:
-    """Make DeleteConflict, 409 (API_DeleteUser); ``what`` says what must go first."""
+    """Return DeleteConflict, 409 (API_DeleteUser); ``what`` must be deleted first."""
     return RefusalError(409, "DeleteConflict", f"Cannot delete entity, must {what} first.")
 
 
@@ -84,7 +84,7 @@ def invalid(message: str) -> RefusalError:
 
 
 def bad_token() -> RefusalError:
-    """Make InvalidClientTokenId, 403 (CommonErrors): a key that is gone or switched off."""
+    """Return InvalidClientTokenId, 403 (CommonErrors): the key is deleted or inactive."""
     return RefusalError(403, "InvalidClientTokenId", "The security token included in the request is invalid.")
 
 
@@ -116,7 +116,7 @@ def check_path(path: str) -> None:
 
 
 def check_policy_arn(arn: str) -> None:
-    """Refuse what is no ARN of a managed policy (API_AttachUserPolicy, InvalidInput)."""
+    """Refuse an invalid ARN of a managed policy (API_AttachUserPolicy, InvalidInput)."""
     if not _ARN.fullmatch(arn):
         raise RefusalError(400, "InvalidInput", f"ARN {arn} is not valid.")
 

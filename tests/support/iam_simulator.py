@@ -1,4 +1,4 @@
-"""IAM's policy simulator: what a principal of the account may do, by its own policies.
+"""IAM's policy simulator: the permissions of a principal by its own policies.
 
 Follows API_SimulatePrincipalPolicy and reference_policies_evaluation-logic: an explicit Deny before an Allow,
 and without either ``implicitDeny``. Conditions, boundaries and policy variables are not modelled: a statement
@@ -47,7 +47,7 @@ def _simulate(iam: Account, p: Params) -> Result:
 
 
 def _is_root(iam: Account, source: str) -> bool:
-    """Tell whether this is the service's own root, while nobody made it real: it may do all."""
+    """Return whether this is the service's own root before its user is created: it has every permission."""
     name = source.rpartition("/")[2]
     return source == iam.root_arn() and name.casefold() not in iam.users
 

@@ -1,4 +1,4 @@
-"""One IAM user of the model and all that can hang on it; what must go before it can be deleted."""
+"""One IAM user of the model with its attachments, which must be deleted before the user."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def iso(seconds: float) -> str:
 
 @dataclass(slots=True)
 class AccessKey:
-    """Holds one access key; times in seconds since 1970. It is accepted from ``usable_at`` on."""
+    """One access key; times in seconds since 1970. It is accepted from ``usable_at`` on."""
 
     id: str
     secret: str = field(repr=False)
@@ -64,7 +64,7 @@ class AccessKey:
 
 @dataclass(slots=True)
 class User:
-    """Holds one user; times in seconds since 1970. Other calls find it from ``visible_at`` on."""
+    """One user; times in seconds since 1970. Other calls find it from ``visible_at`` on."""
 
     name: str
     path: str
@@ -83,7 +83,7 @@ class User:
     things: dict[Thing, dict[str, float]] = field(default_factory=lambda: {kind: {} for kind in Thing})
 
     def check_empty(self) -> None:
-        """Refuse with DeleteConflict while anything hangs on the user (API_DeleteUser)."""
+        """Refuse with DeleteConflict while anything is attached to the user (API_DeleteUser)."""
         left = (
             (self.inline, "delete policies"),
             (self.attached, "detach all policies"),
@@ -122,7 +122,7 @@ class User:
         return whole
 
     def snapshot(self) -> Result:
-        """Show everything on the user but secrets and documents, for a test to look at."""
+        """Return the user's content for tests, without secrets and documents."""
         return {
             "name": self.name,
             "path": self.path,

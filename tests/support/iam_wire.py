@@ -40,7 +40,7 @@ class Request:
 
     @property
     def user(self) -> str:
-        """Name the user it is about, empty where it names none."""
+        """Return the user that the call names; empty if it names none."""
         return self.params.get("UserName", "")
 
 

@@ -1,4 +1,4 @@
-"""An instance's metadata service, version 2, as far as the SDK asks it for the instance's credentials.
+"""An instance's metadata service, version 2, as far as the SDK uses it for the instance's credentials.
 
 Source: Amazon EC2 User Guide, "Use the Instance Metadata Service" and "Retrieve security credentials from
 instance metadata".
@@ -19,14 +19,14 @@ _CREDENTIALS = "/latest/meta-data/iam/security-credentials/"
 
 @dataclass(slots=True)
 class Imds:
-    """Holds what it was asked: how often for the credentials themselves; ``url`` is where it serves."""
+    """A service that counts the requests for credentials; ``url`` is its address."""
 
     url: str = ""
     key_id: str = "AKIAOFTHEINSTANCE000"
     fetched: int = field(default=0)
 
     async def token(self, _: web.Request) -> web.Response:
-        """Answer with a session token, as version 2 asks for one first."""
+        """Answer with a session token, which version 2 requires first."""
         return web.Response(text="token", headers={"x-aws-ec2-metadata-token-ttl-seconds": "21600"})
 
     async def role(self, _: web.Request) -> web.Response:
@@ -34,7 +34,7 @@ class Imds:
         return web.Response(text="instance-role")
 
     async def credentials(self, _: web.Request) -> web.Response:
-        """Give the instance's credentials, good for a long time."""
+        """Return the instance's credentials, valid for a long time."""
         self.fetched += 1
         return web.json_response(
             {
@@ -49,7 +49,7 @@ class Imds:
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[Imds]:
-    """Serve on the loopback for the length of the block."""
+    """Serve on loopback for the duration of the block."""
     imds = Imds()
     app = web.Application()
     app.router.add_put("/latest/api/token", imds.token)

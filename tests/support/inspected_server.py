@@ -1,4 +1,4 @@
-"""Runs the server as ``lessor server`` does, and reports which live objects hold a text.
+"""Runs the server as ``lessor server`` does, and reports which live objects contain a text.
 
 ``python -m tests.support.inspected_server``: each line of standard input is a JSON list of texts, each as
 ``masked`` writes it, so that looking for it makes no copy. The answer is a JSON list: what holds each text.
@@ -23,12 +23,12 @@ _MASK: Final = bytes(byte ^ 0x55 for byte in range(256))
 
 
 def masked(text: str) -> str:
-    """Return a text so that it can be looked for without being held."""
+    """Return a text in a masked form, which can be searched for without creating a copy of the text."""
     return text.encode().translate(_MASK).hex()
 
 
 def holders(needles: Sequence[bytes]) -> list[list[str]]:
-    """Return for each masked text the types of the objects that hold it."""
+    """Return for each masked text the types of the objects that contain it."""
     found: list[list[str]] = [[] for _ in needles]
     gc.unfreeze()  # the server keeps the SDK's models out of collections
     gc.collect()  # what nothing refers to is not live

@@ -1,4 +1,4 @@
-"""Steps of a lease on a store: worked out by the domain, and written; refused where they are not allowed."""
+"""Steps of a lease on a store: computed by the domain, then written; refused if they are not allowed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def activate(
 
 
 async def replace_key(store: Store, lease: Lease, key_id: str) -> Lease | None:
-    """Put another key on an ACTIVE lease."""
+    """Replace the key of an ACTIVE lease."""
     return await _written(store, lease, lambda: steps.replace_key(lease, key_id))
 
 
@@ -41,7 +41,7 @@ async def retire(store: Store, lease: Lease, expires_us: int) -> Lease | None:
 
 
 async def abort(store: Store, lease: Lease, error: str, last_create_us: int) -> bool:
-    """Give up an INTENT."""
+    """Abort an INTENT."""
     done = await _written(store, lease, lambda: steps.abort(lease, error, last_create_us, store.now()))
     return done is not None
 
@@ -49,7 +49,7 @@ async def abort(store: Store, lease: Lease, error: str, last_create_us: int) -> 
 async def reschedule(
     store: Store, lease: Lease, error: str, wait: timedelta, attempts: int, not_found_count: int
 ) -> bool:
-    """Give a claimed lease back, due again after ``wait``."""
+    """Reschedule a claimed lease, due again after ``wait``."""
     counts = {"attempts": attempts, "not_found_count": not_found_count}
     done = await _written(store, lease, lambda: steps.reschedule(lease, error, wait, store.now(), **counts))
     return done is not None

@@ -1,4 +1,4 @@
-"""A caller who listens to a stream of credentials."""
+"""A caller of a stream of credentials."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ WISH = IssueRequest("aws", "app", "alice", timedelta(seconds=TTL))
 
 
 class Listener:
-    """Takes what a stream hands over, as a caller does; ``hold`` is how long it takes over each."""
+    """Receives the messages of a stream as a caller does; it processes each for ``hold``."""
 
     def __init__(self, w: World) -> None:
-        """Begin with nothing."""
+        """Begin without messages."""
         self.w = w
         self.got: list[Credentials] = []
         self.times: list[float] = []
@@ -29,7 +29,7 @@ class Listener:
         self._heard = asyncio.Event()
 
     async def listen(self, asked: IssueRequest, overlap: float) -> None:
-        """Take credentials until the stream ends or this is cancelled."""
+        """Receive credentials until the stream ends or this is cancelled."""
         stream = self.w.engine.credential_stream.follow(asked, timedelta(seconds=overlap))
         try:
             async with aclosing(stream) as issued:
@@ -43,14 +43,14 @@ class Listener:
             self._heard.set()
 
     async def until(self, count: int, seconds: float) -> None:
-        """Wait until ``count`` credentials have come; fail the test where that takes longer."""
+        """Wait until ``count`` credentials have arrived; fail the test if that takes too long."""
         async with asyncio.timeout(seconds):
             while len(self.got) < count:
                 self._heard.clear()
                 await self._heard.wait()
 
     async def refused(self, seconds: float) -> LessorError:
-        """Wait until the stream has ended, and return with what."""
+        """Wait until the stream has ended, and return how it ended."""
         async with asyncio.timeout(seconds):
             while self.error is None:
                 self._heard.clear()
@@ -58,7 +58,7 @@ class Listener:
         return self.error
 
     def key_works(self) -> bool:
-        """Tell whether the newest key is on the account."""
+        """Return whether the newest key is on the account."""
         held = self.got[-1].lease.access_key_id
         return any(held in user.keys for user in self.w.iam.users.values())
 
@@ -67,7 +67,7 @@ class Listener:
 async def listening(
     w: World, asked: IssueRequest = WISH, overlap: float = OVERLAP
 ) -> AsyncIterator[Listener]:
-    """Listen for the length of the block; then the caller goes away."""
+    """Receive for the duration of the block; then the caller disconnects."""
     listener = Listener(w)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(listener.listen(asked, overlap))

@@ -28,7 +28,7 @@ VALUES: Final = {
     "a count beyond 32 bits": "3000000000",
     "zero": "0",
 }
-"""SQL expressions by what they are."""
+"""SQL expressions of bad values, by name."""
 
 JSON: Final = {
     "bad JSON": "'{bad'",

@@ -1,7 +1,7 @@
-"""AWS in memory: ``engine.ports.Aws`` over the model of IAM, in the loop's own time, with faults.
+"""AWS in memory: ``engine.ports.Aws`` over the model of IAM, in the loop's time, with faults.
 
-A call's way is: half of the latency, the effect, the other half, the answer. ``at`` is awaited before and
-after the effect, which is where a test ends the process. Requests and answers are shaped, and refusals
+A call takes half of the latency, has its effect, takes the other half, and is answered. ``at`` is awaited
+before and after the effect; there a test can end the process. Requests and answers are shaped, and refusals
 read, by the product's own tables.
 """
 
@@ -34,14 +34,14 @@ T = TypeVar("T")
 Effect = Callable[[], Answer]
 _DATES = ("CreateDate", "Expiration")
 CHAIN_SESSION = "lessor-of-the-tests"
-"""What the sessions of a root's own chain are called."""
+"""The session name of a root's chain."""
 GIVE_UP_SECONDS = 7.0
 """How long a call waits for an answer, as the gateway does."""
 
 
 @dataclass(slots=True)
 class Sent:
-    """One call that went out: what it was and when, in the loop's seconds; ``end`` is None on its way."""
+    """One sent call and its times in the loop's seconds; ``end`` is None while it is in flight."""
 
     action: str
     user: str
@@ -65,18 +65,18 @@ class MemoryAws:
         self.away = False
         """While true nothing reaches AWS: each connection is refused."""
         self.arrives_late: float | None = None
-        """Where set, a request whose sender dies on the way takes effect so many seconds later."""
+        """If set, a request whose sender dies takes effect this many seconds later."""
 
     def actions(self, user: str = "") -> list[str]:
-        """Return the actions that were sent, in order; only those on ``user`` where it is given."""
+        """Return the actions that were sent, in order; only those on ``user`` if it is given."""
         return [one.action for one in self.sent if user in ("", one.user)]
 
     def forget(self, mount: str) -> None:
-        """Take note of a mount that is not needed any more."""
+        """Record that a mount is no longer needed."""
         self.forgotten.append(mount)
 
     async def send(self, root: Root, call: Call[T]) -> T:
-        """Send one call, those before it that make the root's chain too."""
+        """Send one call, after the calls that open the root's chain."""
         plain = cast("Call[object]", call)
         proves = isinstance(call, VerifyKey | VerifyKeyOnIam)
         chained = None if proves else await self._chains.ready(root)
@@ -101,7 +101,7 @@ class MemoryAws:
         return await self._heard(call, *await self._carried_out(call, effect, fault))
 
     async def _heard(self, call: Call[object], ending: Ending, answer: Answer) -> Answer:
-        """Return AWS's answer, or raise what the caller makes of another ending."""
+        """Return AWS's answer, or raise the caller's error if there is none."""
         match ending:
             case Ending.CUT:
                 raise error_codes.from_network(call, sdk.ConnectionClosedError(endpoint_url="aws"))
@@ -122,7 +122,7 @@ class MemoryAws:
         raise failure
 
     def _account(self, access_key_id: str) -> Iam:
-        """Return the account of a key: one that a root was given, or one that the account made for it."""
+        """Return the account of a key: a configured root's, or one that the account created for it."""
         made = (one for one in self.accounts.values() if access_key_id in {*one.keys, *one.dead_keys})
         return self.accounts.get(access_key_id) or next(made)
 
@@ -149,14 +149,14 @@ class MemoryAws:
 
 
 def _signer(root: Root, chained: ChainCredentials | None) -> AccessKey:
-    """Return what a root signs with: its key, or the session at the end of its chain."""
+    """Return the credentials with which a root signs: its key, or the last session of its chain."""
     if chained is None:
         return AccessKey(root.config.access_key, root.config.secret_key)
     return AccessKey(chained.access_key, Secret(chained.secret_key), Secret(chained.token))
 
 
 def _effect(account: Iam, signer: AccessKey, call: Call[object]) -> Answer:
-    """Carry out one call; AWS is asked with the key to be proven, and STS's answers bear a date."""
+    """Carry out one call; a verification uses the key to verify, and STS's answers have a date."""
     who = signer.access_key_id, signer.token.reveal()
     match call:
         case VerifyKey() | VerifyKeyOnIam():
@@ -174,7 +174,7 @@ def _effect(account: Iam, signer: AccessKey, call: Call[object]) -> Answer:
 
 
 def _as_sdk(value: Any) -> Any:
-    """Return an answer with its dates as the SDK gives them."""
+    """Return an answer with dates of the SDK's type."""
     if isinstance(value, list):
         return [_as_sdk(item) for item in value]
     if not isinstance(value, dict):

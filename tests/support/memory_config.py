@@ -1,4 +1,4 @@
-"""The half of the store in memory that holds mounts, roots and roles, and how it is made to fail."""
+"""The part of the store in memory with mounts, roots and roles, and its injected failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ At = Callable[[str], Awaitable[None]]
 
 
 async def passing(_: str) -> None:
-    """Let others run: a store answers later, never at once."""
+    """Let other tasks run: a store never answers immediately."""
     await asyncio.sleep(0)
 
 
@@ -33,10 +33,10 @@ class MemoryConfig:
         self.roles: dict[tuple[str, str], Role] = {}
         self.fail_writes = False
         self.fails: set[str] = set()
-        """Names of methods that fail while they stand here."""
+        """Names of methods that fail while they are in this set."""
 
     async def _before(self, name: str, *, reads: bool = False) -> None:
-        """Let others run, and fail where the test wants it."""
+        """Let other tasks run, and fail if the test asks for it."""
         await self._at(name)
         if name in self.fails or (self.fail_writes and not reads):
             raise StoreUnavailable(f"the store cannot do {name}: the test says so", retry_in=1.0)
@@ -63,7 +63,7 @@ class MemoryConfig:
         return self.mounts.get(name)
 
     async def put_mount(self, before: Mount | None, after: Mount) -> bool:
-        """Store a mount, or replace the one there; False where that is no longer ``before``."""
+        """Store a mount, or replace the stored one; False if that is no longer ``before``."""
         await self._before("put_mount")
         if self.mounts.get(after.name) != before:
             return False
@@ -86,7 +86,7 @@ class MemoryConfig:
         return self.roots.get(mount)
 
     async def put_root(self, root: StoredRoot, expect_version: int) -> bool:
-        """Store a root if the one there has ``expect_version`` (0: none)."""
+        """Store a root if the stored one has ``expect_version`` (0: none)."""
         await self._before("put_root")
         there = self.roots.get(root.mount)
         if (there.version if there else 0) != expect_version:
@@ -97,7 +97,7 @@ class MemoryConfig:
         return True
 
     async def bind_account(self, mount: str, version: int, account: str) -> bool:
-        """Keep the account of a root of this version that had none."""
+        """Store the account of a root of this version that had none."""
         await self._before("bind_account")
         root = self.roots.get(mount)
         if root is None or root.version != version or root.account not in ("", account):
@@ -111,7 +111,7 @@ class MemoryConfig:
         return self.roles.get((mount, name))
 
     async def put_role(self, role: Role, expect_etag: str | None) -> bool:
-        """Store a role if the one there has ``expect_etag`` (None: there is none)."""
+        """Store a role if the stored one has ``expect_etag`` (None: there is none)."""
         await self._before("put_role")
         there = self.roles.get((role.mount, role.name))
         if (there.etag if there else None) != expect_etag:
@@ -120,7 +120,7 @@ class MemoryConfig:
         return True
 
     async def delete_role(self, mount: str, name: str) -> bool:
-        """Delete a role; False where there was none."""
+        """Delete a role; False if there was none."""
         await self._before("delete_role")
         return self.roles.pop((mount, name), None) is not None
 

@@ -25,7 +25,7 @@ class MemoryRotations(MemoryConfig):
         raise NotImplementedError
 
     async def add_rotation(self, rotation: Rotation) -> Rotation | None:
-        """Store a new row, claimed; None where there is one."""
+        """Store a new row, claimed; None if there already is one."""
         await self._before("add_rotation")
         new = rotation.subject not in self.rotations
         taken = next((one for one in self._static_but(rotation.subject) if _same_user(one, rotation)), None)
@@ -74,7 +74,7 @@ class MemoryRotations(MemoryConfig):
         await self._at("forget_static done")
 
     def _is_disabling(self, mount: str) -> bool:
-        """Tell whether a mount is being disabled."""
+        """Return whether a mount is being disabled."""
         raise NotImplementedError
 
     async def list_unfinished_of_removed_mounts(self) -> list[Rotation]:
@@ -122,7 +122,7 @@ class MemoryRotations(MemoryConfig):
         return min((due for due in dues if due), default=0)
 
     async def move_rotation(self, rotation: Rotation, *, done: bool) -> Rotation | None:
-        """Write a claimed row and keep the claim, or let it go where that is ``done``."""
+        """Write a claimed row and keep the claim, or release it if ``done``."""
         await self._before(f"move_rotation {rotation.phase.value}")
         moved = self._put_rotation(rotation, done=done) if self._has_rotation(rotation) else None
         await self._at(f"move_rotation {rotation.phase.value} done")
@@ -175,7 +175,7 @@ class MemoryRotations(MemoryConfig):
         return made
 
     def _unsettled(self, mount: str) -> bool:
-        """Tell whether a static role or a rotation under way still needs the root of a mount."""
+        """Return whether a static role or a rotation in progress still needs the root of a mount."""
         return any(
             one.mount == mount and (not one.is_root or (one.attempts < STUCK_AFTER and _is_half_made(one)))
             for one in self.rotations.values()

@@ -1,4 +1,4 @@
-"""The rows of the store in memory: what a lease is there, its clock, and how a row changes."""
+"""The rows of the store in memory: leases, the clock, and changes of rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def us(span: timedelta) -> int:
-    """Return a span in microseconds."""
+    """Return a duration in microseconds."""
     return span // _MICROSECOND
 
 
@@ -41,19 +41,19 @@ class Row:
 
     @property
     def live(self) -> bool:
-        """Tell whether the lease counts: its user may exist on the account, or its session lives."""
+        """Return whether the lease counts: its user may exist, or its session is still valid."""
         return self.lease.state in LIVE
 
     def due(self, now: int, *, held: bool = False) -> bool:
-        """Tell whether the row may be claimed; while expiries are ``held`` an ACTIVE one may not."""
+        """Return whether the row may be claimed; while expiries are ``held`` an ACTIVE one may not."""
         return self.live and self.lease.due_us <= now and not (held and self.lease.state is State.ACTIVE)
 
 
 class MemoryRows(MemoryRotations):
-    """Keeps rows and open prefixes by the service's time, which never runs back."""
+    """Rows and open prefixes, with the service's time, which never goes back."""
 
     def __init__(self, clock: Clock, at: At, instance: str) -> None:
-        """Tell the time by ``clock``."""
+        """Use the time of ``clock``."""
         super().__init__(at, instance)
         self._clock = clock
         self._offset_us = clock.wall_us() - clock.boot_us()
@@ -62,7 +62,7 @@ class MemoryRows(MemoryRotations):
         self.open: list[BulkRevocation] = []
 
     def restart(self) -> None:
-        """Go on as the next process does that opens the store: later than all that was, or by the wall."""
+        """Continue as the next process that opens the store: at the wall clock's time, or after the last."""
         self._offset_us = max(self._clock.wall_us(), self.now()) - self._clock.boot_us()
         self._first_start = False
 
@@ -71,11 +71,11 @@ class MemoryRows(MemoryRotations):
         return self._clock.boot_us() + self._offset_us
 
     def _covered(self, lease: Lease) -> bool:
-        """Tell whether an open prefix takes the lease in: it gets to live no longer."""
+        """Return whether an open prefix covers the lease: its life must not be extended."""
         return any(takes(prefix, lease) for prefix in self.open)
 
     def _taken_in(self, prefix: BulkRevocation) -> list[Row]:
-        """Return the live rows that a prefix takes in, by id."""
+        """Return the live rows that a prefix covers, by id."""
         return [
             self.rows[lease_id]
             for lease_id in sorted(self.rows)
@@ -101,5 +101,5 @@ class MemoryRows(MemoryRotations):
 
 
 def takes(prefix: BulkRevocation, lease: Lease) -> bool:
-    """Tell whether a prefix takes a lease in: in its range, and begun by the cut-off."""
+    """Return whether a prefix covers a lease: its id is in the range, and it was begun before the cut-off."""
     return prefix.ids.covers(lease.id) and lease.created_us <= prefix.cutoff_us

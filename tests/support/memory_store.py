@@ -1,7 +1,7 @@
-"""A store in memory with the rules of the real ones: each change is whole, and durable when it returns.
+"""A store in memory with the rules of the real ones: each change is atomic, and durable when it returns.
 
-Its rules are those of ``adapters/sqlite/statements.py``, said once more in Python; the conformance suite
-holds the two together.
+Its rules are those of ``adapters/sqlite/statements.py``, written in Python. The conformance suite checks that
+both behave alike.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tests.support.memory_upkeep import MemoryUpkeep
 
 
 class MemoryStore(MemoryUpkeep):
-    """Implements ``engine.ports.Store``; configuration and upkeep are inherited, leases stand here."""
+    """Implements ``engine.ports.Store``: leases here, configuration and upkeep in the base classes."""
 
     def __init__(self, clock: Clock, at: At = passing, instance: str = "0123456789abcdef") -> None:
         """Begin empty, at the wall clock's time."""
         super().__init__(clock, at, instance)
         self.rows_read = 0
-        """How many rows ``list_due_within`` has given out."""
+        """How many rows ``list_due_within`` has returned."""
 
     # --- steps ---------------------------------------------------------------------------------------------
 
@@ -63,7 +63,7 @@ class MemoryStore(MemoryUpkeep):
             raise MountFull("full", subject=f"mount/{intent.mount}")
 
     async def write(self, before: Lease, after: Lease) -> bool:
-        """Write a step of a lease if its row is unchanged, and, where it is to live on, may do so."""
+        """Write a step of a lease if its row is unchanged; extend its life only if that is allowed."""
         step = step_name(before, after)
         await self._before(step)
         row = self.rows.get(before.id)
@@ -78,14 +78,14 @@ class MemoryStore(MemoryUpkeep):
         return row.lease.generation == before.generation
 
     def _may_become(self, row: Row, after: Lease) -> bool:
-        """Return whether a lease that is to be ACTIVE has not expired, and no open prefix covers it."""
+        """Return whether a lease may be ACTIVE: it has not expired, and no open prefix covers it."""
         if after.state is not State.ACTIVE:
             return True
         live = row.lease.state is State.INTENT or row.lease.expires_us > self.now()
         return live and not self._covered(row.lease)
 
     async def revoke(self, lease_id: str) -> Lease | None:
-        """Put the lease up for revocation; return the row as it is afterwards."""
+        """Mark the lease for revocation; return the changed row."""
         await self._before("revoke")
         row = self.rows.get(lease_id)
         if row is None:
@@ -97,7 +97,7 @@ class MemoryStore(MemoryUpkeep):
         return self.rows[lease_id].lease
 
     async def reopen(self, lease_id: str, last_create_us: int) -> None:
-        """Turn a lease, tombstone or not, back to REVOKING, due immediately."""
+        """Set a lease, tombstone or not, back to REVOKING, due immediately."""
         await self._before("reopen")
         row = self.rows.get(lease_id)
         if row is not None and row.lease.state in sources(LeaseStep.REOPEN):
@@ -132,7 +132,7 @@ class MemoryStore(MemoryUpkeep):
         return claims
 
     def _holds(self, terms: ClaimTerms) -> bool:
-        """Tell whether expiries are held: by whoever claims, or in the store for everybody."""
+        """Return whether expiries are held: by the claiming process, or in the store for all processes."""
         return terms.held or bool(self._why_held)
 
     def _claim(self, row: Row, terms: ClaimTerms, at: int) -> Lease:
@@ -150,7 +150,7 @@ class MemoryStore(MemoryUpkeep):
     # --- reading leases ------------------------------------------------------------------------------------
 
     async def list_due_within(self, span: timedelta, limit: int) -> list[tuple[str, int]]:
-        """Return (id, due_us) of what falls due between now and ``span`` later."""
+        """Return (id, due_us) of the rows that fall due between now and ``span`` later."""
         now = self.now()
         await self._before("list_due_within", reads=True)
         due = [(row.lease.due_us, row.lease.id) for row in self.rows.values() if row.live]

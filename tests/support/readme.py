@@ -1,8 +1,8 @@
-"""Reads README.md as a person does: what to type, what then stands on the screen, which files to save.
+"""Reads README.md as a user does: commands to type, their output, and files to save.
 
-A fenced block ``sh`` is typed; a block ``text`` right after it is all that it prints. A block of another kind
-is a file, whose name stands in its first line. In a ``text`` block ``…`` is some text of one line, and a line
-of ``…`` alone any number of lines; how wide blanks are does not count.
+A fenced block ``sh`` is typed; a block ``text`` right after it is its complete output. A block of another
+kind is a file, whose name is in its first line. In a ``text`` block ``…`` matches any text within a line, and
+a line with only ``…`` matches any number of lines; the number of blanks does not matter.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to type, and all that it prints; None where the page does not say."""
+    """Commands to type, and their output; None if the page does not show it."""
 
     line: int
     typed: str

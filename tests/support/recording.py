@@ -19,7 +19,7 @@ class Recording:
         self.events: list[Event] = []
         self.times: list[float] = []
         self.also: Callable[[Event], None] | None = None
-        """Is told as well, for tests of observers that fail."""
+        """A second receiver, for tests of observers that fail."""
         self._changed = asyncio.Event()
 
     def __call__(self, event: Event) -> None:

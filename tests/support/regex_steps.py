@@ -1,7 +1,7 @@
 """Counts the steps of a regular expression on a text, as a matcher that backtracks takes them.
 
-It walks the tree that Python's own parser makes of a pattern, and does what the matcher in C does, which
-counts nothing. Only what the project's patterns use is known; another construct is an error.
+It walks the syntax tree of Python's own parser and takes the same steps as the matcher in C, which has no
+counter. It supports only the constructs in the project's patterns; another construct is an error.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Steps:
         return self.count
 
     def _ends(self, nodes: Any, index: int, at: int) -> Iterator[int]:
-        """Yield where the nodes from ``index`` on can end, in the order in which they are tried."""
+        """Yield the ends of matches of the nodes from ``index`` on, in the order in which they are tried."""
         if index == len(nodes):
             yield at
             return
@@ -141,7 +141,7 @@ class Steps:
 
 
 def takes(node: Any, letter: str) -> bool:
-    """Tell whether a node that stands for one character takes ``letter``."""
+    """Return whether a node for one character matches ``letter``."""
     kind, value = node
     match kind:
         case op.LITERAL:
@@ -161,7 +161,7 @@ def takes(node: Any, letter: str) -> bool:
 
 
 def sample(nodes: Any) -> str:
-    """Return a short text that the nodes take."""
+    """Return a short text that the nodes match."""
     return "".join(_sample(node) for node in nodes)
 
 
@@ -177,7 +177,7 @@ def _sample(node: Any) -> str:
 
 
 def letters(node: Any) -> str:
-    """Return the first and the last of some usual characters that a node takes."""
+    """Return the first and the last of some common characters that a node matches."""
     usual = "aA0_-./: =+*%,@'\"{}\t\x01~!"
     for kind, value in [node] if node[0] is not op.IN else node[1]:
         usual += {op.LITERAL: chr, op.RANGE: lambda bounds: chr(bounds[0])}.get(kind, lambda _: "")(value)

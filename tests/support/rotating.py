@@ -1,4 +1,4 @@
-"""What tests of rotations share: a world whose root is a real user, and looks at keys on the account."""
+"""Shared parts of rotation tests: a world whose root is a real user, and checks of its keys."""
 
 from __future__ import annotations
 
@@ -89,6 +89,6 @@ async def rotate_static(w: World, name: str = USER) -> str:
 
 
 def works(w: World, found: StaticCredentials) -> bool:
-    """Tell whether AWS accepts a key with this secret."""
+    """Return whether AWS accepts a key with this secret."""
     signer = found.access_key_id, found.secret.reveal(), ""
     return w.iam.prove("GetCallerIdentity", {}, signer).ok

@@ -1,4 +1,4 @@
-"""The services over a world's engine, called as the guard calls them, without a wire between."""
+"""The services over a world's engine, called as the guard calls them, without a network."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Served:
         }
 
     async def __call__(self, method: str, request: Message) -> list[Message]:
-        """Call ``Service.Method`` and return what it answers with, a stream's messages to its end."""
+        """Call ``Service.Method`` and return its response, or all messages of a stream."""
         service, _, name = method.partition(".")
         answer = getattr(self._services[service], name)(request, self._caller)
         if hasattr(answer, "__anext__"):

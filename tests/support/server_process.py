@@ -1,4 +1,4 @@
-"""Runs ``lessor server`` in a process of its own, as a person would, with its port chosen by the system.
+"""Runs ``lessor server`` in a separate process, as a user would, on a port that the system chooses.
 
     server = ServerProcess()
     await server.start(tmp_path, {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url})
@@ -60,13 +60,13 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Return the process id of the server that runs."""
+        """Return the process id of the running server."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def log_file(self) -> Path:
-        """Return the file of what the server wrote; what it wrote before an answer is in it by then."""
+        """Return the log file; it has everything that the server wrote before its last response."""
         process = self._process
         while process is not None and not process.output.closed:
             with self._copying:
@@ -86,7 +86,7 @@ class ServerProcess:
         return {"LESSOR_ADDR": self.address, "LESSOR_TOKEN": self.token}
 
     def log(self) -> list[dict[str, object]]:
-        """Return what the server has logged so far, one dict a line; lines that are no JSON are left out."""
+        """Return the server's log so far, one dict for each line, without lines that are not JSON."""
         lines = self.log_file.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
@@ -97,7 +97,7 @@ class ServerProcess:
         *options: str,
         without: Iterable[str] = (),
     ) -> None:
-        """Start the server and wait until its port accepts; RuntimeError with its words if it ends."""
+        """Start the server and wait until its port accepts; RuntimeError with its output if it ends."""
         assert self._process is None, "it runs already"
         self.data_dir, self._log_file = tmp_dir / "data", tmp_dir / "server.log"
         env = _environment(self.data_dir, env_overrides or {})
@@ -128,7 +128,7 @@ class ServerProcess:
         self._process.send_signal(signal.SIGHUP)
 
     async def kill(self) -> None:
-        """Send SIGKILL and wait for the end; does nothing where no process runs."""
+        """Send SIGKILL and wait for the end; do nothing if no process runs."""
         if self._process is not None:
             self._process.kill()
             await self._ended()
@@ -147,7 +147,7 @@ class ServerProcess:
         return code
 
     def _read(self, process: Forked, loop: asyncio.AbstractEventLoop, serving: asyncio.Future[str]) -> None:
-        """Copy what is written to the file, in a thread; give ``serving`` the address, or an error."""
+        """Copy the output to the file, in a thread; set ``serving`` to the address or an error."""
         seen, told = b"", False
         descriptor = process.output.fileno()
         with process.output, self._log_file.open("ab", buffering=0) as file:
@@ -173,7 +173,7 @@ class ServerProcess:
 async def serving(
     tmp_dir: Path, env_overrides: Mapping[str, str] | None = None, *, without: Iterable[str] = ()
 ) -> AsyncIterator[ServerProcess]:
-    """Run a server for the length of the block, ``without`` some variables; it is killed at the end."""
+    """Run a server for the duration of the block, ``without`` some variables; it is killed at the end."""
     server = ServerProcess()
     await server.start(tmp_dir, env_overrides, without=without)
     try:

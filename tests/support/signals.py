@@ -1,4 +1,4 @@
-"""Signals as a terminal leaves them, for what tests start."""
+"""Default signal handling for processes that tests start, as at a terminal."""
 
 from __future__ import annotations
 

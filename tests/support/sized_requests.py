@@ -1,6 +1,6 @@
 """Requests of a chosen size, made from the descriptors for each field of each request.
 
-A field that is added to a request is covered as it is.
+A new field of a request is covered automatically.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lessor_server.app import SERVICES
 TEXT_SIZES = (512, 1024, 2048, 4096, 8192)
 ITEM_SIZES = (32, 64, 128, 256, 2048)
 UNSERVED = "RotateSealingKey"
-"""Its service does not implement it yet."""
+"""The service does not implement it yet."""
 ARN = "arn:aws:iam::123456789012"
 
 TEXTS: dict[str, Callable[[int], str]] = {
@@ -42,13 +42,13 @@ TEXTS: dict[str, Callable[[int], str]] = {
 
 
 def statements(count: int, **members: Any) -> dict[str, Any]:
-    """Return a policy with so many statements."""
+    """Return a policy with this number of statements."""
     one = {"Effect": "Allow", "Action": "s3:*", "Resource": "*", **members}
     return {"Version": "2012-10-17", "Statement": [one] * count}
 
 
 def nested(depth: int) -> dict[str, Any]:
-    """Return a document with so many objects inside of one another."""
+    """Return a document with this number of nested objects."""
     return {"a": nested(depth - 1)} if depth else {}
 
 
@@ -91,7 +91,7 @@ METHODS = {
 
 
 def base(kind: Descriptor) -> Message:
-    """Return a request to change one field of."""
+    """Return a valid request, in which one field is then changed."""
     return ParseDict(BASES.get(kind.name, {}), GetMessageClass(kind)())
 
 
@@ -99,7 +99,7 @@ Sized = Callable[[int], Message]
 
 
 def inputs(kind: Descriptor) -> Iterator[tuple[str, Sized, tuple[int, ...]]]:
-    """Yield for each field of a request, inner ones too, what makes a request of a size, and which sizes."""
+    """Yield for each field of a request, nested ones too, a builder of requests by size, and the sizes."""
     for path, field in fields(kind):
         for name, value, sizes in values(field):
             yield f"{'.'.join(path)}: {name}", partial(request_with, kind, path, value), sizes
@@ -118,7 +118,7 @@ def request_with(kind: Descriptor, path: tuple[str, ...], value: Callable[[int],
 
 
 def fields(kind: Descriptor, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldDescriptor]]:
-    """Yield each field that has a size, with the way to it."""
+    """Yield each field that has a size, with its path."""
     for field in kind.fields:
         inner = field.message_type
         here = (*path, field.name)
@@ -134,7 +134,7 @@ def is_well_known(kind: Descriptor | None) -> bool:
 
 
 def values(field: FieldDescriptor) -> Iterator[tuple[str, Callable[[int], Any], tuple[int, ...]]]:
-    """Yield values of a field that are hard to judge, by size."""
+    """Yield values of a field that are expensive to check, by size."""
     inner = field.message_type
     if inner is not None and inner.GetOptions().map_entry:
         yield "keys", lambda n: {f"k{index}": "v" for index in range(n)}, ITEM_SIZES

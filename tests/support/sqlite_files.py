@@ -1,4 +1,4 @@
-"""Looks at a SQLite store from outside: at its files, at its own connection, and at the fate of its jobs."""
+"""Inspects a SQLite store from outside: its files, its own connection, and the results of its jobs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def on_disk(folder: Path) -> dict[str, str]:
 
 
 async def on_connection(b: Bench, work: Callable[[sqlite3.Connection], T]) -> T:
-    """Do something on the store's own connection, between its batches."""
+    """Run a function on the store's own connection, between its batches."""
     assert isinstance(b.store, SqliteStore)
     return await b.store._batches.read(work)
 
@@ -39,7 +39,7 @@ async def pragma(b: Bench, text: str) -> int:
 
 
 async def fate(job: Awaitable[object]) -> object:
-    """Return what comes of a job, its error too."""
+    """Return the result of a job, or its error."""
     try:
         return await job
     except Exception as error:  # noqa: BLE001 - whichever it is, it is the answer

@@ -1,4 +1,4 @@
-"""The stand-in's control API: what a test asks of it and tells it, as JSON under ``/_standin/``."""
+"""The stand-in's control API for tests: JSON under ``/_standin/``."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def _sts(world: World, body: Body) -> object:
 
 
 def _session(world: World, body: Body) -> object:
-    """Show one session: whose it is, and what it was given."""
+    """Return one session: its principal and its parameters."""
     sessions = [
         key for one in world.iam.peers.values() for key in one.sts.sessions.values() if key.id == body["id"]
     ]

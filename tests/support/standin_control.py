@@ -1,4 +1,4 @@
-"""Starts the stand-in for AWS in a process of its own and talks to its control API, async or blocking."""
+"""Starts the stand-in for AWS in a separate process and calls its control API, async or blocking."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Json = dict[str, object]
 def run_server(
     *, latency: float = 0.0, account: str = "123456789012", visible_after: float = 0.0
 ) -> Iterator[str]:
-    """Run a stand-in and yield its URL; it ends with the block, or with this process however that ends."""
+    """Run a stand-in and yield its URL; it ends with the block, or with this process."""
     words = ["-m", "tests.support.standin", "--port", "0", "--until-eof"]
     words += ["--latency", str(latency), "--account", account, "--visible-after", str(visible_after)]
     with subprocess.Popen(
@@ -47,7 +47,7 @@ def run_server(
 
 
 def ask(url: str, method: str, what: str, body: object = None) -> Json:
-    """Send one control request, blocking; RuntimeError with the stand-in's words when it refuses."""
+    """Send one control request, blocking; RuntimeError with the stand-in's message if it refuses."""
     connection = HTTPConnection(urlsplit(url).netloc, timeout=30)
     try:
         connection.request(method, f"/_standin/{what}", None if body is None else json.dumps(body))
@@ -64,7 +64,7 @@ def _checked(status: int, body: bytes) -> Json:
 
 
 class StandIn:
-    """Talks to a running stand-in: looks at the account, makes faults, plays people at the console."""
+    """Controls a running stand-in: reads the account, adds faults, changes the account from outside."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         """Talk to the stand-in at ``url``."""
@@ -76,7 +76,7 @@ class StandIn:
     async def start(
         cls, *, latency: float = 0.0, account: str = "123456789012", visible_after: float = 0.0
     ) -> AsyncIterator[StandIn]:
-        """Run a stand-in for the length of the block; spans in seconds."""
+        """Run a stand-in for the duration of the block; durations in seconds."""
         with run_server(latency=latency, account=account, visible_after=visible_after) as url:
             async with cls.at(url) as aws:
                 yield aws
@@ -89,21 +89,21 @@ class StandIn:
             yield cls(url, session)
 
     async def ask(self, method: str, what: str, body: object = None) -> Json:
-        """Send one control request; RuntimeError with the stand-in's words when it refuses."""
+        """Send one control request; RuntimeError with the stand-in's message if it refuses."""
         async with self._session.request(method, f"{self.url}/_standin/{what}", json=body) as response:
             return _checked(response.status, await response.read())
 
     async def state(self, account: str = "") -> Json:
-        """Show the account, or another that roles lead into: users, groups, policies, virtual MFA devices."""
+        """Return the account, or another one: users, groups, policies, virtual MFA devices."""
         return await self.ask("GET", f"state?account={account}" if account else "state")
 
     async def users(self, path: str = "/") -> dict[str, Json]:
-        """Show the users whose path begins so, by name."""
+        """Return the users with this path prefix, by name."""
         users = cast("list[Json]", (await self.state())["users"])
         return {str(user["name"]): user for user in users if str(user["path"]).startswith(path)}
 
     async def calls(self, action: str = "", after: int = 0) -> list[Json]:
-        """List the calls after number ``after`` in the order they came, all or of one action."""
+        """List the calls after number ``after`` in the order of arrival, all or of one action."""
         calls = cast("list[Json]", (await self.ask("GET", f"calls?after={after}"))["calls"])
         return [call for call in calls if action in ("", call["action"])]
 
@@ -112,7 +112,7 @@ class StandIn:
         return cast("dict[str, int]", (await self.ask("GET", "totals"))["totals"])
 
     async def peak_per_second(self) -> int:
-        """Tell the most calls that came within any one second."""
+        """Return the maximum number of calls within one second."""
         return cast("int", (await self.ask("GET", "totals"))["peak_per_second"])
 
     async def connections(self) -> int:
@@ -132,15 +132,15 @@ class StandIn:
         await self.ask("DELETE", "faults")
 
     async def reset(self) -> None:
-        """Empty the account, the faults and the record of calls; be up, with the latency of the start."""
+        """Reset the account, the faults, the record of calls, the availability and the latency."""
         await self.ask("POST", "reset")
 
     async def latency(self, seconds: float) -> None:
-        """Add this much to each answer from now on."""
+        """Add this latency to each answer from now on."""
         await self.ask("POST", "latency", {"seconds": seconds})
 
     async def down(self) -> None:
-        """Cut every connection of callers, now and until ``up``."""
+        """Close every connection of callers, now and until ``up``."""
         await self.ask("POST", "down")
 
     async def up(self) -> None:
@@ -148,11 +148,11 @@ class StandIn:
         await self.ask("POST", "up")
 
     async def touch(self, user: str, *things: str) -> Json:
-        """Hang things on a user from outside (names of ``iam.TOUCHES``) and show the user."""
+        """Attach things to a user from outside (names of ``iam.TOUCHES``) and return the user."""
         return await self.ask("POST", "touch", {"user": user, "things": things})
 
     async def forget(self, user: str) -> None:
-        """Delete a user and all that hangs on it, behind Lessor's back."""
+        """Delete a user with everything attached to it, without Lessor's knowledge."""
         await self.ask("POST", "forget", {"user": user})
 
     async def groups(self, *names: str) -> None:
@@ -160,7 +160,7 @@ class StandIn:
         await self.ask("POST", "groups", {"names": names})
 
     async def root(self, access_key_id: str) -> None:
-        """Make the root's user real, with this key, so that its keys can be listed and rotated."""
+        """Create the root's user with this key, so that its keys can be listed and rotated."""
         await self.ask("POST", "root", {"access_key_id": access_key_id})
 
     async def account(self, **fields: str | float) -> None:

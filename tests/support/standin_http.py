@@ -1,4 +1,4 @@
-"""The least of HTTP/1.1 that a stand-in needs: keep-alive, a request at a time, bodies by Content-Length.
+"""The part of HTTP/1.1 that a stand-in needs: keep-alive, one request at a time, bodies by Content-Length.
 
 Source: RFC 9112. Chunked bodies and pipelining are left out: botocore and aiohttp send neither here.
 """
@@ -19,7 +19,7 @@ _MAX_HEAD = 65536
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """Holds one request; ``head`` is the request line and the headers as they came."""
+    """One request; ``head`` is the request line and the headers as received."""
 
     method: str
     target: str
@@ -31,7 +31,7 @@ class Connection(asyncio.Protocol):
     """Serves one client: hands a request to ``serve`` and waits for ``answer`` before the next."""
 
     def __init__(self, serve: Callable[[Connection, HttpRequest], None], opened: set[Connection]) -> None:
-        """Keep itself in ``opened`` while it is open."""
+        """Add itself to ``opened`` while it is open."""
         self._serve = serve
         self._opened = opened
         self._buffer = b""
@@ -41,23 +41,23 @@ class Connection(asyncio.Protocol):
         self.is_callers = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport; uvloop's does not derive from asyncio's class."""
+        """Store the transport; uvloop's does not derive from asyncio's class."""
         self._transport = cast("asyncio.Transport", transport)
         self._opened.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the transport; answers to come go nowhere."""
+        """Drop the transport; later answers are not sent."""
         del exc
         self._transport = None
         self._opened.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        """Gather bytes and serve what is whole."""
+        """Collect bytes, and serve complete requests."""
         self._buffer += data
         self._pump()
 
     def answer(self, status: int, content_type: str, body: bytes, *, extra: str = "") -> None:
-        """Answer the request in hand; ``extra`` are whole header lines."""
+        """Answer the current request; ``extra`` are complete header lines."""
         if self._transport is None:
             return
         head = (
@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._pump()
 
     def cut(self, *, reset: bool = False) -> None:
-        """Close the connection immediately, without an answer; a ``reset`` one does not even end in order."""
+        """Close the connection immediately, without an answer; with ``reset``, abort it with RST."""
         if self._transport is not None:
             if reset:
                 linger = struct.pack("ii", 1, 0)  # socket(7): close sends RST

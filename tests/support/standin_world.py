@@ -1,4 +1,4 @@
-"""What the stand-in server holds beside the model: faults, switches, and the record of every call."""
+"""The state of the stand-in server in addition to the model: faults, switches, the record of every call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.iam_wire import Request
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Holds what the server was started with; spans in seconds."""
+    """The options of the server; durations in seconds."""
 
     account: str = "123456789012"
     latency: float = 0.0
@@ -43,7 +43,7 @@ class Call:
 
 
 class CallLog:
-    """Records calls in the order they came, the most within one second, and callers' new connections."""
+    """Records calls in the order of arrival, their maximum within one second, and new connections."""
 
     def __init__(self) -> None:
         """Start with no call."""
@@ -53,7 +53,7 @@ class CallLog:
         self._window: deque[float] = deque()
 
     def add(self, request: Request, at: float) -> Call:
-        """Record a call that came at ``at`` (monotonic seconds)."""
+        """Record a call that arrived at ``at`` (monotonic seconds)."""
         window = self._window
         window.append(at)
         while at - window[0] >= 1.0:
@@ -70,17 +70,17 @@ class CallLog:
 
 
 class World:
-    """Holds one AWS as the server shows it: the model, the faults, the latency, the switches, the calls."""
+    """One AWS of the server: the model, the faults, the latency, the switches, the calls."""
 
     def __init__(self, options: Options, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin with an empty account; ``loop`` runs what is to come later."""
+        """Begin with an empty account; ``loop`` runs delayed effects."""
         self._options = options
         self._loop = loop
         self._ids = random.Random(random.SystemRandom().getrandbits(128))
         self.reset()
 
     def reset(self) -> None:
-        """Go back to what the options say: an empty account, no faults, no calls, up."""
+        """Reset to the options: an empty account, no faults, no calls, up."""
         self.clock_offset = 0.0
         self.iam = Iam(
             self._options.account,
@@ -94,7 +94,7 @@ class World:
         self.down = False
 
     def wall(self) -> float:
-        """Tell this AWS's time, seconds since 1970: the machine's plus ``clock_offset``."""
+        """Return this AWS's time in seconds since 1970: the machine's plus ``clock_offset``."""
         return time.clock_gettime(time.CLOCK_REALTIME) + self.clock_offset
 
     def extra_headers(self, request_id: str) -> str:
@@ -102,12 +102,12 @@ class World:
         return f"x-amzn-RequestId: {request_id}\r\nDate: {formatdate(self.wall(), usegmt=True)}\r\n"
 
     def new_request_id(self) -> str:
-        """Draw a request id in the form of AWS's."""
+        """Generate a request id in AWS's format."""
         digits = f"{self._ids.getrandbits(128):032x}"
         return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
     def take(self, request: Request, tell: Callable[[Ending, Answer], None]) -> None:
-        """Carry out one call, faults and latency included, and ``tell`` how it ends."""
+        """Carry out one call with faults and latency, and call ``tell`` with its outcome."""
         call = self.log.add(request, self._loop.time())
         if self.down:
             call.outcome = "down"

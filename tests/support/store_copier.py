@@ -1,4 +1,4 @@
-"""A process that writes backups of a store until it is killed; it tells each once it was acknowledged.
+"""A process that writes backups of a store until it is killed; it prints each acknowledged one.
 
 Run as ``python -m tests.support.store_copier FOLDER``.
 """

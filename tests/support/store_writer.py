@@ -1,4 +1,4 @@
-"""A process that writes to a store until it is killed; it tells each row once the store has acknowledged it.
+"""A process that writes to a store until it is killed; it prints each acknowledged row.
 
 Run as ``python -m tests.support.store_writer FOLDER``.
 """

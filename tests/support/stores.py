@@ -1,4 +1,4 @@
-"""Opens each kind of store over a clock that a test moves, for suites that hold them to the same rules."""
+"""Opens each kind of store with a clock that a test moves, for suites that test them by the same rules."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ OPENERS: dict[str, Opener] = {"memory": open_memory, "sqlite": open_store}
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A store with a mount and a bound root, and the clock that it lives by."""
+    """A store with a mount and a bound root, and its clock."""
 
     store: Store
     clock: HandClock
@@ -72,14 +72,14 @@ class Bench:
         return lease
 
     async def taken(self, number: int = 0, **changes: Any) -> Lease:
-        """Store a lease, put it up for revocation and claim it."""
+        """Store a lease, mark it for revocation and claim it."""
         lease = await self.active(number, **changes)
         await self.store.revoke(lease.id)
         (claim,) = await self.store.claim([lease.id], TERMS)
         return claim
 
     async def row(self, lease_id: str) -> Lease:
-        """Return a lease that must be there."""
+        """Return a lease that must exist."""
         lease = await self.store.get(lease_id)
         assert lease is not None
         return lease

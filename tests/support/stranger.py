@@ -1,4 +1,4 @@
-"""A server that is not AWS: it answers with bytes of the test's choice and keeps all that it was sent."""
+"""A server that is not AWS: it answers with bytes of the test's choice and records all requests."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 RESET = b""
-"""An answer of no bytes: the connection is reset after the request was read."""
+"""An empty answer: the connection is reset after the request was read."""
 
 
 def page(status: int, body: bytes, *headers: str, length: int | None = None) -> bytes:
-    """Write an answer; ``length`` says another Content-Length than the body has."""
+    """Write an answer; ``length`` sets a Content-Length that differs from the body's."""
     lines = [f"HTTP/1.1 {status} Something", f"Content-Length: {len(body) if length is None else length}"]
     return "\r\n".join((*lines, *headers, "Connection: close", "", "")).encode() + body
 
 
 @dataclass
 class Stranger:
-    """One server: what it answers, where it is, and the requests it has read."""
+    """One server: its answer, its address, and the requests that it has read."""
 
     answer: bytes = page(200, b"<html/>")
     port: int = 0
@@ -42,7 +42,7 @@ class Stranger:
         return f"http://127.0.0.1:{self.port}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Read one request and answer it; with ``tunnel``, agree to a CONNECT first and be its far end."""
+        """Read one request and answer it; with ``tunnel``, first accept a CONNECT and act as its target."""
         try:
             head = await self._read(reader)
             if self.tunnel and head.startswith(b"CONNECT"):
@@ -72,7 +72,7 @@ class Stranger:
 async def stranger(
     answer: bytes = page(200, b"<html/>"), tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Stranger]:
-    """Run one on the loopback for the length of the block."""
+    """Run one on loopback for the duration of the block."""
     one = Stranger(answer)
     async with await asyncio.start_server(one.serve, "127.0.0.1", 0, ssl=tls) as server:
         one.port = server.sockets[0].getsockname()[1]

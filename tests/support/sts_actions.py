@@ -1,4 +1,4 @@
-"""The actions of STS that make sessions: read parameters, look at trust, make the session's key.
+"""The actions of STS that create sessions: read parameters, check trust, create the session's key.
 
 Each follows the API page of its own name, ``https://docs.aws.amazon.com/STS/latest/APIReference/API_…``.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Holds what a caller wants of a session: its policies, tags and length in seconds."""
+    """The parameters of a session: its policies, tags and duration in seconds."""
 
     seconds: int
     policy: str
@@ -70,7 +70,7 @@ def _credentials(iam: Account, key: SessionKey) -> Result:
 
 
 def _check_mfa(iam: Account, p: Params) -> bool:
-    """Tell whether the caller proved an MFA device; a wrong or used code is AccessDenied."""
+    """Return whether the caller gave a code of an MFA device; a wrong or used code is AccessDenied."""
     serial, code = p.text("SerialNumber"), p.text("TokenCode")
     if not serial and not code:
         return False
@@ -131,7 +131,7 @@ def _assumed(home: Account, role: TrustedRole, name: str, asked: _Asked, source:
 
 
 def _web_identity(iam: Account, p: Params) -> Result:
-    """Answer AssumeRoleWithWebIdentity: nobody signs it, the token speaks."""
+    """Answer AssumeRoleWithWebIdentity, which is not signed: the token identifies the caller."""
     arn, name = p.need("RoleArn"), p.need("RoleSessionName")
     rules.check_session_name(name)
     asked = _asked(iam, p, 43_200, 3600)
@@ -195,4 +195,4 @@ STS_ACTIONS: dict[str, Action] = {
     "GetFederationToken": _federation_token,
     "GetSessionToken": _session_token,
 }
-"""The actions of STS besides GetCallerIdentity."""
+"""The actions of STS, except GetCallerIdentity."""

@@ -1,4 +1,4 @@
-"""The rules by which STS refuses: durations, names, policies and tags of sessions, and who may ask at all.
+"""The rules of STS for durations, names, policies and tags of sessions, and for callers.
 
 Sources, cited below by their last part: ``https://docs.aws.amazon.com/STS/latest/APIReference/API_…`` and
 ``…/IAM/latest/UserGuide/id_….html`` (id_session-tags, id_credentials_sts-comparison, id_roles).
@@ -23,13 +23,13 @@ _STS_ACTIONS = {"AssumeRole", "AssumeRoleWithWebIdentity", "GetFederationToken",
 
 
 def denied(who: str, action: str, resource: str) -> RefusalError:
-    """Make AccessDenied, 403, in the words of STS."""
+    """Return AccessDenied, 403, with the message of STS."""
     message = f"User: {who} is not authorized to perform: sts:{action} on resource: {resource}"
     return RefusalError(403, "AccessDenied", message)
 
 
 def refused(message: str) -> RefusalError:
-    """Make AccessDenied, 403, with words of its own."""
+    """Return AccessDenied, 403, with this message."""
     return RefusalError(403, "AccessDenied", message)
 
 
@@ -62,7 +62,7 @@ def check_federated_name(name: str) -> None:
 
 
 def check_external_id(text: str) -> None:
-    """Refuse an external id that is not by the grammar (API_AssumeRole)."""
+    """Refuse a malformed external id (API_AssumeRole)."""
     if text and not _EXTERNAL_ID.fullmatch(text):
         raise invalid("1 validation error detected: Value at 'externalId' failed to satisfy constraint")
 
@@ -79,7 +79,7 @@ def duration(text: str, default: int, longest: int) -> int:
 
 
 def check_role_duration(seconds: int, longest: int, *, chained: bool) -> None:
-    """Refuse a session longer than the role takes, or than 1 h where a session assumes it (id_roles)."""
+    """Refuse a session longer than the role allows, or than 1 h if a session assumes it (id_roles)."""
     if chained and seconds > 3600:
         raise invalid(
             "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role "

@@ -1,4 +1,4 @@
-"""What STS knows of one account: its roles that can be assumed, its sessions, its MFA codes."""
+"""The state of STS for one account: its roles that can be assumed, its sessions, its MFA codes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Made(Enum):
-    """Names the call that made a session."""
+    """The call that created a session."""
 
     ASSUMED = "assumed"
     FEDERATED = "federated"
@@ -38,7 +38,7 @@ class TrustedRole:
 
     @property
     def account(self) -> str:
-        """Return the account it is in."""
+        """Return its account."""
         return self.arn.split(":")[4]
 
 

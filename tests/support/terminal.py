@@ -1,4 +1,4 @@
-"""Runs the command line at a terminal: a pty of its own, with a width, at which a person types."""
+"""Runs the command line at a terminal: a new pty with a width, and input that is typed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """An event loop whose time is virtual: it jumps to the next timer as soon as nothing is ready.
 
-A run is a function of its seed: whatever is ready at the same time runs in an order that the seed draws, so
-that a test can't pass by the luck of one order. Only tasks, timers and futures live here: a thread's answer
-would come at an instant that the loop has long left behind.
+A run depends only on its seed: callbacks that are ready at the same time run in an order that the seed
+determines, so that a test can't pass because of one lucky order. The loop supports only tasks, timers and
+futures: the answer of a thread would arrive long after its virtual time has passed.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ T = TypeVar("T")
 
 
 class DeadlockError(AssertionError):
-    """Nothing is ready and no timer is set: every task waits for another."""
+    """Nothing is ready and no timer is set: every task waits for another task."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """The loop; its ``time()`` starts at 0 and moves only while everybody waits."""
+    """The loop; its ``time()`` starts at 0 and advances only while every task waits."""
 
     _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
     _timer_cancelled_count: int
 
     def __init__(self, seed: int = 0) -> None:
-        """Draw the order of what is ready from ``seed``."""
+        """Choose the order of ready callbacks by ``seed``."""
         self._now = 0.0
         self._rng = random.Random(seed)
         super().__init__()
@@ -60,7 +60,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 handle._run()
 
     def _drop_cancelled(self) -> None:
-        """Forget cancelled timers: those at the head, and all where they are the greater part."""
+        """Remove cancelled timers: those at the head, and all if they are the majority."""
         timers = self._scheduled
         if len(timers) > 100 and self._timer_cancelled_count > len(timers) / 2:
             for timer in timers:
@@ -73,7 +73,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._timer_cancelled_count -= 1
 
     def _jump(self) -> None:
-        """Let the time until the next timer pass."""
+        """Advance the time to the next timer."""
         if not self._scheduled:
             waiting = sorted(task.get_name() for task in asyncio.all_tasks(self))
             raise DeadlockError(f"nothing is ready and no timer is set; these wait: {', '.join(waiting)}")

@@ -1,4 +1,4 @@
-"""The command line: each RPC for a person, and for scripts."""
+"""The command line: each RPC as a command, for people and for scripts."""
 
 import sys
 

@@ -1,7 +1,7 @@
 """Opens a secret link in a browser, hidden from other users who can list processes.
 
-A browser is started with what it opens on its command line, which every user of the machine can read. So it
-is given a page that only its user can read, and that leads on to the link.
+A browser gets the URL to open on its command line, which every user of the machine can read. Therefore it
+opens a page that only the user can read, and the page redirects to the link.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Final
 
 SECONDS: Final = 10.0
-"""How long the page stays: a browser does not report that it has read it."""
+"""When the page is deleted: a browser does not report that it has read it."""
 
 _pause: Final = Event().wait
 
@@ -40,11 +40,11 @@ def opened(
     browse: Callable[[str], bool] = webbrowser.open,
     wait: Callable[[float], object] = _pause,
 ) -> bool:
-    """Open ``link`` and return whether there is a browser; takes ``SECONDS`` then, and leaves nothing behind.
+    """Open ``link`` and return whether there is a browser; if so, this takes ``SECONDS``.
 
     A signal that ends the command ends the wait, and takes effect once the page is removed.
     """
-    # A folder of its own with 0700, and in it a file that is made with 0600.
+    # A new folder with mode 0700, and in it a file that is created with mode 0600.
     with _late_signals() as signals, tempfile.TemporaryDirectory(prefix="lessor-") as folder:
         page = Path(folder) / "sign-in.html"
         page.touch(mode=0o600, exist_ok=False)
@@ -60,25 +60,25 @@ def opened(
 
 
 class _Interrupted(BaseException):
-    """A signal came while the browser was started or waited for."""
+    """A signal arrived while the browser started or while the command waited."""
 
 
 @dataclass(slots=True)
 class _Signals:
-    """The last signal that came, and whether the next one raises."""
+    """The last signal received, and whether the next one raises."""
 
     number: int = 0
     raises: bool = False
 
     def receive(self, number: int, _: FrameType | None) -> None:
-        """Keep a signal, and interrupt what may be interrupted."""
+        """Keep a signal, and interrupt ``show`` if it is running."""
         self.number = number
         if self.raises:
             self.raises = False  # so that a second signal doesn't interrupt the removal of the page
             raise _Interrupted
 
     def interrupt(self, show: Callable[[], bool]) -> bool:
-        """Return what ``show`` returns, or False where a signal ends it or has come before it."""
+        """Return the result of ``show``, or False if a signal ends it or arrived before it."""
         try:
             self.raises = True
             return not self.number and show()
@@ -90,7 +90,7 @@ class _Signals:
 
 @contextmanager
 def _late_signals() -> Iterator[_Signals]:
-    """Have signals that would end the process take effect at the end of the block; ignored ones stay so."""
+    """Delay signals that would end the process until the end of the block; ignored signals stay ignored."""
     signals = _Signals()
     ends = (signal.SIG_DFL, signal.default_int_handler)
     before = {one: signal.getsignal(one) for one in _ENDING if signal.getsignal(one) in ends}

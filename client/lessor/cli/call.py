@@ -1,4 +1,4 @@
-"""One command's calls: the channel, the stubs, and how an error is printed, with its exit code."""
+"""The calls of one command: the channel, the stubs, the printing of errors, and their exit codes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _EXIT_CODES: Final = {
 """The exit code of a status; all others are ``FAILED``."""
 
 PATIENCE_SECONDS: Final = 3.0
-"""How long an answer may take before a note says that it is waited for."""
+"""How long a response may take before the command prints that it is waiting."""
 
 PAGES_A_NOTE: Final = 10
 
@@ -50,10 +50,10 @@ Answer = TypeVar("Answer", bound=Message)
 
 
 class Failed(click.ClickException):
-    """A command failed; the message is for a person."""
+    """A command failed; the message is for the user."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        """Print the lines of ``message``, and exit with ``exit_code``."""
+        """Keep the lines to print, and the exit code."""
         super().__init__(message)
         self.exit_code = exit_code  # type: ignore[misc]  # click reads the instance's
 
@@ -64,7 +64,7 @@ class Failed(click.ClickException):
 
 
 def describe(error: errors.LessorError, connection: Connection | None = None) -> str:
-    """Return the lines of an error: message, violations, reason, AWS's code, when to retry."""
+    """Return the lines of an error: message, violations, reason, AWS's code, time of a retry."""
     # The message of an invalid request is its first violation.
     others = (str(violation) for violation in error.violations)
     message = error.message
@@ -96,7 +96,7 @@ class Call:
     """Calls the server for one command, and prints its answers."""
 
     def __init__(self, address: str | None, token_file: str | None, seconds: float, style: str) -> None:
-        """Find the server by the options, else by the environment; wait ``seconds`` for each answer."""
+        """Configure the connection by the options, else by the environment; ``seconds`` limits each call."""
         self.style = style
         self._seconds = seconds
         connection = Connection.from_environ(os.environ)
@@ -110,7 +110,7 @@ class Call:
         """Open the channel."""
         with _errors_reported(self._connection), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", PlaintextWarning)
-            # A person hears immediately that no server is there; a script has its exit code.
+            # Without retries a user sees immediately that the server is unreachable.
             self.channel = self._connection.open(retries=False)
         output.warn(str(one.message) for one in caught)
         return self
@@ -152,7 +152,7 @@ class Call:
             return method(request, timeout=self._seconds, metadata=self._connection.metadata())
 
     def again(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
-        """Call ``method`` with a request that is safe to repeat, and repeat it; raises ``Failed``."""
+        """Call ``method``, and retry transient failures of this idempotent request; raises ``Failed``."""
 
         def attempt(seconds: float) -> Answer:
             return method(request, timeout=seconds, metadata=self._connection.metadata())
@@ -163,7 +163,7 @@ class Call:
     def stream(
         self, method: grpc.UnaryStreamMultiCallable[Request, Answer], request: Request
     ) -> Iterator[Answer]:
-        """Call ``method`` and yield its answers as they come; raises ``Failed``."""
+        """Call ``method`` and yield its responses as they arrive; raises ``Failed``."""
         seconds = None if self._seconds == math.inf else self._seconds
         with _errors_reported(self._connection):
             yield from method(request, timeout=seconds, metadata=self._connection.metadata())
@@ -188,7 +188,7 @@ class Call:
         return whole
 
     def show(self, answer: Message, part: str = "", leave_out: Sequence[str] = ()) -> None:
-        """Show an answer, as JSON or as the fields of its ``part``; its warnings go to standard error."""
+        """Print a response, as JSON or as the fields of its ``part``, and its warnings on standard error."""
         if self.style == output.JSON:
             output.show_json(answer)
         else:
@@ -197,7 +197,7 @@ class Call:
             output.warn(getattr(answer, "warnings", ()))
 
     def show_list(self, answer: Message, items: str, columns: Sequence[str]) -> None:
-        """Show a list: as JSON the whole answer, as a table the ``columns`` of each of its ``items``."""
+        """Print a list: the whole response as JSON, or a table with the ``columns`` of its ``items``."""
         if self.style == output.JSON:
             output.show_json(answer)
         elif rows := getattr(answer, items):
@@ -208,7 +208,7 @@ class Call:
 
 @contextmanager
 def _errors_reported(connection: Connection) -> Iterator[None]:
-    """Turn an error of the client into the message that a person reads."""
+    """Turn an error of the client into a message for the user."""
     try:
         yield
     except BadConnection as error:
@@ -225,17 +225,18 @@ def _errors_reported(connection: Connection) -> Iterator[None]:
 
 
 def _about_token(connection: Connection) -> str:
-    """Return what a caller with no token, or one that is not known, has to do."""
+    """Return the problem and its fix for a caller without a token or with a wrong one."""
     if connection.token.strip():
-        return "the server does not know the token of LESSOR_TOKEN; set it to this server's"
+        return "the token in LESSOR_TOKEN is not valid for this server; set it to this server's token"
     if connection.token_file is not None:
-        return f"the server does not know the token in {connection.token_file}; write this server's into it"
-    return "no token was sent; set LESSOR_TOKEN, or LESSOR_TOKEN_FILE to a file that holds it"
+        problem = f"the token in {connection.token_file} is not valid for this server"
+        return f"{problem}; write this server's token to the file"
+    return "no token was sent; set LESSOR_TOKEN, or set LESSOR_TOKEN_FILE to a file with the token"
 
 
 @contextmanager
 def _noting(what: str) -> Iterator[None]:
-    """Print a note on standard error when the block takes long."""
+    """Print a note on standard error if the block takes long."""
     timer = threading.Timer(PATIENCE_SECONDS, lambda: click.echo(f"lessor: {what} …", err=True))
     timer.daemon = True
     timer.start()

@@ -1,4 +1,4 @@
-"""What all commands that call share: their options, and the ``Call`` that they are given.
+"""Common parts of the commands that call the server: their options, and the ``Call`` that they receive.
 
 A command is one function:
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 Command = Callable[..., "int | None"]
 DEFAULT_SECONDS: Final = 60.0
 LONG_SECONDS: Final = 3600.0
-"""For calls that last until AWS has finished."""
+"""The timeout of calls that wait for AWS."""
 FOR_EVER: Final = math.inf
-"""For calls that last until the person ends them."""
+"""The timeout of calls that last until the user interrupts them."""
 
 LIVE: Final = frozenset({"INTENT", "ACTIVE", "REVOKING"})
 """The states of leases that have not ended."""
@@ -45,15 +45,15 @@ _REACHING: Final = (
     click.option("--token-file", hidden=True),
     click.option("--timeout", hidden=True),
 )
-"""The options of ``lessor`` itself, which may stand after the command as well."""
+"""The options of ``lessor`` itself, which are also accepted after the command."""
 
 
 def calling(*styles: str, seconds: float = DEFAULT_SECONDS) -> Callable[[Command], Command]:
-    """Make a function a command that calls: it is given a ``Call`` first and may return an exit code.
+    """Turn a function into a command: its first argument is a ``Call``, and it may return an exit code.
 
     Args:
-        styles: What ``--format`` knows beside table and json.
-        seconds: How long to wait for each answer where ``--timeout`` is not given.
+        styles: Values of ``--format`` in addition to table and json.
+        seconds: The timeout of each call if ``--timeout`` is not given.
     """
 
     def decorate(function: Callable[..., int | None]) -> Command:
@@ -75,10 +75,10 @@ def calling(*styles: str, seconds: float = DEFAULT_SECONDS) -> Callable[[Command
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask for confirmation at a terminal, unless ``yes``; without a terminal nothing is asked.
+    """Ask for confirmation at a terminal, unless ``yes``; without a terminal ask nothing.
 
     Raises:
-        ClickException: The person declined.
+        ClickException: The user declined.
     """
     if yes or not sys.stdin.isatty():
         return
@@ -89,13 +89,13 @@ def confirm(question: str, *, yes: bool) -> None:
 def confirm_leases(
     call: Call, question: str, prefix: str, states: Container[str], *, yes: bool, without: str = ""
 ) -> bool:
-    """Ask ``question`` with "N leases" for its ``{}``: how many are under ``prefix`` in these ``states``.
+    """Ask ``question``, with the number of leases under ``prefix`` in these ``states`` in place of ``{}``.
 
-    Where there are none, say so, and ask only ``without``, the question about all else that the command does.
-    Returns False where there are none.
+    If there are none, report that, ask only ``without``, the question about the other effects of the command,
+    and return False.
 
     Raises:
-        ClickException: The person declined.
+        ClickException: The user declined.
     """
     if yes or not sys.stdin.isatty():
         return True
@@ -107,7 +107,7 @@ def confirm_leases(
     except Failed as error:
         if error.exit_code != DENIED:
             raise
-        which = "all leases"  # who may revoke may not be allowed to count
+        which = "all leases"  # counting may be denied
     else:
         number = sum(one.count for one in counts if pb.Lease.State.Name(one.state) in states)
         if not number:
@@ -121,7 +121,7 @@ def confirm_leases(
 
 
 def _open(reaching: dict[str, str], style: str, seconds: float) -> Call:
-    # gRPC's own log would stand between the lines that we print.
+    # gRPC's own log lines would mix with the command's output.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from lessor.cli.call import Call  # noqa: PLC0415 - gRPC takes its time to load; help needs none of it
 

@@ -20,17 +20,23 @@ if TYPE_CHECKING:
 ROOT_OPTIONS = (
     click.option("--access-key", help="Access key id of the root's IAM user."),
     click.option("--secret-key", type=SECRET, help="Its secret key: @FILE, or - for standard input."),
-    click.option("--region", help="AWS region; it picks the partition."),
+    click.option("--region", help="AWS region; it determines the partition."),
     click.option("--iam-endpoint", help="URL of the IAM endpoint."),
     click.option("--sts-endpoint", help="URL of the STS endpoint."),
-    click.option("--sts-region", help="Region that STS requests are signed for."),
+    click.option("--sts-region", help="Region for which STS requests are signed."),
     click.option(
-        "sts_fallback_endpoints", "--sts-fallback-endpoint", multiple=True, help="Tried in order; repeatable."
+        "sts_fallback_endpoints",
+        "--sts-fallback-endpoint",
+        multiple=True,
+        help="URL to try if the STS endpoint fails; repeatable, in order.",
     ),
     click.option(
-        "sts_fallback_regions", "--sts-fallback-region", multiple=True, help="One for each fallback endpoint."
+        "sts_fallback_regions",
+        "--sts-fallback-region",
+        multiple=True,
+        help="Region of a fallback endpoint; one for each, in order.",
     ),
-    click.option("--max-retries", type=int, help="How often a failed AWS call is retried; 0 means never."),
+    click.option("--max-retries", type=int, help="Maximum retries of a failed AWS call; 0 means none."),
     click.option("--username-template", help="Template of the names of IAM users and sessions."),
     click.option(
         "assume_chain",
@@ -44,7 +50,7 @@ ROOT_OPTIONS = (
     click.option("--rotation-period", type=DURATION, help="Time from one automatic rotation to the next."),
     click.option("--rotation-schedule", help="Automatic rotation by a cron expression, in UTC."),
     click.option("--rotation-window", type=DURATION, help="How late a scheduled rotation may begin."),
-    click.option("--etag", help="Only if the stored root still has this version."),
+    click.option("--etag", help="Fail if the stored root no longer has this version."),
 )
 
 
@@ -68,7 +74,9 @@ def root() -> None:
 @root.command("set")
 @mount_option
 @root_options
-@click.option("--update", is_flag=True, help="Change what is given; without it the whole root is replaced.")
+@click.option(
+    "--update", is_flag=True, help="Change only the given fields; without it the whole root is replaced."
+)
 @calling()
 def set_root(call: Call, mount: str, *, update: bool, **options: object) -> None:
     """Store an engine's root. At a terminal it prompts for the secret key if that is not given."""
@@ -95,7 +103,7 @@ def get_root(call: Call, mount: str) -> None:
 @mount_option
 @calling("policy")
 def check_root(call: Call, mount: str) -> None:
-    """Ask AWS who the root is and what AWS allows it. `--format policy` prints a policy for IAM."""
+    """Ask AWS for the root's identity and permissions. `--format policy` prints the policy that it needs."""
     answer = call(call.config.CheckRoot, pb.CheckRootRequest(mount=mount))
     if call.style == "policy":
         click.echo(values.policy_text(MessageToDict(answer.least_policy), indent=2))
@@ -110,13 +118,13 @@ def check_root(call: Call, mount: str) -> None:
 
 @config.group("lease")
 def lease() -> None:
-    """Set and read how long IAM users live if their role does not say."""
+    """Set and read the lifetime of IAM users whose role sets none."""
 
 
 @lease.command("set")
 @mount_option
-@click.option("--lease", type=DURATION, help="Life of a lease; the engine's default if not given.")
-@click.option("--lease-max", type=DURATION, help="Longest life; the engine's maximum if not given.")
+@click.option("--lease", type=DURATION, help="Default lifetime; the engine's default if not given.")
+@click.option("--lease-max", type=DURATION, help="Maximum lifetime; the engine's maximum if not given.")
 @calling()
 def set_lease(call: Call, mount: str, **options: object) -> None:
     """Store an engine's lease defaults; both are replaced."""
@@ -134,7 +142,7 @@ def get_lease(call: Call, mount: str) -> None:
 
 
 def _ask_secret() -> str:
-    """Prompt for the secret key without echo; wrong usage if there is no terminal."""
+    """Prompt for the secret key without echo; raises ``UsageError`` if there is no terminal."""
     if not sys.stdin.isatty():
         raise click.UsageError("--secret-key is missing: give @FILE, or - for standard input.")
     return str(click.prompt("Secret access key", hide_input=True, err=True))

@@ -21,23 +21,21 @@ if TYPE_CHECKING:
 
 FAILED, NOT_READY = 1, 7
 MIN_DURATION, MAX_DURATION = timedelta(minutes=15), timedelta(hours=12)
-"""How long a console session of a role lasts, by AWS's rule."""
-_CHAINED = (
-    "AWS accepts no --session-duration for a session by role chaining, as of a root that is itself a session"
-)
+"""AWS's limits for the length of a role's console session."""
+_CHAINED = "AWS accepts no --session-duration if the root is itself a session (role chaining)"
 
 
 @click.command("console")
 @click.argument("role")
 @mount_option
-@click.option("--ttl", type=DURATION, help="Life asked for, 15 minutes or more.")
-@click.option("--reason", help="Why; kept with the lease, and logged.")
+@click.option("--ttl", type=DURATION, help="Requested lifetime, 15 minutes or more.")
+@click.option("--reason", help="Reason for the request; stored with the lease, and logged.")
 @session_options
 @click.option("--session-duration", type=DURATION, help="How long the console session lasts, 15m to 12h.")
 @click.option("--destination", default="", help="The page of the console to open; its home page by default.")
-@click.option("--issuer", default="", help="The page to be sent to when the session has expired.")
+@click.option("--issuer", default="", help="URL that the console opens when the session has expired.")
 @click.option("--open", "opens", is_flag=True, help="Open the link in a browser instead of printing it.")
-@click.option("--signin-endpoint", metavar="URL", help="Where to sign in, if not at AWS's own endpoint.")
+@click.option("--signin-endpoint", metavar="URL", help="The sign-in endpoint, if not AWS's own.")
 @calling()
 def console(
     call: Call,
@@ -53,8 +51,8 @@ def console(
 ) -> None:
     """Issue credentials of a role and print a link that signs in to the AWS console with them.
 
-    The role is of type ASSUMED_ROLE or FEDERATION_TOKEN. The link works for 15 minutes, for anybody who has
-    it: keep it as a secret. Without --session-duration the console session ends with the credentials.
+    The role must be of type ASSUMED_ROLE or FEDERATION_TOKEN. The link works for 15 minutes, for anyone who
+    has it, so keep it secret. Without --session-duration the console session ends with the credentials.
     """
     endpoint = _endpoint(signin_endpoint)
     kind = _kind(call, mount, role)
@@ -65,9 +63,9 @@ def console(
     output.warn(made.warnings)
     url = _link(made, endpoint, session_duration, destination, issuer)
     if opens:
-        click.echo(f"lessor: opening a browser; the page that leads there stays for {SECONDS:g}s", err=True)
+        click.echo(f"lessor: opening a browser; a temporary page is deleted after {SECONDS:g}s", err=True)
     if opens and opened(url):
-        click.echo("lessor: opened in a browser; where it shows nothing, leave out --open", err=True)
+        click.echo("lessor: opened in a browser; if it shows nothing, omit --open", err=True)
     elif call.style == output.JSON:
         click.echo(json.dumps({"url": url, "lease_id": made.lease_id}))
     else:
@@ -84,7 +82,7 @@ def _endpoint(given_: str | None) -> str | None:
 
 
 def _kind(call: Call, mount: str, role: str) -> str:
-    """Return the role's type, or fail where AWS signs no such session in."""
+    """Return the role's type; raises ``Failed`` if AWS's console does not accept it."""
     from lessor.cli.call import Failed  # noqa: PLC0415 - gRPC takes its time to load
 
     found = call(call.roles.GetRole, role_pb2.GetRoleRequest(mount=mount, name=role)).role

@@ -23,22 +23,22 @@ ENV, AUTO = "env", "auto"
 @click.command("creds")
 @click.argument("role")
 @mount_option
-@click.option("--ttl", type=DURATION, help="Life asked for.")
-@click.option("--reason", help="Why; kept with the lease, and logged.")
-@click.option("--request-id", metavar="UUID|auto", help="Makes it safe to repeat: one lease for one id.")
-@click.option("--wait-usable", type=DURATION, help="Longest wait until AWS accepts the new key.")
+@click.option("--ttl", type=DURATION, help="Requested lifetime.")
+@click.option("--reason", help="Reason for the request; stored with the lease, and logged.")
+@click.option("--request-id", metavar="UUID|auto", help="Idempotency key: one lease for one id.")
+@click.option("--wait-usable", type=DURATION, help="Maximum wait until AWS accepts the new key.")
 @session_options
 @calling(ENV)
 def creds(call: Call, mount: str, role: str, **options: object) -> None:
-    """Issue credentials of a role. They are printed once, here, and stored nowhere.
+    """Issue credentials of a role. They are printed only now, and are not stored.
 
     In a shell: eval "$(lessor creds ROLE --format env)"
 
-    A session of STS can be narrowed by --session-policy; where the role has policies of its own, by Deny
-    statements alone. With --mfa-code - the code is asked for, or read from standard input.
+    --session-policy restricts an STS session. If the role has policies, it may contain only Deny statements.
+    With --mfa-code - the command prompts for the code, or reads it from standard input.
 
-    With --request-id a server that is busy, or away for a moment, is asked again within --timeout. The
-    same command with the same id, run again, gives the same lease with a fresh key. `auto` draws an id and
+    With --request-id the command retries within --timeout if the server is busy or briefly unreachable. If
+    you run it again with the same id, you get the same lease with a new key. `auto` generates an id and
     prints it on standard error.
     """
     fields = given(options)
@@ -61,15 +61,15 @@ def creds(call: Call, mount: str, role: str, **options: object) -> None:
 
 
 def drawn(rng: random.Random) -> str:
-    """Return a request id that nobody has used: a random UUID (RFC 9562, version 4)."""
+    """Return a new request id: a random UUID (RFC 9562, version 4)."""
     return str(uuid.UUID(int=rng.getrandbits(128), version=4))
 
 
 def exports(access_key: str, secret_key: str, security_token: str = "") -> str:
-    """Return the lines that a shell evaluates; a session token of before must not stay.
+    """Return the lines that a shell evaluates; they unset a previous session token.
 
     Raises:
-        ClickException: A value holds a character that no key holds, which could control the terminal.
+        ClickException: A value contains a character that is invalid in a key, and could control the terminal.
     """
     given = {
         "AWS_ACCESS_KEY_ID": access_key,
@@ -78,7 +78,8 @@ def exports(access_key: str, secret_key: str, security_token: str = "") -> str:
     }
     if not all(text.isascii() and text.isprintable() for text in given.values()):
         raise click.ClickException(
-            "the server's answer holds characters that no credentials hold; it is not shown: check the server"
+            "the server's answer contains characters that are invalid in credentials; it is not shown: "
+            "check the server"
         )
     return "\n".join(
         f"export {name}={shlex.quote(text)}" if text or name != "AWS_SESSION_TOKEN" else f"unset {name}"

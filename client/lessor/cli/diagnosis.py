@@ -1,6 +1,6 @@
-"""Says why a server was not reached: gRPC says no more than "Socket closed" for several causes.
+"""Finds out why a server is unreachable: for several causes gRPC reports only "Socket closed".
 
-Where its words are not enough, the server is asked once more, by a TLS handshake of Python's own, which shows
+If gRPC's message is not enough, the client makes a TLS handshake with Python's own library. That shows
 certificates and alerts (RFC 8446, section 6.2) that gRPC does not pass on.
 """
 
@@ -18,28 +18,28 @@ PROBE_SECONDS: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why there is no connection, and what to do about it."""
+    """The cause of a failed connection, and its fix."""
 
     problem: str
     fix: str
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Return both in one line."""
         return f"{self.problem}; {self.fix}"
 
 
-_NOBODY: Final = Cause("nothing listens there", "start the server, or set LESSOR_ADDR to where it is")
-_NO_HOST: Final = Cause("there is no host of that name", "set LESSOR_ADDR to where the server is")
+_NOBODY: Final = Cause("nothing listens there", "start the server, or set LESSOR_ADDR to its address")
+_NO_HOST: Final = Cause("there is no host of that name", "set LESSOR_ADDR to the server's address")
 _SERVER_HAS_TLS: Final = Cause(
     "the server uses TLS, and this call does not",
-    "write https:// before the address, and name the authority of its certificate in LESSOR_CACERT",
+    "write https:// before the address, and set LESSOR_CACERT to the certificate of its authority",
 )
 _SERVER_HAS_NO_TLS: Final = Cause(
     "the server does not use TLS, and this call does",
     "give the server a certificate, or write http:// before the address and unset LESSOR_CACERT",
 )
 _NO_GRPC: Final = Cause(
-    "the process that listens there is not a gRPC server", "set LESSOR_ADDR to where the server is"
+    "the process that listens there is not a gRPC server", "set LESSOR_ADDR to the server's address"
 )
 _NO_CLIENT_CERTIFICATE: Final = Cause(
     "the server asks for a client certificate, and none was given",
@@ -53,13 +53,13 @@ _BY_WORDS: Final = {
     "Failed parsing HTTP/2": _NO_GRPC,
     "WRONG_VERSION_NUMBER": _SERVER_HAS_NO_TLS,
 }
-"""Causes that gRPC's own texts name."""
+"""Causes that gRPC's message names."""
 _UNTOLD: Final = ("Socket closed", "Connection reset", "Broken pipe", "CERTIFICATE", "Hostname", "handshake")
-"""Words of gRPC that stand for more than one cause."""
+"""Messages of gRPC that have more than one cause."""
 
 
 def cause_of(connection: Connection, text: str) -> Cause | None:
-    """Return why a server was not reached, by gRPC's ``text`` or a handshake; None if unknown."""
+    """Return why a server is unreachable, from gRPC's ``text`` or a handshake; None if unknown."""
     for words, cause in _BY_WORDS.items():
         if words in text:
             return cause
@@ -110,7 +110,7 @@ def _refusal(connection: Connection, plain: socket.socket, host: str, *, is_mism
     try:
         with context.wrap_socket(plain, server_hostname=host) as secure:
             names = _names(secure.getpeercert())
-            # In TLS 1.3 a server looks at the client's certificate after the client's handshake. If it speaks
+            # In TLS 1.3 a server checks the client's certificate after the client's handshake. If it speaks
             # HTTP/2 it then sends the first frame (RFC 9113, section 3.4), or closes the connection.
             refused = not secure.recv(1)
     except ssl.SSLCertVerificationError as error:
@@ -136,7 +136,7 @@ def _unverified(connection: Connection, error: ssl.SSLCertVerificationError) -> 
     trusted = "an authority in LESSOR_CACERT" if connection.ca_file else "an authority of this system"
     return Cause(
         f"the server's certificate is not signed by {trusted} ({said})",
-        "name the authority that signed it in LESSOR_CACERT",
+        "set LESSOR_CACERT to the certificate of the authority that signed it",
     )
 
 
@@ -152,7 +152,7 @@ def _refused(connection: Connection, alert: str) -> Cause:
 
 
 def _context(*, verify: bool) -> ssl.SSLContext:
-    """Return a context as gRPC's: TLS 1.2 or newer, and HTTP/2. Names are compared later."""
+    """Return a context like gRPC's: TLS 1.2 or newer, and HTTP/2. Host names are checked later."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE

@@ -19,7 +19,7 @@ def expiry() -> None:
 
 
 @expiry.command("hold")
-@click.option("--reason", default="", help="Why; `lessor info` shows it.")
+@click.option("--reason", default="", help="Reason for the pause; `lessor info` shows it.")
 @calling()
 def hold(call: Call, reason: str) -> None:
     """Pause expiry until `resume`: no lease expires. Explicit revocations continue."""

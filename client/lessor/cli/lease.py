@@ -1,4 +1,4 @@
-"""``lessor lease``: credentials after they were issued."""
+"""``lessor lease``: leases of issued credentials."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def lookup(call: Call, lease_id: str) -> None:
 @state_option
 @calling()
 def list_leases(call: Call, prefix: str, **options: object) -> None:
-    """List the leases under PREFIX: `MOUNT/`, `MOUNT/creds/ROLE/`; `aws/` where none is given."""
+    """List the leases under PREFIX: `MOUNT/` or `MOUNT/creds/ROLE/`; the default is `aws/`."""
     request = pb.ListLeasesRequest(prefix=prefix, page_size=1000)
     fill(request, given(options))
     call.show_list(call.all(call.leases.ListLeases, request), "leases", COLUMNS)
@@ -72,7 +72,7 @@ def count(call: Call, prefix: str, **options: object) -> None:
 
 @lease.command("renew")
 @click.argument("lease_id")
-@click.option("--increment", type=DURATION, help="New time to live from now on.")
+@click.option("--increment", type=DURATION, help="New time to live, counted from now.")
 @calling()
 def renew(call: Call, lease_id: str, **options: object) -> None:
     """Extend a lease, up to its maximum."""
@@ -83,7 +83,9 @@ def renew(call: Call, lease_id: str, **options: object) -> None:
 
 @lease.command("revoke")
 @click.argument("lease_id")
-@click.option("--sync", is_flag=True, help="Wait until AWS has acknowledged it, or the first attempt failed.")
+@click.option(
+    "--sync", is_flag=True, help="Wait until AWS has acknowledged the deletion, or the first attempt failed."
+)
 @calling()
 def revoke(call: Call, lease_id: str, *, sync: bool) -> int:
     """End a lease now. Exits with 3 if the server does not know it, with 1 if the first attempt failed."""
@@ -106,10 +108,10 @@ def revoke(call: Call, lease_id: str, *, sync: bool) -> int:
 @yes_option
 @calling(seconds=LONG_SECONDS)
 def revoke_prefix(call: Call, prefix: str, *, sync: bool, yes: bool) -> int:
-    """End all leases under PREFIX now: `MOUNT/`, `MOUNT/creds/ROLE/`.
+    """End all leases under PREFIX now: `MOUNT/` or `MOUNT/creds/ROLE/`.
 
-    Once the server has accepted them it continues, even if this command ends. With --sync it
-    exits with 1 where some are left whose first attempt failed.
+    Once the server has accepted the request, it continues even if this command ends. With --sync the command
+    exits with 1 if a first attempt failed and its lease still exists.
     """
     standing = pb.RevokePrefixResponse()
     if not confirm_leases(call, f"Revoke {{}} under {prefix}?", prefix, LIVE, yes=yes):

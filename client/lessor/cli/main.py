@@ -1,18 +1,18 @@
-"""``lessor``: finds the command that was asked for, runs it, and ends with a code that scripts can use.
+"""``lessor``: finds the command, runs it, and exits with a code that scripts can use.
 
 Exit codes:
     0   done
     1   refused, or failed (also: an unhealthy server, a revocation whose first attempt failed, a `no`)
-    2   wrong usage
-    3   revoke: nobody knows the lease
+    2   usage error
+    3   revoke: the server does not know the lease
     4   not authenticated, or not permitted
     5   not found
-    6   can't be reached, not in time, or busy: try again
-    7   the state of things doesn't allow it: exists already, another etag, no root yet
+    6   server unreachable, deadline exceeded, or busy: retry
+    7   failed precondition: already exists, etag mismatch, no root yet
     130 interrupted
 
-Start-up time counts: a command's module is imported when the command is asked for, gRPC when it calls, and
-what the server adds (entry points ``lessor.commands``) only when it runs.
+To keep the start fast, the module of a command is imported when the command is named, gRPC when it calls, and
+the server's commands (entry points ``lessor.commands``) only when they run.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ EPILOG: Final = """
 Exit codes:
   0 done                       4 not authenticated or not permitted
   1 refused or failed          5 not found
-  2 wrong usage                6 not reached, not in time, busy: try again
-  3 revoke: unknown lease      7 exists already, another etag, not ready for it
+  2 usage error                6 unreachable, deadline exceeded, busy: retry
+  3 revoke: unknown lease      7 already exists, etag mismatch, not ready
   130 interrupted
 
 \b
-Documents are given as JSON, as @FILE, or as - for standard input; secrets as
-@FILE or - only. Durations: 1h30m, 90s, 7d, or plain seconds.
+Write a document as JSON, as @FILE, or as - for standard input; write a secret
+as @FILE or - only. Durations: 1h30m, 90s, 7d, or plain seconds.
 
 \b
 Completion:  eval "$(_LESSOR_COMPLETE=bash_source lessor)"   (or zsh_source,
@@ -74,33 +74,33 @@ Completion:  eval "$(_LESSOR_COMPLETE=bash_source lessor)"   (or zsh_source,
 
 
 class Joined(click.Command):
-    """Stands for a command of another package until that has to be imported."""
+    """A placeholder for another package's command, so that the package is imported only when it is run."""
 
     def __init__(self, name: str, place: str) -> None:
-        """Stand for the command at ``place``, written ``module:attribute``."""
+        """Name the command and its ``place``, written ``module:attribute``."""
         module, _, self._attribute = place.partition(":")
         self._module = module
         super().__init__(name, help=_first_words(module))
 
     def load(self) -> click.Command:
-        """Import the command; raises ``ClickException`` where its libraries are not installed."""
+        """Import the command; raises ``ClickException`` if its libraries are not installed."""
         try:
             return cast("click.Command", getattr(importlib.import_module(self._module), self._attribute))
         except ModuleNotFoundError as error:
-            message = f"`lessor {self.name}` lacks {error.name}; install lessor[server], or lessor[dev]"
+            message = f"`lessor {self.name}` needs {error.name}; install lessor[server], or lessor[dev]"
             raise click.ClickException(message) from None
 
 
 class Commands(click.Group):
-    """Holds our own commands, and those that other packages join."""
+    """The client's own commands, and those that other packages add."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """List our own commands in the order of their use, then the joined ones that are installed."""
+        """List the client's own commands in the order of their use, then the installed added ones."""
         joined = (name for name, place in _joined().items() if _is_there(place.partition(":")[0]))
         return [*OWN, *super().list_commands(ctx), *joined]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, or what stands for a joined one."""
+        """Return a command, or a placeholder for an added one."""
         if cmd_name in OWN:
             module = importlib.import_module(f"lessor.cli.{OWN[cmd_name]}")
             return cast("click.Command", getattr(module, cmd_name.replace("-", "_")))
@@ -117,7 +117,7 @@ class Commands(click.Group):
 
 
 def _joined() -> dict[str, str]:
-    """Return the commands that installed packages join, and where each is."""
+    """Return the commands that installed packages add, each with its place."""
     from importlib.metadata import entry_points  # noqa: PLC0415 - reads every installed package
 
     return {point.name: point.value for point in entry_points(group=JOINED)}
@@ -131,7 +131,7 @@ def _is_there(module: str) -> bool:
 
 
 def _first_words(module: str) -> str:
-    """Return the first line of a module's docstring without importing it; what stands before a colon goes."""
+    """Return the first line of a module's docstring after its colon, without importing the module."""
     spec = find_spec(module) if _is_there(module) else None
     if spec is None or spec.origin is None:
         return ""
@@ -144,14 +144,14 @@ def _first_words(module: str) -> str:
 @click.group("lessor", cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--address", metavar="ADDRESS", help="Address of the server [LESSOR_ADDR; 127.0.0.1:50051].")
 @click.option("--token-file", metavar="FILE", help="A file with your token [LESSOR_TOKEN_FILE].")
-@click.option("--timeout", metavar="DURATION", help="How long to wait for each answer [1m; long work 1h].")
+@click.option("--timeout", metavar="DURATION", help="Timeout of each call [1m; for long operations 1h].")
 @click.version_option(package_name="lessor")
 def root(**reaching: str | None) -> None:
-    """Dynamic AWS credentials: leases that end when they say they end.
+    """Issue AWS credentials that expire, and manage their leases.
 
-    The server is found by LESSOR_ADDR, LESSOR_TOKEN or LESSOR_TOKEN_FILE, LESSOR_CACERT, LESSOR_CLIENT_CERT
-    and LESSOR_CLIENT_KEY. TLS is used with https://, and for every address but loopback and unix:/PATH;
-    http:// to another machine sends all in the clear.
+    These variables configure the connection: LESSOR_ADDR, LESSOR_TOKEN or LESSOR_TOKEN_FILE, LESSOR_CACERT,
+    LESSOR_CLIENT_CERT and LESSOR_CLIENT_KEY. The client uses TLS with https://, and for every address except
+    loopback and unix:/PATH. With http:// it sends plaintext, even to another machine.
     """
     click.get_current_context().obj = {name: value for name, value in reaching.items() if value is not None}
 

@@ -22,12 +22,12 @@ COLUMNS = ("mount", "state", "default_lease_ttl", "max_lease_ttl", "max_users", 
 def limits(command: Command) -> Command:
     """Add the options that become fields of a mount."""
     for option in (
-        click.option("--max-users", type=int, help="Most IAM users at one time."),
-        click.option("--max-lease-ttl", type=DURATION, help="Longest life of any lease."),
+        click.option("--max-users", type=int, help="Maximum number of IAM users at the same time."),
+        click.option("--max-lease-ttl", type=DURATION, help="Maximum lifetime of any lease."),
         click.option(
             "--default-lease-ttl",
             type=DURATION,
-            help="Life of a lease if neither role nor request names one.",
+            help="Lifetime of a lease if neither role nor request names one.",
         ),
         click.option("--description", help="Free text for people."),
     ):
@@ -51,7 +51,7 @@ def enable(call: Call, mount: str, **options: object) -> None:
 @limits
 @calling()
 def tune(call: Call, mount: str, **options: object) -> None:
-    """Change those of an engine's description and limits that are given."""
+    """Change an engine's description and limits; options that are not given stay unchanged."""
     fields = given(options)
     request = pb.TuneMountRequest(mount=mount)
     fill(request, fields)
@@ -68,14 +68,16 @@ def mounts(call: Call) -> None:
 
 @click.command("disable")
 @click.argument("mount", default="aws")
-@click.option("--force", is_flag=True, help="If the root no longer works: abandon the leases, revoke none.")
+@click.option(
+    "--force", is_flag=True, help="Abandon the leases instead of revoking them, if the root no longer works."
+)
 @yes_option
 @calling()
 def disable(call: Call, mount: str, *, force: bool, yes: bool) -> None:
-    """Disable an AWS engine. It issues nothing more, and is removed once all its leases are revoked.
+    """Disable an AWS engine. It issues no more credentials, and is removed once all its leases are revoked.
 
-    Its static roles are deleted with the keys that Lessor made for them. With --force its leases are
-    abandoned and those keys stay: users and keys are on AWS until somebody deletes them.
+    Its static roles are deleted with the keys that Lessor created for them. With --force its leases are
+    abandoned and those keys are kept: users and keys remain on AWS until somebody deletes them.
     """
     what = "abandon {}, whose users then stay on AWS" if force else "revoke {}"
     keys = "" if force or yes or not sys.stdin.isatty() else keys_of_static_roles(call, mount)
@@ -94,7 +96,7 @@ def disable(call: Call, mount: str, *, force: bool, yes: bool) -> None:
 
 
 def keys_of_static_roles(call: Call, mount: str) -> str:
-    """Return what disabling ``mount`` does to the keys of its static roles; empty where it has none."""
+    """Return what ``disable`` does to the keys of the mount's static roles; empty if it has none."""
     from lessor.cli.call import DENIED, Failed  # noqa: PLC0415 - gRPC takes its time to load
 
     try:
@@ -104,7 +106,7 @@ def keys_of_static_roles(call: Call, mount: str) -> str:
     except Failed as error:
         if error.exit_code != DENIED:
             raise
-        return "delete the keys of all its static roles"  # who may disable may not be allowed to list
+        return "delete the keys of all its static roles"  # listing may be denied
     number = len(answer.static_roles)
     which = "1 static role" if number == 1 else f"{number} static roles"
     return f"delete the keys of its {which}" if number else ""

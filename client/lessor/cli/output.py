@@ -1,4 +1,4 @@
-"""Shows answers: JSON for machines, exactly as protobuf writes it, and tables for people."""
+"""Prints responses: JSON for programs, exactly as protobuf writes it, and tables for people."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ from lessor import values
 
 TABLE, JSON = "table", "json"
 _UNBOUND: Final = 100_000
-"""Columns of a table that nothing may fold: a folded key can't be copied."""
+"""A width at which no line wraps: a wrapped key can't be copied."""
 
 
 def show_json(answer: Message) -> None:
-    """Print an answer as JSON, its fields named as in the protos."""
+    """Print a response as JSON, with the field names of the proto files."""
     click.echo(MessageToJson(answer, preserving_proto_field_name=True))
 
 
 def show_json_line(answer: Message) -> None:
-    """Print one answer of a stream as JSON on a line of its own."""
+    """Print one response of a stream as JSON on one line."""
     click.echo(MessageToJson(answer, preserving_proto_field_name=True, indent=None))
 
 
 def show_line(message: Message, columns: Sequence[str]) -> None:
-    """Print the fields that ``columns`` names on one line and flush it: for messages that come one by one."""
+    """Print the fields that ``columns`` names on one line, and flush it: for the messages of a stream."""
     click.echo("  ".join(filter(None, (cell(message, column) for column in columns))))
 
 
 def show_fields(message: Message, leave_out: Iterable[str] = ()) -> None:
-    """Print the fields of a message one a line; those without a value are left out, booleans never are."""
+    """Print each field of a message that has a value, one a line; booleans are always printed."""
     show_pairs({name: text for name, text in fields(message).items() if name not in leave_out})
 
 
 def fields(message: Message) -> dict[str, str]:
-    """Return the fields of a message that have a value, as a person reads them."""
+    """Return the fields of a message that have a value, formatted for people."""
     cells = ((field.name, cell(message, field.name)) for field in message.DESCRIPTOR.fields)
     return {name: text for name, text in cells if text}
 
 
 def numbers(message: Message) -> dict[str, str]:
-    """Return the numbers of a message; here zero is returned as well."""
+    """Return the integer fields of a message, including those that are zero."""
     whole = (field.name for field in message.DESCRIPTOR.fields if field.cpp_type == field.CPPTYPE_INT32)
     return {name: str(getattr(message, name)) for name in whole}
 
 
 def show_pairs(pairs: Mapping[str, str]) -> None:
     """Print one line for each name with its text."""
-    # Imported here for its time: JSON needs none of it.
+    # Imported here because it takes time, and JSON output does not need it.
     from rich.table import Table  # noqa: PLC0415
 
     table = Table.grid(padding=(0, 2))
@@ -67,9 +67,9 @@ def show_pairs(pairs: Mapping[str, str]) -> None:
 
 
 def show_rows(messages: Iterable[Message], columns: Sequence[str]) -> None:
-    """Print the fields that ``columns`` names: one line a message, or one block where lines are too long.
+    """Print the fields that ``columns`` names: one line a message, or one block if the lines are too long.
 
-    Nothing is folded: a folded id can't be copied. A pipe takes lines of any length.
+    No line wraps, because a wrapped id can't be copied. A pipe gets lines of any length.
     """
     rows = [[cell(message, column) for column in columns] for message in messages]
     if sys.stdout.isatty() and _width([columns, *rows]) > get_terminal_size().columns:
@@ -89,7 +89,7 @@ def show_rows(messages: Iterable[Message], columns: Sequence[str]) -> None:
 
 
 def _width(rows: Sequence[Sequence[str]]) -> int:
-    """Return how wide a table of these rows is: its widest cells, with two blanks between."""
+    """Return the width of a table of these rows: the widest cell of each column, and two blanks between."""
     from rich.cells import cell_len  # noqa: PLC0415
 
     widths = (
@@ -100,7 +100,7 @@ def _width(rows: Sequence[Sequence[str]]) -> int:
 
 
 def warn(warnings: Iterable[str]) -> None:
-    """Print what a person should look at, on standard error."""
+    """Print warnings on standard error."""
     for warning in warnings:
         click.echo(f"lessor: warning: {plain(warning)}", err=True)
 
@@ -123,7 +123,7 @@ def progress() -> Iterator[Callable[[str], None]]:
 
 
 def cell(message: Message, name: str) -> str:
-    """Return a field as a person reads it; empty where it has no value."""
+    """Return a field formatted for people; empty if it has no value."""
     field, value = message.DESCRIPTOR.fields_by_name[name], getattr(message, name)
     names = {one.number: one.name for one in field.enum_type.values} if field.enum_type else {}
     if field.is_repeated and field.message_type and field.message_type.GetOptions().map_entry:
@@ -136,7 +136,7 @@ def cell(message: Message, name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a text on one line, without anything that could steer a terminal or turn its direction."""
+    """Return a text on one line, with those characters escaped that could control a terminal."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 

@@ -1,6 +1,6 @@
-"""Options whose values become fields of a message: an option is called as its field is.
+"""Options whose values become fields of a message; an option has the name of its field.
 
-An empty value clears a field: ``--policy-arn ''`` with ``--update`` leaves no policy.
+An empty value clears a field: ``--policy-arn ''`` with ``--update`` removes all policies.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ Command = Callable[..., "int | None"]
 if TYPE_CHECKING:
     ParamType = click.ParamType[object]
 else:
-    ParamType = click.ParamType  # older versions of click don't have it generic
+    ParamType = click.ParamType  # not generic in older versions of click
 
 
 class Reading(ParamType):
-    """Turns a text into a value by a function; what that refuses is wrong usage."""
+    """Parses an option's text with a function; an error of the function is a usage error."""
 
     def __init__(self, name: str, read: Callable[[str], object]) -> None:
-        """Show ``name`` in the help and use ``read``, which raises ``ValueError``."""
+        """Use ``read``, which raises ``ValueError``, to parse; the help shows ``name``."""
         self.name = name
         self._read = read
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
-        """Return the value of a text; an empty text stays, and clears."""
+        """Return the value of a text; an empty text is returned unchanged, and clears the field."""
         if not isinstance(value, str) or value == "":
             return value
         try:
@@ -69,28 +69,32 @@ TAG: Final = Reading("key=value", _tag)
 ASSUME_STEP: Final = Reading("role_arn[,external_id]", _step)
 
 _OF_A_SESSION: Final = (
-    click.option("--session-policy", type=DOCUMENT, help="An IAM policy that narrows this session."),
-    click.option("--mfa-code", type=SECRET, help="Code that the MFA device shows now."),
+    click.option("--session-policy", type=DOCUMENT, help="An IAM policy that restricts this session."),
+    click.option("--mfa-code", type=SECRET, help="Current code of the MFA device."),
     click.option("role_session_name", "--session-name", "--role-session-name", help="Name of the session."),
     click.option("--role-arn", help="Which of the role's ARNs to assume."),
 )
-"""From the last to the first, as decorators stand."""
+"""In reverse order, as decorators are applied."""
 
 
 def session_options(command: Command) -> Command:
-    """Give a command the options of what is asked of one session of STS."""
+    """Add the options for one STS session to a command."""
     for option in _OF_A_SESSION:
         command = option(command)
     return command
 
 
 def given(options: Mapping[str, object]) -> dict[str, object]:
-    """Return the options that stood on the command line."""
+    """Return the options that were given on the command line."""
     return {name: value for name, value in options.items() if value is not None and value != ()}
 
 
 def mask(made: FieldMask, fields: Mapping[str, object]) -> None:
-    """Name what is to be changed; an etag is not. Nothing at all is wrong usage: no mask means the whole."""
+    """Add each field to change, except the etag, to the mask.
+
+    Raises:
+        UsageError: There is none. The server would read an empty mask as a change of all fields.
+    """
     paths = [name for name in fields if name != "etag"]
     if not paths:
         raise click.UsageError("Nothing to change: give one of the options.")
@@ -98,7 +102,7 @@ def mask(made: FieldMask, fields: Mapping[str, object]) -> None:
 
 
 def fill(message: Message, fields: Mapping[str, object]) -> None:
-    """Set the fields of ``message`` to the values of the same names; an empty one leaves its field unset."""
+    """Set the fields of ``message`` to the values with the same names; an empty value sets nothing."""
     for name, value in fields.items():
         if value in EMPTY:
             continue

@@ -20,14 +20,17 @@ COLUMNS = ("kind", "user_name", "lease_id", "applied")
 
 @click.command("reconcile")
 @mount_option
-@click.option("--apply", is_flag=True, help="Repair what is found; without it nothing is changed.")
-@click.option("--instance", default="", help="Look for users of another server: its id, see `lessor info`.")
+@click.option("--apply", is_flag=True, help="Repair the differences; without this option nothing is changed.")
+@click.option(
+    "--instance", default="", help="Check for users of another server: its instance_id in `lessor info`."
+)
 @yes_option
 @calling(seconds=LONG_SECONDS)
 def reconcile(call: Call, mount: str, instance: str, *, apply: bool, yes: bool) -> None:
-    """Compare the AWS account with the leases. With `--format json` each finding is a line, as it comes.
+    """Compare the AWS account with the leases, and list the differences.
 
-    With --apply a user that no lease knows is revoked, and a lease whose user is gone ends.
+    With `--format json` each difference is printed on one line as soon as it is found. With --apply, users
+    that have no lease are revoked, and leases whose user no longer exists are ended.
     """
     if apply and not yes and sys.stdin.isatty():
         looking = pb.ReconcileRequest(mount=mount, instance=instance)
@@ -35,7 +38,7 @@ def reconcile(call: Call, mount: str, instance: str, *, apply: bool, yes: bool) 
         if not number:
             click.echo(MATCH, err=True)
             return
-        confirm(f"Act on {number} finding{'' if number == 1 else 's'}?", yes=yes)
+        confirm(f"Repair {number} difference{'' if number == 1 else 's'}?", yes=yes)
     request = pb.ReconcileRequest(mount=mount, apply=apply, instance=instance)
     findings = call.stream(call.leases.Reconcile, request)
     if call.style == output.JSON:

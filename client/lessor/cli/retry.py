@@ -1,4 +1,4 @@
-"""Retries a request that is safe to repeat a few times after a transient failure."""
+"""Retries a request a few times after a transient failure; the request must be safe to repeat."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lessor import errors
 
 TRIES: Final = 4
 FIRST_PAUSE_SECONDS: Final = 0.5
-"""The first pause where the server names none; each further one is twice as long."""
+"""The first pause if the server names none; each further pause is twice as long."""
 
 SPENT: Final = "REQUEST_ID_SPENT"
-"""The reasons of a refused retry after a half-finished issue; the first failure is then reported."""
+"""The reason of a retry that is refused after an incomplete issue; the first failure is then reported."""
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ class Clock(Protocol):
     """Reads the time and waits, in seconds; the module ``time`` is one."""
 
     def monotonic(self) -> float:
-        """Return a time that never runs back."""
+        """Return a time that never goes back."""
         ...
 
     def sleep(self, seconds: float, /) -> None:
@@ -32,13 +32,13 @@ class Clock(Protocol):
 
 
 def repeated(attempt: Callable[[float], T], seconds: float, clock: Clock) -> T:
-    """Return what ``attempt``, given the seconds it may take, returns at last.
+    """Return the result of ``attempt``, which gets the remaining seconds, after as many tries as it takes.
 
-    UNAVAILABLE and ABORTED are tried again after the pause that the server asks for (RetryInfo of
-    google/rpc/error_details.proto), ``TRIES`` times in all and within ``seconds``.
+    UNAVAILABLE and ABORTED are retried after the pause that the server asks for (RetryInfo of
+    google/rpc/error_details.proto), for at most ``TRIES`` tries and within ``seconds``.
 
     Raises:
-        grpc.RpcError: The failure of the last try, or of the one that spent the request's id.
+        grpc.RpcError: The failure of the last try, or of the one that used up the request's id.
     """
     until = clock.monotonic() + seconds
     earlier: grpc.RpcError | None = None
@@ -57,7 +57,7 @@ def repeated(attempt: Callable[[float], T], seconds: float, clock: Clock) -> T:
 
 
 def _pause(error: errors.LessorError, number: int) -> float | None:
-    """Return how long to wait after try ``number``, from 0 on; None where there is no other."""
+    """Return how long to wait after try ``number``, counted from 0; None if there is no other try."""
     if not isinstance(error, errors.Unavailable | errors.Aborted) or number == TRIES - 1:
         return None
     if error.retry_in is not None:

@@ -27,9 +27,9 @@ ROLE_OPTIONS = (
         "--permissions-boundary",
         help="ARN of the permissions boundary of each IAM user.",
     ),
-    click.option("--default-ttl", type=DURATION, help="Life of an IAM user if the request names none."),
-    click.option("--max-ttl", type=DURATION, help="Longest life of an IAM user."),
-    click.option("--max-leases", type=int, help="Most live leases; 0 means no limit."),
+    click.option("--default-ttl", type=DURATION, help="Lifetime of an IAM user if the request names none."),
+    click.option("--max-ttl", type=DURATION, help="Maximum lifetime of an IAM user."),
+    click.option("--max-leases", type=int, help="Maximum number of live leases; 0 means no limit."),
     click.option(
         "role_arns", "--role-arn", multiple=True, help="An IAM role that may be assumed; repeatable."
     ),
@@ -37,16 +37,19 @@ ROLE_OPTIONS = (
         "session_tags", "--session-tag", type=TAG, multiple=True, help="A tag of each session; repeatable."
     ),
     click.option(
-        "transitive_tag_keys", "--transitive-tag-key", multiple=True, help="A tag passed on; repeatable."
+        "transitive_tag_keys",
+        "--transitive-tag-key",
+        multiple=True,
+        help="A session tag that is transitive in role chains; repeatable.",
     ),
     click.option("--source-identity", help="Source identity of each session."),
-    click.option("--external-id", help="External id that the IAM role asks for."),
-    click.option("--default-sts-ttl", type=DURATION, help="Life of a session if the request names none."),
-    click.option("--max-sts-ttl", type=DURATION, help="Longest life of a session."),
-    click.option("--mfa-serial-number", help="MFA device whose code each request must carry."),
-    click.option("--etag", help="Only if the stored role still has this version."),
+    click.option("--external-id", help="External id that the IAM role requires."),
+    click.option("--default-sts-ttl", type=DURATION, help="Lifetime of a session if the request names none."),
+    click.option("--max-sts-ttl", type=DURATION, help="Maximum lifetime of a session."),
+    click.option("--mfa-serial-number", help="MFA device whose code each request must have."),
+    click.option("--etag", help="Fail if the stored role no longer has this version."),
     click.option(
-        "--update", is_flag=True, help="Change what is given; without it the whole role is replaced."
+        "--update", is_flag=True, help="Change only the given fields; without it the whole role is replaced."
     ),
 )
 Request = TypeVar("Request", pb.PutRoleRequest, pb.CheckRoleRequest)
@@ -100,7 +103,7 @@ def get(call: Call, mount: str, name: str) -> None:
 @calling()
 def list_roles(call: Call, mount: str) -> None:
     """List an engine's roles."""
-    # A whole role can have several KiB: a page of 100 stays well under what one message may hold.
+    # A role can have several KiB: a page of 100 stays well below the maximum size of a message.
     call.show_list(
         call.all(call.roles.ListRoles, pb.ListRolesRequest(mount=mount, page_size=100)), "roles", COLUMNS
     )
@@ -109,7 +112,7 @@ def list_roles(call: Call, mount: str) -> None:
 @role.command("delete")
 @click.argument("name")
 @mount_option
-@click.option("--revoke-leases", is_flag=True, help="Revoke its leases too, from now on.")
+@click.option("--revoke-leases", is_flag=True, help="Also revoke its leases.")
 @yes_option
 @calling()
 def delete(call: Call, mount: str, name: str, *, revoke_leases: bool, yes: bool) -> None:
@@ -122,7 +125,7 @@ def delete(call: Call, mount: str, name: str, *, revoke_leases: bool, yes: bool)
 
 
 def _filled(request: Request, name: str, fields: dict[str, object], *, update: bool) -> Request:
-    """Return the request with its role, and with the mask of what was given where that is an update."""
+    """Return the request with its role and, for an update, with the mask of the given fields."""
     request.role.name = name
     fill(request.role, fields)
     if update:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ENV: Final = "env"
 SECONDS: Final = 150.0
-"""Longer than a rotation takes whose new key AWS does not accept."""
+"""The timeout: longer than a rotation whose new key AWS does not accept."""
 
 COLUMNS: Final = (
     "name",
@@ -30,9 +30,9 @@ COLUMNS: Final = (
     "next_rotation_time",
 )
 ROLE_OPTIONS: Final = (
-    click.option("--username", help="The IAM user, which exists already; never changed."),
+    click.option("--username", help="The IAM user; it must exist, and can't be changed later."),
     click.option("--rotation-period", type=DURATION, help="Time from one rotation to the next."),
-    click.option("--rotation-schedule", help="Rotation by a cron expression, in UTC, instead."),
+    click.option("--rotation-schedule", help="Schedule of rotations: a cron expression, in UTC."),
     click.option("--rotation-window", type=DURATION, help="How late a scheduled rotation may begin."),
     click.option(
         "--live-keys", type=int, help="1: the old key is deleted immediately; 2: at the next rotation."
@@ -64,9 +64,9 @@ def role_options(command: Command) -> Command:
 @other_key_option
 @calling(seconds=SECONDS)
 def rotate_root(call: Call, mount: str, *, delete_other_key: bool) -> None:
-    """Replace the access key of an engine's root; the old one goes a minute later.
+    """Replace the access key of an engine's root; the old key is deleted a minute later.
 
-    Returns once AWS accepts the new key and the server uses it. Its secret is shown to nobody.
+    The command returns once AWS accepts the new key and the server uses it. The new secret is not shown.
     """
     request = config_pb2.RotateRootRequest(mount=mount, delete_other_key=delete_other_key)
     call.show(call(call.config.RotateRoot, request))
@@ -74,7 +74,7 @@ def rotate_root(call: Call, mount: str, *, delete_other_key: bool) -> None:
 
 @click.group("static-role")
 def static_role() -> None:
-    """Manage static roles: IAM users that exist already and whose access keys are rotated."""
+    """Manage static roles: existing IAM users whose access keys are rotated."""
 
 
 @static_role.command("put")
@@ -84,7 +84,7 @@ def static_role() -> None:
 @other_key_option
 @calling(seconds=SECONDS)
 def put(call: Call, mount: str, name: str, *, delete_other_key: bool, **options: object) -> None:
-    """Store a static role; the whole role is replaced. A new one has its first key when this command ends."""
+    """Create a static role with its first key, or replace all fields of an existing one."""
     request = pb.PutStaticRoleRequest(mount=mount, delete_other_key=delete_other_key)
     request.static_role.name = name
     fill(request.static_role, given(options))
@@ -119,9 +119,9 @@ def list_static_roles(call: Call, mount: str) -> None:
 @yes_option
 @calling()
 def delete(call: Call, mount: str, name: str, *, keep_key: bool, yes: bool) -> None:
-    """Delete a static role and the keys that Lessor made for it. Its IAM user and keys of others stay."""
+    """Delete a static role and the keys that Lessor created for it, but not its IAM user or other keys."""
     what = "all but the current key" if keep_key else "the keys"
-    confirm(f"Delete static role {name}, and {what} that Lessor made for it in AWS?", yes=yes)
+    confirm(f"Delete static role {name}, and {what} that Lessor created for it in AWS?", yes=yes)
     request = pb.DeleteStaticRoleRequest(mount=mount, name=name, keep_key=keep_key)
     answer = call(call.roles.DeleteStaticRole, request)
     if answer.pending_keys:

@@ -1,4 +1,4 @@
-"""``lessor info``, ``whoami``, ``health``, ``backup``: the server itself."""
+"""``lessor info``, ``whoami``, ``health``, ``backup``: information about the server, and backups."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ UNHEALTHY = 1
 @click.command("info")
 @calling()
 def info(call: Call) -> None:
-    """Show what this server is."""
+    """Show the server's version, store, settings and warnings."""
     call.show(call(call.system.GetInfo, pb.GetInfoRequest()))
 
 
 @click.command("whoami")
 @calling()
 def whoami(call: Call) -> None:
-    """Show who you are to this server."""
+    """Show the identity and the policies that the server has for your token."""
     call.show(call(call.system.WhoAmI, pb.WhoAmIRequest()))
 
 
@@ -39,14 +39,14 @@ def whoami(call: Call) -> None:
 @click.argument("name")
 @calling(seconds=LONG_SECONDS)
 def backup(call: Call, name: str) -> None:
-    """Write a copy of the server's store. NAME is a new file in the server's data directory."""
+    """Write a copy of the server's database. NAME is a new file in the server's data directory."""
     call.show(call(call.system.Backup, pb.BackupRequest(path=name)))
 
 
 @click.command("health")
 @calling(seconds=4.0)
 def health(call: Call) -> int:
-    """Check whether the server is serving: exits with 0 if so, else with 1. Needs no token."""
+    """Check whether the server is serving. Exits with 0 if it is, else with 1. Needs no token."""
     check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = call.channel.unary_unary(HEALTH_METHOD)
     try:
         serving = call.anonymous(check, b"") == SERVING

@@ -1,4 +1,4 @@
-"""``lessor watch``: what happens to leases, and credentials ahead of each expiry, until interrupted."""
+"""``lessor watch``: events of leases, and new credentials ahead of each expiry, until interrupted."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ COLUMNS = ("time", "type", "lease_id", "error")
 def watch() -> None:
     """Watch leases, or credentials, until interrupted.
 
-    With `--format json` each message is a line, as it comes. A watch that the server ends exits with 6: list
-    the leases, and watch again.
+    With `--format json` each message is printed on one line as soon as it arrives. If the server ends the
+    watch, the command exits with 6: list the leases, and watch again.
     """
 
 
@@ -31,7 +31,7 @@ def watch() -> None:
 @click.argument("prefix", default="aws/")
 @calling(seconds=FOR_EVER)
 def leases(call: Call, prefix: str) -> None:
-    """Print events of the leases under PREFIX as they happen: `MOUNT/`, `MOUNT/creds/ROLE/`, an id."""
+    """Print events of leases as they happen. PREFIX is `MOUNT/`, `MOUNT/creds/ROLE/` or a lease id."""
     for event in call.stream(call.leases.WatchLeases, lease_pb2.WatchLeasesRequest(prefix=prefix)):
         if call.style == output.JSON:
             output.show_json_line(event)
@@ -42,18 +42,18 @@ def leases(call: Call, prefix: str) -> None:
 @watch.command("creds")
 @click.argument("role")
 @mount_option
-@click.option("--ttl", type=DURATION, help="Life of each set of credentials.")
+@click.option("--ttl", type=DURATION, help="Lifetime of each set of credentials.")
 @click.option("--overlap", type=DURATION, help="How long a set stays valid after the next was issued [1m].")
-@click.option("--reason", help="Why; kept with the lease, and logged.")
-@click.option("--wait-usable", type=DURATION, help="Longest wait until AWS accepts each new key.")
+@click.option("--reason", help="Reason for the request; stored with the lease, and logged.")
+@click.option("--wait-usable", type=DURATION, help="Maximum wait until AWS accepts each new key.")
 @session_options
-@click.option("--show-secrets", is_flag=True, help="Print the secrets at a terminal too.")
+@click.option("--show-secrets", is_flag=True, help="Print the secrets even to a terminal.")
 @calling(seconds=FOR_EVER)
 def creds(call: Call, mount: str, role: str, *, show_secrets: bool, **options: object) -> None:
-    """Issue credentials of a role, and new ones ahead of each expiry. The previous ones end soon after.
+    """Issue credentials of a role, and new ones ahead of each expiry.
 
-    At a terminal the secrets are left out; into a pipe or a file they are written. When this command ends,
-    the last credentials live as long as the overlap, and then are revoked.
+    After each new set the previous one stays valid for the overlap, and is then revoked. When this command
+    ends, the last set is revoked after the overlap as well. Secrets are not printed to a terminal.
     """
     request = creds_pb2.WatchCredentialsRequest(mount=mount, role=role)
     fill(request, given(options))

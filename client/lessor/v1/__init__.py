@@ -1,1 +1,1 @@
-"""Holds the protobuf messages and stubs of ``lessor.v1``, made from ``protos/`` by ``protos/build.py``."""
+"""The protobuf messages and stubs of ``lessor.v1``, generated from ``protos/`` by ``protos/build.py``."""

@@ -99,7 +99,7 @@ def test_everywhere_else_and_where_asked_for_the_connection_uses_tls(address: st
 )
 def test_plaintext_to_another_machine_needs_http_and_warns(address: str) -> None:
     """It is possible, never by accident."""
-    with pytest.warns(PlaintextWarning, match="in the clear") as caught:
+    with pytest.warns(PlaintextWarning, match="means plaintext") as caught:
         assert Connection(address, token=TOKEN).credentials() is None
     assert TOKEN not in str(caught[0].message)
 

@@ -99,7 +99,7 @@ def test_every_error_of_the_server_has_a_class_here() -> None:
         (
             grpc.StatusCode.UNAVAILABLE,
             "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused",
-            "can't reach a server at 127.0.0.1:1: Connection refused; start it, or set LESSOR_ADDR",
+            "can't reach a server at 127.0.0.1:1: Connection refused; start the server, or set LESSOR_ADDR",
         ),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", "no answer from 127.0.0.1:1 in time; "),
         (

@@ -69,7 +69,9 @@ async def of_endpoint(_: Path) -> LessorError:
     """Return the error of an endpoint that is not allowed any more."""
     async with Clients((), "lessor/test") as clients:
         with pytest.raises(LessorError) as told:
-            await clients.get(Root("aws", 1, "", RootConfig(iam_endpoint=URL)), "iam", Endpoint(URL, ""), None)
+            await clients.get(
+                Root("aws", 1, "", RootConfig(iam_endpoint=URL)), "iam", Endpoint(URL, ""), None
+            )
     return told.value
 
 
@@ -113,7 +115,10 @@ def all_of_aws() -> dict[str, LessorError]:
         made[f"{type(error).__name__}, unsent"] = error_codes.unsent(USER, error)
     made["unreadable"] = error_codes.unreadable(USER, ValueError(f"hidden words at {URL}"))
     made["several places"] = error_codes.merge_endpoint_errors(
-        [(Endpoint(URL, ""), said("ServiceFailure", status_code=500)), (Endpoint("", "eu"), said("AccessDenied"))]
+        [
+            (Endpoint(URL, ""), said("ServiceFailure", status_code=500)),
+            (Endpoint("", "eu"), said("AccessDenied")),
+        ]
     )
     for code in ("AccessDenied", "ServiceFailure"):
         hop = assume_chain._at_hop(said(code, ASSUME), ASSUME, 0, Hop(ARN, "hidden words"))
