@@ -14,7 +14,7 @@ import pytest
 
 from lessor_server.adapters.aws import assume_chain, error_codes, identity_token
 from lessor_server.adapters.aws.clients import Clients
-from lessor_server.adapters.aws.endpoints import Place
+from lessor_server.adapters.aws.endpoints import Endpoint
 from lessor_server.domain.aws.errors import AwsError, for_caller
 from lessor_server.domain.aws.iam_calls import CreateAccessKey, CreateUser
 from lessor_server.domain.aws.sts_calls import AssumeRole
@@ -69,7 +69,9 @@ async def of_endpoint(_: Path) -> LessorError:
     """Return the error of an endpoint that is not allowed any more."""
     async with Clients((), "lessor/test") as clients:
         with pytest.raises(LessorError) as told:
-            await clients.get(Root("aws", 1, "", RootConfig(iam_endpoint=URL)), "iam", Place(URL, ""), None)
+            await clients.get(
+                Root("aws", 1, "", RootConfig(iam_endpoint=URL)), "iam", Endpoint(URL, ""), None
+            )
     return told.value
 
 
@@ -113,7 +115,10 @@ def all_of_aws() -> dict[str, LessorError]:
         made[f"{type(error).__name__}, unsent"] = error_codes.unsent(USER, error)
     made["unreadable"] = error_codes.unreadable(USER, ValueError(f"hidden words at {URL}"))
     made["several places"] = error_codes.merge_endpoint_errors(
-        [(Place(URL, ""), said("ServiceFailure", status_code=500)), (Place("", "eu"), said("AccessDenied"))]
+        [
+            (Endpoint(URL, ""), said("ServiceFailure", status_code=500)),
+            (Endpoint("", "eu"), said("AccessDenied")),
+        ]
     )
     for code in ("AccessDenied", "ServiceFailure"):
         hop = assume_chain._at_hop(said(code, ASSUME), ASSUME, 0, Hop(ARN, "hidden words"))
