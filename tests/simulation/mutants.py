@@ -236,7 +236,7 @@ def another_account_believed(patch: Patch) -> None:
 
     patch.set(Mounts, "_check_account", checked)
 
-    async def attempt(self: Any, lease: Any, priority: Any) -> Any:
+    async def believe(self: Any, lease: Any, priority: Any) -> Any:
         try:
             root = await self._roots.get(lease.mount)
             self._roots.limiter(root).require_open()
@@ -247,7 +247,7 @@ def another_account_believed(patch: Patch) -> None:
             return attempt.NoAnswer(error) if silent else attempt.RefusedByAws(error)
         return await worker.attempt_revocation(self._roots.caller(root, priority), lease)
 
-    patch.set(worker.RevocationWorker, "_attempt", attempt)
+    patch.set(worker.RevocationWorker, "_attempt", believe)
 
 
 @mutant
