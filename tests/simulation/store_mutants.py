@@ -15,7 +15,7 @@ from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.mount import MountState
 from lessor_server.engine import leases
 from lessor_server.engine.aws import outage_probe
-from lessor_server.engine.aws.caller import Done, is_inconclusive
+from lessor_server.engine.aws.caller import is_inconclusive
 from lessor_server.engine.issuing import sts_session
 from lessor_server.engine.revocation import bulk
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
@@ -235,8 +235,8 @@ def witness_mute_without_a_root(patch: Patch) -> None:
             return None
         for root in roots:
             answer = await self._roots.caller(root).call(GetServerTime())
-            if isinstance(answer, Done):
-                return self._store.now() - answer.value if answer.value else 0
+            if not isinstance(answer, LessorError):
+                return self._store.now() - answer if answer else 0
         return None
 
     patch.set(ExpiryHold, "_skew_us", ahead_us)

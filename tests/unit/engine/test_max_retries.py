@@ -10,7 +10,7 @@ import pytest
 from lessor_server.domain.aws import iam_calls
 from lessor_server.domain.errors.base import AwsUnavailable, LessorError
 from lessor_server.domain.root import Root
-from lessor_server.engine.aws.caller import AwsCaller, Done
+from lessor_server.engine.aws.caller import AwsCaller
 from lessor_server.engine.aws.rate_limiter import Priority, RateLimit, RateLimiter
 from tests.support import builders
 from tests.support.engine_world import World, bound, world
@@ -78,7 +78,7 @@ async def test_a_call_that_aws_asks_to_repeat_is_repeated_that_often(retries: in
         aws = MemoryAws({builders.ROOT_KEY: iam}, latency=0.05)
         for fault in faults:
             aws.faults.add(fault)
-        assert not isinstance(await rounds_of(aws, retries).call(PUT, lambda: True), Done)
+        assert isinstance(await rounds_of(aws, retries).call(PUT, lambda: True), LessorError)
         assert len(aws.sent) == retries + 1
 
 

@@ -12,7 +12,7 @@ from lessor_server.domain.aws import iam_calls
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.root import Root
-from lessor_server.engine.aws.caller import AwsCaller, Done, failure, is_inconclusive
+from lessor_server.engine.aws.caller import AwsCaller, failure, is_inconclusive
 from lessor_server.engine.aws.rate_limiter import Priority, RateLimit, RateLimiter
 from tests.support import builders
 from tests.support.iam import Iam
@@ -49,7 +49,7 @@ async def test_the_calls_of_a_round_go_out_together_and_are_all_awaited() -> Non
     outcomes = await caller.call_all((KEY, PUT, attach))
     assert asyncio.get_running_loop().time() == pytest.approx(3.05)
     assert isinstance(outcomes[0], AwsRefused)
-    assert outcomes[1:] == [Done(None), Done(None)]
+    assert outcomes[1:] == [None, None]
     assert iam.users["u"].attached == [builders.READ_ONLY]
 
 
@@ -79,7 +79,7 @@ async def test_a_user_not_seen_yet_is_waited_for_only_with_patience() -> None:
     until = loop.time() + 2
     assert isinstance(await caller.call(PUT, lambda: loop.time() < until), AwsRefused)
     assert loop.time() < until + 3
-    assert await caller.call(PUT, lambda: True) == Done(None)
+    assert await caller.call(PUT, lambda: True) is None
     assert loop.time() >= 10.0
 
 
@@ -103,7 +103,7 @@ async def test_a_concurrent_modification_is_repeated_without_patience() -> None:
     aws.faults.add(
         Fault(Kind.REFUSE, "PutUserPolicy", nth=1, times=3, status=409, code="ConcurrentModification")
     )
-    assert await caller.call(PUT) == Done(None)
+    assert await caller.call(PUT) is None
     assert len(aws.sent) == 4
 
 
@@ -116,7 +116,7 @@ async def test_a_clear_no_is_told_before_an_unknown_fate() -> None:
     aws.faults.add(Fault(Kind.REFUSE, "PutUserPolicy"))
     outcomes = await caller.call_all((KEY, PUT))
     assert isinstance(failure(outcomes), AwsRefused)
-    assert failure([Done(None)]) is None
+    assert failure([None]) is None
     assert [is_inconclusive(outcome) for outcome in outcomes] == [True, False]
 
 
@@ -153,7 +153,7 @@ class Account:
         """Let one call meet ConcurrentModification once."""
         self.aws.faults.clear()
         self.aws.faults.add(CLASH)
-        assert await caller.call(PUT) == Done(None)
+        assert await caller.call(PUT) is None
 
     async def together(self, caller: AwsCaller) -> bool:
         """Send a round of two calls and tell whether they went out at the same time."""

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeAlias, TypeVar
 
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.aws.iam_calls import Call
@@ -21,7 +20,6 @@ from lessor_server.engine.aws.rate_limiter import Priority, RateLimiter
 from lessor_server.engine.ports import Aws
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 REPEAT_FIRST, REPEAT_MAX, REPEAT_FOR = 0.2, 3.0, 30.0
 """Seconds: the first wait before a repeated call, the longest, and how long a call is repeated at all."""
@@ -29,15 +27,8 @@ TRIES = 3
 """How often a call is sent whose fate stays unknown, where the root has no ``max_retries``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Done(Generic[T_co]):
-    """AWS did it and answered ``value``."""
-
-    value: T_co
-
-
-Outcome = Done[T] | LessorError
-"""What came of a call: AWS's refusal, an unknown fate, or why it was not sent (``RateLimiterFull``, ...)."""
+Outcome: TypeAlias = T | LessorError
+"""AWS's answer to a call, or its refusal, an unknown fate, or why it was not sent."""
 
 
 def _never() -> bool:
@@ -46,7 +37,7 @@ def _never() -> bool:
 
 def failure(outcomes: list[Outcome[object]]) -> LessorError | None:
     """Return the first outcome that is not a success: a clear no before an unknown one."""
-    failed = [outcome for outcome in outcomes if not isinstance(outcome, Done)]
+    failed = [outcome for outcome in outcomes if isinstance(outcome, LessorError)]
     failed.sort(key=lambda outcome: not isinstance(outcome, AwsRefused))
     return failed[0] if failed else None
 
@@ -122,7 +113,7 @@ class AwsCaller:
     async def _once(self, call: Call[T]) -> Outcome[T]:
         try:
             async with self._limiter.slot(self._priority):
-                return Done(await self._aws.send(self._root, call))
+                return await self._aws.send(self._root, call)
         except LessorError as error:
             return error
 

@@ -17,14 +17,14 @@ from lessor_server.domain import root as root_rules
 from lessor_server.domain.aws.errors import AwsCallFailed, for_caller
 from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.aws.sts_calls import GetCallerIdentity, Identity
-from lessor_server.domain.errors.base import InternalError, NotFound, RootChanged
+from lessor_server.domain.errors.base import InternalError, LessorError, NotFound, RootChanged
 from lessor_server.domain.errors.preconditions import MountDisabling, RootNotSet
 from lessor_server.domain.lease import Lease
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import Root, RootConfig, StoredRoot
 from lessor_server.domain.root_kind import RootKind, kind_of
-from lessor_server.engine.aws.caller import AwsCaller, Done
+from lessor_server.engine.aws.caller import AwsCaller
 from lessor_server.engine.aws.rate_limiter import Priority, RateLimiter, RateLimiters
 from lessor_server.engine.ports import Aws, Sealer, Store
 from lessor_server.engine.store_types import draw_etag
@@ -159,8 +159,8 @@ class Roots:
     async def call_or_raise(self, root: Root, call: Call[T]) -> T:
         """Send one call and return its answer, or raise the error that a caller gets."""
         outcome = await self.caller(root).call(call)
-        if isinstance(outcome, Done):
-            return outcome.value
+        if not isinstance(outcome, LessorError):
+            return outcome
         raise for_caller(outcome)
 
     def caller(self, root: Root, priority: Priority = Priority.ISSUE) -> AwsCaller:

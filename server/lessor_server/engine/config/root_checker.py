@@ -29,7 +29,7 @@ from lessor_server.domain.policy.policy import JsonValue
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import Root
 from lessor_server.domain.root_kind import RootKind, kind_of, principal_of, unserved
-from lessor_server.engine.aws.caller import AwsCaller, Done, Outcome
+from lessor_server.engine.aws.caller import AwsCaller, Outcome
 from lessor_server.engine.aws.rate_limiter import Priority
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.paging import iter_roles, iter_static_roles
@@ -148,16 +148,16 @@ class _RootProbe:
         found: dict[tuple[str, str], Verdict] = {}
         while True:
             outcome = await self.call(call)
-            if not isinstance(outcome, Done):
+            if isinstance(outcome, LessorError):
                 return found, outcome
-            for action, named, said in outcome.value.verdicts:
+            for action, named, said in outcome.verdicts:
                 # Where only one is asked about, the answer is about that one, however AWS spells it.
                 resource = named if len(call.resource_arns) > 1 else call.resource_arns[0]
                 verdict = Verdict.ALLOWED if said == "allowed" else Verdict.DENIED
                 found[action, resource] = max(verdict, found.get((action, resource), verdict))
-            if not outcome.value.marker:
+            if not outcome.marker:
                 return found, None
-            call = replace(call, marker=outcome.value.marker)
+            call = replace(call, marker=outcome.marker)
 
 
 class RootChecker:
@@ -236,7 +236,7 @@ class RootChecker:
             else:
                 own.append(static.user_name)
         found = await probe.call_all([GetUser(name) for name in own[:MAX_USER_READS]])
-        users = [outcome.value for outcome in found if isinstance(outcome, Done)]
+        users = [outcome for outcome in found if not isinstance(outcome, LessorError)]
         arns, seen = {user.arn for user in users}, {user.name for user in users}
         for name in own:
             if name not in seen:
@@ -246,9 +246,9 @@ class RootChecker:
     async def _warn_of_quota(self, probe: _RootProbe, name: str) -> list[str]:
         """Warn where the account is nearly full and the mount may make more users than still fit."""
         mount, outcome = await self._store.get_mount(name), await probe.call(GetAccountSummary())
-        if mount is None or not isinstance(outcome, Done):
+        if mount is None or isinstance(outcome, LessorError):
             return []
-        users, quota = outcome.value.users, outcome.value.quota
+        users, quota = outcome.users, outcome.quota
         if users < NEARLY_FULL * quota or mount.max_users <= quota - users or not quota:
             return []
         room = f"room for {max(quota - users, 0)} more, and max_users of mount {name} is {mount.max_users}"
@@ -296,14 +296,14 @@ async def _warn_of_second_key(probe: _RootProbe) -> list[str]:
     if not probe.key_arn:
         return []
     outcome = await probe.call(ListAccessKeys(probe.key_arn.rpartition("/")[2]))
-    if not isinstance(outcome, Done) or len(outcome.value) < 2:
+    if isinstance(outcome, LessorError) or len(outcome) < 2:
         return []
-    others = ", ".join(key for key in outcome.value if key != probe.root.config.access_key)
+    others = ", ".join(key for key in outcome if key != probe.root.config.access_key)
     return [f"the root's user has a second access key, {others}: RotateRoot needs its place"]
 
 
 def _existence_warning(what: str, outcome: Outcome[None]) -> str:
-    if isinstance(outcome, Done):
+    if not isinstance(outcome, LessorError):
         return ""
     if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_OTHER:
         return f"{what} does not exist on the root's account"

@@ -23,7 +23,7 @@ from lessor_server.domain.errors.base import LessorError, shown
 from lessor_server.domain.errors.preconditions import RoleNotUsable
 from lessor_server.domain.policy.session_policy import GroupPolicies
 from lessor_server.domain.root import Root
-from lessor_server.engine.aws.caller import AwsCaller, Done, failure
+from lessor_server.engine.aws.caller import AwsCaller, failure
 from lessor_server.engine.aws.roots import Roots
 
 KEPT_SECONDS: Final = 60.0
@@ -101,7 +101,7 @@ async def _read(caller: AwsCaller, group: str) -> GroupPolicies | LessorError:
     error = failure(outcomes)
     if error is not None:
         return _for_caller(error, group)
-    return GroupPolicies(tuple(str(one.value) for one in outcomes if isinstance(one, Done)), managed)
+    return GroupPolicies(tuple(str(one) for one in outcomes if not isinstance(one, LessorError)), managed)
 
 
 async def _list_all(caller: AwsCaller, page: Callable[[str], Call[Names]]) -> tuple[str, ...] | LessorError:
@@ -110,10 +110,10 @@ async def _list_all(caller: AwsCaller, page: Callable[[str], Call[Names]]) -> tu
     marker = ""
     while True:
         outcome = await caller.call(page(marker))
-        if not isinstance(outcome, Done):
+        if isinstance(outcome, LessorError):
             return outcome
-        names += outcome.value.names
-        marker = outcome.value.marker
+        names += outcome.names
+        marker = outcome.marker
         if not marker:
             return tuple(names)
 

@@ -20,7 +20,7 @@ from lessor_server.domain.aws.iam_calls import (
     ListAccessKeys,
 )
 from lessor_server.domain.errors.base import Aborted, LessorError
-from lessor_server.engine.aws.caller import AwsCaller, Done, Outcome
+from lessor_server.engine.aws.caller import AwsCaller, Outcome
 
 
 class IamUserBuilder:
@@ -49,7 +49,7 @@ class IamUserBuilder:
     async def _find_user(self, call: CreateUser) -> Outcome[CreatedUser]:
         """Return the user whose making we did not hear of."""
         found = await self._caller.call(GetUser(call.user_name), self._may_retry)
-        return Done(CreatedUser(found.value.arn)) if isinstance(found, Done) else found
+        return CreatedUser(found.arn) if not isinstance(found, LessorError) else found
 
     async def attach_all(self, key_call: CreateAccessKey, calls: plans.Round) -> list[Outcome[object]]:
         """Create the key and attach everything else at the same time; the key's outcome comes first."""
@@ -103,14 +103,14 @@ class IamUserBuilder:
     ) -> LessorError | None:
         """Delete the user's keys but those to ``keep``; None when they are gone, else what went wrong."""
         listed = await self._caller.call(ListAccessKeys(user_name), self._may_retry)
-        if not isinstance(listed, Done):
+        if isinstance(listed, LessorError):
             return listed
         # Checked after the listing: a process that comes later creates a key that is not on the list.
         if is_exclusive is not None and not await is_exclusive():
             return Aborted(f"a key of {user_name} is being handed out by another process", retry_in=0.5)
-        strays = tuple(key_id for key_id in listed.value if key_id not in keep)
+        strays = tuple(key_id for key_id in listed if key_id not in keep)
         for outcome in await self._caller.call_all(plans.delete_keys(user_name, strays)):
-            if not isinstance(outcome, Done) and not _missing(outcome):
+            if isinstance(outcome, LessorError) and not _missing(outcome):
                 return outcome
         return None
 
@@ -131,4 +131,4 @@ def _without_effect(outcome: Outcome[CreatedUser]) -> bool:
     """Return whether a CreateUser certainly created no user."""
     if isinstance(outcome, AwsRefused):
         return outcome.refusal is not Refusal.ALREADY_EXISTS
-    return not isinstance(outcome, Done) and not _fate_unknown(outcome)
+    return isinstance(outcome, LessorError) and not _fate_unknown(outcome)

@@ -21,7 +21,7 @@ from lessor_server.domain.policy import session
 from lessor_server.domain.policy.template import TemplateCaller, filled_policy
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import Root
-from lessor_server.engine.aws.caller import Done, Outcome, failure
+from lessor_server.engine.aws.caller import Outcome, failure
 from lessor_server.engine.aws.roots import IssueContext, Roots
 from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.issuing import in_flight as flights
@@ -196,7 +196,7 @@ class Issuer:
             raise await abort(taken)
         # Life of a request, 7.
         created = await builder.create(plans.create_user(role, footprint, tags))
-        if not isinstance(created, Done):
+        if isinstance(created, LessorError):
             raise await abort(created)
         if not may_retry() or await self._writer.has_changed(lease):
             raise await abort(taken)
@@ -213,7 +213,7 @@ class Issuer:
         if active is None:
             raise await abort(taken)
         self._writer.report_issued(active)
-        return Credentials(active, key.secret, created.value.arn)
+        return Credentials(active, key.secret, created.arn)
 
     async def _reissue(self, root: Root, lease: Lease, in_flight: InFlightIssue) -> Credentials:
         """Hand out a lease once more, with a fresh key: the old one's secret was never kept.
@@ -231,9 +231,9 @@ class Issuer:
             return not await self._writer.has_changed(lease)
 
         made = await builder.create_second_key(CreateAccessKey(user_name), lease.access_key_id, is_exclusive)
-        if not isinstance(made, Done):
+        if isinstance(made, LessorError):
             raise lease_writer.to_caller_error(made)
-        key = made.value
+        key = made
         rekeyed = None if in_flight.left else await self._writer.replace_key(lease, key.access_key_id)
         if rekeyed is None:
             await caller.call(DeleteAccessKey(user_name, key.access_key_id))
@@ -244,6 +244,6 @@ class Issuer:
 
 
 def _key(outcome: Outcome[object]) -> AccessKey:
-    if isinstance(outcome, Done) and isinstance(outcome.value, AccessKey):
-        return outcome.value
+    if isinstance(outcome, AccessKey):
+        return outcome
     raise AssertionError("CreateAccessKey answers with a key")

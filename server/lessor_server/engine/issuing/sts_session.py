@@ -29,7 +29,7 @@ from lessor_server.domain.policy.template import TemplateCaller
 from lessor_server.domain.role import STS_FLOOR, CredentialType
 from lessor_server.domain.root import Root
 from lessor_server.domain.root_kind import longest_session
-from lessor_server.engine.aws.caller import Done, Outcome
+from lessor_server.engine.aws.caller import Outcome
 from lessor_server.engine.aws.roots import IssueContext, Roots
 from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.issuing import in_flight as flights
@@ -96,9 +96,9 @@ class Sessions:
         call = await self._call(asked, context, root, seconds=seconds, suffix=suffix)
         flights.require_wanted(lease, in_flight)
         outcome = await self._roots.caller(root).call(call)
-        if not isinstance(outcome, Done):
+        if isinstance(outcome, LessorError):
             raise _to_caller_error(outcome, call)
-        made = outcome.value
+        made = outcome
         rekeyed = None if in_flight.left else await self._writer.replace_key(lease, made.access_key_id)
         if rekeyed is None:
             raise flights.not_reissued(lease)
@@ -136,8 +136,8 @@ class Sessions:
             outcome = await self._roots.caller(root).call(call)
             if not wanted and in_flight.left:
                 outcome = taken
-        if isinstance(outcome, Done):
-            made = outcome.value
+        if not isinstance(outcome, LessorError):
+            made = outcome
             active = await self._writer.activate(lease, made.access_key_id, in_flight, made.expires_us)
             if active is not None:
                 return self._hand_out(active, made)

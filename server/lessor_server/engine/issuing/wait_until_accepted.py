@@ -12,7 +12,6 @@ import asyncio
 from lessor_server.domain.aws.iam_calls import AccessKey
 from lessor_server.domain.aws.sts_calls import VerifyKey
 from lessor_server.domain.errors.base import LessorError
-from lessor_server.engine.aws.caller import Done
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.issuing.request import Credentials
 
@@ -31,7 +30,7 @@ async def wait_until_accepted(roots: Roots, credentials: Credentials, seconds: f
             caller = roots.caller(await roots.get(credentials.lease.mount))
             running = 0
             while True:
-                running = running + 1 if isinstance(await caller.call(VerifyKey(key)), Done) else 0
+                running = running + 1 if not isinstance(await caller.call(VerifyKey(key)), LessorError) else 0
                 if running == CHECKS:
                     return True
                 await asyncio.sleep(PAUSE_SECONDS)

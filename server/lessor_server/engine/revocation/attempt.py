@@ -13,7 +13,7 @@ from lessor_server.domain.aws.errors import AwsRefused, Refusal
 from lessor_server.domain.aws.iam_calls import DeleteUser
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.lease import Lease
-from lessor_server.engine.aws.caller import AwsCaller, Done, Outcome, is_inconclusive
+from lessor_server.engine.aws.caller import AwsCaller, Outcome, is_inconclusive
 
 _MISSING = (Refusal.NO_SUCH_USER, Refusal.NO_SUCH_OTHER)
 
@@ -65,7 +65,7 @@ async def attempt_revocation(caller: AwsCaller, lease: Lease) -> AttemptResult:
 async def _cut(caller: AwsCaller, lease: Lease) -> list[Outcome[object]]:
     """End access: delete the stored key, or every key that AWS lists where none is stored."""
     outcomes = await caller.call_all(plans.revoke_keys(lease))
-    if lease.access_key_id or not isinstance(outcomes[0], Done):
+    if lease.access_key_id or isinstance(outcomes[0], LessorError):
         return outcomes
     return await caller.call_all(plans.delete_keys(lease.footprint.user_name, _names(outcomes[0])))
 
@@ -84,8 +84,8 @@ async def _delete_leftovers(caller: AwsCaller, name: str) -> AttemptResult:
 
 
 def _names(outcome: Outcome[object]) -> tuple[str, ...]:
-    if isinstance(outcome, Done) and isinstance(outcome.value, tuple):
-        return tuple(str(name) for name in outcome.value)
+    if not isinstance(outcome, LessorError) and isinstance(outcome, tuple):
+        return tuple(str(name) for name in outcome)
     return ()
 
 
@@ -104,7 +104,7 @@ def _is_malformed(outcome: Outcome[object]) -> bool:
 
 
 def _result_of(outcome: Outcome[object]) -> AttemptResult:
-    if isinstance(outcome, Done):
+    if not isinstance(outcome, LessorError):
         return UserDeleted()
     if isinstance(outcome, AwsRefused) and outcome.refusal in _MISSING:
         return UserNotFound()

@@ -16,7 +16,6 @@ from lessor_server.domain.aws.sts_calls import GetServerTime
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.errors.preconditions import ClockDisagrees
 from lessor_server.domain.events import ClockLowered, ExpiryHeld, ExpiryResumed
-from lessor_server.engine.aws.caller import Done
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.ports import Observer, Store
 
@@ -171,7 +170,7 @@ class ExpiryHold:
             except LessorError:
                 continue  # it has no root, or none that opens: another may answer
             answer = await self._roots.caller(root).call(GetServerTime())
-            if isinstance(answer, Done):
+            if not isinstance(answer, LessorError):
                 # An endpoint that returns no time is not AWS, and there is no other clock to compare with.
-                return self._store.now() - answer.value if answer.value else 0
+                return self._store.now() - answer if answer else 0
         return None

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lessor_server.domain.aws.errors import AwsRefused, Refusal, for_caller
 from lessor_server.domain.aws.iam_calls import GetUser
-from lessor_server.domain.errors.base import NotFound, Precondition
+from lessor_server.domain.errors.base import LessorError, NotFound, Precondition
 from lessor_server.domain.errors.preconditions import (
     MountDisabling,
     RootAccountChanged,
@@ -23,7 +23,6 @@ from lessor_server.domain.mount import MountState
 from lessor_server.domain.root import Hop, Root
 from lessor_server.domain.rotation import Rotation, key_context, root_subject
 from lessor_server.domain.secret import Secret
-from lessor_server.engine.aws.caller import Done
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.paging import iter_mount_names
 from lessor_server.engine.ports import Sealer, Store
@@ -164,9 +163,9 @@ async def _refresh_static_user(roots: Roots, root: Root, rotation: Rotation) -> 
         unknown = StaticUserUnknown(f"AWS knows no user {rotation.user_name}", subject=rotation.user_name)
         unknown.aws = outcome.aws
         raise unknown
-    if not isinstance(outcome, Done):
+    if isinstance(outcome, LessorError):
         raise for_caller(outcome)
-    found = outcome.value
+    found = outcome
     if rotation.user_id not in ("", found.user_id) or found.name != rotation.user_name:
         raise changed_user(rotation)
     return replace(rotation, account=root.account, user_id=found.user_id)

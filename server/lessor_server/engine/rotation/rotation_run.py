@@ -47,7 +47,7 @@ from lessor_server.domain.root import StoredRoot
 from lessor_server.domain.rotation import LATE_US, Phase, Rotation
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.static_role import MAX_KEYS
-from lessor_server.engine.aws.caller import Done, Outcome
+from lessor_server.engine.aws.caller import Outcome
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.rotation.key_owner import (
@@ -276,8 +276,8 @@ class RotationRun:
         outcome = await self._send_create_key()
         if await self._is_worth_another(outcome):
             outcome = await self._send_create_key()
-        if isinstance(outcome, Done):
-            return outcome.value
+        if not isinstance(outcome, LessorError):
+            return outcome
         if not _unknown(outcome):
             await self._held.move(steps.cancel(self._with_late()))
         raise for_caller(outcome)

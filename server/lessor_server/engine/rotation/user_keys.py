@@ -12,7 +12,7 @@ from lessor_server.domain.errors.base import KeyNotAccepted, LessorError, RateLi
 from lessor_server.domain.errors.preconditions import RootAccountChanged
 from lessor_server.domain.rotation import Rotation, key_context
 from lessor_server.domain.secret import Secret
-from lessor_server.engine.aws.caller import Done, Outcome, is_inconclusive
+from lessor_server.engine.aws.caller import Outcome, is_inconclusive
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.ports import Sealer, Store
 from lessor_server.engine.rotation.key_owner import find_other_use, get_signing_root, list_signing_roots
@@ -107,7 +107,7 @@ class UserKeys:
             outcomes = await caller.call_all(
                 (sts_calls.VerifyKey(key), VerifyKeyOnIam(key, rotation.user_name))
             )
-            refusals = [outcome for outcome in outcomes if not isinstance(outcome, Done)]
+            refusals = [outcome for outcome in outcomes if isinstance(outcome, LessorError)]
             running = 0 if refusals else running + 1
             silent = silent + 1 if all(isinstance(one, _UNHEARD) for one in outcomes) else 0
             if running == VERIFICATIONS:
@@ -152,6 +152,6 @@ def _not_verified(rotation: Rotation, refusals: list[LessorError]) -> LessorErro
 
 
 def _value(outcome: Outcome[T]) -> T:
-    if isinstance(outcome, Done):
-        return outcome.value
+    if not isinstance(outcome, LessorError):
+        return outcome
     raise for_caller(outcome)

@@ -23,7 +23,6 @@ from lessor_server.domain.events import OrphanAdopted, Reconciled, ReconcileFail
 from lessor_server.domain.lease import CREATE_GRACE, Footprint, Lease, Orphan, State
 from lessor_server.domain.lease_id import RANDOM_BOUND, IdRange, LeaseId, suffix_of
 from lessor_server.domain.root import Root
-from lessor_server.engine.aws.caller import Done
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.paging import iter_mount_names
 from lessor_server.engine.ports import Observer, Store, Watch
@@ -209,7 +208,7 @@ class Reconciler:
         if self._is_new(user):
             return None
         found = await self._roots.caller(root).call(GetUser(user.name))
-        tags = dict(found.value.tags) if isinstance(found, Done) else {}
+        tags = dict(found.tags) if not isinstance(found, LessorError) else {}
         orphan = self._orphan(root, user, tags)
         left = Finding(FindingKind.UNKNOWN_USER, user.name, orphan.id, applied=False)
         if tags.get("lessor:instance") != whose:
