@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -250,6 +251,20 @@ async def _revoke_while_creating(stage: Stage) -> None:
         world.broken("what_was_made_late_goes_soon", "", "a user created after its row was GONE is left")
 
 
+async def _root_in_memory_everywhere(stage: Stage) -> None:
+    """Set a mount's root twice, and let every replica read it before anybody knows its account."""
+    for _ in range(2):
+        await _set_root(stage, "lab", SECOND_KEY)
+    for _ in range(12):
+        await stage.client.call("GetRoot", config_pb2.GetRootRequest(mount="lab"))
+
+
+async def _hand_over(stage: Stage) -> None:
+    """Issue a lease on a mount, give the mount up, and enable one of its name for another account."""
+    await stage.issue("app", mount="lab")
+    await stage.workload.hand_over(random.Random(1))
+
+
 async def _session(stage: Stage) -> None:
     await stage.issue("session", life=900.0)
 
@@ -362,6 +377,7 @@ SCENARIOS = (
     Scenario("asleep", _nothing, _sleep_on_it),
     Scenario("repeat", _nothing, _request_again),
     Scenario("revoked while created", _nothing, _revoke_while_creating, within=300.0),
+    Scenario("handed over", _root_in_memory_everywhere, _hand_over, within=300.0, replicas=2),
     Scenario("session", _nothing, _session),
     Scenario("session again", _nothing, _session_again),
     Scenario("rotate root", _root_is_a_user, _rotate_root),

@@ -16,6 +16,7 @@ from lessor_server.domain.mount import MountState
 from lessor_server.engine import leases
 from lessor_server.engine.aws import outage_probe
 from lessor_server.engine.aws.caller import is_inconclusive
+from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.issuing import sts_session
 from lessor_server.engine.revocation import bulk
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
@@ -144,7 +145,7 @@ def disabling_mounts_take_leases(patch: Patch) -> None:
             room(self, intent)
 
     patch.set(MemoryStore, "_require_room", blind)
-    from lessor_server.engine.aws.roots import IssueContext, Roots
+    from lessor_server.engine.aws.roots import IssueContext
 
     async def load_context(self: Any, mount: str, role: str, owner: str = "", request_id: str = "") -> Any:
         found = await self._store.load_issue_context(mount, role, owner, request_id)
@@ -253,6 +254,21 @@ def prefix_forgotten_when_its_caller_leaves(patch: Patch) -> None:
             await self._work_off()
 
     patch.set(bulk.Prefixes, "run", run)
+
+
+@mutant_in("handed over")
+def root_of_a_removed_mount_used(patch: Patch) -> None:
+    """A mount that is enabled again is called with the key of its namesake, if neither has an account yet."""
+    newest = Roots._newest
+
+    def any_newer(self: Any, root: Any) -> Any:
+        _, opened = self._opened.get(root.mount, (None, root))
+        new = opened.config
+        keys = {"access_key": new.access_key, "secret_key": new.secret_key, "etag": new.etag}
+        unbound = not root.account and not opened.account and opened.version > root.version
+        return opened if unbound and replace(root.config, **keys) == new else newest(self, root)
+
+    patch.set(Roots, "_newest", any_newer)
 
 
 # --- ranges ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,9 @@ def furnish(world: World) -> None:
         world.store.roles[role.mount, role.name] = role
 
 
+Act = Callable[[random.Random], Awaitable[object]]
+
+
 class Workload:
     """Spreads callers and operators over the run."""
 
@@ -67,11 +71,11 @@ class Workload:
         for name in ("prefixes", "abandons", "roots", "sweeps", "holds", "tunings", "touches", "orphans"):
             self._spread(name, getattr(options, name))
         self._spread("disables", options.disables)
-        self._spread("handovers", options.handovers)
+        self._spread("handovers", options.handovers, self.hand_over)
 
-    def _spread(self, name: str, count: int) -> None:
+    def _spread(self, name: str, count: int, act: Act | None = None) -> None:
         rng = self._world.options.rng(f"operator/{name}")
-        act = getattr(self, f"_{name}")
+        act = act or getattr(self, f"_{name}")
 
         async def once(after: float) -> None:
             await asyncio.sleep(after)
@@ -172,7 +176,7 @@ class Workload:
     async def _disables(self, rng: random.Random) -> None:
         await self.client.disable("lab", force=rng.random() < 0.5)
 
-    async def _handovers(self, rng: random.Random) -> None:
+    async def hand_over(self, rng: random.Random) -> None:
         """Give up a mount whose root is dead, enable it for another account, and revoke what was left."""
         ask = await self.client.disable("lab", force=True)
         while "lab" in self._world.store.mounts:

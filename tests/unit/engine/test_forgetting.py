@@ -8,7 +8,7 @@ import random
 import pytest
 
 from lessor_server.domain.errors.base import NotFound
-from lessor_server.domain.errors.preconditions import RootNotSet
+from lessor_server.domain.errors.preconditions import RootAccountChanged, RootNotSet
 from lessor_server.domain.events import MountRemoved, OrphanAdopted
 from lessor_server.engine.aws.rate_limiter import RateLimit, RateLimiters
 from lessor_server.engine.aws.roots import Roots
@@ -92,6 +92,22 @@ async def test_a_mount_that_another_replica_made_anew_has_nothing_of_the_old_one
         assert w.aws.forgotten == ["aws"]
         assert roots._opened.keys() == roots._known == {"aws"}
         assert (roots._arns, limiters._limiters) == ({}, {})
+
+
+@virtual
+async def test_the_key_of_a_removed_mount_signs_no_call_for_a_new_mount_of_its_name() -> None:
+    """This replica still has the old root, unbound and of a later version; another replica did the rest."""
+    async with world() as w:
+        await w.set_root("aws")
+        await w.set_root("aws")
+        assert (await w.engine.mounts.get_root("aws")).account == ""
+        root = w.store.roots["aws"]
+        await w.store.bind_account("aws", root.version, builders.ACCOUNT)
+        await w.store.begin(builders.intent(root_version=root.version), builders.HOUR)
+        del w.store.mounts["aws"], w.store.roots["aws"]
+        await w.engine.mounts.enable(builders.mount(), "test")
+        with pytest.raises(RootAccountChanged):
+            await w.set_root("aws", builders.OTHER_ROOT_KEY)
 
 
 @virtual

@@ -181,8 +181,9 @@ class Roots:
             raise AwsCallFailed(call.action, error.reference) from error
 
     def _newest(self, root: Root) -> Root:
+        # A root without an account may be that of a new mount of the same name, which another replica enabled.
         _, opened = self._opened.get(root.mount, (None, root))
-        if opened.version <= root.version or opened.account != root.account:
+        if opened.version <= root.version or not root.account or opened.account != root.account:
             return root
         new = opened.config
         same = replace(root.config, access_key=new.access_key, secret_key=new.secret_key, etag=new.etag)
