@@ -141,12 +141,12 @@ def lease_params(lease: Lease) -> Params:
         "expires_us": lease.expires_us,
         "max_expires_us": lease.max_expires_us,
         "attempts": lease.attempts,
-        "not_found_count": lease.not_found_count,
+        "looks": lease.not_found_count,
         "last_error": lease.last_error,
         "last_create_us": lease.last_create_us,
         "request_id": lease.request.id if lease.request else "",
         "request_digest": lease.request.digest if lease.request else "",
-        "undelivered": lease.undelivered,
+        "untaken": lease.undelivered,
         "reason": lease.reason,
     }
 

@@ -19,10 +19,7 @@ NEXT_GENERATION = f"CASE generation WHEN {MAX_NUMBERED} THEN 1 ELSE generation +
 # states it starts from, as domain.lease.STEPS does -------------------------------------------------------
 
 _INSERT_LEASE = f"INSERT INTO leases ({LEASE_COLUMNS}, claimed_by, gone_us)"
-_NEW_LEASE = """:id, :mount, :role, :credential_type, :owner, :state, :generation, :due_us, :account,
-    :user_name, :user_path, :inline_policy, :policy_arns, :groups, :access_key_id, :ttl_us, :max_ttl_us,
-    :created_us, :issue_us, :last_renewal_us, :expires_us, :max_expires_us, :attempts, :not_found_count,
-    :last_error, :last_create_us, :request_id, :request_digest, :undelivered, :reason"""
+_NEW_LEASE = ", ".join(f":{name}" for name in LEASE_COLUMNS.split(", "))
 
 BEGIN = f"""
 {_INSERT_LEASE}
@@ -55,12 +52,21 @@ _UNCOVERED = """NOT EXISTS (
 
 # The one statement for all steps that ``domain.lease`` works out. A lease that is to live on must not have
 # expired by the time of the commit. The claim of the row ends with its generation.
+_CHANGED = (
+    *(
+        "state",
+        "generation",
+        "due_us",
+        "access_key_id",
+        "ttl_us",
+        "issue_us",
+        "last_renewal_us",
+        "expires_us",
+    ),
+    *("expires_us", "max_expires_us", "attempts", "looks", "last_error", "last_create_us", "untaken"),
+)
 WRITE_LEASE = f"""
-UPDATE leases SET state = :state, generation = :generation, claimed_by = '', due_us = :due_us,
-    access_key_id = :access_key_id, ttl_us = :ttl_us, issue_us = :issue_us,
-    last_renewal_us = :last_renewal_us, expires_us = :expires_us, max_expires_us = :max_expires_us,
-    attempts = :attempts, looks = :not_found_count, last_error = :last_error,
-    last_create_us = :last_create_us, untaken = :undelivered,
+UPDATE leases SET {", ".join(f"{name} = :{name}" for name in _CHANGED)}, claimed_by = '',
     gone_us = CASE :state WHEN 'GONE' THEN :now ELSE 0 END
 WHERE id = :id AND generation = :before
   AND (:state <> 'ACTIVE' OR ((state = 'INTENT' OR expires_us > :now) AND {_UNCOVERED}))

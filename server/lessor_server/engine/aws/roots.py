@@ -181,7 +181,7 @@ class Roots:
             raise AwsCallFailed(call.action, error.reference) from error
 
     def _newest(self, root: Root) -> Root:
-        # A root without an account may be that of a new mount of the same name, which another replica enabled.
+        # A root without an account may belong to a new mount of this name, which another replica enabled.
         _, opened = self._opened.get(root.mount, (None, root))
         if opened.version <= root.version or not root.account or opened.account != root.account:
             return root

@@ -81,31 +81,31 @@ class InFlightIssue:
 
 
 class InFlightRequests:
-    """The in-flight issues of this process."""
+    """The in-flight issues of this process whose requests have an id."""
 
     def __init__(self) -> None:
-        """Begin with none under way."""
+        """Begin with none."""
         self._issues: dict[tuple[str, str, str, str], InFlightIssue] = {}
 
-    def under_way(self, asked: IssueRequest) -> InFlightIssue | None:
-        """Return the in-flight issue of the same request, if any; raise ``RequestIdReused`` for another."""
-        key = _key(asked)
-        in_flight = self._issues.get(key) if key else None
-        if in_flight is not None and asked.request and in_flight.digest != asked.request.digest:
-            raise RequestIdReused(asked.request.id)
-        return in_flight
+    def join(self, asked: IssueRequest) -> tuple[InFlightIssue, bool]:
+        """Return the in-flight issue of the same request, or a new one, and whether it is new.
 
-    def begin(self, asked: IssueRequest, in_flight: InFlightIssue) -> None:
-        """Let repeats of ``asked`` find ``in_flight``."""
-        key = _key(asked)
-        if key:
-            self._issues[key] = in_flight
+        Raises:
+            RequestIdReused: The request id is that of another request.
+        """
+        if asked.request is None:
+            return InFlightIssue(), True
+        found = self._issues.get(_key(asked))
+        if found is None:
+            found = self._issues[_key(asked)] = InFlightIssue(asked.request.digest)
+            return found, True
+        if found.digest != asked.request.digest:
+            raise RequestIdReused(asked.request.id)
+        return found, False
 
     def end(self, asked: IssueRequest) -> None:
         """Forget the in-flight issue: from now on repeats find the lease in the store."""
-        key = _key(asked)
-        if key:
-            self._issues.pop(key, None)
+        self._issues.pop(_key(asked), None)
 
 
 def require_repeatable(earlier: Lease, asked: IssueRequest, now_us: int) -> None:
@@ -136,5 +136,5 @@ def not_reissued(lease: Lease) -> LeaseTaken:
     return LeaseTaken(f"lease {lease.id} changed, or its caller left, while it was handed out again")
 
 
-def _key(asked: IssueRequest) -> tuple[str, str, str, str] | None:
-    return (asked.owner, asked.mount, asked.role, asked.request.id) if asked.request else None
+def _key(asked: IssueRequest) -> tuple[str, str, str, str]:
+    return asked.owner, asked.mount, asked.role, asked.request.id if asked.request else ""

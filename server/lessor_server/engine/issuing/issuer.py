@@ -45,11 +45,7 @@ class Issuer:
     """Makes IAM users, has sessions made, and hands out what they sign with."""
 
     def __init__(
-        self,
-        store: LeaseStore,
-        roots: Roots,
-        writer: LeaseWriter,
-        background: BackgroundTasks,
+        self, store: LeaseStore, roots: Roots, writer: LeaseWriter, background: BackgroundTasks
     ) -> None:
         """Write leases with ``writer`` and call AWS for ``roots``."""
         self._store = store
@@ -71,10 +67,8 @@ class Issuer:
         if seconds < MIN_SECONDS:
             raise DeadlineExceeded(f"an issue takes up to {MIN_SECONDS:g} s, and {seconds:.1f} s are left")
         until = asyncio.get_running_loop().time() + seconds
-        in_flight = self._requests.under_way(asked)
-        if in_flight is None:
-            in_flight = InFlightIssue(asked.request.digest if asked.request else "")
-            self._requests.begin(asked, in_flight)
+        in_flight, is_new = self._requests.join(asked)
+        if is_new:
             # Life of a request, 4: a task of its own, which no caller who leaves can stop.
             self._background.start(self._run(asked, in_flight))
         try:
