@@ -1,4 +1,4 @@
-"""Leases on SQLite: each method is one job with at most one writing statement."""
+"""Leases on SQLite: each method is one job with at most one writing statement; its rules are the port's."""
 
 from __future__ import annotations
 
@@ -27,8 +27,6 @@ class SqliteLeases(SqlitePart):
     # --- steps ------------------------------------------------------------------------------------------
 
     async def begin(self, intent: Intent, span: timedelta) -> Lease:
-        """Store an INTENT, claimed for ``span``."""
-
         def job(connection: sqlite3.Connection) -> Lease:
             lease = steps.begin(intent, self.now(), span)
             limits = {"max_users": intent.max_users, "max_leases": intent.max_leases}
@@ -40,7 +38,6 @@ class SqliteLeases(SqlitePart):
         return await self._batches.write(job)
 
     async def write(self, before: Lease, after: Lease) -> bool:
-        """Write a step of a lease if its row is unchanged, and, where it is to live on, may do so."""
         params = rows.lease_params(after) | {"before": before.generation}
 
         def job(connection: sqlite3.Connection) -> bool:
@@ -49,8 +46,6 @@ class SqliteLeases(SqlitePart):
         return await self._batches.write(job)
 
     async def revoke(self, lease_id: str) -> Lease | None:
-        """Put the lease up for revocation; return the row as it is afterwards."""
-
         def job(connection: sqlite3.Connection) -> Lease | None:
             params = {"id": lease_id, "now": self.now()}
             row = connection.execute(sql.REVOKE, params).fetchone()
@@ -61,15 +56,12 @@ class SqliteLeases(SqlitePart):
         return await self._batches.write(job)
 
     async def reopen(self, lease_id: str, last_create_us: int) -> None:
-        """Turn a lease, tombstone or not, back to REVOKING, due immediately."""
         params: rows.Params = {"id": lease_id, "last_create_us": last_create_us}
         await self._batches.write(
             lambda connection: connection.execute(sql.REOPEN, params | {"now": self.now()})
         )
 
     async def claim(self, ids: Sequence[str], terms: ClaimTerms) -> list[Lease]:
-        """Claim those of ``ids`` that are due and free."""
-
         def job(connection: sqlite3.Connection) -> list[Lease]:
             return self._claimed(connection, ids, self._claiming(terms))
 
@@ -149,7 +141,6 @@ class SqliteLeases(SqlitePart):
     # --- reading ----------------------------------------------------------------------------------------
 
     async def list_due_within(self, span: timedelta, limit: int) -> list[tuple[str, int]]:
-        """Return (id, due_us) of what falls due between now and ``span`` later."""
         now = self.now()
         params = {"now": now, "until": now + rows.us(span), "limit": limit}
         return await self._batches.read(
@@ -161,11 +152,9 @@ class SqliteLeases(SqlitePart):
         )
 
     async def get(self, lease_id: str) -> Lease | None:
-        """Return one lease."""
         return await self._find(rows.LEASES, sql.GET_LEASE, {"id": lease_id})
 
     async def get_bound_account(self, mount: str) -> str:
-        """Return the account on which rows of the mount have, or may have had, users."""
         params = rows.range_params(IdRange.of_mount(mount)) | {"mount": mount}
 
         def job(connection: sqlite3.Connection) -> str:
@@ -175,7 +164,6 @@ class SqliteLeases(SqlitePart):
         return await self._batches.read(job)
 
     async def page(self, ids: IdRange, state: State | None, after: str, limit: int) -> list[Lease]:
-        """Return leases by id, those greater than ``after``."""
         params = rows.range_params(ids) | {
             "after": after,
             "state": state.value if state else "",
@@ -184,7 +172,6 @@ class SqliteLeases(SqlitePart):
         return await self._page(rows.LEASES, sql.LIST_LEASES, params, limit)
 
     async def count(self, ids: IdRange, state: State | None) -> list[LeaseCount]:
-        """Count leases by mount, role and state as callers see it."""
         if is_lease_id(ids.low):
             found = await self.page(ids, state, "", 1)
             return [LeaseCount(one.mount, one.role, one.state_at(self.now()), 1) for one in found]

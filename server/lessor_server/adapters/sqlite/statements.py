@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from lessor_server.adapters.sqlite.columns import MAX_NUMBERED
 from lessor_server.domain.backoff import MAX_COUNT
 
@@ -19,7 +21,7 @@ NEXT_GENERATION = f"CASE generation WHEN {MAX_NUMBERED} THEN 1 ELSE generation +
 # states it starts from, as domain.lease.STEPS does -------------------------------------------------------
 
 _INSERT_LEASE = f"INSERT INTO leases ({LEASE_COLUMNS}, claimed_by, gone_us)"
-_NEW_LEASE = ", ".join(f":{name}" for name in LEASE_COLUMNS.split(", "))
+_NEW_LEASE = re.sub(r"\w+", r":\g<0>", LEASE_COLUMNS)
 
 BEGIN = f"""
 {_INSERT_LEASE}
@@ -52,21 +54,14 @@ _UNCOVERED = """NOT EXISTS (
 
 # The one statement for all steps that ``domain.lease`` works out. A lease that is to live on must not have
 # expired by the time of the commit. The claim of the row ends with its generation.
-_CHANGED = (
-    *(
-        "state",
-        "generation",
-        "due_us",
-        "access_key_id",
-        "ttl_us",
-        "issue_us",
-        "last_renewal_us",
-        "expires_us",
-    ),
-    *("expires_us", "max_expires_us", "attempts", "looks", "last_error", "last_create_us", "untaken"),
+_CHANGED = re.sub(
+    r"\w+",
+    r"\g<0> = :\g<0>",
+    "state, generation, due_us, access_key_id, ttl_us, issue_us, last_renewal_us, expires_us, max_expires_us,"
+    " attempts, looks, last_error, last_create_us, untaken",
 )
 WRITE_LEASE = f"""
-UPDATE leases SET {", ".join(f"{name} = :{name}" for name in _CHANGED)}, claimed_by = '',
+UPDATE leases SET {_CHANGED}, claimed_by = '',
     gone_us = CASE :state WHEN 'GONE' THEN :now ELSE 0 END
 WHERE id = :id AND generation = :before
   AND (:state <> 'ACTIVE' OR ((state = 'INTENT' OR expires_us > :now) AND {_UNCOVERED}))

@@ -64,8 +64,6 @@ class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations):
     async def load_issue_context(
         self, mount: str, role: str, owner: str = "", request_id: str = ""
     ) -> StoredContext:
-        """Read mount, root and role at one instant."""
-
         def job(connection: sqlite3.Connection) -> StoredContext:
             params: rows.Params = {"name": mount, "mount": mount, "role": role}
             found = connection.execute(sql.GET_MOUNT, params).fetchone()
@@ -89,12 +87,9 @@ class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations):
     # --- mounts -----------------------------------------------------------------------------------------
 
     async def get_mount(self, name: str) -> Mount | None:
-        """Return one mount."""
         return await self._find(rows.MOUNTS, sql.GET_MOUNT, {"name": name})
 
     async def put_mount(self, before: Mount | None, after: Mount) -> bool:
-        """Store a mount, or replace the one there."""
-
         def job(connection: sqlite3.Connection) -> bool:
             params = rows.mount_params(after)
             if before is None:
@@ -107,12 +102,9 @@ class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations):
         return await self._batches.write(job)
 
     async def list_mounts(self, after: str, limit: int) -> list[Mount]:
-        """Return mounts by name."""
         return await self._page(rows.MOUNTS, sql.LIST_MOUNTS, {"after": after}, limit)
 
     async def mount_names(self, after: str, limit: int) -> list[str]:
-        """Return the names of mounts."""
-
         def job(connection: sqlite3.Connection) -> list[str]:
             found = (row[0] for row in connection.execute(sql.MOUNT_NAMES, {"after": after}))
             return list(islice((name for name in found if isinstance(name, str) and is_name(name)), limit))
@@ -122,11 +114,9 @@ class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations):
     # --- roots ------------------------------------------------------------------------------------------
 
     async def get_root(self, mount: str) -> StoredRoot | None:
-        """Return the mount's sealed root."""
         return await self._find(rows.ROOTS, sql.GET_ROOT, {"mount": mount})
 
     async def put_root(self, root: StoredRoot, expect_version: int) -> bool:
-        """Store a root if the one there has ``expect_version`` (0: none)."""
         rows.require_storable(root)
         params: rows.Params = {
             "mount": root.mount,
@@ -139,26 +129,21 @@ class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations):
         return await self._write(sql.PUT_ROOT if expect_version else sql.ADD_ROOT, params)
 
     async def bind_account(self, mount: str, version: int, account: str) -> bool:
-        """Keep the account of a root of this version that had none."""
         return await self._write(sql.BIND_ACCOUNT, {"mount": mount, "version": version, "account": account})
 
     # --- roles ------------------------------------------------------------------------------------------
 
     async def get_role(self, mount: str, name: str) -> Role | None:
-        """Return one role."""
         return await self._find(rows.ROLES, sql.GET_ROLE, {"mount": mount, "name": name})
 
     async def put_role(self, role: Role, expect_etag: str | None) -> bool:
-        """Store a role if the one there has ``expect_etag`` (None: there is none)."""
         statement = sql.ADD_ROLE if expect_etag is None else sql.PUT_ROLE
         return await self._write(statement, rows.role_params(role) | {"expect": expect_etag})
 
     async def delete_role(self, mount: str, name: str) -> bool:
-        """Delete a role; False where there was none."""
         return await self._write(sql.DELETE_ROLE, {"mount": mount, "name": name})
 
     async def list_roles(self, mount: str, after: str, limit: int) -> list[Role]:
-        """Return roles of a mount by name."""
         return await self._page(rows.ROLES, sql.LIST_ROLES, {"mount": mount, "after": after}, limit)
 
 

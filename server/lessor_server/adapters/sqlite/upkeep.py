@@ -38,8 +38,6 @@ class SqliteUpkeep(SqlitePart):
     # --- prefixes ---------------------------------------------------------------------------------------
 
     async def open_prefix(self, ids: IdRange) -> tuple[BulkRevocation, int]:
-        """Put a range up for revocation; return it, and how many leases it takes in."""
-
         def job(connection: sqlite3.Connection) -> tuple[BulkRevocation, int]:
             prefix = BulkRevocation(ids, self.now())
             return prefix, _opened(connection, prefix)
@@ -47,8 +45,6 @@ class SqliteUpkeep(SqlitePart):
         return await self._batches.write(job)
 
     async def disable(self, mount: str) -> tuple[Mount, int] | None:
-        """Let a mount take no new lease and put all of its leases up for revocation."""
-
         def job(connection: sqlite3.Connection) -> tuple[Mount, int] | None:
             row = connection.execute(sql.DISABLE_MOUNT, {"name": mount}).fetchone()
             if row is None:
@@ -59,28 +55,23 @@ class SqliteUpkeep(SqlitePart):
         return await self._batches.write(job)
 
     async def prefixes(self) -> list[BulkRevocation]:
-        """Return the ranges whose leases are not all REVOKING yet."""
         return await self._list(rows.PREFIXES, sql.OPEN_PREFIXES, {})
 
     async def mark_range_revoking(self, prefix: BulkRevocation, after: str, limit: int) -> list[str]:
-        """Make the next of a range's leases due immediately; return their ids, in order."""
         return sorted(
             await self._ids(sql.MARK_RANGE_REVOKING, _prefix(prefix) | {"after": after, "limit": limit})
         )
 
     async def close_prefix(self, prefix: BulkRevocation) -> None:
-        """Forget a range."""
         await self._batches.write(lambda connection: connection.execute(sql.CLOSE_PREFIX, _prefix(prefix)))
 
     async def progress(self, prefix: BulkRevocation) -> Progress:
-        """Count what a range still holds."""
         alive, failed, gone = await self._batches.read(
             lambda connection: connection.execute(sql.PROGRESS, _prefix(prefix)).fetchone()
         )
         return Progress(alive, failed, gone)
 
     async def abandon(self, ids: IdRange, limit: int, *, live: bool) -> list[str]:
-        """Turn some leases of a range to ABANDONED, ``live`` ones too; return their ids."""
         params = rows.range_params(ids) | {"limit": limit, "live": live}
         return await self._ids(sql.ABANDON, params)
 
@@ -94,8 +85,6 @@ class SqliteUpkeep(SqlitePart):
     # --- reconcile --------------------------------------------------------------------------------------
 
     async def leases_by_user_name(self, user_names: Sequence[str]) -> dict[str, Lease | None]:
-        """Return the leases of those users that have one."""
-
         def job(connection: sqlite3.Connection) -> dict[str, Lease | None]:
             found = connection.execute(
                 sql.LEASES_BY_USER_NAME, {"names": json.dumps(list(user_names))}
@@ -107,12 +96,10 @@ class SqliteUpkeep(SqlitePart):
         return await self._batches.read(job)
 
     async def adopt(self, orphan: Orphan) -> bool:
-        """Store a REVOKING row, due immediately, for a user that had none."""
         params = rows.lease_params(steps.adopt(orphan, self.now()))
         return await self._write(sql.ADOPT, params)
 
     async def purge_tombstones(self, account: str, listed_us: int) -> int:
-        """Drop tombstones that a complete listing did not show, or those of sessions that are long over."""
         statement = sql.PURGE_TOMBSTONES if account else sql.PURGE_SESSIONS
         params: rows.Params = {
             "account": account,
@@ -123,7 +110,6 @@ class SqliteUpkeep(SqlitePart):
         return await self._batches.write(lambda connection: connection.execute(statement, params).rowcount)
 
     async def remove_disabled(self) -> list[str]:
-        """Remove the disabling mounts that have no live lease left, with their roots and roles."""
         removals = (sql.REMOVE_ROTATIONS, sql.REMOVE_ROLES, sql.REMOVE_ROOT, sql.REMOVE_MOUNT)
 
         def job(connection: sqlite3.Connection) -> list[str]:
@@ -139,11 +125,9 @@ class SqliteUpkeep(SqlitePart):
     # --- the clock, and the store as a whole ---------------------------------------------------------------
 
     def drift_us(self) -> int:
-        """Return how far the machine's wall clock is ahead of the service's time."""
         return self._clock.drift_us()
 
     async def status(self) -> StoreStatus:
-        """Return the state of the store as a whole; an unreadable hold is a hold."""
         row = await self._batches.read(
             lambda connection: connection.execute(sql.GET_META, {"key": backups.HELD}).fetchone()
         )
@@ -161,13 +145,10 @@ class SqliteUpkeep(SqlitePart):
         )
 
     async def set_expiry_hold(self, why: str) -> None:
-        """Keep the hold, or end it with an empty text."""
         params: rows.Params = {"key": backups.HELD, "value": why}
         await self._batches.write(lambda connection: connection.execute(sql.PUT_META, params))
 
     async def lower_clock(self) -> None:
-        """Take the wall clock for the service's time."""
-
         def job(connection: sqlite3.Connection) -> None:
             now = self._clock.lower()
             connection.execute(sql.BEGUN_BY_NOW, {"now": now})
@@ -176,7 +157,6 @@ class SqliteUpkeep(SqlitePart):
         await self._batches.write(job)
 
     async def backup(self, path: str) -> tuple[str, int]:
-        """Write a consistent, durable copy below the data directory; return its path and size in bytes."""
         name = path or f"backup-{self.now()}.db"
         return await self._batches.read(lambda connection: backups.write(connection, self._folder, name))
 
