@@ -21,9 +21,9 @@ from lessor_server.engine.issuing.request import Credentials, IssueRequest
 class InFlightIssue:
     """One issue's answer; several callers share it where they sent the same request id."""
 
-    def __init__(self, digest: str = "") -> None:
-        """Begin without an answer; ``digest`` distinguishes the same request from another."""
-        self.digest = digest
+    def __init__(self, asked: IssueRequest) -> None:
+        """Begin without an answer."""
+        self._request = asked.request
         self._waiting = 0
         self._taken = False
         self._answer: asyncio.Future[Credentials] = asyncio.get_running_loop().create_future()
@@ -47,6 +47,11 @@ class InFlightIssue:
     def lease(self) -> Lease:
         """Return the lease of the credentials that it holds."""
         return self._answer.result().lease
+
+    def require_same(self, asked: IssueRequest) -> None:
+        """Raise ``RequestIdReused`` if another request has the same id."""
+        if asked.request and asked.request != self._request:
+            raise RequestIdReused(asked.request.id)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -80,34 +85,6 @@ class InFlightIssue:
         self._answer.exception()  # seen, also where nobody waits any more
 
 
-class InFlightRequests:
-    """The in-flight issues of this process whose requests have an id."""
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self._issues: dict[tuple[str, str, str, str], InFlightIssue] = {}
-
-    def join(self, asked: IssueRequest) -> tuple[InFlightIssue, bool]:
-        """Return the in-flight issue of the same request, or a new one, and whether it is new.
-
-        Raises:
-            RequestIdReused: The request id is that of another request.
-        """
-        if asked.request is None:
-            return InFlightIssue(), True
-        found = self._issues.get(_key(asked))
-        if found is None:
-            found = self._issues[_key(asked)] = InFlightIssue(asked.request.digest)
-            return found, True
-        if found.digest != asked.request.digest:
-            raise RequestIdReused(asked.request.id)
-        return found, False
-
-    def end(self, asked: IssueRequest) -> None:
-        """Forget the in-flight issue: from now on repeats find the lease in the store."""
-        self._issues.pop(_key(asked), None)
-
-
 def require_repeatable(earlier: Lease, asked: IssueRequest, now_us: int) -> None:
     """Raise unless the lease of an earlier request may be handed out again.
 
@@ -134,7 +111,3 @@ def require_wanted(lease: Lease, in_flight: InFlightIssue) -> None:
 def not_reissued(lease: Lease) -> LeaseTaken:
     """Return why a lease is not handed out again after all."""
     return LeaseTaken(f"lease {lease.id} changed, or its caller left, while it was handed out again")
-
-
-def _key(asked: IssueRequest) -> tuple[str, str, str, str]:
-    return asked.owner, asked.mount, asked.role, asked.request.id if asked.request else ""

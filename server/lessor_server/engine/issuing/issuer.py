@@ -27,7 +27,7 @@ from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.issuing import in_flight as flights
 from lessor_server.engine.issuing import lease_writer
 from lessor_server.engine.issuing.iam_user import IamUserBuilder
-from lessor_server.engine.issuing.in_flight import InFlightIssue, InFlightRequests
+from lessor_server.engine.issuing.in_flight import InFlightIssue
 from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from lessor_server.engine.issuing.sts_session import Sessions
@@ -52,7 +52,7 @@ class Issuer:
         self._roots = roots
         self._writer = writer
         self._background = background
-        self._requests = InFlightRequests()
+        self._in_flight: dict[tuple[str, ...], InFlightIssue] = {}
         self._sessions = Sessions(roots, writer, background)
 
     async def generate(self, asked: IssueRequest, seconds: float) -> Credentials:
@@ -67,10 +67,14 @@ class Issuer:
         if seconds < MIN_SECONDS:
             raise DeadlineExceeded(f"an issue takes up to {MIN_SECONDS:g} s, and {seconds:.1f} s are left")
         until = asyncio.get_running_loop().time() + seconds
-        in_flight, is_new = self._requests.join(asked)
-        if is_new:
+        in_flight = self._in_flight.get(asked.key)
+        if in_flight is None:
+            in_flight = InFlightIssue(asked)
+            if asked.key:
+                self._in_flight[asked.key] = in_flight
             # Life of a request, 4: a task of its own, which no caller who leaves can stop.
             self._background.start(self._run(asked, in_flight))
+        in_flight.require_same(asked)
         try:
             with in_flight.waiting():
                 # Life of a request, 10.
@@ -84,7 +88,7 @@ class Issuer:
         """Close an in-flight issue that is answered and has no caller; take back undelivered credentials."""
         if not in_flight.answered or not in_flight.left:
             return
-        self._requests.end(asked)
+        self._in_flight.pop(asked.key, None)  # from now on repeats find the lease in the store
         if in_flight.undelivered:
             self._background.start(self._writer.withdraw(in_flight.lease, asked))
 

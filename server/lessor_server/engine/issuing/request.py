@@ -29,6 +29,11 @@ class IssueRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
 
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Return what the request and its repeats have in common; empty if it has no id."""
+        return (self.owner, self.mount, self.role, self.request.id) if self.request else ()
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
