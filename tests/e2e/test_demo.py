@@ -143,5 +143,5 @@ async def test_a_refused_caller_fails_the_tour_and_sees_what_the_command_printed
         with pytest.raises(StepFailed, match="`lessor enable` exits with 7, not with 4"):
             await Tour(place, shown.append).walk()
     assert shown[1] == "  $ lessor enable aws"
-    assert shown[2].startswith("    lessor: the server does not know the token of LESSOR_TOKEN")
+    assert shown[2].startswith("    lessor: the token in LESSOR_TOKEN is not valid for this server")
     assert shown[3] == "      reason: UNAUTHENTICATED"
