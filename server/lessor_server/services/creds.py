@@ -29,12 +29,12 @@ DEFAULT_OVERLAP = timedelta(seconds=60)
 
 
 class CredsService(StaticCredentialMethods):
-    """Serves callers who need credentials."""
+    """Serves callers that need credentials."""
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["CredsService"]
 
     def __init__(self, issuer: Issuer, watch: CredentialStream, static: StaticRoles) -> None:
-        """Ask ``issuer``, ``watch`` for streams, and ``static`` for the keys of static roles."""
+        """Issue by ``issuer``, streams by ``watch``; ``static`` has the keys of static roles."""
         super().__init__(static)
         self._issuer = issuer
         self._watch = watch
@@ -42,14 +42,14 @@ class CredsService(StaticCredentialMethods):
     async def GenerateCredentials(
         self, request: pb.GenerateCredentialsRequest, caller: Caller
     ) -> pb.GenerateCredentialsResponse:
-        """Make a fresh credential under a lease."""
+        """Issue a new credential with a lease."""
         # Life of a request, 3.
         return _answer(await self._issuer.generate(_issue_request(request, caller), caller.seconds))
 
     async def WatchCredentials(
         self, request: pb.WatchCredentialsRequest, caller: Caller
     ) -> AsyncIterator[pb.WatchCredentialsResponse | None]:
-        """Make credentials, and others ahead of each expiry, for as long as the caller listens.
+        """Issue credentials, and new ones before each expiry, until the caller ends the stream.
 
         The first item is None: the request is valid.
         """
@@ -59,15 +59,15 @@ class CredsService(StaticCredentialMethods):
         yield None
         async with aclosing(self._watch.follow(asked, overlap)) as issued:
             async for made in issued:
-                # Both messages number their fields alike, so that each field of one is in the other.
+                # Both messages have the same field numbers, so one can be parsed as the other.
                 answer = pb.WatchCredentialsResponse.FromString(_answer(made).SerializeToString())
                 del made
                 yield answer
-                answer.Clear()  # it is sent by now; who sent it may hold it until the next one comes
+                answer.Clear()  # it is sent; the sender must not hold a secret until the next one
 
 
 def _first(request: pb.WatchCredentialsRequest) -> pb.GenerateCredentialsRequest:
-    """Return the request for the first credentials of a stream: its fields are numbered alike."""
+    """Return the request for the first credentials of a stream: both have the same field numbers."""
     first = pb.WatchCredentialsRequest()
     first.CopyFrom(request)
     first.ClearField("overlap")
@@ -100,7 +100,7 @@ def _issue_request(request: pb.GenerateCredentialsRequest, caller: Caller) -> Is
 
 
 def _ask(request: pb.GenerateCredentialsRequest) -> Ask:
-    """Return what a request asks of a session, or raise ``Invalid``."""
+    """Return the session options of a request, or raise ``Invalid``."""
     document = None
     if request.HasField("session_policy"):
         document = messages.parse_document(request.session_policy, "session_policy")
@@ -152,5 +152,5 @@ def _digest(request: pb.GenerateCredentialsRequest, mount: str) -> str:
     wished.ClearField("request_id")
     wished.ClearField("wait_usable")
     wished.ClearField("reason")
-    wished.ClearField("mfa_code")  # each code serves once: a repeat comes with another
+    wished.ClearField("mfa_code")  # a code is valid once: a repeated request has another one
     return hashlib.sha256(wished.SerializeToString(deterministic=True)).hexdigest()

@@ -1,4 +1,4 @@
-"""What RoleService and CredsService serve of static roles."""
+"""The RPCs of RoleService and CredsService about static roles."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StaticRoleMethods:
     async def PutStaticRole(
         self, request: role_pb2.PutStaticRoleRequest, caller: Caller
     ) -> role_pb2.PutStaticRoleResponse:
-        """Store a static role; a new one has its first key when this is answered."""
+        """Store a static role; a new one has its first key when this returns."""
         with Problems() as problems:
             mount = problems.parse(messages.mount_of, request.mount)
             role = problems.parse(_role, mount, request)
@@ -78,7 +78,7 @@ class StaticCredentialMethods:
     async def GetStaticCredentials(
         self, request: creds_pb2.GetStaticCredentialsRequest, caller: Caller
     ) -> creds_pb2.GetStaticCredentialsResponse:
-        """Hand out the current key of a static role."""
+        """Return the current key of a static role."""
         mount, role = messages.named(request.mount, request.role, "role")
         found = await self._static.credentials(mount, role, caller.principal.name)
         return creds_pb2.GetStaticCredentialsResponse(
