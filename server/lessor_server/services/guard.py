@@ -71,7 +71,7 @@ class Identify(Protocol):
     """Identifies the caller that presents a token."""
 
     def __call__(self, token: str, /) -> Principal | None:
-        """Return the principal of ``token``, or None where it is not known."""
+        """Return the principal of ``token``, or None if it is unknown."""
         ...
 
 
@@ -373,7 +373,7 @@ class _Call:
 
 def _until(entry: _Method, context: Context) -> float:
     """Return the caller's deadline, in the loop's time."""
-    left = cast("float | None", context.time_remaining())  # None where no deadline was sent
+    left = cast("float | None", context.time_remaining())  # None if no deadline was sent
     default = math.inf if entry.lasting else DEFAULT_SECONDS
     seconds = default if left is None else left - DEADLINE_MARGIN_SECONDS
     return asyncio.get_running_loop().time() + seconds

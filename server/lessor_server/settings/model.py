@@ -93,7 +93,7 @@ class SettingsFile(ConfigModel):
     """All settings that a file or variables can hold."""
 
     listen: Annotated[Address, PlainValidator(parsers.address)] = LOOPBACK
-    """Where to listen."""
+    """The address to listen on."""
     insecure_listen: Boolean = False
     """Listen beyond this machine without TLS."""
     data_dir: Annotated[Path, PlainValidator(parsers.folder)] = Path("lessor-data")
@@ -137,7 +137,7 @@ class Settings(SettingsFile):
     """All settings of one server, with what loading adds."""
 
     file: Path | None = None
-    """Where the settings were read from."""
+    """The sources of the settings."""
     warnings: tuple[str, ...] = ()
     """Warnings for the operator; the server starts nevertheless."""
 

@@ -44,7 +44,7 @@ _AT_LINE: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)")
 
 Table = dict[str, object]
 Key = tuple[int | str, ...]
-"""Where a value is in nested tables and lists."""
+"""The path of a value in nested tables and lists."""
 
 
 @dataclass(frozen=True, slots=True)

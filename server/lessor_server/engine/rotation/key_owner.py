@@ -30,7 +30,7 @@ from lessor_server.engine.ports import Sealer, Store
 
 
 async def require_enabled(store: Store, mount: str) -> None:
-    """Raise ``NotFound`` or ``MountDisabling`` where a mount takes no new keys."""
+    """Raise ``NotFound`` or ``MountDisabling`` if a mount accepts no new keys."""
     found = await store.get_mount(mount)
     if found is None:
         raise NotFound("mount", mount)

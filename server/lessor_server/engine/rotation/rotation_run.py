@@ -111,7 +111,7 @@ class RotationClaim:
         self.now = moved
 
     async def switch(self, after: Rotation, root: StoredRoot) -> bool:
-        """Make the next state and the root durable in one transaction; False where the root has changed."""
+        """Make the next state and the root durable in one transaction; False if the root has changed."""
         moved = await self.store.switch_root(after, root)
         if moved is not None:
             self.now = moved
@@ -136,7 +136,7 @@ class RotationClaim:
         self._notify(RotationFailed(row.subject, error.message, error.detail, attempts, by))
 
     async def forget(self) -> None:
-        """Delete the row, or raise ``Aborted`` where the claim is lost."""
+        """Delete the row, or raise ``Aborted`` if the claim is lost."""
         if not await self.store.forget_rotation(self.now):
             raise self._lost()
 
