@@ -297,7 +297,7 @@ async def _listen(server: grpc.aio.Server, settings: Settings, certificates: Cer
         else:
             port = server.add_secure_port(address, certificates.credentials())
     except RuntimeError as error:
-        why = str(error).partition(";")[0]  # what follows is about variables of gRPC's
+        why = str(error).partition(";")[0]  # the rest is about gRPC's environment variables
         raise PortTaken(f"cannot listen on {address}: {why}") from None
     accept_undecodable_paths()
     await server.start()

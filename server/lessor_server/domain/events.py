@@ -226,7 +226,7 @@ class ReconcileFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class MountRemoved(Event):
-    """A disabled mount had no lease left and is gone."""
+    """A disabled mount had no lease left and was removed."""
 
     name: str
 
@@ -260,7 +260,7 @@ class Deleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class MountDisabled(Event):
-    """A mount issues nothing more and is removed once its leases are gone; ``force`` abandons them."""
+    """A mount is being disabled, and is removed once its leases are gone; ``force`` abandons them."""
 
     name: str
     by: str
@@ -343,7 +343,7 @@ class Reloaded(Event):
 
 @dataclass(frozen=True, slots=True)
 class ReloadFailed(Event):
-    """New settings or certificates can't be used; what was read before stays in use."""
+    """New settings or certificates can't be used; the old ones stay in use."""
 
     what: str
     error: str

@@ -217,7 +217,7 @@ def _type_violations(role: Role) -> list[Violation]:
     if kind is CredentialType.FEDERATION_TOKEN and not (
         role.policy_arns or role.policy_document or role.iam_groups
     ):
-        fix = "give policy_document, policy_arns or iam_groups: a token without one is allowed nothing"
+        fix = "give policy_document, policy_arns or iam_groups: without one the token may do nothing"
         found.append(Violation("policy_document", "FEDERATION_TOKEN needs at least one policy", fix))
     return found
 

@@ -151,7 +151,7 @@ def violations(
 ) -> list[Violation]:
     """Return every violation of ``config``; field paths begin at it.
 
-    ``allowed_endpoints`` are URLs that the operator trusts besides AWS's own; with ``ambient`` the mount may
+    ``allowed_endpoints`` are further URLs that the operator trusts; with ``ambient`` the mount may
     use the server's own credentials.
     """
     found = _key_violations(config, ambient=ambient)
@@ -191,7 +191,7 @@ def _key_violations(config: RootConfig, *, ambient: bool) -> list[Violation]:
         fix = "give 16 to 128 letters and digits, as AWS showed it"
         found.append(Violation("access_key", "is not a valid access key id", fix))
     if config.access_key.startswith(_TEMPORARY):
-        problem = f"begins with {_TEMPORARY}: it is temporary, and no field takes its session token"
+        problem = f"begins with {_TEMPORARY}: it is temporary, and there is no field for its session token"
         fix = "give the key of an IAM user, which begins with AKIA, or use the server's own credentials"
         found.append(Violation("access_key", problem, fix))
     if config.secret_key and not _SECRET_KEY.fullmatch(config.secret_key.reveal()):

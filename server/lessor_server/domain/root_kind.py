@@ -78,7 +78,7 @@ def unserved(kind: RootKind, role: Role) -> list[str]:
     if wanted <= longest:
         return []
     return [
-        f"a root of kind {kind.name} makes sessions of at most {format_duration(longest)}: longer are cut"
+        f"a root of kind {kind.name} creates sessions of at most {format_duration(longest)}; longer are cut"
     ]
 
 

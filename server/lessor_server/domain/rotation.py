@@ -250,7 +250,7 @@ def retire(rotation: Rotation) -> Rotation:
 
 
 def end(rotation: Rotation, now_us: int, *, keep_key: bool) -> Rotation:
-    """Return the row of a static role that is deleted: its keys go, but not the current one if it is kept.
+    """Return the row of a deleted static role, whose keys must be deleted, except a kept current one.
 
     A CreateAccessKey of unknown fate may still take effect, so the row stays until that is past.
     """

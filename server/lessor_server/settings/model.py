@@ -137,7 +137,7 @@ class Settings(SettingsFile):
     """All settings of one server, with what loading adds."""
 
     file: Path | None = None
-    """The sources of the settings."""
+    """The settings file, if there is one."""
     warnings: tuple[str, ...] = ()
     """Warnings for the operator; the server starts nevertheless."""
 

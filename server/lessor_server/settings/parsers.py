@@ -234,7 +234,7 @@ def authorities(value: object) -> Path:
 
 
 def pair_problem(cert_file: Path, key_file: Path) -> str | None:
-    """Return what is wrong with a certificate and its key, or None."""
+    """Return why a certificate and its key can't be used, or None."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # Without this, an encrypted key would prompt at the terminal.
@@ -245,7 +245,7 @@ def pair_problem(cert_file: Path, key_file: Path) -> str | None:
     return None
 
 
-# --- lists and what is in them --------------------------------------------------------------------
+# --- lists and their items ------------------------------------------------------------------------
 
 
 def items(value: object) -> list[object]:

@@ -52,13 +52,13 @@ class AesGcmSealer:
         return self._header + nonce + self._cipher.encrypt(nonce, plain, self._associated_data(context))
 
     def open(self, sealed: bytes, context: str) -> bytes:
-        """Return what was sealed for ``context``.
+        """Return the bytes sealed for ``context``.
 
         Raises:
             SealBroken: It was not sealed for this context under this key, or it was changed since.
         """
         if len(sealed) < HEADER_SIZE + NONCE_SIZE + TAG_SIZE or not sealed.startswith(VERSION):
-            raise SealBroken(f"what is stored at {context} is not a sealed blob of this version")
+            raise SealBroken(f"the value stored at {context} is not a sealed blob of this version")
         if not sealed.startswith(self._header):
             raise SealBroken(f"the value stored at {context} was sealed under another key")
         nonce = sealed[HEADER_SIZE : HEADER_SIZE + NONCE_SIZE]

@@ -29,7 +29,7 @@ class Call(Generic[T_co]):
         return str(getattr(self, "user_name", ""))
 
 
-# --- what comes back ---------------------------------------------------------------------------------
+# --- results -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

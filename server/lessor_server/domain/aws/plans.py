@@ -1,4 +1,4 @@
-"""The rounds of AWS calls that create a user, delete it, and delete what others attached to it.
+"""The rounds of AWS calls that create a user, delete it, and delete everything attached to it.
 
 The calls of one round can be sent at the same time; the next round begins after their answers.
 """

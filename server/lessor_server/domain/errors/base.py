@@ -304,7 +304,7 @@ class Draining(Unavailable):
 
 
 class Aborted(LessorError):
-    """Another call changed what this call worked on; this call had no lasting effect."""
+    """Another call changed the same object; this call had no lasting effect."""
 
     kind = ErrorKind.ABORTED
     reason = "ABORTED"

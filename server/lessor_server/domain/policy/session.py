@@ -69,7 +69,7 @@ _CODE_FIX: Final = "send the 6 digits that the device shows now"
 _SOURCE_IDENTITY: Final = _NAME
 
 
-# --- what may be asked ----------------------------------------------------------------------------
+# --- the options ---------------------------------------------------------------------------------
 
 
 def violations(role: Role, ask: Ask) -> list[Violation]:

@@ -28,7 +28,7 @@ from lessor_server.engine.revocation.queue import RevocationQueue
 
 ISSUE_SECONDS, POLL_SECONDS, RETRY_SECONDS = 60.0, 30.0, 1.0
 MARGIN, MAX_MARGIN = 0.1, timedelta(minutes=5)
-"""The time to issue the next credentials, besides the overlap: this share of the ttl, at most 5 min."""
+"""The time to issue the next credentials before the overlap: this share of the ttl, at most 5 min."""
 
 SPREAD = 0.5
 """Jitter on that time: streams that begin together do not always issue together."""
