@@ -179,7 +179,7 @@ class PrefixAccepted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Abandoned(Event):
-    """An operator decided that the server stops trying to revoke these leases."""
+    """An operator ended the attempts to revoke these leases."""
 
     prefix: str
     leases: int
@@ -233,7 +233,7 @@ class MountRemoved(Event):
 
 @dataclass(frozen=True, slots=True)
 class Created(Event):
-    """A mount, root or role that was not there before was stored."""
+    """A new mount, root or role was stored."""
 
     what: str
     name: str

@@ -323,7 +323,7 @@ def may_take_token(url: str, allowed_endpoints: Iterable[str]) -> bool:
     if is_aws_endpoint(url):
         return True
     if url.rstrip("/") not in {one.rstrip("/") for one in allowed_endpoints}:
-        return False  # and never parsed: a URL of a caller's may be none
+        return False  # not parsed: a caller's text may be no valid URL
     return _LOOPBACK.fullmatch(urlsplit(url).hostname or "") is not None
 
 

@@ -1,4 +1,4 @@
-"""When a key is rotated: by a period, or by a cron expression in UTC with a window.
+"""Rotation schedules: a period, or a cron expression in UTC with a window.
 
 The grammar of cron is that of crontab(5): minute, hour, day of the month, month, weekday (0 and 7 are
 Sunday). Each is a list of ``*``, ``n`` or ``n-m``, optionally with ``/step``; months and weekdays also have

@@ -30,7 +30,7 @@ class BackgroundTasks:
             task.add_done_callback(lambda _: job.close())  # if it is cancelled before its first step
 
     def keep_running(self, run: Callable[[], Job]) -> None:
-        """Run a part until it returns or the group ends; one that fails is started again after a pause."""
+        """Run a part until it returns or the group ends; restart it after a pause if it fails."""
         self._start(self._supervisor.keep_running(run), lasting=True)
 
     def _start(self, job: Coroutine[object, object, None], *, lasting: bool) -> asyncio.Task[None] | None:

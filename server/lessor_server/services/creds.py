@@ -1,4 +1,4 @@
-"""CredsService: hands out credentials."""
+"""CredsService: issues credentials."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lessor_server.services.messages import Problems
 from lessor_server.services.static_role import StaticCredentialMethods
 
 MAX_REQUEST_ID = 64
-"""The most characters of a request id: a UUID has 36, more as a URN or in braces."""
+"""The maximum length of a request id: a UUID has 36 characters, more as a URN or in braces."""
 DEFAULT_OVERLAP = timedelta(seconds=60)
 
 
@@ -113,7 +113,7 @@ def _ask(request: pb.GenerateCredentialsRequest) -> Ask:
 
 
 def _answer(made: Credentials) -> pb.GenerateCredentialsResponse:
-    """Return credentials as callers see them."""
+    """Return credentials as a message."""
     return pb.GenerateCredentialsResponse(
         lease_id=made.lease.id,
         lease_duration=messages.to_whole_seconds(made.lease.ttl),
@@ -143,7 +143,7 @@ def _request_id(text: str) -> str:
 
 
 def _digest(request: pb.GenerateCredentialsRequest, mount: str) -> str:
-    """Return a digest of what a request with an id asks for."""
+    """Return a digest of the content of a request with an id."""
     wished = pb.GenerateCredentialsRequest()
     wished.CopyFrom(request)
     wished.mount = mount

@@ -45,7 +45,7 @@ MESSAGE_SECONDS = 10.0
 """The time that a request's message has to arrive."""
 
 _BAD_INPUT = frozenset({ErrorKind.INVALID, ErrorKind.UNAUTHENTICATED, ErrorKind.DENIED})
-"""Errors that are logged as a count: a caller can cause as many of them as it likes."""
+"""Errors that are logged as a count: callers can cause any number of them."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -264,7 +264,7 @@ class Guard:
             await call.context.write(await call.serve(parsing.parse(call.entry.request, data)))
 
     async def _request(self, call: _Call) -> Message:
-        """Read and parse the one message of a request."""
+        """Read and parse the message of a request."""
         # Life of a request, 2: the message, within limits.
         data = await self._read(call)
         if data is grpc.aio.EOF:
@@ -352,7 +352,7 @@ class _Method:
     serve: Any
     """A coroutine function, or for a stream an async generator function; None if unimplemented."""
     streams: bool
-    """It answers with a stream of messages."""
+    """Whether it answers with a stream of messages."""
     lasting: bool
     """An unbounded stream; it yields None first, when the subscription has begun."""
 

@@ -39,7 +39,7 @@ class Health:
         self._watches: set[asyncio.Event] = set()
 
     def open(self) -> None:
-        """Report that calls are served from now on."""
+        """Report that calls are served now."""
         self._open = True
         self._signal()
 

@@ -91,7 +91,7 @@ class LeaseService:
         )
 
     async def RevokeLease(self, request: pb.RevokeLeaseRequest, caller: Caller) -> pb.RevokeLeaseResponse:
-        """End a lease; OK for every id of the right shape."""
+        """Revoke a lease; OK for every well-formed id."""
         lease_id = LeaseId.parse(request.lease_id)
         revocation = await self._leases.revoke(lease_id, sync=request.sync, by=caller.principal.name)
         return pb.RevokeLeaseResponse(
@@ -116,7 +116,7 @@ class LeaseService:
     async def AbandonLeases(
         self, request: pb.AbandonLeasesRequest, caller: Caller
     ) -> pb.AbandonLeasesResponse:
-        """Stop trying to revoke; reconcile still reports the users until they are gone."""
+        """Stop the attempts to revoke; reconcile reports the users until they are deleted."""
         with Problems() as problems:
             if bool(request.lease_id) == bool(request.prefix):
                 problems.add("lease_id", "and prefix are both set, or neither", "send one of the two")

@@ -22,7 +22,7 @@ from lessor_server.domain.policy.policy import JsonValue
 DEFAULT_MOUNT = "aws"
 PAGE_DEFAULT, MAX_PAGE = 100, 1000
 MAX_PAGE_BYTES = 1 << 20
-"""The most bytes of the items in one page: gRPC clients accept 4 MiB by default."""
+"""The maximum bytes of the items in one page: gRPC clients accept 4 MiB by default."""
 STRIDE = 10
 """Items of a long answer that are converted before other calls run."""
 MAX_PATHS = 100
@@ -151,7 +151,7 @@ def timestamp(instant_us: int) -> Timestamp | None:
 
 
 def reason(text: str) -> str:
-    """Return a caller's reason, which is stored, logged and shown. Raises ``Invalid``."""
+    """Return a caller's reason, which is stored, logged and shown; raise ``Invalid`` if it is invalid."""
     if len(text) > MAX_REASON:
         raise invalid("reason", f"has {len(text)} characters", f"give at most {MAX_REASON}")
     if not text.isprintable():
@@ -239,7 +239,7 @@ def _copy(source: Message, target: Message, field: str) -> None:
 
 
 def page_size(size: int) -> int:
-    """Return how many items a page holds, or raise ``Invalid``."""
+    """Return the size of a page, or raise ``Invalid``."""
     if size < 0 or size > MAX_PAGE:
         raise invalid("page_size", f"{size} is not within 0 and {MAX_PAGE}", "give 0 for the default of 100")
     return size or PAGE_DEFAULT

@@ -80,11 +80,11 @@ class _Scan:
         self._items = 0
 
     def message(self, message: Message, path: str, depth: int) -> None:
-        """Check a message and all that is inside of it; ``path`` leads to it."""
+        """Check the message at ``path`` and everything inside it."""
         if depth > MAX_DEPTH:
             raise _invalid(path, "is nested too deeply", f"nest at most {MAX_DEPTH // 2} levels")
         self.messages.append((message, path))
-        # Inside of a well-known type the path stays at the field that holds it.
+        # Inside a well-known type the path stays that of its field.
         own = message.DESCRIPTOR.file.package != WELL_KNOWN_TYPES
         for field, value in message.ListFields():
             where = path if not own else f"{path}.{field.name}" if path else field.name
@@ -109,7 +109,7 @@ class _Scan:
             self.message(value, path, depth + 1)
 
     def _count(self, items: int, path: str) -> None:
-        """Add up the items, before any of them is checked."""
+        """Count the items before any of them is checked."""
         self._items += items
         if self._items > MAX_ITEMS:
             problem = f"has {items} items, and the request {self._items} or more"

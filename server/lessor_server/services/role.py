@@ -163,7 +163,7 @@ def _policy(message: pb.Role) -> str:
 
 
 def role_message(role: Role) -> pb.Role:
-    """Return a role as callers see it."""
+    """Return a role as a message."""
     message = pb.Role(
         name=role.name,
         credential_type=_TYPES[role.credential_type],
@@ -191,5 +191,5 @@ def role_message(role: Role) -> pb.Role:
 
 
 def credential_type(kind: CredentialType) -> pb.Role.CredentialType.ValueType:
-    """Return a type as callers see it."""
+    """Return a type as an enum of the protocol."""
     return _TYPES[kind]

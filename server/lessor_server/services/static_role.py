@@ -14,7 +14,7 @@ from lessor_server.services.messages import Problems
 
 
 class StaticRoleMethods:
-    """The part of RoleService that is about static roles."""
+    """RoleService's RPCs about static roles."""
 
     def __init__(self, static: StaticRoles) -> None:
         """Change ``static``."""
@@ -69,7 +69,7 @@ class StaticRoleMethods:
 
 
 class StaticCredentialMethods:
-    """The part of CredsService that is about static roles."""
+    """CredsService's RPCs about static roles."""
 
     def __init__(self, static: StaticRoles) -> None:
         """Read keys from ``static``."""
@@ -109,7 +109,7 @@ def _role(mount: str, request: role_pb2.PutStaticRoleRequest) -> StaticRole:
 
 
 def _message(row: Rotation) -> role_pb2.StaticRole:
-    """Return a static role as callers see it."""
+    """Return a static role as a message."""
     message = role_pb2.StaticRole(
         name=row.name,
         username=row.user_name,

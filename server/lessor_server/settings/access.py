@@ -1,6 +1,6 @@
 """Checks which other users can change or read the server's files: by owner, mode and directory.
 
-A file on a read-only mount is not checked, as nobody can change it there. Kubernetes mounts secrets that way:
+A file on a read-only mount is not checked, because it cannot be changed. Kubernetes mounts secrets that way:
 owned by root, mode 0644 unless ``defaultMode`` says otherwise, behind symbolic links (Kubernetes, "Secrets").
 """
 
@@ -26,7 +26,7 @@ def file_problem(path: Path) -> Problem | None:
 
 
 def kind_problem(path: Path) -> Problem | None:
-    """Return the problem if the path is not a regular file: opening a pipe would wait for its other end."""
+    """Return the problem if the path is not a regular file: opening a pipe would wait for its writer."""
     return ("is not a regular file", "name a regular file") if path.exists() and not path.is_file() else None
 
 

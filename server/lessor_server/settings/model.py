@@ -43,7 +43,7 @@ class AwsSettings(ConfigModel):
     """Limits on calls to AWS."""
 
     allowed_endpoints: Annotated[tuple[Annotated[str, PlainValidator(parsers.endpoint)], ...], Items] = ()
-    """URLs beside AWS's own, as ``scheme://host[:port]``."""
+    """URLs allowed in addition to AWS's own, as ``scheme://host[:port]``."""
     ambient_mounts: Annotated[tuple[Annotated[str, PlainValidator(parsers.mount)], ...], Items] = ()
     """Mounts that may use the server's own credentials."""
     identity_token_dirs: (
@@ -68,7 +68,7 @@ class Limits(ConfigModel):
     connection_idle: ConnectionSpan = timedelta(minutes=15)
     """A connection without calls is closed after this time."""
     connection_age: ConnectionSpan = timedelta(hours=1)
-    """A connection of this age takes no new calls."""
+    """A connection of this age accepts no new calls."""
     concurrent_calls: Annotated[int, PlainValidator(parsers.count(1, 1_000_000))] = 2_000
     """Calls of known callers, not counting unbounded streams."""
 

@@ -335,7 +335,7 @@ def _duration(value: object) -> timedelta:
 
 @contextmanager
 def _report_os_errors(problem: str, fix: str) -> Iterator[None]:
-    """Raise ``InvalidValue`` for an error of the file system within the block."""
+    """Raise ``InvalidValue`` for an OSError in the block."""
     try:
         yield
     except OSError as error:

@@ -158,14 +158,14 @@ class _Sources(Generic[M]):
         return model, first
 
     def problem(self, key: Key, problem: str, fix: str) -> Problem:
-        """Return a problem with the place and name of a value; without a place if it was not given."""
+        """Return a problem with the name of a value, and its place if it was given."""
         path = _path(key)
         where = self._where if _find(self._table, path) is not None else ""
         variable = _variable(path)
         return Problem(variable if variable in self._used else where, self._name(key), problem, fix)
 
     def problems_of(self, errors: Sequence[ErrorDetails]) -> Iterator[Problem]:
-        """Yield the problem of each error of pydantic; one for all keys that a table lacks."""
+        """Yield a problem for each error of pydantic, and one for all missing keys of a table."""
         missing: dict[Key, list[str]] = {}
         for error in errors:
             key, value, cause = error["loc"], error["input"], error.get("ctx", {}).get("error")
@@ -242,7 +242,7 @@ def setting_paths(model: type[ConfigModel], *, everything: bool = False) -> Iter
 
 
 def _inner(annotation: object, *, in_lists: bool) -> type[ConfigModel] | None:
-    """Return the model of a table, or None if the annotation is of a single value."""
+    """Return the model of a table, or None for a single value."""
     if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
         return annotation
     if in_lists or get_origin(annotation) in {Union, UnionType, Annotated}:

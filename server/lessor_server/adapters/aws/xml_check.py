@@ -32,7 +32,7 @@ def require_aws_answer(operation_model: Any, response_dict: Any, **_: object) ->
 
 def find_problem(action: str, status: int, body: bytes) -> str:
     """Return why a body is not AWS's answer to ``action``, without its text, or nothing."""
-    # AWS declares no entities, and they could grow without end. Bytes that are not UTF-8 might hide them.
+    # AWS declares no entities; they could expand without limit. Other encodings than UTF-8 could hide them.
     try:
         body.decode("utf-8")
     except UnicodeDecodeError:

@@ -159,6 +159,6 @@ def _last_steps(style: str, stream: TextIO) -> list[Processor]:
 def _log_uncaught(
     kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
 ) -> None:
-    """Log an exception that nothing caught, in place of the traceback that Python writes."""
+    """Log an uncaught exception, instead of Python's traceback."""
     if error is not None:
         logging.getLogger("python").error("uncaught_exception", exc_info=(kind, error, trace))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from structlog.typing import EventDict, WrappedLogger
 
 _TRACEBACKS = frozenset({"exception", "stack"})
-"""Keys under which structlog puts text of several lines."""
+"""Keys of structlog with text of several lines."""
 
 
 def escape(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The file of the sealing key, and whether it belongs to the database beside it."""
+"""The file of the sealing key, and the check that it belongs to the database."""
 
 from __future__ import annotations
 

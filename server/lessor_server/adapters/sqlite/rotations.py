@@ -85,7 +85,7 @@ class SqliteRotations(SqlitePart):
         return await self._list(ROTATIONS, sql.STATIC_OF_DISABLED, {})
 
     async def forget_static(self, mount: str) -> None:
-        """Delete the rows of a disabling mount's static roles, those that cannot be read too."""
+        """Delete the rows of a disabling mount's static roles, including unreadable ones."""
         params = rows.range_params(IdRange.of_prefix(static_prefix(mount))) | {"mount": mount}
         await self._batches.write(lambda connection: connection.execute(sql.FORGET_STATIC, params))
 
@@ -134,7 +134,7 @@ class SqliteRotations(SqlitePart):
         )
 
     async def switch_root(self, rotation: Rotation, root: StoredRoot) -> Rotation | None:
-        """Write a claimed row and the root of the version before, both or neither."""
+        """Write a claimed row, and the root if its version is unchanged: both or neither."""
         rows.require_storable(root)
         given: rows.Params = {
             "mount": root.mount,

@@ -159,7 +159,7 @@ async def run_dev(options: DevOptions, *, until_eof: bool) -> None:
         settings, secret = settings_of(options, data, url, os.environ)
         variable = token_variable(settings, secret, os.environ)
         forget_tokens(os.environ)
-        listen(settings.listen).close()  # a taken port is reported before anything starts
+        listen(settings.listen).close()  # report a used port before anything starts
         logger = start_logging(LogLevel(settings.log.level), settings.log.format)
         async with (
             run_embedded_aws(listener, options.aws.host) as aws,
@@ -173,7 +173,7 @@ async def run_dev(options: DevOptions, *, until_eof: bool) -> None:
 
 
 def _stop_event(*, until_eof: bool) -> asyncio.Event:
-    """Return an event that is set when this process shall end."""
+    """Return an event that is set when this process must end."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -69,7 +69,7 @@ def listen(address: Address) -> socket.socket:
 
 
 def address_of(listener: socket.socket, host: str) -> str:
-    """Return ``host:port`` of a listening socket, as a URL and a Host header write it."""
+    """Return ``host:port`` of a listening socket, in the form of a URL and a Host header."""
     return str(Address(host, listener.getsockname()[1]))
 
 
@@ -133,7 +133,7 @@ async def _watch(process: Process) -> None:
 
 
 async def _read_key(process: Process, url: str) -> EmbeddedAws:
-    """Wait for the key of the root user, which is printed when the process serves."""
+    """Wait for the key of the root user, which the process prints when it is ready."""
     assert process.stdout is not None
     try:
         async with asyncio.timeout(START_SECONDS):

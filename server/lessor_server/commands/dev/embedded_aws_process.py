@@ -1,4 +1,4 @@
-"""The embedded AWS itself: moto's server on a socket that its starter opened, until standard input ends.
+"""The embedded AWS: moto's server on a socket that its starter opened, until standard input ends.
 
 Run as ``python -m lessor_server.commands.dev.embedded_aws_process HOST FD HOST:PORT``. When it serves, it
 prints the key of its root user, one line of JSON. Standard input ends when the starter ends, even by

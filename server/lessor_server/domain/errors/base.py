@@ -123,7 +123,7 @@ class RowUnreadable(LessorError):
     fix = "report it to the operator, whose log names the column; a role or a root can be written again"
 
     def __init__(self, table: str, key: str, problem: str) -> None:
-        """Name the row by its ``table`` and ``key``; ``problem`` says what is wrong, not what it holds."""
+        """Name the row by its ``table`` and ``key``; ``problem`` does not contain its values."""
         super().__init__(f"row {key} of {table} cannot be read", subject=key, private=problem)
         self.table = table
         self.key = key
@@ -140,7 +140,7 @@ class Invalid(LessorError):
     fix = "correct the fields that the violations name"
 
     def __init__(self, violations: tuple[Violation, ...]) -> None:
-        """Carry all violations of the request; at least one."""
+        """Keep all violations of the request; at least one."""
         first = violations[0]
         super().__init__(f"{first.field[:MAX_PATH]}: {first.problem}; {first.fix}")
         self.violations = violations
@@ -206,7 +206,7 @@ class AlreadyExists(LessorError):
 
 
 class Precondition(LessorError):
-    """The state of something does not allow the call; each subclass says which."""
+    """The state of an object does not allow the call; each subclass names the state."""
 
     kind = ErrorKind.PRECONDITION
     reason = "FAILED_PRECONDITION"

@@ -212,7 +212,7 @@ class RootKeyRotatedAway(Precondition):
 
 
 class RootKeyInUse(Precondition):
-    """The access key is the root of another mount, so a rotation neither switches it off nor deletes it."""
+    """The access key is the root of another mount, so a rotation neither deactivates nor deletes it."""
 
     reason = "ROOT_KEY_IN_USE"
     fix = "give the mount that the message names a root of its own; the key is then deleted automatically"

@@ -1,4 +1,4 @@
-"""The ``{{ field }}`` placeholders of a template, found in time that grows with the length of the text.
+"""Finds the ``{{ field }}`` placeholders of a template in linear time.
 
 A placeholder is two braces, a text without braces, two braces; the leftmost one is found first. A regular
 expression that strips the spaces around a field's name would need quadratic time.

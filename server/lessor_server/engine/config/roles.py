@@ -111,7 +111,7 @@ class Roles:
         return await self._store.list_roles(mount, after, limit)
 
     async def delete(self, mount: str, name: str, by: str) -> None:
-        """Delete a role, or raise ``NotFound``; its leases still expire and revoke."""
+        """Delete a role, or raise ``NotFound``; its leases stay."""
         await require_mount(self._store, mount)
         if not await self._store.delete_role(mount, name):
             raise NotFound("role", f"{mount}/{name}")

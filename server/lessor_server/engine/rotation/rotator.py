@@ -45,7 +45,7 @@ class Job:
     """The root's config has changed since the attempt began."""
 
     def serves(self, order: RotationOrder) -> bool:
-        """Return whether the key that this attempt will create is all that ``order`` asks for."""
+        """Return whether the key that this attempt will create is enough for ``order``."""
         plain = not order.delete_other_key and order.change is None
         return self.rotates and not self.answer.done() and order.goal is Goal.ROTATE and plain
 
@@ -101,7 +101,7 @@ class Rotator:
         async with self._claiming:
             room = MAX_CONCURRENT - sum(job.by_clock for job in self._jobs.values())
             if room <= 0:
-                return FULL_SCAN_SECONDS  # the end of a job wakes us
+                return FULL_SCAN_SECONDS  # the end of a job wakes this loop
             busy = frozenset(self._jobs)
             next_us = await self._store.next_rotation_us(busy)
             left = (next_us - self._store.now()) / 1e6

@@ -55,7 +55,7 @@ class StaticRoles:
         self._rotator = rotator
 
     async def put(self, role: StaticRole, by: str, *, delete_other_key: bool) -> Rotation:
-        """Store a static role; a new one is answered once its first key is verified and in use.
+        """Store a static role; for a new one, return once its first key is verified and in use.
 
         If the first rotation fails before it may have created a key, nothing is stored. If it fails later, or
         the store does, the role stays and the rotation is retried automatically.

@@ -37,7 +37,7 @@ class WrongField(ValueError):
 
 
 def read_text(answer: Answer, name: str, pattern: re.Pattern[str] = PRINTABLE) -> str:
-    """Return a text of an answer, or raise ``WrongField`` unless it is all of ``pattern``.
+    """Return a text of an answer; raise ``WrongField`` unless it matches ``pattern`` completely.
 
     The SDK returns a list instead of a text if an element occurs twice.
     """
