@@ -1,7 +1,7 @@
 """Limits what callers without a credential can use: answers per second, and open streams.
 
 A refused call, and a call of health or reflection, uses a turn of its connection. A connection has a short
-burst of turns and then 10 a second; all connections together have 200 a second. A call that waits for its
+burst of turns and then at most 10 a second; all connections share 200 a second. A call that waits for its
 turn holds one of the connection's HTTP/2 streams, so a flood slows itself down, and no other connection.
 Source: the generic cell rate algorithm, ITU-T I.371, annex A.
 """

@@ -57,7 +57,7 @@ async def dev_process(token: Secret) -> AsyncIterator[Dev]:
 
 
 def _surroundings(token: Secret) -> dict[str, str]:
-    """Return our variables without those for other servers, plus the token: arguments would be public."""
+    """Return the process's environment, with the token: other users could read arguments."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return {**plain, "LESSOR_ROOT_TOKEN": token.reveal(), "LESSOR_LOG_LEVEL": "error"}
 

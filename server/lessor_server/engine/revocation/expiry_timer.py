@@ -40,7 +40,7 @@ class ExpiryTimer:
         self._missed = missed
         self._limit = limit
         self._read_us = (0, 0)
-        """The period of which all deadlines are known: from the last read of the store to its end."""
+        """The time of the last read of the store, and the time up to which all deadlines are known."""
         self._wheel = Wheel()
         self._horizon_us = 0
         self._handle: asyncio.Handle | None = None
