@@ -1,4 +1,4 @@
-"""The service. gRPC's core writes to standard error past every logger, so it is silent unless asked."""
+"""The service. gRPC's core logs directly to standard error, so its log is off unless configured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The only wiring: settings → adapters → engine → services; and how a server starts and drains."""
+"""Wires settings, adapters, engine and services together; starts and drains the server."""
 
 from __future__ import annotations
 
@@ -65,21 +65,21 @@ STOP_SECONDS = 1.0
 
 
 class DataDirUnusable(LessorError):
-    """The data directory is not there and cannot be created."""
+    """The data directory does not exist and cannot be created."""
 
     reason = "DATA_DIRECTORY_UNUSABLE"
     fix = "create it for the server's user, or set another one with LESSOR_DATA_DIR"
 
 
 class PortTaken(LessorError):
-    """The address to listen on is taken, or not this machine's."""
+    """The address to listen on is in use, or not this machine's."""
 
     reason = "CANNOT_LISTEN"
-    fix = "stop what listens there, or set another address with LESSOR_LISTEN"
+    fix = "stop the process that listens there, or set another address with LESSOR_LISTEN"
 
 
 async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; SIGHUP reads settings by ``reread``, and certificates."""
+    """Serve until SIGTERM or SIGINT, then drain; SIGHUP reloads settings by ``reread``, and certificates."""
     stop, hang_up = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -103,7 +103,7 @@ async def serve(
 ) -> AsyncIterator[str]:
     """Start everything, open the port last, and yield its address; drain when the block is left.
 
-    When ``hang_up`` is set, settings are read again by ``reread``, and certificates.
+    Setting ``hang_up`` reloads settings by ``reread``, and certificates.
 
     Raises:
         LessorError: The data directory is locked or unusable, or the address is taken.
@@ -146,7 +146,7 @@ async def serve(
 
 
 def _observer(log: EventLog, health: Health) -> Observer:
-    """Return what takes note of each event."""
+    """Return the observer of all events."""
 
     def notify(event: Event) -> None:
         log(event)
@@ -178,13 +178,13 @@ def _system(about: About, engine: Engine, reloader: Reloader) -> SystemService:
 
 
 def _report_unhandled(log: EventLog, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """Log what was raised where nobody waits for it, as by a callback of the loop."""
+    """Log an exception that nothing awaits, such as that of a callback of the loop."""
     error, message = context.get("exception"), str(context.get("message", ""))
     log.report("event loop", error if isinstance(error, BaseException) else RuntimeError(message))
 
 
 def _prepare(settings: Settings, logger: FilteringBoundLogger) -> None:
-    """Protect this process and make its data directory, before anything secret is read.
+    """Protect this process and create its data directory, before any secret is read.
 
     Raises:
         DataDirUnusable: There is no data directory, and none can be created.
@@ -201,7 +201,7 @@ def _prepare(settings: Settings, logger: FilteringBoundLogger) -> None:
 
 
 def create_data_dir(path: Path) -> None:
-    """Create a data directory for its owner alone, or raise ``DataDirUnusable``."""
+    """Create a private data directory, or raise ``DataDirUnusable``."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -209,9 +209,9 @@ def create_data_dir(path: Path) -> None:
 
 
 async def _load_sealer(store: SqliteStore, settings: Settings, logger: FilteringBoundLogger) -> AesGcmSealer:
-    """Return what seals under the key of this database; note the key's id in it.
+    """Return a sealer with the key of this database; store the key's id in it.
 
-    A database of an earlier version has no id; its key is the one that sealed anything in it.
+    A database of an earlier version has no id; its key is the one that sealed its values.
 
     Raises:
         SealingKeyMismatch: The key is missing, or that of another database.
@@ -297,7 +297,7 @@ async def _listen(server: grpc.aio.Server, settings: Settings, certificates: Cer
         else:
             port = server.add_secure_port(address, certificates.credentials())
     except RuntimeError as error:
-        why = str(error).partition(";")[0]  # what follows is about variables of gRPC's
+        why = str(error).partition(";")[0]  # the rest is about gRPC's environment variables
         raise PortTaken(f"cannot listen on {address}: {why}") from None
     accept_undecodable_paths()
     await server.start()
@@ -309,7 +309,7 @@ def _certificates(tls: Tls | None) -> Certificates | None:
 
 
 async def _drain(server: grpc.aio.Server, guard: Guard, engine: Engine, health: Health, grace: float) -> None:
-    """Say that we go, let calls in flight and the engine's work end within ``grace`` seconds, then stop."""
+    """Report the shutdown, give calls and the engine's work ``grace`` seconds to end, then stop."""
     loop = asyncio.get_running_loop()
     until = loop.time() + grace
     health.close()
@@ -322,7 +322,7 @@ async def _drain(server: grpc.aio.Server, guard: Guard, engine: Engine, health: 
 async def _keep_running(
     supervisor: Supervisor, run: Callable[[], Coroutine[object, object, NoReturn]]
 ) -> AsyncIterator[None]:
-    """Run a part while the block runs, and again where it fails."""
+    """Run a part while the block runs; restart it if it fails."""
     async with asyncio.TaskGroup() as group:
         task = group.create_task(supervisor.keep_running(run))
         try:

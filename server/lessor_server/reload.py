@@ -1,8 +1,7 @@
-"""Reads again, while the server runs, what may change under it: the log level and the certificates.
+"""Reloads the log level and the certificates while the server runs.
 
-SIGHUP asks for it (``systemctl reload``). Certificates are also checked every 10 s, since what renews them
-may not know this process. While the new ones can't be used, those read before stay in use; the log and the
-warnings of GetInfo say why.
+SIGHUP triggers it (``systemctl reload``). Certificates are also checked every 10 s, as their renewal may not
+send a signal. If new ones can't be used, the old ones stay in use; the log and GetInfo's warnings say why.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ CERTIFICATE_POLL_SECONDS: Final = 10.0
 SETTINGS, CERTIFICATES = "settings", "certificates"
 
 Reread = Callable[[], Sequence[str]]
-"""Applies the settings as they are written now; returns the names of those that need a restart."""
+"""Reads and applies the settings; returns the names of those that need a restart."""
 
 
 def nothing_to_reread() -> Sequence[str]:
-    """Stand for ``Reread`` where there is no file of settings."""
+    """Do nothing: the ``Reread`` without a settings file."""
     return ()
 
 
 class Reloader:
-    """Reads again when asked to, and certificates whenever they change."""
+    """Reloads settings on request, and certificates whenever they change."""
 
     def __init__(
         self,
@@ -41,7 +40,7 @@ class Reloader:
         asked: asyncio.Event,
         notify: Callable[[Event], None],
     ) -> None:
-        """Read everything when ``asked`` is set, and report to ``notify`` what came of it."""
+        """Reload when ``asked`` is set, and notify ``notify`` of the result."""
         self._certificates = certificates
         self._reread = reread
         self._notify = notify
@@ -50,11 +49,11 @@ class Reloader:
         self._problems: dict[str, str] = {}
 
     def warnings(self) -> list[str]:
-        """Return what can't be used, for GetInfo."""
+        """Return the current problems, for GetInfo."""
         return [f"new {what} can't be used: {problem}" for what, problem in sorted(self._problems.items())]
 
     async def run(self, poll_seconds: float = CERTIFICATE_POLL_SECONDS) -> NoReturn:
-        """Read again when asked, and the certificates every ``poll_seconds``, until cancelled."""
+        """Reload when asked, and check the certificates every ``poll_seconds``, until cancelled."""
         while True:
             try:
                 async with asyncio.timeout(poll_seconds):
@@ -91,14 +90,14 @@ class Reloader:
             self._notify(Reloaded(CERTIFICATES, ()))
 
     def _failed(self, what: str, problem: str, *, again: bool) -> None:
-        """Record a problem; one that is unchanged is reported once."""
+        """Record a problem; report it unless it is unchanged."""
         if again or self._problems.get(what) != problem:
             self._notify(ReloadFailed(what, problem))
         self._problems[what] = problem
 
 
 def need_restart(now: Settings, then: Settings) -> list[str]:
-    """Return the names of the settings that differ and are read at the start alone."""
+    """Return the names of the settings that differ and are read only at the start."""
     reloaded, hidden = {"log"}, {"root_token", "root_token_file", "warnings"}
     names = [name for name in Settings.model_fields if name not in reloaded | hidden]
     changed = [name for name in names if getattr(now, name) != getattr(then, name)]
@@ -109,7 +108,7 @@ def need_restart(now: Settings, then: Settings) -> list[str]:
 def on_hang_up(react: Callable[[], None]) -> Iterator[None]:
     """Call ``react`` on the loop for each SIGHUP within the block; ignore the signal after it.
 
-    With a handler of the loop's own the signal would end the process once the loop is closed.
+    With the loop's own handler, the signal would end the process after the loop is closed.
     """
     loop = asyncio.get_running_loop()
     signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(react))

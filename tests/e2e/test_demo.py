@@ -38,7 +38,7 @@ STEPS = (
     r"ec2:DescribeRegions:\n    .*regions\n",
     r"\$ lessor lease lookup \S+\n    lease_id +\S+\n    state +GONE\n",
     r"ec2:DescribeRegions:\n    .*\(AuthFailure\)",
-    r"\nThat was all\.",
+    r"\nThe demo is complete;",
 )
 """What the tour shows, in this order."""
 

@@ -1,4 +1,4 @@
-"""The machine's clocks: wall time, and the boot-time clock that no one can set and sleep does not stop."""
+"""The machine's clocks: wall time, and boot time, which cannot be set and continues during sleep."""
 
 from __future__ import annotations
 

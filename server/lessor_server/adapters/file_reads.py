@@ -1,7 +1,7 @@
-"""Reads of files that may hang, as on a network mount: each has a deadline, and the process ends without it.
+"""Reads files with a deadline, because a read may hang, for example on a network mount.
 
-``asyncio.to_thread`` gives its caller no deadline, and the end of the loop and of the interpreter join the
-threads of the default executor.
+A hanging read does not delay the end of the process. With ``asyncio.to_thread`` it would: the loop and the
+interpreter join the threads of the default executor when they end.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, Final, TypeVar, cast
 T = TypeVar("T")
 
 READ_SECONDS: Final = 5.0
-"""How long a read may take before its caller continues without it; the poll of certificates takes 10 s."""
+"""The timeout of a read; certificates are polled every 10 s."""
 
 
 class ReadTimedOut(Exception):
-    """A read has not ended in time; it may still hang."""
+    """A read has not ended in time; it may still be running."""
 
 
 class FileReads:
-    """Runs reads on daemon threads, one for each name at a time: a read that hangs is not started again."""
+    """Runs reads on daemon threads, at most one for each name: a hanging read is not started again."""
 
     def __init__(self, seconds: float = READ_SECONDS) -> None:
         """Wait ``seconds`` for each read."""
@@ -31,10 +31,10 @@ class FileReads:
         self._running: dict[str, asyncio.Future[Any]] = {}
 
     async def run(self, name: str, read: Callable[[], T]) -> T:
-        """Return what ``read`` returns, or a read of that ``name`` which is already under way.
+        """Return the result of ``read``, or of a running read of that ``name``.
 
         Raises:
-            ReadTimedOut: It has not ended in time. What it raises itself is raised here.
+            ReadTimedOut: It has not ended in time. Exceptions of ``read`` are raised too.
         """
         future = self._running.get(name) or self._start(name, read)
         done, _ = await asyncio.wait({future}, timeout=self.seconds)
@@ -52,7 +52,7 @@ class FileReads:
                 future.set_result(cast("T", result))
             else:
                 future.set_exception(error)
-                future.exception()  # its caller may have gone on without it
+                future.exception()  # its caller may have timed out
 
         def work() -> None:
             result, error = None, None

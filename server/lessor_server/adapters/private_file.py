@@ -1,7 +1,4 @@
-"""A small file that only its owner may read, made whole and once: keys and tokens live in such files.
-
-With ``file_reads`` it is all that adapters share.
-"""
+"""Small files that only their owner may read, created atomically, for keys and tokens."""
 
 from __future__ import annotations
 
@@ -12,22 +9,22 @@ from pathlib import Path
 from typing import Final
 
 MAX_BYTES: Final = 4096
-"""Bytes; a larger file is not one of ours."""
+"""The maximum size in bytes; a larger file is not ours."""
 _FIX: Final = "restore the previous file, or set another data directory with LESSOR_DATA_DIR"
 
 
 class NotPrivate(Exception):
-    """The file is not what only its owner can read: another user may have seen or set its content."""
+    """The file is not private: another user may have read or written its content."""
 
 
 def read_or_make(path: Path, draw: Callable[[], bytes]) -> bytes:
-    """Return the content of ``path``; where there is none, make it of ``draw``'s bytes, durably.
+    """Return the content of ``path``; if it does not exist, create it durably with ``draw``'s bytes.
 
-    Of two processes that make it at one time, both return the content that stays.
+    If two processes create it at the same time, both return the content that stays.
 
     Raises:
         NotPrivate: Others may read or write it, it is not a regular file, or it is larger than 4,096 bytes.
-        OSError: It can't be read or made.
+        OSError: It can't be read or created.
     """
     if not path.exists():
         _make(path, draw())
@@ -36,7 +33,7 @@ def read_or_make(path: Path, draw: Callable[[], bytes]) -> bytes:
 
 def read_private(path: Path) -> bytes:
     """Return the content of a private file; raises as ``read_or_make``."""
-    # A pipe in its place must not keep the start waiting for its writer.
+    # The start must not wait for the writer of a pipe.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
@@ -56,9 +53,9 @@ def read_private(path: Path) -> bytes:
 
 
 def _make(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` unless something is there; no crash leaves half of it behind.
+    """Write ``content`` to ``path`` unless a file is there; a crash leaves no partial file.
 
-    A link appears whole or not at all and fails where there is a file, which a rename would replace.
+    A link is atomic and fails if there is a file, which a rename would replace.
     """
     half = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     handle = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -78,7 +75,7 @@ def _make(path: Path, content: bytes) -> None:
 
 
 def _link(half: Path, path: Path) -> None:
-    """Give ``half`` its name, unless another process was faster."""
+    """Give the partial file its name, unless another process was faster."""
     try:
         path.hardlink_to(half)
     except FileExistsError:

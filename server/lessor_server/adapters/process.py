@@ -1,4 +1,4 @@
-"""This process and its system: what others may read of it, open files, and memory."""
+"""The limits of this process in its system: access by other processes, open files, and memory."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from lessor_server.domain.errors.base import LessorError
 
 PR_SET_DUMPABLE: Final = 4  # prctl(2)
 KEPT_BACK_DESCRIPTORS = 128
-"""For the store, the log, libraries, and connections that are being closed."""
+"""Descriptors for the store, the log, libraries, and connections that are being closed."""
 MAX_DESCRIPTORS = 65_536
-"""No more are asked for, though the system may allow millions: each connection costs memory too."""
+"""The highest limit requested, even if the system allows more: each connection uses memory too."""
 GC_THRESHOLDS = (10_000, 20, 20)
-"""A flood of calls makes objects that live as long as their calls. With Python's own thresholds (700, 10,
-10) the collector walks them over and over: accepting 6,400 calls took 1.5 s of the loop instead of 0.5."""
+"""Higher than Python's (700, 10, 10), with which the collector scans the objects of running calls repeatedly:
+accepting 6,400 calls took 1.5 s of the loop instead of 0.5."""
 TRIM_EVERY_SECONDS = 20.0
 TRIM_ABOVE_BYTES = 32 << 20
 _STATM = Path("/proc/self/statm")
 
 
 def protect_process() -> None:
-    """Give new files to their owner alone, and nobody the memory of this process.
+    """Make new files private, and forbid access to the memory of this process.
 
-    A core dump would hold secrets, and so does ``/proc/PID/mem``. On Linux a process that can't be dumped
-    can't be traced either, and its ``/proc/PID`` belongs to root (prctl(2), ``PR_SET_DUMPABLE``; proc(5)).
+    Core dumps and ``/proc/PID/mem`` contain secrets. On Linux a process that can't be dumped can't be traced
+    either, and its ``/proc/PID`` belongs to root (prctl(2), ``PR_SET_DUMPABLE``; proc(5)).
 
     Raises:
         OSError: The system refuses.
@@ -45,14 +45,14 @@ def protect_process() -> None:
 
 
 class TooFewDescriptors(LessorError):
-    """The process may not open as many files as its settings need."""
+    """The limit on open files is too low for the settings."""
 
     reason = "TOO_FEW_DESCRIPTORS"
     fix = "raise the limit (ulimit -n, LimitNOFILE=), or lower limits.connections or aws.in_flight"
 
 
 def raise_limit() -> int:
-    """Raise the soft limit on open files as far as it may go; return it."""
+    """Raise the soft limit on open files as far as allowed; return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -62,7 +62,7 @@ def raise_limit() -> int:
 
 
 def allot_connections(descriptors: int, connections: int | None, in_flight: int) -> int:
-    """Return how many callers' connections there may be: ``connections``, or half of the descriptors.
+    """Return the maximum number of callers' connections: ``connections``, or half of the descriptors.
 
     Raises:
         TooFewDescriptors: They would leave too few for ``in_flight`` AWS calls and the store.
@@ -78,17 +78,15 @@ def allot_connections(descriptors: int, connections: int | None, in_flight: int)
 
 
 def tune_garbage_collection() -> None:
-    """Let the collector look less often."""
+    """Make the collector run less often."""
     gc.set_threshold(*GC_THRESHOLDS)
 
 
 async def give_back_memory() -> NoReturn:
-    """Give back, for ever, what the process no longer uses while it is 32 MiB larger than at the start.
+    """Return freed memory to the system regularly, while the process is 32 MiB larger than at the start.
 
-    The C library keeps freed memory: after a flood of calls the process stayed as large as at its peak. A
-    flood may end at any time, so nothing but a trim shows what can be given back; one that finds nothing
-    takes 16 ms of a thread at 260 MiB. Elsewhere than on Linux with glibc this does nothing. Source:
-    malloc_trim(3).
+    The C library keeps freed memory: after a flood of calls the process stays at its peak size. A useless
+    trim takes 16 ms of a thread at 260 MiB. Without glibc this does nothing. Source: malloc_trim(3).
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     start = _resident_bytes()

@@ -1,7 +1,7 @@
-"""The server's certificate, its key and the authority of client certificates, read again when they change.
+"""Reloads the server's certificate, its key and the authority of client certificates when they change.
 
-``grpc.ssl_server_credentials`` reads them once. ``grpc.dynamic_ssl_server_credentials`` asks for them at each
-handshake, under grpc.aio too; connections that are open keep what they began with.
+``grpc.ssl_server_credentials`` reads them once. ``grpc.dynamic_ssl_server_credentials`` requests them at each
+handshake, also with grpc.aio; open connections keep the old ones.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _PUBLIC: Final = (serialization.Encoding.DER, serialization.PublicFormat.Subject
 
 
 class CertificateUnusable(Exception):
-    """A file can't be read, holds no PEM of the right kind, or the key is another certificate's."""
+    """A file can't be read, has no PEM of the right kind, or the key is another certificate's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What the files hold; ``client_ca`` is None where callers need no certificate. Its repr has no key."""
+    """The files' content; ``client_ca`` is None if callers need no certificate. Its repr has no key."""
 
     certificates: bytes
     key: bytes
@@ -39,7 +39,7 @@ class Content:
 
 
 class Certificates:
-    """Serves the newest usable content of the files."""
+    """Provides the newest usable content of the files."""
 
     def __init__(self, cert_file: Path, key_file: Path, client_ca_file: Path | None) -> None:
         """Read the files; raises ``CertificateUnusable``."""
@@ -55,11 +55,11 @@ class Certificates:
         )
 
     async def reread(self) -> bool:
-        """Use what the files hold now, if it is new; return whether it is.
+        """Use the files' current content if it is new; return whether it is.
 
         Raises:
-            CertificateUnusable: The new content can't be used, or the files can't be read in time. What was
-                read before stays in use.
+            CertificateUnusable: The new content can't be used, or the files can't be read in time. The old
+                content stays in use.
         """
         try:
             content, configuration = await self._reads.run("certificates", self._read_new)
@@ -74,7 +74,7 @@ class Certificates:
         return True
 
     def _read_new(self) -> tuple[Content, grpc.ServerCertificateConfiguration | None]:
-        """Return what the files hold, and how gRPC takes it where it is new."""
+        """Return the files' content, and if it is new its form for gRPC."""
         content = self._read()
         return content, None if content == self._seen else _configuration(content)
 
@@ -85,8 +85,8 @@ class Certificates:
 
 
 def _content(file: Path) -> bytes:
-    """Return what a file holds; a bound keeps a wrong file from filling the memory."""
-    if file.exists() and not file.is_file():  # opening a pipe would wait for its other end
+    """Return a file's content, of limited size, so that a wrong file does not fill the memory."""
+    if file.exists() and not file.is_file():  # opening a pipe would wait for its writer
         raise CertificateUnusable(f"{file} is not a regular file")
     try:
         with file.open("rb") as opened:
@@ -99,7 +99,7 @@ def _content(file: Path) -> bytes:
 
 
 def _configuration(content: Content) -> grpc.ServerCertificateConfiguration:
-    """Return the content as gRPC takes it, once it is checked: of a wrong pair gRPC says nothing usable."""
+    """Check the content and return its form for gRPC, whose own errors are not usable."""
     certificate = _certificates(content.certificates, "the certificate file")[0]
     try:
         key = serialization.load_pem_private_key(content.key, None)

@@ -12,7 +12,7 @@ from lessor_server.commands.dev.embedded_aws import DIRECT, REGION
 from lessor_server.domain.secret import Secret
 
 KEY_REFUSED: Final = frozenset({"AuthFailure", "InvalidClientTokenId"})
-"""What AWS answers to a key that does not exist; EC2 has a code of its own for it."""
+"""AWS's codes for a key that does not exist; EC2's differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class AwsSaidNo(Exception):
     """AWS refused a request; ``code`` is its error code."""
 
     def __init__(self, error: ClientError) -> None:
-        """Take over what AWS said."""
+        """Keep AWS's code and text."""
         super().__init__(str(error))
         self.code = str(error.response["Error"]["Code"])
 

@@ -1,4 +1,4 @@
-"""How a command ends badly: with one line, whatever the cause."""
+"""Ends a failed command with one line, for every cause."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ WRONG_SETTINGS: Final = 2
 
 @contextmanager
 def report_errors(command: str, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Exit with 1 and one line for any failure, with 2 and a line for each wrong setting.
+    """Exit with 1 and one line for any failure, with 2 and a line for each invalid setting.
 
-    A failure that is not of ``kinds`` is an error in Lessor itself, and its line says so; in Python's
-    development mode (``PYTHONDEVMODE=1``) it is raised, with its stack.
+    A failure that is not of ``kinds`` is a bug in Lessor, and its line says so; in Python's development mode
+    (``PYTHONDEVMODE=1``) it is raised, with its stack.
     """
     try:
         yield
@@ -38,7 +38,7 @@ def report_errors(command: str, kinds: tuple[type[Exception], ...]) -> Iterator[
 
 
 def _line(cause: BaseException, kinds: tuple[type[Exception], ...]) -> str:
-    """Return what a person reads of a failure, on one line."""
+    """Return the one line that reports a failure."""
     text = " ".join(str(cause).split())
     if isinstance(cause, LessorError):
         return f"{text}; {cause.fix}"

@@ -1,4 +1,4 @@
-"""``lessor demo``: the tutorial; each command is run as a person would run it, and its output shown."""
+"""``lessor demo``: a tutorial that runs the commands as a user would, and shows their output."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SECRET: Final = re.compile(r"(?m)^(secret_key +)(\S{4})\S+$")
 
 
 class StepFailed(Exception):
-    """A step of the tour did not come out as it should."""
+    """A step of the tour had an unexpected result."""
 
 
 REPORTED = (BotoCoreError, DevNotReady, MotoMissing, OSError, StepFailed)
@@ -47,20 +47,20 @@ REPORTED = (BotoCoreError, DevNotReady, MotoMissing, OSError, StepFailed)
 
 @dataclass(frozen=True, slots=True)
 class DemoServer:
-    """Where the tour is walked: a server and its token, and the URL of its AWS."""
+    """The server of the tour, with its token and the URL of its AWS."""
 
     address: str
     token: Secret
     aws: str
 
     def environment(self) -> Mapping[str, str]:
-        """Return the variables of a command: none of another server's."""
+        """Return a command's environment, without variables for other servers."""
         plain = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         return {**plain, "LESSOR_ADDR": self.address, "LESSOR_TOKEN": self.token.reveal()}
 
 
 class Tour:
-    """Walks the steps at one place, and stops at the first that comes out wrong."""
+    """Runs the steps on one server, and stops at the first unexpected result."""
 
     def __init__(self, place: DemoServer, say: Callable[[str], None]) -> None:
         """Run commands at ``place``; ``say`` shows a line."""
@@ -68,7 +68,7 @@ class Tour:
         self._say = say
 
     async def walk(self) -> None:
-        """Walk all steps; raises ``StepFailed``."""
+        """Run all steps; raise ``StepFailed`` for the first that fails."""
         await self._see_the_engine()
         await self._write_a_role()
         issued = await self._issue()
@@ -78,7 +78,7 @@ class Tour:
         await self._let_expire()
 
     async def _see_the_engine(self) -> None:
-        self._step("The engine: `lessor dev` has enabled it and given it a root key of its AWS")
+        self._step("The engine: `lessor dev` has enabled it and set its root, a key of the embedded AWS")
         await self._lessor("enable", MOUNT, code=EXISTS)
         root = await self._lessor("config", "root", "get")
         self._require("secret_key" not in root, "the root is shown without its secret")
@@ -87,23 +87,21 @@ class Tour:
     async def _write_a_role(self) -> None:
         self._step("A role: what its users may do")
         refused = await self._put_role(WRONG_VERSION, code=REFUSED)
-        self._require(
-            RIGHT_VERSION in refused and OLD_VERSION in refused, "the refusal names the two versions"
-        )
+        self._require(RIGHT_VERSION in refused and OLD_VERSION in refused, "the error names both versions")
         self._note(
-            "IAM knows two versions of its policy language. A typo is found here, not at the first user."
+            "IAM has two versions of its policy language. A typo is reported here, not at the first issue."
         )
         stored = _fields(await self._put_role(RIGHT_VERSION))
         self._require(stored.get("name") == ROLE, "the role is stored")
 
     async def _issue(self) -> Mapping[str, str]:
-        self._step("Credentials: an IAM user of one's own, made now")
+        self._step("Credentials: a new IAM user")
         issued = _fields(await self._lessor("creds", ROLE))
         self._require(issued.get("lease_renewable") == "yes", "the lease can be renewed")
         return issued
 
     async def _use(self, issued: Mapping[str, str]) -> None:
-        self._step("The key opens what the role allows, and nothing else")
+        self._step("The key can do what the role allows, and nothing else")
         await self._list_regions(issued)
         self._note("With it the AWS SDK calls iam:ListUsers:")
         await self._expect_refusal(list_users(self._key(issued)), {"AccessDenied"})
@@ -111,12 +109,12 @@ class Tour:
     async def _renew(self, issued: Mapping[str, str]) -> None:
         self._step("The lease: renewed while it is needed")
         renewed = _fields(await self._lessor("lease", "renew", issued["lease_id"], "--increment", "1h"))
-        self._require(renewed.get("lease_duration") == "1h", "the lease has an hour from now")
+        self._require(renewed.get("lease_duration") == "1h", "the lease now lasts one hour")
 
     async def _revoke(self, issued: Mapping[str, str]) -> None:
         self._step("The end: after the revocation AWS refuses the key immediately")
         revoked = _fields(await self._lessor("lease", "revoke", issued["lease_id"], "--sync"))
-        self._require(revoked.get("outcome") == "GONE", "the user is gone")
+        self._require(revoked.get("outcome") == "GONE", "the user is deleted")
         await self._expect_key_refused(issued)
 
     async def _let_expire(self) -> None:
@@ -127,7 +125,7 @@ class Tour:
         await self._wait_until_gone(issued["lease_id"])
         await self._expect_key_refused(issued)
 
-    # --- what steps are made of -------------------------------------------------------------------
+    # --- parts of the steps ----------------------------------------------------------------------
 
     async def _put_role(self, version: str, code: int = 0) -> str:
         """Show a policy of ``version``, put it into the role, and return what the command printed."""
@@ -138,7 +136,7 @@ class Tour:
         return await self._lessor(*words, code=code, stdin=policy, prompt="     ")
 
     async def _wait_until_gone(self, lease_id: str) -> None:
-        """Look a lease up until it is gone; show the last look."""
+        """Look a lease up until it has ended; show the last output."""
         words = ("lease", "lookup", lease_id)
         for _ in range(MAX_LOOKUPS):
             _, printed = await self._run(words)
@@ -151,7 +149,7 @@ class Tour:
     async def _lessor(self, *words: str, code: int = 0, stdin: str = "", prompt: str = "  $ ") -> str:
         """Run a command, show it and its output, and return the output; it must exit with ``code``.
 
-        One that says "try again", as on a machine that is too busy for its AWS, is run up to three times.
+        It is run up to three times if it says "try again", as on a machine that is too busy.
         """
         tries = 0
         while True:
@@ -199,20 +197,20 @@ class Tour:
         await self._expect_refusal(describe_regions(self._key(issued)), KEY_REFUSED)
 
     async def _expect_refusal(self, use: Coroutine[object, object, object], codes: Collection[str]) -> None:
-        """Await what AWS must refuse with one of ``codes``, and show its words."""
+        """Make a call that AWS must refuse with one of ``codes``, and show AWS's error."""
         try:
             await use
         except AwsSaidNo as no:
             self._show(str(no))
             self._require(no.code in codes, f"AWS refuses with {' or '.join(sorted(codes))}")
             return
-        raise StepFailed("AWS allowed what it should refuse")
+        raise StepFailed("AWS allowed a call that it should refuse")
 
     def _require(self, holds: bool, what: str) -> None:
         if not holds:
-            raise StepFailed(f"it should be that {what}")
+            raise StepFailed(f"not as expected: {what}")
 
-    # --- how it looks -----------------------------------------------------------------------------
+    # --- output ---------------------------------------------------------------------------------
 
     def _step(self, title: str) -> None:
         self._say(f"\n{title}")
@@ -221,7 +219,7 @@ class Tour:
         self._say(f"{prompt}lessor {' '.join(words)}")
 
     def _show(self, text: str) -> None:
-        """Show what was printed, and of a secret the beginning alone: enough to know it again."""
+        """Show what a command printed, and of each secret only the beginning."""
         for line in _SECRET.sub(r"\1\2…", text).splitlines():
             self._say(f"    {line}".rstrip())
 
@@ -236,24 +234,24 @@ def _fields(printed: str) -> dict[str, str]:
 
 @click.command("demo")
 def command() -> None:
-    """Show what the service does, step by step, with an embedded AWS: nothing to set up, nothing left behind.
+    """Show step by step what the service does, with an embedded AWS; needs no setup, leaves nothing behind.
 
-    Exits with 0 if each step came out as it should.
+    Exits with 0 if every step had the expected result.
     """
     with report_errors("demo", REPORTED):
         require_moto()
         for name in [name for name in os.environ if name.startswith("AWS_")]:
-            del os.environ[name]  # a profile or an endpoint of yours must not lead the SDK elsewhere
+            del os.environ[name]  # the user's profile or endpoint must not send the SDK to another AWS
         uvloop.run(run_demo())
 
 
 async def run_demo() -> None:
-    """Start a server, walk the tour with it, stop it."""
+    """Start a server, run the tour with it, stop it."""
     token = draw_token(random.SystemRandom())
     click.echo("Starting a server and an embedded AWS …")
     async with dev_process(token) as dev:
         await Tour(DemoServer(dev.grpc, token, dev.aws), click.echo).walk()
-    click.echo("\nThat was all. The server and its AWS are gone; `lessor dev` starts one that keeps running.")
+    click.echo("\nThe demo is complete; its server and AWS have ended. `lessor dev` runs until you stop it.")
 
 
 if __name__ == "__main__":

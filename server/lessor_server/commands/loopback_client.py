@@ -1,4 +1,4 @@
-"""A client of a server on this machine, over gRPC as any other: what ``dev`` asks with."""
+"""The gRPC client by which ``dev`` calls its own server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lessor.v1 import config_pb2_grpc
 from lessor_server.domain.secret import Secret
 
 CALL_SECONDS: Final = 30
-# No proxy of the surroundings may stand between a client and loopback.
+# A proxy of the environment must not be used for loopback.
 _OPTIONS: Final = (("grpc.enable_http_proxy", 0),)
 
 Q = TypeVar("Q", bound=Message)
@@ -24,13 +24,13 @@ class CallFailed(Exception):
     """The server refused a call, or did not answer; the text is the server's."""
 
     def __init__(self, error: grpc.aio.AioRpcError) -> None:
-        """Take over what the server said."""
+        """Keep the server's code and text."""
         super().__init__(error.details() or error.code().name)
         self.code = error.code()
 
 
 class LoopbackClient:
-    """Asks one server's ConfigService with one token."""
+    """Calls one server's ConfigService with one token."""
 
     def __init__(self, channel: grpc.aio.Channel, token: Secret) -> None:
         """Ask over ``channel``."""
@@ -40,7 +40,7 @@ class LoopbackClient:
     @classmethod
     @asynccontextmanager
     async def connect(cls, address: str, token: Secret) -> AsyncIterator[LoopbackClient]:
-        """Hold a channel to ``address`` (host:port) for the length of the block."""
+        """Hold a channel to ``address`` (host:port) while the block runs."""
         async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
             yield cls(channel, token)
 

@@ -28,7 +28,7 @@ from lessor_server.settings.sources import SettingsError
 )
 @click.option("--check", is_flag=True, help="Check the settings, print their problems, and exit.")
 def command(file: Path | None, *, check: bool) -> None:
-    """Run the service. Settings come from a TOML file and from LESSOR_* variables, which win."""
+    """Run the service. Settings come from a TOML file and LESSOR_* variables; variables override the file."""
     settings = settings_or_exit(file)
     ca_bundle_or_exit()
     if check:
@@ -48,7 +48,7 @@ def settings_or_exit(file: Path | None) -> Settings:
 
 
 def ca_bundle_or_exit() -> None:
-    """Print what is wrong with the certificates for AWS, if anything is, and exit with 2."""
+    """If the certificates for AWS cannot be used, print why, and exit with 2."""
     try:
         require_ca_bundle()
     except CaBundleUnusable as error:

@@ -1,4 +1,4 @@
-"""Who may do what."""
+"""Callers and their capabilities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 
 class Capability(Enum):
-    """What a call needs its caller to be allowed to do."""
+    """A permission that a call needs."""
 
     READ = "read"
     CONFIGURE = "configure"
@@ -20,17 +20,14 @@ class Capability(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller that was identified; ``name`` becomes the owner of the leases it is issued.
-
-    ``labels`` are further facts of its identity; templates of roles may use them.
-    """
+    """An identified caller; ``name`` is the owner of its leases, and templates can use its ``labels``."""
 
     name: str
     capabilities: frozenset[Capability]
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        """Keep the labels as they are now, whatever becomes of the mapping that was given."""
+        """Copy the labels, so that later changes of the mapping have no effect."""
         object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
 
     def may(self, capability: Capability) -> bool:
@@ -39,7 +36,7 @@ class Principal:
 
     @property
     def sees_root(self) -> bool:
-        """Return whether the caller may read what AWS says: texts, ARNs and account ids."""
+        """Return whether the caller may read AWS's texts, ARNs and account ids."""
         return Capability.CONFIGURE in self.capabilities
 
 

@@ -1,4 +1,4 @@
-"""How long to wait before the next try."""
+"""The waits before retries."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ _PROBE_FIRST, _PROBE_MAX = 1.0, 30.0
 _MIN_SECONDS: Final = 1.0
 
 MAX_COUNT: Final = 2**31 - 1
-"""The most attempts or looks that are counted, as the protocol has them in an int32."""
+"""The highest count: the protocol has an int32."""
 
 NOT_FOUND_DELAYS: Final = tuple(timedelta(seconds=seconds) for seconds in (1, 5, 20, 60, 300, 900))
-"""Waits between looks for a user that AWS does not show."""
+"""Waits between checks for a user that AWS does not show."""
 
 
 def counted(count: int) -> int:
-    """Return ``count`` and one more; the greatest count stays as it is."""
+    """Return ``count`` plus one, or the highest count."""
     return min(count + 1, MAX_COUNT)
 
 
 def refused(attempts: int, jitter: float) -> timedelta:
     """Return the wait after the ``attempts``-th refused attempt: 10 s doubling to 15 min, full jitter.
 
-    ``jitter`` is drawn by the caller, 0 <= chance < 1. Source: AWS Architecture Blog, "Exponential
-    Backoff And Jitter". At least a second passes.
+    The caller draws ``jitter`` from 0 to 1. The wait is at least a second. Source: AWS Architecture Blog,
+    "Exponential Backoff And Jitter".
     """
     most = min(_REFUSED_FIRST * 2.0 ** min(attempts - 1, 32), _REFUSED_MAX)
     return timedelta(seconds=max(most * jitter, _MIN_SECONDS))

@@ -1,4 +1,4 @@
-"""Spans of time: the rule every duration in a request obeys, and how a span reads in a message."""
+"""Durations: the rule for those in requests, and their format in messages."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ MICROSECOND: Final = timedelta(microseconds=1)
 SECOND: Final = timedelta(seconds=1)
 SECOND_US: Final = SECOND // MICROSECOND
 MAX_DURATION: Final = timedelta(days=3650)
-"""Ten years: a longer span is a slip of the pen, and would not end within any key's useful life."""
+"""Ten years: a longer duration is a mistake."""
 
 
 def format_duration(span: timedelta) -> str:
-    """Return ``span`` as a person writes it, ``1h30m`` or ``15m``; fractions of a second stay."""
+    """Return ``span`` in readable form, ``1h30m`` or ``15m``, with fractions of a second."""
     if span < timedelta(0):
         return f"-{format_duration(-span)}"
     hours, rest = divmod(span, timedelta(hours=1))
@@ -26,10 +26,7 @@ def format_duration(span: timedelta) -> str:
 
 
 def violations(field: str, span: timedelta | None) -> list[Violation]:
-    """Return what is wrong with ``span``: it is whole seconds, from one second to ten years.
-
-    ``None`` means "not set" and is always right.
-    """
+    """Return the violations of ``span``: whole seconds, from one second to ten years, or ``None`` (unset)."""
     if span is None:
         return []
     if span < SECOND:
@@ -58,7 +55,7 @@ def violations(field: str, span: timedelta | None) -> list[Violation]:
 def order_violations(
     field: str, span: timedelta | None, bound: timedelta | None, name: str
 ) -> list[Violation]:
-    """Return a violation where ``span`` is above ``bound``, which the message calls ``name``."""
+    """Return a violation if ``span`` is above ``bound``, which the message calls ``name``."""
     if span is None or bound is None or span <= bound:
         return []
     problem = f"{format_duration(span)} is above {name}, {format_duration(bound)}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 BY_CLOCK: Final = "the clock"
-"""Stands for the caller if nobody asked: a schedule, or the retry of a failed operation."""
+"""Named as the caller if there is none: after a schedule, or in a retry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Event:
     """Something that happened; each subclass says what."""
 
     log_name: ClassVar[str] = ""
-    """Its name in the log, if that is not the class's name in snake case: names in the log do not change."""
+    """The event's name in the log, if it differs from the class's name in snake case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Renewed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Retired(Event):
-    """A stream of credentials has moved on from this lease, or has ended: it lives to ``expires_us`` only."""
+    """A credential stream has replaced this lease, or has ended: the lease now expires at ``expires_us``."""
 
     lease_id: str
     expires_us: int
@@ -74,14 +74,14 @@ class RevocationAsked(Event):
 
 @dataclass(frozen=True, slots=True)
 class Revoked(Event):
-    """The user is gone; the row is a tombstone."""
+    """The lease's user is deleted; the row is a tombstone."""
 
     lease_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten(Revoked):
-    """A session's lease is over; the session itself works until AWS ends it, 0 where it was never made."""
+    """A session's lease has ended; the session works until ``works_until_us``, 0 if it was never created."""
 
     works_until_us: int
 
@@ -179,7 +179,7 @@ class PrefixAccepted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Abandoned(Event):
-    """An operator decided that the server stops trying to revoke these leases."""
+    """An operator ended the attempts to revoke these leases."""
 
     prefix: str
     leases: int
@@ -188,7 +188,7 @@ class Abandoned(Event):
 
 @dataclass(frozen=True, slots=True)
 class OrphanAdopted(Event):
-    """A user of ours that no row knew is being revoked; ``by`` is empty in a scheduled reconcile run."""
+    """An orphan is being revoked; ``by`` is empty in a scheduled reconcile run."""
 
     lease_id: str
     user_name: str
@@ -207,7 +207,7 @@ class UserMissing(Event):
 
 @dataclass(frozen=True, slots=True)
 class Reconciled(Event):
-    """The account and the store were compared: how many users were listed, tombstones dropped."""
+    """The account and the store were compared: ``users`` were listed, ``buried`` tombstones purged."""
 
     log_name: ClassVar[str] = "swept"
     mount: str
@@ -226,14 +226,14 @@ class ReconcileFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class MountRemoved(Event):
-    """A disabled mount had no lease left and is gone."""
+    """A disabled mount had no lease left and was removed."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Created(Event):
-    """A mount, root or role that was not there before was stored."""
+    """A new mount, root or role was stored."""
 
     what: str
     name: str
@@ -260,7 +260,7 @@ class Deleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class MountDisabled(Event):
-    """A mount issues nothing more and is removed once its leases are gone; ``force`` abandons them."""
+    """A mount is being disabled, and is removed once its leases are gone; ``force`` abandons them."""
 
     name: str
     by: str
@@ -303,9 +303,9 @@ class LostKeyDeleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class KeyLeft(Event):
-    """An unneeded access key was not deleted, and is forgotten; an operator should delete it.
+    """An unneeded access key was not deleted, and will not be; an operator should delete it.
 
-    ``access_key_id`` is empty where only AWS knows which it is: one of the user's that nobody uses.
+    ``access_key_id`` is empty if it is unknown: the key is the one of the user's that nobody uses.
     """
 
     subject: str
@@ -335,7 +335,7 @@ class RotationMissed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Reloaded(Event):
-    """The settings or the certificates were read again; a change of ``needs_restart`` counts after one."""
+    """Settings or certificates were read again; ``needs_restart`` lists what changes at the next start."""
 
     what: str
     needs_restart: tuple[str, ...]
@@ -343,7 +343,7 @@ class Reloaded(Event):
 
 @dataclass(frozen=True, slots=True)
 class ReloadFailed(Event):
-    """New settings or certificates can't be used; what was read before stays in use."""
+    """New settings or certificates can't be used; the old ones stay in use."""
 
     what: str
     error: str
@@ -351,7 +351,7 @@ class ReloadFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRow(Event):
-    """A row cannot be read and is passed over; ``problem`` names the columns, not their values."""
+    """A row cannot be read and is skipped; ``problem`` names the columns, not their values."""
 
     table: str
     key: str

@@ -1,8 +1,8 @@
 """Lease ids, the names of mounts and roles in them, and ranges of ids.
 
-A lease id is ``<mount>/creds/<role>/<suffix>``. Its suffix is 24 base62 characters: 7 of time in
-milliseconds, so that ids created one after another lie side by side in an index, and 17 of chance.
-The alphabet is in ASCII order, so that ids sort by time wherever text is compared by bytes.
+A lease id is ``<mount>/creds/<role>/<suffix>``. Its suffix is 24 base62 characters: 7 of the time in
+milliseconds, so that ids created in sequence are neighbours in an index, and 17 random ones. The alphabet is
+in ASCII order, so ids sort by time if text is compared by bytes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ TIME_DIGITS: Final = 7
 RANDOM_DIGITS: Final = 17
 SUFFIX_DIGITS: Final = TIME_DIGITS + RANDOM_DIGITS
 RANDOM_BOUND: Final = 62**RANDOM_DIGITS
-"""A suffix takes a number below this, about 101 bits of chance."""
+"""The bound of a suffix's random number, about 101 bits."""
 
 MAX_NAME: Final = 64
-"""The most characters in the name of a mount or a role."""
+"""The maximum length of a mount's or role's name."""
 CREDS: Final = "/creds/"
-"""What stands between mount and role."""
+"""The separator of mount and role."""
 MAX_LEASE_ID: Final = 2 * MAX_NAME + len(CREDS) + 1 + SUFFIX_DIGITS
 """The length of the longest lease id, and of the longest prefix of lease ids."""
 
@@ -32,17 +32,17 @@ _SUFFIX: Final = re.compile(rf"[0-9A-Za-z]{{{SUFFIX_DIGITS}}}")
 
 
 def is_name(text: str) -> bool:
-    """Return whether ``text`` may name a mount or a role."""
+    """Return whether ``text`` is a valid name of a mount or role."""
     return _NAME.fullmatch(text) is not None
 
 
 def is_suffix(text: str) -> bool:
-    """Return whether ``text`` may end a lease id."""
+    """Return whether ``text`` is a valid suffix of a lease id."""
     return _SUFFIX.fullmatch(text) is not None
 
 
 def name_violations(field: str, text: str) -> list[Violation]:
-    """Return what is wrong with ``text`` as the name of a mount or a role."""
+    """Return the violation of ``text`` as the name of a mount or role, if any."""
     if is_name(text):
         return []
     rule = "use 1 to 64 of A-Z a-z 0-9 _ . - that begin and end with a letter, a digit or _"
@@ -63,7 +63,7 @@ class LeaseId:
 
     @classmethod
     def parse(cls, text: str, field: str = "lease_id") -> LeaseId:
-        """Read an id; raise ``Invalid`` that names ``field`` for any other shape."""
+        """Parse an id; raise ``Invalid`` that names ``field`` for any other text."""
         match _segments(text):
             case [mount, "creds", role, suffix] if all(map(is_name, (mount, role))) and is_suffix(suffix):
                 return cls(mount, role, suffix)
@@ -72,7 +72,7 @@ class LeaseId:
 
 
 def is_lease_id(text: str) -> bool:
-    """Return whether ``text`` names one lease."""
+    """Return whether ``text`` is a lease id."""
     try:
         LeaseId.parse(text)
     except Invalid:
@@ -89,7 +89,7 @@ class IdRange:
 
     @classmethod
     def of_prefix(cls, prefix: str) -> IdRange:
-        """Return the range of all ids that begin with a text of ASCII."""
+        """Return the range of all ids that begin with an ASCII text."""
         return cls(prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))
 
     @classmethod
@@ -104,7 +104,7 @@ class IdRange:
 
     @classmethod
     def parse(cls, text: str, field: str = "prefix") -> IdRange:
-        """Read a prefix of one of the four shapes; raise ``Invalid`` that names ``field`` for others."""
+        """Parse a prefix in one of its four forms; raise ``Invalid`` that names ``field`` for others."""
         match _segments(text):
             case [mount, ""] | [mount, "creds", ""] if is_name(mount):
                 return cls.of_prefix(text)
@@ -122,15 +122,15 @@ class IdRange:
 
     @property
     def mount(self) -> str:
-        """Return the mount that the range lies in."""
+        """Return the mount that contains the range."""
         return self.low.partition("/")[0]
 
     def covers(self, text: str) -> bool:
-        """Return whether ``text`` lies in the range."""
+        """Return whether the range contains ``text``."""
         return self.low <= text and (not self.high or text < self.high)
 
     def covers_role(self, mount: str, role: str) -> bool:
-        """Return whether the leases of a role lie in the range."""
+        """Return whether the range contains the leases of a role."""
         return self.covers(f"{mount}{CREDS}{role}/")
 
 
@@ -138,14 +138,14 @@ EVERYTHING: Final = IdRange()
 
 
 def _segments(text: str) -> list[str]:
-    """Return the parts between the slashes; none of a text that is too long to be an id."""
+    """Return the parts between the slashes; none if the text is too long for an id."""
     return text.split("/") if len(text) <= MAX_LEASE_ID else []
 
 
 def suffix_of(time_ms: int, number: int) -> str:
     """Return the suffix for ``time_ms`` since the epoch and an already drawn ``number``.
 
-    A time past 62^7 ms (in 2081) counts as the last that fits: ids stay unique, and lose their order alone.
+    A time past 62^7 ms (in 2081) becomes the last that fits: ids stay unique, but lose their order.
     Raises ``ValueError`` unless 0 <= number < ``RANDOM_BOUND``.
     """
     return _base62(min(max(time_ms, 0), 62**TIME_DIGITS - 1), TIME_DIGITS) + _base62(number, RANDOM_DIGITS)

@@ -1,4 +1,4 @@
-"""A mount: one enabled AWS engine, with its name, its limits and its lease defaults."""
+"""A mount: one enabled AWS engine, with its name, limits and lease defaults."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lessor_server.domain.lease_id import name_violations
 
 DEFAULT_LEASE_TTL: Final = timedelta(hours=768)
 DEFAULT_MAX_USERS: Final = 5_000
-"""AWS's own quota of IAM users in an account ("IAM and AWS STS quotas")."""
+"""AWS's quota of IAM users in an account ("IAM and AWS STS quotas")."""
 MAX_DESCRIPTION: Final = 1_000
 
 
 class MountState(Enum):
-    """Say whether a mount takes new intents."""
+    """Whether a mount issues new leases."""
 
     ENABLED = "enabled"
     DISABLING = "disabling"
@@ -28,7 +28,7 @@ class MountState(Enum):
 class Mount:
     """Hold one engine's limits; spans are whole seconds, ``created_us`` microseconds since the epoch.
 
-    ``lease`` and ``lease_max`` are the lease defaults of IAM users, ``None`` while nobody set them.
+    ``lease`` and ``lease_max`` are the lease defaults of IAM users, ``None`` if unset.
     """
 
     name: str

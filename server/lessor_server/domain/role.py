@@ -1,7 +1,7 @@
-"""A role: what the credentials of its leases are and may do, and the rules for writing one.
+"""A role: the type and permissions of its credentials, and the rules for storing one.
 
-The rules are IAM's and STS's, from their API references and "IAM and AWS STS quotas"; checking
-them at write keeps a role that can never work from failing only when somebody asks for credentials.
+The rules are IAM's and STS's, from their API references and "IAM and AWS STS quotas". They are checked when a
+role is stored, so that an unusable role is not first reported when a caller asks for credentials.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lessor_server.domain.policy import policy, template
 
 
 class CredentialType(Enum):
-    """Say what a lease of the role is on AWS."""
+    """The kind of credential that a role issues."""
 
     IAM_USER = "IAM_USER"
     ASSUMED_ROLE = "ASSUMED_ROLE"
@@ -32,7 +32,7 @@ class CredentialType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """Hold a role as stored; spans are whole seconds and ``None`` where unset.
+    """Hold a role as stored; spans are whole seconds, ``None`` if unset.
 
     ``policy_document`` is the canonical text (``policy.canonical``) or empty; tags are pairs sorted
     by key (``tags.of``); ``max_leases`` 0 means no limit.
@@ -98,18 +98,18 @@ STS_CEILINGS: Final = {
     CredentialType.FEDERATION_TOKEN: timedelta(seconds=129_600),
     CredentialType.SESSION_TOKEN: timedelta(seconds=129_600),
 }
-"""The longest session AWS gives, by type: AssumeRole 12 h, the other two 36 h."""
+"""AWS's longest session, by type: AssumeRole 12 h, the other two 36 h."""
 
 ROLE_ARNS_LIMIT: Final = 100
 USER_POLICIES_LIMIT: Final = 20
 USER_POLICIES_DEFAULT: Final = 10
-"""AWS's quota of managed policies on a user, unless the account had it raised (to 20 at most)."""
+"""AWS's default quota of managed policies on a user; an account can have it raised to 20."""
 SESSION_POLICIES_LIMIT: Final = 10
 GROUPS_LIMIT: Final = 10
 PATH_LIMIT: Final = 512
 MAX_PARTITION_WARNINGS: Final = 3
 INSTANCE_DIGITS: Final = 16
-"""The length of an instance id, which stands in the path of every user of ours."""
+"""The length of an instance id, which is part of the path of all our users."""
 
 _GROUP: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{1,128}")
 _EXTERNAL_ID: Final = re.compile(r"[A-Za-z0-9_+=,.@:/-]{2,1224}")
@@ -124,14 +124,11 @@ _GRAMMARS: Final = {
         "give a device's serial number or its ARN, 9 to 256 characters",
     ),
 }
-"""By field: the pattern of the STS API reference for it, and how to fix a value that does not match."""
+"""By field: the STS API reference's pattern, and the fix for a value that does not match."""
 
 
 def review(role: Role, mount: Mount) -> Review:
-    """Return every violation of ``role`` on ``mount``, and warnings for its author.
-
-    The policy is checked from its canonical text, which holds all that the document did.
-    """
+    """Return every violation of ``role`` on ``mount``, and warnings for its author."""
     found = name_violations("name", role.name)
     found += _type_violations(role) + _arn_violations(role) + _ttl_violations(role, mount)
     found += _group_violations(role) + _tag_violations(role) + _text_violations(role)
@@ -150,7 +147,7 @@ def review(role: Role, mount: Mount) -> Review:
 
 
 def _grant_warnings(role: Role) -> list[str]:
-    """Warn of a role whose credentials may do nothing, and of one whose credentials may do everything."""
+    """Warn of a role whose credentials may do nothing, or everything."""
     found = []
     if role.credential_type is CredentialType.IAM_USER and not (
         role.policy_document or role.policy_arns or role.iam_groups
@@ -171,7 +168,7 @@ def _grant_warnings(role: Role) -> list[str]:
 
 
 def arns(role: Role) -> dict[str, str]:
-    """Return every ARN that ``role`` names, by its path: those of its fields, and its policy's resources."""
+    """Return every ARN in ``role``, in fields and in resources of its policy, by its path."""
     found = {f"role_arns[{index}]": text for index, text in enumerate(role.role_arns)}
     found |= {f"policy_arns[{index}]": text for index, text in enumerate(role.policy_arns)}
     if role.permissions_boundary_arn:
@@ -180,7 +177,7 @@ def arns(role: Role) -> dict[str, str]:
 
 
 def partition_warnings(role: Role, own: str) -> list[str]:
-    """Return which ARNs of ``role`` name another partition than ``own``, the root's; empty: not known yet."""
+    """Warn of ARNs in ``role`` of another partition than ``own``, the root's (empty: not known yet)."""
     found = [
         f"{path} is in the partition {named}, and the root in {own}, where AWS refuses it: write arn:{own}:…"
         for path, named in (partition.others(own, arns(role)) if own else {}).items()
@@ -190,7 +187,7 @@ def partition_warnings(role: Role, own: str) -> list[str]:
 
 
 def _review_policy(role: Role) -> tuple[list[Violation], list[str]]:
-    """Return the violations of the policy, or its warnings where it has none."""
+    """Return the violations of the policy, or if there are none its warnings."""
     if not role.policy_document:
         return [], []
     document = json.loads(role.policy_document)
@@ -199,7 +196,7 @@ def _review_policy(role: Role) -> tuple[list[Violation], list[str]]:
 
 
 def external_id_violations(field: str, text: str) -> list[Violation]:
-    """Return what is wrong with an external id, by the STS API reference; empty means none is sent."""
+    """Return the violations of an external id, by the STS API reference; empty means that none is sent."""
     if not text or _EXTERNAL_ID.fullmatch(text):
         return []
     fix = "use 2 to 1224 letters, digits and _ + = , . @ : / -"
@@ -207,7 +204,7 @@ def external_id_violations(field: str, text: str) -> list[Violation]:
 
 
 def _type_violations(role: Role) -> list[Violation]:
-    """Check which fields stand on a role of this type, and which its type needs."""
+    """Check which fields the role's type allows, and which it needs."""
     kind = role.credential_type
     found = []
     for field, kinds in _GOES_WITH.items():
@@ -220,7 +217,7 @@ def _type_violations(role: Role) -> list[Violation]:
     if kind is CredentialType.FEDERATION_TOKEN and not (
         role.policy_arns or role.policy_document or role.iam_groups
     ):
-        fix = "give policy_document, policy_arns or iam_groups: a token without one is allowed nothing"
+        fix = "give policy_document, policy_arns or iam_groups: without one the token may do nothing"
         found.append(Violation("policy_document", "FEDERATION_TOKEN needs at least one policy", fix))
     return found
 
@@ -269,7 +266,7 @@ def _tag_violations(role: Role) -> list[Violation]:
 
 
 def _session_tag_violations(session_tags: tags.Tags) -> list[Violation]:
-    """Check the tags as they may come to be: their values are templates."""
+    """Check the tags with values filled in, because their values are templates."""
     found = []
     for key, value in session_tags[: tags.SESSION_LIMIT]:
         found += template.violations(f"session_tags[{shown(key)}]", value)
@@ -321,7 +318,7 @@ def _ttl_violations(role: Role, mount: Mount) -> list[Violation]:
 
 
 def _list_violations(field: str, items: tuple[str, ...], limit: int) -> list[Violation]:
-    """Check the number of items, and that none of the first ``limit`` comes twice."""
+    """Check the number of items, and that none of the first ``limit`` is a duplicate."""
     found = []
     if len(items) > limit:
         found.append(Violation(field, f"has {len(items)} items", f"give at most {limit}"))

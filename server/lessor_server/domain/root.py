@@ -1,4 +1,4 @@
-"""A mount's root: the credentials and endpoints by which Lessor itself speaks to AWS."""
+"""A mount's root: the credentials and endpoints of Lessor's own calls to AWS."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ MAX_FALLBACKS: Final = 20
 MAX_REGION: Final = 32
 MAX_TOKEN_PATH: Final = 1_000
 MAX_AUDIENCE: Final = 255
-"""The most that IAM takes of a client id (IAM API Reference, clientIDType)."""
+"""The maximum length of a client id (IAM API Reference, clientIDType)."""
 DEFAULT_PLACES: Final = TokenPlaces()
 
 _LOOPBACK: Final = re.compile(r"127(?:\.[0-9]{1,3}){3}|::1|localhost")
 _REGION: Final = re.compile(r"[a-z]{2,5}(?:-[a-z]+)+-[0-9]{1,2}")
 _ACCESS_KEY: Final = re.compile(r"[A-Za-z0-9_]{16,128}")
 _TEMPORARY: Final = "ASIA"
-"""How the ids of temporary keys begin, which STS makes (IAM User Guide, "IAM identifiers")."""
+"""The prefix of the ids of STS's temporary keys (IAM User Guide, "IAM identifiers")."""
 _SECRET_KEY: Final = re.compile(r"[!-~]{1,256}")
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """Name one role of an assume chain, and the external id its trust policy asks for (or none)."""
+    """One role of an assume chain, and the external id that its trust policy requires (or none)."""
 
     role_arn: str
     external_id: str = ""
@@ -46,10 +46,9 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class RootConfig:
-    """Hold a root as set; empty text means unset, and AWS's or the SDK's default then applies.
+    """Hold a root as set; an empty text or ``None`` is unset: the default of AWS or the SDK applies.
 
-    ``max_retries`` 0 is zero and ``None`` unset; spans are whole seconds. Without keys the server's
-    own chain of credentials serves.
+    Spans are whole seconds. Without keys the server's own credentials are used.
     """
 
     access_key: str = ""
@@ -72,12 +71,12 @@ class RootConfig:
 
     @property
     def is_ambient(self) -> bool:
-        """Return whether the server's own credentials are what this root begins with."""
+        """Return whether this root uses the server's own credentials."""
         return not self.access_key and not self.identity_token_file
 
     @property
     def rotation(self) -> Schedule:
-        """Return when the access key is rotated: never where there is none, whatever the fields say."""
+        """Return the schedule of the access key's rotation; never, if there is no key."""
         if not self.access_key:
             return NEVER
         return Schedule(self.rotation_period, self.rotation_schedule, self.rotation_window)
@@ -85,7 +84,7 @@ class RootConfig:
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """Hold a mount's root as it is used; ``account`` is empty until AWS has reported it.
+    """Hold a mount's root in use; ``account`` is empty until AWS has reported it.
 
     ``version`` counts from 1 and grows with every change of ``config``.
     """
@@ -98,7 +97,7 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class StoredRoot:
-    """Hold a mount's root as it is kept: ``sealed`` is its config, readable by the sealer alone."""
+    """Hold a mount's root as stored: ``sealed`` is its sealed config."""
 
     mount: str
     sealed: bytes
@@ -108,13 +107,13 @@ class StoredRoot:
 
 
 def to_plain(config: RootConfig) -> dict[str, JsonValue]:
-    """Return ``config`` as JSON values for sealing, its secret in the clear; the etag stays out."""
+    """Return ``config`` as JSON values to be sealed, with the secret, without the etag."""
     kept = (one.name for one in fields(config) if one.name != "etag")
     return {name: _to_json(getattr(config, name)) for name in kept}
 
 
 def from_plain(plain: Mapping[str, JsonValue], etag: str) -> RootConfig:
-    """Return the config that ``to_plain`` wrote; fields of a later version are passed over."""
+    """Return the config that ``to_plain`` wrote; ignore fields of a later version."""
     known = {one.name for one in fields(RootConfig)}
     values: dict[str, Any] = {name: value for name, value in plain.items() if name in known}
     values["secret_key"] = Secret(values.get("secret_key", ""))
@@ -152,8 +151,8 @@ def violations(
 ) -> list[Violation]:
     """Return every violation of ``config``; field paths begin at it.
 
-    ``allowed_endpoints`` are URLs the operator trusts beside AWS's own; ``ambient`` says whether the
-    mount may use the server's own chain of credentials where it has no keys.
+    ``allowed_endpoints`` are further URLs that the operator trusts; with ``ambient`` the mount may
+    use the server's own credentials.
     """
     found = _key_violations(config, ambient=ambient)
     found += _region_violations(config)
@@ -188,11 +187,11 @@ def _key_violations(config: RootConfig, *, ambient: bool) -> list[Violation]:
     if config.secret_key and not config.access_key:
         found.append(Violation("access_key", "is missing", "give it with its secret_key"))
     if config.access_key and not _ACCESS_KEY.fullmatch(config.access_key):
-        # Not shown: a secret key put here by mistake would end in a log.
+        # Not shown: it may be a secret key, sent by mistake.
         fix = "give 16 to 128 letters and digits, as AWS showed it"
         found.append(Violation("access_key", "is not a valid access key id", fix))
     if config.access_key.startswith(_TEMPORARY):
-        problem = f"begins with {_TEMPORARY}: it is temporary, and no field takes its session token"
+        problem = f"begins with {_TEMPORARY}: it is temporary, and there is no field for its session token"
         fix = "give the key of an IAM user, which begins with AKIA, or use the server's own credentials"
         found.append(Violation("access_key", problem, fix))
     if config.secret_key and not _SECRET_KEY.fullmatch(config.secret_key.reveal()):
@@ -257,7 +256,7 @@ def _endpoint_fix(url: str) -> str:
 
 
 def _place_violations(config: RootConfig) -> list[Violation]:
-    """Return where regions and AWS's own hosts contradict one another: AWS would refuse each signature."""
+    """Return conflicts between regions and AWS's hosts, for which AWS would refuse each signature."""
     found = _iam_host_violations(config.iam_endpoint)
     pairs = [("sts_endpoint", config.sts_endpoint, "sts_region", config.sts_region)]
     fallbacks = zip(config.sts_fallback_endpoints, config.sts_fallback_regions, strict=False)
@@ -286,7 +285,7 @@ def _iam_host_violations(url: str) -> list[Violation]:
 
 
 def _partitions(config: RootConfig) -> dict[str, str]:
-    """Return the partition that each field names, by path: a region, or a host of AWS's."""
+    """Return the partition of each region and AWS host in the fields, by path."""
     regions = {"region": config.region, "sts_region": config.sts_region}
     urls = {"iam_endpoint": config.iam_endpoint, "sts_endpoint": config.sts_endpoint}
     urls |= {f"sts_fallback_endpoints[{n}]": url for n, url in enumerate(config.sts_fallback_endpoints)}
@@ -305,26 +304,26 @@ def _partition_violations(config: RootConfig) -> list[Violation]:
 
 
 def partition_of(root: Root) -> str:
-    """Return the name of the partition that a root works in, or an empty text where nothing says it yet."""
+    """Return the name of a root's partition, or an empty text if it is not known yet."""
     named = _partitions(root.config)
     return next(iter(named.values()), "") or root.account.rpartition(":")[0]
 
 
 def is_aws_endpoint(url: str) -> bool:
-    """Return whether ``url`` is an https address of IAM or STS, with nothing but a host in it."""
+    """Return whether ``url`` is https and only a host, of IAM or STS."""
     return aws_host(url) is not None
 
 
 def may_take_token(url: str, allowed_endpoints: Iterable[str]) -> bool:
     """Return whether a web identity token may be sent to ``url``: AWS's own hosts, or an allowed loopback.
 
-    The operator's list alone is not enough: the process that answers there could use the token with AWS.
+    The operator's list alone is not enough: the process at that address could use the token with AWS.
     What is sent to a loopback address does not leave the machine (RFC 6890, table 4; RFC 6761, 6.3).
     """
     if is_aws_endpoint(url):
         return True
     if url.rstrip("/") not in {one.rstrip("/") for one in allowed_endpoints}:
-        return False  # and never parsed: a URL of a caller's may be none
+        return False  # not parsed: a caller's text may be no valid URL
     return _LOOPBACK.fullmatch(urlsplit(url).hostname or "") is not None
 
 
@@ -357,7 +356,7 @@ def _identity_token_violations(
     elif not (config.identity_token_file.startswith("/") and config.identity_token_file.isprintable()):
         problem = f"{shown(config.identity_token_file)} is not an absolute path"
         found.append(Violation(path, problem, "begin it with /, and leave control characters out"))
-    elif not places.may_be_set(config.identity_token_file):  # where its links lead is checked when it is read
+    elif not places.may_be_set(config.identity_token_file):  # links are checked at each read
         fix = "name a file below one of that setting's directories, and outside the data directory"
         found.append(Violation(path, "is not in the setting aws.identity_token_dirs", fix))
     if len(config.identity_token_audience) > MAX_AUDIENCE:

@@ -1,8 +1,7 @@
-"""What kind of identity a root is, and which credentials it can therefore serve.
+"""The kind of a root's identity, and the credentials that it can therefore serve.
 
-Source: IAM User Guide, "Compare AWS STS credentials" and "Role chaining": temporary credentials call
-neither GetFederationToken nor GetSessionToken, and a role assumed by an assumed role lives for one hour
-at most.
+Source: IAM User Guide, "Compare AWS STS credentials" and "Role chaining": temporary credentials cannot call
+GetFederationToken or GetSessionToken, and a role assumed by an assumed role lasts at most one hour.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from lessor_server.domain.root import RootConfig
 
 
 class RootKind(Enum):
-    """Name the kinds as callers see them."""
+    """The kinds of roots."""
 
     USER_KEYS = "USER_KEYS"
     ACCOUNT_ROOT = "ACCOUNT_ROOT"
@@ -30,15 +29,15 @@ class RootKind(Enum):
 
 CHAINED_CEILING: Final = timedelta(hours=1)
 _SDK_WEB_SESSION: Final = "botocore-session-"
-"""How the SDK begins the name of a session that it made with the token of the environment's
-AWS_WEB_IDENTITY_TOKEN_FILE. Sessions of instances and containers bear names that AWS gave them.
+"""The SDK's prefix for names of sessions that it creates with AWS_WEB_IDENTITY_TOKEN_FILE. AWS names
+sessions of instances and containers.
 """
 
 
 def kind_of(config: RootConfig, arn: str) -> RootKind:
-    """Return the kind of a root whose identity AWS calls ``arn`` (empty where AWS was not asked yet).
+    """Return the kind of a root with the identity ``arn`` (empty if it is not known yet).
 
-    The server's own chain of credentials may end in a user's keys or in a role: only ``arn`` shows which.
+    The server's own credentials may be a user's keys or a role's: only ``arn`` shows which.
     """
     if config.identity_token_file and len(config.assume_chain) <= 1:
         return RootKind.WEB_IDENTITY
@@ -54,16 +53,16 @@ def kind_of(config: RootConfig, arn: str) -> RootKind:
 
 
 def longest_session(kind: RootKind, credential_type: CredentialType) -> timedelta | None:
-    """Return the longest session of ``credential_type`` that such a root can make; None where it can't.
+    """Return the longest session of ``credential_type`` that such a root can create; None if it can't.
 
-    For IAM_USER, which is not a session, the answer is zero if the root can create users.
+    For IAM_USER, which is not a session, the result is zero if the root can create users.
     """
     if credential_type is CredentialType.IAM_USER:
         return timedelta(0)
     if kind is RootKind.USER_KEYS:
         return STS_CEILINGS[credential_type]
     if kind is RootKind.ACCOUNT_ROOT:
-        # IAM User Guide: the account's root user assumes no role; its own sessions last an hour.
+        # IAM User Guide: the account's root user can assume no role; its sessions last one hour.
         return None if credential_type is CredentialType.ASSUMED_ROLE else CHAINED_CEILING
     if credential_type is not CredentialType.ASSUMED_ROLE:
         return None
@@ -71,7 +70,7 @@ def longest_session(kind: RootKind, credential_type: CredentialType) -> timedelt
 
 
 def unserved(kind: RootKind, role: Role) -> list[str]:
-    """Return what such a root can't serve of ``role``, a sentence each."""
+    """Warn of what such a root can't serve of ``role``."""
     longest = longest_session(kind, role.credential_type)
     if longest is None:
         return [f"a root of kind {kind.name} can serve no {role.credential_type.name}"]
@@ -79,15 +78,15 @@ def unserved(kind: RootKind, role: Role) -> list[str]:
     if wanted <= longest:
         return []
     return [
-        f"a root of kind {kind.name} makes sessions of at most {format_duration(longest)}: longer are cut"
+        f"a root of kind {kind.name} creates sessions of at most {format_duration(longest)}; longer are cut"
     ]
 
 
 def principal_of(config: RootConfig, arn: str) -> str:
-    """Return the user or role whose policies decide what the root ``arn`` may do; empty for another kind.
+    """Return the user or role whose policies apply to the root ``arn``; empty for another kind.
 
-    A session's ARN leaves out its role's path (IAM User Guide, "IAM identifiers"): a chain knows it, and of
-    the server's own role it is taken to be ``/``.
+    A session's ARN omits its role's path (IAM User Guide, "IAM identifiers"). An assume chain has it; for the
+    server's own role ``/`` is assumed.
     """
     if config.assume_chain:
         return config.assume_chain[-1].role_arn

@@ -1,17 +1,17 @@
-"""The rotation of an access key: of a mount's root, or of a static role's user. One machine for both.
+"""The state machine of access key rotation, for a mount's root or a static role's user.
 
     IDLE ──intend──▶ INTENDED ──make──▶ MADE ──switch──▶ RETIRING ──retire──▶ IDLE
                         │                │ └──switch──▶ IDLE (two keys live on)
                         └──cancel──▶ IDLE └──drop──▶ DROPPING ──dropped──▶ IDLE
 
-The intent, with the key ids that AWS listed before it, is durable before CreateAccessKey is sent; the new
-key before it is verified; and only a verified key is switched to. So after a crash at any moment a key whose
-secret nobody knows can be distinguished from all others, and is deleted. A CreateAccessKey whose fate is
-not known may still take effect while its signature is good: ``last_check_us`` is when the last check for such
-a key is due, and new rotations may begin before it. Instants are microseconds since the epoch (``…_us``).
+The intent, with the key ids that AWS listed before it, is durable before CreateAccessKey is sent, and the new
+key before it is verified. Only a verified key is switched to. So after a crash at any moment, a key whose
+secret is lost differs from all others, and is deleted. A CreateAccessKey of unknown fate can take effect
+while its signature is valid: ``last_check_us`` is when the last check for its key is due. Rotations
+may begin before. Instants are microseconds since the epoch (``…_us``).
 
-A static role that is deleted leaves its row as ``ending``, in phase IDLE and without secrets, until its keys
-are deleted on AWS and no other can appear.
+The row of a deleted static role is ``ending``, in phase IDLE and without secrets, until its keys are deleted
+on AWS and no other can appear.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from lessor_server.domain.root import Hop
 from lessor_server.domain.schedule import NEVER, Schedule
 
 LATE_US: Final = (CREATE_GRACE + timedelta(minutes=1)) // MICROSECOND
-"""After this no CreateAccessKey sent before can take effect, and a listing shows what one made."""
+"""After this time an earlier CreateAccessKey can no longer take effect, and a listing shows its key."""
 
 DEACTIVATE_US: Final = 2_000_000
-"""How long an old root key stays active: a call signed with it may be on its way."""
+"""How long an old root key stays active, for calls in flight."""
 
 RETIRE_US: Final = 60_000_000
 """How long an old root key stays, inactive, before it is deleted."""
 
 CLAIM_US: Final = 180_000_000
-"""Longer than one attempt takes: a minute of verifying, and the calls around it."""
+"""Longer than one attempt: a minute of verification, and the calls around it."""
 
 REMEMBERED: Final = 20
-"""So many ids of keys that were rotated away are kept."""
+"""The number of ids of rotated-away keys that are kept."""
 
 
 class Phase(Enum):
-    """Where a rotation is."""
+    """The phase of a rotation."""
 
     IDLE = "IDLE"
     INTENDED = "INTENDED"
@@ -73,17 +73,17 @@ STEPS: Final[dict[RotationStep, tuple[Phase, tuple[Phase, ...]]]] = {
     RotationStep.DROPPED: (Phase.DROPPING, (Phase.IDLE,)),
     RotationStep.RETIRE: (Phase.RETIRING, (Phase.IDLE,)),
 }
-"""Every allowed step: from which phase, to which; what is not here cannot happen."""
+"""Every allowed step, with its phases before and after."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
     """One subject's row: ``<mount>/root`` or ``<mount>/static-creds/<name>``.
 
-    ``due_us`` is when it is checked next, or when the claim on it ends; 0 is never. ``next_us`` is when
-    the next rotation is due by ``schedule``, ``retire_us`` when the ``previous`` key is deleted; a key that
-    is ``inactive`` works no longer till then. A root's secret lies in the root's own config, so ``sealed``
-    is a static role's alone; the secret of a ``fresh`` key, which is not in use yet, is sealed for both.
+    ``due_us`` is when it is checked next, or when its claim ends; 0 is never. ``next_us`` is when the next
+    rotation is due by ``schedule``, ``retire_us`` when the ``previous`` key is deleted, which may be
+    ``inactive`` before. ``sealed`` is the secret of a static role's key; a root's is in its config. The
+    secret of a ``fresh`` key, which is not in use yet, is sealed here for both.
     """
 
     subject: str
@@ -128,23 +128,23 @@ class Rotation:
 
     @property
     def title(self) -> str:
-        """Return what a person calls it."""
+        """Return its name for messages."""
         return f"the root of mount {self.mount}" if self.is_root else f"static role {self.mount}/{self.name}"
 
     @property
     def unneeded(self) -> str:
-        """Return the key that is not in use, or no longer, and has yet to go; empty where none is known."""
+        """Return the key that must be deleted, whether it was in use or not; empty if there is none."""
         if self.ending:
             return next(iter(self.made_keys), "")
         return self.fresh or (self.previous if self.phase is Phase.RETIRING else "")
 
     @property
     def made_keys(self) -> tuple[str, ...]:
-        """Return the keys of a static role's user that its rotations made and that are still there."""
+        """Return the existing keys of a static role's user that its rotations created."""
         return tuple(filter(None, (self.fresh, self.previous, self.current)))
 
     def lost(self, listed: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the listed keys that only an attempt of ours can have made, and nobody knows."""
+        """Return the listed keys that only our attempts can have created, and whose secrets are lost."""
         known = {*self.keys_before, *self.away, self.current, self.previous, self.fresh}
         return tuple(key_id for key_id in listed if key_id not in known)
 
@@ -153,7 +153,7 @@ class Rotation:
         return 0 < self.next_us <= now_us
 
     def idle_due_us(self) -> int:
-        """Return when an unclaimed row is due, where nothing has failed."""
+        """Return when an unclaimed row without a failure is due."""
         if self.ending:
             return self.last_check_us if self.last_check_us and not self.made_keys else 1
         match self.phase:
@@ -177,12 +177,12 @@ def static_subject(mount: str, name: str) -> str:
 
 
 def static_prefix(mount: str) -> str:
-    """Return what the subjects of a mount's static roles begin with."""
+    """Return the prefix of the subjects of a mount's static roles."""
     return f"{mount}/static-creds/"
 
 
 def key_context(subject: str) -> str:
-    """Return the context that a subject's keys are sealed with."""
+    """Return the context for sealing a subject's keys."""
     return f"rotations/{subject}"
 
 
@@ -190,7 +190,7 @@ def key_context(subject: str) -> str:
 
 
 def intend(rotation: Rotation, listed: tuple[str, ...]) -> Rotation:
-    """Return the row that must be durable before CreateAccessKey is sent."""
+    """Return the row with the intent, which must be durable before CreateAccessKey is sent."""
     return _step(rotation, RotationStep.INTEND, Phase.INTENDED, keys_before=listed)
 
 
@@ -200,15 +200,15 @@ def cancel(rotation: Rotation) -> Rotation:
 
 
 def make(rotation: Rotation, key_id: str, sealed: bytes) -> Rotation:
-    """Return the row with the new key, which is not used before it is verified."""
+    """Return the row with the new key, which is not in use until it is verified."""
     return _step(rotation, RotationStep.MAKE, Phase.MADE, fresh=key_id, fresh_sealed=sealed)
 
 
 def switch(rotation: Rotation, next_us: int, now_us: int) -> Rotation:
-    """Return the row in which the new key is the current one, and what becomes of the old one.
+    """Return the row in which the new key is the current one, and the old one retires.
 
-    The root's is kept for a minute; a static role's is deleted immediately, or with two live keys at the
-    next rotation.
+    A root's old key is kept for a minute; a static role's is deleted immediately, or if it has two live keys
+    at the next rotation.
     """
     old = rotation.current
     retires = bool(old) and rotation.live_keys == 1
@@ -232,7 +232,7 @@ def switch(rotation: Rotation, next_us: int, now_us: int) -> Rotation:
 
 
 def drop(rotation: Rotation) -> Rotation:
-    """Return the row of a new key that must not be used: it is to be deleted, and never verified again."""
+    """Return the row in which the new key must be deleted and is never verified again."""
     return _step(rotation, RotationStep.DROP, Phase.DROPPING)
 
 
@@ -242,7 +242,7 @@ def dropped(rotation: Rotation) -> Rotation:
 
 
 def retire(rotation: Rotation) -> Rotation:
-    """Return the row once the old key is deleted, in whichever phase a key of ours may go."""
+    """Return the row after the old key was deleted, in any phase that allows it."""
     gone = replace(rotation, previous="", retire_us=0)
     if rotation.phase is Phase.IDLE:
         return gone
@@ -250,9 +250,9 @@ def retire(rotation: Rotation) -> Rotation:
 
 
 def end(rotation: Rotation, now_us: int, *, keep_key: bool) -> Rotation:
-    """Return the row of a static role that is deleted: its keys go, but not the current one if it is kept.
+    """Return the row of a deleted static role, whose keys must be deleted, except a kept current one.
 
-    A CreateAccessKey whose fate is not known may still take effect, so the row stays until that is past.
+    A CreateAccessKey of unknown fate may still take effect, so the row stays until that is past.
     """
     unsure = rotation.phase is Phase.INTENDED
     kept = (rotation.current,) if keep_key and rotation.current else ()
@@ -273,7 +273,7 @@ def end(rotation: Rotation, now_us: int, *, keep_key: bool) -> Rotation:
 
 
 def key_deleted(rotation: Rotation, key_id: str) -> Rotation:
-    """Return the row of a static role that is deleted, without a key that is gone from AWS."""
+    """Return the row of a deleted static role without a key that is deleted on AWS."""
     fresh, previous, current = (
         "" if one == key_id else one for one in (rotation.fresh, rotation.previous, rotation.current)
     )

@@ -1,8 +1,8 @@
-"""When a key is rotated: by a period, or by a cron expression in UTC with a window.
+"""Rotation schedules: a period, or a cron expression in UTC with a window.
 
 The grammar of cron is that of crontab(5): minute, hour, day of the month, month, weekday (0 and 7 are
-Sunday); each ``*``, ``n`` or ``n-m``, maybe with ``/step``, in lists; months and weekdays also by the first
-three letters of their English names. As there, where both days are restricted, either may match.
+Sunday). Each is a list of ``*``, ``n`` or ``n-m``, optionally with ``/step``; months and weekdays also have
+their English names, cut to three letters. As in crontab, if both days are restricted, either may match.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import Violation, shown, too_long
 
 MAX_CRON: Final = 256
-"""The most characters of a cron expression."""
+"""The maximum length of a cron expression."""
 MIN_PERIOD: Final = timedelta(seconds=60)
 JITTER: Final = 0.1
-"""By how much of a period a jittered rotation comes earlier at most, so that many are not due together."""
+"""The maximum jitter of a rotation, as a share of its period."""
 
 _PART: Final = re.compile(r"(?:\*|([0-9]{1,2})(?:-([0-9]{1,2}))?)(?:/([1-9][0-9]?))?")
 _RANGES: Final = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
@@ -30,9 +30,8 @@ _MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP",
 _WEEKDAYS: Final = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 _WORD: Final = re.compile(r"\b[A-Z]+\b")
 _MAX_GAP_YEARS: Final = 40
-"""The longest time from one match to the next, in years: 29 February on one weekday, across a year such as
-2100, which is not a leap year. Every day of the calendar falls on every weekday within the 400 years after
-which the calendar repeats, so an expression that has no match in this time never has one.
+"""The longest time between two matches, in years: that of 29 February on one weekday, across a year such as
+2100, which is not a leap year. An expression without a match in this time never has one.
 """
 _DAY_MINUTES: Final = 24 * 60
 _MINUTE_US: Final = 60_000_000
@@ -42,9 +41,9 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Say when to rotate: every ``period``, or at the times of ``cron``, or never where both are unset.
+    """When to rotate: every ``period``, at the times of ``cron``, or never if both are unset.
 
-    A rotation that could not begin within ``window`` after its time waits for the next time.
+    A rotation that cannot begin within ``window`` after its time waits for the next one.
     """
 
     period: timedelta | None = None
@@ -54,7 +53,7 @@ class Schedule:
     def next_us(self, now_us: int, jitter: float = 0.0) -> int:
         """Return the first time after ``now_us`` (microseconds since the epoch), or 0 for never.
 
-        ``jitter``, drawn by the caller from 0 to 1, takes up to a tenth off a period.
+        ``jitter``, drawn by the caller from 0 to 1, shortens a period by up to a tenth.
         """
         if self.period is not None:
             return now_us + int(self.period / MICROSECOND * (1 - JITTER * jitter))
@@ -70,7 +69,7 @@ NEVER: Final = Schedule()
 
 
 def violations(schedule: Schedule) -> list[Violation]:
-    """Return every violation; the fields are called as in a root's config and in a static role."""
+    """Return every violation; field names are those of a root's config and of a static role."""
     found = durations.violations("rotation_period", schedule.period)
     found += durations.violations("rotation_window", schedule.window)
     if schedule.period is not None and durations.SECOND <= schedule.period < MIN_PERIOD:
@@ -101,7 +100,7 @@ def _cron_violations(text: str) -> list[Violation]:
 
 
 def _times(text: str, after_us: int) -> Iterator[int] | None:
-    """Return the times of a cron expression after an instant; None where it is none."""
+    """Return the times of a cron expression after an instant; None if it is invalid."""
     fields = text.upper().split()
     if len(fields) != len(_RANGES):
         return None
@@ -119,7 +118,7 @@ def _times(text: str, after_us: int) -> Iterator[int] | None:
 
 
 def _days_us(fields: list[str], sets: list[frozenset[int]], first: date) -> Iterator[int]:
-    """Yield when the days of an expression begin, from ``first`` on."""
+    """Yield the start of each matching day, from ``first`` on."""
     either = not fields[2].startswith("*") and not fields[4].startswith("*")
     weekdays = {number % 7 for number in sets[4]}
     for year in range(first.year, min(first.year + _MAX_GAP_YEARS, MAXYEAR) + 1):
@@ -134,13 +133,13 @@ def _days_us(fields: list[str], sets: list[frozenset[int]], first: date) -> Iter
 
 
 def _numbered(field: str, names: tuple[str, ...], first: int) -> str:
-    """Return a field with its names as numbers, which count from ``first``."""
+    """Replace the names in a field by numbers, which count from ``first``."""
     numbers = {name: str(number) for number, name in enumerate(names, first)}
     return _WORD.sub(lambda match: numbers.get(match[0], match[0]), field)
 
 
 def _numbers(field: str, low: int, high: int) -> frozenset[int]:
-    """Return the numbers that a field stands for; none where it is not a field within the bounds."""
+    """Return the numbers of a field; none if it is invalid or out of bounds."""
     found: set[int] = set()
     for part in field.split(","):
         match = _PART.fullmatch(part)

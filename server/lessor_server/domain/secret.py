@@ -1,4 +1,4 @@
-"""A text that must never be shown: it prints as ``***`` wherever it turns up by mistake."""
+"""A text that must never be shown: it always prints as ``***``."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _HIDDEN: Final = "***"
 
 
 class Secret:
-    """Hold a secret text, so that only ``reveal`` gives it out.
+    """Hold a secret text that only ``reveal`` returns.
 
-    Not a dataclass: ``dataclasses.asdict`` would walk into one and hand out the bare text.
+    Not a dataclass: ``dataclasses.asdict`` would return the plain text.
     """
 
     __slots__ = ("_value",)
 
     def __init__(self, value: str = "") -> None:
-        """Wrap ``value``; the empty text stands for "no secret"."""
+        """Wrap ``value``; an empty text means "no secret"."""
         self._value = value
 
     def reveal(self) -> str:
-        """Return the text itself; call this only where it is sealed or sent to AWS."""
+        """Return the text; call this only to seal it or send it to AWS or the caller."""
         return self._value
 
     def __bool__(self) -> bool:
@@ -37,7 +37,7 @@ class Secret:
         return hmac.compare_digest(self._value.encode(), other._value.encode())
 
     def __hash__(self) -> int:
-        """Hash the text, in step with equality."""
+        """Hash the text, consistent with equality."""
         return hash(self._value)
 
     def __repr__(self) -> str:
@@ -47,13 +47,13 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class TokenHash:
-    """The SHA-256 of a token: enough to recognise the token, and nothing that gives it out."""
+    """The SHA-256 of a token, which recognises the token but does not reveal it."""
 
     digest: bytes = field(repr=False)
 
     @classmethod
     def of(cls, token: str) -> Self:
-        """Return the hash of a token; what a caller sends may be any text."""
+        """Return the hash of a token; a caller may send any text."""
         return cls(hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest())
 
     def matches(self, presented: str) -> bool:

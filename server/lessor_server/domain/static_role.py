@@ -1,4 +1,4 @@
-"""A static role: an IAM user that exists already and whose access keys are rotated."""
+"""A static role: an existing IAM user, whose access keys are rotated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _USER_NAME: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class StaticRole:
-    """Hold a static role as it is asked for; ``live_keys`` is 1 or 2."""
+    """Hold a static role as requested; ``live_keys`` is 1 or 2."""
 
     mount: str
     name: str

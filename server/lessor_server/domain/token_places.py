@@ -1,4 +1,4 @@
-"""Where the web identity token of a root may lie on the server."""
+"""The paths at which a root's web identity token may be on the server."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ DEFAULT_DIRS: Final = (
     "/var/run/secrets/eks.amazonaws.com/serviceaccount",
     "/var/run/secrets/tokens",
 )
-"""Where EKS puts the token of a service account ("IAM roles for service accounts"), and where Kubernetes'
-documentation projects tokens of other audiences ("Configure Service Accounts for Pods").
+"""The directories of service account tokens on EKS ("IAM roles for service accounts"), and of tokens
+for other audiences in Kubernetes' documentation ("Configure Service Accounts for Pods").
 """
 
 
 @dataclass(frozen=True, slots=True)
 class TokenPlaces:
-    """What the settings say of token files; every path is absolute.
+    """The settings about token files; every path is absolute.
 
-    A token lies below one of ``dirs``, and never in ``data_dir`` or in one of ``private_files``, the files
-    that the settings name. A root that was stored before ``dirs`` had a default keeps a file outside them
-    until 1.0, unless the operator has set ``dirs``: then they are ``enforced``.
+    A token must be below one of ``dirs``, and not in ``data_dir`` or one of ``private_files``, the files that
+    the settings name. A root that was stored before ``dirs`` had a default may keep a file outside until 1.0,
+    unless the operator has set ``dirs``: then they are ``enforced``.
     """
 
     dirs: tuple[str, ...] = DEFAULT_DIRS
@@ -29,11 +29,11 @@ class TokenPlaces:
     private_files: tuple[str, ...] = ()
 
     def has_name(self, file: str) -> bool:
-        """Return whether a path as it is written is below one of ``dirs``; its links may lead elsewhere."""
+        """Return whether a path is below one of ``dirs``, without resolving links."""
         return ".." not in file.split("/") and any(_is_below(file, one) for one in self.dirs)
 
     def may_be_set(self, file: str) -> bool:
-        """Return whether SetRoot may take a path: one that has a name for it, and is not private."""
+        """Return whether SetRoot accepts a path: below ``dirs``, and not private."""
         private = self.data_dir and _is_below(file, self.data_dir)
         return self.has_name(file) and not private and _parts(file) not in map(_parts, self.private_files)
 

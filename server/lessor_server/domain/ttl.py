@@ -1,4 +1,4 @@
-"""How long credentials live: the span a new lease gets, and the expiry that a renewal gives."""
+"""The lifetime of credentials: the ttl of a new lease, and the expiry after a renewal."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DEFAULT_SESSION: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class GrantedTtl:
-    """Hold what a new lease gets: its ``ttl``, and ``max_ttl``, the bound of all its renewals.
+    """Hold a new lease's ``ttl``, and ``max_ttl``, the limit of all its renewals.
 
-    Both are whole seconds from activation on; ``warnings`` say what was capped, and by what.
+    Both are whole seconds from activation on; ``warnings`` name each cap and its source.
     """
 
     ttl: timedelta
@@ -29,7 +29,7 @@ class GrantedTtl:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """Hold what a renewal needs to know of a lease: its own ``ttl`` and its times in microseconds."""
+    """Hold the fields of a lease for a renewal: its own ``ttl`` and its times in microseconds."""
 
     ttl: timedelta
     issue_us: int
@@ -39,7 +39,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class RenewedTtl:
-    """Hold a renewal's answer: the whole seconds granted from now, and the new expiry in microseconds."""
+    """Hold the result of a renewal: the seconds granted from now, and the new expiry in microseconds."""
 
     ttl: timedelta
     expires_us: int
@@ -49,11 +49,11 @@ class RenewedTtl:
 def grant(
     requested: timedelta | None, role: Role, mount: Mount, by_root: timedelta | None = None
 ) -> GrantedTtl:
-    """Return the span of a new lease of ``role``; ``None`` or zero asks for the default.
+    """Return the ttl of a new lease of ``role``; ``None`` or zero means the default.
 
-    ``by_root`` is the longest session that the mount's root can make (``root_kind.longest_session``).
-    Raises ``Invalid`` for the field ``ttl`` where the span is not in whole seconds, or where it is below
-    the 900 s that AWS asks of every session, after the caps too.
+    ``by_root`` is the longest session that the mount's root can create (``root_kind.longest_session``).
+    Raises ``Invalid`` for the field ``ttl`` unless it is in whole seconds and, for a session, at least AWS's
+    minimum of 900 s, before and after the caps.
     """
     require(durations.violations("ttl", requested or None))
     bound, by = _bound(role, mount)
@@ -76,7 +76,7 @@ def grant(
 
 
 def violations(requested: timedelta | None, role: Role, mount: Mount) -> list[Violation]:
-    """Return what is wrong with the ttl asked for, to be reported together with all other violations."""
+    """Return the violations of the requested ttl, to be reported together with all others."""
     try:
         grant(requested, role, mount)
     except Invalid as error:
@@ -85,20 +85,20 @@ def violations(requested: timedelta | None, role: Role, mount: Mount) -> list[Vi
 
 
 def longest(role: Role, mount: Mount) -> timedelta:
-    """Return the longest that a lease of ``role`` may live in all, by today's role and mount."""
+    """Return the maximum lifetime of a lease of ``role``, by the current role and mount."""
     return _bound(role, mount)[0]
 
 
 def longest_user(mount: Mount) -> timedelta:
-    """Return the longest that an IAM user may live in all by the mount alone, its role being gone."""
+    """Return the maximum lifetime of an IAM user by the mount only, if its role is deleted."""
     return min(mount.lease_max or mount.max_lease_ttl, mount.max_lease_ttl)
 
 
 def renewal(now_us: int, increment: timedelta | None, term: Term, todays_max: timedelta) -> RenewedTtl:
     """Return the new expiry of a lease renewed at ``now_us`` by ``increment`` (none or zero: its own ttl).
 
-    It is now + increment, capped by the row's max and by issue time + ``todays_max``, but never
-    below now + 1 s. Raises ``Invalid`` for ``increment`` where that is not in whole seconds.
+    It is now + increment, capped by the row's maximum and by issue time + ``todays_max``, and at least
+    now + 1 s. Raises ``Invalid`` for ``increment`` unless it is in whole seconds.
     """
     require(durations.violations("increment", increment or None))
     wanted = increment or term.ttl
@@ -124,7 +124,7 @@ def _default(role: Role, mount: Mount) -> timedelta:
 
 
 def _bound(role: Role, mount: Mount) -> tuple[timedelta, str]:
-    """Return the least of all caps, and the name of the one that gave it."""
+    """Return the lowest cap, and its name."""
     if role.credential_type is CredentialType.IAM_USER:
         caps = [(role.max_ttl, "the role's max_ttl"), (mount.lease_max, "the mount's lease_max")]
     else:

@@ -1,4 +1,4 @@
-"""Names on AWS: of the users and sessions that leases have there, by templates, and their paths."""
+"""The names and paths of the users and sessions of leases on AWS, by templates."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from lessor_server.domain.lease_id import RANDOM_DIGITS, SUFFIX_DIGITS
 from lessor_server.domain.policy import placeholders
 
 USER_NAME_LIMIT: Final = 64
-"""The longest name that IAM takes of a user, and STS of an assumed role's session."""
+"""The maximum length of a user's name, and of an assumed role's session."""
 FEDERATION_LIMIT: Final = 32
-"""The longest name that STS takes of a federated session."""
+"""The maximum length of a federated session's name."""
 MIN_RANDOM: Final = 12
-"""The least number of random characters in a user's name.
+"""The minimum number of random characters in a user's name.
 
-IAM compares names without case, so a letter counts half: of two random base62 characters one pair
-in 33.7 is equal that way, 5.07 bits each. All 17 are 86 bits: among a billion names ever made, the
-chance that any two are equal is below one in 10^8. Twelve are 61 bits: among the 5,000 users that
-an account holds at a time it is below one in 10^11, and the time part usually differs as well.
+IAM compares names without case, so a random base62 character has 5.07 bits. 17 have 86 bits: among a billion
+names, two are equal with a probability below 10^-8. 12 have 61 bits: among an account's 5,000 users the
+probability is below 10^-11, and the time part usually differs as well.
 """
 IDENTITY: Final = re.compile(r"identity\.(?:name|name_sha256|labels\.[A-Za-z0-9_.:/@-]{1,128})")
 """The fields that identify the caller; ``domain/template.py`` fills them."""
@@ -31,16 +30,15 @@ _FIELDS: Final = ("mount", "role", "suffix")
 _FIELDS_FIX: Final = "use {{mount}}, {{role}}, {{suffix}}, {{identity.name}}, {{identity.labels.KEY}}"
 
 Named = Callable[[str], str]
-"""Gives the value of a field of a template."""
+"""Returns the value of a template's field."""
 
 
 def user_name(template: str, mount: str, role: str, suffix: str, identity: Named | None = None) -> str:
-    """Return the name of a lease's IAM user or assumed role: at most 64 characters that IAM takes.
+    """Return the name of a lease's IAM user or assumed role: at most 64 characters that IAM accepts.
 
-    ``template`` is one that ``template_violations`` passes; empty means the default. Its own text
-    always stays, then the suffix from its right (all of it by the default template), and the values
-    share what is left. Characters that IAM doesn't take become ``_``. ``identity`` gives the fields
-    that identify the caller.
+    ``template`` is valid (``template_violations``); empty means the default. Its own text is never cut. The
+    suffix is cut on its left if there is no room (never in the default), and the values share the rest.
+    Characters that IAM refuses become ``_``. ``identity`` returns the fields that identify the caller.
     """
     values = _values(mount, role, identity)
     return _filled(placeholders.split(template or DEFAULT_TEMPLATE), values, suffix, USER_NAME_LIMIT)
@@ -49,8 +47,8 @@ def user_name(template: str, mount: str, role: str, suffix: str, identity: Named
 def federation_name(template: str, mount: str, role: str, suffix: str, identity: Named | None = None) -> str:
     """Return the name of a federated session: at most 32 characters.
 
-    A template whose own text leaves no room for the random characters gives way to ``lessor-<suffix>``,
-    and so does the default, which would leave none for the names.
+    The name is ``lessor-<suffix>`` for the default template, and if the template's own text leaves no room
+    for the random characters.
     """
     parts = placeholders.split(template or DEFAULT_TEMPLATE)
     if not template or FEDERATION_LIMIT - _own_length(parts) < RANDOM_DIGITS:
@@ -82,7 +80,7 @@ def user_path(instance: str, path: str) -> str:
 
 
 def template_violations(field: str, template: str) -> list[Violation]:
-    """Return every violation of a template of user names; empty stands for the default and is valid.
+    """Return every violation of a template of user names; empty means the default and is valid.
 
     A template is text with ``{{mount}}``, ``{{role}}``, ``{{identity.…}}`` and, exactly once,
     ``{{suffix}}``.
@@ -114,7 +112,7 @@ def _own_length(parts: Iterable[tuple[str, str | None]]) -> int:
 
 
 def _fairly(texts: list[str], room: int) -> list[str]:
-    """Cut texts on their right so that all fit into ``room``: the short ones keep what they have."""
+    """Cut the longest texts on their right so that all fit into ``room``."""
     kept = list(texts)
     by_length = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     for done, index in enumerate(by_length):

@@ -1,4 +1,4 @@
-"""The engine's own group of tasks: work that must finish even if its caller goes away."""
+"""The engine's background tasks: work that must finish even if its caller disconnects."""
 
 from __future__ import annotations
 
@@ -9,31 +9,28 @@ from lessor_server.engine.supervisor import Job, Supervisor, name_of
 
 
 class BackgroundTasks:
-    """Starts supervised tasks in the engine's group and counts them, so that a drain can wait for them."""
+    """Starts supervised tasks in the engine's group; a drain can wait for them."""
 
     def __init__(self, group: asyncio.TaskGroup, supervisor: Supervisor) -> None:
-        """Start tasks in ``group``; what they raise is for ``supervisor``."""
+        """Start tasks in ``group``; ``supervisor`` handles what they raise."""
         self._group = group
         self._supervisor = supervisor
         self.unit = supervisor.unit
-        """Raises an unexpected exception of the block under it as ``InternalError``."""
-        # Dicts, not sets: tasks are cancelled in the order they were started, in every run alike.
+        """Raises an unexpected exception in its block as ``InternalError``."""
+        # Dicts, not sets: every run cancels tasks in the order of their start.
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._lasting: dict[asyncio.Task[None], None] = {}
 
     def start(self, job: Job, *, lasting: bool = False) -> None:
-        """Run ``job`` to its end, or for as long as the group lives where it is ``lasting``.
-
-        A group that ends begins nothing.
-        """
+        """Run ``job`` to its end, or if ``lasting`` until the group ends; an ending group starts no job."""
         task = self._start(self._supervisor.run_once(name_of(job), job), lasting=lasting)
         if task is None:
             job.close()
         else:
-            task.add_done_callback(lambda _: job.close())  # where it is cancelled before its first step
+            task.add_done_callback(lambda _: job.close())  # if it is cancelled before its first step
 
     def keep_running(self, run: Callable[[], Job]) -> None:
-        """Run a part until it returns or the group ends; one that fails is started again after a pause."""
+        """Run a part until it returns or the group ends; restart it after a pause if it fails."""
         self._start(self._supervisor.keep_running(run), lasting=True)
 
     def _start(self, job: Coroutine[object, object, None], *, lasting: bool) -> asyncio.Task[None] | None:
@@ -48,13 +45,13 @@ class BackgroundTasks:
         return task
 
     async def settle(self, seconds: float) -> int:
-        """Wait at most ``seconds`` for what runs; return how many tasks are left."""
+        """Wait at most ``seconds`` for running tasks; return how many are left."""
         if not self._tasks:
             return 0
         _, left = await asyncio.wait(set(self._tasks), timeout=seconds)
         return len(left)
 
     def cancel(self) -> None:
-        """Cancel all that runs."""
+        """Cancel all tasks."""
         for task in (*self._tasks, *self._lasting):
             task.cancel()

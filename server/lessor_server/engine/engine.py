@@ -39,7 +39,7 @@ from lessor_server.engine.upkeep.reconciler import Reconciler
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """Everything that the engine reaches: its ports and its chance."""
+    """Everything outside that the engine uses: its ports and its random generator."""
 
     store: Store
     aws: Aws
@@ -52,7 +52,7 @@ class Dependencies:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """What the operator's settings bound."""
+    """The limits of the operator's settings."""
 
     rate_limit: RateLimit = RateLimit()
     root_rules: RootRules = RootRules()
@@ -60,7 +60,7 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The parts that services call."""
+    """The parts of the engine that services call."""
 
     issuer: Issuer
     credential_stream: CredentialStream
@@ -83,9 +83,9 @@ class Engine:
 
 @asynccontextmanager
 async def run_engine(outside: Dependencies, limits: EngineConfig) -> AsyncIterator[Engine]:
-    """Run the engine while the block runs: claims of a process before are void, what is due is revoked.
+    """Run the engine while the block runs; first void the claims of earlier processes.
 
-    Leaving the block cancels what still runs; a kill at any moment does no more harm than that.
+    The end of the block cancels all tasks, which is as safe as a kill at any moment.
     """
     lease_events = LeaseEventBroker(outside.store.now)
     supervisor = Supervisor(outside.report)
@@ -108,7 +108,7 @@ class Lasting(Protocol):
     """A part that runs as long as the engine does."""
 
     def run(self) -> Coroutine[object, object, None]:
-        """Do its work until cancelled; begin again wherever an earlier run has failed."""
+        """Run until cancelled; it must be possible to restart after a failure."""
         ...
 
 
@@ -118,7 +118,7 @@ async def _build(
     running_in: tuple[BackgroundTasks, Supervisor],
     lease_events: LeaseEventBroker,
 ) -> tuple[Engine, tuple[Lasting, ...]]:
-    """Return the parts that services call, and those that are to be run."""
+    """Build the engine; return the parts that services call, and the parts to run."""
     store, rng, notify = outside.store, outside.rng, outside.notify
     work, supervisor = running_in
     queue = RevocationQueue()

@@ -1,4 +1,4 @@
-"""What callers do with leases that exist: look up, list, count, renew, revoke."""
+"""Operations on existing leases: look up, list, count, renew, revoke."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POLL_SECONDS = 1.0
 
 
 class Outcome(Enum):
-    """What a revocation came to, as the caller hears it."""
+    """The result of a revocation for the caller."""
 
     ACCEPTED = "ACCEPTED"
     GONE = "GONE"
@@ -41,7 +41,7 @@ class Outcome(Enum):
 class Revocation:
     """The answer to a revocation; ``last_error`` says why it is not GONE yet.
 
-    A session that is FORGOTTEN works until ``works_until_us``, 0 where none was given out.
+    A session that is FORGOTTEN works until ``works_until_us``, 0 if none was issued.
     """
 
     outcome: Outcome
@@ -51,7 +51,7 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """A renewed lease, the span granted from now, and what was capped."""
+    """A renewed lease, the time granted from now, and warnings about caps."""
 
     lease: Lease
     ttl: timedelta
@@ -80,7 +80,7 @@ class Leases:
         return lease
 
     async def require_mount(self, ids: IdRange) -> None:
-        """Raise ``NotFound`` where no lease can be: no mount of that name is there, or has left leases."""
+        """Raise ``NotFound`` if there is neither a mount of that name nor leases of it."""
         mount = ids.low.partition("/")[0]
         if await self._store.get_mount(mount) is not None:
             return
@@ -96,7 +96,7 @@ class Leases:
         return await self._store.count(ids, state)
 
     async def renew(self, lease_id: LeaseId, increment: timedelta | None, by: str) -> Renewal:
-        """Let a lease live ``increment`` from now (None: its own ttl), within its bounds.
+        """Renew a lease for ``increment`` from now (None: its own ttl), within its limits.
 
         Raises:
             NotFound: No such lease, or it is gone.
@@ -127,9 +127,9 @@ class Leases:
         return ttl.longest(grounds.role, grounds.mount)
 
     async def revoke(self, lease_id: LeaseId, *, sync: bool, by: str) -> Revocation:
-        """Put a lease up for revocation; with ``sync`` wait until it is gone or one attempt has failed.
+        """Revoke a lease; with ``sync`` wait until it is gone or one attempt has failed.
 
-        The lease of a session is always waited for: it is gone without a call to AWS.
+        A session's lease ends without a call to AWS, so this always waits for it.
         """
         key = str(lease_id)
         with self._queue.next_attempt(key) as attempt:
@@ -152,7 +152,7 @@ class Leases:
     async def _wait_for_attempt(
         self, lease_id: LeaseId, lease: Lease, attempt: asyncio.Future[None]
     ) -> Lease:
-        """Return the lease after the next attempt on it, by this process or, as its row shows, by another."""
+        """Return the lease after the next attempt on it, by this process or another (seen in its row)."""
         while True:
             await asyncio.wait((attempt,), timeout=POLL_SECONDS)
             after = await self.lookup(lease_id)
@@ -161,7 +161,7 @@ class Leases:
 
 
 def _tried(lease: Lease) -> tuple[int, int, str]:
-    """Return what every attempt that does not end a lease leaves on its row."""
+    """Return the columns that every attempt changes unless it ends the lease."""
     return lease.attempts, lease.not_found_count, lease.last_error
 
 

@@ -1,4 +1,4 @@
-"""Walks over all that the store lists page by page."""
+"""Iterates over everything that the store lists page by page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def iter_mounts(store: Store) -> AsyncIterator[Mount]:
 
 
 def iter_mount_names(store: Store) -> AsyncIterator[str]:
-    """Yield the names of all mounts, those whose rows cannot be read among them."""
+    """Yield the names of all mounts, including those with unreadable rows."""
     return _every(lambda after: store.mount_names(after, PAGE), str)
 
 

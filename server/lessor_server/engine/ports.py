@@ -1,6 +1,6 @@
 """The Protocols through which the engine reaches the outside; adapters and tests implement them.
 
-Every method that waits may raise ``StoreUnavailable`` (stores) or the errors of ``domain/aws_errors``
+Every method that waits may raise ``StoreUnavailable`` (stores) or the errors of ``domain/aws/errors``
 (AWS). Instants are microseconds since the epoch by the store's clock. A method of a store that needs a row
 which cannot be read raises ``RowUnreadable``; one that returns many rows passes over it.
 """

@@ -1,8 +1,8 @@
-"""Supervises the engine's work: an unexpected exception ends the unit of work that meets it, nothing else.
+"""Supervises the engine's work: an unexpected exception ends only the unit of work that raised it.
 
-A unit is one independent attempt: one issue, one attempt to revoke, one reconcile run, one turn of a
-background part. Its exception is reported once, with a reference, and is raised as ``InternalError``: a
-``LessorError``, so code that handles failures handles this one as well, and a caller gets the reference.
+A unit is one issue, one attempt to revoke, one reconcile run, or one run of a background part. Its exception
+is reported once, with a reference, and raised as ``InternalError``. As that is a ``LessorError``, the usual
+error handling applies, and a caller gets the reference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lessor_server.engine.ports import Observer, Report
 
 MAX_PAUSE_SECONDS: Final = 30.0
 CALM_SECONDS: Final = 60.0
-"""A part that ran for so long before it failed starts again with the shortest pause."""
+"""A part that ran this long before it failed restarts after the shortest pause."""
 
 Job = Coroutine[object, object, object]
 
@@ -27,15 +27,15 @@ class Supervisor:
     """Contains unexpected exceptions and reports them."""
 
     def __init__(self, report: Report) -> None:
-        """Write what is unexpected by ``report``."""
+        """Report unexpected exceptions by ``report``."""
         self._report = report
 
     @contextmanager
     def unit(self, name: str) -> Iterator[None]:
         """Raise an unexpected exception of the block as ``InternalError``, reported under ``name``.
 
-        A cancellation that nobody asked this task for is unexpected as well: a future that somebody else
-        cancelled raises it, and it would end the task without a word.
+        A cancellation that was not requested of this task is unexpected as well: it comes from a future that
+        was cancelled elsewhere, and would end the task silently.
         """
         try:
             yield
@@ -49,7 +49,7 @@ class Supervisor:
             raise InternalError(self._report(name, error)) from error
 
     async def run_once(self, name: str, job: Job) -> None:
-        """Run ``job``, whose result nobody waits for, to its end; whatever it raises is reported."""
+        """Run ``job`` to its end without waiting for a result; report whatever it raises."""
         try:
             with self.unit(name):
                 await job
@@ -59,7 +59,7 @@ class Supervisor:
             self._report(name, error)
 
     async def keep_running(self, run: Callable[[], Job]) -> None:
-        """Run a part, and again after a pause each time that it fails: 1 s, doubling to 30 s."""
+        """Run a part; restart it after each failure, with a pause of 1 s, doubling to 30 s."""
         loop = asyncio.get_running_loop()
         pause = 1.0
         while True:
@@ -80,7 +80,7 @@ class Supervisor:
             pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
     def observer(self, notify: Observer) -> Observer:
-        """Return an observer that never raises: what ``notify`` raises is reported."""
+        """Return an observer that reports exceptions of ``notify`` instead of raising them."""
 
         def observe(event: Event) -> None:
             try:
@@ -93,11 +93,11 @@ class Supervisor:
 
 
 def _is_cancelled() -> bool:
-    """Return whether somebody has asked for the end of the task that runs."""
+    """Return whether a cancellation of the current task was requested."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 
 
 def name_of(job: Job) -> str:
-    """Return how a job is called in the log: its function."""
+    """Return a job's name for the log: that of its function."""
     return getattr(job, "__qualname__", type(job).__name__)

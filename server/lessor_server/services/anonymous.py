@@ -1,9 +1,8 @@
-"""Bounds what callers without a credential cost: how often they are answered, and what they keep open.
+"""Limits what callers without a credential can use: answers per second, and open streams.
 
-A call that is refused, and a call of health or reflection, takes a turn of its connection. Turns are free
-for a short burst and then 10 a second, fewer where many connections take turns: together they have 200 a
-second. A call that has to wait keeps its HTTP/2 stream, of which a connection has a limited number, so a
-flood slows itself down. Turns are counted by connection: a health check on another one has its turn.
+A refused call, and a call of health or reflection, uses a turn of its connection. A connection has a short
+burst of turns and then at most 10 a second; all connections share 200 a second. A call that waits for its
+turn holds one of the connection's HTTP/2 streams, so a flood slows itself down, and no other connection.
 Source: the generic cell rate algorithm, ITU-T I.371, annex A.
 """
 
@@ -19,25 +18,24 @@ from lessor_server.domain.errors.base import TooManyCalls
 TURNS_PER_SECOND, MIN_TURNS_PER_SECOND = 10, 1
 ALL_TURNS_PER_SECOND = 200
 BURST_SECONDS = 1.0
-"""A connection may take the turns of so long a time together."""
+"""The length of a burst: a connection may use the turns of this time without a wait."""
 MAX_WAIT_SECONDS = 10.0
 MAX_PLACES = 32
-"""How many anonymous callers may be awaited at the same time: each can fill a message's worth of memory."""
+"""The number of anonymous calls whose message may be awaited at the same time: each can fill memory."""
 
 MAX_STREAMS, MAX_STREAMS_PER_CONNECTION = 1_024, 8
-"""How many streams (health watches, reflection) may be open: a stream whose caller does not read what is
-written to it cannot be ended by the server before its connection ends."""
+"""The number of open streams (health watches, reflection): the server cannot end one that is not read."""
 
 _PRUNE_SECONDS = 0.5
 
 
 class AnonymousCalls:
-    """Keeps the turns of connections and the places of awaited callers."""
+    """Counts the turns of connections, the calls whose message is awaited, and the open streams."""
 
     def __init__(self) -> None:
-        """Begin with nobody waiting."""
+        """Begin without connections."""
         self._next: dict[str, float] = {}
-        """Of each connection, when (the loop's time) the turn after the last one given is due."""
+        """By connection: when (the loop's time) its next turn is due."""
         self._pruned = 0.0
         self._places: dict[asyncio.Timeout, None] = {}
         self._streams: Counter[str] = Counter()
@@ -57,10 +55,9 @@ class AnonymousCalls:
 
     @contextmanager
     def place(self, timeout: asyncio.Timeout) -> Iterator[None]:
-        """Hold a place while the block runs; ``timeout`` ends the block early if newer callers need it.
+        """Count an awaited message while the block runs; ``timeout`` ends the block if newer calls need room.
 
-        The caller that has been awaited longest gives its place up: one that means its call sends its message
-        immediately, so it is not the oldest.
+        The oldest wait is ended first: an honest caller sends its message immediately.
         """
         if len(self._places) >= MAX_PLACES:
             oldest = next(iter(self._places))
@@ -77,7 +74,7 @@ class AnonymousCalls:
         """Count a stream of the connection ``peer`` while the block runs.
 
         Raises:
-            TooManyCalls: The connection, or the server, has as many as it may.
+            TooManyCalls: The connection, or the server, has its maximum.
         """
         if self._streams[peer] >= MAX_STREAMS_PER_CONNECTION or self._streams.total() >= MAX_STREAMS:
             raise TooManyCalls(f"{self._streams[peer]} streams without a token are open here", retry_in=10.0)

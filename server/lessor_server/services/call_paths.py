@@ -1,8 +1,8 @@
-"""Keeps a call whose path is not UTF-8 from ending the server for everybody.
+"""Prevents a call whose path is not UTF-8 from stopping the server.
 
 The server of ``grpc.aio`` (1.85) decodes the path of each call in its one accept loop, with no ``except``.
 One call with a byte such as 0xFF in its path ends that loop: the port is closed and all calls are cancelled.
-The caller needs no token. The library has no option for this and no hook before that line.
+The caller needs no token, and the library has no option or hook for this.
 
 Source: grpcio, ``_cython/_cygrpc/aio/server.pyx.pxi``, ``AioServer._server_main_loop``.
 """
@@ -18,10 +18,10 @@ _ACCEPT_LOOP: Final = "_server_main_loop"
 
 
 def accept_undecodable_paths() -> None:
-    """Let the accept loop, and nothing else in this process, read U+FFFD for bytes that are not UTF-8.
+    """Make the accept loop, and nothing else in this process, decode invalid UTF-8 to U+FFFD.
 
-    No method's name has that character, so such a call is one of an unknown method. CPython looks up
-    the handler of strict decoding by its name, and the one that is replaced here is asked for all others.
+    No method's name has that character, so such a call gets the answer for an unknown method. CPython finds
+    the handler of strict decoding by its name; all other decoding still uses the handler replaced here.
     """
     codecs.register_error("strict", _replace_in_accept_loop)
 

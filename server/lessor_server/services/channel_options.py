@@ -1,7 +1,7 @@
-"""The options of the gRPC server: what one connection, and all of them, may use.
+"""The options of the gRPC server: limits for one connection and for all of them.
 
 Source: grpc/grpc, "include/grpc/impl/channel_arg_names.h"; the gRPC guides "Keepalive" and "Connection
-backoff". What each does here was tried against grpcio 1.85.1; tests/e2e/test_hostile_callers.py holds it.
+backoff". tests/e2e/test_hostile_callers.py checks their effects with grpcio 1.85.1.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ MIN_CLIENT_PING_INTERVAL = timedelta(seconds=9)
 """Clients are promised 10 s; the second is for timers that fire early."""
 
 WINDOW_BYTES = 65_535
-"""What a stream may send before it is read: the smallest that HTTP/2 begins with (RFC 9113, 6.9.2)."""
+"""Bytes that a stream may send before they are read: the initial window of HTTP/2 (RFC 9113, 6.9.2)."""
 
 MAX_PENDING_CALLS = 8_192
 MAX_MESSAGE_BYTES = (1 << 20) + (64 << 10)
-"""Above what a request may have (``services/parsing.py``), so that the parser refuses it with details."""
+"""Above a request's limit (``services/parsing.py``), so that the parser refuses it, with details."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """``streams`` and ``metadata_bytes`` are by connection; ``idle`` and ``age`` end a connection.
+    """Limits: ``streams`` and ``metadata_bytes`` of one connection; ``idle`` and ``age`` close it.
 
     At its ``age`` a connection takes no new calls; those in progress continue to their end.
     """
@@ -38,9 +38,9 @@ class ConnectionLimits:
 
 
 def channel_options(limits: ConnectionLimits) -> tuple[tuple[str, int], ...]:
-    """Return the options of a server that strangers can reach."""
+    """Return the options of a server that untrusted callers can reach."""
     return (
-        ("grpc.so_reuseport", 0),  # else two servers would share a port unseen
+        ("grpc.so_reuseport", 0),  # otherwise two servers could share a port without an error
         ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.max_concurrent_streams", limits.streams),
         ("grpc.max_connection_idle_ms", _milliseconds(limits.idle)),
@@ -54,9 +54,9 @@ def channel_options(limits: ConnectionLimits) -> tuple[tuple[str, int], ...]:
         ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
         # Until a peer acknowledges our settings, the limits on headers are those of HTTP/2.
         ("grpc.http2.settings_timeout", _milliseconds(HANDSHAKE)),
-        # One entry of the table, named often, makes 50 MB of headers from 12 kB.
+        # One table entry, referenced often, turns 12 kB into 50 MB of headers.
         ("grpc.http2.hpack_table_size.decoder", 0),
-        ("grpc.http2.bdp_probe", 0),  # it widens the windows of those who send fast
+        ("grpc.http2.bdp_probe", 0),  # it would widen the windows of fast senders
         # Twice the same: between the two limits gRPC refuses at random.
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),

@@ -1,4 +1,4 @@
-"""ConfigService: an engine and its root."""
+"""ConfigService: mounts and their roots."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _SETTABLE = tuple(pb.RootConfig.DESCRIPTOR.fields_by_name)
 
 
 class ConfigService:
-    """Serves what operators do with mounts and roots."""
+    """Serves operators who manage mounts and roots."""
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ConfigService"]
 
     def __init__(
         self, mounts: Mounts, mount_remover: MountRemover, root_checker: RootChecker, keys: RootKeys
     ) -> None:
-        """Change ``mounts``; ``root_checker`` ask AWS about their roots, whose ``keys`` can be rotated."""
+        """Change ``mounts``; ``root_checker`` asks AWS about their roots; ``keys`` rotates root keys."""
         self._mounts = mounts
         self._mount_remover = mount_remover
         self._root_checker = root_checker
@@ -123,7 +123,7 @@ class ConfigService:
         return pb.RotateRootResponse(access_key=key_id)
 
     async def CheckRoot(self, request: pb.CheckRootRequest, _: Caller) -> pb.CheckRootResponse:
-        """Ask AWS who the root is, what it may do, and say what it needs to be allowed."""
+        """Ask AWS who the root is and what it may do, and return the least policy that it needs."""
         name = messages.mount_of(request.mount)
         await self._mounts.get(name)
         check = await self._root_checker.check_root(name)
@@ -144,7 +144,7 @@ class ConfigService:
     async def SetLeaseDefaults(
         self, request: pb.SetLeaseDefaultsRequest, caller: Caller
     ) -> pb.SetLeaseDefaultsResponse:
-        """Set how long users of an engine live where their role does not say."""
+        """Set the default ttl of an engine's users, for roles without one."""
         with Problems() as problems:
             name = problems.parse(messages.mount_of, request.mount)
             spans = problems.parse(messages.parse_durations, request, ("lease", "lease_max"))
@@ -162,7 +162,7 @@ class ConfigService:
     async def GetLeaseDefaults(
         self, request: pb.GetLeaseDefaultsRequest, _: Caller
     ) -> pb.GetLeaseDefaultsResponse:
-        """Show how long users of an engine live where their role does not say."""
+        """Show the default ttl of an engine's users, for roles without one."""
         mount = await self._mounts.get(messages.mount_of(request.mount))
         return pb.GetLeaseDefaultsResponse(
             mount=mount.name,
@@ -176,7 +176,7 @@ def _limited(
     message: pb.EnableMountRequest | pb.TuneMountRequest,
     spans: Mapping[str, timedelta | None],
 ) -> Mount:
-    """Return ``mount`` with the description and the limits of a message, whose ``spans`` were read before."""
+    """Return ``mount`` with a message's description and limits; its ``spans`` were read before."""
     longest = spans["max_lease_ttl"] or DEFAULT_LEASE_TTL
     return replace(
         mount,

@@ -1,4 +1,4 @@
-"""CredsService: hands out credentials."""
+"""CredsService: issues credentials."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from lessor_server.services.messages import Problems
 from lessor_server.services.static_role import StaticCredentialMethods
 
 MAX_REQUEST_ID = 64
-"""The most characters of a request id: a UUID has 36, more as a URN or in braces."""
+"""The maximum length of a request id: a UUID has 36 characters, more as a URN or in braces."""
 DEFAULT_OVERLAP = timedelta(seconds=60)
 
 
 class CredsService(StaticCredentialMethods):
-    """Serves callers who need credentials."""
+    """Serves callers that need credentials."""
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["CredsService"]
 
     def __init__(self, issuer: Issuer, watch: CredentialStream, static: StaticRoles) -> None:
-        """Ask ``issuer``, ``watch`` for streams, and ``static`` for the keys of static roles."""
+        """Issue by ``issuer``, streams by ``watch``; ``static`` has the keys of static roles."""
         super().__init__(static)
         self._issuer = issuer
         self._watch = watch
@@ -42,14 +42,14 @@ class CredsService(StaticCredentialMethods):
     async def GenerateCredentials(
         self, request: pb.GenerateCredentialsRequest, caller: Caller
     ) -> pb.GenerateCredentialsResponse:
-        """Make a fresh credential under a lease."""
+        """Issue a new credential with a lease."""
         # Life of a request, 3.
         return _answer(await self._issuer.generate(_issue_request(request, caller), caller.seconds))
 
     async def WatchCredentials(
         self, request: pb.WatchCredentialsRequest, caller: Caller
     ) -> AsyncIterator[pb.WatchCredentialsResponse | None]:
-        """Make credentials, and others ahead of each expiry, for as long as the caller listens.
+        """Issue credentials, and new ones before each expiry, until the caller ends the stream.
 
         The first item is None: the request is valid.
         """
@@ -59,15 +59,15 @@ class CredsService(StaticCredentialMethods):
         yield None
         async with aclosing(self._watch.follow(asked, overlap)) as issued:
             async for made in issued:
-                # Both messages number their fields alike, so that each field of one is in the other.
+                # Both messages have the same field numbers, so one can be parsed as the other.
                 answer = pb.WatchCredentialsResponse.FromString(_answer(made).SerializeToString())
                 del made
                 yield answer
-                answer.Clear()  # it is sent by now; who sent it may hold it until the next one comes
+                answer.Clear()  # it is sent; the sender must not hold a secret until the next one
 
 
 def _first(request: pb.WatchCredentialsRequest) -> pb.GenerateCredentialsRequest:
-    """Return the request for the first credentials of a stream: its fields are numbered alike."""
+    """Return the request for the first credentials of a stream: both have the same field numbers."""
     first = pb.WatchCredentialsRequest()
     first.CopyFrom(request)
     first.ClearField("overlap")
@@ -100,7 +100,7 @@ def _issue_request(request: pb.GenerateCredentialsRequest, caller: Caller) -> Is
 
 
 def _ask(request: pb.GenerateCredentialsRequest) -> Ask:
-    """Return what a request asks of a session, or raise ``Invalid``."""
+    """Return the session options of a request, or raise ``Invalid``."""
     document = None
     if request.HasField("session_policy"):
         document = messages.parse_document(request.session_policy, "session_policy")
@@ -113,7 +113,7 @@ def _ask(request: pb.GenerateCredentialsRequest) -> Ask:
 
 
 def _answer(made: Credentials) -> pb.GenerateCredentialsResponse:
-    """Return credentials as callers see them."""
+    """Return credentials as a message."""
     return pb.GenerateCredentialsResponse(
         lease_id=made.lease.id,
         lease_duration=messages.to_whole_seconds(made.lease.ttl),
@@ -143,7 +143,7 @@ def _request_id(text: str) -> str:
 
 
 def _digest(request: pb.GenerateCredentialsRequest, mount: str) -> str:
-    """Return a digest of what a request with an id asks for."""
+    """Return a digest of the content of a request with an id."""
     wished = pb.GenerateCredentialsRequest()
     wished.CopyFrom(request)
     wished.mount = mount
@@ -152,5 +152,5 @@ def _digest(request: pb.GenerateCredentialsRequest, mount: str) -> str:
     wished.ClearField("request_id")
     wished.ClearField("wait_usable")
     wished.ClearField("reason")
-    wished.ClearField("mfa_code")  # each code serves once: a repeat comes with another
+    wished.ClearField("mfa_code")  # a code is valid once: a repeated request has another one
     return hashlib.sha256(wished.SerializeToString(deterministic=True)).hexdigest()

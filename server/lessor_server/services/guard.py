@@ -1,9 +1,9 @@
-"""The one way in: every RPC is identified, authorised, parsed, given its deadline, and has its errors mapped.
+"""The entry point of every RPC: identifies and authorises the caller, parses the message, maps the errors.
 
-The handlers are built from the descriptors and start with the metadata of a call: a caller who may not
-call is refused before the message is asked for. Bytes that do not parse are INVALID_ARGUMENT. The server
-refuses to start if a method has no rule; a method without an implementation answers UNIMPLEMENTED. An
-unforeseen exception is INTERNAL with a reference, its text only in the log.
+The handlers are built from the descriptors. They start with the metadata of a call, so a caller without
+permission is refused before its message is read. The server does not start if a method has no rule. A
+method without an implementation answers UNIMPLEMENTED. An unexpected exception becomes INTERNAL with a
+reference; only the log has its text.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from lessor_server.services import parsing, status
 from lessor_server.services.anonymous import AnonymousCalls
 
 DEADLINE_MARGIN_SECONDS = 0.02
-"""Taken off each deadline, so that the caller hears our answer and not its own clock."""
+"""Subtracted from each deadline, so that the caller gets our answer before its own timeout."""
 
 DEFAULT_SECONDS = 60.0
 MESSAGE_SECONDS = 10.0
-"""How long the message of a request may take to arrive."""
+"""The time that a request's message has to arrive."""
 
 _BAD_INPUT = frozenset({ErrorKind.INVALID, ErrorKind.UNAUTHENTICATED, ErrorKind.DENIED})
-"""Errors that are logged as a count: a caller can cause as many of them as it likes."""
+"""Errors that are logged as a count: callers can cause any number of them."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, and until when (the loop's time, perhaps for ever) an answer is of use."""
+    """The caller, and its deadline in the loop's time (infinite if it has none)."""
 
     principal: Principal
     until: float
@@ -71,15 +71,15 @@ class Identify(Protocol):
     """Identifies the caller that presents a token."""
 
     def __call__(self, token: str, /) -> Principal | None:
-        """Return the principal of ``token``, or None where it is not known."""
+        """Return the principal of ``token``, or None if it is unknown."""
         ...
 
 
 class CallLog(Protocol):
-    """Writes to the log what becomes of calls."""
+    """Logs errors and refused calls."""
 
     def report(self, method: str, error: BaseException) -> str:
-        """Write an unforeseen exception; return the reference under which the log has it."""
+        """Log an unexpected exception; return its reference in the log."""
         ...
 
     def refused(self, reason: str) -> None:
@@ -100,9 +100,9 @@ class Guard:
         lasting: Container[str] = (),
         max_calls: int = 2_000,
     ) -> None:
-        """Let in whom ``identify`` knows and ``rules`` allow, and anybody to ``public`` methods.
+        """Admit callers that ``identify`` knows and ``rules`` allow, and everybody to ``public`` methods.
 
-        ``lasting`` streams have no end of their own; ``max_calls`` of known callers run at the same time.
+        ``lasting`` streams are unbounded; known callers have at most ``max_calls`` calls at the same time.
         """
         self._identify = identify
         self._log = log
@@ -120,7 +120,7 @@ class Guard:
     def handlers(
         self, descriptor: ServiceDescriptor, implementation: object, name: str = ""
     ) -> grpc.GenericRpcHandler:
-        """Return the handlers of one service, under another ``name`` than its own if one is given.
+        """Return the handlers of one service; ``name`` replaces its own name.
 
         Raises:
             LookupError: A method has no rule.
@@ -129,7 +129,7 @@ class Guard:
         return grpc.method_handlers_generic_handler(name or descriptor.full_name, methods)
 
     def unknown_methods(self) -> grpc.GenericRpcHandler:
-        """Return the handler of every method that no other handler serves; it is to be added last."""
+        """Return the handler of all methods that no other handler serves; add it last."""
         entry = _Method("the method", None, Message, None, streams=False, lasting=False)
 
         async def refuse(_: object, context: Context) -> Message:
@@ -141,10 +141,10 @@ class Guard:
         return _AnyMethod(grpc.stream_unary_rpc_method_handler(refuse, None, None))
 
     async def drain(self, seconds: float) -> int:
-        """Take no more calls, end the lasting ones, wait for the others; return how many are left."""
+        """Refuse new calls, end unbounded streams, wait for other calls; return how many are left."""
         self._draining = True
         for watch in self._watches:
-            if not watch.expired():  # one whose time is over is being closed already
+            if not watch.expired():  # a call past its deadline is being closed already
                 watch.reschedule(asyncio.get_running_loop().time())
         try:
             async with asyncio.timeout(seconds):
@@ -156,7 +156,7 @@ class Guard:
     def _handler(self, method: MethodDescriptor, implementation: object) -> grpc.RpcMethodHandler[Any, Any]:
         name = f"{method.containing_service.name}.{method.name}"
         if name not in self._rules and name not in self._public:
-            raise LookupError(f"{name} has no rule in services/rules.py")
+            raise LookupError(f"{name} has no rule in services/permissions.py")
         entry = _Method(
             name,
             self._rules.get(name),
@@ -173,17 +173,17 @@ class Guard:
         async def stream(_: object, context: Context) -> None:
             await self._run(entry, context, self._converse if method.client_streaming else self._answers)
 
-        # A handler of a unary request would start only once the whole message has arrived and is held in
-        # memory. These start with the metadata, and a caller who may not call is never asked for a message.
+        # A unary handler would start only after the whole message is in memory. These start with the
+        # metadata, so the message of a caller without permission is never read.
         if method.server_streaming:
             return grpc.stream_stream_rpc_method_handler(stream, None, serialize)
         return grpc.stream_unary_rpc_method_handler(unary, None, serialize)
 
     async def _run(self, entry: _Method, context: Context, serve: Serve[T]) -> T:
-        """Serve one call, or abort it with the status of what went wrong."""
+        """Serve one call, or abort it with the status of its error."""
         principal: Principal | None = None
         try:
-            # Life of a request, 1: by the metadata alone.
+            # Life of a request, 1: only the metadata is read.
             principal = self._admitted(entry, context)
             call = _Call(entry, context, principal, _until(entry, context))
             if principal is ANONYMOUS:
@@ -195,7 +195,7 @@ class Guard:
         except LessorError as error:
             answered = self._referred(entry, error)
         except grpc.aio.InternalError:
-            raise asyncio.CancelledError from None  # gRPC can't write to a caller that has gone
+            raise asyncio.CancelledError from None  # gRPC can't write to a caller that has disconnected
         except Exception as error:  # noqa: BLE001 - nothing unmapped may leave
             answered = InternalError(self._log.report(entry.name, error))
         _release_frames(answered)
@@ -207,26 +207,26 @@ class Guard:
         try:
             await context.abort(refusal.code, refusal.message, ((status.DETAILS_KEY, refusal.details),))
         except grpc.aio.InternalError:
-            # A message is half-written to a caller who does not read: gRPC takes no status now. The call
+            # A message is half-written to a caller that does not read: gRPC accepts no status. The call
             # ends with its connection.
             raise asyncio.CancelledError from None
         raise AssertionError("abort raises")
 
     def _referred(self, entry: _Method, error: LessorError) -> LessorError:
-        """Return the error; one that a caller can do nothing about names where the log has its cause."""
+        """Return the error, with a reference to the log if the caller can do nothing about it."""
         if error.kind is ErrorKind.INTERNAL and not isinstance(error, InternalError):
             error.message = f"{error.message}, reference {self._log.report(entry.name, error)}"
         return error
 
     async def _serve_anybody(self, call: _Call, serve: Serve[T]) -> T:
-        """Serve a call that needs no credential, at its connection's turn."""
+        """Serve a call that needs no credential, after its connection's turn has come."""
         peer = call.context.peer()
         await self._anonymous.wait_turn(peer)
         with self._anonymous.stream(peer) if call.entry.streams else nullcontext():
             return await serve(call)
 
     def _admitted(self, entry: _Method, context: Context) -> Principal:
-        """Return who calls, by the metadata alone, or raise what refuses the call."""
+        """Return the caller of a call by its metadata, or raise the error that refuses the call."""
         if entry.capability is None:
             return ANONYMOUS
         principal = self._identify(_token(context.invocation_metadata() or ()))
@@ -237,35 +237,35 @@ class Guard:
         return principal
 
     async def _answer(self, call: _Call) -> Message:
-        """Serve a call that is answered by one message."""
+        """Serve a call with one response message."""
         async with self._deadline(call):
             answer: Message = await call.serve(await self._request(call))
             return answer
 
     async def _answers(self, call: _Call) -> None:
-        """Serve a call that is answered by a stream of messages."""
+        """Serve a call with a stream of response messages."""
         request = await self._request(call)
         async with aclosing(call.serve(request)) as answers:
             if call.entry.lasting:
                 async with self._deadline(call):
-                    await anext(answers)  # no message: it says that the watch is on
-                # Reports that nothing is missed from then on, however late the first message is.
-                # Outside of the deadline: were it cancelled half-way, gRPC could send no status any more.
+                    await anext(answers)  # not a message: the subscription has begun
+                # The initial metadata report that the subscription has begun, before the first message.
+                # Outside of the deadline: gRPC can send no status after a write that was cancelled.
                 await call.context.send_initial_metadata(())
             async with self._deadline(call):
                 async for message in answers:
                     await call.context.write(message)
 
     async def _converse(self, call: _Call) -> None:
-        """Answer each message of a stream with one message, until the caller sends no more."""
+        """Answer each message of a stream with one message, until the caller half-closes."""
         while (data := await self._read(call)) is not grpc.aio.EOF:
             await self._anonymous.wait_turn(call.context.peer())
-            # Without a deadline: a call with a half-written message cannot be given a status any more.
+            # Without a deadline: gRPC can send no status after a half-written message.
             await call.context.write(await call.serve(parsing.parse(call.entry.request, data)))
 
     async def _request(self, call: _Call) -> Message:
-        """Read and parse the one message of a request."""
-        # Life of a request, 2: the message, within bounds.
+        """Read and parse the message of a request."""
+        # Life of a request, 2: the message, within limits.
         data = await self._read(call)
         if data is grpc.aio.EOF:
             raise Invalid((Violation("", "no message was sent", "send one"),))
@@ -275,7 +275,7 @@ class Guard:
         return request
 
     async def _read(self, call: _Call) -> Any:  # noqa: ANN401 - bytes, or the library's end of file
-        """Give the caller's message 10 s to arrive; anonymous callers share a bounded number of places."""
+        """Wait 10 s for the caller's message; the number of anonymous callers that wait is bounded."""
         timeout = asyncio.timeout_at(min(call.until, asyncio.get_running_loop().time() + MESSAGE_SECONDS))
         try:
             with self._anonymous.place(timeout) if call.principal is ANONYMOUS else nullcontext():
@@ -286,7 +286,7 @@ class Guard:
 
     @asynccontextmanager
     async def _deadline(self, call: _Call) -> AsyncIterator[None]:
-        """End the block when the caller's time is over; a lasting call also when the server drains."""
+        """End the block at the caller's deadline, and an unbounded stream also when the server drains."""
         ends_at_drain = call.entry.lasting and call.principal is not ANONYMOUS
         if ends_at_drain and self._draining:
             raise Draining("the server is stopping")
@@ -319,10 +319,9 @@ class Guard:
 
 
 def _release_frames(error: BaseException) -> None:
-    """Let go of what the functions that raised an error hold, among it the message of the call.
+    """Release what the frames of an error's traceback hold, such as the message of the call.
 
-    The frame of ``_run`` holds the error, and the error's traceback that frame: without this both stay
-    until the garbage collector runs.
+    The frame of ``_run`` and the traceback refer to each other, so both would stay until a collection.
     """
     chain: list[BaseException] = [error]
     while (earlier := chain[-1].__context__) is not None:
@@ -344,23 +343,23 @@ class _AnyMethod(grpc.GenericRpcHandler):
 
 @dataclass(frozen=True, slots=True)
 class _Method:
-    """One method: its name, what it needs, its request's class, and what serves it."""
+    """One method: its name, the capability that it needs, its request's class, and its implementation."""
 
     name: str
     capability: Capability | None
-    """None: anybody may call it."""
+    """None: everybody may call it."""
     request: type[Message]
     serve: Any
-    """A coroutine function, or for a stream an async generator function; None where nothing serves it."""
+    """A coroutine function, or for a stream an async generator function; None if unimplemented."""
     streams: bool
-    """It answers with a stream of messages."""
+    """Whether it answers with a stream of messages."""
     lasting: bool
-    """A stream without an end of its own; it yields None first, once nothing is missed any more."""
+    """An unbounded stream; it yields None first, when the subscription has begun."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One call that was admitted."""
+    """An admitted call."""
 
     entry: _Method
     context: Context
@@ -373,8 +372,8 @@ class _Call:
 
 
 def _until(entry: _Method, context: Context) -> float:
-    """Return until when (the loop's time) an answer is of use."""
-    left = cast("float | None", context.time_remaining())  # None where no deadline was sent
+    """Return the caller's deadline, in the loop's time."""
+    left = cast("float | None", context.time_remaining())  # None if no deadline was sent
     default = math.inf if entry.lasting else DEFAULT_SECONDS
     seconds = default if left is None else left - DEADLINE_MARGIN_SECONDS
     return asyncio.get_running_loop().time() + seconds
@@ -383,7 +382,7 @@ def _until(entry: _Method, context: Context) -> float:
 def _token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     """Return the bearer token (RFC 6750) of the metadata; an empty text unless there is exactly one value.
 
-    Of several values, a proxy in front may have checked another one than we would.
+    If there are several, a proxy may have checked another one.
     """
     values = [value for key, value in metadata if key == "authorization"]
     if len(values) != 1 or not isinstance(values[0], str):

@@ -26,25 +26,25 @@ _ListResponse = GetMessageClass(DESCRIPTOR.methods_by_name["List"].output_type)
 class Health:
     """The health of the server as a whole and of each service: they are healthy together.
 
-    A watcher that does not read what is written to it delays nobody: each waits for its own signal.
+    Each watcher waits for its own signal, so one that does not read delays no other.
     """
 
     DESCRIPTOR = DESCRIPTOR
 
     def __init__(self, services: Iterable[str]) -> None:
-        """Answer for ``services``, full names, and for the empty name; at first none is serving."""
+        """Answer for the full names in ``services`` and for the empty name; at first none is serving."""
         self._names = frozenset(("", *services))
         self._open = False
         self._store_works = True
         self._watches: set[asyncio.Event] = set()
 
     def open(self) -> None:
-        """Report that calls are served from now on."""
+        """Report that calls are served now."""
         self._open = True
         self._signal()
 
     def close(self) -> None:
-        """Report that no more calls should come."""
+        """Report that no new calls are served."""
         self._open = False
         self._signal()
 
@@ -69,7 +69,7 @@ class Health:
         return _ListResponse(statuses=statuses)
 
     async def Watch(self, request: pb.HealthCheckRequest, _: Caller) -> AsyncIterator[Status | None]:
-        """Yield None once the watch is on, then the health of one service now and whenever it changes."""
+        """Yield None when the watch has begun, then the health of one service, now and at each change."""
         name = request.service if request.service in self._names else None
         changed = asyncio.Event()
         self._watches.add(changed)
@@ -87,7 +87,7 @@ class Health:
             self._watches.discard(changed)
 
     def _status(self, name: str | None) -> Status:
-        """Return the health of a service, None standing for one that the server does not have."""
+        """Return the health of a service; None means that the server does not have it."""
         if name is None:
             return Status(status=Status.SERVICE_UNKNOWN)
         serving = self._open and self._store_works

@@ -1,4 +1,4 @@
-"""LeaseService: what becomes of credentials after they were handed out."""
+"""LeaseService: leases after their credentials are issued."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OUTCOMES = {outcome: pb.RevokeLeaseResponse.Outcome.Value(outcome.name) for out
 
 
 class LeaseService:
-    """Serves holders of leases, and those who watch over them."""
+    """Serves holders of leases, and operators."""
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["LeaseService"]
 
@@ -77,7 +77,7 @@ class LeaseService:
         return answer
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, caller: Caller) -> pb.RenewLeaseResponse:
-        """Let a lease live longer."""
+        """Renew a lease."""
         with Problems() as problems:
             lease_id = problems.parse(LeaseId.parse, request.lease_id)
             increment = problems.parse(messages.parse_duration, request, "increment") or None
@@ -91,7 +91,7 @@ class LeaseService:
         )
 
     async def RevokeLease(self, request: pb.RevokeLeaseRequest, caller: Caller) -> pb.RevokeLeaseResponse:
-        """End a lease; OK for every id of the right shape."""
+        """Revoke a lease; OK for every well-formed id."""
         lease_id = LeaseId.parse(request.lease_id)
         revocation = await self._leases.revoke(lease_id, sync=request.sync, by=caller.principal.name)
         return pb.RevokeLeaseResponse(
@@ -116,7 +116,7 @@ class LeaseService:
     async def AbandonLeases(
         self, request: pb.AbandonLeasesRequest, caller: Caller
     ) -> pb.AbandonLeasesResponse:
-        """Stop trying to revoke; reconcile still reports the users until they are gone."""
+        """Stop the attempts to revoke; reconcile reports the users until they are deleted."""
         with Problems() as problems:
             if bool(request.lease_id) == bool(request.prefix):
                 problems.add("lease_id", "and prefix are both set, or neither", "send one of the two")
@@ -124,7 +124,7 @@ class LeaseService:
                 problems.parse(LeaseId.parse, request.lease_id)
             if request.prefix:
                 problems.parse(IdRange.parse, request.prefix)
-        # Named one by one, a person means it; a prefix takes in only what is being revoked already.
+        # Single leases may be live; a prefix covers only leases that are being revoked already.
         live = bool(request.lease_id)
         ids = IdRange.parse(request.lease_id or request.prefix)
         await self._leases.require_mount(ids)
@@ -134,7 +134,7 @@ class LeaseService:
     async def WatchLeases(
         self, request: pb.WatchLeasesRequest, _: Caller
     ) -> AsyncIterator[pb.WatchLeasesResponse | None]:
-        """Yield events of leases from now on; the first item is None: the watch has begun."""
+        """Yield events of leases from now on; the first item is None: the subscription has begun."""
         with self._lease_events.watch(IdRange.parse(request.prefix)) as happenings:
             yield None
             async for one in happenings:

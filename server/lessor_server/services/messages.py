@@ -1,4 +1,4 @@
-"""Protobuf messages to domain values and back; the rules stand in the domain."""
+"""Converts protobuf messages to domain values and back; the domain has the rules."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from lessor_server.domain.policy.policy import JsonValue
 DEFAULT_MOUNT = "aws"
 PAGE_DEFAULT, MAX_PAGE = 100, 1000
 MAX_PAGE_BYTES = 1 << 20
-"""The most bytes of the items in one page: gRPC clients accept 4 MiB by default."""
+"""The maximum bytes of the items in one page: gRPC clients accept 4 MiB by default."""
 STRIDE = 10
-"""After so many items of a long answer the other calls have their turn."""
+"""Items of a long answer that are converted before other calls run."""
 MAX_PATHS = 100
-"""The most paths of an update mask, those that come twice counted twice."""
+"""The maximum number of paths in an update mask, duplicates included."""
 MAX_REASON = 256
 _NANOS_IN_MICRO = 1000
 _EMPTY_FIX = (
@@ -47,7 +47,7 @@ class Problems:
     >>> with Problems() as problems:
     ...     mount = problems.parse(mount_of, request.mount)
     ...     size = problems.parse(page_size, request.page_size)
-    >>> # Here both are valid. Whether they keep the rules of the domain is for the engine to say.
+    >>> # Here both are well-formed. The engine checks the rules of the domain.
     """
 
     def __init__(self) -> None:
@@ -64,9 +64,9 @@ class Problems:
             require(self._found)
 
     def parse(self, parser: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what ``parser`` makes of its arguments.
+        """Return the result of ``parser`` with these arguments.
 
-        If they are invalid, this is noted, and nothing may use the result: the block raises at its end.
+        If they are invalid, the block raises at its end, and the result must not be used.
         """
         try:
             return parser(*args, **kwargs)
@@ -109,7 +109,7 @@ def named(mount: str, role: str, field: str) -> tuple[str, str]:
 
 
 def parse_duration(message: Message, field: str, under: str = "") -> timedelta | None:
-    """Return a Duration field, or None where it is absent; violations name it below ``under``."""
+    """Return a Duration field, or None if it is absent; violations name it below ``under``."""
     if not message.HasField(field):
         return None
     value: Duration = getattr(message, field)
@@ -124,7 +124,7 @@ def parse_duration(message: Message, field: str, under: str = "") -> timedelta |
 def parse_durations(
     message: Message, fields: Collection[str], under: str = ""
 ) -> dict[str, timedelta | None]:
-    """Return Duration fields by name, None if absent or zero, which both mean the default."""
+    """Return Duration fields by name; None (absent or zero) means the default."""
     with Problems() as problems:
         return {field: problems.parse(parse_duration, message, field, under) or None for field in fields}
 
@@ -151,7 +151,7 @@ def timestamp(instant_us: int) -> Timestamp | None:
 
 
 def reason(text: str) -> str:
-    """Return a caller's reason, which is stored, logged and shown. Raises ``Invalid``."""
+    """Return a caller's reason, which is stored, logged and shown; raise ``Invalid`` if it is invalid."""
     if len(text) > MAX_REASON:
         raise invalid("reason", f"has {len(text)} characters", f"give at most {MAX_REASON}")
     if not text.isprintable():
@@ -162,9 +162,8 @@ def reason(text: str) -> str:
 def parse_document(value: Struct, field: str) -> dict[str, JsonValue]:
     """Return a Struct as plain values; numbers are floats, as Struct has them.
 
-    Raises ``Invalid`` that names ``field`` for an empty object, which is what a library sends that can't
-    convert a plain object to a Struct (protobuf.js, and so Node's proto-loader), and for NaN and infinities,
-    which JSON does not have (RFC 8259, 6).
+    Raises ``Invalid`` that names ``field`` for NaN and infinities, which JSON lacks (RFC 8259, 6), and for
+    an empty object: protobuf.js, and so Node's proto-loader, sends a plain object as one.
     """
     if not value.fields:
         raise invalid(field, "is an empty object", _EMPTY_FIX)
@@ -175,7 +174,7 @@ def parse_document(value: Struct, field: str) -> dict[str, JsonValue]:
 
 
 def _plain(value: Value) -> JsonValue:
-    """Return a value as JSON has it; one of no kind is null. Raises ``ValueError`` for NaN and infinities."""
+    """Return a value as JSON has it, null if it has no kind. Raises ``ValueError`` for NaN and infinities."""
     match value.WhichOneof("kind"):
         case "string_value":
             return value.string_value
@@ -201,11 +200,11 @@ def struct(text: str) -> Struct:
 
 
 def paths(mask: FieldMask, fields: Collection[str], fix: str, problems: Problems) -> list[str]:
-    """Return the paths of ``mask`` that are among ``fields``, whole, each once, and note the others."""
+    """Return each path of ``mask`` that is one of ``fields``, and report the others as problems."""
     if len(mask.paths) > MAX_PATHS:
         problems.add("update_mask", f"has {len(mask.paths)} paths", f"give at most {MAX_PATHS}")
         return []
-    named = dict.fromkeys(mask.paths)  # a mask is a set: a repeated field would be taken twice
+    named = dict.fromkeys(mask.paths)  # a mask is a set: a repeated field would be appended twice
     for path in named:
         if path not in fields:
             problems.add("update_mask", f"{shown(path)} is not a field that can be changed", fix)
@@ -213,7 +212,7 @@ def paths(mask: FieldMask, fields: Collection[str], fix: str, problems: Problems
 
 
 def apply_mask(stored: M, sent: M, paths: Collection[str]) -> M:
-    """Return ``stored`` with the fields that ``paths`` name taken from ``sent``; a path counts once."""
+    """Return ``stored`` with the fields in ``paths`` copied from ``sent``."""
     merged = type(stored)()
     merged.CopyFrom(stored)
     taken = type(sent)()
@@ -240,7 +239,7 @@ def _copy(source: Message, target: Message, field: str) -> None:
 
 
 def page_size(size: int) -> int:
-    """Return how many items a page holds, or raise ``Invalid``."""
+    """Return the size of a page, or raise ``Invalid``."""
     if size < 0 or size > MAX_PAGE:
         raise invalid("page_size", f"{size} is not within 0 and {MAX_PAGE}", "give 0 for the default of 100")
     return size or PAGE_DEFAULT
@@ -254,9 +253,9 @@ def parse_page_token(text: str) -> str:
 
 
 async def fill_page(items: Sequence[T], size: int, convert: Callable[[T], M]) -> tuple[list[M], bool]:
-    """Return a page of items that were read with one more than ``size``, and whether more follow.
+    """Return a page of items, of which one more than ``size`` was read, and whether more follow.
 
-    A page whose items have more than ``MAX_PAGE_BYTES`` ends early, but has one item at least.
+    A page ends early at ``MAX_PAGE_BYTES``, but has at least one item.
     """
     page: list[M] = []
     left = MAX_PAGE_BYTES

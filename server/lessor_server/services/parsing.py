@@ -1,8 +1,7 @@
-"""Reads a request from its bytes, within bounds that keep every later check short.
+"""Parses a request within limits, so that every later check takes a bounded number of steps.
 
-Nothing reads a request before its size, the number of its items and the length of its texts are known to be
-within these bounds: what a stranger sends then costs a bounded number of steps, whatever the fields are. The
-rules of the domain bound each field more closely.
+The limits are its size, its number of items, its depth and the length of its texts. They are checked before
+anything else reads the request. The rules of the domain limit each field more closely.
 """
 
 from __future__ import annotations
@@ -18,20 +17,20 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from lessor_server.domain.errors.base import Invalid, Violation, require, shown
 
 MAX_REQUEST_BYTES: Final = 256 << 10
-"""The most bytes of a request: twice what the largest role that the rules allow has in ASCII.
+"""The maximum size of a request: twice that of the largest valid role in ASCII.
 
-protobuf reads so many bytes of the worst content in 3 ms, during which the interpreter lock is held.
+protobuf parses the worst content of this size in 3 ms, during which the interpreter lock is held.
 """
 MAX_UNKNOWN_BYTES: Final = 4 << 10
-"""The most bytes of unknown fields that are listed: protobuf takes 30 ms to list those of a whole request."""
+"""Up to this size unknown fields are listed: for a whole request protobuf would need 30 ms."""
 MAX_ITEMS: Final = 1_024
-"""The most items of all lists and maps of a request together, those inside of JSON documents included."""
+"""The maximum number of items in all lists and maps of a request together, JSON documents included."""
 MAX_TEXT: Final = 4_096
-"""The most characters of any one text, keys of maps included."""
+"""The maximum length of a text or a key."""
 MAX_DEPTH: Final = 40
-"""The most messages inside of one another; a JSON document takes two of them for each of its levels."""
+"""The maximum depth of messages; each level of a JSON document has two."""
 MAX_UNKNOWN: Final = 20
-"""So many unknown fields of one message are named; more are only counted."""
+"""The number of unknown fields of a message that are named; more are only counted."""
 
 WELL_KNOWN_TYPES: Final = "google.protobuf"
 """The package of Struct, FieldMask, Duration and the like."""
@@ -42,8 +41,8 @@ M = TypeVar("M", bound=Message)
 def parse(kind: type[M], data: bytes) -> M:
     """Return the request in ``data``, or raise ``Invalid``.
 
-    A field that this version does not know is not ignored, wherever it is. (protobuf keeps an entry of a map
-    that has such a field as an unknown field of the map's message.)
+    An unknown field at any depth makes the request invalid. (protobuf keeps a map entry with an unknown field
+    as an unknown field of the message that has the map.)
     """
     if len(data) > MAX_REQUEST_BYTES:
         raise _invalid("", f"the request has {len(data)} bytes", f"send at most {MAX_REQUEST_BYTES}")
@@ -73,7 +72,7 @@ def _unknown_bytes(request: Message, data: bytes) -> int:
 
 
 class _Scan:
-    """Collects what is out of bounds in one request, and the messages in it with their paths."""
+    """Collects the violations of the limits in one request."""
 
     def __init__(self) -> None:
         self.found: list[Violation] = []
@@ -81,11 +80,11 @@ class _Scan:
         self._items = 0
 
     def message(self, message: Message, path: str, depth: int) -> None:
-        """Check a message and all that is inside of it; ``path`` leads to it."""
+        """Check the message at ``path`` and everything inside it."""
         if depth > MAX_DEPTH:
             raise _invalid(path, "is nested too deeply", f"nest at most {MAX_DEPTH // 2} levels")
         self.messages.append((message, path))
-        # Inside of a well-known type the path stays at the field that holds it.
+        # Inside a well-known type the path stays that of its field.
         own = message.DESCRIPTOR.file.package != WELL_KNOWN_TYPES
         for field, value in message.ListFields():
             where = path if not own else f"{path}.{field.name}" if path else field.name
@@ -110,7 +109,7 @@ class _Scan:
             self.message(value, path, depth + 1)
 
     def _count(self, items: int, path: str) -> None:
-        """Add up the items, before any of them is checked."""
+        """Count the items before any of them is checked."""
         self._items += items
         if self._items > MAX_ITEMS:
             problem = f"has {items} items, and the request {self._items} or more"

@@ -1,4 +1,4 @@
-"""The rule of every RPC: what its caller must be allowed to do. The guard refuses to start without one."""
+"""The permission that each RPC needs. The server does not start if an RPC has none."""
 
 from __future__ import annotations
 
@@ -47,10 +47,7 @@ REQUIRED_CAPABILITY: dict[str, Capability] = {
 """Keys are ``Service.Rpc`` without the package."""
 
 PUBLIC = frozenset({"Health.Check", "Health.List", "Health.Watch", "ServerReflection.ServerReflectionInfo"})
-"""Methods that anybody may call, without a token."""
+"""Methods that everybody may call, without a token."""
 
 UNBOUNDED_STREAMS = frozenset({"CredsService.WatchCredentials", "LeaseService.WatchLeases", "Health.Watch"})
-"""Streams without an end of their own: no default deadline ends them.
-
-A drain ends those that need a token.
-"""
+"""Unbounded streams: no default deadline ends them, but a drain ends those that need a token."""

@@ -1,6 +1,6 @@
-"""Server reflection, as v1alpha and as v1: the messages of both are the same on the wire.
+"""Server reflection, as v1alpha and as v1: both have the same messages on the wire.
 
-Newer tools ask for v1 first; the library serves v1alpha alone.
+Newer tools try v1 first; the library serves only v1alpha.
 Source: grpc.reflection.v1 in grpc/grpc-proto, "reflection.proto".
 """
 
@@ -23,11 +23,11 @@ DESCRIPTOR = descriptor_pool.Default().FindServiceByName(reflection.SERVICE_NAME
 
 
 class Reflection:
-    """Describes the services of the server, one answer to each message of a stream."""
+    """Describes the services of the server; each message of a stream gets one answer."""
 
     def __init__(self, services: Iterable[str]) -> None:
         """Describe ``services``, full names, and reflection itself."""
-        # Loaded, it is served too: without it a person sees an error's details as base64.
+        # The import also serves these types: without them, tools print an error's details as base64.
         assert error_details_pb2.DESCRIPTOR.package == "google.rpc"
         _describe_v1()
         self._library = reflection.aio.ReflectionServicer((*services, V1, reflection.SERVICE_NAME))
@@ -52,7 +52,7 @@ async def _one(request: pb.ServerReflectionRequest) -> AsyncIterator[pb.ServerRe
 
 
 def _describe_v1() -> None:
-    """Let v1 be described as well as listed: its file is that of v1alpha under another name."""
+    """Make v1 describable too: its file is that of v1alpha under another name."""
     file = FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
     text = text_format.MessageToString(file).replace("v1alpha", "v1")
     descriptor_pool.Default().Add(text_format.Parse(text, FileDescriptorProto()))

@@ -1,4 +1,4 @@
-"""RoleService: what credentials may be asked for."""
+"""RoleService: roles and static roles."""
 
 from __future__ import annotations
 
@@ -25,34 +25,31 @@ _TYPES = {kind: pb.Role.CredentialType.Value(kind.name) for kind in CredentialTy
 _KINDS = {value: kind for kind, value in _TYPES.items()}
 _SPANS = ("default_sts_ttl", "max_sts_ttl", "default_ttl", "max_ttl")
 _CHANGEABLE = tuple(name for name in pb.Role.DESCRIPTOR.fields_by_name if name != "name")
-"""Another name is another role: write that one, and delete this one."""
+"""A role cannot be renamed: its name identifies it."""
 
 
 class RoleService(StaticRoleMethods):
-    """Serves what operators do with roles."""
+    """Serves operators who manage roles."""
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["RoleService"]
 
     def __init__(
         self, roles: Roles, root_checker: RootChecker, prefixes: Prefixes, static: StaticRoles
     ) -> None:
-        """Change ``roles``; ``root_checker`` ask AWS about them.
-
-        A deleted role's leases go by way of ``prefixes`` where that is asked for.
-        """
+        """Change ``roles``; ``root_checker`` asks AWS about them; ``prefixes`` revokes a role's leases."""
         super().__init__(static)
         self._roles = roles
         self._root_checker = root_checker
         self._prefixes = prefixes
 
     async def PutRole(self, request: pb.PutRoleRequest, caller: Caller) -> pb.PutRoleResponse:
-        """Write a role, whole or not at all."""
+        """Store a role, completely or not at all."""
         wish, sent, by = _written(request), request.role, caller.principal.name
         put = await self._roles.put(wish.mount, sent.name, sent.etag, wish.change, by)
         return pb.PutRoleResponse(role=role_message(put.role), warnings=put.warnings)
 
     async def CheckRole(self, request: pb.CheckRoleRequest, _: Caller) -> pb.CheckRoleResponse:
-        """Apply every rule to a role, ask AWS what it would meet there, and write nothing."""
+        """Apply every rule to a role, check it on AWS, and write nothing."""
         wish = _written(request)
         before = await self._roles.find(wish.mount, request.role.name, request.role.etag)
         checked = await self._roles.check(wish.mount, wish.change(before))
@@ -75,7 +72,7 @@ class RoleService(StaticRoleMethods):
         return pb.ListRolesResponse(roles=page, next_page_token=page[-1].name if more else "")
 
     async def DeleteRole(self, request: pb.DeleteRoleRequest, caller: Caller) -> pb.DeleteRoleResponse:
-        """Delete a role; its leases still expire and revoke, or are all revoked now."""
+        """Delete a role; its leases stay, or are all revoked now."""
         mount, name = messages.named(request.mount, request.name, "name")
         await self._roles.delete(mount, name, caller.principal.name)
         if request.revoke_leases:
@@ -88,14 +85,14 @@ Write = pb.PutRoleRequest | pb.CheckRoleRequest
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What a request wants to have written: ``change`` gives the role that it makes of the one there is."""
+    """A request to write a role: ``change`` returns the new role, given the stored one."""
 
     mount: str
     change: Callable[[Role | None], Role]
 
 
 def _written(request: Write) -> _Written:
-    """Read a request to write a role, or raise ``Invalid`` with all problems of its shape."""
+    """Parse a request to write a role, or raise ``Invalid`` with all problems of its shape."""
     masked, sent = request.HasField("update_mask"), request.role
     with Problems() as problems:
         mount = problems.parse(messages.mount_of, request.mount)
@@ -103,7 +100,7 @@ def _written(request: Write) -> _Written:
             request.update_mask, _CHANGEABLE, "name fields of Role, whole, all but name", problems
         )
         if request.HasField("role"):
-            # Of a masked role only what the mask names is read.
+            # With a mask, only the fields that it names are read.
             named = pb.Role(name=sent.name, credential_type=pb.Role.IAM_USER)
             role = problems.parse(_role, mount, messages.apply_mask(named, sent, paths) if masked else sent)
         else:
@@ -166,7 +163,7 @@ def _policy(message: pb.Role) -> str:
 
 
 def role_message(role: Role) -> pb.Role:
-    """Return a role as callers see it."""
+    """Return a role as a message."""
     message = pb.Role(
         name=role.name,
         credential_type=_TYPES[role.credential_type],
@@ -194,5 +191,5 @@ def role_message(role: Role) -> pb.Role:
 
 
 def credential_type(kind: CredentialType) -> pb.Role.CredentialType.ValueType:
-    """Return a type as callers see it."""
+    """Return a type as an enum of the protocol."""
     return _TYPES[kind]

@@ -1,4 +1,4 @@
-"""What RoleService and CredsService serve of static roles."""
+"""The RPCs of RoleService and CredsService about static roles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lessor_server.services.messages import Problems
 
 
 class StaticRoleMethods:
-    """The part of RoleService that is about static roles."""
+    """RoleService's RPCs about static roles."""
 
     def __init__(self, static: StaticRoles) -> None:
         """Change ``static``."""
@@ -23,7 +23,7 @@ class StaticRoleMethods:
     async def PutStaticRole(
         self, request: role_pb2.PutStaticRoleRequest, caller: Caller
     ) -> role_pb2.PutStaticRoleResponse:
-        """Store a static role; a new one has its first key when this is answered."""
+        """Store a static role; a new one has its first key when this returns."""
         with Problems() as problems:
             mount = problems.parse(messages.mount_of, request.mount)
             role = problems.parse(_role, mount, request)
@@ -69,7 +69,7 @@ class StaticRoleMethods:
 
 
 class StaticCredentialMethods:
-    """The part of CredsService that is about static roles."""
+    """CredsService's RPCs about static roles."""
 
     def __init__(self, static: StaticRoles) -> None:
         """Read keys from ``static``."""
@@ -78,7 +78,7 @@ class StaticCredentialMethods:
     async def GetStaticCredentials(
         self, request: creds_pb2.GetStaticCredentialsRequest, caller: Caller
     ) -> creds_pb2.GetStaticCredentialsResponse:
-        """Hand out the current key of a static role."""
+        """Return the current key of a static role."""
         mount, role = messages.named(request.mount, request.role, "role")
         found = await self._static.credentials(mount, role, caller.principal.name)
         return creds_pb2.GetStaticCredentialsResponse(
@@ -109,7 +109,7 @@ def _role(mount: str, request: role_pb2.PutStaticRoleRequest) -> StaticRole:
 
 
 def _message(row: Rotation) -> role_pb2.StaticRole:
-    """Return a static role as callers see it."""
+    """Return a static role as a message."""
     message = role_pb2.StaticRole(
         name=row.name,
         username=row.user_name,

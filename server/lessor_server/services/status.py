@@ -1,4 +1,4 @@
-"""The one place where an error becomes a gRPC status with its details.
+"""Maps an error to a gRPC status with its details; nothing else does.
 
 Sources: google.rpc.Status and error_details.proto; the gRPC guide "Error handling", richer error model.
 """
@@ -32,12 +32,12 @@ class ErrorStatus:
 
 
 def error_status(error: LessorError, *, sees_root: bool) -> ErrorStatus:
-    """Return the status of ``error``; AWS's words and what is private only for who may see the root."""
+    """Return the status of ``error``; AWS's text and private parts only for callers that may see the root."""
     code = code_of(error.kind)
     private = f" ({error.private})" if error.private and sees_root else ""
     message = error.message if isinstance(error, Invalid) else f"{error.message}{private}; {error.fix}"
     if error.aws and error.aws.text and sees_root:
-        # Without a request id it is not AWS that said it: the network, a proxy, or the SDK here.
+        # Without a request id the text is not AWS's, but of the network, a proxy or the SDK.
         source = "AWS says" if error.aws.request_id else "cause"
         message = f"{message} ({source}: {error.aws.text})"
     status = Status(code=code.value[0], message=message)

@@ -1,4 +1,4 @@
-"""SystemService: what is running here."""
+"""SystemService: the server's version and state, expiry holds and backups."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ StatusOf = Callable[[], Awaitable[StoreStatus]]
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a server says of itself."""
+    """What GetInfo reports about the server."""
 
     version: str
     store_kind: str
@@ -34,7 +34,7 @@ class About:
 
 
 class SystemService:
-    """Serves facts about this server, and its upkeep."""
+    """Serves information about this server, and its maintenance."""
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SystemService"]
 
@@ -59,7 +59,7 @@ class SystemService:
         self._warnings = warnings
 
     async def GetInfo(self, _: pb.GetInfoRequest, __: Caller) -> pb.GetInfoResponse:
-        """Say what is running here."""
+        """Return the server's version, state and warnings."""
         about, status = self._about, await self._store_status()
         return pb.GetInfoResponse(
             version=about.version,
@@ -88,16 +88,16 @@ class SystemService:
         ]
 
     async def WhoAmI(self, _: pb.WhoAmIRequest, caller: Caller) -> pb.WhoAmIResponse:
-        """Say who the caller is."""
+        """Return the caller's name and policies."""
         return pb.WhoAmIResponse(identity=caller.principal.name, policies=[caller.principal.name])
 
     async def HoldExpiry(self, request: pb.HoldExpiryRequest, caller: Caller) -> pb.HoldExpiryResponse:
-        """Let no lease expire until ResumeExpiry, across starts too."""
+        """Pause expiry until ResumeExpiry, also across restarts."""
         await self._expiry.hold(messages.reason(request.reason) or ASKED, caller.principal.name)
         return pb.HoldExpiryResponse()
 
     async def ResumeExpiry(self, request: pb.ResumeExpiryRequest, caller: Caller) -> pb.ResumeExpiryResponse:
-        """Let leases expire again."""
+        """Resume expiry."""
         await self._expiry.resume(lower_clock=request.lower_clock, by=caller.principal.name)
         return pb.ResumeExpiryResponse()
 

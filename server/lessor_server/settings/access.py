@@ -1,6 +1,6 @@
-"""Which other users can change or read what the server trusts: owner, mode and directory of a file.
+"""Checks which other users can change or read the server's files: by owner, mode and directory.
 
-A file on a read-only mount is not checked, as nobody can change it there. Kubernetes mounts secrets that way:
+A file on a read-only mount is not checked, because it cannot be changed. Kubernetes mounts secrets that way:
 owned by root, mode 0644 unless ``defaultMode`` says otherwise, behind symbolic links (Kubernetes, "Secrets").
 """
 
@@ -15,25 +15,25 @@ from typing import Final
 GROUP_OR_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
 Problem = tuple[str, str]
-"""What is wrong, and the command that fixes it."""
+"""The problem, and the command that fixes it."""
 
 
 def file_problem(path: Path) -> Problem | None:
-    """Return what lets others change a file, or put another one in its place; follows links."""
+    """Return why others can change or replace a file; follows links."""
     folders = dict.fromkeys((path.absolute().parent, path.resolve().parent))
     found = (_problem(folder, GROUP_OR_OTHERS, sticky_helps=True) for folder in folders)
     return _problem(path, GROUP_OR_OTHERS) or next(filter(None, found), None)
 
 
 def kind_problem(path: Path) -> Problem | None:
-    """Return the problem if the path is not a regular file: opening a pipe would wait for its other end."""
+    """Return the problem if the path is not a regular file: opening a pipe would wait for its writer."""
     return ("is not a regular file", "name a regular file") if path.exists() and not path.is_file() else None
 
 
 def data_dir_problem(path: Path) -> Problem | None:
-    """Return what lets others change a data directory, a file in it, or put another directory in its place.
+    """Return why others can change or replace a data directory, or change a file in it.
 
-    A group may write to the directory above: that is how Kubernetes gives a volume to a pod (``fsGroup``).
+    A group may write to the parent directory: Kubernetes gives volumes to pods that way (``fsGroup``).
     """
     found = _problem(path, GROUP_OR_OTHERS) or _problem(
         path.absolute().parent, stat.S_IWOTH, sticky_helps=True
@@ -46,10 +46,10 @@ def data_dir_problem(path: Path) -> Problem | None:
             try:
                 if entry.is_file():
                     files.append(Path(entry.path))
-            except OSError as error:  # as of links that lead in a circle
+            except OSError as error:  # for example a loop of links
                 return f"{entry.path} can't be read: {error.strerror}", "remove it"
     for file in sorted(files):
-        with suppress(FileNotFoundError):  # a server that works there removes some of its own
+        with suppress(FileNotFoundError):  # a running server may have removed one of its files
             if found := _problem(file, GROUP_OR_OTHERS):
                 return found
     return None
@@ -61,9 +61,9 @@ def is_readable_by_all(path: Path) -> bool:
 
 
 def _problem(path: Path, writable: int, *, sticky_helps: bool = False) -> Problem | None:
-    """Return why ``path`` is not the server's, or root's, alone to change.
+    """Return why a user other than the server's and root can change ``path``.
 
-    In a directory with the sticky bit nobody replaces files of another user (chmod(1)).
+    In a directory with the sticky bit, users cannot replace files of others (chmod(1)).
     """
     status = path.stat()
     mode = stat.S_IMODE(status.st_mode)

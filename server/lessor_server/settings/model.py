@@ -1,7 +1,7 @@
-"""What an operator can set: one immutable value, checked whole before anything starts.
+"""The settings of a server: one immutable value, validated before anything starts.
 
-Each field is a setting: its type, bounds, default and meaning. Parts are given the values they need, never
-this object.
+Each field is a setting: its type, bounds, default and meaning. Parts of the server get only the values that
+they need.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lessor_server.settings.parsers import Address
 from lessor_server.settings.sources import ConfigModel, load_file
 
 TOKEN_VARIABLES: Final = ("LESSOR_ROOT_TOKEN", "LESSOR_TOKEN")
-"""Variables that hold a token: the server's, and the client's, which may be set where a server runs."""
+"""Variables that hold a token: the server's, and the client's, which may be set too."""
 
 LOOPBACK: Final = Address(host="127.0.0.1", port=50051)
 
@@ -32,7 +32,7 @@ Items = BeforeValidator(parsers.items)
 
 
 class Tls(ConfigModel):
-    """Where the certificate and its key are (PEM); with ``client_ca_file`` callers must show one too."""
+    """The certificate and its key (PEM); with ``client_ca_file`` callers need a certificate too."""
 
     cert_file: ReadableFile
     key_file: ReadableFile
@@ -40,24 +40,24 @@ class Tls(ConfigModel):
 
 
 class AwsSettings(ConfigModel):
-    """How AWS may be called."""
+    """Limits on calls to AWS."""
 
     allowed_endpoints: Annotated[tuple[Annotated[str, PlainValidator(parsers.endpoint)], ...], Items] = ()
-    """URLs beside AWS's own, as ``scheme://host[:port]``."""
+    """URLs allowed in addition to AWS's own, as ``scheme://host[:port]``."""
     ambient_mounts: Annotated[tuple[Annotated[str, PlainValidator(parsers.mount)], ...], Items] = ()
-    """Mounts that may use the credentials of the server's surroundings."""
+    """Mounts that may use the server's own credentials."""
     identity_token_dirs: (
         Annotated[tuple[Annotated[Path, PlainValidator(parsers.token_dir)], ...], Items] | None
     ) = None
-    """Where web identity tokens may be; ``None``: where Kubernetes puts them."""
+    """Directories of web identity tokens; ``None``: those of Kubernetes."""
     rate: Annotated[float, PlainValidator(parsers.rate)] | None = None
-    """Calls per second to one account and endpoint; ``None``: the rate limiter finds it."""
+    """Calls per second to one account and endpoint; ``None``: found automatically."""
     in_flight: Annotated[int, PlainValidator(parsers.count(1, 10_000))] = 64
-    """How many calls to one account and endpoint may wait for an answer at the same time."""
+    """Calls in flight to one account and endpoint."""
 
 
 class Limits(ConfigModel):
-    """What callers may use of the server at the same time."""
+    """Limits on connections and calls of callers."""
 
     connections: Annotated[int, PlainValidator(parsers.count(1, 1_000_000))] | None = None
     """Open connections; ``None``: half of the process's file descriptors."""
@@ -68,44 +68,44 @@ class Limits(ConfigModel):
     connection_idle: ConnectionSpan = timedelta(minutes=15)
     """A connection without calls is closed after this time."""
     connection_age: ConnectionSpan = timedelta(hours=1)
-    """A connection of this age takes no new calls."""
+    """A connection of this age accepts no new calls."""
     concurrent_calls: Annotated[int, PlainValidator(parsers.count(1, 1_000_000))] = 2_000
-    """Calls of known callers, without lasting streams."""
+    """Calls of known callers, not counting unbounded streams."""
 
 
 class Sealing(ConfigModel):
-    """How secrets are sealed."""
+    """The sealing of secrets."""
 
     accept_mismatch: Boolean = False
-    """Start with a key that is not that of the database."""
+    """Start even if the sealing key is not the database's."""
 
 
 class Log(ConfigModel):
-    """How much is logged, and how it looks."""
+    """The log's level and format."""
 
     level: Annotated[str, PlainValidator(parsers.choice("debug", "info", "warning", "error"))] = "info"
     """The lowest level that is logged."""
     format: Annotated[str, PlainValidator(parsers.choice("auto", "json", "console"))] = "auto"
-    """How a line is written; auto: console at a terminal, else JSON."""
+    """The format of a line; auto: console at a terminal, else JSON."""
 
 
 class SettingsFile(ConfigModel):
     """All settings that a file or variables can hold."""
 
     listen: Annotated[Address, PlainValidator(parsers.address)] = LOOPBACK
-    """Where to listen."""
+    """The address to listen on."""
     insecure_listen: Boolean = False
     """Listen beyond this machine without TLS."""
     data_dir: Annotated[Path, PlainValidator(parsers.folder)] = Path("lessor-data")
     """The data directory, created if it does not exist."""
     root_token: Annotated[TokenHash, PlainValidator(parsers.token)] | None = None
-    """The root token; without it or a file of it, one is created in ``data_dir``."""
+    """The root token; if neither it nor its file is set, one is created in ``data_dir``."""
     root_token_file: ReadableFile | None = None
     """A file with the root token."""
     reflection: Boolean = True
-    """Whether the server describes its protocol."""
+    """Whether the server serves gRPC reflection."""
     drain_grace: Annotated[timedelta, PlainValidator(parsers.duration("0s", "1h"))] = timedelta(seconds=10)
-    """How long calls in progress may take to end when the server stops."""
+    """The time that calls in progress have to end when the server stops."""
     tls: Annotated[Tls | None, BeforeValidator(lambda given: None if given == {} else given)] = None
     """``None``, or an empty table in the file: no TLS."""
     aws: AwsSettings = AwsSettings()
@@ -115,11 +115,11 @@ class SettingsFile(ConfigModel):
 
     @property
     def exposed(self) -> bool:
-        """Return whether tokens and credentials cross a network in the clear."""
+        """Return whether tokens and credentials are sent over a network unencrypted."""
         return self.tls is None and not self.listen.is_local
 
     def find_conflicts(self, given: AbstractSet[str]) -> Iterator[tuple[str, str, str]]:
-        """Yield what is wrong with combinations of settings."""
+        """Yield the problems of combinations of settings."""
         if self.tls and (problem := parsers.pair_problem(self.tls.cert_file, self.tls.key_file)):
             fix = "give a certificate (chain) and its own unencrypted key, both PEM"
             yield "tls.cert_file", problem, fix
@@ -134,16 +134,16 @@ class SettingsFile(ConfigModel):
 
 
 class Settings(SettingsFile):
-    """All settings of one server, and what loading adds."""
+    """All settings of one server, with what loading adds."""
 
     file: Path | None = None
-    """Where the settings were read from."""
+    """The settings file, if there is one."""
     warnings: tuple[str, ...] = ()
-    """What an operator should check although the server starts."""
+    """Warnings for the operator; the server starts nevertheless."""
 
     @property
     def token_places(self) -> TokenPlaces:
-        """Return where web identity tokens may be: never beside a file that the settings name."""
+        """Return the allowed places of web identity tokens; files that the settings name are excluded."""
         tls = (self.tls.cert_file, self.tls.key_file, self.tls.client_ca_file) if self.tls else ()
         named = [one for one in (self.file, self.root_token_file, *tls) if one is not None]
         dirs = self.aws.identity_token_dirs
@@ -156,7 +156,7 @@ class Settings(SettingsFile):
 
 
 def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
-    """Read the settings of ``file``, if there is one, under those of ``environ``.
+    """Read the settings of ``file``, if one is given; those of ``environ`` override it.
 
     Raises:
         SettingsError: With every problem of both.
@@ -166,9 +166,9 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
 
 
 def _warnings(file: Path | None, settings: SettingsFile) -> tuple[str, ...]:
-    """Return a line for each brought file of a secret that every user of the machine can read.
+    """Return a warning for each secret file of the operator's that every user of the machine can read.
 
-    A group may read them: that is how a service gets a secret that root keeps.
+    A group may read them: a service gets root's secrets that way.
     """
     secrets = {
         settings.root_token_file,
@@ -182,9 +182,9 @@ def _warnings(file: Path | None, settings: SettingsFile) -> tuple[str, ...]:
 
 
 def forget_tokens(environ: MutableMapping[str, str]) -> None:
-    """Remove the tokens from the environment once the settings are read, before anything inherits it.
+    """Remove the tokens from the environment, so that no child process inherits them.
 
-    The kernel keeps the environment that the process began with in ``/proc/PID/environ``.
+    ``/proc/PID/environ`` still has the environment of the process's start.
     """
     for name in TOKEN_VARIABLES:
         environ.pop(name, None)

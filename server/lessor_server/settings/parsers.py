@@ -1,4 +1,4 @@
-"""The rule of each kind of value: from what was given, text or TOML, to the value, or ``InvalidValue``."""
+"""A parser for each kind of setting: from text or TOML to the value, or ``InvalidValue``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lessor_server.settings import access
 MIN_TOKEN: Final = 16
 MAX_RATE: Final = 100_000.0
 MAX_SOCKET_PATH: Final = 107
-"""The most bytes of a unix socket's path on Linux (unix(7)), less the one that ends it."""
+"""The maximum bytes of a unix socket's path on Linux (unix(7)), without the final NUL."""
 
 _DURATION: Final = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?(?:(\d{1,9})ms)?")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
@@ -37,7 +37,7 @@ class InvalidValue(ValueError):
     """A value breaks the rule of its setting."""
 
     def __init__(self, problem: str, fix: str) -> None:
-        """Name the problem and its fix, never with the text of a secret."""
+        """Keep the problem and its fix, which never contain a secret."""
         super().__init__(f"{problem}; {fix}")
         self.problem = problem
         self.fix = fix
@@ -45,7 +45,7 @@ class InvalidValue(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the server listens: a host and a port (0 lets the system choose), or a unix socket."""
+    """The address to listen on: a host and a port (0 lets the system choose), or a unix socket."""
 
     host: str = ""
     port: int = 0
@@ -62,7 +62,7 @@ class Address:
             return False
 
     def __str__(self) -> str:
-        """Return it as gRPC takes it, which is how it is set as well."""
+        """Return it in gRPC's form, which is also that of the setting."""
         if self.path:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -72,7 +72,7 @@ class Address:
 
 
 def text(value: object) -> str:
-    """Take a text that is not empty."""
+    """Accept a text that is not empty."""
     if not isinstance(value, str):
         raise InvalidValue(f"is {_kind(value)}, not text", 'write it in quotes, "…"')
     if not value.strip():
@@ -83,7 +83,7 @@ def text(value: object) -> str:
 
 
 def boolean(value: object) -> bool:
-    """Take ``true`` or ``false``."""
+    """Accept ``true`` or ``false``."""
     if isinstance(value, bool):
         return value
     word = value.lower() if isinstance(value, str) else ""
@@ -93,7 +93,7 @@ def boolean(value: object) -> bool:
 
 
 def rate(value: object) -> float:
-    """Take calls per second: above 0, at most 100,000."""
+    """Accept calls per second: above 0, at most 100,000."""
     number = _number(value)
     if not 0 < number <= MAX_RATE:
         raise InvalidValue(
@@ -103,7 +103,7 @@ def rate(value: object) -> float:
 
 
 def count(least: int, most: int) -> Callable[[object], int]:
-    """Return what takes a whole number from ``least`` to ``most``."""
+    """Return a parser of whole numbers from ``least`` to ``most``."""
 
     def parse(value: object) -> int:
         number = _number(value)
@@ -118,7 +118,7 @@ def count(least: int, most: int) -> Callable[[object], int]:
 
 
 def duration(least: str, most: str) -> Callable[[object], timedelta]:
-    """Return what takes a text with units, largest first (``10s``, ``1h30m``), from ``least`` to ``most``."""
+    """Return a parser of durations (``10s``, ``1h30m``: largest unit first) from ``least`` to ``most``."""
     shortest, longest = _duration(least), _duration(most)
 
     def parse(value: object) -> timedelta:
@@ -133,7 +133,7 @@ def duration(least: str, most: str) -> Callable[[object], timedelta]:
 
 
 def choice(*words: str) -> Callable[[object], str]:
-    """Return what takes one of a few words, in any case."""
+    """Return a parser of one of a few words, in upper or lower case."""
 
     def parse(value: object) -> str:
         word = value.lower() if isinstance(value, str) else ""
@@ -145,7 +145,7 @@ def choice(*words: str) -> Callable[[object], str]:
 
 
 def token(value: object) -> TokenHash:
-    """Take a token of at least 16 characters, printable ASCII as metadata carries it; keep only its hash."""
+    """Accept a token of at least 16 printable ASCII characters; return only its hash."""
     if not isinstance(value, str):
         raise InvalidValue(f"is {_kind(value)}, not text", 'write it in quotes, "…"')
     if len(value) < MIN_TOKEN:
@@ -159,7 +159,7 @@ def token(value: object) -> TokenHash:
 
 
 def address(value: object) -> Address:
-    """Take ``host:port``, ``[::1]:port`` or ``unix:/path``."""
+    """Accept ``host:port``, ``[::1]:port`` or ``unix:/path``."""
     written = text(value)
     scheme, _, path = written.partition(":")
     if scheme.lower() == "unix":
@@ -172,7 +172,7 @@ def address(value: object) -> Address:
 
 
 def _require_socket_path(path: str, written: str) -> None:
-    """Raise ``InvalidValue`` unless a unix socket can be at ``path``: one that is left over is replaced."""
+    """Raise ``InvalidValue`` unless a unix socket can be created at ``path``; a stale one is replaced."""
     if not path.startswith("/"):
         raise InvalidValue(f"{shown(written)} has no absolute path", _ADDRESS_FIX)
     if (size := len(os.fsencode(path))) > MAX_SOCKET_PATH:
@@ -191,7 +191,7 @@ def _require_socket_path(path: str, written: str) -> None:
 
 
 def folder(value: object) -> Path:
-    """Take a folder. The start creates it if it does not exist; no other kind of file may have its path."""
+    """Accept the path of a folder, or one that is free: the start creates the folder."""
     path = Path(text(value))
     with _report_os_errors(f"{_shown(path)} can't be reached", "name a folder"):
         there = next(part for part in (path, *path.absolute().parents) if part.exists())
@@ -209,7 +209,7 @@ def folder(value: object) -> Path:
 
 
 def readable_file(value: object) -> Path:
-    """Take a file that can be read now, and that no other user can change."""
+    """Accept a file that is readable now, and that no other user can change."""
     path = Path(text(value))
     with _report_os_errors(f"{_shown(path)} can't be read", "name a readable file"):
         if wrong := access.kind_problem(path):
@@ -222,7 +222,7 @@ def readable_file(value: object) -> Path:
 
 
 def authorities(value: object) -> Path:
-    """Take a file of certificates that may have signed others."""
+    """Accept a file of CA certificates."""
     path = readable_file(value)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
@@ -234,10 +234,10 @@ def authorities(value: object) -> Path:
 
 
 def pair_problem(cert_file: Path, key_file: Path) -> str | None:
-    """Return what is wrong with a certificate and its key, or None."""
+    """Return why a certificate and its key can't be used, or None."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # An encrypted key would otherwise ask at the terminal.
+        # Without this, an encrypted key would prompt at the terminal.
         context.load_cert_chain(cert_file, key_file, password="")
     except (ssl.SSLError, OSError) as error:
         reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
@@ -245,11 +245,11 @@ def pair_problem(cert_file: Path, key_file: Path) -> str | None:
     return None
 
 
-# --- lists and what is in them --------------------------------------------------------------------
+# --- lists and their items ------------------------------------------------------------------------
 
 
 def items(value: object) -> list[object]:
-    """Take a list, or a text with commas between its items."""
+    """Accept a list, or a text with commas between its items."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     if not isinstance(value, list):
@@ -258,7 +258,7 @@ def items(value: object) -> list[object]:
 
 
 def token_dir(value: object) -> Path:
-    """Take an existing folder by its absolute path."""
+    """Accept the absolute path of an existing folder."""
     path = Path(text(value))
     if not path.is_absolute() or ".." in path.parts:
         raise InvalidValue(f"{_shown(path)} is not an absolute path", "begin it with /, without ..")
@@ -268,7 +268,7 @@ def token_dir(value: object) -> Path:
 
 
 def mount(value: object) -> str:
-    """Take the name of a mount."""
+    """Accept the name of a mount."""
     name = text(value)
     if not is_name(name):
         raise InvalidValue(
@@ -278,7 +278,7 @@ def mount(value: object) -> str:
 
 
 def endpoint(value: object) -> str:
-    """Take a URL of nothing but scheme, host and port; return it as ``scheme://host[:port]``."""
+    """Accept a URL of only scheme, host and port; return it as ``scheme://host[:port]``."""
     url = text(value)
     try:
         parts = urlsplit(url)
@@ -287,9 +287,9 @@ def endpoint(value: object) -> str:
         raise InvalidValue(f"{shown(url)} is not a URL", "write https://HOST[:PORT]") from error
     extra = parts.path.rstrip("/") or parts.query or parts.fragment or "@" in parts.netloc
     if parts.scheme not in {"http", "https"} or not parts.hostname or extra:
-        # What stands before an @ may be a password.
+        # The part before an @ may be a password.
         named = "a URL" if "@" in url else shown(url)
-        raise InvalidValue(f"{named} is not a scheme, a host and a port alone", "write https://HOST[:PORT]")
+        raise InvalidValue(f"{named} is not only a scheme, a host and a port", "write https://HOST[:PORT]")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
 
@@ -298,7 +298,7 @@ def endpoint(value: object) -> str:
 
 
 def _host(host: str, written: str) -> str:
-    """Take the host of an address; an IPv6 one stands in brackets."""
+    """Parse the host of an address; IPv6 needs brackets."""
     if host.startswith("[") and host.endswith("]"):
         try:
             return str(ipaddress.IPv6Address(host[1:-1]))
@@ -312,7 +312,7 @@ def _host(host: str, written: str) -> str:
 
 
 def _number(value: object) -> float:
-    """Take a finite number, or NaN, which is in no range, where there is none."""
+    """Return a finite number, or else NaN, which is in no range."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
     try:
@@ -322,7 +322,7 @@ def _number(value: object) -> float:
 
 
 def _duration(value: object) -> timedelta:
-    """Take a text with units."""
+    """Parse a text with units."""
     written = value if isinstance(value, str) else ""
     parts = _DURATION.fullmatch(written)
     if not written or parts is None:
@@ -335,7 +335,7 @@ def _duration(value: object) -> timedelta:
 
 @contextmanager
 def _report_os_errors(problem: str, fix: str) -> Iterator[None]:
-    """Raise ``InvalidValue`` for an error of the file system within the block."""
+    """Raise ``InvalidValue`` for an OSError in the block."""
     try:
         yield
     except OSError as error:
@@ -343,11 +343,11 @@ def _report_os_errors(problem: str, fix: str) -> Iterator[None]:
 
 
 def _shown(value: object) -> str:
-    """Return a value for a message."""
+    """Return a value as a message shows it."""
     return shown(str(value))
 
 
 def _kind(value: object) -> str:
-    """Return what a TOML value is, for a person."""
+    """Return the name of a TOML value's type."""
     kinds = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "table"}
     return f"a {kinds.get(type(value), 'time')}"

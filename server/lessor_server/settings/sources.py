@@ -1,7 +1,7 @@
 """Loads a model from a TOML file and ``LESSOR_`` variables, and reports every problem of both together.
 
 A setting ``a.b`` is ``b`` of table ``[a]`` in the file and ``LESSOR_A_B`` in the environment, which wins.
-pydantic validates the merged sources; here each of its errors gets its place and its fix, without the input.
+pydantic validates the merged sources; each of its errors gets its place and its fix, without the input.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PREFIX: Final = "LESSOR_"
 CLIENTS: Final = frozenset(
     PREFIX + name for name in ("ADDR", "TOKEN", "TOKEN_FILE", "CACERT", "CLIENT_CERT", "CLIENT_KEY")
 )
-"""The variables of the client, which may be set where a server runs and mean nothing to it."""
+"""Variables of the client; the server ignores them."""
 
 KUBERNETES: Final = re.compile(
     PREFIX + r"(?:[A-Z0-9_]*_)?"
@@ -44,12 +44,12 @@ _AT_LINE: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)")
 
 Table = dict[str, object]
 Key = tuple[int | str, ...]
-"""Where a value is in nested tables and lists."""
+"""The path of a value in nested tables and lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with the settings: ``where`` is a file, ``file:line`` or the name of a variable."""
+    """A problem of the settings: ``where`` is a file, ``file:line`` or the name of a variable."""
 
     where: str
     setting: str
@@ -62,10 +62,10 @@ class Problem:
 
 
 class SettingsError(Exception):
-    """The settings can't be used; ``problems`` lists every reason."""
+    """The settings are invalid; ``problems`` lists every reason."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
-        """Carry every problem; the text has one a line."""
+        """Keep every problem; the text has one a line."""
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
 
@@ -78,8 +78,8 @@ class ConfigModel(BaseModel):
     def find_conflicts(self, given: AbstractSet[str]) -> Iterator[tuple[str, str, str]]:  # noqa: ARG002
         """Yield a setting, problem and fix for each combination that can't be used.
 
-        ``given`` has the name of each setting that was given. Where its value is invalid, ``self`` has the
-        default: conflicts are reported together with invalid values.
+        ``given`` has the name of each setting that was given. ``self`` has the default in place of an invalid
+        value, so that conflicts are reported together with invalid values.
         """
         yield from ()
 
@@ -88,7 +88,7 @@ M = TypeVar("M", bound=ConfigModel)
 
 
 def load_file(model: type[M], file: Path | None, environ: Mapping[str, str]) -> M:
-    """Load ``model`` from ``file``, if one is named, under the variables of ``environ``.
+    """Load ``model`` from ``file``, if one is given; the variables of ``environ`` override it.
 
     Raises:
         SettingsError: With every problem of both.
@@ -101,10 +101,10 @@ def load_file(model: type[M], file: Path | None, environ: Mapping[str, str]) -> 
 def load_text(
     model: type[M], text: str, environ: Mapping[str, str], where: str = "", problems: Sequence[Problem] = ()
 ) -> M:
-    """Load ``model`` from TOML under the variables of ``environ``; ``where`` names the text in problems.
+    """Load ``model`` from TOML and the variables of ``environ``; ``where`` names the text in problems.
 
     Raises:
-        SettingsError: With every problem of both, after those already found in ``problems``.
+        SettingsError: With every problem of both, after those in ``problems``.
     """
     found = list(problems)
     sources = _Sources(model, _parse(text, where, found), where, environ)
@@ -134,7 +134,7 @@ class _Sources(Generic[M]):
         self._used = self._paths.keys() & self._variables.keys()
 
     def merge(self) -> Iterator[Problem]:
-        """Put the variables into the tables of the file; yield a problem where the file has another shape."""
+        """Put the variables into the file's tables; yield a problem if the file has another structure."""
         for variable in sorted(self._used):
             *above, name = self._paths[variable]
             table = self._table
@@ -149,7 +149,7 @@ class _Sources(Generic[M]):
             table[name] = self._variables[variable]
 
     def validate(self) -> tuple[M | None, list[ErrorDetails]]:
-        """Return the model of all valid values, if they are enough for one, and the errors of the others."""
+        """Return the model of all valid values, if it can be built, and the errors of the others."""
         rest = deepcopy(self._table)
         model, first = _validate(self._model, rest)
         errors = first
@@ -158,14 +158,14 @@ class _Sources(Generic[M]):
         return model, first
 
     def problem(self, key: Key, problem: str, fix: str) -> Problem:
-        """Return a problem with the place and name of a value; without a place if it was not given."""
+        """Return a problem with the name of a value, and its place if it was given."""
         path = _path(key)
         where = self._where if _find(self._table, path) is not None else ""
         variable = _variable(path)
         return Problem(variable if variable in self._used else where, self._name(key), problem, fix)
 
     def problems_of(self, errors: Sequence[ErrorDetails]) -> Iterator[Problem]:
-        """Yield the problem of each error of pydantic; one for all keys that a table lacks."""
+        """Yield a problem for each error of pydantic, and one for all missing keys of a table."""
         missing: dict[Key, list[str]] = {}
         for error in errors:
             key, value, cause = error["loc"], error["input"], error.get("ctx", {}).get("error")
@@ -194,7 +194,7 @@ class _Sources(Generic[M]):
             yield self.problem(tuple(name.split(".")), problem, fix)
 
     def unknown_variables(self) -> Iterator[Problem]:
-        """Yield a problem for each unknown variable, so that a typing error does not pass."""
+        """Yield a problem for each unknown variable, such as a misspelt one."""
         for name in sorted(self._variables.keys() - self._paths.keys()):
             if not KUBERNETES.fullmatch(name):
                 yield Problem(name, "", "is not a setting", _likely(name, self._paths))
@@ -203,7 +203,7 @@ class _Sources(Generic[M]):
         return self.problem(key, "is not a setting", _likely(_dotted(key), self._names))
 
     def _name(self, key: Key) -> str:
-        """Return the path of a value as a person writes it: ``policies[0](deployer).rules[2].max_ttl``."""
+        """Return the path of a value in readable form: ``policies[0](deployer).rules[2].max_ttl``."""
         text = ""
         for length, part in enumerate(key, start=1):
             text += f".{part}" if isinstance(part, str) else f"[{part}]"
@@ -213,7 +213,7 @@ class _Sources(Generic[M]):
 
 
 def _validate(model: type[M], table: Table) -> tuple[M | None, list[ErrorDetails]]:
-    """Return the model, or the errors: not raised, as pydantic's exception carries the input."""
+    """Return the model, or the errors; pydantic's exception has the input, so it is not raised."""
     try:
         return model.model_validate(table), []
     except ValidationError as error:
@@ -232,7 +232,7 @@ def _drop(table: Table, errors: Sequence[ErrorDetails]) -> bool:
 
 
 def setting_paths(model: type[ConfigModel], *, everything: bool = False) -> Iterator[tuple[str, ...]]:
-    """Yield the path of each setting; with ``everything`` also of tables, and of what lists hold."""
+    """Yield the path of each setting; with ``everything`` also of tables and of items of lists."""
     for name, field in model.model_fields.items():
         inner = _inner(field.annotation, in_lists=everything)
         if inner is None or everything:
@@ -242,7 +242,7 @@ def setting_paths(model: type[ConfigModel], *, everything: bool = False) -> Iter
 
 
 def _inner(annotation: object, *, in_lists: bool) -> type[ConfigModel] | None:
-    """Return the model of a table, or None if the annotation is of a single value."""
+    """Return the model of a table, or None for a single value."""
     if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
         return annotation
     if in_lists or get_origin(annotation) in {Union, UnionType, Annotated}:
@@ -279,13 +279,13 @@ def _find(value: object, key: Key) -> object:
 
 
 def _likely(name: str, known: Iterable[str]) -> str:
-    """Return what was probably meant."""
+    """Suggest the most similar name."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]}?" if near else "remove it"
 
 
 def _read(file: Path, problems: list[Problem]) -> str:
-    """Return the text of a file, or an empty one; what is wrong with the file becomes a problem."""
+    """Return the text of a file; if it cannot be read, add a problem and return an empty text."""
     try:
         if problem := kind_problem(file):
             problems.append(Problem(str(file), "", *problem))

@@ -72,7 +72,7 @@ async def test_a_token_for_another_audience_is_not_sent(aws: StandIn, tmp_path: 
             await door.send(
                 with_token(aws.url, path, role, identity_token_audience=AUDIENCE), GetCallerIdentity()
             )
-        assert "not meant for" in told.value.detail
+        assert "is not for" in told.value.detail
         token_file(tmp_path / "token", aud=["other", AUDIENCE])
         await door.send(
             with_token(aws.url, path, role, identity_token_audience=AUDIENCE), GetCallerIdentity()
@@ -142,7 +142,7 @@ async def test_a_token_for_somebody_else_says_so(tmp_path: Path, audience: objec
     path = token_file(tmp_path / "token", aud=audience)
     with pytest.raises(IdentityTokenUnusable) as told:
         await identity_token.read_token(path, AUDIENCE, TokenPlaces())
-    assert "not meant for identity_token_audience" in told.value.detail
+    assert "not for identity_token_audience" in told.value.detail
 
 
 @pytest.mark.parametrize("audience", ["", AUDIENCE])

@@ -1,8 +1,8 @@
-"""The sessions at the end of assume chains: created hop by hop, kept, and renewed before they end.
+"""Creates the sessions of assume chains hop by hop, keeps them, and renews them before they end.
 
-A hop is one call of STS, signed with the session of the hop before it and sent through the same door as
-every call. Sessions last an hour, which every IAM role allows and AWS's role chaining allows at most (IAM
-User Guide, "Role chaining"). Their age is counted on the loop's clock, not on the wall's.
+A hop is one call of STS, signed with the session of the previous hop and sent through the same gateway. A
+session lasts one hour: every IAM role allows it, and role chaining allows no more (IAM User Guide, "Role
+chaining"). Its age is measured on the loop's clock, not the wall clock.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from lessor_server.domain.token_places import TokenPlaces
 
 SESSION_SECONDS = 3600
 EARLY_SECONDS, LATEST_SECONDS = 600.0, 60.0
-"""A session is renewed when less than the first is left of it; with less than the second it is not used."""
+"""A session with less than the first time left is renewed; with less than the second it is not used."""
 AGAIN_SECONDS, PATIENCE_SECONDS = 30.0, 2.0
-"""The minimum time between renewals of a valid session, and the limit of one renewal: a call waits for it."""
+"""The minimum time between renewals of a valid session, and the timeout of one, as a call waits for it."""
 
 ANY_PLACES = TokenPlaces()
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a root signs with: its keys or its token, and its chain. Two mounts never share one."""
+    """The credentials of a root: its keys or token, and its chain. Two mounts never share one."""
 
     mount: str
     version: int
@@ -61,14 +61,14 @@ class Source:
 
 
 class ChainCredentials(AioCredentials):  # type: ignore[misc]  # aiobotocore ships no types
-    """What clients at the end of one chain sign with: always the session that is kept now.
+    """The signing credentials at the end of a chain: those of its current session.
 
     Instants are the clock's; ``ends`` is 0 while there is no session. A caller that waits for another's
-    try gets its result: ``tries`` shows whether there was one.
+    attempt uses its result: ``tries`` counts attempts.
     """
 
     def __init__(self) -> None:
-        """Begin without a session; none may sign before there is one."""
+        """Begin without a session; nothing can be signed before there is one."""
         super().__init__("", "", "")
         self.lock = asyncio.Lock()
         self.ends = 0.0
@@ -84,7 +84,7 @@ class ChainCredentials(AioCredentials):  # type: ignore[misc]  # aiobotocore shi
         self.ends = ends
 
     def expired(self, access_key: str) -> None:
-        """Take note that AWS calls the session of this key expired; one made since then stands."""
+        """Record that AWS rejected this key's session as expired; a newer session stays valid."""
         if access_key == self.access_key:
             self.ends = 0.0
 
@@ -97,12 +97,12 @@ class ChainCredentials(AioCredentials):  # type: ignore[misc]  # aiobotocore shi
         return now >= self.ends - LATEST_SECONDS
 
     async def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        """Return what to sign one request with."""
+        """Return the credentials that sign one request."""
         return ReadOnlyCredentials(self.access_key, self.secret_key, self.token)
 
 
 class Send(Protocol):
-    """Sends the call of a hop."""
+    """Sends the STS call of a hop."""
 
     def __call__(self, root: Root, call: Call[Session]) -> Awaitable[Session]:
         """Send one call for a root."""
@@ -110,7 +110,7 @@ class Send(Protocol):
 
 
 class Chains:
-    """Keeps the session at the end of each chain for as long as a client signs with it."""
+    """Keeps the session of each chain while a client uses it."""
 
     def __init__(
         self,
@@ -119,9 +119,9 @@ class Chains:
         now: Callable[[], float] | None = None,
         token_places: TokenPlaces = ANY_PLACES,
     ) -> None:
-        """Name sessions ``session_name``; ``now`` gives seconds, the running loop's where it is left out.
+        """Name sessions ``session_name``; ``now`` returns seconds, by default those of the running loop.
 
-        ``token_places`` says where web identity tokens may lie.
+        ``token_places`` are the allowed places of web identity tokens.
         """
         self._send = send
         self._session_name = session_name
@@ -131,7 +131,7 @@ class Chains:
         self._kept: WeakValueDictionary[Source, ChainCredentials] = WeakValueDictionary()
 
     async def ready(self, root: Root) -> ChainCredentials | None:
-        """Return what clients of ``root`` sign with, its session fresh; None where no chain makes it.
+        """Return the signing credentials of ``root``, with a fresh session; None if it has no chain.
 
         Raises:
             AwsRefused, AwsUnknown: A hop failed; its place in the chain is named.
@@ -151,7 +151,7 @@ class Chains:
         return end
 
     async def _renew(self, root: Root, end: ChainCredentials) -> None:
-        """Create a new session; while the old one is valid, a failure only delays the next try."""
+        """Create a new session; while the old one is valid, a failure only delays the next attempt."""
         began = self._now()
         serves = not end.needed(began)
         end.again, end.failure = began + AGAIN_SECONDS, None
@@ -182,7 +182,7 @@ class Chains:
 
 
 def _at_hop(error: AwsError, call: Call[Session], index: int, hop: Hop) -> AwsError:
-    """Return the failure of a hop with its place in it; one of an earlier hop bears its own already."""
+    """Return the failure of a hop with its place in the chain, unless an earlier hop has set it."""
     said = error.aws
     if said is None or said.action != call.action:
         return error

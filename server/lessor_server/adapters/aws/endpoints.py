@@ -1,4 +1,4 @@
-"""Where a service is, and which endpoint is tried first: one that failed goes to the back for a while."""
+"""The endpoints of a service, and their order: one that failed is tried last for a while."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from lessor_server.domain.root import RootConfig
 
 BACK_SECONDS = 30.0
-"""How long an endpoint that failed is tried last: not every call must wait for it to fail again."""
+"""How long an endpoint that failed is tried last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a service is: a URL and a region; empty means the SDK's default."""
+    """The URL and region of a service; empty means the SDK's default."""
 
     url: str
     region: str
 
     def __str__(self) -> str:
-        """Name the endpoint for the log."""
+        """Return its name for the log."""
         return self.url or f"AWS's endpoint in {self.region or 'the default region'}"
 
 
 def endpoints_of(config: RootConfig, service: str) -> tuple[Endpoint, ...]:
-    """Return where to find ``service``, in the order to try; STS may have endpoints to fall back on."""
+    """Return the endpoints of ``service``, in the configured order; STS may have fallbacks."""
     if service == "iam":
         return (Endpoint(config.iam_endpoint, config.region),)
     fallbacks = zip(config.sts_fallback_endpoints, config.sts_fallback_regions, strict=True)
@@ -41,7 +41,7 @@ class EndpointHealth:
         self._until: dict[Endpoint, float] = {}
 
     def order(self, wanted: Sequence[Endpoint]) -> list[Endpoint]:
-        """Return the endpoints in the order to try them: as wanted, but those that failed lately last.
+        """Return the endpoints in the order to try them: as configured, but those that failed lately last.
 
         Of those, the one that failed longest ago comes first.
         """
@@ -50,7 +50,7 @@ class EndpointHealth:
         return sorted(wanted, key=lambda endpoint: max(until[endpoint] - now, 0.0))
 
     def failed(self, endpoint: Endpoint) -> None:
-        """Take note that an endpoint failed just now, and forget those that did so long ago."""
+        """Record that an endpoint failed now, and forget old failures."""
         now = asyncio.get_running_loop().time()
         self._until = {one: until for one, until in self._until.items() if until > now}
         self._until[endpoint] = now + BACK_SECONDS

@@ -1,4 +1,4 @@
-"""botocore's and the network's failures to ours: one table, so that nothing of theirs goes further.
+"""Maps failures of botocore and the network to our errors, so that only these leave the adapter.
 
 Sources: IAM and STS API Reference, "Common Errors" and each operation's "Errors"; botocore ``exceptions``.
 """
@@ -17,7 +17,7 @@ from lessor_server.domain.aws.iam_calls import Call, VerifyKeyOnIam
 from lessor_server.domain.errors.base import AwsAnswer
 
 REGION_DISABLED = "RegionDisabledException"
-"""STS is switched off in that region for the account: another region may well serve."""
+"""The account has disabled STS in that region; another region may work."""
 
 _CODES = {
     "EntityAlreadyExists": Refusal.ALREADY_EXISTS,
@@ -60,10 +60,10 @@ _CODES = {
 }
 
 _TOO_LONG = re.compile(r"MaxSessionDuration|DurationSeconds exceeds")
-"""What a ValidationError says when AWS makes no session of the duration asked for (API_AssumeRole)."""
+"""The text of a ValidationError if AWS creates no session of the requested duration (API_AssumeRole)."""
 
 _TRANSIENT = "IDPCommunicationError"
-"""STS did not reach the identity provider; the call may be made again (API_AssumeRoleWithWebIdentity)."""
+"""STS did not reach the identity provider; a retry is allowed (API_AssumeRoleWithWebIdentity)."""
 
 _NEVER_SENT = (
     sdk.EndpointConnectionError,
@@ -71,28 +71,28 @@ _NEVER_SENT = (
     sdk.ProxyConnectionError,
     sdk.SSLError,
 )
-"""After these AWS has certainly seen nothing of the request: ``Transport`` raises them while connecting."""
+"""Errors after which AWS has not received the request: ``Transport`` raises them while connecting."""
 
 _NO_CREDENTIALS = (sdk.NoCredentialsError, sdk.PartialCredentialsError)
-"""The server has no credentials of its own: nobody to sign as, so nothing was sent."""
+"""The server has no credentials of its own to sign with, so nothing was sent."""
 
 _TEXT_LIMIT = 500
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 OWN_CREDENTIALS = "credentials of the server"
-"""Stands for the action where the server's own credentials could not be fetched for any call."""
+"""The action in errors about the server's own credentials, if no call can get them."""
 UNREADABLE = "UnreadableAnswer"
-"""The code of what came back and is not an answer of AWS; the text has its HTTP status."""
+"""The code for a response that is not AWS's; the text has its HTTP status."""
 
 
 def from_sdk(call: Call[object], error: sdk.ClientError) -> AwsError:
-    """Return what an error answer of AWS means for ``call``."""
+    """Map an error answer of AWS to the error of ``call``."""
     told = error.response.get("Error", {})
     meta = error.response.get("ResponseMetadata", {})
     code, text = str(told.get("Code", "")), str(told.get("Message", ""))[:_TEXT_LIMIT]
     status = int(meta.get("HTTPStatusCode", 0))
     answer = AwsAnswer(call.action, code, text, _request_id(meta))
     if status >= 500 and _CODES.get(code) is not Refusal.THROTTLED:
-        return AwsUnknown(answer, sent=True)  # it failed on the way, so it may have happened
+        return AwsUnknown(answer, sent=True)  # it failed in AWS, so it may have taken effect
     if code.startswith("NoSuchEntity"):
         missing = Refusal.NO_SUCH_USER if call.user and call.user in text else Refusal.NO_SUCH_OTHER
         return AwsRefused(answer, missing)
@@ -109,7 +109,7 @@ def from_sdk(call: Call[object], error: sdk.ClientError) -> AwsError:
 
 
 def _request_id(meta: Mapping[str, object]) -> str:
-    """Return AWS's id of a request, or nothing where what stands in its place is not one."""
+    """Return AWS's request id, or nothing if the value is not one."""
     said = str(meta.get("RequestId", ""))
     return said if _REQUEST_ID.fullmatch(said) else ""
 
@@ -117,8 +117,8 @@ def _request_id(meta: Mapping[str, object]) -> str:
 def proves(call: Call[object], error: AwsError) -> bool:
     """Return whether a refusal already verifies what ``call`` checks.
 
-    AWS looks at who signed before it looks at what they may do (IAM User Guide, "How permissions and
-    policies provide access management"): a key that is denied an action was accepted.
+    AWS authenticates before it authorises (IAM User Guide, "How permissions and policies provide access
+    management"): a key that is denied an action was accepted.
     """
     return isinstance(call, VerifyKeyOnIam) and error.aws is not None and error.aws.code == "AccessDenied"
 
@@ -129,12 +129,12 @@ def is_expired(error: AwsRefused) -> bool:
 
 
 def is_endpoint_specific(error: AwsError) -> bool:
-    """Return whether another endpoint of the service may answer: this one did not, or is switched off."""
+    """Return whether another endpoint of the service may work: this one did not answer, or is disabled."""
     return isinstance(error, AwsUnknown) or (error.aws is not None and error.aws.code == REGION_DISABLED)
 
 
 def merge_endpoint_errors(failed: Sequence[tuple[object, AwsError]]) -> AwsError:
-    """Return the error if no endpoint served: an unclear fate before a refusal, each cause in the text."""
+    """Return the error if every endpoint failed: an unknown fate before a refusal, each cause in the text."""
     errors = [error for _, error in failed]
     if len(errors) == 1:
         return errors[0]
@@ -149,7 +149,7 @@ def merge_endpoint_errors(failed: Sequence[tuple[object, AwsError]]) -> AwsError
 
 
 def from_network(call: Call[object], error: Exception) -> AwsError:
-    """Return what a failure without an answer of AWS means for ``call``."""
+    """Map a failure without an answer of AWS to the error of ``call``."""
     if isinstance(error, NotAnAnswer):
         return AwsUnknown(AwsAnswer(call.action, UNREADABLE, str(error)), sent=error.sent)
     answer = AwsAnswer(call.action, type(error).__name__, str(error)[:_TEXT_LIMIT])
@@ -159,16 +159,16 @@ def from_network(call: Call[object], error: Exception) -> AwsError:
 
 
 def unreadable(call: Call[object], error: Exception) -> AwsUnknown:
-    """Return what an answer that cannot be read means for ``call``."""
-    # Not its text: a parser's has the answer in it, in which a secret may stand.
+    """Map an unreadable answer to the error of ``call``."""
+    # Without its text: a parser's text has the answer, which may contain a secret.
     text = f"the answer cannot be read ({type(error).__name__})"
     return AwsUnknown(AwsAnswer(call.action, UNREADABLE, text), sent=True)
 
 
 def unsigned(call: Call[object], error: Exception) -> AwsError:
-    """Return what it means for ``call`` that the server's own credentials could not be fetched.
+    """Return the error of ``call`` if the server's own credentials could not be fetched.
 
-    It names who did not give them: the action of the SDK's call, or the address that answered.
+    It names their source: the action of the SDK's call, or the address that answered.
     """
     failure = unsent(call, error)
     said = failure.aws or AwsAnswer(call.action, type(error).__name__)
@@ -181,9 +181,9 @@ def unsigned(call: Call[object], error: Exception) -> AwsError:
 
 
 def unsent(call: Call[object], error: Exception) -> AwsError:
-    """Return what it means for ``call`` that no client could be made, or that nobody could sign for it.
+    """Return the error of ``call`` if its client could not be created, or it could not be signed.
 
-    AWS may have refused to give the server its own credentials; it refused nothing of ``call``.
+    AWS may have refused the server its own credentials, but it has not refused ``call``.
     """
     answer = AwsAnswer(call.action, type(error).__name__, str(error)[:_TEXT_LIMIT])
     if isinstance(error, _NO_CREDENTIALS):

@@ -1,4 +1,4 @@
-"""The one door to AWS: a call goes out once, and its answer, or the lack of one, comes back as a value."""
+"""The only way to AWS: sends a call once, and returns its result or raises its error."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ T = TypeVar("T")
 
 GIVE_UP_SECONDS = CONNECT_SECONDS + READ_SECONDS
 OPERATIONS = iam.OPERATIONS | sts.OPERATIONS
-"""Every call that Lessor makes; one that is missing here cannot be sent."""
+"""Every call that Lessor sends; a missing one cannot be sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class _PendingCall(Generic[T]):
-    """One call on its way: for which root, and what signs where a chain of roles does."""
+    """A call with its root and, if it has an assume chain, the chain's credentials."""
 
     root: Root
     call: Call[T]
@@ -43,7 +43,7 @@ class _PendingCall(Generic[T]):
 
     @property
     def operation(self) -> Operation:
-        """Return how the call is made and read."""
+        """Return the operation of the call."""
         return OPERATIONS[type(self.call)]
 
     @property
@@ -64,27 +64,27 @@ class AwsGateway:
     ) -> None:
         """Send through ``clients``; sessions of assume chains are called ``session_name``.
 
-        ``now`` is the clock, in seconds, by which those sessions age: the running loop's where left out.
-        ``token_places`` says where their web identity tokens may lie.
+        ``now`` returns the seconds by which those sessions age, by default the running loop's.
+        ``token_places`` are the allowed places of web identity tokens.
         """
         self._clients = clients
         self._chains = Chains(self.send, session_name, now, token_places)
         self._endpoint_health = EndpointHealth()
 
     def forget(self, mount: str) -> None:
-        """Let go of a mount's clients (``Clients.forget``), and so of the sessions that they sign with."""
+        """Release a mount's clients (``Clients.forget``), and so the sessions that they sign with."""
         self._clients.forget(mount)
 
     async def send(self, root: Root, call: Call[T]) -> T:
-        """Send one call once; where STS has endpoints to fall back on, once to each until one answers.
+        """Send one call once; if STS has fallback endpoints, once to each until one answers.
 
-        Within 7 s it is answered or has failed. A call that AWS refused since the chain's session had expired
-        had no effect: it is sent once more with a new session.
+        It is answered or fails within 7 s. If AWS refuses it because the chain's session has expired, it had
+        no effect and is sent once more, with a new session.
 
         Raises:
             AwsRefused: AWS answered no.
             AwsUnknown: No clear answer came.
-            EndpointNotAllowed: The root's endpoint is not one that may be reached.
+            EndpointNotAllowed: The root's endpoint is not allowed.
             IdentityTokenUnusable: The root's token cannot be read.
         """
         until = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
@@ -99,7 +99,7 @@ class AwsGateway:
         return await self._send(await self._prepare(root, call, until), until)
 
     async def _prepare(self, root: Root, call: Call[T], until: float) -> _PendingCall[T]:
-        """Prepare a call and the session that signs it; a key to be verified signs its own call."""
+        """Prepare a call and the session that signs it; a key that is verified signs its own call."""
         try:
             async with asyncio.timeout_at(until):
                 return _PendingCall(root, call, None if _is_proof(call) else await self._chains.ready(root))
@@ -107,7 +107,7 @@ class AwsGateway:
             raise error_codes.unsent(cast("Call[object]", call), error) from None
 
     async def _send(self, pending: _PendingCall[T], until: float) -> T:
-        """Send a call to each endpoint in turn, each with its share of the time that is left."""
+        """Send a call to each endpoint in order, each with its share of the remaining time."""
         loop = asyncio.get_running_loop()
         ways = self._endpoint_health.order(endpoints_of(pending.root.config, pending.operation.service))
         failed: list[tuple[Endpoint, AwsError]] = []
@@ -142,7 +142,7 @@ class AwsGateway:
             raise error_codes.unreadable(pending.plain, error) from None
 
     async def _client(self, pending: _PendingCall[T], endpoint: Endpoint) -> Any:
-        """Return the client for a call: the root's own, or one that signs with the key to be verified."""
+        """Return the client for a call: the root's own, or one that signs with the key that is verified."""
         service = pending.operation.service
         try:
             if _is_proof(pending.call):
@@ -157,7 +157,7 @@ class AwsGateway:
 
 
 def _read(operation: Operation, answer: Answer) -> object:
-    """Return the value in an answer, or raise ``NotAnAnswer`` where a field of it is missing or wrong."""
+    """Return the value of an answer, or raise ``NotAnAnswer`` if a field is missing or invalid."""
     try:
         read_text(answer["ResponseMetadata"], "RequestId")
         return operation.read(answer)

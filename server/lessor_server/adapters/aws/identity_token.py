@@ -1,9 +1,8 @@
-"""A web identity token: read from its file at each use, since the file may be replaced at any time.
+"""Reads a web identity token from its file at each use, because the file can be replaced at any time.
 
-Who may set a root names the file, so a file is read only where tokens may lie, wherever links lead, and what
-has not the shape of a bearer token (RFC 6750, 2.1) goes nowhere. All that can be wrong with a file has one
-text: it must not reveal which files exist. AWS verifies the token; only its ``aud`` claim is checked here
-(RFC 7519, 4.1.3).
+A caller who sets a root names the file. So only files in allowed places are read, also after links, and only
+text in the form of a bearer token (RFC 6750, 2.1) is used. All errors have the same text, which does not
+reveal which files exist. AWS verifies the token; only its ``aud`` claim is checked here (RFC 7519, 4.1.3).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from lessor_server.domain.secret import Secret
 from lessor_server.domain.token_places import TokenPlaces
 
 MAX_TOKEN_LENGTH: Final = 20_000
-"""The most characters that AWS takes (STS API Reference, AssumeRoleWithWebIdentity)."""
+"""AWS's maximum length (STS API Reference, AssumeRoleWithWebIdentity)."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750, 2.1, b64token; a JSON web token is one."""
 UNUSABLE: Final = (
@@ -35,19 +34,17 @@ UNUSABLE: Final = (
 
 
 async def read_token(path: str, audience: str, places: TokenPlaces, reads: FileReads | None = None) -> Secret:
-    """Return the token in the file at ``path``, meant for ``audience`` where that is given.
-
-    A file that hangs, as on a network mount, is none.
+    """Return the token in the file at ``path``, which must be for ``audience`` if that is given.
 
     Raises:
-        IdentityTokenUnusable: There is no such token.
+        IdentityTokenUnusable: There is no such token, or its file cannot be read in time.
     """
     try:
         text = await (reads or FileReads()).run(path, partial(_read, path, places))
     except ReadTimedOut:
         raise _unusable(UNUSABLE) from None
     if audience and audience not in _audiences(text):
-        raise _unusable("the token in identity_token_file is not meant for identity_token_audience")
+        raise _unusable("the token in identity_token_file is not for identity_token_audience")
     return Secret(text)
 
 
@@ -56,7 +53,7 @@ def _read(path: str, places: TokenPlaces) -> str:
         try:
             text = _content(path, places)
         except FileNotFoundError:
-            # A projected volume puts a new folder in the place that its link led to a moment ago.
+            # Kubernetes may have replaced the folder of a projected volume a moment ago.
             text = _content(path, places)
     except (OSError, ValueError):
         raise _unusable(UNUSABLE) from None
@@ -66,9 +63,9 @@ def _read(path: str, places: TokenPlaces) -> str:
 
 
 def _content(path: str, places: TokenPlaces) -> str:
-    """Return what the file holds, or raise ``OSError`` or ``ValueError`` where it may not be read."""
+    """Return the file's content, or raise ``OSError`` or ``ValueError`` if it must not be read."""
     real = Path(os.path.realpath(path, strict=True))
-    # Looked at first, as opening a device may do something; and again once it is open, when nothing changes.
+    # Checked before, as opening a device may have effects, and after opening, when it can't change.
     _require_place(real.lstat(), real, path, places)
     with open(real, encoding="ascii", opener=_open) as file:
         status = os.fstat(file.fileno())
@@ -77,12 +74,12 @@ def _content(path: str, places: TokenPlaces) -> str:
 
 
 def _open(path: str, flags: int) -> int:
-    """Open no link; and don't block, as who opens a pipe waits for its writer, perhaps for ever."""
+    """Open without following links, and without waiting for the writer of a pipe."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def _path_of(handle: int, path: str, status: os.stat_result) -> Path:
-    """Return where an open file is, whatever its name leads to by now."""
+    """Return the path of an open file, even if its name was replaced."""
     link = Path(f"/proc/self/fd/{handle}")
     if link.is_symlink():
         return link.readlink()
@@ -93,8 +90,8 @@ def _path_of(handle: int, path: str, status: os.stat_result) -> Path:
 
 
 def _require_place(status: os.stat_result, real: Path, named: str, places: TokenPlaces) -> None:
-    """Raise ``PermissionError`` unless a file may hold a token: where it is, and what it is."""
-    # A second name may be in a place for tokens while the first is anywhere.
+    """Raise ``PermissionError`` unless a file may hold a token, by its place and type."""
+    # With a hard link, one name may be in an allowed place and another anywhere.
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         raise PermissionError(named)
     anywhere = places.is_left_from_before(named)
@@ -102,14 +99,14 @@ def _require_place(status: os.stat_result, real: Path, named: str, places: Token
         raise PermissionError(named)
     private = (places.data_dir, *places.private_files) if places.data_dir else places.private_files
     forbidden = {(one.st_dev, one.st_ino) for one in _statuses(private)}
-    # By what they are, not by their names: a mount may show the data directory in another place.
+    # By identity, not by name: a mount may show the data directory at another path.
     for one in _statuses((real, *real.parents)):
         if (one.st_dev, one.st_ino) in forbidden:
             raise PermissionError(named)
 
 
 def _statuses(paths: Iterable[str | Path]) -> Iterable[os.stat_result]:
-    """Return what the paths lead to, those that are not there left out."""
+    """Return the identities of the files at the paths that exist."""
     for path in paths:
         try:
             yield Path(path).stat()
@@ -118,7 +115,7 @@ def _statuses(paths: Iterable[str | Path]) -> Iterable[os.stat_result]:
 
 
 def _audiences(token: str) -> list[object]:
-    """Return whom a token is meant for."""
+    """Return the audiences of a token."""
     try:
         body = token.split(".")[1]
         said = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["aud"]

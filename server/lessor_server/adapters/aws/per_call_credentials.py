@@ -1,4 +1,4 @@
-"""Credentials that change from call to call: one client signs for many keys, each call with its own."""
+"""Credentials by call: one client signs each call with another key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lessor_server.domain.aws.iam_calls import AccessKey
 
 @dataclass(slots=True)
 class _Holder:
-    """The key of a block, until the block ends; connections and timers made in it keep its context longer."""
+    """The key of a block; empty after it, because connections and timers keep its context longer."""
 
     key: AccessKey | None
 
@@ -25,7 +25,7 @@ _KEY: ContextVar[_Holder] = ContextVar("key of the call")
 
 @contextmanager
 def signing_key(key: AccessKey) -> Iterator[None]:
-    """Sign the calls of this block, and of no other task, with ``key``."""
+    """Sign the calls of this block, in this task only, with ``key``."""
     holder = _Holder(key)
     token = _KEY.set(holder)
     try:
@@ -36,14 +36,14 @@ def signing_key(key: AccessKey) -> Iterator[None]:
 
 
 class PerCallCredentials(AioCredentials):  # type: ignore[misc]  # aiobotocore ships no types
-    """The credentials of clients that verify keys: the key that the running call verifies."""
+    """The credentials of clients that verify keys: those that the current call verifies."""
 
     def __init__(self) -> None:
-        """Begin without a key; outside of ``signing_key`` nothing can be signed."""
+        """Begin without a key; nothing can be signed outside of ``signing_key``."""
         super().__init__("", "", "")
 
     async def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        """Return the running call's key, or raise ``LookupError`` where it has none."""
+        """Return the current call's key, or raise ``LookupError`` if it has none."""
         key = _KEY.get().key
         if key is None:
             raise LookupError("the call that the key was for has ended")

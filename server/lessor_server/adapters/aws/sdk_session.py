@@ -1,7 +1,7 @@
-"""Sessions of the SDK of which every request goes over ``Transport``, and every answer is checked.
+"""Sessions of the SDK that send every request over ``Transport`` and check every answer.
 
-Clients that the SDK creates itself to fetch the server's own credentials (a web identity, an assumed role,
-single sign-on) are no exception, nor is what it asks the metadata services of instances and containers.
+This includes the clients that the SDK creates to fetch the server's own credentials (a web identity, an
+assumed role, single sign-on), and its requests to the metadata services of instances and containers.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from lessor_server.domain.errors.base import LessorError
 
 CA_BUNDLE_VARIABLE: Final = "AWS_CA_BUNDLE"
 METADATA_SECONDS = 2
-"""How long a metadata service may take to connect, and to answer; the SDK allows containers as much."""
+"""The timeouts of metadata services, to connect and to answer, as in the SDK for containers."""
 
 
 class MetadataTransport(Transport, _RefCountedSession):  # type: ignore[misc]  # aiobotocore ships no types
-    """The way to a metadata service: open only while it is asked, and through no proxy."""
+    """The transport to a metadata service: open only during a request, and without a proxy."""
 
 
 class CredentialsNotFetched(Exception):
-    """The server's own credentials could not be fetched: ``cause`` is the SDK's error, and none of a call."""
+    """The server's own credentials could not be fetched; ``cause`` is the SDK's error."""
 
     def __init__(self, cause: Exception) -> None:
-        """Carry the SDK's error."""
+        """Keep the SDK's error."""
         super().__init__()
         self.cause = cause
 
@@ -43,7 +43,7 @@ class SdkSession(AioSession):  # type: ignore[misc]  # aiobotocore ships no type
     """One session of the SDK."""
 
     def __init__(self, loader: Any = None) -> None:
-        """Read models with ``loader``, which sessions may share; timestamps by the standard library."""
+        """Read models with ``loader``, which sessions may share, and timestamps by the standard library."""
         super().__init__()
         if loader is not None:
             self.register_component("data_loader", loader)
@@ -53,14 +53,14 @@ class SdkSession(AioSession):  # type: ignore[misc]  # aiobotocore ships no type
             self.register(f"before-parse.{service}", require_aws_answer)
 
     def create_client(self, *args: Any, config: Any = None, **options: Any) -> Any:
-        """Return what makes a client, as the SDK does, but over ``Transport``."""
-        # Set after merging, which would lose it.
+        """Return the context manager of a new client that uses ``Transport``."""
+        # Set after the merge, which would drop it.
         merged = AioConfig() if config is None else AioConfig().merge(config)
         merged.http_session_cls = Transport
         return super().create_client(*args, config=merged, **options)
 
     async def get_credentials(self) -> Any:
-        """Return what clients sign with, or None where there is nothing.
+        """Return the credentials that clients sign with, or None.
 
         Raises:
             CredentialsNotFetched: The source of the server's own credentials did not return them.
@@ -71,7 +71,7 @@ class SdkSession(AioSession):  # type: ignore[misc]  # aiobotocore ships no type
             raise CredentialsNotFetched(error) from error
 
     def _create_credential_resolver(self) -> Any:
-        """Return the chain of providers, with our own way to the metadata services."""
+        """Return the chain of providers, with our own transport to the metadata services."""
         resolver = super()._create_credential_resolver()
         for provider in resolver.providers:
             if isinstance(provider, AioInstanceMetadataProvider):
@@ -89,14 +89,14 @@ class CaBundleUnusable(LessorError):
 
 
 def require_ca_bundle() -> None:
-    """Raise ``CaBundleUnusable`` where the SDK would verify hosts by a file that it can't read.
+    """Raise ``CaBundleUnusable`` if the SDK would verify hosts by a file that it can't read.
 
-    The SDK reads it with its first connection, and its error names no path. It takes it from the variable
-    AWS_CA_BUNDLE, or from ``ca_bundle`` in AWS's configuration file.
+    The SDK reads it at its first connection, and its error names no path. The path is in the variable
+    AWS_CA_BUNDLE, or in ``ca_bundle`` in AWS's configuration file.
     """
     try:
         path = AioSession().get_config_variable("ca_bundle")
-    except BotoCoreError:  # of the configuration file, which only some roots need
+    except BotoCoreError:  # from the configuration file, which only some roots need
         path = os.environ.get(CA_BUNDLE_VARIABLE)
     if not path:
         return

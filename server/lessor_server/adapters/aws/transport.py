@@ -1,9 +1,9 @@
-"""How a request travels: straight to its host over verified TLS, once, with a bounded answer.
+"""Sends a request once, directly to its host over verified TLS, and reads a bounded answer.
 
-aiobotocore's own session follows redirects with the whole request, the web identity token and the session
-token included. It compares no host name with the certificate (its context is made for urllib3, which does
-that itself), and behind a proxy it verifies no certificate at all. It also reports a connection that was
-reset after the request as one that was never made.
+aiobotocore's own session follows redirects with the whole request, including web identity and session tokens.
+It does not compare host names with certificates (urllib3, for which its context is made, does that itself),
+and behind a proxy it verifies no certificate. It also reports a connection that was reset after the request
+as one that was never established.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from multidict import CIMultiDict
 from yarl import URL
 
 MAX_ANSWER_BYTES: Final = 2 << 20
-"""More than a page of 1,000 users has whose names, paths and ARNs are as long as AWS allows."""
+"""More than a page of 1,000 users with the longest names, paths and ARNs."""
 
 
 class NotAnAnswer(sdk.HTTPClientError):  # type: ignore[misc]  # botocore ships no types
-    """Something came back that is not an answer of AWS; ``sent`` says whether the request had been sent."""
+    """The response is not an answer of AWS; ``sent`` says whether the request had been sent."""
 
     fmt = "HTTP {status}: {problem}"
 
     def __init__(self, status: int, problem: str, *, sent: bool = True, url: str = "") -> None:
-        """Say with which HTTP status it came, what is wrong with it, and maybe which ``url`` was asked."""
+        """Keep the HTTP status, the problem, and optionally the requested ``url``."""
         super().__init__(status=status, problem=problem)
         self.sent = sent
         parts = urlsplit(url)
-        # Neither a path nor a user: these may be secrets.
+        # Without path and user, which may be secrets.
         self.origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if url else ""
 
 
 class Transport(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore ships no types
-    """Sends the requests of one client, and follows no redirect."""
+    """Sends the requests of one client; does not follow redirects."""
 
     async def send(self, request: Any) -> AioAWSResponse:
         """Send one request and return its answer, read whole.
@@ -50,7 +50,7 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore ships no t
         Raises:
             EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError, SSLError: There was no
                 connection, so nothing was sent.
-            NotAnAnswer: A redirect, a refusal of the proxy, or a body that is cut or too long.
+            NotAnAnswer: A redirect, a refusal of the proxy, or a body that is incomplete or too long.
             HTTPClientError: Any other failure; the request may have been sent.
         """
         url: str = request.url
@@ -76,7 +76,7 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore ships no t
             raise sdk.ProxyConnectionError(proxy_url=mask_proxy_url(proxy), error=error) from error
         except aiohttp.ClientSSLError as error:
             raise sdk.SSLError(endpoint_url=url, error=error) from error
-        # Raised while connecting, and then alone: a reset after that is a ClientOSError.
+        # Raised only while connecting: a later reset is a ClientOSError.
         except aiohttp.ClientConnectorError as error:
             raise sdk.EndpointConnectionError(endpoint_url=url, error=error) from error
         except aiohttp.ConnectionTimeoutError as error:
@@ -87,7 +87,7 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore ships no t
             raise sdk.ConnectionClosedError(endpoint_url=url, request=request, error=error) from error
 
     async def _get_session(self, proxy_url: str | None) -> aiohttp.ClientSession:
-        """Return the session for what goes through a proxy, or through none; it keeps no cookies."""
+        """Return the session with or without a proxy; it keeps no cookies."""
         sessions: dict[str | None, aiohttp.ClientSession] = self._sessions
         if proxy_url not in sessions:
             session = aiohttp.ClientSession(
@@ -102,15 +102,15 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore ships no t
         return sessions[proxy_url]
 
     def _create_connector(self, _: str | None) -> aiohttp.TCPConnector:
-        """Return what connects: certificates and host names are verified, through a proxy as well."""
+        """Return a connector that verifies certificates and host names, also through a proxy."""
         context = _tls_context(get_cert_path(self._verify or True))
         return aiohttp.TCPConnector(limit=self._max_pool_connections, ssl=context, **self._connector_args)
 
     def _proxy_of(self, url: str) -> str | None:
-        """Return the proxy to go through. An address of this machine or link is never behind one.
+        """Return the proxy for a URL, which is never used for an address of this machine or link.
 
-        Otherwise what must not leave the machine would be sent to the proxy, readable. Go's net/http makes
-        the same exception for loopback (ProxyFromEnvironment).
+        Otherwise requests that must not leave the machine would go to the proxy, unencrypted. Go's net/http
+        makes the same exception for loopback (ProxyFromEnvironment).
         """
         if is_near(urlsplit(url).hostname or ""):
             return None
@@ -131,7 +131,7 @@ def is_near(host: str) -> bool:
 
 @lru_cache(maxsize=8)
 def _tls_context(ca_file: str) -> ssl.SSLContext:
-    """Return what verifies certificates by the authorities in a file; reading them takes milliseconds."""
+    """Return a TLS context with the authorities in a file, which take milliseconds to read."""
     context = ssl.create_default_context(cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
@@ -139,7 +139,7 @@ def _tls_context(ca_file: str) -> ssl.SSLContext:
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """A body that is read already, in the place of one that ``AioAWSResponse`` would read."""
+    """A body that is read already, for ``AioAWSResponse``."""
 
     content: bytes
 
@@ -158,7 +158,7 @@ def _headers_of(request: Any) -> CIMultiDict[str]:
 
 
 async def _read(response: aiohttp.ClientResponse, url: str) -> AioAWSResponse:
-    """Read an answer whole, or raise ``NotAnAnswer`` where it is a redirect, too long, or cut."""
+    """Read a whole answer, or raise ``NotAnAnswer`` if it is a redirect, too long, or incomplete."""
     if 300 <= response.status < 400:
         raise NotAnAnswer(response.status, "a redirect, which is not followed", url=url)
     body = bytearray()

@@ -14,16 +14,16 @@ from xml.etree import ElementTree as ET
 from lessor_server.adapters.aws.transport import NotAnAnswer
 
 MAX_TAGS: Final = 1 << 16
-"""Opening and closing ones: 1,000 results of the simulator have two thirds of that."""
+"""Opening and closing tags: 1,000 results of the simulator have two thirds of that."""
 MAX_QUOTES: Final = 1 << 14
-"""Each attribute has two, and AWS has one attribute; fifty tags of a user may have 12,800 as text."""
+"""An attribute has two, and AWS has one attribute; the text of a user's fifty tags may have 12,800."""
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9.:_-]{0,99}")
 _ERRORS: Final = ("{*}Error", "{*}Errors/{*}Error")
-"""Where an error stands: AWS's place, and the one in which moto puts those of authentication."""
+"""The places of an error: AWS's, and moto's for errors of authentication."""
 
 
 def require_aws_answer(operation_model: Any, response_dict: Any, **_: object) -> None:
-    """Raise ``NotAnAnswer`` unless an answer is one of AWS's; a handler of botocore's ``before-parse``."""
+    """Raise ``NotAnAnswer`` unless an answer is AWS's; a handler of botocore's ``before-parse``."""
     status: int = response_dict["status_code"]
     problem = find_problem(operation_model.name, status, response_dict["body"])
     if problem:
@@ -31,8 +31,8 @@ def require_aws_answer(operation_model: Any, response_dict: Any, **_: object) ->
 
 
 def find_problem(action: str, status: int, body: bytes) -> str:
-    """Return why a body is not AWS's answer to ``action``, or nothing; none of its text is repeated."""
-    # AWS declares no entities, and they could grow without end. Bytes that are not UTF-8 might hide them.
+    """Return why a body is not AWS's answer to ``action``, without its text, or nothing."""
+    # AWS declares no entities; they could expand without limit. Other encodings than UTF-8 could hide them.
     try:
         body.decode("utf-8")
     except UnicodeDecodeError:

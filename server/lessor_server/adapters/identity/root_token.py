@@ -1,4 +1,4 @@
-"""The root token: who shows it may do everything. Only its hash stays in memory."""
+"""The root token, whose bearer may do everything. Only its hash stays in memory."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ FILE_NAME: Final = "root-token"
 
 
 class RootTokenBroken(Exception):
-    """The root token can't be used as it was given; the text never holds the token."""
+    """The root token can't be used; the text never contains it."""
 
 
 def load_root_token(data_dir: Path, given: TokenHash | None, file: Path | None) -> TokenHash:
-    """Return the hash of the root token: ``given``, else that of ``file``, else of the data directory's own.
+    """Return the hash of the root token: ``given``, or that of ``file``, or of the data directory's file.
 
-    The last one is made at the first start, mode 0600, and found again at the next.
+    The first start creates the file in the data directory, with mode 0600.
 
     Raises:
         RootTokenBroken: It is too short, not ASCII text, or our own file is open to others.
-        OSError: It can't be read or made.
+        OSError: It can't be read or created.
     """
     if given is not None:
         return given
@@ -40,7 +40,7 @@ def load_root_token(data_dir: Path, given: TokenHash | None, file: Path | None) 
 
 
 def _draw() -> bytes:
-    """Make a token: 256 random bits as 43 characters that need no quotes, and a line end."""
+    """Draw a token: 256 random bits as 43 characters that need no quotes, and a line end."""
     return base64.urlsafe_b64encode(os.urandom(RANDOM_BYTES)).rstrip(b"=") + b"\n"
 
 

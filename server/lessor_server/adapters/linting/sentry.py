@@ -1,7 +1,7 @@
 """A linter over policy_sentry's list of AWS's actions, which the extra ``lessor[lint]`` installs.
 
-The list is loaded when the first policy is checked, in a thread: it takes a fifth of a second and 50 MB,
-which stay. A server that checks no role never loads it.
+The list is loaded in a thread when the first policy is checked: this takes 0.2 s and 50 MB, which stay in
+use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CHANGING = ("Write", "Tagging", "Permissions management")
 
 
 def installed() -> str:
-    """Return the linter's name and version, or an empty text where the extra is not installed."""
+    """Return the linter's name and version, or an empty text if the extra is not installed."""
     try:
         return f"{PACKAGE} {version(PACKAGE)}" if find_spec(PACKAGE) else ""
     except PackageNotFoundError:
@@ -27,7 +27,7 @@ def installed() -> str:
 
 
 class SentryLinter:
-    """Implements ``engine.ports.Linter``; make one only where ``installed``."""
+    """Implements ``engine.ports.Linter``; requires ``installed``."""
 
     def __init__(self) -> None:
         """Load nothing yet."""
@@ -35,7 +35,7 @@ class SentryLinter:
         self._loading = asyncio.Lock()
 
     async def findings(self, document: str) -> list[str]:
-        """Return what deserves a second look in a policy document, one sentence each."""
+        """Return the findings about a policy document, one sentence each."""
         async with self._loading:
             if self._catalogue is None:
                 self._catalogue = await asyncio.to_thread(_catalogue)
@@ -44,7 +44,7 @@ class SentryLinter:
 
 def _catalogue() -> Catalogue:
     """Read the whole list."""
-    # Imported here for their size: policy_sentry reads its list at import.
+    # Imported here because policy_sentry reads its list at import.
     from policy_sentry.querying.actions import get_action_data, get_actions_for_service  # noqa: PLC0415
     from policy_sentry.querying.all import get_all_service_prefixes  # noqa: PLC0415
 

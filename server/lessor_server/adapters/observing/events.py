@@ -1,4 +1,4 @@
-"""Writes what happened to the log, one line an event."""
+"""Logs events, one line each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class EventLog:
         self._refused: dict[str, int] = {}
 
     def __call__(self, event: Event) -> None:
-        """Write one event: its name in snake case, and its fields; an instant as ``time`` (RFC 3339)."""
+        """Write one event: its name in snake case and its fields, with instants as RFC 3339."""
         kind = type(event)
         if kind not in self._names:
             name = event.log_name or _WORD_START.sub("_", kind.__name__).lower()
@@ -53,13 +53,13 @@ class EventLog:
             self._logger.info(name, **values)
 
     def report(self, method: str, error: BaseException) -> str:
-        """Write an exception that nobody foresaw, with its stack; return the reference that a caller gets."""
+        """Write an unexpected exception, with its stack; return the reference that a caller gets."""
         reference = f"{self._rng.getrandbits(48):012x}"
         self._logger.error("internal_error", method=method, reference=reference, exc_info=error)
         return reference
 
     def refused(self, reason: str) -> None:
-        """Write that a call was refused: the first one now, later ones as a number once a second."""
+        """Write that a call was refused: the first one immediately, later ones as a count each second."""
         if reason in self._refused:
             self._refused[reason] += 1
             return
@@ -67,7 +67,7 @@ class EventLog:
         self._write_refused(reason)
 
     def _write_refused(self, reason: str) -> None:
-        """Write how many calls were refused since the last line; stop after a second without any."""
+        """Write the number of calls refused since the last line; stop after a second without any."""
         count = self._refused.pop(reason)
         if count:
             self._logger.warning("calls_refused", reason=reason, count=count)
@@ -76,7 +76,7 @@ class EventLog:
 
 
 def _logged(field: str, value: object) -> tuple[str, object]:
-    """Return a field as the log shows it: ``expires_us`` as ``expires``, an RFC 3339 time or None for 0."""
+    """Return a field in the log's form: ``expires_us`` as ``expires``, an RFC 3339 time or None for 0."""
     if not field.endswith("_us") or not isinstance(value, int):
         return field, value
     name = field.removesuffix("_us")

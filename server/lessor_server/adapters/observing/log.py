@@ -1,9 +1,9 @@
 """Sets up the log: JSON lines for machines, coloured text at a terminal, both without secrets.
 
-Everything goes to one stream, standard error. Libraries that log through ``logging`` go the same way,
-from warnings up whatever our own level is: botocore's debug log holds signed requests. So do warnings, and
-exceptions that nothing catches, in threads and destructors too. gRPC's core writes past ``logging``; the
-package's ``__init__`` silences it.
+Everything is written to standard error: our log, Python's warnings, uncaught exceptions, also of threads and
+destructors, and the logs of libraries. Of libraries only warnings and errors are written, at every level of
+ours, because botocore's debug log has signed requests. gRPC's core does not use ``logging``; the package's
+``__init__`` disables its log.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LEVELS: Final = {
 
 
 class LogLevel:
-    """The least level that is written; it may be changed while the server runs."""
+    """The lowest level that is written; it can be changed while the server runs."""
 
     def __init__(self, name: str) -> None:
         """Begin with debug, info, warning or error."""
@@ -46,20 +46,20 @@ class LogLevel:
 
 
 class LossyStream:
-    """Writes to a stream and loses what can't be written: a closed terminal or pipe must end nothing."""
+    """Writes to a stream and ignores errors, so that a closed terminal or pipe stops nothing."""
 
     def __init__(self, stream: TextIO) -> None:
         """Write to ``stream``."""
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write ``text``, if that is possible."""
+        """Write ``text``, if possible."""
         with suppress(OSError, ValueError):
             return self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Pass on what was written, if that is possible."""
+        """Flush the stream, if possible."""
         with suppress(OSError, ValueError):
             self._stream.flush()
 
@@ -69,12 +69,12 @@ class LossyStream:
 
 
 def start_logging(level: LogLevel, style: str, stream: TextIO = sys.stderr) -> FilteringBoundLogger:
-    """Return our logger, and send what libraries log the same way.
+    """Return our logger, and redirect the logs of libraries to it.
 
     Args:
-        level: The least level of ours that is written.
+        level: The lowest level that is written.
         style: json, console, or auto for console at a terminal and json elsewhere.
-        stream: Where lines go.
+        stream: The output.
     """
     stream = cast("TextIO", LossyStream(stream))
     logging.basicConfig(handlers=[library_handler(style, stream)], level=logging.WARNING, force=True)
@@ -86,7 +86,7 @@ def start_logging(level: LogLevel, style: str, stream: TextIO = sys.stderr) -> F
 
 
 def make_logger(level: LogLevel, style: str, stream: TextIO) -> FilteringBoundLogger:
-    """Return a logger that touches nothing global; arguments as in ``start_logging``."""
+    """Return a logger without global changes; arguments as in ``start_logging``."""
     logger = structlog.wrap_logger(
         structlog.WriteLogger(stream),
         processors=[level, structlog.processors.add_log_level, *_last_steps(style, stream)],
@@ -97,7 +97,7 @@ def make_logger(level: LogLevel, style: str, stream: TextIO) -> FilteringBoundLo
 
 
 def library_handler(style: str, stream: TextIO) -> logging.Handler:
-    """Return a handler that writes records of ``logging``, from warnings up, as our logger does."""
+    """Return a handler that writes warnings and errors of ``logging`` in our logger's format."""
     handler = logging.StreamHandler(stream)
     handler.setLevel(logging.WARNING)
     handler.addFilter(CallersCannotFlood())
@@ -111,13 +111,14 @@ def library_handler(style: str, stream: TextIO) -> logging.Handler:
 
 
 class CallersCannotFlood(logging.Filter):
-    """Passes one record a second of each kind of gRPC's, with the number of those that were held back.
+    """Passes one of gRPC's records of each kind a second, with the number of those dropped.
 
-    gRPC logs each call whose metadata it can't decode, with a traceback and the caller's text: both go.
+    gRPC logs each call whose metadata it can't decode, with a traceback and the caller's text, which are
+    removed.
     """
 
     def __init__(self) -> None:
-        """Begin with nothing held back."""
+        """Begin without dropped records."""
         super().__init__()
         self._last: dict[str, float] = {}
         self._held: dict[str, int] = {}
@@ -139,7 +140,7 @@ class CallersCannotFlood(logging.Filter):
 
 
 def _last_steps(style: str, stream: TextIO) -> list[Processor]:
-    """Return what both ways share: nothing may be added to an event after ``redact``."""
+    """Return the shared processors; nothing may be added to an event after ``redact``."""
     if style == "console" or (style == "auto" and stream.isatty()):
         console = structlog.dev.ConsoleRenderer(
             colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
@@ -158,6 +159,6 @@ def _last_steps(style: str, stream: TextIO) -> list[Processor]:
 def _log_uncaught(
     kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
 ) -> None:
-    """Log an exception that nothing caught, in place of the traceback that Python writes."""
+    """Log an uncaught exception, instead of Python's traceback."""
     if error is not None:
         logging.getLogger("python").error("uncaught_exception", exc_info=(kind, error, trace))

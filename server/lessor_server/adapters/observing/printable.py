@@ -1,8 +1,7 @@
-"""Escapes what is not printable: text of callers must not move the cursor, forge a line or reorder text.
+"""Escapes unprintable characters: callers' text must not move the cursor, forge a line or reorder text.
 
-Not printable is what ``str.isprintable`` says: control characters (C0, DEL, C1), format characters such as
-the bidirectional ones (Unicode TR 36, "Bidirectional Text Spoofing"), line separators, surrogates, and code
-points that are not assigned.
+By ``str.isprintable`` these are control characters (C0, DEL, C1), format characters such as the bidirectional
+ones (Unicode TR 36, "Bidirectional Text Spoofing"), line separators, surrogates, and unassigned code points.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from structlog.typing import EventDict, WrappedLogger
 
 _TRACEBACKS = frozenset({"exception", "stack"})
-"""Keys under which structlog puts text of several lines."""
+"""Keys of structlog with text of several lines."""
 
 
 def escape(text: str) -> str:
@@ -21,10 +20,7 @@ def escape(text: str) -> str:
 
 
 def drop_empty(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Return the event without fields that say nothing: ``by=`` reads as a mistake. A structlog processor.
-
-    JSON keeps them, since machines expect the same keys in every line of an event.
-    """
+    """Return the event without empty fields, which JSON keeps. A structlog processor."""
     return {key: value for key, value in event.items() if key == "event" or not _is_empty(value)}
 
 
@@ -34,7 +30,7 @@ def escape_event(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 
 def escape_json(_logger: WrappedLogger, _method: str, line: str) -> str:
-    """Return a line of JSON with JSON's own escapes; what it says stays the same. A structlog processor."""
+    """Return a line of JSON with JSON's escapes, equal in content. A structlog processor."""
     if line.isprintable():
         return line
     return "".join(sign if sign.isprintable() else _json_escape(sign) for sign in line)
@@ -45,7 +41,7 @@ def _is_empty(value: object) -> bool:
 
 
 def _escape_value(key: str, value: object) -> object:
-    """Return a value without control characters; a traceback's lines are indented, so that none is forged."""
+    """Return a value without control characters; indent a traceback's lines, so that none can be forged."""
     if value is None or isinstance(value, bool | int | float):
         return value
     text = value if isinstance(value, str) else repr(value)

@@ -1,7 +1,7 @@
-"""Takes secrets out of log events, whatever the caller put in: the last step before an event is written.
+"""Removes secrets from log events: the last step before an event is written.
 
-A caller who logs a secret by mistake is the case this is for, so it does not rely on callers: it looks
-at types, at the names of keys and at the text itself, nested and in tracebacks too.
+It protects against code that logs a secret by mistake. It checks types, the names of keys and the text
+itself, also nested and in tracebacks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lessor_server.domain.lease_id import CREDS
 
 HIDDEN: Final = "***"
 MAX_DEPTH: Final = 6
-"""Levels of nesting that are shown; what is deeper is cut, so that an event has a bound."""
+"""The maximum depth of nested values; deeper ones are cut, so that the size of an event is bounded."""
 
 _SMELLS: Final = re.compile(
     r"secret|token|passw|passphrase|authorization|private|credentials|cookie|signature|mfa_code|sealing_key"
@@ -27,15 +27,15 @@ _SMELLS: Final = re.compile(
 )
 _HARMLESS: Final = re.compile(r"_(?:file|path|count|ttl)$", re.IGNORECASE)
 
-# A secret access key is 40 characters of base64 (IAM, "Manage access keys for IAM users"): a run of just
-# that length with capitals, small letters and a digit or sign. A lease id may have that length too.
+# A secret access key has 40 characters of base64 (IAM, "Manage access keys for IAM users"): a run of exactly
+# that length with upper case, lower case, and a digit or sign. A lease id may have that length too.
 _SECRET_KEY: Final = (
     rf"(?<![A-Za-z0-9/+])(?![A-Za-z0-9+/]*{CREDS})(?=[A-Za-z0-9+/]*[A-Z])(?=[A-Za-z0-9+/]*[a-z])"
     r"(?=[A-Za-z0-9+/]*[0-9+/])[A-Za-z0-9+/]{40}(?![A-Za-z0-9/+=])"
 )
-# Session tokens of STS have no promised form; all seen begin like these.
+# STS guarantees no format of session tokens; all known ones begin like these.
 _SESSION_TOKEN: Final = r"(?:FwoG|FQoG|IQoJ|AQoD|AQoE)[A-Za-z0-9+/=%]{16,}"
-# Names a secret and then says it. Costs ten times the others, and most texts have no sign of it.
+# A secret's name, followed by the secret. Ten times slower than the others, and rarely needed.
 _NAMED: Final = re.compile(
     r"(?P<name>(?i:(?:bearer|basic) |(?:secret|token|passw|passphrase|accesskey)[a-z_]{0,40}"
     r"(?:[\"']?\s*=\s*[\"']?|[\"']\s*:\s*[\"'])))[^\s&\"',;]+"
@@ -61,7 +61,7 @@ def scrub(text: str) -> str:
 
 
 def _value(key: object, value: object, depth: int) -> object:
-    """Return what may be shown of a value that stands under ``key``."""
+    """Return the redacted value of ``key``."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(key, str) and _smells(key):
@@ -71,12 +71,12 @@ def _value(key: object, value: object, depth: int) -> object:
 
 @lru_cache(maxsize=1024)
 def _smells(key: str) -> bool:
-    """Return whether what stands under this key is a secret by its name."""
+    """Return whether the name of a key says that its value is secret."""
     return _SMELLS.search(key) is not None and _HARMLESS.search(key) is None
 
 
 def _shown(value: object, depth: int) -> object:
-    """Return what may be shown of a value, as something that any renderer can write."""
+    """Return the redacted value, in a form that every renderer can write."""
     match value:
         case _ if hasattr(value, "reveal"):
             return HIDDEN
@@ -99,5 +99,5 @@ def _shown(value: object, depth: int) -> object:
 
 
 def _key(key: object) -> str:
-    """Return a nested key; it may itself be what must not be shown."""
+    """Return a nested key, redacted, because it may be a secret too."""
     return str(_shown(key, MAX_DEPTH))

@@ -1,8 +1,8 @@
-"""Seals what the store keeps secret, with AES-256-GCM under a key that lies outside of the database.
+"""Seals secrets in the store with AES-256-GCM, under a key that is stored outside of the database.
 
 A sealed blob is: version (1 byte, 0x01) | key id (8) | nonce (12) | ciphertext and tag (16 more than the
-plain bytes). The context and the header are associated data, so that a blob moved to another row does not
-open. Nonces are random: NIST SP 800-38D 8.3 allows 2^32 of them under one key.
+plain bytes). The context and the header are associated data, so a blob moved to another row cannot be
+decrypted. Nonces are random: NIST SP 800-38D 8.3 allows 2^32 of them under one key.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ HEADER_SIZE: Final = len(VERSION) + KEY_ID_SIZE
 
 
 def key_id(key: bytes) -> bytes:
-    """Return what names a key: 8 bytes of a digest, which reveal nothing about 32 random bytes."""
+    """Return a key's id: 8 bytes of a digest, which reveal nothing about 32 random bytes."""
     return hashlib.sha256(b"lessor sealing key id\x00" + key).digest()[:KEY_ID_SIZE]
 
 
 def key_id_of(sealed: bytes) -> str:
-    """Return the id of the key that a blob was sealed under, empty for what is not a sealed blob."""
+    """Return the id of the key that a blob was sealed under; empty if it is not a sealed blob."""
     return sealed[len(VERSION) : HEADER_SIZE].hex() if sealed.startswith(VERSION) else ""
 
 
 class AesGcmSealer:
-    """Seals and opens bytes under one key; each blob opens only with the context it was sealed for."""
+    """Seals and opens bytes under one key; a blob can be opened only with its own context."""
 
     def __init__(self, key: bytes) -> None:
-        """Take a key of 32 bytes."""
+        """Use a key of 32 bytes."""
         if len(key) != KEY_SIZE:
             raise ValueError(f"a sealing key has {KEY_SIZE} bytes, not {len(key)}")
         self._cipher = AESGCM(key)
@@ -52,13 +52,13 @@ class AesGcmSealer:
         return self._header + nonce + self._cipher.encrypt(nonce, plain, self._associated_data(context))
 
     def open(self, sealed: bytes, context: str) -> bytes:
-        """Return what was sealed for ``context``.
+        """Return the bytes sealed for ``context``.
 
         Raises:
             SealBroken: It was not sealed for this context under this key, or it was changed since.
         """
         if len(sealed) < HEADER_SIZE + NONCE_SIZE + TAG_SIZE or not sealed.startswith(VERSION):
-            raise SealBroken(f"what is stored at {context} is not a sealed blob of this version")
+            raise SealBroken(f"the value stored at {context} is not a sealed blob of this version")
         if not sealed.startswith(self._header):
             raise SealBroken(f"the value stored at {context} was sealed under another key")
         nonce = sealed[HEADER_SIZE : HEADER_SIZE + NONCE_SIZE]

@@ -1,4 +1,4 @@
-"""The file of the sealing key, and whether it belongs to the database beside it."""
+"""The file of the sealing key, and the check that it belongs to the database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lessor_server.domain.errors.base import LessorError
 
 
 class KeyFileBroken(Exception):
-    """The key file is there but can't be used, and making another would lose what is sealed."""
+    """The key file exists but can't be used; another key could not decrypt the sealed values."""
 
 
 class SealingKeyMismatch(LessorError):
@@ -29,23 +29,23 @@ class SealingKeyMismatch(LessorError):
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """A sealing key and the file it lies in, mode 0600."""
+    """A sealing key and its file, mode 0600."""
 
     path: Path
     key: bytes = field(repr=False)
 
     @property
     def id(self) -> str:
-        """Return what names the key in the database."""
+        """Return the key's id, which is stored in the database."""
         return key_id(self.key).hex()
 
     @classmethod
     def load_or_make(cls, path: Path) -> Self:
-        """Return the key in ``path``; at the first start make one of 32 random bytes, durably.
+        """Return the key in ``path``; the first start creates one of 32 random bytes, durably.
 
         Raises:
             KeyFileBroken: Others may read the file, or it does not have 32 bytes.
-            OSError: It can't be read or made.
+            OSError: It can't be read or created.
         """
         try:
             key = private_file.read_or_make(path, lambda: os.urandom(KEY_SIZE))
@@ -57,9 +57,9 @@ class KeyFile:
 
     @classmethod
     def load_for(cls, path: Path, known: Collection[str]) -> Self:
-        """Return the key of a database that names the keys ``known``; make one only where it names none.
+        """Return the key of a database with the key ids ``known``; create one only if there are none.
 
-        Of what is not a sealed blob there is an empty id: it needs some key, and refuses none.
+        The id of a damaged blob is empty: it requires a key, but any key.
 
         Raises:
             SealingKeyMismatch: The key is missing, or is not one of them. KeyFileBroken, OSError: As above.
@@ -73,12 +73,12 @@ class KeyFile:
 
 
 def require_no_key_without_database(key_file: Path, database: Path) -> None:
-    """Refuse a key beside no database, or an empty one: a database that was lost must not go unnoticed.
+    """Refuse a key without a database, or with an empty one, because the database may have been lost.
 
-    Looks at the key first: another process may be starting there, and makes its key after its database.
+    The key is checked first: another process that starts there creates its key after its database.
 
     Raises:
-        SealingKeyMismatch: There is a key, and no database that it is for.
+        SealingKeyMismatch: There is a key, but no database.
     """
     if key_file.exists() and not (database.exists() and database.stat().st_size):
         raise SealingKeyMismatch(f"{key_file} exists, but {database.name} is missing or empty")

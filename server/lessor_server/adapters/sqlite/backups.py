@@ -1,7 +1,7 @@
-"""Writes copies of the database below the data directory: whole, durable, and under a name that was free.
+"""Writes complete, durable copies of the database below the data directory, under unused names.
 
-A copy is made under another name beside its target and then renamed, so what has the name of a backup is one.
-Whatever fails, nothing is left behind, and no text names a folder of the server's.
+A copy is written under another name in the same folder and then renamed, so a file with a backup's name is
+complete. A failure leaves nothing behind, and no error text contains the server's paths.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HELD: Final = "held"
 RESTORED: Final = "STORE_ROLLED_BACK"
 
 _HALF: Final = "lessor.copy"
-"""The name of a copy that is not whole yet; it is the server's own, and there is one at a time."""
+"""The name of an incomplete copy; it is reserved, and there is one at a time."""
 
 _OURS: Final = frozenset(
     (
@@ -33,7 +33,7 @@ _OURS: Final = frozenset(
 
 _PART: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?")
 _RESERVED: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
-"""Names of devices on Windows, also with an extension: a copy may be taken there.
+"""Device names on Windows, also with an extension, as a copy may be moved there.
 
 Source: Microsoft, "Naming Files, Paths, and Namespaces".
 """
@@ -70,14 +70,14 @@ def write(connection: sqlite3.Connection, folder: Path, name: str) -> tuple[str,
             getattr(error, "sqlite_errorname", "SQLite failed"),
         )
         raise _failure(said, of_the_disk=code & 0xFF in _FULL) from None
-    except (OSError, RuntimeError) as error:  # pathlib tells of a loop of links by a RuntimeError
+    except (OSError, RuntimeError) as error:  # pathlib raises RuntimeError for a loop of links
         said = getattr(error, "strerror", None) or "its links form a loop"
         number = getattr(error, "errno", None)
         raise _failure(said, of_the_disk=number in _OF_THE_DISK) from None
 
 
 def _target(folder: Path, name: str) -> Path:
-    """Return the file that ``name`` stands for, or raise ``Invalid``."""
+    """Return the path for ``name``, or raise ``Invalid``."""
     parts = name.split("/")
     if not all(map(_PART.fullmatch, parts)):
         raise Invalid((Violation("path", f"{shown(name)} has a name that some systems don't accept", _FIX),))
@@ -96,10 +96,7 @@ def _target(folder: Path, name: str) -> Path:
 
 
 def _is_ours(target: Path, folder: Path) -> bool:
-    """Return whether a file is, or may come to be, one of the server's own, or lies below the name of one.
-
-    In any case of letters: a file system may know none.
-    """
+    """Return whether a path is, or is below, that of one of the server's own files, regardless of case."""
     first, *others = (part.lower() for part in target.relative_to(folder).parts)
     if others:
         return others[-1] == _HALF or first in _OURS
@@ -115,7 +112,7 @@ def _failure(why: str, *, of_the_disk: bool) -> StoreUnavailable | Invalid:
 
 @contextmanager
 def _folders_of(target: Path) -> Iterator[None]:
-    """Make the folders of ``target`` that are missing; remove them where the block fails."""
+    """Create the missing folders of ``target``; remove them if the block fails."""
     missing = [one for one in (target.parent, *target.parent.parents) if not one.exists()]
     made: list[Path] = []
     try:
@@ -132,9 +129,9 @@ def _folders_of(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _half_of(target: Path) -> Iterator[Path]:
-    """Give the file beside ``target`` that the copy is made in; nothing of it outlives the block."""
+    """Yield the temporary file for the copy, next to ``target``; it is deleted after the block."""
     half = target.with_name(_HALF)
-    _remove(half)  # a process that was killed may have left one
+    _remove(half)  # a killed process may have left one
     try:
         os.close(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         yield half
@@ -150,14 +147,14 @@ def _remove(half: Path) -> None:
 def _copy(connection: sqlite3.Connection, half: Path) -> int:
     connection.execute("VACUUM INTO ?", (str(half),))
     with closing(sqlite3.connect(half, isolation_level=None)) as copy:
-        # A copy knows nothing of what was issued, renewed or revoked after it: a start on it holds expiry.
+        # A copy lacks later issues, renewals and revocations, so a start with it holds expiry.
         copy.execute(sql.PUT_META, {"key": HELD, "value": RESTORED})
     _sync(half)
     return half.stat().st_size
 
 
 def _sync(path: Path) -> None:
-    """Make what is at ``path`` durable, a folder's names too."""
+    """Make a file, or the names in a folder, durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

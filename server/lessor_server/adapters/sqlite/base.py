@@ -1,4 +1,4 @@
-"""What the parts of the store share: jobs in batches, rows as values, and the service's time."""
+"""Shared by the parts of the store: jobs in batches, conversion of rows, and the service's time."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ class SqlitePart:
         )
 
     async def _list(self, table: Table[T], statement: str, params: rows.Params) -> list[T]:
-        """Read all rows that are readable."""
+        """Return all readable rows."""
         return await self._batches.read(
             lambda connection: list(self._reader.readable(table, connection.execute(statement, params)))
         )
 
     async def _page(self, table: Table[T], statement: str, params: rows.Params, limit: int) -> list[T]:
-        """Read at most ``limit`` rows that are readable."""
+        """Return at most ``limit`` readable rows."""
         return await self._batches.read(
             lambda connection: self._reader.page(table, connection.execute(statement, params), limit)
         )
 
     async def _write(self, statement: str, params: rows.Params) -> bool:
-        """Run one statement; return whether it has changed one row."""
+        """Run one statement; return whether it changed a row."""
         return await self._batches.write(
             lambda connection: connection.execute(statement, params).rowcount == 1
         )

@@ -1,7 +1,7 @@
-"""The service's time on SQLite: it never runs back, whatever is done to the wall clock.
+"""The service's time on SQLite: it never goes back, even if the wall clock does.
 
-It is the greater of the wall clock at the start and the latest time the store remembers, and from there
-on the boot-time clock carries it.
+It begins at the greater of the wall clock and the latest time in the store, and advances with the boot-time
+clock.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ServiceClock:
     """Returns the service's time and keeps its high-water mark in the store."""
 
     def __init__(self, clock: Clock, mark_us: int) -> None:
-        """Continue from ``mark_us``, the latest time the store remembers."""
+        """Continue from ``mark_us``, the latest time in the store."""
         self._clock = clock
         self._offset_us = max(clock.wall_us(), mark_us) - clock.boot_us()
         self._marked_us = mark_us
@@ -47,30 +47,30 @@ class ServiceClock:
         return self._clock.wall_us() - self.now()
 
     def lower(self) -> int:
-        """Take the wall clock for the service's time, and return it."""
+        """Set the service's time to the wall clock, and return it."""
         self._offset_us = self._clock.wall_us() - self._clock.boot_us()
         self._marked_us = self.now()
         return self._marked_us
 
     def mark(self, connection: sqlite3.Connection) -> None:
-        """Write the time down with a commit that is under way, at most once in five seconds."""
+        """Store the time in the current commit, at most once in five seconds."""
         now = self.now()
         if now - self._marked_us >= MARK_EVERY_US:
             connection.execute(sql.PUT_META, {"key": MARK, "value": mark_of(now)})
             self._marked_us = now
 
     def unmark(self) -> None:
-        """Take note that a commit has failed: what it wrote down is lost, so the next one writes the time."""
+        """Record that a commit has failed, so that the next one stores the time."""
         self._marked_us = 0
 
 
 def mark_of(now_us: int) -> str:
-    """Return what is stored of the service's time: a start takes no later time than ``MAX_START_US``."""
+    """Return the time to store, at most ``MAX_START_US``, which limits the time at a start."""
     return str(min(now_us, MAX_START_US))
 
 
 def stored_mark(reader: Reader, connection: sqlite3.Connection) -> int:
-    """Return the latest time that the store remembers, or 0 where it was never used."""
+    """Return the latest time in the store, or 0 if it was never used."""
     row = connection.execute(sql.GET_META, {"key": MARK}).fetchone()
     if row is None:
         return 0
@@ -81,6 +81,6 @@ def stored_mark(reader: Reader, connection: sqlite3.Connection) -> int:
     if 0 < mark_us <= MAX_START_US:
         return mark_us
     reader.note("meta", MARK, "is not a valid time")
-    # No time before that of the newest lease can be now. Never 0: this is no first start.
+    # The time is at least that of the newest lease, and not 0, which would mean a first start.
     newest: int = connection.execute(sql.NEWEST, {"max_us": MAX_START_US}).fetchone()[0]
     return newest

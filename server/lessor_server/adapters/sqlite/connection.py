@@ -1,10 +1,9 @@
-"""One SQLite connection on one thread, where a batch of jobs is one trip and one commit.
+"""One SQLite connection on one thread, which runs jobs in batches with one commit each.
 
 SQLite 3.7.0 to 3.51.2 can lose commits in WAL mode with several connections (sqlite.org, "WAL-reset
-bug"), so there is exactly one, in exclusive mode. Whatever arrives while a batch runs is the next batch:
-grouped without a timer. The reads of a batch run before its transaction, so that none sees a write that
-is not yet durable. Each write is a savepoint: whatever a job raises takes back that job alone, and goes to
-its caller alone. A disk that fails takes back the whole batch.
+bug"), so there is exactly one, in exclusive mode. Jobs that arrive while a batch runs form the next batch.
+The reads of a batch run before its transaction, so that none sees a write that is not durable yet. Each write
+is a savepoint: an exception rolls back only its job. A failing disk rolls back the whole batch.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 RETRY_SECONDS: Final = 1.0
-"""Between writes that only try whether the store can write again."""
+"""The interval of writes that check whether the store can write again."""
 
 _OF_THE_DISK: Final = frozenset(
     (
@@ -42,21 +41,21 @@ _OF_THE_DISK: Final = frozenset(
         sqlite3.SQLITE_LOCKED,
     )
 )
-"""Primary result codes (sqlite.org/rescode.html) that say nothing about the job: no other would succeed."""
+"""Primary result codes (sqlite.org/rescode.html) of the database, with which every job would fail."""
 
 
 @dataclass(slots=True)
 class _Place:
-    """Where the files of a database are, and which they were."""
+    """The paths of a database's files, and their identities at the start."""
 
     path: Path
     _known: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
     def require_same(self) -> None:
-        """Raise ``OSError`` where the database or its log is no longer the file that is open.
+        """Raise ``OSError`` if the database or its log is no longer the open file.
 
-        A file that was deleted or replaced can still be written to, but the next start finds none of that:
-        users on AWS would be left that no row knows.
+        Writes to a deleted or replaced file still succeed, but are lost at the next start, with the rows of
+        users on AWS.
         """
         for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
             now = _identity(path)
@@ -72,7 +71,7 @@ class _Place:
 
 @dataclass(slots=True)
 class _Job(Generic[T]):
-    """One job and its fate; ``result`` and ``error`` are set on the connection's thread."""
+    """One job and its outcome; ``result`` and ``error`` are set on the connection's thread."""
 
     work: Work[T]
     writes: bool
@@ -81,14 +80,14 @@ class _Job(Generic[T]):
     error: Exception | None = None
 
     def read(self, connection: sqlite3.Connection) -> None:
-        """Run the job and keep whatever it raises for its caller."""
+        """Run the job and keep its exception for its caller."""
         try:
             self.result = self.work(connection)
         except Exception as error:  # noqa: BLE001 - it is for the caller, and ends nothing else
             self.error = _unavailable("failed", error) if is_of_the_disk(error) else error
 
     def write(self, connection: sqlite3.Connection) -> None:
-        """Run the job in a savepoint; raise only what the disk is to blame for."""
+        """Run the job in a savepoint; raise only errors of the disk."""
         connection.execute("SAVEPOINT job")
         try:
             self.result = self.work(connection)
@@ -100,7 +99,7 @@ class _Job(Generic[T]):
         connection.execute("RELEASE job")
 
     def settle(self) -> None:
-        """Resolve the caller's future, unless the caller has gone away."""
+        """Resolve the caller's future, unless it was cancelled."""
         if self.future.done():
             return
         if self.error is not None:
@@ -110,7 +109,7 @@ class _Job(Generic[T]):
 
 
 class _BatchConnection(sqlite3.Connection):
-    """A connection whose ``commit`` runs the batch at hand, so that a batch is one trip to the thread."""
+    """A connection whose ``commit`` runs the current batch, so that a batch is one call to the thread."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -120,7 +119,7 @@ class _BatchConnection(sqlite3.Connection):
         self.before_commit: Callable[[sqlite3.Connection], None] = lambda _: None
         self.after_rollback: Callable[[], None] = lambda: None
         self.failure = ""
-        """Why the last commit failed; empty where it did not."""
+        """Why the last commit failed, or empty."""
 
     def commit(self) -> None:
         """Run the reads, then the writes in one transaction."""
@@ -133,7 +132,7 @@ class _BatchConnection(sqlite3.Connection):
 
     def _write(self, writes: list[_Job[Any]]) -> None:
         try:
-            self._roll_back()  # what a failing disk did not let a batch before take back
+            self._roll_back()  # a transaction that a failing disk did not let an earlier batch roll back
             self.execute("BEGIN IMMEDIATE")
             for job in writes:
                 job.write(self)
@@ -156,7 +155,7 @@ class _BatchConnection(sqlite3.Connection):
 
 @dataclass(slots=True)
 class Batches:
-    """Takes jobs and runs them in batches; ``notify`` is called when the store fails and when it recovers."""
+    """Runs jobs in batches; calls ``notify`` when the store fails and when it recovers."""
 
     connection: aiosqlite.Connection
     raw: _BatchConnection
@@ -166,7 +165,7 @@ class Batches:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read(self, work: Work[T]) -> T:
-        """Run a job that changes nothing and return its result."""
+        """Run a reading job and return its result."""
         return await self._put(work, writes=False)
 
     async def write(self, work: Work[T]) -> T:
@@ -185,11 +184,11 @@ class Batches:
         return job
 
     async def run(self) -> None:
-        """Run batches until cancelled; while the store cannot write, try each second whether it can again."""
+        """Run batches until cancelled; while the store cannot write, check that each second."""
         failed = ""
         while True:
             await self._wait(RETRY_SECONDS if failed else None)
-            await asyncio.sleep(0)  # let everyone who is ready join
+            await asyncio.sleep(0)  # let all ready jobs join
             self._wake.clear()
             batch, self._queue = self._queue, []
             self.raw.batch = batch
@@ -207,7 +206,7 @@ class Batches:
                 job.settle()
 
     async def _wait(self, seconds: float | None) -> None:
-        """Wait for jobs; after ``seconds`` without one, queue a write of the time alone."""
+        """Wait for jobs; after ``seconds`` without one, queue a write of the time."""
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -222,7 +221,7 @@ async def connect(
 ) -> AsyncIterator[tuple[Batches, T]]:
     """Open the one connection, run ``prepare`` on it, and then its batches while the block runs.
 
-    Yields the batches and what ``prepare`` returned; what it raises is raised here.
+    Yields the batches and the result of ``prepare``, whose exceptions are raised.
 
     Raises:
         DatabaseUnusable: The file cannot be opened.
@@ -253,7 +252,7 @@ async def connect(
 
 
 def _require_openable(path: Path) -> None:
-    """Raise ``DatabaseUnusable`` where SQLite cannot open a file; aiosqlite leaves a thread behind then."""
+    """Raise ``DatabaseUnusable`` if SQLite cannot open a file, for which aiosqlite would leak a thread."""
     try:
         sqlite3.connect(path).close()
     except sqlite3.Error as error:
@@ -270,7 +269,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _text_or_bytes(value: bytes) -> str | bytes:
-    """Return a text, or the bytes of one that is not UTF-8: SQLite checks no encoding (sqlite.org/quirks)."""
+    """Return a text, or its bytes if it is not UTF-8: SQLite checks no encoding (sqlite.org/quirks)."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -278,7 +277,7 @@ def _text_or_bytes(value: bytes) -> str | bytes:
 
 
 def is_of_the_disk(error: Exception) -> bool:
-    """Return whether an error is the disk's, and not that of one statement or row."""
+    """Return whether an error is the disk's, not that of a statement or row."""
     code = getattr(error, "sqlite_errorcode", None)
     return isinstance(error, OSError) or (code is not None and code & 0xFF in _OF_THE_DISK)
 

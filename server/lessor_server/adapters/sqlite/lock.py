@@ -1,4 +1,4 @@
-"""One server for each data directory, by a lock that the kernel drops when the process ends."""
+"""Allows one server for each data directory, by a lock that the kernel releases when the process ends."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lessor_server.domain.errors.base import LessorError
 
 
 class DirectoryLocked(LessorError):
-    """Another server works on the data directory."""
+    """Another server uses the data directory."""
 
     reason = "DATA_DIRECTORY_LOCKED"
     fix = "stop that server, or give this one a data directory of its own with LESSOR_DATA_DIR"
 
 
 class LockUnusable(LessorError):
-    """The lock's file can't be used to keep a second server out."""
+    """The lock file can't be used."""
 
     reason = "LOCK_FILE_UNUSABLE"
     fix = "remove the file of that name, or set another data directory with LESSOR_DATA_DIR"
@@ -36,7 +36,7 @@ def directory_lock(folder: Path) -> Iterator[None]:
     """
     path = folder / "lessor.lock"
     try:
-        # O_NONBLOCK: a device in its place must not keep the start waiting.
+        # O_NONBLOCK: the start must not wait for a device.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise LockUnusable(f"{path} cannot be opened: {error.strerror}") from None

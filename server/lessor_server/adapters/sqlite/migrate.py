@@ -1,7 +1,7 @@
-"""Brings a database to this version's schema: the only way to make one.
+"""Creates a database, or migrates it to this version's schema.
 
-Migrations are files ``NNNN_name.sql``, run in order, each in a transaction of its own; the number of
-the last one stands in ``PRAGMA user_version``. A database of a newer version is refused.
+Migrations are files ``NNNN_name.sql``, run in order, each in its own transaction; the number of
+the last one is in ``PRAGMA user_version``. A database of a newer version is refused.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def migrations() -> list[tuple[int, str]]:
 
 
 def prepare(connection: sqlite3.Connection) -> int:
-    """Check that the file is ours, set the connection up, and run the migrations it has not had.
+    """Check that the file is ours, set up the connection, and run the missing migrations.
 
-    Returns the schema's version. A file that is refused is left as it was, byte for byte.
+    Returns the schema's version. A refused file is not changed.
 
     Raises:
-        DatabaseUnusable: The file is not one that this version may use.
+        DatabaseUnusable: This version cannot use the file.
     """
     try:
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -68,7 +68,7 @@ def prepare(connection: sqlite3.Connection) -> int:
 
 
 def _require_whole(connection: sqlite3.Connection, known: list[tuple[int, str]]) -> None:
-    """Raise ``DatabaseUnusable`` where the file lacks a table, column or trigger of the migrations."""
+    """Raise ``DatabaseUnusable`` if the file lacks a table, column or trigger of the migrations."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
         for number, script in known:
             _apply(model, number, script)
@@ -91,7 +91,7 @@ def _parts(connection: sqlite3.Connection) -> set[str]:
 
 
 def _version(connection: sqlite3.Connection, newest: int) -> int:
-    """Return the schema that the file has, 0 for a new one; raise for what is not ours to use."""
+    """Return the file's schema version, 0 for a new file; raise if it is another program's or newer."""
     version = _pragma(connection, "user_version")
     ours = _pragma(connection, "application_id") == APPLICATION_ID
     if not ours and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:

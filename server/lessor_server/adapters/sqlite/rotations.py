@@ -1,4 +1,4 @@
-"""Rotations on SQLite: each method is one job, and compares the generation before it writes."""
+"""Rotations on SQLite: each method is one job, and checks the generation before it writes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SqliteRotations(SqlitePart):
     """The rows of rotations."""
 
     async def add_rotation(self, rotation: Rotation) -> Rotation | None:
-        """Store a new row, claimed; None where there is one.
+        """Store a new row, claimed; None if there is one.
 
         Raises:
             StaticUserTaken: Another static role has the user.
@@ -73,11 +73,11 @@ class SqliteRotations(SqlitePart):
         return await self._page(ROTATIONS, sql.LIST_STATIC, params, limit)
 
     async def find_static_holder(self, key_id: str, without: str) -> Rotation | None:
-        """Return the static role that a key is of, but not the subject ``without``."""
+        """Return the static role of a key, but not the subject ``without``."""
         return await self._find(ROTATIONS, sql.STATIC_HOLDER, {"key_id": key_id, "without": without})
 
     async def find_replacing_rotation(self, key_id: str) -> Rotation | None:
-        """Return the root's rotation that has replaced a key."""
+        """Return the root rotation that has replaced a key."""
         return await self._find(ROTATIONS, sql.ROTATED_AWAY, {"key_id": key_id})
 
     async def list_static_of_disabled(self) -> list[Rotation]:
@@ -85,7 +85,7 @@ class SqliteRotations(SqlitePart):
         return await self._list(ROTATIONS, sql.STATIC_OF_DISABLED, {})
 
     async def forget_static(self, mount: str) -> None:
-        """Delete the rows of a disabling mount's static roles, those that cannot be read too."""
+        """Delete the rows of a disabling mount's static roles, including unreadable ones."""
         params = rows.range_params(IdRange.of_prefix(static_prefix(mount))) | {"mount": mount}
         await self._batches.write(lambda connection: connection.execute(sql.FORGET_STATIC, params))
 
@@ -128,13 +128,13 @@ class SqliteRotations(SqlitePart):
         )
 
     async def move_rotation(self, rotation: Rotation, *, done: bool) -> Rotation | None:
-        """Write a claimed row and keep the claim, or let it go where that is ``done``."""
+        """Write a claimed row and keep the claim, or release it if ``done``."""
         return await self._change_rotation(
             sql.MOVE_ROTATION, params_of(rotation) | {"claimed": not done}, done=done
         )
 
     async def switch_root(self, rotation: Rotation, root: StoredRoot) -> Rotation | None:
-        """Write a claimed row and the root of the version before, both or neither."""
+        """Write a claimed row, and the root if its version is unchanged: both or neither."""
         rows.require_storable(root)
         given: rows.Params = {
             "mount": root.mount,
@@ -163,7 +163,7 @@ class SqliteRotations(SqlitePart):
     async def _change_rotation(
         self, statement: str, params: rows.Params, *, done: bool = False
     ) -> Rotation | None:
-        """Run one conditional change and return the row after it, or None where its condition failed."""
+        """Run one conditional change and return the new row, or None if the condition failed."""
 
         def job(connection: sqlite3.Connection) -> Rotation | None:
             times = self._times()
@@ -204,7 +204,7 @@ _BODY = (*_TEXTS, *_NUMBERS, *_LISTS, *_FLAGS)
 
 
 def _rotation(row: Row) -> Rotation:
-    """Return the rotation of a row; members that another version did not write have their defaults."""
+    """Return the rotation of a row; members that another version did not write get their defaults."""
     subject, phase, generation, due_us, last_check_us, attempts, sealed, fresh_sealed, body = row
     plain = read_json(body, dict)
     kept: dict[str, Any] = {field: require_text(plain[field], field) for field in _TEXTS if field in plain}
@@ -236,7 +236,7 @@ def _rotation(row: Row) -> Rotation:
 
 @lru_cache(maxsize=1000)
 def _schedule(period: timedelta | None, cron: str, window: timedelta | None) -> Schedule:
-    """Return a schedule that a caller may set; what is checked stays known, as each read of a row asks."""
+    """Return a valid schedule; the result of the check is cached, as every read of a row needs it."""
     schedule = Schedule(period, cron, window)
     problems = schedule_violations(schedule)
     if problems:

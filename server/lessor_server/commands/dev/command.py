@@ -1,7 +1,4 @@
-"""``lessor dev``: the service with an AWS to try it on.
-
-All of it runs on one machine, with nothing to set up and nothing left behind.
-"""
+"""``lessor dev``: the service with an embedded AWS, on one machine, without any setup."""
 
 from __future__ import annotations
 
@@ -52,11 +49,11 @@ REPORTED = (
     OSError,
     RootTokenBroken,
 )
-"""Failures that a person can fix: they are printed in one line, without a traceback."""
+"""Failures that the user can fix: they are printed on one line, without a traceback."""
 
 _BANNER = """\
 The service listens on {address}, and the embedded AWS on {url}.
-Nothing of it is real, and all of it goes when this process ends{kept}.
+Nothing is real, and everything is deleted when this process ends{kept}.
 Continue in another shell:
 
   export LESSOR_ADDR={address}
@@ -77,21 +74,21 @@ T = TypeVar("T")
 
 
 def loopback(value: object) -> Address:
-    """Take ``HOST:PORT`` of this machine alone."""
+    """Accept a loopback ``HOST:PORT``."""
     given = address(value)
     if given.path or not given.is_local:
-        raise InvalidValue(f"{given} is not loopback", "write 127.0.0.1:PORT; this server is for trying out")
+        raise InvalidValue(f"{given} is not loopback", "write 127.0.0.1:PORT; this server is for trials only")
     return given
 
 
 def root_token(value: object) -> Secret:
-    """Take a root token by the rule of the setting, which keeps its hash alone."""
+    """Accept a root token by the rule of the setting, which keeps only the hash."""
     token(value)
     return Secret(str(value))
 
 
 def by(rule: Callable[[object], T]) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
-    """Return a click callback that takes an option by the rule of a setting."""
+    """Return a click callback that parses an option by the rule of a setting."""
 
     def take(_: click.Context, __: click.Parameter, value: str | None) -> T | None:
         try:
@@ -136,9 +133,9 @@ def by(rule: Callable[[object], T]) -> Callable[[click.Context, click.Parameter,
 def command(
     grpc: Address | None, aws: Address, secret: Secret | None, data: Path | None, *, until_eof: bool
 ) -> None:
-    """Run the service and an embedded AWS on this machine, ready to use: for trying and for tests.
+    """Run the service and an embedded AWS on this machine, ready to use, for trials and tests.
 
-    Nothing of it is real: keys that are made open nothing but the embedded AWS.
+    Nothing is real: the keys it issues work only with the embedded AWS.
     """
     with report_errors("dev", REPORTED):
         require_moto()
@@ -148,13 +145,13 @@ def command(
 async def run_dev(options: DevOptions, *, until_eof: bool) -> None:
     """Serve until SIGTERM, SIGINT or, with ``until_eof``, the end of standard input; then drain.
 
-    What is opened first is closed last: calls being drained still find the embedded AWS and the data.
+    The embedded AWS and the data are closed last, because calls that are drained still use them.
     """
     stop, hang_up = _stop_event(until_eof=until_eof), asyncio.Event()
     at_terminal = has_terminal()
 
     def react() -> None:
-        """End with the terminal; a SIGHUP that somebody sends reloads, as for the service."""
+        """End when the terminal closes; any other SIGHUP reloads the settings, as for the service."""
         (stop if at_terminal and not has_terminal() else hang_up).set()
 
     with on_hang_up(react), _data_dir(options.data) as data, listen(options.aws) as listener:
@@ -162,7 +159,7 @@ async def run_dev(options: DevOptions, *, until_eof: bool) -> None:
         settings, secret = settings_of(options, data, url, os.environ)
         variable = token_variable(settings, secret, os.environ)
         forget_tokens(os.environ)
-        listen(settings.listen).close()  # a taken port is reported before anything starts
+        listen(settings.listen).close()  # report a used port before anything starts
         logger = start_logging(LogLevel(settings.log.level), settings.log.format)
         async with (
             run_embedded_aws(listener, options.aws.host) as aws,
@@ -176,7 +173,7 @@ async def run_dev(options: DevOptions, *, until_eof: bool) -> None:
 
 
 def _stop_event(*, until_eof: bool) -> asyncio.Event:
-    """Return an event that is set when this process shall end."""
+    """Return an event that is set when this process must end."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -193,7 +190,7 @@ def _stop_event(*, until_eof: bool) -> asyncio.Event:
 
 
 def has_terminal() -> bool:
-    """Return whether a terminal controls this process: one that is closed does not any more (tty(4))."""
+    """Return whether an open terminal controls this process (tty(4))."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError:
@@ -203,7 +200,7 @@ def has_terminal() -> bool:
 
 @contextmanager
 def _data_dir(kept: Path | None) -> Iterator[Path]:
-    """Yield the directory to keep, or a temporary one that goes with the block."""
+    """Yield the directory to keep, or a temporary one that is deleted after the block."""
     if kept is not None:
         yield kept
         return
@@ -229,7 +226,7 @@ def print_banner(token: str, address: str, url: str, kept: Path | None) -> None:
 
 
 def token_variable(settings: Settings, token: Secret, environ: Mapping[str, str]) -> str:
-    """Return how a client is given the token; the text of a variable is not repeated."""
+    """Return the export command for the token; the value of the user's variable is not repeated."""
     if settings.root_token_file is not None:
         return f"LESSOR_TOKEN_FILE={shlex.quote(str(settings.root_token_file.absolute()))}"
     if token.reveal() == environ.get(ROOT_TOKEN):

@@ -1,4 +1,4 @@
-"""An AWS of one's own: moto's server in a process of its own, with a root user and its checks switched on."""
+"""An embedded AWS: moto's server in a separate process, with a root user and access checks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lessor_server.settings.sources import PREFIX
 REGION: Final = "us-east-1"
 LOG_FORMAT: Final = f"{PREFIX}LOG_FORMAT"
 START_SECONDS: Final = 120
-# No proxy of the surroundings may stand between, and a call sent twice would meet its own traces.
+# No proxy of the environment, and no retries: a call sent twice would conflict with itself.
 DIRECT: Final = AioConfig(proxies={}, read_timeout=START_SECONDS, retries={"total_max_attempts": 1})
 
 
@@ -32,20 +32,20 @@ class AddressTaken(Exception):
 
 
 class EmbeddedAwsFailed(Exception):
-    """The embedded AWS did not start, or has ended while it was needed."""
+    """The embedded AWS did not start, or ended too early."""
 
 
 class MotoMissing(Exception):
-    """What the embedded AWS is made of is not installed."""
+    """The packages of the embedded AWS are not installed."""
 
     def __init__(self) -> None:
-        """Name the command that installs it."""
+        """Name the command that installs them."""
         super().__init__("the embedded AWS is not installed; run pip install 'lessor[dev]'")
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedAws:
-    """Where it listens, and the key of its root user."""
+    """Its URL, and the key of its root user."""
 
     url: str
     access_key: str
@@ -56,7 +56,7 @@ def listen(address: Address) -> socket.socket:
     """Open a listening socket; port 0 lets the system choose.
 
     Raises:
-        AddressTaken: Somebody else listens there, or the address is not this machine's.
+        AddressTaken: Another process listens there, or the address is not this machine's.
     """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
@@ -64,26 +64,26 @@ def listen(address: Address) -> socket.socket:
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
         raise AddressTaken(
-            f"cannot listen on {address}: {why}; stop what listens there, or choose another address"
+            f"cannot listen on {address}: {why}; stop the process there, or choose another address"
         ) from None
 
 
 def address_of(listener: socket.socket, host: str) -> str:
-    """Return ``host:port`` of a listening socket, as a URL and a Host header write it."""
+    """Return ``host:port`` of a listening socket, in the form of a URL and a Host header."""
     return str(Address(host, listener.getsockname()[1]))
 
 
 def require_moto() -> None:
-    """Raise ``MotoMissing`` unless moto and what its server stands on are installed."""
+    """Raise ``MotoMissing`` unless moto and the packages of its server are installed."""
     if not all(find_spec(name) for name in ("moto", "flask", "flask_cors")):
         raise MotoMissing
 
 
 @asynccontextmanager
 async def run_embedded_aws(listener: socket.socket, host: str) -> AsyncIterator[EmbeddedAws]:
-    """Run an embedded AWS for the length of the block, and end the block if it ends before.
+    """Run an embedded AWS while the block runs; end the block if the embedded AWS ends first.
 
-    It listens on ``listener``, known as ``host``, which is closed here.
+    It listens on ``listener``, which is closed here; its name is ``host``.
 
     Raises:
         EmbeddedAwsFailed: Inside an ``ExceptionGroup``; it did not start, or has ended.
@@ -112,18 +112,18 @@ async def _start(listener: socket.socket, host: str, own: str) -> Process:
         "-m",
         "lessor_server.commands.dev.embedded_aws_process",
         *(host, str(listener.fileno()), own),
-        stdin=PIPE,  # never written to: it ends with us
+        stdin=PIPE,  # never written to: the process ends when this pipe closes
         stdout=PIPE,
         pass_fds=(listener.fileno(),),
         env={
             **surroundings,
             "MOTO_PORT": str(listener.getsockname()[1]),
-            # Each request is checked, and no page of another origin may read an answer.
+            # Check each request, and let no page of another origin read an answer.
             "INITIAL_NO_AUTH_ACTION_COUNT": "0",
             "MOTO_DISABLE_GLOBAL_CORS": "true",
-            "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",  # AWS's own, which moto leaves out; it takes 0.3 s
+            "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",  # AWS's own, left out by default; takes 0.3 s
         },
-        start_new_session=True,  # Ctrl-C is for us: what is drained still needs an AWS
+        start_new_session=True,  # no Ctrl-C for the process: calls that are drained still need it
     )
 
 
@@ -133,7 +133,7 @@ async def _watch(process: Process) -> None:
 
 
 async def _read_key(process: Process, url: str) -> EmbeddedAws:
-    """Wait for the key of the root user, which is printed when the process serves."""
+    """Wait for the key of the root user, which the process prints when it is ready."""
     assert process.stdout is not None
     try:
         async with asyncio.timeout(START_SECONDS):

@@ -1,8 +1,8 @@
-"""The embedded AWS itself: moto's server on a socket that its starter opened, until standard input ends.
+"""The embedded AWS: moto's server on a socket that its starter opened, until standard input ends.
 
 Run as ``python -m lessor_server.commands.dev.embedded_aws_process HOST FD HOST:PORT``. When it serves, it
-prints the key of its root user, one line of JSON. Standard input ends with the starter however that ends,
-so no embedded AWS outlives its server, not even after ``kill -9``.
+prints the key of its root user, one line of JSON. Standard input ends when the starter ends, even by
+``kill -9``, so no embedded AWS outlives its server.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ _ADMIN: Final = {
     "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
 }
 _CLOSED: Final = ("moto-api", "favicon.ico", "latest/meta-data", "latest/api")
-"""How the paths begin of what moto has beside AWS's API, and asks nobody for a key."""
+"""The path prefixes of moto's own endpoints, which need no key."""
 _SIGNED: Final = re.compile(r"AWS4-HMAC-SHA256 Credential=[^/,]+/[^/,]+/[^/,]+/[^/,]+/aws4_request,")
-"""How the header of a signed request begins (IAM User Guide, "Create a signed AWS API request")."""
+"""The beginning of a signed request's header (IAM User Guide, "Create a signed AWS API request")."""
 _WEB_IDENTITY: Final = "AssumeRoleWithWebIdentity"
-"""The one action that is served unsigned: its token says who calls (STS API Reference)."""
+"""The only action that needs no signature: its token identifies the caller (STS API Reference)."""
 _FORM: Final = "application/x-www-form-urlencoded"
 _MAX_FORM_BYTES: Final = 1 << 17
-"""More than a form has whose token has 20,000 characters and whose policy has 2,048."""
+"""More than a form with a token of 20,000 characters and a policy of 2,048."""
 _CROSS_SITE: Final = frozenset({"cross-site", "same-site"})
 
 
 class LoopbackOnly:
-    """Passes requests of programs on this machine; refuses those of web pages and to moto's control API.
+    """Accepts requests of programs on this machine; refuses web pages, and requests to moto's control API.
 
-    A page in a browser on this machine can send requests to loopback too, in its own name (the Origin header,
-    or Sec-Fetch-Site) or, with a name that it has pointed at 127.0.0.1, in ours (the Host header).
+    A web page in a browser here can send requests to loopback too. The Origin or Sec-Fetch-Site header shows
+    it, or, if the page's own name resolves to 127.0.0.1, the Host header.
     """
 
     def __init__(self, app: WSGIApplication, own: str) -> None:
-        """Pass requests to ``app``; ``own`` (host:port) and its localhost form are our names."""
+        """Pass requests to ``app``; the valid hosts are ``own`` (host:port) and its localhost form."""
         self._app = app
         self._hosts = frozenset({own, f"localhost:{own.rpartition(':')[2]}"})
 
@@ -72,21 +72,21 @@ class LoopbackOnly:
         return self._app(environ, start_response)
 
     def _problem(self, environ: WSGIEnvironment) -> str:
-        """Return why a request is refused, or nothing; two headers of one name come joined by a comma."""
+        """Return why a request is refused, or nothing; headers of one name are joined by commas."""
         if environ.get("HTTP_HOST", "").lower() not in self._hosts:
-            return "this Host is not the embedded AWS"
+            return "the Host header is not the embedded AWS's"
         if "HTTP_ORIGIN" in environ or environ.get("HTTP_SEC_FETCH_SITE") in _CROSS_SITE:
-            return "web pages may not ask the embedded AWS"
+            return "web pages must not call the embedded AWS"
         if not environ["RAW_URI"].startswith("/"):
-            return "ask the embedded AWS for a path"
-        # The path as moto reads it, decoded once; it takes //x for /x.
+            return "send a path to the embedded AWS"
+        # The path as moto reads it: decoded once, with //x as /x.
         if environ["PATH_INFO"].lstrip("/").lower().startswith(_CLOSED):
             return "the control API of the embedded AWS is closed"
         return ""
 
 
 def _carries_token(environ: WSGIEnvironment) -> bool:
-    """Return whether an unsigned request is, however moto may read it, the one action that needs no key."""
+    """Return whether an unsigned request is, in every reading of moto's, the action that needs no key."""
     elsewhere = environ["PATH_INFO"] != "/" or environ.get("QUERY_STRING") or "HTTP_X_AMZ_TARGET" in environ
     is_form = environ.get("CONTENT_TYPE", "").partition(";")[0].strip() == _FORM
     length = environ.get("CONTENT_LENGTH", "")
@@ -101,7 +101,7 @@ def _carries_token(environ: WSGIEnvironment) -> bool:
 
 
 def serve_web_identities() -> None:
-    """Have moto ask no signature of the one action that needs none; it checks all actions alike."""
+    """Exempt the action that needs no signature from moto's check, which covers all actions."""
     check = TokenResponse._authenticate_and_authorize_normal_action  # noqa: SLF001
 
     def check_others(self: TokenResponse, resource: str = "*") -> None:
@@ -119,7 +119,7 @@ def create_server(host: str, listener: int, own: str) -> BaseWSGIServer:
 
 
 def create_root() -> dict[str, str]:
-    """Create a user who may do everything, and return its key. No request can: all of them are checked."""
+    """Create a user that may do everything, directly, as every request is checked; return its key."""
     iam = iam_backends[DEFAULT_ACCOUNT_ID][PARTITION]
     iam.create_user(REGION, ROOT_USER)
     iam.put_user_policy(ROOT_USER, "everything", json.dumps(_ADMIN))
@@ -136,12 +136,12 @@ def main(host: str, listener: int, own: str) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stdout.write(json.dumps(create_root()) + "\n")
     sys.stdout.flush()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # moto has words of its own
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # moto's own output
     sys.stdin.buffer.read()
 
 
 def answering(app: WSGIApplication) -> WSGIApplication:
-    """Answer what moto fails at with an error of AWS's form; its traceback would go to the terminal."""
+    """Answer with an error in AWS's form if moto raises; its traceback would go to the terminal."""
 
     def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         try:
@@ -156,7 +156,7 @@ def answering(app: WSGIApplication) -> WSGIApplication:
 
 
 def _error(start: StartResponse, status: str, code: str, message: str) -> list[bytes]:
-    """Answer with an error as the query protocol has it (IAM and STS API references, "Common Errors")."""
+    """Return an error response of the query protocol (IAM and STS API references, "Common Errors")."""
     error = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
     start(status, [("Content-Type", "text/xml")])
     return [f"<ErrorResponse>{error}</ErrorResponse>".encode()]

@@ -1,4 +1,4 @@
-"""Gives the embedded AWS to a fresh server, the way any client would: over gRPC."""
+"""Sets the embedded AWS as the root of a new server, over gRPC as any client would."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from lessor_server.commands.loopback_client import CallFailed, LoopbackClient
 
 MOUNT: Final = "aws"
 AWS_SECONDS: Final = 60.0
-"""How long SetRoot is repeated: the first answers of the embedded AWS take long on a busy machine."""
+"""How long SetRoot is retried: the embedded AWS starts slowly on a busy machine."""
 RETRY_SECONDS: Final = 0.5
 
 
 async def give_root(client: LoopbackClient, aws: EmbeddedAws) -> None:
-    """Enable ``aws/``, unless a former run did, and set its root to the key of ``aws``.
+    """Enable ``aws/``, unless an earlier run did, and set its root to the key of ``aws``.
 
-    Where leases of a former run are there, SetRoot asks the embedded AWS whose key it is.
+    If an earlier run left leases, SetRoot asks the embedded AWS which account the key belongs to.
 
     Raises:
-        CallFailed: The data directory holds something that stands in the way, or the embedded AWS does not
-            answer within a minute.
+        CallFailed: The data directory is in conflict, or the embedded AWS does not answer in a minute.
     """
     root = config_pb2.RootConfig(
         access_key=aws.access_key,

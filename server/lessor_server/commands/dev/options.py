@@ -1,4 +1,4 @@
-"""The settings of ``lessor dev``: the options, over the caller's variables."""
+"""The settings of ``lessor dev``: its options override the user's variables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOKEN_BITS: Final = 192
 
 @dataclass(frozen=True, slots=True)
 class DevOptions:
-    """What the command line says; ``None`` where it says nothing."""
+    """The options of the command line; ``None`` if absent."""
 
     grpc: Address | None
     aws: Address
@@ -34,13 +34,13 @@ class DevOptions:
 def settings_of(
     options: DevOptions, data: Path, aws_url: str, environ: Mapping[str, str]
 ) -> tuple[Settings, Secret]:
-    """Return the settings to serve with, and the root token, of which the settings hold the hash alone.
+    """Return the settings, and the root token, of which the settings have only the hash.
 
-    A data directory named by the caller's variable is not touched: it may belong to a real service, whose
-    root would be replaced by that of the embedded AWS.
+    A data directory named by the user's variable is not used: it may belong to a real service, whose root
+    would be replaced.
 
     Raises:
-        SettingsError: With every problem of the caller's variables.
+        SettingsError: With every problem of the user's variables.
         OSError: The token's file can't be read.
     """
     variables = {**environ, DATA_DIR: str(data), ALLOWED: _joined(environ.get(ALLOWED, ""), aws_url)}
@@ -66,7 +66,7 @@ def _joined(given: str, url: str) -> str:
 
 
 def _require_loopback(settings: Settings) -> None:
-    """Refuse what would be served beyond this machine, or in a way that our own call could not follow."""
+    """Refuse a listener beyond this machine, or with TLS, which our own client does not use."""
     problems = []
     if settings.listen.path or not settings.listen.is_local:
         problems.append(Problem(LISTEN, "", f"{settings.listen} is not loopback", "write 127.0.0.1:PORT"))

@@ -1,4 +1,4 @@
-"""Runs ``lessor dev`` in a process of its own, for who wants a server to try something with."""
+"""Runs ``lessor dev`` in a separate process, for the demo and for tests."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _ANY_PORT: Final = "127.0.0.1:0"
 
 
 class DevNotReady(Exception):
-    """The dev server ended before it served; it has printed the reason itself."""
+    """The dev server ended before it was ready; it has printed the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dev:
-    """Where a dev server serves: ``grpc`` is host:port, ``aws`` a URL."""
+    """The addresses of a dev server: ``grpc`` is host:port, ``aws`` a URL."""
 
     grpc: str
     aws: str
@@ -34,9 +34,9 @@ class Dev:
 
 @asynccontextmanager
 async def dev_process(token: Secret) -> AsyncIterator[Dev]:
-    """Run a dev server with this root token on ports that the system chooses, for the length of the block.
+    """Run a dev server with this root token, on ports that the system chooses, while the block runs.
 
-    It ends with this process too, however that ends: its standard input is a pipe from here.
+    It also ends when this process ends, even by a kill, because its standard input is a pipe from here.
 
     Raises:
         DevNotReady: It did not start.
@@ -57,7 +57,7 @@ async def dev_process(token: Secret) -> AsyncIterator[Dev]:
 
 
 def _surroundings(token: Secret) -> dict[str, str]:
-    """Return our variables without what is set for other servers; arguments, unlike variables, are public."""
+    """Return the process's environment, with the token: other users could read arguments."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return {**plain, "LESSOR_ROOT_TOKEN": token.reveal(), "LESSOR_LOG_LEVEL": "error"}
 
@@ -71,7 +71,7 @@ async def _ready(process: Process) -> Dev:
 
 
 async def _stop(process: Process) -> None:
-    """Ask it to end, and end it if it doesn't."""
+    """Terminate the process; kill it if it does not end."""
     if process.returncode is None:
         process.terminate()
     try:

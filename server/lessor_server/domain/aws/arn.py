@@ -1,4 +1,4 @@
-"""Amazon Resource Names: reading them, and knowing an IAM role's and an IAM policy's.
+"""Parses Amazon Resource Names, and recognises those of IAM roles and policies.
 
 Source: "Identify AWS resources with Amazon Resource Names (ARNs)" and "IAM identifiers" in AWS's
 guides; characters of paths and names: IAM API Reference, ``pathType``, ``policyPathType``, ``roleNameType``.
@@ -14,12 +14,12 @@ from lessor_server.domain.aws import partition
 from lessor_server.domain.policy import wildcard
 
 MAX_ARN: Final = 700
-"""The most characters of an ARN. One of a role or a policy has at most 680: a path of 512, a name of 128."""
+"""The maximum length of an ARN; one of a role or policy has at most 680 (path 512, name 128)."""
 
 _PARTITION: Final = re.compile(r"aws(?:-[a-z]+)*")
 _ACCOUNT: Final = re.compile(r"[0-9]{12}")
 _LIST: Final = ",arn:"
-"""Two ARNs in one text: a role's path may hold commas and colons, but this is a list."""
+"""Two ARNs in one text: a role's path may contain commas and colons, but this is a list."""
 _ROLE: Final = re.compile(r"role/(?:[!-.0-~]+/)*[A-Za-z0-9_+=,.@-]{1,64}")
 _ROLE_PATTERN: Final = re.compile(r"role/(?:[!-)+-.0-~]+/)*[A-Za-z0-9_+=,.@*-]{1,64}")
 _POLICY: Final = re.compile(r"policy/(?:[A-Za-z0-9_+=,.@-]+/)*[A-Za-z0-9_+=,.@-]{1,128}")
@@ -38,12 +38,12 @@ class Arn:
     resource: str
 
     def __str__(self) -> str:
-        """Return the whole name."""
+        """Return the whole ARN."""
         return f"arn:{self.partition}:{self.service}:{self.region}:{self.account}:{self.resource}"
 
 
 def parse_arn(text: str) -> Arn | None:
-    """Return the parts of ``text``, or None where it is not the ARN of an AWS partition."""
+    """Return the parts of ``text``, or None if it is not an ARN of an AWS partition."""
     if len(text) > MAX_ARN:
         return None
     parts = text.split(":", _FIELDS - 1)
@@ -59,7 +59,7 @@ def is_role(text: str) -> bool:
 
 
 def is_role_pattern(text: str) -> bool:
-    """Return whether ``text`` is an IAM role's ARN in which ``*`` may stand, in the last segment only."""
+    """Return whether ``text`` is an IAM role's ARN, which may have ``*`` in its last segment."""
     return _is_iam(text, _ROLE_PATTERN)
 
 
@@ -69,7 +69,7 @@ def is_policy(text: str) -> bool:
 
 
 def is_administrator_access(text: str) -> bool:
-    """Return whether ``text`` is the ARN of AWS's policy that allows everything, in any partition.
+    """Return whether ``text`` is the ARN of AdministratorAccess in any partition.
 
     Source: "AWS managed policies for job functions" in the IAM User Guide.
     """
@@ -80,7 +80,7 @@ def is_administrator_access(text: str) -> bool:
 def allows(pattern: str, role_arn: str) -> bool:
     """Return whether ``pattern`` (one of a role's ``role_arns``) matches the whole of ``role_arn``.
 
-    ``*`` stands for any characters but ``/``, so a pattern never reaches into a deeper path.
+    ``*`` matches any characters but ``/``, so a pattern never matches a deeper path.
     """
     folder, _, name = pattern.rpartition("/")
     asked_folder, _, asked_name = role_arn.rpartition("/")

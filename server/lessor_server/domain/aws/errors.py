@@ -1,4 +1,4 @@
-"""What AWS answered when a call did not succeed: a clear no, or nothing that can be relied on."""
+"""The errors of AWS calls: a refusal, or an unknown outcome."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from lessor_server.domain.errors.preconditions import (
 )
 
 _CLOCK: Final = re.compile(r"RequestExpired|RequestTimeTooSkewed|Signature (?:expired|not yet current)")
-"""How AWS refuses a request's time, by code or by text (IAM API Reference, "Common Errors")."""
+"""AWS's codes and texts for a refused request time (IAM API Reference, "Common Errors")."""
 _POLICY_SIZE: Final = re.compile(r"[Mm]aximum policy size|PolicySize")
 _OF_ROLE: Final = re.compile(r"(?:Policies|Groups)PerUser")
-"""Quotas of one user, which a role uses up alone (IAM User Guide, "IAM and AWS STS quotas")."""
+"""Quotas of one user, which a single role can use up (IAM User Guide, "IAM and AWS STS quotas")."""
 
 
 class Refusal(Enum):
-    """What AWS refused, as far as Lessor acts on it."""
+    """The refusals of AWS that Lessor handles differently."""
 
     NO_SUCH_USER = "no_such_user"
     NO_SUCH_OTHER = "no_such_other"
@@ -51,39 +51,39 @@ class AwsError(LessorError):
     """An AWS call did not succeed."""
 
     def __init__(self, answer: AwsAnswer) -> None:
-        """Carry what AWS said, or what the network did."""
+        """Keep AWS's answer, or the failure of the network."""
         super().__init__(f"AWS {answer.action}: {answer.code}", subject=answer.action)
         self.aws = answer
 
 
 class AwsRefused(AwsError):
-    """AWS answered no: the call had no effect."""
+    """AWS refused the call, which had no effect."""
 
     kind = ErrorKind.PRECONDITION
     reason = "AWS_REFUSED"
     fix = "AWS's code says what it refused; check the root's policy and the role"
 
     def __init__(self, answer: AwsAnswer, refusal: Refusal) -> None:
-        """Name what was refused."""
+        """Keep the kind of the refusal."""
         super().__init__(answer)
         self.refusal = refusal
 
 
 class AwsUnknown(AwsError):
-    """No clear answer came: the call may have happened, unless it was never ``sent``."""
+    """No clear answer came: the call may have taken effect, unless it was not ``sent``."""
 
     kind = ErrorKind.UNAVAILABLE
     reason = "AWS_ANSWER_UNKNOWN"
     fix = AwsUnavailable.fix
 
     def __init__(self, answer: AwsAnswer, *, sent: bool) -> None:
-        """Say whether the request may have reached AWS at all."""
+        """``sent`` says whether the request may have reached AWS."""
         super().__init__(answer)
         self.sent = sent
 
 
 class AwsCallFailed(AwsUnknown):
-    """A call ended in an unexpected error here: it may have had an effect, and says nothing about AWS."""
+    """A call ended in an unexpected error in Lessor: it may have taken effect."""
 
     kind = ErrorKind.INTERNAL
     reason = "AWS_CALL_FAILED"

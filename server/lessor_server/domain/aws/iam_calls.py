@@ -1,6 +1,6 @@
-"""The calls of IAM as typed values, and what comes back; the base class of all calls.
+"""The calls of IAM and their results as typed values; the base class of all calls.
 
-A call knows nothing of how it is sent. ``Call[T]`` says with ``T`` what its answer is; ``action`` is
+A call does not know how it is sent. The result of a ``Call[T]`` is a ``T``; ``action`` is
 AWS's own name (https://docs.aws.amazon.com/IAM/latest/APIReference/API_Operations.html).
 """
 
@@ -29,29 +29,29 @@ class Call(Generic[T_co]):
         return str(getattr(self, "user_name", ""))
 
 
-# --- what comes back ---------------------------------------------------------------------------------
+# --- results -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class CreatedUser:
-    """A user that now exists."""
+    """A created user."""
 
     arn: str
 
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """An access key that now works; AWS returns its secret only once."""
+    """A created access key; AWS returns its secret only once."""
 
     access_key_id: str
     secret: Secret
     token: Secret = field(default_factory=Secret)
-    """The session token of a key that STS made; empty for a user's key."""
+    """The session token of STS's keys; empty for a user's key."""
 
 
 @dataclass(frozen=True, slots=True)
 class IamUser:
-    """A user on the account; ``tags`` are empty where AWS was not asked for them."""
+    """A user on the account; ``tags`` are empty if they were not requested."""
 
     name: str
     path: str
@@ -59,7 +59,7 @@ class IamUser:
     created_us: int
     tags: tuple[tuple[str, str], ...] = ()
     user_id: str = ""
-    """AWS's own id of the user, which no later user of the same name has."""
+    """AWS's id of the user; a later user of the same name has another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class UserPage:
 
 @dataclass(frozen=True, slots=True)
 class CreateUser(Call[CreatedUser]):
-    """Make a user with path, boundary and tags in the same call."""
+    """Create a user with path, boundary and tags in one call."""
 
     user_name: str
     path: str
@@ -102,7 +102,7 @@ class AttachUserPolicy(Call[None]):
 
 @dataclass(frozen=True, slots=True)
 class AddUserToGroup(Call[None]):
-    """Make the user a member of a group."""
+    """Add the user to a group."""
 
     user_name: str
     group: str
@@ -110,7 +110,7 @@ class AddUserToGroup(Call[None]):
 
 @dataclass(frozen=True, slots=True)
 class CreateAccessKey(Call[AccessKey]):
-    """Make an access key."""
+    """Create an access key."""
 
     user_name: str
 
@@ -120,7 +120,7 @@ class CreateAccessKey(Call[AccessKey]):
 
 @dataclass(frozen=True, slots=True)
 class DeleteAccessKey(Call[None]):
-    """Delete an access key: this cuts access."""
+    """Delete an access key, which ends its access."""
 
     user_name: str
     access_key_id: str
@@ -128,7 +128,7 @@ class DeleteAccessKey(Call[None]):
 
 @dataclass(frozen=True, slots=True)
 class UpdateAccessKey(Call[None]):
-    """Let an access key work, or no longer."""
+    """Activate or deactivate an access key."""
 
     user_name: str
     access_key_id: str
@@ -153,7 +153,7 @@ class DetachUserPolicy(Call[None]):
 
 @dataclass(frozen=True, slots=True)
 class RemoveUserFromGroup(Call[None]):
-    """End the user's membership of a group."""
+    """Remove the user from a group."""
 
     user_name: str
     group: str
@@ -161,7 +161,7 @@ class RemoveUserFromGroup(Call[None]):
 
 @dataclass(frozen=True, slots=True)
 class DeleteUser(Call[None]):
-    """Delete the user; AWS refuses with DeleteConflict while anything hangs on it."""
+    """Delete the user; AWS answers DeleteConflict while anything is attached to it."""
 
     user_name: str
 
@@ -175,7 +175,7 @@ class DeleteLoginProfile(Call[None]):
 
 @dataclass(frozen=True, slots=True)
 class DeactivateMFADevice(Call[None]):
-    """Take an MFA device off the user."""
+    """Remove an MFA device from the user."""
 
     user_name: str
     serial: str
@@ -266,14 +266,14 @@ class ListServiceSpecificCredentials(Call[tuple[str, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class GetUser(Call[IamUser]):
-    """Ask for a user with its tags, which ListUsers leaves out. It is the cheapest sign of life, too."""
+    """Get a user with its tags, which ListUsers omits. It also is the cheapest probe of AWS."""
 
     user_name: str
 
 
 @dataclass(frozen=True, slots=True)
 class ListUsers(Call[UserPage]):
-    """List one page of the users below a path; ``marker`` continues after the page before."""
+    """List one page of the users below a path; ``marker`` continues after the previous page."""
 
     path_prefix: str
     marker: str = ""
@@ -313,21 +313,21 @@ class ListAttachedGroupPolicies(Call[Names]):
 
 @dataclass(frozen=True, slots=True)
 class GetGroup(Call[None]):
-    """See whether a group exists."""
+    """Check whether a group exists."""
 
     group: str
 
 
 @dataclass(frozen=True, slots=True)
 class GetPolicy(Call[None]):
-    """See whether a managed policy exists."""
+    """Check whether a managed policy exists."""
 
     policy_arn: str
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyKeyOnIam(Call[None]):
-    """Ask IAM whether it accepts an access key of ``user_name``, signing with that key itself."""
+    """Check whether IAM accepts an access key of ``user_name``, by a call signed with it."""
 
     key: AccessKey
     user_name: str
@@ -335,7 +335,7 @@ class VerifyKeyOnIam(Call[None]):
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """Some of what IAM's simulator says, as (action, resource, verdict), and the marker of the next page.
+    """A page of IAM's simulator, as (action, resource, verdict), and the marker of the next page.
 
     The verdicts are ``allowed``, ``explicitDeny`` and ``implicitDeny`` (IAM API Reference, EvaluationResult).
     """
@@ -346,7 +346,7 @@ class Simulated:
 
 @dataclass(frozen=True, slots=True)
 class SimulatePrincipalPolicy(Call[Simulated]):
-    """Ask IAM's simulator whether a principal may do each action on each resource."""
+    """Simulate whether a principal may do each action on each resource."""
 
     source_arn: str
     actions: tuple[str, ...]
@@ -356,7 +356,7 @@ class SimulatePrincipalPolicy(Call[Simulated]):
 
 @dataclass(frozen=True, slots=True)
 class UserRoom:
-    """How many users an account has, and how many it may have; 0 where AWS does not say."""
+    """The number of users of an account, and its quota; 0 if AWS does not report it."""
 
     users: int
     quota: int
@@ -364,4 +364,4 @@ class UserRoom:
 
 @dataclass(frozen=True, slots=True)
 class GetAccountSummary(Call[UserRoom]):
-    """Ask how full the account is."""
+    """Get the account's number of users and its quota."""

@@ -1,4 +1,4 @@
-"""What a root must be allowed to do on AWS, as a policy to paste."""
+"""The permissions that a root needs on AWS, as a policy document."""
 
 from __future__ import annotations
 
@@ -47,17 +47,16 @@ _ON_ALL = ("iam:ListUsers", "iam:GetAccountSummary", "iam:GetPolicy", "iam:Simul
 _ON_KEYS = ("iam:ListAccessKeys", "iam:CreateAccessKey", "iam:UpdateAccessKey", "iam:DeleteAccessKey")
 
 WITHOUT_PERMISSION = ("sts:GetCallerIdentity", "sts:GetSessionToken")
-"""AWS asks for no permission to call these (STS API Reference, each operation's "Permissions")."""
+"""AWS requires no permission for these (STS API Reference, each operation's "Permissions")."""
 
 
 MAX_RESOURCES = 200
-"""A statement names no more: a managed policy holds 6,144 characters (IAM and AWS STS quotas), which is fewer
-ARNs of roles than these."""
+"""The maximum of resources in a statement: more would exceed a managed policy's 6,144 characters anyway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Hold one statement of the policy: its Sid, and which actions it allows on which resources."""
+    """Hold one statement of the policy: a Sid, and the actions that it allows on resources."""
 
     sid: str
     actions: tuple[str, ...]
@@ -66,9 +65,9 @@ class Grant:
 
 @dataclass(slots=True)
 class RoleUse:
-    """Hold what the roles of a mount need their root for, added up role by role.
+    """Hold the needs of a mount's roles, added role by role.
 
-    ``cut`` is true where they name more roles to assume than a statement holds: those named first are kept.
+    ``cut`` is true if they name more roles to assume than a statement holds: the first ones are kept.
     """
 
     any_role: bool = False
@@ -102,12 +101,12 @@ class RoleUse:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Hold whom the policy is for and what for: the ``account`` ("partition:number"), this installation's id.
+    """Hold the inputs of the policy: the ``account`` ("partition:number"), the instance id, and the needs.
 
-    ``key_arn`` is the user whose stored key the root is, empty where there is none to rotate;
-    ``makes_tokens`` where AWS makes federation tokens for the root. ``use`` is what the mount's roles need;
-    of its static roles, ``static_arns`` are the users that the root works on itself, ``static_hops`` the
-    roles that it assumes for the others.
+    ``key_arn`` is the user of the root's stored key, empty if there is none to rotate; ``makes_tokens`` says
+    whether AWS creates federation tokens for the root. ``use`` has the needs of the mount's roles. For its
+    static roles, ``static_arns`` are the users that the root manages itself, ``static_hops`` the roles
+    that it assumes for the others.
     """
 
     account: str
@@ -120,17 +119,17 @@ class Holder:
 
     @property
     def is_cut(self) -> bool:
-        """Return whether it needs more resources than the statements of its grants name."""
+        """Return whether it needs more resources than its grants can name."""
         return self.use.cut or max(len(self.static_arns), len(self.static_hops)) > MAX_RESOURCES
 
 
 def grants(holder: Holder) -> tuple[Grant, ...]:
-    """Return what the root of ``holder`` needs, and nothing else.
+    """Return the least permissions that the root of ``holder`` needs.
 
-    Users are always in: those that a role of before has left must be found and can be revoked. What makes
-    sessions is what the mount's roles name; a mount without any role may still get each kind, so its root is
-    allowed to assume each role of the account. Groups are all of the account's, as others may have put a user
-    into any. A root rotates its own key itself, and verifies it by a call that may be denied.
+    Actions on users are always included, to revoke what earlier roles issued. Actions for sessions follow the
+    mount's roles; without any, every role of the account can be assumed. Groups are all of the account's,
+    since others may have added a user to any. A root rotates its own key, and verifies it by a call that may
+    be denied.
 
     Resource types by action: Service Authorization Reference, "Actions, resources, and condition keys" for
     AWS Identity and Access Management and for AWS Security Token Service. Memberships are checked on the
@@ -151,19 +150,19 @@ def grants(holder: Holder) -> tuple[Grant, ...]:
 
 
 def static_user_arns(account: str, user_name: str) -> tuple[str, ...]:
-    """Return patterns of ARNs that fit a user whose path is not known, and no user of another name."""
+    """Return ARN patterns that match a user with an unknown path, and no user of another name."""
     users = f"{iam_arns(account)}:user"
     return (f"{users}/{user_name}", f"{users}/*/{user_name}")
 
 
 def iam_arns(account: str) -> str:
-    """Return how the ARNs of IAM begin on an account, "partition:number"."""
+    """Return the prefix of IAM's ARNs on an account ("partition:number")."""
     partition, _, number = account.rpartition(":")
     return f"arn:{partition}:iam::{number}"
 
 
 def _on_roles(holder: Holder) -> tuple[Grant, ...]:
-    """Return what it takes to assume what the mount's roles name, with their tags and source identities."""
+    """Return the grants to assume the roles that the mount's roles name, with tags and source identities."""
 
     def on(arns: set[str]) -> tuple[str, ...]:
         return tuple(sorted(arns)) if holder.use.any_role else (f"{iam_arns(holder.account)}:role/*",)
@@ -184,7 +183,7 @@ def _on_tokens(holder: Holder) -> tuple[str, ...]:
 
 
 def document(needed: tuple[Grant, ...]) -> dict[str, JsonValue]:
-    """Return the policy that allows ``needed``, and no more."""
+    """Return the policy that allows exactly ``needed``."""
     return {"Version": "2012-10-17", "Statement": [_allow(grant) for grant in needed]}
 
 

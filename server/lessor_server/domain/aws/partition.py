@@ -1,7 +1,7 @@
-"""AWS's partitions: their names and regions, where IAM is in each, and the hosts of IAM and STS.
+"""AWS's partitions: their names, regions, and hosts of IAM and STS.
 
 Source: ``partitions.json`` and ``endpoints.json`` of botocore; the endpoint pages of IAM and STS in the AWS
-General Reference. IAM is one service for the whole of a partition, and takes signatures for one region alone.
+General Reference. A partition has one IAM, which accepts only signatures for one region.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 IAM: Final = "iam"
 STS: Final = "sts"
 MAX_ENDPOINT: Final = 300
-"""The most characters of an endpoint's URL: a DNS name has at most 253 (RFC 1035, 2.3.4)."""
+"""The maximum length of an endpoint's URL: a DNS name has at most 253 (RFC 1035, 2.3.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class Partition:
     """Hold one partition.
 
     Attributes:
-        name: As it stands in ARNs.
-        regions: What the names of its regions begin with.
+        name: Its name in ARNs.
+        regions: The prefixes of its regions.
         iam_region: The region that requests to IAM are signed for, and those to a global host of STS.
         domains: The DNS suffixes of its hosts, plain and dual-stack.
     """
@@ -51,7 +51,7 @@ PARTITIONS: Final[tuple[Partition, ...]] = (
     Partition("aws-iso-f", ("us-isof-",), "us-isof-south-1", ("csp.hci.ic.gov", "api.aws.hci.ic.gov")),
     AWS,
 )
-"""Every partition; those whose regions begin like another's come before it."""
+"""Every partition; one with a longer region prefix comes before one with the shorter."""
 
 NAMES: Final = frozenset(one.name for one in PARTITIONS)
 
@@ -59,17 +59,17 @@ _HOST: Final = re.compile(
     r"(?:vpce-[a-z0-9-]+\.)?(?P<service>iam|sts)(?:-fips)?"
     r"(?:\.(?P<region>us-gov|global|[a-z]{2,5}(?:-[a-z]+)+-[0-9]{1,2}))?(?:\.vpce)?"
 )
-"""What stands before the suffix: the service's own name, maybe a region. Others have names below these
-suffixes too (a bucket, a load balancer, an instance), so the suffix alone says nothing.
+"""The labels before the suffix: the service, optionally a region. The suffix alone proves nothing, because
+customers' buckets, load balancers and instances have names below it too.
 """
 
 _WHOLE_PARTITION: Final = ("us-gov", "global")
-"""What stands in the place of a region in hosts of IAM that serve a whole partition."""
+"""The label in place of a region in hosts of IAM that serve a whole partition."""
 
 
 @dataclass(frozen=True, slots=True)
 class AwsHost:
-    """Hold what a host of AWS says of itself; ``region`` is empty where it serves a whole partition."""
+    """Hold the parts of an AWS host; ``region`` is empty if it serves a whole partition."""
 
     service: str
     region: str
@@ -82,14 +82,14 @@ class AwsHost:
 
 
 def canonical_url(url: str) -> str:
-    """Return a URL with its scheme and host in lower case: neither has a case (RFC 3986, 3.1 and 3.2.2)."""
+    """Return a URL with scheme and host in lower case (RFC 3986, 3.1 and 3.2.2: case does not matter)."""
     scheme, separator, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme.lower()}://{host.lower()}{slash}{path}" if separator and "@" not in host else url
 
 
 def aws_host(url: str) -> AwsHost | None:
-    """Read the host of IAM or STS from ``url``; None where it is not AWS's, or more than https and a host."""
+    """Parse the host of IAM or STS in ``url``; None unless it is AWS's, https, and only a host."""
     if len(url) > MAX_ENDPOINT or not url.startswith("https://"):
         return None
     host = url.removeprefix("https://").removesuffix("/").removesuffix(":443").lower()
@@ -102,7 +102,7 @@ def aws_host(url: str) -> AwsHost | None:
 
 
 def corrected(url: str) -> str:
-    """Return ``url`` with the suffix of its region's partition, where it has another; else empty."""
+    """Return ``url`` with the suffix of its region's partition if it has another, or empty."""
     host = canonical_url(url).removeprefix("https://").rstrip("/")
     for partition in PARTITIONS:
         for kind, domain in enumerate(partition.domains):
@@ -116,8 +116,8 @@ def corrected(url: str) -> str:
 def _placed(service: str, label: str, partition: Partition) -> AwsHost | None:
     """Return the host of ``service``; GovCloud shares its suffixes with ``aws``, so its label decides.
 
-    None where AWS has no such host: a region under the suffix of another partition, as
-    ``sts.cn-north-1.amazonaws.com``, or a label of IAM's in front of STS.
+    None if AWS has no such host: a region under another partition's suffix, such as
+    ``sts.cn-north-1.amazonaws.com``, or a label of IAM's before STS.
     """
     if label in _WHOLE_PARTITION:
         named = _GOV if label == "us-gov" else partition if partition is not _GOV else AWS
@@ -129,14 +129,14 @@ def _placed(service: str, label: str, partition: Partition) -> AwsHost | None:
 
 
 def of_region(region: str) -> Partition:
-    """Return the partition of a region; that of one that is not known is ``aws``, as for the SDKs."""
+    """Return the partition of a region; an unknown region is in ``aws``, as for the SDKs."""
     return next((one for one in PARTITIONS if region.startswith(one.regions)), AWS)
 
 
 def signing_region(service: str, url: str, region: str) -> str:
     """Return the region that requests to ``url`` are signed for; ``region`` is the one configured, or empty.
 
-    A host of AWS says it itself. Elsewhere (a proxy, a stand-in) IAM's is that of the configured partition.
+    An AWS host determines it. For IAM elsewhere (a proxy), it is that of the configured partition.
     """
     host = aws_host(url)
     if host is not None:
@@ -145,7 +145,7 @@ def signing_region(service: str, url: str, region: str) -> str:
 
 
 def others(partition: str, arns: Mapping[str, str]) -> dict[str, str]:
-    """Return those of ``arns``, by path, that name another partition than ``partition``."""
+    """Return the ``arns``, by path, with another partition than ``partition``."""
     return {
         path: named
         for path, arn in arns.items()

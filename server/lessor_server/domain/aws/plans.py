@@ -1,6 +1,6 @@
-"""The rounds of AWS calls that create a user, delete it, and delete what others attached to it.
+"""The rounds of AWS calls that create a user, delete it, and delete everything attached to it.
 
-The calls of one round may be sent at the same time; a round begins when the one before is answered.
+The calls of one round can be sent at the same time; the next round begins after their answers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def create_user(role: Role, footprint: Footprint, tags: tuple[tuple[str, str], .
 
 
 def attach_all(role: Role, footprint: Footprint) -> Round:
-    """Return the round that gives a new user what its role says."""
+    """Return the round that sets up a new user by its role."""
     name = footprint.user_name
     attached: list[Call[object]] = []
     if footprint.inline_policy:
@@ -34,7 +34,7 @@ def attach_all(role: Role, footprint: Footprint) -> Round:
 
 
 def revoke_keys(lease: Lease) -> Round:
-    """Return the first round of a revocation, which ends access: the stored key goes, or all are listed."""
+    """Return the first round of a revocation: delete the stored key, or list all keys."""
     name = lease.footprint.user_name
     if lease.access_key_id:
         return (iam_calls.DeleteAccessKey(name, lease.access_key_id),)
@@ -42,12 +42,12 @@ def revoke_keys(lease: Lease) -> Round:
 
 
 def delete_keys(user_name: str, key_ids: tuple[str, ...]) -> Round:
-    """Return the round that deletes access keys which were only just learnt."""
+    """Return the round that deletes the listed access keys."""
     return tuple(iam_calls.DeleteAccessKey(user_name, key_id) for key_id in key_ids)
 
 
 def detach_all(footprint: Footprint) -> Round:
-    """Return the round that takes off what the row says was put on."""
+    """Return the round that detaches everything that the row lists."""
     name = footprint.user_name
     taken: list[Call[object]] = []
     if footprint.inline_policy:
@@ -58,7 +58,7 @@ def detach_all(footprint: Footprint) -> Round:
 
 
 def list_attachments(user_name: str) -> Round:
-    """Return the round that lists everything which AWS lets stand in the way of DeleteUser.
+    """Return the round that lists everything for which AWS refuses DeleteUser.
 
     Source: IAM API Reference, DeleteUser: "you must delete the items attached to the user manually".
     """
@@ -83,7 +83,7 @@ def delete_attachments(user_name: str, found: tuple[tuple[Call[object], tuple[st
 
 
 def _taking(listing: Call[object], user_name: str, name: str) -> Call[object]:
-    """Return the call that deletes one thing which ``listing`` listed."""
+    """Return the call that deletes one item of ``listing``."""
     match listing:
         case iam_calls.ListAccessKeys():
             return iam_calls.DeleteAccessKey(user_name, name)
@@ -106,6 +106,6 @@ def _taking(listing: Call[object], user_name: str, name: str) -> Call[object]:
 
 
 def tags_of(instance: str, lease_id: str, role: Role) -> tuple[tuple[str, str], ...]:
-    """Return the tags of a user: the role's own, then the three by which Lessor knows its users."""
+    """Return the tags of a user: the role's own, then the three by which Lessor recognises its users."""
     ours = (("lessor:instance", instance), ("lessor:lease", lease_id), ("lessor:role", role.name))
     return (*role.iam_tags, *ours)

@@ -1,9 +1,9 @@
-"""What IAM takes as a ``Resource`` of a policy.
+"""The values that IAM accepts as a ``Resource`` of a policy.
 
 Source: "IAM JSON policy elements: Resource" and "… Variables and tags" in the IAM User Guide (variables may
 be in the last part of an ARN, and in ``Condition``); resource types: Service Authorization Reference. The
-messages quoted below are IAM's own, of MalformedPolicyDocument. It checks few services, and those not wholly:
-what it is not known to refuse passes here.
+messages quoted below are IAM's own, of MalformedPolicyDocument. IAM checks few services, and only in part;
+values that it is not known to refuse are accepted here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _IAM_TYPES: Final = (
 )
 """'IAM resource path must either be "*", root, or start with user/, …', as IAM's message lists them."""
 _IAM_NEWER: Final = re.compile(r"(?!account-alias/)[a-z]+(?:-[a-z]+)+/")
-"""Types that IAM takes and its message does not list: delegation-request, role-template, others to come."""
+"""Types that IAM accepts although its message omits them: delegation-request, role-template, future ones."""
 _S3_REGIONAL: Final = (
     "accesspoint",
     "job/",
@@ -42,16 +42,16 @@ _S3_REGIONAL: Final = (
     "?",
     "$",
 )
-"""What an S3 ARN may name in a region; "Resource … can not contain region information" of a bucket."""
+"""The S3 resources with a region in the ARN; "Resource … can not contain region information" of a bucket."""
 _ROUTE53_OF_ACCOUNT: Final = ("domain/", "*", "?", "$")
-"""What an ARN of Route 53 may name in an account: registered domains."""
+"""The Route 53 resources with an account in the ARN: registered domains."""
 _PLACEHOLDER: Final = re.compile(r"[<>_\s]")
 _LITERAL: Final = re.compile(r"[a-z0-9-]+")
 _ACCOUNT: Final = re.compile(r"[0-9]+")
 
 
 def problem(resource: str) -> str:
-    """Return why IAM refuses ``resource`` in a policy, as a predicate; empty where it is not known to."""
+    """Return why IAM refuses ``resource``, as a predicate for a message; empty if it is not known to."""
     if resource == "*":
         return ""
     if not resource.startswith("arn:"):

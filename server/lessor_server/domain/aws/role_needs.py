@@ -1,4 +1,4 @@
-"""What a role needs on AWS: things that exist there, and actions that its mount's root is allowed."""
+"""The needs of a role on AWS: existing objects, and permissions of its mount's root."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from lessor_server.domain.aws.least_policy import Grant, Holder, iam_arns
 from lessor_server.domain.role import CredentialType, Role
 
 _GROUP_READS: Final = ("iam:ListGroupPolicies", "iam:GetGroupPolicy", "iam:ListAttachedGroupPolicies")
-"""What it takes to read a group's policies into a session's."""
+"""The actions that read a group's policies, for those of a session."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExistenceCheck:
-    """Hold a call that fails if something does not exist, and what that is, as a person reads it."""
+    """Hold a call that fails if an object does not exist, and the object's name for messages."""
 
     what: str
     call: Call[None]
 
 
 def existence_checks(role: Role) -> list[ExistenceCheck]:
-    """Return a check for each thing on AWS that ``role`` names."""
+    """Return a check for each object on AWS that ``role`` names."""
     policies = [*role.policy_arns, *filter(None, (role.permissions_boundary_arn,))]
     found = [ExistenceCheck(f"policy {arn}", GetPolicy(arn)) for arn in policies]
     return found + [ExistenceCheck(f"group {name}", GetGroup(name)) for name in role.iam_groups]
 
 
 def role_grants(role: Role, holder: Holder) -> list[Grant]:
-    """Return what the root must be allowed so that ``role`` can be issued and its leases revoked.
+    """Return the permissions of the root to issue ``role`` and to revoke its leases.
 
-    GetSessionToken needs no permission. Role ARNs with a wildcard cannot be asked for.
+    GetSessionToken needs no permission. Role ARNs with a wildcard cannot be checked.
     """
     base = iam_arns(holder.account)
     match role.credential_type:
@@ -54,7 +54,7 @@ def role_grants(role: Role, holder: Holder) -> list[Grant]:
 
 
 def denied(role: Role, actions: list[str], resource: str) -> str:
-    """Return the warning that the root is not allowed to do what ``role`` needs."""
+    """Return the warning that the root lacks a permission that ``role`` needs."""
     denied_calls = f"the root is not allowed to call {', '.join(actions)} on {resource}"
     if role.credential_type is CredentialType.ASSUMED_ROLE and "sts:AssumeRole" in actions:
         # IAM User Guide, "Policy evaluation logic": a trust policy that names the caller itself is enough.
@@ -78,6 +78,6 @@ def _on_role(role: Role) -> tuple[str, ...]:
 
 
 def _on_groups(role: Role, base: str, actions: tuple[str, ...]) -> list[Grant]:
-    """Return the actions on the role's groups, where it has any."""
+    """Return the actions on the role's groups, if it has any."""
     groups = tuple(f"{base}:group/{name}" for name in role.iam_groups)
     return [Grant("", actions, groups)] if groups else []

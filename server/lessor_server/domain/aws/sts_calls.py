@@ -1,4 +1,4 @@
-"""The calls of STS as typed values, and what comes back.
+"""The calls of STS and their results as typed values.
 
 Source of every field's meaning: https://docs.aws.amazon.com/STS/latest/APIReference/API_Operations.html
 """
@@ -15,7 +15,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who AWS says we are."""
+    """The identity of the caller's credentials."""
 
     account: str
     arn: str
@@ -24,9 +24,9 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session's credentials; ``arn`` is empty where AWS names none, ``packed_percent`` 0 to 100.
+    """A session's credentials; ``arn`` is empty if AWS reports none; ``packed_percent`` is 0 to 100.
 
-    ``expires_us`` is AWS's own instant, in microseconds since the epoch.
+    ``expires_us`` is AWS's expiry, in microseconds since the epoch.
     """
 
     access_key_id: str
@@ -39,7 +39,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """An MFA device and the code that it shows now; without a serial number none is asked for."""
+    """An MFA device and its current code; an empty serial number means no MFA."""
 
     serial: str = ""
     code: Secret = field(default_factory=Secret)
@@ -63,7 +63,7 @@ class AssumeRole(Call[Session]):
 
 @dataclass(frozen=True, slots=True)
 class AssumeRoleWithWebIdentity(Call[Session]):
-    """Assume an IAM role by a token of an identity provider; nobody signs this call."""
+    """Assume an IAM role by a token of an identity provider; this call is not signed."""
 
     role_arn: str
     session_name: str
@@ -73,7 +73,7 @@ class AssumeRoleWithWebIdentity(Call[Session]):
 
 @dataclass(frozen=True, slots=True)
 class GetFederationToken(Call[Session]):
-    """Make a session of a federated user; without a policy it may do nothing."""
+    """Create a session of a federated user; without a policy it may do nothing."""
 
     name: str
     seconds: int
@@ -84,7 +84,7 @@ class GetFederationToken(Call[Session]):
 
 @dataclass(frozen=True, slots=True)
 class GetSessionToken(Call[Session]):
-    """Make a session with the root's own rights."""
+    """Create a session with the root's own permissions."""
 
     seconds: int
     device: Device = field(default_factory=Device)
@@ -92,19 +92,19 @@ class GetSessionToken(Call[Session]):
 
 @dataclass(frozen=True, slots=True)
 class GetServerTime(Call[int]):
-    """Ask STS what time it is: the ``Date`` of its answer (RFC 9110, 6.6.1), in microseconds.
+    """Get STS's time: the ``Date`` of its answer (RFC 9110, 6.6.1), in microseconds.
 
-    AWS always returns it; 0 stands for another endpoint that does not.
+    AWS always returns it; 0 means that the endpoint is not AWS.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyKey(Call[None]):
-    """Ask STS whether it accepts an access key, signing with that key itself."""
+    """Check whether STS accepts an access key, by a call signed with it."""
 
     key: AccessKey
 
 
 @dataclass(frozen=True, slots=True)
 class GetCallerIdentity(Call[Identity]):
-    """Ask STS who the credentials belong to; AWS grants it to every identity."""
+    """Get the identity of the credentials; every identity may call this."""

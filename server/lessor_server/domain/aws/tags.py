@@ -1,7 +1,7 @@
 r"""Tags: of IAM users and of sessions, as sorted (key, value) pairs, and AWS's rules for them.
 
-Source: "Tagging IAM resources" and "Passing session tags in AWS STS"; the characters are the ones
-of the pattern ``[\p{L}\p{Z}\p{N}_.:/=+\-@]`` in the API references of IAM and STS.
+Source: "Tagging IAM resources" and "Passing session tags in AWS STS"; the characters are those of
+the pattern ``[\p{L}\p{Z}\p{N}_.:/=+\-@]`` in the API references of IAM and STS.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lessor_server.domain.errors.base import Violation, shown
 Tags: TypeAlias = tuple[tuple[str, str], ...]
 
 IAM_LIMIT: Final = 47
-"""AWS takes 50 tags on a user; three are Lessor's own."""
+"""AWS allows 50 tags on a user; three are Lessor's own."""
 SESSION_LIMIT: Final = 50
 KEY_LIMIT: Final = 128
 VALUE_LIMIT: Final = 256
@@ -28,14 +28,14 @@ def of(mapping: Mapping[str, str]) -> Tags:
 
 
 def violations(field: str, tags: Tags, limit: int) -> list[Violation]:
-    """Return every violation of ``tags``, of which there may be ``limit``; paths read ``field["key"]``."""
+    """Return every violation of at most ``limit`` ``tags``; paths have the form ``field["key"]``."""
     if len(tags) > limit:
         return [Violation(field, f"has {len(tags)} tags", f"give at most {limit}")]
     found = []
     for key, value in tags:
         found += _tag_violations(f"{field}[{shown(key)}]", key, value)
     found += [
-        Violation(f"{field}[{shown(key)}]", f"is {shown(first)} again but for case", "keep one of the two")
+        Violation(f"{field}[{shown(key)}]", f"is {shown(first)} in another case", "keep one of the two")
         for first, key in _twins(key for key, _ in tags)
     ]
     return found
@@ -61,6 +61,6 @@ def _taken(letter: str) -> bool:
 
 
 def _twins(keys: Iterable[str]) -> list[tuple[str, str]]:
-    """Return (the first, a later one) for each key that came before in another case: AWS sees one."""
+    """Return (first, later) for each pair of keys that differ only in case: AWS treats them as one."""
     seen: dict[str, str] = {}
     return [(seen[key.casefold()], key) for key in keys if seen.setdefault(key.casefold(), key) != key]

@@ -1,7 +1,7 @@
 """Every error that Lessor returns: its kind, its reason, and how to fix it.
 
-An error class is a sentence for a person: its docstring says when it is raised, ``reason`` is the
-name for programs (``ErrorInfo.reason``) and ``fix`` says what the caller can do next.
+The docstring of a class says when the error is raised. ``reason`` is its name for programs
+(``ErrorInfo.reason``). ``fix`` says what the caller can do next.
 ``services/status.py`` turns a kind into a gRPC status; nothing else does.
 
     LessorError
@@ -9,7 +9,7 @@ name for programs (``ErrorInfo.reason``) and ``fix`` says what the caller can do
     ├── Precondition (preconditions.py)   ├── QuotaExceeded …
     ├── Unavailable …      ├── Aborted …
     ├── Unauthenticated, PermissionDenied, DeadlineExceeded, Unimplemented
-    └── AwsError in aws_errors.py: AwsRefused (AWS said no), AwsUnknown (it may have happened)
+    └── AwsError in domain/aws/errors.py: AwsRefused (AWS refused), AwsUnknown (it may have happened)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from enum import Enum
 from typing import ClassVar, Final
 
 MAX_PATH = 256
-"""The most characters of a field's path in an answer: keys of a document are part of it."""
+"""The maximum length of a field's path in an answer: a path may contain a caller's keys."""
 _SHOWN: Final = 64
 
 
@@ -70,7 +70,7 @@ def too_long(field: str, text: str, limit: int) -> Violation:
 
 @dataclass(frozen=True, slots=True)
 class AwsAnswer:
-    """AWS's answer: any caller may see its code and request id, only one that may see the root its text."""
+    """AWS's answer; ``text`` is shown only to callers that may see the root."""
 
     action: str
     code: str
@@ -101,12 +101,12 @@ class LessorError(Exception):
 
     @property
     def detail(self) -> str:
-        """Return AWS's own words, or what is private, for the log and for callers who may see the root."""
+        """Return AWS's text or the private part, for the log and for callers that may see the root."""
         return self.aws.text if self.aws else self.private
 
 
 class InternalError(LessorError):
-    """Something unexpected happened; the log has its cause under the reference that the message names."""
+    """An unexpected error occurred; the log has its cause under the reference in the message."""
 
     reason = "INTERNAL"
 
@@ -117,13 +117,13 @@ class InternalError(LessorError):
 
 
 class RowUnreadable(LessorError):
-    """A row of the store does not hold what Lessor writes, and the call needs it."""
+    """The call needs a row of the store that is damaged, or that Lessor did not write."""
 
     reason = "ROW_UNREADABLE"
     fix = "report it to the operator, whose log names the column; a role or a root can be written again"
 
     def __init__(self, table: str, key: str, problem: str) -> None:
-        """Name the row by its ``table`` and ``key``; ``problem`` says what is wrong, not what it holds."""
+        """Name the row by its ``table`` and ``key``; ``problem`` does not contain its values."""
         super().__init__(f"row {key} of {table} cannot be read", subject=key, private=problem)
         self.table = table
         self.key = key
@@ -140,7 +140,7 @@ class Invalid(LessorError):
     fix = "correct the fields that the violations name"
 
     def __init__(self, violations: tuple[Violation, ...]) -> None:
-        """Carry all violations of the request; at least one."""
+        """Keep all violations of the request; at least one."""
         first = violations[0]
         super().__init__(f"{first.field[:MAX_PATH]}: {first.problem}; {first.fix}")
         self.violations = violations
@@ -159,7 +159,7 @@ class RequestIdReused(Invalid):
 
 
 class SessionPolicyWouldWiden(Invalid):
-    """The request's session_policy allows something, and the role has policies: AWS would combine them."""
+    """The request's session_policy allows something, which AWS would add to what the role allows."""
 
     reason = "SESSION_POLICY_WOULD_WIDEN"
     fix = "send Deny statements only, or use a role without policies of its own"
@@ -177,7 +177,7 @@ def require(violations: Iterable[Violation]) -> None:
 
 
 class NotFound(LessorError):
-    """What the request names does not exist."""
+    """The object that the request names does not exist."""
 
     kind = ErrorKind.NOT_FOUND
     reason = "NOT_FOUND"
@@ -190,7 +190,7 @@ class NotFound(LessorError):
 
 
 class AlreadyExists(LessorError):
-    """What the request would create exists already."""
+    """The object that the request would create exists already."""
 
     kind = ErrorKind.EXISTS
     reason = "ALREADY_EXISTS"
@@ -202,18 +202,18 @@ class AlreadyExists(LessorError):
         self.resource = resource
 
 
-# --- the state does not allow it ------------------------------------------------------------------
+# --- the state of an object ------------------------------------------------------------------
 
 
 class Precondition(LessorError):
-    """The state of something does not allow the call; each subclass says which."""
+    """The state of an object does not allow the call; each subclass names the state."""
 
     kind = ErrorKind.PRECONDITION
     reason = "FAILED_PRECONDITION"
     fix = "change the state that the message names, then call again"
 
 
-# --- there is no room -----------------------------------------------------------------------------
+# --- limits -----------------------------------------------------------------------------
 
 
 class QuotaExceeded(LessorError):
@@ -240,7 +240,7 @@ class AwsQuota(QuotaExceeded):
     """AWS answered LimitExceeded: a quota of the account is used up."""
 
     reason = "AWS_LIMIT_EXCEEDED"
-    fix = "remove from the account what counts towards the quota that AWS's answer names, or have it raised"
+    fix = "delete what counts towards the quota in AWS's answer, or have the quota raised"
 
 
 class RateLimiterFull(QuotaExceeded):
@@ -251,13 +251,13 @@ class RateLimiterFull(QuotaExceeded):
 
 
 class TooManyCalls(QuotaExceeded):
-    """As many calls are in progress as the server, or one connection, may have at the same time."""
+    """The server, or the connection, has its maximum number of calls in progress."""
 
     reason = "TOO_MANY_CALLS"
     fix = "call again later, or end calls that are not needed"
 
 
-# --- not now ----------------------------------------------------------------------------------------
+# --- temporary errors ------------------------------------------------------------------------------
 
 
 class Unavailable(LessorError):
@@ -304,7 +304,7 @@ class Draining(Unavailable):
 
 
 class Aborted(LessorError):
-    """Another call changed what this call worked on; this call had no lasting effect."""
+    """Another call changed the same object; this call had no lasting effect."""
 
     kind = ErrorKind.ABORTED
     reason = "ABORTED"
@@ -331,18 +331,18 @@ class FellBehind(Aborted):
 
 
 class DeadlineExceeded(LessorError):
-    """The caller's deadline leaves, or left, too little time for the work."""
+    """The caller's deadline has passed, or leaves too little time for the work."""
 
     kind = ErrorKind.DEADLINE
     reason = "DEADLINE_EXCEEDED"
     fix = "call again with a longer deadline"
 
 
-# --- who asks, and for what -------------------------------------------------------------------------
+# --- the caller and its permissions -------------------------------------------------------------------------
 
 
 class Unauthenticated(LessorError):
-    """The caller sent no token, or one that is not known."""
+    """The caller sent no token, or an unknown one."""
 
     kind = ErrorKind.UNAUTHENTICATED
     reason = "UNAUTHENTICATED"

@@ -13,7 +13,7 @@ class RequestSpent(Precondition):
 
 
 class ClockDisagrees(Precondition):
-    """The service's time cannot be set by the wall clock: AWS does not confirm it."""
+    """AWS does not confirm the machine's wall clock, so the service's time cannot be set to it."""
 
     reason = "CLOCK_DISAGREES"
     fix = "correct the machine's clock, make sure that AWS answers, and call again"
@@ -41,7 +41,7 @@ class RootRefused(Precondition):
 
 
 class RootKindUnfit(Precondition):
-    """The mount's root is of a kind for which AWS creates no session of the role's type."""
+    """AWS creates no session of the role's type for the kind of root that the mount has."""
 
     reason = "ROOT_KIND"
     fix = (
@@ -65,7 +65,7 @@ class EndpointNotAllowed(Precondition):
 
 
 class SealBroken(Precondition):
-    """A sealed value in the store can't be opened: another key, another row, or damage."""
+    """A sealed value in the store can't be decrypted: the key is wrong, or the value was moved or damaged."""
 
     reason = "SEAL_BROKEN"
     fix = "put the data directory's own sealing key back, or set the root again"
@@ -103,11 +103,11 @@ class ClockRefused(Precondition):
     """AWS refuses the time of a request: the clock of the server's machine is wrong by minutes."""
 
     reason = "CLOCK_REFUSED"
-    fix = "set the clock of the server's machine, by NTP; AWS takes requests of the last five minutes"
+    fix = "correct the clock of the server's machine, by NTP; AWS accepts at most five minutes of difference"
 
 
 class SessionTooLong(Precondition):
-    """AWS creates no session so long: the IAM role's MaxSessionDuration is shorter, or it is chained."""
+    """AWS creates no session that long: the role's MaxSessionDuration is lower, or the role is chained."""
 
     reason = "SESSION_TOO_LONG"
     fix = "ask for a shorter ttl, lower the role's max_sts_ttl, or raise the IAM role's MaxSessionDuration"
@@ -121,7 +121,7 @@ class SessionTooLarge(Precondition):
 
 
 class NoSessionPolicy(Precondition):
-    """Nothing would limit a session: a federated one without any policy, or one whose groups have none."""
+    """No policy would limit the session: the role has none, or only groups that have none."""
 
     reason = "NO_SESSION_POLICY"
     fix = "give the role a policy_document or policy_arns, or its groups a policy"
@@ -190,7 +190,7 @@ class KeyLimit(Precondition):
     """The IAM user has two access keys, AWS's maximum, and Lessor is not allowed to delete one of them."""
 
     reason = "KEY_LIMIT"
-    fix = "delete the key that is not used with AWS, or call with delete_other_key"
+    fix = "delete the unused key in AWS, or call with delete_other_key"
 
     def __init__(self, user_name: str, key_ids: tuple[str, ...]) -> None:
         """Name the user and its keys."""
@@ -212,7 +212,7 @@ class RootKeyRotatedAway(Precondition):
 
 
 class RootKeyInUse(Precondition):
-    """The access key is the root of another mount, so a rotation neither switches it off nor deletes it."""
+    """The access key is the root of another mount, so a rotation neither deactivates nor deletes it."""
 
     reason = "ROOT_KEY_IN_USE"
     fix = "give the mount that the message names a root of its own; the key is then deleted automatically"
@@ -226,13 +226,10 @@ class StaticKeyInUse(Precondition):
 
 
 class StaticUserTaken(Precondition):
-    """The IAM user's keys are rotated already: it belongs to another static role, or to a mount's root."""
+    """Another static role, or a mount's root, already rotates the keys of the IAM user."""
 
     reason = "STATIC_USER_TAKEN"
-    fix = (
-        "name an IAM user that nothing else uses, or first delete the static role, or replace the root, that"
-        " the message names"
-    )
+    fix = "name another IAM user, or first delete the static role or replace the root that the message names"
 
     def __init__(self, user_name: str, holder: str) -> None:
         """Name the user, and the object that holds its keys."""
@@ -243,7 +240,7 @@ class StaticUserChanged(Precondition):
     """The IAM user of a static role was deleted and created again, so it is a different user."""
 
     reason = "STATIC_USER_CHANGED"
-    fix = "delete the static role and put it again, if the new user is the intended one"
+    fix = "delete the static role and store it again, if the new user is the intended one"
 
 
 class StaticUserUnknown(Precondition):

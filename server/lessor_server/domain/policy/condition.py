@@ -1,8 +1,8 @@
-"""The condition operators of policies, and what IAM takes as their values.
+"""The condition operators of policies, and the values that IAM accepts for them.
 
 Source: "IAM JSON policy elements: Condition operators" in the IAM User Guide. When a policy is written, IAM
-verifies the operators, and of the values only dates ("The policy failed legacy parsing"). Other values that
-cannot match are warnings, after "IAM policy validation check reference" there.
+verifies the operators, and of values only dates ("The policy failed legacy parsing"). Other values that can't
+match cause warnings, by "IAM policy validation check reference" there.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 
 
 def family(operator: str) -> str:
-    """Return the family of an operator (String, Numeric, Date, …, Null); empty where IAM has no such one."""
+    """Return the family of an operator (String, Numeric, Date, …, Null); empty if IAM has none."""
     found = _QUANTIFIER.fullmatch(operator)
     name = found[1] if found else operator
     kind = _OPERATORS.get(name.removesuffix("IfExists"), "")
@@ -70,7 +70,7 @@ def family(operator: str) -> str:
 
 
 def is_date(text: str) -> bool:
-    """Return whether IAM takes ``text`` under a Date operator: a date of ISO 8601, or seconds since 1970."""
+    """Return whether IAM accepts ``text`` for a Date operator: an ISO 8601 date, or seconds since 1970."""
     epoch = _EPOCH.fullmatch(text)
     if epoch is not None:
         return int(epoch[1]) <= _MAX_EPOCH
@@ -81,7 +81,7 @@ def is_date(text: str) -> bool:
 
 
 def cannot_match(kind: str, text: str) -> str:
-    """Return what a value of an operator of family ``kind`` should be where it cannot match; else empty."""
+    """If a value cannot match for an operator of family ``kind``, return what it should be; else empty."""
     match kind:
         case "Numeric" if not _NUMBER.fullmatch(text):
             return "a number"

@@ -1,8 +1,8 @@
 """Findings that need the list of AWS's actions, not only the grammar: typing errors and broad grants.
 
 Source: AWS Service Authorization Reference, "Actions, resources, and condition keys for AWS services", which
-says of each action its access level and the resource types that it takes. ``domain/policy`` warns already of
-what makes users, keys and roles, so nothing is said here of how far actions of IAM and STS reach.
+lists each action's access level and resource types. ``policy.py`` already warns of actions that create users,
+keys and roles, so this module does not check broad grants of IAM and STS.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lessor_server.domain.policy import wildcard
 from lessor_server.domain.policy.policy import JsonValue
 
 MAX_FINDINGS: Final = 10
-"""Findings reported of one policy; the last says how many more there are."""
+"""The maximum number of findings reported for one policy; the last says how many more there are."""
 
 NAMED: Final = 3
 _ELSEWHERE: Final = ("iam:", "sts:")
@@ -31,7 +31,7 @@ class Action:
     Attributes:
         name: As AWS writes it.
         changes: Its access level is Write, Tagging or Permissions management.
-        narrows: It takes resources, so that a policy can name some.
+        narrows: It has resource types, so that a policy can name resources.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Catalogue:
             self._services[action.name.partition(":")[0].lower()][action.name.lower()] = action
 
     def matching(self, pattern: str) -> list[Action]:
-        """Return the actions that an ``Action`` of a policy means, by name; case does not count."""
+        """Return the actions that an ``Action`` of a policy matches, by name, regardless of case."""
         service, _, _ = pattern.lower().partition(":")
         known = self._services.get(service)
         lowered = pattern.lower()
@@ -60,7 +60,7 @@ class Catalogue:
         return sorted(found, key=lambda action: action.name)
 
     def unknown(self, pattern: str) -> str:
-        """Return what to say of a pattern that means no action, with the nearest name where there is one."""
+        """Return the finding about a pattern that matches no action, with the most similar name, if any."""
         service, _, name = pattern.partition(":")
         known = self._services.get(service.lower())
         if known is None:
@@ -73,7 +73,7 @@ class Catalogue:
 
 
 def findings(document: Mapping[str, JsonValue], catalogue: Catalogue) -> list[str]:
-    """Return what deserves a second look in a policy that passes ``policy.violations``."""
+    """Return the findings about a policy without ``policy.violations``."""
     found: list[str] = []
     for number, statement in enumerate(_listed(document.get("Statement"))):
         if isinstance(statement, Mapping):
@@ -87,14 +87,14 @@ def findings(document: Mapping[str, JsonValue], catalogue: Catalogue) -> list[st
 def _of_statement(
     statement: Mapping[str, JsonValue], path: str, catalogue: Catalogue, room: int
 ) -> list[str]:
-    """Return the findings of a statement; those past ``room`` are only counted by the caller."""
+    """Return the findings about a statement; the caller only counts those past ``room``."""
     found: list[str] = []
     allowed: list[Action] = []
     for member in ("Action", "NotAction"):
         for pattern in _texts(statement.get(member)):
             actions = catalogue.matching(pattern)
             if not actions:
-                # A near name takes long to find.
+                # Finding a similar name is slow.
                 said = catalogue.unknown(pattern) if len(found) < room else ""
                 found.append(f"{path}.{member}: {said}")
             if member == "Action":
@@ -121,7 +121,7 @@ def _or_rather(names: Sequence[str]) -> str:
 
 
 def _listed(value: JsonValue) -> Sequence[JsonValue]:
-    """Return a list, or the lone value that IAM takes for a list of one."""
+    """Return a list; a single value becomes a list of one, as for IAM."""
     return value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 

@@ -1,7 +1,7 @@
-"""The ``{{ field }}`` placeholders of a template, found in time that grows with the length of the text.
+"""Finds the ``{{ field }}`` placeholders of a template in linear time.
 
-A placeholder is two braces, a text without braces, two braces; the leftmost one is taken first. There is no
-regular expression here: one that takes the spaces off a field's name tries each way to share them out.
+A placeholder is two braces, a text without braces, two braces; the leftmost one is found first. A regular
+expression that strips the spaces around a field's name would need quadratic time.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 MAX_TEMPLATE: Final = 512
-"""The most characters of a template; what it becomes has at most 256."""
+"""The maximum length of a template; its result has at most 256 characters."""
 
 
 def split(text: str) -> list[tuple[str, str | None]]:
-    """Cut a template into (its own text, the field after that); the last has no field."""
+    """Split a template into (its own text, the field after that); the last has no field."""
     parts: list[tuple[str, str | None]] = []
     done = 0
     for start, end, field in _spans(text):
@@ -42,17 +42,17 @@ def fill(text: str, value: Callable[[str], str | None]) -> str:
 def has_stray_braces(text: str) -> bool:
     """Return whether a template has double braces that belong to no placeholder.
 
-    Two that only meet where a placeholder was taken out count too.
+    Two braces that become adjacent when a placeholder is removed count too.
     """
     own = "".join(own for own, _ in split(text))
     return "{{" in own or "}}" in own
 
 
 def _spans(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where each placeholder begins and ends, and its field."""
+    """Yield the start, the end and the field of each placeholder."""
     done = 0
     while (close := text.find("}", done)) >= 0:
-        # Only the last brace before the first closing one can open a text that holds no brace.
+        # Only the last brace before the first closing one can begin a text without braces.
         opening = text.rfind("{", done, close)
         if opening > done and text[opening - 1] == "{" and text.startswith("}}", close):
             yield opening - 1, close + 2, text[opening + 1 : close].strip(" ")

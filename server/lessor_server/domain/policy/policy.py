@@ -1,8 +1,8 @@
-"""IAM policy documents: their canonical form, IAM's grammar, and what in them deserves a warning.
+"""IAM policy documents: their canonical form, IAM's grammar, and warnings about them.
 
 Source: "Grammar of the IAM JSON policy language" and "IAM JSON policy elements" in the IAM User
 Guide; the characters are those of ``policyDocumentType`` in the IAM API reference. The rules refuse
-what IAM refuses, and where its answer depends on the service, they let the document pass.
+what IAM refuses; if its answer depends on the service, they accept the document.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping
 Statement: TypeAlias = Mapping[str, JsonValue]
 
 LIMIT: Final = 2_048
-"""What AWS takes for a user's inline policies together, and for one session policy, in characters."""
+"""The maximum length of a user's inline policies together, and of one session policy."""
 EXACT: Final = 2**53
-"""The whole number up to which a JSON number, read as a double, is exact."""
+"""The highest whole number up to which all are exact as a double."""
 VERSIONS: Final = ("2012-10-17", "2008-10-17")
 
 _TOP: Final = ("Version", "Id", "Statement")
@@ -58,12 +58,11 @@ _FOREIGN: Final = re.compile(r"[^\x00-\xff]")
 
 
 def canonical(document: Mapping[str, JsonValue]) -> str:
-    """Return the text that goes to AWS, without white space and not ASCII-escaped.
+    """Return the text that is sent to AWS, without white space and not ASCII-escaped.
 
-    ``Version`` comes first and ``Statement`` is a list: IAM refuses a lone statement object that stands
-    before its version, "failed legacy parsing" (terraform-provider-aws#22879). Members follow IAM's grammar
-    page, all other keys are sorted. Whole numbers up to 2^53 are written without ``.0``; equal documents give
-    equal texts.
+    ``Version`` comes first and ``Statement`` is a list: IAM refuses a single statement object before the
+    version, "failed legacy parsing" (terraform-provider-aws#22879). Members have the order of IAM's grammar
+    page, other keys are sorted, whole numbers up to 2^53 have no ``.0``: equal documents give equal texts.
     """
     ordered = _in_order(_plain(document), _TOP)
     statements = ordered.get("Statement")
@@ -98,9 +97,9 @@ def _plain(value: JsonValue) -> JsonValue:
 def violations(
     document: Mapping[str, JsonValue], *, limit: int = LIMIT, field: str = "policy_document"
 ) -> list[Violation]:
-    """Return every violation of an identity policy; ``limit`` bounds its canonical form, in characters.
+    """Return every violation of an identity policy; ``limit`` bounds the characters of its canonical form.
 
-    A document that is too long is not looked into.
+    If it is too long, nothing else is checked.
     """
     size = len(canonical(document))
     if size > limit:
@@ -177,7 +176,7 @@ def _action_problem(text: str) -> str:
 def _either_violations(
     statement: Statement, path: str, name: str, problem: Callable[[str], str], fix: str
 ) -> list[Violation]:
-    """Check that one of ``name`` and ``Not<name>`` is there: a text or a list of texts without a problem."""
+    """Check that either ``name`` or ``Not<name>`` is there: a text or a list of texts without a problem."""
     present = [member for member in (name, f"Not{name}") if member in statement]
     if len(present) != 1:
         wrong = f"is used together with Not{name}" if present else "is missing"
@@ -208,7 +207,7 @@ def _condition_violations(conditions: JsonValue, path: str) -> list[Violation]:
         if not isinstance(block, Mapping):
             found.append(Violation(where, "is not an object with keys", 'write {"aws:key": "value"}'))
             continue
-        if block and not kind:  # IAM does not look at the operator of an empty block
+        if block and not kind:  # IAM does not check the operator of an empty block
             fix = "use one of IAM's operators, such as StringEquals, ArnLike, Bool or Null"
             found.append(Violation(where, f"{shown(operator)} is not a valid condition operator", fix))
         for key, value in block.items():
@@ -217,7 +216,7 @@ def _condition_violations(conditions: JsonValue, path: str) -> list[Violation]:
 
 
 def _condition_value_violations(kind: str, value: JsonValue, path: str) -> list[Violation]:
-    """Check the values of one condition key; an empty list is taken, and matches nothing."""
+    """Check the values of one condition key; an empty list is valid, and matches nothing."""
     found = []
     for spot, item in _items(value, path):
         if not isinstance(item, str | int | float):
@@ -235,7 +234,7 @@ def _spelled(value: str | float) -> str:
 
 
 def _scalar_violations(path: str, value: JsonValue) -> list[Violation]:
-    """Check one text (keys too) or number, wherever in the document it stands."""
+    """Check a text (keys too) or number at any place in the document."""
     if isinstance(value, str) and (letter := _FOREIGN.search(value)):
         problem = f"IAM does not accept the character U+{ord(letter.group()):04X}"
         return [Violation(path, problem, "use characters up to U+00FF")]
@@ -265,7 +264,7 @@ def _is_list(value: JsonValue) -> bool:
 
 
 def _items(value: JsonValue, path: str) -> list[tuple[str, JsonValue]]:
-    """Return each item of a list with its path, or the lone value, which IAM takes for a list of one."""
+    """Return each item of a list with its path; a single value is a list of one, as for IAM."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [(f"{path}[{index}]", item) for index, item in enumerate(value)]
     return [(path, value)]
@@ -289,16 +288,16 @@ def walk(value: JsonValue, path: str) -> Iterator[tuple[str, JsonValue]]:
 
 
 Change: TypeAlias = Callable[[str, str], str]
-"""Is given a text's path and the text; returns the text to stand in its place."""
+"""Returns the replacement of a text, given its path."""
 
 _PLACES: Final = ("Resource", "NotResource", "Condition")
 
 
 def in_places(document: Mapping[str, JsonValue], field: str, change: Change) -> dict[str, JsonValue]:
-    """Return ``document`` with each text changed that stands where IAM puts in variables.
+    """Return ``document`` with changes to each text in which IAM replaces variables.
 
-    Those are resources and the values of conditions, never their keys (IAM User Guide, "IAM policy
-    elements: variables and tags").
+    Those are resources and values of conditions, not their keys (IAM User Guide, "IAM policy elements:
+    variables and tags").
     """
     path, value = f"{field}.Statement", document.get("Statement")
     lone = not _is_list(value)
@@ -326,7 +325,7 @@ def _texts_changed(value: JsonValue, path: str, change: Change) -> JsonValue:
 
 
 def _shown_value(value: JsonValue) -> str:
-    """Say what a value is, in a message: a text is quoted, a bigger thing only named."""
+    """Return a value for a message: a text is quoted, of a larger value only its type is named."""
     if isinstance(value, str):
         return shown(value)
     if isinstance(value, Mapping):
@@ -347,11 +346,11 @@ _OUTLIVING: Final = (
     "iam:PassRole",
 )
 _BROAD_ONLY: Final = ("sts:AssumeRole",)
-"""Warned of only where the resource holds a ``*``: one named role is what roles are for."""
+"""Actions with a warning only if the resource contains ``*``, not for a single role."""
 
 
 def warnings(document: Mapping[str, JsonValue], *, field: str = "policy_document") -> list[str]:
-    """Return what IAM takes but its author should know; ``document`` passes ``violations``."""
+    """Return warnings about a ``document`` without ``violations``, for its author."""
     found = []
     if document.get("Version") != VERSIONS[0]:
         told = "has no Version, which means" if "Version" not in document else "is of the old Version"
@@ -370,7 +369,7 @@ def warnings(document: Mapping[str, JsonValue], *, field: str = "policy_document
 
 
 def _condition_warnings(conditions: JsonValue, path: str) -> list[str]:
-    """Return what IAM stores in a condition although it cannot match."""
+    """Return warnings about conditions that IAM stores although they cannot match."""
     found = []
     for operator, block in conditions.items() if isinstance(conditions, Mapping) else ():
         where = _member(path, operator)
@@ -409,7 +408,7 @@ def resources(document: Mapping[str, JsonValue], *, field: str = "policy_documen
 
 
 def _outliving(statement: Statement) -> list[str]:
-    """Return the actions allowed here by which a holder can make access that no lease ends."""
+    """Return the allowed actions by which a holder can create access that outlives the lease."""
     if statement.get("Effect") != "Allow":
         return []
     broad = "Resource" not in statement or any("*" in text for text in _texts(statement, "Resource"))

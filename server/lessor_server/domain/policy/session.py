@@ -1,4 +1,4 @@
-"""A session: what a request may ask of one, and the call to STS that makes it.
+"""Sessions: the options that a request may have, and the call to STS that creates one.
 
 Sources: STS API Reference, AssumeRole, GetFederationToken, GetSessionToken; IAM User Guide, "Session
 policies" and "Passing session tags in AWS STS".
@@ -34,7 +34,7 @@ from lessor_server.domain.secret import Secret
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a request asks of its session; ``policy`` is canonical text, and what is empty is not asked."""
+    """The session options of a request; ``policy`` is canonical text; empty fields are unset."""
 
     role_arn: str = ""
     session_name: str = ""
@@ -44,7 +44,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class SessionInputs:
-    """What the engine found out for a session: who asks, what the groups say, what name and how long."""
+    """The engine's inputs for a session: the caller, the groups' policies, the name and the duration."""
 
     caller: TemplateCaller
     groups: tuple[GroupPolicies, ...]
@@ -69,7 +69,7 @@ _CODE_FIX: Final = "send the 6 digits that the device shows now"
 _SOURCE_IDENTITY: Final = _NAME
 
 
-# --- what may be asked ----------------------------------------------------------------------------
+# --- the options ---------------------------------------------------------------------------------
 
 
 def violations(role: Role, ask: Ask) -> list[Violation]:
@@ -95,7 +95,7 @@ def require_askable(role: Role, ask: Ask, others: list[Violation]) -> None:
     """Raise all violations of a request together; ``others`` are those found in the rest of it.
 
     Raises:
-        SessionPolicyWouldWiden: Its session policy allows something that the role's own would unite with.
+        SessionPolicyWouldWiden: Its session policy would add to what the role allows.
         Invalid: It has only other violations.
     """
     found = [*others, *violations(role, ask)]
@@ -117,7 +117,7 @@ def _role_arn_violations(role: Role, ask: Ask) -> list[Violation]:
 
 
 def _only(role: Role) -> str:
-    """Return the one IAM role that ``role`` allows, or an empty text where the request has to choose."""
+    """Return the only IAM role that ``role`` allows, or an empty text if the request must name one."""
     alone = len(role.role_arns) == 1 and arn.is_role(role.role_arns[0])
     return role.role_arns[0] if alone else ""
 
@@ -167,7 +167,7 @@ def _would_widen(role: Role, ask: Ask) -> bool:
 
 
 def name(role: Role, ask: Ask, template: str, suffix: str, caller: TemplateCaller) -> str:
-    """Return the session's name: the one asked for, else one made by the mount's template of names."""
+    """Return the session's name: the requested one, or one by the mount's name template."""
     make = user_names.user_name
     if role.credential_type is CredentialType.FEDERATION_TOKEN:
         make = user_names.federation_name
@@ -175,11 +175,11 @@ def name(role: Role, ask: Ask, template: str, suffix: str, caller: TemplateCalle
 
 
 def call(role: Role, ask: Ask, making: SessionInputs) -> Call[Session]:
-    """Return the call that makes a session of ``role``; what is asked passes ``require_askable``.
+    """Return the call that creates a session of ``role``; its options passed ``require_askable``.
 
     Raises:
-        TemplateLabelUnknown, TemplateValueUnsafe: The role cannot be filled in from this caller.
-        SessionTooLarge, RoleNotUsable, NoSessionPolicy: Its policies together are none that AWS takes.
+        TemplateLabelUnknown, TemplateValueUnsafe: The role's templates cannot be filled in for this caller.
+        SessionTooLarge, RoleNotUsable, NoSessionPolicy: AWS would refuse its policies together.
     """
     device = Device(role.mfa_serial_number, ask.mfa_code if role.mfa_serial_number else Secret())
     if role.credential_type is CredentialType.SESSION_TOKEN:
@@ -191,7 +191,7 @@ def call(role: Role, ask: Ask, making: SessionInputs) -> Call[Session]:
     arns = session_policy.managed((*role.policy_arns, *of_groups))
     federated = role.credential_type is CredentialType.FEDERATION_TOKEN
     if (federated or role.iam_groups) and not document and not arns:
-        # Without any, an assumed role's session may do all that the IAM role may.
+        # Without a policy, an assumed role's session may do everything that the IAM role may.
         raise NoSessionPolicy(f"role {role.name} and its groups have no policy for a session")
     session_tags = _filled_tags(role.session_tags, making.caller)
     if federated:

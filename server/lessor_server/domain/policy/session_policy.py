@@ -1,8 +1,8 @@
-"""What a session may do: the policies of its role, of the role's groups and of the request, made one.
+"""Merges the policies of a session: those of its role, of the role's groups, and of the request.
 
-STS takes one policy document and up to 10 managed policies for a session, and unites them; the session
-may do what any of them allows, and what the assumed role or federating user may do as well (IAM User
-Guide, "Session policies"). So a request can only narrow a role that has policies by what it denies.
+STS accepts one policy document and up to 10 managed policies for a session. The session may do what any of
+them allows, if the assumed role or federating user may do it too (IAM User Guide, "Session policies"). So a
+request can narrow a role that has policies only by Deny statements.
 """
 
 from __future__ import annotations
@@ -34,11 +34,10 @@ def only_denies(document: Mapping[str, JsonValue]) -> bool:
 
 
 def united(documents: Iterable[str]) -> str:
-    """Return the canonical text of one policy that says what all of ``documents`` say.
+    """Return the canonical text of one policy with the statements of all ``documents``.
 
-    Blank documents, and those without a statement, add nothing; where none adds anything the text is
-    empty. One document alone stays as it is. Where there are more, the first Id stands, and a Sid that
-    came before gets a number.
+    Documents without a statement add nothing; if there are no others, the text is empty. A single document is
+    unchanged. If there are several, the first Id is kept, and a repeated Sid gets a number.
 
     Raises:
         RoleNotUsable: A document is not a policy. SessionTooLarge: All together are too large.
@@ -56,7 +55,7 @@ def united(documents: Iterable[str]) -> str:
 
 
 def managed(arns: Iterable[str]) -> tuple[str, ...]:
-    """Return ``arns``, each once, or raise ``SessionTooLarge`` where they are more than AWS takes."""
+    """Return ``arns`` without duplicates, or raise ``SessionTooLarge`` if they are too many for AWS."""
     once = tuple(dict.fromkeys(arns))
     if len(once) > SESSION_POLICIES_LIMIT:
         problem = f"the session would have {len(once)} managed policies"
@@ -99,9 +98,9 @@ def _merged(documents: list[Mapping[str, JsonValue]]) -> dict[str, JsonValue]:
 
 
 def _of_today(document: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """Return a policy that says in today's language what it said in its own.
+    """Return a policy translated to the current version of the policy language.
 
-    Before 2012-10-17 there were no variables: ``${`` meant itself, which is now written ``${$}{``.
+    Before 2012-10-17 there were no variables: a literal ``${`` is now written ``${$}{``.
     """
     if document.get("Version") == policy.VERSIONS[0]:
         return document
@@ -113,9 +112,9 @@ def _listed(name: str, value: JsonValue) -> JsonValue:
 
 
 def _named_once(statement: dict[str, JsonValue], sids: dict[str, int]) -> dict[str, JsonValue]:
-    """Return a statement whose Sid is none of ``sids``, and add it there; an empty Sid is left out.
+    """Return a statement whose Sid is not in ``sids``, and add it there; an empty Sid is removed.
 
-    ``sids`` has by Sid the last number given to one that came again.
+    ``sids`` maps each Sid to the last number given to a duplicate.
     """
     sid = str(statement.pop("Sid", ""))
     if not sid:

@@ -1,9 +1,9 @@
-"""Templates filled in from who asks.
+"""Templates that are filled in from the caller's identity.
 
 Their fields are ``{{identity.name}}``, ``{{identity.labels.KEY}}`` and ``{{identity.name_sha256}}``, the
-SHA-256 of the name in hexadecimal. They may stand in session tags, the source identity, the template of
-names, and in a policy where IAM itself puts in variables. A label that the caller does not have is an
-error, never an empty text: an empty one would make ``home/{{identity.labels.team}}/*`` everybody's.
+SHA-256 of the name in hexadecimal. They are allowed in session tags, the source identity, the name template,
+and in a policy where IAM allows variables. A label that the caller lacks is an error: with an empty text,
+callers without a team could share ``home/{{identity.labels.team}}/*``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from lessor_server.domain.policy.policy import JsonValue
 from lessor_server.domain.user_names import IDENTITY
 
 _SAFE: Final = re.compile(r"[A-Za-z0-9_.@+=,-]{1,128}")
-"""What a policy may be given: IAM gives ``*``, ``?``, ``$``, ``/`` and ``:`` a meaning there."""
+"""The values allowed in a policy: there ``*``, ``?``, ``$``, ``/`` and ``:`` have a meaning."""
 _FIX: Final = "use {{identity.name}}, {{identity.labels.KEY}}, {{identity.name_sha256}}"
 _LABEL: Final = "identity.labels."
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateCaller:
-    """The caller, as templates can show it."""
+    """The caller's identity, as templates can use it."""
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -54,7 +54,7 @@ def holds(text: str) -> bool:
 
 
 def violations(path: str, text: str, limit: int = MAX_TEMPLATE) -> list[Violation]:
-    """Return what is wrong with a template: its length, unknown fields, braces that belong to none."""
+    """Return the violations of a template: its length, unknown fields, stray braces."""
     if len(text) > limit:
         return [too_long(path, text, limit)]
     found = [
@@ -68,7 +68,7 @@ def violations(path: str, text: str, limit: int = MAX_TEMPLATE) -> list[Violatio
 
 
 def policy_violations(path: str, document: Mapping[str, JsonValue]) -> list[Violation]:
-    """Return what is wrong with the templates in a policy, and with where they stand."""
+    """Return the violations of the templates in a policy, including their places."""
     found: list[Violation] = []
     used = False
 
@@ -89,7 +89,7 @@ def policy_violations(path: str, document: Mapping[str, JsonValue]) -> list[Viol
 def none_violations(
     path: str, document: Mapping[str, JsonValue], fix: str = "write the value itself"
 ) -> list[Violation]:
-    """Return where a policy holds a template that nobody fills in: AWS would take it as it stands."""
+    """Return violations for templates that are not filled in: AWS would use their literal text."""
     return [
         Violation(spot, "holds a template, or braces, where none is allowed", fix)
         for spot, value in policy.walk(document, path)
@@ -98,12 +98,12 @@ def none_violations(
 
 
 def sample(text: str) -> str:
-    """Return ``text`` filled in with something short, to be checked by the rules of its place."""
+    """Return ``text`` filled in with short values, to be checked by the rules of its place."""
     return placeholders.fill(text, lambda _: "xx")
 
 
 def filled(text: str, caller: TemplateCaller) -> str:
-    """Return ``text`` filled in, or raise ``TemplateLabelUnknown``; placeholders of others stay."""
+    """Return ``text`` filled in, or raise ``TemplateLabelUnknown``; other placeholders stay."""
     return placeholders.fill(text, lambda named: caller.value(named) if IDENTITY.fullmatch(named) else None)
 
 
@@ -112,7 +112,7 @@ def filled_policy(document: str, caller: TemplateCaller) -> str:
 
     Raises:
         TemplateLabelUnknown: The caller lacks a label that is used.
-        TemplateValueUnsafe: A value holds what IAM gives a meaning of its own.
+        TemplateValueUnsafe: A value has characters with a meaning in IAM.
         RoleNotUsable: The policy has become too long.
     """
     if not document:

@@ -1,16 +1,13 @@
-"""IAM's wildcards, ``*`` for any characters and ``?`` for one.
-
-There is no regular expression here: to compile one for each pattern takes longer than to compare.
-"""
+"""IAM's wildcards, ``*`` for any characters and ``?`` for one: faster than compiling a regular expression."""
 
 from __future__ import annotations
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Return whether ``pattern`` takes the whole of ``text``; case counts.
+    """Return whether ``pattern`` matches the whole of ``text``, including case.
 
-    Each piece between two stars takes the leftmost place behind the piece before, which finds a match
-    whenever there is one.
+    Each piece between two stars is matched at the leftmost place after the previous one; if any match exists,
+    this finds one.
     """
     first, *others = pattern.split("*")
     if not others:
@@ -36,7 +33,7 @@ def _find(piece: str, text: str, start: int) -> int:
 
 
 def _equals(piece: str, text: str) -> bool:
-    """Return whether a piece without a star takes the whole of ``text``."""
+    """Return whether a piece without a star matches the whole of ``text``."""
     if "?" not in piece:
         return piece == text
     return len(piece) == len(text) and all(

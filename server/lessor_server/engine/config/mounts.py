@@ -1,4 +1,4 @@
-"""Mounts and their roots, as operators change them."""
+"""Operations on mounts and their roots."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MOUNTS_PER_PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class RootRules:
-    """What the operator's settings allow a root to be."""
+    """The limits of the operator's settings on roots."""
 
     allowed_endpoints: tuple[str, ...] = ()
     ambient_mounts: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class RootRules:
 
 
 class Mounts:
-    """Enables and tunes mounts and gives them their roots."""
+    """Enables and changes mounts, and sets their roots."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Mounts:
         notify: Observer,
         rules: RootRules,
     ) -> None:
-        """Change ``store``; roots must keep ``rules``, and ``keys`` learns when they change."""
+        """Change ``store``; check roots by ``rules``; notify ``keys`` of changed roots."""
         self._store = store
         self._roots = roots
         self._keys = keys
@@ -76,7 +76,7 @@ class Mounts:
         return await self._store.list_mounts(after, limit)
 
     async def tune(self, name: str, change: Callable[[Mount], Mount], by: str) -> Mount:
-        """Replace a mount by what ``change`` makes of it; nothing that exists is shortened by it."""
+        """Replace a mount by the result of ``change``; existing leases keep their expiry."""
 
         async def put() -> Mount | None:
             before = await self.get(name)
@@ -94,13 +94,13 @@ class Mounts:
         return await self._roots.get(name)
 
     async def find_misplaced_tokens(self) -> tuple[str, ...]:
-        """Return the mounts whose stored root reads its token elsewhere than where tokens may lie."""
+        """Return the mounts whose stored root reads its token from a path that is no longer allowed."""
         found: tuple[str, ...] = ()
         after = ""
         while page := await self._store.list_mounts(after, MOUNTS_PER_PAGE):
             after = page[-1].name
             for mount in page:
-                with suppress(LessorError):  # not set, or it does not open
+                with suppress(LessorError):  # not set, or it can't be decrypted
                     file = (await self._roots.get(mount.name)).config.identity_token_file
                     if file and self._rules.token_places.is_left_from_before(file):
                         found += (mount.name,)
@@ -115,15 +115,15 @@ class Mounts:
         *,
         whole: bool = False,
     ) -> Root:
-        """Replace a mount's root by what ``change`` makes of the one there is, whole or not at all.
+        """Replace a mount's root by the result of ``change``, completely or not at all.
 
-        A ``whole`` new one keeps nothing of the root there is, and may replace one that can't be opened.
+        A ``whole`` new one keeps nothing of the old root, and can replace one that can't be decrypted.
 
         Raises:
             Invalid, NotFound, EtagMismatch, SealBroken: The request is wrong, or not ``whole``.
-            RootAccountChanged: Leases of another account stand in the way.
-            RootKeyRotatedAway, StaticUserTaken: The key is one that a rotation has replaced, or will.
-            AwsUnavailable: AWS does not say whose the new root is, and leases exist.
+            RootAccountChanged: The mount has leases of another account.
+            RootKeyRotatedAway, StaticUserTaken: A rotation has replaced the key, or will.
+            AwsUnavailable: AWS does not report the new root's account, and leases exist.
         """
         await self.get(name)
 
@@ -145,7 +145,7 @@ class Mounts:
         return await self._roots.get(name)
 
     async def _open_stored(self, stored: StoredRoot | None, *, whole: bool) -> Root | None:
-        """Return the root there is; None where none is, or none that opens and another replaces it whole."""
+        """Return the current root; None if there is none, or it can't be decrypted and is replaced whole."""
         try:
             return await self._roots.get(stored.mount) if stored else None
         except SealBroken:
@@ -164,7 +164,7 @@ class Mounts:
         return [violation.under("config") for violation in found]
 
     async def _check_account(self, root: Root) -> Root:
-        """Bind the new root to the account of the mount's users, if it had any, tombstones among them."""
+        """Bind the new root to the account of the mount's users, if it has or had any."""
         account = await self._store.get_bound_account(root.mount)
         if not account:
             return root

@@ -1,4 +1,4 @@
-"""Roles, as operators change them: whole or not at all."""
+"""Operations on roles: each succeeds completely or changes nothing."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from lessor_server.engine.store_types import draw_etag
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """A role as it is, or would be, stored, and what a person should know about it."""
+    """A role as it is, or would be, stored, with warnings about it."""
 
     role: Role
     warnings: tuple[str, ...]
 
 
 class NoLinter:
-    """Stands for the linter where none is installed."""
+    """The linter if none is installed: it has no findings."""
 
     async def findings(self, _document: str) -> list[str]:
         """Find nothing."""
@@ -40,7 +40,7 @@ class Roles:
     def __init__(
         self, store: Store, roots: Roots, linter: Linter, notify: Observer, rng: random.Random
     ) -> None:
-        """Change ``store``; ``roots`` return what they can serve, ``rng`` draws etags."""
+        """Change ``store``; ``roots`` report what they can serve; ``rng`` draws etags."""
         self._store = store
         self._roots = roots
         self._linter = linter
@@ -50,10 +50,10 @@ class Roles:
     async def put(
         self, mount: str, name: str, etag: str, change: Callable[[Role | None], Role], by: str
     ) -> Reviewed:
-        """Replace a role by what ``change`` makes of the one there is.
+        """Replace a role by the result of ``change``.
 
         Raises:
-            Invalid: The role breaks rules; each stands in the violations, under ``role``.
+            Invalid: The role breaks rules; the violations list each, under ``role``.
             NotFound: No such mount. EtagMismatch: The role is not the one of ``etag``.
         """
 
@@ -78,20 +78,20 @@ class Roles:
         return Reviewed(role, (*review.warnings, *linted, *await self._find_unserved(role)))
 
     async def _find_unserved(self, role: Role) -> list[str]:
-        """Warn of what the mount's root can't serve, as far as that is known without asking AWS."""
+        """Warn of what the mount's root can't serve, as far as known without a call to AWS."""
         try:
             root = await self._roots.get(role.mount)
-        except Precondition:  # no root yet, or one that does not open: the issue will tell
+        except Precondition:  # no usable root yet: the issue reports it
             return []
         kind = self._roots.known_kind(root)
         unserved = root_kind.unserved(kind, role) if kind else []
         return [*unserved, *role_rules.partition_warnings(role, partition_of(root))]
 
     async def find(self, mount: str, name: str, etag: str = "") -> Role | None:
-        """Return a role, or None where there is none.
+        """Return a role, or None if there is none.
 
         Raises:
-            EtagMismatch: An ``etag`` is given, and the role is not the one of it.
+            EtagMismatch: An ``etag`` is given that is not the role's.
         """
         role = await self._store.get_role(mount, name)
         require_etag(f"role {name}", role, etag, f"{mount}/{name}")
@@ -111,7 +111,7 @@ class Roles:
         return await self._store.list_roles(mount, after, limit)
 
     async def delete(self, mount: str, name: str, by: str) -> None:
-        """Delete a role, or raise ``NotFound``; its leases still expire and revoke."""
+        """Delete a role, or raise ``NotFound``; its leases stay."""
         await require_mount(self._store, mount)
         if not await self._store.delete_role(mount, name):
             raise NotFound("role", f"{mount}/{name}")

@@ -1,7 +1,7 @@
-"""What a root is and may do, and what a role would meet on AWS: asked without changing anything.
+"""Checks the identity and permissions of roots, and roles, on AWS, by read-only calls.
 
-Questions go out a few at a time, behind everything that somebody's credential waits for, and share one
-deadline; what AWS did not answer in time is reported as unknown.
+The calls have the lowest priority, a few at a time, and share one deadline; results that are missing then are
+reported as unknown.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ T = TypeVar("T")
 CHECK_SECONDS = 5.0
 MAX_CONCURRENT = 4
 RESOURCES_PER_CALL = 50
-"""How many resources one call is about; the IAM API Reference bounds the answer's pages, not the question."""
+"""Resources in one call; the IAM API Reference limits the pages of the answer, not the request."""
 MAX_USER_READS = 40
-"""Of so many static roles' users AWS is asked for the ARN; those of others are patterns, as time is short."""
+"""The number of static roles whose user's ARN is looked up; others become patterns, to save time."""
 NEARLY_FULL = 0.9
-"""The share of its quota of users from which on an account is said to be nearly full."""
+"""The share of its quota of users from which on an account counts as nearly full."""
 _MAKE_TOKENS = (RootKind.USER_KEYS, RootKind.ACCOUNT_ROOT)
 
 
 class Verdict(IntEnum):
-    """Whether IAM's simulator allows a root an action; of several results the greatest counts."""
+    """The simulator's result for an action of a root; of several results the greatest counts."""
 
     ALLOWED = 0
     UNKNOWN = 1
@@ -58,9 +58,9 @@ class Verdict(IntEnum):
 
 @dataclass(slots=True)
 class SimulationResult:
-    """Hold the verdict on each action, the denied ones by resource, and why some are not known.
+    """Hold the verdict on each action, the denied ones by resource, and why some are unknown.
 
-    An action that several grants need has the verdict of the first of them, the worst on its resources.
+    An action that several grants need has the worst verdict on the resources of the first of them.
     """
 
     verdicts: dict[str, Verdict] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class SimulationResult:
 
 @dataclass(frozen=True, slots=True)
 class RootCheck:
-    """Hold what was found out about a root; ``verdicts`` by action, ``policy`` is the least it needs."""
+    """Hold the result of a check of a root: ``verdicts`` by action, ``policy`` is the least that it needs."""
 
     identity: Identity
     kind: RootKind
@@ -91,7 +91,7 @@ class _RootProbe:
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT))
 
     async def call(self, call: Call[T]) -> Outcome[T]:
-        """Send one call; past the deadline its outcome is that AWS did not answer."""
+        """Send one call; after the deadline its outcome is that AWS did not answer."""
         try:
             async with asyncio.timeout_at(self.until), self.room:
                 return await self.caller.call(call)
@@ -106,11 +106,11 @@ class _RootProbe:
 
     @property
     def key_arn(self) -> str:
-        """Return the user whose stored key the root is; empty where there is no such key to rotate."""
+        """Return the user of the root's stored key; empty if there is no such key to rotate."""
         return self.identity.arn if self.kind is RootKind.USER_KEYS and self.root.config.access_key else ""
 
     async def simulate(self, needed: Sequence[Grant]) -> SimulationResult:
-        """Ask what of ``needed`` the root is allowed; the account's own root user may do all."""
+        """Check which of ``needed`` the root is allowed; the account's own root user may do everything."""
         free = _always_allowed(self.kind)
         if self.kind is RootKind.ACCOUNT_ROOT:
             all_of_it = (action for grant in needed for action in grant.actions)
@@ -120,7 +120,7 @@ class _RootProbe:
         return found
 
     async def _ask_simulator(self, needed: Sequence[Grant]) -> SimulationResult:
-        """Ask IAM's simulator about grants, many resources in one call."""
+        """Call IAM's simulator for grants, with many resources in one call."""
         principal = principal_of(self.root.config, self.identity.arn)
         questions = [
             (grant, SimulatePrincipalPolicy(principal, grant.actions, resources))
@@ -144,14 +144,14 @@ class _RootProbe:
     async def _read_verdicts(
         self, call: SimulatePrincipalPolicy
     ) -> tuple[dict[tuple[str, str], Verdict], LessorError | None]:
-        """Return the verdicts by action and resource of all pages that came, and why no more did."""
+        """Return the verdicts by action and resource of all pages, and the failure that ended them."""
         found: dict[tuple[str, str], Verdict] = {}
         while True:
             outcome = await self.call(call)
             if isinstance(outcome, LessorError):
                 return found, outcome
             for action, named, said in outcome.verdicts:
-                # Where only one is asked about, the answer is about that one, however AWS spells it.
+                # If one resource was sent, the answer is about it, however AWS spells it.
                 resource = named if len(call.resource_arns) > 1 else call.resource_arns[0]
                 verdict = Verdict.ALLOWED if said == "allowed" else Verdict.DENIED
                 found[action, resource] = max(verdict, found.get((action, resource), verdict))
@@ -164,12 +164,12 @@ class RootChecker:
     """Checks roots and roles on AWS."""
 
     def __init__(self, store: Store, roots: Roots) -> None:
-        """Ask with the mounts' own ``roots``; ``store`` knows which roles they need it for."""
+        """Call AWS with the mounts' own ``roots``; ``store`` has the roles of each mount."""
         self._store = store
         self._roots = roots
 
     async def check_root(self, mount: str) -> RootCheck:
-        """Find out who a mount's root is and what it may do.
+        """Check the identity and permissions of a mount's root.
 
         Raises:
             RootNotSet: The mount has no root.
@@ -225,7 +225,7 @@ class RootChecker:
         )
 
     async def _add_roles(self, probe: _RootProbe, holder: Holder) -> Holder:
-        """Return the holder with the mount's roles, and what its static roles work on."""
+        """Return the holder with the needs of the mount's roles and static roles."""
         mount, use = probe.root.mount, RoleUse()
         async for role in iter_roles(self._store, mount):
             use.add(role)
@@ -244,7 +244,7 @@ class RootChecker:
         return replace(holder, use=use, static_arns=tuple(sorted(arns)), static_hops=tuple(sorted(hops)))
 
     async def _warn_of_quota(self, probe: _RootProbe, name: str) -> list[str]:
-        """Warn where the account is nearly full and the mount may make more users than still fit."""
+        """Warn if the account is nearly full and the mount may create more users than fit."""
         mount, outcome = await self._store.get_mount(name), await probe.call(GetAccountSummary())
         if mount is None or isinstance(outcome, LessorError):
             return []
@@ -271,14 +271,14 @@ def _parts(resources: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def _always_allowed(kind: RootKind) -> tuple[str, ...]:
-    """Return the actions that such a root may call without being allowed to."""
+    """Return the actions that such a root may call without a permission."""
     return least_policy.WITHOUT_PERMISSION if kind in _MAKE_TOKENS else least_policy.WITHOUT_PERMISSION[:1]
 
 
 def _kind_warnings(kind: RootKind) -> list[str]:
     if kind is not RootKind.ACCOUNT_ROOT:
         return []
-    return ["these are the keys of the account's root user: make an IAM user with the least policy instead"]
+    return ["these are the keys of the account's root user: create an IAM user with the least policy instead"]
 
 
 def _size_warnings(holder: Holder) -> list[str]:
@@ -292,7 +292,7 @@ def _size_warnings(holder: Holder) -> list[str]:
 
 
 async def _warn_of_second_key(probe: _RootProbe) -> list[str]:
-    """Warn of a second key, which leaves rotation no room (IAM and AWS STS quotas: two keys a user)."""
+    """Warn of a second key, which leaves no room for rotation (IAM and AWS STS quotas: two keys a user)."""
     if not probe.key_arn:
         return []
     outcome = await probe.call(ListAccessKeys(probe.key_arn.rpartition("/")[2]))

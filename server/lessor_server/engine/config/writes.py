@@ -1,4 +1,4 @@
-"""What writes of the configuration share: the mount exists, the etag matches, and a lost race is repeated."""
+"""Shared steps of configuration writes: check mount and etag, and retry after a lost race."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ async def require_mount(store: Store, name: str) -> Mount:
 
 
 def require_etag(what: str, stored: Role | StoredRoot | None, etag: str, subject: str) -> None:
-    """Raise ``EtagMismatch`` where an ``etag`` is given, and what is ``stored`` has another one."""
+    """Raise ``EtagMismatch`` if an ``etag`` is given that is not that of ``stored``."""
     if etag and (stored is None or stored.etag != etag):
         raise EtagMismatch(f"{what} was changed since the etag was read", subject=subject)
 
 
 async def write_unless_changed(what: str, read_and_write: Callable[[], Awaitable[T | None]]) -> T:
-    """Return what ``read_and_write`` returns; repeat it while that is None, as another writer was faster.
+    """Return the result of ``read_and_write``; retry while it is None, because another writer was faster.
 
     Raises:
-        Aborted: ``what`` has changed each time.
+        Aborted: ``what`` has changed at each attempt.
     """
     for _ in range(MAX_TRIES):
         written = await read_and_write()

@@ -1,7 +1,7 @@
-"""Revokes one lease on AWS: cut access, take off what the row says, delete the user.
+"""Revokes one lease on AWS: deletes the key, detaches what the row lists, deletes the user.
 
-Every call only deletes, and names are never reused, so an attempt may be repeated, or run twice at the
-same time, without harm. Only DeleteUser's answer decides that a user is gone.
+Every call only deletes, and names are never reused, so an attempt can safely be repeated, or run twice at the
+same time. Only the answer to DeleteUser proves that a user is deleted.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class UserDeleted:
 
 @dataclass(frozen=True, slots=True)
 class UserNotFound:
-    """AWS does not know the user: gone, or not yet to be seen."""
+    """AWS does not know the user: it is deleted, or not visible yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """AWS did not answer, failed or throttled: nothing is known about the row."""
+    """AWS did not answer, failed or throttled: the user's state is unknown."""
 
     error: LessorError
 
@@ -46,11 +46,11 @@ AttemptResult = UserDeleted | UserNotFound | NoAnswer | RefusedByAws
 
 
 async def attempt_revocation(caller: AwsCaller, lease: Lease) -> AttemptResult:
-    """Try once to revoke ``lease`` and return what came of it."""
+    """Make one attempt to revoke ``lease``, and return its result."""
     name = lease.footprint.user_name
     # Life of an expiry, 5.
     cut = await _cut(caller, lease)
-    # 6. Taking off policies and groups ends the power of a key that AWS would not let us delete.
+    # 6. Without policies and groups, a key that AWS did not let us delete can do nothing.
     if not any(is_inconclusive(outcome) for outcome in cut):
         cut += await caller.call_all(plans.detach_all(lease.footprint))
     failure = _first_failure(cut)
@@ -63,7 +63,7 @@ async def attempt_revocation(caller: AwsCaller, lease: Lease) -> AttemptResult:
 
 
 async def _cut(caller: AwsCaller, lease: Lease) -> list[Outcome[object]]:
-    """End access: delete the stored key, or every key that AWS lists where none is stored."""
+    """End access: delete the stored key, or all keys that AWS lists if none is stored."""
     outcomes = await caller.call_all(plans.revoke_keys(lease))
     if lease.access_key_id or isinstance(outcomes[0], LessorError):
         return outcomes
@@ -77,7 +77,7 @@ async def _delete_leftovers(caller: AwsCaller, name: str) -> AttemptResult:
     silent = next((outcome for outcome in outcomes if is_inconclusive(outcome)), None)
     if silent is not None:
         return _result_of(silent)
-    # A listing that the root may not make counts as empty: DeleteUser shows whether it mattered.
+    # A denied listing counts as empty: DeleteUser fails if it was not.
     found = tuple((call, _names(outcome)) for call, outcome in zip(survey, outcomes, strict=True))
     await caller.call_all(plans.delete_attachments(name, found))
     return _result_of(await caller.call(DeleteUser(name)))
@@ -90,9 +90,9 @@ def _names(outcome: Outcome[object]) -> tuple[str, ...]:
 
 
 def _first_failure(outcomes: list[Outcome[object]]) -> AttemptResult | None:
-    """Return why the next round must not run; a missing object is not a failure.
+    """Return why the next round must not run; ignore a missing object.
 
-    Nor is what AWS takes for no name at all, as of a damaged row: what is left makes DeleteUser conflict.
+    Also ignore a name that AWS rejects as invalid, from a damaged row: DeleteUser fails if anything is left.
     """
     results = [_result_of(outcome) for outcome in outcomes if not _is_malformed(outcome)]
     bad = [result for result in results if isinstance(result, (NoAnswer, RefusedByAws))]

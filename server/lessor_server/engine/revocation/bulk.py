@@ -1,9 +1,8 @@
-"""Puts whole ranges of leases up for revocation, and abandons them.
+"""Revokes or abandons all leases of a range.
 
-Accepting a prefix is one small commit, whatever the number of leases, and survives a kill; the rows are
-then turned some hundreds a commit, so that no intent waits behind them. What is being revoked already is
-tried now, too. Rows begun after the cut-off are not touched, and no lease of an open prefix is renewed or
-becomes ACTIVE.
+A range is accepted in one small commit, for any number of leases. Its rows then become REVOKING some hundreds
+a commit, so that no intent waits for them; leases that are being revoked already become due now. Rows begun
+after the cut-off are not changed. No lease of an open range is renewed or becomes ACTIVE.
 """
 
 from __future__ import annotations
@@ -27,10 +26,7 @@ POLL_SECONDS, RETRY_SECONDS, FULL_SCAN_SECONDS = 0.5, 1.0, 30.0
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a prefix has come: leases taken in, gone, failed since, and neither yet.
-
-    Leases missing from the sum were abandoned since.
-    """
+    """The progress of a range: leases covered, gone, failed, and neither yet; the rest was abandoned."""
 
     accepted: int
     done: int
@@ -39,12 +35,12 @@ class Standing:
 
 
 class Prefixes:
-    """Accepts prefixes and works them off."""
+    """Accepts bulk revocations and carries them out."""
 
     def __init__(
         self, store: UpkeepStore, queue: RevocationQueue, notify: Observer, supervisor: Supervisor
     ) -> None:
-        """Turn rows in ``store`` and hand their ids to ``queue``."""
+        """Change rows in ``store`` and add their ids to ``queue``."""
         self._store = store
         self._queue = queue
         self._notify = notify
@@ -52,18 +48,15 @@ class Prefixes:
         self._wake = asyncio.Event()
 
     async def accept(self, ids: IdRange, by: str) -> tuple[BulkRevocation, int]:
-        """Put a range up for revocation; return it and how many leases it takes in.
-
-        When this returns, nothing stops it.
-        """
+        """Accept the revocation of a range, durably; return it and how many leases it covers."""
         prefix, taken = await self._store.open_prefix(ids)
         self._accepted(ids, taken, by)
         return prefix, taken
 
     async def disable(self, mount: str, by: str) -> tuple[Mount, int] | None:
-        """Let a mount take no new lease and put all of its leases up; return it and how many they are.
+        """Refuse a mount new leases and accept the revocation of all its leases, durably.
 
-        None where there is no such mount. When this returns, nothing stops it.
+        Returns the mount and the number of its leases, or None if there is no such mount.
         """
         disabled = await self._store.disable(mount)
         if disabled is not None:
@@ -75,7 +68,7 @@ class Prefixes:
         self._wake.set()
 
     async def follow(self, prefix: BulkRevocation, accepted: int) -> AsyncIterator[Standing]:
-        """Yield how far a prefix has come, at each change, until each lease is gone or has failed once."""
+        """Yield the progress of a range at each change, until each lease is gone or has failed once."""
         last = Standing(accepted, 0, 0, accepted)
         while True:
             progress = await self._store.progress(prefix)
@@ -89,7 +82,7 @@ class Prefixes:
             await asyncio.sleep(POLL_SECONDS)
 
     async def abandon(self, ids: IdRange, by: str, *, live: bool = False) -> int:
-        """Stop trying for what is being revoked of a range, for ``live`` leases too; return how many."""
+        """Abandon the REVOKING leases of a range, and with ``live`` all others; return how many."""
         abandoned = 0
         while some := await self._store.abandon(ids, AT_A_TIME, live=live):
             abandoned += len(some)
@@ -97,14 +90,14 @@ class Prefixes:
         return abandoned
 
     async def run(self) -> None:
-        """Work off the open prefixes, also those of the process before, until cancelled."""
+        """Carry out the open bulk revocations, including those of an earlier process, until cancelled."""
         self._wake.set()
         while True:
             try:
                 async with asyncio.timeout(FULL_SCAN_SECONDS):
                     await self._wake.wait()
             except TimeoutError:
-                pass  # a range may be durable although its caller was gone, or got an error
+                pass  # a range may be durable although its caller disconnected or got an error
             self._wake.clear()
             try:
                 await self._work_off()
@@ -113,9 +106,9 @@ class Prefixes:
                 self._wake.set()
 
     async def _work_off(self) -> None:
-        """Make the leases of all open ranges due; the ranges take turns, so that none waits for a large one.
+        """Make the leases of all open ranges due, in turns, so that no range waits for a large one.
 
-        One that fails unexpectedly is left for the backstop.
+        A range that fails unexpectedly is retried by the periodic pass.
         """
         reached: dict[BulkRevocation, str] = {}
         failed: set[BulkRevocation] = set()
@@ -128,7 +121,7 @@ class Prefixes:
                     failed.add(prefix)
 
     async def _put_up_some(self, prefix: BulkRevocation, after: str) -> str:
-        """Make some leases of a range due, or close it if none is left; return the last one's id."""
+        """Make some leases of a range due, or close it if none is left; return the last id."""
         ids = await self._store.mark_range_revoking(prefix, after, AT_A_TIME)
         if ids:
             self._queue.push_bulk(ids)

@@ -1,10 +1,10 @@
 """Decides whether leases may expire now, and if not, why.
 
-Expiries are held while the clock is not trusted, while the store may be older than the account (a
-restored backup: the first reconcile run finds out), or while an operator wants it. Renewals, issues and
-explicit revocations continue. AWS confirms the clock by the Date of one answer, at a start and after a jump
-of the wall clock. A hold in the store counts for all processes immediately, whichever process began it;
-each reads it every 5 s, to report it, and to continue when it has ended.
+Expiry is held while the clock is not trusted, while the store may be older than the account (a restored
+backup, which the first reconcile run detects), or while an operator wants it. Renewals, issues and explicit
+revocations continue. The Date of one AWS answer confirms the clock, at a start and after a jump of the wall
+clock. A hold in the store applies to all processes immediately; each reads it every 5 s, to report it and to
+resume.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.ports import Observer, Store
 
 POLL_SECONDS = 5.0
-"""How often the hold in the store and the clock are checked, and, while it is not trusted, AWS's time."""
+"""The interval for checks of the stored hold and the clock, and of AWS's time while it is not trusted."""
 
 WITNESSES = 100
-"""Mounts whose roots are asked, one after another, until one answers."""
+"""The number of mounts whose roots are tried until AWS answers."""
 
 AGREES_US = 120_000_000
-"""The clock and AWS agree within two minutes."""
+"""The allowed difference between the clock and AWS's."""
 
 JUMP_US = 60_000_000
-"""A wall clock that parts from the boot-time clock by more than this has jumped."""
+"""The wall clock has jumped if it drifts from the boot-time clock by more than this."""
 
 CLOCK_UNTRUSTED, STORE_ROLLED_BACK, ASKED = "CLOCK_UNTRUSTED", "STORE_ROLLED_BACK", "ASKED"
 FIRST_SWEEP = "FIRST_SWEEP"
@@ -39,7 +39,7 @@ class ExpiryHold:
     """Pauses and resumes expiry."""
 
     def __init__(self, store: Store, roots: Roots, notify: Observer, resumed: Callable[[], None]) -> None:
-        """Ask AWS through ``roots``; ``resumed`` is called when leases expire again."""
+        """Ask AWS through ``roots``; call ``resumed`` when leases expire again."""
         self._store = store
         self._roots = roots
         self._notify = notify
@@ -48,7 +48,7 @@ class ExpiryHold:
         self._clock_trusted = self._swept = True
         self._drift_us = 0
         self.resumed = False
-        """A person has let expiries count since this start: what a restored store lost may be revoked."""
+        """An operator has resumed expiry since this start: users without a row may be revoked."""
 
     @property
     def held(self) -> bool:
@@ -57,18 +57,18 @@ class ExpiryHold:
 
     @property
     def clock_trusted(self) -> bool:
-        """Return whether the service's time may be compared with times from AWS or an earlier start."""
+        """Return whether the service's time can be compared with times from AWS or an earlier start."""
         return self._clock_trusted
 
     @property
     def why(self) -> str:
-        """Return why expiries are held, or an empty text."""
+        """Return why expiry is held, or an empty text."""
         if self._why or not self.held:
             return self._why
         return FIRST_SWEEP if self._clock_trusted else CLOCK_UNTRUSTED
 
     async def start(self) -> None:
-        """Take up the hold of the start before; call it before anything is claimed."""
+        """Read the hold of an earlier start; call this before anything is claimed."""
         status = await self._store.status()
         self._why = status.expiry_hold
         self._drift_us = self._store.drift_us()
@@ -77,7 +77,7 @@ class ExpiryHold:
             self._notify(ExpiryHeld(self.why))
 
     async def run(self) -> None:
-        """Follow the hold in the store, and ask the witness until the clock is trusted; until cancelled."""
+        """Poll the hold in the store, and AWS's time until the clock is trusted, until cancelled."""
         while True:
             await self._look_at_the_hold()
             drift_us = self._store.drift_us()
@@ -89,14 +89,14 @@ class ExpiryHold:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _look_at_the_hold(self) -> None:
-        """Learn that another process has begun a hold, or that a person has ended it there."""
+        """Apply a hold that another process began in the store, or that an operator ended there."""
         before = self._why
         try:
             why = (await self._store.status()).expiry_hold
         except StoreUnavailable:
             return
         if self._why != before or why == before:
-            return  # as it was, or changed here while the store was asked
+            return  # unchanged, or changed here during the read
         self._why = why
         if why:
             self._notify(ExpiryHeld(why))
@@ -105,14 +105,14 @@ class ExpiryHold:
             self._let_go()
 
     async def hold(self, why: str, by: str = "") -> None:
-        """Hold expiries, across starts too, until ``resume``; ``by`` is who asks, if anybody does."""
+        """Hold expiry, also across starts, until ``resume``; ``by`` is the caller, if any."""
         await self._store.set_expiry_hold(why)
         if by or not self._why:
             self._notify(ExpiryHeld(why, by))
         self._why = why
 
     async def resume(self, *, lower_clock: bool, by: str = "") -> None:
-        """Let expiries count again, whatever held them, since a person, ``by``, wants it.
+        """Resume expiry, for whatever reason it was held, because the operator ``by`` wants it.
 
         Raises:
             ClockDisagrees: The clock is to be lowered, and wall clock and AWS do not agree.
@@ -140,7 +140,7 @@ class ExpiryHold:
             self._notify(ExpiryHeld(CLOCK_UNTRUSTED))
 
     def swept(self) -> None:
-        """Record that the first reconcile run has ended: it would have found a store that was rolled back."""
+        """Record that the first reconcile run has ended: it has not found a store that was rolled back."""
         if not self._swept:
             self._swept = True
             self._let_go()
@@ -159,7 +159,7 @@ class ExpiryHold:
         return ahead_us is not None and abs(ahead_us) <= AGREES_US
 
     async def _skew_us(self) -> int | None:
-        """Return how far the service's time is ahead of AWS's; None where no root gets an answer."""
+        """Return how far the service's time is ahead of AWS's; None if no root gets an answer."""
         try:
             mounts = await self._store.list_mounts("", WITNESSES)
         except LessorError:
@@ -168,7 +168,7 @@ class ExpiryHold:
             try:
                 root = await self._roots.get(mount.name)
             except LessorError:
-                continue  # it has no root, or none that opens: another may answer
+                continue  # no usable root: another mount's may work
             answer = await self._roots.caller(root).call(GetServerTime())
             if not isinstance(answer, LessorError):
                 # An endpoint that returns no time is not AWS, and there is no other clock to compare with.

@@ -1,11 +1,9 @@
-"""The window: which deadlines of the store are held in memory, and the one timer that watches them.
+"""Keeps the next deadlines of the store in memory, with one timer for them.
 
-The store is the truth and the wheel a hint, so a hint that is lost, doubled, early or late can revoke
-nothing wrongly. The window begins at now (the revocation worker asks the store for overdue ids), reaches at
-most ten minutes ahead and holds at most ``LIMIT`` rows, so a start and the memory depend on what is
-near, not on how many leases there are. It is read again when half of its time has passed; where that
-came too late for what lay beyond it (more was due together than it holds, or the machine slept), the
-revocation worker is asked to read the store.
+These are hints: the revocation worker checks the store before it acts, so a lost, duplicate, early or late
+hint revokes nothing wrongly. The window covers at most the next ten minutes and ``LIMIT`` rows, so start time
+and memory do not grow with the number of leases. It is read again after half of its time. If deadlines beyond
+it may have passed (more were due than it holds, or the machine slept), the worker scans the store.
 """
 
 from __future__ import annotations
@@ -23,11 +21,11 @@ SPAN = timedelta(minutes=10)
 LIMIT = 50_000
 RETRY_SECONDS, POLL_SECONDS = 1.0, 30.0
 MAX_TIMER_SECONDS = 2.0
-"""How far ahead the timer is set at most: the clock of the loop stops during a sleep of the machine."""
+"""The longest wait of the timer: the loop's clock stops while the machine sleeps."""
 
 
 class ExpiryTimer:
-    """Hands ids to ``fire`` when their deadlines in the store come."""
+    """Calls ``fire`` with ids when their deadlines are due."""
 
     def __init__(
         self,
@@ -36,24 +34,24 @@ class ExpiryTimer:
         missed: Callable[[], None],
         limit: int = LIMIT,
     ) -> None:
-        """Watch ``store``; ``missed`` is called for ids due but unread; neither it nor ``fire`` may block."""
+        """Watch ``store``; call ``missed`` if unread ids may be due; it and ``fire`` must not block."""
         self._store = store
         self._fire = fire
         self._missed = missed
         self._limit = limit
         self._read_us = (0, 0)
-        """When the store was read, and up to when: what falls due in between is known."""
+        """The time of the last read of the store, and the time up to which all deadlines are known."""
         self._wheel = Wheel()
         self._horizon_us = 0
         self._handle: asyncio.Handle | None = None
         self._rings_at = 0.0
 
     def __len__(self) -> int:
-        """Return how many deadlines are held in memory."""
+        """Return the number of deadlines in memory."""
         return len(self._wheel)
 
     def watch(self, lease_id: str, due_us: int) -> None:
-        """Note that a lease's deadline is now ``due_us``; call it after the commit."""
+        """Update a lease's deadline to ``due_us``; call this after the commit."""
         if due_us <= self._store.now():
             self._wheel.cancel(lease_id)
             self._fire([lease_id])
@@ -64,12 +62,12 @@ class ExpiryTimer:
             self._wheel.cancel(lease_id)
 
     async def run(self) -> None:
-        """Fill the window again and again, until cancelled."""
+        """Refill the window regularly, until cancelled."""
         try:
             while True:
                 began_us = self._store.now()
                 again_us = began_us + int(await self._fill_or_wait() * 1e6)
-                # The loop's clock stands still while the machine sleeps; the service's does not, and may be
+                # The loop's clock stops while the machine sleeps; the service's does not, and may be
                 # set back.
                 while began_us <= (now := self._store.now()) < again_us:  # noqa: ASYNC110 - no event signals it
                     await asyncio.sleep(min((again_us - now) / 1e6, POLL_SECONDS))
@@ -85,10 +83,10 @@ class ExpiryTimer:
             return RETRY_SECONDS
 
     async def fill(self) -> float:
-        """Read what falls due within the window; return after how many seconds to do it again."""
+        """Read the deadlines within the window; return the seconds until the next read."""
         now = self._store.now()
         end = now + SPAN // MICROSECOND
-        # Announced before the read: a lease committed while the read runs is then kept by watch().
+        # Set before the read, so that watch() keeps a lease that is committed during the read.
         self._horizon_us = end
         # Life of an expiry, 1.
         rows = await self._store.list_due_within(SPAN, self._limit)
@@ -96,7 +94,7 @@ class ExpiryTimer:
             self._missed()
         self._read_us = (now, end)
         if len(rows) == self._limit:
-            self._read_us = (now, rows[-1][1])  # others may share this very instant
+            self._read_us = (now, rows[-1][1])  # further rows may have the same instant
             self._horizon_us = rows[-1][1] + 1
         for lease_id, due_us in rows:
             self._wheel.insert(lease_id, due_us)
@@ -104,7 +102,7 @@ class ExpiryTimer:
         return max((self._horizon_us - now) / 2e6, RETRY_SECONDS)
 
     def _arm(self) -> None:
-        """Set the one timer to the next slot that holds something."""
+        """Set the timer to the next filled slot."""
         due_us = self._wheel.next_us()
         if due_us is None:
             return

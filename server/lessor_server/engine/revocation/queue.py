@@ -1,4 +1,4 @@
-"""The leases to revoke next: ids whose deadlines have come, or the whole store; and who waits for them."""
+"""The leases to revoke next: due ids, or a scan of the whole store; and the callers that wait for them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ MAX_HINTS = 100_000
 
 
 class RevocationQueue:
-    """Hints, a bounded number of them; past the bound the store is asked instead."""
+    """The maximum number of hints; beyond it, a scan of the store replaces them."""
 
     def __init__(self) -> None:
         """Begin with a full scan of the store: a start does not know which leases became due before."""
         self._urgent: dict[str, None] = {}
         self._bulk: dict[str, None] = {}
         self._hints: dict[str, dict[str, None]] = {}
-        """By mount, in the order they came."""
+        """By mount, in order of arrival."""
         self._hinted = 0
         self._deferred: dict[str, None] = {}
         self.full_scan_needed = True
@@ -30,7 +30,7 @@ class RevocationQueue:
 
     @contextmanager
     def next_attempt(self, lease_id: str) -> Iterator[asyncio.Future[None]]:
-        """Give a future for the end of the next attempt on a lease; enter before asking for the attempt."""
+        """Yield a future for the end of the next attempt on a lease; enter before requesting the attempt."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(lease_id, {})[future] = None
         try:
@@ -42,7 +42,7 @@ class RevocationQueue:
                 del self._waiters[lease_id]
 
     def end_attempt(self, lease_id: str) -> None:
-        """Wake all callers that wait for ``lease_id``, and the revocation worker: it has room again."""
+        """Wake all callers that wait for ``lease_id``, and the revocation worker, which has room again."""
         for future in self._waiters.get(lease_id, ()):
             if not future.done():
                 future.set_result(None)
@@ -50,7 +50,7 @@ class RevocationQueue:
             self._wake.set()
 
     def push_hints(self, ids: Iterable[str]) -> None:
-        """Take the hint that ``ids`` are due."""
+        """Add the hint that ``ids`` are due."""
         for lease_id in ids:
             of_mount = self._hints.setdefault(lease_id.partition("/")[0], {})
             self._hinted += lease_id not in of_mount
@@ -94,7 +94,7 @@ class RevocationQueue:
         return _taken(self._bulk, most)
 
     def take_hints(self, most: int, but: Collection[str]) -> list[str]:
-        """Take out at most ``most`` hints, all of one mount and of none ``but``; mounts take turns."""
+        """Take out at most ``most`` hints of one mount, not of those in ``but``; mounts take turns."""
         mount = next((mount for mount in self._hints if mount not in but), None)
         if mount is None:
             return []
@@ -106,9 +106,9 @@ class RevocationQueue:
         return ids
 
     def begin_full_scan(self) -> None:
-        """Note that the store is now asked for whatever is due: it knows of all that was hinted at.
+        """Drop all hints, since a scan of the store begins; call this before the scan.
 
-        Call it before the scan: a hint dropped during the scan requests another scan.
+        A hint that is dropped during the scan requests another scan.
         """
         self._forget_hints()
         self.full_scan_needed = False
@@ -118,9 +118,9 @@ class RevocationQueue:
         self._hinted = 0
 
     async def wait(self, seconds: float) -> None:
-        """Wait until there is something to look at; ``seconds`` after the last time, that is everything.
+        """Wait until there is work; ``seconds`` after the last full scan, request another.
 
-        The time runs on whatever hints come: however busy it is, nothing is overlooked for long.
+        Hints do not restart this time, so a lease without a hint is found even under load.
         """
         loop = asyncio.get_running_loop()
         until = self._looked_at + seconds

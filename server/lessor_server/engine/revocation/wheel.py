@@ -1,9 +1,8 @@
-"""A hashed timing wheel with dict slots, driven from slot to slot that holds something.
+"""A hashed timing wheel with dict slots, which wakes only for filled slots.
 
 Source: Varghese & Lauck, "Hashed and Hierarchical Timing Wheels" (SOSP 1987), scheme 6, and Kafka's
-purgatory, which wakes at the next filled slot and not at every tick. Slots are one second wide; an
-entry lies in the first slot that ends at or after its due time, so nothing is handed out early and
-nothing more than a second late. Cancelling is exact: it leaves nothing behind but an empty slot's number.
+purgatory, which wakes at the next filled slot and not at every tick. Slots are one second wide. An entry is
+in the first slot that ends at or after its due time, so it is never early, and at most a second late.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ class Wheel:
     """Deadlines by key; a key has one deadline, and inserting it again moves it."""
 
     def __init__(self) -> None:
-        """Make an empty wheel."""
+        """Create an empty wheel."""
         self._slots: dict[int, dict[str, int]] = {}
         self._slot_of: dict[str, int] = {}
         self._plan: list[int] = []
@@ -27,7 +26,7 @@ class Wheel:
         return len(self._slot_of)
 
     def insert(self, key: str, due_us: int) -> None:
-        """Hold ``key`` until ``due_us``; a deadline that it had before is forgotten."""
+        """Hold ``key`` until ``due_us``; this replaces an earlier deadline."""
         number = -(-due_us // SLOT_US)
         self.cancel(key)
         slot = self._slots.get(number)
@@ -44,7 +43,7 @@ class Wheel:
             del self._slots[number][key]
 
     def next_us(self) -> int | None:
-        """Return the end of the first slot that holds something, or None where all are empty."""
+        """Return the end of the first filled slot, or None if all are empty."""
         while self._plan and not self._slots[self._plan[0]]:
             del self._slots[heapq.heappop(self._plan)]
         return self._plan[0] * SLOT_US if self._plan else None

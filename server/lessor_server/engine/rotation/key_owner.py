@@ -1,4 +1,4 @@
-"""Whose access key a rotation replaces, and with which credentials its calls are signed."""
+"""The owner of the access key that a rotation replaces, and the credentials that sign its calls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lessor_server.engine.ports import Sealer, Store
 
 
 async def require_enabled(store: Store, mount: str) -> None:
-    """Raise ``NotFound`` or ``MountDisabling`` where a mount takes no new keys."""
+    """Raise ``NotFound`` or ``MountDisabling`` if a mount accepts no new keys."""
     found = await store.get_mount(mount)
     if found is None:
         raise NotFound("mount", mount)
@@ -38,7 +38,7 @@ async def require_enabled(store: Store, mount: str) -> None:
 
 
 async def find_other_use(store: Store, roots: Roots, key_id: str, subject: str) -> Precondition | None:
-    """Return why the rotation of ``subject`` may not take a key away: somebody else works with it."""
+    """Return why the rotation of ``subject`` must not delete a key: another mount or static role uses it."""
     mount = await _find_mount_with(store, roots, (key_id,))
     if mount:
         return RootKeyInUse(f"key {key_id} is the root of mount {mount}", subject=mount)
@@ -49,9 +49,9 @@ async def find_other_use(store: Store, roots: Roots, key_id: str, subject: str) 
 
 
 async def require_no_root(store: Store, roots: Roots, rotation: Rotation, listed: tuple[str, ...]) -> None:
-    """Raise ``StaticUserTaken`` where the user whose keys are ``listed`` is that of a root.
+    """Raise ``StaticUserTaken`` if the user with the keys ``listed`` is that of a root.
 
-    A key of the server's own is stored with no mount: of the rotation's mount AWS is asked whose it is.
+    The server's own key is stored with no mount; for the rotation's mount, AWS reports its user.
     """
     mount = await _find_mount_with(store, roots, listed)
     if not mount and await _uses_server_credentials(roots, rotation):
@@ -61,7 +61,7 @@ async def require_no_root(store: Store, roots: Roots, rotation: Rotation, listed
 
 
 async def _uses_server_credentials(roots: Roots, rotation: Rotation) -> bool:
-    """Return whether the mount's root begins with credentials of the server, and these are of the user."""
+    """Return whether the mount's root uses the server's own credentials, and these are the user's."""
     root = await roots.get(rotation.mount)
     if root.config.access_key or root.config.identity_token_file:
         return False
@@ -69,7 +69,7 @@ async def _uses_server_credentials(roots: Roots, rotation: Rotation) -> bool:
 
 
 async def _find_mount_with(store: Store, roots: Roots, key_ids: tuple[str, ...]) -> str:
-    """Return the first mount whose root has one of the keys; empty where none has."""
+    """Return the first mount whose root has one of the keys; empty if none has."""
     async for mount in iter_mount_names(store):
         try:
             if (await roots.get(mount)).config.access_key in key_ids:
@@ -80,7 +80,7 @@ async def _find_mount_with(store: Store, roots: Roots, key_ids: tuple[str, ...])
 
 
 async def get_signing_root(roots: Roots, rotation: Rotation) -> Root:
-    """Return the root that signs for a rotation: of a root's key its own user, else one assumed from it on.
+    """Return the root that signs for a rotation: a root's own user, or a role assumed from the root.
 
     Raises:
         AwsUnavailable: AWS does not answer for the account.
@@ -97,9 +97,9 @@ async def get_signing_root(roots: Roots, rotation: Rotation) -> Root:
 
 
 def _user_of(root: Root, rotation: Rotation) -> Root:
-    """Return the root as the user whose key it is: without the chain, and of an account of its own.
+    """Return the root as the user of its key: without the chain, and with that user's account.
 
-    The account of a chain's end is not that of its beginning, which only the rotation of this key may know.
+    The account at the chain's end may differ; only the rotation of this key knows that of its user.
     """
     if not root.config.assume_chain:
         return root
@@ -109,7 +109,7 @@ def _user_of(root: Root, rotation: Rotation) -> Root:
 
 
 def _assumed(root: Root, chain: tuple[Hop, ...]) -> Root:
-    """Return the root that is assumed by a chain from ``root`` on."""
+    """Return ``root`` with a chain appended."""
     if not chain:
         return root
     _, partition, _, _, number, _ = chain[-1].role_arn.split(":", 5)
@@ -118,10 +118,10 @@ def _assumed(root: Root, chain: tuple[Hop, ...]) -> Root:
 
 
 async def refresh_owner(roots: Roots, rotation: Rotation) -> Rotation:
-    """Return the row with what AWS says of the user now.
+    """Return the row with AWS's current data of the user.
 
     Raises:
-        RootNotRotatable, StaticUserUnknown, StaticUserChanged, RootAccountChanged: Nothing may be touched.
+        RootNotRotatable, StaticUserUnknown, StaticUserChanged, RootAccountChanged: The rotation must stop.
     """
     if not rotation.is_root:
         return await _refresh_static_user(roots, await get_signing_root(roots, rotation), rotation)
@@ -172,15 +172,15 @@ async def _refresh_static_user(roots: Roots, root: Root, rotation: Rotation) -> 
 
 
 def changed_user(rotation: Rotation) -> StaticUserChanged:
-    """Return the error of a static role whose user is another by now."""
-    message = f"user {rotation.user_name} is not the one that the static role was put for"
+    """Return the error of a static role whose user was replaced by another."""
+    message = f"user {rotation.user_name} is not the one that the static role was stored for"
     return StaticUserChanged(message, subject=rotation.user_name)
 
 
 async def list_signing_roots(roots: Roots, sealer: Sealer, rotation: Rotation) -> list[Root]:
-    """Return the roots that may delete the keys of a rotation, best first; none of another account.
+    """Return the roots that can delete the keys of a rotation, best first; none of another account.
 
-    A root's user may delete its own keys, so the rotation's own key serves if the root was set again.
+    A root's user may delete its own keys, so the rotation's key can sign if the root was set again.
     """
     root = await get_signing_root(roots, rotation)
     found = [root] if root.account == rotation.account else []

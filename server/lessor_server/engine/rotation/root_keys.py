@@ -1,4 +1,4 @@
-"""The access keys of roots, as operators and SetRoot see their rotation."""
+"""The rotation of root keys, for operators and for SetRoot."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class RootKeys:
     """Rotates root keys on demand, and keeps their schedules."""
 
     def __init__(self, store: Store, roots: Roots, rotator: Rotator, supervisor: Supervisor) -> None:
-        """Have ``rotator`` do the work."""
+        """Rotate by ``rotator``."""
         self._store = store
         self._roots = roots
         self._rotator = rotator
         self._supervisor = supervisor
 
     async def run(self) -> None:
-        """Put right what a process that died between SetRoot's two commits left; then end."""
+        """Complete a SetRoot of a process that died between its two commits; then end."""
         while True:
             try:
                 if await self._align_all():
@@ -38,7 +38,7 @@ class RootKeys:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _align_all(self) -> bool:
-        """Align each mount's rotation; return whether none failed unexpectedly."""
+        """Align each mount's rotation with its root; return whether none failed unexpectedly."""
         whole = True
         async for mount in iter_mount_names(self._store):
             try:
@@ -49,15 +49,14 @@ class RootKeys:
             except InternalError:
                 whole = False
             except LessorError:
-                continue  # it has no root, or none that opens: there is nothing to rotate
+                continue  # no usable root: there is nothing to rotate
         return whole
 
     async def rotate(self, mount: str, by: str, *, delete_other_key: bool) -> str:
         """Replace a root's access key and return the new one's id once it is in use.
 
         Raises:
-            NotFound, MountDisabling, RootNotSet, RootNotRotatable, KeyLimit: There is nothing to rotate, or
-                no room.
+            NotFound, MountDisabling, RootNotSet, RootNotRotatable, KeyLimit: It cannot be rotated now.
             KeyNotAccepted, AwsUnavailable: The old key stays in use.
             Aborted: The root was set again since.
         """
@@ -68,18 +67,18 @@ class RootKeys:
         return (await self._rotator.ask(subject, order)).current
 
     async def align(self, mount: str) -> None:
-        """Have the next rotation due when the root's config says; call it after each change of a root."""
+        """Schedule the next rotation by the root's config; call this after each change of a root."""
         schedule = (await self._roots.get(mount)).config.rotation
         row = await self._store.get_rotation(root_subject(mount))
         if schedule != (row.schedule if row else NEVER):
             await self._rotator.align(root_subject(mount))
 
     async def require_free(self, access_key: str) -> None:
-        """Refuse a key as a root's that a rotation has ended, or will.
+        """Refuse a key for a root if a rotation has deleted it, or will.
 
         Raises:
-            RootKeyRotatedAway: It was a root's, of whichever mount, until a rotation replaced it.
-            StaticUserTaken: A static role has it.
+            RootKeyRotatedAway: It was the key of some mount's root until a rotation replaced it.
+            StaticUserTaken: It is a static role's.
         """
         replaced = await self._store.find_replacing_rotation(access_key)
         if replaced is not None:

@@ -1,7 +1,7 @@
-"""One attempt on one rotation: takes a claimed row as far as it goes now, and lets it go.
+"""One attempt at one rotation: carries a claimed row through all steps that are due, and releases it.
 
-Every step is durable before the next call is sent, so an attempt that dies anywhere is taken up by the
-next one from the row alone. A CreateAccessKey whose fate is unknown is never repeated without looking.
+Every step is durable before the next call is sent, so the next attempt can continue from the row after a
+crash. After a CreateAccessKey of unknown fate, the keys are listed before another is sent.
 """
 
 from __future__ import annotations
@@ -60,31 +60,31 @@ from lessor_server.engine.rotation.user_keys import UserKeys
 from lessor_server.engine.supervisor import Supervisor
 
 _UNREACHABLE = (KeyLimit, RootAccountChanged, RootKeyInUse, StaticKeyInUse)
-"""Why a key of a deleted static role stays for good: it is another's, or of an account out of reach."""
+"""Errors for which a key of a deleted static role stays: others use it, or its account is out of reach."""
 _SILENT = (AwsUnavailable, RateLimiterFull, Aborted)
-"""Errors that say nothing about the row, and count no attempt."""
+"""Errors that do not concern the row and count no attempt."""
 LISTING_WAITS: Final = (1.0, 2.0, 4.0)
-"""Waits before each check for a lost key: a listing may be some seconds old."""
+"""Waits before each check for a lost key: AWS's listing may be some seconds old."""
 
 
 class Goal(Enum):
-    """What an attempt is for."""
+    """The goal of an attempt."""
 
     DUE = "due"
-    """Do what is due."""
+    """Carry out the steps that are due."""
     ROTATE = "rotate"
     """Rotate now."""
     FIRST = "first"
-    """Rotate now if there is no key yet, and do what is due."""
+    """Rotate now if there is no key yet, and carry out the steps that are due."""
     ALIGN = "align"
-    """See only that the next rotation of a root is due when its config says."""
+    """Only schedule the next rotation of a root by its config."""
     END = "end"
-    """Delete the keys of a static role that is deleted, and forget the row."""
+    """Delete the keys of a deleted static role, and then its row."""
 
 
 @dataclass(frozen=True, slots=True)
 class RotationOrder:
-    """What an attempt is asked for, and by whom; ``new`` is the row to store where there is none."""
+    """The goal of an attempt and its caller; ``new`` is the row to store if there is none."""
 
     goal: Goal = Goal.DUE
     delete_other_key: bool = False
@@ -94,7 +94,7 @@ class RotationOrder:
 
 
 class RotationClaim:
-    """Holds the claim; ``now`` is the row as it is, with what is not durable yet."""
+    """Holds the claim; ``now`` is the row with changes that are not durable yet."""
 
     def __init__(self, store: Store, notify: Observer, rng: random.Random, claimed: Rotation) -> None:
         """Begin with the row as it was ``claimed``."""
@@ -104,14 +104,14 @@ class RotationClaim:
         self._rng = rng
 
     async def move(self, after: Rotation, *, done: bool = False) -> None:
-        """Make the next state durable, or raise ``Aborted`` where the claim is lost."""
+        """Make the next state durable, or raise ``Aborted`` if the claim is lost."""
         moved = await self.store.move_rotation(after, done=done)
         if moved is None:
             raise self._lost()
         self.now = moved
 
     async def switch(self, after: Rotation, root: StoredRoot) -> bool:
-        """Make the next state and the root durable in one transaction; False where the root has changed."""
+        """Make the next state and the root durable in one transaction; False if the root has changed."""
         moved = await self.store.switch_root(after, root)
         if moved is not None:
             self.now = moved
@@ -122,11 +122,11 @@ class RotationClaim:
         return False
 
     async def let_go(self) -> None:
-        """Give the row back, due when its next step is."""
+        """Release the row, due at its next step."""
         await self.move(replace(self.now, due_us=self.now.idle_due_us()), done=True)
 
     async def fail(self, error: LessorError, by: str) -> None:
-        """Write down why the attempt failed that ``by`` asked for, and let the row go, due after a wait."""
+        """Record why the attempt failed, with its caller ``by``, and release the row, due after back-off."""
         row = self.now
         attempts = row.attempts if isinstance(error, _SILENT) else backoff.counted(row.attempts)
         wait = backoff.refused(max(attempts, 1), self._rng.random())
@@ -136,7 +136,7 @@ class RotationClaim:
         self._notify(RotationFailed(row.subject, error.message, error.detail, attempts, by))
 
     async def forget(self) -> None:
-        """Delete the row, or raise ``Aborted`` where the claim is lost."""
+        """Delete the row, or raise ``Aborted`` if the claim is lost."""
         if not await self.store.forget_rotation(self.now):
             raise self._lost()
 
@@ -145,7 +145,7 @@ class RotationClaim:
 
 
 class RotationRun:
-    """An attempt under way."""
+    """A running attempt."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class RotationRun:
         order: RotationOrder,
         switched: Callable[[Rotation], None],
     ) -> None:
-        """Work on the row that is ``held``; ``switched`` is called once the new key is in use."""
+        """Work on the row that is ``held``; call ``switched`` once the new key is in use."""
         self._held = held
         self._keys = keys
         self._roots = roots
@@ -169,15 +169,15 @@ class RotationRun:
         self._switched = switched
         self._wanted = order.goal is Goal.ROTATE or (order.goal is Goal.FIRST and not held.now.current)
         self._unsure = held.now.phase is Phase.INTENDED
-        """A CreateAccessKey that nobody heard the answer of may have taken effect, or still may."""
+        """A CreateAccessKey without an answer may have taken effect, or still may."""
 
     @property
     def row(self) -> Rotation:
-        """Return the row as it is now."""
+        """Return the current row."""
         return self._held.now
 
     async def run(self) -> Rotation:
-        """Do it and return the row, or raise what kept it from being done."""
+        """Run the attempt and return the row, or raise the error that stopped it."""
         try:
             with self._supervisor.unit(f"rotate the key of {self.row.subject}"):
                 await self._run()
@@ -202,7 +202,7 @@ class RotationRun:
         await self._held.let_go()
 
     async def _step(self) -> bool:
-        """Take the next step; False where none is due."""
+        """Carry out the next step; return False if none is due."""
         match self.row.phase:
             case Phase.IDLE:
                 return await self._start()
@@ -234,12 +234,12 @@ class RotationRun:
         return True
 
     async def _check_late(self) -> None:
-        """Check for the last time for what a CreateAccessKey of unknown fate may have made."""
+        """Check for the last time for a key that a CreateAccessKey of unknown fate may have created."""
         await self._run_unless_left(self._check_for_lost())
         await self._held.move(replace(self.row, last_check_us=0))
 
     async def _intend(self) -> None:
-        """Make room, and make durable that a key is about to be made."""
+        """Make room for a key, and store the intent to create one."""
         await require_enabled(self._held.store, self.row.mount)
         self._held.now = await refresh_owner(self._roots, self.row)
         gone = {self.row.previous, *self.row.away}
@@ -262,11 +262,11 @@ class RotationRun:
     # --- INTENDED ---------------------------------------------------------------------------------------
 
     async def _create(self) -> None:
-        """Have the new key made, and make it durable."""
+        """Create the new key, and make it durable."""
         if self.row.is_root and not await self._is_in_use():
             await self._give_up()
         if self._unsure and not await self._keys.is_same_user(self.row):
-            await self._held.move(steps.cancel(self.row))  # and what was made went with the user
+            await self._held.move(steps.cancel(self.row))  # a key that was created is deleted with its user
             raise changed_user(self.row)
         made = await self._create_key()
         sealed = self._keys.seal(self.row, made)
@@ -291,7 +291,7 @@ class RotationRun:
         return outcome
 
     async def _is_worth_another(self, outcome: Outcome[AccessKey]) -> bool:
-        """Return whether to retry: AWS did not answer, or a lost, not yet listed key takes the room."""
+        """Return whether to retry: AWS did not answer, or a lost key that is not listed yet uses the room."""
         full = isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.LIMIT
         self._unsure = self._unsure or (full and self.row.last_check_us > 0)
         if _unknown(outcome):
@@ -299,12 +299,12 @@ class RotationRun:
         return full and self._unsure
 
     def _with_late(self) -> Rotation:
-        """Return the row with a last check ahead, if a key may yet be created by a request on its way."""
+        """Return the row with a last check due, if a request in flight may still create a key."""
         last_check_us = self._held.store.now() + LATE_US
         return replace(self.row, last_check_us=last_check_us) if self._unsure else self.row
 
     async def _give_up(self) -> None:
-        """End the rotation of a key that is the root's no longer."""
+        """End the rotation of a key that is no longer the root's."""
         self._unsure = True
         await self._run_unless_left(self._find_lost())
         await self._held.move(steps.cancel(self._with_late()))
@@ -329,7 +329,7 @@ class RotationRun:
         self._switched(self.row)
 
     async def _switch_root(self, secret: Secret) -> None:
-        """Put the new key into the root's config, if the old one still stands there."""
+        """Put the new key into the root's config, if the old one is still there."""
         switched = False
         while not switched:
             root = await self._roots.get(self.row.mount)
@@ -340,7 +340,7 @@ class RotationRun:
             stored = self._roots.seal(replace(root, version=root.version + 1, config=config))
             after = steps.switch(self.row, config.rotation.next_us(now, self._rng.random()), now)
             switched = await self._held.switch(replace(after, schedule=config.rotation), stored)
-        await self._roots.get(self.row.mount)  # calls under way continue with the new key
+        await self._roots.get(self.row.mount)  # calls in flight continue with the new key
 
     async def _undo(self, error: LessorError) -> None:
         """Delete the new key, which must not be used, and raise ``error``."""
@@ -355,7 +355,7 @@ class RotationRun:
     # --- RETIRING ---------------------------------------------------------------------------------------
 
     async def _retire(self) -> bool:
-        """Switch the old key off, or delete it where its time is over or its place is needed."""
+        """Deactivate the old key, or delete it if its time is over or its place is needed."""
         row, now = self.row, self._held.store.now()
         if self._wanted or row.is_due(now) or now >= row.retire_us:
             await self._delete_previous()
@@ -376,7 +376,7 @@ class RotationRun:
     # --- a root that changed, and the end ---------------------------------------------------------------
 
     async def _align(self) -> None:
-        """Have the next rotation due when the root's config says, if that has changed."""
+        """Reschedule the next rotation by the root's config, if that has changed."""
         root = await self._roots.get(self.row.mount)
         schedule = root.config.rotation
         if schedule != self.row.schedule:
@@ -384,7 +384,7 @@ class RotationRun:
             self._held.now = replace(self.row, schedule=schedule, next_us=next_us)
 
     async def _end(self) -> None:
-        """Delete the keys that were made for a static role, and forget the row when no other can appear."""
+        """Delete the keys created for a static role, and its row once no other key can appear."""
         for key_id in self.row.made_keys:
             deleted = await self._run_unless_left(self._keys.delete_unused(self.row, key_id))
             await self._held.move(steps.key_deleted(self.row, key_id))
@@ -406,15 +406,15 @@ class RotationRun:
                 return
 
     async def _check_for_lost(self) -> str:
-        """Check once; return the id of the key that was found and deleted, empty where there is none."""
+        """Check once; return the id of the key that was found and deleted, empty if there is none."""
         if not await self._keys.is_same_user(self.row):
             return ""
         return await self._delete_lost(await self._keys.list(self.row))
 
     async def _delete_lost(self, listed: tuple[str, ...]) -> str:
-        """Delete the one key that can only be ours; return its id, empty where there is none.
+        """Delete the one key that can only be ours; return its id, empty if there is none.
 
-        With two, nobody knows which is ours, so none is deleted unless others may be deleted anyway.
+        Of two candidates either may be ours, so none is deleted, unless the order allows other keys too.
         """
         lost = await self._keys.select_unused(self.row, self.row.lost(listed))
         if len(lost) > 1 and not self._order.delete_other_key:
@@ -426,9 +426,9 @@ class RotationRun:
         return lost[0] if lost else ""
 
     async def _run_unless_left(self, doing: Coroutine[object, object, object]) -> bool:
-        """Do what AWS may refuse for good, of a root that was set again or a role that ends; False where so.
+        """Run a step of a replaced root or an ending role; return False if AWS refuses it for good.
 
-        An event names the key that stays.
+        An event then names the key that stays.
         """
         try:
             await doing
@@ -444,7 +444,7 @@ class RotationRun:
             return False
 
     async def _is_in_use(self) -> bool:
-        """Return whether the root's key is the one that the rotation knows for it."""
+        """Return whether the root's key is still the rotation's current key."""
         root = await self._roots.get(self.row.mount)
         return root.config.access_key == self.row.current
 

@@ -1,8 +1,8 @@
-"""Works rotations: what is due by the clock, and what somebody asks for; one attempt a row at a time.
+"""Runs rotations that are due or requested, at most one attempt for each row at a time.
 
-Rows are few, so there is no wheel: the store is asked for the next due time, at most every 30 s. While
-expiry is held nothing starts automatically: a clock that is wrong would rotate at the wrong time, and a
-restored store would take the account's newer keys for lost ones of its own.
+Rows are few, so the store is polled for the next due time, at least every 30 s. While expiry is held nothing
+starts automatically: a wrong clock would rotate at the wrong time, and with a restored store the account's
+newer keys would look like lost ones.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from lessor_server.engine.supervisor import Supervisor
 
 FULL_SCAN_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 1.0
-"""Between looks while the store cannot write, or expiries are held."""
+"""The polling interval while the store cannot write, or expiry is held."""
 
 MAX_CONCURRENT: Final = 8
-"""Rotations begun by the clock that run at the same time."""
+"""The maximum number of scheduled rotations at the same time."""
 
 
 @dataclass(slots=True)
 class Job:
-    """An attempt under way; ``answer`` is set once the new key is in use, or the attempt has ended."""
+    """A running attempt; ``answer`` is set once the new key is in use, or the attempt has ended."""
 
     order: RotationOrder
     rotates: bool
@@ -42,16 +42,16 @@ class Job:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     by_clock: bool = False
     align: bool = False
-    """The root's config has changed since."""
+    """The root's config has changed since the attempt began."""
 
     def serves(self, order: RotationOrder) -> bool:
-        """Return whether the key that this attempt will create is all that ``order`` asks for."""
+        """Return whether the key that this attempt will create is enough for ``order``."""
         plain = not order.delete_other_key and order.change is None
         return self.rotates and not self.answer.done() and order.goal is Goal.ROTATE and plain
 
 
 class Rotator:
-    """One job for each row that is worked on."""
+    """One job for each row with a running attempt."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Rotator:
         work: BackgroundTasks,
         expiry: ExpiryHold,
     ) -> None:
-        """Run jobs in ``work``; those by the clock wait while ``expiry`` is held."""
+        """Run jobs in ``work``; scheduled ones wait while ``expiry`` is held."""
         self._store = store
         self._roots = roots
         self._keys = keys
@@ -75,12 +75,12 @@ class Rotator:
         self._expiry = expiry
         self._jobs: dict[str, Job] = {}
         self._interrupted: dict[str, Rotation] = {}
-        """Rows that are claimed by attempts which a failure of the store has ended."""
+        """Rows still claimed by attempts that a failure of the store has ended."""
         self._claiming = asyncio.Lock()
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
-        """Begin what falls due, until cancelled."""
+        """Start due rotations, until cancelled."""
         while True:
             try:
                 seconds = await self._begin_due()
@@ -94,14 +94,14 @@ class Rotator:
             self._wake.clear()
 
     async def _begin_due(self) -> float:
-        """Begin what is due, and return after how many seconds to check again."""
+        """Start due rotations, and return the seconds until the next check."""
         await self._give_back()
         if self._expiry.held:
             return RETRY_SECONDS
         async with self._claiming:
             room = MAX_CONCURRENT - sum(job.by_clock for job in self._jobs.values())
             if room <= 0:
-                return FULL_SCAN_SECONDS  # the end of a job wakes us
+                return FULL_SCAN_SECONDS  # the end of a job wakes this loop
             busy = frozenset(self._jobs)
             next_us = await self._store.next_rotation_us(busy)
             left = (next_us - self._store.now()) / 1e6
@@ -113,12 +113,12 @@ class Rotator:
         return 0.0
 
     async def ask(self, subject: str, order: RotationOrder) -> Rotation:
-        """Have an attempt made as ``order`` says, or join one that makes a new key already; return the row.
+        """Run an attempt by ``order``, or join one that already creates a new key; return the row.
 
-        A caller that goes away does not stop it.
+        It continues if the caller disconnects.
 
         Raises:
-            NotFound: There is no such row, and the order makes none.
+            NotFound: There is no such row, and the order has none to store.
             Aborted: Another process works on it.
         """
         while True:
@@ -133,7 +133,7 @@ class Rotator:
         return await asyncio.shield(job.answer)
 
     async def align(self, subject: str) -> None:
-        """Have the next rotation of a root due when its config says, now or after the job under way."""
+        """Schedule the next rotation of a root by its config, now or after the running job."""
         job = self._jobs.get(subject)
         if job is None:
             await self.ask(subject, RotationOrder(Goal.ALIGN, new=Rotation(subject)))
@@ -171,7 +171,7 @@ class Rotator:
                 self._interrupted[subject] = run.row
             if not job.answer.done():
                 job.answer.set_exception(error)
-                job.answer.exception()  # seen, also where nobody waits
+                job.answer.exception()  # retrieved, even if nobody waits
         finally:
             del self._jobs[subject]
             if job.align:
@@ -188,13 +188,13 @@ class Rotator:
         )
 
     async def _give_back(self) -> None:
-        """Let go of what a failure of the store has interrupted, unless it has changed hands since."""
+        """Release the rows that a failure of the store has interrupted, unless they were claimed again."""
         for subject, row in list(self._interrupted.items()):
             try:
                 with self._supervisor.unit(f"give back the rotation of {subject}"):
                     await self._store.move_rotation(replace(row, due_us=row.idle_due_us()), done=True)
             except InternalError:
-                pass  # its claim runs out by itself
+                pass  # its claim expires
             if self._interrupted.get(subject) is row:
                 del self._interrupted[subject]
 

@@ -1,4 +1,4 @@
-"""Static roles: IAM users that exist already, each with an access key that is rotated and kept."""
+"""Static roles: existing IAM users, whose access keys are rotated and stored."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lessor_server.engine.rotation.rotation_run import Goal, RotationOrder
 from lessor_server.engine.rotation.rotator import Rotator
 
 END_SECONDS: Final = 10.0
-"""So long a caller waits for AWS to delete the keys of a deleted role; the work continues without it."""
+"""How long a caller waits for AWS to delete the keys of a deleted role; the work continues afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ class StaticCredentials:
 
 
 class StaticRoles:
-    """Keeps static roles; each is a row of rotations."""
+    """Manages static roles; each is a row of rotations."""
 
     def __init__(
         self, store: Store, roots: Roots, sealer: Sealer, notify: Observer, rotator: Rotator
     ) -> None:
-        """Have ``rotator`` do the work."""
+        """Rotate by ``rotator``."""
         self._store = store
         self._roots = roots
         self._sealer = sealer
@@ -55,15 +55,15 @@ class StaticRoles:
         self._rotator = rotator
 
     async def put(self, role: StaticRole, by: str, *, delete_other_key: bool) -> Rotation:
-        """Store a static role; a new one is answered once its first key is verified and in use.
+        """Store a static role; for a new one, return once its first key is verified and in use.
 
-        Where nothing was made yet when the first rotation failed, nothing is stored. Otherwise, and where
-        the store fails after the role was written, it stays, and its first rotation is retried automatically.
+        If the first rotation fails before it may have created a key, nothing is stored. If it fails later, or
+        the store does, the role stays and the rotation is retried automatically.
 
         Raises:
             Invalid, NotFound, MountDisabling: The request is wrong.
-            StaticUserUnknown, StaticUserChanged, RootAccountChanged, KeyLimit: AWS's user is not as needed.
-            KeyNotAccepted, AwsUnavailable: The first key is not there yet.
+            StaticUserUnknown, StaticUserChanged, RootAccountChanged, KeyLimit: The user cannot be used.
+            KeyNotAccepted, AwsUnavailable: The first key is still missing.
         """
         require([violation.under("static_role") for violation in static_role.violations(role)])
         await require_enabled(self._store, role.mount)
@@ -73,7 +73,7 @@ class StaticRoles:
             before = await self._finish_deletion(role, by)
         if before is not None and before.user_name != role.username:
             problem = f"is {before.user_name}, and never changes"
-            fix = "put another static role, or delete this one first"
+            fix = "store another static role, or delete this one first"
             raise Invalid((Violation("static_role.username", problem, fix),))
         new = Rotation(subject, user_name=role.username, next_us=self._store.now())
         found = await refresh_owner(self._roots, self._defined(before or new, role))
@@ -96,10 +96,10 @@ class StaticRoles:
         return row
 
     async def _finish_deletion(self, role: StaticRole, by: str) -> Rotation | None:
-        """Attempt again to delete the keys of a deleted role of this name, and return what is left of it.
+        """Retry to delete the keys of a deleted role with this name, and return its row, if one is left.
 
         Raises:
-            Aborted: Its keys are not deleted yet, or one of another user may still appear.
+            Aborted: Its keys are not deleted yet, or a key of another user may still appear.
         """
         subject = static_subject(role.mount, role.name)
         with suppress(NotFound):
@@ -110,9 +110,9 @@ class StaticRoles:
         return row
 
     def _defined(self, row: Rotation, role: StaticRole) -> Rotation:
-        """Return the row with the role's definition; another schedule counts from now.
+        """Return the row with the role's definition; a changed schedule begins now.
 
-        A row that was ending, and has no keys left, is used again; keys may still appear.
+        The row of a deleted role without keys is used again, although keys of it may still appear.
         """
         next_us = row.next_us
         if row.current and row.schedule != role.schedule:
@@ -127,13 +127,13 @@ class StaticRoles:
         )
 
     async def _forget_unmade(self, subject: str) -> None:
-        """Forget a new role of which nothing is on AWS."""
+        """Delete the row of a new role that has nothing on AWS."""
         row = await self._store.get_rotation(subject)
         if row is not None and row.phase is Phase.IDLE and not row.last_check_us and not row.current:
             await self._store.forget_rotation(row)
 
     async def get(self, mount: str, name: str) -> Rotation:
-        """Return a static role's row, or raise ``NotFound``: also for a deleted one that is not gone yet."""
+        """Return a static role's row, or raise ``NotFound``, also for a deleted one that still has a row."""
         row = await self._store.get_rotation(static_subject(mount, name))
         if row is None or row.ending:
             raise NotFound("static role", f"{mount}/{name}")
@@ -153,10 +153,10 @@ class StaticRoles:
         return row
 
     async def delete(self, mount: str, name: str, by: str, *, keep_key: bool = False) -> tuple[str, ...]:
-        """Delete a static role and the keys that were made for it; with ``keep_key`` the current one stays.
+        """Delete a static role and the keys created for it; with ``keep_key`` the current one stays.
 
-        Its user and keys of others are never touched. Where AWS does not delete a key now, that is attempted
-        again until it has; the ids of such keys are returned. A role on its way out may be deleted again.
+        The user and its other keys stay. Returns the ids of keys that AWS has not deleted yet; their deletion
+        is retried until it succeeds. A role that is being deleted may be deleted again.
 
         Raises:
             NotFound: There is no such role.
@@ -173,7 +173,7 @@ class StaticRoles:
         return row.made_keys if row else ()
 
     async def _end(self, subject: str, order: RotationOrder) -> Rotation | None:
-        """End a static role, and return its row once that is durable; None where it is gone already."""
+        """Mark a static role as deleted, durably, and return its row; None if it is gone already."""
         while True:
             failure: LessorError | None = None
             try:
@@ -190,7 +190,7 @@ class StaticRoles:
                 raise failure
 
     async def credentials(self, mount: str, name: str, by: str) -> StaticCredentials:
-        """Return the current key and take note of who got it; it works while AWS is away.
+        """Return the current key, and emit an event with the caller; this needs no call to AWS.
 
         Raises:
             NotFound: There is no such role.

@@ -1,4 +1,4 @@
-"""The access keys of the user whose key is rotated: listed, created, switched off, deleted, and verified."""
+"""Lists, creates, deactivates, deletes and verifies the access keys of a rotation's user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 VERIFICATIONS, PAUSE_SECONDS, VERIFY_SECONDS = 3, 0.5, 60.0
 SILENT_ROUNDS = 2
-"""After so many consecutive checks without an answer, the key is verified another time."""
+"""The number of consecutive checks without an answer that end the verification."""
 _UNHEARD = (AwsUnknown, RateLimiterFull)
 _GONE = (Refusal.NO_SUCH_USER, Refusal.NO_SUCH_OTHER)
 
@@ -36,16 +36,16 @@ class UserKeys:
         self._sealer = sealer
 
     async def list(self, rotation: Rotation) -> tuple[str, ...]:
-        """Return the ids of the user's keys, oldest first; none where the user is gone."""
+        """Return the ids of the user's keys, oldest first; none if the user is deleted."""
         outcome = await self._send_signed(rotation, iam_calls.ListAccessKeys(rotation.user_name))
         if isinstance(outcome, AwsRefused) and outcome.refusal is Refusal.NO_SUCH_USER:
             return ()
         return _value(outcome)
 
     async def is_same_user(self, rotation: Rotation) -> bool:
-        """Return whether the user of a static role is there, and the one that the rotation began with.
+        """Return whether a static role's user still exists and is the one that the rotation began with.
 
-        A root need not be allowed to ask, and its key works only while its user is the same.
+        A root is not checked: it may lack the permission, and its key works only for the same user.
         """
         if rotation.is_root:
             return True
@@ -60,32 +60,32 @@ class UserKeys:
         return await self._roots.caller(root).call(iam_calls.CreateAccessKey(rotation.user_name))
 
     async def may_repeat(self, rotation: Rotation) -> bool:
-        """Return whether the root's ``max_retries`` lets a call of unknown fate be sent again."""
+        """Return whether the root's ``max_retries`` allows a retry of a call of unknown fate."""
         return self._roots.caller(await get_signing_root(self._roots, rotation)).tries > 1
 
     async def deactivate(self, rotation: Rotation, key_id: str) -> None:
-        """Make a key inactive; one that is gone is as good."""
+        """Deactivate a key; a deleted one is a success too."""
         await self._send_removal(
             rotation, iam_calls.UpdateAccessKey(rotation.user_name, key_id, active=False)
         )
 
     async def delete(self, rotation: Rotation, key_id: str) -> None:
-        """Delete a key; one that is gone is as good."""
+        """Delete a key; a deleted one is a success too."""
         await self._send_removal(rotation, iam_calls.DeleteAccessKey(rotation.user_name, key_id))
 
     async def delete_unused(self, rotation: Rotation, key_id: str) -> None:
-        """Delete a key, unless some mount or another static role works with it."""
+        """Delete a key, unless a mount or another static role uses it."""
         await self.require_unused(rotation, key_id)
         await self.delete(rotation, key_id)
 
     async def require_unused(self, rotation: Rotation, key_id: str) -> None:
-        """Raise ``RootKeyInUse`` or ``StaticKeyInUse`` where somebody else works with a key."""
+        """Raise ``RootKeyInUse`` or ``StaticKeyInUse`` if a mount or another static role uses a key."""
         use = await find_other_use(self._store, self._roots, key_id, rotation.subject)
         if use is not None:
             raise use
 
     async def select_unused(self, rotation: Rotation, key_ids: tuple[str, ...]) -> tuple[str, ...]:
-        """Return those of the keys that no mount and no other static role works with."""
+        """Return the keys that no mount and no other static role uses."""
         found: tuple[str, ...] = ()
         for key_id in key_ids:
             if await find_other_use(self._store, self._roots, key_id, rotation.subject) is None:
@@ -97,7 +97,7 @@ class UserKeys:
 
         Raises:
             KeyNotAccepted: AWS still refused it after a minute.
-            AwsUnavailable: AWS did not answer two consecutive checks, or not all of them for a minute.
+            AwsUnavailable: AWS did not answer two consecutive checks, or not every check within a minute.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + VERIFY_SECONDS
@@ -117,11 +117,11 @@ class UserKeys:
             await asyncio.sleep(PAUSE_SECONDS)
 
     def seal(self, rotation: Rotation, key: AccessKey) -> bytes:
-        """Return the secret of a key as the rotation's row keeps it."""
+        """Seal the secret of a key for the rotation's row."""
         return self._sealer.seal(key.secret.reveal().encode(), key_context(rotation.subject))
 
     def open_fresh(self, rotation: Rotation) -> Secret:
-        """Return the secret of the key that is being verified."""
+        """Decrypt the secret of the key that is being verified."""
         return Secret(self._sealer.open(rotation.fresh_sealed, key_context(rotation.subject)).decode())
 
     async def _send_removal(self, rotation: Rotation, call: Call[None]) -> None:
@@ -130,7 +130,7 @@ class UserKeys:
             _value(outcome)
 
     async def _send_signed(self, rotation: Rotation, call: Call[T]) -> Outcome[T]:
-        """Send a call signed by the first root that AWS does not deny it."""
+        """Send a call signed by the first root to which AWS does not deny it."""
         outcome: Outcome[T] = RootAccountChanged(
             f"the root is of another account than user {rotation.user_name}", subject=rotation.mount
         )
@@ -142,7 +142,7 @@ class UserKeys:
 
 
 def _not_verified(rotation: Rotation, refusals: list[LessorError]) -> LessorError:
-    """Return why a key is not verified; no answer, if AWS did not answer every check."""
+    """Return why a key is not verified: AWS refused it, or did not answer every check."""
     silent = [one for one in refusals if is_inconclusive(one)]
     if silent:
         return for_caller(silent[0])

@@ -1,8 +1,7 @@
-"""Streams of credentials: the next ones come ahead of each expiry, and the ones before end soon after.
+"""Streams of credentials: new ones are issued before each expiry, and the previous ones end soon after.
 
-Nothing here has to survive. Each lease is an ordinary one with an expiry of its own; to retire it is to
-bring that expiry forward in the store, and the revocation worker does the rest. If a process is killed, the
-last lease of each stream ends at the expiry that it was issued with.
+A stream has no stored state. Each lease is an ordinary one; to retire it, its expiry is brought forward in
+the store. If the process is killed, the last lease of each stream ends at its original expiry.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ from lessor_server.engine.revocation.queue import RevocationQueue
 
 ISSUE_SECONDS, POLL_SECONDS, RETRY_SECONDS = 60.0, 30.0, 1.0
 MARGIN, MAX_MARGIN = 0.1, timedelta(minutes=5)
-"""Time for making the next credentials, apart from the overlap: this share of the ttl, at most 5 min."""
+"""The time to issue the next credentials before the overlap: this share of the ttl, at most 5 min."""
 
 SPREAD = 0.5
-"""The margin is drawn up to this much longer: streams begun together don't ask together for ever."""
+"""Jitter on that time: streams that begin together do not always issue together."""
 
 MAX_LEFT = 0.75
-"""The next credentials are never made with more than this share of the ttl left."""
+"""The next credentials are not issued while more than this share of the ttl is left."""
 
 
 class CredentialStream:
-    """Issues for streams, ahead of each expiry, and retires what a stream has moved on from."""
+    """Issues the credentials of streams before each expiry, and retires the previous ones."""
 
     def __init__(
         self,
@@ -51,7 +50,7 @@ class CredentialStream:
         background: BackgroundTasks,
         rng: random.Random,
     ) -> None:
-        """Issue by ``issuer``; ``rng`` spreads the times of it."""
+        """Issue by ``issuer``; ``rng`` draws the jitter."""
         self._store = store
         self._issuer = issuer
         self._queue = queue
@@ -61,14 +60,14 @@ class CredentialStream:
         self._rng = rng
 
     async def follow(self, asked: IssueRequest, overlap: timedelta) -> AsyncGenerator[Credentials, None]:
-        """Yield credentials, the first immediately and others ahead of each expiry, until closed.
+        """Yield credentials, the first immediately and others before each expiry, until closed.
 
-        Asking for the next item confirms delivery of the previous one. The previous lease then lives
-        ``overlap`` longer at most, as does the last one when the stream ends.
+        Asking for the next item confirms delivery of the previous one. The previous lease then lasts at most
+        ``overlap`` longer, as does the last one when the stream ends.
 
         Raises:
-            Invalid: The life that the role gives is less than twice the ``overlap``.
-            LessorError: The first ones were not issued, or the next ones not before the previous ones ended.
+            Invalid: The lease's ttl is less than twice the ``overlap``.
+            LessorError: The first credentials, or the next ones in time, were not issued.
         """
         await self._require_room(asked, overlap)
         made = await self._issuer.generate(asked, ISSUE_SECONDS)
@@ -76,7 +75,7 @@ class CredentialStream:
         try:
             while True:
                 yield made
-                del made  # a stream may wait for hours: it keeps no secret meanwhile
+                del made  # a stream may wait for hours: keep no secret in memory
                 while len(held) > 1:
                     self._retire(held.pop(0), overlap)
                 # A request id names one lease: the first.
@@ -87,10 +86,10 @@ class CredentialStream:
                 self._retire(lease, overlap)
 
     async def _require_room(self, asked: IssueRequest, overlap: timedelta) -> None:
-        """Refuse an overlap for which more than two sets of credentials would live at a time."""
+        """Refuse an overlap with which more than two credentials would be valid at the same time."""
         grounds = await self._store.load_issue_context(asked.mount, asked.role)
         if grounds.mount is None or grounds.role is None:
-            return  # the issue says what is missing
+            return  # the issue reports what is missing
         found = durations.violations("overlap", overlap) + ttl.violations(
             asked.ttl, grounds.role, grounds.mount
         )
@@ -101,10 +100,10 @@ class CredentialStream:
         session.require_askable(grounds.role, asked.ask, found)
 
     async def _next(self, before: Lease, asked: IssueRequest, overlap: timedelta) -> Credentials:
-        """Make the credentials that follow ``before`` in time; retry until those end."""
+        """Issue the credentials that follow ``before``; retry until those end."""
         await self._wait_until_due(before, overlap)
         if asked.ask.mfa_code:
-            raise MfaRefused("an MFA code serves once, so the next credentials need another one")
+            raise MfaRefused("an MFA code is valid once, so the next credentials need another one")
         failures = 0
         while True:
             left = self._seconds_until(before.expires_us)
@@ -118,9 +117,9 @@ class CredentialStream:
             failures += 1
 
     async def _wait_until_due(self, lease: Lease, overlap: timedelta) -> None:
-        """Wait until those that follow are to be made: ahead of the expiry, or once the lease is revoked."""
+        """Wait until the next credentials are due: before the expiry, or once the lease is revoked."""
         margin = min(MARGIN * lease.ttl, MAX_MARGIN) * self._rng.uniform(1, 1 + SPREAD)
-        # A role whose ttl was lowered meanwhile must not make a stream ask without a pause.
+        # Even with a lowered ttl of the role, a stream pauses between issues.
         earliest_us = lease.expires_us - MAX_LEFT * lease.ttl // MICROSECOND
         due_us = max(lease.expires_us - (overlap + margin) // MICROSECOND, earliest_us)
         with self._queue.next_attempt(lease.id) as revoked:

@@ -1,6 +1,6 @@
-"""Those who watch what happens to leases: each has a queue of its own, and nobody waits for a slow one.
+"""Subscriptions to lease events: each has its own bounded queue, so a slow reader delays no other.
 
-Watchers live in memory alone: who watches learns what happens from now on, in this process.
+They exist only in memory: a subscriber gets the events of this process from now on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lessor_server.domain.lease_id import IdRange
 from lessor_server.engine.ports import Observer
 
 QUEUE = 4096
-"""Happenings that may wait for a watcher; one more, and it has fallen behind."""
+"""The maximum number of unread events; with one more, the subscriber has fallen behind."""
 
 
 class LeaseEventKind(Enum):
@@ -35,7 +35,7 @@ class LeaseEventKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LeaseEvent:
-    """What happened to a lease and when, by the store's clock; ``error`` says why an attempt failed."""
+    """An event of a lease, with the store's time; ``error`` says why an attempt failed."""
 
     kind: LeaseEventKind
     lease_id: str
@@ -44,7 +44,7 @@ class LeaseEvent:
 
 
 class Watch:
-    """What a watcher has not read yet, of the leases that it watches; each step of an iteration takes one."""
+    """One caller's unread events of the leases that it watches; each step of an iteration removes one."""
 
     def __init__(self, ids: IdRange) -> None:
         """Watch the leases in ``ids``."""
@@ -54,7 +54,7 @@ class Watch:
         self._filled = asyncio.Event()
 
     def put(self, happening: LeaseEvent) -> None:
-        """Add a happening; drop them all where there is no room, since a gap would be a lie."""
+        """Add an event; drop all if the queue is full, because a subscriber must not see a gap."""
         if len(self._happenings) >= QUEUE:
             self.fell_behind = True
             self._happenings.clear()
@@ -63,11 +63,11 @@ class Watch:
         self._filled.set()
 
     def __aiter__(self) -> Self:
-        """Return the watch, which only its reader ends."""
+        """Return the subscription, which only its reader ends."""
         return self
 
     async def __anext__(self) -> LeaseEvent:
-        """Return the oldest happening, waiting for it; raise ``FellBehind`` where some were dropped."""
+        """Wait for the oldest event and return it; raise ``FellBehind`` if some were dropped."""
         while not self._happenings:
             if self.fell_behind:
                 raise FellBehind(f"more than {QUEUE} events waited for this watcher")
@@ -77,19 +77,19 @@ class Watch:
 
 
 class LeaseEventBroker:
-    """Hands each event of a lease to those who watch its id; an observer, so it never waits or raises."""
+    """Sends each lease event to the subscribers of its lease; an observer, so it never waits or raises."""
 
     def __init__(self, now: Callable[[], int]) -> None:
-        """Begin with nobody watching; ``now`` is the store's clock."""
+        """Begin without subscribers; ``now`` is the store's clock."""
         self._now = now
         self._watches: dict[Watch, None] = {}
 
     def __len__(self) -> int:
-        """Count those who watch."""
+        """Return the number of subscribers."""
         return len(self._watches)
 
     def __call__(self, event: Event) -> None:
-        """Hand ``event`` to the watchers of its lease, if it is one for watchers."""
+        """Send ``event`` to the subscribers of its lease, if it is a lease event."""
         told = _shown(event)
         if told is None or not self._watches:
             return
@@ -101,7 +101,7 @@ class LeaseEventBroker:
                 del self._watches[watch]
 
     def beside(self, notify: Observer) -> Observer:
-        """Return an observer that calls ``notify`` and then the watchers."""
+        """Return an observer that calls ``notify`` and then informs the subscribers."""
 
         def both(event: Event) -> None:
             notify(event)
@@ -111,7 +111,7 @@ class LeaseEventBroker:
 
     @contextmanager
     def watch(self, ids: IdRange) -> Iterator[Watch]:
-        """Give what happens to the leases in ``ids`` while the block lasts, from its first line on."""
+        """Yield a subscription to the leases in ``ids``, which lasts while the block runs."""
         watch = Watch(ids)
         self._watches[watch] = None
         try:
@@ -121,7 +121,7 @@ class LeaseEventBroker:
 
 
 def _shown(event: Event) -> tuple[LeaseEventKind, str, str] | None:
-    """Return what a watcher gets of an event: kind, lease id, error; None if it is not about a lease."""
+    """Return kind, lease id and error of an event for subscribers; None if it is not about a lease."""
     match event:
         case Issued():
             return LeaseEventKind.ISSUED, event.lease_id, ""

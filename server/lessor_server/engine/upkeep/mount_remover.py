@@ -1,4 +1,4 @@
-"""Disables mounts: no new leases, every lease revoked, keys of static roles deleted; then the mount goes."""
+"""Disables mounts: revokes every lease, deletes the keys of static roles, then deletes the mount."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ MAX_CONCURRENT: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Disabling:
-    """A mount on its way out, and how many leases it still has."""
+    """A mount that is being removed, and how many leases it still has."""
 
     mount: Mount
     leases_left: int
 
 
 class MountRemover:
-    """Takes mounts out of service."""
+    """Disables and removes mounts."""
 
     def __init__(
         self,
@@ -48,8 +48,8 @@ class MountRemover:
     ) -> None:
         """Revoke leases with ``prefixes`` and delete ``static_roles`` in ``work``; ``roots`` cache roots.
 
-        While ``expiry`` is held only what a caller of this process disabled is deleted: a restored store
-        would take keys that are newer for lost ones.
+        While ``expiry`` is held, only static roles of mounts that callers of this process disabled are
+        deleted: with a restored store, newer keys would look like lost ones.
         """
         self._store = store
         self._roots = roots
@@ -60,18 +60,18 @@ class MountRemover:
         self._notify = notify
         self._reported: set[KeyLeft] = set()
         self._by: dict[str, str] = {}
-        """Who disabled a mount, as far as this process knows."""
+        """The caller that disabled a mount, if it called this process."""
         self._deleting: set[str] = set()
         """Subjects of the static roles that are being deleted."""
         self._wake = asyncio.Event()
         self._wake.set()
 
     async def disable(self, name: str, *, force: bool, by: str) -> Disabling:
-        """Refuse new leases from now on and put every lease up for revocation.
+        """Refuse new leases from now on, and revoke every lease.
 
-        ``run`` deletes the static roles with their keys: that the mount is DISABLING is durable, so a kill
-        only delays it. With ``force``, for a root that is dead: leases that are left are abandoned and their
-        rows are kept; static roles are forgotten, and the log names their keys.
+        The mount is durably DISABLING; ``run`` then deletes the static roles with their keys. With ``force``,
+        for a root that no longer works, remaining leases are abandoned and their rows kept; static roles are
+        forgotten, and the log names their keys.
         """
         disabled = await self._prefixes.disable(name, by)
         if disabled is None:
@@ -103,7 +103,7 @@ class MountRemover:
             unknown = ("",) if row.phase is Phase.INTENDED or row.last_check_us else ()
             for key_id in (*row.made_keys, *unknown):
                 self._report_left(row, key_id, row.last_error or "the mount was disabled with force")
-        await self._store.forget_static(mount)  # after the reports: a kill in between loses no name
+        await self._store.forget_static(mount)  # after the reports, so that a kill loses no name
 
     async def _remove(self) -> bool:
         """Remove the mounts that can be removed; return whether some are left."""
@@ -121,7 +121,7 @@ class MountRemover:
         return MountState.DISABLING in states
 
     def _delete_static(self, rows: list[Rotation]) -> None:
-        """Begin to delete static roles of disabled mounts; the rotator retries those that are ``ending``."""
+        """Start to delete static roles of disabled mounts; the rotator retries those that are ``ending``."""
         asked = [row for row in rows if row.mount in self._by or not self._expiry.held]
         waiting = [row for row in asked if not row.ending and row.subject not in self._deleting]
         for row in waiting[: MAX_CONCURRENT - len(self._deleting)]:
@@ -133,7 +133,7 @@ class MountRemover:
             await self._static.delete(row.mount, row.name, self._by.get(row.mount, BY_CLOCK))
             self._wake.set()
         except LessorError:
-            pass  # the row is still there: the next pass tries again, and not before its time
+            pass  # the row is still there: the next pass retries, once it is due
         finally:
             self._deleting.discard(row.subject)
 

@@ -1,9 +1,9 @@
-"""Compares the account with the store: at a start, each hour, and when somebody asks.
+"""Compares the account with the store: at a start, each hour, and on request.
 
-AWS is listed first, below this installation's path, and the names are then looked up in the store: an
-intent always precedes its user, so a user that no row knows is not ours, or was lost to us. Tombstones
-that a complete listing did not bring back to life are dropped once they are old enough. While the clock is
-not trusted nobody's age is judged: nothing is adopted, missed or dropped until the next run.
+Users below this installation's path are listed first and then looked up in the store: the intent always
+precedes its user, so a user without a row is not ours, or its row was lost. Old tombstones whose users a
+complete listing did not show are purged. While the clock is not trusted no age is known: nothing is adopted,
+reported missing or purged until the next run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lessor_server.engine.supervisor import Supervisor
 EVERY_SECONDS, RETRY_SECONDS = 3600.0, 60.0
 PAGE = 500
 LOST = "lost"
-"""The role of an orphan whose tags do not name one."""
+"""The role name for an orphan whose tags have none."""
 
 _GRACE_US = CREATE_GRACE // MICROSECOND
 
@@ -47,7 +47,7 @@ class FindingKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing on which account and store do not agree; ``applied`` where it was put right."""
+    """One difference between account and store; ``applied`` if it was repaired."""
 
     kind: FindingKind
     user_name: str
@@ -56,7 +56,7 @@ class Finding:
 
 
 class Reconciler:
-    """Lists what is on the accounts and sets right what the store does not know."""
+    """Lists the users on the accounts and repairs differences to the store."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Reconciler:
         notify: Observer,
         supervisor: Supervisor,
     ) -> None:
-        """Compare ``store`` with the accounts of ``roots``; a store that is too old holds ``expiry``."""
+        """Compare ``store`` with the accounts of ``roots``; hold ``expiry`` if the store is too old."""
         self._store = store
         self._roots = roots
         self._watch = watch
@@ -77,7 +77,7 @@ class Reconciler:
         self._started_us = store.now()
 
     async def run(self) -> None:
-        """Reconcile every mount immediately and then each hour, failed ones each minute, until cancelled."""
+        """Reconcile every mount now and each hour, failed ones each minute, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             next_round = loop.time() + EVERY_SECONDS
@@ -100,11 +100,11 @@ class Reconciler:
         return [mount for mount in mounts if not await self._reconcile_mount(mount)]
 
     async def _purge_sessions(self) -> None:
-        """Drop the tombstones of sessions that are long over: no account has to be listed for that."""
+        """Purge old tombstones of sessions, for which no account has to be listed."""
         try:
             await self._store.purge_tombstones("", 0)
         except StoreUnavailable:
-            return  # they wait for the next round
+            return  # they wait for the next run
 
     async def _reconcile_mount(self, mount: str) -> bool:
         began_us = self._store.now()
@@ -113,11 +113,11 @@ class Reconciler:
                 async for _ in self.reconcile(mount, apply=True):
                     pass
         except RootNotSet:
-            return True  # nothing to list yet, or no more
+            return True  # nothing to list
         except LessorError as error:
             self._notify(ReconcileFailed(mount, error.message))
             return False
-        return self._may_judge(began_us)  # what could not be judged is soon checked again
+        return self._may_judge(began_us)  # ages that were unknown are soon checked again
 
     async def reconcile(
         self, mount: str, *, apply: bool, instance: str = "", by: str = ""
@@ -126,10 +126,9 @@ class Reconciler:
 
         Args:
             mount: The mount whose root lists the account.
-            apply: Adopt users of ours that no row knows: they are revoked.
-            instance: Another installation's id, to list what it left; its users are never adopted
-                without being asked for.
-            by: Who asks, if anybody does.
+            apply: Adopt orphans, so that they are revoked.
+            instance: Another installation's id, whose users are listed, and adopted only with ``apply``.
+            by: The caller, if any.
 
         Raises:
             RootNotSet, AwsUnavailable, RootRefused: The account cannot be listed.
@@ -162,7 +161,7 @@ class Reconciler:
                 seen.add(user.name)
                 lease = known.get(user.name)
                 if lease is not None or user.name not in known:
-                    yield user, lease  # else its row is there and cannot be read: nothing can be compared
+                    yield user, lease  # otherwise its row cannot be read: nothing can be compared
             marker = page.marker
             if not marker:
                 return
@@ -170,7 +169,7 @@ class Reconciler:
     async def _find_missing(
         self, root: Root, listed_us: int, seen: set[str], *, apply: bool
     ) -> AsyncIterator[Finding]:
-        """Yield the leases whose users a complete listing did not show, made long enough before it."""
+        """Yield the leases, old enough, whose users a complete listing did not show."""
         after = ""
         while page := await self._store.page(IdRange.of_mount(root.mount), State.ACTIVE, after, PAGE):
             after = page[-1].id
@@ -187,7 +186,7 @@ class Reconciler:
     async def _compare(
         self, root: Root, listed: tuple[IamUser, Lease | None], whose: str, *, apply: bool, by: str
     ) -> Finding | None:
-        """Return what is wrong with one listed user, if anything is; set it right if that is asked for."""
+        """Return the finding about one listed user, if any, and repair it if that is requested."""
         user, lease = listed
         if lease is None:
             found = await self._adopt_unknown(root, user, whose, apply=apply)
@@ -195,7 +194,7 @@ class Reconciler:
                 self._notify(OrphanAdopted(found.lease_id, user.name, by))
             return found
         if lease.state is State.GONE:
-            # A tombstone's user that lives was made late: its row goes back to work, asked for or not.
+            # A tombstone's user was created late: its lease is reopened, even without ``apply``.
             await self._store.reopen(lease.id, lease.last_create_us)
             self._watch(lease.id, self._store.now())
             return Finding(FindingKind.UNKNOWN_USER, user.name, lease.id, applied=True)
@@ -204,7 +203,7 @@ class Reconciler:
         return None
 
     async def _adopt_unknown(self, root: Root, user: IamUser, whose: str, *, apply: bool) -> Finding | None:
-        """Adopt a user that no row knows, if it is ours and too old to be an issue of this moment."""
+        """Adopt a user without a row, if it is ours and too old to be part of an issue in flight."""
         if self._is_new(user):
             return None
         found = await self._roots.caller(root).call(GetUser(user.name))
@@ -216,25 +215,25 @@ class Reconciler:
         if whose == self._roots.instance and user.created_us < self._started_us:
             await self._hold_rolled_back()
         if not apply or not self._may_adopt() or self._is_new(user):
-            return left  # its age is asked for again: the clock may have been lowered since
+            return left  # read again: the clock may have been lowered since
         if not await self._store.adopt(orphan):
             return left
         self._watch(orphan.id, self._store.now())
         return replace(left, applied=True)
 
     def _may_judge(self, since_us: int) -> bool:
-        """Return whether the clock is trusted, and was not lowered since an earlier reading of it."""
+        """Return whether the clock is trusted, and was not lowered since it was last read."""
         return self._expiry.clock_trusted and self._store.now() >= since_us
 
     def _is_new(self, user: IamUser) -> bool:
-        """Return whether the user may be part of an issue of this moment."""
+        """Return whether the user may be part of an issue in flight."""
         return self._store.now() - user.created_us < _GRACE_US
 
     def _may_adopt(self) -> bool:
         return self._expiry.clock_trusted and self._expiry.why != STORE_ROLLED_BACK
 
     async def _hold_rolled_back(self) -> None:
-        """Hold expiries: a user made by us before this start is unknown, so the store is older than it."""
+        """Hold expiry: a user that we created before this start has no row, so the store is older."""
         if not self._expiry.resumed and self._expiry.why != STORE_ROLLED_BACK:
             await self._expiry.hold(STORE_ROLLED_BACK)
 
@@ -248,6 +247,6 @@ class Reconciler:
 
 
 def _suffix_of(user: IamUser) -> str:
-    """Return the same suffix for a user in every process: two processes that find it adopt it once."""
+    """Return a suffix that depends only on the user, so that two processes adopt it once."""
     number = int.from_bytes(hashlib.sha256(user.name.encode()).digest()) % RANDOM_BOUND
     return suffix_of(user.created_us // 1000, number)

@@ -1,4 +1,4 @@
-"""What one operation of a service is: how a call becomes its parameters, and its answer a value."""
+"""Operations: how a call is converted to parameters, and its answer to a value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 PRINTABLE: Final = re.compile(r"[!-~]{1,65536}")
-"""What names, paths, ARNs, ids, markers, secrets and tokens are made of: ASCII, without spaces."""
+"""The characters of names, paths, ARNs, ids, markers, secrets and tokens: ASCII without spaces."""
 ACCESS_KEY_ID: Final = re.compile(r"[A-Za-z0-9_]{16,128}")
 """IAM and STS API Reference, AccessKey and Credentials."""
 ACCOUNT: Final = re.compile(r"[0-9]{12}")
@@ -20,7 +20,7 @@ Answer = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation of one service: how its parameters are made and its answer is read."""
+    """An operation of a service, with the functions for its parameters and its answer."""
 
     service: str
     method: str
@@ -29,7 +29,7 @@ class Operation:
 
 
 class WrongField(ValueError):
-    """A field of an answer is missing, or is not what AWS writes there; its content is not repeated."""
+    """A field of an answer is missing or invalid; the text does not contain it."""
 
     def __init__(self, name: str) -> None:
         """Name the field."""
@@ -37,9 +37,9 @@ class WrongField(ValueError):
 
 
 def read_text(answer: Answer, name: str, pattern: re.Pattern[str] = PRINTABLE) -> str:
-    """Return a text of an answer, or raise ``WrongField`` unless it is all of ``pattern``.
+    """Return a text of an answer; raise ``WrongField`` unless it matches ``pattern`` completely.
 
-    The SDK returns a list in the place of a text where an element stands twice.
+    The SDK returns a list instead of a text if an element occurs twice.
     """
     value = answer.get(name)
     if not isinstance(value, str) or pattern.fullmatch(value) is None:
@@ -48,12 +48,12 @@ def read_text(answer: Answer, name: str, pattern: re.Pattern[str] = PRINTABLE) -
 
 
 def nothing(_: Answer) -> None:
-    """Read an answer of which nothing is needed."""
+    """Ignore an answer."""
     return
 
 
 def epoch_us(instant: Any) -> int:
-    """Return a date of botocore's in microseconds since the epoch; it must lie between 1970 and 2200."""
+    """Return botocore's date in microseconds since the epoch; it must be between 1970 and 2200."""
     if not 1970 < instant.year < 2200:
         raise ValueError(instant.year)
     return int(instant.timestamp() * 1_000_000)

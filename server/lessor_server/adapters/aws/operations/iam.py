@@ -1,4 +1,4 @@
-"""The calls of IAM to botocore operations, and botocore's answers back to values."""
+"""Converts the calls of IAM to botocore operations, and the answers to values."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _update_key(call: iam_calls.UpdateAccessKey) -> Params:
 
 
 def _document(answer: Answer) -> str:
-    """Return a policy as JSON text; botocore gives it parsed already."""
+    """Return a policy as JSON text; botocore has parsed it."""
     document = answer["PolicyDocument"]
     return document if isinstance(document, str) else json.dumps(document)
 
@@ -89,7 +89,7 @@ def _simulate(call: iam_calls.SimulatePrincipalPolicy) -> Params:
 
 
 def _simulated(answer: Answer) -> iam_calls.Simulated:
-    """Read the verdict on each action and resource, whether it is separate or below its action."""
+    """Read the verdict on each action and resource, whether separate or below its action."""
     found: list[tuple[str, str, str]] = []
     for one in answer["EvaluationResults"]:
         action, each = read_text(one, "EvalActionName"), one.get("ResourceSpecificResults", ())
@@ -117,14 +117,14 @@ def _iam(method: str, read: Callable[[Answer], object] = nothing, **fields: str)
 
 
 def _names(answer: Answer, member: str, field: str) -> tuple[str, ...]:
-    """Return what a list holds: texts, or the ``field`` of each of its items."""
+    """Return the items of a list: texts, or the ``field`` of each item."""
     return tuple(
         read_text(item, field) if field else read_text({member: item}, member) for item in answer[member]
     )
 
 
 def _group_page(method: str, member: str, field: str) -> Operation:
-    """Return an operation that lists one page of what a group has."""
+    """Return an operation that lists one page of a group's policies."""
 
     def read(answer: Answer) -> iam_calls.Names:
         return iam_calls.Names(_names(answer, member, field), _next(answer))
@@ -133,7 +133,7 @@ def _group_page(method: str, member: str, field: str) -> Operation:
 
 
 def _listing(method: str, member: str, field: str) -> Operation:
-    """Return an operation that lists what a user has; the names of one page are enough, see ``gateway``."""
+    """Return an operation that lists items of a user; one page is enough, see ``gateway``."""
     return Operation("iam", method, _user, lambda answer: _names(answer, member, field))
 
 
@@ -192,4 +192,4 @@ OPERATIONS: dict[type[Call[Any]], Operation] = {
     iam_calls.SimulatePrincipalPolicy: Operation("iam", "simulate_principal_policy", _simulate, _simulated),
     iam_calls.GetAccountSummary: Operation("iam", "get_account_summary", lambda _: {}, _user_room),
 }
-"""Every call to IAM that Lessor makes."""
+"""Every call to IAM that Lessor sends."""

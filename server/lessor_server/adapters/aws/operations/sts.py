@@ -1,4 +1,4 @@
-"""The calls of STS to botocore operations and back."""
+"""Converts the calls of STS to botocore operations, and the answers to values."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _session_token(call: sts_calls.GetSessionToken) -> Params:
 
 
 def session(answer: Answer) -> sts_calls.Session:
-    """Read the credentials that an answer of STS holds, and whose they are where it says so."""
+    """Read the credentials in an answer of STS, and their identity if it is there."""
     made = answer["Credentials"]
     whose = answer.get("AssumedRoleUser") or answer.get("FederatedUser")
     return sts_calls.Session(
@@ -105,4 +105,4 @@ OPERATIONS: dict[type[Call[Any]], Operation] = {
     sts_calls.GetFederationToken: Operation("sts", "get_federation_token", _federation, session),
     sts_calls.GetSessionToken: Operation("sts", "get_session_token", _session_token, session),
 }
-"""Every call to STS that Lessor makes."""
+"""Every call to STS that Lessor sends."""
