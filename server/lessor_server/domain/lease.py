@@ -1,17 +1,17 @@
-"""The life of a lease: its states, the steps between them, and the values that carry it.
+"""The life of a lease: its states and the steps between them.
 
     INTENT ──activate──▶ ACTIVE ──expire / revoke──▶ REVOKING ──finish──▶ GONE
        └─────────────── abort / revoke ────────────────▲  ▲───── reopen ────┘
     ABANDONED ◀── abandon ── (any but GONE);  revoke takes it up again
     A user that no row knows is adopted as REVOKING.
 
-A step of one row is a pure function here; the store writes its result if the row is unchanged, and refuses
-to let a lease live on that has expired or is being revoked in bulk. Steps of many rows, or of a row that
-nobody has read, are statements of the store: claim (which is expire), revoke, reopen and abandon.
+A step of one row is a pure function in this module. The store writes its result if the row is unchanged; it
+does not write an ACTIVE lease that has expired or that a bulk revocation covers. Steps of many rows, or of a
+row that nobody has read, are statements of the store: claim (which is expire), revoke, reopen and abandon.
 
-An intent is durable before CreateUser is sent, so every user on the account has a row; GONE is the
-tombstone that outlives the user. A session of STS has no user: its lease is ended without a call to AWS,
-and the session lives on until AWS ends it. Instants are microseconds since the epoch (``…_us``).
+An intent is durable before CreateUser is sent, so every user on the account has a row. GONE is the tombstone
+of a deleted user. A session of STS has no user: its lease ends without a call to AWS, and the session works
+until AWS ends it. Instants are microseconds since the epoch (``…_us``).
 """
 
 from __future__ import annotations
@@ -90,16 +90,16 @@ def sources(step: LeaseStep) -> tuple[State, ...]:
 
 
 STUCK_AFTER = 6
-"""Refused attempts after which a revocation is labelled STUCK; it is still retried."""
+"""After so many refused attempts a revocation is labelled STUCK; it is still retried."""
 
 UNDELIVERED_TTL = timedelta(seconds=60)
-"""How long a credential lives whose caller went away before it was ready, if its request had an id."""
+"""The ttl of a credential whose caller disconnected before it was ready, if the request has an id."""
 
 TOMBSTONE_LIFE = timedelta(days=7)
-"""The least time that a tombstone is kept."""
+"""The minimum age of a tombstone before it is deleted."""
 
 CREATE_GRACE = timedelta(minutes=15)
-"""How long a signed CreateUser may still take effect: AWS refuses signatures older than 15 minutes.
+"""For how long a signed CreateUser may still take effect: AWS refuses signatures older than 15 minutes.
 
 Source: AWS General Reference, "Signature Version 4: handling dates" and IAM's RequestExpired error.
 """
@@ -107,9 +107,9 @@ Source: AWS General Reference, "Signature Version 4: handling dates" and IAM's R
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a lease has, or may have, on AWS: all that revoking it needs.
+    """The names under which a lease's user is on AWS: all that its revocation needs.
 
-    A session has nothing there that could be revoked: its ``user_name`` is empty.
+    A session has no user, and an empty ``user_name``.
     """
 
     account: str
@@ -136,7 +136,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A lease before it is made: what ``begin`` stores before CreateUser may be sent."""
+    """A lease that may begin, with the limits that the store checks."""
 
     id: str
     mount: str
@@ -168,11 +168,11 @@ class Lease:
     max_ttl: timedelta
     created_us: int
     due_us: int
-    """When it is looked at next, or when the claim on it ends."""
+    """When the lease is worked on next, or when the claim on it ends."""
     last_create_us: int
-    """No CreateUser of this lease was sent after this instant; 0 where none took effect."""
+    """No CreateUser of this lease was sent after this instant; 0 if none had an effect."""
     generation: int = 1
-    """Another one after each change; a claim on the row is valid while it is the same."""
+    """Each change of the row increases it; a claim is valid until then."""
     access_key_id: str = ""
     issue_us: int = 0
     last_renewal_us: int = 0
@@ -180,17 +180,17 @@ class Lease:
     max_expires_us: int = 0
     attempts: int = 0
     not_found_count: int = 0
-    """How often AWS has not found the user, one attempt after another."""
+    """The number of consecutive attempts in which AWS did not find the user."""
     last_error: str = ""
     request: Request | None = None
     undelivered: bool = False
-    """Nobody has the credential yet: it expires within ``UNDELIVERED_TTL`` unless a repeat takes it."""
+    """No caller has the credential yet: it expires within ``UNDELIVERED_TTL`` unless a repeat gets it."""
     reason: str = ""
-    """Why its caller asked for it, in the caller's words."""
+    """The reason that the caller gave."""
 
     @property
     def is_session(self) -> bool:
-        """Return whether this is a session of STS: AWS ends it at ``max_expires_us``, and nobody before."""
+        """Return whether this is a session of STS, which nobody can end before ``max_expires_us``."""
         return not self.footprint.user_name
 
     @property
@@ -207,7 +207,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A user of ours that no row knows; ``id`` is the lease it was created for, or a new one."""
+    """A user of this installation without a row; ``id`` is its lease's id from its tags, or a new one."""
 
     id: str
     mount: str
@@ -240,7 +240,7 @@ def begin(intent: Intent, now_us: int, span: timedelta) -> Lease:
 
 
 def adopt(orphan: Orphan, now_us: int) -> Lease:
-    """Return the REVOKING row of a user that had none."""
+    """Return the REVOKING row of a user without a row."""
     return Lease(
         id=orphan.id,
         mount=orphan.mount,
@@ -261,10 +261,10 @@ def adopt(orphan: Orphan, now_us: int) -> Lease:
 def activate(
     lease: Lease, access_key_id: str, now_us: int, *, ends_us: int = 0, undelivered: bool = False
 ) -> Lease:
-    """Return the lease as it is handed out: its ttl counts from now; an undelivered one expires in 60 s.
+    """Return the ACTIVE lease: its ttl counts from now, and an undelivered lease expires in 60 s.
 
-    A session's end is ``ends_us``, as AWS said, and its ttl what is left until then: whole seconds, at least
-    one. An end that lies too far ahead is not one of AWS's.
+    A session ends at ``ends_us``, as AWS reported. Its ttl is the time until then in whole seconds, at least
+    one. The end is limited to the longest ttl that a caller may set, in case AWS's answer is wrong.
     """
     ttl, max_us, end_us = (
         lease.ttl,
@@ -289,7 +289,7 @@ def activate(
 
 
 def replace_key(lease: Lease, access_key_id: str) -> Lease:
-    """Return the lease with another key, delivered: if it was not before, it gets its full life back."""
+    """Return the lease with another key, as delivered: an undelivered lease gets its full ttl back."""
     expires_us = lease.expires_us
     if lease.undelivered:
         full_us = lease.issue_us + lease.ttl // MICROSECOND
@@ -299,7 +299,7 @@ def replace_key(lease: Lease, access_key_id: str) -> Lease:
 
 
 def mark_undelivered(lease: Lease, now_us: int) -> Lease:
-    """Return the lease of a credential that nobody was given: it expires in 60 s."""
+    """Return the lease of a credential that no caller received: it expires in 60 s."""
     expires_us = min(lease.expires_us, now_us + UNDELIVERED_TTL // MICROSECOND)
     return _step(
         lease, LeaseStep.MARK_UNDELIVERED, undelivered=True, expires_us=expires_us, due_us=expires_us
@@ -312,21 +312,21 @@ def renew(lease: Lease, expires_us: int, now_us: int) -> Lease:
 
 
 def retire(lease: Lease, expires_us: int) -> Lease:
-    """Return the lease with an earlier expiry, which is not a renewal."""
+    """Return the lease with an earlier expiry; this does not count as a renewal."""
     return _step(lease, LeaseStep.RENEW, expires_us=expires_us, due_us=expires_us)
 
 
 def abort(lease: Lease, error: str, last_create_us: int, now_us: int) -> Lease:
-    """Return an INTENT that is given up: to be revoked immediately."""
+    """Return the INTENT as REVOKING, due immediately."""
     return _step(lease, LeaseStep.ABORT, last_error=error, last_create_us=last_create_us, due_us=now_us)
 
 
 def reschedule(
     lease: Lease, error: str, wait: timedelta, now_us: int, *, attempts: int, not_found_count: int
 ) -> Lease:
-    """Return the lease after an attempt that did not end it: due again after ``wait``.
+    """Return the lease after an attempt that did not delete its user: due again after ``wait``.
 
-    Without a wait it is as due as before, in the order of expiries: at its expiry, if that has passed.
+    Without a wait, a lease that has expired is due at its expiry, so that the order of expiries stays.
     """
     due_us = now_us + wait // MICROSECOND
     if not wait and 0 < lease.expires_us <= now_us:

@@ -1,8 +1,8 @@
 """The Protocols through which the engine reaches the outside; adapters and tests implement them.
 
 Every method that waits may raise ``StoreUnavailable`` (stores) or the errors of ``domain/aws/errors``
-(AWS). Instants are microseconds since the epoch by the store's clock. A method of a store that needs a row
-which cannot be read raises ``RowUnreadable``; one that returns many rows passes over it.
+(AWS). Instants are microseconds since the epoch by the store's clock. If a row cannot be read, a method
+that needs it raises ``RowUnreadable``, and a method that returns many rows leaves it out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Watch = Callable[[str, int], None]
 class LeaseStore(Protocol):
     """Rows of leases; each method is one transaction.
 
-    A lease is claimed by its newest generation: what is written with an older one changes nothing.
+    The holder of a claim has the newest generation of the row: a write with an older one changes nothing.
     """
 
     def now(self) -> int:
@@ -47,57 +47,57 @@ class LeaseStore(Protocol):
     async def begin(self, intent: Intent, span: timedelta) -> Lease:
         """Store an INTENT, claimed for ``span``, if mount, root version and both limits allow it.
 
-        A session has no user, and none counts against ``max_users``.
+        A session has no user, so it does not count against ``max_users``.
 
         Raises:
             NotFound, MountDisabling: The mount takes no new lease.
-            RootChanged: The root is another than the one that was read.
+            RootChanged: The root was changed since it was read.
             Aborted: Another process works on the same request.
             MountFull, RoleFull: A limit is reached.
         """
         ...
 
     async def write(self, before: Lease, after: Lease) -> bool:
-        """Write a step of ``domain.lease``; False where the row has changed since ``before``.
+        """Write a step of ``domain.lease`` and end the claim on the row; return whether it was written.
 
-        False also for a lease that would be ACTIVE afterwards and has expired, or that an open bulk
-        revocation covers. The claim on the row ends.
+        It is not written if the row has changed since ``before``. A step that leaves the lease ACTIVE is not
+        written either if the lease has expired, or if an open bulk revocation covers it.
         """
         ...
 
     async def revoke(self, lease_id: str) -> Lease | None:
         """Make the lease due for revocation immediately, and void every claim on it.
 
-        Returns the row as it is afterwards (GONE rows stay GONE), or None where there is none.
+        Returns the row after the change (GONE rows stay GONE), or None if there is no row.
         """
         ...
 
     async def reopen(self, lease_id: str, last_create_us: int) -> None:
-        """Turn any lease back to REVOKING, due immediately: its user may have been created late."""
+        """Set a REVOKING or GONE lease to REVOKING, due immediately: its user may have been created late."""
         ...
 
     async def claim(self, ids: Sequence[str], terms: ClaimTerms) -> list[Lease]:
-        """Claim those of ``ids`` that are due and free; ACTIVE and INTENT rows become REVOKING.
+        """Claim those of ``ids`` that are due and unclaimed; ACTIVE and INTENT rows become REVOKING.
 
-        While expiry is held in the store, ACTIVE rows are not due, whatever the terms.
+        While the store holds expiry, ACTIVE rows are not due, whatever the terms say.
         """
         ...
 
     async def claim_due(
         self, terms: ClaimTerms, limit: int, without: frozenset[str] = frozenset()
     ) -> list[Lease]:
-        """Claim what is due, earliest first; of the accounts ``without``, sessions alone."""
+        """Claim due rows, earliest first; of the accounts in ``without``, only sessions."""
         ...
 
     async def void_stale_claims(self) -> int:
         """Void every claim, on rotations too, and make the rows due; return how many leases were claimed.
 
-        Only for a store that guarantees that no other process runs.
+        Call it only if no other process uses the store.
         """
         ...
 
     async def list_due_within(self, span: timedelta, limit: int) -> list[tuple[str, int]]:
-        """Return (id, due_us) of what falls due between now and ``span`` later, earliest first."""
+        """Return (id, due_us) of the rows that fall due between now and ``span`` later, earliest first."""
         ...
 
     async def get(self, lease_id: str) -> Lease | None:
@@ -105,11 +105,11 @@ class LeaseStore(Protocol):
         ...
 
     async def get_bound_account(self, mount: str) -> str:
-        """Return the account on which rows of a mount have, or may have had, users; empty without such."""
+        """Return the account on which leases of the mount have or had users; empty if there are none."""
         ...
 
     async def page(self, ids: IdRange, state: State | None, after: str, limit: int) -> list[Lease]:
-        """Return leases by id, those greater than ``after``; ``state`` as callers see it now."""
+        """Return leases with ids greater than ``after``, by id; ``state`` is what callers see now."""
         ...
 
     async def count(self, ids: IdRange, state: State | None) -> list[LeaseCount]:
@@ -123,7 +123,7 @@ class ConfigStore(Protocol):
     async def load_issue_context(
         self, mount: str, role: str, owner: str = "", request_id: str = ""
     ) -> StoredContext:
-        """Read mount, root and role at one instant, and the lease that the same request id made before."""
+        """Read mount, root and role in one transaction, and the lease that this request id has, if any."""
         ...
 
     async def get_mount(self, name: str) -> Mount | None:
@@ -131,15 +131,15 @@ class ConfigStore(Protocol):
         ...
 
     async def put_mount(self, before: Mount | None, after: Mount) -> bool:
-        """Store a mount, or replace the one there; False where that is no longer ``before`` (None: none)."""
+        """Store a mount if the stored one equals ``before`` (None: there is none); False otherwise."""
         ...
 
     async def list_mounts(self, after: str, limit: int) -> list[Mount]:
-        """Return mounts by name, those greater than ``after``."""
+        """Return mounts whose names are greater than ``after``, by name."""
         ...
 
     async def mount_names(self, after: str, limit: int) -> list[str]:
-        """Return the names of mounts, those greater than ``after``, also where a row cannot be read."""
+        """Return the names of mounts greater than ``after``, including rows that cannot be read."""
         ...
 
     async def get_root(self, mount: str) -> StoredRoot | None:
@@ -147,11 +147,11 @@ class ConfigStore(Protocol):
         ...
 
     async def put_root(self, root: StoredRoot, expect_version: int) -> bool:
-        """Store a root if the one there has ``expect_version`` (0: none); False otherwise."""
+        """Store a root if the stored one has ``expect_version`` (0: there is none); False otherwise."""
         ...
 
     async def bind_account(self, mount: str, version: int, account: str) -> bool:
-        """Keep the account of a root of this version that had none; False where it has changed."""
+        """Set the account of a root of this version that has none; False if the root has changed."""
         ...
 
     async def get_role(self, mount: str, name: str) -> Role | None:
@@ -159,15 +159,15 @@ class ConfigStore(Protocol):
         ...
 
     async def put_role(self, role: Role, expect_etag: str | None) -> bool:
-        """Store a role if the one there has ``expect_etag`` (None: there is none); False otherwise."""
+        """Store a role if the stored one has ``expect_etag`` (None: there is none); False otherwise."""
         ...
 
     async def delete_role(self, mount: str, name: str) -> bool:
-        """Delete a role; False where there was none. Its leases live on."""
+        """Delete a role, but not its leases; False if there is none."""
         ...
 
     async def list_roles(self, mount: str, after: str, limit: int) -> list[Role]:
-        """Return roles of a mount by name, those greater than ``after``."""
+        """Return roles of a mount whose names are greater than ``after``, by name."""
         ...
 
 
@@ -179,9 +179,9 @@ class UpkeepStore(Protocol):
         ...
 
     async def disable(self, mount: str) -> tuple[Mount, int] | None:
-        """Turn a mount to DISABLING and accept the revocation of its range, in one small commit.
+        """Set a mount to DISABLING and accept the revocation of its range, in one small commit.
 
-        Returns the mount and how many leases it still has, or None where there is none.
+        Returns the mount and the number of its live leases, or None if there is no such mount.
         """
         ...
 
@@ -190,45 +190,46 @@ class UpkeepStore(Protocol):
         ...
 
     async def mark_range_revoking(self, prefix: BulkRevocation, after: str, limit: int) -> list[str]:
-        """Make the next of a range's live leases, by id, due immediately: REVOKING, and without an error.
+        """Make the next live leases of a range, by id, due immediately: REVOKING and without an error.
 
-        A lease that is being attempted keeps its claim; attempts are kept. Returns the ids in order, none at
-        the end.
+        A claimed lease keeps its claim; all keep their count of attempts. Returns the ids in order, and an
+        empty list at the end of the range.
         """
         ...
 
     async def close_prefix(self, prefix: BulkRevocation) -> None:
-        """Forget a range: all its leases are REVOKING."""
+        """Delete a bulk revocation, all of whose leases are REVOKING."""
         ...
 
     async def progress(self, prefix: BulkRevocation) -> Progress:
-        """Count what a range still holds."""
+        """Count the leases of a bulk revocation."""
         ...
 
     async def abandon(self, ids: IdRange, limit: int, *, live: bool) -> list[str]:
-        """Turn some leases of a range to ABANDONED; return their ids, none when all are.
+        """Set some leases of a range to ABANDONED; return their ids, none if all are.
 
-        Sessions are passed over: their leases end by themselves.
+        Sessions are left out: their leases end without a call to AWS.
         """
         ...
 
     async def leases_by_user_name(self, user_names: Sequence[str]) -> dict[str, Lease | None]:
-        """Return the leases of those users that have one, by user name; None for a row that is unreadable."""
+        """Return the leases of these users by user name; None for a row that cannot be read."""
         ...
 
     async def adopt(self, orphan: Orphan) -> bool:
-        """Store a REVOKING row, due immediately, for a user that had none; False where the id is taken."""
+        """Store a REVOKING row, due immediately, for a user without a row; False if the id is in use."""
         ...
 
     async def purge_tombstones(self, account: str, listed_us: int) -> int:
-        """Drop tombstones that a complete listing begun at ``listed_us`` did not show, and old enough.
+        """Delete tombstones of an account that are 7 days old; return how many.
 
-        Without an account: those of sessions that were over 7 days ago; nothing is listed for them.
+        A complete listing of the account, begun at ``listed_us``, has shown none of their users. If the
+        account is empty: delete the tombstones of sessions that ended 7 days ago.
         """
         ...
 
     async def remove_disabled(self) -> list[str]:
-        """Remove disabling mounts that have no live lease left, root and roles too; return their names."""
+        """Delete DISABLING mounts without live leases, with their roots and roles; return their names."""
         ...
 
     def drift_us(self) -> int:
@@ -240,13 +241,13 @@ class UpkeepStore(Protocol):
         ...
 
     async def set_expiry_hold(self, why: str) -> None:
-        """Hold expiry across starts for this reason, or end the hold with an empty text."""
+        """Hold expiry, across starts too, for this reason; an empty text ends the hold."""
         ...
 
     async def lower_clock(self) -> None:
-        """Take the wall clock for the service's time, and forget the high-water mark.
+        """Set the service's time to the wall clock, and delete the high-water mark.
 
-        What was begun later than that is taken to have begun now.
+        Leases that were begun later than that count as begun now.
         """
         ...
 
@@ -254,15 +255,15 @@ class UpkeepStore(Protocol):
         """Write a consistent copy below the data directory; return its path and size in bytes.
 
         Raises:
-            Invalid: The path is outside. AlreadyExists: The file exists.
+            Invalid: The path is outside of the data directory. AlreadyExists: The file exists.
         """
         ...
 
 
 class RotationStore(Protocol):
-    """Rows of rotations; each step is worked out in ``domain.rotation`` and written whole.
+    """Rows of rotations; ``domain.rotation`` works out each step, and the whole row is written.
 
-    The holder of a claim has the row's newest generation; a write by an older one changes nothing.
+    The holder of a claim has the newest generation of the row: a write with an older one changes nothing.
     """
 
     def now(self) -> int:
@@ -270,10 +271,10 @@ class RotationStore(Protocol):
         ...
 
     async def add_rotation(self, rotation: Rotation) -> Rotation | None:
-        """Store a new row, claimed; None where there is one.
+        """Store a new row, claimed; None if the subject has a row.
 
         Raises:
-            StaticUserTaken: It is of a static role, and another one has the same user.
+            StaticUserTaken: Another static role has the same user.
         """
         ...
 
@@ -282,54 +283,54 @@ class RotationStore(Protocol):
         ...
 
     async def list_static(self, mount: str, after: str, limit: int) -> list[Rotation]:
-        """Return the rows of a mount's static roles by name, those greater than ``after``."""
+        """Return the rows of a mount's static roles whose names are greater than ``after``, by name."""
         ...
 
     async def find_static_holder(self, key_id: str, without: str) -> Rotation | None:
-        """Return the static role whose current key it is, or the one before or after, but not ``without``."""
+        """Return the static role, other than ``without``, that has this key: current, previous or pending."""
         ...
 
     async def find_replacing_rotation(self, key_id: str) -> Rotation | None:
-        """Return the root's rotation, of any mount, that has replaced a key; None where none has."""
+        """Return the rotation of a root that has replaced this key, or None."""
         ...
 
     async def list_static_of_disabled(self) -> list[Rotation]:
-        """Return the static roles of all disabling mounts, also those that are deleted and not gone yet."""
+        """Return the static roles of all DISABLING mounts, including deleted ones that still have keys."""
         ...
 
     async def forget_static(self, mount: str) -> None:
-        """Delete the rows of a disabling mount's static roles, claimed or not."""
+        """Delete the rows of a DISABLING mount's static roles, even if they are claimed."""
         ...
 
     async def list_unfinished_of_removed_mounts(self) -> list[Rotation]:
-        """Return the rotations of roots that ``remove_disabled`` would forget half done: AWS refuses them."""
+        """Return the unfinished rotations of roots that ``remove_disabled`` would delete."""
         ...
 
     async def forget_rotation(self, rotation: Rotation) -> bool:
-        """Delete a row of this generation; False where it has changed."""
+        """Delete the row if it still has this generation; False otherwise."""
         ...
 
     async def claim_rotation(self, subject: str) -> Rotation | None:
-        """Claim a row that nobody works on, due or not, for ``CLAIM_US``."""
+        """Claim an unclaimed row, due or not, for ``CLAIM_US``."""
         ...
 
     async def claim_rotations(self, limit: int, without: frozenset[str]) -> list[Rotation]:
-        """Claim what is due, earliest first, but not the subjects ``without``."""
+        """Claim due rows, earliest first, except the subjects in ``without``."""
         ...
 
     async def next_rotation_us(self, without: frozenset[str]) -> int:
-        """Return when the next row is due, but not one of ``without``; 0 for never."""
+        """Return when the next row outside of ``without`` is due; 0 if none is."""
         ...
 
     async def move_rotation(self, rotation: Rotation, *, done: bool) -> Rotation | None:
-        """Write a claimed row; where that is ``done`` let the claim go, otherwise extend it.
+        """Write a claimed row, and end the claim if ``done``, otherwise extend it.
 
-        None where the claim is lost.
+        None if the claim is no longer valid.
         """
         ...
 
     async def switch_root(self, rotation: Rotation, root: StoredRoot) -> Rotation | None:
-        """Write a claimed row and replace the root of the version before, both or neither."""
+        """Write a claimed row and replace the previous version of the root, in one transaction."""
         ...
 
 
@@ -338,40 +339,40 @@ class Store(LeaseStore, ConfigStore, UpkeepStore, RotationStore, Protocol):
 
 
 class Aws(Protocol):
-    """The only way to call AWS."""
+    """Sends calls to AWS; nothing else does."""
 
     async def send(self, root: Root, call: Call[T]) -> T:
-        """Send one call once, never again automatically; within 7 s it is answered or has failed.
+        """Send one call once, without a retry; it takes at most 7 s.
 
         Raises:
-            AwsRefused: AWS answered no.
-            AwsUnknown: No clear answer came.
-            EndpointNotAllowed, IdentityTokenUnusable: The root cannot be used as it is; nothing was sent.
+            AwsRefused: AWS refused the call.
+            AwsUnknown: There was no clear answer: the call may have had an effect.
+            EndpointNotAllowed, IdentityTokenUnusable: The root cannot be used; nothing was sent.
         """
         ...
 
     def forget(self, mount: str) -> None:
-        """Drop all that is kept for a mount; calls in flight continue."""
+        """Delete all cached data of a mount; calls in flight continue."""
         ...
 
 
 class Sealer(Protocol):
-    """Seals bytes so that they open only with the context they were sealed for."""
+    """Encrypts bytes so that they can be decrypted only with the same context."""
 
     def seal(self, plain: bytes, context: str) -> bytes:
-        """Return ``plain`` sealed for ``context``."""
+        """Return ``plain`` encrypted, with ``context`` as associated data."""
         ...
 
     def open(self, sealed: bytes, context: str) -> bytes:
-        """Return what was sealed for ``context``."""
+        """Return the bytes that were sealed with ``context``, or raise ``SealBroken``."""
         ...
 
 
 class Linter(Protocol):
-    """Looks at policies with a list of what AWS's services can do."""
+    """Reviews policies with a list of the actions of AWS services."""
 
     async def findings(self, document: str) -> list[str]:
-        """Return what a reviewer should check in a policy that passes all rules, one sentence each."""
+        """Return what a reviewer should check in a valid policy, one sentence each."""
         ...
 
 
@@ -379,7 +380,7 @@ class Report(Protocol):
     """Writes an unexpected exception to the log; never raises."""
 
     def __call__(self, where: str, error: BaseException, /) -> str:
-        """Return the reference under which the log has it."""
+        """Log an exception from ``where``; return its reference in the log."""
         ...
 
 
@@ -387,5 +388,5 @@ class Observer(Protocol):
     """Receives events; never raises."""
 
     def __call__(self, event: Event) -> None:
-        """Take note of an event."""
+        """Handle an event."""
         ...

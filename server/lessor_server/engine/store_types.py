@@ -1,4 +1,4 @@
-"""Arguments and results of the store's methods, other than leases and configuration."""
+"""Arguments and results of the store's methods, except leases and configuration."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def draw_etag(rng: random.Random) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """The store as a whole: which installation it serves, and what is wrong.
+    """The state of the store: its installation, its schema and its problems.
 
-    ``instance_id`` are 16 characters drawn when the database was created; ``schema_version`` is the last
-    migration applied; ``first_start`` says that it had not been used before this start.
+    ``instance_id`` has 16 characters, drawn when the database was created. ``schema_version`` is the number
+    of the last migration. ``first_start`` is true if the database was not used before this start.
     """
 
     instance_id: str
     schema_version: int
     first_start: bool
     expiry_hold: str = ""
-    """Why expiry is held across starts, or empty."""
+    """Why expiry is held across starts; empty if it is not."""
     unreadable_rows: tuple[str, ...] = ()
     """Rows that could not be read when they were last read, one line each."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseCount:
-    """How many leases of one mount and role are in one state."""
+    """The number of leases of one mount and role in one state."""
 
     mount: str
     role: str
@@ -47,7 +47,7 @@ class LeaseCount:
 
 @dataclass(frozen=True, slots=True)
 class StoredContext:
-    """What an issue stands on, read at one instant; ``earlier`` is the lease of an earlier same request."""
+    """What an issue needs, read in one transaction; ``earlier`` is the lease that the same request id has."""
 
     mount: Mount | None
     root: StoredRoot | None
@@ -57,7 +57,7 @@ class StoredContext:
 
 @dataclass(frozen=True, slots=True)
 class BulkRevocation:
-    """A bulk revocation of a range of leases: those begun by ``cutoff_us``."""
+    """A bulk revocation of the leases in a range that began at ``cutoff_us`` or before."""
 
     ids: IdRange
     cutoff_us: int
@@ -65,7 +65,7 @@ class BulkRevocation:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a range has come: rows still alive, those of them that failed since, and rows gone since."""
+    """The progress of a bulk revocation: live leases, how many of them failed since, and leases gone."""
 
     alive: int
     failed: int
@@ -74,7 +74,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class ClaimTerms:
-    """How rows are claimed: by whom, for how long; while expiries are ``held``, not the ACTIVE ones."""
+    """Who claims rows, and for how long; if expiry is ``held``, ACTIVE rows are not claimed."""
 
     by: str
     span: timedelta

@@ -1,4 +1,4 @@
-"""Reads rows whose columns hold what Lessor writes, and names the column that does not.
+"""Reads rows and checks each column; an error names the invalid column.
 
 SQLite lets any column of these tables hold any type and any bytes (sqlite.org, "Flexible Typing" and
 "Quirks": texts need not be UTF-8), and a file can be edited or damaged. So nothing of a row is used before
@@ -29,7 +29,7 @@ Problem = Callable[[Any], str]
 
 
 MAX_US: Final = 253_402_300_799_999_999
-"""The last instant of the year 9999, where a Timestamp ends; no number of ours is greater."""
+"""The last instant of the year 9999, where a Timestamp ends; no stored number is greater."""
 
 MAX_SPAN_US: Final = MAX_DURATION // MICROSECOND
 """The longest span that a caller may set, and so the farthest from the service's time that a lease ends."""
@@ -51,19 +51,19 @@ MAX_JSON_DEPTH: Final = 32
 """The most levels of a JSON text: protobuf reads 100 levels, and makes three of each nested object."""
 
 MAX_NOTED: Final = 1000
-"""So many unreadable rows are kept in mind."""
+"""The maximum number of unreadable rows that are remembered."""
 
 NEEDED: Final = object()
-"""Stands for the spare value of a column that has none."""
+"""Marks a column without a spare value."""
 
 
 class Malformed(Exception):
-    """A value is not what its column holds."""
+    """A value is not valid for its column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: what is wrong with a value, and what may stand for it where a lease is to be revoked."""
+    """One column: its check, and the spare value that a revocation uses instead of an invalid one."""
 
     name: str
     problem: Problem
@@ -215,14 +215,14 @@ class Table(Generic[T]):
         self._build = build
 
     def read(self, row: Row) -> T:
-        """Return what a row holds, or raise ``RowUnreadable``."""
+        """Return the value of a row, or raise ``RowUnreadable``."""
         value, unreadable = self._whole(row)
         if unreadable is not None:
             raise unreadable
         return cast("T", value)
 
     def salvage(self, row: Row) -> tuple[T, RowUnreadable | None]:
-        """Return what can be used of a row that ``read`` may refuse, and why it would.
+        """Return a row with spare values for invalid columns, and the error that ``read`` would raise.
 
         Raises:
             RowUnreadable: A column is bad that nothing can stand for.
@@ -243,7 +243,7 @@ class Table(Generic[T]):
             raise unreadable from None
 
     def _whole(self, row: Row) -> tuple[T | None, RowUnreadable | None]:
-        """Return what a row holds, as far as every column is right, and why it cannot be read."""
+        """Return the value of a row if every column is valid, or the error."""
         problems = self._problems(row)
         if problems:
             return None, self._unreadable(row, problems)
@@ -271,17 +271,17 @@ class Table(Generic[T]):
 
 @dataclass(slots=True)
 class Reader:
-    """Reads rows on the connection's thread, and keeps in mind which could not be read."""
+    """Reads rows on the connection's thread, and remembers which could not be read."""
 
     unreadable: dict[tuple[str, str], str] = field(default_factory=dict)
     _news: list[Event] = field(default_factory=list)
 
     def one(self, table: Table[T], row: Row | None) -> T | None:
-        """Return what a row holds, None where there is none; raise ``RowUnreadable`` as ``Table.read``."""
+        """Return the value of a row, None if there is no row; raises ``RowUnreadable``."""
         return None if row is None else self.read(table, row)
 
     def read(self, table: Table[T], row: Row) -> T:
-        """Return what a row holds, or raise ``RowUnreadable``."""
+        """Return the value of a row, or raise ``RowUnreadable``."""
         try:
             value = table.read(row)
         except RowUnreadable as error:
@@ -291,7 +291,7 @@ class Reader:
         return value
 
     def salvage(self, table: Table[T], row: Row) -> T:
-        """Return what can be used of a row, or raise ``RowUnreadable`` where that is too little."""
+        """Return a row with spare values, or raise ``RowUnreadable`` if a column has none."""
         try:
             value, problem = table.salvage(row)
         except RowUnreadable as error:
@@ -301,7 +301,7 @@ class Reader:
         return value
 
     def readable(self, table: Table[T], found: Iterable[Row], *, salvage: bool = False) -> Iterator[T]:
-        """Yield what rows hold, passing over those that cannot be read."""
+        """Yield the values of readable rows."""
         read = self.salvage if salvage else self.read
         for row in found:
             try:
@@ -315,7 +315,7 @@ class Reader:
         return list(islice(self.readable(table, found), limit))
 
     def note(self, table: str, key: str, problem: str) -> None:
-        """Keep in mind that a row could not be read; it is news where it was not known before."""
+        """Remember that a row could not be read; the first time it becomes an event."""
         if self.unreadable.get((table, key)) != problem and len(self.unreadable) < MAX_NOTED:
             self.unreadable[table, key] = problem
             self._news.append(UnreadableRow(table, key, problem))

@@ -70,7 +70,7 @@ class SqliteLeases(SqlitePart):
     async def claim_due(
         self, terms: ClaimTerms, limit: int, without: frozenset[str] = frozenset()
     ) -> list[Lease]:
-        """Claim what is due, earliest first, until ``limit`` rows that can be worked on are found.
+        """Claim due rows, earliest first, until ``limit`` readable rows are found.
 
         The others stay claimed, so they come no earlier than that ends, and hold nobody up.
         """
@@ -92,7 +92,7 @@ class SqliteLeases(SqlitePart):
     def _claimed(
         self, connection: sqlite3.Connection, ids: Sequence[str | bytes], params: rows.Params
     ) -> list[Lease]:
-        """Claim those of ``ids`` that are due and free, each by one conditional statement, in this order."""
+        """Claim those of ``ids`` that are due and unclaimed, in this order, each by one statement."""
         found = [self._claimed_row(connection, lease_id, params) for lease_id in ids]
         return list(
             self._reader.readable(rows.LEASES, (row for row in found if row is not None), salvage=True)
@@ -101,7 +101,7 @@ class SqliteLeases(SqlitePart):
     def _claimed_row(
         self, connection: sqlite3.Connection, lease_id: str | bytes, params: rows.Params
     ) -> Row | None:
-        """Claim a row and return it; one that cannot be claimed comes no earlier than its claim would end."""
+        """Claim a row and return it; one that cannot be claimed is due again when its claim would end."""
         problem = "id is not a string"
         if isinstance(lease_id, str):
             try:

@@ -70,7 +70,7 @@ def span(value: int) -> timedelta:
 
 
 def _lease(row: Row) -> Lease:
-    """Return the lease of a row with ``LEASE_COLUMNS``, each of which is as ``LEASES`` wants it."""
+    """Return the lease of a row with ``LEASE_COLUMNS``, each of which ``LEASES`` has checked."""
     (
         id_, mount, role, kind, owner, state, generation, due_us, account, user_name, user_path,
         inline_policy, policy_arns, groups, key_id, ttl_us, max_ttl_us, created_us, issue_us, last_renewal_us,
@@ -189,14 +189,14 @@ def _root(row: Row) -> StoredRoot:
 
 
 def require_storable(root: StoredRoot) -> None:
-    """Raise ``RowUnreadable`` where the version before was the last: what would be stored is unreadable."""
+    """Raise ``RowUnreadable`` if the version is above the maximum: the row could not be read afterwards."""
     problem = numbered(root.version)
     if problem:
         raise RowUnreadable("roots", root.mount, f"version {problem}")
 
 
 def _role(row: Row) -> Role:
-    """Return the role of a row; members of its body that a later version wrote are passed over."""
+    """Return the role of a row; members of its body that a later version wrote are ignored."""
     mount_name, name, etag, body = row
     plain = read_json(body, dict)
     values: dict[str, Any] = {field: require_texts(plain.get(field, []), field) for field in _LISTS}
@@ -340,7 +340,7 @@ PREFIXES: Final = Table(
     "prefixes", 1, (Column("low", text), Column("high", text), Column("cutoff_us", past)), _prefix
 )
 GENERATION, USER_NAME = map(LEASE_COLUMNS.split(", ").index, ("generation", "user_name"))
-"""Where a lease's row has these two."""
+"""The positions of these two columns in a lease's row."""
 COUNTS: Final = Table(
     "lease_counts",
     3,

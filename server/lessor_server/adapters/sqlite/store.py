@@ -38,10 +38,10 @@ _ID: Final = re.compile("[0-9a-f]{16}")
 
 
 class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations):
-    """The whole store; leases, upkeep and rotations are inherited, configuration is here."""
+    """The whole store: this class has the configuration, and inherits leases, upkeep and rotations."""
 
     async def get_sealing_key_id(self) -> str:
-        """Return the id of the key that secrets are sealed under, empty where none is known."""
+        """Return the id of the sealing key, empty if none is known."""
 
         def job(connection: sqlite3.Connection) -> str:
             row = connection.execute(sql.GET_META, {"key": SEALING_KEY}).fetchone()
@@ -53,11 +53,11 @@ class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations):
         return await self._batches.read(job)
 
     async def put_sealing_key_id(self, key_id: str) -> None:
-        """Note the key that secrets are sealed under from now on."""
+        """Store the id of the sealing key."""
         await self._write(sql.PUT_META, {"key": SEALING_KEY, "value": key_id})
 
     async def list_sealed_values(self) -> list[bytes]:
-        """Return all that is sealed."""
+        """Return all sealed values."""
         rows_sealed = await self._batches.read(lambda connection: connection.execute(sql.SEALED).fetchall())
         return [row[0] for row in rows_sealed if isinstance(row[0], bytes) and row[0]]
 
@@ -79,7 +79,7 @@ class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations):
         return await self._batches.read(job)
 
     def _earlier(self, connection: sqlite3.Connection, params: rows.Params) -> Lease | None:
-        """Return the lease that the same request made before, if there is one."""
+        """Return the lease that the same request id has, if any."""
         if not params["request_id"]:
             return None
         return self._reader.one(rows.LEASES, connection.execute(sql.BY_REQUEST, params).fetchone())
@@ -172,19 +172,19 @@ async def open_store(
 
 
 def _files(file: Path) -> tuple[Path, ...]:
-    """Return a database and what SQLite keeps beside it."""
+    """Return the files of a database: its own and those that SQLite adds."""
     return (file, *(file.with_name(f"{FILE}-{end}") for end in ("wal", "shm", "journal")))
 
 
 def _require_plain(file: Path) -> None:
-    """Raise ``DatabaseUnusable`` where a file is none: on a pipe SQLite would wait, or serve from it."""
+    """Raise ``DatabaseUnusable`` if a file is not a plain file: on a pipe SQLite would wait."""
     for path in _files(file):
         if os.path.lexists(path) and not path.is_file():
             raise DatabaseUnusable(f"{path} is not a regular file")
 
 
 def _require_private(file: Path) -> None:
-    """Take the right to read a database from other users: it names roles, leases and their owners.
+    """Remove other users' permission to read the database: it names roles, leases and their owners.
 
     SQLite gives what it makes beside the database the mode of the database.
     """
@@ -210,7 +210,7 @@ def _prepare(reader: Reader, file: Path, connection: sqlite3.Connection) -> tupl
 
 
 def _recount(reader: Reader, connection: sqlite3.Connection) -> None:
-    """Count the leases again of which the stored count is none: limits and lists go by it."""
+    """Count leases again if a stored count is invalid: limits and lists depend on it."""
     bad = connection.execute(sql.BAD_COUNTS).fetchall()
     for row in bad:
         reader.note(

@@ -20,7 +20,7 @@ from lessor_server.domain.mount import Mount
 from lessor_server.engine.store_types import BulkRevocation, Progress, StoreStatus
 
 UNREADABLE_HOLD = "STORED_HOLD_UNREADABLE"
-"""Why expiries are held where nobody can read why they were; a person's resume ends it."""
+"""The reason of a hold whose stored reason cannot be read; ResumeExpiry ends it."""
 
 
 class SqliteUpkeep(SqlitePart):
@@ -162,7 +162,7 @@ class SqliteUpkeep(SqlitePart):
 
 
 def _opened(connection: sqlite3.Connection, prefix: BulkRevocation) -> int:
-    """Write the promise down; return how many leases it takes in."""
+    """Store a bulk revocation; return how many leases it covers."""
     connection.execute(sql.OPEN_PREFIX, _prefix(prefix))
     taken: int = connection.execute(sql.COUNT_RANGE, _prefix(prefix)).fetchone()[0]
     return taken

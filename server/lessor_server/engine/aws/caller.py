@@ -1,4 +1,4 @@
-"""Runs AWS calls in rounds, each through its rate limiter, and returns outcomes instead of raising.
+"""Sends AWS calls in rounds, through a rate limiter, and returns errors instead of raising them.
 
 A call that was sent is never cancelled: all calls of a round are awaited, so that everything that is
 known can be recorded before anything is rolled back. After ConcurrentModification the rest of this
@@ -22,13 +22,13 @@ from lessor_server.engine.ports import Aws
 T = TypeVar("T")
 
 REPEAT_FIRST, REPEAT_MAX, REPEAT_FOR = 0.2, 3.0, 30.0
-"""Seconds: the first wait before a repeated call, the longest, and how long a call is repeated at all."""
+"""Seconds: the first wait before a repeated call, the longest wait, and for how long a call is repeated."""
 TRIES = 3
-"""How often a call is sent whose fate stays unknown, where the root has no ``max_retries``."""
+"""How often a call without an answer is sent, if the root has no ``max_retries``."""
 
 
 Outcome: TypeAlias = T | LessorError
-"""AWS's answer to a call, or its refusal, an unknown fate, or why it was not sent."""
+"""AWS's answer to a call, or the error: refused, without an answer, or not sent."""
 
 
 def _never() -> bool:
@@ -36,14 +36,14 @@ def _never() -> bool:
 
 
 def failure(outcomes: list[Outcome[object]]) -> LessorError | None:
-    """Return the first outcome that is not a success: a clear no before an unknown one."""
+    """Return the first error: refusals before calls without an answer."""
     failed = [outcome for outcome in outcomes if isinstance(outcome, LessorError)]
     failed.sort(key=lambda outcome: not isinstance(outcome, AwsRefused))
     return failed[0] if failed else None
 
 
 def is_inconclusive(outcome: object) -> bool:
-    """Return whether an outcome says nothing about the row: AWS did not answer, failed or throttled."""
+    """Return whether an outcome says nothing about the lease: no answer, a failure of AWS, or throttling."""
     if isinstance(outcome, AwsRefused):
         return outcome.refusal is Refusal.THROTTLED
     return isinstance(outcome, (AwsUnknown, RateLimiterFull))
@@ -65,12 +65,12 @@ class AwsCaller:
 
     @property
     def tries(self) -> int:
-        """Return how often a call may be sent whose fate stays unknown; 1 means that it is never repeated."""
+        """Return how often a call without an answer is sent; 1 means that it is not repeated."""
         retries = self._root.config.max_retries
         return TRIES if retries is None else retries + 1
 
     async def call(self, call: Call[T], may_retry: Callable[[], bool] = _never) -> Outcome[T]:
-        """Send one call, and again while AWS does not yet see the user it just made and ``may_retry()``.
+        """Send one call; repeat it while AWS does not find its new user and ``may_retry()`` is true.
 
         ConcurrentModification is repeated whatever ``may_retry`` says: AWS asks for it, and the refused call
         had no effect. A root's ``max_retries`` bounds the repeats.

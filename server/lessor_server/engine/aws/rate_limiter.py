@@ -26,29 +26,29 @@ MAX_WAIT_SECONDS = 10.0
 REFILL, BURST = 0.965, 0.015
 START_RATE, MIN_RATE = 1000.0, 1.0
 DECREASE, INCREASE, STEP_SECONDS = 2 / 3, 0.02, 1.0
-"""At throttling the rate falls to two thirds, once a step at most; a step without adds 2 % of the start."""
+"""Throttling cuts the rate to two thirds, at most once in a step; a step without it adds 2 % of the start."""
 
 
 CLASHES, CLASHES_WITHIN, SERIAL_FOR = 3, 60.0, 3600.0
-"""So many ConcurrentModifications within so many seconds make an account serial for so long."""
+"""The number of ConcurrentModifications, the seconds they count for, and the seconds of serial calls."""
 
 
 @dataclass(slots=True)
 class ConflictCounter:
-    """How often an account met ConcurrentModification lately; instants are the loop's."""
+    """Recent ConcurrentModifications of an account; times are the loop's."""
 
     seen: deque[float] = field(default_factory=lambda: deque(maxlen=CLASHES))
     serial_until: float = 0.0
 
     def record(self, now: float) -> None:
-        """Take note of one more."""
+        """Record one more."""
         self.seen.append(now)
         if len(self.seen) == CLASHES and now - self.seen[0] <= CLASHES_WITHIN:
             self.serial_until = now + SERIAL_FOR
 
 
 class Priority(IntEnum):
-    """Who goes first; nobody's credential waits for a check."""
+    """The order in which waiting calls are sent: checks come last."""
 
     ASKED = 0
     ISSUE = 1
@@ -69,7 +69,7 @@ class RateLimiter:
     """The calls to one account at one endpoint."""
 
     def __init__(self, account: str, rate_limit: RateLimit) -> None:
-        """Begin unpaused, with the limits of ``rate_limit``."""
+        """Create it with the limits of ``rate_limit``, not paused."""
         self.account = account
         self._rate_limit = rate_limit
         self._rate = rate_limit.rate or START_RATE
@@ -94,7 +94,7 @@ class RateLimiter:
             )
 
     def pause(self, why: str, retry_in: float) -> None:
-        """Pause; the next probe goes out in ``retry_in`` seconds."""
+        """Pause; the next probe is in ``retry_in`` seconds."""
         self.paused_for, self.retry_in = why, retry_in
 
     def resume(self) -> None:
@@ -109,7 +109,7 @@ class RateLimiter:
         return self._rate
 
     def throttled(self) -> None:
-        """Take note that AWS throttled a call: a rate that was not set comes down."""
+        """Record that AWS throttled a call; an adaptive rate falls."""
         now = asyncio.get_running_loop().time()
         if self._rate_limit.rate is None and now - self._stepped >= STEP_SECONDS:
             self._rate = max(self._rate * DECREASE, MIN_RATE)
@@ -124,7 +124,7 @@ class RateLimiter:
 
     @asynccontextmanager
     async def slot(self, priority: Priority = Priority.ISSUE) -> AsyncIterator[None]:
-        """Wait for this call's turn and hold its room in flight while the call runs.
+        """Wait for a slot, and hold it while the call runs.
 
         Raises:
             PacerFull: The queue is full, or this call waited too long.
@@ -158,13 +158,13 @@ class RateLimiter:
             raise
 
     def _pass_on(self, future: asyncio.Future[None]) -> None:
-        """Pass a turn that came too late for its call to the next one."""
+        """Give a slot that came too late for its call to the next call."""
         if future.done() and not future.cancelled():
             self._in_flight -= 1
             self._admit_waiting()
 
     def _admit_waiting(self) -> None:
-        """Release the calls that may go now; run again when the next may."""
+        """Admit the calls that may be sent now; set the timer for the next."""
         while self._queue and self._in_flight < self._rate_limit.in_flight:
             if self._queue[0][2].done():  # gave up waiting
                 heapq.heappop(self._queue)
@@ -185,7 +185,7 @@ class RateLimiter:
         self._admit_waiting()
 
     def _wait_seconds(self) -> float:
-        """Return the seconds until the bucket holds a token."""
+        """Return the seconds until the bucket has a token."""
         now = asyncio.get_running_loop().time()
         self._recover(now)
         interval = 1 / (self._rate * REFILL)
@@ -221,7 +221,7 @@ class RateLimiters:
         return limiter
 
     def forget(self, account: str) -> None:
-        """Drop an account's rate limiters; calls that wait in one continue."""
+        """Delete an account's rate limiters; calls that wait in one continue."""
         self._limiters = {key: limiter for key, limiter in self._limiters.items() if key[0] != account}
 
     def paused(self) -> list[RateLimiter]:

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class IssueContext:
-    """What an issue stands on: all three are there, and the mount takes leases.
+    """What an issue needs: mount, role and root exist, and the mount accepts leases.
 
     ``earlier`` is the lease of an earlier same request, if there is one.
     """
@@ -47,7 +47,7 @@ class IssueContext:
 
 
 def _unbound(mount: str) -> str:
-    """Return what stands for the account of a root that is not known yet."""
+    """Return the stand-in for the account of a root whose account is unknown."""
     return f"mount:{mount}"
 
 
@@ -69,7 +69,7 @@ class Roots:
         instance: str,
         supervisor: Supervisor,
     ) -> None:
-        """Read sealed roots from ``store`` and send through ``aws`` at ``limiters``'s pace.
+        """Read sealed roots from ``store``, and send calls to ``aws`` through ``limiters``.
 
         ``instance`` is this installation's id: part of every user's path and tags.
         """
@@ -88,7 +88,7 @@ class Roots:
     async def load_context(
         self, mount: str, role: str, owner: str = "", request_id: str = ""
     ) -> IssueContext:
-        """Read mount, root and role at one instant.
+        """Read mount, root and role in one transaction.
 
         Raises:
             NotFound: No such mount or role.
@@ -115,7 +115,7 @@ class Roots:
         return self._open(stored)
 
     async def bind(self, root: Root) -> Root:
-        """Return the root with its account, asking AWS once in its life.
+        """Return the root with its account; AWS is asked once for each root.
 
         Raises:
             AwsUnavailable, RootRefused: AWS does not say who we are.
@@ -135,13 +135,13 @@ class Roots:
         return replace(root, account=identity.account)  # read again, it may be another one without an account
 
     async def identity(self, root: Root) -> Identity:
-        """Ask AWS who the root is, or raise the error that a caller gets."""
+        """Ask AWS for the identity of the root; raises the error that a caller gets."""
         identity = await self.call_or_raise(root, GetCallerIdentity())
         self._arns[root.mount] = root.config, identity.arn
         return identity
 
     async def kind(self, root: Root) -> RootKind:
-        """Return what kind of root this is; AWS is asked once a version, unless a chain determines it.
+        """Return the kind of the root; unless a chain determines it, AWS is asked once for each version.
 
         Raises:
             AwsUnavailable, RootRefused: AWS does not say who we are.
@@ -150,25 +150,25 @@ class Roots:
         return known or kind_of(root.config, (await self.identity(root)).arn)
 
     def known_kind(self, root: Root) -> RootKind | None:
-        """Return the kind as far as it is known without AWS; None if only AWS knows it."""
+        """Return the kind if it is known without asking AWS, or None."""
         config, arn = self._arns.get(root.mount, (None, ""))
         arn = arn if config == root.config else ""
         # Keys alone don't show it: they may be those of the account's root user.
         return kind_of(root.config, arn) if arn or root.config.assume_chain else None
 
     async def call_or_raise(self, root: Root, call: Call[T]) -> T:
-        """Send one call and return its answer, or raise the error that a caller gets."""
+        """Send one call and return its answer; raises the error that a caller gets."""
         outcome = await self.caller(root).call(call)
         if not isinstance(outcome, LessorError):
             return outcome
         raise for_caller(outcome)
 
     def caller(self, root: Root, priority: Priority = Priority.ISSUE) -> AwsCaller:
-        """Return the way to send calls for a root."""
+        """Return a caller for the root."""
         return AwsCaller(self, root, self.limiter(root), self._rng, priority)
 
     async def send(self, root: Root, call: Call[T]) -> T:
-        """Send one call, with the key that a rotation has switched to since, if any.
+        """Send one call, with a newer key if a rotation has switched to one.
 
         Raises:
             AwsCallFailed: It ended in an unexpected exception; else as ``Aws.send``.
@@ -194,7 +194,7 @@ class Roots:
         return self._limiters.limiter(root.account or _unbound(root.mount), root.config.iam_endpoint)
 
     def forget(self, mount: str) -> None:
-        """Let go of what is kept in memory for a mount that has no root any more."""
+        """Delete the cached data of a mount that has no root any more."""
         if mount in self._known:
             self._known.remove(mount)
             self._opened.pop(mount, None)
@@ -204,16 +204,16 @@ class Roots:
             self._aws.forget(mount)
 
     def forget_all_but(self, mounts: AbstractSet[str]) -> None:
-        """Let go of every mount that is not among ``mounts``: another replica may have removed it."""
+        """Delete the cached data of all other mounts: another replica may have removed them."""
         for mount in self._known - mounts:
             self.forget(mount)
 
     def paused_accounts(self) -> frozenset[str]:
-        """Return the accounts that AWS does not answer for."""
+        """Return the paused accounts."""
         return frozenset(limiter.account for limiter in self._limiters.paused())
 
     def seal(self, root: Root) -> StoredRoot:
-        """Return a root as the store keeps it, with a new etag."""
+        """Return a root as it is stored, with a new etag."""
         text = json.dumps(root_rules.to_plain(root.config))
         return StoredRoot(
             root.mount,

@@ -1,8 +1,8 @@
-"""Makes the IAM user of one lease: two rounds, each call repeated until its fate is clear.
+"""Creates the IAM user of one lease in two rounds of calls, and repeats calls until their effect is clear.
 
-After an unknown outcome AWS may have done what was asked. CreateUser that finds the name taken is our
-own lost answer, since names are unique for ever; puts and attachments may simply be repeated; before
-another CreateAccessKey every key that AWS lists is deleted, since nobody holds its secret.
+A call without an answer may have had an effect. Names are unique, so if CreateUser finds its name in use, an
+earlier CreateUser has worked. Puts and attachments can be repeated. Before another CreateAccessKey all listed
+keys of the user are deleted, since nobody has their secrets.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from lessor_server.engine.aws.caller import AwsCaller, Outcome
 
 
 class IamUserBuilder:
-    """Makes one user; ``last_create_us`` is when its CreateUser was last sent, 0 if that had no effect."""
+    """Creates one user; ``last_create_us`` is when CreateUser was last sent, 0 if that had no effect."""
 
     def __init__(self, caller: AwsCaller, now: Callable[[], int], may_retry: Callable[[], bool]) -> None:
-        """Send through ``caller``, repeating calls for as long as ``may_retry()``."""
+        """Send through ``caller``; repeat calls while ``may_retry()`` is true."""
         self._caller = caller
         self._now = now
         self._may_retry = may_retry
         self.last_create_us = 0
 
     async def create(self, call: CreateUser) -> Outcome[CreatedUser]:
-        """Make the user itself."""
+        """Create the user."""
         tries = 0
         while True:
             tries += 1
@@ -47,7 +47,7 @@ class IamUserBuilder:
                 return outcome
 
     async def _find_user(self, call: CreateUser) -> Outcome[CreatedUser]:
-        """Return the user whose making we did not hear of."""
+        """Return the user that an earlier CreateUser created although its answer was lost."""
         found = await self._caller.call(GetUser(call.user_name), self._may_retry)
         return CreatedUser(found.arn) if not isinstance(found, LessorError) else found
 
@@ -67,7 +67,7 @@ class IamUserBuilder:
         return [key, *rest]
 
     async def _recreate_key(self, call: CreateAccessKey) -> Outcome[AccessKey]:
-        """Make an access key after a try of unknown fate: what that one made, nobody holds; it goes first."""
+        """Create a key after a CreateAccessKey without an answer; first delete what that may have created."""
         tries = 1
         while True:
             tries += 1
@@ -81,7 +81,7 @@ class IamUserBuilder:
     async def create_second_key(
         self, call: CreateAccessKey, held: str, is_exclusive: Callable[[], Awaitable[bool]]
     ) -> Outcome[AccessKey]:
-        """Make a second key beside ``held``; where AWS has no room, what is not ``held`` goes first.
+        """Create a second key beside ``held``; if the user has its maximum of keys, first delete the others.
 
         Deletes nothing if another process issues keys for this user: then ``is_exclusive()`` is False. After
         a deletion the call is sent again even with ``max_retries`` 0, because AWS rejected the first one.
@@ -101,7 +101,7 @@ class IamUserBuilder:
     async def _delete_stray_keys(
         self, user_name: str, keep: tuple[str, ...], is_exclusive: Callable[[], Awaitable[bool]] | None = None
     ) -> LessorError | None:
-        """Delete the user's keys but those to ``keep``; None when they are gone, else what went wrong."""
+        """Delete the user's keys except those to ``keep``; None if they are deleted, else the error."""
         listed = await self._caller.call(ListAccessKeys(user_name), self._may_retry)
         if isinstance(listed, LessorError):
             return listed
@@ -116,7 +116,7 @@ class IamUserBuilder:
 
 
 def _fate_unknown(outcome: object) -> bool:
-    """Return whether a call may have happened; one that never left is clear enough."""
+    """Return whether a call was sent and may have had an effect."""
     return isinstance(outcome, AwsUnknown) and outcome.sent
 
 
@@ -128,7 +128,7 @@ def _missing(outcome: object) -> bool:
 
 
 def _without_effect(outcome: Outcome[CreatedUser]) -> bool:
-    """Return whether a CreateUser certainly created no user."""
+    """Return whether a CreateUser has certainly created no user."""
     if isinstance(outcome, AwsRefused):
         return outcome.refusal is not Refusal.ALREADY_EXISTS
     return isinstance(outcome, LessorError) and not _fate_unknown(outcome)

@@ -1,4 +1,4 @@
-"""Issues in flight: one answer for one (owner, mount, role, request id), however often it is asked for."""
+"""Issues in flight: all repeats of a request id share one issue and its result."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lessor_server.engine.issuing.request import Credentials, IssueRequest
 
 
 class InFlightIssue:
-    """One issue's answer; several callers share it where they sent the same request id."""
+    """One issue and its result, which callers with the same request id share."""
 
     def __init__(self, asked: IssueRequest) -> None:
-        """Begin without an answer."""
+        """Create it without a result."""
         self._request = asked.request
         self._waiting = 0
         self._taken = False
@@ -30,22 +30,22 @@ class InFlightIssue:
 
     @property
     def left(self) -> bool:
-        """Return whether every caller that waited has gone away."""
+        """Return whether no caller waits any more."""
         return not self._waiting
 
     @property
     def answered(self) -> bool:
-        """Return whether the work is done, with or without success."""
+        """Return whether there is a result: credentials or an error."""
         return self._answer.done()
 
     @property
     def undelivered(self) -> bool:
-        """Return whether there are credentials that are undelivered so far."""
+        """Return whether there are credentials that no caller has received."""
         return self._answer.done() and self._answer.exception() is None and not self._taken
 
     @property
     def lease(self) -> Lease:
-        """Return the lease of the credentials that it holds."""
+        """Return the lease of the credentials."""
         return self._answer.result().lease
 
     def require_same(self, asked: IssueRequest) -> None:
@@ -55,7 +55,7 @@ class InFlightIssue:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count a caller in for as long as the block lasts."""
+        """Count a caller as waiting while the block runs."""
         self._waiting += 1
         try:
             yield
@@ -63,7 +63,7 @@ class InFlightIssue:
             self._waiting -= 1
 
     async def credentials(self, until: float) -> Credentials:
-        """Wait for the answer until the loop's time is ``until``, or raise ``DeadlineExceeded``."""
+        """Wait for the credentials until the loop's time is ``until``, or raise ``DeadlineExceeded``."""
         try:
             async with asyncio.timeout_at(until):
                 return await asyncio.shield(self._answer)
@@ -72,21 +72,21 @@ class InFlightIssue:
             raise DeadlineExceeded(message) from None
 
     def take(self) -> None:
-        """Note that a caller has the credentials."""
+        """Record that a caller has received the credentials."""
         self._taken = True
 
     def answer(self, credentials: Credentials) -> None:
-        """Give the credentials to all who wait."""
+        """Return the credentials to all waiting callers."""
         self._answer.set_result(credentials)
 
     def refuse(self, error: LessorError) -> None:
-        """Give the error to all who wait."""
+        """Raise the error in all waiting callers."""
         self._answer.set_exception(error)
-        self._answer.exception()  # seen, also where nobody waits any more
+        self._answer.exception()  # retrieved here, as no caller may wait any more
 
 
 def require_repeatable(earlier: Lease, asked: IssueRequest, now_us: int) -> None:
-    """Raise unless the lease of an earlier request may be handed out again.
+    """Raise an error unless the lease of the earlier request may be reissued.
 
     Raises:
         RequestIdReused: The earlier request was a different one.
@@ -103,11 +103,11 @@ def require_repeatable(earlier: Lease, asked: IssueRequest, now_us: int) -> None
 
 
 def require_wanted(lease: Lease, in_flight: InFlightIssue) -> None:
-    """Raise ``LeaseTaken`` where nobody waits any more for a lease to be handed out again."""
+    """Raise ``LeaseTaken`` if no caller waits for the lease any more."""
     if in_flight.left:
         raise not_reissued(lease)
 
 
 def not_reissued(lease: Lease) -> LeaseTaken:
-    """Return why a lease is not handed out again after all."""
+    """Return the error of a lease that changed, or whose caller left, while it was reissued."""
     return LeaseTaken(f"lease {lease.id} changed, or its caller left, while it was handed out again")

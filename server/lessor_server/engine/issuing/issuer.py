@@ -1,10 +1,8 @@
-"""Issues credentials: intent, CreateUser, all other calls together, ACTIVE, then the secret is returned.
+"""Issues IAM users: intent, CreateUser, all other calls, ACTIVE, then the secret is returned.
 
-This is for IAM users; ``sts_session.py`` issues sessions.
-
-The work runs as a task of the engine's group and answers through an in-flight issue, so that a caller
-that goes away can't leave a half-created user. If anything fails, the row becomes due, and the revocation
-worker cleans up by the ordinary revocation; there is no second way back.
+``sts_session.py`` issues sessions. Each issue runs as a background task with its result in an
+``InFlightIssue``, so a caller that disconnects cannot leave a half-created user. If anything fails, the row
+becomes due, and the revocation worker deletes the user; there is no second way to undo an issue.
 """
 
 from __future__ import annotations
@@ -35,14 +33,14 @@ from lessor_server.engine.issuing.wait_until_accepted import wait_until_accepted
 from lessor_server.engine.ports import LeaseStore
 
 MIN_SECONDS = 2.0
-"""With less time left than this an issue is not begun."""
+"""An issue does not begin with less time left."""
 
 TRIES = 3
-"""How often an issue reads what it stands on, where the root changes before the intent is stored."""
+"""Attempts before an issue fails if the root keeps changing."""
 
 
 class Issuer:
-    """Makes IAM users, has sessions made, and hands out what they sign with."""
+    """Issues credentials of all types."""
 
     def __init__(
         self, store: LeaseStore, roots: Roots, writer: LeaseWriter, background: BackgroundTasks
@@ -56,13 +54,13 @@ class Issuer:
         self._sessions = Sessions(roots, writer, background)
 
     async def generate(self, asked: IssueRequest, seconds: float) -> Credentials:
-        """Return a credential within ``seconds``, the time that the caller has left.
+        """Issue a credential within ``seconds``, the caller's deadline.
 
         Raises:
-            NotFound, RootNotSet, MountDisabling, MountFull, RoleFull: It may not begin.
-            AwsUnavailable, AwsRefused, RootRefused, RoleNotUsable, AwsQuota: AWS did not make it.
+            NotFound, RootNotSet, MountDisabling, MountFull, RoleFull: The issue may not begin.
+            AwsUnavailable, AwsRefused, RootRefused, RoleNotUsable, AwsQuota: AWS did not create it.
             RequestIdReused, RequestSpent, Aborted: The request id was used before.
-            DeadlineExceeded: Time ran out; what was made is being revoked.
+            DeadlineExceeded: Time ran out; what was created is being revoked.
         """
         if seconds < MIN_SECONDS:
             raise DeadlineExceeded(f"an issue takes up to {MIN_SECONDS:g} s, and {seconds:.1f} s are left")
@@ -85,7 +83,7 @@ class Issuer:
             self._settle(asked, in_flight)
 
     def _settle(self, asked: IssueRequest, in_flight: InFlightIssue) -> None:
-        """Close an in-flight issue that is answered and has no caller; take back undelivered credentials."""
+        """Remove an issue that has a result and no caller; withdraw undelivered credentials."""
         if not in_flight.answered or not in_flight.left:
             return
         self._in_flight.pop(asked.key, None)  # from now on repeats find the lease in the store
@@ -95,7 +93,7 @@ class Issuer:
     async def _wait_until_usable(
         self, credentials: Credentials, asked: IssueRequest, until: float
     ) -> Credentials:
-        """Wait for AWS to accept the key, if the request asks for it, and at most until the lease ends."""
+        """If the request asks for it, wait until AWS accepts the key, but not longer than the lease lives."""
         if not asked.wait_usable:
             return credentials
         left = (credentials.lease.expires_us - self._store.now()) / 1e6
@@ -111,7 +109,7 @@ class Issuer:
         return after is not None and after.state_at(self._store.now()) is State.ACTIVE
 
     async def _run(self, asked: IssueRequest, in_flight: InFlightIssue) -> None:
-        """Issue one credential and answer the in-flight issue."""
+        """Issue one credential and set the result of the in-flight issue."""
         try:
             with self._background.unit("issue a credential"):
                 in_flight.answer(await self._issue_with_retries(asked, in_flight))
@@ -120,7 +118,7 @@ class Issuer:
         self._settle(asked, in_flight)
 
     async def _issue_with_retries(self, asked: IssueRequest, in_flight: InFlightIssue) -> Credentials:
-        """Make one credential; a root that changes under it, as by a rotation, is read again."""
+        """Issue one credential; if the root changes meanwhile, as by a rotation, begin again."""
         for _ in range(TRIES - 1):
             try:
                 return await self._issue_once(asked, in_flight)
@@ -145,7 +143,7 @@ class Issuer:
     async def _issue_user(
         self, asked: IssueRequest, context: IssueContext, in_flight: InFlightIssue
     ) -> Credentials:
-        """Decide how long the lease lives and what it may do, draw its names, and create its user."""
+        """Work out the ttl, policies and names, store the intent, and create the user."""
         role, caller = context.role, TemplateCaller(asked.owner, asked.labels)
         session.require_askable(role, asked.ask, ttl.violations(asked.ttl, role, context.mount))
         role = replace(role, policy_document=filled_policy(role.policy_document, caller))
@@ -175,7 +173,7 @@ class Issuer:
     async def _create_user(
         self, role: Role, root: Root, lease: Lease, in_flight: InFlightIssue
     ) -> Credentials:
-        """Run the two rounds and activate the lease; if anything fails, the revocation worker undoes it."""
+        """Create the user and activate the lease; after an error the revocation worker deletes the user."""
 
         def may_retry() -> bool:
             # With a request id the work goes on to ACTIVE if the caller leaves: a repeat may come for it.
@@ -214,10 +212,10 @@ class Issuer:
         return Credentials(active, key.secret, created.arn)
 
     async def _reissue(self, root: Root, lease: Lease, in_flight: InFlightIssue) -> Credentials:
-        """Hand out a lease once more, with a fresh key: the old one's secret was never kept.
+        """Reissue a lease with a new key, since the secret of the old key was not stored.
 
-        Where nobody waits any more the key stays as it is: another process may just have handed it out.
-        A crash in between leaves two keys on the user, which its revocation finds by DeleteConflict.
+        If no caller waits any more, the old key stays: another process may have just delivered it. A crash
+        in between leaves two keys on the user; its revocation finds both after a DeleteConflict.
         """
         flights.require_wanted(lease, in_flight)
         lease = await self._writer.reserve(lease)

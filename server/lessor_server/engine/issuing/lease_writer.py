@@ -1,6 +1,6 @@
-"""Writes the lease of an issue: begins it, makes it ACTIVE, and gives it up or takes it back.
+"""Writes the lease of an issue: begins, activates, aborts or withdraws it.
 
-After each commit the expiry timer receives the deadline of the lease.
+After each commit the expiry timer gets the deadline of the lease.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from lessor_server.engine.ports import LeaseStore, Observer, Watch
 STORE_RETRY_SECONDS: Final = 1.0
 
 ISSUE_SPAN: Final = timedelta(minutes=3)
-"""How long an intent is claimed: longer than its calls are repeated, so no CreateUser is sent after it."""
+"""How long an intent is claimed. Calls are not repeated for so long, so no CreateUser is sent after it."""
 
 
 class LeaseWriter:
-    """The steps of a lease on its way to a caller."""
+    """The steps of a lease until a caller has its credential."""
 
     def __init__(
         self,
@@ -63,18 +63,18 @@ class LeaseWriter:
         return self._store.now()
 
     def draw_suffix(self) -> str:
-        """Draw the part by which a lease and its user differ from all others."""
+        """Draw the unique part of the names of a lease and its user."""
         return suffix_of(self.now() // 1000, self._rng.randrange(RANDOM_BOUND))
 
     async def begin(self, intent: Intent) -> Lease:
-        """Store an INTENT, or raise why it may not begin."""
+        """Store an INTENT; raises the errors of ``LeaseStore.begin``."""
         lease = await self._store.begin(intent, ISSUE_SPAN)
         self._watch(lease.id, lease.due_us)
         return lease
 
     @contextmanager
     def aborting(self, lease: Lease, asked: IssueRequest) -> Iterator[None]:
-        """Give the lease up if the block ends without knowing what became of its row."""
+        """Abort the lease in the background if the block fails in a way that leaves its row unknown."""
         try:
             yield
         except (StoreUnavailable, InternalError, RowUnreadable):
@@ -84,7 +84,7 @@ class LeaseWriter:
     async def activate(
         self, lease: Lease, key_id: str, in_flight: InFlightIssue, ends_us: int = 0
     ) -> Lease | None:
-        """Make the lease ACTIVE, for a minute if nobody waits for it; whole again if a repeat came since."""
+        """Make the lease ACTIVE: for a minute if no caller waits, for its ttl if a repeat comes meanwhile."""
         active = steps.activate(lease, key_id, self.now(), ends_us=ends_us, undelivered=in_flight.left)
         if not await self._write(lease, active):
             return None
@@ -93,14 +93,14 @@ class LeaseWriter:
         return active
 
     async def replace_key(self, lease: Lease, key_id: str) -> Lease | None:
-        """Put another key on the lease, to be handed out; None where it has changed or ended."""
+        """Replace the key of the lease; None if the lease has changed or ended."""
         after = steps.replace_key(lease, key_id)
         return after if await self._write(lease, after) else None
 
     async def reserve(self, lease: Lease) -> Lease:
-        """Return the lease in a new generation: only the last of several processes hands it out again.
+        """Return the lease in a new generation: of several processes only the last one can reissue it.
 
-        The others' keys never get into the row, so none that a caller was given is deleted as a stray.
+        The others cannot write their keys to the row, so no delivered key is deleted as a stray.
         """
         if lease.undelivered:
             reserved = steps.mark_undelivered(lease, self.now())
@@ -111,12 +111,12 @@ class LeaseWriter:
         return reserved
 
     async def has_changed(self, lease: Lease) -> bool:
-        """Return whether somebody else has changed the row: it is no longer ours."""
+        """Return whether another process or task has changed the row."""
         current = await self._store.get(lease.id)
         return current is None or current.generation != lease.generation
 
     async def withdraw(self, lease: Lease, asked: IssueRequest) -> None:
-        """Take back a credential whose caller went away: immediately, or in a minute if a repeat may come."""
+        """Withdraw a credential whose caller left: immediately, or after a minute if a repeat may come."""
         self._notify(IssueFailed(lease.id, "its caller went away", ""))
         try:
             if asked.request:
@@ -127,13 +127,13 @@ class LeaseWriter:
             return  # the lease is durable and lives to its expiry at most
 
     async def abort(self, lease: Lease, error: LessorError, last_create_us: int) -> None:
-        """Make the INTENT due for revocation immediately, even if somebody else has claimed it."""
+        """Make the INTENT due for revocation immediately, even if it was claimed meanwhile."""
         self._notify(IssueFailed(lease.id, error.message, error.detail))
         if not await self._write(lease, steps.abort(lease, error.message, last_create_us, self.now())):
             await self._reopen(lease, last_create_us)
 
     def report_issued(self, lease: Lease) -> None:
-        """Report that the lease's key is handed out."""
+        """Report that the lease's key is delivered."""
         self._notify(Issued(lease.id, lease.access_key_id, lease.owner, lease.expires_us, lease.reason))
 
     async def _write(self, before: Lease, after: Lease) -> bool:
@@ -143,13 +143,13 @@ class LeaseWriter:
         return written
 
     async def _reopen(self, lease: Lease, last_create_us: int) -> None:
-        """Turn a row that was lost back to REVOKING: what was created late is looked for."""
+        """Set a row that was claimed meanwhile back to REVOKING: its user may have been created late."""
         if not lease.is_session:
             await self._store.reopen(lease.id, last_create_us)
             self._watch(lease.id, self.now())
 
     async def _abort_when_store_recovers(self, lease: Lease, asked: IssueRequest) -> None:
-        """Give a row up as soon as the store works again, and not only when its claim runs out."""
+        """Abort a lease as soon as the store works again, not only when its claim ends."""
         while self.now() < lease.due_us:
             await asyncio.sleep(STORE_RETRY_SECONDS)
             try:
@@ -159,9 +159,9 @@ class LeaseWriter:
             return
 
     async def _abort_unknown(self, lease: Lease, asked: IssueRequest) -> None:
-        """Give up a row of which nobody knows what the store made of it last.
+        """Abort a lease although the result of the last write is unknown.
 
-        It may be ACTIVE: then nobody was given its key. It may be lost: then what was made late is sought.
+        The row may be ACTIVE: then no caller has its key. It may be claimed: then its user is looked for.
         """
         aborted = steps.abort(lease, "the store failed", lease.last_create_us, self.now())
         if await self._write(lease, aborted):
@@ -201,12 +201,12 @@ def intent(
 
 
 def not_issued(lease: Lease) -> LeaseTaken:
-    """Return the error of a lease that somebody revoked, or whose caller left, before it was ACTIVE."""
+    """Return the error of a lease that was revoked, or whose caller left, before it was ACTIVE."""
     return LeaseTaken(f"lease {lease.id} was revoked, or its caller left, while it was being created")
 
 
 def to_caller_error(error: LessorError) -> LessorError:
-    """Return the error that a caller gets for a failed call, a lost answer's too."""
+    """Return the error that a caller gets for a failed call or a lost answer."""
     if not isinstance(error, AwsUnknown) or isinstance(error, AwsCallFailed):
         return for_caller(error)
     lost = AwsUnavailable(

@@ -14,9 +14,9 @@ from lessor_server.domain.secret import Secret
 
 @dataclass(frozen=True, slots=True)
 class IssueRequest:
-    """What a caller asks for; ``ttl`` None asks for the default, ``wait_usable`` is in seconds.
+    """A caller's request for credentials; ``ttl`` None means the default, ``wait_usable`` is in seconds.
 
-    ``labels`` are what the caller's identity says of it beside its name.
+    ``labels`` are attributes from the caller's identity.
     """
 
     mount: str
@@ -31,15 +31,15 @@ class IssueRequest:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Return what the request and its repeats have in common; empty if it has no id."""
+        """Return what identifies the request and its repeats; empty if it has no id."""
         return (self.owner, self.mount, self.role, self.request.id) if self.request else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """An issued credential: the only value that ever holds its secret; a session's has a ``token``, too.
+    """An issued credential. No other value holds its secret. Only a session has a ``token``.
 
-    ``packed_percent`` is how much of AWS's room for a session's policies and tags it takes.
+    ``packed_percent`` is the used share of AWS's limit for the policies and tags of a session.
     """
 
     lease: Lease

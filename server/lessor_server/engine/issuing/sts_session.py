@@ -1,7 +1,7 @@
-"""Issues sessions of STS: intent, one call, ACTIVE until AWS ends it, then the secret is returned.
+"""Issues sessions of STS: intent, one call, ACTIVE until AWS ends the session, then the secret is returned.
 
-A session can't be undone: if anything fails, the row is given up, and the revocation worker ends it
-without a call to AWS. A session whose answer was lost reaches nobody, since its secret is lost too.
+A session cannot be revoked. If anything fails, the lease is aborted, and the revocation worker ends it
+without a call to AWS. If AWS's answer is lost, so is the secret: no caller has the session.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
 
 _MFA_FAILED: Final = "MultiFactorAuthentication"
-"""How AWS's text of an AccessDenied begins where it is the code that was refused."""
+"""How AWS's text of an AccessDenied begins if the MFA code was refused."""
 
 
 class Sessions:
-    """Makes sessions of the types ASSUMED_ROLE, FEDERATION_TOKEN and SESSION_TOKEN."""
+    """Issues sessions of the types ASSUMED_ROLE, FEDERATION_TOKEN and SESSION_TOKEN."""
 
     def __init__(self, roots: Roots, writer: LeaseWriter, background: BackgroundTasks) -> None:
         """Write leases with ``writer`` and call AWS for ``roots``."""
@@ -56,7 +56,7 @@ class Sessions:
     async def issue(
         self, asked: IssueRequest, context: IssueContext, in_flight: InFlightIssue
     ) -> Credentials:
-        """Make a session under a lease of its own, or raise why not."""
+        """Issue a session under a new lease."""
         role = context.role
         session.require_askable(role, asked.ask, ttl.violations(asked.ttl, role, context.mount))
         root = await self._roots.bind(context.root)
@@ -76,7 +76,7 @@ class Sessions:
     async def reissue(
         self, asked: IssueRequest, context: IssueContext, lease: Lease, in_flight: InFlightIssue
     ) -> Credentials:
-        """Hand out a lease once more, with a fresh session that lives for what is left of it, and no longer.
+        """Reissue a lease with a new session that ends no later than the lease.
 
         Raises:
             RequestSpent: Less is left than the shortest session that AWS makes, or role or root have changed.
@@ -127,7 +127,7 @@ class Sessions:
     async def _create_session(
         self, root: Root, lease: Lease, call: Call[Session], in_flight: InFlightIssue
     ) -> Credentials:
-        """Send the one call and activate the lease; give the row up if anything fails."""
+        """Send the call and activate the lease; abort the lease after an error."""
         # With a request id the work goes on to ACTIVE if the caller leaves: a repeat may come for it.
         wanted = lease.request is not None
         taken = lease_writer.not_issued(lease)
@@ -151,7 +151,7 @@ class Sessions:
 
 
 def _to_caller_error(error: LessorError, call: Call[Session]) -> LessorError:
-    """Return the error that a caller gets for a failed call to STS: it names what to fix."""
+    """Return the error that a caller gets for a failed call to STS."""
     caller_error = lease_writer.to_caller_error(error)
     if isinstance(error, AwsRefused) and error.aws and error.aws.code == "AccessDenied":
         if error.detail.startswith(_MFA_FAILED):

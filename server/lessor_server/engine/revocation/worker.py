@@ -43,10 +43,10 @@ from lessor_server.engine.store_types import ClaimTerms
 
 FULL_SCAN_SECONDS, STORE_RETRY_SECONDS = 30.0, 1.0
 CLAIM_SPAN = timedelta(minutes=2)
-"""Longer than an attempt can take: five rounds of 7 s behind a full queue."""
+"""Longer than the longest attempt: five rounds of 7 s each, behind a full queue."""
 
 MAX_CONCURRENT = 128
-"""Leases revoked at the same time; the pacer decides how fast their calls go out."""
+"""Leases revoked at the same time; the rate limiter limits their calls."""
 
 UNSEEN = "AWS does not find the user; the server checks again later"
 OTHER_ACCOUNT = "the mount's root belongs to another account than this lease"
@@ -66,7 +66,7 @@ class RevocationWorker:
         background: BackgroundTasks,
         rng: random.Random,
     ) -> None:
-        """Claim what is due from ``store``, unless ``expiry`` is held, and revoke it through ``roots``."""
+        """Claim due leases in ``store``, unless ``expiry`` is held, and revoke them through ``roots``."""
         self._store = store
         self._roots = roots
         self._background = background
@@ -78,10 +78,10 @@ class RevocationWorker:
         self._outage_probe = OutageProbe(roots, background, notify, rng, queue.request_full_scan)
         self._running = 0
         self._behind: deque[str] = deque(maxlen=MAX_CONCURRENT)
-        """Whose leases came last, by mount, while more was due than there was room for."""
+        """The mounts of the last claimed leases, while more leases are due than there is room for."""
 
     async def run(self) -> None:
-        """Claim and revoke until cancelled; a run that failed may have lost hints: the next asks for all."""
+        """Claim and revoke until cancelled; begin with a full scan, as a failed run may have lost hints."""
         self._queue.full_scan_needed = True
         store_fails = False
         while True:
@@ -93,7 +93,7 @@ class RevocationWorker:
                 store_fails = self._queue.full_scan_needed = True
 
     async def _claim_some(self) -> None:
-        """Claim as many due leases as there is room for: what people asked for, then all in due order."""
+        """Claim as many due leases as there is room for: requested ones first, then all in due order."""
         # Life of an expiry, 3 and 4: the queue in its order, each claim one conditional UPDATE.
         while (room := MAX_CONCURRENT - self._running) > 0:
             if ids := self._queue.take_urgent(room):
@@ -106,7 +106,7 @@ class RevocationWorker:
                 return
 
     def _hinted(self, room: int) -> list[str]:
-        """Return hints to go by: not those that would overtake what is due for longer.
+        """Return the hints that do not overtake leases that were due earlier.
 
         Before the first scan the backlogs are unknown; then a mount without a known backlog goes ahead.
         """
@@ -115,7 +115,7 @@ class RevocationWorker:
         return self._queue.take_hints(room, self._behind)
 
     async def _claim_due(self, room: int) -> None:
-        """Claim what is due, earliest first; as much of it as there is room for shows a backlog."""
+        """Claim due leases, earliest first; if they fill the room, there is a backlog."""
         self._queue.begin_full_scan()
         leases = await self._store.claim_due(self._terms(), room, self._roots.paused_accounts())
         if len(leases) == room:
@@ -150,7 +150,7 @@ class RevocationWorker:
             self._queue.end_attempt(lease.id)
 
     async def _attempt_supervised(self, lease: Lease, priority: Priority) -> AttemptResult:
-        """Attempt once; an unexpected exception counts as refused, so that the row is tried less and less."""
+        """Make one attempt; an unexpected exception counts as a refusal, so that retries back off."""
         try:
             with self._background.unit("revoke a lease"):
                 return await self._attempt(lease, priority)
@@ -200,7 +200,7 @@ class RevocationWorker:
             self._notify(ClaimLost(lease.id, "finish"))
 
     async def _check_again(self, lease: Lease, began_us: int) -> None:
-        """Believe that the user is gone only on a second check begun after the grace of a late CreateUser.
+        """Finish the lease if a second check, begun after the grace of a late CreateUser, finds no user.
 
         An answer may be old by now, if the machine slept; and while expiries are held nobody knows whether
         the grace is over.
