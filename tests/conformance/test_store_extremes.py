@@ -164,20 +164,20 @@ async def test_what_follows_from_a_readable_lease_can_be_read(
 
 async def issues(store: SqliteStore, number: int) -> None:
     """Issue a lease under the mount and the role there are, and read it."""
-    ground = await store.load_issue_context("aws", "app")
-    assert ground.mount is not None
-    assert ground.role is not None
-    assert ground.root is not None
-    config._mount(ground.mount)
-    role.role_message(ground.role)
-    granted = ttl.grant(None, ground.role, ground.mount)
+    context = await store.load_issue_context("aws", "app")
+    assert context.mount is not None
+    assert context.role is not None
+    assert context.root is not None
+    config._mount(context.mount)
+    role.role_message(context.role)
+    granted = ttl.grant(None, context.role, context.mount)
     wanted = intent(
         number,
         ttl=granted.ttl,
         max_ttl=granted.max_ttl,
-        max_users=ground.mount.max_users,
-        max_leases=ground.role.max_leases,
-        root_version=ground.root.version,
+        max_users=context.mount.max_users,
+        max_leases=context.role.max_leases,
+        root_version=context.root.version,
     )
     activate = await lease_steps.activate(store, await store.begin(wanted, timedelta(minutes=2)), "AKIA")
     assert activate is not None

@@ -206,8 +206,8 @@ async def test_a_malformed_row_is_an_error_of_the_calls_that_need_it(tmp_path: P
         events = told[str(case)] = []
         async with opened(tmp_path, events) as store:
             await all_answers(store, lease)
-            ground = await store.load_issue_context(GOOD, "app")
-            assert None not in (ground.mount, ground.root, ground.role), str(case)
+            context = await store.load_issue_context(GOOD, "app")
+            assert None not in (context.mount, context.root, context.role), str(case)
             assert isinstance(await store.get(of_good), Lease), str(case)
             assert GOOD in {mount.name for mount in await store.list_mounts("", 10)}, str(case)
             assert await store.get_rotation(root_subject(GOOD)), str(case)

@@ -24,7 +24,7 @@ from lessor_server.domain.secret import Secret
 from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
-from tests.fire.ground import BOUND, MOUNT, cuts, no_user_of, now
+from tests.fire.environment import BOUND, MOUNT, cuts, no_user_of, now
 from tests.support import builders
 from tests.support.clients import ROOT_KEY, ROOT_SECRET
 from tests.support.recording import Recording

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from statistics import median
 
 from lessor.v1 import role_pb2
-from tests.fire.ground import MOUNT
+from tests.fire.environment import MOUNT
 from tests.support.clients import Lessor
 
 Ask = Callable[[], Awaitable[object]]

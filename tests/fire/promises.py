@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import grpc
 
 from lessor.v1 import lease_pb2
-from tests.fire.ground import MOUNT, ROLES, Ground, ends, now, user_of
+from tests.fire.environment import MOUNT, ROLES, Environment, ends, now, user_of
 from tests.support.clients import Lessor
 
 Code = grpc.StatusCode
@@ -60,13 +60,13 @@ class Promise:
 class Callers:
     """Issues, renews, revokes and ends by prefix until stopped, whatever happens to the server."""
 
-    def __init__(self, place: Ground, rng: random.Random, load: Load = Load()) -> None:
-        """Call the server of ``place``; ``rng`` draws who does what to which lease."""
+    def __init__(self, environment: Environment, rng: random.Random, load: Load = Load()) -> None:
+        """Call the server of ``environment``; ``rng`` draws who does what to which lease."""
         self.promises: dict[str, Promise] = {}
         self.heard: Counter[str] = Counter()
         self.unheard_of: list[str] = []
         """Errors that no kill explains."""
-        self._place = place
+        self._environment = environment
         self._rng = rng
         self._load = load
         self._young: deque[Promise] = deque(maxlen=200)
@@ -101,7 +101,7 @@ class Callers:
     async def _again(self, step: Callable[[Lessor], Awaitable[None]], pause: float) -> None:
         while not self._stopped:
             try:
-                async with self._place.connect() as lessor:
+                async with self._environment.connect() as lessor:
                     while not self._stopped:
                         await self._open.wait()
                         await step(lessor)

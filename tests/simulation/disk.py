@@ -222,7 +222,7 @@ class Disk:
         self._world.written(self._process, write.name, self._store.rows.changes, write.began_us)
         if write.fate is not None:
             for lease_id in changed:
-                self._world.truth.trouble(lease_id)  # whose hint may be lost
+                self._world.expectations.trouble(lease_id)  # whose hint may be lost
         if write.fate is Fate.AFTER:
             self._process.kill()
         elif write.fate is Fate.LOST:

@@ -83,7 +83,7 @@ class Faults:
 
     def _note(self, flight: wire.Flight, kind: str) -> None:
         self._world.journal.note(f"fault: {flight.call.action} {kind}", suffix(flight.call.user))
-        self._world.truth.trouble(flight.call.user)
+        self._world.expectations.trouble(flight.call.user)
         self._world.shake()
 
     # --- everything else -----------------------------------------------------------------------------------

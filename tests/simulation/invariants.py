@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lessor_server.domain.lease import LIVE, UNDELIVERED_TTL, State
+from tests.simulation.expectations import TAKING
 from tests.simulation.journal import suffix
 from tests.simulation.row_invariants import Found
-from tests.simulation.truth import TAKING
 
 if TYPE_CHECKING:
+    from tests.simulation.expectations import Effect, Record, Told
     from tests.simulation.process import Process
-    from tests.simulation.truth import Effect, Record, Told
     from tests.simulation.world import World
 
 BOUND_SECONDS = 3.0
@@ -29,7 +29,7 @@ def no_user_is_without_a_row(world: World, effect: Effect) -> Found:
     """1: whoever made a user had written its row before."""
     if effect.call.action != "CreateUser" or not effect.answer.ok:
         return None
-    record = world.truth.records.get(effect.subject)
+    record = world.expectations.records.get(effect.subject)
     known = record is not None and record.lease_id in world.store.rows
     return None if known else (effect.subject, f"{effect.call.user} was made and no row knows it")
 
@@ -39,26 +39,26 @@ def no_key_outlives_its_lease(world: World, effect: Effect) -> Found:
     record = _cut(world, effect)
     if record is None:
         return None
-    due = world.attention.latest(record)
+    due = world.responsibilities.latest(record)
     late = world.now() - due
-    if world.truth.disturbed(record, due):
+    if world.expectations.disturbed(record, due):
         return None
-    if late > BOUND_SECONDS + world.truth.skew:
+    if late > BOUND_SECONDS + world.expectations.skew:
         return effect.subject, f"access ended {late:.1f} s after it was due"
     return None
 
 
 def what_nobody_got_goes_soon(world: World, effect: Effect) -> Found:
     """2: a credential whose caller has gone, or was refused, goes at once, or in a minute with an id."""
-    record = world.truth.records.get(effect.subject)
+    record = world.expectations.records.get(effect.subject)
     if record is None or effect.call.action != "DeleteUser" or not effect.answer.ok:
         return None
-    since = world.truth.unwanted_since(record)
+    since = world.expectations.unwanted_since(record)
     if since is None:
         return None
     due = since + (UNDELIVERED_TTL.total_seconds() if record.request_id else 0.0)
     late = world.now() - due
-    if late > 2 * BOUND_SECONDS + world.truth.skew and not world.truth.disturbed(record, due):
+    if late > 2 * BOUND_SECONDS + world.expectations.skew and not world.expectations.disturbed(record, due):
         return effect.subject, f"nobody wanted it, and it went {late:.1f} s after it should have"
     return None
 
@@ -83,16 +83,20 @@ def _cut(world: World, effect: Effect) -> Record | None:
     """Return the lease to which this effect ended all access."""
     if effect.call.action not in ("DeleteAccessKey", "DeleteUser") or not effect.answer.ok:
         return None
-    record = world.truth.records.get(effect.subject)
-    user = world.truth.user(record) if record else None
+    record = world.expectations.records.get(effect.subject)
+    user = world.expectations.user(record) if record else None
     return record if user is None or not user.keys else None
 
 
 def _taken_early(world: World, effect: Effect) -> Record | None:
     if not effect.answer.ok or not effect.call.action.startswith(TAKING):
         return None
-    record = world.truth.records.get(effect.subject)
-    if record is None or world.now() >= record.promise - world.truth.skew or world.truth.asked(record):
+    record = world.expectations.records.get(effect.subject)
+    if (
+        record is None
+        or world.now() >= record.promise - world.expectations.skew
+        or world.expectations.asked(record)
+    ):
         return None
     row = world.store.rows.get(record.lease_id)
     key_id = getattr(effect.call, "access_key_id", None)
@@ -105,7 +109,7 @@ def _taken_early(world: World, effect: Effect) -> Record | None:
 
 def claims_of_the_dead_are_void(world: World, process: Process) -> Found:
     """9: what a dead process had in hand is due at once when the next one starts."""
-    for lease_id, generation in world.truth.claimed.items():
+    for lease_id, generation in world.expectations.claimed.items():
         row = world.store.rows.get(lease_id)
         if row is not None and row.claimed_by and row.lease.generation == generation:
             return suffix(lease_id), f"process {process.number} serves, and the claim of a dead one stands"
@@ -120,10 +124,10 @@ def handed_out_only_when_durable(world: World, told: Told) -> Found:
     if told.method != "GenerateCredentials":
         return None
     answer = told.answer
-    record, row = world.truth.of(answer.lease_id), world.store.rows.get(answer.lease_id)
+    record, row = world.expectations.of(answer.lease_id), world.store.rows.get(answer.lease_id)
     if row is None or record is None:
         return suffix(answer.lease_id), "a credential was handed out that no row knows"
-    if told.repeated or world.truth.asked(record):
+    if told.repeated or world.expectations.asked(record):
         return None
     if row.lease.access_key_id != answer.access_key or row.lease.state is State.INTENT:
         return suffix(answer.lease_id), f"it was handed out while its row said {row.lease.state.value}"
@@ -134,11 +138,11 @@ def a_fresh_lease_has_one_key(world: World, told: Told) -> Found:
     """A user has the key that was handed out and no other, but for what came too late to be met."""
     if told.method != "GenerateCredentials" or told.repeated or told.answer.security_token:
         return None
-    record = world.truth.of(told.answer.lease_id)
+    record = world.expectations.of(told.answer.lease_id)
     ended = record is None or record.promise <= world.now()
-    if ended or record.touched or world.truth.asked(record):
+    if ended or record.touched or world.expectations.asked(record):
         return None
-    user = world.truth.user(record)
+    user = world.expectations.user(record)
     if user is None or set(user.keys) - record.late_keys != {told.answer.access_key}:
         there = "no user" if user is None else f"{len(user.keys)} keys"
         return suffix(record.lease_id), f"when it was handed out there was {there}"
@@ -149,11 +153,11 @@ def the_key_that_was_handed_out_is_there(world: World, told: Told) -> Found:
     """6: the key of a lease that lives is on the account when a caller is given it, for whatever time."""
     if told.method != "GenerateCredentials" or told.answer.security_token:
         return None
-    record, row = world.truth.of(told.answer.lease_id), world.store.rows.get(told.answer.lease_id)
-    if record is None or row is None or record.touched or world.truth.asked(record):
+    record, row = world.expectations.of(told.answer.lease_id), world.store.rows.get(told.answer.lease_id)
+    if record is None or row is None or record.touched or world.expectations.asked(record):
         return None
     lives = row.lease.state is State.ACTIVE and row.lease.access_key_id == told.answer.access_key
-    user = world.truth.user(record)
+    user = world.expectations.user(record)
     if lives and (user is None or told.answer.access_key not in user.keys):
         return suffix(record.lease_id), "the key that was handed out is not on the account"
     return None
@@ -163,10 +167,10 @@ def what_was_renewed_is_there(world: World, told: Told) -> Found:
     """4: a lease that could be renewed still has its key."""
     if told.method != "RenewLease":
         return None
-    record = world.truth.of(told.answer.lease_id)
-    if record is None or record.touched or world.truth.asked(record):
+    record = world.expectations.of(told.answer.lease_id)
+    if record is None or record.touched or world.expectations.asked(record):
         return None
-    user = world.truth.user(record)
+    user = world.expectations.user(record)
     if user is None or not user.keys:
         return suffix(record.lease_id), "it was renewed and has no key"
     return None
@@ -176,8 +180,8 @@ def a_revocation_reported_gone_is_done(world: World, told: Told) -> Found:
     """5: GONE is said once AWS has acknowledged that the key is deleted."""
     if told.method != "RevokeLease" or told.answer.outcome not in (2, 3):
         return None
-    record = world.truth.of(told.answer.lease_id)
-    user = world.truth.user(record) if record else None
+    record = world.expectations.of(told.answer.lease_id)
+    user = world.expectations.user(record) if record else None
     late = record is not None and record.create_sent_us > 0 and record.troubled
     if record is not None and user is not None and user.keys and not late:
         return suffix(record.lease_id), f"GONE was said, and it has {len(user.keys)} keys"
@@ -189,8 +193,8 @@ def a_revocation_reported_gone_is_done(world: World, told: Told) -> Found:
 
 def nothing_is_left(world: World, _: None) -> Found:
     """1, 9: no user without a live lease, and no lease that should have ended."""
-    for user in world.truth.users():
-        record = world.truth.records.get(suffix(user.name))
+    for user in world.expectations.users():
+        record = world.expectations.records.get(suffix(user.name))
         row = world.store.rows.get(record.lease_id) if record else None
         if row is None or row.lease.state is not State.ABANDONED:
             state = row.lease.state.value if row else "unknown"
@@ -205,7 +209,7 @@ def no_secret_is_anywhere(world: World, _: None) -> Found:
     """7: no secret key is in the store, in an event, in an error or in a line of the journal."""
     text = "\n".join(line for _, _, line in world.journal.lines)
     text += repr((dict(world.store.rows), world.store.roots, world.store.rotations))
-    return ("", "a secret key was told") if any(one in text for one in world.truth.secrets) else None
+    return ("", "a secret key was told") if any(one in text for one in world.expectations.secrets) else None
 
 
 ON_EFFECT = (

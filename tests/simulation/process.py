@@ -117,7 +117,7 @@ class Process:
         self.alive = True
         self.ready = self.stopped = False
         self.missing: dict[str, None] = {"starting": None}
-        """Why it does not do its part; see ``Attention``."""
+        """Why it does not do its part; see ``Responsibilities``."""
         self.attentive_since = math.inf
         self.going_since = 0.0
         self.tasks: dict[asyncio.Task[Any], None] = {}
@@ -200,8 +200,8 @@ class Process:
         if self.alive:
             subject = suffix(getattr(event, "lease_id", ""))
             self.world.journal.note(f"{event}", subject or ALL)
-            self.world.attention.heard(self, event)
-            self.world.truth.heard(event)
+            self.world.responsibilities.heard(self, event)
+            self.world.expectations.heard(event)
 
     def refused(self, reason: str) -> None:
         """Ignore a refusal: the caller hears of it."""

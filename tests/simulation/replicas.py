@@ -71,7 +71,7 @@ class Replicas:
         self.lives += 1
         if self.lives > 1 and not self.several:
             self._world.store.restart()
-        self._world.truth.about_to_start()
+        self._world.expectations.about_to_start()
         self._world.journal.note(f"process {self.lives} starts", ALL)
         process = Process(self._world, self.lives, seat)
         self.running.append(process)
@@ -81,7 +81,7 @@ class Replicas:
         """Take note that a process serves."""
         self._world.journal.note(f"process {process.number} serves", ALL)
         self._world.judge(() if self.several else invariants.ON_START, process)
-        self._world.attention.back(process, "starting")
+        self._world.responsibilities.back(process, "starting")
         self._shake()
 
     def died(self, process: Process) -> None:
@@ -89,8 +89,8 @@ class Replicas:
         world = self._world
         self._loop.go_on(process)
         self.running.remove(process)
-        world.attention.missing(process, "dead")
-        world.truth.deaths.append(world.now())
+        world.responsibilities.missing(process, "dead")
+        world.expectations.deaths.append(world.now())
         self._shake()
         if world.may_go_on:
             world.later(world.chance("down").uniform(0.2, LATEST_START), lambda: self.start(process.seat))
@@ -101,7 +101,7 @@ class Replicas:
             return
         self._world.journal.note(f"process {process.number} is stopped for {seconds:.1f} s", ALL)
         self._loop.halt(process)
-        self._world.attention.missing(process, "stopped")
+        self._world.responsibilities.missing(process, "stopped")
         process.stop()
         self._world.later(seconds, lambda: self._go_on(process))
 
@@ -111,7 +111,7 @@ class Replicas:
         self._world.journal.note(f"process {process.number} goes on", ALL)
         process.stopped = False
         self._loop.go_on(process)
-        self._world.attention.back(process, "stopped")
+        self._world.responsibilities.back(process, "stopped")
         self._shake()
 
     def _shake(self) -> None:

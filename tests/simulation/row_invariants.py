@@ -82,8 +82,12 @@ def gone_means_that_the_user_is_gone(world: World, change: Change) -> Found:
     lease_id, old, new = change
     if new is None or new.lease.state is not State.GONE or old is None or old.lease.state is State.GONE:
         return None
-    record = world.truth.of(lease_id)
-    if record is None or record.create_sent_us > record.begun_until_us or world.truth.user(record) is None:
+    record = world.expectations.of(lease_id)
+    if (
+        record is None
+        or record.create_sent_us > record.begun_until_us
+        or world.expectations.user(record) is None
+    ):
         return None
     return suffix(lease_id), f"the row is GONE and {record.user_name} lives"
 
@@ -93,7 +97,7 @@ def a_silence_counts_no_attempt(world: World, change: Change) -> Found:
     lease_id, old, new = change
     if old is None or new is None or new.lease.attempts <= old.lease.attempts:
         return None
-    record = world.truth.of(lease_id)
+    record = world.expectations.of(lease_id)
     by_aws = new.lease.last_error.startswith("AWS ")
     if record is not None and by_aws and record.sends and not record.refusals:
         return suffix(lease_id), "an attempt was counted, and AWS had refused nothing"
@@ -145,7 +149,7 @@ def only_old_strangers_are_adopted(world: World, change: Change) -> Found:
         return None
     user = world.account_of(new.lease.footprint.account).users.get(new.lease.footprint.user_name.casefold())
     now = world.mine.time()
-    if user is not None and now - user.created < CREATE_GRACE.total_seconds() - world.truth.skew:
+    if user is not None and now - user.created < CREATE_GRACE.total_seconds() - world.expectations.skew:
         return suffix(lease_id), f"a user {now - user.created:.0f} s old was adopted"
     return None
 

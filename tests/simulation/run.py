@@ -9,13 +9,13 @@ from typing import Any
 
 from lessor.v1 import lease_pb2
 from lessor_server.domain.lease import LIVE
+from tests.simulation.expectations import Breach
 from tests.simulation.journal import ALL, suffix
 from tests.simulation.options import Options
 from tests.simulation.points import Points
 from tests.simulation.process import task_factory
 from tests.simulation.rotation_invariants import rests
 from tests.simulation.stopping import StoppingLoop
-from tests.simulation.truth import Breach
 from tests.simulation.wire import LATEST_ARRIVAL
 from tests.simulation.workload import Workload, furnish
 from tests.simulation.world import World
@@ -128,8 +128,8 @@ def _settled(world: World) -> bool:
         return False
     if not all(rests(row) for row in world.store.rotations.values()):
         return False
-    for user in world.truth.users():
-        record = world.truth.records.get(suffix(user.name))
+    for user in world.expectations.users():
+        record = world.expectations.records.get(suffix(user.name))
         if record is None or world.store.rows[record.lease_id].lease.state.value != "ABANDONED":
             return False
     return True

@@ -43,7 +43,7 @@ class Stage:
         asked = creds_pb2.GenerateCredentialsRequest(
             mount=mount, role=role, ttl=seconds(life), request_id=request
         )
-        who = request or f"caller-{len(self.world.truth.callers)}"
+        who = request or f"caller-{len(self.world.expectations.callers)}"
         answer = await self.client.generate(asked, who, within)
         if answer is not None:
             self.leases.append(answer.lease_id)
@@ -203,11 +203,11 @@ async def _repeat_and_leave(stage: Stage) -> None:
     world, request = stage.world, str(uuid.UUID(int=9, version=4))
     await _leave(stage, request)
     await asyncio.sleep(1.0)  # it is made all the same, for a minute
-    maker = next(iter(world.truth.callers[request].replicas), None)
+    maker = next(iter(world.expectations.callers[request].replicas), None)
     if maker is not None:
         world.replicas.stop(maker, 20 * 60.0)
     for _ in range(10):
-        if len(world.truth.callers[request].replicas) == 1:
+        if len(world.expectations.callers[request].replicas) == 1:
             await _leave(stage, request)
     await asyncio.sleep(100.0)
 
@@ -246,7 +246,7 @@ async def _revoke_while_creating(stage: Stage) -> None:
     await stage.client.revoke_prefix("aws/creds/a_p/", sync=True)
     await issue
     await asyncio.sleep(160.0)  # a claim whose answer was lost runs out after two minutes
-    if world.replicas.lives == 1 and any(world.truth.users()):
+    if world.replicas.lives == 1 and any(world.expectations.users()):
         world.broken("what_was_made_late_goes_soon", "", "a user created after its row was GONE is left")
 
 
@@ -338,10 +338,10 @@ async def _stop(stage: Stage) -> None:
     world = stage.world
     world.spawn(_quietly(stage.issue("a_p")))
     await asyncio.sleep(0.004)
-    (maker,) = world.truth.callers["caller-0"].replicas
+    (maker,) = world.expectations.callers["caller-0"].replicas
     world.replicas.stop(maker, 20 * 60.0)
     await asyncio.sleep(20 * 60.0 + 160.0)  # a claim whose answer was lost runs out after two minutes
-    if world.replicas.lives == 2 and any(world.truth.users()):
+    if world.replicas.lives == 2 and any(world.expectations.users()):
         world.broken("what_was_made_late_goes_soon", "", "a user made after its row was GONE is left")
 
 

@@ -11,7 +11,7 @@ from tests.support.memory_aws import CHAIN_SESSION
 
 if TYPE_CHECKING:
     from tests.simulation.disk import Change
-    from tests.simulation.truth import Effect, Told
+    from tests.simulation.expectations import Effect, Told
     from tests.simulation.world import World
     from tests.support.sts_state import SessionKey
 
@@ -23,7 +23,7 @@ def no_session_is_without_a_row(world: World, effect: Effect) -> Found:
     name: str = getattr(effect.call, "session_name", "")
     if name in ("", CHAIN_SESSION) or not effect.answer.ok:
         return None
-    record = world.truth.records.get(suffix(name))
+    record = world.expectations.records.get(suffix(name))
     known = record is not None and record.lease_id in world.store.rows
     return None if known else (suffix(name), f"session {name} was made and no row knows it")
 
@@ -51,13 +51,13 @@ def a_session_expires_in_time(world: World, change: Change) -> Found:
     lease_id, old, new = change
     if old is None or new is None or not new.lease.is_session:
         return None
-    record = world.truth.of(lease_id)
+    record = world.expectations.of(lease_id)
     expires = (old.lease.state, new.lease.state) == (State.ACTIVE, State.REVOKING)
     if record is None or not expires:
         return None
-    due = world.attention.latest(record)
+    due = world.responsibilities.latest(record)
     late = world.now() - due
-    if late <= BOUND_SECONDS + world.truth.skew or world.truth.disturbed(record, due):
+    if late <= BOUND_SECONDS + world.expectations.skew or world.expectations.disturbed(record, due):
         return None
     return suffix(lease_id), f"it expired {late:.1f} s late"
 

@@ -94,7 +94,7 @@ class Wire(memory_aws.MemoryAws):
         elif flight.fate is Fate.LOST:
             flight.ending = Ending.SILENCE
         if flight.fate is not None:
-            self._world.truth.trouble(call.user)
+            self._world.expectations.trouble(call.user)
             self._world.shake()
         loop = asyncio.get_running_loop()
         flight.answer = loop.create_future()
@@ -129,7 +129,7 @@ class Wire(memory_aws.MemoryAws):
             )
             self._world.carried_out(flight, answer)
         elif flight.ending is Ending.ANSWER and answer.code != THROTTLING.code and answer.status < 500:
-            self._world.truth.refused(flight.call.user)
+            self._world.expectations.refused(flight.call.user)
         if flight.fate is Fate.AFTER and self._process.alive:
             self._process.kill()
         self._world.later(flight.back, lambda: self._hear(flight, answer))

@@ -225,13 +225,13 @@ class Workload:
 
     async def _touches(self, rng: random.Random) -> None:
         """Change some user of ours."""
-        users = sorted(self._world.truth.users(), key=lambda user: user.name)
+        users = sorted(self._world.expectations.users(), key=lambda user: user.name)
         if not users:
             return
         user = rng.choice(users)
         what = rng.choice((*sorted(set(TOUCHES) - {"user"}), "forget", "strip"))
         self._world.journal.note(f"somebody does {what} to the user", suffix(user.name))
-        record = self._world.truth.records.get(suffix(user.name))
+        record = self._world.expectations.records.get(suffix(user.name))
         if record is not None:
             record.touched = True
             record.asked = record.asked or what == "forget"

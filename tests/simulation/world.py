@@ -13,16 +13,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tests.simulation import invariants, rotation_invariants, row_invariants, session_invariants
-from tests.simulation.attention import Attention
 from tests.simulation.disk import Change, DurableStore
+from tests.simulation.expectations import Breach, Effect, Expectations
 from tests.simulation.faults import Faults
 from tests.simulation.journal import ALL, Journal, suffix
 from tests.simulation.options import Options
 from tests.simulation.points import Points
 from tests.simulation.process import Process
 from tests.simulation.replicas import Replicas
+from tests.simulation.responsibility import Responsibilities
 from tests.simulation.stopping import StoppingLoop
-from tests.simulation.truth import Breach, Effect, Truth
 from tests.simulation.wire import Flight
 from tests.support import builders
 from tests.support.iam import Iam
@@ -104,13 +104,13 @@ class World:
             SECOND_KEY: self.mine,
             builders.OTHER_ROOT_KEY: self.other,
         }
-        self.truth = Truth(self)
+        self.expectations = Expectations(self)
         self.faults = Faults(self)
         self.away = self.disk_fails = False
         self.strange_keys: set[str] = set()
         """Keys of users of static roles that somebody else made."""
         self.replicas = Replicas(self, loop)
-        self.attention = Attention(self)
+        self.responsibilities = Responsibilities(self)
         self.breaches: list[Breach] = []
         self.effects = 0
         self._chances: dict[str, random.Random] = {}
@@ -193,7 +193,7 @@ class World:
         end = self.now() + seconds
         asleep = f"asleep until {end:.6f}"  # another sleep may begin meanwhile
         for process in serving:
-            self.attention.missing(process, asleep)
+            self.responsibilities.missing(process, asleep)
             process.lose_calls()
         while self._later and self._later[0][0] <= end:
             when, _, event = heapq.heappop(self._later)
@@ -201,7 +201,7 @@ class World:
             event()
         self._leap(max(end, self.now()))
         for process in serving:
-            self.attention.back(process, asleep)
+            self.responsibilities.back(process, asleep)
         for when, _, _ in self._later:
             self._arm(when)
         self.shake()
@@ -211,14 +211,14 @@ class World:
 
     def shake(self, lasting: float = 0.0) -> None:
         """Take note of a disturbance, whose effects last so many seconds longer than those of others."""
-        self.truth.shaken = max(self.truth.shaken, self.now() + lasting)
+        self.expectations.shaken = max(self.expectations.shaken, self.now() + lasting)
 
     # --- what happens --------------------------------------------------------------------------------------
 
     def sent(self, flight: Flight) -> None:
         """Take note of a request that leaves."""
         self._count()
-        self.truth.sent(flight)
+        self.expectations.sent(flight)
 
     def _count(self) -> None:
         """Count an effect; processes that have no end of them are stopped."""
@@ -235,7 +235,7 @@ class World:
 
     def delayed(self, flight: Flight) -> None:
         """Take note of a request that will arrive late."""
-        self.truth.late += 1
+        self.expectations.late += 1
         self.journal.note(f"{flight.call.action} is delayed", suffix(flight.call.user))
 
     def carried_out(self, flight: Flight, answer: Answer) -> None:
@@ -244,7 +244,7 @@ class World:
         told = answer.code or "ok"
         self.journal.note(f"aws {call.action}: {told}", suffix(call.user))
         effect = Effect(self.account_with(flight.key_id), call, answer, flight.sent_us)
-        self.truth.carried_out(effect)
+        self.expectations.carried_out(effect)
         self.judge((*invariants.ON_EFFECT, *session_invariants.ON_EFFECT), effect)
 
     def written(self, process: Process, name: str, changes: list[Change], began_us: int) -> None:
@@ -257,8 +257,8 @@ class World:
             lease_id, _, row = change
             state = f"{row.lease.state.value} due {row.lease.due_us}" if row else "dropped"
             self.journal.note(f"store {name}: {state}", suffix(lease_id))
-            self.truth.changed(change)
-            self.attention.wrote(process, name, change, self.truth.records[suffix(lease_id)])
+            self.expectations.changed(change)
+            self.responsibilities.wrote(process, name, change, self.expectations.records[suffix(lease_id)])
             self.judge((*row_invariants.ON_CHANGE, *session_invariants.ON_CHANGE), change)
         changes.clear()
 

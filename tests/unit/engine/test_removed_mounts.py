@@ -55,13 +55,13 @@ async def test_a_removed_mount_is_forgotten() -> None:
 async def test_a_mount_that_another_replica_removed_is_forgotten_when_it_is_read() -> None:
     """The first read that finds no mount, or no root of it, lets go of all; the next has nothing to do."""
     async with world() as w:
-        for read in ("ground", "of"):
+        for read in ("context", "of"):
             roots, limiters = await replica(w)
             stored = w.store.mounts.pop("aws"), w.store.roots.pop("aws")
             assert kept(roots, limiters) != []
             for _ in range(2):
-                with pytest.raises(NotFound if read == "ground" else RootNotSet):
-                    await (roots.load_context("aws", "app") if read == "ground" else roots.get("aws"))
+                with pytest.raises(NotFound if read == "context" else RootNotSet):
+                    await (roots.load_context("aws", "app") if read == "context" else roots.get("aws"))
             assert kept(roots, limiters) == []
             assert w.aws.forgotten == ["aws"]
             w.aws.forgotten.clear()

@@ -14,7 +14,7 @@ from lessor_server.domain.events import Event
 from tests.support.engine_world import World, world
 from tests.support.served import Served
 from tests.support.virtual_loop import virtual
-from tests.unit.engine.test_sweeper import GRACE, appear
+from tests.unit.engine.test_reconciler import GRACE, appear
 
 CAROL = Principal("carol", frozenset(Capability))
 LEASE = "a lease of somebody else"

@@ -122,7 +122,7 @@ class Record:
 
 
 @dataclass(slots=True)
-class Truth:
+class Expectations:
     """Everything that is known of a run."""
 
     world: World

@@ -9,7 +9,7 @@ from lessor_server.domain.lease import State
 from tests.support.engine_world import World, bound, world
 from tests.support.iam_faults import Fault, Kind
 from tests.support.virtual_loop import virtual
-from tests.unit.engine.test_sweeper import DAY, GRACE, HOUR, appear, sweep
+from tests.unit.engine.test_reconciler import DAY, GRACE, HOUR, appear, sweep
 
 
 async def start_with(w: World, *, wall_ahead: float = 0.0, aws_ahead: float = 0.0) -> None:

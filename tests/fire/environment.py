@@ -30,7 +30,7 @@ MOUNT = "aws"
 ROLES = ("app", "swept")
 
 
-class Ground:
+class Environment:
     """A server over ``folder`` and the AWS that it may reach."""
 
     def __init__(self, folder: Path, aws: StandIn) -> None:
@@ -55,7 +55,7 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground(folder: Path, latency: float = 0.0, **settings: str) -> AsyncIterator[Ground]:
+async def run_environment(folder: Path, latency: float = 0.0, **settings: str) -> AsyncIterator[Environment]:
     """Run a server and its AWS for the length of the block, with a mount, a bound root and both roles.
 
     Args:
@@ -64,17 +64,17 @@ async def ground(folder: Path, latency: float = 0.0, **settings: str) -> AsyncIt
         settings: Variables of the server's environment.
     """
     async with StandIn.start(latency=latency) as aws:
-        place = Ground(folder, aws)
-        await place.start(**settings)
+        environment = Environment(folder, aws)
+        await environment.start(**settings)
         try:
-            async with place.connect() as lessor:
+            async with environment.connect() as lessor:
                 await lessor.enable(MOUNT, aws.url)
                 for role in ROLES:
                     await lessor.put_role(MOUNT, role)
                 await lessor.revoke((await lessor.generate(MOUNT)).lease_id)
-            yield place
+            yield environment
         finally:
-            await place.process.kill()
+            await environment.process.kill()
 
 
 def now() -> float:

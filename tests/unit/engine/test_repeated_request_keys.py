@@ -16,8 +16,8 @@ from tests.support.engine_world import BOUND_SECONDS, bound, world
 from tests.support.iam_faults import Fault
 from tests.support.iam_faults import Kind as FaultKind
 from tests.support.virtual_loop import virtual
-from tests.unit.engine.test_beside_another import another
-from tests.unit.engine.test_requests import ONE, only_user, opens, raises
+from tests.unit.engine.test_request_ids import ONE, only_user, opens, raises
+from tests.unit.engine.test_two_processes import another
 
 
 @pytest.mark.parametrize(

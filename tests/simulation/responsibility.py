@@ -20,8 +20,8 @@ from tests.simulation.disk import Change
 from tests.simulation.journal import suffix
 
 if TYPE_CHECKING:
+    from tests.simulation.expectations import Record
     from tests.simulation.process import Process
-    from tests.simulation.truth import Record
     from tests.simulation.world import World
 
 CLAIMS = ("claim", "claim_due", "void_stale_claims")
@@ -51,7 +51,7 @@ class _Responsibility:
         return self.claimer is not None and self.claimer.attentive_since > self.claimed_at
 
 
-class Attention:
+class Responsibilities:
     """Knows since when each replica has been there without a break, and whose each lease is."""
 
     def __init__(self, world: World) -> None:
@@ -144,14 +144,14 @@ class Attention:
     def _follow(self, lease_id: str, claim_ends: float) -> None:
         """See to it that another replica takes up what a missing one had claimed."""
         world = self._world
-        generation = world.store.rows[world.truth.records[lease_id].lease_id].lease.generation
+        generation = world.store.rows[world.expectations.records[lease_id].lease_id].lease.generation
 
         def look() -> None:
-            row = world.store.rows.get(world.truth.records[lease_id].lease_id)
+            row = world.store.rows.get(world.expectations.records[lease_id].lease_id)
             if row is None or not row.claimed_by or row.lease.generation != generation:
                 return
             late = world.now() - max(claim_ends, self.somebody_since) - FULL_SCAN_SECONDS
-            if late >= TAKE_UP_SECONDS and not world.truth.is_shaken(claim_ends):
+            if late >= TAKE_UP_SECONDS and not world.expectations.is_shaken(claim_ends):
                 text = f"a missing replica's claim ran out {late + FULL_SCAN_SECONDS:.1f} s ago"
                 world.broken("what_the_missing_claimed_is_taken_up", lease_id, text)
                 return
