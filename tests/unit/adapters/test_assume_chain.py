@@ -1,4 +1,4 @@
-"""Checks assume chains over HTTP: hop by hop, made once, made anew in time, and nobody else's."""
+"""Checks over HTTP how the sessions of an assume chain are created, shared and replaced."""
 
 from __future__ import annotations
 
@@ -43,8 +43,7 @@ async def assumed(aws: StandIn) -> int:
     return (await aws.totals()).get("AssumeRole", 0)
 
 
-async def test_a_chain_is_walked_hop_by_hop(aws: StandIn) -> None:
-    """Each hop is signed with the session of the one before; the calls are the last role's."""
+async def test_each_hop_is_signed_with_the_session_of_the_one_before(aws: StandIn) -> None:
     hub, spoke = await two_hops(aws)
     async with gateway(aws.url) as door:
         who = await door.send(chained(root(aws.url), hub, spoke), GetCallerIdentity())
@@ -60,8 +59,7 @@ async def test_a_chain_is_walked_hop_by_hop(aws: StandIn) -> None:
     assert signers[1] != signers[2]
 
 
-async def test_a_chain_is_walked_at_the_place_that_answers(aws: StandIn) -> None:
-    """Hops go to the fallbacks of STS as every call does, and the chain is there for IAM's calls too."""
+async def test_hops_use_the_fallback_endpoints_of_sts(aws: StandIn) -> None:
     hub, spoke = await two_hops(aws)
     away = root(
         aws.url,
@@ -76,7 +74,7 @@ async def test_a_chain_is_walked_at_the_place_that_answers(aws: StandIn) -> None
 
 
 async def test_a_hop_that_is_refused_is_named(aws: StandIn) -> None:
-    """The error says which hop, with AWS's code; its ARN stands in the detail for the log alone."""
+    """The hop's ARN is only in the detail, for the log."""
     hub, spoke = await two_hops(aws)
     end = chained(root(aws.url), hub, Hop(spoke.role_arn, "wrong"))
     async with gateway(aws.url) as door:
@@ -88,7 +86,7 @@ async def test_a_hop_that_is_refused_is_named(aws: StandIn) -> None:
 
 
 async def test_a_hop_without_an_answer_means_that_nothing_was_sent(aws: StandIn) -> None:
-    """The call itself never left, so the engine knows that it had no effect."""
+    """The call itself was never sent, so the engine knows that it had no effect."""
     hub, _ = await two_hops(aws)
     await aws.fault("drop", "AssumeRole")
     async with gateway(aws.url) as door:
@@ -98,8 +96,7 @@ async def test_a_hop_without_an_answer_means_that_nothing_was_sent(aws: StandIn)
     assert await aws.calls("GetUser") == []
 
 
-async def test_calls_at_once_share_one_session(aws: StandIn) -> None:
-    """Twenty calls by a fresh chain of two roles assume two roles, and twenty more assume none."""
+async def test_concurrent_calls_share_one_session(aws: StandIn) -> None:
     hub, spoke = await two_hops(aws)
     end = chained(root(aws.url), hub, spoke)
     async with gateway(aws.url) as door:
@@ -110,8 +107,7 @@ async def test_calls_at_once_share_one_session(aws: StandIn) -> None:
             assert await assumed(aws) == 2
 
 
-async def test_calls_at_once_share_one_failure(aws: StandIn) -> None:
-    """Whoever waits for a session that AWS refuses hears that refusal; STS is asked once, and later anew."""
+async def test_concurrent_calls_share_one_failure(aws: StandIn) -> None:
     hub, _ = await two_hops(aws)
     end = chained(root(aws.url), Hop(hub))
     await aws.fault("refuse", "AssumeRole", times=1)
@@ -128,8 +124,7 @@ async def test_calls_at_once_share_one_failure(aws: StandIn) -> None:
     assert await assumed(aws) == 2
 
 
-async def test_a_session_is_made_anew_before_it_ends(aws: StandIn) -> None:
-    """With ten minutes left of the hour the next call makes a new session and signs with it."""
+async def test_a_session_is_replaced_ten_minutes_before_it_ends(aws: StandIn) -> None:
     hub, _ = await two_hops(aws)
     clock = Clock()
     end = chained(root(aws.url), hub)
@@ -145,8 +140,8 @@ async def test_a_session_is_made_anew_before_it_ends(aws: StandIn) -> None:
     assert signers[0] == signers[1] != signers[2]
 
 
-async def test_a_session_that_serves_outlives_an_outage_of_sts(aws: StandIn) -> None:
-    """While the old session is good a failed renewal fails no call, and is tried again after 30 s at most."""
+async def test_a_valid_session_is_used_during_an_outage_of_sts(aws: StandIn) -> None:
+    """A failed renewal is retried after 30 s at most."""
     hub, _ = await two_hops(aws)
     clock = Clock()
     end = chained(root(aws.url), hub)
@@ -160,8 +155,7 @@ async def test_a_session_that_serves_outlives_an_outage_of_sts(aws: StandIn) -> 
 
 
 @virtual
-async def test_a_call_waits_two_seconds_at_most_for_a_new_session_while_the_old_one_serves() -> None:
-    """STS that does not answer holds up no revocation that the old session can sign."""
+async def test_a_call_waits_at_most_two_seconds_for_a_new_session_while_the_old_one_is_valid() -> None:
     loop = asyncio.get_running_loop()
     silent = False
 
@@ -179,8 +173,8 @@ async def test_a_call_waits_two_seconds_at_most_for_a_new_session_while_the_old_
     assert loop.time() - begin == pytest.approx(PATIENCE_SECONDS)
 
 
-async def test_without_a_session_an_outage_of_sts_is_told(aws: StandIn) -> None:
-    """With less than a minute left nothing is signed any more: the call fails, and the next tries anew."""
+async def test_without_a_valid_session_an_outage_of_sts_fails_the_call(aws: StandIn) -> None:
+    """A session with less than a minute left is not used."""
     hub, _ = await two_hops(aws)
     clock = Clock()
     end = chained(root(aws.url), hub)
@@ -193,8 +187,8 @@ async def test_without_a_session_an_outage_of_sts_is_told(aws: StandIn) -> None:
         await door.send(end, GetCallerIdentity())
 
 
-async def test_a_session_that_aws_calls_expired_is_made_anew(aws: StandIn) -> None:
-    """When the machine slept through a session's end, the call is sent once more with a new one."""
+async def test_a_session_that_aws_calls_expired_is_replaced_and_the_call_sent_again(aws: StandIn) -> None:
+    """It may have expired while the machine was suspended."""
     hub, _ = await two_hops(aws)
     end = chained(root(aws.url), hub)
     async with gateway(aws.url) as door:
@@ -204,8 +198,7 @@ async def test_a_session_that_aws_calls_expired_is_made_anew(aws: StandIn) -> No
     assert [call["outcome"] for call in await aws.calls("GetCallerIdentity")] == ["ok", "ExpiredToken", "ok"]
 
 
-async def test_calls_at_once_that_met_the_end_of_a_session_share_the_next(aws: StandIn) -> None:
-    """Twenty calls that AWS refuses for an expired session are all answered, and one session was made."""
+async def test_concurrent_calls_with_an_expired_session_share_the_next_one(aws: StandIn) -> None:
     hub, _ = await two_hops(aws)
     end = chained(root(aws.url), hub)
     async with gateway(aws.url) as door:
@@ -217,8 +210,7 @@ async def test_calls_at_once_that_met_the_end_of_a_session_share_the_next(aws: S
     assert await assumed(aws) == 2
 
 
-async def test_no_mount_or_version_signs_for_another(aws: StandIn) -> None:
-    """Mounts, versions and chains at one endpoint each sign with their own key or session, calls mixed."""
+async def test_each_mount_and_version_signs_with_its_own_credentials(aws: StandIn) -> None:
     hub, spoke = await two_hops(aws)
     ends = {
         "keys": root(aws.url),

@@ -1,4 +1,4 @@
-"""Answers that are not AWS's, or not as AWS writes them: no success, no refusal, no exception of the SDK."""
+"""Checks that a malformed answer counts as neither a success nor a refusal."""
 
 from __future__ import annotations
 
@@ -105,8 +105,7 @@ PAGES: tuple[bytes, ...] = (
 )
 
 
-async def test_what_is_no_answer_of_aws_is_no_answer(outcome: Outcome) -> None:
-    """With any status: neither that the user is gone, nor that it may not be deleted, nor that it was."""
+async def test_an_answer_that_is_not_awss_is_unreadable_with_any_status(outcome: Outcome) -> None:
     for status, body in product(STATUSES, PAGES):
         error = await outcome(page(status, body), DeleteUser("ann"))
         assert isinstance(error, AwsUnknown), (status, body)
@@ -116,21 +115,18 @@ async def test_what_is_no_answer_of_aws_is_no_answer(outcome: Outcome) -> None:
         assert error.detail.startswith(f"HTTP {status}: ")
 
 
-async def test_a_refusal_needs_a_status_of_refusals(outcome: Outcome) -> None:
-    """AWS writes no error under a status of success."""
+async def test_an_error_with_a_success_status_is_unreadable(outcome: Outcome) -> None:
     for status in (200, 201, 202, 204, 206, 226, 299):
         body = b"" if status == 204 else ERROR.format("NoSuchEntity", "The user with name ann").encode()
         assert isinstance(await outcome(page(status, body), DeleteUser("ann")), AwsUnknown)
 
 
 async def test_a_success_needs_status_200(outcome: Outcome) -> None:
-    """AWS knows one status of success."""
     for status in (201, 202, 206, 226, 299, 400, 500):
         assert isinstance(await outcome(page(status, DONE), DeleteUser("ann")), AwsUnknown)
 
 
-async def test_an_answer_of_aws_is_believed(outcome: Outcome) -> None:
-    """Success, and a refusal as AWS and as moto write it."""
+async def test_valid_answers_of_aws_and_moto_are_read(outcome: Outcome) -> None:
     assert await outcome(page(200, DONE), DeleteUser("ann")) is None
     error = ERROR.format("NoSuchEntity", "The user with name ann cannot be found.")
     for body in (error, error.replace("<Error>", "<Errors><Error>").replace("</Error>", "</Error></Errors>")):
@@ -140,8 +136,8 @@ async def test_an_answer_of_aws_is_believed(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("code", ["NoSuchEntity", "AccessDenied", "EntityAlreadyExists", "SomethingElse"])
-async def test_a_failure_of_the_service_is_no_refusal(outcome: Outcome, code: str) -> None:
-    """Status 500 says that something broke on the way, whatever the code; throttling alone had no effect."""
+async def test_status_500_is_not_a_refusal(outcome: Outcome, code: str) -> None:
+    """Whatever its code. Only throttling is known to have had no effect."""
     body = ERROR.format(code, "The user with name ann cannot be found.").encode()
     assert isinstance(await outcome(page(500, body), DeleteUser("ann")), AwsUnknown)
     throttled = await outcome(page(503, ERROR.format("SlowDown", "").encode()), DeleteUser("ann"))
@@ -149,15 +145,15 @@ async def test_a_failure_of_the_service_is_no_refusal(outcome: Outcome, code: st
     assert throttled.refusal is Refusal.THROTTLED
 
 
-async def test_a_page_proves_no_key(outcome: Outcome) -> None:
-    """A proxy's 403 is not IAM's AccessDenied, which would show that IAM knows the key."""
+async def test_an_html_page_does_not_verify_a_key(outcome: Outcome) -> None:
+    """A proxy's 403 is not IAM's AccessDenied."""
     proof = VerifyKeyOnIam(AccessKey("AKIAEXAMPLEEXAMPLE00", Secret("not-a-secret")), "ann")
     for body in (HTML, b"", b"<Error><Code>AccessDenied</Code></Error>"):
         assert isinstance(await outcome(page(403, body), proof), AwsUnknown)
 
 
-async def test_a_request_id_is_one_or_nothing(outcome: Outcome) -> None:
-    """It goes to any caller and into the log."""
+async def test_a_malformed_request_id_is_dropped(outcome: Outcome) -> None:
+    """It is sent to callers and written to the log."""
     for said, expected in (("a1-B2", "a1-B2"), ("a b", ""), ("a\x7f", ""), ("a" * 65, ""), ("é", "")):
         body = ERROR.format("AccessDenied", "").replace("r-1", said).encode()
         refused = await outcome(page(403, body), DeleteUser("ann"))
@@ -193,13 +189,11 @@ BOMB = (
     ids=range(11),
 )
 @pytest.mark.parametrize("status", [200, 400, 500])
-def test_what_would_grow_or_hide_is_not_parsed(body: bytes, status: int) -> None:
-    """Entities, also in another encoding; more tags or attributes than AWS has; and depth does no harm."""
+def test_xml_entities_and_excess_elements_are_not_parsed(body: bytes, status: int) -> None:
     assert find_problem(NAME, status, body)
 
 
-async def test_depth_does_no_harm(outcome: Outcome) -> None:
-    """Nested as deep as the bound allows, an answer of the right name is unreadable or read, and no more."""
+async def test_deeply_nested_xml_is_harmless(outcome: Outcome) -> None:
     deep = "<Error>" * 20_000 + "</Error>" * 20_000
     error = f"<ErrorResponse><Error><Code>NoSuchEntity</Code>{deep}</Error></ErrorResponse>".encode()
     assert isinstance(await outcome(page(404, error), DeleteUser("ann")), AwsError)
@@ -269,16 +263,17 @@ def spoiled(inner: str, leaf: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("action", "call", "inner"), READ, ids=[one[0] for one in READ])
-async def test_a_whole_answer_is_read(outcome: Outcome, action: str, call: Call[object], inner: str) -> None:
-    """These are what the tests below take something from."""
+async def test_a_complete_answer_is_read(
+    outcome: Outcome, action: str, call: Call[object], inner: str
+) -> None:
+    """The tests below remove something from these answers."""
     assert not isinstance(await outcome(result(action, inner), call), AwsError)
 
 
 @pytest.mark.parametrize(("action", "call", "inner"), READ, ids=[one[0] for one in READ])
-async def test_a_field_that_is_missing_or_wrong_is_no_answer(
+async def test_an_answer_with_a_missing_or_invalid_field_is_unreadable(
     outcome: Outcome, action: str, call: Call[object], inner: str
 ) -> None:
-    """The call may have happened, and nothing of the answer is repeated."""
     leaves = [leaf for leaf in LEAVES if f"<{leaf}>" in inner]
     for leaf in ["Arn"] if action == "CreateUser" else leaves:
         for wrong in spoiled(inner, leaf):
@@ -289,14 +284,13 @@ async def test_a_field_that_is_missing_or_wrong_is_no_answer(
 
 
 async def test_an_account_has_twelve_digits(outcome: Outcome) -> None:
-    """A root is bound to it for its life."""
     for account in ("", "1", "12345678901", "1234567890123", "12345678901x", "١٢٣٤٥٦٧٨٩٠١٢"):
         inner = IDENTITY.replace("<Account>123456789012", f"<Account>{account}")
         assert isinstance(await outcome(result("GetCallerIdentity", inner), GetCallerIdentity()), AwsUnknown)
 
 
-async def test_a_date_that_is_none_is_no_answer(outcome: Outcome) -> None:
-    """AWS's clock is what expiries are held to."""
+async def test_an_answer_with_an_invalid_date_is_unreadable(outcome: Outcome) -> None:
+    """AWS's clock is compared with the server's."""
     whole = result("GetCallerIdentity", IDENTITY)
     for date in ("rubbish", "Thu, 99 Jan 2025 00:00:00 GMT", "Thu, 01 Jan 99999 00:00:00 GMT", "-"):
         answer = whole.replace(b"Connection:", f"Date: {date}\r\nConnection:".encode())
@@ -305,8 +299,8 @@ async def test_a_date_that_is_none_is_no_answer(outcome: Outcome) -> None:
     assert await outcome(answer, GetServerTime()) == 1_767_225_600 * 10**6
 
 
-async def test_an_instant_that_is_none_is_no_answer(outcome: Outcome) -> None:
-    """The end of a session is what its lease lasts to."""
+async def test_an_answer_with_an_invalid_expiration_is_unreadable(outcome: Outcome) -> None:
+    """It becomes the expiry of a lease."""
     for instant in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2025-13-01", "1e400"):
         inner = f"<Credentials>{SESSION}</Credentials>".replace("2025-01-01T00:00:00Z", instant)
         assert isinstance(await outcome(result("GetSessionToken", inner), GetSessionToken(900)), AwsUnknown)

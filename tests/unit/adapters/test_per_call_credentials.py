@@ -1,4 +1,4 @@
-"""Keys that sign one call each: known while the call runs, and to nothing that outlives it."""
+"""Checks that a key for one call is available only while the call runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ KEY = AccessKey("AKIAEXAMPLE", Secret("not-a-secret"))
 
 
 async def test_a_call_is_signed_with_its_key_and_nothing_after_it() -> None:
-    """Outside of the block there is no key to sign with."""
     with signing_key(KEY):
         frozen = await PerCallCredentials().get_frozen_credentials()
     assert (frozen.access_key, frozen.secret_key, frozen.token) == ("AKIAEXAMPLE", "not-a-secret", None)
@@ -23,7 +22,7 @@ async def test_a_call_is_signed_with_its_key_and_nothing_after_it() -> None:
         await PerCallCredentials().get_frozen_credentials()
 
 
-def test_a_context_that_was_copied_in_a_call_loses_the_key_with_it() -> None:
+def test_a_context_copied_during_a_call_loses_the_key_too() -> None:
     """A connection that the call opened keeps its context for as long as it is open."""
     with signing_key(KEY):
         kept = contextvars.copy_context()
