@@ -1,4 +1,4 @@
-"""SIGHUP before a command is known: it ends no server, and does to other commands what it did."""
+"""Checks that SIGHUP before the imports of a server is ignored, and that it ends all other commands."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def state(code: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("arguments", [("server",), ("--timeout", "5s", "dev")])
-def test_a_hang_up_is_ignored_before_the_imports_of_a_server(arguments: tuple[str, ...]) -> None:
+def test_sighup_is_ignored_before_the_imports_of_a_server(arguments: tuple[str, ...]) -> None:
     assert state(BEFORE_CLICK, *arguments) == "SIG_IGN"
 
 
 @pytest.mark.parametrize("arguments", [("role", "get", "server"), ("role", "get", "app")])
-def test_a_hang_up_ends_other_commands(arguments: tuple[str, ...]) -> None:
-    """Also one that has the word among its arguments, from when it runs."""
+def test_sighup_ends_other_commands(arguments: tuple[str, ...]) -> None:
+    """Also one that has the word `server` among its arguments."""
     assert state(HELP, *arguments) == "SIG_DFL"

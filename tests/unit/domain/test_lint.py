@@ -1,4 +1,4 @@
-"""Checks what a list of actions tells of a policy, over a list of a few."""
+"""Checks the findings of the linter, with a short list of actions."""
 
 from __future__ import annotations
 
@@ -42,8 +42,7 @@ def told(*statements: dict[str, Any]) -> list[str]:
         ("s3:GetObjec?s", '"s3:GetObjec?s" matches no action'),
     ],
 )
-def test_what_means_no_action_is_told_with_the_nearest_name(action: str, said: str) -> None:
-    """A slip of the pen is named where it stands, in Deny and NotAction as in Action."""
+def test_an_unknown_action_is_reported_with_the_nearest_name(action: str, said: str) -> None:
     assert told({"Action": action}) == [f"policy_document.Statement[0].Action: {said}"]
     assert told({"Action": ["s3:GetObject", action], "Effect": "Deny"}) == [
         f"policy_document.Statement[0].Action: {said}"
@@ -57,13 +56,12 @@ def test_what_means_no_action_is_told_with_the_nearest_name(action: str, said: s
     "action",
     ["s3:GetObject", "S3:GETOBJECT", "s3:*", "s3:Get*", "s3:G?tObject", "*", "*:*", "s*:GetObject"],
 )
-def test_what_means_an_action_is_silent(action: str) -> None:
-    """Case does not count, and a wildcard that meets one action is right."""
+def test_a_known_action_has_no_finding(action: str) -> None:
+    """In any case, and by a wildcard."""
     assert told({"Action": action}) == []
 
 
-def test_changes_on_every_resource_are_told_in_one_sentence() -> None:
-    """The names are the first three, and how many more; what reads or takes no resource is left out."""
+def test_writes_on_every_resource_are_reported_in_one_sentence() -> None:
     (said,) = told({"Action": ["s3:*", "ec2:DescribeRegions"], "Resource": "*"})
     assert said == (
         "policy_document.Statement[0] allows s3:DeleteBucket, s3:DeleteObject, s3:PutBucketPolicy and 1 more "
@@ -85,24 +83,21 @@ def test_changes_on_every_resource_are_told_in_one_sentence() -> None:
         {"NotAction": "s3:*", "Resource": "*"},
     ],
 )
-def test_what_is_narrow_or_told_elsewhere_is_silent(statement: dict[str, Any]) -> None:
-    """A named resource, a condition, a Deny, or an action that reads or takes none, is no finding."""
+def test_a_narrow_statement_has_no_finding(statement: dict[str, Any]) -> None:
     assert told(statement) == []
 
 
 def test_a_service_whose_name_begins_like_iam_s_is_not_taken_for_it() -> None:
-    """Only IAM and STS themselves are left to the other warnings."""
+    """Only IAM and STS are left to the other warnings."""
     assert len(told({"Action": "iam-rolesanywhere:CreateProfile", "Resource": "*"})) == 1
 
 
-def test_a_lone_statement_is_looked_at() -> None:
-    """IAM takes one statement for a list of one, and so does the linter."""
+def test_a_single_statement_outside_a_list_is_checked() -> None:
     statement = {"Effect": "Allow", "Action": "s3:Gett", "Resource": ARN}
     assert len(findings({"Statement": statement}, CATALOGUE)) == 1
 
 
-def test_a_policy_full_of_findings_is_cut() -> None:
-    """At most ten sentences come, and the last says how many more there would be."""
+def test_at_most_ten_findings_are_reported() -> None:
     said = told(*({"Action": f"s3:Nothing{number}"} for number in range(MAX_FINDINGS + 5)))
     assert len(said) == MAX_FINDINGS
     assert said[-1] == "and 6 more findings in policy_document"
