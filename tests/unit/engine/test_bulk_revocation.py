@@ -1,4 +1,4 @@
-"""Checks whole ranges of leases: accepted at once, worked off for sure, and nothing else touched."""
+"""Checks the revocation of all leases below a prefix."""
 
 from __future__ import annotations
 
@@ -50,7 +50,6 @@ async def issued(w: World, count: int, role: str = "app") -> list[str]:
 
 @virtual
 async def test_a_prefix_is_accepted_by_one_commit_that_survives_a_kill() -> None:
-    """However many leases it takes in, one write is made; a process that dies right after ends them all."""
     async with world() as w:
         await issued(w, 300)
         w.points.passed.clear()
@@ -67,8 +66,7 @@ async def test_a_prefix_is_accepted_by_one_commit_that_survives_a_kill() -> None
 
 
 @virtual
-async def test_a_prefix_is_no_pattern() -> None:
-    """``a_b`` is not ``a-b``, ``app`` is not ``app2``, and another mount's leases are another mount's."""
+async def test_a_prefix_is_not_a_pattern() -> None:
     async with world() as w:
         roles = ("a_b", "a-b", "a.b", "a_bc")
         for role in roles:
@@ -80,8 +78,7 @@ async def test_a_prefix_is_no_pattern() -> None:
 
 
 @virtual
-async def test_what_is_begun_after_the_cutoff_lives_on() -> None:
-    """A lease that is issued while a prefix is worked off is no part of it, and can be renewed."""
+async def test_a_lease_begun_after_the_cutoff_is_not_revoked() -> None:
     async with world() as w:
         old = await issued(w, 100)
         await accept(w, "aws/")
@@ -95,8 +92,7 @@ async def test_what_is_begun_after_the_cutoff_lives_on() -> None:
 
 @pytest.mark.parametrize("after", [0.01, 0.04, 0.06, 0.09])
 @virtual
-async def test_an_intent_that_is_taken_answers_aborted(after: float) -> None:
-    """A lease that is being made when its prefix is revoked ends as ABORTED, and leaves nothing."""
+async def test_an_intent_below_a_revoked_prefix_is_aborted(after: float) -> None:
     async with world() as w:
         await bound(w)
         caller = asyncio.get_running_loop().create_task(w.attempt())
@@ -111,7 +107,6 @@ async def test_an_intent_that_is_taken_answers_aborted(after: float) -> None:
 
 @virtual
 async def test_a_lease_of_an_open_prefix_is_not_renewed() -> None:
-    """Between acceptance and its turn a covered lease cannot be renewed any more."""
     async with world() as w:
         (lease_id,) = await issued(w, 1)
         w.store.fails.add("mark_range_revoking")
@@ -126,7 +121,6 @@ async def test_a_lease_of_an_open_prefix_is_not_renewed() -> None:
 
 @virtual
 async def test_an_intent_of_an_open_prefix_does_not_become_active() -> None:
-    """An issue whose prefix was revoked hands nothing out, though nobody has turned its row yet."""
     async with world() as w:
         await bound(w)
         w.store.fails.add("mark_range_revoking")
@@ -141,7 +135,6 @@ async def test_an_intent_of_an_open_prefix_does_not_become_active() -> None:
 
 @virtual
 async def test_one_lease_that_fails_stops_no_other() -> None:
-    """All but the refused lease go; the caller who waits hears of one failure, and waits no longer."""
     async with world() as w:
         ids = await issued(w, 20)
         stubborn = w.store.rows[ids[7]].lease.footprint.user_name
@@ -155,8 +148,7 @@ async def test_one_lease_that_fails_stops_no_other() -> None:
 
 
 @virtual
-async def test_what_backs_off_is_tried_at_once_and_counts_as_failed_only_if_it_fails_again() -> None:
-    """Leases that wait for minutes after a refusal are tried now; an earlier refusal is no failure."""
+async def test_a_lease_in_back_off_is_tried_again_and_its_earlier_error_does_not_count() -> None:
     async with world() as w:
         ids = await issued(w, 3)
         w.aws.faults.add(Fault(FaultKind.REFUSE, "DeleteUser"))
@@ -176,8 +168,7 @@ async def test_what_backs_off_is_tried_at_once_and_counts_as_failed_only_if_it_f
 
 
 @virtual
-async def test_a_lease_that_somebody_gives_up_meanwhile_is_not_done() -> None:
-    """It is neither done nor failed nor left, and the caller who waits does not wait for it."""
+async def test_an_abandoned_lease_counts_as_neither_done_nor_failed() -> None:
     async with world() as w:
         given_up, other = await issued(w, 2)
         w.store.fails.add("mark_range_revoking")
@@ -190,8 +181,7 @@ async def test_a_lease_that_somebody_gives_up_meanwhile_is_not_done() -> None:
 
 
 @virtual
-async def test_a_prefix_goes_before_what_fell_due_by_itself() -> None:
-    """What a person asked for in bulk does not wait behind the backlog of an outage."""
+async def test_a_prefix_goes_before_expiries() -> None:
     async with world(limits=EngineConfig(RateLimit(rate=100))) as w:
         await w.put_role(builders.role("urgent"))
         mine = await issued(w, 20, role="urgent")
@@ -210,8 +200,7 @@ async def test_a_prefix_goes_before_what_fell_due_by_itself() -> None:
 
 
 @virtual
-async def test_progress_goes_one_way() -> None:
-    """Each message says more than the one before, and the last that all is done."""
+async def test_progress_never_decreases() -> None:
     async with world() as w:
         await issued(w, 500)
         standings = await follow(w, "aws/creds/")
@@ -223,16 +212,15 @@ async def test_progress_goes_one_way() -> None:
 
 
 @virtual
-async def test_a_prefix_without_leases_is_done_at_once() -> None:
-    """Nothing to revoke is no error, and no news either."""
+async def test_a_prefix_without_leases_is_done_immediately() -> None:
     async with world() as w:
         assert await follow(w, "aws/creds/none/") == []
         await w.until(lambda: not w.store.open)
 
 
 @virtual
-async def test_a_large_prefix_is_turned_in_several_commits() -> None:
-    """No commit turns more rows than its share, so that an intent never waits behind all of them."""
+async def test_a_large_prefix_is_marked_in_several_commits() -> None:
+    """So that an intent does not wait for all of them."""
     async with world() as w:
         await bound(w)
         for number in range(2 * AT_A_TIME + 1):
@@ -250,7 +238,6 @@ async def test_a_large_prefix_is_turned_in_several_commits() -> None:
 
 @virtual
 async def test_a_small_prefix_does_not_wait_for_a_large_one() -> None:
-    """A range that is put up while a large one is being worked off has its turn after one commit of it."""
     async with world() as w:
         await bound(w)
         for number in range(5 * AT_A_TIME):
@@ -271,8 +258,7 @@ async def test_a_small_prefix_does_not_wait_for_a_large_one() -> None:
 
 
 @virtual
-async def test_a_store_that_fails_holds_a_prefix_up_and_loses_nothing() -> None:
-    """While the store cannot write the prefix stays open; then it is worked off."""
+async def test_a_store_error_delays_a_prefix_and_loses_nothing() -> None:
     async with world() as w:
         await issued(w, 5)
         await accept(w, "aws/")
@@ -287,8 +273,7 @@ async def test_a_store_that_fails_holds_a_prefix_up_and_loses_nothing() -> None:
 
 
 @virtual
-async def test_an_abandoned_lease_is_left_alone_until_it_is_revoked() -> None:
-    """Nobody tries an ABANDONED lease again, it can't be renewed; RevokeLease takes it up and ends it."""
+async def test_an_abandoned_lease_is_not_tried_until_it_is_revoked() -> None:
     async with world() as w:
         (lease_id, other) = await issued(w, 2)
         w.aws.faults.add(Fault(FaultKind.REFUSE, "DeleteUser"))
@@ -307,7 +292,6 @@ async def test_an_abandoned_lease_is_left_alone_until_it_is_revoked() -> None:
 
 @virtual
 async def test_a_claim_on_an_abandoned_lease_is_void() -> None:
-    """An attempt that is under way when its lease is abandoned changes nothing any more."""
     async with world() as w:
         (lease_id,) = await issued(w, 1)
         await w.revoke(lease_id, sync=False)

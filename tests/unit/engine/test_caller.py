@@ -1,4 +1,4 @@
-"""Checks how calls are sent: all awaited, repeated where AWS asks for it, never raising."""
+"""Checks how rounds of calls are sent and repeated."""
 
 from __future__ import annotations
 
@@ -39,8 +39,7 @@ def over(aws: MemoryAws, limiter: RateLimiter) -> AwsCaller:
 
 
 @virtual
-async def test_the_calls_of_a_round_go_out_together_and_are_all_awaited() -> None:
-    """A round takes as long as its slowest call, and one that fails stops no other."""
+async def test_the_calls_of_a_round_are_sent_together_and_all_awaited() -> None:
     iam, aws, caller = made()
     iam.create_user("u")
     aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey"))
@@ -54,8 +53,7 @@ async def test_the_calls_of_a_round_go_out_together_and_are_all_awaited() -> Non
 
 
 @virtual
-async def test_a_call_is_sent_once_where_nothing_is_to_be_repeated() -> None:
-    """A refusal, an error and a lost answer come back as they are; the engine sends no second call."""
+async def test_a_failed_call_is_not_repeated_by_default() -> None:
     iam, aws, caller = made()
     iam.create_user("u")
     for kind, outcome in ((Kind.REFUSE, AwsRefused), (Kind.LOSE, AwsUnknown), (Kind.THROTTLE, AwsRefused)):
@@ -67,8 +65,7 @@ async def test_a_call_is_sent_once_where_nothing_is_to_be_repeated() -> None:
 
 
 @virtual
-async def test_a_user_not_seen_yet_is_waited_for_only_with_patience() -> None:
-    """NoSuchEntity of the user is repeated while the caller has patience, and not a moment longer."""
+async def test_a_user_that_is_not_visible_is_waited_for_only_while_retries_are_allowed() -> None:
     iam, _, caller = made()
     iam.visible_after = 10.0
     iam.create_user("u")
@@ -84,8 +81,7 @@ async def test_a_user_not_seen_yet_is_waited_for_only_with_patience() -> None:
 
 
 @virtual
-async def test_a_call_is_repeated_for_half_a_minute_at_most_with_growing_waits() -> None:
-    """Repeats start within 0.2 s, grow to at most 3 s, and end by 30 s."""
+async def test_a_call_is_repeated_for_at_most_30_seconds_with_growing_delays() -> None:
     _, aws, caller = made(latency=0.0)
     assert isinstance(await caller.call(PUT, lambda: True), AwsRefused)
     starts = [one.start for one in aws.sent]
@@ -96,8 +92,8 @@ async def test_a_call_is_repeated_for_half_a_minute_at_most_with_growing_waits()
 
 
 @virtual
-async def test_a_concurrent_modification_is_repeated_without_patience() -> None:
-    """AWS asks for it to be sent again, and the refused call had no effect."""
+async def test_a_concurrent_modification_is_always_repeated() -> None:
+    """The refused call had no effect."""
     iam, aws, caller = made()
     iam.create_user("u")
     aws.faults.add(
@@ -108,8 +104,7 @@ async def test_a_concurrent_modification_is_repeated_without_patience() -> None:
 
 
 @virtual
-async def test_a_clear_no_is_told_before_an_unknown_fate() -> None:
-    """Of several failures a caller hears the one that says what to mend."""
+async def test_a_refusal_is_returned_before_an_unknown_outcome() -> None:
     iam, aws, caller = made()
     iam.create_user("u")
     aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey"))
@@ -121,8 +116,7 @@ async def test_a_clear_no_is_told_before_an_unknown_fate() -> None:
 
 
 @virtual
-async def test_a_full_lane_is_an_outcome_too() -> None:
-    """A call that the lane does not take comes back as an outcome and was never sent."""
+async def test_a_full_rate_limiter_is_an_outcome_too() -> None:
     _, aws, _ = made()
     limiter = RateLimiter("a", RateLimit(in_flight=1, queue=0))
     caller = over(aws, limiter)
@@ -163,8 +157,7 @@ class Account:
 
 
 @virtual
-async def test_after_a_clash_the_rest_of_this_user_s_calls_go_one_by_one() -> None:
-    """One ConcurrentModification makes its own rounds serial, and no other's."""
+async def test_after_a_concurrent_modification_the_user_s_calls_are_sent_one_by_one() -> None:
     account = Account()
     caller = account.caller()
     await account.clash(caller)
@@ -174,10 +167,9 @@ async def test_after_a_clash_the_rest_of_this_user_s_calls_go_one_by_one() -> No
 
 @pytest.mark.parametrize(("apart", "serial"), [(1.0, True), (29.0, True), (31.0, False)])
 @virtual
-async def test_three_clashes_in_a_minute_make_an_account_serial_for_an_hour(
+async def test_three_concurrent_modifications_in_a_minute_make_an_account_serial_for_an_hour(
     apart: float, serial: bool
 ) -> None:
-    """Three within a minute make every round of the account serial; an hour later they are not."""
     account = Account()
     for _ in range(3):
         await asyncio.sleep(apart)
@@ -190,8 +182,7 @@ async def test_three_clashes_in_a_minute_make_an_account_serial_for_an_hour(
 
 
 @virtual
-async def test_two_clashes_do_not_make_an_account_serial() -> None:
-    """Two ConcurrentModifications are chance."""
+async def test_two_concurrent_modifications_do_not_make_an_account_serial() -> None:
     account = Account()
     for _ in range(2):
         await account.clash(account.caller())

@@ -1,4 +1,4 @@
-"""Checks streams of credentials: always a good key in hand, and none that outlives its stream for long."""
+"""Checks streams of credentials: one key is always valid, and old ones end in time."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from tests.support.virtual_loop import virtual
 
 
 @virtual
-async def test_the_next_come_ahead_of_each_expiry_and_the_ones_before_end_after_the_overlap() -> None:
-    """At every second the newest key works; each lease ends ``overlap`` after the next were handed over."""
+async def test_the_next_credentials_come_before_each_expiry_and_the_old_ones_end_after_the_overlap() -> None:
     async with world() as w, listening(w) as listener:
         await listener.until(1, 1)
         while len(listener.got) < 6:
@@ -39,8 +38,7 @@ async def test_the_next_come_ahead_of_each_expiry_and_the_ones_before_end_after_
 
 
 @virtual
-async def test_when_the_caller_goes_the_last_lives_through_the_overlap() -> None:
-    """The last key works ``overlap`` longer, and not much longer than that."""
+async def test_after_the_caller_leaves_the_last_lease_lives_for_the_overlap() -> None:
     async with world() as w:
         async with listening(w) as listener:
             await listener.until(2, 2 * TTL)
@@ -53,8 +51,7 @@ async def test_when_the_caller_goes_the_last_lives_through_the_overlap() -> None
 
 
 @virtual
-async def test_a_short_rest_of_life_is_not_made_longer() -> None:
-    """A stream that ends when its last lease has less than the overlap left leaves that expiry alone."""
+async def test_a_lease_with_less_than_the_overlap_left_is_not_extended() -> None:
     async with world() as w:
         async with listening(w, overlap=400) as listener:
             await listener.until(1, 1)
@@ -67,8 +64,7 @@ async def test_a_short_rest_of_life_is_not_made_longer() -> None:
 
 
 @virtual
-async def test_a_caller_who_goes_while_the_next_are_handed_over_leaves_none_behind() -> None:
-    """Neither those before nor the new ones outlive the overlap, though nobody asked for more."""
+async def test_a_caller_who_leaves_during_a_handover_leaves_no_lease() -> None:
     async with world() as w:
         async with listening(w) as listener:
             await listener.until(1, 1)
@@ -83,8 +79,7 @@ async def test_a_caller_who_goes_while_the_next_are_handed_over_leaves_none_behi
 
 @pytest.mark.parametrize("after", [0.02, 0.08, 0.12])
 @virtual
-async def test_a_caller_who_goes_while_the_first_are_made_leaves_none_behind(after: float) -> None:
-    """Whatever stage the first issue has come to, its user goes."""
+async def test_a_caller_who_leaves_during_the_first_issue_leaves_no_lease(after: float) -> None:
     async with world() as w:
         async with listening(w) as listener:
             await asyncio.sleep(after)
@@ -93,8 +88,7 @@ async def test_a_caller_who_goes_while_the_first_are_made_leaves_none_behind(aft
 
 
 @virtual
-async def test_an_outage_of_aws_is_outlasted() -> None:
-    """While AWS is away the next are tried again and again, and come in time once it is back."""
+async def test_a_stream_continues_after_an_outage_of_aws() -> None:
     async with world() as w, listening(w) as listener:
         await listener.until(1, 1)
         await asyncio.sleep(TTL - MAX_AHEAD - 5)
@@ -107,8 +101,7 @@ async def test_an_outage_of_aws_is_outlasted() -> None:
 
 
 @virtual
-async def test_a_stream_ends_with_its_last_credentials_and_says_why() -> None:
-    """Where AWS stays away the stream ends when the last credentials do, with AWS's absence as the reason."""
+async def test_a_long_outage_ends_a_stream_with_its_last_credentials() -> None:
     async with world() as w:
         async with listening(w) as listener:
             await listener.until(1, 1)
@@ -122,8 +115,7 @@ async def test_a_stream_ends_with_its_last_credentials_and_says_why() -> None:
 
 
 @virtual
-async def test_a_role_that_is_gone_and_comes_back_is_no_end() -> None:
-    """Any refusal is retried for as long as the credentials in hand last."""
+async def test_a_refused_issue_is_retried_while_the_last_credentials_live() -> None:
     async with world() as w, listening(w) as listener:
         await listener.until(1, 1)
         await w.engine.roles.delete("aws", "app", "test")
@@ -134,16 +126,14 @@ async def test_a_role_that_is_gone_and_comes_back_is_no_end() -> None:
 
 
 @virtual
-async def test_what_cannot_begin_is_refused_at_once() -> None:
-    """The first credentials are not retried: an unknown role is NOT_FOUND."""
+async def test_the_first_issue_is_not_retried() -> None:
     async with world() as w, listening(w, replace(WISH, role="nobody")) as listener:
         assert isinstance(await listener.refused(1), NotFound)
 
 
 @pytest.mark.parametrize(("ttl", "overlap"), [(100, 51), (None, 1801), (60, 60)])
 @virtual
-async def test_an_overlap_of_more_than_half_the_life_is_refused(ttl: float | None, overlap: float) -> None:
-    """The violation names overlap and ttl, the default one too, and nothing is made."""
+async def test_an_overlap_of_more_than_half_the_ttl_is_refused(ttl: float | None, overlap: float) -> None:
     asked = replace(WISH, ttl=None if ttl is None else timedelta(seconds=ttl))
     async with world() as w, listening(w, asked, overlap) as listener:
         error = await listener.refused(1)
@@ -155,8 +145,7 @@ async def test_an_overlap_of_more_than_half_the_life_is_refused(ttl: float | Non
 
 
 @virtual
-async def test_credentials_that_are_revoked_by_hand_are_replaced_at_once() -> None:
-    """Whoever revokes a leaked key need not tell its holder: the stream hands over others."""
+async def test_revoked_credentials_are_replaced_immediately() -> None:
     async with world() as w, listening(w) as listener:
         await listener.until(1, 1)
         await asyncio.sleep(100)
@@ -170,8 +159,7 @@ async def test_credentials_that_are_revoked_by_hand_are_replaced_at_once() -> No
 
 
 @virtual
-async def test_a_lease_that_was_renewed_meanwhile_ends_with_the_hand_over_all_the_same() -> None:
-    """A renewal by somebody else does not let the key that a stream has moved on from live on."""
+async def test_a_renewed_lease_still_ends_after_the_handover() -> None:
     async with world() as w, listening(w) as listener:
         await listener.until(1, 1)
         await w.renew(listener.got[0].lease.id, 10 * TTL)
@@ -182,8 +170,8 @@ async def test_a_lease_that_was_renewed_meanwhile_ends_with_the_hand_over_all_th
 
 
 @virtual
-async def test_a_ttl_that_was_lowered_meanwhile_does_not_spin() -> None:
-    """Though the overlap now exceeds the life that the role gives, a quarter of it passes before the next."""
+async def test_a_lowered_ttl_causes_no_busy_loop() -> None:
+    """The overlap may then exceed the ttl: a quarter of it passes before the next issue."""
     async with world() as w, listening(w) as listener:
         await listener.until(1, 1)
         await w.put_role(builders.role(max_ttl=timedelta(seconds=40)))
@@ -194,8 +182,7 @@ async def test_a_ttl_that_was_lowered_meanwhile_does_not_spin() -> None:
 
 
 @virtual
-async def test_a_request_id_names_the_first_lease_alone() -> None:
-    """The first credentials are those of the request id; the next are other leases."""
+async def test_a_request_id_names_only_the_first_lease() -> None:
     asked = replace(WISH, request=Request("11111111-1111-4111-8111-111111111111", "digest"))
     async with world() as w, listening(w, asked) as listener:
         await listener.until(2, TTL)
@@ -205,8 +192,7 @@ async def test_a_request_id_names_the_first_lease_alone() -> None:
 
 
 @virtual
-async def test_a_store_that_fails_for_a_while_does_not_keep_a_lease_alive() -> None:
-    """What a stream moved on from is retired once the store writes again, counted from the hand-over."""
+async def test_a_store_error_delays_the_end_of_a_replaced_lease_only_until_it_is_over() -> None:
     async with world() as w, listening(w) as listener:
         await listener.until(2, TTL)
         await asyncio.sleep(0)

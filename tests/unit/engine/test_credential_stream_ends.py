@@ -1,4 +1,4 @@
-"""Checks streams of credentials where sessions cannot be revoked, and where the process is killed."""
+"""Checks streams of sessions, which cannot be revoked, and streams of a killed process."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ async def session_role(w: World, **fields: Any) -> None:
 
 
 @virtual
-async def test_a_session_that_a_stream_moved_on_from_is_forgotten_after_the_overlap() -> None:
-    """Its lease is over at the overlap's end, and says until when AWS accepts the session all the same."""
+async def test_a_replaced_session_is_forgotten_after_the_overlap() -> None:
+    """AWS accepts it until its own end, which the answer names."""
     async with world() as w:
         await session_role(w)
         async with listening(w, SESSION) as listener:
@@ -61,8 +61,8 @@ async def test_a_session_that_a_stream_moved_on_from_is_forgotten_after_the_over
 
 
 @virtual
-async def test_a_stream_by_mfa_ends_in_time_for_another_code() -> None:
-    """A code serves once: when the next credentials are due the stream ends, and those in hand still work."""
+async def test_a_stream_with_mfa_ends_when_another_code_is_needed() -> None:
+    """Each code is valid once. The last credentials are still valid."""
     asked = replace(SESSION, ask=Ask(mfa_code=Secret("123456")))
     async with world() as w:
         await session_role(w, mfa_serial_number=DEVICE)
@@ -75,8 +75,7 @@ async def test_a_stream_by_mfa_ends_in_time_for_another_code() -> None:
 
 
 @virtual
-async def test_what_expired_meanwhile_is_retired_no_more() -> None:
-    """A store that comes back after the end of a lease, while expiries are held, is not asked for ever."""
+async def test_a_lease_that_expired_during_a_store_error_is_not_retired() -> None:
     async with world() as w:
         async with listening(w) as listener:
             await listener.until(1, TTL)
@@ -95,8 +94,6 @@ MOMENTS = (0.01, 0.06, 0.11, 0.2, 500.0, 790.0, 800.0, 830.0, 839.9, 845.0, 870.
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_kill_at_any_moment_leaves_no_key_past_the_expiry_it_was_issued_with(moment: float) -> None:
-    """After ``kill -9`` a lease ends as it would have, or sooner; nothing depends on memory."""
-
     async def story() -> None:
         async with world() as w:
             listener = Listener(w)
@@ -128,7 +125,7 @@ async def watched(w: World) -> None:
 
 @pytest.mark.slow
 def test_a_death_at_any_point_of_a_stream_leaves_nothing() -> None:
-    """Around each call and each commit of three hand-overs and the end: the next process revokes it all."""
+    """The points are around each call and each commit of three handovers and the end."""
     points = run(points_of(watched))
     assert points.count("renew done") == 3
     assert {run(die_at(index, watched, 0, None)) for index in range(len(points))} == set(points)

@@ -1,4 +1,4 @@
-"""Checks when expiries may be believed: the clock's witness, a jump, and a person's hold."""
+"""Checks when expiries are held: an untrusted clock, a clock jump, and an operator's hold."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def asked_time(w: World) -> int:
 
 
 @virtual
-async def test_the_first_start_is_trusted() -> None:
-    """A store that was never used has nothing that could expire wrongly: AWS is not asked."""
+async def test_the_clock_of_the_first_start_is_trusted() -> None:
+    """An empty store has nothing that could expire."""
     async with world() as w:
         await w.issue(ttl=10)
         await w.until_gone(seconds=10 + BOUND_SECONDS)
@@ -47,8 +47,7 @@ async def test_the_first_start_is_trusted() -> None:
 
 
 @virtual
-async def test_a_later_start_is_held_until_aws_agrees() -> None:
-    """Nothing expires before AWS's answer; then what is due ends at once."""
+async def test_a_later_start_holds_expiries_until_aws_confirms_the_clock() -> None:
     async with world() as w:
         await w.issue(ttl=100)
         await w.kill()
@@ -62,8 +61,8 @@ async def test_a_later_start_is_held_until_aws_agrees() -> None:
 
 
 @virtual
-async def test_while_nobody_answers_expiries_are_held_and_all_else_goes_on() -> None:
-    """The witness is asked every 5 s; issuing, renewing and asked-for revocations don't wait for it."""
+async def test_without_an_answer_of_aws_only_expiries_are_held() -> None:
+    """AWS is asked every 5 s."""
     async with world() as w:
         due = await w.issue(ttl=100)
         w.aws.faults.add(SILENT)
@@ -81,8 +80,7 @@ async def test_while_nobody_answers_expiries_are_held_and_all_else_goes_on() -> 
 
 @pytest.mark.parametrize(("ahead", "held"), [(-180, True), (-110, False), (110, False), (180, True)])
 @virtual
-async def test_two_minutes_apart_is_too_far(ahead: float, held: bool) -> None:
-    """AWS three minutes off either way holds and alarms; less than two minutes is good enough."""
+async def test_a_difference_of_two_minutes_is_too_much(ahead: float, held: bool) -> None:
     async with world() as w:
         w.clocks.aws_ahead = ahead
         await w.issue(ttl=20)
@@ -94,8 +92,7 @@ async def test_two_minutes_apart_is_too_far(ahead: float, held: bool) -> None:
 
 
 @virtual
-async def test_a_clock_that_came_right_is_trusted_again() -> None:
-    """As soon as wall and AWS agree again expiries go on by themselves."""
+async def test_a_corrected_clock_is_trusted_again() -> None:
     async with world() as w:
         await w.issue(ttl=20)
         w.clocks.aws_ahead = 600
@@ -108,8 +105,7 @@ async def test_a_clock_that_came_right_is_trusted_again() -> None:
 
 
 @virtual
-async def test_a_mount_without_a_root_is_no_hindrance_to_the_witness() -> None:
-    """Any root's answer will do: a mount that has none yet is passed over."""
+async def test_a_mount_without_a_root_does_not_prevent_the_clock_check() -> None:
     async with world() as w:
         await w.engine.mounts.enable(builders.mount("a-bare-one"), "test")
         await restart(w)
@@ -117,8 +113,7 @@ async def test_a_mount_without_a_root_is_no_hindrance_to_the_witness() -> None:
 
 
 @virtual
-async def test_one_account_s_silence_is_made_up_for_by_another_s_answer() -> None:
-    """Roots are asked one after another until one answers."""
+async def test_the_answer_of_one_account_is_enough_to_check_the_clock() -> None:
     async with world() as w:
         await w.engine.mounts.enable(builders.mount("other"), "test")
         await w.set_root("other", builders.OTHER_ROOT_KEY)
@@ -129,8 +124,7 @@ async def test_one_account_s_silence_is_made_up_for_by_another_s_answer() -> Non
 
 
 @virtual
-async def test_without_any_root_a_later_start_is_held_until_one_is_there() -> None:
-    """With nobody to ask the clock is not believed; the first root that is set bears it out."""
+async def test_without_any_root_expiries_are_held_until_one_is_set() -> None:
     async with world() as w:
         del w.store.roots["aws"]
         await restart(w)
@@ -145,8 +139,7 @@ async def test_without_any_root_a_later_start_is_held_until_one_is_there() -> No
 
 @pytest.mark.parametrize("jump", [-86_400.0, -61.0, 61.0, 86_400.0])
 @virtual
-async def test_a_jump_of_the_wall_clock_asks_the_witness(jump: float) -> None:
-    """A wall clock that is set while we run ends no lease early or late: AWS is asked, and agrees."""
+async def test_a_jump_of_the_wall_clock_is_checked_with_aws(jump: float) -> None:
     async with world() as w:
         made = await w.issue(ttl=300)
         await asyncio.sleep(100)
@@ -162,7 +155,6 @@ async def test_a_jump_of_the_wall_clock_asks_the_witness(jump: float) -> None:
 
 @virtual
 async def test_after_a_jump_expiries_are_held_until_aws_answers() -> None:
-    """Where AWS does not answer after a jump nothing expires."""
     async with world() as w:
         made = await w.issue(ttl=100)
         w.aws.faults.add(SILENT)
@@ -175,8 +167,7 @@ async def test_after_a_jump_expiries_are_held_until_aws_answers() -> None:
 
 
 @virtual
-async def test_a_clock_that_is_slowly_put_right_is_no_jump() -> None:
-    """A minute or less apart is not worth a question."""
+async def test_a_slow_correction_of_the_clock_is_not_a_jump() -> None:
     async with world() as w:
         await w.issue()
         w.clocks.wall_ahead = 59
@@ -188,8 +179,7 @@ async def test_a_clock_that_is_slowly_put_right_is_no_jump() -> None:
 
 
 @virtual
-async def test_a_hold_lasts_across_starts_until_a_person_ends_it() -> None:
-    """Held, nothing expires; the next process keeps the hold; ResumeExpiry ends what is due at once."""
+async def test_a_hold_survives_restarts_until_expiry_is_resumed() -> None:
     async with world() as w:
         made = await w.issue(ttl=60)
         await w.engine.expiry.hold(ASKED)
@@ -206,8 +196,8 @@ async def test_a_hold_lasts_across_starts_until_a_person_ends_it() -> None:
 
 
 @virtual
-async def test_while_expiries_are_held_no_absence_of_a_user_is_believed() -> None:
-    """A hold says that the time may be wrong, and with it that a late CreateUser can't come any more."""
+async def test_during_a_hold_a_missing_user_does_not_end_a_lease() -> None:
+    """If the time is wrong, a late CreateUser may still take effect."""
     async with world() as w:
         made = await w.issue()
         await w.engine.expiry.hold(ASKED)
@@ -221,7 +211,6 @@ async def test_while_expiries_are_held_no_absence_of_a_user_is_believed() -> Non
 
 @virtual
 async def test_a_held_lease_reads_as_expired_and_is_not_renewed() -> None:
-    """A hold keeps the key, not the promise: past its expiry a lease can't be renewed."""
     async with world() as w:
         made = await w.issue(ttl=60)
         await w.engine.expiry.hold(ASKED)
@@ -232,8 +221,7 @@ async def test_a_held_lease_reads_as_expired_and_is_not_renewed() -> None:
 
 
 @virtual
-async def test_a_hold_that_cannot_be_kept_is_no_hold() -> None:
-    """Where the store cannot write the caller hears so, and expiries go on."""
+async def test_a_hold_that_cannot_be_stored_is_an_error() -> None:
     async with world() as w:
         await w.issue(ttl=10)
         w.store.fails.add("set_expiry_hold")
@@ -261,8 +249,7 @@ async def a_day_ahead(w: World) -> str:
 
 
 @virtual
-async def test_a_mark_that_ran_ahead_is_lowered_by_a_person() -> None:
-    """With wall and AWS agreed the service's time goes back, and the lease lives to its own expiry."""
+async def test_an_operator_can_lower_a_clock_that_ran_ahead() -> None:
     async with world() as w:
         lease_id = await a_day_ahead(w)
         await w.engine.expiry.resume(lower_clock=True)
@@ -275,8 +262,7 @@ async def test_a_mark_that_ran_ahead_is_lowered_by_a_person() -> None:
 
 @pytest.mark.parametrize("silent", [True, False])
 @virtual
-async def test_a_clock_that_aws_does_not_bear_out_is_not_lowered(silent: bool) -> None:
-    """Where the wall clock is wrong as well, or AWS silent, the clock stays and the caller hears why."""
+async def test_a_clock_that_aws_does_not_confirm_is_not_lowered(silent: bool) -> None:
     async with world() as w:
         await a_day_ahead(w)
         if silent:

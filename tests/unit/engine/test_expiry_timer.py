@@ -1,4 +1,4 @@
-"""Checks the window: what it reads at a start, what it holds, and that what lies outside still rings."""
+"""Checks the window of the expiry timer: what it reads, what it keeps, and that every deadline fires."""
 
 from __future__ import annotations
 
@@ -72,7 +72,6 @@ async def timing(limit: int = 50_000) -> AsyncIterator[Timing]:
 
 @virtual
 async def test_a_start_reads_no_more_rows_than_its_limit() -> None:
-    """However many leases there are, a start reads only those that end first."""
     async with timing(limit=10) as t:
         for number in range(200):
             await leased(t.store, number, 300 + number)
@@ -84,7 +83,6 @@ async def test_a_start_reads_no_more_rows_than_its_limit() -> None:
 
 @virtual
 async def test_a_start_reads_nothing_beyond_ten_minutes() -> None:
-    """Leases that end far from now cost a start nothing."""
     async with timing() as t:
         for number in range(50):
             await leased(t.store, number, 3600)
@@ -94,8 +92,7 @@ async def test_a_start_reads_nothing_beyond_ten_minutes() -> None:
 
 
 @virtual
-async def test_a_lease_beyond_the_window_rings_after_a_refill() -> None:
-    """A deadline of hours ahead is handed out within a second of its time."""
+async def test_a_lease_beyond_the_window_fires_after_a_refill() -> None:
     async with timing() as t:
         lease_id = await leased(t.store, 0, 7200)
         t.start()
@@ -104,8 +101,7 @@ async def test_a_lease_beyond_the_window_rings_after_a_refill() -> None:
 
 
 @virtual
-async def test_all_ring_though_the_window_holds_few() -> None:
-    """With ten times more deadlines than the window takes, each still rings in time."""
+async def test_all_deadlines_fire_with_a_small_window() -> None:
     async with timing(limit=10) as t:
         ids = [await leased(t.store, number, 60 + 3 * number) for number in range(100)]
         t.start()
@@ -115,8 +111,8 @@ async def test_all_ring_though_the_window_holds_few() -> None:
 
 
 @virtual
-async def test_more_at_once_than_the_window_holds_is_told_at_once() -> None:
-    """Where more fall due in one second than are held, somebody hears of it a second later, and once."""
+async def test_more_deadlines_in_one_second_than_the_window_holds_are_a_gap() -> None:
+    """It is reported once, a second later."""
     async with timing(limit=10) as t:
         for number in range(25):
             await leased(t.store, number, 60 if number < 20 else 60.2)
@@ -131,8 +127,7 @@ async def test_more_at_once_than_the_window_holds_is_told_at_once() -> None:
 
 
 @virtual
-async def test_what_fell_due_while_the_store_could_not_be_read_is_told() -> None:
-    """After the store was away for longer than the window reaches, what nobody read is asked for."""
+async def test_deadlines_that_could_not_be_read_are_a_gap() -> None:
     async with timing(limit=10) as t:
         for number in range(100):
             await leased(t.store, number, 5 + number)
@@ -148,7 +143,6 @@ async def test_what_fell_due_while_the_store_could_not_be_read_is_told() -> None
 
 @virtual
 async def test_after_the_clock_was_lowered_the_window_is_read_again() -> None:
-    """What was overdue by a clock that ran an hour ahead, and now is not, still rings in time."""
     async with timing() as t:
         t.clocks.wall_ahead = 3600.0
         t.store.restart()
@@ -167,8 +161,8 @@ async def test_after_the_clock_was_lowered_the_window_is_read_again() -> None:
 
 
 @virtual
-async def test_a_deadline_minutes_after_the_machine_slept_rings_in_time() -> None:
-    """The loop's clock stood still for 20 s, so a timer that was set before would ring so much later."""
+async def test_a_deadline_after_a_suspend_fires_in_time() -> None:
+    """The loop's clock does not advance while the machine is suspended."""
     async with timing() as t:
         lease_id = await leased(t.store, 0, 200)
         t.start()
@@ -179,8 +173,7 @@ async def test_a_deadline_minutes_after_the_machine_slept_rings_in_time() -> Non
 
 
 @virtual
-async def test_a_deadline_that_moved_rings_at_its_new_time_only() -> None:
-    """A renewed lease is not handed out at its old time."""
+async def test_a_moved_deadline_fires_only_at_its_new_time() -> None:
     async with timing() as t:
         lease_id = await leased(t.store, 0, 60)
         t.start()
@@ -191,8 +184,7 @@ async def test_a_deadline_that_moved_rings_at_its_new_time_only() -> None:
 
 
 @virtual
-async def test_what_is_due_already_rings_at_once() -> None:
-    """A deadline that has passed waits for no timer."""
+async def test_an_overdue_deadline_fires_immediately() -> None:
     async with timing() as t:
         t.timers.watch("x", t.store.now())
         assert t.rung.at == {"x": 0.0}
@@ -200,7 +192,6 @@ async def test_what_is_due_already_rings_at_once() -> None:
 
 @virtual
 async def test_a_lease_committed_while_the_window_is_read_is_not_lost() -> None:
-    """A deadline that is watched between the read's start and its end rings in time."""
     async with timing() as t:
         t.start()
         await asyncio.sleep(0)
@@ -212,7 +203,6 @@ async def test_a_lease_committed_while_the_window_is_read_is_not_lost() -> None:
 
 @virtual
 async def test_a_failing_store_is_read_again() -> None:
-    """Timers outlive a store that fails, and ring what they could not read before."""
     async with timing() as t:
         lease_id = await leased(t.store, 0, 60)
         t.store.fails.add("list_due_within")

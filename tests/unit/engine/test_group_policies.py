@@ -1,4 +1,4 @@
-"""Checks how the policies of IAM groups reach a session: all pages of them, and not for each session anew."""
+"""Checks how the policies of IAM groups get into a session, and how long they are cached."""
 
 from __future__ import annotations
 
@@ -56,7 +56,6 @@ async def sent(w: World) -> tuple[list[object], tuple[str, ...]]:
 
 @virtual
 async def test_inline_and_managed_policies_of_all_groups_are_sent() -> None:
-    """What each of the groups may do stands in the session's policy, or among its managed ones."""
     async with world() as w:
         give(w, "staff", "read", READ)
         give(w, "readers", "write", WRITE)
@@ -69,7 +68,6 @@ async def test_inline_and_managed_policies_of_all_groups_are_sent() -> None:
 @pytest.mark.parametrize("only", ["inline", "managed"])
 @virtual
 async def test_a_group_may_have_one_kind_of_policy_alone(only: str) -> None:
-    """Without inline policies only ARNs are sent, without managed ones only a document."""
     async with world() as w:
         if only == "inline":
             give(w, "staff", "read", READ)
@@ -81,8 +79,7 @@ async def test_a_group_may_have_one_kind_of_policy_alone(only: str) -> None:
 
 
 @virtual
-async def test_groups_without_a_policy_make_no_federated_session() -> None:
-    """A session that could do nothing is refused before anything is stored or STS asked."""
+async def test_groups_without_a_policy_are_refused_for_a_federated_session() -> None:
     async with world() as w:
         await federated(w, "staff", "readers")
         with pytest.raises(NoSessionPolicy):
@@ -92,8 +89,7 @@ async def test_groups_without_a_policy_make_no_federated_session() -> None:
 
 
 @virtual
-async def test_a_role_without_groups_asks_for_none() -> None:
-    """No call to IAM is made for a role that names no group."""
+async def test_a_role_without_groups_sends_no_call_to_iam() -> None:
     async with world() as w:
         await federated(w, policy_document=builders.DOCUMENT)
         await w.issue(role="fed")
@@ -101,8 +97,7 @@ async def test_a_role_without_groups_asks_for_none() -> None:
 
 
 @virtual
-async def test_a_group_that_does_not_exist_is_told_by_name() -> None:
-    """AWS's NoSuchEntity becomes an error that names the group, and leaves no row."""
+async def test_a_missing_group_is_named_and_leaves_no_row() -> None:
     async with world() as w:
         await federated(w, "nowhere")
         with pytest.raises(RoleNotUsable, match="nowhere"):
@@ -112,7 +107,6 @@ async def test_a_group_that_does_not_exist_is_told_by_name() -> None:
 
 @virtual
 async def test_policies_are_read_page_by_page() -> None:
-    """A group with more than one page of managed policies has all of them sent, or refused as too many."""
     async with world() as w:
         page = w.iam.handle
 
@@ -136,7 +130,7 @@ async def test_policies_are_read_page_by_page() -> None:
 
 @virtual
 async def test_a_group_is_read_once_a_minute() -> None:
-    """A busy role costs no looks for each session; a change counts for sessions made a minute later."""
+    """A change counts for sessions that are issued a minute later."""
     async with world() as w:
         give(w, "staff", "read", READ)
         await federated(w, "staff")
@@ -152,8 +146,7 @@ async def test_a_group_is_read_once_a_minute() -> None:
 
 
 @virtual
-async def test_who_asks_meanwhile_shares_one_reading() -> None:
-    """Twenty sessions at once read their group once."""
+async def test_concurrent_sessions_share_one_read_of_a_group() -> None:
     async with world() as w:
         give(w, "staff", "read", READ)
         await federated(w, "staff")
@@ -166,7 +159,6 @@ async def test_who_asks_meanwhile_shares_one_reading() -> None:
 
 @virtual
 async def test_another_root_reads_its_own_groups() -> None:
-    """What was read with one root says nothing about another's account."""
     async with world() as w:
         give(w, "staff", "read", READ)
         await federated(w, "staff")
@@ -178,8 +170,7 @@ async def test_another_root_reads_its_own_groups() -> None:
 
 @pytest.mark.parametrize("action", LOOKS)
 @virtual
-async def test_a_failed_reading_is_told_and_forgotten(action: str) -> None:
-    """Who asks gets the error; the next one reads again."""
+async def test_a_failed_read_of_a_group_is_not_cached(action: str) -> None:
     async with world() as w:
         give(w, "staff", "read", READ)
         await federated(w, "staff")

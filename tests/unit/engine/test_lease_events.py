@@ -1,4 +1,4 @@
-"""Checks those who watch leases: what they are told and when, and that no slow one is waited for."""
+"""Checks the events of leases that watchers get."""
 
 from __future__ import annotations
 
@@ -57,8 +57,7 @@ async def watching(w: World, ids: IdRange = APP) -> AsyncIterator[Reader]:
 
 
 @virtual
-async def test_a_watcher_is_told_a_whole_life() -> None:
-    """Issued, renewed, expiring and revoked come in order, each with the service's time of it."""
+async def test_a_watcher_gets_all_events_of_a_lease_in_order() -> None:
     async with world() as w, watching(w) as reader:
         made = await w.issue(ttl=60)
         issued_at = w.now()
@@ -80,8 +79,7 @@ async def test_a_watcher_is_told_a_whole_life() -> None:
 
 
 @virtual
-async def test_a_revocation_that_was_asked_for_is_no_expiry() -> None:
-    """A lease revoked before its time is REVOKED, and never EXPIRING."""
+async def test_an_explicit_revocation_has_no_expiring_event() -> None:
     async with world() as w, watching(w) as reader:
         made = await w.issue()
         await w.revoke(made.lease.id)
@@ -90,8 +88,8 @@ async def test_a_revocation_that_was_asked_for_is_no_expiry() -> None:
 
 
 @virtual
-async def test_failures_come_with_their_reason_until_it_is_stuck_and_after() -> None:
-    """Each failed attempt is FAILED with AWS's code, the sixth STUCK too; EXPIRING is told once."""
+async def test_each_failed_attempt_is_an_event_with_its_reason() -> None:
+    """The sixth is STUCK too. EXPIRING is sent once."""
     async with world() as w, watching(w) as reader:
         fault = Fault(Harm.REFUSE, "DeleteAccessKey", times=STUCK_AFTER, code="ServiceFailure")
         w.aws.faults.add(fault)
@@ -107,8 +105,7 @@ async def test_failures_come_with_their_reason_until_it_is_stuck_and_after() -> 
 
 
 @virtual
-async def test_only_leases_in_the_range_are_told() -> None:
-    """A role whose name begins with another's is not taken for it."""
+async def test_only_events_of_the_id_range_are_sent() -> None:
     async with world() as w:
         await w.put_role(builders.role(name="app2"))
         async with watching(w) as mine, watching(w, EVERYTHING) as everybody:
@@ -124,8 +121,7 @@ async def test_only_leases_in_the_range_are_told() -> None:
 
 
 @virtual
-async def test_who_goes_away_leaves_nothing_behind() -> None:
-    """Once a watch is closed or cancelled nobody is told anything any more."""
+async def test_a_closed_watch_is_dropped_from_memory() -> None:
     async with world() as w:
         async with watching(w), watching(w, EVERYTHING):
             assert len(w.engine.lease_events) == 2
@@ -133,8 +129,7 @@ async def test_who_goes_away_leaves_nothing_behind() -> None:
 
 
 @virtual
-async def test_nothing_is_missed_from_the_first_line_of_a_watch_on() -> None:
-    """An event that comes before the watcher first reads is told all the same."""
+async def test_events_before_the_first_read_are_kept() -> None:
     lease_events = LeaseEventBroker(lambda: 7)
     with lease_events.watch(APP) as happenings:
         lease_events(Renewed("aws/creds/app/x", 1, "bob"))
@@ -142,8 +137,7 @@ async def test_nothing_is_missed_from_the_first_line_of_a_watch_on() -> None:
 
 
 @virtual
-async def test_what_a_stream_moves_on_from_expires_and_is_not_renewed() -> None:
-    """The lease of replaced credentials is EXPIRING and REVOKED when the overlap ends, never RENEWED."""
+async def test_replaced_credentials_of_a_stream_are_expiring_and_then_revoked() -> None:
     async with world() as w, watching(w) as reader, listening(w) as listener:
         await listener.until(2, TTL)
         old = listener.got[0].lease.id
@@ -154,8 +148,7 @@ async def test_what_a_stream_moves_on_from_expires_and_is_not_renewed() -> None:
 
 
 @virtual
-async def test_a_slow_watcher_is_ended_and_holds_nobody_up() -> None:
-    """With one event too many in its queue a watcher is dropped and told so; others lose nothing."""
+async def test_a_slow_watcher_is_ended_and_delays_no_other() -> None:
     lease_events, quick = LeaseEventBroker(lambda: 7), Reader()
     event = Renewed("aws/creds/app/x", 1, "bob")
     async with asyncio.TaskGroup() as group:
@@ -179,7 +172,6 @@ async def test_a_slow_watcher_is_ended_and_holds_nobody_up() -> None:
 
 @virtual
 async def test_a_full_queue_is_still_read() -> None:
-    """As many events as the queue takes are all told, in order."""
     lease_events = LeaseEventBroker(lambda: 7)
     with lease_events.watch(EVERYTHING) as happenings:
         for number in range(QUEUE):
@@ -189,8 +181,7 @@ async def test_a_full_queue_is_still_read() -> None:
 
 
 @virtual
-async def test_what_is_no_lease_s_is_not_told() -> None:
-    """Events of the store, of accounts and of configuration pass by."""
+async def test_events_of_other_subjects_are_not_sent() -> None:
     async with world() as w, watching(w, EVERYTHING) as reader:
         w.engine.lease_events(StoreFailed("disk full"))
         await w.put_role(builders.role(max_leases=3))

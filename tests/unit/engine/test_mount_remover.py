@@ -1,4 +1,4 @@
-"""Checks how a mount goes: no new leases at once, every lease ended, and then nothing of it left."""
+"""Checks how a disabled mount is removed after its last lease."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ async def gone(w: World) -> None:
 
 
 @virtual
-async def test_a_mount_goes_with_its_last_lease() -> None:
-    """All leases are revoked, then mount, root and roles are gone; tombstones stay."""
+async def test_a_mount_is_removed_with_its_last_lease() -> None:
+    """Its tombstones stay."""
     async with world() as w:
         for _ in range(3):
             await w.issue()
@@ -46,16 +46,14 @@ async def test_a_mount_goes_with_its_last_lease() -> None:
 
 
 @virtual
-async def test_a_mount_without_leases_goes_at_once() -> None:
-    """Nothing to wait for: the mount is removed within two seconds."""
+async def test_a_mount_without_leases_is_removed_within_two_seconds() -> None:
     async with world() as w:
         assert await disable(w) == 0
         await w.events.until(MountRemoved, seconds=2)
 
 
 @virtual
-async def test_a_mount_that_is_disabled_takes_no_lease_and_keeps_its_root_until_none_is_left() -> None:
-    """New intents are refused at once; while AWS refuses to delete a user the root is kept for it."""
+async def test_a_disabling_mount_issues_nothing_and_keeps_its_root_until_no_lease_is_left() -> None:
     async with world() as w:
         await w.issue()
         w.aws.faults.add(Fault(Kind.REFUSE, "DeleteUser"))
@@ -73,8 +71,7 @@ async def test_a_mount_that_is_disabled_takes_no_lease_and_keeps_its_root_until_
 
 @pytest.mark.parametrize("after", [0.01, 0.04, 0.06, 0.09])
 @virtual
-async def test_an_issue_under_way_is_aborted_and_undone(after: float) -> None:
-    """A lease that is being made when its mount is disabled is not handed out, and leaves nobody."""
+async def test_an_issue_in_progress_is_aborted_and_undone(after: float) -> None:
     async with world() as w:
         await bound(w)
         caller = asyncio.get_running_loop().create_task(w.attempt())
@@ -87,8 +84,7 @@ async def test_an_issue_under_way_is_aborted_and_undone(after: float) -> None:
 
 
 @virtual
-async def test_a_disabling_that_was_accepted_survives_a_kill() -> None:
-    """The next process ends the leases and removes the mount."""
+async def test_an_accepted_disable_survives_a_kill() -> None:
     async with world() as w:
         for _ in range(5):
             await w.issue()
@@ -101,7 +97,6 @@ async def test_a_disabling_that_was_accepted_survives_a_kill() -> None:
 
 @virtual
 async def test_disabling_is_one_commit() -> None:
-    """A process that dies right after the one write that disables a mount has ended its leases, too."""
     async with world() as w:
         for _ in range(5):
             await w.issue()
@@ -119,8 +114,7 @@ async def test_disabling_is_one_commit() -> None:
 
 
 @virtual
-async def test_a_mount_that_is_given_up_by_force_is_so_whenever_the_process_dies() -> None:
-    """After a death at any write of it the call, repeated, abandons what is left and the mount goes."""
+async def test_a_forced_disable_can_be_repeated_after_a_death_at_any_write() -> None:
     for index in range(6):
         async with world() as w:
             made = [(await w.issue()).lease.id for _ in range(3)]
@@ -139,8 +133,8 @@ async def test_a_mount_that_is_given_up_by_force_is_so_whenever_the_process_dies
 
 
 @virtual
-async def test_a_mount_with_a_dead_root_goes_by_force() -> None:
-    """With force what is left is abandoned, its rows are kept, and the mount is gone without AWS."""
+async def test_a_mount_with_an_invalid_root_is_removed_by_force() -> None:
+    """Its leases are abandoned, and their rows are kept."""
     async with world() as w:
         made = [(await w.issue()).lease.id for _ in range(3)]
         w.aws.faults.add(Fault(Kind.REFUSE, "*", code="InvalidClientTokenId"))
@@ -155,8 +149,7 @@ async def test_a_mount_with_a_dead_root_goes_by_force() -> None:
 
 
 @virtual
-async def test_disabling_twice_is_disabling_once() -> None:
-    """A second call is answered like the first; a mount that is not there is NOT_FOUND."""
+async def test_disabling_twice_has_the_effect_of_once() -> None:
     async with world() as w:
         await w.issue()
         w.aws.faults.add(Fault(Kind.REFUSE, "DeleteUser", nth=1))
@@ -169,7 +162,6 @@ async def test_disabling_twice_is_disabling_once() -> None:
 
 @virtual
 async def test_another_mount_is_not_touched() -> None:
-    """``aws`` goes; ``aws2`` and its lease stay, and it goes on issuing."""
     async with world() as w:
         await w.engine.mounts.enable(builders.mount("aws2"), "test")
         await w.set_root("aws2", builders.OTHER_ROOT_KEY)
@@ -185,8 +177,7 @@ async def test_another_mount_is_not_touched() -> None:
 
 @pytest.mark.parametrize("used", [True, False])
 @virtual
-async def test_a_mount_that_is_enabled_again_has_its_new_root(used: bool) -> None:
-    """The root of the mount before is not used for the one that bears its name now."""
+async def test_a_mount_that_is_enabled_again_uses_its_new_root(used: bool) -> None:
     async with world() as w:
         w.aws.accounts[SECOND_KEY] = w.iam
         if used:
@@ -199,8 +190,7 @@ async def test_a_mount_that_is_enabled_again_has_its_new_root(used: bool) -> Non
 
 
 @virtual
-async def test_a_store_that_fails_puts_the_end_off() -> None:
-    """While the store cannot write nothing is removed; then the mount goes."""
+async def test_a_store_error_delays_the_removal() -> None:
     async with world() as w:
         await w.issue()
         await disable(w)

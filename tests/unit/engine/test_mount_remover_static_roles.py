@@ -1,4 +1,4 @@
-"""Checks what becomes of the keys of static roles when their mount is disabled."""
+"""Checks what happens to the keys of static roles when their mount is disabled."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def gone(w: World, seconds: float = 60.0) -> None:
 
 @virtual
 async def test_the_keys_of_static_roles_are_deleted_before_their_mount_is_removed() -> None:
-    """Both keys of a user go; keys of somebody else and the users stay."""
+    """Keys of others and the users stay."""
     async with rotating() as w:
         w.iam.create_user("reports").visible_at = 0.0
         theirs = w.iam.create_access_key("reports").id
@@ -52,8 +52,7 @@ async def test_the_keys_of_static_roles_are_deleted_before_their_mount_is_remove
 
 
 @virtual
-async def test_more_static_roles_than_are_deleted_at_the_same_time_all_go() -> None:
-    """They are worked off in turns."""
+async def test_more_static_roles_than_the_concurrency_limit_are_all_deleted() -> None:
     async with rotating() as w:
         names = [f"user-{index:02}" for index in range(19)]
         for name in names:
@@ -65,8 +64,7 @@ async def test_more_static_roles_than_are_deleted_at_the_same_time_all_go() -> N
 
 
 @virtual
-async def test_while_aws_is_away_the_mount_waits_for_the_keys_of_its_static_roles() -> None:
-    """They are deleted once AWS is back, as those of a static role that is deleted."""
+async def test_during_an_outage_the_mount_waits_for_the_keys_of_its_static_roles() -> None:
     async with rotating() as w:
         await put(w)
         w.aws.away = True
@@ -81,7 +79,7 @@ async def test_while_aws_is_away_the_mount_waits_for_the_keys_of_its_static_role
 
 @virtual
 async def test_a_key_that_aws_refuses_to_delete_keeps_its_mount() -> None:
-    """However often it refuses: the row is what knows the key."""
+    """Only the mount's rows know the key."""
     async with rotating() as w:
         made = await put(w)
         w.aws.faults.add(Fault(Kind.REFUSE, "DeleteAccessKey", user=USER))
@@ -95,8 +93,7 @@ async def test_a_key_that_aws_refuses_to_delete_keeps_its_mount() -> None:
 
 
 @virtual
-async def test_a_disabled_mount_loses_no_static_key_whenever_the_process_dies() -> None:
-    """After a death at any write between the call and the removal the next process deletes the keys."""
+async def test_a_death_at_any_write_loses_no_static_key() -> None:
     index, writes = 0, 1
     while index < writes:
         async with rotating() as w:
@@ -124,8 +121,8 @@ async def test_a_disabled_mount_loses_no_static_key_whenever_the_process_dies() 
 
 
 @virtual
-async def test_a_static_role_that_another_process_works_on_is_tried_once_a_second() -> None:
-    """A claim whose answer was lost runs out after three minutes; until then the store is not flooded."""
+async def test_a_static_role_claimed_by_another_process_is_tried_once_a_second() -> None:
+    """A claim lasts three minutes."""
     async with rotating() as w:
         await put(w)
         assert await w.store.claim_rotation(SUBJECT)
@@ -138,8 +135,7 @@ async def test_a_static_role_that_another_process_works_on_is_tried_once_a_secon
 
 
 @virtual
-async def test_a_key_whose_making_was_interrupted_goes_before_its_mount() -> None:
-    """The mount waits until no lost key can appear any more."""
+async def test_a_key_whose_creation_was_interrupted_is_deleted_before_its_mount() -> None:
     async with rotating() as w:
         await put(w)
         w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", times=2))
@@ -157,7 +153,6 @@ async def test_a_key_whose_making_was_interrupted_goes_before_its_mount() -> Non
 @pytest.mark.parametrize("after", [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
 @virtual
 async def test_a_static_role_that_is_put_while_its_mount_is_disabled_leaves_no_key(after: float) -> None:
-    """Whichever comes first, no key stays that nobody can read."""
     async with rotating() as w:
         putting = asyncio.get_running_loop().create_task(put(w))
         await asyncio.sleep(after)
@@ -169,8 +164,7 @@ async def test_a_static_role_that_is_put_while_its_mount_is_disabled_leaves_no_k
 
 
 @virtual
-async def test_by_force_a_mount_goes_without_the_keys_of_its_static_roles_and_reports_each() -> None:
-    """Its root is dead, as for leases: the log names what an operator has to delete."""
+async def test_a_forced_disable_leaves_the_keys_of_static_roles_and_reports_each() -> None:
     async with rotating() as w:
         first = await put(w)
         second = await rotate_static(w)
@@ -184,8 +178,7 @@ async def test_by_force_a_mount_goes_without_the_keys_of_its_static_roles_and_re
 
 
 @virtual
-async def test_by_force_a_key_that_may_have_been_made_is_reported_too() -> None:
-    """Only AWS knows its id."""
+async def test_a_forced_disable_reports_a_key_that_may_have_been_created() -> None:
     async with rotating() as w:
         made = await put(w)
         w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", times=2))
@@ -197,8 +190,8 @@ async def test_by_force_a_key_that_may_have_been_made_is_reported_too() -> None:
 
 
 @virtual
-async def test_a_disabling_of_before_a_restore_waits_until_expiry_is_resumed() -> None:
-    """A restored store would take keys that are newer for lost ones; a caller who asks again is served."""
+async def test_a_disable_from_a_restored_backup_waits_until_expiry_is_resumed() -> None:
+    """The backup does not know the newer keys and would take them for lost ones."""
     async with rotating() as w:
         await put(w)
         await w.engine.expiry.hold(STORE_ROLLED_BACK)

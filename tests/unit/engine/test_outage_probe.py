@@ -1,4 +1,4 @@
-"""Checks an outage: the account is paused and probed, no attempt counts, and then all that is due runs."""
+"""Checks an outage of AWS: the account is paused and probed, and then all due leases are revoked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ async def outage(w: World, ttl: float = 10.0) -> str:
 
 @virtual
 async def test_an_outage_counts_no_attempt() -> None:
-    """However long AWS is away, the rows that are due have no attempt against them."""
     async with world() as w:
         lease_id = await outage(w)
         await asyncio.sleep(DAY)
@@ -42,8 +41,7 @@ async def test_an_outage_counts_no_attempt() -> None:
 
 
 @virtual
-async def test_one_probe_at_a_time_goes_out_at_widening_steps() -> None:
-    """While paused only probes reach out: one by one, 1 s doubling to 30 s, with jitter."""
+async def test_one_probe_at_a_time_is_sent_with_growing_delays() -> None:
     async with world() as w:
         for number in range(20):
             await w.issue(ttl=10 + number)
@@ -63,8 +61,7 @@ async def test_one_probe_at_a_time_goes_out_at_widening_steps() -> None:
 
 
 @virtual
-async def test_a_paused_account_issues_nothing_and_says_so_at_once() -> None:
-    """While paused, GenerateCredentials is UNAVAILABLE with a hint, and nothing is written or sent."""
+async def test_a_paused_account_refuses_issues_immediately() -> None:
     async with world() as w:
         await outage(w)
         await asyncio.sleep(1)
@@ -77,8 +74,7 @@ async def test_a_paused_account_issues_nothing_and_says_so_at_once() -> None:
 
 @pytest.mark.parametrize("role", ["app", "assumed"])
 @virtual
-async def test_a_repeat_while_paused_is_unavailable_and_leaves_the_lease_as_it_is(role: str) -> None:
-    """A request that was served before is told the same as a new one, and no key of it is replaced."""
+async def test_a_repeated_request_while_paused_is_unavailable(role: str) -> None:
     async with world() as w:
         await w.put_role(builders.assumed(w.iam.add_role("target").arn))
         made = await w.issue(role=role, ttl=900, request=ONE)
@@ -94,8 +90,8 @@ async def test_a_repeat_while_paused_is_unavailable_and_leaves_the_lease_as_it_i
 
 @pytest.mark.parametrize("role", ["app", "assumed"])
 @virtual
-async def test_a_mount_that_turns_out_to_be_of_a_paused_account_begins_nothing(role: str) -> None:
-    """Its first issue learns the account from STS, which answers, while IAM does not."""
+async def test_a_new_mount_of_a_paused_account_issues_nothing(role: str) -> None:
+    """STS may answer while IAM does not."""
     async with world() as w:
         await w.issue(ttl=10)
         for action in ("DeleteAccessKey", "GetUser"):
@@ -113,7 +109,6 @@ async def test_a_mount_that_turns_out_to_be_of_a_paused_account_begins_nothing(r
 
 @virtual
 async def test_a_sync_revocation_does_not_wait_for_the_end_of_an_outage() -> None:
-    """While paused a caller who waits hears that the revocation is accepted, and why it is not done."""
     async with world() as w:
         made = await w.issue()
         await outage(w)
@@ -125,8 +120,7 @@ async def test_a_sync_revocation_does_not_wait_for_the_end_of_an_outage() -> Non
 
 
 @virtual
-async def test_all_that_is_due_runs_in_due_order_when_aws_is_back() -> None:
-    """At the first good probe all overdue rows are revoked, the oldest first."""
+async def test_after_an_outage_overdue_leases_are_revoked_in_due_order() -> None:
     async with world() as w:
         users: list[str] = []
         for number in range(400):
@@ -147,8 +141,7 @@ async def test_all_that_is_due_runs_in_due_order_when_aws_is_back() -> None:
 
 
 @virtual
-async def test_what_a_person_asked_for_goes_first_when_aws_is_back() -> None:
-    """A lease that somebody revoked during the outage is not behind all that fell due before."""
+async def test_after_an_outage_explicit_revocations_go_first() -> None:
     async with world(limits=EngineConfig(RateLimit(rate=50))) as w:
         for _ in range(100):
             await asyncio.sleep(0.1)
@@ -167,8 +160,7 @@ async def test_what_a_person_asked_for_goes_first_when_aws_is_back() -> None:
 
 
 @virtual
-async def test_what_a_person_asks_for_passes_the_backlog() -> None:
-    """While overdue leases drain at a slow pace, a revocation that is asked for is done at once."""
+async def test_an_explicit_revocation_goes_before_the_backlog() -> None:
     async with world(limits=EngineConfig(RateLimit(rate=20))) as w:
         for _ in range(100):
             await asyncio.sleep(0.2)
@@ -187,8 +179,7 @@ async def test_what_a_person_asks_for_passes_the_backlog() -> None:
 
 
 @virtual
-async def test_a_day_without_aws_leaks_nobody() -> None:
-    """After AWS was away for 24 hours every lease that ended meanwhile is revoked, and no other is."""
+async def test_an_outage_of_a_day_leaks_no_user() -> None:
     async with world(role=builders.role(max_ttl=None)) as w:
         short = [(await w.issue(ttl=60 * number)).lease.id for number in range(1, 30)]
         await outage(w, ttl=61)
@@ -203,8 +194,7 @@ async def test_a_day_without_aws_leaks_nobody() -> None:
 
 
 @virtual
-async def test_a_probe_that_is_refused_shows_that_aws_is_there() -> None:
-    """A refusal of the probe ends the pause as well as an answer does."""
+async def test_a_refused_probe_ends_the_pause() -> None:
     async with world() as w:
         await outage(w)
         w.aws.faults.add(Fault(Kind.REFUSE, "GetUser"))
@@ -215,7 +205,6 @@ async def test_a_probe_that_is_refused_shows_that_aws_is_there() -> None:
 @pytest.mark.parametrize("kind", [Kind.THROTTLE, Kind.ERROR_BEFORE, Kind.HANG, Kind.GARBAGE])
 @virtual
 async def test_a_probe_without_a_clear_answer_keeps_the_pause(kind: Kind) -> None:
-    """Throttling, errors and silence say that AWS is not back."""
     async with world() as w:
         await outage(w)
         w.aws.faults.add(Fault(kind, "GetUser"))
@@ -229,7 +218,6 @@ async def test_a_probe_without_a_clear_answer_keeps_the_pause(kind: Kind) -> Non
 
 @virtual
 async def test_one_account_s_outage_delays_no_other() -> None:
-    """While one account is paused, leases of another mount's account end in time."""
     async with world() as w:
         await w.engine.mounts.enable(builders.mount("second"), "test")
         await w.set_root("second", builders.OTHER_ROOT_KEY)
@@ -248,7 +236,6 @@ async def test_one_account_s_outage_delays_no_other() -> None:
 
 @virtual
 async def test_a_new_root_with_another_endpoint_ends_the_probing_of_the_old() -> None:
-    """When an operator gives the mount another endpoint meanwhile, its leases are revoked there."""
     async with world() as w:
         lease_id = await outage(w)
         w.aws.faults.add(Fault(Kind.DROP, "GetUser"))

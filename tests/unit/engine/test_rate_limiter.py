@@ -1,4 +1,4 @@
-"""Checks that a lane keeps its rate, uses it, bounds its queue and its calls in flight."""
+"""Checks the rate, the queue and the calls in flight of a rate limiter."""
 
 from __future__ import annotations
 
@@ -42,24 +42,22 @@ async def sent(limiter: RateLimiter, calls: int, seconds: float = 0.0) -> list[f
 
 @pytest.mark.parametrize("rate", [1.0, 3.0, 10.0, 50.0, 100.0, 1000.0])
 @virtual
-async def test_no_second_holds_more_calls_than_the_rate(rate: float) -> None:
-    """Whatever is asked, no window of one second holds more calls than the rate."""
+async def test_no_second_has_more_calls_than_the_rate(rate: float) -> None:
+    """In any window of one second."""
     begun = await sent(RateLimiter("a", RateLimit(rate=rate, in_flight=10_000)), int(rate * 1.9) + 3)
     assert most_in_a_second(begun) <= rate
 
 
 @pytest.mark.parametrize("rate", [10.0, 50.0, 100.0, 1000.0])
 @virtual
-async def test_the_rate_is_used(rate: float) -> None:
-    """With enough to do a lane sends at least 95 % of its rate."""
+async def test_at_least_95_percent_of_the_rate_is_used(rate: float) -> None:
     calls = int(rate * 4)
     begun = await sent(RateLimiter("a", RateLimit(rate=rate, in_flight=10_000, queue=100_000)), calls)
     assert calls / max(begun) >= 0.95 * rate
 
 
 @virtual
-async def test_the_rate_holds_after_a_pause() -> None:
-    """A lane that was idle does not make up for it with a burst."""
+async def test_an_idle_time_is_not_followed_by_a_burst() -> None:
     limiter = RateLimiter("a", RateLimit(rate=100, in_flight=10_000))
     first = await sent(limiter, 50)
     await asyncio.sleep(30)
@@ -67,8 +65,7 @@ async def test_the_rate_holds_after_a_pause() -> None:
 
 
 @virtual
-async def test_the_rate_holds_after_aws_hung() -> None:
-    """Calls that waited for room in flight do not go out all at once when the room comes."""
+async def test_the_rate_holds_after_aws_did_not_answer() -> None:
     limiter = RateLimiter("a", RateLimit(rate=100, in_flight=10))
     loop = asyncio.get_running_loop()
     begun: list[float] = []
@@ -87,8 +84,7 @@ async def test_the_rate_holds_after_aws_hung() -> None:
 
 
 @virtual
-async def test_a_full_queue_answers_at_once() -> None:
-    """Past its bound the queue refuses with a hint when to come back, and serves all it took."""
+async def test_a_full_queue_refuses_immediately() -> None:
     limiter = RateLimiter("a", RateLimit(rate=10, in_flight=1, queue=5))
     refused: list[RateLimiterFull] = []
     served: list[float] = []
@@ -113,8 +109,7 @@ async def test_a_full_queue_answers_at_once() -> None:
 
 
 @virtual
-async def test_no_call_waits_for_longer_than_the_lane_lets_it() -> None:
-    """A call that cannot go out within the longest wait is refused by then, and never runs later."""
+async def test_no_call_waits_longer_than_the_maximum() -> None:
     limiter = RateLimiter("a", RateLimit(rate=1, in_flight=2, queue=1000))
     loop = asyncio.get_running_loop()
     refused: list[float] = []
@@ -135,8 +130,7 @@ async def test_no_call_waits_for_longer_than_the_lane_lets_it() -> None:
 
 
 @virtual
-async def test_only_so_many_calls_are_in_flight() -> None:
-    """No more calls run at once than the lane allows, and all of them run."""
+async def test_calls_in_flight_are_bounded() -> None:
     limiter = RateLimiter("a", RateLimit(rate=10_000, in_flight=4))
     running = most = 0
 
@@ -155,8 +149,7 @@ async def test_only_so_many_calls_are_in_flight() -> None:
 
 
 @virtual
-async def test_a_caller_that_goes_away_gives_its_place_back() -> None:
-    """A cancelled wait leaves neither a place in the queue nor room in flight taken."""
+async def test_a_cancelled_caller_leaves_the_queue() -> None:
     limiter = RateLimiter("a", RateLimit(rate=1000, in_flight=1, queue=3))
     async with asyncio.TaskGroup() as group:
         holder = group.create_task(sent(limiter, 1, seconds=60))
@@ -170,8 +163,7 @@ async def test_a_caller_that_goes_away_gives_its_place_back() -> None:
     assert len(await sent(limiter, 3)) == 3
 
 
-def test_a_paused_lane_says_so_and_an_open_one_does_not() -> None:
-    """Whoever asks for an open lane hears at once that AWS does not answer, and for how long."""
+def test_a_paused_rate_limiter_refuses_immediately() -> None:
     limiters = RateLimiters(RateLimit())
     limiter = limiters.limiter("aws:1", "")
     limiter.require_open()
@@ -185,8 +177,7 @@ def test_a_paused_lane_says_so_and_an_open_one_does_not() -> None:
     assert limiters.paused() == []
 
 
-def test_each_account_and_endpoint_has_its_own_lane() -> None:
-    """One account's pause stops no other, and the same account gets the same lane."""
+def test_each_account_and_endpoint_has_its_own_rate_limiter() -> None:
     limiters = RateLimiters(RateLimit())
     limiters.limiter("aws:1", "").pause("timeout", 1.0)
     limiters.limiter("aws:2", "").require_open()

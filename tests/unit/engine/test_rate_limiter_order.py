@@ -1,4 +1,4 @@
-"""Checks who goes first in a lane, how a lane finds its rate, and that no turn is ever lost."""
+"""Checks the priorities of a rate limiter, and how it adapts its rate."""
 
 from __future__ import annotations
 
@@ -39,8 +39,7 @@ async def calls(limiter: RateLimiter, count: int, begun: list[float]) -> None:
 
 
 @virtual
-async def test_what_a_person_asked_for_goes_first_then_issues_then_expiries() -> None:
-    """Whoever came first, a lane serves by priority, and callers of one priority in their order."""
+async def test_explicit_revocations_go_first_then_issues_then_expiries() -> None:
     limiter = RateLimiter("a", RateLimit(rate=10, in_flight=1))
     served: list[tuple[Priority, int]] = []
 
@@ -57,8 +56,7 @@ async def test_what_a_person_asked_for_goes_first_then_issues_then_expiries() ->
 
 
 @virtual
-async def test_a_flood_of_expiries_delays_nobody_else() -> None:
-    """With a thousand expiries waiting, a caller who asks is served by the next turn."""
+async def test_many_expiries_do_not_delay_other_calls() -> None:
     limiter = RateLimiter("a", RateLimit(rate=200, in_flight=10))
     loop = asyncio.get_running_loop()
 
@@ -78,9 +76,7 @@ async def test_a_flood_of_expiries_delays_nobody_else() -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_turn_that_comes_as_its_caller_gives_up_is_not_lost(seed: int) -> None:
-    """When the wait ends at the very moment the turn comes, the next one in the queue has it."""
-
+def test_a_turn_given_to_a_caller_that_timed_out_is_not_lost(seed: int) -> None:
     async def race() -> None:
         limiter = RateLimiter("a", RateLimit(rate=1000, in_flight=1))
         loop = asyncio.get_running_loop()
@@ -107,8 +103,6 @@ def test_a_turn_that_comes_as_its_caller_gives_up_is_not_lost(seed: int) -> None
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_turn_whose_caller_is_cancelled_goes_to_the_next(seed: int) -> None:
-    """A caller who leaves as its turn comes keeps nobody waiting."""
-
     async def race() -> None:
         limiter = RateLimiter("a", RateLimit(rate=1000, in_flight=1))
         begun: list[float] = []
@@ -129,8 +123,8 @@ def test_a_turn_whose_caller_is_cancelled_goes_to_the_next(seed: int) -> None:
 
 
 @virtual
-async def test_a_rate_that_was_not_set_comes_down_by_a_third_when_aws_throttles() -> None:
-    """Each throttled second takes a third of the rate, and many answers in one second count once."""
+async def test_an_automatic_rate_is_lowered_by_a_third_when_aws_throttles() -> None:
+    """Several throttled calls in one second count once."""
     limiter = RateLimiter("a", RateLimit())
     assert limiter.rate == START_RATE
     await throttled(limiter, 1, 2.0)
@@ -142,8 +136,7 @@ async def test_a_rate_that_was_not_set_comes_down_by_a_third_when_aws_throttles(
 
 
 @virtual
-async def test_a_rate_goes_up_again_step_by_step_to_where_it_began() -> None:
-    """Each second of use without throttling adds 2 % of the start, and never more than was at first."""
+async def test_a_lowered_rate_rises_again_to_its_start() -> None:
     limiter = RateLimiter("a", RateLimit())
     await throttled(limiter, 5, 1.0)
     low = limiter.rate
@@ -155,8 +148,7 @@ async def test_a_rate_goes_up_again_step_by_step_to_where_it_began() -> None:
 
 
 @virtual
-async def test_a_rate_never_comes_down_to_nothing() -> None:
-    """However often AWS throttles, one call a second still goes out."""
+async def test_a_rate_is_at_least_one_call_a_second() -> None:
     limiter = RateLimiter("a", RateLimit())
     await throttled(limiter, 100, 1.0)
     assert limiter.rate == MIN_RATE
@@ -166,8 +158,7 @@ async def test_a_rate_never_comes_down_to_nothing() -> None:
 
 
 @virtual
-async def test_a_rate_that_was_set_stays_as_it_is() -> None:
-    """The operator's rate is neither lowered by throttling nor raised by its absence."""
+async def test_a_fixed_rate_is_not_changed() -> None:
     limiter = RateLimiter("a", RateLimit(rate=50))
     await throttled(limiter, 5, 1.0)
     await asyncio.sleep(100)
@@ -176,8 +167,7 @@ async def test_a_rate_that_was_set_stays_as_it_is() -> None:
 
 
 @virtual
-async def test_a_lane_keeps_the_rate_that_it_came_down_to() -> None:
-    """After throttling calls go out at the lower rate at once."""
+async def test_a_lowered_rate_holds_immediately() -> None:
     limiter = RateLimiter("a", RateLimit())
     await throttled(limiter, 10, 1.0)
     rate = limiter.rate

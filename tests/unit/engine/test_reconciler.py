@@ -1,4 +1,4 @@
-"""Checks the sweep: what it takes for ours, what it leaves alone, and when a tombstone may go."""
+"""Checks which users a reconcile run adopts, and when it drops tombstones."""
 
 from __future__ import annotations
 
@@ -47,7 +47,6 @@ def refuse(path_prefix: str = "/") -> list[User]:
 
 @virtual
 async def test_a_lost_user_of_ours_is_adopted_and_revoked() -> None:
-    """An unknown user below our path with our tag gets the row of its lease, and is gone soon after."""
     async with world() as w:
         await bound(w)
         await asyncio.sleep(100)
@@ -60,8 +59,8 @@ async def test_a_lost_user_of_ours_is_adopted_and_revoked() -> None:
 
 
 @virtual
-async def test_a_user_younger_than_the_grace_is_left_until_the_next_sweep() -> None:
-    """Before it is 15 minutes old an unknown user may be an issue of this moment."""
+async def test_a_user_younger_than_15_minutes_is_not_adopted() -> None:
+    """It may belong to an issue in progress."""
     async with world() as w:
         await bound(w)
         await w.events.until(Reconciled, seconds=HOUR + 60)
@@ -79,8 +78,7 @@ async def test_a_user_younger_than_the_grace_is_left_until_the_next_sweep() -> N
     ("instance", "path"), [(THEIRS, OURS), ("", OURS), (OURS, THEIRS), (THEIRS, THEIRS)], ids=str
 )
 @virtual
-async def test_a_stranger_s_user_is_never_touched(instance: str, path: str) -> None:
-    """A user that lacks our path or our tag is not adopted, however old it is."""
+async def test_a_user_without_our_path_or_tag_is_not_adopted(instance: str, path: str) -> None:
     async with world() as w:
         await bound(w)
         appear(w, instance=instance, of=path)
@@ -91,8 +89,7 @@ async def test_a_stranger_s_user_is_never_touched(instance: str, path: str) -> N
 
 
 @virtual
-async def test_a_sweep_in_the_midst_of_issues_finds_nothing() -> None:
-    """Users that are being made, used and revoked all have their rows: nothing is adopted or missed."""
+async def test_a_run_during_issues_finds_nothing() -> None:
     async with world() as w:
         await bound(w)
         async with asyncio.TaskGroup() as group:
@@ -109,7 +106,6 @@ async def _no_finding(w: World) -> None:
 
 @virtual
 async def test_a_user_whose_tags_name_no_lease_is_adopted_under_a_new_id() -> None:
-    """Without a readable lease id the row gets one of its own; the user goes all the same."""
     async with world() as w:
         await bound(w)
         appear(w, lease="nonsense")
@@ -123,7 +119,6 @@ async def test_a_user_whose_tags_name_no_lease_is_adopted_under_a_new_id() -> No
 
 @virtual
 async def test_users_beyond_the_first_page_are_found() -> None:
-    """A listing of more users than a page holds is read to its end."""
     async with world() as w:
         await bound(w)
         for number in range(1005):
@@ -136,8 +131,7 @@ async def test_users_beyond_the_first_page_are_found() -> None:
 
 
 @virtual
-async def test_who_only_looks_changes_nothing() -> None:
-    """Reconcile without apply tells what differs and leaves users and rows as they are."""
+async def test_reconcile_without_apply_changes_nothing() -> None:
     async with world() as w:
         made = await w.issue()
         await asyncio.sleep(1)
@@ -153,8 +147,7 @@ async def test_who_only_looks_changes_nothing() -> None:
 
 
 @virtual
-async def test_what_another_installation_left_is_adopted_when_asked_for() -> None:
-    """Its users are found by its id, and revoked only with apply."""
+async def test_users_of_another_installation_are_adopted_with_its_id_and_apply() -> None:
     async with world() as w:
         await bound(w)
         appear(w, instance=THEIRS, of=THEIRS)
@@ -170,7 +163,6 @@ async def test_what_another_installation_left_is_adopted_when_asked_for() -> Non
 
 @virtual
 async def test_a_lease_whose_user_is_missing_ends() -> None:
-    """An ACTIVE lease whose user somebody deleted is revoked by the next sweep."""
     async with world() as w:
         made = await w.issue(ttl=23 * HOUR)
         w.iam.forget(made.lease.footprint.user_name)
@@ -179,8 +171,7 @@ async def test_a_lease_whose_user_is_missing_ends() -> None:
 
 
 @virtual
-async def test_a_tombstone_s_user_that_appears_is_revoked() -> None:
-    """Whether somebody only looks or not: the user of a tombstone was made late, and goes."""
+async def test_a_late_user_of_a_tombstone_is_revoked() -> None:
     async with world() as w:
         made = await w.issue()
         await w.revoke(made.lease.id)
@@ -193,7 +184,6 @@ async def test_a_tombstone_s_user_that_appears_is_revoked() -> None:
 
 @virtual
 async def test_an_abandoned_user_is_reported_until_it_is_gone() -> None:
-    """A sweep tells of the user of an ABANDONED lease each time, and does nothing about it."""
     async with world() as w:
         made = await w.issue()
         await w.store.abandon(EVERYTHING_OF_AWS, 9, live=True)
@@ -209,7 +199,6 @@ async def test_an_abandoned_user_is_reported_until_it_is_gone() -> None:
 
 @virtual
 async def test_a_tombstone_is_kept_seven_days() -> None:
-    """Seven days after its end, at a complete listing, a tombstone is dropped, and no sooner."""
     async with world() as w:
         made = await w.issue()
         await w.revoke(made.lease.id)
@@ -222,8 +211,7 @@ async def test_a_tombstone_is_kept_seven_days() -> None:
 
 
 @virtual
-async def test_no_tombstone_goes_without_a_complete_listing() -> None:
-    """While AWS does not list its users to the end, tombstones stay, and each failed sweep is told."""
+async def test_no_tombstone_is_dropped_without_a_complete_listing() -> None:
     async with world() as w:
         made = await w.issue()
         await w.revoke(made.lease.id)
@@ -241,8 +229,7 @@ async def test_no_tombstone_goes_without_a_complete_listing() -> None:
 
 
 @virtual
-async def test_a_root_that_nobody_used_yet_is_bound_and_listed() -> None:
-    """A sweep before the first issue asks whose the root is, once, and finds what may have been left."""
+async def test_a_root_that_was_never_used_is_bound_and_listed() -> None:
     async with world() as w:
         appear(w)
         await asyncio.sleep(2 * HOUR + 60)
@@ -253,8 +240,7 @@ async def test_a_root_that_nobody_used_yet_is_bound_and_listed() -> None:
 
 
 @virtual
-async def test_a_mount_without_a_root_disturbs_no_other_s_sweeps() -> None:
-    """Where one mount has no root yet, the others are still swept by the hour, and nothing fails."""
+async def test_a_mount_without_a_root_does_not_disturb_the_others() -> None:
     async with world() as w:
         await bound(w)
         await w.engine.mounts.enable(builders.mount("bare"), "test")
@@ -264,8 +250,7 @@ async def test_a_mount_without_a_root_disturbs_no_other_s_sweeps() -> None:
 
 
 @virtual
-async def test_only_the_sweep_that_failed_is_tried_again_each_minute() -> None:
-    """One account that cannot be listed costs the others no listing more than the hourly one."""
+async def test_only_the_account_that_failed_is_retried_each_minute() -> None:
     async with world() as w:
         await bound(w)
         await w.engine.mounts.enable(builders.mount("second"), "test")
@@ -279,8 +264,7 @@ async def test_only_the_sweep_that_failed_is_tried_again_each_minute() -> None:
 
 
 @virtual
-async def test_a_store_that_fails_puts_the_sweep_off_by_a_minute() -> None:
-    """Where the mounts cannot be read the sweep comes again soon, not in an hour."""
+async def test_after_a_store_error_the_run_is_retried_within_a_minute() -> None:
     async with world() as w:
         await bound(w)
         await w.kill()

@@ -1,4 +1,4 @@
-"""Checks that a sweep judges nobody's age by a clock that is not trusted."""
+"""Checks that a reconcile run does not act on ages while the clock is not trusted."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ async def start_with(w: World, *, wall_ahead: float = 0.0, aws_ahead: float = 0.
 
 
 @virtual
-async def test_no_lease_is_missed_by_a_clock_that_is_not_trusted() -> None:
-    """A lease whose user is not listed is left, and not reported; once the clock is trusted it soon ends."""
+async def test_with_an_untrusted_clock_no_lease_ends_for_a_missing_user() -> None:
     async with world() as w:
         made = await w.issue(ttl=23 * HOUR)
         await asyncio.sleep(GRACE + 60)
@@ -38,8 +37,7 @@ async def test_no_lease_is_missed_by_a_clock_that_is_not_trusted() -> None:
 
 
 @virtual
-async def test_a_lease_of_this_minute_is_not_ended_by_a_clock_that_is_ahead() -> None:
-    """A start by a wall clock an hour ahead takes no user that AWS does not show yet for a missing one."""
+async def test_a_clock_that_is_ahead_does_not_end_a_new_lease() -> None:
     async with world() as w:
         made = await w.issue(ttl=5 * HOUR)
         hidden = w.iam.users.pop(made.lease.footprint.user_name.casefold())
@@ -52,8 +50,7 @@ async def test_a_lease_of_this_minute_is_not_ended_by_a_clock_that_is_ahead() ->
 
 
 @virtual
-async def test_no_tombstone_is_dropped_by_a_clock_that_is_not_trusted() -> None:
-    """A start by a wall clock eight days ahead keeps the tombstone of this minute."""
+async def test_with_an_untrusted_clock_no_tombstone_is_dropped() -> None:
     async with world() as w:
         made = await w.issue()
         await w.revoke(made.lease.id)
@@ -63,8 +60,7 @@ async def test_no_tombstone_is_dropped_by_a_clock_that_is_not_trusted() -> None:
 
 
 @virtual
-async def test_nobody_is_adopted_by_a_clock_that_is_not_trusted() -> None:
-    """An unknown user's age is not known either: it is reported, and adopted once the clock is trusted."""
+async def test_with_an_untrusted_clock_no_user_is_adopted() -> None:
     async with world() as w:
         await bound(w)
         await start_with(w, aws_ahead=300)
@@ -79,8 +75,7 @@ async def test_nobody_is_adopted_by_a_clock_that_is_not_trusted() -> None:
 
 
 @virtual
-async def test_a_clock_that_is_lowered_during_a_run_makes_no_new_user_old() -> None:
-    """A user is too young to be adopted, whatever the time was when the run began to look at it."""
+async def test_lowering_the_clock_during_a_run_adopts_no_new_user() -> None:
     async with world() as w:
         await bound(w)
         await start_with(w, wall_ahead=DAY)

@@ -1,4 +1,4 @@
-"""Checks that what is kept in memory for a mount goes when the mount is gone, whoever removed it."""
+"""Checks that the memory that is kept for a mount is freed when the mount is removed."""
 
 from __future__ import annotations
 
@@ -41,8 +41,7 @@ async def removed(w: World) -> None:
 
 
 @virtual
-async def test_a_removed_mount_is_forgotten() -> None:
-    """Whoever removes a mount lets go of what AWS's side keeps for it, and of no other mount's."""
+async def test_a_removed_mount_is_dropped_from_memory() -> None:
     async with world() as w:
         await w.engine.mounts.enable(builders.mount("aws2"), "test")
         await w.set_root("aws2", builders.OTHER_ROOT_KEY)
@@ -52,8 +51,7 @@ async def test_a_removed_mount_is_forgotten() -> None:
 
 
 @virtual
-async def test_a_mount_that_another_replica_removed_is_forgotten_when_it_is_read() -> None:
-    """The first read that finds no mount, or no root of it, lets go of all; the next has nothing to do."""
+async def test_a_mount_that_another_replica_removed_is_dropped_at_its_next_read() -> None:
     async with world() as w:
         for read in ("context", "of"):
             roots, limiters = await replica(w)
@@ -69,8 +67,7 @@ async def test_a_mount_that_another_replica_removed_is_forgotten_when_it_is_read
 
 
 @virtual
-async def test_a_mount_that_nobody_reads_any_more_is_forgotten_at_the_next_sweep() -> None:
-    """Within the hour the walk over all mounts finds what another replica removed."""
+async def test_a_mount_that_another_replica_removed_is_dropped_at_the_next_reconcile_run() -> None:
     async with world() as w:
         await bound(w)
         del w.store.mounts["aws"], w.store.roots["aws"]
@@ -79,8 +76,7 @@ async def test_a_mount_that_nobody_reads_any_more_is_forgotten_at_the_next_sweep
 
 
 @virtual
-async def test_a_mount_that_another_replica_made_anew_has_nothing_of_the_old_one() -> None:
-    """A root of another mount of that name is told by its version, which begins anew."""
+async def test_a_mount_that_another_replica_created_again_has_nothing_of_the_old_one() -> None:
     async with world() as w:
         roots, limiters = await replica(w)
         root = w.store.roots["aws"]
@@ -95,8 +91,7 @@ async def test_a_mount_that_another_replica_made_anew_has_nothing_of_the_old_one
 
 
 @virtual
-async def test_what_a_late_call_brings_back_goes_with_the_next_sweep() -> None:
-    """A call of work that was under way when its mount was forgotten leaves nothing for good."""
+async def test_what_a_late_call_adds_is_dropped_at_the_next_reconcile_run() -> None:
     async with world() as w:
         roots, limiters = await replica(w)
         root = await roots.get("aws")
@@ -109,8 +104,7 @@ async def test_what_a_late_call_brings_back_goes_with_the_next_sweep() -> None:
 
 
 @virtual
-async def test_every_mount_is_swept_however_many_there_are() -> None:
-    """The last of 1,201 mounts is looked at, too."""
+async def test_every_one_of_1201_mounts_is_reconciled() -> None:
     async with world() as w:
         for number in range(1199):
             name = f"m{number:04}"

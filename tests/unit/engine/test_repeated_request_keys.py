@@ -1,4 +1,4 @@
-"""Checks the keys of a lease that is handed out again: whatever goes wrong, one key lives, and it is out."""
+"""Checks the keys of a repeated request: in the end one key is valid, and its caller has it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from tests.unit.engine.test_two_processes import another
     ids=lambda k: k.value,
 )
 @virtual
-async def test_a_repeat_whose_key_gets_no_answer_makes_another(kind: FaultKind) -> None:
-    """A lost answer to a repeat's CreateAccessKey ends with one living key, the one that was handed out."""
+async def test_a_repeat_creates_another_key_after_a_lost_answer(kind: FaultKind) -> None:
     async with world() as w:
         await w.issue(request=ONE)
         w.aws.faults.add(Fault(kind, "CreateAccessKey", nth=1))
@@ -38,8 +37,7 @@ async def test_a_repeat_whose_key_gets_no_answer_makes_another(kind: FaultKind) 
 
 
 @virtual
-async def test_a_repeat_that_aws_refuses_costs_nobody_the_lease() -> None:
-    """While AWS makes no key a repeat fails, and the lease, its key and its expiry stay as they were."""
+async def test_a_refused_repeat_leaves_the_lease_unchanged() -> None:
     async with world() as w:
         made = await w.issue(ttl=600, request=ONE)
         w.aws.faults.add(Fault(FaultKind.REFUSE, "CreateAccessKey"))
@@ -52,8 +50,7 @@ async def test_a_repeat_that_aws_refuses_costs_nobody_the_lease() -> None:
 
 @pytest.mark.parametrize("at", ["CreateAccessKey done", "replace_key", "replace_key done"])
 @virtual
-async def test_a_lease_revoked_while_it_is_handed_out_again_is_gone(at: str) -> None:
-    """A revocation in the midst of a repeat wins: no key is left, and before the row has it, ABORTED."""
+async def test_a_revocation_during_a_repeat_wins(at: str) -> None:
     async with world() as w:
         made = await w.issue(request=ONE)
         w.points.passed.clear()
@@ -70,7 +67,6 @@ async def test_a_lease_revoked_while_it_is_handed_out_again_is_gone(at: str) -> 
 
 @virtual
 async def test_a_request_that_a_dead_process_began_is_spent() -> None:
-    """A half-made lease of the process before is undone, and its request is not made anew."""
     async with world() as w:
         await bound(w)
         playing = asyncio.get_running_loop().create_task(w.issue(request=ONE))
@@ -85,8 +81,7 @@ async def test_a_request_that_a_dead_process_began_is_spent() -> None:
 
 
 @virtual
-async def test_a_lease_renewed_while_it_is_handed_out_again_keeps_its_one_key() -> None:
-    """The fresh key of a repeat that came too late goes again, and the key that is out stays."""
+async def test_a_renewal_during_a_repeat_keeps_the_old_key() -> None:
     async with world() as w:
         made = await w.issue(ttl=600, request=ONE)
         w.aws.sent.clear()
@@ -99,8 +94,7 @@ async def test_a_lease_renewed_while_it_is_handed_out_again_keeps_its_one_key() 
 
 
 @virtual
-async def test_a_refused_repeat_keeps_the_key_that_is_out_where_aws_had_no_room() -> None:
-    """With a stray key beside it, only the stray one makes room for the fresh key."""
+async def test_only_a_stray_key_is_deleted_to_make_room() -> None:
     async with world() as w:
         made = await w.issue(ttl=600, request=ONE)
         w.iam.touch(only_user(w).name, ["access_key"])
@@ -110,8 +104,8 @@ async def test_a_refused_repeat_keeps_the_key_that_is_out_where_aws_had_no_room(
 
 
 @virtual
-async def test_a_death_after_a_caller_went_away_leaves_the_lease_for_a_minute_at_most() -> None:
-    """A lease that nobody waits for any more becomes ACTIVE with the short life, in the same commit."""
+async def test_an_undelivered_lease_lives_at_most_a_minute_after_a_death() -> None:
+    """The commit that activates it also sets the short expiry."""
     async with world() as w:
         await bound(w)
         w.points.slow["activate done"] = 10.0
@@ -127,8 +121,8 @@ async def test_a_death_after_a_caller_went_away_leaves_the_lease_for_a_minute_at
 
 @pytest.mark.parametrize("at", [None, "replace_key", "CreateAccessKey done"])
 @virtual
-async def test_a_repeat_whose_caller_has_left_leaves_the_key_that_is_out(at: str | None) -> None:
-    """Another process may have handed the lease out meanwhile: its key stays, and no further one."""
+async def test_a_cancelled_repeat_keeps_the_old_key(at: str | None) -> None:
+    """Another process may have returned it."""
     async with world() as w, another(w) as other:
         asked = IssueRequest("aws", "app", "alice", None, Request(ONE, "app for None"))
         made = await other.issuer.generate(asked, 60)
@@ -144,8 +138,7 @@ async def test_a_repeat_whose_caller_has_left_leaves_the_key_that_is_out(at: str
 
 
 @virtual
-async def test_a_lease_ends_in_time_where_only_a_repeat_that_was_given_up_still_runs() -> None:
-    """The process that made the lease has ended, and the caller of the repeat has left."""
+async def test_a_lease_ends_in_time_while_a_cancelled_repeat_still_runs() -> None:
     async with world() as w:
         async with another(w) as other:
             asked = IssueRequest("aws", "app", "alice", timedelta(seconds=40), Request(ONE, "app for 40"))
@@ -161,8 +154,8 @@ async def test_a_lease_ends_in_time_where_only_a_repeat_that_was_given_up_still_
 
 
 @virtual
-async def test_a_repeat_watches_the_new_end_before_the_old_key_is_deleted() -> None:
-    """An answer that AWS does not give keeps nobody from watching the lease's new end."""
+async def test_a_repeat_sets_the_timer_before_it_deletes_the_old_key() -> None:
+    """AWS may not answer the deletion."""
     async with world() as w:
         caller = asyncio.get_running_loop().create_task(w.issue(ttl=63, request=ONE))
         await w.until(lambda: "CreateUser done" in w.points.passed)

@@ -1,4 +1,4 @@
-"""Checks request ids: one lease for one request, however often it is sent and whoever goes away."""
+"""Checks that a request id gives one lease, however often it is sent."""
 
 from __future__ import annotations
 
@@ -47,8 +47,7 @@ async def raises(w: World, request: str) -> LessorError:
 
 
 @virtual
-async def test_a_dozen_callers_with_one_request_id_get_one_answer() -> None:
-    """Callers who come while the first is served share its user, its key and its secret."""
+async def test_concurrent_callers_with_one_request_id_share_one_answer() -> None:
     async with world() as w:
         async with asyncio.TaskGroup() as group:
             tasks = []
@@ -62,8 +61,7 @@ async def test_a_dozen_callers_with_one_request_id_get_one_answer() -> None:
 
 
 @virtual
-async def test_a_repeat_gets_the_same_lease_with_a_fresh_key() -> None:
-    """A repeat of an ACTIVE lease gets its id, user and expiry, and another key; the old key is gone."""
+async def test_a_repeat_gets_the_same_lease_with_a_new_key() -> None:
     async with world() as w:
         first = await w.issue(ttl=600, request=ONE)
         for _ in range(3):
@@ -79,8 +77,7 @@ async def test_a_repeat_gets_the_same_lease_with_a_fresh_key() -> None:
 
 
 @virtual
-async def test_repeats_at_the_same_time_share_one_fresh_key() -> None:
-    """Of several repeats that come together one makes the key, and all get it."""
+async def test_concurrent_repeats_share_one_new_key() -> None:
     async with world() as w:
         await w.issue(request=ONE)
         async with asyncio.TaskGroup() as group:
@@ -91,8 +88,7 @@ async def test_repeats_at_the_same_time_share_one_fresh_key() -> None:
 
 
 @virtual
-async def test_a_repeat_gives_a_renewed_lease_no_other_expiry() -> None:
-    """A renewal stands: the repeat neither shortens nor lengthens the lease."""
+async def test_a_repeat_does_not_change_a_renewed_expiry() -> None:
     async with world() as w:
         first = await w.issue(ttl=60, request=ONE)
         await asyncio.sleep(50)
@@ -103,8 +99,7 @@ async def test_a_repeat_gives_a_renewed_lease_no_other_expiry() -> None:
 
 @pytest.mark.parametrize("under_way", [True, False])
 @virtual
-async def test_one_id_for_two_wishes_is_refused(under_way: bool) -> None:
-    """The same id with another wish is REQUEST_ID_REUSED, be the first still served or ACTIVE."""
+async def test_one_id_for_two_different_requests_is_refused(under_way: bool) -> None:
     async with world() as w, asyncio.TaskGroup() as group:
         first = group.create_task(w.issue(ttl=60, request=ONE))
         await asyncio.sleep(0.02 if under_way else 1)
@@ -118,7 +113,6 @@ async def test_one_id_for_two_wishes_is_refused(under_way: bool) -> None:
 
 @virtual
 async def test_other_ids_roles_and_no_id_are_other_requests() -> None:
-    """Only the same id of the same role is a repeat."""
     async with world() as w:
         await w.put_role(builders.role("other"))
         made = [
@@ -134,7 +128,6 @@ async def test_other_ids_roles_and_no_id_are_other_requests() -> None:
 @pytest.mark.parametrize("end", ["revoked", "expired", "half-made"])
 @virtual
 async def test_a_request_whose_lease_has_ended_is_spent(end: str) -> None:
-    """An ended or half-made lease is not made anew for its request: REQUEST_ID_SPENT, GONE or not yet."""
     async with world() as w:
         if end == "half-made":
             w.aws.faults.add(Fault(FaultKind.REFUSE, "CreateAccessKey", nth=1))
@@ -156,8 +149,7 @@ async def test_a_request_whose_lease_has_ended_is_spent(end: str) -> None:
 
 @pytest.mark.parametrize("after", [0.01, 0.06, 0.11, 0.13])
 @virtual
-async def test_a_caller_that_goes_away_leaves_its_lease_for_a_minute(after: float) -> None:
-    """The work goes on to ACTIVE; nobody comes for it, and 60 s later it is revoked, not before."""
+async def test_a_cancelled_request_leaves_its_lease_for_a_minute(after: float) -> None:
     async with world() as w:
         async with asyncio.TaskGroup() as group:
             caller = group.create_task(w.issue(request=ONE))
@@ -174,8 +166,8 @@ async def test_a_caller_that_goes_away_leaves_its_lease_for_a_minute(after: floa
 
 
 @virtual
-async def test_a_repeat_takes_the_lease_of_a_caller_that_went_away() -> None:
-    """Whoever comes within the minute gets the lease with its whole ttl, counted from the issue."""
+async def test_a_repeat_takes_the_lease_of_a_cancelled_request() -> None:
+    """With its whole ttl from the issue."""
     async with world() as w:
         async with asyncio.TaskGroup() as group:
             caller = group.create_task(w.issue(ttl=600, request=ONE))
@@ -192,8 +184,7 @@ async def test_a_repeat_takes_the_lease_of_a_caller_that_went_away() -> None:
 
 
 @virtual
-async def test_a_repeat_that_comes_during_the_commit_gets_the_whole_lease() -> None:
-    """The lease was about to become one that nobody waits for; who comes meanwhile keeps it for its ttl."""
+async def test_a_repeat_during_the_commit_gets_the_whole_ttl() -> None:
     async with world() as w:
         await bound(w)
         w.points.slow["activate done"] = 0.5
@@ -212,7 +203,7 @@ async def test_a_repeat_that_comes_during_the_commit_gets_the_whole_lease() -> N
 
 @virtual
 async def test_a_commit_without_an_answer_leaves_the_lease_for_a_minute() -> None:
-    """A lease that became ACTIVE though its caller heard an error ends in a minute, or a repeat takes it."""
+    """The caller got an error, but the lease is ACTIVE."""
     for repeats in (False, True):
         async with world() as w:
             await bound(w)
@@ -230,7 +221,6 @@ async def test_a_commit_without_an_answer_leaves_the_lease_for_a_minute() -> Non
 
 @virtual
 async def test_a_deadline_that_passes_leaves_the_lease_for_a_repeat() -> None:
-    """A caller whose time ran out sends its request again and gets what was made meanwhile."""
     async with world() as w:
         w.aws.faults.add(Fault(FaultKind.DELAY, "CreateUser", nth=1, seconds=4.0))
         with pytest.raises(DeadlineExceeded):
@@ -240,9 +230,7 @@ async def test_a_deadline_that_passes_leaves_the_lease_for_a_repeat() -> None:
         assert len(w.store.rows) == 1
 
 
-def test_a_caller_that_goes_away_as_the_answer_comes_leaves_it_for_a_minute() -> None:
-    """An answer that nobody takes any more ends 60 s later, or by a repeat lives on."""
-
+def test_an_undelivered_answer_leaves_the_lease_for_a_minute() -> None:
     async def went_away(seed: int) -> bool:
         async with world(seed=seed) as w:
             async with asyncio.TaskGroup() as group:
@@ -256,9 +244,7 @@ def test_a_caller_that_goes_away_as_the_answer_comes_leaves_it_for_a_minute() ->
     assert sum(run(went_away(seed), seed) for seed in range(20)) > 0
 
 
-def test_one_of_two_callers_that_stays_gets_the_whole_lease() -> None:
-    """While somebody still waits, another who goes away takes nothing from the lease."""
-
+def test_a_cancelled_caller_does_not_shorten_the_lease_of_another() -> None:
     async def stays(seed: int) -> None:
         async with world(seed=seed) as w:
             async with asyncio.TaskGroup() as group:

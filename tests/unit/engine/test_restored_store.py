@@ -1,4 +1,4 @@
-"""Checks a store that is older than the account: a restored backup must revoke nobody by mistake."""
+"""Checks a store that is older than the account: a restored backup must not revoke users by mistake."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def restored(w: World) -> str:
 
 @virtual
 async def test_a_restored_backup_holds_expiries_and_adopts_nobody() -> None:
-    """A user of ours from before this start that no row knows: STORE_ROLLED_BACK, and no lease expires."""
+    """A user of ours from before this start that has no row means STORE_ROLLED_BACK."""
     async with world() as w:
         other = await w.issue(ttl=2000)
         user = await restored(w)
@@ -44,8 +44,7 @@ async def test_a_restored_backup_holds_expiries_and_adopts_nobody() -> None:
 
 
 @virtual
-async def test_after_a_person_let_go_what_was_lost_is_revoked() -> None:
-    """ResumeExpiry lets due leases end at once, and the next sweep adopts the lost user."""
+async def test_after_expiry_is_resumed_lost_users_are_revoked() -> None:
     async with world() as w:
         other = await w.issue(ttl=600)
         await restored(w)
@@ -60,8 +59,7 @@ async def test_after_a_person_let_go_what_was_lost_is_revoked() -> None:
 
 
 @virtual
-async def test_a_rolled_back_store_stays_held_across_starts() -> None:
-    """Another start does not end the hold, though its sweep finds the same user."""
+async def test_the_hold_of_a_rolled_back_store_survives_restarts() -> None:
     async with world() as w:
         await restored(w)
         await w.start()

@@ -1,4 +1,4 @@
-"""Checks what a revocation sends: three calls for a plain user, a sweep where others hung things on it."""
+"""Checks which calls a revocation sends."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ EVERYTHING = sorted(TOUCHES.keys() - {"user"})
 
 
 @virtual
-async def test_a_plain_revocation_is_three_calls_and_the_first_cuts_access() -> None:
-    """DeleteAccessKey goes out first and alone, then DeleteUserPolicy, then DeleteUser, and nothing else."""
+async def test_a_plain_revocation_is_three_calls_and_deletes_the_key_first() -> None:
     async with world() as w:
         made = await w.issue()
         w.aws.sent.clear()
@@ -34,8 +33,7 @@ async def test_a_plain_revocation_is_three_calls_and_the_first_cuts_access() -> 
 
 
 @virtual
-async def test_what_the_row_says_is_taken_off_at_once() -> None:
-    """However many policies and groups there are, a revocation takes three round trips."""
+async def test_any_number_of_attachments_takes_three_rounds() -> None:
     role = builders.role(policy_arns=builders.MANAGED, iam_groups=("staff", "readers"))
     async with world(role=role) as w:
         made = await w.issue()
@@ -47,8 +45,7 @@ async def test_what_the_row_says_is_taken_off_at_once() -> None:
 
 @pytest.mark.parametrize("thing", EVERYTHING)
 @virtual
-async def test_what_somebody_hung_on_the_user_is_swept(thing: str) -> None:
-    """A user that somebody gave one thing more is deleted all the same."""
+async def test_what_others_attached_to_the_user_is_removed(thing: str) -> None:
     async with world() as w:
         made = await w.issue()
         w.iam.touch(made.lease.footprint.user_name, [thing])
@@ -57,8 +54,7 @@ async def test_what_somebody_hung_on_the_user_is_swept(thing: str) -> None:
 
 
 @virtual
-async def test_everything_at_once_is_swept() -> None:
-    """A user on whom all kinds of things were hung is deleted in one attempt."""
+async def test_all_kinds_of_attachments_are_removed_in_one_attempt() -> None:
     async with world(role=builders.role(policy_arns=(builders.READ_ONLY,), iam_groups=("staff",))) as w:
         made = await w.issue()
         w.iam.touch(made.lease.footprint.user_name, EVERYTHING)
@@ -68,8 +64,7 @@ async def test_everything_at_once_is_swept() -> None:
 
 
 @virtual
-async def test_a_listing_that_the_root_may_not_make_stops_no_revocation() -> None:
-    """Where the root may not list what is not there, the sweep still ends with the user gone."""
+async def test_a_denied_listing_does_not_stop_a_revocation() -> None:
     async with world() as w:
         made = await w.issue()
         w.iam.touch(made.lease.footprint.user_name, ["access_key"])
@@ -79,8 +74,7 @@ async def test_a_listing_that_the_root_may_not_make_stops_no_revocation() -> Non
 
 
 @virtual
-async def test_power_is_taken_from_a_key_that_cannot_be_deleted() -> None:
-    """A key that AWS will not delete loses the user's policies and groups, and its lease is not gone."""
+async def test_a_key_that_cannot_be_deleted_loses_its_policies_and_groups() -> None:
     role = builders.role(policy_arns=(builders.READ_ONLY,), iam_groups=("staff",))
     async with world(role=role) as w:
         made = await w.issue()
@@ -102,8 +96,7 @@ async def test_power_is_taken_from_a_key_that_cannot_be_deleted() -> None:
     ids=lambda kind: kind.value,
 )
 @virtual
-async def test_an_unclear_answer_counts_no_attempt_and_is_made_up_for(action: str, kind: Kind) -> None:
-    """Whichever call gets no clear answer, the row counts no attempt, and the user is gone in the end."""
+async def test_an_unclear_answer_is_retried_and_counts_no_attempt(action: str, kind: Kind) -> None:
     async with world() as w:
         made = await w.issue()
         w.aws.faults.add(Fault(kind, action, nth=1))
@@ -114,8 +107,7 @@ async def test_an_unclear_answer_counts_no_attempt_and_is_made_up_for(action: st
 
 
 @virtual
-async def test_a_key_that_the_row_does_not_know_is_found_and_deleted() -> None:
-    """A half-made user whose key nobody learnt loses that key first."""
+async def test_an_unknown_key_is_found_and_deleted_first() -> None:
     async with world() as w:
         w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey"))
         assert isinstance(await w.attempt(), AwsUnavailable)
@@ -130,8 +122,7 @@ async def test_a_key_that_the_row_does_not_know_is_found_and_deleted() -> None:
 
 
 @virtual
-async def test_two_revocations_of_one_lease_are_one() -> None:
-    """Callers who revoke the same lease at once all hear GONE, and the user is deleted once."""
+async def test_concurrent_revocations_of_one_lease_are_one() -> None:
     async with world() as w:
         made = await w.issue()
         w.aws.sent.clear()
@@ -146,8 +137,7 @@ async def test_two_revocations_of_one_lease_are_one() -> None:
     "action", ["DeleteAccessKey", "DeleteUserPolicy", "DetachUserPolicy", "RemoveUserFromGroup"]
 )
 @virtual
-async def test_a_name_of_a_damaged_row_that_is_none_for_aws_keeps_no_user_alive(action: str) -> None:
-    """Where AWS takes what the row says for no name at all, what is on the user is listed and swept."""
+async def test_an_invalid_policy_name_in_a_damaged_row_does_not_stop_a_revocation(action: str) -> None:
     role = builders.role(policy_arns=builders.MANAGED, iam_groups=("staff",))
     async with world(role=role) as w:
         made = await w.issue()
@@ -157,8 +147,7 @@ async def test_a_name_of_a_damaged_row_that_is_none_for_aws_keeps_no_user_alive(
 
 
 @virtual
-async def test_a_user_whose_own_name_is_none_for_aws_is_tried_again_and_reported() -> None:
-    """Only what hangs on a user may be passed over: DeleteUser decides."""
+async def test_an_invalid_user_name_in_a_damaged_row_is_retried_and_reported() -> None:
     async with world() as w:
         made = await w.issue()
         w.aws.faults.add(Fault(Kind.REFUSE, "DeleteUser", nth=1, status=400, code="ValidationError"))

@@ -1,4 +1,4 @@
-"""Checks every promise of an end: expiry, what is refused, what is not seen, and what is never given up."""
+"""Checks that every lease is revoked in the end: expired, refused, not found, or overdue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DENIED = Fault(Kind.REFUSE, "DeleteUser")
 @pytest.mark.parametrize("ttl", [1.0, 7.0, 60.0, 3600.0, 12 * 3600.0])
 @virtual
 async def test_a_lease_ends_within_the_bound_and_never_early(ttl: float) -> None:
-    """The key is deleted not before the lease's expiry, and no more than three seconds after it."""
+    """At most three seconds after its expiry."""
     async with world() as w:
         made = await w.issue(ttl=ttl)
         ends = w.now() + ttl
@@ -36,8 +36,7 @@ async def test_a_lease_ends_within_the_bound_and_never_early(ttl: float) -> None
 
 
 @virtual
-async def test_many_leases_that_end_at_once_end_within_the_bound() -> None:
-    """Two hundred leases with one expiry are all cut in time, each with three calls."""
+async def test_many_leases_with_one_expiry_end_within_the_bound() -> None:
     async with world() as w:
         async with asyncio.TaskGroup() as group:
             for _ in range(200):
@@ -51,8 +50,7 @@ async def test_many_leases_that_end_at_once_end_within_the_bound() -> None:
 
 
 @virtual
-async def test_a_refused_revocation_backs_off_and_goes_on_for_ever() -> None:
-    """Each refusal waits up to 10 s doubling to 15 min; the attempts are durable and never end."""
+async def test_a_refused_revocation_is_retried_for_ever_with_back_off() -> None:
     async with world() as w:
         made = await w.issue(ttl=10)
         w.aws.faults.add(DENIED)
@@ -71,8 +69,7 @@ async def test_a_refused_revocation_backs_off_and_goes_on_for_ever() -> None:
 
 
 @virtual
-async def test_six_refusals_are_told_once_as_stuck() -> None:
-    """The sixth refused attempt labels the lease STUCK, and it is told that once."""
+async def test_after_six_refusals_a_lease_is_reported_once_as_stuck() -> None:
     async with world() as w:
         made = await w.issue(ttl=10)
         w.aws.faults.add(DENIED)
@@ -85,8 +82,7 @@ async def test_six_refusals_are_told_once_as_stuck() -> None:
 
 
 @virtual
-async def test_attempts_outlive_the_process() -> None:
-    """A process that dies forgets no refused attempt."""
+async def test_attempts_are_durable() -> None:
     async with world() as w:
         made = await w.issue(ttl=10)
         w.aws.faults.add(DENIED)
@@ -108,8 +104,8 @@ async def unseen(w: World) -> str:
 
 
 @virtual
-async def test_looks_come_after_1_5_20_60_300_and_900_seconds() -> None:
-    """A user whose creation is unclear is looked for at widening steps, and believed gone after 15 min."""
+async def test_a_missing_user_is_checked_after_1_5_20_60_300_and_900_seconds() -> None:
+    """A user whose creation is unclear is believed gone after 15 min."""
     async with world() as w:
         lease_id = await unseen(w)
         created = w.now()
@@ -124,8 +120,7 @@ async def test_looks_come_after_1_5_20_60_300_and_900_seconds() -> None:
 
 
 @virtual
-async def test_a_user_made_just_before_the_grace_ends_is_still_found() -> None:
-    """A CreateUser that takes effect 14 minutes after it was sent leaks nobody."""
+async def test_a_user_created_14_minutes_late_is_still_found() -> None:
     async with world() as w:
         w.aws.faults.add(Fault(Kind.DELAY, "CreateUser", seconds=14 * 60))
         assert isinstance(await w.attempt(), AwsUnavailable)
@@ -137,8 +132,7 @@ async def test_a_user_made_just_before_the_grace_ends_is_still_found() -> None:
 
 
 @virtual
-async def test_a_user_that_surely_was_never_made_is_gone_on_the_second_look() -> None:
-    """When AWS refused CreateUser there is nothing to wait for but a second look."""
+async def test_a_user_that_was_never_created_is_gone_at_the_second_check() -> None:
     async with world() as w:
         w.aws.faults.add(Fault(Kind.REFUSE, "CreateUser", nth=1))
         await w.attempt()
@@ -147,8 +141,7 @@ async def test_a_user_that_surely_was_never_made_is_gone_on_the_second_look() ->
 
 
 @virtual
-async def test_a_user_that_somebody_else_deleted_needs_a_second_look() -> None:
-    """One NoSuchEntity is not believed: an ACTIVE lease's user gone by other hands is looked for twice."""
+async def test_a_user_that_somebody_else_deleted_needs_a_second_check() -> None:
     async with world() as w:
         made = await w.issue()
         w.iam.forget(w.users()[0])
@@ -159,8 +152,8 @@ async def test_a_user_that_somebody_else_deleted_needs_a_second_look() -> None:
 
 
 @virtual
-async def test_a_root_of_another_account_is_not_believed() -> None:
-    """Rows of one account are never worked on with another's root: its NoSuchEntity would be a lie."""
+async def test_a_row_is_not_revoked_with_the_root_of_another_account() -> None:
+    """NoSuchEntity of the other account would end the lease."""
     async with world() as w:
         made = await w.issue(ttl=60)
         stored = w.store.roots["aws"]
@@ -176,8 +169,8 @@ async def test_a_root_of_another_account_is_not_believed() -> None:
 
 
 @virtual
-async def test_a_lost_hint_is_made_up_for_by_the_backstop() -> None:
-    """A due row that nobody told of is found in half a minute, also while others keep the Keeper busy."""
+async def test_a_due_row_without_a_hint_is_found_by_the_full_scan() -> None:
+    """Within 30 s, also while the worker is busy with hints."""
     async with world() as w:
         await w.issue(ttl=1)
         claim = await w.store.begin(
@@ -190,8 +183,7 @@ async def test_a_lost_hint_is_made_up_for_by_the_backstop() -> None:
 
 
 @virtual
-async def test_a_lease_that_fell_due_while_the_store_failed_ends_when_it_works_again() -> None:
-    """The store is asked again each second, so a lease that is overdue by then ends within seconds."""
+async def test_a_lease_that_fell_due_during_a_store_error_ends_within_seconds_after_it() -> None:
     async with world() as w:
         await w.issue(ttl=30)
         w.store.fail_writes = True
@@ -204,8 +196,7 @@ async def test_a_lease_that_fell_due_while_the_store_failed_ends_when_it_works_a
 
 @pytest.mark.parametrize("method", ["finish", "reschedule", "claim", "claim_due", "abort_intent", "get_root"])
 @virtual
-async def test_a_store_that_fails_at_one_step_loses_nothing(method: str) -> None:
-    """Whichever write fails for some minutes, all is gone soon after it works again."""
+async def test_a_store_error_at_any_step_loses_nothing(method: str) -> None:
     async with world() as w:
         await w.issue(ttl=20)
         w.aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey", nth=1))
@@ -219,8 +210,7 @@ async def test_a_store_that_fails_at_one_step_loses_nothing(method: str) -> None
 
 
 @virtual
-async def test_a_start_revokes_what_fell_due_meanwhile() -> None:
-    """Leases whose time came while no process ran are revoked when one does, in the order due."""
+async def test_a_start_revokes_overdue_leases_in_due_order() -> None:
     async with world() as w:
         users: list[str] = []
         for number in range(400):

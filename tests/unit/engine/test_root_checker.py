@@ -1,4 +1,4 @@
-"""Checks what CheckRoot and CheckRole find out, and that they change nothing and take no longer than 5 s."""
+"""Checks the findings of CheckRoot and CheckRole, and that both change nothing and take at most 5 s."""
 
 from __future__ import annotations
 
@@ -59,8 +59,7 @@ def assumed(**changes: Any) -> Role:
 
 
 @virtual
-async def test_a_root_that_may_do_all_is_told_so() -> None:
-    """Every action is ALLOWED, nothing is warned of, and AWS's words on the root come along."""
+async def test_a_root_with_all_permissions_has_no_warning() -> None:
     async with world() as w:
         found = await w.engine.root_checker.check_root("aws")
         assert (found.identity.arn, found.kind, found.warnings) == (USER, RootKind.USER_KEYS, ())
@@ -71,8 +70,7 @@ async def test_a_root_that_may_do_all_is_told_so() -> None:
 
 
 @virtual
-async def test_what_the_root_may_not_do_is_named() -> None:
-    """An action that its policies leave out is DENIED, and a warning names it."""
+async def test_a_denied_action_of_the_root_is_named() -> None:
     async with world() as w:
         w.iam.sts.verdicts |= {"iam:TagUser": "implicitDeny", "iam:ListUsers": "explicitDeny"}
         found = await w.engine.root_checker.check_root("aws")
@@ -83,8 +81,7 @@ async def test_what_the_root_may_not_do_is_named() -> None:
 
 
 @virtual
-async def test_roles_of_other_accounts_are_part_of_what_the_root_needs() -> None:
-    """What the mount's roles assume stands in the least policy, each is simulated and told by its ARN."""
+async def test_roles_of_other_accounts_are_checked() -> None:
     async with world() as w:
         elsewhere = "arn:aws:iam::111111111111:role/hub"
         await w.put_role(replace(assumed(), name="one", role_arns=(WORKER, elsewhere)))
@@ -103,8 +100,7 @@ async def test_roles_of_other_accounts_are_part_of_what_the_root_needs() -> None
 
 @pytest.mark.parametrize("fault", [Fault(Kind.REFUSE), Fault(Kind.HANG), Fault(Kind.DROP)])
 @virtual
-async def test_without_the_simulator_nothing_is_known(fault: Fault) -> None:
-    """A simulator that refuses or does not answer leaves UNKNOWN, never DENIED, within 5 s."""
+async def test_without_the_simulator_all_verdicts_are_unknown(fault: Fault) -> None:
     async with world() as w:
         w.aws.faults.add(Fault(fault.kind, "SimulatePrincipalPolicy"))
         began = w.now()
@@ -116,8 +112,7 @@ async def test_without_the_simulator_nothing_is_known(fault: Fault) -> None:
 
 
 @virtual
-async def test_the_root_s_own_policies_decide() -> None:
-    """A real user's policies are simulated, its own path's users and its own key apart."""
+async def test_the_policies_of_the_root_s_user_are_simulated() -> None:
     async with world() as w:
         w.iam.adopt_root(builders.ROOT_KEY)
         path = f"arn:aws:iam::123456789012:user/lessor/{(await w.store.status()).instance_id}/*"
@@ -130,8 +125,7 @@ async def test_the_root_s_own_policies_decide() -> None:
 
 
 @virtual
-async def test_keys_of_the_account_s_root_are_warned_of() -> None:
-    """They may do all and should not be used: the check says so."""
+async def test_keys_of_the_account_s_root_user_are_warned_of() -> None:
     async with world() as w:
         w.iam.sts.root_arn = "arn:aws:iam::123456789012:root"
         found = await w.engine.root_checker.check_root("aws")
@@ -143,7 +137,7 @@ async def test_keys_of_the_account_s_root_are_warned_of() -> None:
 
 @virtual
 async def test_a_second_key_of_the_root_is_warned_of() -> None:
-    """Rotation needs room for a new key: the other's id is named."""
+    """Rotation needs room for a new key."""
     async with world() as w:
         w.iam.adopt_root(builders.ROOT_KEY)
         other = w.iam.create_access_key("root-of-lessor").id
@@ -153,8 +147,7 @@ async def test_a_second_key_of_the_root_is_warned_of() -> None:
 
 
 @virtual
-async def test_a_root_that_aws_refuses_is_told_as_such() -> None:
-    """CheckRoot of a key that AWS does not take says that the root is refused; without AWS it says that."""
+async def test_a_refused_root_and_an_unavailable_aws_are_different_errors() -> None:
     async with world() as w:
         w.aws.faults.add(Fault(Kind.REFUSE, "GetCallerIdentity", code="InvalidClientTokenId"))
         with pytest.raises(RootRefused):
@@ -169,7 +162,7 @@ async def test_a_root_that_aws_refuses_is_told_as_such() -> None:
 
 @virtual
 async def test_a_chain_is_checked_as_the_role_at_its_end() -> None:
-    """The simulator is asked about the chain's last role, whose path only the root's config knows."""
+    """Only the root's config knows the role's path."""
     async with world() as w:
         hub = w.iam.peer("111111111111").add_role("team/hub", external_id="sesame").arn
         await set_root(w, builders.root_config(assume_chain=(Hop(hub, "sesame"),)))
@@ -181,7 +174,6 @@ async def test_a_chain_is_checked_as_the_role_at_its_end() -> None:
 
 @virtual
 async def test_a_hop_that_fails_is_named() -> None:
-    """CheckRoot of a chain whose role does not trust the root says which hop AWS refused."""
     async with world() as w:
         hub = w.iam.add_role("hub", trusts=("999999999999",)).arn
         await set_root(w, builders.root_config(assume_chain=(Hop(hub),)))
@@ -193,8 +185,7 @@ async def test_a_hop_that_fails_is_named() -> None:
 
 
 @virtual
-async def test_the_kind_of_the_server_s_own_credentials_is_asked_once() -> None:
-    """AWS tells it, once a version of the root; a new version is asked for again."""
+async def test_the_kind_of_the_server_s_own_credentials_is_requested_once_per_version() -> None:
     async with world(limits=EngineConfig(root_rules=RootRules(ambient_mounts=("aws",)))) as w:
         w.aws.accounts[""] = w.iam
         w.iam.sts.root_arn = INSTANCE
@@ -208,8 +199,8 @@ async def test_the_kind_of_the_server_s_own_credentials_is_asked_once() -> None:
 
 
 @virtual
-async def test_whose_keys_a_root_has_is_asked_once_by_each_process() -> None:
-    """They may be those of the account's root user, which a role made with them then hears by name."""
+async def test_the_owner_of_a_root_s_keys_is_requested_once_per_process() -> None:
+    """They may be those of the account's root user."""
     async with world() as w:
         await bound(w)
         w.iam.sts.root_arn = "arn:aws:iam::123456789012:root"
@@ -221,8 +212,7 @@ async def test_whose_keys_a_root_has_is_asked_once_by_each_process() -> None:
 
 
 @virtual
-async def test_the_kind_of_a_chain_needs_no_aws() -> None:
-    """A root's config tells it."""
+async def test_the_kind_of_a_chain_needs_no_call() -> None:
     async with world() as w:
         await set_root(w, builders.root_config(assume_chain=(Hop(WORKER),)))
         w.aws.away = True
@@ -232,7 +222,6 @@ async def test_the_kind_of_a_chain_needs_no_aws() -> None:
 
 @virtual
 async def test_a_role_that_its_root_can_t_serve_is_warned_of_when_written() -> None:
-    """PutRole stores it and says so, without a word to AWS."""
     async with world() as w:
         await set_root(w, builders.root_config(assume_chain=(Hop(WORKER),)))
         role = builders.role("token", credential_type=CredentialType.FEDERATION_TOKEN)
@@ -245,8 +234,7 @@ async def test_a_role_that_its_root_can_t_serve_is_warned_of_when_written() -> N
 
 
 @virtual
-async def test_a_role_that_aws_has_nothing_against_draws_no_warning() -> None:
-    """All that it names exists and the root may do what it needs."""
+async def test_a_role_without_problems_has_no_warning() -> None:
     async with world() as w:
         w.iam.create_policy("mine", builders.DOCUMENT)
         role = builders.role(
@@ -259,8 +247,7 @@ async def test_a_role_that_aws_has_nothing_against_draws_no_warning() -> None:
 
 
 @virtual
-async def test_what_a_role_names_and_aws_does_not_know_is_told() -> None:
-    """Policies, the boundary and groups that don't exist are each named."""
+async def test_missing_policies_and_groups_of_a_role_are_named() -> None:
     async with world() as w:
         none = "arn:aws:iam::123456789012:policy/none"
         role = builders.role(policy_arns=(none,), iam_groups=("nobody",), permissions_boundary_arn=f"{none}2")
@@ -273,8 +260,7 @@ async def test_what_a_role_names_and_aws_does_not_know_is_told() -> None:
 
 
 @virtual
-async def test_what_could_not_be_looked_up_is_told_as_such() -> None:
-    """A refusal is no proof that something is missing: the warning has AWS's code."""
+async def test_a_failed_lookup_is_not_reported_as_missing() -> None:
     async with world() as w:
         w.aws.faults.add(Fault(Kind.REFUSE, "GetGroup"))
         (told,) = await w.engine.root_checker.check_role(builders.role(iam_groups=("staff",)))
@@ -282,8 +268,7 @@ async def test_what_could_not_be_looked_up_is_told_as_such() -> None:
 
 
 @virtual
-async def test_what_the_root_may_not_do_for_a_role_is_told() -> None:
-    """Each kind of role names the action that it would need and where."""
+async def test_a_denied_action_for_a_role_is_named() -> None:
     async with world() as w:
         w.iam.sts.verdicts |= dict.fromkeys(
             ("iam:PutUserPolicy", "sts:AssumeRole", "sts:GetFederationToken"), "implicitDeny"
@@ -300,8 +285,7 @@ async def test_what_the_root_may_not_do_for_a_role_is_told() -> None:
 
 
 @virtual
-async def test_a_role_that_may_assume_many_is_few_questions() -> None:
-    """A hundred ARNs, as many as a role may have, are asked about fifty at a time."""
+async def test_many_role_arns_are_simulated_in_few_calls() -> None:
     async with world() as w:
         many = tuple(f"arn:aws:iam::123456789012:role/r{number}" for number in range(100))
         await w.engine.root_checker.check_role(builders.assumed("", role_arns=many))
@@ -309,8 +293,7 @@ async def test_a_role_that_may_assume_many_is_few_questions() -> None:
 
 
 @virtual
-async def test_what_only_aws_can_tell_of_the_root_counts_too() -> None:
-    """Keys turn out to be the account root's: the check of a role says what these can't serve."""
+async def test_the_check_of_a_role_uses_the_kind_that_aws_returns() -> None:
     async with world() as w:
         w.iam.sts.root_arn = "arn:aws:iam::123456789012:root"
         (told,) = await w.engine.root_checker.check_role(assumed())
@@ -318,8 +301,7 @@ async def test_what_only_aws_can_tell_of_the_root_counts_too() -> None:
 
 
 @virtual
-async def test_a_check_of_a_role_without_aws_says_just_that() -> None:
-    """No root, a root that AWS refuses or no AWS: one warning, at once or within 5 s."""
+async def test_the_check_of_a_role_without_aws_is_one_warning() -> None:
     async with world() as w:
         await w.engine.mounts.enable(builders.mount("bare"), "test")
         (told,) = await w.engine.root_checker.check_role(builders.role(mount_name="bare"))
@@ -335,7 +317,7 @@ async def test_a_check_of_a_role_without_aws_says_just_that() -> None:
 
 @virtual
 async def test_a_check_of_a_role_takes_5_s_at_most() -> None:
-    """What does not answer in that time is told as not known; the rest of the findings stand."""
+    """What does not answer in that time is unknown. The other findings are reported."""
     async with world() as w:
         w.aws.faults.add(Fault(Kind.HANG, "GetGroup"))
         began = w.now()

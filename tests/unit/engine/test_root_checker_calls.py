@@ -1,4 +1,4 @@
-"""Checks how CheckRoot asks: in few calls, few at a time, behind all else; and what it says then."""
+"""Checks how many calls CheckRoot sends, and what it reports about users and quotas."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ def simulations(w: World) -> list[tuple[float, float]]:
 
 
 @virtual
-async def test_many_resources_are_one_question() -> None:
-    """120 roles to assume are three calls and not 120; one that is denied is named, and is the verdict."""
+async def test_many_resources_are_simulated_in_one_call() -> None:
     async with world() as w:
         await put_many(w)
         w.iam.adopt_root(builders.ROOT_KEY)
@@ -52,8 +51,7 @@ async def test_many_resources_are_one_question() -> None:
 
 
 @virtual
-async def test_few_questions_are_on_their_way_at_a_time() -> None:
-    """However much a mount needs, no more than four calls of a check are at AWS."""
+async def test_at_most_four_calls_of_a_check_are_in_flight() -> None:
     async with world() as w:
         await put_many(w)
         await w.engine.root_checker.check_root("aws")
@@ -63,8 +61,7 @@ async def test_few_questions_are_on_their_way_at_a_time() -> None:
 
 
 @virtual
-async def test_a_check_makes_room_for_issues() -> None:
-    """At a set rate, whoever comes after a check goes before its questions."""
+async def test_issues_go_before_the_calls_of_a_check() -> None:
     async with world(limits=EngineConfig(rate_limit=RateLimit(rate=4.0))) as w:
         await bound(w)
         checking = asyncio.get_running_loop().create_task(w.engine.root_checker.check_root("aws"))
@@ -77,8 +74,7 @@ async def test_a_check_makes_room_for_issues() -> None:
 
 
 @virtual
-async def test_a_page_that_does_not_come_leaves_what_came() -> None:
-    """The verdicts of the first page stand, the others are unknown, and the warning says why."""
+async def test_without_the_next_page_the_verdicts_of_the_first_are_kept() -> None:
     async with world() as w:
         w.iam.sts.simulated_a_page = 10
         whole = await w.engine.root_checker.check_root("aws")
@@ -100,7 +96,7 @@ async def test_a_page_that_does_not_come_leaves_what_came() -> None:
 async def test_an_account_that_is_nearly_full_is_warned_of(
     users: int, quota: int, max_users: int, warned: bool
 ) -> None:
-    """From nine tenths of its quota on, where max_users of the mount is more than still fits."""
+    """From 90 % of its quota on, if max_users of the mount is more than the rest."""
     async with world(mount=builders.mount(max_users=max_users)) as w:
         w.iam.quotas = replace(w.iam.quotas, users=quota)
         for number in range(users):
@@ -111,8 +107,7 @@ async def test_an_account_that_is_nearly_full_is_warned_of(
 
 @pytest.mark.parametrize("kind", [Kind.REFUSE, Kind.DROP])
 @virtual
-async def test_an_account_that_does_not_say_how_full_it_is_is_not_warned_of(kind: Kind) -> None:
-    """A root that may not ask, or an answer that is lost, is no warning."""
+async def test_an_account_with_unknown_usage_is_not_warned_of(kind: Kind) -> None:
     async with world() as w:
         w.aws.faults.add(Fault(kind, "GetAccountSummary"))
         assert (await w.engine.root_checker.check_root("aws")).warnings == ()
@@ -122,8 +117,8 @@ async def test_an_account_that_does_not_say_how_full_it_is_is_not_warned_of(kind
 
 
 @virtual
-async def test_the_users_of_static_roles_are_part_of_what_the_root_needs() -> None:
-    """By the ARN that AWS knows; without an answer by the name, whatever the path."""
+async def test_the_users_of_static_roles_are_checked() -> None:
+    """By the ARN that AWS returns, or without an answer by the name, with any path."""
     async with rotating() as w:
         w.iam.users.pop(USER, None)
         w.iam.create_user(USER, "/team/")
@@ -136,7 +131,7 @@ async def test_the_users_of_static_roles_are_part_of_what_the_root_needs() -> No
 
 @virtual
 async def test_many_static_roles_leave_time_for_the_simulator() -> None:
-    """Of the first ones AWS is asked for the ARN; those of the others are patterns."""
+    """Only the first users are looked up. The ARNs of the others are patterns."""
     async with rotating() as w:
         await put(w)
         row = await row_of(w, static_subject("aws", USER))
@@ -155,7 +150,6 @@ async def test_many_static_roles_leave_time_for_the_simulator() -> None:
 
 @virtual
 async def test_static_roles_elsewhere_need_the_first_role_of_their_chain() -> None:
-    """The user itself is the business of the role at the chain's end."""
     async with rotating() as w:
         other = w.iam.peer("111111111111")
         hub = other.add_role("hub").arn

@@ -1,4 +1,4 @@
-"""An unexpected exception of any port ends the unit of work that meets it; all else goes on."""
+"""Checks that an unexpected exception of a port ends only the unit of work that meets it."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ async def live(w: World) -> None:
 
 @pytest.mark.parametrize("point", POINTS)
 @virtual
-async def test_an_exception_of_a_port_ends_nothing_but_what_met_it(point: str) -> None:
-    """While one method always fails the engine does not spin; when it works again, all is done soon."""
+async def test_an_exception_of_a_port_ends_only_its_unit_of_work(point: str) -> None:
+    """The engine does not retry in a busy loop, and catches up when the port works again."""
     async with rotating(role=builders.role(default_ttl=timedelta(seconds=90))) as w:
         await w.engine.mounts.enable(builders.mount("left"), "test")
         await w.put_role(builders.role("slow", default_ttl=timedelta(minutes=30)))
@@ -100,8 +100,7 @@ async def test_an_exception_of_a_port_ends_nothing_but_what_met_it(point: str) -
 
 @pytest.mark.parametrize("point", ["mount_names", "get_rotation", "prefixes", "list_due_within", "claim_due"])
 @virtual
-async def test_a_part_that_fails_at_a_start_does_its_work_when_it_can(point: str) -> None:
-    """What a process that died has left is put right, although the first look at it has failed."""
+async def test_a_part_that_fails_at_a_start_is_retried(point: str) -> None:
     async with rotating() as w:
         await w.issue(ttl=900)
         await w.engine.prefixes.accept(IdRange("aws/creds/other/", "aws/creds/other0"), "test")
@@ -123,8 +122,7 @@ async def test_a_part_that_fails_at_a_start_does_its_work_when_it_can(point: str
 
 
 @virtual
-async def test_what_works_goes_on_beside_what_does_not() -> None:
-    """While every sweep and every rotation fails, leases are issued, expire and are revoked in time."""
+async def test_failing_parts_do_not_stop_the_others() -> None:
     async with world() as w:
         w.points.broken |= {
             "mount_names",
@@ -143,8 +141,7 @@ async def test_what_works_goes_on_beside_what_does_not() -> None:
 
 
 @virtual
-async def test_a_caller_gets_the_reference_and_what_was_made_is_deleted() -> None:
-    """An issue that fails unexpectedly after CreateUser is INTERNAL, and leaves no user."""
+async def test_an_unexpected_failure_of_an_issue_is_internal_and_undone() -> None:
     async with world() as w:
         w.points.broken.add("CreateAccessKey sent")
         answer = await w.attempt()
@@ -158,8 +155,7 @@ async def test_a_caller_gets_the_reference_and_what_was_made_is_deleted() -> Non
 
 @pytest.mark.parametrize("point", ["get", "activate", "activate done"])
 @virtual
-async def test_an_intent_whose_issue_fails_unexpectedly_is_given_up_within_seconds(point: str) -> None:
-    """It does not wait until its claim runs out."""
+async def test_an_intent_whose_issue_fails_unexpectedly_is_revoked_within_seconds(point: str) -> None:
     async with world() as w:
         w.points.broken.add(point)
         assert isinstance(await w.attempt(), InternalError)
@@ -172,7 +168,7 @@ async def test_an_intent_whose_issue_fails_unexpectedly_is_given_up_within_secon
 
 @virtual
 async def test_a_lease_whose_revocation_fails_unexpectedly_counts_its_attempts() -> None:
-    """It is tried less and less, its row says why, and the account is not paused for it."""
+    """The account is not paused."""
     async with world() as w:
         made, other = await w.issue(), await w.issue()
         w.points.broken.add("DeleteUser sent")
@@ -190,8 +186,7 @@ async def test_a_lease_whose_revocation_fails_unexpectedly_counts_its_attempts()
 
 
 @virtual
-async def test_a_probe_that_fails_unexpectedly_leaves_no_account_paused_for_ever() -> None:
-    """The account is probed on, and resumed when AWS answers."""
+async def test_an_unexpected_failure_of_a_probe_does_not_keep_the_account_paused() -> None:
     async with world() as w:
         made = await w.issue()
         w.aws.away = True
@@ -209,7 +204,6 @@ async def test_a_probe_that_fails_unexpectedly_leaves_no_account_paused_for_ever
 
 @virtual
 async def test_an_observer_that_raises_ends_nothing() -> None:
-    """What cannot be logged is reported, and leases are issued and revoked all the same."""
     async with world() as w:
 
         def broken(_: object) -> None:
@@ -224,8 +218,7 @@ async def test_an_observer_that_raises_ends_nothing() -> None:
 
 
 @virtual
-async def test_one_mount_whose_root_cannot_be_read_keeps_no_other_from_its_sweep() -> None:
-    """Each mount is swept by itself, and the clock is trusted by the word of any root that opens."""
+async def test_one_mount_with_an_unreadable_root_does_not_stop_the_others() -> None:
     async with world() as w:
         await w.engine.mounts.enable(builders.mount("aaa"), "test")
         await w.set_root("aaa", builders.OTHER_ROOT_KEY)
@@ -244,8 +237,8 @@ async def test_one_mount_whose_root_cannot_be_read_keeps_no_other_from_its_sweep
 
 
 @virtual
-async def test_a_part_that_always_fails_is_started_again_ever_less_often() -> None:
-    """The pause doubles to half a minute, and is short again after a minute of work."""
+async def test_a_part_that_always_fails_is_restarted_with_growing_delays() -> None:
+    """Up to 30 s. A minute of work resets the delay."""
     reports, starts = Reports(), list[float]()
     loop = asyncio.get_running_loop()
 
@@ -266,8 +259,7 @@ async def test_a_part_that_always_fails_is_started_again_ever_less_often() -> No
 
 
 @virtual
-async def test_a_cancellation_that_nobody_asked_for_is_an_exception_like_others() -> None:
-    """A future that somebody else cancelled does not end a part without a word; the part's own end does."""
+async def test_an_unexpected_cancellation_is_an_exception_like_others() -> None:
     reports, ran = Reports(), list[int]()
 
     async def wait() -> None:
@@ -287,8 +279,8 @@ async def test_a_cancellation_that_nobody_asked_for_is_an_exception_like_others(
 
 
 @virtual
-async def test_an_error_of_ours_passes_a_unit_unreported() -> None:
-    """It is an answer; only where nobody waits for a job's result it is reported as well."""
+async def test_an_error_of_ours_is_not_reported() -> None:
+    """It is an answer. Where no caller waits for the result it is reported."""
     reports = Reports()
     supervisor = Supervisor(reports)
     with pytest.raises(LessorError, match="expected"), supervisor.unit("test"):

@@ -1,4 +1,4 @@
-"""Checks what a process does beside another one on the same store and the same accounts."""
+"""Checks a process that works beside another one on the same store and accounts."""
 
 from __future__ import annotations
 
@@ -42,8 +42,7 @@ async def another(w: World, events: Recording | None = None) -> AsyncIterator[En
 
 
 @virtual
-async def test_a_hold_asked_for_at_one_process_holds_at_once_at_all() -> None:
-    """From the hold's commit on no process expires anything, whether or not it knows of the hold yet."""
+async def test_a_hold_set_by_one_process_holds_in_all_from_its_commit() -> None:
     async with world() as w, another(w) as other:
         made = await w.issue(ttl=10)
         await asyncio.sleep(9.99)
@@ -55,8 +54,8 @@ async def test_a_hold_asked_for_at_one_process_holds_at_once_at_all() -> None:
 
 
 @virtual
-async def test_a_hold_that_ends_at_one_process_ends_at_all() -> None:
-    """Each goes on by itself some seconds after a person has said so to one of them."""
+async def test_a_hold_ended_by_one_process_ends_in_all() -> None:
+    """The other processes notice it within seconds."""
     events = Recording()
     async with world() as w, another(w, events) as other:
         await w.engine.expiry.hold(ASKED)
@@ -71,8 +70,7 @@ async def test_a_hold_that_ends_at_one_process_ends_at_all() -> None:
 
 
 @virtual
-async def test_what_a_person_allowed_at_one_process_is_not_held_again_by_another() -> None:
-    """A user that a restored store lost is adopted once somebody has looked at it, at whichever process."""
+async def test_expiry_resumed_by_one_process_is_not_held_again_by_another() -> None:
     async with world() as w:
         await bound(w)
         tags = (("lessor:instance", OURS), ("lessor:lease", "nonsense"))
@@ -91,8 +89,8 @@ async def test_what_a_person_allowed_at_one_process_is_not_held_again_by_another
 
 
 @virtual
-async def test_a_sync_revocation_hears_of_the_end_that_another_process_makes() -> None:
-    """Whoever waits is told within a second that the lease is gone, although the attempt was another's."""
+async def test_a_sync_revocation_returns_the_success_of_another_process() -> None:
+    """Within a second."""
     async with world() as w:
         made = await w.issue()
         await w.store.revoke(made.lease.id)
@@ -108,8 +106,7 @@ async def test_a_sync_revocation_hears_of_the_end_that_another_process_makes() -
 
 
 @virtual
-async def test_a_sync_revocation_hears_of_the_refusal_that_another_process_met() -> None:
-    """An attempt that fails elsewhere answers ACCEPTED with its error, as one that fails here does."""
+async def test_a_sync_revocation_returns_the_error_of_another_process() -> None:
     async with world() as w:
         made = await w.issue()
         await w.store.revoke(made.lease.id)
@@ -126,8 +123,8 @@ async def test_a_sync_revocation_hears_of_the_refusal_that_another_process_met()
 
 
 @virtual
-async def test_two_processes_that_find_one_lost_user_adopt_it_once() -> None:
-    """The id that is made up for a user whose tags name none is the same wherever it is made up."""
+async def test_two_processes_that_find_a_user_adopt_it_once() -> None:
+    """The lease id is derived from the user, so both compute the same one."""
     events = Recording()
     async with world() as w, another(w, events):
         await bound(w)
@@ -141,7 +138,7 @@ async def test_two_processes_that_find_one_lost_user_adopt_it_once() -> None:
 @pytest.mark.parametrize("apart", [0.0, 0.03, 0.06, 0.1, 0.15])
 @virtual
 async def test_a_key_that_one_process_handed_out_again_is_not_deleted_by_another(apart: float) -> None:
-    """Two processes serve repeats of one request at once: whoever is answered has a key that lives."""
+    """Two processes answer repeats of one request at the same time. Each key that a caller gets is valid."""
     asked = IssueRequest("aws", "app", "alice", timedelta(seconds=600), Request(REQUEST, "app for 600"))
     async with world() as w, another(w) as other:
         made = await w.issue(ttl=600, request=REQUEST)

@@ -1,4 +1,4 @@
-"""Checks the wait for a key that AWS accepts: three consecutive checks, never longer than it may take."""
+"""Checks the wait until AWS accepts a new key."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ async def waits(w: World, wait: float, seconds: float = 60.0) -> tuple[Credentia
 
 
 @virtual
-async def test_a_key_is_usable_after_three_good_looks_half_a_second_apart() -> None:
-    """Where AWS accepts the key at once, three looks are made and no more."""
+async def test_a_key_is_usable_after_three_good_checks_half_a_second_apart() -> None:
     async with world() as w:
         made, _ = await waits(w, 30)
         assert made.usable
@@ -40,8 +39,7 @@ async def test_a_key_is_usable_after_three_good_looks_half_a_second_apart() -> N
 
 
 @virtual
-async def test_nobody_who_did_not_ask_waits() -> None:
-    """Without a wait the key is not tried, and nothing is claimed about it."""
+async def test_without_the_option_a_key_is_not_checked() -> None:
     async with world() as w:
         made, _ = await waits(w, 0)
         assert not made.usable
@@ -49,8 +47,7 @@ async def test_nobody_who_did_not_ask_waits() -> None:
 
 
 @virtual
-async def test_a_look_that_fails_begins_the_count_again() -> None:
-    """Three looks must succeed one after another: a refusal after two good ones asks for three more."""
+async def test_a_failed_check_restarts_the_count() -> None:
     async with world() as w:
         w.aws.faults.add(Fault(Kind.REFUSE, "VerifyKey", nth=3, status=403, code="InvalidClientTokenId"))
         made, _ = await waits(w, 30)
@@ -60,7 +57,7 @@ async def test_a_look_that_fails_begins_the_count_again() -> None:
 
 @virtual
 async def test_a_key_that_aws_accepts_late_is_waited_for() -> None:
-    """The answer comes with ``usable`` once AWS knows the key, and the wait begins no sooner than ACTIVE."""
+    """The wait begins when the lease is ACTIVE."""
     async with world(visible_after=3.0) as w:
         made, _ = await waits(w, 30)
         assert made.usable
@@ -76,8 +73,7 @@ async def test_a_key_that_aws_accepts_late_is_waited_for() -> None:
     "kind", [Kind.REFUSE, Kind.HANG, Kind.THROTTLE, Kind.DROP], ids=lambda kind: kind.value
 )
 @virtual
-async def test_a_key_that_is_not_accepted_in_time_is_handed_out_as_such(kind: Kind) -> None:
-    """After the wait the credential comes with ``usable`` false, however AWS failed to accept it."""
+async def test_a_key_that_is_not_accepted_in_time_is_returned_as_not_usable(kind: Kind) -> None:
     async with world() as w:
         w.aws.faults.add(Fault(kind, "VerifyKey"))
         made, took = await waits(w, 5)
@@ -90,7 +86,6 @@ async def test_a_key_that_is_not_accepted_in_time_is_handed_out_as_such(kind: Ki
 @pytest.mark.parametrize("kind", FAILING, ids=lambda kind: kind.value)
 @virtual
 async def test_half_a_second_of_the_deadline_is_kept_for_the_answer(kind: Kind) -> None:
-    """However long the caller would wait, the answer comes half a second before its deadline."""
     async with world() as w:
         w.aws.faults.add(Fault(kind, "VerifyKey"))
         made, took = await waits(w, 300, seconds=10)
@@ -100,7 +95,6 @@ async def test_half_a_second_of_the_deadline_is_kept_for_the_answer(kind: Kind) 
 
 @virtual
 async def test_the_wait_ends_with_the_lease() -> None:
-    """A wait longer than the lease's life is over when the lease is, and says that the key is not usable."""
     async with world() as w:
         await bound(w)
         w.aws.faults.add(Fault(Kind.REFUSE, "VerifyKey"))
@@ -111,8 +105,8 @@ async def test_the_wait_ends_with_the_lease() -> None:
 
 
 @virtual
-async def test_a_key_whose_lease_was_ended_meanwhile_is_not_usable() -> None:
-    """A session's key is accepted still when its lease was revoked; it is not said to be usable."""
+async def test_a_key_whose_lease_ended_during_the_wait_is_not_usable() -> None:
+    """AWS still accepts the key of a revoked session."""
     async with world() as w:
         await w.put_role(builders.assumed(w.iam.add_role("target").arn))
         waiting = asyncio.get_running_loop().create_task(w.issue(role="assumed", wait_usable=30))
@@ -125,8 +119,7 @@ async def test_a_key_whose_lease_was_ended_meanwhile_is_not_usable() -> None:
 
 @pytest.mark.parametrize("read", ["get_root", "get"])
 @virtual
-async def test_a_store_that_fails_during_the_wait_costs_nobody_the_credential(read: str) -> None:
-    """Whatever goes wrong after ACTIVE, the caller gets the key that was made for it."""
+async def test_a_store_error_during_the_wait_does_not_lose_the_credential(read: str) -> None:
     async with world() as w:
         await bound(w)
         if read == "get":
@@ -142,8 +135,7 @@ async def test_a_store_that_fails_during_the_wait_costs_nobody_the_credential(re
 
 
 @virtual
-async def test_a_caller_that_goes_away_during_the_wait_leaves_nothing() -> None:
-    """Until its answer is given a credential is nobody's: it is revoked at once, not at its expiry."""
+async def test_a_request_cancelled_during_the_wait_is_revoked_immediately() -> None:
     async with world() as w:
         await bound(w)
         w.aws.faults.add(Fault(Kind.REFUSE, "VerifyKey"))
@@ -156,7 +148,6 @@ async def test_a_caller_that_goes_away_during_the_wait_leaves_nothing() -> None:
 
 @virtual
 async def test_a_repeat_during_the_wait_gets_the_same_key() -> None:
-    """While the first caller waits for its key to be usable, another of the same request gets that key."""
     async with world() as w:
         await bound(w)
         request = "11111111-1111-4111-8111-111111111111"

@@ -1,4 +1,4 @@
-"""Every RPC returns all problems of a request's shape together, and then all problems of rules together."""
+"""Checks that every RPC returns all problems of shape together, and then all problems of rules."""
 
 from __future__ import annotations
 
@@ -161,8 +161,7 @@ def top(field: str) -> str:
     return ".".join(parts[: 2 if parts[0] in ("config", "static_role") or field.startswith("role.") else 1])
 
 
-def test_every_method_has_its_case() -> None:
-    """No RPC of the services is left out of the table."""
+def test_every_method_is_in_the_table() -> None:
     assert set(CASES) == {f"{one.name}.{method.name}" for one in SERVICES for method in one.methods}
     faultless = {name for name, case in CASES.items() if not case.wrong}
     none_asked = {f"SystemService.{name}" for name in ("GetInfo", "WhoAmI", "ResumeExpiry")}
@@ -172,7 +171,6 @@ def test_every_method_has_its_case() -> None:
 @pytest.mark.parametrize("method", [name for name in CASES if CASES[name].wrong])
 @virtual
 async def test_all_problems_of_shape_come_together_and_no_others(method: str) -> None:
-    """Each field of the wrong shape has a violation, and those that only break a rule have none."""
     async with world() as w:
         found = {top(field) for field in await faults(Served(w), method, CASES[method].request)}
     assert found == CASES[method].wrong
@@ -181,7 +179,6 @@ async def test_all_problems_of_shape_come_together_and_no_others(method: str) ->
 @pytest.mark.parametrize("method", RULED)
 @virtual
 async def test_all_problems_of_rules_come_together(method: str) -> None:
-    """Each field of a request of the right shape that breaks a rule has a violation, and no other has."""
     request: Any = type(RULED[method].request)()
     request.CopyFrom(RULED[method].request)
     async with world() as w:
@@ -192,7 +189,6 @@ async def test_all_problems_of_rules_come_together(method: str) -> None:
 
 
 def test_the_requests_that_have_rules_are_those_that_write_issue_or_renew() -> None:
-    """No method falls out of the table of rules unnoticed."""
     writes = {f"ConfigService.{name}" for name in ("EnableMount", "TuneMount", "SetRoot", "SetLeaseDefaults")}
     writes |= {f"RoleService.{name}" for name in ("PutRole", "CheckRole", "PutStaticRole")}
     issues = {"CredsService.GenerateCredentials", "CredsService.WatchCredentials"}
@@ -211,7 +207,6 @@ MASKED = {
 @pytest.mark.parametrize("method", MASKED)
 @virtual
 async def test_only_what_a_mask_names_is_checked_in_either_phase(method: str) -> None:
-    """Bad paths come with the other problems of shape; then the rules apply to the fields that are named."""
     span, number = MASKED[method]
     paths = [field.rpartition(".")[2] for field in (span, number)]
     async with world() as w:
@@ -228,14 +223,12 @@ async def test_only_what_a_mask_names_is_checked_in_either_phase(method: str) ->
 
 
 def test_every_request_with_a_mask_is_checked() -> None:
-    """No method falls out of the table of masks unnoticed."""
     has_mask = {name for name, one in CASES.items() if "update_mask" in one.request.DESCRIPTOR.fields_by_name}
     assert has_mask == set(MASKED)
 
 
 @virtual
-async def test_an_etag_hides_no_bad_name() -> None:
-    """A name that is not valid is refused as such, cut, and not repeated whole as that of another version."""
+async def test_an_etag_does_not_hide_an_invalid_name() -> None:
     role = role_pb2.Role(name="x\n" * 2000, credential_type=role_pb2.Role.IAM_USER, etag="any")
     async with world() as w:
         with pytest.raises(Invalid) as told:
@@ -254,15 +247,15 @@ async def test_an_etag_hides_no_bad_name() -> None:
     ],
 )
 @virtual
-async def test_what_is_missing_is_told_with_the_rest(method: str, wanting: Message, missing: str) -> None:
-    """A request without what it wants written says so beside its other faults, and no more than that."""
+async def test_a_missing_message_is_reported_with_the_other_problems(
+    method: str, wanting: Message, missing: str
+) -> None:
     async with world() as w:
         assert await faults(Served(w), method, wanting) == ["mount", missing]
 
 
 @virtual
-async def test_a_request_of_a_known_role_is_judged_as_a_whole() -> None:
-    """The ttl, what does not go with the type and an overlap are told together."""
+async def test_all_problems_with_the_role_s_type_are_reported_together() -> None:
     request = creds_pb2.WatchCredentialsRequest(
         mount="aws", role="app", ttl=Duration(seconds=-5), role_arn="x", mfa_code="1"
     )

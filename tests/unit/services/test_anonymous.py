@@ -1,4 +1,4 @@
-"""Callers without a credential: their turns, their places and their streams are bounded."""
+"""Checks the limits for callers without a credential."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_connections_that_are_gone_are_forgotten() -> None:
 
 
 @virtual
-async def test_the_caller_that_is_awaited_longest_gives_its_place_to_a_newer_one() -> None:
+async def test_the_call_that_has_waited_longest_for_a_message_is_dropped_for_a_newer_one() -> None:
     calls = AnonymousCalls()
     given_up: list[int] = []
 

@@ -1,4 +1,4 @@
-"""The event of each change of the configuration says what was done: created, changed or deleted."""
+"""Checks that the event of a change says whether something was created, changed or deleted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ KEYS = config_pb2.SetRootRequest(
     ],
 )
 @virtual
-async def test_a_change_says_what_was_done(method: str, request_: Message, told: list[str]) -> None:
+async def test_an_event_says_created_changed_or_deleted(
+    method: str, request_: Message, told: list[str]
+) -> None:
     async with world() as w:
         before = len(recorded(w.events.events))
         await Served(w)(method, request_)

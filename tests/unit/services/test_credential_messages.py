@@ -1,4 +1,4 @@
-"""Checks that a stream of credentials asks for and tells what a single issue does."""
+"""Checks that the messages of a stream of credentials agree with those of a single issue."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def shape(descriptor: Descriptor) -> set[tuple[object, ...]]:
         (pb.GenerateCredentialsResponse, pb.WatchCredentialsResponse, set()),
     ],
 )
-def test_both_kinds_of_messages_are_numbered_alike(
+def test_both_messages_have_the_same_field_numbers(
     single: type[pb.GenerateCredentialsRequest], stream: type[pb.WatchCredentialsRequest], more: set[str]
 ) -> None:
-    """One is read from the other's bytes, so a field of one is the same field of the other."""
+    """One is parsed from the other's bytes."""
     here, there = shape(single.DESCRIPTOR), shape(stream.DESCRIPTOR)
     assert here <= there
     assert {str(name) for _, name, *_ in there - here} == more

@@ -1,4 +1,4 @@
-"""Checks that what callers change is told with who it was, and what changes by itself with nobody's name."""
+"""Checks that the event of a change names its caller, and that of an automatic change no caller."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ CHANGES: dict[str, tuple[type[Event], Any]] = {
 
 @pytest.mark.parametrize("method", CHANGES)
 @virtual
-async def test_a_change_is_told_with_who_made_it(method: str) -> None:
-    """The event of each call that changes something names its caller."""
+async def test_the_event_of_each_change_names_its_caller(method: str) -> None:
     event, request = CHANGES[method]
     async with world() as w:
         lease_id = (await w.issue()).lease.id
@@ -47,8 +46,7 @@ async def test_a_change_is_told_with_who_made_it(method: str) -> None:
 
 
 @virtual
-async def test_a_clock_that_is_lowered_is_told_with_who_did_it() -> None:
-    """To set the service's time back is a change of its own."""
+async def test_the_event_of_a_lowered_clock_names_its_caller() -> None:
     async with world() as w:
         request = system_pb2.ResumeExpiryRequest(lower_clock=True)
         await Served(w, CAROL)("SystemService.ResumeExpiry", request)
@@ -56,8 +54,7 @@ async def test_a_clock_that_is_lowered_is_told_with_who_did_it() -> None:
 
 
 @virtual
-async def test_a_second_hold_is_told_too() -> None:
-    """A person who holds what is held already, perhaps for another reason, is named as well."""
+async def test_a_second_hold_is_an_event_too() -> None:
     async with world() as w:
         await w.engine.expiry.hold("STORE_ROLLED_BACK")
         await Served(w, CAROL)("SystemService.HoldExpiry", system_pb2.HoldExpiryRequest(reason="why"))
@@ -73,8 +70,7 @@ async def out_of_step(w: World) -> None:
 
 
 @virtual
-async def test_a_reconcile_is_told_with_who_asked_for_it() -> None:
-    """What is adopted, and what ends since its user has gone, names the caller."""
+async def test_the_events_of_a_reconcile_call_name_its_caller() -> None:
     async with world() as w:
         await out_of_step(w)
         await asyncio.sleep(GRACE + 1)
@@ -84,8 +80,7 @@ async def test_a_reconcile_is_told_with_who_asked_for_it() -> None:
 
 
 @virtual
-async def test_a_sweep_by_itself_is_told_with_nobody() -> None:
-    """The hourly sweep does the same for nobody."""
+async def test_the_events_of_the_hourly_run_name_no_caller() -> None:
     async with world() as w:
         await out_of_step(w)
         adopted = await w.events.until(events.OrphanAdopted, seconds=7200)

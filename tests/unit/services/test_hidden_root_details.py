@@ -94,10 +94,9 @@ def of_token(content: bytes | None, audience: str = "") -> Callable[[Path], Awai
     [of_endpoint, of_token(None), of_token(b"x", "aud"), of_token(b""), of_token(b"\xff")],
     ids=["endpoint", "no file", "no token", "empty", "no text"],
 )
-async def test_what_is_wrong_with_a_root_is_told_to_who_may_see_it(
+async def test_problems_of_a_root_are_shown_only_to_callers_who_may_read_it(
     make: Callable[[Path], Awaitable[LessorError]], tmp_path: Path
 ) -> None:
-    """Neither the answer nor the message tells the endpoint or the file; who may see the root is told."""
     error = await make(tmp_path)
     keeps_quiet(error)
     assert error.detail
@@ -127,8 +126,7 @@ def all_of_aws() -> dict[str, LessorError]:
 
 
 @pytest.mark.parametrize("name", all_of_aws())
-def test_what_aws_says_is_told_to_who_may_see_the_root(name: str) -> None:
-    """However a failed call is told, as an issue's, a session's, or as it is, AWS's text stays inside."""
+def test_the_text_of_aws_is_shown_only_to_callers_who_may_read_the_root(name: str) -> None:
     error = all_of_aws()[name]
     assert isinstance(error, AwsError)
     told = [
@@ -144,8 +142,7 @@ def test_what_aws_says_is_told_to_who_may_see_the_root(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", all_of_aws())
-async def test_a_paused_account_says_why_without_the_endpoint(name: str) -> None:
-    """While AWS does not answer all callers hear so; the reason is the failure's message alone."""
+async def test_the_error_of_a_paused_account_names_no_endpoint(name: str) -> None:
     limiter = RateLimiters(RateLimit()).limiter(f"aws:{ACCOUNT}", URL)
     limiter.pause(all_of_aws()[name].message, 1.0)
     with pytest.raises(LessorError) as told:

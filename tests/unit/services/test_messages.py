@@ -1,4 +1,4 @@
-"""Checks conversions between messages and values: nothing is lost, and what is wrong names its field."""
+"""Checks conversions between messages and values of the domain."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ def fields(told: pytest.ExceptionInfo[Invalid]) -> list[str]:
 
 
 def test_no_mount_means_the_default_one() -> None:
-    """An empty mount is ``aws``; a name is itself; what is no name is refused by its field."""
     assert messages.mount_of("") == "aws"
     assert messages.mount_of("second") == "second"
     with pytest.raises(Invalid) as told:
@@ -46,15 +45,13 @@ def test_no_mount_means_the_default_one() -> None:
 
 
 @given(st.integers(min_value=-(10**8), max_value=10**8))
-def test_a_span_comes_back_as_it_went(microseconds: int) -> None:
-    """To a Duration and back nothing is lost, down to a microsecond, below zero too."""
+def test_a_duration_is_converted_without_loss(microseconds: int) -> None:
     span = timedelta(microseconds=microseconds)
     request = creds_pb2.GenerateCredentialsRequest(ttl=messages.to_duration(span))
     assert messages.parse_duration(request, "ttl") == span
 
 
-def test_an_absent_span_is_none() -> None:
-    """Absent and zero are told apart."""
+def test_an_absent_duration_is_none() -> None:
     assert messages.parse_duration(creds_pb2.GenerateCredentialsRequest(), "ttl") is None
     zero = creds_pb2.GenerateCredentialsRequest(ttl=Duration())
     assert messages.parse_duration(zero, "ttl") == timedelta(0)
@@ -65,15 +62,13 @@ def test_an_absent_span_is_none() -> None:
     "value", [Duration(seconds=2**62), Duration(nanos=10**9), Duration(seconds=-(2**62))]
 )
 def test_a_duration_out_of_bounds_is_refused_by_its_field(value: Duration) -> None:
-    """What is no duration is INVALID_ARGUMENT with its path, not an overflow."""
     request = creds_pb2.GenerateCredentialsRequest(ttl=value)
     with pytest.raises(Invalid) as told:
         messages.parse_duration(request, "ttl", "role")
     assert fields(told) == ["role.ttl"]
 
 
-def test_spans_and_instants_go_out_plain() -> None:
-    """Whole seconds are cut and never negative; an instant keeps its microseconds, and 0 is absent."""
+def test_a_ttl_is_whole_seconds_and_an_instant_keeps_microseconds() -> None:
     assert messages.to_whole_seconds(timedelta(seconds=5, milliseconds=900)) == Duration(seconds=5)
     assert messages.to_whole_seconds(timedelta(seconds=-5)) == Duration()
     instant = messages.timestamp(1_900_000_000_000_007)
@@ -83,13 +78,12 @@ def test_spans_and_instants_go_out_plain() -> None:
 
 
 @given(st.dictionaries(NAMES, JSON, min_size=1, max_size=4))
-def test_a_document_comes_back_as_it_went(document: dict[str, object]) -> None:
-    """To a Struct and back a JSON object is the same."""
+def test_a_document_is_converted_without_loss(document: dict[str, object]) -> None:
     assert messages.parse_document(messages.struct(json.dumps(document)), "x") == document
 
 
-def test_a_policy_that_came_as_a_struct_is_sent_as_it_was_written() -> None:
-    """Whole numbers have become floats on the way, and are whole again in what goes to AWS."""
+def test_whole_numbers_of_a_struct_are_whole_in_the_policy() -> None:
+    """A Struct has only floats."""
     lines = [line for file in sorted(CORPUS.glob("*.jsonl")) for line in file.read_text("utf-8").splitlines()]
     assert len(lines) > 300
     for line in lines:
@@ -101,8 +95,7 @@ def test_a_policy_that_came_as_a_struct_is_sent_as_it_was_written() -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_a_number_that_json_has_not_is_refused_by_its_field(number: float) -> None:
-    """A Struct can hold what JSON cannot: that is the caller's to mend, and no defect of ours."""
+def test_a_number_that_json_does_not_have_is_refused_by_its_field(number: float) -> None:
     with pytest.raises(Invalid) as told:
         messages.parse_document(Struct(fields={"a": Value(number_value=number)}), "role.policy_document")
     assert fields(told) == ["role.policy_document"]
@@ -117,7 +110,6 @@ def stored() -> role_pb2.Role:
 
 
 def test_a_mask_changes_what_it_names_and_nothing_else() -> None:
-    """Named fields are taken whole from what was sent, cleared where it has none; the others stay."""
     document = Struct()
     document.update({"Version": "2"})
     sent = role_pb2.Role(policy_arns=["c"], policy_document=document, user_path="/x/", iam_tags={"n": "w"})
@@ -131,12 +123,10 @@ def test_a_mask_changes_what_it_names_and_nothing_else() -> None:
 
 
 def test_an_empty_mask_changes_nothing() -> None:
-    """Without a path the stored message stays as it is."""
     assert messages.apply_mask(stored(), role_pb2.Role(name="other"), ()) == stored()
 
 
-def test_a_mask_of_unknown_fields_names_them_all() -> None:
-    """Every path that is no field, or only a part of one, is a violation of the mask; the others are left."""
+def test_a_mask_of_unknown_fields_is_refused_with_all_of_them() -> None:
     mask = FieldMask(paths=["nope", "max_ttl", "max_ttl.seconds"])
     with pytest.raises(Invalid) as told, messages.Problems() as problems:
         named = messages.paths(mask, role_pb2.Role.DESCRIPTOR.fields_by_name, "name fields", problems)
@@ -146,7 +136,6 @@ def test_a_mask_of_unknown_fields_names_them_all() -> None:
 
 
 def test_a_page_has_a_bounded_size() -> None:
-    """0 is the default of 100; below 0 and above 1,000 are refused."""
     assert [messages.page_size(size) for size in (0, 1, 1000)] == [100, 1, 1000]
     for size in (-1, 1001):
         with pytest.raises(Invalid) as told:
@@ -160,7 +149,7 @@ def numbered(number: int) -> role_pb2.Role:
 
 
 async def test_a_page_ends_at_its_size_or_where_its_bytes_are_too_many() -> None:
-    """One item read beyond the page says that more follow; large items make a page shorter, never empty."""
+    """A page with large items is shorter, but not empty."""
     for found, size, numbers, more in (
         ([1, 2, 3], 2, [1, 2], True),
         ([1, 2], 2, [1, 2], False),
@@ -179,7 +168,6 @@ async def test_one_item_that_is_larger_than_a_page_is_a_page() -> None:
 
 
 async def test_a_long_page_lets_other_calls_run() -> None:
-    """Another task has its turn within a page, not only when it is done."""
     turns: list[int] = []
     made: list[int] = []
 
@@ -199,7 +187,6 @@ async def test_a_long_page_lets_other_calls_run() -> None:
 
 
 def test_a_path_that_comes_twice_counts_once() -> None:
-    """A mask is a set: a repeated field is not taken as often as it is named."""
     sent = role_pb2.Role(policy_arns=["c"], iam_tags={"n": "w"})
     mask = FieldMask(paths=["policy_arns", "policy_arns", "iam_tags", "policy_arns"])
     with messages.Problems() as problems:
@@ -210,7 +197,6 @@ def test_a_path_that_comes_twice_counts_once() -> None:
 
 
 def test_a_mask_has_a_bounded_number_of_paths() -> None:
-    """A hundred paths are judged; one more, and the mask is refused as a whole."""
     fields_of_role = role_pb2.Role.DESCRIPTOR.fields_by_name
     with messages.Problems() as problems:
         mask = FieldMask(paths=["max_ttl"] * messages.MAX_PATHS)
