@@ -1,4 +1,4 @@
-"""The rules of a store about ranges of leases: put up for revocation, and abandoned."""
+"""Checks the rules of bulk revocations and of abandoned leases that every kind of store has."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 # --- prefixes --------------------------------------------------------------------------------------------
 
 
-async def test_a_prefix_takes_in_what_lives_in_its_range(b: Bench) -> None:
-    """Opening says how many live leases there are; tombstones and other roles' are none of them."""
+async def test_a_prefix_includes_the_live_leases_of_its_range(b: Bench) -> None:
     await b.begun(0)
     await b.active(1)
     await b.taken(2)
@@ -41,8 +40,7 @@ async def test_a_prefix_takes_in_what_lives_in_its_range(b: Bench) -> None:
     assert await b.store.prefixes() == [BulkRevocation(APP, START_US)]
 
 
-async def test_a_range_is_no_pattern(b: Bench) -> None:
-    """An underscore in a name is an underscore: the neighbour with another character is not taken in."""
+async def test_a_range_is_not_a_pattern(b: Bench) -> None:
     mine, other = await b.active(0, role_name="a_b"), await b.active(1, role_name="a-b")
     prefix, taken = await b.store.open_prefix(IdRange("aws/creds/a_b/", "aws/creds/a_b0"))
     assert taken == 1
@@ -50,8 +48,7 @@ async def test_a_range_is_no_pattern(b: Bench) -> None:
     assert await b.row(other.id) == other
 
 
-async def test_a_prefix_is_put_up_some_at_a_time(b: Bench) -> None:
-    """Each step turns at most so many, each once, in the order of their ids."""
+async def test_a_prefix_is_marked_in_batches(b: Bench) -> None:
     ids = sorted([(await b.active(number)).id for number in range(5)])
     prefix, accepted = await b.store.open_prefix(APP)
     assert accepted == 5
@@ -65,8 +62,8 @@ async def test_a_prefix_is_put_up_some_at_a_time(b: Bench) -> None:
         assert (row.state, row.due_us) == (State.REVOKING, START_US)
 
 
-async def test_what_backs_off_is_put_up_too(b: Bench) -> None:
-    """A lease that waits for its next attempt is due at once, its attempts kept and its error wiped."""
+async def test_a_lease_in_back_off_is_marked_too(b: Bench) -> None:
+    """Its attempts are kept, and its error is removed."""
     claim = await b.taken()
     await lease_steps.reschedule(b.store, claim, "no", timedelta(minutes=15), 7, 1)
     b.clock.advance(1)
@@ -77,8 +74,7 @@ async def test_what_backs_off_is_put_up_too(b: Bench) -> None:
     assert len(await b.store.claim([claim.id], TERMS)) == 1
 
 
-async def test_what_is_due_for_longer_stays_so(b: Bench) -> None:
-    """Putting up an overdue lease does not send it to the end of the queue."""
+async def test_an_overdue_lease_keeps_its_due_time(b: Bench) -> None:
     lease = await b.active(ttl=timedelta(seconds=5))
     b.clock.advance(60)
     prefix, _ = await b.store.open_prefix(APP)
@@ -86,8 +82,7 @@ async def test_what_is_due_for_longer_stays_so(b: Bench) -> None:
     assert (await b.row(lease.id)).due_us == lease.expires_us
 
 
-async def test_what_is_being_tried_keeps_its_claim(b: Bench) -> None:
-    """Putting up a lease that somebody works on leaves it to them; an error is then one of this attempt."""
+async def test_a_claimed_lease_keeps_its_claim(b: Bench) -> None:
     claim = await b.taken()
     await lease_steps.reschedule(b.store, claim, "no", timedelta(0), 1, 0)
     (again,) = await b.store.claim([claim.id], TERMS)
@@ -99,8 +94,7 @@ async def test_what_is_being_tried_keeps_its_claim(b: Bench) -> None:
     assert await lease_steps.finish(b.store, again)
 
 
-async def test_tombstones_and_abandoned_leases_are_not_put_up(b: Bench) -> None:
-    """What is over, and what a person gave up, is left alone."""
+async def test_tombstones_and_abandoned_leases_are_not_marked(b: Bench) -> None:
     gone = await b.taken(0)
     await lease_steps.finish(b.store, gone)
     left = await b.active(1)
@@ -110,8 +104,7 @@ async def test_tombstones_and_abandoned_leases_are_not_put_up(b: Bench) -> None:
     assert (await b.row(left.id)).state is State.ABANDONED
 
 
-async def test_what_was_begun_after_the_cutoff_is_not_touched(b: Bench) -> None:
-    """A lease that was begun later lives on, and may be renewed while the prefix is open."""
+async def test_a_lease_begun_after_the_cutoff_is_not_marked(b: Bench) -> None:
     await b.active(0)
     prefix, _ = await b.store.open_prefix(APP)
     b.clock.advance(1)
@@ -121,8 +114,7 @@ async def test_what_was_begun_after_the_cutoff_is_not_touched(b: Bench) -> None:
     assert await lease_steps.renew(b.store, later, later.expires_us + SECOND) is not None
 
 
-async def test_a_prefix_takes_in_what_was_begun_by_a_clock_that_ran_ahead(b: Bench) -> None:
-    """After the clock was lowered no lease is too young for a prefix because of the time it was begun."""
+async def test_a_prefix_includes_leases_begun_before_the_clock_was_lowered(b: Bench) -> None:
     lease = await b.active()
     b.clock.wall -= 3600 * SECOND
     await b.store.lower_clock()
@@ -131,8 +123,7 @@ async def test_a_prefix_takes_in_what_was_begun_by_a_clock_that_ran_ahead(b: Ben
     assert (taken, await b.store.mark_range_revoking(prefix, "", 9)) == (1, [lease.id])
 
 
-async def test_no_lease_of_an_open_prefix_gets_to_live(b: Bench) -> None:
-    """From the moment a prefix is open its leases are neither renewed, nor activated, nor given a key."""
+async def test_leases_of_an_open_prefix_are_neither_renewed_nor_activated(b: Bench) -> None:
     active, claim = await b.active(0), await b.begun(1)
     other = await b.active(2, role_name="other")
     await b.store.open_prefix(APP)
@@ -142,8 +133,7 @@ async def test_no_lease_of_an_open_prefix_gets_to_live(b: Bench) -> None:
     assert await lease_steps.renew(b.store, other, other.expires_us + SECOND) is not None
 
 
-async def test_an_intent_that_a_prefix_takes_is_lost_to_its_maker(b: Bench) -> None:
-    """Putting up an intent voids its claim."""
+async def test_marking_an_intent_voids_its_claim(b: Bench) -> None:
     claim = await b.begun()
     prefix, _ = await b.store.open_prefix(APP)
     assert await b.store.mark_range_revoking(prefix, "", 9) == [claim.id]
@@ -151,8 +141,7 @@ async def test_an_intent_that_a_prefix_takes_is_lost_to_its_maker(b: Bench) -> N
     assert not await lease_steps.abort(b.store, claim, "", 0)
 
 
-async def test_a_closed_prefix_is_forgotten(b: Bench) -> None:
-    """Closing ends one prefix and no other of the same range."""
+async def test_closing_a_prefix_closes_no_other_of_the_same_range(b: Bench) -> None:
     first, _ = await b.store.open_prefix(APP)
     b.clock.advance(1)
     second, _ = await b.store.open_prefix(APP)
@@ -164,8 +153,8 @@ async def test_a_closed_prefix_is_forgotten(b: Bench) -> None:
     assert await lease_steps.renew(b.store, lease, lease.expires_us + SECOND) is not None
 
 
-async def test_progress_counts_what_lives_and_what_has_failed(b: Bench) -> None:
-    """Alive are the live leases of the range; failed and gone are those that are so since the cut-off."""
+async def test_progress_counts_live_failed_and_gone_leases(b: Bench) -> None:
+    """Failed and gone count since the cut-off."""
     for number in (5, 6):
         await lease_steps.finish(b.store, await b.taken(number))
     gone, failed, waiting = [await b.taken(number) for number in range(3)]
@@ -184,8 +173,8 @@ async def test_progress_counts_what_lives_and_what_has_failed(b: Bench) -> None:
     assert await b.store.progress(prefix) == Progress(2, 1, 1)
 
 
-async def test_nothing_has_failed_until_all_are_put_up(b: Bench) -> None:
-    """While a range is open an error may be one from before it, and counts for none."""
+async def test_no_lease_counts_as_failed_until_all_are_marked(b: Bench) -> None:
+    """Until then an error may be an earlier one."""
     claim = await b.taken()
     await lease_steps.reschedule(b.store, claim, "no", timedelta(minutes=9), 1, 0)
     prefix, _ = await b.store.open_prefix(APP)
@@ -193,7 +182,6 @@ async def test_nothing_has_failed_until_all_are_put_up(b: Bench) -> None:
 
 
 async def test_a_whole_lease_id_counts_as_one(b: Bench) -> None:
-    """The range of one lease counts that lease, in the state that callers see, or nothing."""
     lease = await b.active(0, ttl=timedelta(seconds=1))
     await b.active(1)
     one = IdRange(lease.id, f"{lease.id}0")
@@ -206,8 +194,7 @@ async def test_a_whole_lease_id_counts_as_one(b: Bench) -> None:
 # --- abandoning ------------------------------------------------------------------------------------------
 
 
-async def test_what_is_abandoned_is_never_due_and_takes_no_room(b: Bench) -> None:
-    """Live leases of a range become ABANDONED, claims on them void; tombstones stay tombstones."""
+async def test_an_abandoned_lease_is_never_due_and_counts_against_no_limit(b: Bench) -> None:
     claim, active, taken = await b.begun(0), await b.active(1), await b.taken(2)
     gone = await b.taken(3)
     await lease_steps.finish(b.store, gone)
@@ -224,8 +211,7 @@ async def test_what_is_abandoned_is_never_due_and_takes_no_room(b: Bench) -> Non
     await b.begun(9, max_users=1)
 
 
-async def test_without_being_told_so_only_what_is_being_revoked_is_abandoned(b: Bench) -> None:
-    """A lease that lives, and one that is being made, stay; REVOKING and expired ones are given up."""
+async def test_by_default_only_leases_in_revocation_are_abandoned(b: Bench) -> None:
     living, making, taken = await b.active(0), await b.begun(1), await b.taken(2)
     expired = await b.active(3, ttl=timedelta(seconds=1))
     b.clock.advance(1)
@@ -234,8 +220,7 @@ async def test_without_being_told_so_only_what_is_being_revoked_is_abandoned(b: 
     assert await lease_steps.is_unchanged(b.store, making)
 
 
-async def test_an_abandoned_lease_is_taken_up_again_by_a_revocation(b: Bench) -> None:
-    """Revoking an abandoned lease makes it due at once."""
+async def test_revoking_an_abandoned_lease_makes_it_due(b: Bench) -> None:
     lease = await b.active()
     await b.store.abandon(ALL, 9, live=True)
     row = await b.store.revoke(lease.id)

@@ -1,4 +1,4 @@
-"""Random steps on both stores at once: they must agree on every answer and on every row, always."""
+"""Takes random steps on both stores, and compares every answer and every row."""
 
 from __future__ import annotations
 
