@@ -1,4 +1,4 @@
-"""AWS refuses, throttles, fails, falls silent or goes away: the caller hears why, and nothing is left."""
+"""Checks issues and revocations when AWS refuses, throttles, fails or does not answer."""
 
 from __future__ import annotations
 
@@ -99,10 +99,9 @@ async def is_whole(aws: StandIn, mount: str, made: creds_pb2.GenerateCredentials
 
 @pytest.mark.parametrize("action", ISSUE)
 @pytest.mark.parametrize("code", mostly_slow(REFUSALS, "AccessDenied"))
-async def test_a_refused_call_of_an_issue_says_so_and_leaves_nothing(
+async def test_a_refused_call_of_an_issue_has_its_error_and_leaves_nothing(
     lessor: Lessor, aws: StandIn, mount: str, action: str, code: str
 ) -> None:
-    """Each refusal of each call has its own status and reason, and AWS's code and action for the operator."""
     http, status, reason = REFUSALS[code]
     await aws.fault("refuse", action, nth=1, code=code, status=http)
     refusal = await refused(lessor.generate(mount))
@@ -115,10 +114,9 @@ async def test_a_refused_call_of_an_issue_says_so_and_leaves_nothing(
 
 @pytest.mark.parametrize("action", ISSUE)
 @pytest.mark.parametrize("kind", mostly_slow(UNCLEAR, "lose", "reset", "error_after"))
-async def test_an_unclear_answer_in_an_issue_is_asked_for_again(
+async def test_a_call_of_an_issue_with_an_unclear_answer_is_repeated(
     lessor: Lessor, aws: StandIn, mount: str, action: str, kind: str
 ) -> None:
-    """Failed, lost or garbled once, with its effect or without: one whole user, whose one key is held."""
     await aws.forget_calls()
     await aws.fault(kind, action, nth=1)
     made = await lessor.generate(mount)
@@ -130,10 +128,9 @@ async def test_an_unclear_answer_in_an_issue_is_asked_for_again(
 
 @pytest.mark.parametrize("action", ISSUE)
 @pytest.mark.parametrize("kind", mostly_slow(UNCLEAR, "lose"))
-async def test_unclear_answers_without_end_are_unavailable_and_leave_nothing(
+async def test_three_unclear_answers_are_unavailable_and_leave_nothing(
     lessor: Lessor, aws: StandIn, mount: str, action: str, kind: str
 ) -> None:
-    """Three times failed, lost or garbled: call again later, and all is undone."""
     await aws.forget_calls()
     await aws.fault(kind, action)
     refusal = await refused(lessor.generate(mount))
@@ -145,7 +142,7 @@ async def test_unclear_answers_without_end_are_unavailable_and_leave_nothing(
 async def test_a_throttled_call_of_an_issue_is_unavailable_and_leaves_nothing(
     lessor: Lessor, aws: StandIn, mount: str, action: str
 ) -> None:
-    """Throttling is clear enough: the call is not sent again, and what the others made is undone."""
+    """It is not repeated."""
     await aws.forget_calls()
     await aws.fault("throttle", action, nth=1)
     refusal = await refused(lessor.generate(mount))
@@ -164,10 +161,10 @@ async def is_undone(lessor: Lessor, aws: StandIn, mount: str, refusal: Refusal) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hang", "hang_after"])
-async def test_a_call_that_is_never_answered_is_asked_for_again(
+async def test_a_call_that_is_never_answered_is_repeated(
     lessor: Lessor, aws: StandIn, mount: str, kind: str
 ) -> None:
-    """An AWS that takes one call and does not answer costs its caller the 5 s of that call, and no error."""
+    """After 5 s, the timeout of a call."""
     await aws.fault(kind, "CreateAccessKey", nth=1)
     async with asyncio.timeout(SECONDS):
         made = await lessor.generate(mount)
@@ -176,10 +173,9 @@ async def test_a_call_that_is_never_answered_is_asked_for_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hang", "hang_after"])
-async def test_an_aws_that_stays_silent_is_given_up_and_all_is_undone(
+async def test_three_calls_without_an_answer_fail_the_issue(
     lessor: Lessor, aws: StandIn, mount: str, kind: str
 ) -> None:
-    """Three silences of 5 s each: call again later, and nothing is left."""
     await aws.forget_calls()
     await aws.fault(kind, "CreateAccessKey")
     async with asyncio.timeout(2 * SECONDS):
@@ -192,7 +188,6 @@ async def test_an_aws_that_stays_silent_is_given_up_and_all_is_undone(
 async def test_a_concurrent_modification_is_repeated(
     lessor: Lessor, aws: StandIn, mount: str, action: str
 ) -> None:
-    """AWS's own plea to try again is heard, and the caller never knows."""
     await aws.fault("refuse", action, nth=1, code="ConcurrentModification", status=409)
     made = await lessor.generate(mount)
     await is_whole(aws, mount, made)
@@ -201,7 +196,6 @@ async def test_a_concurrent_modification_is_repeated(
 
 @pytest.mark.slow
 async def test_a_user_that_is_not_visible_yet_is_waited_for(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """For half a second AWS knows nothing of the user that it made: the calls are repeated and succeed."""
     await aws.account(visible_after=0.5)
     made = await lessor.generate(mount)
     (user,) = await users_of(aws, mount)
@@ -209,10 +203,7 @@ async def test_a_user_that_is_not_visible_yet_is_waited_for(lessor: Lessor, aws:
     await lessor.revoke(made.lease_id)
 
 
-async def test_a_group_that_aws_does_not_know_is_refused_at_once(
-    lessor: Lessor, aws: StandIn, mount: str
-) -> None:
-    """NoSuchEntity that names a group is no question of patience: one call, and a clear answer."""
+async def test_a_missing_group_is_not_waited_for(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await lessor.put_role(mount, "lost", iam_groups=["nobody-made-it"])
     await aws.forget_calls()
     refusal = await refused(lessor.generate(mount, "lost"))
@@ -223,7 +214,6 @@ async def test_a_group_that_aws_does_not_know_is_refused_at_once(
 
 
 async def test_a_root_that_aws_does_not_know_is_refused(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """A dead root key is the operator's to mend: ROOT_REFUSED, before any user is made."""
     await lessor.enable("rootless", aws.url)
     await lessor.put_role("rootless")
     await aws.fault("refuse", "GetCallerIdentity", nth=1, code="InvalidClientTokenId")
@@ -249,7 +239,6 @@ async def works_again(lessor: Lessor, mount: str) -> None:
 async def test_an_outage_is_reported_long_before_the_deadline(
     lessor: Lessor, aws: StandIn, mount: str
 ) -> None:
-    """Without AWS no credentials: UNAVAILABLE, with the time to wait, and not after the caller's minute."""
     await aws.down()
     async with asyncio.timeout(SECONDS):
         refusal = await refused(lessor.generate(mount))
@@ -260,13 +249,10 @@ async def test_an_outage_is_reported_long_before_the_deadline(
 
 
 @pytest.mark.slow
-async def test_after_an_outage_all_that_was_due_goes_in_due_order(
+async def test_after_an_outage_overdue_leases_are_revoked_in_due_order(
     lessor: Lessor, aws: StandIn, mount: str, tmp_path: Path
 ) -> None:
-    """While AWS is away the account is paused and counts no attempts; afterwards the earliest goes first.
-
-    With one call on its way at a time, calls arrive in the order in which they are sent.
-    """
+    """With one call in flight at a time, so that calls arrive in the order in which they are sent."""
     settings = {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url, "LESSOR_AWS_IN_FLIGHT": "1"}
     async with serving(tmp_path, settings) as server, connect(server.address, server.token) as other:
         await other.enable("ordered", aws.url)
@@ -290,10 +276,9 @@ async def test_after_an_outage_all_that_was_due_goes_in_due_order(
 
 
 @pytest.mark.parametrize("things", [*((thing,) for thing in THINGS), THINGS], ids=lambda t: "+".join(t)[:20])
-async def test_what_others_hung_on_a_user_does_not_stop_its_revocation(
+async def test_what_others_attached_to_a_user_does_not_stop_its_revocation(
     lessor: Lessor, aws: StandIn, mount: str, things: tuple[str, ...]
 ) -> None:
-    """DeleteConflict is answered by listing everything, deleting it and trying again, in one attempt."""
     made = await lessor.generate(mount)
     (user,) = await users_of(aws, mount)
     await aws.touch(str(user["name"]), *things)
@@ -301,8 +286,7 @@ async def test_what_others_hung_on_a_user_does_not_stop_its_revocation(
     assert await users_of(aws, mount) == []
 
 
-async def test_a_user_deleted_behind_our_back_is_no_error(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """A user that is gone already counts no attempt; it is looked for until no CreateUser can come late."""
+async def test_a_user_that_others_deleted_is_not_an_error(lessor: Lessor, aws: StandIn, mount: str) -> None:
     made = await lessor.generate(mount)
     (user,) = await users_of(aws, mount)
     await aws.forget(str(user["name"]))
@@ -312,10 +296,9 @@ async def test_a_user_deleted_behind_our_back_is_no_error(lessor: Lessor, aws: S
 
 
 @pytest.mark.parametrize("action", ["CreateUser", "CreateAccessKey"])
-async def test_a_caller_who_goes_away_leaves_nothing(
+async def test_a_cancelled_issue_leaves_nothing(
     lessor: Lessor, aws: StandIn, mount: str, action: str
 ) -> None:
-    """Cancelled while AWS thinks about a call, an issue is undone all the same."""
     await aws.forget_calls()
     await aws.fault("delay", action, nth=1, seconds=2.0)
     async with asyncio.TaskGroup() as group:
@@ -332,7 +315,6 @@ async def test_a_caller_who_goes_away_leaves_nothing(
 async def test_a_deadline_that_passes_leaves_nothing(
     lessor: Lessor, aws: StandIn, mount: str, action: str
 ) -> None:
-    """The caller hears DEADLINE_EXCEEDED in time, from us; what AWS makes later is deleted."""
     await aws.forget_calls()
     await aws.fault("delay", action, nth=1, seconds=3.0)
     refusal = await refused(lessor.generate(mount, seconds=2.1))
@@ -341,8 +323,9 @@ async def test_a_deadline_that_passes_leaves_nothing(
     await nothing_left(aws, mount)
 
 
-async def test_a_deadline_that_is_too_near_begins_nothing(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """With less than 2 s left nothing is begun: DEADLINE_EXCEEDED, and AWS is not called."""
+async def test_a_deadline_of_less_than_two_seconds_is_refused(
+    lessor: Lessor, aws: StandIn, mount: str
+) -> None:
     await aws.forget_calls()
     refusal = await refused(lessor.generate(mount, seconds=1.9))
     assert refusal.code is Code.DEADLINE_EXCEEDED

@@ -1,4 +1,4 @@
-"""What the command line says when it does not get through, for each cause."""
+"""Checks the errors of the command line when it can't connect, for each cause."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def reach(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Reach
         yield Reach(folder, ours=ours, theirs=theirs, **servers)
 
 
-async def test_a_wrong_token_and_a_missing_one_are_told_apart(reach: Reach) -> None:
+async def test_a_wrong_token_and_a_missing_one_have_different_errors(reach: Reach) -> None:
     file = reach.folder / "token"
     file.write_text("another-token-for-tests", encoding="ascii")
     for variables, said in (
@@ -143,7 +143,7 @@ async def test_a_name_that_the_certificate_is_not_for(reach: Reach) -> None:
     assert "not for 127.0.0.2; " in said
 
 
-async def test_nobody_listens(reach: Reach) -> None:
+async def test_a_port_without_a_listener(reach: Reach) -> None:
     for address in ("127.0.0.1:1", f"unix:{reach.folder}/none.sock", "https://127.0.0.1:1"):
         assert (await reach.unreached(address)).startswith("nothing listens there; start the server, or set ")
 
@@ -152,7 +152,7 @@ async def test_a_host_that_does_not_exist(reach: Reach) -> None:
     assert (await reach.unreached("https://nowhere.invalid:1")).startswith("there is no host of that name; ")
 
 
-async def test_what_listens_is_no_grpc_server(reach: Reach) -> None:
+async def test_a_listener_that_is_not_a_grpc_server(reach: Reach) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
         said = await reach.unreached(f"127.0.0.1:{http.server_port}")

@@ -1,4 +1,4 @@
-"""The command line of streams, and of the console, over a real server."""
+"""Checks the commands of streams and of the console with a real server."""
 
 from __future__ import annotations
 
@@ -66,8 +66,7 @@ async def put_session_role(cli: CommandLine, aws: StandIn, mount: str) -> None:
     assert done.code == 0, done.err
 
 
-async def test_leases_are_watched_by_line(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
-    """Each event is a line as it comes, for machines and for people."""
+async def test_events_of_leases_are_one_line_each(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
     await lessor_cli.put_role(mount)
     machine = running(lessor_cli, "watch", "leases", f"{mount}/", "--format", "json")
     person = running(lessor_cli, "watch", "leases", f"{mount}/creds/app/")
@@ -83,8 +82,9 @@ async def test_leases_are_watched_by_line(lessor_cli: CommandLine, aws: StandIn,
     await nothing_left(aws, mount)
 
 
-async def test_credentials_are_watched_into_a_pipe(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
-    """Secrets go into a pipe; the next set comes by itself; interrupted, the last one ends soon."""
+async def test_credentials_are_streamed_into_a_pipe(
+    lessor_cli: CommandLine, aws: StandIn, mount: str
+) -> None:
     await lessor_cli.put_role(mount)
     words = ("watch", "creds", "app", "--mount", mount, "--ttl", "4s", "--overlap", "1s")
     async with running(lessor_cli, *words, "--format", "json") as process:
@@ -95,8 +95,7 @@ async def test_credentials_are_watched_into_a_pipe(lessor_cli: CommandLine, aws:
     await nothing_left(aws, mount)
 
 
-async def test_wrong_prefixes_and_overlaps_are_told(lessor_cli: CommandLine, mount: str) -> None:
-    """A watch that can't begin ends with 1 and says what is wrong."""
+async def test_invalid_prefixes_and_overlaps_are_reported(lessor_cli: CommandLine, mount: str) -> None:
     await lessor_cli.put_role(mount)
     done = await lessor_cli("watch", "leases", "nowhere")
     assert (done.code, "prefix" in done.err) == (1, True)
@@ -104,10 +103,7 @@ async def test_wrong_prefixes_and_overlaps_are_told(lessor_cli: CommandLine, mou
     assert (done.code, "overlap: 1m is more than half of the ttl, 1m" in done.err) == (1, True)
 
 
-async def test_a_console_link_is_printed_and_nothing_else(
-    lessor_cli: CommandLine, aws: StandIn, mount: str
-) -> None:
-    """The session goes to the federation endpoint; its token and the destination make the link."""
+async def test_only_the_console_link_is_printed(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
     await put_session_role(lessor_cli, aws, mount)
     with federation.serving() as server:
         words = ("console", "deploy", "--mount", mount, "--signin-endpoint", server.url)
@@ -130,10 +126,7 @@ async def test_a_console_link_is_printed_and_nothing_else(
 async def test_the_console_opens_in_a_browser(
     lessor_cli: CommandLine, aws: StandIn, mount: str, tmp_path: Path
 ) -> None:
-    """With --open a page leads the browser to the link, which is not printed; without a browser it is.
-
-    The link is on nobody's command line, and the page goes when the command is interrupted, too.
-    """
+    """The link is printed only without a browser, and is not in an argument of any process."""
     await put_session_role(lessor_cli, aws, mount)
     browser, opened = tmp_path / "browser", tmp_path / "opened"
     script = f'#!/bin/sh\n(echo "$1"; cat "${{1#file://}}") > {opened}.part; mv {opened}.part {opened}\n'
@@ -154,10 +147,9 @@ async def test_the_console_opens_in_a_browser(
         assert none.out.startswith(f"{server.url}?Action=login&")
 
 
-async def test_what_the_console_does_not_take_is_told_before_anything_is_issued(
+async def test_invalid_options_of_the_console_are_refused_before_an_issue(
     lessor_cli: CommandLine, aws: StandIn, mount: str
 ) -> None:
-    """A role of another type, an endpoint in the clear, a duration out of bounds: no lease is made."""
     await lessor_cli.put_role(mount)
     await put_session_role(lessor_cli, aws, mount)
     done = await lessor_cli("console", "app", "--mount", mount)
@@ -173,7 +165,6 @@ async def test_what_the_console_does_not_take_is_told_before_anything_is_issued(
 async def test_a_sign_in_that_fails_shows_no_secret(
     lessor_cli: CommandLine, aws: StandIn, mount: str
 ) -> None:
-    """What AWS answers is told by its status alone, with the lease that stands."""
     await put_session_role(lessor_cli, aws, mount)
     with federation.serving() as server:
         server.status = 400
@@ -191,10 +182,9 @@ async def test_a_sign_in_that_fails_shows_no_secret(
     assert not any(secret in done.err for session in sessions for secret in session.values())
 
 
-async def test_secrets_are_not_shown_at_a_terminal_unless_asked(
+async def test_secrets_are_shown_at_a_terminal_only_with_show_secrets(
     lessor_cli: CommandLine, aws: StandIn, mount: str
 ) -> None:
-    """Where a person watches, the key id is shown and the secret is not; with --show-secrets it is."""
     await lessor_cli.put_role(mount)
     words = ("watch", "creds", "app", "--mount", mount, "--format", "json")
     for more, seen in (((), False), (("--show-secrets",), True)):

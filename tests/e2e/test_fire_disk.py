@@ -1,4 +1,4 @@
-"""A disk that takes its time: every commit of the real SQLite store takes a third of a second, or more."""
+"""Checks a server on a slow disk: every commit of SQLite takes a third of a second or more."""
 
 from __future__ import annotations
 
@@ -82,8 +82,7 @@ async def ask(engine: Engine, ttl: int = 600, seconds: float = 30.0) -> Credenti
     return await engine.issuer.generate(IssueRequest(MOUNT, "app", "test", timedelta(seconds=ttl)), seconds)
 
 
-async def test_nothing_is_handed_out_before_its_commit(tmp_path: Path, aws: StandIn) -> None:
-    """On a slow disk many issues succeed, share commits, and are answered once their leases are durable."""
+async def test_no_secret_is_returned_before_its_commit(tmp_path: Path, aws: StandIn) -> None:
     async with slowly(tmp_path, aws) as (engine, disk):
         early: list[str] = []
         before = disk.commits
@@ -101,7 +100,6 @@ async def test_nothing_is_handed_out_before_its_commit(tmp_path: Path, aws: Stan
 
 
 async def test_a_deadline_holds_on_a_slow_disk(tmp_path: Path, aws: StandIn) -> None:
-    """A caller hears in time that its time is over, and what was made for it is deleted."""
     async with slowly(tmp_path, aws) as (engine, disk):
         disk.seconds = 1.2
         users = set(await aws.users("/lessor/"))
@@ -115,8 +113,7 @@ async def test_a_deadline_holds_on_a_slow_disk(tmp_path: Path, aws: StandIn) -> 
         await no_user_of(aws, made, BOUND + 3 * disk.seconds)
 
 
-async def test_expiry_waits_for_the_disk_and_for_nothing_else(tmp_path: Path, aws: StandIn) -> None:
-    """A key is dead within the bound and the two commits that stand before its first call to AWS."""
+async def test_an_expiry_waits_only_for_its_two_commits(tmp_path: Path, aws: StandIn) -> None:
     async with slowly(tmp_path, aws) as (engine, _):
         due: dict[str, float] = {}
 

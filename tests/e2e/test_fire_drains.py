@@ -1,4 +1,4 @@
-"""Many leases fall due at once, at a test's length; ``python -m tests.fire`` runs the scenarios longer."""
+"""Runs in short the scenarios in which many leases fall due; ``python -m tests.fire`` runs them longer."""
 
 from __future__ import annotations
 
@@ -24,17 +24,14 @@ async def environment(tmp_path: Path) -> AsyncIterator[Environment]:
         yield made
 
 
-async def test_an_outage_delays_revocations_and_nothing_else(environment: Environment) -> None:
-    """What fell due while AWS was away goes in due order; reads stay quick, an issue says when to retry."""
+async def test_an_outage_delays_only_revocations(environment: Environment) -> None:
     await outage(environment, 40, 3, random.Random(3))
 
 
-async def test_a_set_rate_is_used_and_never_exceeded(environment: Environment) -> None:
-    """As AWS counts, no second holds more calls than the rate, and 95 % of it is used while work waits."""
+async def test_a_fixed_rate_is_used_and_never_exceeded(environment: Environment) -> None:
     await rate(environment, 130, 200, random.Random(4))
 
 
-async def test_a_storm_of_expiries_goes_in_order_while_issuing_goes_on(environment: Environment) -> None:
-    """Leases that end in one second are revoked in due order, and callers are served before them."""
+async def test_many_expiries_are_revoked_in_order_while_issues_succeed(environment: Environment) -> None:
     figures = await storm(environment, 100, 160, random.Random(5))
     assert figures["issued meanwhile"] > 3

@@ -1,4 +1,4 @@
-"""Request ids, which make a retry safe, and the wait until a new key is accepted."""
+"""Checks request ids, which make retries safe, and the wait until a new key is accepted."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ async def generate(
 
 
 @pytest.mark.slow
-async def test_twelve_who_ask_at_once_get_one_user(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """All get the same answer, secret included, and AWS has one user with one key."""
+async def test_twelve_concurrent_requests_with_one_id_get_one_user(
+    lessor: Lessor, aws: StandIn, mount: str
+) -> None:
     await lessor.put_role(mount)
     await aws.latency(0.05)
     async with asyncio.TaskGroup() as group:
@@ -44,10 +45,7 @@ async def test_twelve_who_ask_at_once_get_one_user(lessor: Lessor, aws: StandIn,
     assert len(user["keys"]) == 1  # type: ignore[arg-type]
 
 
-async def test_a_repeat_gets_the_same_lease_with_a_fresh_key(
-    lessor: Lessor, aws: StandIn, mount: str
-) -> None:
-    """Expiry and user stay as they are; the earlier key, whose secret may be lost, is deleted."""
+async def test_a_repeat_gets_the_same_lease_with_a_new_key(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await lessor.put_role(mount)
     first = await generate(lessor, mount, request_id=REQUEST_ID, ttl=Duration(seconds=900))
     again = await generate(
@@ -60,8 +58,7 @@ async def test_a_repeat_gets_the_same_lease_with_a_fresh_key(
     assert (await lessor.lookup(first.lease_id)).access_key == again.access_key
 
 
-async def test_an_id_is_of_one_request(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """Another body with the same id is refused, and so is the id of a lease that has ended."""
+async def test_an_id_is_refused_for_another_request(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await lessor.put_role(mount)
     lease = (await generate(lessor, mount, request_id=REQUEST_ID)).lease_id
     reused = await refused(generate(lessor, mount, request_id=REQUEST_ID, ttl=Duration(seconds=900)))
@@ -75,7 +72,7 @@ async def test_an_id_is_of_one_request(lessor: Lessor, aws: StandIn, mount: str)
 
 
 async def test_the_same_request_may_be_written_in_two_ways(lessor: Lessor, aws: StandIn) -> None:
-    """The mount `aws` may be left out, and a time to live of 0 is none: neither makes it another request."""
+    """The mount `aws` may be left out, and a ttl of 0 is none."""
     await lessor.enable("aws", aws.url)
     await lessor.put_role("aws")
     first = await generate(lessor, "", request_id=REQUEST_ID)
@@ -83,8 +80,7 @@ async def test_the_same_request_may_be_written_in_two_ways(lessor: Lessor, aws: 
     assert named.lease_id == first.lease_id
 
 
-async def test_a_caller_who_went_away_can_come_back(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """The work goes on without its caller; a repeat takes the lease with its whole life."""
+async def test_a_cancelled_request_can_be_repeated(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await lessor.put_role(mount)
     await generate(lessor, mount)
     await aws.fault("delay", "CreateAccessKey", nth=1, seconds=2.0)
@@ -102,8 +98,7 @@ async def test_a_caller_who_went_away_can_come_back(lessor: Lessor, aws: StandIn
 # --- wait_usable -----------------------------------------------------------------------------------------
 
 
-async def test_a_key_that_is_too_new_is_waited_for(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """`usable` means that STS accepted the key in three consecutive checks, the last of all its checks."""
+async def test_usable_means_three_consecutive_checks(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await lessor.put_role(mount)
     await generate(lessor, mount)
     await aws.account(visible_after=0.5)
@@ -115,8 +110,7 @@ async def test_a_key_that_is_too_new_is_waited_for(lessor: Lessor, aws: StandIn,
     assert set(looks[:-3]) <= {TOO_NEW}
 
 
-async def test_without_a_wait_nothing_is_asked(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """A caller who did not ask for it does not wait, and `usable` claims nothing."""
+async def test_without_a_wait_the_key_is_not_checked(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await lessor.put_role(mount)
     await generate(lessor, mount)
     await aws.forget_calls()
@@ -125,10 +119,9 @@ async def test_without_a_wait_nothing_is_asked(lessor: Lessor, aws: StandIn, mou
 
 
 @pytest.mark.parametrize(("wait", "deadline"), [(1, SECONDS), pytest.param(60, 4, marks=pytest.mark.slow)])
-async def test_a_wait_that_runs_out_is_no_failure(
+async def test_a_wait_that_times_out_is_not_an_error(
     lessor: Lessor, aws: StandIn, mount: str, wait: int, deadline: float
 ) -> None:
-    """Whichever ends first, the wait or the caller's time: the answer is OK and the lease stands."""
     await lessor.put_role(mount)
     await generate(lessor, mount)
     await aws.fault("refuse", "GetCallerIdentity", code=TOO_NEW)
@@ -138,8 +131,7 @@ async def test_a_wait_that_runs_out_is_no_failure(
     await lessor.revoke(made.lease_id)
 
 
-async def test_a_wait_below_nothing_is_refused(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """A negative wait is a violation, and no user is made."""
+async def test_a_negative_wait_is_refused(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await lessor.put_role(mount)
     refusal = await refused(generate(lessor, mount, wait_usable=Duration(seconds=-1)))
     assert list(refusal.violations) == ["wait_usable"]

@@ -1,4 +1,4 @@
-"""What outlives a server: a prefix it took up, a hold on expiries, and the copy that a backup makes."""
+"""Checks what survives a restart: revoked prefixes, expiry holds and backups."""
 
 from __future__ import annotations
 
@@ -61,10 +61,9 @@ async def reconcile(lessor: Lessor, *, apply: bool) -> list[lease_pb2.ReconcileR
 
 
 @pytest.mark.slow
-async def test_a_prefix_survives_a_kill(
+async def test_a_bulk_revocation_survives_a_kill(
     server: ServerProcess, aws: StandIn, tmp_path: Path, settings: dict[str, str]
 ) -> None:
-    """Leases that were taken up when the server was killed are revoked by the next start."""
     async with connect(server.address, server.token) as lessor:
         leases = [(await lessor.generate("aws")).lease_id for _ in range(5)]
         await aws.latency(1.0)
@@ -85,7 +84,6 @@ async def test_a_prefix_survives_a_kill(
 async def test_a_hold_survives_a_restart(
     server: ServerProcess, aws: StandIn, tmp_path: Path, settings: dict[str, str]
 ) -> None:
-    """What expires under a hold keeps its user, across a kill too; once resumed it is revoked."""
     async with connect(server.address, server.token) as lessor:
         await lessor.system.HoldExpiry(system_pb2.HoldExpiryRequest(reason="a move"))
         assert "a move" in await warnings(lessor)
@@ -103,8 +101,9 @@ async def test_a_hold_survives_a_restart(
     await nothing_left(aws, "aws")
 
 
-async def test_a_clock_is_taken_only_if_aws_bears_it_out(server: ServerProcess, aws: StandIn) -> None:
-    """ResumeExpiry with `lower_clock` is refused while AWS tells another time, and done when it agrees."""
+async def test_lower_clock_is_refused_unless_aws_confirms_the_clock(
+    server: ServerProcess, aws: StandIn
+) -> None:
     async with connect(server.address, server.token) as lessor:
         await lessor.generate("aws")
         await aws.account(clock_offset=-HOUR)
@@ -114,10 +113,9 @@ async def test_a_clock_is_taken_only_if_aws_bears_it_out(server: ServerProcess, 
         await resume(lessor, lower_clock=True)
 
 
-async def test_a_server_starts_on_a_copy(
+async def test_a_server_starts_from_a_backup(
     server: ServerProcess, aws: StandIn, tmp_path: Path, settings: dict[str, str]
 ) -> None:
-    """The copy has leases, roles and root, and a server over it goes on where the other one was."""
     async with connect(server.address, server.token) as lessor:
         lease = (await lessor.generate("aws")).lease_id
         instance = (await lessor.info()).instance_id
@@ -139,10 +137,9 @@ async def test_a_server_starts_on_a_copy(
 
 
 @pytest.mark.slow
-async def test_a_copy_that_is_older_than_the_account_holds_expiries(
+async def test_a_backup_older_than_the_account_holds_expiries(
     server: ServerProcess, aws: StandIn, tmp_path: Path, settings: dict[str, str]
 ) -> None:
-    """A user that the copy does not know stays until a person has looked; then it can be taken up."""
     async with connect(server.address, server.token) as lessor:
         await lessor.generate("aws")
         await backup(lessor, "copy.db")

@@ -1,4 +1,4 @@
-"""Streams without an end of their own: what happens to leases, and credentials ahead of each expiry."""
+"""Checks endless streams: events of leases, and credentials ahead of each expiry."""
 
 from __future__ import annotations
 
@@ -80,8 +80,7 @@ async def own_server(folder: Path, aws: StandIn) -> AsyncIterator[tuple[ServerPr
 
 
 @pytest.mark.slow
-async def test_a_watcher_hears_a_whole_life(lessor: Lessor, mount: str) -> None:
-    """Issued, renewed, expiring, revoked: in order, in time, and of the mount that is watched alone."""
+async def test_a_watcher_gets_all_events_of_a_lease(lessor: Lessor, mount: str) -> None:
     await lessor.put_role(mount)
     async with watching(lessor, f"{mount}/") as watch:
         lease = (await lessor.generate(mount, ttl=60)).lease_id
@@ -95,8 +94,10 @@ async def test_a_watcher_hears_a_whole_life(lessor: Lessor, mount: str) -> None:
     assert not any(one.error for one in told)
 
 
-async def test_a_failure_is_told_without_aws_s_words(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """FAILED says which call AWS refused and its code; its text, which may name the account, stays inside."""
+async def test_a_failed_event_has_the_code_of_aws_and_not_its_text(
+    lessor: Lessor, aws: StandIn, mount: str
+) -> None:
+    """The text may name the account."""
     await lessor.put_role(mount)
     lease = (await lessor.generate(mount)).lease_id
     await aws.fault("refuse", "DeleteAccessKey", nth=1, message="arn:aws:iam::123456789012:user/x may not")
@@ -108,8 +109,7 @@ async def test_a_failure_is_told_without_aws_s_words(lessor: Lessor, aws: StandI
         assert told.error == (await lessor.lookup(lease)).last_error
 
 
-async def test_a_prefix_that_is_none_is_refused(lessor: Lessor) -> None:
-    """A watch of everything, or of half a name, is INVALID_ARGUMENT."""
+async def test_a_malformed_prefix_is_refused(lessor: Lessor) -> None:
     for prefix in ("", "aws", "aws/creds/app"):
         stream = lessor.leases.WatchLeases(WatchLeasesRequest(prefix=prefix))
         refusal = await refused(end(stream))
@@ -117,7 +117,6 @@ async def test_a_prefix_that_is_none_is_refused(lessor: Lessor) -> None:
 
 
 async def test_a_watch_ends_at_its_caller_s_deadline(lessor: Lessor, mount: str) -> None:
-    """Whether the server's answer or the client's own clock comes first is a matter of milliseconds."""
     stream = lessor.leases.WatchLeases(WatchLeasesRequest(prefix=f"{mount}/"), timeout=3.0)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await end(stream)
@@ -127,8 +126,9 @@ async def test_a_watch_ends_at_its_caller_s_deadline(lessor: Lessor, mount: str)
 # --- credentials -----------------------------------------------------------------------------------------
 
 
-async def test_the_next_come_before_the_first_end(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """Three sets one after another, each new, no more than two users at a time, the ones before revoked."""
+async def test_the_next_credentials_come_before_the_previous_end(
+    lessor: Lessor, aws: StandIn, mount: str
+) -> None:
     await lessor.put_role(mount)
     stream = credentials(lessor, mount, ttl=4, overlap=1)
     got: list[WatchCredentialsResponse] = []
@@ -147,8 +147,7 @@ async def test_the_next_come_before_the_first_end(lessor: Lessor, aws: StandIn, 
 
 
 @pytest.mark.slow
-async def test_the_last_lease_ends_after_its_caller_went(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """A cancelled stream's lease, issued for an hour, is brought forward to the overlap and then revoked."""
+async def test_the_last_lease_ends_after_its_caller_left(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await lessor.put_role(mount)
     stream = credentials(lessor, mount, ttl=3600, overlap=2)
     lease = (await first(stream)).lease_id
@@ -159,8 +158,7 @@ async def test_the_last_lease_ends_after_its_caller_went(lessor: Lessor, aws: St
 
 
 @pytest.mark.slow
-async def test_a_session_s_lease_ends_after_its_caller_went(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """The lease is over soon after the stream, and says until when AWS accepts the session all the same."""
+async def test_a_session_s_lease_ends_after_its_caller_left(lessor: Lessor, aws: StandIn, mount: str) -> None:
     arn = await aws.role("deploy")
     kind = role_pb2.Role.ASSUMED_ROLE
     await lessor.put_role(mount, credential_type=kind, role_arns=[arn], policy_document=None)
@@ -173,8 +171,7 @@ async def test_a_session_s_lease_ends_after_its_caller_went(lessor: Lessor, aws:
     assert gone.max_expire_time == made.expire_time
 
 
-async def test_the_defaults_of_overlap(lessor: Lessor, mount: str) -> None:
-    """Without an overlap it is 60 s, so a ttl of 119 s is refused, naming both; a negative one too."""
+async def test_the_default_overlap_is_60_seconds(lessor: Lessor, mount: str) -> None:
     await lessor.put_role(mount)
     refusal = await refused(end(credentials(lessor, mount, ttl=119, overlap=0)))
     assert refusal.code is Code.INVALID_ARGUMENT
@@ -183,14 +180,12 @@ async def test_the_defaults_of_overlap(lessor: Lessor, mount: str) -> None:
     assert list(refusal.violations) == ["overlap"]
 
 
-async def test_a_role_that_is_not_there_ends_the_stream_at_once(lessor: Lessor, mount: str) -> None:
-    """What GenerateCredentials would refuse, the stream refuses."""
+async def test_an_unknown_role_ends_the_stream_immediately(lessor: Lessor, mount: str) -> None:
     assert (await refused(end(credentials(lessor, mount, ttl=600, overlap=60)))).code is Code.NOT_FOUND
 
 
 @pytest.mark.slow
-async def test_a_drain_ends_the_streams_at_once_and_their_leases_soon(tmp_path: Path, aws: StandIn) -> None:
-    """Both streams end with DRAINING, the server within its grace; the lease is short when it is gone."""
+async def test_a_drain_ends_the_streams_and_shortens_their_leases(tmp_path: Path, aws: StandIn) -> None:
     async with own_server(tmp_path, aws) as (server, lessor):
         stream = credentials(lessor, "aws", ttl=3600, overlap=30)
         lease = (await first(stream)).lease_id
@@ -208,8 +203,7 @@ async def test_a_drain_ends_the_streams_at_once_and_their_leases_soon(tmp_path: 
 
 
 @pytest.mark.slow
-async def test_a_kill_leaves_the_last_lease_to_its_own_expiry(tmp_path: Path, aws: StandIn) -> None:
-    """After ``kill -9`` the lease of a stream is as it was issued, and ends by itself."""
+async def test_after_a_kill_the_last_lease_ends_at_its_own_expiry(tmp_path: Path, aws: StandIn) -> None:
     async with own_server(tmp_path, aws) as (server, lessor):
         stream = credentials(lessor, "aws", ttl=8, overlap=1)
         made = await first(stream)

@@ -1,4 +1,4 @@
-"""Who is asked before what: an unknown method first, then the caller, then the parser; what comes later."""
+"""Checks the order in which a call is checked: method, caller, message."""
 
 from __future__ import annotations
 
@@ -33,10 +33,9 @@ STREAMS = ("CredsService/WatchCredentials", "LeaseService/WatchLeases", "LeaseSe
     ],
 )
 @pytest.mark.parametrize("data", [b"", b"\xff\xff\xff"])
-async def test_a_stranger_learns_nothing(
+async def test_an_unknown_caller_always_gets_the_same_error(
     server: ServerProcess, metadata: tuple[tuple[str, str], ...], data: bytes
 ) -> None:
-    """No token and a wrong one get the same answer, whatever the request holds, before it is parsed."""
     async with connect(server.address, "") as nobody:
         first = await refused(nobody.raw(GET_INFO))
         refusal = await refused(nobody.raw(GET_INFO, data, metadata))
@@ -44,8 +43,8 @@ async def test_a_stranger_learns_nothing(
     assert refusal == first
 
 
-async def test_the_scheme_of_a_token_has_no_case(server: ServerProcess) -> None:
-    """``bearer`` is ``Bearer``, as RFC 9110 says of every scheme."""
+async def test_the_scheme_of_a_token_is_case_insensitive(server: ServerProcess) -> None:
+    """RFC 9110."""
     async with connect(server.address, "") as nobody:
         metadata = (("authorization", f"bearer {server.token}"),)
         assert await nobody.raw(GET_INFO, b"", metadata)
@@ -53,10 +52,9 @@ async def test_the_scheme_of_a_token_has_no_case(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize("token", ["", "the-root-token-of-tests", "wrong"])
 @pytest.mark.parametrize("method", ["lessor.v1.ConfigService/NoSuchCall", "no.such.Service/Call"])
-async def test_an_unknown_method_is_unimplemented_for_everyone(
+async def test_an_unknown_method_is_unimplemented_without_a_token(
     server: ServerProcess, method: str, token: str
 ) -> None:
-    """A method that nobody serves needs no token to say so."""
     async with connect(server.address, token) as caller:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await caller.raw(method)
@@ -64,16 +62,14 @@ async def test_an_unknown_method_is_unimplemented_for_everyone(
 
 
 @pytest.mark.parametrize("method", LATER)
-async def test_a_call_of_a_later_version_says_that_it_is_not_served(lessor: Lessor, method: str) -> None:
-    """Each RPC of the contract that this version lacks is UNIMPLEMENTED and names itself."""
+async def test_a_method_of_a_later_version_is_unimplemented(lessor: Lessor, method: str) -> None:
     refusal = await refused(lessor.raw(f"lessor.v1.{method}"))
     assert (refusal.code, refusal.reason) == (Code.UNIMPLEMENTED, "UNIMPLEMENTED")
     assert method.partition("/")[2] in refusal.message
 
 
 @pytest.mark.parametrize("method", [*LATER, *STREAMS])
-async def test_a_stranger_is_refused_before_that(server: ServerProcess, method: str) -> None:
-    """What a later version serves is guarded already, and a stream before its headers."""
+async def test_a_method_of_a_later_version_needs_a_token(server: ServerProcess, method: str) -> None:
     async with connect(server.address, "") as nobody:
         send = nobody.raw_stream if method in STREAMS else nobody.raw
         refusal = await refused(send(f"lessor.v1.{method}"))
@@ -82,13 +78,11 @@ async def test_a_stranger_is_refused_before_that(server: ServerProcess, method: 
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_health_needs_no_token(server: ServerProcess, service: str) -> None:
-    """The server as a whole and each service are SERVING, for anyone who asks."""
     async with connect(server.address, "") as nobody:
         assert await nobody.health(service) == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_get_info_tells_what_runs_here(lessor: Lessor) -> None:
-    """Version, store, schema and instance are told, and a loopback listener needs no warning."""
+async def test_get_info_has_version_store_schema_and_instance(lessor: Lessor) -> None:
     info = await lessor.info()
     assert (info.store_kind, info.dev_mode, list(info.warnings)) == ("sqlite", False, [])
     assert info.version
