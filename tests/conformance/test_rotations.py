@@ -60,7 +60,7 @@ async def added(b: Bench, subject: str = ROOT, **fields: Any) -> Rotation:
 
 
 async def resting(b: Bench, subject: str = ROOT, due_us: int = 0, **fields: Any) -> Rotation:
-    """Store a row that nobody works on."""
+    """Store an unclaimed row."""
     claimed = await added(b, subject, **fields)
     moved = await b.store.move_rotation(replace(claimed, due_us=due_us), done=True)
     assert moved is not None

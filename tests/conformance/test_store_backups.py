@@ -77,7 +77,7 @@ UNPORTABLE = {
 
 @pytest.fixture(name="b")
 async def opened(tmp_path: Path) -> AsyncIterator[Bench]:
-    """Open a store with a lease in a folder of its own, beside files and links that stand in the way."""
+    """Open a store with a lease in a new folder, beside files and links in the way of a backup."""
     data = tmp_path / "data"
     data.mkdir()
     (data / "folder").mkdir()

@@ -176,7 +176,7 @@ def calls(b: Store, lease: Lease) -> Calls:
 
 
 async def all_answers(store: Store, lease: Lease) -> dict[str, object]:
-    """Call all methods at once, so that their jobs share a batch, and return their answers."""
+    """Call all methods together, so that their jobs share a batch, and return their answers."""
     async with asyncio.TaskGroup() as group:
         tasks = {name: group.create_task(tried(job)) for name, job in calls(store, lease).items()}
     return {name: task.result() for name, task in tasks.items()}

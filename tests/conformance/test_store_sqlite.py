@@ -222,7 +222,7 @@ async def test_a_folder_can_be_opened_again_after_its_server_ended(tmp_path: Pat
 
 
 def make(folder: Path, *statements: str) -> bytes:
-    """Write a database of somebody else's; return its bytes."""
+    """Write a database of another program; return its bytes."""
     connection = sqlite3.connect(folder / FILE)
     for statement in statements:
         connection.execute(statement)

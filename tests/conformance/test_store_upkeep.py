@@ -160,7 +160,7 @@ async def test_lowering_the_clock_ends_the_drift(b: Bench) -> None:
 
 
 def brought_back(copy: Path, folder: Path, size: int) -> Path:
-    """Check a copy's place, size and mode, and put it where a store looks for it; return that folder."""
+    """Check a copy's path, size and mode, and move it to where a store opens it; return that folder."""
     assert (copy.parent, copy.stat().st_size, copy.stat().st_mode & 0o777) == (folder, size, 0o600)
     restored = folder / "restored"
     restored.mkdir()

@@ -70,7 +70,7 @@ async def known(lessor: Lessor, aws: StandIn) -> str:
 
 @pytest_asyncio.fixture(loop_scope="module", name="mount")
 async def shared_mount(known: str, lessor: Lessor, aws: StandIn) -> AsyncIterator[str]:
-    """Lend the module's mount; mend AWS afterwards, and revoke what a failed test may have left."""
+    """Use the module's mount; reset AWS afterwards, and revoke what a failed test may have left."""
     yield known
     await aws.clear_faults()
     await aws.account(visible_after=0)
@@ -151,7 +151,7 @@ async def test_a_throttled_call_of_an_issue_is_unavailable_and_leaves_nothing(
 
 
 async def is_undone(lessor: Lessor, aws: StandIn, mount: str, refusal: Refusal) -> None:
-    """Assert that AWS is told to be unavailable, that nothing is left, and that the next issue works."""
+    """Assert that AWS is reported as unavailable, that nothing is left, and that the next issue works."""
     assert refusal.metadata["aws_code"]
     holds_no_secret(refusal)
     await nothing_left(aws, mount)

@@ -51,7 +51,7 @@ def refused(answer: bytes) -> bool:
 
 
 async def users(aws: EmbeddedAws, url: str = "") -> list[str]:
-    """List the users with the key of its root user, which works while nobody has reset it."""
+    """List the users with the key of its root user, which works unless the account was reset."""
     client = aioboto3.Session().client(
         "iam",
         endpoint_url=url or aws.url,

@@ -40,7 +40,7 @@ class SlowDisk:
     """Makes each commit of a store take ``seconds``, and knows which leases are durably ACTIVE."""
 
     def __init__(self, store: SqliteStore) -> None:
-        """Stand before the commits of ``store``; as fast as ever until ``seconds`` is set."""
+        """Delay the commits of ``store`` by ``seconds``, once that is set."""
         self.seconds = 0.0
         self.commits = 0
         self.active: frozenset[str] = frozenset()

@@ -104,7 +104,7 @@ async def reached(aws: StandIn, *actions: str, user: str = "") -> None:
 
 
 async def issue_in_vain(lessor: Lessor) -> None:
-    """Ask for credentials of a server that dies meanwhile."""
+    """Request credentials of a server that dies before it answers."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await lessor.generate("aws")
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -224,7 +224,7 @@ class Load:
                 await asyncio.sleep(0.05)
 
     async def look(self) -> None:
-        """Look at AWS again and again."""
+        """Poll AWS."""
         while not self.stopped:
             before = dict(self.given)
             users = (await self.aws.users("/lessor/")).values()

@@ -40,7 +40,7 @@ async def counts(lessor: Lessor, prefix: str) -> dict[tuple[str, int], int]:
 
 
 async def issue(lessor: Lessor, mount: str, role: str, number: int) -> list[str]:
-    """Issue so many leases at once and return their ids in order."""
+    """Issue so many leases in parallel and return their ids in order."""
     async with asyncio.TaskGroup() as group:
         made = [group.create_task(lessor.generate(mount, role)) for _ in range(number)]
     return sorted(task.result().lease_id for task in made)

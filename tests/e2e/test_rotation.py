@@ -201,7 +201,7 @@ async def test_a_chained_rotation_that_was_killed_leaves_one_key(place: Place, a
 
 
 async def kill_at(place: Place, action: str, kind: str) -> None:
-    """Kill the server while a call of a rotation is under way, start it again, and look at what is left."""
+    """Kill the server during a call of a rotation, restart it, and check what is left."""
     await place.aws.fault(kind, action, nth=1)
     async with place.connect() as lessor:
         asking = asyncio.get_running_loop().create_task(rotate(lessor))

@@ -55,7 +55,7 @@ async def not_generated(lessor: Lessor, mount: str, **fields: Any) -> Refusal:
 
 
 def stored(folder: Path) -> bytes:
-    """Return all that stands in the files of a data directory."""
+    """Return the content of all files of a data directory."""
     return b"".join(path.read_bytes() for path in folder.iterdir() if path.is_file())
 
 

@@ -28,7 +28,7 @@ Watch = grpc.aio.UnaryStreamCall[Any, WatchLeasesResponse]
 
 @asynccontextmanager
 async def watching(lessor: Lessor, prefix: str) -> AsyncIterator[Watch]:
-    """Watch the leases under a prefix; what happens from the first line of the block on is told."""
+    """Watch the leases below a prefix; events are received from the first line of the block on."""
     call = lessor.leases.WatchLeases(WatchLeasesRequest(prefix=prefix))
     await call.initial_metadata()
     try:

@@ -62,7 +62,7 @@ def variables_of(pair: KeyPair) -> dict[str, str]:
 async def plain(
     certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ServerProcess]:
-    """Run a server with TLS that asks nobody for a certificate."""
+    """Run a server with TLS and without client certificates."""
     async with serving(tmp_path_factory.mktemp("plain"), settings_of(certificates.server)) as server:
         yield server
 
@@ -71,7 +71,7 @@ async def plain(
 async def mutual(
     certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ServerProcess]:
-    """Run a server with TLS that asks everybody for a certificate of ours."""
+    """Run a server with TLS and without client certificates."""
     settings = settings_of(certificates.server, certificates.ours.ca)
     async with serving(tmp_path_factory.mktemp("mutual"), settings) as server:
         yield server
@@ -160,7 +160,7 @@ SETTINGS_FRAME = bytes.fromhex("000000040000000000")  # RFC 9113, 6.5; a client 
 
 
 async def heard_from_a_call(folder: Path, scheme: str) -> tuple[bytes, Done]:
-    """Call a plain listener at 0.0.0.0, which is not written as loopback; return all bytes that it heard."""
+    """Call a plaintext listener at 0.0.0.0, which does not count as loopback; return all it received."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)

@@ -1,4 +1,4 @@
-"""``python -m tests.fire``: run the scenarios that are asked for, each over a server of its own."""
+"""``python -m tests.fire`` runs the selected scenarios, each with a server of its own."""
 
 from __future__ import annotations
 

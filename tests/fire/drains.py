@@ -1,4 +1,4 @@
-"""Many leases fall due at once: after an outage, at a set rate, and in a storm while issuing goes on."""
+"""Scenarios in which many leases fall due: after an outage, at a fixed rate, and while issues go on."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def in_order(aws: StandIn, leases: Lot) -> None:
 
 
 async def outage(environment: Environment, count: int, seconds: float, rng: random.Random) -> Figures:
-    """Let AWS be away for ``seconds`` while ``count`` leases fall due; AssertionError for what went wrong."""
+    """Take AWS down for ``seconds`` while ``count`` leases fall due; AssertionError for what went wrong."""
     async with environment.connect() as lessor:
         down_at = now() + count / ISSUES_A_SECOND + 1
         leases = await lot(lessor, count, down_at + 0.5, down_at + seconds - 0.5, rng)
@@ -125,7 +125,7 @@ async def outage(environment: Environment, count: int, seconds: float, rng: rand
 
 
 async def _refused_until(lessor: Lessor, instant: float) -> list[Refusal]:
-    """Ask for credentials, which must be refused with a time to wait, until ``instant``."""
+    """Request credentials, which must be refused with a retry delay, until ``instant``."""
     refusals: list[Refusal] = []
     while now() < instant:
         refusals.append(await refused(lessor.generate(MOUNT)))
@@ -138,7 +138,7 @@ async def _refused_until(lessor: Lessor, instant: float) -> list[Refusal]:
 
 
 async def rate(environment: Environment, count: int, calls_a_second: int, rng: random.Random) -> Figures:
-    """Drain ``count`` due leases at a set rate, which no second may exceed and 95 % of which is used."""
+    """Revoke ``count`` due leases at a fixed rate, which no second may exceed and 95 % of which is used."""
     async with environment.connect() as lessor:
         due_at = now() + count / ISSUES_A_SECOND + 1
         leases = await lot(lessor, count, due_at, due_at + 1, rng)
@@ -167,7 +167,7 @@ def _used(calls: list[Json], calls_a_second: int) -> float:
 
 
 async def storm(environment: Environment, count: int, calls_a_second: int, rng: random.Random) -> Figures:
-    """Let ``count`` leases fall due in one second, and issue meanwhile."""
+    """Let ``count`` leases fall due in one second, and issue at the same time."""
     await environment.restart(LESSOR_AWS_RATE=str(calls_a_second))
     due_at = math.ceil(now() + count / min(ISSUES_A_SECOND, calls_a_second / 4) + 3)
     async with environment.connect() as lessor:

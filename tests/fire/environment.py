@@ -1,4 +1,4 @@
-"""Where scenarios happen: one server that dies and comes back over the same data, and its AWS."""
+"""One server that can be killed and restarted with the same data, and its AWS."""
 
 from __future__ import annotations
 

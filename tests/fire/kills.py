@@ -1,4 +1,4 @@
-"""Kills the server again and again under load of every kind, and holds it to what it had promised."""
+"""Kills the server repeatedly under load of every kind, and checks its acknowledged answers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def kills(environment: Environment, times: int, rng: random.Random, rest_e
 
 
 class _Checks:
-    """Looks at AWS and at the store between two kills."""
+    """Checks AWS and the store between two kills."""
 
     def __init__(self, environment: Environment, callers: Callers) -> None:
         self._environment = environment

@@ -1,4 +1,4 @@
-"""Asks one thing again and again and keeps how long each answer took."""
+"""Sends one request repeatedly and records how long each answer took."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def usual(ask: Ask, times: int = 60) -> float:
 
 @asynccontextmanager
 async def meanwhile(ask: Ask, pause: float = 0.02) -> AsyncIterator[list[float]]:
-    """Ask while the block runs; yields the seconds of each answer, as they come."""
+    """Send requests while the block runs; yields the seconds of each answer, as they come."""
     taken: list[float] = []
     stopped = False
 

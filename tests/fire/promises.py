@@ -1,4 +1,4 @@
-"""Callers of every kind at once, and what each was told: the promises that a server must keep."""
+"""Concurrent callers of every kind, and the answers that the server must keep."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class Callers:
             promise.over = True
 
     def _drawn(self) -> Promise | None:
-        """Draw a young lease that lives and that nobody is at."""
+        """Draw a young live lease that no other caller uses."""
         living = [
             promise
             for promise in self._young

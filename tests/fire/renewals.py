@@ -62,7 +62,7 @@ async def renewals(environment: Environment, count: int, rng: random.Random) -> 
 
 
 async def _one(lessor: Lessor, tries: list[Try], rng: random.Random) -> None:
-    """Make a lease, have it end near a full second, and renew it then."""
+    """Issue a lease that ends near a full second, and renew it then."""
     made = await lessor.generate(MOUNT, ttl=30)
     full = math.ceil(now() + 0.3)
     await sleep_until(full - rng.uniform(0, BEFORE))

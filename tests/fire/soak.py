@@ -1,4 +1,4 @@
-"""Steady load for a long time: memory stays flat, and store and AWS agree."""
+"""Steady load for a long time: memory does not grow, and store and AWS agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m tests.simulation``: the whole proof; with ``--seed S`` one run, told as a story."""
+"""``python -m tests.simulation`` runs the whole proof, and with ``--seed S`` one run with its journal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FRESH_SEEDS = 1_000
 
 
 def main() -> int:
-    """Prove, print what was proven, and return 1 if anything was found."""
+    """Run the proof, print the result, and return 1 if anything was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=10_000, help="how many seeds to run")
     parser.add_argument("--first", type=int, default=0, help="where these seeds begin")

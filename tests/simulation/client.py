@@ -1,4 +1,4 @@
-"""Callers of the server, as they reach whichever process serves."""
+"""A client of the server that calls any replica that serves."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Client:
         return answer
 
     def _promise(self, answer: Any, *, renewed: bool) -> None:
-        """Take note of until when a caller was told that its key lives."""
+        """Record until when the caller's key must be valid."""
         record = self._world.expectations.of(answer.lease_id)
         if record is None:
             return
@@ -130,7 +130,7 @@ class Client:
         return reply
 
     async def disable(self, mount: str, *, force: bool) -> Ask:
-        """Disable a mount until it is gone; return what was asked for by it."""
+        """Disable a mount until it is removed; return the request to end its leases."""
         ask = self._world.expectations.ask(f"{mount}/")
         while True:
             request = config_pb2.DisableMountRequest(mount=mount, force=force)
@@ -143,7 +143,7 @@ class Client:
         ask.until = self._world.now() + 1.0
 
     async def resume(self, *, lower_clock: bool) -> bool:
-        """Let leases expire again; tell whether the server agreed."""
+        """Resume expiries; return whether the server agreed."""
         reply = await self.call("ResumeExpiry", system_pb2.ResumeExpiryRequest(lower_clock=lower_clock))
         if reply.ok:
             self._world.later(FOLLOWED_SECONDS, self._world.responsibilities.judge_resumed)

@@ -1,4 +1,4 @@
-"""What really happened, as nobody in the product can know it: the invariants are judged by it."""
+"""Records what really happened, which no part of the product knows. The invariants are checked against it."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Effect:
 
     @property
     def subject(self) -> str:
-        """Return what the journal knows the lease by."""
+        """Return the journal's subject for the lease."""
         return suffix(self.call.user)
 
 
 @dataclass(slots=True)
 class Told:
-    """What a caller asked, and the one message of the answer that it got."""
+    """The request of a caller and the one message of its answer."""
 
     method: str
     request: Any
@@ -67,7 +67,7 @@ class Told:
 
 @dataclass(slots=True)
 class Ask:
-    """Somebody asked for the end of all leases whose ids begin so, begun before ``until``."""
+    """A request to end all leases whose ids begin with a prefix and that were begun before ``until``."""
 
     prefix: str
     until: float = float("inf")
@@ -75,7 +75,7 @@ class Ask:
 
 @dataclass(slots=True)
 class Caller:
-    """Who asked for a lease: calls under way, when the last ended, and whether one was answered."""
+    """The caller of a request: calls in progress, the end of the last one, and whether one was answered."""
 
     began: float
     waiting: int = 0
@@ -145,19 +145,19 @@ class Expectations:
         return self.records.get(suffix(lease_id))
 
     def ask(self, prefix: str) -> Ask:
-        """Take note that somebody is about to ask for the end of leases."""
+        """Record a request to end leases before it is sent."""
         ask = Ask(prefix)
         self.asks.append(ask)
         return ask
 
     def asked(self, record: Record) -> bool:
-        """Tell whether anybody asked for the end of this lease."""
+        """Return whether a caller asked for the end of this lease."""
         return record.asked or any(
             record.lease_id.startswith(ask.prefix) and record.began <= ask.until for ask in self.asks
         )
 
     def unwanted_since(self, record: Record) -> float | None:
-        """Return since when nobody waits for a lease that nobody got; None where somebody does, or did."""
+        """Return since when no caller waits for an undelivered lease; None if one does, or got it."""
         caller = self.callers.get(record.owner)
         unknown = caller is None or record.abandoned or self.world.options.disk_faults
         if unknown or caller.served or caller.waiting:
@@ -170,11 +170,11 @@ class Expectations:
         return None if died else since
 
     def disturbed(self, record: Record, due: float) -> bool:
-        """Tell whether an end that was due then may be late."""
+        """Return whether an end that was due at ``due`` may be late."""
         return record.troubled or record.touched or self.held or self.is_shaken(due)
 
     def is_shaken(self, due: float) -> bool:
-        """Tell whether what was due then may be late because of what disturbed everybody.
+        """Return whether an end that was due then may be late because all were disturbed.
 
         While no process runs, only a request that was sent before can end anything, minutes later.
         """
@@ -190,31 +190,31 @@ class Expectations:
 
     @property
     def held(self) -> bool:
-        """Tell whether no replica lets leases expire."""
+        """Return whether every replica holds expiries."""
         running = self.world.replicas.running
         return bool(running) and all("held" in process.missing for process in running)
 
     # --- what happens --------------------------------------------------------------------------------------
 
     def trouble(self, user: str) -> None:
-        """Take note that a call for a user met a fault."""
+        """Record that a call for a user met a fault."""
         record = self.records.get(suffix(user))
         if record is not None:
             record.troubled = True
 
     def refused(self, user: str) -> None:
-        """Take note that a call for a user was refused by order of the run."""
+        """Record that a call for a user was refused by the options of the run."""
         record = self.records.get(suffix(user))
         if record is not None:
             record.refusals += 1
 
     def heard(self, event: Event) -> None:
-        """Take note of what the engine says of itself."""
+        """Record an event of the engine."""
         if isinstance(event, (ExpiryResumed, AccountResumed)):
             self.world.shake()
 
     def about_to_start(self) -> None:
-        """Remember which rows are claimed by a process that is dead."""
+        """Record which rows are claimed by a dead process."""
         self.claimed = {
             lease_id: row.lease.generation
             for lease_id, row in self.world.store.rows.items()
@@ -222,7 +222,7 @@ class Expectations:
         }
 
     def sent(self, flight: Flight) -> None:
-        """Take note of a request that leaves."""
+        """Record a request that is sent."""
         record = self.records.get(suffix(flight.call.user))
         if record is None:
             return
@@ -231,7 +231,7 @@ class Expectations:
             record.create_sent_us = flight.sent_us
 
     def carried_out(self, effect: Effect) -> None:
-        """Take note of an effect."""
+        """Record an effect."""
         answer = effect.answer
         if answer.ok and effect.call.action == "CreateAccessKey":
             key: Any = answer.result["AccessKey"]
@@ -258,7 +258,7 @@ class Expectations:
             record.late_keys.add(key_id)
 
     def changed(self, change: Change) -> None:
-        """Take note of a row's change."""
+        """Record the change of a row."""
         lease_id, old, new = change
         if new is None:
             return

@@ -26,7 +26,7 @@ BOUND_SECONDS = 3.0
 
 
 def no_user_is_without_a_row(world: World, effect: Effect) -> Found:
-    """1: whoever made a user had written its row before."""
+    """1: the row of a user is written before the user is created."""
     if effect.call.action != "CreateUser" or not effect.answer.ok:
         return None
     record = world.expectations.records.get(effect.subject)
@@ -35,7 +35,7 @@ def no_user_is_without_a_row(world: World, effect: Effect) -> Found:
 
 
 def no_key_outlives_its_lease(world: World, effect: Effect) -> Found:
-    """2: access ends within the bound after the lease does, while nothing disturbs."""
+    """2: access ends within the bound after the end of the lease, unless something disturbed it."""
     record = _cut(world, effect)
     if record is None:
         return None
@@ -49,7 +49,7 @@ def no_key_outlives_its_lease(world: World, effect: Effect) -> Found:
 
 
 def what_nobody_got_goes_soon(world: World, effect: Effect) -> Found:
-    """2: a credential whose caller has gone, or was refused, goes at once, or in a minute with an id."""
+    """2: an undelivered credential ends immediately, or within a minute if it has a request id."""
     record = world.expectations.records.get(effect.subject)
     if record is None or effect.call.action != "DeleteUser" or not effect.answer.ok:
         return None
@@ -64,7 +64,7 @@ def what_nobody_got_goes_soon(world: World, effect: Effect) -> Found:
 
 
 def none_is_revoked_early(world: World, effect: Effect) -> Found:
-    """3: nothing is taken from a lease before its end unless somebody asked."""
+    """3: nothing is removed from a lease before its end unless a caller asked."""
     record = _taken_early(world, effect)
     if record is None or record.renewed:
         return None
@@ -80,7 +80,7 @@ def a_renewed_key_lives(world: World, effect: Effect) -> Found:
 
 
 def _cut(world: World, effect: Effect) -> Record | None:
-    """Return the lease to which this effect ended all access."""
+    """Return the lease whose access this effect ended."""
     if effect.call.action not in ("DeleteAccessKey", "DeleteUser") or not effect.answer.ok:
         return None
     record = world.expectations.records.get(effect.subject)
@@ -108,7 +108,7 @@ def _taken_early(world: World, effect: Effect) -> Record | None:
 
 
 def claims_of_the_dead_are_void(world: World, process: Process) -> Found:
-    """9: what a dead process had in hand is due at once when the next one starts."""
+    """9: what a dead process had claimed is due immediately when the next one starts."""
     for lease_id, generation in world.expectations.claimed.items():
         row = world.store.rows.get(lease_id)
         if row is not None and row.claimed_by and row.lease.generation == generation:
@@ -120,7 +120,7 @@ def claims_of_the_dead_are_void(world: World, process: Process) -> Found:
 
 
 def handed_out_only_when_durable(world: World, told: Told) -> Found:
-    """6: the row that revokes a credential is durable before the credential leaves."""
+    """6: the row of a credential is durable before the credential is returned."""
     if told.method != "GenerateCredentials":
         return None
     answer = told.answer
@@ -135,7 +135,7 @@ def handed_out_only_when_durable(world: World, told: Told) -> Found:
 
 
 def a_fresh_lease_has_one_key(world: World, told: Told) -> Found:
-    """A user has the key that was handed out and no other, but for what came too late to be met."""
+    """A user has the returned key and no other, except for one that was created too late."""
     if told.method != "GenerateCredentials" or told.repeated or told.answer.security_token:
         return None
     record = world.expectations.of(told.answer.lease_id)
@@ -150,7 +150,7 @@ def a_fresh_lease_has_one_key(world: World, told: Told) -> Found:
 
 
 def the_key_that_was_handed_out_is_there(world: World, told: Told) -> Found:
-    """6: the key of a lease that lives is on the account when a caller is given it, for whatever time."""
+    """6: the key of a live lease is on the account when a caller gets it."""
     if told.method != "GenerateCredentials" or told.answer.security_token:
         return None
     record, row = world.expectations.of(told.answer.lease_id), world.store.rows.get(told.answer.lease_id)
@@ -177,7 +177,7 @@ def what_was_renewed_is_there(world: World, told: Told) -> Found:
 
 
 def a_revocation_reported_gone_is_done(world: World, told: Told) -> Found:
-    """5: GONE is said once AWS has acknowledged that the key is deleted."""
+    """5: GONE is returned once AWS has acknowledged the deletion of the key."""
     if told.method != "RevokeLease" or told.answer.outcome not in (2, 3):
         return None
     record = world.expectations.of(told.answer.lease_id)

@@ -1,4 +1,4 @@
-"""What happened in a run, in order: hashed, to see that a seed replays, and told when an invariant breaks."""
+"""The journal of a run. Its hash shows that a seed replays; it is printed for a broken invariant."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Journal:
         self.lines: list[tuple[float, str, str]] = []
 
     def note(self, text: str, subject: str = "") -> None:
-        """Write a line down."""
+        """Add a line."""
         self.lines.append((self._now(), subject, text))
 
     def digest(self) -> str:
@@ -27,7 +27,7 @@ class Journal:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def story(self, subject: str, most: int = 40) -> str:
-        """Return the last ``most`` lines about one lease and about everybody."""
+        """Return the last ``most`` lines about one lease and about everything."""
         told = [line for line in self.lines if line[1] in (subject, ALL)] if subject else self.lines
         return "\n".join(f"  {at:10.3f}  {line}" for at, _, line in told[-most:])
 

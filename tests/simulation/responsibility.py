@@ -34,7 +34,7 @@ TAKE_UP_SECONDS = 3.0
 
 @dataclass(slots=True)
 class _Responsibility:
-    """Who cares for one lease."""
+    """Who is responsible for one lease."""
 
     watcher: Process
     """Set the deadline."""
@@ -47,12 +47,12 @@ class _Responsibility:
 
     @property
     def claim_lost(self) -> bool:
-        """Tell whether the claimer has been missing since it claimed."""
+        """Return whether the claimer has been missing since it claimed."""
         return self.claimer is not None and self.claimer.attentive_since > self.claimed_at
 
 
 class Responsibilities:
-    """Knows since when each replica has been there without a break, and whose each lease is."""
+    """Records since when each replica works without a break, and which is responsible for a lease."""
 
     def __init__(self, world: World) -> None:
         """Follow the replicas of ``world``."""
@@ -62,7 +62,7 @@ class Responsibilities:
     # --- the replicas --------------------------------------------------------------------------------------
 
     def missing(self, process: Process, why: str) -> None:
-        """Take note that a replica does not do its part any more, for one reason more."""
+        """Record one more reason why a replica does not work."""
         process.missing[why] = None
         process.attentive_since = math.inf
         if self._world.replicas.several and why in ("dead", "stopped"):
@@ -71,18 +71,18 @@ class Responsibilities:
                     self._follow(lease_id, care.claim_ends)
 
     def back(self, process: Process, why: str) -> None:
-        """Take note that a replica has started, or goes on."""
+        """Record that a replica has started or continues."""
         process.going_since = self._world.now()
         self._over(process, why)
 
     def _over(self, process: Process, why: str) -> None:
-        """Take note that a reason is over."""
+        """Record the end of a reason."""
         process.missing.pop(why, None)
         if not process.missing:
             process.attentive_since = self._world.now()
 
     def heard(self, process: Process, event: Event) -> None:
-        """Take note of what a replica says of itself."""
+        """Record an event of a replica."""
         match event:
             case ExpiryHeld():
                 self.missing(process, "held")
@@ -95,13 +95,13 @@ class Responsibilities:
 
     @property
     def somebody_since(self) -> float:
-        """Return since when the first of those that are there has been there."""
+        """Return since when at least one replica has worked without a break."""
         return min((process.attentive_since for process in self._world.replicas.running), default=math.inf)
 
     # --- the leases ----------------------------------------------------------------------------------------
 
     def wrote(self, process: Process, name: str, change: Change, record: Record) -> None:
-        """Take note of who changed a row, by which method of the store."""
+        """Record who changed a row, by which method of the store."""
         lease_id, old, row = change
         if row is None or (old is not None and old.lease.generation == row.lease.generation):
             return
@@ -123,7 +123,7 @@ class Responsibilities:
         care.claim_ends = now + span.total_seconds()
 
     def latest(self, record: Record) -> float:
-        """Return when a lease's end is to be at the latest, give or take the bound."""
+        """Return the latest time at which a lease must end, without the bound."""
         care = self._cares.get(suffix(record.lease_id))
         if care is None or not self._world.replicas.several:
             return record.due_by
@@ -133,7 +133,7 @@ class Responsibilities:
         return max(record.due_by, free_at, self.somebody_since) + FULL_SCAN_SECONDS
 
     def judge_resumed(self) -> None:
-        """Check that the end of a hold has come to every replica that was there meanwhile."""
+        """Check that every replica that worked the whole time has noticed the end of a hold."""
         world = self._world
         for process in world.replicas.running:
             why = process.engine.expiry.why if process.engine is not None else ""
@@ -142,7 +142,7 @@ class Responsibilities:
                 world.broken("a_hold_ends_everywhere", "", f"process {process.number} goes on holding")
 
     def _follow(self, lease_id: str, claim_ends: float) -> None:
-        """See to it that another replica takes up what a missing one had claimed."""
+        """Check that another replica takes what a missing one had claimed."""
         world = self._world
         generation = world.store.rows[world.expectations.records[lease_id].lease_id].lease.generation
 

@@ -22,7 +22,7 @@ _MOVES = frozenset((before, after) for (before, _), after in STEPS.items())
 
 
 def only_steps_of_the_table_are_made(_: World, change: Change) -> Found:
-    """A row goes only the ways of ``domain.lease.STEPS``, one generation at a time."""
+    """A row changes only by ``domain.lease.STEPS``, one generation at a time."""
     lease_id, old, new = change
     if old is None or new is None:
         return None
@@ -38,7 +38,7 @@ def only_steps_of_the_table_are_made(_: World, change: Change) -> Found:
 
 
 def a_hold_holds_every_replica(world: World, change: Change) -> Found:
-    """3: while the store keeps a hold nothing expires, whoever knows of it."""
+    """3: while the store has a hold no replica lets a lease expire."""
     lease_id, old, new = change
     if old is None or new is None or old.lease.state is not State.ACTIVE or not new.claimed_by:
         return None
@@ -46,7 +46,7 @@ def a_hold_holds_every_replica(world: World, change: Change) -> Found:
 
 
 def limits_are_kept(world: World, change: Change) -> Found:
-    """8: no intent is written where mount or role are full, or where the mount takes none."""
+    """8: no intent is written if mount or role are full, or the mount is being disabled."""
     lease_id, old, new = change
     if old is not None or new is None or new.lease.state is not State.INTENT:
         return None
@@ -78,7 +78,7 @@ def a_request_makes_one_lease(world: World, change: Change) -> Found:
 
 
 def gone_means_that_the_user_is_gone(world: World, change: Change) -> Found:
-    """10: a row ends only when its own account has no such user, nor can get it any more."""
+    """10: a row ends only when its account has no such user, and no late request can create it."""
     lease_id, old, new = change
     if new is None or new.lease.state is not State.GONE or old is None or old.lease.state is State.GONE:
         return None
@@ -105,7 +105,7 @@ def a_silence_counts_no_attempt(world: World, change: Change) -> Found:
 
 
 def retries_are_spread(world: World, change: Change) -> Found:
-    """9: a refused row is tried again after 10 s doubling to 15 min, with full jitter, never at the bound."""
+    """9: a refused row is retried after 10 s doubling to 15 min, with full jitter, never at the bound."""
     lease_id, old, new = change
     if old is None or new is None or new.lease.attempts <= old.lease.attempts:
         return None
@@ -143,7 +143,7 @@ def tombstones_are_kept(world: World, change: Change) -> Found:
 
 
 def only_old_strangers_are_adopted(world: World, change: Change) -> Found:
-    """A user that no row knows is left alone for 15 minutes: it may be an issue of this moment."""
+    """A user without a row is not adopted for 15 minutes: it may belong to an issue in progress."""
     lease_id, old, new = change
     if old is not None or new is None or new.lease.state is not State.REVOKING:
         return None

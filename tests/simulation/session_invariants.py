@@ -1,4 +1,4 @@
-"""What must hold of sessions of STS besides: each is judged when those of ``invariants.py`` are."""
+"""Invariants of sessions of STS, checked with those of ``invariants.py``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECOND_US = 1_000_000
 
 
 def no_session_is_without_a_row(world: World, effect: Effect) -> Found:
-    """1: whoever had a session made, but for a root's own chain, had written its row before."""
+    """1: the row of a session is written before the session is issued, except for a root's own chain."""
     name: str = getattr(effect.call, "session_name", "")
     if name in ("", CHAIN_SESSION) or not effect.answer.ok:
         return None
@@ -29,7 +29,7 @@ def no_session_is_without_a_row(world: World, effect: Effect) -> Found:
 
 
 def a_session_ends_when_aws_says(world: World, change: Change) -> Found:
-    """2, 3: a session's lease ends at AWS's own instant; by a clock that is ahead of it, in a second."""
+    """2, 3: a session's lease ends when AWS ends the session, or within a second if the clock is ahead."""
     lease_id, old, new = change
     if new is None or not new.lease.is_session or new.lease.state is not State.ACTIVE:
         return None
@@ -47,7 +47,7 @@ def a_session_ends_when_aws_says(world: World, change: Change) -> Found:
 
 
 def a_session_expires_in_time(world: World, change: Change) -> Found:
-    """2: nothing on AWS stands in the way of a session's end, so it is late by a disturbance only."""
+    """2: the end of a session needs no call, so only a disturbance can delay it."""
     lease_id, old, new = change
     if old is None or new is None or not new.lease.is_session:
         return None
@@ -63,7 +63,7 @@ def a_session_expires_in_time(world: World, change: Change) -> Found:
 
 
 def a_session_is_handed_out_whole(world: World, told: Told) -> Found:
-    """6: what a caller gets is a session that AWS made, with the token without which it is nothing."""
+    """6: a caller gets a session that AWS issued, with its token."""
     if told.method != "GenerateCredentials" or not told.answer.security_token:
         return None
     made = _session(world, told.answer.access_key)

@@ -22,21 +22,21 @@ H = TypeVar("H", bound=asyncio.Handle)
 
 
 class StoppingLoop(VirtualLoop):
-    """Runs nothing of those lives that are stopped."""
+    """A loop that runs no callback of a stopped process."""
 
     def __init__(self, seed: int = 0) -> None:
-        """Draw the order of what is ready from ``seed``; nobody is stopped."""
+        """Draw the order of ready callbacks from ``seed``; no process is stopped."""
         super().__init__(seed)
         self._aside: dict[object, list[asyncio.Handle]] = {}
         self._timers_run = True
 
     def halt(self, life: object) -> None:
-        """Run nothing of ``life`` from the next turn of the loop on."""
+        """Run no callback of ``life`` from the next iteration of the loop on."""
         self._aside.setdefault(life, [])
         self._timers_run = True
 
     def go_on(self, life: object) -> None:
-        """Let ``life`` run again, if it was stopped."""
+        """Continue ``life``, if it was stopped."""
         for handle in self._aside.pop(life, ()):
             if handle.cancelled():
                 continue
@@ -56,7 +56,7 @@ class StoppingLoop(VirtualLoop):
         super()._run_once()
 
     def _of_those_who_run(self, handles: Iterable[H]) -> Iterator[H]:
-        """Yield the handles of those who run, and set the others aside."""
+        """Yield the handles of running processes, and keep the others for later."""
         for handle in handles:
             aside = self._aside.get(handle._context.get(LIFE))  # type: ignore[attr-defined]
             if aside is None or handle.cancelled():

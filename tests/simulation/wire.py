@@ -39,7 +39,7 @@ READS = ("Get", "List", "Ask", "Prove")
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One request on its way: how long there and back, whether it takes effect, what the sender sees."""
+    """One request in flight: its delays, whether it takes effect, and its answer."""
 
     call: Call[object]
     key_id: str
@@ -112,7 +112,7 @@ class Wire(memory_aws.MemoryAws):
         return flight.ending, answer
 
     def _arrive(self, flight: Flight) -> None:
-        """Let a request take effect, and its answer go on its way."""
+        """Execute a request, and send its answer."""
         if flight in self._flights:
             self._flights.remove(flight)
         flight.arrived = True
@@ -139,7 +139,7 @@ class Wire(memory_aws.MemoryAws):
             flight.answer.set_result(answer)
 
     def abandon(self) -> None:
-        """Decide what becomes of requests whose sender dies or sleeps: they arrive, arrive late, or never."""
+        """Decide the outcome of requests whose sender dies or is suspended: in time, late, or never."""
         rng = self._world.chance("abandon")
         for flight in list(self._flights):
             drawn = rng.random()

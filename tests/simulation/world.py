@@ -37,7 +37,7 @@ SECOND_KEY = "ANOTHER_ROOT_KEY_OF_THE_SAME_ACCOUNT"
 
 
 class Clocks:
-    """The machine's clocks: boot-time runs through sleep, the wall clock is what people set it to."""
+    """The machine's clocks: the boot clock runs during a suspend, and the wall clock may be set."""
 
     def __init__(self, loop: StoppingLoop) -> None:
         """Follow a loop's time; the wall clock is right."""
@@ -60,7 +60,7 @@ class Clocks:
 
 
 class Sealer:
-    """Seals by keeping the bytes itself: what the store holds then says nothing."""
+    """A sealer that keeps the bytes itself, so that the store has no secret."""
 
     def __init__(self) -> None:
         """Begin with nothing sealed."""
@@ -80,12 +80,12 @@ class Sealer:
 
 
 class World:
-    """Everything but the server, and the replicas of it that run."""
+    """The surroundings of the server, and its running replicas."""
 
     instance = INSTANCE
 
     def __init__(self, options: Options, loop: StoppingLoop, points: Points) -> None:
-        """Make the world of one run, on ``loop``."""
+        """Create the world of one run, on ``loop``."""
         self.options = options
         self.points = points
         self._loop = loop
@@ -132,7 +132,7 @@ class World:
         return self.mine if name.endswith(self.mine.account) else self.other
 
     def account_with(self, key_id: str) -> Iam:
-        """Return the account of a key: one that a root was given, or one that the account made for it."""
+        """Return the account of a key, of a root or created by the engine."""
         made = (
             account
             for account in (self.mine, self.other)
@@ -158,7 +158,7 @@ class World:
         return self._chances[part]
 
     def later(self, seconds: float, event: Callable[[], object]) -> None:
-        """Have the world do something later, whether a process runs then or not."""
+        """Schedule an action of the world, whether a process runs then or not."""
         self._numbers += 1
         item = (self.now() + seconds, self._numbers, event)
         heapq.heappush(self._later, item)
@@ -185,7 +185,7 @@ class World:
         return task
 
     def sleep(self, seconds: float) -> None:
-        """Let the whole machine sleep for so long: the loop's clock stands still, and every process."""
+        """Suspend the machine: the loop's clock and every process stop."""
         serving = self.replicas.serving
         if not serving:
             return
@@ -210,18 +210,18 @@ class World:
         self.clocks.asleep += when - self.now()
 
     def shake(self, lasting: float = 0.0) -> None:
-        """Take note of a disturbance, whose effects last so many seconds longer than those of others."""
+        """Record a disturbance and how much longer than others its effects last."""
         self.expectations.shaken = max(self.expectations.shaken, self.now() + lasting)
 
     # --- what happens --------------------------------------------------------------------------------------
 
     def sent(self, flight: Flight) -> None:
-        """Take note of a request that leaves."""
+        """Record a request that is sent."""
         self._count()
         self.expectations.sent(flight)
 
     def _count(self) -> None:
-        """Count an effect; processes that have no end of them are stopped."""
+        """Count an effect; a run with too many of them is stopped."""
         self.effects += 1
         if self.effects == MAX_EFFECTS * self.options.replicas + 1:
             self.broken("it_comes_to_rest", "", f"there were {self.effects} effects")
@@ -230,16 +230,16 @@ class World:
 
     @property
     def may_go_on(self) -> bool:
-        """Tell whether effects are still few enough."""
+        """Return whether the run has not yet had too many effects."""
         return self.effects <= MAX_EFFECTS * self.options.replicas
 
     def delayed(self, flight: Flight) -> None:
-        """Take note of a request that will arrive late."""
+        """Record a request that will arrive late."""
         self.expectations.late += 1
         self.journal.note(f"{flight.call.action} is delayed", suffix(flight.call.user))
 
     def carried_out(self, flight: Flight, answer: Answer) -> None:
-        """Take note of what a request came to on the account."""
+        """Record the effect of a request on the account."""
         call = flight.call
         told = answer.code or "ok"
         self.journal.note(f"aws {call.action}: {told}", suffix(call.user))
@@ -248,7 +248,7 @@ class World:
         self.judge((*invariants.ON_EFFECT, *session_invariants.ON_EFFECT), effect)
 
     def written(self, process: Process, name: str, changes: list[Change], began_us: int) -> None:
-        """Take note of a durable write that began at ``began_us``."""
+        """Record a durable write that began at ``began_us``."""
         self.write_began_us = began_us
         self._count()
         if not changes:
@@ -263,21 +263,21 @@ class World:
         changes.clear()
 
     def judge_answer(self, asked: object) -> None:
-        """Check what a caller was told."""
+        """Check the invariants of answers."""
         self.judge((*invariants.ON_ANSWER, *session_invariants.ON_ANSWER), asked)
 
     def judge_end(self) -> None:
-        """Check what must hold when all is quiet."""
+        """Check the invariants of the end of a run."""
         self.judge((*invariants.AT_END, *rotation_invariants.AT_END), None)
 
     def judge(self, checks: tuple[Any, ...], subject: Any) -> None:
-        """Check what must hold of ``subject``."""
+        """Check the invariants of ``subject``."""
         for check in checks:
             found = check(self, subject)
             if found is not None:
                 self.broken(check.__name__, *found)
 
     def broken(self, invariant: str, subject: str, text: str) -> None:
-        """Take note that an invariant does not hold."""
+        """Record a broken invariant."""
         self.journal.note(f"BROKEN {invariant}: {text}", subject or ALL)
         self.breaches.append(Breach(invariant, subject, text, self.now()))

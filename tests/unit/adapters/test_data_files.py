@@ -18,7 +18,7 @@ KINDS = ("pipe", "folder", "loop", "link to nowhere")
 
 
 def put(path: Path, kind: str) -> None:
-    """Put something that is no plain file in a place."""
+    """Put something that is not a regular file at a path."""
     match kind:
         case "pipe":
             os.mkfifo(path)

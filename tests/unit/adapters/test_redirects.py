@@ -100,7 +100,7 @@ async def test_after_a_redirect_the_next_endpoint_of_sts_is_tried(
 
 @pytest.fixture
 async def other() -> AsyncIterator[Stranger]:
-    """Run the host that redirects lead to; it has credentials for whoever asks."""
+    """Run the host that redirects lead to; it gives credentials to any caller."""
     async with stranger(
         page(200, b'{"AccessKeyId":"AKIAOFASTRANGER00000","SecretAccessKey":"x","Token":"t"}')
     ) as one:

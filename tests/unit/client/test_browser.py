@@ -35,7 +35,7 @@ class Links(HTMLParser):
 
 
 class Browser:
-    """A browser that looks at what it is given, and reads it some time later."""
+    """A browser that checks its argument, and reads the page some time later."""
 
     def __init__(self, *, there: bool = True) -> None:
         """Say by ``there`` whether it can be started."""

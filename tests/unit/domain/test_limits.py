@@ -50,29 +50,29 @@ def template(length: int) -> str:
 
 
 def of_root(config: RootConfig) -> list[str]:
-    """Return the fields at fault of a root."""
+    """Return the invalid fields of a root."""
     return [one.field for one in root.violations(config, [], ambient=False)]
 
 
 def of_role(role: Role) -> list[str]:
-    """Return the fields at fault of a role."""
+    """Return the invalid fields of a role."""
     return [one.field for one in review(role, Mount("aws")).violations]
 
 
 def of_static(role: StaticRole) -> list[str]:
-    """Return the fields at fault of a static role."""
+    """Return the invalid fields of a static role."""
     return [one.field for one in static_role.violations(role)]
 
 
 def of_ask(ask: Ask) -> list[str]:
-    """Return the fields at fault of what a request asks of a session."""
+    """Return the invalid fields of session options."""
     role = replace(ASSUMED, mfa_serial_number="GAHT12345678" if ask.mfa_code else "")
     role = replace(role, role_arns=(ask.role_arn,)) if ask.role_arn else role
     return [one.field for one in session.violations(role, ask)]
 
 
 def of_prefix(text: str) -> list[str]:
-    """Return the field at fault where a text is no prefix."""
+    """Return the field of an invalid prefix."""
     try:
         IdRange.parse(text)
     except Invalid as error:

@@ -40,7 +40,7 @@ def fields(config: RootConfig, *, ambient: bool = False) -> list[str]:
 
 
 def in_places(path: str, places: TokenPlaces) -> list[str]:
-    """Return the fields at fault of a root with this token, where tokens may lie there."""
+    """Return the invalid fields of a root with this token file and these token directories."""
     config = RootConfig(identity_token_file=path, assume_chain=(Hop(HOP.role_arn),))
     return [one.field for one in violations(config, [], ambient=False, token_places=places)]
 

@@ -42,7 +42,7 @@ async def abandon(w: World, text: str, *, live: bool = False) -> int:
 
 
 async def issued(w: World, count: int, role: str = "app") -> list[str]:
-    """Issue so many leases at once and return their ids."""
+    """Issue so many leases in parallel and return their ids."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(w.issue(role=role)) for _ in range(count)]
     return [task.result().lease.id for task in tasks]

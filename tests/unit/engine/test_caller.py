@@ -33,7 +33,7 @@ def made(latency: float = 0.05) -> tuple[Iam, MemoryAws, AwsCaller]:
 
 
 def over(aws: MemoryAws, limiter: RateLimiter) -> AwsCaller:
-    """Return rounds over a way to AWS and a lane."""
+    """Return a caller with a gateway to AWS and a rate limiter."""
     root = Root("aws", 1, builders.ACCOUNT, builders.root_config())
     return AwsCaller(aws, root, limiter, random.Random(1), Priority.ISSUE)
 
@@ -131,10 +131,10 @@ CLASH = Fault(Kind.REFUSE, "PutUserPolicy", nth=1, times=1, status=409, code="Co
 
 
 class Account:
-    """One account with a user, and one lane to it."""
+    """One account with a user, and one rate limiter."""
 
     def __init__(self) -> None:
-        """Make both anew."""
+        """Create both."""
         iam, self.aws, _ = made()
         iam.create_user("u")
         self._limiter = RateLimiter("a", RateLimit())

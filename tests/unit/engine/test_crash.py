@@ -20,7 +20,7 @@ Story = Callable[[World], Coroutine[object, object, None]]
 
 
 async def issue(w: World) -> None:
-    """Issue one credential that nobody renews."""
+    """Issue one credential that is not renewed."""
     await w.attempt()
 
 
@@ -31,7 +31,7 @@ async def issue_and_revoke(w: World) -> None:
 
 
 async def issue_and_expire(w: World) -> None:
-    """Issue one and let it end by itself."""
+    """Issue one and let it expire."""
     await w.issue(ttl=10)
     await w.until_gone()
 
@@ -50,7 +50,7 @@ async def issue_and_repeat(w: World) -> None:
 
 
 async def session(w: World) -> None:
-    """Issue a session and let it end by itself."""
+    """Issue a session and let it expire."""
     await w.put_role(builders.assumed(w.iam.add_role("target").arn))
     await w.issue(role="assumed", ttl=900)
     await w.until_gone()

@@ -24,15 +24,15 @@ APP = IdRange("aws/creds/app/", "aws/creds/app0")
 
 
 class Reader:
-    """Reads a watch as it goes on; tests look at what it has heard."""
+    """Reads a watch in the background; tests check what it has received."""
 
     def __init__(self) -> None:
-        """Begin with nothing heard."""
+        """Begin with no events."""
         self.heard: list[LeaseEvent] = []
 
     @property
     def kinds(self) -> list[LeaseEventKind]:
-        """Return what was heard, in order."""
+        """Return the received kinds of events, in order."""
         return [one.kind for one in self.heard]
 
     async def read(self, lease_events: LeaseEventBroker, ids: IdRange) -> None:

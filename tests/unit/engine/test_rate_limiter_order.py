@@ -22,7 +22,7 @@ RANKS = (Priority.EXPIRY, Priority.ISSUE, Priority.ASKED)
 
 
 async def throttled(limiter: RateLimiter, times: int, apart: float) -> None:
-    """Have AWS throttle the lane so often, so many seconds apart."""
+    """Let AWS throttle so many calls, so many seconds apart."""
     for _ in range(times):
         await asyncio.sleep(apart)
         limiter.throttled()

@@ -13,7 +13,7 @@ from tests.unit.engine.test_reconciler import DAY, GRACE, HOUR, appear, sweep
 
 
 async def start_with(w: World, *, wall_ahead: float = 0.0, aws_ahead: float = 0.0) -> None:
-    """Start anew with clocks that do not agree with AWS's."""
+    """Restart with clocks that do not agree with AWS's."""
     await w.kill()
     w.clocks.wall_ahead, w.clocks.aws_ahead = wall_ahead, aws_ahead
     w.events.events.clear()

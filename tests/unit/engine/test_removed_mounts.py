@@ -21,7 +21,7 @@ OURS = "0123456789abcdef"
 
 
 async def replica(w: World) -> tuple[Roots, RateLimiters]:
-    """Return the roots of another process that has used the mount's, and its lanes."""
+    """Return the roots of another process that has used the mount's, and its rate limiters."""
     limiters = RateLimiters(RateLimit())
     roots = Roots(w.store, PlainSealer(), w.aws, limiters, random.Random(0), OURS, Supervisor(w.reports))
     await roots.identity(await roots.get("aws"))

@@ -125,7 +125,7 @@ async def points_of(story: Story) -> list[str]:
 
 
 async def attempt(story: Story, w: World) -> None:
-    """Play a story; what it is refused is its callers' to hear."""
+    """Run a scenario; refusals are ignored."""
     with suppress(LessorError):
         await story(w)
 
@@ -146,7 +146,7 @@ async def die_at(index: int, story: Story, late: float | None) -> str:
 
 
 async def lose_at(index: int, story: Story) -> str:
-    """Play a story, and let nobody answer at one of its points; return the point's name."""
+    """Run a scenario, and lose the answer at one of its points; return the point's name."""
     async with world() as w:
         await prepared(story, w)
         w.points.lose_at = index
@@ -169,7 +169,7 @@ async def fail_and_die(number: int, kind: Kind, story: Story) -> None:
 
 
 async def lose_and_die(first: int, second: int, story: Story) -> None:
-    """Play a story in which nobody answers at one point, and die at a later one, or two minutes later."""
+    """Run a scenario that loses the answer at one point, and dies at a later one, or two minutes later."""
     async with world() as w:
         await prepared(story, w)
         w.points.lose_at = first

@@ -54,7 +54,7 @@ POINTS = (*ISSUE, *REVOKE, *BULK, *SWEEP, *CLOCKS, *ROTATE)
 
 
 async def attempt(w: World, role: str = "app") -> None:
-    """Issue a credential; what fails is an error that a caller can be told."""
+    """Issue a credential; a failure is an error for the caller."""
     answer = await w.attempt(role)
     if isinstance(answer, LessorError) and answer.kind is ErrorKind.INTERNAL:
         assert "reference report-" in answer.message

@@ -35,7 +35,7 @@ class Leases:
     """A service whose methods a test chooses; it remembers what it was asked."""
 
     def __init__(self) -> None:
-        """Begin with a method that answers at once."""
+        """Begin with a method that answers immediately."""
         self.asked: list[Message] = []
         self.callers: list[Caller] = []
         self.act: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0)
