@@ -48,7 +48,7 @@ async def kills(environment: Environment, times: int, rng: random.Random, rest_e
     await asyncio.to_thread(sound, environment.process.data_dir)
     assert callers.unheard_of == [], callers.unheard_of
     figures: Figures = {"kills": times, "leases": len(callers.promises)}
-    return figures | dict(callers.heard)
+    return figures | dict(callers.outcomes)
 
 
 class _Checks:

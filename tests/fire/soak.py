@@ -65,7 +65,7 @@ async def soak(
         "last MiB": round(samples.memory[-1] / 1024, 1),
         "KiB a minute": round(slope),
     }
-    return figures | dict(callers.heard)
+    return figures | dict(callers.outcomes)
 
 
 async def _sample(environment: Environment, lessor: Lessor, samples: Samples) -> None:

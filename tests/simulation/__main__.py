@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from tests.simulation.options import draw
 from tests.simulation.prove import Kill, Tally, prove_deaths, prove_mutants, prove_pairs, prove_seeds, silence
 from tests.simulation.run import run
-from tests.simulation.shrink import shrunk, told
+from tests.simulation.shrink import report, shrunk
 
 PROCESSES = 2
 FRESH_SEEDS = 1_000
@@ -37,8 +37,8 @@ def _one(seed: int) -> int:
     if not result.breaches:
         print("every invariant held")
         return 0
-    print(told(result))
-    print(f"\nmade smaller: {told(shrunk(result))}")
+    print(report(result))
+    print(f"\nmade smaller: {report(shrunk(result))}")
     return 1
 
 

@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from lessor.v1 import config_pb2, creds_pb2, lease_pb2, system_pb2
-from tests.simulation.expectations import Ask, Caller, Told
+from tests.simulation.expectations import Answered, Caller, EndRequest
 from tests.simulation.journal import suffix
 from tests.simulation.process import Reply
 from tests.simulation.responsibility import FOLLOWED_SECONDS
@@ -58,7 +58,7 @@ class Client:
         caller = expectations.callers.setdefault(who, Caller(self._world.now()))
         for record in expectations.records.values():
             if record.owner == who:
-                record.promise = 0.0  # whoever repeats a request has not got what it made
+                record.promise = 0.0  # the caller of a repeat has not got the first answer
         caller.waiting += 1
         caller.calls += 1
         caller.open += 1
@@ -72,10 +72,10 @@ class Client:
             return None
         caller.served = True
         answer = reply.messages[0]
-        # Another replica may still be serving a repeat, and hand the lease out anew.
+        # Another replica may still be serving a repeat, and return the lease again.
         if not (self._world.replicas.several and caller.open):
             self._promise(answer, renewed=False)
-        self._world.judge_answer(Told("GenerateCredentials", request, answer, caller.calls > 1))
+        self._world.judge_answer(Answered("GenerateCredentials", request, answer, caller.calls > 1))
         return answer
 
     async def renew(self, lease_id: str, increment: float | None, who: str) -> Any:
@@ -90,7 +90,7 @@ class Client:
             return None
         answer = reply.messages[0]
         self._promise(answer, renewed=True)
-        self._world.judge_answer(Told("RenewLease", request, answer))
+        self._world.judge_answer(Answered("RenewLease", request, answer))
         return answer
 
     def _promise(self, answer: Any, *, renewed: bool) -> None:
@@ -111,7 +111,7 @@ class Client:
         reply = await self.call("RevokeLease", request, who)
         if not reply.ok:
             return None
-        self._world.judge_answer(Told("RevokeLease", request, reply.messages[0]))
+        self._world.judge_answer(Answered("RevokeLease", request, reply.messages[0]))
         return reply.messages[0]
 
     async def revoke_prefix(self, prefix: str, *, sync: bool, within: float = 60.0) -> Reply:
@@ -129,7 +129,7 @@ class Client:
         self._close(ask)
         return reply
 
-    async def disable(self, mount: str, *, force: bool) -> Ask:
+    async def disable(self, mount: str, *, force: bool) -> EndRequest:
         """Disable a mount until it is removed; return the request to end its leases."""
         ask = self._world.expectations.ask(f"{mount}/")
         while True:
@@ -139,7 +139,7 @@ class Client:
                 return ask
             await asyncio.sleep(5.0)
 
-    def _close(self, ask: Ask) -> None:
+    def _close(self, ask: EndRequest) -> None:
         ask.until = self._world.now() + 1.0
 
     async def resume(self, *, lower_clock: bool) -> bool:

@@ -1,8 +1,8 @@
-"""The store of a world: rules in memory, durable at each commit, torn where a process dies.
+"""The store of a world: rules in memory, durable at each commit, and torn at a death.
 
-Every async method of the store's port passes ``Disk``, so a new one cannot appear without being a place to
-die at. A write waits for the commit of its batch, as in the product; at a death each batch that was not yet
-committed is lost, kept, or kept in part.
+Every async method of the store's port goes through ``Disk``, so a new method is also a crash point. A write
+waits for the commit of its batch, as in the product. At a death each uncommitted batch is lost, kept, or kept
+in part.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ class Disk:
             return
         try:
             result = write.job()
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits
+        except Exception as error:  # noqa: BLE001 - raised where the result is awaited
             write.done.set_exception(error)
             write.done.exception()
             return

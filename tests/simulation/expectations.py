@@ -56,7 +56,7 @@ class Effect:
 
 
 @dataclass(slots=True)
-class Told:
+class Answered:
     """The request of a caller and the one message of its answer."""
 
     method: str
@@ -66,7 +66,7 @@ class Told:
 
 
 @dataclass(slots=True)
-class Ask:
+class EndRequest:
     """A request to end all leases whose ids begin with a prefix and that were begun before ``until``."""
 
     prefix: str
@@ -85,7 +85,7 @@ class Caller:
     ended: float = 0.0
     served: bool = False
     replicas: dict[Process, None] = field(default_factory=dict)
-    """Those that were asked."""
+    """Those that were called."""
 
 
 @dataclass(slots=True)
@@ -107,12 +107,12 @@ class Record:
     abandoned: bool = False
     """A person gave it up, perhaps for a while: then nobody has to end it."""
     promise: float = 0.0
-    """Until when a caller was told that the key lives."""
+    """Until when the key must be valid, by the last answer to a caller."""
     renewed: bool = False
     troubled: bool = False
     """A call for this user met a fault or a refusal: its end may be late."""
     begun_until_us: int = 0
-    """When the creator's claim ended: a CreateUser that leaves later is the sweep's, if its row is GONE."""
+    """When the creator's claim ended: the user of a later CreateUser is adopted, if its row is GONE."""
     create_sent_us: int = 0
     sends: int = 0
     refusals: int = 0
@@ -127,7 +127,7 @@ class Expectations:
 
     world: World
     records: dict[str, Record] = field(default_factory=dict)
-    asks: list[Ask] = field(default_factory=list)
+    asks: list[EndRequest] = field(default_factory=list)
     callers: dict[str, Caller] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
     strangers: set[str] = field(default_factory=set)
@@ -138,15 +138,15 @@ class Expectations:
     claimed: dict[str, int] = field(default_factory=dict)
     """Generations of rows that were claimed when the last process began."""
 
-    # --- what is asked -------------------------------------------------------------------------------------
+    # --- requests ------------------------------------------------------------------------------------------
 
     def of(self, lease_id: str) -> Record | None:
         """Return the record of a lease."""
         return self.records.get(suffix(lease_id))
 
-    def ask(self, prefix: str) -> Ask:
+    def ask(self, prefix: str) -> EndRequest:
         """Record a request to end leases before it is sent."""
-        ask = Ask(prefix)
+        ask = EndRequest(prefix)
         self.asks.append(ask)
         return ask
 
@@ -163,9 +163,9 @@ class Expectations:
         if unknown or caller.served or caller.waiting:
             return None
         since = max(caller.ended, record.active_at)
-        # A process that dies once a lease is ACTIVE can't know that nobody was told: it lives to its end.
+        # A process that dies once a lease is ACTIVE can't know that it was undelivered: it lives to its end.
         died = any(caller.began <= death < since + SETTLE_SECONDS for death in self.deaths)
-        if self.world.replicas.several:  # one that was stopped learns of it when it goes on
+        if self.world.replicas.several:  # a stopped one notices it when it continues
             since = max(since, *(process.attentive_since for process in caller.replicas))
         return None if died else since
 
@@ -194,7 +194,7 @@ class Expectations:
         running = self.world.replicas.running
         return bool(running) and all("held" in process.missing for process in running)
 
-    # --- what happens --------------------------------------------------------------------------------------
+    # --- events --------------------------------------------------------------------------------------------
 
     def trouble(self, user: str) -> None:
         """Record that a call for a user met a fault."""
@@ -243,7 +243,7 @@ class Expectations:
         record = self.records.get(effect.subject)
         if record is not None and answer.ok and effect.call.action == "CreateUser":
             row = self.world.store.rows.get(record.lease_id)
-            # Made by a request that came late, it is the sweep's; a key it never has.
+            # A user of a late request is adopted; it never has a key.
             record.troubled |= row is not None and row.lease.state is State.GONE
         if record is not None and not answer.ok:
             refused = answer.code != "NoSuchEntity"
@@ -276,7 +276,7 @@ class Expectations:
             if old is not None and old.lease.state is State.INTENT:
                 record.active_at = now
             record.due_by = now + (lease.expires_us - self.world.store.now()) / 1e6
-            # Whoever issues by a clock that is known to be wrong gets what that clock gives.
+            # A lease that is issued with an untrusted clock ends by that clock.
             record.troubled = record.troubled or abs(self.world.clock_error) > 120.0
         elif lease.state is State.REVOKING:
             record.due_by = min(record.due_by, now)
@@ -286,7 +286,7 @@ class Expectations:
         if new.claimed_by and (old is None or not old.claimed_by):
             record.sends = record.refusals = 0
 
-    # --- what is there -------------------------------------------------------------------------------------
+    # --- users ---------------------------------------------------------------------------------------------
 
     def user(self, record: Record) -> User | None:
         """Return the user of a lease, where it exists."""

@@ -1,8 +1,8 @@
-"""What must hold, each a function by its name: it returns None, or the lease concerned and what is wrong.
+"""The invariants: each is a function that returns None, or the lease concerned and what is wrong.
 
-The numbers are those of the invariants in ``docs/reliability.md``. ``ON_EFFECT`` is judged whenever a call
-has reached an account, ``ON_ANSWER`` when a caller has been told something, ``ON_START`` when a process
-begins to serve, ``AT_END`` once all is quiet.
+The numbers are those of ``docs/reliability.md``. ``ON_EFFECT`` is checked after each effect on an account,
+``ON_ANSWER`` after each answer to a caller, ``ON_START`` when a process begins to serve, and ``AT_END`` when
+everything has ended.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.simulation.journal import suffix
 from tests.simulation.row_invariants import Found
 
 if TYPE_CHECKING:
-    from tests.simulation.expectations import Effect, Record, Told
+    from tests.simulation.expectations import Answered, Effect, Record
     from tests.simulation.process import Process
     from tests.simulation.world import World
 
@@ -48,7 +48,7 @@ def no_key_outlives_its_lease(world: World, effect: Effect) -> Found:
     return None
 
 
-def what_nobody_got_goes_soon(world: World, effect: Effect) -> Found:
+def undelivered_credentials_end_soon(world: World, effect: Effect) -> Found:
     """2: an undelivered credential ends immediately, or within a minute if it has a request id."""
     record = world.expectations.records.get(effect.subject)
     if record is None or effect.call.action != "DeleteUser" or not effect.answer.ok:
@@ -116,58 +116,61 @@ def claims_of_the_dead_are_void(world: World, process: Process) -> Found:
     return None
 
 
-# --- when a caller was told something ----------------------------------------------------------------------
+# --- at each answer to a caller --------------------------------------------------------------------------
 
 
-def handed_out_only_when_durable(world: World, told: Told) -> Found:
+def returned_only_when_durable(world: World, answered: Answered) -> Found:
     """6: the row of a credential is durable before the credential is returned."""
-    if told.method != "GenerateCredentials":
+    if answered.method != "GenerateCredentials":
         return None
-    answer = told.answer
+    answer = answered.answer
     record, row = world.expectations.of(answer.lease_id), world.store.rows.get(answer.lease_id)
     if row is None or record is None:
         return suffix(answer.lease_id), "a credential was handed out that no row knows"
-    if told.repeated or world.expectations.asked(record):
+    if answered.repeated or world.expectations.asked(record):
         return None
     if row.lease.access_key_id != answer.access_key or row.lease.state is State.INTENT:
         return suffix(answer.lease_id), f"it was handed out while its row said {row.lease.state.value}"
     return None
 
 
-def a_fresh_lease_has_one_key(world: World, told: Told) -> Found:
+def a_fresh_lease_has_one_key(world: World, answered: Answered) -> Found:
     """A user has the returned key and no other, except for one that was created too late."""
-    if told.method != "GenerateCredentials" or told.repeated or told.answer.security_token:
+    if answered.method != "GenerateCredentials" or answered.repeated or answered.answer.security_token:
         return None
-    record = world.expectations.of(told.answer.lease_id)
+    record = world.expectations.of(answered.answer.lease_id)
     ended = record is None or record.promise <= world.now()
     if ended or record.touched or world.expectations.asked(record):
         return None
     user = world.expectations.user(record)
-    if user is None or set(user.keys) - record.late_keys != {told.answer.access_key}:
+    if user is None or set(user.keys) - record.late_keys != {answered.answer.access_key}:
         there = "no user" if user is None else f"{len(user.keys)} keys"
         return suffix(record.lease_id), f"when it was handed out there was {there}"
     return None
 
 
-def the_key_that_was_handed_out_is_there(world: World, told: Told) -> Found:
+def the_returned_key_is_there(world: World, answered: Answered) -> Found:
     """6: the key of a live lease is on the account when a caller gets it."""
-    if told.method != "GenerateCredentials" or told.answer.security_token:
+    if answered.method != "GenerateCredentials" or answered.answer.security_token:
         return None
-    record, row = world.expectations.of(told.answer.lease_id), world.store.rows.get(told.answer.lease_id)
+    record, row = (
+        world.expectations.of(answered.answer.lease_id),
+        world.store.rows.get(answered.answer.lease_id),
+    )
     if record is None or row is None or record.touched or world.expectations.asked(record):
         return None
-    lives = row.lease.state is State.ACTIVE and row.lease.access_key_id == told.answer.access_key
+    lives = row.lease.state is State.ACTIVE and row.lease.access_key_id == answered.answer.access_key
     user = world.expectations.user(record)
-    if lives and (user is None or told.answer.access_key not in user.keys):
+    if lives and (user is None or answered.answer.access_key not in user.keys):
         return suffix(record.lease_id), "the key that was handed out is not on the account"
     return None
 
 
-def what_was_renewed_is_there(world: World, told: Told) -> Found:
+def what_was_renewed_is_there(world: World, answered: Answered) -> Found:
     """4: a lease that could be renewed still has its key."""
-    if told.method != "RenewLease":
+    if answered.method != "RenewLease":
         return None
-    record = world.expectations.of(told.answer.lease_id)
+    record = world.expectations.of(answered.answer.lease_id)
     if record is None or record.touched or world.expectations.asked(record):
         return None
     user = world.expectations.user(record)
@@ -176,11 +179,11 @@ def what_was_renewed_is_there(world: World, told: Told) -> Found:
     return None
 
 
-def a_revocation_reported_gone_is_done(world: World, told: Told) -> Found:
+def a_revocation_reported_gone_is_done(world: World, answered: Answered) -> Found:
     """5: GONE is returned once AWS has acknowledged the deletion of the key."""
-    if told.method != "RevokeLease" or told.answer.outcome not in (2, 3):
+    if answered.method != "RevokeLease" or answered.answer.outcome not in (2, 3):
         return None
-    record = world.expectations.of(told.answer.lease_id)
+    record = world.expectations.of(answered.answer.lease_id)
     user = world.expectations.user(record) if record else None
     late = record is not None and record.create_sent_us > 0 and record.troubled
     if record is not None and user is not None and user.keys and not late:
@@ -188,7 +191,7 @@ def a_revocation_reported_gone_is_done(world: World, told: Told) -> Found:
     return None
 
 
-# --- when all is quiet -------------------------------------------------------------------------------------
+# --- at the end ------------------------------------------------------------------------------------------
 
 
 def nothing_is_left(world: World, _: None) -> Found:
@@ -209,21 +212,23 @@ def no_secret_is_anywhere(world: World, _: None) -> Found:
     """7: no secret key is in the store, in an event, in an error or in a line of the journal."""
     text = "\n".join(line for _, _, line in world.journal.lines)
     text += repr((dict(world.store.rows), world.store.roots, world.store.rotations))
-    return ("", "a secret key was told") if any(one in text for one in world.expectations.secrets) else None
+    return (
+        ("", "a secret key was returned") if any(one in text for one in world.expectations.secrets) else None
+    )
 
 
 ON_EFFECT = (
     no_user_is_without_a_row,
     no_key_outlives_its_lease,
-    what_nobody_got_goes_soon,
+    undelivered_credentials_end_soon,
     none_is_revoked_early,
     a_renewed_key_lives,
 )
 ON_START = (claims_of_the_dead_are_void,)
 ON_ANSWER = (
-    handed_out_only_when_durable,
+    returned_only_when_durable,
     a_fresh_lease_has_one_key,
-    the_key_that_was_handed_out_is_there,
+    the_returned_key_is_there,
     what_was_renewed_is_there,
     a_revocation_reported_gone_is_done,
 )

@@ -119,7 +119,7 @@ def record_after_create(patch: Patch) -> None:
 
 
 @mutant
-def handed_out_before_the_commit(patch: Patch) -> None:
+def returned_before_the_commit(patch: Patch) -> None:
     """The key is returned before the row is committed."""
     activate = LeaseWriter.activate
 
@@ -137,7 +137,7 @@ def claim_not_released(patch: Patch) -> None:
 
 
 @mutant
-def release_forgets_last_create(patch: Patch) -> None:
+def abort_forgets_last_create(patch: Patch) -> None:
     """An aborted row does not say that a CreateUser was sent."""
     abort = LeaseWriter.abort
 
@@ -160,7 +160,7 @@ def create_access_key_repeated_blindly(patch: Patch) -> None:
 
 
 @mutant
-def nobody_takes_back(patch: Patch) -> None:
+def undelivered_not_revoked(patch: Patch) -> None:
     """An undelivered credential lives until its expiry."""
     patch.set(LeaseWriter, "withdraw", _nothing)
 
@@ -188,7 +188,7 @@ def secret_in_an_event(patch: Patch) -> None:
 
 
 @mutant
-def no_such_entity_trusted_at_once(patch: Patch) -> None:
+def no_such_entity_trusted_immediately(patch: Patch) -> None:
     """A user that AWS does not show is believed gone."""
 
     async def believe(self: Any, claim: Any, _: int) -> None:
@@ -221,7 +221,7 @@ def given_up_after_two_attempts(patch: Patch) -> None:
 
 
 @mutant
-def stops_at_a_failed_strip(patch: Patch) -> None:
+def stops_at_a_missing_policy(patch: Patch) -> None:
     """A policy that is already gone stops the revocation."""
     patch.set(attempt, "_MISSING", (Refusal.NO_SUCH_USER,))
 
@@ -276,14 +276,14 @@ def probe_never_resumes(patch: Patch) -> None:
 
 
 @mutant
-def gone_said_too_early(patch: Patch) -> None:
+def gone_reported_too_early(patch: Patch) -> None:
     """A revocation that was only accepted is reported as done."""
     revoke = leases.Leases.revoke
 
     async def lie(self: Any, lease_id: Any, *, sync: bool, by: str) -> Any:
-        told = await revoke(self, lease_id, sync=False, by=by)
-        accepted = told.outcome is leases.Outcome.ACCEPTED and sync
-        return replace(told, outcome=leases.Outcome.GONE) if accepted else told
+        result = await revoke(self, lease_id, sync=False, by=by)
+        accepted = result.outcome is leases.Outcome.ACCEPTED and sync
+        return replace(result, outcome=leases.Outcome.GONE) if accepted else result
 
     patch.set(leases.Leases, "revoke", lie)
 
@@ -292,7 +292,7 @@ def gone_said_too_early(patch: Patch) -> None:
 
 
 @mutant
-def no_backstop(patch: Patch) -> None:
+def no_full_scan(patch: Patch) -> None:
     """A row with a lost hint is never found."""
 
     async def hints_alone(self: Any, _: float) -> None:
@@ -333,6 +333,6 @@ def expiry_believed_while_held(patch: Patch) -> None:
 
 
 @mutant
-def young_strangers_adopted(patch: Patch) -> None:
+def young_users_adopted(patch: Patch) -> None:
     """A user without a row is revoked although it may belong to an issue in progress."""
     patch.set(reconciler, "_GRACE_US", 0)

@@ -75,14 +75,14 @@ class Options:
     def __str__(self) -> str:
         """Return the options that differ from a plain run."""
         plain = Options()
-        told = []
+        parts = []
         for field in fields(self):
             value = getattr(self, field.name)
             if value != getattr(plain, field.name):
-                told.append(
+                parts.append(
                     f"{field.name}={value:.3g}" if isinstance(value, float) else f"{field.name}={value}"
                 )
-        return " ".join(told) or "seed=0"
+        return " ".join(parts) or "seed=0"
 
     def rng(self, part: str) -> random.Random:
         """Return the random generator of one part of the run, which does not depend on the other parts."""

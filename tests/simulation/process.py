@@ -1,6 +1,6 @@
 """One run of the server: the engine of production behind guard and services, without sockets.
 
-A process ends at an instant, as ``kill -9`` ends one: from then on nothing of it reaches store or AWS.
+A process ends at an instant, as after ``kill -9``: from then on nothing of it reaches store or AWS.
 """
 
 from __future__ import annotations
@@ -170,8 +170,8 @@ class Process:
             if isinstance(error, StoreUnavailable) and not self.ready:
                 self.kill()
                 return
-            told = [repr(one) for one in getattr(error, "exceptions", (error,))]
-            self.world.broken("the_engine_does_not_end", "", f"it ended with {'; '.join(told)}")
+            errors = [repr(one) for one in getattr(error, "exceptions", (error,))]
+            self.world.broken("the_engine_does_not_end", "", f"it ended with {'; '.join(errors)}")
 
     def _serve(self, engine: Engine) -> None:
         about = About("0", "memory", dev_mode=False, linter="", warnings=())
@@ -234,7 +234,7 @@ class Process:
         """Decide the outcome of calls in flight while the process does not run."""
         self._wire.abandon()
 
-    # --- being called --------------------------------------------------------------------------------------
+    # --- calls ---------------------------------------------------------------------------------------------
 
     async def call(self, method: str, request: Message, who: str, seconds: float) -> Reply:
         """Call a method as a client does, with its deadline."""

@@ -18,7 +18,7 @@ from tests.support.memory_store import MemoryStore
 
 
 @mutant
-def take_over_beside_the_living(patch: Patch) -> None:
+def claims_of_live_processes_voided(patch: Patch) -> None:
     """A start voids every claim, also those of live processes."""
 
     async def void(self: Any) -> int:
@@ -67,7 +67,7 @@ def requests_unique_in_one_process_alone(patch: Patch) -> None:
 
 
 @mutant
-def handed_out_again_by_two(patch: Patch) -> None:
+def returned_again_by_two(patch: Patch) -> None:
     """Two processes that serve repeats of one request delete each other's keys."""
 
     async def as_it_is(_: Any, lease: Any) -> Any:
@@ -104,7 +104,7 @@ def hold_known_to_one_process(patch: Patch) -> None:
 
 
 @mutant
-def end_of_a_hold_not_heard(patch: Patch) -> None:
+def end_of_a_hold_not_noticed(patch: Patch) -> None:
     """A process notices another's hold, but not its end."""
 
     async def look(self: Any) -> None:

@@ -1,7 +1,7 @@
-"""The replicas of a world: each lives, dies and is stopped by itself, on the one store that they share.
+"""The replicas of a world: each lives, dies and is stopped separately, on one shared store.
 
-With one of them the store is opened anew by each process, as SQLite's is; with several it is a server of its
-own, which goes on whoever dies.
+A single process opens the store again at each start, as with SQLite. With several the store is a server of
+its own, which continues when a process dies.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Replicas:
         self.wall_ahead: dict[int, float] = {}
         """How far the wall clock of a seat's machine is ahead, where the store has a clock of its own."""
 
-    # --- which of them -------------------------------------------------------------------------------------
+    # --- selection -----------------------------------------------------------------------------------------
 
     @property
     def serving(self) -> list[Process]:
@@ -57,7 +57,7 @@ class Replicas:
             return self._world.chance(part).choice(serving)
         return serving[0] if serving else None
 
-    # --- what becomes of them ------------------------------------------------------------------------------
+    # --- starts and ends -----------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Start the first process immediately, and the others a little later."""
@@ -108,7 +108,7 @@ class Replicas:
     def _go_on(self, process: Process) -> None:
         if not process.alive:
             return
-        self._world.journal.note(f"process {process.number} goes on", ALL)
+        self._world.journal.note(f"process {process.number} continues", ALL)
         process.stopped = False
         self._loop.go_on(process)
         self._world.responsibilities.back(process, "stopped")

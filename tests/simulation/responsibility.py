@@ -1,8 +1,8 @@
-"""Who looks after what: how late an end may be where the replica that knew of it is missing.
+"""Records which replica is responsible for a lease, and how late its end may be when that replica is missing.
 
-Whoever sets a deadline rings for it, and whoever has claimed a row works on it. A replica that is dead,
-stopped, still starting, holding expiries or cut off from an account does neither. Any other finds in the
-store whatever is due, at the latest a backstop after it fell due, or after the missing one's claim ran out.
+The replica that sets a deadline has its timer, and the one that claims a row works on it. A replica that is
+dead, stopped, starting, holding expiries, or without access to an account does neither. Any other finds a due
+row by a full scan of the store, after the row fell due or after the claim of the missing replica ended.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Responsibilities:
         others = self._world.replicas.several and care.claimer not in (None, process)
         if others and name in CLAIMS and now < care.claim_ends - 0.01:
             text = f"{name} of process {process.number} took what another had claimed"
-            self._world.broken("a_claim_stands_until_it_ends", suffix(lease_id), text)
+            self._world.broken("a_claim_holds_until_it_ends", suffix(lease_id), text)
         if care.claim_lost:
             care.free_at = min(care.claim_ends, now)
         if now > record.due_by and care.watcher.attentive_since > record.due_by:
@@ -139,7 +139,7 @@ class Responsibilities:
             why = process.engine.expiry.why if process.engine is not None else ""
             looks = not process.stopped and world.now() - process.going_since > FOLLOWED_SECONDS - 1.0
             if looks and why in (ASKED, STORE_ROLLED_BACK) and not world.store.kept_hold:
-                world.broken("a_hold_ends_everywhere", "", f"process {process.number} goes on holding")
+                world.broken("a_hold_ends_everywhere", "", f"process {process.number} still holds")
 
     def _follow(self, lease_id: str, claim_ends: float) -> None:
         """Check that another replica takes what a missing one had claimed."""

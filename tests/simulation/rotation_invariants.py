@@ -44,7 +44,7 @@ def static_keys_are_known(world: World, _: None) -> Found:
     return None
 
 
-def rotations_come_to_rest(world: World, _: None) -> Found:
+def rotations_become_idle(world: World, _: None) -> Found:
     """In the end the row of a rotation waits only for its next time."""
     for row in world.store.rotations.values():
         if not rests(row):
@@ -57,4 +57,4 @@ def rests(row: Rotation) -> bool:
     return row.phase is Phase.IDLE and not row.last_check_us and not row.ending
 
 
-AT_END = (rotations_come_to_rest, one_root_key_lives, static_keys_are_known)
+AT_END = (rotations_become_idle, one_root_key_lives, static_keys_are_known)

@@ -14,7 +14,7 @@ from tests.simulation.mutants import Patch, mutant_in
 
 
 @mutant_in("rotate root")
-def lost_key_not_looked_for(patch: Patch) -> None:
+def lost_key_not_deleted(patch: Patch) -> None:
     """After an unknown answer another key is created without deleting the first one."""
 
     async def nothing(_: Any, __: Any = None) -> str:

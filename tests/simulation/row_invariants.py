@@ -1,6 +1,6 @@
-"""What must hold at every durable change of a row; see ``invariants`` for all else.
+"""Invariants of every durable change of a row; see ``invariants`` for all others.
 
-Each is a function by its name: it returns None, or the lease concerned and what is wrong.
+Each is a function that returns None, or the lease concerned and what is wrong.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def only_steps_of_the_table_are_made(_: World, change: Change) -> Found:
     before, after = old.lease, new.lease
     noted = replace(before, last_error="", created_us=min(before.created_us, after.created_us))
     if replace(after, last_error="") == noted:
-        return None  # an error that is wiped is no step, nor is a beginning that the lowered clock moves back
+        return None  # removing an error is not a step, nor is moving the begin after the clock was lowered
     if before.state is not after.state and (before.state, after.state) not in _MOVES:
         return suffix(lease_id), f"{before.state.value} became {after.state.value}"
     if after.generation != before.generation + 1:
@@ -92,7 +92,7 @@ def gone_means_that_the_user_is_gone(world: World, change: Change) -> Found:
     return suffix(lease_id), f"the row is GONE and {record.user_name} lives"
 
 
-def a_silence_counts_no_attempt(world: World, change: Change) -> Found:
+def an_unanswered_call_counts_no_attempt(world: World, change: Change) -> Found:
     """9: only a refusal of this row counts as an attempt."""
     lease_id, old, new = change
     if old is None or new is None or new.lease.attempts <= old.lease.attempts:
@@ -142,7 +142,7 @@ def tombstones_are_kept(world: World, change: Change) -> Found:
     return None
 
 
-def only_old_strangers_are_adopted(world: World, change: Change) -> Found:
+def only_old_users_are_adopted(world: World, change: Change) -> Found:
     """A user without a row is not adopted for 15 minutes: it may belong to an issue in progress."""
     lease_id, old, new = change
     if old is not None or new is None or new.lease.state is not State.REVOKING:
@@ -160,9 +160,9 @@ ON_CHANGE = (
     limits_are_kept,
     a_request_makes_one_lease,
     gone_means_that_the_user_is_gone,
-    a_silence_counts_no_attempt,
+    an_unanswered_call_counts_no_attempt,
     retries_are_spread,
     prefixes_are_final,
     tombstones_are_kept,
-    only_old_strangers_are_adopted,
+    only_old_users_are_adopted,
 )

@@ -21,7 +21,7 @@ from tests.simulation.workload import Workload, furnish
 from tests.simulation.world import World
 
 CALM_SECONDS = 5 * 3600.0
-"""How long the calm may last: a sweep an hour, looks for a user, and a clock that was an hour ahead."""
+"""How long the end may take: an hourly reconcile run, checks for a user, and a clock an hour ahead."""
 POLL_SECONDS = 20.0
 Play = Callable[[World], Coroutine[Any, Any, None]]
 WEEK = 8 * 24 * 3600.0

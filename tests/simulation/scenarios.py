@@ -202,7 +202,7 @@ async def _repeat_and_leave(stage: Stage) -> None:
     """Cancel a request at one process, which is then stopped, and then at another."""
     world, request = stage.world, str(uuid.UUID(int=9, version=4))
     await _leave(stage, request)
-    await asyncio.sleep(1.0)  # it is made all the same, for a minute
+    await asyncio.sleep(1.0)  # it is issued nevertheless, for a minute
     maker = next(iter(world.expectations.callers[request].replicas), None)
     if maker is not None:
         world.replicas.stop(maker, 20 * 60.0)

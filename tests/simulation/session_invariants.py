@@ -11,7 +11,7 @@ from tests.support.memory_aws import CHAIN_SESSION
 
 if TYPE_CHECKING:
     from tests.simulation.disk import Change
-    from tests.simulation.expectations import Effect, Told
+    from tests.simulation.expectations import Answered, Effect
     from tests.simulation.world import World
     from tests.support.sts_state import SessionKey
 
@@ -62,14 +62,14 @@ def a_session_expires_in_time(world: World, change: Change) -> Found:
     return suffix(lease_id), f"it expired {late:.1f} s late"
 
 
-def a_session_is_handed_out_whole(world: World, told: Told) -> Found:
+def a_session_is_returned_complete(world: World, answered: Answered) -> Found:
     """6: a caller gets a session that AWS issued, with its token."""
-    if told.method != "GenerateCredentials" or not told.answer.security_token:
+    if answered.method != "GenerateCredentials" or not answered.answer.security_token:
         return None
-    made = _session(world, told.answer.access_key)
-    whole = (told.answer.secret_key, told.answer.security_token, False)
-    if made is None or (made.secret, made.token, told.answer.lease_renewable) != whole:
-        return suffix(told.answer.lease_id), "what was handed out is not the session that AWS made"
+    made = _session(world, answered.answer.access_key)
+    whole = (answered.answer.secret_key, answered.answer.security_token, False)
+    if made is None or (made.secret, made.token, answered.answer.lease_renewable) != whole:
+        return suffix(answered.answer.lease_id), "the returned session is not the one that AWS issued"
     return None
 
 
@@ -80,4 +80,4 @@ def _session(world: World, key_id: str) -> SessionKey | None:
 
 ON_EFFECT = (no_session_is_without_a_row,)
 ON_CHANGE = (a_session_ends_when_aws_says, a_session_expires_in_time)
-ON_ANSWER = (a_session_is_handed_out_whole,)
+ON_ANSWER = (a_session_is_returned_complete,)

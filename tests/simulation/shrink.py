@@ -23,7 +23,7 @@ def shrunk(broken: Result) -> Result:
     return broken
 
 
-def told(result: Result) -> str:
+def report(result: Result) -> str:
     """Return the report of a broken run: the invariant, the options and the journal."""
     breach = result.breaches[0]
     head = f"seed {result.options.seed}: {breach.invariant} at {breach.at:.3f} s: {breach.text}"

@@ -1,7 +1,7 @@
-"""A virtual loop that can stop one process of a run while all else goes on, as SIGSTOP and SIGCONT do.
+"""A virtual loop that can stop one process of a run while all others continue, as SIGSTOP and SIGCONT do.
 
-What a stopped process would run is set aside, with the timers that it has set. When it goes on, time has
-passed: what came due meanwhile runs at once, beside the answers that came.
+The callbacks and timers of a stopped process are kept. When it continues, time has passed: overdue timers run
+immediately, together with the answers that arrived.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class StoppingLoop(VirtualLoop):
     def _run_once(self) -> None:
         if self._aside:
             self._ready = deque(self._of_those_who_run(self._ready))
-        if self._aside and self._timers_run:  # whoever is stopped sets no further one
+        if self._aside and self._timers_run:  # a stopped process sets no further timer
             self._scheduled = list(self._of_those_who_run(self._scheduled))
             heapq.heapify(self._scheduled)
             self._timers_run = False

@@ -57,13 +57,13 @@ def renew_without_the_state(patch: Patch) -> None:
 
 
 @mutant
-def open_prefixes_not_looked_at(patch: Patch) -> None:
+def open_prefixes_not_checked(patch: Patch) -> None:
     """A lease of an open prefix becomes ACTIVE, or is renewed."""
     patch.set(MemoryRows, "_covered", lambda *_: False)
 
 
 @mutant
-def cut_off_not_looked_at(patch: Patch) -> None:
+def cut_off_not_checked(patch: Patch) -> None:
     """A prefix includes leases that were begun after it."""
 
     def taken_in(self: Any, prefix: Any) -> list[Row]:
@@ -96,7 +96,7 @@ def hints_believed(patch: Patch) -> None:
 
 
 @mutant
-def take_over_skipped(patch: Patch) -> None:
+def stale_claims_not_voided(patch: Patch) -> None:
     """A start does not void the claims of a dead process."""
 
     async def leave(_: Any) -> int:
@@ -162,7 +162,7 @@ def request_ids_not_unique(patch: Patch) -> None:
 
 
 @mutant
-def untaken_never_expires(patch: Patch) -> None:
+def undelivered_never_expires(patch: Patch) -> None:
     """An undelivered lease lives as long as any other."""
     activate = steps.activate
 
@@ -183,7 +183,7 @@ def wall_clock_used(patch: Patch) -> None:
 
 
 @mutant
-def fail_due_at_once(patch: Patch) -> None:
+def refused_row_due_immediately(patch: Patch) -> None:
     """A refused row is retried without a delay."""
     reschedule = steps.reschedule
 
@@ -225,7 +225,7 @@ def probes_for_a_mount_that_is_gone(patch: Patch) -> None:
 
 
 @mutant
-def witness_mute_without_a_root(patch: Patch) -> None:
+def clock_not_checked_without_a_root(patch: Patch) -> None:
     """With one mount without a root expiries stay held after a start."""
 
     async def ahead_us(self: Any) -> int | None:

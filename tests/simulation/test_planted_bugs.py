@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.mutants import MUTANTS, Mutant, planted
 from tests.simulation.prove import hunt
 
-QUICK = ("no_such_entity_trusted_at_once", "activate_without_generation", "like_for_a_prefix")
+QUICK = ("no_such_entity_trusted_immediately", "activate_without_generation", "like_for_a_prefix")
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.options import draw
 from tests.simulation.prove import seeds
 from tests.simulation.run import run
-from tests.simulation.shrink import shrunk, told
+from tests.simulation.shrink import report, shrunk
 
 SAMPLE, CHUNKS = 25, 6
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +65,7 @@ def test_a_broken_run_is_shrunk_and_its_journal_printed() -> None:
         small = shrunk(broken)
     assert small.broken == broken.broken == "no_user_is_without_a_row"
     assert len(str(small.options)) < len(str(broken.options))
-    assert "aws CreateUser: ok" in told(small)
+    assert "aws CreateUser: ok" in report(small)
 
 
 def test_every_method_of_the_store_that_writes_is_a_crash_point() -> None:

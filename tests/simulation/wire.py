@@ -1,7 +1,7 @@
 """AWS as one process reaches it: requests arrive late, twice as late, or never, and answers get lost.
 
-Shapes and refusals are those of ``tests.support.memory_aws``; when a request arrives and what becomes of its
-answer is decided here, by the world, which goes on when the sender dies or sleeps.
+Shapes and refusals are those of ``tests.support.memory_aws``. The world decides when a request arrives and
+what its answer is, also after the death or the suspend of the sender.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ THROTTLING = Answer(400, "Throttling", "Rate exceeded")
 DENIED = Answer(403, "AccessDenied", "User is not authorized to perform this action")
 FAILURE = Answer(500, "InternalFailure", "The request processing has failed.")
 CONCURRENT = Answer(409, "ConcurrentModification", "The request was rejected: try again.")
-READS = ("Get", "List", "Ask", "Prove")
 
 
 @dataclass(slots=True, eq=False)

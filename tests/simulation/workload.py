@@ -189,7 +189,7 @@ class Workload:
 
         keys = [SECOND_KEY, builders.ROOT_KEY]
         if not self._world.options.orphans:
-            keys.append(builders.OTHER_ROOT_KEY)  # with none left on an account, nobody would sweep it
+            keys.append(builders.OTHER_ROOT_KEY)  # with none left, the account would not be reconciled
         key = rng.choice(keys)
         config = config_pb2.RootConfig(access_key=key, secret_key="not-a-secret")
         await self.client.call(

@@ -1,6 +1,6 @@
 """The world around the server: time, AWS's accounts, and the durable store.
 
-The world's own events go on while processes sleep, are stopped, or are dead.
+The world's own events continue while processes are suspended, stopped or dead.
 """
 
 from __future__ import annotations
@@ -241,8 +241,8 @@ class World:
     def carried_out(self, flight: Flight, answer: Answer) -> None:
         """Record the effect of a request on the account."""
         call = flight.call
-        told = answer.code or "ok"
-        self.journal.note(f"aws {call.action}: {told}", suffix(call.user))
+        result = answer.code or "ok"
+        self.journal.note(f"aws {call.action}: {result}", suffix(call.user))
         effect = Effect(self.account_with(flight.key_id), call, answer, flight.sent_us)
         self.expectations.carried_out(effect)
         self.judge((*invariants.ON_EFFECT, *session_invariants.ON_EFFECT), effect)
