@@ -90,7 +90,7 @@ async def refused(call: Awaitable[object]) -> tuple[str, int]:
     return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
 
 
-async def test_a_user_is_made_with_path_and_tags(iam: Client) -> None:
+async def test_a_user_is_created_with_path_and_tags(iam: Client) -> None:
     made = await iam.create_user(UserName="ann", Path="/lessor/x/", Tags=[{"Key": "k", "Value": "a <&> b"}])
     got = await iam.get_user(UserName="ann")
     assert made["User"] == got["User"]

@@ -73,7 +73,7 @@ async def test_an_intent_of_an_unknown_mount_or_another_root_is_refused(
     assert await b.store.count(EVERYTHING, None) == []
 
 
-async def test_a_mount_that_is_being_disabled_takes_no_intent(b: Bench) -> None:
+async def test_a_mount_that_is_being_disabled_refuses_an_intent(b: Bench) -> None:
     mount = builders.mount()
     assert await b.store.put_mount(mount, replace(mount, state=MountState.DISABLING))
     with pytest.raises(MountDisabling):

@@ -1,4 +1,4 @@
-"""Checks endless streams: events of leases, and credentials ahead of each expiry."""
+"""Checks streams without an end: events of leases, and credentials ahead of each expiry."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def test_a_table_where_a_value_belongs_is_refused_under_a_variable_too(tmp_path:
     assert told(file, LESSOR_AWS_RATE="1").startswith(f"{file}: aws.rate.x: is not a setting; ")
 
 
-def test_an_item_of_a_text_with_commas_has_the_place_of_the_text(tmp_path: Path) -> None:
+def test_an_item_of_a_text_with_commas_is_reported_at_the_text(tmp_path: Path) -> None:
     file = written(tmp_path, '[aws]\nambient_mounts = "a,b c"\n')
     assert told(file).startswith(f"{file}: aws.ambient_mounts[1]: ")
 

@@ -59,7 +59,7 @@ async def test_an_endpoint_that_failed_comes_last_for_half_a_minute() -> None:
 
 
 @virtual
-async def test_endpoints_that_failed_long_ago_are_forgotten() -> None:
+async def test_old_failures_of_endpoints_are_dropped_from_memory() -> None:
     detours = EndpointHealth()
     for number in range(100):
         detours.failed(Endpoint("", f"us-east-{number}"))

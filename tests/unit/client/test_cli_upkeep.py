@@ -48,7 +48,7 @@ def test_a_person_at_a_terminal_is_asked(
 
 
 @pytest.mark.parametrize(("stdin", "yes"), [(Terminal("n\n"), True), (io.StringIO("n\n"), False)])
-def test_nobody_is_asked_with_yes_or_without_a_terminal(
+def test_with_yes_or_without_a_terminal_no_question_is_asked(
     stdin: io.StringIO, yes: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", stdin)

@@ -132,7 +132,7 @@ def test_a_value_with_policy_syntax_is_refused(name: str) -> None:
     assert sha256(name.encode()).hexdigest() in template.filled_policy(hashed, TemplateCaller(name))
 
 
-def test_a_policy_that_a_caller_makes_too_long_is_refused() -> None:
+def test_a_policy_that_is_too_long_when_filled_in_is_refused() -> None:
     places = ["arn:aws:s3:::b/{{identity.name}}/*"] * 20
     with pytest.raises(RoleNotUsable, match=r"has \d{4} characters for this caller, and AWS accepts 2048"):
         template.filled_policy(policy.canonical(document(Resource=places)), TemplateCaller("x" * 128))

@@ -41,7 +41,7 @@ def test_the_nearest_default_decides(
     assert ttl.grant(hours[asked], role, mount).ttl == granted * HOUR
 
 
-def test_a_session_lives_no_longer_than_its_root_can_make_one() -> None:
+def test_a_session_lives_no_longer_than_its_root_allows() -> None:
     capped = ttl.grant(2 * HOUR, STS, MOUNT, HOUR)
     assert (capped.ttl, capped.max_ttl) == (HOUR, HOUR)
     assert capped.warnings == ("ttl 2h was capped to 1h by the kind of the mount's root",)

@@ -188,7 +188,7 @@ async def test_the_name_can_be_used_again_once_the_keys_are_gone() -> None:
 
 
 @virtual
-async def test_the_user_is_taken_until_its_keys_are_gone() -> None:
+async def test_the_user_is_not_free_until_its_keys_are_gone() -> None:
     """Two roles of one user would take each other's keys for lost ones."""
     async with rotating() as w:
         await put(w)

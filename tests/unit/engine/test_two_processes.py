@@ -137,7 +137,7 @@ async def test_two_processes_that_find_a_user_adopt_it_once() -> None:
 
 @pytest.mark.parametrize("apart", [0.0, 0.03, 0.06, 0.1, 0.15])
 @virtual
-async def test_a_key_that_one_process_handed_out_again_is_not_deleted_by_another(apart: float) -> None:
+async def test_a_key_that_one_process_returned_for_a_repeat_is_not_deleted_by_another(apart: float) -> None:
     """Two processes answer repeats of one request at the same time. Each key that a caller gets is valid."""
     asked = IssueRequest("aws", "app", "alice", timedelta(seconds=600), Request(REQUEST, "app for 600"))
     async with world() as w, another(w) as other:

@@ -255,7 +255,7 @@ async def test_a_missing_message_is_reported_with_the_other_problems(
 
 
 @virtual
-async def test_all_problems_with_the_role_s_type_are_reported_together() -> None:
+async def test_all_problems_with_a_known_role_are_reported_together() -> None:
     request = creds_pb2.WatchCredentialsRequest(
         mount="aws", role="app", ttl=Duration(seconds=-5), role_arn="x", mfa_code="1"
     )

@@ -139,7 +139,7 @@ async def test_a_stream_that_never_starts_ends_at_its_deadline(s: Served) -> Non
     await s.leases.until_open(0)
 
 
-async def test_only_endless_streams_have_no_deadline_by_default(s: Served) -> None:
+async def test_only_lasting_streams_have_no_deadline_by_default(s: Served) -> None:
     streams = [s.stream(), s.stream(PREFIX)]
     await s.leases.until_open(2)
     seconds = sorted(caller.seconds for caller in s.leases.callers)
@@ -167,7 +167,7 @@ async def test_a_cancelled_stream_is_closed(s: Served) -> None:
     assert await s.guard.drain(SECONDS) == 0
 
 
-async def test_a_drain_ends_an_endless_stream_immediately(s: Served) -> None:
+async def test_a_drain_ends_an_lasting_stream_immediately(s: Served) -> None:
     watch = s.stream()
     await s.leases.messages.put(lease_pb2.WatchLeasesResponse(lease_id="x"))
     async with asyncio.timeout(SECONDS):
@@ -196,7 +196,7 @@ async def test_a_drain_ignores_a_stream_that_is_already_ending(s: Served) -> Non
     assert await s.guard.drain(SECONDS) == 0
 
 
-def test_every_endless_method_is_a_stream() -> None:
+def test_every_lasting_method_is_a_stream() -> None:
     from lessor_server.app import SERVICES
     from lessor_server.services import health
 
