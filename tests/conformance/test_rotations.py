@@ -86,9 +86,9 @@ async def test_a_user_has_at_most_one_static_role(b: Bench) -> None:
     await b.store.add_rotation(STATIC)
     for mount, name in (("aws", "second"), ("aws2", "billing")):
         other = replace(STATIC, subject=static_subject(mount, name))
-        with pytest.raises(StaticUserTaken) as told:
+        with pytest.raises(StaticUserTaken) as raised:
             await b.store.add_rotation(other)
-        assert "billing already belongs to static role aws/billing" in told.value.message
+        assert "billing already belongs to static role aws/billing" in raised.value.message
         assert await b.store.get_rotation(other.subject) is None
     assert await b.store.forget_rotation(await row(b, STATIC.subject))
     assert await b.store.add_rotation(replace(STATIC, subject=static_subject("aws2", "billing"))) is not None

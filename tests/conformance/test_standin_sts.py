@@ -180,8 +180,8 @@ async def test_federated_users_call_neither_iam_nor_sts(clients: Clients, sts: C
     assert await refused(iam.list_users()) == ("InvalidClientTokenId", 403)
     role = {"RoleArn": "arn:aws:iam::123456789012:role/worker"}
     assert await refused(signed.assume_role(**role, **NAME)) == ("AccessDenied", 403)
-    told = await signed.get_caller_identity()
-    assert told["Arn"] == "arn:aws:sts::123456789012:federated-user/ann"
+    answer = await signed.get_caller_identity()
+    assert answer["Arn"] == "arn:aws:sts::123456789012:federated-user/ann"
 
 
 async def test_session_tokens_call_iam_only_with_mfa(aws: StandIn, clients: Clients, sts: Client) -> None:

@@ -134,8 +134,8 @@ async def test_a_name_that_is_not_portable_is_refused(b: Bench, tmp_path: Path, 
 @pytest.mark.parametrize("path", [LONG, f"{LONG}/copy.db", "a/b/c/copy.db", "Copy_2026-11.db", "console.db"])
 async def test_a_name_of_the_maximum_length_is_accepted(b: Bench, tmp_path: Path, path: str) -> None:
     """The copy is written under a shorter name."""
-    told, size = await b.store.backup(path)
-    target = tmp_path / "data" / told
+    answer, size = await b.store.backup(path)
+    target = tmp_path / "data" / answer
     assert target.stat().st_size == size
     assert target.stat().st_mode & 0o777 == 0o600
     with closing(sqlite3.connect(target)) as copy:
@@ -202,10 +202,10 @@ async def test_a_kill_during_a_backup_leaves_no_file_of_its_name(tmp_path: Path)
     assert process.stdout is not None
     await process.stdout.readline()
     process.send_signal(signal.SIGKILL)
-    told = 1 + (await process.stdout.read()).decode().count("\n")
+    answer = 1 + (await process.stdout.read()).decode().count("\n")
     await process.wait()
     copies = [name for name in tree(tmp_path) if name.startswith("copy-")]
-    assert len(copies) in (told, told + 1)
+    assert len(copies) in (answer, answer + 1)
     for name in copies:
         with closing(sqlite3.connect(tmp_path / name)) as copy:
             assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)

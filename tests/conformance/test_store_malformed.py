@@ -64,8 +64,8 @@ async def fill(folder: Path) -> Lease:
 @asynccontextmanager
 async def opened(folder: Path, events: list[Event] | None = None) -> AsyncIterator[SqliteStore]:
     """Open the store hours later, when every lease has expired."""
-    told: list[Event] = [] if events is None else events
-    async with open_store(folder, HandClock(wall=LATER_US), told.append) as store:
+    answer: list[Event] = [] if events is None else events
+    async with open_store(folder, HandClock(wall=LATER_US), answer.append) as store:
         yield store
 
 
@@ -197,12 +197,12 @@ async def test_a_malformed_row_is_an_error_of_the_calls_that_need_it(tmp_path: P
     lease = await fill(tmp_path)
     untouched = (tmp_path / FILE).read_bytes()
     of_good = f"{GOOD}/creds/app/{lease.id[-24:]}"
-    told: dict[str, list[Event]] = {}
+    answer: dict[str, list[Event]] = {}
     for case in (one for one in cases(tmp_path) if one.table == table):
         (tmp_path / FILE).write_bytes(untouched)
         if not damage(tmp_path, case, KEYS[table]):
             continue
-        events = told[str(case)] = []
+        events = answer[str(case)] = []
         async with opened(tmp_path, events) as store:
             await all_answers(store, lease)
             context = await store.load_issue_context(GOOD, "app")
@@ -210,11 +210,11 @@ async def test_a_malformed_row_is_an_error_of_the_calls_that_need_it(tmp_path: P
             assert isinstance(await store.get(of_good), Lease), str(case)
             assert GOOD in {mount.name for mount in await store.list_mounts("", 10)}, str(case)
             assert await store.get_rotation(root_subject(GOOD)), str(case)
-    assert len(told) >= 8
+    assert len(answer) >= 8
     reported = {
-        case for case, events in told.items() if any(isinstance(one, UnreadableRow) for one in events)
+        case for case, events in answer.items() if any(isinstance(one, UnreadableRow) for one in events)
     }
-    assert len(reported) >= len(told) // 3 or table not in REPORTED, sorted(told.keys() - reported)
+    assert len(reported) >= len(answer) // 3 or table not in REPORTED, sorted(answer.keys() - reported)
 
 
 @pytest.mark.parametrize("value", ["CAST(x'ff' AS TEXT)", "x'00'", "NULL", "7"])

@@ -154,9 +154,9 @@ async def test_a_full_disk_fails_a_whole_batch(b: Bench, tmp_path: Path) -> None
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(number)) for number in range(400)]
-    told = {task.result() for task in tasks} - {None}
-    assert len(told) < 400
-    assert on_disk(tmp_path).keys() == told
+    answer = {task.result() for task in tasks} - {None}
+    assert len(answer) < 400
+    assert on_disk(tmp_path).keys() == answer
 
 
 # --- the clock -------------------------------------------------------------------------------------------
@@ -330,11 +330,11 @@ async def test_a_kill_loses_no_acknowledged_write(tmp_path: Path) -> None:
         sys.executable, "-m", "tests.support.store_writer", str(tmp_path), stdout=asyncio.subprocess.PIPE
     )
     assert writer.stdout is not None
-    told = [(await writer.stdout.readline()).decode().strip() for _ in range(300)]
+    answer = [(await writer.stdout.readline()).decode().strip() for _ in range(300)]
     writer.send_signal(signal.SIGKILL)
-    told += (await writer.stdout.read()).decode().splitlines()
+    answer += (await writer.stdout.read()).decode().splitlines()
     await writer.wait()
-    whole = {line for line in told if len(line) == len(told[0])}
+    whole = {line for line in answer if len(line) == len(answer[0])}
     async with open_store(tmp_path, HandClock(wall=START_US)) as store:
         for lease_id in whole:
             lease = await store.get(lease_id)

@@ -182,11 +182,11 @@ async def test_a_backup_has_all_rows_and_is_private(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["", "copies/of/today.db"])
 async def test_a_backup_is_a_new_file_below_the_data_directory(tmp_path: Path, path: str) -> None:
     async with bench("sqlite", tmp_path) as b:
-        told, size = await b.store.backup(path)
-        assert told == path or (not path and told.startswith("backup-"))
+        answer, size = await b.store.backup(path)
+        assert answer == path or (not path and answer.startswith("backup-"))
         assert size > 0
         with pytest.raises(AlreadyExists):
-            await b.store.backup(told)
+            await b.store.backup(answer)
 
 
 @pytest.mark.parametrize(

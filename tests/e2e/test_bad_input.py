@@ -47,9 +47,9 @@ def statement(**members: object) -> dict[str, object]:
 async def test_an_unknown_policy_version_is_named_with_both_known_ones(lessor: Lessor, mount: str) -> None:
     refusal = await refused(lessor.put_role(mount, policy_document=struct(document(Version="2023-11-12"))))
     assert refusal.code is Code.INVALID_ARGUMENT
-    told = refusal.violations["role.policy_document.Version"]
-    assert "2012-10-17" in told
-    assert "2008-10-17" in told
+    violation = refusal.violations["role.policy_document.Version"]
+    assert "2012-10-17" in violation
+    assert "2008-10-17" in violation
     assert "policy_document.Version" in refusal.message
     assert (await refused(lessor.roles.GetRole(role_pb2.GetRoleRequest(mount=mount, name="app")))).code is (
         Code.NOT_FOUND
@@ -180,10 +180,10 @@ async def test_at_most_twenty_problems_are_returned(lessor: Lessor, mount: str) 
     wrong = [f"no-arn-{number}" for number in range(20)]
     tags = {f"aws:{number}": "x" for number in range(10)}
     refusal = await refused(lessor.put_role(mount, policy_arns=wrong, iam_tags=tags))
-    told = refusal.detail(details.BadRequest).field_violations
-    assert len(told) == 20
-    assert "11 more" in told[-1].description
-    assert {violation.field for violation in told[:-1]} <= {f"role.policy_arns[{n}]" for n in range(20)}
+    violations = refusal.detail(details.BadRequest).field_violations
+    assert len(violations) == 20
+    assert "11 more" in violations[-1].description
+    assert {violation.field for violation in violations[:-1]} <= {f"role.policy_arns[{n}]" for n in range(20)}
     assert refusal.detail(details.BadRequest).ByteSize() <= 4096 + 128
 
 

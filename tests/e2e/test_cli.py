@@ -169,8 +169,8 @@ async def test_the_token_comes_from_a_variable_or_a_file(
     file.write_text("another-token-of-no-use\n", encoding="utf-8")
     assert (await lessor_cli("--token-file", "token", "info")).code == 4
     file.write_text(f"{server.token}\n", encoding="utf-8")
-    told = await lessor_cli("info", LESSOR_TOKEN="", LESSOR_TOKEN_FILE="token")
-    assert (told.code, told.fields["store_kind"]) == (0, "sqlite")
+    answer = await lessor_cli("info", LESSOR_TOKEN="", LESSOR_TOKEN_FILE="token")
+    assert (answer.code, answer.fields["store_kind"]) == (0, "sqlite")
 
 
 async def test_health_needs_no_token(lessor_cli: CommandLine) -> None:

@@ -70,8 +70,8 @@ async def test_events_of_leases_are_one_line_each(lessor_cli: CommandLine, aws: 
     await lessor_cli.put_role(mount)
     machine = running(lessor_cli, "watch", "leases", f"{mount}/", "--format", "json")
     person = running(lessor_cli, "watch", "leases", f"{mount}/creds/app/")
-    async with machine as told, person as shown:
-        heard = asyncio.ensure_future(said(told))
+    async with machine as received, person as shown:
+        heard = asyncio.ensure_future(said(received))
         while not heard.done():
             await lessor_cli.issue(mount, "--ttl", "1")
         first = heard.result()
@@ -188,11 +188,11 @@ async def test_secrets_are_shown_at_a_terminal_only_with_show_secrets(
     await lessor_cli.put_role(mount)
     words = ("watch", "creds", "app", "--mount", mount, "--format", "json")
     for more, seen in (((), False), (("--show-secrets",), True)):
-        line, told = await at_a_terminal(lessor_cli, *words, *more)
+        line, answer = await at_a_terminal(lessor_cli, *words, *more)
         shown = json.loads(line)
         assert shown["access_key"]
         assert ("secret_key" in shown) is seen
-        assert ("--show-secrets prints them" in told) is not seen
+        assert ("--show-secrets prints them" in answer) is not seen
 
 
 async def at_a_terminal(cli: CommandLine, *arguments: str) -> tuple[str, str]:
@@ -205,5 +205,5 @@ async def at_a_terminal(cli: CommandLine, *arguments: str) -> tuple[str, str]:
             line = await asyncio.wait_for(asyncio.to_thread(terminal.readline), SECONDS)
     finally:
         process.kill()
-        _, told = await process.communicate()
-    return line, told.decode()
+        _, answer = await process.communicate()
+    return line, answer.decode()

@@ -66,9 +66,9 @@ async def test_a_repeated_request_gives_one_lease(lessor_cli: CommandLine, aws: 
     assert first["lease_id"] == again["lease_id"]
     assert first["access_key"] != again["access_key"]
     drawn = await lessor_cli("creds", "app", "--mount", mount, "--request-id", "auto", "--format", "env")
-    told = re.fullmatch(r"lessor: request id (\S+)\n", drawn.err)
-    assert told is not None
-    third = await lessor_cli.issue(mount, "--request-id", str(UUID(told[1])))
+    answer = re.fullmatch(r"lessor: request id (\S+)\n", drawn.err)
+    assert answer is not None
+    third = await lessor_cli.issue(mount, "--request-id", str(UUID(answer[1])))
     assert f"# lease {third['lease_id']}" in drawn.out
     assert len(await users_of(aws, mount)) == 2
     reused = await lessor_cli("creds", "app", "--mount", mount, "--request-id", REQUEST_ID, "--ttl", "5m")

@@ -53,7 +53,7 @@ class SlowDisk:
         self.commits += 1
         found = connection.execute("SELECT id FROM leases WHERE state = 'ACTIVE'").fetchall()
         time.sleep(self.seconds)
-        # What others are told before this line was not durable when they were told.
+        # An answer sent before this line was sent before its commit.
         self.active = frozenset(row[0] for row in found)
 
 

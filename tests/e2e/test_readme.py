@@ -37,7 +37,7 @@ TYPED = [
 PROSE = {
     page: re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL) for page, text in TEXTS.items()
 }
-TOLD = sorted({line for text in PROSE.values() for line in re.findall(r"`lessor ([a-z][^`]*)`", text)})
+NAMED = sorted({line for text in PROSE.values() for line in re.findall(r"`lessor ([a-z][^`]*)`", text)})
 SERVICES = (ConfigService, RoleService, CredsService, LeaseService, SystemService)
 
 Walked = tuple[Dev, dict[tuple[Path, int], Printed]]
@@ -164,7 +164,7 @@ def parse(command: click.Command, words: list[str], parent: click.Context | None
         parse(child, rest, context)
 
 
-@pytest.mark.parametrize("line", TOLD)
+@pytest.mark.parametrize("line", NAMED)
 def test_each_command_in_the_text_exists(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("policy.json", "secret"):

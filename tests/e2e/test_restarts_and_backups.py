@@ -150,7 +150,7 @@ async def test_a_backup_older_than_the_account_holds_expiries(
     restored = await _restored(server, tmp_path, settings)
     try:
         async with connect(restored.address, restored.token) as lessor:
-            await until(lambda: warnings(lessor), lambda told: "STORE_ROLLED_BACK" in told)
+            await until(lambda: warnings(lessor), lambda texts: "STORE_ROLLED_BACK" in texts)
             (finding,) = await reconcile(lessor, apply=True)
             assert (finding.kind, finding.applied) == (lease_pb2.ReconcileResponse.UNKNOWN_USER, False)
             await resume(lessor)

@@ -243,10 +243,10 @@ async def test_a_check_of_a_role_reads_from_aws_and_changes_nothing(
 ) -> None:
     await aws.forget_calls()
     none = "arn:aws:iam::123456789012:policy/none"
-    told = await warned(lessor, mount, policy_arns=[MANAGED, none], iam_groups=["developers", "nobody"])
-    assert len(told) == 2
-    assert none in told[0]
-    assert "nobody" in told[1]
+    warnings = await warned(lessor, mount, policy_arns=[MANAGED, none], iam_groups=["developers", "nobody"])
+    assert len(warnings) == 2
+    assert none in warnings[0]
+    assert "nobody" in warnings[1]
     looks = ("Get", "List", "Simulate")
     assert all(str(call["action"]).startswith(looks) for call in await aws.calls())
     assert (await refused(lessor.roles.GetRole(role_pb2.GetRoleRequest(mount=mount, name="app")))).code is (
@@ -260,11 +260,11 @@ async def test_a_check_warns_of_a_role_that_the_root_may_not_assume(
     arn = "arn:aws:iam::123456789012:role/deploy"
     await aws.sts(verdicts={"sts:AssumeRole": "implicitDeny"})
     try:
-        (told,) = await warned(lessor, mount, credential_type=role_pb2.Role.ASSUMED_ROLE, role_arns=[arn])
+        (warning,) = await warned(lessor, mount, credential_type=role_pb2.Role.ASSUMED_ROLE, role_arns=[arn])
     finally:
         await aws.sts(verdicts={})
-    assert "sts:AssumeRole" in told
-    assert arn in told
+    assert "sts:AssumeRole" in warning
+    assert arn in warning
 
 
 async def test_a_check_of_a_role_refuses_what_a_write_refuses(lessor: Lessor, mount: str) -> None:
@@ -293,5 +293,5 @@ async def test_without_aws_a_check_of_a_role_has_one_warning(
     lessor: Lessor, mount: str, aws: StandIn
 ) -> None:
     await aws.down()
-    (told,) = await warned(lessor, mount, policy_arns=[MANAGED])
-    assert "could not be checked on AWS" in told
+    (warning,) = await warned(lessor, mount, policy_arns=[MANAGED])
+    assert "could not be checked on AWS" in warning

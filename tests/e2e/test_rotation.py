@@ -210,7 +210,7 @@ async def kill_at(place: Place, action: str, kind: str) -> None:
         await asyncio.wait([asking])
     await place.aws.clear_faults()
     await place.start()
-    if action != "ListAccessKeys":  # what comes after it is begun, and goes on by itself
+    if action != "ListAccessKeys":  # after it the rotation has begun, and continues
         await until(place.events, lambda events: "rotated" in events, 90)
     root_key = await place.root_key()
 
@@ -233,15 +233,15 @@ async def test_no_secret_of_a_rotation_is_in_the_log_or_the_store(place: Place) 
         found = await credentials(lessor)
         secret, key_id = found.secret_key, found.access_key
     written = place.server.log_file.read_bytes()
-    told = [json.loads(line) for line in written.splitlines() if line.startswith(b"{")]
-    asked = {(one["event"], one["subject"], one["by"]) for one in told if "by" in one and "subject" in one}
+    answer = [json.loads(line) for line in written.splitlines() if line.startswith(b"{")]
+    asked = {(one["event"], one["subject"], one["by"]) for one in answer if "by" in one and "subject" in one}
     static = f"aws/static-creds/{USER}"
     assert asked == {
         ("rotated", "aws/root", "root"),
         ("rotated", static, "root"),
         ("static_key_read", static, "root"),
     }
-    assert [one["access_key_id"] for one in told if one["event"] == "static_key_read"] == [key_id]
+    assert [one["access_key_id"] for one in answer if one["event"] == "static_key_read"] == [key_id]
     for file in place.server.data_dir.glob("lessor.db*"):
         written += file.read_bytes()
     assert b"rotated" in written

@@ -85,13 +85,13 @@ async def test_a_watcher_gets_all_events_of_a_lease(lessor: Lessor, mount: str) 
     async with watching(lessor, f"{mount}/") as watch:
         lease = (await lessor.generate(mount, ttl=60)).lease_id
         await lessor.renew(lease, 1)
-        told = await heard(watch, 4)
-    assert [one.type for one in told] == [Type.ISSUED, Type.RENEWED, Type.EXPIRING, Type.REVOKED]
-    assert {one.lease_id for one in told} == {lease}
-    times = [one.time.ToNanoseconds() for one in told]
+        answer = await heard(watch, 4)
+    assert [one.type for one in answer] == [Type.ISSUED, Type.RENEWED, Type.EXPIRING, Type.REVOKED]
+    assert {one.lease_id for one in answer} == {lease}
+    times = [one.time.ToNanoseconds() for one in answer]
     assert times == sorted(times)
     assert times[2] - times[1] >= 1_000_000_000
-    assert not any(one.error for one in told)
+    assert not any(one.error for one in answer)
 
 
 async def test_a_failed_event_has_the_code_of_aws_and_not_its_text(
@@ -103,10 +103,10 @@ async def test_a_failed_event_has_the_code_of_aws_and_not_its_text(
     await aws.fault("refuse", "DeleteAccessKey", nth=1, message="arn:aws:iam::123456789012:user/x may not")
     async with watching(lessor, lease) as watch:
         await lessor.revoke(lease)
-        (told,) = await heard(watch, 1)
-        assert told.type == Type.FAILED
-        assert told.error == "AWS DeleteAccessKey: AccessDenied"
-        assert told.error == (await lessor.lookup(lease)).last_error
+        (answer,) = await heard(watch, 1)
+        assert answer.type == Type.FAILED
+        assert answer.error == "AWS DeleteAccessKey: AccessDenied"
+        assert answer.error == (await lessor.lookup(lease)).last_error
 
 
 async def test_a_malformed_prefix_is_refused(lessor: Lessor) -> None:

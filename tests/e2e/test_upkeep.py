@@ -112,7 +112,7 @@ async def test_a_stream_reports_progress(lessor: Lessor, aws: StandIn, mount: st
     assert (first.accepted, first.done, first.failed, first.left) == (6, 0, 0, 6)
     assert (last.accepted, last.done, last.failed, last.left) == (6, 6, 0, 0)
     assert all(one.accepted == one.done + one.failed + one.left for one in messages)
-    assert all(earlier != later for earlier, later in pairwise(messages)), "the same is told twice"
+    assert all(earlier != later for earlier, later in pairwise(messages)), "the same message was sent twice"
     assert [one.done for one in messages] == sorted(one.done for one in messages)
     assert await users_of(aws, mount) == []
 

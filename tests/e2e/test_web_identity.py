@@ -118,8 +118,8 @@ async def test_no_other_file_of_the_server_is_sent(tmp_path: Path, aws: StandIn)
         await lessor.config.SetRoot(config_pb2.SetRootRequest(config=config))
         unusable = await refused(lessor.config.CheckRoot(config_pb2.CheckRootRequest()))
         assert unusable.reason == "IDENTITY_TOKEN_UNUSABLE"
-        told = str(unusable) + server.log_file.read_text(encoding="utf-8")
-    assert not any(word in told for word in content.split() if len(word) > 3)
+        answer = str(unusable) + server.log_file.read_text(encoding="utf-8")
+    assert not any(word in answer for word in content.split() if len(word) > 3)
     assert await aws.calls() == []
 
 
@@ -136,14 +136,14 @@ async def test_no_file_of_the_data_directory_is_sent(tmp_path: Path, aws: StandI
         for path in (token, server.data_dir / "sealing-key", f"{server.data_dir}/./lessor.db"):
             refusal = await refused(lessor.config.SetRoot(root_of(aws, web, path)))
             assert list(refusal.violations) == ["config.identity_token_file"]
-        told = set()
+        answer = set()
         for number, path in enumerate((token, server.data_dir / "sealing-key", tmp_path / "none")):
             (tmp_path / f"link{number}").symlink_to(path)
             await lessor.config.SetRoot(root_of(aws, web, tmp_path / f"link{number}"))
             unusable = await refused(lessor.config.CheckRoot(config_pb2.CheckRootRequest()))
             assert unusable.reason == "IDENTITY_TOKEN_UNUSABLE"
-            told.add(unusable.message)
-        assert len(told) == 1
+            answer.add(unusable.message)
+        assert len(answer) == 1
     assert await aws.calls() == []
 
 

@@ -34,7 +34,7 @@ def problems(file: Path | None = None, **variables: str) -> tuple[Problem, ...]:
     return caught.value.problems
 
 
-def told(file: Path | None = None, **variables: str) -> str:
+def problem_of(file: Path | None = None, **variables: str) -> str:
     """Return the one complaint as it is printed."""
     (problem,) = problems(file, **variables)
     return str(problem)
@@ -179,47 +179,47 @@ def test_a_conflict_in_the_file_is_reported_where_both_values_are_invalid(tmp_pa
 
 def test_a_toml_error_is_reported_with_its_line(tmp_path: Path) -> None:
     file = written(tmp_path, 'reflection = true\nlisten = "127.0.0.1:1\n')
-    assert told(file).startswith(f"{file}:2: ")
+    assert problem_of(file).startswith(f"{file}:2: ")
 
 
 def test_toml_that_ends_too_early_is_reported_with_its_last_line(tmp_path: Path) -> None:
     file = written(tmp_path, "[aws]\nallowed_endpoints = [\n")
-    assert told(file).startswith(f"{file}:2: ")
+    assert problem_of(file).startswith(f"{file}:2: ")
 
 
 def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe")
-    assert "No such file" in told(tmp_path / "missing.toml")
-    assert "is not a regular file" in told(tmp_path)
+    assert "No such file" in problem_of(tmp_path / "missing.toml")
+    assert "is not a regular file" in problem_of(tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    assert "is not a regular file" in told(tmp_path / "pipe")
-    assert "is not a regular file" in told(LESSOR_ROOT_TOKEN_FILE=str(tmp_path / "pipe"))
-    assert "not UTF-8" in told(binary)
+    assert "is not a regular file" in problem_of(tmp_path / "pipe")
+    assert "is not a regular file" in problem_of(LESSOR_ROOT_TOKEN_FILE=str(tmp_path / "pipe"))
+    assert "not UTF-8" in problem_of(binary)
 
 
 @pytest.mark.parametrize("unknown", ["LESSOR_AWS_RATES", "LESSOR_", "LESSOR_TLS"])
 def test_an_unknown_variable_stops_the_start(unknown: str) -> None:
-    assert told(**{unknown: "1"}).startswith(f"{unknown}: is not a setting")
+    assert problem_of(**{unknown: "1"}).startswith(f"{unknown}: is not a setting")
 
 
 def test_an_unknown_table_is_reported_with_the_nearest_name() -> None:
-    assert "did you mean LESSOR_AWS_RATE?" in told(LESSOR_AWS_RATES="1")
+    assert "did you mean LESSOR_AWS_RATE?" in problem_of(LESSOR_AWS_RATES="1")
 
 
 @pytest.mark.parametrize("text", ["[other]\n", "[aws.rate]\nx = 1\n", "aws = 1\n", "[[aws]]\nrate = 1\n"])
 def test_a_file_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
-    assert "is not a setting" in told(written(tmp_path, text))
+    assert "is not a setting" in problem_of(written(tmp_path, text))
 
 
 def test_a_table_where_a_value_belongs_is_refused_under_a_variable_too(tmp_path: Path) -> None:
     file = written(tmp_path, "[aws.rate]\nx = 1\n")
-    assert told(file, LESSOR_AWS_RATE="1").startswith(f"{file}: aws.rate.x: is not a setting; ")
+    assert problem_of(file, LESSOR_AWS_RATE="1").startswith(f"{file}: aws.rate.x: is not a setting; ")
 
 
 def test_an_item_of_a_text_with_commas_is_reported_at_the_text(tmp_path: Path) -> None:
     file = written(tmp_path, '[aws]\nambient_mounts = "a,b c"\n')
-    assert told(file).startswith(f"{file}: aws.ambient_mounts[1]: ")
+    assert problem_of(file).startswith(f"{file}: aws.ambient_mounts[1]: ")
 
 
 def test_the_variables_of_the_client_are_ignored() -> None:
@@ -266,7 +266,7 @@ def test_the_variables_of_the_client_are_ignored() -> None:
     ],
 )
 def test_an_invalid_value_is_refused_with_its_variable(variable: str, value: str) -> None:
-    assert told(**{f"LESSOR_{variable}": value}).startswith(f"LESSOR_{variable}: ")
+    assert problem_of(**{f"LESSOR_{variable}": value}).startswith(f"LESSOR_{variable}: ")
 
 
 @pytest.mark.parametrize(
@@ -283,8 +283,8 @@ def test_an_invalid_value_is_refused_with_its_variable(variable: str, value: str
     ],
 )
 def test_a_path_that_can_hold_no_socket_is_refused_with_its_fix(path: str, problem: str) -> None:
-    assert told(LESSOR_LISTEN=f"unix:{path}").startswith("LESSOR_LISTEN: listen: ")
-    assert told(LESSOR_LISTEN=f"unix:{path}").endswith(problem)
+    assert problem_of(LESSOR_LISTEN=f"unix:{path}").startswith("LESSOR_LISTEN: listen: ")
+    assert problem_of(LESSOR_LISTEN=f"unix:{path}").endswith(problem)
 
 
 def test_a_stale_socket_is_allowed(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_a_stale_socket_is_allowed(tmp_path: Path) -> None:
 
 def test_a_text_with_a_nul_character_is_refused(tmp_path: Path) -> None:
     file = written(tmp_path, 'data_dir = "a\\u0000b"\n')
-    assert told(file).endswith("data_dir: holds a NUL character; remove it")
+    assert problem_of(file).endswith("data_dir: holds a NUL character; remove it")
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_a_text_with_a_nul_character_is_refused(tmp_path: Path) -> None:
 )
 def test_a_value_of_another_type_is_refused(tmp_path: Path, text: str, setting: str) -> None:
     file = written(tmp_path, text)
-    assert told(file).startswith(f"{file}: {setting}: ")
+    assert problem_of(file).startswith(f"{file}: {setting}: ")
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_plaintext_is_allowed_on_loopback_and_unix_sockets(listen: str) -> None:
     "listen", ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "lessor.example:1", "localhost.example:1"]
 )
 def test_plaintext_to_other_machines_needs_insecure_listen(listen: str) -> None:
-    assert "insecure_listen" in told(LESSOR_LISTEN=listen)
+    assert "insecure_listen" in problem_of(LESSOR_LISTEN=listen)
     settings = load(None, {"LESSOR_LISTEN": listen, "LESSOR_INSECURE_LISTEN": "true"})
     assert settings.exposed
 
@@ -354,42 +354,42 @@ def test_with_tls_any_address_is_allowed(tmp_path: Path) -> None:
 def test_the_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
     cert, _ = pair(tmp_path, "a")
     _, key = pair(tmp_path, "b")
-    assert "do not work as a pair" in told(LESSOR_TLS_CERT_FILE=str(cert), LESSOR_TLS_KEY_FILE=str(key))
+    assert "do not work as a pair" in problem_of(LESSOR_TLS_CERT_FILE=str(cert), LESSOR_TLS_KEY_FILE=str(key))
 
 
 @pytest.mark.parametrize("name", ["CERT_FILE", "KEY_FILE", "CLIENT_CA_FILE"])
 def test_incomplete_tls_is_refused(tmp_path: Path, name: str) -> None:
     cert, _ = pair(tmp_path, "a")
-    assert "is set without" in told(**{f"LESSOR_TLS_{name}": str(cert)})
+    assert "is set without" in problem_of(**{f"LESSOR_TLS_{name}": str(cert)})
 
 
 def test_incomplete_tls_on_a_public_address_is_one_problem(tmp_path: Path) -> None:
     """The error must not suggest plaintext to an operator who wants TLS."""
     cert, _ = pair(tmp_path, "a")
-    assert "tls.key_file" in told(LESSOR_LISTEN="0.0.0.0:1", LESSOR_TLS_CERT_FILE=str(cert))
+    assert "tls.key_file" in problem_of(LESSOR_LISTEN="0.0.0.0:1", LESSOR_TLS_CERT_FILE=str(cert))
 
 
 def test_a_root_token_and_a_file_of_it_exclude_each_other(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(TOKEN)
-    assert "set one of the two" in told(LESSOR_ROOT_TOKEN=TOKEN, LESSOR_ROOT_TOKEN_FILE=str(file))
+    assert "set one of the two" in problem_of(LESSOR_ROOT_TOKEN=TOKEN, LESSOR_ROOT_TOKEN_FILE=str(file))
 
 
 def test_a_data_dir_that_is_or_lies_in_a_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    assert "is not a folder" in told(LESSOR_DATA_DIR=str(file))
-    assert "is not a folder" in told(LESSOR_DATA_DIR=str(file / "below"))
+    assert "is not a folder" in problem_of(LESSOR_DATA_DIR=str(file))
+    assert "is not a folder" in problem_of(LESSOR_DATA_DIR=str(file / "below"))
 
 
 def test_a_token_directory_must_be_absolute_and_exist(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     name = "LESSOR_AWS_IDENTITY_TOKEN_DIRS"
-    assert "is not an absolute path" in told(**{name: "tokens"})
-    assert "is not an absolute path" in told(**{name: f"{tmp_path}/../x"})
-    assert "is not a folder" in told(**{name: f"{tmp_path},{file}"})
-    assert "is not a folder" in told(**{name: str(tmp_path / "none")})
+    assert "is not an absolute path" in problem_of(**{name: "tokens"})
+    assert "is not an absolute path" in problem_of(**{name: f"{tmp_path}/../x"})
+    assert "is not a folder" in problem_of(**{name: f"{tmp_path},{file}"})
+    assert "is not a folder" in problem_of(**{name: str(tmp_path / "none")})
 
 
 def test_the_default_token_directories_are_those_of_kubernetes() -> None:

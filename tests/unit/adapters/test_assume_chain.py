@@ -78,11 +78,11 @@ async def test_a_hop_that_is_refused_is_named(aws: StandIn) -> None:
     hub, spoke = await two_hops(aws)
     end = chained(root(aws.url), hub, Hop(spoke.role_arn, "wrong"))
     async with gateway(aws.url) as door:
-        with pytest.raises(AwsRefused, match=r"assume_chain\[1\]: AccessDenied") as told:
+        with pytest.raises(AwsRefused, match=r"assume_chain\[1\]: AccessDenied") as raised:
             await door.send(end, GetCallerIdentity())
-    assert told.value.refusal is Refusal.DENIED
-    assert spoke.role_arn in told.value.detail
-    assert spoke.role_arn not in str(told.value)
+    assert raised.value.refusal is Refusal.DENIED
+    assert spoke.role_arn in raised.value.detail
+    assert spoke.role_arn not in str(raised.value)
 
 
 async def test_a_hop_without_an_answer_means_that_nothing_was_sent(aws: StandIn) -> None:
@@ -90,9 +90,9 @@ async def test_a_hop_without_an_answer_means_that_nothing_was_sent(aws: StandIn)
     hub, _ = await two_hops(aws)
     await aws.fault("drop", "AssumeRole")
     async with gateway(aws.url) as door:
-        with pytest.raises(AwsUnknown, match=r"assume_chain\[0\]") as told:
+        with pytest.raises(AwsUnknown, match=r"assume_chain\[0\]") as raised:
             await door.send(chained(root(aws.url), hub), GetUser("ann"))
-    assert not told.value.sent
+    assert not raised.value.sent
     assert await aws.calls("GetUser") == []
 
 

@@ -97,9 +97,9 @@ async def test_a_disabled_region_is_skipped(places: tuple[StandIn, StandIn]) -> 
     await one.fault("refuse", code="RegionDisabledException")
     async with gateway(one.url, two.url) as door:
         await door.send(with_fallbacks(one.url, two.url), GetCallerIdentity())
-        with pytest.raises(AwsRefused, match="RegionDisabledException") as told:
+        with pytest.raises(AwsRefused, match="RegionDisabledException") as raised:
             await door.send(root(one.url), GetCallerIdentity())
-    assert told.value.refusal is Refusal.DENIED
+    assert raised.value.refusal is Refusal.DENIED
 
 
 async def test_when_all_endpoints_fail_the_detail_has_each_cause(places: tuple[StandIn, StandIn]) -> None:
@@ -108,15 +108,15 @@ async def test_when_all_endpoints_fail_the_detail_has_each_cause(places: tuple[S
     await one.fault("error_before", status=503)
     await two.fault("refuse", code="RegionDisabledException")
     async with gateway(one.url, two.url) as door:
-        with pytest.raises(AwsUnknown) as told:
+        with pytest.raises(AwsUnknown) as raised:
             await door.send(with_fallbacks(NOBODY_THERE, one.url, two.url), GetCallerIdentity())
     for place, cause in (
         (NOBODY_THERE, "EndpointConnectionError"),
         (one.url, "ServiceUnavailable"),
         (two.url, "RegionDisabledException"),
     ):
-        assert f"{place}: {cause}" in told.value.detail
-        assert place not in str(told.value)
+        assert f"{place}: {cause}" in raised.value.detail
+        assert place not in str(raised.value)
 
 
 async def test_iam_has_no_fallback(places: tuple[StandIn, StandIn]) -> None:

@@ -82,9 +82,9 @@ async def test_refusals_of_sts_have_different_errors(
         call.role_arn.replace("ROLE", role), "app", call.seconds, policy=call.policy, tags=call.tags
     )
     async with gateway(aws.url) as door:
-        with pytest.raises(AwsRefused) as told:
+        with pytest.raises(AwsRefused) as raised:
             await door.send(root(aws.url), asked)
-    assert told.value.refusal is refusal
+    assert raised.value.refusal is refusal
 
 
 async def test_a_chained_session_lasts_at_most_an_hour(aws: StandIn) -> None:
@@ -92,9 +92,9 @@ async def test_a_chained_session_lasts_at_most_an_hour(aws: StandIn) -> None:
     second = await aws.role("second", longest=43_200)
     async with gateway(aws.url) as door:
         await door.send(root(aws.url), AssumeRole(second, "app", 7200))
-        with pytest.raises(AwsRefused) as told:
+        with pytest.raises(AwsRefused) as raised:
             await door.send(chained(root(aws.url), Hop(first)), AssumeRole(second, "app", 7200))
-    assert told.value.refusal is Refusal.TOO_LONG
+    assert raised.value.refusal is Refusal.TOO_LONG
 
 
 async def test_groups_are_read_page_by_page(aws: StandIn) -> None:
@@ -119,9 +119,9 @@ async def test_groups_are_read_page_by_page(aws: StandIn) -> None:
 @pytest.mark.parametrize("call", [GetGroup("none"), GetPolicy("arn:aws:iam::123456789012:policy/none")])
 async def test_a_missing_group_or_policy_is_not_a_missing_user(aws: StandIn, call: Call[None]) -> None:
     async with gateway(aws.url) as door:
-        with pytest.raises(AwsRefused) as told:
+        with pytest.raises(AwsRefused) as raised:
             await door.send(root(aws.url), call)
-    assert told.value.refusal is Refusal.NO_SUCH_OTHER
+    assert raised.value.refusal is Refusal.NO_SUCH_OTHER
 
 
 async def test_the_simulator_has_a_verdict_for_each_action_on_each_resource(aws: StandIn) -> None:
@@ -132,14 +132,14 @@ async def test_the_simulator_has_a_verdict_for_each_action_on_each_resource(aws:
     who = "arn:aws:iam::123456789012:user/root-of-lessor"
     async with gateway(aws.url) as door:
         call = SimulatePrincipalPolicy(who, ("iam:GetUser", "iam:CreateUser"), (ann, bob))
-        told = await door.send(root(aws.url), call)
-    assert told.verdicts == (
+        answer = await door.send(root(aws.url), call)
+    assert answer.verdicts == (
         ("iam:GetUser", ann, "allowed"),
         ("iam:GetUser", bob, "implicitDeny"),
         ("iam:CreateUser", ann, "implicitDeny"),
         ("iam:CreateUser", bob, "implicitDeny"),
     )
-    assert told.marker == ""
+    assert answer.marker == ""
 
 
 def test_verdicts_below_their_action_are_read_too() -> None:
@@ -187,8 +187,8 @@ async def test_the_error_of_a_truncated_answer_has_none_of_its_text() -> None:
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with gateway(url) as door:
-            with pytest.raises(AwsUnknown, match="UnreadableAnswer") as told:
+            with pytest.raises(AwsUnknown, match="UnreadableAnswer") as raised:
                 await door.send(root(url), GetSessionToken(900))
-    assert told.value.sent
-    assert "not-a-secr" not in told.value.detail
-    assert "not-a-secr" not in repr(told.value.aws)
+    assert raised.value.sent
+    assert "not-a-secr" not in raised.value.detail
+    assert "not-a-secr" not in repr(raised.value.aws)

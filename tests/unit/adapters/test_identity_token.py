@@ -51,9 +51,9 @@ async def test_the_token_is_read_at_each_use(aws: StandIn, tmp_path: Path) -> No
             await door.send(end, GetCallerIdentity())
         assert unusable.value.detail == identity_token.UNUSABLE
         token_file(path, aud="somebody-else")
-        with pytest.raises(AwsRefused, match=r"assume_chain\[0\]: InvalidIdentityToken") as told:
+        with pytest.raises(AwsRefused, match=r"assume_chain\[0\]: InvalidIdentityToken") as raised:
             await door.send(end, GetCallerIdentity())
-        assert told.value.refusal is Refusal.DENIED
+        assert raised.value.refusal is Refusal.DENIED
         token_file(path, aud=AUDIENCE, exp=1)
         with pytest.raises(AwsRefused, match="ExpiredTokenException"):
             await door.send(end, GetCallerIdentity())
@@ -65,11 +65,11 @@ async def test_a_token_for_another_audience_is_not_sent(aws: StandIn, tmp_path: 
     role = await aws.role("worker", audience=AUDIENCE)
     path = token_file(tmp_path / "token", aud="somebody-else")
     async with gateway(aws.url) as door:
-        with pytest.raises(IdentityTokenUnusable) as told:
+        with pytest.raises(IdentityTokenUnusable) as raised:
             await door.send(
                 with_token(aws.url, path, role, identity_token_audience=AUDIENCE), GetCallerIdentity()
             )
-        assert "not meant for" in told.value.detail
+        assert "not meant for" in raised.value.detail
         token_file(tmp_path / "token", aud=["other", AUDIENCE])
         await door.send(
             with_token(aws.url, path, role, identity_token_audience=AUDIENCE), GetCallerIdentity()
@@ -86,9 +86,9 @@ async def test_an_identity_provider_that_sts_does_not_reach_can_be_retried(
     await aws.fault("refuse", "AssumeRoleWithWebIdentity", times=1, status=400, code="IDPCommunicationError")
     async with gateway(aws.url) as door:
         end = with_token(aws.url, path, role)
-        with pytest.raises(Exception, match="IDPCommunicationError") as told:
+        with pytest.raises(Exception, match="IDPCommunicationError") as raised:
             await door.send(end, GetCallerIdentity())
-        assert told.value.kind.value == "unavailable"  # type: ignore[attr-defined]
+        assert raised.value.kind.value == "unavailable"  # type: ignore[attr-defined]
         await door.send(end, GetCallerIdentity())
 
 
@@ -126,18 +126,18 @@ HEADER, CLAIMS, SIGNATURE = json_web_token({"alg": "RS256"}, {"aud": AUDIENCE}).
 async def test_a_file_without_a_token_has_the_error_of_a_missing_file(tmp_path: Path, content: str) -> None:
     path = tmp_path / "token"
     path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(IdentityTokenUnusable) as told:
+    with pytest.raises(IdentityTokenUnusable) as raised:
         await identity_token.read_token(str(path), AUDIENCE, TokenPlaces())
-    assert told.value.detail == identity_token.UNUSABLE
-    assert not any(part in repr(told.value) for part in content.split() if len(part) > 1)
+    assert raised.value.detail == identity_token.UNUSABLE
+    assert not any(part in repr(raised.value) for part in content.split() if len(part) > 1)
 
 
 @pytest.mark.parametrize("audience", [{"a": 1}, "other", ["other"], 1, None])
 async def test_the_error_of_a_token_for_another_audience_names_it(tmp_path: Path, audience: object) -> None:
     path = token_file(tmp_path / "token", aud=audience)
-    with pytest.raises(IdentityTokenUnusable) as told:
+    with pytest.raises(IdentityTokenUnusable) as raised:
         await identity_token.read_token(path, AUDIENCE, TokenPlaces())
-    assert "not meant for identity_token_audience" in told.value.detail
+    assert "not meant for identity_token_audience" in raised.value.detail
 
 
 @pytest.mark.parametrize("audience", ["", AUDIENCE])
@@ -147,9 +147,9 @@ async def test_a_file_without_a_token_is_not_sent(aws: StandIn, tmp_path: Path, 
     path.write_text("[default]\naws_secret_access_key = not-a-secret\n")
     async with gateway(aws.url) as door:
         end = with_token(aws.url, str(path), role, identity_token_audience=audience)
-        with pytest.raises(IdentityTokenUnusable) as told:
+        with pytest.raises(IdentityTokenUnusable) as raised:
             await door.send(end, GetCallerIdentity())
-    assert told.value.detail == identity_token.UNUSABLE
+    assert raised.value.detail == identity_token.UNUSABLE
     assert await aws.calls() == []
 
 
@@ -160,9 +160,9 @@ def only(*folders: Path) -> TokenPlaces:
 
 async def unusable(path: str | Path, places: TokenPlaces) -> None:
     """Check that a path gives nothing but the one text."""
-    with pytest.raises(IdentityTokenUnusable) as told:
+    with pytest.raises(IdentityTokenUnusable) as raised:
         await identity_token.read_token(str(path), "", places)
-    assert told.value.detail == identity_token.UNUSABLE
+    assert raised.value.detail == identity_token.UNUSABLE
 
 
 def projected(folder: Path, audience: str) -> Path:

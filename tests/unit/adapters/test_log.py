@@ -263,9 +263,9 @@ def test_uncaught_exceptions_and_warnings_are_logged(stdlib: logging.Logger) -> 
         stdlib.getChild(name).error("said by %s", name)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert len(lines) == 9
-    told = "".join(str(line.get("exception", line["event"])) for line in lines)
+    answer = "".join(str(line.get("exception", line["event"])) for line in lines)
     for text in ("deprecated", "in a destructor", "in a thread", "at the top", "said by grpc._cython.cygrpc"):
-        assert text in told
+        assert text in answer
 
 
 # --- what is not printable ------------------------------------------------------------------------------

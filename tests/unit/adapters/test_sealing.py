@@ -106,7 +106,7 @@ def test_a_key_file_of_another_size_is_refused_and_kept(tmp_path: Path, size: in
 
 
 def test_a_pipe_or_folder_is_refused_as_key_file(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")  # and a start does not wait for whoever writes to it
+    os.mkfifo(tmp_path / "pipe")  # and a start does not wait for a writer
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
         with pytest.raises(KeyFileBroken, match="regular file"):
             KeyFile.load_or_make(path)

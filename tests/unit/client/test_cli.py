@@ -116,11 +116,11 @@ def test_without_a_terminal_a_missing_secret_key_is_a_usage_error(capsys: pytest
 
 def test_an_error_shows_all_its_details() -> None:
     violations = (
-        errors.Violation("a", "is bad", "mend it"),
-        errors.Violation("b", "is worse", "mend it too"),
+        errors.Violation("a", "is bad", "fix it"),
+        errors.Violation("b", "is worse", "fix it too"),
     )
     error = errors.Invalid(
-        "a: is bad; mend it",
+        "a: is bad; fix it",
         grpc.StatusCode.INVALID_ARGUMENT,
         "WHY",
         violations,
@@ -129,8 +129,8 @@ def test_an_error_shows_all_its_details() -> None:
         "Code",
     )
     assert describe(error).splitlines() == [
-        "a: is bad; mend it",
-        "  b: is worse; mend it too",
+        "a: is bad; fix it",
+        "  b: is worse; fix it too",
         "  reason: WHY",
         "  AWS's code: Code",
         "  try again in 1.5s",
@@ -138,8 +138,8 @@ def test_an_error_shows_all_its_details() -> None:
 
 
 def test_a_single_violation_is_shown_once() -> None:
-    error = errors.Invalid("a: is bad; mend it", violations=(errors.Violation("a", "is bad", "mend it"),))
-    assert describe(error) == "a: is bad; mend it"
+    error = errors.Invalid("a: is bad; fix it", violations=(errors.Violation("a", "is bad", "fix it"),))
+    assert describe(error) == "a: is bad; fix it"
 
 
 def test_all_pages_of_a_list_become_one_answer(capsys: pytest.CaptureFixture[str]) -> None:

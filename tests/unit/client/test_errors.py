@@ -39,8 +39,8 @@ class Refused:
 
 def sent(error: LessorError) -> errors.LessorError:
     """Return an error of the server's as it arrives."""
-    told = status.error_status(error, sees_root=True)
-    return errors.of(Refused(told.code, told.message, ((status.DETAILS_KEY, told.details),)), ADDRESS)
+    answer = status.error_status(error, sees_root=True)
+    return errors.of(Refused(answer.code, answer.message, ((status.DETAILS_KEY, answer.details),)), ADDRESS)
 
 
 def test_every_violation_has_its_field_and_fix() -> None:
@@ -90,7 +90,7 @@ def test_every_error_of_the_server_has_a_class_here() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "text", "told"),
+    ("code", "text", "expected"),
     [
         (
             grpc.StatusCode.UNAVAILABLE,
@@ -106,9 +106,9 @@ def test_every_error_of_the_server_has_a_class_here() -> None:
         (grpc.StatusCode.UNKNOWN, "", "127.0.0.1:1 answered UNKNOWN: UNKNOWN; "),
     ],
 )
-def test_an_error_without_a_server_names_the_address(code: grpc.StatusCode, text: str, told: str) -> None:
+def test_an_error_without_a_server_names_the_address(code: grpc.StatusCode, text: str, expected: str) -> None:
     found = errors.of(Refused(code, text), ADDRESS)
-    assert found.message.startswith(told)
+    assert found.message.startswith(expected)
     assert found.code is code
     assert found.reason == ""
     assert found.fix

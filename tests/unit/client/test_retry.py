@@ -27,15 +27,15 @@ class Refused(grpc.RpcError):
     def __init__(self, code: grpc.StatusCode, retry_in: float | None = None, reason: str = "") -> None:
         """Fail with ``code``; ``retry_in`` in seconds. Without it and a reason no server answered."""
         self._code = code
-        told: list[Message] = [details.ErrorInfo(reason=reason)] if reason else []
+        answer: list[Message] = [details.ErrorInfo(reason=reason)] if reason else []
         if retry_in is not None:
             delay = Duration()
             delay.FromTimedelta(timedelta(seconds=retry_in))
-            told.append(details.RetryInfo(retry_delay=delay))
+            answer.append(details.RetryInfo(retry_delay=delay))
         status = Status(code=code.value[0], message="busy")
-        for detail in told:
+        for detail in answer:
             status.details.add().Pack(detail)
-        self._metadata = ((DETAILS_KEY, status.SerializeToString()),) if told else ()
+        self._metadata = ((DETAILS_KEY, status.SerializeToString()),) if answer else ()
 
     def code(self) -> grpc.StatusCode:
         """Return the code."""

@@ -37,7 +37,7 @@ def test_a_duration_is_sent_in_seconds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "expected"),
     [
         (400, "nonsense", "answered 400"),
         (403, '{"SigninToken": "x"}', "answered 403"),
@@ -47,10 +47,10 @@ def test_a_duration_is_sent_in_seconds() -> None:
         (200, '{"SigninToken": 7}', "without a token"),
     ],
 )
-def test_the_error_of_an_answer_without_a_token_has_no_secret(status: int, body: str, told: str) -> None:
+def test_the_error_of_an_answer_without_a_token_has_no_secret(status: int, body: str, expected: str) -> None:
     with serving() as server:
         server.status, server.body = status, body
-        with pytest.raises(signin.NotSignedIn, match=told) as error:
+        with pytest.raises(signin.NotSignedIn, match=expected) as error:
             signin.token(server.url, SESSION)
     assert not any(part in str(error.value) for part in ("secret", "ASIA", "token==", "nonsense"))
 

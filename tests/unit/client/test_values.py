@@ -54,7 +54,7 @@ def test_a_document_may_be_a_mapping_text_file_or_standard_input(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ('{"Effect": "Deny", "Effect": "Allow"}', "'Effect' is given twice"),
         ('{"a": [{"b": 1, "b": 1}]}', "'b' is given twice"),
@@ -67,9 +67,9 @@ def test_a_document_may_be_a_mapping_text_file_or_standard_input(
         ("@not-there", "can't be read"),
     ],
 )
-def test_an_ambiguous_document_is_refused(text: str, told: str) -> None:
+def test_an_ambiguous_document_is_refused(text: str, expected: str) -> None:
     """Readers disagree on which of two equal keys counts."""
-    with pytest.raises(InvalidValue, match=told):
+    with pytest.raises(InvalidValue, match=expected):
         values.document(text)
 
 

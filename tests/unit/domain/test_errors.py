@@ -30,7 +30,7 @@ from lessor_server.domain.errors.preconditions import (
 )
 
 ANSWER = AwsAnswer("PutUserPolicy", "SomeCode", "some text", "req-1")
-TOLD = {
+ERROR_OF = {
     Refusal.LIMIT: AwsQuota,
     Refusal.DENIED: RootRefused,
     Refusal.MALFORMED: RoleNotUsable,
@@ -81,28 +81,28 @@ def test_no_two_errors_share_a_reason() -> None:
 
 def test_require_raises_with_all_violations() -> None:
     require([])
-    found = [Violation("a", "is bad", "mend it"), Violation("", "is worse", "mend that")]
-    with pytest.raises(Invalid, match="a: is bad; mend it") as told:
+    found = [Violation("a", "is bad", "fix it"), Violation("", "is worse", "fix that")]
+    with pytest.raises(Invalid, match="a: is bad; fix it") as raised:
         require(found)
-    assert told.value.violations == tuple(found)
+    assert raised.value.violations == tuple(found)
     assert [violation.under("role").field for violation in found] == ["role.a", "role"]
 
 
 def test_every_refusal_is_in_the_table_of_errors() -> None:
-    assert set(TOLD) == set(Refusal)
+    assert set(ERROR_OF) == set(Refusal)
 
 
 @pytest.mark.parametrize("refusal", Refusal, ids=lambda one: one.value)
 def test_each_refusal_becomes_the_error_of_who_can_fix_it(refusal: Refusal) -> None:
-    told = for_caller(AwsRefused(ANSWER, refusal))
-    assert type(told) is TOLD[refusal]
-    assert told.aws == ANSWER
-    assert told.detail == "some text"
-    assert "some text" not in told.message
+    answer = for_caller(AwsRefused(ANSWER, refusal))
+    assert type(answer) is ERROR_OF[refusal]
+    assert answer.aws == ANSWER
+    assert answer.detail == "some text"
+    assert "some text" not in answer.message
 
 
 @pytest.mark.parametrize(
-    ("code", "text", "told", "word"),
+    ("code", "text", "expected", "word"),
     [
         ("LimitExceeded", "Maximum policy size of 2048 bytes exceeded for user x", PolicyTooLarge, "shorten"),
         ("LimitExceeded", "Cannot exceed quota for PolicySize: 6144", PolicyTooLarge, "shorten"),
@@ -126,20 +126,22 @@ def test_each_refusal_becomes_the_error_of_who_can_fix_it(refusal: Refusal) -> N
         ("SignatureDoesNotMatch", "The request signature we calculated does not match", RootRefused, "key"),
     ],
 )
-def test_the_fix_depends_on_the_text_of_aws(code: str, text: str, told: type[LessorError], word: str) -> None:
+def test_the_fix_depends_on_the_text_of_aws(
+    code: str, text: str, expected: type[LessorError], word: str
+) -> None:
     """One code of AWS may have several causes."""
     refusal = Refusal.LIMIT if code == "LimitExceeded" else Refusal.DENIED
     found = for_caller(AwsRefused(AwsAnswer("PutUserPolicy", code, text, "req-1"), refusal))
-    assert type(found) is told
+    assert type(found) is expected
     assert word in found.fix
-    if told is not AwsQuota:
+    if expected is not AwsQuota:
         assert "users" not in found.fix
 
 
 def test_an_unknown_outcome_is_unavailable_for_the_caller() -> None:
-    told = for_caller(AwsUnknown(ANSWER, sent=True))
-    assert isinstance(told, AwsUnavailable)
-    assert told.retry_in
+    answer = for_caller(AwsUnknown(ANSWER, sent=True))
+    assert isinstance(answer, AwsUnavailable)
+    assert answer.retry_in
     full = MountFull("full")
     assert for_caller(full) is full
     assert full.detail == ""

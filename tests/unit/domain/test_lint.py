@@ -24,7 +24,7 @@ CATALOGUE = Catalogue(
 ARN = "arn:aws:s3:::bucket/*"
 
 
-def told(*statements: dict[str, Any]) -> list[str]:
+def findings_of(*statements: dict[str, Any]) -> list[str]:
     """Return the findings of a policy of these statements."""
     filled = [{"Effect": "Allow", "Resource": ARN, **one} for one in statements]
     return findings({"Version": "2012-10-17", "Statement": filled}, CATALOGUE)
@@ -43,11 +43,11 @@ def told(*statements: dict[str, Any]) -> list[str]:
     ],
 )
 def test_an_unknown_action_is_reported_with_the_nearest_name(action: str, said: str) -> None:
-    assert told({"Action": action}) == [f"policy_document.Statement[0].Action: {said}"]
-    assert told({"Action": ["s3:GetObject", action], "Effect": "Deny"}) == [
+    assert findings_of({"Action": action}) == [f"policy_document.Statement[0].Action: {said}"]
+    assert findings_of({"Action": ["s3:GetObject", action], "Effect": "Deny"}) == [
         f"policy_document.Statement[0].Action: {said}"
     ]
-    assert told({"NotAction": action, "Effect": "Deny"}) == [
+    assert findings_of({"NotAction": action, "Effect": "Deny"}) == [
         f"policy_document.Statement[0].NotAction: {said}"
     ]
 
@@ -58,16 +58,16 @@ def test_an_unknown_action_is_reported_with_the_nearest_name(action: str, said: 
 )
 def test_a_known_action_has_no_finding(action: str) -> None:
     """In any case, and by a wildcard."""
-    assert told({"Action": action}) == []
+    assert findings_of({"Action": action}) == []
 
 
 def test_writes_on_every_resource_are_reported_in_one_sentence() -> None:
-    (said,) = told({"Action": ["s3:*", "ec2:DescribeRegions"], "Resource": "*"})
+    (said,) = findings_of({"Action": ["s3:*", "ec2:DescribeRegions"], "Resource": "*"})
     assert said == (
         "policy_document.Statement[0] allows s3:DeleteBucket, s3:DeleteObject, s3:PutBucketPolicy and 1 more "
         "on every resource; name the intended resources in Resource"
     )
-    (said,) = told({"Action": "s3:putobject", "Resource": [ARN, "*"]})
+    (said,) = findings_of({"Action": "s3:putobject", "Resource": [ARN, "*"]})
     assert "allows s3:PutObject on every resource" in said
 
 
@@ -84,12 +84,12 @@ def test_writes_on_every_resource_are_reported_in_one_sentence() -> None:
     ],
 )
 def test_a_narrow_statement_has_no_finding(statement: dict[str, Any]) -> None:
-    assert told(statement) == []
+    assert findings_of(statement) == []
 
 
 def test_a_service_whose_name_begins_like_iam_s_is_not_taken_for_it() -> None:
     """Only IAM and STS are left to the other warnings."""
-    assert len(told({"Action": "iam-rolesanywhere:CreateProfile", "Resource": "*"})) == 1
+    assert len(findings_of({"Action": "iam-rolesanywhere:CreateProfile", "Resource": "*"})) == 1
 
 
 def test_a_single_statement_outside_a_list_is_checked() -> None:
@@ -98,6 +98,6 @@ def test_a_single_statement_outside_a_list_is_checked() -> None:
 
 
 def test_at_most_ten_findings_are_reported() -> None:
-    said = told(*({"Action": f"s3:Nothing{number}"} for number in range(MAX_FINDINGS + 5)))
+    said = findings_of(*({"Action": f"s3:Nothing{number}"} for number in range(MAX_FINDINGS + 5)))
     assert len(said) == MAX_FINDINGS
     assert said[-1] == "and 6 more findings in policy_document"

@@ -208,7 +208,7 @@ def test_the_size_counts_on_the_canonical_form() -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "told"),
+    ("members", "expected"),
     [
         ({"Action": "*"}, "iam:CreateUser"),
         ({"Action": "iam:*"}, "iam:CreateAccessKey"),
@@ -218,11 +218,11 @@ def test_the_size_counts_on_the_canonical_form() -> None:
         ({"Action": "sts:AssumeRole"}, "sts:AssumeRole"),
     ],
 )
-def test_a_policy_that_can_outlive_its_lease_is_warned_of(members: Document, told: str) -> None:
+def test_a_policy_that_can_outlive_its_lease_is_warned_of(members: Document, expected: str) -> None:
     """Who can create users, keys or roles keeps access after a revocation."""
     (warning,) = policy.warnings(statement(**members))
     assert "Statement[0]" in warning
-    assert told in warning
+    assert expected in warning
     assert "outlive its revocation" in warning
 
 

@@ -86,8 +86,8 @@ def test_all_violations_of_a_request_are_reported() -> None:
     ask = Ask("nope", "a b", code("12"), policy.canonical({"Statement": []}))
     with pytest.raises(Invalid) as raised:
         session.require_askable(subject, ask, [Violation("ttl", "is short", "give more")])
-    told = [violation.field for violation in raised.value.violations]
-    assert told == ["ttl", "role_arn", "role_session_name", "mfa_code", "session_policy.Statement"]
+    answer = [violation.field for violation in raised.value.violations]
+    assert answer == ["ttl", "role_arn", "role_session_name", "mfa_code", "session_policy.Statement"]
 
 
 def test_a_template_in_the_policy_of_a_request_is_refused() -> None:

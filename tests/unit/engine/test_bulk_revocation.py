@@ -175,8 +175,8 @@ async def test_an_abandoned_lease_counts_as_neither_done_nor_failed() -> None:
         prefix, accepted = await accept(w, "aws/")
         await abandon(w, given_up, live=True)
         w.store.fails.clear()
-        told = [standing async for standing in w.engine.prefixes.follow(prefix, accepted)]
-        assert told[-1] == Standing(accepted=2, done=1, failed=0, left=0)
+        answer = [standing async for standing in w.engine.prefixes.follow(prefix, accepted)]
+        assert answer[-1] == Standing(accepted=2, done=1, failed=0, left=0)
         assert w.states() == {given_up: State.ABANDONED, other: State.GONE}
 
 

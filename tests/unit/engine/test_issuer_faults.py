@@ -29,12 +29,12 @@ async def fails(w: World, fault: Fault) -> LessorError:
     """Issue with a fault on the way and return the error; everything must be gone in the end."""
     await bound(w)
     w.aws.faults.add(fault)
-    with pytest.raises(LessorError) as told:
+    with pytest.raises(LessorError) as raised:
         await w.issue()
     w.aws.faults.clear()
     await w.until_gone()
     assert w.users() == []
-    return told.value
+    return raised.value
 
 
 @pytest.mark.parametrize("action", MAKING)

@@ -117,7 +117,7 @@ async def test_only_events_of_the_id_range_are_sent() -> None:
         async with watching(w, one) as single:
             await w.issue()
             await w.revoke(mine_id)
-        assert [told.lease_id for told in single.heard] == [mine_id]
+        assert [answer.lease_id for answer in single.heard] == [mine_id]
 
 
 @virtual
@@ -142,8 +142,8 @@ async def test_replaced_credentials_of_a_stream_are_expiring_and_then_revoked() 
         await listener.until(2, TTL)
         old = listener.got[0].lease.id
         await asyncio.sleep(OVERLAP + BOUND_SECONDS)
-        told = [one.kind for one in reader.heard if one.lease_id == old]
-        assert told == [LeaseEventKind.ISSUED, LeaseEventKind.EXPIRING, LeaseEventKind.REVOKED]
+        answer = [one.kind for one in reader.heard if one.lease_id == old]
+        assert answer == [LeaseEventKind.ISSUED, LeaseEventKind.EXPIRING, LeaseEventKind.REVOKED]
         assert (await w.lease(old)).last_renewal_us == 0
 
 
@@ -176,8 +176,8 @@ async def test_a_full_queue_is_still_read() -> None:
     with lease_events.watch(EVERYTHING) as happenings:
         for number in range(QUEUE):
             lease_events(Renewed(f"aws/creds/app/{number}", 1, "bob"))
-        told = [await anext(happenings) for _ in range(QUEUE)]
-    assert [one.lease_id for one in told] == [f"aws/creds/app/{number}" for number in range(QUEUE)]
+        answer = [await anext(happenings) for _ in range(QUEUE)]
+    assert [one.lease_id for one in answer] == [f"aws/creds/app/{number}" for number in range(QUEUE)]
 
 
 @virtual

@@ -207,9 +207,9 @@ async def test_a_sync_revocation_that_aws_refuses_returns_the_error() -> None:
     async with world() as w:
         made = await w.issue()
         w.aws.faults.add(Fault(Kind.REFUSE, "DeleteUser", nth=1))
-        told = await w.revoke(made.lease.id)
-        assert told.outcome is Outcome.ACCEPTED
-        assert "AccessDenied" in told.last_error
+        answer = await w.revoke(made.lease.id)
+        assert answer.outcome is Outcome.ACCEPTED
+        assert "AccessDenied" in answer.last_error
         await w.until_gone()
         assert w.users() == []
 

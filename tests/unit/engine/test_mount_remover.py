@@ -102,7 +102,7 @@ async def test_disabling_is_one_commit() -> None:
             await w.issue()
         w.points.passed.clear()
         w.points.reached.clear()
-        w.points.die_at = 1  # the end of the first write: before its caller hears of it
+        w.points.die_at = 1  # the end of the first write, before its caller gets the result
         asking = asyncio.get_running_loop().create_task(disable(w))
         await w.points.reached.wait()
         assert w.points.passed == ["disable", "disable done"]

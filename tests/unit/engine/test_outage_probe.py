@@ -66,9 +66,9 @@ async def test_a_paused_account_refuses_issues_immediately() -> None:
         await outage(w)
         await asyncio.sleep(1)
         before, start, sent = dict(w.states()), w.now(), len(w.aws.sent)
-        with pytest.raises(AwsUnavailable) as told:
+        with pytest.raises(AwsUnavailable) as raised:
             await w.issue()
-        assert told.value.retry_in
+        assert raised.value.retry_in
         assert (w.now(), w.states(), len(w.aws.sent)) == (start, before, sent)
 
 
@@ -81,9 +81,9 @@ async def test_a_repeated_request_while_paused_is_unavailable(role: str) -> None
         await outage(w)
         await asyncio.sleep(1)
         start, sent = w.now(), len(w.aws.sent)
-        with pytest.raises(AwsUnavailable) as told:
+        with pytest.raises(AwsUnavailable) as raised:
             await w.issue(role=role, ttl=900, request=ONE)
-        assert told.value.retry_in
+        assert raised.value.retry_in
         assert (w.now(), len(w.aws.sent)) == (start, sent)
         assert await w.lease(made.lease.id) == made.lease
 
@@ -112,9 +112,9 @@ async def test_a_sync_revocation_does_not_wait_for_the_end_of_an_outage() -> Non
     async with world() as w:
         made = await w.issue()
         await outage(w)
-        told = await w.revoke(made.lease.id)
-        assert told.outcome is Outcome.ACCEPTED
-        assert told.last_error
+        answer = await w.revoke(made.lease.id)
+        assert answer.outcome is Outcome.ACCEPTED
+        assert answer.last_error
         w.aws.away = False
         await w.until_gone(seconds=120)
 

@@ -168,9 +168,9 @@ def test_a_paused_rate_limiter_refuses_immediately() -> None:
     limiter = limiters.limiter("aws:1", "")
     limiter.require_open()
     limiter.pause("timeout", 4.0)
-    with pytest.raises(AwsUnavailable, match="timeout") as told:
+    with pytest.raises(AwsUnavailable, match="timeout") as raised:
         limiter.require_open()
-    assert told.value.retry_in == 4.0
+    assert raised.value.retry_in == 4.0
     assert limiters.paused() == [limiter]
     limiter.resume()
     limiter.require_open()

@@ -58,9 +58,9 @@ async def test_a_revocation_during_a_repeat_wins(at: str) -> None:
         await w.until(lambda: at in w.points.passed)
         await w.revoke(made.lease.id)
         await asyncio.wait([again])
-        told = again.exception()
-        aborted = isinstance(told, LessorError) and told.kind is ErrorKind.ABORTED
-        assert aborted or (told is None and "replace_key done" in w.points.passed)
+        answer = again.exception()
+        aborted = isinstance(answer, LessorError) and answer.kind is ErrorKind.ABORTED
+        assert aborted or (answer is None and "replace_key done" in w.points.passed)
         await w.until_gone()
         assert w.users() == []
 

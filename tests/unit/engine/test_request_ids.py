@@ -41,9 +41,9 @@ def opens(user: User, made: Credentials) -> bool:
 
 async def raises(w: World, request: str) -> LessorError:
     """Return the error that a repeat gets."""
-    with pytest.raises(LessorError) as told:
+    with pytest.raises(LessorError) as raised:
         await w.issue(ttl=600, request=request)
-    return told.value
+    return raised.value
 
 
 @virtual
@@ -104,9 +104,9 @@ async def test_one_id_for_two_different_requests_is_refused(under_way: bool) -> 
         first = group.create_task(w.issue(ttl=60, request=ONE))
         await asyncio.sleep(0.02 if under_way else 1)
         assert first.done() is not under_way
-        with pytest.raises(RequestIdReused) as told:
+        with pytest.raises(RequestIdReused) as raised:
             await w.issue(ttl=61, request=ONE)
-        assert (told.value.kind, told.value.reason) == (ErrorKind.INVALID, "REQUEST_ID_REUSED")
+        assert (raised.value.kind, raised.value.reason) == (ErrorKind.INVALID, "REQUEST_ID_REUSED")
         await first
         assert len(w.users()) == 1
 
@@ -140,9 +140,9 @@ async def test_a_request_whose_lease_has_ended_is_spent(end: str) -> None:
             else:
                 await asyncio.sleep(60)
         for _ in range(2):
-            with pytest.raises(RequestSpent) as told:
+            with pytest.raises(RequestSpent) as raised:
                 await w.issue(ttl=60, request=ONE)
-            assert told.value.reason == "REQUEST_ID_SPENT"
+            assert raised.value.reason == "REQUEST_ID_SPENT"
             await w.until_gone()
         assert w.users() == []
 

@@ -79,9 +79,9 @@ async def test_a_key_that_cannot_be_deleted_loses_its_policies_and_groups() -> N
     async with world(role=role) as w:
         made = await w.issue()
         w.aws.faults.add(Fault(Kind.REFUSE, "DeleteAccessKey"))
-        told = await w.revoke(made.lease.id)
-        assert told.outcome is Outcome.ACCEPTED
-        assert "DeleteAccessKey" in told.last_error
+        answer = await w.revoke(made.lease.id)
+        assert answer.outcome is Outcome.ACCEPTED
+        assert "DeleteAccessKey" in answer.last_error
         user = w.iam.users[made.lease.footprint.user_name.casefold()]
         assert (user.inline, user.attached, user.groups) == ({}, [], [])
         w.aws.faults.clear()

@@ -31,9 +31,9 @@ async def test_an_invalid_role_changes_nothing() -> None:
     async with world() as w:
         before = await w.engine.roles.get("aws", "app")
         faulty = builders.role(user_path="nope", policy_arns=("not-an-arn",))
-        with pytest.raises(Invalid) as told:
+        with pytest.raises(Invalid) as raised:
             await w.put_role(faulty)
-        assert {violation.field for violation in told.value.violations} == {
+        assert {violation.field for violation in raised.value.violations} == {
             "role.user_path",
             "role.policy_arns[0]",
         }

@@ -251,8 +251,8 @@ async def test_missing_policies_and_groups_of_a_role_are_named() -> None:
     async with world() as w:
         none = "arn:aws:iam::123456789012:policy/none"
         role = builders.role(policy_arns=(none,), iam_groups=("nobody",), permissions_boundary_arn=f"{none}2")
-        told = await w.engine.root_checker.check_role(role)
-        assert [warning.split(" does not exist")[0] for warning in told] == [
+        warnings = await w.engine.root_checker.check_role(role)
+        assert [warning.split(" does not exist")[0] for warning in warnings] == [
             f"policy {none}",
             f"policy {none}2",
             "group nobody",
@@ -263,8 +263,8 @@ async def test_missing_policies_and_groups_of_a_role_are_named() -> None:
 async def test_a_failed_lookup_is_not_reported_as_missing() -> None:
     async with world() as w:
         w.aws.faults.add(Fault(Kind.REFUSE, "GetGroup"))
-        (told,) = await w.engine.root_checker.check_role(builders.role(iam_groups=("staff",)))
-        assert "group staff could not be looked up: AccessDenied" in told
+        (warning,) = await w.engine.root_checker.check_role(builders.role(iam_groups=("staff",)))
+        assert "group staff could not be looked up: AccessDenied" in warning
 
 
 @virtual
@@ -279,9 +279,9 @@ async def test_a_denied_action_for_a_role_is_named() -> None:
             (assumed(), "sts:AssumeRole", WORKER),
             (federated, "sts:GetFederationToken", "*"),
         ):
-            (told,) = await w.engine.root_checker.check_role(role)
-            assert action in told
-            assert where in told
+            (warning,) = await w.engine.root_checker.check_role(role)
+            assert action in warning
+            assert where in warning
 
 
 @virtual
@@ -296,22 +296,22 @@ async def test_many_role_arns_are_simulated_in_few_calls() -> None:
 async def test_the_check_of_a_role_uses_the_kind_that_aws_returns() -> None:
     async with world() as w:
         w.iam.sts.root_arn = "arn:aws:iam::123456789012:root"
-        (told,) = await w.engine.root_checker.check_role(assumed())
-        assert "ACCOUNT_ROOT" in told
+        (warning,) = await w.engine.root_checker.check_role(assumed())
+        assert "ACCOUNT_ROOT" in warning
 
 
 @virtual
 async def test_the_check_of_a_role_without_aws_is_one_warning() -> None:
     async with world() as w:
         await w.engine.mounts.enable(builders.mount("bare"), "test")
-        (told,) = await w.engine.root_checker.check_role(builders.role(mount_name="bare"))
-        assert "has no root" in told
+        (warning,) = await w.engine.root_checker.check_role(builders.role(mount_name="bare"))
+        assert "has no root" in warning
         for fault in (Fault(Kind.HANG), Fault(Kind.REFUSE)):
             w.aws.faults.clear()
             w.aws.faults.add(fault)
             began = w.now()
-            (told,) = await w.engine.root_checker.check_role(builders.role(iam_groups=("staff",)))
-            assert "could not be checked on AWS" in told
+            (warning,) = await w.engine.root_checker.check_role(builders.role(iam_groups=("staff",)))
+            assert "could not be checked on AWS" in warning
             assert w.now() - began <= 5.0
 
 
@@ -321,13 +321,13 @@ async def test_a_check_of_a_role_takes_5_s_at_most() -> None:
     async with world() as w:
         w.aws.faults.add(Fault(Kind.HANG, "GetGroup"))
         began = w.now()
-        told = await w.engine.root_checker.check_role(
+        warnings = await w.engine.root_checker.check_role(
             builders.role(iam_groups=("staff",), policy_arns=(NONE,))
         )
         assert w.now() - began <= 5.1
-        assert len(told) == 2
-        assert any("does not exist" in warning for warning in told)
-        assert any("could not be looked up" in warning for warning in told)
+        assert len(warnings) == 2
+        assert any("does not exist" in warning for warning in warnings)
+        assert any("could not be looked up" in warning for warning in warnings)
 
 
 NONE = "arn:aws:iam::123456789012:policy/none"

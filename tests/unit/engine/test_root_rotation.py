@@ -178,10 +178,10 @@ async def test_a_second_key_of_others_is_named_and_not_deleted(status: str) -> N
         other = w.iam.create_access_key(ROOT).id
         w.iam.update_access_key(ROOT, other, status)
         before = keys_of(w)
-        with pytest.raises(KeyLimit) as told:
+        with pytest.raises(KeyLimit) as raised:
             await rotate(w)
-        assert other in str(told.value)
-        assert builders.ROOT_KEY in str(told.value)
+        assert other in str(raised.value)
+        assert builders.ROOT_KEY in str(raised.value)
         assert keys_of(w) == before
         assert "CreateAccessKey" not in w.aws.actions()
 
@@ -263,9 +263,9 @@ async def test_a_second_lost_answer_is_left_to_the_next_attempt() -> None:
 async def test_a_refused_create_access_key_changes_nothing() -> None:
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey"))
-        with pytest.raises(LessorError) as told:
+        with pytest.raises(LessorError) as raised:
             await rotate(w)
-        assert told.value.reason == "ROOT_REFUSED"
+        assert raised.value.reason == "ROOT_REFUSED"
         row = await row_of(w)
         assert (row.phase, row.last_check_us, row.due_us) == (Phase.IDLE, 0, 0)
         assert keys_of(w) == {builders.ROOT_KEY: "Active"}

@@ -120,9 +120,9 @@ async def test_a_user_of_the_same_name_at_the_end_of_the_chain_keeps_its_keys() 
 async def test_a_second_key_of_the_chain_s_first_user_is_named() -> None:
     async with chained() as (w, _):
         other_key = w.iam.create_access_key(ROOT).id
-        with pytest.raises(KeyLimit) as told:
+        with pytest.raises(KeyLimit) as raised:
             await rotate(w)
-        assert other_key in told.value.message
+        assert other_key in raised.value.message
 
 
 @virtual

@@ -20,9 +20,9 @@ from tests.support.virtual_loop import virtual
 async def test_a_key_that_could_not_be_verified_is_kept_until_aws_answers() -> None:
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.DROP, "VerifyKey"))
-        with pytest.raises(AwsUnavailable) as told:
+        with pytest.raises(AwsUnavailable) as raised:
             await rotate(w)
-        assert "revoked" not in told.value.message
+        assert "revoked" not in raised.value.message
         assert (await row_of(w)).phase is Phase.MADE
         assert await root_key(w) == builders.ROOT_KEY
         w.aws.faults.clear()

@@ -76,9 +76,9 @@ async def test_a_schedule_without_a_key_is_refused_and_one_that_is_stored_counts
     """An earlier version accepted it. Such a row becomes idle at the first start."""
     async with rotating(limits=EngineConfig(root_rules=RootRules(ambient_mounts=("aws",)))) as w:
         keyless = replace(builders.root_config(), access_key="", secret_key=Secret(), rotation_period=HOUR)
-        with pytest.raises(Invalid) as told:
+        with pytest.raises(Invalid) as raised:
             await w.engine.mounts.set_root("aws", "", lambda _: keyless, "test")
-        assert [one.field for one in told.value.violations] == ["config.rotation_period"]
+        assert [one.field for one in raised.value.violations] == ["config.rotation_period"]
         await set_root(w, rotation_period=HOUR)
         sealed = b"roots/aws\0" + json.dumps(to_plain(keyless)).encode()
         w.store.roots["aws"] = replace(w.store.roots["aws"], sealed=sealed, version=9)
@@ -103,9 +103,9 @@ async def test_a_key_that_was_rotated_away_is_not_set_again() -> None:
     """A tool that knows only the first key would otherwise set it again."""
     async with rotating() as w:
         await rotate(w)
-        with pytest.raises(RootKeyRotatedAway) as told:
+        with pytest.raises(RootKeyRotatedAway) as raised:
             await set_root(w, builders.ROOT_KEY)
-        assert told.value.reason == "ROOT_KEY_ROTATED_AWAY"
+        assert raised.value.reason == "ROOT_KEY_ROTATED_AWAY"
         new = await root_key(w)
         await w.engine.mounts.set_root("aws", "", lambda before: before, "test")
         assert await root_key(w) == new

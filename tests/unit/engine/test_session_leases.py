@@ -47,8 +47,8 @@ async def test_a_revoked_session_is_forgotten_and_then_already_gone(sync: bool) 
         await assumed(w)
         made = await w.issue(role="assumed", ttl=900)
         w.aws.sent.clear()
-        told = await w.revoke(made.lease.id, sync=sync)
-        assert told == Revocation(Outcome.FORGOTTEN, works_until_us=made.lease.expires_us)
+        answer = await w.revoke(made.lease.id, sync=sync)
+        assert answer == Revocation(Outcome.FORGOTTEN, works_until_us=made.lease.expires_us)
         assert (await w.lease(made.lease.id)).state is State.GONE
         assert (await w.revoke(made.lease.id, sync=sync)).outcome is Outcome.ALREADY_GONE
         assert w.aws.sent == []
@@ -201,9 +201,9 @@ async def test_a_repeat_obeys_the_current_role() -> None:
         await w.issue(role="assumed", request=ONE, ask=Ask(role_arn=forbidden))
         await w.put_role(builders.assumed(allowed))
         w.aws.sent.clear()
-        with pytest.raises(Invalid) as told:
+        with pytest.raises(Invalid) as raised:
             await w.issue(role="assumed", request=ONE, ask=Ask(role_arn=forbidden))
-        assert [one.field for one in told.value.violations] == ["role_arn"]
+        assert [one.field for one in raised.value.violations] == ["role_arn"]
         assert "AssumeRole" not in w.aws.actions()
 
 

@@ -71,9 +71,9 @@ async def test_the_key_of_another_static_role_is_never_deleted() -> None:
     async with rotating() as w:
         await put(w)
         await put_beside(w, "second")
-        with pytest.raises(StaticKeyInUse) as told:
+        with pytest.raises(StaticKeyInUse) as raised:
             await w.engine.static_roles.rotate("aws", "second", "test", delete_other_key=True)
-        assert f"static role aws/{USER}" in told.value.message
+        assert f"static role aws/{USER}" in raised.value.message
         assert works(w, await credentials(w))
         assert works(w, await credentials(w, "second"))
 
@@ -102,9 +102,9 @@ async def test_the_user_of_another_static_role_is_refused() -> None:
         before = keys_of(w, USER)
         w.aws.sent.clear()
         for mount in ("aws", "second"):
-            with pytest.raises(StaticUserTaken) as told:
+            with pytest.raises(StaticUserTaken) as raised:
                 await put(w, replace(static("other", username=USER), mount=mount))
-            assert f"user {USER} already belongs to static role aws/{USER}" in told.value.message
+            assert f"user {USER} already belongs to static role aws/{USER}" in raised.value.message
             assert await w.store.get_rotation(static_subject(mount, "other")) is None
         assert keys_of(w, USER) == before
         assert set(w.aws.actions()) <= {"GetUser", "GetCallerIdentity"}
@@ -138,9 +138,9 @@ async def test_the_user_of_a_root_is_refused(mount: str) -> None:
         await w.engine.mounts.set_root("second", "", lambda _: config, "test")
         user = ROOT if mount == "aws" else "hub"
         before = keys_of(w, user)
-        with pytest.raises(StaticUserTaken) as told:
+        with pytest.raises(StaticUserTaken) as raised:
             await put(w, static("other", username=user), delete_other_key=True)
-        assert f"the root of mount {mount}" in told.value.message
+        assert f"the root of mount {mount}" in raised.value.message
         assert await w.store.get_rotation(static_subject("aws", "other")) is None
         assert keys_of(w, user) == before
 
@@ -171,9 +171,9 @@ async def outcome(putting: Awaitable[Rotation]) -> Rotation | LessorError:
 async def test_two_keys_of_others_are_named_and_nothing_is_stored() -> None:
     async with rotating() as w:
         theirs = [w.iam.create_access_key(USER).id for _ in range(2)]
-        with pytest.raises(KeyLimit) as told:
+        with pytest.raises(KeyLimit) as raised:
             await put(w)
-        assert all(key_id in str(told.value) for key_id in theirs)
+        assert all(key_id in str(raised.value) for key_id in theirs)
         assert list(keys_of(w, USER)) == theirs
         assert await w.store.get_rotation(SUBJECT) is None
 
@@ -241,9 +241,9 @@ async def test_a_first_key_with_an_unknown_outcome_keeps_the_role() -> None:
 async def test_a_first_key_that_is_not_verified_leaves_nothing() -> None:
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.REFUSE, "VerifyKey"))
-        with pytest.raises(KeyNotAccepted) as told:
+        with pytest.raises(KeyNotAccepted) as raised:
             await put(w)
-        assert told.value.aws is not None
+        assert raised.value.aws is not None
         assert keys_of(w, USER) == {}
         with pytest.raises(NotFound):
             await credentials(w)
@@ -305,7 +305,7 @@ async def test_a_chain_that_aws_refuses_stores_nothing() -> None:
         other = w.iam.peer(OTHER_ACCOUNT)
         role = other.add_role("keys", external_id="outside")
         other.create_user(USER).visible_at = 0.0
-        with pytest.raises(LessorError) as told:
+        with pytest.raises(LessorError) as raised:
             await put(w, static(chain=(Hop(role.arn),)))
-        assert told.value.reason == "ROOT_REFUSED"
+        assert raised.value.reason == "ROOT_REFUSED"
         assert await w.store.get_rotation(SUBJECT) is None

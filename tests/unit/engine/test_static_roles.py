@@ -66,10 +66,10 @@ async def test_a_key_is_read_during_an_outage() -> None:
 async def test_a_user_that_aws_does_not_know_is_refused_and_nothing_stored() -> None:
     """A name that differs only by case is not known."""
     async with rotating() as w:
-        with pytest.raises(StaticUserUnknown) as told:
+        with pytest.raises(StaticUserUnknown) as raised:
             await put(w, static("nobody"))
-        assert told.value.aws is not None
-        assert told.value.aws.code == "NoSuchEntity"
+        assert raised.value.aws is not None
+        assert raised.value.aws.code == "NoSuchEntity"
         with pytest.raises(StaticUserChanged):
             await put(w, static("other", username=USER.upper()))
         assert await w.engine.static_roles.list("aws", "", 9) == []
@@ -80,9 +80,9 @@ async def test_a_user_that_aws_does_not_know_is_refused_and_nothing_stored() -> 
 async def test_all_violations_of_a_request_are_reported_before_any_call() -> None:
     async with rotating() as w:
         w.aws.sent.clear()
-        with pytest.raises(Invalid) as told:
+        with pytest.raises(Invalid) as raised:
             await put(w, static("a b", period=45))
-        fields = {violation.field for violation in told.value.violations}
+        fields = {violation.field for violation in raised.value.violations}
         assert fields == {"static_role.name", "static_role.username", "static_role.rotation_period"}
         assert w.aws.actions() == []
 
@@ -105,9 +105,9 @@ async def test_the_username_is_never_changed() -> None:
     async with rotating() as w:
         w.iam.create_user("other").visible_at = 0.0
         made = await put(w)
-        with pytest.raises(Invalid) as told:
+        with pytest.raises(Invalid) as raised:
             await put(w, static(username="other"))
-        assert [violation.field for violation in told.value.violations] == ["static_role.username"]
+        assert [violation.field for violation in raised.value.violations] == ["static_role.username"]
         assert (await row_of(w, SUBJECT)).current == made.current
         assert keys_of(w, "other") == {}
 

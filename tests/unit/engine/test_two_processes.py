@@ -96,13 +96,13 @@ async def test_a_sync_revocation_returns_the_success_of_another_process() -> Non
         await w.store.revoke(made.lease.id)
         (claim,) = await w.store.claim([made.lease.id], OTHER)
         async with asyncio.TaskGroup() as group:
-            told = group.create_task(w.revoke(made.lease.id))
+            answer = group.create_task(w.revoke(made.lease.id))
             await asyncio.sleep(10)
-            assert not told.done()
+            assert not answer.done()
             await lease_steps.finish(w.store, claim)
             await asyncio.sleep(1.1)
-            assert told.done()
-        assert told.result().outcome is Outcome.GONE
+            assert answer.done()
+        assert answer.result().outcome is Outcome.GONE
 
 
 @virtual
@@ -112,14 +112,14 @@ async def test_a_sync_revocation_returns_the_error_of_another_process() -> None:
         await w.store.revoke(made.lease.id)
         (claim,) = await w.store.claim([made.lease.id], OTHER)
         async with asyncio.TaskGroup() as group:
-            told = group.create_task(w.revoke(made.lease.id))
+            answer = group.create_task(w.revoke(made.lease.id))
             await asyncio.sleep(10)
             await lease_steps.reschedule(
                 w.store, claim, "AWS said no", timedelta(minutes=10), attempts=1, not_found_count=0
             )
             await asyncio.sleep(1.1)
-            assert told.done()
-        assert (told.result().outcome, told.result().last_error) == (Outcome.ACCEPTED, "AWS said no")
+            assert answer.done()
+        assert (answer.result().outcome, answer.result().last_error) == (Outcome.ACCEPTED, "AWS said no")
 
 
 @virtual

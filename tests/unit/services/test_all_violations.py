@@ -150,9 +150,9 @@ RULED = {case.method: case for case in cases(shape=False) if case.wrong}
 
 async def faults(s: Served, method: str, request: Message) -> list[str]:
     """Return the fields of the violations that a method answers with."""
-    with pytest.raises(Invalid) as told:
+    with pytest.raises(Invalid) as raised:
         await s(method, request)
-    return [violation.field for violation in told.value.violations]
+    return [violation.field for violation in raised.value.violations]
 
 
 def top(field: str) -> str:
@@ -231,10 +231,10 @@ def test_every_request_with_a_mask_is_checked() -> None:
 async def test_an_etag_does_not_hide_an_invalid_name() -> None:
     role = role_pb2.Role(name="x\n" * 2000, credential_type=role_pb2.Role.IAM_USER, etag="any")
     async with world() as w:
-        with pytest.raises(Invalid) as told:
+        with pytest.raises(Invalid) as raised:
             await Served(w)("RoleService.PutRole", role_pb2.PutRoleRequest(role=role))
-    assert [one.field for one in told.value.violations] == ["role.name"]
-    assert len(told.value.message) < 300
+    assert [one.field for one in raised.value.violations] == ["role.name"]
+    assert len(raised.value.message) < 300
 
 
 @pytest.mark.parametrize(
@@ -276,5 +276,5 @@ async def test_all_problems_with_a_known_role_are_reported_together() -> None:
         }
         request.ttl.seconds = 60
         request.overlap.seconds = 50
-        told = await faults(s, "CredsService.WatchCredentials", request)
-        assert set(told) == {"overlap", "role_arn", "mfa_code"}
+        answer = await faults(s, "CredsService.WatchCredentials", request)
+        assert set(answer) == {"overlap", "role_arn", "mfa_code"}

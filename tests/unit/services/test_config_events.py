@@ -21,7 +21,7 @@ KEYS = config_pb2.SetRootRequest(
 
 
 @pytest.mark.parametrize(
-    ("method", "request_", "told"),
+    ("method", "request_", "expected"),
     [
         ("ConfigService.EnableMount", config_pb2.EnableMountRequest(mount="b"), ["created"]),
         ("ConfigService.TuneMount", config_pb2.TuneMountRequest(max_users=9), ["changed"]),
@@ -33,12 +33,12 @@ KEYS = config_pb2.SetRootRequest(
 )
 @virtual
 async def test_an_event_says_created_changed_or_deleted(
-    method: str, request_: Message, told: list[str]
+    method: str, request_: Message, expected: list[str]
 ) -> None:
     async with world() as w:
         before = len(recorded(w.events.events))
         await Served(w)(method, request_)
-        assert recorded(w.events.events)[before:] == told
+        assert recorded(w.events.events)[before:] == expected
 
 
 @virtual

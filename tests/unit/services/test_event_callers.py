@@ -58,8 +58,8 @@ async def test_a_second_hold_is_an_event_too() -> None:
     async with world() as w:
         await w.engine.expiry.hold("STORE_ROLLED_BACK")
         await Served(w, CAROL)("SystemService.HoldExpiry", system_pb2.HoldExpiryRequest(reason="why"))
-        told = w.events.of(events.ExpiryHeld)
-        assert told == [events.ExpiryHeld("STORE_ROLLED_BACK"), events.ExpiryHeld("why", "carol")]
+        answer = w.events.of(events.ExpiryHeld)
+        assert answer == [events.ExpiryHeld("STORE_ROLLED_BACK"), events.ExpiryHeld("why", "carol")]
 
 
 async def out_of_step(w: World) -> None:

@@ -73,9 +73,9 @@ class Served:
 
     async def refused(self, method: str, data: bytes = b"", metadata: Any = BEARER) -> Refused:
         """Call a method that must fail; return how it did."""
-        with pytest.raises(grpc.aio.AioRpcError) as told:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
             await self.call(method, data, metadata)
-        error = told.value
+        error = raised.value
         wire = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
         return Refused(error.code(), error.details() or "", decoded(bytes(wire)))
 
@@ -167,9 +167,9 @@ async def test_a_caller_without_the_capability_is_refused_before_a_byte_is_parse
 
 @pytest.mark.parametrize("method", ["RevokePrefix", "/lessor.v1.LeaseService/Nope", "/other.Service/Nope"])
 async def test_a_method_without_an_implementation_is_unimplemented(s: Served, method: str) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as told:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
         await s.call(method)
-    assert told.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"])
@@ -244,9 +244,9 @@ async def test_work_past_the_deadline_is_cancelled_with_our_error(s: Served) -> 
             ended.set()
 
     s.leases.act = hang
-    with pytest.raises(grpc.aio.AioRpcError) as told:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
         await s.call("LookupLease", lookup(), seconds=2.0)
-    assert told.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     async with asyncio.timeout(30):
         await ended.wait()
 

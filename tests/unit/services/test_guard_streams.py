@@ -102,10 +102,10 @@ async def served() -> AsyncIterator[Served]:
 async def ended(stream: Any) -> grpc.aio.AioRpcError:
     """Read a stream to its end, which must be an error."""
     async with asyncio.timeout(SECONDS):
-        with pytest.raises(grpc.aio.AioRpcError) as told:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
             async for _ in stream:
                 pass
-    return told.value
+    return raised.value
 
 
 async def test_headers_are_sent_when_the_stream_has_started(s: Served) -> None:
@@ -175,10 +175,10 @@ async def test_a_drain_ends_an_lasting_stream_immediately(s: Served) -> None:
     other = s.stream(PREFIX)
     await s.leases.until_open(2)
     async with asyncio.TaskGroup() as group:
-        told = group.create_task(ended(watch))
+        answer = group.create_task(ended(watch))
         assert await s.guard.drain(0.5) == 1
-    assert told.result().code() is grpc.StatusCode.UNAVAILABLE
-    assert "stopping" in (told.result().details() or "")
+    assert answer.result().code() is grpc.StatusCode.UNAVAILABLE
+    assert "stopping" in (answer.result().details() or "")
     assert s.leases.open == 1
     other.cancel()
     assert await s.guard.drain(SECONDS) == 0

@@ -68,11 +68,11 @@ def said(code: str, call: object = USER, status_code: int = 400) -> AwsError:
 async def of_endpoint(_: Path) -> LessorError:
     """Return the error of an endpoint that is not allowed any more."""
     async with Clients((), "lessor/test") as clients:
-        with pytest.raises(LessorError) as told:
+        with pytest.raises(LessorError) as raised:
             await clients.get(
                 Root("aws", 1, "", RootConfig(iam_endpoint=URL)), "iam", Endpoint(URL, ""), None
             )
-    return told.value
+    return raised.value
 
 
 def of_token(content: bytes | None, audience: str = "") -> Callable[[Path], Awaitable[LessorError]]:
@@ -82,9 +82,9 @@ def of_token(content: bytes | None, audience: str = "") -> Callable[[Path], Awai
         path = folder / FILE
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(LessorError) as told:
+        with pytest.raises(LessorError) as raised:
             await identity_token.read_token(str(path), audience, TokenPlaces())
-        return told.value
+        return raised.value
 
     return make
 
@@ -129,13 +129,13 @@ def all_of_aws() -> dict[str, LessorError]:
 def test_the_text_of_aws_is_shown_only_to_callers_who_may_read_the_root(name: str) -> None:
     error = all_of_aws()[name]
     assert isinstance(error, AwsError)
-    told = [
+    answer = [
         error,
         for_caller(error),
         lease_writer.to_caller_error(error),
         sts_session._to_caller_error(error, ASSUME),
     ]
-    for one in told:
+    for one in answer:
         keeps_quiet(one)
         if error.detail:
             assert error.detail in status.error_status(one, sees_root=True).message
@@ -145,9 +145,9 @@ def test_the_text_of_aws_is_shown_only_to_callers_who_may_read_the_root(name: st
 async def test_the_error_of_a_paused_account_names_no_endpoint(name: str) -> None:
     limiter = RateLimiters(RateLimit()).limiter(f"aws:{ACCOUNT}", URL)
     limiter.pause(all_of_aws()[name].message, 1.0)
-    with pytest.raises(LessorError) as told:
+    with pytest.raises(LessorError) as raised:
         limiter.require_open()
-    keeps_quiet(told.value)
+    keeps_quiet(raised.value)
 
 
 def keeps_quiet(error: LessorError) -> None:

@@ -28,20 +28,20 @@ JSON = st.recursive(
 )
 
 
-def fields(told: pytest.ExceptionInfo[Invalid]) -> list[str]:
+def fields(expected: pytest.ExceptionInfo[Invalid]) -> list[str]:
     """Return the paths of an error's violations."""
-    return [violation.field for violation in told.value.violations]
+    return [violation.field for violation in expected.value.violations]
 
 
 def test_no_mount_means_the_default_one() -> None:
     assert messages.mount_of("") == "aws"
     assert messages.mount_of("second") == "second"
-    with pytest.raises(Invalid) as told:
+    with pytest.raises(Invalid) as raised:
         messages.mount_of("../x")
-    assert fields(told) == ["mount"]
-    with pytest.raises(Invalid) as told:
+    assert fields(raised) == ["mount"]
+    with pytest.raises(Invalid) as raised:
         messages.role_of("", "name")
-    assert fields(told) == ["name"]
+    assert fields(raised) == ["name"]
 
 
 @given(st.integers(min_value=-(10**8), max_value=10**8))
@@ -63,9 +63,9 @@ def test_an_absent_duration_is_none() -> None:
 )
 def test_a_duration_out_of_bounds_is_refused_by_its_field(value: Duration) -> None:
     request = creds_pb2.GenerateCredentialsRequest(ttl=value)
-    with pytest.raises(Invalid) as told:
+    with pytest.raises(Invalid) as raised:
         messages.parse_duration(request, "ttl", "role")
-    assert fields(told) == ["role.ttl"]
+    assert fields(raised) == ["role.ttl"]
 
 
 def test_a_ttl_is_whole_seconds_and_an_instant_keeps_microseconds() -> None:
@@ -96,9 +96,9 @@ def test_whole_numbers_of_a_struct_are_whole_in_the_policy() -> None:
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 def test_a_number_that_json_does_not_have_is_refused_by_its_field(number: float) -> None:
-    with pytest.raises(Invalid) as told:
+    with pytest.raises(Invalid) as raised:
         messages.parse_document(Struct(fields={"a": Value(number_value=number)}), "role.policy_document")
-    assert fields(told) == ["role.policy_document"]
+    assert fields(raised) == ["role.policy_document"]
 
 
 def stored() -> role_pb2.Role:
@@ -128,19 +128,19 @@ def test_an_empty_mask_changes_nothing() -> None:
 
 def test_a_mask_of_unknown_fields_is_refused_with_all_of_them() -> None:
     mask = FieldMask(paths=["nope", "max_ttl", "max_ttl.seconds"])
-    with pytest.raises(Invalid) as told, messages.Problems() as problems:
+    with pytest.raises(Invalid) as raised, messages.Problems() as problems:
         named = messages.paths(mask, role_pb2.Role.DESCRIPTOR.fields_by_name, "name fields", problems)
     assert named == ["max_ttl"]
-    assert fields(told) == ["update_mask"] * 2
-    assert {"nope", "seconds"} <= set(str(told.value.violations).replace('"', ".").split("."))
+    assert fields(raised) == ["update_mask"] * 2
+    assert {"nope", "seconds"} <= set(str(raised.value.violations).replace('"', ".").split("."))
 
 
 def test_a_page_has_a_bounded_size() -> None:
     assert [messages.page_size(size) for size in (0, 1, 1000)] == [100, 1, 1000]
     for size in (-1, 1001):
-        with pytest.raises(Invalid) as told:
+        with pytest.raises(Invalid) as raised:
             messages.page_size(size)
-        assert fields(told) == ["page_size"]
+        assert fields(raised) == ["page_size"]
 
 
 def numbered(number: int) -> role_pb2.Role:
@@ -202,16 +202,16 @@ def test_a_mask_has_a_bounded_number_of_paths() -> None:
         mask = FieldMask(paths=["max_ttl"] * messages.MAX_PATHS)
         assert messages.paths(mask, fields_of_role, "name fields", problems) == ["max_ttl"]
     mask.paths.append("max_ttl")
-    with pytest.raises(Invalid) as told, messages.Problems() as problems:
+    with pytest.raises(Invalid) as raised, messages.Problems() as problems:
         messages.paths(mask, fields_of_role, "name fields", problems)
-    assert fields(told) == ["update_mask"]
+    assert fields(raised) == ["update_mask"]
 
 
 def test_an_empty_document_is_refused_with_a_hint() -> None:
     """A library that can't convert a plain object to a Struct sends one without fields."""
-    with pytest.raises(Invalid) as told:
+    with pytest.raises(Invalid) as raised:
         messages.parse_document(Struct(), "role.policy_document")
-    (violation,) = told.value.violations
+    (violation,) = raised.value.violations
     assert (violation.field, violation.problem) == ("role.policy_document", "is an empty object")
     assert "proto-loader" in violation.fix
 
@@ -225,6 +225,6 @@ def test_a_reason_is_printable_and_of_at_most_256_characters(text: str) -> None:
     "text", ["x" * 257, "two\nlines", "tab\there", "\x1b[31m", "\u202eright to left", "\x00"]
 )
 def test_a_reason_that_is_too_long_or_not_printable_is_refused(text: str) -> None:
-    with pytest.raises(Invalid) as told:
+    with pytest.raises(Invalid) as raised:
         messages.reason(text)
-    assert fields(told) == ["reason"]
+    assert fields(raised) == ["reason"]

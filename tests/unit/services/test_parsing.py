@@ -77,9 +77,9 @@ PLACES = [
 
 def refused(kind: Descriptor, data: bytes) -> tuple[Violation, ...]:
     """Return the violations with which bytes are refused."""
-    with pytest.raises(Invalid) as told:
+    with pytest.raises(Invalid) as raised:
         parse(GetMessageClass(kind), data)
-    return told.value.violations
+    return raised.value.violations
 
 
 @pytest.mark.parametrize(("kind", "data", "path"), PLACES)

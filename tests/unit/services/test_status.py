@@ -121,15 +121,15 @@ def test_a_retryable_error_has_a_delay(retry_in: float | None, wanted: float) ->
 def test_at_most_twenty_violations_are_returned() -> None:
     """The last one says how many are left out."""
     for count in (1, 20, 21, 5000):
-        error = Invalid(tuple(Violation(f"f[{n}]", "is bad", "mend it") for n in range(count)))
+        error = Invalid(tuple(Violation(f"f[{n}]", "is bad", "fix it") for n in range(count)))
         bad = decoded(status.error_status(error, sees_root=False).details)[details.BadRequest]
         assert isinstance(bad, details.BadRequest)
         assert len(bad.field_violations) == min(count, 20)
         assert bad.field_violations[0].field == "f[0]"
-        assert bad.field_violations[0].description == "is bad; mend it"
+        assert bad.field_violations[0].description == "is bad; fix it"
         if count > 20:
             assert f"{count - 19} more" in bad.field_violations[-1].description
-    huge = Invalid(tuple(Violation("f", "x" * 3000, "mend it") for _ in range(9)))
+    huge = Invalid(tuple(Violation("f", "x" * 3000, "fix it") for _ in range(9)))
     assert len(status.error_status(huge, sees_root=False).details) < 12_000
 
 
