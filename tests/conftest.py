@@ -20,7 +20,7 @@ settings.load_profile("repeatable")
 LONGEST = (
     *("tests/simulation/test_deaths.py", "tests/unit/engine/test_rotation_crash.py"),
     *("tests/e2e/test_rotation.py", "tests/e2e/test_dev.py", "tests/e2e/test_kill.py"),
-    *("tests/e2e/test_readme.py", "tests/e2e/test_cli_upkeep.py", "tests/e2e/test_faults.py"),
+    *("tests/e2e/test_readme.py", "tests/e2e/test_cli_upkeep.py", "tests/e2e/test_aws_failures.py"),
 )
 """Files that take half a minute each: with ``--dist loadfile`` one that begins last is waited for alone."""
 

@@ -1,4 +1,4 @@
-"""Gives the tests of the stand-in the stand-in for AWS."""
+"""Provides the stand-in for AWS to its tests."""
 
 from tests.support.standin_fixtures import aws, url
 

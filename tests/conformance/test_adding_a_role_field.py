@@ -1,4 +1,4 @@
-"""Adds a field of a role to a copy of the tree as CONTRIBUTING.md says; each step left out is noticed."""
+"""Adds a field of a role to a copy of the tree as CONTRIBUTING.md says, without one step at a time."""
 
 from __future__ import annotations
 

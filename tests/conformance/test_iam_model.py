@@ -1,4 +1,4 @@
-"""The IAM model behind its stand-in server answers a real AWS client as moto does, where moto is faithful."""
+"""Compares the IAM model with moto through a real client, where moto behaves as AWS does."""
 
 from __future__ import annotations
 
@@ -90,8 +90,7 @@ async def refused(call: Awaitable[object]) -> tuple[str, int]:
     return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
 
 
-async def test_a_user_is_made_with_path_and_tags(iam: Client) -> None:
-    """What CreateUser was given is what GetUser and ListUserTags show."""
+async def test_a_user_is_created_with_path_and_tags(iam: Client) -> None:
     made = await iam.create_user(UserName="ann", Path="/lessor/x/", Tags=[{"Key": "k", "Value": "a <&> b"}])
     got = await iam.get_user(UserName="ann")
     assert made["User"] == got["User"]
@@ -101,7 +100,6 @@ async def test_a_user_is_made_with_path_and_tags(iam: Client) -> None:
 
 
 async def test_a_taken_name_is_entity_already_exists(iam: Client) -> None:
-    """A second CreateUser of the same name is refused with 409."""
     await iam.create_user(UserName="ann")
     assert await refused(iam.create_user(UserName="ann")) == ("EntityAlreadyExists", 409)
 
@@ -122,13 +120,11 @@ async def test_a_taken_name_is_entity_already_exists(iam: Client) -> None:
     ],
 )
 async def test_an_absent_user_is_no_such_entity(iam: Client, operation: str, params: dict[str, str]) -> None:
-    """Every call about a user that isn't there is refused with NoSuchEntity, 404."""
     call = getattr(iam, operation)
     assert await refused(call(UserName="nobody", **params)) == ("NoSuchEntity", 404)
 
 
 async def test_users_are_listed_by_path(iam: Client) -> None:
-    """ListUsers shows the users under the prefix and no others."""
     for name, path in (("ann", "/lessor/x/"), ("bob", "/lessor/y/"), ("eve", "/")):
         await iam.create_user(UserName=name, Path=path)
     listed = await iam.list_users(PathPrefix="/lessor/")
@@ -136,7 +132,6 @@ async def test_users_are_listed_by_path(iam: Client) -> None:
 
 
 async def test_listings_come_in_pages(iam: Client) -> None:
-    """Following Marker through pages shows each user exactly once."""
     for number in range(5):
         await iam.create_user(UserName=f"user{number}", Path="/lessor/")
     seen: list[str] = []
@@ -149,8 +144,7 @@ async def test_listings_come_in_pages(iam: Client) -> None:
     assert seen == [f"user{number}" for number in range(5)]
 
 
-async def test_inline_policies_come_and_go(iam: Client) -> None:
-    """A policy put is listed, keeps its user from being deleted, and is gone once deleted."""
+async def test_inline_policies_are_put_and_deleted(iam: Client) -> None:
     await iam.create_user(UserName="ann")
     await iam.put_user_policy(UserName="ann", PolicyName="p", PolicyDocument=POLICY)
     assert (await iam.list_user_policies(UserName="ann"))["PolicyNames"] == ["p"]
@@ -182,8 +176,7 @@ async def test_inline_policies_come_and_go(iam: Client) -> None:
         ),
     ],
 )
-async def test_a_bad_document_is_malformed(iam: Client, document: str) -> None:
-    """PutUserPolicy refuses what is no policy with MalformedPolicyDocument, 400."""
+async def test_an_invalid_policy_is_malformed_policy_document(iam: Client, document: str) -> None:
     await iam.create_user(UserName="ann")
     put = iam.put_user_policy(UserName="ann", PolicyName="p", PolicyDocument=document)
     assert await refused(put) == ("MalformedPolicyDocument", 400)
@@ -192,7 +185,7 @@ async def test_a_bad_document_is_malformed(iam: Client, document: str) -> None:
 async def test_a_version_after_its_statement_fails_legacy_parsing(
     iam: Client, server: tuple[str, str]
 ) -> None:
-    """The stand-in refuses the order that IAM refuses; moto does not look at it."""
+    """IAM refuses this order. Moto does not check it."""
     await iam.create_user(UserName="ann")
     document = json.dumps({"Statement": ALLOW["Statement"][0], "Version": ALLOW["Version"]})
     put = iam.put_user_policy(UserName="ann", PolicyName="p", PolicyDocument=document)
@@ -203,7 +196,6 @@ async def test_a_version_after_its_statement_fails_legacy_parsing(
 
 
 async def test_managed_policies_are_attached_and_detached(iam: Client) -> None:
-    """A policy attached is listed, keeps its user from being deleted, and is gone once detached."""
     await iam.create_user(UserName="ann")
     made = await iam.create_policy(PolicyName="own", PolicyDocument=POLICY)
     arn = made["Policy"]["Arn"]
@@ -218,14 +210,13 @@ async def test_managed_policies_are_attached_and_detached(iam: Client) -> None:
 
 
 async def test_an_unknown_managed_policy_is_no_such_entity(iam: Client) -> None:
-    """A policy that the account doesn't have can't be attached."""
     await iam.create_user(UserName="ann")
     attach = iam.attach_user_policy(UserName="ann", PolicyArn="arn:aws:iam::123456789012:policy/none")
     assert await refused(attach) == ("NoSuchEntity", 404)
 
 
 async def test_groups_are_joined_and_left(iam: Client) -> None:
-    """A user shows the groups it joined until it leaves them; leaving twice is NoSuchEntity."""
+    """Removing a user twice is NoSuchEntity."""
     await iam.create_user(UserName="ann")
     await iam.create_group(GroupName="devs")
     await iam.add_user_to_group(UserName="ann", GroupName="devs")
@@ -239,14 +230,12 @@ async def test_groups_are_joined_and_left(iam: Client) -> None:
 
 
 async def test_an_absent_group_is_no_such_entity(iam: Client) -> None:
-    """A group that isn't there can't be joined."""
     await iam.create_user(UserName="ann")
     join = iam.add_user_to_group(UserName="ann", GroupName="none")
     assert await refused(join) == ("NoSuchEntity", 404)
 
 
 async def test_a_user_has_at_most_two_keys(iam: Client) -> None:
-    """The third access key is LimitExceeded, and a deleted one makes room."""
     await iam.create_user(UserName="ann")
     first = (await iam.create_access_key(UserName="ann"))["AccessKey"]
     await iam.create_access_key(UserName="ann")
@@ -258,8 +247,7 @@ async def test_a_user_has_at_most_two_keys(iam: Client) -> None:
     await iam.create_access_key(UserName="ann")
 
 
-async def test_keys_are_switched_and_deleted(iam: Client) -> None:
-    """A key's status is what UpdateAccessKey said; a key deleted is no longer listed, and deletable once."""
+async def test_keys_are_set_inactive_and_deleted(iam: Client) -> None:
     await iam.create_user(UserName="ann")
     key_id = (await iam.create_access_key(UserName="ann"))["AccessKey"]["AccessKeyId"]
     await iam.update_access_key(UserName="ann", AccessKeyId=key_id, Status="Inactive")
@@ -272,15 +260,13 @@ async def test_keys_are_switched_and_deleted(iam: Client) -> None:
 
 
 async def test_tags_are_added_and_changed(iam: Client) -> None:
-    """TagUser adds tags and replaces values."""
     await iam.create_user(UserName="ann", Tags=[{"Key": "a", "Value": "1"}])
     await iam.tag_user(UserName="ann", Tags=[{"Key": "a", "Value": "2"}, {"Key": "b", "Value": ""}])
     tags = (await iam.list_user_tags(UserName="ann"))["Tags"]
     assert {tag["Key"]: tag["Value"] for tag in tags} == {"a": "2", "b": ""}
 
 
-async def test_login_profiles_come_and_go(iam: Client) -> None:
-    """A login profile is made once, shown, and deleted."""
+async def test_login_profiles_are_created_and_deleted(iam: Client) -> None:
     await iam.create_user(UserName="ann")
     await iam.create_login_profile(UserName="ann", Password="long-enough")
     again = iam.create_login_profile(UserName="ann", Password="long-enough")
@@ -291,7 +277,6 @@ async def test_login_profiles_come_and_go(iam: Client) -> None:
 
 
 async def test_the_summary_counts_users(iam: Client) -> None:
-    """GetAccountSummary tells how many users there are and may be."""
     await iam.create_user(UserName="ann")
     summary = (await iam.get_account_summary())["SummaryMap"]
     assert (summary["Users"], summary["UsersQuota"]) == (1, 5000)

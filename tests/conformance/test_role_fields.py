@@ -1,4 +1,4 @@
-"""Each field of a role is in the protocol, the domain, the service (both ways), the stores and the CLI."""
+"""Checks that each field of a role is in the protocol, the domain, the service, the stores and the CLI."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def full_role() -> Role:
     return replace(_role("aws", message), etag=message.etag)
 
 
-def test_a_message_with_every_field_is_made() -> None:
+def test_a_message_with_every_field_is_valid() -> None:
     assert {field.name for field, _ in full_message().ListFields()} == set(ROLE.fields_by_name)
 
 

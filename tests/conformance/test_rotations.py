@@ -1,4 +1,4 @@
-"""The rules of rotations in a store, held by every kind of it."""
+"""Checks the rules of rotations that every kind of store has."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def added(b: Bench, subject: str = ROOT, **fields: Any) -> Rotation:
 
 
 async def resting(b: Bench, subject: str = ROOT, due_us: int = 0, **fields: Any) -> Rotation:
-    """Store a row that nobody works on."""
+    """Store an unclaimed row."""
     claimed = await added(b, subject, **fields)
     moved = await b.store.move_rotation(replace(claimed, due_us=due_us), done=True)
     assert moved is not None
@@ -74,8 +74,7 @@ async def row(b: Bench, subject: str = ROOT) -> Rotation:
     return there
 
 
-async def test_a_row_is_stored_whole_and_claimed(b: Bench) -> None:
-    """What is added is what is read, claimed for as long as an attempt may take; a second is refused."""
+async def test_a_row_is_stored_with_all_fields_and_claimed(b: Bench) -> None:
     made = await b.store.add_rotation(STATIC)
     assert made == replace(STATIC, generation=1, due_us=START_US + CLAIM_US)
     assert await row(b, STATIC.subject) == made
@@ -83,14 +82,13 @@ async def test_a_row_is_stored_whole_and_claimed(b: Bench) -> None:
     assert await b.store.get_rotation(ROOT) is None
 
 
-async def test_one_user_is_of_one_static_role(b: Bench) -> None:
-    """Whoever comes second is refused and hears who holds the user, whichever mount it asks for."""
+async def test_a_user_has_at_most_one_static_role(b: Bench) -> None:
     await b.store.add_rotation(STATIC)
     for mount, name in (("aws", "second"), ("aws2", "billing")):
         other = replace(STATIC, subject=static_subject(mount, name))
-        with pytest.raises(StaticUserTaken) as told:
+        with pytest.raises(StaticUserTaken) as raised:
             await b.store.add_rotation(other)
-        assert "billing already belongs to static role aws/billing" in told.value.message
+        assert "billing already belongs to static role aws/billing" in raised.value.message
         assert await b.store.get_rotation(other.subject) is None
     assert await b.store.forget_rotation(await row(b, STATIC.subject))
     assert await b.store.add_rotation(replace(STATIC, subject=static_subject("aws2", "billing"))) is not None
@@ -106,15 +104,16 @@ async def test_one_user_is_of_one_static_role(b: Bench) -> None:
         ({}, {"subject": ROOT}),
     ],
 )
-async def test_another_user_is_free(b: Bench, first: dict[str, Any], second: dict[str, Any]) -> None:
-    """Another id or account is another user; what is not known, and a root's row, take none."""
+async def test_another_user_id_or_account_is_another_user(
+    b: Bench, first: dict[str, Any], second: dict[str, Any]
+) -> None:
     assert await b.store.add_rotation(replace(STATIC, **first)) is not None
     other = {"subject": static_subject("aws", "second"), **second}
     assert await b.store.add_rotation(replace(STATIC, **other)) is not None
 
 
 async def test_a_key_s_static_role_is_found(b: Bench) -> None:
-    """Its current key, the one before and the one after are its own; a root's are no static role's."""
+    """By its current, previous or next key."""
     await b.store.add_rotation(replace(STATIC, fresh="AKIAFRESH"))
     await added(b, ROOT, current="AKIAROOT", previous="AKIACURRENT")
     for key_id in ("AKIACURRENT", "AKIAPREVIOUS", "AKIAFRESH"):
@@ -130,8 +129,7 @@ async def test_a_key_s_static_role_is_found(b: Bench) -> None:
     assert second.name == "another"
 
 
-async def test_a_key_that_was_a_root_s_is_known_whatever_the_mount(b: Bench) -> None:
-    """The row that replaced it says so; that of a static role is none of a root."""
+async def test_a_key_that_was_a_root_s_is_found_in_any_mount(b: Bench) -> None:
     await added(b, ROOT, current="AKIANOW", previous="AKIAOLD", away=("AKIAOLDER", "AKIAOLD"))
     await b.store.add_rotation(replace(STATIC, away=("AKIASTATIC",)))
     for key_id in ("AKIAOLD", "AKIAOLDER"):
@@ -142,8 +140,7 @@ async def test_a_key_that_was_a_root_s_is_known_whatever_the_mount(b: Bench) -> 
         assert await b.store.find_replacing_rotation(key_id) is None
 
 
-async def test_a_claimed_row_is_claimed_by_nobody_else(b: Bench) -> None:
-    """A claim keeps others off until it runs out, whether the row is due or not."""
+async def test_a_claimed_row_cannot_be_claimed(b: Bench) -> None:
     claimed = await added(b)
     assert await b.store.claim_rotation(ROOT) is None
     assert await b.store.claim_rotations(9, frozenset()) == []
@@ -154,7 +151,7 @@ async def test_a_claimed_row_is_claimed_by_nobody_else(b: Bench) -> None:
 
 
 async def test_a_free_row_can_be_claimed_before_it_is_due(b: Bench) -> None:
-    """Who is asked to rotate now does not wait for the schedule."""
+    """An explicit rotation does not wait for the schedule."""
     await resting(b, due_us=START_US + 999 * SECOND)
     claimed = await b.store.claim_rotation(ROOT)
     assert claimed is not None
@@ -162,8 +159,7 @@ async def test_a_free_row_can_be_claimed_before_it_is_due(b: Bench) -> None:
     assert await b.store.claim_rotation(static_subject("aws", "nobody")) is None
 
 
-async def test_what_is_due_is_claimed_earliest_first_and_not_what_is_busy(b: Bench) -> None:
-    """Rows come in due order, at most so many, without those that are worked on; never is not due."""
+async def test_due_rows_are_claimed_earliest_first_without_claimed_ones(b: Bench) -> None:
     for number, due_us in enumerate((START_US + 5, START_US - 5, 0, START_US, START_US - 9)):
         await resting(b, static_subject("aws", f"r{number}"), due_us)
     busy = frozenset({static_subject("aws", "r4")})
@@ -175,14 +171,12 @@ async def test_what_is_due_is_claimed_earliest_first_and_not_what_is_busy(b: Ben
     assert await b.store.next_rotation_us(frozenset()) == START_US + 5
 
 
-async def test_a_row_that_is_never_due_is_not_looked_for(b: Bench) -> None:
-    """Without a schedule there is no next time."""
+async def test_a_row_without_a_schedule_is_never_claimed(b: Bench) -> None:
     await resting(b)
     assert await b.store.next_rotation_us(frozenset()) == 0
 
 
-async def test_a_move_keeps_the_claim_or_lets_it_go(b: Bench) -> None:
-    """Each move writes the whole row; one that is done leaves it free and due when it says."""
+async def test_a_step_keeps_or_releases_the_claim(b: Bench) -> None:
     claimed = await added(b)
     b.clock.advance(10)
     moved = await b.store.move_rotation(steps.intend(claimed, ("A", "B")), done=False)
@@ -196,7 +190,6 @@ async def test_a_move_keeps_the_claim_or_lets_it_go(b: Bench) -> None:
 
 
 async def test_an_older_generation_writes_nothing(b: Bench) -> None:
-    """Whoever lost the claim can neither move, switch nor forget the row."""
     old = await resting(b, phase=Phase.MADE)
     new = await b.store.claim_rotation(ROOT)
     assert new is not None
@@ -210,8 +203,7 @@ async def test_an_older_generation_writes_nothing(b: Bench) -> None:
     assert await b.store.get_rotation(ROOT) is None
 
 
-async def test_root_and_row_switch_together(b: Bench) -> None:
-    """The switch writes both in one transaction, and keeps the root's account."""
+async def test_root_and_row_are_switched_in_one_transaction(b: Bench) -> None:
     made = await added(b, phase=Phase.MADE, current="OLD", fresh="NEW", fresh_sealed=b"s")
     root = StoredRoot("aws", b"new", "", 2, "etag-2")
     switched = await b.store.switch_root(steps.switch(made, 9, START_US), root)
@@ -224,7 +216,6 @@ async def test_root_and_row_switch_together(b: Bench) -> None:
 
 @pytest.mark.parametrize("version", [1, 3])
 async def test_a_root_that_changed_is_not_switched(b: Bench, version: int) -> None:
-    """The root must be of the version that the new one follows on; nothing is written otherwise."""
     made = await added(b, phase=Phase.MADE)
     root = StoredRoot("aws", b"new", builders.ACCOUNT, version, "etag")
     assert await b.store.switch_root(steps.switch(made, 0, START_US), root) is None
@@ -233,7 +224,6 @@ async def test_a_root_that_changed_is_not_switched(b: Bench, version: int) -> No
 
 
 async def test_static_roles_are_listed_by_name_and_mount(b: Bench) -> None:
-    """A page holds the static roles of one mount, and neither its root nor another mount's."""
     for mount, name in (("aws", "b"), ("aws", "a"), ("aws", "c"), ("aws2", "x"), ("aw", "y")):
         await resting(b, static_subject(mount, name))
     await resting(b, ROOT)
@@ -243,8 +233,7 @@ async def test_static_roles_are_listed_by_name_and_mount(b: Bench) -> None:
     assert await b.store.list_static("nothing", "", 9) == []
 
 
-async def test_a_take_over_makes_claimed_rows_due_at_once(b: Bench) -> None:
-    """A start voids what the process before worked on, and leaves what nobody did."""
+async def test_voiding_stale_claims_makes_their_rows_due_immediately(b: Bench) -> None:
     claimed = await added(b)
     free = await resting(b, static_subject("aws", "free"), START_US + 99)
     assert await b.store.void_stale_claims() == 0  # leases
@@ -267,10 +256,10 @@ async def test_a_take_over_makes_claimed_rows_due_at_once(b: Bench) -> None:
         ({"last_check_us": 5, "attempts": 6}, False),
     ],
 )
-async def test_a_mount_is_removed_once_its_rotations_rest(
+async def test_a_mount_is_removed_once_its_rotations_are_idle(
     b: Bench, fields: dict[str, Any], holds: bool
 ) -> None:
-    """A half-made key still needs the root; a root that AWS refuses again and again holds up nothing."""
+    """A lost key still needs the root. A root that AWS always refuses delays nothing."""
     await resting(b, **fields)
     await resting(b, static_subject("aws2", "other"))
     mount = await b.store.get_mount("aws")
@@ -285,8 +274,10 @@ async def test_a_mount_is_removed_once_its_rotations_rest(
 
 
 @pytest.mark.parametrize("fields", [{}, {"ending": True}, {"ending": True, "attempts": 600}])
-async def test_a_static_role_keeps_its_mount_until_its_row_is_gone(b: Bench, fields: dict[str, Any]) -> None:
-    """The row says which keys are to be deleted, however often AWS refuses."""
+async def test_a_static_role_keeps_its_mount_until_its_row_is_deleted(
+    b: Bench, fields: dict[str, Any]
+) -> None:
+    """The row says which keys are to be deleted."""
     mine, other = static_subject("aws", "billing"), static_subject("aws2", "other")
     await resting(b, mine, **fields)
     await resting(b, other)
@@ -304,8 +295,7 @@ async def test_a_static_role_keeps_its_mount_until_its_row_is_gone(b: Bench, fie
     assert await b.store.remove_disabled() == ["aws"]
 
 
-async def test_rotations_outlive_the_process_and_go_into_backups(tmp_path: Path) -> None:
-    """What was durable is there at the next start, and in a copy."""
+async def test_rotations_are_durable_and_in_backups(tmp_path: Path) -> None:
     async with bench("sqlite", tmp_path) as b:
         stored = await b.store.add_rotation(STATIC)
         name, _ = await b.store.backup("copy.db")

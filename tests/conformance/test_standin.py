@@ -1,4 +1,4 @@
-"""The stand-in does what only it can: AWS's stricter rules, faults, outages, people at the console."""
+"""Checks what only the stand-in for AWS has: stricter rules, faults, outages and a console."""
 
 from __future__ import annotations
 
@@ -54,16 +54,14 @@ async def who(aws: StandIn, key_id: str) -> str:
 # --- rules that moto doesn't keep ---------------------------------------------------------------------------
 
 
-async def test_names_are_unique_without_regard_to_case(iam: Client) -> None:
-    """A name that differs from a taken one in case only is refused, in AWS's words."""
+async def test_names_are_unique_ignoring_case(iam: Client) -> None:
     await iam.create_user(UserName="ann")
     with pytest.raises(ClientError, match=r"User with name ANN already exists\."):
         await iam.create_user(UserName="ANN")
 
 
 @pytest.mark.parametrize("thing", [thing for thing in TOUCHES if thing != "user"])
-async def test_a_user_with_anything_on_it_is_not_deleted(aws: StandIn, iam: Client, thing: str) -> None:
-    """DeleteUser is DeleteConflict whatever hangs on the user, and works once nothing does."""
+async def test_a_user_with_anything_attached_is_not_deleted(aws: StandIn, iam: Client, thing: str) -> None:
     await iam.create_user(UserName="ann")
     await iam.create_user(UserName="bob")
     await aws.touch("ann", thing)
@@ -72,8 +70,7 @@ async def test_a_user_with_anything_on_it_is_not_deleted(aws: StandIn, iam: Clie
     assert list(await aws.users()) == ["ann"]
 
 
-async def test_all_that_others_hung_on_a_user_can_be_listed_and_deleted(aws: StandIn, iam: Client) -> None:
-    """The list and delete calls find every foreign thing, after which the user can go."""
+async def test_everything_attached_to_a_user_can_be_listed_and_deleted(aws: StandIn, iam: Client) -> None:
     await iam.create_user(UserName="ann")
     await aws.touch(
         "ann", "login_profile", "mfa", "virtual_mfa", "ssh_key", "certificate", "service_credential"
@@ -98,7 +95,6 @@ async def test_all_that_others_hung_on_a_user_can_be_listed_and_deleted(aws: Sta
 
 
 async def test_a_virtual_device_in_use_is_not_deleted(aws: StandIn, iam: Client) -> None:
-    """DeleteVirtualMFADevice is DeleteConflict until the device is deactivated."""
     await aws.touch("ann", "user", "virtual_mfa")
     serial = (await iam.list_mfa_devices(UserName="ann"))["MFADevices"][0]["SerialNumber"]
     delete = iam.delete_virtual_mfa_device(SerialNumber=serial)
@@ -106,7 +102,7 @@ async def test_a_virtual_device_in_use_is_not_deleted(aws: StandIn, iam: Client)
 
 
 async def test_inline_policies_share_2048_characters(iam: Client) -> None:
-    """The documents of one user together hold 2,048 characters, white space not counted."""
+    """White space does not count."""
     await iam.create_user(UserName="ann")
     room = 2048 - len(POLICY.replace(" ", ""))
     padded = POLICY.replace("s3:*", "s3:" + "x" * (room + 1))
@@ -117,7 +113,6 @@ async def test_inline_policies_share_2048_characters(iam: Client) -> None:
 
 
 async def test_quotas_are_limit_exceeded(aws: StandIn, iam: Client) -> None:
-    """The eleventh attached policy and group, and the user past the account's quota, are refused."""
     await aws.account(max_users=1)
     await iam.create_user(UserName="ann")
     names = [f"g{number}" for number in range(11)]
@@ -131,14 +126,13 @@ async def test_quotas_are_limit_exceeded(aws: StandIn, iam: Client) -> None:
         assert await refused(call) == ("LimitExceeded", 409)
 
 
-async def test_tag_keys_are_unique_without_regard_to_case(iam: Client) -> None:
-    """CreateUser refuses two tag keys that differ in case only."""
+async def test_tag_keys_are_unique_ignoring_case(iam: Client) -> None:
     tags = [{"Key": "c", "Value": "1"}, {"Key": "C", "Value": "2"}]
     assert await refused(iam.create_user(UserName="ann", Tags=tags)) == ("InvalidInput", 400)
 
 
-async def test_sts_tells_whose_key_it_is(aws: StandIn, iam: Client) -> None:
-    """A user's key is the user's, an unknown one the root's, and a deleted or inactive one nobody's."""
+async def test_get_caller_identity_returns_the_owner_of_the_key(aws: StandIn, iam: Client) -> None:
+    """An unknown key is the root's."""
     await iam.create_user(UserName="ann", Path="/lessor/")
     key_id = (await iam.create_access_key(UserName="ann"))["AccessKey"]["AccessKeyId"]
     assert await who(aws, key_id) == "arn:aws:iam::123456789012:user/lessor/ann"
@@ -149,8 +143,7 @@ async def test_sts_tells_whose_key_it_is(aws: StandIn, iam: Client) -> None:
     assert await refused(who(aws, key_id)) == ("InvalidClientTokenId", 403)
 
 
-async def test_a_root_made_real_can_rotate_its_key(aws: StandIn) -> None:
-    """The root's own keys are listed, made and deleted without naming the user."""
+async def test_a_root_with_a_real_user_can_rotate_its_key(aws: StandIn) -> None:
     await aws.root(ROOT_KEY)
     async with AsyncExitStack() as stack:
         iam = await open_client(stack, "iam", aws.url)
@@ -162,8 +155,8 @@ async def test_a_root_made_real_can_rotate_its_key(aws: StandIn) -> None:
     assert await refused(who(aws, ROOT_KEY)) == ("InvalidClientTokenId", 403)
 
 
-async def test_a_new_user_can_stay_unseen_for_a_while(aws: StandIn, iam: Client) -> None:
-    """Until it is visible a new user is not found or listed, though its name is taken."""
+async def test_a_new_user_can_be_invisible_for_a_while(aws: StandIn, iam: Client) -> None:
+    """Its name is already taken."""
     await aws.account(visible_after=60)
     await iam.create_user(UserName="ann")
     assert await refused(iam.get_user(UserName="ann")) == ("NoSuchEntity", 404)
@@ -185,10 +178,9 @@ async def test_a_new_user_can_stay_unseen_for_a_while(aws: StandIn, iam: Client)
         ("error_after", "InternalFailure", 500, True),
     ],
 )
-async def test_an_answered_fault_is_what_the_caller_sees(
+async def test_a_fault_with_an_answer_replaces_the_answer_once(
     aws: StandIn, iam: Client, kind: str, code: str, status: int, *, made: bool
 ) -> None:
-    """The fault's answer comes instead of AWS's, with or without the effect, and only once."""
     await aws.fault(kind, "CreateUser", nth=1)
     assert await refused(iam.create_user(UserName="ann")) == (code, status)
     assert ("ann" in await aws.users()) is made
@@ -196,8 +188,7 @@ async def test_an_answered_fault_is_what_the_caller_sees(
 
 
 @pytest.mark.parametrize(("kind", "made"), [("lose", True), ("drop", False)])
-async def test_a_cut_connection_answers_nothing(aws: StandIn, iam: Client, kind: str, *, made: bool) -> None:
-    """The caller sees a broken connection; whether AWS acted is the fault's to say."""
+async def test_a_fault_can_cut_the_connection(aws: StandIn, iam: Client, kind: str, *, made: bool) -> None:
     await aws.fault(kind, "CreateUser", nth=1)
     with pytest.raises(HTTPClientError):
         await iam.create_user(UserName="ann")
@@ -206,10 +197,9 @@ async def test_a_cut_connection_answers_nothing(aws: StandIn, iam: Client, kind:
 
 
 @pytest.mark.parametrize(("kind", "made"), [("hang", False), ("hang_after", True)])
-async def test_a_hanging_call_is_never_answered(
+async def test_a_fault_can_leave_a_call_unanswered(
     aws: StandIn, impatient: Client, kind: str, *, made: bool
 ) -> None:
-    """The caller waits until its own timeout; whether AWS acted is the fault's to say."""
     await aws.fault(kind, "CreateUser", nth=1)
     with pytest.raises(ReadTimeoutError):
         await impatient.create_user(UserName="ann")
@@ -217,8 +207,8 @@ async def test_a_hanging_call_is_never_answered(
     assert ("ann" in await aws.users()) is made
 
 
-async def test_garbage_is_html(aws: StandIn, iam: Client) -> None:
-    """The caller gets 200 and HTML, which the SDK takes for a success if the call has no result."""
+async def test_a_fault_can_answer_html(aws: StandIn, iam: Client) -> None:
+    """With status 200, which the SDK takes for a success if the call has no result."""
     await iam.create_user(UserName="ann")
     await aws.fault("garbage")
     deleted = (await iam.delete_user(UserName="ann"))["ResponseMetadata"]
@@ -229,8 +219,7 @@ async def test_garbage_is_html(aws: StandIn, iam: Client) -> None:
     assert list(await aws.users()) == ["ann"]
 
 
-async def test_a_delayed_call_takes_effect_after_its_caller_has_gone(aws: StandIn, impatient: Client) -> None:
-    """A delay holds back the effect too, as a request that slept on its way would."""
+async def test_a_delayed_call_takes_effect_after_its_caller_left(aws: StandIn, impatient: Client) -> None:
     await aws.fault("delay", "CreateUser", nth=1, seconds=3.0)
     with pytest.raises(ReadTimeoutError):
         await impatient.create_user(UserName="ann")
@@ -238,8 +227,7 @@ async def test_a_delayed_call_takes_effect_after_its_caller_has_gone(aws: StandI
     await until(aws.users, bool)
 
 
-async def test_faults_meet_the_calls_they_name(aws: StandIn, iam: Client) -> None:
-    """A rule counts only calls of its action and user, begins at the nth and meets as many as it says."""
+async def test_a_fault_applies_to_the_calls_that_it_names(aws: StandIn, iam: Client) -> None:
     await aws.fault("throttle", "CreateUser", user="ann", nth=2, times=2)
     await iam.create_user(UserName="bob")
     await iam.create_user(UserName="ann")
@@ -253,16 +241,14 @@ async def test_faults_meet_the_calls_they_name(aws: StandIn, iam: Client) -> Non
     await iam.list_users()
 
 
-async def test_a_wrong_fault_is_refused(aws: StandIn) -> None:
-    """A rule with an unknown kind or field is an error, not silence."""
+async def test_an_invalid_fault_is_refused(aws: StandIn) -> None:
     with pytest.raises(RuntimeError, match="nonsense"):
         await aws.fault("nonsense")
     with pytest.raises(RuntimeError, match="colour"):
         await aws.fault("drop", colour="red")
 
 
-async def test_down_cuts_callers_and_not_the_control(aws: StandIn, iam: Client) -> None:
-    """While down every caller is cut off; afterwards all is as before."""
+async def test_an_outage_does_not_affect_the_control_api(aws: StandIn, iam: Client) -> None:
     await iam.create_user(UserName="ann")
     await aws.down()
     # A connection is cut, or never comes about: that depends on when the old one is seen to be closed.
@@ -277,7 +263,6 @@ async def test_down_cuts_callers_and_not_the_control(aws: StandIn, iam: Client) 
 
 
 async def test_calls_are_recorded_in_order(aws: StandIn, iam: Client) -> None:
-    """Each call is recorded with its action, user, key and outcome, and counted."""
     await iam.create_user(UserName="ann")
     await refused(iam.get_user(UserName="bob"))
     calls = await aws.calls()
@@ -292,8 +277,7 @@ async def test_calls_are_recorded_in_order(aws: StandIn, iam: Client) -> None:
     assert await aws.calls() == []
 
 
-async def test_a_forgotten_user_is_gone_with_its_key(aws: StandIn, iam: Client) -> None:
-    """Somebody at the console can delete a user behind its lessor's back."""
+async def test_a_user_deleted_by_the_control_api_is_gone_with_its_key(aws: StandIn, iam: Client) -> None:
     await iam.create_user(UserName="ann")
     key_id = (await iam.create_access_key(UserName="ann"))["AccessKey"]["AccessKeyId"]
     await aws.forget("ann")
@@ -302,7 +286,6 @@ async def test_a_forgotten_user_is_gone_with_its_key(aws: StandIn, iam: Client) 
 
 
 async def test_the_state_shows_no_secret(aws: StandIn, iam: Client) -> None:
-    """What a test can look at holds key ids and never a secret key."""
     await iam.create_user(UserName="ann")
     key = (await iam.create_access_key(UserName="ann"))["AccessKey"]
     shown = str(await aws.state())
@@ -310,8 +293,7 @@ async def test_the_state_shows_no_secret(aws: StandIn, iam: Client) -> None:
     assert key["SecretAccessKey"] not in shown
 
 
-def test_the_control_can_be_asked_without_a_loop(url: str) -> None:
-    """A plain function can empty the account and look at it."""
+def test_the_control_api_can_be_called_without_an_event_loop(url: str) -> None:
     ask(url, "POST", "reset")
     ask(url, "POST", "touch", {"user": "ann", "things": ["user", "access_key"]})
     users = ask(url, "GET", "state")["users"]

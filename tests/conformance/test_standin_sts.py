@@ -1,4 +1,4 @@
-"""The stand-in's STS keeps AWS's rules, as a real client sees them: who may ask, for how long, for what."""
+"""Checks with a real client that the stand-in's STS has AWS's rules."""
 
 from __future__ import annotations
 
@@ -63,8 +63,7 @@ async def session(call: Any) -> dict[str, Any]:
 # --- what a role's trust asks for -------------------------------------------------------------------------
 
 
-async def test_a_role_is_assumed_by_whom_it_trusts(aws: StandIn, clients: Clients, sts: Client) -> None:
-    """An account, a user, a role or everybody may be trusted; whoever isn't is AccessDenied."""
+async def test_a_role_is_assumed_only_by_whom_it_trusts(aws: StandIn, clients: Clients, sts: Client) -> None:
     for trusted in ("*", "123456789012", "arn:aws:iam::123456789012:user/root-of-lessor"):
         arn = await aws.role("worker", trusts=[trusted])
         made = await sts.assume_role(RoleArn=arn, **NAME)
@@ -76,7 +75,6 @@ async def test_a_role_is_assumed_by_whom_it_trusts(aws: StandIn, clients: Client
 
 
 async def test_an_external_id_must_be_the_role_s(aws: StandIn, sts: Client) -> None:
-    """None or another is AccessDenied; one outside the grammar is a ValidationError."""
     arn = await aws.role("worker", external_id="sesame")
     assert await refused(sts.assume_role(RoleArn=arn, **NAME)) == ("AccessDenied", 403)
     assert await refused(sts.assume_role(RoleArn=arn, ExternalId="other", **NAME)) == ("AccessDenied", 403)
@@ -84,8 +82,7 @@ async def test_an_external_id_must_be_the_role_s(aws: StandIn, sts: Client) -> N
     assert await sts.assume_role(RoleArn=arn, ExternalId="sesame", **NAME)
 
 
-async def test_a_code_of_a_device_works_once(aws: StandIn, sts: Client) -> None:
-    """A role that asks for MFA is given with the device's code of now, and not with one that was used."""
+async def test_an_mfa_code_is_valid_once(aws: StandIn, sts: Client) -> None:
     arn = await aws.role("careful", needs_mfa=True)
     await aws.sts(mfa_codes={MFA: "123456"})
     ask = {"RoleArn": arn, "SerialNumber": MFA, **NAME}
@@ -108,10 +105,9 @@ async def test_a_code_of_a_device_works_once(aws: StandIn, sts: Client) -> None:
         ({"TransitiveTagKeys": ["team"]}, "InvalidParameterValue"),
     ],
 )
-async def test_what_a_session_may_not_be(
+async def test_an_invalid_session_is_refused_with_aws_s_code(
     aws: StandIn, sts: Client, asked: dict[str, Any], code: str | None
 ) -> None:
-    """Too long, malformed, too many, too large: each has AWS's code, and nothing is made."""
     arn = await aws.role("worker")
     await aws.sts(packed_limit=300)
     if code is None:  # botocore itself knows the floor of 900 s
@@ -121,10 +117,10 @@ async def test_what_a_session_may_not_be(
     assert (await refused(sts.assume_role(RoleArn=arn, **NAME, **asked)))[0] == code
 
 
-async def test_a_role_s_session_is_an_hour_at_most_where_a_role_assumes_it(
+async def test_a_session_assumed_by_a_role_lasts_at_most_an_hour(
     aws: StandIn, clients: Clients, sts: Client
 ) -> None:
-    """Role chaining: MaxSessionDuration counts for users alone."""
+    """In a role chain MaxSessionDuration does not count."""
     first, second = await aws.role("first"), await aws.role("second", longest=43_200)
     assert await sts.assume_role(RoleArn=second, DurationSeconds=43_200, **NAME)
     chained = await clients("sts", await session(sts.assume_role(RoleArn=first, **NAME)))
@@ -133,8 +129,9 @@ async def test_a_role_s_session_is_an_hour_at_most_where_a_role_assumes_it(
     assert await refused(longer) == ("ValidationError", 400)
 
 
-async def test_tags_and_the_source_are_passed_on(aws: StandIn, clients: Clients, sts: Client) -> None:
-    """Transitive tags and the source identity go down the chain, and nobody changes them there."""
+async def test_transitive_tags_and_the_source_identity_are_passed_on(
+    aws: StandIn, clients: Clients, sts: Client
+) -> None:
     first, second = await aws.role("first"), await aws.role("second")
     tags = [{"Key": "team", "Value": "blue"}, {"Key": "stage", "Value": "test"}]
     made = await session(
@@ -160,8 +157,9 @@ async def test_a_role_may_refuse_tags(aws: StandIn, sts: Client) -> None:
 # --- who may ask for what ---------------------------------------------------------------------------------
 
 
-async def test_temporary_credentials_make_no_tokens(aws: StandIn, clients: Clients, sts: Client) -> None:
-    """Neither a role's session, nor a federated user, nor an instance's role calls the two token calls."""
+async def test_temporary_credentials_call_neither_get_federation_token_nor_get_session_token(
+    aws: StandIn, clients: Clients, sts: Client
+) -> None:
     made = [
         await session(sts.assume_role(RoleArn=await aws.role("worker"), **NAME)),
         await session(sts.get_federation_token(Name="ann")),
@@ -176,18 +174,17 @@ async def test_temporary_credentials_make_no_tokens(aws: StandIn, clients: Clien
 
 
 async def test_federated_users_call_neither_iam_nor_sts(clients: Clients, sts: Client) -> None:
-    """But who they are they may ask."""
+    """Except GetCallerIdentity."""
     made = await session(sts.get_federation_token(Name="ann", Policy=POLICY))
     iam, signed = await clients("iam", made), await clients("sts", made)
     assert await refused(iam.list_users()) == ("InvalidClientTokenId", 403)
     role = {"RoleArn": "arn:aws:iam::123456789012:role/worker"}
     assert await refused(signed.assume_role(**role, **NAME)) == ("AccessDenied", 403)
-    told = await signed.get_caller_identity()
-    assert told["Arn"] == "arn:aws:sts::123456789012:federated-user/ann"
+    answer = await signed.get_caller_identity()
+    assert answer["Arn"] == "arn:aws:sts::123456789012:federated-user/ann"
 
 
-async def test_session_tokens_call_iam_with_mfa_alone(aws: StandIn, clients: Clients, sts: Client) -> None:
-    """A plain session token is refused by IAM and may assume roles; with MFA IAM takes it."""
+async def test_session_tokens_call_iam_only_with_mfa(aws: StandIn, clients: Clients, sts: Client) -> None:
     plain = await session(sts.get_session_token())
     assert await refused((await clients("iam", plain)).list_users()) == ("InvalidClientTokenId", 403)
     assert await (await clients("sts", plain)).assume_role(RoleArn=await aws.role("worker"), **NAME)
@@ -197,14 +194,12 @@ async def test_session_tokens_call_iam_with_mfa_alone(aws: StandIn, clients: Cli
 
 
 async def test_names_of_federated_users_have_32_characters_at_most(sts: Client) -> None:
-    """And are IAM's own characters."""
     assert await sts.get_federation_token(Name="a" * 32)
     assert await refused(sts.get_federation_token(Name="a" * 33)) == ("ValidationError", 400)
     assert await refused(sts.get_federation_token(Name="a b")) == ("ValidationError", 400)
 
 
-async def test_the_account_s_root_assumes_no_role(aws: StandIn, sts: Client) -> None:
-    """Its tokens last an hour."""
+async def test_the_account_s_root_user_assumes_no_role(aws: StandIn, sts: Client) -> None:
     await aws.sts(root_arn="arn:aws:iam::123456789012:root")
     assert await refused(sts.assume_role(RoleArn=await aws.role("worker"), **NAME)) == ("AccessDenied", 403)
     assert await refused(sts.get_session_token(DurationSeconds=3601)) == ("ValidationError", 400)
@@ -214,8 +209,7 @@ async def test_the_account_s_root_assumes_no_role(aws: StandIn, sts: Client) -> 
 # --- sessions ---------------------------------------------------------------------------------------------
 
 
-async def test_a_session_needs_its_token_and_ends(aws: StandIn, clients: Clients, sts: Client) -> None:
-    """Without the token it is InvalidClientTokenId; past its end it is ExpiredToken."""
+async def test_a_session_needs_its_token_and_expires(aws: StandIn, clients: Clients, sts: Client) -> None:
     made = await session(sts.get_session_token(DurationSeconds=900))
     assert (await (await clients("sts", made)).get_caller_identity())["UserId"]
     bare = await clients("sts", {**made, "SessionToken": None})

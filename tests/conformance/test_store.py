@@ -1,4 +1,4 @@
-"""The rules of a store, held by every kind of it: the steps of a lease and each refusal."""
+"""Checks the steps of a lease that every kind of store has."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 # --- begin and activate ----------------------------------------------------------------------------------
 
 
-async def test_an_intent_is_stored_whole_and_claimed(b: Bench) -> None:
-    """What begin stores is what is read, claimed, and due when the claim runs out."""
+async def test_an_intent_is_stored_with_all_fields_and_claimed(b: Bench) -> None:
     wanted = intent(7)
     claim = await b.store.begin(wanted, timedelta(seconds=90))
     row = await b.row(wanted.id)
@@ -45,8 +44,7 @@ async def test_an_intent_is_stored_whole_and_claimed(b: Bench) -> None:
     assert await lease_steps.is_unchanged(b.store, claim)
 
 
-async def test_an_active_lease_counts_its_time_from_now(b: Bench) -> None:
-    """Ttl and longest life begin when the lease becomes ACTIVE, not when it was begun."""
+async def test_ttl_and_max_ttl_count_from_the_activation(b: Bench) -> None:
     claim = await b.begun(ttl=timedelta(seconds=60), max_ttl=timedelta(seconds=600))
     b.clock.advance(10)
     lease = await lease_steps.activate(b.store, claim, "AKIA")
@@ -67,25 +65,22 @@ async def test_an_active_lease_counts_its_time_from_now(b: Bench) -> None:
         ({"footprint": Footprint("aws:000000000000", "u", "/")}, Aborted),
     ],
 )
-async def test_an_intent_that_does_not_fit_is_refused(
+async def test_an_intent_of_an_unknown_mount_or_another_root_is_refused(
     b: Bench, changes: dict[str, Any], kind: type[LessorError]
 ) -> None:
-    """No mount, another root or another account: nothing is stored, and the reason is clear."""
     with pytest.raises(kind):
         await b.begun(**changes)
     assert await b.store.count(EVERYTHING, None) == []
 
 
-async def test_a_mount_that_is_being_disabled_takes_no_intent(b: Bench) -> None:
-    """An intent is stored only while its mount is enabled."""
+async def test_a_mount_that_is_being_disabled_refuses_an_intent(b: Bench) -> None:
     mount = builders.mount()
     assert await b.store.put_mount(mount, replace(mount, state=MountState.DISABLING))
     with pytest.raises(MountDisabling):
         await b.begun()
 
 
-async def test_a_lease_id_that_was_drawn_before_is_to_be_drawn_again(b: Bench) -> None:
-    """Whatever became of the first lease, a second of its id is ABORTED, with a wait, and changes nothing."""
+async def test_an_intent_with_a_used_lease_id_is_aborted(b: Bench) -> None:
     first = await b.active()
     with pytest.raises(Aborted) as again:
         await b.begun()
@@ -94,7 +89,7 @@ async def test_a_lease_id_that_was_drawn_before_is_to_be_drawn_again(b: Bench) -
 
 
 async def test_limits_count_live_rows_only(b: Bench) -> None:
-    """INTENT, ACTIVE and REVOKING count against both limits; a tombstone makes room again."""
+    """INTENT, ACTIVE and REVOKING."""
     limits: dict[str, Any] = {"max_users": 4, "max_leases": 3}
     await b.begun(0, **limits)
     await b.active(1, **limits)
@@ -110,9 +105,7 @@ async def test_limits_count_live_rows_only(b: Bench) -> None:
     await b.begun(6, **limits)
 
 
-async def test_a_limit_is_never_passed_by_those_who_come_at_once(b: Bench) -> None:
-    """Of a hundred intents at the same time exactly as many are stored as the limit allows."""
-
+async def test_concurrent_intents_do_not_exceed_a_limit(b: Bench) -> None:
     async def one(number: int) -> bool:
         try:
             await b.begun(number, max_users=30)
@@ -127,15 +120,13 @@ async def test_a_limit_is_never_passed_by_those_who_come_at_once(b: Bench) -> No
 
 
 async def test_an_intent_is_activated_once(b: Bench) -> None:
-    """Only the holder of the claim makes a lease ACTIVE, and only once."""
     claim = await b.begun()
     assert await lease_steps.activate(b.store, claim, "AKIA") is not None
     assert await lease_steps.activate(b.store, claim, "AKIB") is None
     assert (await b.row(claim.id)).access_key_id == "AKIA"
 
 
-async def test_an_intent_whose_time_ran_out_is_taken_from_its_maker(b: Bench) -> None:
-    """When the claim of an intent runs out another may take it, and the maker can neither use nor free it."""
+async def test_an_intent_whose_claim_ended_can_be_claimed_by_another(b: Bench) -> None:
     claim = await b.begun()
     b.clock.advance(SPAN.total_seconds())
     (taken,) = await b.store.claim([claim.id], TERMS)
@@ -146,8 +137,7 @@ async def test_an_intent_whose_time_ran_out_is_taken_from_its_maker(b: Bench) ->
     assert await lease_steps.is_unchanged(b.store, taken)
 
 
-async def test_a_released_intent_is_due_at_once(b: Bench) -> None:
-    """Release says why, when CreateUser was last sent, and puts the row up for revocation."""
+async def test_an_aborted_intent_is_due_immediately(b: Bench) -> None:
     claim = await b.begun()
     b.clock.advance(1)
     assert await lease_steps.abort(b.store, claim, "no", START_US)
@@ -161,7 +151,6 @@ async def test_a_released_intent_is_due_at_once(b: Bench) -> None:
 
 
 async def test_a_renewal_moves_expiry_and_deadline(b: Bench) -> None:
-    """A renewed lease is due at its new expiry, and the one who holds the old row cannot renew it again."""
     lease = await b.active()
     b.clock.advance(100)
     renewed = await lease_steps.renew(b.store, lease, lease.expires_us + 5)
@@ -179,7 +168,6 @@ async def test_a_renewal_moves_expiry_and_deadline(b: Bench) -> None:
 
 
 async def test_an_expired_lease_is_not_renewed(b: Bench) -> None:
-    """At its expiry a lease can no longer be renewed, though nothing has touched it."""
     lease = await b.active(ttl=timedelta(seconds=60))
     b.clock.advance(60)
     assert await lease_steps.renew(b.store, lease, lease.expires_us + SECOND) is None
@@ -187,7 +175,6 @@ async def test_an_expired_lease_is_not_renewed(b: Bench) -> None:
 
 
 async def test_a_renewed_lease_is_not_claimed_by_an_old_hint(b: Bench) -> None:
-    """A claim at the old expiry of a lease that was renewed meanwhile gets nothing."""
     lease = await b.active(ttl=timedelta(seconds=60))
     await lease_steps.renew(b.store, lease, lease.expires_us + 60 * SECOND)
     b.clock.advance(61)
@@ -200,7 +187,6 @@ async def test_a_renewed_lease_is_not_claimed_by_an_old_hint(b: Bench) -> None:
 
 
 async def test_a_revocation_voids_the_claim_of_an_intent(b: Bench) -> None:
-    """Revoking a lease that is being made takes it from its maker and makes it due at once."""
     claim = await b.begun()
     row = await b.store.revoke(claim.id)
     assert row is not None
@@ -209,8 +195,7 @@ async def test_a_revocation_voids_the_claim_of_an_intent(b: Bench) -> None:
     assert await lease_steps.activate(b.store, claim, "AKIA") is None
 
 
-async def test_a_revocation_disturbs_nobody_who_works_on_it(b: Bench) -> None:
-    """Revoking what somebody is revoking changes nothing; a row that only waits becomes due at once."""
+async def test_revoking_a_claimed_lease_changes_nothing(b: Bench) -> None:
     claim = await b.taken()
     assert await b.store.revoke(claim.id) == claim
     assert await lease_steps.is_unchanged(b.store, claim)
@@ -220,8 +205,7 @@ async def test_a_revocation_disturbs_nobody_who_works_on_it(b: Bench) -> None:
     assert (row.due_us, row.attempts) == (START_US, 1)
 
 
-async def test_what_is_gone_stays_gone_and_what_never_was_is_none(b: Bench) -> None:
-    """A tombstone is shown as it is; an unknown id has no row."""
+async def test_revoking_a_tombstone_or_an_unknown_id_changes_nothing(b: Bench) -> None:
     claim = await b.taken()
     assert await lease_steps.finish(b.store, claim)
     tombstone = await b.store.revoke(claim.id)
@@ -231,8 +215,7 @@ async def test_what_is_gone_stays_gone_and_what_never_was_is_none(b: Bench) -> N
     assert await b.store.revoke("aws/creds/app/none") is None
 
 
-async def test_a_claim_is_for_what_is_due_and_free(b: Bench) -> None:
-    """Of several ids those that are due are claimed once; a claim that ran out may be claimed again."""
+async def test_only_due_and_unclaimed_leases_are_claimed(b: Bench) -> None:
     early = await b.active(0, ttl=timedelta(seconds=10))
     late = await b.active(1, ttl=timedelta(seconds=1000))
     b.clock.advance(10)
@@ -247,8 +230,8 @@ async def test_a_claim_is_for_what_is_due_and_free(b: Bench) -> None:
     assert await lease_steps.is_unchanged(b.store, again)
 
 
-async def test_what_is_due_is_claimed_earliest_first(b: Bench) -> None:
-    """Claims come in the order due, no more than asked for, and without the accounts that are left out."""
+async def test_due_leases_are_claimed_earliest_first(b: Bench) -> None:
+    """Without the accounts that are left out."""
     for number, seconds in enumerate((50, 10, 40, 20, 30)):
         await b.active(number, ttl=timedelta(seconds=seconds))
     other = Footprint("aws:999999999999", "other", "/")
@@ -265,8 +248,7 @@ async def test_what_is_due_is_claimed_earliest_first(b: Bench) -> None:
     assert await b.store.claim_due(TERMS, 9) == []
 
 
-async def test_a_failed_attempt_gives_the_row_back(b: Bench) -> None:
-    """Fail frees the row, due again later, with its error and its counts; it can't be done twice."""
+async def test_a_failed_attempt_releases_the_claim(b: Bench) -> None:
     claim = await b.taken()
     assert await lease_steps.reschedule(b.store, claim, "refused", timedelta(seconds=30), 3, 2)
     row = await b.row(claim.id)
@@ -277,8 +259,7 @@ async def test_a_failed_attempt_gives_the_row_back(b: Bench) -> None:
     assert await b.store.claim([claim.id], TERMS) == []
 
 
-async def test_without_a_wait_a_failed_lease_stays_due_at_its_expiry(b: Bench) -> None:
-    """Silence says nothing about a row: it keeps its place, and one that was asked for is due now."""
+async def test_without_a_delay_a_failed_lease_stays_due_at_its_expiry(b: Bench) -> None:
     expired, asked = await b.active(0, ttl=timedelta(seconds=10)), await b.active(1)
     b.clock.advance(20)
     await b.store.revoke(asked.id)
@@ -290,7 +271,6 @@ async def test_without_a_wait_a_failed_lease_stays_due_at_its_expiry(b: Bench) -
 
 
 async def test_a_tombstone_is_never_due(b: Bench) -> None:
-    """What is finished is claimed by nobody, and has no error left."""
     claim = await b.taken()
     assert await lease_steps.finish(b.store, claim)
     b.clock.advance(10**6)
@@ -299,8 +279,7 @@ async def test_a_tombstone_is_never_due(b: Bench) -> None:
     assert (await b.row(claim.id)).last_error == ""
 
 
-async def test_a_lost_claim_is_reopened_tombstone_or_not(b: Bench) -> None:
-    """A maker that finds its user made late has the row looked after again, with the later CreateUser."""
+async def test_a_late_user_reopens_its_row(b: Bench) -> None:
     claim = await b.taken()
     for finished in (False, True):
         if finished:
@@ -314,8 +293,7 @@ async def test_a_lost_claim_is_reopened_tombstone_or_not(b: Bench) -> None:
     await b.store.reopen("aws/creds/app/none", 1)
 
 
-async def test_no_step_touches_an_active_lease_but_its_own(b: Bench) -> None:
-    """Reopen, finish and fail pass an ACTIVE lease by."""
+async def test_reopen_finish_and_reschedule_do_not_change_an_active_lease(b: Bench) -> None:
     lease = await b.active()
     await b.store.reopen(lease.id, 1)
     assert not await lease_steps.finish(b.store, lease)
@@ -323,8 +301,7 @@ async def test_no_step_touches_an_active_lease_but_its_own(b: Bench) -> None:
     assert await b.row(lease.id) == lease
 
 
-async def test_a_new_process_takes_every_claim_over(b: Bench) -> None:
-    """Intents and claimed rows become due at once; ACTIVE leases and rows that wait are left alone."""
+async def test_a_new_process_voids_every_claim(b: Bench) -> None:
     making, active, taken = await b.begun(0), await b.active(1), await b.taken(2)
     waiting = await b.taken(3)
     await lease_steps.reschedule(b.store, waiting, "no", timedelta(hours=1), 1, 0)

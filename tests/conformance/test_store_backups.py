@@ -1,4 +1,4 @@
-"""Backups that cannot be written: nothing is left behind, and no text names a folder of the server's."""
+"""Checks that a failed backup leaves no file, and that its error names no folder of the server."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ UNPORTABLE = {
 
 @pytest.fixture(name="b")
 async def opened(tmp_path: Path) -> AsyncIterator[Bench]:
-    """Open a store with a lease in a folder of its own, beside files and links that stand in the way."""
+    """Open a store with a lease in a new folder, beside files and links in the way of a backup."""
     data = tmp_path / "data"
     data.mkdir()
     (data / "folder").mkdir()
@@ -108,8 +108,7 @@ async def fails(b: Bench, path: str) -> LessorError:
 
 
 @pytest.mark.parametrize("path", BAD.values(), ids=BAD.keys())
-async def test_a_backup_that_is_refused_leaves_nothing(b: Bench, tmp_path: Path, path: str) -> None:
-    """Whatever is wrong with a name, no file and no folder of it stays, and no path is told."""
+async def test_a_refused_backup_leaves_no_file(b: Bench, tmp_path: Path, path: str) -> None:
     before = tree(tmp_path)
     error = await fails(b, path)
     assert isinstance(error, (Invalid, AlreadyExists))
@@ -121,10 +120,7 @@ async def test_a_backup_that_is_refused_leaves_nothing(b: Bench, tmp_path: Path,
 
 
 @pytest.mark.parametrize("path", UNPORTABLE.values(), ids=UNPORTABLE.keys())
-async def test_a_name_that_some_file_system_cannot_hold_is_refused(
-    b: Bench, tmp_path: Path, path: str
-) -> None:
-    """The error says which characters are allowed."""
+async def test_a_name_that_is_not_portable_is_refused(b: Bench, tmp_path: Path, path: str) -> None:
     before = tree(tmp_path)
     error = await fails(b, path)
     assert isinstance(error, Invalid)
@@ -136,10 +132,10 @@ async def test_a_name_that_some_file_system_cannot_hold_is_refused(
 
 
 @pytest.mark.parametrize("path", [LONG, f"{LONG}/copy.db", "a/b/c/copy.db", "Copy_2026-11.db", "console.db"])
-async def test_a_name_that_the_disk_can_hold_is_taken(b: Bench, tmp_path: Path, path: str) -> None:
-    """A name may be as long as the file system lets it be: the copy is made under another."""
-    told, size = await b.store.backup(path)
-    target = tmp_path / "data" / told
+async def test_a_name_of_the_maximum_length_is_accepted(b: Bench, tmp_path: Path, path: str) -> None:
+    """The copy is written under a shorter name."""
+    answer, size = await b.store.backup(path)
+    target = tmp_path / "data" / answer
     assert target.stat().st_size == size
     assert target.stat().st_mode & 0o777 == 0o600
     with closing(sqlite3.connect(target)) as copy:
@@ -152,8 +148,7 @@ async def test_a_name_that_the_disk_can_hold_is_taken(b: Bench, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("path", ["copy.db", "new/folders/copy.db"])
-async def test_a_full_disk_leaves_no_half_copy(b: Bench, tmp_path: Path, path: str) -> None:
-    """A copy for which there is no room is gone whole, its folders too, and its caller may try later."""
+async def test_a_full_disk_leaves_no_partial_copy(b: Bench, tmp_path: Path, path: str) -> None:
     before = tree(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
@@ -177,11 +172,7 @@ async def test_a_full_disk_leaves_no_half_copy(b: Bench, tmp_path: Path, path: s
         (errno.ENAMETOOLONG, Invalid),
     ],
 )
-def test_an_error_of_the_disk_is_none_of_the_caller_s(
-    tmp_path: Path, number: int, kind: type[LessorError]
-) -> None:
-    """What the disk says is told without the file that it says it of."""
-
+def test_a_disk_error_names_no_file(tmp_path: Path, number: int, kind: type[LessorError]) -> None:
     class Disk:
         """A connection whose copy the disk refuses."""
 
@@ -195,8 +186,7 @@ def test_an_error_of_the_disk_is_none_of_the_caller_s(
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_copy_that_a_kill_has_left_half_does_not_stand_in_the_way(tmp_path: Path) -> None:
-    """It has no backup's name, and the next backup removes it."""
+async def test_a_partial_copy_after_a_kill_is_removed_by_the_next_backup(tmp_path: Path) -> None:
     async with bench("sqlite", tmp_path) as b:
         await b.active()
         for name in ("lessor.copy", "lessor.copy-journal"):
@@ -205,18 +195,17 @@ async def test_a_copy_that_a_kill_has_left_half_does_not_stand_in_the_way(tmp_pa
         assert tree(tmp_path).keys() == {FILE, f"{FILE}-wal", "lessor.lock", "copy.db"}
 
 
-async def test_a_server_killed_in_the_midst_of_a_backup_leaves_no_file_of_its_name(tmp_path: Path) -> None:
-    """What has the name of a backup is one: it appears whole."""
+async def test_a_kill_during_a_backup_leaves_no_file_of_its_name(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.support.store_copier", str(tmp_path), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     await process.stdout.readline()
     process.send_signal(signal.SIGKILL)
-    told = 1 + (await process.stdout.read()).decode().count("\n")
+    answer = 1 + (await process.stdout.read()).decode().count("\n")
     await process.wait()
     copies = [name for name in tree(tmp_path) if name.startswith("copy-")]
-    assert len(copies) in (told, told + 1)
+    assert len(copies) in (answer, answer + 1)
     for name in copies:
         with closing(sqlite3.connect(tmp_path / name)) as copy:
             assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -1,4 +1,4 @@
-"""The one connection of the SQLite store: its settings, and batches in which each job has its own fate."""
+"""Checks the connection of the SQLite store, and that each write of a batch succeeds or fails alone."""
 
 from __future__ import annotations
 
@@ -40,13 +40,11 @@ async def opened(tmp_path: Path) -> AsyncIterator[Bench]:
         ("application_id", 0x4C534F52),
     ],
 )
-async def test_the_connection_is_set_up_to_lose_nothing(b: Bench, pragma_name: str, value: object) -> None:
-    """What makes a commit durable, and keeps every other process out, holds on the store's own connection."""
+async def test_the_connection_is_durable_and_exclusive(b: Bench, pragma_name: str, value: object) -> None:
     assert await pragma(b, f"PRAGMA {pragma_name}") == value
 
 
-async def test_a_read_beside_a_commit_that_fails_shows_nothing_of_it(b: Bench) -> None:
-    """Reads of a batch come before its transaction: a row that was never durable is never shown."""
+async def test_a_read_in_a_batch_whose_commit_fails_shows_none_of_its_writes(b: Bench) -> None:
     assert isinstance(b.store, SqliteStore)
     await b.active(0)
 
@@ -63,8 +61,7 @@ async def test_a_read_beside_a_commit_that_fails_shows_nothing_of_it(b: Bench) -
     assert sum(one.count for one in counted.result()) == 1
 
 
-async def test_a_backup_beside_writes_is_written(b: Bench, tmp_path: Path) -> None:
-    """A copy that shares its batch with writes succeeds, and holds what was durable before them."""
+async def test_a_backup_in_a_batch_with_writes_succeeds(b: Bench, tmp_path: Path) -> None:
     await b.active(0)
     async with asyncio.TaskGroup() as group:
         before = group.create_task(b.begun(1))
@@ -86,10 +83,9 @@ async def test_a_backup_beside_writes_is_written(b: Bench, tmp_path: Path) -> No
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_whatever_a_job_raises_goes_to_its_caller_alone(
+async def test_an_exception_of_one_write_rolls_back_only_that_write(
     b: Bench, tmp_path: Path, error: Exception
 ) -> None:
-    """Its own changes are taken back, those of the others in its batch are durable, and the store goes on."""
     assert isinstance(b.store, SqliteStore)
     batches = b.store._batches
 
@@ -110,8 +106,8 @@ async def test_whatever_a_job_raises_goes_to_its_caller_alone(
     assert (await b.row(lease.id)).owner == lease.owner
 
 
-async def test_the_time_is_written_down_with_a_commit_every_five_seconds(b: Bench) -> None:
-    """Not with each, which would double what a small commit writes; and not later."""
+async def test_the_time_is_stored_every_five_seconds(b: Bench) -> None:
+    """With each commit it would double what a small one writes."""
     assert isinstance(b.store, SqliteStore)
     said: list[str] = []
     await b.store._batches.read(lambda connection: connection.set_trace_callback(said.append))
@@ -122,8 +118,7 @@ async def test_the_time_is_written_down_with_a_commit_every_five_seconds(b: Benc
     assert len(marks) == 2
 
 
-async def test_a_lowered_clock_is_written_down_as_it_goes_on(tmp_path: Path) -> None:
-    """From there on the time is written down as before, and the next start does not fall behind it."""
+async def test_the_time_is_stored_after_the_clock_was_lowered(tmp_path: Path) -> None:
     clock = HandClock()
     async with bench("sqlite", tmp_path, clock) as b:
         await b.active(0)
@@ -137,8 +132,9 @@ async def test_a_lowered_clock_is_written_down_as_it_goes_on(tmp_path: Path) -> 
         assert before_us - 5_000_000 <= store.now() <= before_us
 
 
-async def test_a_transaction_that_was_left_open_harms_no_later_write(b: Bench, tmp_path: Path) -> None:
-    """A disk that fails may not even let a batch be taken back: the next one begins with that."""
+async def test_a_transaction_that_was_left_open_is_rolled_back_by_the_next_batch(
+    b: Bench, tmp_path: Path
+) -> None:
     assert isinstance(b.store, SqliteStore)
 
     def leave_open(connection: sqlite3.Connection) -> None:
@@ -154,10 +150,9 @@ async def test_a_transaction_that_was_left_open_harms_no_later_write(b: Bench, t
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), "full"], ids=["OSError", "SQLITE_FULL"])
-async def test_a_disk_that_fails_in_the_midst_of_a_batch_fails_all_its_writes(
+async def test_a_disk_error_during_a_batch_fails_all_its_writes(
     b: Bench, tmp_path: Path, error: OSError | str
 ) -> None:
-    """No write of the batch is durable, none is acknowledged, and the next one works."""
     assert isinstance(b.store, SqliteStore)
 
     def failing(_: sqlite3.Connection) -> None:
@@ -176,10 +171,9 @@ async def test_a_disk_that_fails_in_the_midst_of_a_batch_fails_all_its_writes(
     await b.active(3)
 
 
-async def test_a_store_that_cannot_write_says_so_at_the_first_failure_and_when_it_can_again(
+async def test_a_store_error_and_its_end_are_one_event_each(
     tmp_path: Path,
 ) -> None:
-    """One event for each, whoever writes; while nobody does the store tries each second, by a real write."""
     loop = asyncio.get_running_loop()
     events, marks = asyncio.Queue[Event](), asyncio.Queue[int]()
     room = False

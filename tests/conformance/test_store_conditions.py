@@ -1,4 +1,4 @@
-"""Each step of a lease holds its whole condition, and forgets no instant that is still needed."""
+"""Checks the conditions of each step of a lease."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         yield made
 
 
-async def test_a_claim_of_another_generation_moves_nothing(b: Bench) -> None:
-    """Whatever a holder of an old claim tries, the row stays as it is."""
+async def test_a_claim_of_another_generation_changes_nothing(b: Bench) -> None:
     begun, taken = await b.begun(0), await b.taken(1)
     old = [replace(claim, generation=claim.generation + 1) for claim in (begun, taken)]
     assert await lease_steps.activate(b.store, old[0], "AKIA") is None
@@ -35,16 +34,14 @@ async def test_a_claim_of_another_generation_moves_nothing(b: Bench) -> None:
     assert (await b.row(begun.id), await b.row(taken.id)) == (begun, taken)
 
 
-async def test_a_reopened_row_keeps_the_latest_create(b: Bench) -> None:
-    """An earlier CreateUser than the one that the row knows of shortens no grace."""
+async def test_a_reopened_row_keeps_the_latest_create_user(b: Bench) -> None:
     claim = await b.taken()
     await b.store.reopen(claim.id, START_US + 900 * SECOND)
     await b.store.reopen(claim.id, START_US + 5 * SECOND)
     assert (await b.row(claim.id)).last_create_us == START_US + 900 * SECOND
 
 
-async def test_a_tombstone_younger_than_the_listing_is_not_buried(b: Bench) -> None:
-    """A listing that began before the lease was gone proves nothing about its user, however long ago."""
+async def test_a_tombstone_younger_than_the_listing_is_not_dropped(b: Bench) -> None:
     begun = await b.begun()
     await lease_steps.abort(b.store, begun, "AWS refused", 0)
     (claim,) = await b.store.claim([begun.id], TERMS)
@@ -56,16 +53,14 @@ async def test_a_tombstone_younger_than_the_listing_is_not_buried(b: Bench) -> N
     assert (await b.row(claim.id)).state is State.GONE
 
 
-async def test_a_reopened_row_is_looked_for_from_the_beginning(b: Bench) -> None:
-    """What was seen missing before its user was made late says nothing about that user."""
+async def test_a_reopened_row_restarts_its_checks_for_a_missing_user(b: Bench) -> None:
     claim = await b.taken()
     assert await lease_steps.reschedule(b.store, claim, "AWS does not show the user", timedelta(0), 0, 3)
     await b.store.reopen(claim.id, START_US)
     assert (await b.row(claim.id)).not_found_count == 0
 
 
-async def test_a_prefix_counts_what_it_takes_in_and_no_lease_of_the_future(b: Bench) -> None:
-    """A lease that was begun by a clock that ran ahead is neither taken in nor counted."""
+async def test_a_prefix_does_not_include_a_lease_begun_in_the_future(b: Bench) -> None:
     await b.active(0)
     b.clock.boot += 60 * SECOND
     await b.active(1)

@@ -1,4 +1,4 @@
-"""The rules of a store's configuration, held by every kind of it: mounts, roots and roles."""
+"""Checks the rules of mounts, roots and roles that every kind of store has."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 
 async def test_a_mount_is_read_as_it_was_stored(b: Bench) -> None:
-    """Every field of a mount comes back, set or not."""
     full = Mount("full", "ours", HOUR, 2 * HOUR, 7, HOUR, 2 * HOUR, MountState.DISABLING, 123)
     for mount in (full, Mount("bare")):
         await b.store.put_mount(None, mount)
@@ -34,14 +33,12 @@ async def test_a_mount_is_read_as_it_was_stored(b: Bench) -> None:
     assert await b.store.get_mount("none") is None
 
 
-async def test_a_mount_s_name_is_taken_once(b: Bench) -> None:
-    """A second mount of a name is refused, and the first stays."""
+async def test_a_second_mount_of_a_name_is_refused(b: Bench) -> None:
     assert not await b.store.put_mount(None, Mount("aws", "again"))
     assert await b.store.get_mount("aws") == builders.mount()
 
 
-async def test_a_mount_is_replaced_only_as_it_was_read(b: Bench) -> None:
-    """Who read an older mount changes nothing."""
+async def test_a_mount_is_replaced_only_if_it_is_unchanged(b: Bench) -> None:
     before = builders.mount()
     first, second = replace(before, max_users=1), replace(before, max_users=2)
     assert await b.store.put_mount(before, first)
@@ -51,7 +48,6 @@ async def test_a_mount_is_replaced_only_as_it_was_read(b: Bench) -> None:
 
 
 async def test_mounts_are_listed_by_name(b: Bench) -> None:
-    """A list begins after a name and ends at its size."""
     for name in ("c", "b"):
         await b.store.put_mount(None, Mount(name))
     assert [mount.name for mount in await b.store.list_mounts("", 2)] == ["aws", "b"]
@@ -59,7 +55,6 @@ async def test_mounts_are_listed_by_name(b: Bench) -> None:
 
 
 async def test_a_root_is_replaced_only_by_its_next_version(b: Bench) -> None:
-    """Who expects another version changes nothing; a root's bytes come back as they were."""
     blob = bytes(range(256))
     assert not await b.store.put_root(builders.stored_root(version=2), 0)
     assert not await b.store.put_root(builders.stored_root(version=3), 2)
@@ -70,8 +65,7 @@ async def test_a_root_is_replaced_only_by_its_next_version(b: Bench) -> None:
     assert not await b.store.put_root(builders.stored_root("second"), 1)
 
 
-async def test_a_root_without_an_account_replaces_none_that_has_rows(b: Bench) -> None:
-    """As long as the mount remembers a lease its root stays bound to an account."""
+async def test_a_root_without_an_account_does_not_replace_one_with_rows(b: Bench) -> None:
     unbound = builders.stored_root(account="", version=2)
     await lease_steps.finish(b.store, await b.taken())
     assert not await b.store.put_root(unbound, 1)
@@ -79,7 +73,6 @@ async def test_a_root_without_an_account_replaces_none_that_has_rows(b: Bench) -
 
 
 async def test_a_root_is_bound_to_its_account_once(b: Bench) -> None:
-    """The account of an unbound root is kept; another one later, or for another version, is not."""
     await b.store.put_root(builders.stored_root(account="", version=2), 1)
     assert not await b.store.bind_account("aws", 1, "aws:1")
     assert await b.store.bind_account("aws", 2, "aws:1")
@@ -92,7 +85,6 @@ async def test_a_root_is_bound_to_its_account_once(b: Bench) -> None:
 
 
 async def test_a_role_is_read_as_it_was_stored(b: Bench) -> None:
-    """Every field of a role comes back, set or not."""
     full = Role(
         mount="aws",
         name="full",
@@ -122,8 +114,7 @@ async def test_a_role_is_read_as_it_was_stored(b: Bench) -> None:
     assert await b.store.get_role("second", "full") is None
 
 
-async def test_a_role_is_replaced_only_as_it_was_read(b: Bench) -> None:
-    """Who expects another etag, or none where there is one, changes nothing."""
+async def test_a_role_is_replaced_only_if_it_is_unchanged(b: Bench) -> None:
     role = builders.role(etag="1")
     assert not await b.store.put_role(role, "0")
     assert await b.store.put_role(role, None)
@@ -133,8 +124,7 @@ async def test_a_role_is_replaced_only_as_it_was_read(b: Bench) -> None:
     assert await b.store.get_role("aws", "app") == replace(role, etag="2", max_leases=3)
 
 
-async def test_a_deleted_role_is_gone_and_its_leases_are_not(b: Bench) -> None:
-    """Deleting a role tells whether there was one, and leaves the rows of its leases."""
+async def test_deleting_a_role_keeps_its_leases(b: Bench) -> None:
     await b.store.put_role(builders.role(), None)
     lease = await b.active()
     assert await b.store.delete_role("aws", "app")
@@ -144,15 +134,13 @@ async def test_a_deleted_role_is_gone_and_its_leases_are_not(b: Bench) -> None:
 
 
 async def test_roles_are_listed_by_name_within_their_mount(b: Bench) -> None:
-    """A list begins after a name, ends at its size, and shows no other mount's roles."""
     for name, mount in (("b", "aws"), ("a", "aws"), ("c", "aws"), ("a", "second")):
         await b.store.put_role(builders.role(name, mount), None)
     assert [role.name for role in await b.store.list_roles("aws", "", 2)] == ["a", "b"]
     assert [role.name for role in await b.store.list_roles("aws", "b", 9)] == ["c"]
 
 
-async def test_an_issue_s_grounds_are_read_together(b: Bench) -> None:
-    """Mount, root and role come as they are, and what is missing is None."""
+async def test_the_context_of_an_issue_is_read_together(b: Bench) -> None:
     role = builders.role()
     await b.store.put_role(role, None)
     found = await b.store.load_issue_context("aws", "app")
@@ -160,7 +148,6 @@ async def test_an_issue_s_grounds_are_read_together(b: Bench) -> None:
     assert await b.store.load_issue_context("none", "app") == StoredContext(None, None, None)
 
 
-async def test_a_store_names_its_installation_and_schema(b: Bench) -> None:
-    """An installation has 16 characters of its own, and a schema of at least the first version."""
+async def test_a_store_has_an_instance_id_and_a_schema_version(b: Bench) -> None:
     assert len((await b.store.status()).instance_id) == 16
     assert (await b.store.status()).schema_version >= 1

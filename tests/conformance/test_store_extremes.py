@@ -1,4 +1,4 @@
-"""Numbers at the ends of their ranges: such a row is unreadable, or all that follows from it can be read."""
+"""Checks rows with numbers at their limits: each row and all steps from it are readable or refused."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ async def changes(b: Bench, lease_id: str) -> None:
 
 @pytest.mark.parametrize("state", [State.INTENT, State.ACTIVE])
 @pytest.mark.parametrize("column", LEASE_COLUMNS)
-async def test_what_follows_from_a_readable_lease_can_be_read(
+async def test_all_steps_from_a_readable_lease_are_readable(
     tmp_path: Path, column: str, state: State
 ) -> None:
     values = extremes(LEASE_COLUMNS[column])
@@ -164,20 +164,20 @@ async def test_what_follows_from_a_readable_lease_can_be_read(
 
 async def issues(store: SqliteStore, number: int) -> None:
     """Issue a lease under the mount and the role there are, and read it."""
-    ground = await store.load_issue_context("aws", "app")
-    assert ground.mount is not None
-    assert ground.role is not None
-    assert ground.root is not None
-    config._mount(ground.mount)
-    role.role_message(ground.role)
-    granted = ttl.grant(None, ground.role, ground.mount)
+    context = await store.load_issue_context("aws", "app")
+    assert context.mount is not None
+    assert context.role is not None
+    assert context.root is not None
+    config._mount(context.mount)
+    role.role_message(context.role)
+    granted = ttl.grant(None, context.role, context.mount)
     wanted = intent(
         number,
         ttl=granted.ttl,
         max_ttl=granted.max_ttl,
-        max_users=ground.mount.max_users,
-        max_leases=ground.role.max_leases,
-        root_version=ground.root.version,
+        max_users=context.mount.max_users,
+        max_leases=context.role.max_leases,
+        root_version=context.root.version,
     )
     activate = await lease_steps.activate(store, await store.begin(wanted, timedelta(minutes=2)), "AKIA")
     assert activate is not None
@@ -208,7 +208,7 @@ def is_reported(events: list[Event], table: str) -> bool:
 
 
 @pytest.mark.parametrize("column", MOUNT_COLUMNS)
-async def test_what_follows_from_a_readable_mount_can_be_read(tmp_path: Path, column: str) -> None:
+async def test_all_steps_from_a_readable_mount_are_readable(tmp_path: Path, column: str) -> None:
     await fill(tmp_path)
     read = []
     for value in damaged(tmp_path, "mounts", column, MOUNT_COLUMNS[column]):
@@ -229,7 +229,7 @@ async def test_what_follows_from_a_readable_mount_can_be_read(tmp_path: Path, co
 
 
 @pytest.mark.parametrize("member", ROLE_MEMBERS)
-async def test_what_follows_from_a_readable_role_can_be_read(tmp_path: Path, member: str) -> None:
+async def test_all_steps_from_a_readable_role_are_readable(tmp_path: Path, member: str) -> None:
     await fill(tmp_path)
     read = []
     for value in damaged(tmp_path, "roles", member, ROLE_MEMBERS[member]):
@@ -249,8 +249,7 @@ async def test_what_follows_from_a_readable_role_can_be_read(tmp_path: Path, mem
     assert -1 not in read
 
 
-async def test_a_root_of_the_greatest_version_is_kept_as_it_is(tmp_path: Path) -> None:
-    """The next version is no version: the write is refused, and not the reading of what is there."""
+async def test_a_root_of_the_greatest_version_is_not_replaced(tmp_path: Path) -> None:
     await fill(tmp_path)
     read = []
     for value in damaged(tmp_path, "roots", "version", columns.MAX_NUMBERED):
@@ -280,7 +279,7 @@ async def test_a_root_of_the_greatest_version_is_kept_as_it_is(tmp_path: Path) -
 
 @pytest.mark.parametrize("phase", [Phase.IDLE, Phase.RETIRING])
 @pytest.mark.parametrize("column", [*ROTATION_COLUMNS, *ROTATION_MEMBERS])
-async def test_what_follows_from_a_readable_rotation_can_be_read(
+async def test_all_steps_from_a_readable_rotation_are_readable(
     tmp_path: Path, column: str, phase: Phase
 ) -> None:
     await fill(tmp_path)
@@ -337,8 +336,7 @@ async def test_a_stored_time_at_its_limit_leads_to_no_time_beyond_it(tmp_path: P
 
 
 @pytest.mark.parametrize("column", ["n", "users"])
-async def test_a_count_that_is_none_is_counted_again_at_a_start(tmp_path: Path, column: str) -> None:
-    """Limits and CountLeases go by it: a great one would refuse all leases, or end what adds to it."""
+async def test_an_invalid_count_is_counted_again_at_a_start(tmp_path: Path, column: str) -> None:
     async with bench("sqlite", tmp_path) as b:
         await b.store.put_role(builders.role(), None)
         await b.active(1)
@@ -357,8 +355,8 @@ async def test_a_count_that_is_none_is_counted_again_at_a_start(tmp_path: Path, 
             assert max(counted.values()) <= backoff.MAX_COUNT
 
 
-def test_no_column_of_numbers_is_left_out_here() -> None:
-    """Of prefixes the cut-off is only compared."""
+def test_every_column_of_numbers_is_tested() -> None:
+    """Except the cut-off of prefixes, which is only compared."""
     with closing(sqlite3.connect(":memory:")) as connection:
         for _, script in migrations():
             connection.executescript(script)

@@ -1,4 +1,4 @@
-"""The rules of a store about a hold on expiries, held by every kind of it."""
+"""Checks the rules of an expiry hold that every kind of store has."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         yield made
 
 
-async def test_while_the_store_keeps_a_hold_nobody_claims_what_only_expired(b: Bench) -> None:
-    """A claim looks at the hold in the same commit, so it counts for whoever has not heard of it."""
+async def test_during_a_hold_expired_leases_are_not_claimed(b: Bench) -> None:
+    """A claim reads the hold in the same commit, so other processes obey it too."""
     expired, asked = await b.active(0), await b.active(1)
     begun = await b.begun(2)
     await b.store.set_expiry_hold("ASKED")

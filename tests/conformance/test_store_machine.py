@@ -1,4 +1,4 @@
-"""Random steps on both stores at once: they must agree on every answer and on every row, always."""
+"""Takes random steps on both stores, and compares every answer and every row."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ class BothStores(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 9), close=st.booleans())
     def work_off(self, number: int, close: bool) -> None:
-        """Put up all that some open range takes in, and close it, be it open still or not."""
+        """Mark all leases of an open range, and close it, whether it is still open or not."""
         found = self.both(lambda store: store.prefixes())[0]
         assert isinstance(found, list)
         if not found:

@@ -1,4 +1,4 @@
-"""Rows of SQLite that Lessor would never write: each ends the call that needs it, and nothing else."""
+"""Checks that a malformed row of SQLite fails only the calls that need it."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ async def fill(folder: Path) -> Lease:
 @asynccontextmanager
 async def opened(folder: Path, events: list[Event] | None = None) -> AsyncIterator[SqliteStore]:
     """Open the store hours later, when every lease has expired."""
-    told: list[Event] = [] if events is None else events
-    async with open_store(folder, HandClock(wall=LATER_US), told.append) as store:
+    answer: list[Event] = [] if events is None else events
+    async with open_store(folder, HandClock(wall=LATER_US), answer.append) as store:
         yield store
 
 
@@ -176,14 +176,14 @@ def calls(b: Store, lease: Lease) -> Calls:
 
 
 async def all_answers(store: Store, lease: Lease) -> dict[str, object]:
-    """Call all methods at once, so that their jobs share a batch, and return their answers."""
+    """Call all methods together, so that their jobs share a batch, and return their answers."""
     async with asyncio.TaskGroup() as group:
         tasks = {name: group.create_task(tried(job)) for name, job in calls(store, lease).items()}
     return {name: task.result() for name, task in tasks.items()}
 
 
-async def test_every_method_of_the_store_is_called_here(tmp_path: Path) -> None:
-    """A new method cannot be left out; a backup reads no row."""
+async def test_every_method_of_the_store_is_in_the_table(tmp_path: Path) -> None:
+    """Except the backup, which reads no row."""
     lease = await fill(tmp_path)
     async with opened(tmp_path) as store:
         methods = {name for name, _ in inspect.getmembers(Store, inspect.iscoroutinefunction)}
@@ -194,34 +194,31 @@ async def test_every_method_of_the_store_is_called_here(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("table", KEYS)
 async def test_a_malformed_row_is_an_error_of_the_calls_that_need_it(tmp_path: Path, table: str) -> None:
-    """With each bad value in each column the store opens, and other mounts are served as ever."""
     lease = await fill(tmp_path)
     untouched = (tmp_path / FILE).read_bytes()
     of_good = f"{GOOD}/creds/app/{lease.id[-24:]}"
-    told: dict[str, list[Event]] = {}
+    answer: dict[str, list[Event]] = {}
     for case in (one for one in cases(tmp_path) if one.table == table):
         (tmp_path / FILE).write_bytes(untouched)
         if not damage(tmp_path, case, KEYS[table]):
             continue
-        events = told[str(case)] = []
+        events = answer[str(case)] = []
         async with opened(tmp_path, events) as store:
             await all_answers(store, lease)
-            ground = await store.load_issue_context(GOOD, "app")
-            assert None not in (ground.mount, ground.root, ground.role), str(case)
+            context = await store.load_issue_context(GOOD, "app")
+            assert None not in (context.mount, context.root, context.role), str(case)
             assert isinstance(await store.get(of_good), Lease), str(case)
             assert GOOD in {mount.name for mount in await store.list_mounts("", 10)}, str(case)
             assert await store.get_rotation(root_subject(GOOD)), str(case)
-    assert len(told) >= 8
+    assert len(answer) >= 8
     reported = {
-        case for case, events in told.items() if any(isinstance(one, UnreadableRow) for one in events)
+        case for case, events in answer.items() if any(isinstance(one, UnreadableRow) for one in events)
     }
-    assert len(reported) >= len(told) // 3 or table not in REPORTED, sorted(told.keys() - reported)
+    assert len(reported) >= len(answer) // 3 or table not in REPORTED, sorted(answer.keys() - reported)
 
 
 @pytest.mark.parametrize("value", ["CAST(x'ff' AS TEXT)", "x'00'", "NULL", "7"])
-async def test_a_hold_that_cannot_be_read_is_a_hold_until_a_person_ends_it(
-    tmp_path: Path, value: str
-) -> None:
+async def test_an_unreadable_hold_holds_until_expiry_is_resumed(tmp_path: Path, value: str) -> None:
     await fill(tmp_path)
     assert damage(tmp_path, Case("meta", "value", value, "no text"), "key = 'held'")
     async with opened(tmp_path) as store:
@@ -263,8 +260,7 @@ async def claim_all(store: Store, room: int) -> list[str]:
     return claimed
 
 
-async def test_malformed_leases_hold_up_no_other(tmp_path: Path) -> None:
-    """A listing goes on past them, all others are claimed when due, and so is what revocation can work on."""
+async def test_malformed_leases_delay_no_others(tmp_path: Path) -> None:
     await fill(tmp_path)
     of_leases = [case for case in cases(tmp_path) if case.table == "leases"]
     given = multiply(tmp_path, [case for case in of_leases if case.what != "null"])
@@ -291,8 +287,8 @@ async def test_malformed_leases_hold_up_no_other(tmp_path: Path) -> None:
     assert not good & keys
 
 
-async def test_an_unreadable_row_is_tried_again_when_its_claim_has_run_out(tmp_path: Path) -> None:
-    """A row that nothing can be done with waits as long as a claim lasts, each time, and is reported once."""
+async def test_an_unreadable_row_is_retried_when_its_claim_ends(tmp_path: Path) -> None:
+    """It is reported once."""
     await fill(tmp_path)
     damage(tmp_path, Case("leases", "account", "x'00'", "bytes"), "mount = 'aws'")
     events: list[Event] = []
@@ -307,8 +303,7 @@ async def test_an_unreadable_row_is_tried_again_when_its_claim_has_run_out(tmp_p
     assert [event.key for event in events if isinstance(event, UnreadableRow)] == [intent().id]
 
 
-async def test_a_lease_whose_due_time_is_lost_ends_when_it_expires(tmp_path: Path) -> None:
-    """At a start such a time is taken from the expiry, so that the lease ends then."""
+async def test_a_lease_without_a_due_time_ends_at_its_expiry(tmp_path: Path) -> None:
     async with bench("sqlite", tmp_path) as b:
         lease = await b.active(0)
     loosen(tmp_path)
@@ -322,10 +317,7 @@ async def test_a_lease_whose_due_time_is_lost_ends_when_it_expires(tmp_path: Pat
 
 
 @pytest.mark.parametrize("value", ["'soon'", "x'00'", str(2**63 - 1)])
-async def test_a_rotation_whose_due_time_is_lost_is_looked_at_after_a_start(
-    tmp_path: Path, value: str
-) -> None:
-    """Such a time would never come: the row is due at once, and says itself what is to be done."""
+async def test_a_rotation_without_a_due_time_is_due_after_a_start(tmp_path: Path, value: str) -> None:
     async with bench("sqlite", tmp_path) as b:
         made = await b.store.add_rotation(Rotation("aws/root"))
         assert made is not None
@@ -340,7 +332,6 @@ async def test_a_rotation_whose_due_time_is_lost_is_looked_at_after_a_start(
 async def test_a_call_that_needs_a_malformed_row_changes_nothing_and_the_rest_of_its_batch_is_kept(
     tmp_path: Path,
 ) -> None:
-    """A claim on a row that cannot be read is rolled back; what others wrote with it is durable."""
     async with bench("sqlite", tmp_path) as b:
         lease = await b.active(0)
         added = await b.store.add_rotation(Rotation("aws/root"))
@@ -359,8 +350,8 @@ async def test_a_call_that_needs_a_malformed_row_changes_nothing_and_the_rest_of
         assert connection.execute("SELECT expires_us FROM leases").fetchall() == [(later_us,)]
 
 
-async def test_a_revocation_asked_for_reaches_a_malformed_lease(tmp_path: Path) -> None:
-    """What its revocation does not need may be bad."""
+async def test_a_malformed_lease_can_be_revoked(tmp_path: Path) -> None:
+    """If its revocation does not need the malformed columns."""
     async with bench("sqlite", tmp_path) as b:
         lease = await b.active(0)
     damage(tmp_path, Case("leases", "expires_us", "'never'", "a text"))
@@ -373,8 +364,7 @@ async def test_a_revocation_asked_for_reaches_a_malformed_lease(tmp_path: Path) 
         assert await lease_steps.finish(store, claim)
 
 
-async def test_a_row_written_again_is_no_longer_reported(tmp_path: Path) -> None:
-    """What an operator has repaired is no warning any more."""
+async def test_a_repaired_row_is_no_longer_reported(tmp_path: Path) -> None:
     await fill(tmp_path)
     damage(tmp_path, Case("roles", "body", "'{bad'", "bad JSON"), KEYS["roles"])
     async with opened(tmp_path) as store:
@@ -387,8 +377,8 @@ async def test_a_row_written_again_is_no_longer_reported(tmp_path: Path) -> None
         assert list((await store.status()).unreadable_rows) == []
 
 
-async def test_a_mount_that_cannot_be_read_is_still_named(tmp_path: Path) -> None:
-    """Whoever looks for the mount that works with a key must not pass over one: its key would be deleted."""
+async def test_an_unreadable_mount_is_still_found_by_its_key(tmp_path: Path) -> None:
+    """Otherwise a key that it uses could be deleted."""
     await fill(tmp_path)
     damage(tmp_path, Case("mounts", "max_users", "'many'", "a text"), KEYS["mounts"])
     async with opened(tmp_path) as store:
@@ -398,8 +388,7 @@ async def test_a_mount_that_cannot_be_read_is_still_named(tmp_path: Path) -> Non
         assert await store.mount_names("", 1) == ["aws"]
 
 
-async def test_a_sealing_key_s_id_that_cannot_be_read_is_taken_from_what_is_sealed(tmp_path: Path) -> None:
-    """The id is then as unknown as in a database of an earlier version, and the server starts."""
+async def test_an_unreadable_sealing_key_id_is_taken_from_a_sealed_value(tmp_path: Path) -> None:
     async with bench("sqlite", tmp_path) as b:
         assert isinstance(b.store, SqliteStore)
         await b.store.put_sealing_key_id("0123456789abcdef")
@@ -415,8 +404,8 @@ async def test_a_sealing_key_s_id_that_cannot_be_read_is_taken_from_what_is_seal
 # --- what the store knows of itself -----------------------------------------------------------------------
 
 
-async def test_an_installation_keeps_its_id_though_the_row_of_it_is_lost(tmp_path: Path) -> None:
-    """The folder of any lease's user names it; a new one would make all users look like those of others."""
+async def test_a_lost_instance_id_is_taken_from_a_lease(tmp_path: Path) -> None:
+    """With a new id all users would look like those of another installation."""
     async with bench("sqlite", tmp_path) as b:
         instance = (await b.store.status()).instance_id
         made = intent(0)
@@ -429,8 +418,7 @@ async def test_an_installation_keeps_its_id_though_the_row_of_it_is_lost(tmp_pat
             assert (await store.status()).instance_id == instance
 
 
-async def test_a_path_that_is_not_utf_8_names_no_installation(tmp_path: Path) -> None:
-    """The start passes over it: another lease may name the installation, and else a new id is drawn."""
+async def test_a_path_that_is_not_utf_8_is_not_used_for_the_instance_id(tmp_path: Path) -> None:
     async with bench("sqlite", tmp_path) as b:
         await b.active(0)
         await b.active(1)
@@ -447,10 +435,10 @@ async def test_a_path_that_is_not_utf_8_names_no_installation(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("value", ["'soon'", "x'00'", "-5", "0", str(2**63 - 1)])
-async def test_a_lost_clock_is_no_first_start_and_no_time_before_the_last_lease(
+async def test_after_a_lost_high_water_mark_the_time_begins_at_the_newest_lease(
     tmp_path: Path, value: str
 ) -> None:
-    """Without its high-water mark the service's time begins at the newest lease, and AWS is asked."""
+    """It does not count as a first start, so AWS is asked."""
     async with bench("sqlite", tmp_path) as b:
         lease = await b.active(0)
     assert damage(tmp_path, Case("meta", "value", value, "no instant"), "key = 'high_water_us'")
@@ -460,8 +448,8 @@ async def test_a_lost_clock_is_no_first_start_and_no_time_before_the_last_lease(
 
 
 @pytest.mark.parametrize("column", ["attempts", "looks"])
-async def test_a_count_that_no_answer_can_hold_is_unreadable(tmp_path: Path, column: str) -> None:
-    """It would make the whole page of a list fail."""
+async def test_a_count_that_no_answer_can_contain_is_unreadable(tmp_path: Path, column: str) -> None:
+    """It would fail the whole page of a list."""
     lease = await fill(tmp_path)
     with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as connection:
         connection.execute(f"UPDATE leases SET {column} = 3000000000 WHERE id = ?", (lease.id,))

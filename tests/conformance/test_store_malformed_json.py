@@ -1,4 +1,4 @@
-"""JSON texts of SQLite's rows that no answer can hold: the row is unreadable, and the others are read."""
+"""Checks that a JSON text that no answer can contain makes only its own row unreadable."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ OF_ROLES, OF_ROTATIONS = ("a policy", "half"), ("a schedule that is", "a chain w
 
 
 @pytest.mark.parametrize("what", [what for what in BODIES if what.startswith((*OF_ROLES, *OF_ROTATIONS))])
-async def test_a_json_text_that_no_answer_can_hold_is_unreadable_and_lists_go_on(
+async def test_a_json_text_that_no_answer_can_contain_is_reported_and_lists_go_on(
     tmp_path: Path, what: str
 ) -> None:
-    """It is named in the log; the others of its table are listed."""
     async with bench("sqlite", tmp_path) as b:
         for name in ("bad", "good"):
             await b.store.put_role(builders.role(name), None)
@@ -47,7 +46,7 @@ async def test_a_json_text_that_no_answer_can_hold_is_unreadable_and_lists_go_on
     assert [one.table for one in events if isinstance(one, UnreadableRow)] == [table]
 
 
-async def test_a_policy_of_as_many_levels_as_are_read_can_be_answered(tmp_path: Path) -> None:
+async def test_a_policy_of_the_maximum_depth_can_be_returned(tmp_path: Path) -> None:
     deep = '{"a":' * MAX_JSON_DEPTH + "1" + "}" * MAX_JSON_DEPTH
     async with bench("sqlite", tmp_path) as b:
         await b.store.put_role(builders.role(policy_document=deep), None)

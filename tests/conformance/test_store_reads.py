@@ -1,4 +1,4 @@
-"""The rules of reading leases from a store, held by every kind of it."""
+"""Checks the reads of leases that every kind of store has."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         yield made
 
 
-async def test_the_window_holds_what_falls_due_in_it(b: Bench) -> None:
-    """Deadlines after now and up to the end of the span, earliest first, at most as many as asked for."""
+async def test_the_window_has_the_deadlines_of_its_span(b: Bench) -> None:
     ids = [(await b.active(number, ttl=timedelta(seconds=100 - number))).id for number in range(5)]
     await b.active(8, ttl=timedelta(seconds=500))
     tombstone = await b.taken(9)
@@ -37,8 +36,7 @@ async def test_the_window_holds_what_falls_due_in_it(b: Bench) -> None:
     assert await b.store.list_due_within(timedelta(seconds=4), 50) == found[1:]
 
 
-async def test_pages_go_on_after_the_last_id(b: Bench) -> None:
-    """A page begins after an id, ends at its size, and holds ids within the range and the state asked for."""
+async def test_a_page_begins_after_the_last_id(b: Bench) -> None:
     leases = [await b.active(number) for number in range(5)]
     other = await b.active(5, role_name="other")
     short = await b.active(6, ttl=timedelta(seconds=1))
@@ -54,7 +52,7 @@ async def test_pages_go_on_after_the_last_id(b: Bench) -> None:
 
 
 async def test_counts_are_by_mount_role_and_state_as_callers_see_it(b: Bench) -> None:
-    """An ACTIVE lease past its expiry counts as REVOKING; what is zero is left out."""
+    """An expired ACTIVE lease counts as REVOKING."""
     await b.active(0)
     await b.active(1, ttl=timedelta(seconds=1))
     await b.begun(2, role_name="other")

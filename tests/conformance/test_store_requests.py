@@ -1,4 +1,4 @@
-"""The rules of a store about request ids and credentials that nobody took, held by every kind of it."""
+"""Checks the rules of request ids and undelivered leases that every kind of store has."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 
 async def test_a_request_id_is_kept_with_its_lease(b: Bench) -> None:
-    """The lease of a request is found by owner, mount, role and id, with the digest of what was wished."""
     lease = await b.active(request=ONE)
     assert lease.request == ONE
     assert (await b.store.load_issue_context("aws", "app", "root", ONE.id)).earlier == lease
@@ -44,7 +43,6 @@ async def test_a_request_id_is_kept_with_its_lease(b: Bench) -> None:
 
 
 async def test_a_request_id_names_one_lease(b: Bench) -> None:
-    """A second intent of the same request is ABORTED, also when its lease has ended; another's is not."""
     await lease_steps.finish(b.store, await b.taken(0, request=ONE))
     with pytest.raises(Aborted):
         await b.begun(1, request=replace(ONE, digest="other"))
@@ -54,9 +52,7 @@ async def test_a_request_id_names_one_lease(b: Bench) -> None:
     await b.begun(5)
 
 
-async def test_a_request_that_comes_many_times_at_once_begins_once(b: Bench) -> None:
-    """Of a dozen intents of one request that are stored at the same time one is stored."""
-
+async def test_of_concurrent_intents_of_one_request_one_is_stored(b: Bench) -> None:
     async def one(number: int) -> bool:
         try:
             await b.begun(number, request=ONE)
@@ -70,8 +66,7 @@ async def test_a_request_that_comes_many_times_at_once_begins_once(b: Bench) -> 
     assert [found.count for found in await b.store.count(EVERYTHING, None)] == [1]
 
 
-async def test_what_nobody_waits_for_lives_a_minute(b: Bench) -> None:
-    """An untaken lease expires 60 s after it became ACTIVE, or by its ttl where that is shorter."""
+async def test_an_undelivered_lease_lives_at_most_a_minute(b: Bench) -> None:
     for number, (ttl, life) in enumerate(((3600, 60), (20, 20))):
         claim = await b.begun(number, ttl=timedelta(seconds=ttl))
         lease = await lease_steps.activate(b.store, claim, "AKIA", undelivered=True)
@@ -81,8 +76,7 @@ async def test_what_nobody_waits_for_lives_a_minute(b: Bench) -> None:
         assert lease.max_expires_us == START_US + 86_400 * SECOND
 
 
-async def test_a_fresh_key_changes_nothing_else(b: Bench) -> None:
-    """Rekey puts the new key on the row and voids the old generation; the expiry stays as it was."""
+async def test_replacing_the_key_does_not_change_the_expiry(b: Bench) -> None:
     lease = await b.active()
     b.clock.advance(100)
     again = await lease_steps.replace_key(b.store, lease, "AKIB")
@@ -92,8 +86,7 @@ async def test_a_fresh_key_changes_nothing_else(b: Bench) -> None:
     assert await lease_steps.replace_key(b.store, lease, "AKIC") is None
 
 
-async def test_whoever_takes_an_untaken_lease_gets_its_ttl_from_the_issue(b: Bench) -> None:
-    """An untaken lease that a repeat takes lives as long as if its first caller had stayed."""
+async def test_an_undelivered_lease_taken_by_a_repeat_has_its_ttl_from_the_issue(b: Bench) -> None:
     lease = await lease_steps.activate(b.store, await b.begun(), "AKIA", undelivered=True)
     assert lease is not None
     b.clock.advance(59)
@@ -103,8 +96,7 @@ async def test_whoever_takes_an_untaken_lease_gets_its_ttl_from_the_issue(b: Ben
 
 
 @pytest.mark.parametrize("state", ["INTENT", "REVOKING", "GONE", "expired"])
-async def test_only_a_living_lease_gets_a_fresh_key(b: Bench, state: str) -> None:
-    """A lease that is half-made, ended or past its expiry is not handed out again."""
+async def test_only_an_active_lease_gets_a_new_key(b: Bench, state: str) -> None:
     if state == "INTENT":
         lease = await b.begun()
     elif state == "expired":
@@ -119,8 +111,8 @@ async def test_only_a_living_lease_gets_a_fresh_key(b: Bench, state: str) -> Non
     assert await b.row(lease.id) == lease
 
 
-async def test_a_lease_that_is_put_back_ends_in_a_minute(b: Bench) -> None:
-    """Untake brings the expiry to 60 s from now, never later than it was, and once for a generation."""
+async def test_a_lease_marked_undelivered_ends_in_a_minute(b: Bench) -> None:
+    """Never later than before, and once per generation."""
     long, short = await b.active(0), await b.active(1, ttl=timedelta(seconds=100))
     b.clock.advance(50)
     back = await lease_steps.mark_undelivered(b.store, long)
@@ -134,8 +126,8 @@ async def test_a_lease_that_is_put_back_ends_in_a_minute(b: Bench) -> None:
     assert await lease_steps.mark_undelivered(b.store, await b.begun(2)) is None
 
 
-async def test_while_expiries_are_held_an_active_lease_is_not_claimed(b: Bench) -> None:
-    """Held terms pass over expired leases; what was asked for or half-made is claimed all the same."""
+async def test_during_a_hold_an_active_lease_is_not_claimed(b: Bench) -> None:
+    """Explicit revocations and intents are claimed."""
     held: Any = replace(TERMS, held=True)
     expired = await b.active(0, ttl=timedelta(seconds=1))
     intended = await b.begun(1, span=timedelta(seconds=1))
@@ -148,8 +140,7 @@ async def test_while_expiries_are_held_an_active_lease_is_not_claimed(b: Bench) 
     assert [claim.id for claim in await b.store.claim_due(TERMS, 9)] == [expired.id]
 
 
-async def test_a_held_row_takes_no_place_from_the_others(b: Bench) -> None:
-    """Expired leases that are held do not fill the number that is asked for."""
+async def test_held_leases_do_not_fill_the_limit_of_a_claim(b: Bench) -> None:
     for number in range(5):
         await b.active(number, ttl=timedelta(seconds=1))
     b.clock.advance(5)

@@ -1,4 +1,4 @@
-"""The rules of a store for sessions of STS, held by every kind of it: leases without a user."""
+"""Checks the rules of sessions of STS that every kind of store has."""
 
 from __future__ import annotations
 
@@ -61,14 +61,12 @@ async def counted(b: Bench) -> dict[State, int]:
 
 
 async def test_a_session_has_no_user(b: Bench) -> None:
-    """What is stored of it names no user, and it is found as what it is."""
     lease = await active(b)
     assert (lease.is_session, lease.footprint.user_name) == (True, "")
     assert await b.row(lease.id) == lease
 
 
-async def test_a_sessions_end_is_what_aws_says(b: Bench) -> None:
-    """Expiry, longest life and deadline are AWS's instant; the ttl is what is left, in whole seconds."""
+async def test_a_session_ends_when_aws_says(b: Bench) -> None:
     lease = await active(b, seconds=899.2)
     ends_us = START_US + 899_200_000
     assert (lease.expires_us, lease.max_expires_us, lease.due_us) == (ends_us, ends_us, ends_us)
@@ -76,14 +74,13 @@ async def test_a_sessions_end_is_what_aws_says(b: Bench) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.3, -3600])
-async def test_a_session_never_lives_for_nothing(b: Bench, seconds: float) -> None:
-    """Where AWS's clock is behind, the lease still lives for a second."""
+async def test_a_session_has_a_ttl_of_at_least_a_second(b: Bench, seconds: float) -> None:
+    """Also where AWS's clock is behind."""
     lease = await active(b, seconds=seconds)
     assert (lease.ttl, lease.expires_us) == (timedelta(seconds=1), START_US + SECOND)
 
 
-async def test_an_untaken_session_gets_its_own_end_back(b: Bench) -> None:
-    """For a minute nobody has it; taken after all, it ends when AWS said."""
+async def test_an_undelivered_session_taken_by_a_repeat_has_its_own_end(b: Bench) -> None:
     ends_us = START_US + 3600 * SECOND + 7
     lease = await lease_steps.activate(b.store, await begun(b), "ASIA", ends_us=ends_us, undelivered=True)
     assert lease is not None
@@ -94,8 +91,7 @@ async def test_an_untaken_session_gets_its_own_end_back(b: Bench) -> None:
     assert (taken.expires_us, taken.due_us, taken.undelivered) == (ends_us, ends_us, False)
 
 
-async def test_sessions_are_no_users_of_the_mount(b: Bench) -> None:
-    """They neither count against max_users nor are held back by it."""
+async def test_sessions_do_not_count_against_max_users(b: Bench) -> None:
     for number in range(3):
         await active(b, number, max_users=1)
     await b.active(3, max_users=1)
@@ -105,8 +101,7 @@ async def test_sessions_are_no_users_of_the_mount(b: Bench) -> None:
     assert await counted(b) == {State.ACTIVE: 5}
 
 
-async def test_sessions_count_for_their_role(b: Bench) -> None:
-    """max_leases counts sessions, and users of the same role beside them; one that is over makes room."""
+async def test_sessions_count_against_max_leases(b: Bench) -> None:
     lease = await active(b, 0, max_leases=2)
     await b.active(1, max_leases=2)
     with pytest.raises(RoleFull):
@@ -117,8 +112,8 @@ async def test_sessions_count_for_their_role(b: Bench) -> None:
     await active(b, 2, max_leases=2)
 
 
-async def test_a_session_is_due_though_its_account_is_left_out(b: Bench) -> None:
-    """Ending it asks no account, so a paused one does not keep it."""
+async def test_a_session_is_claimed_also_without_its_account(b: Bench) -> None:
+    """Its end needs no call, so a paused account does not delay it."""
     session, user = await active(b, 0, seconds=10), await b.active(1, ttl=timedelta(seconds=10))
     b.clock.advance(20)
     claims = await b.store.claim_due(TERMS, 10, frozenset({builders.ACCOUNT}))
@@ -127,14 +122,12 @@ async def test_a_session_is_due_though_its_account_is_left_out(b: Bench) -> None
 
 
 async def test_a_session_is_never_abandoned(b: Bench) -> None:
-    """Named alone or in a range, it stays what it is."""
     session, user = await active(b, 0), await b.active(1)
     assert await b.store.abandon(IdRange("aws/", "aws0"), 10, live=True) == [user.id]
     assert (await b.row(session.id)).state is State.ACTIVE
 
 
-async def test_users_alone_bind_a_mount_to_an_account(b: Bench) -> None:
-    """With sessions only, live or gone, another account's root may come; with a user's row it may not."""
+async def test_only_users_bind_a_mount_to_an_account(b: Bench) -> None:
     await active(b, 0)
     await gone(b, 1)
     assert await b.store.get_bound_account("aws") == ""
@@ -147,8 +140,7 @@ async def test_users_alone_bind_a_mount_to_an_account(b: Bench) -> None:
     assert not await b.store.put_root(builders.stored_root(account="", version=3), 2)
 
 
-async def test_a_sessions_tombstone_goes_after_a_week(b: Bench) -> None:
-    """No listing is needed for it, and none drops it; a user's stays for its listing."""
+async def test_a_session_s_tombstone_is_dropped_after_a_week_without_a_listing(b: Bench) -> None:
     session = await gone(b, 0)
     user = await b.taken(1)
     await lease_steps.finish(b.store, user)
@@ -162,8 +154,7 @@ async def test_a_sessions_tombstone_goes_after_a_week(b: Bench) -> None:
     assert await b.store.purge_tombstones(builders.ACCOUNT, b.store.now()) == 1
 
 
-async def test_a_listing_buries_no_session(b: Bench) -> None:
-    """A listing of users says nothing about sessions, and knows none of them by name."""
+async def test_a_listing_drops_no_tombstone_of_a_session(b: Bench) -> None:
     session = await gone(b)
     assert await b.store.leases_by_user_name([""]) == {}
     b.clock.advance(8 * DAY)
@@ -171,8 +162,7 @@ async def test_a_listing_buries_no_session(b: Bench) -> None:
     assert await b.store.get(session.id) is not None
 
 
-async def test_the_intent_of_a_dead_process_is_due_at_once(b: Bench) -> None:
-    """A start voids the claim of a session's intent as of any other."""
+async def test_a_session_s_intent_of_a_dead_process_is_due_immediately(b: Bench) -> None:
     claim = await begun(b)
     assert await b.store.void_stale_claims() == 1
     (again,) = await b.store.claim_due(TERMS, 10)
@@ -180,8 +170,7 @@ async def test_the_intent_of_a_dead_process_is_due_at_once(b: Bench) -> None:
     assert await lease_steps.finish(b.store, again)
 
 
-async def test_rows_of_before_sessions_are_all_users(tmp_path: Path) -> None:
-    """A database of the version before is brought up with its counts: every row of it has a user."""
+async def test_every_row_of_an_earlier_version_has_a_user(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     for number, script in migrations()[:2]:
         connection.executescript(f"{script}\nPRAGMA user_version = {number};")

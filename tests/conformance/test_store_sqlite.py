@@ -1,4 +1,4 @@
-"""What only a store on a disk must keep: durability, its clock, its lock, and files that are not its own."""
+"""Checks what only the SQLite store has: durability, its clock, its lock, and the check of its files."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Bench]:
         yield made
 
 
-async def test_what_is_acknowledged_is_on_the_disk(b: Bench, tmp_path: Path) -> None:
-    """A row can be read from the files alone as soon as its write has returned."""
+async def test_an_acknowledged_write_is_on_the_disk(b: Bench, tmp_path: Path) -> None:
     lease = await b.active()
     assert on_disk(tmp_path)[lease.id] == "ACTIVE"
 
@@ -46,7 +45,7 @@ async def test_what_is_acknowledged_is_on_the_disk(b: Bench, tmp_path: Path) -> 
 async def test_nothing_is_acknowledged_after_the_files_were_deleted_or_replaced(
     b: Bench, tmp_path: Path, name: str, instead: str
 ) -> None:
-    """The next start would not find it. Reads go on, and files that are put back are used again."""
+    """The next start would not find it. Reads go on."""
     lease = await b.active()
     file, kept = tmp_path / name, tmp_path.with_name("kept")
     place, content = (tmp_path if instead == "no folder" else file), file.read_bytes()
@@ -60,9 +59,7 @@ async def test_nothing_is_acknowledged_after_the_files_were_deleted_or_replaced(
     assert await b.begun(2)
 
 
-async def test_writes_that_come_together_are_each_told_their_own_fate(b: Bench, tmp_path: Path) -> None:
-    """Of a hundred writes at once, those that keep their rule are durable and the others are refused."""
-
+async def test_concurrent_writes_succeed_or_fail_alone(b: Bench, tmp_path: Path) -> None:
     async def one(number: int) -> str | None:
         try:
             return (await b.begun(number, max_users=60)).id
@@ -76,16 +73,14 @@ async def test_writes_that_come_together_are_each_told_their_own_fate(b: Bench, 
     assert on_disk(tmp_path).keys() == stored
 
 
-async def test_a_full_mount_says_how_many_are_on_their_way_out(b: Bench) -> None:
-    """Who finds a mount full learns how much room is being made."""
+async def test_the_error_of_a_full_mount_says_how_many_leases_are_in_revocation(b: Bench) -> None:
     await b.taken(0)
     await b.active(1)
     with pytest.raises(MountFull, match=r"max_users, 2; 1 of them are being revoked"):
         await b.begun(2, max_users=2)
 
 
-async def test_writes_that_come_together_share_a_commit(b: Bench) -> None:
-    """A hundred writes at once take far fewer commits than writes."""
+async def test_concurrent_writes_share_a_commit(b: Bench) -> None:
     said: list[str] = []
     await on_connection(b, lambda connection: connection.set_trace_callback(said.append))
     async with asyncio.TaskGroup() as group:
@@ -95,8 +90,7 @@ async def test_writes_that_come_together_share_a_commit(b: Bench) -> None:
     assert 1 <= said.count("COMMIT") <= 5
 
 
-async def test_a_caller_that_goes_away_harms_no_other_in_its_batch(b: Bench) -> None:
-    """A write whose caller is cancelled takes nothing with it, and the store goes on."""
+async def test_a_cancelled_write_does_not_affect_others_in_its_batch(b: Bench) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(b.begun(number)) for number in range(20)]
         await asyncio.sleep(0)
@@ -106,8 +100,7 @@ async def test_a_caller_that_goes_away_harms_no_other_in_its_batch(b: Bench) -> 
     await b.active(99)
 
 
-async def test_no_reader_sees_what_is_not_durable(b: Bench, tmp_path: Path) -> None:
-    """Whatever a read shows is on the disk at that moment, also while others write."""
+async def test_a_read_shows_only_durable_rows(b: Bench, tmp_path: Path) -> None:
     seen: set[str] = set()
 
     async def read() -> None:
@@ -130,8 +123,7 @@ async def test_no_reader_sees_what_is_not_durable(b: Bench, tmp_path: Path) -> N
 # --- a disk that is full ---------------------------------------------------------------------------------
 
 
-async def test_a_full_disk_leaves_nothing_half_written(b: Bench, tmp_path: Path) -> None:
-    """While the disk is full writes are STORE_UNAVAILABLE and whole; reads go on; then all works again."""
+async def test_a_full_disk_leaves_no_partial_write(b: Bench, tmp_path: Path) -> None:
     await b.active(0)
     pages = await pragma(b, "PRAGMA page_count")
     assert await pragma(b, f"PRAGMA max_page_count = {pages}") == pages
@@ -151,7 +143,6 @@ async def test_a_full_disk_leaves_nothing_half_written(b: Bench, tmp_path: Path)
 
 
 async def test_a_full_disk_fails_a_whole_batch(b: Bench, tmp_path: Path) -> None:
-    """Of writes that share a commit either all are durable or none, and each caller is told so."""
     pages = await pragma(b, "PRAGMA page_count")
     await pragma(b, f"PRAGMA max_page_count = {pages}")
 
@@ -163,17 +154,16 @@ async def test_a_full_disk_fails_a_whole_batch(b: Bench, tmp_path: Path) -> None
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(number)) for number in range(400)]
-    told = {task.result() for task in tasks} - {None}
-    assert len(told) < 400
-    assert on_disk(tmp_path).keys() == told
+    answer = {task.result() for task in tasks} - {None}
+    assert len(answer) < 400
+    assert on_disk(tmp_path).keys() == answer
 
 
 # --- the clock -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("back", [-DAY, -3650 * DAY, DAY])
-async def test_a_wall_clock_that_was_set_never_turns_time_back(tmp_path: Path, back: int) -> None:
-    """Set back between two starts, the clock goes on from the latest time that the store remembers."""
+async def test_the_time_does_not_go_back_after_the_wall_clock_was_set_back(tmp_path: Path, back: int) -> None:
     clock = HandClock()
     async with bench("sqlite", tmp_path, clock) as b:
         await b.active(0)
@@ -192,8 +182,7 @@ async def test_a_wall_clock_that_was_set_never_turns_time_back(tmp_path: Path, b
         assert store.now() == first
 
 
-async def test_time_follows_the_boot_clock_whatever_is_done_to_the_wall_clock(b: Bench) -> None:
-    """While a store is open its time passes as the machine's does, not as somebody sets it."""
+async def test_while_open_the_time_follows_the_boot_clock(b: Bench) -> None:
     b.clock.wall += 10 * DAY
     assert b.store.now() == START_US
     b.clock.boot += 3
@@ -217,8 +206,7 @@ async def refused(folder: Path) -> LessorError:
     pytest.fail("the folder was opened")
 
 
-async def test_a_second_server_is_told_who_has_the_folder(b: Bench, tmp_path: Path) -> None:
-    """Opening a folder that is open names the process that has it, and disturbs that one in nothing."""
+async def test_the_error_of_a_second_server_names_the_first_process(b: Bench, tmp_path: Path) -> None:
     error = await refused(tmp_path)
     assert isinstance(error, DirectoryLocked)
     assert str(os.getpid()) in error.message
@@ -226,7 +214,6 @@ async def test_a_second_server_is_told_who_has_the_folder(b: Bench, tmp_path: Pa
 
 
 async def test_a_folder_can_be_opened_again_after_its_server_ended(tmp_path: Path) -> None:
-    """Rows, instance and schema are there at the next start, and the lock is free."""
     async with bench("sqlite", tmp_path) as b:
         lease, instance = await b.active(), (await b.store.status()).instance_id
     async with open_store(tmp_path, HandClock()) as store:
@@ -235,7 +222,7 @@ async def test_a_folder_can_be_opened_again_after_its_server_ended(tmp_path: Pat
 
 
 def make(folder: Path, *statements: str) -> bytes:
-    """Write a database of somebody else's; return its bytes."""
+    """Write a database of another program; return its bytes."""
     connection = sqlite3.connect(folder / FILE)
     for statement in statements:
         connection.execute(statement)
@@ -245,14 +232,12 @@ def make(folder: Path, *statements: str) -> bytes:
 
 
 async def test_a_database_of_another_program_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    """A file that is not Lessor's is not opened, and not a byte of it changes."""
     before = make(tmp_path, "CREATE TABLE theirs (x)", "INSERT INTO theirs VALUES (1)")
     assert isinstance(await refused(tmp_path), DatabaseUnusable)
     assert (tmp_path / FILE).read_bytes() == before
 
 
-async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    """Bytes that SQLite cannot read stop the start, and stay."""
+async def test_a_file_that_is_not_a_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     before = b"these are somebody's notes\n" * 500
     (tmp_path / FILE).write_bytes(before)
     assert isinstance(await refused(tmp_path), DatabaseUnusable)
@@ -260,7 +245,6 @@ async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path:
 
 
 async def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    """A schema that this version does not know is not touched, and the message says which it is."""
     async with bench("sqlite", tmp_path) as b:
         await b.active()
     connection = sqlite3.connect(tmp_path / FILE)
@@ -274,7 +258,6 @@ async def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_pa
 
 
 async def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
-    """A file whose schema was overwritten is no reason for a traceback."""
     async with bench("sqlite", tmp_path) as b:
         await b.active()
     file = tmp_path / FILE
@@ -286,14 +269,12 @@ async def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [FILE, f"{FILE}-wal", f"{FILE}-journal"])
 async def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path, name: str) -> None:
-    """What cannot be opened is an error of ours, whichever of the files it is."""
     (tmp_path / name).mkdir()
     assert isinstance(await refused(tmp_path), DatabaseUnusable)
 
 
 @pytest.mark.parametrize("target", ["missing/lessor.db", "."])
-async def test_a_link_to_what_is_no_file_is_refused(tmp_path: Path, target: str) -> None:
-    """A link is followed, and must lead to a file, or to where one can be."""
+async def test_a_link_to_what_is_not_a_file_is_refused(tmp_path: Path, target: str) -> None:
     (tmp_path / FILE).symlink_to(target)
     assert isinstance(await refused(tmp_path), DatabaseUnusable)
 
@@ -312,7 +293,6 @@ async def test_a_link_to_what_is_no_file_is_refused(tmp_path: Path, target: str)
 async def test_a_database_that_lacks_a_part_of_its_schema_is_refused(
     tmp_path: Path, statement: str, lacks: str
 ) -> None:
-    """Its number says that it was migrated, so what is missing is named, and no call has to find out."""
     async with bench("sqlite", tmp_path) as b:
         await b.active()
     with closing(sqlite3.connect(tmp_path / FILE)) as connection:
@@ -323,10 +303,7 @@ async def test_a_database_that_lacks_a_part_of_its_schema_is_refused(
 
 
 @pytest.mark.parametrize("share", [0.1, 0.35, 0.6, 0.85])
-async def test_a_database_of_which_a_part_is_missing_or_garbled_never_ends_in_a_trace(
-    tmp_path: Path, share: float
-) -> None:
-    """It is refused, or it opens and each call is answered."""
+async def test_a_damaged_database_never_causes_a_traceback(tmp_path: Path, share: float) -> None:
     async with bench("sqlite", tmp_path) as b:
         for number in range(50):
             await b.active(number)
@@ -348,17 +325,16 @@ async def test_a_database_of_which_a_part_is_missing_or_garbled_never_ends_in_a_
 # --- kill -9 ---------------------------------------------------------------------------------------------
 
 
-async def test_a_killed_process_loses_no_row_that_it_was_told_of(tmp_path: Path) -> None:
-    """After kill -9 in the midst of writing, each acknowledged row is there and the database is sound."""
+async def test_a_kill_loses_no_acknowledged_write(tmp_path: Path) -> None:
     writer = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.support.store_writer", str(tmp_path), stdout=asyncio.subprocess.PIPE
     )
     assert writer.stdout is not None
-    told = [(await writer.stdout.readline()).decode().strip() for _ in range(300)]
+    answer = [(await writer.stdout.readline()).decode().strip() for _ in range(300)]
     writer.send_signal(signal.SIGKILL)
-    told += (await writer.stdout.read()).decode().splitlines()
+    answer += (await writer.stdout.read()).decode().splitlines()
     await writer.wait()
-    whole = {line for line in told if len(line) == len(told[0])}
+    whole = {line for line in answer if len(line) == len(answer[0])}
     async with open_store(tmp_path, HandClock(wall=START_US)) as store:
         for lease_id in whole:
             lease = await store.get(lease_id)

@@ -1,4 +1,4 @@
-"""Opens databases of earlier versions: their rows stay as they were, and are worked on."""
+"""Checks that the rows of earlier versions are unchanged by an upgrade, and still used."""
 
 from __future__ import annotations
 
@@ -72,7 +72,6 @@ async def states(store: SqliteStore) -> Counter[State]:
 
 @pytest.mark.parametrize("version", [2, 3])
 async def test_rows_of_every_state_are_kept_and_worked_on(tmp_path: Path, version: int) -> None:
-    """No row changes by the upgrade; what was claimed or due is claimed, and no other."""
     earlier(tmp_path, version)
     async with open_store(tmp_path, HandClock()) as store:
         assert (await store.status()).schema_version == migrations()[-1][0]
@@ -98,7 +97,6 @@ async def test_rows_of_every_state_are_kept_and_worked_on(tmp_path: Path, versio
 
 @pytest.mark.parametrize("version", [2, 3])
 async def test_an_earlier_request_is_found_and_its_lease_renewed(tmp_path: Path, version: int) -> None:
-    """A repeat across the upgrade finds the lease that it made before, and a holder keeps it."""
     earlier(tmp_path, version)
     async with open_store(tmp_path, HandClock()) as store:
         lease = (await store.load_issue_context("aws", "app", "root", REQUEST)).earlier
@@ -110,8 +108,7 @@ async def test_an_earlier_request_is_found_and_its_lease_renewed(tmp_path: Path,
         assert (await states(store))[State.REVOKING] == 2
 
 
-async def test_rotations_of_before_are_found_by_their_user_and_keys(tmp_path: Path) -> None:
-    """Who holds a user or a key is known of rows that an earlier version wrote."""
+async def test_rotations_of_an_earlier_version_are_found_by_their_user_and_keys(tmp_path: Path) -> None:
     earlier(tmp_path, 4)
     row = Rotation(
         static_subject("aws", "billing"), account="aws:1", user_id="AIDA1", current="AKIA1", generation=1
@@ -154,8 +151,7 @@ OFTEN = [
 
 
 @pytest.mark.parametrize("statement", OFTEN)
-def test_what_is_asked_often_finds_its_rows_by_an_index(statement: str) -> None:
-    """No statement of daily work reads all leases, or all rotations, to find a few."""
+def test_frequent_statements_use_an_index(statement: str) -> None:
     connection = sqlite3.connect(":memory:")
     for _, script in migrations():
         connection.executescript(script)

@@ -1,4 +1,4 @@
-"""The rules of a store about sweeps, mounts that go, and the clock, held by every kind of it."""
+"""Checks the rules of reconcile runs, mounts and the clock that every kind of store has."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 # --- sweeps ----------------------------------------------------------------------------------------------
 
 
-async def test_users_are_known_by_name_in_every_state(b: Bench) -> None:
-    """A user's lease is found by its name, tombstones and abandoned ones too; others are not there."""
+async def test_leases_are_found_by_user_name_in_every_state(b: Bench) -> None:
     active, gone = await b.active(0), await b.taken(1)
     await lease_steps.finish(b.store, gone)
     names = [intent(number).footprint.user_name for number in range(3)]
@@ -43,8 +42,7 @@ async def test_users_are_known_by_name_in_every_state(b: Bench) -> None:
     assert await b.store.leases_by_user_name([]) == {}
 
 
-async def test_an_adopted_user_is_due_at_once(b: Bench) -> None:
-    """Adopting stores a REVOKING row without an owner, once; a row that is there stays as it is."""
+async def test_an_adopted_user_is_due_immediately(b: Bench) -> None:
     found = Footprint(builders.ACCOUNT, "stray", "/lessor/0123456789abcdef/")
     orphan = Orphan(intent(0).id, "aws", "lost", found)
     assert await b.store.adopt(orphan)
@@ -67,10 +65,9 @@ async def test_an_adopted_user_is_due_at_once(b: Bench) -> None:
         (WEEK, WEEK + 1, 0),
     ],
 )
-async def test_a_tombstone_goes_after_a_week_and_a_complete_later_listing(
+async def test_a_tombstone_is_dropped_after_a_week_and_a_later_complete_listing(
     b: Bench, age: float, listed_ago: float, buried: int
 ) -> None:
-    """It is dropped at seven days, if the listing began after its end and after every CreateUser's grace."""
     claim = await b.taken()
     assert await lease_steps.finish(b.store, claim)
     b.clock.advance(age)
@@ -80,8 +77,7 @@ async def test_a_tombstone_goes_after_a_week_and_a_complete_later_listing(
     assert (await b.store.get(claim.id) is None) is bool(buried)
 
 
-async def test_only_tombstones_are_buried(b: Bench) -> None:
-    """Live, abandoned and reopened rows are never dropped, however old."""
+async def test_only_tombstones_are_dropped(b: Bench) -> None:
     await b.active(0)
     abandoned = await b.active(1, role_name="other")
     await b.store.abandon(IdRange("aws/creds/other/", "aws/creds/other0"), 9, live=True)
@@ -96,8 +92,7 @@ async def test_only_tombstones_are_buried(b: Bench) -> None:
 # --- mounts that go --------------------------------------------------------------------------------------
 
 
-async def test_a_mount_is_disabled_and_its_range_put_up_in_one_step(b: Bench) -> None:
-    """From the same commit on the mount takes no intent, and no lease of it gets to live."""
+async def test_a_mount_is_disabled_and_its_range_revoked_in_one_commit(b: Bench) -> None:
     active, claim = await b.active(0), await b.begun(1)
     await lease_steps.finish(b.store, await b.taken(2))
     disabling = replace(builders.mount(), state=MountState.DISABLING)
@@ -112,14 +107,12 @@ async def test_a_mount_is_disabled_and_its_range_put_up_in_one_step(b: Bench) ->
     assert await b.store.disable("aws") == (disabling, 2)
 
 
-async def test_a_mount_that_is_not_there_is_not_disabled(b: Bench) -> None:
-    """Nothing is put up for a name that no mount bears."""
+async def test_an_unknown_mount_is_not_disabled(b: Bench) -> None:
     assert await b.store.disable("none") is None
     assert await b.store.prefixes() == []
 
 
-async def test_a_mount_is_removed_once_nothing_of_it_lives(b: Bench) -> None:
-    """A disabling mount goes with its last live lease, its root and roles with it; rows stay."""
+async def test_a_mount_is_removed_once_it_has_no_live_lease(b: Bench) -> None:
     claim = await b.taken()
     await b.store.put_role(builders.role(), None)
     assert await b.store.remove_disabled() == []
@@ -136,7 +129,6 @@ async def test_a_mount_is_removed_once_nothing_of_it_lives(b: Bench) -> None:
 
 
 async def test_a_mount_whose_leases_are_abandoned_is_removed(b: Bench) -> None:
-    """ABANDONED rows do not keep a disabling mount."""
     lease, mount = await b.active(), builders.mount()
     await b.store.put_mount(mount, replace(mount, state=MountState.DISABLING))
     await b.store.abandon(ALL, 9, live=True)
@@ -147,16 +139,15 @@ async def test_a_mount_whose_leases_are_abandoned_is_removed(b: Bench) -> None:
 # --- the clock and the store as a whole ------------------------------------------------------------------
 
 
-async def test_a_hold_is_kept_until_it_is_ended(b: Bench) -> None:
-    """Nothing is held at first; a hold names its reason, and an empty text ends it."""
+async def test_a_hold_is_kept_with_its_reason_until_it_is_ended(b: Bench) -> None:
     assert (await b.store.status()).expiry_hold == ""
     for why in ("ASKED", "STORE_ROLLED_BACK", ""):
         await b.store.set_expiry_hold(why)
         assert (await b.store.status()).expiry_hold == why
 
 
-async def test_a_wall_clock_that_is_set_drifts_and_can_be_taken_for_true(b: Bench) -> None:
-    """Drift is how far the wall is ahead; lowering the clock takes the wall's time, and drifts no more."""
+async def test_lowering_the_clock_ends_the_drift(b: Bench) -> None:
+    """Drift is how far the wall clock is ahead."""
     assert (await b.store.status()).first_start
     assert b.store.drift_us() == 0
     b.clock.wall -= 3600 * SECOND
@@ -169,7 +160,7 @@ async def test_a_wall_clock_that_is_set_drifts_and_can_be_taken_for_true(b: Benc
 
 
 def brought_back(copy: Path, folder: Path, size: int) -> Path:
-    """Check a copy's place, size and mode, and put it where a store looks for it; return that folder."""
+    """Check a copy's path, size and mode, and move it to where a store opens it; return that folder."""
     assert (copy.parent, copy.stat().st_size, copy.stat().st_mode & 0o777) == (folder, size, 0o600)
     restored = folder / "restored"
     restored.mkdir()
@@ -177,8 +168,7 @@ def brought_back(copy: Path, folder: Path, size: int) -> Path:
     return restored
 
 
-async def test_a_backup_holds_what_the_store_holds(tmp_path: Path) -> None:
-    """The copy opens as a store of its own with the rows of its time, for its owner's eyes alone."""
+async def test_a_backup_has_all_rows_and_is_private(tmp_path: Path) -> None:
     async with bench("sqlite", tmp_path) as b:
         lease = await b.active()
         path, size = await b.store.backup("copy.db")
@@ -190,29 +180,26 @@ async def test_a_backup_holds_what_the_store_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "copies/of/today.db"])
-async def test_a_backup_goes_to_a_new_file_below_the_folder(tmp_path: Path, path: str) -> None:
-    """A folder on the way is made, a name is found where none is given, and the path is told from there."""
+async def test_a_backup_is_a_new_file_below_the_data_directory(tmp_path: Path, path: str) -> None:
     async with bench("sqlite", tmp_path) as b:
-        told, size = await b.store.backup(path)
-        assert told == path or (not path and told.startswith("backup-"))
+        answer, size = await b.store.backup(path)
+        assert answer == path or (not path and answer.startswith("backup-"))
         assert size > 0
         with pytest.raises(AlreadyExists):
-            await b.store.backup(told)
+            await b.store.backup(answer)
 
 
 @pytest.mark.parametrize(
     "path", ["../copy.db", "/elsewhere/copy.db", ".", "lessor.db", "lessor.db-wal", "sealing-key"]
 )
-async def test_a_backup_that_lies_elsewhere_or_on_our_own_files_is_refused(tmp_path: Path, path: str) -> None:
-    """A path out of the data directory, or of one of the server's own files, is INVALID_ARGUMENT."""
+async def test_a_backup_elsewhere_or_over_our_own_files_is_refused(tmp_path: Path, path: str) -> None:
     async with bench("sqlite", tmp_path) as b:
         with pytest.raises(Invalid):
             await b.store.backup(path)
         await b.active()
 
 
-async def test_holds_and_the_lowered_clock_outlive_the_process(tmp_path: Path) -> None:
-    """The next start knows the hold, is no first one, and does not go back to the forgotten mark."""
+async def test_holds_and_the_lowered_clock_are_durable(tmp_path: Path) -> None:
     clock = HandClock()
     async with bench("sqlite", tmp_path, clock) as b:
         await b.active()

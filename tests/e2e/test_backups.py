@@ -1,4 +1,4 @@
-"""Where a backup may be written: a new file below the data directory, and nothing of the server's own."""
+"""Checks that a backup is a new file below the data directory, and never one of the server's own."""
 
 from __future__ import annotations
 
@@ -19,14 +19,12 @@ async def backup(lessor: Lessor, path: str) -> system_pb2.BackupResponse:
 
 @pytest.mark.parametrize("path", ["../copy.db", "/copy.db", ".", "..", "a/../../copy.db", "a\0b", "a" * 1001])
 async def test_a_backup_stays_in_the_data_directory(server: ServerProcess, lessor: Lessor, path: str) -> None:
-    """What lies elsewhere, or is no path, is a violation of `path`, and no file is made."""
     before = {one.name for one in server.data_dir.iterdir()}
     assert list((await refused(backup(lessor, path))).violations) == ["path"]
     assert {one.name for one in server.data_dir.iterdir()} == before
 
 
 async def test_a_backup_overwrites_nothing(server: ServerProcess, lessor: Lessor, mount: str) -> None:
-    """A file that exists is refused, and stays as it is: an earlier copy, and what anyone else put there."""
     (server.data_dir / "notes").write_text("kept")
     await backup(lessor, "copy.db")
     copy = (server.data_dir / "copy.db").read_bytes()
@@ -40,10 +38,9 @@ async def test_a_backup_overwrites_nothing(server: ServerProcess, lessor: Lessor
 @pytest.mark.parametrize(
     "path", ["lessor.db", "lessor.db-wal", "lessor.db-shm", "sealing-key", "lessor.lock"]
 )
-async def test_a_backup_takes_no_name_of_the_servers_own(
+async def test_a_backup_with_the_name_of_a_server_file_is_refused(
     server: ServerProcess, lessor: Lessor, mount: str, path: str
 ) -> None:
-    """A name that the server needs is a violation of `path`, whether its file is there or not."""
     key = (server.data_dir / "sealing-key").read_bytes()
     assert list((await refused(backup(lessor, path))).violations) == ["path"]
     assert (server.data_dir / "sealing-key").read_bytes() == key
@@ -51,15 +48,13 @@ async def test_a_backup_takes_no_name_of_the_servers_own(
     await lessor.generate(mount)
 
 
-async def test_a_backup_that_cannot_be_written_harms_nothing(lessor: Lessor, mount: str) -> None:
-    """A folder that is a file is told, and the server goes on."""
+async def test_the_server_continues_after_a_failed_backup(lessor: Lessor, mount: str) -> None:
     assert (await refused(backup(lessor, "sealing-key/copy.db"))).message
     await lessor.put_role(mount)
     await lessor.generate(mount)
     assert (await backup(lessor, "daily/copy.db")).path == "daily/copy.db"
 
 
-async def test_a_backup_without_a_name_is_given_one(server: ServerProcess, lessor: Lessor) -> None:
-    """An empty path means a name made from the time."""
+async def test_a_backup_without_a_name_is_named_by_the_time(server: ServerProcess, lessor: Lessor) -> None:
     made = await backup(lessor, "")
     assert (server.data_dir / made.path).stat().st_size == made.size_bytes

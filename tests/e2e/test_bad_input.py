@@ -1,4 +1,4 @@
-"""What is wrong is refused: before it does anything, with every problem of a phase, and with the fix."""
+"""Checks that invalid requests are refused before any effect, with all problems of a phase and the fixes."""
 
 from __future__ import annotations
 
@@ -45,12 +45,11 @@ def statement(**members: object) -> dict[str, object]:
 
 
 async def test_an_unknown_policy_version_is_named_with_both_known_ones(lessor: Lessor, mount: str) -> None:
-    """The commonest slip, a Version of today, is told where it is and what to write."""
     refusal = await refused(lessor.put_role(mount, policy_document=struct(document(Version="2023-11-12"))))
     assert refusal.code is Code.INVALID_ARGUMENT
-    told = refusal.violations["role.policy_document.Version"]
-    assert "2012-10-17" in told
-    assert "2008-10-17" in told
+    violation = refusal.violations["role.policy_document.Version"]
+    assert "2012-10-17" in violation
+    assert "2008-10-17" in violation
     assert "policy_document.Version" in refusal.message
     assert (await refused(lessor.roles.GetRole(role_pb2.GetRoleRequest(mount=mount, name="app")))).code is (
         Code.NOT_FOUND
@@ -81,7 +80,6 @@ async def test_an_unknown_policy_version_is_named_with_both_known_ones(lessor: L
 async def test_a_policy_that_iam_would_refuse_is_refused(
     lessor: Lessor, mount: str, policy: dict[str, object], field: str
 ) -> None:
-    """Each fault of a document has its own path, which begins at the request."""
     refusal = await refused(lessor.put_role(mount, policy_document=struct(policy)))
     assert refusal.code is Code.INVALID_ARGUMENT
     path = "role.policy_document" + (f".{field}" if field else "")
@@ -89,8 +87,7 @@ async def test_a_policy_that_iam_would_refuse_is_refused(
 
 
 @pytest.mark.parametrize("name", ["", *BAD_NAMES])
-async def test_a_bad_role_name_is_refused_everywhere(lessor: Lessor, mount: str, name: str) -> None:
-    """Write, read, delete and issue all refuse what is no name, by the field it stands in."""
+async def test_an_invalid_role_name_is_refused_by_every_method(lessor: Lessor, mount: str, name: str) -> None:
     calls: dict[str, Any] = {
         "role.name": lessor.put_role(mount, name),
         "name": lessor.roles.GetRole(role_pb2.GetRoleRequest(mount=mount, name=name)),
@@ -104,8 +101,8 @@ async def test_a_bad_role_name_is_refused_everywhere(lessor: Lessor, mount: str,
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-async def test_a_bad_mount_name_is_refused(lessor: Lessor, name: str) -> None:
-    """A mount's name obeys the same rule; empty alone means the mount ``aws``."""
+async def test_an_invalid_mount_name_is_refused(lessor: Lessor, name: str) -> None:
+    """Only an empty one means the mount ``aws``."""
     for call in (
         lessor.config.EnableMount(config_pb2.EnableMountRequest(mount=name)),
         lessor.config.GetRoot(config_pb2.GetRootRequest(mount=name)),
@@ -115,8 +112,7 @@ async def test_a_bad_mount_name_is_refused(lessor: Lessor, name: str) -> None:
         assert (refusal.code, list(refusal.violations)) == (Code.INVALID_ARGUMENT, ["mount"])
 
 
-async def test_what_is_not_there_is_not_found_and_named(lessor: Lessor, mount: str) -> None:
-    """Unknown mounts, roles and leases are NOT_FOUND, with their kind and name."""
+async def test_a_missing_mount_role_or_lease_is_named(lessor: Lessor, mount: str) -> None:
     lease_id = f"{mount}/creds/app/{'0' * 24}"
     calls: dict[tuple[str, str], Any] = {
         ("mount", "nowhere"): lessor.generate("nowhere"),
@@ -142,15 +138,13 @@ async def test_what_is_not_there_is_not_found_and_named(lessor: Lessor, mount: s
 
 
 async def test_a_mount_that_exists_is_not_enabled_again(lessor: Lessor, mount: str) -> None:
-    """EnableMount never changes a mount that is there."""
     refusal = await refused(lessor.config.EnableMount(config_pb2.EnableMountRequest(mount=mount)))
     assert (refusal.code, refusal.reason) == (Code.ALREADY_EXISTS, "ALREADY_EXISTS")
     info = refusal.detail(details.ResourceInfo)
     assert (info.resource_type, info.resource_name) == ("mount", mount)
 
 
-async def test_before_the_root_is_set_nothing_is_issued(lessor: Lessor) -> None:
-    """A mount without a root says so, on issue and on read alike."""
+async def test_without_a_root_nothing_is_issued(lessor: Lessor) -> None:
     await lessor.config.EnableMount(config_pb2.EnableMountRequest(mount="bare"))
     await lessor.put_role("bare")
     for call in (lessor.generate("bare"), lessor.config.GetRoot(config_pb2.GetRootRequest(mount="bare"))):
@@ -159,8 +153,7 @@ async def test_before_the_root_is_set_nothing_is_issued(lessor: Lessor) -> None:
 
 
 @pytest.mark.parametrize("span", BAD_SPANS)
-async def test_an_absurd_span_is_refused_everywhere(lessor: Lessor, mount: str, span: str) -> None:
-    """Neither a lease, a renewal, a role nor a mount takes a span that is no whole seconds within reason."""
+async def test_an_invalid_duration_is_refused_by_every_method(lessor: Lessor, mount: str, span: str) -> None:
     value = BAD_SPANS[span]
     await lessor.put_role(mount)
     lease_id = (await lessor.generate(mount)).lease_id
@@ -182,20 +175,19 @@ async def test_an_absurd_span_is_refused_everywhere(lessor: Lessor, mount: str, 
         assert field in refusal.violations
 
 
-async def test_all_faults_come_at_once_at_most_twenty(lessor: Lessor, mount: str) -> None:
-    """Of thirty faults nineteen are told, and the twentieth says that eleven more are there."""
+async def test_at_most_twenty_problems_are_returned(lessor: Lessor, mount: str) -> None:
+    """The twentieth says how many are left out."""
     wrong = [f"no-arn-{number}" for number in range(20)]
     tags = {f"aws:{number}": "x" for number in range(10)}
     refusal = await refused(lessor.put_role(mount, policy_arns=wrong, iam_tags=tags))
-    told = refusal.detail(details.BadRequest).field_violations
-    assert len(told) == 20
-    assert "11 more" in told[-1].description
-    assert {violation.field for violation in told[:-1]} <= {f"role.policy_arns[{n}]" for n in range(20)}
+    violations = refusal.detail(details.BadRequest).field_violations
+    assert len(violations) == 20
+    assert "11 more" in violations[-1].description
+    assert {violation.field for violation in violations[:-1]} <= {f"role.policy_arns[{n}]" for n in range(20)}
     assert refusal.detail(details.BadRequest).ByteSize() <= 4096 + 128
 
 
-async def test_faults_of_different_fields_come_together(lessor: Lessor, mount: str) -> None:
-    """A field that does not go with the type, a bad path and a bad limit are told in one answer."""
+async def test_problems_of_different_fields_are_returned_together(lessor: Lessor, mount: str) -> None:
     refusal = await refused(
         lessor.put_role(mount, role_arns=["arn:aws:iam::123456789012:role/r"], user_path="x", max_leases=-1)
     )
@@ -204,8 +196,7 @@ async def test_faults_of_different_fields_come_together(lessor: Lessor, mount: s
     assert refusal.message.startswith(first.field)
 
 
-async def test_all_faults_of_a_request_for_credentials_come_at_once(lessor: Lessor) -> None:
-    """Names, spans, ids and free text that can't be are told in one answer, before anything is looked up."""
+async def test_all_problems_of_a_request_for_credentials_are_returned_together(lessor: Lessor) -> None:
     request = creds_pb2.GenerateCredentialsRequest(
         mount="a/b",
         role="x y",
@@ -220,7 +211,6 @@ async def test_all_faults_of_a_request_for_credentials_come_at_once(lessor: Less
 
 
 async def test_a_mount_is_checked_for_its_shape_then_for_the_rules(lessor: Lessor) -> None:
-    """All problems of shape come together, and once there are none, all rules that are broken."""
     request = config_pb2.EnableMountRequest(
         mount="a/b", max_lease_ttl=Duration(seconds=5), default_lease_ttl=Duration(nanos=1), max_users=-1
     )
@@ -233,21 +223,18 @@ async def test_a_mount_is_checked_for_its_shape_then_for_the_rules(lessor: Lesso
 
 
 @pytest.mark.parametrize("kind", [0, 99])
-async def test_a_type_that_is_none_is_refused(lessor: Lessor, mount: str, kind: int) -> None:
-    """UNSPECIFIED and numbers of no type are refused by name of the field."""
+async def test_an_unknown_type_is_refused(lessor: Lessor, mount: str, kind: int) -> None:
     refusal = await refused(lessor.put_role(mount, credential_type=kind))
     assert "role.credential_type" in refusal.violations
 
 
 async def test_a_caller_s_text_is_cut_and_kept_on_one_line(lessor: Lessor, mount: str) -> None:
-    """A long or many-lined text comes back as 64 characters of one line."""
     refusal = await refused(lessor.generate(mount, "x\n" * 4000))
     assert len(refusal.message) < 300
     assert "\n" not in refusal.message
 
 
 async def test_a_request_over_its_maximum_is_refused(lessor: Lessor, mount: str) -> None:
-    """What is too large is not even parsed."""
     huge = struct(statement(Resource=["arn:aws:s3:::" + "x" * MAX_REQUEST_BYTES]))
     refusal = await refused(lessor.put_role(mount, policy_document=huge))
     assert refusal.code is Code.INVALID_ARGUMENT
@@ -255,14 +242,12 @@ async def test_a_request_over_its_maximum_is_refused(lessor: Lessor, mount: str)
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x7f", b"\x0a\x02\xff\xfe"])
-async def test_bytes_that_are_no_request_are_refused(lessor: Lessor, data: bytes) -> None:
-    """Garbage is INVALID_ARGUMENT, not INTERNAL."""
+async def test_malformed_bytes_are_refused(lessor: Lessor, data: bytes) -> None:
     assert (await refused(lessor.raw("lessor.v1.RoleService/GetRole", data))).code is Code.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("data", [b"\xf8\x3f\x01", b"\x12\x04\xf8\x3f\x01\x0a"])
-async def test_a_field_that_this_version_does_not_know_is_refused(lessor: Lessor, data: bytes) -> None:
-    """A newer caller hears that its field is not known, instead of being half obeyed."""
+async def test_an_unknown_field_is_refused(lessor: Lessor, data: bytes) -> None:
     assert (await refused(lessor.raw("lessor.v1.RoleService/PutRole", data))).code is Code.INVALID_ARGUMENT
 
 
@@ -280,10 +265,9 @@ async def test_a_field_that_this_version_does_not_know_is_refused(lessor: Lessor
         ("username_template", {"username_template": "{{nonsense}}"}),
     ],
 )
-async def test_a_root_that_can_t_be_is_refused(
+async def test_an_invalid_root_is_refused(
     lessor: Lessor, mount: str, aws: StandIn, field: str, fields: dict[str, Any]
 ) -> None:
-    """Endpoints that are neither AWS's nor allowed, and keys and regions that are none, name their field."""
     config = config_pb2.RootConfig(access_key="A" * 20, secret_key="s" * 40)
     config.MergeFrom(root_at(aws.url))
     for name, value in fields.items():
@@ -293,8 +277,8 @@ async def test_a_root_that_can_t_be_is_refused(
     assert "a secret with" not in str(refusal)
 
 
-async def test_an_endpoint_where_nobody_is_is_unavailable(lessor: Lessor) -> None:
-    """A root at a closed port is stored, since that asks nobody; its use is UNAVAILABLE, not a timeout."""
+async def test_an_unreachable_endpoint_is_unavailable(lessor: Lessor) -> None:
+    """The root is stored, since that needs no call."""
     await lessor.enable("void", NOBODY_THERE)
     await lessor.put_role("void")
     for call in (lessor.generate("void"), lessor.config.CheckRoot(config_pb2.CheckRootRequest(mount="void"))):
@@ -307,7 +291,6 @@ async def test_an_endpoint_where_nobody_is_is_unavailable(lessor: Lessor) -> Non
 async def test_a_mask_that_names_no_changeable_field_is_refused(
     lessor: Lessor, mount: str, mask: str
 ) -> None:
-    """A mask names whole fields that may change, or the call changes nothing."""
     await lessor.put_role(mount)
     role = role_pb2.Role(name="app", credential_type=role_pb2.Role.IAM_USER, max_leases=7)
     request = role_pb2.PutRoleRequest(mount=mount, role=role, update_mask=FieldMask(paths=[mask]))

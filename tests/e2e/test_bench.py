@@ -1,4 +1,4 @@
-"""Checks that what is measured runs: the servers of the bench, with parts of their surroundings exchanged."""
+"""Checks that the servers of the bench run with some of their parts replaced."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ TOKEN = "the-root-token-of-a-test"
 
 
 @pytest.mark.parametrize("variant", [NO_SDK, NO_STORE])
-async def test_a_server_with_exchanged_parts_issues(variant: str, tmp_path: Path) -> None:
-    """The exchanged parts take what the real ones take, so that the figures are of the product as it is."""
+async def test_a_server_with_replaced_parts_issues(variant: str, tmp_path: Path) -> None:
     env = {**bare_environment(), "LESSOR_ROOT_TOKEN": TOKEN}
     with lessor_server(variant, tmp_path, env) as (_, address):
         async with connect(address, TOKEN) as lessor:

@@ -1,4 +1,4 @@
-"""The command line over a real server: every command, its exit codes, and what goes to which stream."""
+"""Checks the commands of the command line with a real server: output, streams and exit codes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def lessor_cli(server: ServerProcess, tmp_path: Path) -> CommandLine:
 
 
 @pytest.mark.slow
-async def test_an_engine_is_set_up_by_hand(lessor_cli: CommandLine, aws: StandIn) -> None:
-    """A person enables an engine, gives it a root from a file, checks it, and sees the secret nowhere."""
+async def test_an_engine_is_enabled_and_its_root_set_and_checked(
+    lessor_cli: CommandLine, aws: StandIn
+) -> None:
     enabled = await lessor_cli("enable", "byhand", "--max-lease-ttl", "24h", "--description", "a try")
     assert (enabled.code, enabled.fields["max_lease_ttl"]) == (0, "24h")
     assert (await lessor_cli("enable", "byhand")).code == 7
@@ -62,8 +63,7 @@ async def test_an_engine_is_set_up_by_hand(lessor_cli: CommandLine, aws: StandIn
 
 
 @pytest.mark.slow
-async def test_a_role_is_kept_by_hand(lessor_cli: CommandLine, mount: str) -> None:
-    """A role is stored, changed in part, cleared in part, listed, read and deleted."""
+async def test_a_role_is_put_changed_listed_read_and_deleted(lessor_cli: CommandLine, mount: str) -> None:
     tags = ("--tag", "team=a", "--tag", "stage=b")
     stored = await lessor_cli.put_role(mount, *tags, "--max-ttl", "3h", "--group", "developers")
     assert (stored.fields["credential_type"], stored.fields["max_ttl"]) == ("IAM_USER", "3h")
@@ -85,8 +85,7 @@ async def test_a_role_is_kept_by_hand(lessor_cli: CommandLine, mount: str) -> No
     assert gone.err.startswith("lessor: no role")
 
 
-async def test_a_bad_role_is_told_whole(lessor_cli: CommandLine, mount: str) -> None:
-    """Each violation has its line with the mend, and nothing goes to standard output."""
+async def test_all_violations_of_a_role_are_printed(lessor_cli: CommandLine, mount: str) -> None:
     words = ("--type", "iam_user", "--policy-document", '{"Version": "x"}', "--policy-arn", "foo")
     done = await lessor_cli("role", "put", "bad", "--mount", mount, *words, "--user-path", "none")
     assert (done.code, done.out) == (1, "")
@@ -98,8 +97,9 @@ async def test_a_bad_role_is_told_whole(lessor_cli: CommandLine, mount: str) -> 
 
 
 @pytest.mark.slow
-async def test_credentials_live_and_end(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
-    """Issued credentials are looked up, listed, counted, renewed, revoked, and then really gone from AWS."""
+async def test_credentials_are_issued_renewed_and_revoked(
+    lessor_cli: CommandLine, aws: StandIn, mount: str
+) -> None:
     await lessor_cli.put_role(mount)
     shown = await lessor_cli("creds", "app", "--mount", mount, "--ttl", "30m", "--reason", "a test")
     lease = shown.fields["lease_id"]
@@ -126,10 +126,10 @@ async def test_credentials_live_and_end(lessor_cli: CommandLine, aws: StandIn, m
 
 
 @pytest.mark.slow
-async def test_a_revocation_that_is_not_done_is_no_success(
+async def test_a_revocation_that_is_not_done_has_an_exit_code(
     lessor_cli: CommandLine, aws: StandIn, mount: str
 ) -> None:
-    """An unknown lease exits with 3, a first attempt that failed with 1; both say why on standard error."""
+    """An unknown lease is 3, a failed first attempt 1."""
     unknown = await lessor_cli("lease", "revoke", f"{mount}/creds/app/{'a' * 24}")
     assert (unknown.code, unknown.fields["outcome"]) == (3, "UNKNOWN")
     assert "check the id" in unknown.err
@@ -144,7 +144,7 @@ async def test_a_revocation_that_is_not_done_is_no_success(
 
 
 async def test_a_shell_can_evaluate_credentials(lessor_cli: CommandLine, mount: str) -> None:
-    """A shell that evaluates ``--format env`` has the key in its environment and no old session token."""
+    """An old session token is unset."""
     await lessor_cli.put_role(mount)
     exported = await lessor_cli("creds", "app", "--mount", mount, "--format", "env")
     shown = 'printf "%s|%s|%s" "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" "$AWS_SESSION_TOKEN"'
@@ -159,8 +159,9 @@ async def test_a_shell_can_evaluate_credentials(lessor_cli: CommandLine, mount: 
 
 
 @pytest.mark.slow
-async def test_who_calls_is_told_by_variable_or_file(lessor_cli: CommandLine, server: ServerProcess) -> None:
-    """No token, or a wrong one, is 4; a file of the token serves as well as the variable."""
+async def test_the_token_comes_from_a_variable_or_a_file(
+    lessor_cli: CommandLine, server: ServerProcess
+) -> None:
     stranger = await lessor_cli("info", LESSOR_TOKEN="")
     assert (stranger.code, stranger.out) == (4, "")
     assert "LESSOR_TOKEN" in stranger.err
@@ -168,12 +169,11 @@ async def test_who_calls_is_told_by_variable_or_file(lessor_cli: CommandLine, se
     file.write_text("another-token-of-no-use\n", encoding="utf-8")
     assert (await lessor_cli("--token-file", "token", "info")).code == 4
     file.write_text(f"{server.token}\n", encoding="utf-8")
-    told = await lessor_cli("info", LESSOR_TOKEN="", LESSOR_TOKEN_FILE="token")
-    assert (told.code, told.fields["store_kind"]) == (0, "sqlite")
+    answer = await lessor_cli("info", LESSOR_TOKEN="", LESSOR_TOKEN_FILE="token")
+    assert (answer.code, answer.fields["store_kind"]) == (0, "sqlite")
 
 
 async def test_health_needs_no_token(lessor_cli: CommandLine) -> None:
-    """A server that serves is healthy to anyone; where none listens, or another program, it is not."""
     healthy = await lessor_cli("health", LESSOR_TOKEN="")
     assert (healthy.code, healthy.out) == (0, "SERVING\n")
     assert (await lessor_cli("health", LESSOR_ADDR="127.0.0.1:1")).code == 1
@@ -183,10 +183,9 @@ async def test_health_needs_no_token(lessor_cli: CommandLine) -> None:
 
 
 @pytest.mark.slow
-async def test_an_answer_that_does_not_come_in_time_can_be_tried_again(
+async def test_a_passed_deadline_has_the_exit_code_of_an_unavailable_server(
     lessor_cli: CommandLine, aws: StandIn, mount: str
 ) -> None:
-    """A deadline that passes is 6, as is a server that can't be reached."""
     await lessor_cli.put_role(mount)
     await aws.fault("hang", "CreateUser")
     late = await lessor_cli("creds", "app", "--mount", mount, "--timeout", "1s")
@@ -195,10 +194,9 @@ async def test_an_answer_that_does_not_come_in_time_can_be_tried_again(
 
 
 @pytest.mark.slow
-async def test_a_person_who_waits_is_told_and_can_leave(
+async def test_a_long_wait_is_noted_and_can_be_interrupted(
     lessor_cli: CommandLine, aws: StandIn, mount: str
 ) -> None:
-    """A long wait is noted on standard error, and Ctrl-C ends it at once with 130."""
     await lessor_cli.put_role(mount)
     await aws.fault("hang", "CreateUser")
     process = await lessor_cli.start("creds", "app", "--mount", mount)
@@ -211,8 +209,7 @@ async def test_a_person_who_waits_is_told_and_can_leave(
     assert b"Traceback" not in err
 
 
-async def test_a_shell_can_complete(lessor_cli: CommandLine) -> None:
-    """The shell is told commands and options, joined commands included."""
+async def test_shell_completion_works(lessor_cli: CommandLine) -> None:
     words = {"COMP_WORDS": "lessor ", "COMP_CWORD": "1", "_LESSOR_COMPLETE": "bash_complete"}
     done = await lessor_cli(**words)
     assert {"plain,role", "plain,creds", "plain,server"} <= set(done.out.splitlines())

@@ -1,4 +1,4 @@
-"""Roots and checks at the command line: chains, fallbacks, missing actions, what a role would meet."""
+"""Checks roots and checks at the command line."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ def lessor_cli(server: ServerProcess, tmp_path: Path) -> CommandLine:
 
 
 @pytest.mark.slow
-async def test_a_root_of_a_chain_is_set_by_hand(lessor_cli: CommandLine, mount: str, aws: StandIn) -> None:
-    """Each step stands with its external id, in order; fallbacks come in pairs; the check says who it is."""
+async def test_a_root_with_a_chain_and_fallbacks_is_set_and_checked(
+    lessor_cli: CommandLine, mount: str, aws: StandIn
+) -> None:
     first = await aws.role("first", account=HUB)
     second = await aws.role("second", account=HUB, external_id="sesame")
     words = ("config", "root", "set", "--mount", mount, "--access-key", ROOT_KEY, "--secret-key", "-")
@@ -49,8 +50,7 @@ async def test_a_root_of_a_chain_is_set_by_hand(lessor_cli: CommandLine, mount: 
 
 
 @pytest.mark.slow
-async def test_what_a_root_lacks_is_told_by_name(lessor_cli: CommandLine, mount: str, aws: StandIn) -> None:
-    """The missing actions stand apart from the list of all, and in a warning."""
+async def test_missing_actions_of_a_root_are_named(lessor_cli: CommandLine, mount: str, aws: StandIn) -> None:
     complete = await lessor_cli("config", "root", "check", "--mount", mount)
     assert "missing" not in complete.fields
     await aws.sts(verdicts={"iam:TagUser": "implicitDeny", "iam:ListUsers": "implicitDeny"})
@@ -64,8 +64,7 @@ async def test_what_a_root_lacks_is_told_by_name(lessor_cli: CommandLine, mount:
 
 
 @pytest.mark.slow
-async def test_a_role_is_checked_by_hand(lessor_cli: CommandLine, mount: str) -> None:
-    """What the role names and AWS does not know is warned of on standard error; nothing is stored."""
+async def test_a_role_is_checked_without_being_stored(lessor_cli: CommandLine, mount: str) -> None:
     words = ("role", "check", "app", "--mount", mount, "--type", "IAM_USER", "--group", "nobody")
     checked = await lessor_cli(*words)
     assert checked.code == 0

@@ -1,4 +1,4 @@
-"""The command line with sessions of STS: what narrows them, their token, and how a lease is forgotten."""
+"""Checks sessions of STS at the command line."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ async def put(run: CommandLine, aws: StandIn, mount: str, *options: str) -> str:
     return arn
 
 
-async def test_a_session_is_asked_for_by_hand(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
-    """Role, name and narrowing policy are options; the token is shown with the key."""
+async def test_a_session_is_requested_with_role_name_and_policy(
+    lessor_cli: CommandLine, aws: StandIn, mount: str
+) -> None:
     arn = await put(lessor_cli, aws, mount)
     words = ("--role-arn", arn, "--session-name", "by-hand", "--session-policy", json.dumps(DENY))
     made = await lessor_cli("creds", "app", "--mount", mount, "--ttl", "15m", "--format", "table", *words)
@@ -47,16 +48,17 @@ async def test_a_session_is_asked_for_by_hand(lessor_cli: CommandLine, aws: Stan
     assert json.loads(str(session["policy"])) == DENY
 
 
-async def test_a_shell_gets_the_token_too(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
-    """The lines for a shell export the session's token."""
+async def test_exports_include_the_session_token(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
     await put(lessor_cli, aws, mount)
     made = await lessor_cli("creds", "app", "--mount", mount, "--format", "env")
     assert "export AWS_SESSION_TOKEN=" in made.out
     assert "unset" not in made.out
 
 
-async def test_a_code_comes_from_standard_input(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
-    """A code is no argument that others could see; read from standard input it is shown nowhere."""
+async def test_an_mfa_code_is_read_from_standard_input(
+    lessor_cli: CommandLine, aws: StandIn, mount: str
+) -> None:
+    """Other users can see arguments."""
     await put(lessor_cli, aws, mount, "--mfa-serial-number", SERIAL)
     await aws.sts(mfa_codes={SERIAL: CODE})
     argument = await lessor_cli("creds", "app", "--mount", mount, "--mfa-code", CODE)
@@ -68,8 +70,9 @@ async def test_a_code_comes_from_standard_input(lessor_cli: CommandLine, aws: St
     assert CODE not in made.out + made.err + again.out + again.err
 
 
-async def test_a_lease_is_forgotten_by_hand(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
-    """A revocation says FORGOTTEN and until when the session works; a repeat that it is over."""
+async def test_revoking_a_session_forgets_its_lease(
+    lessor_cli: CommandLine, aws: StandIn, mount: str
+) -> None:
     await put(lessor_cli, aws, mount)
     lease_id = str((await lessor_cli.issue(mount))["lease_id"])
     done = await lessor_cli("lease", "revoke", lease_id)

@@ -1,4 +1,4 @@
-"""The command line at a terminal: what it asks before it ends leases, and how it shows them at 80 columns."""
+"""Checks the command line at a terminal: its questions, and tables at different widths."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_a_role_is_deleted_without_a_question_where_its_leases_stay(
 async def test_reconcile_asks_before_it_acts(
     terminal: Terminal, lessor: Lessor, mount: str, aws: StandIn
 ) -> None:
-    """It compares first, and names the number of differences."""
+    """It compares first, and the question has the number of differences."""
     await lessor.put_role(mount)
     await lessor.generate(mount)
     instance = (await lessor.info()).instance_id
@@ -136,7 +136,7 @@ async def test_reconcile_asks_nothing_where_account_and_leases_match(
         (("role", "delete", "app", "--revoke-leases", "--mount", "{}"), []),
     ],
 )
-async def test_where_no_lease_would_end_nobody_is_asked(
+async def test_without_leases_no_question_is_asked(
     words: tuple[str, ...], shown: list[str], terminal: Terminal, lessor: Lessor, mount: str
 ) -> None:
     await lessor.put_role(mount)
@@ -149,10 +149,10 @@ def _prefix(words: tuple[str, ...], mount: str) -> str:
     return f"{mount}/creds/app/" if words[0] == "role" else f"{mount}/"
 
 
-async def test_an_engine_without_leases_is_not_disabled_unasked(
+async def test_disabling_an_engine_without_leases_asks_too(
     terminal: Terminal, lessor: Lessor, mount: str
 ) -> None:
-    """Its roles and its root go with it."""
+    """Its roles and its root are deleted."""
     done = await terminal("disable", mount, typed="n\n")
     assert done.code == 1
     assert f"Disable the engine {mount}?" in done.out
@@ -162,7 +162,7 @@ async def test_an_engine_without_leases_is_not_disabled_unasked(
 async def test_disabling_an_engine_asks_about_the_keys_of_its_static_roles(
     terminal: Terminal, lessor: Lessor, mount: str, aws: StandIn
 ) -> None:
-    """Programs that use them lose them; with --force the keys stay."""
+    """With --force the keys stay."""
     user = f"static-{mount}"
     await make_user(aws, user, "/", {}, age=3600.0)
     role = role_pb2.StaticRole(name="build", username=user, rotation_period=Duration(seconds=86_400))
@@ -222,7 +222,7 @@ def lessor_cli(server: ServerProcess, tmp_path: Path) -> CommandLine:
         ("lease", "abandon", "--prefix", "nomount/"),
     ],
 )
-async def test_a_prefix_of_a_mount_that_is_not_there_is_not_found(
+async def test_a_prefix_of_an_unknown_mount_is_not_found(
     words: tuple[str, ...], lessor_cli: CommandLine
 ) -> None:
     done = await lessor_cli(*words)
@@ -242,7 +242,7 @@ async def test_an_empty_list_is_said_to_be_empty(lessor_cli: CommandLine, mount:
     assert (await lessor_cli("lease", "list", f"{mount}/", "--format", "json")).json == {}
 
 
-async def test_the_leases_of_a_mount_that_is_gone_can_still_be_listed(
+async def test_the_leases_of_a_removed_mount_can_still_be_listed(
     lessor_cli: CommandLine, lessor: Lessor, mount: str
 ) -> None:
     await three_leases(lessor, mount)

@@ -1,4 +1,4 @@
-"""The command line of upkeep over a real server: what it asks, tells and exits with."""
+"""Checks the commands for operators with a real server."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def lessor_cli(server: ServerProcess, tmp_path: Path) -> CommandLine:
 
 
 @pytest.mark.slow
-async def test_an_engine_is_disabled_by_hand(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
-    """It tells how many leases are left, gives out nothing more, and is gone once they are revoked."""
+async def test_an_engine_is_disabled_and_removed_after_its_leases(
+    lessor_cli: CommandLine, aws: StandIn, mount: str
+) -> None:
     await lessor_cli.put_role(mount)
     await lessor_cli.issue(mount)
     await lessor_cli.issue(mount)
@@ -44,8 +45,9 @@ async def test_an_engine_is_disabled_by_hand(lessor_cli: CommandLine, aws: Stand
 
 
 @pytest.mark.slow
-async def test_a_dead_engine_is_disabled_by_force(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
-    """What AWS refuses to revoke is abandoned: the user stays, and the engine is gone all the same."""
+async def test_an_engine_with_an_invalid_root_is_disabled_by_force(
+    lessor_cli: CommandLine, aws: StandIn, mount: str
+) -> None:
     await lessor_cli.put_role(mount)
     lease = str((await lessor_cli.issue(mount))["lease_id"])
     await aws.fault("refuse")
@@ -57,16 +59,16 @@ async def test_a_dead_engine_is_disabled_by_force(lessor_cli: CommandLine, aws: 
 
 @pytest.mark.slow
 async def test_a_repeated_request_gives_one_lease(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
-    """The same id gives the same lease with a fresh key, `auto` a new one, whose id is printed beside it."""
+    """With `auto` a new id is used and printed."""
     await lessor_cli.put_role(mount)
     first = await lessor_cli.issue(mount, "--request-id", REQUEST_ID)
     again = await lessor_cli.issue(mount, "--request-id", REQUEST_ID)
     assert first["lease_id"] == again["lease_id"]
     assert first["access_key"] != again["access_key"]
     drawn = await lessor_cli("creds", "app", "--mount", mount, "--request-id", "auto", "--format", "env")
-    told = re.fullmatch(r"lessor: request id (\S+)\n", drawn.err)
-    assert told is not None
-    third = await lessor_cli.issue(mount, "--request-id", str(UUID(told[1])))
+    answer = re.fullmatch(r"lessor: request id (\S+)\n", drawn.err)
+    assert answer is not None
+    third = await lessor_cli.issue(mount, "--request-id", str(UUID(answer[1])))
     assert f"# lease {third['lease_id']}" in drawn.out
     assert len(await users_of(aws, mount)) == 2
     reused = await lessor_cli("creds", "app", "--mount", mount, "--request-id", REQUEST_ID, "--ttl", "5m")
@@ -75,10 +77,9 @@ async def test_a_repeated_request_gives_one_lease(lessor_cli: CommandLine, aws: 
 
 
 @pytest.mark.slow
-async def test_an_issue_that_fails_half_way_can_be_tried_again(
+async def test_an_issue_that_fails_at_aws_is_not_reported_as_a_spent_id(
     lessor_cli: CommandLine, aws: StandIn, mount: str
 ) -> None:
-    """What AWS failed at is told as 6, with an id as without one: not that the id is spent."""
     await lessor_cli.put_role(mount)
     await lessor_cli.issue(mount)
     for options in ([], ["--request-id", "auto"]):
@@ -90,8 +91,9 @@ async def test_an_issue_that_fails_half_way_can_be_tried_again(
 
 
 @pytest.mark.slow
-async def test_a_key_is_waited_for(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
-    """A wait that succeeds says `usable`; one that runs out says so, warns, and is no failure."""
+async def test_the_wait_for_a_usable_key_is_reported(
+    lessor_cli: CommandLine, aws: StandIn, mount: str
+) -> None:
     await lessor_cli.put_role(mount)
     usable = await lessor_cli("creds", "app", "--mount", mount, "--wait-usable", "10s")
     assert (usable.code, usable.fields["usable"]) == (0, "yes")
@@ -102,8 +104,7 @@ async def test_a_key_is_waited_for(lessor_cli: CommandLine, aws: StandIn, mount:
     assert late.err.startswith("lessor: warning: AWS has not accepted the key")
 
 
-async def test_a_role_goes_with_its_leases(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
-    """With --revoke-leases the role's users go from AWS at once."""
+async def test_a_role_is_deleted_with_its_leases(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
     await lessor_cli.put_role(mount)
     await lessor_cli.issue(mount)
     assert (await lessor_cli("role", "delete", "app", "--mount", mount, "--revoke-leases")).code == 0
@@ -112,7 +113,7 @@ async def test_a_role_goes_with_its_leases(lessor_cli: CommandLine, aws: StandIn
 
 @pytest.mark.slow
 async def test_a_prefix_is_revoked(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
-    """Progress goes to standard error, the outcome to standard output; none at all is an outcome too."""
+    """Progress goes to standard error, the result to standard output."""
     await lessor_cli.put_role(mount)
     for _ in range(3):
         await lessor_cli.issue(mount)
@@ -128,10 +129,9 @@ async def test_a_prefix_is_revoked(lessor_cli: CommandLine, aws: StandIn, mount:
 
 
 @pytest.mark.slow
-async def test_what_cannot_be_revoked_is_told_and_can_be_abandoned(
+async def test_a_lease_that_cannot_be_revoked_can_be_abandoned(
     lessor_cli: CommandLine, aws: StandIn, mount: str
 ) -> None:
-    """A first attempt that failed exits with 1; abandoned, it is in each report until it is revoked."""
     await lessor_cli.put_role(mount)
     lease = str((await lessor_cli.issue(mount))["lease_id"])
     await lessor_cli.issue(mount)
@@ -154,7 +154,6 @@ async def test_what_cannot_be_revoked_is_told_and_can_be_abandoned(
 
 @pytest.mark.slow
 async def test_findings_are_lines_of_json(lessor_cli: CommandLine, aws: StandIn, mount: str) -> None:
-    """Each finding is an object on a line of its own; an instance of another shape is refused."""
     await lessor_cli.put_role(mount)
     leases = {str((await lessor_cli.issue(mount))["lease_id"]) for _ in range(2)}
     await aws.fault("refuse", "DeleteAccessKey")
@@ -167,8 +166,7 @@ async def test_findings_are_lines_of_json(lessor_cli: CommandLine, aws: StandIn,
 
 
 @pytest.mark.slow
-async def test_an_account_that_matches_is_told(lessor_cli: CommandLine, mount: str) -> None:
-    """Nothing found is told to a person, and is no line to a script."""
+async def test_a_matching_account_is_reported_to_a_person(lessor_cli: CommandLine, mount: str) -> None:
     await lessor_cli.put_role(mount)
     await lessor_cli.issue(mount)
     instance = ("reconcile", "--mount", mount, "--instance", "0123456789abcdef")
@@ -178,8 +176,7 @@ async def test_an_account_that_matches_is_told(lessor_cli: CommandLine, mount: s
 
 
 @pytest.mark.slow
-async def test_expiries_are_held_and_let_go(lessor_cli: CommandLine, mount: str) -> None:
-    """A hold shows in `info` with its reason until it is resumed; a clock that agrees can be taken."""
+async def test_expiries_are_held_and_resumed(lessor_cli: CommandLine, mount: str) -> None:
     assert (await lessor_cli("expiry", "hold", "--reason", "a move")).code == 0
     assert "a move" in (await lessor_cli("info")).err
     assert (await lessor_cli("expiry", "resume")).code == 0
@@ -187,7 +184,6 @@ async def test_expiries_are_held_and_let_go(lessor_cli: CommandLine, mount: str)
 
 
 async def test_a_backup_is_written_once(lessor_cli: CommandLine, server: ServerProcess) -> None:
-    """The file stands in the data directory under its name; a second one does not overwrite it."""
     done = await lessor_cli("backup", "copy.db")
     assert (done.code, done.fields["path"]) == (0, "copy.db")
     assert (server.data_dir / "copy.db").stat().st_size == int(done.fields["size_bytes"])
@@ -196,6 +192,5 @@ async def test_a_backup_is_written_once(lessor_cli: CommandLine, server: ServerP
     assert (await lessor_cli("backup", "../copy.db")).code == 1
 
 
-async def test_a_caller_is_told_who_they_are(lessor_cli: CommandLine) -> None:
-    """The name is the owner of the leases that the caller gets."""
+async def test_a_caller_can_read_its_own_name(lessor_cli: CommandLine) -> None:
     assert (await lessor_cli("whoami")).fields["identity"] == "root"

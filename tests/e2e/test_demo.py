@@ -1,4 +1,4 @@
-"""``lessor demo`` in a process of its own: each step comes out as it should, and nothing stays behind."""
+"""Checks the steps of ``lessor demo``, and that it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -76,8 +76,7 @@ def family(pid: int) -> Iterator[int]:
 
 
 @pytest.mark.slow
-async def test_each_step_comes_out_as_it_should(tmp_path: Path) -> None:
-    """The tour shows its steps in order, with no whole secret, and nothing is left."""
+async def test_each_step_succeeds_and_nothing_is_left(tmp_path: Path) -> None:
     async with demo(tmp_path) as process, asyncio.timeout(SECONDS):
         shown, errors = (stream.decode() for stream in await process.communicate())
     assert (process.returncode, errors) == (0, "")
@@ -94,7 +93,6 @@ async def test_each_step_comes_out_as_it_should(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_a_demo_that_is_killed_leaves_no_server(tmp_path: Path) -> None:
-    """Even kill -9 leaves neither the server nor its AWS nor its directory behind."""
     async with demo(tmp_path) as process:
         assert process.stdout is not None
         async for line in process.stdout:
@@ -110,14 +108,12 @@ async def test_a_demo_that_is_killed_leaves_no_server(tmp_path: Path) -> None:
 
 
 async def test_a_demo_takes_no_arguments(tmp_path: Path) -> None:
-    """What it does not know it refuses, before anything is started."""
     async with demo(tmp_path, "--fast") as process, asyncio.timeout(SECONDS):
         await process.communicate()
     assert process.returncode == 2
 
 
-async def test_a_server_without_the_engine_fails_the_tour(tmp_path: Path) -> None:
-    """The first step notices a server that `lessor dev` has not set up."""
+async def test_a_server_without_the_engine_fails_the_demo(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         place = DemoServer(server.address, Secret(server.token), "http://127.0.0.1:1")
         with pytest.raises(StepFailed, match="`lessor enable` exits with 7, not with 0"):
@@ -125,8 +121,7 @@ async def test_a_server_without_the_engine_fails_the_tour(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-async def test_a_key_that_opens_nothing_fails_the_tour(tmp_path: Path) -> None:
-    """The tour believes the AWS, not the server: a key that this AWS does not know is a failed step."""
+async def test_a_key_that_aws_does_not_know_fails_the_demo(tmp_path: Path) -> None:
     async with (
         dev_process(TOKEN) as dev,
         run_embedded_aws(listen(Address("127.0.0.1", 0)), "127.0.0.1") as other,
@@ -136,7 +131,7 @@ async def test_a_key_that_opens_nothing_fails_the_tour(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_a_refused_caller_fails_the_tour_and_sees_what_the_command_printed(tmp_path: Path) -> None:
+async def test_a_refused_caller_fails_the_demo_with_the_output_of_the_command(tmp_path: Path) -> None:
     shown: list[str] = []
     async with dev_process(TOKEN) as dev:
         place = DemoServer(dev.grpc, Secret("another-token-altogether"), dev.aws)

@@ -1,4 +1,4 @@
-"""``lessor dev`` in a process of its own: ready with nothing to set up, and nothing left behind."""
+"""Checks that ``lessor dev`` works without setup, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -105,8 +105,7 @@ async def until_gone(client: Lessor, lease_id: str) -> None:
     await until(lambda: client.lookup(lease_id), lambda lease: lease.state == lease_pb2.Lease.GONE, SECONDS)
 
 
-async def test_it_is_ready_with_nothing_to_set_up(shared: Dev, lessor: Lessor) -> None:
-    """The engine is enabled at aws/ with the embedded AWS as its root, and the server says that it is dev."""
+async def test_the_dev_server_is_ready_without_setup(shared: Dev, lessor: Lessor) -> None:
     info = await lessor.system.GetInfo(system_pb2.GetInfoRequest())
     assert info.dev_mode
     mounts = (await lessor.config.ListMounts(config_pb2.ListMountsRequest())).mounts
@@ -115,8 +114,8 @@ async def test_it_is_ready_with_nothing_to_set_up(shared: Dev, lessor: Lessor) -
     assert (root.iam_endpoint, root.sts_endpoint) == (shared.aws, shared.aws)
 
 
-async def test_it_says_how_to_go_on(shared: Dev) -> None:
-    """A person can copy what it prints; the last line is for programs, and there is one of it."""
+async def test_the_dev_server_prints_the_next_commands(shared: Dev) -> None:
+    """The last line is for programs."""
     assert f"export LESSOR_ADDR={shared.address}\n" in shared.said
     assert f"export LESSOR_TOKEN={TOKEN}\n" in shared.said
     assert f"--endpoint-url {shared.aws} " in shared.said
@@ -124,8 +123,7 @@ async def test_it_says_how_to_go_on(shared: Dev) -> None:
     assert TOKEN not in shared.errors()
 
 
-async def test_a_key_opens_what_its_role_allows_until_it_is_revoked(shared: Dev, lessor: Lessor) -> None:
-    """The embedded AWS takes an issued key, denies what its policy does not name, forgets it when told."""
+async def test_a_key_has_the_permissions_of_its_role_until_it_is_revoked(shared: Dev, lessor: Lessor) -> None:
     issued = await lessor.generate("aws", "reader")
     assert await reads(shared.aws, issued) == "works"
     assert await call(shared.aws, issued, "iam", "list_users") == "AccessDenied"
@@ -134,8 +132,7 @@ async def test_a_key_opens_what_its_role_allows_until_it_is_revoked(shared: Dev,
     assert await reads(shared.aws, issued) in KEY_REFUSED
 
 
-async def test_awss_own_managed_policies_are_there(shared: Dev, lessor: Lessor) -> None:
-    """The first role that people try reads everything and changes nothing."""
+async def test_awss_managed_policies_are_available(shared: Dev, lessor: Lessor) -> None:
     arn = "arn:aws:iam::aws:policy/ReadOnlyAccess"
     put = await lessor.put_role("aws", "read-only", policy_arns=[arn])
     assert list(put.role.policy_arns) == [arn]
@@ -146,8 +143,7 @@ async def test_awss_own_managed_policies_are_there(shared: Dev, lessor: Lessor) 
     await lessor.revoke(issued.lease_id)
 
 
-async def test_a_root_by_a_web_identity_token_works(shared: Dev, lessor: Lessor, tokens: Path) -> None:
-    """The embedded AWS takes the token unsigned, as AWS does, and the role's sessions create users."""
+async def test_a_root_with_a_web_identity_token_works(shared: Dev, lessor: Lessor, tokens: Path) -> None:
     admin = "arn:aws:iam::aws:policy/AdministratorAccess"
     await lessor.put_role("aws", "admin", policy_arns=[admin])
     issued = await lessor.generate("aws", "admin")
@@ -180,15 +176,13 @@ async def test_a_root_by_a_web_identity_token_works(shared: Dev, lessor: Lessor,
 
 @pytest.mark.slow
 async def test_a_key_is_refused_once_its_lease_has_expired(shared: Dev, lessor: Lessor) -> None:
-    """A lease that nobody revokes ends by itself, and its key with it."""
     issued = await lessor.generate("aws", "reader", ttl=8)
     assert await reads(shared.aws, issued) == "works"
     await until_gone(lessor, issued.lease_id)
     assert await reads(shared.aws, issued) in KEY_REFUSED
 
 
-async def test_the_embedded_aws_opens_to_keys_alone(shared: Dev) -> None:
-    """Its checks are on and nobody can switch them off: neither the control API nor a wrong key works."""
+async def test_the_embedded_aws_requires_a_key(shared: Dev) -> None:
     async with (
         aiohttp.ClientSession() as session,
         session.post(f"{shared.aws}/moto-api/reset-auth", data="1000") as answer,
@@ -200,8 +194,9 @@ async def test_the_embedded_aws_opens_to_keys_alone(shared: Dev) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_it_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    """It exits with 0, the embedded AWS ends, and the temporary directory goes."""
+async def test_a_signal_ends_the_dev_server_and_leaves_nothing(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     async with dev(tmp_path, *ANY_PORTS) as running:
         aws = running.embedded_aws()
         assert [name[:11] for name in names(tmp_path)] == ["lessor-dev-"]
@@ -211,8 +206,7 @@ async def test_a_signal_ends_it_and_leaves_nothing(tmp_path: Path, number: signa
 
 
 @pytest.mark.slow
-async def test_the_end_of_its_input_ends_it_where_asked(tmp_path: Path) -> None:
-    """With --until-eof it lasts as long as who started it."""
+async def test_with_until_eof_the_end_of_its_input_ends_it(tmp_path: Path) -> None:
     async with dev(tmp_path, *ANY_PORTS) as running:
         assert running.process.stdin is not None
         running.process.stdin.close()
@@ -220,8 +214,7 @@ async def test_the_end_of_its_input_ends_it_where_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_the_embedded_aws_does_not_outlive_it(tmp_path: Path) -> None:
-    """Even kill -9 leaves no embedded AWS behind."""
+async def test_the_embedded_aws_does_not_outlive_a_killed_dev_server(tmp_path: Path) -> None:
     async with dev(tmp_path, *ANY_PORTS) as running:
         aws = running.embedded_aws()
         await running.end(signal.SIGKILL)
@@ -229,8 +222,7 @@ async def test_the_embedded_aws_does_not_outlive_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_it_ends_with_its_embedded_aws(tmp_path: Path) -> None:
-    """Without an AWS it says so and exits with 1; the temporary directory goes all the same."""
+async def test_the_dev_server_ends_with_its_embedded_aws(tmp_path: Path) -> None:
     async with dev(tmp_path, *ANY_PORTS) as running:
         os.kill(running.embedded_aws(), signal.SIGKILL)
         assert await running.ended() == 1
@@ -241,8 +233,8 @@ async def test_it_ends_with_its_embedded_aws(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_what_it_keeps_is_for_its_owner_alone(tmp_path: Path) -> None:
-    """With --data too, also what a version before left open to others; its memory and core likewise."""
+async def test_its_files_and_memory_are_private(tmp_path: Path) -> None:
+    """With --data also files that an earlier version left readable."""
     data = tmp_path / "data"
     words = (*ANY_PORTS, "--data", str(data))
     for _ in range(2):
@@ -261,8 +253,8 @@ async def test_what_it_keeps_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_a_second_start_over_the_same_data_goes_on(tmp_path: Path) -> None:
-    """Roles and leases are kept; the root is set anew, for the embedded AWS starts empty each time."""
+async def test_a_second_start_keeps_roles_and_leases(tmp_path: Path) -> None:
+    """The embedded AWS starts empty each time, so the root is set again."""
     words = (*ANY_PORTS, "--token", TOKEN, "--data", str(tmp_path / "data"))
     async with dev(tmp_path, *words) as running, connect(running.address, TOKEN) as client:
         await put_role(client)
@@ -277,8 +269,7 @@ async def test_a_second_start_over_the_same_data_goes_on(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-async def test_flags_win_and_other_variables_count(tmp_path: Path) -> None:
-    """A variable is used where no flag is given; a data directory of the caller's is left alone."""
+async def test_flags_override_variables(tmp_path: Path) -> None:
     real, other = tmp_path / "real", "https://iam.example:8443"
     variables = {
         "LESSOR_LISTEN": "127.0.0.1:1",
@@ -298,8 +289,7 @@ async def test_flags_win_and_other_variables_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_a_token_is_drawn_for_each_run(tmp_path: Path) -> None:
-    """Without --token and variables there is a fresh token, long enough that nobody guesses it."""
+async def test_a_token_is_generated_for_each_run(tmp_path: Path) -> None:
     async with dev(tmp_path, *ANY_PORTS) as running:
         found = re.search(r"export LESSOR_TOKEN=([0-9a-f]{48})\n", running.said)
         assert found is not None
@@ -318,16 +308,14 @@ async def test_a_token_is_drawn_for_each_run(tmp_path: Path) -> None:
         ),
     ],
 )
-async def test_only_loopback_is_listened_on(tmp_path: Path, flag: str, address: str) -> None:
-    """What is here must not be reached from another machine: such an address is a usage error."""
+async def test_an_address_other_than_loopback_is_refused(tmp_path: Path, flag: str, address: str) -> None:
     code, errors = await failing(tmp_path, flag, address)
     assert code == 2
     assert f"Invalid value for '{flag}'" in errors
 
 
 @pytest.mark.slow
-async def test_variables_must_not_widen_it(tmp_path: Path) -> None:
-    """An address from the caller's variable is held to the same rule as a flag."""
+async def test_an_address_of_a_variable_must_be_loopback_too(tmp_path: Path) -> None:
     code, errors = await failing(
         tmp_path, "--aws-listen", "127.0.0.1:0", LESSOR_LISTEN="0.0.0.0:0", LESSOR_INSECURE_LISTEN="true"
     )
@@ -337,7 +325,6 @@ async def test_variables_must_not_widen_it(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_a_short_token_is_refused(tmp_path: Path) -> None:
-    """A token has at least 16 characters; the refusal does not repeat it."""
     code, errors = await failing(tmp_path, "--token", "too-short-token")
     assert code == 2
     assert "has 15 characters; give at least 16" in errors
@@ -345,8 +332,7 @@ async def test_a_short_token_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_each_wrong_variable_is_told(tmp_path: Path) -> None:
-    """Wrong settings are a line each and exit code 2, before anything is started."""
+async def test_each_invalid_variable_is_printed(tmp_path: Path) -> None:
     code, errors = await failing(tmp_path, *ANY_PORTS, LESSOR_LOG_LEVEL="loud", LESSOR_NO_SUCH="1")
     assert code == 2
     assert [line.split(":")[1].strip() for line in errors.splitlines()] == [
@@ -357,8 +343,7 @@ async def test_each_wrong_variable_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("flag", "other"), [("--listen", "--aws-listen"), ("--aws-listen", "--listen")])
-async def test_a_busy_port_is_told_in_a_line(tmp_path: Path, flag: str, other: str) -> None:
-    """Who else listens there has to go, or another port be given; nothing is left behind."""
+async def test_a_busy_port_is_one_line(tmp_path: Path, flag: str, other: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         address = f"127.0.0.1:{busy.getsockname()[1]}"
         code, errors = await failing(tmp_path, flag, address, other, "127.0.0.1:0")
@@ -370,8 +355,7 @@ async def test_a_busy_port_is_told_in_a_line(tmp_path: Path, flag: str, other: s
 
 
 @pytest.mark.slow
-async def test_without_its_extra_it_tells_what_to_install(tmp_path: Path) -> None:
-    """An installation without moto says in one line how to get it."""
+async def test_without_moto_the_error_says_what_to_install(tmp_path: Path) -> None:
     hidden = (
         "import sys; sys.modules['moto'] = None;"
         "from lessor_server.commands.dev.command import command; command()"
@@ -388,7 +372,7 @@ async def test_without_its_extra_it_tells_what_to_install(tmp_path: Path) -> Non
 async def test_what_moto_does_not_implement_is_an_error_of_aws_and_no_traceback(
     shared: Dev, lessor: Lessor
 ) -> None:
-    """Moto has no SimulatePrincipalPolicy, which CheckRoot asks for."""
+    """As SimulatePrincipalPolicy, which CheckRoot calls."""
     answer = await lessor.config.CheckRoot(config_pb2.CheckRootRequest(mount="aws"))
     assert any("NotImplemented" in warning for warning in answer.warnings)
     assert "Traceback" not in shared.errors()

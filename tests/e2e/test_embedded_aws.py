@@ -1,4 +1,4 @@
-"""The embedded AWS by itself: programs of this machine with a key are served, and web pages are not."""
+"""Checks that the embedded AWS serves programs of this machine with a key, and refuses web pages."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def refused(answer: bytes) -> bool:
 
 
 async def users(aws: EmbeddedAws, url: str = "") -> list[str]:
-    """List the users with the key of its root user, which works while nobody has reset it."""
+    """List the users with the key of its root user, which works unless the account was reset."""
     client = aioboto3.Session().client(
         "iam",
         endpoint_url=url or aws.url,
@@ -64,8 +64,7 @@ async def users(aws: EmbeddedAws, url: str = "") -> list[str]:
         return [user["UserName"] for user in (await iam.list_users())["Users"]]
 
 
-async def test_its_root_user_is_served_and_nobody_else(aws: EmbeddedAws) -> None:
-    """Each request is checked from the first on; localhost is a name of ours."""
+async def test_only_its_root_user_is_served(aws: EmbeddedAws) -> None:
     assert await users(aws) == ["lessor-root"]
     assert await users(aws, aws.url.replace("127.0.0.1", "localhost")) == ["lessor-root"]
     stranger = EmbeddedAws(aws.url, "AKIANOBODYNOBODYNOBO", aws.secret_key)
@@ -81,7 +80,7 @@ WEB_IDENTITY = (
 )
 
 
-async def test_a_web_identity_is_served_unsigned_as_its_token_says_who_calls(aws: EmbeddedAws) -> None:
+async def test_a_web_identity_call_is_served_unsigned(aws: EmbeddedAws) -> None:
     answer = await ask(aws, "POST /", "Host: OWN", FORM, body=WEB_IDENTITY)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"<AccessKeyId>" in answer
@@ -105,7 +104,7 @@ async def test_a_web_identity_is_served_unsigned_as_its_token_says_who_calls(aws
         ("POST /", (FORM, "Authorization: Basic eDp5"), WEB_IDENTITY),
     ],
 )
-async def test_all_else_that_is_unsigned_is_refused(
+async def test_all_other_unsigned_calls_are_refused(
     aws: EmbeddedAws, line: str, headers: tuple[str, ...], body: str
 ) -> None:
     answer = await ask(aws, line, "Host: OWN", *headers, body=body)
@@ -115,7 +114,7 @@ async def test_all_else_that_is_unsigned_is_refused(
 
 @pytest.mark.parametrize("method", ["POST", "GET", "PUT", "OPTIONS"])
 async def test_the_control_api_is_closed(aws: EmbeddedAws, method: str) -> None:
-    """However its path is written, what asks nobody for a key is not reached, and the checks stay on."""
+    """However its path is written."""
     for path in (
         "/moto-api/reset-auth",
         "/moto-api/reset",
@@ -138,13 +137,12 @@ async def test_the_control_api_is_closed(aws: EmbeddedAws, method: str) -> None:
     assert await users(aws) == ["lessor-root"]
 
 
-async def test_an_object_named_like_the_control_api_passes(aws: EmbeddedAws) -> None:
-    """Only the beginning of a path counts: a bucket may hold what it likes."""
+async def test_an_object_named_like_the_control_api_is_served(aws: EmbeddedAws) -> None:
     assert not refused(await ask(aws, "GET /bucket/moto-api/key", "Host: OWN"))
 
 
 async def test_a_foreign_host_is_refused(aws: EmbeddedAws) -> None:
-    """A name that somebody pointed at 127.0.0.1 opens nothing, nor do two hosts, or none."""
+    """DNS may resolve any name to 127.0.0.1."""
     for host in (
         "evil.example",
         "127.0.0.1",
@@ -160,7 +158,7 @@ async def test_a_foreign_host_is_refused(aws: EmbeddedAws) -> None:
 
 
 async def test_a_web_page_is_refused(aws: EmbeddedAws) -> None:
-    """By its origin, whichever it says, and by the browser's word for another site; none may read either."""
+    """By its Origin or Sec-Fetch-Site header."""
     listing = "Action=ListUsers&Version=2010-05-08"
     for origin in ("https://evil.example", "null", "http://127.0.0.1", "http://localhost", "http://OWN", ""):
         answer = await ask(aws, "POST /", "Host: OWN", f"Origin: {origin}", FORM, body=listing)
@@ -177,8 +175,8 @@ async def test_a_web_page_is_refused(aws: EmbeddedAws) -> None:
     assert b"access-control-" not in plain.lower()
 
 
-async def test_only_paths_are_asked_for(aws: EmbeddedAws) -> None:
-    """A request line with a whole URL could name another place than its Host."""
+async def test_a_request_line_with_a_url_is_refused(aws: EmbeddedAws) -> None:
+    """It could name another host than the Host header."""
     for line in (
         "GET http://motoapi.amazonaws.com/moto-api/",
         "GET http://OWN/",
@@ -188,8 +186,8 @@ async def test_only_paths_are_asked_for(aws: EmbeddedAws) -> None:
         assert refused(await ask(aws, line, "Host: OWN")), line
 
 
-async def test_a_refused_request_hides_no_other(aws: EmbeddedAws) -> None:
-    """What follows a refused head is not read as a request of its own: the connection ends."""
+async def test_a_refused_request_closes_the_connection(aws: EmbeddedAws) -> None:
+    """What follows must not be read as another request."""
     inner = "GET /bucket HTTP/1.1\r\nHost: OWN\r\n\r\n"
     answer = await ask(aws, "POST /", "Host: evil.example", body=inner)
     assert answer.count(b"HTTP/1.1 ") == 1

@@ -1,4 +1,4 @@
-"""Leases end when they say they end, not before; how soon after is judged in virtual time and by `soak`."""
+"""Checks that leases end at their expiry. The delay is checked in virtual time and by `soak`."""
 
 from __future__ import annotations
 
@@ -37,10 +37,9 @@ def expiry(message: GenerateCredentialsResponse | lease_pb2.RenewLeaseResponse) 
     return message.expire_time.ToMicroseconds() / 10**6
 
 
-async def test_a_key_lives_to_its_expiry_and_is_deleted_then(
+async def test_a_key_is_valid_until_its_expiry_and_then_deleted(
     lessor: Lessor, aws: StandIn, mount: str
 ) -> None:
-    """A lease of 2 s has a working key until its expiry, and none soon after it."""
     await lessor.put_role(mount)
     made = await lessor.generate(mount, ttl=2)
     assert await gone_at(aws, made) >= expiry(made) - CLOCKS
@@ -48,8 +47,7 @@ async def test_a_key_lives_to_its_expiry_and_is_deleted_then(
 
 
 @pytest.mark.slow
-async def test_a_renewed_key_lives_to_the_new_time(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """A renewal that was answered keeps the key alive past the old expiry, to the new one."""
+async def test_a_renewed_key_is_valid_until_its_new_expiry(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await lessor.put_role(mount)
     made = await lessor.generate(mount, ttl=4)
     renewed = await lessor.renew(made.lease_id, 5)
@@ -60,7 +58,6 @@ async def test_a_renewed_key_lives_to_the_new_time(lessor: Lessor, aws: StandIn,
 
 @pytest.mark.slow
 async def test_many_leases_end_each_at_its_own_time(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """Thirty leases of 1 and 2 s all go, and none of the longer ones goes with the shorter."""
     await lessor.put_role(mount)
     async with asyncio.TaskGroup() as group:
         made = [group.create_task(lessor.generate(mount, ttl=1 + index % 2)) for index in range(30)]
@@ -76,8 +73,9 @@ async def test_many_leases_end_each_at_its_own_time(lessor: Lessor, aws: StandIn
 
 
 @pytest.mark.slow
-async def test_what_ended_but_is_not_gone_reads_as_revoking(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """An expired lease that AWS refuses to end can't be renewed; asked for again it goes, then is unknown."""
+async def test_an_expired_lease_that_is_not_gone_is_revoking(
+    lessor: Lessor, aws: StandIn, mount: str
+) -> None:
     await lessor.put_role(mount)
     await aws.fault("refuse", "DeleteAccessKey")
     made = await lessor.generate(mount, ttl=1)
@@ -92,10 +90,7 @@ async def test_what_ended_but_is_not_gone_reads_as_revoking(lessor: Lessor, aws:
 
 
 @pytest.mark.slow
-async def test_a_lease_whose_role_is_deleted_ends_all_the_same(
-    lessor: Lessor, aws: StandIn, mount: str
-) -> None:
-    """Deleting a role takes nothing from its leases, not even their end."""
+async def test_a_lease_of_a_deleted_role_ends_at_its_expiry(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await lessor.put_role(mount)
     made = await lessor.generate(mount, ttl=4)
     await lessor.roles.DeleteRole(role_pb2.DeleteRoleRequest(mount=mount, name="app"))

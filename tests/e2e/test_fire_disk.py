@@ -1,4 +1,4 @@
-"""A disk that takes its time: every commit of the real SQLite store takes a third of a second, or more."""
+"""Checks a server on a slow disk: every commit of SQLite takes a third of a second or more."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lessor_server.domain.secret import Secret
 from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
-from tests.fire.ground import BOUND, MOUNT, cuts, no_user_of, now
+from tests.fire.environment import BOUND, MOUNT, cuts, no_user_of, now
 from tests.support import builders
 from tests.support.clients import ROOT_KEY, ROOT_SECRET
 from tests.support.recording import Recording
@@ -40,7 +40,7 @@ class SlowDisk:
     """Makes each commit of a store take ``seconds``, and knows which leases are durably ACTIVE."""
 
     def __init__(self, store: SqliteStore) -> None:
-        """Stand before the commits of ``store``; as fast as ever until ``seconds`` is set."""
+        """Delay the commits of ``store`` by ``seconds``, once that is set."""
         self.seconds = 0.0
         self.commits = 0
         self.active: frozenset[str] = frozenset()
@@ -53,7 +53,7 @@ class SlowDisk:
         self.commits += 1
         found = connection.execute("SELECT id FROM leases WHERE state = 'ACTIVE'").fetchall()
         time.sleep(self.seconds)
-        # What others are told before this line was not durable when they were told.
+        # An answer sent before this line was sent before its commit.
         self.active = frozenset(row[0] for row in found)
 
 
@@ -82,8 +82,7 @@ async def ask(engine: Engine, ttl: int = 600, seconds: float = 30.0) -> Credenti
     return await engine.issuer.generate(IssueRequest(MOUNT, "app", "test", timedelta(seconds=ttl)), seconds)
 
 
-async def test_nothing_is_handed_out_before_its_commit(tmp_path: Path, aws: StandIn) -> None:
-    """On a slow disk many issues succeed, share commits, and are answered once their leases are durable."""
+async def test_no_secret_is_returned_before_its_commit(tmp_path: Path, aws: StandIn) -> None:
     async with slowly(tmp_path, aws) as (engine, disk):
         early: list[str] = []
         before = disk.commits
@@ -101,7 +100,6 @@ async def test_nothing_is_handed_out_before_its_commit(tmp_path: Path, aws: Stan
 
 
 async def test_a_deadline_holds_on_a_slow_disk(tmp_path: Path, aws: StandIn) -> None:
-    """A caller hears in time that its time is over, and what was made for it is deleted."""
     async with slowly(tmp_path, aws) as (engine, disk):
         disk.seconds = 1.2
         users = set(await aws.users("/lessor/"))
@@ -115,8 +113,7 @@ async def test_a_deadline_holds_on_a_slow_disk(tmp_path: Path, aws: StandIn) -> 
         await no_user_of(aws, made, BOUND + 3 * disk.seconds)
 
 
-async def test_expiry_waits_for_the_disk_and_for_nothing_else(tmp_path: Path, aws: StandIn) -> None:
-    """A key is dead within the bound and the two commits that stand before its first call to AWS."""
+async def test_an_expiry_waits_only_for_its_two_commits(tmp_path: Path, aws: StandIn) -> None:
     async with slowly(tmp_path, aws) as (engine, _):
         due: dict[str, float] = {}
 

@@ -1,4 +1,4 @@
-"""Many leases fall due at once, at a test's length; ``python -m tests.fire`` runs the scenarios longer."""
+"""Runs in short the scenarios in which many leases fall due; ``python -m tests.fire`` runs them longer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fire.drains import outage, rate, storm
-from tests.fire.ground import Ground, ground
+from tests.fire.environment import Environment, run_environment
 
 pytestmark = [pytest.mark.fire, pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -18,23 +18,20 @@ AWS_SECONDS = 0.02
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def place(tmp_path: Path) -> AsyncIterator[Ground]:
+async def environment(tmp_path: Path) -> AsyncIterator[Environment]:
     """Run a server and its AWS for one scenario."""
-    async with ground(tmp_path, AWS_SECONDS) as made:
+    async with run_environment(tmp_path, AWS_SECONDS) as made:
         yield made
 
 
-async def test_an_outage_delays_revocations_and_nothing_else(place: Ground) -> None:
-    """What fell due while AWS was away goes in due order; reads stay quick, an issue says when to retry."""
-    await outage(place, 40, 3, random.Random(3))
+async def test_an_outage_delays_only_revocations(environment: Environment) -> None:
+    await outage(environment, 40, 3, random.Random(3))
 
 
-async def test_a_set_rate_is_used_and_never_exceeded(place: Ground) -> None:
-    """As AWS counts, no second holds more calls than the rate, and 95 % of it is used while work waits."""
-    await rate(place, 130, 200, random.Random(4))
+async def test_a_fixed_rate_is_used_and_never_exceeded(environment: Environment) -> None:
+    await rate(environment, 130, 200, random.Random(4))
 
 
-async def test_a_storm_of_expiries_goes_in_order_while_issuing_goes_on(place: Ground) -> None:
-    """Leases that end in one second are revoked in due order, and callers are served before them."""
-    figures = await storm(place, 100, 160, random.Random(5))
+async def test_many_expiries_are_revoked_in_order_while_issues_succeed(environment: Environment) -> None:
+    figures = await storm(environment, 100, 160, random.Random(5))
     assert figures["issued meanwhile"] > 3

@@ -1,4 +1,4 @@
-"""The tutorial as a person types it: grpcurl, no proto files, a token in a header."""
+"""Checks the tutorial with grpcurl, without proto files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ def person(server: ServerProcess) -> Grpcurl:
 
 
 async def test_the_tutorial_works_from_a_shell(person: Grpcurl, aws: StandIn) -> None:
-    """Enable, root, role, credentials, look up, renew, list, revoke: each by JSON alone."""
     enabled = (await person.call("ConfigService.EnableMount", default_lease_ttl="3600s")).json()["mount"]
     assert (enabled["mount"], enabled["default_lease_ttl"], enabled["state"]) == ("aws", "3600s", "ENABLED")
     config = {
@@ -57,7 +56,6 @@ async def test_the_tutorial_works_from_a_shell(person: Grpcurl, aws: StandIn) ->
 
 
 async def test_everything_is_listed_and_described_by_reflection(person: Grpcurl) -> None:
-    """Each service, its methods and messages, and the details of errors are there for a newcomer to find."""
     listed = set((await person.list()).out.split())
     assert listed >= {f"lessor.v1.{name}Service" for name in SERVICES}
     assert "grpc.health.v1.Health" in listed
@@ -73,8 +71,7 @@ async def test_everything_is_listed_and_described_by_reflection(person: Grpcurl)
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
-async def test_both_versions_of_reflection_list_the_services(server: ServerProcess, version: str) -> None:
-    """Newer tools ask v1, older ones v1alpha, by the same messages; neither needs a token."""
+async def test_v1_and_v1alpha_of_reflection_list_the_services(server: ServerProcess, version: str) -> None:
     async with connect(server.address, "") as nobody:
         stream = nobody.channel.stream_stream(
             f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
@@ -89,7 +86,6 @@ async def test_both_versions_of_reflection_list_the_services(server: ServerProce
 
 
 async def test_reflection_and_health_need_no_token(server: ServerProcess) -> None:
-    """A newcomer may look around; only calls need a token."""
     nobody = Grpcurl(server.address)
     assert "lessor.v1.ConfigService" in (await nobody.list()).out
     health = await nobody.call("grpc.health.v1.Health/Check")
@@ -98,8 +94,8 @@ async def test_reflection_and_health_need_no_token(server: ServerProcess) -> Non
     assert refused.code == EXIT_BASE + UNAUTHENTICATED
 
 
-async def test_the_details_of_an_error_can_be_read(person: Grpcurl) -> None:
-    """A person at grpcurl sees violations, reasons and resources as text, never as base64."""
+async def test_the_details_of_an_error_are_readable(person: Grpcurl) -> None:
+    """Not shown as base64."""
     role = {"name": "wrong", "credential_type": "IAM_USER", "policy_document": {"Version": "2023-11-12"}}
     await person.call("ConfigService.EnableMount", mount="other")
     bad = await person.call("RoleService.PutRole", mount="other", role=role)

@@ -269,7 +269,6 @@ async def test_metadata_over_the_limit_is_refused(target: ServerProcess) -> None
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_with_all_connections_taken_leases_still_end(tmp_path: Path) -> None:
-    """Idle strangers take every connection there is; AWS is called all the same."""
     async with StandIn.start() as aws:
         settings = {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url, "LESSOR_LIMITS_CONNECTIONS": "20"}
         async with serving(tmp_path, settings) as server, connect(server.address, server.token) as lessor:
@@ -341,7 +340,7 @@ async def test_a_server_that_may_open_too_few_files_does_not_start(tmp_path: Pat
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_known_caller_that_reads_nothing_until_its_deadline_is_no_internal_error(
+async def test_a_known_caller_that_reads_nothing_until_its_deadline_causes_no_internal_error(
     tmp_path: Path,
 ) -> None:
     async with serving(tmp_path) as server, connect(server.address, server.token) as lessor:

@@ -1,4 +1,4 @@
-"""A credential's whole life, as its caller and AWS see it: which calls, in which order, what is answered."""
+"""Checks the life of a credential: which calls are sent, in which order, and what is answered."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ async def warm(lessor: Lessor, mount: str) -> None:
 
 
 async def test_an_issue_is_create_user_then_all_the_rest(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """A role with every kind of grant costs CreateUser, then one call for each grant and the key."""
     await lessor.put_role(mount, **WIDE)
     await warm(lessor, mount)
     before = await count(aws)
@@ -47,10 +46,9 @@ async def test_an_issue_is_create_user_then_all_the_rest(lessor: Lessor, aws: St
     assert sorted(rest) == sorted(ROUND_TWO)
 
 
-async def test_the_second_round_is_sent_at_once_and_after_the_first(
+async def test_the_second_round_is_sent_in_parallel_after_the_first(
     lessor: Lessor, aws: StandIn, mount: str
 ) -> None:
-    """No call of round two begins before CreateUser was answered, and all begin before one is answered."""
     await lessor.put_role(mount, **WIDE)
     await warm(lessor, mount)
     before, latency = await count(aws), 0.15
@@ -62,8 +60,7 @@ async def test_the_second_round_is_sent_at_once_and_after_the_first(
     assert max(rest) < min(rest) + latency
 
 
-async def test_a_user_carries_what_its_role_says(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """Path, tags, boundary, inline policy, managed policies, groups and one active key are on the user."""
+async def test_a_user_has_everything_that_its_role_names(lessor: Lessor, aws: StandIn, mount: str) -> None:
     instance = (await lessor.info()).instance_id
     tags = {"team": "payments", "Umlaut": "grün"}
     await lessor.put_role(mount, iam_tags=tags, permissions_boundary_arn=BOUNDARY, **WIDE)
@@ -79,8 +76,7 @@ async def test_a_user_carries_what_its_role_says(lessor: Lessor, aws: StandIn, m
     assert user["arn"] == made.arn
 
 
-async def test_a_role_s_path_comes_below_lessor_s_own(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """A role with a user_path makes its users there, below the path by which Lessor knows its own."""
+async def test_a_role_s_path_is_below_lessor_s_own(lessor: Lessor, aws: StandIn, mount: str) -> None:
     instance = (await lessor.info()).instance_id
     await lessor.put_role(mount, user_path="/ci/builds/")
     await lessor.generate(mount)
@@ -88,8 +84,7 @@ async def test_a_role_s_path_comes_below_lessor_s_own(lessor: Lessor, aws: Stand
     assert user["path"] == f"/lessor/{instance}/ci/builds/"
 
 
-async def test_the_answer_holds_the_credential_at_its_top(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """The lease id is of the contract's shape, the duration is the ttl, and no session token is there."""
+async def test_the_answer_has_the_credential(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await lessor.put_role(mount)
     made = await lessor.generate(mount, ttl=900)
     head, _, suffix = made.lease_id.rpartition("/")
@@ -104,7 +99,6 @@ async def test_the_answer_holds_the_credential_at_its_top(lessor: Lessor, aws: S
 
 
 async def test_without_a_ttl_the_mount_s_default_of_768_h_holds(lessor: Lessor, mount: str) -> None:
-    """Neither request, role nor mount say how long: the lease lives 768 hours."""
     await lessor.put_role(mount)
     request = creds_pb2.GenerateCredentialsRequest(mount=mount, role="app")
     made = await lessor.creds.GenerateCredentials(request)
@@ -112,7 +106,6 @@ async def test_without_a_ttl_the_mount_s_default_of_768_h_holds(lessor: Lessor, 
 
 
 async def test_a_look_up_shows_the_lease_and_no_secret(lessor: Lessor, mount: str) -> None:
-    """LookupLease tells the key's id, times, owner and state of a lease, in the service's own words."""
     await lessor.put_role(mount)
     made = await lessor.generate(mount, ttl=900)
     lease = await lessor.lookup(made.lease_id)
@@ -126,10 +119,9 @@ async def test_a_look_up_shows_the_lease_and_no_secret(lessor: Lessor, mount: st
     assert made.secret_key not in str(lease)
 
 
-async def test_a_plain_revocation_is_three_calls_and_the_key_goes_first(
+async def test_a_plain_revocation_is_three_calls_and_deletes_the_key_first(
     lessor: Lessor, aws: StandIn, mount: str
 ) -> None:
-    """Access ends with the first call; the policy and the user follow."""
     await lessor.put_role(mount)
     made = await lessor.generate(mount)
     before = await count(aws)
@@ -138,10 +130,9 @@ async def test_a_plain_revocation_is_three_calls_and_the_key_goes_first(
     assert await users_of(aws, mount) == []
 
 
-async def test_a_wide_revocation_takes_off_what_the_row_says(
+async def test_a_revocation_removes_what_the_row_says_without_listings(
     lessor: Lessor, aws: StandIn, mount: str
 ) -> None:
-    """Key first, then policies and groups, then the user; nothing is listed."""
     await lessor.put_role(mount, **WIDE)
     made = await lessor.generate(mount)
     before = await count(aws)
@@ -152,7 +143,6 @@ async def test_a_wide_revocation_takes_off_what_the_row_says(
 
 
 async def test_a_revoked_lease_is_gone_then_already_gone(lessor: Lessor, mount: str) -> None:
-    """Revoking twice tells GONE, then ALREADY_GONE, and the row stays readable as GONE."""
     await lessor.put_role(mount)
     made = await lessor.generate(mount)
     first, second = await lessor.revoke(made.lease_id), await lessor.revoke(made.lease_id)
@@ -164,13 +154,13 @@ async def test_a_revoked_lease_is_gone_then_already_gone(lessor: Lessor, mount: 
 
 @pytest.mark.parametrize("sync", [True, False])
 async def test_a_mistyped_id_is_unknown(lessor: Lessor, mount: str, sync: bool) -> None:
-    """A well-formed id that no row has answers OK with UNKNOWN, never success."""
     answer = await lessor.revoke(f"{mount}/creds/app/{NOBODY}", sync=sync)
     assert answer.outcome == Outcome.UNKNOWN
 
 
-async def test_an_async_revocation_goes_on_by_itself(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """Without sync the answer is ACCEPTED, and soon the user is gone and the lease too."""
+async def test_an_async_revocation_is_done_in_the_background(
+    lessor: Lessor, aws: StandIn, mount: str
+) -> None:
     await lessor.put_role(mount)
     made = await lessor.generate(mount)
     assert (await lessor.revoke(made.lease_id, sync=False)).outcome == Outcome.ACCEPTED
@@ -182,7 +172,6 @@ async def test_an_async_revocation_goes_on_by_itself(lessor: Lessor, aws: StandI
 async def test_a_first_attempt_that_fails_is_accepted_with_the_error(
     lessor: Lessor, aws: StandIn, mount: str, action: str
 ) -> None:
-    """With sync a refused attempt answers ACCEPTED with last_error; asking again revokes for good."""
     await lessor.put_role(mount)
     made = await lessor.generate(mount)
     await aws.fault("refuse", action, nth=1)
@@ -214,8 +203,7 @@ async def test_a_first_attempt_that_fails_is_accepted_with_the_error(
         f"aws/creds/app/{NOBODY}\n",
     ],
 )
-async def test_an_id_of_another_shape_is_refused(lessor: Lessor, lease_id: str) -> None:
-    """Look up, renew and revoke all refuse what is no lease id, and name the field."""
+async def test_a_malformed_lease_id_is_refused(lessor: Lessor, lease_id: str) -> None:
     for call in (lessor.lookup, lessor.renew, lessor.revoke):
         refusal = await refused(call(lease_id))
         assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
@@ -223,7 +211,6 @@ async def test_an_id_of_another_shape_is_refused(lessor: Lessor, lease_id: str) 
 
 
 async def test_each_lease_has_a_user_and_a_key_of_its_own(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """Two leases of a role share nothing, and revoking one leaves the other as it is."""
     await lessor.put_role(mount)
     one, two = await lessor.generate(mount), await lessor.generate(mount)
     assert one.lease_id != two.lease_id

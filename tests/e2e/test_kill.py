@@ -1,6 +1,6 @@
-"""Kill -9 at every point between two AWS calls, and under load: nothing leaks, nothing dies early.
+"""Kills the server at every point between two AWS calls, and under load.
 
-One server of the module's own dies in each test and comes back over the same data directory.
+One server of the module dies in each test and restarts with the same data directory.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ async def reached(aws: StandIn, *actions: str, user: str = "") -> None:
 
 
 async def issue_in_vain(lessor: Lessor) -> None:
-    """Ask for credentials of a server that dies meanwhile."""
+    """Request credentials of a server that dies before it answers."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await lessor.generate("aws")
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -129,7 +129,7 @@ async def newest(lessor: Lessor) -> lease_pb2.Lease:
 async def test_an_issue_that_was_killed_leaves_nothing(
     server: Mortal, aws: StandIn, action: str, kind: str
 ) -> None:
-    """Killed while any one call of an issue is under way, whether it took effect or not: all is undone."""
+    """With and without the effect of the call in flight."""
     await hold(aws, action, kind)
     async with server.connect() as lessor, asyncio.TaskGroup() as group:
         group.create_task(issue_in_vain(lessor))
@@ -143,10 +143,9 @@ async def test_an_issue_that_was_killed_leaves_nothing(
 
 
 @pytest.mark.parametrize(("action", "kind"), points(*REVOKE))
-async def test_a_revocation_that_was_killed_goes_on(
+async def test_a_revocation_that_was_killed_is_finished_after_the_restart(
     server: Mortal, aws: StandIn, action: str, kind: str
 ) -> None:
-    """Killed while any one call of a revocation is under way, with its effect or without: it is finished."""
     async with server.connect() as lessor:
         made = await lessor.generate("aws")
         user = made.arn.rpartition("/")[2]
@@ -162,8 +161,9 @@ async def test_a_revocation_that_was_killed_goes_on(
 
 
 @pytest.mark.slow
-async def test_a_create_user_that_lands_after_the_restart_is_found(server: Mortal, aws: StandIn) -> None:
-    """A request that outlives its sender makes a user when nobody waits: it is looked for, and deleted."""
+async def test_a_create_user_that_takes_effect_after_the_restart_is_found(
+    server: Mortal, aws: StandIn
+) -> None:
     await hold(aws, "CreateUser", "delay", 5.0)
     async with server.connect() as lessor, asyncio.TaskGroup() as group:
         group.create_task(issue_in_vain(lessor))
@@ -175,10 +175,9 @@ async def test_a_create_user_that_lands_after_the_restart_is_found(server: Morta
 
 
 @pytest.mark.slow
-async def test_what_expired_while_the_server_was_down_is_revoked_at_the_start(
+async def test_leases_that_expired_while_the_server_was_down_are_revoked_at_the_start(
     server: Mortal, aws: StandIn
 ) -> None:
-    """A lease that ended in the dark is revoked once there is light; one that did not end lives on."""
     await aws.fault("hang", "DeleteAccessKey")  # the end may come before the kill
     async with server.connect() as lessor:
         long, short = await lessor.generate("aws"), await lessor.generate("aws", ttl=1)
@@ -225,7 +224,7 @@ class Load:
                 await asyncio.sleep(0.05)
 
     async def look(self) -> None:
-        """Look at AWS again and again."""
+        """Poll AWS."""
         while not self.stopped:
             before = dict(self.given)
             users = (await self.aws.users("/lessor/")).values()
@@ -238,7 +237,6 @@ class Load:
 
 @pytest.mark.slow
 async def test_kills_under_load_leak_nothing(server: Mortal, aws: StandIn) -> None:
-    """No user is unknown to the store, no key dies early, and all end once the server stays."""
     rng = random.Random(KILLS)
     load = Load(server, aws)
     async with asyncio.TaskGroup() as group:

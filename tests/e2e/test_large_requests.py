@@ -1,4 +1,4 @@
-"""Requests that once stopped the server for seconds are refused by the field that is too much."""
+"""Checks that requests that once blocked the server for seconds are refused."""
 
 from __future__ import annotations
 
@@ -62,8 +62,7 @@ REQUESTS: dict[str, Message] = {
 
 
 @pytest.mark.parametrize("field", REQUESTS)
-async def test_a_request_that_is_too_much_is_refused(lessor: Lessor, mount: str, field: str) -> None:
-    """The field is named, the answer is short, and the next call is served."""
+async def test_a_request_that_is_too_large_is_refused(lessor: Lessor, mount: str, field: str) -> None:
     request: Any = REQUESTS[field]
     request.mount = mount
     methods: dict[type[Message], Any] = {
@@ -83,7 +82,6 @@ async def test_a_request_that_is_too_much_is_refused(lessor: Lessor, mount: str,
 async def test_a_mask_that_names_a_field_thrice_stores_it_once(
     lessor: Lessor, mount: str, aws: StandIn
 ) -> None:
-    """A mask is a set of fields: a chain of roles is stored as it was sent."""
     chain = [config_pb2.AssumeStep(role_arn="arn:aws:iam::123456789012:role/hub")]
     config = config_pb2.RootConfig(assume_chain=chain)
     mask = FieldMask(paths=["assume_chain"] * 3)
@@ -97,7 +95,6 @@ async def test_a_mask_that_names_a_field_thrice_stores_it_once(
 
 
 async def test_an_unknown_field_of_a_hop_is_refused(lessor: Lessor, mount: str) -> None:
-    """It is found inside of a repeated message, by its path."""
     hop = b"\x0a\x01x\xa0\x06\x01"
     config = b"\x5a\x00\x5a" + bytes([len(hop)]) + hop
     refusal = await refused(

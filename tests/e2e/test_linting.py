@@ -1,4 +1,4 @@
-"""What the linter tells of a role's policy, over a real server."""
+"""Checks the findings of the linter with a real server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ def policy(action: str) -> dict[str, object]:
 
 
 async def test_findings_are_warnings_of_put_and_check(lessor: Lessor, mount: str) -> None:
-    """A slip and a broad grant are told, and the role is written all the same."""
     put = await lessor.put_role(mount, policy_document=struct(policy("s3:GetObjet")))
     assert [one for one in put.warnings if "did you mean s3:GetObject?" in one]
     role = role_pb2.Role(
@@ -28,5 +27,4 @@ async def test_findings_are_warnings_of_put_and_check(lessor: Lessor, mount: str
 
 
 async def test_a_server_says_which_linter_it_has(lessor: Lessor) -> None:
-    """GetInfo names it with its version, so that an empty list of findings can be understood."""
     assert (await lessor.info()).linter.startswith("policy_sentry ")

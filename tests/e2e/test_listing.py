@@ -1,4 +1,4 @@
-"""Lists are paged, ordered, and stable while others write; counts agree with them."""
+"""Checks that lists are paged, ordered and stable during writes, and that counts agree with them."""
 
 from __future__ import annotations
 
@@ -40,14 +40,13 @@ async def counts(lessor: Lessor, prefix: str) -> dict[tuple[str, int], int]:
 
 
 async def issue(lessor: Lessor, mount: str, role: str, number: int) -> list[str]:
-    """Issue so many leases at once and return their ids in order."""
+    """Issue so many leases in parallel and return their ids in order."""
     async with asyncio.TaskGroup() as group:
         made = [group.create_task(lessor.generate(mount, role)) for _ in range(number)]
     return sorted(task.result().lease_id for task in made)
 
 
 async def test_leases_come_in_pages_by_id(lessor: Lessor, mount: str) -> None:
-    """Seven leases in pages of three are 3, 3 and 1, in order, each once."""
     await lessor.put_role(mount)
     made = await issue(lessor, mount, "app", 7)
     pages = await leases(lessor, f"{mount}/", 3)
@@ -56,14 +55,12 @@ async def test_leases_come_in_pages_by_id(lessor: Lessor, mount: str) -> None:
 
 
 async def test_a_full_last_page_has_no_next(lessor: Lessor, mount: str) -> None:
-    """A list whose length is a multiple of the page ends without an empty page."""
     await lessor.put_role(mount)
     made = await issue(lessor, mount, "app", 4)
     assert await leases(lessor, f"{mount}/", 2) == [made[:2], made[2:]]
 
 
-async def test_pages_stay_right_while_others_write(lessor: Lessor, mount: str) -> None:
-    """What was there all along is listed exactly once, though leases come and go between the pages."""
+async def test_pages_are_stable_during_writes(lessor: Lessor, mount: str) -> None:
     await lessor.put_role(mount)
     made = await issue(lessor, mount, "app", 6)
     request = lease_pb2.ListLeasesRequest(prefix=f"{mount}/", page_size=2)
@@ -81,7 +78,6 @@ async def test_pages_stay_right_while_others_write(lessor: Lessor, mount: str) -
 
 
 async def test_a_prefix_is_a_mount_a_role_or_a_lease(lessor: Lessor, mount: str) -> None:
-    """Each of the four shapes finds its own; names that begin alike are not mixed up."""
     for role in ("app", "app_", "apple"):
         await lessor.put_role(mount, role)
     ids = {role: await issue(lessor, mount, role, 2) for role in ("app", "app_", "apple")}
@@ -111,7 +107,6 @@ async def test_a_prefix_is_a_mount_a_role_or_a_lease(lessor: Lessor, mount: str)
     ],
 )
 async def test_any_other_prefix_is_refused(lessor: Lessor, prefix: str) -> None:
-    """The empty prefix and every other shape are INVALID_ARGUMENT, for lists and counts alike."""
     for call in (
         lessor.leases.ListLeases(lease_pb2.ListLeasesRequest(prefix=prefix)),
         lessor.leases.CountLeases(lease_pb2.CountLeasesRequest(prefix=prefix)),
@@ -121,7 +116,6 @@ async def test_any_other_prefix_is_refused(lessor: Lessor, prefix: str) -> None:
 
 
 async def test_leases_are_found_by_the_state_that_callers_see(lessor: Lessor, mount: str) -> None:
-    """A filter by state, the list and the counts agree on who is ACTIVE and who is GONE."""
     await lessor.put_role(mount)
     made = await issue(lessor, mount, "app", 5)
     for lease_id in made[:2]:
@@ -133,8 +127,7 @@ async def test_leases_are_found_by_the_state_that_callers_see(lessor: Lessor, mo
 
 
 @pytest.mark.parametrize("state", [0, 99])
-async def test_a_state_that_is_none_is_refused(lessor: Lessor, mount: str, state: int) -> None:
-    """UNSPECIFIED and numbers of no state are refused, not taken for "all"."""
+async def test_an_unknown_state_is_refused(lessor: Lessor, mount: str, state: int) -> None:
     for call in (
         lessor.leases.ListLeases(lease_pb2.ListLeasesRequest(prefix=f"{mount}/", state=state)),  # type: ignore[arg-type]
         lessor.leases.CountLeases(lease_pb2.CountLeasesRequest(prefix=f"{mount}/", state=state)),  # type: ignore[arg-type]
@@ -144,7 +137,6 @@ async def test_a_state_that_is_none_is_refused(lessor: Lessor, mount: str, state
 
 @pytest.mark.slow
 async def test_counts_follow_every_step(lessor: Lessor, mount: str) -> None:
-    """Issue, expiry and revocation move the counts, which always sum up to the leases ever made."""
     await lessor.put_role(mount)
     await issue(lessor, mount, "app", 2)
     assert await counts(lessor, f"{mount}/") == {("app", State.ACTIVE): 2}
@@ -155,7 +147,6 @@ async def test_counts_follow_every_step(lessor: Lessor, mount: str) -> None:
 
 @pytest.mark.parametrize("size", [-1, 1001])
 async def test_a_page_size_out_of_bounds_is_refused(lessor: Lessor, mount: str, size: int) -> None:
-    """Each list takes 1 to 1,000, and 0 for 100."""
     for call in (
         lessor.leases.ListLeases(lease_pb2.ListLeasesRequest(prefix=f"{mount}/", page_size=size)),
         lessor.roles.ListRoles(role_pb2.ListRolesRequest(mount=mount, page_size=size)),
@@ -164,14 +155,12 @@ async def test_a_page_size_out_of_bounds_is_refused(lessor: Lessor, mount: str, 
         assert list((await refused(call)).violations) == ["page_size"]
 
 
-async def test_a_page_token_that_is_none_is_refused(lessor: Lessor, mount: str) -> None:
-    """A token that no page gave out is INVALID_ARGUMENT."""
+async def test_an_invalid_page_token_is_refused(lessor: Lessor, mount: str) -> None:
     request = lease_pb2.ListLeasesRequest(prefix=f"{mount}/", page_token="nonsense")
     assert list((await refused(lessor.leases.ListLeases(request))).violations) == ["page_token"]
 
 
 async def test_roles_come_in_stable_pages_by_name(lessor: Lessor, mount: str) -> None:
-    """Roles are listed whole, by name; one written behind the page at hand moves nothing."""
     names = [f"role{number:02}" for number in range(7)]
     for name in reversed(names):
         await lessor.put_role(mount, name)
@@ -189,7 +178,6 @@ async def test_roles_come_in_stable_pages_by_name(lessor: Lessor, mount: str) ->
 
 
 async def test_mounts_come_in_pages_by_name(lessor: Lessor, mount: str) -> None:
-    """Every mount is listed once, by name."""
     for name in ("zeta", "alpha", "mid.dle"):
         await lessor.config.EnableMount(config_pb2.EnableMountRequest(mount=name))
     whole = await lessor.config.ListMounts(config_pb2.ListMountsRequest())

@@ -1,4 +1,4 @@
-"""A client in Node, made at run time from the protos, as most people make one there."""
+"""Runs a client in Node that is generated from the protos at run time."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ async def walk(modules: Path, server: ServerProcess, mount: str) -> dict[str, An
     return found
 
 
-async def test_a_client_in_node_walks_the_whole_way(modules: Path, server: ServerProcess, mount: str) -> None:
-    """Its plain object for a policy arrives empty and is refused with a hint; the converted one is stored."""
+async def test_a_client_in_node_works(modules: Path, server: ServerProcess, mount: str) -> None:
+    """A policy as a plain object arrives empty and is refused with a hint."""
     found = await walk(modules, server, mount)
     assert found["info"]["store_kind"] == "sqlite"
     for refused in (found["plain"], found["masked"]):

@@ -1,7 +1,4 @@
-"""README.md and the pages that are typed along, held to their word.
-
-What they tell to type prints what they show, and their tables are whole.
-"""
+"""Checks that the commands on README.md and other pages print what the pages show."""
 
 from __future__ import annotations
 
@@ -40,7 +37,7 @@ TYPED = [
 PROSE = {
     page: re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL) for page, text in TEXTS.items()
 }
-TOLD = sorted({line for text in PROSE.values() for line in re.findall(r"`lessor ([a-z][^`]*)`", text)})
+NAMED = sorted({line for text in PROSE.values() for line in re.findall(r"`lessor ([a-z][^`]*)`", text)})
 SERVICES = (ConfigService, RoleService, CredsService, LeaseService, SystemService)
 
 Walked = tuple[Dev, dict[tuple[Path, int], Printed]]
@@ -79,8 +76,7 @@ def on_its_ports(text: str, running: Dev) -> str:
 @pytest.mark.parametrize(
     ("page", "step"), [pytest.param(page, step, id=f"{page.stem}-{step.line}") for page, step in TYPED]
 )
-async def test_what_a_page_tells_to_type_prints_what_it_shows(walked: Walked, page: Path, step: Step) -> None:
-    """Each block works in its turn, prints all that stands below it, and fails only where that is shown."""
+async def test_the_commands_of_a_page_print_what_it_shows(walked: Walked, page: Path, step: Step) -> None:
     _, printed = walked
     assert (page, step.line) in printed, "not reached: a block before it did not end"
     answer = printed[page, step.line]
@@ -91,15 +87,14 @@ async def test_what_a_page_tells_to_type_prints_what_it_shows(walked: Walked, pa
 @pytest.mark.e2e
 @pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
-async def test_the_dev_server_says_what_the_page_shows(walked: Walked) -> None:
-    """What is waited for before going on is the line that the page shows."""
+async def test_the_dev_server_prints_what_the_page_shows(walked: Walked) -> None:
     running, _ = walked
     assert DEV.shown is not None
     assert looks_like(on_its_ports(DEV.shown, running), running.said), running.said
 
 
 def test_the_page_is_compared_line_by_line() -> None:
-    """The measure itself: a placeholder stands for some text of a line or for whole lines, nothing more."""
+    """A placeholder stands for part of a line or for whole lines."""
     assert looks_like("a …\n", "a   b c\n")
     assert looks_like("…\nb\n", "x\ny\nb\n")
     assert not looks_like("a …\n", "a\n")
@@ -110,8 +105,7 @@ def test_the_page_is_compared_line_by_line() -> None:
     assert sum(step.shown is not None for _, step in TYPED) > 35
 
 
-def test_two_commands_set_all_up() -> None:
-    """`make demo` and `make test` are the set-up, and each target that the page names is in the Makefile."""
+def test_the_make_targets_of_the_page_exist() -> None:
     makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
     assert [step.typed for step in MAKE[:2]] == ["make demo\n", "make test\n"]
     targets = {line.split()[1] for step in MAKE for line in step.typed.splitlines()}
@@ -129,7 +123,6 @@ def rows(page: Path, heading: str) -> list[list[str]]:
 
 
 def test_each_setting_has_its_row() -> None:
-    """The table has every setting once, in the order of the code, with its variable and its default."""
     table = [[cell.strip("`") for cell in row] for row in rows(RUNNING, "## Settings")]
     assert [row[0] for row in table] == [".".join(path) for path in setting_paths(SettingsFile)]
     for name, variable, default, meaning in table:
@@ -156,8 +149,7 @@ def leaves(command: click.Command, name: str, context: click.Context | None = No
         yield from leaves(child, f"{name} {word}", here)
 
 
-def test_each_command_is_told() -> None:
-    """Whatever `lessor --help` lists, down to the last word of it, stands on the page."""
+def test_each_command_is_on_the_page() -> None:
     commands = list(leaves(main.root, "lessor"))
     assert len(commands) > 20
     assert [name for name in commands if not re.search(rf"\b{name}\b", PAGE)] == []
@@ -172,9 +164,8 @@ def parse(command: click.Command, words: list[str], parent: click.Context | None
         parse(child, rest, context)
 
 
-@pytest.mark.parametrize("line", TOLD)
-def test_each_command_in_the_text_is_one(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands between the blocks, and in the tables, has the words and options of real commands."""
+@pytest.mark.parametrize("line", NAMED)
+def test_each_command_in_the_text_exists(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("policy.json", "secret"):
         (tmp_path / name).write_text("{}", encoding="utf-8")
@@ -182,13 +173,11 @@ def test_each_command_in_the_text_is_one(line: str, tmp_path: Path, monkeypatch:
 
 
 def test_each_exit_code_has_its_row() -> None:
-    """The table has the exit codes that the command line promises."""
     promised = re.findall(r"^    (\d+) ", main.__doc__ or "", re.MULTILINE)
     assert [row[0] for row in rows(README, "## Exit codes")] == promised
 
 
-def test_what_is_not_served_is_said() -> None:
-    """The page names exactly the RPCs that this version does not serve."""
+def test_the_page_names_the_rpcs_that_are_not_served() -> None:
     missing = {
         method.name
         for service in SERVICES
@@ -207,8 +196,7 @@ def places(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.stem)
-def test_each_link_leads_somewhere(page: Path) -> None:
-    """Each page that the text links to is there, and each place on the pages themselves."""
+def test_each_link_has_a_target(page: Path) -> None:
     links = re.findall(r"\]\(([^)]+)\)", PROSE[page])
     assert links
     for link in links:

@@ -1,4 +1,4 @@
-"""SIGHUP and replaced certificates: the server reads them while it runs, and no hang-up ends it."""
+"""Checks that a server reloads settings and certificates while it runs, and that SIGHUP does not end it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def reacts_to_hang_ups(pid: int) -> bool:
     return any(mask & 1 << (signal.SIGHUP - 1) for mask in masks)
 
 
-async def test_a_hang_up_reloads_the_log_level_and_a_broken_file_keeps_the_old_one(tmp_path: Path) -> None:
+async def test_sighup_reloads_the_log_level_and_an_invalid_file_keeps_the_old_one(tmp_path: Path) -> None:
     file = tmp_path / "lessor.toml"
     server = ServerProcess()
     file.write_text('[log]\nlevel = "info"\n', encoding="utf-8")
@@ -89,7 +89,6 @@ async def test_a_hang_up_reloads_the_log_level_and_a_broken_file_keeps_the_old_o
 
 
 async def test_replaced_certificates_count_from_the_next_connection_on(tmp_path: Path) -> None:
-    """Server and callers move to another authority; who holds only the old ones is refused."""
     old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
     files, ca = KeyPair(tmp_path / "tls.pem", tmp_path / "tls.key"), tmp_path / "clients.pem"
 
@@ -132,7 +131,7 @@ async def test_replaced_certificates_count_from_the_next_connection_on(tmp_path:
         await server.kill()
 
 
-async def test_no_hang_up_ends_the_server_while_it_starts_serves_or_drains(tmp_path: Path) -> None:
+async def test_sighup_does_not_end_the_server_while_it_starts_serves_or_drains(tmp_path: Path) -> None:
     server = ServerProcess()
     async with asyncio.TaskGroup() as group:
         starting = group.create_task(server.start(tmp_path))
@@ -164,7 +163,7 @@ async def hang_up_often(server: ServerProcess) -> None:
 
 
 @pytest.mark.slow
-async def test_a_hang_up_that_somebody_sends_does_not_end_dev(tmp_path: Path) -> None:
+async def test_a_sighup_that_a_process_sends_does_not_end_dev(tmp_path: Path) -> None:
     async with dev(tmp_path, *ANY_PORTS, LESSOR_ROOT_TOKEN="a-token-for-dev-tests") as process:
         process.process.send_signal(signal.SIGHUP)
 

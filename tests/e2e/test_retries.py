@@ -1,4 +1,4 @@
-"""A client with our service config calls a server while it restarts."""
+"""Checks that a client with our service config has no failed call while the server restarts."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Caller:
 
 @pytest.mark.e2e
 @pytest.mark.slow
-async def test_no_call_fails_over_a_restart_of_the_server(tmp_path: Path) -> None:
-    """The same calls on a channel without the config fail while the server is away."""
+async def test_no_call_fails_during_a_restart_of_the_server(tmp_path: Path) -> None:
+    """The same calls without the config do fail."""
     server, listen = ServerProcess(), {"LESSOR_LISTEN": f"unix:{tmp_path / 'lessor.sock'}"}
     await server.start(tmp_path, listen)
     try:
@@ -87,7 +87,7 @@ def test_what_issues_changes_an_etag_or_waits_for_aws_is_not_repeated() -> None:
 
 
 def test_the_waits_are_longer_than_a_restart_takes() -> None:
-    """Each may be a fifth shorter than it says."""
+    """Jitter may shorten each by a fifth."""
     policy = json.loads(service_config())["methodConfig"][0]["retryPolicy"]
     first, most = (float(policy[name].removesuffix("s")) for name in ("initialBackoff", "maxBackoff"))
     waits = [min(first * policy["backoffMultiplier"] ** n, most) for n in range(policy["maxAttempts"] - 1)]

@@ -1,4 +1,4 @@
-"""Roles of the STS types as they are stored, changed and read back."""
+"""Checks how roles of the STS types are stored, changed and read."""
 
 from __future__ import annotations
 
@@ -52,7 +52,6 @@ async def put(lessor: Lessor, mount: str, role: role_pb2.Role, *paths: str) -> r
 
 @pytest.mark.parametrize("kind", OF_TYPE)
 async def test_each_type_is_read_back_with_every_field(lessor: Lessor, mount: str, kind: str) -> None:
-    """Lists keep their order, maps their pairs, and templates stay templates."""
     role = Role(name="app", credential_type=kind, **OF_TYPE[kind], **TIMES)
     stored = await put(lessor, mount, role)
     assert stored.etag
@@ -61,8 +60,7 @@ async def test_each_type_is_read_back_with_every_field(lessor: Lessor, mount: st
 
 
 @pytest.mark.parametrize("kind", OF_TYPE)
-async def test_fields_of_another_type_are_all_refused_at_once(lessor: Lessor, mount: str, kind: str) -> None:
-    """What only IAM users have, and what this type lacks, is a violation each; nothing is stored."""
+async def test_all_fields_of_another_type_are_refused_together(lessor: Lessor, mount: str, kind: str) -> None:
     alien = {"user_path": "/ci/", "permissions_boundary_arn": MANAGED, "iam_tags": {"a": "b"}}
     lacking = {name: value for name, value in OF_TYPE["ASSUMED_ROLE"].items() if name not in OF_TYPE[kind]}
     role = Role(name="app", credential_type=kind, **OF_TYPE[kind], **alien, **lacking)
@@ -72,8 +70,7 @@ async def test_fields_of_another_type_are_all_refused_at_once(lessor: Lessor, mo
     assert list(listed.roles) == []
 
 
-async def test_session_tags_are_replaced_whole_and_alone(lessor: Lessor, mount: str) -> None:
-    """New tags take the place of the old, an empty map removes them, and the external id stays as it is."""
+async def test_session_tags_are_replaced_as_a_whole(lessor: Lessor, mount: str) -> None:
     kind = Role.ASSUMED_ROLE
     first = Role(name="app", credential_type=kind, role_arns=ARNS, session_tags=TAGS, external_id="id-1")
     assert dict((await put(lessor, mount, first)).session_tags) == TAGS

@@ -1,4 +1,4 @@
-"""Roots that are reached by roles, tokens and fallbacks, and what checks say of roots and roles."""
+"""Checks roots with chains, tokens and fallbacks, and the checks of roots and roles."""
 
 from __future__ import annotations
 
@@ -67,8 +67,7 @@ async def users_in(aws: StandIn, account: str, mount: str) -> list[Json]:
 # --- chains -----------------------------------------------------------------------------------------------
 
 
-async def test_a_chain_of_roles_leads_into_another_account(lessor: Lessor, mount: str, aws: StandIn) -> None:
-    """Users are made and deleted in the account of the chain's last role, signed with its session alone."""
+async def test_a_chain_of_roles_works_in_another_account(lessor: Lessor, mount: str, aws: StandIn) -> None:
     hub = await aws.role("hub", account=HUB, trusts=["123456789012"])
     spoke = await aws.role("team/spoke", account=SPOKE, trusts=[hub], external_id="sesame")
     chain = [step(hub), step(spoke, "sesame")]
@@ -92,7 +91,6 @@ async def test_a_chain_of_roles_leads_into_another_account(lessor: Lessor, mount
 async def test_a_hop_that_aws_refuses_is_named_to_the_caller(
     lessor: Lessor, mount: str, aws: StandIn
 ) -> None:
-    """The caller hears which hop, and, as one who may see the root, AWS's words; the next call tries anew."""
     hub = await aws.role("distrustful", account=HUB, trusts=["999999999999"])
     await set_root(lessor, mount, root_at(aws.url, assume_chain=[step(hub)]))
     await lessor.put_role(mount)
@@ -105,8 +103,7 @@ async def test_a_hop_that_aws_refuses_is_named_to_the_caller(
     assert (await lessor.generate(mount)).access_key
 
 
-async def test_a_chain_is_changed_and_taken_away_by_a_mask(lessor: Lessor, mount: str, aws: StandIn) -> None:
-    """An update of the chain alone keeps the keys, and one without a chain signs with them again."""
+async def test_a_mask_changes_and_removes_a_chain(lessor: Lessor, mount: str, aws: StandIn) -> None:
     hub = await aws.role("plain")
     changed = await set_root(lessor, mount, config_pb2.RootConfig(assume_chain=[step(hub)]), "assume_chain")
     assert (changed.access_key, len(changed.assume_chain)) == (ROOT_KEY, 1)
@@ -117,10 +114,9 @@ async def test_a_chain_is_changed_and_taken_away_by_a_mask(lessor: Lessor, mount
     assert {call["key_id"] for call in await aws.calls()} == {ROOT_KEY}
 
 
-async def test_mounts_at_one_time_sign_with_their_own_roots(
+async def test_concurrent_mounts_sign_with_their_own_roots(
     lessor: Lessor, mount: str, aws: StandIn, numbers: Any
 ) -> None:
-    """Two mounts, one with keys and one with a chain, each make their users in their own account."""
     other = f"mount{next(numbers)}"
     await lessor.enable(other, aws.url)
     hub = await aws.role("hub2", account=HUB)
@@ -132,8 +128,7 @@ async def test_mounts_at_one_time_sign_with_their_own_roots(
         assert (mine.arn.split(":")[4], theirs.arn.split(":")[4]) == ("123456789012", HUB)
 
 
-async def test_a_web_identity_token_makes_the_root(tmp_path: Path, aws: StandIn) -> None:
-    """Without any key, the token in a file on the server assumes the role; a bad file is told clearly."""
+async def test_a_web_identity_token_is_enough_for_a_root(tmp_path: Path, aws: StandIn) -> None:
     role = await aws.role("web", audience="sts.amazonaws.com")
     path = tmp_path / "token"
     async with (
@@ -170,8 +165,7 @@ async def test_a_web_identity_token_makes_the_root(tmp_path: Path, aws: StandIn)
 # --- places of STS ----------------------------------------------------------------------------------------
 
 
-async def test_fallbacks_come_in_pairs(lessor: Lessor, mount: str) -> None:
-    """Endpoints and regions of another number are refused, and nothing is stored."""
+async def test_fallback_endpoints_and_regions_must_be_pairs(lessor: Lessor, mount: str) -> None:
     config = config_pb2.RootConfig(
         access_key=ROOT_KEY, secret_key="x", sts_fallback_endpoints=["https://sts.eu-west-1.amazonaws.com"]
     )
@@ -182,8 +176,7 @@ async def test_fallbacks_come_in_pairs(lessor: Lessor, mount: str) -> None:
     assert list(stored.sts_fallback_endpoints) == []
 
 
-async def test_a_root_with_everything_set_comes_back(lessor: Lessor, mount: str) -> None:
-    """IAM keeps its own region and endpoint; STS has three places, each with its region."""
+async def test_a_root_with_every_field_is_read_back(lessor: Lessor, mount: str) -> None:
     places = [f"https://sts.{region}.amazonaws.com" for region in ("us-west-1", "us-west-2", "us-east-2")]
     fields: dict[str, Any] = {
         "region": "us-west-2",
@@ -203,14 +196,12 @@ async def test_a_root_with_everything_set_comes_back(lessor: Lessor, mount: str)
 
 
 async def test_a_region_without_an_endpoint_is_kept_as_it_is(lessor: Lessor, mount: str) -> None:
-    """Blank endpoints stay blank: the region alone picks AWS's own."""
     config = config_pb2.RootConfig(access_key=ROOT_KEY, secret_key="x", region="eu-west-2")
     stored = await set_root(lessor, mount, config)
     assert (stored.region, stored.iam_endpoint, stored.sts_endpoint) == ("eu-west-2", "", "")
 
 
-async def test_a_place_that_is_away_is_passed_over(lessor: Lessor, mount: str, aws: StandIn) -> None:
-    """With the first STS away the fallback serves; with none left the call is UNAVAILABLE."""
+async def test_an_unreachable_sts_endpoint_is_skipped(lessor: Lessor, mount: str, aws: StandIn) -> None:
     fallback = {"sts_fallback_endpoints": [aws.url], "sts_fallback_regions": ["eu-west-1"]}
     config = root_at(aws.url, **fallback)
     config.sts_endpoint = NOBODY_THERE
@@ -226,7 +217,6 @@ async def test_a_place_that_is_away_is_passed_over(lessor: Lessor, mount: str, a
 
 
 async def test_a_check_of_the_root_names_what_is_denied(lessor: Lessor, mount: str, aws: StandIn) -> None:
-    """Each action has AWS's verdict; what is missing stands in the warnings by name."""
     await aws.sts(verdicts={"iam:TagUser": "implicitDeny"})
     try:
         checked = await check(lessor, mount)
@@ -240,8 +230,7 @@ async def test_a_check_of_the_root_names_what_is_denied(lessor: Lessor, mount: s
     assert {"LessorUsers", "LessorOwnKey"} <= {one["Sid"] for one in policy}
 
 
-async def test_a_refused_simulator_denies_nothing(lessor: Lessor, mount: str, aws: StandIn) -> None:
-    """What could not be asked is UNKNOWN."""
+async def test_without_the_simulator_verdicts_are_unknown(lessor: Lessor, mount: str, aws: StandIn) -> None:
     await aws.fault("refuse", "SimulatePrincipalPolicy")
     checked = await check(lessor, mount)
     verdicts = {one.action: one.verdict for one in checked.actions}
@@ -249,16 +238,15 @@ async def test_a_refused_simulator_denies_nothing(lessor: Lessor, mount: str, aw
     assert Verdict.DENIED not in verdicts.values()
 
 
-async def test_a_check_of_a_role_looks_at_aws_and_changes_nothing(
+async def test_a_check_of_a_role_reads_from_aws_and_changes_nothing(
     lessor: Lessor, mount: str, aws: StandIn
 ) -> None:
-    """What a role names and AWS does not know is warned of; the role is not stored, nothing is made."""
     await aws.forget_calls()
     none = "arn:aws:iam::123456789012:policy/none"
-    told = await warned(lessor, mount, policy_arns=[MANAGED, none], iam_groups=["developers", "nobody"])
-    assert len(told) == 2
-    assert none in told[0]
-    assert "nobody" in told[1]
+    warnings = await warned(lessor, mount, policy_arns=[MANAGED, none], iam_groups=["developers", "nobody"])
+    assert len(warnings) == 2
+    assert none in warnings[0]
+    assert "nobody" in warnings[1]
     looks = ("Get", "List", "Simulate")
     assert all(str(call["action"]).startswith(looks) for call in await aws.calls())
     assert (await refused(lessor.roles.GetRole(role_pb2.GetRoleRequest(mount=mount, name="app")))).code is (
@@ -266,22 +254,20 @@ async def test_a_check_of_a_role_looks_at_aws_and_changes_nothing(
     )
 
 
-async def test_a_check_of_a_role_that_the_root_may_not_assume_says_so(
+async def test_a_check_warns_of_a_role_that_the_root_may_not_assume(
     lessor: Lessor, mount: str, aws: StandIn
 ) -> None:
-    """The simulator's DENIED is a warning that names the action and the role to assume."""
     arn = "arn:aws:iam::123456789012:role/deploy"
     await aws.sts(verdicts={"sts:AssumeRole": "implicitDeny"})
     try:
-        (told,) = await warned(lessor, mount, credential_type=role_pb2.Role.ASSUMED_ROLE, role_arns=[arn])
+        (warning,) = await warned(lessor, mount, credential_type=role_pb2.Role.ASSUMED_ROLE, role_arns=[arn])
     finally:
         await aws.sts(verdicts={})
-    assert "sts:AssumeRole" in told
-    assert arn in told
+    assert "sts:AssumeRole" in warning
+    assert arn in warning
 
 
 async def test_a_check_of_a_role_refuses_what_a_write_refuses(lessor: Lessor, mount: str) -> None:
-    """The same violations at the same paths, whatever AWS would say."""
     bad = role_pb2.Role(
         name="app", credential_type=role_pb2.Role.SESSION_TOKEN, policy_document=struct(POLICY)
     )
@@ -293,7 +279,7 @@ async def test_a_check_of_a_role_refuses_what_a_write_refuses(lessor: Lessor, mo
 async def test_a_role_that_a_chain_can_t_serve_is_stored_with_a_warning(
     lessor: Lessor, mount: str, aws: StandIn
 ) -> None:
-    """A root that is a role makes no federation tokens: PutRole says so."""
+    """A root that is a role can't issue federation tokens."""
     await set_root(lessor, mount, root_at(aws.url, assume_chain=[step(await aws.role("plain"))]))
     put = await lessor.put_role(mount, "tokens", credential_type=role_pb2.Role.FEDERATION_TOKEN)
     assert any("FEDERATION_TOKEN" in warning for warning in put.warnings)
@@ -303,8 +289,9 @@ async def test_a_role_that_a_chain_can_t_serve_is_stored_with_a_warning(
     assert len([warning for warning in checked if "FEDERATION_TOKEN" in warning]) == 1
 
 
-async def test_without_aws_a_check_of_a_role_says_just_that(lessor: Lessor, mount: str, aws: StandIn) -> None:
-    """One warning says that AWS could not be asked; the role's own rules are checked all the same."""
+async def test_without_aws_a_check_of_a_role_has_one_warning(
+    lessor: Lessor, mount: str, aws: StandIn
+) -> None:
     await aws.down()
-    (told,) = await warned(lessor, mount, policy_arns=[MANAGED])
-    assert "could not be checked on AWS" in told
+    (warning,) = await warned(lessor, mount, policy_arns=[MANAGED])
+    assert "could not be checked on AWS" in warning

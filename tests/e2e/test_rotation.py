@@ -1,6 +1,6 @@
-"""RotateRoot and static roles over a real channel: keys on AWS, what callers get, kill -9 in the middle.
+"""Checks RotateRoot and static roles, also with kills.
 
-Each test has an AWS of its own, since its root's keys change.
+Each test has its own AWS, since the keys of its root change.
 """
 
 from __future__ import annotations
@@ -101,8 +101,7 @@ async def credentials(lessor: Lessor) -> creds_pb2.GetStaticCredentialsResponse:
     return await lessor.creds.GetStaticCredentials(creds_pb2.GetStaticCredentialsRequest(role=USER))
 
 
-async def test_a_root_is_rotated_and_goes_on_working(place: Place) -> None:
-    """The answer names the new key, which issues; the old one is switched off soon after."""
+async def test_a_root_is_rotated_and_continues_to_work(place: Place) -> None:
     async with place.connect() as lessor:
         new = await rotate(lessor)
         assert new == await place.root_key() != ROOT_KEY
@@ -117,7 +116,6 @@ async def test_a_root_is_rotated_and_goes_on_working(place: Place) -> None:
 
 @pytest.mark.slow
 async def test_the_key_at_the_beginning_of_a_chain_is_rotated(place: Place) -> None:
-    """Its user is in another account than the users that are made; the chain is walked with the new key."""
     spoke = await place.aws.role("spoke", account=SPOKE, trusts=["123456789012"], external_id="sesame")
     chain = [config_pb2.AssumeStep(role_arn=spoke, external_id="sesame")]
     config = root_at(place.aws.url, assume_chain=chain)
@@ -137,8 +135,7 @@ async def test_the_key_at_the_beginning_of_a_chain_is_rotated(place: Place) -> N
 
 
 @pytest.mark.slow
-async def test_a_root_without_a_stored_key_takes_no_schedule(place: Place) -> None:
-    """There is nothing to rotate: SetRoot says so at the field, RotateRoot that the state is not so."""
+async def test_a_root_without_a_stored_key_refuses_a_schedule(place: Place) -> None:
     hop = config_pb2.AssumeStep(role_arn="arn:aws:iam::123456789012:role/lessor")
     config = config_pb2.RootConfig(
         iam_endpoint=place.aws.url,
@@ -159,8 +156,7 @@ async def test_a_root_without_a_stored_key_takes_no_schedule(place: Place) -> No
 
 @pytest.mark.slow
 @pytest.mark.fire
-async def test_the_old_key_is_gone_a_minute_later(place: Place) -> None:
-    """Also where the server was restarted meanwhile."""
+async def test_the_old_key_is_deleted_a_minute_later(place: Place) -> None:
     async with place.connect() as lessor:
         new = await rotate(lessor)
     await place.server.kill()
@@ -169,8 +165,7 @@ async def test_the_old_key_is_gone_a_minute_later(place: Place) -> None:
 
 
 @pytest.mark.slow
-async def test_a_second_key_is_named_and_deleted_when_told(place: Place) -> None:
-    """AWS allows two keys: the answer names both, and deletes somebody's only with delete_other_key."""
+async def test_a_second_key_is_named_and_deleted_with_delete_other_key(place: Place) -> None:
     await place.aws.touch(ROOT, "access_key")
     (other,) = set(await place.keys()) - {ROOT_KEY}
     async with place.connect() as lessor:
@@ -191,7 +186,6 @@ async def test_a_second_key_is_named_and_deleted_when_told(place: Place) -> None
     ],
 )
 async def test_a_rotation_that_was_killed_leaves_one_key(place: Place, action: str, kind: str) -> None:
-    """Killed while any one call of it is under way: in the end the root has one key, and works with it."""
     await kill_at(place, action, kind)
 
 
@@ -199,7 +193,6 @@ async def test_a_rotation_that_was_killed_leaves_one_key(place: Place, action: s
 @pytest.mark.fire
 @pytest.mark.parametrize("action", CALLS)
 async def test_a_chained_rotation_that_was_killed_leaves_one_key(place: Place, action: str) -> None:
-    """The same of a root behind a chain, which is walked with whichever key is left."""
     spoke = await place.aws.role("spoke", account=SPOKE, trusts=["123456789012"])
     config = root_at(place.aws.url, assume_chain=[config_pb2.AssumeStep(role_arn=spoke)])
     async with place.connect() as lessor:
@@ -208,7 +201,7 @@ async def test_a_chained_rotation_that_was_killed_leaves_one_key(place: Place, a
 
 
 async def kill_at(place: Place, action: str, kind: str) -> None:
-    """Kill the server while a call of a rotation is under way, start it again, and look at what is left."""
+    """Kill the server during a call of a rotation, restart it, and check what is left."""
     await place.aws.fault(kind, action, nth=1)
     async with place.connect() as lessor:
         asking = asyncio.get_running_loop().create_task(rotate(lessor))
@@ -217,7 +210,7 @@ async def kill_at(place: Place, action: str, kind: str) -> None:
         await asyncio.wait([asking])
     await place.aws.clear_faults()
     await place.start()
-    if action != "ListAccessKeys":  # what comes after it is begun, and goes on by itself
+    if action != "ListAccessKeys":  # after it the rotation has begun, and continues
         await until(place.events, lambda events: "rotated" in events, 90)
     root_key = await place.root_key()
 
@@ -234,22 +227,21 @@ async def kill_at(place: Place, action: str, kind: str) -> None:
 
 @pytest.mark.slow
 async def test_no_secret_of_a_rotation_is_in_the_log_or_the_store(place: Place) -> None:
-    """The log says who asked and who read; neither the root's secret nor a static role's is in the clear."""
     async with place.connect() as lessor:
         await rotate(lessor)
         await put(lessor)
         found = await credentials(lessor)
         secret, key_id = found.secret_key, found.access_key
     written = place.server.log_file.read_bytes()
-    told = [json.loads(line) for line in written.splitlines() if line.startswith(b"{")]
-    asked = {(one["event"], one["subject"], one["by"]) for one in told if "by" in one and "subject" in one}
+    answer = [json.loads(line) for line in written.splitlines() if line.startswith(b"{")]
+    asked = {(one["event"], one["subject"], one["by"]) for one in answer if "by" in one and "subject" in one}
     static = f"aws/static-creds/{USER}"
     assert asked == {
         ("rotated", "aws/root", "root"),
         ("rotated", static, "root"),
         ("static_key_read", static, "root"),
     }
-    assert [one["access_key_id"] for one in told if one["event"] == "static_key_read"] == [key_id]
+    assert [one["access_key_id"] for one in answer if one["event"] == "static_key_read"] == [key_id]
     for file in place.server.data_dir.glob("lessor.db*"):
         written += file.read_bytes()
     assert b"rotated" in written
@@ -257,7 +249,6 @@ async def test_no_secret_of_a_rotation_is_in_the_log_or_the_store(place: Place) 
 
 
 async def test_a_static_role_is_put_read_rotated_listed_and_deleted(place: Place) -> None:
-    """Its key works, the old one works until the next rotation, and both go when it is deleted."""
     async with place.connect() as lessor:
         role = await put(lessor)
         found = await credentials(lessor)
@@ -277,8 +268,7 @@ async def test_a_static_role_is_put_read_rotated_listed_and_deleted(place: Place
         assert await place.keys(USER) == {}
 
 
-async def test_the_keys_of_a_static_role_deleted_while_aws_is_away_go_after_a_kill(place: Place) -> None:
-    """The answer names them; the next process deletes them when AWS is back."""
+async def test_the_keys_of_a_static_role_deleted_in_an_outage_are_deleted_after_a_kill(place: Place) -> None:
     async with place.connect() as lessor:
         role = await put(lessor)
         await place.aws.down()
@@ -292,8 +282,7 @@ async def test_the_keys_of_a_static_role_deleted_while_aws_is_away_go_after_a_ki
     await until(lambda: place.keys(USER), lambda keys: not keys, 60)
 
 
-async def test_a_kept_key_of_a_deleted_static_role_works_on(place: Place) -> None:
-    """keep_key leaves the current key, and only that."""
+async def test_with_keep_key_a_deleted_static_role_s_key_stays_valid(place: Place) -> None:
     async with place.connect() as lessor:
         await put(lessor)
         rotate = role_pb2.RotateStaticRoleRequest(name=USER)
@@ -304,10 +293,9 @@ async def test_a_kept_key_of_a_deleted_static_role_works_on(place: Place) -> Non
 
 
 @pytest.mark.slow
-async def test_a_mount_disabled_while_aws_is_away_goes_with_the_keys_of_its_static_roles(
+async def test_a_mount_disabled_in_an_outage_is_removed_after_its_static_keys(
     place: Place,
 ) -> None:
-    """The process is killed meanwhile; the next one deletes the keys, and then the mount is gone."""
     async with place.connect() as lessor:
         await put(lessor)
         await place.aws.down()
@@ -326,8 +314,7 @@ async def test_a_mount_disabled_while_aws_is_away_goes_with_the_keys_of_its_stat
 
 
 @pytest.mark.slow
-async def test_a_bad_static_role_is_told_whole(place: Place) -> None:
-    """All violations at once, with their paths; a user that is taken, or not known, is a state of things."""
+async def test_all_violations_of_a_static_role_are_returned(place: Place) -> None:
     async with place.connect() as lessor:
         refusal = await refused(put(lessor, rotation_period=Duration(seconds=45), live_keys=3))
         assert set(refusal.violations) == {"static_role.rotation_period", "static_role.live_keys"}
@@ -344,8 +331,7 @@ async def test_a_bad_static_role_is_told_whole(place: Place) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hang", "hang_after"])
-async def test_a_first_key_that_was_killed_is_made_by_the_next_process(place: Place, kind: str) -> None:
-    """The role was stored with its intent: its key follows, and no other is left on AWS."""
+async def test_a_first_key_is_created_after_a_kill(place: Place, kind: str) -> None:
     await place.aws.fault(kind, "CreateAccessKey", nth=1)
     async with place.connect() as lessor:
         asking = asyncio.get_running_loop().create_task(put(lessor))
@@ -367,8 +353,7 @@ async def test_a_first_key_that_was_killed_is_made_by_the_next_process(place: Pl
 
 
 @pytest.mark.slow
-async def test_roots_and_static_roles_are_rotated_by_hand(place: Place, tmp_path: Path) -> None:
-    """The command line rotates the root, and puts, shows, lists, rotates and deletes a static role."""
+async def test_the_command_line_rotates_roots_and_static_roles(place: Place, tmp_path: Path) -> None:
     lessor_cli = CommandLine(tmp_path, place.server.client_env)
     done = await lessor_cli("rotate-root")
     assert done.fields["access_key"] == await place.root_key()

@@ -1,4 +1,4 @@
-"""A sealing key and a database that don't belong together stop the start; nothing is made or changed."""
+"""Checks that a server does not start with a sealing key and a database that don't belong together."""
 
 from __future__ import annotations
 
@@ -113,7 +113,6 @@ DAMAGES: list[Callable[[Path], None]] = [
 async def test_a_key_and_a_database_that_do_not_belong_together_stop_the_start(
     tmp_path: Path, data: Path, damage: Callable[[Path], None]
 ) -> None:
-    """One line names the file and the way on; a second start says the same, and the key stays as it is."""
     damage(data)
     key = key_in(data)
     for _ in range(2):
@@ -125,10 +124,9 @@ async def test_a_key_and_a_database_that_do_not_belong_together_stop_the_start(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-async def test_a_mismatch_that_is_accepted_once_is_none_afterwards(
+async def test_a_mismatch_is_accepted_once_for_all_later_starts(
     tmp_path: Path, data: Path, damage: Callable[[Path], None]
 ) -> None:
-    """The server starts with the key that is there, or a new one, and takes it for its own from then on."""
     damage(data)
     async with serving(tmp_path, ACCEPT) as server:
         key = key_in(data)
@@ -137,10 +135,7 @@ async def test_a_mismatch_that_is_accepted_once_is_none_afterwards(
         assert key_in(data) == key
 
 
-async def test_a_database_of_an_earlier_version_starts_with_its_key_and_notes_it(
-    tmp_path: Path, data: Path
-) -> None:
-    """The upgrade asks nothing; from then on the key is known, also where nothing is sealed."""
+async def test_a_database_of_an_earlier_version_stores_the_id_of_its_key(tmp_path: Path, data: Path) -> None:
     noted = execute(data, "SELECT value FROM meta WHERE key = 'sealing_key'")
     forget_key_id(data)
     async with serving(tmp_path) as server:
@@ -153,10 +148,9 @@ async def test_a_database_of_an_earlier_version_starts_with_its_key_and_notes_it
 
 
 @pytest.mark.parametrize("value", ["x'ffff'", "'text'", "7"])
-async def test_a_row_that_is_no_sealed_value_keeps_no_old_database_from_starting(
+async def test_a_malformed_sealed_value_does_not_stop_an_upgrade(
     tmp_path: Path, data: Path, value: str
 ) -> None:
-    """It says nothing about the key; what else it stops is told where it is read."""
     forget_key_id(data)
     execute(data, f"UPDATE roots SET sealed = {value}")
     async with serving(tmp_path) as server:

@@ -1,4 +1,4 @@
-"""What stays in the memory of a server: no secret of a credential whose answer is out, and no token."""
+"""Searches the memory of a server for secrets whose answers are sent, and for tokens."""
 
 from __future__ import annotations
 
@@ -75,15 +75,14 @@ async def inspected(tmp_path_factory: pytest.TempPathFactory, aws: StandIn) -> A
 
 
 async def test_no_token_stays(inspected: Inspected) -> None:
-    """Neither that of the settings nor that of a caller; what does stay is found, so the search can fail."""
+    """A control value that does stay is found, so the search works."""
     await inspected.lessor.info()
     token, service = await inspected.holders(TOKEN, "lessor.v1.CredsService")
     assert token == []
     assert service
 
 
-async def test_no_secret_stays_once_its_answer_is_out(inspected: Inspected) -> None:
-    """Of a user, of a session, of a key that was proven, of a repeat, and of a stream that goes on."""
+async def test_no_secret_stays_after_its_answer(inspected: Inspected) -> None:
     generate = inspected.lessor.creds.GenerateCredentials
     issued = [
         await generate(creds_pb2.GenerateCredentialsRequest(role="user")),
@@ -101,7 +100,6 @@ async def test_no_secret_stays_once_its_answer_is_out(inspected: Inspected) -> N
 
 
 async def test_no_secret_of_a_static_role_stays(inspected: Inspected, aws: StandIn) -> None:
-    """Each answer opens the sealed key again."""
     await aws.call("CreateUser", UserName="build")
     role = role_pb2.StaticRole(name="build", username="build", rotation_period=Duration(seconds=86400))
     await inspected.lessor.roles.PutStaticRole(role_pb2.PutStaticRoleRequest(static_role=role))

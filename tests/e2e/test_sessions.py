@@ -1,4 +1,4 @@
-"""Sessions of STS as their callers and AWS see them: each type, what narrows it, and how it ends."""
+"""Checks each type of session of STS, what narrows it, and how it ends."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def not_generated(lessor: Lessor, mount: str, **fields: Any) -> Refusal:
 
 
 def stored(folder: Path) -> bytes:
-    """Return all that stands in the files of a data directory."""
+    """Return the content of all files of a data directory."""
     return b"".join(path.read_bytes() for path in folder.iterdir() if path.is_file())
 
 
@@ -65,8 +65,7 @@ def instant(message: Message) -> datetime:
     return ends
 
 
-async def test_an_assumed_role_is_handed_out_whole(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """Key, token, ARN and end are the session's; the lease is not renewable and AWS has no user of it."""
+async def test_an_assumed_role_has_all_its_fields(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await assumed(lessor, aws, mount, session_tags={"team": "blue"}, source_identity="{{identity.name}}")
     made = await generate(lessor, mount, role_session_name="by-me")
     session = await aws.session(made.access_key)
@@ -89,7 +88,6 @@ async def test_an_assumed_role_is_handed_out_whole(lessor: Lessor, aws: StandIn,
 
 
 async def test_a_federated_session_has_its_policies(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """The role's document and its groups' policies are united in what AWS is told."""
     group = f"team-{mount}"
     await aws.groups(group)
     document = '{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"sqs:*","Resource":"*"}}'
@@ -104,8 +102,7 @@ async def test_a_federated_session_has_its_policies(lessor: Lessor, aws: StandIn
     assert session["policy_arns"] == ["arn:aws:iam::aws:policy/ReadOnlyAccess"]
 
 
-async def test_a_session_token_comes_with_mfa(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """The code that the device shows is needed, serves once, and a wrong one is told as such."""
+async def test_a_session_token_needs_an_mfa_code(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await put(lessor, mount, "SESSION_TOKEN", mfa_serial_number=SERIAL)
     assert set((await not_generated(lessor, mount)).violations) == {"mfa_code"}
     await aws.sts(mfa_codes={SERIAL: "123456"})
@@ -116,7 +113,6 @@ async def test_a_session_token_comes_with_mfa(lessor: Lessor, aws: StandIn, moun
 
 
 async def test_a_revoked_session_is_forgotten(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """The lease is over at once, the answer says until when the session works; a repeat ALREADY_GONE."""
     await assumed(lessor, aws, mount)
     made = await generate(lessor, mount)
     before = len(await aws.calls())
@@ -129,15 +125,13 @@ async def test_a_revoked_session_is_forgotten(lessor: Lessor, aws: StandIn, moun
 
 
 async def test_a_session_is_not_renewed(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """AWS has fixed its life."""
     await assumed(lessor, aws, mount)
     made = await generate(lessor, mount)
     refusal = await refused(lessor.renew(made.lease_id))
     assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "NOT_RENEWABLE")
 
 
-async def test_a_prefix_takes_sessions_along(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """Sessions under a prefix end with the users."""
+async def test_a_prefix_includes_sessions(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await assumed(lessor, aws, mount)
     leases = [(await generate(lessor, mount)).lease_id for _ in range(3)]
     request = lease_pb2.RevokePrefixRequest(prefix=f"{mount}/", sync=True)
@@ -147,7 +141,7 @@ async def test_a_prefix_takes_sessions_along(lessor: Lessor, aws: StandIn, mount
 
 
 async def test_a_request_may_narrow_and_never_widen(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """Where the role has a policy, the request's may only deny; where it has none, it is the session's."""
+    """Where the role has a policy, the request's may only deny."""
     await assumed(lessor, aws, mount)
     made = await generate(lessor, mount, session_policy=struct(POLICY))
     assert '"s3:GetObject"' in str((await aws.session(made.access_key))["policy"])
@@ -159,8 +153,7 @@ async def test_a_request_may_narrow_and_never_widen(lessor: Lessor, aws: StandIn
     assert "s3:GetObjectAcl" in str((await aws.session(made.access_key))["policy"])
 
 
-async def test_all_faults_of_a_request_are_told_at_once(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """A caller hears of everything that is wrong in one answer, and what it said is cut, a code not told."""
+async def test_all_violations_of_a_request_are_returned(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await assumed(lessor, aws, mount)
     refusal = await not_generated(
         lessor,
@@ -177,8 +170,7 @@ async def test_all_faults_of_a_request_are_told_at_once(lessor: Lessor, aws: Sta
     assert "987654" not in str(refusal)
 
 
-async def test_what_is_for_sessions_does_not_go_with_a_user(lessor: Lessor, mount: str) -> None:
-    """A field that an IAM user has no use for is refused, never ignored."""
+async def test_an_option_for_sessions_is_refused_for_a_user(lessor: Lessor, mount: str) -> None:
     await lessor.put_role(mount)
     refusal = await not_generated(
         lessor, mount, role_arn="x", role_session_name="abc", mfa_code="1", session_policy=struct(DENY)
@@ -186,8 +178,7 @@ async def test_what_is_for_sessions_does_not_go_with_a_user(lessor: Lessor, moun
     assert set(refusal.violations) == {"role_arn", "role_session_name", "mfa_code", "session_policy"}
 
 
-async def test_a_star_lets_the_request_choose(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """The request names a role that the pattern takes; what it does not take is refused by name."""
+async def test_with_a_star_the_request_names_the_role(lessor: Lessor, aws: StandIn, mount: str) -> None:
     arn = await aws.role(f"app-{mount}")
     await put(lessor, mount, "ASSUMED_ROLE", role_arns=["arn:aws:iam::123456789012:role/app-*"])
     assert f"assumed-role/app-{mount}/" in (await generate(lessor, mount, role_arn=arn)).arn
@@ -196,10 +187,9 @@ async def test_a_star_lets_the_request_choose(lessor: Lessor, aws: StandIn, moun
     assert set(other.violations) == {"role_arn"}
 
 
-async def test_a_chained_root_makes_short_sessions_and_no_tokens(
+async def test_a_chained_root_issues_sessions_of_an_hour_and_no_tokens(
     lessor: Lessor, aws: StandIn, mount: str
 ) -> None:
-    """A root that is itself a session makes no federated one, and assumed roles for an hour at most."""
     await assumed(lessor, aws, mount)
     hop = config_pb2.AssumeStep(role_arn=await aws.role(f"hub-{mount}"))
     config = root_at(aws.url, assume_chain=[hop])
@@ -213,7 +203,6 @@ async def test_a_chained_root_makes_short_sessions_and_no_tokens(
 
 
 async def test_a_repeat_gets_the_same_lease(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """A request id names one lease: its repeat gets a fresh session with the expiry unchanged."""
     await assumed(lessor, aws, mount)
     first = await generate(lessor, mount, ttl=3600, request_id=ONE)
     again = await generate(lessor, mount, ttl=3600, request_id=ONE)
@@ -226,8 +215,8 @@ async def test_a_repeat_gets_the_same_lease(lessor: Lessor, aws: StandIn, mount:
     assert spent.reason == "REQUEST_ID_SPENT"
 
 
-async def test_a_repeat_may_bring_another_code(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """Each MFA code serves once, so it is no part of what makes two requests the same."""
+async def test_a_repeat_may_have_another_mfa_code(lessor: Lessor, aws: StandIn, mount: str) -> None:
+    """Each code is valid once, so it is not compared."""
     await assumed(lessor, aws, mount, mfa_serial_number=SERIAL)
     leases = set()
     for code in ("111111", "222222"):
@@ -236,8 +225,7 @@ async def test_a_repeat_may_bring_another_code(lessor: Lessor, aws: StandIn, mou
     assert len(leases) == 1
 
 
-async def test_a_session_is_usable_when_aws_says_so(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """The wait signs with the session's key and token, by which alone AWS accepts it."""
+async def test_a_session_is_usable_when_aws_accepts_it(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await assumed(lessor, aws, mount)
     assert (await generate(lessor, mount, wait_usable=Duration(seconds=10))).usable
 
@@ -246,10 +234,9 @@ async def test_a_session_is_usable_when_aws_says_so(lessor: Lessor, aws: StandIn
     ("fields", "reason"),
     [({"trusts": ["210987654321"]}, "ASSUME_ROLE_REFUSED"), ({"longest": 3600}, "SESSION_TOO_LONG")],
 )
-async def test_what_the_iam_role_refuses_is_told(
+async def test_a_refusal_of_the_iam_role_is_a_failed_precondition(
     lessor: Lessor, aws: StandIn, mount: str, fields: dict[str, Any], reason: str
 ) -> None:
-    """A trust policy without us, and a MaxSessionDuration below what was asked, are preconditions."""
     arn = await aws.role(f"strict-{mount}", **fields)
     await put(lessor, mount, "ASSUMED_ROLE", role_arns=[arn])
     refusal = await not_generated(lessor, mount, ttl=7200)
@@ -260,7 +247,6 @@ async def test_what_the_iam_role_refuses_is_told(
 async def test_no_secret_of_a_session_is_stored_or_logged(
     lessor: Lessor, aws: StandIn, mount: str, server: ServerProcess
 ) -> None:
-    """Secret key, token and code are in no file of the server's and in no line of its log."""
     await assumed(lessor, aws, mount, mfa_serial_number=SERIAL)
     await aws.sts(mfa_codes={SERIAL: "481516"})
     made = await generate(lessor, mount, mfa_code="481516")

@@ -1,7 +1,4 @@
-"""A server stays up under trouble, keeps its secrets, and ends without dropping what it was doing.
-
-Each test has a server of its own. No secret is ever in a log, or in the clear in the data directory.
-"""
+"""Checks a server on a full disk, its files, and how it ends. Each test has a server of its own."""
 
 from __future__ import annotations
 
@@ -44,8 +41,7 @@ async def working(folder: Path, aws: StandIn) -> AsyncIterator[tuple[ServerProce
 
 
 @pytest.mark.slow
-async def test_a_disk_that_fills_up_is_unavailable_until_there_is_room(tmp_path: Path, aws: StandIn) -> None:
-    """Without a durable intent no user is made, and health says so; with room again all goes on by itself."""
+async def test_a_full_disk_is_unavailable_until_there_is_space(tmp_path: Path, aws: StandIn) -> None:
     async with working(tmp_path, aws) as (server, lessor):
         await lessor.generate("aws", ttl=1)
         await aws.forget_calls()
@@ -61,8 +57,8 @@ async def test_a_disk_that_fills_up_is_unavailable_until_there_is_room(tmp_path:
         assert (await lessor.generate("aws")).lease_id
 
 
-async def test_a_full_disk_is_told_without_anything_to_revoke(tmp_path: Path) -> None:
-    """Health follows the writes of any call, and the server's own tries where no more calls come."""
+async def test_a_full_disk_is_noticed_without_anything_to_revoke(tmp_path: Path) -> None:
+    """By the writes of any call, and by the server's own tries."""
     async with serving(tmp_path) as server, connect(server.address, server.token) as lessor:
         _, hard = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (0, hard))
@@ -80,10 +76,7 @@ async def test_a_full_disk_is_told_without_anything_to_revoke(tmp_path: Path) ->
         ]
 
 
-async def test_what_lies_in_the_data_directory_is_for_the_server_s_user_alone(
-    tmp_path: Path, aws: StandIn
-) -> None:
-    """Also in a directory that others may read, no file of ours is open to them, nor a backup's folder."""
+async def test_files_in_the_data_directory_are_private(tmp_path: Path, aws: StandIn) -> None:
     data = tmp_path / "data"
     data.mkdir()
     data.chmod(0o755)
@@ -97,7 +90,6 @@ async def test_what_lies_in_the_data_directory_is_for_the_server_s_user_alone(
 
 @pytest.mark.slow
 async def test_an_endpoint_that_is_no_longer_allowed_is_not_called(tmp_path: Path, aws: StandIn) -> None:
-    """The operator's list is asked again at each start, not only when the root was set."""
     async with working(tmp_path, aws) as (server, _):
         await server.stop()
         await server.start(tmp_path)
@@ -109,8 +101,9 @@ async def test_an_endpoint_that_is_no_longer_allowed_is_not_called(tmp_path: Pat
 
 
 @pytest.mark.slow
-async def test_another_sealing_key_opens_no_root(tmp_path: Path, aws: StandIn) -> None:
-    """With the key lost, and a new one accepted, the mount says so until its root is set again."""
+async def test_after_another_sealing_key_is_accepted_the_root_must_be_set_again(
+    tmp_path: Path, aws: StandIn
+) -> None:
     async with working(tmp_path, aws) as (server, _):
         await server.stop()
         (tmp_path / "data" / "sealing-key").unlink()
@@ -131,7 +124,7 @@ async def test_another_sealing_key_opens_no_root(tmp_path: Path, aws: StandIn) -
 
 @pytest.mark.slow
 async def test_an_insecure_listener_is_warned_of(tmp_path: Path) -> None:
-    """Whoever lets tokens cross a network in the clear is told by GetInfo."""
+    """By GetInfo."""
     settings = {"LESSOR_LISTEN": "0.0.0.0:0", "LESSOR_INSECURE_LISTEN": "true"}
     async with serving(tmp_path, settings) as server:
         async with connect(f"127.0.0.1:{server.port}", server.token) as lessor:
@@ -141,7 +134,6 @@ async def test_an_insecure_listener_is_warned_of(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_reflection_can_be_turned_off(tmp_path: Path) -> None:
-    """Without reflection nothing is listed, and calls are served as before."""
     async with serving(tmp_path, {"LESSOR_REFLECTION": "false"}) as server:
         assert (await Grpcurl(server.address, server.token).list()).code != 0
         async with connect(server.address, server.token) as lessor:
@@ -149,8 +141,7 @@ async def test_reflection_can_be_turned_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_it_serves_at_a_socket_file(tmp_path: Path) -> None:
-    """A path serves as an address, for callers on the same machine."""
+async def test_a_server_can_listen_on_a_unix_socket(tmp_path: Path) -> None:
     async with (
         serving(tmp_path, {"LESSOR_LISTEN": f"unix:{tmp_path}/lessor.sock"}) as server,
         connect(server.address, server.token) as lessor,
@@ -162,8 +153,7 @@ async def test_it_serves_at_a_socket_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_a_root_token_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
-    """Without a token one is made, mode 0600; it works, is found again, and is never logged."""
+async def test_a_private_root_token_file_is_created_once(tmp_path: Path) -> None:
     file = tmp_path / "data" / "root-token"
     tokens = set()
     env = {
@@ -198,7 +188,6 @@ async def test_a_root_token_is_made_once_for_its_owner_alone(tmp_path: Path) -> 
 
 
 async def test_no_secret_is_in_the_log_or_on_the_disk(tmp_path: Path, aws: StandIn) -> None:
-    """After issues, refusals, outages and a kill, no byte of a secret is in any file or line."""
     async with working(tmp_path, aws) as (server, lessor):
         made = [await lessor.generate("aws") for _ in range(3)]
         await lessor.revoke(made[0].lease_id)
@@ -227,7 +216,6 @@ async def test_no_secret_is_in_the_log_or_on_the_disk(tmp_path: Path, aws: Stand
 
 
 async def test_sigterm_lets_calls_in_flight_finish(tmp_path: Path, aws: StandIn) -> None:
-    """While draining: NOT_SERVING, no new calls, the old ones answered; then exit code 0."""
     async with working(tmp_path, aws) as (server, lessor):
         await aws.forget_calls()
         await aws.fault("delay", "CreateAccessKey", nth=1, seconds=3.0)
@@ -248,8 +236,7 @@ async def test_sigterm_lets_calls_in_flight_finish(tmp_path: Path, aws: StandIn)
 
 
 @pytest.mark.slow
-async def test_an_idle_server_ends_and_loses_nothing(tmp_path: Path) -> None:
-    """With nothing in flight it exits within the 30 s that ``stop`` waits, and the next start has it all."""
+async def test_an_idle_server_exits_in_time_and_loses_nothing(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         async with connect(server.address, server.token) as lessor:
             await lessor.config.EnableMount(config_pb2.EnableMountRequest(mount="kept"))

@@ -1,4 +1,4 @@
-"""TLS between real ends: who is served, who is not, and what a caller hears."""
+"""Checks TLS between real clients and servers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def variables_of(pair: KeyPair) -> dict[str, str]:
 async def plain(
     certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ServerProcess]:
-    """Run a server with TLS that asks nobody for a certificate."""
+    """Run a server with TLS and without client certificates."""
     async with serving(tmp_path_factory.mktemp("plain"), settings_of(certificates.server)) as server:
         yield server
 
@@ -71,7 +71,7 @@ async def plain(
 async def mutual(
     certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ServerProcess]:
-    """Run a server with TLS that asks everybody for a certificate of ours."""
+    """Run a server with TLS and without client certificates."""
     settings = settings_of(certificates.server, certificates.ours.ca)
     async with serving(tmp_path_factory.mktemp("mutual"), settings) as server:
         yield server
@@ -86,7 +86,6 @@ async def whoami(folder: Path, address: str, variables: Mapping[str, str]) -> Do
 async def test_a_caller_that_knows_the_authority_is_served(
     plain: ServerProcess, certificates: Certificates, tmp_path: Path
 ) -> None:
-    """By name and by address, with and without https://, when the authority is named."""
     ca = {"LESSOR_CACERT": str(certificates.ours.ca)}
     for address in (f"https://localhost:{plain.port}", f"127.0.0.1:{plain.port}"):
         done = await whoami(tmp_path, address, ca)
@@ -97,15 +96,16 @@ async def test_a_caller_that_knows_the_authority_is_served(
 async def test_a_server_of_an_unknown_authority_gets_no_token(
     plain: ServerProcess, certificates: Certificates, tmp_path: Path, known: str
 ) -> None:
-    """The caller hears which variable names the authority."""
+    """The error names the variable for the authority."""
     ca = {"LESSOR_CACERT": str(certificates.theirs.ca)} if known == "theirs" else {}
     done = await whoami(tmp_path, f"https://localhost:{plain.port}", ca)
     assert done.code == NOT_REACHED
     assert "LESSOR_CACERT" in done.err
 
 
-async def test_an_expired_server_gets_no_token(certificates: Certificates, tmp_path: Path) -> None:
-    """A certificate that has ended counts for nothing, whoever signed it."""
+async def test_a_server_with_an_expired_certificate_gets_no_token(
+    certificates: Certificates, tmp_path: Path
+) -> None:
     async with serving(tmp_path, settings_of(certificates.expired)) as server:
         ca = {"LESSOR_CACERT": str(certificates.ours.ca)}
         done = await whoami(tmp_path, f"https://localhost:{server.port}", ca)
@@ -113,19 +113,18 @@ async def test_an_expired_server_gets_no_token(certificates: Certificates, tmp_p
     assert "certificate has expired" in done.err
 
 
-async def test_plaintext_to_a_server_with_tls_is_refused_and_says_what_to_write(
+async def test_plaintext_to_a_server_with_tls_is_refused_with_the_fix(
     plain: ServerProcess, tmp_path: Path
 ) -> None:
-    """On loopback a bare address is plaintext, so https:// has to be written."""
+    """On loopback an address without a scheme means plaintext."""
     done = await whoami(tmp_path, plain.address, {})
     assert done.code == NOT_REACHED
     assert "https://" in done.err
 
 
-async def test_a_caller_with_a_certificate_of_ours_is_served(
+async def test_a_caller_with_a_valid_client_certificate_is_served(
     mutual: ServerProcess, certificates: Certificates, tmp_path: Path
 ) -> None:
-    """The certificate opens the connection; the token still says who calls."""
     address = f"https://localhost:{mutual.port}"
     variables = {"LESSOR_CACERT": str(certificates.ours.ca), **variables_of(certificates.client)}
     done = await whoami(tmp_path, address, variables)
@@ -135,10 +134,9 @@ async def test_a_caller_with_a_certificate_of_ours_is_served(
 
 
 @pytest.mark.parametrize("shown", ["none", "strange", "expired"])
-async def test_a_caller_without_a_valid_certificate_of_ours_is_not_served(
+async def test_a_caller_without_a_valid_client_certificate_is_not_served(
     mutual: ServerProcess, certificates: Certificates, tmp_path: Path, shown: str
 ) -> None:
-    """Without one, with one of another authority and with an expired one, the token is not even read."""
     pairs = {"strange": certificates.strange, "expired": certificates.expired}
     variables = variables_of(pairs[shown]) if shown in pairs else {}
     variables["LESSOR_CACERT"] = str(certificates.ours.ca)
@@ -150,7 +148,6 @@ async def test_a_caller_without_a_valid_certificate_of_ours_is_not_served(
 async def test_health_and_reflection_need_the_certificate_too(
     mutual: ServerProcess, certificates: Certificates, tmp_path: Path
 ) -> None:
-    """What needs no token is still behind the certificate."""
     lessor = CommandLine(tmp_path, {"LESSOR_ADDR": f"https://localhost:{mutual.port}", "LESSOR_TOKEN": TOKEN})
     ca = {"LESSOR_CACERT": str(certificates.ours.ca)}
     assert (await lessor("health", **ca)).code == 1
@@ -163,7 +160,7 @@ SETTINGS_FRAME = bytes.fromhex("000000040000000000")  # RFC 9113, 6.5; a client 
 
 
 async def heard_from_a_call(folder: Path, scheme: str) -> tuple[bytes, Done]:
-    """Call a plain listener at 0.0.0.0, which is not written as loopback; return all bytes that it heard."""
+    """Call a plaintext listener at 0.0.0.0, which does not count as loopback; return all it received."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
@@ -180,8 +177,9 @@ async def heard_from_a_call(folder: Path, scheme: str) -> tuple[bytes, Done]:
 
 
 @pytest.mark.parametrize("scheme", ["", "grpc://", "http://"])
-async def test_a_token_leaves_this_machine_in_the_clear_only_with_http(tmp_path: Path, scheme: str) -> None:
-    """A bare address begins a TLS handshake; http:// sends plaintext, and a warning says so."""
+async def test_a_token_is_sent_in_plaintext_to_another_machine_only_with_http(
+    tmp_path: Path, scheme: str
+) -> None:
     plaintext = scheme == "http://"
     heard, done = await heard_from_a_call(tmp_path, scheme)
     assert heard.startswith(b"PRI * HTTP/2.0" if plaintext else b"\x16\x03")
@@ -190,7 +188,6 @@ async def test_a_token_leaves_this_machine_in_the_clear_only_with_http(tmp_path:
 
 
 async def test_refused_handshakes_leave_the_log_json(certificates: Certificates, tmp_path: Path) -> None:
-    """The core of gRPC says nothing between our lines, whatever a stranger sends."""
     async with serving(tmp_path, settings_of(certificates.server, certificates.ours.ca)) as server:
         variables = {"LESSOR_CACERT": str(certificates.ours.ca), **variables_of(certificates.strange)}
         await whoami(tmp_path, f"https://localhost:{server.port}", variables)

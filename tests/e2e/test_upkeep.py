@@ -1,4 +1,4 @@
-"""What operators do to many leases at once: prefixes, abandoning, disabling, reconciling."""
+"""Checks what operators do with many leases: prefixes, abandoning, disabling, reconciling."""
 
 from __future__ import annotations
 
@@ -79,8 +79,7 @@ async def user_of(aws: StandIn, lease_id: str) -> str:
 # --- prefixes --------------------------------------------------------------------------------------------
 
 
-async def test_a_prefix_is_no_pattern(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """Revoking the role `a_b` leaves `a-b`, `a.b`, `axb` and `a_b2` alone: `_` stands for itself."""
+async def test_a_prefix_is_not_a_pattern(lessor: Lessor, aws: StandIn, mount: str) -> None:
     made: dict[str, GenerateCredentialsResponse] = {}
     for role in ("a_b", "a-b", "a.b", "axb", "a_b2", "A_B"):
         await lessor.put_role(mount, role)
@@ -93,8 +92,7 @@ async def test_a_prefix_is_no_pattern(lessor: Lessor, aws: StandIn, mount: str) 
     assert len(await users_of(aws, mount)) == 5
 
 
-async def test_a_mount_is_no_pattern(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """Revoking all of `x_y/` leaves `x-y/` alone, and a mount whose name goes on after it."""
+async def test_a_mount_is_not_a_pattern(lessor: Lessor, aws: StandIn, mount: str) -> None:
     names = (f"{mount}_y", f"{mount}-y", f"{mount}_y2")
     for name in names:
         await lessor.enable(name, aws.url)
@@ -104,8 +102,7 @@ async def test_a_mount_is_no_pattern(lessor: Lessor, aws: StandIn, mount: str) -
     assert [len(await users_of(aws, name)) for name in names] == [0, 1, 1]
 
 
-async def test_a_stream_tells_how_far_it_is(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """The first message tells what was taken up, each one adds up, and the last has nothing left."""
+async def test_a_stream_reports_progress(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await lessor.put_role(mount)
     for _ in range(6):
         await lessor.generate(mount)
@@ -115,14 +112,13 @@ async def test_a_stream_tells_how_far_it_is(lessor: Lessor, aws: StandIn, mount:
     assert (first.accepted, first.done, first.failed, first.left) == (6, 0, 0, 6)
     assert (last.accepted, last.done, last.failed, last.left) == (6, 6, 0, 0)
     assert all(one.accepted == one.done + one.failed + one.left for one in messages)
-    assert all(earlier != later for earlier, later in pairwise(messages)), "the same is told twice"
+    assert all(earlier != later for earlier, later in pairwise(messages)), "the same message was sent twice"
     assert [one.done for one in messages] == sorted(one.done for one in messages)
     assert await users_of(aws, mount) == []
 
 
 @pytest.mark.slow
-async def test_one_that_fails_never_stops_the_rest(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """The stream ends when each lease is gone or has failed once, and the failed one is tried again."""
+async def test_a_failed_lease_does_not_stop_the_others(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await lessor.put_role(mount)
     leases = [(await lessor.generate(mount)).lease_id for _ in range(4)]
     await aws.fault("refuse", "DeleteAccessKey", user=await user_of(aws, leases[1]))
@@ -134,10 +130,7 @@ async def test_one_that_fails_never_stops_the_rest(lessor: Lessor, aws: StandIn,
     await nothing_left(aws, mount)
 
 
-async def test_without_sync_one_message_comes_and_the_work_goes_on(
-    lessor: Lessor, aws: StandIn, mount: str
-) -> None:
-    """The only message tells what was taken up; a lease that is issued afterwards lives."""
+async def test_without_sync_the_stream_is_one_message(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await lessor.put_role(mount)
     before = [(await lessor.generate(mount)).lease_id for _ in range(3)]
     (only,) = await revoke_prefix(lessor, f"{mount}/", sync=False)
@@ -151,15 +144,13 @@ async def test_without_sync_one_message_comes_and_the_work_goes_on(
 @pytest.mark.parametrize(
     "prefix", ["", "aws", "aws/cre", "aws/creds/app", "aws/roles/", "%/", "aws/creds/*/"]
 )
-async def test_what_is_no_prefix_is_refused(lessor: Lessor, prefix: str) -> None:
-    """Anything but the four shapes is INVALID_ARGUMENT and revokes nothing, the empty prefix above all."""
+async def test_a_malformed_prefix_is_refused(lessor: Lessor, prefix: str) -> None:
     refusal = await refused(revoke_prefix(lessor, prefix))
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert list(refusal.violations) == ["prefix"]
 
 
-async def test_a_role_can_go_with_its_leases(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """DeleteRole with `revoke_leases` ends the role's leases and no other's."""
+async def test_a_role_can_be_deleted_with_its_leases(lessor: Lessor, aws: StandIn, mount: str) -> None:
     for role in ("a_b", "a-b"):
         await lessor.put_role(mount, role)
         await lessor.generate(mount, role)
@@ -172,10 +163,9 @@ async def test_a_role_can_go_with_its_leases(lessor: Lessor, aws: StandIn, mount
 # --- abandoning ------------------------------------------------------------------------------------------
 
 
-async def test_an_abandoned_lease_is_reported_and_can_be_taken_up_again(
+async def test_an_abandoned_lease_is_reported_and_can_be_revoked(
     lessor: Lessor, aws: StandIn, mount: str
 ) -> None:
-    """Nobody tries any more, each report names its user, and RevokeLease ends it after all."""
     await lessor.put_role(mount)
     lease = (await lessor.generate(mount)).lease_id
     user = await user_of(aws, lease)
@@ -193,8 +183,8 @@ async def test_an_abandoned_lease_is_reported_and_can_be_taken_up_again(
     assert user not in await reconcile(lessor, mount)
 
 
-async def test_a_prefix_abandons_only_what_is_being_revoked(lessor: Lessor, mount: str) -> None:
-    """A prefix does not abandon a lease that lives, whose key would outlive its expiry; its own id does."""
+async def test_a_prefix_abandons_only_leases_in_revocation(lessor: Lessor, mount: str) -> None:
+    """The key of a live lease would outlive its expiry."""
     await lessor.put_role(mount)
     lease = (await lessor.generate(mount)).lease_id
     assert await abandon(lessor, prefix=f"{mount}/") == 0
@@ -209,10 +199,9 @@ async def test_a_prefix_abandons_only_what_is_being_revoked(lessor: Lessor, moun
 # --- disabling -------------------------------------------------------------------------------------------
 
 
-async def test_a_disabled_mount_goes_when_its_leases_are_gone(
+async def test_a_disabled_mount_is_removed_when_its_leases_are_gone(
     lessor: Lessor, aws: StandIn, mount: str
 ) -> None:
-    """It issues nothing from the answer on, its users go from AWS, then the mount; its name is free again."""
     await lessor.put_role(mount)
     for _ in range(3):
         await lessor.generate(mount)
@@ -232,7 +221,6 @@ async def test_a_disabled_mount_goes_when_its_leases_are_gone(
 async def test_a_mount_keeps_its_root_until_no_lease_is_left(
     lessor: Lessor, aws: StandIn, mount: str
 ) -> None:
-    """While AWS refuses, the mount stays DISABLING with its root; by force it goes, and the users stay."""
     await lessor.put_role(mount)
     leases = [(await lessor.generate(mount)).lease_id for _ in range(2)]
     await aws.fault("refuse", "DeleteAccessKey")
@@ -249,8 +237,7 @@ async def test_a_mount_keeps_its_root_until_no_lease_is_left(
 # --- reconciling -----------------------------------------------------------------------------------------
 
 
-async def test_users_of_others_are_not_ours(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """A user outside our path, one in it without our tags, and one too young to judge are left alone."""
+async def test_users_without_our_path_or_tags_are_ignored(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await lessor.put_role(mount)
     await lessor.generate(mount)
     instance = (await lessor.info()).instance_id
@@ -266,18 +253,16 @@ async def test_users_of_others_are_not_ours(lessor: Lessor, aws: StandIn, mount:
         await aws.forget(name)
 
 
-async def test_a_root_that_was_never_used_can_reconcile(lessor: Lessor, aws: StandIn, mount: str) -> None:
-    """The account is asked for where it is not known yet: no finding means that it was looked at."""
+async def test_a_root_that_was_never_used_can_be_reconciled(lessor: Lessor, aws: StandIn, mount: str) -> None:
     await aws.forget_calls()
     await reconcile(lessor, mount)
     assert await aws.calls("ListUsers") != []
 
 
 @pytest.mark.slow
-async def test_what_a_lost_server_left_is_taken_up(
+async def test_users_of_a_lost_server_are_revoked_with_its_id_and_apply(
     lessor: Lessor, aws: StandIn, mount: str, tmp_path: Path
 ) -> None:
-    """Its users are reported by its id, and with `apply` they are revoked, whatever hangs on them."""
     await lessor.put_role(mount)
     await lessor.generate(mount)
     async with (

@@ -1,4 +1,4 @@
-"""What a root by a web identity token hands out, without any key of its own."""
+"""Checks what a root with a web identity token issues, without any key of its own."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ def root_of(aws: StandIn, role: str, path: str | Path) -> config_pb2.SetRootRequ
 
 
 @pytest.mark.slow
-async def test_it_makes_sessions_of_an_hour_and_no_tokens(tmp_path: Path, aws: StandIn) -> None:
-    """A role is assumed by way of the token's role, for an hour at most; federated sessions are refused."""
+async def test_a_web_identity_root_issues_sessions_of_an_hour_and_no_tokens(
+    tmp_path: Path, aws: StandIn
+) -> None:
     web, deploy = await aws.role("web", audience=AUDIENCE), await aws.role("deploy")
     config = config_pb2.RootConfig(
         iam_endpoint=aws.url,
@@ -68,8 +69,7 @@ async def test_it_makes_sessions_of_an_hour_and_no_tokens(tmp_path: Path, aws: S
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ROOT_KIND")
 
 
-async def test_a_root_s_token_lies_where_the_setting_says(tmp_path: Path, aws: StandIn) -> None:
-    """A file elsewhere is refused by SetRoot with what to do; a link that leads elsewhere when it is read."""
+async def test_a_token_file_must_be_in_the_directories_of_the_setting(tmp_path: Path, aws: StandIn) -> None:
     await aws.forget_calls()
     web, folder = await aws.role("web", audience=AUDIENCE), tmp_path / "tokens"
     folder.mkdir()
@@ -99,8 +99,7 @@ async def test_a_root_s_token_lies_where_the_setting_says(tmp_path: Path, aws: S
 
 
 @pytest.mark.slow
-async def test_no_other_file_of_the_server_is_sent_anywhere(tmp_path: Path, aws: StandIn) -> None:
-    """What holds something else is not sent, and no word of it is told."""
+async def test_no_other_file_of_the_server_is_sent(tmp_path: Path, aws: StandIn) -> None:
     await aws.forget_calls()
     content = "[default]\nkey = not-a-secret\n"
     web, path = await aws.role("web", audience=AUDIENCE), tmp_path / "file"
@@ -119,13 +118,12 @@ async def test_no_other_file_of_the_server_is_sent_anywhere(tmp_path: Path, aws:
         await lessor.config.SetRoot(config_pb2.SetRootRequest(config=config))
         unusable = await refused(lessor.config.CheckRoot(config_pb2.CheckRootRequest()))
         assert unusable.reason == "IDENTITY_TOKEN_UNUSABLE"
-        told = str(unusable) + server.log_file.read_text(encoding="utf-8")
-    assert not any(word in told for word in content.split() if len(word) > 3)
+        answer = str(unusable) + server.log_file.read_text(encoding="utf-8")
+    assert not any(word in answer for word in content.split() if len(word) > 3)
     assert await aws.calls() == []
 
 
-async def test_nothing_of_the_server_s_own_is_sent_anywhere(tmp_path: Path, aws: StandIn) -> None:
-    """Its data directory holds no tokens, though a directory for tokens has it."""
+async def test_no_file_of_the_data_directory_is_sent(tmp_path: Path, aws: StandIn) -> None:
     await aws.forget_calls()
     web = await aws.role("web", audience=AUDIENCE)
     async with (
@@ -138,19 +136,18 @@ async def test_nothing_of_the_server_s_own_is_sent_anywhere(tmp_path: Path, aws:
         for path in (token, server.data_dir / "sealing-key", f"{server.data_dir}/./lessor.db"):
             refusal = await refused(lessor.config.SetRoot(root_of(aws, web, path)))
             assert list(refusal.violations) == ["config.identity_token_file"]
-        told = set()
+        answer = set()
         for number, path in enumerate((token, server.data_dir / "sealing-key", tmp_path / "none")):
             (tmp_path / f"link{number}").symlink_to(path)
             await lessor.config.SetRoot(root_of(aws, web, tmp_path / f"link{number}"))
             unusable = await refused(lessor.config.CheckRoot(config_pb2.CheckRootRequest()))
             assert unusable.reason == "IDENTITY_TOKEN_UNUSABLE"
-            told.add(unusable.message)
-        assert len(told) == 1
+            answer.add(unusable.message)
+        assert len(answer) == 1
     assert await aws.calls() == []
 
 
-async def test_a_root_from_before_goes_on_with_a_warning(tmp_path: Path, aws: StandIn) -> None:
-    """Where the operator set no directory; it can't be set again so, and what was set is kept to."""
+async def test_a_root_of_an_earlier_version_continues_with_a_warning(tmp_path: Path, aws: StandIn) -> None:
     web, other = await aws.role("web", audience=AUDIENCE), tmp_path / "other"
     other.mkdir()
     request = root_of(aws, web, token_file(tmp_path / "token", aud=AUDIENCE))

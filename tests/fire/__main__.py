@@ -1,4 +1,4 @@
-"""``python -m tests.fire``: run the scenarios that are asked for, each over a server of its own."""
+"""``python -m tests.fire`` runs the selected scenarios, each with a server of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from tests.fire.drains import outage, rate, storm
-from tests.fire.ground import Figures, Ground, ground
+from tests.fire.environment import Environment, Figures, run_environment
 from tests.fire.kills import kills
 from tests.fire.renewals import renewals
 from tests.fire.soak import soak
@@ -22,23 +22,23 @@ AWS_SECONDS = 0.02
 MAX_KIB_A_MINUTE = 1024.0
 """How fast the server's memory may grow in the second half of a soak of some minutes."""
 
-Scenario = Callable[[Ground, random.Random], Awaitable[Figures]]
+Scenario = Callable[[Environment, random.Random], Awaitable[Figures]]
 
 
 def asked_for(given: argparse.Namespace) -> dict[str, Scenario]:
     """Return the scenarios whose size is not 0, by name."""
     every: dict[str, tuple[float, Scenario]] = {
-        "kills": (given.kills, lambda place, rng: kills(place, given.kills, rng)),
-        "renewals": (given.renewals, lambda place, rng: renewals(place, given.renewals, rng)),
+        "kills": (given.kills, lambda environment, rng: kills(environment, given.kills, rng)),
+        "renewals": (given.renewals, lambda environment, rng: renewals(environment, given.renewals, rng)),
         "outage": (
             given.outage_seconds,
-            lambda place, rng: outage(place, given.leases, given.outage_seconds, rng),
+            lambda environment, rng: outage(environment, given.leases, given.outage_seconds, rng),
         ),
-        "rate": (given.rate, lambda place, rng: rate(place, 2 * given.leases, given.rate, rng)),
-        "storm": (given.storm, lambda place, rng: storm(place, given.storm, 500, rng)),
+        "rate": (given.rate, lambda environment, rng: rate(environment, 2 * given.leases, given.rate, rng)),
+        "storm": (given.storm, lambda environment, rng: storm(environment, given.storm, 500, rng)),
         "soak": (
             given.soak_minutes,
-            lambda place, rng: soak(place, 60 * given.soak_minutes, MAX_KIB_A_MINUTE, rng),
+            lambda environment, rng: soak(environment, 60 * given.soak_minutes, MAX_KIB_A_MINUTE, rng),
         ),
     }
     return {name: scenario for name, (size, scenario) in every.items() if size}
@@ -47,8 +47,8 @@ def asked_for(given: argparse.Namespace) -> dict[str, Scenario]:
 async def run(name: str, scenario: Scenario, seed: int) -> None:
     """Run one scenario over fresh data and print its figures."""
     with tempfile.TemporaryDirectory() as folder:
-        async with ground(Path(folder), AWS_SECONDS) as place:
-            figures = await scenario(place, random.Random(seed))
+        async with run_environment(Path(folder), AWS_SECONDS) as environment:
+            figures = await scenario(environment, random.Random(seed))
     sys.stdout.write(f"{name}: {json.dumps(figures)}\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""Many leases fall due at once: after an outage, at a set rate, and in a storm while issuing goes on."""
+"""Scenarios in which many leases fall due: after an outage, at a fixed rate, and while issues go on."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from statistics import median
 import grpc
 
 from lessor.v1 import lease_pb2
-from tests.fire.ground import (
+from tests.fire.environment import (
     MOUNT,
+    Environment,
     Figures,
-    Ground,
     Made,
     cuts,
     each,
@@ -93,31 +93,31 @@ async def in_order(aws: StandIn, leases: Lot) -> None:
 # --- an outage --------------------------------------------------------------------------------------------
 
 
-async def outage(place: Ground, count: int, seconds: float, rng: random.Random) -> Figures:
-    """Let AWS be away for ``seconds`` while ``count`` leases fall due; AssertionError for what went wrong."""
-    async with place.connect() as lessor:
+async def outage(environment: Environment, count: int, seconds: float, rng: random.Random) -> Figures:
+    """Take AWS down for ``seconds`` while ``count`` leases fall due; AssertionError for what went wrong."""
+    async with environment.connect() as lessor:
         down_at = now() + count / ISSUES_A_SECOND + 1
         leases = await lot(lessor, count, down_at + 0.5, down_at + seconds - 0.5, rng)
         ask = reads(lessor, next(iter(leases.ids.values())))
         idle = await usual(ask)
         await sleep_until(down_at)
-        await place.aws.down()
+        await environment.aws.down()
         async with meanwhile(ask) as away:
             refusals = await _refused_until(lessor, down_at + seconds)
-        assert set(leases.due) <= set(await place.aws.users("/lessor/"))
-        await place.aws.forget_calls()
-        await place.aws.up()
+        assert set(leases.due) <= set(await environment.aws.users("/lessor/"))
+        await environment.aws.forget_calls()
+        await environment.aws.up()
         up_at = now()
         async with meanwhile(ask, 0.0) as draining:
-            await no_user_of(place.aws, set(leases.due), 45)
+            await no_user_of(environment.aws, set(leases.due), 45)
         over_at = now()
-        await in_order(place.aws, leases)
+        await in_order(environment.aws, leases)
         await none_lost(lessor, leases)
     assert median(away) < HARMED * idle
     assert median(draining) < HARMED * idle
     return {
         "refused": len(refusals),
-        "recovered s": round(min((await cuts(place.aws)).values()) - up_at, 2),
+        "recovered s": round(min((await cuts(environment.aws)).values()) - up_at, 2),
         "drained s": round(over_at - up_at, 2),
         "reads away/idle": round(median(away) / idle, 2),
         "reads draining/idle": round(median(draining) / idle, 2),
@@ -125,7 +125,7 @@ async def outage(place: Ground, count: int, seconds: float, rng: random.Random) 
 
 
 async def _refused_until(lessor: Lessor, instant: float) -> list[Refusal]:
-    """Ask for credentials, which must be refused with a time to wait, until ``instant``."""
+    """Request credentials, which must be refused with a retry delay, until ``instant``."""
     refusals: list[Refusal] = []
     while now() < instant:
         refusals.append(await refused(lessor.generate(MOUNT)))
@@ -137,21 +137,21 @@ async def _refused_until(lessor: Lessor, instant: float) -> list[Refusal]:
 # --- a set rate -------------------------------------------------------------------------------------------
 
 
-async def rate(place: Ground, count: int, calls_a_second: int, rng: random.Random) -> Figures:
-    """Drain ``count`` due leases at a set rate, which no second may exceed and 95 % of which is used."""
-    async with place.connect() as lessor:
+async def rate(environment: Environment, count: int, calls_a_second: int, rng: random.Random) -> Figures:
+    """Revoke ``count`` due leases at a fixed rate, which no second may exceed and 95 % of which is used."""
+    async with environment.connect() as lessor:
         due_at = now() + count / ISSUES_A_SECOND + 1
         leases = await lot(lessor, count, due_at, due_at + 1, rng)
-    assert await place.process.stop() == 0
+    assert await environment.process.stop() == 0
     await sleep_until(max(leases.due.values()))
-    await place.aws.forget_calls()
-    await place.start(LESSOR_AWS_RATE=str(calls_a_second))
-    await no_user_of(place.aws, set(leases.due), 5 * count / calls_a_second + 10)
-    peak = await place.aws.peak_per_second()
-    used = _used(await place.aws.calls(), calls_a_second)
+    await environment.aws.forget_calls()
+    await environment.start(LESSOR_AWS_RATE=str(calls_a_second))
+    await no_user_of(environment.aws, set(leases.due), 5 * count / calls_a_second + 10)
+    peak = await environment.aws.peak_per_second()
+    used = _used(await environment.aws.calls(), calls_a_second)
     assert peak <= calls_a_second, peak
     assert used >= 0.95, used
-    await in_order(place.aws, leases)
+    await in_order(environment.aws, leases)
     return {"peak": peak, "used": round(used, 3)}
 
 
@@ -166,11 +166,11 @@ def _used(calls: list[Json], calls_a_second: int) -> float:
 # --- a storm ----------------------------------------------------------------------------------------------
 
 
-async def storm(place: Ground, count: int, calls_a_second: int, rng: random.Random) -> Figures:
-    """Let ``count`` leases fall due in one second, and issue meanwhile."""
-    await place.restart(LESSOR_AWS_RATE=str(calls_a_second))
+async def storm(environment: Environment, count: int, calls_a_second: int, rng: random.Random) -> Figures:
+    """Let ``count`` leases fall due in one second, and issue at the same time."""
+    await environment.restart(LESSOR_AWS_RATE=str(calls_a_second))
     due_at = math.ceil(now() + count / min(ISSUES_A_SECOND, calls_a_second / 4) + 3)
-    async with place.connect() as lessor:
+    async with environment.connect() as lessor:
         leases = await lot(lessor, count, due_at, due_at + 1, rng)
 
         async def ask() -> None:
@@ -181,15 +181,15 @@ async def storm(place: Ground, count: int, calls_a_second: int, rng: random.Rand
         assert now() < min(leases.due.values()), "issued too slowly to begin"
         await sleep_until(max(leases.due.values()))
         async with meanwhile(ask, 0.05) as issued:
-            await no_user_of(place.aws, set(leases.due), 5 * count / calls_a_second + 10)
-        await in_order(place.aws, leases)
+            await no_user_of(environment.aws, set(leases.due), 5 * count / calls_a_second + 10)
+        await in_order(environment.aws, leases)
         await none_lost(lessor, leases)
-    took = max((await cuts(place.aws)).values()) - min(leases.due.values())
+    took = max((await cuts(environment.aws)).values()) - min(leases.due.values())
     assert median(issued) < 3 * idle, (median(issued), idle)
     return {
         "drained s": round(took, 2),
         "issued meanwhile": len(issued),
         "issue idle ms": round(idle * 1e3, 1),
         "issue in storm ms": round(median(issued) * 1e3, 1),
-        "peak": await place.aws.peak_per_second(),
+        "peak": await environment.aws.peak_per_second(),
     }

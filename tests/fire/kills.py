@@ -1,4 +1,4 @@
-"""Kills the server again and again under load of every kind, and holds it to what it had promised."""
+"""Kills the server repeatedly under load of every kind, and checks its acknowledged answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 
 from lessor.v1 import lease_pb2
-from tests.fire.ground import BOUND, Figures, Ground, each, keys_of, now
+from tests.fire.environment import BOUND, Environment, Figures, each, keys_of, now
 from tests.fire.promises import Callers
 from tests.support.clients import lease_of
 from tests.support.standin_control import Json
@@ -22,46 +22,46 @@ MAX_LIFE = 0.6
 """Seconds that a server is left alive, beside its checks."""
 
 
-async def kills(place: Ground, times: int, rng: random.Random, rest_every: int = 10) -> Figures:
+async def kills(environment: Environment, times: int, rng: random.Random, rest_every: int = 10) -> Figures:
     """Kill the server so many times at random moments; AssertionError for the first broken promise.
 
     After each start every user on AWS and every lease that was answered must be found. After each
     ``rest_every``-th and the last, callers rest, and all that should be over must be gone.
     """
-    callers = Callers(place, rng)
-    checks = _Checks(place, callers)
+    callers = Callers(environment, rng)
+    checks = _Checks(environment, callers)
     async with asyncio.TaskGroup() as group:
         callers.begin(group)
         try:
             for number in range(1, times + 1):
                 await asyncio.sleep(rng.uniform(0, MAX_LIFE))
-                await place.process.kill()
-                await asyncio.to_thread(sound, place.process.data_dir)
-                await place.start()
+                await environment.process.kill()
+                await asyncio.to_thread(sound, environment.process.data_dir)
+                await environment.start()
                 await checks.remembers()
                 if number % rest_every == 0 or number == times:
                     await checks.rests()
         finally:
             callers.stop()
     await checks.remembers(of_old=True)
-    assert await place.process.stop() == 0
-    await asyncio.to_thread(sound, place.process.data_dir)
+    assert await environment.process.stop() == 0
+    await asyncio.to_thread(sound, environment.process.data_dir)
     assert callers.unheard_of == [], callers.unheard_of
     figures: Figures = {"kills": times, "leases": len(callers.promises)}
-    return figures | dict(callers.heard)
+    return figures | dict(callers.outcomes)
 
 
 class _Checks:
-    """Looks at AWS and at the store between two kills."""
+    """Checks AWS and the store between two kills."""
 
-    def __init__(self, place: Ground, callers: Callers) -> None:
-        self._place = place
+    def __init__(self, environment: Environment, callers: Callers) -> None:
+        self._environment = environment
         self._callers = callers
         self._checked = 0
 
     async def remembers(self, *, of_old: bool = False) -> None:
         """Assert that each user's lease and each answered one are found, ``of_old`` those of all time."""
-        users = (await self._place.aws.users("/lessor/")).values()
+        users = (await self._environment.aws.users("/lessor/")).values()
         answered = list(self._callers.promises)
         begun = 0 if of_old else self._checked
         self._checked = len(answered)
@@ -71,7 +71,7 @@ class _Checks:
         """Hold the callers, wait for the bound, and assert that AWS shows just what was promised."""
         self._callers.hold()
         await asyncio.sleep(BOUND + 0.5)
-        users = await self._place.aws.users("/lessor/")
+        users = await self._environment.aws.users("/lessor/")
         seen = now()
         leases = await self._looked_up({lease_of(user) for user in users.values()})
         wrong = [_wrong(user, leases[lease_of(user)], seen) for user in users.values()]
@@ -87,7 +87,7 @@ class _Checks:
     async def _looked_up(self, lease_ids: set[str]) -> dict[str, lease_pb2.Lease]:
         found: dict[str, lease_pb2.Lease] = {}
         lost: list[str] = []
-        async with self._place.connect() as lessor:
+        async with self._environment.connect() as lessor:
 
             async def look(lease_id: str) -> None:
                 try:

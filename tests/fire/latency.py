@@ -1,4 +1,4 @@
-"""Asks one thing again and again and keeps how long each answer took."""
+"""Sends one request repeatedly and records how long each answer took."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from statistics import median
 
 from lessor.v1 import role_pb2
-from tests.fire.ground import MOUNT
+from tests.fire.environment import MOUNT
 from tests.support.clients import Lessor
 
 Ask = Callable[[], Awaitable[object]]
@@ -31,7 +31,7 @@ async def usual(ask: Ask, times: int = 60) -> float:
 
 @asynccontextmanager
 async def meanwhile(ask: Ask, pause: float = 0.02) -> AsyncIterator[list[float]]:
-    """Ask while the block runs; yields the seconds of each answer, as they come."""
+    """Send requests while the block runs; yields the seconds of each answer, as they come."""
     taken: list[float] = []
     stopped = False
 

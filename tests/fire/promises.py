@@ -1,4 +1,4 @@
-"""Callers of every kind at once, and what each was told: the promises that a server must keep."""
+"""Concurrent callers of every kind, and the answers that the server must keep."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from dataclasses import dataclass
 import grpc
 
 from lessor.v1 import lease_pb2
-from tests.fire.ground import MOUNT, ROLES, Ground, ends, now, user_of
+from tests.fire.environment import MOUNT, ROLES, Environment, ends, now, user_of
 from tests.support.clients import Lessor
 
 Code = grpc.StatusCode
 Outcome = lease_pb2.RevokeLeaseResponse.Outcome
 
-APP, SWEPT = ROLES
+APP, BULK = ROLES
 REFUSED = (Code.FAILED_PRECONDITION, Code.NOT_FOUND)
-"""How a lease that has ended refuses to be renewed."""
+"""The errors of the renewal of an ended lease."""
 CUT_OFF = (Code.UNAVAILABLE, Code.ABORTED, Code.CANCELLED)
-"""What a caller hears when its server dies, or when a prefix took its lease while it was being made."""
+"""The errors when a server dies, or when a prefix was revoked during an issue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How much callers ask for: spans of leases and of renewals, how many issue, with which pause.
+    """How much callers request: ttls, increments, the number of issuers and their pause.
 
-    With ``sweeps`` every third lease is of a role whose prefix is revoked again and again.
+    With ``sweeps`` every third lease is of a role whose prefix is revoked repeatedly.
     """
 
     ttls: tuple[int, ...] = (1, 2, 4, 600)
@@ -40,11 +40,11 @@ class Load:
 
 @dataclass(slots=True)
 class Promise:
-    """What a caller was told of one lease.
+    """What the answers to a caller promise of one lease.
 
     Attributes:
         ends: The expiry that was last acknowledged, seconds since 1970.
-        certain: Nothing was asked for since that was not answered, and nobody else may end it.
+        certain: No later request is unanswered, and no other caller may end it.
         over: Its end was asked for, and acknowledged.
     """
 
@@ -60,13 +60,13 @@ class Promise:
 class Callers:
     """Issues, renews, revokes and ends by prefix until stopped, whatever happens to the server."""
 
-    def __init__(self, place: Ground, rng: random.Random, load: Load = Load()) -> None:
-        """Call the server of ``place``; ``rng`` draws who does what to which lease."""
+    def __init__(self, environment: Environment, rng: random.Random, load: Load = Load()) -> None:
+        """Call the server of ``environment``; ``rng`` draws who does what to which lease."""
         self.promises: dict[str, Promise] = {}
-        self.heard: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
         self.unheard_of: list[str] = []
         """Errors that no kill explains."""
-        self._place = place
+        self._environment = environment
         self._rng = rng
         self._load = load
         self._young: deque[Promise] = deque(maxlen=200)
@@ -101,7 +101,7 @@ class Callers:
     async def _again(self, step: Callable[[Lessor], Awaitable[None]], pause: float) -> None:
         while not self._stopped:
             try:
-                async with self._place.connect() as lessor:
+                async with self._environment.connect() as lessor:
                     while not self._stopped:
                         await self._open.wait()
                         await step(lessor)
@@ -111,15 +111,15 @@ class Callers:
                 await asyncio.sleep(0.05)
 
     def _hear(self, step: str, error: grpc.aio.AioRpcError) -> None:
-        self.heard[error.code().name] += 1
+        self.outcomes[error.code().name] += 1
         if error.code() not in CUT_OFF:
             self.unheard_of.append(f"{step}: {error.code().name} {error.details()}")
 
     async def _issue(self, lessor: Lessor) -> None:
-        role = SWEPT if self._load.sweeps and self._rng.random() < 1 / 3 else APP
+        role = BULK if self._load.sweeps and self._rng.random() < 1 / 3 else APP
         made = await lessor.generate(MOUNT, role, ttl=self._rng.choice(self._load.ttls))
-        self.heard["issued"] += 1
-        # Where prefixes sweep, a lease may end before its caller has heard of it.
+        self.outcomes["issued"] += 1
+        # Where prefixes are revoked, a lease may end before its answer arrives.
         promise = Promise(
             made.lease_id, role, user_of(made), made.access_key, ends(made), certain=role == APP
         )
@@ -136,9 +136,9 @@ class Callers:
         except grpc.aio.AioRpcError as error:
             if error.code() not in REFUSED:
                 raise
-            self.heard["renewal refused"] += 1
+            self.outcomes["renewal refused"] += 1
             return
-        self.heard["renewed"] += 1
+        self.outcomes["renewed"] += 1
         promise.ends, promise.certain = renewed.expire_time.ToMicroseconds() / 1e6, True
 
     async def _revoke(self, lessor: Lessor) -> None:
@@ -149,20 +149,20 @@ class Callers:
         answer = await lessor.revoke(promise.lease_id, sync=self._rng.random() < 0.5)
         if answer.outcome == Outcome.UNKNOWN:
             self.unheard_of.append(f"{promise.lease_id} is forgotten")
-        self.heard["revoked"] += 1
+        self.outcomes["revoked"] += 1
         promise.over = True
 
     async def _sweep(self, lessor: Lessor) -> None:
-        known = [promise for promise in self.promises.values() if promise.role == SWEPT]
-        request = lease_pb2.RevokePrefixRequest(prefix=f"{MOUNT}/creds/{SWEPT}/")
+        known = [promise for promise in self.promises.values() if promise.role == BULK]
+        request = lease_pb2.RevokePrefixRequest(prefix=f"{MOUNT}/creds/{BULK}/")
         async for _ in lessor.leases.RevokePrefix(request):
             break
-        self.heard["swept"] += 1
+        self.outcomes["prefix revoked"] += 1
         for promise in known:
             promise.over = True
 
     def _drawn(self) -> Promise | None:
-        """Draw a young lease that lives and that nobody is at."""
+        """Draw a young live lease that no other caller uses."""
         living = [
             promise
             for promise in self._young

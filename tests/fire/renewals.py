@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import grpc
 
-from tests.fire.ground import (
+from tests.fire.environment import (
     BOUND,
     COARSE,
     MOUNT,
+    Environment,
     Figures,
-    Ground,
     cuts,
     each,
     now,
@@ -40,19 +40,19 @@ class Try:
     after: float
 
 
-async def renewals(place: Ground, count: int, rng: random.Random) -> Figures:
+async def renewals(environment: Environment, count: int, rng: random.Random) -> Figures:
     """Renew ``count`` leases at their expiry; AssertionError where an answer was not what AWS then saw.
 
     The expiries lie just before a full second, where the timer's slots end and leases are claimed.
     """
     tries: list[Try] = []
-    async with place.connect() as lessor:
+    async with environment.connect() as lessor:
         for begun in range(0, count, A_GROUP):
             few = range(begun, min(begun + A_GROUP, count))
             await each(few, lambda _: _one(lessor, tries, rng), A_GROUP)
     renewed = [one for one in tries if one.after]
     await sleep_until(max(max(one.before, one.after) for one in tries) + BOUND)
-    cut = await cuts(place.aws)
+    cut = await cuts(environment.aws)
     for one in tries:
         end = one.after or one.before
         assert one.user in cut, f"{one} is not cut"
@@ -62,7 +62,7 @@ async def renewals(place: Ground, count: int, rng: random.Random) -> Figures:
 
 
 async def _one(lessor: Lessor, tries: list[Try], rng: random.Random) -> None:
-    """Make a lease, have it end near a full second, and renew it then."""
+    """Issue a lease that ends near a full second, and renew it then."""
     made = await lessor.generate(MOUNT, ttl=30)
     full = math.ceil(now() + 0.3)
     await sleep_until(full - rng.uniform(0, BEFORE))

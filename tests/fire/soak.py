@@ -1,4 +1,4 @@
-"""Steady load for a long time: memory stays flat, and store and AWS agree."""
+"""Steady load for a long time: memory does not grow, and store and AWS agree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lessor.v1 import lease_pb2
-from tests.fire.ground import BOUND, MOUNT, Figures, Ground, now
+from tests.fire.environment import BOUND, MOUNT, Environment, Figures, now
 from tests.fire.promises import Callers, Load
 from tests.support.clients import Lessor, until
 
@@ -33,27 +33,29 @@ class Samples:
     """The most by which the leases alive in the store and the users on AWS differed."""
 
 
-async def soak(place: Ground, seconds: float, most_kib_a_minute: float, rng: random.Random) -> Figures:
+async def soak(
+    environment: Environment, seconds: float, max_kib_a_minute: float, rng: random.Random
+) -> Figures:
     """Let callers come and go for ``seconds``; AssertionError where memory grew or a lease was left.
 
-    ``most_kib_a_minute`` bounds the slope of resident memory over the second half.
+    ``max_kib_a_minute`` bounds the slope of resident memory over the second half.
     """
-    callers, samples = Callers(place, rng, STEADY), Samples()
-    async with place.connect() as lessor:
+    callers, samples = Callers(environment, rng, STEADY), Samples()
+    async with environment.connect() as lessor:
         async with asyncio.TaskGroup() as group:
             callers.begin(group)
             until_then = now() + seconds
             while now() < until_then:
-                await _sample(place, lessor, samples)
+                await _sample(environment, lessor, samples)
                 await asyncio.sleep(EVERY)
             callers.stop()
         await until(lambda: _alive(lessor), lambda alive: not alive, max(STEADY.ttls) + BOUND)
-        assert await place.aws.users("/lessor/") == {}
+        assert await environment.aws.users("/lessor/") == {}
     half = len(samples.at) // 2
     slope = 60 * _slope(samples.at[half:], samples.memory[half:])
     assert callers.unheard_of == [], callers.unheard_of
     assert samples.apart <= IN_FLIGHT, samples.apart
-    assert slope <= most_kib_a_minute, f"{slope:.0f} KiB a minute: {samples.memory[half:]}"
+    assert slope <= max_kib_a_minute, f"{slope:.0f} KiB a minute: {samples.memory[half:]}"
     figures: Figures = {
         "seconds": seconds,
         "leases": len(callers.promises),
@@ -63,13 +65,13 @@ async def soak(place: Ground, seconds: float, most_kib_a_minute: float, rng: ran
         "last MiB": round(samples.memory[-1] / 1024, 1),
         "KiB a minute": round(slope),
     }
-    return figures | dict(callers.heard)
+    return figures | dict(callers.outcomes)
 
 
-async def _sample(place: Ground, lessor: Lessor, samples: Samples) -> None:
-    users = len(await place.aws.users("/lessor/"))
+async def _sample(environment: Environment, lessor: Lessor, samples: Samples) -> None:
+    users = len(await environment.aws.users("/lessor/"))
     samples.at.append(now())
-    samples.memory.append(resident(place.process.pid))
+    samples.memory.append(resident(environment.process.pid))
     samples.users.append(users)
     samples.apart = max(samples.apart, abs(await _alive(lessor) - users))
 

@@ -1,1 +1,1 @@
-"""Proves the engine in a world of its own: seeded chance, virtual time, faults of every kind, then calm."""
+"""Simulates the engine with seeded randomness, virtual time, and faults of every kind, then none."""

@@ -1,4 +1,4 @@
-"""``python -m tests.simulation``: the whole proof; with ``--seed S`` one run, told as a story."""
+"""``python -m tests.simulation`` runs the whole proof, and with ``--seed S`` one run with its journal."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from concurrent.futures import ProcessPoolExecutor
 from tests.simulation.options import draw
 from tests.simulation.prove import Kill, Tally, prove_deaths, prove_mutants, prove_pairs, prove_seeds, silence
 from tests.simulation.run import run
-from tests.simulation.shrink import shrunk, told
+from tests.simulation.shrink import report, shrunk
 
 PROCESSES = 2
 FRESH_SEEDS = 1_000
 
 
 def main() -> int:
-    """Prove, print what was proven, and return 1 if anything was found."""
+    """Run the proof, print the result, and return 1 if anything was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=10_000, help="how many seeds to run")
     parser.add_argument("--first", type=int, default=0, help="where these seeds begin")
@@ -37,8 +37,8 @@ def _one(seed: int) -> int:
     if not result.breaches:
         print("every invariant held")
         return 0
-    print(told(result))
-    print(f"\nmade smaller: {told(shrunk(result))}")
+    print(report(result))
+    print(f"\nmade smaller: {report(shrunk(result))}")
     return 1
 
 

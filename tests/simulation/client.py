@@ -1,4 +1,4 @@
-"""Callers of the server, as they reach whichever process serves."""
+"""A client of the server that calls any replica that serves."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from lessor.v1 import config_pb2, creds_pb2, lease_pb2, system_pb2
-from tests.simulation.attention import FOLLOWED_SECONDS
+from tests.simulation.expectations import Answered, Caller, EndRequest
 from tests.simulation.journal import suffix
 from tests.simulation.process import Reply
-from tests.simulation.truth import Ask, Caller, Told
+from tests.simulation.responsibility import FOLLOWED_SECONDS
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -33,7 +33,7 @@ def seconds(value: float | None) -> Duration | None:
 
 
 class Client:
-    """Makes calls, and tells the truth's keeper what was asked and what was answered."""
+    """Makes calls, and records what was asked and what was answered."""
 
     def __init__(self, world: World) -> None:
         """Call the servers of ``world``."""
@@ -45,8 +45,8 @@ class Client:
         if process is None:
             await asyncio.sleep(0.1)
             return GIVE_UP
-        if who in self._world.truth.callers:
-            self._world.truth.callers[who].replicas[process] = None
+        if who in self._world.expectations.callers:
+            self._world.expectations.callers[who].replicas[process] = None
         reply = await process.call(method, request, who, within)
         subject = suffix(getattr(request, "lease_id", "") or getattr(reply.messages[-1:], "lease_id", ""))
         self._world.journal.note(f"{who} {method}: {reply.code.name} {reply.text}", subject)
@@ -54,11 +54,11 @@ class Client:
 
     async def generate(self, request: creds_pb2.GenerateCredentialsRequest, who: str, within: float) -> Any:
         """Ask for a credential; return the answer, or None."""
-        truth = self._world.truth
-        caller = truth.callers.setdefault(who, Caller(self._world.now()))
-        for record in truth.records.values():
+        expectations = self._world.expectations
+        caller = expectations.callers.setdefault(who, Caller(self._world.now()))
+        for record in expectations.records.values():
             if record.owner == who:
-                record.promise = 0.0  # whoever repeats a request has not got what it made
+                record.promise = 0.0  # the caller of a repeat has not got the first answer
         caller.waiting += 1
         caller.calls += 1
         caller.open += 1
@@ -72,16 +72,16 @@ class Client:
             return None
         caller.served = True
         answer = reply.messages[0]
-        # Another replica may still be serving a repeat, and hand the lease out anew.
+        # Another replica may still be serving a repeat, and return the lease again.
         if not (self._world.replicas.several and caller.open):
             self._promise(answer, renewed=False)
-        self._world.judge_answer(Told("GenerateCredentials", request, answer, caller.calls > 1))
+        self._world.judge_answer(Answered("GenerateCredentials", request, answer, caller.calls > 1))
         return answer
 
     async def renew(self, lease_id: str, increment: float | None, who: str) -> Any:
         """Renew a lease; return the answer, or None."""
         request = lease_pb2.RenewLeaseRequest(lease_id=lease_id, increment=seconds(increment))
-        record = self._world.truth.of(lease_id)
+        record = self._world.expectations.of(lease_id)
         if record is not None:
             # A renewal may shorten; until it is known whether it did, nothing is promised.
             record.promise = min(record.promise, self._world.now() + (increment or 0.0))
@@ -90,12 +90,12 @@ class Client:
             return None
         answer = reply.messages[0]
         self._promise(answer, renewed=True)
-        self._world.judge_answer(Told("RenewLease", request, answer))
+        self._world.judge_answer(Answered("RenewLease", request, answer))
         return answer
 
     def _promise(self, answer: Any, *, renewed: bool) -> None:
-        """Take note of until when a caller was told that its key lives."""
-        record = self._world.truth.of(answer.lease_id)
+        """Record until when the caller's key must be valid."""
+        record = self._world.expectations.of(answer.lease_id)
         if record is None:
             return
         stamp = answer.expire_time
@@ -104,19 +104,19 @@ class Client:
 
     async def revoke(self, lease_id: str, *, sync: bool, who: str) -> Any:
         """Revoke a lease; return the answer, or None."""
-        record = self._world.truth.of(lease_id)
+        record = self._world.expectations.of(lease_id)
         if record is not None:
             record.asked = True
         request = lease_pb2.RevokeLeaseRequest(lease_id=lease_id, sync=sync)
         reply = await self.call("RevokeLease", request, who)
         if not reply.ok:
             return None
-        self._world.judge_answer(Told("RevokeLease", request, reply.messages[0]))
+        self._world.judge_answer(Answered("RevokeLease", request, reply.messages[0]))
         return reply.messages[0]
 
     async def revoke_prefix(self, prefix: str, *, sync: bool, within: float = 60.0) -> Reply:
         """Revoke a prefix."""
-        ask = self._world.truth.ask(prefix)
+        ask = self._world.expectations.ask(prefix)
         request = lease_pb2.RevokePrefixRequest(prefix=prefix, sync=sync)
         reply = await self.call("RevokePrefix", request, OPERATOR, within)
         self._close(ask)
@@ -124,14 +124,14 @@ class Client:
 
     async def abandon(self, prefix: str) -> Reply:
         """Abandon the leases of a prefix."""
-        ask = self._world.truth.ask(prefix)
+        ask = self._world.expectations.ask(prefix)
         reply = await self.call("AbandonLeases", lease_pb2.AbandonLeasesRequest(prefix=prefix))
         self._close(ask)
         return reply
 
-    async def disable(self, mount: str, *, force: bool) -> Ask:
-        """Disable a mount until it is gone; return what was asked for by it."""
-        ask = self._world.truth.ask(f"{mount}/")
+    async def disable(self, mount: str, *, force: bool) -> EndRequest:
+        """Disable a mount until it is removed; return the request to end its leases."""
+        ask = self._world.expectations.ask(f"{mount}/")
         while True:
             request = config_pb2.DisableMountRequest(mount=mount, force=force)
             reply = await self.call("DisableMount", request)
@@ -139,12 +139,12 @@ class Client:
                 return ask
             await asyncio.sleep(5.0)
 
-    def _close(self, ask: Ask) -> None:
+    def _close(self, ask: EndRequest) -> None:
         ask.until = self._world.now() + 1.0
 
     async def resume(self, *, lower_clock: bool) -> bool:
-        """Let leases expire again; tell whether the server agreed."""
+        """Resume expiries; return whether the server agreed."""
         reply = await self.call("ResumeExpiry", system_pb2.ResumeExpiryRequest(lower_clock=lower_clock))
         if reply.ok:
-            self._world.later(FOLLOWED_SECONDS, self._world.attention.judge_resumed)
+            self._world.later(FOLLOWED_SECONDS, self._world.responsibilities.judge_resumed)
         return reply.ok

@@ -1,4 +1,4 @@
-"""Exhaustive deaths: each scenario once for every effect and every fate of it, and for every pair of them."""
+"""Runs each scenario once for every outcome of every effect, and for every pair of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAIR_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """One scenario with its fates, the effects that it met, and what came of it."""
+    """One scenario with its outcomes, the effects that had them, and the result."""
 
     scenario: str
     fates: Mapping[int, Fate]
@@ -30,7 +30,7 @@ class Played:
     result: Result
 
     def __str__(self) -> str:
-        """Say which effects met which fates."""
+        """Return which effects had which outcomes."""
         met = [f"{self.names[index]} ({fate.value})" for index, fate in self.fates.items()]
         return f"{self.scenario}: {', then '.join(met) or 'nothing amiss'}"
 
@@ -38,7 +38,7 @@ class Played:
 def play(
     scenario: Scenario, fates: Mapping[int, Fate], after: float = 0.0, options: Options = SEEN
 ) -> Played:
-    """Play a scenario in which effects meet fates; effects are counted ``after`` seconds longer."""
+    """Run a scenario in which effects have these outcomes; effects are counted ``after`` seconds longer."""
     points = Points(fates)
 
     async def story(world: World) -> None:
@@ -62,7 +62,7 @@ async def _act(scenario: Scenario, stage: Stage) -> None:
 
 
 def singles(scenario: Scenario, step: int = 1) -> Iterator[Played]:
-    """Play a scenario undisturbed, then with each fate at each effect: each ``step``-th of these deaths."""
+    """Run a scenario undisturbed, then with each outcome of each effect, or of each ``step``-th one."""
     for options in (SEEN, UNSEEN):
         whole = play(scenario, {}, options=options)
         yield whole
@@ -72,7 +72,7 @@ def singles(scenario: Scenario, step: int = 1) -> Iterator[Played]:
 
 
 def pairs(scenario: Scenario, first: int) -> Iterator[Played]:
-    """Play a scenario with each fate at its ``first`` effect, then each fate at each effect that follows."""
+    """Run a scenario with each outcome of its ``first`` effect, then of each effect that follows."""
     for fate in Fate:
         once = play(scenario, {first: fate}, PAIR_SECONDS)
         for second in range(first + 1, len(once.names)):

@@ -1,8 +1,8 @@
-"""The store of a world: rules in memory, durable at each commit, torn where a process dies.
+"""The store of a world: rules in memory, durable at each commit, and torn at a death.
 
-Every async method of the store's port passes ``Disk``, so a new one cannot appear without being a place to
-die at. A write waits for the commit of its batch, as in the product; at a death each batch that was not yet
-committed is lost, kept, or kept in part.
+Every async method of the store's port goes through ``Disk``, so a new method is also a crash point. A write
+waits for the commit of its batch, as in the product. At a death each uncommitted batch is lost, kept, or kept
+in part.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Change = tuple[str, Row | None, Row | None]
 
 
 class _Rows(dict[str, Row]):
-    """Rows that remember what changed since somebody looked."""
+    """Rows that record what changed since the last read of the changes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,11 +73,11 @@ class _Rows(dict[str, Row]):
 
 
 async def _at_once(_: str) -> None:
-    """Pass: time and deaths are the disk's."""
+    """Do nothing: time and deaths are the disk's."""
 
 
 class DurableStore(MemoryStore):
-    """What is durable; ``restart`` knows the time of the last commit, as the high-water mark does."""
+    """What is durable; ``restart`` has the time of the last commit, as the high-water mark does."""
 
     def __init__(self, clock: Any, instance: str, *, shared: bool) -> None:
         """Begin empty; a ``shared`` store serves several processes and outlives each."""
@@ -92,11 +92,11 @@ class DurableStore(MemoryStore):
 
     @property
     def kept_hold(self) -> str:
-        """Return why expiries are held by whoever wanted it, or an empty text."""
+        """Return the stored reason of an expiry hold, or an empty text."""
         return self._why_held
 
     def mark(self) -> None:
-        """Write the time down with a commit."""
+        """Store the time with a commit."""
         if self.now() - self._marked_us >= MARK_EVERY_US:
             self._marked_us = self.now()
 
@@ -153,7 +153,7 @@ class Disk:
         return self._store.drift_us() + int(ahead * 1e6)
 
     async def status(self) -> StoreStatus:
-        """Return the state of the store; a process that another one preceded makes no first start."""
+        """Return the state of the store; only the first process of all has a first start."""
         found: StoreStatus = await self._read("status", lambda: _now(self._store.status()))
         return replace(found, first_start=self._process.number == 1)
 
@@ -203,7 +203,7 @@ class Disk:
                 self._make(write)
 
     def _make(self, write: _Write) -> None:
-        """Carry one write out and answer it, unless its process dies meanwhile."""
+        """Execute one write and return its result, unless the process dies first."""
         if write.done.cancelled():
             write.done = asyncio.get_running_loop().create_future()
         lost = StoreUnavailable(f"the store did not answer {write.name}", retry_in=1.0)
@@ -213,7 +213,7 @@ class Disk:
             return
         try:
             result = write.job()
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits
+        except Exception as error:  # noqa: BLE001 - raised where the result is awaited
             write.done.set_exception(error)
             write.done.exception()
             return
@@ -222,7 +222,7 @@ class Disk:
         self._world.written(self._process, write.name, self._store.rows.changes, write.began_us)
         if write.fate is not None:
             for lease_id in changed:
-                self._world.truth.trouble(lease_id)  # whose hint may be lost
+                self._world.expectations.trouble(lease_id)  # whose hint may be lost
         if write.fate is Fate.AFTER:
             self._process.kill()
         elif write.fate is Fate.LOST:
@@ -232,12 +232,12 @@ class Disk:
             write.done.set_result(result)
 
     def hand_over(self) -> None:
-        """Decide where a process is stopped whether the batch under way has left it already."""
+        """Decide at a stop whether the current batch was already sent to the disk."""
         if self._world.chance("hand over").random() < 0.5:
             self._commit()
 
     def tear(self) -> None:
-        """Decide at a death what of the batch under way became durable."""
+        """Decide at a death what of the current batch became durable."""
         batch, self._batch = self._batch, []
         rng = self._world.chance("tear")
         kept = rng.choice((0.0, 1.0, 0.5)) if batch else 0.0

@@ -1,4 +1,4 @@
-"""What goes wrong, and when: with calls to AWS, with the process, with clocks and with the disk."""
+"""Plans faults of calls to AWS, of processes, of clocks and of the disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KINDS = (
 
 
 class Faults:
-    """Draws the fate of each request, and plans kills, pauses, jumps and outages."""
+    """Draws the outcome of each request, and plans kills, pauses, clock jumps and outages."""
 
     def __init__(self, world: World) -> None:
         """Disturb ``world``."""
@@ -40,7 +40,7 @@ class Faults:
     # --- calls ---------------------------------------------------------------------------------------------
 
     def flight(self, call: Call[object], key_id: str) -> wire.Flight:
-        """Return the way of one request."""
+        """Return the delays and the outcome of one request."""
         rng, options = self._rng, self._world.options
         there, back = (options.latency * rng.uniform(0.25, 0.75) for _ in range(2))
         flight = wire.Flight(call, key_id, there, back)
@@ -55,7 +55,7 @@ class Faults:
         return flight
 
     def _spoil(self, flight: wire.Flight, kind: str) -> None:
-        """Let one request meet a fault."""
+        """Add a fault to one request."""
         match kind:
             case "throttle":
                 flight.instead = wire.THROTTLING
@@ -83,7 +83,7 @@ class Faults:
 
     def _note(self, flight: wire.Flight, kind: str) -> None:
         self._world.journal.note(f"fault: {flight.call.action} {kind}", suffix(flight.call.user))
-        self._world.truth.trouble(flight.call.user)
+        self._world.expectations.trouble(flight.call.user)
         self._world.shake()
 
     # --- everything else -----------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class Faults:
                 world.later(options.moment(rng), lambda happen=happen: self.on and happen())
 
     def end(self) -> None:
-        """Let nothing go wrong from now on."""
+        """Cause no more faults."""
         self.on = self.storm = False
         self._world.away = self._world.disk_fails = False
         self._world.clocks.wall_ahead = 0.0

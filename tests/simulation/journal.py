@@ -1,4 +1,4 @@
-"""What happened in a run, in order: hashed, to see that a seed replays, and told when an invariant breaks."""
+"""The journal of a run. Its hash shows that a seed replays; it is printed for a broken invariant."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Journal:
         self.lines: list[tuple[float, str, str]] = []
 
     def note(self, text: str, subject: str = "") -> None:
-        """Write a line down."""
+        """Add a line."""
         self.lines.append((self._now(), subject, text))
 
     def digest(self) -> str:
@@ -26,10 +26,10 @@ class Journal:
         text = "\n".join(f"{at:.6f} {subject} {line}" for at, subject, line in self.lines)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def story(self, subject: str, most: int = 40) -> str:
-        """Return the last ``most`` lines about one lease and about everybody."""
-        told = [line for line in self.lines if line[1] in (subject, ALL)] if subject else self.lines
-        return "\n".join(f"  {at:10.3f}  {line}" for at, _, line in told[-most:])
+    def story(self, subject: str, limit: int = 40) -> str:
+        """Return the last ``limit`` lines about one lease and about everything."""
+        lines = [line for line in self.lines if line[1] in (subject, ALL)] if subject else self.lines
+        return "\n".join(f"  {at:10.3f}  {line}" for at, _, line in lines[-limit:])
 
 
 def suffix(name: str) -> str:

@@ -29,7 +29,7 @@ from lessor_server.engine.upkeep import reconciler
 
 
 class Patch:
-    """Sets attributes of the product, and puts back what was there."""
+    """Sets attributes of the product, and restores them."""
 
     def __init__(self) -> None:
         """Begin with nothing changed."""
@@ -41,7 +41,7 @@ class Patch:
         setattr(owner, name, value)
 
     def undo(self) -> None:
-        """Put everything back."""
+        """Restore all attributes."""
         for owner, name, value in reversed(self._before):
             setattr(owner, name, value)
 
@@ -61,12 +61,12 @@ MUTANTS: list[Mutant] = []
 
 
 def mutant(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
-    """Add a planted bug; its docstring is its sentence."""
+    """Add a planted bug; its docstring describes it."""
     return mutant_in("")(plant)
 
 
 def mutant_in(scenario: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
-    """Put a bug on the list that is looked for in one scenario before anywhere else."""
+    """Add a bug that is searched for in one scenario before all others."""
 
     def put(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
         MUTANTS.append(Mutant(plant.__name__, str(plant.__doc__).strip(), plant, scenario))
@@ -99,7 +99,7 @@ async def _nothing(*_: Any, **__: Any) -> None:
 
 @mutant
 def record_after_create(patch: Patch) -> None:
-    """The row is written after the user is made."""
+    """The row is written after the user is created."""
     begin, create = LeaseWriter.begin, iam_user.IamUserBuilder.create
     unwritten: dict[str, tuple[LeaseWriter, Intent]] = {}
 
@@ -119,8 +119,8 @@ def record_after_create(patch: Patch) -> None:
 
 
 @mutant
-def handed_out_before_the_commit(patch: Patch) -> None:
-    """The key leaves while the row's commit is still under way."""
+def returned_before_the_commit(patch: Patch) -> None:
+    """The key is returned before the row is committed."""
     activate = LeaseWriter.activate
 
     async def hasty(self: Any, lease: Any, key_id: str, in_flight: Any, ends_us: int = 0) -> Any:
@@ -132,13 +132,13 @@ def handed_out_before_the_commit(patch: Patch) -> None:
 
 @mutant
 def claim_not_released(patch: Patch) -> None:
-    """What failed half-way is left to the end of its claim."""
+    """A failed issue keeps its claim until the claim ends."""
     patch.set(LeaseWriter, "abort", _nothing)
 
 
 @mutant
-def release_forgets_last_create(patch: Patch) -> None:
-    """The row that is given back does not say that a CreateUser was sent."""
+def abort_forgets_last_create(patch: Patch) -> None:
+    """An aborted row does not say that a CreateUser was sent."""
     abort = LeaseWriter.abort
 
     async def forget(self: Any, lease: Any, error: LessorError, _: int) -> None:
@@ -149,25 +149,25 @@ def release_forgets_last_create(patch: Patch) -> None:
 
 @mutant_in("revoked while created")
 def lost_claim_not_reopened(patch: Patch) -> None:
-    """A creator that has lost its claim walks away from what it made."""
+    """An issue that has lost its claim leaves what it created."""
     patch.set(LeaseWriter, "_reopen", _nothing)
 
 
 @mutant
 def create_access_key_repeated_blindly(patch: Patch) -> None:
-    """CreateAccessKey is sent again after a lost answer, whatever it has made."""
+    """CreateAccessKey is repeated after a lost answer without deleting the first key."""
     patch.set(iam_user.IamUserBuilder, "_delete_stray_keys", _nothing)
 
 
 @mutant
-def nobody_takes_back(patch: Patch) -> None:
-    """A credential whose caller went away lives to its end."""
+def undelivered_not_revoked(patch: Patch) -> None:
+    """An undelivered credential lives until its expiry."""
     patch.set(LeaseWriter, "withdraw", _nothing)
 
 
 @mutant
 def secret_in_an_event(patch: Patch) -> None:
-    """The secret key is told to the observer."""
+    """The secret key is in an event."""
     seen: list[str] = []
     key_of = issuer._key
 
@@ -188,8 +188,8 @@ def secret_in_an_event(patch: Patch) -> None:
 
 
 @mutant
-def no_such_entity_trusted_at_once(patch: Patch) -> None:
-    """A user that AWS does not show is taken for gone."""
+def no_such_entity_trusted_immediately(patch: Patch) -> None:
+    """A user that AWS does not show is believed gone."""
 
     async def believe(self: Any, claim: Any, _: int) -> None:
         await self._finish(claim)
@@ -199,7 +199,7 @@ def no_such_entity_trusted_at_once(patch: Patch) -> None:
 
 @mutant
 def finish_without_an_answer(patch: Patch) -> None:
-    """A DeleteUser that nobody answered counts as done."""
+    """A DeleteUser without an answer counts as done."""
 
     async def hope(caller: Any, lease: Any) -> Any:
         verdict = await tried(caller, lease)
@@ -221,14 +221,14 @@ def given_up_after_two_attempts(patch: Patch) -> None:
 
 
 @mutant
-def stops_at_a_failed_strip(patch: Patch) -> None:
-    """A policy that is gone already stands in the way of the rest."""
+def stops_at_a_missing_policy(patch: Patch) -> None:
+    """A policy that is already gone stops the revocation."""
     patch.set(attempt, "_MISSING", (Refusal.NO_SUCH_USER,))
 
 
 @mutant
 def another_account_believed(patch: Patch) -> None:
-    """A mount takes a root of any account, and whatever it says is believed of every row."""
+    """A mount accepts a root of any account, which is then used for every row."""
     from lessor_server.engine.config.mounts import Mounts
 
     async def checked(self: Any, root: Any) -> Any:
@@ -264,7 +264,7 @@ def pause_counts_an_attempt(patch: Patch) -> None:
 
 @mutant
 def jitterless(patch: Patch) -> None:
-    """All refused rows are tried again at the same time."""
+    """All refused rows are retried at the same time."""
     refused = backoff.refused
     patch.set(backoff, "refused", lambda attempts, _: refused(attempts, 1.0))
 
@@ -276,14 +276,14 @@ def probe_never_resumes(patch: Patch) -> None:
 
 
 @mutant
-def gone_said_too_early(patch: Patch) -> None:
+def gone_reported_too_early(patch: Patch) -> None:
     """A revocation that was only accepted is reported as done."""
     revoke = leases.Leases.revoke
 
     async def lie(self: Any, lease_id: Any, *, sync: bool, by: str) -> Any:
-        told = await revoke(self, lease_id, sync=False, by=by)
-        accepted = told.outcome is leases.Outcome.ACCEPTED and sync
-        return replace(told, outcome=leases.Outcome.GONE) if accepted else told
+        result = await revoke(self, lease_id, sync=False, by=by)
+        accepted = result.outcome is leases.Outcome.ACCEPTED and sync
+        return replace(result, outcome=leases.Outcome.GONE) if accepted else result
 
     patch.set(leases.Leases, "revoke", lie)
 
@@ -292,8 +292,8 @@ def gone_said_too_early(patch: Patch) -> None:
 
 
 @mutant
-def no_backstop(patch: Patch) -> None:
-    """Whatever hint is lost is lost."""
+def no_full_scan(patch: Patch) -> None:
+    """A row with a lost hint is never found."""
 
     async def hints_alone(self: Any, _: float) -> None:
         await self._wake.wait()
@@ -304,13 +304,13 @@ def no_backstop(patch: Patch) -> None:
 
 @mutant
 def new_deadlines_not_watched(patch: Patch) -> None:
-    """The window learns of a deadline only when it is read again."""
+    """The window gets a new deadline only when it is read again."""
     patch.set(expiry_timer.ExpiryTimer, "watch", _none)
 
 
 @mutant
 def window_blind_after_sleep(patch: Patch) -> None:
-    """The window is read again by the loop's clock, which stood still while the machine slept."""
+    """The window is read again by the loop's clock, which stops during a suspend."""
     import asyncio
 
     async def run(self: Any) -> None:
@@ -322,7 +322,7 @@ def window_blind_after_sleep(patch: Patch) -> None:
 
 @mutant_in("slept through")
 def timer_late_after_sleep(patch: Patch) -> None:
-    """The timer of a deadline stands still with the loop's clock while the machine sleeps."""
+    """The timer of a deadline runs by the loop's clock, which stops during a suspend."""
     patch.set(expiry_timer, "MAX_TIMER_SECONDS", math.inf)
 
 
@@ -333,6 +333,6 @@ def expiry_believed_while_held(patch: Patch) -> None:
 
 
 @mutant
-def young_strangers_adopted(patch: Patch) -> None:
-    """A user that no row knows is revoked although it may be an issue of this moment."""
+def young_users_adopted(patch: Patch) -> None:
+    """A user without a row is revoked although it may belong to an issue in progress."""
     patch.set(reconciler, "_GRACE_US", 0)

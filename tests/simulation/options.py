@@ -1,4 +1,4 @@
-"""What one run is like: a seed draws every option, and a failing run is made smaller by taking some away."""
+"""Options of one run: a seed draws all of them, and a failing run is shrunk by removing some."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """One run. Spans are in seconds; counts say how often something happens before the calm."""
+    """One run. Durations are in seconds; counts say how often something happens before the faults end."""
 
     seed: int = 0
     span: float = 120.0
@@ -73,19 +73,19 @@ class Options:
     """A week passes at the end, and the tombstones must go."""
 
     def __str__(self) -> str:
-        """Return the options that are not as they are in a plain run."""
+        """Return the options that differ from a plain run."""
         plain = Options()
-        told = []
+        parts = []
         for field in fields(self):
             value = getattr(self, field.name)
             if value != getattr(plain, field.name):
-                told.append(
+                parts.append(
                     f"{field.name}={value:.3g}" if isinstance(value, float) else f"{field.name}={value}"
                 )
-        return " ".join(told) or "seed=0"
+        return " ".join(parts) or "seed=0"
 
     def rng(self, part: str) -> random.Random:
-        """Return the chance of one part of the run: taking away another part does not change it."""
+        """Return the random generator of one part of the run, which does not depend on the other parts."""
         return random.Random(f"{self.seed}/{part}")
 
     def begins(self, caller: int) -> float:
@@ -93,7 +93,7 @@ class Options:
         return self.rng(f"begins/{caller}").uniform(0.0, self.span)
 
     def moment(self, rng: random.Random) -> float:
-        """Return when something happens: as often as not while a caller is being served."""
+        """Return when something happens: half of the time while a caller is being served."""
         if rng.random() < 0.5:
             return rng.uniform(0.0, self.span)
         served = 6 * self.latency + 2 * self.commit
@@ -151,7 +151,7 @@ def draw(seed: int) -> Options:
 
 
 def _widened(options: Options) -> Options:
-    """Return a run with sessions in it and, with several replicas, more of what only these can get wrong."""
+    """Return a run with sessions and, with several replicas, more of the faults that concern only these."""
     options = replace(options, sessions=_share(options.rng("sessions"), 0.3, 0.8))
     if options.replicas == 1:
         return options
@@ -173,7 +173,7 @@ _SPANS = ("seed", "span", "latency", "commit", "bound", "callers")
 
 
 def smaller(options: Options) -> Iterator[Options]:
-    """Yield runs that are one step simpler: an option taken away whole, or halved."""
+    """Yield runs that are one step simpler: with one option removed or halved."""
     plain = Options(renewals=0.0, revocations=0.0)
     for field in fields(options):
         value = getattr(options, field.name)

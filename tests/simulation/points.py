@@ -12,11 +12,11 @@ class Fate(Enum):
     BEFORE = "before it"
     """The process dies, and the effect has not happened."""
     AFTER = "after it"
-    """The effect happens, and the process dies before it hears."""
+    """The effect happens, and the process dies before the answer."""
     LOST = "done, its answer lost"
-    """The effect happens; the process lives and hears that nobody answered."""
+    """The effect happens; the process lives, and the call times out."""
     UNDONE = "not done and timed out"
-    """The effect does not happen; the process lives and hears that nobody answered."""
+    """The effect does not happen; the process lives, and the call times out."""
 
 
 class Points:

@@ -1,6 +1,6 @@
-"""One life of the server: the engine that production builds, behind guard and services, without sockets.
+"""One run of the server: the engine of production behind guard and services, without sockets.
 
-A process ends at an instant, as ``kill -9`` ends one: from then on nothing of it reaches store or AWS.
+A process ends at an instant, as after ``kill -9``: from then on nothing of it reaches store or AWS.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class HungUpError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a caller hears: a status and the messages that came."""
+    """The answer for a caller: a status and messages."""
 
     code: grpc.StatusCode
     messages: tuple[Any, ...] = ()
@@ -55,13 +55,13 @@ class Reply:
 
     @property
     def ok(self) -> bool:
-        """Tell whether the call succeeded."""
+        """Return whether the call succeeded."""
         return self.code is grpc.StatusCode.OK
 
 
 @dataclass(slots=True)
 class _Context:
-    """What the guard asks of a call."""
+    """The part of a gRPC context that the guard uses."""
 
     who: str
     until: float
@@ -89,14 +89,14 @@ class _Context:
 
 @dataclass(frozen=True, slots=True)
 class _Details:
-    """What gRPC tells of a call before it is served."""
+    """The details of a call that gRPC has before it is served."""
 
     method: str
     invocation_metadata: tuple[tuple[str, str], ...] = ()
 
 
 def task_factory(loop: asyncio.AbstractEventLoop, job: Coroutine[Any, Any, Any], **options: Any) -> Any:
-    """Make a task and note it with the process, if one is making it."""
+    """Create a task and register it with the process that creates it."""
     task = asyncio.Task(job, loop=loop, **options)
     context = options.get("context")
     life = context.get(LIFE) if context is not None else LIFE.get()
@@ -110,14 +110,14 @@ class Process:
     """A server that runs."""
 
     def __init__(self, world: World, number: int, seat: int) -> None:
-        """Make the ``number``-th process of a world, on one of its replicas' seats."""
+        """Create the ``number``-th process of a world, as one of its replicas."""
         self.world = world
         self.number = number
         self.seat = seat
         self.alive = True
         self.ready = self.stopped = False
         self.missing: dict[str, None] = {"starting": None}
-        """Why it does not do its part; see ``Attention``."""
+        """Why it does not do its part; see ``Responsibilities``."""
         self.attentive_since = math.inf
         self.going_since = 0.0
         self.tasks: dict[asyncio.Task[Any], None] = {}
@@ -130,17 +130,17 @@ class Process:
 
     @property
     def still(self) -> bool:
-        """Tell whether it is stopped, or its machine asleep."""
+        """Return whether the process is stopped, or its machine suspended."""
         return any(why.startswith(("stopped", "asleep")) for why in self.missing)
 
     def ended(self, task: asyncio.Task[Any]) -> None:
-        """Forget a task; a caller who went away hears no error."""
+        """Remove a task; the error of a cancelled caller is ignored."""
         self.tasks.pop(task, None)
         if not task.cancelled():
             task.exception()
 
     def require_alive(self) -> None:
-        """Let nothing of a dead process reach the world."""
+        """Raise if the process is dead."""
         if not self.alive:
             raise asyncio.CancelledError
 
@@ -164,14 +164,14 @@ class Process:
             await asyncio.get_running_loop().create_future()
 
     def _over(self, life: asyncio.Task[None]) -> None:
-        """Report an engine that ended by itself, a defect; a start that the disk refuses is tried again."""
+        """Report an engine that ended unexpectedly; a start that the disk refused is retried."""
         if self.alive and not life.cancelled():
             error = life.exception()
             if isinstance(error, StoreUnavailable) and not self.ready:
                 self.kill()
                 return
-            told = [repr(one) for one in getattr(error, "exceptions", (error,))]
-            self.world.broken("the_engine_does_not_end", "", f"it ended with {'; '.join(told)}")
+            errors = [repr(one) for one in getattr(error, "exceptions", (error,))]
+            self.world.broken("the_engine_does_not_end", "", f"it ended with {'; '.join(errors)}")
 
     def _serve(self, engine: Engine) -> None:
         about = About("0", "memory", dev_mode=False, linter="", warnings=())
@@ -200,14 +200,14 @@ class Process:
         if self.alive:
             subject = suffix(getattr(event, "lease_id", ""))
             self.world.journal.note(f"{event}", subject or ALL)
-            self.world.attention.heard(self, event)
-            self.world.truth.heard(event)
+            self.world.responsibilities.heard(self, event)
+            self.world.expectations.heard(event)
 
     def refused(self, reason: str) -> None:
-        """Ignore a refusal: the caller hears of it."""
+        """Ignore a refusal, which the caller gets."""
 
     def report(self, method: str, error: BaseException) -> str:
-        """Note what nobody foresaw."""
+        """Record an unforeseen exception."""
         if self.alive:
             self.world.broken("nothing_is_unforeseen", "", f"{method} raised {error!r}")
         return "0"
@@ -225,16 +225,16 @@ class Process:
         self.world.replicas.died(self)
 
     def stop(self) -> None:
-        """Stand still: what was handed to the store is committed now, or as soon as it goes on."""
+        """Stop the process: what was sent to the store is committed now, or when the process continues."""
         self.stopped = True
         self.lose_calls()
         self._disk.hand_over()
 
     def lose_calls(self) -> None:
-        """Decide what becomes of what is on its way while the process does not run."""
+        """Decide the outcome of calls in flight while the process does not run."""
         self._wire.abandon()
 
-    # --- being called --------------------------------------------------------------------------------------
+    # --- calls ---------------------------------------------------------------------------------------------
 
     async def call(self, method: str, request: Message, who: str, seconds: float) -> Reply:
         """Call a method as a client does, with its deadline."""

@@ -1,4 +1,4 @@
-"""The proof, spread over processes: seeds, every single death, pairs of them, and planted bugs."""
+"""The proof in several processes: seeds, every single death, pairs of deaths, and planted bugs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLANTED_BESIDE = (
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What some runs came to; ``faults`` are stories, ready to print."""
+    """The result of some runs; ``faults`` are journals, ready to print."""
 
     runs: int = 0
     two: int = 0
@@ -55,7 +55,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """What found a planted bug; ``by`` is empty where nothing did."""
+    """What found a planted bug; ``by`` is empty if nothing did."""
 
     name: str
     by: str
@@ -75,17 +75,17 @@ def seeds(first: int, count: int) -> Tally:
 
 
 def deaths(name: str, step: int = 1) -> Tally:
-    """Play one scenario with each fate at each of its effects, or each ``step``-th of these deaths."""
+    """Run one scenario with each outcome of each of its effects, or of each ``step``-th one."""
     return _tally(singles(by_name(name), step))
 
 
 def twice(name: str, first: int) -> Tally:
-    """Play one scenario with each fate at one effect and then at each that follows."""
+    """Run one scenario with each outcome of one effect and then of each effect that follows."""
     return _tally(pairs(by_name(name), first))
 
 
 def hunt(index: int) -> Kill:
-    """Plant one bug, and look for it by deaths in its own scenario, by seeds, and by all other deaths."""
+    """Plant one bug, and search for it by deaths in its own scenario, by seeds, and by all other deaths."""
     bug = MUTANTS[index]
     with planted(bug):
         found = _found_by_deaths(scenario for scenario in SCENARIOS if scenario.name == bug.scenario)
@@ -104,7 +104,7 @@ def _found_by_deaths(scenarios: Iterable[Scenario]) -> str:
 
 
 def effects_of(name: str) -> int:
-    """Return how many effects a scenario has when nothing goes amiss."""
+    """Return how many effects a scenario has without faults."""
     return len(play(by_name(name), {}).names)
 
 
@@ -119,18 +119,18 @@ def _chunks(first: int, count: int) -> Iterator[Callable[[], Tally]]:
 
 
 def prove_deaths(pool: ProcessPoolExecutor) -> Tally:
-    """Play every scenario with every single death."""
+    """Run every scenario with every single death."""
     return _sum(pool, [partial(deaths, scenario.name) for scenario in SCENARIOS])
 
 
 def prove_pairs(pool: ProcessPoolExecutor) -> Tally:
-    """Play issue and revoke with every pair of deaths."""
+    """Run issue and revoke with every pair of deaths."""
     firsts = [(name, first) for name in PAIRED for first in range(effects_of(name))]
     return _sum(pool, [partial(twice, name, first) for name, first in firsts])
 
 
 def prove_mutants(pool: ProcessPoolExecutor) -> list[Kill]:
-    """Hunt every planted bug."""
+    """Search for every planted bug."""
     return list(pool.map(hunt, range(len(MUTANTS))))
 
 
@@ -153,6 +153,6 @@ def _done(pool: ProcessPoolExecutor, tasks: list[Callable[[], T]]) -> Iterator[T
 
 
 def silence() -> None:
-    """Keep what dies on purpose off standard error, in a process that does nothing else."""
+    """Suppress the standard error of intended deaths, in a process that does nothing else."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")

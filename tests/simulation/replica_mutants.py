@@ -1,4 +1,4 @@
-"""Bugs planted in what several processes on one store must agree on: one process alone does not show them."""
+"""Planted bugs that show only with several processes on one store."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.support.memory_store import MemoryStore
 
 
 @mutant
-def take_over_beside_the_living(patch: Patch) -> None:
-    """A start voids every claim, although other processes work on theirs."""
+def claims_of_live_processes_voided(patch: Patch) -> None:
+    """A start voids every claim, also those of live processes."""
 
     async def void(self: Any) -> int:
         return await MemoryStore.void_stale_claims(self)
@@ -29,7 +29,7 @@ def take_over_beside_the_living(patch: Patch) -> None:
 
 @mutant
 def what_others_claimed_is_taken(patch: Patch) -> None:
-    """Whoever looks at the store takes what another process works on."""
+    """A full scan takes leases that another process has claimed."""
     due = Row.due
 
     def free(self: Any, now: int, *, held: bool = False) -> bool:
@@ -40,7 +40,7 @@ def what_others_claimed_is_taken(patch: Patch) -> None:
 
 @mutant
 def claims_never_lapse(patch: Patch) -> None:
-    """What a dead process had claimed stays its own for a day."""
+    """The claims of a dead process last for a day."""
     claim, begin = MemoryStore._claim, MemoryStore.begin
     day = timedelta(days=1)
 
@@ -57,7 +57,7 @@ def claims_never_lapse(patch: Patch) -> None:
 
 @mutant
 def requests_unique_in_one_process_alone(patch: Patch) -> None:
-    """Two processes that serve one request at once make a lease each."""
+    """Two processes that serve one request at the same time create a lease each."""
     room = MemoryStore._require_room
 
     def blind(self: Any, intent: Any) -> None:
@@ -67,7 +67,7 @@ def requests_unique_in_one_process_alone(patch: Patch) -> None:
 
 
 @mutant
-def handed_out_again_by_two(patch: Patch) -> None:
+def returned_again_by_two(patch: Patch) -> None:
     """Two processes that serve repeats of one request delete each other's keys."""
 
     async def as_it_is(_: Any, lease: Any) -> Any:
@@ -84,7 +84,7 @@ def handed_out_again_by_two(patch: Patch) -> None:
 
 @mutant_in("repeat and leave")
 def reserved_lease_not_watched(patch: Patch) -> None:
-    """A process that takes a lease to hand it out again, and then doesn't, leaves its end to another."""
+    """A process that reserves a lease for a repeat, and then fails, does not set its timer."""
     reserve = LeaseWriter.reserve
 
     async def unwatched(self: Any, lease: Any) -> Any:
@@ -99,13 +99,13 @@ def reserved_lease_not_watched(patch: Patch) -> None:
 
 @mutant
 def hold_known_to_one_process(patch: Patch) -> None:
-    """A person's hold counts only where it was asked for, until the others hear of it."""
+    """An operator's hold counts only in one process until the others notice it."""
     patch.set(MemoryStore, "_holds", lambda _, terms: terms.held)
 
 
 @mutant
-def end_of_a_hold_not_heard(patch: Patch) -> None:
-    """A process learns of another's hold, and never that it has ended."""
+def end_of_a_hold_not_noticed(patch: Patch) -> None:
+    """A process notices another's hold, but not its end."""
 
     async def look(self: Any) -> None:
         try:
@@ -121,7 +121,7 @@ def end_of_a_hold_not_heard(patch: Patch) -> None:
 
 @mutant
 def each_machine_its_own_clock(patch: Patch) -> None:
-    """Each process tells the time by the wall clock of its own machine."""
+    """Each process uses the wall clock of its own machine."""
     ask = Disk.__getattr__
 
     def by_the_wall(self: Any, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What must hold of keys that are rotated: judged once all is quiet, when those of ``invariants.py`` are."""
+"""Invariants of rotated keys, checked at the end of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def one_root_key_lives(world: World, _: None) -> Found:
-    """Of a root that was rotated there is one key, it works, and it is the one that the mount uses."""
+    """A rotated root has one key, which is valid and is the one that the mount uses."""
     row, user = world.store.rotations.get("aws/root"), world.mine.users.get(ROOT)
     if row is None or user is None:
         return None
@@ -44,8 +44,8 @@ def static_keys_are_known(world: World, _: None) -> Found:
     return None
 
 
-def rotations_come_to_rest(world: World, _: None) -> Found:
-    """Whatever happened to a rotation, in the end its row waits for nothing but its next time."""
+def rotations_become_idle(world: World, _: None) -> Found:
+    """In the end the row of a rotation waits only for its next time."""
     for row in world.store.rotations.values():
         if not rests(row):
             return "", f"{row.subject} is {row.phase.value}: {row.last_error}"
@@ -53,8 +53,8 @@ def rotations_come_to_rest(world: World, _: None) -> Found:
 
 
 def rests(row: Rotation) -> bool:
-    """Tell whether a row has nothing left to do but its next rotation."""
+    """Return whether a row waits only for its next rotation."""
     return row.phase is Phase.IDLE and not row.last_check_us and not row.ending
 
 
-AT_END = (rotations_come_to_rest, one_root_key_lives, static_keys_are_known)
+AT_END = (rotations_become_idle, one_root_key_lives, static_keys_are_known)

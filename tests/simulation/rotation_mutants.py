@@ -1,4 +1,4 @@
-"""Bugs planted in the rotation of keys; see ``mutants.py``. They are looked for in its scenarios first."""
+"""Planted bugs of rotations; see ``mutants.py``. They are searched for in its scenarios first."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.simulation.mutants import Patch, mutant_in
 
 
 @mutant_in("rotate root")
-def lost_key_not_looked_for(patch: Patch) -> None:
-    """After an unknown answer another key is made without a look at what the first one made."""
+def lost_key_not_deleted(patch: Patch) -> None:
+    """After an unknown answer another key is created without deleting the first one."""
 
     async def nothing(_: Any, __: Any = None) -> str:
         return ""
@@ -33,7 +33,7 @@ def intent_without_what_was_there(patch: Patch) -> None:
 
 @mutant_in("rotate root")
 def old_root_key_left(patch: Patch) -> None:
-    """The old key of a root is switched off and never deleted."""
+    """The old key of a root is set inactive and never deleted."""
 
     async def forgotten(self: Any) -> None:
         await self._held.move(steps.retire(self.row))
@@ -43,7 +43,7 @@ def old_root_key_left(patch: Patch) -> None:
 
 @mutant_in("delete static")
 def deleted_role_leaves_its_key(patch: Patch) -> None:
-    """A static role that is deleted is forgotten, and its key stays on AWS."""
+    """A deleted static role is dropped, and its key stays on AWS."""
 
     async def forgotten(self: Any) -> None:
         await self._held.forget()
@@ -53,7 +53,7 @@ def deleted_role_leaves_its_key(patch: Patch) -> None:
 
 @mutant_in("disable static")
 def disabled_mount_leaves_keys(patch: Patch) -> None:
-    """The static roles of a mount that is disabled are forgotten with it, and their keys stay on AWS."""
+    """The static roles of a disabled mount are dropped with it, and their keys stay on AWS."""
 
     def forgotten(self: Any, rows: list[Any]) -> None:
         for row in rows:
@@ -64,7 +64,7 @@ def disabled_mount_leaves_keys(patch: Patch) -> None:
 
 @mutant_in("rotate chain")
 def chain_lost_at_the_switch(patch: Patch) -> None:
-    """The new key of a root is put in place without the chain that went on from the old one."""
+    """The new key of a root is stored without the assume chain of the old one."""
 
     def bare(value: Any, **changes: Any) -> Any:
         return replace(value, **changes, **({"assume_chain": ()} if "access_key" in changes else {}))
@@ -74,7 +74,7 @@ def chain_lost_at_the_switch(patch: Patch) -> None:
 
 @mutant_in("rotate root")
 def new_key_not_durable(patch: Patch) -> None:
-    """A new key is in use before the row knows of it: only the root's config does."""
+    """A new key is in use before its row has it: only the root's config does."""
     create = UserKeys.create
 
     async def twice(self: Any, row: Any) -> Any:

@@ -1,6 +1,6 @@
-"""What must hold at every durable change of a row; see ``invariants`` for all else.
+"""Invariants of every durable change of a row; see ``invariants`` for all others.
 
-Each is a function by its name: it returns None, or the lease concerned and what is wrong.
+Each is a function that returns None, or the lease concerned and what is wrong.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _MOVES = frozenset((before, after) for (before, _), after in STEPS.items())
 
 
 def only_steps_of_the_table_are_made(_: World, change: Change) -> Found:
-    """A row goes only the ways of ``domain.lease.STEPS``, one generation at a time."""
+    """A row changes only by ``domain.lease.STEPS``, one generation at a time."""
     lease_id, old, new = change
     if old is None or new is None:
         return None
     before, after = old.lease, new.lease
     noted = replace(before, last_error="", created_us=min(before.created_us, after.created_us))
     if replace(after, last_error="") == noted:
-        return None  # an error that is wiped is no step, nor is a beginning that the lowered clock moves back
+        return None  # removing an error is not a step, nor is moving the begin after the clock was lowered
     if before.state is not after.state and (before.state, after.state) not in _MOVES:
         return suffix(lease_id), f"{before.state.value} became {after.state.value}"
     if after.generation != before.generation + 1:
@@ -38,7 +38,7 @@ def only_steps_of_the_table_are_made(_: World, change: Change) -> Found:
 
 
 def a_hold_holds_every_replica(world: World, change: Change) -> Found:
-    """3: while the store keeps a hold nothing expires, whoever knows of it."""
+    """3: while the store has a hold no replica lets a lease expire."""
     lease_id, old, new = change
     if old is None or new is None or old.lease.state is not State.ACTIVE or not new.claimed_by:
         return None
@@ -46,7 +46,7 @@ def a_hold_holds_every_replica(world: World, change: Change) -> Found:
 
 
 def limits_are_kept(world: World, change: Change) -> Found:
-    """8: no intent is written where mount or role are full, or where the mount takes none."""
+    """8: no intent is written if mount or role are full, or the mount is being disabled."""
     lease_id, old, new = change
     if old is not None or new is None or new.lease.state is not State.INTENT:
         return None
@@ -78,22 +78,26 @@ def a_request_makes_one_lease(world: World, change: Change) -> Found:
 
 
 def gone_means_that_the_user_is_gone(world: World, change: Change) -> Found:
-    """10: a row ends only when its own account has no such user, nor can get it any more."""
+    """10: a row ends only when its account has no such user, and no late request can create it."""
     lease_id, old, new = change
     if new is None or new.lease.state is not State.GONE or old is None or old.lease.state is State.GONE:
         return None
-    record = world.truth.of(lease_id)
-    if record is None or record.create_sent_us > record.begun_until_us or world.truth.user(record) is None:
+    record = world.expectations.of(lease_id)
+    if (
+        record is None
+        or record.create_sent_us > record.begun_until_us
+        or world.expectations.user(record) is None
+    ):
         return None
     return suffix(lease_id), f"the row is GONE and {record.user_name} lives"
 
 
-def a_silence_counts_no_attempt(world: World, change: Change) -> Found:
+def an_unanswered_call_counts_no_attempt(world: World, change: Change) -> Found:
     """9: only a refusal of this row counts as an attempt."""
     lease_id, old, new = change
     if old is None or new is None or new.lease.attempts <= old.lease.attempts:
         return None
-    record = world.truth.of(lease_id)
+    record = world.expectations.of(lease_id)
     by_aws = new.lease.last_error.startswith("AWS ")
     if record is not None and by_aws and record.sends and not record.refusals:
         return suffix(lease_id), "an attempt was counted, and AWS had refused nothing"
@@ -101,7 +105,7 @@ def a_silence_counts_no_attempt(world: World, change: Change) -> Found:
 
 
 def retries_are_spread(world: World, change: Change) -> Found:
-    """9: a refused row is tried again after 10 s doubling to 15 min, with full jitter, never at the bound."""
+    """9: a refused row is retried after 10 s doubling to 15 min, with full jitter, never at the bound."""
     lease_id, old, new = change
     if old is None or new is None or new.lease.attempts <= old.lease.attempts:
         return None
@@ -138,14 +142,14 @@ def tombstones_are_kept(world: World, change: Change) -> Found:
     return None
 
 
-def only_old_strangers_are_adopted(world: World, change: Change) -> Found:
-    """A user that no row knows is left alone for 15 minutes: it may be an issue of this moment."""
+def only_old_users_are_adopted(world: World, change: Change) -> Found:
+    """A user without a row is not adopted for 15 minutes: it may belong to an issue in progress."""
     lease_id, old, new = change
     if old is not None or new is None or new.lease.state is not State.REVOKING:
         return None
     user = world.account_of(new.lease.footprint.account).users.get(new.lease.footprint.user_name.casefold())
     now = world.mine.time()
-    if user is not None and now - user.created < CREATE_GRACE.total_seconds() - world.truth.skew:
+    if user is not None and now - user.created < CREATE_GRACE.total_seconds() - world.expectations.skew:
         return suffix(lease_id), f"a user {now - user.created:.0f} s old was adopted"
     return None
 
@@ -156,9 +160,9 @@ ON_CHANGE = (
     limits_are_kept,
     a_request_makes_one_lease,
     gone_means_that_the_user_is_gone,
-    a_silence_counts_no_attempt,
+    an_unanswered_call_counts_no_attempt,
     retries_are_spread,
     prefixes_are_final,
     tombstones_are_kept,
-    only_old_strangers_are_adopted,
+    only_old_users_are_adopted,
 )

@@ -1,4 +1,4 @@
-"""One run: faults and callers first, then calm, in which everything must come to its end."""
+"""One run: first with faults and callers, then without, until everything has ended."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 from lessor.v1 import lease_pb2
 from lessor_server.domain.lease import LIVE
+from tests.simulation.expectations import Breach
 from tests.simulation.journal import ALL, suffix
 from tests.simulation.options import Options
 from tests.simulation.points import Points
 from tests.simulation.process import task_factory
 from tests.simulation.rotation_invariants import rests
 from tests.simulation.stopping import StoppingLoop
-from tests.simulation.truth import Breach
 from tests.simulation.wire import LATEST_ARRIVAL
 from tests.simulation.workload import Workload, furnish
 from tests.simulation.world import World
 
 CALM_SECONDS = 5 * 3600.0
-"""How long the calm may last: a sweep an hour, looks for a user, and a clock that was an hour ahead."""
+"""How long the end may take: an hourly reconcile run, checks for a user, and a clock an hour ahead."""
 POLL_SECONDS = 20.0
 Play = Callable[[World], Coroutine[Any, Any, None]]
 WEEK = 8 * 24 * 3600.0
@@ -29,7 +29,7 @@ WEEK = 8 * 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run came to."""
+    """The result of a run."""
 
     options: Options
     breaches: tuple[Breach, ...]
@@ -46,12 +46,12 @@ class Result:
 
 
 def run(options: Options) -> Result:
-    """Play one run."""
+    """Do one run."""
     return in_world(options, _play)
 
 
 def in_world(options: Options, play: Play, points: Points | None = None) -> Result:
-    """Run ``play(world)`` in virtual time and return what came of it."""
+    """Run ``play(world)`` in virtual time and return the result."""
     loop = StoppingLoop(options.seed)
     world = World(options, loop, points or Points())
 
@@ -80,7 +80,7 @@ async def _play(world: World) -> None:
 
 
 async def calm(world: World, workload: Workload) -> None:
-    """Let nothing go wrong any more, and wait until everything has come to its end."""
+    """End all faults, and wait until everything has ended."""
     world.faults.end()
     world.journal.note("calm", ALL)
     until = world.now() + CALM_SECONDS
@@ -114,29 +114,29 @@ async def _operate(world: World, workload: Workload) -> None:
 
 
 def _elsewhere(world: World, lease_id: str) -> bool:
-    """Tell whether a lease's mount has the root of another account by now."""
+    """Return whether a lease's mount now has the root of another account."""
     lease = world.store.rows[lease_id].lease
     account = world.store.roots[lease.mount].account
     return bool(account) and account != lease.footprint.account
 
 
 def _settled(world: World) -> bool:
-    """Tell whether nothing is under way or to come."""
+    """Return whether nothing is in progress or pending."""
     if world.pending or world.store.open or any(row.lease.state in LIVE for row in world.store.rows.values()):
         return False
     if not world.replicas.complete or world._own:
         return False
     if not all(rests(row) for row in world.store.rotations.values()):
         return False
-    for user in world.truth.users():
-        record = world.truth.records.get(suffix(user.name))
+    for user in world.expectations.users():
+        record = world.expectations.records.get(suffix(user.name))
         if record is None or world.store.rows[record.lease_id].lease.state.value != "ABANDONED":
             return False
     return True
 
 
 async def _count(world: World, workload: Workload) -> None:
-    """8: what the server counts is what there is."""
+    """8: the counts of the server are correct."""
     counted = 0
     for mount in ("aws/", "lab/"):
         reply = await workload.client.call("CountLeases", lease_pb2.CountLeasesRequest(prefix=mount))
@@ -146,7 +146,7 @@ async def _count(world: World, workload: Workload) -> None:
 
 
 async def _bury(world: World, workload: Workload) -> None:
-    """1: a week later a complete listing lets the tombstones go, and nothing else."""
+    """1: after a week a complete listing drops the tombstones, and nothing else."""
     world.sleep(WEEK)
     await asyncio.sleep(LATEST_ARRIVAL)
     await _operate(world, workload)

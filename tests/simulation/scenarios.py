@@ -1,4 +1,4 @@
-"""What is played while the process dies at each effect in turn: a short story for each thing that can be."""
+"""Short scenarios, which are run with a death at each effect in turn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OLD_ENOUGH = 16 * 60.0
 
 @dataclass(slots=True)
 class Stage:
-    """A world, a client, and the leases that a story has made."""
+    """A world, a client, and the leases of a scenario."""
 
     world: World
     workload: Workload
@@ -29,7 +29,7 @@ class Stage:
 
     @property
     def client(self) -> Client:
-        """Return the client that the stories call with."""
+        """Return the client of the scenario."""
         return self.workload.client
 
     async def issue(
@@ -40,11 +40,11 @@ class Stage:
         request: str = "",
         within: float = 60.0,
     ) -> Any:
-        """Ask for a credential; a request id stands for one caller, otherwise each is another."""
+        """Request a credential; each request id is one caller, and without one each call is another."""
         asked = creds_pb2.GenerateCredentialsRequest(
             mount=mount, role=role, ttl=seconds(life), request_id=request
         )
-        who = request or f"caller-{len(self.world.truth.callers)}"
+        who = request or f"caller-{len(self.world.expectations.callers)}"
         answer = await self.client.generate(asked, who, within)
         if answer is not None:
             self.leases.append(answer.lease_id)
@@ -122,7 +122,7 @@ async def _change_root(stage: Stage) -> None:
 
 
 async def _stranger(stage: Stage) -> None:
-    """Leave a user of ours that no row knows, and a tombstone."""
+    """Create a user of ours without a row, and a tombstone."""
     await stage.issue()
     await stage.client.revoke(stage.leases[0], sync=True, who="caller-0")
     await asyncio.sleep(2.0)  # a user made before this start would tell of a restored store
@@ -142,7 +142,7 @@ async def _beyond_the_window(stage: Stage) -> None:
 
 
 async def _start(stage: Stage) -> None:
-    """Die with one lease alive, one over, and one half made; then start."""
+    """Die with one live lease, one expired and one half created; then start."""
     stage.world.spawn(_quietly(stage.issue("a_p")))
     await asyncio.sleep(0.06)
     stage.world.replicas.serving[0].kill()
@@ -162,14 +162,14 @@ async def _die_while_making(stage: Stage) -> None:
 
 
 async def _wrong_clock(stage: Stage) -> None:
-    """Die while a user is made, and start by a wall clock that is an hour ahead."""
+    """Die while a user is created, and start with a wall clock that is an hour ahead."""
     stage.world.clocks.wall_ahead = 3600.0
     await _die_while_making(stage)
     await asyncio.sleep(40.0)
 
 
 async def _sleep_on_it(stage: Stage) -> None:
-    """Fall asleep between AWS's answer that there is no such user and what is made of it."""
+    """Suspend the machine after AWS's answer that a user does not exist."""
     world = stage.world
     await _die_while_making(stage)
     for _ in range(3000):
@@ -188,27 +188,27 @@ async def _request_again(stage: Stage) -> None:
 
 
 async def _slept_through(stage: Stage) -> None:
-    """Sleep for 15 s long before a lease ends, and wait for its end."""
+    """Suspend for 15 s long before a lease ends, and wait for its end."""
     await stage.issue("app2", life=120.0)
     stage.world.sleep(15.0)
     await asyncio.sleep(130.0)
 
 
 async def _wait_a_minute(_: Stage) -> None:
-    """Let what a start disturbs be over before the first lease ends."""
+    """Wait until the effects of a start are over before the first lease ends."""
     await asyncio.sleep(60.0)
 
 
 async def _repeat_and_leave(stage: Stage) -> None:
-    """Leave before a credential is ready, at one process, which is then stopped, and at the other."""
+    """Cancel a request at one process, which is then stopped, and then at another."""
     world, request = stage.world, str(uuid.UUID(int=9, version=4))
     await _leave(stage, request)
-    await asyncio.sleep(1.0)  # it is made all the same, for a minute
-    maker = next(iter(world.truth.callers[request].replicas), None)
+    await asyncio.sleep(1.0)  # it is issued nevertheless, for a minute
+    maker = next(iter(world.expectations.callers[request].replicas), None)
     if maker is not None:
         world.replicas.stop(maker, 20 * 60.0)
     for _ in range(10):
-        if len(world.truth.callers[request].replicas) == 1:
+        if len(world.expectations.callers[request].replicas) == 1:
             await _leave(stage, request)
     await asyncio.sleep(100.0)
 
@@ -222,7 +222,7 @@ async def _leave(stage: Stage, request: str) -> None:
 
 
 async def _request_twice_at_once(stage: Stage) -> None:
-    """Ask twice with one request id, the second time while the first may be under way, then once more."""
+    """Send a request id twice, the second time perhaps during the first, then once more."""
     request = str(uuid.UUID(int=7, version=4))
     first = stage.world.spawn(_quietly(stage.issue(request=request)))
     await asyncio.sleep(0.03)
@@ -232,7 +232,7 @@ async def _request_twice_at_once(stage: Stage) -> None:
 
 
 async def _prefix_while_issuing(stage: Stage) -> None:
-    """Put a role's leases up for revocation while another of them is being made."""
+    """Revoke a role's leases while another of them is being issued."""
     made = stage.world.spawn(_quietly(stage.issue("app2")))
     await asyncio.sleep(0.03)
     await stage.client.revoke_prefix("aws/creds/app2/", sync=True)
@@ -247,7 +247,7 @@ async def _revoke_while_creating(stage: Stage) -> None:
     await stage.client.revoke_prefix("aws/creds/a_p/", sync=True)
     await issue
     await asyncio.sleep(160.0)  # a claim whose answer was lost runs out after two minutes
-    if world.replicas.lives == 1 and any(world.truth.users()):
+    if world.replicas.lives == 1 and any(world.expectations.users()):
         world.broken("what_was_made_late_goes_soon", "", "a user created after its row was GONE is left")
 
 
@@ -270,7 +270,7 @@ async def _session(stage: Stage) -> None:
 
 
 async def _session_again(stage: Stage) -> None:
-    """Ask for a session twice by one request id, and forget it."""
+    """Request a session twice with one request id, and revoke it."""
     request = str(uuid.UUID(int=8, version=4))
     for _ in range(2):
         await stage.issue("session", life=900.0, request=request)
@@ -279,14 +279,14 @@ async def _session_again(stage: Stage) -> None:
 
 
 async def _root_is_a_user(stage: Stage) -> None:
-    """Make the root's key one of a user of the account, beside a user for a static role."""
+    """Give the root the key of a user, and create a user for a static role."""
     stage.world.mine.adopt_root(builders.ROOT_KEY)
     stage.world.mine.create_user("billing").visible_at = 0.0
     await _set_root(stage, "lab", SECOND_KEY)  # no key goes that another mount has as its root
 
 
 async def _root_is_a_chain(stage: Stage) -> None:
-    """Let the root go on from its user by a role into the other account."""
+    """Give the root an assume chain into the other account."""
     await _root_is_a_user(stage)
     mine, other = stage.world.mine, stage.world.other
     mine.peers[other.account], other.peers = other, mine.peers
@@ -299,14 +299,14 @@ async def _root_is_a_chain(stage: Stage) -> None:
 
 
 async def _rotate_root(stage: Stage) -> None:
-    """Rotate the root's key, and use the new one while the old one goes."""
+    """Rotate the root's key, and issue with the new one while the old one is deleted."""
     await stage.client.call("RotateRoot", config_pb2.RotateRootRequest(mount="aws"))
     await stage.issue(life=20.0)
     await asyncio.sleep(70.0)
 
 
 async def _beside_a_key(stage: Stage) -> None:
-    """Give the user of a static role a key of somebody else's."""
+    """Create a foreign key for the user of a static role."""
     await _root_is_a_user(stage)
     stage.world.strange_keys.add(stage.world.mine.create_access_key("billing").id)
 
@@ -323,7 +323,7 @@ async def _rotate_static(stage: Stage) -> None:
 
 
 async def _static_beside(stage: Stage) -> None:
-    """Put a static role whose user has a key of somebody else's."""
+    """Put a static role whose user has a foreign key."""
     await _beside_a_key(stage)
     await _put_static(stage)
 
@@ -342,21 +342,21 @@ async def _lab_and_another(stage: Stage) -> None:
 
 
 async def _force(stage: Stage) -> None:
-    """Give a mount up while its lease is being revoked."""
+    """Disable a mount by force while its lease is being revoked."""
     await stage.client.revoke(stage.leases[0], sync=False, who="caller-0")
     await asyncio.sleep(0.1)
     await stage.client.disable("lab", force=True)
 
 
 async def _stop(stage: Stage) -> None:
-    """Stop the process that makes a user, for longer than another waits before it takes the user for gone."""
+    """Stop the process that creates a user, until another one believes the user gone."""
     world = stage.world
     world.spawn(_quietly(stage.issue("a_p")))
     await asyncio.sleep(0.004)
-    (maker,) = world.truth.callers["caller-0"].replicas
+    (maker,) = world.expectations.callers["caller-0"].replicas
     world.replicas.stop(maker, 20 * 60.0)
     await asyncio.sleep(20 * 60.0 + 160.0)  # a claim whose answer was lost runs out after two minutes
-    if world.replicas.lives == 2 and any(world.truth.users()):
+    if world.replicas.lives == 2 and any(world.expectations.users()):
         world.broken("what_was_made_late_goes_soon", "", "a user made after its row was GONE is left")
 
 

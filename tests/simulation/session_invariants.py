@@ -1,4 +1,4 @@
-"""What must hold of sessions of STS besides: each is judged when those of ``invariants.py`` are."""
+"""Invariants of sessions of STS, checked with those of ``invariants.py``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.memory_aws import CHAIN_SESSION
 
 if TYPE_CHECKING:
     from tests.simulation.disk import Change
-    from tests.simulation.truth import Effect, Told
+    from tests.simulation.expectations import Answered, Effect
     from tests.simulation.world import World
     from tests.support.sts_state import SessionKey
 
@@ -19,17 +19,17 @@ SECOND_US = 1_000_000
 
 
 def no_session_is_without_a_row(world: World, effect: Effect) -> Found:
-    """1: whoever had a session made, but for a root's own chain, had written its row before."""
+    """1: the row of a session is written before the session is issued, except for a root's own chain."""
     name: str = getattr(effect.call, "session_name", "")
     if name in ("", CHAIN_SESSION) or not effect.answer.ok:
         return None
-    record = world.truth.records.get(suffix(name))
+    record = world.expectations.records.get(suffix(name))
     known = record is not None and record.lease_id in world.store.rows
     return None if known else (suffix(name), f"session {name} was made and no row knows it")
 
 
 def a_session_ends_when_aws_says(world: World, change: Change) -> Found:
-    """2, 3: a session's lease ends at AWS's own instant; by a clock that is ahead of it, in a second."""
+    """2, 3: a session's lease ends when AWS ends the session, or within a second if the clock is ahead."""
     lease_id, old, new = change
     if new is None or not new.lease.is_session or new.lease.state is not State.ACTIVE:
         return None
@@ -47,29 +47,29 @@ def a_session_ends_when_aws_says(world: World, change: Change) -> Found:
 
 
 def a_session_expires_in_time(world: World, change: Change) -> Found:
-    """2: nothing on AWS stands in the way of a session's end, so it is late by a disturbance only."""
+    """2: the end of a session needs no call, so only a disturbance can delay it."""
     lease_id, old, new = change
     if old is None or new is None or not new.lease.is_session:
         return None
-    record = world.truth.of(lease_id)
+    record = world.expectations.of(lease_id)
     expires = (old.lease.state, new.lease.state) == (State.ACTIVE, State.REVOKING)
     if record is None or not expires:
         return None
-    due = world.attention.latest(record)
+    due = world.responsibilities.latest(record)
     late = world.now() - due
-    if late <= BOUND_SECONDS + world.truth.skew or world.truth.disturbed(record, due):
+    if late <= BOUND_SECONDS + world.expectations.skew or world.expectations.disturbed(record, due):
         return None
     return suffix(lease_id), f"it expired {late:.1f} s late"
 
 
-def a_session_is_handed_out_whole(world: World, told: Told) -> Found:
-    """6: what a caller gets is a session that AWS made, with the token without which it is nothing."""
-    if told.method != "GenerateCredentials" or not told.answer.security_token:
+def a_session_is_returned_complete(world: World, answered: Answered) -> Found:
+    """6: a caller gets a session that AWS issued, with its token."""
+    if answered.method != "GenerateCredentials" or not answered.answer.security_token:
         return None
-    made = _session(world, told.answer.access_key)
-    whole = (told.answer.secret_key, told.answer.security_token, False)
-    if made is None or (made.secret, made.token, told.answer.lease_renewable) != whole:
-        return suffix(told.answer.lease_id), "what was handed out is not the session that AWS made"
+    made = _session(world, answered.answer.access_key)
+    whole = (answered.answer.secret_key, answered.answer.security_token, False)
+    if made is None or (made.secret, made.token, answered.answer.lease_renewable) != whole:
+        return suffix(answered.answer.lease_id), "the returned session is not the one that AWS issued"
     return None
 
 
@@ -80,4 +80,4 @@ def _session(world: World, key_id: str) -> SessionKey | None:
 
 ON_EFFECT = (no_session_is_without_a_row,)
 ON_CHANGE = (a_session_ends_when_aws_says, a_session_expires_in_time)
-ON_ANSWER = (a_session_is_handed_out_whole,)
+ON_ANSWER = (a_session_is_returned_complete,)

@@ -1,4 +1,4 @@
-"""Makes a broken run smaller: options are taken away for as long as the same invariant still breaks."""
+"""Shrinks a broken run: options are removed while the same invariant still breaks."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def shrunk(broken: Result) -> Result:
     return broken
 
 
-def told(result: Result) -> str:
-    """Return a broken run as a person reads it: what broke, with which options, and the story."""
+def report(result: Result) -> str:
+    """Return the report of a broken run: the invariant, the options and the journal."""
     breach = result.breaches[0]
     head = f"seed {result.options.seed}: {breach.invariant} at {breach.at:.3f} s: {breach.text}"
     return f"{head}\n  {result.options}\n{result.story}"

@@ -1,7 +1,7 @@
-"""A virtual loop that can stop one process of a run while all else goes on, as SIGSTOP and SIGCONT do.
+"""A virtual loop that can stop one process of a run while all others continue, as SIGSTOP and SIGCONT do.
 
-What a stopped process would run is set aside, with the timers that it has set. When it goes on, time has
-passed: what came due meanwhile runs at once, beside the answers that came.
+The callbacks and timers of a stopped process are kept. When it continues, time has passed: overdue timers run
+immediately, together with the answers that arrived.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ H = TypeVar("H", bound=asyncio.Handle)
 
 
 class StoppingLoop(VirtualLoop):
-    """Runs nothing of those lives that are stopped."""
+    """A loop that runs no callback of a stopped process."""
 
     def __init__(self, seed: int = 0) -> None:
-        """Draw the order of what is ready from ``seed``; nobody is stopped."""
+        """Draw the order of ready callbacks from ``seed``; no process is stopped."""
         super().__init__(seed)
         self._aside: dict[object, list[asyncio.Handle]] = {}
         self._timers_run = True
 
     def halt(self, life: object) -> None:
-        """Run nothing of ``life`` from the next turn of the loop on."""
+        """Run no callback of ``life`` from the next iteration of the loop on."""
         self._aside.setdefault(life, [])
         self._timers_run = True
 
     def go_on(self, life: object) -> None:
-        """Let ``life`` run again, if it was stopped."""
+        """Continue ``life``, if it was stopped."""
         for handle in self._aside.pop(life, ()):
             if handle.cancelled():
                 continue
@@ -49,14 +49,14 @@ class StoppingLoop(VirtualLoop):
     def _run_once(self) -> None:
         if self._aside:
             self._ready = deque(self._of_those_who_run(self._ready))
-        if self._aside and self._timers_run:  # whoever is stopped sets no further one
+        if self._aside and self._timers_run:  # a stopped process sets no further timer
             self._scheduled = list(self._of_those_who_run(self._scheduled))
             heapq.heapify(self._scheduled)
             self._timers_run = False
         super()._run_once()
 
     def _of_those_who_run(self, handles: Iterable[H]) -> Iterator[H]:
-        """Yield the handles of those who run, and set the others aside."""
+        """Yield the handles of running processes, and keep the others for later."""
         for handle in handles:
             aside = self._aside.get(handle._context.get(LIFE))  # type: ignore[attr-defined]
             if aside is None or handle.cancelled():

@@ -1,4 +1,4 @@
-"""Bugs planted in the rules of the store, in ranges, and in what lies beside the engine's main path."""
+"""Planted bugs of the store, of bulk revocations, and of what is beside the engine's main path."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.memory_upkeep import MemoryUpkeep
 
 @mutant
 def activate_without_generation(patch: Patch) -> None:
-    """A row that changed hands becomes ACTIVE all the same."""
+    """A row is activated although another process has claimed it."""
     write = MemoryStore.write
 
     async def lax(self: Any, before: Lease, after: Lease) -> bool:
@@ -45,7 +45,7 @@ def activate_without_generation(patch: Patch) -> None:
 
 @mutant
 def renew_without_the_state(patch: Patch) -> None:
-    """A renewal brings back what is being revoked."""
+    """A renewal makes a row in revocation ACTIVE."""
 
     def revive(lease: Lease, expires_us: int, now_us: int) -> Lease:
         generation = steps.next_generation(lease.generation)
@@ -58,14 +58,14 @@ def renew_without_the_state(patch: Patch) -> None:
 
 
 @mutant
-def open_prefixes_not_looked_at(patch: Patch) -> None:
+def open_prefixes_not_checked(patch: Patch) -> None:
     """A lease of an open prefix becomes ACTIVE, or is renewed."""
     patch.set(MemoryRows, "_covered", lambda *_: False)
 
 
 @mutant
-def cut_off_not_looked_at(patch: Patch) -> None:
-    """A prefix takes in what was begun after it."""
+def cut_off_not_checked(patch: Patch) -> None:
+    """A prefix includes leases that were begun after it."""
 
     def taken_in(self: Any, prefix: Any) -> list[Row]:
         return [
@@ -84,7 +84,7 @@ def cut_off_not_looked_at(patch: Patch) -> None:
 
 @mutant
 def hints_believed(patch: Patch) -> None:
-    """Deadlines ring as soon as they are known, and what rings is claimed, due or not."""
+    """Deadlines fire as soon as they are known, and are claimed whether due or not."""
     from lessor_server.engine.revocation.expiry_timer import ExpiryTimer
 
     patch.set(ExpiryTimer, "watch", lambda self, lease_id, _: self._fire([lease_id]))
@@ -97,8 +97,8 @@ def hints_believed(patch: Patch) -> None:
 
 
 @mutant
-def take_over_skipped(patch: Patch) -> None:
-    """A start leaves the claims of the dead process to run out."""
+def stale_claims_not_voided(patch: Patch) -> None:
+    """A start does not void the claims of a dead process."""
 
     async def leave(_: Any) -> int:
         return 0
@@ -108,7 +108,7 @@ def take_over_skipped(patch: Patch) -> None:
 
 @mutant
 def tombstones_dropped_early(patch: Patch) -> None:
-    """A sweep drops each tombstone that it did not see alive."""
+    """A reconcile run drops each tombstone whose user is not listed."""
 
     async def purge_tombstones(self: Any, account: str, _: int) -> int:
         gone = [
@@ -125,7 +125,7 @@ def tombstones_dropped_early(patch: Patch) -> None:
 
 @mutant
 def counts_not_kept(patch: Patch) -> None:
-    """The limits of mount and role are not looked at."""
+    """The limits of mount and role are not checked."""
     room = MemoryStore._require_room
 
     def boundless(self: Any, intent: Any) -> None:
@@ -136,7 +136,7 @@ def counts_not_kept(patch: Patch) -> None:
 
 @mutant
 def disabling_mounts_take_leases(patch: Patch) -> None:
-    """An intent is written whatever its mount is about to become."""
+    """An intent is written although its mount is being disabled."""
     room = MemoryStore._require_room
 
     def blind(self: Any, intent: Any) -> None:
@@ -158,13 +158,13 @@ def disabling_mounts_take_leases(patch: Patch) -> None:
 
 @mutant
 def request_ids_not_unique(patch: Patch) -> None:
-    """The store does not know which request made a lease."""
+    """The store does not record the request id of a lease."""
     patch.set(MemoryRows, "_earlier", lambda *_: None)
 
 
 @mutant
-def untaken_never_expires(patch: Patch) -> None:
-    """A lease that nobody was given lives as long as any."""
+def undelivered_never_expires(patch: Patch) -> None:
+    """An undelivered lease lives as long as any other."""
     activate = steps.activate
 
     def deliver(lease: Lease, key_id: str, now_us: int, *, ends_us: int, **_: Any) -> Lease:
@@ -179,13 +179,13 @@ def untaken_never_expires(patch: Patch) -> None:
 
 @mutant
 def wall_clock_used(patch: Patch) -> None:
-    """Deadlines are compared with whatever the wall clock was set to."""
+    """Deadlines are compared with the wall clock."""
     patch.set(MemoryRows, "now", lambda self: self._clock.wall_us())
 
 
 @mutant
-def fail_due_at_once(patch: Patch) -> None:
-    """A refused row is tried again without a wait."""
+def refused_row_due_immediately(patch: Patch) -> None:
+    """A refused row is retried without a delay."""
     reschedule = steps.reschedule
 
     def at_once(lease: Lease, error: str, _: timedelta, now_us: int, **counts: int) -> Lease:
@@ -196,7 +196,7 @@ def fail_due_at_once(patch: Patch) -> None:
 
 @mutant
 def time_runs_back_at_a_start(patch: Patch) -> None:
-    """A start believes the wall clock, also where the store remembers a later time."""
+    """A start uses the wall clock, although the store has a later time."""
 
     def restart(self: Any) -> None:
         self._offset_us = self._clock.wall_us() - self._clock.boot_us()
@@ -210,7 +210,7 @@ def time_runs_back_at_a_start(patch: Patch) -> None:
 
 @mutant
 def probes_for_a_mount_that_is_gone(patch: Patch) -> None:
-    """An account stays paused for ever once the mount whose root probed it was disabled."""
+    """An account stays paused after the mount whose root probed it was disabled."""
 
     async def trouble(self: Any, mount: str, limiter: Any) -> str | None:
         try:
@@ -226,8 +226,8 @@ def probes_for_a_mount_that_is_gone(patch: Patch) -> None:
 
 
 @mutant
-def witness_mute_without_a_root(patch: Patch) -> None:
-    """One mount without a root keeps expiries held for ever after a start."""
+def clock_not_checked_without_a_root(patch: Patch) -> None:
+    """With one mount without a root expiries stay held after a start."""
 
     async def ahead_us(self: Any) -> int | None:
         try:
@@ -245,7 +245,7 @@ def witness_mute_without_a_root(patch: Patch) -> None:
 
 @mutant
 def prefix_forgotten_when_its_caller_leaves(patch: Patch) -> None:
-    """A prefix whose caller went away during the commit waits for the next start."""
+    """A prefix whose caller left during the commit waits for the next start."""
 
     async def run(self: Any) -> None:
         while True:
@@ -276,7 +276,7 @@ def root_of_a_removed_mount_used(patch: Patch) -> None:
 
 @mutant
 def like_for_a_prefix(patch: Patch) -> None:
-    """An underscore in a prefix stands for any character."""
+    """An underscore in a prefix matches any character."""
 
     def covers(self: Any, text: str) -> bool:
         return re.match(re.escape(self.low).replace("_", "."), text) is not None
@@ -286,7 +286,7 @@ def like_for_a_prefix(patch: Patch) -> None:
 
 @mutant
 def prefix_without_its_slash(patch: Patch) -> None:
-    """The prefix of a role takes in every role whose name begins so."""
+    """The prefix of a role includes every role whose name begins the same."""
     parse = IdRange.parse
 
     def wider(_: Any, text: str, field: str = "prefix") -> IdRange:
@@ -297,7 +297,7 @@ def prefix_without_its_slash(patch: Patch) -> None:
 
 @mutant_in("asleep")
 def old_answers_believed(patch: Patch) -> None:
-    """The grace is looked at when an answer is judged, not when the question left."""
+    """The grace is checked when an answer arrives, not when its request was sent."""
     look_again = RevocationWorker._check_again
 
     async def late(self: Any, claim: Any, _: int) -> None:
@@ -322,7 +322,7 @@ def grace_by_an_untrusted_clock(patch: Patch) -> None:
 
 
 class _Free:
-    """Stands in for an expiry that nothing holds."""
+    """An expiry hold that is never on."""
 
     held = False
 
@@ -332,7 +332,7 @@ class _Free:
 
 @mutant
 def session_begun_after_the_call(patch: Patch) -> None:
-    """The row of a session is written after STS has made it."""
+    """The row of a session is written after STS has issued it."""
     call_of = sts_session.Sessions._call
 
     async def early(self: Any, asked: Any, context: Any, root: Any, **what: Any) -> Any:
@@ -345,7 +345,7 @@ def session_begun_after_the_call(patch: Patch) -> None:
 
 @mutant
 def session_lives_by_its_ttl(patch: Patch) -> None:
-    """A session's lease is given the life that was asked for, whatever AWS says."""
+    """A session's lease has the requested ttl, not AWS's expiration."""
     activate = steps.activate
 
     def later(lease: Lease, key_id: str, now_us: int, *, ends_us: int, undelivered: bool) -> Lease:

@@ -1,4 +1,4 @@
-"""A sample of the single deaths in each scenario; ``make prove`` plays them all."""
+"""Tries a sample of the single deaths in each scenario; ``make prove`` tries all of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ LONG = ("stopped", "rotate chain")
 
 @pytest.mark.parametrize("name", [scenario.name for scenario in SCENARIOS])
 def test_some_deaths_leave_nothing(name: str) -> None:
-    """A sample of all deaths; the slow tests play more of them, and ``make prove`` all."""
     tally = deaths(name, STEP)
     assert tally.runs > 2
     assert tally.faults == ()
@@ -24,7 +23,7 @@ def test_some_deaths_leave_nothing(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [scenario.name for scenario in SCENARIOS if scenario.name not in LONG])
 def test_more_deaths_leave_nothing(name: str) -> None:
-    """A larger sample of them: before an effect, after it, done but unanswered, not done and timed out."""
+    """Before an effect, after it, with its answer lost, and with no effect and a timeout."""
     tally = deaths(name, SLOW_STEP)
     assert tally.runs > 3
     assert tally.faults == ()

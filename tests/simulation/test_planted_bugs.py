@@ -1,4 +1,4 @@
-"""Three planted bugs are found in every run of the slow tests; ``make prove`` hunts all of them."""
+"""Checks that the simulation finds three planted bugs; ``make prove`` searches for all of them."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ import pytest
 from tests.simulation.mutants import MUTANTS, Mutant, planted
 from tests.simulation.prove import hunt
 
-QUICK = ("no_such_entity_trusted_at_once", "activate_without_generation", "like_for_a_prefix")
+QUICK = ("no_such_entity_trusted_immediately", "activate_without_generation", "like_for_a_prefix")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_a_planted_bug_is_found(name: str) -> None:
-    """The proof has teeth: a bug planted on purpose does not go unseen."""
     index = [bug.name for bug in MUTANTS].index(name)
     assert hunt(index).by
 
 
 @pytest.mark.parametrize("bug", MUTANTS, ids=lambda bug: bug.name)
-def test_a_planted_bug_changes_what_is_there(bug: Mutant) -> None:
-    """A change of the product that leaves a bug without its place fails here, not only in `make prove`."""
+def test_every_planted_bug_can_be_planted(bug: Mutant) -> None:
+    """A change of the product that removes what a bug patches fails here, not only in `make prove`."""
     with planted(bug):
         pass
 
 
-def test_there_are_enough_planted_bugs() -> None:
-    """Every planted bug has a name of its own and a sentence."""
+def test_every_planted_bug_has_its_own_name_and_a_description() -> None:
     assert len({bug.name for bug in MUTANTS}) == len(MUTANTS) >= 25
     assert all(bug.sentence for bug in MUTANTS)

@@ -1,4 +1,4 @@
-"""A sample of the proof's seeds, and what a run of a seed is; ``make prove`` runs the whole."""
+"""Runs a sample of the seeds, and checks that a seed can be replayed; ``make prove`` runs all of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.options import draw
 from tests.simulation.prove import seeds
 from tests.simulation.run import run
-from tests.simulation.shrink import shrunk, told
+from tests.simulation.shrink import report, shrunk
 
 SAMPLE, CHUNKS = 25, 6
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_seeds_keep_every_invariant(chunk: int) -> None:
-    """Whatever a seed draws of faults, deaths and callers, nothing leaks and everything comes to its end."""
     tally = seeds(100_000 + chunk * SAMPLE, SAMPLE)
     assert tally.runs == SAMPLE
     assert tally.faults == ()
@@ -42,14 +41,13 @@ def test_seeds_that_once_broke_an_invariant_keep_it(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [1, 42])
 def test_a_seed_replays_byte_for_byte(seed: int) -> None:
-    """The same seed gives the same trace, so a failure can be seen again."""
     once, again = run(draw(seed)), run(draw(seed))
     assert once.effects > 0
     assert (once.digest, once.effects, once.seconds) == (again.digest, again.effects, again.seconds)
 
 
 def test_a_seed_replays_in_another_process() -> None:
-    """A run depends on its seed alone: neither on memory addresses nor on how this process hashes."""
+    """A run must not depend on memory addresses or on hash randomization."""
     program = (
         "from tests.simulation.options import draw; from tests.simulation.run import run;"
         "print(run(draw(48)).digest)"
@@ -60,18 +58,17 @@ def test_a_seed_replays_in_another_process() -> None:
     assert there.stdout.strip() == run(draw(48)).digest
 
 
-def test_a_broken_run_is_made_smaller_and_tells_its_story() -> None:
-    """What is left of a broken run breaks the same invariant with fewer options."""
+def test_a_broken_run_is_shrunk_and_its_journal_printed() -> None:
     bug = next(bug for bug in MUTANTS if bug.name == "record_after_create")
     with planted(bug):
         broken = run(draw(6))
         small = shrunk(broken)
     assert small.broken == broken.broken == "no_user_is_without_a_row"
     assert len(str(small.options)) < len(str(broken.options))
-    assert "aws CreateUser: ok" in told(small)
+    assert "aws CreateUser: ok" in report(small)
 
 
-def test_every_method_of_the_store_is_a_place_to_die_at_unless_it_only_reads() -> None:
-    """A method that is added to the store's port is a write until it is listed among the reads."""
+def test_every_method_of_the_store_that_writes_is_a_crash_point() -> None:
+    """A new method counts as a write until it is listed as a read."""
     assert READS <= METHODS
     assert {"begin", "write", "mark_range_revoking", "purge_tombstones"} <= METHODS - READS

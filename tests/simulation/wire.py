@@ -1,7 +1,7 @@
 """AWS as one process reaches it: requests arrive late, twice as late, or never, and answers get lost.
 
-Shapes and refusals are those of ``tests.support.memory_aws``; when a request arrives and what becomes of its
-answer is decided here, by the world, which goes on when the sender dies or sleeps.
+Shapes and refusals are those of ``tests.support.memory_aws``. The world decides when a request arrives and
+what its answer is, also after the death or the suspend of the sender.
 """
 
 from __future__ import annotations
@@ -34,12 +34,11 @@ THROTTLING = Answer(400, "Throttling", "Rate exceeded")
 DENIED = Answer(403, "AccessDenied", "User is not authorized to perform this action")
 FAILURE = Answer(500, "InternalFailure", "The request processing has failed.")
 CONCURRENT = Answer(409, "ConcurrentModification", "The request was rejected: try again.")
-READS = ("Get", "List", "Ask", "Prove")
 
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One request on its way: how long there and back, whether it takes effect, what the sender sees."""
+    """One request in flight: its delays, whether it takes effect, and its answer."""
 
     call: Call[object]
     key_id: str
@@ -94,7 +93,7 @@ class Wire(memory_aws.MemoryAws):
         elif flight.fate is Fate.LOST:
             flight.ending = Ending.SILENCE
         if flight.fate is not None:
-            self._world.truth.trouble(call.user)
+            self._world.expectations.trouble(call.user)
             self._world.shake()
         loop = asyncio.get_running_loop()
         flight.answer = loop.create_future()
@@ -112,7 +111,7 @@ class Wire(memory_aws.MemoryAws):
         return flight.ending, answer
 
     def _arrive(self, flight: Flight) -> None:
-        """Let a request take effect, and its answer go on its way."""
+        """Execute a request, and send its answer."""
         if flight in self._flights:
             self._flights.remove(flight)
         flight.arrived = True
@@ -129,7 +128,7 @@ class Wire(memory_aws.MemoryAws):
             )
             self._world.carried_out(flight, answer)
         elif flight.ending is Ending.ANSWER and answer.code != THROTTLING.code and answer.status < 500:
-            self._world.truth.refused(flight.call.user)
+            self._world.expectations.refused(flight.call.user)
         if flight.fate is Fate.AFTER and self._process.alive:
             self._process.kill()
         self._world.later(flight.back, lambda: self._hear(flight, answer))
@@ -139,7 +138,7 @@ class Wire(memory_aws.MemoryAws):
             flight.answer.set_result(answer)
 
     def abandon(self) -> None:
-        """Decide what becomes of requests whose sender dies or sleeps: they arrive, arrive late, or never."""
+        """Decide the outcome of requests whose sender dies or is suspended: in time, late, or never."""
         rng = self._world.chance("abandon")
         for flight in list(self._flights):
             drawn = rng.random()

@@ -1,4 +1,4 @@
-"""Who uses the server, and how: callers with leases, operators, and people at the console of AWS."""
+"""The users of the server: callers with leases, operators, and people at AWS's console."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DEADLINES = (60.0, 60.0, 20.0, 5.0, 2.5)
 
 
 def furnish(world: World) -> None:
-    """Put mounts, roots and roles into the store, as an operator would have before."""
+    """Store mounts, roots and roles, as an operator would have before."""
     from lessor_server.engine.aws.roots import root_context
 
     account = builders.ACCOUNT if world.options.bound else ""
@@ -64,7 +64,7 @@ class Workload:
         self.client = Client(world)
 
     def plan(self) -> None:
-        """Start everybody; each begins at a drawn time."""
+        """Start all users, each at a drawn time."""
         options = self._world.options
         for number in range(options.callers):
             self._world.spawn(self._caller(number, options.rng(f"caller/{number}")))
@@ -87,7 +87,7 @@ class Workload:
     # --- callers -------------------------------------------------------------------------------------------
 
     async def _caller(self, number: int, rng: random.Random) -> None:
-        """Ask for a credential, perhaps again and again, then use it for a while."""
+        """Request a credential, perhaps several times, then use it for a while."""
         options, who = self._world.options, f"caller-{number}"
         await asyncio.sleep(options.begins(number))
         role, life = rng.choice(CHOICES), rng.choice(LIVES)
@@ -135,7 +135,7 @@ class Workload:
     async def _hedge(
         self, request: creds_pb2.GenerateCredentialsRequest, who: str, rng: random.Random
     ) -> None:
-        """Send the same request again while the first is under way, perhaps to another replica."""
+        """Send the same request again during the first one, perhaps to another replica."""
         await asyncio.sleep(rng.uniform(0.0, 4 * self._world.options.latency))
         if rng.random() < 0.7:
             await self._generate(request, who, rng)
@@ -177,7 +177,7 @@ class Workload:
         await self.client.disable("lab", force=rng.random() < 0.5)
 
     async def hand_over(self, rng: random.Random) -> None:
-        """Give up a mount whose root is dead, enable it for another account, and revoke what was left."""
+        """Force a mount with an invalid root off, enable it for another account, revoke the rest."""
         ask = await self.client.disable("lab", force=True)
         while "lab" in self._world.store.mounts:
             await asyncio.sleep(1.0)
@@ -193,7 +193,7 @@ class Workload:
 
         keys = [SECOND_KEY, builders.ROOT_KEY]
         if not self._world.options.orphans:
-            keys.append(builders.OTHER_ROOT_KEY)  # with none left on an account, nobody would sweep it
+            keys.append(builders.OTHER_ROOT_KEY)  # with none left, the account would not be reconciled
         key = rng.choice(keys)
         config = config_pb2.RootConfig(access_key=key, secret_key="not-a-secret")
         await self.client.call(
@@ -214,7 +214,7 @@ class Workload:
         await self.client.resume(lower_clock=False)
 
     async def _just_before_an_expiry(self, rng: random.Random) -> None:
-        """Wait until some lease has a few seconds left, where there is one that ends soon."""
+        """Wait until a lease that ends soon has a few seconds left."""
         store = self._world.store
         left = [(row.lease.expires_us - store.now()) / 1e6 for row in store.rows.values()]
         soon = [seconds for seconds in left if 0.0 < seconds < 60.0]
@@ -229,13 +229,13 @@ class Workload:
 
     async def _touches(self, rng: random.Random) -> None:
         """Change some user of ours."""
-        users = sorted(self._world.truth.users(), key=lambda user: user.name)
+        users = sorted(self._world.expectations.users(), key=lambda user: user.name)
         if not users:
             return
         user = rng.choice(users)
         what = rng.choice((*sorted(set(TOUCHES) - {"user"}), "forget", "strip"))
         self._world.journal.note(f"somebody does {what} to the user", suffix(user.name))
-        record = self._world.truth.records.get(suffix(user.name))
+        record = self._world.expectations.records.get(suffix(user.name))
         if record is not None:
             record.touched = True
             record.asked = record.asked or what == "forget"
@@ -255,7 +255,7 @@ class Workload:
             return
 
     async def _orphans(self, rng: random.Random) -> None:
-        """Make a user as if we had, and lost its row."""
+        """Create a user of ours without a row."""
         from tests.simulation.world import INSTANCE
 
         mark = f"{rng.getrandbits(60):024d}"

@@ -1,6 +1,6 @@
 """The world around the server: time, AWS's accounts, and the durable store.
 
-The world's own events go on while processes sleep, are stopped, or are dead.
+The world's own events continue while processes are suspended, stopped or dead.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tests.simulation import invariants, rotation_invariants, row_invariants, session_invariants
-from tests.simulation.attention import Attention
 from tests.simulation.disk import Change, DurableStore
+from tests.simulation.expectations import Breach, Effect, Expectations
 from tests.simulation.faults import Faults
 from tests.simulation.journal import ALL, Journal, suffix
 from tests.simulation.options import Options
 from tests.simulation.points import Points
 from tests.simulation.process import Process
 from tests.simulation.replicas import Replicas
+from tests.simulation.responsibility import Responsibilities
 from tests.simulation.stopping import StoppingLoop
-from tests.simulation.truth import Breach, Effect, Truth
 from tests.simulation.wire import Flight
 from tests.support import builders
 from tests.support.iam import Iam
@@ -37,7 +37,7 @@ SECOND_KEY = "ANOTHER_ROOT_KEY_OF_THE_SAME_ACCOUNT"
 
 
 class Clocks:
-    """The machine's clocks: boot-time runs through sleep, the wall clock is what people set it to."""
+    """The machine's clocks: the boot clock runs during a suspend, and the wall clock may be set."""
 
     def __init__(self, loop: StoppingLoop) -> None:
         """Follow a loop's time; the wall clock is right."""
@@ -60,7 +60,7 @@ class Clocks:
 
 
 class Sealer:
-    """Seals by keeping the bytes itself: what the store holds then says nothing."""
+    """A sealer that keeps the bytes itself, so that the store has no secret."""
 
     def __init__(self) -> None:
         """Begin with nothing sealed."""
@@ -80,12 +80,12 @@ class Sealer:
 
 
 class World:
-    """Everything but the server, and the replicas of it that run."""
+    """The surroundings of the server, and its running replicas."""
 
     instance = INSTANCE
 
     def __init__(self, options: Options, loop: StoppingLoop, points: Points) -> None:
-        """Make the world of one run, on ``loop``."""
+        """Create the world of one run, on ``loop``."""
         self.options = options
         self.points = points
         self._loop = loop
@@ -104,13 +104,13 @@ class World:
             SECOND_KEY: self.mine,
             builders.OTHER_ROOT_KEY: self.other,
         }
-        self.truth = Truth(self)
+        self.expectations = Expectations(self)
         self.faults = Faults(self)
         self.away = self.disk_fails = False
         self.strange_keys: set[str] = set()
         """Keys of users of static roles that somebody else made."""
         self.replicas = Replicas(self, loop)
-        self.attention = Attention(self)
+        self.responsibilities = Responsibilities(self)
         self.breaches: list[Breach] = []
         self.effects = 0
         self._chances: dict[str, random.Random] = {}
@@ -132,7 +132,7 @@ class World:
         return self.mine if name.endswith(self.mine.account) else self.other
 
     def account_with(self, key_id: str) -> Iam:
-        """Return the account of a key: one that a root was given, or one that the account made for it."""
+        """Return the account of a key, of a root or created by the engine."""
         made = (
             account
             for account in (self.mine, self.other)
@@ -158,7 +158,7 @@ class World:
         return self._chances[part]
 
     def later(self, seconds: float, event: Callable[[], object]) -> None:
-        """Have the world do something later, whether a process runs then or not."""
+        """Schedule an action of the world, whether a process runs then or not."""
         self._numbers += 1
         item = (self.now() + seconds, self._numbers, event)
         heapq.heappush(self._later, item)
@@ -185,7 +185,7 @@ class World:
         return task
 
     def sleep(self, seconds: float) -> None:
-        """Let the whole machine sleep for so long: the loop's clock stands still, and every process."""
+        """Suspend the machine: the loop's clock and every process stop."""
         serving = self.replicas.serving
         if not serving:
             return
@@ -193,7 +193,7 @@ class World:
         end = self.now() + seconds
         asleep = f"asleep until {end:.6f}"  # another sleep may begin meanwhile
         for process in serving:
-            self.attention.missing(process, asleep)
+            self.responsibilities.missing(process, asleep)
             process.lose_calls()
         while self._later and self._later[0][0] <= end:
             when, _, event = heapq.heappop(self._later)
@@ -201,7 +201,7 @@ class World:
             event()
         self._leap(max(end, self.now()))
         for process in serving:
-            self.attention.back(process, asleep)
+            self.responsibilities.back(process, asleep)
         for when, _, _ in self._later:
             self._arm(when)
         self.shake()
@@ -210,18 +210,18 @@ class World:
         self.clocks.asleep += when - self.now()
 
     def shake(self, lasting: float = 0.0) -> None:
-        """Take note of a disturbance, whose effects last so many seconds longer than those of others."""
-        self.truth.shaken = max(self.truth.shaken, self.now() + lasting)
+        """Record a disturbance and how much longer than others its effects last."""
+        self.expectations.shaken = max(self.expectations.shaken, self.now() + lasting)
 
     # --- what happens --------------------------------------------------------------------------------------
 
     def sent(self, flight: Flight) -> None:
-        """Take note of a request that leaves."""
+        """Record a request that is sent."""
         self._count()
-        self.truth.sent(flight)
+        self.expectations.sent(flight)
 
     def _count(self) -> None:
-        """Count an effect; processes that have no end of them are stopped."""
+        """Count an effect; a run with too many of them is stopped."""
         self.effects += 1
         if self.effects == MAX_EFFECTS * self.options.replicas + 1:
             self.broken("it_comes_to_rest", "", f"there were {self.effects} effects")
@@ -230,25 +230,25 @@ class World:
 
     @property
     def may_go_on(self) -> bool:
-        """Tell whether effects are still few enough."""
+        """Return whether the run has not yet had too many effects."""
         return self.effects <= MAX_EFFECTS * self.options.replicas
 
     def delayed(self, flight: Flight) -> None:
-        """Take note of a request that will arrive late."""
-        self.truth.late += 1
+        """Record a request that will arrive late."""
+        self.expectations.late += 1
         self.journal.note(f"{flight.call.action} is delayed", suffix(flight.call.user))
 
     def carried_out(self, flight: Flight, answer: Answer) -> None:
-        """Take note of what a request came to on the account."""
+        """Record the effect of a request on the account."""
         call = flight.call
-        told = answer.code or "ok"
-        self.journal.note(f"aws {call.action}: {told}", suffix(call.user))
+        result = answer.code or "ok"
+        self.journal.note(f"aws {call.action}: {result}", suffix(call.user))
         effect = Effect(self.account_with(flight.key_id), call, answer, flight.sent_us)
-        self.truth.carried_out(effect)
+        self.expectations.carried_out(effect)
         self.judge((*invariants.ON_EFFECT, *session_invariants.ON_EFFECT), effect)
 
     def written(self, process: Process, name: str, changes: list[Change], began_us: int) -> None:
-        """Take note of a durable write that began at ``began_us``."""
+        """Record a durable write that began at ``began_us``."""
         self.write_began_us = began_us
         self._count()
         if not changes:
@@ -257,27 +257,27 @@ class World:
             lease_id, _, row = change
             state = f"{row.lease.state.value} due {row.lease.due_us}" if row else "dropped"
             self.journal.note(f"store {name}: {state}", suffix(lease_id))
-            self.truth.changed(change)
-            self.attention.wrote(process, name, change, self.truth.records[suffix(lease_id)])
+            self.expectations.changed(change)
+            self.responsibilities.wrote(process, name, change, self.expectations.records[suffix(lease_id)])
             self.judge((*row_invariants.ON_CHANGE, *session_invariants.ON_CHANGE), change)
         changes.clear()
 
     def judge_answer(self, asked: object) -> None:
-        """Check what a caller was told."""
+        """Check the invariants of answers."""
         self.judge((*invariants.ON_ANSWER, *session_invariants.ON_ANSWER), asked)
 
     def judge_end(self) -> None:
-        """Check what must hold when all is quiet."""
+        """Check the invariants of the end of a run."""
         self.judge((*invariants.AT_END, *rotation_invariants.AT_END), None)
 
     def judge(self, checks: tuple[Any, ...], subject: Any) -> None:
-        """Check what must hold of ``subject``."""
+        """Check the invariants of ``subject``."""
         for check in checks:
             found = check(self, subject)
             if found is not None:
                 self.broken(check.__name__, *found)
 
     def broken(self, invariant: str, subject: str, text: str) -> None:
-        """Take note that an invariant does not hold."""
+        """Record a broken invariant."""
         self.journal.note(f"BROKEN {invariant}: {text}", subject or ALL)
         self.breaches.append(Breach(invariant, subject, text, self.now()))

@@ -1,4 +1,4 @@
-"""Pages that are made from the code, and files that pages name."""
+"""Checks that generated pages are current, and that files named on pages exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ DOCS = ROOT / "docs"
 
 
 def test_generated_pages_are_current() -> None:
-    """A page that is made from the code says what the code says."""
     spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
     assert spec is not None
     assert spec.loader is not None
@@ -25,7 +24,7 @@ def test_generated_pages_are_current() -> None:
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
 def test_every_file_that_a_page_names_exists(page: str) -> None:
-    """A path is as seen from the root, from the server, or from a folder of it that was named before."""
+    """A path is relative to the root, the server, or any folder of the server."""
     text = (ROOT / page).read_text(encoding="utf-8")
     server = ROOT / "server" / "lessor_server"
     below = [folder for folder in server.rglob("*") if folder.is_dir() and folder.name != "__pycache__"]

@@ -1,4 +1,4 @@
-"""Keeps the code in small pieces: a file, a function and a constructor that fit on a screen."""
+"""Checks the size of files, functions and constructors, and the words of texts."""
 
 from __future__ import annotations
 
@@ -100,20 +100,18 @@ def parsed() -> dict[str, ast.Module]:
     return {str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8")) for path in sources()}
 
 
-def test_the_measure_reaches_every_folder() -> None:
-    """The other tests here look at real files, so an emptied or moved folder can't pass them unseen."""
+def test_every_folder_is_checked() -> None:
+    """Otherwise a moved folder would pass unnoticed."""
     names = {path.relative_to(ROOT).parts[0] for path in sources()}
     assert {"client", "server", "tests", "protos"} <= names
 
 
 def test_no_file_is_longer_than_500_lines() -> None:
-    """A file that outgrows its one purpose is split."""
     sizes = {path.relative_to(ROOT): len(path.read_text(encoding="utf-8").splitlines()) for path in sources()}
     assert [f"{path}: {size} lines" for path, size in sizes.items() if size > FILE_LINES] == []
 
 
 def test_no_function_is_longer_than_50_lines(trees: dict[str, ast.Module]) -> None:
-    """A function fits on a screen, so that it can be seen whole."""
     long = [
         f"{path}:{function.lineno}: {function.name} has {lines(function)} lines"
         for path, tree in trees.items()
@@ -124,7 +122,7 @@ def test_no_function_is_longer_than_50_lines(trees: dict[str, ast.Module]) -> No
 
 
 def test_no_constructor_takes_more_than_eight_arguments(trees: dict[str, ast.Module]) -> None:
-    """A part that needs more is given one frozen value instead."""
+    """A class that needs more takes a frozen value."""
     wide = [
         f"{path}:{function.lineno}: __init__ takes {arguments(function)} arguments"
         for path, tree in trees.items()
@@ -135,7 +133,6 @@ def test_no_constructor_takes_more_than_eight_arguments(trees: dict[str, ast.Mod
 
 
 def test_a_public_name_of_the_server_has_one_meaning(trees: dict[str, ast.Module]) -> None:
-    """A search for a name finds one thing."""
     places: dict[str, list[str]] = {}
     for path, tree in trees.items():
         for name in public_names(tree) if path.startswith("server/") else ():
@@ -155,11 +152,11 @@ def test_a_public_name_of_the_server_has_one_meaning(trees: dict[str, ast.Module
         ("running", False),
     ],
 )
-def test_a_participle_or_a_preposition_is_no_action(name: str, action: bool) -> None:
+def test_a_participle_or_a_preposition_is_not_an_action(name: str, action: bool) -> None:
     assert is_action(name) is action
 
 
-def test_what_awaits_is_named_by_an_action(trees: dict[str, ast.Module]) -> None:
+def test_the_name_of_an_async_function_begins_with_a_verb(trees: dict[str, ast.Module]) -> None:
     """A participle is for a pure function that returns a changed copy."""
     odd = [
         f"{path}:{node.lineno}: {node.name}"
@@ -181,13 +178,12 @@ def test_what_awaits_is_named_by_an_action(trees: dict[str, ast.Module]) -> None
         ("mended, recommend", []),
     ],
 )
-def test_private_words_are_found_as_whole_words(text: str, found: list[str]) -> None:
-    """Also across the end of a line."""
+def test_private_words_are_found_also_across_lines(text: str, found: list[str]) -> None:
     assert private_words(text) == found
 
 
-def test_texts_use_the_words_that_others_use(trees: dict[str, ast.Module]) -> None:
-    """Help, errors, logs and docstrings: a reader does not have to learn a dialect."""
+def test_texts_have_no_private_words(trees: dict[str, ast.Module]) -> None:
+    """Help, errors, logs and docstrings."""
     odd = [
         f"{path}:{line}: {', '.join(words)}"
         for path, tree in trees.items()
@@ -199,7 +195,7 @@ def test_texts_use_the_words_that_others_use(trees: dict[str, ast.Module]) -> No
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_pages_use_the_words_that_others_use(page: str) -> None:
-    """A page of docs/ that comes later is checked as well; names in code, such as a column's, are not."""
+def test_pages_have_no_private_words(page: str) -> None:
+    """Names in code, such as a column's, are not checked."""
     text = re.sub(r"`[^`\n]*`", "", (ROOT / page).read_text(encoding="utf-8"))
     assert private_words(text) == []

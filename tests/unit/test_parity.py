@@ -1,4 +1,4 @@
-"""Holds docs/parity.md to its word: every test that it names exists, and no row is empty."""
+"""Checks that every test that docs/parity.md names exists, and that no row is empty."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ def rows() -> Iterator[tuple[str, str]]:
 
 
 def test_every_test_that_is_named_exists() -> None:
-    """A test that is renamed or removed takes its row along."""
     named = [found for _, said in rows() for found in NAMED.findall(said)]
     assert len(named) > TESTS_THERE
     texts = {
@@ -33,7 +32,6 @@ def test_every_test_that_is_named_exists() -> None:
 
 
 def test_every_row_names_a_test_or_says_why_not() -> None:
-    """Nothing of theirs is passed over in silence."""
     silent = [there for there, said in rows() if not NAMED.search(said) and not said.startswith("–")]
     assert silent == []
     assert sum(there.startswith("Test") for there, _ in rows()) == TESTS_THERE

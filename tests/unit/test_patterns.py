@@ -1,4 +1,4 @@
-"""No regular expression takes more than a number of steps that grows with the length of the text."""
+"""Checks that the steps of each regular expression grow with the length of the text."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def allow_deep_recursion() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", sorted(PATTERNS))
-def test_the_steps_of_a_pattern_grow_with_the_text_alone(name: str) -> None:
-    """Under each attack made from the pattern itself, twice the text is about twice the steps."""
+def test_the_steps_of_a_pattern_grow_linearly_with_the_text(name: str) -> None:
+    """Under each attack that is generated from the pattern."""
     assert growth(*PATTERNS[name]) == []
 
 
@@ -86,8 +86,8 @@ def test_the_steps_of_a_pattern_grow_with_the_text_alone(name: str) -> None:
         (r"a+b", True),
     ],
 )
-def test_a_pattern_that_takes_longer_is_found(pattern: str, looks: bool) -> None:
-    """The measure finds what is cubic, quadratic, and what doubles with each character."""
+def test_slower_patterns_are_found(pattern: str, looks: bool) -> None:
+    """Quadratic, cubic and exponential ones."""
     assert growth(re.compile(pattern), looks) != []
 
 
@@ -100,7 +100,7 @@ def trees() -> Iterator[tuple[str, ast.Module]]:
 
 
 def test_every_pattern_has_a_name() -> None:
-    """The test above sees only patterns of a module; one made in a function is of a text it can't know."""
+    """The test above sees only patterns of a module, not those that a function compiles."""
     inside = [
         f"{path}:{call.lineno}"
         for path, tree in trees()
@@ -116,8 +116,8 @@ def test_every_pattern_has_a_name() -> None:
     assert inside == []
 
 
-def test_nothing_is_looked_for_in_a_slice() -> None:
-    """``item in items[:index]`` compares each item with all before it, in C, where no step is counted."""
+def test_no_membership_test_uses_a_slice() -> None:
+    """``item in items[:index]`` is quadratic, and runs in C, where no step is counted."""
     slices = [
         f"{path}:{node.lineno}"
         for path, tree in trees()

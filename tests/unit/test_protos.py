@@ -1,4 +1,4 @@
-"""The protos compile with the compilers that people have, and name packages for each language."""
+"""Checks that old compilers accept the protos, and that these name packages for each language."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def test_each_proto_names_the_packages_of_other_languages() -> None:
         }
 
 
-def test_no_class_in_java_is_called_as_one_of_java_lang() -> None:
-    """A class System, String or Object in the package would hide the one that all code uses."""
+def test_no_java_class_is_named_as_one_of_java_lang() -> None:
+    """A class System, String or Object would shadow Java's own."""
     names = {options(path)["java_outer_classname"] for path in PROTOS}
     for path in PROTOS:
         names |= set(
@@ -82,6 +82,6 @@ def test_no_class_in_java_is_called_as_one_of_java_lang() -> None:
 
 
 def test_no_option_is_used_that_protoc_3_21_does_not_know() -> None:
-    """Release 3.21 refuses field options that it doesn't know; ``debug_redact`` came with 22.0."""
+    """Release 3.21 refuses unknown field options; ``debug_redact`` came with 22.0."""
     for path in PROTOS:
         assert set(re.findall(r"\[(\w+) =", path.read_text(encoding="utf-8"))) <= {"deprecated", "json_name"}

@@ -1,4 +1,4 @@
-"""What is read again while the server runs, and what comes of files that can't be used; in virtual time."""
+"""Checks, in virtual time, what is read again while the server runs, and what happens to invalid files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def replace_pair(b: Bench, pair: KeyPair) -> None:
     b.files.key.write_bytes(pair.key.read_bytes())
 
 
-def test_certificates_are_looked_at_every_10_seconds() -> None:
+def test_certificates_are_read_every_10_seconds() -> None:
     assert CERTIFICATE_POLL_SECONDS == 10
 
 
@@ -104,7 +104,7 @@ async def test_settings_that_are_broken_keep_the_old_ones_until_they_are_fixed(t
         assert b.reloader.warnings() == []
 
 
-async def test_settings_that_count_after_a_restart_alone_are_named(tmp_path: Path) -> None:
+async def test_settings_that_need_a_restart_are_named(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         b.restarts.append("listen")
         b.asked.set()
@@ -132,7 +132,7 @@ class Hung(Certificates):
 async def test_certificates_that_cannot_be_read_in_time_are_reported_once_until_they_can(
     tmp_path: Path,
 ) -> None:
-    """The task goes on, and no second read joins the one that hangs."""
+    """No second read starts while one hangs."""
     pair = Authority(tmp_path).sign("server")
     certificates, events = Hung(pair.cert, pair.key, None), Recording()
     reloader = Reloader(certificates, nothing_to_reread, asyncio.Event(), events)
@@ -172,7 +172,7 @@ async def test_settings_that_cannot_be_read_in_time_are_reported_once() -> None:
     released.set()
 
 
-def test_what_differs_but_the_log_level_needs_a_restart() -> None:
+def test_every_change_but_the_log_level_needs_a_restart() -> None:
     now = Settings()
     assert need_restart(now, now.model_copy(update={"log": Log(level="debug")})) == []
     assert need_restart(now, now.model_copy(update={"warnings": ("a file can be read by every user",)})) == []

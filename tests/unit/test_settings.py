@@ -1,4 +1,4 @@
-"""Settings: what an operator may write, what is refused, and that every problem is told at once."""
+"""Checks the rules of the settings, and that every problem is reported."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def problems(file: Path | None = None, **variables: str) -> tuple[Problem, ...]:
     return caught.value.problems
 
 
-def told(file: Path | None = None, **variables: str) -> str:
+def problem_of(file: Path | None = None, **variables: str) -> str:
     """Return the one complaint as it is printed."""
     (problem,) = problems(file, **variables)
     return str(problem)
@@ -60,8 +60,7 @@ def pair(folder: Path, name: str) -> tuple[Path, Path]:
     return cert_file, key_file
 
 
-def test_nothing_given_is_a_whole_set_of_settings() -> None:
-    """A server starts without a file and without variables, on loopback."""
+def test_the_defaults_are_valid_settings() -> None:
     settings = load(None, {})
     assert settings == Settings()
     assert str(settings.listen) == "127.0.0.1:50051"
@@ -69,8 +68,7 @@ def test_nothing_given_is_a_whole_set_of_settings() -> None:
     assert settings.drain_grace == timedelta(seconds=10)
 
 
-def test_the_environment_alone_sets_everything(tmp_path: Path) -> None:
-    """Each setting a.b has a variable LESSOR_A_B."""
+def test_every_setting_has_a_variable(tmp_path: Path) -> None:
     settings = load(
         None,
         {
@@ -111,8 +109,7 @@ def test_the_environment_alone_sets_everything(tmp_path: Path) -> None:
     assert (settings.log.level, settings.log.format) == ("debug", "json")
 
 
-def test_a_file_sets_in_toml_and_a_variable_wins_over_it(tmp_path: Path) -> None:
-    """A file gives TOML's own types; the environment, if it speaks of a setting, decides."""
+def test_a_variable_overrides_the_file(tmp_path: Path) -> None:
     file = written(
         tmp_path,
         'listen = "unix:/run/lessor.sock"\nreflection = false\n'
@@ -126,8 +123,8 @@ def test_a_file_sets_in_toml_and_a_variable_wins_over_it(tmp_path: Path) -> None
     assert settings.aws.allowed_endpoints == ("http://localhost:5000",)
 
 
-def test_schemes_and_hosts_have_no_case() -> None:
-    """RFC 3986, 3.1 and 3.2.2; the path of a socket keeps its own."""
+def test_schemes_and_hosts_are_case_insensitive() -> None:
+    """RFC 3986, 3.1 and 3.2.2. The path of a socket is case-sensitive."""
     settings = load(
         None, {"LESSOR_LISTEN": "UNIX:/run/L", "LESSOR_AWS_ALLOWED_ENDPOINTS": "HTTP://Localhost:1"}
     )
@@ -135,8 +132,7 @@ def test_schemes_and_hosts_have_no_case() -> None:
     assert settings.aws.allowed_endpoints == ("http://localhost:1",)
 
 
-def test_all_faults_are_told_at_once_each_with_its_place(tmp_path: Path) -> None:
-    """An operator mends a file in one go."""
+def test_all_problems_are_reported_with_their_lines_or_variables(tmp_path: Path) -> None:
     file = written(
         tmp_path,
         '# comment\nlisten = "here"\nroot_token = "short"\n\n[aws]\nrate = -1\n"in_flight" = 1.5\nrat = 3\n',
@@ -154,7 +150,6 @@ def test_all_faults_are_told_at_once_each_with_its_place(tmp_path: Path) -> None
 
 
 def test_a_conflict_and_each_item_of_a_list_are_reported_with_other_problems(tmp_path: Path) -> None:
-    """One invalid value hides neither a combination nor the next invalid value."""
     cert, _ = pair(tmp_path, "a")
     found = problems(
         written(tmp_path, f'root_token = "{TOKEN}"\n[tls]\ncert_file = "{cert}"\n'),
@@ -173,7 +168,6 @@ def test_a_conflict_and_each_item_of_a_list_are_reported_with_other_problems(tmp
 
 
 def test_a_conflict_in_the_file_is_reported_where_both_values_are_invalid(tmp_path: Path) -> None:
-    """An unreadable certificate in a table that needs one hides no conflict either."""
     file = written(
         tmp_path,
         'root_token = "short"\nroot_token_file = "/none"\n[tls]\ncert_file = "/a"\nkey_file = "/b"\n',
@@ -183,59 +177,52 @@ def test_a_conflict_in_the_file_is_reported_where_both_values_are_invalid(tmp_pa
     assert "root_token_file: is set together with root_token" in str(found[-1])
 
 
-def test_broken_toml_is_told_with_its_line(tmp_path: Path) -> None:
-    """A slip in the syntax is found without counting lines by hand."""
+def test_a_toml_error_is_reported_with_its_line(tmp_path: Path) -> None:
     file = written(tmp_path, 'reflection = true\nlisten = "127.0.0.1:1\n')
-    assert told(file).startswith(f"{file}:2: ")
+    assert problem_of(file).startswith(f"{file}:2: ")
 
 
-def test_toml_that_ends_too_early_is_told_with_its_last_line(tmp_path: Path) -> None:
-    """An array that nobody closed has a place as well."""
+def test_toml_that_ends_too_early_is_reported_with_its_last_line(tmp_path: Path) -> None:
     file = written(tmp_path, "[aws]\nallowed_endpoints = [\n")
-    assert told(file).startswith(f"{file}:2: ")
+    assert problem_of(file).startswith(f"{file}:2: ")
 
 
-def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
-    """A missing file, a folder and bytes that are no text are told, not raised as they come."""
+def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe")
-    assert "No such file" in told(tmp_path / "missing.toml")
-    assert "is not a regular file" in told(tmp_path)
+    assert "No such file" in problem_of(tmp_path / "missing.toml")
+    assert "is not a regular file" in problem_of(tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    assert "is not a regular file" in told(tmp_path / "pipe")
-    assert "is not a regular file" in told(LESSOR_ROOT_TOKEN_FILE=str(tmp_path / "pipe"))
-    assert "not UTF-8" in told(binary)
+    assert "is not a regular file" in problem_of(tmp_path / "pipe")
+    assert "is not a regular file" in problem_of(LESSOR_ROOT_TOKEN_FILE=str(tmp_path / "pipe"))
+    assert "not UTF-8" in problem_of(binary)
 
 
 @pytest.mark.parametrize("unknown", ["LESSOR_AWS_RATES", "LESSOR_", "LESSOR_TLS"])
 def test_an_unknown_variable_stops_the_start(unknown: str) -> None:
-    """A slip in a variable's name never means a default in silence."""
-    assert told(**{unknown: "1"}).startswith(f"{unknown}: is not a setting")
+    assert problem_of(**{unknown: "1"}).startswith(f"{unknown}: is not a setting")
 
 
-def test_an_unknown_table_is_told_and_what_was_meant() -> None:
-    """A near miss is answered with the name that was probably meant."""
-    assert "did you mean LESSOR_AWS_RATE?" in told(LESSOR_AWS_RATES="1")
+def test_an_unknown_table_is_reported_with_the_nearest_name() -> None:
+    assert "did you mean LESSOR_AWS_RATE?" in problem_of(LESSOR_AWS_RATES="1")
 
 
 @pytest.mark.parametrize("text", ["[other]\n", "[aws.rate]\nx = 1\n", "aws = 1\n", "[[aws]]\nrate = 1\n"])
 def test_a_file_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
-    """A table where a value belongs, and a value where a table belongs, are unknown settings."""
-    assert "is not a setting" in told(written(tmp_path, text))
+    assert "is not a setting" in problem_of(written(tmp_path, text))
 
 
 def test_a_table_where_a_value_belongs_is_refused_under_a_variable_too(tmp_path: Path) -> None:
     file = written(tmp_path, "[aws.rate]\nx = 1\n")
-    assert told(file, LESSOR_AWS_RATE="1").startswith(f"{file}: aws.rate.x: is not a setting; ")
+    assert problem_of(file, LESSOR_AWS_RATE="1").startswith(f"{file}: aws.rate.x: is not a setting; ")
 
 
-def test_an_item_of_a_text_with_commas_has_the_place_of_the_text(tmp_path: Path) -> None:
+def test_an_item_of_a_text_with_commas_is_reported_at_the_text(tmp_path: Path) -> None:
     file = written(tmp_path, '[aws]\nambient_mounts = "a,b c"\n')
-    assert told(file).startswith(f"{file}: aws.ambient_mounts[1]: ")
+    assert problem_of(file).startswith(f"{file}: aws.ambient_mounts[1]: ")
 
 
-def test_the_variables_of_the_client_mean_nothing_to_the_server() -> None:
-    """A shell set up for the command line can start a server too."""
+def test_the_variables_of_the_client_are_ignored() -> None:
     names = ("ADDR", "TOKEN", "TOKEN_FILE", "CACERT", "CLIENT_CERT", "CLIENT_KEY")
     assert load(None, {f"LESSOR_{name}": "anything" for name in names}) == Settings()
 
@@ -278,9 +265,8 @@ def test_the_variables_of_the_client_mean_nothing_to_the_server() -> None:
         ("ROOT_TOKEN", "with blanks in its middle"),
     ],
 )
-def test_a_value_that_breaks_its_rule_is_refused(variable: str, value: str) -> None:
-    """Every setting has a rule, and the problem names the variable."""
-    assert told(**{f"LESSOR_{variable}": value}).startswith(f"LESSOR_{variable}: ")
+def test_an_invalid_value_is_refused_with_its_variable(variable: str, value: str) -> None:
+    assert problem_of(**{f"LESSOR_{variable}": value}).startswith(f"LESSOR_{variable}: ")
 
 
 @pytest.mark.parametrize(
@@ -297,11 +283,11 @@ def test_a_value_that_breaks_its_rule_is_refused(variable: str, value: str) -> N
     ],
 )
 def test_a_path_that_can_hold_no_socket_is_refused_with_its_fix(path: str, problem: str) -> None:
-    assert told(LESSOR_LISTEN=f"unix:{path}").startswith("LESSOR_LISTEN: listen: ")
-    assert told(LESSOR_LISTEN=f"unix:{path}").endswith(problem)
+    assert problem_of(LESSOR_LISTEN=f"unix:{path}").startswith("LESSOR_LISTEN: listen: ")
+    assert problem_of(LESSOR_LISTEN=f"unix:{path}").endswith(problem)
 
 
-def test_a_socket_that_a_server_left_behind_is_no_hindrance(tmp_path: Path) -> None:
+def test_a_stale_socket_is_allowed(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
@@ -309,9 +295,8 @@ def test_a_socket_that_a_server_left_behind_is_no_hindrance(tmp_path: Path) -> N
 
 
 def test_a_text_with_a_nul_character_is_refused(tmp_path: Path) -> None:
-    """TOML can write one, and no path can hold it."""
     file = written(tmp_path, 'data_dir = "a\\u0000b"\n')
-    assert told(file).endswith("data_dir: holds a NUL character; remove it")
+    assert problem_of(file).endswith("data_dir: holds a NUL character; remove it")
 
 
 @pytest.mark.parametrize(
@@ -328,16 +313,14 @@ def test_a_text_with_a_nul_character_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_value_of_another_type_is_refused(tmp_path: Path, text: str, setting: str) -> None:
-    """TOML's types are not guessed at."""
     file = written(tmp_path, text)
-    assert told(file).startswith(f"{file}: {setting}: ")
+    assert problem_of(file).startswith(f"{file}: {setting}: ")
 
 
 @pytest.mark.parametrize(
     "listen", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "unix:/run/x.sock"]
 )
-def test_this_machine_alone_may_be_served_in_the_clear(listen: str) -> None:
-    """Loopback and unix sockets need no TLS."""
+def test_plaintext_is_allowed_on_loopback_and_unix_sockets(listen: str) -> None:
     settings = load(None, {"LESSOR_LISTEN": listen})
     assert str(settings.listen) == listen
     assert not settings.exposed
@@ -346,15 +329,13 @@ def test_this_machine_alone_may_be_served_in_the_clear(listen: str) -> None:
 @pytest.mark.parametrize(
     "listen", ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "lessor.example:1", "localhost.example:1"]
 )
-def test_others_are_not_served_in_the_clear_unless_that_is_meant(listen: str) -> None:
-    """Tokens cross a network in the clear only where insecure_listen says so."""
-    assert "insecure_listen" in told(LESSOR_LISTEN=listen)
+def test_plaintext_to_other_machines_needs_insecure_listen(listen: str) -> None:
+    assert "insecure_listen" in problem_of(LESSOR_LISTEN=listen)
     settings = load(None, {"LESSOR_LISTEN": listen, "LESSOR_INSECURE_LISTEN": "true"})
     assert settings.exposed
 
 
-def test_a_certificate_with_its_key_opens_the_server_to_others(tmp_path: Path) -> None:
-    """With TLS any address will do, and client_ca_file asks callers for theirs."""
+def test_with_tls_any_address_is_allowed(tmp_path: Path) -> None:
     cert, key = pair(tmp_path, "a")
     settings = load(
         None,
@@ -371,53 +352,48 @@ def test_a_certificate_with_its_key_opens_the_server_to_others(tmp_path: Path) -
 
 
 def test_the_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
-    """A pair that would fail every handshake stops the start instead."""
     cert, _ = pair(tmp_path, "a")
     _, key = pair(tmp_path, "b")
-    assert "do not work as a pair" in told(LESSOR_TLS_CERT_FILE=str(cert), LESSOR_TLS_KEY_FILE=str(key))
+    assert "do not work as a pair" in problem_of(LESSOR_TLS_CERT_FILE=str(cert), LESSOR_TLS_KEY_FILE=str(key))
 
 
 @pytest.mark.parametrize("name", ["CERT_FILE", "KEY_FILE", "CLIENT_CA_FILE"])
-def test_half_a_tls_is_refused(tmp_path: Path, name: str) -> None:
-    """A certificate, a key or a CA alone is a slip, not a wish for plain text."""
+def test_incomplete_tls_is_refused(tmp_path: Path, name: str) -> None:
     cert, _ = pair(tmp_path, "a")
-    assert "is set without" in told(**{f"LESSOR_TLS_{name}": str(cert)})
+    assert "is set without" in problem_of(**{f"LESSOR_TLS_{name}": str(cert)})
 
 
-def test_a_half_tls_on_an_open_address_is_told_once(tmp_path: Path) -> None:
-    """Who meant TLS and slipped is not told to turn on plain text."""
+def test_incomplete_tls_on_a_public_address_is_one_problem(tmp_path: Path) -> None:
+    """The error must not suggest plaintext to an operator who wants TLS."""
     cert, _ = pair(tmp_path, "a")
-    assert "tls.key_file" in told(LESSOR_LISTEN="0.0.0.0:1", LESSOR_TLS_CERT_FILE=str(cert))
+    assert "tls.key_file" in problem_of(LESSOR_LISTEN="0.0.0.0:1", LESSOR_TLS_CERT_FILE=str(cert))
 
 
-def test_the_root_token_comes_from_one_place(tmp_path: Path) -> None:
-    """A token and a file of it exclude each other."""
+def test_a_root_token_and_a_file_of_it_exclude_each_other(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(TOKEN)
-    assert "set one of the two" in told(LESSOR_ROOT_TOKEN=TOKEN, LESSOR_ROOT_TOKEN_FILE=str(file))
+    assert "set one of the two" in problem_of(LESSOR_ROOT_TOKEN=TOKEN, LESSOR_ROOT_TOKEN_FILE=str(file))
 
 
 def test_a_data_dir_that_is_or_lies_in_a_file_is_refused(tmp_path: Path) -> None:
-    """What can't become a folder is told before anything starts."""
     file = tmp_path / "file"
     file.touch()
-    assert "is not a folder" in told(LESSOR_DATA_DIR=str(file))
-    assert "is not a folder" in told(LESSOR_DATA_DIR=str(file / "below"))
+    assert "is not a folder" in problem_of(LESSOR_DATA_DIR=str(file))
+    assert "is not a folder" in problem_of(LESSOR_DATA_DIR=str(file / "below"))
 
 
-def test_a_directory_of_tokens_is_one_that_is_there(tmp_path: Path) -> None:
-    """A path that begins elsewhere, leads up or to no folder is refused: nothing would be kept out by it."""
+def test_a_token_directory_must_be_absolute_and_exist(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     name = "LESSOR_AWS_IDENTITY_TOKEN_DIRS"
-    assert "is not an absolute path" in told(**{name: "tokens"})
-    assert "is not an absolute path" in told(**{name: f"{tmp_path}/../x"})
-    assert "is not a folder" in told(**{name: f"{tmp_path},{file}"})
-    assert "is not a folder" in told(**{name: str(tmp_path / "none")})
+    assert "is not an absolute path" in problem_of(**{name: "tokens"})
+    assert "is not an absolute path" in problem_of(**{name: f"{tmp_path}/../x"})
+    assert "is not a folder" in problem_of(**{name: f"{tmp_path},{file}"})
+    assert "is not a folder" in problem_of(**{name: str(tmp_path / "none")})
 
 
-def test_tokens_lie_by_default_where_kubernetes_puts_them() -> None:
-    """The directories need not be there; roots from before go on elsewhere. An empty list allows none."""
+def test_the_default_token_directories_are_those_of_kubernetes() -> None:
+    """They need not exist. An empty list allows none."""
     places = load(None, {}).token_places
     assert places.dirs == ("/var/run/secrets/eks.amazonaws.com/serviceaccount", "/var/run/secrets/tokens")
     assert not places.enforced
@@ -425,8 +401,9 @@ def test_tokens_lie_by_default_where_kubernetes_puts_them() -> None:
     assert (none.dirs, none.enforced) == ((), True)
 
 
-def test_what_the_settings_name_is_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The data directory, the settings file, the root token's and those of TLS, by their absolute paths."""
+def test_the_files_of_the_settings_are_refused_as_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     cert, key = pair(tmp_path, "server")
     token_file = tmp_path / "root"
@@ -442,7 +419,6 @@ def test_what_the_settings_name_is_no_token(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:
-    """A token stands in no repr and no problem, nor does a password in a URL."""
     assert TOKEN not in repr(load(None, {"LESSOR_ROOT_TOKEN": TOKEN}))
     found = problems(
         written(tmp_path, 'root_token = "short-hush"\n'), LESSOR_AWS_ALLOWED_ENDPOINTS="https://me:hush@host"
@@ -451,8 +427,7 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
     assert "hush" not in "\n".join(map(str, found))
 
 
-def test_the_error_reads_as_one_fault_a_line() -> None:
-    """A start that fails prints something to act on."""
+def test_the_error_has_one_problem_per_line() -> None:
     with pytest.raises(SettingsError) as caught:
         load(None, {"LESSOR_AWS_RATE": "0", "LESSOR_LOG_FORMAT": "xml"})
     assert str(caught.value).splitlines() == [

@@ -1,4 +1,4 @@
-"""Files and directories that other users can change are refused; what only a group may read is not."""
+"""Checks that files and directories that other users can change are refused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def made_brought(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o757, 0o1777, 0o720, 0o702])
 def test_a_data_directory_that_others_can_write_to_is_refused(data: Path, mode: int) -> None:
-    """The line says how to fix it, and the sticky bit is no excuse: others could add files."""
+    """The sticky bit does not help, since others could add files."""
     data.chmod(mode)
     line = refusal(LESSOR_DATA_DIR=str(data))
     assert f"(mode {mode:04o}); run chmod go-w {data}" in line
@@ -68,16 +68,16 @@ def test_a_link_that_leads_in_a_circle_is_named_with_the_fix(data: Path) -> None
     ["lessor.db", "lessor.db-wal", "lessor.db-shm", "lessor.lock", "root-token", "sealing-key", "copy.db"],
 )
 @pytest.mark.parametrize("mode", [0o620, 0o602])
-def test_a_file_in_it_that_others_can_write_to_is_refused(data: Path, name: str, mode: int) -> None:
-    """Whatever it is called: a backup may become the database."""
+def test_a_file_in_the_data_directory_that_others_can_write_to_is_refused(
+    data: Path, name: str, mode: int
+) -> None:
     (data / name).touch()
     (data / name).chmod(mode)
     assert f"run chmod go-w {data / name}" in refusal(LESSOR_DATA_DIR=str(data))
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o750, 0o711, 0o700])
-def test_a_data_directory_that_others_can_only_look_into_is_taken(data: Path, mode: int) -> None:
-    """What is secret in it has a mode of its own."""
+def test_a_data_directory_that_others_can_only_list_is_accepted(data: Path, mode: int) -> None:
     data.chmod(mode)
     (data / "lost+found").mkdir(mode=0o777)
     (data / "lost+found").chmod(0o777)
@@ -86,7 +86,7 @@ def test_a_data_directory_that_others_can_only_look_into_is_taken(data: Path, mo
 
 
 def test_a_data_directory_that_others_can_replace_is_refused(data: Path) -> None:
-    """Unless the sticky bit keeps them from it; a group is how Kubernetes gives a volume to a pod."""
+    """Except with the sticky bit. Kubernetes gives a volume to a pod by its group."""
     data.parent.chmod(0o777)
     assert f"run chmod go-w {data.parent}" in refusal(LESSOR_DATA_DIR=str(data))
     for mode in (0o1777, 0o2775):
@@ -97,7 +97,6 @@ def test_a_data_directory_that_others_can_replace_is_refused(data: Path) -> None
 @as_root
 @pytest.mark.parametrize("name", ["", "lessor.db", "lessor.db-wal", "sealing-key"])
 def test_another_user_s_data_is_refused(data: Path, name: str) -> None:
-    """Who owns a file can write to it, whatever its mode."""
     os.chown(data / name, STRANGER, 0)
     assert f"belongs to the user {STRANGER}; run chown" in refusal(LESSOR_DATA_DIR=str(data))
 
@@ -146,7 +145,6 @@ SECRETS = ["root_token_file", "config", "tls.key_file"]
 @pytest.mark.parametrize("kind", BROUGHT)
 @pytest.mark.parametrize("mode", [0o666, 0o660, 0o602, 0o620])
 def test_a_file_that_others_can_write_to_is_refused(brought: Path, kind: str, mode: int) -> None:
-    """Who can write the token, the key or the settings is root."""
     file, variables, named = BROUGHT[kind](brought)
     named.chmod(mode)
     assert f"run chmod go-w {named}" in refusal(file, **variables)
@@ -154,7 +152,6 @@ def test_a_file_that_others_can_write_to_is_refused(brought: Path, kind: str, mo
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o757])
 def test_a_root_token_file_that_others_can_replace_is_refused(brought: Path, mode: int) -> None:
-    """Its directory counts: where it is, and where a link leads."""
     file, variables, named = bring_token(brought)
     brought.chmod(mode)
     assert f"run chmod go-w {brought}" in refusal(file, **variables)
@@ -166,7 +163,6 @@ def test_a_root_token_file_that_others_can_replace_is_refused(brought: Path, mod
 
 
 def test_a_link_that_others_can_replace_is_refused(brought: Path, tmp_path: Path) -> None:
-    """The file itself may be well kept; the link to it is not."""
     _, _, named = bring_token(brought)
     loose = tmp_path / "loose"
     loose.mkdir()
@@ -178,7 +174,6 @@ def test_a_link_that_others_can_replace_is_refused(brought: Path, tmp_path: Path
 @as_root
 @pytest.mark.parametrize("kind", BROUGHT)
 def test_another_user_s_file_is_refused(brought: Path, kind: str) -> None:
-    """Neither root's nor the server's."""
     file, variables, named = BROUGHT[kind](brought)
     os.chown(named, STRANGER, 0)
     assert f"{named} belongs to the user {STRANGER}" in refusal(file, **variables)
@@ -186,8 +181,8 @@ def test_another_user_s_file_is_refused(brought: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", SECRETS)
 @pytest.mark.parametrize("mode", [0o400, 0o440, 0o600, 0o640])
-def test_a_secret_that_a_group_can_read_is_taken(brought: Path, kind: str, mode: int) -> None:
-    """So a service gets a secret that root keeps, and a pod one of Kubernetes."""
+def test_a_secret_that_a_group_can_read_is_accepted(brought: Path, kind: str, mode: int) -> None:
+    """A service reads root's secrets this way, and a pod those of Kubernetes."""
     file, variables, named = BROUGHT[kind](brought)
     named.chmod(mode)
     assert load(file, variables).warnings == ()
@@ -195,10 +190,10 @@ def test_a_secret_that_a_group_can_read_is_taken(brought: Path, kind: str, mode:
 
 @pytest.mark.parametrize("kind", SECRETS)
 @pytest.mark.parametrize("mode", [0o444, 0o644, 0o604])
-def test_a_secret_that_every_user_can_read_is_taken_with_a_warning(
+def test_a_secret_that_every_user_can_read_is_accepted_with_a_warning(
     brought: Path, kind: str, mode: int
 ) -> None:
-    """Kubernetes gives secrets the mode 0644 by default; elsewhere it is a slip."""
+    """Kubernetes gives secrets the mode 0644 by default."""
     file, variables, named = BROUGHT[kind](brought)
     named.chmod(mode)
     (warning,) = load(file, variables).warnings
@@ -206,7 +201,6 @@ def test_a_secret_that_every_user_can_read_is_taken_with_a_warning(
 
 
 def test_files_without_a_secret_may_be_read_by_all(brought: Path) -> None:
-    """A certificate is public, and so are settings without a token."""
     _, variables, _ = bring_tls(brought, "CERT_FILE")
     for name in ("CERT_FILE", "CLIENT_CA_FILE"):
         Path(variables[f"LESSOR_TLS_{name}"]).chmod(0o644)
@@ -216,8 +210,8 @@ def test_files_without_a_secret_may_be_read_by_all(brought: Path) -> None:
     assert load(file, variables).warnings == ()
 
 
-def test_a_mount_as_kubernetes_makes_it_is_taken(tmp_path: Path) -> None:
-    """A secret behind ``..data``, in a directory of mode 1777, readable by the pod's group."""
+def test_a_secret_volume_of_kubernetes_is_accepted(tmp_path: Path) -> None:
+    """The file is behind ``..data``, in a directory of mode 1777."""
     mount = tmp_path / "secret"
     mount.mkdir()
     mount.chmod(0o1777)

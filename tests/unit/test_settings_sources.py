@@ -1,4 +1,4 @@
-"""The loader: variables of others, and a model of another file with lists of tables."""
+"""Checks how settings are loaded from a file with lists of tables, and which variables are ignored."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_value_where_tables_belong_hides_no_variable() -> None:
         "LESSOR_EU_WEST_1_PORT_443_TCP_ADDR",
     ],
 )
-def test_the_variables_of_a_kubernetes_service_mean_nothing_to_the_server(name: str) -> None:
+def test_the_variables_of_a_kubernetes_service_are_ignored(name: str) -> None:
     assert load(None, {name: "tcp://10.0.0.1:50051"}) == Settings()
 
 
@@ -175,8 +175,6 @@ def test_a_variable_that_only_resembles_those_of_kubernetes_stops_the_start(name
 
 
 def test_a_setting_that_ends_like_a_variable_of_kubernetes_would_still_be_read() -> None:
-    """Only what no setting is called is passed over."""
-
     class Some(ConfigModel):
         port: str
 

@@ -1,4 +1,4 @@
-"""The suite passes in the background of a script too, where SIGINT is ignored."""
+"""Checks that SIGINT works in the processes of tests, also when the suite runs in the background."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ subprocess.run([sys.executable, "-c", sys.argv[1]], check=True)
 
 
 @pytest.mark.parametrize("shell", ["trap '' INT; ", ""])
-def test_what_tests_start_is_not_deaf_to_sigint(shell: str) -> None:
-    """Whether or not the shell that started them ignores it."""
+def test_processes_of_tests_do_not_ignore_sigint(shell: str) -> None:
     words = ["sh", "-c", shell + 'exec "$0" -c "$1" "$2"', sys.executable, _PARENT, _CHILD]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

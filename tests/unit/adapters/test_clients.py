@@ -1,4 +1,4 @@
-"""Checks how long clients live, what goes with a mount, and that each proof is signed by its own key."""
+"""Checks how long clients are kept, and that each key check is signed with its own key."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ ENDPOINT = Endpoint("", "us-east-1")
 # --- how long clients live --------------------------------------------------------------------------------
 
 
-async def test_clients_of_a_root_are_kept(aws: StandIn) -> None:
-    """One client a source, service and place; another version has its own, and the older one stays open."""
+async def test_a_client_is_kept_per_root_version_service_and_endpoint(aws: StandIn) -> None:
     place = Endpoint(aws.url, "us-east-1")
     async with Clients((aws.url,), "lessor/test") as clients:
         first = await clients.get(root(aws.url), "sts", place, None)
@@ -47,7 +46,7 @@ async def test_clients_of_a_root_are_kept(aws: StandIn) -> None:
 
 @virtual
 async def test_clients_of_an_older_root_are_closed_a_minute_later() -> None:
-    """Calls on their way with an older version's client may end; then it is closed, and not used again."""
+    """Calls in flight can still end."""
     async with Clients((), "lessor/test") as clients:
         first = await clients.get(root("", version=1), "sts", ENDPOINT, None)
         second = await clients.get(root("", version=2), "sts", ENDPOINT, None)
@@ -61,8 +60,7 @@ async def test_clients_of_an_older_root_are_closed_a_minute_later() -> None:
 
 
 @virtual
-async def test_a_client_that_a_late_call_of_an_older_root_made_is_closed_too() -> None:
-    """Whichever was made first, a minute after both are there the newer version's alone is kept."""
+async def test_a_client_created_by_a_late_call_of_an_older_root_is_closed_too() -> None:
     async with Clients((), "lessor/test") as clients:
         await clients.get(root("", version=2), "sts", ENDPOINT, None)
         late = await clients.get(root("", version=1), "sts", ENDPOINT, None)
@@ -73,8 +71,7 @@ async def test_a_client_that_a_late_call_of_an_older_root_made_is_closed_too() -
 
 
 @virtual
-async def test_a_client_that_was_long_not_used_goes_when_its_mount_needs_another() -> None:
-    """What a chain left that nobody uses any more is closed; what is in use and other mounts' stay."""
+async def test_an_unused_client_is_closed_when_its_mount_needs_another() -> None:
     async with Clients((), "lessor/test") as clients:
         used = await clients.get(root(""), "sts", ENDPOINT, None)
         other = await clients.get(root("", "other"), "sts", ENDPOINT, None)
@@ -94,8 +91,7 @@ async def test_a_client_that_was_long_not_used_goes_when_its_mount_needs_another
 
 
 @virtual
-async def test_the_clients_of_a_forgotten_mount_are_closed_without_another_being_made() -> None:
-    """A minute later nothing of it is in memory, its mate's client is; at once none of it is used again."""
+async def test_the_clients_of_a_removed_mount_are_closed_after_a_minute() -> None:
     async with Clients((), "lessor/test") as clients:
         other = await clients.get(root("", "other"), "sts", ENDPOINT, None)
         session = ChainCredentials()
@@ -114,16 +110,14 @@ async def test_the_clients_of_a_forgotten_mount_are_closed_without_another_being
         assert await clients.get(root("", "other"), "sts", ENDPOINT, None) is other
 
 
-async def test_a_call_on_its_way_outlives_its_mount(aws: StandIn) -> None:
-    """Whoever got a client just before its mount was forgotten can send its call all the same."""
+async def test_a_call_in_flight_outlives_its_mount(aws: StandIn) -> None:
     async with Clients((aws.url,), "lessor/test") as clients:
         client = await clients.get(root(aws.url), "sts", Endpoint(aws.url, "us-east-1"), None)
         clients.forget("aws")
         assert (await client.get_caller_identity())["Account"] == "123456789012"
 
 
-async def test_the_session_of_a_forgotten_mount_s_chain_is_let_go_of(aws: StandIn) -> None:
-    """When the clients of a chain are closed, its session and its secrets are in memory no longer."""
+async def test_the_session_of_a_removed_mount_is_dropped_from_memory(aws: StandIn) -> None:
     hub = await aws.role("hub", account="111111111111", trusts=["123456789012"])
     async with Clients((aws.url,), "lessor/test") as clients:
         door = AwsGateway(clients)
@@ -138,8 +132,7 @@ async def test_the_session_of_a_forgotten_mount_s_chain_is_let_go_of(aws: StandI
 # --- proofs -----------------------------------------------------------------------------------------------
 
 
-async def test_proofs_at_once_are_each_signed_with_their_own_key(aws: StandIn) -> None:
-    """Fifty users' keys, a session and the root call at once, and none signs for another."""
+async def test_concurrent_key_checks_are_each_signed_with_their_own_key(aws: StandIn) -> None:
     at = root(aws.url)
     async with gateway(aws.url) as door:
         keys: dict[str, AccessKey] = {}
@@ -164,8 +157,7 @@ async def test_proofs_at_once_are_each_signed_with_their_own_key(aws: StandIn) -
     assert {call["outcome"] for call in await aws.calls()} == {"ok"}
 
 
-async def test_a_wrong_key_beside_right_ones_is_refused_alone(aws: StandIn) -> None:
-    """A proof says of its own key whether AWS takes it, whatever is proven at the same time."""
+async def test_only_the_wrong_key_of_several_is_refused(aws: StandIn) -> None:
     at = root(aws.url)
     async with gateway(aws.url) as door:
         await door.send(at, CreateUser("ann", "/", "", ()))
@@ -186,8 +178,7 @@ async def _taken(door: AwsGateway, url: str, key: AccessKey) -> bool:
 
 
 @virtual
-async def test_provers_are_shared_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One for each service and place, whoever asks; beyond the bound the one longest unused is closed."""
+async def test_clients_for_key_checks_are_shared_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     most = 8
     monkeypatch.setattr("lessor_server.adapters.aws.clients.MAX_VERIFICATION_CLIENTS", most)
     async with Clients((), "lessor/test") as clients:
@@ -206,7 +197,6 @@ async def test_provers_are_shared_and_bounded(monkeypatch: pytest.MonkeyPatch) -
         assert second() is None
 
 
-async def test_nothing_is_signed_without_a_key_of_the_call() -> None:
-    """Outside of a proof the provers' credentials give nothing, not even an empty key."""
+async def test_outside_of_a_call_there_is_no_key_to_sign_with() -> None:
     with pytest.raises(LookupError):
         await PerCallCredentials().get_frozen_credentials()

@@ -1,4 +1,4 @@
-"""What stands in the place of a file of the data directory: the start ends in words that name it."""
+"""Checks the error at a start when something else is where a file of the data directory should be."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = ("pipe", "folder", "loop", "link to nowhere")
 
 
 def put(path: Path, kind: str) -> None:
-    """Put something that is no plain file in a place."""
+    """Put something that is not a regular file at a path."""
     match kind:
         case "pipe":
             os.mkfifo(path)
@@ -31,7 +31,7 @@ def put(path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_lock_that_is_no_plain_file_is_named_with_the_fix(tmp_path: Path, kind: str) -> None:
+def test_a_lock_that_is_not_a_regular_file_is_named_with_the_fix(tmp_path: Path, kind: str) -> None:
     put(tmp_path / "lessor.lock", kind)
     with pytest.raises(LockUnusable, match=r"lessor\.lock") as caught, directory_lock(tmp_path):
         pass
@@ -40,7 +40,7 @@ def test_a_lock_that_is_no_plain_file_is_named_with_the_fix(tmp_path: Path, kind
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [FILE, f"{FILE}-wal", f"{FILE}-shm"])
-async def test_a_database_that_is_no_plain_file_is_named_with_the_fix(
+async def test_a_database_that_is_not_a_regular_file_is_named_with_the_fix(
     tmp_path: Path, name: str, kind: str
 ) -> None:
     put(tmp_path / name, kind)

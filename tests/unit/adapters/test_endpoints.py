@@ -1,4 +1,4 @@
-"""Checks where services are looked for, and in which order."""
+"""Checks which endpoints are used for a service, and in which order."""
 
 from __future__ import annotations
 
@@ -23,29 +23,25 @@ THREE = RootConfig(
 )
 
 
-def test_without_endpoints_the_region_says_where() -> None:
-    """Each service has one place, AWS's own in the root's region; nothing at all leaves it to the SDK."""
+def test_without_endpoints_the_region_decides() -> None:
     for region in ("", "eu-west-1"):
         config = RootConfig(region=region)
         assert endpoints_of(config, "sts") == endpoints_of(config, "iam") == (Endpoint("", region),)
 
 
-def test_the_region_of_sts_needs_no_endpoint() -> None:
-    """sts_region alone counts for STS, and for STS alone."""
+def test_sts_region_counts_without_an_endpoint() -> None:
     config = RootConfig(region="eu-west-1", sts_region="us-east-2")
     assert endpoints_of(config, "sts") == (Endpoint("", "us-east-2"),)
     assert endpoints_of(config, "iam") == (Endpoint("", "eu-west-1"),)
 
 
 def test_sts_has_its_fallbacks_in_order_and_iam_its_own_region() -> None:
-    """Three pairs of endpoint and region for STS; IAM has the root's."""
     assert endpoints_of(THREE, "sts") == (FIRST, SECOND, THIRD)
     assert endpoints_of(THREE, "iam") == (Endpoint("https://iam.amazonaws.com", "eu-west-1"),)
 
 
 @virtual
-async def test_a_place_that_failed_comes_last_for_half_a_minute() -> None:
-    """The others keep their order; when all failed the order is the wanted one; then all is forgotten."""
+async def test_an_endpoint_that_failed_comes_last_for_half_a_minute() -> None:
     detours = EndpointHealth()
     wanted = (FIRST, SECOND, THIRD)
     detours.failed(FIRST)
@@ -63,8 +59,7 @@ async def test_a_place_that_failed_comes_last_for_half_a_minute() -> None:
 
 
 @virtual
-async def test_endpoints_that_failed_long_ago_are_forgotten() -> None:
-    """However many places fail over time, no more are remembered than failed in the last half minute."""
+async def test_old_failures_of_endpoints_are_dropped_from_memory() -> None:
     detours = EndpointHealth()
     for number in range(100):
         detours.failed(Endpoint("", f"us-east-{number}"))

@@ -1,4 +1,4 @@
-"""The lines that events become in the log."""
+"""Checks the log lines of events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads of files that may hang: their callers go on, and so does the end of the process."""
+"""Checks that a file read that never returns blocks neither its caller nor the end of the process."""
 
 from __future__ import annotations
 
@@ -48,8 +48,7 @@ async def test_a_read_that_hangs_is_not_started_again_and_holds_up_no_other() ->
     assert started == ["read"]
 
 
-def test_a_read_that_hangs_keeps_no_process_from_ending() -> None:
-    """Neither the end of the loop nor that of the interpreter joins its thread."""
+def test_a_read_that_hangs_does_not_keep_the_process_from_ending() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=60, check=True
     )

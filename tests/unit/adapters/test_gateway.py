@@ -1,4 +1,4 @@
-"""Checks the door to AWS over HTTP: places to fall back on, whose key signs, and what refusals mean."""
+"""Checks the gateway to AWS over HTTP: fallback endpoints, signing keys and refusals."""
 
 from __future__ import annotations
 
@@ -60,10 +60,9 @@ def with_fallbacks(first: str, *others: str) -> Root:
 
 
 @pytest.mark.parametrize("fault", [{"kind": "error_before", "status": 503}, {"kind": "garbage"}])
-async def test_a_place_that_fails_is_passed_over_for_a_while(
+async def test_an_endpoint_that_fails_is_skipped_for_a_while(
     places: tuple[StandIn, StandIn], fault: dict[str, str | int]
 ) -> None:
-    """The next place answers the same call, and the calls after it don't wait for the first to fail again."""
     one, two = places
     await one.fault(**fault)  # type: ignore[arg-type]
     async with gateway(one.url, two.url) as door:
@@ -73,8 +72,8 @@ async def test_a_place_that_fails_is_passed_over_for_a_while(
     assert (await one.totals(), await two.totals()) == ({"GetCallerIdentity": 1}, {"GetCallerIdentity": 3})
 
 
-async def test_a_place_that_hangs_leaves_time_for_the_next(places: tuple[StandIn, StandIn]) -> None:
-    """A call that one place never answers is answered by the other within the call's own 7 s."""
+async def test_an_endpoint_that_hangs_leaves_time_for_the_next(places: tuple[StandIn, StandIn]) -> None:
+    """The other endpoint answers within the 7 s of the call."""
     one, two = places
     await one.fault("hang")
     async with gateway(one.url, two.url) as door:
@@ -83,8 +82,7 @@ async def test_a_place_that_hangs_leaves_time_for_the_next(places: tuple[StandIn
     assert await one.totals() == {"GetCallerIdentity": 1}
 
 
-async def test_a_refusal_of_one_place_is_final(places: tuple[StandIn, StandIn]) -> None:
-    """What AWS answered no to anywhere is not asked for elsewhere."""
+async def test_a_refusal_of_one_endpoint_is_final(places: tuple[StandIn, StandIn]) -> None:
     one, two = places
     await one.fault("refuse")
     async with gateway(one.url, two.url) as door:
@@ -93,36 +91,35 @@ async def test_a_refusal_of_one_place_is_final(places: tuple[StandIn, StandIn]) 
     assert await two.totals() == {}
 
 
-async def test_a_region_that_is_switched_off_is_passed_over(places: tuple[StandIn, StandIn]) -> None:
-    """RegionDisabledException says nothing about the other regions; alone it is a refusal."""
+async def test_a_disabled_region_is_skipped(places: tuple[StandIn, StandIn]) -> None:
+    """RegionDisabledException does not apply to the other regions."""
     one, two = places
     await one.fault("refuse", code="RegionDisabledException")
     async with gateway(one.url, two.url) as door:
         await door.send(with_fallbacks(one.url, two.url), GetCallerIdentity())
-        with pytest.raises(AwsRefused, match="RegionDisabledException") as told:
+        with pytest.raises(AwsRefused, match="RegionDisabledException") as raised:
             await door.send(root(one.url), GetCallerIdentity())
-    assert told.value.refusal is Refusal.DENIED
+    assert raised.value.refusal is Refusal.DENIED
 
 
-async def test_when_no_place_serves_each_cause_is_told(places: tuple[StandIn, StandIn]) -> None:
-    """The detail names each place with what happened there; the message, which callers see, names none."""
+async def test_when_all_endpoints_fail_the_detail_has_each_cause(places: tuple[StandIn, StandIn]) -> None:
+    """The message, which callers see, names no endpoint."""
     one, two = places
     await one.fault("error_before", status=503)
     await two.fault("refuse", code="RegionDisabledException")
     async with gateway(one.url, two.url) as door:
-        with pytest.raises(AwsUnknown) as told:
+        with pytest.raises(AwsUnknown) as raised:
             await door.send(with_fallbacks(NOBODY_THERE, one.url, two.url), GetCallerIdentity())
     for place, cause in (
         (NOBODY_THERE, "EndpointConnectionError"),
         (one.url, "ServiceUnavailable"),
         (two.url, "RegionDisabledException"),
     ):
-        assert f"{place}: {cause}" in told.value.detail
-        assert place not in str(told.value)
+        assert f"{place}: {cause}" in raised.value.detail
+        assert place not in str(raised.value)
 
 
-async def test_iam_has_one_place(places: tuple[StandIn, StandIn]) -> None:
-    """Fallbacks are of STS alone: a call of IAM fails as its endpoint does."""
+async def test_iam_has_no_fallback(places: tuple[StandIn, StandIn]) -> None:
     one, two = places
     await one.fault("drop", "GetUser")
     async with gateway(one.url, two.url) as door:
@@ -142,8 +139,7 @@ async def made_key(door: object, at: Root, name: str) -> AccessKey:
     return key
 
 
-async def test_a_key_is_proven_by_signing_with_it(aws: StandIn) -> None:
-    """STS and IAM are asked with the key itself; a key that AWS does not take is refused."""
+async def test_a_key_is_verified_by_signing_with_it(aws: StandIn) -> None:
     at = root(aws.url)
     async with gateway(aws.url) as door:
         key = await made_key(door, at, "ann")
@@ -159,8 +155,8 @@ async def test_a_key_is_proven_by_signing_with_it(aws: StandIn) -> None:
     assert signers == {key.access_key_id}
 
 
-async def test_a_key_that_may_do_nothing_is_proven_all_the_same(aws: StandIn) -> None:
-    """IAM's AccessDenied shows that it knows whose key it was."""
+async def test_a_key_without_permissions_is_verified_too(aws: StandIn) -> None:
+    """IAM's AccessDenied shows that it knows the key."""
     at = root(aws.url)
     await aws.fault("refuse", "GetUser")
     async with gateway(aws.url) as door:
@@ -168,8 +164,7 @@ async def test_a_key_that_may_do_nothing_is_proven_all_the_same(aws: StandIn) ->
         await door.send(at, VerifyKeyOnIam(key, "ann"))
 
 
-async def test_a_session_is_proven_with_its_token(aws: StandIn) -> None:
-    """A key that STS made is accepted with its token, and not without."""
+async def test_a_session_is_verified_with_its_token(aws: StandIn) -> None:
     at = root(aws.url)
     async with gateway(aws.url) as door:
         made = await door.send(at, GetSessionToken(900))
@@ -181,7 +176,6 @@ async def test_a_session_is_proven_with_its_token(aws: StandIn) -> None:
 async def test_the_server_s_own_credentials_are_fetched_once(
     monkeypatch: pytest.MonkeyPatch, aws: StandIn
 ) -> None:
-    """Without keys the instance's role signs: fetched once, one connection for both calls, nothing shared."""
     role = await aws.role("worker")
     async with imds.serving() as instance, gateway(aws.url) as door:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
@@ -197,8 +191,10 @@ async def test_the_server_s_own_credentials_are_fetched_once(
     assert await aws.connections() == 1
 
 
-async def test_credentials_that_come_later_are_found(monkeypatch: pytest.MonkeyPatch, aws: StandIn) -> None:
-    """A metadata service that starts after the server is asked again; until then the root is refused."""
+async def test_credentials_that_are_available_later_are_found(
+    monkeypatch: pytest.MonkeyPatch, aws: StandIn
+) -> None:
+    """The metadata service may start after the server."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
@@ -214,8 +210,7 @@ async def test_credentials_that_come_later_are_found(monkeypatch: pytest.MonkeyP
     assert [call["key_id"] for call in await aws.calls()] == [instance.key_id]
 
 
-async def test_an_endpoint_that_is_not_allowed_is_not_reached(places: tuple[StandIn, StandIn]) -> None:
-    """A root that was stored when its endpoint was still allowed sends nothing there any more."""
+async def test_an_endpoint_that_is_no_longer_allowed_is_not_called(places: tuple[StandIn, StandIn]) -> None:
     one, two = places
     async with gateway(one.url) as door:
         with pytest.raises(EndpointNotAllowed):
@@ -223,10 +218,9 @@ async def test_an_endpoint_that_is_not_allowed_is_not_reached(places: tuple[Stan
     assert await two.totals() == {}
 
 
-async def test_the_environment_leads_no_call_elsewhere(
+async def test_endpoint_variables_of_the_environment_are_ignored(
     monkeypatch: pytest.MonkeyPatch, places: tuple[StandIn, StandIn]
 ) -> None:
-    """AWS_ENDPOINT_URL of the server's environment does not count: the root says where AWS is."""
     one, two = places
     monkeypatch.setenv("AWS_ENDPOINT_URL", two.url)
     async with Clients((one.url,), "lessor/test") as clients:
@@ -257,7 +251,6 @@ async def test_the_environment_leads_no_call_elsewhere(
     ],
 )
 async def test_endpoints_are_those_of_the_region_s_partition(region: str, sts: str, iam: str) -> None:
-    """A region leads to its own partition's endpoints of STS and IAM; without one it is us-east-1."""
     async with Clients((), "lessor/test") as clients:
         for service, expected in (("sts", sts), ("iam", iam)):
             client = await clients.get(root("", region=region), service, Endpoint("", region), None)

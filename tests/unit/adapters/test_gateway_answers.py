@@ -1,4 +1,4 @@
-"""Checks what comes back through the door to AWS: sessions, groups, verdicts, and refusals told apart."""
+"""Checks how answers of AWS are read: sessions, groups, verdicts and refusals."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from lessor_server.domain.aws.sts_calls import AssumeRole, GetFederationToken, G
 from lessor_server.domain.root import Hop
 
 
-async def test_sessions_come_back_whole(aws: StandIn) -> None:
-    """Each kind of session has its key, token, end, name and how full its space is."""
+async def test_sessions_have_all_their_fields(aws: StandIn) -> None:
     role = await aws.role("worker", external_id="sesame", longest=43_200)
     full = AssumeRole(
         role,
@@ -74,32 +73,31 @@ async def test_sessions_come_back_whole(aws: StandIn) -> None:
         (AssumeRole("arn:aws:iam::123456789012:role/none", "app", 900), Refusal.DENIED),
     ],
 )
-async def test_refusals_of_sts_are_told_apart(aws: StandIn, call: AssumeRole, refusal: Refusal) -> None:
-    """What a caller can mend differs: a shorter session, another policy, fewer tags, another role."""
+async def test_refusals_of_sts_have_different_errors(
+    aws: StandIn, call: AssumeRole, refusal: Refusal
+) -> None:
     role = await aws.role("worker")
     await aws.sts(packed_limit=300)
     asked = AssumeRole(
         call.role_arn.replace("ROLE", role), "app", call.seconds, policy=call.policy, tags=call.tags
     )
     async with gateway(aws.url) as door:
-        with pytest.raises(AwsRefused) as told:
+        with pytest.raises(AwsRefused) as raised:
             await door.send(root(aws.url), asked)
-    assert told.value.refusal is refusal
+    assert raised.value.refusal is refusal
 
 
-async def test_a_chained_session_is_an_hour_at_most(aws: StandIn) -> None:
-    """A role assumed by a role's session gives an hour, whatever the role itself allows."""
+async def test_a_chained_session_lasts_at_most_an_hour(aws: StandIn) -> None:
     first = await aws.role("first")
     second = await aws.role("second", longest=43_200)
     async with gateway(aws.url) as door:
         await door.send(root(aws.url), AssumeRole(second, "app", 7200))
-        with pytest.raises(AwsRefused) as told:
+        with pytest.raises(AwsRefused) as raised:
             await door.send(chained(root(aws.url), Hop(first)), AssumeRole(second, "app", 7200))
-    assert told.value.refusal is Refusal.TOO_LONG
+    assert raised.value.refusal is Refusal.TOO_LONG
 
 
 async def test_groups_are_read_page_by_page(aws: StandIn) -> None:
-    """A group's policies come with the marker of the next page, and its documents as JSON text."""
     await aws.groups("staff")
     for number in range(3):
         await aws.call("PutGroupPolicy", GroupName="staff", PolicyName=f"p{number}", PolicyDocument=DOCUMENT)
@@ -119,16 +117,14 @@ async def test_groups_are_read_page_by_page(aws: StandIn) -> None:
 
 
 @pytest.mark.parametrize("call", [GetGroup("none"), GetPolicy("arn:aws:iam::123456789012:policy/none")])
-async def test_what_does_not_exist_is_told_as_such(aws: StandIn, call: Call[None]) -> None:
-    """A look at a group or policy that is not there is NoSuchEntity, of something else than a user."""
+async def test_a_missing_group_or_policy_is_not_a_missing_user(aws: StandIn, call: Call[None]) -> None:
     async with gateway(aws.url) as door:
-        with pytest.raises(AwsRefused) as told:
+        with pytest.raises(AwsRefused) as raised:
             await door.send(root(aws.url), call)
-    assert told.value.refusal is Refusal.NO_SUCH_OTHER
+    assert raised.value.refusal is Refusal.NO_SUCH_OTHER
 
 
-async def test_the_simulator_tells_each_action_on_each_resource(aws: StandIn) -> None:
-    """Each pair comes back with AWS's own verdict."""
+async def test_the_simulator_has_a_verdict_for_each_action_on_each_resource(aws: StandIn) -> None:
     await aws.root(KEY)
     ann, bob = (f"arn:aws:iam::123456789012:user/{name}" for name in ("ann", "bob"))
     allow = DOCUMENT.replace("s3:Get*", "iam:Get*").replace('"Resource":"*"', f'"Resource":"{ann}"')
@@ -136,18 +132,18 @@ async def test_the_simulator_tells_each_action_on_each_resource(aws: StandIn) ->
     who = "arn:aws:iam::123456789012:user/root-of-lessor"
     async with gateway(aws.url) as door:
         call = SimulatePrincipalPolicy(who, ("iam:GetUser", "iam:CreateUser"), (ann, bob))
-        told = await door.send(root(aws.url), call)
-    assert told.verdicts == (
+        answer = await door.send(root(aws.url), call)
+    assert answer.verdicts == (
         ("iam:GetUser", ann, "allowed"),
         ("iam:GetUser", bob, "implicitDeny"),
         ("iam:CreateUser", ann, "implicitDeny"),
         ("iam:CreateUser", bob, "implicitDeny"),
     )
-    assert told.marker == ""
+    assert answer.marker == ""
 
 
 def test_verdicts_below_their_action_are_read_too() -> None:
-    """IAM may put them in ResourceSpecificResults, and cut its answer (API Reference, EvaluationResult)."""
+    """IAM may use ResourceSpecificResults and truncate its answer (API Reference, EvaluationResult)."""
     answer = {
         "EvaluationResults": [
             {
@@ -173,15 +169,14 @@ def test_verdicts_below_their_action_are_read_too() -> None:
     )
 
 
-async def test_an_account_tells_how_full_it_is(aws: StandIn) -> None:
-    """Its users and their quota come out of the summary, in which AWS has much more."""
+async def test_the_account_summary_has_users_and_quota(aws: StandIn) -> None:
     await aws.call("CreateUser", UserName="ann")
     async with gateway(aws.url) as door:
         assert await door.send(root(aws.url), GetAccountSummary()) == UserRoom(1, 5000)
 
 
-async def test_an_answer_that_breaks_off_is_told_without_what_it_holds() -> None:
-    """The error of an answer cut short has none of its text, in which a secret may stand."""
+async def test_the_error_of_a_truncated_answer_has_none_of_its_text() -> None:
+    """A secret may be in it."""
     body = b"<GetSessionTokenResponse><GetSessionTokenResult><Credentials><SecretAccessKey>not-a-secr"
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -192,8 +187,8 @@ async def test_an_answer_that_breaks_off_is_told_without_what_it_holds() -> None
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with gateway(url) as door:
-            with pytest.raises(AwsUnknown, match="UnreadableAnswer") as told:
+            with pytest.raises(AwsUnknown, match="UnreadableAnswer") as raised:
                 await door.send(root(url), GetSessionToken(900))
-    assert told.value.sent
-    assert "not-a-secr" not in told.value.detail
-    assert "not-a-secr" not in repr(told.value.aws)
+    assert raised.value.sent
+    assert "not-a-secr" not in raised.value.detail
+    assert "not-a-secr" not in repr(raised.value.aws)

@@ -1,4 +1,4 @@
-"""Checks the web identity token of a root: read anew, looked at, and sent to nobody but AWS."""
+"""Checks how the web identity token of a root is read and verified, and that only AWS receives it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ def with_token(url: str, path: str, *hops: str, **changes: str) -> Root:
 
 
 async def test_a_token_assumes_the_first_role_unsigned(aws: StandIn, tmp_path: Path) -> None:
-    """The token speaks for itself, and the session it gives signs the next hop."""
     first = await aws.role("first", audience=AUDIENCE)
     second = await aws.role("second", trusts=[first])
     path = token_file(tmp_path / "token", aud=AUDIENCE, sub="lessor")
@@ -43,8 +42,7 @@ async def test_a_token_assumes_the_first_role_unsigned(aws: StandIn, tmp_path: P
     assert web["key_id"] == ""
 
 
-async def test_the_token_is_read_anew_at_each_use(aws: StandIn, tmp_path: Path) -> None:
-    """A token that its keeper replaced is used from then on; the file that fails says how."""
+async def test_the_token_is_read_at_each_use(aws: StandIn, tmp_path: Path) -> None:
     role = await aws.role("worker", audience=AUDIENCE)
     path = tmp_path / "token"
     async with gateway(aws.url) as door:
@@ -53,9 +51,9 @@ async def test_the_token_is_read_anew_at_each_use(aws: StandIn, tmp_path: Path) 
             await door.send(end, GetCallerIdentity())
         assert unusable.value.detail == identity_token.UNUSABLE
         token_file(path, aud="somebody-else")
-        with pytest.raises(AwsRefused, match=r"assume_chain\[0\]: InvalidIdentityToken") as told:
+        with pytest.raises(AwsRefused, match=r"assume_chain\[0\]: InvalidIdentityToken") as raised:
             await door.send(end, GetCallerIdentity())
-        assert told.value.refusal is Refusal.DENIED
+        assert raised.value.refusal is Refusal.DENIED
         token_file(path, aud=AUDIENCE, exp=1)
         with pytest.raises(AwsRefused, match="ExpiredTokenException"):
             await door.send(end, GetCallerIdentity())
@@ -64,15 +62,14 @@ async def test_the_token_is_read_anew_at_each_use(aws: StandIn, tmp_path: Path) 
 
 
 async def test_a_token_for_another_audience_is_not_sent(aws: StandIn, tmp_path: Path) -> None:
-    """With identity_token_audience set, the token's own audience is looked at before it leaves."""
     role = await aws.role("worker", audience=AUDIENCE)
     path = token_file(tmp_path / "token", aud="somebody-else")
     async with gateway(aws.url) as door:
-        with pytest.raises(IdentityTokenUnusable) as told:
+        with pytest.raises(IdentityTokenUnusable) as raised:
             await door.send(
                 with_token(aws.url, path, role, identity_token_audience=AUDIENCE), GetCallerIdentity()
             )
-        assert "is not for" in told.value.detail
+        assert "is not for" in raised.value.detail
         token_file(tmp_path / "token", aud=["other", AUDIENCE])
         await door.send(
             with_token(aws.url, path, role, identity_token_audience=AUDIENCE), GetCallerIdentity()
@@ -80,23 +77,23 @@ async def test_a_token_for_another_audience_is_not_sent(aws: StandIn, tmp_path: 
     assert len(await aws.calls("AssumeRoleWithWebIdentity")) == 1
 
 
-async def test_an_identity_provider_that_sts_does_not_reach_may_be_tried_again(
+async def test_an_identity_provider_that_sts_does_not_reach_can_be_retried(
     aws: StandIn, tmp_path: Path
 ) -> None:
-    """IDPCommunicationError is no refusal: AWS asks to try again."""
+    """IDPCommunicationError is not a refusal."""
     role = await aws.role("worker", audience=AUDIENCE)
     path = token_file(tmp_path / "token", aud=AUDIENCE)
     await aws.fault("refuse", "AssumeRoleWithWebIdentity", times=1, status=400, code="IDPCommunicationError")
     async with gateway(aws.url) as door:
         end = with_token(aws.url, path, role)
-        with pytest.raises(Exception, match="IDPCommunicationError") as told:
+        with pytest.raises(Exception, match="IDPCommunicationError") as raised:
             await door.send(end, GetCallerIdentity())
-        assert told.value.kind.value == "unavailable"  # type: ignore[attr-defined]
+        assert raised.value.kind.value == "unavailable"  # type: ignore[attr-defined]
         await door.send(end, GetCallerIdentity())
 
 
-async def test_a_token_goes_to_no_host_that_is_not_aws_s(tmp_path: Path) -> None:
-    """An allowed endpoint elsewhere takes signed requests, never a token; only a loopback may."""
+async def test_a_token_is_sent_only_to_aws_or_loopback(tmp_path: Path) -> None:
+    """An allowed endpoint elsewhere gets signed requests, but no token."""
     path = token_file(tmp_path / "token", aud=AUDIENCE)
     elsewhere = "https://sts.proxy.test"
     async with Clients((elsewhere,), "lessor/test") as clients:
@@ -126,36 +123,33 @@ HEADER, CLAIMS, SIGNATURE = json_web_token({"alg": "RS256"}, {"aud": AUDIENCE}).
         f"{HEADER}.{base64.urlsafe_b64encode(b'[' * 12_000).decode()}.{SIGNATURE}",
     ],
 )
-async def test_what_is_no_token_is_as_if_it_were_not_there(tmp_path: Path, content: str) -> None:
-    """A file that holds something else has the text of one that does not exist, and none of its own."""
+async def test_a_file_without_a_token_has_the_error_of_a_missing_file(tmp_path: Path, content: str) -> None:
     path = tmp_path / "token"
     path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(IdentityTokenUnusable) as told:
+    with pytest.raises(IdentityTokenUnusable) as raised:
         await identity_token.read_token(str(path), AUDIENCE, TokenPlaces())
-    assert told.value.detail == identity_token.UNUSABLE
-    assert not any(part in repr(told.value) for part in content.split() if len(part) > 1)
+    assert raised.value.detail == identity_token.UNUSABLE
+    assert not any(part in repr(raised.value) for part in content.split() if len(part) > 1)
 
 
 @pytest.mark.parametrize("audience", [{"a": 1}, "other", ["other"], 1, None])
-async def test_a_token_for_somebody_else_says_so(tmp_path: Path, audience: object) -> None:
-    """Of a token in its place, what it is not for may be said."""
+async def test_the_error_of_a_token_for_another_audience_names_it(tmp_path: Path, audience: object) -> None:
     path = token_file(tmp_path / "token", aud=audience)
-    with pytest.raises(IdentityTokenUnusable) as told:
+    with pytest.raises(IdentityTokenUnusable) as raised:
         await identity_token.read_token(path, AUDIENCE, TokenPlaces())
-    assert "not for identity_token_audience" in told.value.detail
+    assert "not for identity_token_audience" in raised.value.detail
 
 
 @pytest.mark.parametrize("audience", ["", AUDIENCE])
-async def test_what_is_no_token_is_not_sent(aws: StandIn, tmp_path: Path, audience: str) -> None:
-    """Any other file of the server stays there, also where no audience is asked for."""
+async def test_a_file_without_a_token_is_not_sent(aws: StandIn, tmp_path: Path, audience: str) -> None:
     role = await aws.role("worker", audience=AUDIENCE)
     path = tmp_path / "secrets"
     path.write_text("[default]\naws_secret_access_key = not-a-secret\n")
     async with gateway(aws.url) as door:
         end = with_token(aws.url, str(path), role, identity_token_audience=audience)
-        with pytest.raises(IdentityTokenUnusable) as told:
+        with pytest.raises(IdentityTokenUnusable) as raised:
             await door.send(end, GetCallerIdentity())
-    assert told.value.detail == identity_token.UNUSABLE
+    assert raised.value.detail == identity_token.UNUSABLE
     assert await aws.calls() == []
 
 
@@ -166,9 +160,9 @@ def only(*folders: Path) -> TokenPlaces:
 
 async def unusable(path: str | Path, places: TokenPlaces) -> None:
     """Check that a path gives nothing but the one text."""
-    with pytest.raises(IdentityTokenUnusable) as told:
+    with pytest.raises(IdentityTokenUnusable) as raised:
         await identity_token.read_token(str(path), "", places)
-    assert told.value.detail == identity_token.UNUSABLE
+    assert raised.value.detail == identity_token.UNUSABLE
 
 
 def projected(folder: Path, audience: str) -> Path:
@@ -181,7 +175,6 @@ def projected(folder: Path, audience: str) -> Path:
 
 
 async def test_a_token_is_read_from_the_directories_that_are_set(tmp_path: Path) -> None:
-    """Links within them lead to it, and so does a link to the directory itself."""
     path = projected(tmp_path / "tokens", AUDIENCE)
     (tmp_path / "linked").symlink_to("tokens")
     for folder, name in (("tokens", path), ("linked", tmp_path / "linked" / "token"), ("tokens", path)):
@@ -191,7 +184,6 @@ async def test_a_token_is_read_from_the_directories_that_are_set(tmp_path: Path)
 
 
 async def test_no_link_leads_out_of_the_directories_that_are_set(tmp_path: Path) -> None:
-    """Neither a link to a file, nor one to a folder, nor a way up; the error has nothing of the content."""
     outside = token_file(tmp_path / "outside", aud=AUDIENCE)
     folder = tmp_path / "tokens"
     folder.mkdir()
@@ -201,8 +193,7 @@ async def test_no_link_leads_out_of_the_directories_that_are_set(tmp_path: Path)
         await unusable(name, only(folder))
 
 
-async def test_the_gateway_keeps_to_the_directories_that_are_set(aws: StandIn, tmp_path: Path) -> None:
-    """A root that was stored before the setting sends nothing from elsewhere."""
+async def test_the_gateway_reads_only_from_the_directories_that_are_set(aws: StandIn, tmp_path: Path) -> None:
     role = await aws.role("worker", audience=AUDIENCE)
     inside, outside = projected(tmp_path / "tokens", AUDIENCE), token_file(tmp_path / "outside", aud=AUDIENCE)
     async with Clients((aws.url,), "lessor/test") as clients:
@@ -213,8 +204,8 @@ async def test_the_gateway_keeps_to_the_directories_that_are_set(aws: StandIn, t
         await door.send(with_token(aws.url, str(inside), role), GetCallerIdentity())
 
 
-async def test_where_no_directory_is_set_a_stored_path_goes_on(tmp_path: Path) -> None:
-    """Until 1.0 a root from before is read where it is; a link in a place for tokens leads nowhere else."""
+async def test_without_a_directory_setting_a_stored_path_is_still_read(tmp_path: Path) -> None:
+    """The default until 1.0 for roots that are already stored."""
     before = token_file(tmp_path / "before", aud=AUDIENCE)
     folder = tmp_path / "tokens"
     folder.mkdir()
@@ -225,8 +216,7 @@ async def test_where_no_directory_is_set_a_stored_path_goes_on(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("enforced", [False, True])
-async def test_no_root_reads_what_is_the_server_s(tmp_path: Path, enforced: bool) -> None:
-    """The data directory and what the settings name, by any name, also below a directory for tokens."""
+async def test_no_root_reads_a_file_of_the_server(tmp_path: Path, enforced: bool) -> None:
     data, other = tmp_path / "data", tmp_path / "other"
     for folder in (data / "backups", other):
         folder.mkdir(parents=True)
@@ -251,8 +241,8 @@ async def test_no_root_reads_what_is_the_server_s(tmp_path: Path, enforced: bool
     await identity_token.read_token(token_file(other / "token", aud=AUDIENCE), AUDIENCE, places)
 
 
-async def test_a_file_of_two_names_is_not_read(tmp_path: Path) -> None:
-    """The other one may be anywhere, in the data directory too."""
+async def test_a_file_with_two_hard_links_is_not_read(tmp_path: Path) -> None:
+    """The other link may be in the data directory."""
     path = token_file(tmp_path / "token", aud=AUDIENCE)
     (tmp_path / "again").hardlink_to(path)
     for places in (only(tmp_path), TokenPlaces()):
@@ -261,8 +251,7 @@ async def test_a_file_of_two_names_is_not_read(tmp_path: Path) -> None:
     await identity_token.read_token(path, AUDIENCE, only(tmp_path))
 
 
-async def test_whatever_is_at_a_path_has_one_text(tmp_path: Path) -> None:
-    """Nothing, a folder, a pipe, a device, a socket, a loop, a name of no file, one that may not be read."""
+async def test_the_error_does_not_reveal_what_is_at_a_path(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "device").symlink_to("/dev/zero")
@@ -291,8 +280,7 @@ async def test_whatever_is_at_a_path_has_one_text(tmp_path: Path) -> None:
         await unusable("/etc/passwd", only(tmp_path))
 
 
-async def test_a_link_that_changes_meanwhile_leads_nowhere_else(tmp_path: Path) -> None:
-    """However a folder and a link to another take turns, what is read is what is in its place, or nothing."""
+async def test_a_link_that_changes_during_the_check_leads_nowhere_else(tmp_path: Path) -> None:
     outside, folder = tmp_path / "outside", tmp_path / "tokens"
     for one in (outside, folder / "real"):
         one.mkdir(parents=True)

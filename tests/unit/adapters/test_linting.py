@@ -1,4 +1,4 @@
-"""Checks the linter over the real list of AWS's actions."""
+"""Checks the linter with the real list of AWS's actions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ def policy(action: str | list[str], resource: str = "*") -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
-async def test_real_actions_are_known_and_slips_are_told() -> None:
-    """AWS's own names pass; a slip is told with the name that was meant."""
+async def test_real_actions_are_known_and_typos_are_reported() -> None:
     linter = SentryLinter()
     known = ["ec2:DescribeRegions", "s3:ListAllMyBuckets", "dynamodb:Query", "kms:DescribeKey", "logs:Get*"]
     assert await linter.findings(policy(known)) == []
@@ -25,16 +24,14 @@ async def test_real_actions_are_known_and_slips_are_told() -> None:
     assert said.endswith('"dynamodb:GetItems" is not an action; did you mean dynamodb:GetItem?')
 
 
-async def test_changes_on_every_resource_are_told() -> None:
-    """What a policy could narrow, and does not, is told; where it does, not."""
+async def test_writes_on_every_resource_are_reported() -> None:
     linter = SentryLinter()
     (said,) = await linter.findings(policy(["s3:DeleteBucket", "sns:Publish"]))
     assert "s3:DeleteBucket, sns:Publish on every resource" in said
     assert await linter.findings(policy("s3:DeleteBucket", "arn:aws:s3:::one")) == []
 
 
-def test_nothing_is_loaded_before_a_policy_is_looked_at() -> None:
-    """A server that checks no role does not carry the list: importing and making a linter loads nothing."""
+def test_the_list_is_loaded_at_the_first_check() -> None:
     script = (
         "import sys; from lessor_server.adapters.linting.sentry import SentryLinter, installed;"
         "installed(); SentryLinter(); print([m for m in sys.modules if m.startswith('policy_sentry')])"
@@ -43,6 +40,5 @@ def test_nothing_is_loaded_before_a_policy_is_looked_at() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_linter_says_what_it_is() -> None:
-    """Its name and version are those of the package."""
+def test_the_linter_has_the_name_and_version_of_its_package() -> None:
     assert re.fullmatch(r"policy_sentry \d+\.\d+\.\d+", installed())

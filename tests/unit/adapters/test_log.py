@@ -1,4 +1,4 @@
-"""The log: its shape, its levels, and that no secret gets into it by any way."""
+"""Checks the format and the levels of the log, and that no secret is in it."""
 
 from __future__ import annotations
 
@@ -42,14 +42,12 @@ def logged(**values: object) -> dict[str, object]:
 
 
 def test_a_line_is_json_with_event_level_and_utc_time() -> None:
-    """Machines read one object a line."""
     line = logged(lease_id=LEASE_ID, ttl=3600)
     assert (line["event"], line["level"], line["lease_id"], line["ttl"]) == ("said", "info", LEASE_ID, 3600)
     assert str(line["timestamp"]).endswith("Z")
 
 
 def test_a_terminal_gets_text_and_a_pipe_json() -> None:
-    """`auto` asks the stream what it is."""
     terminal, pipe = Terminal(), io.StringIO()
     for stream in (terminal, pipe):
         make_logger(LogLevel("info"), "auto", stream).info("said", role="deploy")
@@ -58,7 +56,7 @@ def test_a_terminal_gets_text_and_a_pipe_json() -> None:
 
 
 def test_the_console_leaves_empty_fields_out_and_json_keeps_them() -> None:
-    """A person would read ``by=`` as a mistake; zero and False say something."""
+    """Zero and False are not empty."""
     fields = {"by": "", "expires": None, "needs_restart": (), "users": 0, "force": False, "role": "app"}
     stream = io.StringIO()
     make_logger(LogLevel("info"), "console", stream).info("said", **fields)
@@ -68,16 +66,14 @@ def test_the_console_leaves_empty_fields_out_and_json_keeps_them() -> None:
     assert fields.keys() <= logged(**fields).keys()
 
 
-def test_console_at_no_terminal_has_no_colours() -> None:
-    """A file of console lines stays readable."""
+def test_console_format_in_a_file_has_no_colours() -> None:
     stream = io.StringIO()
     make_logger(LogLevel("info"), "console", stream).info("said", role="deploy")
     assert "role=deploy" in stream.getvalue()
     assert "\x1b" not in stream.getvalue()
 
 
-def test_what_is_below_the_level_is_not_written() -> None:
-    """The level holds for every call."""
+def test_a_line_below_the_level_is_not_written() -> None:
     stream = io.StringIO()
     logger = make_logger(LogLevel("warning"), "json", stream)
     logger.info("quiet")
@@ -97,20 +93,17 @@ def test_what_is_below_the_level_is_not_written() -> None:
         "private_key",
     ],
 )
-def test_a_key_that_smells_of_a_secret_hides_its_value(key: str) -> None:
-    """The name is enough, whatever the value looks like, and however deep it lies."""
+def test_a_key_named_like_a_secret_hides_its_value(key: str) -> None:
     assert logged(**{key: "hush"})[key] == "***"
     assert "hush" not in json.dumps(logged(nested=[{"deeper": ({key: {"deepest": "hush"}},)}]))
 
 
 @pytest.mark.parametrize("key", ["lease_id", "access_key_id", "role", "root_token_file", "lease_ttl"])
 def test_an_ordinary_key_shows_its_value(key: str) -> None:
-    """A log that hides everything helps nobody."""
     assert logged(**{key: "plain"})[key] == "plain"
 
 
 def test_a_secret_hides_under_any_key() -> None:
-    """A value that has to be revealed is never shown, alone or inside of others."""
     hush = Secret("hush")
     assert logged(value=hush)["value"] == "***"
     assert "hush" not in json.dumps(logged(values=[hush], table={"x": hush}, pair=(1, {hush})))
@@ -118,8 +111,7 @@ def test_a_secret_hides_under_any_key() -> None:
 
 @pytest.mark.parametrize("secret", [SECRET_KEY, SESSION_TOKEN])
 @pytest.mark.parametrize("frame", ["{}", "key={} (new)", "({})", "x {}", "'{}',", "a:{}"])
-def test_text_of_the_shape_of_a_secret_is_hidden(secret: str, frame: str) -> None:
-    """The shape is enough, under a harmless key and in the event itself."""
+def test_text_with_the_shape_of_a_secret_is_hidden(secret: str, frame: str) -> None:
     text = frame.format(secret)
     assert secret not in str(logged(note=text))
     assert secret not in str(redact(None, "info", {"event": text}))
@@ -136,8 +128,8 @@ def test_text_of_the_shape_of_a_secret_is_hidden(secret: str, frame: str) -> Non
         "-----BEGIN PRIVATE KEY-----\nhush\n-----END PRIVATE KEY-----",
     ],
 )
-def test_text_that_names_a_secret_and_says_it_is_hidden(text: str) -> None:
-    """Headers, queries, documents and keys that were printed into a text lose their secret part."""
+def test_a_secret_behind_its_name_in_a_text_is_hidden(text: str) -> None:
+    """As in headers, queries, documents and key pairs."""
     assert "hush" not in scrub(text)
 
 
@@ -154,12 +146,11 @@ def test_text_that_names_a_secret_and_says_it_is_hidden(text: str) -> None:
     ],
 )
 def test_ordinary_text_stays(text: str) -> None:
-    """Ids, names, hashes and sentences are what a log is for; a lease id may be 40 characters long."""
+    """A lease id may have 40 characters, as a secret key has."""
     assert scrub(text) == text
 
 
 def test_an_exception_is_written_without_its_secrets() -> None:
-    """A traceback keeps its lines and loses what must not be read."""
     stream = io.StringIO()
     logger = make_logger(LogLevel("info"), "json", stream)
     try:
@@ -173,7 +164,6 @@ def test_an_exception_is_written_without_its_secrets() -> None:
 
 
 def test_any_value_can_be_logged() -> None:
-    """What no renderer knows is written as text, bytes as their number, and depth has an end."""
     endless: list[object] = []
     endless.append(endless)
     line = logged(raw=b"hush", thing=object, endless=endless, nothing=None, table={1: 2})
@@ -184,8 +174,8 @@ def test_any_value_can_be_logged() -> None:
     assert line["table"] == {"1": 2}
 
 
-def test_a_library_is_heard_from_warnings_up_and_without_secrets() -> None:
-    """The debug log of botocore holds signed requests; its warnings matter."""
+def test_libraries_log_from_warnings_up_and_without_secrets() -> None:
+    """The debug log of botocore has signed requests."""
     stream = io.StringIO()
     record = logging.LogRecord("botocore.x", logging.WARNING, "x", 1, "signed %s", (SECRET_KEY,), None)
     handler = library_handler("json", stream)
@@ -209,8 +199,7 @@ def kept_stdlib() -> Iterator[logging.Logger]:
     root.setLevel(level)
 
 
-def test_starting_sends_ours_and_theirs_to_one_stream(stdlib: logging.Logger) -> None:
-    """Whatever our level, a library's debug and info lines stay out."""
+def test_the_server_and_its_libraries_log_to_one_stream(stdlib: logging.Logger) -> None:
     stream = io.StringIO()
     logger = start_logging(LogLevel("debug"), "json", stream)
     logger.debug("ours")
@@ -232,8 +221,8 @@ class Broken(io.StringIO):
         raise BrokenPipeError
 
 
-def test_a_line_that_cannot_be_written_is_lost_and_ends_nothing(stdlib: logging.Logger) -> None:
-    """The terminal or the pipe of a server may be closed while it runs."""
+def test_a_line_that_cannot_be_written_is_dropped(stdlib: logging.Logger) -> None:
+    """The terminal or pipe of a running server may be closed."""
     logger = start_logging(LogLevel("info"), "json", Broken())
     logger.info("ours")
     stdlib.getChild("botocore").error("theirs")
@@ -250,8 +239,7 @@ def test_the_level_can_be_changed_while_the_server_runs() -> None:
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["heard"]
 
 
-def test_what_nothing_catches_is_logged_too(stdlib: logging.Logger) -> None:
-    """Warnings, and exceptions in threads and destructors, are lines like all others."""
+def test_uncaught_exceptions_and_warnings_are_logged(stdlib: logging.Logger) -> None:
     stream = io.StringIO()
     start_logging(LogLevel("info"), "json", stream)
 
@@ -275,9 +263,9 @@ def test_what_nothing_catches_is_logged_too(stdlib: logging.Logger) -> None:
         stdlib.getChild(name).error("said by %s", name)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert len(lines) == 9
-    told = "".join(str(line.get("exception", line["event"])) for line in lines)
+    answer = "".join(str(line.get("exception", line["event"])) for line in lines)
     for text in ("deprecated", "in a destructor", "in a thread", "at the top", "said by grpc._cython.cygrpc"):
-        assert text in told
+        assert text in answer
 
 
 # --- what is not printable ------------------------------------------------------------------------------
@@ -303,8 +291,7 @@ def is_clean(line: str) -> bool:
 
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
-def test_json_escapes_what_is_not_printable_and_says_the_same(hostile: str) -> None:
-    """In the event, in keys and values, nested too."""
+def test_json_escapes_what_is_not_printable_without_loss(hostile: str) -> None:
     stream = io.StringIO()
     logger = make_logger(LogLevel("info"), "json", stream)
     logger.info(hostile, **{"plain": hostile, hostile: "x", "nested": [{hostile: ({"deep": hostile},)}]})
@@ -316,7 +303,6 @@ def test_json_escapes_what_is_not_printable_and_says_the_same(hostile: str) -> N
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
 def test_the_console_escapes_what_is_not_printable(hostile: str) -> None:
-    """In the event, in keys and values, nested too; ours is one line."""
     stream = io.StringIO()
     logger = make_logger(LogLevel("info"), "console", stream)
     logger.info(hostile, **{"plain": hostile, hostile: "x", "nested": [{hostile: ({"deep": hostile},)}]})
@@ -325,7 +311,6 @@ def test_the_console_escapes_what_is_not_printable(hostile: str) -> None:
 
 @given(st.text(st.characters(exclude_categories=())))
 def test_no_text_breaks_a_line(text: str) -> None:
-    """Whatever a caller sends is one line, and JSON gives it back."""
     for style in ("json", "console"):
         stream = io.StringIO()
         make_logger(LogLevel("info"), style, stream).info("said", **{"note": text, f"k{text}": "v"})
@@ -334,8 +319,7 @@ def test_no_text_breaks_a_line(text: str) -> None:
             assert json.loads(stream.getvalue())["note"] == json.loads(json.dumps(scrub(text)))
 
 
-def test_a_terminal_has_our_colours_and_nobody_else_s() -> None:
-    """Text of a caller can't write to the terminal's title, or over another line."""
+def test_escape_sequences_of_callers_do_not_reach_a_terminal() -> None:
     stream = Terminal()
     make_logger(LogLevel("info"), "auto", stream).info("said", role="\x1b]0;title\x07")
     assert "\x1b]" not in stream.getvalue()
@@ -343,8 +327,7 @@ def test_a_terminal_has_our_colours_and_nobody_else_s() -> None:
     assert "\\x1b]0;title\\x07" in stream.getvalue()
 
 
-def test_an_exception_s_text_forges_no_line_of_the_console() -> None:
-    """Each line of a traceback but the first is indented, and escaped like all else."""
+def test_the_text_of_an_exception_cannot_forge_a_console_line() -> None:
     stream = io.StringIO()
     logger = make_logger(LogLevel("info"), "console", stream)
     try:
@@ -359,15 +342,13 @@ def test_an_exception_s_text_forges_no_line_of_the_console() -> None:
 
 @pytest.mark.parametrize("style", ["json", "console"])
 def test_a_library_s_text_is_escaped_too(style: str) -> None:
-    """What botocore repeats of an answer is a stranger's text."""
     stream = io.StringIO()
     record = logging.LogRecord("x\x1b", logging.WARNING, "x", 1, "said %s", (HOSTILE["escape"],), None)
     library_handler(style, stream).handle(record)
     assert is_clean(stream.getvalue())
 
 
-def test_calls_that_grpc_cannot_decode_fill_no_log() -> None:
-    """One line a second, without the caller's text and without a traceback."""
+def test_calls_that_grpc_cannot_decode_log_one_line_a_second() -> None:
     stream = io.StringIO()
     handler = library_handler("json", stream)
     logger = logging.getLogger("grpc._cython.cygrpc")

@@ -1,4 +1,4 @@
-"""What a server does for itself before it reads a secret; each in a process of its own."""
+"""Checks, in a process each, how a server protects its memory before it reads a secret."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
-def test_the_process_is_not_dumped_or_traced_and_its_files_are_its_owner_s() -> None:
-    """Neither a core file nor another process of the same user shows its memory (PR_GET_DUMPABLE is 3)."""
+def test_the_process_is_not_dumpable_and_its_files_are_private() -> None:
     done = subprocess.run([sys.executable, "-c", _REPORT], capture_output=True, text=True, check=True)
     assert done.stdout == "0 (0, 0) 0o77\n"

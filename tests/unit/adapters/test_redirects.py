@@ -1,4 +1,4 @@
-"""Redirects: none is followed, by no request, and an answer that is one says nothing about the call."""
+"""Checks that no request follows a redirect, and that a redirect is not a clear answer to a call."""
 
 from __future__ import annotations
 
@@ -57,7 +57,6 @@ def root_for(kind: str, url: str, folder: Path) -> Root:
 async def test_no_redirect_to_another_host_is_followed(
     places: tuple[StandIn, StandIn], tmp_path: Path, kind: str
 ) -> None:
-    """The other host hears nothing, not even a connection, and the call has no clear answer."""
     one, two = places
     async with gateway(one.url, two.url) as door:
         for status in STATUSES:
@@ -75,7 +74,6 @@ async def test_no_redirect_to_another_host_is_followed(
 async def test_no_redirect_to_the_same_host_is_followed(
     places: tuple[StandIn, StandIn], tmp_path: Path, kind: str
 ) -> None:
-    """One request is one request, also where its answer names another path."""
     one, _ = places
     async with gateway(one.url) as door:
         for status in STATUSES:
@@ -86,10 +84,9 @@ async def test_no_redirect_to_the_same_host_is_followed(
     assert len(await one.calls()) == len(STATUSES)
 
 
-async def test_a_redirect_leads_to_the_next_place_of_sts_as_any_lost_answer(
+async def test_after_a_redirect_the_next_endpoint_of_sts_is_tried(
     places: tuple[StandIn, StandIn],
 ) -> None:
-    """The places that the root names are asked, in its order; the redirect chooses none."""
     one, two = places
     await one.fault("redirect", message="http://127.0.0.1:1/")
     async with gateway(one.url, two.url) as door:
@@ -103,7 +100,7 @@ async def test_a_redirect_leads_to_the_next_place_of_sts_as_any_lost_answer(
 
 @pytest.fixture
 async def other() -> AsyncIterator[Stranger]:
-    """Run the host that redirects lead to; it has credentials for whoever asks."""
+    """Run the host that redirects lead to; it gives credentials to any caller."""
     async with stranger(
         page(200, b'{"AccessKeyId":"AKIAOFASTRANGER00000","SecretAccessKey":"x","Token":"t"}')
     ) as one:
@@ -140,10 +137,9 @@ def require_own(failure: AwsError, source: Stranger) -> None:
     assert failure.detail == f"{source.url}: HTTP 307: a redirect, which is not followed"
 
 
-async def test_the_metadata_of_an_instance_are_not_sought_elsewhere(
+async def test_the_instance_metadata_client_follows_no_redirect(
     places: tuple[StandIn, StandIn], ambient: Stranger, other: Stranger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither its token nor its credentials."""
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", ambient.url)
     require_own(await fails(places[0].url), ambient)
@@ -151,10 +147,9 @@ async def test_the_metadata_of_an_instance_are_not_sought_elsewhere(
     assert other.received == []
 
 
-async def test_the_metadata_of_a_container_are_not_sought_elsewhere(
+async def test_the_container_metadata_client_follows_no_redirect(
     places: tuple[StandIn, StandIn], ambient: Stranger, other: Stranger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The token that asks for them stays with whom it is for."""
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{ambient.url}/creds")
     monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "not-a-token")
     failure = await fails(places[0].url)
@@ -171,7 +166,7 @@ async def test_the_server_s_own_web_identity_is_not_sent_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """The SDK's own client for it keeps to the same rule; the call that it was for was not sent."""
+    """The SDK sends it with a client of its own."""
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", token_file(tmp_path / "token", aud="sts.amazonaws.com"))
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/web")
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", ambient.url)
@@ -187,7 +182,7 @@ async def test_the_server_s_own_web_identity_is_not_sent_elsewhere(
 async def test_a_refusal_to_the_server_s_own_web_identity_is_not_one_of_the_call(
     places: tuple[StandIn, StandIn], monkeypatch: pytest.MonkeyPatch, ambient: Stranger, tmp_path: Path
 ) -> None:
-    """That a role or its trust is gone must not read as if the user of the call were gone."""
+    """Otherwise it would read as if the user of the call did not exist."""
     body = b"<ErrorResponse><Error><Code>NoSuchEntity</Code><Message>ann</Message></Error></ErrorResponse>"
     ambient.answer = page(404, body)
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", token_file(tmp_path / "token", aud="sts.amazonaws.com"))

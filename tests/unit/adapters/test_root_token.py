@@ -1,4 +1,4 @@
-"""The root token: where it comes from, and that nothing but the token itself is taken for it."""
+"""Checks the sources of the root token, and that only the exact token matches."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ TOKEN = "a-token-for-tests"
 @pytest.mark.parametrize(
     "presented", ["", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), f" {TOKEN}", f"{TOKEN}\n", "\udcff", "é" * 16]
 )
-def test_only_the_token_itself_matches(presented: str) -> None:
-    """Neither a part of it nor more, nor text that is no UTF-8, is taken for the token."""
+def test_only_the_exact_token_matches(presented: str) -> None:
     root = TokenHash.of(TOKEN)
     assert root.matches(TOKEN)
     assert not root.matches(presented)
 
 
 def test_a_given_token_is_used_and_not_written(tmp_path: Path) -> None:
-    """A token from the settings leaves no trace in the data directory."""
     root = load_root_token(tmp_path, TokenHash.of(TOKEN), None)
     assert root.matches(TOKEN)
     assert list(tmp_path.iterdir()) == []
@@ -31,7 +29,7 @@ def test_a_given_token_is_used_and_not_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
 def test_a_token_file_may_end_in_a_line_end(tmp_path: Path, ending: str) -> None:
-    """What an editor adds is no part of the token; a file that others manage may have any mode."""
+    """An editor adds it. The file may have any mode, since others manage it."""
     file = tmp_path / "given"
     file.write_bytes((TOKEN + ending).encode())
     file.chmod(0o444)
@@ -39,8 +37,7 @@ def test_a_token_file_may_end_in_a_line_end(tmp_path: Path, ending: str) -> None
     assert not (tmp_path / "root-token").exists()
 
 
-def test_without_either_one_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
-    """The first start writes a long random token, mode 0600, and each later one finds it."""
+def test_without_either_a_private_token_file_is_created_once(tmp_path: Path) -> None:
     root = load_root_token(tmp_path, None, None)
     file = tmp_path / "root-token"
     token = file.read_text().removesuffix("\n")
@@ -50,8 +47,7 @@ def test_without_either_one_is_made_once_for_its_owner_alone(tmp_path: Path) -> 
     assert len(token) == 43
 
 
-def test_two_servers_make_different_tokens(tmp_path: Path) -> None:
-    """The token of one installation opens no other."""
+def test_two_servers_create_different_tokens(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     load_root_token(tmp_path / "a", None, None)
@@ -59,8 +55,7 @@ def test_two_servers_make_different_tokens(tmp_path: Path) -> None:
     assert not load_root_token(tmp_path / "b", None, None).matches(token)
 
 
-def test_our_own_file_open_to_others_is_refused(tmp_path: Path) -> None:
-    """A root token that others may have read is not taken up in silence."""
+def test_a_created_token_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     load_root_token(tmp_path, None, None)
     (tmp_path / "root-token").chmod(0o644)
     with pytest.raises(RootTokenBroken, match="chmod 600"):
@@ -68,22 +63,20 @@ def test_our_own_file_open_to_others_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"fifteen-letters\n", b"\xff" * 20])
-def test_a_token_that_is_short_or_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
-    """A file emptied by accident does not make the empty token good."""
+def test_a_token_that_is_short_or_not_text_is_refused(tmp_path: Path, content: bytes) -> None:
+    """A file that was emptied by accident must not make the empty token valid."""
     file = tmp_path / "given"
     file.write_bytes(content)
     with pytest.raises(RootTokenBroken):
         load_root_token(tmp_path, None, file)
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
-    """A named file is never made."""
+def test_a_missing_token_file_is_an_error_and_not_created(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_root_token(tmp_path, None, tmp_path / "missing")
 
 
 def test_the_token_is_shown_nowhere(tmp_path: Path) -> None:
-    """Neither the hash nor an error about a token holds its text."""
     hashed = TokenHash.of(TOKEN)
     assert TOKEN not in repr(hashed) + repr([getattr(hashed, name) for name in TokenHash.__slots__])
     (tmp_path / "given").write_text("short-hush")

@@ -1,4 +1,4 @@
-"""Sealing: what is sealed opens at its place under its key, and nothing else does."""
+"""Checks that a sealed value opens only with its key and its associated data."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ PLACE = "root/aws"
 
 
 @given(st.binary(max_size=300), st.text(max_size=40).filter(lambda text: text.isprintable()))
-def test_what_is_sealed_opens_at_its_place(plain: bytes, place: str) -> None:
-    """Sealing loses nothing, whatever the bytes and the place."""
+def test_a_sealed_value_opens_with_its_associated_data(plain: bytes, place: str) -> None:
     sealer = AesGcmSealer(KEY)
     sealed = sealer.seal(plain, place)
     assert sealer.open(sealed, place) == plain
@@ -26,32 +25,29 @@ def test_what_is_sealed_opens_at_its_place(plain: bytes, place: str) -> None:
 
 
 def test_another_process_with_the_same_key_opens_it() -> None:
-    """A restart loses nothing."""
     assert AesGcmSealer(KEY).open(AesGcmSealer(KEY).seal(b"hush", PLACE), PLACE) == b"hush"
 
 
 def test_two_seals_of_the_same_bytes_differ() -> None:
-    """A reader of the store can't tell that two secrets are the same."""
+    """A reader of the store must not see that two secrets are equal."""
     sealer = AesGcmSealer(KEY)
     assert sealer.seal(b"hush", PLACE) != sealer.seal(b"hush", PLACE)
 
 
-def test_a_blob_moved_to_another_place_does_not_open() -> None:
+def test_a_value_moved_to_another_row_does_not_open() -> None:
     """Who can write to the store can't give one mount the root of another."""
     sealer = AesGcmSealer(KEY)
     with pytest.raises(SealBroken, match="another row"):
         sealer.open(sealer.seal(b"hush", PLACE), "root/other")
 
 
-def test_a_blob_of_another_key_is_told_apart_from_a_changed_one() -> None:
-    """An operator who brought back the wrong key file learns just that."""
+def test_another_key_and_a_changed_value_are_different_errors() -> None:
     with pytest.raises(SealBroken, match="another key"):
         AesGcmSealer(OTHER_KEY).open(AesGcmSealer(KEY).seal(b"hush", PLACE), PLACE)
 
 
 @given(st.data())
-def test_no_changed_byte_goes_unseen(data: st.DataObject) -> None:
-    """Any bit of header, nonce, ciphertext or tag that differs breaks the seal."""
+def test_a_value_with_any_changed_byte_does_not_open(data: st.DataObject) -> None:
     sealer = AesGcmSealer(KEY)
     sealed = bytearray(sealer.seal(b"hush", PLACE))
     sealed[data.draw(st.integers(0, len(sealed) - 1))] ^= data.draw(st.integers(1, 255))
@@ -60,21 +56,18 @@ def test_no_changed_byte_goes_unseen(data: st.DataObject) -> None:
 
 
 @given(st.integers(min_value=0, max_value=40))
-def test_a_cut_blob_does_not_open(length: int) -> None:
-    """Every shorter blob is refused, the empty one too."""
+def test_a_truncated_value_does_not_open(length: int) -> None:
     sealer = AesGcmSealer(KEY)
     with pytest.raises(SealBroken):
         sealer.open(sealer.seal(b"hush", PLACE)[:length], PLACE)
 
 
 def test_a_key_of_another_size_is_refused() -> None:
-    """AES-256 alone: a short key is not made to fit."""
     with pytest.raises(ValueError, match="32 bytes"):
         AesGcmSealer(bytes(16))
 
 
-def test_the_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
-    """The first start makes 32 random bytes, mode 0600, and each later one finds them."""
+def test_a_private_key_file_is_created_once(tmp_path: Path) -> None:
     path = tmp_path / "sealing.key"
     first = KeyFile.load_or_make(path)
     assert KeyFile.load_or_make(path) == first
@@ -84,8 +77,7 @@ def test_the_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert KeyFile.load_or_make(tmp_path / "other.key").key != first.key
 
 
-def test_the_key_is_made_for_its_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
-    """A careless umask opens nothing."""
+def test_the_key_file_is_private_with_any_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         KeyFile.load_or_make(tmp_path / "key")
@@ -95,8 +87,7 @@ def test_the_key_is_made_for_its_owner_alone_whatever_the_umask(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620, 0o610])
-def test_a_key_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
-    """A key that others could read or set is no key any more."""
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "key"
     KeyFile.load_or_make(path)
     path.chmod(mode)
@@ -106,7 +97,6 @@ def test_a_key_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
 
 @pytest.mark.parametrize("size", [0, 16, 31, 33, 5000])
 def test_a_key_file_of_another_size_is_refused_and_kept(tmp_path: Path, size: int) -> None:
-    """A damaged key is never replaced: what it sealed may still be saved."""
     path = tmp_path / "key"
     path.write_bytes(bytes(size))
     path.chmod(0o600)
@@ -115,16 +105,14 @@ def test_a_key_file_of_another_size_is_refused_and_kept(tmp_path: Path, size: in
     assert path.stat().st_size == size
 
 
-def test_a_pipe_or_folder_is_no_key_file(tmp_path: Path) -> None:
-    """Only a regular file will do."""
-    os.mkfifo(tmp_path / "pipe")  # and a start does not wait for whoever writes to it
+def test_a_pipe_or_folder_is_refused_as_key_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # and a start does not wait for a writer
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
         with pytest.raises(KeyFileBroken, match="regular file"):
             KeyFile.load_or_make(path)
 
 
-def test_a_key_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
-    """A missing or unusable folder is told as the system tells it."""
+def test_a_key_that_cannot_be_created_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileNotFoundError):
         KeyFile.load_or_make(tmp_path / "missing" / "key")
@@ -132,8 +120,7 @@ def test_a_key_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
         KeyFile.load_or_make(tmp_path / "file" / "key")
 
 
-def test_the_key_stands_in_no_repr(tmp_path: Path) -> None:
-    """A key file that is printed tells where it is and no more."""
+def test_the_key_is_in_no_repr(tmp_path: Path) -> None:
     file = KeyFile.load_or_make(tmp_path / "key")
     assert repr(file.key) not in repr(file)
     assert "key=" not in repr(file)

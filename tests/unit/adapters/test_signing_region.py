@@ -1,4 +1,4 @@
-"""Checks for which region the requests of a root are signed, as AWS reads it."""
+"""Checks for which region the requests of a root are signed."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from lessor_server.domain.aws.sts_calls import GetCallerIdentity
         ("", "us-east-1", "us-east-1"),
     ],
 )
-async def test_iam_at_an_endpoint_of_ones_own_is_signed_for_the_partitions_region(
+async def test_iam_at_a_custom_endpoint_is_signed_for_the_partitions_region(
     aws: StandIn, region: str, iam: str, sts: str
 ) -> None:
-    """IAM takes no other region's signature, whatever region the root has; STS takes its own."""
+    """IAM accepts no other region's signature. STS accepts its own region's."""
     async with gateway(aws.url) as door:
         one = root(aws.url, region=region)
         await door.send(one, GetCallerIdentity())
@@ -37,10 +37,9 @@ async def test_iam_at_an_endpoint_of_ones_own_is_signed_for_the_partitions_regio
     assert [call["scope"] for call in await aws.calls()] == [f"{sts}/sts", f"{iam}/iam"]
 
 
-async def test_the_region_of_the_servers_own_surroundings_does_not_sign_for_iam(
+async def test_the_region_of_the_environment_only_decides_the_partition(
     aws: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the root has no region, the surroundings say the partition."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "cn-northwest-1")
     async with gateway(aws.url) as door:
         with pytest.raises(AwsRefused):
@@ -69,7 +68,6 @@ class NotSentError(Exception):
 async def test_a_host_of_aws_is_signed_for_its_own_region(
     service: str, endpoints: dict[str, str], scope: str
 ) -> None:
-    """The root's region is another one; what would be sent is read where the SDK hands it to the network."""
     seen: list[str] = []
 
     def read(request: Any, **_: object) -> None:

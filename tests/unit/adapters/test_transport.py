@@ -1,4 +1,4 @@
-"""The way to AWS: whom it trusts, through which proxy it goes, and what counts as never sent."""
+"""Checks connections to AWS: TLS verification, proxies, and which failures mean that nothing was sent."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ async def failure(at: Root, call: Call[object] = CALL, *urls: str) -> AwsUnknown
 # --- what was sent ----------------------------------------------------------------------------------------
 
 
-async def test_a_reset_after_the_request_may_have_happened() -> None:
-    """A connection that breaks once it stands says nothing about what AWS did."""
+async def test_after_a_reset_the_call_may_have_happened() -> None:
     async with stranger(RESET) as one:
         error = await failure(root(one.url))
     assert one.received
@@ -42,20 +41,17 @@ async def test_a_reset_after_the_request_may_have_happened() -> None:
 @pytest.mark.parametrize(
     "answer", [b"HTTP/1.1 200 OK\r\n", b"rubbish\r\n\r\n", b"HTTP/9.9 x y\r\n\r\n", b"\n"]
 )
-async def test_an_answer_that_is_no_http_may_have_happened(answer: bytes) -> None:
-    """Closed before, in or behind the head, or no head at all."""
+async def test_after_an_answer_that_is_not_http_the_call_may_have_happened(answer: bytes) -> None:
     async with stranger(answer) as one:
         assert (await failure(root(one.url))).sent
 
 
-async def test_where_nobody_listens_nothing_was_sent() -> None:
-    """A connection refused is the one clear failure."""
+async def test_a_refused_connection_means_that_nothing_was_sent() -> None:
     assert not (await failure(root(NOBODY_THERE))).sent
 
 
 @pytest.mark.parametrize("status", [200, 403, 500])
-async def test_a_cut_body_has_its_status(status: int) -> None:
-    """An error that is cut is no refusal, whatever its beginning says."""
+async def test_a_truncated_body_is_not_a_refusal(status: int) -> None:
     body = b"<ErrorResponse><Error><Code>NoSuchEntity</Code></Error></ErrorResponse>"
     async with stranger(page(status, body, length=len(body) + 1)) as one:
         error = await failure(root(one.url))
@@ -64,7 +60,6 @@ async def test_a_cut_body_has_its_status(status: int) -> None:
 
 
 async def test_an_endless_body_is_not_read_to_its_end() -> None:
-    """However long an answer says it is, and in chunks that say nothing."""
     endless = page(200, b"", "Transfer-Encoding: chunked").replace(b"Content-Length: 0\r\n", b"")
     endless += b"100000\r\n" + b"a" * (1 << 20) + b"\r\n"
     for answer in (
@@ -77,7 +72,6 @@ async def test_an_endless_body_is_not_read_to_its_end() -> None:
 
 
 async def test_cookies_are_not_kept() -> None:
-    """What an answer asks to remember goes into no later request, and takes no memory."""
     async with stranger(page(500, b"", "Set-Cookie: a=b")) as one:
         url = one.url.replace("127.0.0.1", "localhost")
         async with gateway(url) as door:
@@ -94,14 +88,13 @@ async def test_cookies_are_not_kept() -> None:
 @pytest.mark.parametrize(
     ("names", "trusted"), [((HOST, "localhost"), False), (("other.test",), True), ((HOST, "localhost"), True)]
 )
-async def test_a_certificate_must_be_trusted_and_of_the_host(
+async def test_a_certificate_must_be_trusted_and_match_the_host(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     names: tuple[str, ...],
     trusted: bool,
     proxied: bool,
 ) -> None:
-    """Directly and through a proxy: one of another authority or another host gets nothing to read."""
     cert_file, context = certified(tmp_path, *names)
     monkeypatch.setenv("AWS_CA_BUNDLE", str(cert_file if trusted else certified(tmp_path, "any.test")[0]))
     body = b"<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>"
@@ -125,7 +118,6 @@ async def test_a_certificate_must_be_trusted_and_of_the_host(
 async def test_no_variable_switches_verification_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """An empty one is as if it were not set."""
     monkeypatch.setenv(name, "")
     _, context = certified(tmp_path, "localhost")
     async with stranger(tls=context) as one:
@@ -135,8 +127,9 @@ async def test_no_variable_switches_verification_off(
     assert one.received == []
 
 
-async def test_without_authorities_nothing_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of them that is not there, or holds none, stops each request before it begins."""
+async def test_with_an_invalid_ca_bundle_nothing_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "empty").write_text("none")
     for name in ("missing", "empty"):
         monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / name))
@@ -148,8 +141,9 @@ async def test_without_authorities_nothing_is_sent(tmp_path: Path, monkeypatch: 
 # --- proxies ----------------------------------------------------------------------------------------------
 
 
-async def test_a_proxy_that_refuses_to_connect_has_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    """407 and 403 of a proxy are no refusal of AWS, and AWS saw nothing."""
+async def test_a_proxy_that_refuses_to_connect_is_not_a_refusal_of_aws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for status in (407, 403, 302):
         async with stranger(page(status, b"<html/>", "Location: http://127.0.0.1:1/")) as one:
             monkeypatch.setenv("HTTPS_PROXY", one.url)
@@ -158,10 +152,10 @@ async def test_a_proxy_that_refuses_to_connect_has_its_status(monkeypatch: pytes
         assert [request.split()[1] for request in one.received] == [f"{HOST}:443".encode()]
 
 
-async def test_what_goes_to_this_machine_goes_through_no_proxy(
+async def test_requests_to_loopback_use_no_proxy(
     aws: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A web identity token that may go to a loopback endpoint does not leave the machine in the clear."""
+    """A web identity token for a loopback endpoint must not leave the machine in plaintext."""
     web = await aws.role("web", audience="sts.amazonaws.com")
     path = token_file(tmp_path / "token", aud="sts.amazonaws.com")
     without_keys = root(aws.url, access_key="", secret_key=Secret(), identity_token_file=path)
@@ -172,10 +166,9 @@ async def test_what_goes_to_this_machine_goes_through_no_proxy(
     assert one.received == []
 
 
-async def test_a_plain_endpoint_elsewhere_is_reached_through_the_proxy(
+async def test_a_plaintext_endpoint_elsewhere_is_reached_through_the_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its 407 is the answer to a request that was sent, and no refusal of AWS."""
     async with stranger(page(407, b"<html/>")) as one:
         monkeypatch.setenv("HTTP_PROXY", one.url)
         error = await failure(root("http://aws.test:5000"))
@@ -184,8 +177,8 @@ async def test_a_plain_endpoint_elsewhere_is_reached_through_the_proxy(
     assert one.received[0].startswith(b"POST http://aws.test:5000/")
 
 
-def test_addresses_of_this_machine_and_link_are_near() -> None:
-    """Names prove nothing, but localhost (RFC 6761, 6.3)."""
+def test_addresses_of_this_machine_and_link_use_no_proxy() -> None:
+    """Of names only localhost counts (RFC 6761, 6.3)."""
     for host in ("localhost", "127.0.0.1", "127.9.9.9", "::1", "169.254.169.254", "fe80::1"):
         assert is_near(host)
     for host in (

@@ -1,4 +1,4 @@
-"""Checks how a secret link gets to a browser: nobody else can read it, and nothing of it stays."""
+"""Checks how the console link gets to a browser without being readable by others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Links(HTMLParser):
 
 
 class Browser:
-    """A browser that looks at what it is given, and reads it some time later."""
+    """A browser that checks its argument, and reads the page some time later."""
 
     def __init__(self, *, there: bool = True) -> None:
         """Say by ``there`` whether it can be started."""
@@ -62,8 +62,7 @@ class Browser:
         self.page = self.path.read_text(encoding="utf-8")
 
 
-def test_the_link_is_in_a_page_of_its_own_and_not_on_the_command_line() -> None:
-    """The browser is given a file for its user's eyes alone, which leads to the link and then is gone."""
+def test_the_link_is_in_a_private_page_and_not_on_the_command_line() -> None:
     it, links = Browser(), Links()
     assert browser.opened(LINK, it.open, it.wait)
     assert "s3cr" not in it.given[0]
@@ -75,15 +74,13 @@ def test_the_link_is_in_a_page_of_its_own_and_not_on_the_command_line() -> None:
     assert not it.path.parent.exists()
 
 
-def test_without_a_browser_nothing_is_waited_for() -> None:
-    """Where none can be started the link is printed at once, and no page stays."""
+def test_without_a_browser_the_link_is_printed_without_waiting() -> None:
     it = Browser(there=False)
     assert not browser.opened(LINK, it.open, it.wait)
     assert (it.waited, it.path.parent.exists()) == ([], False)
 
 
 def test_an_interrupt_removes_the_page_too() -> None:
-    """Whoever ends the command while it waits leaves no secret behind."""
     it = Browser()
 
     def interrupt(_: float) -> None:
@@ -144,13 +141,12 @@ def test_a_signal_that_ends_the_command_removes_the_page_first(name: str, at: st
 
 
 def test_a_second_signal_does_not_keep_the_page() -> None:
-    """It comes while the page is being removed."""
+    """It arrives while the page is being removed."""
     code, folder, rest = shown("SIGTERM SIGTERM")
     assert (code, rest, folder.exists()) == (-signal.SIGTERM, [], False)
 
 
 def test_ctrl_c_is_still_an_interrupt_and_removes_the_page() -> None:
-    """The command says that it was interrupted."""
     code, folder, rest = shown("SIGINT")
     assert (code, rest, folder.exists()) == (0, ["interrupted", "went on"], False)
 

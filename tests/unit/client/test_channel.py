@@ -1,4 +1,4 @@
-"""How a client reaches its server: the address, TLS, and the token."""
+"""Checks how a client connects: address, TLS and token."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ PEM = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
         ("UNIX:///run/Lessor.sock", "unix:///run/Lessor.sock"),
     ],
 )
-def test_an_address_says_where_to_go(address: str, target: str) -> None:
-    """A port that is left out is that of the scheme."""
+def test_an_address_is_parsed(address: str, target: str) -> None:
     assert Connection(address).target == target
 
 
@@ -57,8 +56,7 @@ def test_an_address_says_where_to_go(address: str, target: str) -> None:
         "HTTP://localhost:50051",
     ],
 )
-def test_on_this_machine_the_connection_is_in_the_clear_without_a_warning(address: str) -> None:
-    """Nobody on the network can read it."""
+def test_on_loopback_the_connection_is_plaintext_without_a_warning(address: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Connection(address, token=TOKEN).credentials() is None
@@ -89,7 +87,7 @@ def test_on_this_machine_the_connection_is_in_the_clear_without_a_warning(addres
     ],
 )
 def test_everywhere_else_and_where_asked_for_the_connection_uses_tls(address: str) -> None:
-    """A name or a spelling that only resolves to loopback is not trusted to go on doing so."""
+    """A name that resolves to loopback today may not do so tomorrow."""
     assert Connection(address, token=TOKEN).credentials() is not None
 
 
@@ -98,7 +96,6 @@ def test_everywhere_else_and_where_asked_for_the_connection_uses_tls(address: st
     ["http://192.0.2.2:50051", "http://lessor.example", "http://[2001:db8::1]:50051", "http://127.1:50051"],
 )
 def test_plaintext_to_another_machine_needs_http_and_warns(address: str) -> None:
-    """It is possible, never by accident."""
     with pytest.warns(PlaintextWarning, match="means plaintext") as caught:
         assert Connection(address, token=TOKEN).credentials() is None
     assert TOKEN not in str(caught[0].message)
@@ -122,14 +119,12 @@ def test_plaintext_to_another_machine_needs_http_and_warns(address: str) -> None
         "FTP://x:1",
     ],
 )
-def test_an_address_of_another_form_is_refused(address: str) -> None:
-    """A slip of the pen is told before anything is dialled."""
+def test_a_malformed_address_is_refused(address: str) -> None:
     with pytest.raises(BadConnection):
         assert Connection(address).target
 
 
 def test_the_variables_describe_a_connection() -> None:
-    """Each of the six variables counts; one that is empty counts as not set."""
     environ = {
         "LESSOR_ADDR": "host:1",
         "LESSOR_TOKEN": "",
@@ -144,7 +139,6 @@ def test_the_variables_describe_a_connection() -> None:
 
 
 def test_the_token_file_is_read_at_each_use(tmp_path: Path) -> None:
-    """A token that was replaced is the one that is sent next."""
     file = tmp_path / "token"
     connection = Connection(token_file=file)
     for token in (TOKEN, f"{TOKEN}-2"):
@@ -153,7 +147,6 @@ def test_the_token_file_is_read_at_each_use(tmp_path: Path) -> None:
 
 
 def test_the_token_itself_wins_over_its_file() -> None:
-    """With both given the file is not even read."""
     connection = Connection(token=TOKEN, token_file=Path("not-there"))
     assert connection.metadata() == (("authorization", f"Bearer {TOKEN}"),)
 
@@ -168,7 +161,7 @@ def test_a_token_may_come_through_a_pipe() -> None:
         assert connection.metadata() == (("authorization", f"Bearer {TOKEN}"),)
 
 
-def test_a_pipe_that_delivers_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_without_data_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lessor.channel.PIPE_SECONDS", 0.0)
     os.mkfifo(tmp_path / "token")
     with pytest.raises(BadConnection, match="token delivered nothing for 0 s"):
@@ -177,19 +170,17 @@ def test_a_pipe_that_delivers_nothing_is_given_up(tmp_path: Path, monkeypatch: p
         Connection("https://localhost", ca_file=tmp_path / "token").credentials()
 
 
-def test_a_device_is_no_file_of_a_token() -> None:
+def test_a_device_is_refused_as_token_file() -> None:
     with pytest.raises(BadConnection, match="is not a file"):
         Connection(token_file=Path("/dev/zero")).metadata()
 
 
-def test_no_token_sends_nothing() -> None:
-    """A caller without a token is told by the server what it lacks."""
+def test_without_a_token_no_metadata_is_sent() -> None:
     assert Connection().metadata() == ()
 
 
 @pytest.mark.parametrize("content", ["", "\n", "two words", "é"])
 def test_a_token_that_cannot_be_sent_is_refused(content: str, tmp_path: Path) -> None:
-    """An empty file and characters that metadata can't carry are told; the token is not."""
     (tmp_path / "token").write_text(content, encoding="utf-8")
     with pytest.raises(BadConnection) as refused:
         Connection(token_file=tmp_path / "token").metadata()
@@ -197,12 +188,10 @@ def test_a_token_that_cannot_be_sent_is_refused(content: str, tmp_path: Path) ->
 
 
 def test_a_token_is_never_shown() -> None:
-    """The repr, which ends up in logs, has no token."""
     assert TOKEN not in repr(Connection(token=TOKEN))
 
 
 def test_files_for_tls_mean_tls(tmp_path: Path) -> None:
-    """With a CA file or a client's certificate, loopback is dialled by TLS too; a unix socket is not."""
     pem = tmp_path / "file.pem"
     pem.write_text(PEM, encoding="ascii")
     assert Connection("127.0.0.1:1", ca_file=pem).credentials() is not None
@@ -211,7 +200,6 @@ def test_files_for_tls_mean_tls(tmp_path: Path) -> None:
 
 
 def test_tls_that_is_set_up_in_part_is_refused(tmp_path: Path) -> None:
-    """Nothing falls back to plaintext: neither files for TLS with http:// nor a missing file or key."""
     pem, other = tmp_path / "file.pem", tmp_path / "file.txt"
     pem.write_text(PEM, encoding="ascii")
     other.write_text("no certificate", encoding="ascii")
@@ -234,13 +222,12 @@ def test_tls_that_is_set_up_in_part_is_refused(tmp_path: Path) -> None:
     ("address", "direct"),
     [("127.0.0.1:1", True), ("unix:/s", True), ("lessor.example:1", False), ("127.example:1", False)],
 )
-def test_no_proxy_stands_between_two_ends_of_one_machine(address: str, *, direct: bool) -> None:
-    """A proxy of the environment is for other machines."""
+def test_no_proxy_is_used_on_loopback(address: str, *, direct: bool) -> None:
     assert (("grpc.enable_http_proxy", 0) in Connection(address).options) is direct
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "https://lessor.example"])
-def test_a_channel_pings_every_30_seconds_and_the_server_takes_that(address: str) -> None:
+def test_a_channel_pings_every_30_seconds_and_the_server_allows_that(address: str) -> None:
     options = dict(Connection(address).options)
     assert options["grpc.keepalive_time_ms"] == 30_000
     assert MIN_CLIENT_PING_INTERVAL.total_seconds() <= 30

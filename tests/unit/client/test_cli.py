@@ -1,4 +1,4 @@
-"""The command line without a server: what it imports, how it shows things, and how it ends."""
+"""Checks the command line without a server: imports, help, output and exit codes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def commands(group: click.Group, path: tuple[str, ...]) -> list[tuple[tuple[str,
     ],
 )
 def test_a_command_imports_only_what_it_needs(arguments: list[str], absent: list[str]) -> None:
-    """Help loads no gRPC, a call no tables and nothing of the server's: start-up time counts."""
+    """Otherwise each command starts more slowly."""
     script = (
         "import sys, json; from lessor.cli.main import run; run(sys.argv[1:]);"
         "sys.stdout.write('\\n' + json.dumps(list(sys.modules)))"
@@ -60,7 +60,6 @@ def test_a_command_imports_only_what_it_needs(arguments: list[str], absent: list
 
 @pytest.mark.parametrize(("path", "command"), commands(root, ()), ids=str)
 def test_every_command_says_what_it_does(path: tuple[str, ...], command: click.Command) -> None:
-    """Each command has help, and each option of a command too, save those that explain themselves."""
     assert command.get_short_help_str()
     silent = [
         parameter.name
@@ -72,7 +71,6 @@ def test_every_command_says_what_it_does(path: tuple[str, ...], command: click.C
 
 
 def test_help_lists_own_and_joined_commands_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    """A person finds every command and every exit code in one place."""
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
     for word in (*OWN, "server", "Exit codes", "unknown lease", "_LESSOR_COMPLETE=bash_source"):
@@ -100,10 +98,9 @@ def test_help_lists_own_and_joined_commands_and_exit_codes(capsys: pytest.Captur
         (["health", "--address", NOWHERE], 1),
     ],
 )
-def test_what_goes_wrong_before_a_server_answers_has_its_exit_code(
+def test_an_error_before_a_server_answers_has_its_exit_code(
     arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Wrong usage is 2, an unreachable server 6, ill health 1; none shows a stack trace or a secret."""
     assert run(arguments) == code
     shown = capsys.readouterr()
     assert (shown.err == "") is (code == 0)
@@ -111,21 +108,19 @@ def test_what_goes_wrong_before_a_server_answers_has_its_exit_code(
     assert "not-a-real-key" not in shown.out + shown.err
 
 
-def test_a_secret_key_that_nobody_can_be_asked_for_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a terminal nothing waits for a prompt that no one sees."""
+def test_without_a_terminal_a_missing_secret_key_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["config", "root", "set", "--access-key", "AKIAEXAMPLE", "--address", NOWHERE]
     assert run(arguments) == 2
     assert "--secret-key is missing" in capsys.readouterr().err
 
 
-def test_an_error_is_told_with_all_that_helps() -> None:
-    """Message (the first violation), other violations, reason, AWS's code and retry time have a line each."""
+def test_an_error_shows_all_its_details() -> None:
     violations = (
-        errors.Violation("a", "is bad", "mend it"),
-        errors.Violation("b", "is worse", "mend it too"),
+        errors.Violation("a", "is bad", "fix it"),
+        errors.Violation("b", "is worse", "fix it too"),
     )
     error = errors.Invalid(
-        "a: is bad; mend it",
+        "a: is bad; fix it",
         grpc.StatusCode.INVALID_ARGUMENT,
         "WHY",
         violations,
@@ -134,22 +129,20 @@ def test_an_error_is_told_with_all_that_helps() -> None:
         "Code",
     )
     assert describe(error).splitlines() == [
-        "a: is bad; mend it",
-        "  b: is worse; mend it too",
+        "a: is bad; fix it",
+        "  b: is worse; fix it too",
         "  reason: WHY",
         "  AWS's code: Code",
         "  try again in 1.5s",
     ]
 
 
-def test_a_single_violation_is_not_told_twice() -> None:
-    """A message that is the violation already needs no line below it."""
-    error = errors.Invalid("a: is bad; mend it", violations=(errors.Violation("a", "is bad", "mend it"),))
-    assert describe(error) == "a: is bad; mend it"
+def test_a_single_violation_is_shown_once() -> None:
+    error = errors.Invalid("a: is bad; fix it", violations=(errors.Violation("a", "is bad", "fix it"),))
+    assert describe(error) == "a: is bad; fix it"
 
 
 def test_all_pages_of_a_list_become_one_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every page is fetched once, in order, with a note on standard error when there are many."""
     asked: list[str] = []
 
     def list_mounts(request: Message, timeout: float, metadata: object) -> Message:
@@ -168,8 +161,7 @@ def test_all_pages_of_a_list_become_one_answer(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == "lessor: 10 pages so far\n"
 
 
-def test_a_failed_call_leaves_as_a_message_with_an_exit_code() -> None:
-    """What gRPC raises never reaches a person as it is."""
+def test_a_failed_call_is_a_message_with_an_exit_code() -> None:
     with Call(NOWHERE, None, 5.0, output.TABLE) as call, pytest.raises(Failed) as failed:
         call(call.config.ListMounts, config_pb2.ListMountsRequest())
     assert failed.value.exit_code == 6
@@ -177,7 +169,6 @@ def test_a_failed_call_leaves_as_a_message_with_an_exit_code() -> None:
 
 
 def test_options_fill_the_fields_of_their_names() -> None:
-    """Each kind of field takes its option's value, and an empty value leaves the field unset."""
     role = role_pb2.Role()
     step = config_pb2.AssumeStep(role_arn="arn")
     fill(
@@ -204,7 +195,7 @@ def test_options_fill_the_fields_of_their_names() -> None:
 
 
 def test_a_mask_names_what_was_given_but_not_the_etag() -> None:
-    """An etag is a condition and no change; no change at all is refused, as no mask would mean the whole."""
+    """A command that changes nothing is refused, since an empty mask would mean the whole role."""
     request = role_pb2.PutRoleRequest()
     mask(request.update_mask, {"max_ttl": "", "etag": "x"})
     assert list(request.update_mask.paths) == ["max_ttl"]
@@ -212,8 +203,7 @@ def test_a_mask_names_what_was_given_but_not_the_etag() -> None:
         mask(request.update_mask, {"etag": "x"})
 
 
-def test_a_table_shows_values_as_people_read_them(capsys: pytest.CaptureFixture[str]) -> None:
-    """Durations, enums, maps, documents and zero that was set are readable; what has no value has no line."""
+def test_a_table_shows_readable_values(capsys: pytest.CaptureFixture[str]) -> None:
     role = role_pb2.Role(name="app", credential_type=role_pb2.Role.IAM_USER, iam_tags={"b": "2", "a": "1"})
     role.max_ttl.FromSeconds(5400)
     role.policy_document.update({"Version": "x", "Statement": ["s"]})
@@ -230,14 +220,12 @@ def test_a_table_shows_values_as_people_read_them(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == "max_retries  0\n"
 
 
-def test_what_a_server_sends_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Escape sequences are shown, not obeyed, and text in brackets is no markup."""
+def test_text_of_a_server_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     output.show_rows([config_pb2.Mount(mount="aws", description="\x1b[2J[red]x")], ("mount", "description"))
     assert capsys.readouterr().out.splitlines()[1] == "aws    \\x1b[2J[red]x"
 
 
-def test_json_is_what_protobuf_writes_with_names_as_in_the_protos(capsys: pytest.CaptureFixture[str]) -> None:
-    """Scripts find the names of the contract, and durations as protobuf writes them."""
+def test_json_has_the_field_names_of_the_protos(capsys: pytest.CaptureFixture[str]) -> None:
     answer = creds_pb2.GenerateCredentialsResponse(lease_id="l", lease_renewable=True)
     answer.lease_duration.FromSeconds(90)
     output.show_json(answer)
@@ -246,7 +234,7 @@ def test_json_is_what_protobuf_writes_with_names_as_in_the_protos(capsys: pytest
 
 
 def test_exports_are_safe_to_evaluate() -> None:
-    """Values are quoted for the shell, and a session token of before goes."""
+    """They also unset the session token of earlier credentials."""
     assert exports("A", "a'b $c").splitlines() == [
         "export AWS_ACCESS_KEY_ID=A",
         "export AWS_SECRET_ACCESS_KEY='a'\"'\"'b $c'",

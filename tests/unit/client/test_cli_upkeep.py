@@ -1,4 +1,4 @@
-"""The command line without a server, where it asks back, counts and tells how far it is."""
+"""Checks questions, counts and progress of the command line without a server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Terminal(io.StringIO):
 def test_a_person_at_a_terminal_is_asked(
     typed: str, agreed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Only a yes goes on; the question stands on standard error, so that output can be piped."""
+    """The question goes to standard error, so that standard output can be piped."""
     monkeypatch.setattr("sys.stdin", Terminal(typed))
     if agreed:
         confirm("Do it?", yes=False)
@@ -48,10 +48,9 @@ def test_a_person_at_a_terminal_is_asked(
 
 
 @pytest.mark.parametrize(("stdin", "yes"), [(Terminal("n\n"), True), (io.StringIO("n\n"), False)])
-def test_nobody_is_asked_with_yes_or_without_a_terminal(
+def test_with_yes_or_without_a_terminal_no_question_is_asked(
     stdin: io.StringIO, yes: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A script never waits for an answer, and --yes spares a person the question."""
     monkeypatch.setattr("sys.stdin", stdin)
     confirm("Do it?", yes=yes)
     assert capsys.readouterr().err == ""
@@ -64,23 +63,20 @@ def test_nobody_is_asked_with_yes_or_without_a_terminal(
         ["static-role", "delete", "app"],
     ],
 )
-def test_a_no_reaches_no_server(
+def test_after_a_no_nothing_is_called(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What needs no number asks before it calls; a no is 1 and not 6, the code of no server."""
     monkeypatch.setattr("sys.stdin", Terminal("n\n"))
     assert run([*arguments, "--address", NOWHERE]) == 1
     assert "nothing was done" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["aws/creds/app/x", "--prefix", "aws/"]])
-def test_one_thing_at_a_time_is_abandoned(arguments: list[str]) -> None:
-    """Neither a lease nor a prefix, or both, is wrong usage before any server is asked."""
+def test_abandon_takes_either_a_lease_or_a_prefix(arguments: list[str]) -> None:
     assert run(["lease", "abandon", *arguments, "--address", NOWHERE]) == 2
 
 
-def test_a_drawn_request_id_is_a_random_uuid() -> None:
-    """It is a UUID of version 4, another one each time, and its bits come from the source that is given."""
+def test_an_automatic_request_id_is_a_random_uuid() -> None:
     rng = random.Random(1)
     first, second = drawn(rng), drawn(rng)
     assert uuid.UUID(first).version == 4
@@ -88,8 +84,7 @@ def test_a_drawn_request_id_is_a_random_uuid() -> None:
     assert first == drawn(random.Random(1))
 
 
-def test_a_number_that_is_zero_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where numbers are the answer, none is a number too."""
+def test_a_zero_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     output.show_pairs(output.numbers(lease_pb2.RevokePrefixResponse(accepted=2, done=2)))
     assert capsys.readouterr().out.splitlines() == [
         "accepted  2",
@@ -102,7 +97,6 @@ def test_a_number_that_is_zero_is_told(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_finding_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """A stream in JSON can be read line by line, with the names of the protos."""
     finding = lease_pb2.ReconcileResponse(kind=lease_pb2.ReconcileResponse.UNKNOWN_USER, user_name="u")
     output.show_json_line(finding)
     output.show_json_line(finding)
@@ -113,7 +107,6 @@ def test_a_finding_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> No
 def test_progress_is_lines_in_a_log_and_one_line_at_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A log keeps each step; a terminal shows the last one alone, and the next output begins a line."""
     with output.progress() as tell:
         tell("1 of 2")
         tell("2 of 2")
@@ -149,5 +142,4 @@ class ListsStaticRoles:
     ],
 )
 def test_disabling_an_engine_says_whose_static_keys_it_deletes(number: int, words: str) -> None:
-    """A program that uses such a key loses it, as the holder of a lease does."""
     assert keys_of_static_roles(cast("Call", ListsStaticRoles(number)), "aws") == words

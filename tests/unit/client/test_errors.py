@@ -1,4 +1,4 @@
-"""What a server refuses, as typed errors; told by the server's own code where that can be had."""
+"""Checks the typed errors that a client raises for the errors of a server."""
 
 from __future__ import annotations
 
@@ -39,12 +39,11 @@ class Refused:
 
 def sent(error: LessorError) -> errors.LessorError:
     """Return an error of the server's as it arrives."""
-    told = status.error_status(error, sees_root=True)
-    return errors.of(Refused(told.code, told.message, ((status.DETAILS_KEY, told.details),)), ADDRESS)
+    answer = status.error_status(error, sees_root=True)
+    return errors.of(Refused(answer.code, answer.message, ((status.DETAILS_KEY, answer.details),)), ADDRESS)
 
 
-def test_every_violation_arrives_with_its_mend() -> None:
-    """An invalid request is told whole: field, fault and mend of each violation."""
+def test_every_violation_has_its_field_and_fix() -> None:
     first = domain.Violation("role.name", "is empty", "give a name")
     second = domain.Violation("role.max_ttl", "is too long", "give less; 768h is the most")
     found = sent(domain.Invalid((first, second)))
@@ -57,24 +56,21 @@ def test_every_violation_arrives_with_its_mend() -> None:
     assert str(found.violations[0]) == "role.name: is empty; give a name"
 
 
-def test_a_missing_thing_is_told_with_its_mend() -> None:
-    """The mend is the server's, and stands in the message as well."""
+def test_a_not_found_error_has_its_fix() -> None:
     found = sent(domain.NotFound("role", "aws/app"))
     assert isinstance(found, errors.NotFound)
     assert found.fix == domain.NotFound.fix
     assert found.fix in found.message
 
 
-def test_when_to_try_again_arrives() -> None:
-    """A server that is going down says when another try makes sense."""
+def test_the_retry_delay_is_in_the_error() -> None:
     found = sent(domain.Draining("the server is stopping", retry_in=2.5))
     assert isinstance(found, errors.Unavailable)
     assert found.retry_in == timedelta(seconds=2.5)
     assert found.fix == domain.Draining.fix
 
 
-def test_the_code_of_aws_arrives() -> None:
-    """AWS's code stands on its own, and AWS's text is no part of the mend."""
+def test_the_code_of_aws_is_in_the_error() -> None:
     refused = domain.Unauthenticated("no token")
     refused.aws = AwsAnswer("CreateUser", "LimitExceeded", "too many; far too many")
     found = sent(refused)
@@ -85,7 +81,7 @@ def test_the_code_of_aws_arrives() -> None:
 
 
 def test_every_error_of_the_server_has_a_class_here() -> None:
-    """No status that Lessor answers with falls through to the base class, save INTERNAL."""
+    """Except INTERNAL, which is the base class."""
     codes = {status.code_of(kind) for kind in domain.ErrorKind} - {grpc.StatusCode.INTERNAL}
     assert {type(errors.of(Refused(code, ""), ADDRESS)) for code in codes} >= set(
         errors.LessorError.__subclasses__()
@@ -94,7 +90,7 @@ def test_every_error_of_the_server_has_a_class_here() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "text", "told"),
+    ("code", "text", "expected"),
     [
         (
             grpc.StatusCode.UNAVAILABLE,
@@ -110,19 +106,15 @@ def test_every_error_of_the_server_has_a_class_here() -> None:
         (grpc.StatusCode.UNKNOWN, "", "127.0.0.1:1 answered UNKNOWN: UNKNOWN; "),
     ],
 )
-def test_what_no_lessor_answered_is_told_with_the_address(
-    code: grpc.StatusCode, text: str, told: str
-) -> None:
-    """Failures of gRPC's own say which server was meant and what to do."""
+def test_an_error_without_a_server_names_the_address(code: grpc.StatusCode, text: str, expected: str) -> None:
     found = errors.of(Refused(code, text), ADDRESS)
-    assert found.message.startswith(told)
+    assert found.message.startswith(expected)
     assert found.code is code
     assert found.reason == ""
     assert found.fix
 
 
 @pytest.mark.parametrize("details", [b"", b"\xff\xff"])
-def test_details_that_say_nothing_do_no_harm(details: bytes) -> None:
-    """Bytes that are no status, or an empty one, still give an error of the right class."""
+def test_unreadable_details_still_give_the_right_class(details: bytes) -> None:
     found = errors.of(Refused(grpc.StatusCode.NOT_FOUND, "gone", ((errors.DETAILS_KEY, details),)), ADDRESS)
     assert isinstance(found, errors.NotFound)

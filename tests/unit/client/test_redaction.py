@@ -1,4 +1,4 @@
-"""What Python prints of a message holds no secret; what is sent, and written as JSON, does."""
+"""Checks that the repr of a message has no secret."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_a_secret_that_is_empty_is_not_shown_as_hidden() -> None:
     assert str(creds_pb2.GenerateCredentialsResponse(arn="x")) == 'arn: "x"\n'
 
 
-def test_each_field_whose_name_says_that_it_is_secret_is_hidden() -> None:
-    """A new field is added to the list, or named here as none."""
+def test_each_field_named_like_a_secret_is_hidden() -> None:
+    """A new field is added to the list, or named here as not secret."""
     names = {field.name for kind in MESSAGES for field in kind.DESCRIPTOR.fields}
     suspects = {
         name for name in names if any(word in name for word in ("secret", "token", "code", "password"))

@@ -1,4 +1,4 @@
-"""Requests that are safe to repeat: which failures are tried again, when, and how often."""
+"""Checks which failed requests a command repeats, when and how often."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Refused(grpc.RpcError):
     def __init__(self, code: grpc.StatusCode, retry_in: float | None = None, reason: str = "") -> None:
         """Fail with ``code``; ``retry_in`` in seconds. Without it and a reason no server answered."""
         self._code = code
-        told: list[Message] = [details.ErrorInfo(reason=reason)] if reason else []
+        answer: list[Message] = [details.ErrorInfo(reason=reason)] if reason else []
         if retry_in is not None:
             delay = Duration()
             delay.FromTimedelta(timedelta(seconds=retry_in))
-            told.append(details.RetryInfo(retry_delay=delay))
+            answer.append(details.RetryInfo(retry_delay=delay))
         status = Status(code=code.value[0], message="busy")
-        for detail in told:
+        for detail in answer:
             status.details.add().Pack(detail)
-        self._metadata = ((DETAILS_KEY, status.SerializeToString()),) if told else ()
+        self._metadata = ((DETAILS_KEY, status.SerializeToString()),) if answer else ()
 
     def code(self) -> grpc.StatusCode:
         """Return the code."""
@@ -86,8 +86,7 @@ class Server:
         return "answer"
 
 
-def test_what_fails_for_a_moment_is_tried_again_when_the_server_says() -> None:
-    """UNAVAILABLE and ABORTED wait as RetryInfo asks, and each try is given the time that is left."""
+def test_a_temporary_failure_is_retried_after_the_delay_of_the_server() -> None:
     clock = Clock()
     server = Server(clock, Refused(ABORTED, 0.25), Refused(UNAVAILABLE, 3))
     assert repeated(server, 60, clock) == "answer"
@@ -95,8 +94,7 @@ def test_what_fails_for_a_moment_is_tried_again_when_the_server_says() -> None:
     assert server.given == [60, 58.75, 54.75]
 
 
-def test_a_server_that_is_not_there_is_asked_ever_less_often_and_at_most_four_times() -> None:
-    """Where nobody answers, the pauses double, and the last failure is the caller's."""
+def test_an_unreachable_server_is_called_four_times_with_doubling_pauses() -> None:
     clock = Clock()
     failures = [Refused(UNAVAILABLE) for _ in range(4)]
     with pytest.raises(Refused) as failed:
@@ -105,8 +103,7 @@ def test_a_server_that_is_not_there_is_asked_ever_less_often_and_at_most_four_ti
     assert failed.value is failures[-1]
 
 
-def test_no_try_begins_after_the_time_is_over() -> None:
-    """A pause that would outlast the timeout is not begun: the failure is told at once."""
+def test_no_retry_begins_after_the_timeout() -> None:
     clock = Clock()
     with pytest.raises(Refused):
         repeated(Server(clock, Refused(UNAVAILABLE, 5)), 6, clock)
@@ -123,8 +120,7 @@ def test_no_try_begins_after_the_time_is_over() -> None:
         grpc.StatusCode.INTERNAL,
     ],
 )
-def test_what_another_try_does_not_mend_is_told_at_once(code: grpc.StatusCode) -> None:
-    """A quota, a precondition or a bad request is not hammered at, whatever pause it names."""
+def test_what_a_retry_cannot_fix_is_not_retried(code: grpc.StatusCode) -> None:
     clock = Clock()
     server = Server(clock, Refused(code, 0.1))
     with pytest.raises(Refused):
@@ -132,8 +128,8 @@ def test_what_another_try_does_not_mend_is_told_at_once(code: grpc.StatusCode) -
     assert (len(server.given), clock.slept) == (1, [])
 
 
-def test_an_issue_that_failed_half_way_is_told_by_its_own_failure() -> None:
-    """It spent the request's id, so the next try is refused; what a person needs is what went wrong first."""
+def test_a_spent_request_id_is_reported_as_the_first_failure() -> None:
+    """The first try spent the id, so the second one only says that it is spent."""
     clock = Clock()
     first = Refused(UNAVAILABLE, 1)
     spent = Refused(grpc.StatusCode.FAILED_PRECONDITION, reason=RequestSpent.reason)
@@ -146,8 +142,7 @@ def test_an_issue_that_failed_half_way_is_told_by_its_own_failure() -> None:
     assert failed.value is spent
 
 
-def test_a_command_repeats_the_very_same_request() -> None:
-    """Each try carries the request with its id unchanged, and the answer is that of the last."""
+def test_a_retry_sends_the_same_request_id() -> None:
     seen: list[str] = []
 
     def generate(request: Message, timeout: float, metadata: object) -> Message:

@@ -1,4 +1,4 @@
-"""Links to the AWS console: where credentials go, in what form, and what comes of each answer."""
+"""Checks how console links are made from credentials."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lessor.values import InvalidValue
 SESSION = signin.Session("ASIAEXAMPLE", "a/secret+key", "a-token==")
 
 
-def test_credentials_go_in_the_body_and_a_token_comes_back() -> None:
-    """The session is posted as JSON in a form, so no log of URLs has it; no duration is sent unasked."""
+def test_credentials_are_sent_in_the_body() -> None:
+    """So no log of URLs has them."""
     with serving() as server:
         assert signin.token(server.url, SESSION) == TOKEN
         ((path, form),) = server.asked
@@ -31,14 +31,13 @@ def test_credentials_go_in_the_body_and_a_token_comes_back() -> None:
 
 
 def test_a_duration_is_sent_in_seconds() -> None:
-    """Where a console session's length is asked for, AWS is told in whole seconds."""
     with serving() as server:
         signin.token(server.url, SESSION, timedelta(hours=2))
         assert server.asked[0][1]["SessionDuration"] == ["7200"]
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "expected"),
     [
         (400, "nonsense", "answered 400"),
         (403, '{"SigninToken": "x"}', "answered 403"),
@@ -48,17 +47,15 @@ def test_a_duration_is_sent_in_seconds() -> None:
         (200, '{"SigninToken": 7}', "without a token"),
     ],
 )
-def test_an_answer_without_a_token_is_told_and_shows_no_secret(status: int, body: str, told: str) -> None:
-    """Whatever comes instead of a token, the error has neither the session nor what was answered."""
+def test_the_error_of_an_answer_without_a_token_has_no_secret(status: int, body: str, expected: str) -> None:
     with serving() as server:
         server.status, server.body = status, body
-        with pytest.raises(signin.NotSignedIn, match=told) as error:
+        with pytest.raises(signin.NotSignedIn, match=expected) as error:
             signin.token(server.url, SESSION)
     assert not any(part in str(error.value) for part in ("secret", "ASIA", "token==", "nonsense"))
 
 
 def test_a_redirect_is_not_followed() -> None:
-    """Credentials go to the endpoint that was checked and nowhere else."""
     with serving() as server, serving() as elsewhere:
         server.status, server.location = 307, elsewhere.url
         with pytest.raises(signin.NotSignedIn, match="answered 307"):
@@ -66,8 +63,8 @@ def test_a_redirect_is_not_followed() -> None:
         assert elsewhere.asked == []
 
 
-def test_no_proxy_reads_what_goes_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy of the environment is used for https alone, whose content it does not see."""
+def test_a_plaintext_request_uses_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only https hides the content from a proxy."""
     with serving() as server, serving() as proxy:
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
@@ -76,8 +73,7 @@ def test_no_proxy_reads_what_goes_to_this_machine(monkeypatch: pytest.MonkeyPatc
         assert proxy.asked == []
 
 
-def test_an_endpoint_that_is_not_there_is_told() -> None:
-    """A closed port is an error with a cause, not a stack of the library's."""
+def test_an_unreachable_endpoint_is_an_error() -> None:
     with serving() as server:
         url = server.url
     with pytest.raises(signin.NotSignedIn, match="can't be reached"):
@@ -100,8 +96,7 @@ def test_an_endpoint_that_is_not_there_is_told() -> None:
         ("", False),
     ],
 )
-def test_only_https_or_this_machine_is_sent_a_secret(endpoint: str, good: bool) -> None:
-    """In the clear, credentials do not leave the machine."""
+def test_credentials_are_sent_only_by_https_or_to_loopback(endpoint: str, good: bool) -> None:
     if good:
         assert signin.checked(endpoint) == endpoint
     else:
@@ -122,7 +117,6 @@ def test_only_https_or_this_machine_is_sent_a_secret(endpoint: str, good: bool) 
     ],
 )
 def test_each_partition_has_its_own_console(partition: str, federation: str, console: str) -> None:
-    """The partition is read from the session's ARN."""
     found = signin.partition_of(f"arn:{partition}:sts::123456789012:assumed-role/app/x")
     assert (found.federation, found.console) == (federation, console)
     assert signin.checked(found.federation)
@@ -130,13 +124,11 @@ def test_each_partition_has_its_own_console(partition: str, federation: str, con
 
 @pytest.mark.parametrize("arn", ["", "arn", "arn:aws-iso:sts::1:x", "arn:evil.example.com:sts::1:x"])
 def test_a_partition_without_a_known_console_is_refused(arn: str) -> None:
-    """Nothing is guessed from an ARN of another partition."""
     with pytest.raises(InvalidValue):
         signin.partition_of(arn)
 
 
-def test_the_link_carries_destination_and_token_encoded() -> None:
-    """Every part of the link comes back as it was put in; an issuer only where there is one."""
+def test_the_link_has_destination_and_token_encoded() -> None:
     made = signin.link("https://signin.example.com/federation", TOKEN, "https://console.example.com/s3?a=b&c")
     fields = parse_qs(urlsplit(made).query)
     assert fields == {
@@ -148,6 +140,5 @@ def test_the_link_carries_destination_and_token_encoded() -> None:
     assert parse_qs(urlsplit(made).query)["Issuer"] == ["https://broker.example.com/"]
 
 
-def test_a_session_shows_nothing_of_itself() -> None:
-    """The repr of credentials has no part of them."""
+def test_the_repr_of_a_session_has_no_secret() -> None:
     assert not any(part in repr(SESSION) for part in ("ASIA", "secret+key", "token"))

@@ -1,4 +1,4 @@
-"""Checks that nothing that a server says can steer the terminal of who reads it."""
+"""Checks that no text of a server can control the terminal."""
 
 from __future__ import annotations
 
@@ -76,16 +76,15 @@ def harmless(shown: str) -> bool:
 
 
 @pytest.mark.parametrize("way", SHOWN)
-def test_an_answer_steers_nothing(way: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """However an answer is shown, its texts hold no control, turn no direction and begin no line."""
+def test_an_answer_cannot_control_the_terminal(way: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither control characters nor bidirectional overrides nor line breaks are printed."""
     for answer in answers():
         SHOWN[way](answer)
         captured = capsys.readouterr()
         assert harmless(captured.out + captured.err)
 
 
-def test_an_error_steers_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither message, violations, reason nor AWS's code reach a terminal as they are."""
+def test_an_error_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     error = errors.Invalid(
         EVIL,
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -102,8 +101,8 @@ def test_an_error_steers_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("place", range(3))
-def test_a_shell_is_given_no_key_that_is_none(place: int) -> None:
-    """What is to be evaluated can't be written otherwise, so what holds a control is not written at all."""
+def test_exports_of_malformed_credentials_are_refused(place: int) -> None:
+    """A value with a control character can't be quoted safely for each shell."""
     given = ["A", "B", "C"]
     given[place] = EVIL
     with pytest.raises(click.ClickException):

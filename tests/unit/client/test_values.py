@@ -1,4 +1,4 @@
-"""Values as people write them: what is understood, and what is refused with a mend."""
+"""Checks how values of options are parsed."""
 
 from __future__ import annotations
 
@@ -27,29 +27,25 @@ from lessor.values import InvalidValue
     ],
 )
 def test_a_duration_is_read_in_units_or_in_plain_seconds(text: str, seconds: int) -> None:
-    """Each way of writing means what a person takes it to mean."""
     assert values.duration(text) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("text", ["", "h", "1.5h", "30m1h", "-1s", "1 h", "1H", "٣s", "٣", "1e3", "9" * 30])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    """Units out of order, parts of a second, foreign digits and absurd sizes are not guessed at."""
+def test_a_malformed_duration_is_refused(text: str) -> None:
     with pytest.raises(InvalidValue):
         values.duration(text)
 
 
 @given(st.integers(min_value=0, max_value=10**9))
-def test_a_written_duration_is_read_back(seconds: int) -> None:
-    """What a table shows can be given again."""
+def test_a_formatted_duration_can_be_parsed(seconds: int) -> None:
     span = timedelta(seconds=seconds)
     assert values.duration(values.written(span)) == span
 
 
 @pytest.mark.parametrize("source", ['{"a": [1, {"b": null}]}', "@file", "-", {"a": [1, {"b": None}]}])
-def test_a_document_comes_from_wherever_it_stands(
+def test_a_document_may_be_a_mapping_text_file_or_standard_input(
     source: str | dict[str, values.JsonValue], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mapping, a text, a file (with an editor's byte order mark) and standard input agree."""
     text = '{"a": [1, {"b": null}]}'
     (tmp_path / "file").write_text("\ufeff" + text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -58,7 +54,7 @@ def test_a_document_comes_from_wherever_it_stands(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ('{"Effect": "Deny", "Effect": "Allow"}', "'Effect' is given twice"),
         ('{"a": [{"b": 1, "b": 1}]}', "'b' is given twice"),
@@ -71,15 +67,15 @@ def test_a_document_comes_from_wherever_it_stands(
         ("@not-there", "can't be read"),
     ],
 )
-def test_a_document_that_could_be_misread_is_refused(text: str, told: str) -> None:
-    """Each refusal says what is wrong, a key given twice above all: readers disagree on which one counts."""
-    with pytest.raises(InvalidValue, match=told):
+def test_an_ambiguous_document_is_refused(text: str, expected: str) -> None:
+    """Readers disagree on which of two equal keys counts."""
+    with pytest.raises(InvalidValue, match=expected):
         values.document(text)
 
 
 @pytest.mark.parametrize("text", ["policy.json", "file://policy.json", "{"])
 def test_a_document_that_is_not_json_is_refused_with_how_to_name_a_file(text: str, tmp_path: Path) -> None:
-    """Other tools take a name, or file://; what was read from a file needs no such advice."""
+    """Other tools take a file's name, or file://."""
     with pytest.raises(InvalidValue, match="or @FILE to read it from a file"):
         values.document(text)
     file = tmp_path / "policy.json"
@@ -88,15 +84,13 @@ def test_a_document_that_is_not_json_is_refused_with_how_to_name_a_file(text: st
         values.document(f"@{file}")
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    """Bytes that are no UTF-8 are told as such, with the name of the file."""
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidValue, match="bytes is not UTF-8"):
         values.document(f"@{tmp_path / 'bytes'}")
 
 
 def test_a_policy_is_written_in_the_order_of_iams_grammar_page() -> None:
-    """What a person pastes into IAM has its version first; white space is theirs."""
     statement: dict[str, values.JsonValue] = {
         "Resource": "*",
         "Condition": {"StringLike": {"aws:b": "1", "aws:a": "2"}},
@@ -115,7 +109,7 @@ def test_a_policy_is_written_in_the_order_of_iams_grammar_page() -> None:
 def test_a_secret_is_read_from_a_file_or_standard_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The line end that an editor adds is no part of the secret."""
+    """Without the line end that an editor adds."""
     (tmp_path / "key").write_text("not-a-real-key\n", encoding="utf-8")
     assert values.secret(f"@{tmp_path / 'key'}") == "not-a-real-key"
     monkeypatch.setattr("sys.stdin", io.StringIO("not-a-real-key\r\n"))
@@ -123,14 +117,13 @@ def test_a_secret_is_read_from_a_file_or_standard_input(
 
 
 def test_a_secret_as_an_argument_is_refused_and_not_repeated() -> None:
-    """Arguments can be seen by others, and so can error messages."""
+    """Other users can see arguments."""
     with pytest.raises(InvalidValue) as refused:
         values.secret("not-a-real-key")
     assert "not-a-real-key" not in str(refused.value)
 
 
 def test_an_empty_secret_is_refused(tmp_path: Path) -> None:
-    """A file that was never filled is not taken for a key."""
     (tmp_path / "key").write_text("\n", encoding="utf-8")
     with pytest.raises(InvalidValue, match="is empty"):
         values.secret(f"@{tmp_path / 'key'}")

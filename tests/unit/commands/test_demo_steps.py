@@ -1,4 +1,4 @@
-"""The steps of the demo, with commands that answer as they are told to."""
+"""Checks the steps of the demo with scripted answers of its commands."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Busy(Tour):
 
 
 @virtual
-async def test_a_command_that_says_try_again_is_run_again() -> None:
+async def test_a_command_with_a_temporary_failure_is_run_again() -> None:
     tour = Busy(TRIES - 1)
     assert await tour._lessor("creds", "reader") == f"run {TRIES}"
 
 
 @virtual
-async def test_a_command_that_goes_on_saying_try_again_fails_the_tour() -> None:
+async def test_a_command_that_never_succeeds_fails_the_demo() -> None:
     tour = Busy(TRIES)
     with pytest.raises(StepFailed, match="exits with 0, not with 6"):
         await tour._lessor("creds", "reader")

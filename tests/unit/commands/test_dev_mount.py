@@ -61,7 +61,6 @@ async def test_an_embedded_aws_that_never_answers_ends_the_start() -> None:
 
 @virtual
 async def test_a_root_that_is_refused_is_not_set_again() -> None:
-    """What the data directory holds doesn't change by itself."""
     server = Server(grpc.StatusCode.FAILED_PRECONDITION)
     with pytest.raises(CallFailed):
         await give(server)

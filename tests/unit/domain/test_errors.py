@@ -1,4 +1,4 @@
-"""Checks that every error tells a person and a machine what it is, and whose turn it is."""
+"""Checks that every error has a reason, a message and a fix, and who can fix it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from lessor_server.domain.errors.preconditions import (
 )
 
 ANSWER = AwsAnswer("PutUserPolicy", "SomeCode", "some text", "req-1")
-TOLD = {
+ERROR_OF = {
     Refusal.LIMIT: AwsQuota,
     Refusal.DENIED: RootRefused,
     Refusal.MALFORMED: RoleNotUsable,
@@ -63,8 +63,7 @@ ERRORS = all_errors()
 
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
-def test_an_error_says_when_it_comes_and_how_to_mend_it(kind: type[LessorError]) -> None:
-    """Each class has a docstring that is a sentence, a reason in capitals, and a mend in a person's words."""
+def test_an_error_class_has_a_docstring_a_reason_and_a_fix(kind: type[LessorError]) -> None:
     assert kind.__doc__
     assert kind.__doc__.strip().split("\n")[0].endswith(".")
     assert kind.reason
@@ -75,38 +74,35 @@ def test_an_error_says_when_it_comes_and_how_to_mend_it(kind: type[LessorError])
 
 
 def test_no_two_errors_share_a_reason() -> None:
-    """A machine tells every leaf by its reason; the two base classes have none of their own."""
+    """Only the two base classes have no reason."""
     reasons = Counter(kind.reason for kind in ERRORS if kind.__name__ not in ("AwsError", "LessorError"))
     assert [reason for reason, count in reasons.items() if count > 1] == []
 
 
-def test_violations_come_all_at_once() -> None:
-    """``require`` raises with every violation, names the first in its message, and is silent without."""
+def test_require_raises_with_all_violations() -> None:
     require([])
-    found = [Violation("a", "is bad", "mend it"), Violation("", "is worse", "mend that")]
-    with pytest.raises(Invalid, match="a: is bad; mend it") as told:
+    found = [Violation("a", "is bad", "fix it"), Violation("", "is worse", "fix that")]
+    with pytest.raises(Invalid, match="a: is bad; fix it") as raised:
         require(found)
-    assert told.value.violations == tuple(found)
+    assert raised.value.violations == tuple(found)
     assert [violation.under("role").field for violation in found] == ["role.a", "role"]
 
 
-def test_every_refusal_has_its_error() -> None:
-    """The table below is about all refusals there are."""
-    assert set(TOLD) == set(Refusal)
+def test_every_refusal_is_in_the_table_of_errors() -> None:
+    assert set(ERROR_OF) == set(Refusal)
 
 
 @pytest.mark.parametrize("refusal", Refusal, ids=lambda one: one.value)
-def test_a_caller_hears_whose_turn_it_is(refusal: Refusal) -> None:
-    """Each refusal becomes the error of who can mend it, and keeps AWS's answer."""
-    told = for_caller(AwsRefused(ANSWER, refusal))
-    assert type(told) is TOLD[refusal]
-    assert told.aws == ANSWER
-    assert told.detail == "some text"
-    assert "some text" not in told.message
+def test_each_refusal_becomes_the_error_of_who_can_fix_it(refusal: Refusal) -> None:
+    answer = for_caller(AwsRefused(ANSWER, refusal))
+    assert type(answer) is ERROR_OF[refusal]
+    assert answer.aws == ANSWER
+    assert answer.detail == "some text"
+    assert "some text" not in answer.message
 
 
 @pytest.mark.parametrize(
-    ("code", "text", "told", "word"),
+    ("code", "text", "expected", "word"),
     [
         ("LimitExceeded", "Maximum policy size of 2048 bytes exceeded for user x", PolicyTooLarge, "shorten"),
         ("LimitExceeded", "Cannot exceed quota for PolicySize: 6144", PolicyTooLarge, "shorten"),
@@ -130,23 +126,22 @@ def test_a_caller_hears_whose_turn_it_is(refusal: Refusal) -> None:
         ("SignatureDoesNotMatch", "The request signature we calculated does not match", RootRefused, "key"),
     ],
 )
-def test_the_fix_is_that_of_what_aws_refused(
-    code: str, text: str, told: type[LessorError], word: str
+def test_the_fix_depends_on_the_text_of_aws(
+    code: str, text: str, expected: type[LessorError], word: str
 ) -> None:
-    """One code of AWS stands for several causes; its text tells which."""
+    """One code of AWS may have several causes."""
     refusal = Refusal.LIMIT if code == "LimitExceeded" else Refusal.DENIED
     found = for_caller(AwsRefused(AwsAnswer("PutUserPolicy", code, text, "req-1"), refusal))
-    assert type(found) is told
+    assert type(found) is expected
     assert word in found.fix
-    if told is not AwsQuota:
+    if expected is not AwsQuota:
         assert "users" not in found.fix
 
 
-def test_an_unknown_fate_is_unavailable_for_the_caller() -> None:
-    """A lost answer asks the caller to come again; other errors are passed on as they are."""
-    told = for_caller(AwsUnknown(ANSWER, sent=True))
-    assert isinstance(told, AwsUnavailable)
-    assert told.retry_in
+def test_an_unknown_outcome_is_unavailable_for_the_caller() -> None:
+    answer = for_caller(AwsUnknown(ANSWER, sent=True))
+    assert isinstance(answer, AwsUnavailable)
+    assert answer.retry_in
     full = MountFull("full")
     assert for_caller(full) is full
     assert full.detail == ""

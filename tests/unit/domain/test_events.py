@@ -1,4 +1,4 @@
-"""Checks that events can be shown to anybody."""
+"""Checks that no event has a secret."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ KINDS = sorted(Event.__subclasses__(), key=lambda kind: kind.__name__)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_an_event_is_plain_and_frozen_and_holds_no_secret(kind: type[Event]) -> None:
-    """Texts and numbers are all that an event carries, and nothing in it is named like a secret."""
+def test_an_event_is_frozen_and_has_only_texts_and_numbers(kind: type[Event]) -> None:
     assert is_dataclass(kind)
     assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
     hints = get_type_hints(kind)
@@ -25,5 +24,5 @@ def test_an_event_is_plain_and_frozen_and_holds_no_secret(kind: type[Event]) -> 
 
 
 def test_there_are_events() -> None:
-    """The test above looks at something."""
+    """So that the test above checks something."""
     assert len(KINDS) > 10

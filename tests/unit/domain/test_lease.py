@@ -1,4 +1,4 @@
-"""Checks the table of steps, and that the stores' statements start from exactly its states."""
+"""Checks the table of the steps of a lease, and that the store's statements agree with it."""
 
 from __future__ import annotations
 
@@ -79,19 +79,16 @@ def named_states(statement: str) -> set[State]:
 
 
 def test_each_step_is_a_statement_or_a_pure_function() -> None:
-    """None is missing, and none is both."""
     assert {*STATEMENTS} ^ {*PURE} == {*LeaseStep}
 
 
 @pytest.mark.parametrize("step", STATEMENTS)
 def test_a_statement_starts_from_exactly_the_states_of_its_step(step: LeaseStep) -> None:
-    """The WHERE of each step's statement names the states of the table, no more and no fewer."""
     assert named_states(STATEMENTS[step]) == set(sources(step))
 
 
 @pytest.mark.parametrize("step", STATEMENTS)
 def test_a_statement_ends_in_the_state_of_its_step(step: LeaseStep) -> None:
-    """What a statement sets is the state that the table gives, and each raises the generation."""
     (end,) = {STEPS[state, step] for state in sources(step)}
     change = STATEMENTS[step].partition("WHERE")[0]
     assert re.findall(r"SET state = '([A-Z]+)'", change) == [end.value]
@@ -100,8 +97,7 @@ def test_a_statement_ends_in_the_state_of_its_step(step: LeaseStep) -> None:
 
 @pytest.mark.parametrize("step", PURE)
 @pytest.mark.parametrize("state", State)
-def test_a_pure_step_is_taken_from_the_states_of_the_table_alone(state: State, step: LeaseStep) -> None:
-    """Elsewhere it raises; each raises the generation, and the claim ends with it."""
+def test_a_pure_step_raises_in_any_other_state(state: State, step: LeaseStep) -> None:
     if (state, step) not in STEPS:
         with pytest.raises(AssertionError):
             PURE[step](lease(state))
@@ -111,13 +107,11 @@ def test_a_pure_step_is_taken_from_the_states_of_the_table_alone(state: State, s
     assert after.id == "aws/creds/app/x"
 
 
-def test_after_the_greatest_generation_comes_the_first_one() -> None:
-    """No row becomes unreadable by a change."""
+def test_generations_wrap_around() -> None:
     assert steps.finish(replace(lease(State.REVOKING), generation=MAX_GENERATION)).generation == 1
 
 
-def test_every_lease_can_come_to_its_end() -> None:
-    """From each state some steps lead to GONE, so that nothing is left for ever."""
+def test_every_state_leads_to_gone() -> None:
     for start in State:
         reached = {start}
         while True:
@@ -129,25 +123,21 @@ def test_every_lease_can_come_to_its_end() -> None:
 
 
 def test_only_an_intent_becomes_active() -> None:
-    """Nothing that was revoked, finished or abandoned ever gives access again."""
     leading = {before for (before, _), after in STEPS.items() if after is State.ACTIVE}
     assert leading == {State.INTENT, State.ACTIVE}
 
 
-def test_only_a_person_s_step_leads_to_abandoned_and_back() -> None:
-    """Giving a lease up is a decision, never a step that the engine takes; revoking it takes it up again."""
+def test_only_an_operator_s_step_leads_to_abandoned_and_back() -> None:
     assert {step for (_, step), after in STEPS.items() if after is State.ABANDONED} == {LeaseStep.ABANDON}
     assert set(sources(LeaseStep.ABANDON)) == LIVE
     assert {step for before, step in STEPS if before is State.ABANDONED} == {LeaseStep.REVOKE}
 
 
-def test_what_may_have_a_user_counts_as_live() -> None:
-    """Tombstones and abandoned leases take no room."""
+def test_states_that_may_have_a_user_count_as_live() -> None:
     assert set(State) - {State.GONE, State.ABANDONED} == LIVE
 
 
 def test_an_expired_lease_reads_as_revoking() -> None:
-    """From its expiry on a caller sees REVOKING; other states are seen as they are."""
     active = lease()
     assert active.state_at(999) is State.ACTIVE
     assert active.state_at(1000) is State.REVOKING
@@ -156,7 +146,7 @@ def test_an_expired_lease_reads_as_revoking() -> None:
 
 
 def test_a_lease_is_stuck_after_six_refusals_while_it_is_revoked() -> None:
-    """STUCK is a label of REVOKING rows alone."""
+    """STUCK is a label of REVOKING rows."""
     assert not replace(lease(State.REVOKING), attempts=STUCK_AFTER - 1).stuck
     assert replace(lease(State.REVOKING), attempts=STUCK_AFTER).stuck
     assert not replace(lease(State.GONE), attempts=STUCK_AFTER).stuck

@@ -1,4 +1,4 @@
-"""Checks names: of mounts and roles, lease ids, prefixes, and users on AWS."""
+"""Checks lease ids, id ranges, and names of mounts, roles and users."""
 
 from __future__ import annotations
 
@@ -29,20 +29,18 @@ SUFFIX = "0abcDEF0123456789abcdefG"
 
 
 @pytest.mark.parametrize("text", ["a", "_", "aws", "a.b", "a..b", "A-9", "x" * 64])
-def test_a_name_of_the_allowed_characters_is_a_name(text: str) -> None:
-    """One to 64 letters, digits, underscores, dots and hyphens make a name."""
+def test_a_name_of_allowed_characters_is_valid(text: str) -> None:
     assert name_violations("mount", text) == []
 
 
 @pytest.mark.parametrize("text", ["", ".", "..", "-a", "a-", "a.", "a/b", "a b", "a\n", "é", "x" * 65, "a@b"])
-def test_anything_else_is_no_name(text: str) -> None:
-    """A name that could be mistaken for a path, or that hides characters, is refused."""
+def test_any_other_name_is_invalid(text: str) -> None:
+    """It could be taken for a path, or hide characters."""
     (violation,) = name_violations("mount", text)
     assert violation.field == "mount"
 
 
 def test_a_callers_text_is_cut_to_64_characters_on_one_line() -> None:
-    """A message never repeats more than 64 characters of a caller, nor a line end of his."""
     assert shown("x" * 65) == '"' + "x" * 63 + '…"'
     assert len(shown("x" * 10_000)) == 64 + len('""')
     assert "\n" not in shown("a\nb")
@@ -50,7 +48,6 @@ def test_a_callers_text_is_cut_to_64_characters_on_one_line() -> None:
 
 @given(NAMES, NAMES, SUFFIXES)
 def test_a_lease_id_round_trips(mount: str, role: str, suffix: str) -> None:
-    """What a lease id prints, it reads back."""
     lease_id = LeaseId(mount, role, suffix)
     assert LeaseId.parse(str(lease_id)) == lease_id
 
@@ -70,8 +67,7 @@ def test_a_lease_id_round_trips(mount: str, role: str, suffix: str) -> None:
         f"/aws/creds/app/{SUFFIX}",
     ],
 )
-def test_another_shape_is_no_lease_id(text: str) -> None:
-    """An id of another shape is refused under the field that held it."""
+def test_a_malformed_lease_id_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as caught:
         LeaseId.parse(text, "lease_id")
     assert [violation.field for violation in caught.value.violations] == ["lease_id"]
@@ -79,7 +75,6 @@ def test_another_shape_is_no_lease_id(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["aws/", "aws/creds/", "aws/creds/app/", f"aws/creds/app/{SUFFIX}"])
 def test_a_prefix_of_the_four_shapes_covers_a_lease_below_it(text: str) -> None:
-    """Each shape of a prefix is read, and covers the lease it names."""
     ids = IdRange.parse(text)
     assert (ids.low, ids.mount) == (text, "aws")
     assert ids.covers(f"aws/creds/app/{SUFFIX}")
@@ -100,15 +95,15 @@ def test_a_prefix_of_the_four_shapes_covers_a_lease_below_it(text: str) -> None:
         "%/",
     ],
 )
-def test_another_shape_is_no_prefix(text: str) -> None:
-    """A prefix that a slip of the pen could widen is refused, the empty one too."""
+def test_a_malformed_prefix_is_refused(text: str) -> None:
+    """A typo must not widen a prefix."""
     with pytest.raises(Invalid):
         IdRange.parse(text)
 
 
 @pytest.mark.parametrize("text", ["aws", "aws/creds", "aws/creds/app"])
 def test_a_prefix_without_its_slash_is_refused_with_the_right_one(text: str) -> None:
-    """Vault takes it so; here it could reach into another mount or role whose name begins the same."""
+    """Vault takes it, but it would also match a mount or role whose name begins the same."""
     with pytest.raises(Invalid, match=rf"write {text}/$"):
         IdRange.parse(text)
 
@@ -117,22 +112,19 @@ def test_a_prefix_without_its_slash_is_refused_with_the_right_one(text: str) -> 
 def test_a_prefix_covers_exactly_what_begins_with_it(
     mount: str, role: str, other_mount: str, other_role: str, suffix: str
 ) -> None:
-    """The range of a prefix holds the ids that begin with it, and no others."""
     lease_id = str(LeaseId(other_mount, other_role, suffix))
     for text in (f"{mount}/", f"{mount}/creds/", f"{mount}/creds/{role}/"):
         assert IdRange.parse(text).covers(lease_id) == lease_id.startswith(text)
 
 
 @given(SUFFIXES, SUFFIXES)
-def test_a_whole_lease_id_covers_itself_alone(one: str, other: str) -> None:
-    """A prefix that is a whole lease id names one lease."""
+def test_a_whole_lease_id_covers_only_itself(one: str, other: str) -> None:
     prefix = IdRange.parse(f"aws/creds/app/{one}")
     assert prefix.covers(f"aws/creds/app/{other}") == (one == other)
 
 
 @given(TIMES, NUMBERS, TIMES, NUMBERS)
 def test_suffixes_sort_by_time(time: int, number: int, other_time: int, other_number: int) -> None:
-    """Of two suffixes the earlier one is the lesser text, and equal ones have equal parts."""
     one, other = suffix_of(time, number), suffix_of(other_time, other_number)
     assert (one < other) == ((time, number) < (other_time, other_number))
     assert (one == other) == ((time, number) == (other_time, other_number))
@@ -140,21 +132,19 @@ def test_suffixes_sort_by_time(time: int, number: int, other_time: int, other_nu
 
 
 @pytest.mark.parametrize("number", [-1, RANDOM_BOUND])
-def test_a_suffix_out_of_range_is_a_defect(number: int) -> None:
-    """A number that does not fit its digits raises and never wraps around."""
+def test_a_suffix_out_of_range_raises(number: int) -> None:
     with pytest.raises(ValueError, match="does not fit"):
         suffix_of(0, number)
 
 
 @pytest.mark.parametrize(("time", "taken"), [(-1, 0), (62**7, 62**7 - 1), (10**15, 62**7 - 1)])
-def test_a_time_that_fits_no_suffix_counts_as_the_nearest_that_does(time: int, taken: int) -> None:
-    """A clock or an answer of AWS that is centuries ahead ends no issue and no sweep."""
+def test_a_time_out_of_range_is_clamped(time: int, taken: int) -> None:
+    """So a clock that is centuries ahead fails no issue and no reconcile run."""
     assert suffix_of(time, 7) == suffix_of(taken, 7)
 
 
 @given(NAMES, NAMES, SUFFIXES)
 def test_a_user_name_fits_iam_and_keeps_the_whole_suffix(mount: str, role: str, suffix: str) -> None:
-    """By the default template a user's name is what IAM takes, and ends with all of the suffix."""
     name = user_names.user_name("", mount, role, suffix)
     assert re.fullmatch(r"[A-Za-z0-9_+=,.@-]{1,64}", name)
     assert name.startswith("lessor-")
@@ -162,10 +152,9 @@ def test_a_user_name_fits_iam_and_keeps_the_whole_suffix(mount: str, role: str, 
 
 
 @given(st.lists(PIECES, max_size=20), st.lists(PIECES, max_size=3), NAMES, NAMES, SUFFIXES)
-def test_a_passed_template_keeps_twelve_random_characters(
+def test_a_valid_template_keeps_twelve_random_characters(
     before: list[str], after: list[str], mount: str, role: str, suffix: str
 ) -> None:
-    """Whatever template the rules pass, a user's name fits IAM and holds the suffix's last characters."""
     template = "".join(before) + "{{suffix}}" + "".join(after)
     if user_names.template_violations("username_template", template):
         return
@@ -174,14 +163,13 @@ def test_a_passed_template_keeps_twelve_random_characters(
     assert suffix[-user_names.MIN_RANDOM :] in name
 
 
-def test_long_names_share_what_the_suffix_leaves() -> None:
-    """A long role takes no room from a short mount, so that a person still sees both."""
+def test_long_mount_and_role_names_share_the_remaining_length() -> None:
     assert user_names.user_name("", "aws", "r" * 64, SUFFIX) == f"lessor-aws-{'r' * 28}-{SUFFIX}"
     assert user_names.user_name("", "m" * 64, "r" * 64, SUFFIX) == f"lessor-{'m' * 15}-{'r' * 16}-{SUFFIX}"
 
 
-def test_a_template_shapes_the_name() -> None:
-    """A template's own text and fields stand in the name, and what IAM doesn't take becomes ``_``."""
+def test_a_template_defines_the_name() -> None:
+    """A character that IAM does not allow becomes ``_``."""
     assert user_names.user_name("ci/{{role}}+{{suffix}}.x", "aws", "app", SUFFIX) == f"ci_app+{SUFFIX}.x"
 
 
@@ -199,32 +187,28 @@ def test_a_template_shapes_the_name() -> None:
     ],
 )
 def test_a_template_that_cannot_name_users_is_refused(template: str, fault: str) -> None:
-    """A bad template is refused when it is written, not when somebody asks for credentials."""
     (violation,) = user_names.template_violations("username_template", template)
     assert violation.field == "username_template"
     assert fault in violation.problem
 
 
-def test_all_faults_of_a_template_are_told_at_once() -> None:
-    """One look at the answer is enough to mend a template."""
+def test_all_violations_of_a_template_are_reported() -> None:
     assert len(user_names.template_violations("username_template", "x" * 60 + "{{team}}")) == 3
 
 
 @pytest.mark.parametrize("template", ["", user_names.DEFAULT_TEMPLATE, "{{suffix}}", "x" * 52 + "{{suffix}}"])
-def test_a_template_with_room_for_chance_is_passed(template: str) -> None:
-    """The default, and any template that leaves twelve random characters, is right."""
+def test_a_template_with_twelve_random_characters_is_valid(template: str) -> None:
     assert user_names.template_violations("username_template", template) == []
 
 
 def test_a_federated_sessions_name_fits_32_characters() -> None:
-    """The name of a federated session holds all of the suffix in the 32 characters AWS takes."""
     made = user_names.federation_name("", "aws", "app", SUFFIX)
     assert made == f"lessor-{SUFFIX}"
     assert len(made) <= 32
 
 
 def test_a_short_template_names_federated_sessions_too() -> None:
-    """A template that leaves room for all that is random counts; a longer one gives way."""
+    """A template that leaves too little room for the random characters is not used."""
     assert (
         user_names.federation_name("ci-{{role}}-{{suffix}}", "aws", "application", SUFFIX)
         == f"ci-appl-{SUFFIX}"
@@ -232,8 +216,7 @@ def test_a_short_template_names_federated_sessions_too() -> None:
     assert user_names.federation_name("x" * 20 + "{{suffix}}", "aws", "app", SUFFIX) == f"lessor-{SUFFIX}"
 
 
-def test_a_name_may_tell_who_asked() -> None:
-    """The fields of the caller are filled in, cut like the others, in characters that IAM takes."""
+def test_a_name_may_have_fields_of_the_caller() -> None:
     who = {"identity.name": "spiffe://x/alice", "identity.labels.team": "blue"}
     made = user_names.user_name(
         "{{identity.name}}-{{identity.labels.team}}-{{suffix}}", "m", "r", SUFFIX, who.__getitem__
@@ -246,6 +229,5 @@ def test_a_name_may_tell_who_asked() -> None:
 @pytest.mark.parametrize(
     ("path", "whole"), [("", "/lessor/i/"), ("/", "/lessor/i/"), ("/ci/", "/lessor/i/ci/")]
 )
-def test_a_users_path_lies_below_the_instances_own(path: str, whole: str) -> None:
-    """Every user of an installation is found below one path."""
+def test_a_user_path_is_below_the_path_of_the_instance(path: str, whole: str) -> None:
     assert user_names.user_path("i", path) == whole

@@ -1,4 +1,4 @@
-"""Checks the least policy against the calls that are really made."""
+"""Checks the least policy of a root against the calls that Lessor makes."""
 
 from __future__ import annotations
 
@@ -74,20 +74,17 @@ def _calls(kind: type[Call[Any]]) -> set[str]:
 
 
 def test_every_call_of_the_domain_is_allowed() -> None:
-    """No call exists whose action the policy leaves out, unless AWS asks for no permission."""
     granted = {action for actions, _ in statements().values() for action in actions}
     assert len(sent()) >= 37
     assert sent() - set(least_policy.WITHOUT_PERMISSION) <= granted
 
 
-def test_nothing_is_allowed_that_no_call_needs() -> None:
-    """Each action of the policy is one that is sent, or that AWS asks for with one."""
+def test_every_allowed_action_is_needed_by_a_call() -> None:
     granted = {action for actions, _ in statements().values() for action in actions}
     assert granted - PART_OF_ANOTHER <= sent()
 
 
-def test_a_root_that_is_no_user_needs_no_key_and_no_tokens() -> None:
-    """What only a user's own keys can do is left out of the policy of a role."""
+def test_a_root_that_is_a_role_needs_no_actions_on_its_own_keys() -> None:
     found = needed(Holder("aws:123456789012", "x" * 16))
     on_roles = {"LessorRoles", "LessorRoleTags", "LessorRoleIdentities"}
     assert {"LessorUsers", "LessorGroups", "LessorReads", *on_roles} == set(found)
@@ -100,16 +97,14 @@ def test_a_root_that_is_no_user_needs_no_key_and_no_tokens() -> None:
     )
 
 
-def test_a_mount_without_roles_may_still_get_any() -> None:
-    """Until there is a role, the root may assume each role of its own account, and make tokens."""
+def test_a_mount_without_roles_gets_actions_for_all_types() -> None:
     own = "arn:aws-cn:iam::123456789012:role/*"
     assert statements()["LessorRoles"] == ({"sts:AssumeRole"}, own)
     assert statements()["LessorRoleTags"] == ({"sts:TagSession"}, own)
     assert statements()["LessorTokens"][0] == {"sts:GetFederationToken", "sts:TagSession"}
 
 
-def test_roles_are_those_that_the_mount_s_roles_assume() -> None:
-    """Other accounts' roles are in once a role names them; tags and identities only where a role has them."""
+def test_the_policy_names_the_roles_that_the_mount_s_roles_assume() -> None:
     roles = (
         builders.role("app"),
         builders.assumed(HUB, "one", session_tags=(("team", "a"),)),
@@ -122,8 +117,7 @@ def test_roles_are_those_that_the_mount_s_roles_assume() -> None:
     assert "LessorTokens" not in found
 
 
-def test_a_statement_names_no_more_roles_than_a_policy_holds() -> None:
-    """Those named first are kept, and that others were left out is known."""
+def test_a_statement_names_no_more_roles_than_fit_into_a_policy() -> None:
     arns = [f"arn:aws:iam::123456789012:role/{number:04d}" for number in range(MAX_RESOURCES + 1)]
     full = use(named(*arns[:150]), named(*arns[100:MAX_RESOURCES]))
     assert not full.cut
@@ -133,8 +127,8 @@ def test_a_statement_names_no_more_roles_than_a_policy_holds() -> None:
     assert needed(replace(HOLDER, use=full))["LessorRoles"][1] == arns[:-1]
 
 
-def test_tokens_are_made_where_a_role_is_one() -> None:
-    """A mount of federation tokens assumes nothing; users of roles of before can still be revoked."""
+def test_token_actions_are_allowed_only_for_roles_of_that_type() -> None:
+    """Users of earlier roles can still be revoked."""
     role = builders.role(credential_type=CredentialType.FEDERATION_TOKEN)
     found = needed(replace(HOLDER, use=use(role), static_arns=()))
     assert found["LessorTokens"] == ({"sts:GetFederationToken"}, "*")
@@ -143,8 +137,7 @@ def test_tokens_are_made_where_a_role_is_one() -> None:
     assert tagged["LessorTokens"][0] == {"sts:GetFederationToken", "sts:TagSession"}
 
 
-def test_static_roles_need_their_users_or_the_role_on_the_way_to_them() -> None:
-    """A user of the root's account by its ARN; elsewhere the first role of the chain, which works there."""
+def test_static_roles_need_their_users_or_the_first_role_of_their_chain() -> None:
     found = needed(replace(HOLDER, static_hops=(HUB,)))
     assert found["LessorStaticUsers"] == ({"iam:GetUser", *found["LessorOwnKey"][0]}, ANYBODY)
     assert found["LessorStaticRoles"] == ({"sts:AssumeRole"}, HUB)
@@ -152,8 +145,7 @@ def test_static_roles_need_their_users_or_the_role_on_the_way_to_them() -> None:
     assert path_unknown == (ANYBODY, "arn:aws-cn:iam::123456789012:user/*/somebody")
 
 
-def test_users_are_touched_below_the_instance_s_path_only() -> None:
-    """What changes users is allowed on this installation's path, in the account's own partition."""
+def test_user_actions_are_allowed_only_below_the_instance_s_path() -> None:
     actions, resource = statements()["LessorUsers"]
     assert resource == "arn:aws-cn:iam::123456789012:user/lessor/0123456789abcdef/*"
     assert "iam:CreateUser" in actions
@@ -162,8 +154,7 @@ def test_users_are_touched_below_the_instance_s_path_only() -> None:
     assert all(action.startswith(("iam:List", "iam:Get", "iam:Simulate")) for action in everywhere)
 
 
-def test_the_policy_is_one_that_aws_takes() -> None:
-    """It keeps the rules that Lessor holds its roles' policies to, and fits a user's inline policy."""
+def test_the_policy_is_valid_and_fits_an_inline_policy() -> None:
     document = least_policy.document(least_policy.grants(replace(HOLDER, static_arns=())))
     assert policy.violations(document) == []
     assert len(policy.canonical(document)) <= 2048

@@ -1,4 +1,4 @@
-"""Checks of each text and list its exact maximum: so much is taken, and one more is refused."""
+"""Checks the maximum of each text and list: the maximum is accepted, and one more is refused."""
 
 from __future__ import annotations
 
@@ -50,29 +50,29 @@ def template(length: int) -> str:
 
 
 def of_root(config: RootConfig) -> list[str]:
-    """Return the fields at fault of a root."""
+    """Return the invalid fields of a root."""
     return [one.field for one in root.violations(config, [], ambient=False)]
 
 
 def of_role(role: Role) -> list[str]:
-    """Return the fields at fault of a role."""
+    """Return the invalid fields of a role."""
     return [one.field for one in review(role, Mount("aws")).violations]
 
 
 def of_static(role: StaticRole) -> list[str]:
-    """Return the fields at fault of a static role."""
+    """Return the invalid fields of a static role."""
     return [one.field for one in static_role.violations(role)]
 
 
 def of_ask(ask: Ask) -> list[str]:
-    """Return the fields at fault of what a request asks of a session."""
+    """Return the invalid fields of session options."""
     role = replace(ASSUMED, mfa_serial_number="GAHT12345678" if ask.mfa_code else "")
     role = replace(role, role_arns=(ask.role_arn,)) if ask.role_arn else role
     return [one.field for one in session.violations(role, ask)]
 
 
 def of_prefix(text: str) -> list[str]:
-    """Return the field at fault where a text is no prefix."""
+    """Return the field of an invalid prefix."""
     try:
         IdRange.parse(text)
     except Invalid as error:
@@ -176,16 +176,14 @@ def numbered(text: str, count: int) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(("field", "most", "found"), LIMITS)
-def test_a_maximum_is_taken_and_one_more_is_refused(
+def test_a_maximum_is_accepted_and_one_more_is_refused(
     field: str, most: int, found: Callable[[int], list[str]]
 ) -> None:
-    """The field that is too long is named, and nothing else is wrong."""
     assert found(most) == []
     assert found(most + 1) == [field]
 
 
-def test_a_list_that_is_too_long_is_looked_at_no_further_than_its_maximum() -> None:
-    """Ten thousand wrong items are ten violations and one, not ten thousand."""
+def test_a_list_that_is_too_long_is_checked_only_up_to_its_maximum() -> None:
     role = replace(ASSUMED, iam_groups=("a b",) * 10_000, role_arns=("x",) * 10_000)
     found = review(role, Mount("aws")).violations
     assert len(found) < 350
@@ -198,8 +196,7 @@ def test_a_list_that_is_too_long_is_looked_at_no_further_than_its_maximum() -> N
     assert len(of_root(hops)) == 6
 
 
-def test_a_lease_id_of_the_longest_names_is_read() -> None:
-    """The bound on the length of an id refuses no id."""
+def test_a_lease_id_of_the_longest_names_is_valid() -> None:
     longest = LeaseId("m" * 64, "r" * 64, "0" * SUFFIX_DIGITS)
     assert LeaseId.parse(str(longest)) == longest
     assert len(str(longest)) == MAX_LEASE_ID
@@ -212,14 +209,13 @@ def test_an_arn_that_aws_can_have_is_below_the_maximum() -> None:
     assert arn.is_policy(longest)
 
 
-def test_a_text_that_is_no_url_is_refused_and_not_parsed() -> None:
-    """An endpoint beside a token file is compared with what is allowed before it is read as a URL."""
+def test_a_text_that_is_not_a_url_is_refused_before_it_is_parsed() -> None:
     config = replace(TOKEN, sts_endpoint="http://[x")
     assert set(of_root(config)) == {"sts_endpoint", "identity_token_file"}
 
 
-def test_an_allowed_endpoint_is_not_made_longer_by_slashes() -> None:
-    """An endpoint is compared without its last slashes, and stored with them."""
+def test_trailing_slashes_count_for_the_length_of_an_allowed_endpoint() -> None:
+    """An endpoint is compared without its trailing slashes, but stored with them."""
     for length, wrong in ((300, []), (301, ["iam_endpoint"])):
         config = replace(ROOT, iam_endpoint=padded("http://127.0.0.1:5000", pad="/")(length))
         found = root.violations(config, ["http://127.0.0.1:5000"], ambient=False)
@@ -231,8 +227,7 @@ OLD_FIELD = re.compile(r"\{\{ *([^{}]*?) *\}\}")
 
 
 @given(st.text(alphabet="{} ab", max_size=14))
-def test_placeholders_are_two_braces_around_a_text_without_any(text: str) -> None:
-    """They are found where a regular expression finds them."""
+def test_placeholders_are_what_the_regular_expression_finds(text: str) -> None:
     pieces = OLD_FIELD.split(text)
     assert placeholders.split(text) == list(zip(pieces[::2], [*pieces[1::2], None], strict=True))
     assert placeholders.fields(text) == pieces[1::2]

@@ -1,4 +1,4 @@
-"""Checks what a list of actions tells of a policy, over a list of a few."""
+"""Checks the findings of the linter, with a short list of actions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CATALOGUE = Catalogue(
 ARN = "arn:aws:s3:::bucket/*"
 
 
-def told(*statements: dict[str, Any]) -> list[str]:
+def findings_of(*statements: dict[str, Any]) -> list[str]:
     """Return the findings of a policy of these statements."""
     filled = [{"Effect": "Allow", "Resource": ARN, **one} for one in statements]
     return findings({"Version": "2012-10-17", "Statement": filled}, CATALOGUE)
@@ -42,13 +42,12 @@ def told(*statements: dict[str, Any]) -> list[str]:
         ("s3:GetObjec?s", '"s3:GetObjec?s" matches no action'),
     ],
 )
-def test_what_means_no_action_is_told_with_the_nearest_name(action: str, said: str) -> None:
-    """A slip of the pen is named where it stands, in Deny and NotAction as in Action."""
-    assert told({"Action": action}) == [f"policy_document.Statement[0].Action: {said}"]
-    assert told({"Action": ["s3:GetObject", action], "Effect": "Deny"}) == [
+def test_an_unknown_action_is_reported_with_the_nearest_name(action: str, said: str) -> None:
+    assert findings_of({"Action": action}) == [f"policy_document.Statement[0].Action: {said}"]
+    assert findings_of({"Action": ["s3:GetObject", action], "Effect": "Deny"}) == [
         f"policy_document.Statement[0].Action: {said}"
     ]
-    assert told({"NotAction": action, "Effect": "Deny"}) == [
+    assert findings_of({"NotAction": action, "Effect": "Deny"}) == [
         f"policy_document.Statement[0].NotAction: {said}"
     ]
 
@@ -57,19 +56,18 @@ def test_what_means_no_action_is_told_with_the_nearest_name(action: str, said: s
     "action",
     ["s3:GetObject", "S3:GETOBJECT", "s3:*", "s3:Get*", "s3:G?tObject", "*", "*:*", "s*:GetObject"],
 )
-def test_what_means_an_action_is_silent(action: str) -> None:
-    """Case does not count, and a wildcard that meets one action is right."""
-    assert told({"Action": action}) == []
+def test_a_known_action_has_no_finding(action: str) -> None:
+    """In any case, and by a wildcard."""
+    assert findings_of({"Action": action}) == []
 
 
-def test_changes_on_every_resource_are_told_in_one_sentence() -> None:
-    """The names are the first three, and how many more; what reads or takes no resource is left out."""
-    (said,) = told({"Action": ["s3:*", "ec2:DescribeRegions"], "Resource": "*"})
+def test_writes_on_every_resource_are_reported_in_one_sentence() -> None:
+    (said,) = findings_of({"Action": ["s3:*", "ec2:DescribeRegions"], "Resource": "*"})
     assert said == (
         "policy_document.Statement[0] allows s3:DeleteBucket, s3:DeleteObject, s3:PutBucketPolicy and 1 more "
         "on every resource; name the intended resources in Resource"
     )
-    (said,) = told({"Action": "s3:putobject", "Resource": [ARN, "*"]})
+    (said,) = findings_of({"Action": "s3:putobject", "Resource": [ARN, "*"]})
     assert "allows s3:PutObject on every resource" in said
 
 
@@ -85,24 +83,21 @@ def test_changes_on_every_resource_are_told_in_one_sentence() -> None:
         {"NotAction": "s3:*", "Resource": "*"},
     ],
 )
-def test_what_is_narrow_or_told_elsewhere_is_silent(statement: dict[str, Any]) -> None:
-    """A named resource, a condition, a Deny, or an action that reads or takes none, is no finding."""
-    assert told(statement) == []
+def test_a_narrow_statement_has_no_finding(statement: dict[str, Any]) -> None:
+    assert findings_of(statement) == []
 
 
 def test_a_service_whose_name_begins_like_iam_s_is_not_taken_for_it() -> None:
-    """Only IAM and STS themselves are left to the other warnings."""
-    assert len(told({"Action": "iam-rolesanywhere:CreateProfile", "Resource": "*"})) == 1
+    """Only IAM and STS are left to the other warnings."""
+    assert len(findings_of({"Action": "iam-rolesanywhere:CreateProfile", "Resource": "*"})) == 1
 
 
-def test_a_lone_statement_is_looked_at() -> None:
-    """IAM takes one statement for a list of one, and so does the linter."""
+def test_a_single_statement_outside_a_list_is_checked() -> None:
     statement = {"Effect": "Allow", "Action": "s3:Gett", "Resource": ARN}
     assert len(findings({"Statement": statement}, CATALOGUE)) == 1
 
 
-def test_a_policy_full_of_findings_is_cut() -> None:
-    """At most ten sentences come, and the last says how many more there would be."""
-    said = told(*({"Action": f"s3:Nothing{number}"} for number in range(MAX_FINDINGS + 5)))
+def test_at_most_ten_findings_are_reported() -> None:
+    said = findings_of(*({"Action": f"s3:Nothing{number}"} for number in range(MAX_FINDINGS + 5)))
     assert len(said) == MAX_FINDINGS
     assert said[-1] == "and 6 more findings in policy_document"

@@ -13,8 +13,7 @@ HOUR = timedelta(hours=1)
 MOUNT = Mount("aws")
 
 
-def test_a_mount_has_defaults_that_pass() -> None:
-    """A mount of which only the name is given lasts 768 h, holds 5,000 users, and is enabled."""
+def test_the_defaults_of_a_mount_are_valid() -> None:
     assert violations(MOUNT) == []
     assert (MOUNT.default_lease_ttl, MOUNT.max_lease_ttl) == (768 * HOUR, 768 * HOUR)
     assert (MOUNT.max_users, MOUNT.state) == (5_000, MountState.ENABLED)
@@ -37,13 +36,11 @@ def test_a_mount_has_defaults_that_pass() -> None:
         (replace(MOUNT, max_users=0), "max_users"),
     ],
 )
-def test_a_faulty_field_of_a_mount_is_named(mount: Mount, field: str) -> None:
-    """Each rule of a mount refuses under the name of the field that breaks it."""
+def test_an_invalid_field_of_a_mount_is_named(mount: Mount, field: str) -> None:
     assert [violation.field for violation in violations(mount)] == [field]
 
 
-def test_all_faults_of_a_mount_are_told_at_once() -> None:
-    """One look at the answer is enough to mend a mount."""
+def test_all_violations_of_a_mount_are_reported() -> None:
     bad = Mount("a/b", default_lease_ttl=2 * HOUR, max_lease_ttl=HOUR, max_users=-1, lease=timedelta(0))
     assert {violation.field for violation in violations(bad)} == {
         "mount",

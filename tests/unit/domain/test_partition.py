@@ -1,4 +1,4 @@
-"""Checks partitions, hosts of IAM and STS, and the regions that requests are signed for, against botocore."""
+"""Compares partitions, hosts of IAM and STS, and signing regions with those of botocore."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ def hosts() -> Iterator[tuple[str, str, str, str]]:
 
 
 def test_the_partitions_are_those_of_the_sdk() -> None:
-    """Their names, DNS suffixes and regions."""
     assert {one["id"] for one in KNOWN} == NAMES
     for one in KNOWN:
         (own,) = (partition for partition in PARTITIONS if partition.name == one["id"])
@@ -48,10 +47,9 @@ def test_the_partitions_are_those_of_the_sdk() -> None:
 
 
 @pytest.mark.parametrize(("partition", "service", "host", "region"), list(hosts()))
-def test_requests_are_signed_as_the_sdk_signs_them(
+def test_requests_are_signed_for_the_region_that_the_sdk_uses(
     partition: str, service: str, host: str, region: str
 ) -> None:
-    """Whatever region is configured, a host of AWS's says its own."""
     found = aws_host(f"https://{host}")
     assert found is not None
     assert (found.partition.name, found.service) == (partition, service)
@@ -81,7 +79,7 @@ def test_requests_are_signed_as_the_sdk_signs_them(
 def test_a_host_that_is_not_awss_is_signed_for_by_the_rule_of_the_partition(
     service: str, url: str, configured: str, region: str
 ) -> None:
-    """VPC endpoints and dual-stack hosts, which the SDK's list leaves out, and hosts of others."""
+    """The SDK's list also lacks VPC endpoints and dual-stack hosts."""
     assert signing_region(service, url, configured) == region
 
 
@@ -99,8 +97,8 @@ def test_a_host_that_is_not_awss_is_signed_for_by_the_rule_of_the_partition(
         "sts.global.api.aws",
     ],
 )
-def test_a_region_under_the_suffix_of_another_partition_is_no_host_of_aws(host: str) -> None:
-    """AWS has no such host: most often it is a URL that was copied, with its region changed alone."""
+def test_a_region_with_the_suffix_of_another_partition_is_not_an_aws_host(host: str) -> None:
+    """Most often such a URL was copied, and only its region was changed."""
     assert aws_host(f"https://{host}") is None
 
 
@@ -117,6 +115,5 @@ def test_a_region_under_the_suffix_of_another_partition_is_no_host_of_aws(host: 
         ("https://proxy.test", ""),
     ],
 )
-def test_a_host_with_the_suffix_of_another_partition_is_corrected(url: str, right: str) -> None:
-    """The error of SetRoot names the host that AWS has."""
+def test_the_error_names_the_right_host_of_the_partition(url: str, right: str) -> None:
     assert corrected(url) == right

@@ -1,4 +1,4 @@
-"""Checks which calls make a user, take it back, and sweep what others hung on it."""
+"""Checks which calls create a user, delete it, and delete what others attached to it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ FOOTPRINT = Footprint("aws:1", "u", "/lessor/x/", "lessor", ("arn:p", "arn:q"), 
 LISTINGS = plans.list_attachments("u")
 
 
-def test_an_issue_makes_the_user_first_and_all_the_rest_at_once() -> None:
-    """CreateUser carries path, boundary and tags; the second round holds what the footprint names."""
+def test_an_issue_creates_the_user_and_then_all_else_in_one_round() -> None:
     role = builders.role(permissions_boundary_arn="arn:b")
     create = plans.create_user(role, FOOTPRINT, (("k", "v"),))
     assert create == iam_calls.CreateUser("u", "/lessor/x/", "arn:b", (("k", "v"),))
@@ -31,12 +30,10 @@ def test_an_issue_makes_the_user_first_and_all_the_rest_at_once() -> None:
 
 
 def test_a_bare_role_needs_no_more_than_a_user_and_a_key() -> None:
-    """Without policies and groups nothing else is sent."""
     assert plans.attach_all(builders.role(), Footprint("aws:1", "u", "/")) == ()
 
 
-def test_what_an_issue_puts_on_a_revocation_takes_off() -> None:
-    """Each call of the second round has its counterpart in the strip round, and no other is there."""
+def test_a_revocation_removes_exactly_what_an_issue_attached() -> None:
     assert plans.detach_all(FOOTPRINT) == (
         iam_calls.DeleteUserPolicy("u", "lessor"),
         iam_calls.DetachUserPolicy("u", "arn:p"),
@@ -47,8 +44,7 @@ def test_what_an_issue_puts_on_a_revocation_takes_off() -> None:
     assert plans.detach_all(Footprint("aws:1", "u", "/")) == ()
 
 
-def test_access_is_cut_by_the_stored_key_or_by_all_that_are_listed() -> None:
-    """A row that knows its key deletes it; one that does not asks which there are."""
+def test_the_stored_key_is_deleted_or_all_keys_are_listed() -> None:
     known = lease()
     name = known.footprint.user_name
     assert plans.revoke_keys(known) == (iam_calls.DeleteAccessKey(name, "AKIA"),)
@@ -58,8 +54,7 @@ def test_access_is_cut_by_the_stored_key_or_by_all_that_are_listed() -> None:
 
 
 @pytest.mark.parametrize("listing", LISTINGS, ids=lambda one: one.action)
-def test_what_a_listing_finds_the_sweep_deletes(listing: Call[object]) -> None:
-    """Each kind of thing that the survey lists has its own deletion, of this user and this name."""
+def test_each_kind_of_listed_item_has_its_deletion(listing: Call[object]) -> None:
     taken = plans.delete_attachments("u", ((listing, ("one", "two")),))
     assert taken[0] == iam_calls.DeleteLoginProfile("u")
     assert [call.user for call in taken] == ["u"] * 3
@@ -67,14 +62,12 @@ def test_what_a_listing_finds_the_sweep_deletes(listing: Call[object]) -> None:
     assert taken[1].action.startswith(("Delete", "Detach", "Remove", "Deactivate"))
 
 
-def test_the_survey_s_kinds_are_deleted_by_different_calls() -> None:
-    """No listing is mistaken for another."""
+def test_each_kind_of_listed_item_is_deleted_by_another_call() -> None:
     kinds = {type(plans.delete_attachments("u", ((listing, ("one",)),))[1]) for listing in LISTINGS}
     assert len(kinds) == len(LISTINGS) == 8
 
 
-def test_our_tags_stand_beside_the_role_s() -> None:
-    """A user carries the role's tags and the three by which it is known to be ours."""
+def test_a_user_has_the_role_s_tags_and_ours() -> None:
     tags = plans.tags_of("abc", "aws/creds/app/x", builders.role(iam_tags=(("team", "a"),)))
     assert tags == (
         ("team", "a"),

@@ -1,4 +1,4 @@
-"""Checks policy documents: their canonical form, IAM's grammar, and the warnings."""
+"""Checks the canonical form, the grammar and the warnings of policy documents."""
 
 from __future__ import annotations
 
@@ -59,8 +59,7 @@ def fields(document: Document) -> list[str]:
 
 
 @given(DOCUMENTS)
-def test_the_canonical_form_parses_back_and_is_stable(document: Document) -> None:
-    """The canonical text means the same as the document, and is its own canonical text."""
+def test_the_canonical_form_has_the_same_meaning_and_is_stable(document: Document) -> None:
     text = policy.canonical(document)
     parsed = json.loads(text)
     lone = document.get("Statement")
@@ -69,15 +68,13 @@ def test_the_canonical_form_parses_back_and_is_stable(document: Document) -> Non
     assert policy.canonical(dict(reversed(document.items()))) == text
 
 
-def test_the_canonical_form_is_sorted_tight_and_unescaped() -> None:
-    """Keys are sorted, no white space stands between them, é stays é and 1.0 becomes 1."""
+def test_the_canonical_form_is_sorted_compact_and_unescaped() -> None:
     document: Document = {"b": [1.0, True, 0.5], "a": {"é": -0.0, "c": 2.0**53, "d": 2.0**54}}
     expected = '{"a":{"c":9007199254740992,"d":1.8014398509481984e+16,"é":0},"b":[1,true,0.5]}'
     assert policy.canonical(document) == expected
 
 
 def test_the_canonical_form_has_the_order_of_iams_grammar_page() -> None:
-    """The version comes first, a lone statement becomes a list, and its members are in IAM's order."""
     document: Document = {
         "Statement": {
             "Condition": {"StringLike": {"aws:z": "1", "aws:a": ["2"]}, "Bool": {"aws:b": True}},
@@ -96,15 +93,13 @@ def test_the_canonical_form_has_the_order_of_iams_grammar_page() -> None:
 
 
 @given(st.lists(GOOD, min_size=1, max_size=4))
-def test_a_policy_by_the_grammar_is_passed(statements: list[JsonValue]) -> None:
-    """Statements that IAM takes are taken, as a list and, if there is one, alone."""
+def test_a_policy_of_iams_grammar_is_valid(statements: list[JsonValue]) -> None:
     assert policy.violations({"Version": "2012-10-17", "Statement": statements}) == []
     assert policy.violations({"Version": "2008-10-17", "Id": "x", "Statement": statements[0]}) == []
 
 
 @given(DOCUMENTS)
-def test_any_json_is_judged_without_a_crash(document: Document) -> None:
-    """However wrong a document is, every violation lies below its field and says how to mend it."""
+def test_any_json_document_is_checked_without_an_exception(document: Document) -> None:
     for violation in policy.violations(document):
         assert violation.field.startswith("policy_document")
         assert violation.problem
@@ -114,7 +109,6 @@ def test_any_json_is_judged_without_a_crash(document: Document) -> None:
 
 @pytest.mark.parametrize("version", ["2024-01-01", "2012-10-18", "", None, 1, ["2012-10-17"]])
 def test_an_unknown_version_names_both_known_ones(version: JsonValue) -> None:
-    """A version IAM doesn't know is refused under its path, with the two that it knows."""
     (violation,) = policy.violations(statement() | {"Version": version})
     assert violation.field == "policy_document.Version"
     assert "2012-10-17" in violation.fix
@@ -122,7 +116,7 @@ def test_an_unknown_version_names_both_known_ones(version: JsonValue) -> None:
 
 
 def test_a_missing_version_is_allowed_and_warned_of() -> None:
-    """Without a Version IAM takes the old language, which the author should know."""
+    """IAM then takes the policy language of 2008."""
     document = statement()
     del document["Version"]
     assert policy.violations(document) == []
@@ -164,8 +158,7 @@ def test_a_missing_version_is_allowed_and_warned_of() -> None:
         ({"Condition": {"StringLike": {"aws:x": "\u20ac"}}}, 'Condition.StringLike["aws:x"]'),
     ],
 )
-def test_a_faulty_member_of_a_statement_is_named(members: Document, path: str) -> None:
-    """Each rule of the grammar refuses under the path of the member that breaks it."""
+def test_an_invalid_member_of_a_statement_is_named(members: Document, path: str) -> None:
     assert fields(statement(**members)) == [f"policy_document.Statement[0].{path}"]
 
 
@@ -175,19 +168,17 @@ def test_a_faulty_member_of_a_statement_is_named(members: Document, path: str) -
      "ForAllValues:ArnLikeIfExists", "NumericGreaterThan", "NotIpAddress", "BinaryEquals", "BoolIfExists"],
 )  # fmt: skip
 def test_iams_condition_operators_are_known(operator: str) -> None:
-    """Every family of operators is taken, with the prefixes and the suffix that IAM knows."""
     values: list[JsonValue] = ["2027-01-31"] if operator.startswith("Date") else ["y", 1, True]
     assert fields(statement(Condition={operator: {"aws:x": values}})) == []
 
 
 @pytest.mark.parametrize("document", [{}, {"Statement": None}, {"Statement": []}])
 def test_a_policy_without_statements_is_refused(document: Document) -> None:
-    """A document that allows and denies nothing is a mistake."""
     assert fields({"Version": "2012-10-17", **document}) == ["policy_document.Statement"]
 
 
 def test_a_sid_used_twice_is_refused() -> None:
-    """Statement ids are unique in a policy; empty ones are none."""
+    """An empty Sid counts as absent."""
     (one,) = (statement(Sid="a")["Statement"],)
     assert isinstance(one, list)
     assert fields({"Version": "2012-10-17", "Statement": one * 2}) == ["policy_document.Statement[1].Sid"]
@@ -196,8 +187,7 @@ def test_a_sid_used_twice_is_refused() -> None:
     assert fields({"Version": "2012-10-17", "Statement": none * 2}) == []
 
 
-def test_all_faults_of_a_policy_are_told_at_once() -> None:
-    """One look at the answer is enough to mend a policy."""
+def test_all_violations_of_a_policy_are_reported() -> None:
     document: Document = {"Version": "1", "Foo": 1, "Statement": [5, {"Effect": "x", "Sid": "-"}]}
     assert set(fields(document)) == {
         "policy_document.Foo",
@@ -211,7 +201,6 @@ def test_all_faults_of_a_policy_are_told_at_once() -> None:
 
 
 def test_the_size_counts_on_the_canonical_form() -> None:
-    """A policy of exactly the limit passes, and one character more is refused."""
     room = policy.LIMIT - len(policy.canonical(statement(Sid="")))
     assert fields(statement(Sid="x" * room)) == []
     assert fields(statement(Sid="x" * (room + 1))) == ["policy_document"]
@@ -219,7 +208,7 @@ def test_the_size_counts_on_the_canonical_form() -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "told"),
+    ("members", "expected"),
     [
         ({"Action": "*"}, "iam:CreateUser"),
         ({"Action": "iam:*"}, "iam:CreateAccessKey"),
@@ -229,11 +218,11 @@ def test_the_size_counts_on_the_canonical_form() -> None:
         ({"Action": "sts:AssumeRole"}, "sts:AssumeRole"),
     ],
 )
-def test_a_policy_that_can_outlive_its_lease_is_warned_of(members: Document, told: str) -> None:
-    """Who may make users, keys or roles can keep access after a revocation, and the author is told."""
+def test_a_policy_that_can_outlive_its_lease_is_warned_of(members: Document, expected: str) -> None:
+    """Who can create users, keys or roles keeps access after a revocation."""
     (warning,) = policy.warnings(statement(**members))
     assert "Statement[0]" in warning
-    assert told in warning
+    assert expected in warning
     assert "outlive its revocation" in warning
 
 
@@ -248,10 +237,8 @@ def test_a_policy_that_can_outlive_its_lease_is_warned_of(members: Document, tol
     ],
 )
 def test_a_policy_that_ends_with_its_lease_is_not_warned_of(members: Document) -> None:
-    """A warning that comes always is read by nobody."""
     assert policy.warnings(statement(**members)) == []
 
 
-def test_a_row_of_wildcards_is_judged_at_once() -> None:
-    """A pattern made to cost time costs none."""
+def test_many_wildcards_are_matched_quickly() -> None:
     assert policy.warnings(statement(Action="iam:" + "*a?" * 600 + "z")) == []

@@ -1,4 +1,4 @@
-"""Checks that Lessor and IAM agree on each document of the corpus, and that no policy of AWS's is refused."""
+"""Checks that Lessor and IAM agree on each document of the corpus and on each managed policy of AWS."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def backwards(value: JsonValue) -> JsonValue:
     return [backwards(one) for one in value] if isinstance(value, list) else value
 
 
-def test_the_corpus_is_whole() -> None:
-    """At least 300 documents, each with a name of its own, a verdict and the page that it rests on."""
+def test_the_corpus_is_complete() -> None:
+    """Each document has a name, a verdict and the page that it is based on."""
     assert len(CORPUS) >= 300
     assert [name for name, count in Counter(one.name for one in CORPUS).items() if count > 1] == []
     texts = Counter(json.dumps(one.document) for one in CORPUS)
@@ -63,7 +63,6 @@ def test_the_corpus_is_whole() -> None:
 
 @pytest.mark.parametrize("entry", BY_VERDICT[ACCEPTED])
 def test_what_iam_accepts_is_never_refused(entry: Entry) -> None:
-    """In whichever order it is written; and what is sent is a policy for the stand-in as well."""
     assert policy.violations(entry.document) == []
     other = backwards(dict(entry.document))
     assert isinstance(other, dict)
@@ -75,13 +74,12 @@ def test_what_iam_accepts_is_never_refused(entry: Entry) -> None:
 
 @pytest.mark.parametrize("entry", BY_VERDICT[REFUSED])
 def test_what_iam_refuses_is_refused_where_the_error_is(entry: Entry) -> None:
-    """The path leads to what breaks the rule."""
     path = f"policy_document.{entry.at}" if entry.at else "policy_document"
     assert path in [one.field for one in policy.violations(entry.document)]
 
 
 def test_no_managed_policy_of_aws_is_refused() -> None:
-    """IAM accepted each of them; many are longer than a user's own may be."""
+    """Many are longer than an inline policy of a user may be."""
     managed = json.loads(aws_managed_policies_data)
     assert len(managed) > 1000
     refused = {
@@ -108,7 +106,6 @@ def test_no_managed_policy_of_aws_is_refused() -> None:
 def test_a_condition_that_iam_stores_and_that_cannot_match_is_warned_of(
     condition: JsonValue, words: str
 ) -> None:
-    """IAM takes it, so it is not refused."""
     inner: JsonValue = {"Effect": "Allow", "Action": "s3:Get*", "Resource": "*", "Condition": condition}
     document: dict[str, JsonValue] = {"Version": "2012-10-17", "Statement": [inner]}
     assert policy.violations(document) == []

@@ -1,4 +1,4 @@
-"""Checks the texts about a ``Resource`` that IAM refuses."""
+"""Checks the errors of a ``Resource`` that IAM refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lessor_server.domain.aws import resource_arn
     ],
 )
 def test_a_variable_outside_the_last_part_of_an_arn_is_named_as_the_cause(resource: str) -> None:
-    """The part behind the colon in it is not taken for a type of IAM resource."""
+    """The part after the colon in it is not taken for an IAM resource type."""
     problem = resource_arn.problem(resource)
     assert problem == "has a policy variable in its region or account; only its last part may have one"
 

@@ -1,4 +1,4 @@
-"""Checks the rules of a role: which field goes with which type, and AWS's limits."""
+"""Checks the rules of a role: the fields of each type, and AWS's limits."""
 
 from __future__ import annotations
 
@@ -58,16 +58,14 @@ def fields(subject: Role) -> list[str]:
 
 @pytest.mark.parametrize("kind", CredentialType)
 @pytest.mark.parametrize(("field", "value", "kinds"), GOES_WITH)
-def test_a_field_goes_with_its_types_only(
+def test_a_field_is_refused_with_any_other_type(
     kind: CredentialType, field: str, value: object, kinds: set[CredentialType]
 ) -> None:
-    """A field on a type it is for is taken, and on any other it is a violation, never ignored."""
     assert fields(role(kind, **{field: value})) == ([] if kind in kinds else [field])
 
 
 @pytest.mark.parametrize("kind", CredentialType)
 def test_transitive_keys_go_with_assumed_roles_only(kind: CredentialType) -> None:
-    """Only AssumeRole passes tags on along a chain."""
     subject = role(ASSUMED, session_tags=(("team", "a"),), transitive_tag_keys=("team",))
     assert fields(subject) == []
     found = fields(role(kind, transitive_tag_keys=("team",)))
@@ -112,10 +110,9 @@ def test_transitive_keys_go_with_assumed_roles_only(kind: CredentialType) -> Non
         ),
     ],
 )
-def test_a_faulty_field_of_a_role_is_named(
+def test_an_invalid_field_of_a_role_is_named(
     kind: CredentialType, changes: dict[str, object], paths: list[str]
 ) -> None:
-    """Each rule of a role refuses under the path, from the role on, of what breaks it."""
     assert fields(role(kind, **changes)) == paths
 
 
@@ -148,22 +145,19 @@ POLICY_FOR = policy.canonical(
         ),
     ],
 )
-def test_templates_of_the_caller_stand_where_they_may(
+def test_templates_are_checked_when_the_role_is_written(
     kind: CredentialType, changes: dict[str, object], paths: list[str]
 ) -> None:
-    """Session tags, the source identity and policies are filled in at issue; wrong ones are found here."""
     assert fields(role(kind, **changes)) == paths
 
 
 @pytest.mark.parametrize("path", ["/", "/a/", "/a/b!~/", "/" + "x" * 486 + "/"])
-def test_a_path_that_iam_takes_below_ours_is_passed(path: str) -> None:
-    """A path of printable ASCII between two slashes, up to 512 with our own prefix, is right."""
+def test_a_path_that_iam_takes_below_ours_is_valid(path: str) -> None:
     assert fields(role(USER, user_path=path)) == []
 
 
 @pytest.mark.parametrize("path", ["a", "/a", "a/", "/a b/", "/é/", "/a\n/", "/" + "x" * 487 + "/"])
 def test_a_path_that_iam_refuses_is_refused(path: str) -> None:
-    """A path without its slashes, with other characters, or too long is refused."""
     assert fields(role(USER, user_path=path)) == ["user_path"]
 
 
@@ -182,13 +176,11 @@ def test_a_path_that_iam_refuses_is_refused(path: str) -> None:
     ],
 )
 def test_a_tag_that_aws_refuses_is_named(given_tags: dict[str, str], path: str | None) -> None:
-    """Tags break one rule each here: length, characters, reserved prefixes, case twins, number."""
     (found,) = fields(role(USER, iam_tags=tags.of(given_tags)))
     assert found == path or (path is None and found.startswith("iam_tags["))
 
 
-def test_tags_of_any_language_are_passed() -> None:
-    """Letters, spaces and digits of every script, and empty values, are what AWS takes."""
+def test_tags_of_any_language_are_valid() -> None:
     given_tags = {"Größe": "10 km/h", "名前": "", "a.b:c/d=e+f-g@h": "x"} | {f"k{n}": "" for n in range(44)}
     assert fields(role(USER, iam_tags=tags.of(given_tags))) == []
 
@@ -213,12 +205,10 @@ def test_tags_of_any_language_are_passed() -> None:
 def test_a_ttl_stays_within_role_mount_and_aws(
     kind: CredentialType, changes: dict[str, object], paths: list[str]
 ) -> None:
-    """A default is at most its max, a user's at most the mount's, a session's within AWS's bounds."""
     assert fields(role(kind, **changes)) == paths
 
 
-def test_all_faults_of_a_role_are_told_at_once() -> None:
-    """One look at the answer is enough to mend a role."""
+def test_all_violations_of_a_role_are_reported() -> None:
     bad = Role("aws", "..", USER, role_arns=("x",), max_leases=-1, policy_arns=("y",), user_path="z")
     assert set(fields(bad)) == {
         "name",
@@ -230,15 +220,13 @@ def test_all_faults_of_a_role_are_told_at_once() -> None:
     }
 
 
-def test_more_policies_than_aws_takes_at_first_are_warned_of() -> None:
-    """From eleven policies on a user depends on a raised quota, which the author should know."""
+def test_more_policies_than_the_default_quota_are_warned_of() -> None:
     arns = tuple(f"{ACCOUNT}:policy/p{n}" for n in range(11))
     assert "quota" in review(role(USER, policy_arns=arns), MOUNT).warnings[0]
     assert review(role(USER, policy_arns=arns[:10]), MOUNT).warnings == ()
 
 
-def test_a_policy_that_can_outlive_its_lease_warns_and_passes() -> None:
-    """The warnings of a policy reach the review of its role, which stands."""
+def test_a_role_whose_policy_can_outlive_its_lease_is_warned_of() -> None:
     document = policy.canonical(
         {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
     )
@@ -248,7 +236,7 @@ def test_a_policy_that_can_outlive_its_lease_warns_and_passes() -> None:
 
 
 def test_arns_of_another_partition_than_the_roots_are_warned_of() -> None:
-    """AWS refuses them at the first issue; the right partition is named, and three are enough."""
+    """At most three are named."""
     document = policy.canonical(
         {
             "Version": "2012-10-17",
@@ -278,7 +266,6 @@ def test_arns_of_another_partition_than_the_roots_are_warned_of() -> None:
 
 @pytest.mark.parametrize("partition", ["aws", "aws-cn", "aws-us-gov", "aws-iso", "aws-iso-b", "aws-eusc"])
 def test_arns_of_every_partition_are_known(partition: str) -> None:
-    """Roles and policies, an account's own and AWS's, are known in every partition."""
     assert arn.is_role(f"arn:{partition}:iam::123456789012:role/path/app")
     assert arn.is_policy(f"arn:{partition}:iam::123456789012:policy/path/app")
     assert arn.is_policy(f"arn:{partition}:iam::aws:policy/ReadOnlyAccess")
@@ -301,8 +288,7 @@ def test_arns_of_every_partition_are_known(partition: str) -> None:
         "arn:aws:iam::123456789012:role/" + "x" * 65,
     ],
 )
-def test_what_is_no_arn_of_one_role_is_refused(text: str) -> None:
-    """Only a whole ARN of one IAM role names a role."""
+def test_only_the_arn_of_one_role_is_valid(text: str) -> None:
     assert not arn.is_role(text)
 
 
@@ -321,12 +307,11 @@ def test_what_is_no_arn_of_one_role_is_refused(text: str) -> None:
         ("role/*", "user/app", False),
     ],
 )
-def test_a_star_never_reaches_over_a_slash(pattern: str, asked: str, *, allowed: bool) -> None:
-    """A pattern of role_arns is matched as a whole, and its star stays in the last segment."""
+def test_a_star_does_not_match_a_slash(pattern: str, asked: str, *, allowed: bool) -> None:
     assert arn.allows(f"{ACCOUNT}:{pattern}", f"{ACCOUNT}:{asked}") is allowed
 
 
-def test_a_role_whose_users_may_do_nothing_is_warned_of() -> None:
+def test_a_role_without_any_permission_is_warned_of() -> None:
     bare = role(USER, policy_document="")
     (warning,) = review(bare, MOUNT).warnings
     assert warning.startswith("the role has no policy: its credentials may do nothing; set policy_document")
@@ -336,7 +321,7 @@ def test_a_role_whose_users_may_do_nothing_is_warned_of() -> None:
 
 @pytest.mark.parametrize("kind", [ASSUMED, SESSION])
 def test_a_session_without_a_policy_is_not_warned_of(kind: CredentialType) -> None:
-    """It may do what the assumed role, or the root's user, may do."""
+    """It has the permissions of the assumed role, or of the root's user."""
     assert review(role(kind), MOUNT).warnings == ()
 
 

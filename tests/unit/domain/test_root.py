@@ -1,4 +1,4 @@
-"""Checks the rules of a root, and that its secret stays hidden."""
+"""Checks the rules of a root, and that its secret is not shown."""
 
 from __future__ import annotations
 
@@ -40,18 +40,16 @@ def fields(config: RootConfig, *, ambient: bool = False) -> list[str]:
 
 
 def in_places(path: str, places: TokenPlaces) -> list[str]:
-    """Return the fields at fault of a root with this token, where tokens may lie there."""
+    """Return the invalid fields of a root with this token file and these token directories."""
     config = RootConfig(identity_token_file=path, assume_chain=(Hop(HOP.role_arn),))
     return [one.field for one in violations(config, [], ambient=False, token_places=places)]
 
 
 def test_a_root_of_two_keys_is_enough() -> None:
-    """A pair of keys is a whole root; the rest has defaults."""
     assert fields(ROOT) == []
 
 
-def test_a_full_root_is_passed() -> None:
-    """Every field can be used at once, but for those that exclude each other."""
+def test_a_root_with_every_field_is_valid() -> None:
     config = replace(
         ROOT,
         region="us-gov-west-1",
@@ -73,8 +71,7 @@ def test_a_full_root_is_passed() -> None:
     "field", [{"rotation_period": timedelta(days=1)}, {"rotation_schedule": "0 3 * * 0"}]
 )
 @pytest.mark.parametrize("source", ["token", "server"])
-def test_only_a_stored_key_is_rotated_by_a_schedule(source: str, field: dict[str, Any]) -> None:
-    """A root without one has nothing to rotate: told at the field, and not counted where it stands."""
+def test_a_rotation_schedule_needs_a_stored_key(source: str, field: dict[str, Any]) -> None:
     keyless = replace(ROOT, access_key="", secret_key=Secret(), assume_chain=(Hop(HOP.role_arn),))
     if source == "token":
         keyless = replace(keyless, identity_token_file=TOKEN_FILE)
@@ -125,13 +122,11 @@ def test_only_a_stored_key_is_rotated_by_a_schedule(source: str, field: dict[str
         ({"rotation_schedule": "*/0 3 1 * *"}, "rotation_schedule"),
     ],
 )
-def test_a_faulty_field_of_a_root_is_named(changes: dict[str, Any], path: str) -> None:
-    """Each rule of a root refuses under the path of the field that breaks it."""
+def test_an_invalid_field_of_a_root_is_named(changes: dict[str, Any], path: str) -> None:
     assert fields(replace(ROOT, **changes)) == [path]
 
 
 def test_a_root_without_keys_needs_an_ambient_mount_or_a_token() -> None:
-    """Without keys only a mount that the operator named may use the server's own credentials."""
     assert fields(RootConfig()) == ["access_key"]
     assert fields(RootConfig(), ambient=True) == []
     token = RootConfig(identity_token_file=TOKEN_FILE, assume_chain=(Hop(HOP.role_arn),))
@@ -150,13 +145,11 @@ def test_a_root_without_keys_needs_an_ambient_mount_or_a_token() -> None:
     ],
 )
 def test_a_web_identity_has_its_own_rules(changes: dict[str, Any], path: str) -> None:
-    """A token's file has an absolute path, a role to assume, and goes to AWS's own hosts only."""
     config = RootConfig(identity_token_file=TOKEN_FILE, assume_chain=(Hop(HOP.role_arn),))
     assert fields(replace(config, **changes)) == [path]
 
 
 def test_a_web_identity_may_go_to_an_allowed_loopback() -> None:
-    """What stays on the machine does not give the token away; a later hop may have an external id."""
     chain = (Hop(HOP.role_arn), HOP)
     config = RootConfig(identity_token_file=TOKEN_FILE, assume_chain=chain, sts_endpoint=LOCAL)
     assert fields(config) == []
@@ -177,14 +170,13 @@ def test_a_web_identity_may_go_to_an_allowed_loopback() -> None:
         ("http://10.0.0.1", False),
     ],
 )
-def test_a_token_goes_to_aws_and_to_loopbacks_alone(url: str, allowed: bool) -> None:
-    """The operator's list opens no other host to a token."""
+def test_a_token_is_allowed_only_with_aws_and_loopback_endpoints(url: str, allowed: bool) -> None:
+    """The operator's list of endpoints does not count for tokens."""
     assert may_take_token(url, [url]) is allowed
     assert may_take_token(url, []) is url.startswith("https://sts.us-east-1.")
 
 
-def test_all_faults_of_a_root_are_told_at_once() -> None:
-    """One look at the answer is enough to mend a root."""
+def test_all_violations_of_a_root_are_reported() -> None:
     bad = RootConfig(
         access_key=KEY, region="x", max_retries=99, iam_endpoint="ftp://x", rotation_schedule="x"
     )
@@ -207,8 +199,7 @@ def test_all_faults_of_a_root_are_told_at_once() -> None:
         "https://iam.us-gov.amazonaws.com",
     ],
 )
-def test_hosts_of_awss_partitions_are_endpoints(url: str) -> None:
-    """Every partition's plain and dual-stack hosts serve without being listed."""
+def test_hosts_of_awss_partitions_are_allowed_endpoints(url: str) -> None:
     assert is_aws_endpoint(url)
 
 
@@ -238,8 +229,7 @@ def test_hosts_of_awss_partitions_are_endpoints(url: str) -> None:
         "https://iam.elb.us-east-1.amazonaws.com",
     ],
 )
-def test_a_host_that_only_looks_like_awss_is_none(url: str) -> None:
-    """No trick with user parts, paths, ports or suffixes makes a foreign host one of AWS's."""
+def test_a_host_that_resembles_awss_is_refused(url: str) -> None:
     assert not is_aws_endpoint(url)
     assert fields(replace(ROOT, iam_endpoint=url)) == (["iam_endpoint"] if url else [])
 
@@ -297,8 +287,8 @@ def test_regions_and_hosts_that_contradict_one_another_are_refused(
         },
     ],
 )
-def test_regions_and_hosts_that_go_together_are_taken(changes: dict[str, Any]) -> None:
-    """IAM's host says nothing of the root's region, and STS's may be in another region."""
+def test_regions_and_hosts_that_match_are_valid(changes: dict[str, Any]) -> None:
+    """IAM's host says nothing about the region, and STS may be in another one."""
     assert fields(replace(ROOT, **changes)) == []
 
 
@@ -322,19 +312,16 @@ def test_a_temporary_key_is_refused_with_the_reason() -> None:
 def test_the_partition_of_a_root_is_known_by_what_it_names(
     changes: dict[str, Any], account: str, partition: str
 ) -> None:
-    """A region or a host of AWS's first, then the account that it was bound to."""
     assert partition_of(Root("aws", 1, account, replace(ROOT, **changes))) == partition
 
 
 def test_an_allowed_endpoint_is_matched_whole() -> None:
-    """An endpoint the operator listed is taken with or without its last slash, and nothing beyond it."""
     assert fields(replace(ROOT, iam_endpoint=LOCAL, sts_endpoint=LOCAL + "/")) == []
     assert fields(replace(ROOT, iam_endpoint=LOCAL + "/x")) == ["iam_endpoint"]
     assert fields(replace(ROOT, iam_endpoint=LOCAL + "0")) == ["iam_endpoint"]
 
 
-def test_a_secret_prints_as_stars_everywhere() -> None:
-    """Neither a root's text, nor its fields as a mapping, nor a copy shows the secret key."""
+def test_a_secret_is_printed_as_stars() -> None:
     hidden = "not-a-real-key"
     for shown in (
         repr(ROOT),
@@ -349,7 +336,6 @@ def test_a_secret_prints_as_stars_everywhere() -> None:
 
 
 def test_secrets_compare_by_their_text() -> None:
-    """Equal secrets are equal, other things are not, and the empty one is false."""
     assert Secret("a") == Secret("a")
     assert Secret("a") != Secret("b")
     assert Secret("a") != "a"
@@ -357,14 +343,12 @@ def test_secrets_compare_by_their_text() -> None:
     assert not Secret()
 
 
-def test_no_violation_repeats_a_key() -> None:
-    """A secret key set in the wrong field, or in a wrong shape, is not told back."""
+def test_no_violation_repeats_a_secret_key() -> None:
     swapped = RootConfig(access_key="hush/hush+hush", secret_key=Secret("hush hush"))
     assert "hush" not in str(violations(swapped, [], ambient=False))
 
 
-def test_a_root_survives_its_plain_form() -> None:
-    """What is sealed opens as the same config, its etag given from beside it."""
+def test_a_root_can_be_serialized_and_parsed() -> None:
     config = replace(
         ROOT,
         max_retries=0,
@@ -377,14 +361,13 @@ def test_a_root_survives_its_plain_form() -> None:
     assert "etag" not in to_plain(config)
 
 
-def test_a_root_of_another_version_opens() -> None:
-    """Fields that a later version added are passed over, and missing ones take their defaults."""
+def test_a_root_of_another_version_can_be_parsed() -> None:
+    """Unknown fields are ignored, and missing ones have their defaults."""
     assert from_plain({"access_key": KEY, "novelty": 1}, "") == RootConfig(access_key=KEY)
 
 
 @pytest.mark.parametrize("path", ["/run/tokens/aws", "/run/tokens/of/aws", "/var/run/secrets/token"])
-def test_a_token_may_lie_in_each_directory_that_is_set(path: str) -> None:
-    """Directly in it or further below, with or without a slash at its end."""
+def test_a_token_file_may_be_in_each_directory_that_is_set(path: str) -> None:
     assert in_places(path, TokenPlaces(("/run/tokens", "/var/run/secrets/"))) == []
 
 
@@ -394,14 +377,13 @@ def test_a_token_may_lie_in_each_directory_that_is_set(path: str) -> None:
     ["/etc/passwd", "/run/tokens", "/run/tokens/", "/run/tokens-of-others/x", "/run/tokens/../../etc/x",
      "/run/tokens/..", "/run/token", "/run/Tokens/x"],
 )  # fmt: skip
-def test_no_token_is_set_elsewhere(path: str, enforced: bool) -> None:
-    """A path that leads out of the directories is refused, and each path where there are none."""
+def test_a_token_file_elsewhere_is_refused(path: str, enforced: bool) -> None:
     for dirs in (("/run/tokens",), ()):
         assert in_places(path, TokenPlaces(dirs, enforced)) == ["identity_token_file"]
 
 
-def test_a_token_lies_by_default_where_kubernetes_puts_it() -> None:
-    """That of EKS's service accounts, and those that are projected for others."""
+def test_the_default_directories_are_those_of_kubernetes() -> None:
+    """Those of EKS's service accounts, and of other projected tokens."""
     for path in ("/var/run/secrets/eks.amazonaws.com/serviceaccount/token", TOKEN_FILE):
         assert in_places(path, TokenPlaces()) == []
     for path in (
@@ -422,8 +404,7 @@ def test_a_token_lies_by_default_where_kubernetes_puts_it() -> None:
         "/srv//tls.key",
     ],
 )
-def test_what_is_the_server_s_is_no_token(path: str) -> None:
-    """Also below a directory for tokens; what only begins alike is another path."""
+def test_a_file_of_the_server_is_refused_as_token_file(path: str) -> None:
     places = TokenPlaces(("/srv", "/"), data_dir="/srv/data", private_files=("/srv/tls.key",))
     assert in_places(path, places) == ["identity_token_file"]
     assert in_places("/srv/database", places) == in_places("/srv/tls.keys", places) == []

@@ -1,4 +1,4 @@
-"""Checks what kind of identity a root is, and what it can serve."""
+"""Checks which kind of identity a root is, and which role types it can serve."""
 
 from __future__ import annotations
 
@@ -43,22 +43,19 @@ SESSION = {
         ),
     ],
 )
-def test_the_kind_follows_from_the_source_and_from_what_aws_says(
-    config: RootConfig, arn: str, kind: RootKind
-) -> None:
-    """Keys, chain and token tell it; of the server's own credentials only AWS's answer does."""
+def test_the_kind_follows_from_the_config_or_from_aws(config: RootConfig, arn: str, kind: RootKind) -> None:
+    """Only AWS knows the kind of the server's own credentials."""
     assert kind_of(config, arn) is kind
 
 
 def test_a_token_before_a_longer_chain_is_a_chain() -> None:
-    """The role at the end of two hops was assumed by a role, whatever stood at the beginning."""
+    """The last of two roles was assumed by a role."""
     two = RootConfig(assume_chain=(Hop(HUB), Hop(HUB)), identity_token_file="/run/token")
     assert kind_of(two, "") is RootKind.ASSUMED_ROLE
 
 
 @pytest.mark.parametrize("kind", RootKind)
-def test_each_kind_serves_what_aws_lets_it(kind: RootKind) -> None:
-    """Users by all; role sessions by all but the account's root; tokens by long-term keys alone."""
+def test_each_kind_serves_the_types_that_aws_allows(kind: RootKind) -> None:
     assumed, tokens = (timedelta(seconds=seconds) if seconds else None for seconds in SESSION[kind])
     assert longest_session(kind, CredentialType.IAM_USER) == timedelta(0)
     assert longest_session(kind, CredentialType.ASSUMED_ROLE) == assumed
@@ -77,13 +74,13 @@ def test_each_kind_serves_what_aws_lets_it(kind: RootKind) -> None:
         (AMBIENT, "nonsense", ""),
     ],
 )
-def test_the_policies_are_those_of_the_user_or_role(config: RootConfig, arn: str, principal: str) -> None:
-    """A session stands for its role, whose path the chain knows; others have no policies to simulate."""
+def test_the_simulated_policies_are_those_of_the_user_or_role(
+    config: RootConfig, arn: str, principal: str
+) -> None:
     assert principal_of(config, arn) == principal
 
 
-def test_what_a_root_can_t_serve_is_said() -> None:
-    """A type that the root can't make, or sessions longer than its own, are a sentence; others none."""
+def test_a_type_or_a_duration_that_a_root_can_t_serve_is_a_warning() -> None:
     federated = builders.role(credential_type=CredentialType.FEDERATION_TOKEN)
     assumed = builders.role(credential_type=CredentialType.ASSUMED_ROLE, policy_document="")
     longer = builders.role(

@@ -1,4 +1,4 @@
-"""Checks when keys are rotated: periods, and cron expressions against another implementation of them."""
+"""Checks when keys are rotated, and compares cron expressions with another implementation."""
 
 from __future__ import annotations
 
@@ -30,22 +30,19 @@ def times(cron: str, after: str, count: int) -> list[str]:
     return found
 
 
-def test_a_period_counts_from_now_and_jitter_only_takes_off() -> None:
-    """A key never gets older than its period; a drawn part of a tenth keeps many from coming at once."""
+def test_a_period_counts_from_now_and_jitter_only_shortens_it() -> None:
     schedule = Schedule(HOUR)
     assert schedule.next_us(1000 * SECOND) == 4600 * SECOND
     assert schedule.next_us(0, jitter=0.5) == 3420 * SECOND
     assert schedule.next_us(0, jitter=0.999) > 3240 * SECOND
 
 
-def test_no_schedule_never_comes() -> None:
-    """Without a period and an expression there is no next time."""
+def test_without_a_schedule_there_is_no_next_time() -> None:
     assert NEVER.next_us(5) == 0
     assert not NEVER.missed(5, 10**18)
 
 
-def test_a_time_comes_strictly_after_now_and_at_the_full_minute() -> None:
-    """The minute that has begun is over."""
+def test_a_time_is_after_now_and_at_a_full_minute() -> None:
     assert times("0 3 * * *", "2026-01-31T03:00:00", 2) == ["2026-02-01 03:00", "2026-02-02 03:00"]
     assert times("0 3 * * *", "2026-01-31T02:59:59", 1) == ["2026-01-31 03:00"]
 
@@ -60,8 +57,8 @@ def test_both_days_restricted_means_either() -> None:
     ]
 
 
-def test_sunday_is_0_and_7_and_leap_days_come() -> None:
-    """Both numbers are Sunday; the 29th of February comes, also across 2100, which is no leap year."""
+def test_sunday_is_0_and_7_and_29_february_occurs() -> None:
+    """2100 is not a leap year."""
     assert times("0 3 * * 0", "2026-01-01T00:00:00", 2) == times("0 3 * * 7", "2026-01-01T00:00:00", 2)
     assert times("0 0 29 2 *", "2097-01-01T00:00:00", 1) == ["2104-02-29 00:00"]
 
@@ -76,7 +73,6 @@ def test_sunday_is_0_and_7_and_leap_days_come() -> None:
     ],
 )
 def test_months_and_weekdays_have_names(named: str, numbered: str) -> None:
-    """The first three letters, in any case, also in lists and ranges; Sunday may end a range."""
     assert violations(Schedule(cron=named)) == []
     assert times(named, "2026-01-01T00:00:00", 9) == times(numbered, "2026-01-01T00:00:00", 9)
 
@@ -101,8 +97,7 @@ def fields(draw: st.DrawFn, low: int, high: int) -> str:
 @example(("0", "3", "1", "1", "*/7"), datetime(2024, 1, 2))  # noqa: DTZ001
 @example(("0", "3", "29", "2", "*"), datetime(2096, 3, 1))  # noqa: DTZ001
 @example(("0", "3", "*/28", "2", "0"), datetime(2088, 3, 1))  # noqa: DTZ001
-def test_the_times_are_those_of_another_implementation(parts: tuple[str, ...], after: datetime) -> None:
-    """What cronsim says comes next is what comes next here."""
+def test_the_times_are_those_of_cronsim(parts: tuple[str, ...], after: datetime) -> None:
     cron, after = " ".join(parts), after.replace(second=0, microsecond=0, tzinfo=UTC)
     expected = [moment.strftime("%Y-%m-%d %H:%M") for moment in islice(CronSim(cron, after), 2)]
     assert times(cron, after.strftime("%Y-%m-%dT%H:%M:%S"), 2) == expected
@@ -116,8 +111,7 @@ def test_the_times_are_those_of_another_implementation(parts: tuple[str, ...], a
         *("1, 3 * * *", "0 3 jan * *", "0 3 * january *", "0 3 * * 1mon", "0 3 * * mon2", "0 3 * * ,mon"),
     ],
 )
-def test_what_is_no_expression_is_told(cron: str) -> None:
-    """Each fault of the grammar is a violation of the schedule's field, and never occurs."""
+def test_a_malformed_expression_is_a_violation(cron: str) -> None:
     assert Schedule(cron=cron).next_us(0) == 0
     if cron:
         (violation,) = violations(Schedule(cron=cron))
@@ -137,17 +131,16 @@ def test_what_is_no_expression_is_told(cron: str) -> None:
         ("0 3 */31 7 6", "2024-01-01T00:00:00", ["2028-07-01 03:00", "2034-07-01 03:00"]),
     ],
 )
-def test_a_day_that_must_match_twice_comes_in_forty_years(
+def test_a_day_with_two_conditions_occurs_within_forty_years(
     cron: str, after: str, next_times: list[str]
 ) -> None:
-    """With a star in one of the days both must match: for 29 February that is up to 40 years ahead."""
+    """With a star in one of the days both must match."""
     assert violations(Schedule(cron=cron)) == []
     assert times(cron, after, len(next_times)) == next_times
 
 
 @pytest.mark.parametrize("weekday", range(7))
-def test_a_schedule_that_is_taken_always_has_a_next_time(weekday: int) -> None:
-    """From each year of a calendar's 400 on, also for the day that comes most rarely."""
+def test_a_valid_schedule_always_has_a_next_time(weekday: int) -> None:
     schedule = Schedule(cron=f"0 3 */28 2 {weekday}-{weekday}")
     assert violations(schedule) == []
     for year in range(1970, 2370):
@@ -157,7 +150,6 @@ def test_a_schedule_that_is_taken_always_has_a_next_time(weekday: int) -> None:
 
 @pytest.mark.parametrize("cron", ["0 0 31 2 *", "0 0 30 2 *", "0 0 31 4,6,9,11 *", "0 0 30 2 */7"])
 def test_a_day_that_no_month_has_is_refused(cron: str) -> None:
-    """A schedule that never occurs would leave the key as it is for ever, unseen."""
     (violation,) = violations(Schedule(cron=cron))
     assert "never occurs" in violation.problem
 
@@ -173,27 +165,23 @@ def test_a_day_that_no_month_has_is_refused(cron: str) -> None:
         (Schedule(cron="0 3 * * *", window=timedelta(0)), "rotation_window"),
     ],
 )
-def test_what_does_not_go_together_is_told(schedule: Schedule, field: str) -> None:
-    """A period of a minute at least, one of the two, and a window with an expression only."""
+def test_fields_that_exclude_each_other_are_violations(schedule: Schedule, field: str) -> None:
     assert [violation.field for violation in violations(schedule)] == [field]
 
 
 def test_an_expression_has_a_maximum_length() -> None:
-    """256 characters are taken; a longer one is refused unread."""
     longest = ("0," * 200)[: 256 - len(" 3 * * *") - 1] + "0 3 * * *"
     assert violations(Schedule(cron=longest)) == []
     (violation,) = violations(Schedule(cron="0," + longest))
     assert (violation.field, violation.problem) == ("rotation_schedule", "has 258 characters")
 
 
-def test_a_good_schedule_has_no_fault() -> None:
-    """The shortest period, and an expression with a window."""
+def test_a_valid_schedule_has_no_violation() -> None:
     assert violations(Schedule(timedelta(seconds=60))) == []
     assert violations(Schedule(cron="*/15 0-6,22 1 * 0", window=HOUR)) == []
 
 
 def test_a_rotation_is_missed_once_its_window_is_over() -> None:
-    """Within the window it may still begin; without one it always may."""
     windowed = Schedule(cron="0 3 * * *", window=HOUR)
     assert not windowed.missed(0, 3600 * SECOND)
     assert windowed.missed(0, 3600 * SECOND + 1)

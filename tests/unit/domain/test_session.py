@@ -1,4 +1,4 @@
-"""Checks what a request may ask of a session, and the call to STS that a role makes of it."""
+"""Checks the options of a request for a session, and the STS call of each role type."""
 
 from __future__ import annotations
 
@@ -74,26 +74,24 @@ def made(
         ("session_policy", {"policy": DENY}, {ASSUMED, FEDERATED}),
     ],
 )
-def test_a_field_of_a_request_goes_with_its_types_only(
+def test_an_option_is_refused_with_any_other_type(
     kind: CredentialType, field: str, asked: dict[str, Any], kinds: set[CredentialType]
 ) -> None:
-    """What a role of this type cannot use is refused, never ignored."""
     subject = role(kind, mfa_serial_number=SERIAL if "mfa_code" in asked and kind in kinds else "")
     assert fields(subject, **asked) == ([] if kind in kinds else [field])
 
 
-def test_all_faults_of_a_request_are_told_at_once() -> None:
-    """A request that is wrong in everything hears of everything, others' faults first."""
+def test_all_violations_of_a_request_are_reported() -> None:
     subject = role(mfa_serial_number=SERIAL)
     ask = Ask("nope", "a b", code("12"), policy.canonical({"Statement": []}))
     with pytest.raises(Invalid) as raised:
         session.require_askable(subject, ask, [Violation("ttl", "is short", "give more")])
-    told = [violation.field for violation in raised.value.violations]
-    assert told == ["ttl", "role_arn", "role_session_name", "mfa_code", "session_policy.Statement"]
+    answer = [violation.field for violation in raised.value.violations]
+    assert answer == ["ttl", "role_arn", "role_session_name", "mfa_code", "session_policy.Statement"]
 
 
 def test_a_template_in_the_policy_of_a_request_is_refused() -> None:
-    """Nobody fills it in: AWS would take the braces as they are, and what was to be denied would not be."""
+    """Nothing fills it in, so a Deny would not match."""
     denied = {"Effect": "Deny", "Action": "s3:*", "Resource": "arn:aws:s3:::home/{{identity.name}}/*"}
     asked = policy.canonical({"Version": "2012-10-17", "Statement": [denied]})
     assert fields(role(), policy=asked) == ["session_policy.Statement[0].Resource"]
@@ -116,20 +114,17 @@ def test_a_template_in_the_policy_of_a_request_is_refused() -> None:
     ],
 )
 def test_a_request_names_a_role_that_is_allowed(allowed: tuple[str, ...], asked: str, fine: bool) -> None:
-    """It has to choose where there is a choice, by a whole name, and a star never reaches past a slash."""
     assert fields(role(role_arns=allowed), role_arn=asked) == ([] if fine else ["role_arn"])
 
 
 @pytest.mark.parametrize(("name", "fine"), [("ab", True), ("a" * 64, True), ("a", False), ("a" * 65, False)])
-def test_a_sessions_name_is_one_that_aws_takes(name: str, fine: bool) -> None:
-    """AWS takes 2 to 64 of its characters."""
+def test_a_session_name_is_valid_for_aws(name: str, fine: bool) -> None:
     assert fields(role(), session_name=name) == ([] if fine else ["role_session_name"])
     assert fields(role(), session_name=f"{name[:-1]}/") == ["role_session_name"]
 
 
 @pytest.mark.parametrize("kind", [ASSUMED, SESSION])
-def test_an_mfa_code_comes_where_the_role_asks_for_one(kind: CredentialType) -> None:
-    """Six digits with a serial number, none without; and the code is never told again."""
+def test_an_mfa_code_is_required_exactly_where_the_role_has_a_serial_number(kind: CredentialType) -> None:
     asking = role(kind, mfa_serial_number=SERIAL)
     assert fields(asking, mfa_code=code()) == []
     assert fields(role(kind)) == []
@@ -144,21 +139,19 @@ def test_an_mfa_code_comes_where_the_role_asks_for_one(kind: CredentialType) -> 
     "bounds", [{"policy_document": ALLOW}, {"policy_arns": (POLICY_ARN,)}, {"iam_groups": ("staff",)}]
 )
 def test_a_request_may_narrow_and_never_widen(bounds: dict[str, Any]) -> None:
-    """Where the role has a policy of any kind, an Allow of the request would be united with it."""
+    """An Allow of the request would be united with the role's policy."""
     with pytest.raises(SessionPolicyWouldWiden) as raised:
         session.require_askable(role(**bounds), Ask(policy=ALLOW), [])
     assert [violation.field for violation in raised.value.violations] == ["session_policy"]
     session.require_askable(role(**bounds), Ask(policy=DENY), [])
 
 
-def test_a_role_without_policies_is_narrowed_by_any() -> None:
-    """Where the role has none, the request's policy bounds the session whatever it allows, and is sent."""
+def test_without_a_role_policy_the_request_s_policy_is_sent() -> None:
     session.require_askable(role(), Ask(policy=ALLOW), [])
     assert made(role(), policy=ALLOW).policy == ALLOW
 
 
-def test_what_a_request_denies_is_added_to_the_roles_policies() -> None:
-    """The role's own policy, its groups' and the request's Deny are sent as one document."""
+def test_a_request_s_deny_is_added_to_the_role_s_policies() -> None:
     group = GroupPolicies((document("Allow", "sqs:*"),), (POLICY_ARN,))
     call = made(role(policy_document=ALLOW, policy_arns=(POLICY_ARN,)), groups=(group,), policy=DENY)
     statements = json.loads(call.policy)["Statement"]
@@ -171,13 +164,12 @@ def test_what_a_request_denies_is_added_to_the_roles_policies() -> None:
 
 
 def test_a_request_can_narrow_what_managed_policies_allow() -> None:
-    """The Deny is the whole document where the role has only managed policies."""
+    """The Deny is then the only document."""
     call = made(role(policy_arns=(POLICY_ARN,)), policy=DENY)
     assert (call.policy, call.policy_arns) == (DENY, (POLICY_ARN,))
 
 
-def test_an_assumed_role_is_asked_for_with_all_that_its_role_says() -> None:
-    """Nothing of the role, the request or the caller is left out of the call."""
+def test_assume_role_has_all_options_of_role_request_and_caller() -> None:
     subject = role(
         session_tags=(("team", "{{identity.labels.team}}"), ("who", "{{identity.name}}")),
         transitive_tag_keys=("team",),
@@ -199,7 +191,6 @@ def test_an_assumed_role_is_asked_for_with_all_that_its_role_says() -> None:
 
 
 def test_the_other_two_types_have_calls_of_their_own() -> None:
-    """A federated user takes policies and tags; a session of the root's own takes neither."""
     federated = role(FEDERATED, session_tags=(("who", "{{identity.name}}"),))
     assert made(federated) == GetFederationToken("name", 900, ALLOW, (), (("who", "alice"),))
     assert made(role(SESSION)) == GetSessionToken(900)
@@ -208,15 +199,15 @@ def test_the_other_two_types_have_calls_of_their_own() -> None:
 
 
 def test_a_federated_session_without_any_policy_is_refused() -> None:
-    """Groups that have no policy leave a federated user nothing to do; that is told, not sent."""
+    """It could do nothing."""
     subject = role(FEDERATED, policy_document="", iam_groups=("empty",))
     with pytest.raises(NoSessionPolicy):
         made(subject, groups=(GroupPolicies(),))
     assert made(subject, groups=(GroupPolicies(arns=(POLICY_ARN,)),)).policy_arns == (POLICY_ARN,)
 
 
-def test_groups_without_a_policy_do_not_open_an_assumed_role() -> None:
-    """A session that its groups should bound is refused where they say nothing: else it may do all."""
+def test_an_assumed_role_whose_groups_have_no_policy_is_refused() -> None:
+    """Without a session policy it would have all permissions of the role."""
     subject = role(iam_groups=("empty",))
     with pytest.raises(NoSessionPolicy):
         made(subject, groups=(GroupPolicies(),))
@@ -226,15 +217,13 @@ def test_groups_without_a_policy_do_not_open_an_assumed_role() -> None:
 
 
 def test_policies_are_sent_only_where_they_fit() -> None:
-    """Ten managed policies of the role and one of a group are one too many."""
     ten = tuple(f"{POLICY_ARN}{number}" for number in range(10))
     with pytest.raises(SessionTooLarge):
         made(role(policy_arns=ten), groups=(GroupPolicies(arns=(POLICY_ARN,)),))
 
 
 @pytest.mark.parametrize("place", ["session_tags", "source_identity"])
-def test_what_aws_would_not_take_is_not_sent(place: str) -> None:
-    """A caller whose name does not go into a tag or a source identity is told so."""
+def test_an_invalid_tag_or_source_identity_of_the_caller_is_refused(place: str) -> None:
     value: Any = "{{identity.name}}"
     changes = {place: (("who", value),) if place == "session_tags" else value}
     with pytest.raises(TemplateValueUnsafe):
@@ -242,7 +231,6 @@ def test_what_aws_would_not_take_is_not_sent(place: str) -> None:
 
 
 def test_a_policy_is_filled_in_from_the_caller_and_a_requests_is_not() -> None:
-    """The role's author decides where the caller's name stands; a caller's own text is sent as it is."""
     mine = policy.canonical(
         {
             "Version": "2012-10-17",
@@ -255,8 +243,7 @@ def test_a_policy_is_filled_in_from_the_caller_and_a_requests_is_not() -> None:
     assert asked["Resource"] == ["arn:aws:s3:::b/{{identity.name}}"]
 
 
-def test_a_session_is_named_as_asked_or_by_the_template() -> None:
-    """The request's name counts; else the mount's template, with all of the random part."""
+def test_a_session_is_named_by_the_request_or_the_template() -> None:
     alice = TemplateCaller("alice")
     assert session.name(role(), Ask(session_name="mine"), "", SUFFIX, alice) == "mine"
     assert session.name(role(), NOTHING, "", SUFFIX, alice) == f"lessor-aws-app-{SUFFIX}"

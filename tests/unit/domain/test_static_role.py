@@ -1,4 +1,4 @@
-"""Checks what a static role may be."""
+"""Checks the rules of a static role."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ GOOD = StaticRole("aws", "billing", "svc-billing@example.com", Schedule(timedelt
         replace(GOOD, assume_chain=(Hop("arn:aws:iam::210987654321:role/keys", "outside"),)),
     ],
 )
-def test_a_good_static_role_has_no_fault(role: StaticRole) -> None:
-    """A period or an expression, one or two keys, a chain of roles."""
+def test_a_valid_static_role_has_no_violation(role: StaticRole) -> None:
     assert violations(role) == []
 
 
@@ -43,13 +42,11 @@ def test_a_good_static_role_has_no_fault(role: StaticRole) -> None:
         ({"assume_chain": (Hop("nonsense"),)}, "assume_chain[0].role_arn"),
     ],
 )
-def test_each_fault_is_told_at_its_field(changes: dict[str, object], field: str) -> None:
-    """A wrong field is a violation of its own path."""
+def test_each_invalid_field_is_named(changes: dict[str, object], field: str) -> None:
     assert [violation.field for violation in violations(replace(GOOD, **changes))] == [field]  # type: ignore[arg-type]
 
 
-def test_all_faults_are_told_at_once() -> None:
-    """Who mends one thing is not sent back for the next."""
+def test_all_violations_of_a_static_role_are_reported() -> None:
     bad = StaticRole("aws", "", "", NEVER, 9, (Hop("x"),))
     fields = {violation.field for violation in violations(bad)}
     assert fields == {"name", "username", "rotation_period", "live_keys", "assume_chain[0].role_arn"}

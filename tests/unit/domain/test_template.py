@@ -1,4 +1,4 @@
-"""Checks what a role is filled in with from its caller, and where that may stand."""
+"""Checks templates of the caller, and where they may be in a role."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ def paths(subject: dict[str, Any]) -> list[str]:
 
 
 def test_the_callers_name_and_labels_are_filled_in() -> None:
-    """Each field gives what the caller's identity says, and text around it stays."""
     assert template.filled("by {{identity.name}}!", ALICE) == "by alice@example.com!"
     assert template.filled("{{ identity.labels.team }}/{{identity.labels.a.b/c}}", ALICE) == "blue/deep"
     assert template.filled("{{identity.name_sha256}}", ALICE) == sha256(b"alice@example.com").hexdigest()
@@ -37,7 +36,7 @@ def test_the_callers_name_and_labels_are_filled_in() -> None:
 
 @pytest.mark.parametrize("key", ["nope", "none"])
 def test_a_label_that_the_caller_lacks_is_an_error(key: str) -> None:
-    """An unknown or empty label never becomes an empty text, which would mean everybody."""
+    """An empty text could mean everybody."""
     with pytest.raises(TemplateLabelUnknown, match=key):
         template.filled("x-{{identity.labels." + key + "}}", ALICE)
 
@@ -54,15 +53,13 @@ def test_a_label_that_the_caller_lacks_is_an_error(key: str) -> None:
         "{{identity.name}}}}",
     ],
 )
-def test_a_wrong_template_is_refused(text: str) -> None:
-    """A field that does not exist and braces that belong to none are found when the role is written."""
+def test_an_invalid_template_is_refused(text: str) -> None:
     found = template.violations("source_identity", text)
     assert {violation.field for violation in found} == {"source_identity"}
 
 
 @pytest.mark.parametrize("text", ["", "plain", "{{identity.name}}", "a-{{ identity.labels.x-y }}-b"])
-def test_a_right_template_is_taken(text: str) -> None:
-    """Text with known fields, or without any, passes."""
+def test_a_valid_template_is_accepted(text: str) -> None:
     assert template.violations("source_identity", text) == []
 
 
@@ -75,8 +72,7 @@ def test_a_right_template_is_taken(text: str) -> None:
         {"Condition": {"StringEquals": {"aws:PrincipalTag/x": ["{{identity.name}}"]}}},
     ],
 )
-def test_a_template_stands_in_resources_and_conditions(members: dict[str, Any]) -> None:
-    """Where IAM puts in its own variables, ours may stand."""
+def test_a_template_may_be_in_resources_and_conditions(members: dict[str, Any]) -> None:
     assert paths(document(**members)) == []
 
 
@@ -94,12 +90,11 @@ def test_a_template_stands_in_resources_and_conditions(members: dict[str, Any]) 
     ],
 )
 def test_a_template_elsewhere_in_a_policy_is_refused(members: dict[str, Any], path: str) -> None:
-    """Actions, ids, effects and keys of conditions are the author's alone."""
     assert set(paths(document(**members))) == {f"policy_document.Statement[0].{path}"}
 
 
-def test_a_template_needs_the_policy_language_of_today() -> None:
-    """A policy of 2008, or of no version, knows no variables and takes none of ours."""
+def test_a_template_needs_version_2012_10_17() -> None:
+    """A policy of 2008, or of no version, has no variables."""
     place = "arn:aws:s3:::b/{{identity.name}}"
     old = document("2008-10-17", Resource=place)
     assert paths(old) == ["policy_document.Version"]
@@ -107,8 +102,7 @@ def test_a_template_needs_the_policy_language_of_today() -> None:
     assert paths(document("2008-10-17")) == []
 
 
-def test_a_policy_is_filled_in_where_templates_may_stand() -> None:
-    """Resources and conditions get the caller's values; the rest stays, and the text is canonical."""
+def test_a_policy_is_filled_in_only_in_resources_and_conditions() -> None:
     condition = {"StringEquals": {"aws:PrincipalTag/team": "{{identity.labels.team}}"}}
     subject = document(Resource="arn:aws:s3:::b/{{identity.name}}/*", Condition=condition)
     made = template.filled_policy(policy.canonical(subject), ALICE)
@@ -119,7 +113,7 @@ def test_a_policy_is_filled_in_where_templates_may_stand() -> None:
 
 
 def test_a_policy_that_was_stored_in_another_order_is_sent_in_iams() -> None:
-    """Rows of before have their keys sorted, with the statement before the version."""
+    """An earlier version stored sorted keys, with the statement before the version."""
     stored = '{"Statement":{"Action":"s3:*","Effect":"Allow","Resource":"*"},"Version":"2012-10-17"}'
     assert template.filled_policy(stored, ALICE) == (
         '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}'
@@ -130,8 +124,7 @@ def test_a_policy_that_was_stored_in_another_order_is_sent_in_iams() -> None:
 @pytest.mark.parametrize(
     "name", ["*", "a?", "a/b", "a:b", "${aws:username}", "ü", "a b", "x" * 129, 'a"b', "a\nb"]
 )
-def test_a_value_that_means_something_in_a_policy_is_refused(name: str) -> None:
-    """IAM gives these characters a meaning in a policy: such a caller gets an error, or a hash."""
+def test_a_value_with_policy_syntax_is_refused(name: str) -> None:
     subject = policy.canonical(document(Resource="arn:aws:s3:::b/{{identity.name}}/*"))
     with pytest.raises(TemplateValueUnsafe):
         template.filled_policy(subject, TemplateCaller(name))
@@ -139,21 +132,18 @@ def test_a_value_that_means_something_in_a_policy_is_refused(name: str) -> None:
     assert sha256(name.encode()).hexdigest() in template.filled_policy(hashed, TemplateCaller(name))
 
 
-def test_a_policy_that_a_caller_makes_too_long_is_refused() -> None:
-    """A policy fits when it is written and may not when it is filled in; that is told with its size."""
+def test_a_policy_that_is_too_long_when_filled_in_is_refused() -> None:
     places = ["arn:aws:s3:::b/{{identity.name}}/*"] * 20
     with pytest.raises(RoleNotUsable, match=r"has \d{4} characters for this caller, and AWS accepts 2048"):
         template.filled_policy(policy.canonical(document(Resource=places)), TemplateCaller("x" * 128))
 
 
-def test_a_value_is_never_filled_in_twice() -> None:
-    """A caller whose name looks like a template gets just that text."""
+def test_a_value_that_looks_like_a_template_is_not_filled_in() -> None:
     sly = TemplateCaller("{{identity.labels.team}}", {"team": "blue"})
     assert template.filled("{{identity.name}}", sly) == "{{identity.labels.team}}"
 
 
-def test_a_principals_labels_stay_as_they_were() -> None:
-    """What the identity said when the caller came in does not change under way, and nobody can change it."""
+def test_a_principal_s_labels_are_immutable() -> None:
     given = {"team": "blue"}
     who = Principal("alice", frozenset(Capability), given)
     given["team"] = "red"

@@ -1,4 +1,4 @@
-"""Checks how long credentials live: what a new lease gets, and what a renewal gives."""
+"""Checks the ttl of a new lease and of a renewal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ INSTANTS = st.integers(min_value=0, max_value=4 * 10**15)
 
 
 def test_an_iam_user_lives_768_hours_by_default() -> None:
-    """With nothing set anywhere a user's lease lasts 768 hours, and no renewal passes that."""
     assert ttl.grant(None, USER, MOUNT) == ttl.GrantedTtl(768 * HOUR, 768 * HOUR)
 
 
@@ -35,15 +34,14 @@ def test_an_iam_user_lives_768_hours_by_default() -> None:
 def test_the_nearest_default_decides(
     asked: int | None, role_ttl: int | None, lease: int | None, granted: int
 ) -> None:
-    """The request comes first, then the role, the lease defaults, and the mount."""
+    """The order is request, role, lease defaults, mount."""
     hours = {None: None} | {number: number * HOUR for number in range(5)}
     role = replace(USER, default_ttl=hours[role_ttl])
     mount = replace(MOUNT, default_lease_ttl=4 * HOUR, lease=hours[lease])
     assert ttl.grant(hours[asked], role, mount).ttl == granted * HOUR
 
 
-def test_a_session_lives_no_longer_than_its_root_can_make_one() -> None:
-    """What the kind of the root does not allow is cut, and a warning says why; a user is not affected."""
+def test_a_session_lives_no_longer_than_its_root_allows() -> None:
     capped = ttl.grant(2 * HOUR, STS, MOUNT, HOUR)
     assert (capped.ttl, capped.max_ttl) == (HOUR, HOUR)
     assert capped.warnings == ("ttl 2h was capped to 1h by the kind of the mount's root",)
@@ -59,8 +57,7 @@ def test_a_session_lives_no_longer_than_its_root_can_make_one() -> None:
         (3, 2, 1, "the mount's max_lease_ttl"),
     ],
 )
-def test_the_least_cap_holds_and_is_named(role_max: int, lease_max: int, mount_max: int, name: str) -> None:
-    """A ttl above any cap is cut to the least of them, and a warning says which it was."""
+def test_the_lowest_cap_holds_and_is_named(role_max: int, lease_max: int, mount_max: int, name: str) -> None:
     role = replace(USER, max_ttl=role_max * HOUR)
     mount = replace(MOUNT, lease_max=lease_max * HOUR, max_lease_ttl=mount_max * HOUR)
     grant = ttl.grant(9 * HOUR, role, mount)
@@ -69,7 +66,6 @@ def test_the_least_cap_holds_and_is_named(role_max: int, lease_max: int, mount_m
 
 
 def test_a_session_lives_an_hour_by_default_and_is_not_extended() -> None:
-    """Without a wish a session lasts an hour, which is also the longest it can ever last."""
     assert ttl.grant(None, STS, MOUNT) == ttl.GrantedTtl(HOUR, HOUR)
     assert ttl.grant(None, replace(STS, default_sts_ttl=2 * HOUR), MOUNT).ttl == 2 * HOUR
 
@@ -82,8 +78,7 @@ def test_a_session_lives_an_hour_by_default_and_is_not_extended() -> None:
         (CredentialType.SESSION_TOKEN, 129_600),
     ],
 )
-def test_a_session_stays_below_awss_ceiling(kind: CredentialType, seconds: int) -> None:
-    """AWS's longest session of each type caps what is asked."""
+def test_a_session_is_capped_by_awss_maximum(kind: CredentialType, seconds: int) -> None:
     grant = ttl.grant(100 * HOUR, replace(STS, credential_type=kind), MOUNT)
     assert grant.ttl == timedelta(seconds=seconds)
     assert "AWS's ceiling" in grant.warnings[0]
@@ -93,16 +88,15 @@ def test_a_session_stays_below_awss_ceiling(kind: CredentialType, seconds: int) 
     ("asked", "mount"),
     [(timedelta(seconds=899), MOUNT), (HOUR, replace(MOUNT, max_lease_ttl=timedelta(seconds=300)))],
 )
-def test_a_session_below_awss_floor_is_refused(asked: timedelta, mount: Mount) -> None:
-    """A session shorter than AWS gives is refused with the 900 s named, not lengthened behind a back."""
+def test_a_session_below_awss_minimum_is_refused(asked: timedelta, mount: Mount) -> None:
+    """It is not silently made longer."""
     with pytest.raises(Invalid, match="900s") as caught:
         ttl.grant(asked, STS, mount)
     assert caught.value.violations[0].field == "ttl"
 
 
 @pytest.mark.parametrize("asked", [timedelta(seconds=-1), timedelta(seconds=1.5), timedelta(days=3651)])
-def test_a_span_that_is_no_span_is_refused(asked: timedelta) -> None:
-    """Negative, broken and absurd spans are refused for a new lease and for a renewal."""
+def test_an_invalid_duration_is_refused(asked: timedelta) -> None:
     with pytest.raises(Invalid):
         ttl.grant(asked, USER, MOUNT)
     with pytest.raises(Invalid):
@@ -110,13 +104,12 @@ def test_a_span_that_is_no_span_is_refused(asked: timedelta) -> None:
 
 
 @given(MAYBE, st.tuples(MAYBE, MAYBE), st.tuples(MAYBE, MAYBE), SPANS)
-def test_a_grant_never_passes_a_cap(
+def test_a_ttl_never_exceeds_a_cap(
     asked: timedelta | None,
     roles: tuple[timedelta | None, timedelta | None],
     leases: tuple[timedelta | None, timedelta | None],
     mount_max: timedelta,
 ) -> None:
-    """Whatever is set, a ttl is positive whole seconds within every cap; what is cut is told."""
     role = replace(USER, default_ttl=roles[0], max_ttl=roles[1])
     mount = replace(MOUNT, max_lease_ttl=mount_max, lease=leases[0], lease_max=leases[1])
     grant = ttl.grant(asked, role, mount)
@@ -134,7 +127,6 @@ def test_a_renewal_stays_within_its_bounds(
     instants: tuple[int, int, int],
     todays_max: timedelta,
 ) -> None:
-    """A renewal never passes the row's or today's max, nor falls below now + 1 s, nor caps unsaid."""
     term = ttl.Term(own, *instants)
     answer = ttl.renewal(now_us, increment, term, todays_max)
     soonest = now_us + 1_000_000
@@ -148,18 +140,16 @@ def test_a_renewal_stays_within_its_bounds(
 
 
 @given(INSTANTS, SPANS, SPANS)
-def test_an_uncapped_renewal_answers_exactly_its_increment(
+def test_an_uncapped_renewal_gives_exactly_its_increment(
     now_us: int, increment: timedelta, own: timedelta
 ) -> None:
-    """Far from its max a lease gets the increment to the second, or its own ttl for none or zero."""
     term = ttl.Term(own, now_us, now_us, now_us + 2 * 10**15)
     assert ttl.renewal(now_us, increment, term, 2 * durations.MAX_DURATION).ttl == increment
     assert ttl.renewal(now_us, None, term, 2 * durations.MAX_DURATION).ttl == own
     assert ttl.renewal(now_us, timedelta(0), term, 2 * durations.MAX_DURATION).ttl == own
 
 
-def test_a_renewal_that_shortens_says_so() -> None:
-    """A lease that ends sooner than before is answered with a warning, since somebody may have erred."""
+def test_a_renewal_that_shortens_a_lease_warns() -> None:
     term = ttl.Term(HOUR, 0, 7_200_000_000, 36_000_000_000)
     answer = ttl.renewal(0, timedelta(minutes=30), term, 10 * HOUR)
     assert answer == ttl.RenewedTtl(
@@ -167,16 +157,15 @@ def test_a_renewal_that_shortens_says_so() -> None:
     )
 
 
-def test_a_lowered_max_bites_at_the_next_renewal() -> None:
-    """Today's lower max counts from the issue time, and leaves a lease that is past it one second."""
+def test_a_lowered_max_ttl_counts_at_the_next_renewal() -> None:
+    """A lease that is past it keeps one second."""
     term = ttl.Term(HOUR, 0, 7_200_000_000, 36_000_000_000)
     answer = ttl.renewal(3_600_000_000, HOUR, term, timedelta(minutes=10))
     assert answer.expires_us == 3_601_000_000
     assert answer.ttl == timedelta(seconds=1)
 
 
-def test_a_lease_whose_role_is_gone_is_bound_by_its_mount() -> None:
-    """Where the role was deleted the lesser of the mount's two maxima bounds a user's life."""
+def test_a_lease_whose_role_was_deleted_is_capped_by_its_mount() -> None:
     assert ttl.longest_user(MOUNT) == 768 * HOUR
     assert ttl.longest_user(replace(MOUNT, lease_max=HOUR)) == HOUR
     assert ttl.longest_user(replace(MOUNT, lease_max=2 * HOUR, max_lease_ttl=HOUR)) == HOUR
@@ -186,6 +175,5 @@ def test_a_lease_whose_role_is_gone_is_bound_by_its_mount() -> None:
     ("seconds", "text"),
     [(0, "0s"), (1, "1s"), (900, "15m"), (5400, "1h30m"), (3601, "1h1s"), (1.5, "1.5s"), (-60, "-1m")],
 )
-def test_a_span_reads_as_a_person_writes_it(seconds: float, text: str) -> None:
-    """Messages tell spans in hours, minutes and seconds."""
+def test_a_duration_is_formatted_in_hours_minutes_and_seconds(seconds: float, text: str) -> None:
     assert durations.format_duration(timedelta(seconds=seconds)) == text

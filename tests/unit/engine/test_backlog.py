@@ -1,4 +1,4 @@
-"""Checks the order in which a backlog drains, and that it holds up nobody who has no part in it."""
+"""Checks the order in which overdue leases are revoked, and that they delay no other account."""
 
 from __future__ import annotations
 
@@ -51,8 +51,7 @@ def order(w: World) -> list[str]:
 
 
 @virtual
-async def test_what_falls_due_while_a_backlog_drains_waits_its_turn() -> None:
-    """After an outage leases go in due order, those too whose time comes while the others drain."""
+async def test_leases_that_fall_due_during_a_backlog_keep_due_order() -> None:
     async with world(limits=SLOW) as w:
         old = await issued(w, 600, until=2000)
         young = await issued(w, 100, until=3050, apart=0.1)
@@ -66,8 +65,7 @@ async def test_what_falls_due_while_a_backlog_drains_waits_its_turn() -> None:
 
 
 @virtual
-async def test_a_mount_without_a_backlog_ends_its_leases_in_time() -> None:
-    """While another account's backlog drains a lease of this one ends within the bound."""
+async def test_a_backlog_of_one_account_does_not_delay_another() -> None:
     async with world(limits=SLOW) as w:
         await second_mount(w)
         await issued(w, 600, until=2000)
@@ -81,8 +79,7 @@ async def test_a_mount_without_a_backlog_ends_its_leases_in_time() -> None:
 
 
 @virtual
-async def test_a_paused_account_s_backlog_holds_up_no_other() -> None:
-    """While AWS does not answer for one account the leases of another end within the bound."""
+async def test_a_backlog_of_a_paused_account_does_not_delay_another() -> None:
     async with world(limits=SLOW) as w:
         await second_mount(w)
         silent = await issued(w, 300, until=2000)
@@ -98,8 +95,8 @@ async def test_a_paused_account_s_backlog_holds_up_no_other() -> None:
 
 
 @virtual
-async def test_a_full_queue_of_our_own_is_no_outage_of_aws() -> None:
-    """More falls due than the lane takes: the rest waits its turn, and no issue is refused for it."""
+async def test_a_full_queue_is_not_taken_for_an_outage_of_aws() -> None:
+    """The remaining leases wait, and no issue is refused."""
     async with world(limits=EngineConfig(RateLimit(rate=20, in_flight=1, queue=4))) as w:
         await issued(w, 20, until=2000)
         await asyncio.sleep(2000 - w.now())

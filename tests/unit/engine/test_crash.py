@@ -1,8 +1,4 @@
-"""Kills the process at every point of an issue and of a revocation: nothing may be left, ever.
-
-A point lies before and after each effect on AWS and each commit; so a call that dies on its way has had no
-effect, one that dies on its way back has.
-"""
+"""Kills the process at every point of an issue and of a revocation, and checks that nothing is left."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ Story = Callable[[World], Coroutine[object, object, None]]
 
 
 async def issue(w: World) -> None:
-    """Issue one credential that nobody renews."""
+    """Issue one credential that is not renewed."""
     await w.attempt()
 
 
@@ -35,7 +31,7 @@ async def issue_and_revoke(w: World) -> None:
 
 
 async def issue_and_expire(w: World) -> None:
-    """Issue one and let it end by itself."""
+    """Issue one and let it expire."""
     await w.issue(ttl=10)
     await w.until_gone()
 
@@ -54,7 +50,7 @@ async def issue_and_repeat(w: World) -> None:
 
 
 async def session(w: World) -> None:
-    """Issue a session and let it end by itself."""
+    """Issue a session and let it expire."""
     await w.put_role(builders.assumed(w.iam.add_role("target").arn))
     await w.issue(role="assumed", ttl=900)
     await w.until_gone()
@@ -124,9 +120,9 @@ def deaths() -> Iterator[object]:
 
 @pytest.mark.parametrize(("story", "late"), list(deaths()))
 def test_a_death_at_any_point_leaves_nothing(story: Story, late: float | None) -> None:
-    """Wherever the process dies, the next one revokes what there is; also what arrives after the death.
+    """A call may still take effect after the death.
 
-    Of the looks that an idle process takes again and again the first six are tried.
+    Of the repeated reads of an idle process the first six are tried.
     """
     points = run(points_of(story))
     died = {run(die_at(index, story, 0, late)) for index in telling(points)}
@@ -134,7 +130,7 @@ def test_a_death_at_any_point_leaves_nothing(story: Story, late: float | None) -
 
 
 def test_every_call_and_commit_of_an_issue_is_a_point() -> None:
-    """The deaths above really lie around each call and each commit."""
+    """So that the tests above try a death before and after each."""
     points = run(points_of(issue_and_revoke))
     for action in ("CreateUser", "CreateAccessKey", "PutUserPolicy", "AddUserToGroup", "DeleteUser"):
         assert {f"{action} sent", f"{action} done"} <= set(points)
@@ -148,8 +144,6 @@ def test_every_call_and_commit_of_an_issue_is_a_point() -> None:
 
 @pytest.mark.slow
 def test_two_deaths_in_a_row_leave_nothing() -> None:
-    """A process that dies again while it undoes what the one before left does no harm either."""
-
     async def twice(first: int, second: int) -> None:
         async with world(role=ROLE) as w:
             for die in (first, second):

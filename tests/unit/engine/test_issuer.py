@@ -1,4 +1,4 @@
-"""Checks how a credential is made, who gets it, and what bounds it."""
+"""Checks how a credential is issued, and what limits it."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ RICH = builders.role(
 
 
 @virtual
-async def test_two_rounds_make_a_user_whatever_the_role_holds() -> None:
-    """An inline policy, three managed ones, two groups and tags take two round trips of 50 ms."""
+async def test_any_role_needs_two_rounds_of_calls() -> None:
     async with world(role=RICH) as w:
         await bound(w)
         start = w.now()
@@ -50,8 +49,7 @@ async def test_two_rounds_make_a_user_whatever_the_role_holds() -> None:
 
 
 @virtual
-async def test_the_intent_is_durable_before_the_user_is_asked_for() -> None:
-    """CreateUser is sent only once the row of the lease is committed."""
+async def test_the_intent_is_committed_before_create_user_is_sent() -> None:
     async with world() as w:
         await bound(w)
         await w.issue()
@@ -60,8 +58,7 @@ async def test_the_intent_is_durable_before_the_user_is_asked_for() -> None:
 
 
 @virtual
-async def test_the_secret_leaves_only_after_the_lease_is_active() -> None:
-    """When the answer comes, the row is ACTIVE with its key id, and the caller may rely on it."""
+async def test_the_secret_is_returned_only_after_the_lease_is_active() -> None:
     async with world() as w:
         made = await w.issue(ttl=60)
         row = w.store.rows[made.lease.id].lease
@@ -72,8 +69,7 @@ async def test_the_secret_leaves_only_after_the_lease_is_active() -> None:
 
 
 @virtual
-async def test_no_secret_leaves_when_the_lease_cannot_be_activated() -> None:
-    """A store that fails at the last step costs the caller the credential, and the user goes away again."""
+async def test_no_secret_is_returned_when_the_lease_cannot_be_activated() -> None:
     async with world() as w:
         w.store.fails.add("activate")
         with pytest.raises(StoreUnavailable):
@@ -87,8 +83,7 @@ async def test_no_secret_leaves_when_the_lease_cannot_be_activated() -> None:
 
 @pytest.mark.parametrize("after", [0.01, 0.03, 0.06, 0.08, 0.11, 0.13])
 @virtual
-async def test_a_caller_that_goes_away_leaves_nothing(after: float) -> None:
-    """Whenever its caller is cancelled before the answer, an issue ends with no user and no live row."""
+async def test_a_cancelled_issue_leaves_nothing(after: float) -> None:
     async with world(role=RICH) as w:
         async with asyncio.TaskGroup() as group:
             caller = group.create_task(w.issue())
@@ -99,9 +94,7 @@ async def test_a_caller_that_goes_away_leaves_nothing(after: float) -> None:
         assert w.users() == []
 
 
-def test_a_caller_that_goes_away_as_the_answer_comes_leaves_nothing() -> None:
-    """An answer that nobody takes any more is revoked at once, not at its expiry."""
-
+def test_an_undelivered_credential_is_revoked_immediately() -> None:
     async def went_away() -> bool:
         async with world() as w:
             async with asyncio.TaskGroup() as group:
@@ -118,8 +111,7 @@ def test_a_caller_that_goes_away_as_the_answer_comes_leaves_nothing() -> None:
 
 @pytest.mark.parametrize("after", [0.01, 0.03, 0.06, 0.08])
 @virtual
-async def test_a_lease_revoked_while_it_is_made_is_aborted(after: float) -> None:
-    """Revoking an intent makes its issue end with LEASE_REVOKED_WHILE_ISSUED, and nothing is left."""
+async def test_a_lease_revoked_during_its_issue_is_aborted(after: float) -> None:
     async with world(role=RICH) as w:
         await bound(w)
         async with asyncio.TaskGroup() as group:
@@ -135,8 +127,7 @@ async def test_a_lease_revoked_while_it_is_made_is_aborted(after: float) -> None
 
 
 @virtual
-async def test_a_commit_without_an_answer_leaves_nobody() -> None:
-    """A lease that became ACTIVE although its caller heard an error is revoked at once."""
+async def test_a_lease_activated_by_a_commit_that_returned_an_error_is_revoked() -> None:
     async with world() as w:
         w.points.lost.add("activate done")
         assert isinstance(await w.attempt(), StoreUnavailable)
@@ -145,8 +136,7 @@ async def test_a_commit_without_an_answer_leaves_nobody() -> None:
 
 
 @virtual
-async def test_a_caller_that_leaves_while_the_rest_is_put_on_gets_no_lease() -> None:
-    """Nobody waits any more when all is made: it is undone, and was never ACTIVE."""
+async def test_an_issue_cancelled_in_the_second_round_never_becomes_active() -> None:
     async with world(role=RICH) as w:
         await bound(w)
         caller = asyncio.get_running_loop().create_task(w.attempt())
@@ -158,8 +148,8 @@ async def test_a_caller_that_leaves_while_the_rest_is_put_on_gets_no_lease() -> 
 
 
 @virtual
-async def test_nothing_is_put_on_a_user_whose_lease_was_taken_while_it_was_made() -> None:
-    """The creator looks at its claim between CreateUser and the rest: no key is made for a lost one."""
+async def test_a_lost_claim_is_noticed_before_the_second_round() -> None:
+    """So no key is created for it."""
     async with world(role=RICH) as w:
         await bound(w)
         async with asyncio.TaskGroup() as group:
@@ -175,8 +165,7 @@ async def test_nothing_is_put_on_a_user_whose_lease_was_taken_while_it_was_made(
 
 
 @virtual
-async def test_a_mount_takes_no_more_users_than_its_limit() -> None:
-    """At max_users an issue is refused before any call to AWS, and a revocation makes room."""
+async def test_a_mount_has_at_most_max_users() -> None:
     async with world(mount=builders.mount(max_users=2)) as w:
         first = await w.issue()
         await w.issue()
@@ -189,8 +178,7 @@ async def test_a_mount_takes_no_more_users_than_its_limit() -> None:
 
 
 @virtual
-async def test_a_role_takes_no_more_leases_than_its_limit() -> None:
-    """At max_leases the role is full while another role of the mount is not, also when all come at once."""
+async def test_a_role_has_at_most_max_leases() -> None:
     async with world(role=builders.role(max_leases=3)) as w:
         await w.put_role(builders.role("other"))
 
@@ -204,8 +192,7 @@ async def test_a_role_takes_no_more_leases_than_its_limit() -> None:
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0, 1.9])
 @virtual
-async def test_too_little_time_left_is_told_at_once(seconds: float) -> None:
-    """With less than two seconds left nothing is begun."""
+async def test_a_deadline_of_less_than_two_seconds_is_refused(seconds: float) -> None:
     async with world() as w:
         with pytest.raises(DeadlineExceeded):
             await w.issue(seconds=seconds)
@@ -214,7 +201,6 @@ async def test_too_little_time_left_is_told_at_once(seconds: float) -> None:
 
 @virtual
 async def test_a_deadline_that_passes_leaves_nothing() -> None:
-    """A caller hears DEADLINE_EXCEEDED when its time is over, and what is made meanwhile is undone."""
     async with world() as w:
         await bound(w)
         w.aws.faults.add(Fault(Kind.DELAY, "CreateUser", seconds=4.0))
@@ -228,8 +214,7 @@ async def test_a_deadline_that_passes_leaves_nothing() -> None:
 
 
 @virtual
-async def test_what_does_not_exist_is_not_found() -> None:
-    """A mount or role that is not there is NOT_FOUND, and AWS is not asked."""
+async def test_an_unknown_mount_or_role_is_not_found() -> None:
     async with world() as w:
         for mount, role in (("nope", "app"), ("aws", "nope")):
             with pytest.raises(NotFound):
@@ -238,8 +223,7 @@ async def test_what_does_not_exist_is_not_found() -> None:
 
 
 @virtual
-async def test_aws_is_asked_once_whose_the_root_is() -> None:
-    """However many issues come first, GetCallerIdentity goes out once and is in the way of no later one."""
+async def test_the_account_of_the_root_is_requested_once() -> None:
     async with world() as w:
         async with asyncio.TaskGroup() as group:
             for _ in range(10):
@@ -249,8 +233,7 @@ async def test_aws_is_asked_once_whose_the_root_is() -> None:
 
 
 @virtual
-async def test_a_full_lane_refuses_an_issue_at_once_and_leaves_nothing() -> None:
-    """Past the lane's queue an issue is RESOURCE_EXHAUSTED; the others are served."""
+async def test_a_full_queue_of_the_rate_limiter_refuses_an_issue() -> None:
     async with world(limits=EngineConfig(RateLimit(rate=20, in_flight=2, queue=8))) as w:
         await w.issue()
         async with asyncio.TaskGroup() as group:
@@ -265,8 +248,6 @@ async def test_a_full_lane_refuses_an_issue_at_once_and_leaves_nothing() -> None
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
-    """Two engines with one seed tell the same events at the same times; another seed names others."""
-
     async def trace(seed: int) -> list[tuple[str, float]]:
         async with world(seed=seed, role=RICH) as w:
             w.aws.faults.add(Fault(Kind.REFUSE, "DeleteUser", nth=2, times=3))

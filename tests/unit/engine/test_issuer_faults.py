@@ -1,4 +1,4 @@
-"""Checks that an issue which AWS fails ends with whose fault it is, and leaves nothing behind."""
+"""Checks issues that fail at AWS: the error for the caller, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ async def fails(w: World, fault: Fault) -> LessorError:
     """Issue with a fault on the way and return the error; everything must be gone in the end."""
     await bound(w)
     w.aws.faults.add(fault)
-    with pytest.raises(LessorError) as told:
+    with pytest.raises(LessorError) as raised:
         await w.issue()
     w.aws.faults.clear()
     await w.until_gone()
     assert w.users() == []
-    return told.value
+    return raised.value
 
 
 @pytest.mark.parametrize("action", MAKING)
 @pytest.mark.parametrize("kind", LOSING, ids=lambda kind: kind.value)
 @virtual
 async def test_a_call_without_a_clear_answer_is_sent_again(action: str, kind: Kind) -> None:
-    """Whichever call is failed, lost or never answered once: its caller gets one whole user with one key."""
+    """The caller gets one complete user with one key."""
     async with world(role=RICH) as w:
         await bound(w)
         w.aws.faults.add(Fault(kind, action, nth=1))
@@ -62,7 +62,6 @@ async def test_a_call_without_a_clear_answer_is_sent_again(action: str, kind: Ki
 async def test_a_call_that_never_gets_a_clear_answer_ends_the_issue_and_leaves_nothing(
     action: str, kind: Kind
 ) -> None:
-    """However often it is sent, a call may stay unclear: UNAVAILABLE that names it, and no user later."""
     async with world(role=RICH) as w:
         error = await fails(w, Fault(kind, action))
         assert isinstance(error, AwsUnavailable)
@@ -74,8 +73,7 @@ async def test_a_call_that_never_gets_a_clear_answer_ends_the_issue_and_leaves_n
 
 @pytest.mark.parametrize("action", MAKING)
 @virtual
-async def test_a_call_that_never_left_is_not_sent_again(action: str) -> None:
-    """Where no connection came about there is nothing unclear: the issue ends at once."""
+async def test_a_call_that_was_not_sent_is_not_repeated(action: str) -> None:
     async with world(role=RICH) as w:
         await bound(w)
         task = asyncio.get_running_loop().create_task(w.attempt())
@@ -101,10 +99,9 @@ async def test_a_call_that_never_left_is_not_sent_again(action: str) -> None:
     ],
 )
 @virtual
-async def test_a_refused_call_ends_the_issue_with_whose_fault_it_is(
+async def test_a_refused_call_is_the_error_of_who_can_fix_it(
     action: str, code: str, kind: type[LessorError]
 ) -> None:
-    """AWS's no becomes the error that says what to mend, and nothing is left."""
     async with world(role=RICH) as w:
         error = await fails(w, Fault(Kind.REFUSE, action, nth=1, status=400, code=code))
         assert type(error) is kind
@@ -113,8 +110,8 @@ async def test_a_refused_call_ends_the_issue_with_whose_fault_it_is(
 
 
 @virtual
-async def test_a_lost_answer_to_the_user_made_is_no_second_user() -> None:
-    """EntityAlreadyExists after a lost answer is the user that we made: it is taken, with its own ARN."""
+async def test_after_a_lost_answer_an_existing_user_is_ours() -> None:
+    """EntityAlreadyExists then means the user that the first request created."""
     async with world() as w:
         await bound(w)
         w.aws.faults.add(Fault(Kind.LOSE, "CreateUser", nth=1))
@@ -124,8 +121,8 @@ async def test_a_lost_answer_to_the_user_made_is_no_second_user() -> None:
 
 
 @virtual
-async def test_a_name_that_is_taken_and_not_shown_is_watched_for_a_quarter_of_an_hour() -> None:
-    """Somebody made a user of that name, on the wire maybe twice: "no such user" is not believed yet."""
+async def test_a_taken_name_that_is_not_visible_is_checked_for_15_minutes() -> None:
+    """NoSuchEntity is not believed yet."""
     async with world(role=RICH) as w:
         await bound(w)
         taken = {"status": 409, "code": "EntityAlreadyExists", "message": "the name is taken"}
@@ -140,8 +137,7 @@ async def test_a_name_that_is_taken_and_not_shown_is_watched_for_a_quarter_of_an
 
 @pytest.mark.parametrize("losses", [1, 2])
 @virtual
-async def test_a_lost_access_key_is_deleted_before_another_is_made(losses: int) -> None:
-    """After a lost answer to CreateAccessKey the key that nobody holds goes first: never two at a time."""
+async def test_a_lost_access_key_is_deleted_before_another_is_created(losses: int) -> None:
     async with world() as w:
         await bound(w)
         w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", nth=1, times=losses))
@@ -156,8 +152,7 @@ async def test_a_lost_access_key_is_deleted_before_another_is_made(losses: int) 
 
 
 @virtual
-async def test_a_user_that_aws_shows_late_is_waited_for() -> None:
-    """NoSuchEntity of the user just made is repeated for 30 s, and the issue succeeds when AWS shows it."""
+async def test_a_user_that_is_visible_late_is_waited_for() -> None:
     async with world(role=RICH, visible_after=8.0) as w:
         made = await w.issue()
         assert 8.0 <= w.now() <= 12.0
@@ -168,8 +163,7 @@ async def test_a_user_that_aws_shows_late_is_waited_for() -> None:
 
 
 @virtual
-async def test_a_user_that_aws_never_shows_is_given_up_after_half_a_minute() -> None:
-    """Past 30 s the issue ends as UNAVAILABLE, and what may be there is undone."""
+async def test_a_user_that_is_never_visible_fails_the_issue_after_30_seconds() -> None:
     async with world(visible_after=300.0) as w:
         with pytest.raises(AwsUnavailable):
             await w.issue()
@@ -179,8 +173,7 @@ async def test_a_user_that_aws_never_shows_is_given_up_after_half_a_minute() -> 
 
 
 @virtual
-async def test_a_missing_policy_is_told_at_once() -> None:
-    """NoSuchEntity of a policy or a group is no matter of time: it is refused without a repeat."""
+async def test_a_missing_policy_is_not_waited_for() -> None:
     missing = "arn:aws:iam::123456789012:policy/not-there"
     async with world(role=builders.role(policy_arns=(missing,))) as w:
         await w.put_role(builders.role("lost", iam_groups=("nowhere",)))
@@ -197,7 +190,6 @@ async def test_a_missing_policy_is_told_at_once() -> None:
 
 @virtual
 async def test_a_concurrent_modification_is_repeated() -> None:
-    """AWS asks to try ConcurrentModification again, and so the issue does, without its caller knowing."""
     async with world(role=RICH) as w:
         await bound(w)
         code = "ConcurrentModification"
@@ -208,8 +200,8 @@ async def test_a_concurrent_modification_is_repeated() -> None:
 
 
 @virtual
-async def test_each_failed_issue_is_told_once() -> None:
-    """A failed issue gives one event with the cause and AWS's own words beside it."""
+async def test_each_failed_issue_is_one_event() -> None:
+    """It has the cause and the error of AWS."""
     async with world() as w:
         await fails(w, Fault(Kind.REFUSE, "CreateAccessKey", nth=1, code="AccessDenied", message="not you"))
         (event,) = w.events.of(IssueFailed)
@@ -218,8 +210,8 @@ async def test_each_failed_issue_is_told_once() -> None:
 
 
 @virtual
-async def test_a_creator_whose_claim_ran_out_asks_for_no_user_any_more() -> None:
-    """After a sleep in the midst of CreateUser it is not sent again: the row is the Keeper's by now."""
+async def test_an_issue_whose_claim_ended_does_not_repeat_create_user() -> None:
+    """The machine may have been suspended. The row is the revocation worker's now."""
     async with world(role=RICH) as w:
         await bound(w)
         w.aws.faults.add(Fault(Kind.HANG, "CreateUser", nth=1))

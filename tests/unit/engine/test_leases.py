@@ -1,4 +1,4 @@
-"""Checks what callers do with leases: renew within bounds, be refused clearly, revoke, hear the truth."""
+"""Checks renewals, revocations and reads of leases."""
 
 from __future__ import annotations
 
@@ -40,8 +40,7 @@ def in_state(w: World, lease_id: str, state: State) -> None:
 
 
 @virtual
-async def test_a_renewed_key_lives_until_its_new_time() -> None:
-    """A lease that is renewed again and again outlives its first expiry, and ends at the last one."""
+async def test_a_renewed_key_lives_until_its_new_expiry() -> None:
     async with world() as w:
         made = await w.issue(ttl=60)
         for _ in range(10):
@@ -58,7 +57,7 @@ async def test_a_renewed_key_lives_until_its_new_time() -> None:
 
 @virtual
 async def test_a_renewal_at_the_last_moment_keeps_the_key() -> None:
-    """Renewed just before its expiry, a lease is not revoked by the hint that was under way."""
+    """The hint for the old expiry may already be in the queue."""
     async with world() as w:
         made = await w.issue(ttl=60)
         await asyncio.sleep(59.999)
@@ -69,7 +68,6 @@ async def test_a_renewal_at_the_last_moment_keeps_the_key() -> None:
 
 @virtual
 async def test_no_increment_means_the_lease_s_own_ttl() -> None:
-    """Without an increment a renewal gives the span that the lease was issued with."""
     async with world() as w:
         made = await w.issue(ttl=120)
         await asyncio.sleep(30)
@@ -77,8 +75,7 @@ async def test_no_increment_means_the_lease_s_own_ttl() -> None:
 
 
 @virtual
-async def test_a_renewal_is_capped_by_the_longest_life_and_says_so() -> None:
-    """Past the lease's longest life nothing is granted; the answer names what was cut."""
+async def test_a_renewal_is_capped_by_the_max_ttl_and_warns() -> None:
     async with world(role=builders.role(max_ttl=timedelta(minutes=10))) as w:
         made = await w.issue(ttl=60)
         await asyncio.sleep(50)
@@ -93,8 +90,7 @@ async def test_a_renewal_is_capped_by_the_longest_life_and_says_so() -> None:
 
 
 @virtual
-async def test_a_shorter_increment_shortens_and_says_so() -> None:
-    """A renewal may end a lease earlier than before, with a warning, and then it ends earlier."""
+async def test_a_shorter_increment_shortens_the_lease_and_warns() -> None:
     async with world() as w:
         made = await w.issue(ttl=3600)
         renewed = await renew(w, made.lease.id, 10)
@@ -104,8 +100,7 @@ async def test_a_shorter_increment_shortens_and_says_so() -> None:
 
 
 @virtual
-async def test_a_lowered_max_holds_from_the_next_renewal_on() -> None:
-    """Lowering a role's max shortens nothing by itself, and bounds the next renewal."""
+async def test_a_lowered_max_ttl_counts_from_the_next_renewal() -> None:
     async with world() as w:
         made = await w.issue(ttl=3600)
         await w.put_role(builders.role(max_ttl=timedelta(minutes=5)))
@@ -119,8 +114,7 @@ async def test_a_lowered_max_holds_from_the_next_renewal_on() -> None:
 
 
 @virtual
-async def test_a_lease_of_a_deleted_role_still_renews_by_the_mount() -> None:
-    """A role that is gone leaves its leases renewable up to what the mount allows."""
+async def test_a_lease_of_a_deleted_role_is_renewed_by_the_mount_s_rules() -> None:
     async with world() as w:
         made = await w.issue(ttl=60)
         await w.engine.roles.delete("aws", "app", "test")
@@ -129,8 +123,7 @@ async def test_a_lease_of_a_deleted_role_still_renews_by_the_mount() -> None:
 
 @pytest.mark.parametrize("seconds", [-1, 0.5])
 @virtual
-async def test_an_increment_that_is_no_span_is_invalid(seconds: float) -> None:
-    """A negative or broken increment is refused, and changes nothing."""
+async def test_an_invalid_increment_is_refused(seconds: float) -> None:
     async with world() as w:
         made = await w.issue(ttl=60)
         with pytest.raises(Invalid):
@@ -149,7 +142,6 @@ async def test_an_increment_that_is_no_span_is_invalid(seconds: float) -> None:
 )
 @virtual
 async def test_a_lease_in_another_state_is_refused(state: State, kind: type[LessorError]) -> None:
-    """Whatever is not ACTIVE is refused with the reason of its state, and stays as it is."""
     async with world() as w:
         made = await w.issue()
         in_state(w, made.lease.id, state)
@@ -159,8 +151,7 @@ async def test_a_lease_in_another_state_is_refused(state: State, kind: type[Less
 
 
 @virtual
-async def test_an_expired_lease_is_refused_before_anything_revoked_it() -> None:
-    """Past its expiry a lease is LEASE_EXPIRED, though the timers have not come to it yet."""
+async def test_an_expired_lease_is_refused_before_it_is_revoked() -> None:
     async with world() as w:
         made = await w.issue(ttl=60)
         await asyncio.sleep(60.1)
@@ -173,7 +164,6 @@ async def test_an_expired_lease_is_refused_before_anything_revoked_it() -> None:
 
 @virtual
 async def test_an_unknown_lease_is_not_found() -> None:
-    """An id that was never issued cannot be looked up or renewed."""
     async with world() as w:
         for call in (w.lease(UNKNOWN), renew(w, UNKNOWN)):
             with pytest.raises(NotFound):
@@ -181,8 +171,7 @@ async def test_an_unknown_lease_is_not_found() -> None:
 
 
 @virtual
-async def test_a_sync_revocation_answers_when_the_user_is_gone() -> None:
-    """A caller who waits hears GONE once AWS has acknowledged; a second one hears ALREADY_GONE."""
+async def test_a_sync_revocation_returns_when_the_user_is_deleted() -> None:
     async with world() as w:
         made = await w.issue()
         start = w.now()
@@ -195,8 +184,7 @@ async def test_a_sync_revocation_answers_when_the_user_is_gone() -> None:
 
 
 @virtual
-async def test_an_async_revocation_answers_at_once_and_is_kept() -> None:
-    """A caller who does not wait hears ACCEPTED when it is durable, and the key is cut within the bound."""
+async def test_an_async_revocation_returns_when_it_is_durable() -> None:
     async with world() as w:
         made = await w.issue()
         start = w.now()
@@ -207,29 +195,27 @@ async def test_an_async_revocation_answers_at_once_and_is_kept() -> None:
 
 
 @virtual
-async def test_revoking_what_never_was_is_unknown_and_no_error() -> None:
-    """An id of the right shape that no lease has is answered UNKNOWN."""
+async def test_revoking_an_unknown_lease_is_not_an_error() -> None:
     async with world() as w:
         assert (await w.revoke(UNKNOWN)).outcome is Outcome.UNKNOWN
         assert w.states() == {}
 
 
 @virtual
-async def test_a_sync_revocation_that_aws_refuses_says_why() -> None:
-    """One failed attempt answers ACCEPTED with the error; the revocation goes on by itself."""
+async def test_a_sync_revocation_that_aws_refuses_returns_the_error() -> None:
+    """The answer is ACCEPTED, since the revocation is retried."""
     async with world() as w:
         made = await w.issue()
         w.aws.faults.add(Fault(Kind.REFUSE, "DeleteUser", nth=1))
-        told = await w.revoke(made.lease.id)
-        assert told.outcome is Outcome.ACCEPTED
-        assert "AccessDenied" in told.last_error
+        answer = await w.revoke(made.lease.id)
+        assert answer.outcome is Outcome.ACCEPTED
+        assert "AccessDenied" in answer.last_error
         await w.until_gone()
         assert w.users() == []
 
 
 @virtual
-async def test_asking_again_hurries_a_revocation_that_waits() -> None:
-    """A revocation that backs off for minutes is tried at once when somebody asks for it."""
+async def test_a_repeated_revocation_ends_the_back_off() -> None:
     async with world() as w:
         made = await w.issue()
         w.aws.faults.add(Fault(Kind.REFUSE, "DeleteUser", nth=1, times=4))
@@ -241,8 +227,7 @@ async def test_asking_again_hurries_a_revocation_that_waits() -> None:
 
 
 @virtual
-async def test_an_abandoned_lease_is_taken_up_again_when_asked() -> None:
-    """Revoking an abandoned lease revokes it."""
+async def test_an_abandoned_lease_can_be_revoked() -> None:
     async with world() as w:
         made = await w.issue()
         in_state(w, made.lease.id, State.ABANDONED)
@@ -252,7 +237,7 @@ async def test_an_abandoned_lease_is_taken_up_again_when_asked() -> None:
 
 @virtual
 async def test_leases_are_listed_and_counted_as_callers_see_them() -> None:
-    """A lease past its expiry that nothing has touched yet is listed and counted as REVOKING."""
+    """An expired lease that is not yet revoked counts as REVOKING."""
     async with world() as w:
         made = [await w.issue(ttl=60) for _ in range(2)]
         kept = await w.issue(ttl=3600)

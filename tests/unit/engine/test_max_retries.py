@@ -1,4 +1,4 @@
-"""Checks how often a call is sent by a root's max_retries: never again with 0, three times without it."""
+"""Checks how often a call is sent, by the root's max_retries."""
 
 from __future__ import annotations
 
@@ -41,7 +41,6 @@ def rounds_of(aws: MemoryAws, retries: int | None) -> AwsCaller:
 @pytest.mark.parametrize("action", MAKING)
 @virtual
 async def test_with_0_no_call_of_an_issue_is_sent_twice(action: str) -> None:
-    """The caller hears that AWS did not answer, and what the one call may have made is revoked."""
     async with world(role=RICH) as w:
         await limited(w, 0)
         await bound(w)
@@ -56,8 +55,10 @@ async def test_with_0_no_call_of_an_issue_is_sent_twice(action: str) -> None:
 
 @pytest.mark.parametrize(("retries", "sent"), [(1, 2), (4, 5), (None, 3)])
 @virtual
-async def test_a_call_of_unknown_fate_is_sent_again_that_often(retries: int | None, sent: int) -> None:
-    """One that AWS never answers is sent once and then max_retries times more; absent means three in all."""
+async def test_a_call_with_an_unknown_outcome_is_sent_max_retries_more_times(
+    retries: int | None, sent: int
+) -> None:
+    """The default is three times in all."""
     async with world() as w:
         await limited(w, retries)
         await bound(w)
@@ -69,8 +70,7 @@ async def test_a_call_of_unknown_fate_is_sent_again_that_often(retries: int | No
 
 @pytest.mark.parametrize("retries", [0, 2])
 @virtual
-async def test_a_call_that_aws_asks_to_repeat_is_repeated_that_often(retries: int) -> None:
-    """ConcurrentModification, and a user that AWS does not see yet, are repeats as any other."""
+async def test_a_call_that_aws_asks_to_repeat_is_repeated_max_retries_times(retries: int) -> None:
     for faults, visible_after in (([Fault(Kind.REFUSE, "PutUserPolicy", **CLASH)], 0.0), ([], 60.0)):
         iam = Iam(now=asyncio.get_running_loop().time)
         iam.visible_after = visible_after
@@ -84,7 +84,6 @@ async def test_a_call_that_aws_asks_to_repeat_is_repeated_that_often(retries: in
 
 @virtual
 async def test_with_0_a_revocation_is_still_never_given_up() -> None:
-    """What AWS did not answer is another attempt, later, and the user goes."""
     async with world() as w:
         await limited(w, 0)
         made = await w.issue()
@@ -95,8 +94,8 @@ async def test_with_0_a_revocation_is_still_never_given_up() -> None:
 
 
 @virtual
-async def test_with_0_a_repeat_still_makes_room_for_its_key() -> None:
-    """A refusal for want of room is no failed try: with the key that nobody holds gone, it is asked anew."""
+async def test_with_0_a_repeated_request_still_deletes_a_stray_key() -> None:
+    """A refusal for lack of room is not a failed try."""
     async with world() as w:
         await limited(w, 0)
         first = await w.issue(request="one")
@@ -110,8 +109,7 @@ async def test_with_0_a_repeat_still_makes_room_for_its_key() -> None:
 
 
 @virtual
-async def test_with_0_a_rotation_asks_for_its_key_once_an_attempt() -> None:
-    """The caller hears that AWS did not answer; the next attempt first looks for the key that was lost."""
+async def test_with_0_a_rotation_sends_create_access_key_once_per_attempt() -> None:
     async with rotating() as w:
         await limited(w, 0)
         w.aws.sent.clear()

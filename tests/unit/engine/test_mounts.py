@@ -1,4 +1,4 @@
-"""Checks how operators change mounts and roots: whole or not at all, and never to another account."""
+"""Checks changes of mounts and roots: they are atomic, and never change the account of live leases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from tests.support.virtual_loop import virtual
 
 @virtual
 async def test_a_mount_is_enabled_once() -> None:
-    """A second mount of the name is refused, and the first is as it was."""
     async with world() as w:
         before = await w.engine.mounts.get("aws")
         with pytest.raises(AlreadyExists):
@@ -31,7 +30,6 @@ async def test_a_mount_is_enabled_once() -> None:
 
 @virtual
 async def test_a_mount_that_breaks_rules_is_not_stored() -> None:
-    """A faulty mount is refused with its fields, when enabled and when tuned."""
     async with world() as w:
         with pytest.raises(Invalid):
             await w.engine.mounts.enable(builders.mount("bad name"), "test")
@@ -41,8 +39,7 @@ async def test_a_mount_that_breaks_rules_is_not_stored() -> None:
 
 
 @virtual
-async def test_tunings_at_the_same_time_lose_nothing() -> None:
-    """Operators who tune different fields at once all get theirs."""
+async def test_concurrent_tunings_lose_nothing() -> None:
     async with world() as w:
         mounts = w.engine.mounts
 
@@ -64,8 +61,7 @@ async def test_tunings_at_the_same_time_lose_nothing() -> None:
 
 
 @virtual
-async def test_a_root_of_a_mount_without_leases_asks_aws_nothing() -> None:
-    """A first root is stored without a word from AWS, so that an operator can prepare while it is away."""
+async def test_a_root_of_a_mount_without_leases_is_stored_without_a_call() -> None:
     async with world() as w:
         w.aws.away = True
         await w.set_root()
@@ -74,8 +70,7 @@ async def test_a_root_of_a_mount_without_leases_asks_aws_nothing() -> None:
 
 
 @virtual
-async def test_a_root_of_the_same_account_takes_over_live_leases() -> None:
-    """With leases there AWS is asked whose the new root is; of the same account it is taken at once."""
+async def test_a_root_of_the_same_account_may_replace_one_with_live_leases() -> None:
     async with world() as w:
         made = await w.issue()
         w.aws.sent.clear()
@@ -89,7 +84,7 @@ async def test_a_root_of_the_same_account_takes_over_live_leases() -> None:
 @pytest.mark.parametrize("gone", [False, True])
 @virtual
 async def test_a_root_of_another_account_is_refused_while_there_are_rows(gone: bool) -> None:
-    """Live leases and tombstones bind the mount to its account: the change is refused and changes nothing."""
+    """Live leases and tombstones bind the mount to its account."""
     async with world() as w:
         made = await w.issue()
         if gone:
@@ -102,7 +97,6 @@ async def test_a_root_of_another_account_is_refused_while_there_are_rows(gone: b
 
 @virtual
 async def test_a_mount_without_rows_may_change_its_account() -> None:
-    """As long as nothing was issued, a root of another account replaces the first."""
     async with world() as w:
         await w.set_root(key_id=builders.OTHER_ROOT_KEY)
         made = await w.issue()
@@ -111,8 +105,7 @@ async def test_a_mount_without_rows_may_change_its_account() -> None:
 
 @pytest.mark.parametrize("kind", [Kind.DROP, Kind.HANG])
 @virtual
-async def test_a_root_that_aws_says_nothing_about_is_not_stored(kind: Kind) -> None:
-    """With leases there and no word from AWS in 5 s, SetRoot is UNAVAILABLE and the old root stays."""
+async def test_with_leases_a_root_that_aws_does_not_confirm_is_not_stored(kind: Kind) -> None:
     async with world() as w:
         await w.issue()
         before, start = w.store.roots["aws"], w.now()
@@ -125,7 +118,6 @@ async def test_a_root_that_aws_says_nothing_about_is_not_stored(kind: Kind) -> N
 
 @virtual
 async def test_an_old_etag_changes_no_root() -> None:
-    """Who read another root than the one there is told so; who read this one may replace it."""
     async with world() as w:
         mounts = w.engine.mounts
         etag = (await mounts.get_root("aws")).config.etag
@@ -138,7 +130,7 @@ async def test_an_old_etag_changes_no_root() -> None:
 
 @virtual
 async def test_an_etag_sets_no_first_root() -> None:
-    """Who read a root that was removed with its mount since does not set it on the mount of the same name."""
+    """The root that the caller read may have been removed with its mount."""
     async with world() as w:
         await w.engine.mounts.enable(builders.mount("bare"), "test")
         with pytest.raises(EtagMismatch):
@@ -149,7 +141,6 @@ async def test_an_etag_sets_no_first_root() -> None:
 
 @virtual
 async def test_a_root_at_an_endpoint_that_is_not_allowed_is_refused() -> None:
-    """A root may point at AWS's own hosts and at what the operator allowed, nowhere else."""
     async with world() as w:
         config = builders.root_config(iam_endpoint="https://iam.evil.test")
         with pytest.raises(Invalid):
@@ -158,8 +149,7 @@ async def test_a_root_at_an_endpoint_that_is_not_allowed_is_refused() -> None:
 
 
 @virtual
-async def test_a_mount_without_a_root_says_so() -> None:
-    """Reading the root of a mount that has none, or of no mount, are two clear errors."""
+async def test_a_mount_without_a_root_and_an_unknown_mount_are_different_errors() -> None:
     async with world() as w:
         await w.engine.mounts.enable(builders.mount("bare"), "test")
         with pytest.raises(RootNotSet):
@@ -169,8 +159,7 @@ async def test_a_mount_without_a_root_says_so() -> None:
 
 
 @virtual
-async def test_a_root_changed_while_an_issue_is_on_its_way_serves_it_and_makes_no_stray_user() -> None:
-    """An issue that read the old root before its intent was stored reads again, and is of the new account."""
+async def test_an_issue_uses_a_root_that_changed_before_its_intent_was_stored() -> None:
     async with world() as w:
         async with asyncio.TaskGroup() as group:
             caller = group.create_task(w.attempt())

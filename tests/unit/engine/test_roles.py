@@ -1,4 +1,4 @@
-"""Checks how operators change roles: whole or not at all."""
+"""Checks changes of roles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from tests.support.virtual_loop import virtual
 
 @virtual
 async def test_a_role_is_read_as_it_was_written() -> None:
-    """What PutRole stored is what GetRole shows, with a fresh etag."""
     async with world() as w:
         wanted = builders.role("full", policy_arns=builders.MANAGED, iam_tags=(("team", "a"),), max_leases=3)
         await w.put_role(wanted)
@@ -28,14 +27,13 @@ async def test_a_role_is_read_as_it_was_written() -> None:
 
 
 @virtual
-async def test_a_faulty_role_changes_nothing() -> None:
-    """Every fault is told with its path under ``role``, and the role that was there stays."""
+async def test_an_invalid_role_changes_nothing() -> None:
     async with world() as w:
         before = await w.engine.roles.get("aws", "app")
         faulty = builders.role(user_path="nope", policy_arns=("not-an-arn",))
-        with pytest.raises(Invalid) as told:
+        with pytest.raises(Invalid) as raised:
             await w.put_role(faulty)
-        assert {violation.field for violation in told.value.violations} == {
+        assert {violation.field for violation in raised.value.violations} == {
             "role.user_path",
             "role.policy_arns[0]",
         }
@@ -44,7 +42,6 @@ async def test_a_faulty_role_changes_nothing() -> None:
 
 @virtual
 async def test_a_check_writes_nothing() -> None:
-    """CheckRole tells what PutRole would, and leaves the store as it is."""
     async with world() as w:
         await w.engine.roles.check("aws", builders.role("new"))
         with pytest.raises(NotFound):
@@ -52,8 +49,8 @@ async def test_a_check_writes_nothing() -> None:
 
 
 @virtual
-async def test_arns_that_the_roots_partition_refuses_are_warned_of() -> None:
-    """A root in GovCloud or China says so by its region, before AWS was ever asked."""
+async def test_arns_of_another_partition_are_warned_of_by_the_root_s_region() -> None:
+    """Before AWS was ever called."""
     async with world() as w:
         wanted = builders.role("new", policy_arns=("arn:aws:iam::aws:policy/ReadOnlyAccess",))
         before = await w.engine.roles.check("aws", wanted)
@@ -67,7 +64,6 @@ async def test_arns_that_the_roots_partition_refuses_are_warned_of() -> None:
 
 @virtual
 async def test_an_old_etag_changes_no_role() -> None:
-    """Who read another role than the one there is told so, also where there is none."""
     async with world() as w:
         roles = w.engine.roles
         for name, etag in (("app", "old"), ("none", "any")):
@@ -79,8 +75,7 @@ async def test_an_old_etag_changes_no_role() -> None:
 
 
 @virtual
-async def test_changes_at_the_same_time_lose_nothing() -> None:
-    """Operators who change different fields of a role at once all get theirs."""
+async def test_concurrent_changes_lose_nothing() -> None:
     async with world() as w:
         roles = w.engine.roles
 
@@ -100,8 +95,7 @@ async def test_changes_at_the_same_time_lose_nothing() -> None:
 
 
 @virtual
-async def test_a_deleted_role_leaves_its_leases_to_end_in_time() -> None:
-    """Deleting a role ends nothing early and nothing late."""
+async def test_leases_of_a_deleted_role_end_at_their_expiry() -> None:
     async with world() as w:
         await w.issue(ttl=60)
         await w.engine.roles.delete("aws", "app", "test")
@@ -116,7 +110,6 @@ async def test_a_deleted_role_leaves_its_leases_to_end_in_time() -> None:
 
 @virtual
 async def test_roles_are_listed_by_name_in_pages() -> None:
-    """A list goes on after the last name of the page before; a mount that is not there is NOT_FOUND."""
     async with world() as w:
         for name in ("c", "a", "b"):
             await w.put_role(builders.role(name))

@@ -1,4 +1,4 @@
-"""Checks the rotation of a root's key as an operator sees it: the answers, and what is on the account."""
+"""Checks the rotation of a root's key: the answers, and the keys on the account."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.support.virtual_loop import virtual
 
 
 @virtual
-async def test_the_new_key_is_in_use_and_the_old_one_goes() -> None:
-    """It is answered after the switch; the old key is switched off after 2 s and deleted after a minute."""
+async def test_the_new_key_is_in_use_and_the_old_one_is_deleted() -> None:
+    """It is set inactive after 2 s and deleted after a minute."""
     async with rotating() as w:
         new = await rotate(w)
         assert new == await root_key(w) != builders.ROOT_KEY
@@ -38,7 +38,7 @@ async def test_the_new_key_is_in_use_and_the_old_one_goes() -> None:
 
 @virtual
 async def test_the_new_key_is_accepted_three_times_by_sts_and_iam_before_it_is_used() -> None:
-    """A key that AWS takes twenty seconds to know is waited for."""
+    """AWS may need twenty seconds to accept it."""
     async with rotating() as w:
         w.iam.visible_after = 20.0
         began = w.now()
@@ -53,7 +53,6 @@ async def test_the_new_key_is_accepted_three_times_by_sts_and_iam_before_it_is_u
 @pytest.mark.parametrize("proof", ["VerifyKey", "VerifyKeyOnIam"])
 @virtual
 async def test_a_key_that_is_not_accepted_for_a_minute_is_deleted(proof: str) -> None:
-    """Neither STS nor IAM may refuse it; the old key stays in use and the caller hears why."""
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.REFUSE, proof, code="InvalidClientTokenId"))
         with pytest.raises(KeyNotAccepted):
@@ -67,16 +66,15 @@ async def test_a_key_that_is_not_accepted_for_a_minute_is_deleted(proof: str) ->
 
 @pytest.mark.parametrize("seconds", [59.4, 59.8, 60.0, 60.2])
 @virtual
-async def test_a_key_that_is_accepted_at_the_end_of_the_minute_gets_its_three_looks(seconds: float) -> None:
-    """The minute is for refusals: a look that finds it accepted is followed by the others."""
+async def test_a_key_that_is_accepted_late_still_gets_three_checks(seconds: float) -> None:
+    """The minute is only for refusals."""
     async with rotating() as w:
         w.iam.visible_after = seconds
         assert await rotate(w) == await root_key(w) != builders.ROOT_KEY
 
 
 @virtual
-async def test_issues_under_way_go_on_with_the_new_key() -> None:
-    """However often the key is rotated under load, no caller notices."""
+async def test_issues_in_progress_go_on_with_the_new_key() -> None:
     async with rotating() as w:
         stop = False
         failures: list[LessorError] = []
@@ -101,8 +99,7 @@ async def test_issues_under_way_go_on_with_the_new_key() -> None:
 
 @pytest.mark.parametrize("role", ["app", "assumed"])
 @virtual
-async def test_an_issue_that_read_its_root_before_the_switch_reads_it_again(role: str) -> None:
-    """It begins after the switch with a version that is no more: nothing is stored yet, and it goes on."""
+async def test_an_issue_with_an_outdated_root_version_reads_it_again(role: str) -> None:
     async with rotating() as w:
         await w.put_role(builders.assumed(w.iam.add_role("target").arn))
         await w.issue(role=role)
@@ -116,7 +113,7 @@ async def test_an_issue_that_read_its_root_before_the_switch_reads_it_again(role
 
 @virtual
 async def test_an_issue_whose_root_keeps_changing_is_aborted() -> None:
-    """It reads three times and no more; nothing is left of it."""
+    """After three reads."""
     async with rotating() as w:
         w.points.slow["begin"] = 10.0
         issuing = asyncio.get_running_loop().create_task(w.issue())
@@ -129,8 +126,8 @@ async def test_an_issue_whose_root_keeps_changing_is_aborted() -> None:
 
 
 @virtual
-async def test_an_issue_that_outlives_the_old_key_ends_with_the_new_one() -> None:
-    """Each call is signed when it is sent, so one that AWS asks to repeat for seconds goes on working."""
+async def test_an_issue_that_outlives_the_old_key_continues_with_the_new_one() -> None:
+    """Each call is signed when it is sent."""
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.REFUSE, "PutUserPolicy", nth=1, times=6, code="ConcurrentModification"))
         issuing = asyncio.get_running_loop().create_task(w.issue())
@@ -142,8 +139,7 @@ async def test_an_issue_that_outlives_the_old_key_ends_with_the_new_one() -> Non
 
 
 @virtual
-async def test_two_at_once_make_one_rotation() -> None:
-    """The second caller joins the first and gets the same key."""
+async def test_concurrent_rotations_are_one() -> None:
     async with rotating() as w:
         async with asyncio.TaskGroup() as group:
             first, second = group.create_task(rotate(w)), group.create_task(rotate(w))
@@ -152,8 +148,7 @@ async def test_two_at_once_make_one_rotation() -> None:
 
 
 @virtual
-async def test_a_caller_that_goes_away_stops_nothing() -> None:
-    """The rotation ends as if its caller waited."""
+async def test_a_cancelled_rotation_goes_on() -> None:
     async with rotating() as w:
         calling = asyncio.get_running_loop().create_task(rotate(w))
         await w.until(lambda: "CreateAccessKey" in w.aws.actions())
@@ -163,8 +158,7 @@ async def test_a_caller_that_goes_away_stops_nothing() -> None:
 
 
 @virtual
-async def test_rotating_again_at_once_makes_room_by_the_key_that_retires() -> None:
-    """The key that was just replaced is ours to delete."""
+async def test_an_immediate_second_rotation_deletes_the_retiring_key() -> None:
     async with rotating() as w:
         first = await rotate(w)
         second = await rotate(w)
@@ -178,23 +172,22 @@ async def test_rotating_again_at_once_makes_room_by_the_key_that_retires() -> No
 
 @pytest.mark.parametrize("status", ["Active", "Inactive"])
 @virtual
-async def test_a_second_key_of_somebody_is_named_and_not_touched(status: str) -> None:
-    """AWS allows two keys, inactive ones among them; Lessor deletes none that is not its own."""
+async def test_a_second_key_of_others_is_named_and_not_deleted(status: str) -> None:
+    """AWS allows two keys, and inactive ones count."""
     async with rotating() as w:
         other = w.iam.create_access_key(ROOT).id
         w.iam.update_access_key(ROOT, other, status)
         before = keys_of(w)
-        with pytest.raises(KeyLimit) as told:
+        with pytest.raises(KeyLimit) as raised:
             await rotate(w)
-        assert other in str(told.value)
-        assert builders.ROOT_KEY in str(told.value)
+        assert other in str(raised.value)
+        assert builders.ROOT_KEY in str(raised.value)
         assert keys_of(w) == before
         assert "CreateAccessKey" not in w.aws.actions()
 
 
 @virtual
-async def test_the_other_key_is_deleted_when_told() -> None:
-    """The one that the root does not use."""
+async def test_delete_other_key_deletes_the_key_that_the_root_does_not_use() -> None:
     async with rotating() as w:
         other = w.iam.create_access_key(ROOT).id
         new = await rotate(w, delete_other_key=True)
@@ -208,8 +201,7 @@ async def test_the_other_key_is_deleted_when_told() -> None:
 
 @pytest.mark.parametrize("kind", [Kind.LOSE, Kind.HANG_AFTER, Kind.ERROR_AFTER])
 @virtual
-async def test_a_key_whose_secret_was_lost_is_deleted_before_another_is_made(kind: Kind) -> None:
-    """Whatever ends the answer on its way, the caller still gets a new key, and only one is left."""
+async def test_a_key_whose_secret_was_lost_is_deleted_before_another_is_created(kind: Kind) -> None:
     async with rotating() as w:
         w.aws.faults.add(Fault(kind, "CreateAccessKey", nth=1))
         new = await rotate(w)
@@ -219,8 +211,8 @@ async def test_a_key_whose_secret_was_lost_is_deleted_before_another_is_made(kin
 
 
 @virtual
-async def test_a_key_that_comes_ten_minutes_late_is_deleted() -> None:
-    """A signed request may take effect for a quarter of an hour: a last look finds what it made."""
+async def test_a_key_created_ten_minutes_late_is_deleted() -> None:
+    """A signed request may take effect for 15 minutes."""
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.DELAY, "CreateAccessKey", nth=1, seconds=600))
         w.aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey", nth=2))
@@ -235,8 +227,7 @@ async def test_a_key_that_comes_ten_minutes_late_is_deleted() -> None:
 
 
 @virtual
-async def test_a_rotation_meanwhile_deletes_the_late_key_first() -> None:
-    """The next rotation does not wait for the last look, and is not crowded out by what came late."""
+async def test_the_next_rotation_deletes_a_late_key_first() -> None:
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.DELAY, "CreateAccessKey", nth=1, seconds=300))
         w.aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey", nth=2))
@@ -250,8 +241,7 @@ async def test_a_rotation_meanwhile_deletes_the_late_key_first() -> None:
 
 
 @virtual
-async def test_a_request_that_outlives_its_key_makes_nothing() -> None:
-    """Once the old key is off, AWS refuses what was signed with it."""
+async def test_a_late_request_of_an_inactive_key_has_no_effect() -> None:
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.DELAY, "CreateAccessKey", nth=1, seconds=600))
         new = await rotate(w)
@@ -261,7 +251,6 @@ async def test_a_request_that_outlives_its_key_makes_nothing() -> None:
 
 @virtual
 async def test_a_second_lost_answer_is_left_to_the_next_attempt() -> None:
-    """The caller hears that AWS does not answer; the rotation goes on by itself and leaves one key."""
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", times=2))
         with pytest.raises(AwsUnavailable):
@@ -271,13 +260,12 @@ async def test_a_second_lost_answer_is_left_to_the_next_attempt() -> None:
 
 
 @virtual
-async def test_a_refused_create_changes_nothing() -> None:
-    """A root that may not make keys is told so, and nothing of the rotation goes on."""
+async def test_a_refused_create_access_key_changes_nothing() -> None:
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey"))
-        with pytest.raises(LessorError) as told:
+        with pytest.raises(LessorError) as raised:
             await rotate(w)
-        assert told.value.reason == "ROOT_REFUSED"
+        assert raised.value.reason == "ROOT_REFUSED"
         row = await row_of(w)
         assert (row.phase, row.last_check_us, row.due_us) == (Phase.IDLE, 0, 0)
         assert keys_of(w) == {builders.ROOT_KEY: "Active"}

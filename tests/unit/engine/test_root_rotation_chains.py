@@ -1,4 +1,4 @@
-"""Checks the rotation of a root that stands at the end of a chain: its key is the chain's first user's."""
+"""Checks the rotation of a root with an assume chain: its key is that of the first user."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def chained() -> AsyncIterator[tuple[World, Iam]]:
 
 @virtual
 async def test_the_key_at_the_beginning_of_a_chain_is_rotated_by_its_own_user() -> None:
-    """No role is assumed for it; the row holds the user's account, the mount that of the chain's end."""
+    """The row has the user's account, and the mount that of the chain's end."""
     async with chained() as (w, other):
         new = await rotate(w)
         assert new == await root_key(w) != builders.ROOT_KEY
@@ -54,8 +54,7 @@ async def test_the_key_at_the_beginning_of_a_chain_is_rotated_by_its_own_user() 
 
 
 @virtual
-async def test_after_the_switch_the_chain_is_walked_anew_with_the_new_key() -> None:
-    """The session that was made with the old key is left; users made before and after are revoked."""
+async def test_after_the_switch_the_chain_is_assumed_with_the_new_key() -> None:
     async with chained() as (w, other):
         before = await w.issue()
         assert w.aws.actions().count("AssumeRole") == 2
@@ -70,8 +69,7 @@ async def test_after_the_switch_the_chain_is_walked_anew_with_the_new_key() -> N
 
 
 @virtual
-async def test_issues_under_way_through_a_chain_notice_nothing() -> None:
-    """However often the key is rotated under load, each issue ends well."""
+async def test_issues_in_progress_through_a_chain_succeed() -> None:
     async with chained() as (w, _):
         stop, failures, made = False, list[LessorError](), 0
 
@@ -96,8 +94,7 @@ async def test_issues_under_way_through_a_chain_notice_nothing() -> None:
 
 
 @virtual
-async def test_two_rotations_of_a_chained_root_one_after_the_other() -> None:
-    """The second knows account and user from the first, and deletes the key that retires."""
+async def test_a_second_rotation_of_a_chained_root_deletes_the_retiring_key() -> None:
     async with chained() as (w, _):
         first = await rotate(w)
         second = await rotate(w)
@@ -107,8 +104,7 @@ async def test_two_rotations_of_a_chained_root_one_after_the_other() -> None:
 
 
 @virtual
-async def test_a_user_of_that_name_at_the_end_of_the_chain_is_not_touched() -> None:
-    """A namesake of the root's user in the chain's last account keeps its keys, whatever is looked for."""
+async def test_a_user_of_the_same_name_at_the_end_of_the_chain_keeps_its_keys() -> None:
     async with chained() as (w, other):
         other.create_user(ROOT).visible_at = 0.0
         theirs = other.create_access_key(ROOT).id
@@ -121,18 +117,16 @@ async def test_a_user_of_that_name_at_the_end_of_the_chain_is_not_touched() -> N
 
 
 @virtual
-async def test_a_second_key_of_the_user_is_named() -> None:
-    """The user at the beginning has no room: nothing is made."""
+async def test_a_second_key_of_the_chain_s_first_user_is_named() -> None:
     async with chained() as (w, _):
         other_key = w.iam.create_access_key(ROOT).id
-        with pytest.raises(KeyLimit) as told:
+        with pytest.raises(KeyLimit) as raised:
             await rotate(w)
-        assert other_key in told.value.message
+        assert other_key in raised.value.message
 
 
 @virtual
-async def test_a_lane_of_the_chains_end_that_is_paused_does_not_hold_its_key() -> None:
-    """The user's account is another, and answers; where that one is paused, the caller hears it."""
+async def test_a_paused_account_at_the_chain_s_end_does_not_delay_the_rotation() -> None:
     async with chained() as (w, _):
         await w.issue()
         root = await w.engine.mounts.get_root("aws")
@@ -147,8 +141,7 @@ async def test_a_lane_of_the_chains_end_that_is_paused_does_not_hold_its_key() -
 
 
 @virtual
-async def test_a_chain_put_before_the_root_while_it_rotates_changes_nothing() -> None:
-    """The key is still the same user's: it is switched to, and the chain is kept."""
+async def test_a_chain_added_during_a_rotation_does_not_end_it() -> None:
     async with rotating() as w:
         w.iam.visible_after = 10.0
         calling = asyncio.get_running_loop().create_task(rotate(w))
@@ -163,8 +156,7 @@ async def test_a_chain_put_before_the_root_while_it_rotates_changes_nothing() ->
 
 
 @virtual
-async def test_another_user_s_key_set_behind_the_chain_ends_the_rotation() -> None:
-    """What was made of the first user is deleted, and the next rotation is the other user's."""
+async def test_another_user_s_key_set_during_a_rotation_ends_it() -> None:
     async with chained() as (w, _):
         w.iam.visible_after = 20.0
         calling = asyncio.get_running_loop().create_task(rotate(w))
@@ -181,8 +173,7 @@ async def test_another_user_s_key_set_behind_the_chain_ends_the_rotation() -> No
 
 
 @virtual
-async def test_a_user_of_another_account_set_behind_the_chain_deletes_nothing_of_its_namesake() -> None:
-    """Its answers say nothing of the first user; the new key of that one deletes its forerunner itself."""
+async def test_a_user_of_another_account_set_during_a_rotation_deletes_no_key_of_the_first() -> None:
     async with chained() as (w, other):
         new = await rotate(w)
         other.create_user(ROOT).visible_at = 0.0
@@ -196,8 +187,7 @@ async def test_a_user_of_another_account_set_behind_the_chain_deletes_nothing_of
 
 
 @virtual
-async def test_static_roles_go_on_after_the_chained_root_was_rotated() -> None:
-    """They are signed at the end of the chain, in its account, with the new key."""
+async def test_static_roles_rotate_after_their_chained_root_was_rotated() -> None:
     async with chained() as (w, other):
         other.create_user(USER).visible_at = 0.0
         first = await put(w)

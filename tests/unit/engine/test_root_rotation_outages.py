@@ -1,4 +1,4 @@
-"""Checks a root's rotation while AWS does not answer, or the store cannot write."""
+"""Checks the rotation of a root during outages of AWS and store errors."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from tests.support.virtual_loop import virtual
 
 
 @virtual
-async def test_a_key_that_nobody_could_prove_waits_for_aws() -> None:
-    """While AWS does not answer nothing is known against the key: it is proven once AWS is back."""
+async def test_a_key_that_could_not_be_verified_is_kept_until_aws_answers() -> None:
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.DROP, "VerifyKey"))
-        with pytest.raises(AwsUnavailable) as told:
+        with pytest.raises(AwsUnavailable) as raised:
             await rotate(w)
-        assert "revoked" not in told.value.message
+        assert "revoked" not in raised.value.message
         assert (await row_of(w)).phase is Phase.MADE
         assert await root_key(w) == builders.ROOT_KEY
         w.aws.faults.clear()
@@ -32,8 +31,8 @@ async def test_a_key_that_nobody_could_prove_waits_for_aws() -> None:
 
 
 @virtual
-async def test_an_aws_that_is_silent_twice_running_holds_nobody_for_a_minute() -> None:
-    """The caller hears so after two looks that nobody answered; the key waits, and is proven by the clock."""
+async def test_two_unanswered_checks_end_the_wait_of_the_caller() -> None:
+    """The key is kept, and verified later."""
     async with rotating() as w:
         for proof in ("VerifyKey", "VerifyKeyOnIam"):
             w.aws.faults.add(Fault(Kind.HANG, proof))
@@ -51,8 +50,7 @@ async def test_an_aws_that_is_silent_twice_running_holds_nobody_for_a_minute() -
 
 
 @virtual
-async def test_one_silent_look_and_a_throttled_one_are_waited_out() -> None:
-    """Only two that nobody answered, one after the other, end the proof; a throttled look was heard."""
+async def test_one_unanswered_check_and_a_throttled_one_do_not_end_the_wait() -> None:
     async with rotating() as w:
         for proof in ("VerifyKey", "VerifyKeyOnIam"):
             w.aws.faults.add(Fault(Kind.HANG, proof, times=1))
@@ -63,8 +61,8 @@ async def test_one_silent_look_and_a_throttled_one_are_waited_out() -> None:
 
 
 @virtual
-async def test_a_store_that_fails_half_way_holds_the_rotation_no_longer_than_it_fails() -> None:
-    """The row is let go as soon as the store works, whatever is left of its claim, and goes on from there."""
+async def test_a_store_error_delays_a_rotation_only_until_it_is_over() -> None:
+    """The claim is released as soon as the store works."""
     async with rotating() as w:
         rotating_ = asyncio.get_running_loop().create_task(rotate(w))
         await w.until(lambda: "CreateAccessKey" in w.aws.actions())
@@ -80,8 +78,7 @@ async def test_a_store_that_fails_half_way_holds_the_rotation_no_longer_than_it_
 
 
 @virtual
-async def test_a_rotation_asked_for_after_the_store_failed_is_not_told_of_another_process() -> None:
-    """Who asks as soon as the store works again is served at once."""
+async def test_a_rotation_requested_after_a_store_error_is_served_immediately() -> None:
     async with rotating() as w:
         rotating_ = asyncio.get_running_loop().create_task(rotate(w))
         await w.until(lambda: "ListAccessKeys" in w.aws.actions())
@@ -93,8 +90,7 @@ async def test_a_rotation_asked_for_after_the_store_failed_is_not_told_of_anothe
 
 
 @virtual
-async def test_a_row_that_was_taken_over_meanwhile_is_not_let_go() -> None:
-    """Another replica has claimed it since: its claim stands, and this process waits for its end."""
+async def test_a_row_claimed_by_another_replica_is_not_released() -> None:
     async with rotating() as w:
         rotating_ = asyncio.get_running_loop().create_task(rotate(w))
         await w.until(lambda: "ListAccessKeys" in w.aws.actions())
@@ -112,8 +108,8 @@ async def test_a_row_that_was_taken_over_meanwhile_is_not_let_go() -> None:
 
 
 @virtual
-async def test_a_rotation_while_aws_is_away_is_unavailable() -> None:
-    """Nothing was sent, so nothing is looked for."""
+async def test_a_rotation_during_an_outage_is_unavailable() -> None:
+    """Nothing was sent, so no lost key is searched for."""
     async with rotating() as w:
         w.aws.away = True
         with pytest.raises(AwsUnavailable):

@@ -1,4 +1,4 @@
-"""Checks which roots can be rotated, and what SetRoot and a rotation do to each other."""
+"""Checks which roots can be rotated, and how SetRoot and a rotation affect each other."""
 
 from __future__ import annotations
 
@@ -48,7 +48,6 @@ HOUR = timedelta(hours=1)
 
 @virtual
 async def test_only_a_user_s_stored_key_can_be_rotated() -> None:
-    """Not the account's root user, not a role, not a mount without a root or without being."""
     async with rotating() as w:
         w.iam.forget(ROOT)
         w.iam.dead_keys.clear()
@@ -74,12 +73,12 @@ async def test_only_a_user_s_stored_key_can_be_rotated() -> None:
 
 @virtual
 async def test_a_schedule_without_a_key_is_refused_and_one_that_is_stored_counts_as_none() -> None:
-    """An earlier version took it: such a row, due again and again, comes to rest at the first start."""
+    """An earlier version accepted it. Such a row becomes idle at the first start."""
     async with rotating(limits=EngineConfig(root_rules=RootRules(ambient_mounts=("aws",)))) as w:
         keyless = replace(builders.root_config(), access_key="", secret_key=Secret(), rotation_period=HOUR)
-        with pytest.raises(Invalid) as told:
+        with pytest.raises(Invalid) as raised:
             await w.engine.mounts.set_root("aws", "", lambda _: keyless, "test")
-        assert [one.field for one in told.value.violations] == ["config.rotation_period"]
+        assert [one.field for one in raised.value.violations] == ["config.rotation_period"]
         await set_root(w, rotation_period=HOUR)
         sealed = b"roots/aws\0" + json.dumps(to_plain(keyless)).encode()
         w.store.roots["aws"] = replace(w.store.roots["aws"], sealed=sealed, version=9)
@@ -101,20 +100,19 @@ async def test_a_schedule_without_a_key_is_refused_and_one_that_is_stored_counts
 
 @virtual
 async def test_a_key_that_was_rotated_away_is_not_set_again() -> None:
-    """A tool that knows only the first key would take the root back to one that is deleted."""
+    """A tool that knows only the first key would otherwise set it again."""
     async with rotating() as w:
         await rotate(w)
-        with pytest.raises(RootKeyRotatedAway) as told:
+        with pytest.raises(RootKeyRotatedAway) as raised:
             await set_root(w, builders.ROOT_KEY)
-        assert told.value.reason == "ROOT_KEY_ROTATED_AWAY"
+        assert raised.value.reason == "ROOT_KEY_ROTATED_AWAY"
         new = await root_key(w)
         await w.engine.mounts.set_root("aws", "", lambda before: before, "test")
         assert await root_key(w) == new
 
 
 @virtual
-async def test_a_key_that_was_rotated_away_is_no_other_mount_s_root_either() -> None:
-    """It would be dead there, and keep the first mount from ever rotating again."""
+async def test_a_key_that_was_rotated_away_is_refused_as_another_mount_s_root() -> None:
     async with rotating() as w:
         await w.engine.mounts.enable(builders.mount("second"), "test")
         first = builders.root_config()
@@ -126,8 +124,7 @@ async def test_a_key_that_was_rotated_away_is_no_other_mount_s_root_either() -> 
 
 
 @virtual
-async def test_a_mount_that_shares_a_key_keeps_it_and_can_be_changed() -> None:
-    """A root that had the key before another mount's rotation replaced it goes on."""
+async def test_a_mount_that_shares_a_rotated_key_keeps_it_and_can_be_changed() -> None:
     async with rotating() as w:
         await w.engine.mounts.enable(builders.mount("second"), "test")
         await w.engine.mounts.set_root("second", "", lambda _: builders.root_config(), "test")
@@ -137,8 +134,8 @@ async def test_a_mount_that_shares_a_key_keeps_it_and_can_be_changed() -> None:
 
 
 @virtual
-async def test_the_key_of_a_static_role_is_no_root_s() -> None:
-    """Its next rotation would end it."""
+async def test_the_key_of_a_static_role_is_refused_as_root() -> None:
+    """Its next rotation would delete it."""
     async with rotating() as w:
         await put(w)
         key = (await credentials(w)).access_key_id
@@ -148,8 +145,7 @@ async def test_the_key_of_a_static_role_is_no_root_s() -> None:
 
 
 @virtual
-async def test_a_root_set_anew_ends_the_rotation_and_its_new_key() -> None:
-    """The operator's key stands; what the rotation had made of the other one is deleted."""
+async def test_a_key_set_during_a_rotation_ends_it_and_its_new_key() -> None:
     async with rotating() as w:
         w.iam.visible_after = 20.0
         calling = asyncio.get_running_loop().create_task(rotate(w))
@@ -168,8 +164,7 @@ async def test_a_root_set_anew_ends_the_rotation_and_its_new_key() -> None:
 
 
 @virtual
-async def test_another_field_set_meanwhile_does_not_end_the_rotation() -> None:
-    """The switch depends on the key, not on the rest of the root's config."""
+async def test_another_field_set_during_a_rotation_does_not_end_it() -> None:
     async with rotating() as w:
         w.iam.visible_after = 10.0
         calling = asyncio.get_running_loop().create_task(rotate(w))
@@ -181,8 +176,7 @@ async def test_another_field_set_meanwhile_does_not_end_the_rotation() -> None:
 
 
 @virtual
-async def test_a_root_set_before_the_old_key_is_gone_still_sees_it_gone() -> None:
-    """The key that was switched to may delete its forerunner, also where the root is another's by now."""
+async def test_after_another_root_is_set_the_old_key_is_still_deleted() -> None:
     async with rotating() as w:
         new = await rotate(w)
         w.iam.create_user("other").visible_at = 0.0
@@ -197,8 +191,7 @@ async def test_a_root_set_before_the_old_key_is_gone_still_sees_it_gone() -> Non
 
 
 @virtual
-async def test_a_key_that_another_mount_works_with_is_kept() -> None:
-    """Two mounts of one key: rotating the first does not cut off the second; the key goes once it is free."""
+async def test_a_key_that_another_mount_uses_is_kept() -> None:
     async with rotating() as w:
         await w.engine.mounts.enable(builders.mount("second"), "test")
         await w.set_root("second")
@@ -217,8 +210,7 @@ async def test_a_key_that_another_mount_works_with_is_kept() -> None:
 
 
 @virtual
-async def test_a_key_made_by_hand_and_set_as_a_root_is_never_taken_for_a_lost_one() -> None:
-    """An operator helps himself while AWS does not answer: his key is a root's, so it is known."""
+async def test_a_key_created_by_an_operator_and_set_as_root_is_not_a_lost_one() -> None:
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.DROP, "CreateAccessKey", times=2))
         with pytest.raises(LessorError):
@@ -232,10 +224,9 @@ async def test_a_key_made_by_hand_and_set_as_a_root_is_never_taken_for_a_lost_on
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["another user", "another account"])
 @virtual
-async def test_a_late_key_is_not_looked_for_among_the_keys_of_the_user_that_is_set_next(
+async def test_a_late_key_is_not_searched_for_among_the_keys_of_another_user(
     elsewhere: bool,
 ) -> None:
-    """What a person made for the new root's user stays, at the next rotation and after the last look."""
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.DROP, "CreateAccessKey", nth=1))
         w.aws.faults.add(Fault(Kind.REFUSE, "CreateAccessKey", nth=2))

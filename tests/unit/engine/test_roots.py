@@ -1,4 +1,4 @@
-"""Checks that a root is used with the account that its own key belongs to."""
+"""Checks that a root is used with the account of its own key."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ async def change_root_once_bound(w: World) -> None:
 
 
 @virtual
-async def test_a_root_that_is_set_again_while_its_account_is_stored_is_never_used_without_one() -> None:
-    """The issue begins again with the new root, and its lease names the account where its user is."""
+async def test_a_root_replaced_while_its_account_is_stored_is_not_used_without_one() -> None:
+    """The issue begins again with the new root."""
     async with world() as w:
         await change_root_once_bound(w)
         made = await w.issue()

@@ -1,4 +1,4 @@
-"""Checks that an attempt on a rotation ends where another process has taken its row, or the row is gone."""
+"""Checks that an attempt on a rotation ends when it has lost its claim."""
 
 from __future__ import annotations
 
@@ -33,10 +33,9 @@ def drop(w: World) -> None:
     ("after", "times"), [("ListAccessKeys done", 1), ("CreateAccessKey done", 1), ("VerifyKeyOnIam done", 3)]
 )
 @virtual
-async def test_an_attempt_that_has_lost_its_row_calls_aws_no_more(
+async def test_an_attempt_that_has_lost_its_claim_sends_no_more_calls(
     lose: Callable[[World], None], after: str, times: int
 ) -> None:
-    """Whoever has the row now decides what becomes of the keys; the root's key stays as it is."""
     async with rotating() as w:
         w.points.passed.clear()
         rotation = asyncio.get_running_loop().create_task(rotate(w))

@@ -1,8 +1,4 @@
-"""Kills the process at every point of a rotation, and leaves every call of it unanswered.
-
-A point lies before and after each effect on AWS and each commit. Whatever happens there: in the end there
-is one root key and the engine works with it, and no key is left that nobody knows.
-"""
+"""Kills the process and loses answers at every point of a rotation, and checks that one root key is left."""
 
 from __future__ import annotations
 
@@ -129,7 +125,7 @@ async def points_of(story: Story) -> list[str]:
 
 
 async def attempt(story: Story, w: World) -> None:
-    """Play a story; what it is refused is its callers' to hear."""
+    """Run a scenario; refusals are ignored."""
     with suppress(LessorError):
         await story(w)
 
@@ -150,7 +146,7 @@ async def die_at(index: int, story: Story, late: float | None) -> str:
 
 
 async def lose_at(index: int, story: Story) -> str:
-    """Play a story, and let nobody answer at one of its points; return the point's name."""
+    """Run a scenario, and lose the answer at one of its points; return the point's name."""
     async with world() as w:
         await prepared(story, w)
         w.points.lose_at = index
@@ -173,7 +169,7 @@ async def fail_and_die(number: int, kind: Kind, story: Story) -> None:
 
 
 async def lose_and_die(first: int, second: int, story: Story) -> None:
-    """Play a story in which nobody answers at one point, and die at a later one, or two minutes later."""
+    """Run a scenario that loses the answer at one point, and dies at a later one, or two minutes later."""
     async with world() as w:
         await prepared(story, w)
         w.points.lose_at = first
@@ -223,22 +219,20 @@ def cases(*quick: Story) -> list[object]:
 
 @pytest.mark.parametrize("story", cases(static_one_key))
 def test_a_death_at_any_point_leaves_one_key(story: Story) -> None:
-    """Wherever the process dies, the next one ends with one known key."""
     points = run(points_of(story))
     assert {run(die_at(index, story, None)) for index in telling(points)} == set(points)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("story", [root_on_demand, static_deleted])
-def test_what_a_dead_process_sent_leaves_one_key(story: Story) -> None:
-    """A request that takes effect 14 minutes after its sender's death leaves no key that nobody knows."""
+def test_late_requests_of_a_dead_process_leave_one_key(story: Story) -> None:
+    """They may take effect 14 minutes after the death."""
     points = run(points_of(story))
     assert {run(die_at(index, story, 14 * 60.0)) for index in telling(points)} == set(points)
 
 
 @pytest.mark.parametrize("story", cases(root_on_demand))
-def test_no_answer_at_any_point_leaves_one_key(story: Story) -> None:
-    """Whichever call or commit nobody answers, done or not done, the rotation ends with one known key."""
+def test_a_lost_answer_at_any_point_leaves_one_key(story: Story) -> None:
     points = run(points_of(story))
     assert {run(lose_at(index, story)) for index in telling(points)} == set(points)
 
@@ -251,8 +245,7 @@ def test_no_answer_at_any_point_leaves_one_key(story: Story) -> None:
         if kind is not Kind.DELAY
     ],
 )
-def test_each_call_in_turn_may_fail_in_any_way(kind: Kind) -> None:
-    """Refused, throttled, broken off, never answered or answered with nonsense, and then the process dies."""
+def test_any_failure_of_any_call_followed_by_a_death_leaves_one_key(kind: Kind) -> None:
     for story in (root_on_demand, static_one_key):
         for number in range(1, 18):
             run(fail_and_die(number, kind, story))
@@ -261,8 +254,9 @@ def test_each_call_in_turn_may_fail_in_any_way(kind: Kind) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("story", [root_on_demand, static_two_keys])
 @pytest.mark.parametrize("steps", [(4, 5), pytest.param((2, 3), marks=pytest.mark.fire)])
-def test_a_death_after_an_answer_was_lost_leaves_one_key(story: Story, steps: tuple[int, int]) -> None:
-    """A rotation that goes on after a lost answer survives a death at any point, too."""
+def test_a_death_at_any_point_after_a_lost_answer_leaves_one_key(
+    story: Story, steps: tuple[int, int]
+) -> None:
     points = run(points_of(story))
     for first in range(0, len(points), steps[0]):
         for second in range(first + 1, first + 40, steps[1]):
@@ -270,7 +264,7 @@ def test_a_death_after_an_answer_was_lost_leaves_one_key(story: Story, steps: tu
 
 
 def test_every_effect_of_a_rotation_is_a_point() -> None:
-    """The deaths above really lie around each call and each commit."""
+    """So that the tests above try a death around each call and each commit."""
     points = set(run(points_of(root_on_demand)))
     for action in ("ListAccessKeys", "CreateAccessKey", "UpdateAccessKey", "DeleteAccessKey"):
         assert {f"{action} sent", f"{action} done"} <= points

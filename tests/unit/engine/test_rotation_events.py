@@ -1,4 +1,4 @@
-"""Checks what is told of rotations: who asked, who read a key, and which key is left behind."""
+"""Checks the events of rotations."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ SUBJECT = static_subject("aws", USER)
 
 
 @virtual
-async def test_a_rotation_tells_who_asked_for_it() -> None:
-    """The one who rotates, or who puts a new static role."""
+async def test_the_event_of_a_rotation_names_its_caller() -> None:
     async with rotating() as w:
         new = await w.engine.root_keys.rotate("aws", "olga", delete_other_key=False)
         made = await w.engine.static_roles.put(static(), "piet", delete_other_key=False)
@@ -42,8 +41,8 @@ async def test_a_rotation_tells_who_asked_for_it() -> None:
 
 
 @virtual
-async def test_a_rotation_by_the_clock_tells_so() -> None:
-    """By schedule, and where it goes on by itself after somebody's attempt has failed."""
+async def test_the_event_of_a_scheduled_rotation_names_no_caller() -> None:
+    """Nor does one that is retried after a caller's attempt failed."""
     async with rotating() as w:
         await set_root(w, rotation_period=timedelta(hours=1))
         w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", times=2))
@@ -56,8 +55,8 @@ async def test_a_rotation_by_the_clock_tells_so() -> None:
 
 
 @virtual
-async def test_whoever_reads_a_static_key_is_told_of() -> None:
-    """With the key's id and never its secret; where there is no key yet nobody got one."""
+async def test_each_read_of_a_static_key_is_an_event() -> None:
+    """With the key's id, but not its secret."""
     async with rotating() as w:
         made = await put(w)
         found = await w.engine.static_roles.credentials("aws", USER, "rosa")
@@ -78,8 +77,7 @@ async def stuck() -> None:
 
 
 @virtual
-async def test_an_old_root_key_that_goes_under_with_its_mount_is_told_once() -> None:
-    """However often the store fails before the mount is removed."""
+async def test_an_old_root_key_left_by_a_removed_mount_is_reported_once() -> None:
     async with rotating() as w:
         old = await root_key(w)
         w.aws.faults.add(Fault(Kind.REFUSE, "UpdateAccessKey"))
@@ -98,8 +96,7 @@ async def test_an_old_root_key_that_goes_under_with_its_mount_is_told_once() -> 
 
 
 @virtual
-async def test_an_old_key_that_is_left_is_not_said_to_be_retired() -> None:
-    """Its root was set anew and AWS refuses to delete it: a person is told that it is there."""
+async def test_an_old_key_that_cannot_be_deleted_is_reported_as_left() -> None:
     async with rotating() as w:
         old = await root_key(w)
         await w.engine.root_keys.rotate("aws", "olga", delete_other_key=False)
@@ -113,8 +110,7 @@ async def test_an_old_key_that_is_left_is_not_said_to_be_retired() -> None:
 
 
 @virtual
-async def test_a_mount_whose_rotations_rest_leaves_nothing_to_tell() -> None:
-    """The keys of its static roles are deleted with it."""
+async def test_a_mount_with_idle_rotations_reports_no_key_left() -> None:
     async with rotating() as w:
         await put(w)
         await rotate_static(w)

@@ -1,4 +1,4 @@
-"""Checks when roots rotate by themselves: period, cron and window, across restarts, outages and holds."""
+"""Checks scheduled rotations of roots across restarts, outages and holds."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def seconds_until(w: World, instant_us: int) -> float:
 
 @virtual
 async def test_a_period_rotates_again_and_again() -> None:
-    """Each time within the last tenth of the period, and never later than the period."""
+    """Each time within the last tenth of the period."""
     async with rotating() as w:
         await set_root(w, rotation_period=HOUR)
         began = w.now()
@@ -55,8 +55,7 @@ async def test_a_period_rotates_again_and_again() -> None:
 
 
 @virtual
-async def test_mounts_of_one_period_do_not_rotate_at_one_instant() -> None:
-    """The first time is drawn, so that an account that is set up at once is not rotated at once."""
+async def test_mounts_of_one_period_rotate_at_different_times() -> None:
     async with rotating() as w:
         await set_root(w, rotation_period=HOUR)
         await w.engine.mounts.enable(builders.mount("aws2"), "test")
@@ -68,7 +67,6 @@ async def test_mounts_of_one_period_do_not_rotate_at_one_instant() -> None:
 
 @virtual
 async def test_the_next_time_survives_a_restart() -> None:
-    """A process that starts anew rotates when the one before would have."""
     async with rotating() as w:
         await set_root(w, rotation_period=HOUR)
         due = await row_of(w)
@@ -83,8 +81,7 @@ async def test_the_next_time_survives_a_restart() -> None:
 
 
 @virtual
-async def test_what_fell_due_while_nobody_ran_is_done_at_the_start() -> None:
-    """A period that ended in the dark is made good once there is light."""
+async def test_an_overdue_rotation_is_done_at_the_start() -> None:
     async with rotating() as w:
         await set_root(w, rotation_period=HOUR)
         await w.kill()
@@ -97,7 +94,6 @@ async def test_what_fell_due_while_nobody_ran_is_done_at_the_start() -> None:
 @pytest.mark.parametrize("hours", [0.5, 4])
 @virtual
 async def test_another_period_moves_the_next_time_durably(hours: float) -> None:
-    """Shorter or longer, it counts from the change, and a restart does not go back to the old one."""
     async with rotating() as w:
         await set_root(w, rotation_period=HOUR)
         await asyncio.sleep(600)
@@ -111,8 +107,7 @@ async def test_another_period_moves_the_next_time_durably(hours: float) -> None:
 
 
 @virtual
-async def test_a_change_that_is_none_moves_nothing() -> None:
-    """Another field of the root leaves the next rotation where it was."""
+async def test_a_change_of_another_field_keeps_the_next_time() -> None:
     async with rotating() as w:
         await set_root(w, rotation_period=HOUR)
         before = await row_of(w)
@@ -122,8 +117,7 @@ async def test_a_change_that_is_none_moves_nothing() -> None:
 
 
 @virtual
-async def test_without_a_period_nothing_rotates_any_more() -> None:
-    """Taking the period away ends it."""
+async def test_removing_the_period_ends_the_rotations() -> None:
     async with rotating() as w:
         await set_root(w, rotation_period=HOUR)
         await set_root(w, rotation_period=None)
@@ -135,7 +129,6 @@ async def test_without_a_period_nothing_rotates_any_more() -> None:
 
 @virtual
 async def test_a_mount_that_is_being_disabled_gets_no_new_key_by_its_schedule() -> None:
-    """Its leases may take long to go; its root is as good as gone."""
     async with rotating() as w:
         await set_root(w, rotation_period=HOUR)
         await w.issue()
@@ -147,8 +140,7 @@ async def test_a_mount_that_is_being_disabled_gets_no_new_key_by_its_schedule() 
 
 
 @virtual
-async def test_a_rotation_on_demand_begins_the_period_anew() -> None:
-    """What was just rotated is not rotated again for a period."""
+async def test_an_explicit_rotation_starts_a_new_period() -> None:
     async with rotating() as w:
         await set_root(w, rotation_period=HOUR)
         await asyncio.sleep(3000)
@@ -157,8 +149,7 @@ async def test_a_rotation_on_demand_begins_the_period_anew() -> None:
 
 
 @virtual
-async def test_a_period_set_while_the_key_is_rotated_counts() -> None:
-    """The schedule in force at the switch decides the next time, also where it came during the rotation."""
+async def test_a_period_set_during_a_rotation_counts() -> None:
     async with rotating() as w:
         w.iam.visible_after = 10.0
         calling = asyncio.get_running_loop().create_task(rotate(w))
@@ -170,7 +161,6 @@ async def test_a_period_set_while_the_key_is_rotated_counts() -> None:
 
 @virtual
 async def test_a_period_set_during_a_rotation_that_fails_counts_too() -> None:
-    """The schedule is not lost with the new key."""
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.REFUSE, "VerifyKey", times=200))
         calling = asyncio.get_running_loop().create_task(rotate(w))
@@ -183,7 +173,7 @@ async def test_a_period_set_during_a_rotation_that_fails_counts_too() -> None:
 
 
 @virtual
-async def test_a_root_whose_schedule_was_not_written_down_is_put_right_at_the_start() -> None:
+async def test_a_schedule_that_was_not_stored_is_stored_at_the_start() -> None:
     """A process may die between the root's commit and the schedule's."""
     async with rotating() as w:
         await set_root(w, rotation_period=HOUR)
@@ -198,8 +188,7 @@ async def test_a_root_whose_schedule_was_not_written_down_is_put_right_at_the_st
 
 
 @virtual
-async def test_a_schedule_rotates_at_its_times() -> None:
-    """Every night at three, UTC, by the service's clock."""
+async def test_a_cron_expression_rotates_at_its_times() -> None:
     async with rotating() as w:
         await set_root(w, rotation_schedule=NIGHTLY)
         assert (await row_of(w)).next_us == DAWN_US
@@ -212,7 +201,6 @@ async def test_a_schedule_rotates_at_its_times() -> None:
 
 @virtual
 async def test_a_rotation_that_misses_its_window_waits_for_the_next_time() -> None:
-    """A service that was down at three and past the window does not rotate in the middle of the day."""
     async with rotating() as w:
         await set_root(w, rotation_schedule=NIGHTLY, rotation_window=HOUR)
         await w.kill()
@@ -227,7 +215,6 @@ async def test_a_rotation_that_misses_its_window_waits_for_the_next_time() -> No
 
 @virtual
 async def test_within_its_window_a_rotation_may_begin_late() -> None:
-    """Up to the window's end it is made good."""
     async with rotating() as w:
         await set_root(w, rotation_schedule=NIGHTLY, rotation_window=HOUR)
         await w.kill()
@@ -239,8 +226,7 @@ async def test_within_its_window_a_rotation_may_begin_late() -> None:
 
 
 @virtual
-async def test_a_rotation_that_is_refused_all_through_its_window_is_missed() -> None:
-    """The attempts end with the window; the next time gets its own."""
+async def test_a_rotation_that_is_refused_during_its_whole_window_is_missed() -> None:
     async with rotating() as w:
         await set_root(w, rotation_schedule=NIGHTLY, rotation_window=HOUR)
         w.aws.faults.add(Fault(Kind.REFUSE, "ListAccessKeys"))
@@ -257,7 +243,6 @@ async def test_a_rotation_that_is_refused_all_through_its_window_is_missed() -> 
 
 @virtual
 async def test_a_refused_rotation_backs_off_and_its_attempts_are_durable() -> None:
-    """Ten seconds doubling to a quarter of an hour, drawn; a restart does not begin from the start."""
     async with rotating() as w:
         await set_root(w, rotation_period=HOUR)
         w.aws.faults.add(Fault(Kind.REFUSE, "ListAccessKeys"))
@@ -278,8 +263,7 @@ async def test_a_refused_rotation_backs_off_and_its_attempts_are_durable() -> No
 
 
 @virtual
-async def test_while_aws_is_away_no_attempt_counts() -> None:
-    """An outage says nothing about the root; the rotation is made good soon after it."""
+async def test_an_outage_counts_no_attempt() -> None:
     async with rotating() as w:
         await set_root(w, rotation_period=HOUR)
         w.aws.away = True
@@ -293,7 +277,7 @@ async def test_while_aws_is_away_no_attempt_counts() -> None:
 
 @virtual
 async def test_a_scheduled_rotation_waits_while_expiries_are_held() -> None:
-    """A clock that nobody trusts does not rotate keys; a person still may."""
+    """The clock may be wrong. An explicit rotation is still possible."""
     async with rotating() as w:
         await set_root(w, rotation_period=HOUR)
         await w.engine.expiry.hold("ASKED")
@@ -308,8 +292,7 @@ async def test_a_scheduled_rotation_waits_while_expiries_are_held() -> None:
 
 
 @virtual
-async def test_rotations_asked_for_leave_the_clock_its_room() -> None:
-    """Eight slow ones by hand hold up none that is due; of those that are due eight go on at once."""
+async def test_explicit_rotations_do_not_delay_scheduled_ones() -> None:
     async with rotating() as w:
         users = [f"user-{number}" for number in range(MAX_CONCURRENT)]
         for user in users:
@@ -326,8 +309,7 @@ async def test_rotations_asked_for_leave_the_clock_its_room() -> None:
 
 
 @virtual
-async def test_the_clock_begins_eight_at_once() -> None:
-    """The ninth waits for room."""
+async def test_at_most_eight_scheduled_rotations_run_at_the_same_time() -> None:
     async with rotating() as w:
         users = [f"user-{number}" for number in range(MAX_CONCURRENT + 1)]
         for user in users:
@@ -342,8 +324,7 @@ async def test_the_clock_begins_eight_at_once() -> None:
 
 
 @virtual
-async def test_a_store_that_fails_holds_up_rotations_no_longer_than_it_fails() -> None:
-    """What could not be claimed is claimed once the store works."""
+async def test_a_store_error_delays_rotations_only_until_it_is_over() -> None:
     async with rotating() as w:
         await set_root(w, rotation_period=HOUR)
         w.store.fail_writes = True

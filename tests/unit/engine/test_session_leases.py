@@ -1,4 +1,4 @@
-"""Checks what becomes of a session's lease: forgotten, never renewed, handed out again, swept."""
+"""Checks the leases of sessions: they are forgotten, not revoked, and never renewed."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ async def federated(w: World) -> str:
 
 @pytest.mark.parametrize("sync", [True, False])
 @virtual
-async def test_a_revoked_session_is_forgotten_and_then_gone_already(sync: bool) -> None:
-    """The lease goes at once; the answer says until when the session works, a repeat that it is over."""
+async def test_a_revoked_session_is_forgotten_and_then_already_gone(sync: bool) -> None:
+    """The answer names the time until which AWS accepts the session."""
     async with world() as w:
         await assumed(w)
         made = await w.issue(role="assumed", ttl=900)
         w.aws.sent.clear()
-        told = await w.revoke(made.lease.id, sync=sync)
-        assert told == Revocation(Outcome.FORGOTTEN, works_until_us=made.lease.expires_us)
+        answer = await w.revoke(made.lease.id, sync=sync)
+        assert answer == Revocation(Outcome.FORGOTTEN, works_until_us=made.lease.expires_us)
         assert (await w.lease(made.lease.id)).state is State.GONE
         assert (await w.revoke(made.lease.id, sync=sync)).outcome is Outcome.ALREADY_GONE
         assert w.aws.sent == []
@@ -56,8 +56,7 @@ async def test_a_revoked_session_is_forgotten_and_then_gone_already(sync: bool) 
 
 
 @virtual
-async def test_a_session_is_forgotten_while_aws_is_away() -> None:
-    """Nothing of a session's end depends on AWS."""
+async def test_a_session_is_forgotten_during_an_outage() -> None:
     async with world() as w:
         await assumed(w)
         made = await w.issue(role="assumed")
@@ -67,7 +66,6 @@ async def test_a_session_is_forgotten_while_aws_is_away() -> None:
 
 @virtual
 async def test_a_session_is_never_renewed() -> None:
-    """AWS has fixed its life: NOT_RENEWABLE."""
     async with world() as w:
         await assumed(w)
         made = await w.issue(role="assumed")
@@ -76,8 +74,7 @@ async def test_a_session_is_never_renewed() -> None:
 
 
 @virtual
-async def test_a_prefix_takes_sessions_along() -> None:
-    """A prefix ends sessions and users alike."""
+async def test_a_prefix_includes_sessions() -> None:
     async with world() as w:
         await assumed(w)
         await w.issue(role="assumed")
@@ -92,7 +89,7 @@ async def test_a_prefix_takes_sessions_along() -> None:
 
 @virtual
 async def test_a_session_is_not_abandoned() -> None:
-    """There is no revocation of it that could be given up; its lease ends by itself."""
+    """It has no revocation that could be abandoned."""
     async with world() as w:
         await assumed(w)
         made = await w.issue(role="assumed", ttl=900)
@@ -104,7 +101,7 @@ async def test_a_session_is_not_abandoned() -> None:
 
 @virtual
 async def test_a_repeat_gets_another_session_under_the_same_lease() -> None:
-    """The fresh session lives for what is left, so that the lease's expiry stays."""
+    """It lives as long as the lease still does."""
     async with world() as w:
         await assumed(w)
         first = await w.issue(role="assumed", ttl=3600, request=ONE)
@@ -119,8 +116,7 @@ async def test_a_repeat_gets_another_session_under_the_same_lease() -> None:
 
 
 @virtual
-async def test_a_repeat_whose_caller_has_left_leaves_the_session_that_is_out() -> None:
-    """What was handed out before stays the lease's, whatever AWS made for nobody."""
+async def test_a_cancelled_repeat_keeps_the_old_session() -> None:
     async with world() as w:
         await assumed(w)
         first = await w.issue(role="assumed", request=ONE)
@@ -136,7 +132,7 @@ async def test_a_repeat_whose_caller_has_left_leaves_the_session_that_is_out() -
 
 @virtual
 async def test_a_repeat_with_too_little_time_left_is_spent() -> None:
-    """AWS makes no session shorter than 900 s: with less left the request id is spent."""
+    """AWS issues no session of less than 900 s."""
     async with world() as w:
         await assumed(w)
         await w.issue(role="assumed", ttl=1000, request=ONE)
@@ -148,8 +144,7 @@ async def test_a_repeat_with_too_little_time_left_is_spent() -> None:
 
 
 @virtual
-async def test_repeats_under_way_share_one_session() -> None:
-    """A dozen callers with one request id get one answer."""
+async def test_concurrent_repeats_share_one_session() -> None:
     async with world() as w:
         await assumed(w)
         async with asyncio.TaskGroup() as group:
@@ -161,8 +156,7 @@ async def test_repeats_under_way_share_one_session() -> None:
 
 
 @virtual
-async def test_a_session_that_nobody_took_waits_a_minute_for_a_repeat() -> None:
-    """With a request id the work goes on; a repeat gets the lease with the end that it would have had."""
+async def test_an_undelivered_session_waits_a_minute_for_a_repeat() -> None:
     async with world() as w:
         await assumed(w)
         task = asyncio.get_running_loop().create_task(w.issue(role="assumed", request=ONE))
@@ -177,8 +171,7 @@ async def test_a_session_that_nobody_took_waits_a_minute_for_a_repeat() -> None:
 
 
 @virtual
-async def test_a_session_that_nobody_ever_takes_is_over_in_a_minute() -> None:
-    """Without a repeat the row ends, and the request id is spent."""
+async def test_an_undelivered_session_ends_after_a_minute() -> None:
     async with world() as w:
         await assumed(w)
         task = asyncio.get_running_loop().create_task(w.issue(role="assumed", request=ONE))
@@ -190,8 +183,7 @@ async def test_a_session_that_nobody_ever_takes_is_over_in_a_minute() -> None:
 
 
 @virtual
-async def test_a_repeat_brings_a_code_of_its_own() -> None:
-    """A code serves once, so the repeat's is the one that is sent."""
+async def test_a_repeat_sends_its_own_mfa_code() -> None:
     async with world() as w:
         await assumed(w, mfa_serial_number=SERIAL)
         for code in ("111111", "222222"):
@@ -201,8 +193,7 @@ async def test_a_repeat_brings_a_code_of_its_own() -> None:
 
 
 @virtual
-async def test_a_repeat_is_held_to_what_the_role_allows_today() -> None:
-    """A session of a role that has been taken off the list since is not handed out again."""
+async def test_a_repeat_obeys_the_current_role() -> None:
     async with world() as w:
         await bound(w)
         allowed, forbidden = (w.iam.add_role(name, longest=43_200).arn for name in ("allowed", "forbidden"))
@@ -210,15 +201,14 @@ async def test_a_repeat_is_held_to_what_the_role_allows_today() -> None:
         await w.issue(role="assumed", request=ONE, ask=Ask(role_arn=forbidden))
         await w.put_role(builders.assumed(allowed))
         w.aws.sent.clear()
-        with pytest.raises(Invalid) as told:
+        with pytest.raises(Invalid) as raised:
             await w.issue(role="assumed", request=ONE, ask=Ask(role_arn=forbidden))
-        assert [one.field for one in told.value.violations] == ["role_arn"]
+        assert [one.field for one in raised.value.violations] == ["role_arn"]
         assert "AssumeRole" not in w.aws.actions()
 
 
 @virtual
-async def test_a_repeat_after_the_role_became_another_is_spent() -> None:
-    """A lease is not handed out again as something that it is not."""
+async def test_a_repeat_after_the_role_type_changed_is_spent() -> None:
     async with world() as w:
         await assumed(w)
         await w.issue(role="assumed", request=ONE)
@@ -229,8 +219,7 @@ async def test_a_repeat_after_the_role_became_another_is_spent() -> None:
 
 
 @virtual
-async def test_a_repeat_after_the_root_became_another_account_s_is_spent() -> None:
-    """The lease names the account of its sessions: one of another account is not handed out under it."""
+async def test_a_repeat_after_the_root_s_account_changed_is_spent() -> None:
     async with world() as w:
         role = await federated(w)
         await w.issue(role=role, request=ONE)
@@ -242,8 +231,8 @@ async def test_a_repeat_after_the_root_became_another_account_s_is_spent() -> No
 
 
 @virtual
-async def test_a_repeat_asks_for_no_longer_session_than_the_root_can_make_now() -> None:
-    """By a chain AWS makes sessions of an hour at most, and refuses a longer wish instead of cutting it."""
+async def test_a_repeat_is_capped_by_the_current_root() -> None:
+    """A chain gives sessions of at most an hour, and AWS refuses longer ones."""
     async with world() as w:
         await assumed(w)
         first = await w.issue(role="assumed", ttl=4 * 3600, request=ONE)
@@ -256,8 +245,7 @@ async def test_a_repeat_asks_for_no_longer_session_than_the_root_can_make_now() 
 
 
 @virtual
-async def test_a_repeat_that_aws_refuses_leaves_the_lease_as_it_is() -> None:
-    """What was handed out before still stands when no further session can be made."""
+async def test_a_refused_repeat_leaves_the_lease_unchanged() -> None:
     async with world() as w:
         await assumed(w)
         first = await w.issue(role="assumed", request=ONE)
@@ -268,8 +256,7 @@ async def test_a_repeat_that_aws_refuses_leaves_the_lease_as_it_is() -> None:
 
 
 @virtual
-async def test_a_sweep_passes_sessions_over() -> None:
-    """A session has no user that a listing could miss: nothing is found, and it lives on."""
+async def test_a_reconcile_run_ignores_sessions() -> None:
     async with world() as w:
         await assumed(w)
         made = await w.issue(role="assumed", ttl=7200)
@@ -279,8 +266,8 @@ async def test_a_sweep_passes_sessions_over() -> None:
 
 
 @virtual
-async def test_tombstones_of_sessions_go_by_their_age_alone() -> None:
-    """A week after its end a session's tombstone is dropped, though its account cannot be listed."""
+async def test_tombstones_of_sessions_are_dropped_by_age_alone() -> None:
+    """Also when the account cannot be listed."""
     async with world() as w:
         await assumed(w)
         made = await w.issue(role="assumed", ttl=900)

@@ -1,4 +1,4 @@
-"""Checks how sessions of STS are made: one call, a durable row before the secret leaves, nothing to undo."""
+"""Checks how sessions of STS are issued."""
 
 from __future__ import annotations
 
@@ -57,8 +57,7 @@ async def warm(w: World) -> None:
 
 @pytest.mark.parametrize("kind", ["assumed", "federated", "session"])
 @virtual
-async def test_each_type_is_made_by_one_call(kind: str) -> None:
-    """Key, secret, token and end are AWS's own; the row names no user, and no other call goes out."""
+async def test_each_session_type_is_issued_by_one_call(kind: str) -> None:
     async with world() as w:
         await warm(w)
         await assumed(w)
@@ -77,8 +76,7 @@ async def test_each_type_is_made_by_one_call(kind: str) -> None:
 
 
 @virtual
-async def test_the_row_comes_first_and_is_active_before_the_secret_leaves() -> None:
-    """The intent is durable before STS is asked, and the ACTIVE row before anybody is answered."""
+async def test_the_intent_is_committed_before_the_call_and_active_before_the_answer() -> None:
     async with world() as w:
         await warm(w)
         await w.put_role(SESSION)
@@ -90,8 +88,8 @@ async def test_the_row_comes_first_and_is_active_before_the_secret_leaves() -> N
 
 @pytest.mark.parametrize(("ahead", "seconds"), [(0.0, 900), (-100.0, 800), (-899.5, 1), (-5000.0, 1)])
 @virtual
-async def test_a_lease_lives_for_what_aws_gave_and_never_for_nothing(ahead: float, seconds: int) -> None:
-    """The ttl is what is left until AWS's own instant, in whole seconds, at least one."""
+async def test_a_lease_ends_when_aws_ends_the_session(ahead: float, seconds: int) -> None:
+    """In whole seconds, and at least one."""
     async with world() as w:
         await assumed(w)
         w.clocks.aws_ahead = ahead
@@ -102,7 +100,6 @@ async def test_a_lease_lives_for_what_aws_gave_and_never_for_nothing(ahead: floa
 
 @virtual
 async def test_a_session_ends_without_a_call_to_aws() -> None:
-    """At its expiry the row is finished and that is all, also while AWS cannot be reached."""
     async with world() as w:
         await assumed(w)
         made = await w.issue(role="assumed", ttl=900)
@@ -114,8 +111,7 @@ async def test_a_session_ends_without_a_call_to_aws() -> None:
 
 @pytest.mark.parametrize("gone", ["paused", "no root", "other account"])
 @virtual
-async def test_a_session_ends_whatever_became_of_its_root(gone: str) -> None:
-    """A paused account, a root that is gone and one of another account stand in no session's way."""
+async def test_a_session_ends_without_its_root(gone: str) -> None:
     async with world() as w:
         await assumed(w)
         made = await w.issue(role="assumed", ttl=900)
@@ -135,8 +131,7 @@ async def test_a_session_ends_whatever_became_of_its_root(gone: str) -> None:
 
 
 @virtual
-async def test_a_root_of_another_account_is_taken_while_only_sessions_live() -> None:
-    """Sessions bind a mount to no account: there is nothing of them that another root could not undo."""
+async def test_a_root_of_another_account_is_accepted_while_only_sessions_live() -> None:
     async with world() as w:
         await assumed(w)
         await w.issue(role="assumed")
@@ -166,8 +161,7 @@ async def test_a_root_of_another_account_is_taken_while_only_sessions_live() -> 
     ],
 )
 @virtual
-async def test_what_fails_is_told_and_leaves_a_row_that_just_ends(fault: Fault, reason: str) -> None:
-    """A refusal and an unknown fate both end the row at once, without another call."""
+async def test_a_failed_session_is_an_error_and_its_row_ends(fault: Fault, reason: str) -> None:
     async with world() as w:
         await warm(w)
         await assumed(w)
@@ -181,8 +175,7 @@ async def test_what_fails_is_told_and_leaves_a_row_that_just_ends(fault: Fault, 
 
 
 @virtual
-async def test_a_session_longer_than_the_iam_role_takes_is_told_clearly() -> None:
-    """AWS's ValidationError for the IAM role's MaxSessionDuration becomes an error that names it."""
+async def test_a_session_longer_than_max_session_duration_is_a_clear_error() -> None:
     async with world() as w:
         await assumed(w, longest=3600)
         with pytest.raises(LessorError, match="AssumeRole") as raised:
@@ -191,8 +184,7 @@ async def test_a_session_longer_than_the_iam_role_takes_is_told_clearly() -> Non
 
 
 @virtual
-async def test_an_mfa_code_that_aws_refuses_is_told_as_that() -> None:
-    """A right code is taken once; a wrong or used one is MFA_REFUSED, not a fault of the root."""
+async def test_a_refused_mfa_code_has_its_own_error() -> None:
     async with world() as w:
         await assumed(w, mfa_serial_number=SERIAL)
         w.iam.sts.mfa_codes[SERIAL] = "123456"
@@ -204,8 +196,7 @@ async def test_an_mfa_code_that_aws_refuses_is_told_as_that() -> None:
 
 
 @virtual
-async def test_a_caller_who_left_before_the_call_has_none_sent() -> None:
-    """Where nobody waits any more, STS is not asked, and the row ends."""
+async def test_a_request_cancelled_before_the_call_sends_none() -> None:
     async with world() as w:
         await warm(w)
         await assumed(w)
@@ -218,8 +209,7 @@ async def test_a_caller_who_left_before_the_call_has_none_sent() -> None:
 
 
 @virtual
-async def test_a_caller_who_leaves_during_the_call_leaves_a_row_that_ends() -> None:
-    """The session reaches nobody; its row is ended at once and not only at its expiry."""
+async def test_a_request_cancelled_during_the_call_ends_its_row_immediately() -> None:
     async with world() as w:
         await warm(w)
         await assumed(w)
@@ -231,8 +221,7 @@ async def test_a_caller_who_leaves_during_the_call_leaves_a_row_that_ends() -> N
 
 
 @virtual
-async def test_a_lease_that_is_revoked_while_it_is_made_gives_out_nothing() -> None:
-    """A revocation between intent and ACTIVE wins; the session that AWS made reaches nobody."""
+async def test_a_lease_revoked_during_its_issue_returns_nothing() -> None:
     async with world() as w:
         await warm(w)
         await assumed(w)
@@ -246,8 +235,7 @@ async def test_a_lease_that_is_revoked_while_it_is_made_gives_out_nothing() -> N
 
 
 @virtual
-async def test_a_store_that_fails_gives_out_nothing() -> None:
-    """A session whose ACTIVE row is not durable reaches nobody; the row ends when the store writes again."""
+async def test_a_session_that_cannot_be_activated_is_not_returned() -> None:
     async with world() as w:
         await assumed(w)
         w.store.fails.add("activate")
@@ -259,8 +247,7 @@ async def test_a_store_that_fails_gives_out_nothing() -> None:
 
 
 @virtual
-async def test_a_request_that_is_wrong_asks_nobody() -> None:
-    """All faults come at once, before the store or AWS is asked for anything."""
+async def test_an_invalid_request_calls_neither_store_nor_aws() -> None:
     async with world() as w:
         await warm(w)
         await assumed(w)
@@ -274,8 +261,7 @@ async def test_a_request_that_is_wrong_asks_nobody() -> None:
 
 
 @virtual
-async def test_sessions_count_for_the_role_and_not_for_the_users_of_the_mount() -> None:
-    """max_leases bounds sessions; max_users, a count of IAM users, does not, nor do they use it up."""
+async def test_sessions_count_against_max_leases_and_not_against_max_users() -> None:
     async with world(mount=builders.mount(max_users=1)) as w:
         await assumed(w, max_leases=2)
         for _ in range(2):
@@ -288,8 +274,7 @@ async def test_sessions_count_for_the_role_and_not_for_the_users_of_the_mount() 
 
 
 @virtual
-async def test_tags_source_identity_and_name_tell_who_asked() -> None:
-    """What the role takes from its caller is what AWS is told."""
+async def test_tags_source_identity_and_name_identify_the_caller() -> None:
     async with world() as w:
         await assumed(
             w,
@@ -308,7 +293,6 @@ async def test_tags_source_identity_and_name_tell_who_asked() -> None:
 
 @virtual
 async def test_a_users_policy_is_filled_in_from_its_caller() -> None:
-    """An IAM user's inline policy holds the caller's name where the role says so."""
     document = builders.DOCUMENT.replace('"*"', '"arn:aws:s3:::b/{{identity.name}}/*"')
     async with world(role=builders.role(policy_document=document)) as w:
         await w.issue()
@@ -318,8 +302,7 @@ async def test_a_users_policy_is_filled_in_from_its_caller() -> None:
 
 
 @virtual
-async def test_a_sessions_key_can_be_waited_for() -> None:
-    """The wait for a usable key proves a session's key with its token."""
+async def test_the_wait_until_accepted_uses_the_session_s_token() -> None:
     async with world() as w:
         await assumed(w)
         made = await w.issue(role="assumed", wait_usable=30)
@@ -330,8 +313,7 @@ async def test_a_sessions_key_can_be_waited_for() -> None:
 
 
 @virtual
-async def test_an_aws_that_is_away_is_told_and_costs_no_row_for_long() -> None:
-    """While AWS cannot be reached a session is UNAVAILABLE."""
+async def test_during_an_outage_a_session_is_unavailable_and_its_row_ends() -> None:
     async with world() as w:
         await warm(w)
         await assumed(w)

@@ -1,4 +1,4 @@
-"""Checks what becomes of keys when a static role is deleted: those made for it go, all others stay."""
+"""Checks what happens to the keys of a deleted static role."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def lose_a_key(w: World) -> None:
 
 @virtual
 async def test_both_keys_of_a_deleted_static_role_are_deleted() -> None:
-    """Nobody has their secrets any more; the user stays."""
+    """The user stays."""
     async with rotating() as w:
         first = await put(w)
         second = await rotate_static(w)
@@ -64,8 +64,7 @@ async def test_both_keys_of_a_deleted_static_role_are_deleted() -> None:
 
 
 @virtual
-async def test_a_key_of_somebody_else_stays() -> None:
-    """It was there before, and no rotation made it."""
+async def test_a_key_of_others_is_not_deleted() -> None:
     async with rotating() as w:
         theirs = w.iam.create_access_key(USER).id
         await put(w)
@@ -74,8 +73,7 @@ async def test_a_key_of_somebody_else_stays() -> None:
 
 
 @virtual
-async def test_a_kept_key_works_on() -> None:
-    """With keep_key the current key stays, and the one before it goes."""
+async def test_with_keep_key_the_current_key_stays_valid() -> None:
     async with rotating() as w:
         await put(w)
         current = await rotate_static(w)
@@ -85,8 +83,8 @@ async def test_a_kept_key_works_on() -> None:
 
 
 @virtual
-async def test_while_aws_is_away_the_keys_go_later() -> None:
-    """The role is gone for callers, without its secrets; its keys are deleted when AWS is back."""
+async def test_during_an_outage_the_keys_are_deleted_later() -> None:
+    """For callers the role is already deleted."""
     async with rotating() as w:
         made = await put(w)
         w.aws.away = True
@@ -104,7 +102,6 @@ async def test_while_aws_is_away_the_keys_go_later() -> None:
 
 @virtual
 async def test_a_process_that_dies_before_aws_is_back_leaves_no_key() -> None:
-    """The row says what is to be done; the next process does it."""
     async with rotating() as w:
         await put(w)
         w.aws.away = True
@@ -118,8 +115,7 @@ async def test_a_process_that_dies_before_aws_is_back_leaves_no_key() -> None:
 
 
 @virtual
-async def test_a_caller_does_not_wait_for_an_aws_that_hangs() -> None:
-    """It is answered within seconds of the row being durable, and the work goes on."""
+async def test_a_caller_does_not_wait_for_unanswered_deletions() -> None:
     async with rotating() as w:
         made = await put(w)
         w.aws.faults.add(Fault(Kind.HANG, "DeleteAccessKey", times=3))
@@ -130,8 +126,7 @@ async def test_a_caller_does_not_wait_for_an_aws_that_hangs() -> None:
 
 
 @virtual
-async def test_a_key_that_aws_refuses_to_delete_is_tried_again() -> None:
-    """A policy that was mended lets it go; meanwhile keep_key gives the current one up."""
+async def test_a_refused_deletion_is_retried() -> None:
     async with rotating() as w:
         made = await put(w)
         w.aws.faults.add(Fault(Kind.REFUSE, "DeleteAccessKey", times=2))
@@ -147,8 +142,7 @@ async def test_a_key_that_aws_refuses_to_delete_is_tried_again() -> None:
 
 
 @virtual
-async def test_a_key_whose_secret_nobody_got_is_deleted_too() -> None:
-    """What a lost answer made is found; the row stays until none can appear any more."""
+async def test_a_key_of_a_lost_answer_is_deleted_too() -> None:
     async with rotating() as w:
         await put(w)
         await lose_a_key(w)
@@ -160,8 +154,8 @@ async def test_a_key_whose_secret_nobody_got_is_deleted_too() -> None:
 
 
 @virtual
-async def test_a_key_that_a_late_request_makes_after_the_deletion_is_deleted() -> None:
-    """A request that nobody heard of takes effect ten minutes later."""
+async def test_a_key_created_after_the_deletion_is_deleted() -> None:
+    """A lost request may take effect ten minutes later."""
     async with rotating() as w:
         made = await put(w)
         w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", times=2))
@@ -179,7 +173,6 @@ async def test_a_key_that_a_late_request_makes_after_the_deletion_is_deleted() -
 
 @virtual
 async def test_the_name_can_be_used_again_once_the_keys_are_gone() -> None:
-    """Also while a lost key may yet appear; but not while AWS has a key of the old role."""
     async with rotating() as w:
         await put(w)
         await lose_a_key(w)
@@ -195,7 +188,7 @@ async def test_the_name_can_be_used_again_once_the_keys_are_gone() -> None:
 
 
 @virtual
-async def test_the_user_is_taken_until_its_keys_are_gone() -> None:
+async def test_the_user_is_not_free_until_its_keys_are_gone() -> None:
     """Two roles of one user would take each other's keys for lost ones."""
     async with rotating() as w:
         await put(w)
@@ -210,8 +203,7 @@ async def test_the_user_is_taken_until_its_keys_are_gone() -> None:
 
 
 @virtual
-async def test_another_user_may_have_the_name_once_no_key_of_the_old_one_can_appear() -> None:
-    """While a request of unknown fate may still make one, only the same user may."""
+async def test_another_user_may_have_the_name_once_no_late_key_can_appear() -> None:
     async with rotating() as w:
         await put(w)
         await lose_a_key(w)
@@ -224,8 +216,7 @@ async def test_another_user_may_have_the_name_once_no_key_of_the_old_one_can_app
 
 
 @virtual
-async def test_keys_of_an_account_out_of_reach_are_left_and_told() -> None:
-    """A root of another account can't delete them; the role goes, and the log names the key."""
+async def test_keys_of_another_account_are_left_and_reported() -> None:
     async with rotating() as w:
         made = await put(w)
         w.store.rows.clear()
@@ -237,8 +228,7 @@ async def test_keys_of_an_account_out_of_reach_are_left_and_told() -> None:
 
 
 @virtual
-async def test_a_user_that_is_gone_takes_its_keys_along() -> None:
-    """There is nothing left to delete."""
+async def test_a_deleted_user_needs_no_key_deletion() -> None:
     async with rotating() as w:
         await put(w)
         w.iam.forget(USER)
@@ -248,7 +238,6 @@ async def test_a_user_that_is_gone_takes_its_keys_along() -> None:
 
 @virtual
 async def test_a_mount_is_not_removed_before_the_keys_of_a_deleted_static_role() -> None:
-    """Its root is what deletes them."""
     async with rotating() as w:
         await put(w)
         w.aws.away = True

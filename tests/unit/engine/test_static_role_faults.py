@@ -1,4 +1,4 @@
-"""Checks static roles where others hold keys, AWS is not well, or the user is in another account."""
+"""Checks static roles whose user has other keys, whose calls fail, or whose user is in another account."""
 
 from __future__ import annotations
 
@@ -67,20 +67,19 @@ async def put_beside(w: World, name: str) -> None:
 
 @virtual
 async def test_the_key_of_another_static_role_is_never_deleted() -> None:
-    """Also with delete_other_key: the role that hands it out would hand out a key that is dead."""
+    """Not even with delete_other_key."""
     async with rotating() as w:
         await put(w)
         await put_beside(w, "second")
-        with pytest.raises(StaticKeyInUse) as told:
+        with pytest.raises(StaticKeyInUse) as raised:
             await w.engine.static_roles.rotate("aws", "second", "test", delete_other_key=True)
-        assert f"static role aws/{USER}" in told.value.message
+        assert f"static role aws/{USER}" in raised.value.message
         assert works(w, await credentials(w))
         assert works(w, await credentials(w, "second"))
 
 
 @virtual
-async def test_a_root_is_not_rotated_at_the_cost_of_a_static_role() -> None:
-    """A static role whose user came to be the root's keeps its key, whoever is told to delete another one."""
+async def test_a_root_rotation_does_not_delete_the_key_of_a_static_role() -> None:
     async with rotating() as w:
         await put(w)
         await set_root(w, w.iam.create_access_key(USER).id)
@@ -95,8 +94,7 @@ async def test_a_root_is_not_rotated_at_the_cost_of_a_static_role() -> None:
 
 
 @virtual
-async def test_a_user_of_another_static_role_is_taken() -> None:
-    """Whichever mount it is asked for: nothing is made or stored, and the message names the other."""
+async def test_the_user_of_another_static_role_is_refused() -> None:
     async with rotating() as w:
         await put(w)
         await w.engine.mounts.enable(builders.mount("second"), "test")
@@ -104,9 +102,9 @@ async def test_a_user_of_another_static_role_is_taken() -> None:
         before = keys_of(w, USER)
         w.aws.sent.clear()
         for mount in ("aws", "second"):
-            with pytest.raises(StaticUserTaken) as told:
+            with pytest.raises(StaticUserTaken) as raised:
                 await put(w, replace(static("other", username=USER), mount=mount))
-            assert f"user {USER} already belongs to static role aws/{USER}" in told.value.message
+            assert f"user {USER} already belongs to static role aws/{USER}" in raised.value.message
             assert await w.store.get_rotation(static_subject(mount, "other")) is None
         assert keys_of(w, USER) == before
         assert set(w.aws.actions()) <= {"GetUser", "GetCallerIdentity"}
@@ -115,8 +113,7 @@ async def test_a_user_of_another_static_role_is_taken() -> None:
 
 
 @virtual
-async def test_of_two_that_take_a_user_at_once_one_gets_it() -> None:
-    """Both have looked before either has stored: the store decides."""
+async def test_of_two_concurrent_requests_for_a_user_one_succeeds() -> None:
     async with rotating() as w:
         async with asyncio.TaskGroup() as group:
             roles = [static(name, username=USER) for name in ("first", "second")]
@@ -129,8 +126,8 @@ async def test_of_two_that_take_a_user_at_once_one_gets_it() -> None:
 
 @pytest.mark.parametrize("mount", ["aws", "second"])
 @virtual
-async def test_the_user_of_a_root_is_taken(mount: str) -> None:
-    """Also that of another mount's root, behind a chain, and where no rotation has asked whose it is."""
+async def test_the_user_of_a_root_is_refused(mount: str) -> None:
+    """Also that of another mount's root, or behind a chain."""
     async with rotating() as w:
         w.iam.create_user("hub").visible_at = 0.0
         hop = Hop(w.iam.peer(OTHER_ACCOUNT).add_role("spoke").arn)
@@ -141,16 +138,16 @@ async def test_the_user_of_a_root_is_taken(mount: str) -> None:
         await w.engine.mounts.set_root("second", "", lambda _: config, "test")
         user = ROOT if mount == "aws" else "hub"
         before = keys_of(w, user)
-        with pytest.raises(StaticUserTaken) as told:
+        with pytest.raises(StaticUserTaken) as raised:
             await put(w, static("other", username=user), delete_other_key=True)
-        assert f"the root of mount {mount}" in told.value.message
+        assert f"the root of mount {mount}" in raised.value.message
         assert await w.store.get_rotation(static_subject("aws", "other")) is None
         assert keys_of(w, user) == before
 
 
 @virtual
-async def test_the_user_whose_key_the_server_itself_has_is_taken() -> None:
-    """Its key stands in no mount: AWS is asked whom the mount's root is."""
+async def test_the_user_of_the_server_s_own_credentials_is_refused() -> None:
+    """No mount has its key, so AWS is asked who the root is."""
     async with rotating(limits=EngineConfig(root_rules=RootRules(ambient_mounts=("aws",)))) as w:
         w.aws.accounts[""] = w.iam
         keyless = replace(builders.root_config(), access_key="", secret_key=Secret())
@@ -171,20 +168,18 @@ async def outcome(putting: Awaitable[Rotation]) -> Rotation | LessorError:
 
 
 @virtual
-async def test_two_keys_of_somebody_are_named_and_nothing_is_stored() -> None:
-    """A user that is full is not touched; the answer names both keys."""
+async def test_two_keys_of_others_are_named_and_nothing_is_stored() -> None:
     async with rotating() as w:
         theirs = [w.iam.create_access_key(USER).id for _ in range(2)]
-        with pytest.raises(KeyLimit) as told:
+        with pytest.raises(KeyLimit) as raised:
             await put(w)
-        assert all(key_id in str(told.value) for key_id in theirs)
+        assert all(key_id in str(raised.value) for key_id in theirs)
         assert list(keys_of(w, USER)) == theirs
         assert await w.store.get_rotation(SUBJECT) is None
 
 
 @virtual
-async def test_when_told_the_oldest_key_of_somebody_is_deleted() -> None:
-    """One of two, so that the first rotation has room."""
+async def test_delete_other_key_deletes_the_oldest_key_of_others() -> None:
     async with rotating() as w:
         older = w.iam.create_access_key(USER).id
         await asyncio.sleep(60)
@@ -195,8 +190,7 @@ async def test_when_told_the_oldest_key_of_somebody_is_deleted() -> None:
 
 
 @virtual
-async def test_one_key_of_somebody_leaves_room_for_one() -> None:
-    """With one live key a foreign key is no obstacle at first, and is never touched."""
+async def test_one_key_of_others_leaves_room_for_one() -> None:
     async with rotating() as w:
         theirs = w.iam.create_access_key(USER).id
         made = await put(w, static(live_keys=1))
@@ -208,8 +202,7 @@ async def test_one_key_of_somebody_leaves_room_for_one() -> None:
 
 @pytest.mark.parametrize("ended", [False, True])
 @virtual
-async def test_keys_of_a_user_made_anew_are_never_taken_for_lost_ones(ended: bool) -> None:
-    """The key that nobody heard of went with the old user; the new one's are none of ours."""
+async def test_keys_of_a_recreated_user_are_not_lost_ones(ended: bool) -> None:
     async with rotating() as w:
         await put(w)
         w.aws.faults.add(Fault(Kind.HANG, "CreateAccessKey", times=2))
@@ -231,8 +224,7 @@ async def test_keys_of_a_user_made_anew_are_never_taken_for_lost_ones(ended: boo
 
 
 @virtual
-async def test_a_first_key_whose_fate_is_unknown_keeps_the_role() -> None:
-    """The role stays and says that its key is still to come; the first rotation ends by itself."""
+async def test_a_first_key_with_an_unknown_outcome_keeps_the_role() -> None:
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.LOSE, "CreateAccessKey", times=2))
         with pytest.raises(AwsUnavailable):
@@ -246,21 +238,20 @@ async def test_a_first_key_whose_fate_is_unknown_keeps_the_role() -> None:
 
 
 @virtual
-async def test_a_first_key_that_is_not_proven_leaves_nothing() -> None:
-    """The key is deleted and the role not stored."""
+async def test_a_first_key_that_is_not_verified_leaves_nothing() -> None:
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.REFUSE, "VerifyKey"))
-        with pytest.raises(KeyNotAccepted) as told:
+        with pytest.raises(KeyNotAccepted) as raised:
             await put(w)
-        assert told.value.aws is not None
+        assert raised.value.aws is not None
         assert keys_of(w, USER) == {}
         with pytest.raises(NotFound):
             await credentials(w)
 
 
 @virtual
-async def test_a_user_who_may_do_nothing_is_proven_all_the_same() -> None:
-    """IAM denies a plain user even to see itself: that answer shows that its key was accepted."""
+async def test_the_key_of_a_user_without_permissions_is_verified() -> None:
+    """IAM denies GetUser, which shows that it accepted the key."""
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.REFUSE, "VerifyKeyOnIam"))
         assert (await put(w)).current in keys_of(w, USER)
@@ -268,7 +259,6 @@ async def test_a_user_who_may_do_nothing_is_proven_all_the_same() -> None:
 
 @virtual
 async def test_a_late_key_of_a_static_role_is_deleted() -> None:
-    """The second asking made the key; what the first makes ten minutes later goes."""
     async with rotating() as w:
         w.aws.faults.add(Fault(Kind.DELAY, "CreateAccessKey", nth=1, seconds=600))
         made = await put(w)
@@ -280,8 +270,7 @@ async def test_a_late_key_of_a_static_role_is_deleted() -> None:
 
 
 @virtual
-async def test_a_key_that_somebody_made_before_is_never_taken_for_a_late_one() -> None:
-    """The last look deletes nothing that was listed before the key was asked for."""
+async def test_a_key_that_existed_before_is_not_a_late_one() -> None:
     async with rotating() as w:
         theirs = w.iam.create_access_key(USER).id
         w.aws.faults.add(Fault(Kind.DROP, "CreateAccessKey", nth=1))
@@ -296,7 +285,6 @@ async def test_a_key_that_somebody_made_before_is_never_taken_for_a_late_one() -
 
 @virtual
 async def test_a_user_of_another_account_is_rotated_through_a_chain() -> None:
-    """Its calls are signed by the role at the chain's end; the mount's own calls are not."""
     async with rotating() as w:
         other = w.iam.peer(OTHER_ACCOUNT)
         role = other.add_role("keys", external_id="outside")
@@ -313,12 +301,11 @@ async def test_a_user_of_another_account_is_rotated_through_a_chain() -> None:
 
 @virtual
 async def test_a_chain_that_aws_refuses_stores_nothing() -> None:
-    """Without the external id the role is not assumed."""
     async with rotating() as w:
         other = w.iam.peer(OTHER_ACCOUNT)
         role = other.add_role("keys", external_id="outside")
         other.create_user(USER).visible_at = 0.0
-        with pytest.raises(LessorError) as told:
+        with pytest.raises(LessorError) as raised:
             await put(w, static(chain=(Hop(role.arn),)))
-        assert told.value.reason == "ROOT_REFUSED"
+        assert raised.value.reason == "ROOT_REFUSED"
         assert await w.store.get_rotation(SUBJECT) is None

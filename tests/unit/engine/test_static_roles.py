@@ -1,4 +1,4 @@
-"""Checks static roles as operators and callers see them: keys on the account, and what is handed out."""
+"""Checks static roles: their keys on the account, and what callers get."""
 
 from __future__ import annotations
 
@@ -42,8 +42,7 @@ SECOND = 1_000_000
 
 
 @virtual
-async def test_a_new_static_role_has_its_first_key_when_it_is_answered() -> None:
-    """The key is proven and stored; its secret is sealed."""
+async def test_put_static_role_returns_after_the_first_key_is_stored() -> None:
     async with rotating() as w:
         row = await put(w)
         found = await credentials(w)
@@ -56,8 +55,7 @@ async def test_a_new_static_role_has_its_first_key_when_it_is_answered() -> None
 
 
 @virtual
-async def test_its_key_is_read_while_aws_is_away() -> None:
-    """Handing out a stored key needs no AWS."""
+async def test_a_key_is_read_during_an_outage() -> None:
     async with rotating() as w:
         made = await put(w)
         w.aws.away = True
@@ -66,12 +64,12 @@ async def test_its_key_is_read_while_aws_is_away() -> None:
 
 @virtual
 async def test_a_user_that_aws_does_not_know_is_refused_and_nothing_stored() -> None:
-    """No user, and a user whose name only differs by case."""
+    """A name that differs only by case is not known."""
     async with rotating() as w:
-        with pytest.raises(StaticUserUnknown) as told:
+        with pytest.raises(StaticUserUnknown) as raised:
             await put(w, static("nobody"))
-        assert told.value.aws is not None
-        assert told.value.aws.code == "NoSuchEntity"
+        assert raised.value.aws is not None
+        assert raised.value.aws.code == "NoSuchEntity"
         with pytest.raises(StaticUserChanged):
             await put(w, static("other", username=USER.upper()))
         assert await w.engine.static_roles.list("aws", "", 9) == []
@@ -79,20 +77,18 @@ async def test_a_user_that_aws_does_not_know_is_refused_and_nothing_stored() -> 
 
 
 @virtual
-async def test_all_faults_of_a_request_are_told_at_once_and_aws_is_not_asked() -> None:
-    """A short period and a wrong name are violations of their fields."""
+async def test_all_violations_of_a_request_are_reported_before_any_call() -> None:
     async with rotating() as w:
         w.aws.sent.clear()
-        with pytest.raises(Invalid) as told:
+        with pytest.raises(Invalid) as raised:
             await put(w, static("a b", period=45))
-        fields = {violation.field for violation in told.value.violations}
+        fields = {violation.field for violation in raised.value.violations}
         assert fields == {"static_role.name", "static_role.username", "static_role.rotation_period"}
         assert w.aws.actions() == []
 
 
 @virtual
-async def test_the_mount_must_be_there_and_have_a_root() -> None:
-    """Not a mount that nobody enabled, nor one without a root, nor one that is being disabled."""
+async def test_the_mount_must_be_enabled_and_have_a_root() -> None:
     async with rotating() as w:
         with pytest.raises(NotFound):
             await put(w, replace(static(), mount="nowhere"))
@@ -106,13 +102,12 @@ async def test_the_mount_must_be_there_and_have_a_root() -> None:
 
 @virtual
 async def test_the_username_is_never_changed() -> None:
-    """Another user is another static role."""
     async with rotating() as w:
         w.iam.create_user("other").visible_at = 0.0
         made = await put(w)
-        with pytest.raises(Invalid) as told:
+        with pytest.raises(Invalid) as raised:
             await put(w, static(username="other"))
-        assert [violation.field for violation in told.value.violations] == ["static_role.username"]
+        assert [violation.field for violation in raised.value.violations] == ["static_role.username"]
         assert (await row_of(w, SUBJECT)).current == made.current
         assert keys_of(w, "other") == {}
 
@@ -120,7 +115,6 @@ async def test_the_username_is_never_changed() -> None:
 @pytest.mark.parametrize("days", [1, 30])
 @virtual
 async def test_another_period_moves_the_next_rotation_durably(days: int) -> None:
-    """Shorter or longer, it counts from now; the key stays, and a restart keeps the new time."""
     async with rotating() as w:
         made = await put(w)
         await asyncio.sleep(3600)
@@ -135,7 +129,7 @@ async def test_another_period_moves_the_next_rotation_durably(days: int) -> None
 
 @virtual
 async def test_putting_the_same_again_changes_nothing() -> None:
-    """A tool that applies its state again and again does not put off the rotation."""
+    """It does not delay the next rotation."""
     async with rotating() as w:
         made = await put(w)
         await asyncio.sleep(3600)
@@ -145,8 +139,7 @@ async def test_putting_the_same_again_changes_nothing() -> None:
 
 
 @virtual
-async def test_two_that_put_the_same_at_once_make_one_key() -> None:
-    """A caller that gave up and asks again gets the key that is being made for it."""
+async def test_concurrent_puts_of_the_same_role_create_one_key() -> None:
     async with rotating() as w:
         async with asyncio.TaskGroup() as group:
             first, second = group.create_task(put(w)), group.create_task(put(w))
@@ -159,7 +152,6 @@ async def test_two_that_put_the_same_at_once_make_one_key() -> None:
 
 @virtual
 async def test_with_two_live_keys_the_old_one_works_until_the_next_rotation() -> None:
-    """Whoever holds the key of before has a whole period to fetch the new one."""
     async with rotating() as w:
         await put(w)
         first = await credentials(w)
@@ -174,8 +166,7 @@ async def test_with_two_live_keys_the_old_one_works_until_the_next_rotation() ->
 
 
 @virtual
-async def test_with_one_live_key_the_old_one_goes_at_once() -> None:
-    """As soon as the new one is proven and stored."""
+async def test_with_one_live_key_the_old_one_is_deleted_immediately() -> None:
     async with rotating() as w:
         await put(w, static(live_keys=1))
         first = await credentials(w)
@@ -186,8 +177,8 @@ async def test_with_one_live_key_the_old_one_goes_at_once() -> None:
 
 
 @virtual
-async def test_each_rotation_asked_for_after_an_answer_makes_a_key_of_its_own() -> None:
-    """Also while the one before is still deleting the old key, and AWS takes its time over that."""
+async def test_a_rotation_requested_after_an_answer_creates_another_key() -> None:
+    """Also while the previous rotation is still deleting the old key."""
     async with rotating() as w:
         await put(w, static(live_keys=1))
         w.aws.faults.add(Fault(Kind.DELAY, "DeleteAccessKey", seconds=4.0))
@@ -199,7 +190,6 @@ async def test_each_rotation_asked_for_after_an_answer_makes_a_key_of_its_own() 
 
 @virtual
 async def test_going_from_two_live_keys_to_one_deletes_the_old_one() -> None:
-    """The change does not wait for the next rotation."""
     async with rotating() as w:
         await put(w)
         second = await rotate_static(w)
@@ -208,8 +198,7 @@ async def test_going_from_two_live_keys_to_one_deletes_the_old_one() -> None:
 
 
 @virtual
-async def test_static_roles_rotate_by_the_clock_each_on_its_own() -> None:
-    """One that fails is tried again ten seconds later at most, and holds up no other."""
+async def test_a_failed_rotation_does_not_delay_other_static_roles() -> None:
     async with rotating() as w:
         for name in ("good", "bad", "slow"):
             w.iam.create_user(name).visible_at = 0.0
@@ -227,7 +216,6 @@ async def test_static_roles_rotate_by_the_clock_each_on_its_own() -> None:
 
 @virtual
 async def test_rotation_goes_on_after_a_restart() -> None:
-    """The next process knows what is due, and leaves what is not."""
     async with rotating() as w:
         w.iam.create_user("slow").visible_at = 0.0
         made, slow = await put(w, static(period=3600.0)), await put(w, static("slow"))
@@ -239,8 +227,7 @@ async def test_rotation_goes_on_after_a_restart() -> None:
 
 
 @virtual
-async def test_a_user_that_was_made_anew_is_not_touched() -> None:
-    """Somebody deleted the user and made another of its name: that one is none of ours."""
+async def test_a_recreated_user_is_not_rotated() -> None:
     async with rotating() as w:
         await put(w, static(period=3600.0))
         w.iam.forget(USER)
@@ -257,7 +244,7 @@ async def test_a_user_that_was_made_anew_is_not_touched() -> None:
 
 @virtual
 async def test_a_root_of_another_account_rotates_nothing() -> None:
-    """The user of the same name over there is another."""
+    """There the user of the same name is another one."""
     async with rotating() as w:
         await put(w)
         w.other_iam.create_user(USER).visible_at = 0.0
@@ -274,7 +261,6 @@ async def test_a_root_of_another_account_rotates_nothing() -> None:
 
 @virtual
 async def test_static_roles_are_listed_by_name() -> None:
-    """A page begins after the name that is given."""
     async with rotating() as w:
         for name in ("b", "a", "c"):
             w.iam.create_user(name).visible_at = 0.0

@@ -1,4 +1,4 @@
-"""Checks the timing wheel against the obvious model: a dict of deadlines."""
+"""Compares the timing wheel with a dict of deadlines."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def slot_end(due_us: int) -> int:
 
 @settings(max_examples=200, deadline=None)
 @given(STEPS)
-def test_it_holds_exactly_what_a_dict_would(steps: list[tuple[str, str, int]]) -> None:
-    """After any inserts, moves and cancels, each pop hands out just the keys whose second has ended."""
+def test_it_has_exactly_the_keys_of_a_dict(steps: list[tuple[str, str, int]]) -> None:
+    """After any inserts, moves and cancels."""
     wheel, model = Wheel(), dict[str, int]()
     for step, key, time in steps:
         if step == "insert":
@@ -47,8 +47,7 @@ def test_it_holds_exactly_what_a_dict_would(steps: list[tuple[str, str, int]]) -
 
 @settings(max_examples=100, deadline=None)
 @given(st.dictionaries(KEYS, TIMES), TIMES)
-def test_nothing_comes_early_and_nothing_more_than_a_second_late(due: dict[str, int], now: int) -> None:
-    """What a pop hands out was due by then, and what it keeps was not due a second before."""
+def test_no_key_is_early_or_more_than_a_second_late(due: dict[str, int], now: int) -> None:
     wheel = Wheel()
     for key, due_us in due.items():
         wheel.insert(key, due_us)
@@ -57,8 +56,7 @@ def test_nothing_comes_early_and_nothing_more_than_a_second_late(due: dict[str, 
     assert all(due[key] > now - SLOT_US for key in due.keys() - set(taken))
 
 
-def test_earlier_slots_come_first() -> None:
-    """A pop after a long pause hands out the oldest deadlines first."""
+def test_earlier_deadlines_come_first() -> None:
     wheel = Wheel()
     for key, second in (("c", 30), ("a", 1), ("b", 20)):
         wheel.insert(key, second * SLOT_US)
@@ -66,7 +64,6 @@ def test_earlier_slots_come_first() -> None:
 
 
 def test_a_cancelled_key_leaves_no_memory_behind() -> None:
-    """A million renewals of one lease do not grow the wheel."""
     wheel = Wheel()
     for second in range(10_000):
         wheel.insert("a", second * SLOT_US)

@@ -1,4 +1,4 @@
-"""Callers without a credential: their turns, their places and their streams are bounded."""
+"""Checks the limits for callers without a credential."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_a_flood_on_many_connections_is_held_to_a_rate_and_delays_no_other
 
 
 @virtual
-async def test_nobody_waits_longer_than_the_bound_whatever_came_before() -> None:
+async def test_no_caller_waits_longer_than_the_bound() -> None:
     calls = AnonymousCalls()
     for _ in range(3):
         async with asyncio.TaskGroup() as group:
@@ -80,7 +80,7 @@ async def test_nobody_waits_longer_than_the_bound_whatever_came_before() -> None
 
 
 @virtual
-async def test_connections_that_are_gone_are_forgotten() -> None:
+async def test_closed_connections_are_dropped_from_memory() -> None:
     calls = AnonymousCalls()
     for number in range(20_000):
         await calls.wait_turn(f"connection {number}")
@@ -89,7 +89,7 @@ async def test_connections_that_are_gone_are_forgotten() -> None:
 
 
 @virtual
-async def test_the_caller_that_is_awaited_longest_gives_its_place_to_a_newer_one() -> None:
+async def test_the_call_that_has_waited_longest_for_a_message_is_dropped_for_a_newer_one() -> None:
     calls = AnonymousCalls()
     given_up: list[int] = []
 

@@ -51,7 +51,7 @@ async def steps(served: Served, method: str, request: Message) -> int:
 @pytest.mark.parametrize("method", sorted(METHODS))
 @virtual
 async def test_the_steps_of_a_request_grow_with_its_size_and_have_a_bound(method: str) -> None:
-    """Twice the size is at most two and a half times the steps, and no size is past the bound."""
+    """Twice the size is at most two and a half times the steps."""
     too_many = []
     async with world() as w:
         served = Served(w)
@@ -75,7 +75,6 @@ IGNORED = {
 @pytest.mark.parametrize("method", sorted(METHODS))
 @virtual
 async def test_each_text_of_a_request_has_a_maximum_below_2048(method: str) -> None:
-    """Whatever its grammar, a long text is refused by the name of its field."""
     taken = []
     async with world() as w:
         served = Served(w)
@@ -95,7 +94,7 @@ async def test_each_text_of_a_request_has_a_maximum_below_2048(method: str) -> N
 
 
 def test_each_text_and_list_of_a_request_has_an_input() -> None:
-    """The generator reaches texts, lists, masks and what lies inside of a repeated message."""
+    """The generator reaches texts, lists, masks and the fields of repeated messages."""
     paths = {name.partition(":")[0] for name, _, _ in inputs(METHODS["ConfigService.SetRoot"])}
     assert {"mount", "config.username_template", "config.assume_chain.role_arn", "update_mask"} <= paths
     assert {"config.assume_chain", "config.sts_fallback_endpoints"} <= paths

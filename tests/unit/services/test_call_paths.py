@@ -1,4 +1,4 @@
-"""Bytes that are not UTF-8 are replaced for the accept loop of gRPC, and an error for everything else."""
+"""Checks that bytes that are not UTF-8 are replaced only for the accept loop of gRPC."""
 
 from __future__ import annotations
 

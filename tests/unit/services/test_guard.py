@@ -1,4 +1,4 @@
-"""Checks the one way in over a real channel: who is refused, with what, and that nothing unmapped leaves."""
+"""Checks over a real channel which calls the guard refuses, and with which errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Leases:
     """A service whose methods a test chooses; it remembers what it was asked."""
 
     def __init__(self) -> None:
-        """Begin with a method that answers at once."""
+        """Begin with a method that answers immediately."""
         self.asked: list[Message] = []
         self.callers: list[Caller] = []
         self.act: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0)
@@ -73,9 +73,9 @@ class Served:
 
     async def refused(self, method: str, data: bytes = b"", metadata: Any = BEARER) -> Refused:
         """Call a method that must fail; return how it did."""
-        with pytest.raises(grpc.aio.AioRpcError) as told:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
             await self.call(method, data, metadata)
-        error = told.value
+        error = raised.value
         wire = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
         return Refused(error.code(), error.details() or "", decoded(bytes(wire)))
 
@@ -122,8 +122,7 @@ def lookup(lease_id: str = "x") -> bytes:
     return lease_pb2.LookupLeaseRequest(lease_id=lease_id).SerializeToString()
 
 
-async def test_who_may_call_is_answered(s: Served) -> None:
-    """A known caller with the right reaches the implementation, which learns who it is."""
+async def test_a_known_caller_with_the_capability_is_served(s: Served) -> None:
     answer = lease_pb2.LookupLeaseResponse.FromString(await s.call("LookupLease", lookup("id")))
     assert answer.lease.owner == "root"
     assert s.leases.asked == [lease_pb2.LookupLeaseRequest(lease_id="id")]
@@ -146,8 +145,7 @@ async def test_who_may_call_is_answered(s: Served) -> None:
         (("authorization", "Bearer root-token, Bearer root-token"),),
     ],
 )
-async def test_a_stranger_is_refused_before_a_byte_is_parsed(s: Served, metadata: Any) -> None:
-    """Without a known token even garbage is UNAUTHENTICATED, and nothing is asked of anybody."""
+async def test_an_unknown_caller_is_refused_before_a_byte_is_parsed(s: Served, metadata: Any) -> None:
     for data in (lookup(), b"\xff\xff\xff"):
         refused = await s.refused("LookupLease", data, metadata)
         assert refused.code is grpc.StatusCode.UNAUTHENTICATED
@@ -155,13 +153,12 @@ async def test_a_stranger_is_refused_before_a_byte_is_parsed(s: Served, metadata
     assert s.leases.asked == []
 
 
-async def test_the_scheme_of_a_token_has_no_case(s: Served) -> None:
-    """``bearer`` is as good as ``Bearer`` (RFC 6750, RFC 7235)."""
+async def test_the_scheme_of_a_token_is_case_insensitive(s: Served) -> None:
+    """RFC 6750 and RFC 7235."""
     await s.call("LookupLease", lookup(), (("authorization", "bearer root-token"),))
 
 
-async def test_a_caller_without_the_right_is_refused(s: Served) -> None:
-    """A known caller who lacks the method's capability is PERMISSION_DENIED, before a byte is parsed."""
+async def test_a_caller_without_the_capability_is_refused_before_a_byte_is_parsed(s: Served) -> None:
     metadata = (("authorization", "Bearer reader-token"),)
     refused = await s.refused("AbandonLeases", b"\xff", metadata)
     assert refused.code is grpc.StatusCode.PERMISSION_DENIED
@@ -169,40 +166,34 @@ async def test_a_caller_without_the_right_is_refused(s: Served) -> None:
 
 
 @pytest.mark.parametrize("method", ["RevokePrefix", "/lessor.v1.LeaseService/Nope", "/other.Service/Nope"])
-async def test_a_method_that_nobody_serves_is_unimplemented(s: Served, method: str) -> None:
-    """A method without an implementation, or that does not exist, is UNIMPLEMENTED."""
-    with pytest.raises(grpc.aio.AioRpcError) as told:
+async def test_a_method_without_an_implementation_is_unimplemented(s: Served, method: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
         await s.call(method)
-    assert told.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"])
 async def test_bytes_that_do_not_parse_are_invalid(s: Served, data: bytes) -> None:
-    """Garbage, a cut message and a text that is no UTF-8 are INVALID_ARGUMENT, not INTERNAL."""
     refused = await s.refused("LookupLease", data)
     assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refused.fields == [""]
     assert s.leases.asked == []
 
 
-async def test_a_field_that_this_version_does_not_know_is_not_ignored(s: Served) -> None:
-    """An unknown field is INVALID_ARGUMENT with its number."""
+async def test_an_unknown_field_is_refused_with_its_number(s: Served) -> None:
     refused = await s.refused("LookupLease", lookup() + b"\xa0\x06\x01")
     assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refused.fields == ["#100"]
 
 
 async def test_a_request_that_is_too_large_is_invalid(s: Served) -> None:
-    """One byte too many is INVALID_ARGUMENT that says how many there are."""
     refused = await s.refused("LookupLease", b"\x0a" * (MAX_REQUEST_BYTES + 1))
     assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
     assert str(MAX_REQUEST_BYTES + 1) in refused.message
     assert s.leases.asked == []
 
 
-async def test_an_error_of_ours_comes_with_its_details(s: Served) -> None:
-    """What an implementation raises reaches the caller with code, reason and details."""
-
+async def test_an_error_of_ours_has_its_details(s: Served) -> None:
     async def fail() -> None:
         raise NotFound("lease", "aws/creds/app/x")
 
@@ -215,9 +206,9 @@ async def test_an_error_of_ours_comes_with_its_details(s: Served) -> None:
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, KeyError, AssertionError, OSError])
-async def test_an_unforeseen_error_is_a_reference_and_no_text(s: Served, kind: type[Exception]) -> None:
-    """A defect is INTERNAL with the reference of the report; its own text stays inside."""
-
+async def test_an_unforeseen_error_is_internal_with_a_reference_and_no_text(
+    s: Served, kind: type[Exception]
+) -> None:
     async def fail() -> None:
         raise kind(SECRET_CAUSE)
 
@@ -234,8 +225,8 @@ async def test_an_unforeseen_error_is_a_reference_and_no_text(s: Served, kind: t
     await s.call("LookupLease", lookup())
 
 
-async def test_a_deadline_reaches_the_work_a_little_early(s: Served) -> None:
-    """The implementation has the caller's time less what the answer needs; without one it has a minute."""
+async def test_the_implementation_has_the_deadline_less_the_time_of_the_answer(s: Served) -> None:
+    """Without a deadline it has a minute."""
     await s.call("LookupLease", lookup(), seconds=5)
     await s.call("LookupLease", lookup(), seconds=None)
     short, default = (caller.seconds for caller in s.leases.callers)
@@ -243,8 +234,7 @@ async def test_a_deadline_reaches_the_work_a_little_early(s: Served) -> None:
     assert 55.0 < default <= 60.0
 
 
-async def test_work_that_takes_too_long_is_told_by_us(s: Served) -> None:
-    """When the time is over the caller hears DEADLINE_EXCEEDED with our details, and the work has ended."""
+async def test_work_past_the_deadline_is_cancelled_with_our_error(s: Served) -> None:
     ended = asyncio.Event()
 
     async def hang() -> None:
@@ -254,15 +244,14 @@ async def test_work_that_takes_too_long_is_told_by_us(s: Served) -> None:
             ended.set()
 
     s.leases.act = hang
-    with pytest.raises(grpc.aio.AioRpcError) as told:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
         await s.call("LookupLease", lookup(), seconds=2.0)
-    assert told.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     async with asyncio.timeout(30):
         await ended.wait()
 
 
-async def test_a_drain_waits_for_calls_in_flight_and_takes_no_more(s: Served) -> None:
-    """While a call is in flight a drain waits; new calls are UNAVAILABLE; the one in flight is answered."""
+async def test_a_drain_waits_for_calls_in_flight_and_refuses_new_ones(s: Served) -> None:
     going, begun = asyncio.Event(), asyncio.Event()
 
     async def wait() -> None:
@@ -283,8 +272,7 @@ async def test_a_drain_waits_for_calls_in_flight_and_takes_no_more(s: Served) ->
     assert call.result()
 
 
-def test_a_method_without_a_rule_stops_the_start() -> None:
-    """A service whose method nobody thought of cannot be served."""
+def test_a_method_without_a_permission_stops_the_start() -> None:
     rules = {
         name: capability for name, capability in REQUIRED_CAPABILITY.items() if name != "SystemService.Backup"
     }
@@ -293,8 +281,7 @@ def test_a_method_without_a_rule_stops_the_start() -> None:
         guard.handlers(system_pb2.DESCRIPTOR.services_by_name["SystemService"], object())
 
 
-def test_every_rule_is_a_method_s() -> None:
-    """No rule is left over from a method that is gone."""
+def test_every_permission_belongs_to_a_method() -> None:
     from lessor_server.app import SERVICES
 
     methods = {f"{service.name}.{method.name}" for service in SERVICES for method in service.methods}

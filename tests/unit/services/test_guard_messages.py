@@ -1,4 +1,4 @@
-"""The message of a call: it is asked for only from callers who may call, and it has to arrive."""
+"""Checks that a message is requested only from callers who may call, and that it has to arrive."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ async def test_more_calls_than_the_limit_are_refused_and_the_others_go_on() -> N
 
 
 @virtual
-async def test_known_callers_hear_of_a_drain_without_waiting_for_turns() -> None:
+async def test_known_callers_are_refused_during_a_drain_without_a_wait() -> None:
     call = Call()
     await call.guard.drain(0.0)
     begin = asyncio.get_running_loop().time()
@@ -145,7 +145,7 @@ def without_garbage_collection() -> Iterator[None]:
 
 @pytest.mark.parametrize("size", [1_000_000, 200_000])
 async def test_the_message_of_a_refused_call_is_freed_immediately(size: int) -> None:
-    """Else a flood of refused messages of 1 MiB fills the memory before the garbage collector runs."""
+    """Otherwise many refused messages of 1 MiB fill the memory before the garbage collector runs."""
     call, data = Call(), b"\xff" * size
     held = sys.getrefcount(data)
     with without_garbage_collection():

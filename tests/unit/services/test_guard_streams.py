@@ -1,4 +1,4 @@
-"""Checks streams without an end of their own: nothing but their caller, a deadline or a drain ends them."""
+"""Checks that a stream without an end is ended only by its caller, a deadline or a drain."""
 
 from __future__ import annotations
 
@@ -102,14 +102,13 @@ async def served() -> AsyncIterator[Served]:
 async def ended(stream: Any) -> grpc.aio.AioRpcError:
     """Read a stream to its end, which must be an error."""
     async with asyncio.timeout(SECONDS):
-        with pytest.raises(grpc.aio.AioRpcError) as told:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
             async for _ in stream:
                 pass
-    return told.value
+    return raised.value
 
 
-async def test_headers_tell_that_the_stream_is_on(s: Served) -> None:
-    """Before the first message there are headers, so that a caller knows from when on nothing is missed."""
+async def test_headers_are_sent_when_the_stream_has_started(s: Served) -> None:
     stream = s.stream()
     async with asyncio.timeout(SECONDS):
         await stream.initial_metadata()
@@ -121,8 +120,8 @@ async def test_headers_tell_that_the_stream_is_on(s: Served) -> None:
     stream.cancel()
 
 
-async def test_there_are_no_headers_before_the_stream_is_on(s: Served) -> None:
-    """Whoever waits for the headers misses nothing: they come when what serves the stream has said so."""
+async def test_no_headers_are_sent_before_the_stream_has_started(s: Served) -> None:
+    """A caller who waits for the headers misses no event."""
     s.leases.may_begin.clear()
     stream = s.stream()
     await s.leases.until_open(1)
@@ -134,15 +133,13 @@ async def test_there_are_no_headers_before_the_stream_is_on(s: Served) -> None:
     stream.cancel()
 
 
-async def test_a_stream_that_never_comes_on_ends_by_its_deadline(s: Served) -> None:
-    """A deadline holds before the headers too."""
+async def test_a_stream_that_never_starts_ends_at_its_deadline(s: Served) -> None:
     s.leases.may_begin.clear()
     assert (await ended(s.stream(seconds=0.3))).code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await s.leases.until_open(0)
 
 
 async def test_only_lasting_streams_have_no_deadline_by_default(s: Served) -> None:
-    """Without a caller's deadline a watch has for ever, and any other stream its minute."""
     streams = [s.stream(), s.stream(PREFIX)]
     await s.leases.until_open(2)
     seconds = sorted(caller.seconds for caller in s.leases.callers)
@@ -152,14 +149,12 @@ async def test_only_lasting_streams_have_no_deadline_by_default(s: Served) -> No
         stream.cancel()
 
 
-async def test_a_caller_s_deadline_ends_it(s: Served) -> None:
-    """A deadline that was sent holds for a watch too."""
+async def test_a_caller_s_deadline_ends_a_stream(s: Served) -> None:
     assert (await ended(s.stream(seconds=0.3))).code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await s.leases.until_open(0)
 
 
-async def test_a_caller_who_goes_away_ends_it(s: Served) -> None:
-    """What serves a cancelled stream is closed, wherever it waited."""
+async def test_a_cancelled_stream_is_closed(s: Served) -> None:
     waiting, writing = s.stream(), s.stream()
     await s.leases.until_open(2)
     for _ in range(200):
@@ -172,8 +167,7 @@ async def test_a_caller_who_goes_away_ends_it(s: Served) -> None:
     assert await s.guard.drain(SECONDS) == 0
 
 
-async def test_a_drain_ends_it_at_once(s: Served) -> None:
-    """A watch hears UNAVAILABLE when the server drains; other streams go on to their end."""
+async def test_a_drain_ends_an_lasting_stream_immediately(s: Served) -> None:
     watch = s.stream()
     await s.leases.messages.put(lease_pb2.WatchLeasesResponse(lease_id="x"))
     async with asyncio.timeout(SECONDS):
@@ -181,17 +175,16 @@ async def test_a_drain_ends_it_at_once(s: Served) -> None:
     other = s.stream(PREFIX)
     await s.leases.until_open(2)
     async with asyncio.TaskGroup() as group:
-        told = group.create_task(ended(watch))
+        answer = group.create_task(ended(watch))
         assert await s.guard.drain(0.5) == 1
-    assert told.result().code() is grpc.StatusCode.UNAVAILABLE
-    assert "stopping" in (told.result().details() or "")
+    assert answer.result().code() is grpc.StatusCode.UNAVAILABLE
+    assert "stopping" in (answer.result().details() or "")
     assert s.leases.open == 1
     other.cancel()
     assert await s.guard.drain(SECONDS) == 0
 
 
-async def test_a_drain_passes_over_a_watch_that_is_ending_already(s: Served) -> None:
-    """A watch whose time is over, and which is still being closed, does not break a drain."""
+async def test_a_drain_ignores_a_stream_that_is_already_ending(s: Served) -> None:
     watch = s.stream()
     await s.leases.until_open(1)
     s.leases.may_end.clear()
@@ -203,8 +196,7 @@ async def test_a_drain_passes_over_a_watch_that_is_ending_already(s: Served) -> 
     assert await s.guard.drain(SECONDS) == 0
 
 
-def test_every_lasting_stream_is_one() -> None:
-    """What is named as lasting is a method that streams."""
+def test_every_lasting_method_is_a_stream() -> None:
     from lessor_server.app import SERVICES
     from lessor_server.services import health
 

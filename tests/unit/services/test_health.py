@@ -1,4 +1,4 @@
-"""Health: it is read without waiting for anybody, and each watcher hears of every change."""
+"""Checks that health is answered without waiting, and that each watcher gets every change."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def status(watching: AsyncIterator[pb.HealthCheckResponse | None]) -> int:
 
 
 @virtual
-async def test_it_serves_while_it_is_open_and_the_store_works() -> None:
+async def test_the_server_is_serving_while_it_is_open_and_the_store_works() -> None:
     health = Health(["a"])
     assert await check(health) == NOT_SERVING
     health.open()
@@ -51,7 +51,7 @@ async def test_it_serves_while_it_is_open_and_the_store_works() -> None:
 
 
 @virtual
-async def test_a_service_that_is_not_there_is_not_found() -> None:
+async def test_an_unknown_service_is_not_found() -> None:
     with pytest.raises(NotFound):
         await check(Health(["a"]), "b")
 
@@ -67,7 +67,7 @@ async def test_the_list_names_every_service() -> None:
 
 
 @virtual
-async def test_a_watcher_hears_the_state_and_each_change() -> None:
+async def test_a_watcher_gets_the_state_and_each_change() -> None:
     health = Health(["a"])
     watching = await watch(health, "a")
     assert await status(watching) == NOT_SERVING
@@ -79,7 +79,7 @@ async def test_a_watcher_hears_the_state_and_each_change() -> None:
 
 
 @virtual
-async def test_a_watcher_that_does_not_read_delays_nobody() -> None:
+async def test_a_watcher_that_does_not_read_delays_no_other() -> None:
     health = Health(["a"])
     await watch(health)
     other = await watch(health)
@@ -89,13 +89,13 @@ async def test_a_watcher_that_does_not_read_delays_nobody() -> None:
 
 
 @virtual
-async def test_a_watch_of_a_service_that_is_not_there_reports_that() -> None:
+async def test_a_watch_of_an_unknown_service_reports_that() -> None:
     watching = await watch(Health(["a"]), "b")
     assert await status(watching) == UNKNOWN
 
 
 @virtual
-async def test_a_watch_that_ended_is_forgotten() -> None:
+async def test_an_ended_watch_is_dropped_from_memory() -> None:
     health = Health(["a"])
     watching = health.Watch(pb.HealthCheckRequest(), CALLER)
     await anext(watching)

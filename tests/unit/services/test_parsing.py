@@ -77,27 +77,25 @@ PLACES = [
 
 def refused(kind: Descriptor, data: bytes) -> tuple[Violation, ...]:
     """Return the violations with which bytes are refused."""
-    with pytest.raises(Invalid) as told:
+    with pytest.raises(Invalid) as raised:
         parse(GetMessageClass(kind), data)
-    return told.value.violations
+    return raised.value.violations
 
 
 @pytest.mark.parametrize(("kind", "data", "path"), PLACES)
-def test_an_unknown_field_is_refused_wherever_it_is(kind: Descriptor, data: bytes, path: str) -> None:
-    """In each request and each message inside of it: nested, repeated, in maps and in well-known types."""
+def test_an_unknown_field_is_refused_at_any_depth(kind: Descriptor, data: bytes, path: str) -> None:
+    """Nested, repeated, in maps and in well-known types."""
     assert [violation.field for violation in refused(kind, data)] == [path]
 
 
-def test_the_places_reach_repeated_messages_and_well_known_types() -> None:
-    """The test above looks at hops, masks, spans, and at the values of a JSON document."""
+def test_the_generated_cases_include_repeated_messages_and_well_known_types() -> None:
     paths = {path for kind in REQUESTS for _, path in places(kind)}
     hops = {"config.assume_chain[1].#100", "static_role.assume_chain[1].#100"}
     assert {*hops, "update_mask.#100", "role.policy_document.#100", "ttl.#100", "role.#7"} <= paths
     assert len(PLACES) > 80
 
 
-def test_many_unknown_fields_are_counted() -> None:
-    """The first twenty are named, each number once, and then the number of all."""
+def test_at_most_twenty_unknown_fields_are_named() -> None:
     found = refused(role_pb2.PutRoleRequest.DESCRIPTOR, UNKNOWN * 30)
     assert [violation.field for violation in found] == ["#100", ""]
     assert "30 fields" in found[1].problem
@@ -107,7 +105,7 @@ def test_many_unknown_fields_are_counted() -> None:
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_unknown_fields_of_many_bytes_are_not_listed(inside: bool) -> None:
-    """To list them takes long, so past a bound only their bytes are said."""
+    """To list them takes too long, so only their size is reported."""
     request = role_pb2.PutRoleRequest.DESCRIPTOR
     for count, named in ((MAX_UNKNOWN_BYTES // 3 - 2, True), (MAX_UNKNOWN_BYTES // 3 + 2, False)):
         data = UNKNOWN * count
@@ -118,13 +116,11 @@ def test_unknown_fields_of_many_bytes_are_not_listed(inside: bool) -> None:
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe", b"\x0b" * 200])
 def test_bytes_that_are_not_the_request_are_refused(data: bytes) -> None:
-    """Garbage, a cut message, a text that is not UTF-8, and groups too deep for protobuf."""
     (violation,) = refused(lease_pb2.LookupLeaseRequest.DESCRIPTOR, data)
     assert violation.field == ""
 
 
 def test_a_request_has_a_bounded_size() -> None:
-    """The bound is taken, one byte more is refused before it is parsed."""
     padding = b"\x0a\x00"  # the same field again and again: protobuf keeps the last
     data = padding * (MAX_REQUEST_BYTES // 2)
     assert parse(lease_pb2.LookupLeaseRequest, data) == lease_pb2.LookupLeaseRequest()
@@ -152,7 +148,6 @@ def many(count: int) -> dict[str, role_pb2.PutRoleRequest | config_pb2.SetRootRe
 
 @pytest.mark.parametrize("place", many(1))
 def test_the_items_of_a_request_are_bounded(place: str) -> None:
-    """So many are taken; one more is refused by the name of the field."""
     full = many(MAX_ITEMS)[place]
     assert parse(type(full), full.SerializeToString()) == full
     over = many(MAX_ITEMS + 1)[place]
@@ -162,7 +157,6 @@ def test_the_items_of_a_request_are_bounded(place: str) -> None:
 
 
 def test_the_items_of_all_fields_are_counted_together() -> None:
-    """Two lists that are within the bound alone are over it together."""
     half = ["g"] * (MAX_ITEMS // 2 + 1)
     request = role_pb2.PutRoleRequest(role=role_pb2.Role(iam_groups=half, role_arns=half))
     (violation,) = refused(request.DESCRIPTOR, request.SerializeToString())
@@ -179,8 +173,8 @@ def test_the_items_of_all_fields_are_counted_together() -> None:
         ("role.policy_document", {"policy_document": Struct(fields={"{}": Value(string_value="a")})}),
     ],
 )
-def test_a_text_has_a_bounded_length_wherever_it_is(path: str, fields: dict[str, object]) -> None:
-    """In a field, a list, a map and a JSON document; counted in characters, not bytes."""
+def test_a_text_has_a_maximum_length_at_any_depth(path: str, fields: dict[str, object]) -> None:
+    """In characters, not bytes."""
     for length in (MAX_TEXT, MAX_TEXT + 1):
         request = role_pb2.PutRoleRequest(role=role_pb2.Role(**fields))  # type: ignore[arg-type]
         data = request.SerializeToString()
@@ -208,8 +202,8 @@ def rebuilt(data: bytes, text: str) -> bytes:
     return role_pb2.PutRoleRequest(role=role).SerializeToString()
 
 
-def test_a_document_has_a_bounded_depth() -> None:
-    """A policy needs seven levels; what is nested three times as deep is refused, and no stack overflows."""
+def test_a_document_has_a_maximum_depth() -> None:
+    """A policy needs seven levels."""
     for levels, right in ((7, True), (15, True), (30, False)):
         value = Value(string_value="x")
         for _ in range(levels):
@@ -222,8 +216,7 @@ def test_a_document_has_a_bounded_depth() -> None:
             assert [one.field for one in refused(request.DESCRIPTOR, data)] == ["role.policy_document"]
 
 
-def test_the_largest_role_that_the_rules_allow_is_a_request() -> None:
-    """Its bytes and items are within the bounds."""
+def test_the_largest_valid_role_is_within_the_bounds() -> None:
     longest = "arn:aws-us-gov:iam::123456789012:role/" + "p" * 511 + "/" + "n" * 64
     assert len(longest) < arn.MAX_ARN
     key, value = "k" * (tags.KEY_LIMIT - 3), "v" * 512

@@ -1,4 +1,4 @@
-"""Why a lease was asked for is kept with it, shown, and logged."""
+"""Checks that the reason of a request is stored with its lease, shown and logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks how errors become statuses: all kinds, all details, AWS's words for those who may see them."""
+"""Checks how errors become statuses with details."""
 
 from __future__ import annotations
 
@@ -84,14 +84,12 @@ def decoded(wire: bytes) -> dict[type[Message], Message]:
     return found
 
 
-def test_every_kind_has_its_code() -> None:
-    """No kind is left without a status code."""
+def test_every_kind_has_a_status_code() -> None:
     assert {kind: status.code_of(kind) for kind in ErrorKind} == CODES
 
 
 @pytest.mark.parametrize("kind", RAISED, ids=lambda kind: kind.__name__)
 def test_every_error_becomes_a_status_with_its_details(kind: type[LessorError]) -> None:
-    """Each class gives its code, its message with the mend, its reason, and its kind's detail."""
     error = made(kind)
     refusal = status.error_status(error, sees_root=False)
     assert refusal.code is CODES[error.kind]
@@ -107,8 +105,7 @@ def test_every_error_becomes_a_status_with_its_details(kind: type[LessorError]) 
 
 
 @pytest.mark.parametrize(("retry_in", "wanted"), [(None, 1.0), (0.25, 0.25), (90.0, 90.0)])
-def test_a_retry_says_when(retry_in: float | None, wanted: float) -> None:
-    """RetryInfo holds the error's own hint, or one second."""
+def test_a_retryable_error_has_a_delay(retry_in: float | None, wanted: float) -> None:
     kinds = [
         kind for kind in RAISED if kind.kind in (ErrorKind.UNAVAILABLE, ErrorKind.QUOTA, ErrorKind.ABORTED)
     ]
@@ -121,23 +118,23 @@ def test_a_retry_says_when(retry_in: float | None, wanted: float) -> None:
         assert retry.retry_delay.ToTimedelta().total_seconds() == wanted
 
 
-def test_all_violations_are_told_up_to_a_bound() -> None:
-    """Twenty violations are all there; of more the last says how many are left out, and all stays small."""
+def test_at_most_twenty_violations_are_returned() -> None:
+    """The last one says how many are left out."""
     for count in (1, 20, 21, 5000):
-        error = Invalid(tuple(Violation(f"f[{n}]", "is bad", "mend it") for n in range(count)))
+        error = Invalid(tuple(Violation(f"f[{n}]", "is bad", "fix it") for n in range(count)))
         bad = decoded(status.error_status(error, sees_root=False).details)[details.BadRequest]
         assert isinstance(bad, details.BadRequest)
         assert len(bad.field_violations) == min(count, 20)
         assert bad.field_violations[0].field == "f[0]"
-        assert bad.field_violations[0].description == "is bad; mend it"
+        assert bad.field_violations[0].description == "is bad; fix it"
         if count > 20:
             assert f"{count - 19} more" in bad.field_violations[-1].description
-    huge = Invalid(tuple(Violation("f", "x" * 3000, "mend it") for _ in range(9)))
+    huge = Invalid(tuple(Violation("f", "x" * 3000, "fix it") for _ in range(9)))
     assert len(status.error_status(huge, sees_root=False).details) < 12_000
 
 
-def test_a_path_is_cut() -> None:
-    """The keys of a document are a caller's text, and a path may hold many of them."""
+def test_a_long_path_is_cut() -> None:
+    """It may have the keys of a document, which are a caller's text."""
     refusal = status.error_status(Invalid((Violation("role." * 1000, "is bad", "fix it"),)), sees_root=False)
     bad = decoded(refusal.details)[details.BadRequest]
     assert isinstance(bad, details.BadRequest)
@@ -145,8 +142,7 @@ def test_a_path_is_cut() -> None:
     assert len(refusal.message) < MAX_PATH + 30
 
 
-def test_aws_s_code_goes_to_all_and_its_text_to_few() -> None:
-    """Action, code and request id are there for everybody; the text only where the root may be seen."""
+def test_the_code_of_aws_is_shown_to_all_and_its_text_only_to_callers_who_may_read_the_root() -> None:
     error = AwsRefused(AwsAnswer("CreateUser", "Odd", "arn:aws:iam::1:user/x", "req-9"), Refusal.OTHER)
     for sees_root in (False, True):
         refusal = status.error_status(error, sees_root=sees_root)
@@ -161,8 +157,7 @@ def test_aws_s_code_goes_to_all_and_its_text_to_few() -> None:
         assert ("(AWS says: arn:aws:iam::1:user/x)" in refusal.message) is sees_root
 
 
-def test_what_the_network_says_is_not_called_awss() -> None:
-    """A proxy or the network has no request id of AWS's."""
+def test_an_error_of_the_network_is_not_attributed_to_aws() -> None:
     text = "Failed to connect to proxy URL"
     error = AwsUnavailable("AWS CreateUser: ProxyConnectionError")
     error.aws = AwsAnswer("CreateUser", "ProxyConnectionError", text)
