@@ -19,7 +19,7 @@ from lessor_server.domain.lease import Lease, Request, State
 from lessor_server.domain.lease_id import LeaseId
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.policy import session
-from lessor_server.domain.policy.session import Ask
+from lessor_server.domain.policy.session import SessionOptions
 from lessor_server.domain.role import Role
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
@@ -214,13 +214,13 @@ class World:
         *,
         request: str = "",
         wait_usable: float = 0.0,
-        ask: Ask = session.NOTHING,
+        options: SessionOptions = session.NO_OPTIONS,
         labels: Mapping[str, str] | None = None,
     ) -> Credentials:
         """Issue a credential; ``ttl``, ``seconds`` and ``wait_usable`` in seconds; ``request`` is an id."""
         span = None if ttl is None else timedelta(seconds=ttl)
         same = Request(request, f"{role} for {ttl}") if request else None
-        wish = IssueRequest(mount, role, "alice", span, same, wait_usable, ask, labels or {})
+        wish = IssueRequest(mount, role, "alice", span, same, wait_usable, options, labels or {})
         return await self.engine.issuer.generate(wish, seconds)
 
     async def attempt(self, role: str = "app") -> Credentials | LessorError:

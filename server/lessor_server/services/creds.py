@@ -12,7 +12,7 @@ from lessor.v1 import creds_pb2 as pb
 from lessor_server.domain.errors.base import shown
 from lessor_server.domain.lease import Request
 from lessor_server.domain.policy import policy
-from lessor_server.domain.policy.session import Ask
+from lessor_server.domain.policy.session import SessionOptions
 from lessor_server.domain.secret import Secret
 from lessor_server.engine.issuing.issuer import Issuer
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
@@ -85,7 +85,7 @@ def _issue_request(request: pb.GenerateCredentialsRequest, caller: Caller) -> Is
         if wait is not None and wait < timedelta(0):
             problems.add("wait_usable", "is negative", "give 0 or more")
         request_id = problems.parse(_request_id, request.request_id)
-        ask = problems.parse(_ask, request)
+        options = problems.parse(_session_options, request)
     return IssueRequest(
         mount=mount,
         role=role,
@@ -93,18 +93,18 @@ def _issue_request(request: pb.GenerateCredentialsRequest, caller: Caller) -> Is
         ttl=ttl or None,
         request=Request(request_id, _digest(request, mount)) if request_id else None,
         wait_usable=wait.total_seconds() if wait else 0.0,
-        ask=ask,
+        options=options,
         labels=caller.principal.labels,
         reason=reason,
     )
 
 
-def _ask(request: pb.GenerateCredentialsRequest) -> Ask:
+def _session_options(request: pb.GenerateCredentialsRequest) -> SessionOptions:
     """Return the session options of a request, or raise ``Invalid``."""
     document = None
     if request.HasField("session_policy"):
         document = messages.parse_document(request.session_policy, "session_policy")
-    return Ask(
+    return SessionOptions(
         role_arn=request.role_arn,
         session_name=request.role_session_name,
         mfa_code=Secret(request.mfa_code),

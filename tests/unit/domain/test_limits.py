@@ -18,7 +18,7 @@ from lessor_server.domain.lease_id import MAX_LEASE_ID, SUFFIX_DIGITS, IdRange, 
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.mount import violations as mount_violations
 from lessor_server.domain.policy import placeholders, session
-from lessor_server.domain.policy.session import Ask
+from lessor_server.domain.policy.session import SessionOptions
 from lessor_server.domain.role import CredentialType, Role, review
 from lessor_server.domain.root import Hop, RootConfig
 from lessor_server.domain.schedule import Schedule
@@ -64,11 +64,11 @@ def of_static(role: StaticRole) -> list[str]:
     return [one.field for one in static_role.violations(role)]
 
 
-def of_ask(ask: Ask) -> list[str]:
+def of_options(options: SessionOptions) -> list[str]:
     """Return the invalid fields of session options."""
-    role = replace(ASSUMED, mfa_serial_number="GAHT12345678" if ask.mfa_code else "")
-    role = replace(role, role_arns=(ask.role_arn,)) if ask.role_arn else role
-    return [one.field for one in session.violations(role, ask)]
+    role = replace(ASSUMED, mfa_serial_number="GAHT12345678" if options.mfa_code else "")
+    role = replace(role, role_arns=(options.role_arn,)) if options.role_arn else role
+    return [one.field for one in session.violations(role, options)]
 
 
 def of_prefix(text: str) -> list[str]:
@@ -146,9 +146,9 @@ LIMITS: list[tuple[str, int, Callable[[int], list[str]]]] = [
     ("mfa_serial_number", 256, lambda n: of_role(replace(ASSUMED, mfa_serial_number="m" * n))),
     ("username", 64, lambda n: of_static(replace(STATIC, username="u" * n))),
     ("name", 64, lambda n: of_static(replace(STATIC, name="u" * n))),
-    ("role_arn", 700, lambda n: of_ask(Ask(role_arn=role_arn(n)))),
-    ("role_session_name", 64, lambda n: of_ask(Ask(session_name="s" * n))),
-    ("mfa_code", 6, lambda n: of_ask(Ask(mfa_code=Secret("1" * n)))),
+    ("role_arn", 700, lambda n: of_options(SessionOptions(role_arn=role_arn(n)))),
+    ("role_session_name", 64, lambda n: of_options(SessionOptions(session_name="s" * n))),
+    ("mfa_code", 6, lambda n: of_options(SessionOptions(mfa_code=Secret("1" * n)))),
     ("prefix", 64 + 1, lambda n: of_prefix("m" * (n - 1) + "/")),
     ("sts_fallback_regions", 20, lambda n: of_root(fallbacks(n))[1:]),
     ("assume_chain", 5, lambda n: of_root(replace(ROOT, assume_chain=(Hop(f"{ARN}:role/x"),) * n))),

@@ -12,8 +12,8 @@ from lessor_server.domain.aws.sts_calls import AssumeRole, Device, GetFederation
 from lessor_server.domain.errors.base import Invalid, SessionPolicyWouldWiden, Violation
 from lessor_server.domain.errors.preconditions import NoSessionPolicy, SessionTooLarge, TemplateValueUnsafe
 from lessor_server.domain.policy import policy, session
-from lessor_server.domain.policy.session import NOTHING, Ask, SessionInputs
-from lessor_server.domain.policy.session_policy import GroupPolicies
+from lessor_server.domain.policy.policy_merge import GroupPolicies
+from lessor_server.domain.policy.session import NO_OPTIONS, SessionInputs, SessionOptions
 from lessor_server.domain.policy.template import TemplateCaller
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.secret import Secret
@@ -53,7 +53,7 @@ def code(text: str = "123456") -> Secret:
 
 def fields(subject: Role, **asked: Any) -> list[str]:
     """Return the fields in which a request is wrong."""
-    return [violation.field for violation in session.violations(subject, Ask(**asked))]
+    return [violation.field for violation in session.violations(subject, SessionOptions(**asked))]
 
 
 def made(
@@ -61,7 +61,7 @@ def made(
 ) -> Any:
     """Return the call that a role and a request make."""
     making = SessionInputs(TemplateCaller(caller, {"team": "blue"}), groups, "name", 900)
-    return session.call(subject, Ask(**asked), making)
+    return session.call(subject, SessionOptions(**asked), making)
 
 
 @pytest.mark.parametrize("kind", CredentialType)
@@ -83,9 +83,9 @@ def test_an_option_is_refused_with_any_other_type(
 
 def test_all_violations_of_a_request_are_reported() -> None:
     subject = role(mfa_serial_number=SERIAL)
-    ask = Ask("nope", "a b", code("12"), policy.canonical({"Statement": []}))
+    ask = SessionOptions("nope", "a b", code("12"), policy.canonical({"Statement": []}))
     with pytest.raises(Invalid) as raised:
-        session.require_askable(subject, ask, [Violation("ttl", "is short", "give more")])
+        session.require_valid_options(subject, ask, [Violation("ttl", "is short", "give more")])
     answer = [violation.field for violation in raised.value.violations]
     assert answer == ["ttl", "role_arn", "role_session_name", "mfa_code", "session_policy.Statement"]
 
@@ -129,7 +129,7 @@ def test_an_mfa_code_is_required_exactly_where_the_role_has_a_serial_number(kind
     assert fields(asking, mfa_code=code()) == []
     assert fields(role(kind)) == []
     for wrong in ("", "12345", "1234567", "12345a", "١٢٣٤٥٦"):
-        (violation,) = session.violations(asking, Ask(mfa_code=code(wrong)))
+        (violation,) = session.violations(asking, SessionOptions(mfa_code=code(wrong)))
         assert violation.field == "mfa_code"
         assert not wrong or wrong not in violation.problem + violation.fix
     assert fields(role(kind), mfa_code=code()) == ["mfa_code"]
@@ -141,13 +141,13 @@ def test_an_mfa_code_is_required_exactly_where_the_role_has_a_serial_number(kind
 def test_a_request_may_narrow_and_never_widen(bounds: dict[str, Any]) -> None:
     """An Allow of the request would be united with the role's policy."""
     with pytest.raises(SessionPolicyWouldWiden) as raised:
-        session.require_askable(role(**bounds), Ask(policy=ALLOW), [])
+        session.require_valid_options(role(**bounds), SessionOptions(policy=ALLOW), [])
     assert [violation.field for violation in raised.value.violations] == ["session_policy"]
-    session.require_askable(role(**bounds), Ask(policy=DENY), [])
+    session.require_valid_options(role(**bounds), SessionOptions(policy=DENY), [])
 
 
 def test_without_a_role_policy_the_request_s_policy_is_sent() -> None:
-    session.require_askable(role(), Ask(policy=ALLOW), [])
+    session.require_valid_options(role(), SessionOptions(policy=ALLOW), [])
     assert made(role(), policy=ALLOW).policy == ALLOW
 
 
@@ -245,7 +245,8 @@ def test_a_policy_is_filled_in_from_the_caller_and_a_requests_is_not() -> None:
 
 def test_a_session_is_named_by_the_request_or_the_template() -> None:
     alice = TemplateCaller("alice")
-    assert session.name(role(), Ask(session_name="mine"), "", SUFFIX, alice) == "mine"
-    assert session.name(role(), NOTHING, "", SUFFIX, alice) == f"lessor-aws-app-{SUFFIX}"
-    assert session.name(role(), NOTHING, "{{identity.name}}-{{suffix}}", SUFFIX, alice) == f"alice-{SUFFIX}"
-    assert session.name(role(FEDERATED), NOTHING, "", SUFFIX, alice) == f"lessor-{SUFFIX}"
+    assert session.name(role(), SessionOptions(session_name="mine"), "", SUFFIX, alice) == "mine"
+    assert session.name(role(), NO_OPTIONS, "", SUFFIX, alice) == f"lessor-aws-app-{SUFFIX}"
+    template = "{{identity.name}}-{{suffix}}"
+    assert session.name(role(), NO_OPTIONS, template, SUFFIX, alice) == f"alice-{SUFFIX}"
+    assert session.name(role(FEDERATED), NO_OPTIONS, "", SUFFIX, alice) == f"lessor-{SUFFIX}"

@@ -13,7 +13,7 @@ import pytest
 from lessor_server.domain.errors.preconditions import MfaRefused
 from lessor_server.domain.lease import State
 from lessor_server.domain.lease_id import LeaseId
-from lessor_server.domain.policy.session import Ask
+from lessor_server.domain.policy.session import SessionOptions
 from lessor_server.domain.role import CredentialType
 from lessor_server.domain.secret import Secret
 from tests.support import builders
@@ -63,7 +63,7 @@ async def test_a_replaced_session_is_forgotten_after_the_overlap() -> None:
 @virtual
 async def test_a_stream_with_mfa_ends_when_another_code_is_needed() -> None:
     """Each code is valid once. The last credentials are still valid."""
-    asked = replace(SESSION, ask=Ask(mfa_code=Secret("123456")))
+    asked = replace(SESSION, options=SessionOptions(mfa_code=Secret("123456")))
     async with world() as w:
         await session_role(w, mfa_serial_number=DEVICE)
         w.iam.sts.mfa_codes[DEVICE] = "123456"

@@ -11,7 +11,7 @@ from lessor_server.domain.errors.preconditions import NotRenewable, RequestSpent
 from lessor_server.domain.events import Forgotten, Revoked
 from lessor_server.domain.lease import State
 from lessor_server.domain.lease_id import IdRange
-from lessor_server.domain.policy.session import Ask
+from lessor_server.domain.policy.session import SessionOptions
 from lessor_server.domain.role import CredentialType
 from lessor_server.domain.root import Hop
 from lessor_server.domain.secret import Secret
@@ -188,7 +188,7 @@ async def test_a_repeat_sends_its_own_mfa_code() -> None:
         await assumed(w, mfa_serial_number=SERIAL)
         for code in ("111111", "222222"):
             w.iam.sts.mfa_codes[SERIAL] = code
-            await w.issue(role="assumed", request=ONE, ask=Ask(mfa_code=Secret(code)))
+            await w.issue(role="assumed", request=ONE, options=SessionOptions(mfa_code=Secret(code)))
         assert len(w.iam.sts.sessions) == 2
 
 
@@ -198,11 +198,11 @@ async def test_a_repeat_obeys_the_current_role() -> None:
         await bound(w)
         allowed, forbidden = (w.iam.add_role(name, longest=43_200).arn for name in ("allowed", "forbidden"))
         await w.put_role(builders.assumed(allowed, role_arns=(allowed, forbidden)))
-        await w.issue(role="assumed", request=ONE, ask=Ask(role_arn=forbidden))
+        await w.issue(role="assumed", request=ONE, options=SessionOptions(role_arn=forbidden))
         await w.put_role(builders.assumed(allowed))
         w.aws.sent.clear()
         with pytest.raises(Invalid) as raised:
-            await w.issue(role="assumed", request=ONE, ask=Ask(role_arn=forbidden))
+            await w.issue(role="assumed", request=ONE, options=SessionOptions(role_arn=forbidden))
         assert [one.field for one in raised.value.violations] == ["role_arn"]
         assert "AssumeRole" not in w.aws.actions()
 

@@ -13,7 +13,7 @@ from lessor_server.domain.errors.base import AwsUnavailable, Invalid, LeaseTaken
 from lessor_server.domain.errors.preconditions import TemplateLabelUnknown
 from lessor_server.domain.events import Issued, IssueFailed
 from lessor_server.domain.lease import State
-from lessor_server.domain.policy.session import Ask
+from lessor_server.domain.policy.session import SessionOptions
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.secret import Secret
 from lessor_server.engine.issuing.request import Credentials
@@ -188,9 +188,9 @@ async def test_a_refused_mfa_code_has_its_own_error() -> None:
     async with world() as w:
         await assumed(w, mfa_serial_number=SERIAL)
         w.iam.sts.mfa_codes[SERIAL] = "123456"
-        await w.issue(role="assumed", ask=Ask(mfa_code=Secret("123456")))
+        await w.issue(role="assumed", options=SessionOptions(mfa_code=Secret("123456")))
         with pytest.raises(LessorError) as raised:
-            await w.issue(role="assumed", ask=Ask(mfa_code=Secret("123456")))
+            await w.issue(role="assumed", options=SessionOptions(mfa_code=Secret("123456")))
         assert raised.value.reason == "MFA_REFUSED"
         assert "123456" not in f"{raised.value} {raised.value.detail} {w.events.events}"
 
@@ -252,11 +252,11 @@ async def test_an_invalid_request_calls_neither_store_nor_aws() -> None:
         await warm(w)
         await assumed(w)
         with pytest.raises(Invalid) as raised:
-            await w.issue(role="assumed", ttl=60, ask=Ask(role_arn="x", session_name="?"))
+            await w.issue(role="assumed", ttl=60, options=SessionOptions(role_arn="x", session_name="?"))
         fields = [violation.field for violation in raised.value.violations]
         assert fields == ["ttl", "role_arn", "role_session_name"]
         with pytest.raises(Invalid):
-            await w.issue(ask=Ask(session_name="alice"))
+            await w.issue(options=SessionOptions(session_name="alice"))
         assert (w.aws.sent, w.states()) == ([], {})
 
 
@@ -282,7 +282,8 @@ async def test_tags_source_identity_and_name_identify_the_caller() -> None:
             transitive_tag_keys=("team",),
             source_identity="{{identity.name}}",
         )
-        made = await w.issue(role="assumed", labels={"team": "blue"}, ask=Ask(session_name="by-alice"))
+        named = SessionOptions(session_name="by-alice")
+        made = await w.issue(role="assumed", labels={"team": "blue"}, options=named)
         key = session(w, made)
         assert (key.tags, key.transitive, key.source_identity) == ((("team", "blue"),), ("team",), "alice")
         assert made.arn.endswith(":assumed-role/target/by-alice")

@@ -25,15 +25,15 @@ from lessor_server.domain.aws.sts_calls import (
 from lessor_server.domain.aws.tags import Tags
 from lessor_server.domain.errors.base import SessionPolicyWouldWiden, Violation, require, shown
 from lessor_server.domain.errors.preconditions import NoSessionPolicy, TemplateValueUnsafe
-from lessor_server.domain.policy import policy, session_policy
-from lessor_server.domain.policy.session_policy import GroupPolicies
+from lessor_server.domain.policy import policy, policy_merge
+from lessor_server.domain.policy.policy_merge import GroupPolicies
 from lessor_server.domain.policy.template import TemplateCaller, filled, filled_policy, none_violations
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class SessionOptions:
     """The session options of a request; ``policy`` is canonical text; empty fields are unset."""
 
     role_arn: str = ""
@@ -52,7 +52,7 @@ class SessionInputs:
     seconds: int
 
 
-NOTHING: Final = Ask()
+NO_OPTIONS: Final = SessionOptions()
 
 _ASSUMED: Final = frozenset({CredentialType.ASSUMED_ROLE})
 _FEDERATED: Final = frozenset({CredentialType.FEDERATION_TOKEN})
@@ -72,18 +72,18 @@ _SOURCE_IDENTITY: Final = _NAME
 # --- the options ---------------------------------------------------------------------------------
 
 
-def violations(role: Role, ask: Ask) -> list[Violation]:
+def violations(role: Role, options: SessionOptions) -> list[Violation]:
     """Return every violation of the session options for ``role``; field paths are the request's."""
     found = []
     given = {
-        "role_arn": bool(ask.role_arn),
-        "role_session_name": bool(ask.session_name),
-        "mfa_code": bool(ask.mfa_code),
-        "session_policy": bool(ask.policy),
+        "role_arn": bool(options.role_arn),
+        "role_session_name": bool(options.session_name),
+        "mfa_code": bool(options.mfa_code),
+        "session_policy": bool(options.policy),
     }
     for path, kinds in _GOES_WITH.items():
         if role.credential_type in kinds:
-            found += _CHECKS[path](role, ask)
+            found += _CHECKS[path](role, options)
         elif given[path]:
             others = " and ".join(kind.name for kind in CredentialType if kind in kinds)
             problem = f"is not allowed for a role of type {role.credential_type.name}"
@@ -91,28 +91,28 @@ def violations(role: Role, ask: Ask) -> list[Violation]:
     return found
 
 
-def require_askable(role: Role, ask: Ask, others: list[Violation]) -> None:
+def require_valid_options(role: Role, options: SessionOptions, others: list[Violation]) -> None:
     """Raise all violations of a request together; ``others`` are those found in the rest of it.
 
     Raises:
         SessionPolicyWouldWiden: Its session policy would add to what the role allows.
         Invalid: It has only other violations.
     """
-    found = [*others, *violations(role, ask)]
-    if _would_widen(role, ask):
+    found = [*others, *violations(role, options)]
+    if _would_widen(role, options):
         raise SessionPolicyWouldWiden(role.name, tuple(found))
     require(found)
 
 
-def _role_arn_violations(role: Role, ask: Ask) -> list[Violation]:
-    if not ask.role_arn and _only(role):
+def _role_arn_violations(role: Role, options: SessionOptions) -> list[Violation]:
+    if not options.role_arn and _only(role):
         return []
-    if not ask.role_arn:
+    if not options.role_arn:
         problem = "is missing, and the role allows more than one IAM role"
         return [Violation("role_arn", problem, "name one that the role's role_arns allow")]
-    if any(arn.allows(pattern, ask.role_arn) for pattern in role.role_arns):
+    if any(arn.allows(pattern, options.role_arn) for pattern in role.role_arns):
         return []
-    problem = f"{shown(ask.role_arn)} is not allowed by the role's role_arns"
+    problem = f"{shown(options.role_arn)} is not allowed by the role's role_arns"
     return [Violation("role_arn", problem, "name one that they allow")]
 
 
@@ -122,73 +122,74 @@ def _only(role: Role) -> str:
     return role.role_arns[0] if alone else ""
 
 
-def _name_violations(ask: Ask) -> list[Violation]:
-    if not ask.session_name or _NAME.fullmatch(ask.session_name):
+def _name_violations(options: SessionOptions) -> list[Violation]:
+    if not options.session_name or _NAME.fullmatch(options.session_name):
         return []
     fix = "use 2 to 64 letters, digits and _ + = , . @ -"
-    return [Violation("role_session_name", f"{shown(ask.session_name)} is not a valid session name", fix)]
+    return [Violation("role_session_name", f"{shown(options.session_name)} is not a valid session name", fix)]
 
 
-def _code_violations(role: Role, ask: Ask) -> list[Violation]:
+def _code_violations(role: Role, options: SessionOptions) -> list[Violation]:
     if not role.mfa_serial_number:
-        if not ask.mfa_code:
+        if not options.mfa_code:
             return []
         problem = "is not asked for: the role has no mfa_serial_number"
         return [Violation("mfa_code", problem, "leave it out")]
-    if _CODE.fullmatch(ask.mfa_code.reveal()):
+    if _CODE.fullmatch(options.mfa_code.reveal()):
         return []
-    problem = "is not a valid MFA code" if ask.mfa_code else "is needed: the role has an mfa_serial_number"
+    needed = "is needed: the role has an mfa_serial_number"
+    problem = "is not a valid MFA code" if options.mfa_code else needed
     return [Violation("mfa_code", problem, _CODE_FIX)]
 
 
-def _policy_violations(ask: Ask) -> list[Violation]:
-    if not ask.policy:
+def _policy_violations(options: SessionOptions) -> list[Violation]:
+    if not options.policy:
         return []
-    field, document = "session_policy", json.loads(ask.policy)
+    field, document = "session_policy", json.loads(options.policy)
     return policy.violations(document, field=field) + none_violations(field, document)
 
 
-_CHECKS: Final[Mapping[str, Callable[[Role, Ask], list[Violation]]]] = {
+_CHECKS: Final[Mapping[str, Callable[[Role, SessionOptions], list[Violation]]]] = {
     "role_arn": _role_arn_violations,
-    "role_session_name": lambda _, ask: _name_violations(ask),
+    "role_session_name": lambda _, options: _name_violations(options),
     "mfa_code": _code_violations,
-    "session_policy": lambda _, ask: _policy_violations(ask),
+    "session_policy": lambda _, options: _policy_violations(options),
 }
 
 
-def _would_widen(role: Role, ask: Ask) -> bool:
-    if not ask.policy or role.credential_type not in _GOES_WITH["session_policy"]:
+def _would_widen(role: Role, options: SessionOptions) -> bool:
+    if not options.policy or role.credential_type not in _GOES_WITH["session_policy"]:
         return False
     bounded = bool(role.policy_document or role.policy_arns or role.iam_groups)
-    return bounded and not session_policy.only_denies(json.loads(ask.policy))
+    return bounded and not policy_merge.only_denies(json.loads(options.policy))
 
 
 # --- the call -------------------------------------------------------------------------------------
 
 
-def name(role: Role, ask: Ask, template: str, suffix: str, caller: TemplateCaller) -> str:
+def name(role: Role, options: SessionOptions, template: str, suffix: str, caller: TemplateCaller) -> str:
     """Return the session's name: the requested one, or one by the mount's name template."""
     make = user_names.user_name
     if role.credential_type is CredentialType.FEDERATION_TOKEN:
         make = user_names.federation_name
-    return ask.session_name or make(template, role.mount, role.name, suffix, caller.value)
+    return options.session_name or make(template, role.mount, role.name, suffix, caller.value)
 
 
-def call(role: Role, ask: Ask, making: SessionInputs) -> Call[Session]:
-    """Return the call that creates a session of ``role``; its options passed ``require_askable``.
+def call(role: Role, options: SessionOptions, making: SessionInputs) -> Call[Session]:
+    """Return the call that creates a session of ``role``; its options passed ``require_valid_options``.
 
     Raises:
         TemplateLabelUnknown, TemplateValueUnsafe: The role's templates cannot be filled in for this caller.
         SessionTooLarge, RoleNotUsable, NoSessionPolicy: AWS would refuse its policies together.
     """
-    device = Device(role.mfa_serial_number, ask.mfa_code if role.mfa_serial_number else Secret())
+    device = Device(role.mfa_serial_number, options.mfa_code if role.mfa_serial_number else Secret())
     if role.credential_type is CredentialType.SESSION_TOKEN:
         return GetSessionToken(making.seconds, device)
     own = filled_policy(role.policy_document, making.caller)
     theirs = [document for group in making.groups for document in group.documents]
-    document = session_policy.united((own, *theirs, ask.policy))
+    document = policy_merge.united((own, *theirs, options.policy))
     of_groups = [one for group in making.groups for one in group.arns]
-    arns = session_policy.managed((*role.policy_arns, *of_groups))
+    arns = policy_merge.managed((*role.policy_arns, *of_groups))
     federated = role.credential_type is CredentialType.FEDERATION_TOKEN
     if (federated or role.iam_groups) and not document and not arns:
         # Without a policy, an assumed role's session may do everything that the IAM role may.
@@ -197,7 +198,7 @@ def call(role: Role, ask: Ask, making: SessionInputs) -> Call[Session]:
     if federated:
         return GetFederationToken(making.name, making.seconds, document, arns, session_tags)
     return AssumeRole(
-        role_arn=ask.role_arn or _only(role),
+        role_arn=options.role_arn or _only(role),
         session_name=making.name,
         seconds=making.seconds,
         policy=document,

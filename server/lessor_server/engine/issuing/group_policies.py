@@ -21,7 +21,7 @@ from lessor_server.domain.aws.iam_calls import (
 )
 from lessor_server.domain.errors.base import LessorError, shown
 from lessor_server.domain.errors.preconditions import RoleNotUsable
-from lessor_server.domain.policy.session_policy import GroupPolicies
+from lessor_server.domain.policy.policy_merge import GroupPolicies
 from lessor_server.domain.root import Root
 from lessor_server.engine.aws.caller import AwsCaller, failure
 from lessor_server.engine.aws.roots import Roots

@@ -145,7 +145,7 @@ class Issuer:
     ) -> Credentials:
         """Work out the ttl, policies and names, store the intent, and create the user."""
         role, caller = context.role, TemplateCaller(asked.owner, asked.labels)
-        session.require_askable(role, asked.ask, ttl.violations(asked.ttl, role, context.mount))
+        session.require_valid_options(role, asked.options, ttl.violations(asked.ttl, role, context.mount))
         role = replace(role, policy_document=filled_policy(role.policy_document, caller))
         root = await self._roots.bind(context.root)
         self._roots.limiter(root).require_open()

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from lessor_server.domain.lease import Lease, Request
 from lessor_server.domain.policy import session
-from lessor_server.domain.policy.session import Ask
+from lessor_server.domain.policy.session import SessionOptions
 from lessor_server.domain.secret import Secret
 
 
@@ -25,7 +25,7 @@ class IssueRequest:
     ttl: timedelta | None
     request: Request | None = None
     wait_usable: float = 0.0
-    ask: Ask = session.NOTHING
+    options: SessionOptions = session.NO_OPTIONS
     labels: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
 

@@ -58,7 +58,7 @@ class Sessions:
     ) -> Credentials:
         """Issue a session under a new lease."""
         role = context.role
-        session.require_askable(role, asked.ask, ttl.violations(asked.ttl, role, context.mount))
+        session.require_valid_options(role, asked.options, ttl.violations(asked.ttl, role, context.mount))
         root = await self._roots.bind(context.root)
         self._roots.limiter(root).require_open()
         grant = ttl.grant(
@@ -89,7 +89,7 @@ class Sessions:
         if not same or seconds < STS_FLOOR.total_seconds():
             why = "has too little time left for another session" if same else "is of another type or account"
             raise RequestSpent(f"lease {lease.id} {why}", subject=lease.id)
-        session.require_askable(context.role, asked.ask, [])
+        session.require_valid_options(context.role, asked.options, [])
         longest = await self._max_duration(root, lease.credential_type)
         seconds = min(seconds, int(longest.total_seconds()))
         suffix = lease.id.rpartition("/")[2]
@@ -121,8 +121,8 @@ class Sessions:
     ) -> Call[Session]:
         caller = TemplateCaller(asked.owner, asked.labels)
         groups = await self._groups.policies(root, context.role.iam_groups)
-        name = session.name(context.role, asked.ask, root.config.username_template, suffix, caller)
-        return session.call(context.role, asked.ask, SessionInputs(caller, groups, name, seconds))
+        name = session.name(context.role, asked.options, root.config.username_template, suffix, caller)
+        return session.call(context.role, asked.options, SessionInputs(caller, groups, name, seconds))
 
     async def _create_session(
         self, root: Root, lease: Lease, call: Call[Session], in_flight: InFlightIssue

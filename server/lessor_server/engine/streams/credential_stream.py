@@ -97,12 +97,12 @@ class CredentialStream:
             half = durations.format_duration(life)
             problem = f"{durations.format_duration(overlap)} is more than half of the ttl, {half}"
             found.append(Violation("overlap", problem, "give a shorter overlap, or ask for a longer ttl"))
-        session.require_askable(grounds.role, asked.ask, found)
+        session.require_valid_options(grounds.role, asked.options, found)
 
     async def _next(self, before: Lease, asked: IssueRequest, overlap: timedelta) -> Credentials:
         """Issue the credentials that follow ``before``; retry until those end."""
         await self._wait_until_due(before, overlap)
-        if asked.ask.mfa_code:
+        if asked.options.mfa_code:
             raise MfaRefused("an MFA code is valid once, so the next credentials need another one")
         failures = 0
         while True:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lessor_server.domain.errors.preconditions import RoleNotUsable, SessionTooLarge
-from lessor_server.domain.policy import policy, session_policy
+from lessor_server.domain.policy import policy
 
 GET: dict[str, Any] = {"Effect": "Allow", "Action": "s3:Get*", "Resource": "*"}
 PUT: dict[str, Any] = {"Effect": "Allow", "Action": ["s3:Put*"], "Resource": ["arn:aws:s3:::b/*"]}
@@ -22,11 +22,11 @@ def document(*statements: Any, **members: Any) -> str:
 
 def merged(*documents: str) -> Any:
     """Return what ``documents`` say together, parsed."""
-    return json.loads(session_policy.united(documents))
+    return json.loads(policy_merge.united(documents))
 
 
 def test_a_single_policy_is_unchanged() -> None:
-    assert session_policy.united((document(GET),)) == policy.canonical(json.loads(document(GET)))
+    assert policy_merge.united((document(GET),)) == policy.canonical(json.loads(document(GET)))
     old = json.dumps({"Version": "2008-10-17", "Statement": GET})
     assert merged(old) == {"Version": "2008-10-17", "Statement": [GET]}
 
@@ -48,7 +48,7 @@ def test_a_single_statement_and_a_single_action_become_lists() -> None:
 @pytest.mark.parametrize("blank", ["", "  \n", document(), json.dumps({"Version": "2012-10-17"})])
 def test_a_blank_document_is_skipped(blank: str) -> None:
     assert merged(blank, document(PUT)) == json.loads(document(PUT))
-    assert session_policy.united((blank, blank)) == ""
+    assert policy_merge.united((blank, blank)) == ""
 
 
 def test_not_action_is_kept() -> None:
@@ -68,7 +68,7 @@ def test_not_action_is_kept() -> None:
 )
 def test_an_invalid_group_policy_is_refused(malformed: str) -> None:
     with pytest.raises(RoleNotUsable):
-        session_policy.united((document(GET), malformed))
+        policy_merge.united((document(GET), malformed))
 
 
 def test_statement_ids_stay_unique() -> None:
@@ -100,16 +100,16 @@ def test_a_policy_of_2008_keeps_its_meaning() -> None:
 
 def test_what_is_too_large_together_is_refused_with_its_size() -> None:
     long = document({**PUT, "Resource": [f"arn:aws:s3:::{'b' * 900}"]})
-    assert len(session_policy.united((long, long))) <= policy.LIMIT
+    assert len(policy_merge.united((long, long))) <= policy.LIMIT
     with pytest.raises(SessionTooLarge, match=r"have \d{4} characters together, and AWS accepts 2048"):
-        session_policy.united((long, long, long))
+        policy_merge.united((long, long, long))
 
 
 def test_managed_policies_are_named_once_and_at_most_ten() -> None:
     ten = [f"{ARN}{number}" for number in range(10)]
-    assert session_policy.managed([*ten, *ten]) == tuple(ten)
+    assert policy_merge.managed([*ten, *ten]) == tuple(ten)
     with pytest.raises(SessionTooLarge, match="11 managed policies, and AWS accepts 10"):
-        session_policy.managed([*ten, ARN])
+        policy_merge.managed([*ten, ARN])
 
 
 @pytest.mark.parametrize(
@@ -122,4 +122,4 @@ def test_managed_policies_are_named_once_and_at_most_ten() -> None:
     ],
 )
 def test_a_policy_only_denies_where_each_statement_does(statements: Any, denies: bool) -> None:
-    assert session_policy.only_denies({"Statement": statements}) is denies
+    assert policy_merge.only_denies({"Statement": statements}) is denies
