@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lessor_server.domain.errors.preconditions import RoleNotUsable, SessionTooLarge
-from lessor_server.domain.policy import policy
+from lessor_server.domain.policy import policy, policy_merge
 
 GET: dict[str, Any] = {"Effect": "Allow", "Action": "s3:Get*", "Resource": "*"}
 PUT: dict[str, Any] = {"Effect": "Allow", "Action": ["s3:Put*"], "Resource": ["arn:aws:s3:::b/*"]}
