@@ -31,10 +31,10 @@ class ConnectionLimits:
     """
 
     connections: int
-    streams: int = 100
-    metadata_bytes: int = 16 << 10
-    idle: timedelta = timedelta(minutes=15)
-    age: timedelta = timedelta(hours=1)
+    streams: int
+    metadata_bytes: int
+    idle: timedelta
+    age: timedelta
 
 
 def channel_options(limits: ConnectionLimits) -> tuple[tuple[str, int], ...]:

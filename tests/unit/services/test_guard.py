@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -22,6 +23,7 @@ from lessor_server.services.permissions import REQUIRED_CAPABILITY
 from tests.support.call_notes import CallNotes
 from tests.unit.services.test_status import decoded
 
+LIMITS = ConnectionLimits(100, 100, 16 << 10, timedelta(minutes=15), timedelta(hours=1))
 SERVICE = lease_pb2.DESCRIPTOR.services_by_name["LeaseService"]
 PRINCIPALS = {
     "root-token": Principal("root", frozenset(Capability)),
@@ -108,7 +110,7 @@ async def served() -> AsyncIterator[Served]:
     """Serve a fake behind a guard on a port that the system chooses."""
     log = CallNotes()
     guard, leases = Guard(PRINCIPALS.get, log, REQUIRED_CAPABILITY), Leases()
-    server = grpc.aio.server(options=channel_options(ConnectionLimits(100)))
+    server = grpc.aio.server(options=channel_options(LIMITS))
     server.add_generic_rpc_handlers((guard.handlers(SERVICE, leases),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
