@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, PlainValidator
 
 from lessor_server.domain.secret import TokenHash
 from lessor_server.domain.token_places import DEFAULT_DIRS, TokenPlaces
-from lessor_server.settings import access, parsers
+from lessor_server.settings import file_checks, parsers
 from lessor_server.settings.parsers import Address
 from lessor_server.settings.sources import ConfigModel, load_file
 
@@ -175,7 +175,9 @@ def _warnings(file: Path | None, settings: SettingsFile) -> tuple[str, ...]:
         settings.tls.key_file if settings.tls else None,
         file if settings.root_token else None,
     }
-    readable = sorted(str(path) for path in secrets if path is not None and access.is_readable_by_all(path))
+    readable = sorted(
+        str(path) for path in secrets if path is not None and file_checks.is_readable_by_all(path)
+    )
     return tuple(
         f"{path} holds a secret, and every user can read it: run chmod o-r {path}" for path in readable
     )

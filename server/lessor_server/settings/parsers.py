@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from lessor_server.domain.errors.base import shown
 from lessor_server.domain.lease_id import is_name
 from lessor_server.domain.secret import TokenHash
-from lessor_server.settings import access
+from lessor_server.settings import file_checks
 
 MIN_TOKEN: Final = 16
 MAX_RATE: Final = 100_000.0
@@ -202,7 +202,7 @@ def folder(value: object) -> Path:
             f"{_shown(there)} can't be written to", "give the server's user write access to it"
         )
     with _report_os_errors(f"{_shown(path)} can't be read", "run chmod 700 on it"):
-        problem = access.data_dir_problem(path) if path.is_dir() else None
+        problem = file_checks.data_dir_problem(path) if path.is_dir() else None
     if problem:
         raise InvalidValue(*problem)
     return path
@@ -212,10 +212,10 @@ def readable_file(value: object) -> Path:
     """Accept a file that is readable now, and that no other user can change."""
     path = Path(text(value))
     with _report_os_errors(f"{_shown(path)} can't be read", "name a readable file"):
-        if wrong := access.kind_problem(path):
+        if wrong := file_checks.kind_problem(path):
             raise InvalidValue(f"{_shown(path)} {wrong[0]}", wrong[1])
         with path.open("rb"):
-            problem = access.file_problem(path)
+            problem = file_checks.file_problem(path)
     if problem:
         raise InvalidValue(*problem)
     return path

@@ -21,7 +21,7 @@ from typing import Annotated, Final, Generic, TypeVar, Union, get_args, get_orig
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from lessor_server.settings.access import file_problem, kind_problem
+from lessor_server.settings.file_checks import file_problem, kind_problem
 from lessor_server.settings.parsers import InvalidValue
 
 PREFIX: Final = "LESSOR_"
