@@ -32,6 +32,7 @@ def test_seeds_keep_every_invariant(chunk: int) -> None:
     [
         *(7007203, 20004405, 20010040, 20011213, 20026515, 20037776),
         *(20052548, 20058483, 20059826, 20066229, 20071444, 20074146, 20087433),
+        *(20028508, 20067270, 20077496, 20099447),
     ],
 )
 def test_seeds_that_once_broke_an_invariant_keep_it(seed: int) -> None:
