@@ -14,7 +14,7 @@ from lessor_server.domain.errors.preconditions import NoSessionPolicy, SessionTo
 from lessor_server.domain.policy import policy, session
 from lessor_server.domain.policy.policy_merge import GroupPolicies
 from lessor_server.domain.policy.session import NO_OPTIONS, SessionInputs, SessionOptions
-from lessor_server.domain.policy.template import TemplateCaller
+from lessor_server.domain.policy.template import identity_fields
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.secret import Secret
 
@@ -60,7 +60,7 @@ def made(
     subject: Role, *, caller: str = "alice", groups: tuple[GroupPolicies, ...] = (), **asked: Any
 ) -> Any:
     """Return the call that a role and a request make."""
-    making = SessionInputs(TemplateCaller(caller, {"team": "blue"}), groups, "name", 900)
+    making = SessionInputs(identity_fields(caller, {"team": "blue"}), groups, "name", 900)
     return session.call(subject, SessionOptions(**asked), making)
 
 
@@ -244,7 +244,7 @@ def test_a_policy_is_filled_in_from_the_caller_and_a_requests_is_not() -> None:
 
 
 def test_a_session_is_named_by_the_request_or_the_template() -> None:
-    alice = TemplateCaller("alice")
+    alice = identity_fields("alice", {})
     assert session.name(role(), SessionOptions(session_name="mine"), "", SUFFIX, alice) == "mine"
     assert session.name(role(), NO_OPTIONS, "", SUFFIX, alice) == f"lessor-aws-app-{SUFFIX}"
     template = "{{identity.name}}-{{suffix}}"

@@ -11,9 +11,9 @@ import pytest
 from lessor_server.domain.access import Capability, Principal
 from lessor_server.domain.errors.preconditions import RoleNotUsable, TemplateLabelUnknown, TemplateValueUnsafe
 from lessor_server.domain.policy import policy, template
-from lessor_server.domain.policy.template import TemplateCaller
+from lessor_server.domain.policy.template import identity_fields
 
-ALICE = TemplateCaller("alice@example.com", {"team": "blue", "a.b/c": "deep", "none": ""})
+ALICE = identity_fields("alice@example.com", {"team": "blue", "a.b/c": "deep", "none": ""})
 
 
 def document(version: str = "2012-10-17", **members: Any) -> dict[str, Any]:
@@ -127,19 +127,19 @@ def test_a_policy_that_was_stored_in_another_order_is_sent_in_iams() -> None:
 def test_a_value_with_policy_syntax_is_refused(name: str) -> None:
     subject = policy.canonical(document(Resource="arn:aws:s3:::b/{{identity.name}}/*"))
     with pytest.raises(TemplateValueUnsafe):
-        template.filled_policy(subject, TemplateCaller(name))
+        template.filled_policy(subject, identity_fields(name, {}))
     hashed = policy.canonical(document(Resource="arn:aws:s3:::b/{{identity.name_sha256}}/*"))
-    assert sha256(name.encode()).hexdigest() in template.filled_policy(hashed, TemplateCaller(name))
+    assert sha256(name.encode()).hexdigest() in template.filled_policy(hashed, identity_fields(name, {}))
 
 
 def test_a_policy_that_is_too_long_when_filled_in_is_refused() -> None:
     places = ["arn:aws:s3:::b/{{identity.name}}/*"] * 20
     with pytest.raises(RoleNotUsable, match=r"has \d{4} characters for this caller, and AWS accepts 2048"):
-        template.filled_policy(policy.canonical(document(Resource=places)), TemplateCaller("x" * 128))
+        template.filled_policy(policy.canonical(document(Resource=places)), identity_fields("x" * 128, {}))
 
 
 def test_a_value_that_looks_like_a_template_is_not_filled_in() -> None:
-    sly = TemplateCaller("{{identity.labels.team}}", {"team": "blue"})
+    sly = identity_fields("{{identity.labels.team}}", {"team": "blue"})
     assert template.filled("{{identity.name}}", sly) == "{{identity.labels.team}}"
 
 

@@ -27,9 +27,10 @@ from lessor_server.domain.errors.base import SessionPolicyWouldWiden, Violation,
 from lessor_server.domain.errors.preconditions import NoSessionPolicy, TemplateValueUnsafe
 from lessor_server.domain.policy import policy, policy_merge
 from lessor_server.domain.policy.policy_merge import GroupPolicies
-from lessor_server.domain.policy.template import TemplateCaller, filled, filled_policy, none_violations
+from lessor_server.domain.policy.template import filled, filled_policy, none_violations
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.secret import Secret
+from lessor_server.domain.user_names import Named
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,9 @@ class SessionOptions:
 
 @dataclass(frozen=True, slots=True)
 class SessionInputs:
-    """The engine's inputs for a session: the caller, the groups' policies, the name and the duration."""
+    """What the engine knows for a session: identity, policies of groups, name and duration."""
 
-    caller: TemplateCaller
+    identity: Named
     groups: tuple[GroupPolicies, ...]
     name: str
     seconds: int
@@ -167,12 +168,12 @@ def _would_widen(role: Role, options: SessionOptions) -> bool:
 # --- the call -------------------------------------------------------------------------------------
 
 
-def name(role: Role, options: SessionOptions, template: str, suffix: str, caller: TemplateCaller) -> str:
+def name(role: Role, options: SessionOptions, template: str, suffix: str, identity: Named) -> str:
     """Return the session's name: the requested one, or one by the mount's name template."""
     make = user_names.user_name
     if role.credential_type is CredentialType.FEDERATION_TOKEN:
         make = user_names.federation_name
-    return options.session_name or make(template, role.mount, role.name, suffix, caller.value)
+    return options.session_name or make(template, role.mount, role.name, suffix, identity)
 
 
 def call(role: Role, options: SessionOptions, making: SessionInputs) -> Call[Session]:
@@ -185,7 +186,7 @@ def call(role: Role, options: SessionOptions, making: SessionInputs) -> Call[Ses
     device = Device(role.mfa_serial_number, options.mfa_code if role.mfa_serial_number else Secret())
     if role.credential_type is CredentialType.SESSION_TOKEN:
         return GetSessionToken(making.seconds, device)
-    own = filled_policy(role.policy_document, making.caller)
+    own = filled_policy(role.policy_document, making.identity)
     theirs = [document for group in making.groups for document in group.documents]
     document = policy_merge.united((own, *theirs, options.policy))
     of_groups = [one for group in making.groups for one in group.arns]
@@ -194,7 +195,7 @@ def call(role: Role, options: SessionOptions, making: SessionInputs) -> Call[Ses
     if (federated or role.iam_groups) and not document and not arns:
         # Without a policy, an assumed role's session may do everything that the IAM role may.
         raise NoSessionPolicy(f"role {role.name} and its groups have no policy for a session")
-    session_tags = _filled_tags(role.session_tags, making.caller)
+    session_tags = _filled_tags(role.session_tags, making.identity)
     if federated:
         return GetFederationToken(making.name, making.seconds, document, arns, session_tags)
     return AssumeRole(
@@ -205,21 +206,21 @@ def call(role: Role, options: SessionOptions, making: SessionInputs) -> Call[Ses
         policy_arns=arns,
         tags=session_tags,
         transitive_keys=role.transitive_tag_keys,
-        source_identity=_filled_identity(role.source_identity, making.caller),
+        source_identity=_filled_identity(role.source_identity, making.identity),
         external_id=role.external_id,
         device=device,
     )
 
 
-def _filled_tags(session_tags: Tags, caller: TemplateCaller) -> Tags:
-    made = tuple((key, filled(value, caller)) for key, value in session_tags)
+def _filled_tags(session_tags: Tags, identity: Named) -> Tags:
+    made = tuple((key, filled(value, identity)) for key, value in session_tags)
     if tags.violations("session_tags", made, tags.SESSION_LIMIT):
         raise TemplateValueUnsafe("AWS does not accept a session tag filled in from the caller")
     return made
 
 
-def _filled_identity(source_identity: str, caller: TemplateCaller) -> str:
-    made = filled(source_identity, caller)
+def _filled_identity(source_identity: str, identity: Named) -> str:
+    made = filled(source_identity, identity)
     if made and not _SOURCE_IDENTITY.fullmatch(made):
         raise TemplateValueUnsafe("AWS does not accept the source identity filled in from the caller")
     return made

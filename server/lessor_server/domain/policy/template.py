@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
@@ -20,7 +19,7 @@ from lessor_server.domain.errors.preconditions import RoleNotUsable, TemplateLab
 from lessor_server.domain.policy import placeholders, policy
 from lessor_server.domain.policy.placeholders import MAX_TEMPLATE
 from lessor_server.domain.policy.policy import JsonValue
-from lessor_server.domain.user_names import IDENTITY
+from lessor_server.domain.user_names import IDENTITY, Named
 
 _SAFE: Final = re.compile(r"[A-Za-z0-9_.@+=,-]{1,128}")
 """The values allowed in a policy: there ``*``, ``?``, ``$``, ``/`` and ``:`` have a meaning."""
@@ -28,24 +27,23 @@ _FIX: Final = "use {{identity.name}}, {{identity.labels.KEY}}, {{identity.name_s
 _LABEL: Final = "identity.labels."
 
 
-@dataclass(frozen=True, slots=True)
-class TemplateCaller:
-    """The caller's identity, as templates can use it."""
+def identity_fields(name: str, labels: Mapping[str, str]) -> Named:
+    """Return the function that gives a template the value of a field of the caller's identity.
 
-    name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
+    It raises ``TemplateLabelUnknown`` if the caller lacks a label.
+    """
 
-    def value(self, named: str) -> str:
-        """Return the value of a field, or raise ``TemplateLabelUnknown``."""
+    def value(named: str) -> str:
         if named == "identity.name":
-            return self.name
+            return name
         if named == "identity.name_sha256":
-            return sha256(self.name.encode()).hexdigest()
+            return sha256(name.encode()).hexdigest()
         key = named.removeprefix(_LABEL)
-        value = self.labels.get(key, "")
-        if not value:
-            raise TemplateLabelUnknown(f"the caller has no label {shown(key)}, which the role needs")
-        return value
+        if label := labels.get(key):
+            return label
+        raise TemplateLabelUnknown(f"the caller has no label {shown(key)}, which the role needs")
+
+    return value
 
 
 def holds(text: str) -> bool:
@@ -102,12 +100,12 @@ def sample(text: str) -> str:
     return placeholders.fill(text, lambda _: "xx")
 
 
-def filled(text: str, caller: TemplateCaller) -> str:
+def filled(text: str, identity: Named) -> str:
     """Return ``text`` filled in, or raise ``TemplateLabelUnknown``; other placeholders stay."""
-    return placeholders.fill(text, lambda named: caller.value(named) if IDENTITY.fullmatch(named) else None)
+    return placeholders.fill(text, lambda named: identity(named) if IDENTITY.fullmatch(named) else None)
 
 
-def filled_policy(document: str, caller: TemplateCaller) -> str:
+def filled_policy(document: str, identity: Named) -> str:
     """Return the canonical text of a policy filled in.
 
     Raises:
@@ -119,7 +117,7 @@ def filled_policy(document: str, caller: TemplateCaller) -> str:
         return ""
 
     def safe(named: str) -> str:
-        value = caller.value(named)
+        value = identity(named)
         if not _SAFE.fullmatch(value):
             raise TemplateValueUnsafe(
                 f"the caller's {named} holds characters with a special meaning in a policy"

@@ -16,9 +16,10 @@ from lessor_server.domain.aws.iam_calls import AccessKey, CreateAccessKey, Delet
 from lessor_server.domain.errors.base import DeadlineExceeded, LessorError, RootChanged, StoreUnavailable
 from lessor_server.domain.lease import Footprint, Lease, State
 from lessor_server.domain.policy import session
-from lessor_server.domain.policy.template import TemplateCaller, filled_policy
+from lessor_server.domain.policy.template import filled_policy, identity_fields
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import Root
+from lessor_server.domain.user_names import Named
 from lessor_server.engine.aws.caller import Outcome, failure
 from lessor_server.engine.aws.roots import IssueContext, Roots
 from lessor_server.engine.background import BackgroundTasks
@@ -144,14 +145,14 @@ class Issuer:
         self, asked: IssueRequest, context: IssueContext, in_flight: InFlightIssue
     ) -> Credentials:
         """Work out the ttl, policies and names, store the intent, and create the user."""
-        role, caller = context.role, TemplateCaller(asked.owner, asked.labels)
+        role, identity = context.role, identity_fields(asked.owner, asked.labels)
         session.require_valid_options(role, asked.options, ttl.violations(asked.ttl, role, context.mount))
-        role = replace(role, policy_document=filled_policy(role.policy_document, caller))
+        role = replace(role, policy_document=filled_policy(role.policy_document, identity))
         root = await self._roots.bind(context.root)
         self._roots.limiter(root).require_open()
         grant = ttl.grant(asked.ttl, role, context.mount)
         suffix = self._writer.draw_suffix()
-        footprint = self._footprint(role, root, suffix, caller)
+        footprint = self._footprint(role, root, suffix, identity)
         intent = lease_writer.intent(asked, context, root, grant=grant, footprint=footprint, suffix=suffix)
         # Life of a request, 6: the intent is durable.
         lease = await self._writer.begin(intent)
@@ -159,11 +160,11 @@ class Issuer:
             created = await self._create_user(role, root, lease, in_flight)
         return replace(created, warnings=grant.warnings)
 
-    def _footprint(self, role: Role, root: Root, suffix: str, caller: TemplateCaller) -> Footprint:
+    def _footprint(self, role: Role, root: Root, suffix: str, identity: Named) -> Footprint:
         template = root.config.username_template
         return Footprint(
             account=root.account,
-            user_name=user_names.user_name(template, role.mount, role.name, suffix, caller.value),
+            user_name=user_names.user_name(template, role.mount, role.name, suffix, identity),
             user_path=user_names.user_path(self._roots.instance, role.user_path),
             inline_policy=plans.INLINE_POLICY if role.policy_document else "",
             policy_arns=role.policy_arns,

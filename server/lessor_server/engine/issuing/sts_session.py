@@ -25,7 +25,7 @@ from lessor_server.domain.errors.preconditions import (
 from lessor_server.domain.lease import Footprint, Lease
 from lessor_server.domain.policy import session
 from lessor_server.domain.policy.session import SessionInputs
-from lessor_server.domain.policy.template import TemplateCaller
+from lessor_server.domain.policy.template import identity_fields
 from lessor_server.domain.role import STS_FLOOR, CredentialType
 from lessor_server.domain.root import Root
 from lessor_server.domain.root_kind import longest_session
@@ -119,10 +119,10 @@ class Sessions:
     async def _call(
         self, asked: IssueRequest, context: IssueContext, root: Root, *, seconds: int, suffix: str
     ) -> Call[Session]:
-        caller = TemplateCaller(asked.owner, asked.labels)
+        identity = identity_fields(asked.owner, asked.labels)
         groups = await self._groups.policies(root, context.role.iam_groups)
-        name = session.name(context.role, asked.options, root.config.username_template, suffix, caller)
-        return session.call(context.role, asked.options, SessionInputs(caller, groups, name, seconds))
+        name = session.name(context.role, asked.options, root.config.username_template, suffix, identity)
+        return session.call(context.role, asked.options, SessionInputs(identity, groups, name, seconds))
 
     async def _create_session(
         self, root: Root, lease: Lease, call: Call[Session], in_flight: InFlightIssue
