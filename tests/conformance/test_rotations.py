@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.support import builders
-from tests.support.stores import OPENERS, START_US, Bench, HandClock, bench
+from tests.support.stores import START_US, Bench, HandClock, bench
 
 from lessor_server.adapters.sqlite.store import open_store
 from lessor_server.domain import rotation as steps
@@ -43,13 +42,6 @@ STATIC = Rotation(
     attempts=2,
     last_error="AWS said no",
 )
-
-
-@pytest.fixture(name="b", params=list(OPENERS))
-async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    """Open each kind of store in turn."""
-    async with bench(request.param, tmp_path) as made:
-        yield made
 
 
 async def added(b: Bench, subject: str = ROOT, **fields: Any) -> Rotation:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support import builders, lease_steps
-from tests.support.stores import OPENERS, SPAN, START_US, TERMS, Bench, bench, intent
+from tests.support.stores import SPAN, START_US, TERMS, Bench, intent
 
 from lessor_server.domain.errors.base import Aborted, LessorError, MountFull, NotFound, RoleFull
 from lessor_server.domain.errors.preconditions import MountDisabling
@@ -20,13 +18,6 @@ from lessor_server.domain.lease_id import EVERYTHING
 from lessor_server.domain.mount import MountState
 
 SECOND = 1_000_000
-
-
-@pytest.fixture(name="b", params=list(OPENERS))
-async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    """Open each kind of store in turn."""
-    async with bench(request.param, tmp_path) as made:
-        yield made
 
 
 # --- begin and activate ----------------------------------------------------------------------------------

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
-import pytest
 from tests.support import lease_steps
-from tests.support.stores import OPENERS, START_US, TERMS, Bench, bench
+from tests.support.stores import START_US, TERMS, Bench
 
 from lessor_server.domain.lease import CREATE_GRACE, TOMBSTONE_LIFE, State
 from lessor_server.domain.lease_id import IdRange
@@ -18,13 +15,6 @@ SECOND = 1_000_000
 ALL = IdRange("aws/", "aws0")
 APP = IdRange("aws/creds/app/", "aws/creds/app0")
 GRACE, WEEK = CREATE_GRACE.total_seconds(), TOMBSTONE_LIFE.total_seconds()
-
-
-@pytest.fixture(name="b", params=list(OPENERS))
-async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    """Open each kind of store in turn."""
-    async with bench(request.param, tmp_path) as made:
-        yield made
 
 
 # --- prefixes --------------------------------------------------------------------------------------------

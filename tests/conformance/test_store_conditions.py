@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
-import pytest
 from tests.support import builders, lease_steps
-from tests.support.stores import OPENERS, START_US, TERMS, Bench, bench
+from tests.support.stores import START_US, TERMS, Bench
 
 from lessor_server.domain.lease import TOMBSTONE_LIFE, State
 from lessor_server.domain.lease_id import IdRange
 
 SECOND = 1_000_000
-
-
-@pytest.fixture(name="b", params=list(OPENERS))
-async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    """Open each kind of store in turn."""
-    async with bench(request.param, tmp_path) as made:
-        yield made
 
 
 async def test_a_claim_of_another_generation_changes_nothing(b: Bench) -> None:

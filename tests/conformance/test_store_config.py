@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
-import pytest
 from tests.support import builders, lease_steps
-from tests.support.stores import OPENERS, Bench, bench
+from tests.support.stores import Bench
 
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import CredentialType, Role
 from lessor_server.engine.store_types import StoredContext
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture(name="b", params=list(OPENERS))
-async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    """Open each kind of store in turn."""
-    async with bench(request.param, tmp_path) as made:
-        yield made
 
 
 async def test_a_mount_is_read_as_it_was_stored(b: Bench) -> None:

@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
-from tests.support.stores import OPENERS, SPAN, TERMS, Bench, bench
-
-
-@pytest.fixture(name="b", params=list(OPENERS))
-async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    """Open each kind of store in turn."""
-    async with bench(request.param, tmp_path) as made:
-        yield made
+from tests.support.stores import SPAN, TERMS, Bench
 
 
 async def test_during_a_hold_expired_leases_are_not_claimed(b: Bench) -> None:

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
-import pytest
 from tests.support import lease_steps
-from tests.support.stores import OPENERS, START_US, Bench, bench
+from tests.support.stores import START_US, Bench
 
 from lessor_server.domain.lease import State
 from lessor_server.domain.lease_id import EVERYTHING, IdRange
 from lessor_server.engine.store_types import LeaseCount
 
 SECOND = 1_000_000
-
-
-@pytest.fixture(name="b", params=list(OPENERS))
-async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    """Open each kind of store in turn."""
-    async with bench(request.param, tmp_path) as made:
-        yield made
 
 
 async def test_the_window_has_the_deadlines_of_its_span(b: Bench) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support import lease_steps
-from tests.support.stores import OPENERS, SPAN, START_US, TERMS, Bench, bench, intent
+from tests.support.stores import SPAN, START_US, TERMS, Bench, intent
 
 from lessor_server.domain.errors.base import Aborted
 from lessor_server.domain.lease import Request, State
@@ -19,13 +17,6 @@ from lessor_server.domain.lease_id import EVERYTHING
 
 SECOND = 1_000_000
 ONE = Request("11111111-1111-4111-8111-111111111111", "wish")
-
-
-@pytest.fixture(name="b", params=list(OPENERS))
-async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    """Open each kind of store in turn."""
-    async with bench(request.param, tmp_path) as made:
-        yield made
 
 
 async def test_a_request_id_is_kept_with_its_lease(b: Bench) -> None:

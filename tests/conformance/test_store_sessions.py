@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.support import builders, lease_steps
-from tests.support.stores import OPENERS, SPAN, START_US, TERMS, Bench, HandClock, bench
+from tests.support.stores import SPAN, START_US, TERMS, Bench, HandClock
 
 from lessor_server.adapters.sqlite.migrate import migrations
 from lessor_server.adapters.sqlite.store import FILE, open_store
@@ -22,13 +21,6 @@ from lessor_server.domain.lease_id import EVERYTHING, IdRange
 SECOND = 1_000_000
 DAY = 86_400
 OTHER = "aws:210987654321"
-
-
-@pytest.fixture(name="b", params=list(OPENERS))
-async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    """Open each kind of store in turn."""
-    async with bench(request.param, tmp_path) as made:
-        yield made
 
 
 async def begun(b: Bench, number: int = 0, **changes: Any) -> Lease:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +20,6 @@ SECOND = 1_000_000
 ALL = IdRange("aws/", "aws0")
 APP = IdRange("aws/creds/app/", "aws/creds/app0")
 GRACE, WEEK = CREATE_GRACE.total_seconds(), TOMBSTONE_LIFE.total_seconds()
-
-
-@pytest.fixture(name="b", params=list(OPENERS))
-async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    """Open each kind of store in turn."""
-    async with bench(request.param, tmp_path) as made:
-        yield made
 
 
 # --- sweeps ----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ SECOND: Final = timedelta(seconds=1)
 SECOND_US: Final = SECOND // MICROSECOND
 MAX_DURATION: Final = timedelta(days=3650)
 """Ten years: a longer duration is a mistake."""
+MAX_DURATION_US: Final = MAX_DURATION // MICROSECOND
 
 
 def format_duration(span: timedelta) -> str:

@@ -21,10 +21,8 @@ from datetime import timedelta
 from enum import Enum
 from typing import Final
 
-from lessor_server.domain.durations import MAX_DURATION, MICROSECOND, SECOND_US
+from lessor_server.domain.durations import MAX_DURATION_US, MICROSECOND, SECOND_US
 from lessor_server.domain.role import CredentialType
-
-_MAX_SPAN_US: Final = MAX_DURATION // MICROSECOND
 
 MAX_GENERATION: Final = 2**53
 """The greatest generation of a row; after it comes the first one: no row becomes unreadable by a change."""
@@ -266,13 +264,11 @@ def activate(
     A session ends at ``ends_us``, as AWS reported. Its ttl is the time until then in whole seconds, at least
     one. The end is limited to the longest ttl that a caller may set, in case AWS's answer is wrong.
     """
-    ttl, max_us, end_us = (
-        lease.ttl,
-        now_us + lease.max_ttl // MICROSECOND,
-        now_us + lease.ttl // MICROSECOND,
-    )
+    ttl = lease.ttl
+    max_us = now_us + lease.max_ttl // MICROSECOND
+    end_us = now_us + ttl // MICROSECOND
     if ends_us:
-        max_us = end_us = max(min(ends_us, now_us + _MAX_SPAN_US), now_us + SECOND_US)
+        max_us = end_us = max(min(ends_us, now_us + MAX_DURATION_US), now_us + SECOND_US)
         ttl = timedelta(seconds=-((now_us - end_us) // SECOND_US))
     expires_us = min(end_us, now_us + UNDELIVERED_TTL // MICROSECOND) if undelivered else end_us
     return _step(

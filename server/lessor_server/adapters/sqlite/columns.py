@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, Final, Generic, TypeVar, cast
 
 from lessor_server.domain.backoff import MAX_COUNT
-from lessor_server.domain.durations import MAX_DURATION, MICROSECOND, SECOND
+from lessor_server.domain.durations import MAX_DURATION_US, SECOND_US
 from lessor_server.domain.errors.base import RowUnreadable
 from lessor_server.domain.events import Event, UnreadableRow
 from lessor_server.domain.lease import MAX_GENERATION
@@ -31,7 +31,7 @@ Problem = Callable[[Any], str]
 MAX_US: Final = 253_402_300_799_999_999
 """The last instant of the year 9999, where a Timestamp ends; no stored number is greater."""
 
-MAX_SPAN_US: Final = MAX_DURATION // MICROSECOND
+MAX_SPAN_US: Final = MAX_DURATION_US
 """The longest span that a caller may set, and so the farthest from the service's time that a lease ends."""
 
 MAX_NOW_US: Final = MAX_US - 50 * 366 * 86_400_000_000
@@ -94,7 +94,7 @@ past = whole(0, MAX_NOW_US)
 instant = whole(0, MAX_US)
 """Take any instant, or 0."""
 
-span_us = whole(SECOND // MICROSECOND, MAX_SPAN_US)
+span_us = whole(SECOND_US, MAX_SPAN_US)
 """Take a span that a caller may set."""
 
 ttl_us = whole(0, MAX_SPAN_US)

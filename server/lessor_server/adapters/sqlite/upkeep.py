@@ -128,21 +128,22 @@ class SqliteUpkeep(SqlitePart):
         return self._clock.drift_us()
 
     async def status(self) -> StoreStatus:
-        row = await self._batches.read(
-            lambda connection: connection.execute(sql.GET_META, {"key": backups.HELD}).fetchone()
-        )
-        hold, problem = (row[0], text(row[0])) if row else ("", "")
-        if problem:
-            self._reader.note("meta", backups.HELD, problem)
-            hold = UNREADABLE_HOLD
-        unreadable = self._reader.unreadable.items()
-        return StoreStatus(
-            instance_id=self._instance,
-            schema_version=self._schema,
-            first_start=self._clock.first_start,
-            expiry_hold=hold,
-            unreadable_rows=tuple(f"{table} {key}: {problem}" for (table, key), problem in unreadable),
-        )
+        def job(connection: sqlite3.Connection) -> StoreStatus:
+            row = connection.execute(sql.GET_META, {"key": backups.HELD}).fetchone()
+            hold, problem = (row[0], text(row[0])) if row else ("", "")
+            if problem:
+                self._reader.note("meta", backups.HELD, problem)
+                hold = UNREADABLE_HOLD
+            unreadable = self._reader.unreadable.items()
+            return StoreStatus(
+                instance_id=self._instance,
+                schema_version=self._schema,
+                first_start=self._clock.first_start,
+                expiry_hold=hold,
+                unreadable_rows=tuple(f"{table} {key}: {problem}" for (table, key), problem in unreadable),
+            )
+
+        return await self._batches.read(job)
 
     async def set_expiry_hold(self, why: str) -> None:
         params: rows.Params = {"key": backups.HELD, "value": why}
