@@ -33,7 +33,7 @@ from lessor_server.adapters.sealing.key_file import KeyFile, require_no_key_with
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.adapters.tls import Certificates
-from lessor_server.domain.access import ROOT, Principal
+from lessor_server.domain.access_levels import ROOT, Principal
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 from lessor_server.domain.secret import TokenHash

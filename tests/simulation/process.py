@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 from google.protobuf.message import Message
 
-from lessor_server.domain.access import Capability, Principal
+from lessor_server.domain.access_levels import Capability, Principal
 from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.domain.events import Event
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine

@@ -20,7 +20,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from lessor_server.domain.access import ANONYMOUS, Capability, Principal
+from lessor_server.domain.access_levels import ANONYMOUS, Capability, Principal
 from lessor_server.domain.errors.base import (
     DeadlineExceeded,
     Draining,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lessor_server.domain.access import Capability
+from lessor_server.domain.access_levels import Capability
 
 REQUIRED_CAPABILITY: dict[str, Capability] = {
     "ConfigService.EnableMount": Capability.CONFIGURE,

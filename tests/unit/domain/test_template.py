@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lessor_server.domain.access import Capability, Principal
+from lessor_server.domain.access_levels import Capability, Principal
 from lessor_server.domain.errors.preconditions import RoleNotUsable, TemplateLabelUnknown, TemplateValueUnsafe
 from lessor_server.domain.policy import policy, template
 from lessor_server.domain.policy.template import identity_fields

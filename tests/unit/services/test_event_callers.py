@@ -9,7 +9,7 @@ import pytest
 
 from lessor.v1 import config_pb2, lease_pb2, role_pb2, system_pb2
 from lessor_server.domain import events
-from lessor_server.domain.access import Capability, Principal
+from lessor_server.domain.access_levels import Capability, Principal
 from lessor_server.domain.events import Event
 from tests.support.engine_world import World, world
 from tests.support.served import Served

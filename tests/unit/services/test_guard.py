@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details
 
 from lessor.v1 import lease_pb2, system_pb2
-from lessor_server.domain.access import Capability, Principal
+from lessor_server.domain.access_levels import Capability, Principal
 from lessor_server.domain.errors.base import NotFound
 from lessor_server.services.channel_options import ConnectionLimits, channel_options
 from lessor_server.services.guard import Caller, Guard

@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.message import Message
 
 from lessor.v1 import lease_pb2
-from lessor_server.domain.access import Capability, Principal
+from lessor_server.domain.access_levels import Capability, Principal
 from lessor_server.services.guard import Caller, Guard
 from lessor_server.services.permissions import REQUIRED_CAPABILITY, UNBOUNDED_STREAMS
 from tests.support.call_notes import CallNotes

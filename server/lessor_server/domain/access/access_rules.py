@@ -1,0 +1,102 @@
+"""The content of an access file: policies, identities, and issuers of JWTs."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from lessor_server.domain.access.acl import Policy
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+UNIX: Final = "unix"
+"""The place of callers on a unix socket, in ``from``."""
+ALGORITHMS: Final = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
+)  # fmt: skip
+DEFAULT_ALGORITHMS: Final = ("RS256", "ES256")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMatch:
+    """A caller with a fixed token, by the SHA-256 of the token; ``expires_at`` in seconds since the epoch."""
+
+    digests: tuple[bytes, ...]
+    expires_at: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class SpiffeMatch:
+    """A caller with an X.509-SVID: its one URI SAN matches ``uri``, in which ``{x}`` is a whole segment.
+
+    Source: SPIFFE, "The X.509 SPIFFE Verifiable Identity Document".
+    """
+
+    uri: str
+    ca_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DnsMatch:
+    """A caller whose certificate has a DNS SAN that matches ``name``, in which ``{x}`` is a whole label."""
+
+    name: str
+    ca_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JwtMatch:
+    """A caller with a JWT of the issuer with the name ``issuer``, all of whose ``claims`` match.
+
+    A key is the name of a claim, or a JSON pointer (RFC 6901) that begins with ``/``.
+    """
+
+    issuer: str
+    claims: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityRule:
+    """One identity; ``name`` and the values of ``labels`` may have placeholders such as ``{ns}``.
+
+    ``peers`` are the places that a call may come from; any if there are none. ``place`` is its place in the file.
+    """
+
+    name: str
+    match: TokenMatch | SpiffeMatch | DnsMatch | JwtMatch
+    policies: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    peers: tuple[IpNetwork | str, ...] = ()
+    token_max_ttl: timedelta | None = None
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """An issuer of JWTs: ``url`` is its ``iss``.
+
+    Its keys are at ``jwks_url`` or in ``jwks_file``; with neither, OpenID Connect discovery finds them.
+    """
+
+    name: str
+    url: str
+    audiences: tuple[str, ...]
+    jwks_url: str = ""
+    jwks_file: str = ""
+    ca_file: str = ""
+    algorithms: tuple[str, ...] = DEFAULT_ALGORITHMS
+    max_age: timedelta | None = None
+    leeway: timedelta = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRules:
+    """Everything that an access file says; the default says that nobody but root may call."""
+
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    identities: tuple[IdentityRule, ...] = ()
+    issuers: tuple[Issuer, ...] = ()

@@ -1,0 +1,83 @@
+"""Callers: what they present, who they are, and what they may do."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+from lessor_server.domain.access.acl import EVERYTHING, Acl, Capability, Grant
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class AuthMethod(Enum):
+    """How a caller was identified."""
+
+    ROOT = "root"
+    TOKEN = "token"
+    X509 = "x509"
+    JWT = "jwt"
+    LOGIN = "login"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a connection: ``address`` is None for a unix socket.
+
+    ``connection`` identifies the connection while it lasts. An IPv4-mapped address is given as IPv4.
+    """
+
+    connection: str
+    address: IpAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a caller presents: the values of ``authorization``, and its certificates in PEM, its own first."""
+
+    peer: Peer
+    authorization: tuple[str | bytes, ...] = field(default=(), repr=False)
+    certificates: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An identified caller; ``name`` is the owner of its leases, and templates can use its ``labels``.
+
+    ``expires_at`` is when its credential ends, in seconds since the epoch. ``evidence`` is what identified it:
+    it is judged again when the access file changes.
+    """
+
+    name: str
+    auth_method: AuthMethod
+    acl: Acl | None = field(default=None, hash=False, repr=False)
+    """None: it may do everything."""
+    policies: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    expires_at: float = math.inf
+    evidence: object = field(default=None, hash=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Copy the labels, so that later changes of the mapping have no effect."""
+        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
+
+    def find_grant(self, path: str, capability: Capability) -> Grant | None:
+        """Return the grant that decides about ``capability`` on ``path``; None if no pattern matches."""
+        return EVERYTHING if self.acl is None else self.acl.find(path, capability)
+
+    def may(self, path: str, capability: Capability) -> bool:
+        """Return whether the caller has ``capability`` on ``path``."""
+        grant = self.find_grant(path, capability)
+        return grant is not None and grant.allows((capability,))
+
+    def sees_root(self, mount: str) -> bool:
+        """Return whether the caller may read AWS's texts, ARNs and account ids of a mount."""
+        return self.acl is None or (bool(mount) and self.may(f"{mount}/config/root", Capability.READ))
+
+
+ROOT = Principal("root", AuthMethod.ROOT, policies=("root",))
+"""The holder of the root token."""

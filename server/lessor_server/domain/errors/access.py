@@ -1,0 +1,53 @@
+"""Errors of access: who the caller is, what it may do, and how much."""
+
+from __future__ import annotations
+
+from lessor_server.domain.errors.base import PermissionDenied, Precondition, QuotaExceeded, Unauthenticated
+
+
+class IssuerUnavailable(Unauthenticated):
+    """The keys that would verify the caller's JWT are not known, and its issuer does not answer."""
+
+    reason = "ISSUER_UNAVAILABLE"
+    fix = "call again later; the operator's log says why the issuer's keys can't be read"
+
+
+class TryLater(Unauthenticated):
+    """Too many JWTs that were not seen before have to be verified."""
+
+    reason = "TRY_LATER"
+    fix = "call again in a second, with the same token"
+
+
+class NotYourLease(PermissionDenied):
+    """The lease belongs to another caller, or does not exist."""
+
+    reason = "NOT_YOUR_LEASE"
+    fix = "check the lease id, or ask the operator for the permission that the message names"
+
+
+class RateLimited(QuotaExceeded):
+    """The caller makes more calls per second than limits.rate_per_identity."""
+
+    reason = "RATE_LIMITED"
+    fix = "make fewer calls per second, or have limits.rate_per_identity raised"
+
+
+class TooManyWatches(QuotaExceeded):
+    """The caller has its maximum number of unbounded streams."""
+
+    reason = "TOO_MANY_WATCHES"
+    fix = "end streams that are not needed, or have limits.watches_per_identity raised"
+
+
+class RuleFull(QuotaExceeded):
+    """The caller has as many live leases as the rule that admits it allows."""
+
+    reason = "RULE_MAX_LEASES"
+
+
+class AccessFileInvalid(Precondition):
+    """The access file has errors, so the rules of before stay in force."""
+
+    reason = "ACCESS_FILE_INVALID"
+    fix = "correct the access file, check it with lessor access check, and reload again"
