@@ -63,7 +63,8 @@ class JwtMatch:
 class IdentityRule:
     """One identity; ``name`` and the values of ``labels`` may have placeholders such as ``{ns}``.
 
-    ``peers`` are the places that a call may come from; any if there are none. ``place`` is its place in the file.
+    ``peers`` are the places that a call may come from; any if there are none. ``place`` is its path in the
+    file.
     """
 
     name: str

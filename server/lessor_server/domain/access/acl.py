@@ -30,9 +30,9 @@ class Capability(Enum):
 class IssueLimits:
     """Limits on what is issued under a rule.
 
-    ``max_ttl`` bounds the whole life of a lease, and ``max_leases`` the live leases of one owner. The role ARN
-    of a session must match one pattern of each list in ``role_arns``. ``require`` and ``forbid`` name fields
-    of the request.
+    ``max_ttl`` bounds the whole life of a lease, and ``max_leases`` the live leases of one owner. A session's
+    role ARN must match one pattern of each list in ``role_arns``. ``require`` and ``forbid`` name fields of
+    the request.
     """
 
     max_ttl: timedelta | None = None

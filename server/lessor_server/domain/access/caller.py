@@ -48,8 +48,8 @@ class Credential:
 class Principal:
     """An identified caller; ``name`` is the owner of its leases, and templates can use its ``labels``.
 
-    ``expires_at`` is when its credential ends, in seconds since the epoch. ``evidence`` is what identified it:
-    it is judged again when the access file changes.
+    ``expires_at`` is when its credential ends, in seconds since the epoch. ``evidence`` identified it, and is
+    judged again when the access file changes.
     """
 
     name: str
