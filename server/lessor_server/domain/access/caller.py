@@ -22,6 +22,7 @@ class AuthMethod(Enum):
     X509 = "x509"
     JWT = "jwt"
     LOGIN = "login"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +82,6 @@ class Principal:
 
 ROOT = Principal("root", AuthMethod.ROOT, policies=("root",))
 """The holder of the root token."""
+
+ANONYMOUS = Principal("", AuthMethod.NONE, Acl())
+"""A caller of a method that needs no credential: health and reflection."""
