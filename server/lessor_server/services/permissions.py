@@ -43,6 +43,7 @@ REQUIRED_CAPABILITY: dict[str, Capability] = {
     "SystemService.Backup": Capability.OPERATE,
     "SystemService.HoldExpiry": Capability.OPERATE,
     "SystemService.ResumeExpiry": Capability.OPERATE,
+    "SystemService.ReloadAccess": Capability.OPERATE,
 }
 """Keys are ``Service.Rpc`` without the package."""
 
