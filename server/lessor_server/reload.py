@@ -1,4 +1,4 @@
-"""Reloads the log level and the certificates while the server runs.
+"""Reloads the log level, the certificates and the access file while the server runs.
 
 SIGHUP triggers it (``systemctl reload``). Certificates are also checked every 10 s, as their renewal may not
 send a signal. If new ones can't be used, the old ones stay in use; the log and GetInfo's warnings say why.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
@@ -31,7 +31,7 @@ def nothing_to_reread() -> Sequence[str]:
 
 
 class Reloader:
-    """Reloads settings on request, and certificates whenever they change."""
+    """Reloads settings and the access file on request, and certificates whenever they change."""
 
     def __init__(
         self,
@@ -39,8 +39,10 @@ class Reloader:
         reread: Reread,
         asked: asyncio.Event,
         notify: Callable[[Event], None],
+        reload_access: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Reload when ``asked`` is set, and notify ``notify`` of the result."""
+        self._reload_access = reload_access
         self._certificates = certificates
         self._reread = reread
         self._notify = notify
@@ -64,6 +66,8 @@ class Reloader:
             self._asked.clear()
             await self._reread_settings()
             await self._reread_certificates()
+            if self._reload_access is not None:
+                await self._reload_access()
 
     async def _reread_settings(self) -> None:
         try:

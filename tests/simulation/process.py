@@ -15,26 +15,25 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 from google.protobuf.message import Message
 
-from lessor_server.domain.access_levels import Capability, Principal
+from lessor_server.domain.access.caller import AuthMethod, Principal
 from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.domain.events import Event
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
+from lessor_server.services.grpc_handlers import GrpcHandlers
 from lessor_server.services.guard import Guard
 from lessor_server.services.lease import LeaseService
-from lessor_server.services.permissions import REQUIRED_CAPABILITY, UNBOUNDED_STREAMS
 from lessor_server.services.role import RoleService
 from lessor_server.services.system import About, SystemService
 from tests.simulation.disk import Disk
 from tests.simulation.journal import ALL, suffix
 from tests.simulation.stopping import LIFE
 from tests.simulation.wire import Wire
+from tests.support.access import FixedAccess
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
-
-ALL_RIGHTS = frozenset(Capability)
 
 
 class HungUpError(Exception):
@@ -73,6 +72,10 @@ class _Context:
 
     def time_remaining(self) -> float:
         return self.until - asyncio.get_running_loop().time()
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """Return no certificate."""
+        return {}
 
     def peer(self) -> str:
         return f"simulation:{self.who}"
@@ -175,9 +178,8 @@ class Process:
 
     def _serve(self, engine: Engine) -> None:
         about = About("0", "memory", dev_mode=False, linter="", warnings=())
-        guard = Guard(
-            lambda token: Principal(token, ALL_RIGHTS), self, REQUIRED_CAPABILITY, lasting=UNBOUNDED_STREAMS
-        )
+        guard = Guard(FixedAccess(lambda token: Principal(token, AuthMethod.ROOT)), self, lambda: 0.0)
+        grpc_handlers = GrpcHandlers(guard)
         for service in (
             ConfigService(engine.mounts, engine.mount_remover, engine.root_checker, engine.root_keys),
             RoleService(engine.roles, engine.root_checker, engine.prefixes, engine.static_roles),
@@ -191,7 +193,7 @@ class Process:
                 engine.store_status,
             ),
         ):
-            generic = guard.handlers(service.DESCRIPTOR, service)
+            generic = grpc_handlers.service(service.DESCRIPTOR, service)
             for method in service.DESCRIPTOR.methods:
                 name = f"/{service.DESCRIPTOR.full_name}/{method.name}"
                 self._handlers[method.name] = generic.service(_Details(name))

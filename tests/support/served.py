@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from lessor_server.domain.access_levels import ROOT, Principal
+from lessor_server.domain.access.caller import ROOT, Principal
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
 from lessor_server.services.guard import Caller

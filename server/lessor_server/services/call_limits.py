@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from lessor_server.domain.access.caller import AuthMethod, Principal
 from lessor_server.domain.errors.access import RateLimited, TooManyWatches
@@ -28,6 +29,9 @@ class IdentityLimits:
     calls_per_identity: int = 200
     watches_per_identity: int = 100
     rate: float | None = None
+
+
+DEFAULT_LIMITS: Final = IdentityLimits()
 
 
 class CallLimits:

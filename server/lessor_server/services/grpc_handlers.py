@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 from urllib.parse import unquote
 
 import grpc
@@ -25,7 +25,6 @@ DEADLINE_MARGIN_SECONDS = 0.02
 """Subtracted from each deadline, so that the caller gets our answer before its own timeout."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Handler = grpc.RpcMethodHandler[Any, Any]
 
 _CERTIFICATES = ("x509_pem_cert", "x509_pem_cert_chain")
 
@@ -54,11 +53,13 @@ class GrpcHandlers:
         """Return the handler of all methods that no other handler serves; add it last."""
         return _AnyMethod(self._handler(UNKNOWN_METHOD))
 
-    def _handler(self, method: Method) -> Handler:
+    def _handler(self, method: Method) -> grpc.RpcMethodHandler[Any, Any]:
         async def serve(_: object, context: Context) -> Message | None:
             exchange = GrpcExchange(context)
             outcome = await self._guard.serve(method, exchange)
-            return await exchange.abort(outcome) if isinstance(outcome, Refusal) else outcome
+            if isinstance(outcome, Refusal):
+                await exchange.abort(outcome)
+            return outcome
 
         # A unary handler would start only after the whole message is in memory. These start with the
         # metadata, so the message of an unknown caller is never read.
@@ -109,7 +110,7 @@ class GrpcExchange:
         except grpc.aio.InternalError:
             raise asyncio.CancelledError from None
 
-    async def abort(self, refusal: Refusal) -> None:
+    async def abort(self, refusal: Refusal) -> NoReturn:
         """End the call with the status of an error; never return."""
         answer = status.error_status(refusal.error, sees_root=refusal.sees_root)
         try:
@@ -153,8 +154,8 @@ def _serialize(message: Message) -> bytes:
 class _AnyMethod(grpc.GenericRpcHandler):
     """Serves every method by one handler."""
 
-    handler: Handler
+    handler: grpc.RpcMethodHandler[Any, Any]
 
-    def service(self, _: grpc.HandlerCallDetails) -> Handler:
+    def service(self, _: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         """Return the one handler."""
         return self.handler

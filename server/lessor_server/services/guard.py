@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -36,7 +35,7 @@ from lessor_server.domain.errors.base import (
 )
 from lessor_server.services import parsing, permissions
 from lessor_server.services.anonymous import AnonymousCalls
-from lessor_server.services.call_limits import CallLimits, IdentityLimits
+from lessor_server.services.call_limits import DEFAULT_LIMITS, CallLimits, IdentityLimits
 from lessor_server.services.permissions import PUBLIC, UNBOUNDED_STREAMS, Need
 
 DEFAULT_SECONDS = 60.0
@@ -159,9 +158,9 @@ class Guard:
         self,
         access: Access,
         log: CallLog,
+        wall_clock: Callable[[], float],
+        limits: IdentityLimits = DEFAULT_LIMITS,
         needs: Mapping[str, tuple[Need, ...]] = permissions.PERMISSIONS,
-        limits: IdentityLimits = IdentityLimits(),  # noqa: B008 - a frozen value
-        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Admit callers that ``access`` knows and whose policies grant ``needs``, within ``limits``.
 
