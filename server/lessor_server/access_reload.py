@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
 from lessor_server.adapters.identity.identifier import Identifier
@@ -22,8 +22,17 @@ MAX_TEXT: Final = 2_500
 """The maximum length of all errors in an answer: clients accept 8 KiB of metadata."""
 OWNERS_PER_PAGE: Final = 100
 
-ListOwners = Callable[[str, int], Awaitable[list[tuple[str, int]]]]
-"""Returns the owners of live leases that are greater than a name, and their numbers of live leases."""
+
+class Owners(Protocol):
+    """Knows the owners of leases."""
+
+    def now(self) -> int:
+        """Return the service's time in microseconds."""
+        ...
+
+    async def list_owners(self, after: str, limit: int) -> list[tuple[str, int]]:
+        """Return owners of live leases that are greater than ``after``, with their numbers of live leases."""
+        ...
 
 
 def load_rules(file: Path | None) -> AccessRules:
@@ -39,21 +48,19 @@ class AccessReloader:
         file: Path | None,
         identifier: Identifier,
         judge_streams: Callable[[], Awaitable[None]],
-        list_owners: ListOwners,
+        owners: Owners,
         notify: Callable[[Event], None],
-        now: Callable[[], int],
     ) -> None:
-        """Read ``file``; ``judge_streams`` applies new rules to open streams; ``now`` is in microseconds."""
+        """Read ``file``; ``judge_streams`` applies new rules to open streams."""
         self._file = file
         self._identifier = identifier
         self._judge_streams = judge_streams
-        self._list_owners = list_owners
+        self._owners = owners
         self._notify = notify
-        self._now = now
         self._one_at_a_time = asyncio.Lock()
         self._reads = FileReads()
         self._problem = ""
-        self.loaded_us = now() if file is not None else 0
+        self.loaded_us = owners.now() if file is not None else 0
         """When the rules in force were read; 0 without an access file."""
 
     def warnings(self) -> list[str]:
@@ -72,7 +79,7 @@ class AccessReloader:
         async with self._one_at_a_time:
             rules = await self._read(self._file)
             self._identifier.use(rules)
-            self.loaded_us = self._now()
+            self.loaded_us = self._owners.now()
             self._problem = ""
             await self._judge_streams()
             self._notify(Reloaded(WHAT, ()))
@@ -99,7 +106,7 @@ class AccessReloader:
 
     async def _count_orphaned(self) -> int:
         orphaned, after = 0, ""
-        while page := await self._list_owners(after, OWNERS_PER_PAGE):
+        while page := await self._owners.list_owners(after, OWNERS_PER_PAGE):
             orphaned += sum(count for owner, count in page if owner and not self._identifier.may_match(owner))
             after = page[-1][0]
         return orphaned

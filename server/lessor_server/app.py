@@ -37,7 +37,7 @@ from lessor_server.engine.config.roles import NoLinter
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
 from lessor_server.engine.ports import Observer
 from lessor_server.engine.supervisor import Supervisor
-from lessor_server.grpc_server import connection_limits, create_server, listen
+from lessor_server.grpc_server import build_server, connection_limits, open_ports
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.services.call_limits import IdentityLimits
 from lessor_server.services.config import ConfigService
@@ -101,8 +101,7 @@ async def serve(
     limits = connection_limits(settings)
     _prepare(settings, logger)
     rng = random.SystemRandom()
-    log = EventLog(logger, rng)
-    asyncio.get_running_loop().set_exception_handler(partial(_report_unhandled, log))
+    log = _start_event_log(logger, rng)
     health = Health(service.full_name for service in SERVICES)
     notify = _observer(log, health)
     certificates = _certificates(settings.tls)
@@ -115,28 +114,21 @@ async def serve(
         linter = SentryLinter() if installed() else NoLinter()
         outside = Dependencies(store, gateway, sealer, notify, log.report, rng, linter)
         guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings))
-        access = AccessReloader(
-            settings.access.file, identifier, guard.judge_streams, _no_owners, notify, store.now
-        )
-        asked = hang_up or asyncio.Event()
-        reloader = Reloader(certificates, reread, asked, notify, access.reload_or_report)
+        access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
+        reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access.reload_or_report)
         async with (
             run_engine(outside, _limits(settings)) as engine,
             _keep_running(Supervisor(log.report), give_back_memory),
             _keep_running(Supervisor(log.report), reloader.run),
         ):
             system = _system(_about(settings, dev=dev), engine, reloader, access)
-            server = create_server(limits, _handlers(engine, guard, health, system, settings))
-            addresses = await listen(server, settings.listen, certificates)
+            server = build_server(limits, _handlers(engine, guard, health, system, settings))
+            addresses = await open_ports(server, settings.listen, certificates)
             health.open()
             try:
                 yield addresses[0]
             finally:
                 await _drain(server, guard, engine, health, settings.drain_grace.total_seconds())
-
-
-async def _no_owners(_after: str, _limit: int) -> list[tuple[str, int]]:
-    return []
 
 
 def _observer(log: EventLog, health: Health) -> Observer:
@@ -179,6 +171,13 @@ def _system(about: About, engine: Engine, reloader: Reloader, access: AccessRelo
         lambda: (*reloader.warnings(), *access.warnings()),
         access,
     )
+
+
+def _start_event_log(logger: FilteringBoundLogger, rng: random.Random) -> EventLog:
+    """Return the log of events, which also gets the exceptions that nothing awaits."""
+    log = EventLog(logger, rng)
+    asyncio.get_running_loop().set_exception_handler(partial(_report_unhandled, log))
+    return log
 
 
 def _report_unhandled(log: EventLog, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

@@ -34,14 +34,14 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
     )
 
 
-def create_server(limits: ConnectionLimits, handlers: Iterable[grpc.GenericRpcHandler]) -> grpc.aio.Server:
+def build_server(limits: ConnectionLimits, handlers: Iterable[grpc.GenericRpcHandler]) -> grpc.aio.Server:
     """Return a server that does not listen yet."""
     server = grpc.aio.server(options=channel_options(limits))
     server.add_generic_rpc_handlers(tuple(handlers))
     return server
 
 
-async def listen(
+async def open_ports(
     server: grpc.aio.Server, listeners: Iterable[Listener], certificates: Certificates | None
 ) -> list[str]:
     """Open all ports and serve; return the addresses, with the ports that the system chose.

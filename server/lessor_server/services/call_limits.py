@@ -19,6 +19,7 @@ from lessor_server.domain.errors.base import TooManyCalls
 BURST_SECONDS = 2.0
 """A caller that was silent may make the calls of this time at once."""
 _PRUNE_SECONDS = 10.0
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class CallLimits:
             self._pruned = now
             self._next = {name: due for name, due in self._next.items() if due > earliest}
         due = max(self._next.get(principal.name, earliest), earliest)
-        if due > now:
+        if due > now + _ROUNDING:
             raise RateLimited(
                 f"{principal.name} makes more than {rate:g} calls per second",
                 subject=f"identity/{principal.name}",

@@ -19,7 +19,7 @@ from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.engine.streams.credential_stream import CredentialStream
 from lessor_server.services import messages
-from lessor_server.services.guard import Caller
+from lessor_server.services.call import Caller
 from lessor_server.services.messages import Problems
 from lessor_server.services.static_role import StaticCredentialMethods
 

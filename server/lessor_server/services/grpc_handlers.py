@@ -19,7 +19,8 @@ from google.protobuf.message import Message
 
 from lessor_server.domain.access.caller import Credential, IpAddress, Peer
 from lessor_server.services import status
-from lessor_server.services.guard import UNKNOWN_METHOD, Guard, Method, Refusal
+from lessor_server.services.call import UNKNOWN_METHOD, Method
+from lessor_server.services.guard import CallRefusal, Guard
 
 DEADLINE_MARGIN_SECONDS = 0.02
 """Subtracted from each deadline, so that the caller gets our answer before its own timeout."""
@@ -57,7 +58,7 @@ class GrpcHandlers:
         async def serve(_: object, context: Context) -> Message | None:
             exchange = GrpcExchange(context)
             outcome = await self._guard.serve(method, exchange)
-            if isinstance(outcome, Refusal):
+            if isinstance(outcome, CallRefusal):
                 await exchange.abort(outcome)
             return outcome
 
@@ -110,7 +111,7 @@ class GrpcExchange:
         except grpc.aio.InternalError:
             raise asyncio.CancelledError from None
 
-    async def abort(self, refusal: Refusal) -> NoReturn:
+    async def abort(self, refusal: CallRefusal) -> NoReturn:
         """End the call with the status of an error; never return."""
         answer = status.error_status(refusal.error, sees_root=refusal.sees_root)
         try:

@@ -12,14 +12,13 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from lessor_server.domain.access.acl import EVERYTHING, Grant
 from lessor_server.domain.access.caller import ANONYMOUS, Credential, Principal
 from lessor_server.domain.errors.base import (
     DeadlineExceeded,
@@ -28,13 +27,13 @@ from lessor_server.domain.errors.base import (
     InternalError,
     Invalid,
     LessorError,
-    PermissionDenied,
     Unauthenticated,
     Unimplemented,
     Violation,
 )
 from lessor_server.services import parsing, permissions
 from lessor_server.services.anonymous import AnonymousCalls
+from lessor_server.services.call import UNKNOWN_METHOD, Caller, Exchange, Method, OpenStream, ServedCall
 from lessor_server.services.call_limits import DEFAULT_LIMITS, CallLimits, IdentityLimits
 from lessor_server.services.permissions import PUBLIC, UNBOUNDED_STREAMS, Need
 
@@ -46,51 +45,6 @@ _BAD_INPUT = frozenset({ErrorKind.INVALID, ErrorKind.UNAUTHENTICATED, ErrorKind.
 """Errors that are logged as a count: callers can cause any number of them."""
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Caller:
-    """The caller of one call, and its deadline in the loop's time (infinite if it has none).
-
-    ``grant`` admits the call. If ``only_owner`` is not None, the call is limited to the leases of this owner.
-    Both change when the access file is reloaded while a stream is open.
-    """
-
-    principal: Principal
-    until: float = math.inf
-    grant: Grant = EVERYTHING
-    only_owner: str | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Return the seconds left."""
-        return self.until - asyncio.get_running_loop().time()
-
-
-class Exchange(Protocol):
-    """One call on a transport: what came with it, its message, and its answers."""
-
-    @property
-    def credential(self) -> Credential:
-        """Return what the caller presents."""
-        ...
-
-    @property
-    def seconds(self) -> float | None:
-        """Return the seconds until the caller's deadline, less the time of the answer; None without one."""
-        ...
-
-    async def read(self) -> bytes | None:
-        """Return the next message; None if the caller sends no more."""
-        ...
-
-    async def begin(self) -> None:
-        """Report that a subscription has begun, before its first message."""
-        ...
-
-    async def write(self, message: Message) -> None:
-        """Send one message of a stream."""
-        ...
 
 
 class Access(Protocol):
@@ -123,28 +77,7 @@ class CallLog(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
-    """One method: its name, what it needs, its request's class, and its implementation."""
-
-    name: str
-    needs: tuple[Need, ...] | None
-    """None: everybody may call it, without a credential."""
-    request: type[Message]
-    serve: Any
-    """A coroutine function, or for a stream an async generator function; None if unimplemented."""
-    answers: bool = False
-    """Whether it answers with a stream of messages."""
-    converses: bool = False
-    """Whether it answers each message of a stream with one message."""
-    lasting: bool = False
-    """An unbounded stream; it yields None first, when the subscription has begun."""
-
-
-UNKNOWN_METHOD = Method("the method", None, Message, None)
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class CallRefusal:
     """A call ends with ``error``; ``sees_root`` says whether the caller may see its private parts."""
 
     error: LessorError
@@ -172,7 +105,7 @@ class Guard:
         self._limits = CallLimits(limits)
         self._wall_clock = wall_clock
         self._anonymous = AnonymousCalls()
-        self._streams: dict[_Stream, None] = {}
+        self._streams: dict[OpenStream, None] = {}
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -186,16 +119,18 @@ class Guard:
         """
         return [(one.name, self._method(one, implementation)) for one in descriptor.methods]
 
-    async def serve(self, method: Method, exchange: Exchange) -> Message | Refusal | None:
+    async def serve(self, method: Method, exchange: Exchange) -> Message | CallRefusal | None:
         """Serve one call; return its answer, None after a stream, or the error that ends it."""
         principal: Principal | None = None
-        call: _Call | None = None
+        call: ServedCall | None = None
         try:
             # Life of a request, 1: only what comes with the call is read.
             if method.needs is None:
                 return await self._serve_anybody(method, exchange)
             principal = await self._identify(exchange)
-            call = _Call(method, exchange, Caller(principal, _until(method, exchange)), self._access.version)
+            call = ServedCall(
+                method, exchange, Caller(principal, _until(method, exchange)), self._access.version
+            )
             if self._draining:
                 raise Draining("the server is stopping")
             self._limits.take_turn(principal)
@@ -210,7 +145,7 @@ class Guard:
             self._log.refused(answered.reason)
         if principal is None:
             await self._anonymous.wait_turn(exchange.credential.peer.connection)
-        return Refusal(answered, sees_root=call is not None and call.sees_root)
+        return CallRefusal(answered, sees_root=call is not None and call.sees_root)
 
     async def judge_streams(self) -> None:
         """Judge each open stream by the rules of now, and end those that they do not allow."""
@@ -269,30 +204,30 @@ class Guard:
         await self._anonymous.wait_turn(connection)
         if method is UNKNOWN_METHOD:
             raise Unimplemented("the server has no such method")
-        call = _Call(method, exchange, Caller(ANONYMOUS, _until(method, exchange)))
+        call = ServedCall(method, exchange, Caller(ANONYMOUS, _until(method, exchange)))
         if not method.answers and not method.converses:
             return await self._answer(call)
         with self._anonymous.stream(connection):
             await (self._converse(call) if method.converses else self._answers(call, None))
         return None
 
-    async def _serve_known(self, call: _Call) -> Message | None:
+    async def _serve_known(self, call: ServedCall) -> Message | None:
         if not call.method.answers:
             return await self._answer(call)
-        stream = _Stream(call, self._wall_clock)
+        stream = OpenStream(call, self._wall_clock)
         try:
             await self._answers(call, stream)
         finally:
             self._streams.pop(stream, None)
         return None
 
-    async def _answer(self, call: _Call) -> Message:
+    async def _answer(self, call: ServedCall) -> Message:
         """Serve a call with one response message."""
         async with self._deadline(call, None):
             answer: Message = await call.serve(await self._request(call))
             return answer
 
-    async def _answers(self, call: _Call, stream: _Stream | None) -> None:
+    async def _answers(self, call: ServedCall, stream: OpenStream | None) -> None:
         """Serve a call with a stream of response messages."""
         request = await self._request(call)
         if stream is not None:
@@ -311,14 +246,14 @@ class Guard:
                 async for message in answers:
                     await call.exchange.write(message)
 
-    async def _converse(self, call: _Call) -> None:
+    async def _converse(self, call: ServedCall) -> None:
         """Answer each message of a stream with one message, until the caller half-closes."""
         while (data := await self._read(call)) is not None:
             await self._anonymous.wait_turn(call.exchange.credential.peer.connection)
             # Without a deadline: gRPC can send no status after a half-written message.
             await call.exchange.write(await call.serve(parsing.parse(call.method.request, data)))
 
-    async def _request(self, call: _Call) -> Message:
+    async def _request(self, call: ServedCall) -> Message:
         """Read and parse the message of a request, and authorise it."""
         # Life of a request, 2: the message, within limits.
         data = await self._read(call)
@@ -330,7 +265,7 @@ class Guard:
             raise Unimplemented(f"{call.method.name} is not supported by this version")
         return call.request
 
-    async def _read(self, call: _Call) -> bytes | None:
+    async def _read(self, call: ServedCall) -> bytes | None:
         """Wait 10 s for the caller's message; the number of anonymous callers that wait is bounded."""
         latest = asyncio.get_running_loop().time() + ADMISSION_SECONDS
         timeout = asyncio.timeout_at(min(call.caller.until, latest))
@@ -341,7 +276,7 @@ class Guard:
         except TimeoutError:
             raise DeadlineExceeded(f"the message of {call.method.name} did not arrive in time") from None
 
-    async def _judge(self, call: _Call) -> None:
+    async def _judge(self, call: ServedCall) -> None:
         """Identify and authorise the caller of a stream by the rules of now."""
         call.version = self._access.version
         principal = await self._access.identify_again(call.caller.principal)
@@ -351,7 +286,7 @@ class Guard:
         call.authorise()
 
     @asynccontextmanager
-    async def _deadline(self, call: _Call, stream: _Stream | None) -> AsyncIterator[None]:
+    async def _deadline(self, call: ServedCall, stream: OpenStream | None) -> AsyncIterator[None]:
         """End the block at the caller's deadline; that of a stream also when it may not go on."""
         until = call.caller.until if stream is None else stream.until
         timeout = asyncio.timeout_at(None if until == math.inf else until)
@@ -394,117 +329,3 @@ def _until(method: Method, exchange: Exchange) -> float:
     if left is None:
         left = math.inf if method.lasting else DEFAULT_SECONDS
     return asyncio.get_running_loop().time() + left
-
-
-@dataclass(slots=True)
-class _Call:
-    """A call whose caller is identified; ``version`` is that of the rules by which it was judged."""
-
-    method: Method
-    exchange: Exchange
-    caller: Caller
-    version: int = 0
-    request: Message | None = None
-    _authorised: bool = field(default=False, init=False)
-
-    def serve(self, request: Message) -> Any:  # noqa: ANN401 - a coroutine, or a generator for streams
-        """Call the implementation."""
-        return self.method.serve(request, self.caller)
-
-    @property
-    def sees_root(self) -> bool:
-        """Return whether the caller may see private parts of the root that the request is about."""
-        mount = "" if self.request is None else permissions.mount_in(self.request)
-        return self.caller.principal.sees_root(mount)
-
-    def authorise(self) -> None:
-        """Judge the request by the caller's policies, again if it was judged before.
-
-        A stream keeps the range of leases with which it began: all, or the caller's own.
-
-        Raises:
-            Invalid: The names in the request have the wrong shape.
-            PermissionDenied: The caller lacks a capability, which the message names with its path.
-        """
-        assert self.request is not None
-        caller = self.caller
-        if self.method.needs and caller.principal.acl is not None:
-            needs = [need for need in self.method.needs if need.when(self.request)]
-            grants = [self._grant(need, permissions.path_of(need.path, self.request)) for need in needs]
-            if grants[0] is not None:
-                caller.grant = grants[0]
-            elif not self._authorised:
-                caller.only_owner = caller.principal.name
-            elif caller.only_owner is None:
-                raise _denied(self.method, needs[0], self.request)
-        self._authorised = True
-
-    def _grant(self, need: Need, path: str) -> Grant | None:
-        """Return what grants a need; None if it is granted for the caller's own leases only."""
-        grant = self.caller.principal.find_grant(path, need.capabilities[0])
-        if grant is not None and grant.allows(need.capabilities):
-            return grant
-        if grant is not None and need.instead is not None and grant.allows((need.instead,)):
-            return grant
-        if need.for_others and not (grant is not None and grant.denies):
-            return None
-        assert self.request is not None
-        raise _denied(self.method, need, self.request)
-
-
-def _denied(method: Method, need: Need, request: Message) -> PermissionDenied:
-    wanted = " and ".join(capability.value for capability in need.capabilities)
-    return PermissionDenied(f"{method.name} needs {wanted} on {permissions.path_of(need.path, request)}")
-
-
-class _Stream:
-    """An open stream of a known caller; it ends at its deadline, or with ``error``."""
-
-    def __init__(self, call: _Call, wall_clock: Callable[[], float]) -> None:
-        self.call = call
-        self._wall_clock = wall_clock
-        self._timeout: asyncio.Timeout | None = None
-        self._error: LessorError | None = None
-
-    @property
-    def until(self) -> float:
-        """Return when the stream ends, in the loop's time: at its deadline, or with its credential."""
-        return min(self.call.caller.until, self._credential_end)
-
-    @property
-    def error(self) -> LessorError | None:
-        """Return why the stream ends, except at its deadline."""
-        if self._error is None and self._credential_end <= asyncio.get_running_loop().time():
-            return Unauthenticated("the credential has expired during the stream")
-        return self._error
-
-    @property
-    def _credential_end(self) -> float:
-        left = self.call.caller.principal.expires_at - self._wall_clock()
-        return asyncio.get_running_loop().time() + left
-
-    @contextmanager
-    def ending(self, timeout: asyncio.Timeout) -> Iterator[None]:
-        """Let ``timeout`` end the stream while the block runs; raise its error if it has ended."""
-        if self._error is not None:
-            raise self._error
-        self._timeout = timeout
-        try:
-            yield
-        finally:
-            self._timeout = None
-
-    def end(self, error: LessorError) -> None:
-        """End the stream with ``error``."""
-        if self._error is None:
-            self._error = error
-            self._reschedule(asyncio.get_running_loop().time())
-
-    def reschedule(self) -> None:
-        """End the stream with its credential, whose end may have changed."""
-        if self._error is None:
-            self._reschedule(self.until)
-
-    def _reschedule(self, when: float) -> None:
-        if self._timeout is not None and not self._timeout.expired():
-            self._timeout.reschedule(None if when == math.inf else when)

@@ -15,7 +15,7 @@ from lessor_server.engine.streams.lease_events import LeaseEventBroker
 from lessor_server.engine.streams.lease_events import LeaseEventKind as Happened
 from lessor_server.engine.upkeep.reconciler import FindingKind, Reconciler
 from lessor_server.services import messages
-from lessor_server.services.guard import Caller
+from lessor_server.services.call import Caller
 from lessor_server.services.messages import Problems
 from lessor_server.services.role import credential_type
 

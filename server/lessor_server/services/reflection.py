@@ -16,8 +16,8 @@ from google.rpc import error_details_pb2
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
+from lessor_server.services.call import Caller
 from lessor_server.services.grpc_handlers import GrpcHandlers
-from lessor_server.services.guard import Caller
 
 V1 = "grpc.reflection.v1.ServerReflection"
 DESCRIPTOR = descriptor_pool.Default().FindServiceByName(reflection.SERVICE_NAME)

@@ -12,7 +12,7 @@ from lessor_server.domain.errors.access import AccessFileInvalid
 from lessor_server.engine.revocation.expiry_hold import ASKED, ExpiryHold
 from lessor_server.engine.store_types import StoreStatus
 from lessor_server.services import messages
-from lessor_server.services.guard import Caller
+from lessor_server.services.call import Caller
 
 MAX_PATH_LENGTH = 1000
 MAX_ROWS_SHOWN = 20

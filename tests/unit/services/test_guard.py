@@ -16,9 +16,10 @@ from google.rpc import error_details_pb2 as details
 from lessor.v1 import lease_pb2, system_pb2
 from lessor_server.domain.access.caller import ROOT
 from lessor_server.domain.errors.base import NotFound
+from lessor_server.services.call import Caller
 from lessor_server.services.channel_options import ConnectionLimits, channel_options
 from lessor_server.services.grpc_handlers import GrpcHandlers
-from lessor_server.services.guard import Caller, Guard
+from lessor_server.services.guard import Guard
 from lessor_server.services.parsing import MAX_REQUEST_BYTES
 from lessor_server.services.permissions import PERMISSIONS
 from tests.support.access import FixedAccess, principal

@@ -13,8 +13,9 @@ from google.protobuf.message import Message
 
 from lessor.v1 import lease_pb2
 from lessor_server.domain.access.caller import ROOT
+from lessor_server.services.call import Caller
 from lessor_server.services.grpc_handlers import GrpcHandlers
-from lessor_server.services.guard import Caller, Guard
+from lessor_server.services.guard import Guard
 from lessor_server.services.permissions import UNBOUNDED_STREAMS
 from tests.support.access import FixedAccess
 from tests.support.call_notes import CallNotes
