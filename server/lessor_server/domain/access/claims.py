@@ -95,7 +95,7 @@ class Validity:
 
 
 def check_claims(claims: Claims, issuer: Issuer, now: float) -> Validity:
-    """Return when a JWT of ``issuer`` is valid, with the issuer's leeway; ``max_age`` ends it as ``exp`` does.
+    """Return when a JWT of ``issuer`` is valid, leeway included; ``max_age`` ends it as ``exp`` does.
 
     Raises:
         Unauthenticated: A claim is missing, malformed or not met.
@@ -118,10 +118,11 @@ def check_claims(claims: Claims, issuer: Issuer, now: float) -> Validity:
 def _check_audience(claims: Claims, issuer: Issuer) -> None:
     audience = claims.get("aud", ABSENT)
     members = audience if isinstance(audience, list) else [audience]
-    if not all(isinstance(member, str) for member in members):
+    texts = [member for member in members if isinstance(member, str)]
+    if len(texts) < len(members):
         raise Unauthenticated("the JWT's aud claim is missing, or is not text or a list of texts")
-    if not set(members) & set(issuer.audiences):
-        named = ", ".join(shown(member) for member in members[:3]) or "nobody"
+    if not set(texts) & set(issuer.audiences):
+        named = ", ".join(map(shown, texts[:3])) or "nobody"
         raise Unauthenticated(f"the JWT is for another audience: {named}")
 
 
