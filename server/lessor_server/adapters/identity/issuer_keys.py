@@ -56,20 +56,21 @@ class IssuerKeys:
         self._tried_at = -math.inf
         self._reading: asyncio.Task[None] | None = None
 
-    def use_fresh(self) -> bool:
-        """Return whether the keys are fresh; if they are half as old as that, start to read them again."""
+    def use_now(self) -> bool:
+        """Return whether the keys can be used without waiting; read old ones again in the background.
+
+        An issuer that is known to be away holds up no call while its keys are kept.
+        """
         age = self._age()
-        if age >= FRESH_SECONDS:
-            return False
         if age >= REFRESH_SECONDS:
             self._begin_read()
-        return True
+        return age < self._limit
 
     async def refresh(self) -> None:
-        """Read the keys again unless they are fresh; raise ``IssuerUnavailable`` if none can be used."""
-        if not self.use_fresh():
+        """Wait until the keys can be used; raise ``IssuerUnavailable`` if they can't."""
+        if not self.use_now():
             await self._read_once()
-            if self._age() >= (KEPT_SECONDS if self.problem else FRESH_SECONDS):
+            if self._age() >= self._limit:
                 raise self._unavailable()
 
     async def find(self, key_id: str | None, algorithm: str) -> VerifyingKey:
@@ -79,18 +80,23 @@ class IssuerKeys:
             IssuerUnavailable: The key is not known, and the issuer does not answer.
             Unauthenticated: The issuer has no such key.
         """
-        if self.use_fresh() and (key := self._known(key_id, algorithm)) is not None:
+        if self.use_now() and (key := self._known(key_id, algorithm)) is not None:
             return key
         await self._read_once()
-        if self._age() < KEPT_SECONDS and (key := self._known(key_id, algorithm)) is not None:
+        if self._age() < self._limit and (key := self._known(key_id, algorithm)) is not None:
             return key
         if self.problem or self._keys is None:
             raise self._unavailable()
         named = "without a kid" if key_id is None else f"with the kid {shown(key_id)}"
         raise Unauthenticated(
-            f"the issuer {shown(self.issuer.name)} has no single key {named} for {shown(algorithm)}; its keys are"
-            f" read again at most once in {ATTEMPT_SECONDS:g} s"
+            f"the issuer {shown(self.issuer.name)} has no single key {named} for {shown(algorithm)};"
+            f" its keys are read again at most once in {ATTEMPT_SECONDS:g} s"
         )
+
+    @property
+    def _limit(self) -> float:
+        """Return the age up to which the keys are used."""
+        return KEPT_SECONDS if self.problem else FRESH_SECONDS
 
     def _age(self) -> float:
         return asyncio.get_running_loop().time() - self._read_at

@@ -33,7 +33,7 @@ class IssuerSilent(Exception):
 
 
 class KeySource:
-    """Reads key sets over HTTP and from files; no proxy, redirect, cookie or compressed answer is accepted."""
+    """Reads key sets over HTTP and from files, without proxies, redirects, cookies and compression."""
 
     def __init__(self, seconds: float = FETCH_SECONDS) -> None:
         """Give up after ``seconds``; the HTTP session is created when it is needed."""
