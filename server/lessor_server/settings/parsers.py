@@ -86,7 +86,7 @@ class Listener:
 def text(value: object) -> str:
     """Accept a text that is not empty."""
     if not isinstance(value, str):
-        raise InvalidValue(f"is {_kind(value)}, not text", 'write it in quotes, "…"')
+        raise InvalidValue(f"is {kind(value)}, not text", 'write it in quotes, "…"')
     if not value.strip():
         raise InvalidValue("is empty", "give it a value or leave it out")
     if "\0" in value:
@@ -159,7 +159,7 @@ def choice(*words: str) -> Callable[[object], str]:
 def token(value: object) -> TokenHash:
     """Accept a token of at least 16 printable ASCII characters; return only its hash."""
     if not isinstance(value, str):
-        raise InvalidValue(f"is {_kind(value)}, not text", 'write it in quotes, "…"')
+        raise InvalidValue(f"is {kind(value)}, not text", 'write it in quotes, "…"')
     if len(value) < MIN_TOKEN:
         raise InvalidValue(f"has {len(value)} characters", f"give at least {MIN_TOKEN}")
     if not value.isascii() or not value.isprintable() or " " in value:
@@ -284,7 +284,7 @@ def items(value: object) -> list[object]:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     if not isinstance(value, list):
-        raise InvalidValue(f"is {_kind(value)}, not a list", 'write ["…", "…"]')
+        raise InvalidValue(f"is {kind(value)}, not a list", 'write ["…", "…"]')
     return value
 
 
@@ -375,10 +375,13 @@ def _report_os_errors(problem: str, fix: str) -> Iterator[None]:
 
 def _shown(value: object) -> str:
     """Return a value as a message shows it."""
-    return shown(str(value))
+    try:
+        return shown(str(value))
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return f"this {kind(value).removeprefix('a ')}"
 
 
-def _kind(value: object) -> str:
-    """Return the name of a TOML value's type."""
+def kind(value: object) -> str:
+    """Return the name of a TOML value's type, with its article."""
     kinds = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "table"}
     return f"a {kinds.get(type(value), 'time')}"

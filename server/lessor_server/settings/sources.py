@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Final, Generic, TypeVar, Union, get_args, get_origin
+from typing import Annotated, ClassVar, Final, Generic, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
+from lessor_server.domain.errors.base import shown
 from lessor_server.settings.file_checks import file_problem, kind_problem
 from lessor_server.settings.parsers import InvalidValue
 
@@ -40,11 +41,20 @@ Source: "Service", section "Environment variables", in the Kubernetes documentat
 """
 
 NOT_A_VALUE: Final = ("is not a setting but a table of settings", "write it as a table")
+NOT_PAIRS: Final = ("is not a table", 'write it as { key = "value" }')
+MAX_FILE: Final = 1 << 20
+"""The maximum bytes of a file."""
+MAX_DEPTH: Final = 32
+"""The maximum depth of tables and lists: what walks through them calls itself for each level."""
+_TOO_DEEP: Final = (f"nests tables or lists more than {MAX_DEPTH} deep", "nest them less deeply")
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _AT_LINE: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)")
 
 Table = dict[str, object]
 Key = tuple[int | str, ...]
 """The path of a value in nested tables and lists."""
+Conflict = tuple[str | Key, str, str]
+"""A setting, or a path with indexes; the problem; its fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +85,15 @@ class ConfigModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    def find_conflicts(self, given: AbstractSet[str]) -> Iterator[tuple[str, str, str]]:  # noqa: ARG002
+    needed: ClassVar[tuple[str, ...]] = ()
+    """Keys that a table of a list needs although they have a default: without them it is still checked."""
+
+    def find_conflicts(self, given: AbstractSet[str]) -> Iterator[Conflict]:  # noqa: ARG002
         """Yield a setting, problem and fix for each combination that can't be used.
 
-        ``given`` has the name of each setting that was given. ``self`` has the default in place of an invalid
-        value, so that conflicts are reported together with invalid values.
+        ``given`` has the name of each setting that was given; in an inner table, the keys of that table, and
+        the setting is a path below it. ``self`` has the default in place of an invalid value, and lists lack
+        their invalid items, so that conflicts are reported together with invalid values.
         """
         yield from ()
 
@@ -94,7 +108,7 @@ def load_file(model: type[M], file: Path | None, environ: Mapping[str, str]) -> 
         SettingsError: With every problem of both.
     """
     problems: list[Problem] = []
-    text = _read(file, problems) if file is not None else ""
+    text = read_file(file, problems) if file is not None else ""
     return load_text(model, text, environ, str(file or ""), problems)
 
 
@@ -132,6 +146,8 @@ class _Sources(Generic[M]):
             name: value for name, value in environ.items() if name.startswith(PREFIX) and name not in CLIENTS
         }
         self._used = self._paths.keys() & self._variables.keys()
+        self._kept: dict[Key, list[int]] = {}
+        """For each list that lost items: the indexes in the file of those that are left."""
 
     def merge(self) -> Iterator[Problem]:
         """Put the variables into the file's tables; yield a problem if the file has another structure."""
@@ -153,7 +169,7 @@ class _Sources(Generic[M]):
         rest = deepcopy(self._table)
         model, first = _validate(self._model, rest)
         errors = first
-        while errors and _drop(rest, errors):
+        while errors and self._drop(rest, errors):
             model, errors = _validate(self._model, rest)
         return model, first
 
@@ -168,13 +184,15 @@ class _Sources(Generic[M]):
         """Yield a problem for each error of pydantic, and one for all missing keys of a table."""
         missing: dict[Key, list[str]] = {}
         for error in errors:
-            key, value, cause = error["loc"], error["input"], error.get("ctx", {}).get("error")
+            key, value, cause = _value_key(error["loc"]), error["input"], error.get("ctx", {}).get("error")
             if error["type"] == "missing":
                 missing.setdefault(key[:-1], []).append(self._name(key))
             elif error["type"] == "extra_forbidden":
                 yield self._unknown(key)
             elif error["type"] == "model_type":
                 yield self.problem(key, *NOT_A_VALUE)
+            elif error["type"] == "dict_type":
+                yield self.problem(key, *NOT_PAIRS)
             elif not isinstance(cause, InvalidValue):
                 _, expected, text = error["msg"].rpartition("Input should be ")
                 yield self.problem(key, f"is not {text}" if expected else text, "correct it")
@@ -188,10 +206,18 @@ class _Sources(Generic[M]):
             yield self.problem(key, f"is set without {' and '.join(names)}", "add it, or remove the rest")
 
     def conflicts_of(self, model: M) -> Iterator[Problem]:
-        """Yield the problem of each combination that can't be used."""
+        """Yield the problem of each combination that can't be used, in the model and in its inner tables."""
         given = {".".join(path) for path in self._paths.values() if _find(self._table, path) is not None}
         for name, problem, fix in model.find_conflicts(given):
-            yield self.problem(tuple(name.split(".")), problem, fix)
+            yield self.problem(self._in_file(_key(name)), problem, fix)
+        for key, table in _inner_tables(model):
+            place = self._in_file(key)
+            written = _find(self._table, place)
+            keys = set(written) if isinstance(written, dict) else set()
+            if missing := [name for name in table.needed if name not in keys]:
+                yield self.problem(place, f"is set without {' and '.join(missing)}", "add it")
+            for name, problem, fix in table.find_conflicts(keys):
+                yield self.problem(self._in_file((*key, *_key(name))), problem, fix)
 
     def unknown_variables(self) -> Iterator[Problem]:
         """Yield a problem for each unknown variable, such as a misspelt one."""
@@ -206,10 +232,42 @@ class _Sources(Generic[M]):
         """Return the path of a value in readable form: ``policies[0](deployer).rules[2].max_ttl``."""
         text = ""
         for length, part in enumerate(key, start=1):
-            text += f".{part}" if isinstance(part, str) else f"[{part}]"
+            text += f"[{part}]" if isinstance(part, int) else f".{part if _is_bare(part) else shown(part)}"
             name = _find(self._table, (*key[:length], "name"))
-            text += f"({name})" if isinstance(part, int) and isinstance(name, str) else ""
+            text += f"({shown(name)[1:-1]})" if isinstance(part, int) and isinstance(name, str) else ""
         return text.removeprefix(".")
+
+    def _in_file(self, key: Key) -> Key:
+        """Return the place in the file of a value of a model that lacks invalid items."""
+        place: Key = ()
+        for part in key:
+            kept = self._kept.get(place)
+            place = (*place, kept[part] if kept is not None and isinstance(part, int) else part)
+        return place
+
+    def _drop(self, table: Table, errors: Sequence[ErrorDetails]) -> bool:
+        """Remove invalid values, invalid items of lists, and tables that lack a key; return whether any was.
+
+        Items are removed from the last one on, so that the indexes in ``errors`` stay true.
+        """
+        paths = dict.fromkeys(
+            _written_key(table, _value_key(error["loc"][:-1] if error["type"] == "missing" else error["loc"]))
+            for error in reversed(errors)
+        )
+        outer = [
+            path for path in paths if path and not any(path[:end] in paths for end in range(1, len(path)))
+        ]
+        places = {path: self._in_file(path[:-1]) for path in outer}
+        dropped = False
+        for path, place in places.items():
+            inner, last = _find(table, path[:-1]), path[-1]
+            if isinstance(inner, list) and isinstance(last, int):
+                self._kept.setdefault(place, list(range(len(inner)))).pop(last)
+                del inner[last]
+                dropped = True
+            elif isinstance(inner, dict):
+                dropped |= inner.pop(last, None) is not None
+        return dropped
 
 
 def _validate(model: type[M], table: Table) -> tuple[M | None, list[ErrorDetails]]:
@@ -220,20 +278,10 @@ def _validate(model: type[M], table: Table) -> tuple[M | None, list[ErrorDetails
         return None, error.errors(include_url=False)
 
 
-def _drop(table: Table, errors: Sequence[ErrorDetails]) -> bool:
-    """Remove invalid values, whole lists, and tables that lack a key; return whether there was one."""
-    dropped = False
-    for error in errors:
-        path = _path(error["loc"][:-1] if error["type"] == "missing" else error["loc"])
-        inner = _find(table, path[:-1])
-        if path and isinstance(inner, dict):
-            dropped |= inner.pop(path[-1], None) is not None
-    return dropped
-
-
 def setting_paths(model: type[ConfigModel], *, everything: bool = False) -> Iterator[tuple[str, ...]]:
     """Yield the path of each setting; with ``everything`` also of tables and of items of lists."""
-    for name, field in model.model_fields.items():
+    for attribute, field in model.model_fields.items():
+        name = field.alias or attribute
         inner = _inner(field.annotation, in_lists=everything)
         if inner is None or everything:
             yield (name,)
@@ -249,6 +297,41 @@ def _inner(annotation: object, *, in_lists: bool) -> type[ConfigModel] | None:
         found = (_inner(part, in_lists=in_lists) for part in get_args(annotation))
         return next(filter(None, found), None)
     return None
+
+
+def _inner_tables(model: ConfigModel, key: Key = ()) -> Iterator[tuple[Key, ConfigModel]]:
+    """Yield each table of a model at any depth, with its path."""
+    for attribute, field in type(model).model_fields.items():
+        value, place = getattr(model, attribute), (*key, field.alias or attribute)
+        for path, one in enumerate(value) if isinstance(value, tuple) else ():
+            if isinstance(one, ConfigModel):
+                yield (*place, path), one
+                yield from _inner_tables(one, (*place, path))
+        if isinstance(value, ConfigModel):
+            yield place, value
+            yield from _inner_tables(value, place)
+
+
+def _key(name: str | Key) -> Key:
+    """Return the path of a setting that is named by its dotted name, or by its path already."""
+    return tuple(name.split(".")) if isinstance(name, str) else name
+
+
+def _value_key(key: Key) -> Key:
+    """Return the path of a value; pydantic marks an invalid key of a table by another part."""
+    return key[:-1] if key[-1:] == ("[key]",) else key
+
+
+def _written_key(table: Table, key: Key) -> Key:
+    """Return the path of the value that holds the one at ``key``: a text may be a list of values."""
+    while key and not isinstance(_find(table, key[:-1]), dict | list):
+        key = key[:-1]
+    return key
+
+
+def _is_bare(part: str) -> bool:
+    """Return whether TOML needs no quotes around a key."""
+    return _BARE_KEY.fullmatch(part) is not None
 
 
 def _path(key: Key) -> tuple[str, ...]:
@@ -284,16 +367,20 @@ def _likely(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else "remove it"
 
 
-def _read(file: Path, problems: list[Problem]) -> str:
+def read_file(file: Path, problems: list[Problem]) -> str:
     """Return the text of a file; if it cannot be read, add a problem and return an empty text."""
     try:
         if problem := kind_problem(file):
             problems.append(Problem(str(file), "", *problem))
             return ""
-        text = file.read_text(encoding="utf-8")
+        with file.open("rb") as opened:
+            content = opened.read(MAX_FILE + 1)
         if problem := file_problem(file):
             problems.append(Problem(str(file), "", *problem))
-        return text
+        if len(content) > MAX_FILE:
+            problems.append(Problem(str(file), "", "is longer than 1 MiB", "make it shorter"))
+            return ""
+        return content.decode("utf-8").replace("\r\n", "\n")
     except OSError as error:
         problems.append(
             Problem(str(file), "", f"can't be read: {error.strerror}", "name a readable TOML file")
@@ -306,7 +393,7 @@ def _read(file: Path, problems: list[Problem]) -> str:
 def _parse(text: str, where: str, problems: list[Problem]) -> Table:
     """Parse TOML; a syntax error becomes a problem with its line."""
     try:
-        return tomllib.loads(text)
+        table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         if place := _AT_LINE.fullmatch(str(error)):
             problem, line, column = place.groups()
@@ -315,4 +402,27 @@ def _parse(text: str, where: str, problems: list[Problem]) -> Table:
             problem, line = str(error).removesuffix(" (at end of document)"), str(len(text.splitlines()))
             at = "the end of the file"
         problems.append(Problem(f"{where}:{line}", "", f"{problem} at {at}", "write it as TOML"))
-        return {}
+    except ValueError:  # Python converts no decimal number of more than 4,300 digits
+        problems.append(Problem(where, "", "has a number with too many digits", "write a smaller number"))
+    except RecursionError:
+        problems.append(Problem(where, "", *_TOO_DEEP))
+    else:
+        if not _is_deep(table):
+            return table
+        problems.append(Problem(where, "", *_TOO_DEEP))
+    return {}
+
+
+def _is_deep(table: Table) -> bool:
+    """Return whether tables and lists are nested too deeply; dotted keys make any depth."""
+    level: list[object] = [table]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (
+                outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ()
+            )
+            if isinstance(inner, dict | list)
+        ]
+    return bool(level)

@@ -8,12 +8,16 @@ Source: HashiCorp Vault, "Policies", sections "Policy syntax" and "Priority matc
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
-from lessor_server.domain.errors.base import Violation, too_long
+from lessor_server.domain.errors.base import Violation, shown, too_long
+from lessor_server.domain.policy import placeholders
 
 MAX_PATTERN: Final = 512
+_FIELD: Final = re.compile(r"identity\.(?:name|labels\.[A-Za-z0-9_.:/@-]{1,128})")
+_FIELD_FIX: Final = "use {{identity.name}} or {{identity.labels.KEY}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ class PathPattern:
 
 
 def violations(path: str, text: str) -> list[Violation]:
-    """Return the violations of a pattern at ``path``."""
+    """Return the violations of a pattern at ``path``; it may have fields such as ``{{identity.name}}``."""
     if not text:
         return [Violation(path, "is empty", "write a path such as aws/creds/reader, or * for every path")]
     if len(text) > MAX_PATTERN:
@@ -64,9 +68,19 @@ def violations(path: str, text: str) -> list[Violation]:
     found = []
     if not text.isprintable() or not text.isascii():
         found.append(Violation(path, "has characters that no path has", "use printable ASCII characters"))
+    if text.startswith("/"):
+        found.append(Violation(path, "begins with a /, and no path does", "remove the first /"))
     if "*" in text[:-1]:
         found.append(Violation(path, "has a * that is not its last character", "use + for one segment"))
-    if any("+" in segment and segment != "+" for segment in text.split("/")):
+    found += [
+        Violation(path, f"{shown(f'{{{{{field}}}}}')} is not a field of a path", _FIELD_FIX)
+        for field in dict.fromkeys(placeholders.fields(text))
+        if not _FIELD.fullmatch(field)
+    ]
+    own = placeholders.fill(text, lambda _: "x")
+    if "{" in own or "}" in own:
+        found.append(Violation(path, "has a brace that belongs to no field", _FIELD_FIX))
+    if any("+" in segment and segment != "+" for segment in own.split("/")):
         problem = "has a + beside other text in one segment"
         found.append(Violation(path, problem, "let + stand alone between slashes"))
     return found
