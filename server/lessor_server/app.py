@@ -6,7 +6,7 @@ import asyncio
 import random
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,8 @@ from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.identity.identifier import Identifier
+from lessor_server.adapters.identity.jwt_limiter import JwtLimits
+from lessor_server.adapters.identity.key_source import KeySource
 from lessor_server.adapters.identity.root_token import load_root_token
 from lessor_server.adapters.linting.sentry import SentryLinter, installed
 from lessor_server.adapters.observing.events import EventLog
@@ -105,9 +107,9 @@ async def serve(
     health = Health(service.full_name for service in SERVICES)
     notify = _observer(log, health)
     certificates = _certificates(settings.tls)
-    identifier = _identifier(settings)
+    identifier = _identifier(settings, certificates, logger)
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
-    async with open_store(settings.data_dir, SystemClock(), notify) as store, clients:
+    async with open_store(settings.data_dir, SystemClock(), notify) as store, clients, aclosing(identifier):
         sealer = await _load_sealer(store, settings, logger)
         session_name = f"lessor-{(await store.status()).instance_id}"
         gateway = AwsGateway(clients, session_name, token_places=settings.token_places)
@@ -120,6 +122,7 @@ async def serve(
             run_engine(outside, _limits(settings)) as engine,
             _keep_running(Supervisor(log.report), give_back_memory),
             _keep_running(Supervisor(log.report), reloader.run),
+            _keep_running(Supervisor(log.report), identifier.run),
         ):
             system = _system(_about(settings, dev=dev), engine, reloader, access)
             server = build_server(limits, _handlers(engine, guard, health, system, settings))
@@ -142,13 +145,24 @@ def _observer(log: EventLog, health: Health) -> Observer:
     return notify
 
 
-def _identifier(settings: Settings) -> Identifier:
+def _identifier(
+    settings: Settings, certificates: Certificates | None, logger: FilteringBoundLogger
+) -> Identifier:
     """Return what identifies callers; raises ``SettingsError`` if the access file has errors."""
     rules = load_rules(settings.access.file)
     token = None
     if settings.access.root_token:
         token = load_root_token(settings.data_dir, settings.root_token, settings.root_token_file)
-    return Identifier(token)
+    limits = JwtLimits(settings.limits.new_jwts_per_peer, settings.limits.new_jwts)
+    return Identifier(
+        token,
+        rules,
+        lambda: certificates.authorities if certificates is not None else 0,
+        SystemClock().wall,
+        KeySource(),
+        limits,
+        lambda problem: logger.warning("issuer_unavailable", problem=problem),
+    )
 
 
 def _identity_limits(settings: Settings) -> IdentityLimits:

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from lessor_server.adapters.identity.client_certificate import (
     Authorities,
@@ -102,19 +102,22 @@ class Identifier:
         self._report = report
         self._limiter = JwtLimiter(limits or JwtLimits())
         self._group: asyncio.TaskGroup | None = None
+        self.version = 0
+        """A number that changes with the rules."""
         self._in_force = _InForce(AccessRules(), {}, Authorities(()))
         self.use(rules)
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Read keys in the background, until cancelled; without it no keys are read."""
         async with asyncio.TaskGroup() as group:
             self._group = group
             try:
-                await asyncio.get_running_loop().create_future()
+                while True:
+                    await asyncio.get_running_loop().create_future()
             finally:
                 self._group = None
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connections to issuers."""
         await self._reader.close()
 
@@ -132,6 +135,7 @@ class Identifier:
             rule.match.ca_file for rule in rules.identities if isinstance(rule.match, SpiffeMatch | DnsMatch)
         )
         self._in_force = _InForce(rules, keys, Authorities(dict.fromkeys(filter(None, files))))
+        self.version += 1
 
     def may_match(self, name: str) -> bool:
         """Return whether a caller could have this name under the rules in force."""
