@@ -149,6 +149,10 @@ class Intent:
     root_version: int
     request: Request | None = None
     reason: str = ""
+    policy_rule: str = ""
+    """The pattern of the access rule that admits it; empty for root's."""
+    rule_max_leases: int | None = None
+    """How many leases of the owner that rule admits at the same time; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +189,8 @@ class Lease:
     """No caller has the credential yet: it expires within ``UNDELIVERED_TTL`` unless a repeat gets it."""
     reason: str = ""
     """The reason that the caller gave."""
+    policy_rule: str = ""
+    """The pattern of the access rule that admitted it; empty for root's, and for leases of older versions."""
 
     @property
     def is_session(self) -> bool:
@@ -234,6 +240,7 @@ def begin(intent: Intent, now_us: int, span: timedelta) -> Lease:
         last_create_us=until_us,
         request=intent.request,
         reason=intent.reason,
+        policy_rule=intent.policy_rule,
     )
 
 
