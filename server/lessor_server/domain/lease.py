@@ -291,12 +291,16 @@ def activate(
     )
 
 
-def replace_key(lease: Lease, access_key_id: str) -> Lease:
-    """Return the lease with another key, as delivered: an undelivered lease gets its full ttl back."""
+def replace_key(lease: Lease, access_key_id: str, bound_us: int | None = None) -> Lease:
+    """Return the lease with another key, as delivered: an undelivered lease gets its full ttl back.
+
+    With ``bound_us`` it expires then at the latest.
+    """
     expires_us = lease.expires_us
     if lease.undelivered:
         full_us = lease.issue_us + lease.ttl // MICROSECOND
         expires_us = lease.max_expires_us if lease.is_session else full_us
+    expires_us = expires_us if bound_us is None else min(expires_us, bound_us)
     changes = {"access_key_id": access_key_id, "undelivered": False}
     return _step(lease, LeaseStep.REPLACE_KEY, **changes, expires_us=expires_us, due_us=expires_us)
 

@@ -5,9 +5,10 @@ ALTER TABLE leases ADD COLUMN policy_rule TEXT NOT NULL DEFAULT '';
 CREATE INDEX leases_owner ON leases (owner, id);
 
 -- What counts against the max_leases of a rule, for one owner: live leases, and sessions that AWS has not ended
--- although their leases are gone. The first also has the owners of live leases.
-CREATE INDEX leases_rule ON leases (owner, policy_rule) WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING');
-CREATE INDEX leases_rule_session ON leases (owner, policy_rule, max_expires_us)
+-- although their leases are gone. The first also has the owners of live leases. The last columns are those of
+-- the conditions, so that no row is read.
+CREATE INDEX leases_rule ON leases (owner, policy_rule, state) WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING');
+CREATE INDEX leases_rule_session ON leases (owner, policy_rule, max_expires_us, state, user_name)
     WHERE state = 'GONE' AND user_name = '' AND policy_rule <> '';
 
 -- owner: only leases of this owner; empty for every owner. SQLite cannot change a primary key in place.
