@@ -30,7 +30,7 @@ class Listener:
 
     async def listen(self, asked: IssueRequest, overlap: float) -> None:
         """Receive credentials until the stream ends or this is cancelled."""
-        stream = self.w.engine.credential_stream.follow(asked, timedelta(seconds=overlap))
+        stream = self.w.engine.credential_stream.follow(lambda: asked, timedelta(seconds=overlap))
         try:
             async with aclosing(stream) as issued:
                 async for made in issued:

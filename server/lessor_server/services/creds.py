@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from lessor.v1 import creds_pb2 as pb
@@ -55,9 +56,11 @@ class CredsService(StaticCredentialMethods):
         """
         with Problems() as problems:
             overlap = problems.parse(messages.parse_duration, request, "overlap") or DEFAULT_OVERLAP
-            asked = problems.parse(_issue_request, _first(request), caller)
+            first = _first(request)
+            problems.parse(_issue_request, first, caller)
         yield None
-        async with aclosing(self._watch.follow(asked, overlap)) as issued:
+        ask = partial(_issue_request, first, caller)
+        async with aclosing(self._watch.follow(ask, overlap)) as issued:
             async for made in issued:
                 # Both messages have the same field numbers, so one can be parsed as the other.
                 answer = pb.WatchCredentialsResponse.FromString(_answer(made).SerializeToString())

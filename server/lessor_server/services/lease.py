@@ -52,9 +52,10 @@ class LeaseService:
             ids = problems.parse(IdRange.parse, request.prefix)
             state = problems.parse(_state, request)
             size = problems.parse(messages.page_size, request.page_size)
+            owner = problems.parse(messages.owner_of, request.owner)
             if request.page_token:
                 problems.parse(LeaseId.parse, request.page_token, "page_token")
-        found = await self._leases.page(ids, state, request.page_token, size + 1)
+        found = await self._leases.page(ids, state, request.page_token, size + 1, owner=owner)
         if not found:
             await self._leases.require_mount(ids)
         now = self._leases.now()
@@ -66,8 +67,9 @@ class LeaseService:
         with Problems() as problems:
             ids = problems.parse(IdRange.parse, request.prefix)
             chosen = problems.parse(_state, request)
+            owner = problems.parse(messages.owner_of, request.owner)
         answer = pb.CountLeasesResponse()
-        counts = await self._leases.count(ids, chosen)
+        counts = await self._leases.count(ids, chosen, owner=owner)
         if not counts:
             await self._leases.require_mount(ids)
         for counted in counts:
@@ -105,9 +107,11 @@ class LeaseService:
         self, request: pb.RevokePrefixRequest, caller: Caller
     ) -> AsyncIterator[pb.RevokePrefixResponse]:
         """Start the revocation of a range of leases, and report its progress."""
-        ids = IdRange.parse(request.prefix)
+        with Problems() as problems:
+            ids = problems.parse(IdRange.parse, request.prefix)
+            owner = problems.parse(messages.owner_of, request.owner)
         await self._leases.require_mount(ids)
-        prefix, accepted = await self._prefixes.accept(ids, caller.principal.name)
+        prefix, accepted = await self._prefixes.accept(ids, caller.principal.name, owner)
         yield _standing(Standing(accepted, 0, 0, accepted))
         if request.sync:
             async for standing in self._prefixes.follow(prefix, accepted):
@@ -202,6 +206,7 @@ def _lease(lease: Lease, now_us: int) -> pb.Lease:
         attempts=lease.attempts,
         last_error=lease.last_error,
         reason=lease.reason,
+        policy_rule=lease.policy_rule,
     )
     if lease.state is State.REVOKING:
         next_attempt = messages.timestamp(lease.due_us)
