@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -35,6 +35,13 @@ class Caller:
     def seconds(self) -> float:
         """Return the seconds left."""
         return self.until - asyncio.get_running_loop().time()
+
+    def require(self, path: str, capability: Capability) -> Grant:
+        """Return the grant of a capability on a path, or raise ``PermissionDenied``."""
+        grant = self.principal.find_grant(path, capability)
+        if grant is None or not grant.allows((capability,)):
+            raise denied((capability,), path)
+        return grant
 
     @property
     def creates_only(self) -> bool:
@@ -129,7 +136,7 @@ class ServedCall:
             elif not self._authorised:
                 caller.only_owner = caller.principal.name
             elif caller.only_owner is None:
-                raise _denied(self.method, needs[0], self.request)
+                raise denied(needs[0].capabilities, permissions.path_of(needs[0].path, self.request))
         self._authorised = True
 
     def _grant(self, need: Need, path: str) -> Grant | None:
@@ -141,13 +148,13 @@ class ServedCall:
             return grant
         if need.for_others and not (grant is not None and grant.denies):
             return None
-        assert self.request is not None
-        raise _denied(self.method, need, self.request)
+        raise denied(need.capabilities, path)
 
 
-def _denied(method: Method, need: Need, request: Message) -> PermissionDenied:
-    wanted = " and ".join(capability.value for capability in need.capabilities)
-    return PermissionDenied(f"{method.name} needs {wanted} on {permissions.path_of(need.path, request)}")
+def denied(wanted: Iterable[Capability], path: str) -> PermissionDenied:
+    """Return the error of a caller that lacks capabilities on a path."""
+    names = " and ".join(capability.value for capability in wanted)
+    return PermissionDenied(f"this needs {names} on {path}", subject=path)
 
 
 class OpenStream:

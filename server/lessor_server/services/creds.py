@@ -89,6 +89,7 @@ def _issue_request(request: pb.GenerateCredentialsRequest, caller: Caller) -> Is
             problems.add("wait_usable", "is negative", "give 0 or more")
         request_id = problems.parse(_request_id, request.request_id)
         options = problems.parse(_session_options, request)
+        _check_fields(request, caller, problems)
     return IssueRequest(
         mount=mount,
         role=role,
@@ -99,7 +100,18 @@ def _issue_request(request: pb.GenerateCredentialsRequest, caller: Caller) -> Is
         options=options,
         labels=caller.principal.labels,
         reason=reason,
+        grant=caller.grant,
     )
+
+
+def _check_fields(request: pb.GenerateCredentialsRequest, caller: Caller, problems: Problems) -> None:
+    """Report the fields that the caller's rule requires or forbids."""
+    sent = {field.name for field, _ in request.ListFields()}
+    limits, rule = caller.grant.limits, f"by the rule {caller.grant.pattern}"
+    for field in sorted(limits.require - sent):
+        problems.add(field, f"is required {rule}", "send it")
+    for field in sorted(limits.forbid & sent):
+        problems.add(field, f"is forbidden {rule}", "leave it out")
 
 
 def _session_options(request: pb.GenerateCredentialsRequest) -> SessionOptions:
