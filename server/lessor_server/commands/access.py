@@ -1,4 +1,4 @@
-"""``lessor access``: checks an access file, without a server."""
+"""``lessor access``: checks of access files, without a server."""
 
 from __future__ import annotations
 

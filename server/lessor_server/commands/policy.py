@@ -1,4 +1,4 @@
-"""``lessor policy``: what the policies of an access file allow, without a server."""
+"""``lessor policy``: tests of what the policies of an access file allow, without a server."""
 
 from __future__ import annotations
 
