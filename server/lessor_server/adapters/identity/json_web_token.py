@@ -14,7 +14,7 @@ from typing import Final, cast
 from jwt.algorithms import get_default_algorithms
 
 from lessor_server.adapters.identity.key_set import VerifyingKey
-from lessor_server.adapters.identity.strict_json import Malformed, read_base64url, read_object
+from lessor_server.adapters.identity.strict_json import Undecodable, read_base64url, read_object
 from lessor_server.domain.access.access_rules import ALGORITHMS
 from lessor_server.domain.access.claims import Claims
 from lessor_server.domain.errors.base import Unauthenticated, shown
@@ -52,7 +52,7 @@ def parse_token(token: str) -> JsonWebToken:
     try:
         header, payload, signature = (read_base64url(part) for part in parts)
         members, claims = read_object(header), read_object(payload)
-    except Malformed as error:
+    except Undecodable as error:
         raise Unauthenticated(f"the JWT is malformed: {error}") from None
     for extension in ("crit", "b64"):
         if extension in members:

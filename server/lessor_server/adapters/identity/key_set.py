@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from lessor_server.adapters.identity.strict_json import Malformed, read_base64url, read_object
+from lessor_server.adapters.identity.strict_json import Undecodable, read_base64url, read_object
 
 MAX_KEYS: Final = 100
 MIN_RSA_BITS: Final = 2048
@@ -75,7 +75,7 @@ def read_key_set(content: bytes) -> KeySet:
     """
     try:
         members = read_object(content).get("keys")
-    except Malformed as error:
+    except Undecodable as error:
         raise KeySetUnusable(f"is malformed: {error}") from None
     if not isinstance(members, list):
         raise KeySetUnusable('has no list "keys"')

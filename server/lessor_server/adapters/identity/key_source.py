@@ -15,7 +15,7 @@ import aiohttp
 from yarl import URL
 
 from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
-from lessor_server.adapters.identity.strict_json import Malformed, read_object
+from lessor_server.adapters.identity.strict_json import Undecodable, read_object
 from lessor_server.domain.access.access_rules import Issuer
 from lessor_server.domain.errors.base import shown
 
@@ -78,7 +78,7 @@ class KeySource:
         content = await self._get(issuer.url.removesuffix("/") + DISCOVERY, context)
         try:
             document = read_object(content)
-        except Malformed as error:
+        except Undecodable as error:
             raise IssuerSilent(f"its discovery document is malformed: {error}") from None
         if document.get("issuer") != issuer.url:
             named = shown(str(document.get("issuer")))

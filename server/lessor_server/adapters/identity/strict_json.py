@@ -16,20 +16,20 @@ from lessor_server.domain.errors.base import shown
 _BASE64URL: Final = re.compile("[A-Za-z0-9_-]+")
 
 
-class Malformed(Exception):
+class Undecodable(Exception):
     """A text is not base64url without padding, or not a JSON object with each member once."""
 
 
 def read_base64url(text: str) -> bytes:
     """Return the bytes of base64url without padding, of which each value has one spelling."""
     if not _BASE64URL.fullmatch(text):
-        raise Malformed("a part is empty or not base64url without padding")
+        raise Undecodable("a part is empty or not base64url without padding")
     try:
         content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
-        raise Malformed("a part is not base64url") from None
+        raise Undecodable("a part is not base64url") from None
     if base64.urlsafe_b64encode(content).rstrip(b"=") != text.encode("ascii"):
-        raise Malformed("a part is not base64url in its canonical form")
+        raise Undecodable("a part is not base64url in its canonical form")
     return content
 
 
@@ -40,9 +40,9 @@ def read_object(content: bytes) -> dict[str, object]:
             content.decode("utf-8"), object_pairs_hook=_unique_members, parse_constant=_refuse_constant
         )
     except (ValueError, RecursionError):
-        raise Malformed("a part is not JSON in UTF-8") from None
+        raise Undecodable("a part is not JSON in UTF-8") from None
     if not isinstance(value, dict):
-        raise Malformed("a part is not a JSON object")
+        raise Undecodable("a part is not a JSON object")
     return value
 
 
@@ -50,10 +50,10 @@ def _unique_members(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
     members: dict[str, object] = {}
     for name, value in pairs:
         if name in members:
-            raise Malformed(f"the member {shown(name)} occurs twice")
+            raise Undecodable(f"the member {shown(name)} occurs twice")
         members[name] = value
     return members
 
 
 def _refuse_constant(name: str) -> object:
-    raise Malformed(f"{name} is not JSON")
+    raise Undecodable(f"{name} is not JSON")

@@ -109,8 +109,9 @@ def fill_identity(rule: IdentityRule, values: Values) -> Identified:
     """Return an identity with its name and labels filled in; raises ``Unauthenticated`` for a bad value."""
     if not values.keys() >= _used_placeholders(rule).keys():
         raise Unauthenticated("the credential has no value for a placeholder of the identity")
+    name = _filled_name(_template(rule.name), values)
     labels = {key: _filled_label(key, _template(text), values) for key, text in rule.labels.items()}
-    return Identified(rule, _filled_name(_template(rule.name), values), labels)
+    return Identified(rule, name, labels)
 
 
 def comes_from(peers: Iterable[IpNetwork | str], address: IpAddress | None) -> bool:
