@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 from pydantic import Field, PlainValidator, SecretStr, model_validator
 
 from lessor_server.settings import parsers
 from lessor_server.settings.model import Settings, load
-from lessor_server.settings.sources import ConfigModel, SettingsError, load_text
+from lessor_server.settings.sources import ConfigModel, Conflict, SettingsError, load_text
 
 
 class Rule(ConfigModel):
@@ -182,3 +182,100 @@ def test_a_setting_that_ends_like_a_variable_of_kubernetes_would_still_be_read()
         some: Some
 
     assert load_text(Other, "", {"LESSOR_SOME_PORT": "7"}).some.port == "7"
+
+
+class Item(ConfigModel):
+    """A table that is checked although it lacks a key."""
+
+    needed: ClassVar[tuple[str, ...]] = ("id",)
+
+    id: Annotated[int, PlainValidator(parsers.count(1, 10))] = 1
+    sizes: tuple[Annotated[int, PlainValidator(parsers.count(1, 10))], ...] = ()
+    pairs: dict[str, Annotated[int, PlainValidator(parsers.count(1, 10))]] = {}  # noqa: RUF012
+    kind: str = Field(default="a", alias="type")
+
+    def find_conflicts(self, given: AbstractSet[str]) -> Iterator[Conflict]:
+        yield from (
+            (("sizes", index), "is 7", "take 8") for index, size in enumerate(self.sizes) if size == 7
+        )
+        yield from ((("pairs", key), "is 7", "take 8") for key, size in self.pairs.items() if size == 7)
+        if "type" in given and self.kind == "b":
+            yield "type", "is b", "take c"
+
+
+class Items(ConfigModel):
+    """A list of such tables."""
+
+    items: tuple[Item, ...] = ()
+
+    def find_conflicts(self, given: AbstractSet[str]) -> Iterator[Conflict]:
+        for index, item in enumerate(self.items):
+            if 9 in item.sizes:
+                yield ("items", index, "sizes", item.sizes.index(9)), "is 9", "take 8"
+
+
+def item_problems(text: str) -> list[str]:
+    """Return the problems of items, each as ``place: problem``."""
+    with pytest.raises(SettingsError) as caught:
+        load_text(Items, text, {})
+    return [f"{one.setting}: {one.problem}" for one in caught.value.problems]
+
+
+def test_a_conflict_has_its_place_in_the_file_beside_invalid_items() -> None:
+    text = """
+        items = [
+            1,
+            { id = 1, sizes = [0, 7, "x", 9, 7] },
+            "x",
+            { sizes = [99, 99, 9, 7], type = "b", pairs = { a = 7, b = 0, "c d" = 7 } },
+        ]
+        """
+    assert item_problems(text) == [
+        "items[0]: is not a setting but a table of settings",
+        'items[1].sizes[0]: "0" is not a whole number from 1 to 10',
+        'items[1].sizes[2]: "x" is not a whole number from 1 to 10',
+        "items[2]: is not a setting but a table of settings",
+        'items[3].sizes[0]: "99" is not a whole number from 1 to 10',
+        'items[3].sizes[1]: "99" is not a whole number from 1 to 10',
+        'items[3].pairs.b: "0" is not a whole number from 1 to 10',
+        "items[1].sizes[3]: is 9",
+        "items[3].sizes[2]: is 9",
+        "items[1].sizes[1]: is 7",
+        "items[1].sizes[4]: is 7",
+        "items[3]: is set without id",
+        "items[3].sizes[3]: is 7",
+        "items[3].pairs.a: is 7",
+        'items[3].pairs."c d": is 7',
+        "items[3].type: is b",
+    ]
+
+
+def test_an_item_that_lacks_a_key_hides_nothing_of_the_items_after_it() -> None:
+    class Strict(ConfigModel):
+        sizes: tuple[Annotated[int, PlainValidator(parsers.count(1, 10))], ...] = ()
+        id: int
+
+        def find_conflicts(self, given: AbstractSet[str]) -> Iterator[Conflict]:
+            yield from ((("sizes", at), "is 7", "x") for at, size in enumerate(self.sizes) if size == 7)
+
+    class Stricts(ConfigModel):
+        items: tuple[Strict, ...] = ()
+
+    with pytest.raises(SettingsError) as caught:
+        load_text(Stricts, "items = [{ sizes = [0, 7] }, { id = 1, sizes = [7, 0, 7] }]", {})
+    assert [f"{one.setting}: {one.problem}" for one in caught.value.problems] == [
+        'items[0].sizes[0]: "0" is not a whole number from 1 to 10',
+        'items[1].sizes[1]: "0" is not a whole number from 1 to 10',
+        "items[0].sizes: is set without items[0].id",
+        "items[1].sizes[0]: is 7",
+        "items[1].sizes[2]: is 7",
+    ]
+
+
+def test_a_table_in_place_of_a_list_of_tables_is_no_list() -> None:
+    assert item_problems("[items]\nid = 1\n") == ["items: is not a valid tuple"]
+
+
+def test_the_name_of_an_alias_is_suggested() -> None:
+    with pytest.raises(SettingsError, match=r"items\[0\].typ: is not a setting; did you mean items.type\?"):
+        load_text(Items, "items = [{ id = 1, typ = 3 }]", {})

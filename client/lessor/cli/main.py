@@ -52,6 +52,7 @@ OWN: Final = {
     "info": "system",
     "whoami": "system",
     "health": "system",
+    "token": "token",
 }
 """Each command and the module of this package that holds it, under the command's name."""
 

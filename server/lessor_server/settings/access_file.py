@@ -41,7 +41,7 @@ _NEEDS: Final = {"token_expires": ("token_sha256",), "ca_file": ("spiffe_id", "d
 T = TypeVar("T")
 
 Text = Annotated[str, PlainValidator(parsers.text)]
-Span = Annotated[timedelta, PlainValidator(access_values.span)]
+Span = Annotated[timedelta, PlainValidator(access_values.rule_span)]
 Authorities = Annotated[Path, PlainValidator(parsers.authorities)]
 RequestField = Annotated[str, PlainValidator(access_values.request_field)]
 AnyList = BeforeValidator(access_values.as_list)
@@ -227,7 +227,7 @@ class AccessFile(ConfigModel):
             if texts[index] == texts[other]:
                 problem = "is the name of two identities"
             else:
-                problem = f"can't be told from {shown(texts[other])}, with which it shares its beginning"
+                problem = f"clashes with {shown(texts[other])}, whose beginning it shares"
             yield ("identities", index, "name"), problem, "let one begin with another text"
 
     def _unknown_policies(self, given: AbstractSet[str]) -> Iterator[Conflict]:

@@ -128,7 +128,7 @@ def host_pattern(value: object) -> str:
     return ".".join(label if label.startswith("{") else label.lower() for label in written.split("."))
 
 
-def span(value: object) -> timedelta:
+def rule_span(value: object) -> timedelta:
     """Accept a duration in whole seconds from one second to ten years."""
     given = parsers.duration("0s", "999999999h")(value)
     _require_none(durations.violations("", given))

@@ -196,7 +196,7 @@ class _Sources(Generic[M]):
             elif not isinstance(cause, InvalidValue):
                 _, expected, text = error["msg"].rpartition("Input should be ")
                 yield self.problem(key, f"is not {text}" if expected else text, "correct it")
-            elif value and isinstance(value, dict) and key in self._paths.values():
+            elif self._is_misplaced(key, value):
                 yield self._unknown((*key, *list(value)[:1]))
             else:
                 yield self.problem(key, cause.problem, cause.fix)
@@ -224,6 +224,12 @@ class _Sources(Generic[M]):
         for name in sorted(self._variables.keys() - self._paths.keys()):
             if not KUBERNETES.fullmatch(name):
                 yield Problem(name, "", "is not a setting", _likely(name, self._paths))
+
+    def _is_misplaced(self, key: Key, value: object) -> bool:
+        """Return whether a single setting has a table instead, whose keys are no settings either."""
+        if not value or not isinstance(value, dict) or key not in self._paths.values():
+            return False
+        return _dotted((*key, *list(value)[:1])) not in self._names
 
     def _unknown(self, key: Key) -> Problem:
         return self.problem(key, "is not a setting", _likely(_dotted(key), self._names))

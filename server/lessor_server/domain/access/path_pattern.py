@@ -1,7 +1,8 @@
 """The patterns of paths in policies, and which of several matching patterns decides.
 
 ``+`` stands for one whole segment, and ``*`` at the end for any rest. Paths and patterns are compared as they
-are: nothing is normalised.
+are: nothing is normalised. Unlike there, a pattern with a wildcard is not tried on a listed path without its
+last slash: ``aws/+`` says nothing about a list of ``aws/roles/``.
 
 Source: HashiCorp Vault, "Policies", sections "Policy syntax" and "Priority matching"; OpenBao, vault/acl.go.
 """
