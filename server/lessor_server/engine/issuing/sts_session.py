@@ -42,6 +42,9 @@ from lessor_server.engine.issuing.request import Credentials, IssueRequest
 _MFA_FAILED: Final = "MultiFactorAuthentication"
 """How AWS's text of an AccessDenied begins if the MFA code was refused."""
 
+_CALL_US: Final = SECOND_US
+"""The time until AWS has the call: it counts the session's seconds from then on."""
+
 
 class Sessions:
     """Issues sessions of the types ASSUMED_ROLE, FEDERATION_TOKEN and SESSION_TOKEN."""
@@ -81,7 +84,7 @@ class Sessions:
             RequestSpent: Less is left than the shortest session that AWS makes, or role or root have changed.
         """
         bound_us = _bound_us(lease, asked)
-        seconds = (bound_us - self._writer.now()) // SECOND_US
+        seconds = (bound_us - self._writer.now() - _CALL_US) // SECOND_US
         root = await self._roots.bind(context.root)
         same = (
             lease.credential_type is context.role.credential_type and lease.footprint.account == root.account
