@@ -202,6 +202,15 @@ async def test_a_ca_file_decides_between_several_authorities(tmp_path: Path) -> 
 
 
 @virtual
+async def test_an_expired_certificate_is_said_to_be_so_also_with_a_ca_file(tmp_path: Path) -> None:
+    authority = ChainAuthority("ca", NOW)
+    rule = IdentityRule("h/{h}", DnsMatch("{h}.example.org", authority.write(tmp_path)))
+    async with world(AccessRules(identities=(rule,))) as here:
+        expired = authority.issue(dns=("a.example.org",), end=timedelta(seconds=-1))
+        assert "expired" in await here.refusal(call(certificates=expired))
+
+
+@virtual
 async def test_a_ca_file_is_read_at_a_reload(tmp_path: Path) -> None:
     authority = ChainAuthority("ca", NOW)
     good = call(certificates=authority.issue(dns=("a.example.org",)))

@@ -91,6 +91,14 @@ async def test_a_bad_jwt_is_refused_with_the_reason(token: str, said: str) -> No
 
 
 @virtual
+async def test_no_keys_are_read_for_a_jwt_that_could_not_be_accepted() -> None:
+    async with world() as here:
+        assert "expired" in await here.refusal(bearer(KEY.sign(claims(exp=NOW - 31))))
+        assert "another audience" in await here.refusal(bearer(KEY.sign(claims(aud="other"))))
+        assert here.reader.reads == []
+
+
+@virtual
 async def test_a_jwt_without_a_kid_needs_a_set_of_one_key() -> None:
     bare = bearer(SigningKey(None).sign(claims()))
     async with world() as here:
