@@ -190,7 +190,7 @@ async def test_without_its_background_work_no_keys_are_read() -> None:
     made = World(RULES)
     assert (await made.refusal(bearer(KEY.sign(claims())))).startswith("ISSUER_UNAVAILABLE")
     assert made.reader.reads == []
-    await made.identifier.close()
+    await made.identifier.aclose()
     assert made.reader.closed
 
 
