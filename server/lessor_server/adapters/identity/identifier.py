@@ -22,7 +22,7 @@ from lessor_server.adapters.identity.json_web_token import parse_token, verify_s
 from lessor_server.adapters.identity.jwt_limiter import JwtLimiter, JwtLimits
 from lessor_server.adapters.identity.known_callers import Evidence, KnownCaller, KnownCallers
 from lessor_server.adapters.identity.strict_json import read_object
-from lessor_server.domain.access.access_rules import AccessRules, DnsMatch, Issuer, SpiffeMatch, TokenMatch
+from lessor_server.domain.access.access_rules import AccessRules, DnsMatch, JwtIssuer, SpiffeMatch, TokenMatch
 from lessor_server.domain.access.acl import Acls
 from lessor_server.domain.access.caller import ROOT, AuthMethod, Credential, IpAddress, Principal
 from lessor_server.domain.access.claims import Validity, check_claims
@@ -39,7 +39,7 @@ from lessor_server.domain.secret import TokenHash
 class KeyReader(Protocol):
     """Reads the key sets of issuers."""
 
-    def read_keys(self, issuer: Issuer) -> Awaitable[bytes]:
+    def read_keys(self, issuer: JwtIssuer) -> Awaitable[bytes]:
         """Return the JWKS document of an issuer; raises ``IssuerSilent``."""
         ...
 
@@ -295,11 +295,11 @@ class Identifier:
         job.close()
         return None
 
-    def keys_removed(self, issuer: Issuer) -> None:
+    def keys_removed(self, issuer: JwtIssuer) -> None:
         """Forget the JWTs of an issuer, one of whose keys has left the set or has changed."""
         self._in_force.jwts.forget_issuer(issuer.name)
 
-    def keys_unreadable(self, issuer: Issuer, problem: str) -> None:
+    def keys_unreadable(self, issuer: JwtIssuer, problem: str) -> None:
         """Report that the keys of an issuer can't be read."""
         self._report(_unreadable(issuer, problem))
 
@@ -313,7 +313,7 @@ def _judge_jwt(in_force: _InForce, proof: _JwtProof, now: float) -> KnownCaller:
     return KnownCaller(in_force.acls, identified, AuthMethod.JWT, validity, proof, issuer.name)
 
 
-def _issuer_of(in_force: _InForce, proof: _JwtProof) -> Issuer:
+def _issuer_of(in_force: _InForce, proof: _JwtProof) -> JwtIssuer:
     """Return the issuer of a JWT; raises ``Unauthenticated`` unless it accepts the algorithm."""
     issuer = in_force.issuers.get(proof.issuer)
     if issuer is None:
@@ -332,5 +332,5 @@ def _bearer_token(authorization: tuple[str | bytes, ...]) -> str:
     raise Unauthenticated("the call's authorization is not exactly one value, or not Bearer and a token")
 
 
-def _unreadable(issuer: Issuer, problem: str) -> str:
+def _unreadable(issuer: JwtIssuer, problem: str) -> str:
     return f"the keys of issuer {shown(issuer.name)} can't be read: {problem}"
