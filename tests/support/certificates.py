@@ -43,11 +43,16 @@ class Authority:
         self.ca.write_bytes(certificate.public_bytes(Encoding.PEM))
 
     def sign(
-        self, name: str, *, expired: bool = False, names: Sequence[x509.GeneralName] | None = None
+        self,
+        name: str,
+        *,
+        expired: bool = False,
+        names: Sequence[x509.GeneralName] | None = None,
+        life: timedelta = LIFE,
     ) -> KeyPair:
         """Sign a certificate for ``names``: by default ``localhost`` and both loopback addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
-        end = _now() + (-LIFE if expired else LIFE)
+        end = _now() + (-LIFE if expired else life)
         places: Sequence[x509.GeneralName] = names or [
             x509.DNSName("localhost"),
             x509.IPAddress(ipaddress.ip_address("127.0.0.1")),

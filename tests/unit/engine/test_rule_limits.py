@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from lessor_server.domain.access.acl import NO_LIMITS, Grant, IssueLimits
+from lessor_server.domain.access.issuing import require_allowed
 from lessor_server.domain.errors.access import RuleFull
 from lessor_server.domain.errors.base import Aborted, Invalid, LessorError, PermissionDenied
 from lessor_server.domain.errors.preconditions import RequestSpent
@@ -173,8 +174,10 @@ async def test_the_role_arn_must_match_a_pattern_of_every_list() -> None:
 @pytest.mark.parametrize(
     ("pattern", "allowed"),
     [
-        ("*", True),
-        ("arn:aws:iam::*:role/deploy-?", True),
+        ("arn:aws:iam::*:role/*", True),
+        ("arn:aws:iam::123456789*:role/*-a", True),
+        ("arn:aws:iam::*:role/*/deploy-a", False),
+        ("arn:*", False),
         ("arn:aws:iam::123456789012:role/deploy-a", True),
         ("arn:aws:iam::*:role/DEPLOY-*", False),
         ("arn:aws:iam::*:role/deploy", False),
@@ -196,12 +199,22 @@ async def test_the_only_role_of_the_role_counts_if_the_request_names_none(
             assert type(await error_of(w, role="assumed", grant=grant)) is PermissionDenied
 
 
+def test_a_star_of_a_rule_stands_for_no_slash() -> None:
+    """Who names roles below a path chooses the path, so it must not fit the pattern of a name."""
+    deep = "arn:aws:iam::123456789012:role/deploy-team/admin"
+    grant = rule(role_arns=(("arn:aws:iam::*:role/deploy-*",),))
+    with pytest.raises(PermissionDenied):
+        require_allowed(grant, builders.assumed(deep), SessionOptions())
+
+
 @virtual
 async def test_the_roles_own_list_still_holds() -> None:
     async with world() as w:
         await session_role(w, "deploy-a")
         options = SessionOptions(role_arn="arn:aws:iam::123456789012:role/deploy-z")
-        error = await error_of(w, role="assumed", options=options, grant=rule(role_arns=(("*",),)))
+        error = await error_of(
+            w, role="assumed", options=options, grant=rule(role_arns=(("arn:aws:iam::*:role/*",),))
+        )
         assert isinstance(error, Invalid)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from lessor_server.domain.access.acl import Grant
+from lessor_server.domain.access.role_arns import admits
 from lessor_server.domain.durations import format_duration
 from lessor_server.domain.errors.base import PermissionDenied, shown
-from lessor_server.domain.policy import session, wildcard
+from lessor_server.domain.policy import session
 from lessor_server.domain.policy.session import SessionOptions
 from lessor_server.domain.role import STS_FLOOR, CredentialType, Role
 
@@ -27,7 +28,7 @@ def require_allowed(grant: Grant, role: Role, options: SessionOptions) -> None:
     if not wanted:
         return  # the request is not valid: the checks of its options say which field is missing
     for patterns in limits.role_arns:
-        if not any(wildcard.matches(pattern, wanted) for pattern in patterns):
+        if not any(admits(pattern, wanted) for pattern in patterns):
             raise PermissionDenied(
                 f"role_arn: the role_arns of the rule {grant.pattern} do not allow {shown(wanted)}"
             )
