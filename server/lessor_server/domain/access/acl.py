@@ -159,8 +159,8 @@ class Acls:
 
 def acl_of(policies: Iterable[Policy], identity: Named) -> Acl:
     """Return what ``policies`` allow one caller; for many callers use ``Acls``."""
-    known = {policy.name: policy for policy in policies}
-    return Acls(known).find(known, identity)
+    numbered = {str(number): policy for number, policy in enumerate(policies)}
+    return Acls(numbered).find(numbered, identity)
 
 
 def _unite(rules: Iterable[tuple[str | None, Rule]]) -> Iterable[Grant]:
