@@ -108,7 +108,7 @@ class ServedCall:
     _authorised: bool = field(default=False, init=False)
 
     def serve(self, request: Message) -> Any:  # noqa: ANN401 - a coroutine, or a generator for streams
-        """ServedCall the implementation."""
+        """Call the implementation."""
         return self.method.serve(request, self.caller)
 
     @property
