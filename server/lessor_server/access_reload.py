@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
-from lessor_server.adapters.identity.identifier import Identifier
+from lessor_server.adapters.identity.client_certificate import Authorities
+from lessor_server.adapters.identity.identifier import Identifier, read_authorities
 from lessor_server.domain.access.access_rules import AccessRules
 from lessor_server.domain.errors.access import AccessFileInvalid
 from lessor_server.domain.events import Event, Reloaded, ReloadFailed
@@ -17,7 +18,7 @@ from lessor_server.services.system import NO_FILE, AccessSummary
 from lessor_server.settings.access_file import load_access_file
 from lessor_server.settings.sources import SettingsError
 
-WHAT: Final = "access file"
+WHAT, AUTHORITIES = "access file", "authorities of identities"
 MAX_TEXT: Final = 2_500
 """The maximum length of all errors in an answer: clients accept 8 KiB of metadata."""
 OWNERS_PER_PAGE: Final = 100
@@ -77,8 +78,8 @@ class AccessReloader:
         if self._file is None:
             raise AccessFileInvalid(NO_FILE)
         async with self._one_at_a_time:
-            rules = await self._read(self._file)
-            self._identifier.use(rules)
+            rules, authorities = await self._read(self._file)
+            self._identifier.use(rules, authorities)
             self.loaded_us = self._owners.now()
             self._problem = ""
             await self._judge_streams()
@@ -88,12 +89,30 @@ class AccessReloader:
 
     async def reload_or_report(self) -> None:
         """Use the rules of the file, if there is one, or report its errors."""
+        if self._file is None:
+            return
         with suppress(AccessFileInvalid):  # it is reported
             await self.reload()
 
-    async def _read(self, file: Path) -> AccessRules:
+    async def reread_authorities(self) -> None:
+        """Use the current content of each identity's ``ca_file``, if it has changed and can be used."""
+        before = self._identifier.authorities
+        if not before.files:
+            return
+        async with self._one_at_a_time:
+            with suppress(ReadTimedOut):  # it is tried again soon
+                after = await self._reads.run(AUTHORITIES, lambda: Authorities(before.files, before))
+                if self._identifier.authorities is before and self._identifier.use_authorities(after):
+                    await self._judge_streams()
+                    self._notify(Reloaded(AUTHORITIES, ()))
+
+    async def _read(self, file: Path) -> tuple[AccessRules, Authorities]:
+        def read() -> tuple[AccessRules, Authorities]:
+            rules = load_rules(file)
+            return rules, read_authorities(rules)
+
         try:
-            return await self._reads.run(WHAT, lambda: load_rules(file))
+            return await self._reads.run(WHAT, read)
         except SettingsError as error:
             self._problem = "; ".join(map(str, error.problems))
             text = "\n".join(map(str, error.problems))

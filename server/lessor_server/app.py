@@ -117,7 +117,7 @@ async def serve(
         outside = Dependencies(store, gateway, sealer, notify, log.report, rng, linter)
         guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings))
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
-        reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access.reload_or_report)
+        reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access)
         async with (
             run_engine(outside, _limits(settings)) as engine,
             _keep_running(Supervisor(log.report), give_back_memory),

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
+from lessor_server.access_reload import AccessReloader
 from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
 from lessor_server.adapters.tls import Certificates, CertificateUnusable
 from lessor_server.domain.events import Event, Reloaded, ReloadFailed
@@ -39,10 +40,10 @@ class Reloader:
         reread: Reread,
         asked: asyncio.Event,
         notify: Callable[[Event], None],
-        reload_access: Callable[[], Awaitable[None]] | None = None,
+        access: AccessReloader | None = None,
     ) -> None:
         """Reload when ``asked`` is set, and notify ``notify`` of the result."""
-        self._reload_access = reload_access
+        self._access = access
         self._certificates = certificates
         self._reread = reread
         self._notify = notify
@@ -62,12 +63,14 @@ class Reloader:
                     await self._asked.wait()
             except TimeoutError:
                 await self._reread_certificates()
+                if self._access is not None:
+                    await self._access.reread_authorities()
                 continue
             self._asked.clear()
             await self._reread_settings()
             await self._reread_certificates()
-            if self._reload_access is not None:
-                await self._reload_access()
+            if self._access is not None:
+                await self._access.reload_or_report()
 
     async def _reread_settings(self) -> None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,7 +16,7 @@ import grpc
 from google.protobuf.message import Message
 
 from lessor_server.domain.access.caller import AuthMethod, Principal
-from lessor_server.domain.errors.base import StoreUnavailable
+from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import Event
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
 from lessor_server.services.config import ConfigService
@@ -28,6 +28,7 @@ from lessor_server.services.role import RoleService
 from lessor_server.services.system import About, SystemService
 from tests.simulation.disk import Disk
 from tests.simulation.journal import ALL, suffix
+from tests.simulation.rules import ruled
 from tests.simulation.stopping import LIFE
 from tests.simulation.wire import Wire
 from tests.support.access import FixedAccess
@@ -183,7 +184,9 @@ class Process:
         for service in (
             ConfigService(engine.mounts, engine.mount_remover, engine.root_checker, engine.root_keys),
             RoleService(engine.roles, engine.root_checker, engine.prefixes, engine.static_roles),
-            CredsService(engine.issuer, engine.credential_stream, engine.static_roles),
+            CredsService(
+                ruled(engine.issuer, self.world.rules), engine.credential_stream, engine.static_roles
+            ),
             LeaseService(engine.leases, engine.prefixes, engine.reconciler, engine.lease_events),
             SystemService(
                 about,
@@ -251,6 +254,23 @@ class Process:
             task.cancel()  # the caller goes away
             raise
         return self._reply(task, context)
+
+    async def ask(self, job: Callable[[Engine], Awaitable[object]], seconds: float) -> object:
+        """Let the engine work for a caller; return its answer or error, None if there is neither in time."""
+        assert self.engine is not None
+
+        async def work(engine: Engine) -> object:
+            return await job(engine)
+
+        task = asyncio.get_running_loop().create_task(work(self.engine), context=self._context.copy())
+        await asyncio.wait([task], timeout=seconds)
+        if not self.alive or not task.done():
+            task.cancel()
+            return None
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, LessorError):
+            self.world.broken("nothing_is_unforeseen", "", f"a call ended with {error!r}")
+        return error or (None if task.cancelled() else task.result())
 
     def _reply(self, task: asyncio.Task[Any], context: _Context) -> Reply:
         if not self.alive:

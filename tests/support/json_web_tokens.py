@@ -14,7 +14,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
-from lessor_server.domain.access.access_rules import Issuer
+from lessor_server.domain.access.access_rules import JwtIssuer
 
 NOW = 1_800_000_000.0
 """The time of tests, in seconds since the epoch."""
@@ -94,9 +94,9 @@ def claims(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in made.items() if value is not None}
 
 
-def issuer(**changes: Any) -> Issuer:
+def issuer(**changes: Any) -> JwtIssuer:
     """Return an issuer of the access file."""
-    return Issuer(
+    return JwtIssuer(
         **{"name": "ci", "url": URL, "audiences": ("lessor",), "jwks_url": f"{URL}/jwks", **changes}
     )
 
@@ -116,7 +116,7 @@ class FakeReader:
         self.held: asyncio.Event | None = None
         self.closed = False
 
-    async def read_keys(self, issuer: Issuer) -> bytes:
+    async def read_keys(self, issuer: JwtIssuer) -> bytes:
         self.reads.append(issuer.name)
         if self.held is not None:
             await self.held.wait()

@@ -97,7 +97,7 @@ class Leases:
     async def require_mount(self, ids: IdRange, only_owner: str | None = None) -> None:
         """Raise ``NotFound`` if there is neither a mount of that name nor leases of it.
 
-        A caller that sees only its own leases does not learn which mounts there are.
+        Callers that see only their own leases do not learn which mounts there are.
         """
         mount = ids.low.partition("/")[0]
         if only_owner is not None or await self._store.get_mount(mount) is not None:

@@ -40,7 +40,7 @@ class Caller:
         """Return the grant of a capability on a path, or raise ``PermissionDenied``."""
         grant = self.principal.find_grant(path, capability)
         if grant is None or not grant.allows((capability,)):
-            raise denied((capability,), path)
+            raise missing_capabilities((capability,), path)
         return grant
 
     @property
@@ -108,7 +108,7 @@ class ServedCall:
     _authorised: bool = field(default=False, init=False)
 
     def serve(self, request: Message) -> Any:  # noqa: ANN401 - a coroutine, or a generator for streams
-        """ServedCall the implementation."""
+        """Call the implementation."""
         return self.method.serve(request, self.caller)
 
     @property
@@ -136,7 +136,9 @@ class ServedCall:
             elif not self._authorised:
                 caller.only_owner = caller.principal.name
             elif caller.only_owner is None:
-                raise denied(needs[0].capabilities, permissions.path_of(needs[0].path, self.request))
+                raise missing_capabilities(
+                    needs[0].capabilities, permissions.path_of(needs[0].path, self.request)
+                )
         self._authorised = True
 
     def _grant(self, need: Need, path: str) -> Grant | None:
@@ -148,10 +150,10 @@ class ServedCall:
             return grant
         if need.for_others and not (grant is not None and grant.denies):
             return None
-        raise denied(need.capabilities, path)
+        raise missing_capabilities(need.capabilities, path)
 
 
-def denied(wanted: Iterable[Capability], path: str) -> PermissionDenied:
+def missing_capabilities(wanted: Iterable[Capability], path: str) -> PermissionDenied:
     """Return the error of a caller that lacks capabilities on a path."""
     names = " and ".join(capability.value for capability in wanted)
     return PermissionDenied(f"this needs {names} on {path}", subject=path)

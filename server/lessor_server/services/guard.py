@@ -127,10 +127,9 @@ class Guard:
             # Life of a request, 1: only what comes with the call is read.
             if method.needs is None:
                 return await self._serve_anybody(method, exchange)
+            version = self._access.version
             principal = await self._identify(exchange)
-            call = ServedCall(
-                method, exchange, Caller(principal, _until(method, exchange)), self._access.version
-            )
+            call = ServedCall(method, exchange, Caller(principal, _until(method, exchange)), version)
             if self._draining:
                 raise Draining("the server is stopping")
             self._limits.take_turn(principal)
@@ -154,6 +153,8 @@ class Guard:
                 await self._judge(stream.call)
             except LessorError as error:
                 stream.end(error)
+            except Exception as error:  # noqa: BLE001 - it ends one stream, not the reload
+                stream.end(InternalError(self._log.report(stream.call.method.name, error)))
             else:
                 stream.reschedule()
 
@@ -186,8 +187,10 @@ class Guard:
 
     async def _identify(self, exchange: Exchange) -> Principal:
         """Return the caller, or raise the error that refuses the call."""
+        left = exchange.seconds
+        seconds = ADMISSION_SECONDS if left is None else min(left, ADMISSION_SECONDS)
         try:
-            async with asyncio.timeout(min(exchange.seconds or ADMISSION_SECONDS, ADMISSION_SECONDS)):
+            async with asyncio.timeout(seconds):
                 return await self._access.identify(exchange.credential)
         except TimeoutError:
             raise DeadlineExceeded("the caller was not identified in time") from None

@@ -35,7 +35,7 @@ class AccessSummary:
     orphaned_leases: int
 
 
-class AccessFile(Protocol):
+class ReloadableAccess(Protocol):
     """The access file; ``loaded_us`` is when the rules in force were read, 0 without a file."""
 
     loaded_us: int
@@ -69,7 +69,7 @@ class SystemService:
         find_misplaced_tokens: FindMounts,
         store_status: StatusOf,
         warnings: Callable[[], Iterable[str]] = tuple,
-        access: AccessFile | None = None,
+        access: ReloadableAccess | None = None,
     ) -> None:
         """Show ``about`` and the current ``warnings``; hold and resume ``expiry``; ``copy`` writes backups.
 

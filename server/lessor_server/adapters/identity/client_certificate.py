@@ -58,15 +58,29 @@ def _names(leaf: x509.Certificate) -> CertificateNames:
 class Authorities:
     """The certificates of the ``ca_file`` of each identity."""
 
-    def __init__(self, files: Iterable[str]) -> None:
-        """Read each file; one that can't be read is in ``problems``, and verifies no certificate."""
+    def __init__(self, files: Iterable[str], before: Authorities | None = None) -> None:
+        """Read each file; one that can't be used is in ``problems``.
+
+        Of such a file the certificates that ``before`` has stay in use; without any it verifies nothing.
+        """
         self.problems: dict[str, str] = {}
+        self.contents: dict[str, bytes] = {}
         self._stores: dict[str, Store] = {}
         for file in files:
             try:
-                self._stores[file] = Store(x509.load_pem_x509_certificates(read_bounded(Path(file))))
+                content = read_bounded(Path(file))
+                self._stores[file] = Store(x509.load_pem_x509_certificates(content))
+                self.contents[file] = content
             except (OSError, ValueError) as error:
                 self.problems[file] = str(error)[:200]
+                if before is not None and file in before.contents:
+                    self._stores[file] = before._stores[file]  # noqa: SLF001 - of the same class
+                    self.contents[file] = before.contents[file]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Return the names of the files."""
+        return tuple(dict.fromkeys((*self.contents, *self.problems)))
 
     def verifies(self, file: str, certificate: ClientCertificate, now: float) -> bool:
         """Return whether a chain is valid at ``now``, and ends in a certificate of ``file``."""

@@ -22,7 +22,8 @@ from lessor_server.adapters.identity.json_web_token import parse_token, verify_s
 from lessor_server.adapters.identity.jwt_limiter import JwtLimiter, JwtLimits
 from lessor_server.adapters.identity.known_callers import Evidence, KnownCaller, KnownCallers
 from lessor_server.adapters.identity.strict_json import read_object
-from lessor_server.domain.access.access_rules import AccessRules, DnsMatch, Issuer, SpiffeMatch, TokenMatch
+from lessor_server.domain.access.access_rules import AccessRules, DnsMatch, JwtIssuer, SpiffeMatch, TokenMatch
+from lessor_server.domain.access.acl import Acls
 from lessor_server.domain.access.caller import ROOT, AuthMethod, Credential, IpAddress, Principal
 from lessor_server.domain.access.claims import Validity, check_claims
 from lessor_server.domain.access.identify import (
@@ -38,7 +39,7 @@ from lessor_server.domain.secret import TokenHash
 class KeyReader(Protocol):
     """Reads the key sets of issuers."""
 
-    def read_keys(self, issuer: Issuer) -> Awaitable[bytes]:
+    def read_keys(self, issuer: JwtIssuer) -> Awaitable[bytes]:
         """Return the JWKS document of an issuer; raises ``IssuerSilent``."""
         ...
 
@@ -61,6 +62,7 @@ class _InForce:
 
     def __init__(self, rules: AccessRules, keys: dict[str, IssuerKeys], authorities: Authorities) -> None:
         self.rules = rules
+        self.acls = Acls(rules.policies)
         self.keys = keys
         self.authorities = authorities
         self.issuers = {issuer.url: issuer for issuer in rules.issuers}
@@ -74,7 +76,16 @@ class _InForce:
                 validity = Validity(expires_at=rule.match.expires_at)
                 for digest in rule.match.digests:
                     identified = fill_identity(rule, {})
-                    self.tokens[digest] = KnownCaller(rules, identified, AuthMethod.TOKEN, validity, digest)
+                    self.tokens[digest] = KnownCaller(
+                        self.acls, identified, AuthMethod.TOKEN, validity, digest
+                    )
+
+
+def read_authorities(rules: AccessRules) -> Authorities:
+    """Read the ``ca_file`` of each identity."""
+    matches = (rule.match for rule in rules.identities)
+    files = (match.ca_file for match in matches if isinstance(match, SpiffeMatch | DnsMatch))
+    return Authorities(dict.fromkeys(filter(None, files)))
 
 
 class Identifier:
@@ -121,21 +132,32 @@ class Identifier:
         """Close the connections to issuers."""
         await self._reader.close()
 
-    def use(self, rules: AccessRules) -> None:
+    def use(self, rules: AccessRules, authorities: Authorities | None = None) -> None:
         """Use ``rules`` from now on; only the keys of issuers that did not change are kept.
 
-        It reads the ``ca_file`` of each identity; one that can't be read is in ``warnings``.
+        ``authorities`` are those of the rules (``read_authorities``); without them their files are read here.
         """
         before = {keys.issuer: keys for keys in self._in_force.keys.values()}
         keys = {
             issuer.name: before.get(issuer) or IssuerKeys(issuer, self._reader.read_keys, self._start, self)
             for issuer in rules.issuers
         }
-        files = (
-            rule.match.ca_file for rule in rules.identities if isinstance(rule.match, SpiffeMatch | DnsMatch)
-        )
-        self._in_force = _InForce(rules, keys, Authorities(dict.fromkeys(filter(None, files))))
+        self._in_force = _InForce(rules, keys, authorities or read_authorities(rules))
         self.version += 1
+
+    @property
+    def authorities(self) -> Authorities:
+        """Return the authorities in use."""
+        return self._in_force.authorities
+
+    def use_authorities(self, authorities: Authorities) -> bool:
+        """Use ``authorities``, read again, from now on; return whether they have changed."""
+        before, self._in_force.authorities = self._in_force.authorities, authorities
+        if before.contents == authorities.contents:
+            return False
+        self._in_force.certificates.clear()
+        self.version += 1
+        return True
 
     def may_match(self, name: str) -> bool:
         """Return whether a caller could have this name under the rules in force."""
@@ -262,7 +284,7 @@ class Identifier:
 
         certificate.validity.check(now)
         identified = identify_certificate(in_force.rules, certificate.names, is_trusted)
-        return KnownCaller(in_force.rules, identified, AuthMethod.X509, certificate.validity, certificate)
+        return KnownCaller(in_force.acls, identified, AuthMethod.X509, certificate.validity, certificate)
 
     def _start(self, job: Coroutine[object, object, None]) -> asyncio.Task[None] | None:
         if self._group is not None:
@@ -273,11 +295,11 @@ class Identifier:
         job.close()
         return None
 
-    def keys_removed(self, issuer: Issuer) -> None:
+    def keys_removed(self, issuer: JwtIssuer) -> None:
         """Forget the JWTs of an issuer, one of whose keys has left the set or has changed."""
         self._in_force.jwts.forget_issuer(issuer.name)
 
-    def keys_unreadable(self, issuer: Issuer, problem: str) -> None:
+    def keys_unreadable(self, issuer: JwtIssuer, problem: str) -> None:
         """Report that the keys of an issuer can't be read."""
         self._report(_unreadable(issuer, problem))
 
@@ -288,10 +310,10 @@ def _judge_jwt(in_force: _InForce, proof: _JwtProof, now: float) -> KnownCaller:
     claims = read_object(proof.payload)
     validity = check_claims(claims, issuer, now)
     identified = identify_claims(in_force.rules, issuer.name, claims)
-    return KnownCaller(in_force.rules, identified, AuthMethod.JWT, validity, proof, issuer.name)
+    return KnownCaller(in_force.acls, identified, AuthMethod.JWT, validity, proof, issuer.name)
 
 
-def _issuer_of(in_force: _InForce, proof: _JwtProof) -> Issuer:
+def _issuer_of(in_force: _InForce, proof: _JwtProof) -> JwtIssuer:
     """Return the issuer of a JWT; raises ``Unauthenticated`` unless it accepts the algorithm."""
     issuer = in_force.issuers.get(proof.issuer)
     if issuer is None:
@@ -310,5 +332,5 @@ def _bearer_token(authorization: tuple[str | bytes, ...]) -> str:
     raise Unauthenticated("the call's authorization is not exactly one value, or not Bearer and a token")
 
 
-def _unreadable(issuer: Issuer, problem: str) -> str:
+def _unreadable(issuer: JwtIssuer, problem: str) -> str:
     return f"the keys of issuer {shown(issuer.name)} can't be read: {problem}"

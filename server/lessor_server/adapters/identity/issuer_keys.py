@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from lessor_server.adapters.identity.key_set import KeySet, KeySetUnusable, VerifyingKey, read_key_set
 from lessor_server.adapters.identity.key_source import IssuerSilent
-from lessor_server.domain.access.access_rules import Issuer
+from lessor_server.domain.access.access_rules import JwtIssuer
 from lessor_server.domain.errors.access import IssuerUnavailable
 from lessor_server.domain.errors.base import Unauthenticated, shown
 
@@ -29,11 +29,11 @@ Start = Callable[[Coroutine[object, object, None]], "asyncio.Task[None] | None"]
 class Events(Protocol):
     """What happens to the keys of an issuer."""
 
-    def keys_removed(self, issuer: Issuer) -> None:
+    def keys_removed(self, issuer: JwtIssuer) -> None:
         """Forget what was verified with the issuer's keys: one has left the set, or has changed."""
         ...
 
-    def keys_unreadable(self, issuer: Issuer, problem: str) -> None:
+    def keys_unreadable(self, issuer: JwtIssuer, problem: str) -> None:
         """Report that the issuer's keys can't be read."""
         ...
 
@@ -42,7 +42,7 @@ class IssuerKeys:
     """The keys of one issuer; times are the running loop's."""
 
     def __init__(
-        self, issuer: Issuer, read: Callable[[Issuer], Awaitable[bytes]], start: Start, events: Events
+        self, issuer: JwtIssuer, read: Callable[[JwtIssuer], Awaitable[bytes]], start: Start, events: Events
     ) -> None:
         """Read the keys with ``read``, which raises ``IssuerSilent``, in tasks that ``start`` starts."""
         self.issuer = issuer

@@ -16,7 +16,7 @@ from yarl import URL
 
 from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
 from lessor_server.adapters.identity.strict_json import Undecodable, read_object
-from lessor_server.domain.access.access_rules import Issuer
+from lessor_server.domain.access.access_rules import JwtIssuer
 from lessor_server.domain.errors.base import shown
 
 FETCH_SECONDS: Final = 5.0
@@ -41,7 +41,7 @@ class KeySource:
         self._reads = FileReads(seconds)
         self._session: aiohttp.ClientSession | None = None
 
-    async def read_keys(self, issuer: Issuer) -> bytes:
+    async def read_keys(self, issuer: JwtIssuer) -> bytes:
         """Return the JWKS document of an issuer; raises ``IssuerSilent``."""
         try:
             async with asyncio.timeout(self._seconds):
@@ -56,7 +56,7 @@ class KeySource:
         if self._session is not None:
             await self._session.close()
 
-    async def _read_keys(self, issuer: Issuer) -> bytes:
+    async def _read_keys(self, issuer: JwtIssuer) -> bytes:
         if issuer.jwks_file:
             path = Path(issuer.jwks_file)
             return await self._reads.run(f"keys of {issuer.name}", lambda: read_bounded(path))
@@ -64,7 +64,7 @@ class KeySource:
         url = issuer.jwks_url or await self._discover(issuer, context)
         return await self._get(url, context)
 
-    async def _context(self, issuer: Issuer) -> ssl.SSLContext:
+    async def _context(self, issuer: JwtIssuer) -> ssl.SSLContext:
         """Return the TLS settings of an issuer: its own ``ca_file`` is the only authority, if it has one."""
 
         def load() -> ssl.SSLContext:
@@ -74,7 +74,7 @@ class KeySource:
 
         return await self._reads.run(f"authority of {issuer.name}", load)
 
-    async def _discover(self, issuer: Issuer, context: ssl.SSLContext) -> str:
+    async def _discover(self, issuer: JwtIssuer, context: ssl.SSLContext) -> str:
         content = await self._get(issuer.url.removesuffix("/") + DISCOVERY, context)
         try:
             document = read_object(content)

@@ -6,8 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Final
 
-from lessor_server.domain.access.access_rules import AccessRules
-from lessor_server.domain.access.acl import acl_of
+from lessor_server.domain.access.acl import Acls
 from lessor_server.domain.access.caller import AuthMethod, IpAddress, Principal
 from lessor_server.domain.access.claims import Validity
 from lessor_server.domain.access.identify import Identified, comes_from
@@ -31,16 +30,15 @@ class KnownCaller:
 
     def __init__(
         self,
-        rules: AccessRules,
+        acls: Acls,
         identified: Identified,
         method: AuthMethod,
         validity: Validity,
         proof: object,
         issuer: str = "",
     ) -> None:
-        """Work out what the caller may do under ``rules``."""
+        """Find what the caller may do in ``acls``."""
         rule, name, labels = identified.rule, identified.name, identified.labels
-        policies = [rules.policies[policy] for policy in rule.policies]
         self.issuer = issuer
         self._validity = validity
         self._peers = rule.peers
@@ -48,7 +46,7 @@ class KnownCaller:
         self._principal = Principal(
             name=name,
             auth_method=method,
-            acl=acl_of(policies, identity_fields(name, labels)),
+            acl=acls.find(rule.policies, identity_fields(name, labels)),
             policies=rule.policies,
             labels=labels,
             expires_at=validity.expires_at,

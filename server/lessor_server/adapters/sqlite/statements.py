@@ -244,9 +244,12 @@ RETURNING id
 """
 
 
+_RANGE_BEGINS = re.compile(r"(?<=WHERE )(?=id >=? :)")
+
+
 def by_owner(statement: str) -> str:
     """Return a statement about a range of leases for those of ``:owner`` only; it uses their index."""
-    return re.sub(r"(?<=WHERE )(?=id >=? :)", "owner = :owner AND ", statement)
+    return _RANGE_BEGINS.sub("owner = :owner AND ", statement)
 
 
 ABANDON = f"""

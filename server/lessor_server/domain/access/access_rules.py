@@ -77,7 +77,7 @@ class IdentityRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Issuer:
+class JwtIssuer:
     """An issuer of JWTs: ``url`` is its ``iss``.
 
     Its keys are at ``jwks_url`` or in ``jwks_file``; with neither, OpenID Connect discovery finds them.
@@ -100,4 +100,4 @@ class AccessRules:
 
     policies: Mapping[str, Policy] = field(default_factory=dict)
     identities: tuple[IdentityRule, ...] = ()
-    issuers: tuple[Issuer, ...] = ()
+    issuers: tuple[JwtIssuer, ...] = ()

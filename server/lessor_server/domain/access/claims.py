@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from lessor_server.domain.access.access_rules import Issuer
+from lessor_server.domain.access.access_rules import JwtIssuer
 from lessor_server.domain.errors.base import Unauthenticated, shown
 
 Claims = Mapping[str, object]
@@ -94,7 +94,7 @@ class Validity:
             raise Unauthenticated("the credential is not valid yet")
 
 
-def check_claims(claims: Claims, issuer: Issuer, now: float) -> Validity:
+def check_claims(claims: Claims, issuer: JwtIssuer, now: float) -> Validity:
     """Return when a JWT of ``issuer`` is valid, leeway included; ``max_age`` ends it as ``exp`` does.
 
     Raises:
@@ -115,7 +115,7 @@ def check_claims(claims: Claims, issuer: Issuer, now: float) -> Validity:
     return validity
 
 
-def _check_audience(claims: Claims, issuer: Issuer) -> None:
+def _check_audience(claims: Claims, issuer: JwtIssuer) -> None:
     audience = claims.get("aud", ABSENT)
     members = audience if isinstance(audience, list) else [audience]
     texts = [member for member in members if isinstance(member, str)]

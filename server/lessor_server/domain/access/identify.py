@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from lessor_server.domain.access import name_template
 from lessor_server.domain.access.access_rules import (
     UNIX,
     AccessRules,
@@ -25,7 +24,7 @@ from lessor_server.domain.access.access_rules import (
 )
 from lessor_server.domain.access.caller import ROOT, IpAddress
 from lessor_server.domain.access.claims import ABSENT, Claims, claim_matches, claim_text, find_claim
-from lessor_server.domain.access.name_template import NameTemplate
+from lessor_server.domain.access.name_template import NameTemplate, parse_template
 from lessor_server.domain.errors.base import Unauthenticated, shown
 
 MAX_NAME: Final = 256
@@ -123,24 +122,31 @@ def comes_from(peers: Iterable[IpNetwork | str], address: IpAddress | None) -> b
 
 def could_have_name(rule: IdentityRule, name: str) -> bool:
     """Return whether some credential could give ``name`` to a caller of this identity."""
+    return find_name_values(rule, name) is not None
+
+
+def find_name_values(rule: IdentityRule, name: str) -> dict[str, str] | None:
+    """Return the values of placeholders that give ``name`` to a caller of this identity; None if none can."""
     template = _template(rule.name)
     values = _split(template, name)
     if values is None:
-        return False
+        return None
     try:
         if _filled_name(template, values) != name:
-            return False
+            return None
     except Unauthenticated:
-        return False
+        return None
     match = rule.match
     if isinstance(match, JwtMatch):
-        return all(claim_matches(match.claims.get(key, "*"), value) for key, value in values.items())
-    if isinstance(match, DnsMatch):
-        return not any("." in value or value != value.lower() for value in values.values())
-    return not any("/" in value for value in values.values())
+        possible = all(claim_matches(match.claims.get(key, "*"), value) for key, value in values.items())
+    elif isinstance(match, DnsMatch):
+        possible = not any("." in value or value != value.lower() for value in values.values())
+    else:
+        possible = not any("/" in value for value in values.values())
+    return values if possible else None
 
 
-_template = lru_cache(4096)(name_template.parse)
+_template = lru_cache(4096)(parse_template)
 
 
 def _meets(claims: Claims, key: str, pattern: str) -> bool:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Final
-
-_PIECE: Final = re.compile(r"([^{}]*)\{([^{}]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +26,22 @@ class NameTemplate:
         return self.parts[0][0] if self.parts else ""
 
 
-def parse(text: str) -> NameTemplate:
+def parse_template(text: str) -> NameTemplate:
     """Return the parts of ``text``.
 
     Raises:
         ValueError: If a brace is stray or nested, or a placeholder is empty; the message is a predicate.
     """
+    stray = ValueError("has a brace that is not part of a placeholder such as {x}")
     parts: list[tuple[str, str | None]] = []
-    end = 0
-    for piece in _PIECE.finditer(text):
-        if piece.start() != end:
-            break
-        parts.append((piece[1], piece[2]))
-        end = piece.end()
-    rest = text[end:]
-    if "{}" in rest:
-        raise ValueError("has a placeholder without a name")
-    if "{" in rest or "}" in rest:
-        raise ValueError("has a brace that is not part of a placeholder such as {x}")
+    *pieces, rest = text.split("}")
+    for piece in pieces:
+        own, opening, name = piece.partition("{")
+        if not opening or "{" in name:
+            raise stray
+        if not name:
+            raise ValueError("has a placeholder without a name")
+        parts.append((own, name))
+    if "{" in rest:
+        raise stray
     return NameTemplate((*parts, (rest, None)) if rest else tuple(parts))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from lessor_server.domain.access.name_template import NameTemplate, parse
+from lessor_server.domain.access.name_template import NameTemplate, parse_template
 from lessor_server.domain.errors.base import Violation, shown, too_long
 
 ROOT_NAME: Final = "root"
@@ -55,7 +55,7 @@ def identity_name_violations(field: str, text: str) -> list[Violation]:
     if len(text) > MAX_NAME:
         return [too_long(field, text, MAX_NAME)]
     try:
-        template = parse(text)
+        template = parse_template(text)
     except ValueError as error:
         return [Violation(field, str(error), "write it as in k8s/{ns}/{sa}")]
     found = []
@@ -90,7 +90,7 @@ def label_violations(field: str, text: str) -> list[Violation]:
         return [too_long(field, text, MAX_LABEL)]
     found = []
     try:
-        parse(text)
+        parse_template(text)
     except ValueError as error:
         found.append(Violation(field, str(error), "write it as in {ns}"))
     if not text.isprintable():
@@ -111,7 +111,7 @@ def claim_violations(field: str, name: str) -> list[Violation]:
 def unknown_placeholders(field: str, text: str, known: Collection[str]) -> list[Violation]:
     """Return a violation for each placeholder of ``text`` that is not ``known``; none if it is malformed."""
     try:
-        used = parse(text).placeholders
+        used = parse_template(text).placeholders
     except ValueError:
         return []
     fix = f"use {' or '.join(f'{{{one}}}' for one in known)}" if known else "remove it"
@@ -173,26 +173,6 @@ def _repeated(field: str, parts: Iterable[str]) -> list[Violation]:
     ]
 
 
-def name_values(template: NameTemplate, name: str) -> dict[str, str] | None:
-    """Return the values of placeholders for which ``template`` gives ``name``; None if there are none."""
-    last = len(template.placeholders)
-    pattern, count = "", 0
-    for own, placeholder in template.parts:
-        pattern += re.escape(own)
-        if placeholder is not None:
-            count += 1
-            pattern += "(.+)" if count == last else "([^/]+)"
-    found = re.fullmatch(pattern, name)
-    if found is None or len(name) > MAX_NAME or not _NAME.fullmatch(name):
-        return None
-    values: dict[str, str] = {}
-    for placeholder, value in zip(template.placeholders, found.groups(), strict=True):
-        dotted = any(segment in ("", *_DOTS) for segment in value.split("/"))
-        if dotted or values.setdefault(placeholder, value) != value:
-            return None
-    return values
-
-
 def clashing_names(names: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Yield the index of each name that clashes with another, and the index of that other.
 
@@ -204,7 +184,7 @@ def clashing_names(names: Sequence[str]) -> Iterator[tuple[int, int]]:
     texts: list[tuple[str, bool]] = []
     for index, name in enumerate(names):
         try:
-            template = parse(name)
+            template = parse_template(name)
         except ValueError:
             template = NameTemplate(())
         texts.append((template.head, bool(template.placeholders)))

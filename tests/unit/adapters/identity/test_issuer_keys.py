@@ -12,7 +12,7 @@ from tests.support.virtual_loop import virtual
 
 from lessor_server.adapters.identity.issuer_keys import IssuerKeys
 from lessor_server.adapters.identity.key_source import IssuerSilent
-from lessor_server.domain.access.access_rules import Issuer
+from lessor_server.domain.access.access_rules import JwtIssuer
 from lessor_server.domain.errors.access import IssuerUnavailable
 from lessor_server.domain.errors.base import Unauthenticated
 
@@ -29,10 +29,10 @@ class World:
         self.problems: list[str] = []
         self.keys = IssuerKeys(issuer(), self.reader.read_keys, group.create_task, self)
 
-    def keys_removed(self, issuer: Issuer) -> None:
+    def keys_removed(self, issuer: JwtIssuer) -> None:
         self.removed += 1
 
-    def keys_unreadable(self, issuer: Issuer, problem: str) -> None:
+    def keys_unreadable(self, issuer: JwtIssuer, problem: str) -> None:
         self.problems.append(problem)
 
     @property

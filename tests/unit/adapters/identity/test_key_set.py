@@ -9,6 +9,7 @@ import pytest
 from tests.support.json_web_tokens import SigningKey, encoded, key_set
 
 from lessor_server.adapters.identity.key_set import KeySetUnusable, VerifyingKey, read_key_set
+from lessor_server.adapters.identity.strict_json import read_base64url
 
 RSA = SigningKey("rsa")
 P256 = SigningKey("p256", "P-256")
@@ -55,7 +56,8 @@ def test_a_key_serves_the_algorithms_of_its_type(kind: str, algorithms: set[str]
         P256.jwk(crv="P-384"),
         P256.jwk(crv=["P-256"]),
         P256.jwk(x=encoded(b"\x01" * 32)),
-        P256.jwk(x=encoded(b"\x01" * 31)),
+        P256.jwk(x="AA" + P256.jwk()["x"]),
+        P256.jwk(x=encoded(b"\0" + read_base64url(P256.jwk()["x"]))),
         SigningKey(kind="Ed25519").jwk(x=encoded(b"\x01" * 33)),
         "key",
         None,

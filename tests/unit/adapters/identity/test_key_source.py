@@ -20,7 +20,7 @@ from yarl import URL
 
 from lessor_server.adapters.identity.key_set import KeySetUnusable, read_key_set
 from lessor_server.adapters.identity.key_source import IssuerSilent, KeySource, is_protected
-from lessor_server.domain.access.access_rules import Issuer
+from lessor_server.domain.access.access_rules import JwtIssuer
 
 ONE = SigningKey()
 
@@ -40,7 +40,7 @@ async def start_server() -> AsyncIterator[IssuerServer]:
         yield server
 
 
-def of(server: IssuerServer, **changes: Any) -> Issuer:
+def of(server: IssuerServer, **changes: Any) -> JwtIssuer:
     """Return the issuer of a server, whose keys discovery finds."""
     return issuer(**{"url": server.url, "jwks_url": "", **changes})
 
