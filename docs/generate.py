@@ -44,7 +44,8 @@ def pages() -> dict[str, str]:
 def access(page: str) -> str:
     """Return the page about access with its table of paths."""
     rows = [row for method, needs in PERMISSIONS.items() for row in _needs(method, needs)]
-    table = ["| RPC | path | capabilities |", "| --- | --- | --- |", *(f"| {' | '.join(row)} |" for row in rows)]
+    head = ["| RPC | path | capabilities |", "| --- | --- | --- |"]
+    table = [*head, *(f"| {' | '.join(row)} |" for row in rows)]
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     return "\n".join([before + begin, "", *table, "", end + after])
@@ -55,7 +56,9 @@ def _needs(method: str, needs: tuple[Need, ...]) -> list[tuple[str, str, str]]:
     name = f"`{method.partition('.')[2]}`"
     if not needs:
         return [(name, "", "any identity")]
-    return [(name, f"`{_path(need)}`", _capabilities(method, index, need)) for index, need in enumerate(needs)]
+    return [
+        (name, f"`{_path(need)}`", _capabilities(method, index, need)) for index, need in enumerate(needs)
+    ]
 
 
 def _path(need: Need) -> str:
