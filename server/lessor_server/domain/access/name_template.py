@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-_PIECE: Final = re.compile(r"([^{}]*)\{([^{}]+)\}")
+_PLACEHOLDER: Final = re.compile(r"\{([^{}]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +36,11 @@ def parse(text: str) -> NameTemplate:
     Raises:
         ValueError: If a brace is stray or nested, or a placeholder is empty; the message is a predicate.
     """
-    parts: list[tuple[str, str | None]] = []
-    end = 0
-    for piece in _PIECE.finditer(text):
-        if piece.start() != end:
-            break
-        parts.append((piece[1], piece[2]))
-        end = piece.end()
-    rest = text[end:]
-    if "{}" in rest:
+    pieces = _PLACEHOLDER.split(text)
+    own, names = pieces[::2], pieces[1::2]
+    if any("{}" in piece for piece in own):
         raise ValueError("has a placeholder without a name")
-    if "{" in rest or "}" in rest:
+    if any("{" in piece or "}" in piece for piece in own):
         raise ValueError("has a brace that is not part of a placeholder such as {x}")
-    return NameTemplate((*parts, (rest, None)) if rest else tuple(parts))
+    parts: list[tuple[str, str | None]] = list(zip(own, names, strict=False))
+    return NameTemplate((*parts, (own[-1], None)) if own[-1] else tuple(parts))

@@ -175,6 +175,8 @@ def _repeated(field: str, parts: Iterable[str]) -> list[Violation]:
 
 def name_values(template: NameTemplate, name: str) -> dict[str, str] | None:
     """Return the values of placeholders for which ``template`` gives ``name``; None if there are none."""
+    if len(name) > MAX_NAME or not _NAME.fullmatch(name):
+        return None
     last = len(template.placeholders)
     pattern, count = "", 0
     for own, placeholder in template.parts:
@@ -183,7 +185,7 @@ def name_values(template: NameTemplate, name: str) -> dict[str, str] | None:
             count += 1
             pattern += "(.+)" if count == last else "([^/]+)"
     found = re.fullmatch(pattern, name)
-    if found is None or len(name) > MAX_NAME or not _NAME.fullmatch(name):
+    if found is None:
         return None
     values: dict[str, str] = {}
     for placeholder, value in zip(template.placeholders, found.groups(), strict=True):
@@ -204,7 +206,7 @@ def clashing_names(names: Sequence[str]) -> Iterator[tuple[int, int]]:
     texts: list[tuple[str, bool]] = []
     for index, name in enumerate(names):
         try:
-            template = parse(name)
+            template = parse(name if len(name) <= MAX_NAME else "")
         except ValueError:
             template = NameTemplate(())
         texts.append((template.head, bool(template.placeholders)))
