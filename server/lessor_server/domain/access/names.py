@@ -10,12 +10,15 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from lessor_server.domain.access.name_template import NameTemplate, parse
+from lessor_server.domain.access import name_template
+from lessor_server.domain.access.name_template import NameTemplate
 from lessor_server.domain.errors.base import Violation, shown, too_long
 
 ROOT_NAME: Final = "root"
 """The name of the root token's holder, and of its policy."""
 MAX_NAME: Final = 256
+MAX_NAME_VALUE: Final = 128
+"""The maximum length of a value that a placeholder of a name stands for."""
 MAX_LABEL: Final = 256
 MAX_SPIFFE_ID: Final = 2048
 MAX_HOST: Final = 253
@@ -49,13 +52,12 @@ def policy_name_violations(field: str, text: str) -> list[Violation]:
 def identity_name_violations(field: str, text: str) -> list[Violation]:
     """Return the violations of an identity's name, which may have placeholders.
 
-    Two different sets of values never give one name: only the last value may have a ``/``, and a ``/`` is
-    between any two.
+    Text between two placeholders is needed, because otherwise no value would have an end.
     """
     if len(text) > MAX_NAME:
         return [too_long(field, text, MAX_NAME)]
     try:
-        template = parse(text)
+        template = name_template.parse(text)
     except ValueError as error:
         return [Violation(field, str(error), "write it as in k8s/{ns}/{sa}")]
     found = []
@@ -78,8 +80,8 @@ def _placeholder_violations(field: str, template: NameTemplate) -> Iterator[Viol
         problem = "does not begin with text that ends in / before its first placeholder"
         yield Violation(field, problem, "begin it with a text of its own, as in k8s/{ns}")
     between = [own for own, name in template.parts if name is not None][1:]
-    if any("/" not in own for own in between):
-        yield Violation(field, "has two placeholders without a / between them", "put a / between them")
+    if not all(between):
+        yield Violation(field, "has two placeholders without text between them", "put a / between them")
 
 
 def label_violations(field: str, text: str) -> list[Violation]:
@@ -90,7 +92,7 @@ def label_violations(field: str, text: str) -> list[Violation]:
         return [too_long(field, text, MAX_LABEL)]
     found = []
     try:
-        parse(text)
+        name_template.parse(text)
     except ValueError as error:
         found.append(Violation(field, str(error), "write it as in {ns}"))
     if not text.isprintable():
@@ -111,7 +113,7 @@ def claim_violations(field: str, name: str) -> list[Violation]:
 def unknown_placeholders(field: str, text: str, known: Collection[str]) -> list[Violation]:
     """Return a violation for each placeholder of ``text`` that is not ``known``; none if it is malformed."""
     try:
-        used = parse(text).placeholders
+        used = name_template.parse(text).placeholders
     except ValueError:
         return []
     fix = f"use {' or '.join(f'{{{one}}}' for one in known)}" if known else "remove it"
@@ -174,25 +176,35 @@ def _repeated(field: str, parts: Iterable[str]) -> list[Violation]:
 
 
 def name_values(template: NameTemplate, name: str) -> dict[str, str] | None:
-    """Return the values of placeholders for which ``template`` gives ``name``; None if there are none."""
+    """Return the values of placeholders for which ``template`` gives ``name``; None if there are none.
+
+    A value ends where the next literal text first occurs, and the last one where the text after it begins.
+    """
     if len(name) > MAX_NAME or not _NAME.fullmatch(name):
         return None
-    last = len(template.placeholders)
-    pattern, count = "", 0
-    for own, placeholder in template.parts:
-        pattern += re.escape(own)
-        if placeholder is not None:
-            count += 1
-            pattern += "(.+)" if count == last else "([^/]+)"
-    found = re.fullmatch(pattern, name)
-    if found is None:
-        return None
     values: dict[str, str] = {}
-    for placeholder, value in zip(template.placeholders, found.groups(), strict=True):
-        dotted = any(segment in ("", *_DOTS) for segment in value.split("/"))
-        if dotted or values.setdefault(placeholder, value) != value:
+    last = len(template.placeholders) - 1
+    at = 0
+    for index, (own, placeholder) in enumerate(template.parts):
+        if not name.startswith(own, at):
             return None
-    return values
+        at += len(own)
+        if placeholder is None:
+            break
+        following = template.parts[index + 1][0] if index + 1 < len(template.parts) else ""
+        end = len(name) - len(following) if index == last else name.find(following, at)
+        value = name[at : max(end, at)]
+        if not _is_value(value, slashes=index == last) or values.setdefault(placeholder, value) != value:
+            return None
+        at = end
+    return values if at == len(name) else None
+
+
+def _is_value(text: str, *, slashes: bool) -> bool:
+    """Return whether a placeholder of a name can stand for ``text``."""
+    if not 1 <= len(text) <= MAX_NAME_VALUE or ("/" in text and not slashes):
+        return False
+    return not any(segment in _DOTS for segment in text.split("/"))
 
 
 def clashing_names(names: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -206,7 +218,7 @@ def clashing_names(names: Sequence[str]) -> Iterator[tuple[int, int]]:
     texts: list[tuple[str, bool]] = []
     for index, name in enumerate(names):
         try:
-            template = parse(name if len(name) <= MAX_NAME else "")
+            template = name_template.parse(name if len(name) <= MAX_NAME else "")
         except ValueError:
             template = NameTemplate(())
         texts.append((template.head, bool(template.placeholders)))
