@@ -184,7 +184,7 @@ def clashing_names(names: Sequence[str]) -> Iterator[tuple[int, int]]:
     texts: list[tuple[str, bool]] = []
     for index, name in enumerate(names):
         try:
-            template = parse_template(name)
+            template = parse_template(name if len(name) <= MAX_NAME else "")
         except ValueError:
             template = NameTemplate(())
         texts.append((template.head, bool(template.placeholders)))
