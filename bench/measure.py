@@ -18,7 +18,7 @@ from bench.setting import FEW, MANY, PLAIN_ROLE, RICH_ROLE, Setting
 
 CLIENTS = (1, 8, 32)
 MAX_CLIENTS = CLIENTS[-1]
-EMPTY, PEER = "empty", "plain aioboto3"
+EMPTY, PEER, RULED = "empty", "plain aioboto3", "by a caller with rules"
 AWS_SECONDS = 0.05
 """The time that AWS takes over each call where latency is measured."""
 
@@ -99,6 +99,8 @@ def _round(setting: Setting, results: Results, credentials: int) -> None:
         count = credentials if clients == MAX_CLIENTS else credentials // 2
         _turn(setting, results, FEW, PLAIN_ROLE, clients, count)
         _turn(setting, results, FEW, EMPTY, clients, 4 * count)
+    with _timed(setting.servers[FEW][0], results.turns[RULED, MAX_CLIENTS], credentials):
+        _load(setting, FEW, PLAIN_ROLE, MAX_CLIENTS, credentials, as_root=False)
     _turn(setting, results, MANY, PLAIN_ROLE, MAX_CLIENTS, credentials)
     _turn(setting, results, NO_SDK, PLAIN_ROLE, MAX_CLIENTS, 2 * credentials)
     _turn(setting, results, NO_STORE, PLAIN_ROLE, MAX_CLIENTS, 3 * credentials)
@@ -121,7 +123,9 @@ def _timed(process: Child, turns: list[Turn], count: int) -> Iterator[None]:
     turns.append(Turn((process.cpu_seconds() - cpu) * 1e3 / count, count / seconds))
 
 
-def _load(setting: Setting, variant: str, call: str, clients: int, count: int) -> dict[str, float]:
+def _load(
+    setting: Setting, variant: str, call: str, clients: int, count: int, *, as_root: bool = True
+) -> dict[str, float]:
     _, address = setting.servers[variant]
-    order: Json = {"address": address, "call": call, "clients": clients, "count": count}
+    order: Json = {"address": address, "call": call, "clients": clients, "count": count, "as_root": as_root}
     return cast("dict[str, float]", setting.load.ask(order))

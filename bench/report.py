@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from bench.measure import AWS_SECONDS, CLIENTS, EMPTY, MAX_CLIENTS, PEER, Results
+from bench.measure import AWS_SECONDS, CLIENTS, EMPTY, MAX_CLIENTS, PEER, RULED, Results
 from bench.server import NO_SDK, NO_STORE
-from bench.setting import FEW, MANY
+from bench.setting import FEW, MANY, RULES
 
 _HOW = f"""\
 A credential is one IAM user with an inline policy: CreateUser, PutUserPolicy, CreateAccessKey, against a
@@ -34,6 +34,11 @@ def _ratios(results: Results) -> Iterator[tuple[str, str, str]]:
     few, many = results.leases[FEW], results.leases[MANY]
     yield "credential / empty RPC", f"{results.ratio(FEW, EMPTY):.1f} ×", "≤ 12 ×"
     yield "credential / its three calls by plain aioboto3", f"{results.ratio(FEW, PEER):.2f} ×", ""
+    yield (
+        f"credential by a caller with {RULES} rules / by root",
+        f"{results.ratio(RULED, FEW):.2f} ×",
+        "≤ 1.05 ×",
+    )
     growth = f"{results.ratio(MANY, FEW):.2f} ×"
     yield f"credential at {many} leases / at {few}", growth, "1 ×: nothing grows with leases"
 

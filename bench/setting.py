@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ from tests.support.server_process import bare_environment
 from tests.support.standin_control import ask, run_server
 
 from bench.children import Child, child, lessor_server
+from bench.load import CALLER_TOKEN
 from bench.plain import POLICY
 from bench.server import NO_SDK, NO_STORE, REAL
 from lessor.v1 import config_pb2, config_pb2_grpc, lease_pb2, lease_pb2_grpc, role_pb2, role_pb2_grpc
@@ -31,9 +33,12 @@ _RICH = {
 }
 _TOKEN = "the-root-token-of-a-benchmark"
 _METADATA = (("authorization", f"Bearer {_TOKEN}"),)
+RULES = 50
+_CALLER_TOKEN = "the-token-of-a-caller-with-many-rules"
 _MAX_USERS = 1_000_000
 _ENV = {
     "LESSOR_ROOT_TOKEN": _TOKEN,
+    CALLER_TOKEN: _CALLER_TOKEN,
     "LESSOR_AWS_RATE": "100000",  # AWS's own rate is not what is measured
     "AWS_EC2_METADATA_DISABLED": "true",
 }
@@ -74,8 +79,11 @@ def standing() -> Iterator[Setting]:
         ask(aws, "POST", "account", {"max_users": _MAX_USERS})
         ask(aws, "POST", "groups", {"names": _GROUPS})
         env = {**bare_environment(), **_ENV, "LESSOR_AWS_ALLOWED_ENDPOINTS": aws}
+        access = folder / "access.toml"
+        access.write_text(_access_file(), encoding="utf-8")
+        ruled = {**env, "LESSOR_ACCESS_FILE": str(access)}
         servers = {
-            variant: stack.enter_context(lessor_server(variant, folder, env))
+            variant: stack.enter_context(lessor_server(variant, folder, ruled))
             for variant in (FEW, MANY, NO_SDK, NO_STORE)
         }
         for _, address in servers.values():
@@ -83,6 +91,17 @@ def standing() -> Iterator[Setting]:
         load = stack.enter_context(child("bench.load", env=env, log=folder / "load.log"))
         plain = stack.enter_context(child("bench.plain", aws, env=env, log=folder / "plain.log"))
         yield Setting(aws, servers, load, plain)
+
+
+def _access_file() -> str:
+    """Return an access file with one caller; of its rules, the one that admits it is compared last."""
+    digest = hashlib.sha256(_CALLER_TOKEN.encode()).hexdigest()
+    patterns = [f"aws/creds/other-{number}-*" for number in range(RULES - 1)] + ["aws/+/+"]
+    rules = [f'{{path = "{pattern}", capabilities = ["read"], max_ttl = "24h"}}' for pattern in patterns]
+    return (
+        f'[[policies]]\nname = "bench"\nrules = [{", ".join(rules)}]\n'
+        f'[[identities]]\nname = "bench"\npolicies = ["bench"]\ntoken_sha256 = ["{digest}"]\n'
+    )
 
 
 @contextmanager

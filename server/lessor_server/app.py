@@ -6,7 +6,7 @@ import asyncio
 import random
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,43 +15,39 @@ from typing import NoReturn
 import grpc
 from structlog.typing import FilteringBoundLogger
 
+from lessor_server.access_reload import AccessReloader, load_rules
 from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.clock import SystemClock
+from lessor_server.adapters.identity.identifier import Identifier
+from lessor_server.adapters.identity.jwt_limiter import JwtLimits
+from lessor_server.adapters.identity.key_source import KeySource
 from lessor_server.adapters.identity.root_token import load_root_token
 from lessor_server.adapters.linting.sentry import SentryLinter, installed
 from lessor_server.adapters.observing.events import EventLog
-from lessor_server.adapters.process import (
-    allot_connections,
-    give_back_memory,
-    protect_process,
-    raise_limit,
-    tune_garbage_collection,
-)
+from lessor_server.adapters.process import give_back_memory, protect_process, tune_garbage_collection
 from lessor_server.adapters.sealing.aesgcm import AesGcmSealer, key_id_of
 from lessor_server.adapters.sealing.key_file import KeyFile, require_no_key_without_database
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.adapters.tls import Certificates
-from lessor_server.domain.access_levels import ROOT, Principal
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
-from lessor_server.domain.secret import TokenHash
 from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.config.roles import NoLinter
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
 from lessor_server.engine.ports import Observer
 from lessor_server.engine.supervisor import Supervisor
+from lessor_server.grpc_server import build_server, connection_limits, open_ports
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
-from lessor_server.services.call_paths import accept_undecodable_paths
-from lessor_server.services.channel_options import ConnectionLimits, channel_options
+from lessor_server.services.call_limits import IdentityLimits
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
+from lessor_server.services.grpc_handlers import GrpcHandlers
 from lessor_server.services.guard import Guard
 from lessor_server.services.health import Health
 from lessor_server.services.lease import LeaseService
-from lessor_server.services.permissions import PUBLIC, REQUIRED_CAPABILITY, UNBOUNDED_STREAMS
 from lessor_server.services.reflection import Reflection
 from lessor_server.services.role import RoleService
 from lessor_server.services.system import About, SystemService
@@ -69,13 +65,6 @@ class DataDirUnusable(LessorError):
 
     reason = "DATA_DIRECTORY_UNUSABLE"
     fix = "create it for the server's user, or set another one with LESSOR_DATA_DIR"
-
-
-class PortTaken(LessorError):
-    """The address to listen on is in use, or not this machine's."""
-
-    reason = "CANNOT_LISTEN"
-    fix = "stop the process that listens there, or set another address with LESSOR_LISTEN"
 
 
 async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) -> None:
@@ -111,36 +100,36 @@ async def serve(
         KeyFileBroken, RootTokenBroken, OSError: The data directory's files cannot be used.
     """
     tune_garbage_collection()
-    limits = _connection_limits(settings)
+    limits = connection_limits(settings)
     _prepare(settings, logger)
-    token = load_root_token(settings.data_dir, settings.root_token, settings.root_token_file)
     rng = random.SystemRandom()
-    log = EventLog(logger, rng)
-    asyncio.get_running_loop().set_exception_handler(partial(_report_unhandled, log))
+    log = _start_event_log(logger, rng)
     health = Health(service.full_name for service in SERVICES)
     notify = _observer(log, health)
     certificates = _certificates(settings.tls)
-    reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify)
+    identifier = _identifier(settings, certificates, logger)
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
-    async with open_store(settings.data_dir, SystemClock(), notify) as store, clients:
+    async with open_store(settings.data_dir, SystemClock(), notify) as store, clients, aclosing(identifier):
         sealer = await _load_sealer(store, settings, logger)
         session_name = f"lessor-{(await store.status()).instance_id}"
         gateway = AwsGateway(clients, session_name, token_places=settings.token_places)
         linter = SentryLinter() if installed() else NoLinter()
         outside = Dependencies(store, gateway, sealer, notify, log.report, rng, linter)
+        guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings))
+        access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
+        reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access)
         async with (
             run_engine(outside, _limits(settings)) as engine,
             _keep_running(Supervisor(log.report), give_back_memory),
             _keep_running(Supervisor(log.report), reloader.run),
+            _keep_running(Supervisor(log.report), identifier.run),
         ):
-            guard = _guard(token, log, settings)
-            system = _system(_about(settings, dev=dev), engine, reloader)
-            server = grpc.aio.server(options=channel_options(limits))
-            server.add_generic_rpc_handlers(_handlers(engine, guard, health, system, settings))
-            address = await _listen(server, settings, certificates)
+            system = _system(_about(settings, dev=dev), engine, reloader, access)
+            server = build_server(limits, _handlers(engine, guard, health, system, settings))
+            addresses = await open_ports(server, settings.listen, certificates)
             health.open()
             try:
-                yield address
+                yield addresses[0]
             finally:
                 await _drain(server, guard, engine, health, settings.drain_grace.total_seconds())
 
@@ -156,25 +145,53 @@ def _observer(log: EventLog, health: Health) -> Observer:
     return notify
 
 
-def _guard(token: TokenHash, log: EventLog, settings: Settings) -> Guard:
-    def identify(presented: str) -> Principal | None:
-        return ROOT if presented and token.matches(presented) else None
-
-    max_calls = settings.limits.concurrent_calls
-    return Guard(
-        identify, log, REQUIRED_CAPABILITY, public=PUBLIC, lasting=UNBOUNDED_STREAMS, max_calls=max_calls
+def _identifier(
+    settings: Settings, certificates: Certificates | None, logger: FilteringBoundLogger
+) -> Identifier:
+    """Return what identifies callers; raises ``SettingsError`` if the access file has errors."""
+    rules = load_rules(settings.access.file)
+    token = None
+    if settings.access.root_token:
+        token = load_root_token(settings.data_dir, settings.root_token, settings.root_token_file)
+    limits = JwtLimits(settings.limits.new_jwts_per_peer, settings.limits.new_jwts)
+    return Identifier(
+        token,
+        rules,
+        lambda: certificates.authorities if certificates is not None else 0,
+        SystemClock().wall,
+        KeySource(),
+        limits,
+        lambda problem: logger.warning("issuer_unavailable", problem=problem),
     )
 
 
-def _system(about: About, engine: Engine, reloader: Reloader) -> SystemService:
+def _identity_limits(settings: Settings) -> IdentityLimits:
+    limits = settings.limits
+    return IdentityLimits(
+        calls=limits.concurrent_calls,
+        calls_per_identity=limits.calls_per_identity,
+        watches_per_identity=limits.watches_per_identity,
+        rate=limits.rate_per_identity,
+    )
+
+
+def _system(about: About, engine: Engine, reloader: Reloader, access: AccessReloader) -> SystemService:
     return SystemService(
         about,
         engine.expiry,
         engine.backup,
         engine.mounts.find_misplaced_tokens,
         engine.store_status,
-        reloader.warnings,
+        lambda: (*reloader.warnings(), *access.warnings()),
+        access,
     )
+
+
+def _start_event_log(logger: FilteringBoundLogger, rng: random.Random) -> EventLog:
+    """Return the log of events, which also gets the exceptions that nothing awaits."""
+    log = EventLog(logger, rng)
+    asyncio.get_running_loop().set_exception_handler(partial(_report_unhandled, log))
+    return log
 
 
 def _report_unhandled(log: EventLog, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
@@ -259,18 +276,6 @@ def _about(settings: Settings, *, dev: bool) -> About:
     )
 
 
-def _connection_limits(settings: Settings) -> ConnectionLimits:
-    limits = settings.limits
-    connections = allot_connections(raise_limit(), limits.connections, settings.aws.in_flight)
-    return ConnectionLimits(
-        connections,
-        limits.streams_per_connection,
-        limits.metadata_bytes,
-        limits.connection_idle,
-        limits.connection_age,
-    )
-
-
 def _handlers(
     engine: Engine, guard: Guard, health: Health, system: SystemService, settings: Settings
 ) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -282,26 +287,11 @@ def _handlers(
         system,
         health,
     )
-    handlers = tuple(guard.handlers(one.DESCRIPTOR, one) for one in implementations)
+    grpc_handlers = GrpcHandlers(guard)
+    handlers = tuple(grpc_handlers.service(one.DESCRIPTOR, one) for one in implementations)
     names = [one.DESCRIPTOR.full_name for one in implementations]
-    reflection = Reflection(names).handlers(guard) if settings.reflection else ()
-    return (*handlers, *reflection, guard.unknown_methods())
-
-
-async def _listen(server: grpc.aio.Server, settings: Settings, certificates: Certificates | None) -> str:
-    """Open the port and serve; return the address with the port that the system chose."""
-    address = str(settings.listen)
-    try:
-        if certificates is None:
-            port = server.add_insecure_port(address)
-        else:
-            port = server.add_secure_port(address, certificates.credentials())
-    except RuntimeError as error:
-        why = str(error).partition(";")[0]  # the rest is about gRPC's environment variables
-        raise PortTaken(f"cannot listen on {address}: {why}") from None
-    accept_undecodable_paths()
-    await server.start()
-    return address if settings.listen.path else f"{address.rpartition(':')[0]}:{port}"
+    reflection = Reflection(names).handlers(grpc_handlers) if settings.reflection else ()
+    return (*handlers, *reflection, grpc_handlers.unknown_methods())
 
 
 def _certificates(tls: Tls | None) -> Certificates | None:

@@ -1,4 +1,4 @@
-"""Reloads the log level and the certificates while the server runs.
+"""Reloads the log level, the certificates and the access file while the server runs.
 
 SIGHUP triggers it (``systemctl reload``). Certificates are also checked every 10 s, as their renewal may not
 send a signal. If new ones can't be used, the old ones stay in use; the log and GetInfo's warnings say why.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
+from lessor_server.access_reload import AccessReloader
 from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
 from lessor_server.adapters.tls import Certificates, CertificateUnusable
 from lessor_server.domain.events import Event, Reloaded, ReloadFailed
@@ -31,7 +32,7 @@ def nothing_to_reread() -> Sequence[str]:
 
 
 class Reloader:
-    """Reloads settings on request, and certificates whenever they change."""
+    """Reloads settings and the access file on request, and certificates whenever they change."""
 
     def __init__(
         self,
@@ -39,8 +40,10 @@ class Reloader:
         reread: Reread,
         asked: asyncio.Event,
         notify: Callable[[Event], None],
+        access: AccessReloader | None = None,
     ) -> None:
         """Reload when ``asked`` is set, and notify ``notify`` of the result."""
+        self._access = access
         self._certificates = certificates
         self._reread = reread
         self._notify = notify
@@ -60,10 +63,14 @@ class Reloader:
                     await self._asked.wait()
             except TimeoutError:
                 await self._reread_certificates()
+                if self._access is not None:
+                    await self._access.reread_authorities()
                 continue
             self._asked.clear()
             await self._reread_settings()
             await self._reread_certificates()
+            if self._access is not None:
+                await self._access.reload_or_report()
 
     async def _reread_settings(self) -> None:
         try:

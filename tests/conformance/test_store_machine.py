@@ -32,6 +32,15 @@ OWNERS = st.sampled_from(["alice", "bob"])
 REQUESTS = st.sampled_from([None, Request("one", "x"), Request("one", "y"), Request("two", "x")])
 SECONDS = st.integers(1, 200)
 LIMITS: dict[str, Any] = {"max_users": 4, "max_leases": 3}
+RULES = st.sampled_from(
+    [
+        {},
+        {"policy_rule": "aws/creds/*", "rule_max_leases": 1},
+        {"policy_rule": "aws/creds/*", "rule_max_leases": 2},
+        {"policy_rule": "aws/creds/app", "rule_max_leases": None},
+        {"policy_rule": "", "rule_max_leases": 1},
+    ]
+)
 STATES = st.sampled_from([None, *State])
 
 
@@ -120,12 +129,20 @@ class BothStores(RuleBasedStateMachine):
         owner=OWNERS,
         request=REQUESTS,
         session=st.booleans(),
+        rule=RULES,
     )
     def begin(
-        self, number: int, role: str, seconds: int, owner: str, request: Request | None, session: bool
+        self,
+        number: int,
+        role: str,
+        seconds: int,
+        owner: str,
+        request: Request | None,
+        session: bool,
+        rule: dict[str, Any],
     ) -> None:
         """Store an intent of a user or a session whose name is free; its request may have been made."""
-        changes: dict[str, Any] = {"owner": owner, "request": request, **LIMITS}
+        changes: dict[str, Any] = {"owner": owner, "request": request, **LIMITS, **rule}
         if session:
             made = builders.session_intent()
             changes |= {"footprint": made.footprint, "credential_type": made.credential_type}
@@ -201,10 +218,10 @@ class BothStores(RuleBasedStateMachine):
         without = frozenset({builders.ACCOUNT}) if left_out else frozenset[str]()
         self.keep(self.both(lambda store: store.claim_due(ClaimTerms("test", SPAN, held), limit, without)))
 
-    @rule(ids=RANGES)
-    def open_prefix(self, ids: IdRange) -> None:
-        """Put a range up for revocation."""
-        self.both(lambda store: store.open_prefix(ids))
+    @rule(ids=RANGES, owner=st.sampled_from(["", "alice", "bob"]))
+    def open_prefix(self, ids: IdRange, owner: str) -> None:
+        """Put a range up for revocation, of one owner or of all."""
+        self.both(lambda store: store.open_prefix(ids, owner))
 
     @rule(number=st.integers(0, 9), close=st.booleans())
     def work_off(self, number: int, close: bool) -> None:
@@ -267,13 +284,17 @@ class BothStores(RuleBasedStateMachine):
         """Void all claims, as a new process does."""
         self.both(lambda store: store.void_stale_claims())
 
-    @rule(seconds=SECONDS, limit=st.integers(1, 5), state=STATES)
-    def look(self, seconds: int, limit: int, state: State | None) -> None:
+    @rule(seconds=SECONDS, limit=st.integers(1, 5), state=STATES, owner=OWNERS)
+    def look(self, seconds: int, limit: int, state: State | None, owner: str) -> None:
         """Read in every way that there is."""
         self.both(lambda store: store.list_due_within(timedelta(seconds=seconds), limit))
         self.both(lambda store: store.page(EVERYTHING, state, "", limit))
         self.both(lambda store: store.count(EVERYTHING, state))
         self.both(lambda store: store.count(IdRange(builders.intent(limit).id, ALL.high), state))
+        self.both(lambda store: store.page(ALL, state, "", limit, owner))
+        self.both(lambda store: store.count(ALL, state, owner))
+        self.both(lambda store: store.list_owners("", limit))
+        self.both(lambda store: store.get_owner(builders.intent(limit).id))
         assert self.memory.drift_us() == self.sqlite.drift_us()
         self.both(lambda store: store.get_bound_account("aws"))
 

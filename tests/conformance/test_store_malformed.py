@@ -99,9 +99,13 @@ def lease_calls(b: Store, lease: Lease) -> Calls:
         "void_stale_claims": b.void_stale_claims(),
         "list_due_within": b.list_due_within(moment, 10),
         "get": b.get(lease.id),
+        "get_owner": b.get_owner(lease.id),
         "get_bound_account": b.get_bound_account(lease.mount),
         "page": b.page(EVERYTHING, None, "", 10),
+        "page, of an owner": b.page(EVERYTHING, None, "", 10, lease.owner),
         "count": b.count(EVERYTHING, None),
+        "count, of an owner": b.count(EVERYTHING, None, lease.owner),
+        "list_owners": b.list_owners("", 10),
     }
 
 
@@ -130,6 +134,7 @@ def upkeep_calls(b: Store, lease: Lease) -> Calls:
     prefix = BulkRevocation(IdRange.of_mount(lease.mount), LATER_US)
     return {
         "open_prefix": b.open_prefix(IdRange("aws/creds/", "aws/creds0")),
+        "open_prefix, of an owner": b.open_prefix(IdRange("aws/creds/", "aws/creds0"), lease.owner),
         "prefixes": b.prefixes(),
         "mark_range_revoking": b.mark_range_revoking(prefix, "", 10),
         "close_prefix": b.close_prefix(prefix),

@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from lessor_server.domain.errors.preconditions import StaticUserTaken
 from lessor_server.domain.lease import State
 from lessor_server.domain.lease_id import EVERYTHING, IdRange
 from lessor_server.domain.rotation import Rotation, static_subject
+from lessor_server.engine.store_types import BulkRevocation
 
 HOUR_US = 3_600_000_000
 REQUEST = "11111111-2222-4333-8444-555555555555"
@@ -59,7 +61,7 @@ def earlier(folder: Path, version: int) -> None:
         "INSERT INTO mounts VALUES ('aws', '', ?, ?, 5000, NULL, NULL, 'enabled', 0)", (HOUR_US, 24 * HOUR_US)
     )
     connection.execute("INSERT INTO roots VALUES ('aws', x'00', ?, 1, 'etag')", (builders.ACCOUNT,))
-    connection.execute("INSERT INTO prefixes VALUES ('b/', 1, 'b0')")
+    connection.execute("INSERT INTO prefixes (low, cutoff_us, high) VALUES ('b/', 1, 'b0')")
     connection.close()
 
 
@@ -129,11 +131,17 @@ async def test_rotations_of_an_earlier_version_are_found_by_their_user_and_keys(
 
 
 OFTEN = [
+    statements.BEGIN,
     statements.BY_REQUEST,
     statements.CLAIM,
     statements.DUE,
     statements.DUE_WITHIN,
     statements.GET_LEASE,
+    statements.GET_OWNER,
+    statements.LIST_OF_OWNER,
+    statements.COUNT_OF_OWNER,
+    statements.LIVE_OWNERS,
+    statements.RULE_LEASES,
     statements.WRITE_LEASE,
     statements.LEASES_BY_USER_NAME,
     statements.PURGE_TOMBSTONES,
@@ -150,12 +158,76 @@ OFTEN = [
 ]
 
 
-@pytest.mark.parametrize("statement", OFTEN)
-def test_frequent_statements_use_an_index(statement: str) -> None:
+def plan_of(statement: str) -> list[str]:
+    """Return the steps in which SQLite carries out a statement."""
     connection = sqlite3.connect(":memory:")
     for _, script in migrations():
         connection.executescript(script)
     params = dict.fromkeys(re.findall(r":(\w+)", statement), "1")
-    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", params)]
+    return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", params)]
+
+
+@pytest.mark.parametrize("statement", OFTEN)
+def test_frequent_statements_use_an_index(statement: str) -> None:
+    plan = plan_of(statement)
     assert any(step.startswith("SEARCH") for step in plan)
     assert not [step for step in plan if re.match(r"SCAN (leases|rotations)\b", step)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        statements.LIST_OF_OWNER,
+        statements.COUNT_OF_OWNER,
+        statements.by_owner(statements.COUNT_RANGE),
+        statements.by_owner(statements.PROGRESS),
+        statements.by_owner(statements.MARK_RANGE_REVOKING),
+    ],
+)
+def test_a_statement_about_one_owner_reads_no_row_of_another(statement: str) -> None:
+    found = [step for step in plan_of(statement) if " leases" in step]
+    assert found
+    by_owner = r"SEARCH leases USING (COVERING )?INDEX leases_owner \(owner=\? AND id>\? AND id<\?\)"
+    written = r"SEARCH leases USING (INDEX|PRIMARY KEY).* \(id=\?\)"  # each id that the search has found
+    assert [step for step in found if re.fullmatch(by_owner, step)]
+    assert [step for step in found if not re.fullmatch(f"{by_owner}|{written}", step)] == []
+
+
+@pytest.mark.parametrize("statement", [statements.RULE_LEASES, statements.BEGIN])
+def test_the_limit_of_a_rule_reads_only_leases_of_the_owner_and_the_rule(statement: str) -> None:
+    found = {step for step in plan_of(statement) if " leases" in step}
+    rule = "SEARCH leases USING COVERING INDEX {} (owner=? AND policy_rule=? AND {})"
+    assert found == {
+        rule.format("leases_rule", "state=?"),
+        rule.format("leases_rule_session", "max_expires_us>?"),
+    }
+
+
+def test_the_owners_of_live_leases_are_counted_in_the_order_of_an_index() -> None:
+    assert plan_of(statements.LIVE_OWNERS) == ["SEARCH leases USING COVERING INDEX leases_rule (owner>?)"]
+
+
+@pytest.mark.parametrize("version", [2, 6])
+async def test_leases_of_an_earlier_version_have_no_rule_and_its_prefixes_are_for_every_owner(
+    tmp_path: Path, version: int
+) -> None:
+    earlier(tmp_path, version)
+    async with open_store(tmp_path, HandClock()) as store:
+        leases = await store.page(EVERYTHING, None, "", 100)
+        assert {(lease.owner, lease.policy_rule) for lease in leases} == {("root", "")}
+        assert await store.page(EVERYTHING, None, "", 100, "root") == leases
+        assert await store.prefixes() == [BulkRevocation(IdRange("b/", "b0"), 1)]
+        assert await store.list_owners("", 9) == [("root", 3)]
+
+
+def test_the_statements_of_the_previous_version_still_work(tmp_path: Path) -> None:
+    """A prefix that it opens is for every owner, as it meant."""
+    earlier(tmp_path, len(migrations()))
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as connection:
+        previous = "INSERT INTO prefixes (low, high, cutoff_us) VALUES ('a/', 'a0', 7) ON CONFLICT DO NOTHING"
+        connection.execute(previous)
+        connection.execute(previous)
+        found = connection.execute("SELECT * FROM prefixes WHERE low = 'a/'").fetchall()
+        assert found == [("a/", 7, "a0", "")]
+        connection.execute("DELETE FROM prefixes WHERE low = 'a/' AND cutoff_us = 7")
+        assert connection.execute("SELECT count(*) FROM prefixes").fetchone() == (1,)

@@ -113,6 +113,11 @@ async def test_credentials_are_issued_renewed_and_revoked(
     assert (looked.fields["state"], looked.fields["access_key"]) == ("ACTIVE", shown.fields["access_key"])
     assert lease in (await lessor_cli("lease", "list", f"{mount}/", "--state", "active")).out
     assert lease not in (await lessor_cli("lease", "list", f"{mount}/", "--state", "gone")).out
+    for owner, found in (("root", True), ("nobody", False)):
+        listed = await lessor_cli("lease", "list", f"{mount}/", "--owner", owner)
+        assert (lease in listed.out) is found
+    revoked = await lessor_cli("lease", "revoke-prefix", f"{mount}/", "--owner", "nobody", "--sync", "--yes")
+    assert (revoked.code, revoked.fields["accepted"]) == (0, "0")
     counts = (await lessor_cli("lease", "count", f"{mount}/", "--format", "json")).json["counts"]
     assert counts == [{"mount": mount, "role": "app", "state": "ACTIVE", "count": 1}]
     renewed = await lessor_cli("lease", "renew", lease, "--increment", "10m")

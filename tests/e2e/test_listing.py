@@ -192,3 +192,37 @@ async def test_mounts_come_in_pages_by_name(lessor: Lessor, mount: str) -> None:
         if not request.page_token:
             break
     assert paged == Counter(names)
+
+
+async def test_a_list_and_a_count_are_of_one_owner(lessor: Lessor, mount: str) -> None:
+    await lessor.put_role(mount)
+    made = await issue(lessor, mount, "app", 2)
+    for owner, found in (("root", made), ("", made), ("nobody", []), ("roo", []), ("%", [])):
+        listed = await lessor.leases.ListLeases(
+            lease_pb2.ListLeasesRequest(prefix=f"{mount}/", owner=owner, page_size=5)
+        )
+        assert [lease.lease_id for lease in listed.leases] == found
+        assert {(lease.owner, lease.policy_rule) for lease in listed.leases} <= {("root", "")}
+        counted = await lessor.leases.CountLeases(
+            lease_pb2.CountLeasesRequest(prefix=f"{mount}/", owner=owner)
+        )
+        assert sum(one.count for one in counted.counts) == len(found)
+    for token in ("", made[0]):
+        request = lease_pb2.ListLeasesRequest(prefix=f"{mount}/", owner="root", page_size=1, page_token=token)
+        (lease,) = (await lessor.leases.ListLeases(request)).leases
+        assert lease.lease_id == (made[1] if token else made[0])
+
+
+@pytest.mark.parametrize("owner", ["x" * 257, "a\nb"])
+async def test_an_owner_that_nobody_can_be_is_refused(lessor: Lessor, mount: str, owner: str) -> None:
+    async def first() -> None:
+        request = lease_pb2.RevokePrefixRequest(prefix=f"{mount}/", owner=owner)
+        await anext(aiter(lessor.leases.RevokePrefix(request)))
+
+    for call in (
+        lessor.leases.ListLeases(lease_pb2.ListLeasesRequest(prefix=f"{mount}/", owner=owner)),
+        lessor.leases.CountLeases(lease_pb2.CountLeasesRequest(prefix=f"{mount}/", owner=owner)),
+        first(),
+    ):
+        refusal = await refused(call)
+        assert (refusal.code, list(refusal.violations)) == (Code.INVALID_ARGUMENT, ["owner"])

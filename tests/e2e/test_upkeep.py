@@ -141,6 +141,20 @@ async def test_without_sync_the_stream_is_one_message(lessor: Lessor, aws: Stand
         assert (await lessor.lookup(lease)).state == State.GONE
 
 
+async def test_a_prefix_of_one_owner_leaves_the_leases_of_others(
+    lessor: Lessor, aws: StandIn, mount: str
+) -> None:
+    await lessor.put_role(mount)
+    lease = (await lessor.generate(mount)).lease_id
+    for owner, accepted in (("nobody", 0), ("root", 1)):
+        request = lease_pb2.RevokePrefixRequest(prefix=f"{mount}/", sync=True, owner=owner)
+        messages = [message async for message in lessor.leases.RevokePrefix(request)]
+        assert (messages[0].accepted, messages[-1].done) == (accepted, accepted)
+        state = State.GONE if accepted else State.ACTIVE
+        assert (await lessor.lookup(lease)).state == state
+    assert await users_of(aws, mount) == []
+
+
 @pytest.mark.parametrize(
     "prefix", ["", "aws", "aws/cre", "aws/creds/app", "aws/roles/", "%/", "aws/creds/*/"]
 )

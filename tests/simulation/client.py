@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from tests.simulation.process import Reply
 from tests.simulation.responsibility import FOLLOWED_SECONDS
 
 if TYPE_CHECKING:
+    from lessor_server.engine.engine import Engine
     from tests.simulation.world import World
 
 GIVE_UP = Reply(grpc.StatusCode.UNAVAILABLE, text="no server answers")
@@ -56,8 +58,9 @@ class Client:
         """Ask for a credential; return the answer, or None."""
         expectations = self._world.expectations
         caller = expectations.callers.setdefault(who, Caller(self._world.now()))
+        shared = who in self._world.rules.names  # each call of a tenant is one of its own
         for record in expectations.records.values():
-            if record.owner == who:
+            if record.owner == who and not shared:
                 record.promise = 0.0  # the caller of a repeat has not got the first answer
         caller.waiting += 1
         caller.calls += 1
@@ -73,9 +76,10 @@ class Client:
         caller.served = True
         answer = reply.messages[0]
         # Another replica may still be serving a repeat, and return the lease again.
-        if not (self._world.replicas.several and caller.open):
+        if shared or not (self._world.replicas.several and caller.open):
             self._promise(answer, renewed=False)
-        self._world.judge_answer(Answered("GenerateCredentials", request, answer, caller.calls > 1))
+        repeated = caller.calls > 1 and not shared
+        self._world.judge_answer(Answered("GenerateCredentials", request, answer, repeated))
         return answer
 
     async def renew(self, lease_id: str, increment: float | None, who: str) -> Any:
@@ -114,10 +118,18 @@ class Client:
         self._world.judge_answer(Answered("RevokeLease", request, reply.messages[0]))
         return reply.messages[0]
 
-    async def revoke_prefix(self, prefix: str, *, sync: bool, within: float = 60.0) -> Reply:
-        """Revoke a prefix."""
-        ask = self._world.expectations.ask(prefix)
-        request = lease_pb2.RevokePrefixRequest(prefix=prefix, sync=sync)
+    async def ask(self, job: Callable[[Engine], Awaitable[object]], within: float = 60.0) -> Any:
+        """Ask the engine of some replica; return its answer or error, None if there is neither."""
+        process = self._world.replicas.pick("calls")
+        if process is None:
+            await asyncio.sleep(0.1)
+            return None
+        return await process.ask(job, within)
+
+    async def revoke_prefix(self, prefix: str, *, sync: bool, within: float = 60.0, owner: str = "") -> Reply:
+        """Revoke a prefix, of all owners or of one."""
+        ask = self._world.expectations.ask(prefix, owner)
+        request = lease_pb2.RevokePrefixRequest(prefix=prefix, sync=sync, owner=owner)
         reply = await self.call("RevokePrefix", request, OPERATOR, within)
         self._close(ask)
         return reply

@@ -53,7 +53,7 @@ def play(
         points.close()
         await calm(world, stage.workload)
 
-    result = in_world(replace(options, replicas=scenario.replicas), story, points)
+    result = in_world(replace(options, replicas=scenario.replicas, tenants=scenario.tenants), story, points)
     return Played(scenario.name, dict(fates), tuple(points.names), result)
 
 

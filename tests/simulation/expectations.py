@@ -67,10 +67,19 @@ class Answered:
 
 @dataclass(slots=True)
 class EndRequest:
-    """A request to end all leases whose ids begin with a prefix and that were begun before ``until``."""
+    """A request to end all leases whose ids begin with a prefix and that were begun before ``until``.
+
+    With an ``owner`` it is about the leases of that owner only.
+    """
 
     prefix: str
     until: float = float("inf")
+    owner: str = ""
+
+    def covers(self, record: Record) -> bool:
+        """Return whether it is about this lease."""
+        own = self.owner in ("", record.owner)
+        return own and record.lease_id.startswith(self.prefix) and record.began <= self.until
 
 
 @dataclass(slots=True)
@@ -144,17 +153,15 @@ class Expectations:
         """Return the record of a lease."""
         return self.records.get(suffix(lease_id))
 
-    def ask(self, prefix: str) -> EndRequest:
+    def ask(self, prefix: str, owner: str = "") -> EndRequest:
         """Record a request to end leases before it is sent."""
-        ask = EndRequest(prefix)
+        ask = EndRequest(prefix, owner=owner)
         self.asks.append(ask)
         return ask
 
     def asked(self, record: Record) -> bool:
         """Return whether a caller asked for the end of this lease."""
-        return record.asked or any(
-            record.lease_id.startswith(ask.prefix) and record.began <= ask.until for ask in self.asks
-        )
+        return record.asked or any(ask.covers(record) for ask in self.asks)
 
     def unwanted_since(self, record: Record) -> float | None:
         """Return since when no caller waits for an undelivered lease; None if one does, or got it."""

@@ -280,8 +280,8 @@ def gone_reported_too_early(patch: Patch) -> None:
     """A revocation that was only accepted is reported as done."""
     revoke = leases.Leases.revoke
 
-    async def lie(self: Any, lease_id: Any, *, sync: bool, by: str) -> Any:
-        result = await revoke(self, lease_id, sync=False, by=by)
+    async def lie(self: Any, lease_id: Any, *, sync: bool, by: str, only_owner: str | None = None) -> Any:
+        result = await revoke(self, lease_id, sync=False, by=by, only_owner=only_owner)
         accepted = result.outcome is leases.Outcome.ACCEPTED and sync
         return replace(result, outcome=leases.Outcome.GONE) if accepted else result
 

@@ -38,6 +38,15 @@ class Options:
     renewals: float = 0.5
     revocations: float = 0.3
 
+    tenants: int = 0
+    """How many identities with several leases and limits of rules there are."""
+    bursts: int = 0
+    """How often one of them asks for several credentials at the same time."""
+    reaches: int = 0
+    """How often one of them reaches for a lease that may be another's."""
+    owned_prefixes: int = 0
+    """How often all leases of one of them are revoked."""
+
     prefixes: int = 0
     disables: int = 0
     abandons: int = 0
@@ -152,7 +161,7 @@ def draw(seed: int) -> Options:
 
 def _widened(options: Options) -> Options:
     """Return a run with sessions and, with several replicas, more of the faults that concern only these."""
-    options = replace(options, sessions=_share(options.rng("sessions"), 0.3, 0.8))
+    options = _with_tenants(replace(options, sessions=_share(options.rng("sessions"), 0.3, 0.8)))
     if options.replicas == 1:
         return options
     rng = options.rng("options of replicas")
@@ -166,6 +175,20 @@ def _widened(options: Options) -> Options:
         pauses=some(0.4, 2),
         jumps=some(0.35, 2),
         proving=share(0.25, 0.5),
+    )
+
+
+def _with_tenants(options: Options) -> Options:
+    """Return a run that has tenants in one of three cases."""
+    rng = options.rng("tenants")
+    if rng.random() >= 0.35:
+        return options
+    return replace(
+        options,
+        tenants=rng.randint(2, 4),
+        bursts=rng.randint(1, 5),
+        reaches=rng.randint(1, 12),
+        owned_prefixes=_some(rng, 0.5, 3),
     )
 
 

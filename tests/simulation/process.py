@@ -8,33 +8,33 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from google.protobuf.message import Message
 
-from lessor_server.domain.access_levels import Capability, Principal
-from lessor_server.domain.errors.base import StoreUnavailable
+from lessor_server.domain.access.caller import AuthMethod, Principal
+from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import Event
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
+from lessor_server.services.grpc_handlers import GrpcHandlers
 from lessor_server.services.guard import Guard
 from lessor_server.services.lease import LeaseService
-from lessor_server.services.permissions import REQUIRED_CAPABILITY, UNBOUNDED_STREAMS
 from lessor_server.services.role import RoleService
 from lessor_server.services.system import About, SystemService
 from tests.simulation.disk import Disk
 from tests.simulation.journal import ALL, suffix
+from tests.simulation.rules import ruled
 from tests.simulation.stopping import LIFE
 from tests.simulation.wire import Wire
+from tests.support.access import FixedAccess
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
-
-ALL_RIGHTS = frozenset(Capability)
 
 
 class HungUpError(Exception):
@@ -73,6 +73,10 @@ class _Context:
 
     def time_remaining(self) -> float:
         return self.until - asyncio.get_running_loop().time()
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """Return no certificate."""
+        return {}
 
     def peer(self) -> str:
         return f"simulation:{self.who}"
@@ -175,13 +179,14 @@ class Process:
 
     def _serve(self, engine: Engine) -> None:
         about = About("0", "memory", dev_mode=False, linter="", warnings=())
-        guard = Guard(
-            lambda token: Principal(token, ALL_RIGHTS), self, REQUIRED_CAPABILITY, lasting=UNBOUNDED_STREAMS
-        )
+        guard = Guard(FixedAccess(lambda token: Principal(token, AuthMethod.ROOT)), self, lambda: 0.0)
+        grpc_handlers = GrpcHandlers(guard)
         for service in (
             ConfigService(engine.mounts, engine.mount_remover, engine.root_checker, engine.root_keys),
             RoleService(engine.roles, engine.root_checker, engine.prefixes, engine.static_roles),
-            CredsService(engine.issuer, engine.credential_stream, engine.static_roles),
+            CredsService(
+                ruled(engine.issuer, self.world.rules), engine.credential_stream, engine.static_roles
+            ),
             LeaseService(engine.leases, engine.prefixes, engine.reconciler, engine.lease_events),
             SystemService(
                 about,
@@ -191,7 +196,7 @@ class Process:
                 engine.store_status,
             ),
         ):
-            generic = guard.handlers(service.DESCRIPTOR, service)
+            generic = grpc_handlers.service(service.DESCRIPTOR, service)
             for method in service.DESCRIPTOR.methods:
                 name = f"/{service.DESCRIPTOR.full_name}/{method.name}"
                 self._handlers[method.name] = generic.service(_Details(name))
@@ -249,6 +254,23 @@ class Process:
             task.cancel()  # the caller goes away
             raise
         return self._reply(task, context)
+
+    async def ask(self, job: Callable[[Engine], Awaitable[object]], seconds: float) -> object:
+        """Let the engine work for a caller; return its answer or error, None if there is neither in time."""
+        assert self.engine is not None
+
+        async def work(engine: Engine) -> object:
+            return await job(engine)
+
+        task = asyncio.get_running_loop().create_task(work(self.engine), context=self._context.copy())
+        await asyncio.wait([task], timeout=seconds)
+        if not self.alive or not task.done():
+            task.cancel()
+            return None
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, LessorError):
+            self.world.broken("nothing_is_unforeseen", "", f"a call ended with {error!r}")
+        return error or (None if task.cancelled() else task.result())
 
     def _reply(self, task: asyncio.Task[Any], context: _Context) -> Reply:
         if not self.alive:

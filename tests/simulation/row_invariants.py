@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lessor_server.domain.lease import CREATE_GRACE, STEPS, TOMBSTONE_LIFE, State
 from lessor_server.domain.mount import MountState
 from tests.simulation.journal import suffix
-from tests.support.memory_rows import us
+from tests.support.memory_rows import takes, us
 
 if TYPE_CHECKING:
     from tests.simulation.disk import Change
@@ -125,7 +125,7 @@ def prefixes_are_final(world: World, change: Change) -> Found:
     if old.lease.state is State.ACTIVE and new.lease.expires_us <= old.lease.expires_us:
         return None
     for prefix in world.store.open:
-        if prefix.ids.covers(lease_id) and new.lease.created_us <= prefix.cutoff_us:
+        if takes(prefix, new.lease):
             return suffix(lease_id), f"it got to live although {prefix.ids.low} is being revoked"
     return None
 

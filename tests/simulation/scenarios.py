@@ -11,6 +11,7 @@ from typing import Any
 
 from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2
 from tests.simulation.client import Client, seconds
+from tests.simulation.rules import MOST
 from tests.simulation.workload import Workload
 from tests.simulation.world import INSTANCE, SECOND_KEY, World
 from tests.support import builders
@@ -39,12 +40,13 @@ class Stage:
         life: float = 60.0,
         request: str = "",
         within: float = 60.0,
+        who: str = "",
     ) -> Any:
         """Request a credential; each request id is one caller, and without one each call is another."""
         asked = creds_pb2.GenerateCredentialsRequest(
             mount=mount, role=role, ttl=seconds(life), request_id=request
         )
-        who = request or f"caller-{len(self.world.expectations.callers)}"
+        who = who or request or f"caller-{len(self.world.expectations.callers)}"
         answer = await self.client.generate(asked, who, within)
         if answer is not None:
             self.leases.append(answer.lease_id)
@@ -68,6 +70,7 @@ class Scenario:
     after: float = 5.0
     within: float = 120.0
     replicas: int = 1
+    tenants: int = 0
 
 
 async def _nothing(_: Stage) -> None:
@@ -360,6 +363,22 @@ async def _stop(stage: Stage) -> None:
         world.broken("what_was_made_late_goes_soon", "", "a user made after its row was GONE is left")
 
 
+async def _lease_of_each(stage: Stage) -> None:
+    for who in stage.world.rules.names:
+        await stage.issue("app", life=300.0, who=who)
+
+
+async def _prefix_of_an_owner(stage: Stage) -> None:
+    await stage.client.revoke_prefix("aws/creds/", sync=True, owner=stage.world.rules.names[0])
+
+
+async def _fill_a_rule(stage: Stage) -> None:
+    """Ask for more credentials than the rule allows, all at the same time."""
+    who = stage.world.rules.names[0]
+    asked = [stage.world.spawn(_quietly(stage.issue("app2", who=who))) for _ in range(MOST + 1)]
+    await asyncio.wait(asked)
+
+
 SCENARIOS = (
     Scenario("issue", _nothing, lambda stage: stage.issue("app2")),
     Scenario("renew", _one_lease, _renew),
@@ -390,4 +409,6 @@ SCENARIOS = (
     Scenario("repeat and leave", _wait_a_minute, _repeat_and_leave, within=300.0, replicas=2),
     Scenario("repeat elsewhere", _nothing, _request_twice_at_once, replicas=2),
     Scenario("prefix elsewhere", _one_lease, _prefix_while_issuing, replicas=2),
+    Scenario("prefix of an owner", _lease_of_each, _prefix_of_an_owner, tenants=2),
+    Scenario("rule full", _nothing, _fill_a_rule, replicas=2, tenants=1),
 )

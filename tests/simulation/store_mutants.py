@@ -23,7 +23,7 @@ from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.revocation.worker import RevocationWorker
 from tests.simulation.disk import DurableStore
 from tests.simulation.mutants import Patch, mutant, mutant_in
-from tests.support.memory_rows import MemoryRows, Row
+from tests.support.memory_rows import MemoryRows, Row, takes
 from tests.support.memory_store import MemoryStore
 from tests.support.memory_upkeep import MemoryUpkeep
 
@@ -68,9 +68,8 @@ def cut_off_not_checked(patch: Patch) -> None:
     """A prefix includes leases that were begun after it."""
 
     def taken_in(self: Any, prefix: Any) -> list[Row]:
-        return [
-            row for lease_id, row in sorted(self.rows.items()) if row.live and prefix.ids.covers(lease_id)
-        ]
+        ever = replace(prefix, cutoff_us=2**62)
+        return [row for _, row in sorted(self.rows.items()) if row.live and takes(ever, row.lease)]
 
     patch.set(MemoryRows, "_taken_in", taken_in)
     close = MemoryUpkeep.close_prefix

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lessor.v1 import config_pb2, creds_pb2, lease_pb2, system_pb2
 from tests.simulation.client import Client, seconds
 from tests.simulation.journal import ALL, suffix
+from tests.simulation.tenants import Tenants
 from tests.support import builders
 from tests.support.iam import TOUCHES
 from tests.support.iam_rules import RefusalError
@@ -72,6 +73,11 @@ class Workload:
             self._spread(name, getattr(options, name))
         self._spread("disables", options.disables)
         self._spread("handovers", options.handovers, self.hand_over)
+        if self._world.rules.names:
+            tenants = Tenants(self._world, self)
+            self._spread("bursts", options.bursts, tenants.burst)
+            self._spread("owned prefixes", options.owned_prefixes, tenants.revoke_own)
+            self._spread("reaches", options.reaches, tenants.reach)
 
     def _spread(self, name: str, count: int, act: Act | None = None) -> None:
         rng = self._world.options.rng(f"operator/{name}")
@@ -115,7 +121,7 @@ class Workload:
                 break
             await asyncio.sleep(rng.uniform(0.1, 10.0))
         if answer is not None:
-            await self._use(answer.lease_id, life or 60.0, who, rng)
+            await self.use(answer.lease_id, life or 60.0, who, rng)
 
     async def _generate(
         self, request: creds_pb2.GenerateCredentialsRequest, who: str, rng: random.Random
@@ -140,7 +146,7 @@ class Workload:
         if rng.random() < 0.7:
             await self._generate(request, who, rng)
 
-    async def _use(self, lease_id: str, life: float, who: str, rng: random.Random) -> None:
+    async def use(self, lease_id: str, life: float, who: str, rng: random.Random) -> None:
         """Renew and revoke a lease, or let it end."""
         options = self._world.options
         while rng.random() < options.renewals:

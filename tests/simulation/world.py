@@ -12,7 +12,14 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tests.simulation import invariants, rotation_invariants, row_invariants, session_invariants
+from lessor_server.engine.store_types import BulkRevocation
+from tests.simulation import (
+    invariants,
+    owner_invariants,
+    rotation_invariants,
+    row_invariants,
+    session_invariants,
+)
 from tests.simulation.disk import Change, DurableStore
 from tests.simulation.expectations import Breach, Effect, Expectations
 from tests.simulation.faults import Faults
@@ -22,6 +29,7 @@ from tests.simulation.points import Points
 from tests.simulation.process import Process
 from tests.simulation.replicas import Replicas
 from tests.simulation.responsibility import Responsibilities
+from tests.simulation.rules import Rules
 from tests.simulation.stopping import StoppingLoop
 from tests.simulation.wire import Flight
 from tests.support import builders
@@ -33,6 +41,7 @@ INSTANCE = "0123456789abcdef"
 MAX_EFFECTS = 5000
 """A replica has some hundreds in a run, in a long calm a thousand."""
 OTHER_ACCOUNT = "210987654321"
+ON_CHANGE = (*row_invariants.ON_CHANGE, *session_invariants.ON_CHANGE, *owner_invariants.ON_CHANGE)
 SECOND_KEY = "ANOTHER_ROOT_KEY_OF_THE_SAME_ACCOUNT"
 
 
@@ -92,6 +101,10 @@ class World:
         self._context = contextvars.copy_context()
         self.clocks = Clocks(loop)
         self.write_began_us = 0
+        self.write_name = ""
+        self.rules = Rules(options)
+        self.prefixes: dict[BulkRevocation, None] = {}
+        """All bulk revocations that there have been."""
         self.journal = Journal(self.clocks.now)
         self.store = DurableStore(self.clocks, INSTANCE, shared=options.replicas > 1)
         self.sealer = Sealer()
@@ -249,7 +262,8 @@ class World:
 
     def written(self, process: Process, name: str, changes: list[Change], began_us: int) -> None:
         """Record a durable write that began at ``began_us``."""
-        self.write_began_us = began_us
+        self.write_began_us, self.write_name = began_us, name
+        self.prefixes |= dict.fromkeys(self.store.open)
         self._count()
         if not changes:
             self.journal.note(f"store {name}")
@@ -259,7 +273,7 @@ class World:
             self.journal.note(f"store {name}: {state}", suffix(lease_id))
             self.expectations.changed(change)
             self.responsibilities.wrote(process, name, change, self.expectations.records[suffix(lease_id)])
-            self.judge((*row_invariants.ON_CHANGE, *session_invariants.ON_CHANGE), change)
+            self.judge(ON_CHANGE, change)
         changes.clear()
 
     def judge_answer(self, asked: object) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from lessor_server.domain.access.acl import Capability, Grant, IssueLimits
 from lessor_server.domain.lease import Footprint, Intent
 from lessor_server.domain.lease_id import suffix_of
 from lessor_server.domain.mount import Mount
@@ -34,6 +35,11 @@ def role(name: str = "app", mount_name: str = "aws", **changes: Any) -> Role:
     """Return an IAM user role with an inline policy."""
     plain = Role(mount_name, name, CredentialType.IAM_USER, policy_document=DOCUMENT, etag="0")
     return replace(plain, **changes)
+
+
+def grant(pattern: str = "aws/creds/*", **limits: Any) -> Grant:
+    """Return a grant to read, with these limits."""
+    return Grant(pattern, frozenset({Capability.READ}), IssueLimits(**limits))
 
 
 def assumed(role_arn: str, name: str = "assumed", **changes: Any) -> Role:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,11 +42,18 @@ class Authority:
         self.ca = folder / f"{name}.pem"
         self.ca.write_bytes(certificate.public_bytes(Encoding.PEM))
 
-    def sign(self, name: str, *, expired: bool = False) -> KeyPair:
-        """Sign a certificate for ``name``, ``localhost`` and both loopback addresses."""
+    def sign(
+        self,
+        name: str,
+        *,
+        expired: bool = False,
+        names: Sequence[x509.GeneralName] | None = None,
+        life: timedelta = LIFE,
+    ) -> KeyPair:
+        """Sign a certificate for ``names``: by default ``localhost`` and both loopback addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
-        end = _now() + (-LIFE if expired else LIFE)
-        places = [
+        end = _now() + (-LIFE if expired else life)
+        places: Sequence[x509.GeneralName] = names or [
             x509.DNSName("localhost"),
             x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
             x509.IPAddress(ipaddress.ip_address("::1")),

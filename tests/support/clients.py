@@ -225,12 +225,19 @@ class Lessor:
 
 
 @asynccontextmanager
-async def connect(address: str, token: str) -> AsyncIterator[Lessor]:
+async def connect(
+    address: str, token: str, credentials: grpc.ChannelCredentials | None = None
+) -> AsyncIterator[Lessor]:
     """Open a channel for the duration of the block; with an empty token none is sent."""
     interceptors: list[grpc.aio.ClientInterceptor] = (
         [_SignedCalls(token), _SignedStreams(token)] if token else []
     )
-    async with grpc.aio.insecure_channel(address, interceptors=interceptors) as channel:
+    channel = (
+        grpc.aio.insecure_channel(address, interceptors=interceptors)
+        if credentials is None
+        else grpc.aio.secure_channel(address, credentials, interceptors=interceptors)
+    )
+    async with channel:
         yield Lessor(channel)
 
 

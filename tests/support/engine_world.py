@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from lessor_server.domain.access.acl import EVERYTHING, Grant
 from lessor_server.domain.aws.errors import AwsUnknown
 from lessor_server.domain.errors.base import AwsAnswer, LessorError, StoreUnavailable
 from lessor_server.domain.lease import Lease, Request, State
@@ -216,11 +217,13 @@ class World:
         wait_usable: float = 0.0,
         options: SessionOptions = session.NO_OPTIONS,
         labels: Mapping[str, str] | None = None,
+        owner: str = "alice",
+        grant: Grant = EVERYTHING,
     ) -> Credentials:
         """Issue a credential; ``ttl``, ``seconds`` and ``wait_usable`` in seconds; ``request`` is an id."""
         span = None if ttl is None else timedelta(seconds=ttl)
         same = Request(request, f"{role} for {ttl}") if request else None
-        wish = IssueRequest(mount, role, "alice", span, same, wait_usable, options, labels or {})
+        wish = IssueRequest(mount, role, owner, span, same, wait_usable, options, labels or {}, grant=grant)
         return await self.engine.issuer.generate(wish, seconds)
 
     async def attempt(self, role: str = "app") -> Credentials | LessorError:

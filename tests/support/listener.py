@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 
@@ -28,9 +28,9 @@ class Listener:
         self.hold = 0.0
         self._heard = asyncio.Event()
 
-    async def listen(self, asked: IssueRequest, overlap: float) -> None:
+    async def listen(self, ask: Callable[[], IssueRequest], overlap: float) -> None:
         """Receive credentials until the stream ends or this is cancelled."""
-        stream = self.w.engine.credential_stream.follow(asked, timedelta(seconds=overlap))
+        stream = self.w.engine.credential_stream.follow(ask, timedelta(seconds=overlap))
         try:
             async with aclosing(stream) as issued:
                 async for made in issued:
@@ -65,12 +65,15 @@ class Listener:
 
 @asynccontextmanager
 async def listening(
-    w: World, asked: IssueRequest = WISH, overlap: float = OVERLAP
+    w: World,
+    asked: IssueRequest = WISH,
+    overlap: float = OVERLAP,
+    ask: Callable[[], IssueRequest] | None = None,
 ) -> AsyncIterator[Listener]:
-    """Receive for the duration of the block; then the caller disconnects."""
+    """Receive for the duration of the block; then the caller disconnects. ``ask`` may change the request."""
     listener = Listener(w)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(listener.listen(asked, overlap))
+        task = group.create_task(listener.listen(ask or (lambda: asked), overlap))
         try:
             yield listener
         finally:

@@ -44,6 +44,14 @@ class Row:
         """Return whether the lease counts: its user may exist, or its session is still valid."""
         return self.lease.state in LIVE
 
+    def counts_by_rule(self, owner: str, policy_rule: str, now: int) -> bool:
+        """Return whether the lease counts against the limit of this rule for this owner."""
+        lease = self.lease
+        if (lease.owner, lease.policy_rule) != (owner, policy_rule):
+            return False
+        working = lease.is_session and lease.state is State.GONE and lease.max_expires_us > now
+        return self.live or (working and policy_rule != "")
+
     def due(self, now: int, *, held: bool = False) -> bool:
         """Return whether the row may be claimed; while expiries are ``held`` an ACTIVE one may not."""
         return self.live and self.lease.due_us <= now and not (held and self.lease.state is State.ACTIVE)
@@ -101,5 +109,9 @@ class MemoryRows(MemoryRotations):
 
 
 def takes(prefix: BulkRevocation, lease: Lease) -> bool:
-    """Return whether a prefix covers a lease: its id is in the range, and it was begun before the cut-off."""
-    return prefix.ids.covers(lease.id) and lease.created_us <= prefix.cutoff_us
+    """Return whether a prefix covers a lease: its id is in the range, and it was begun before the cut-off.
+
+    A prefix with an owner covers only the leases of that owner.
+    """
+    own = prefix.owner in ("", lease.owner)
+    return own and prefix.ids.covers(lease.id) and lease.created_us <= prefix.cutoff_us

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from lessor_server.domain import lease as steps
+from lessor_server.domain.errors.access import RuleFull
 from lessor_server.domain.errors.base import Aborted, MountFull, NotFound, RoleFull, RootChanged
 from lessor_server.domain.errors.preconditions import MountDisabling
 from lessor_server.domain.lease import Intent, Lease, LeaseStep, State, sources
@@ -55,12 +56,20 @@ class MemoryStore(MemoryUpkeep):
             raise Aborted(f"the lease id {intent.id} is already in use", retry_in=0.1)
         if root is None or (root.version, root.account) != (intent.root_version, intent.footprint.account):
             raise RootChanged(f"the root of {intent.mount} changed during this call", retry_in=0.1)
+        self._require_room_by_rule(intent)
         live = [row.lease for row in self.rows.values() if row.live and row.lease.mount == intent.mount]
         if intent.max_leases and sum(one.role == intent.role for one in live) >= intent.max_leases:
             raise RoleFull("full", subject=f"role/{intent.mount}/{intent.role}")
         users = sum(not one.is_session for one in live)
         if intent.footprint.user_name and users >= intent.max_users:
             raise MountFull("full", subject=f"mount/{intent.mount}")
+
+    def _require_room_by_rule(self, intent: Intent) -> None:
+        now, most = self.now(), intent.rule_max_leases
+        rows = self.rows.values()
+        counted = sum(row.counts_by_rule(intent.owner, intent.policy_rule, now) for row in rows)
+        if most is not None and counted >= most:
+            raise RuleFull.of(intent.policy_rule, most)
 
     async def write(self, before: Lease, after: Lease) -> bool:
         """Write a step of a lease if its row is unchanged; extend its life only if that is allowed."""
@@ -164,6 +173,12 @@ class MemoryStore(MemoryUpkeep):
         row = self.rows.get(lease_id)
         return row.lease if row else None
 
+    async def get_owner(self, lease_id: str) -> str | None:
+        """Return the owner of a lease."""
+        await self._before("get_owner", reads=True)
+        row = self.rows.get(lease_id)
+        return row.lease.owner if row else None
+
     async def get_bound_account(self, mount: str) -> str:
         """Return the account on which rows of the mount have, or may have had, users."""
         await self._before("get_bound_account", reads=True)
@@ -171,22 +186,25 @@ class MemoryStore(MemoryUpkeep):
         bound = (one for one in leases if one.mount == mount and not one.is_session)
         return next((one.footprint.account for one in bound), "")
 
-    async def page(self, ids: IdRange, state: State | None, after: str, limit: int) -> list[Lease]:
-        """Return leases by id, those greater than ``after``."""
+    async def page(
+        self, ids: IdRange, state: State | None, after: str, limit: int, owner: str | None = None
+    ) -> list[Lease]:
+        """Return leases by id, those greater than ``after``; with an ``owner`` only its leases."""
         await self._before("page", reads=True)
         now = self.now()
         found = [self.rows[lease_id].lease for lease_id in sorted(self.rows) if lease_id > after]
-        taken = (one for one in found if ids.covers(one.id) and state in (None, one.state_at(now)))
+        own = (one for one in found if owner in (None, one.owner))
+        taken = (one for one in own if ids.covers(one.id) and state in (None, one.state_at(now)))
         return list(taken)[:limit]
 
-    async def count(self, ids: IdRange, state: State | None) -> list[LeaseCount]:
-        """Count leases by mount, role and state as callers see it."""
+    async def count(self, ids: IdRange, state: State | None, owner: str | None = None) -> list[LeaseCount]:
+        """Count leases by mount, role and state as callers see it; with an ``owner`` only its leases."""
         if is_lease_id(ids.low):
-            found = await self.page(ids, state, "", 1)
+            found = await self.page(ids, state, "", 1, owner)
             return [LeaseCount(one.mount, one.role, one.state_at(self.now()), 1) for one in found]
         await self._before("count", reads=True)
         now = self.now()
-        leases = [row.lease for row in self.rows.values()]
+        leases = [row.lease for row in self.rows.values() if owner in (None, row.lease.owner)]
         counts = Counter((one.mount, one.role, one.state_at(now)) for one in leases)
         return [
             LeaseCount(mount, role, counted, n)
@@ -195,6 +213,12 @@ class MemoryStore(MemoryUpkeep):
             )
             if ids.covers(f"{mount}/creds/{role}/") and state in (None, counted)
         ]
+
+    async def list_owners(self, after: str, limit: int) -> list[tuple[str, int]]:
+        """Return owners of live leases after ``after``, in order, with their numbers."""
+        await self._before("list_owners", reads=True)
+        counts = Counter(row.lease.owner for row in self.rows.values() if row.live)
+        return [(owner, n) for owner, n in sorted(counts.items()) if owner > after][:limit]
 
 
 def step_name(before: Lease, after: Lease) -> str:

@@ -34,10 +34,10 @@ class MemoryUpkeep(MemoryRows):
 
     # --- prefixes ------------------------------------------------------------------------------------------
 
-    async def open_prefix(self, ids: IdRange) -> tuple[BulkRevocation, int]:
+    async def open_prefix(self, ids: IdRange, owner: str = "") -> tuple[BulkRevocation, int]:
         """Put a range up for revocation; return it, and how many leases it takes in."""
         await self._before("open_prefix")
-        prefix = BulkRevocation(ids, self.now())
+        prefix = BulkRevocation(ids, self.now(), owner)
         taken = self._opened(prefix)
         await self._at("open_prefix done")
         return prefix, taken
@@ -59,13 +59,12 @@ class MemoryUpkeep(MemoryRows):
         return len(self._taken_in(prefix))
 
     def _is_open(self, prefix: BulkRevocation) -> bool:
-        key = (prefix.ids.low, prefix.cutoff_us)
-        return any((one.ids.low, one.cutoff_us) == key for one in self.open)
+        return any(_key(one) == _key(prefix) for one in self.open)
 
     async def prefixes(self) -> list[BulkRevocation]:
         """Return the ranges whose leases are not all REVOKING yet."""
         await self._before("prefixes", reads=True)
-        return sorted(self.open, key=lambda prefix: (prefix.cutoff_us, prefix.ids.low))
+        return sorted(self.open, key=lambda prefix: (prefix.cutoff_us, prefix.ids.low, prefix.owner))
 
     async def mark_range_revoking(self, prefix: BulkRevocation, after: str, limit: int) -> list[str]:
         """Make the next of a range's leases due immediately; return their ids, in order."""
@@ -83,8 +82,7 @@ class MemoryUpkeep(MemoryRows):
     async def close_prefix(self, prefix: BulkRevocation) -> None:
         """Forget a range."""
         await self._before("close_prefix")
-        gone = (prefix.ids.low, prefix.cutoff_us)
-        self.open = [one for one in self.open if (one.ids.low, one.cutoff_us) != gone]
+        self.open = [one for one in self.open if _key(one) != _key(prefix)]
         await self._at("close_prefix done")
 
     async def progress(self, prefix: BulkRevocation) -> Progress:
@@ -198,3 +196,8 @@ class MemoryUpkeep(MemoryRows):
             raise AlreadyExists("file", path)
         self.backups.append(path)
         return path, len(self.rows)
+
+
+def _key(prefix: BulkRevocation) -> tuple[str, int, str]:
+    """Return what tells a prefix from others."""
+    return prefix.ids.low, prefix.cutoff_us, prefix.owner

@@ -7,10 +7,10 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from lessor_server.domain.access_levels import ROOT, Principal
+from lessor_server.domain.access.caller import ROOT, Principal
+from lessor_server.services.call import Caller
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
-from lessor_server.services.guard import Caller
 from lessor_server.services.lease import LeaseService
 from lessor_server.services.role import RoleService
 from lessor_server.services.system import About, SystemService

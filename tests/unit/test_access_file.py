@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lessor_server.domain.access.access_rules import (
     AccessRules,
     DnsMatch,
-    Issuer,
+    JwtIssuer,
     JwtMatch,
     SpiffeMatch,
     TokenMatch,
@@ -148,7 +148,7 @@ def test_a_whole_file_is_loaded() -> None:
     assert gh.match == JwtMatch("github", claims)
     assert (gh.place, gh.peers) == ("identities[3](gh/{repository})", ())
     assert rules.issuers == (
-        Issuer(
+        JwtIssuer(
             "github",
             "https://token.actions.githubusercontent.com",
             ("lessor",),

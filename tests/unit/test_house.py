@@ -31,7 +31,6 @@ PRIVATE_WORDS = re.compile(
 consecutive checks; confirm; leave alone. "There is no X" and "is no longer" are plain."""
 HOMONYMS = {
     "command": "each command of the command line has one, which is loaded by its module's name",
-    "parse": "a parser of messages and one of templates of names, called by their modules' names",
     "retire": "a pure step of a lease and one of a rotation, always called by their modules' names",
     "text": "a reader of columns and a parser of settings are named by the type that they return",
     "violations": "each module of rules has one, always called by its module's name",

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from lessor_server.settings.model import Settings, load
-from lessor_server.settings.parsers import Address
+from lessor_server.settings.parsers import Address, Listener
 from lessor_server.settings.sources import Problem, SettingsError
 
 TOKEN = "a-token-for-tests"
@@ -63,12 +63,13 @@ def pair(folder: Path, name: str) -> tuple[Path, Path]:
 def test_the_defaults_are_valid_settings() -> None:
     settings = load(None, {})
     assert settings == Settings()
-    assert str(settings.listen) == "127.0.0.1:50051"
+    assert settings.listen == (Listener(Address(host="127.0.0.1", port=50051)),)
     assert settings.aws.in_flight == 64
     assert settings.drain_grace == timedelta(seconds=10)
 
 
 def test_every_setting_has_a_variable(tmp_path: Path) -> None:
+    access = written(tmp_path, "")
     settings = load(
         None,
         {
@@ -88,12 +89,19 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
             "LESSOR_LIMITS_CONNECTION_IDLE": "1m",
             "LESSOR_LIMITS_CONNECTION_AGE": "2h",
             "LESSOR_LIMITS_CONCURRENT_CALLS": "9",
+            "LESSOR_LIMITS_CALLS_PER_IDENTITY": "10",
+            "LESSOR_LIMITS_WATCHES_PER_IDENTITY": "11",
+            "LESSOR_LIMITS_RATE_PER_IDENTITY": "12.5",
+            "LESSOR_LIMITS_NEW_JWTS_PER_PEER": "13",
+            "LESSOR_LIMITS_NEW_JWTS": "14",
+            "LESSOR_ACCESS_FILE": str(access),
+            "LESSOR_ACCESS_ROOT_TOKEN": "false",
             "LESSOR_LOG_LEVEL": "DEBUG",
             "LESSOR_LOG_FORMAT": "json",
             "HOME": "/nowhere",
         },
     )
-    assert settings.listen == Address(host="::1")
+    assert settings.listen == (Listener(Address(host="::1")),)
     assert settings.data_dir == tmp_path / "data"
     assert settings.root_token is not None
     assert settings.root_token.matches(TOKEN)
@@ -104,9 +112,10 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
     assert settings.aws.identity_token_dirs == (tmp_path, Path("/"))
     assert settings.token_places.enforced
     assert (settings.aws.rate, settings.aws.in_flight) == (2.5, 8)
-    limits = [7, 8, 2048, timedelta(minutes=1), timedelta(hours=2), 9]
+    limits = [7, 8, 2048, timedelta(minutes=1), timedelta(hours=2), 9, 10, 11, 12.5, 13, 14]
     assert list(dict(settings.limits).values()) == limits
     assert (settings.log.level, settings.log.format) == ("debug", "json")
+    assert (settings.access.file, settings.access.root_token) == (access, False)
 
 
 def test_a_variable_overrides_the_file(tmp_path: Path) -> None:
@@ -116,7 +125,7 @@ def test_a_variable_overrides_the_file(tmp_path: Path) -> None:
         '[aws]\nrate = 5\nin_flight = 2\nallowed_endpoints = ["http://localhost:5000"]\n[log]\n',
     )
     settings = load(file, {"LESSOR_AWS_RATE": "7"})
-    assert settings.listen == Address(path="/run/lessor.sock")
+    assert settings.listen == (Listener(Address(path="/run/lessor.sock")),)
     assert settings.reflection is False
     assert settings.aws.rate == 7
     assert settings.aws.in_flight == 2
@@ -128,7 +137,7 @@ def test_schemes_and_hosts_are_case_insensitive() -> None:
     settings = load(
         None, {"LESSOR_LISTEN": "UNIX:/run/L", "LESSOR_AWS_ALLOWED_ENDPOINTS": "HTTP://Localhost:1"}
     )
-    assert settings.listen == Address(path="/run/L")
+    assert settings.listen == (Listener(Address(path="/run/L")),)
     assert settings.aws.allowed_endpoints == ("http://localhost:1",)
 
 
@@ -291,7 +300,7 @@ def test_a_stale_socket_is_allowed(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
-    assert load(None, {"LESSOR_LISTEN": f"unix:{path}"}).listen == Address(path=str(path))
+    assert load(None, {"LESSOR_LISTEN": f"unix:{path}"}).listen[0].address == Address(path=str(path))
 
 
 def test_a_text_with_a_nul_character_is_refused(tmp_path: Path) -> None:
@@ -317,12 +326,46 @@ def test_a_value_of_another_type_is_refused(tmp_path: Path, text: str, setting: 
     assert problem_of(file).startswith(f"{file}: {setting}: ")
 
 
+def test_listen_may_name_several_addresses(tmp_path: Path) -> None:
+    text = '[[listen]]\naddress = "127.0.0.1:1"\n[[listen]]\naddress = "[::1]:2"\nclient_auth = "none"\n'
+    first, second = load(written(tmp_path, text), {}).listen
+    assert (str(first.address), first.client_auth) == ("127.0.0.1:1", "")
+    assert (str(second.address), second.client_auth) == ("[::1]:2", "none")
+    by_variable = load(None, {"LESSOR_LISTEN": "127.0.0.1:1, [::1]:2"}).listen
+    assert [str(one.address) for one in by_variable] == ["127.0.0.1:1", "[::1]:2"]
+    mixed = load(written(tmp_path, 'listen = ["127.0.0.1:1", {address = "[::1]:2"}]'), {}).listen
+    assert mixed == by_variable
+
+
+@pytest.mark.parametrize(
+    ("listen", "problem"),
+    [
+        ("[]", "names no address"),
+        ('["127.0.0.1:1", "here"]', '"here" has no port'),
+        ('[{client_auth = "none"}]', "has no address"),
+        ('[{address = "127.0.0.1:1", client_auth = "maybe"}]', '"maybe" is not a valid choice'),
+        ('[{address = "127.0.0.1:1", tls = true}]', 'has an unknown key "tls"'),
+        ('["127.0.0.1:1", "127.0.0.1:1"]', "has 127.0.0.1:1 twice"),
+        ('[{address = "127.0.0.1:1", client_auth = "require"}]', "no authority of client certificates"),
+        ('["127.0.0.1:1", "10.0.0.1:1"]', "10.0.0.1:1 is neither loopback nor a unix socket"),
+    ],
+)
+def test_listeners_that_cannot_be_used_are_refused(tmp_path: Path, listen: str, problem: str) -> None:
+    found = problem_of(written(tmp_path, f"listen = {listen}"))
+    assert ": listen: " in found
+    assert problem in found
+
+
+def test_a_server_that_nobody_could_call_is_refused() -> None:
+    assert "nobody could call" in problem_of(LESSOR_ACCESS_ROOT_TOKEN="false")
+
+
 @pytest.mark.parametrize(
     "listen", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "unix:/run/x.sock"]
 )
 def test_plaintext_is_allowed_on_loopback_and_unix_sockets(listen: str) -> None:
     settings = load(None, {"LESSOR_LISTEN": listen})
-    assert str(settings.listen) == listen
+    assert [str(one.address) for one in settings.listen] == [listen]
     assert not settings.exposed
 
 

@@ -87,12 +87,19 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def confirm_leases(
-    call: Call, question: str, prefix: str, states: Container[str], *, yes: bool, without: str = ""
+    call: Call,
+    question: str,
+    prefix: str,
+    states: Container[str],
+    *,
+    yes: bool,
+    without: str = "",
+    owner: str = "",
 ) -> bool:
     """Ask ``question``, with the number of leases under ``prefix`` in these ``states`` in place of ``{}``.
 
-    If there are none, report that, ask only ``without``, the question about the other effects of the command,
-    and return False.
+    With an ``owner`` only its leases count. If there are none, report that, ask only ``without``, the
+    question about the other effects of the command, and return False.
 
     Raises:
         ClickException: The user declined.
@@ -103,19 +110,21 @@ def confirm_leases(
     from lessor.v1 import lease_pb2 as pb  # noqa: PLC0415
 
     try:
-        counts = call(call.leases.CountLeases, pb.CountLeasesRequest(prefix=prefix)).counts
+        counts = call(call.leases.CountLeases, pb.CountLeasesRequest(prefix=prefix, owner=owner)).counts
     except Failed as error:
         if error.exit_code != DENIED:
             raise
-        which = "all leases"  # counting may be denied
+        which = f"all leases of {owner}" if owner else "all leases"  # counting may be denied
     else:
+        of_whom = f" of {owner}" if owner else ""
         number = sum(one.count for one in counts if pb.Lease.State.Name(one.state) in states)
         if not number:
-            click.echo(f"lessor: 0 leases under {prefix} are affected", err=True)
+            click.echo(f"lessor: 0 leases{of_whom} under {prefix} are affected", err=True)
             if without:
                 confirm(without, yes=yes)
             return False
         which = "1 lease" if number == 1 else f"{number} leases"
+        which += of_whom
     confirm(question.format(which), yes=yes)
     return True
 

@@ -22,6 +22,7 @@ COLUMNS = (
     "expire_time",
     "access_key",
     "owner",
+    "policy_rule",
     "reason",
     "attempts",
     "last_error",
@@ -32,6 +33,18 @@ state_option = click.option(
     "--state",
     type=click.Choice(pb.Lease.State.keys()[1:], case_sensitive=False),
     help="Only leases in this state.",
+)
+
+
+def _require_name(_: click.Context, __: click.Parameter, name: str | None) -> str | None:
+    """Refuse an empty name, as of an unset variable: to the server it means every owner."""
+    if name == "":
+        raise click.BadParameter("is empty; leave the option out to mean every owner")
+    return name
+
+
+owner_option = click.option(
+    "--owner", metavar="NAME", callback=_require_name, help="Only leases of this owner."
 )
 
 
@@ -51,6 +64,7 @@ def lookup(call: Call, lease_id: str) -> None:
 @lease.command("list")
 @prefix_argument
 @state_option
+@owner_option
 @calling()
 def list_leases(call: Call, prefix: str, **options: object) -> None:
     """List the leases under PREFIX: `MOUNT/` or `MOUNT/creds/ROLE/`; the default is `aws/`."""
@@ -62,6 +76,7 @@ def list_leases(call: Call, prefix: str, **options: object) -> None:
 @lease.command("count")
 @prefix_argument
 @state_option
+@owner_option
 @calling()
 def count(call: Call, prefix: str, **options: object) -> None:
     """Count the leases under PREFIX by engine, role and state."""
@@ -105,24 +120,24 @@ def revoke(call: Call, lease_id: str, *, sync: bool) -> int:
 @lease.command("revoke-prefix")
 @click.argument("prefix")
 @click.option("--sync", is_flag=True, help="Wait until each lease is gone, or its first attempt failed.")
+@owner_option
 @yes_option
 @calling(seconds=LONG_SECONDS)
-def revoke_prefix(call: Call, prefix: str, *, sync: bool, yes: bool) -> int:
+def revoke_prefix(call: Call, prefix: str, owner: str | None, *, sync: bool, yes: bool) -> int:
     """End all leases under PREFIX now: `MOUNT/` or `MOUNT/creds/ROLE/`.
 
     Once the server has accepted the request, it continues even if this command ends. With --sync the command
     exits with 1 if a first attempt failed and its lease still exists.
     """
     standing = pb.RevokePrefixResponse()
-    if not confirm_leases(call, f"Revoke {{}} under {prefix}?", prefix, LIVE, yes=yes):
-        _show_numbers(call, standing)
+    request = pb.RevokePrefixRequest(prefix=prefix, sync=sync, owner=owner or "")
+    if not confirm_leases(call, f"Revoke {{}} under {prefix}?", prefix, LIVE, yes=yes, owner=request.owner):
+        output.show_numbers(standing, call.style)
         return 0
     with output.progress() as show_progress:
-        for standing in call.stream(
-            call.leases.RevokePrefix, pb.RevokePrefixRequest(prefix=prefix, sync=sync)
-        ):
+        for standing in call.stream(call.leases.RevokePrefix, request):
             show_progress(f"{standing.done} of {standing.accepted} done, {standing.failed} failed")
-    _show_numbers(call, standing)
+    output.show_numbers(standing, call.style)
     if standing.failed:
         output.warn([f"{standing.failed} are not revoked yet; the server retries until they are"])
         return NOT_REVOKED_YET
@@ -143,15 +158,8 @@ def abandon(call: Call, lease_id: str | None, prefix: str | None, *, yes: bool) 
     else:
         question = f"Stop trying to revoke {{}} under {prefix}? The users stay on AWS."
         if not confirm_leases(call, question, prefix, {"REVOKING"}, yes=yes):
-            _show_numbers(call, pb.AbandonLeasesResponse())
+            output.show_numbers(pb.AbandonLeasesResponse(), call.style)
             return
     request = pb.AbandonLeasesRequest()
     fill(request, given({"lease_id": lease_id, "prefix": prefix}))
-    _show_numbers(call, call(call.leases.AbandonLeases, request))
-
-
-def _show_numbers(call: Call, answer: pb.RevokePrefixResponse | pb.AbandonLeasesResponse) -> None:
-    if call.style == output.JSON:
-        output.show_json(answer)
-    else:
-        output.show_pairs(output.numbers(answer))
+    output.show_numbers(call(call.leases.AbandonLeases, request), call.style)

@@ -47,6 +47,7 @@ OWN: Final = {
     "watch": "watch",
     "reconcile": "reconcile",
     "expiry": "expiry",
+    "reload": "system",
     "backup": "system",
     "info": "system",
     "whoami": "system",

@@ -9,6 +9,7 @@ from shutil import get_terminal_size
 from typing import Final
 
 import click
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict, MessageToJson
 from google.protobuf.message import Message
@@ -50,8 +51,17 @@ def fields(message: Message) -> dict[str, str]:
 
 def numbers(message: Message) -> dict[str, str]:
     """Return the integer fields of a message, including those that are zero."""
-    whole = (field.name for field in message.DESCRIPTOR.fields if field.cpp_type == field.CPPTYPE_INT32)
+    kinds = (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64)
+    whole = (field.name for field in message.DESCRIPTOR.fields if field.cpp_type in kinds)
     return {name: str(getattr(message, name)) for name in whole}
+
+
+def show_numbers(message: Message, style: str) -> None:
+    """Print a response of integers: as JSON, or one line for each, zeros too."""
+    if style == JSON:
+        show_json(message)
+    else:
+        show_pairs(numbers(message))
 
 
 def show_pairs(pairs: Mapping[str, str]) -> None:

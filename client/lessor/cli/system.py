@@ -1,4 +1,4 @@
-"""``lessor info``, ``whoami``, ``health``, ``backup``: information about the server, and backups."""
+"""``lessor info``, ``whoami``, ``health``, ``reload``, ``backup``: the server and its maintenance."""
 
 from __future__ import annotations
 
@@ -31,8 +31,15 @@ def info(call: Call) -> None:
 @click.command("whoami")
 @calling()
 def whoami(call: Call) -> None:
-    """Show the identity and the policies that the server has for your token."""
+    """Show the identity that the server has for your credential: its policies, labels, and when it ends."""
     call.show(call(call.system.WhoAmI, pb.WhoAmIRequest()))
+
+
+@click.command("reload")
+@calling()
+def reload(call: Call) -> None:
+    """Read the server's access file again. If it has errors the old rules stay, and this lists them."""
+    output.show_numbers(call(call.system.ReloadAccess, pb.ReloadAccessRequest()), call.style)
 
 
 @click.command("backup")

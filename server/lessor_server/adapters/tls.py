@@ -47,12 +47,22 @@ class Certificates:
         self._files = (cert_file, key_file, client_ca_file)
         self._seen = self._read()
         self._current = _configuration(self._seen)
+        self._authorities = _count_authorities(self._seen)
 
-    def credentials(self) -> grpc.ServerCredentials:
-        """Return credentials that use the newest content at each handshake."""
+    def credentials(self, *, client_auth: bool) -> grpc.ServerCredentials:
+        """Return credentials that use the newest content at each handshake.
+
+        With ``client_auth`` callers need a certificate, if there is an authority of client certificates.
+        """
+        required = client_auth and self._files[2] is not None
         return grpc.dynamic_ssl_server_credentials(
-            self._current, lambda: self._current, require_client_authentication=self._files[2] is not None
+            self._current, lambda: self._current, require_client_authentication=required
         )
+
+    @property
+    def authorities(self) -> int:
+        """Return the number of certificates in the client CA file, 0 without one."""
+        return self._authorities
 
     async def reread(self) -> bool:
         """Use the files' current content if it is new; return whether it is.
@@ -71,6 +81,7 @@ class Certificates:
         if configuration is None:
             return False
         self._seen, self._current = content, configuration
+        self._authorities = _count_authorities(content)
         return True
 
     def _read_new(self) -> tuple[Content, grpc.ServerCertificateConfiguration | None]:
@@ -112,6 +123,10 @@ def _configuration(content: Content) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration(
         [(content.key, content.certificates)], root_certificates=content.client_ca
     )
+
+
+def _count_authorities(content: Content) -> int:
+    return 0 if content.client_ca is None else len(_certificates(content.client_ca, "the client CA file"))
 
 
 def _certificates(pem: bytes, what: str) -> list[x509.Certificate]:

@@ -10,9 +10,11 @@ from pathlib import Path
 import click
 
 from lessor_server.commands.cli_errors import FAILED, WRONG_SETTINGS
-from lessor_server.domain.access import name_template, names
+from lessor_server.domain.access import names
 from lessor_server.domain.access.access_rules import AccessRules, IdentityRule, TokenMatch
 from lessor_server.domain.access.acl import Acl, Capability, Grant, IssueLimits, acl_of
+from lessor_server.domain.access.identify import find_name_values
+from lessor_server.domain.access.name_template import parse_template
 from lessor_server.domain.durations import format_duration
 from lessor_server.domain.errors.base import shown
 from lessor_server.domain.policy.template import identity_fields
@@ -109,7 +111,7 @@ def _labels(given: Iterable[str]) -> dict[str, str]:
 def _named_caller(rules: AccessRules, name: str, labels: Mapping[str, str]) -> TestedCaller:
     """Return the caller with a name, whose labels are those that the name determines, and the given ones."""
     for rule in rules.identities:
-        values = names.name_values(name_template.parse(rule.name), name)
+        values = find_name_values(rule, name)
         if values is None:
             continue
         own = {key: _fill(text, values) for key, text in rule.labels.items()}
@@ -122,7 +124,7 @@ def _named_caller(rules: AccessRules, name: str, labels: Mapping[str, str]) -> T
 
 def _fill(text: str, values: Mapping[str, str]) -> str | None:
     """Return a label's value; None if a placeholder of it has no known value."""
-    parts = name_template.parse(text).parts
+    parts = parse_template(text).parts
     if any(placeholder is not None and placeholder not in values for _, placeholder in parts):
         return None
     return "".join(own + (values[placeholder] if placeholder else "") for own, placeholder in parts)

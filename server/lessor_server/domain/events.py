@@ -1,11 +1,11 @@
 """Events as values: logs, metrics, watchers and tests receive these.
 
-No event carries a secret. ``lease_id`` names the lease; spans are in seconds.
+No event carries a secret. ``lease_id`` names the lease, and ``owner`` its owner; spans are in seconds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 BY_CLOCK: Final = "the clock"
@@ -47,6 +47,7 @@ class Renewed(Event):
     lease_id: str
     expires_us: int
     by: str
+    owner: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Retired(Event):
 
     lease_id: str
     expires_us: int
+    owner: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Expiring(Event):
     """A lease's time is up, and its revocation begins."""
 
     lease_id: str
+    owner: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Revoked(Event):
     """The lease's user is deleted; the row is a tombstone."""
 
     lease_id: str
+    owner: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ class RevocationFailed(Event):
     detail: str
     attempts: int
     retry_in: float
+    owner: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,7 @@ class Stuck(Event):
     lease_id: str
     error: str
     attempts: int
+    owner: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +176,12 @@ class BackedUp(Event):
 
 @dataclass(frozen=True, slots=True)
 class PrefixAccepted(Event):
-    """The revocation of a range of ``taken`` leases was accepted."""
+    """The revocation of a range of ``taken`` leases was accepted; ``owner`` is empty for every owner's."""
 
     prefix: str
     taken: int
     by: str
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

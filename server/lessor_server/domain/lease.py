@@ -149,6 +149,10 @@ class Intent:
     root_version: int
     request: Request | None = None
     reason: str = ""
+    policy_rule: str = ""
+    """The pattern of the access rule that admits it; empty for root's."""
+    rule_max_leases: int | None = None
+    """How many leases of the owner that rule admits at the same time; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +189,8 @@ class Lease:
     """No caller has the credential yet: it expires within ``UNDELIVERED_TTL`` unless a repeat gets it."""
     reason: str = ""
     """The reason that the caller gave."""
+    policy_rule: str = ""
+    """The pattern of the access rule that admitted it; empty for root's, and for leases of older versions."""
 
     @property
     def is_session(self) -> bool:
@@ -234,6 +240,7 @@ def begin(intent: Intent, now_us: int, span: timedelta) -> Lease:
         last_create_us=until_us,
         request=intent.request,
         reason=intent.reason,
+        policy_rule=intent.policy_rule,
     )
 
 
@@ -284,12 +291,16 @@ def activate(
     )
 
 
-def replace_key(lease: Lease, access_key_id: str) -> Lease:
-    """Return the lease with another key, as delivered: an undelivered lease gets its full ttl back."""
+def replace_key(lease: Lease, access_key_id: str, bound_us: int | None = None) -> Lease:
+    """Return the lease with another key, as delivered: an undelivered lease gets its full ttl back.
+
+    With ``bound_us`` it expires then at the latest.
+    """
     expires_us = lease.expires_us
     if lease.undelivered:
         full_us = lease.issue_us + lease.ttl // MICROSECOND
         expires_us = lease.max_expires_us if lease.is_session else full_us
+    expires_us = expires_us if bound_us is None else min(expires_us, bound_us)
     changes = {"access_key_id": access_key_id, "undelivered": False}
     return _step(lease, LeaseStep.REPLACE_KEY, **changes, expires_us=expires_us, due_us=expires_us)
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from lessor_server.domain import durations
+from lessor_server.domain.access.acl import EVERYTHING, Grant
 from lessor_server.domain.durations import MICROSECOND, SECOND_US, format_duration
 from lessor_server.domain.errors.base import Invalid, Violation, require
 from lessor_server.domain.mount import Mount
@@ -47,11 +48,17 @@ class RenewedTtl:
 
 
 def grant(
-    requested: timedelta | None, role: Role, mount: Mount, by_root: timedelta | None = None
+    requested: timedelta | None,
+    role: Role,
+    mount: Mount,
+    by_root: timedelta | None = None,
+    *,
+    rule: Grant = EVERYTHING,
 ) -> GrantedTtl:
     """Return the ttl of a new lease of ``role``; ``None`` or zero means the default.
 
-    ``by_root`` is the longest session that the mount's root can create (``root_kind.longest_session``).
+    ``by_root`` is the longest session that the mount's root can create (``root_kind.longest_session``), and
+    ``rule`` what allows the request (``access.issuing.require_allowed`` has accepted it).
     Raises ``Invalid`` for the field ``ttl`` unless it is in whole seconds and, for a session, at least AWS's
     minimum of 900 s, before and after the caps.
     """
@@ -59,6 +66,8 @@ def grant(
     bound, by = _bound(role, mount)
     if by_root is not None and by_root < bound:
         bound, by = by_root, "the kind of the mount's root"
+    if rule.limits.max_ttl is not None and rule.limits.max_ttl < bound:
+        bound, by = rule.limits.max_ttl, f"the rule {rule.pattern}"
     wanted = requested or _default(role, mount)
     ttl = min(wanted, bound)
     warnings = (
@@ -94,23 +103,31 @@ def longest_user(mount: Mount) -> timedelta:
     return min(mount.lease_max or mount.max_lease_ttl, mount.max_lease_ttl)
 
 
-def renewal(now_us: int, increment: timedelta | None, term: Term, todays_max: timedelta) -> RenewedTtl:
+def renewal(
+    now_us: int,
+    increment: timedelta | None,
+    term: Term,
+    todays_max: timedelta,
+    by_rule: timedelta | None = None,
+) -> RenewedTtl:
     """Return the new expiry of a lease renewed at ``now_us`` by ``increment`` (none or zero: its own ttl).
 
-    It is now + increment, capped by the row's maximum and by issue time + ``todays_max``, and at least
-    now + 1 s. Raises ``Invalid`` for ``increment`` unless it is in whole seconds.
+    It is now + increment, capped by the row's maximum, by issue time + ``todays_max`` and by issue time +
+    ``by_rule``, the max_ttl of the rule that allows the renewal; and at least now + 1 s. Raises ``Invalid``
+    for ``increment`` unless it is in whole seconds.
     """
     require(durations.violations("increment", increment or None))
     wanted = increment or term.ttl
     wanted_us = now_us + wanted // MICROSECOND
     bound_us = min(term.max_expires_us, term.issue_us + todays_max // MICROSECOND)
+    by = "the lease's maximum"
+    if by_rule is not None and (ruled_us := term.issue_us + by_rule // MICROSECOND) < bound_us:
+        bound_us, by = ruled_us, "the max_ttl of the rule that allows it"
     expires_us = max(min(wanted_us, bound_us), now_us + SECOND_US)
     ttl = timedelta(seconds=(expires_us - now_us) // SECOND_US)
     warnings = []
     if expires_us < wanted_us:
-        warnings.append(
-            f"increment {format_duration(wanted)} was capped to {format_duration(ttl)} by the lease's maximum"
-        )
+        warnings.append(f"increment {format_duration(wanted)} was capped to {format_duration(ttl)} by {by}")
     if expires_us < term.expires_us:
         less = timedelta(seconds=-((expires_us - term.expires_us) // SECOND_US))
         warnings.append(f"the lease now ends {format_duration(less)} earlier than before")

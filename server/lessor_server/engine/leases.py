@@ -9,6 +9,8 @@ from enum import Enum
 
 from lessor_server.domain import lease as steps
 from lessor_server.domain import ttl
+from lessor_server.domain.access.acl import NO_LIMITS, IssueLimits
+from lessor_server.domain.errors.access import NotYourLease
 from lessor_server.domain.errors.base import LessorError, NotFound
 from lessor_server.domain.errors.preconditions import (
     LeaseAbandoned,
@@ -72,47 +74,95 @@ class Leases:
         """Return the service's time in microseconds."""
         return self._store.now()
 
-    async def lookup(self, lease_id: LeaseId) -> Lease:
-        """Return a lease in any state, tombstones too, or raise ``NotFound``."""
+    async def lookup(self, lease_id: LeaseId, only_owner: str | None = None) -> Lease:
+        """Return a lease in any state, tombstones too, or raise ``NotFound``.
+
+        Raises:
+            NotYourLease: The lease is not of ``only_owner``, or unknown: here and below that is one answer.
+        """
+        await self._require_owned(lease_id, only_owner)
+        return await self._get(lease_id)
+
+    async def _require_owned(self, lease_id: LeaseId, only_owner: str | None) -> None:
+        """Raise ``NotYourLease`` unless a lease is of ``only_owner``: the owner of a row never changes."""
+        if only_owner is not None and await self._store.get_owner(str(lease_id)) != only_owner:
+            raise NotYourLease(f"lease {lease_id} is not yours, or not known", subject=str(lease_id))
+
+    async def _get(self, lease_id: LeaseId) -> Lease:
         lease = await self._store.get(str(lease_id))
         if lease is None:
             raise NotFound("lease", str(lease_id))
         return lease
 
-    async def require_mount(self, ids: IdRange) -> None:
-        """Raise ``NotFound`` if there is neither a mount of that name nor leases of it."""
+    async def require_mount(self, ids: IdRange, only_owner: str | None = None) -> None:
+        """Raise ``NotFound`` if there is neither a mount of that name nor leases of it.
+
+        Callers that see only their own leases do not learn which mounts there are.
+        """
         mount = ids.low.partition("/")[0]
-        if await self._store.get_mount(mount) is not None:
+        if only_owner is not None or await self._store.get_mount(mount) is not None:
             return
         if not await self._store.page(IdRange.of_mount(mount), None, "", 1):
             raise NotFound("mount", mount)
 
-    async def page(self, ids: IdRange, state: State | None, after: str, limit: int) -> list[Lease]:
-        """Return at most ``limit`` leases by id, those greater than ``after``."""
-        return await self._store.page(ids, state, after, limit)
+    async def page(
+        self,
+        ids: IdRange,
+        state: State | None,
+        after: str,
+        limit: int,
+        *,
+        owner: str = "",
+        only_owner: str | None = None,
+    ) -> list[Lease]:
+        """Return at most ``limit`` leases by id, those greater than ``after``; with an ``owner`` its own.
 
-    async def count(self, ids: IdRange, state: State | None) -> list[LeaseCount]:
-        """Count leases by mount, role and state."""
-        return await self._store.count(ids, state)
+        The caller sees only leases of ``only_owner`` (None: of every owner).
+        """
+        if only_owner is not None and owner not in ("", only_owner):
+            return []
+        return await self._store.page(ids, state, after, limit, owner or only_owner)
 
-    async def renew(self, lease_id: LeaseId, increment: timedelta | None, by: str) -> Renewal:
-        """Renew a lease for ``increment`` from now (None: its own ttl), within its limits.
+    async def count(
+        self, ids: IdRange, state: State | None, *, owner: str = "", only_owner: str | None = None
+    ) -> list[LeaseCount]:
+        """Count leases by mount, role and state; owners as in ``page``."""
+        if only_owner is not None and owner not in ("", only_owner):
+            return []
+        return await self._store.count(ids, state, owner or only_owner)
+
+    async def list_owners(self, after: str, limit: int) -> list[tuple[str, int]]:
+        """Return at most ``limit`` owners of live leases, greater than ``after``, each with their number."""
+        return await self._store.list_owners(after, limit)
+
+    async def renew(
+        self,
+        lease_id: LeaseId,
+        increment: timedelta | None,
+        by: str,
+        only_owner: str | None = None,
+        limits: IssueLimits = NO_LIMITS,
+    ) -> Renewal:
+        """Renew a lease for ``increment`` from now (None: its own ttl), within its limits and ``limits``.
 
         Raises:
+            NotYourLease: The lease is not of ``only_owner``, or unknown.
             NotFound: No such lease, or it is gone.
             NotRenewable, LeaseExpired, LeaseRevoking, LeaseAbandoned: Its state does not allow it.
         """
+        await self._require_owned(lease_id, only_owner)
         for _ in range(RENEW_TRIES):
-            lease = await self.lookup(lease_id)
+            lease = await self._get(lease_id)
             now = self._store.now()
             refusal = _refusal(lease, now)
             if refusal is not None:
                 raise refusal
-            granted = ttl.renewal(now, increment, _term(lease), await self._todays_max(lease))
+            todays_max = await self._todays_max(lease)
+            granted = ttl.renewal(now, increment, _term(lease), todays_max, limits.max_ttl)
             renewed = steps.renew(lease, granted.expires_us, now)
             if await self._store.write(lease, renewed):
                 self._watch(renewed.id, renewed.due_us)
-                self._notify(Renewed(renewed.id, renewed.expires_us, by))
+                self._notify(Renewed(renewed.id, renewed.expires_us, by, owner=renewed.owner))
                 return Renewal(renewed, granted.ttl, tuple(granted.warnings))
         raise LeaseRevoking(
             f"lease {lease_id} changed {RENEW_TRIES} times during this call", subject=str(lease_id)
@@ -126,11 +176,17 @@ class Leases:
             return ttl.longest_user(grounds.mount)
         return ttl.longest(grounds.role, grounds.mount)
 
-    async def revoke(self, lease_id: LeaseId, *, sync: bool, by: str) -> Revocation:
+    async def revoke(
+        self, lease_id: LeaseId, *, sync: bool, by: str, only_owner: str | None = None
+    ) -> Revocation:
         """Revoke a lease; with ``sync`` wait until it is gone or one attempt has failed.
 
         A session's lease ends without a call to AWS, so this always waits for it.
+
+        Raises:
+            NotYourLease: The lease is not of ``only_owner``, or unknown; nothing was changed.
         """
+        await self._require_owned(lease_id, only_owner)
         key = str(lease_id)
         with self._queue.next_attempt(key) as attempt:
             lease = await self._store.revoke(key)
@@ -155,7 +211,7 @@ class Leases:
         """Return the lease after the next attempt on it, by this process or another (seen in its row)."""
         while True:
             await asyncio.wait((attempt,), timeout=POLL_SECONDS)
-            after = await self.lookup(lease_id)
+            after = await self._get(lease_id)
             if attempt.done() or after.state is State.GONE or _tried(after) != _tried(lease):
                 return after
 

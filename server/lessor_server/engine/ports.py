@@ -53,7 +53,8 @@ class LeaseStore(Protocol):
             NotFound, MountDisabling: The mount takes no new lease.
             RootChanged: The root was changed since it was read.
             Aborted: Another process works on the same request.
-            MountFull, RoleFull: A limit is reached.
+            RuleFull, MountFull, RoleFull: A limit is reached. The limit of an access rule counts live leases,
+                and sessions until AWS ends them.
         """
         ...
 
@@ -104,16 +105,29 @@ class LeaseStore(Protocol):
         """Return one lease."""
         ...
 
+    async def get_owner(self, lease_id: str) -> str | None:
+        """Return the owner of a lease, also of one that cannot be read; None if it has none or is unknown."""
+        ...
+
     async def get_bound_account(self, mount: str) -> str:
         """Return the account on which leases of the mount have or had users; empty if there are none."""
         ...
 
-    async def page(self, ids: IdRange, state: State | None, after: str, limit: int) -> list[Lease]:
-        """Return leases with ids greater than ``after``, by id; ``state`` is what callers see now."""
+    async def page(
+        self, ids: IdRange, state: State | None, after: str, limit: int, owner: str | None = None
+    ) -> list[Lease]:
+        """Return leases with ids greater than ``after``, by id; ``state`` is what callers see now.
+
+        With an ``owner``: only its leases, and no row of another owner is read.
+        """
         ...
 
-    async def count(self, ids: IdRange, state: State | None) -> list[LeaseCount]:
-        """Count leases by mount, role and stored state."""
+    async def count(self, ids: IdRange, state: State | None, owner: str | None = None) -> list[LeaseCount]:
+        """Count leases by mount, role and the state that callers see; with an ``owner`` only its leases."""
+        ...
+
+    async def list_owners(self, after: str, limit: int) -> list[tuple[str, int]]:
+        """Return owners of live leases, greater than ``after`` and in order, each with their number."""
         ...
 
 
@@ -174,8 +188,11 @@ class ConfigStore(Protocol):
 class UpkeepStore(Protocol):
     """Bulk revocations, reconcile, the clock, and backups."""
 
-    async def open_prefix(self, ids: IdRange) -> tuple[BulkRevocation, int]:
-        """Accept the revocation of a range in one small commit; return it, and how many leases it covers."""
+    async def open_prefix(self, ids: IdRange, owner: str = "") -> tuple[BulkRevocation, int]:
+        """Accept the revocation of a range in one small commit; return it, and how many leases it covers.
+
+        With an ``owner`` it covers only the leases of that owner.
+        """
         ...
 
     async def disable(self, mount: str) -> tuple[Mount, int] | None:

@@ -57,10 +57,14 @@ class StoredContext:
 
 @dataclass(frozen=True, slots=True)
 class BulkRevocation:
-    """A bulk revocation of the leases in a range that began at ``cutoff_us`` or before."""
+    """A bulk revocation of the leases in a range that began at ``cutoff_us`` or before.
+
+    With an ``owner`` it covers only the leases of that owner.
+    """
 
     ids: IdRange
     cutoff_us: int
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from lessor_server.engine.config.root_checker import RootChecker
 from lessor_server.engine.rotation.root_keys import RootKeys
 from lessor_server.engine.upkeep.mount_remover import MountRemover
 from lessor_server.services import messages
-from lessor_server.services.guard import Caller
+from lessor_server.services.call import Caller
 from lessor_server.services.messages import Problems
 
 _STATES = {MountState.ENABLED: pb.Mount.ENABLED, MountState.DISABLING: pb.Mount.DISABLING}

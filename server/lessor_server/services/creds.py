@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from lessor.v1 import creds_pb2 as pb
@@ -19,7 +20,7 @@ from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.engine.streams.credential_stream import CredentialStream
 from lessor_server.services import messages
-from lessor_server.services.guard import Caller
+from lessor_server.services.call import Caller
 from lessor_server.services.messages import Problems
 from lessor_server.services.static_role import StaticCredentialMethods
 
@@ -55,9 +56,11 @@ class CredsService(StaticCredentialMethods):
         """
         with Problems() as problems:
             overlap = problems.parse(messages.parse_duration, request, "overlap") or DEFAULT_OVERLAP
-            asked = problems.parse(_issue_request, _first(request), caller)
+            first = _first(request)
+            problems.parse(_issue_request, first, caller)
         yield None
-        async with aclosing(self._watch.follow(asked, overlap)) as issued:
+        ask = partial(_issue_request, first, caller)
+        async with aclosing(self._watch.follow(ask, overlap)) as issued:
             async for made in issued:
                 # Both messages have the same field numbers, so one can be parsed as the other.
                 answer = pb.WatchCredentialsResponse.FromString(_answer(made).SerializeToString())
@@ -86,6 +89,7 @@ def _issue_request(request: pb.GenerateCredentialsRequest, caller: Caller) -> Is
             problems.add("wait_usable", "is negative", "give 0 or more")
         request_id = problems.parse(_request_id, request.request_id)
         options = problems.parse(_session_options, request)
+        _check_fields(request, caller, problems)
     return IssueRequest(
         mount=mount,
         role=role,
@@ -96,7 +100,18 @@ def _issue_request(request: pb.GenerateCredentialsRequest, caller: Caller) -> Is
         options=options,
         labels=caller.principal.labels,
         reason=reason,
+        grant=caller.grant,
     )
+
+
+def _check_fields(request: pb.GenerateCredentialsRequest, caller: Caller, problems: Problems) -> None:
+    """Report the fields that the caller's rule requires or forbids."""
+    sent = {field.name for field, _ in request.ListFields()}
+    limits, rule = caller.grant.limits, f"by the rule {caller.grant.pattern}"
+    for field in sorted(limits.require - sent):
+        problems.add(field, f"is required {rule}", "send it")
+    for field in sorted(limits.forbid & sent):
+        problems.add(field, f"is forbidden {rule}", "leave it out")
 
 
 def _session_options(request: pb.GenerateCredentialsRequest) -> SessionOptions:

@@ -1,26 +1,25 @@
-"""The entry point of every RPC: identifies and authorises the caller, parses the message, maps the errors.
+"""The way of every call, on any transport: identify, authorise, limit, parse, serve, map the errors.
 
-The handlers are built from the descriptors. They start with the metadata of a call, so a caller without
-permission is refused before its message is read. The server does not start if a method has no rule. A
-method without an implementation answers UNIMPLEMENTED. An unexpected exception becomes INTERNAL with a
-reference; only the log has its text.
+A transport gives each call as an ``Exchange``. The guard identifies the caller by what comes with the call,
+and asks for the message only from a caller that it knows. The server does not start if a method has no
+permission. A method without an implementation answers UNIMPLEMENTED. An unexpected exception becomes INTERNAL
+with a reference; only the log has its text.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
-import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from lessor_server.domain.access_levels import ANONYMOUS, Capability, Principal
+from lessor_server.domain.access.caller import ANONYMOUS, Credential, Principal
 from lessor_server.domain.errors.base import (
     DeadlineExceeded,
     Draining,
@@ -28,50 +27,40 @@ from lessor_server.domain.errors.base import (
     InternalError,
     Invalid,
     LessorError,
-    PermissionDenied,
-    TooManyCalls,
     Unauthenticated,
     Unimplemented,
     Violation,
 )
-from lessor_server.services import parsing, status
+from lessor_server.services import parsing, permissions
 from lessor_server.services.anonymous import AnonymousCalls
-
-DEADLINE_MARGIN_SECONDS = 0.02
-"""Subtracted from each deadline, so that the caller gets our answer before its own timeout."""
+from lessor_server.services.call import UNKNOWN_METHOD, Caller, Exchange, Method, OpenStream, ServedCall
+from lessor_server.services.call_limits import DEFAULT_LIMITS, CallLimits, IdentityLimits
+from lessor_server.services.permissions import PUBLIC, UNBOUNDED_STREAMS, Need
 
 DEFAULT_SECONDS = 60.0
-MESSAGE_SECONDS = 10.0
-"""The time that a request's message has to arrive."""
+ADMISSION_SECONDS = 10.0
+"""The time in which a caller is identified, and the time that a request's message has to arrive."""
 
 _BAD_INPUT = frozenset({ErrorKind.INVALID, ErrorKind.UNAUTHENTICATED, ErrorKind.DENIED})
 """Errors that are logged as a count: callers can cause any number of them."""
 
-Context = grpc.aio.ServicerContext[Any, Any]
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """The caller, and its deadline in the loop's time (infinite if it has none)."""
-
-    principal: Principal
-    until: float
+class Access(Protocol):
+    """Identifies callers by the rules of now."""
 
     @property
-    def seconds(self) -> float:
-        """Return the seconds left."""
-        return self.until - asyncio.get_running_loop().time()
+    def version(self) -> int:
+        """Return a number that changes with the rules."""
+        ...
 
+    async def identify(self, credential: Credential) -> Principal:
+        """Return the caller that presents a credential; raise ``Unauthenticated`` if it is not known."""
+        ...
 
-T = TypeVar("T")
-Serve = Callable[["_Call"], Awaitable[T]]
-
-
-class Identify(Protocol):
-    """Identifies the caller that presents a token."""
-
-    def __call__(self, token: str, /) -> Principal | None:
-        """Return the principal of ``token``, or None if it is unknown."""
+    async def identify_again(self, principal: Principal) -> Principal:
+        """Return a caller that was identified before by the rules of now, or raise ``Unauthenticated``."""
         ...
 
 
@@ -87,65 +76,94 @@ class CallLog(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class CallRefusal:
+    """A call ends with ``error``; ``sees_root`` says whether the caller may see its private parts."""
+
+    error: LessorError
+    sees_root: bool
+
+
 class Guard:
-    """Wraps the implementations of services into gRPC handlers."""
+    """Serves the calls of all transports."""
 
     def __init__(
         self,
-        identify: Identify,
+        access: Access,
         log: CallLog,
-        rules: Mapping[str, Capability],
-        *,
-        public: Container[str] = (),
-        lasting: Container[str] = (),
-        max_calls: int = 2_000,
+        wall_clock: Callable[[], float],
+        limits: IdentityLimits = DEFAULT_LIMITS,
+        needs: Mapping[str, tuple[Need, ...]] = permissions.PERMISSIONS,
     ) -> None:
-        """Admit callers that ``identify`` knows and ``rules`` allow, and everybody to ``public`` methods.
+        """Admit callers that ``access`` knows and whose policies grant ``needs``, within ``limits``.
 
-        ``lasting`` streams are unbounded; known callers have at most ``max_calls`` calls at the same time.
+        ``wall_clock`` returns the seconds since the epoch, by which credentials end.
         """
-        self._identify = identify
+        self._access = access
         self._log = log
-        self._rules = rules
-        self._public = public
-        self._lasting = lasting
-        self._max_calls = max_calls
+        self._needs = needs
+        self._limits = CallLimits(limits)
+        self._wall_clock = wall_clock
         self._anonymous = AnonymousCalls()
-        self._watches: dict[asyncio.Timeout, None] = {}
+        self._streams: dict[OpenStream, None] = {}
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
 
-    def handlers(
-        self, descriptor: ServiceDescriptor, implementation: object, name: str = ""
-    ) -> grpc.GenericRpcHandler:
-        """Return the handlers of one service; ``name`` replaces its own name.
+    def methods(self, descriptor: ServiceDescriptor, implementation: object) -> list[tuple[str, Method]]:
+        """Return the methods of one service by their short names.
 
         Raises:
-            LookupError: A method has no rule.
+            LookupError: A method has no permission.
         """
-        methods = {method.name: self._handler(method, implementation) for method in descriptor.methods}
-        return grpc.method_handlers_generic_handler(name or descriptor.full_name, methods)
+        return [(one.name, self._method(one, implementation)) for one in descriptor.methods]
 
-    def unknown_methods(self) -> grpc.GenericRpcHandler:
-        """Return the handler of all methods that no other handler serves; add it last."""
-        entry = _Method("the method", None, Message, None, streams=False, lasting=False)
+    async def serve(self, method: Method, exchange: Exchange) -> Message | CallRefusal | None:
+        """Serve one call; return its answer, None after a stream, or the error that ends it."""
+        principal: Principal | None = None
+        call: ServedCall | None = None
+        try:
+            # Life of a request, 1: only what comes with the call is read.
+            if method.needs is None:
+                return await self._serve_anybody(method, exchange)
+            version = self._access.version
+            principal = await self._identify(exchange)
+            call = ServedCall(method, exchange, Caller(principal, _until(method, exchange)), version)
+            if self._draining:
+                raise Draining("the server is stopping")
+            self._limits.take_turn(principal)
+            with self._limits.counted(principal, lasting=method.lasting), self._counted():
+                return await self._serve_known(call)
+        except LessorError as error:
+            answered = self._referred(method, error)
+        except Exception as error:  # noqa: BLE001 - nothing unmapped may leave
+            answered = InternalError(self._log.report(method.name, error))
+        _release_frames(answered)
+        if answered.kind in _BAD_INPUT:
+            self._log.refused(answered.reason)
+        if principal is None:
+            await self._anonymous.wait_turn(exchange.credential.peer.connection)
+        return CallRefusal(answered, sees_root=call is not None and call.sees_root)
 
-        async def refuse(_: object, context: Context) -> Message:
-            async def serve(_: _Call) -> Message:
-                raise Unimplemented("the server has no such method")
-
-            return await self._run(entry, context, serve)
-
-        return _AnyMethod(grpc.stream_unary_rpc_method_handler(refuse, None, None))
+    async def judge_streams(self) -> None:
+        """Judge each open stream by the rules of now, and end those that they do not allow."""
+        for stream in list(self._streams):
+            try:
+                await self._judge(stream.call)
+            except LessorError as error:
+                stream.end(error)
+            except Exception as error:  # noqa: BLE001 - it ends one stream, not the reload
+                stream.end(InternalError(self._log.report(stream.call.method.name, error)))
+            else:
+                stream.reschedule()
 
     async def drain(self, seconds: float) -> int:
         """Refuse new calls, end unbounded streams, wait for other calls; return how many are left."""
         self._draining = True
-        for watch in self._watches:
-            if not watch.expired():  # a call past its deadline is being closed already
-                watch.reschedule(asyncio.get_running_loop().time())
+        for stream in list(self._streams):
+            if stream.call.method.lasting:
+                stream.end(Draining("the server is stopping"))
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
@@ -153,161 +171,139 @@ class Guard:
             pass
         return self._calls
 
-    def _handler(self, method: MethodDescriptor, implementation: object) -> grpc.RpcMethodHandler[Any, Any]:
+    def _method(self, method: MethodDescriptor, implementation: object) -> Method:
         name = f"{method.containing_service.name}.{method.name}"
-        if name not in self._rules and name not in self._public:
-            raise LookupError(f"{name} has no rule in services/permissions.py")
-        entry = _Method(
+        if name not in self._needs and name not in PUBLIC:
+            raise LookupError(f"{name} has no permission in services/permissions.py")
+        return Method(
             name,
-            self._rules.get(name),
+            self._needs.get(name),
             GetMessageClass(method.input_type),
             getattr(implementation, method.name, None),
-            method.server_streaming,
-            name in self._lasting,
+            answers=method.server_streaming and not method.client_streaming,
+            converses=method.client_streaming,
+            lasting=name in UNBOUNDED_STREAMS,
         )
-        serialize = GetMessageClass(method.output_type).SerializeToString
 
-        async def unary(_: object, context: Context) -> Message:
-            return await self._run(entry, context, self._answer)
-
-        async def stream(_: object, context: Context) -> None:
-            await self._run(entry, context, self._converse if method.client_streaming else self._answers)
-
-        # A unary handler would start only after the whole message is in memory. These start with the
-        # metadata, so the message of a caller without permission is never read.
-        if method.server_streaming:
-            return grpc.stream_stream_rpc_method_handler(stream, None, serialize)
-        return grpc.stream_unary_rpc_method_handler(unary, None, serialize)
-
-    async def _run(self, entry: _Method, context: Context, serve: Serve[T]) -> T:
-        """Serve one call, or abort it with the status of its error."""
-        principal: Principal | None = None
+    async def _identify(self, exchange: Exchange) -> Principal:
+        """Return the caller, or raise the error that refuses the call."""
+        left = exchange.seconds
+        seconds = ADMISSION_SECONDS if left is None else min(left, ADMISSION_SECONDS)
         try:
-            # Life of a request, 1: only the metadata is read.
-            principal = self._admitted(entry, context)
-            call = _Call(entry, context, principal, _until(entry, context))
-            if principal is ANONYMOUS:
-                return await self._serve_anybody(call, serve)
-            if self._draining:
-                raise Draining("the server is stopping")
-            with self._counted(entry):
-                return await serve(call)
-        except LessorError as error:
-            answered = self._referred(entry, error)
-        except grpc.aio.InternalError:
-            raise asyncio.CancelledError from None  # gRPC can't write to a caller that has disconnected
-        except Exception as error:  # noqa: BLE001 - nothing unmapped may leave
-            answered = InternalError(self._log.report(entry.name, error))
-        _release_frames(answered)
-        if answered.kind in _BAD_INPUT:
-            self._log.refused(answered.reason)
-        if principal is None:
-            await self._anonymous.wait_turn(context.peer())
-        refusal = status.error_status(answered, sees_root=principal is not None and principal.sees_root)
-        try:
-            await context.abort(refusal.code, refusal.message, ((status.DETAILS_KEY, refusal.details),))
-        except grpc.aio.InternalError:
-            # A message is half-written to a caller that does not read: gRPC accepts no status. The call
-            # ends with its connection.
-            raise asyncio.CancelledError from None
-        raise AssertionError("abort raises")
+            async with asyncio.timeout(seconds):
+                return await self._access.identify(exchange.credential)
+        except TimeoutError:
+            raise DeadlineExceeded("the caller was not identified in time") from None
 
-    def _referred(self, entry: _Method, error: LessorError) -> LessorError:
+    def _referred(self, method: Method, error: LessorError) -> LessorError:
         """Return the error, with a reference to the log if the caller can do nothing about it."""
         if error.kind is ErrorKind.INTERNAL and not isinstance(error, InternalError):
-            error.message = f"{error.message}, reference {self._log.report(entry.name, error)}"
+            error.message = f"{error.message}, reference {self._log.report(method.name, error)}"
         return error
 
-    async def _serve_anybody(self, call: _Call, serve: Serve[T]) -> T:
+    async def _serve_anybody(self, method: Method, exchange: Exchange) -> Message | None:
         """Serve a call that needs no credential, after its connection's turn has come."""
-        peer = call.context.peer()
-        await self._anonymous.wait_turn(peer)
-        with self._anonymous.stream(peer) if call.entry.streams else nullcontext():
-            return await serve(call)
+        connection = exchange.credential.peer.connection
+        await self._anonymous.wait_turn(connection)
+        if method is UNKNOWN_METHOD:
+            raise Unimplemented("the server has no such method")
+        call = ServedCall(method, exchange, Caller(ANONYMOUS, _until(method, exchange)))
+        if not method.answers and not method.converses:
+            return await self._answer(call)
+        with self._anonymous.stream(connection):
+            await (self._converse(call) if method.converses else self._answers(call, None))
+        return None
 
-    def _admitted(self, entry: _Method, context: Context) -> Principal:
-        """Return the caller of a call by its metadata, or raise the error that refuses the call."""
-        if entry.capability is None:
-            return ANONYMOUS
-        principal = self._identify(_token(context.invocation_metadata() or ()))
-        if principal is None:
-            raise Unauthenticated("the token is missing or unknown")
-        if not principal.may(entry.capability):
-            raise PermissionDenied(f"{entry.name} needs the permission to {entry.capability.value}")
-        return principal
+    async def _serve_known(self, call: ServedCall) -> Message | None:
+        if not call.method.answers:
+            return await self._answer(call)
+        stream = OpenStream(call, self._wall_clock)
+        try:
+            await self._answers(call, stream)
+        finally:
+            self._streams.pop(stream, None)
+        return None
 
-    async def _answer(self, call: _Call) -> Message:
+    async def _answer(self, call: ServedCall) -> Message:
         """Serve a call with one response message."""
-        async with self._deadline(call):
+        async with self._deadline(call, None):
             answer: Message = await call.serve(await self._request(call))
             return answer
 
-    async def _answers(self, call: _Call) -> None:
+    async def _answers(self, call: ServedCall, stream: OpenStream | None) -> None:
         """Serve a call with a stream of response messages."""
         request = await self._request(call)
+        if stream is not None:
+            if call.version != self._access.version:
+                await self._judge(call)  # the rules have changed since the caller was identified
+            if self._draining and call.method.lasting:
+                raise Draining("the server is stopping")
+            self._streams[stream] = None
         async with aclosing(call.serve(request)) as answers:
-            if call.entry.lasting:
-                async with self._deadline(call):
+            if call.method.lasting:
+                async with self._deadline(call, stream):
                     await anext(answers)  # not a message: the subscription has begun
-                # The initial metadata report that the subscription has begun, before the first message.
                 # Outside of the deadline: gRPC can send no status after a write that was cancelled.
-                await call.context.send_initial_metadata(())
-            async with self._deadline(call):
+                await call.exchange.begin()
+            async with self._deadline(call, stream):
                 async for message in answers:
-                    await call.context.write(message)
+                    await call.exchange.write(message)
 
-    async def _converse(self, call: _Call) -> None:
+    async def _converse(self, call: ServedCall) -> None:
         """Answer each message of a stream with one message, until the caller half-closes."""
-        while (data := await self._read(call)) is not grpc.aio.EOF:
-            await self._anonymous.wait_turn(call.context.peer())
+        while (data := await self._read(call)) is not None:
+            await self._anonymous.wait_turn(call.exchange.credential.peer.connection)
             # Without a deadline: gRPC can send no status after a half-written message.
-            await call.context.write(await call.serve(parsing.parse(call.entry.request, data)))
+            await call.exchange.write(await call.serve(parsing.parse(call.method.request, data)))
 
-    async def _request(self, call: _Call) -> Message:
-        """Read and parse the message of a request."""
+    async def _request(self, call: ServedCall) -> Message:
+        """Read and parse the message of a request, and authorise it."""
         # Life of a request, 2: the message, within limits.
         data = await self._read(call)
-        if data is grpc.aio.EOF:
+        if data is None:
             raise Invalid((Violation("", "no message was sent", "send one"),))
-        request = parsing.parse(call.entry.request, data)
-        if call.entry.serve is None:
-            raise Unimplemented(f"{call.entry.name} is not supported by this version")
-        return request
+        call.request = parsing.parse(call.method.request, data)
+        call.authorise()
+        if call.method.serve is None:
+            raise Unimplemented(f"{call.method.name} is not supported by this version")
+        return call.request
 
-    async def _read(self, call: _Call) -> Any:  # noqa: ANN401 - bytes, or the library's end of file
+    async def _read(self, call: ServedCall) -> bytes | None:
         """Wait 10 s for the caller's message; the number of anonymous callers that wait is bounded."""
-        timeout = asyncio.timeout_at(min(call.until, asyncio.get_running_loop().time() + MESSAGE_SECONDS))
+        latest = asyncio.get_running_loop().time() + ADMISSION_SECONDS
+        timeout = asyncio.timeout_at(min(call.caller.until, latest))
         try:
-            with self._anonymous.place(timeout) if call.principal is ANONYMOUS else nullcontext():
+            with self._anonymous.place(timeout) if call.method.needs is None else nullcontext():
                 async with timeout:
-                    return await call.context.read()
+                    return await call.exchange.read()
         except TimeoutError:
-            raise DeadlineExceeded(f"the message of {call.entry.name} did not arrive in time") from None
+            raise DeadlineExceeded(f"the message of {call.method.name} did not arrive in time") from None
+
+    async def _judge(self, call: ServedCall) -> None:
+        """Identify and authorise the caller of a stream by the rules of now."""
+        call.version = self._access.version
+        principal = await self._access.identify_again(call.caller.principal)
+        if principal.name != call.caller.principal.name:
+            raise Unauthenticated(f"the caller is {principal.name} by the access file of now")
+        call.caller.principal = principal
+        call.authorise()
 
     @asynccontextmanager
-    async def _deadline(self, call: _Call) -> AsyncIterator[None]:
-        """End the block at the caller's deadline, and an unbounded stream also when the server drains."""
-        ends_at_drain = call.entry.lasting and call.principal is not ANONYMOUS
-        if ends_at_drain and self._draining:
-            raise Draining("the server is stopping")
-        timeout = asyncio.timeout_at(None if call.until == math.inf else call.until)
-        if ends_at_drain:
-            self._watches[timeout] = None
+    async def _deadline(self, call: ServedCall, stream: OpenStream | None) -> AsyncIterator[None]:
+        """End the block at the caller's deadline; that of a stream also when it may not go on."""
+        until = call.caller.until if stream is None else stream.until
+        timeout = asyncio.timeout_at(None if until == math.inf else until)
         try:
-            async with timeout:
-                yield
+            with nullcontext() if stream is None else stream.ending(timeout):
+                async with timeout:
+                    yield
         except TimeoutError:
-            if ends_at_drain and self._draining:
-                raise Draining("the server is stopping") from None
-            raise DeadlineExceeded(f"{call.entry.name} did not finish in time") from None
-        finally:
-            self._watches.pop(timeout, None)
+            error = None if stream is None else stream.error
+            raise error or DeadlineExceeded(f"{call.method.name} did not finish in time") from None
 
     @contextmanager
-    def _counted(self, entry: _Method) -> Iterator[None]:
-        """Count a known caller's call while it runs, for the drain and for the limit."""
-        if self._calls - len(self._watches) >= self._max_calls and not entry.lasting:
-            raise TooManyCalls(f"{self._max_calls} calls are in progress", retry_in=1.0)
+    def _counted(self) -> Iterator[None]:
+        """Count a known caller's call while it runs, for the drain."""
         self._calls += 1
         self._idle.clear()
         try:
@@ -321,7 +317,7 @@ class Guard:
 def _release_frames(error: BaseException) -> None:
     """Release what the frames of an error's traceback hold, such as the message of the call.
 
-    The frame of ``_run`` and the traceback refer to each other, so both would stay until a collection.
+    The frame of ``serve`` and the traceback refer to each other, so both would stay until a collection.
     """
     chain: list[BaseException] = [error]
     while (earlier := chain[-1].__context__) is not None:
@@ -330,62 +326,9 @@ def _release_frames(error: BaseException) -> None:
         one.__traceback__ = one.__context__ = one.__cause__ = None
 
 
-@dataclass(frozen=True, slots=True)
-class _AnyMethod(grpc.GenericRpcHandler):
-    """Serves every method by one handler."""
-
-    handler: grpc.RpcMethodHandler[Any, Any]
-
-    def service(self, _: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
-        """Return the one handler."""
-        return self.handler
-
-
-@dataclass(frozen=True, slots=True)
-class _Method:
-    """One method: its name, the capability that it needs, its request's class, and its implementation."""
-
-    name: str
-    capability: Capability | None
-    """None: everybody may call it."""
-    request: type[Message]
-    serve: Any
-    """A coroutine function, or for a stream an async generator function; None if unimplemented."""
-    streams: bool
-    """Whether it answers with a stream of messages."""
-    lasting: bool
-    """An unbounded stream; it yields None first, when the subscription has begun."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """An admitted call."""
-
-    entry: _Method
-    context: Context
-    principal: Principal
-    until: float
-
-    def serve(self, request: Message) -> Any:  # noqa: ANN401 - a coroutine, or a generator for streams
-        """Call the implementation."""
-        return self.entry.serve(request, Caller(self.principal, self.until))
-
-
-def _until(entry: _Method, context: Context) -> float:
+def _until(method: Method, exchange: Exchange) -> float:
     """Return the caller's deadline, in the loop's time."""
-    left = cast("float | None", context.time_remaining())  # None if no deadline was sent
-    default = math.inf if entry.lasting else DEFAULT_SECONDS
-    seconds = default if left is None else left - DEADLINE_MARGIN_SECONDS
-    return asyncio.get_running_loop().time() + seconds
-
-
-def _token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
-    """Return the bearer token (RFC 6750) of the metadata; an empty text unless there is exactly one value.
-
-    If there are several, a proxy may have checked another one.
-    """
-    values = [value for key, value in metadata if key == "authorization"]
-    if len(values) != 1 or not isinstance(values[0], str):
-        return ""
-    scheme, _, token = values[0].partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
+    left = exchange.seconds
+    if left is None:
+        left = math.inf if method.lasting else DEFAULT_SECONDS
+    return asyncio.get_running_loop().time() + left

@@ -14,7 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2 as pb
 
 from lessor_server.domain.errors.base import NotFound
-from lessor_server.services.guard import Caller
+from lessor_server.services.call import Caller
 
 DESCRIPTOR = descriptor_pool.Default().FindServiceByName("grpc.health.v1.Health")
 

@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 from lessor.v1 import lease_pb2 as pb
+from lessor_server.domain.access.acl import NO_LIMITS, Capability
 from lessor_server.domain.lease import Lease, State
-from lessor_server.domain.lease_id import IdRange, LeaseId
+from lessor_server.domain.lease_id import CREDS, IdRange, LeaseId
 from lessor_server.engine.leases import Leases, Outcome
 from lessor_server.engine.revocation.bulk import Prefixes, Standing
 from lessor_server.engine.streams.lease_events import LeaseEventBroker
 from lessor_server.engine.streams.lease_events import LeaseEventKind as Happened
 from lessor_server.engine.upkeep.reconciler import FindingKind, Reconciler
 from lessor_server.services import messages
-from lessor_server.services.guard import Caller
+from lessor_server.services.call import Caller
 from lessor_server.services.messages import Problems
 from lessor_server.services.role import credential_type
 
@@ -41,35 +42,39 @@ class LeaseService:
         self._reconciler = reconciler
         self._lease_events = lease_events
 
-    async def LookupLease(self, request: pb.LookupLeaseRequest, _: Caller) -> pb.LookupLeaseResponse:
+    async def LookupLease(self, request: pb.LookupLeaseRequest, caller: Caller) -> pb.LookupLeaseResponse:
         """Show a lease."""
-        lease = await self._leases.lookup(LeaseId.parse(request.lease_id))
+        lease = await self._leases.lookup(LeaseId.parse(request.lease_id), caller.only_owner)
         return pb.LookupLeaseResponse(lease=_lease(lease, self._leases.now()))
 
-    async def ListLeases(self, request: pb.ListLeasesRequest, _: Caller) -> pb.ListLeasesResponse:
+    async def ListLeases(self, request: pb.ListLeasesRequest, caller: Caller) -> pb.ListLeasesResponse:
         """List leases by id."""
         with Problems() as problems:
             ids = problems.parse(IdRange.parse, request.prefix)
             state = problems.parse(_state, request)
             size = problems.parse(messages.page_size, request.page_size)
+            owner = problems.parse(messages.owner_of, request.owner)
             if request.page_token:
                 problems.parse(LeaseId.parse, request.page_token, "page_token")
-        found = await self._leases.page(ids, state, request.page_token, size + 1)
+        found = await self._leases.page(
+            ids, state, request.page_token, size + 1, owner=owner, only_owner=caller.only_owner
+        )
         if not found:
-            await self._leases.require_mount(ids)
+            await self._leases.require_mount(ids, caller.only_owner)
         now = self._leases.now()
         page, more = await messages.fill_page(found, size, lambda lease: _lease(lease, now))
         return pb.ListLeasesResponse(leases=page, next_page_token=page[-1].lease_id if more else "")
 
-    async def CountLeases(self, request: pb.CountLeasesRequest, _: Caller) -> pb.CountLeasesResponse:
+    async def CountLeases(self, request: pb.CountLeasesRequest, caller: Caller) -> pb.CountLeasesResponse:
         """Count leases by mount, role and state."""
         with Problems() as problems:
             ids = problems.parse(IdRange.parse, request.prefix)
             chosen = problems.parse(_state, request)
+            owner = problems.parse(messages.owner_of, request.owner)
         answer = pb.CountLeasesResponse()
-        counts = await self._leases.count(ids, chosen)
+        counts = await self._leases.count(ids, chosen, owner=owner, only_owner=caller.only_owner)
         if not counts:
-            await self._leases.require_mount(ids)
+            await self._leases.require_mount(ids, caller.only_owner)
         for counted in counts:
             state = _STATES[counted.state]
             answer.counts.add(mount=counted.mount, role=counted.role, state=state, count=counted.count)
@@ -77,11 +82,16 @@ class LeaseService:
         return answer
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, caller: Caller) -> pb.RenewLeaseResponse:
-        """Renew a lease."""
+        """Renew a lease; its owner needs what it needs to issue one, within the same limits."""
         with Problems() as problems:
             lease_id = problems.parse(LeaseId.parse, request.lease_id)
             increment = problems.parse(messages.parse_duration, request, "increment") or None
-        renewed = await self._leases.renew(lease_id, increment, caller.principal.name)
+        by, limits = caller.principal.name, NO_LIMITS
+        if caller.only_owner is not None:
+            await self._leases.lookup(lease_id, caller.only_owner)
+            issuing = f"{lease_id.mount}{CREDS}{lease_id.role}"
+            limits = caller.require(issuing, Capability.READ).limits
+        renewed = await self._leases.renew(lease_id, increment, by, caller.only_owner, limits)
         return pb.RenewLeaseResponse(
             lease_id=renewed.lease.id,
             lease_duration=messages.to_whole_seconds(renewed.ttl),
@@ -93,7 +103,9 @@ class LeaseService:
     async def RevokeLease(self, request: pb.RevokeLeaseRequest, caller: Caller) -> pb.RevokeLeaseResponse:
         """Revoke a lease; OK for every well-formed id."""
         lease_id = LeaseId.parse(request.lease_id)
-        revocation = await self._leases.revoke(lease_id, sync=request.sync, by=caller.principal.name)
+        revocation = await self._leases.revoke(
+            lease_id, sync=request.sync, by=caller.principal.name, only_owner=caller.only_owner
+        )
         return pb.RevokeLeaseResponse(
             outcome=_OUTCOMES[revocation.outcome],
             lease_id=str(lease_id),
@@ -105,9 +117,11 @@ class LeaseService:
         self, request: pb.RevokePrefixRequest, caller: Caller
     ) -> AsyncIterator[pb.RevokePrefixResponse]:
         """Start the revocation of a range of leases, and report its progress."""
-        ids = IdRange.parse(request.prefix)
+        with Problems() as problems:
+            ids = problems.parse(IdRange.parse, request.prefix)
+            owner = problems.parse(messages.owner_of, request.owner)
         await self._leases.require_mount(ids)
-        prefix, accepted = await self._prefixes.accept(ids, caller.principal.name)
+        prefix, accepted = await self._prefixes.accept(ids, caller.principal.name, owner)
         yield _standing(Standing(accepted, 0, 0, accepted))
         if request.sync:
             async for standing in self._prefixes.follow(prefix, accepted):
@@ -132,10 +146,10 @@ class LeaseService:
         return pb.AbandonLeasesResponse(abandoned=abandoned)
 
     async def WatchLeases(
-        self, request: pb.WatchLeasesRequest, _: Caller
+        self, request: pb.WatchLeasesRequest, caller: Caller
     ) -> AsyncIterator[pb.WatchLeasesResponse | None]:
         """Yield events of leases from now on; the first item is None: the subscription has begun."""
-        with self._lease_events.watch(IdRange.parse(request.prefix)) as happenings:
+        with self._lease_events.watch(IdRange.parse(request.prefix), caller.only_owner) as happenings:
             yield None
             async for one in happenings:
                 yield pb.WatchLeasesResponse(
@@ -202,6 +216,7 @@ def _lease(lease: Lease, now_us: int) -> pb.Lease:
         attempts=lease.attempts,
         last_error=lease.last_error,
         reason=lease.reason,
+        policy_rule=lease.policy_rule,
     )
     if lease.state is State.REVOKING:
         next_attempt = messages.timestamp(lease.due_us)

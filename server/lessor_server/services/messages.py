@@ -27,7 +27,7 @@ STRIDE = 10
 """Items of a long answer that are converted before other calls run."""
 MAX_PATHS = 100
 """The maximum number of paths in an update mask, duplicates included."""
-MAX_REASON = 256
+MAX_REASON = MAX_OWNER = 256
 _NANOS_IN_MICRO = 1000
 _EMPTY_FIX = (
     "send the policy as a google.protobuf.Struct, or leave the field out; some libraries, such as Node's"
@@ -156,6 +156,15 @@ def reason(text: str) -> str:
         raise invalid("reason", f"has {len(text)} characters", f"give at most {MAX_REASON}")
     if not text.isprintable():
         raise invalid("reason", "has characters that can't be printed", "write it on one line, as plain text")
+    return text
+
+
+def owner_of(text: str) -> str:
+    """Return the owner whose leases a request names; empty means every owner's. Raises ``Invalid``."""
+    if len(text) > MAX_OWNER:
+        raise invalid("owner", f"has {len(text)} characters", f"give at most {MAX_OWNER}")
+    if not text.isprintable():
+        raise invalid("owner", "has characters that no owner has", "give the owner as leases show it")
     return text
 
 

@@ -1,53 +1,174 @@
-"""The permission that each RPC needs. The server does not start if an RPC has none."""
+"""What each method requires: capabilities on paths, which are Vault's where Vault has them.
+
+``{mount}``, ``{lease_id}`` and ``{prefix}`` stand for those of the request, and other placeholders for the
+name in that field. A caller without permission is refused before anything that it names is looked up.
+
+Source: HashiCorp Vault, "Policies"; "AWS secrets engine (API)"; "/sys/leases" and "/sys/mounts".
+"""
 
 from __future__ import annotations
 
-from lessor_server.domain.access_levels import Capability
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any, Final
 
-REQUIRED_CAPABILITY: dict[str, Capability] = {
-    "ConfigService.EnableMount": Capability.CONFIGURE,
-    "ConfigService.DisableMount": Capability.CONFIGURE,
-    "ConfigService.ListMounts": Capability.READ,
-    "ConfigService.TuneMount": Capability.CONFIGURE,
-    "ConfigService.SetRoot": Capability.CONFIGURE,
-    "ConfigService.GetRoot": Capability.CONFIGURE,
-    "ConfigService.RotateRoot": Capability.CONFIGURE,
-    "ConfigService.CheckRoot": Capability.CONFIGURE,
-    "ConfigService.SetLeaseDefaults": Capability.CONFIGURE,
-    "ConfigService.GetLeaseDefaults": Capability.READ,
-    "RoleService.PutRole": Capability.CONFIGURE,
-    "RoleService.GetRole": Capability.READ,
-    "RoleService.ListRoles": Capability.READ,
-    "RoleService.DeleteRole": Capability.CONFIGURE,
-    "RoleService.CheckRole": Capability.CONFIGURE,
-    "RoleService.PutStaticRole": Capability.CONFIGURE,
-    "RoleService.GetStaticRole": Capability.READ,
-    "RoleService.DeleteStaticRole": Capability.CONFIGURE,
-    "RoleService.RotateStaticRole": Capability.CONFIGURE,
-    "RoleService.ListStaticRoles": Capability.READ,
-    "CredsService.GenerateCredentials": Capability.ISSUE,
-    "CredsService.GetStaticCredentials": Capability.ISSUE,
-    "CredsService.WatchCredentials": Capability.ISSUE,
-    "LeaseService.LookupLease": Capability.LEASE,
-    "LeaseService.ListLeases": Capability.LEASE,
-    "LeaseService.CountLeases": Capability.LEASE,
-    "LeaseService.RenewLease": Capability.LEASE,
-    "LeaseService.RevokeLease": Capability.LEASE,
-    "LeaseService.RevokePrefix": Capability.LEASE,
-    "LeaseService.AbandonLeases": Capability.OPERATE,
-    "LeaseService.WatchLeases": Capability.LEASE,
-    "LeaseService.Reconcile": Capability.OPERATE,
-    "SystemService.GetInfo": Capability.READ,
-    "SystemService.WhoAmI": Capability.READ,
-    "SystemService.RotateSealingKey": Capability.OPERATE,
-    "SystemService.Backup": Capability.OPERATE,
-    "SystemService.HoldExpiry": Capability.OPERATE,
-    "SystemService.ResumeExpiry": Capability.OPERATE,
+from google.protobuf.message import Message
+
+from lessor.v1 import config_pb2
+from lessor_server.domain.access.acl import Capability
+from lessor_server.domain.lease_id import IdRange, LeaseId
+from lessor_server.services import messages
+from lessor_server.services.messages import Problems
+
+CREATE, READ, UPDATE = Capability.CREATE, Capability.READ, Capability.UPDATE
+DELETE, LIST, SUDO = Capability.DELETE, Capability.LIST, Capability.SUDO
+
+
+def _always(_: Any) -> bool:  # noqa: ANN401 - a request of any kind
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Capabilities that a method needs on a path, for the requests for which ``when`` is true.
+
+    ``instead`` is a capability that suffices alone, for less: the service looks which one the caller has.
+    ``for_others``: without it, the caller may use the method on its own leases.
+    """
+
+    path: str
+    capabilities: tuple[Capability, ...]
+    when: Callable[[Any], bool] = _always
+    instead: Capability | None = None
+    for_others: bool = False
+
+
+def _uses_own_secrets(request: config_pb2.SetRootRequest) -> bool:
+    """Return whether a root uses the server's own credentials or tokens, or sends keys to a chosen host."""
+    masked = request.HasField("update_mask")
+    sent = {field.name for field, _ in request.config.ListFields()}
+    written = set(request.update_mask.paths) if masked else sent
+    is_ambient = not request.config.access_key and (not masked or "access_key" in written)
+    return is_ambient or not written.isdisjoint(_SENSITIVE)
+
+
+_SENSITIVE: Final = frozenset(
+    ("iam_endpoint", "sts_endpoint", "sts_fallback_endpoints", "identity_token_file")
+)
+_CREDS: Final = (Need("{mount}/creds/{role}", (READ,)),)
+_CHECK_ROLE: Final = (Need("{mount}/roles/{role.name}", (UPDATE,), instead=CREATE),)
+_LOOK: Final = (Need("sys/leases/lookup/{prefix}", (LIST,), for_others=True),)
+
+PERMISSIONS: Final[Mapping[str, tuple[Need, ...]]] = {
+    "ConfigService.EnableMount": (Need("sys/mounts/{mount}", (CREATE, SUDO)),),
+    "ConfigService.DisableMount": (
+        Need("sys/mounts/{mount}", (DELETE, SUDO)),
+        Need("sys/leases/revoke-force/{mount}/", (UPDATE, SUDO), when=lambda request: request.force),
+    ),
+    "ConfigService.ListMounts": (Need("sys/mounts/", (LIST,)),),
+    "ConfigService.TuneMount": (Need("sys/mounts/{mount}/tune", (UPDATE, SUDO)),),
+    "ConfigService.SetRoot": (
+        Need("{mount}/config/root", (UPDATE,)),
+        Need("{mount}/config/root", (UPDATE, SUDO), when=_uses_own_secrets),
+    ),
+    "ConfigService.GetRoot": (Need("{mount}/config/root", (READ,)),),
+    "ConfigService.RotateRoot": (Need("{mount}/config/rotate-root", (UPDATE,)),),
+    "ConfigService.CheckRoot": (Need("{mount}/config/root", (READ,)),),
+    "ConfigService.SetLeaseDefaults": (Need("{mount}/config/lease", (UPDATE,)),),
+    "ConfigService.GetLeaseDefaults": (Need("{mount}/config/lease", (READ,)),),
+    "RoleService.PutRole": _CHECK_ROLE,
+    "RoleService.GetRole": (Need("{mount}/roles/{name}", (READ,)),),
+    "RoleService.ListRoles": (Need("{mount}/roles/", (LIST,)),),
+    "RoleService.DeleteRole": (
+        Need("{mount}/roles/{name}", (DELETE,)),
+        Need(
+            "sys/leases/revoke-prefix/{mount}/creds/{name}/",
+            (UPDATE, SUDO),
+            when=lambda request: request.revoke_leases,
+        ),
+    ),
+    "RoleService.CheckRole": _CHECK_ROLE,
+    "RoleService.PutStaticRole": (
+        Need("{mount}/static-roles/{static_role.name}", (UPDATE,), instead=CREATE),
+    ),
+    "RoleService.GetStaticRole": (Need("{mount}/static-roles/{name}", (READ,)),),
+    "RoleService.DeleteStaticRole": (Need("{mount}/static-roles/{name}", (DELETE,)),),
+    "RoleService.RotateStaticRole": (Need("{mount}/rotate-role/{name}", (UPDATE,)),),
+    "RoleService.ListStaticRoles": (Need("{mount}/static-roles/", (LIST,)),),
+    "CredsService.GenerateCredentials": _CREDS,
+    "CredsService.GetStaticCredentials": (Need("{mount}/static-creds/{role}", (READ,)),),
+    "CredsService.WatchCredentials": _CREDS,
+    "LeaseService.LookupLease": (Need("sys/leases/lookup/{lease_id}", (READ,), for_others=True),),
+    "LeaseService.ListLeases": _LOOK,
+    "LeaseService.CountLeases": _LOOK,
+    "LeaseService.RenewLease": (Need("sys/leases/renew/{lease_id}", (UPDATE,), for_others=True),),
+    "LeaseService.RevokeLease": (Need("sys/leases/revoke/{lease_id}", (UPDATE,), for_others=True),),
+    "LeaseService.RevokePrefix": (Need("sys/leases/revoke-prefix/{prefix}", (UPDATE, SUDO)),),
+    "LeaseService.AbandonLeases": (
+        Need(
+            "sys/leases/revoke-force/{lease_id}",
+            (UPDATE, SUDO),
+            when=lambda request: request.lease_id or not request.prefix,
+        ),
+        Need("sys/leases/revoke-force/{prefix}", (UPDATE, SUDO), when=lambda request: request.prefix),
+    ),
+    "LeaseService.WatchLeases": _LOOK,
+    "LeaseService.Reconcile": (
+        Need("sys/leases/reconcile/{mount}", (READ,), when=lambda request: not request.apply),
+        Need("sys/leases/reconcile/{mount}", (UPDATE, SUDO), when=lambda request: request.apply),
+    ),
+    "SystemService.GetInfo": (),
+    "SystemService.WhoAmI": (),
+    "SystemService.RotateSealingKey": (Need("sys/sealing/rotate", (UPDATE, SUDO)),),
+    "SystemService.Backup": (Need("sys/backup", (UPDATE, SUDO)),),
+    "SystemService.HoldExpiry": (Need("sys/expiry/hold", (UPDATE, SUDO)),),
+    "SystemService.ResumeExpiry": (Need("sys/expiry/resume", (UPDATE, SUDO)),),
+    "SystemService.ReloadAccess": (Need("sys/access/reload", (UPDATE, SUDO)),),
 }
-"""Keys are ``Service.Rpc`` without the package."""
+"""Keys are ``Service.Rpc`` without the package. A method without needs may be called by every identity."""
 
-PUBLIC = frozenset({"Health.Check", "Health.List", "Health.Watch", "ServerReflection.ServerReflectionInfo"})
-"""Methods that everybody may call, without a token."""
+PUBLIC: Final = frozenset(
+    {"Health.Check", "Health.List", "Health.Watch", "ServerReflection.ServerReflectionInfo"}
+)
+"""Methods that everybody may call, without a credential."""
 
-UNBOUNDED_STREAMS = frozenset({"CredsService.WatchCredentials", "LeaseService.WatchLeases", "Health.Watch"})
-"""Unbounded streams: no default deadline ends them, but a drain ends those that need a token."""
+UNBOUNDED_STREAMS: Final = frozenset(
+    {"CredsService.WatchCredentials", "LeaseService.WatchLeases", "Health.Watch"}
+)
+"""Unbounded streams: no default deadline ends them, but a drain ends those that need a credential."""
+
+
+def path_of(template: str, request: Message) -> str:
+    """Return a path with the names of a request, or raise ``Invalid`` with the violations of their shape."""
+    filled = []
+    with Problems() as problems:
+        for literal, field, _, _ in Formatter().parse(template):
+            filled += [literal, problems.parse(_named, request, field) or "" if field else ""]
+    return "".join(filled)
+
+
+def _named(request: Message, field: str) -> str:
+    """Return the name, id or prefix in a field, such as ``role.name``."""
+    value: Any = request
+    for part in field.split("."):
+        value = getattr(value, part)
+    match field:
+        case "mount":
+            return messages.mount_of(value)
+        case "lease_id":
+            return str(LeaseId.parse(value))
+        case "prefix":
+            IdRange.parse(value)
+            return str(value)
+        case _:
+            return messages.role_of(value, field)
+
+
+def mount_in(request: Message) -> str:
+    """Return the mount that a request is about, empty if it is about none."""
+    fields = request.DESCRIPTOR.fields_by_name
+    for name in ("mount", "lease_id", "prefix"):
+        if name in fields and (text := str(getattr(request, name)).partition("/")[0]):
+            return text
+    return messages.DEFAULT_MOUNT if "mount" in fields else ""

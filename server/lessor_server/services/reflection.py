@@ -16,7 +16,8 @@ from google.rpc import error_details_pb2
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
-from lessor_server.services.guard import Caller, Guard
+from lessor_server.services.call import Caller
+from lessor_server.services.grpc_handlers import GrpcHandlers
 
 V1 = "grpc.reflection.v1.ServerReflection"
 DESCRIPTOR = descriptor_pool.Default().FindServiceByName(reflection.SERVICE_NAME)
@@ -32,9 +33,9 @@ class Reflection:
         _describe_v1()
         self._library = reflection.aio.ReflectionServicer((*services, V1, reflection.SERVICE_NAME))
 
-    def handlers(self, guard: Guard) -> tuple[grpc.GenericRpcHandler, ...]:
+    def handlers(self, grpc_handlers: GrpcHandlers) -> tuple[grpc.GenericRpcHandler, ...]:
         """Return the handlers of both versions."""
-        return tuple(guard.handlers(DESCRIPTOR, self, name) for name in (V1, reflection.SERVICE_NAME))
+        return tuple(grpc_handlers.service(DESCRIPTOR, self, name) for name in (V1, reflection.SERVICE_NAME))
 
     async def ServerReflectionInfo(
         self, request: pb.ServerReflectionRequest, _: Caller

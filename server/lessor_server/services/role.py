@@ -17,7 +17,7 @@ from lessor_server.engine.config.root_checker import RootChecker
 from lessor_server.engine.revocation.bulk import Prefixes
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.services import messages
-from lessor_server.services.guard import Caller
+from lessor_server.services.call import Caller
 from lessor_server.services.messages import Problems
 from lessor_server.services.static_role import StaticRoleMethods
 
@@ -45,7 +45,9 @@ class RoleService(StaticRoleMethods):
     async def PutRole(self, request: pb.PutRoleRequest, caller: Caller) -> pb.PutRoleResponse:
         """Store a role, completely or not at all."""
         wish, sent, by = _written(request), request.role, caller.principal.name
-        put = await self._roles.put(wish.mount, sent.name, sent.etag, wish.change, by)
+        put = await self._roles.put(
+            wish.mount, sent.name, sent.etag, wish.change, by, create_only=caller.creates_only
+        )
         return pb.PutRoleResponse(role=role_message(put.role), warnings=put.warnings)
 
     async def CheckRole(self, request: pb.CheckRoleRequest, _: Caller) -> pb.CheckRoleResponse:

@@ -9,7 +9,7 @@ from lessor_server.domain.schedule import Schedule
 from lessor_server.domain.static_role import MAX_KEYS, StaticRole
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.services import messages
-from lessor_server.services.guard import Caller
+from lessor_server.services.call import Caller
 from lessor_server.services.messages import Problems
 
 
@@ -27,7 +27,12 @@ class StaticRoleMethods:
         with Problems() as problems:
             mount = problems.parse(messages.mount_of, request.mount)
             role = problems.parse(_role, mount, request)
-        row = await self._static.put(role, caller.principal.name, delete_other_key=request.delete_other_key)
+        row = await self._static.put(
+            role,
+            caller.principal.name,
+            delete_other_key=request.delete_other_key,
+            create_only=caller.creates_only,
+        )
         return role_pb2.PutStaticRoleResponse(static_role=_message(row))
 
     async def GetStaticRole(

@@ -19,6 +19,8 @@ from lessor_server.domain.errors.base import MAX_PATH, ErrorKind, Invalid, Lesso
 
 DOMAIN = "lessor"
 MAX_VIOLATIONS, MAX_BYTES = 20, 4096
+MAX_DESCRIPTION = 512
+"""The maximum length of a message that the details repeat."""
 DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -101,7 +103,9 @@ def _details(error: LessorError) -> list[Message]:
             ]
         case ErrorKind.PRECONDITION:
             violation = details.PreconditionFailure.Violation(
-                type=error.reason, subject=error.subject, description=f"{error.message}; {error.fix}"
+                type=error.reason,
+                subject=error.subject,
+                description=f"{error.message[:MAX_DESCRIPTION]}; {error.fix}",
             )
             return [details.PreconditionFailure(violations=[violation])]
         case ErrorKind.QUOTA:

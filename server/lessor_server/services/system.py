@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import Final, Protocol
 
 from lessor.v1 import system_pb2 as pb
+from lessor_server.domain.errors.access import AccessFileInvalid
 from lessor_server.engine.revocation.expiry_hold import ASKED, ExpiryHold
 from lessor_server.engine.store_types import StoreStatus
 from lessor_server.services import messages
-from lessor_server.services.guard import Caller
+from lessor_server.services.call import Caller
 
 MAX_PATH_LENGTH = 1000
 MAX_ROWS_SHOWN = 20
+NO_FILE: Final = "there is no access file: access.file is not set"
 Copy = Callable[[str, str], Awaitable[tuple[str, int]]]
 """Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
 FindMounts = Callable[[], Awaitable[tuple[str, ...]]]
@@ -20,6 +24,25 @@ FindMounts = Callable[[], Awaitable[tuple[str, ...]]]
 
 StatusOf = Callable[[], Awaitable[StoreStatus]]
 """Returns the state of the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessSummary:
+    """The numbers of identities and policies, and of live leases whose owner no identity can be any more."""
+
+    identities: int
+    policies: int
+    orphaned_leases: int
+
+
+class ReloadableAccess(Protocol):
+    """The access file; ``loaded_us`` is when the rules in force were read, 0 without a file."""
+
+    loaded_us: int
+
+    async def reload(self) -> AccessSummary:
+        """Use the rules of the file, or raise ``AccessFileInvalid``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +69,14 @@ class SystemService:
         find_misplaced_tokens: FindMounts,
         store_status: StatusOf,
         warnings: Callable[[], Iterable[str]] = tuple,
+        access: ReloadableAccess | None = None,
     ) -> None:
         """Show ``about`` and the current ``warnings``; hold and resume ``expiry``; ``copy`` writes backups.
 
         ``find_misplaced_tokens`` returns the mounts that ``GetInfo`` warns of.
         """
         self._store_status = store_status
+        self._access = access
         self._about = about
         self._expiry = expiry
         self._copy = copy
@@ -68,6 +93,7 @@ class SystemService:
             instance_id=status.instance_id,
             dev_mode=about.dev_mode,
             linter=about.linter,
+            access_file_time=messages.timestamp(self._access.loaded_us if self._access else 0),
             warnings=(
                 *about.warnings,
                 *self._warnings(),
@@ -88,8 +114,27 @@ class SystemService:
         ]
 
     async def WhoAmI(self, _: pb.WhoAmIRequest, caller: Caller) -> pb.WhoAmIResponse:
-        """Return the caller's name and policies."""
-        return pb.WhoAmIResponse(identity=caller.principal.name, policies=[caller.principal.name])
+        """Return who the caller is, by which policies it is judged, and when its credential ends."""
+        principal = caller.principal
+        ends = principal.expires_at
+        return pb.WhoAmIResponse(
+            identity=principal.name,
+            policies=sorted(principal.policies),
+            labels=principal.labels,
+            auth_method=principal.auth_method.value,
+            expire_time=messages.timestamp(0 if ends == math.inf else int(ends * 1e6)),
+        )
+
+    async def ReloadAccess(self, _: pb.ReloadAccessRequest, __: Caller) -> pb.ReloadAccessResponse:
+        """Read the access file again."""
+        if self._access is None:
+            raise AccessFileInvalid(NO_FILE)
+        summary = await self._access.reload()
+        return pb.ReloadAccessResponse(
+            identities=summary.identities,
+            policies=summary.policies,
+            orphaned_leases=summary.orphaned_leases,
+        )
 
     async def HoldExpiry(self, request: pb.HoldExpiryRequest, caller: Caller) -> pb.HoldExpiryResponse:
         """Pause expiry until ResumeExpiry, also across restarts."""

@@ -15,19 +15,20 @@ from typing import Annotated, ClassVar, Final, TypeVar
 
 from pydantic import BeforeValidator, Field, PlainValidator
 
-from lessor_server.domain.access import name_template, names
+from lessor_server.domain.access import names
 from lessor_server.domain.access.access_rules import (
     DEFAULT_ALGORITHMS,
     AccessRules,
     DnsMatch,
     IdentityRule,
     IpNetwork,
-    Issuer,
+    JwtIssuer,
     JwtMatch,
     SpiffeMatch,
     TokenMatch,
 )
 from lessor_server.domain.access.acl import Capability, IssueLimits, Policy, Rule
+from lessor_server.domain.access.name_template import parse_template
 from lessor_server.domain.errors.base import Violation, shown
 from lessor_server.settings import access_values, parsers
 from lessor_server.settings.sources import ConfigModel, Conflict, Key, Problem, load_text, read_file
@@ -323,8 +324,8 @@ def _match(table: IdentityTable) -> TokenMatch | SpiffeMatch | DnsMatch | JwtMat
     return JwtMatch(table.jwt.issuer, claims)
 
 
-def _issuer(table: IssuerTable) -> Issuer:
-    return Issuer(
+def _issuer(table: IssuerTable) -> JwtIssuer:
+    return JwtIssuer(
         name=table.name,
         url=table.issuer,
         audiences=table.audiences,
@@ -353,6 +354,6 @@ def _repeated(values: Sequence[T]) -> Iterator[tuple[int, int]]:
 def _placeholders(text: str) -> tuple[str, ...]:
     """Return the names of the placeholders of a text; none if it is malformed."""
     try:
-        return name_template.parse(text).placeholders
+        return parse_template(text).placeholders
     except ValueError:
         return ()

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, PlainValidator
 from lessor_server.domain.secret import TokenHash
 from lessor_server.domain.token_places import DEFAULT_DIRS, TokenPlaces
 from lessor_server.settings import file_checks, parsers
-from lessor_server.settings.parsers import Address
+from lessor_server.settings.parsers import Address, Listener
 from lessor_server.settings.sources import ConfigModel, load_file
 
 TOKEN_VARIABLES: Final = ("LESSOR_ROOT_TOKEN", "LESSOR_TOKEN")
@@ -37,6 +37,15 @@ class Tls(ConfigModel):
     cert_file: ReadableFile
     key_file: ReadableFile
     client_ca_file: Annotated[Path, PlainValidator(parsers.authorities)] | None = None
+
+
+class AccessSettings(ConfigModel):
+    """Who may call."""
+
+    file: ReadableFile | None = None
+    """The access file; without one only the holder of the root token may call."""
+    root_token: Boolean = True
+    """Whether the root token is accepted."""
 
 
 class AwsSettings(ConfigModel):
@@ -71,6 +80,16 @@ class Limits(ConfigModel):
     """A connection of this age accepts no new calls."""
     concurrent_calls: Annotated[int, PlainValidator(parsers.count(1, 1_000_000))] = 2_000
     """Calls of known callers, not counting unbounded streams."""
+    calls_per_identity: Annotated[int, PlainValidator(parsers.count(1, 1_000_000))] = 200
+    """Calls of one identity, not counting unbounded streams."""
+    watches_per_identity: Annotated[int, PlainValidator(parsers.count(1, 1_000_000))] = 100
+    """Unbounded streams of one identity."""
+    rate_per_identity: Annotated[float, PlainValidator(parsers.rate)] | None = None
+    """Calls per second of one identity, except root; bursts of twice as many. ``None``: no limit."""
+    new_jwts_per_peer: Annotated[int, PlainValidator(parsers.count(1, 1_000_000))] = 20
+    """JWTs per second of one peer that were not verified before."""
+    new_jwts: Annotated[int, PlainValidator(parsers.count(1, 1_000_000))] = 200
+    """JWTs per second of all peers that were not verified before."""
 
 
 class Sealing(ConfigModel):
@@ -92,8 +111,8 @@ class Log(ConfigModel):
 class SettingsFile(ConfigModel):
     """All settings that a file or variables can hold."""
 
-    listen: Annotated[Address, PlainValidator(parsers.address)] = LOOPBACK
-    """The address to listen on."""
+    listen: Annotated[tuple[Listener, ...], PlainValidator(parsers.listeners)] = (Listener(LOOPBACK),)
+    """The addresses to listen on."""
     insecure_listen: Boolean = False
     """Listen beyond this machine without TLS."""
     data_dir: Annotated[Path, PlainValidator(parsers.folder)] = Path("lessor-data")
@@ -108,6 +127,7 @@ class SettingsFile(ConfigModel):
     """The time that calls in progress have to end when the server stops."""
     tls: Annotated[Tls | None, BeforeValidator(lambda given: None if given == {} else given)] = None
     """``None``, or an empty table in the file: no TLS."""
+    access: AccessSettings = AccessSettings()
     aws: AwsSettings = AwsSettings()
     limits: Limits = Limits()
     sealing: Sealing = Sealing()
@@ -116,7 +136,7 @@ class SettingsFile(ConfigModel):
     @property
     def exposed(self) -> bool:
         """Return whether tokens and credentials are sent over a network unencrypted."""
-        return self.tls is None and not self.listen.is_local
+        return self.tls is None and any(not one.address.is_local for one in self.listen)
 
     def find_conflicts(self, given: AbstractSet[str]) -> Iterator[tuple[str, str, str]]:
         """Yield the problems of combinations of settings."""
@@ -126,11 +146,20 @@ class SettingsFile(ConfigModel):
         if {"root_token", "root_token_file"} <= given:
             yield "root_token_file", "is set together with root_token", "set one of the two"
         if self.exposed and not self.insecure_listen and not given & {"tls.cert_file", "tls.key_file"}:
+            far = next(one.address for one in self.listen if not one.address.is_local)
             yield (
                 "listen",
-                f"{self.listen} is neither loopback nor a unix socket, and there is no TLS",
+                f"{far} is neither loopback nor a unix socket, and there is no TLS",
                 "set tls.cert_file and tls.key_file, or insecure_listen = true if a proxy terminates TLS",
             )
+        if "tls.client_ca_file" not in given and any(one.client_auth == "require" for one in self.listen):
+            problem = "has client_auth = require, and there is no authority of client certificates"
+            yield "listen", problem, "set tls.client_ca_file"
+        addresses = [str(one.address) for one in self.listen if one.address.port or one.address.path]
+        if twice := next((one for one in addresses if addresses.count(one) > 1), None):
+            yield "listen", f"has {twice} twice", "write it once"
+        if not self.access.root_token and "access.file" not in given:
+            yield "access.root_token", "is false without access.file: nobody could call", "set access.file"
 
 
 class Settings(SettingsFile):

@@ -68,6 +68,18 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """An address to listen on, and whether its callers need a certificate.
+
+    gRPC either requires a certificate of every caller of an address or asks for none. ``client_auth`` is
+    ``require`` or ``none``; if it is empty, a certificate is required if ``tls.client_ca_file`` is set.
+    """
+
+    address: Address
+    client_auth: str = ""
+
+
 # --- text, numbers, choices -----------------------------------------------------------------------
 
 
@@ -169,6 +181,25 @@ def address(value: object) -> Address:
     if not colon or _PORT.fullmatch(port) is None or int(port) > 65_535:
         raise InvalidValue(f"{shown(written)} has no port from 0 to 65535", _ADDRESS_FIX)
     return Address(host=_host(host, written), port=int(port))
+
+
+def listeners(value: object) -> tuple[Listener, ...]:
+    """Accept an address, or a list of addresses and of tables of ``address`` and ``client_auth``."""
+    found = tuple(map(_listener, items(value)))
+    if not found:
+        raise InvalidValue("names no address", _ADDRESS_FIX)
+    return found
+
+
+def _listener(value: object) -> Listener:
+    if not isinstance(value, dict):
+        return Listener(address(value))
+    if unknown := value.keys() - {"address", "client_auth"}:
+        raise InvalidValue(f"has an unknown key {_shown(min(unknown))}", "give address and client_auth")
+    client_auth = choice("require", "none")(value["client_auth"]) if "client_auth" in value else ""
+    if "address" not in value:
+        raise InvalidValue("has no address", _ADDRESS_FIX)
+    return Listener(address(value["address"]), client_auth)
 
 
 def _require_socket_path(path: str, written: str) -> None:

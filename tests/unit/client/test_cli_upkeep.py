@@ -14,11 +14,11 @@ import pytest
 
 from lessor.cli import output
 from lessor.cli.call import Call
-from lessor.cli.command import confirm
+from lessor.cli.command import LIVE, confirm, confirm_leases
 from lessor.cli.creds import drawn
 from lessor.cli.main import run
 from lessor.cli.mounts import keys_of_static_roles
-from lessor.v1 import config_pb2, lease_pb2, role_pb2
+from lessor.v1 import config_pb2, lease_pb2, role_pb2, system_pb2
 
 NOWHERE = "127.0.0.1:1"
 
@@ -94,6 +94,87 @@ def test_a_zero_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     answer = config_pb2.DisableMountResponse(mount=config_pb2.Mount(mount="aws"))
     assert output.numbers(answer) == {"leases_left": "0"}
+
+
+def test_a_reload_shows_zeros(capsys: pytest.CaptureFixture[str]) -> None:
+    output.show_numbers(system_pb2.ReloadAccessResponse(identities=3), output.TABLE)
+    assert capsys.readouterr().out.splitlines() == [
+        "identities       3",
+        "policies         0",
+        "orphaned_leases  0",
+    ]
+
+
+def test_a_caller_is_shown_with_its_labels_and_the_end_of_its_credential(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer = system_pb2.WhoAmIResponse(
+        identity="ci",
+        policies=["deployer", "reader"],
+        labels={"team": "payments", "line": "a\nb\x1b[2J"},
+        auth_method="token",
+    )
+    answer.expire_time.FromSeconds(1_900_000_000)
+    output.show_fields(answer)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["identity", "ci"],
+        ["policies", "deployer"],
+        ["reader"],
+        ["labels", "line=a\\nb\\x1b[2J"],
+        ["team=payments"],
+        ["auth_method", "token"],
+        ["expire_time", "2030-03-17", "17:46:40", "UTC"],
+    ]
+
+
+class CountsLeases:
+    """A call to a server that counts leases of an owner."""
+
+    leases = SimpleNamespace(CountLeases=None)
+
+    def __init__(self, count: int) -> None:
+        """Count so many ACTIVE ones."""
+        self._count = count
+        self.asked: list[lease_pb2.CountLeasesRequest] = []
+
+    def __call__(self, _: None, request: lease_pb2.CountLeasesRequest) -> lease_pb2.CountLeasesResponse:
+        """Return the count."""
+        self.asked.append(request)
+        counted = lease_pb2.LeaseCount(state=lease_pb2.Lease.ACTIVE, count=self._count)
+        return lease_pb2.CountLeasesResponse(counts=[counted] if self._count else [])
+
+
+@pytest.mark.parametrize(
+    ("count", "owner", "said"),
+    [
+        (0, "ci", "lessor: 0 leases of ci under aws/ are affected"),
+        (1, "ci", "Revoke 1 lease of ci under aws/?"),
+        (2, "k8s/{x}", "Revoke 2 leases of k8s/{x} under aws/?"),
+        (2, "", "Revoke 2 leases under aws/?"),
+    ],
+)
+def test_a_question_counts_the_leases_of_the_owner(
+    count: int,
+    owner: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    call = CountsLeases(count)
+    asked = confirm_leases(cast("Call", call), "Revoke {} under aws/?", "aws/", LIVE, yes=False, owner=owner)
+    assert asked is bool(count)
+    assert said in capsys.readouterr().err
+    assert call.asked == [lease_pb2.CountLeasesRequest(prefix="aws/", owner=owner)]
+
+
+@pytest.mark.parametrize("command", ["list", "count", "revoke-prefix"])
+def test_an_empty_owner_is_not_taken_for_every_owner(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a variable that is not set would be."""
+    assert run(["lease", command, "aws/", "--owner", "", "--address", NOWHERE]) == 2
+    assert "leave the option out to mean every owner" in capsys.readouterr().err
 
 
 def test_a_finding_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lessor_server.domain.access_levels import Capability, Principal
+from lessor_server.domain.access.caller import AuthMethod, Principal
 from lessor_server.domain.errors.preconditions import RoleNotUsable, TemplateLabelUnknown, TemplateValueUnsafe
 from lessor_server.domain.policy import policy, template
 from lessor_server.domain.policy.template import identity_fields
@@ -145,7 +145,7 @@ def test_a_value_that_looks_like_a_template_is_not_filled_in() -> None:
 
 def test_a_principal_s_labels_are_immutable() -> None:
     given = {"team": "blue"}
-    who = Principal("alice", frozenset(Capability), given)
+    who = Principal("alice", AuthMethod.TOKEN, labels=given)
     given["team"] = "red"
     assert who.labels == {"team": "blue"}
     with pytest.raises(TypeError):

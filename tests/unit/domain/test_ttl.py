@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessor_server.domain import durations, ttl
+from lessor_server.domain.access.acl import EVERYTHING, Capability, Grant, IssueLimits
 from lessor_server.domain.errors.base import Invalid
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import CredentialType, Role
@@ -177,3 +178,73 @@ def test_a_lease_whose_role_was_deleted_is_capped_by_its_mount() -> None:
 )
 def test_a_duration_is_formatted_in_hours_minutes_and_seconds(seconds: float, text: str) -> None:
     assert durations.format_duration(timedelta(seconds=seconds)) == text
+
+
+def rule(longest: timedelta | None) -> Grant:
+    """Return a grant with a max_ttl."""
+    return Grant("aws/creds/*", frozenset({Capability.READ}), IssueLimits(max_ttl=longest))
+
+
+@pytest.mark.parametrize("role", [USER, STS])
+def test_a_rule_caps_the_ttl_and_the_life_and_is_named(role: Role) -> None:
+    granted = ttl.grant(2 * HOUR, role, MOUNT, rule=rule(HOUR))
+    assert (granted.ttl, granted.max_ttl) == (HOUR, HOUR)
+    assert granted.warnings == ("ttl 2h was capped to 1h by the rule aws/creds/*",)
+
+
+def test_a_rule_caps_the_default_too() -> None:
+    granted = ttl.grant(None, USER, MOUNT, rule=rule(HOUR))
+    assert (granted.ttl, granted.warnings) == (HOUR, ("ttl 768h was capped to 1h by the rule aws/creds/*",))
+
+
+def test_a_rule_bounds_the_life_of_a_shorter_lease_without_a_warning() -> None:
+    assert ttl.grant(HOUR, USER, MOUNT, rule=rule(2 * HOUR)) == ttl.GrantedTtl(HOUR, 2 * HOUR)
+
+
+def test_the_lowest_of_rule_root_and_role_is_named() -> None:
+    role = replace(STS, max_sts_ttl=3 * HOUR)
+    for by_rule, by_root, name in (
+        (2, 1, "the kind of the mount's root"),
+        (1, 2, "the rule aws/creds/*"),
+        (4, 5, "the role's max_sts_ttl"),
+    ):
+        granted = ttl.grant(9 * HOUR, role, MOUNT, by_root * HOUR, rule=rule(by_rule * HOUR))
+        assert granted.warnings[0].endswith(f"by {name}")
+
+
+def test_a_short_session_is_refused_for_its_own_ttl_under_a_longer_rule() -> None:
+    with pytest.raises(Invalid, match="ask for 900s or more"):
+        ttl.grant(timedelta(seconds=60), STS, MOUNT, rule=rule(HOUR))
+
+
+@given(MAYBE, MAYBE, MAYBE)
+def test_no_rule_lengthens_a_lease(
+    asked: timedelta | None, longest: timedelta | None, role_max: timedelta | None
+) -> None:
+    role = replace(USER, max_ttl=role_max)
+    free, ruled = (ttl.grant(asked, role, MOUNT, rule=grant) for grant in (EVERYTHING, rule(longest)))
+    assert ruled.ttl <= ruled.max_ttl <= free.max_ttl
+    assert ruled.ttl <= free.ttl
+    assert longest is None or ruled.max_ttl <= longest
+    assert bool(ruled.warnings) >= (ruled.ttl < free.ttl)
+
+
+def test_a_renewal_names_the_rule_that_caps_it() -> None:
+    term = ttl.Term(HOUR, 0, HOUR // durations.MICROSECOND, 9 * HOUR // durations.MICROSECOND)
+    renewed = ttl.renewal(0, 5 * HOUR, term, 8 * HOUR, 2 * HOUR)
+    assert (renewed.ttl, renewed.expires_us) == (2 * HOUR, 2 * HOUR // durations.MICROSECOND)
+    assert renewed.warnings == ("increment 5h was capped to 2h by the max_ttl of the rule that allows it",)
+    assert ttl.renewal(0, 5 * HOUR, term, 2 * HOUR, 2 * HOUR).warnings[0].endswith("by the lease's maximum")
+
+
+@given(INSTANTS, MAYBE, INSTANTS, SPANS, MAYBE)
+def test_a_renewal_is_within_the_rule_or_a_second(
+    now_us: int, increment: timedelta | None, issue_us: int, todays: timedelta, by_rule: timedelta | None
+) -> None:
+    term = ttl.Term(HOUR, issue_us, issue_us, issue_us + 9 * HOUR // durations.MICROSECOND)
+    renewed = ttl.renewal(now_us, increment, term, todays, by_rule)
+    free = ttl.renewal(now_us, increment, term, todays)
+    assert renewed.expires_us <= free.expires_us
+    if by_rule is not None:
+        latest_us = issue_us + by_rule // durations.MICROSECOND
+        assert renewed.expires_us <= max(latest_us, now_us + durations.SECOND_US)

@@ -117,7 +117,7 @@ def test_a_kill_at_any_moment_leaves_no_key_past_the_expiry_it_was_issued_with(m
 async def watched(w: World) -> None:
     """Take three sets of a stream, go away, and wait until all has ended."""
     asked = replace(WISH, ttl=timedelta(seconds=100))
-    async with aclosing(w.engine.credential_stream.follow(asked, timedelta(seconds=10))) as issued:
+    async with aclosing(w.engine.credential_stream.follow(lambda: asked, timedelta(seconds=10))) as issued:
         for _ in range(3):
             await anext(issued)
     await w.until_gone(200)

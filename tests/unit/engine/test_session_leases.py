@@ -52,7 +52,7 @@ async def test_a_revoked_session_is_forgotten_and_then_already_gone(sync: bool) 
         assert (await w.lease(made.lease.id)).state is State.GONE
         assert (await w.revoke(made.lease.id, sync=sync)).outcome is Outcome.ALREADY_GONE
         assert w.aws.sent == []
-        assert w.events.of(Revoked)[-1] == Forgotten(made.lease.id, made.lease.expires_us)
+        assert w.events.of(Revoked)[-1] == Forgotten(made.lease.id, made.lease.expires_us, owner="alice")
 
 
 @virtual

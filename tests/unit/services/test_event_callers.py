@@ -9,14 +9,14 @@ import pytest
 
 from lessor.v1 import config_pb2, lease_pb2, role_pb2, system_pb2
 from lessor_server.domain import events
-from lessor_server.domain.access_levels import Capability, Principal
+from lessor_server.domain.access.caller import AuthMethod, Principal
 from lessor_server.domain.events import Event
 from tests.support.engine_world import World, world
 from tests.support.served import Served
 from tests.support.virtual_loop import virtual
 from tests.unit.engine.test_reconciler import GRACE, appear
 
-CAROL = Principal("carol", frozenset(Capability))
+CAROL = Principal("carol", AuthMethod.TOKEN)
 LEASE = "a lease of somebody else"
 CHANGES: dict[str, tuple[type[Event], Any]] = {
     "ConfigService.EnableMount": (events.Created, config_pb2.EnableMountRequest(mount="another")),

@@ -14,20 +14,23 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details
 
 from lessor.v1 import lease_pb2, system_pb2
-from lessor_server.domain.access_levels import Capability, Principal
+from lessor_server.domain.access.caller import ROOT
 from lessor_server.domain.errors.base import NotFound
+from lessor_server.services.call import Caller
 from lessor_server.services.channel_options import ConnectionLimits, channel_options
-from lessor_server.services.guard import Caller, Guard
+from lessor_server.services.grpc_handlers import GrpcHandlers
+from lessor_server.services.guard import Guard
 from lessor_server.services.parsing import MAX_REQUEST_BYTES
-from lessor_server.services.permissions import REQUIRED_CAPABILITY
+from lessor_server.services.permissions import PERMISSIONS
+from tests.support.access import FixedAccess, principal
 from tests.support.call_notes import CallNotes
 from tests.unit.services.test_status import decoded
 
 LIMITS = ConnectionLimits(100, 100, 16 << 10, timedelta(minutes=15), timedelta(hours=1))
 SERVICE = lease_pb2.DESCRIPTOR.services_by_name["LeaseService"]
 PRINCIPALS = {
-    "root-token": Principal("root", frozenset(Capability)),
-    "reader-token": Principal("reader", frozenset({Capability.READ})),
+    "root-token": ROOT,
+    "reader-token": principal("reader", "read aws/creds/app"),
 }
 SECRET_CAUSE = "password=hunter2"
 BEARER = (("authorization", "Bearer root-token"),)
@@ -109,9 +112,9 @@ class Refused:
 async def served() -> AsyncIterator[Served]:
     """Serve a fake behind a guard on a port that the system chooses."""
     log = CallNotes()
-    guard, leases = Guard(PRINCIPALS.get, log, REQUIRED_CAPABILITY), Leases()
+    guard, leases = Guard(FixedAccess(PRINCIPALS), log, lambda: 0.0), Leases()
     server = grpc.aio.server(options=channel_options(LIMITS))
-    server.add_generic_rpc_handlers((guard.handlers(SERVICE, leases),))
+    server.add_generic_rpc_handlers((GrpcHandlers(guard).service(SERVICE, leases),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -160,11 +163,12 @@ async def test_the_scheme_of_a_token_is_case_insensitive(s: Served) -> None:
     await s.call("LookupLease", lookup(), (("authorization", "bearer root-token"),))
 
 
-async def test_a_caller_without_the_capability_is_refused_before_a_byte_is_parsed(s: Served) -> None:
-    metadata = (("authorization", "Bearer reader-token"),)
-    refused = await s.refused("AbandonLeases", b"\xff", metadata)
+async def test_a_caller_without_the_capability_is_refused_with_its_name_and_the_path(s: Served) -> None:
+    request = lease_pb2.AbandonLeasesRequest(prefix="aws/creds/app/").SerializeToString()
+    refused = await s.refused("AbandonLeases", request, (("authorization", "Bearer reader-token"),))
     assert refused.code is grpc.StatusCode.PERMISSION_DENIED
-    assert "operate" in refused.message
+    assert refused.reason == "PERMISSION_DENIED"
+    assert "update and sudo on sys/leases/revoke-force/aws/creds/app/" in refused.message
 
 
 @pytest.mark.parametrize("method", ["RevokePrefix", "/lessor.v1.LeaseService/Nope", "/other.Service/Nope"])
@@ -275,16 +279,14 @@ async def test_a_drain_waits_for_calls_in_flight_and_refuses_new_ones(s: Served)
 
 
 def test_a_method_without_a_permission_stops_the_start() -> None:
-    rules = {
-        name: capability for name, capability in REQUIRED_CAPABILITY.items() if name != "SystemService.Backup"
-    }
-    guard = Guard(PRINCIPALS.get, CallNotes(), rules)
+    needs = {name: needs for name, needs in PERMISSIONS.items() if name != "SystemService.Backup"}
+    guard = Guard(FixedAccess(PRINCIPALS), CallNotes(), lambda: 0.0, needs=needs)
     with pytest.raises(LookupError, match=r"SystemService\.Backup"):
-        guard.handlers(system_pb2.DESCRIPTOR.services_by_name["SystemService"], object())
+        guard.methods(system_pb2.DESCRIPTOR.services_by_name["SystemService"], object())
 
 
 def test_every_permission_belongs_to_a_method() -> None:
     from lessor_server.app import SERVICES
 
     methods = {f"{service.name}.{method.name}" for service in SERVICES for method in service.methods}
-    assert set(REQUIRED_CAPABILITY) == methods
+    assert set(PERMISSIONS) == methods

@@ -12,14 +12,16 @@ import pytest
 from google.protobuf.message import Message
 
 from lessor.v1 import lease_pb2
-from lessor_server.domain.access_levels import Capability, Principal
-from lessor_server.services.guard import Caller, Guard
-from lessor_server.services.permissions import REQUIRED_CAPABILITY, UNBOUNDED_STREAMS
+from lessor_server.domain.access.caller import ROOT
+from lessor_server.services.call import Caller
+from lessor_server.services.grpc_handlers import GrpcHandlers
+from lessor_server.services.guard import Guard
+from lessor_server.services.permissions import UNBOUNDED_STREAMS
+from tests.support.access import FixedAccess
 from tests.support.call_notes import CallNotes
 
 SERVICE = lease_pb2.DESCRIPTOR.services_by_name["LeaseService"]
 WATCH, PREFIX = "/lessor.v1.LeaseService/WatchLeases", "/lessor.v1.LeaseService/RevokePrefix"
-ROOT = Principal("root", frozenset(Capability))
 SECONDS = 30.0
 
 
@@ -86,12 +88,9 @@ class Served:
 @pytest.fixture(name="s")
 async def served() -> AsyncIterator[Served]:
     """Serve on a port that the system chooses."""
-    guard, leases = (
-        Guard(lambda _: ROOT, CallNotes(), REQUIRED_CAPABILITY, lasting=UNBOUNDED_STREAMS),
-        Leases(),
-    )
+    guard, leases = Guard(FixedAccess({"x": ROOT}), CallNotes(), lambda: 0.0), Leases()
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((guard.handlers(SERVICE, leases),))
+    server.add_generic_rpc_handlers((GrpcHandlers(guard).service(SERVICE, leases),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

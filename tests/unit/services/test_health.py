@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 from grpc_health.v1 import health_pb2 as pb
 
-from lessor_server.domain.access_levels import ANONYMOUS
+from lessor_server.domain.access.caller import ANONYMOUS
 from lessor_server.domain.errors.base import NotFound
-from lessor_server.services.guard import Caller
+from lessor_server.services.call import Caller
 from lessor_server.services.health import Health
 from tests.support.virtual_loop import virtual
 

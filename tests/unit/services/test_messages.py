@@ -44,6 +44,18 @@ def test_no_mount_means_the_default_one() -> None:
     assert fields(raised) == ["name"]
 
 
+@pytest.mark.parametrize("text", ["x" * 257, "a\nb", "a\x00", "a\x1b[2J", "\u202e"])
+def test_an_owner_that_nobody_can_be_is_refused(text: str) -> None:
+    with pytest.raises(Invalid) as raised:
+        messages.owner_of(text)
+    assert fields(raised) == ["owner"]
+
+
+@pytest.mark.parametrize("text", ["", "root", "k8s/prod/api", "x" * 256, "%", "é"])
+def test_an_owner_is_taken_as_it_is(text: str) -> None:
+    assert messages.owner_of(text) == text
+
+
 @given(st.integers(min_value=-(10**8), max_value=10**8))
 def test_a_duration_is_converted_without_loss(microseconds: int) -> None:
     span = timedelta(microseconds=microseconds)

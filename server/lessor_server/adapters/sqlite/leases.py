@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import islice
 
 from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite import statements as sql
@@ -14,6 +15,7 @@ from lessor_server.adapters.sqlite.columns import MAX_US, Row, numbered
 from lessor_server.adapters.sqlite.connection import is_of_the_disk
 from lessor_server.domain import backoff
 from lessor_server.domain import lease as steps
+from lessor_server.domain.errors.access import RuleFull
 from lessor_server.domain.errors.base import Aborted, LessorError, MountFull, NotFound, RoleFull, RootChanged
 from lessor_server.domain.errors.preconditions import MountDisabling
 from lessor_server.domain.lease import Intent, Lease, State
@@ -29,8 +31,7 @@ class SqliteLeases(SqlitePart):
     async def begin(self, intent: Intent, span: timedelta) -> Lease:
         def job(connection: sqlite3.Connection) -> Lease:
             lease = steps.begin(intent, self.now(), span)
-            limits = {"max_users": intent.max_users, "max_leases": intent.max_leases}
-            params = rows.lease_params(lease) | limits | {"root_version": intent.root_version}
+            params = rows.lease_params(lease) | rows.limit_params(intent) | {"now": lease.created_us}
             if connection.execute(sql.BEGIN, params).rowcount != 1:
                 raise _why_not(connection, intent, params)
             return lease
@@ -154,6 +155,13 @@ class SqliteLeases(SqlitePart):
     async def get(self, lease_id: str) -> Lease | None:
         return await self._find(rows.LEASES, sql.GET_LEASE, {"id": lease_id})
 
+    async def get_owner(self, lease_id: str) -> str | None:
+        def job(connection: sqlite3.Connection) -> str | None:
+            row = connection.execute(sql.GET_OWNER, {"id": lease_id}).fetchone()
+            return row[0] if row and isinstance(row[0], str) else None
+
+        return await self._batches.read(job)
+
     async def get_bound_account(self, mount: str) -> str:
         params = rows.range_params(IdRange.of_mount(mount)) | {"mount": mount}
 
@@ -163,18 +171,23 @@ class SqliteLeases(SqlitePart):
 
         return await self._batches.read(job)
 
-    async def page(self, ids: IdRange, state: State | None, after: str, limit: int) -> list[Lease]:
-        params = rows.range_params(ids) | {
-            "after": after,
-            "state": state.value if state else "",
-            "now": self.now(),
-        }
-        return await self._page(rows.LEASES, sql.LIST_LEASES, params, limit)
+    async def page(
+        self, ids: IdRange, state: State | None, after: str, limit: int, owner: str | None = None
+    ) -> list[Lease]:
+        params: rows.Params = {"after": after, "state": state.value if state else "", "now": self.now()}
+        if owner is not None:
+            return await self._page(
+                rows.LEASES, sql.LIST_OF_OWNER, params | rows.own_params(ids, owner), limit
+            )
+        return await self._page(rows.LEASES, sql.LIST_LEASES, params | rows.range_params(ids), limit)
 
-    async def count(self, ids: IdRange, state: State | None) -> list[LeaseCount]:
+    async def count(self, ids: IdRange, state: State | None, owner: str | None = None) -> list[LeaseCount]:
         if is_lease_id(ids.low):
-            found = await self.page(ids, state, "", 1)
+            found = await self.page(ids, state, "", 1, owner)
             return [LeaseCount(one.mount, one.role, one.state_at(self.now()), 1) for one in found]
+        if owner is not None:
+            params = rows.own_params(ids, owner) | {"state": state.value if state else "", "now": self.now()}
+            return await self._list(rows.OWN_COUNTS, sql.COUNT_OF_OWNER, params)
         now = self.now()
 
         def job(connection: sqlite3.Connection) -> dict[tuple[str, str, State], int]:
@@ -197,6 +210,13 @@ class SqliteLeases(SqlitePart):
             if n > 0 and ids.covers_role(mount, role) and state in (None, counted)
         ]
 
+    async def list_owners(self, after: str, limit: int) -> list[tuple[str, int]]:
+        def job(connection: sqlite3.Connection) -> list[tuple[str, int]]:
+            found = connection.execute(sql.LIVE_OWNERS, {"after": after})
+            return list(islice(((owner, n) for owner, n in found if isinstance(owner, str)), limit))
+
+        return await self._batches.read(job)
+
 
 def _why_not(connection: sqlite3.Connection, intent: Intent, params: rows.Params) -> LessorError:
     """Return why an intent was not stored, read in the transaction that refused it."""
@@ -213,6 +233,9 @@ def _why_not(connection: sqlite3.Connection, intent: Intent, params: rows.Params
         )
     if connection.execute(sql.ROOT_IS, params).fetchone() is None:
         return RootChanged(f"the root of {intent.mount} changed during this call", retry_in=0.1)
+    most = intent.rule_max_leases
+    if most is not None and connection.execute(sql.RULE_LEASES, params).fetchone()[0] >= most:
+        return RuleFull.of(intent.policy_rule, most)
     live = connection.execute(sql.ROLE_LIVE, params).fetchone()[0]
     if intent.max_leases and live >= intent.max_leases:
         return RoleFull(

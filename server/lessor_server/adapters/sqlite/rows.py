@@ -36,7 +36,7 @@ from lessor_server.adapters.sqlite.columns import (
 from lessor_server.adapters.sqlite.statements import LEASE_COLUMNS
 from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import RowUnreadable
-from lessor_server.domain.lease import Footprint, Lease, Request, State
+from lessor_server.domain.lease import Footprint, Intent, Lease, Request, State
 from lessor_server.domain.lease_id import IdRange, is_lease_id, is_name
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import CredentialType, Role
@@ -45,6 +45,8 @@ from lessor_server.engine.store_types import BulkRevocation, LeaseCount
 
 Params = dict[str, str | int | bytes | None]
 
+_AFTER_ALL = "\x7f"
+"""Is greater than every id: those are printable ASCII."""
 _STATES = {state.value: state for state in State}
 _TYPES = {kind.value: kind for kind in CredentialType}
 _SPANS = ("default_sts_ttl", "max_sts_ttl", "default_ttl", "max_ttl")
@@ -75,7 +77,7 @@ def _lease(row: Row) -> Lease:
         id_, mount, role, kind, owner, state, generation, due_us, account, user_name, user_path,
         inline_policy, policy_arns, groups, key_id, ttl_us, max_ttl_us, created_us, issue_us, last_renewal_us,
         expires_us, max_expires_us, attempts, not_found_count, last_error, last_create_us,
-        request_id, request_digest, undelivered, reason,
+        request_id, request_digest, undelivered, reason, policy_rule,
     ) = row  # fmt: skip
     if kind == CredentialType.IAM_USER.value and not user_name:
         raise Malformed("user_name is empty")
@@ -106,12 +108,18 @@ def _lease(row: Row) -> Lease:
         request=Request(request_id, request_digest) if request_id else None,
         undelivered=bool(undelivered),
         reason=reason,
+        policy_rule=policy_rule,
     )
 
 
 def range_params(ids: IdRange) -> Params:
     """Return the parameters of a range of ids."""
     return {"low": ids.low, "high": ids.high}
+
+
+def own_params(ids: IdRange, owner: str) -> Params:
+    """Return the parameters of the ids in a range of one owner's leases; the range always has an end."""
+    return {"low": ids.low, "high": ids.high or _AFTER_ALL, "owner": owner}
 
 
 def lease_params(lease: Lease) -> Params:
@@ -148,6 +156,17 @@ def lease_params(lease: Lease) -> Params:
         "request_digest": lease.request.digest if lease.request else "",
         "untaken": lease.undelivered,
         "reason": lease.reason,
+        "policy_rule": lease.policy_rule,
+    }
+
+
+def limit_params(intent: Intent) -> Params:
+    """Return the parameters of the conditions under which a lease may begin; -1 means no limit."""
+    return {
+        "root_version": intent.root_version,
+        "max_users": intent.max_users,
+        "max_leases": intent.max_leases,
+        "rule_max_leases": -1 if intent.rule_max_leases is None else intent.rule_max_leases,
     }
 
 
@@ -251,8 +270,8 @@ def _list(values: tuple[str, ...]) -> str:
 
 
 def _prefix(row: Row) -> BulkRevocation:
-    low, high, cutoff_us = row
-    return BulkRevocation(IdRange(low, high), cutoff_us)
+    low, high, cutoff_us, owner = row
+    return BulkRevocation(IdRange(low, high), cutoff_us, owner)
 
 
 def _count(row: Row) -> LeaseCount:
@@ -298,6 +317,7 @@ LEASES: Final = Table(
         Column("request_digest", text, spare=""),
         Column("untaken", flag, spare=0),
         Column("reason", text, spare=""),
+        Column("policy_rule", text, spare=""),
     ),
     _lease,
     lambda lease: "" if is_lease_id(lease.id) else "id is not a valid lease id",
@@ -337,13 +357,16 @@ ROLES: Final = Table(
     _role,
 )
 PREFIXES: Final = Table(
-    "prefixes", 1, (Column("low", text), Column("high", text), Column("cutoff_us", past)), _prefix
+    "prefixes",
+    1,
+    (Column("low", text), Column("high", text), Column("cutoff_us", past), Column("owner", text)),
+    _prefix,
 )
 GENERATION, USER_NAME = map(LEASE_COLUMNS.split(", ").index, ("generation", "user_name"))
 """The positions of these two columns in a lease's row."""
-COUNTS: Final = Table(
-    "lease_counts",
-    3,
-    (Column("mount", text), Column("role", text), Column("state", one_of(State)), Column("n", count)),
-    _count,
-)
+_COUNTED: Final = (
+    Column("mount", text), Column("role", text), Column("state", one_of(State)), Column("n", count),
+)  # fmt: skip
+COUNTS: Final = Table("lease_counts", 3, _COUNTED, _count)
+OWN_COUNTS: Final = Table("leases", 3, _COUNTED, _count)
+"""Counts of the leases of one owner, made of their rows."""

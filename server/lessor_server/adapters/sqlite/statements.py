@@ -11,7 +11,7 @@ LEASE_COLUMNS = (
     "id, mount, role, credential_type, owner, state, generation, due_us, account, user_name, user_path,"
     " inline_policy, policy_arns, groups, access_key_id, ttl_us, max_ttl_us, created_us, issue_us,"
     " last_renewal_us, expires_us, max_expires_us, attempts, looks, last_error, last_create_us,"
-    " request_id, request_digest, untaken, reason"
+    " request_id, request_digest, untaken, reason, policy_rule"
 )
 
 # After the greatest generation comes the first one: no row becomes unreadable by a change.
@@ -22,6 +22,19 @@ NEXT_GENERATION = f"CASE generation WHEN {MAX_NUMBERED} THEN 1 ELSE generation +
 
 _INSERT_LEASE = f"INSERT INTO leases ({LEASE_COLUMNS}, claimed_by, gone_us)"
 _NEW_LEASE = re.sub(r"\w+", r":\g<0>", LEASE_COLUMNS)
+
+# At most so many rows are counted as the limit has. The last condition is the index's own: without it SQLite
+# can't tell that the index holds the row.
+RULE_LEASES = """
+SELECT count(*) FROM (
+    SELECT 1 FROM leases
+    WHERE owner = :owner AND policy_rule = :policy_rule AND state IN ('INTENT', 'ACTIVE', 'REVOKING')
+    UNION ALL
+    SELECT 1 FROM leases
+    WHERE owner = :owner AND policy_rule = :policy_rule AND max_expires_us > :now
+      AND state = 'GONE' AND user_name = '' AND policy_rule <> ''
+    LIMIT :rule_max_leases)
+"""
 
 BEGIN = f"""
 {_INSERT_LEASE}
@@ -34,6 +47,7 @@ WHERE EXISTS (SELECT 1 FROM mounts WHERE name = :mount AND state = 'enabled')
   AND (:max_leases = 0 OR
        (SELECT coalesce(sum(n), 0) FROM lease_counts
         WHERE mount = :mount AND role = :role AND state IN ('INTENT', 'ACTIVE', 'REVOKING')) < :max_leases)
+  AND (:rule_max_leases < 0 OR ({RULE_LEASES}) < :rule_max_leases)
 ON CONFLICT DO NOTHING
 """
 
@@ -50,7 +64,8 @@ WHERE mount = :mount AND role = :role AND state IN ('INTENT', 'ACTIVE', 'REVOKIN
 
 # No open prefix covers the row: used where a lease would get to live, or to live longer.
 _UNCOVERED = """NOT EXISTS (
-    SELECT 1 FROM prefixes WHERE low <= leases.id AND leases.id < high AND leases.created_us <= cutoff_us)"""
+    SELECT 1 FROM prefixes WHERE low <= leases.id AND leases.id < high AND leases.created_us <= cutoff_us
+      AND prefixes.owner IN ('', leases.owner))"""
 
 # The one statement for all steps that ``domain.lease`` works out. A lease that is to live on must not have
 # expired by the time of the commit. The claim of the row ends with its generation.
@@ -132,6 +147,7 @@ ORDER BY due_us, id LIMIT :limit
 """
 
 GET_LEASE = f"SELECT {LEASE_COLUMNS} FROM leases WHERE id = :id"
+GET_OWNER = "SELECT owner FROM leases WHERE id = :id"
 
 LIST_LEASES = f"""
 SELECT {LEASE_COLUMNS} FROM leases
@@ -139,6 +155,24 @@ WHERE id > :after AND id >= :low AND (:high = '' OR id < :high)
   AND (:state = '' OR :state =
        CASE WHEN state = 'ACTIVE' AND expires_us <= :now THEN 'REVOKING' ELSE state END)
 ORDER BY id
+"""
+
+# The leases of one owner have statements of their own, which read no row of another.
+_SHOWN_STATE = "CASE WHEN state = 'ACTIVE' AND expires_us <= :now THEN 'REVOKING' ELSE state END"
+LIST_OF_OWNER = f"""
+SELECT {LEASE_COLUMNS} FROM leases
+WHERE owner = :owner AND id > :after AND id >= :low AND id < :high
+  AND (:state = '' OR :state = {_SHOWN_STATE})
+ORDER BY id
+"""
+COUNT_OF_OWNER = f"""
+SELECT mount, role, {_SHOWN_STATE}, count(*) FROM leases
+WHERE owner = :owner AND id >= :low AND id < :high AND (:state = '' OR :state = {_SHOWN_STATE})
+GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+"""
+LIVE_OWNERS = """
+SELECT owner, count(*) FROM leases
+WHERE owner > :after AND state IN ('INTENT', 'ACTIVE', 'REVOKING') GROUP BY owner ORDER BY owner
 """
 
 COUNT_LEASES = "SELECT mount, role, state, n FROM lease_counts WHERE n > 0 ORDER BY mount, role, state"
@@ -169,6 +203,7 @@ WHERE owner = :owner AND mount = :mount AND role = :role AND request_id = :reque
 
 # --- prefixes, sweeps, tombstones ------------------------------------------------------------------------
 
+# In these an empty owner means every owner; by_owner makes a statement for the leases of one.
 COUNT_RANGE = """
 SELECT count(*) FROM leases
 WHERE id >= :low AND id < :high AND created_us <= :cutoff_us AND state IN ('INTENT', 'ACTIVE', 'REVOKING')
@@ -178,17 +213,19 @@ WHERE id >= :low AND id < :high AND created_us <= :cutoff_us AND state IN ('INTE
 PROGRESS = """
 SELECT count(CASE WHEN state <> 'GONE' THEN 1 END),
     count(CASE WHEN state <> 'GONE' AND last_error <> ''
-          AND NOT EXISTS (SELECT 1 FROM prefixes WHERE low = :low AND cutoff_us = :cutoff_us) THEN 1 END),
+          AND NOT EXISTS (SELECT 1 FROM prefixes
+                          WHERE low = :low AND cutoff_us = :cutoff_us AND owner = :owner) THEN 1 END),
     count(CASE WHEN state = 'GONE' AND gone_us > :cutoff_us THEN 1 END)
 FROM leases
 WHERE id >= :low AND id < :high AND created_us <= :cutoff_us AND state <> 'ABANDONED'
 """
 
 OPEN_PREFIX = """
-INSERT INTO prefixes (low, high, cutoff_us) VALUES (:low, :high, :cutoff_us) ON CONFLICT DO NOTHING
+INSERT INTO prefixes (low, high, cutoff_us, owner) VALUES (:low, :high, :cutoff_us, :owner)
+ON CONFLICT DO NOTHING
 """
-OPEN_PREFIXES = "SELECT low, high, cutoff_us FROM prefixes ORDER BY cutoff_us, low"
-CLOSE_PREFIX = "DELETE FROM prefixes WHERE low = :low AND cutoff_us = :cutoff_us"
+OPEN_PREFIXES = "SELECT low, high, cutoff_us, owner FROM prefixes ORDER BY cutoff_us, low, owner"
+CLOSE_PREFIX = "DELETE FROM prefixes WHERE low = :low AND cutoff_us = :cutoff_us AND owner = :owner"
 
 # A lease that backs off becomes due immediately, too; one that is being attempted keeps its claim.
 _ATTEMPTED = "state = 'REVOKING' AND claimed_by <> ''"
@@ -205,6 +242,15 @@ WHERE id IN (
 )
 RETURNING id
 """
+
+
+_RANGE_BEGINS = re.compile(r"(?<=WHERE )(?=id >=? :)")
+
+
+def by_owner(statement: str) -> str:
+    """Return a statement about a range of leases for those of ``:owner`` only; it uses their index."""
+    return _RANGE_BEGINS.sub("owner = :owner AND ", statement)
+
 
 ABANDON = f"""
 UPDATE leases SET state = 'ABANDONED', generation = {NEXT_GENERATION}, claimed_by = '', due_us = 0

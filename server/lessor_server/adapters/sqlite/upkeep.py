@@ -37,9 +37,9 @@ class SqliteUpkeep(SqlitePart):
 
     # --- prefixes ---------------------------------------------------------------------------------------
 
-    async def open_prefix(self, ids: IdRange) -> tuple[BulkRevocation, int]:
+    async def open_prefix(self, ids: IdRange, owner: str = "") -> tuple[BulkRevocation, int]:
         def job(connection: sqlite3.Connection) -> tuple[BulkRevocation, int]:
-            prefix = BulkRevocation(ids, self.now())
+            prefix = BulkRevocation(ids, self.now(), owner)
             return prefix, _opened(connection, prefix)
 
         return await self._batches.write(job)
@@ -58,16 +58,15 @@ class SqliteUpkeep(SqlitePart):
         return await self._list(rows.PREFIXES, sql.OPEN_PREFIXES, {})
 
     async def mark_range_revoking(self, prefix: BulkRevocation, after: str, limit: int) -> list[str]:
-        return sorted(
-            await self._ids(sql.MARK_RANGE_REVOKING, _prefix(prefix) | {"after": after, "limit": limit})
-        )
+        statement = _scoped(sql.MARK_RANGE_REVOKING, prefix)
+        return sorted(await self._ids(statement, _prefix(prefix) | {"after": after, "limit": limit}))
 
     async def close_prefix(self, prefix: BulkRevocation) -> None:
         await self._batches.write(lambda connection: connection.execute(sql.CLOSE_PREFIX, _prefix(prefix)))
 
     async def progress(self, prefix: BulkRevocation) -> Progress:
         alive, failed, gone = await self._batches.read(
-            lambda connection: connection.execute(sql.PROGRESS, _prefix(prefix)).fetchone()
+            lambda connection: connection.execute(_scoped(sql.PROGRESS, prefix), _prefix(prefix)).fetchone()
         )
         return Progress(alive, failed, gone)
 
@@ -165,9 +164,14 @@ class SqliteUpkeep(SqlitePart):
 def _opened(connection: sqlite3.Connection, prefix: BulkRevocation) -> int:
     """Store a bulk revocation; return how many leases it covers."""
     connection.execute(sql.OPEN_PREFIX, _prefix(prefix))
-    taken: int = connection.execute(sql.COUNT_RANGE, _prefix(prefix)).fetchone()[0]
+    taken: int = connection.execute(_scoped(sql.COUNT_RANGE, prefix), _prefix(prefix)).fetchone()[0]
     return taken
 
 
 def _prefix(prefix: BulkRevocation) -> rows.Params:
-    return rows.range_params(prefix.ids) | {"cutoff_us": prefix.cutoff_us}
+    return rows.range_params(prefix.ids) | {"cutoff_us": prefix.cutoff_us, "owner": prefix.owner}
+
+
+def _scoped(statement: str, prefix: BulkRevocation) -> str:
+    """Return the statement for every owner's leases, or for those of the prefix's owner."""
+    return sql.by_owner(statement) if prefix.owner else statement

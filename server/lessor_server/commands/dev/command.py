@@ -159,7 +159,7 @@ async def run_dev(options: DevOptions, *, until_eof: bool) -> None:
         settings, secret = settings_of(options, data, url, os.environ)
         variable = token_variable(settings, secret, os.environ)
         forget_tokens(os.environ)
-        listen(settings.listen).close()  # report a used port before anything starts
+        listen(settings.listen[0].address).close()  # report a used port before anything starts
         logger = start_logging(LogLevel(settings.log.level), settings.log.format)
         async with (
             run_embedded_aws(listener, options.aws.host) as aws,

@@ -68,8 +68,14 @@ def _joined(given: str, url: str) -> str:
 def _require_loopback(settings: Settings) -> None:
     """Refuse a listener beyond this machine, or with TLS, which our own client does not use."""
     problems = []
-    if settings.listen.path or not settings.listen.is_local:
-        problems.append(Problem(LISTEN, "", f"{settings.listen} is not loopback", "write 127.0.0.1:PORT"))
+    addresses = [one.address for one in settings.listen]
+    problems += [
+        Problem(LISTEN, "", f"{address} is not loopback", "write 127.0.0.1:PORT")
+        for address in addresses
+        if address.path or not address.is_local
+    ]
+    if len(addresses) > 1:
+        problems.append(Problem(LISTEN, "", "names several addresses", "write one 127.0.0.1:PORT"))
     if settings.tls is not None:
         problems.append(
             Problem("LESSOR_TLS_CERT_FILE", "", "is set", "unset it: dev serves loopback without TLS")

@@ -63,7 +63,8 @@ class JwtMatch:
 class IdentityRule:
     """One identity; ``name`` and the values of ``labels`` may have placeholders such as ``{ns}``.
 
-    ``peers`` are the places that a call may come from; any if there are none. ``place`` is its place in the file.
+    ``peers`` are the places that a call may come from; any if there are none. ``place`` is its path in the
+    file.
     """
 
     name: str
@@ -76,7 +77,7 @@ class IdentityRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Issuer:
+class JwtIssuer:
     """An issuer of JWTs: ``url`` is its ``iss``.
 
     Its keys are at ``jwks_url`` or in ``jwks_file``; with neither, OpenID Connect discovery finds them.
@@ -99,4 +100,4 @@ class AccessRules:
 
     policies: Mapping[str, Policy] = field(default_factory=dict)
     identities: tuple[IdentityRule, ...] = ()
-    issuers: tuple[Issuer, ...] = ()
+    issuers: tuple[JwtIssuer, ...] = ()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
 from itertools import chain
+from weakref import WeakValueDictionary
 
 from lessor_server.domain.access.path_pattern import PathPattern
 from lessor_server.domain.errors.preconditions import TemplateLabelUnknown
@@ -30,9 +31,9 @@ class Capability(Enum):
 class IssueLimits:
     """Limits on what is issued under a rule.
 
-    ``max_ttl`` bounds the whole life of a lease, and ``max_leases`` the live leases of one owner. The role ARN
-    of a session must match one pattern of each list in ``role_arns``. ``require`` and ``forbid`` name fields
-    of the request.
+    ``max_ttl`` bounds the whole life of a lease, and ``max_leases`` the live leases of one owner. A session's
+    role ARN must match one pattern of each list in ``role_arns``. ``require`` and ``forbid`` name fields of
+    the request.
     """
 
     max_ttl: timedelta | None = None
@@ -75,7 +76,7 @@ class Policy:
     rules: tuple[Rule, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Grant:
     """All rules of one caller that have the same pattern, united: one ``deny`` wins over all others."""
 
@@ -83,6 +84,16 @@ class Grant:
     capabilities: frozenset[Capability]
     limits: IssueLimits = NO_LIMITS
     places: tuple[str, ...] = ()
+    parsed: PathPattern = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Parse the pattern."""
+        object.__setattr__(self, "parsed", PathPattern(self.pattern))
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """Return what makes two grants equal."""
+        return self.pattern, self.capabilities, self.limits, self.places
 
     @property
     def denies(self) -> bool:
@@ -98,12 +109,12 @@ EVERYTHING = Grant("", frozenset(Capability) - {Capability.DENY})
 """What the root token's holder has on every path."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Acl:
     """The grants of one caller: those of one path by that path, and the others by falling priority."""
 
     exact: dict[str, Grant] = field(default_factory=dict)
-    others: tuple[tuple[PathPattern, Grant], ...] = ()
+    others: tuple[Grant, ...] = ()
 
     def find(self, path: str, capability: Capability) -> Grant | None:
         """Return the grant that decides about ``capability`` on ``path``; None if no pattern matches."""
@@ -115,35 +126,62 @@ class Acl:
         if capability is Capability.LIST:
             exact.append(self.exact.get(path.removesuffix("/")))
         found = dict.fromkeys(grant for grant in exact if grant is not None)
-        return chain(found, (grant for pattern, grant in self.others if pattern.matches(path)))
+        return chain(found, (grant for grant in self.others if grant.parsed.matches(path)))
+
+
+class Acls:
+    """The ACLs of all callers under the same policies; callers for whom they are equal share one."""
+
+    def __init__(self, policies: Mapping[str, Policy]) -> None:
+        """Judge by ``policies``."""
+        self._policies = policies
+        self._acls: WeakValueDictionary[tuple[str | None, ...], Acl] = WeakValueDictionary()
+        self._grants: WeakValueDictionary[tuple[object, ...], Grant] = WeakValueDictionary()
+
+    def find(self, names: Iterable[str], identity: Named) -> Acl:
+        """Return what the policies of these names allow the caller whose fields ``identity`` returns.
+
+        A rule whose pattern has a field that the caller lacks, or whose value has a ``/``, ``*`` or ``+``,
+        matches nothing.
+        """
+        names = tuple(names)
+        rules = [rule for name in names for rule in self._policies[name].rules]
+        patterns = [_filled(rule.pattern, identity) for rule in rules]
+        key = (*names, None, *patterns)
+        acl = self._acls.get(key)
+        if acl is None:
+            grants = _unite(zip(patterns, rules, strict=True))
+            # The key must not be the grant itself, which would keep it alive.
+            acl = _sort([self._grants.setdefault(grant.content, grant) for grant in grants])
+            self._acls[key] = acl
+        return acl
 
 
 def acl_of(policies: Iterable[Policy], identity: Named) -> Acl:
-    """Return what ``policies`` allow the caller whose name and labels ``identity`` returns.
+    """Return what ``policies`` allow one caller; for many callers use ``Acls``."""
+    numbered = {str(number): policy for number, policy in enumerate(policies)}
+    return Acls(numbered).find(numbered, identity)
 
-    A rule whose pattern has a field that the caller lacks, or whose value has a ``/``, ``*`` or ``+``,
-    matches nothing.
-    """
+
+def _unite(rules: Iterable[tuple[str | None, Rule]]) -> Iterable[Grant]:
+    """Return a grant for each pattern, which unites the rules that have it."""
     grants: dict[str, Grant] = {}
-    for rule in chain.from_iterable(policy.rules for policy in policies):
-        pattern = _filled(rule.pattern, identity)
-        if pattern is None:
-            continue
-        before = grants.get(pattern, Grant(pattern, frozenset()))
-        grants[pattern] = Grant(
-            pattern,
-            before.capabilities | rule.capabilities,
-            before.limits.both(rule.limits),
-            (*before.places, *([rule.place] if rule.place else [])),
-        )
-    patterns = {text: PathPattern(text) for text in grants}
-    wild = sorted(
-        (one for one in patterns.values() if not one.is_exact), key=lambda one: one.priority, reverse=True
-    )
-    return Acl(
-        {text: grants[text] for text, one in patterns.items() if one.is_exact},
-        tuple((one, grants[one.text]) for one in wild),
-    )
+    for pattern, rule in rules:
+        if pattern is not None:
+            before = grants.get(pattern, Grant(pattern, frozenset()))
+            grants[pattern] = Grant(
+                pattern,
+                before.capabilities | rule.capabilities,
+                before.limits.both(rule.limits),
+                (*before.places, *([rule.place] if rule.place else [])),
+            )
+    return grants.values()
+
+
+def _sort(grants: Iterable[Grant]) -> Acl:
+    wild = [grant for grant in grants if not grant.parsed.is_exact]
+    wild.sort(key=lambda grant: grant.parsed.priority, reverse=True)
+    return Acl({grant.pattern: grant for grant in grants if grant.parsed.is_exact}, tuple(wild))
 
 
 def _filled(pattern: str, identity: Named) -> str | None:

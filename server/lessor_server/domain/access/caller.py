@@ -22,6 +22,7 @@ class AuthMethod(Enum):
     X509 = "x509"
     JWT = "jwt"
     LOGIN = "login"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ class Credential:
 class Principal:
     """An identified caller; ``name`` is the owner of its leases, and templates can use its ``labels``.
 
-    ``expires_at`` is when its credential ends, in seconds since the epoch. ``evidence`` is what identified it:
-    it is judged again when the access file changes.
+    ``expires_at`` is when its credential ends, in seconds since the epoch. ``evidence`` identified it, and is
+    judged again when the access file changes.
     """
 
     name: str
@@ -81,3 +82,6 @@ class Principal:
 
 ROOT = Principal("root", AuthMethod.ROOT, policies=("root",))
 """The holder of the root token."""
+
+ANONYMOUS = Principal("", AuthMethod.NONE, Acl())
+"""A caller of a method that needs no credential: health and reflection."""

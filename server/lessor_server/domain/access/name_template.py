@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Final
-
-_PLACEHOLDER: Final = re.compile(r"\{([^{}]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +26,22 @@ class NameTemplate:
         return self.parts[0][0] if self.parts else ""
 
 
-def parse(text: str) -> NameTemplate:
+def parse_template(text: str) -> NameTemplate:
     """Return the parts of ``text``.
 
     Raises:
         ValueError: If a brace is stray or nested, or a placeholder is empty; the message is a predicate.
     """
-    pieces = _PLACEHOLDER.split(text)
-    own, names = pieces[::2], pieces[1::2]
-    if any("{}" in piece for piece in own):
-        raise ValueError("has a placeholder without a name")
-    if any("{" in piece or "}" in piece for piece in own):
-        raise ValueError("has a brace that is not part of a placeholder such as {x}")
-    parts: list[tuple[str, str | None]] = list(zip(own, names, strict=False))
-    return NameTemplate((*parts, (own[-1], None)) if own[-1] else tuple(parts))
+    stray = ValueError("has a brace that is not part of a placeholder such as {x}")
+    parts: list[tuple[str, str | None]] = []
+    *pieces, rest = text.split("}")
+    for piece in pieces:
+        own, opening, name = piece.partition("{")
+        if not opening or "{" in name:
+            raise stray
+        if not name:
+            raise ValueError("has a placeholder without a name")
+        parts.append((own, name))
+    if "{" in rest:
+        raise stray
+    return NameTemplate((*parts, (rest, None)) if rest else tuple(parts))

@@ -10,15 +10,12 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from lessor_server.domain.access import name_template
-from lessor_server.domain.access.name_template import NameTemplate
+from lessor_server.domain.access.name_template import NameTemplate, parse_template
 from lessor_server.domain.errors.base import Violation, shown, too_long
 
 ROOT_NAME: Final = "root"
 """The name of the root token's holder, and of its policy."""
 MAX_NAME: Final = 256
-MAX_NAME_VALUE: Final = 128
-"""The maximum length of a value that a placeholder of a name stands for."""
 MAX_LABEL: Final = 256
 MAX_SPIFFE_ID: Final = 2048
 MAX_HOST: Final = 253
@@ -57,7 +54,7 @@ def identity_name_violations(field: str, text: str) -> list[Violation]:
     if len(text) > MAX_NAME:
         return [too_long(field, text, MAX_NAME)]
     try:
-        template = name_template.parse(text)
+        template = parse_template(text)
     except ValueError as error:
         return [Violation(field, str(error), "write it as in k8s/{ns}/{sa}")]
     found = []
@@ -92,7 +89,7 @@ def label_violations(field: str, text: str) -> list[Violation]:
         return [too_long(field, text, MAX_LABEL)]
     found = []
     try:
-        name_template.parse(text)
+        parse_template(text)
     except ValueError as error:
         found.append(Violation(field, str(error), "write it as in {ns}"))
     if not text.isprintable():
@@ -113,7 +110,7 @@ def claim_violations(field: str, name: str) -> list[Violation]:
 def unknown_placeholders(field: str, text: str, known: Collection[str]) -> list[Violation]:
     """Return a violation for each placeholder of ``text`` that is not ``known``; none if it is malformed."""
     try:
-        used = name_template.parse(text).placeholders
+        used = parse_template(text).placeholders
     except ValueError:
         return []
     fix = f"use {' or '.join(f'{{{one}}}' for one in known)}" if known else "remove it"
@@ -175,38 +172,6 @@ def _repeated(field: str, parts: Iterable[str]) -> list[Violation]:
     ]
 
 
-def name_values(template: NameTemplate, name: str) -> dict[str, str] | None:
-    """Return the values of placeholders for which ``template`` gives ``name``; None if there are none.
-
-    A value ends where the next literal text first occurs, and the last one where the text after it begins.
-    """
-    if len(name) > MAX_NAME or not _NAME.fullmatch(name):
-        return None
-    values: dict[str, str] = {}
-    last = len(template.placeholders) - 1
-    at = 0
-    for index, (own, placeholder) in enumerate(template.parts):
-        if not name.startswith(own, at):
-            return None
-        at += len(own)
-        if placeholder is None:
-            break
-        following = template.parts[index + 1][0] if index + 1 < len(template.parts) else ""
-        end = len(name) - len(following) if index == last else name.find(following, at)
-        value = name[at : max(end, at)]
-        if not _is_value(value, slashes=index == last) or values.setdefault(placeholder, value) != value:
-            return None
-        at = end
-    return values if at == len(name) else None
-
-
-def _is_value(text: str, *, slashes: bool) -> bool:
-    """Return whether a placeholder of a name can stand for ``text``."""
-    if not 1 <= len(text) <= MAX_NAME_VALUE or ("/" in text and not slashes):
-        return False
-    return not any(segment in _DOTS for segment in text.split("/"))
-
-
 def clashing_names(names: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Yield the index of each name that clashes with another, and the index of that other.
 
@@ -218,7 +183,7 @@ def clashing_names(names: Sequence[str]) -> Iterator[tuple[int, int]]:
     texts: list[tuple[str, bool]] = []
     for index, name in enumerate(names):
         try:
-            template = name_template.parse(name if len(name) <= MAX_NAME else "")
+            template = parse_template(name if len(name) <= MAX_NAME else "")
         except ValueError:
             template = NameTemplate(())
         texts.append((template.head, bool(template.placeholders)))

@@ -10,7 +10,6 @@ Source: HashiCorp Vault, "Policies", sections "Policy syntax" and "Priority matc
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from lessor_server.domain.errors.base import Violation, shown, too_long
@@ -21,43 +20,46 @@ _FIELD: Final = re.compile(r"identity\.(?:name|labels\.[A-Za-z0-9_.:/@-]{1,128})
 _FIELD_FIX: Final = "use {{identity.name}} or {{identity.labels.KEY}}"
 
 
-@dataclass(frozen=True, slots=True)
 class PathPattern:
     """A pattern; ``text`` is as written."""
 
-    text: str
+    __slots__ = ("_fixed", "_open_ended", "_segments", "text")
+
+    def __init__(self, text: str) -> None:
+        """Parse a valid pattern."""
+        self.text = text
+        self._open_ended = text.endswith("*")
+        self._fixed = text.removesuffix("*")
+        segments = self._fixed.split("/")
+        self._segments = segments if "+" in segments else None
 
     @property
     def is_exact(self) -> bool:
         """Return whether it matches one path only."""
-        return not self.text.endswith("*") and "+" not in self.text.split("/")
+        return not self._open_ended and self._segments is None
 
     @property
     def priority(self) -> tuple[int, bool, int, int, str]:
         """Return the rank of a pattern that is not exact: of those that match, the greatest decides."""
-        open_ended = self.text.endswith("*")
-        fixed = self.text.removesuffix("*")
-        segments = fixed.split("/")
-        first = len(fixed)
-        if "+" in segments:
-            before = segments[: segments.index("+")]
+        first, plus_signs = len(self._fixed), 0
+        if self._segments is not None:
+            before = self._segments[: self._segments.index("+")]
             first = sum(len(segment) + 1 for segment in before)
-        return first, not open_ended, -segments.count("+"), len(fixed), fixed
+            plus_signs = self._segments.count("+")
+        return first, not self._open_ended, -plus_signs, len(self._fixed), self._fixed
 
     def matches(self, path: str) -> bool:
         """Return whether ``path`` matches; ``+`` also stands for the empty segment after a last slash."""
-        open_ended = self.text.endswith("*")
-        fixed = self.text.removesuffix("*")
-        segments, given = fixed.split("/"), path.split("/")
-        if "+" not in segments:
-            return path.startswith(fixed) if open_ended else path == fixed
-        if len(given) < len(segments) or (not open_ended and len(given) != len(segments)):
+        if self._segments is None:
+            return path.startswith(self._fixed) if self._open_ended else path == self._fixed
+        given = path.split("/")
+        if len(given) < len(self._segments) or (not self._open_ended and len(given) != len(self._segments)):
             return False
-        *inner, last = segments
+        *inner, last = self._segments
         if not all(wanted in ("+", segment) for wanted, segment in zip(inner, given, strict=False)):
             return False
         segment = given[len(inner)]
-        return last in ("+", segment) or (open_ended and segment.startswith(last))
+        return last in ("+", segment) or (self._open_ended and segment.startswith(last))
 
 
 def violations(path: str, text: str) -> list[Violation]:
@@ -71,7 +73,7 @@ def violations(path: str, text: str) -> list[Violation]:
         found.append(Violation(path, "has characters that no path has", "use printable ASCII characters"))
     if text.startswith("/"):
         found.append(Violation(path, "begins with a /, and no path does", "remove the first /"))
-    if "*" in text[:-1]:
+    if text.find("*") not in (-1, len(text) - 1):
         found.append(Violation(path, "has a * that is not its last character", "use + for one segment"))
     found += [
         Violation(path, f"{shown(f'{{{{{field}}}}}')} is not a field of a path", _FIELD_FIX)

@@ -55,7 +55,7 @@ MAX_RESOURCES = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class AllowedActions:
     """Hold one statement of the policy: a Sid, and the actions that it allows on resources."""
 
     sid: str
@@ -123,7 +123,7 @@ class Holder:
         return self.use.cut or max(len(self.static_arns), len(self.static_hops)) > MAX_RESOURCES
 
 
-def grants(holder: Holder) -> tuple[Grant, ...]:
+def grants(holder: Holder) -> tuple[AllowedActions, ...]:
     """Return the least permissions that the root of ``holder`` needs.
 
     Actions on users are always included, to revoke what earlier roles issued. Actions for sessions follow the
@@ -137,14 +137,14 @@ def grants(holder: Holder) -> tuple[Grant, ...]:
     """
     base = iam_arns(holder.account)
     needed = (
-        Grant("LessorUsers", _ON_USERS, (f"{base}:user/lessor/{holder.instance}/*",)),
-        Grant("LessorGroups", _ON_GROUPS, (f"{base}:group/*",)),
-        Grant("LessorReads", _ON_ALL, ("*",)),
+        AllowedActions("LessorUsers", _ON_USERS, (f"{base}:user/lessor/{holder.instance}/*",)),
+        AllowedActions("LessorGroups", _ON_GROUPS, (f"{base}:group/*",)),
+        AllowedActions("LessorReads", _ON_ALL, ("*",)),
         *_on_roles(holder),
-        Grant("LessorTokens", _on_tokens(holder), ("*",)),
-        Grant("LessorOwnKey", _ON_KEYS, tuple(filter(None, (holder.key_arn,)))),
-        Grant("LessorStaticUsers", ("iam:GetUser", *_ON_KEYS), holder.static_arns[:MAX_RESOURCES]),
-        Grant("LessorStaticRoles", ("sts:AssumeRole",), holder.static_hops[:MAX_RESOURCES]),
+        AllowedActions("LessorTokens", _on_tokens(holder), ("*",)),
+        AllowedActions("LessorOwnKey", _ON_KEYS, tuple(filter(None, (holder.key_arn,)))),
+        AllowedActions("LessorStaticUsers", ("iam:GetUser", *_ON_KEYS), holder.static_arns[:MAX_RESOURCES]),
+        AllowedActions("LessorStaticRoles", ("sts:AssumeRole",), holder.static_hops[:MAX_RESOURCES]),
     )
     return tuple(grant for grant in needed if grant.actions and grant.resources)
 
@@ -161,16 +161,16 @@ def iam_arns(account: str) -> str:
     return f"arn:{partition}:iam::{number}"
 
 
-def _on_roles(holder: Holder) -> tuple[Grant, ...]:
+def _on_roles(holder: Holder) -> tuple[AllowedActions, ...]:
     """Return the grants to assume the roles that the mount's roles name, with tags and source identities."""
 
     def on(arns: set[str]) -> tuple[str, ...]:
         return tuple(sorted(arns)) if holder.use.any_role else (f"{iam_arns(holder.account)}:role/*",)
 
     return (
-        Grant("LessorRoles", ("sts:AssumeRole",), on(holder.use.assumed)),
-        Grant("LessorRoleTags", ("sts:TagSession",), on(holder.use.tagged)),
-        Grant("LessorRoleIdentities", ("sts:SetSourceIdentity",), on(holder.use.identified)),
+        AllowedActions("LessorRoles", ("sts:AssumeRole",), on(holder.use.assumed)),
+        AllowedActions("LessorRoleTags", ("sts:TagSession",), on(holder.use.tagged)),
+        AllowedActions("LessorRoleIdentities", ("sts:SetSourceIdentity",), on(holder.use.identified)),
     )
 
 
@@ -182,12 +182,12 @@ def _on_tokens(holder: Holder) -> tuple[str, ...]:
     return ("sts:GetFederationToken", "sts:TagSession") if tagging else ("sts:GetFederationToken",)
 
 
-def document(needed: tuple[Grant, ...]) -> dict[str, JsonValue]:
+def document(needed: tuple[AllowedActions, ...]) -> dict[str, JsonValue]:
     """Return the policy that allows exactly ``needed``."""
     return {"Version": "2012-10-17", "Statement": [_allow(grant) for grant in needed]}
 
 
-def _allow(grant: Grant) -> JsonValue:
+def _allow(grant: AllowedActions) -> JsonValue:
     resources = list(grant.resources)
     return {
         "Sid": grant.sid,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lessor_server.domain.aws.iam_calls import Call, GetGroup, GetPolicy
-from lessor_server.domain.aws.least_policy import Grant, Holder, iam_arns
+from lessor_server.domain.aws.least_policy import AllowedActions, Holder, iam_arns
 from lessor_server.domain.role import CredentialType, Role
 
 _GROUP_READS: Final = ("iam:ListGroupPolicies", "iam:GetGroupPolicy", "iam:ListAttachedGroupPolicies")
@@ -28,7 +28,7 @@ def existence_checks(role: Role) -> list[ExistenceCheck]:
     return found + [ExistenceCheck(f"group {name}", GetGroup(name)) for name in role.iam_groups]
 
 
-def role_grants(role: Role, holder: Holder) -> list[Grant]:
+def role_grants(role: Role, holder: Holder) -> list[AllowedActions]:
     """Return the permissions of the root to issue ``role`` and to revoke its leases.
 
     GetSessionToken needs no permission. Role ARNs with a wildcard cannot be checked.
@@ -38,15 +38,15 @@ def role_grants(role: Role, holder: Holder) -> list[Grant]:
         case CredentialType.IAM_USER:
             users = f"{base}:user/lessor/{holder.instance}/*"
             joining = ("iam:AddUserToGroup", "iam:RemoveUserFromGroup")
-            return [Grant("", _on_users(role), (users,)), *_on_groups(role, base, joining)]
+            return [AllowedActions("", _on_users(role), (users,)), *_on_groups(role, base, joining)]
         case CredentialType.ASSUMED_ROLE:
             exact = tuple(arn for arn in role.role_arns if "*" not in arn)
-            assuming = [Grant("", _on_role(role), exact)] if exact else []
+            assuming = [AllowedActions("", _on_role(role), exact)] if exact else []
             return [*assuming, *_on_groups(role, base, _GROUP_READS)]
         case CredentialType.FEDERATION_TOKEN:
             tagging = ("sts:TagSession",) if role.session_tags else ()
             return [
-                Grant("", ("sts:GetFederationToken", *tagging), ("*",)),
+                AllowedActions("", ("sts:GetFederationToken", *tagging), ("*",)),
                 *_on_groups(role, base, _GROUP_READS),
             ]
         case CredentialType.SESSION_TOKEN:
@@ -77,7 +77,7 @@ def _on_role(role: Role) -> tuple[str, ...]:
     return ("sts:AssumeRole", *tagging, *naming)
 
 
-def _on_groups(role: Role, base: str, actions: tuple[str, ...]) -> list[Grant]:
+def _on_groups(role: Role, base: str, actions: tuple[str, ...]) -> list[AllowedActions]:
     """Return the actions on the role's groups, if it has any."""
     groups = tuple(f"{base}:group/{name}" for name in role.iam_groups)
-    return [Grant("", actions, groups)] if groups else []
+    return [AllowedActions("", actions, groups)] if groups else []

@@ -44,6 +44,14 @@ class RuleFull(QuotaExceeded):
     """The caller has as many live leases as the rule that admits it allows."""
 
     reason = "RULE_MAX_LEASES"
+    fix = (
+        "revoke what is no longer used (a session counts until AWS ends it), or have the rule's limit raised"
+    )
+
+    @classmethod
+    def of(cls, pattern: str, limit: int) -> RuleFull:
+        """Return the error of the rule with this pattern."""
+        return cls(f"the rule {pattern} allows you {limit} live leases", subject=f"rule/{pattern}")
 
 
 class AccessFileInvalid(Precondition):

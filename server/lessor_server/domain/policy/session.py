@@ -123,6 +123,11 @@ def _only(role: Role) -> str:
     return role.role_arns[0] if alone else ""
 
 
+def role_arn_of(role: Role, options: SessionOptions) -> str:
+    """Return the ARN of the IAM role to assume: the request's or the role's only one; empty if neither is."""
+    return options.role_arn or _only(role)
+
+
 def _name_violations(options: SessionOptions) -> list[Violation]:
     if not options.session_name or _NAME.fullmatch(options.session_name):
         return []
@@ -199,7 +204,7 @@ def call(role: Role, options: SessionOptions, making: SessionInputs) -> Call[Ses
     if federated:
         return GetFederationToken(making.name, making.seconds, document, arns, session_tags)
     return AssumeRole(
-        role_arn=options.role_arn or _only(role),
+        role_arn=role_arn_of(role, options),
         session_name=making.name,
         seconds=making.seconds,
         policy=document,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from lessor_server.domain import role as role_rules
 from lessor_server.domain import root_kind
-from lessor_server.domain.errors.base import NotFound, Precondition, require
+from lessor_server.domain.errors.base import AlreadyExists, NotFound, Precondition, require
 from lessor_server.domain.events import Changed, Created, Deleted, Event
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import partition_of
@@ -48,17 +48,27 @@ class Roles:
         self._rng = rng
 
     async def put(
-        self, mount: str, name: str, etag: str, change: Callable[[Role | None], Role], by: str
+        self,
+        mount: str,
+        name: str,
+        etag: str,
+        change: Callable[[Role | None], Role],
+        by: str,
+        *,
+        create_only: bool = False,
     ) -> Reviewed:
         """Replace a role by the result of ``change``.
 
         Raises:
             Invalid: The role breaks rules; the violations list each, under ``role``.
             NotFound: No such mount. EtagMismatch: The role is not the one of ``etag``.
+            AlreadyExists: The role exists, and the caller may only create (``create_only``).
         """
 
         async def put() -> tuple[Reviewed, Event] | None:
             before = await self.find(mount, name, etag)
+            if before is not None and create_only:
+                raise AlreadyExists("role", f"{mount}/{name}")
             reviewed = await self.check(mount, change(before))
             role = replace(reviewed.role, etag=draw_etag(self._rng))
             if not await self._store.put_role(role, before.etag if before else None):

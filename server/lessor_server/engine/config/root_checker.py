@@ -22,7 +22,7 @@ from lessor_server.domain.aws.iam_calls import (
     ListAccessKeys,
     SimulatePrincipalPolicy,
 )
-from lessor_server.domain.aws.least_policy import MAX_RESOURCES, Grant, Holder, RoleUse
+from lessor_server.domain.aws.least_policy import MAX_RESOURCES, AllowedActions, Holder, RoleUse
 from lessor_server.domain.aws.sts_calls import Identity
 from lessor_server.domain.errors.base import AwsUnavailable, LessorError
 from lessor_server.domain.policy.policy import JsonValue
@@ -109,7 +109,7 @@ class _RootProbe:
         """Return the user of the root's stored key; empty if there is no such key to rotate."""
         return self.identity.arn if self.kind is RootKind.USER_KEYS and self.root.config.access_key else ""
 
-    async def simulate(self, needed: Sequence[Grant]) -> SimulationResult:
+    async def simulate(self, needed: Sequence[AllowedActions]) -> SimulationResult:
         """Check which of ``needed`` the root is allowed; the account's own root user may do everything."""
         free = _always_allowed(self.kind)
         if self.kind is RootKind.ACCOUNT_ROOT:
@@ -119,7 +119,7 @@ class _RootProbe:
         found.verdicts = dict.fromkeys(free, Verdict.ALLOWED) | found.verdicts
         return found
 
-    async def _ask_simulator(self, needed: Sequence[Grant]) -> SimulationResult:
+    async def _ask_simulator(self, needed: Sequence[AllowedActions]) -> SimulationResult:
         """Call IAM's simulator for grants, with many resources in one call."""
         principal = principal_of(self.root.config, self.identity.arn)
         questions = [
@@ -129,7 +129,7 @@ class _RootProbe:
         ]
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._read_verdicts(call)) for _, call in questions]
-        found, first = SimulationResult(), dict[str, Grant]()
+        found, first = SimulationResult(), dict[str, AllowedActions]()
         for (grant, call), task in zip(questions, tasks, strict=True):
             answer, failure = task.result()
             found.failure = found.failure or failure

@@ -23,7 +23,7 @@ class InFlightIssue:
 
     def __init__(self, asked: IssueRequest) -> None:
         """Create it without a result."""
-        self._request = asked.request
+        self._asked = asked
         self._waiting = 0
         self._taken = False
         self._answer: asyncio.Future[Credentials] = asyncio.get_running_loop().create_future()
@@ -49,9 +49,13 @@ class InFlightIssue:
         return self._answer.result().lease
 
     def require_same(self, asked: IssueRequest) -> None:
-        """Raise ``RequestIdReused`` if another request has the same id."""
-        if asked.request and asked.request != self._request:
+        """Raise ``RequestIdReused`` for another request, ``Aborted`` for one that other rules allow."""
+        if asked.request and asked.request != self._asked.request:
             raise RequestIdReused(asked.request.id)
+        began = self._asked.grant
+        if (asked.grant.pattern, asked.grant.limits) != (began.pattern, began.limits):
+            # The issue began under limits that no longer hold: a repeat is judged by those of today.
+            raise Aborted("the access rules changed while this request was being served", retry_in=0.5)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

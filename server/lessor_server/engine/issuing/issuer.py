@@ -11,6 +11,7 @@ import asyncio
 from dataclasses import replace
 
 from lessor_server.domain import ttl, user_names
+from lessor_server.domain.access import issuing
 from lessor_server.domain.aws import plans
 from lessor_server.domain.aws.iam_calls import AccessKey, CreateAccessKey, DeleteAccessKey
 from lessor_server.domain.errors.base import DeadlineExceeded, LessorError, RootChanged, StoreUnavailable
@@ -58,7 +59,8 @@ class Issuer:
         """Issue a credential within ``seconds``, the caller's deadline.
 
         Raises:
-            NotFound, RootNotSet, MountDisabling, MountFull, RoleFull: The issue may not begin.
+            NotFound, RootNotSet, MountDisabling, MountFull, RoleFull, RuleFull: The issue may not begin.
+            PermissionDenied: The limits of the rule that allows the request do not allow it.
             AwsUnavailable, AwsRefused, RootRefused, RoleNotUsable, AwsQuota: AWS did not create it.
             RequestIdReused, RequestSpent, Aborted: The request id was used before.
             DeadlineExceeded: Time ran out; what was created is being revoked.
@@ -131,6 +133,7 @@ class Issuer:
         # Life of a request, 5: mount, role and root at one instant.
         request_id = asked.request.id if asked.request else ""
         context = await self._roots.load_context(asked.mount, asked.role, asked.owner, request_id)
+        issuing.require_allowed(asked.grant, context.role, asked.options)
         self._roots.limiter(context.root).require_open()
         if context.earlier is not None:
             flights.require_repeatable(context.earlier, asked, self._store.now())
@@ -150,7 +153,7 @@ class Issuer:
         role = replace(role, policy_document=filled_policy(role.policy_document, identity))
         root = await self._roots.bind(context.root)
         self._roots.limiter(root).require_open()
-        grant = ttl.grant(asked.ttl, role, context.mount)
+        grant = ttl.grant(asked.ttl, role, context.mount, rule=asked.grant)
         suffix = self._writer.draw_suffix()
         footprint = self._footprint(role, root, suffix, identity)
         intent = lease_writer.intent(asked, context, root, grant=grant, footprint=footprint, suffix=suffix)

@@ -92,9 +92,12 @@ class LeaseWriter:
             return await self.replace_key(active, key_id)
         return active
 
-    async def replace_key(self, lease: Lease, key_id: str) -> Lease | None:
-        """Replace the key of the lease; None if the lease has changed or ended."""
-        after = steps.replace_key(lease, key_id)
+    async def replace_key(self, lease: Lease, key_id: str, bound_us: int | None = None) -> Lease | None:
+        """Replace the key of the lease; None if the lease has changed or ended.
+
+        A session then ends at ``bound_us`` at the latest.
+        """
+        after = steps.replace_key(lease, key_id, bound_us)
         return after if await self._write(lease, after) else None
 
     async def reserve(self, lease: Lease) -> Lease:
@@ -197,6 +200,8 @@ def intent(
         root_version=root.version,
         request=asked.request,
         reason=asked.reason,
+        policy_rule=asked.grant.pattern,
+        rule_max_leases=asked.grant.limits.max_leases,
     )
 
 

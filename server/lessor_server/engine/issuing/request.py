@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from lessor_server.domain.access.acl import EVERYTHING, Grant
 from lessor_server.domain.lease import Lease, Request
 from lessor_server.domain.policy import session
 from lessor_server.domain.policy.session import SessionOptions
@@ -28,6 +29,8 @@ class IssueRequest:
     options: SessionOptions = session.NO_OPTIONS
     labels: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
+    grant: Grant = EVERYTHING
+    """What allows the request: its limits hold for what is issued."""
 
     @property
     def key(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from lessor_server.domain import ttl
 from lessor_server.domain.aws.errors import AwsRefused
 from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.aws.sts_calls import AssumeRole, Session
-from lessor_server.domain.durations import SECOND_US
+from lessor_server.domain.durations import MICROSECOND, SECOND_US
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.errors.preconditions import (
     AssumeRoleRefused,
@@ -42,6 +42,9 @@ from lessor_server.engine.issuing.request import Credentials, IssueRequest
 _MFA_FAILED: Final = "MultiFactorAuthentication"
 """How AWS's text of an AccessDenied begins if the MFA code was refused."""
 
+_CALL_US: Final = SECOND_US
+"""The time until AWS has the call: it counts the session's seconds from then on."""
+
 
 class Sessions:
     """Issues sessions of the types ASSUMED_ROLE, FEDERATION_TOKEN and SESSION_TOKEN."""
@@ -61,9 +64,8 @@ class Sessions:
         session.require_valid_options(role, asked.options, ttl.violations(asked.ttl, role, context.mount))
         root = await self._roots.bind(context.root)
         self._roots.limiter(root).require_open()
-        grant = ttl.grant(
-            asked.ttl, role, context.mount, await self._max_duration(root, role.credential_type)
-        )
+        longest = await self._max_duration(root, role.credential_type)
+        grant = ttl.grant(asked.ttl, role, context.mount, longest, rule=asked.grant)
         suffix = self._writer.draw_suffix()
         call = await self._call(asked, context, root, seconds=int(grant.ttl.total_seconds()), suffix=suffix)
         footprint = Footprint(root.account, "", "")
@@ -76,12 +78,13 @@ class Sessions:
     async def reissue(
         self, asked: IssueRequest, context: IssueContext, lease: Lease, in_flight: InFlightIssue
     ) -> Credentials:
-        """Reissue a lease with a new session that ends no later than the lease.
+        """Reissue a lease with a new session that ends no later than the lease, and than the rule allows.
 
         Raises:
             RequestSpent: Less is left than the shortest session that AWS makes, or role or root have changed.
         """
-        seconds = (lease.max_expires_us - self._writer.now()) // SECOND_US
+        bound_us = _bound_us(lease, asked)
+        seconds = (bound_us - self._writer.now() - _CALL_US) // SECOND_US
         root = await self._roots.bind(context.root)
         same = (
             lease.credential_type is context.role.credential_type and lease.footprint.account == root.account
@@ -99,10 +102,14 @@ class Sessions:
         if isinstance(outcome, LessorError):
             raise _to_caller_error(outcome, call)
         made = outcome
-        rekeyed = None if in_flight.left else await self._writer.replace_key(lease, made.access_key_id)
+        rekeyed = (
+            None if in_flight.left else await self._writer.replace_key(lease, made.access_key_id, bound_us)
+        )
         if rekeyed is None:
             raise flights.not_reissued(lease)
-        return self._hand_out(rekeyed, made)
+        capped = f"the session ends earlier than the lease's first one, by the rule {asked.grant.pattern}"
+        warnings = (capped,) if bound_us < lease.max_expires_us else ()
+        return replace(self._hand_out(rekeyed, made), warnings=warnings)
 
     async def _max_duration(self, root: Root, credential_type: CredentialType) -> timedelta:
         """Return the longest session that the root can make, or raise ``RootKindUnfit``."""
@@ -148,6 +155,14 @@ class Sessions:
     def _hand_out(self, lease: Lease, made: Session) -> Credentials:
         self._writer.report_issued(lease)
         return Credentials(lease, made.secret, made.arn, token=made.token, packed_percent=made.packed_percent)
+
+
+def _bound_us(lease: Lease, asked: IssueRequest) -> int:
+    """Return when another session of a lease must end, in microseconds."""
+    longest = asked.grant.limits.max_ttl
+    if longest is None:
+        return lease.max_expires_us
+    return min(lease.max_expires_us, lease.issue_us + longest // MICROSECOND)
 
 
 def _to_caller_error(error: LessorError, call: Call[Session]) -> LessorError:

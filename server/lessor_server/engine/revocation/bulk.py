@@ -47,10 +47,13 @@ class Prefixes:
         self._supervisor = supervisor
         self._wake = asyncio.Event()
 
-    async def accept(self, ids: IdRange, by: str) -> tuple[BulkRevocation, int]:
-        """Accept the revocation of a range, durably; return it and how many leases it covers."""
-        prefix, taken = await self._store.open_prefix(ids)
-        self._accepted(ids, taken, by)
+    async def accept(self, ids: IdRange, by: str, owner: str = "") -> tuple[BulkRevocation, int]:
+        """Accept the revocation of a range, durably; return it and how many leases it covers.
+
+        With an ``owner`` it covers only the leases of that owner.
+        """
+        prefix, taken = await self._store.open_prefix(ids, owner)
+        self._accepted(ids, taken, by, owner)
         return prefix, taken
 
     async def disable(self, mount: str, by: str) -> tuple[Mount, int] | None:
@@ -63,8 +66,8 @@ class Prefixes:
             self._accepted(IdRange.of_mount(mount), disabled[1], by)
         return disabled
 
-    def _accepted(self, ids: IdRange, taken: int, by: str) -> None:
-        self._notify(PrefixAccepted(ids.low, taken, by))
+    def _accepted(self, ids: IdRange, taken: int, by: str, owner: str = "") -> None:
+        self._notify(PrefixAccepted(ids.low, taken, by, owner))
         self._wake.set()
 
     async def follow(self, prefix: BulkRevocation, accepted: int) -> AsyncIterator[Standing]:

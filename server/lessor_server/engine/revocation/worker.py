@@ -132,7 +132,7 @@ class RevocationWorker:
         for lease in leases:
             self._running += 1
             if _expires(lease, self._store.now()):
-                self._notify(Expiring(lease.id))
+                self._notify(Expiring(lease.id, owner=lease.owner))
             self._background.start(self._revoke_claimed(lease, priority))
 
     async def _revoke_claimed(self, lease: Lease, priority: Priority) -> None:
@@ -194,8 +194,11 @@ class RevocationWorker:
 
     async def _finish(self, lease: Lease) -> None:
         if await self._store.write(lease, steps.finish(lease)):
-            ended = Forgotten(lease.id, lease.max_expires_us) if lease.is_session else Revoked(lease.id)
-            self._notify(ended)
+            owner, until_us = lease.owner, lease.max_expires_us
+            session = lease.is_session
+            self._notify(
+                Forgotten(lease.id, until_us, owner=owner) if session else Revoked(lease.id, owner=owner)
+            )
         else:
             self._notify(ClaimLost(lease.id, "finish"))
 
@@ -224,9 +227,10 @@ class RevocationWorker:
         if wait:
             self._watch(after.id, after.due_us)
         seconds = wait.total_seconds()
-        self._notify(RevocationFailed(lease.id, error.message, error.detail, attempts, seconds))
+        owner = lease.owner
+        self._notify(RevocationFailed(lease.id, error.message, error.detail, attempts, seconds, owner=owner))
         if attempts == STUCK_AFTER and attempts > lease.attempts:
-            self._notify(Stuck(lease.id, error.message, attempts))
+            self._notify(Stuck(lease.id, error.message, attempts, owner=owner))
 
 
 def _expires(lease: Lease, now_us: int) -> bool:

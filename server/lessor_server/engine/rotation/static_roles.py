@@ -11,6 +11,7 @@ from lessor_server.domain import rotation as steps
 from lessor_server.domain import static_role
 from lessor_server.domain.errors.base import (
     Aborted,
+    AlreadyExists,
     Invalid,
     LessorError,
     NotFound,
@@ -54,7 +55,9 @@ class StaticRoles:
         self._notify = notify
         self._rotator = rotator
 
-    async def put(self, role: StaticRole, by: str, *, delete_other_key: bool) -> Rotation:
+    async def put(
+        self, role: StaticRole, by: str, *, delete_other_key: bool, create_only: bool = False
+    ) -> Rotation:
         """Store a static role; for a new one, return once its first key is verified and in use.
 
         If the first rotation fails before it may have created a key, nothing is stored. If it fails later, or
@@ -62,26 +65,26 @@ class StaticRoles:
 
         Raises:
             Invalid, NotFound, MountDisabling: The request is wrong.
+            AlreadyExists: The role exists, and the caller may only create (``create_only``).
             StaticUserUnknown, StaticUserChanged, RootAccountChanged, KeyLimit: The user cannot be used.
             KeyNotAccepted, AwsUnavailable: The first key is still missing.
         """
-        require([violation.under("static_role") for violation in static_role.violations(role)])
-        await require_enabled(self._store, role.mount)
         subject = static_subject(role.mount, role.name)
-        before = await self._store.get_rotation(subject)
-        if before is not None and before.ending:
-            before = await self._finish_deletion(role, by)
-        if before is not None and before.user_name != role.username:
-            problem = f"is {before.user_name}, and never changes"
-            fix = "store another static role, or delete this one first"
-            raise Invalid((Violation("static_role.username", problem, fix),))
+        before = await self._find_before(role, by, create_only=create_only)
         new = Rotation(subject, user_name=role.username, next_us=self._store.now())
         found = await refresh_owner(self._roots, self._defined(before or new, role))
+        existed = False
+
+        def define(row: Rotation) -> Rotation:
+            nonlocal existed
+            existed = bool(row.current)
+            return row if create_only and existed else self._defined(row, role)
+
         order = RotationOrder(
             Goal.FIRST,
             delete_other_key=delete_other_key,
             new=replace(found, next_us=self._store.now()),
-            change=lambda row: self._defined(row, role),
+            change=define,
             by=by,
         )
         try:
@@ -90,10 +93,28 @@ class StaticRoles:
             if before is None:
                 await self._forget_unmade(subject)
             raise
+        if create_only and existed:
+            raise AlreadyExists("static role", subject)
         if row.ending:
             raise _ending(subject)
         self._notify((Changed if before else Created)("static role", subject, by))
         return row
+
+    async def _find_before(self, role: StaticRole, by: str, *, create_only: bool) -> Rotation | None:
+        """Return the row that a valid role replaces, None if there is none."""
+        require([violation.under("static_role") for violation in static_role.violations(role)])
+        await require_enabled(self._store, role.mount)
+        subject = static_subject(role.mount, role.name)
+        before = await self._store.get_rotation(subject)
+        if before is not None and before.ending:
+            before = await self._finish_deletion(role, by)
+        if before is not None and create_only:
+            raise AlreadyExists("static role", subject)
+        if before is not None and before.user_name != role.username:
+            problem = f"is {before.user_name}, and never changes"
+            fix = "store another static role, or delete this one first"
+            raise Invalid((Violation("static_role.username", problem, fix),))
+        return before
 
     async def _finish_deletion(self, role: StaticRole, by: str) -> Rotation | None:
         """Retry to delete the keys of a deleted role with this name, and return its row, if one is left.

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from datetime import timedelta
 
 from lessor_server.domain import backoff, durations, ttl
 from lessor_server.domain import lease as steps
+from lessor_server.domain.access import issuing
 from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable, Violation
 from lessor_server.domain.errors.preconditions import MfaRefused
 from lessor_server.domain.events import Retired
 from lessor_server.domain.lease import Lease, State
+from lessor_server.domain.mount import Mount
 from lessor_server.domain.policy import session
+from lessor_server.domain.role import Role
 from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.issuing.issuer import MIN_SECONDS, Issuer
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
@@ -59,16 +62,20 @@ class CredentialStream:
         self._background = background
         self._rng = rng
 
-    async def follow(self, asked: IssueRequest, overlap: timedelta) -> AsyncGenerator[Credentials, None]:
+    async def follow(
+        self, ask: Callable[[], IssueRequest], overlap: timedelta
+    ) -> AsyncGenerator[Credentials, None]:
         """Yield credentials, the first immediately and others before each expiry, until closed.
 
         Asking for the next item confirms delivery of the previous one. The previous lease then lasts at most
-        ``overlap`` longer, as does the last one when the stream ends.
+        ``overlap`` longer, as does the last one when the stream ends. ``ask`` returns the request, and is
+        called again before each issue, so that the rules of that moment hold for it.
 
         Raises:
             Invalid: The lease's ttl is less than twice the ``overlap``.
-            LessorError: The first credentials, or the next ones in time, were not issued.
+            LessorError: ``ask`` raised it, or credentials were not issued (the next ones: not in time).
         """
+        asked = ask()
         await self._require_room(asked, overlap)
         made = await self._issuer.generate(asked, ISSUE_SECONDS)
         held = [made.lease]
@@ -78,8 +85,7 @@ class CredentialStream:
                 del made  # a stream may wait for hours: keep no secret in memory
                 while len(held) > 1:
                     self._retire(held.pop(0), overlap)
-                # A request id names one lease: the first.
-                made = await self._next(held[0], replace(asked, request=None), overlap)
+                made = await self._next(held[0], ask, overlap)
                 held.append(made.lease)
         finally:
             for lease in held:
@@ -90,23 +96,25 @@ class CredentialStream:
         grounds = await self._store.load_issue_context(asked.mount, asked.role)
         if grounds.mount is None or grounds.role is None:
             return  # the issue reports what is missing
+        issuing.require_allowed(asked.grant, grounds.role, asked.options)
         found = durations.violations("overlap", overlap) + ttl.violations(
             asked.ttl, grounds.role, grounds.mount
         )
-        if not found and (life := ttl.grant(asked.ttl, grounds.role, grounds.mount).ttl) < 2 * overlap:
+        if not found and (life := _life(asked, grounds.role, grounds.mount)) < 2 * overlap:
             half = durations.format_duration(life)
             problem = f"{durations.format_duration(overlap)} is more than half of the ttl, {half}"
             found.append(Violation("overlap", problem, "give a shorter overlap, or ask for a longer ttl"))
         session.require_valid_options(grounds.role, asked.options, found)
 
-    async def _next(self, before: Lease, asked: IssueRequest, overlap: timedelta) -> Credentials:
+    async def _next(self, before: Lease, ask: Callable[[], IssueRequest], overlap: timedelta) -> Credentials:
         """Issue the credentials that follow ``before``; retry until those end."""
         await self._wait_until_due(before, overlap)
-        if asked.options.mfa_code:
+        if ask().options.mfa_code:
             raise MfaRefused("an MFA code is valid once, so the next credentials need another one")
         failures = 0
         while True:
             left = self._seconds_until(before.expires_us)
+            asked = replace(ask(), request=None)  # a request id names one lease: the first
             try:
                 return await self._issuer.generate(asked, min(max(left, MIN_SECONDS), ISSUE_SECONDS))
             except LessorError:
@@ -146,8 +154,13 @@ class CredentialStream:
                 retired = steps.retire(lease, end_us)
                 if await self._store.write(lease, retired):
                     self._watch(retired.id, retired.due_us)
-                    self._notify(Retired(retired.id, retired.expires_us))
+                    self._notify(Retired(retired.id, retired.expires_us, owner=retired.owner))
                     return
             except StoreUnavailable:
                 pass
             await asyncio.sleep(RETRY_SECONDS)
+
+
+def _life(asked: IssueRequest, role: Role, mount: Mount) -> timedelta:
+    """Return the ttl of the credentials that a request would get."""
+    return ttl.grant(asked.ttl, role, mount, rule=asked.grant).ttl

@@ -46,12 +46,17 @@ class LeaseEvent:
 class Watch:
     """One caller's unread events of the leases that it watches; each step of an iteration removes one."""
 
-    def __init__(self, ids: IdRange) -> None:
-        """Watch the leases in ``ids``."""
-        self.ids = ids
+    def __init__(self, ids: IdRange, only_owner: str | None = None) -> None:
+        """Watch the leases in ``ids``, or only those of one owner."""
+        self._ids = ids
+        self._only_owner = only_owner
         self.fell_behind = False
         self._happenings: deque[LeaseEvent] = deque()
         self._filled = asyncio.Event()
+
+    def covers(self, lease_id: str, owner: str) -> bool:
+        """Return whether it watches a lease."""
+        return self._only_owner in (None, owner) and self._ids.covers(lease_id)
 
     def put(self, happening: LeaseEvent) -> None:
         """Add an event; drop all if the queue is full, because a subscriber must not see a gap."""
@@ -93,9 +98,9 @@ class LeaseEventBroker:
         told = _shown(event)
         if told is None or not self._watches:
             return
-        kind, lease_id, error = told
+        kind, lease_id, owner, error = told
         happening = LeaseEvent(kind, lease_id, self._now(), error)
-        for watch in [one for one in self._watches if one.ids.covers(lease_id)]:
+        for watch in [one for one in self._watches if one.covers(lease_id, owner)]:
             watch.put(happening)
             if watch.fell_behind:
                 del self._watches[watch]
@@ -110,9 +115,12 @@ class LeaseEventBroker:
         return both
 
     @contextmanager
-    def watch(self, ids: IdRange) -> Iterator[Watch]:
-        """Yield a subscription to the leases in ``ids``, which lasts while the block runs."""
-        watch = Watch(ids)
+    def watch(self, ids: IdRange, only_owner: str | None = None) -> Iterator[Watch]:
+        """Yield a subscription to the leases in ``ids``, which lasts while the block runs.
+
+        With ``only_owner`` it has only the events of that owner's leases.
+        """
+        watch = Watch(ids, only_owner)
         self._watches[watch] = None
         try:
             yield watch
@@ -120,20 +128,20 @@ class LeaseEventBroker:
             self._watches.pop(watch, None)
 
 
-def _shown(event: Event) -> tuple[LeaseEventKind, str, str] | None:
-    """Return kind, lease id and error of an event for subscribers; None if it is not about a lease."""
+def _shown(event: Event) -> tuple[LeaseEventKind, str, str, str] | None:
+    """Return kind, lease id, owner and error of an event for subscribers; None if it is not about a lease."""
     match event:
         case Issued():
-            return LeaseEventKind.ISSUED, event.lease_id, ""
+            return LeaseEventKind.ISSUED, event.lease_id, event.owner, ""
         case Renewed():
-            return LeaseEventKind.RENEWED, event.lease_id, ""
+            return LeaseEventKind.RENEWED, event.lease_id, event.owner, ""
         case Expiring():
-            return LeaseEventKind.EXPIRING, event.lease_id, ""
+            return LeaseEventKind.EXPIRING, event.lease_id, event.owner, ""
         case Revoked():
-            return LeaseEventKind.REVOKED, event.lease_id, ""
+            return LeaseEventKind.REVOKED, event.lease_id, event.owner, ""
         case RevocationFailed():
-            return LeaseEventKind.FAILED, event.lease_id, event.error
+            return LeaseEventKind.FAILED, event.lease_id, event.owner, event.error
         case Stuck():
-            return LeaseEventKind.STUCK, event.lease_id, event.error
+            return LeaseEventKind.STUCK, event.lease_id, event.owner, event.error
         case _:
             return None

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessor_server.domain.access import names
-from lessor_server.domain.access.name_template import NameTemplate, parse
+from lessor_server.domain.access.access_rules import IdentityRule, JwtMatch
+from lessor_server.domain.access.identify import find_name_values
+from lessor_server.domain.access.name_template import NameTemplate, parse_template
 from lessor_server.domain.errors.base import Violation
 
 NAMES = ["a", "a/", "a/b", "a/{x}", "a/b/{x}", "b/{x}", "a/b/c", "ab", "a/{x}/c", "b"]
@@ -33,7 +35,7 @@ def problems(found: list[Violation]) -> list[str]:
 def test_a_template_is_parsed_into_texts_and_placeholders(
     text: str, parts: tuple[tuple[str, str | None], ...]
 ) -> None:
-    found = parse(text)
+    found = parse_template(text)
     assert found == NameTemplate(parts)
     assert "".join(own + (f"{{{name}}}" if name else "") for own, name in found.parts) == text
     assert found.head == text.partition("{")[0]
@@ -42,13 +44,13 @@ def test_a_template_is_parsed_into_texts_and_placeholders(
 @pytest.mark.parametrize("text", ["{", "}", "a{x", "ax}", "{}", "a/{x}{", "{{x}}", "{a{b}}", "{x}}", "}{x}"])
 def test_braces_that_make_no_placeholder_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^has a (brace|placeholder)"):
-        parse(text)
+        parse_template(text)
 
 
 @given(st.text(alphabet="ab{}/"))
 def test_a_parsed_template_has_the_text_that_it_was_parsed_from(text: str) -> None:
     try:
-        found = parse(text)
+        found = parse_template(text)
     except ValueError:
         return
     assert "".join(own + (f"{{{name}}}" if name else "") for own, name in found.parts) == text
@@ -90,14 +92,17 @@ def test_a_name_that_is_well_formed_has_no_violation(text: str) -> None:
 
 
 @given(
-    first=st.text("ab-.", min_size=1, max_size=60).filter(lambda text: text not in (".", "..")),
-    last=st.lists(st.text("ab-", min_size=1, max_size=9), min_size=1, max_size=9).map("/".join),
+    first=st.text("ab-.", min_size=1, max_size=64).filter(lambda text: text not in (".", "..")),
+    last=st.lists(st.text("ab-", min_size=1, max_size=8), min_size=1, max_size=8).map("/".join),
 )
 def test_a_name_says_which_values_it_was_made_of(first: str, last: str) -> None:
     """So different values never give one name."""
     template = "k8s/{ns}/x-{sa}-y"
     assert names.identity_name_violations("", template) == []
-    assert names.name_values(parse(template), f"k8s/{first}/x-{last}-y") == {"ns": first, "sa": last}
+    assert find_name_values(IdentityRule(template, JwtMatch("ci")), f"k8s/{first}/x-{last}-y") == {
+        "ns": first,
+        "sa": last,
+    }
 
 
 @pytest.mark.parametrize(
@@ -129,7 +134,7 @@ def test_a_name_says_which_values_it_was_made_of(first: str, last: str) -> None:
 def test_the_values_that_give_a_name_are_found(
     template: str, name: str, values: dict[str, str] | None
 ) -> None:
-    assert names.name_values(parse(template), name) == values
+    assert find_name_values(IdentityRule(template, JwtMatch("ci")), name) == values
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,336 @@
+"""Identifies callers: by the root token, a fixed token, a JWT or a client certificate.
+
+The path of a credential that is known already does not wait and reads nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import NoReturn, Protocol
+
+from lessor_server.adapters.identity.client_certificate import (
+    Authorities,
+    ClientCertificate,
+    read_certificate,
+)
+from lessor_server.adapters.identity.issuer_keys import IssuerKeys
+from lessor_server.adapters.identity.json_web_token import parse_token, verify_signature
+from lessor_server.adapters.identity.jwt_limiter import JwtLimiter, JwtLimits
+from lessor_server.adapters.identity.known_callers import Evidence, KnownCaller, KnownCallers
+from lessor_server.adapters.identity.strict_json import read_object
+from lessor_server.domain.access.access_rules import AccessRules, DnsMatch, JwtIssuer, SpiffeMatch, TokenMatch
+from lessor_server.domain.access.acl import Acls
+from lessor_server.domain.access.caller import ROOT, AuthMethod, Credential, IpAddress, Principal
+from lessor_server.domain.access.claims import Validity, check_claims
+from lessor_server.domain.access.identify import (
+    could_have_name,
+    fill_identity,
+    identify_certificate,
+    identify_claims,
+)
+from lessor_server.domain.errors.base import Unauthenticated, shown
+from lessor_server.domain.secret import TokenHash
+
+
+class KeyReader(Protocol):
+    """Reads the key sets of issuers."""
+
+    def read_keys(self, issuer: JwtIssuer) -> Awaitable[bytes]:
+        """Return the JWKS document of an issuer; raises ``IssuerSilent``."""
+        ...
+
+    def close(self) -> Awaitable[None]:
+        """Close all connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _JwtProof:
+    """What a verified JWT says; the payload takes less memory than its claims."""
+
+    issuer: str
+    algorithm: str
+    payload: bytes = field(repr=False)
+
+
+class _InForce:
+    """The rules in force, and all callers that were identified under them."""
+
+    def __init__(self, rules: AccessRules, keys: dict[str, IssuerKeys], authorities: Authorities) -> None:
+        self.rules = rules
+        self.acls = Acls(rules.policies)
+        self.keys = keys
+        self.authorities = authorities
+        self.issuers = {issuer.url: issuer for issuer in rules.issuers}
+        self.jwts = KnownCallers()
+        self.certificates = KnownCallers()
+        self.client_cas = 0
+        """The number of authorities of client certificates under which ``certificates`` were identified."""
+        self.tokens: dict[bytes, KnownCaller] = {}
+        for rule in rules.identities:
+            if isinstance(rule.match, TokenMatch):
+                validity = Validity(expires_at=rule.match.expires_at)
+                for digest in rule.match.digests:
+                    identified = fill_identity(rule, {})
+                    self.tokens[digest] = KnownCaller(
+                        self.acls, identified, AuthMethod.TOKEN, validity, digest
+                    )
+
+
+def read_authorities(rules: AccessRules) -> Authorities:
+    """Read the ``ca_file`` of each identity."""
+    matches = (rule.match for rule in rules.identities)
+    files = (match.ca_file for match in matches if isinstance(match, SpiffeMatch | DnsMatch))
+    return Authorities(dict.fromkeys(filter(None, files)))
+
+
+class Identifier:
+    """Identifies callers under the access rules in force."""
+
+    def __init__(
+        self,
+        root_token: TokenHash | None,
+        rules: AccessRules,
+        client_cas: Callable[[], int],
+        now: Callable[[], float],
+        keys: KeyReader,
+        limits: JwtLimits | None = None,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Use ``rules``; ``root_token`` is None if no root token is accepted.
+
+        ``client_cas`` returns how many certificates the client CA file holds, 0 if there is none. ``now``
+        returns seconds since the epoch. ``report`` logs that an issuer's keys can't be read.
+        """
+        self._root_token = root_token
+        self._client_cas = client_cas
+        self._now = now
+        self._reader = keys
+        self._report = report
+        self._limiter = JwtLimiter(limits or JwtLimits())
+        self._group: asyncio.TaskGroup | None = None
+        self.version = 0
+        """A number that changes with the rules."""
+        self._in_force = _InForce(AccessRules(), {}, Authorities(()))
+        self.use(rules)
+
+    async def run(self) -> NoReturn:
+        """Read keys in the background, until cancelled; without it no keys are read."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            try:
+                while True:
+                    await asyncio.get_running_loop().create_future()
+            finally:
+                self._group = None
+
+    async def aclose(self) -> None:
+        """Close the connections to issuers."""
+        await self._reader.close()
+
+    def use(self, rules: AccessRules, authorities: Authorities | None = None) -> None:
+        """Use ``rules`` from now on; only the keys of issuers that did not change are kept.
+
+        ``authorities`` are those of the rules (``read_authorities``); without them their files are read here.
+        """
+        before = {keys.issuer: keys for keys in self._in_force.keys.values()}
+        keys = {
+            issuer.name: before.get(issuer) or IssuerKeys(issuer, self._reader.read_keys, self._start, self)
+            for issuer in rules.issuers
+        }
+        self._in_force = _InForce(rules, keys, authorities or read_authorities(rules))
+        self.version += 1
+
+    @property
+    def authorities(self) -> Authorities:
+        """Return the authorities in use."""
+        return self._in_force.authorities
+
+    def use_authorities(self, authorities: Authorities) -> bool:
+        """Use ``authorities``, read again, from now on; return whether they have changed."""
+        before, self._in_force.authorities = self._in_force.authorities, authorities
+        if before.contents == authorities.contents:
+            return False
+        self._in_force.certificates.clear()
+        self.version += 1
+        return True
+
+    def may_match(self, name: str) -> bool:
+        """Return whether a caller could have this name under the rules in force."""
+        if name == ROOT.name:
+            return self._root_token is not None
+        return any(could_have_name(rule, name) for rule in self._in_force.rules.identities)
+
+    def warnings(self) -> list[str]:
+        """Return what keeps callers from being identified, for operators."""
+        rules, found = self._in_force.rules, []
+        if self._client_cas() > 1:
+            found += [
+                f"identity {shown(rule.name)} matches nobody: give it a ca_file, because tls.client_ca_file"
+                " holds several authorities"
+                for rule in rules.identities
+                if isinstance(rule.match, SpiffeMatch | DnsMatch) and not rule.match.ca_file
+            ]
+        problems = self._in_force.authorities.problems
+        found += [f"the ca_file {file} can't be used: {problem}" for file, problem in problems.items()]
+        found += [
+            _unreadable(keys.issuer, keys.problem) for keys in self._in_force.keys.values() if keys.problem
+        ]
+        return found
+
+    async def identify(self, credential: Credential) -> Principal:
+        """Return the caller that presents ``credential``; a bearer token wins over a certificate.
+
+        Raises:
+            Unauthenticated: The credential is missing, malformed, unknown or not valid now.
+            IssuerUnavailable: The keys of a JWT's issuer are not known and can't be read.
+            TryLater: Too many JWTs have to be verified.
+        """
+        address = credential.peer.address
+        if not credential.authorization:
+            if not credential.certificates:
+                raise Unauthenticated("the call has neither a token nor a client certificate")
+            return self._identify_certificate(credential.certificates, address)
+        token = _bearer_token(credential.authorization)
+        digest = TokenHash.of(token).digest
+        if self._root_token is not None and hmac.compare_digest(self._root_token.digest, digest):
+            return ROOT
+        caller = self._in_force.tokens.get(digest)
+        if caller is None:
+            if token.count(".") != 2:
+                raise Unauthenticated("the token is unknown")
+            caller = await self._find_jwt(token, digest, address)
+        return caller.admit(address, self._now())
+
+    async def identify_again(self, principal: Principal) -> Principal:
+        """Return the caller of a call that lasts, under the rules in force; it waits for nothing.
+
+        Raises:
+            Unauthenticated: The rules no longer accept its credential, or the credential has ended.
+        """
+        if principal.auth_method is AuthMethod.ROOT and self._root_token is not None:
+            return principal
+        in_force, now = self._in_force, self._now()
+        caller = None
+        if isinstance(evidence := principal.evidence, Evidence):
+            match evidence.proof:
+                case bytes() as digest:
+                    caller = in_force.tokens.get(digest)
+                case _JwtProof() as proof:
+                    caller = _judge_jwt(in_force, proof, now)
+                case ClientCertificate() as certificate:
+                    caller = self._judge_certificate(in_force, certificate, now)
+            if caller is not None:
+                return caller.admit(evidence.address, now)
+        raise Unauthenticated("the access rules no longer accept the caller's credential")
+
+    async def _find_jwt(self, token: str, digest: bytes, address: IpAddress | None) -> KnownCaller:
+        """Return the caller of a JWT; rules that change while it waits for keys count."""
+        while True:
+            in_force = self._in_force
+            caller = in_force.jwts.find(digest)
+            if caller is None:
+                caller = await self._verify_jwt(in_force, token, digest, address)
+                if in_force is self._in_force:
+                    return caller
+            elif (keys := in_force.keys[caller.issuer]).use_now():
+                return caller
+            else:
+                await keys.refresh()  # which forgets the JWT if its key has left the set
+
+    async def _verify_jwt(
+        self, in_force: _InForce, token: str, digest: bytes, address: IpAddress | None
+    ) -> KnownCaller:
+        """Return the caller of a JWT that is not known, and remember it.
+
+        The limit counts signatures: calls with one JWT that wait for keys together verify it once.
+        """
+        jwt = parse_token(token)
+        proof = _JwtProof(jwt.issuer, jwt.algorithm, jwt.payload)
+        issuer = _issuer_of(in_force, proof)
+        check_claims(jwt.claims, issuer, self._now())
+        key = await in_force.keys[issuer.name].find(jwt.key_id, jwt.algorithm)
+        caller = in_force.jwts.find(digest)
+        if caller is None:
+            self._limiter.admit(address)
+            verify_signature(jwt, key)
+            caller = _judge_jwt(in_force, proof, self._now())
+            in_force.jwts.add(digest, caller)
+        return caller
+
+    def _identify_certificate(self, pem: bytes, address: IpAddress | None) -> Principal:
+        in_force, now = self._in_force, self._now()
+        if (client_cas := self._client_cas()) != in_force.client_cas:
+            in_force.certificates.clear()
+            in_force.client_cas = client_cas
+        digest = hashlib.sha256(pem).digest()
+        caller = in_force.certificates.find(digest)
+        if caller is None:
+            caller = self._judge_certificate(in_force, read_certificate(pem), now)
+            in_force.certificates.add(digest, caller)
+        return caller.admit(address, now)
+
+    def _judge_certificate(
+        self, in_force: _InForce, certificate: ClientCertificate, now: float
+    ) -> KnownCaller:
+        def is_trusted(ca_file: str) -> bool:
+            if not ca_file:
+                return self._client_cas() == 1
+            return in_force.authorities.verifies(ca_file, certificate, now)
+
+        certificate.validity.check(now)
+        identified = identify_certificate(in_force.rules, certificate.names, is_trusted)
+        return KnownCaller(in_force.acls, identified, AuthMethod.X509, certificate.validity, certificate)
+
+    def _start(self, job: Coroutine[object, object, None]) -> asyncio.Task[None] | None:
+        if self._group is not None:
+            try:
+                return self._group.create_task(job)
+            except RuntimeError:  # the group is closing
+                pass
+        job.close()
+        return None
+
+    def keys_removed(self, issuer: JwtIssuer) -> None:
+        """Forget the JWTs of an issuer, one of whose keys has left the set or has changed."""
+        self._in_force.jwts.forget_issuer(issuer.name)
+
+    def keys_unreadable(self, issuer: JwtIssuer, problem: str) -> None:
+        """Report that the keys of an issuer can't be read."""
+        self._report(_unreadable(issuer, problem))
+
+
+def _judge_jwt(in_force: _InForce, proof: _JwtProof, now: float) -> KnownCaller:
+    """Return the caller of a JWT whose signature was verified; raises ``Unauthenticated``."""
+    issuer = _issuer_of(in_force, proof)
+    claims = read_object(proof.payload)
+    validity = check_claims(claims, issuer, now)
+    identified = identify_claims(in_force.rules, issuer.name, claims)
+    return KnownCaller(in_force.acls, identified, AuthMethod.JWT, validity, proof, issuer.name)
+
+
+def _issuer_of(in_force: _InForce, proof: _JwtProof) -> JwtIssuer:
+    """Return the issuer of a JWT; raises ``Unauthenticated`` unless it accepts the algorithm."""
+    issuer = in_force.issuers.get(proof.issuer)
+    if issuer is None:
+        raise Unauthenticated(f"the access file has no issuer {shown(proof.issuer)}")
+    if proof.algorithm not in issuer.algorithms:
+        raise Unauthenticated(f"the issuer's algorithms do not have {shown(proof.algorithm)}")
+    return issuer
+
+
+def _bearer_token(authorization: tuple[str | bytes, ...]) -> str:
+    """Return the one bearer token (RFC 6750) of a call; of several, a proxy may have checked another one."""
+    if len(authorization) == 1 and isinstance(value := authorization[0], str):
+        scheme, _, rest = value.partition(" ")
+        if scheme.lower() == "bearer" and (token := rest.strip()):
+            return token
+    raise Unauthenticated("the call's authorization is not exactly one value, or not Bearer and a token")
+
+
+def _unreadable(issuer: JwtIssuer, problem: str) -> str:
+    return f"the keys of issuer {shown(issuer.name)} can't be read: {problem}"

@@ -1,0 +1,100 @@
+"""Callers that were identified before, so that the next call of each costs a look-up."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Final
+
+from lessor_server.domain.access.acl import Acls
+from lessor_server.domain.access.caller import AuthMethod, IpAddress, Principal
+from lessor_server.domain.access.claims import Validity
+from lessor_server.domain.access.identify import Identified, comes_from
+from lessor_server.domain.errors.base import Unauthenticated
+from lessor_server.domain.policy.template import identity_fields
+
+MAX_REMEMBERED: Final = 10_000
+"""The maximum number of JWTs that are remembered, and of certificate chains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What identified a caller: its address, None on a unix socket, and ``proof``, which is judged again."""
+
+    address: IpAddress | None
+    proof: object
+
+
+class KnownCaller:
+    """A caller whose credential is verified; ``issuer`` is the name of a JWT's issuer."""
+
+    def __init__(
+        self,
+        acls: Acls,
+        identified: Identified,
+        method: AuthMethod,
+        validity: Validity,
+        proof: object,
+        issuer: str = "",
+    ) -> None:
+        """Find what the caller may do in ``acls``."""
+        rule, name, labels = identified.rule, identified.name, identified.labels
+        self.issuer = issuer
+        self._validity = validity
+        self._peers = rule.peers
+        self._evidence = Evidence(None, proof)
+        self._principal = Principal(
+            name=name,
+            auth_method=method,
+            acl=acls.find(rule.policies, identity_fields(name, labels)),
+            policies=rule.policies,
+            labels=labels,
+            expires_at=validity.expires_at,
+            evidence=self._evidence,
+        )
+
+    def admit(self, address: IpAddress | None, now: float) -> Principal:
+        """Return the principal of a call from ``address``.
+
+        Raises:
+            Unauthenticated: The credential is not valid at ``now``, or the identity's ``from`` has no such
+                address. Another identity that matches is not considered.
+        """
+        self._validity.check(now)
+        if self._peers and not comes_from(self._peers, address):
+            raise Unauthenticated("the identity's from does not have the address that the call comes from")
+        if address != self._evidence.address:
+            # Most callers have one address, whose principal is kept.
+            self._evidence = Evidence(address, self._evidence.proof)
+            self._principal = replace(self._principal, evidence=self._evidence)
+        return self._principal
+
+
+class KnownCallers:
+    """Callers by the SHA-256 of their credential; of too many, the one that called first is forgotten."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._callers: OrderedDict[bytes, KnownCaller] = OrderedDict()
+
+    def find(self, digest: bytes) -> KnownCaller | None:
+        """Return the caller of a credential, and keep it longer than the others."""
+        caller = self._callers.get(digest)
+        if caller is not None:
+            self._callers.move_to_end(digest)
+        return caller
+
+    def add(self, digest: bytes, caller: KnownCaller) -> None:
+        """Remember a caller."""
+        self._callers[digest] = caller
+        if len(self._callers) > MAX_REMEMBERED:
+            self._callers.popitem(last=False)
+
+    def forget_issuer(self, issuer: str) -> None:
+        """Forget all callers with a JWT of this issuer."""
+        for digest in [digest for digest, caller in self._callers.items() if caller.issuer == issuer]:
+            del self._callers[digest]
+
+    def clear(self) -> None:
+        """Forget all callers."""
+        self._callers.clear()

@@ -1,0 +1,255 @@
+"""Who a caller is: the first identity that its certificate or JWT matches, its name and labels filled in.
+
+A filled name is unambiguous: it can be split into the values again, so two callers never share one.
+
+Source: SPIFFE, "The X.509 SPIFFE Verifiable Identity Document", section 5.2: a certificate has one URI SAN.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from lessor_server.domain.access.access_rules import (
+    UNIX,
+    AccessRules,
+    DnsMatch,
+    IdentityRule,
+    IpNetwork,
+    JwtMatch,
+    SpiffeMatch,
+)
+from lessor_server.domain.access.caller import ROOT, IpAddress
+from lessor_server.domain.access.claims import ABSENT, Claims, claim_matches, claim_text, find_claim
+from lessor_server.domain.access.name_template import NameTemplate, parse_template
+from lessor_server.domain.errors.base import Unauthenticated, shown
+
+MAX_NAME: Final = 256
+MAX_NAME_VALUE: Final = 128
+MAX_LABEL: Final = 256
+
+_NAME_VALUE: Final = re.compile(rf"[A-Za-z0-9_.@:/+=,-]{{1,{MAX_NAME_VALUE}}}")
+
+Values = Mapping[str, str]
+"""The values of placeholders, by the placeholders' names."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateNames:
+    """The subject alternative names of a certificate, by their types."""
+
+    uris: tuple[str, ...] = ()
+    dns_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """The identity that a credential matched, with its name and labels filled in."""
+
+    rule: IdentityRule
+    name: str
+    labels: Mapping[str, str]
+
+
+def identify_certificate(
+    rules: AccessRules, names: CertificateNames, is_trusted: Callable[[str], bool]
+) -> Identified:
+    """Return the first identity that a certificate matches.
+
+    ``is_trusted`` returns whether its chain ends in a certificate of a ``ca_file``; it gets an empty text for
+    an identity without one.
+
+    Raises:
+        Unauthenticated: None matches, the certificate is ambiguous, or a value is not accepted.
+    """
+    if len(names.uris) > 1:
+        raise Unauthenticated("the certificate has more than one URI SAN; have it issued with one")
+    for rule in rules.identities:
+        match = rule.match
+        if isinstance(match, SpiffeMatch):
+            found = [_segments(match.uri.split("/"), uri.split("/")) for uri in names.uris]
+        elif isinstance(match, DnsMatch):
+            wanted = [one if one.startswith("{") else one.lower() for one in match.name.split(".")]
+            found = [_segments(wanted, name.lower().split(".")) for name in names.dns_names]
+        else:
+            continue
+        values = [one for one in found if one is not None]
+        if not values or not is_trusted(match.ca_file):
+            continue
+        if any(one != values[0] for one in values):
+            raise Unauthenticated("the certificate has several DNS SANs that match one identity differently")
+        return fill_identity(rule, values[0])
+    raise Unauthenticated("no identity of the access file matches the certificate")
+
+
+def identify_claims(rules: AccessRules, issuer: str, claims: Claims) -> Identified:
+    """Return the first identity that the claims of a verified JWT match; ``issuer`` is the issuer's name.
+
+    Raises:
+        Unauthenticated: None matches, or a value is not accepted.
+    """
+    for rule in rules.identities:
+        match = rule.match
+        if not isinstance(match, JwtMatch) or match.issuer != issuer:
+            continue
+        if not all(_meets(claims, key, pattern) for key, pattern in match.claims.items()):
+            continue
+        found = {key: find_claim(claims, key) for key in _used_placeholders(rule)}
+        if ABSENT in found.values():
+            continue
+        return fill_identity(rule, {key: _single_value(key, value) for key, value in found.items()})
+    raise Unauthenticated("no identity of the access file matches the claims of the JWT")
+
+
+def fill_identity(rule: IdentityRule, values: Values) -> Identified:
+    """Return an identity with its name and labels filled in; raises ``Unauthenticated`` for a bad value."""
+    if not values.keys() >= _used_placeholders(rule).keys():
+        raise Unauthenticated("the credential has no value for a placeholder of the identity")
+    name = _filled_name(_template(rule.name), values)
+    labels = {key: _filled_label(key, _template(text), values) for key, text in rule.labels.items()}
+    return Identified(rule, name, labels)
+
+
+def comes_from(peers: Iterable[IpNetwork | str], address: IpAddress | None) -> bool:
+    """Return whether a caller at ``address``, None for a unix socket, is at one of ``peers``."""
+    if address is None:
+        return UNIX in peers
+    return any(not isinstance(place, str) and address in place for place in peers)
+
+
+def could_have_name(rule: IdentityRule, name: str) -> bool:
+    """Return whether some credential could give ``name`` to a caller of this identity."""
+    return find_name_values(rule, name) is not None
+
+
+def find_name_values(rule: IdentityRule, name: str) -> dict[str, str] | None:
+    """Return the values of placeholders that give ``name`` to a caller of this identity; None if none can."""
+    template = _template(rule.name)
+    values = _split(template, name)
+    if values is None:
+        return None
+    try:
+        if _filled_name(template, values) != name:
+            return None
+    except Unauthenticated:
+        return None
+    match = rule.match
+    if isinstance(match, JwtMatch):
+        possible = all(claim_matches(match.claims.get(key, "*"), value) for key, value in values.items())
+    elif isinstance(match, DnsMatch):
+        possible = not any("." in value or value != value.lower() for value in values.values())
+    else:
+        possible = not any("/" in value for value in values.values())
+    return values if possible else None
+
+
+_template = lru_cache(4096)(parse_template)
+
+
+def _meets(claims: Claims, key: str, pattern: str) -> bool:
+    value = find_claim(claims, key)
+    return value is not ABSENT and claim_matches(pattern, value)
+
+
+def _used_placeholders(rule: IdentityRule) -> dict[str, None]:
+    texts = (rule.name, *rule.labels.values())
+    return dict.fromkeys(key for text in texts for key in _template(text).placeholders)
+
+
+def _single_value(key: str, value: object) -> str:
+    """Return the value that a claim gives a placeholder; a list has none."""
+    text = claim_text(value)
+    if text is None:
+        raise Unauthenticated(
+            f"the claim {shown(key)} is not text, a boolean or a whole number, so it can't be part of a name"
+            " or label"
+        )
+    return text
+
+
+def _segments(wanted: list[str], given: list[str]) -> dict[str, str] | None:
+    """Return the segments that the placeholders of ``wanted`` stand for; None if the others differ."""
+    if len(wanted) != len(given):
+        return None
+    values: dict[str, str] = {}
+    for one, segment in zip(wanted, given, strict=True):
+        parts = _template(one).parts
+        if len(parts) == 1 and parts[0][0] == "" and (key := parts[0][1]) is not None:
+            if not segment or values.setdefault(key, segment) != segment:
+                return None
+        elif one != segment:
+            return None
+    return values
+
+
+def _filled_name(template: NameTemplate, values: Values) -> str:
+    """Return a name that can be split into the same values again, or the text of a fixed name."""
+    keys = template.placeholders
+    if not keys:
+        return template.head
+    name = ""
+    for index, (literal, key) in enumerate(template.parts):
+        name += literal
+        if key is not None:
+            name += _name_value(key, values[key], slashes=index == len(keys) - 1)
+    if len(name) > MAX_NAME:
+        raise Unauthenticated(
+            f"the caller's name would have {len(name)} characters, and at most 256 can be used"
+        )
+    if name == ROOT.name or not {".", ".."}.isdisjoint(name.split("/")):
+        raise Unauthenticated(f"the caller's name would be {shown(name)}, which is not accepted")
+    if _split(template, name) != {key: values[key] for key in keys}:
+        raise Unauthenticated(
+            f"the caller's name would be {shown(name)}, which another caller could have too; the identity's"
+            " name needs a / between its placeholders"
+        )
+    return name
+
+
+def _name_value(key: str, value: str, *, slashes: bool) -> str:
+    if not _NAME_VALUE.fullmatch(value):
+        raise Unauthenticated(
+            f"the value of {shown(key)} has characters that a name can't have, or not 1 to 128 characters:"
+            f" {shown(value)}"
+        )
+    if "/" in value and not slashes:
+        raise Unauthenticated(f"the value of {shown(key)} has a /, and it is not the last part of the name")
+    if not {".", ".."}.isdisjoint(value.split("/")):
+        raise Unauthenticated(f"the value of {shown(key)} has a segment . or ..")
+    return value
+
+
+def _filled_label(label: str, template: NameTemplate, values: Values) -> str:
+    pieces = [(literal, "" if key is None else values[key], key) for literal, key in template.parts]
+    text = "".join(literal + value for literal, value, _ in pieces)
+    empty = any(key is not None and not value for _, value, key in pieces)
+    if empty or not 1 <= len(text) <= MAX_LABEL or not text.isprintable():
+        raise Unauthenticated(f"the label {shown(label)} would not be 1 to 256 printable characters")
+    return text
+
+
+def _split(template: NameTemplate, name: str) -> dict[str, str] | None:
+    """Return the values of which ``name`` consists; None if the template can't give it.
+
+    A value ends at the first place where the next literal text begins, and the last value before the
+    template's end.
+    """
+    parts = template.parts
+    last = len(template.placeholders) - 1
+    values: dict[str, str] = {}
+    start = 0
+    for index, (literal, key) in enumerate(parts):
+        if not name.startswith(literal, start):
+            return None
+        start += len(literal)
+        if key is None:
+            break
+        following = parts[index + 1][0] if index + 1 < len(parts) else ""
+        end = len(name) - len(following) if index == last else name.find(following, start)
+        if end <= start or values.setdefault(key, name[start:end]) != name[start:end]:
+            return None
+        start = end
+    return values if start == len(name) else None

@@ -1,0 +1,69 @@
+"""The gRPC server: its listeners with and without certificates, and its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc
+
+from lessor_server.adapters.process import allot_connections, raise_limit
+from lessor_server.adapters.tls import Certificates
+from lessor_server.domain.errors.base import LessorError
+from lessor_server.services.call_paths import accept_undecodable_paths
+from lessor_server.services.channel_options import ConnectionLimits, channel_options
+from lessor_server.settings.model import Settings
+from lessor_server.settings.parsers import Listener
+
+
+class PortTaken(LessorError):
+    """The address to listen on is in use, or not this machine's."""
+
+    reason = "CANNOT_LISTEN"
+    fix = "stop the process that listens there, or set another address with LESSOR_LISTEN"
+
+
+def connection_limits(settings: Settings) -> ConnectionLimits:
+    """Return the limits of connections; raises the process's limit of file descriptors."""
+    limits = settings.limits
+    return ConnectionLimits(
+        allot_connections(raise_limit(), limits.connections, settings.aws.in_flight),
+        limits.streams_per_connection,
+        limits.metadata_bytes,
+        limits.connection_idle,
+        limits.connection_age,
+    )
+
+
+def build_server(limits: ConnectionLimits, handlers: Iterable[grpc.GenericRpcHandler]) -> grpc.aio.Server:
+    """Return a server that does not listen yet."""
+    server = grpc.aio.server(options=channel_options(limits))
+    server.add_generic_rpc_handlers(tuple(handlers))
+    return server
+
+
+async def open_ports(
+    server: grpc.aio.Server, listeners: Iterable[Listener], certificates: Certificates | None
+) -> list[str]:
+    """Open all ports and serve; return the addresses, with the ports that the system chose.
+
+    Raises:
+        PortTaken: An address can't be used.
+    """
+    addresses = [_add_port(server, listener, certificates) for listener in listeners]
+    accept_undecodable_paths()
+    await server.start()
+    return addresses
+
+
+def _add_port(server: grpc.aio.Server, listener: Listener, certificates: Certificates | None) -> str:
+    address = str(listener.address)
+    try:
+        if certificates is None:
+            port = server.add_insecure_port(address)
+        else:
+            anybody = listener.client_auth == "none"
+            port = server.add_secure_port(address, certificates.credentials(client_auth=not anybody))
+    except RuntimeError as error:
+        why = str(error).partition(";")[0]  # the rest is about gRPC's environment variables
+        raise PortTaken(f"cannot listen on {address}: {why}") from None
+    return address if listener.address.path else f"{address.rpartition(':')[0]}:{port}"

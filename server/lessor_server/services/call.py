@@ -1,0 +1,213 @@
+"""One call of a transport, its caller, and an open stream."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from google.protobuf.message import Message
+
+from lessor_server.domain.access.acl import EVERYTHING, Capability, Grant
+from lessor_server.domain.access.caller import Credential, Principal
+from lessor_server.domain.errors.base import LessorError, PermissionDenied, Unauthenticated
+from lessor_server.services import permissions
+from lessor_server.services.permissions import Need
+
+
+@dataclass(slots=True)
+class Caller:
+    """The caller of one call, and its deadline in the loop's time (infinite if it has none).
+
+    ``grant`` admits the call. If ``only_owner`` is not None, the call is limited to the leases of this owner.
+    Both change when the access file is reloaded while a stream is open.
+    """
+
+    principal: Principal
+    until: float = math.inf
+    grant: Grant = EVERYTHING
+    only_owner: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds left."""
+        return self.until - asyncio.get_running_loop().time()
+
+    def require(self, path: str, capability: Capability) -> Grant:
+        """Return the grant of a capability on a path, or raise ``PermissionDenied``."""
+        grant = self.principal.find_grant(path, capability)
+        if grant is None or not grant.allows((capability,)):
+            raise missing_capabilities((capability,), path)
+        return grant
+
+    @property
+    def creates_only(self) -> bool:
+        """Return whether the caller may create the object that it writes, but not change it."""
+        return not self.grant.allows((Capability.UPDATE,))
+
+
+class Exchange(Protocol):
+    """One call on a transport: what came with it, its message, and its answers."""
+
+    @property
+    def credential(self) -> Credential:
+        """Return what the caller presents."""
+        ...
+
+    @property
+    def seconds(self) -> float | None:
+        """Return the seconds until the caller's deadline, less the time of the answer; None without one."""
+        ...
+
+    async def read(self) -> bytes | None:
+        """Return the next message; None if the caller sends no more."""
+        ...
+
+    async def begin(self) -> None:
+        """Report that a subscription has begun, before its first message."""
+        ...
+
+    async def write(self, message: Message) -> None:
+        """Send one message of a stream."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method: its name, what it needs, its request's class, and its implementation."""
+
+    name: str
+    needs: tuple[Need, ...] | None
+    """None: everybody may call it, without a credential."""
+    request: type[Message]
+    serve: Any
+    """A coroutine function, or for a stream an async generator function; None if unimplemented."""
+    answers: bool = False
+    """Whether it answers with a stream of messages."""
+    converses: bool = False
+    """Whether it answers each message of a stream with one message."""
+    lasting: bool = False
+    """An unbounded stream; it yields None first, when the subscription has begun."""
+
+
+UNKNOWN_METHOD: Final = Method("the method", None, Message, None)
+
+
+@dataclass(slots=True)
+class ServedCall:
+    """A call whose caller is identified; ``version`` is that of the rules by which it was judged."""
+
+    method: Method
+    exchange: Exchange
+    caller: Caller
+    version: int = 0
+    request: Message | None = None
+    _authorised: bool = field(default=False, init=False)
+
+    def serve(self, request: Message) -> Any:  # noqa: ANN401 - a coroutine, or a generator for streams
+        """Call the implementation."""
+        return self.method.serve(request, self.caller)
+
+    @property
+    def sees_root(self) -> bool:
+        """Return whether the caller may see private parts of the root that the request is about."""
+        mount = "" if self.request is None else permissions.mount_in(self.request)
+        return self.caller.principal.sees_root(mount)
+
+    def authorise(self) -> None:
+        """Judge the request by the caller's policies, again if it was judged before.
+
+        A stream keeps the range of leases with which it began: all, or the caller's own.
+
+        Raises:
+            Invalid: The names in the request have the wrong shape.
+            PermissionDenied: The caller lacks a capability, which the message names with its path.
+        """
+        assert self.request is not None
+        caller = self.caller
+        if self.method.needs and caller.principal.acl is not None:
+            needs = [need for need in self.method.needs if need.when(self.request)]
+            grants = [self._grant(need, permissions.path_of(need.path, self.request)) for need in needs]
+            if grants[0] is not None:
+                caller.grant = grants[0]
+            elif not self._authorised:
+                caller.only_owner = caller.principal.name
+            elif caller.only_owner is None:
+                raise missing_capabilities(
+                    needs[0].capabilities, permissions.path_of(needs[0].path, self.request)
+                )
+        self._authorised = True
+
+    def _grant(self, need: Need, path: str) -> Grant | None:
+        """Return what grants a need; None if it is granted for the caller's own leases only."""
+        grant = self.caller.principal.find_grant(path, need.capabilities[0])
+        if grant is not None and grant.allows(need.capabilities):
+            return grant
+        if grant is not None and need.instead is not None and grant.allows((need.instead,)):
+            return grant
+        if need.for_others and not (grant is not None and grant.denies):
+            return None
+        raise missing_capabilities(need.capabilities, path)
+
+
+def missing_capabilities(wanted: Iterable[Capability], path: str) -> PermissionDenied:
+    """Return the error of a caller that lacks capabilities on a path."""
+    names = " and ".join(capability.value for capability in wanted)
+    return PermissionDenied(f"this needs {names} on {path}", subject=path)
+
+
+class OpenStream:
+    """An open stream of a known caller; it ends at its deadline, or with ``error``."""
+
+    def __init__(self, call: ServedCall, wall_clock: Callable[[], float]) -> None:
+        self.call = call
+        self._wall_clock = wall_clock
+        self._timeout: asyncio.Timeout | None = None
+        self._error: LessorError | None = None
+
+    @property
+    def until(self) -> float:
+        """Return when the stream ends, in the loop's time: at its deadline, or with its credential."""
+        return min(self.call.caller.until, self._credential_end)
+
+    @property
+    def error(self) -> LessorError | None:
+        """Return why the stream has ended, except at its deadline."""
+        # Not by the clock of now: a timer may fire a moment early, and the two clocks differ by a little.
+        if self._error is None and self._credential_end < self.call.caller.until:
+            return Unauthenticated("the credential has expired during the stream")
+        return self._error
+
+    @property
+    def _credential_end(self) -> float:
+        left = self.call.caller.principal.expires_at - self._wall_clock()
+        return asyncio.get_running_loop().time() + left
+
+    @contextmanager
+    def ending(self, timeout: asyncio.Timeout) -> Iterator[None]:
+        """Let ``timeout`` end the stream while the block runs; raise its error if it has ended."""
+        if self._error is not None:
+            raise self._error
+        self._timeout = timeout
+        try:
+            yield
+        finally:
+            self._timeout = None
+
+    def end(self, error: LessorError) -> None:
+        """End the stream with ``error``."""
+        if self._error is None:
+            self._error = error
+            self._reschedule(asyncio.get_running_loop().time())
+
+    def reschedule(self) -> None:
+        """End the stream with its credential, whose end may have changed."""
+        if self._error is None:
+            self._reschedule(self.until)
+
+    def _reschedule(self, when: float) -> None:
+        if self._timeout is not None and not self._timeout.expired():
+            self._timeout.reschedule(None if when == math.inf else when)

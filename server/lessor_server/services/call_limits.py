@@ -1,0 +1,98 @@
+"""Limits of identified callers: calls per second, calls in progress, unbounded streams.
+
+Source of the rate: the generic cell rate algorithm, ITU-T I.371, annex A.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from lessor_server.domain.access.caller import AuthMethod, Principal
+from lessor_server.domain.errors.access import RateLimited, TooManyWatches
+from lessor_server.domain.errors.base import TooManyCalls
+
+BURST_SECONDS = 2.0
+"""A caller that was silent may make the calls of this time at once."""
+_PRUNE_SECONDS = 10.0
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityLimits:
+    """The limits of settings: ``rate`` in calls per second of one identity, None for no limit."""
+
+    calls: int = 2_000
+    calls_per_identity: int = 200
+    watches_per_identity: int = 100
+    rate: float | None = None
+
+
+DEFAULT_LIMITS: Final = IdentityLimits()
+
+
+class CallLimits:
+    """Counts the calls of each identity while they run."""
+
+    def __init__(self, limits: IdentityLimits) -> None:
+        """Begin without calls."""
+        self._limits = limits
+        self._calls: Counter[str] = Counter()
+        self._watches: Counter[str] = Counter()
+        self._next: dict[str, float] = {}
+        """By identity: when (the loop's time) its next call is due."""
+        self._pruned = 0.0
+        self._total = 0
+
+    def take_turn(self, principal: Principal) -> None:
+        """Count one call towards the rate of its caller; root's is not limited.
+
+        Raises:
+            RateLimited: The caller has used the calls of now and of its burst.
+        """
+        rate = self._limits.rate
+        if rate is None or principal.auth_method is AuthMethod.ROOT:
+            return
+        now = asyncio.get_running_loop().time()
+        earliest = min(now - BURST_SECONDS + 1 / rate, now)
+        if now - self._pruned >= _PRUNE_SECONDS:
+            self._pruned = now
+            self._next = {name: due for name, due in self._next.items() if due > earliest}
+        due = max(self._next.get(principal.name, earliest), earliest)
+        if due > now + _ROUNDING:
+            raise RateLimited(
+                f"{principal.name} makes more than {rate:g} calls per second",
+                subject=f"identity/{principal.name}",
+                retry_in=due - now,
+            )
+        self._next[principal.name] = due + 1 / rate
+
+    @contextmanager
+    def counted(self, principal: Principal, *, lasting: bool) -> Iterator[None]:
+        """Count a call while the block runs.
+
+        Raises:
+            TooManyWatches, TooManyCalls: The caller, or the process, has its maximum.
+        """
+        name, subject = principal.name, f"identity/{principal.name}"
+        counter, most = self._calls, self._limits.calls_per_identity
+        if lasting:
+            counter, most = self._watches, self._limits.watches_per_identity
+        if counter[name] >= most:
+            text = f"{name} has {most} {'streams open' if lasting else 'calls in progress'}"
+            raise (TooManyWatches if lasting else TooManyCalls)(text, subject=subject, retry_in=1.0)
+        if not lasting and self._total >= self._limits.calls:
+            raise TooManyCalls(f"{self._limits.calls} calls are in progress", retry_in=1.0)
+        counter[name] += 1
+        self._total += not lasting
+        try:
+            yield
+        finally:
+            self._total -= not lasting
+            counter[name] -= 1
+            if not counter[name]:
+                del counter[name]

@@ -1,0 +1,116 @@
+"""Checks what new access rules change for callers that are known and for calls that last."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from tests.support.certificate_chains import ChainAuthority
+from tests.support.identifier_world import (
+    JOB,
+    KEY,
+    ROOT_TOKEN,
+    RULES,
+    TOKEN,
+    bearer,
+    call,
+    world,
+)
+from tests.support.json_web_tokens import NOW, claims, issuer
+from tests.support.virtual_loop import virtual
+
+from lessor_server.adapters.identity.key_source import IssuerSilent
+from lessor_server.domain.access.access_rules import (
+    UNIX,
+    AccessRules,
+    JwtMatch,
+)
+from lessor_server.domain.access.acl import Capability
+from lessor_server.domain.access.caller import ROOT, AuthMethod, Principal
+from lessor_server.domain.errors.base import Unauthenticated
+
+
+@virtual
+async def test_a_reload_keeps_the_keys_of_unchanged_issuers_only() -> None:
+    token = bearer(KEY.sign(claims()))
+    async with world() as here:
+        await here.who(token)
+        renamed = replace(RULES, identities=(replace(JOB, name="job/{sub}"),))
+        here.identifier.use(renamed)
+        assert here.reader.reads == ["ci"]
+        assert (await here.who(token)).name == "job/repo:acme/app"
+        assert here.reader.reads == ["ci"]
+        here.identifier.use(replace(renamed, issuers=(issuer(jwks_url="https://other.example/jwks"),)))
+        await here.who(token)
+        assert here.reader.reads == ["ci", "ci"]
+        here.identifier.use(AccessRules())
+        assert "no issuer" in await here.refusal(token)
+        assert "unknown" in await here.refusal(bearer(TOKEN))
+
+
+@virtual
+async def test_rules_that_change_while_a_jwt_waits_for_keys_count() -> None:
+    async with world() as here:
+        here.reader.held = asyncio.Event()
+        waiting = asyncio.create_task(here.who(bearer(KEY.sign(claims()))))  # noqa: TID251
+        await asyncio.sleep(1)
+        here.identifier.use(replace(RULES, identities=(replace(JOB, name="job/{sub}"),)))
+        here.reader.held.set()
+        assert (await waiting).name == "job/repo:acme/app"
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (replace(RULES, issuers=()), "no issuer"),
+        (replace(RULES, issuers=(issuer(url="https://issuer.example/"),)), "no issuer"),
+        (replace(RULES, issuers=(issuer(audiences=("other",)),)), "another audience"),
+        (replace(RULES, issuers=(issuer(algorithms=("ES256",)),)), "algorithms"),
+        (replace(RULES, issuers=(issuer(max_age=timedelta(seconds=1), leeway=timedelta(0)),)), "expired"),
+        (replace(RULES, identities=(replace(JOB, match=JwtMatch("ci", {"sub": "other/*"})),)), "no identity"),
+        (replace(RULES, identities=(replace(JOB, peers=(UNIX,)),)), "from"),
+    ],
+)
+@virtual
+async def test_a_call_that_lasts_is_judged_by_the_new_rules(rules: AccessRules, said: str) -> None:
+    async with world() as here:
+        found = await here.who(bearer(KEY.sign(claims())))
+        here.reader.answer = IssuerSilent("nothing is read")
+        assert await here.identifier.identify_again(found) == found
+        here.identifier.use(rules)
+        with pytest.raises(Unauthenticated, match=said):
+            await here.identifier.identify_again(found)
+        assert here.reader.reads == ["ci"]
+
+
+@virtual
+async def test_each_kind_of_caller_is_judged_again() -> None:
+    good = ChainAuthority("ca", NOW).issue(uris=("spiffe://example.org/prod",))
+    async with world() as here:
+        credentials = (bearer(TOKEN), call(certificates=good), bearer(KEY.sign(claims())), bearer(ROOT_TOKEN))
+        found = [await here.who(one) for one in credentials]
+        assert [await here.identifier.identify_again(one) for one in found] == found
+        widened = tuple(replace(rule, policies=()) for rule in RULES.identities)
+        here.identifier.use(replace(RULES, identities=widened))
+        again = [await here.identifier.identify_again(one) for one in found]
+        assert [one.policies for one in again] == [(), (), (), ("root",)]
+        assert not again[0].may("aws/creds/blue", Capability.READ)
+        here.identifier.use(AccessRules())
+        for one in found[:3]:
+            with pytest.raises(Unauthenticated):
+                await here.identifier.identify_again(one)
+        assert await here.identifier.identify_again(found[3]) is ROOT
+        with pytest.raises(Unauthenticated):
+            await here.identifier.identify_again(Principal("ci", AuthMethod.TOKEN))
+    async with world(root=False) as here:
+        with pytest.raises(Unauthenticated):
+            await here.identifier.identify_again(ROOT)
+
+
+@virtual
+async def test_names_that_the_rules_could_give() -> None:
+    async with world() as here:
+        names = ("ci", "gh/a/b", "k8s/prod", "k8s/a/b", "other", "", "gh/")
+        assert [here.identifier.may_match(name) for name in names] == [True] * 3 + [False] * 4
