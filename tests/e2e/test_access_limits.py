@@ -33,7 +33,7 @@ from tests.support.access_server import (
     who,
     write,
 )
-from tests.support.certificates import Authority
+from tests.support.certificates import Authority, KeyPair
 from tests.support.clients import Lessor, Refusal, connect, nothing_left, refused, until
 from tests.support.json_web_tokens import IssuerServer
 from tests.support.server_process import TOKEN, ServerProcess
@@ -141,47 +141,43 @@ async def ended(watch: object) -> Refusal:
         return await refused(skip())
 
 
-async def test_a_stream_ends_with_its_credential_and_that_of_its_successor_goes_on(
-    tmp_path: Path, aws: StandIn
-) -> None:
-    """Who renews a certificate opens a new stream; the old one ends with the old certificate."""
-    server_ca, client_ca = Authority(tmp_path, "server"), Authority(tmp_path, "clients")
-    settings, strict, lax = secure_settings(tmp_path, server_ca.sign("one"), client_ca.ca)
-    lasting = client_ca.sign("new", names=[SPIFFE])
-    server = ServerProcess()
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """Callers whose credentials end after ``SHORT``, and one with the certificate that comes after."""
+
+    root: Lessor
+    callers: dict[str, Lessor]
+    successor: Lessor
+
+
+@asynccontextmanager
+async def brief_callers(folder: Path, aws: StandIn) -> AsyncIterator[Brief]:
+    """Run a server for callers with a fixed token, a JWT and a client certificate that end soon."""
+    server_ca, client_ca = Authority(folder, "server"), Authority(folder, "clients")
+    settings, strict, lax = secure_settings(folder, server_ca.sign("one"), client_ca.ca)
+    file = folder / "access.toml"
+    spiffe_id = "spiffe://example.org/ns/prod/sa/{sa}"
     async with IssuerServer(KEY) as issuer, AsyncExitStack() as stack:
         tables = (
             APP,
             table("issuers", name="own", issuer=issuer.url, audiences=["lessor"], leeway="0s"),
             table("identities", name="jwt/{sub}", policies=["app"], jwt={"issuer": "own"}),
-            table(
-                "identities",
-                name="pod/{sa}",
-                policies=["app"],
-                spiffe_id="spiffe://example.org/ns/prod/sa/{sa}",
-            ),
+            table("identities", name="pod/{sa}", policies=["app"], spiffe_id=spiffe_id),
         )
-        write(tmp_path / "access.toml", *tables)
-        variables = {
-            "LESSOR_ACCESS_FILE": str(tmp_path / "access.toml"),
-            "LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url,
-        }
-        await server.start(tmp_path, variables, "--config", str(settings), without=["LESSOR_LISTEN"])
+        write(file, *tables)
+        server = ServerProcess()
+        variables = {"LESSOR_ACCESS_FILE": str(file), "LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url}
+        await server.start(folder, variables, "--config", str(settings), without=["LESSOR_LISTEN"])
         stack.push_async_callback(server.kill)
 
-        async def opened(port: int, token: str = "", **pair: object) -> Lessor:
-            return await stack.enter_async_context(
-                connect_securely(port, server_ca, token, **pair)  # type: ignore[arg-type]
-            )
+        async def opened(port: int, token: str = "", pair: KeyPair | None = None) -> Lessor:
+            return await stack.enter_async_context(connect_securely(port, server_ca, token, pair))
 
         root = await opened(lax, TOKEN)
         await root.enable("aws", aws.url)
         await root.put_role("aws")
-        write(
-            tmp_path / "access.toml",
-            *tables,
-            program("brief", "app", token_expires=moment(SHORT)),
-        )
+        lasting = client_ca.sign("new", names=[SPIFFE])
+        write(file, *tables, program("brief", "app", token_expires=moment(SHORT)))
         await reload(root)
         old = client_ca.sign("old", names=[SPIFFE], life=timedelta(seconds=SHORT))
         callers = {
@@ -189,27 +185,32 @@ async def test_a_stream_ends_with_its_credential_and_that_of_its_successor_goes_
             "jwt": await opened(lax, jwt(issuer.url, SHORT, sub="app")),
             "x509": await opened(strict, pair=old),
         }
-        successor = await opened(strict, pair=lasting)
-        watches = {name: caller.leases.WatchLeases(EVERYWHERE) for name, caller in callers.items()}
-        kept = successor.leases.WatchLeases(EVERYWHERE)
-        creds = callers["jwt"].creds.WatchCredentials(
-            WatchCredentialsRequest(role="app", overlap={"seconds": 1})
-        )
-        for watch in (*watches.values(), kept):
+        yield Brief(root, callers, await opened(strict, pair=lasting))
+
+
+async def test_a_stream_ends_with_its_credential_and_that_of_its_successor_goes_on(
+    tmp_path: Path, aws: StandIn
+) -> None:
+    """Who renews a certificate opens a new stream; the old one ends with the old certificate."""
+    async with brief_callers(tmp_path, aws) as brief:
+        watches = [caller.leases.WatchLeases(EVERYWHERE) for caller in brief.callers.values()]
+        kept = brief.successor.leases.WatchLeases(EVERYWHERE)
+        request = WatchCredentialsRequest(role="app", overlap={"seconds": 1})
+        creds = brief.callers["jwt"].creds.WatchCredentials(request)
+        for watch in (*watches, kept):
             await watch.initial_metadata()
         assert (await creds.read()).lease_id
-        for caller in callers.values():
+        for caller in brief.callers.values():
             left = (await who(caller)).expire_time.ToNanoseconds() / 1e9 - SystemClock().wall()
             assert 0 < left <= SHORT + 1
 
-        for stream in (*watches.values(), creds):
+        for stream in (*watches, creds):
             refusal = await ended(stream)
             assert (refusal.code, refusal.reason) == (UNAUTHENTICATED, "UNAUTHENTICATED")
-        assert {name: (await refused(who(caller))).code for name, caller in callers.items()} == dict.fromkeys(
-            callers, UNAUTHENTICATED
-        )
+        for caller in brief.callers.values():
+            assert (await refused(who(caller))).code is UNAUTHENTICATED
         await nothing_left(aws, "aws")
-        made = await successor.generate("aws")
+        made = await brief.successor.generate("aws")
         async with asyncio.timeout(30):
             assert (await kept.read()).lease_id == made.lease_id
         kept.cancel()
