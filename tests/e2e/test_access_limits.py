@@ -216,6 +216,55 @@ async def test_a_stream_ends_with_its_credential_and_that_of_its_successor_goes_
         kept.cancel()
 
 
+# --- issuers ---------------------------------------------------------------------------------------------
+
+
+async def test_a_silent_issuer_and_a_flood_of_new_jwts_harm_no_other_caller(tmp_path: Path) -> None:
+    async with IssuerServer(KEY) as good, IssuerServer(KEY) as silent:
+        silent.status = 500
+        write(
+            tmp_path / "access.toml",
+            program("app"),
+            *(
+                table("issuers", name=name, issuer=issuer.url, audiences=["lessor"])
+                + table("identities", name=f"{name}/{{sub}}", jwt={"issuer": name})
+                for name, issuer in (("good", good), ("silent", silent))
+            ),
+        )
+        variables = {"LESSOR_LIMITS_NEW_JWTS_PER_PEER": "1"}
+        async with (
+            serving_with(tmp_path, tmp_path / "access.toml", variables) as server,
+            calling(server, jwt(silent.url, sub="x")) as unlucky,
+            calling(server, token_of("app")) as app,
+            AsyncExitStack() as stack,
+        ):
+            refusal = await refused(who(unlucky))
+            assert (refusal.code, refusal.reason) == (UNAUTHENTICATED, "ISSUER_UNAVAILABLE")
+            assert str(silent.url) not in refusal.message
+            warnings = (await app.info()).warnings
+            assert [text for text in warnings if '"silent"' in text]
+
+            callers = [
+                await stack.enter_async_context(calling(server, jwt(good.url, sub=f"pod{number}")))
+                for number in range(4)
+            ]
+            reasons = await asyncio.gather(*(verdict(caller) for caller in callers))
+            assert set(reasons) == {"", "TRY_LATER"}
+            known = callers[reasons.index("")]
+            assert {await verdict(known) for _ in range(20)} == {""}
+            assert await verdict(app) == ""
+            await until(lambda: verdict(callers[reasons.index("TRY_LATER")]), lambda reason: not reason)
+
+
+async def verdict(caller: Lessor) -> str:
+    """Return why a caller is not known, or an empty text."""
+    try:
+        await who(caller)
+    except grpc.aio.AioRpcError as error:
+        return Refusal.of(error).reason
+    return ""
+
+
 # --- limits by identity ----------------------------------------------------------------------------------
 
 
