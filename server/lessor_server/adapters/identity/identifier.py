@@ -162,6 +162,8 @@ class Identifier:
                 issuer, self._reader.read_keys, self._start, self
             )
             kept.issuer = issuer
+            if issuer.jwks_file and kept in before.values():
+                kept.read_again()  # a file costs little, and an operator may have replaced it
             keys[issuer.name] = kept
         self._in_force = _InForce(rules, keys, authorities or read_authorities(rules))
         self.version += 1

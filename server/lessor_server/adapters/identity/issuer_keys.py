@@ -93,6 +93,11 @@ class IssuerKeys:
             f" its keys are read again at most once in {ATTEMPT_SECONDS:g} s"
         )
 
+    def read_again(self) -> None:
+        """Read the keys again now, in the background; those that are known are used meanwhile."""
+        self._tried_at = -math.inf
+        self._begin_read()
+
     def has(self, key: VerifyingKey) -> bool:
         """Return whether a key is in the set as it was last read."""
         return self._keys is not None and key in self._keys.keys

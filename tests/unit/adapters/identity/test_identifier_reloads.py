@@ -159,3 +159,18 @@ async def test_a_call_that_lasts_ends_when_a_reload_changes_where_the_keys_are(
         else:
             with pytest.raises(Unauthenticated):
                 await here.identifier.identify_again(principal)
+
+
+@virtual
+async def test_a_reload_reads_the_file_of_keys_again_but_asks_no_issuer() -> None:
+    of_file = replace(RULES, issuers=(issuer(jwks_url="", jwks_file="/etc/jwks.json"),))
+    for rules, reads in ((of_file, 2), (RULES, 1)):
+        async with world(rules) as here:
+            await here.who(bearer(KEY.sign(claims())))
+            here.reader.answer = key_set(SigningKey("two", number=1))
+            here.identifier.use(rules)
+            await asyncio.sleep(1)
+            assert len(here.reader.reads) == reads
+            new = bearer(SigningKey("two", number=1).sign(claims()))
+            if reads == 2:
+                assert (await here.who(new)).name == "gh/repo:acme/app"
