@@ -11,17 +11,20 @@ import click
 
 from lessor_server.commands.cli_errors import FAILED, WRONG_SETTINGS
 from lessor_server.domain.access import names
-from lessor_server.domain.access.access_rules import AccessRules, IdentityRule, TokenMatch
+from lessor_server.domain.access.access_rules import AccessRules, IdentityRule, JwtMatch, TokenMatch
 from lessor_server.domain.access.acl import Acl, Capability, Grant, IssueLimits, acl_of
-from lessor_server.domain.access.identify import find_name_values
+from lessor_server.domain.access.claims import pattern_matches
+from lessor_server.domain.access.identify import find_name_values, split_by_template
 from lessor_server.domain.access.name_template import parse_template
 from lessor_server.domain.durations import format_duration
 from lessor_server.domain.errors.base import shown
+from lessor_server.domain.policy import placeholders
 from lessor_server.domain.policy.template import identity_fields
 from lessor_server.domain.secret import TokenHash
 from lessor_server.settings.access_file import load_access_file
 from lessor_server.settings.sources import MAX_FILE, SettingsError
 
+SHOWN_NAMES = 5
 CAPABILITIES = [one.value for one in Capability if one is not Capability.DENY]
 
 
@@ -32,6 +35,13 @@ class TestedCaller:
     name: str
     rule: IdentityRule
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    def missing_labels(self, rules: AccessRules) -> list[str]:
+        """Return the labels that the caller has, whose values are not known, and that its policies use."""
+        patterns = [rule.pattern for name in self.rule.policies for rule in rules.policies[name].rules]
+        used = {field for pattern in patterns for field in placeholders.fields(pattern)}
+        unknown = (key for key in self.rule.labels if key not in self.labels)
+        return [key for key in unknown if f"identity.labels.{key}" in used]
 
     def acl(self, rules: AccessRules) -> Acl:
         """Return what the caller may do."""
@@ -50,7 +60,11 @@ def command() -> None:
 )
 @click.option("--identity", "name", metavar="NAME", help="The caller's name, such as k8s/prod/deployer.")
 @click.option(
-    "--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label that NAME does not determine."
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="The value of a label that NAME does not determine.",
 )
 @click.option(
     "--token-file",
@@ -86,6 +100,8 @@ def test(
     click.echo(f"{verdict}: {capability} on {shown(path)[1:-1]}, by {caller.name} ({caller.rule.place})")
     for line in _reasons(matching):
         click.echo(line)
+    for key in caller.missing_labels(rules):
+        click.echo(f"hint: rules with the label {key} match nothing here; give it with --label {key}=VALUE")
     sys.exit(0 if allowed else FAILED)
 
 
@@ -104,6 +120,8 @@ def _labels(given: Iterable[str]) -> dict[str, str]:
         key, equals, value = text.partition("=")
         if not equals or names.key_violations("", key) or not value:
             raise click.UsageError(f"--label {shown(text)}: write it as KEY=VALUE")
+        if key in labels:
+            raise click.UsageError(f"--label {key} is given twice; keep one")
         labels[key] = value
     return labels
 
@@ -114,12 +132,44 @@ def _named_caller(rules: AccessRules, name: str, labels: Mapping[str, str]) -> T
         values = find_name_values(rule, name)
         if values is None:
             continue
-        own = {key: _fill(text, values) for key, text in rule.labels.items()}
-        known = {key: text for key, text in own.items() if text is not None}
-        return TestedCaller(name, rule, {**known, **labels})
+        return TestedCaller(name, rule, _known_labels(name, rule, values, labels))
     if name == names.ROOT_NAME:
         raise click.UsageError("root, the root token's holder, may do everything: no policy is asked")
-    raise click.UsageError(f"no identity of the file has the name {shown(name)}, or can get it")
+    fix = "give the name of a caller, as in"
+    some = ", ".join(rule.name for rule in rules.identities[:SHOWN_NAMES]) or "none"
+    raise click.UsageError(f"no identity of the file gives the name {shown(name)}; {fix} {some}")
+
+
+def _known_labels(
+    name: str, rule: IdentityRule, values: dict[str, str], given: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the labels of a caller that its name determines, and the given ones if it can have them.
+
+    Labels with one placeholder also give its value, and so other labels.
+    """
+    values = dict(values)
+    for key, text in given.items():
+        if key not in rule.labels:
+            has = f"it has {', '.join(rule.labels)}" if rule.labels else "it has none"
+            raise click.UsageError(f"--label {key}: {shown(name)} has no such label; {has}")
+        own = _fill(rule.labels[key], values)
+        template = parse_template(rule.labels[key])
+        found = split_by_template(template, text)
+        if own is not None and own != text:
+            raise click.UsageError(f"--label {key}: {shown(name)} has the value {shown(own)}; leave it out")
+        if found is None or names.label_value_violations("", text) or not _can_claim(rule, found):
+            problem = f"--label {key}: {shown(rule.labels[key])} can't give {shown(text)}"
+            raise click.UsageError(f"{problem}; give 1 to 256 printable characters that it can give")
+        if len(template.placeholders) == 1:
+            values |= found
+    filled = {key: _fill(text, values) for key, text in rule.labels.items()}
+    return {**{key: text for key, text in filled.items() if text is not None}, **given}
+
+
+def _can_claim(rule: IdentityRule, values: Mapping[str, str]) -> bool:
+    """Return whether the claims of a JWT that the identity accepts can have these values."""
+    claims = rule.match.claims if isinstance(rule.match, JwtMatch) else {}
+    return all(pattern_matches(claims.get(key, "*"), value) for key, value in values.items())
 
 
 def _fill(text: str, values: Mapping[str, str]) -> str | None:
@@ -141,9 +191,13 @@ def _caller_of_token(rules: AccessRules, file: Path) -> TestedCaller:
     for rule in rules.identities:
         if isinstance(rule.match, TokenMatch) and digest in rule.match.digests:
             return TestedCaller(rule.name, rule, rule.labels)
+    if "token_sha256" in token:
+        raise click.UsageError(f"{file} has both lines of `lessor token new`; keep only the first, the token")
     if token.count(".") == 2:
         raise click.UsageError("a JWT is not judged here, only a fixed token; use --identity and --label")
-    raise click.UsageError("no identity of the file has this token")
+    raise click.UsageError(
+        "no identity of the file has this token; add its digest to token_sha256, or use --identity"
+    )
 
 
 def _reasons(matching: list[Grant]) -> Iterable[str]:

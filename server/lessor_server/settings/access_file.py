@@ -232,10 +232,11 @@ class AccessFile(ConfigModel):
         texts = [identity.name for identity in self.identities or ()]
         for index, other in names.clashing_names(texts):
             if texts[index] == texts[other]:
-                problem = "is the name of two identities"
+                problem, fix = "is the name of two identities", "rename one"
             else:
                 problem = f"clashes with {shown(texts[other])}, whose beginning it shares"
-            yield ("identities", index, "name"), problem, "let one begin with another text"
+                fix = "let one begin with another text"
+            yield ("identities", index, "name"), problem, fix
 
     def _unknown_policies(self, given: AbstractSet[str]) -> Iterator[Conflict]:
         if self.policies is None and "policies" in given:

@@ -145,7 +145,7 @@ class NameIndex:
 def find_name_values(rule: IdentityRule, name: str) -> dict[str, str] | None:
     """Return the values of placeholders that give ``name`` to a caller of this identity; None if none can."""
     template = _template(rule.name)
-    values = _split(template, name)
+    values = split_by_template(template, name)
     if values is None:
         return None
     try:
@@ -218,7 +218,7 @@ def _filled_name(template: NameTemplate, values: Values) -> str:
         )
     if name == ROOT.name or not {".", ".."}.isdisjoint(name.split("/")):
         raise Unauthenticated(f"the caller's name would be {shown(name)}, which is not accepted")
-    if _split(template, name) != {key: values[key] for key in keys}:
+    if split_by_template(template, name) != {key: values[key] for key in keys}:
         raise Unauthenticated(
             f"the caller's name would be {shown(name)}, which another caller could have too; the identity's"
             " name needs a / between its placeholders"
@@ -248,8 +248,8 @@ def _filled_label(label: str, template: NameTemplate, values: Values) -> str:
     return text
 
 
-def _split(template: NameTemplate, name: str) -> dict[str, str] | None:
-    """Return the values of which ``name`` consists; None if the template can't give it.
+def split_by_template(template: NameTemplate, name: str) -> dict[str, str] | None:
+    """Return the values of which ``name``, or a label, consists; None if the template can't give it.
 
     A value ends at the first place where the next literal text begins, and the last value before the
     template's end.
