@@ -74,8 +74,9 @@ async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     with on_hang_up(hang_up.set):
-        async with serve(settings, logger, reread=reread, hang_up=hang_up) as address:
-            logger.info("serving", address=address, version=version("lessor"))
+        async with serve(settings, logger, reread=reread, hang_up=hang_up) as addresses:
+            everywhere = {"addresses": ", ".join(addresses)} if len(addresses) > 1 else {}
+            logger.info("serving", address=addresses[0], **everywhere, version=version("lessor"))
             await stop.wait()
             logger.info("draining")
         logger.info("stopped")
@@ -89,8 +90,8 @@ async def serve(
     dev: bool = False,
     reread: Reread = nothing_to_reread,
     hang_up: asyncio.Event | None = None,
-) -> AsyncIterator[str]:
-    """Start everything, open the port last, and yield its address; drain when the block is left.
+) -> AsyncIterator[list[str]]:
+    """Start everything, open the ports last, and yield their addresses; drain when the block is left.
 
     Setting ``hang_up`` reloads settings by ``reread``, and certificates.
 
@@ -129,7 +130,7 @@ async def serve(
             addresses = await open_ports(server, settings.listen, certificates)
             health.open()
             try:
-                yield addresses[0]
+                yield addresses
             finally:
                 await _drain(server, guard, engine, health, settings.drain_grace.total_seconds())
 
