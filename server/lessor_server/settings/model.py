@@ -14,6 +14,7 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, PlainValidator
 
+from lessor_server.domain.sealing_key import SealingKeyPlace
 from lessor_server.domain.secret import TokenHash
 from lessor_server.domain.token_places import DEFAULT_DIRS, TokenPlaces
 from lessor_server.settings import file_checks, parsers
@@ -95,6 +96,8 @@ class Limits(ConfigModel):
 class Sealing(ConfigModel):
     """The sealing of secrets."""
 
+    key: Annotated[SealingKeyPlace | None, BeforeValidator(parsers.sealing_key)] = None
+    """Where the key-encryption key is; ``None``: in the file ``sealing-key`` of ``data_dir``."""
     accept_mismatch: Boolean = False
     """Start even if the sealing key is not the database's."""
 
