@@ -136,7 +136,7 @@ async def test_a_keyring_is_loaded_from_what_is_stored() -> None:
 
 async def test_a_keyring_of_another_key_is_refused() -> None:
     stored = await Keyring(WRAPPING).make()
-    with pytest.raises(SealingKeyMismatch, match="not of the sealing key"):
+    with pytest.raises(SealingKeyMismatch, match="not the sealing key"):
         await Keyring(LocalKey(KEY, "another")).load([stored])
     with pytest.raises(SealingKeyMismatch, match="does not decrypt"):
         await Keyring(LocalKey(KEY, "another")).load([replace(stored, wrapped_by=LocalKey(KEY, "").name)])

@@ -32,9 +32,13 @@ _COMPLETE: Final = "sealing_keys/complete"
 
 
 class KeyEncryptionKey(Protocol):
-    """Wraps data keys; ``name`` says which key it is, and is stored beside each data key."""
+    """Wraps data keys.
+
+    ``name`` says which key it is, and is stored beside each data key; ``title`` says where it is.
+    """
 
     name: str
+    title: str
 
     async def wrap(self, data_key: bytes, key_id: str) -> bytes:
         """Return a data key encrypted, bound to its id.
@@ -113,8 +117,8 @@ class Keyring:
         for one in stored:
             if one.wrapped_by != self.wrapping.name:
                 raise SealingKeyMismatch(
-                    f"lessor.db has data keys of {one.wrapped_by}, not of the sealing key"
-                    f" {self.wrapping.name}"
+                    f"{self.wrapping.title} is not the sealing key of lessor.db, which has data keys of"
+                    f" {one.wrapped_by}"
                 )
             key = DataKey(await self.wrapping.unwrap(one.wrapped, one.id))
             if key.id != one.id or not hmac.compare_digest(key.mac(_COMPLETE, ()), one.complete):

@@ -6,12 +6,13 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from lessor_server.domain.errors.base import LessorError
+from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import SealingKeyRotated
 from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.ports import DataKeys, Observer, Store
 
 LEASES_PER_STEP: Final = 500
+RETRY_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class SealingKeys:
         self._notify = notify
         self._work = work
         self._turn = asyncio.Lock()
+        self._unfinished = asyncio.Event()
 
     async def rotate(self, by: str) -> RotatedDataKey:
         """Return once every row is sealed under a new data key; it goes on if the caller disconnects.
@@ -40,7 +42,7 @@ class SealingKeys:
 
         Raises:
             SealingKeyUnavailable: KMS does not wrap a new key now; nothing was changed.
-            StoreUnavailable: Call again: that finishes the rotation.
+            StoreUnavailable: It is finished once the store can write.
         """
         done: asyncio.Future[RotatedDataKey] = asyncio.get_running_loop().create_future()
 
@@ -49,6 +51,7 @@ class SealingKeys:
                 with self._work.unit("rotate the sealing key"):
                     rotated = await self._rotate(by)
             except LessorError as error:
+                self._unfinished.set()
                 if not done.done():
                     done.set_exception(error)
             else:
@@ -67,7 +70,17 @@ class SealingKeys:
             return await self._finish(by)
 
     async def run(self) -> None:
-        """Finish the rotation of an earlier process, if there is one."""
+        """Finish the rotation of an earlier process, and later each one that the store did not let end."""
+        while True:
+            self._unfinished.clear()
+            try:
+                await self.finish_earlier()
+                await self._unfinished.wait()
+            except StoreUnavailable as error:
+                await asyncio.sleep(error.retry_in or RETRY_SECONDS)
+
+    async def finish_earlier(self) -> None:
+        """Finish the rotation that is under way in the store, if there is one."""
         async with self._turn:
             if len(await self._store.list_data_keys()) > 1:
                 await self._finish("")
