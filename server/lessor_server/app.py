@@ -6,7 +6,7 @@ import asyncio
 import random
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +28,7 @@ from lessor_server.adapters.observing.events import EventLog
 from lessor_server.adapters.process import give_back_memory, protect_process, tune_garbage_collection
 from lessor_server.adapters.sealing.key_file import require_no_key_without_database
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
-from lessor_server.adapters.sqlite.store import open_store
+from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.adapters.tls import Certificates
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
@@ -36,7 +36,7 @@ from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.config.roles import NoLinter
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
-from lessor_server.engine.ports import Observer
+from lessor_server.engine.ports import Linter, Observer
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.grpc_server import Port, connection_limits
 from lessor_server.keyring_start import KeyringStart, default_key_file
@@ -109,26 +109,22 @@ async def serve(
     tune_garbage_collection()
     limits = connection_limits(settings)
     _prepare(settings, logger)
-    rng = random.SystemRandom()
-    log = _start_event_log(logger, rng)
+    log = _start_event_log(logger, random.SystemRandom())
     health = Health(service.full_name for service in SERVICES)
     notify = _observer(log, health)
     certificates = _certificates(settings.tls)
     identifier = _identifier(settings, certificates, logger)
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
+    guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings))
     async with (
         open_store(settings.data_dir, SystemClock(), notify) as store,
         clients,
         aclosing(identifier),
-        AsyncExitStack() as stack,
+        _port(settings, limits, certificates, guard, health) as port,
     ):
-        guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings))
-        port = await stack.enter_async_context(_port(settings, limits, certificates, guard, health))
         sealer = await KeyringStart(store, settings, logger, notify).wait(port.open)
-        session_name = f"lessor-{(await store.status()).instance_id}"
-        gateway = AwsGateway(clients, session_name, token_places=settings.token_places)
-        linter = SentryLinter() if installed() else NoLinter()
-        outside = Dependencies(store, gateway, sealer, notify, log.report, rng, linter)
+        gateway = await _gateway(store, clients, settings)
+        outside = Dependencies(store, gateway, sealer, notify, log.report, random.SystemRandom(), _linter())
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
         reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access)
         async with (
@@ -144,6 +140,15 @@ async def serve(
                 yield address
             finally:
                 await _drain(port, guard, engine, health, settings.drain_grace.total_seconds())
+
+
+def _linter() -> Linter:
+    return SentryLinter() if installed() else NoLinter()
+
+
+async def _gateway(store: SqliteStore, clients: Clients, settings: Settings) -> AwsGateway:
+    session_name = f"lessor-{(await store.status()).instance_id}"
+    return AwsGateway(clients, session_name, token_places=settings.token_places)
 
 
 def _observer(log: EventLog, health: Health) -> Observer:

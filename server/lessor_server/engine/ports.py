@@ -367,7 +367,7 @@ class KeyringStore(Protocol):
         ...
 
     async def begin_keyring(self, key: WrappedKey, seals: RowSeals) -> int:
-        """Replace all data keys by ``key``, and seal and authenticate every row as it is, in one transaction.
+        """Replace all data keys by ``key``, and seal and authenticate every row as it is; atomic.
 
         Returns how many values were sealed. Only for rows that have no MACs, or whose keys are lost.
         """
@@ -382,18 +382,14 @@ class KeyringStore(Protocol):
         ...
 
     async def reseal_mount(self, after: str) -> tuple[str, int] | None:
-        """Seal the rows of the next mount after ``after``, by name, under the data key in use.
+        """Seal the rows of the next mount after ``after``; a row that is not authentic stays so.
 
-        Returns the mount and how many values were sealed, or None if there is no further mount. The empty
-        name is that of the installation's own rows. A row that is not authentic stays so.
+        Returns the mount and how many values were sealed, or None after the last mount.
         """
         ...
 
     async def reseal_leases(self, after: str, limit: int) -> str | None:
-        """Authenticate the next leases after ``after``, by id, under the data key in use.
-
-        Returns the last id, or None if there is no further lease.
-        """
+        """Authenticate the next leases after ``after``; return the last id, or None if there is none."""
         ...
 
     async def drop_data_keys(self, active_id: str) -> None:

@@ -48,10 +48,16 @@ def read_variable(name: str, environ: Mapping[str, str]) -> LocalKey:
     written = environ.get(name, "").strip()
     if not written:
         raise SealingKeyUnusable(f"the variable {name} of sealing.key is not set")
+    key = read_key(written, f"the key in {name}")
+    if key is None:
+        raise SealingKeyUnusable(f"the variable {name} of sealing.key is not {KEY_SIZE} bytes in base64")
+    return key
+
+
+def read_key(written: str, title: str = "the given key") -> LocalKey | None:
+    """Return a key that is written in base64; None if it is not one."""
     try:
         key = base64.b64decode(written, validate=True)
     except (binascii.Error, ValueError):
-        raise SealingKeyUnusable(f"the variable {name} of sealing.key is not base64") from None
-    if len(key) != KEY_SIZE:
-        raise SealingKeyUnusable(f"the variable {name} of sealing.key has {len(key)} bytes, not {KEY_SIZE}")
-    return LocalKey(key, f"the key in {name}")
+        return None
+    return LocalKey(key, title) if len(key) == KEY_SIZE else None
