@@ -103,8 +103,7 @@ async def serve(
 
     Raises:
         LessorError: The data directory is locked or unusable, or the address is taken.
-        CertificateUnusable: The files of TLS cannot be used.
-        KeyFileBroken, RootTokenBroken, OSError: The data directory's files cannot be used.
+        CertificateUnusable, KeyFileBroken, RootTokenBroken, OSError: The files cannot be used.
     """
     tune_garbage_collection()
     limits = connection_limits(settings)
