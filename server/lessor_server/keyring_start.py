@@ -57,6 +57,12 @@ def load_wrapping_key(settings: Settings, place: SealingKeyPlace, *, make: bool)
             return KmsKey(place, settings.aws.allowed_endpoints)
 
 
+def forget_variable(place: SealingKeyPlace) -> None:
+    """Remove a key from the environment, so that no child process inherits it."""
+    if place.kind is SealingKeyKind.ENVIRONMENT:
+        os.environ.pop(place.name, None)
+
+
 def is_there(place: SealingKeyPlace) -> bool:
     """Return whether a key need not be created."""
     return place.kind is not SealingKeyKind.FILE or Path(place.name).exists()
@@ -80,7 +86,9 @@ class KeyringStart:
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                return await self.open()
+                keyring = await self.open()
+                forget_variable(sealing_key_place(self.settings))
+                return keyring
             except SealingKeyUnavailable as error:
                 self.notify(SealingKeyAway(error.message))
             if pause == FIRST_PAUSE_SECONDS:
