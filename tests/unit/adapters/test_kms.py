@@ -17,6 +17,8 @@ from lessor_server.adapters.sealing.keyring import Keyring
 from lessor_server.adapters.sealing.kms import KmsKey
 from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnavailable, SealingKeyUnusable
 from lessor_server.domain.sealing_key import SealingKeyKind, SealingKeyPlace, may_ask, parse_sealing_key
+from lessor_server.settings.model import load
+from lessor_server.settings.sources import SettingsError
 
 __all__ = ["aws", "url"]
 
@@ -234,3 +236,12 @@ def test_an_endpoint_is_aws_or_allowed(endpoint: str, allowed: bool) -> None:
     if not allowed:
         with pytest.raises(SealingKeyUnusable, match="allowed_endpoints"):
             KmsKey(replace(place), ())
+
+
+def test_the_setting_is_read_from_a_variable_and_its_problem_shows_no_key() -> None:
+    assert load(None, {}).sealing.key is None
+    assert load(None, {"LESSOR_SEALING_KEY": "env:THE_KEY"}).sealing.key == parse_sealing_key("env:THE_KEY")
+    with pytest.raises(SettingsError) as raised:
+        load(None, {"LESSOR_SEALING_KEY": "env:c2VjcmV0IGtleQ=="})
+    assert "sealing.key" in str(raised.value)
+    assert "c2Vj" not in str(raised.value)
