@@ -10,8 +10,10 @@ from typing import Final, Protocol
 from lessor.v1 import system_pb2 as pb
 from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.errors.access import NoAccessFile
+from lessor_server.domain.errors.base import Unimplemented
 from lessor_server.engine.revocation.expiry_hold import ASKED, ExpiryHold
 from lessor_server.engine.store_types import StoreStatus
+from lessor_server.engine.upkeep.sealing_keys import SealingKeys
 from lessor_server.services import messages
 from lessor_server.services.call import Caller
 
@@ -72,6 +74,7 @@ class SystemService:
         store_status: StatusOf,
         warnings: Callable[[], Iterable[str]] = tuple,
         access: ReloadableAccess | None = None,
+        sealing_keys: SealingKeys | None = None,
     ) -> None:
         """Show ``about`` and the current ``warnings``; hold and resume ``expiry``; ``copy`` writes backups.
 
@@ -79,6 +82,7 @@ class SystemService:
         """
         self._store_status = store_status
         self._access = access
+        self._sealing_keys = sealing_keys
         self._about = about
         self._expiry = expiry
         self._copy = copy
@@ -99,6 +103,7 @@ class SystemService:
                 *self._held(),
                 *await self._warn_of_misplaced_tokens(),
                 *_unreadable_rows(status),
+                *_tampered_rows(status),
             )
         return pb.GetInfoResponse(
             version=about.version,
@@ -154,6 +159,15 @@ class SystemService:
         await self._expiry.resume(lower_clock=request.lower_clock, by=caller.principal.name)
         return pb.ResumeExpiryResponse()
 
+    async def RotateSealingKey(
+        self, _: pb.RotateSealingKeyRequest, caller: Caller
+    ) -> pb.RotateSealingKeyResponse:
+        """Seal every stored secret under a new data key."""
+        if self._sealing_keys is None:
+            raise Unimplemented("there are no data keys")
+        rotated = await self._sealing_keys.rotate(caller.principal.name)
+        return pb.RotateSealingKeyResponse(key_id=rotated.key_id, resealed=rotated.resealed)
+
     async def Backup(self, request: pb.BackupRequest, caller: Caller) -> pb.BackupResponse:
         """Write a consistent copy of the store below the data directory."""
         if len(request.path) > MAX_PATH_LENGTH:
@@ -166,4 +180,16 @@ def _unreadable_rows(status: StoreStatus) -> tuple[str, ...]:
     rows = status.unreadable_rows
     more = f"{len(rows) - MAX_ROWS_SHOWN} more rows of the store cannot be read; the log names them"
     shown = tuple(f"a row of the store cannot be read: {row}" for row in rows[:MAX_ROWS_SHOWN])
+    return (*shown, more) if len(rows) > MAX_ROWS_SHOWN else shown
+
+
+def _tampered_rows(status: StoreStatus) -> tuple[str, ...]:
+    rows = status.tampered_rows
+    more = (
+        f"{len(rows) - MAX_ROWS_SHOWN} more rows of the store were not written by Lessor; the log names them"
+    )
+    shown = tuple(
+        f"a row of the store was edited or put back from a copy, and nothing is granted from it: {row}"
+        for row in rows[:MAX_ROWS_SHOWN]
+    )
     return (*shown, more) if len(rows) > MAX_ROWS_SHOWN else shown
