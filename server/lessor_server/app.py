@@ -158,7 +158,7 @@ def _identifier(
     return Identifier(
         token,
         rules,
-        lambda: certificates.authorities if certificates is not None else 0,
+        lambda: certificates.client_ca_count if certificates is not None else 0,
         SystemClock().wall,
         KeySource(),
         limits,

@@ -11,7 +11,7 @@ import click
 
 from lessor_server.commands.cli_errors import FAILED, WRONG_SETTINGS
 from lessor_server.domain.access import names
-from lessor_server.domain.access.access_rules import AccessRules, IdentityRule, JwtMatch, TokenMatch
+from lessor_server.domain.access.access_config import AccessConfig, Identity, JwtMatch, TokenMatch
 from lessor_server.domain.access.acl import Acl, Capability, Grant, IssueLimits, acl_of
 from lessor_server.domain.access.claims import pattern_matches
 from lessor_server.domain.access.identify import find_name_values, split_by_template
@@ -33,19 +33,19 @@ class TestedCaller:
     """The caller that a test is about; ``labels`` are those that are known."""
 
     name: str
-    rule: IdentityRule
+    identity: Identity
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def missing_labels(self, rules: AccessRules) -> list[str]:
+    def missing_labels(self, config: AccessConfig) -> list[str]:
         """Return the labels that the caller has, whose values are not known, and that its policies use."""
-        patterns = [rule.pattern for name in self.rule.policies for rule in rules.policies[name].rules]
+        patterns = [rule.pattern for name in self.identity.policies for rule in config.policies[name].rules]
         used = {field for pattern in patterns for field in placeholders.fields(pattern)}
-        unknown = (key for key in self.rule.labels if key not in self.labels)
+        unknown = (key for key in self.identity.labels if key not in self.labels)
         return [key for key in unknown if f"identity.labels.{key}" in used]
 
-    def acl(self, rules: AccessRules) -> Acl:
+    def acl(self, config: AccessConfig) -> Acl:
         """Return what the caller may do."""
-        policies = (rules.policies[name] for name in self.rule.policies)
+        policies = (config.policies[name] for name in self.identity.policies)
         return acl_of(policies, identity_fields(self.name, self.labels))
 
 
@@ -91,21 +91,23 @@ def test(
     given = _labels(labels)
     if given and token_file is not None:
         raise click.UsageError("--label goes with --identity; a fixed token's labels are in the file")
-    rules = _rules(file)
-    caller = _caller_of_token(rules, token_file) if token_file else _named_caller(rules, name or "", given)
+    config = _config(file)
+    caller = _caller_of_token(config, token_file) if token_file else _named_caller(config, name or "", given)
     wanted = Capability(capability)
-    matching = list(caller.acl(rules).candidates(path, wanted))
+    matching = list(caller.acl(config).candidates(path, wanted))
     allowed = bool(matching) and matching[0].allows((wanted,))
     verdict = "allowed" if allowed else "denied"
-    click.echo(f"{verdict}: {capability} on {shown(path)[1:-1]}, by {caller.name} ({caller.rule.place})")
+    click.echo(
+        f"{verdict}: {capability} on {shown(path)[1:-1]}, by {caller.name} ({caller.identity.location})"
+    )
     for line in _reasons(matching):
         click.echo(line)
-    for key in caller.missing_labels(rules):
+    for key in caller.missing_labels(config):
         click.echo(f"hint: rules with the label {key} match nothing here; give it with --label {key}=VALUE")
     sys.exit(0 if allowed else FAILED)
 
 
-def _rules(file: Path) -> AccessRules:
+def _config(file: Path) -> AccessConfig:
     try:
         return load_access_file(file)
     except SettingsError as error:
@@ -126,22 +128,22 @@ def _labels(given: Iterable[str]) -> dict[str, str]:
     return labels
 
 
-def _named_caller(rules: AccessRules, name: str, labels: Mapping[str, str]) -> TestedCaller:
+def _named_caller(config: AccessConfig, name: str, labels: Mapping[str, str]) -> TestedCaller:
     """Return the caller with a name, whose labels are those that the name determines, and the given ones."""
-    for rule in rules.identities:
-        values = find_name_values(rule, name)
+    for identity in config.identities:
+        values = find_name_values(identity, name)
         if values is None:
             continue
-        return TestedCaller(name, rule, _known_labels(name, rule, values, labels))
+        return TestedCaller(name, identity, _known_labels(name, identity, values, labels))
     if name == names.ROOT_NAME:
         raise click.UsageError("root, the root token's holder, may do everything: no policy is asked")
     fix = "give the name of a caller, as in"
-    some = ", ".join(rule.name for rule in rules.identities[:SHOWN_NAMES]) or "none"
+    some = ", ".join(identity.name for identity in config.identities[:SHOWN_NAMES]) or "none"
     raise click.UsageError(f"no identity of the file gives the name {shown(name)}; {fix} {some}")
 
 
 def _known_labels(
-    name: str, rule: IdentityRule, values: dict[str, str], given: Mapping[str, str]
+    name: str, identity: Identity, values: dict[str, str], given: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the labels of a caller that its name determines, and the given ones if it can have them.
 
@@ -149,26 +151,26 @@ def _known_labels(
     """
     values = dict(values)
     for key, text in given.items():
-        if key not in rule.labels:
-            has = f"it has {', '.join(rule.labels)}" if rule.labels else "it has none"
+        if key not in identity.labels:
+            has = f"it has {', '.join(identity.labels)}" if identity.labels else "it has none"
             raise click.UsageError(f"--label {key}: {shown(name)} has no such label; {has}")
-        own = _fill(rule.labels[key], values)
-        template = parse_template(rule.labels[key])
+        own = _fill(identity.labels[key], values)
+        template = parse_template(identity.labels[key])
         found = split_by_template(template, text)
         if own is not None and own != text:
             raise click.UsageError(f"--label {key}: {shown(name)} has the value {shown(own)}; leave it out")
-        if found is None or names.label_value_violations("", text) or not _can_claim(rule, found):
-            problem = f"--label {key}: {shown(rule.labels[key])} can't give {shown(text)}"
+        if found is None or names.label_value_violations("", text) or not _can_claim(identity, found):
+            problem = f"--label {key}: {shown(identity.labels[key])} can't give {shown(text)}"
             raise click.UsageError(f"{problem}; give 1 to 256 printable characters that it can give")
         if len(template.placeholders) == 1:
             values |= found
-    filled = {key: _fill(text, values) for key, text in rule.labels.items()}
+    filled = {key: _fill(text, values) for key, text in identity.labels.items()}
     return {**{key: text for key, text in filled.items() if text is not None}, **given}
 
 
-def _can_claim(rule: IdentityRule, values: Mapping[str, str]) -> bool:
+def _can_claim(identity: Identity, values: Mapping[str, str]) -> bool:
     """Return whether the claims of a JWT that the identity accepts can have these values."""
-    claims = rule.match.claims if isinstance(rule.match, JwtMatch) else {}
+    claims = identity.match.claims if isinstance(identity.match, JwtMatch) else {}
     return all(pattern_matches(claims.get(key, "*"), value) for key, value in values.items())
 
 
@@ -180,7 +182,7 @@ def _fill(text: str, values: Mapping[str, str]) -> str | None:
     return "".join(own + (values[placeholder] if placeholder else "") for own, placeholder in parts)
 
 
-def _caller_of_token(rules: AccessRules, file: Path) -> TestedCaller:
+def _caller_of_token(config: AccessConfig, file: Path) -> TestedCaller:
     """Return the caller whose fixed token is in a file."""
     try:
         with file.open("rb") as opened:
@@ -188,9 +190,9 @@ def _caller_of_token(rules: AccessRules, file: Path) -> TestedCaller:
     except (OSError, UnicodeDecodeError):
         raise click.UsageError(f"{file} can't be read as a file with a token") from None
     digest = TokenHash.of(token).digest
-    for rule in rules.identities:
-        if isinstance(rule.match, TokenMatch) and digest in rule.match.digests:
-            return TestedCaller(rule.name, rule, rule.labels)
+    for identity in config.identities:
+        if isinstance(identity.match, TokenMatch) and digest in identity.match.digests:
+            return TestedCaller(identity.name, identity, identity.labels)
     if "token_sha256" in token:
         raise click.UsageError(f"{file} has both lines of `lessor token new`; keep only the first, the token")
     if token.count(".") == 2:
@@ -217,7 +219,7 @@ def _reasons(matching: list[Grant]) -> Iterable[str]:
 
 def _summary(grant: Grant) -> str:
     capabilities = ", ".join(one.value for one in Capability if one in grant.capabilities)
-    return f"{grant.pattern} [{capabilities}] at {' and '.join(grant.places)}"
+    return f"{grant.pattern} [{capabilities}] at {' and '.join(grant.locations)}"
 
 
 def _limits(limits: IssueLimits) -> Iterable[str]:

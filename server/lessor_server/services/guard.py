@@ -35,7 +35,7 @@ from lessor_server.domain.errors.base import (
 from lessor_server.services import parsing, permissions
 from lessor_server.services.anonymous import AnonymousCalls
 from lessor_server.services.call import UNKNOWN_METHOD, Caller, Exchange, Method, OpenStream, ServedCall
-from lessor_server.services.call_limits import DEFAULT_LIMITS, CallLimits, IdentityLimits
+from lessor_server.services.call_limits import DEFAULT_LIMITS, CallLimiter, IdentityLimits
 from lessor_server.services.permissions import PUBLIC, UNBOUNDED_STREAMS, Need
 
 DEFAULT_SECONDS = 60.0
@@ -103,7 +103,7 @@ class Guard:
         self._access = access
         self._log = log
         self._needs = needs
-        self._limits = CallLimits(limits)
+        self._limits = CallLimiter(limits)
         self._wall_clock = wall_clock
         self._anonymous = AnonymousCalls()
         self._streams: dict[OpenStream, None] = {}
@@ -137,7 +137,7 @@ class Guard:
             with self._limits.counted(principal, lasting=method.lasting), self._counted():
                 return await self._serve_known(call)
         except LessorError as error:
-            answered = self._referred(method, error)
+            answered = self._with_reference(method, error)
         except Exception as error:  # noqa: BLE001 - nothing unmapped may leave
             answered = InternalError(self._log.report(method.name, error))
         _release_frames(answered)
@@ -197,7 +197,7 @@ class Guard:
         except TimeoutError:
             raise DeadlineExceeded("the caller was not identified in time") from None
 
-    def _referred(self, method: Method, error: LessorError) -> LessorError:
+    def _with_reference(self, method: Method, error: LessorError) -> LessorError:
         """Return the error, with a reference to the log if the caller can do nothing about it."""
         if error.kind is ErrorKind.INTERNAL and not isinstance(error, InternalError):
             error.message = f"{error.message}, reference {self._log.report(method.name, error)}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
-from lessor_server.domain.access.access_rules import AccessRules, IdentityRule
+from lessor_server.domain.access.access_config import AccessConfig, Identity
 from lessor_server.domain.access.acl import Capability, Rule
 from lessor_server.domain.access.path_pattern import PathPattern
 from lessor_server.domain.policy import placeholders
@@ -28,15 +28,15 @@ class PathShape:
     capability: Capability
 
 
-def find_warnings(rules: AccessRules, shapes: Collection[PathShape]) -> list[str]:
-    """Return what is odd about the rules, each with its place; ``shapes`` are those of all calls."""
+def find_warnings(config: AccessConfig, shapes: Collection[PathShape]) -> list[str]:
+    """Return what is odd about the rules, each with its location; ``shapes`` are those of all calls."""
     found = [
-        f"{rule.place}.{problem}"
-        for policy in rules.policies.values()
+        f"{rule.location}.{problem}"
+        for policy in config.policies.values()
         for rule in policy.rules
-        for problem in (*_own_problems(rule, shapes), *_problems_of_holders(rule, policy.name, rules))
+        for problem in (*_own_problems(rule, shapes), *_problems_of_holders(rule, policy.name, config))
     ]
-    return [*found, *_overridden_denies(rules)]
+    return [*found, *_overridden_denies(config)]
 
 
 def _own_problems(rule: Rule, shapes: Iterable[PathShape]) -> Iterator[str]:
@@ -50,18 +50,18 @@ def _own_problems(rule: Rule, shapes: Iterable[PathShape]) -> Iterator[str]:
         yield "capabilities: deny wins over all others; remove deny, or the others"
 
 
-def _problems_of_holders(rule: Rule, policy: str, rules: AccessRules) -> Iterator[str]:
+def _problems_of_holders(rule: Rule, policy: str, config: AccessConfig) -> Iterator[str]:
     """Yield each field of a pattern that some identity with the policy can't fill."""
     for field in dict.fromkeys(placeholders.fields(rule.pattern)):
-        holders = [one for one in rules.identities if policy in one.policies and _is_unusable(one, field)]
+        holders = [one for one in config.identities if policy in one.policies and _is_unusable(one, field)]
         if holders:
-            names = ", ".join(one.place for one in holders[:_NAMED])
+            names = ", ".join(one.location for one in holders[:_NAMED])
             more = f" and {len(holders) - _NAMED} more" if len(holders) > _NAMED else ""
             problem = f"path: matches nothing for {names}{more}"
             yield f"{problem}, whose {field} is missing or always has a /, * or +; use a label without them"
 
 
-def _is_unusable(identity: IdentityRule, field: str) -> bool:
+def _is_unusable(identity: Identity, field: str) -> bool:
     """Return whether a field has, for every caller of the identity, no value that a path can hold."""
     text = identity.name
     if field.startswith(_LABELS):
@@ -71,25 +71,27 @@ def _is_unusable(identity: IdentityRule, field: str) -> bool:
     return not text or any(letter in own for letter in "/*+")
 
 
-def _overridden_denies(rules: AccessRules) -> Iterator[str]:
+def _overridden_denies(config: AccessConfig) -> Iterator[str]:
     """Yield each deny that yields, on a part of its paths, to a pattern which is not narrower than it."""
     seen: dict[tuple[str, str], None] = {}
-    for names in dict.fromkeys(identity.policies for identity in rules.identities):
-        held = [rule for name in names for rule in rules.policies[name].rules if _is_wild(rule)]
+    for names in dict.fromkeys(identity.policies for identity in config.identities):
+        held = [rule for name in names for rule in config.policies[name].rules if _is_wild(rule)]
         denied = {rule.pattern for rule in held if Capability.DENY in rule.capabilities}
         allowing = [rule for rule in held if rule.pattern not in denied]
         denying = [rule for rule in held if Capability.DENY in rule.capabilities]
         seen |= {
-            (deny.place, _overridden(deny, other)): None
+            (deny.location, _overridden(deny, other)): None
             for deny in denying
             for other in allowing
             if _overrides(other, deny)
         }
-    yield from (f"{place}.{problem}" for place, problem in seen)
+    yield from (f"{location}.{problem}" for location, problem in seen)
 
 
 def _overridden(deny: Rule, other: Rule) -> str:
-    problem = f"path: the deny of {deny.pattern} has no effect where {other.pattern} ({other.place}) matches"
+    problem = (
+        f"path: the deny of {deny.pattern} has no effect where {other.pattern} ({other.location}) matches"
+    )
     return f"{problem}, which decides; deny paths with a later first wildcard, such as aws/creds/*"
 
 

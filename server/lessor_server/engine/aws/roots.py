@@ -16,7 +16,7 @@ from typing import TypeVar
 from lessor_server.domain import root as root_rules
 from lessor_server.domain.aws.errors import AwsCallFailed, for_caller
 from lessor_server.domain.aws.iam_calls import Call
-from lessor_server.domain.aws.sts_calls import GetCallerIdentity, Identity
+from lessor_server.domain.aws.sts_calls import AwsIdentity, GetCallerIdentity
 from lessor_server.domain.errors.base import InternalError, LessorError, NotFound, RootChanged
 from lessor_server.domain.errors.preconditions import MountDisabling, RootNotSet
 from lessor_server.domain.lease import Lease
@@ -134,7 +134,7 @@ class Roots:
             raise RootChanged(f"the root of {root.mount} changed during this call", retry_in=0.1)
         return replace(root, account=identity.account)  # read again, it may be another one without an account
 
-    async def identity(self, root: Root) -> Identity:
+    async def identity(self, root: Root) -> AwsIdentity:
         """Ask AWS for the identity of the root; raises the error that a caller gets."""
         identity = await self.call_or_raise(root, GetCallerIdentity())
         self._arns[root.mount] = root.config, identity.arn
