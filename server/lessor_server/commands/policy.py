@@ -161,7 +161,9 @@ def _known_labels(
             raise click.UsageError(f"--label {key}: {shown(name)} has the value {shown(own)}; leave it out")
         if found is None or names.label_value_violations("", text) or not _can_claim(identity, found):
             problem = f"--label {key}: {shown(identity.labels[key])} can't give {shown(text)}"
-            raise click.UsageError(f"{problem}; give 1 to 256 printable characters that it can give")
+            raise click.UsageError(
+                f"{problem}; give 1 to {names.MAX_LABEL} printable characters that it can give"
+            )
         if len(template.placeholders) == 1:
             values |= found
     filled = {key: _fill(text, values) for key, text in identity.labels.items()}

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from lessor_server.domain.access.acl import EVERYTHING, Acl, Capability, Grant
+from lessor_server.domain.access.names import ROOT_NAME
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -85,7 +86,7 @@ class Principal:
         return self.acl is None or (bool(mount) and self.may(f"{mount}/config/root", Capability.READ))
 
 
-ROOT = Principal("root", AuthMethod.ROOT, acl=None, policies=("root",))
+ROOT = Principal(ROOT_NAME, AuthMethod.ROOT, acl=None, policies=(ROOT_NAME,))
 """The holder of the root token."""
 
 ANONYMOUS = Principal("", AuthMethod.NONE)
