@@ -12,9 +12,10 @@ import click
 from lessor_server.commands.cli_errors import FAILED, WRONG_SETTINGS
 from lessor_server.domain.access import names
 from lessor_server.domain.access.access_config import AccessConfig, Identity, JwtMatch, TokenMatch
-from lessor_server.domain.access.acl import Acl, Capability, Grant, IssueLimits, acl_of
+from lessor_server.domain.access.acl import Acl, Capability, Grant, acl_of
 from lessor_server.domain.access.claims import pattern_matches
 from lessor_server.domain.access.identify import find_name_values, split_by_template
+from lessor_server.domain.access.issue_limits import IssueLimits
 from lessor_server.domain.access.name_template import parse_template
 from lessor_server.domain.durations import format_duration
 from lessor_server.domain.errors.base import shown

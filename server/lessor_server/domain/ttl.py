@@ -58,7 +58,7 @@ def grant(
     """Return the ttl of a new lease of ``role``; ``None`` or zero means the default.
 
     ``by_root`` is the longest session that the mount's root can create (``root_kind.longest_session``), and
-    ``rule`` what allows the request (``access.issuing.require_allowed`` has accepted it).
+    ``rule`` what allows the request (``access.issue_limits.require_allowed`` has accepted it).
     Raises ``Invalid`` for the field ``ttl`` unless it is in whole seconds and, for a session, at least AWS's
     minimum of 900 s, before and after the caps.
     """

@@ -27,7 +27,8 @@ from lessor_server.domain.access.access_config import (
     SpiffeMatch,
     TokenMatch,
 )
-from lessor_server.domain.access.acl import Capability, IssueLimits, Policy, Rule
+from lessor_server.domain.access.acl import Capability, Policy, Rule
+from lessor_server.domain.access.issue_limits import IssueLimits
 from lessor_server.domain.access.name_template import parse_template
 from lessor_server.domain.errors.base import Violation, shown
 from lessor_server.domain.policy import placeholders

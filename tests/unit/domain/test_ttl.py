@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessor_server.domain import durations, ttl
-from lessor_server.domain.access.acl import EVERYTHING, Capability, Grant, IssueLimits
+from lessor_server.domain.access.acl import EVERYTHING, Capability, Grant
+from lessor_server.domain.access.issue_limits import IssueLimits
 from lessor_server.domain.errors.base import Invalid
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import CredentialType, Role
