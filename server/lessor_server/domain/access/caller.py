@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -76,10 +76,14 @@ class Principal:
         """Return the grant that decides about ``capability`` on ``path``; None if no pattern matches."""
         return EVERYTHING if self.acl is None else self.acl.find(path, capability)
 
+    def find_right(self, path: str, capabilities: Sequence[Capability]) -> Grant | None:
+        """Return the grant that gives all these capabilities on ``path``; None if the caller lacks one."""
+        grant = self.find_grant(path, capabilities[0])
+        return grant if grant is not None and grant.allows(capabilities) else None
+
     def may(self, path: str, *capabilities: Capability) -> bool:
         """Return whether the caller has all these capabilities on ``path``."""
-        grant = self.find_grant(path, capabilities[0])
-        return grant is not None and grant.allows(capabilities)
+        return self.find_right(path, capabilities) is not None
 
     def sees_root(self, mount: str) -> bool:
         """Return whether the caller may read AWS's texts, ARNs and account ids of a mount."""

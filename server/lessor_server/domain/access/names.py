@@ -195,23 +195,26 @@ def clashing_names(names: Sequence[str]) -> Iterator[tuple[int, int]]:
     Names without placeholders must differ. The literal text before a first placeholder must not begin another
     name or its literal text, nor begin with one. Names that have violations of their own may be left out.
     """
-    heads: dict[str, int] = {}
-    literals: dict[str, int] = {}
-    texts: list[tuple[str, bool]] = []
-    for index, name in enumerate(names):
-        try:
-            template = parse_template(name if len(name) <= MAX_NAME else "")
-        except ValueError:
-            template = NameTemplate(())
-        texts.append((template.head, bool(template.placeholders)))
-        if template.head.endswith("/") or not template.placeholders:
-            (heads if template.placeholders else literals).setdefault(template.head, index)
-    literals.pop("", None)
-    for index, (text, is_template) in enumerate(texts):
+    starts = [_start(name) for name in names]
+    first: dict[tuple[str, bool], int] = {}
+    for index, start in enumerate(starts):
+        first.setdefault(start, index)
+    for index, (text, is_template) in enumerate(starts):
         beginnings = [text[: end + 1] for end in range(len(text))]
-        others = [heads.get(beginning) for beginning in beginnings]
-        others += [literals.get(beginning) for beginning in (beginnings if is_template else [text])]
-        # Of two equal texts only the later is reported: the tables hold the first.
-        other = next((one for one in others if one is not None and one != index), None)
-        if other is not None:
+        clashing = [(beginning, True) for beginning in beginnings]
+        clashing += [(beginning, False) for beginning in (beginnings if is_template else [text])]
+        # Of two equal texts only the later is reported: the table holds the first.
+        other = next((first[one] for one in clashing if first.get(one, index) != index), None)
+        if text and other is not None:
             yield index, other
+
+
+def _start(name: str) -> tuple[str, bool]:
+    """Return a name up to its first placeholder, and whether it has one; an empty text if it is invalid."""
+    try:
+        template = parse_template(name if len(name) <= MAX_NAME else "")
+    except ValueError:
+        return "", False
+    if template.placeholders and not template.head.endswith("/"):
+        return "", False
+    return template.head, bool(template.placeholders)
