@@ -14,7 +14,7 @@ from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.domain import lease as steps
 from lessor_server.domain.aws import iam_calls, sts_calls
 from lessor_server.domain.aws.iam_calls import AccessKey, Call, CreatedUser
-from lessor_server.domain.aws.sts_calls import Identity
+from lessor_server.domain.aws.sts_calls import AwsIdentity
 from lessor_server.domain.events import Event
 from lessor_server.domain.lease import Intent, Lease
 from lessor_server.domain.root import Root
@@ -48,7 +48,7 @@ class InstantAws:
             case iam_calls.CreateAccessKey():
                 return AccessKey(f"AKIAEXAMPLE{next(self._numbers):09}", Secret("an-example-and-no-key"))
             case sts_calls.GetCallerIdentity():
-                return Identity(f"aws:{_ACCOUNT}", arn, "AIDAEXAMPLE")
+                return AwsIdentity(f"aws:{_ACCOUNT}", arn, "AIDAEXAMPLE")
             case _:
                 return None
 

@@ -19,7 +19,7 @@ BEGIN = "<!-- begin of the generated table -->"
 END = "<!-- end of the generated table -->"
 CONDITIONS = {
     ("ConfigService.DisableMount", 1): "with `force`",
-    ("ConfigService.SetRoot", 1): (
+    ("ConfigService.SetRoot", 0): (
         "if it sets an endpoint, an `identity_token_file` or the server's own credentials"
     ),
     ("RoleService.DeleteRole", 1): "with `revoke_leases`",

@@ -20,7 +20,7 @@ from lessor_server.settings.access_file import load_access_file
 from lessor_server.settings.sources import SettingsError
 
 WHAT, AUTHORITIES = "access file", "authorities of identities"
-MAX_TEXT: Final = 2_500
+MAX_TEXT: Final = 5_000
 """The maximum length of all errors in an answer: clients accept 8 KiB of metadata."""
 OWNERS_PER_PAGE: Final = 100
 

@@ -133,7 +133,7 @@ async def serve(
             _keep_running(Supervisor(log.report), reloader.run),
             _keep_running(Supervisor(log.report), identifier.run),
         ):
-            system = _system(_about(settings, dev=dev), engine, reloader, access)
+            system = _system(settings, _about(settings, dev=dev), engine, reloader, access)
             addresses = await port.serve(_handlers(engine, guard, health, system, settings))
             health.open()
             try:
@@ -192,14 +192,16 @@ def _identity_limits(settings: Settings) -> IdentityLimits:
     )
 
 
-def _system(about: About, engine: Engine, reloader: Reloader, access: AccessReloader) -> SystemService:
+def _system(
+    settings: Settings, about: About, engine: Engine, reloader: Reloader, access: AccessReloader
+) -> SystemService:
     return SystemService(
         about,
         engine.expiry,
         engine.backup,
         engine.mounts.find_misplaced_tokens,
         engine.store_status,
-        lambda: (*reloader.warnings(), *access.warnings()),
+        lambda: (*settings.warnings, *reloader.warnings(), *access.warnings()),
         access,
         engine.sealing_keys,
     )
@@ -254,7 +256,7 @@ def _limits(settings: Settings) -> EngineConfig:
 
 
 def _about(settings: Settings, *, dev: bool) -> About:
-    warnings = list(settings.warnings)
+    warnings = []
     if settings.exposed:
         warnings.append("the listener is insecure: tokens and credentials cross the network in the clear")
     if dev:

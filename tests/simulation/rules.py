@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from lessor_server.domain.access.acl import Capability, Grant, IssueLimits
+from lessor_server.domain.access.acl import Capability, Grant
+from lessor_server.domain.access.issue_limits import IssueLimits
 from lessor_server.engine.issuing.issuer import Issuer
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
 

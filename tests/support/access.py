@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from lessor_server.domain.access.acl import Acl, Capability, IssueLimits, Policy, Rule, acl_of
+from lessor_server.domain.access.acl import Acl, Capability, Policy, Rule, acl_of
 from lessor_server.domain.access.caller import AuthMethod, Credential, Principal
+from lessor_server.domain.access.issue_limits import IssueLimits
 from lessor_server.domain.errors.base import Unauthenticated
 from lessor_server.domain.policy.template import identity_fields
 

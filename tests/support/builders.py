@@ -6,7 +6,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from lessor_server.domain.access.acl import Capability, Grant, IssueLimits
+from lessor_server.domain.access.acl import Capability, Grant
+from lessor_server.domain.access.issue_limits import IssueLimits
 from lessor_server.domain.lease import Footprint, Intent
 from lessor_server.domain.lease_id import suffix_of
 from lessor_server.domain.mount import Mount

@@ -20,7 +20,8 @@ from lessor_server.domain.access.access_config import (
     SpiffeMatch,
     TokenMatch,
 )
-from lessor_server.domain.access.acl import Capability, IssueLimits, Rule
+from lessor_server.domain.access.acl import Capability, Rule
+from lessor_server.domain.access.issue_limits import IssueLimits
 from lessor_server.settings.access_file import load_access_file, load_access_rules
 from lessor_server.settings.sources import SettingsError
 from tests.support.access_files import DIGEST, TOKEN, identity, issuer, policy, problems

@@ -12,9 +12,10 @@ import click
 from lessor_server.commands.cli_errors import FAILED, WRONG_SETTINGS
 from lessor_server.domain.access import names
 from lessor_server.domain.access.access_config import AccessConfig, Identity, JwtMatch, TokenMatch
-from lessor_server.domain.access.acl import Acl, Capability, Grant, IssueLimits, acl_of
+from lessor_server.domain.access.acl import Acl, Capability, Grant, acl_of
 from lessor_server.domain.access.claims import pattern_matches
 from lessor_server.domain.access.identify import find_name_values, split_by_template
+from lessor_server.domain.access.issue_limits import IssueLimits
 from lessor_server.domain.access.name_template import parse_template
 from lessor_server.domain.durations import format_duration
 from lessor_server.domain.errors.base import shown
@@ -153,15 +154,19 @@ def _known_labels(
     for key, text in given.items():
         if key not in identity.labels:
             has = f"it has {', '.join(identity.labels)}" if identity.labels else "it has none"
-            raise click.UsageError(f"--label {key}: {shown(name)} has no such label; {has}")
+            click.echo(f"warning: --label {key}: {shown(name)} has no such label; {has}", err=True)
+            continue
         own = _fill(identity.labels[key], values)
         template = parse_template(identity.labels[key])
         found = split_by_template(template, text)
         if own is not None and own != text:
-            raise click.UsageError(f"--label {key}: {shown(name)} has the value {shown(own)}; leave it out")
+            click.echo(f"warning: --label {key}: {shown(name)} has the value {shown(own)}", err=True)
+            continue
         if found is None or names.label_value_violations("", text) or not _can_claim(identity, found):
             problem = f"--label {key}: {shown(identity.labels[key])} can't give {shown(text)}"
-            raise click.UsageError(f"{problem}; give 1 to 256 printable characters that it can give")
+            raise click.UsageError(
+                f"{problem}; give 1 to {names.MAX_LABEL} printable characters that it can give"
+            )
         if len(template.placeholders) == 1:
             values |= found
     filled = {key: _fill(text, values) for key, text in identity.labels.items()}

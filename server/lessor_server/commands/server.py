@@ -10,6 +10,7 @@ import click
 import uvloop
 
 from lessor_server import app
+from lessor_server.access_reload import load_rules
 from lessor_server.adapters.aws.sdk_session import CaBundleUnusable, require_ca_bundle
 from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import LogLevel, start_logging
@@ -38,9 +39,11 @@ def command(file: Path | None, *, check: bool) -> None:
 
 
 def settings_or_exit(file: Path | None) -> Settings:
-    """Return the settings, or print every problem and exit with 2."""
+    """Return the settings, or print every problem of them and of the access file, and exit with 2."""
     try:
-        return load(file, os.environ)
+        settings = load(file, os.environ)
+        load_rules(settings.access.file)
+        return settings
     except SettingsError as error:
         for problem in error.problems:
             click.echo(f"lessor server: {problem}", err=True)

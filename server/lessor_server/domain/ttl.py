@@ -58,7 +58,7 @@ def grant(
     """Return the ttl of a new lease of ``role``; ``None`` or zero means the default.
 
     ``by_root`` is the longest session that the mount's root can create (``root_kind.longest_session``), and
-    ``rule`` what allows the request (``access.issuing.require_allowed`` has accepted it).
+    ``rule`` what allows the request (``access.issue_limits.require_allowed`` has accepted it).
     Raises ``Invalid`` for the field ``ttl`` unless it is in whole seconds and, for a session, at least AWS's
     minimum of 900 s, before and after the caps.
     """
@@ -113,8 +113,9 @@ def renewal(
     """Return the new expiry of a lease renewed at ``now_us`` by ``increment`` (none or zero: its own ttl).
 
     It is now + increment, capped by the row's maximum, by issue time + ``todays_max`` and by issue time +
-    ``by_rule``, the max_ttl of the rule that allows the renewal; and at least now + 1 s. Raises ``Invalid``
-    for ``increment`` unless it is in whole seconds.
+    ``by_rule``, the max_ttl of the rule that allows the renewal. It is at least now + 1 s, but that second is
+    not added to a lease that ends sooner: repeated renewals would have no end. Raises ``Invalid`` for
+    ``increment`` unless it is in whole seconds.
     """
     require(durations.violations("increment", increment or None))
     wanted = increment or term.ttl
@@ -123,8 +124,8 @@ def renewal(
     by = "the lease's maximum"
     if by_rule is not None and (ruled_us := term.issue_us + by_rule // MICROSECOND) < bound_us:
         bound_us, by = ruled_us, "the max_ttl of the rule that allows it"
-    expires_us = max(min(wanted_us, bound_us), now_us + SECOND_US)
-    ttl = timedelta(seconds=(expires_us - now_us) // SECOND_US)
+    expires_us = max(min(wanted_us, bound_us), min(now_us + SECOND_US, term.expires_us))
+    ttl = timedelta(seconds=max(expires_us - now_us, 0) // SECOND_US)
     warnings = []
     if expires_us < wanted_us:
         warnings.append(f"increment {format_duration(wanted)} was capped to {format_duration(ttl)} by {by}")

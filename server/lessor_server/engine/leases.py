@@ -9,7 +9,7 @@ from enum import Enum
 
 from lessor_server.domain import lease as steps
 from lessor_server.domain import ttl
-from lessor_server.domain.access.acl import NO_LIMITS, IssueLimits
+from lessor_server.domain.access.issue_limits import NO_LIMITS, IssueLimits
 from lessor_server.domain.errors.access import NotYourLease
 from lessor_server.domain.errors.base import LessorError, NotFound
 from lessor_server.domain.errors.preconditions import (

@@ -39,8 +39,8 @@ class Caller:
 
     def require(self, path: str, capability: Capability) -> Grant:
         """Return the grant of a capability on a path, or raise ``PermissionDenied``."""
-        grant = self.principal.find_grant(path, capability)
-        if grant is None or not grant.allows((capability,)):
+        grant = self.principal.find_right(path, (capability,))
+        if grant is None:
             raise missing_capabilities((capability,), path)
         return grant
 
@@ -153,12 +153,14 @@ class ServedCall:
 
     def _grant(self, need: Need, path: str) -> Grant | None:
         """Return what grants a need; None if it is granted for the caller's own leases only."""
-        grant = self.caller.principal.find_grant(path, need.capabilities[0])
-        if grant is not None and grant.allows(need.capabilities):
-            return grant
-        if grant is not None and need.instead is not None and grant.allows((need.instead,)):
-            return grant
-        if need.for_others and not (grant is not None and grant.denies):
+        principal = self.caller.principal
+        right = principal.find_right(path, need.capabilities)
+        if right is None and need.instead is not None:
+            right = principal.find_right(path, (need.instead,))
+        if right is not None:
+            return right
+        deciding = principal.find_grant(path, need.capabilities[0])
+        if need.for_others and not (deciding is not None and deciding.denies):
             return None
         raise missing_capabilities(need.capabilities, path)
 

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 from lessor.v1 import lease_pb2 as pb
-from lessor_server.domain.access.acl import NO_LIMITS, Capability
+from lessor_server.domain.access.acl import Capability
+from lessor_server.domain.access.issue_limits import NO_LIMITS
 from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.lease_id import CREDS, IdRange, LeaseId
 from lessor_server.engine.leases import Leases, Outcome

@@ -70,8 +70,8 @@ PERMISSIONS: Final[Mapping[str, tuple[Need, ...]]] = {
     "ConfigService.ListMounts": (Need("sys/mounts/", (LIST,)),),
     "ConfigService.TuneMount": (Need("sys/mounts/{mount}/tune", (UPDATE, SUDO)),),
     "ConfigService.SetRoot": (
-        Need("{mount}/config/root", (UPDATE,)),
         Need("{mount}/config/root", (UPDATE, SUDO), when=_uses_own_secrets),
+        Need("{mount}/config/root", (UPDATE,)),
     ),
     "ConfigService.GetRoot": (Need("{mount}/config/root", (READ,)),),
     "ConfigService.RotateRoot": (Need("{mount}/config/rotate-root", (UPDATE,)),),

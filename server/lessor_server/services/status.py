@@ -20,7 +20,9 @@ from lessor_server.domain.errors.base import MAX_PATH, ErrorKind, Invalid, Lesso
 DOMAIN = "lessor"
 MAX_VIOLATIONS, MAX_BYTES = 20, 4096
 MAX_DESCRIPTION = 512
-"""The maximum length of a message that the details repeat."""
+"""The maximum length of a message that the details of a failed precondition repeat."""
+MAX_REPEATED = 2_000
+"""The maximum length of a message that the details repeat whole."""
 DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -42,7 +44,9 @@ def error_status(error: LessorError, *, sees_root: bool) -> ErrorStatus:
         # Without a request id the text is not AWS's, but of the network, a proxy or the SDK.
         source = "AWS says" if error.aws.request_id else "cause"
         message = f"{message} ({source}: {error.aws.text})"
-    status = Status(code=code.value[0], message=message)
+    # Clients accept 8 KiB of metadata: of a long message the details have the beginning only.
+    short = message if len(message) <= MAX_REPEATED else f"{message[:MAX_DESCRIPTION]}…"
+    status = Status(code=code.value[0], message=short)
     for detail in (_info(error), *_details(error)):
         packed = AnyMessage()
         packed.Pack(detail)

@@ -15,11 +15,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from lessor_server.domain import durations
-from lessor_server.domain.access import names, path_pattern, role_arns
+from lessor_server.domain.access import names, path_pattern
 from lessor_server.domain.access.access_config import ALGORITHMS, IpNetwork
 from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.access.caller import UNIX
-from lessor_server.domain.access.request_fields import REQUEST_FIELDS
+from lessor_server.domain.access.issue_limits import REQUEST_FIELDS, role_arn_violations
 from lessor_server.domain.errors.base import Violation, shown
 from lessor_server.settings import parsers
 from lessor_server.settings.parsers import InvalidValue
@@ -90,7 +90,7 @@ def rule_path(value: object) -> str:
 
 def role_arn_pattern(value: object) -> str:
     """Accept a pattern of role ARNs."""
-    return _valid(value, role_arns.role_arn_violations)
+    return _valid(value, role_arn_violations)
 
 
 def label_key(value: object) -> str:

@@ -196,10 +196,10 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
         SettingsError: With every problem of both.
     """
     read = load_file(SettingsFile, file, environ)
-    return Settings.model_construct(**dict(read), file=file, warnings=_warnings(file, read))
+    return Settings.model_construct(**dict(read), file=file, warnings=_warnings(file, read, environ))
 
 
-def _warnings(file: Path | None, settings: SettingsFile) -> tuple[str, ...]:
+def _warnings(file: Path | None, settings: SettingsFile, environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return a warning for each secret file of the operator's that every user of the machine can read.
 
     A group may read them: a service gets root's secrets that way.
@@ -207,7 +207,7 @@ def _warnings(file: Path | None, settings: SettingsFile) -> tuple[str, ...]:
     secrets = {
         settings.root_token_file,
         settings.tls.key_file if settings.tls else None,
-        file if settings.root_token else None,
+        file if settings.root_token and TOKEN_VARIABLES[0] not in environ else None,
     }
     readable = sorted(
         str(path) for path in secrets if path is not None and file_checks.is_readable_by_all(path)

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lessor.cli.main import root
+from lessor_server.commands.server import command as server_command
 from tests.support.access_files import identity
 
 TOKEN = "lsr_" + "a" * 49
@@ -242,9 +243,6 @@ def test_another_token_is_a_usage_error_that_does_not_show_it(
         ["--identity", "k8s/a b/c", "a", "read"],
         ["--identity", "ci", "--label", "team", "a", "read"],
         ["--identity", "ci", "--label", "te am=x", "a", "read"],
-        ["--identity", "ci", "--label", "nope=x", "a", "read"],
-        ["--identity", "ci", "--label", "team=other", "a", "read"],
-        ["--identity", "k8s/prod/app", "--label", "team=dev", "a", "read"],
         ["--identity", "k8s/prod/app", "--label", "kind=a\nb", "a", "read"],
         ["--identity", "k8s/prod/app", "--label", f"kind={'a' * 257}", "a", "read"],
         ["--identity", "k8s/prod/app", "--label", "kind=a", "--label", "kind=b", "a", "read"],
@@ -264,3 +262,29 @@ def test_a_broken_access_file_is_neither_allowed_nor_denied(file: Path) -> None:
     done = run("policy", "test", "--file", file, "--identity", "ci", "a", "read")
     assert done.exit_code == 2
     assert f"{file}: policies: is a number, not a list" in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "warning"),
+    [
+        (["--identity", "ci", "--label", "nope=x"], "has no such label"),
+        (["--identity", "ci", "--label", "team=other"], "has the value"),
+        (["--identity", "k8s/prod/app", "--label", "team=dev"], "has the value"),
+    ],
+)
+def test_a_label_that_the_server_would_not_use_is_left_out_with_a_warning(
+    file: Path, words: list[str], warning: str
+) -> None:
+    plain = run("policy", "test", "--file", file, *words[:2], "aws/creds/blue", "read")
+    done = run("policy", "test", "--file", file, *words, "aws/creds/blue", "read")
+    assert warning in done.stderr
+    assert (done.exit_code, done.stdout) == (plain.exit_code, plain.stdout)
+
+
+def test_a_check_of_the_server_s_settings_reads_the_access_file(tmp_path: Path, file: Path) -> None:
+    environ = {"LESSOR_DATA_DIR": str(tmp_path / "data"), "LESSOR_ACCESS_FILE": str(file)}
+    assert CliRunner().invoke(server_command, ["--check"], env=environ).exit_code == 0
+    file.write_text("nonsense = 1", encoding="utf-8")
+    done = CliRunner().invoke(server_command, ["--check"], env=environ)
+    assert done.exit_code == 2
+    assert "nonsense" in done.stderr

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessor_server.domain import durations, ttl
-from lessor_server.domain.access.acl import EVERYTHING, Capability, Grant, IssueLimits
+from lessor_server.domain.access.acl import EVERYTHING, Capability, Grant
+from lessor_server.domain.access.issue_limits import IssueLimits
 from lessor_server.domain.errors.base import Invalid
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import CredentialType, Role
@@ -130,7 +131,7 @@ def test_a_renewal_stays_within_its_bounds(
 ) -> None:
     term = ttl.Term(own, *instants)
     answer = ttl.renewal(now_us, increment, term, todays_max)
-    soonest = now_us + 1_000_000
+    soonest = min(now_us + 1_000_000, term.expires_us)
     today_us = term.issue_us + todays_max // timedelta(microseconds=1)
     assert answer.expires_us >= soonest
     assert answer.expires_us <= max(soonest, min(term.max_expires_us, today_us))
@@ -138,6 +139,18 @@ def test_a_renewal_stays_within_its_bounds(
     said = " ".join(answer.warnings)
     assert ("capped" in said) == (answer.expires_us < asked_us)
     assert ("earlier" in said) == (answer.expires_us < term.expires_us)
+
+
+def test_repeated_renewals_add_nothing_to_a_lease_at_its_maximum() -> None:
+    """Otherwise a lease that is renewed in its last second would never end."""
+    second = timedelta(seconds=1)
+    term = ttl.Term(20 * second, 0, 20_000_000, 20_000_000)
+    for now_us in (0, 18_999_999, 19_000_000, 19_200_000, 19_999_999):
+        assert ttl.renewal(now_us, 20 * second, term, 40 * second).expires_us == 20_000_000
+    lowered = ttl.renewal(10_000_000, 20 * second, term, 3 * second)
+    assert lowered.expires_us == 11_000_000
+    ending = ttl.Term(20 * second, 0, lowered.expires_us, 20_000_000)
+    assert ttl.renewal(10_900_000, 20 * second, ending, 3 * second).expires_us == lowered.expires_us
 
 
 @given(INSTANTS, SPANS, SPANS)

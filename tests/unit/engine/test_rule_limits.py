@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.access.acl import NO_LIMITS, Grant, IssueLimits
-from lessor_server.domain.access.issuing import require_allowed
+from lessor_server.domain.access.acl import Grant
+from lessor_server.domain.access.issue_limits import NO_LIMITS, IssueLimits, require_allowed
 from lessor_server.domain.errors.access import RuleFull
 from lessor_server.domain.errors.base import Aborted, Invalid, LessorError, PermissionDenied
 from lessor_server.domain.errors.preconditions import RequestSpent
@@ -204,7 +204,7 @@ def test_a_star_of_a_rule_stands_for_no_slash() -> None:
     deep = "arn:aws:iam::123456789012:role/deploy-team/admin"
     grant = rule(role_arns=(("arn:aws:iam::*:role/deploy-*",),))
     with pytest.raises(PermissionDenied):
-        require_allowed(grant, builders.assumed(deep), SessionOptions())
+        require_allowed(grant.pattern, grant.limits, builders.assumed(deep), SessionOptions())
 
 
 @virtual

@@ -155,7 +155,7 @@ def test_a_root_that_uses_the_server_s_secrets_or_sends_keys_elsewhere_needs_sud
     request = C.SetRootRequest(mount="m", config=config)
     if mask is not None:
         request.update_mask.CopyFrom(FieldMask(paths=mask))
-    assert needs_of("ConfigService.SetRoot", request) == ([ROOT, SUDO] if sudo else [ROOT])
+    assert needs_of("ConfigService.SetRoot", request) == ([SUDO, ROOT] if sudo else [ROOT])
 
 
 @pytest.mark.parametrize(

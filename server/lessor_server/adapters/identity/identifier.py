@@ -40,6 +40,7 @@ from lessor_server.domain.access.identify import (
     identify_certificate,
     identify_claims,
 )
+from lessor_server.domain.access.names import ROOT_NAME
 from lessor_server.domain.errors.access import HOW_TO_SEND
 from lessor_server.domain.errors.base import Unauthenticated, shown
 from lessor_server.domain.secret import TokenHash
@@ -185,7 +186,7 @@ class Identifier:
 
     def may_match(self, name: str) -> bool:
         """Return whether a caller could have this name under the rules in force."""
-        if name == ROOT.name:
+        if name == ROOT_NAME:
             return self._root_token is not None
         return self._in_force.names.find(name) is not None
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from enum import Enum
 from itertools import chain
 from weakref import WeakValueDictionary
 
+from lessor_server.domain.access.issue_limits import NO_LIMITS, IssueLimits
 from lessor_server.domain.access.path_pattern import PathPattern
 from lessor_server.domain.errors.preconditions import TemplateLabelUnknown
 from lessor_server.domain.policy import placeholders
@@ -25,37 +25,6 @@ class Capability(Enum):
     LIST = "list"
     SUDO = "sudo"
     DENY = "deny"
-
-
-@dataclass(frozen=True, slots=True)
-class IssueLimits:
-    """Limits on what is issued under a rule.
-
-    ``max_ttl`` bounds the whole life of a lease, and ``max_leases`` the live leases of one owner. A session's
-    role ARN must match one pattern of each list in ``role_arns``. ``require`` and ``forbid`` name fields of
-    the request.
-    """
-
-    max_ttl: timedelta | None = None
-    max_leases: int | None = None
-    role_arns: tuple[tuple[str, ...], ...] = ()
-    require: frozenset[str] = frozenset()
-    forbid: frozenset[str] = frozenset()
-
-    def both(self, other: IssueLimits) -> IssueLimits:
-        """Return the limits that hold both these and ``other``."""
-        return IssueLimits(
-            max_ttl=min(filter(None, (self.max_ttl, other.max_ttl)), default=None),
-            max_leases=min(
-                (count for count in (self.max_leases, other.max_leases) if count is not None), default=None
-            ),
-            role_arns=tuple(dict.fromkeys((*self.role_arns, *other.role_arns))),
-            require=self.require | other.require,
-            forbid=self.forbid | other.forbid,
-        )
-
-
-NO_LIMITS = IssueLimits()
 
 
 @dataclass(frozen=True, slots=True)

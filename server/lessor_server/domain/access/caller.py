@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
 from lessor_server.domain.access.acl import EVERYTHING, Acl, Capability, Grant
+from lessor_server.domain.access.names import ROOT_NAME
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -75,17 +76,21 @@ class Principal:
         """Return the grant that decides about ``capability`` on ``path``; None if no pattern matches."""
         return EVERYTHING if self.acl is None else self.acl.find(path, capability)
 
+    def find_right(self, path: str, capabilities: Sequence[Capability]) -> Grant | None:
+        """Return the grant that gives all these capabilities on ``path``; None if the caller lacks one."""
+        grant = self.find_grant(path, capabilities[0])
+        return grant if grant is not None and grant.allows(capabilities) else None
+
     def may(self, path: str, *capabilities: Capability) -> bool:
         """Return whether the caller has all these capabilities on ``path``."""
-        grant = self.find_grant(path, capabilities[0])
-        return grant is not None and grant.allows(capabilities)
+        return self.find_right(path, capabilities) is not None
 
     def sees_root(self, mount: str) -> bool:
         """Return whether the caller may read AWS's texts, ARNs and account ids of a mount."""
         return self.acl is None or (bool(mount) and self.may(f"{mount}/config/root", Capability.READ))
 
 
-ROOT = Principal("root", AuthMethod.ROOT, acl=None, policies=("root",))
+ROOT = Principal(ROOT_NAME, AuthMethod.ROOT, acl=None, policies=(ROOT_NAME,))
 """The holder of the root token."""
 
 ANONYMOUS = Principal("", AuthMethod.NONE)

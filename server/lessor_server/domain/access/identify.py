@@ -21,18 +21,23 @@ from lessor_server.domain.access.access_config import (
     JwtMatch,
     SpiffeMatch,
 )
-from lessor_server.domain.access.caller import ROOT, IpAddress
+from lessor_server.domain.access.caller import IpAddress
 from lessor_server.domain.access.claims import ABSENT, Claims, claim_matches, claim_text, find_claim
 from lessor_server.domain.access.name_template import NameTemplate, parse_template
+from lessor_server.domain.access.names import (
+    MAX_LABEL,
+    MAX_NAME,
+    MAX_NAME_VALUE,
+    NAME_LETTER,
+    ROOT_NAME,
+    label_value_violations,
+)
 from lessor_server.domain.errors.base import Unauthenticated, shown
 
-MAX_NAME: Final = 256
-MAX_NAME_VALUE: Final = 128
-MAX_LABEL: Final = 256
 MAX_DNS_NAMES: Final = 100
 """The maximum number of DNS SANs: each is compared with every identity that has a ``dns_name``."""
 
-_NAME_VALUE: Final = re.compile(rf"[A-Za-z0-9_.@:/+=,-]{{1,{MAX_NAME_VALUE}}}")
+_NAME_VALUE: Final = re.compile(rf"{NAME_LETTER}{{1,{MAX_NAME_VALUE}}}")
 
 Values = Mapping[str, str]
 """The values of placeholders, by the placeholders' names."""
@@ -216,9 +221,9 @@ def _filled_name(template: NameTemplate, values: Values) -> str:
             name += _name_value(key, values[key], slashes=index == len(keys) - 1)
     if len(name) > MAX_NAME:
         raise Unauthenticated(
-            f"the caller's name would have {len(name)} characters, and at most 256 can be used"
+            f"the caller's name would have {len(name)} characters, and at most {MAX_NAME} can be used"
         )
-    if name == ROOT.name or not {".", ".."}.isdisjoint(name.split("/")):
+    if name == ROOT_NAME or not {".", ".."}.isdisjoint(name.split("/")):
         raise Unauthenticated(f"the caller's name would be {shown(name)}, which is not accepted")
     if split_by_template(template, name) != {key: values[key] for key in keys}:
         raise Unauthenticated(
@@ -231,8 +236,8 @@ def _filled_name(template: NameTemplate, values: Values) -> str:
 def _name_value(key: str, value: str, *, slashes: bool) -> str:
     if not _NAME_VALUE.fullmatch(value):
         raise Unauthenticated(
-            f"the value of {shown(key)} has characters that a name can't have, or not 1 to 128 characters:"
-            f" {shown(value)}"
+            f"the value of {shown(key)} has characters that a name can't have, or not 1 to {MAX_NAME_VALUE}"
+            f" characters: {shown(value)}"
         )
     if "/" in value and not slashes:
         raise Unauthenticated(f"the value of {shown(key)} has a /, and it is not the last part of the name")
@@ -245,8 +250,8 @@ def _filled_label(label: str, template: NameTemplate, values: Values) -> str:
     pieces = [(literal, "" if key is None else values[key], key) for literal, key in template.parts]
     text = "".join(literal + value for literal, value, _ in pieces)
     empty = any(key is not None and not value for _, value, key in pieces)
-    if empty or not 1 <= len(text) <= MAX_LABEL or not text.isprintable():
-        raise Unauthenticated(f"the label {shown(label)} would not be 1 to 256 printable characters")
+    if empty or label_value_violations(label, text):
+        raise Unauthenticated(f"the label {shown(label)} would not be 1 to {MAX_LABEL} printable characters")
     return text
 
 

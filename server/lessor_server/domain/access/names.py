@@ -16,13 +16,19 @@ from lessor_server.domain.errors.base import Violation, shown, too_long
 ROOT_NAME: Final = "root"
 """The name of the root token's holder, and of its policy."""
 MAX_NAME: Final = 256
+MAX_NAME_VALUE: Final = 128
+"""The maximum length of the value of a placeholder in a name."""
 MAX_LABEL: Final = 256
+MAX_KEY: Final = 128
+KEY: Final = rf"[A-Za-z0-9_.:/@-]{{1,{MAX_KEY}}}"
+"""The keys of labels, also in fields of templates, ``{{identity.labels.KEY}}``."""
+NAME_LETTER: Final = r"[A-Za-z0-9_.@:/+=,-]"
+"""A character of an identity's name."""
 MAX_SPIFFE_ID: Final = 2048
 MAX_HOST: Final = 253
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_.@:/+=,-]*")
-_KEY: Final = re.compile(r"[A-Za-z0-9_.:/@-]{1,128}")
-"""As in the fields of templates, ``{{identity.labels.KEY}}``."""
+_NAME: Final = re.compile(f"{NAME_LETTER}*")
+_KEY: Final = re.compile(KEY)
 _PLACEHOLDER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9._-]+")
@@ -36,7 +42,11 @@ def key_violations(field: str, text: str) -> list[Violation]:
     """Return the violations of the name of a policy or issuer, or of the key of a label."""
     if _KEY.fullmatch(text):
         return []
-    return [Violation(field, f"{shown(text)} is not a valid name", "use 1 to 128 of A-Z a-z 0-9 _ . : / @ -")]
+    return [
+        Violation(
+            field, f"{shown(text)} is not a valid name", f"use 1 to {MAX_KEY} of A-Z a-z 0-9 _ . : / @ -"
+        )
+    ]
 
 
 def policy_name_violations(field: str, text: str) -> list[Violation]:
@@ -101,7 +111,7 @@ def label_value_violations(field: str, text: str) -> list[Violation]:
     """Return the violations of the label of a caller, filled in."""
     if 1 <= len(text) <= MAX_LABEL and text.isprintable():
         return []
-    return [Violation(field, "is not 1 to 256 printable characters", "correct it")]
+    return [Violation(field, f"is not 1 to {MAX_LABEL} printable characters", "correct it")]
 
 
 def claim_violations(field: str, name: str) -> list[Violation]:
@@ -185,23 +195,26 @@ def clashing_names(names: Sequence[str]) -> Iterator[tuple[int, int]]:
     Names without placeholders must differ. The literal text before a first placeholder must not begin another
     name or its literal text, nor begin with one. Names that have violations of their own may be left out.
     """
-    heads: dict[str, int] = {}
-    literals: dict[str, int] = {}
-    texts: list[tuple[str, bool]] = []
-    for index, name in enumerate(names):
-        try:
-            template = parse_template(name if len(name) <= MAX_NAME else "")
-        except ValueError:
-            template = NameTemplate(())
-        texts.append((template.head, bool(template.placeholders)))
-        if template.head.endswith("/") or not template.placeholders:
-            (heads if template.placeholders else literals).setdefault(template.head, index)
-    literals.pop("", None)
-    for index, (text, is_template) in enumerate(texts):
+    starts = [_start(name) for name in names]
+    first: dict[tuple[str, bool], int] = {}
+    for index, start in enumerate(starts):
+        first.setdefault(start, index)
+    for index, (text, is_template) in enumerate(starts):
         beginnings = [text[: end + 1] for end in range(len(text))]
-        others = [heads.get(beginning) for beginning in beginnings]
-        others += [literals.get(beginning) for beginning in (beginnings if is_template else [text])]
-        # Of two equal texts only the later is reported: the tables hold the first.
-        other = next((one for one in others if one is not None and one != index), None)
-        if other is not None:
+        clashing = [(beginning, True) for beginning in beginnings]
+        clashing += [(beginning, False) for beginning in (beginnings if is_template else [text])]
+        # Of two equal texts only the later is reported: the table holds the first.
+        other = next((first[one] for one in clashing if first.get(one, index) != index), None)
+        if text and other is not None:
             yield index, other
+
+
+def _start(name: str) -> tuple[str, bool]:
+    """Return a name up to its first placeholder, and whether it has one; an empty text if it is invalid."""
+    try:
+        template = parse_template(name if len(name) <= MAX_NAME else "")
+    except ValueError:
+        return "", False
+    if template.placeholders and not template.head.endswith("/"):
+        return "", False
+    return template.head, bool(template.placeholders)

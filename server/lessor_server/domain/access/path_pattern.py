@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from lessor_server.domain.access.names import KEY
 from lessor_server.domain.errors.base import Violation, shown, too_long
 from lessor_server.domain.policy import placeholders
 
 MAX_PATTERN: Final = 512
-_FIELD: Final = re.compile(r"identity\.(?:name|labels\.[A-Za-z0-9_.:/@-]{1,128})")
+_FIELD: Final = re.compile(rf"identity\.(?:name|labels\.{KEY})")
 _FIELD_FIX: Final = "use {{identity.name}} or {{identity.labels.KEY}}"
 
 

@@ -46,6 +46,8 @@ def _own_problems(rule: Rule, shapes: Iterable[PathShape]) -> Iterator[str]:
     elif Capability.DENY not in rule.capabilities and not needed & rule.capabilities:
         names = ", ".join(one.value for one in Capability if one in needed)
         yield f"capabilities: no call needs these on such a path; calls need {names} there"
+    if Capability.DENY in rule.capabilities and placeholders.fields(rule.pattern):
+        yield "path: denies nothing to a caller without a usable value; write a deny without fields"
     if Capability.DENY in rule.capabilities and len(rule.capabilities) > 1:
         yield "capabilities: deny wins over all others; remove deny, or the others"
 

@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import replace
 
 from lessor_server.domain import ttl, user_names
-from lessor_server.domain.access import issuing
+from lessor_server.domain.access import issue_limits
 from lessor_server.domain.aws import plans
 from lessor_server.domain.aws.iam_calls import AccessKey, CreateAccessKey, DeleteAccessKey
 from lessor_server.domain.errors.base import DeadlineExceeded, LessorError, RootChanged, StoreUnavailable
@@ -133,7 +133,7 @@ class Issuer:
         # Life of a request, 5: mount, role and root at one instant.
         request_id = asked.request.id if asked.request else ""
         context = await self._roots.load_context(asked.mount, asked.role, asked.owner, request_id)
-        issuing.require_allowed(asked.grant, context.role, asked.options)
+        issue_limits.require_allowed(asked.grant.pattern, asked.grant.limits, context.role, asked.options)
         self._roots.limiter(context.root).require_open()
         if context.earlier is not None:
             flights.require_repeatable(context.earlier, asked, self._store.now())

@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from lessor_server.domain import backoff, durations, ttl
 from lessor_server.domain import lease as steps
-from lessor_server.domain.access import issuing
+from lessor_server.domain.access import issue_limits
 from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable, Violation
 from lessor_server.domain.errors.preconditions import MfaRefused
@@ -96,7 +96,7 @@ class CredentialStream:
         grounds = await self._store.load_issue_context(asked.mount, asked.role)
         if grounds.mount is None or grounds.role is None:
             return  # the issue reports what is missing
-        issuing.require_allowed(asked.grant, grounds.role, asked.options)
+        issue_limits.require_allowed(asked.grant.pattern, asked.grant.limits, grounds.role, asked.options)
         found = durations.violations("overlap", overlap) + ttl.violations(
             asked.ttl, grounds.role, grounds.mount
         )

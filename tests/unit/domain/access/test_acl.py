@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lessor_server.domain.access.acl import Acl, Capability, IssueLimits, Policy, Rule, acl_of
+from lessor_server.domain.access.acl import Acl, Capability, Policy, Rule, acl_of
+from lessor_server.domain.access.issue_limits import IssueLimits
 from lessor_server.domain.access.path_pattern import PathPattern, violations
 from lessor_server.domain.policy.template import identity_fields
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lessor.v1 import creds_pb2
-from lessor_server.domain.access.request_fields import REQUEST_FIELDS
-from lessor_server.domain.access.role_arns import admits, role_arn_violations
+from lessor_server.domain.access.issue_limits import REQUEST_FIELDS, admits, role_arn_violations
 
 ACCOUNT = "123456789012"
 
