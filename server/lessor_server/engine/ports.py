@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
+from lessor_server.domain.audit.record import AuditRecord
 from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.events import Event
 from lessor_server.domain.lease import Intent, Lease, Orphan, State
@@ -398,6 +399,31 @@ class Report(Protocol):
 
     def __call__(self, where: str, error: BaseException, /) -> str:
         """Log an exception from ``where``; return its reference in the log."""
+        ...
+
+
+class Audit(Protocol):
+    """Writes audit records to all sinks."""
+
+    @property
+    def works(self) -> bool:
+        """Return whether at least one sink can be written to."""
+        ...
+
+    async def write(self, record: AuditRecord) -> None:
+        """Write a record and wait until one sink has it.
+
+        Raises:
+            AuditUnavailable: No sink works. The record waits in memory for one that does.
+        """
+        ...
+
+    def note(self, record: AuditRecord) -> None:
+        """Write a record soon; never wait and never raise."""
+        ...
+
+    def hash_value(self, value: str) -> str:
+        """Return what stands for a value in a record: its HMAC-SHA256 under the installation's key."""
         ...
 
 

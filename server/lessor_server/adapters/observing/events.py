@@ -24,7 +24,15 @@ _WARNINGS = (
     events.ReloadFailed,
 )
 _WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
-_ERRORS = (events.Stuck, events.StoreFailed, events.KeyLeft, events.RotationMissed, events.UnreadableRow)
+_ERRORS = (
+    events.Stuck,
+    events.StoreFailed,
+    events.KeyLeft,
+    events.RotationMissed,
+    events.UnreadableRow,
+    events.AuditSinkFailed,
+    events.AuditRecordsMissing,
+)
 
 
 class EventLog:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from lessor_server.domain.errors.base import PermissionDenied, Precondition, QuotaExceeded, Unauthenticated
+from lessor_server.domain.errors.base import (
+    PermissionDenied,
+    Precondition,
+    QuotaExceeded,
+    Unauthenticated,
+    Unavailable,
+)
 
 
 class IssuerUnavailable(Unauthenticated):
@@ -59,3 +65,10 @@ class AccessFileInvalid(Precondition):
 
     reason = "ACCESS_FILE_INVALID"
     fix = "correct the access file, check it with lessor access check, and reload again"
+
+
+class AuditUnavailable(Unavailable):
+    """No audit sink works, so nothing is issued or changed, and the root is not shown; revocations go on."""
+
+    reason = "AUDIT_UNAVAILABLE"
+    fix = "call again later; the operator's log says why the audit records can't be written"
