@@ -11,14 +11,77 @@ from lessor.service_config import service_config
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.lease import STEPS, State
 from lessor_server.domain.rotation import STEPS as ROTATION
+from lessor_server.services.permissions import PERMISSIONS, Need
 from lessor_server.services.status import code_of
 
 DOCS = Path(__file__).parent
+BEGIN = "<!-- begin of the generated table -->"
+END = "<!-- end of the generated table -->"
+CONDITIONS = {
+    ("ConfigService.DisableMount", 1): "with `force`",
+    ("ConfigService.SetRoot", 1): (
+        "if it sets an endpoint, an `identity_token_file` or the server's own credentials"
+    ),
+    ("RoleService.DeleteRole", 1): "with `revoke_leases`",
+    ("LeaseService.AbandonLeases", 0): "for one lease",
+    ("LeaseService.AbandonLeases", 1): "for a prefix",
+    ("LeaseService.Reconcile", 0): "without `apply`",
+    ("LeaseService.Reconcile", 1): "with `apply`",
+}
+"""When a need counts, by its method and its index."""
 
 
 def pages() -> dict[str, str]:
     """Return every generated page by its file's name."""
-    return {"reasons.md": reasons(), "service_config.json": f"{service_config()}\n", "states.md": states()}
+    return {
+        "access.md": access((DOCS / "access.md").read_text(encoding="utf-8")),
+        "reasons.md": reasons(),
+        "service_config.json": f"{service_config()}\n",
+        "states.md": states(),
+    }
+
+
+def access(page: str) -> str:
+    """Return the page about access with its table of paths."""
+    rows = [row for method, needs in PERMISSIONS.items() for row in _needs(method, needs)]
+    head = ["| RPC | path | capabilities |", "| --- | --- | --- |"]
+    table = [*head, *(f"| {' | '.join(row)} |" for row in rows)]
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return "\n".join([before + begin, "", *table, "", end + after])
+
+
+def _needs(method: str, needs: tuple[Need, ...]) -> list[tuple[str, str, str]]:
+    """Return the rows of one method."""
+    name = f"`{method.partition('.')[2]}`"
+    if not needs:
+        return [(name, "", "any identity")]
+    return [
+        (name, f"`{_path(need)}`", _capabilities(method, index, need)) for index, need in enumerate(needs)
+    ]
+
+
+def _path(need: Need) -> str:
+    """Return a path with the short names of its placeholders."""
+    names = {"role.name": "role", "static_role.name": "static role", "lease_id": "lease id"}
+    path = need.path
+    for field, short in names.items():
+        path = path.replace(f"{{{field}}}", f"<{short}>")
+    return path.replace("{", "<").replace("}", ">")
+
+
+def _capabilities(method: str, index: int, need: Need) -> str:
+    """Return the capabilities, and when they are needed; fails for a condition without a text."""
+    text = " and ".join(one.value for one in need.capabilities)
+    if need.instead is not None and method.startswith("RoleService.Check"):
+        text = f"{text} or {need.instead.value}"
+    elif need.instead is not None:
+        text = f"{text}; with {need.instead.value} alone the write inserts, or fails with `ALREADY_EXISTS`"
+    if need.for_others:
+        text = f"{text}; own leases without it"
+    if need.when is not Need(need.path, need.capabilities).when:
+        text = f"{text} {CONDITIONS[method, index]}"
+    return text
 
 
 def reasons() -> str:

@@ -27,6 +27,7 @@ from tests.support.access_files import DIGEST, TOKEN, identity, issuer, policy, 
 from tests.support.certificates import Authority
 
 RULE = '{ path = "a", capabilities = ["read"] }'
+JWT = identity('jwt = { issuer = "j" }')
 OTHER_RULE = RULE.replace('"a"', '"b"')
 FULL = f"""
 [[policies]]
@@ -242,6 +243,11 @@ def test_the_fix_of_a_misspelt_key_is_the_key() -> None:
         ),
         (f'policies = 1\n{identity(TOKEN)}policies = ["x"]', ["policies: is a number, not a list"]),
         (f'{identity(TOKEN)}policies = ["x"]\n[policies]\nname = "x"', ["policies: is a table, not a list"]),
+        (f'issuers = 1\n{JWT}', ["issuers: is a number, not a list"]),
+        ('policies = [{ name = "" }, { name = 1 }]', [
+            "policies[0].name: is empty",
+            "policies[1].name: is a number, not text",
+        ]),
         ("policies = [[]]", ["policies[0]: is not a setting but a table of settings"]),
         ('policy = "x"', ["policy: is not a setting"]),
         (f'policies = []\n{identity(TOKEN)}policies = ["x"]',
@@ -340,6 +346,21 @@ def test_a_file_is_read_with_the_files_that_it_names(folder: Path) -> None:
     rules = load_access_file(file)
     assert rules.identities[0].match == DnsMatch("a", f"{folder}/ca.pem")
     assert rules.issuers[0].jwks_file == f"{folder}/jwks"
+
+
+def test_the_keys_of_an_issuer_have_one_place(folder: Path) -> None:
+    (folder / "jwks").write_text('{"keys": []}', encoding="utf-8")
+    places = f'jwks_url = "https://a/jwks"\njwks_file = "{folder}/jwks"'
+    (found,) = problems(issuer(f'issuer = "https://a"\naudiences = ["x"]\n{places}'))
+    assert found == "issuers[0](j).jwks_file: is set together with jwks_url"
+
+
+@pytest.mark.parametrize("text", ["/", "{", "}", "{a", "{a}/", "a/{x}"])
+def test_a_very_long_name_is_only_too_long(text: str) -> None:
+    """It must not take time that grows faster than its length."""
+    found, *_ = problems(identity(TOKEN, text * (800_000 // len(text))))
+    assert ".name: has " in found
+    assert found.endswith(" characters")
 
 
 @pytest.mark.parametrize(

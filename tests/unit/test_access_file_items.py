@@ -60,6 +60,7 @@ def test_a_rule_is_checked(rule: str, found: str) -> None:
     ("lines", "found"),
     [
         ("", ": has no credential"),
+        ("token_expires = 2027-01-01T00:00:00Z", ": has no credential"),
         (f'{TOKEN}\ndns_name = "a"', ".dns_name: is set together with token_sha256"),
         ('spiffe_id = "spiffe://a"\ndns_name = "a"', ".dns_name: is set together with spiffe_id"),
         (

@@ -175,8 +175,9 @@ class OpenStream:
 
     @property
     def error(self) -> LessorError | None:
-        """Return why the stream ends, except at its deadline."""
-        if self._error is None and self._credential_end <= asyncio.get_running_loop().time():
+        """Return why the stream has ended, except at its deadline."""
+        # Not by the clock of now: a timer may fire a moment early, and the two clocks differ by a little.
+        if self._error is None and self._credential_end < self.call.caller.until:
             return Unauthenticated("the credential has expired during the stream")
         return self._error
 

@@ -240,7 +240,8 @@ class _Sources(Generic[M]):
         for length, part in enumerate(key, start=1):
             text += f"[{part}]" if isinstance(part, int) else f".{part if _is_bare(part) else shown(part)}"
             name = _find(self._table, (*key[:length], "name"))
-            text += f"({shown(name)[1:-1]})" if isinstance(part, int) and isinstance(name, str) else ""
+            if isinstance(part, int) and isinstance(name, str) and name:
+                text += f"({shown(name)[1:-1]})"
         return text.removeprefix(".")
 
     def _in_file(self, key: Key) -> Key:
@@ -268,8 +269,9 @@ class _Sources(Generic[M]):
         for path, place in places.items():
             inner, last = _find(table, path[:-1]), path[-1]
             if isinstance(inner, list) and isinstance(last, int):
-                self._kept.setdefault(place, list(range(len(inner)))).pop(last)
-                del inner[last]
+                if place not in self._kept:
+                    self._kept[place] = list(range(len(inner)))
+                del self._kept[place][last], inner[last]
                 dropped = True
             elif isinstance(inner, dict):
                 dropped |= inner.pop(last, None) is not None

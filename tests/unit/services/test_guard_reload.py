@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from lessor.v1 import creds_pb2, lease_pb2, system_pb2
 from lessor_server.domain.access.caller import Credential, Peer, Principal
 from lessor_server.domain.errors.access import TooManyWatches
-from lessor_server.domain.errors.base import PermissionDenied, Unauthenticated
+from lessor_server.domain.errors.base import DeadlineExceeded, PermissionDenied, Unauthenticated
 from lessor_server.services.call import Caller, Method
 from lessor_server.services.call_limits import IdentityLimits
 from lessor_server.services.guard import CallRefusal, Guard
@@ -209,6 +209,26 @@ async def test_a_stream_ends_with_its_credential(left: float) -> None:
     error = await refused(task)
     assert isinstance(error, Unauthenticated)
     assert "expired" in str(error)
+
+
+@virtual
+async def test_a_stream_ends_with_its_credential_also_if_the_two_clocks_differ() -> None:
+    """A timer fires a moment early, or the wall clock is behind the loop's."""
+    b = Bench(replace(WATCHER, expires_at=1_010.0))
+    task, _ = b.begin("WatchLeases", "watcher", WATCH)
+    await asyncio.sleep(9)
+    b.now += 9.9
+    assert isinstance(await refused(task), Unauthenticated)
+
+
+@virtual
+async def test_a_stream_that_ends_at_its_deadline_says_so() -> None:
+    b = Bench(replace(WATCHER, expires_at=1_010.0))
+    exchange = Exchange("watcher", WATCH)
+    exchange.seconds = 5.0
+    outcome = await b.guard.serve(b.methods["WatchLeases"], exchange)
+    assert isinstance(outcome, CallRefusal)
+    assert isinstance(outcome.error, DeadlineExceeded)
 
 
 @virtual

@@ -49,8 +49,7 @@ def policy_name_violations(field: str, text: str) -> list[Violation]:
 def identity_name_violations(field: str, text: str) -> list[Violation]:
     """Return the violations of an identity's name, which may have placeholders.
 
-    Two different sets of values never give one name: only the last value may have a ``/``, and a ``/`` is
-    between any two.
+    Text between two placeholders is needed, because otherwise no value would have an end.
     """
     if len(text) > MAX_NAME:
         return [too_long(field, text, MAX_NAME)]
@@ -78,8 +77,8 @@ def _placeholder_violations(field: str, template: NameTemplate) -> Iterator[Viol
         problem = "does not begin with text that ends in / before its first placeholder"
         yield Violation(field, problem, "begin it with a text of its own, as in k8s/{ns}")
     between = [own for own, name in template.parts if name is not None][1:]
-    if any("/" not in own for own in between):
-        yield Violation(field, "has two placeholders without a / between them", "put a / between them")
+    if not all(between):
+        yield Violation(field, "has two placeholders without text between them", "put a / between them")
 
 
 def label_violations(field: str, text: str) -> list[Violation]:
@@ -184,7 +183,7 @@ def clashing_names(names: Sequence[str]) -> Iterator[tuple[int, int]]:
     texts: list[tuple[str, bool]] = []
     for index, name in enumerate(names):
         try:
-            template = parse_template(name)
+            template = parse_template(name if len(name) <= MAX_NAME else "")
         except ValueError:
             template = NameTemplate(())
         texts.append((template.head, bool(template.placeholders)))

@@ -74,7 +74,6 @@ def test_a_parsed_template_has_the_text_that_it_was_parsed_from(text: str) -> No
         ("k8s{ns}", "does not begin"),
         ("k8s-{ns}/x", "does not begin"),
         ("k8s/{a}{b}", "two placeholders"),
-        ("k8s/{a}-{b}", "two placeholders"),
         ("k8s/{", "has a brace"),
         ("k8s/{}", "placeholder without a name"),
     ],
@@ -86,7 +85,7 @@ def test_a_name_that_no_caller_may_have_is_a_violation(text: str, problem: str) 
 
 
 @pytest.mark.parametrize(
-    "text", ["ci", "roots", "a" * 256, "k8s/{ns}/{sa}", "h/{a}/b{c}d", "a@b:c,d=e+f", "..."]
+    "text", ["ci", "roots", "a" * 256, "k8s/{ns}/{sa}", "h/{a}/b{c}d", "h/{a}.{b}", "a@b:c,d=e+f", "..."]
 )
 def test_a_name_that_is_well_formed_has_no_violation(text: str) -> None:
     assert names.identity_name_violations("name", text) == []
@@ -116,6 +115,13 @@ def test_a_name_says_which_values_it_was_made_of(first: str, last: str) -> None:
         ("k8s/{ns}/{sa}", "k8s/prod", None),
         ("k8s/{ns}/{sa}", "k8s//app", None),
         ("k8s/{ns}", "k8s/", None),
+        ("h/{a}.{b}", "h/x.y.z", {"a": "x", "b": "y.z"}),
+        ("h/{a}--{b}-c", "h/x--y-c-c", {"a": "x", "b": "y-c"}),
+        ("h/{a}--{b}-c", "h/x--y-d", None),
+        ("h/{a}--{b}-c", "h/x-y-c", None),
+        ("h/{a}--{b}-c", "h/x---c", None),
+        ("h/{a}/{b}", "h/" + "x" * 128 + "/y", {"a": "x" * 128, "b": "y"}),
+        ("h/{a}/{b}", "h/" + "x" * 129 + "/y", None),
         ("k8s/{ns}", "k8s/a/../b", None),
         ("k8s/{ns}", "k8s/a b", None),
         ("k8s/{ns}", "k8s/a\n", None),
