@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
+from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.access.caller import Principal
 from lessor_server.domain.audit.record import AuditRecord, RecordKind, document_digest
 from lessor_server.domain.errors.access import AuditUnavailable
@@ -249,7 +250,7 @@ class CallRecords:
             path=path,
             capability=capability,
             decision=self._decision(error),
-            rule=call.caller.grant.pattern if call else "",
+            rule=self._find_rule(error, path, capability),
             status=status,
             reason=error.reason if error else "",
             caller_reason=str(getattr(request, "reason", "")),
@@ -277,6 +278,15 @@ class CallRecords:
             self._need = found or [("", "")]
         missing = error.subject if error is not None and error.kind is ErrorKind.DENIED else ""
         return next((need for need in self._need if need[0] == missing), self._need[0])
+
+    def _find_rule(self, error: LessorError | None, path: str, capability: str) -> str:
+        """Return the pattern of the rule that admits the call, or of the one that denies it."""
+        if self.call is None or self.principal is None:
+            return ""
+        if error is None or error.kind is not ErrorKind.DENIED or not capability:
+            return self.call.caller.grant.pattern
+        grant = self.principal.find_grant(path, Capability(capability.partition(",")[0]))
+        return grant.pattern if grant is not None else ""
 
     def _decision(self, error: LessorError | None) -> str:
         """Return how the caller was judged; empty if the call ended before that."""
