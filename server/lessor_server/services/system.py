@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from lessor.v1 import system_pb2 as pb
+from lessor_server.domain.audit.record import SinkStatus
 from lessor_server.domain.errors.access import AccessFileInvalid
 from lessor_server.engine.revocation.expiry_hold import ASKED, ExpiryHold
 from lessor_server.engine.store_types import StoreStatus
@@ -70,6 +71,7 @@ class SystemService:
         store_status: StatusOf,
         warnings: Callable[[], Iterable[str]] = tuple,
         access: ReloadableAccess | None = None,
+        audit_sinks: Callable[[], Iterable[SinkStatus]] = tuple,
     ) -> None:
         """Show ``about`` and the current ``warnings``; hold and resume ``expiry``; ``copy`` writes backups.
 
@@ -77,6 +79,7 @@ class SystemService:
         """
         self._store_status = store_status
         self._access = access
+        self._audit_sinks = audit_sinks
         self._about = about
         self._expiry = expiry
         self._copy = copy
@@ -94,6 +97,10 @@ class SystemService:
             dev_mode=about.dev_mode,
             linter=about.linter,
             access_file_time=messages.timestamp(self._access.loaded_us if self._access else 0),
+            audit_sinks=[
+                pb.AuditSink(name=one.name, ok=one.works, last_seq=one.last_seq, last_hash=one.last_hash)
+                for one in self._audit_sinks()
+            ],
             warnings=(
                 *about.warnings,
                 *self._warnings(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from lessor_server.adapters.audit.key import AuditKey
@@ -13,7 +12,7 @@ from lessor_server.adapters.audit.state import AuditState
 from lessor_server.adapters.audit.targets import Target
 from lessor_server.adapters.audit.writer import TICK_SECONDS, AuditClock, Entry, SinkWriter, WriteReport
 from lessor_server.domain.audit.chain import ChainEnd
-from lessor_server.domain.audit.record import AuditRecord, RecordKind
+from lessor_server.domain.audit.record import AuditRecord, RecordKind, SinkStatus
 from lessor_server.domain.errors.access import AuditUnavailable
 from lessor_server.domain.events import AuditRecordsMissing, AuditSinkBack, AuditSinkFailed, Event
 
@@ -22,15 +21,6 @@ MAX_WAITING: Final = 10_000
 WRITE_SECONDS: Final = 2.0
 """A sink that has not written a record for so long counts as failed."""
 STOP_SECONDS: Final = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class SinkStatus:
-    """What is known of a sink: whether it works, and the last record in it."""
-
-    name: str
-    works: bool
-    last: ChainEnd
 
 
 class _Sink:
@@ -107,7 +97,7 @@ class AuditLog:
 
     def statuses(self) -> list[SinkStatus]:
         """Return the status of each sink, for GetInfo."""
-        return [SinkStatus(one.name, not one.error, one.end) for one in self._sinks.values()]
+        return [SinkStatus(one.name, not one.error, one.end.seq, one.end.hash) for one in self._sinks.values()]
 
     def warnings(self) -> list[str]:
         """Return the current problems, for GetInfo."""

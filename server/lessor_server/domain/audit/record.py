@@ -92,6 +92,16 @@ class AuditRecord:
         return content
 
 
+@dataclass(frozen=True, slots=True)
+class SinkStatus:
+    """What is known of a sink: whether it works, and the number and hash of the last record in it."""
+
+    name: str
+    works: bool
+    last_seq: int
+    last_hash: str
+
+
 _TEXTS: Final = (
     "request",
     "identity",
