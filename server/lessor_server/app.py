@@ -31,6 +31,7 @@ from lessor_server.adapters.sealing.key_file import KeyFile, require_no_key_with
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.adapters.tls import Certificates
+from lessor_server.audit_start import NO_AUDIT, Auditing, run_audit, show_in_health
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 from lessor_server.engine.aws.rate_limiter import RateLimit
@@ -97,7 +98,7 @@ async def serve(
     Raises:
         LessorError: The data directory is locked or unusable, or the address is taken.
         CertificateUnusable: The files of TLS cannot be used.
-        KeyFileBroken, RootTokenBroken, OSError: The data directory's files cannot be used.
+        AuditKeyBroken, KeyFileBroken, RootTokenBroken, OSError: Files of the data directory cannot be used.
     """
     tune_garbage_collection()
     limits = connection_limits(settings)
@@ -109,29 +110,47 @@ async def serve(
     certificates = _certificates(settings.tls)
     identifier = _identifier(settings, certificates, logger)
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
-    async with open_store(settings.data_dir, SystemClock(), notify) as store, clients, aclosing(identifier):
+    async with (
+        open_store(settings.data_dir, SystemClock(), notify) as store,
+        clients,
+        aclosing(identifier),
+        run_audit(settings, notify, log.report, rng) as audit,
+    ):
         sealer = await _load_sealer(store, settings, logger)
-        session_name = f"lessor-{(await store.status()).instance_id}"
-        gateway = AwsGateway(clients, session_name, token_places=settings.token_places)
+        name = f"lessor-{(await store.status()).instance_id}"
+        gateway = AwsGateway(clients, name, token_places=settings.token_places)
         linter = SentryLinter() if installed() else NoLinter()
-        outside = Dependencies(store, gateway, sealer, notify, log.report, rng, linter)
-        guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings))
-        access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
-        reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access)
+        outside = Dependencies(store, gateway, sealer, audit.notify, log.report, rng, linter)
+        guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings), audit=audit.calls)
+        access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, audit.notify)
+        hang_up = hang_up or asyncio.Event()
+        reloader = Reloader(certificates, reread, hang_up, audit.notify, access, audit.reopen)
         async with (
             run_engine(outside, _limits(settings)) as engine,
-            _keep_running(Supervisor(log.report), give_back_memory),
-            _keep_running(Supervisor(log.report), reloader.run),
-            _keep_running(Supervisor(log.report), identifier.run),
+            _keep_running(Supervisor(log.report), give_back_memory, reloader.run, identifier.run),
         ):
-            system = _system(_about(settings, dev=dev), engine, reloader, access)
+            audit.withdraw_by(engine)
+            system = _system(_about(settings, dev=dev), engine, reloader, access, audit)
             server = build_server(limits, _handlers(engine, guard, health, system, settings))
-            addresses = await open_ports(server, settings.listen, certificates)
-            health.open()
-            try:
-                yield addresses[0]
-            finally:
-                await _drain(server, guard, engine, health, settings.drain_grace.total_seconds())
+            async with _listen(server, settings, certificates, (guard, engine, health)) as address:
+                yield address
+
+
+@asynccontextmanager
+async def _listen(
+    server: grpc.aio.Server,
+    settings: Settings,
+    certificates: Certificates | None,
+    served: tuple[Guard, Engine, Health],
+) -> AsyncIterator[str]:
+    """Open all ports, and yield the first address; drain when the block is left."""
+    guard, engine, health = served
+    addresses = await open_ports(server, settings.listen, certificates)
+    health.open()
+    try:
+        yield addresses[0]
+    finally:
+        await _drain(server, guard, engine, health, settings.drain_grace.total_seconds())
 
 
 def _observer(log: EventLog, health: Health) -> Observer:
@@ -141,6 +160,7 @@ def _observer(log: EventLog, health: Health) -> Observer:
         log(event)
         if isinstance(event, (StoreFailed, StoreBack)):
             health.store(works=isinstance(event, StoreBack))
+        show_in_health(event, health)
 
     return notify
 
@@ -175,15 +195,18 @@ def _identity_limits(settings: Settings) -> IdentityLimits:
     )
 
 
-def _system(about: About, engine: Engine, reloader: Reloader, access: AccessReloader) -> SystemService:
+def _system(
+    about: About, engine: Engine, reloader: Reloader, access: AccessReloader, audit: Auditing
+) -> SystemService:
     return SystemService(
         about,
         engine.expiry,
         engine.backup,
         engine.mounts.find_misplaced_tokens,
         engine.store_status,
-        lambda: (*reloader.warnings(), *access.warnings()),
+        lambda: (*reloader.warnings(), *access.warnings(), *audit.warnings()),
         access,
+        audit.statuses,
     )
 
 
@@ -267,6 +290,8 @@ def _about(settings: Settings, *, dev: bool) -> About:
         warnings.append("the listener is insecure: tokens and credentials cross the network in the clear")
     if dev:
         warnings.append("dev mode: do not keep anything that matters here")
+    elif not settings.audit.is_on:
+        warnings.append(NO_AUDIT)
     return About(
         version=version("lessor"),
         store_kind="sqlite",
@@ -310,12 +335,13 @@ async def _drain(server: grpc.aio.Server, guard: Guard, engine: Engine, health: 
 
 @asynccontextmanager
 async def _keep_running(
-    supervisor: Supervisor, run: Callable[[], Coroutine[object, object, NoReturn]]
+    supervisor: Supervisor, *parts: Callable[[], Coroutine[object, object, NoReturn]]
 ) -> AsyncIterator[None]:
-    """Run a part while the block runs; restart it if it fails."""
+    """Run parts while the block runs; restart one that fails."""
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(supervisor.keep_running(run))
+        tasks = [group.create_task(supervisor.keep_running(run)) for run in parts]
         try:
             yield
         finally:
-            task.cancel()
+            for task in tasks:
+                task.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,10 +14,13 @@ from lessor_server.adapters.audit.targets import FileTarget, SocketTarget, Stdou
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.private_file import NotPrivate
 from lessor_server.domain.audit.event_record import event_record
+from lessor_server.domain.audit.record import SinkStatus
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.events import AuditSinkBack, AuditSinkFailed, Event
-from lessor_server.engine.ports import Audit, Observer, Report
+from lessor_server.engine.engine import Engine
+from lessor_server.engine.ports import Observer, Report
 from lessor_server.engine.supervisor import Supervisor
+from lessor_server.services.audit import CallAudit
 from lessor_server.services.health import Health
 from lessor_server.settings.model import AuditSettings, Settings
 
@@ -30,9 +34,48 @@ class AuditStateBroken(LessorError):
     fix = "make it private to the server's user again, after you have checked the audit files"
 
 
+class Auditing:
+    """The audit of a server, on or off."""
+
+    def __init__(self, log: AuditLog | None, notify: Observer, rng: random.Random) -> None:
+        """Record by ``log``; ``notify`` gets the events of background work too."""
+        clock = SystemClock()
+        self._log = log
+        self._notify = notify
+        self._wall_us = clock.wall_us
+        self.calls = CallAudit(log, clock.wall_us, lambda: f"{rng.getrandbits(96):024x}")
+
+    def notify(self, event: Event) -> None:
+        """Handle an event, and record it if it is one of background work."""
+        self._notify(event)
+        if self._log is not None:
+            record = event_record(event, self._wall_us(), self._log.hash_value)
+            if record is not None:
+                self._log.note(record)
+
+    def withdraw_by(self, engine: Engine) -> None:
+        """Revoke by ``engine`` the leases whose credentials are not handed out."""
+        self.calls.withdraw = lambda lease_id: engine.work.start(engine.leases.withdraw(lease_id))
+
+    def reopen(self) -> None:
+        """Open the sinks again."""
+        if self._log is not None:
+            self._log.reopen()
+
+    def warnings(self) -> list[str]:
+        """Return the current problems, for GetInfo."""
+        return self._log.warnings() if self._log is not None else []
+
+    def statuses(self) -> list[SinkStatus]:
+        """Return the status of each sink, for GetInfo."""
+        return self._log.statuses() if self._log is not None else []
+
+
 @asynccontextmanager
-async def run_audit(settings: Settings, notify: Observer, report: Report) -> AsyncIterator[AuditLog | None]:
-    """Write audit records while the block runs; yield None if there is no sink.
+async def run_audit(
+    settings: Settings, notify: Observer, report: Report, rng: random.Random
+) -> AsyncIterator[Auditing]:
+    """Write audit records while the block runs, if there is a sink.
 
     The data directory must be locked: two processes would break the chain.
 
@@ -40,7 +83,7 @@ async def run_audit(settings: Settings, notify: Observer, report: Report) -> Asy
         AuditKeyBroken, AuditStateBroken, OSError: The files of the data directory can't be used.
     """
     if not settings.audit.is_on:
-        yield None
+        yield Auditing(None, notify, rng)
         return
     key = AuditKey.load_or_make(settings.data_dir)
     try:
@@ -52,24 +95,10 @@ async def run_audit(settings: Settings, notify: Observer, report: Report) -> Asy
     async with asyncio.TaskGroup() as group:
         watch = group.create_task(Supervisor(report).keep_running(log.run))
         try:
-            yield log
+            yield Auditing(log, notify, rng)
         finally:
             watch.cancel()
             await log.close()
-
-
-def recording(notify: Observer, audit: Audit | None) -> Observer:
-    """Return an observer that also records the events of background work."""
-    if audit is None:
-        return notify
-    wall_us = SystemClock().wall_us
-
-    def observe(event: Event) -> None:
-        notify(event)
-        if (record := event_record(event, wall_us(), audit.hash_value)) is not None:
-            audit.note(record)
-
-    return observe
 
 
 def show_in_health(event: Event, health: Health) -> None:
@@ -83,7 +112,7 @@ def show_in_health(event: Event, health: Health) -> None:
 def _targets(settings: AuditSettings) -> list[Target]:
     targets: list[Target] = []
     if settings.file is not None:
-        targets.append(FileTarget(settings.file))
+        targets.append(FileTarget(settings.file.absolute()))
     if settings.stdout:
         targets.append(StdoutTarget())
     if settings.socket is not None:

@@ -43,7 +43,10 @@ class Reloader:
         access: AccessReloader | None = None,
         reopen_audit: Callable[[], object] = nothing_to_reread,
     ) -> None:
-        """Reload when ``asked`` is set, and notify ``notify`` of the result; open the audit file again too."""
+        """Reload when ``asked`` is set, and notify ``notify`` of the result.
+
+        ``reopen_audit`` then opens the audit file again.
+        """
         self._reopen_audit = reopen_audit
         self._access = access
         self._certificates = certificates

@@ -11,7 +11,6 @@ from lessor_server.adapters.audit.key import AuditKey
 from lessor_server.adapters.audit.state import AuditState
 from lessor_server.adapters.audit.targets import Target
 from lessor_server.adapters.audit.writer import TICK_SECONDS, AuditClock, Entry, SinkWriter, WriteReport
-from lessor_server.domain.audit.chain import ChainEnd
 from lessor_server.domain.audit.record import AuditRecord, RecordKind, SinkStatus
 from lessor_server.domain.errors.access import AuditUnavailable
 from lessor_server.domain.events import AuditRecordsMissing, AuditSinkBack, AuditSinkFailed, Event
@@ -97,7 +96,9 @@ class AuditLog:
 
     def statuses(self) -> list[SinkStatus]:
         """Return the status of each sink, for GetInfo."""
-        return [SinkStatus(one.name, not one.error, one.end.seq, one.end.hash) for one in self._sinks.values()]
+        return [
+            SinkStatus(one.name, not one.error, one.end.seq, one.end.hash) for one in self._sinks.values()
+        ]
 
     def warnings(self) -> list[str]:
         """Return the current problems, for GetInfo."""
