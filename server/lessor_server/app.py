@@ -117,8 +117,7 @@ async def serve(
         run_audit(settings, notify, log.report, rng) as audit,
     ):
         sealer = await _load_sealer(store, settings, logger)
-        name = f"lessor-{(await store.status()).instance_id}"
-        gateway = AwsGateway(clients, name, token_places=settings.token_places)
+        gateway = _gateway(clients, (await store.status()).instance_id, settings)
         linter = SentryLinter() if installed() else NoLinter()
         outside = Dependencies(store, gateway, sealer, audit.notify, log.report, rng, linter)
         guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings), audit=audit.calls)
@@ -151,6 +150,10 @@ async def _listen(
         yield addresses[0]
     finally:
         await _drain(server, guard, engine, health, settings.drain_grace.total_seconds())
+
+
+def _gateway(clients: Clients, instance_id: str, settings: Settings) -> AwsGateway:
+    return AwsGateway(clients, f"lessor-{instance_id}", token_places=settings.token_places)
 
 
 def _observer(log: EventLog, health: Health) -> Observer:
