@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -43,7 +44,9 @@ class Auditing:
         self._log = log
         self._notify = notify
         self._wall_us = clock.wall_us
-        self.calls = CallAudit(log, clock.wall_us, lambda: f"{rng.getrandbits(96):024x}")
+        start, numbers = rng.getrandbits(64), itertools.count(1)
+        # Unique over starts; drawing each id from the system would cost more than the record.
+        self.calls = CallAudit(log, clock.wall_us, lambda: f"{start:016x}{next(numbers):08x}")
 
     def notify(self, event: Event) -> None:
         """Handle an event, and record it if it is one of background work."""

@@ -88,6 +88,7 @@ class AuditLog:
             for target in targets
         }
         self._opened = asyncio.Event()
+        self._awaited: set[Entry] = set()
 
     @property
     def works(self) -> bool:
@@ -128,11 +129,11 @@ class AuditLog:
         if not entry.waiting:
             raise _unavailable()
         entry.future = future
+        self._awaited.add(entry)
         try:
-            async with asyncio.timeout(WRITE_SECONDS):
-                await future
-        except TimeoutError:
-            raise _unavailable() from None
+            await future
+        finally:
+            self._awaited.discard(entry)
 
     def note(self, record: AuditRecord) -> None:
         """Write a record soon; it waits in memory while a sink does not work."""
@@ -153,6 +154,7 @@ class AuditLog:
             for sink in self._sinks.values():
                 if sink.waiting and now - sink.progress_at > WRITE_SECONDS and not sink.error:
                     self._set_error(sink, f"it has not answered for {WRITE_SECONDS:g} s")
+                    self._fail(sink, list(self._awaited))
 
     async def close(self) -> None:
         """Write what waits, with a checkpoint; give up after 2 s."""
@@ -180,16 +182,20 @@ class AuditLog:
         for entry in report.written:
             if entry.future is not None and not entry.future.done():
                 entry.future.set_result(None)
-        for entry in report.failed:
-            entry.waiting.discard(sink.name)
-            if entry.future is not None and not entry.waiting and not entry.future.done():
-                entry.future.set_exception(_unavailable())
+        self._fail(sink, report.failed)
         self._set_error(sink, report.error)
         if not report.error and sink.waiting < MAX_WAITING:
             sink.put_gap(self._clock.wall_us())
         sink.is_new = False
         if not any(one.is_new for one in self._sinks.values()):
             self._opened.set()
+
+    def _fail(self, sink: _Sink, entries: Sequence[Entry]) -> None:
+        """Raise ``AuditUnavailable`` where no other sink may still write a record."""
+        for entry in entries:
+            entry.waiting.discard(sink.name)
+            if entry.future is not None and not entry.waiting and not entry.future.done():
+                entry.future.set_exception(_unavailable())
 
     def _set_error(self, sink: _Sink, error: str) -> None:
         """Remember why a sink does not work, and report a change."""

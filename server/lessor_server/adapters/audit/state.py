@@ -11,20 +11,18 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from lessor_server.adapters import private_file
 from lessor_server.domain.audit.chain import ChainEnd
 
 STATE_FILE: Final = "audit-state"
-_SIZE: Final = 2048
+_SIZE: Final = 1024
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """How far a sink has come: the last record written, and the last one that was made durable."""
 
     written: ChainEnd = ChainEnd()
@@ -76,13 +74,14 @@ class AuditState:
         if self._descriptor < 0:
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._descriptor = os.open(self._path, flags, 0o600)
-        sinks = {
-            name: {"written": str(one.written), "durable": str(one.durable)}
+        sinks = ",".join(
+            f'"{name}":{{"written":"{one.written.seq}:{one.written.hash}",'
+            f'"durable":"{one.durable.seq}:{one.durable.hash}"}}'
             for name, one in self._positions.items()
-        }
-        text = json.dumps({"boot": self._boot, "sinks": sinks}, indent=1).encode()
+        )
+        text = f'{{"boot":"{self._boot}","sinks":{{{sinks}}}}}'
         # One write of a constant size: a kill leaves the old content or the new one.
-        os.pwrite(self._descriptor, text.ljust(_SIZE - 1) + b"\n", 0)
+        os.pwrite(self._descriptor, f"{text:<{_SIZE - 1}}\n".encode(), 0)
 
     def _parse(self, content: bytes) -> None:
         try:
@@ -91,7 +90,9 @@ class AuditState:
             for name, one in stored["sinks"].items():
                 position = Position(ChainEnd.parse(one["written"]), ChainEnd.parse(one["durable"]))
                 # After a crash of the machine, records that were not durable may be lost.
-                self._positions[name] = position if same_boot else replace(position, written=position.durable)
+                self._positions[name] = (
+                    position if same_boot else Position(position.durable, position.durable)
+                )
         except (ValueError, KeyError, TypeError, AttributeError):
             self._positions = {}
             self.problem = f"{self._path} can't be read: a tail that is cut off an audit file is not noticed"

@@ -24,6 +24,7 @@ MAX_SEQ: Final = 1 << 53
 _ENCODER: Final = json.JSONEncoder(
     ensure_ascii=False, check_circular=False, allow_nan=False, sort_keys=True, separators=(",", ":")
 )
+_quote: Final = json.encoder.encode_basestring
 _HEX: Final = frozenset("0123456789abcdef")
 
 
@@ -49,11 +50,6 @@ class ChainEnd(NamedTuple):
 def is_hash(text: object) -> bool:
     """Return whether ``text`` is a SHA-256 in lower-case hex."""
     return isinstance(text, str) and len(text) == 64 and _HEX.issuperset(text)
-
-
-def canonical_json(record: Mapping[str, Any]) -> str:
-    """Return the canonical form of a record."""
-    return _ENCODER.encode(record)
 
 
 def link(content: Mapping[str, Any], before: ChainEnd) -> tuple[bytes, ChainEnd]:
@@ -103,9 +99,13 @@ def _is_shaped(record: Mapping[str, Any]) -> bool:
 
 def _hashed(record: Mapping[str, Any]) -> tuple[bytes, str]:
     """Return the canonical line of a record that has no ``hash`` yet, and its hash."""
-    # The key "hash" comes between these two: each is encoded only once.
-    before = _ENCODER.encode({key: value for key, value in record.items() if key < "hash"})[:-1]
-    after = _ENCODER.encode({key: value for key, value in record.items() if key > "hash"})[1:]
-    comma = "," if len(before) > 1 else ""
-    digest = hashlib.sha256(f"{record['prev']}{before}{comma}{after}".encode()).hexdigest()
-    return f'{before}{comma}"hash":"{digest}",{after}'.encode(), digest
+    # The key "hash" comes between these two, so nothing is encoded twice; "kind" is always there.
+    before: list[str] = []
+    after: list[str] = []
+    for key in sorted(record):
+        value = record[key]
+        text = _quote(value) if type(value) is str else _ENCODER.encode(value)
+        (before if key < "hash" else after).append(f"{_quote(key)}:{text}")
+    head, tail = "".join(f"{one}," for one in before), ",".join(after)
+    digest = hashlib.sha256(f"{record['prev']}{{{head}{tail}}}".encode()).hexdigest()
+    return f'{{{head}"hash":"{digest}",{tail}}}'.encode(), digest

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
+from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 
 MAX_TEXT: Final = 256
@@ -72,9 +74,9 @@ class AuditRecord:
     def content(self) -> dict[str, Value]:
         """Return the fields that have a value, with texts cut and escaped, for the chain."""
         content: dict[str, Value] = {"kind": self.kind.value, "time": format_time(self.time_us)}
-        for name in _TEXTS:
-            if text := getattr(self, name):
-                content[name] = printable_text(text)
+        for name, text in zip(_TEXTS, _texts_of(self), strict=True):
+            if text:
+                content[name] = text if _is_plain(text) else printable_text(text)
         if self.labels:
             labels = list(self.labels.items())[:MAX_TEXTS]
             content["labels"] = {printable_text(key): printable_text(value) for key, value in labels}
@@ -124,12 +126,18 @@ _TEXTS: Final = (
 )
 
 
+_texts_of: Final = attrgetter(*_TEXTS)
+
+
+def _is_plain(text: str) -> bool:
+    """Return whether ``printable_text`` changes nothing."""
+    return len(text) <= MAX_TEXT and text.isprintable() and "\\" not in text
+
+
 def printable_text(text: str) -> str:
     r"""Return a text cut to 256 characters; others than printable ones are escaped as in ``\x1b``."""
     cut = text[:MAX_TEXT]
-    if cut.isprintable() and "\\" not in cut:
-        return cut
-    return "".join(_escaped(sign) for sign in cut)
+    return cut if _is_plain(cut) else "".join(_escaped(sign) for sign in cut)
 
 
 def _escaped(sign: str) -> str:
@@ -139,7 +147,12 @@ def _escaped(sign: str) -> str:
 def format_time(time_us: int) -> str:
     """Return an instant in RFC 3339 with microseconds, in UTC."""
     seconds, rest = divmod(time_us, 10**6)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:06d}Z"
+    return f"{_format_second(seconds)}.{rest:06d}Z"
+
+
+@lru_cache(maxsize=8)
+def _format_second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def document_digest(canonical: str) -> str:
