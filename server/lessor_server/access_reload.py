@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
@@ -12,7 +12,8 @@ from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
 from lessor_server.adapters.identity.client_certificate import Authorities
 from lessor_server.adapters.identity.identifier import Identifier, read_authorities
 from lessor_server.domain.access.access_rules import AccessRules
-from lessor_server.domain.errors.access import AccessFileInvalid
+from lessor_server.domain.errors.access import AccessFileInvalid, NoAccessFile
+from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.domain.events import Event, Reloaded, ReloadFailed
 from lessor_server.services.system import NO_FILE, AccessSummary
 from lessor_server.settings.access_file import load_access_file
@@ -48,7 +49,7 @@ class AccessReloader:
         self,
         file: Path | None,
         identifier: Identifier,
-        judge_streams: Callable[[], Awaitable[None]],
+        judge_streams: Callable[[], Coroutine[object, object, None]],
         owners: Owners,
         notify: Callable[[Event], None],
     ) -> None:
@@ -59,6 +60,7 @@ class AccessReloader:
         self._owners = owners
         self._notify = notify
         self._one_at_a_time = asyncio.Lock()
+        identifier.judge_streams = judge_streams
         self._reads = FileReads()
         self._problem = ""
         self.loaded_us = owners.now() if file is not None else 0
@@ -70,29 +72,41 @@ class AccessReloader:
         return [*([broken] if self._problem else []), *self._identifier.warnings()]
 
     async def reload(self) -> AccessSummary:
-        """Use the rules of the file, whole or not at all.
+        """Use the rules of the file, whole or not at all, and count the leases that they orphan.
 
         Raises:
+            NoAccessFile: There is none.
             AccessFileInvalid: It has errors; the message lists them.
+            StoreUnavailable: The new rules are in force, but the leases can't be counted.
         """
         if self._file is None:
-            raise AccessFileInvalid(NO_FILE)
+            raise NoAccessFile(NO_FILE)
+        rules = await self._use(self._file)
+        try:
+            orphaned = await self._count_orphaned()
+        except StoreUnavailable as error:
+            error.message = (
+                f"the new rules are in force, but orphaned leases can't be counted: {error.message}"
+            )
+            raise
+        return AccessSummary(len(rules.identities), len(rules.policies), orphaned)
+
+    async def _use(self, file: Path) -> AccessRules:
         async with self._one_at_a_time:
-            rules, authorities = await self._read(self._file)
+            rules, authorities = await self._read(file)
             self._identifier.use(rules, authorities)
             self.loaded_us = self._owners.now()
             self._problem = ""
             await self._judge_streams()
             self._notify(Reloaded(WHAT, ()))
-        orphaned = await self._count_orphaned()
-        return AccessSummary(len(rules.identities), len(rules.policies), orphaned)
+        return rules
 
     async def reload_or_report(self) -> None:
         """Use the rules of the file, if there is one, or report its errors."""
         if self._file is None:
             return
         with suppress(AccessFileInvalid):  # it is reported
-            await self.reload()
+            await self._use(self._file)
 
     async def reread_authorities(self) -> None:
         """Use the current content of each identity's ``ca_file``, if it has changed and can be used."""
@@ -126,6 +140,7 @@ class AccessReloader:
     async def _count_orphaned(self) -> int:
         orphaned, after = 0, ""
         while page := await self._owners.list_owners(after, OWNERS_PER_PAGE):
+            await asyncio.sleep(0)  # other calls go on meanwhile
             orphaned += sum(count for owner, count in page if owner and not self._identifier.may_match(owner))
             after = page[-1][0]
         return orphaned

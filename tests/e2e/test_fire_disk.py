@@ -18,6 +18,7 @@ from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.sealing.aesgcm import AesGcmSealer
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
+from lessor_server.domain.access.acl import EVERYTHING
 from lessor_server.domain.errors.base import DeadlineExceeded
 from lessor_server.domain.root import RootConfig
 from lessor_server.domain.secret import Secret
@@ -79,7 +80,9 @@ async def slowly(folder: Path, aws: StandIn) -> AsyncIterator[tuple[Engine, Slow
 
 async def ask(engine: Engine, ttl: int = 600, seconds: float = 30.0) -> Credentials:
     """Ask for credentials within ``seconds``."""
-    return await engine.issuer.generate(IssueRequest(MOUNT, "app", "test", timedelta(seconds=ttl)), seconds)
+    return await engine.issuer.generate(
+        IssueRequest(MOUNT, "app", "test", timedelta(seconds=ttl), EVERYTHING), seconds
+    )
 
 
 async def test_no_secret_is_returned_before_its_commit(tmp_path: Path, aws: StandIn) -> None:

@@ -179,7 +179,9 @@ class Process:
 
     def _serve(self, engine: Engine) -> None:
         about = About("0", "memory", dev_mode=False, linter="", warnings=())
-        guard = Guard(FixedAccess(lambda token: Principal(token, AuthMethod.ROOT)), self, lambda: 0.0)
+        guard = Guard(
+            FixedAccess(lambda token: Principal(token, AuthMethod.ROOT, acl=None)), self, lambda: 0.0
+        )
         grpc_handlers = GrpcHandlers(guard)
         for service in (
             ConfigService(engine.mounts, engine.mount_remover, engine.root_checker, engine.root_keys),

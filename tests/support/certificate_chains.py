@@ -27,6 +27,11 @@ def _key(kind: str, owner: str) -> Any:
     return KEYS[kind]()
 
 
+def leaf_key(kind: str) -> Any:
+    """Return the key of every leaf of this kind."""
+    return _key(kind, "leaf")
+
+
 class ChainAuthority:
     """A certificate authority; with ``parent`` it is an intermediate one.
 
@@ -76,7 +81,7 @@ class ChainAuthority:
         """Return a leaf and the intermediate certificates in PEM; ``start`` and ``end`` are from now."""
         names = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns)]
         more = [x509.SubjectAlternativeName(names)] if names else []
-        leaf = self._sign("leaf", _key(self.kind, "leaf"), [*more, *extensions], start, end)
+        leaf = self._sign("leaf", leaf_key(self.kind), [*more, *extensions], start, end)
         pem, authority = leaf.public_bytes(Encoding.PEM), self
         while authority.parent is not None:
             pem += authority.pem

@@ -223,7 +223,7 @@ class World:
         """Issue a credential; ``ttl``, ``seconds`` and ``wait_usable`` in seconds; ``request`` is an id."""
         span = None if ttl is None else timedelta(seconds=ttl)
         same = Request(request, f"{role} for {ttl}") if request else None
-        wish = IssueRequest(mount, role, owner, span, same, wait_usable, options, labels or {}, grant=grant)
+        wish = IssueRequest(mount, role, owner, span, grant, same, wait_usable, options, labels or {})
         return await self.engine.issuer.generate(wish, seconds)
 
     async def attempt(self, role: str = "app") -> Credentials | LessorError:

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 
+from lessor_server.domain.access.acl import EVERYTHING
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from tests.support.engine_world import World
 
 TTL, OVERLAP = 1000.0, 60.0
 MIN_AHEAD, MAX_AHEAD = OVERLAP + 0.1 * TTL, OVERLAP + 0.15 * TTL
-WISH = IssueRequest("aws", "app", "alice", timedelta(seconds=TTL))
+WISH = IssueRequest("aws", "app", "alice", timedelta(seconds=TTL), EVERYTHING)
 
 
 class Listener:

@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from lessor_server.domain.access.acl import EVERYTHING
 from lessor_server.domain.access.caller import ROOT, Principal
 from lessor_server.services.call import Caller
 from lessor_server.services.config import ConfigService
@@ -25,7 +26,7 @@ class Served:
     def __init__(self, w: World, principal: Principal = ROOT) -> None:
         """Call the world's engine as ``principal``."""
         engine = w.engine
-        self._caller = Caller(principal, math.inf)
+        self._caller = Caller(principal, math.inf, EVERYTHING)
         self._services: dict[str, Any] = {
             "ConfigService": ConfigService(
                 engine.mounts, engine.mount_remover, engine.root_checker, engine.root_keys

@@ -23,7 +23,10 @@ class ReadTimedOut(Exception):
 
 
 class FileReads:
-    """Runs reads on daemon threads, at most one for each name: a hanging read is not started again."""
+    """Runs reads on daemon threads, at most one for each name: while one hangs, no other is started.
+
+    A read that was started earlier is never an answer: the files may have changed since.
+    """
 
     def __init__(self, seconds: float = READ_SECONDS) -> None:
         """Wait ``seconds`` for each read."""
@@ -31,16 +34,20 @@ class FileReads:
         self._running: dict[str, asyncio.Future[Any]] = {}
 
     async def run(self, name: str, read: Callable[[], T]) -> T:
-        """Return the result of ``read``, or of a running read of that ``name``.
+        """Return the result of ``read``, which starts when an earlier read of that ``name`` has ended.
 
         Raises:
             ReadTimedOut: It has not ended in time. Exceptions of ``read`` are raised too.
         """
-        future = self._running.get(name) or self._start(name, read)
-        done, _ = await asyncio.wait({future}, timeout=self.seconds)
-        if not done:
-            raise ReadTimedOut(f"the read has not ended within {self.seconds:g} s")
-        return cast("T", future.result())
+        try:
+            async with asyncio.timeout(self.seconds):
+                while (earlier := self._running.get(name)) is not None:
+                    await asyncio.wait({earlier})
+                future = self._start(name, read)
+                await asyncio.wait({future})
+        except TimeoutError:
+            raise ReadTimedOut(f"the read has not ended within {self.seconds:g} s") from None
+        return future.result()
 
     def _start(self, name: str, read: Callable[[], T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from google.protobuf.message import Message
 
-from lessor_server.domain.access.acl import EVERYTHING, Capability, Grant
+from lessor_server.domain.access.acl import EVERYTHING, NOTHING, Capability, Grant
 from lessor_server.domain.access.caller import Credential, Principal
 from lessor_server.domain.errors.base import LessorError, PermissionDenied, Unauthenticated
 from lessor_server.services import permissions
@@ -25,13 +25,14 @@ def _require_nothing() -> None: ...
 class Caller:
     """The caller of one call, and its deadline in the loop's time (infinite if it has none).
 
-    ``grant`` admits the call. If ``only_owner`` is not None, the call is limited to the leases of this owner.
-    Both change when the access file is reloaded while a stream is open.
+    ``grant`` admits the call; it grants nothing before the call is authorised. If ``only_owner`` is not None,
+    the call is limited to the leases of this owner. Both change when the access file is reloaded while a
+    stream is open.
     """
 
     principal: Principal
     until: float = math.inf
-    grant: Grant = EVERYTHING
+    grant: Grant = NOTHING
     only_owner: str | None = None
     require_audit: Callable[[], None] = _require_nothing
     """Raises ``AuditUnavailable`` if a stream may not issue now, because it could not be recorded."""
@@ -137,18 +138,27 @@ class ServedCall:
         """
         assert self.request is not None
         caller = self.caller
-        if self.method.needs and caller.principal.acl is not None:
-            needs = [need for need in self.method.needs if need.when(self.request)]
-            grants = [self._grant(need, permissions.path_of(need.path, self.request)) for need in needs]
-            if grants[0] is not None:
-                caller.grant = grants[0]
-            elif not self._authorised:
-                caller.only_owner = caller.principal.name
-            elif caller.only_owner is None:
-                raise missing_capabilities(
-                    needs[0].capabilities, permissions.path_of(needs[0].path, self.request)
-                )
+        if caller.principal.acl is None:
+            caller.grant = EVERYTHING
+        elif self.method.needs:
+            self._authorise_needs([need for need in self.method.needs if need.when(self.request)])
         self._authorised = True
+
+    def _authorise_needs(self, needs: Sequence[Need]) -> None:
+        assert self.request is not None
+        caller, grants, missing = self.caller, [], []
+        for need in needs:
+            path = permissions.path_of(need.path, self.request)
+            if (grant := self._grant(need, path)) is not None:
+                grants.append(grant)
+            else:
+                missing.append(missing_capabilities(need.capabilities, path))
+        if not missing:
+            caller.grant = grants[0]
+        elif not self._authorised:
+            caller.only_owner = caller.principal.name
+        elif caller.only_owner is None:
+            raise missing[0]
 
     def _grant(self, need: Need, path: str) -> Grant | None:
         """Return what grants a need; None if it is granted for the caller's own leases only."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
@@ -98,7 +99,7 @@ def _issue_request(request: pb.GenerateCredentialsRequest, caller: Caller) -> Is
         role=role,
         owner=caller.principal.name,
         ttl=ttl or None,
-        request=Request(request_id, _digest(request, mount)) if request_id else None,
+        request=Request(request_id, _digest(request, mount, caller)) if request_id else None,
         wait_usable=wait.total_seconds() if wait else 0.0,
         options=options,
         labels=caller.principal.labels,
@@ -160,8 +161,11 @@ def _request_id(text: str) -> str:
         raise messages.invalid("request_id", f"{shown(text)} is not a UUID", "send a UUID") from None
 
 
-def _digest(request: pb.GenerateCredentialsRequest, mount: str) -> str:
-    """Return a digest of the content of a request with an id."""
+def _digest(request: pb.GenerateCredentialsRequest, mount: str, caller: Caller) -> str:
+    """Return a digest of the content of a request with an id, and of its caller's labels.
+
+    The labels are in policies: a caller of the same name with others must not get this lease.
+    """
     wished = pb.GenerateCredentialsRequest()
     wished.CopyFrom(request)
     wished.mount = mount
@@ -171,4 +175,7 @@ def _digest(request: pb.GenerateCredentialsRequest, mount: str) -> str:
     wished.ClearField("wait_usable")
     wished.ClearField("reason")
     wished.ClearField("mfa_code")  # a code is valid once: a repeated request has another one
-    return hashlib.sha256(wished.SerializeToString(deterministic=True)).hexdigest()
+    content = wished.SerializeToString(deterministic=True)
+    if labels := sorted(caller.principal.labels.items()):
+        content += b"\0" + json.dumps(labels).encode()
+    return hashlib.sha256(content).hexdigest()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn, cast
@@ -17,7 +16,7 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
-from lessor_server.domain.access.caller import Credential, IpAddress, Peer
+from lessor_server.domain.access.caller import UNIX, Credential, IpAddress, Peer
 from lessor_server.services import status
 from lessor_server.services.call import UNKNOWN_METHOD, Method
 from lessor_server.services.guard import CallRefusal, Guard
@@ -30,7 +29,11 @@ REQUEST_ID_KEY = "lessor-request-id"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_CERTIFICATES = ("x509_pem_cert", "x509_pem_cert_chain")
+_CERTIFICATE, _CHAIN = "x509_pem_cert", "x509_pem_cert_chain"
+"""The caller's own certificate, and the others that it sent, of which TLS need not have used any.
+
+Source: grpc/grpc, "include/grpc/grpc_security_constants.h"; the chain of a server's peer lacks its own one.
+"""
 
 
 class GrpcHandlers:
@@ -137,25 +140,29 @@ class GrpcExchange:
 def peer_of(text: str) -> Peer:
     """Return the peer that gRPC names ``ipv4:ADDRESS:PORT``, ``ipv6:[ADDRESS]:PORT`` or ``unix:…``.
 
-    Source: gRPC, "Name resolution", section "Name syntax"; brackets may be percent-encoded.
+    Any other has no known address. Brackets may be percent-encoded.
+    Source: gRPC, "Name resolution", section "Name syntax".
     """
     scheme, _, rest = text.partition(":")
+    if scheme in ("unix", "unix-abstract"):
+        return Peer(text, UNIX)
+    host = unquote(rest).rpartition(":")[0].strip("[]").partition("%")[0]
+    try:
+        address: IpAddress = ipaddress.ip_address(host)
+    except ValueError:
+        return Peer(text)
     if scheme not in ("ipv4", "ipv6"):
         return Peer(text)
-    host = unquote(rest).rpartition(":")[0].strip("[]").partition("%")[0]
-    address: IpAddress = ipaddress.ip_address(host)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return Peer(text, address)
 
 
 def _certificates(context: Context) -> bytes:
-    """Return the caller's certificates, which TLS has verified, in PEM, its own first; empty without any."""
-    known = cast("dict[str, Iterable[bytes]]", context.auth_context())
-    for name in reversed(_CERTIFICATES):
-        if found := b"".join(known.get(name, ())):
-            return found
-    return b""
+    """Return the caller's own certificate, which TLS has verified, and the others that it sent, in PEM."""
+    known = context.auth_context()
+    own = b"".join(known.get(_CERTIFICATE, ()))
+    return own + b"".join(known.get(_CHAIN, ())) if own else b""
 
 
 def _serialize(message: Message) -> bytes:

@@ -151,6 +151,7 @@ class Guard:
     async def judge_streams(self) -> None:
         """Judge each open stream by the rules of now, and end those that they do not allow."""
         for stream in list(self._streams):
+            await asyncio.sleep(0)  # other calls go on meanwhile
             try:
                 await self._judge(stream.call)
             except LessorError as error:

@@ -57,8 +57,8 @@ _SENSITIVE: Final = frozenset(
     ("iam_endpoint", "sts_endpoint", "sts_fallback_endpoints", "identity_token_file")
 )
 _CREDS: Final = (Need("{mount}/creds/{role}", (READ,)),)
-_CHECK_ROLE: Final = (Need("{mount}/roles/{role.name}", (UPDATE,), instead=CREATE),)
-_LOOK: Final = (Need("sys/leases/lookup/{prefix}", (LIST,), for_others=True),)
+_WRITE_ROLE: Final = (Need("{mount}/roles/{role.name}", (UPDATE,), instead=CREATE),)
+_SEE_LEASES: Final = (Need("sys/leases/lookup/{prefix}", (LIST,), for_others=True),)
 
 PERMISSIONS: Final[Mapping[str, tuple[Need, ...]]] = {
     "ConfigService.EnableMount": (Need("sys/mounts/{mount}", (CREATE, SUDO)),),
@@ -77,7 +77,7 @@ PERMISSIONS: Final[Mapping[str, tuple[Need, ...]]] = {
     "ConfigService.CheckRoot": (Need("{mount}/config/root", (READ,)),),
     "ConfigService.SetLeaseDefaults": (Need("{mount}/config/lease", (UPDATE,)),),
     "ConfigService.GetLeaseDefaults": (Need("{mount}/config/lease", (READ,)),),
-    "RoleService.PutRole": _CHECK_ROLE,
+    "RoleService.PutRole": _WRITE_ROLE,
     "RoleService.GetRole": (Need("{mount}/roles/{name}", (READ,)),),
     "RoleService.ListRoles": (Need("{mount}/roles/", (LIST,)),),
     "RoleService.DeleteRole": (
@@ -88,7 +88,7 @@ PERMISSIONS: Final[Mapping[str, tuple[Need, ...]]] = {
             when=lambda request: request.revoke_leases,
         ),
     ),
-    "RoleService.CheckRole": _CHECK_ROLE,
+    "RoleService.CheckRole": _WRITE_ROLE,
     "RoleService.PutStaticRole": (
         Need("{mount}/static-roles/{static_role.name}", (UPDATE,), instead=CREATE),
     ),
@@ -100,8 +100,8 @@ PERMISSIONS: Final[Mapping[str, tuple[Need, ...]]] = {
     "CredsService.GetStaticCredentials": (Need("{mount}/static-creds/{role}", (READ,)),),
     "CredsService.WatchCredentials": _CREDS,
     "LeaseService.LookupLease": (Need("sys/leases/lookup/{lease_id}", (READ,), for_others=True),),
-    "LeaseService.ListLeases": _LOOK,
-    "LeaseService.CountLeases": _LOOK,
+    "LeaseService.ListLeases": _SEE_LEASES,
+    "LeaseService.CountLeases": _SEE_LEASES,
     "LeaseService.RenewLease": (Need("sys/leases/renew/{lease_id}", (UPDATE,), for_others=True),),
     "LeaseService.RevokeLease": (Need("sys/leases/revoke/{lease_id}", (UPDATE,), for_others=True),),
     "LeaseService.RevokePrefix": (Need("sys/leases/revoke-prefix/{prefix}", (UPDATE, SUDO)),),
@@ -113,7 +113,7 @@ PERMISSIONS: Final[Mapping[str, tuple[Need, ...]]] = {
         ),
         Need("sys/leases/revoke-force/{prefix}", (UPDATE, SUDO), when=lambda request: request.prefix),
     ),
-    "LeaseService.WatchLeases": _LOOK,
+    "LeaseService.WatchLeases": _SEE_LEASES,
     "LeaseService.Reconcile": (
         Need("sys/leases/reconcile/{mount}", (READ,), when=lambda request: not request.apply),
         Need("sys/leases/reconcile/{mount}", (UPDATE, SUDO), when=lambda request: request.apply),

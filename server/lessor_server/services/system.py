@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from lessor.v1 import system_pb2 as pb
+from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.audit.record import SinkStatus
-from lessor_server.domain.errors.access import AccessFileInvalid
+from lessor_server.domain.errors.access import NoAccessFile
 from lessor_server.engine.revocation.expiry_hold import ASKED, ExpiryHold
 from lessor_server.engine.store_types import StoreStatus
 from lessor_server.services import messages
@@ -17,6 +18,7 @@ from lessor_server.services.call import Caller
 
 MAX_PATH_LENGTH = 1000
 MAX_ROWS_SHOWN = 20
+RELOAD: Final = "sys/access/reload"
 NO_FILE: Final = "there is no access file: access.file is not set"
 Copy = Callable[[str, str], Awaitable[tuple[str, int]]]
 """Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
@@ -86,9 +88,21 @@ class SystemService:
         self._find_misplaced_tokens = find_misplaced_tokens
         self._warnings = warnings
 
-    async def GetInfo(self, _: pb.GetInfoRequest, __: Caller) -> pb.GetInfoResponse:
-        """Return the server's version, state and warnings."""
+    async def GetInfo(self, _: pb.GetInfoRequest, caller: Caller) -> pb.GetInfoResponse:
+        """Return the server's version and state, and the warnings that the caller may see.
+
+        Most name files, mounts or rows: they are for those who may reload the access file.
+        """
         about, status = self._about, await self._store_status()
+        warnings = about.warnings
+        if caller.principal.may(RELOAD, Capability.UPDATE, Capability.SUDO):
+            warnings = (
+                *warnings,
+                *self._warnings(),
+                *self._held(),
+                *await self._warn_of_misplaced_tokens(),
+                *_unreadable_rows(status),
+            )
         return pb.GetInfoResponse(
             version=about.version,
             store_kind=about.store_kind,
@@ -101,13 +115,7 @@ class SystemService:
                 pb.AuditSink(name=one.name, ok=one.works, last_seq=one.last_seq, last_hash=one.last_hash)
                 for one in self._audit_sinks()
             ],
-            warnings=(
-                *about.warnings,
-                *self._warnings(),
-                *self._held(),
-                *await self._warn_of_misplaced_tokens(),
-                *_unreadable_rows(status),
-            ),
+            warnings=warnings,
         )
 
     def _held(self) -> tuple[str, ...]:
@@ -135,7 +143,7 @@ class SystemService:
     async def ReloadAccess(self, _: pb.ReloadAccessRequest, __: Caller) -> pb.ReloadAccessResponse:
         """Read the access file again."""
         if self._access is None:
-            raise AccessFileInvalid(NO_FILE)
+            raise NoAccessFile(NO_FILE)
         summary = await self._access.reload()
         return pb.ReloadAccessResponse(
             identities=summary.identities,

@@ -30,6 +30,7 @@ from lessor_server.domain.access.access_rules import (
 from lessor_server.domain.access.acl import Capability, IssueLimits, Policy, Rule
 from lessor_server.domain.access.name_template import parse_template
 from lessor_server.domain.errors.base import Violation, shown
+from lessor_server.domain.policy import placeholders
 from lessor_server.settings import access_values, parsers
 from lessor_server.settings.sources import ConfigModel, Conflict, Key, Problem, load_text, read_file
 
@@ -72,7 +73,12 @@ class RuleTable(ConfigModel):
     """Fields that a request must not have."""
 
     def find_conflicts(self, given: AbstractSet[str]) -> Iterator[Conflict]:  # noqa: ARG002
-        """Yield the fields that are both required and forbidden."""
+        """Yield the fields that are both required and forbidden, and a ``deny`` that may match nothing."""
+        if Capability.DENY in self.capabilities and placeholders.fields(self.path):
+            problem = (
+                "has a field of the identity and denies: for a caller without a usable value it would not"
+            )
+            yield "path", problem, "write the path of a deny without fields"
         for field in sorted(set(self.require) & set(self.forbid)):
             yield "forbid", f"has {field}, which require has too", "remove it from one of the two"
 

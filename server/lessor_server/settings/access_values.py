@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 from lessor_server.domain import durations
 from lessor_server.domain.access import names, path_pattern, role_arns
-from lessor_server.domain.access.access_rules import ALGORITHMS, UNIX, IpNetwork
+from lessor_server.domain.access.access_rules import ALGORITHMS, IpNetwork
 from lessor_server.domain.access.acl import Capability
+from lessor_server.domain.access.caller import UNIX
 from lessor_server.domain.access.request_fields import REQUEST_FIELDS
 from lessor_server.domain.errors.base import Violation, shown
 from lessor_server.settings import parsers

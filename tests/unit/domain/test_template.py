@@ -150,4 +150,4 @@ def test_a_principal_s_labels_are_immutable() -> None:
     assert who.labels == {"team": "blue"}
     with pytest.raises(TypeError):
         who.labels["team"] = "red"  # type: ignore[index]
-    assert Principal("bob", frozenset()).labels == {}
+    assert Principal("bob", AuthMethod.TOKEN).labels == {}

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from lessor_server.domain.access.acl import EVERYTHING
 from lessor_server.domain.errors.base import ErrorKind, LessorError
 from lessor_server.domain.errors.preconditions import RequestSpent
 from lessor_server.domain.lease import Request
@@ -124,7 +125,7 @@ async def test_an_undelivered_lease_lives_at_most_a_minute_after_a_death() -> No
 async def test_a_cancelled_repeat_keeps_the_old_key(at: str | None) -> None:
     """Another process may have returned it."""
     async with world() as w, another(w) as other:
-        asked = IssueRequest("aws", "app", "alice", None, Request(ONE, "app for None"))
+        asked = IssueRequest("aws", "app", "alice", None, EVERYTHING, Request(ONE, "app for None"))
         made = await other.issuer.generate(asked, 60)
         w.points.passed.clear()
         task = asyncio.get_running_loop().create_task(w.issue(request=ONE))
@@ -141,7 +142,9 @@ async def test_a_cancelled_repeat_keeps_the_old_key(at: str | None) -> None:
 async def test_a_lease_ends_in_time_while_a_cancelled_repeat_still_runs() -> None:
     async with world() as w:
         async with another(w) as other:
-            asked = IssueRequest("aws", "app", "alice", timedelta(seconds=40), Request(ONE, "app for 40"))
+            asked = IssueRequest(
+                "aws", "app", "alice", timedelta(seconds=40), EVERYTHING, Request(ONE, "app for 40")
+            )
             made = await other.issuer.generate(asked, 60)
             w.points.passed.clear()
             task = asyncio.get_running_loop().create_task(w.issue(ttl=40, request=ONE))

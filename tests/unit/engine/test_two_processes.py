@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 
+from lessor_server.domain.access.acl import EVERYTHING
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.events import ExpiryHeld, ExpiryResumed, OrphanAdopted
 from lessor_server.domain.lease import Request, State
@@ -139,7 +140,9 @@ async def test_two_processes_that_find_a_user_adopt_it_once() -> None:
 @virtual
 async def test_a_key_that_one_process_returned_for_a_repeat_is_not_deleted_by_another(apart: float) -> None:
     """Two processes answer repeats of one request at the same time. Each key that a caller gets is valid."""
-    asked = IssueRequest("aws", "app", "alice", timedelta(seconds=600), Request(REQUEST, "app for 600"))
+    asked = IssueRequest(
+        "aws", "app", "alice", timedelta(seconds=600), EVERYTHING, Request(REQUEST, "app for 600")
+    )
     async with world() as w, another(w) as other:
         made = await w.issue(ttl=600, request=REQUEST)
         answers: list[Credentials | LessorError] = []

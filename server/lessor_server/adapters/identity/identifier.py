@@ -20,14 +20,22 @@ from lessor_server.adapters.identity.client_certificate import (
 from lessor_server.adapters.identity.issuer_keys import IssuerKeys
 from lessor_server.adapters.identity.json_web_token import parse_token, verify_signature
 from lessor_server.adapters.identity.jwt_limiter import JwtLimiter, JwtLimits
+from lessor_server.adapters.identity.key_set import VerifyingKey
 from lessor_server.adapters.identity.known_callers import Evidence, KnownCaller, KnownCallers
 from lessor_server.adapters.identity.strict_json import read_object
-from lessor_server.domain.access.access_rules import AccessRules, DnsMatch, JwtIssuer, SpiffeMatch, TokenMatch
+from lessor_server.domain.access.access_rules import (
+    AccessRules,
+    DnsMatch,
+    IdentityRule,
+    JwtIssuer,
+    SpiffeMatch,
+    TokenMatch,
+)
 from lessor_server.domain.access.acl import Acls
 from lessor_server.domain.access.caller import ROOT, AuthMethod, Credential, IpAddress, Principal
 from lessor_server.domain.access.claims import Validity, check_claims
 from lessor_server.domain.access.identify import (
-    could_have_name,
+    NameIndex,
     fill_identity,
     identify_certificate,
     identify_claims,
@@ -55,6 +63,7 @@ class _JwtProof:
     issuer: str
     algorithm: str
     payload: bytes = field(repr=False)
+    key: VerifyingKey = field(repr=False)
 
 
 class _InForce:
@@ -70,15 +79,22 @@ class _InForce:
         self.certificates = KnownCallers()
         self.client_cas = 0
         """The number of authorities of client certificates under which ``certificates`` were identified."""
-        self.tokens: dict[bytes, KnownCaller] = {}
+        self.names = NameIndex(rules.identities)
+        self._tokens: dict[bytes, IdentityRule] = {}
+        self._known_tokens: dict[bytes, KnownCaller] = {}
         for rule in rules.identities:
             if isinstance(rule.match, TokenMatch):
-                validity = Validity(expires_at=rule.match.expires_at)
-                for digest in rule.match.digests:
-                    identified = fill_identity(rule, {})
-                    self.tokens[digest] = KnownCaller(
-                        self.acls, identified, AuthMethod.TOKEN, validity, digest
-                    )
+                self._tokens.update(dict.fromkeys(rule.match.digests, rule))
+
+    def find_token(self, digest: bytes) -> KnownCaller | None:
+        """Return the caller with a fixed token; its rights are worked out at its first call."""
+        caller = self._known_tokens.get(digest)
+        if caller is None and (rule := self._tokens.get(digest)) is not None:
+            assert isinstance(rule.match, TokenMatch)
+            validity = Validity(expires_at=rule.match.expires_at)
+            caller = KnownCaller(self.acls, fill_identity(rule, {}), AuthMethod.TOKEN, validity, digest)
+            self._known_tokens[digest] = caller
+        return caller
 
 
 def read_authorities(rules: AccessRules) -> Authorities:
@@ -114,7 +130,9 @@ class Identifier:
         self._limiter = JwtLimiter(limits or JwtLimits())
         self._group: asyncio.TaskGroup | None = None
         self.version = 0
-        """A number that changes with the rules."""
+        """A number that changes with the rules, and when a key leaves the set of its issuer."""
+        self.judge_streams: Callable[[], Coroutine[object, object, None]] | None = None
+        """Judges open streams again, when a key has left the set of its issuer."""
         self._in_force = _InForce(AccessRules(), {}, Authorities(()))
         self.use(rules)
 
@@ -137,11 +155,16 @@ class Identifier:
 
         ``authorities`` are those of the rules (``read_authorities``); without them their files are read here.
         """
-        before = {keys.issuer: keys for keys in self._in_force.keys.values()}
-        keys = {
-            issuer.name: before.get(issuer) or IssuerKeys(issuer, self._reader.read_keys, self._start, self)
-            for issuer in rules.issuers
-        }
+        before = {keys.issuer.key_source: keys for keys in self._in_force.keys.values()}
+        keys: dict[str, IssuerKeys] = {}
+        for issuer in rules.issuers:
+            kept = before.get(issuer.key_source) or IssuerKeys(
+                issuer, self._reader.read_keys, self._start, self
+            )
+            kept.issuer = issuer
+            if issuer.jwks_file and kept in before.values():
+                kept.read_again()  # a file costs little, and an operator may have replaced it
+            keys[issuer.name] = kept
         self._in_force = _InForce(rules, keys, authorities or read_authorities(rules))
         self.version += 1
 
@@ -163,7 +186,7 @@ class Identifier:
         """Return whether a caller could have this name under the rules in force."""
         if name == ROOT.name:
             return self._root_token is not None
-        return any(could_have_name(rule, name) for rule in self._in_force.rules.identities)
+        return self._in_force.names.find(name) is not None
 
     def warnings(self) -> list[str]:
         """Return what keeps callers from being identified, for operators."""
@@ -199,7 +222,7 @@ class Identifier:
         digest = TokenHash.of(token).digest
         if self._root_token is not None and hmac.compare_digest(self._root_token.digest, digest):
             return ROOT
-        caller = self._in_force.tokens.get(digest)
+        caller = self._in_force.find_token(digest)
         if caller is None:
             if token.count(".") != 2:
                 raise Unauthenticated("the token is unknown")
@@ -219,16 +242,18 @@ class Identifier:
         if isinstance(evidence := principal.evidence, Evidence):
             match evidence.proof:
                 case bytes() as digest:
-                    caller = in_force.tokens.get(digest)
+                    caller = in_force.find_token(digest)
                 case _JwtProof() as proof:
                     caller = _judge_jwt(in_force, proof, now)
+                    if not in_force.keys[caller.issuer].has(proof.key):
+                        raise Unauthenticated("the key that verified the JWT is not in use any more")
                 case ClientCertificate() as certificate:
                     caller = self._judge_certificate(in_force, certificate, now)
             if caller is not None:
                 return caller.admit(evidence.address, now)
         raise Unauthenticated("the access rules no longer accept the caller's credential")
 
-    async def _find_jwt(self, token: str, digest: bytes, address: IpAddress | None) -> KnownCaller:
+    async def _find_jwt(self, token: str, digest: bytes, address: IpAddress | str | None) -> KnownCaller:
         """Return the caller of a JWT; rules that change while it waits for keys count."""
         while True:
             in_force = self._in_force
@@ -243,26 +268,26 @@ class Identifier:
                 await keys.refresh()  # which forgets the JWT if its key has left the set
 
     async def _verify_jwt(
-        self, in_force: _InForce, token: str, digest: bytes, address: IpAddress | None
+        self, in_force: _InForce, token: str, digest: bytes, address: IpAddress | str | None
     ) -> KnownCaller:
         """Return the caller of a JWT that is not known, and remember it.
 
         The limit counts signatures: calls with one JWT that wait for keys together verify it once.
         """
         jwt = parse_token(token)
-        proof = _JwtProof(jwt.issuer, jwt.algorithm, jwt.payload)
-        issuer = _issuer_of(in_force, proof)
+        issuer = _issuer_of(in_force, jwt.issuer, jwt.algorithm)
         check_claims(jwt.claims, issuer, self._now())
         key = await in_force.keys[issuer.name].find(jwt.key_id, jwt.algorithm)
         caller = in_force.jwts.find(digest)
         if caller is None:
             self._limiter.admit(address)
             verify_signature(jwt, key)
+            proof = _JwtProof(jwt.issuer, jwt.algorithm, jwt.payload, key)
             caller = _judge_jwt(in_force, proof, self._now())
             in_force.jwts.add(digest, caller)
         return caller
 
-    def _identify_certificate(self, pem: bytes, address: IpAddress | None) -> Principal:
+    def _identify_certificate(self, pem: bytes, address: IpAddress | str | None) -> Principal:
         in_force, now = self._in_force, self._now()
         if (client_cas := self._client_cas()) != in_force.client_cas:
             in_force.certificates.clear()
@@ -298,6 +323,9 @@ class Identifier:
     def keys_removed(self, issuer: JwtIssuer) -> None:
         """Forget the JWTs of an issuer, one of whose keys has left the set or has changed."""
         self._in_force.jwts.forget_issuer(issuer.name)
+        self.version += 1
+        if self.judge_streams is not None:
+            self._start(self.judge_streams())
 
     def keys_unreadable(self, issuer: JwtIssuer, problem: str) -> None:
         """Report that the keys of an issuer can't be read."""
@@ -306,20 +334,21 @@ class Identifier:
 
 def _judge_jwt(in_force: _InForce, proof: _JwtProof, now: float) -> KnownCaller:
     """Return the caller of a JWT whose signature was verified; raises ``Unauthenticated``."""
-    issuer = _issuer_of(in_force, proof)
+    issuer = _issuer_of(in_force, proof.issuer, proof.algorithm)
     claims = read_object(proof.payload)
     validity = check_claims(claims, issuer, now)
     identified = identify_claims(in_force.rules, issuer.name, claims)
-    return KnownCaller(in_force.acls, identified, AuthMethod.JWT, validity, proof, issuer.name)
+    size = len(proof.payload)
+    return KnownCaller(in_force.acls, identified, AuthMethod.JWT, validity, proof, issuer.name, size)
 
 
-def _issuer_of(in_force: _InForce, proof: _JwtProof) -> JwtIssuer:
+def _issuer_of(in_force: _InForce, url: str, algorithm: str) -> JwtIssuer:
     """Return the issuer of a JWT; raises ``Unauthenticated`` unless it accepts the algorithm."""
-    issuer = in_force.issuers.get(proof.issuer)
+    issuer = in_force.issuers.get(url)
     if issuer is None:
-        raise Unauthenticated(f"the access file has no issuer {shown(proof.issuer)}")
-    if proof.algorithm not in issuer.algorithms:
-        raise Unauthenticated(f"the issuer's algorithms do not have {shown(proof.algorithm)}")
+        raise Unauthenticated(f"the access file has no issuer {shown(url)}")
+    if algorithm not in issuer.algorithms:
+        raise Unauthenticated(f"the issuer does not accept the algorithm {shown(algorithm)}")
     return issuer
 
 

@@ -93,6 +93,15 @@ class IssuerKeys:
             f" its keys are read again at most once in {ATTEMPT_SECONDS:g} s"
         )
 
+    def read_again(self) -> None:
+        """Read the keys again now, in the background; those that are known are used meanwhile."""
+        self._tried_at = -math.inf
+        self._begin_read()
+
+    def has(self, key: VerifyingKey) -> bool:
+        """Return whether a key is in the set as it was last read."""
+        return self._keys is not None and key in self._keys.keys
+
     @property
     def _limit(self) -> float:
         """Return the age up to which the keys are used."""
@@ -127,7 +136,7 @@ class IssuerKeys:
         self._tried_at = now
         self._reading = self._start(self._read_keys(now))
         if self._reading is None:
-            self.problem = "the server is stopping"
+            self.problem = "the server does not read keys now"
         else:
             self._reading.add_done_callback(self._end_read)
 

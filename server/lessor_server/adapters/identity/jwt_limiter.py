@@ -48,9 +48,9 @@ class JwtLimiter:
         """Begin with full buckets."""
         self._limits = limits
         self._together: _Bucket | None = None
-        self._peers: OrderedDict[IpAddress | None, _Bucket] = OrderedDict()
+        self._peers: OrderedDict[IpAddress | str | None, _Bucket] = OrderedDict()
 
-    def admit(self, address: IpAddress | None) -> None:
+    def admit(self, address: IpAddress | str | None) -> None:
         """Count one verification for a peer, None for all unix sockets; raise ``TryLater`` past a limit.
 
         A refused peer uses up nothing of what all peers have together.

@@ -15,13 +15,17 @@ from lessor_server.domain.policy.template import identity_fields
 
 MAX_REMEMBERED: Final = 10_000
 """The maximum number of JWTs that are remembered, and of certificate chains."""
+MAX_BYTES: Final = 64 << 20
+"""The approximate maximum size of all JWTs that are remembered, and of all certificate chains."""
+CALLER_BYTES, GRANT_BYTES = 2_000, 1_500
+"""The approximate size of a caller, and of each of its rules that no other caller shares."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What identified a caller: its address, None on a unix socket, and ``proof``, which is judged again."""
+    """What identified a caller: its address, and ``proof``, which is judged again."""
 
-    address: IpAddress | None
+    address: IpAddress | str | None
     proof: object
 
 
@@ -36,6 +40,7 @@ class KnownCaller:
         validity: Validity,
         proof: object,
         issuer: str = "",
+        proof_bytes: int = 0,
     ) -> None:
         """Find what the caller may do in ``acls``."""
         rule, name, labels = identified.rule, identified.name, identified.labels
@@ -43,17 +48,19 @@ class KnownCaller:
         self._validity = validity
         self._peers = rule.peers
         self._evidence = Evidence(None, proof)
+        acl = acls.find(rule.policies, identity_fields(name, labels))
+        self.size = CALLER_BYTES + proof_bytes + GRANT_BYTES * acl.own_grants
         self._principal = Principal(
             name=name,
             auth_method=method,
-            acl=acls.find(rule.policies, identity_fields(name, labels)),
+            acl=acl,
             policies=rule.policies,
             labels=labels,
             expires_at=validity.expires_at,
             evidence=self._evidence,
         )
 
-    def admit(self, address: IpAddress | None, now: float) -> Principal:
+    def admit(self, address: IpAddress | str | None, now: float) -> Principal:
         """Return the principal of a call from ``address``.
 
         Raises:
@@ -76,6 +83,7 @@ class KnownCallers:
     def __init__(self) -> None:
         """Begin empty."""
         self._callers: OrderedDict[bytes, KnownCaller] = OrderedDict()
+        self._bytes = 0
 
     def find(self, digest: bytes) -> KnownCaller | None:
         """Return the caller of a credential, and keep it longer than the others."""
@@ -86,15 +94,22 @@ class KnownCallers:
 
     def add(self, digest: bytes, caller: KnownCaller) -> None:
         """Remember a caller."""
+        self._remove(digest)
         self._callers[digest] = caller
-        if len(self._callers) > MAX_REMEMBERED:
-            self._callers.popitem(last=False)
+        self._bytes += caller.size
+        while len(self._callers) > MAX_REMEMBERED or (self._bytes > MAX_BYTES and len(self._callers) > 1):
+            self._remove(next(iter(self._callers)))
+
+    def _remove(self, digest: bytes) -> None:
+        if (caller := self._callers.pop(digest, None)) is not None:
+            self._bytes -= caller.size
 
     def forget_issuer(self, issuer: str) -> None:
         """Forget all callers with a JWT of this issuer."""
         for digest in [digest for digest, caller in self._callers.items() if caller.issuer == issuer]:
-            del self._callers[digest]
+            self._remove(digest)
 
     def clear(self) -> None:
         """Forget all callers."""
         self._callers.clear()
+        self._bytes = 0

@@ -13,8 +13,6 @@ from lessor_server.domain.access.acl import Policy
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-UNIX: Final = "unix"
-"""The place of callers on a unix socket, in ``from``."""
 ALGORITHMS: Final = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
 )  # fmt: skip
@@ -92,6 +90,11 @@ class JwtIssuer:
     algorithms: tuple[str, ...] = DEFAULT_ALGORITHMS
     max_age: timedelta | None = None
     leeway: timedelta = timedelta(seconds=30)
+
+    @property
+    def key_source(self) -> tuple[str, ...]:
+        """Return what says where the keys are: as long as it stays, so do the keys that were read."""
+        return self.url, self.jwks_url, self.jwks_file, self.ca_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,8 @@ class Grant:
 
 EVERYTHING = Grant("", frozenset(Capability) - {Capability.DENY})
 """What the root token's holder has on every path."""
+NOTHING = Grant("", frozenset())
+"""What a caller has before it is authorised."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -115,6 +117,8 @@ class Acl:
 
     exact: dict[str, Grant] = field(default_factory=dict)
     others: tuple[Grant, ...] = ()
+    own_grants: int = 0
+    """The number of grants whose patterns have fields of the caller, so that few callers share them."""
 
     def find(self, path: str, capability: Capability) -> Grant | None:
         """Return the grant that decides about ``capability`` on ``path``; None if no pattern matches."""
@@ -151,8 +155,9 @@ class Acls:
         acl = self._acls.get(key)
         if acl is None:
             grants = _unite(zip(patterns, rules, strict=True))
+            filled = sum(pattern != rule.pattern for pattern, rule in zip(patterns, rules, strict=True))
             # The key must not be the grant itself, which would keep it alive.
-            acl = _sort([self._grants.setdefault(grant.content, grant) for grant in grants])
+            acl = _sort([self._grants.setdefault(grant.content, grant) for grant in grants], filled)
             self._acls[key] = acl
         return acl
 
@@ -178,10 +183,11 @@ def _unite(rules: Iterable[tuple[str | None, Rule]]) -> Iterable[Grant]:
     return grants.values()
 
 
-def _sort(grants: Iterable[Grant]) -> Acl:
+def _sort(grants: Iterable[Grant], own_grants: int) -> Acl:
     wild = [grant for grant in grants if not grant.parsed.is_exact]
     wild.sort(key=lambda grant: grant.parsed.priority, reverse=True)
-    return Acl({grant.pattern: grant for grant in grants if grant.parsed.is_exact}, tuple(wild))
+    exact = {grant.pattern: grant for grant in grants if grant.parsed.is_exact}
+    return Acl(exact, tuple(wild), own_grants)
 
 
 def _filled(pattern: str, identity: Named) -> str | None:

@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
+from typing import Final
 
 from lessor_server.domain.access.acl import EVERYTHING, Acl, Capability, Grant
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+UNIX: Final = "unix"
+"""The address of callers on a unix socket, in ``from`` too."""
 
 
 class AuthMethod(Enum):
@@ -27,13 +31,14 @@ class AuthMethod(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The other end of a connection: ``address`` is None for a unix socket.
+    """The other end of a connection, which ``connection`` identifies while it lasts.
 
-    ``connection`` identifies the connection while it lasts. An IPv4-mapped address is given as IPv4.
+    ``address`` is ``UNIX`` for a unix socket, and None if it is not known. An IPv4-mapped address is given as
+    IPv4.
     """
 
     connection: str
-    address: IpAddress | None = None
+    address: IpAddress | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class Principal:
 
     name: str
     auth_method: AuthMethod
-    acl: Acl | None = field(default=None, hash=False, repr=False)
+    acl: Acl | None = field(default=Acl(), hash=False, repr=False)
     """None: it may do everything."""
     policies: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -70,18 +75,18 @@ class Principal:
         """Return the grant that decides about ``capability`` on ``path``; None if no pattern matches."""
         return EVERYTHING if self.acl is None else self.acl.find(path, capability)
 
-    def may(self, path: str, capability: Capability) -> bool:
-        """Return whether the caller has ``capability`` on ``path``."""
-        grant = self.find_grant(path, capability)
-        return grant is not None and grant.allows((capability,))
+    def may(self, path: str, *capabilities: Capability) -> bool:
+        """Return whether the caller has all these capabilities on ``path``."""
+        grant = self.find_grant(path, capabilities[0])
+        return grant is not None and grant.allows(capabilities)
 
     def sees_root(self, mount: str) -> bool:
         """Return whether the caller may read AWS's texts, ARNs and account ids of a mount."""
         return self.acl is None or (bool(mount) and self.may(f"{mount}/config/root", Capability.READ))
 
 
-ROOT = Principal("root", AuthMethod.ROOT, policies=("root",))
+ROOT = Principal("root", AuthMethod.ROOT, acl=None, policies=("root",))
 """The holder of the root token."""
 
-ANONYMOUS = Principal("", AuthMethod.NONE, Acl())
+ANONYMOUS = Principal("", AuthMethod.NONE)
 """A caller of a method that needs no credential: health and reflection."""

@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Final
 
 from lessor_server.domain.access.access_rules import (
-    UNIX,
     AccessRules,
     DnsMatch,
     IdentityRule,
@@ -30,6 +29,8 @@ from lessor_server.domain.errors.base import Unauthenticated, shown
 MAX_NAME: Final = 256
 MAX_NAME_VALUE: Final = 128
 MAX_LABEL: Final = 256
+MAX_DNS_NAMES: Final = 100
+"""The maximum number of DNS SANs: each is compared with every identity that has a ``dns_name``."""
 
 _NAME_VALUE: Final = re.compile(rf"[A-Za-z0-9_.@:/+=,-]{{1,{MAX_NAME_VALUE}}}")
 
@@ -67,13 +68,18 @@ def identify_certificate(
     """
     if len(names.uris) > 1:
         raise Unauthenticated("the certificate has more than one URI SAN; have it issued with one")
+    if len(names.dns_names) > MAX_DNS_NAMES:
+        raise Unauthenticated(
+            f"the certificate has {len(names.dns_names)} DNS SANs; use one with at most {MAX_DNS_NAMES}"
+        )
+    hosts = [name.lower().split(".") for name in names.dns_names]
     for rule in rules.identities:
         match = rule.match
         if isinstance(match, SpiffeMatch):
             found = [_segments(match.uri.split("/"), uri.split("/")) for uri in names.uris]
         elif isinstance(match, DnsMatch):
             wanted = [one if one.startswith("{") else one.lower() for one in match.name.split(".")]
-            found = [_segments(wanted, name.lower().split(".")) for name in names.dns_names]
+            found = [_segments(wanted, labels) for labels in hosts if len(labels) == len(wanted)]
         else:
             continue
         values = [one for one in found if one is not None]
@@ -113,16 +119,27 @@ def fill_identity(rule: IdentityRule, values: Values) -> Identified:
     return Identified(rule, name, labels)
 
 
-def comes_from(peers: Iterable[IpNetwork | str], address: IpAddress | None) -> bool:
-    """Return whether a caller at ``address``, None for a unix socket, is at one of ``peers``."""
-    if address is None:
-        return UNIX in peers
-    return any(not isinstance(place, str) and address in place for place in peers)
+def comes_from(peers: Iterable[IpNetwork | str], address: IpAddress | str | None) -> bool:
+    """Return whether a caller at ``address`` is at one of ``peers``; one whose address is unknown is not."""
+    if isinstance(address, str):
+        return any(place == address for place in peers)
+    return address is not None and any(not isinstance(place, str) and address in place for place in peers)
 
 
-def could_have_name(rule: IdentityRule, name: str) -> bool:
-    """Return whether some credential could give ``name`` to a caller of this identity."""
-    return find_name_values(rule, name) is not None
+class NameIndex:
+    """Finds the identity of a name: there is at most one, since names and their beginnings do not clash."""
+
+    def __init__(self, identities: Iterable[IdentityRule]) -> None:
+        """Index names without placeholders, and the texts before the first placeholder of others."""
+        self._by_start = {_template(rule.name).head: rule for rule in identities}
+
+    def find(self, name: str) -> IdentityRule | None:
+        """Return the identity of which some credential could give this name; None if there is none."""
+        starts = [name, *(name[: end + 1] for end, letter in enumerate(name) if letter == "/")]
+        rules = (self._by_start.get(start) for start in starts)
+        return next(
+            (one for one in rules if one is not None and find_name_values(one, name) is not None), None
+        )
 
 
 def find_name_values(rule: IdentityRule, name: str) -> dict[str, str] | None:

@@ -29,7 +29,7 @@ class NotYourLease(PermissionDenied):
     """The lease belongs to another caller, or does not exist."""
 
     reason = "NOT_YOUR_LEASE"
-    fix = "check the lease id, or ask the operator for the permission that the message names"
+    fix = "check the lease id; the leases of others need a rule on sys/leases/"
 
 
 class RateLimited(QuotaExceeded):
@@ -60,8 +60,15 @@ class RuleFull(QuotaExceeded):
         return cls(f"the rule {pattern} allows you {limit} live leases", subject=f"rule/{pattern}")
 
 
+class NoAccessFile(Precondition):
+    """The access file is to be read again, and the server has none."""
+
+    reason = "NO_ACCESS_FILE"
+    fix = "set access.file and restart the server"
+
+
 class AccessFileInvalid(Precondition):
-    """The access file has errors, so the rules of before stay in force."""
+    """The access file has errors, so the previous rules stay in force."""
 
     reason = "ACCESS_FILE_INVALID"
     fix = "correct the access file, check it with lessor access check, and reload again"

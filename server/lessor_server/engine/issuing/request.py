@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from lessor_server.domain.access.acl import EVERYTHING, Grant
+from lessor_server.domain.access.acl import Grant
 from lessor_server.domain.lease import Lease, Request
 from lessor_server.domain.policy import session
 from lessor_server.domain.policy.session import SessionOptions
@@ -24,13 +24,13 @@ class IssueRequest:
     role: str
     owner: str
     ttl: timedelta | None
+    grant: Grant
+    """What allows the request: its limits hold for what is issued."""
     request: Request | None = None
     wait_usable: float = 0.0
     options: SessionOptions = session.NO_OPTIONS
     labels: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
-    grant: Grant = EVERYTHING
-    """What allows the request: its limits hold for what is issued."""
 
     @property
     def key(self) -> tuple[str, ...]:

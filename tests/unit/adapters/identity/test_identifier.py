@@ -27,14 +27,13 @@ from tests.support.json_web_tokens import NOW, claims, encoded
 from tests.support.virtual_loop import virtual
 
 from lessor_server.domain.access.access_rules import (
-    UNIX,
     AccessRules,
     DnsMatch,
     IdentityRule,
     TokenMatch,
 )
 from lessor_server.domain.access.acl import Capability
-from lessor_server.domain.access.caller import ROOT, AuthMethod, Peer
+from lessor_server.domain.access.caller import ROOT, UNIX, AuthMethod, Peer
 from lessor_server.domain.errors.base import Unauthenticated
 
 
@@ -126,7 +125,8 @@ async def test_from_refuses_and_does_not_fall_through_to_another_identity() -> N
         assert (await here.who(moved)).name == "gh/repo:acme/app"
         assert "from" in await here.refusal(replace(token, peer=Peer("c")))
         here.identifier.use(replace(RULES, identities=(replace(JOB, peers=(UNIX,)),)))
-        assert (await here.who(replace(token, peer=Peer("c")))).name == "gh/repo:acme/app"
+        assert "from" in await here.refusal(replace(token, peer=Peer("c")))
+        assert (await here.who(replace(token, peer=Peer("c", UNIX)))).name == "gh/repo:acme/app"
 
 
 @virtual

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from tests.support.virtual_loop import virtual
 
 from lessor_server.adapters.identity.jwt_limiter import MAX_PEERS, JwtLimiter, JwtLimits
 from lessor_server.adapters.identity.key_source import IssuerSilent
-from lessor_server.adapters.identity.known_callers import MAX_REMEMBERED, KnownCallers
+from lessor_server.adapters.identity.known_callers import MAX_BYTES, MAX_REMEMBERED, KnownCallers
 from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.access.caller import AuthMethod
 from lessor_server.domain.errors.access import IssuerUnavailable, TryLater
@@ -65,12 +66,12 @@ async def test_a_known_jwt_is_judged_without_keys_and_signature() -> None:
         (KEY.sign(claims(iss="https://issuer.example/")), 'no issuer "https://issuer.example/"'),
         (KEY.sign(claims(iss="https://evil.example")), "no issuer"),
         (KEY.sign('{"iss":"https://issuer.example","sub":"a","sub":"b"}'), "twice"),
-        (KEY.sign(claims(), algorithm="RS512"), "algorithms"),
+        (KEY.sign(claims(), algorithm="RS512"), "algorithm"),
         (SigningKey("one", "P-256").sign(claims()), "no single key"),
         (SigningKey("two").sign(claims()), "no single key"),
         (SigningKey("one", number=1).sign(claims()), "signature"),
-        (KEY.sign(claims(), {"alg": "none", "kid": "one"}), "algorithms"),
-        (KEY.sign(claims(), {"alg": "HS256", "kid": "one"}), "algorithms"),
+        (KEY.sign(claims(), {"alg": "none", "kid": "one"}), "algorithm"),
+        (KEY.sign(claims(), {"alg": "HS256", "kid": "one"}), "algorithm"),
         (KEY.sign(claims(), {"alg": "RS256", "kid": "one", "crit": ["x"]}), "crit"),
         (KEY.sign(claims(sub="a/../b")), "segment"),
         (KEY.sign(claims(sub="")), "value of"),
@@ -262,9 +263,21 @@ async def test_a_bounded_number_of_peers_is_remembered() -> None:
 def test_the_caller_that_called_first_is_forgotten_first() -> None:
     callers: Any = KnownCallers()
     for number in range(MAX_REMEMBERED):
-        callers.add(b"%d" % number, f"caller {number}")
-    assert callers.find(b"0") == "caller 0"
-    callers.add(b"new", "new")
-    assert callers.find(b"0") == "caller 0"
+        callers.add(b"%d" % number, SimpleNamespace(size=1, name=number))
+    assert callers.find(b"0").name == 0
+    callers.add(b"new", SimpleNamespace(size=1, name="new"))
+    assert callers.find(b"0").name == 0
     assert callers.find(b"1") is None
-    assert callers.find(b"new") == "new"
+    assert callers.find(b"new").name == "new"
+
+
+def test_callers_that_are_remembered_have_a_maximum_size_together() -> None:
+    callers: Any = KnownCallers()
+    for number in range(10):
+        callers.add(b"%d" % number, SimpleNamespace(size=MAX_BYTES // 4, name=number))
+    assert [number for number in range(10) if callers.find(b"%d" % number)] == [6, 7, 8, 9]
+    callers.add(b"9", SimpleNamespace(size=1, name="smaller"))
+    callers.add(b"10", SimpleNamespace(size=MAX_BYTES // 4, name=10))
+    assert [number for number in range(11) if callers.find(b"%d" % number)] == [7, 8, 9, 10]
+    callers.add(b"11", SimpleNamespace(size=2 * MAX_BYTES, name=11))
+    assert [number for number in range(12) if callers.find(b"%d" % number)] == [11]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from tests.support.certificate_chains import ChainAuthority
@@ -18,17 +19,16 @@ from tests.support.identifier_world import (
     call,
     world,
 )
-from tests.support.json_web_tokens import NOW, claims, issuer
+from tests.support.json_web_tokens import NOW, SigningKey, claims, issuer, key_set
 from tests.support.virtual_loop import virtual
 
 from lessor_server.adapters.identity.key_source import IssuerSilent
 from lessor_server.domain.access.access_rules import (
-    UNIX,
     AccessRules,
     JwtMatch,
 )
 from lessor_server.domain.access.acl import Capability
-from lessor_server.domain.access.caller import ROOT, AuthMethod, Principal
+from lessor_server.domain.access.caller import ROOT, UNIX, AuthMethod, Principal
 from lessor_server.domain.errors.base import Unauthenticated
 
 
@@ -67,7 +67,7 @@ async def test_rules_that_change_while_a_jwt_waits_for_keys_count() -> None:
         (replace(RULES, issuers=()), "no issuer"),
         (replace(RULES, issuers=(issuer(url="https://issuer.example/"),)), "no issuer"),
         (replace(RULES, issuers=(issuer(audiences=("other",)),)), "another audience"),
-        (replace(RULES, issuers=(issuer(algorithms=("ES256",)),)), "algorithms"),
+        (replace(RULES, issuers=(issuer(algorithms=("ES256",)),)), "algorithm"),
         (replace(RULES, issuers=(issuer(max_age=timedelta(seconds=1), leeway=timedelta(0)),)), "expired"),
         (replace(RULES, identities=(replace(JOB, match=JwtMatch("ci", {"sub": "other/*"})),)), "no identity"),
         (replace(RULES, identities=(replace(JOB, peers=(UNIX,)),)), "from"),
@@ -114,3 +114,63 @@ async def test_names_that_the_rules_could_give() -> None:
     async with world() as here:
         names = ("ci", "gh/a/b", "k8s/prod", "k8s/a/b", "other", "", "gh/")
         assert [here.identifier.may_match(name) for name in names] == [True] * 3 + [False] * 4
+
+
+@virtual
+async def test_a_call_that_lasts_ends_when_the_key_of_its_jwt_leaves_the_set() -> None:
+    """Also if the rules stay: an operator or an issuer withdraws a key that has leaked."""
+    judged = asyncio.Event()
+
+    async def judge() -> None:
+        judged.set()
+
+    async with world() as here:
+        here.identifier.judge_streams = judge
+        principal = await here.who(bearer(KEY.sign(claims())))
+        version = here.identifier.version
+        assert (await here.identifier.identify_again(principal)).name == principal.name
+        here.reader.answer = key_set(SigningKey("two", number=1))
+        await asyncio.sleep(20)
+        assert (await here.refusal(bearer(SigningKey("three", number=2).sign(claims())))) != ""
+        assert judged.is_set()
+        assert here.identifier.version > version
+        with pytest.raises(Unauthenticated, match="not in use any more"):
+            await here.identifier.identify_again(principal)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"audiences": ("lessor", "other"), "max_age": timedelta(hours=1)}, True),
+        ({"jwks_url": "https://other.example/jwks"}, False),
+        ({"ca_file": "/etc/other.pem"}, False),
+        ({"jwks_url": "", "jwks_file": "/etc/jwks.json"}, False),
+    ],
+)
+@virtual
+async def test_a_call_that_lasts_ends_when_a_reload_changes_where_the_keys_are(
+    changes: dict[str, Any], same: bool
+) -> None:
+    async with world() as here:
+        principal = await here.who(bearer(KEY.sign(claims())))
+        here.identifier.use(replace(RULES, issuers=(issuer(**changes),)))
+        if same:
+            assert (await here.identifier.identify_again(principal)).name == principal.name
+        else:
+            with pytest.raises(Unauthenticated):
+                await here.identifier.identify_again(principal)
+
+
+@virtual
+async def test_a_reload_reads_the_file_of_keys_again_but_asks_no_issuer() -> None:
+    of_file = replace(RULES, issuers=(issuer(jwks_url="", jwks_file="/etc/jwks.json"),))
+    for rules, reads in ((of_file, 2), (RULES, 1)):
+        async with world(rules) as here:
+            await here.who(bearer(KEY.sign(claims())))
+            here.reader.answer = key_set(SigningKey("two", number=1))
+            here.identifier.use(rules)
+            await asyncio.sleep(1)
+            assert len(here.reader.reads) == reads
+            new = bearer(SigningKey("two", number=1).sign(claims()))
+            if reads == 2:
+                assert (await here.who(new)).name == "gh/repo:acme/app"
