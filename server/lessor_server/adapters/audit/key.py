@@ -34,7 +34,8 @@ class AuditKey:
     """An Ed25519 key (RFC 8032), and a key of HMAC-SHA256 that is derived from it."""
 
     private: Ed25519PrivateKey = field(repr=False)
-    hash_key: bytes = field(repr=False)
+    hasher: hmac.HMAC = field(repr=False)
+    """Is copied for each value: ``hmac.digest`` lets other threads run, which takes longer than the hash."""
 
     @classmethod
     def load_or_make(cls, data_dir: Path) -> Self:
@@ -64,9 +65,8 @@ class AuditKey:
         if len(seed) != KEY_SIZE:
             fix = "restore the previous file; checkpoints of another key don't verify with the old public one"
             raise AuditKeyBroken(f"{path} has {len(seed)} bytes, not {KEY_SIZE}; {fix}")
-        return cls(
-            Ed25519PrivateKey.from_private_bytes(seed), hmac.digest(seed, _HASH_KEY_OF, hashlib.sha256)
-        )
+        hash_key = hmac.digest(seed, _HASH_KEY_OF, hashlib.sha256)
+        return cls(Ed25519PrivateKey.from_private_bytes(seed), hmac.new(hash_key, digestmod=hashlib.sha256))
 
     @property
     def public(self) -> str:
@@ -79,7 +79,9 @@ class AuditKey:
 
     def hash_value(self, value: str) -> str:
         """Return what stands for a value in a record: its HMAC-SHA256, in hex."""
-        return hmac.digest(self.hash_key, value.encode("utf-8", "surrogatepass"), hashlib.sha256).hex()
+        hasher = self.hasher.copy()
+        hasher.update(value.encode("utf-8", "surrogatepass"))
+        return hasher.hexdigest()
 
 
 class PublicKey:

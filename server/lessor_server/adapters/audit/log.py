@@ -36,6 +36,10 @@ class _Sink:
         self.progress_at = 0.0
         """When it last wrote something, or got something after it had nothing to write."""
         self.is_new = True
+        self._pending: list[Entry] = []
+        self._batches = 0
+        """How many batches the thread has not answered: at most one, so that records gather meanwhile."""
+        self._loop = asyncio.get_running_loop()
 
     def put(self, entry: Entry, now: float) -> bool:
         """Hand over an entry; False if too many wait, and it was only counted."""
@@ -57,7 +61,25 @@ class _Sink:
         if not self.waiting:
             self.progress_at = now
         self.waiting += 1
-        self.writer.put(entry)
+        self._pending.append(entry)
+        if len(self._pending) == 1 and not self._batches:
+            self._loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        if not self._batches:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand the records that have gathered to the thread."""
+        if self._pending:
+            self._batches += 1
+            self.writer.put(self._pending)
+            self._pending = []
+
+    def answered(self, batches: int) -> None:
+        """Hand over what has gathered, once the thread has answered."""
+        self._batches -= batches
+        self._send()
 
 
 class AuditLog:
@@ -159,6 +181,7 @@ class AuditLog:
     async def close(self) -> None:
         """Write what waits, with a checkpoint; give up after 2 s."""
         for sink in self._sinks.values():
+            sink.flush()
             sink.writer.stop()
         async with asyncio.TaskGroup() as group:
             for sink in self._sinks.values():
@@ -175,10 +198,10 @@ class AuditLog:
         sink = self._sinks[report.sink]
         sink.end, sink.progress_at = report.end, self._loop.time()
         sink.waiting -= len(report.written)
+        sink.answered(report.batches)
         if report.problem:
             sink.problem = report.problem
             self._notify(AuditRecordsMissing(sink.name, report.problem))
-            return
         for entry in report.written:
             if entry.future is not None and not entry.future.done():
                 entry.future.set_result(None)

@@ -27,6 +27,8 @@ GROUP: Final = 256
 """The maximum number of records in one write."""
 TICK_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 1.0
+STORE_SECONDS: Final = 0.05
+"""The position of a busy sink is stored this often."""
 DURABLE_SECONDS: Final = 5.0
 """Without ``audit.sync`` a file is made durable this often."""
 
@@ -53,14 +55,17 @@ class Entry:
 
 
 class WriteReport(NamedTuple):
-    """What has become of some entries; ``error`` is empty while the sink works."""
+    """What has become of the entries that were put before; ``error`` is empty while the sink works."""
 
     sink: str
+    batches: int
+    """How many puts it answers."""
     written: Sequence[Entry]
     failed: Sequence[Entry]
+    """Not written yet; they are tried again, and reported again when they are."""
     end: ChainEnd
     error: str
-    problem: str = ""
+    problem: str
     """What is missing or changed in a file that was opened."""
 
 
@@ -123,17 +128,22 @@ class SinkWriter:
         self._clock = clock
         self._report = report
         self._sync = sync
-        self._queue: SimpleQueue[Entry | None] = SimpleQueue()
+        self._queue: SimpleQueue[Sequence[Entry] | None] = SimpleQueue()
         self._backlog: deque[Entry] = deque()
+        self._batches = 0
+        self._written: list[Entry] = []
+        self._failed: list[Entry] = []
+        self._error = self._problem = ""
+        self._news = False
+        """Whether there is something to report."""
         self._reported = 0
         """How many entries at the head of the backlog are reported as failed."""
         self._end = state.get(self.name).written
         self._durable = self._end
-        self._durable_us = self._unsigned_us = self._retry_us = 0
+        self._durable_us = self._unsigned_us = self._retry_us = self._stored_us = 0
         self._unsigned = 0
         self._torn = _Torn()
         self._needs_newline = False
-        self._error = ""
         self._is_open = self._begins = self._stopping = False
         self._reopen = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"audit {self.name}", daemon=True)
@@ -147,9 +157,9 @@ class SinkWriter:
         """Start the thread."""
         self._thread.start()
 
-    def put(self, entry: Entry) -> None:
-        """Write a record soon."""
-        self._queue.put(entry)
+    def put(self, entries: Sequence[Entry]) -> None:
+        """Write records soon; one report answers."""
+        self._queue.put(entries)
 
     def reopen(self) -> None:
         """Open the target again before the next write, as after a rotation of logs."""
@@ -167,6 +177,7 @@ class SinkWriter:
         while not self._stopping:
             self._collect()
             self._work()
+            self._report_news()
         try:
             if self._is_open and self._unsigned:
                 self._write([self._checkpoint(self._end)])
@@ -174,18 +185,21 @@ class SinkWriter:
         except OSError:
             return
         finally:
+            self._state.put(self.name, Position(self._end, self._durable))
             self._target.close()
 
     def _collect(self) -> None:
-        """Take the entries that wait, or wait for one, but not longer than a tick."""
+        """Take the entries that wait, or wait for some, but not longer than a tick."""
+        is_stored = self._state.get(self.name).written == self._end
         try:
-            entry = self._queue.get(timeout=0 if self._backlog and not self._retry_us else self._tick)
+            entries = self._queue.get(timeout=self._tick if is_stored else min(self._tick, STORE_SECONDS))
             while True:
-                if entry is None:
+                if entries is None:
                     self._stopping = True
                 else:
-                    self._backlog.append(entry)
-                entry = self._queue.get_nowait()
+                    self._backlog.extend(entries)
+                    self._batches += 1
+                entries = self._queue.get_nowait()
         except Empty:
             return
 
@@ -193,7 +207,7 @@ class SinkWriter:
         """Write the backlog; after a failure only once it is time for the next attempt."""
         now = self._clock.boot_us()
         if now < self._retry_us and not self._stopping:
-            self._report_failed()
+            self._fail_backlog()
             return
         try:
             if self._reopen.is_set():
@@ -204,18 +218,27 @@ class SinkWriter:
             while self._backlog:
                 self._write_group()
             self._maintain(now)
+            self._news = self._news or bool(self._error)
+            self._error = ""
         except Exception as error:  # noqa: BLE001 - the thread goes on: the sink is tried again
             self._retry_us = now + int(RETRY_SECONDS * 1e6)
             self._close()
             self._error = _text(error)
-            self._report_failed(is_new=True)
+            self._news = True
+            self._fail_backlog()
 
-    def _report_failed(self, *, is_new: bool = False) -> None:
-        """WriteReport the entries that are not reported yet, and a new error."""
-        failed = [self._backlog[at] for at in range(self._reported, len(self._backlog))]
+    def _fail_backlog(self) -> None:
+        """Have the entries reported that are not reported yet."""
+        self._failed += (self._backlog[at] for at in range(self._reported, len(self._backlog)))
         self._reported = len(self._backlog)
-        if failed or is_new:
-            self._report(WriteReport(self.name, (), failed, self._end, self._error))
+
+    def _report_news(self) -> None:
+        """Report what has happened since the last report, if anything has."""
+        if self._batches or self._written or self._failed or self._news:
+            news = (self._batches, self._written, self._failed, self._end, self._error, self._problem)
+            self._batches, self._written, self._failed, self._problem = 0, [], [], ""
+            self._news = False
+            self._report(WriteReport(self.name, *news))
 
     def _open(self) -> None:
         """Open the target, find where the chain goes on, and write a checkpoint."""
@@ -228,11 +251,10 @@ class SinkWriter:
         elif not self._target.is_stream:
             self._needs_newline = False  # the torn line is in the file before this one
         self._is_open = True
-        if found.problem:
-            self._report(WriteReport(self.name, (), (), self._end, "", found.problem))
+        self._problem = found.problem or self._problem
         self._write(self._first_items())
         self._retry_us = 0
-        self._report(WriteReport(self.name, (), (), self._end, ""))
+        self._news = True
 
     def _close(self) -> None:
         self._is_open = False
@@ -275,7 +297,7 @@ class SinkWriter:
             return link(gap.content(), end)
 
     def _write(self, items: Sequence[_Item]) -> None:
-        """Write lines as one, and report the entries; raise ``OSError`` if not all are written."""
+        """Write lines as one, and have the entries reported; raise ``OSError`` if not all are written."""
         sent, error = self._send(memoryview(b"".join(item.data for item in items)))
         written = self._account(items, sent)
         failed: list[Entry] = []
@@ -285,9 +307,8 @@ class SinkWriter:
                 self._durable = self._end
             except OSError as raised:  # they are in the file, but may be lost: nobody may rely on them
                 error, written, failed = raised, [], written
-        self._state.put(self.name, Position(self._end, self._durable))
-        if written or failed:
-            self._report(WriteReport(self.name, written, failed, self._end, _text(error)))
+        self._written += written
+        self._failed += failed
         if error is not None:
             raise error
 
@@ -340,12 +361,15 @@ class SinkWriter:
             self._reported = max(0, self._reported - 1)
 
     def _maintain(self, now: int) -> None:
-        """Write a checkpoint if one is due, make the file durable, and notice a removed file."""
+        """Write a checkpoint if one is due, store the position, and notice a removed file."""
         if self._unsigned and now - self._unsigned_us >= CHECKPOINT_SECONDS * 1e6:
             self._write([self._checkpoint(self._end)])
         if self._end != self._durable and now - self._durable_us >= DURABLE_SECONDS * 1e6:
             self._make_durable()
             self._durable_us = now
+        if now - self._stored_us >= STORE_SECONDS * 1e6:
+            self._state.put(self.name, Position(self._end, self._durable))
+            self._stored_us = now
         if self._target.was_removed():
             self._close()
             self._open()
