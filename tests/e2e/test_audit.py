@@ -245,10 +245,19 @@ async def test_a_file_is_rotated_under_traffic(tmp_path: Path, aws: StandIn) -> 
         assert server.verify(server.file, old)[0] == 1
 
 
+def stored_seq(state: Path) -> int:
+    """Return the number of the last record that the data directory knows of."""
+    stored = json.loads(state.read_text(encoding="utf-8"))
+    return int(stored["sinks"]["file"]["written"].partition(":")[0])
+
+
 async def test_a_tail_cut_off_while_the_server_was_stopped_is_reported(tmp_path: Path, aws: StandIn) -> None:
     async with audited(tmp_path, aws) as server:
         async with server.connect() as lessor:
             await lessor.enable("aws", aws.url)
+            (sink,) = (await lessor.info()).audit_sinks
+            state = server.process.data_dir / "audit-state"
+            await until(lambda: asyncio.to_thread(stored_seq, state), lambda seq: seq > sink.last_seq)
         await server.process.kill()
         lines = server.file.read_bytes().splitlines(keepends=True)
         server.file.write_bytes(b"".join(lines[:-2]))

@@ -155,8 +155,10 @@ class CallRecords:
             self._audit.require()
         if self._effect is Effect.CHANGE:
             await self._audit.write(self._record(RecordKind.REQUEST))
-        elif self._has_two or call.method.lasting:
+        elif self._effect is Effect.REVOKE:
             await self._audit.write_or_keep(self._record(RecordKind.REQUEST))
+        elif call.method.lasting:
+            self._audit.note(self._record(RecordKind.REQUEST))
 
     async def answer(self, message: Message) -> None:
         """Write the record of an answer before it leaves; if that fails, revoke the lease of its credential.
@@ -212,7 +214,10 @@ class CallRecords:
 
     async def _write_answer(self, message: Message) -> None:
         record = self._record(RecordKind.RESPONSE, OK, answer=message)
-        if self._effect not in (Effect.CHANGE, Effect.READ_ROOT):
+        if self._effect is Effect.READ:
+            self._audit.note(record)
+            return
+        if self._effect is Effect.REVOKE:
             await self._audit.write_or_keep(record)
             return
         try:

@@ -15,7 +15,7 @@ class Effect(Enum):
     """How a method is audited, and what becomes of it while no audit sink works."""
 
     READ = "read"
-    """One record. It goes on without audit."""
+    """One record, which is not waited for. It goes on without audit."""
     READ_ROOT = "read_root"
     """One record, without which there is no answer."""
     CHANGE = "change"

@@ -27,6 +27,8 @@ GROUP: Final = 256
 """The maximum number of records in one write."""
 TICK_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 1.0
+IDLE_SECONDS: Final = 0.005
+"""After this time without records the position is stored."""
 STORE_SECONDS: Final = 0.05
 """The position of a busy sink is stored this often."""
 DURABLE_SECONDS: Final = 5.0
@@ -189,10 +191,19 @@ class SinkWriter:
             self._target.close()
 
     def _collect(self) -> None:
-        """Take the entries that wait, or wait for some, but not longer than a tick."""
-        is_stored = self._state.get(self.name).written == self._end
+        """Take the entries that wait, or wait for some, but not longer than a tick; store the position."""
         try:
-            entries = self._queue.get(timeout=self._tick if is_stored else min(self._tick, STORE_SECONDS))
+            self._take(self._queue.get(timeout=min(self._tick, IDLE_SECONDS)))
+        except Empty:
+            self._state.put(self.name, Position(self._end, self._durable))
+            try:
+                self._take(self._queue.get(timeout=self._tick))
+            except Empty:
+                return
+
+    def _take(self, entries: Sequence[Entry] | None) -> None:
+        """Take some entries, and all others that wait."""
+        try:
             while True:
                 if entries is None:
                     self._stopping = True
