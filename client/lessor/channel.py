@@ -61,11 +61,12 @@ class Connection:
 
     Attributes:
         address: As in LESSOR_ADDR.
-        token: The caller's token; overrides ``token_file``. If it is empty, no token is sent.
+        token: The caller's token; overrides ``token_file``. If it is empty, the one in the file is sent.
         token_file: A file with the token, read again at each use, so that it may be replaced.
         ca_file: PEM certificates of the authorities to trust. Without it TLS trusts gRPC's own list.
         cert_file: The caller's own certificate, PEM, for a server that requires one. Needs ``key_file``.
-            If any of these three files is set, loopback uses TLS as well.
+            Beside a token it does not say who the caller is. If any of these three files is set, loopback
+            uses TLS as well.
         key_file: The key of ``cert_file``, PEM.
     """
 
@@ -130,11 +131,13 @@ class Connection:
         Raises:
             BadConnection: The token's file can't be read or is empty, or the token can't be sent.
         """
-        token = self.token.strip() or self._token_of_file()
+        source, token = "LESSOR_TOKEN", self.token.strip()
+        if not token:
+            source, token = str(self.token_file), self._token_of_file()
         if not token:
             return ()
         if not token.isascii() or not token.isprintable() or " " in token:
-            raise BadConnection("the token has blanks or characters outside ASCII; it can't be sent")
+            raise BadConnection(_not_sendable(source, token))
         return (("authorization", f"Bearer {token}"),)
 
     def open(self, *, retries: bool = True) -> grpc.Channel:
@@ -167,6 +170,15 @@ class Connection:
         if not token:
             raise BadConnection(f"{self.token_file} is empty; write the token to it")
         return token
+
+
+def _not_sendable(source: str, text: str) -> str:
+    """Return what is wrong with the text in ``source``, and the fix, but never the text itself."""
+    if "token_sha256" in text:
+        return f"{source} has both lines of `lessor token new`; keep only the first, the token"
+    if len(text.splitlines()) > 1:
+        return f"{source} has more than one line; keep only the token"
+    return f"the token in {source} can't be sent: it has blanks or characters outside ASCII; write it again"
 
 
 def _is_local(target: str) -> bool:

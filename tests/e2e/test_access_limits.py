@@ -236,13 +236,15 @@ async def test_a_silent_issuer_and_a_flood_of_new_jwts_harm_no_other_caller(tmp_
             serving_with(tmp_path, tmp_path / "access.toml", variables) as server,
             calling(server, jwt(silent.url, sub="x")) as unlucky,
             calling(server, token_of("app")) as app,
+            calling(server, TOKEN) as root,
             AsyncExitStack() as stack,
         ):
             refusal = await refused(who(unlucky))
             assert (refusal.code, refusal.reason) == (UNAUTHENTICATED, "ISSUER_UNAVAILABLE")
             assert str(silent.url) not in refusal.message
-            warnings = (await app.info()).warnings
-            assert [text for text in warnings if '"silent"' in text]
+            # The warning names the issuer and its URL, so it is for operators.
+            assert [text for text in (await root.info()).warnings if '"silent"' in text]
+            assert [text for text in (await app.info()).warnings if '"silent"' in text] == []
 
             callers = [
                 await stack.enter_async_context(calling(server, jwt(good.url, sub=f"pod{number}")))

@@ -73,19 +73,24 @@ async def test_a_wrong_token_and_a_missing_one_have_different_errors(reach: Reac
     file.write_text("another-token-for-tests", encoding="ascii")
     for variables, said in (
         (
-            {"LESSOR_TOKEN": "another-token-for-tests"},
-            "the token in LESSOR_TOKEN is not valid for this server; ",
+            {"LESSOR_TOKEN": "another-token-for-tests", "LESSOR_TOKEN_FILE": str(file)},
+            ("the token is unknown; ", f"the token in LESSOR_TOKEN, not the token in {file}"),
         ),
         (
             {"LESSOR_TOKEN": "", "LESSOR_TOKEN_FILE": str(file)},
-            f"the token in {file} is not valid for this server; ",
+            ("the token is unknown; ", f"the token in {file}"),
         ),
-        ({"LESSOR_TOKEN": ""}, "no token was sent; set LESSOR_TOKEN, or set LESSOR_TOKEN_FILE"),
+        (
+            {"LESSOR_TOKEN": ""},
+            ("the call has neither a token nor a client certificate; ", "none; set LESSOR_TOKEN, "),
+        ),
     ):
         done = await reach.whoami(reach.plain.address, **variables)
         assert done.code == 4
-        assert done.err.startswith(f"lessor: {said}")
-        assert "  reason: UNAUTHENTICATED" in done.err.splitlines()
+        message, credential, reason = done.err.splitlines()
+        assert message.startswith(f"lessor: {said[0]}")
+        assert credential.startswith(f"  credential: {said[1]}")
+        assert reason == "  reason: UNAUTHENTICATED"
 
 
 async def test_plaintext_to_a_server_with_tls(reach: Reach) -> None:

@@ -138,5 +138,5 @@ async def test_a_refused_caller_fails_the_demo_with_the_output_of_the_command(tm
         with pytest.raises(StepFailed, match="`lessor enable` exits with 7, not with 4"):
             await Tour(place, shown.append).walk()
     assert shown[1] == "  $ lessor enable aws"
-    assert shown[2].startswith("    lessor: the token in LESSOR_TOKEN is not valid for this server")
-    assert shown[3] == "      reason: UNAUTHENTICATED"
+    assert shown[2].startswith("    lessor: the token is unknown; ")
+    assert shown[3:5] == ["      credential: the token in LESSOR_TOKEN", "      reason: UNAUTHENTICATED"]

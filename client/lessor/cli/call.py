@@ -39,6 +39,10 @@ _EXIT_CODES: Final = {
     grpc.StatusCode.ALREADY_EXISTS: NOT_READY,
 }
 """The exit code of a status; all others are ``FAILED``."""
+_BUSY: Final = frozenset(
+    {"PACER_QUEUE_FULL", "RATE_LIMITED", "TOO_MANY_CALLS", "TOO_MANY_WATCHES", "TRY_LATER"}
+)
+"""Reasons for which the same call can succeed soon, whatever their status."""
 
 PATIENCE_SECONDS: Final = 3.0
 """How long a response may take before the command prints that it is waiting."""
@@ -64,13 +68,15 @@ class Failed(click.ClickException):
 
 
 def describe(error: errors.LessorError, connection: Connection | None = None) -> str:
-    """Return the lines of an error: message, violations, reason, AWS's code, time of a retry."""
+    """Return the lines of an error: message, violations, reason, AWS's code, time of a retry.
+
+    For a caller that is not known, they name the credential that the ``connection`` sent.
+    """
     # The message of an invalid request is its first violation.
     others = (str(violation) for violation in error.violations)
-    message = error.message
-    if connection is not None and error.reason == "UNAUTHENTICATED":
-        message = _about_token(connection)
-    lines = [message, *(text for text in others if text != error.message)]
+    lines = [error.message, *(text for text in others if text != error.message)]
+    if connection is not None and isinstance(error, errors.Unauthenticated):
+        lines.append(f"credential: {diagnosis.credential_of(connection)}")
     if error.reason:
         lines.append(f"reason: {error.reason}")
     if error.aws_code:
@@ -196,14 +202,17 @@ class Call:
         if "warnings" in answer.DESCRIPTOR.fields_by_name:
             output.warn(getattr(answer, "warnings", ()))
 
-    def show_list(self, answer: Message, items: str, columns: Sequence[str]) -> None:
-        """Print a list: the whole response as JSON, or a table with the ``columns`` of its ``items``."""
+    def show_list(self, answer: Message, items: str, columns: Sequence[str], whose: str = "") -> None:
+        """Print a list: the whole response as JSON, or a table with the ``columns`` of its ``items``.
+
+        An empty list is reported with ``whose``, which says which items were asked for.
+        """
         if self.style == output.JSON:
             output.show_json(answer)
         elif rows := getattr(answer, items):
             output.show_rows(rows, columns)
         else:
-            click.echo(f"lessor: no {items.replace('_', ' ')}", err=True)
+            click.echo(f"lessor: no {items.replace('_', ' ')}{whose and f' {whose}'}", err=True)
 
 
 @contextmanager
@@ -216,7 +225,7 @@ def _errors_reported(connection: Connection) -> Iterator[None]:
     except grpc.RpcError as error:
         failure = cast("errors.Failure", error)
         refused = errors.of(failure, connection.address)
-        code = _EXIT_CODES.get(refused.code, FAILED)
+        code = exit_code_of(refused)
         if isinstance(refused, errors.Unavailable) and not refused.reason:
             cause = diagnosis.cause_of(connection, failure.details() or "")
             if cause is not None:
@@ -224,14 +233,9 @@ def _errors_reported(connection: Connection) -> Iterator[None]:
         raise Failed(describe(refused, connection), code) from None
 
 
-def _about_token(connection: Connection) -> str:
-    """Return the problem and its fix for a caller without a token or with a wrong one."""
-    if connection.token.strip():
-        return "the token in LESSOR_TOKEN is not valid for this server; set it to this server's token"
-    if connection.token_file is not None:
-        problem = f"the token in {connection.token_file} is not valid for this server"
-        return f"{problem}; write this server's token to the file"
-    return "no token was sent; set LESSOR_TOKEN, or set LESSOR_TOKEN_FILE to a file with the token"
+def exit_code_of(error: errors.LessorError) -> int:
+    """Return the exit code of a command whose call was refused."""
+    return TRY_AGAIN if error.reason in _BUSY else _EXIT_CODES.get(error.code, FAILED)
 
 
 @contextmanager

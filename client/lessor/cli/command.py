@@ -119,7 +119,8 @@ def confirm_leases(
         of_whom = f" of {owner}" if owner else ""
         number = sum(one.count for one in counts if pb.Lease.State.Name(one.state) in states)
         if not number:
-            click.echo(f"lessor: 0 leases{of_whom} under {prefix} are affected", err=True)
+            check = "; check the owner's name, and every mount" if owner else ""
+            click.echo(f"lessor: 0 leases{of_whom} under {prefix} are affected{check}", err=True)
             if without:
                 confirm(without, yes=yes)
             return False

@@ -1,4 +1,6 @@
-"""Finds out why a server is unreachable: for several causes gRPC reports only "Socket closed".
+"""Finds out why a server is unreachable, and says which credential a call sent.
+
+For several causes gRPC reports only "Socket closed".
 
 If gRPC's message is not enough, the client makes a TLS handshake with Python's own library. That shows
 certificates and alerts (RFC 8446, section 6.2) that gRPC does not pass on.
@@ -69,6 +71,30 @@ def cause_of(connection: Connection, text: str) -> Cause | None:
         return _probed(connection, text)
     except (OSError, BadConnection):
         return None
+
+
+def credential_of(connection: Connection) -> str:
+    """Return which of the caller's credentials a call presents, never its content; how to set one if none.
+
+    A token in LESSOR_TOKEN is sent instead of one in a file, and a server looks at no certificate beside a
+    token.
+    """
+    certificate = ""
+    if connection.cert_file is not None and not connection.target.startswith("unix:"):
+        certificate = f"the certificate {connection.cert_file}"
+    if connection.token.strip():
+        chosen = "the token in LESSOR_TOKEN"
+        others = [f"the token in {connection.token_file}" if connection.token_file else "", certificate]
+    elif connection.token_file is not None:
+        chosen, others = f"the token in {connection.token_file}", [certificate]
+    elif certificate:
+        return f'{certificate}; a listener with client_auth = "none" does not ask for it'
+    else:
+        return (
+            "none; set LESSOR_TOKEN, or LESSOR_TOKEN_FILE to a file with the token, or LESSOR_CLIENT_CERT and"
+            " LESSOR_CLIENT_KEY"
+        )
+    return ", not ".join((chosen, *filter(None, others)))
 
 
 def _probed(connection: Connection, text: str) -> Cause | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -71,7 +72,7 @@ def list_leases(call: Call, prefix: str, **options: object) -> None:
     """List the leases under PREFIX: `MOUNT/` or `MOUNT/creds/ROLE/`; the default is `aws/`."""
     request = pb.ListLeasesRequest(prefix=prefix, page_size=1000)
     fill(request, given(options))
-    call.show_list(call.all(call.leases.ListLeases, request), "leases", COLUMNS)
+    call.show_list(call.all(call.leases.ListLeases, request), "leases", COLUMNS, _whose(prefix, options))
 
 
 @lease.command("count")
@@ -83,7 +84,14 @@ def count(call: Call, prefix: str, **options: object) -> None:
     """Count the leases under PREFIX by engine, role and state."""
     request = pb.CountLeasesRequest(prefix=prefix)
     fill(request, given(options))
-    call.show_list(call(call.leases.CountLeases, request), "counts", ("mount", "role", "state", "count"))
+    columns = ("mount", "role", "state", "count")
+    call.show_list(call(call.leases.CountLeases, request), "counts", columns, _whose(prefix, options))
+
+
+def _whose(prefix: str, options: Mapping[str, object]) -> str:
+    """Return which leases were asked for, if it was those of one owner, whose name may be mistyped."""
+    owner = options.get("owner")
+    return f"of {owner} under {prefix}; check the owner's name, and list every mount" if owner else ""
 
 
 @lease.command("renew")
@@ -139,6 +147,8 @@ def revoke_prefix(call: Call, prefix: str, owner: str | None, *, sync: bool, yes
         for standing in call.stream(call.leases.RevokePrefix, request):
             show_progress(f"{standing.done} of {standing.accepted} done, {standing.failed} failed")
     output.show_numbers(standing, call.style)
+    if owner and not standing.accepted:
+        output.warn([f"{owner} has no live lease under {prefix}; check the owner's name, and every mount"])
     if standing.failed:
         output.warn([f"{standing.failed} are not revoked yet; the server retries until they are"])
         return NOT_REVOKED_YET

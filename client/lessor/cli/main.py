@@ -152,8 +152,9 @@ def root(**reaching: str | None) -> None:
     """Issue AWS credentials that expire, and manage their leases.
 
     These variables configure the connection: LESSOR_ADDR, LESSOR_TOKEN or LESSOR_TOKEN_FILE, LESSOR_CACERT,
-    LESSOR_CLIENT_CERT and LESSOR_CLIENT_KEY. The client uses TLS with https://, and for every address except
-    loopback and unix:/PATH. With http:// it sends plaintext, even to another machine.
+    LESSOR_CLIENT_CERT and LESSOR_CLIENT_KEY. --token-file wins over LESSOR_TOKEN, which wins over
+    LESSOR_TOKEN_FILE; a token wins over a certificate. The client uses TLS with https://, and for every
+    address except loopback and unix:/PATH. With http:// it sends plaintext, even to another machine.
     """
     click.get_current_context().obj = {name: value for name, value in reaching.items() if value is not None}
 

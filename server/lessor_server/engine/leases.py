@@ -147,7 +147,7 @@ class Leases:
 
         Raises:
             NotYourLease: The lease is not of ``only_owner``, or unknown.
-            NotFound: No such lease, or it is gone.
+            NotFound: No such lease, or it has ended.
             NotRenewable, LeaseExpired, LeaseRevoking, LeaseAbandoned: Its state does not allow it.
         """
         await self._require_owned(lease_id, only_owner)
@@ -254,4 +254,4 @@ def _refusal(lease: Lease, now_us: int) -> LessorError | None:
         case State.ABANDONED:
             return LeaseAbandoned(f"lease {lease.id} was abandoned", subject=lease.id)
         case State.GONE:
-            return NotFound("lease", lease.id)
+            return NotFound("lease", lease.id, ended=True, fix="issue new credentials")

@@ -195,7 +195,7 @@ class OpenStream:
     @property
     def error(self) -> LessorError | None:
         """Return why the stream has ended, except at its deadline."""
-        # Not by the clock of now: a timer may fire a moment early, and the two clocks differ by a little.
+        # The clock is not asked: a timer may fire a moment early, and the two clocks differ by a little.
         if self._error is None and self._credential_end < self.call.caller.until:
             return Unauthenticated("the credential has expired during the stream")
         return self._error

@@ -52,7 +52,7 @@ class CallLimits:
         """Count one call towards the rate of its caller; root's is not limited.
 
         Raises:
-            RateLimited: The caller has used the calls of now and of its burst.
+            RateLimited: The caller has used its rate and its burst.
         """
         rate = self._limits.rate
         if rate is None or principal.auth_method is AuthMethod.ROOT:
@@ -83,10 +83,13 @@ class CallLimits:
         if lasting:
             counter, most = self._watches, self._limits.watches_per_identity
         if counter[name] >= most:
-            text = f"{name} has {most} {'streams open' if lasting else 'calls in progress'}"
+            what = "open streams" if lasting else "calls in progress"
+            text = f"{name} has reached its maximum of {what}, {most}"
             raise (TooManyWatches if lasting else TooManyCalls)(text, subject=subject, retry_in=1.0)
         if not lasting and self._total >= self._limits.calls:
-            raise TooManyCalls(f"{self._limits.calls} calls are in progress", retry_in=1.0)
+            raise TooManyCalls(
+                f"the server has reached its maximum of calls in progress, {self._limits.calls}", retry_in=1.0
+            )
         counter[name] += 1
         self._total += not lasting
         try:

@@ -30,6 +30,7 @@ from lessor_server.domain.errors.base import (
     Unauthenticated,
     Unimplemented,
     Violation,
+    shown,
 )
 from lessor_server.services import parsing, permissions
 from lessor_server.services.anonymous import AnonymousCalls
@@ -50,7 +51,7 @@ T = TypeVar("T")
 
 
 class Access(Protocol):
-    """Identifies callers by the rules of now."""
+    """Identifies callers by the current rules."""
 
     @property
     def version(self) -> int:
@@ -62,7 +63,7 @@ class Access(Protocol):
         ...
 
     async def identify_again(self, principal: Principal) -> Principal:
-        """Return a caller that was identified before by the rules of now, or raise ``Unauthenticated``."""
+        """Return a caller that was identified before by the current rules, or raise ``Unauthenticated``."""
         ...
 
 
@@ -149,7 +150,7 @@ class Guard:
         return CallRefusal(answered, sees_root=records.call is not None and records.call.sees_root)
 
     async def judge_streams(self) -> None:
-        """Judge each open stream by the rules of now, and end those that they do not allow."""
+        """Judge each open stream by the current rules, and end those that they do not allow."""
         for stream in list(self._streams):
             await asyncio.sleep(0)  # other calls go on meanwhile
             try:
@@ -312,11 +313,11 @@ class Guard:
             raise DeadlineExceeded(f"the message of {call.method.name} did not arrive in time") from None
 
     async def _judge(self, call: ServedCall) -> None:
-        """Identify and authorise the caller of a stream by the rules of now."""
+        """Identify and authorise the caller of a stream by the current rules."""
         call.version = self._access.version
         principal = await self._access.identify_again(call.caller.principal)
         if principal.name != call.caller.principal.name:
-            raise Unauthenticated(f"the caller is {principal.name} by the access file of now")
+            raise Unauthenticated(f"the access file now maps this credential to {shown(principal.name)}")
         call.caller.principal = principal
         call.authorise()
 

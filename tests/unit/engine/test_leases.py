@@ -151,6 +151,17 @@ async def test_a_lease_in_another_state_is_refused(state: State, kind: type[Less
 
 
 @virtual
+async def test_a_lease_that_has_ended_is_not_said_to_be_unknown() -> None:
+    async with world() as w:
+        made = await w.issue()
+        in_state(w, made.lease.id, State.GONE)
+        with pytest.raises(NotFound, match="has ended") as refused:
+            await renew(w, made.lease.id)
+        assert refused.value.fix == "issue new credentials"
+        assert refused.value.reason == "NOT_FOUND"
+
+
+@virtual
 async def test_an_expired_lease_is_refused_before_it_is_revoked() -> None:
     async with world() as w:
         made = await w.issue(ttl=60)

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.errors.base import Invalid, NotFound
+from lessor_server.domain.errors.base import AlreadyExists, Invalid, NotFound
 from lessor_server.domain.errors.preconditions import EtagMismatch
 from lessor_server.domain.role import Role
 from tests.support import builders
@@ -38,6 +38,14 @@ async def test_an_invalid_role_changes_nothing() -> None:
             "role.policy_arns[0]",
         }
         assert await w.engine.roles.get("aws", "app") == before
+
+
+@virtual
+async def test_who_may_only_create_learns_which_capability_is_missing() -> None:
+    async with world() as w:
+        with pytest.raises(AlreadyExists) as refused:
+            await w.engine.roles.put("aws", "app", "", lambda _: builders.role(), "test", create_only=True)
+        assert "update" in refused.value.fix
 
 
 @virtual

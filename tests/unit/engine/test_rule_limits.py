@@ -123,7 +123,7 @@ async def test_max_leases_counts_the_leases_of_the_owner_under_the_rule() -> Non
         await w.issue(owner="ci", grant=two)
         error = await error_of(w, owner="ci", grant=two)
         assert isinstance(error, RuleFull)
-        assert error.message == f"the rule {PATTERN} allows you 2 live leases"
+        assert error.message == f"you have as many live leases as the rule {PATTERN} allows, 2"
         assert (await w.issue(owner="other", grant=two)).secret
         await w.revoke(first.lease.id)
         assert (await w.issue(owner="ci", grant=two)).secret

@@ -33,7 +33,7 @@ def test_the_calls_of_one_identity_are_bounded_and_others_are_not_affected() -> 
 def test_the_calls_of_the_process_are_bounded() -> None:
     limits = CallLimits(IdentityLimits(calls=2, calls_per_identity=2))
     with limits.counted(ALICE, lasting=False), limits.counted(BOB, lasting=False):
-        with pytest.raises(TooManyCalls, match="2 calls are in progress"):
+        with pytest.raises(TooManyCalls, match="the server has reached its maximum of calls in progress, 2"):
             limits.counted(ROOT, lasting=False).__enter__()
         with limits.counted(ROOT, lasting=True):
             pass

@@ -123,7 +123,7 @@ async def test_more_calls_than_the_limit_are_refused_and_the_others_go_on() -> N
         await asyncio.sleep(1)
         code, text = await call.refused(Context("root-token", lookup()))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "2 calls are in progress" in text
+        assert "maximum of calls in progress, 2" in text
         going.set()
     assert all(task.result() for task in first)
     assert await call(Context("root-token", lookup()))

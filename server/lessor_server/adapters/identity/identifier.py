@@ -40,6 +40,7 @@ from lessor_server.domain.access.identify import (
     identify_certificate,
     identify_claims,
 )
+from lessor_server.domain.errors.access import HOW_TO_SEND
 from lessor_server.domain.errors.base import Unauthenticated, shown
 from lessor_server.domain.secret import TokenHash
 
@@ -216,7 +217,9 @@ class Identifier:
         address = credential.peer.address
         if not credential.authorization:
             if not credential.certificates:
-                raise Unauthenticated("the call has neither a token nor a client certificate")
+                raise Unauthenticated(
+                    "the call has neither a token nor a client certificate", fix=HOW_TO_SEND
+                )
             return self._identify_certificate(credential.certificates, address)
         token = _bearer_token(credential.authorization)
         digest = TokenHash.of(token).digest
@@ -358,7 +361,9 @@ def _bearer_token(authorization: tuple[str | bytes, ...]) -> str:
         scheme, _, rest = value.partition(" ")
         if scheme.lower() == "bearer" and (token := rest.strip()):
             return token
-    raise Unauthenticated("the call's authorization is not exactly one value, or not Bearer and a token")
+    raise Unauthenticated(
+        "the call's authorization is not exactly one value, or not Bearer and a token", fix=HOW_TO_SEND
+    )
 
 
 def _unreadable(issuer: JwtIssuer, problem: str) -> str:

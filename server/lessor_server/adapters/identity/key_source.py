@@ -49,7 +49,7 @@ class KeySource:
         except (TimeoutError, ReadTimedOut):
             raise IssuerSilent(f"there is no answer within {self._seconds:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise IssuerSilent(f"{type(error).__name__}: {str(error)[:200]}") from None
+            raise IssuerSilent(_problem_of(error)) from None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -112,6 +112,18 @@ class KeySource:
                 if len(content) > MAX_BYTES:
                     raise IssuerSilent(f"the answer of {shown(text)} is larger than {MAX_BYTES} bytes")
             return bytes(content)
+
+
+def _problem_of(error: Exception) -> str:
+    """Return what failed; aiohttp's own text of a failed connection shows objects of Python."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            cause: object = error.certificate_error
+        case aiohttp.ClientConnectorError():
+            cause = error.os_error.strerror or error.os_error
+        case _:
+            return f"{type(error).__name__}: {str(error)[:200]}"
+    return f"can't connect to {error.host}:{error.port}: {str(cause)[:200]}"
 
 
 def is_protected(url: URL) -> bool:

@@ -64,12 +64,12 @@ class KnownCaller:
         """Return the principal of a call from ``address``.
 
         Raises:
-            Unauthenticated: The credential is not valid at ``now``, or the identity's ``from`` has no such
-                address. Another identity that matches is not considered.
+            Unauthenticated: The credential is not valid at ``now``, or the identity's ``from`` does not
+                include the address. Another identity that matches is not considered.
         """
         self._validity.check(now)
         if self._peers and not comes_from(self._peers, address):
-            raise Unauthenticated("the identity's from does not have the address that the call comes from")
+            raise Unauthenticated("the identity's `from` does not include the caller's address")
         if address != self._evidence.address:
             # Most callers have one address, whose principal is kept.
             self._evidence = Evidence(address, self._evidence.proof)

@@ -121,8 +121,10 @@ def _check_audience(claims: Claims, issuer: JwtIssuer) -> None:
     texts = [member for member in members if isinstance(member, str)]
     if len(texts) < len(members):
         raise Unauthenticated("the JWT's aud claim is missing, or is not text or a list of texts")
+    if not texts:
+        raise Unauthenticated("the JWT's aud claim names no audience")
     if not set(texts) & set(issuer.audiences):
-        named = ", ".join(map(shown, texts[:3])) or "nobody"
+        named = ", ".join(map(shown, texts[:3]))
         raise Unauthenticated(f"the JWT is for another audience: {named}")
 
 

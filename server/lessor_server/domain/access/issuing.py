@@ -5,6 +5,7 @@ from __future__ import annotations
 from lessor_server.domain.access.acl import Grant
 from lessor_server.domain.access.role_arns import admits
 from lessor_server.domain.durations import format_duration
+from lessor_server.domain.errors.access import WITHIN_RULE
 from lessor_server.domain.errors.base import PermissionDenied, shown
 from lessor_server.domain.policy import session
 from lessor_server.domain.policy.session import SessionOptions
@@ -20,7 +21,8 @@ def require_allowed(grant: Grant, role: Role, options: SessionOptions) -> None:
     if session_type and limits.max_ttl is not None and limits.max_ttl < STS_FLOOR:
         raise PermissionDenied(
             f"the rule {grant.pattern} has max_ttl {format_duration(limits.max_ttl)}, and a session of the "
-            "role has at least 900s"
+            "role has at least 900s",
+            fix=WITHIN_RULE,
         )
     if role.credential_type is not CredentialType.ASSUMED_ROLE:
         return
@@ -30,5 +32,6 @@ def require_allowed(grant: Grant, role: Role, options: SessionOptions) -> None:
     for patterns in limits.role_arns:
         if not any(admits(pattern, wanted) for pattern in patterns):
             raise PermissionDenied(
-                f"role_arn: the role_arns of the rule {grant.pattern} do not allow {shown(wanted)}"
+                f"role_arn: the role_arns of the rule {grant.pattern} do not allow {shown(wanted)}",
+                fix=WITHIN_RULE,
             )

@@ -61,7 +61,7 @@ def identity_name_violations(field: str, text: str) -> list[Violation]:
     if text == ROOT_NAME:
         found.append(Violation(field, "is reserved for the root token", "choose another name"))
     if not all(_NAME.fullmatch(own) for own, _ in template.parts):
-        problem = f"{shown(text)} has characters that no name has"
+        problem = f"{shown(text)} has characters that a name can't have"
         found.append(Violation(field, problem, "use A-Z a-z 0-9 _ . @ : / + = , -"))
     segments = "".join(own + ("x" if name else "") for own, name in template.parts).split("/")
     if any(segment in ("", *_DOTS) for segment in segments):

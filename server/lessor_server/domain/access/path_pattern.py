@@ -70,7 +70,9 @@ def violations(path: str, text: str) -> list[Violation]:
         return [too_long(path, text, MAX_PATTERN)]
     found = []
     if not text.isprintable() or not text.isascii():
-        found.append(Violation(path, "has characters that no path has", "use printable ASCII characters"))
+        found.append(
+            Violation(path, "has characters that a path can't have", "use printable ASCII characters")
+        )
     if text.startswith("/"):
         found.append(Violation(path, "begins with a /, and no path does", "remove the first /"))
     if text.find("*") not in (-1, len(text) - 1):

@@ -10,6 +10,13 @@ from lessor_server.domain.errors.base import (
     Unavailable,
 )
 
+HOW_TO_SEND = "send the metadata 'authorization: Bearer TOKEN' once, or call with a client certificate alone"
+"""The fix for a call that has nothing that says who the caller is."""
+WITHIN_RULE = "ask for what the rule allows, or have the rule's limit changed"
+"""The fix for a request that a limit of a rule does not allow."""
+HOW_TO_CHANGE = "choose another name, or have update on its path added to a policy of your identity"
+"""The fix for a caller that may create an object, but not change the one that exists."""
+
 
 class IssuerUnavailable(Unauthenticated):
     """The keys that would verify the caller's JWT are not known, and its issuer does not answer."""
@@ -51,13 +58,15 @@ class RuleFull(QuotaExceeded):
 
     reason = "RULE_MAX_LEASES"
     fix = (
-        "revoke what is no longer used (a session counts until AWS ends it), or have the rule's limit raised"
+        "revoke leases that are no longer used (those of sessions count until they expire), or have the"
+        " rule's max_leases raised"
     )
 
     @classmethod
     def of(cls, pattern: str, limit: int) -> RuleFull:
         """Return the error of the rule with this pattern."""
-        return cls(f"the rule {pattern} allows you {limit} live leases", subject=f"rule/{pattern}")
+        text = f"you have as many live leases as the rule {pattern} allows, {limit}"
+        return cls(text, subject=f"rule/{pattern}")
 
 
 class NoAccessFile(Precondition):

@@ -83,14 +83,21 @@ class LessorError(Exception):
 
     kind: ClassVar[ErrorKind] = ErrorKind.INTERNAL
     reason: ClassVar[str] = "INTERNAL"
-    fix: ClassVar[str] = "report the reference to the operator, whose log has the cause"
+    fix: str = "report the reference to the operator, whose log has the cause"
 
     def __init__(
-        self, message: str, *, subject: str = "", retry_in: float | None = None, private: str = ""
+        self,
+        message: str,
+        *,
+        subject: str = "",
+        retry_in: float | None = None,
+        private: str = "",
+        fix: str = "",
     ) -> None:
         """Describe the error in ``message`` and name its object in ``subject``; ``retry_in`` is in seconds.
 
-        ``private`` is shown only to callers that may see the root: its endpoint, its files.
+        ``private`` is shown only to callers that may see the root: its endpoint, its files. ``fix`` is the
+        fix if that of the class does not fit.
         """
         super().__init__(message)
         self.private = private
@@ -98,6 +105,8 @@ class LessorError(Exception):
         self.subject = subject
         self.retry_in = retry_in
         self.aws: AwsAnswer | None = None
+        if fix:
+            self.fix = fix
 
     @property
     def detail(self) -> str:
@@ -183,9 +192,10 @@ class NotFound(LessorError):
     reason = "NOT_FOUND"
     fix = "check the name; the list call of the same service shows what exists"
 
-    def __init__(self, resource: str, name: str) -> None:
-        """Name the missing ``resource`` (mount, role, root, lease)."""
-        super().__init__(f"no {resource} {name[:64]!r}", subject=name)
+    def __init__(self, resource: str, name: str, *, ended: bool = False, fix: str = "") -> None:
+        """Name the missing ``resource`` (mount, role, root, lease); ``ended``: it existed."""
+        text = f"{resource} {name[:64]!r} has ended" if ended else f"no {resource} {name[:64]!r}"
+        super().__init__(text, subject=name, fix=fix)
         self.resource = resource
 
 
@@ -196,9 +206,9 @@ class AlreadyExists(LessorError):
     reason = "ALREADY_EXISTS"
     fix = "choose another name, or change the one that exists"
 
-    def __init__(self, resource: str, name: str) -> None:
+    def __init__(self, resource: str, name: str, *, fix: str = "") -> None:
         """Name the ``resource`` that exists."""
-        super().__init__(f"{resource} {name[:64]!r} exists already", subject=name)
+        super().__init__(f"{resource} {name[:64]!r} exists already", subject=name, fix=fix)
         self.resource = resource
 
 
@@ -342,11 +352,11 @@ class DeadlineExceeded(LessorError):
 
 
 class Unauthenticated(LessorError):
-    """The caller sent no token, or an unknown one."""
+    """The caller sent no credential, or one that is not accepted."""
 
     kind = ErrorKind.UNAUTHENTICATED
     reason = "UNAUTHENTICATED"
-    fix = "send the metadata 'authorization: Bearer TOKEN'"
+    fix = "get a new credential, or have the access file accept this one"
 
 
 class PermissionDenied(LessorError):
@@ -354,7 +364,10 @@ class PermissionDenied(LessorError):
 
     kind = ErrorKind.DENIED
     reason = "PERMISSION_DENIED"
-    fix = "ask the operator for the permission that the message names"
+    fix = (
+        "have a rule with this capability on this path added to a policy of your identity;"
+        " `lessor policy test` shows which rule decides"
+    )
 
 
 class Unimplemented(LessorError):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from lessor_server.domain import role as role_rules
 from lessor_server.domain import root_kind
+from lessor_server.domain.errors.access import HOW_TO_CHANGE
 from lessor_server.domain.errors.base import AlreadyExists, NotFound, Precondition, require
 from lessor_server.domain.events import Changed, Created, Deleted, Event
 from lessor_server.domain.role import Role
@@ -68,7 +69,7 @@ class Roles:
         async def put() -> tuple[Reviewed, Event] | None:
             before = await self.find(mount, name, etag)
             if before is not None and create_only:
-                raise AlreadyExists("role", f"{mount}/{name}")
+                raise AlreadyExists("role", f"{mount}/{name}", fix=HOW_TO_CHANGE)
             reviewed = await self.check(mount, change(before))
             role = replace(reviewed.role, etag=draw_etag(self._rng))
             if not await self._store.put_role(role, before.etag if before else None):

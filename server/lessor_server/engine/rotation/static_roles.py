@@ -9,6 +9,7 @@ from typing import Final
 
 from lessor_server.domain import rotation as steps
 from lessor_server.domain import static_role
+from lessor_server.domain.errors.access import HOW_TO_CHANGE
 from lessor_server.domain.errors.base import (
     Aborted,
     AlreadyExists,
@@ -94,7 +95,7 @@ class StaticRoles:
                 await self._forget_unmade(subject)
             raise
         if create_only and existed:
-            raise AlreadyExists("static role", subject)
+            raise AlreadyExists("static role", subject, fix=HOW_TO_CHANGE)
         if row.ending:
             raise _ending(subject)
         self._notify((Changed if before else Created)("static role", subject, by))
@@ -109,7 +110,7 @@ class StaticRoles:
         if before is not None and before.ending:
             before = await self._finish_deletion(role, by)
         if before is not None and create_only:
-            raise AlreadyExists("static role", subject)
+            raise AlreadyExists("static role", subject, fix=HOW_TO_CHANGE)
         if before is not None and before.user_name != role.username:
             problem = f"is {before.user_name}, and never changes"
             fix = "store another static role, or delete this one first"

@@ -33,7 +33,7 @@ from lessor_server.domain.access.access_rules import (
     TokenMatch,
 )
 from lessor_server.domain.access.acl import Capability
-from lessor_server.domain.access.caller import ROOT, UNIX, AuthMethod, Peer
+from lessor_server.domain.access.caller import ROOT, UNIX, AuthMethod, Credential, Peer
 from lessor_server.domain.errors.base import Unauthenticated
 
 
@@ -92,6 +92,24 @@ async def test_a_bad_authorization_is_refused_and_no_certificate_rescues_it(valu
         if values:
             assert (await here.refusal(call(*values, certificates=good))).startswith("UNAUTHENTICATED: ")
             assert TOKEN not in await here.refusal(call(*values))
+
+
+@pytest.mark.parametrize(
+    ("credential", "fix"),
+    [
+        (call(), "send the metadata"),
+        (call("Basic abc"), "send the metadata"),
+        (bearer("lsr_unknown"), "get a new credential"),
+        (bearer(KEY.sign(claims(exp=NOW - 31))), "get a new credential"),
+    ],
+)
+@virtual
+async def test_the_fix_depends_on_whether_a_credential_was_sent(credential: Credential, fix: str) -> None:
+    async with world() as here:
+        with pytest.raises(Unauthenticated) as refused:
+            await here.identifier.identify(credential)
+        assert refused.value.fix.startswith(fix)
+        assert refused.value.reason == "UNAUTHENTICATED"
 
 
 @virtual

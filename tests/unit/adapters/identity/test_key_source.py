@@ -133,8 +133,9 @@ async def test_a_slow_answer_is_given_up(server: IssuerServer) -> None:
 
 async def test_an_issuer_that_is_down_is_silent(source: KeySource, server: IssuerServer) -> None:
     gone = of(server, jwks_url=server.jwks_url.replace("127.0.0.1", "127.0.0.2"))
-    with pytest.raises(IssuerSilent, match="Connect"):
+    with pytest.raises(IssuerSilent, match=r"can't connect to 127\.0\.0\.2:\d+: ") as refused:
         await source.read_keys(gone)
+    assert "ssl:" not in str(refused.value)
 
 
 async def test_no_proxy_of_the_environment_is_used(
@@ -159,8 +160,9 @@ async def test_the_ca_file_of_an_issuer_is_its_only_authority(source: KeySource,
     try:
         assert await source.read_keys(own) == key_set(ONE)
         for ca_file in ("", str(other.ca)):
-            with pytest.raises(IssuerSilent, match="Certificate"):
+            with pytest.raises(IssuerSilent, match="certificate verify failed") as refused:
                 await source.read_keys(replace(own, ca_file=ca_file))
+            assert "SSLContext" not in str(refused.value)
         with pytest.raises(IssuerSilent, match="FileNotFoundError"):
             await source.read_keys(replace(own, ca_file=str(tmp_path / "none.pem")))
     finally:

@@ -144,7 +144,7 @@ BAD_CLAIMS: list[tuple[dict[str, Any], str]] = [
     ({"aud": None}, "aud"),
     ({"aud": "other"}, "another audience: \"other\""),
     ({"aud": "Lessor"}, "another audience"),
-    ({"aud": []}, "another audience"),
+    ({"aud": []}, "names no audience"),
     ({"aud": ["lessor", 7]}, "aud"),
     ({"aud": {"lessor": 1}}, "aud"),
     ({"aud": True}, "aud"),
