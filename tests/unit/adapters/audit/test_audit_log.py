@@ -6,8 +6,10 @@ import asyncio
 import errno
 import json
 import random
+import resource
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -443,3 +445,25 @@ async def test_the_key_is_made_once_and_is_private(tmp_path: Path) -> None:
     for name in ("audit-key", "audit-state"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "audit-key").stat().st_size == 32
+
+
+async def test_a_real_file_that_may_not_grow_is_a_failed_sink_until_it_may(tmp_path: Path) -> None:
+    """The system stops the write in the middle of a line (EFBIG), as a full disk does (ENOSPC)."""
+    path = tmp_path / "audit.log"
+    async with audit_log(tmp_path, FileTarget(path)) as (log, notes):
+        await log.write(record(0))
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max(path.stat().st_size + 50, 4_096), hard))
+        try:
+            number = 1
+            while log.works:
+                with suppress(AuditUnavailable):
+                    await log.write(record(number))
+                number += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        await notes.until(AuditSinkBack)
+        await log.write(record(number))
+    content = path.read_bytes()
+    assert requests(content) == [f"r{one}" for one in range(number + 1)]
+    assert serious(tmp_path, content) == []
