@@ -302,10 +302,10 @@ class SinkWriter:
     def _link(self, record: AuditRecord, end: ChainEnd) -> tuple[bytes, ChainEnd]:
         """Return the line of a record; one that can't be written is counted as a gap."""
         try:
-            return link(record.content(), end)
+            return record.link(end)
         except (ValueError, TypeError, AttributeError):
             gap = AuditRecord(kind=RecordKind.GAP, time_us=record.time_us, count=1)
-            return link(gap.content(), end)
+            return gap.link(end)
 
     def _write(self, items: Sequence[_Item]) -> None:
         """Write lines as one, and have the entries reported; raise ``OSError`` if not all are written."""

@@ -52,6 +52,11 @@ def is_hash(text: object) -> bool:
     return isinstance(text, str) and len(text) == 64 and _HEX.issuperset(text)
 
 
+def canonical_json(value: object) -> str:
+    """Return the canonical form of a value."""
+    return _ENCODER.encode(value)
+
+
 def link(content: Mapping[str, Any], before: ChainEnd) -> tuple[bytes, ChainEnd]:
     """Return the line of the record that follows ``before``, ended by a newline, and the chain's new end."""
     line, digest = _hashed({**content, "seq": before.seq + 1, "prev": before.hash})
@@ -104,7 +109,7 @@ def _hashed(record: Mapping[str, Any]) -> tuple[bytes, str]:
     after: list[str] = []
     for key in sorted(record):
         value = record[key]
-        text = _quote(value) if type(value) is str else _ENCODER.encode(value)
+        text = _quote(value) if type(value) is str else canonical_json(value)
         (before if key < "hash" else after).append(f"{_quote(key)}:{text}")
     head, tail = "".join(f"{one}," for one in before), ",".join(after)
     digest = hashlib.sha256(f"{record['prev']}{{{head}{tail}}}".encode()).hexdigest()
