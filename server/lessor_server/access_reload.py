@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
 from lessor_server.adapters.identity.client_certificate import Authorities
 from lessor_server.adapters.identity.identifier import Identifier, read_authorities
-from lessor_server.domain.access.access_rules import AccessRules
+from lessor_server.domain.access.access_config import AccessConfig
 from lessor_server.domain.errors.access import AccessFileInvalid, NoAccessFile
 from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.domain.events import Event, Reloaded, ReloadFailed
@@ -37,9 +37,9 @@ class Owners(Protocol):
         ...
 
 
-def load_rules(file: Path | None) -> AccessRules:
+def load_rules(file: Path | None) -> AccessConfig:
     """Return the rules of the access file, or those that admit nobody but root; raises ``SettingsError``."""
-    return AccessRules() if file is None else load_access_file(file)
+    return AccessConfig() if file is None else load_access_file(file)
 
 
 class AccessReloader:
@@ -81,7 +81,7 @@ class AccessReloader:
         """
         if self._file is None:
             raise NoAccessFile(NO_FILE)
-        rules = await self._use(self._file)
+        config = await self._use(self._file)
         try:
             orphaned = await self._count_orphaned()
         except StoreUnavailable as error:
@@ -89,17 +89,17 @@ class AccessReloader:
                 f"the new rules are in force, but orphaned leases can't be counted: {error.message}"
             )
             raise
-        return AccessSummary(len(rules.identities), len(rules.policies), orphaned)
+        return AccessSummary(len(config.identities), len(config.policies), orphaned)
 
-    async def _use(self, file: Path) -> AccessRules:
+    async def _use(self, file: Path) -> AccessConfig:
         async with self._one_at_a_time:
-            rules, authorities = await self._read(file)
-            self._identifier.use(rules, authorities)
+            config, authorities = await self._read(file)
+            self._identifier.use(config, authorities)
             self.loaded_us = self._owners.now()
             self._problem = ""
             await self._judge_streams()
             self._notify(Reloaded(WHAT, ()))
-        return rules
+        return config
 
     async def reload_or_report(self) -> None:
         """Use the rules of the file, if there is one, or report its errors."""
@@ -120,10 +120,10 @@ class AccessReloader:
                     await self._judge_streams()
                     self._notify(Reloaded(AUTHORITIES, ()))
 
-    async def _read(self, file: Path) -> tuple[AccessRules, Authorities]:
-        def read() -> tuple[AccessRules, Authorities]:
-            rules = load_rules(file)
-            return rules, read_authorities(rules)
+    async def _read(self, file: Path) -> tuple[AccessConfig, Authorities]:
+        def read() -> tuple[AccessConfig, Authorities]:
+            config = load_rules(file)
+            return config, read_authorities(config)
 
         try:
             return await self._reads.run(WHAT, read)

@@ -26,23 +26,24 @@ from lessor_server.adapters.identity.root_token import load_root_token
 from lessor_server.adapters.linting.sentry import SentryLinter, installed
 from lessor_server.adapters.observing.events import EventLog
 from lessor_server.adapters.process import give_back_memory, protect_process, tune_garbage_collection
-from lessor_server.adapters.sealing.aesgcm import AesGcmSealer, key_id_of
-from lessor_server.adapters.sealing.key_file import KeyFile, require_no_key_without_database
+from lessor_server.adapters.sealing.key_file import require_no_key_without_database
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.adapters.tls import Certificates
-from lessor_server.audit_start import NO_AUDIT, Auditing, run_audit, show_in_health
+from lessor_server.audit_start import NO_AUDIT, Auditing, show_in_health
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.config.roles import NoLinter
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
-from lessor_server.engine.ports import Observer
+from lessor_server.engine.ports import Linter, Observer
 from lessor_server.engine.supervisor import Supervisor
-from lessor_server.grpc_server import build_server, connection_limits, open_ports
+from lessor_server.grpc_server import Port, connection_limits
+from lessor_server.keyring_start import KeyringStart, default_key_file
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.services.call_limits import IdentityLimits
+from lessor_server.services.channel_options import ConnectionLimits
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
 from lessor_server.services.grpc_handlers import GrpcHandlers
@@ -52,12 +53,12 @@ from lessor_server.services.lease import LeaseService
 from lessor_server.services.reflection import Reflection
 from lessor_server.services.role import RoleService
 from lessor_server.services.system import About, SystemService
+from lessor_server.services.until_unsealed import UntilUnsealed
 from lessor_server.settings.model import Settings, Tls
 
 SERVICES = tuple(
     service.DESCRIPTOR for service in (ConfigService, RoleService, CredsService, LeaseService, SystemService)
 )
-SEALING_KEY_FILE = "sealing-key"
 STOP_SECONDS = 1.0
 
 
@@ -71,15 +72,22 @@ class DataDirUnusable(LessorError):
 async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) -> None:
     """Serve until SIGTERM or SIGINT, then drain; SIGHUP reloads settings by ``reread``, and certificates."""
     stop, hang_up = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    with on_hang_up(hang_up.set):
-        async with serve(settings, logger, reread=reread, hang_up=hang_up) as address:
-            logger.info("serving", address=address, version=version("lessor"))
-            await stop.wait()
-            logger.info("draining")
-        logger.info("stopped")
+        loop.add_signal_handler(number, task.cancel)  # a start may wait for KMS
+    try:
+        with on_hang_up(hang_up.set):
+            async with serve(settings, logger, reread=reread, hang_up=hang_up) as addresses:
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    loop.add_signal_handler(number, stop.set)
+                everywhere = {"addresses": ", ".join(addresses)} if len(addresses) > 1 else {}
+                logger.info("serving", address=addresses[0], **everywhere, version=version("lessor"))
+                await stop.wait()
+                logger.info("draining")
+    except asyncio.CancelledError:
+        task.uncancel()
+    logger.info("stopped")
 
 
 @asynccontextmanager
@@ -90,70 +98,58 @@ async def serve(
     dev: bool = False,
     reread: Reread = nothing_to_reread,
     hang_up: asyncio.Event | None = None,
-) -> AsyncIterator[str]:
-    """Start everything, open the port last, and yield its address; drain when the block is left.
+) -> AsyncIterator[list[str]]:
+    """Start everything, open the ports last, and yield their addresses; drain when the block is left.
 
     Setting ``hang_up`` reloads settings by ``reread``, and certificates.
 
     Raises:
         LessorError: The data directory is locked or unusable, or the address is taken.
-        CertificateUnusable: The files of TLS cannot be used.
-        AuditKeyBroken, KeyFileBroken, RootTokenBroken, OSError: Files of the data directory cannot be used.
+        AuditKeyBroken, CertificateUnusable, KeyFileBroken, RootTokenBroken, OSError: Files cannot be used.
     """
     tune_garbage_collection()
     limits = connection_limits(settings)
     _prepare(settings, logger)
-    rng = random.SystemRandom()
-    log = _start_event_log(logger, rng)
+    log = _start_event_log(logger, random.SystemRandom())
     health = Health(service.full_name for service in SERVICES)
-    notify = _observer(log, health)
+    audit = Auditing(_observer(log, health), random.SystemRandom())
+    notify = audit.notify
     certificates = _certificates(settings.tls)
     identifier = _identifier(settings, certificates, logger)
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
+    guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings), audit=audit.calls)
     async with (
         open_store(settings.data_dir, SystemClock(), notify) as store,
         clients,
         aclosing(identifier),
-        run_audit(settings, notify, log.report, rng) as audit,
+        audit.run(settings, log.report),
+        _port(settings, limits, certificates, guard, health) as port,
     ):
-        sealer = await _load_sealer(store, settings, logger)
-        gateway = _gateway(clients, (await store.status()).instance_id, settings)
-        linter = SentryLinter() if installed() else NoLinter()
-        outside = Dependencies(store, gateway, sealer, audit.notify, log.report, rng, linter)
-        guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings), audit=audit.calls)
-        access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, audit.notify)
-        hang_up = hang_up or asyncio.Event()
-        reloader = Reloader(certificates, reread, hang_up, audit.notify, access, audit.reopen)
+        sealer = await KeyringStart(store, settings, logger, notify).wait(port.open)
+        gateway = await _gateway(store, clients, settings)
+        outside = Dependencies(store, gateway, sealer, notify, log.report, random.SystemRandom(), _linter())
+        access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
+        reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
         async with (
             run_engine(outside, _limits(settings)) as engine,
             _keep_running(Supervisor(log.report), give_back_memory, reloader.run, identifier.run),
         ):
-            audit.withdraw_by(engine)
-            system = _system(_about(settings, dev=dev), engine, reloader, access, audit)
-            server = build_server(limits, _handlers(engine, guard, health, system, settings))
-            async with _listen(server, settings, certificates, (guard, engine, health)) as address:
-                yield address
+            system = _system(_about(settings, audit, dev=dev), engine, reloader, access, audit)
+            addresses = await port.serve(_handlers(engine, guard, health, system, settings))
+            health.open()
+            try:
+                yield addresses
+            finally:
+                await _drain(port, guard, engine, health, settings.drain_grace.total_seconds())
 
 
-@asynccontextmanager
-async def _listen(
-    server: grpc.aio.Server,
-    settings: Settings,
-    certificates: Certificates | None,
-    served: tuple[Guard, Engine, Health],
-) -> AsyncIterator[str]:
-    """Open all ports, and yield the first address; drain when the block is left."""
-    guard, engine, health = served
-    addresses = await open_ports(server, settings.listen, certificates)
-    health.open()
-    try:
-        yield addresses[0]
-    finally:
-        await _drain(server, guard, engine, health, settings.drain_grace.total_seconds())
+def _linter() -> Linter:
+    return SentryLinter() if installed() else NoLinter()
 
 
-def _gateway(clients: Clients, instance_id: str, settings: Settings) -> AwsGateway:
-    return AwsGateway(clients, f"lessor-{instance_id}", token_places=settings.token_places)
+async def _gateway(store: SqliteStore, clients: Clients, settings: Settings) -> AwsGateway:
+    session_name = f"lessor-{(await store.status()).instance_id}"
+    return AwsGateway(clients, session_name, token_places=settings.token_places)
 
 
 def _observer(log: EventLog, health: Health) -> Observer:
@@ -180,7 +176,7 @@ def _identifier(
     return Identifier(
         token,
         rules,
-        lambda: certificates.authorities if certificates is not None else 0,
+        lambda: certificates.client_ca_count if certificates is not None else 0,
         SystemClock().wall,
         KeySource(),
         limits,
@@ -201,6 +197,7 @@ def _identity_limits(settings: Settings) -> IdentityLimits:
 def _system(
     about: About, engine: Engine, reloader: Reloader, access: AccessReloader, audit: Auditing
 ) -> SystemService:
+    audit.withdraw_by(engine)
     return SystemService(
         about,
         engine.expiry,
@@ -209,7 +206,7 @@ def _system(
         engine.store_status,
         lambda: (*reloader.warnings(), *access.warnings(), *audit.warnings()),
         access,
-        audit.statuses,
+        engine.sealing_keys,
     )
 
 
@@ -237,10 +234,8 @@ def _prepare(settings: Settings, logger: FilteringBoundLogger) -> None:
     for warning in settings.warnings:
         logger.warning("settings", warning=warning)
     create_data_dir(settings.data_dir)
-    if not settings.sealing.accept_mismatch:
-        require_no_key_without_database(
-            settings.data_dir / SEALING_KEY_FILE, settings.data_dir / DATABASE_FILE
-        )
+    if not settings.sealing.accept_mismatch and settings.sealing.key is None:
+        require_no_key_without_database(default_key_file(settings), settings.data_dir / DATABASE_FILE)
 
 
 def create_data_dir(path: Path) -> None:
@@ -249,30 +244,6 @@ def create_data_dir(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise DataDirUnusable(f"{path} cannot be created: {error.strerror}") from None
-
-
-async def _load_sealer(store: SqliteStore, settings: Settings, logger: FilteringBoundLogger) -> AesGcmSealer:
-    """Return a sealer with the key of this database; store the key's id in it.
-
-    A database of an earlier version has no id; its key is the one that sealed its values.
-
-    Raises:
-        SealingKeyMismatch: The key is missing, or that of another database.
-    """
-    key_file = settings.data_dir / SEALING_KEY_FILE
-    noted = await store.get_sealing_key_id()
-    known = {noted} if noted else set(map(key_id_of, await store.list_sealed_values()))
-    if settings.sealing.accept_mismatch:
-        key = KeyFile.load_or_make(key_file)
-        if known and key.id not in known:
-            logger.warning(
-                "sealing_key_mismatch_accepted", sealed_under=sorted(known), key_file=str(key_file)
-            )
-    else:
-        key = KeyFile.load_for(key_file, known)
-    if key.id != noted:
-        await store.put_sealing_key_id(key.id)
-    return AesGcmSealer(key.key)
 
 
 def _limits(settings: Settings) -> EngineConfig:
@@ -287,7 +258,7 @@ def _limits(settings: Settings) -> EngineConfig:
     )
 
 
-def _about(settings: Settings, *, dev: bool) -> About:
+def _about(settings: Settings, audit: Auditing, *, dev: bool) -> About:
     warnings = list(settings.warnings)
     if settings.exposed:
         warnings.append("the listener is insecure: tokens and credentials cross the network in the clear")
@@ -301,6 +272,7 @@ def _about(settings: Settings, *, dev: bool) -> About:
         dev_mode=dev,
         linter=installed(),
         warnings=tuple(warnings),
+        audit_sinks=audit.statuses,
     )
 
 
@@ -326,14 +298,26 @@ def _certificates(tls: Tls | None) -> Certificates | None:
     return None if tls is None else Certificates(tls.cert_file, tls.key_file, tls.client_ca_file)
 
 
-async def _drain(server: grpc.aio.Server, guard: Guard, engine: Engine, health: Health, grace: float) -> None:
+def _port(
+    settings: Settings,
+    limits: ConnectionLimits,
+    certificates: Certificates | None,
+    guard: Guard,
+    health: Health,
+) -> Port:
+    """Return the port, which serves health alone until the data keys are decrypted."""
+    only_health = GrpcHandlers(guard).service(health.DESCRIPTOR, health)
+    return Port(limits, settings.listen, certificates, UntilUnsealed(only_health))
+
+
+async def _drain(port: Port, guard: Guard, engine: Engine, health: Health, grace: float) -> None:
     """Report the shutdown, give calls and the engine's work ``grace`` seconds to end, then stop."""
     loop = asyncio.get_running_loop()
     until = loop.time() + grace
     health.close()
     await guard.drain(grace)
     await engine.work.settle(max(until - loop.time(), 0))
-    await server.stop(STOP_SECONDS)
+    await port.stop(STOP_SECONDS)
 
 
 @asynccontextmanager

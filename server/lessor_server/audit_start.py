@@ -36,17 +36,46 @@ class AuditStateBroken(LessorError):
 
 
 class Auditing:
-    """The audit of a server, on or off."""
+    """The audit of a server, which may be off."""
 
-    def __init__(self, log: AuditLog | None, notify: Observer, rng: random.Random) -> None:
-        """Record by ``log``; ``notify`` gets the events of background work too."""
+    def __init__(self, notify: Observer, rng: random.Random) -> None:
+        """Begin without a log; ``notify`` gets every event too."""
         clock = SystemClock()
-        self._log = log
+        self._log: AuditLog | None = None
         self._notify = notify
         self._wall_us = clock.wall_us
         start, numbers = rng.getrandbits(64), itertools.count(1)
         # Unique over starts; drawing each id from the system would cost more than the record.
-        self.calls = CallAudit(log, clock.wall_us, lambda: f"{start:016x}{next(numbers):08x}")
+        self.calls = CallAudit(None, clock.wall_us, lambda: f"{start:016x}{next(numbers):08x}")
+
+    @asynccontextmanager
+    async def run(self, settings: Settings, report: Report) -> AsyncIterator[None]:
+        """Write audit records while the block runs, if there is a sink.
+
+        The data directory must be locked: two processes would break the chain.
+
+        Raises:
+            AuditKeyBroken, AuditStateBroken, OSError: The files of the data directory can't be used.
+        """
+        if not settings.audit.is_on:
+            yield
+            return
+        key = AuditKey.load_or_make(settings.data_dir)
+        try:
+            state = AuditState(settings.data_dir)
+        except NotPrivate as error:
+            raise AuditStateBroken(str(error)) from error
+        targets, sync = _targets(settings.audit), settings.audit.sync
+        self._log = log = AuditLog(targets, state, key, SystemClock(), self._notify, sync=sync)
+        self.calls.use(log)
+        await log.start()
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(Supervisor(report).keep_running(log.run))
+            try:
+                yield
+            finally:
+                watch.cancel()
+                await log.close()
 
     def notify(self, event: Event) -> None:
         """Handle an event, and record it if it is one of background work."""
@@ -72,36 +101,6 @@ class Auditing:
     def statuses(self) -> list[SinkStatus]:
         """Return the status of each sink, for GetInfo."""
         return self._log.statuses() if self._log is not None else []
-
-
-@asynccontextmanager
-async def run_audit(
-    settings: Settings, notify: Observer, report: Report, rng: random.Random
-) -> AsyncIterator[Auditing]:
-    """Write audit records while the block runs, if there is a sink.
-
-    The data directory must be locked: two processes would break the chain.
-
-    Raises:
-        AuditKeyBroken, AuditStateBroken, OSError: The files of the data directory can't be used.
-    """
-    if not settings.audit.is_on:
-        yield Auditing(None, notify, rng)
-        return
-    key = AuditKey.load_or_make(settings.data_dir)
-    try:
-        state = AuditState(settings.data_dir)
-    except NotPrivate as error:
-        raise AuditStateBroken(str(error)) from error
-    log = AuditLog(_targets(settings.audit), state, key, SystemClock(), notify, sync=settings.audit.sync)
-    await log.start()
-    async with asyncio.TaskGroup() as group:
-        watch = group.create_task(Supervisor(report).keep_running(log.run))
-        try:
-            yield Auditing(log, notify, rng)
-        finally:
-            watch.cancel()
-            await log.close()
 
 
 def show_in_health(event: Event, health: Health) -> None:

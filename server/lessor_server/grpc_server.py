@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Self
 
 import grpc
 
@@ -11,6 +12,7 @@ from lessor_server.adapters.tls import Certificates
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.services.call_paths import accept_undecodable_paths
 from lessor_server.services.channel_options import ConnectionLimits, channel_options
+from lessor_server.services.until_unsealed import UntilUnsealed
 from lessor_server.settings.model import Settings
 from lessor_server.settings.parsers import Listener
 
@@ -53,6 +55,55 @@ async def open_ports(
     accept_undecodable_paths()
     await server.start()
     return addresses
+
+
+class Port:
+    """The gRPC server and its addresses: closed, then open with ``gate``, then serving all that it opens to.
+
+    As a context manager it stops the server at the end of the block.
+    """
+
+    def __init__(
+        self,
+        limits: ConnectionLimits,
+        listeners: Iterable[Listener],
+        certificates: Certificates | None,
+        gate: UntilUnsealed,
+    ) -> None:
+        """Serve by ``gate`` at the addresses of ``listeners``."""
+        self._server = build_server(limits, (gate,))
+        self._listeners = tuple(listeners)
+        self._certificates = certificates
+        self._gate = gate
+        self._addresses: list[str] = []
+
+    async def open(self) -> None:
+        """Open all ports, unless they are open.
+
+        Raises:
+            PortTaken: An address can't be used.
+        """
+        if not self._addresses:
+            self._addresses = await open_ports(self._server, self._listeners, self._certificates)
+
+    async def serve(self, handlers: Sequence[grpc.GenericRpcHandler]) -> list[str]:
+        """Serve by ``handlers``; return the addresses, with the ports that the system chose."""
+        self._gate.open(handlers)
+        await self.open()
+        return self._addresses
+
+    async def stop(self, grace: float) -> None:
+        """Stop the server; calls have ``grace`` seconds to end."""
+        if self._addresses:
+            await self._server.stop(grace)
+
+    async def __aenter__(self) -> Self:
+        """Begin closed."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop at once."""
+        await self.stop(0)
 
 
 def _add_port(server: grpc.aio.Server, listener: Listener, certificates: Certificates | None) -> str:

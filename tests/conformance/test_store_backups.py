@@ -12,11 +12,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.stores import Bench, bench
 
 from lessor_server.adapters.sqlite import backups
+from lessor_server.adapters.sqlite.row_macs import RowMacs
 from lessor_server.adapters.sqlite.store import FILE
 from lessor_server.domain.errors.base import AlreadyExists, Invalid, LessorError, StoreUnavailable
 
@@ -179,8 +181,9 @@ def test_a_disk_error_names_no_file(tmp_path: Path, number: int, kind: type[Less
         def execute(self, *_: object) -> None:
             raise OSError(number, os.strerror(number), str(tmp_path / "copy.db"))
 
+    disk: Any = Disk()
     with pytest.raises(kind) as raised:
-        backups.write(Disk(), tmp_path, "new/copy.db")  # type: ignore[arg-type]
+        backups.write(disk, tmp_path, "new/copy.db", RowMacs(disk))
     assert str(tmp_path) not in str(raised.value)
     assert os.strerror(number) in str(raised.value)
     assert list(tmp_path.iterdir()) == []

@@ -356,7 +356,7 @@ async def test_an_invalid_count_is_counted_again_at_a_start(tmp_path: Path, colu
 
 
 def test_every_column_of_numbers_is_tested() -> None:
-    """Except the cut-off of prefixes, which is only compared."""
+    """Except the cut-off of prefixes, and which data key is active: they are only compared."""
     with closing(sqlite3.connect(":memory:")) as connection:
         for _, script in migrations():
             connection.executescript(script)
@@ -374,6 +374,7 @@ def test_every_column_of_numbers_is_tested() -> None:
         *(("mounts", column) for column in MOUNT_COLUMNS),
         *(("rotations", column) for column in ROTATION_COLUMNS),
         ("roots", "version"),
+        ("sealing_keys", "active"),
         ("lease_counts", "n"),
         ("lease_counts", "users"),
         ("prefixes", "cutoff_us"),

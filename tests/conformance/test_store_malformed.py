@@ -7,12 +7,14 @@ import inspect
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from tests.support import builders, lease_steps
 from tests.support.malformed import Case, cases, damage, loosen
+from tests.support.plain_keyring import PlainKeyring
 from tests.support.stores import START_US, HandClock, bench, intent
 
 from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
@@ -174,9 +176,23 @@ def rotation_calls(b: Store, lease: Lease) -> Calls:
     }
 
 
+def keyring_calls(b: Store, lease: Lease) -> Calls:
+    """Call each method about data keys; they pass over rows that can't be read."""
+    keyring = PlainKeyring()
+    return {
+        "list_data_keys": b.list_data_keys(),
+        "begin_keyring": b.begin_keyring(keyring.first, keyring),
+        "unlock": b.unlock(keyring),
+        "add_data_key": b.add_data_key(replace(keyring.first, id="another")),
+        "reseal_mount": b.reseal_mount(""),
+        "reseal_leases": b.reseal_leases(lease.id[:-1], 10),
+        "drop_data_keys": b.drop_data_keys("another"),
+    }
+
+
 def calls(b: Store, lease: Lease) -> Calls:
     """Call each method of the store, about a lease, its mount and its role."""
-    parts = (lease_calls, config_calls, upkeep_calls, rotation_calls)
+    parts = (lease_calls, config_calls, upkeep_calls, rotation_calls, keyring_calls)
     return {name: call for part in parts for name, call in part(b, lease).items()}
 
 
@@ -396,7 +412,8 @@ async def test_an_unreadable_mount_is_still_found_by_its_key(tmp_path: Path) -> 
 async def test_an_unreadable_sealing_key_id_is_taken_from_a_sealed_value(tmp_path: Path) -> None:
     async with bench("sqlite", tmp_path) as b:
         assert isinstance(b.store, SqliteStore)
-        await b.store.put_sealing_key_id("0123456789abcdef")
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as connection:
+        connection.execute("INSERT INTO meta VALUES ('sealing_key', '0123456789abcdef')")
     async with opened(tmp_path) as store:
         assert await store.get_sealing_key_id() == "0123456789abcdef"
     for value in ("x'00'", "'short'", "7"):

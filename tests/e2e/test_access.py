@@ -210,6 +210,11 @@ async def test_a_good_certificate_never_rescues_a_bad_token(place: Place) -> Non
         assert (await who(caller)).identity == "ci"
 
 
+async def test_the_log_names_every_listener(place: Place) -> None:
+    (line,) = [line for line in place.process.log() if line["event"] == "serving"]
+    assert line["addresses"] == f"127.0.0.1:{place.strict}, 127.0.0.1:{place.lax}"
+
+
 async def test_each_listener_asks_for_certificates_as_its_setting_says(place: Place) -> None:
     """A certificate counts only where it was asked for; nobody without one is served where it is required."""
     uri = UniformResourceIdentifier("spiffe://example.org/ns/prod/sa/app")

@@ -255,10 +255,13 @@ async def test_the_pod_of_the_page_names_the_places_that_its_commands_use() -> N
     spec = yaml.safe_load(shown)["spec"]
     [container] = spec["containers"]
     env = {one["name"]: one["value"] for one in container["env"]}
-    [source] = spec["volumes"][0]["projected"]["sources"]
+    volumes = {one["name"]: one for one in spec["volumes"]}
+    mounts = {one["name"]: one for one in container["volumeMounts"]}
+    assert volumes.keys() == mounts.keys()
+    [source] = volumes["lessor-token"]["projected"]["sources"]
     projected = source["serviceAccountToken"]
-    mounted = container["volumeMounts"][0]["mountPath"]
-    assert env["LESSOR_TOKEN_FILE"] == f"{mounted}/{projected['path']}"
+    assert env["LESSOR_TOKEN_FILE"] == f"{mounts['lessor-token']['mountPath']}/{projected['path']}"
+    assert env["LESSOR_CACERT"] == mounts["lessor-ca"]["mountPath"]
     assert all(f"{name}={value}" in SECTIONS["Pods of Kubernetes"] for name, value in env.items())
     assert projected["audience"] == "lessor"
 

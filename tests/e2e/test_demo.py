@@ -124,7 +124,7 @@ async def test_a_server_without_the_engine_fails_the_demo(tmp_path: Path) -> Non
 async def test_a_key_that_aws_does_not_know_fails_the_demo(tmp_path: Path) -> None:
     async with (
         dev_process(TOKEN) as dev,
-        run_embedded_aws(listen(Address("127.0.0.1", 0)), "127.0.0.1") as other,
+        run_embedded_aws(listen(Address("127.0.0.1", 0), "--aws-listen"), "127.0.0.1") as other,
     ):
         with pytest.raises(StepFailed, match="the key should list the regions, but AWS answers"):
             await Tour(DemoServer(dev.grpc, TOKEN, other.url), lambda _: None).walk()

@@ -351,6 +351,7 @@ async def test_a_busy_port_is_one_line(tmp_path: Path, flag: str, other: str) ->
     (line,) = [line for line in errors.splitlines() if not line.startswith("{")]
     assert line.startswith("lessor dev: ")
     assert address in line
+    assert line.endswith(f"choose another address with {flag}")
     assert names(tmp_path) == []
 
 

@@ -21,7 +21,7 @@ FORM = "Content-Type: application/x-www-form-urlencoded"
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="aws")
 async def one_aws() -> AsyncIterator[EmbeddedAws]:
     """Run one for this module."""
-    async with run_embedded_aws(listen(Address("127.0.0.1", 0)), "127.0.0.1") as running:
+    async with run_embedded_aws(listen(Address("127.0.0.1", 0), "--aws-listen"), "127.0.0.1") as running:
         yield running
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import os
 import shutil
 import sqlite3
@@ -11,13 +13,15 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from lessor.v1 import config_pb2
+from lessor.v1 import config_pb2, creds_pb2, lease_pb2, system_pb2
 from tests.support.bad_starts import refuses_to_start
 from tests.support.clients import connect
 from tests.support.server_process import serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
+OLD = Path(__file__).parents[1] / "fixtures" / "data_of_ea658e4"
+"""A data directory of a version without data keys."""
 ACCEPT = {"LESSOR_SEALING_ACCEPT_MISMATCH": "true"}
 
 
@@ -60,9 +64,13 @@ def execute(data: Path, statement: str) -> list[tuple[object, ...]]:
         connection.close()
 
 
-def forget_key_id(data: Path) -> None:
-    """Make the database one of a version that noted no key."""
-    execute(data, "DELETE FROM meta WHERE key = 'sealing_key'")
+def make_old(data: Path) -> None:
+    """Replace the directory by one of a version without data keys."""
+    for file in data.iterdir():
+        file.unlink()
+    (data / "lessor.db").write_bytes(gzip.decompress((OLD / "lessor.db.gz").read_bytes()))
+    write_key(data, (OLD / "sealing-key").read_bytes())
+    (data / "sealing-key").chmod(0o600)
 
 
 def drop_database(data: Path) -> None:
@@ -89,13 +97,13 @@ def lose_key(data: Path) -> None:
 
 def old_without_key(data: Path) -> None:
     """Delete the key of a database of an earlier version."""
-    forget_key_id(data)
+    make_old(data)
     lose_key(data)
 
 
 def old_with_another_key(data: Path) -> None:
     """Put another key beside a database of an earlier version."""
-    forget_key_id(data)
+    make_old(data)
     replace_key(data)
 
 
@@ -135,13 +143,26 @@ async def test_a_mismatch_is_accepted_once_for_all_later_starts(
         assert key_in(data) == key
 
 
-async def test_a_database_of_an_earlier_version_stores_the_id_of_its_key(tmp_path: Path, data: Path) -> None:
-    noted = execute(data, "SELECT value FROM meta WHERE key = 'sealing_key'")
-    forget_key_id(data)
+async def test_a_database_of_an_earlier_version_is_sealed_under_a_data_key(
+    tmp_path: Path, data: Path
+) -> None:
+    make_old(data)
     async with serving(tmp_path) as server:
+        async with connect(server.address, server.token) as lessor:
+            warnings = [one for one in (await lessor.info()).warnings if "audit" not in one]
+            assert ["the fixture" in one for one in warnings] == [True]
+            leases = await lessor.leases.ListLeases(lease_pb2.ListLeasesRequest(prefix="aws/"))
+            assert len(leases.leases) == 4
+            answer = await lessor.leases.LookupLease(
+                lease_pb2.LookupLeaseRequest(lease_id=leases.leases[0].lease_id)
+            )
+            assert answer.warnings == []
+            static = creds_pb2.GetStaticCredentialsRequest(role="nightly")
+            assert len((await lessor.creds.GetStaticCredentials(static)).secret_key) == 40
         await server.stop()
-    assert execute(data, "SELECT value FROM meta WHERE key = 'sealing_key'") == noted
-    assert (data / "sealing-key").read_bytes().hex() not in str(noted)
+    ((wrapped_by,),) = execute(data, "SELECT wrapped_by FROM sealing_keys")
+    assert (data / "sealing-key").read_bytes().hex() not in str(wrapped_by)
+    assert execute(data, "SELECT count(*) FROM leases WHERE mac = x''") == [(0,)]
     execute(data, "DELETE FROM roots")
     replace_key(data)
     assert "sealing-key" in await refuses_to_start(tmp_path)
@@ -151,7 +172,56 @@ async def test_a_database_of_an_earlier_version_stores_the_id_of_its_key(tmp_pat
 async def test_a_malformed_sealed_value_does_not_stop_an_upgrade(
     tmp_path: Path, data: Path, value: str
 ) -> None:
-    forget_key_id(data)
+    make_old(data)
     execute(data, f"UPDATE roots SET sealed = {value}")
     async with serving(tmp_path) as server:
         assert server.address
+
+
+async def test_a_database_that_lost_its_data_keys_stops_the_start(tmp_path: Path, data: Path) -> None:
+    execute(data, "DELETE FROM sealing_keys")
+    for _ in range(2):
+        assert "lost its data keys" in await refuses_to_start(tmp_path)
+    assert execute(data, "SELECT count(*) FROM sealing_keys") == [(0,)]
+
+
+async def test_a_key_in_a_variable_opens_what_the_file_sealed(tmp_path: Path, data: Path) -> None:
+    key = (data / "sealing-key").read_bytes()
+    (data / "sealing-key").unlink()
+    chosen = {"LESSOR_SEALING_KEY": "env:THE_KEY", "THE_KEY": base64.b64encode(key).decode()}
+    async with serving(tmp_path, chosen) as server:
+        async with connect(server.address, server.token) as lessor:
+            root = await lessor.config.GetRoot(config_pb2.GetRootRequest())
+            assert root.config.access_key == "AKIAIOSFODNN7EXAMPLE"
+        await server.stop()
+    assert not (data / "sealing-key").exists()
+    chosen["THE_KEY"] = base64.b64encode(bytes(32)).decode()
+    line = await refuses_to_start(tmp_path, **chosen)
+    assert "THE_KEY" in line
+    assert "AAAA" not in line
+
+
+async def test_a_new_database_may_be_sealed_by_a_key_that_is_there(tmp_path: Path) -> None:
+    """Other than the default file, which belongs to a database that was lost."""
+    file = tmp_path / "brought-key"
+    file.write_bytes(bytes(range(32)))
+    file.chmod(0o600)
+    chosen = {"LESSOR_SEALING_KEY": f"file:{file}"}
+    async with serving(tmp_path, chosen) as server:
+        await server.stop()
+    assert not (tmp_path / "data" / "sealing-key").exists()
+    file.unlink()
+    assert "brought-key is missing" in await refuses_to_start(tmp_path, **chosen)
+    assert not file.exists()
+
+
+async def test_rotate_sealing_key_answers_with_the_new_key(tmp_path: Path, data: Path) -> None:
+    ((before,),) = execute(data, "SELECT id FROM sealing_keys")
+    async with serving(tmp_path) as server:
+        async with connect(server.address, server.token) as lessor:
+            answer = await lessor.system.RotateSealingKey(system_pb2.RotateSealingKeyRequest())
+            assert answer.resealed == 1
+            await lessor.config.GetRoot(config_pb2.GetRootRequest())
+            assert not [one for one in (await lessor.info()).warnings if "row" in one]
+        await server.stop()
+    assert [(answer.key_id,)] == execute(data, "SELECT id FROM sealing_keys") != [(before,)]

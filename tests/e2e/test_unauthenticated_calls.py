@@ -14,7 +14,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 Code = grpc.StatusCode
 GET_INFO = "lessor.v1.SystemService/GetInfo"
 SERVICES = ("", *(f"lessor.v1.{name}Service" for name in ("Config", "Role", "Creds", "Lease", "System")))
-LATER = ("SystemService/RotateSealingKey",)
 STREAMS = ("CredsService/WatchCredentials", "LeaseService/WatchLeases", "LeaseService/RevokePrefix")
 
 
@@ -63,18 +62,10 @@ async def test_an_unknown_method_is_unimplemented_without_a_token(
     assert caught.value.code() is Code.UNIMPLEMENTED
 
 
-@pytest.mark.parametrize("method", LATER)
-async def test_a_method_of_a_later_version_is_unimplemented(lessor: Lessor, method: str) -> None:
-    refusal = await refused(lessor.raw(f"lessor.v1.{method}"))
-    assert (refusal.code, refusal.reason) == (Code.UNIMPLEMENTED, "UNIMPLEMENTED")
-    assert method.partition("/")[2] in refusal.message
-
-
-@pytest.mark.parametrize("method", [*LATER, *STREAMS])
-async def test_a_method_of_a_later_version_needs_a_token(server: ServerProcess, method: str) -> None:
+@pytest.mark.parametrize("method", STREAMS)
+async def test_a_stream_needs_a_token(server: ServerProcess, method: str) -> None:
     async with connect(server.address, "") as nobody:
-        send = nobody.raw_stream if method in STREAMS else nobody.raw
-        refusal = await refused(send(f"lessor.v1.{method}"))
+        refusal = await refused(nobody.raw_stream(f"lessor.v1.{method}"))
     assert refusal.code is Code.UNAUTHENTICATED
 
 

@@ -33,6 +33,7 @@ READS = frozenset(
         "get_mount",
         "get_owner",
         "get_role",
+        "list_data_keys",
         "get_root",
         "get_rotation",
         "leases_by_user_name",

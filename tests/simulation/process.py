@@ -160,6 +160,8 @@ class Process:
         world = self.world
         rng = world.options.rng(f"process/{self.number}")
         outside = Dependencies(self._disk, self._wire, world.sealer, self._notify, self.report, rng)
+        if world.options.replicas == 1:
+            world.sealer.load(world.store.data_keys)
         async with run_engine(outside, EngineConfig()) as engine:
             self.engine = engine
             self._serve(engine)
@@ -196,6 +198,7 @@ class Process:
                 engine.backup,
                 engine.mounts.find_misplaced_tokens,
                 engine.store_status,
+                sealing_keys=engine.sealing_keys,
             ),
         ):
             generic = grpc_handlers.service(service.DESCRIPTOR, service)

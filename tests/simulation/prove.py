@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from tests.simulation import owner_mutants, replica_mutants, rotation_mutants, store_mutants
+from tests.simulation import owner_mutants, replica_mutants, rotation_mutants, sealing_mutants, store_mutants
 from tests.simulation.crash_points import PAIRED, Played, by_name, pairs, play, singles
 from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.options import draw
@@ -27,6 +27,7 @@ PLANTED_BESIDE = (
     replica_mutants,
     rotation_mutants,
     owner_mutants,
+    sealing_mutants,
 )  # imported so that their bugs are on the list
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2
+from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2, system_pb2
 from tests.simulation.client import Client, seconds
 from tests.simulation.rules import MOST
 from tests.simulation.workload import Workload
@@ -379,6 +379,17 @@ async def _fill_a_rule(stage: Stage) -> None:
     await asyncio.wait(asked)
 
 
+async def _rotate_sealing_key(stage: Stage) -> None:
+    """Rotate the data key while a static role rotates, and use what is sealed under the new one."""
+    stage.world.spawn(_quietly(_put_static(stage)))
+    await stage.client.call("RotateSealingKey", system_pb2.RotateSealingKeyRequest())
+    await stage.issue(life=20.0)
+    await stage.client.call("RotateRoot", config_pb2.RotateRootRequest(mount="aws"))
+    await asyncio.sleep(70.0)
+    if len(stage.world.store.data_keys) != 1:
+        stage.world.broken("a_rotation_of_the_sealing_key_is_finished", "", "an earlier data key is left")
+
+
 SCENARIOS = (
     Scenario("issue", _nothing, lambda stage: stage.issue("app2")),
     Scenario("renew", _one_lease, _renew),
@@ -410,5 +421,6 @@ SCENARIOS = (
     Scenario("repeat elsewhere", _nothing, _request_twice_at_once, replicas=2),
     Scenario("prefix elsewhere", _one_lease, _prefix_while_issuing, replicas=2),
     Scenario("prefix of an owner", _lease_of_each, _prefix_of_an_owner, tenants=2),
+    Scenario("rotate sealing key", _root_is_a_user, _rotate_sealing_key),
     Scenario("rule full", _nothing, _fill_a_rule, replicas=2, tenants=1),
 )

@@ -39,7 +39,7 @@ DEADLINES = (60.0, 60.0, 20.0, 5.0, 2.5)
 
 def furnish(world: World) -> None:
     """Store mounts, roots and roles, as an operator would have before."""
-    from lessor_server.engine.aws.roots import root_context
+    from lessor_server.domain.root import root_context
 
     account = builders.ACCOUNT if world.options.bound else ""
     for name, most in (("aws", 5000), ("lab", 2)):
@@ -47,7 +47,7 @@ def furnish(world: World) -> None:
         world.store.mounts[name] = replace(mount, max_lease_ttl=builders.HOUR / 4)
         root = builders.stored_root(name, account)
         config = b'{"access_key": "%s", "secret_key": "not-a-secret"}' % builders.ROOT_KEY.encode()
-        world.store.roots[name] = replace(root, sealed=world.sealer.seal(config, root_context(name)))
+        world.store.roots[name] = replace(root, sealed=world.sealer.seal(config, root_context(name), "1"))
     world.mine.add_role("target")
     for role in (*ROLES, SESSION):
         world.store.roles[role.mount, role.name] = role

@@ -35,6 +35,7 @@ from tests.simulation.wire import Flight
 from tests.support import builders
 from tests.support.iam import Iam
 from tests.support.iam_rules import Answer
+from tests.support.plain_keyring import PlainKeyring
 
 BASE_US = 1_900_000_000_000_000
 INSTANCE = "0123456789abcdef"
@@ -68,26 +69,6 @@ class Clocks:
         return BASE_US + self.boot_us() + int(self.wall_ahead * 1e6)
 
 
-class Sealer:
-    """A sealer that keeps the bytes itself, so that the store has no secret."""
-
-    def __init__(self) -> None:
-        """Begin with nothing sealed."""
-        self._kept: dict[bytes, tuple[str, bytes]] = {}
-
-    def seal(self, plain: bytes, context: str) -> bytes:
-        """Return a token for ``plain``."""
-        token = f"sealed-{len(self._kept)}".encode()
-        self._kept[token] = (context, plain)
-        return token
-
-    def open(self, sealed: bytes, context: str) -> bytes:
-        """Return what was sealed for ``context``."""
-        sealed_for, plain = self._kept[sealed]
-        assert sealed_for == context, f"sealed for {sealed_for}, opened at {context}"
-        return plain
-
-
 class World:
     """The surroundings of the server, and its running replicas."""
 
@@ -107,7 +88,8 @@ class World:
         """All bulk revocations that there have been."""
         self.journal = Journal(self.clocks.now)
         self.store = DurableStore(self.clocks, INSTANCE, shared=options.replicas > 1)
-        self.sealer = Sealer()
+        self.sealer = PlainKeyring()
+        self.store.data_keys, self.store.seals = [self.sealer.first], self.sealer
         self.mine, self.other = (
             self._account(builders.ACCOUNT.rpartition(":")[2]),
             self._account(OTHER_ACCOUNT),

@@ -29,6 +29,7 @@ from tests.support import builders
 from tests.support.iam import Iam
 from tests.support.memory_aws import MemoryAws
 from tests.support.memory_store import MemoryStore
+from tests.support.plain_keyring import PlainKeyring
 from tests.support.recording import Recording
 from tests.support.reports import Reports
 
@@ -59,20 +60,6 @@ class Clocks:
     def aws(self) -> float:
         """Return AWS's time in seconds since 1970."""
         return BASE_US / 1e6 + asyncio.get_running_loop().time() + self.asleep + self.aws_ahead
-
-
-class PlainSealer:
-    """Seals by adding the context as a prefix: enough to check that a blob opens only with its context."""
-
-    def seal(self, plain: bytes, context: str) -> bytes:
-        """Return ``plain`` behind its context."""
-        return context.encode() + b"\0" + plain
-
-    def open(self, sealed: bytes, context: str) -> bytes:
-        """Return what was sealed for ``context``."""
-        written, _, plain = sealed.partition(b"\0")
-        assert written == context.encode(), f"sealed for {written!r}, opened with {context!r}"
-        return plain
 
 
 class UnexpectedError(Exception):
@@ -167,10 +154,18 @@ class World:
 
     async def _live(self, ready: asyncio.Future[Engine]) -> None:
         rng = random.Random(f"{self.seed}/{self.lives}")
-        outside = Dependencies(self.store, self.aws, PlainSealer(), self.events, self.reports, rng)
+        outside = Dependencies(self.store, self.aws, self._keyring(), self.events, self.reports, rng)
         async with run_engine(outside, self.limits) as engine:
             ready.set_result(engine)
             await asyncio.get_running_loop().create_future()
+
+    def _keyring(self) -> PlainKeyring:
+        """Return the keyring of a new process."""
+        keyring, store = PlainKeyring(), self.store
+        store.data_keys = store.data_keys or [keyring.first]
+        keyring.load(store.data_keys)
+        store.seals = keyring
+        return keyring
 
     async def kill(self) -> None:
         """End the process and its callers' handlers immediately."""

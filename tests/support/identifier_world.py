@@ -12,9 +12,9 @@ import pytest
 
 from lessor_server.adapters.identity.identifier import Identifier
 from lessor_server.adapters.identity.jwt_limiter import JwtLimits
-from lessor_server.domain.access.access_rules import (
-    AccessRules,
-    IdentityRule,
+from lessor_server.domain.access.access_config import (
+    AccessConfig,
+    Identity,
     JwtMatch,
     SpiffeMatch,
     TokenMatch,
@@ -30,10 +30,10 @@ ROOT_TOKEN = "root-token-of-tests"
 TOKEN = "lsr_fixed-token"
 TEAM = "aws/creds/{{identity.labels.team}}"
 POLICIES = {"deploy": Policy("deploy", (Rule(TEAM, frozenset({Capability.READ})),))}
-CI = IdentityRule("ci", TokenMatch((TokenHash.of(TOKEN).digest,)), ("deploy",), {"team": "blue"})
-JOB = IdentityRule("gh/{sub}", JwtMatch("ci"), ("deploy",), {"team": "red"})
-POD = IdentityRule("k8s/{ns}", SpiffeMatch("spiffe://example.org/{ns}"), ("deploy",), {"team": "{ns}"})
-RULES = AccessRules(POLICIES, (CI, JOB, POD), (issuer(),))
+CI = Identity("ci", TokenMatch((TokenHash.of(TOKEN).digest,)), ("deploy",), {"team": "blue"})
+JOB = Identity("gh/{sub}", JwtMatch("ci"), ("deploy",), {"team": "red"})
+POD = Identity("k8s/{ns}", SpiffeMatch("spiffe://example.org/{ns}"), ("deploy",), {"team": "{ns}"})
+RULES = AccessConfig(POLICIES, (CI, JOB, POD), (issuer(),))
 HERE = ipaddress.ip_address("192.0.2.1")
 
 
@@ -50,7 +50,7 @@ def bearer(token: str, **more: Any) -> Credential:
 class World:
     """An identifier, and all that it depends on."""
 
-    def __init__(self, rules: AccessRules, *, root: bool = True, limits: JwtLimits | None = None) -> None:
+    def __init__(self, rules: AccessConfig, *, root: bool = True, limits: JwtLimits | None = None) -> None:
         self.reader = FakeReader(key_set(KEY))
         self.client_cas = 1
         self.ahead = 0.0
@@ -79,7 +79,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(rules: AccessRules = RULES, **options: Any) -> AsyncIterator[World]:
+async def world(rules: AccessConfig = RULES, **options: Any) -> AsyncIterator[World]:
     """Yield a world whose identifier runs."""
     made = World(rules, **options)
     async with asyncio.TaskGroup() as group:

@@ -14,7 +14,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
-from lessor_server.domain.access.access_rules import JwtIssuer
+from lessor_server.domain.access.access_config import JwtIssuer
 
 NOW = 1_800_000_000.0
 """The time of tests, in seconds since the epoch."""

@@ -8,16 +8,16 @@ from lessor_server.domain.errors.preconditions import StaticUserTaken
 from lessor_server.domain.lease import STUCK_AFTER
 from lessor_server.domain.root import StoredRoot
 from lessor_server.domain.rotation import CLAIM_US, STEPS, Phase, Rotation, static_prefix
-from tests.support.memory_config import At, MemoryConfig
+from tests.support.memory_config import At
+from tests.support.memory_keyring import MemoryKeyring
 
 
-class MemoryRotations(MemoryConfig):
+class MemoryRotations(MemoryKeyring):
     """Keeps rotations by their subjects."""
 
     def __init__(self, at: At, instance: str) -> None:
         """Begin with none."""
         super().__init__(at, instance)
-        self.rotations: dict[str, Rotation] = {}
         self._rows_claimed: set[str] = set()
 
     def now(self) -> int:
@@ -38,6 +38,7 @@ class MemoryRotations(MemoryConfig):
     async def get_rotation(self, subject: str) -> Rotation | None:
         """Return one row."""
         await self._before("get_rotation", reads=True)
+        self._require_authentic_rotation(subject)
         return self.rotations.get(subject)
 
     async def list_static(self, mount: str, after: str, limit: int) -> list[Rotation]:
@@ -101,6 +102,7 @@ class MemoryRotations(MemoryConfig):
     async def claim_rotation(self, subject: str) -> Rotation | None:
         """Claim a row that is free, due or not."""
         await self._before("claim_rotation")
+        self._require_authentic_rotation(subject)
         there = self.rotations.get(subject)
         free = there is not None and (subject not in self._rows_claimed or there.due_us <= self.now())
         claimed = self._claim_row(there) if there is not None and free else None
@@ -134,7 +136,8 @@ class MemoryRotations(MemoryConfig):
         there = self.roots.get(root.mount)
         moved = None
         if there is not None and there.version == root.version - 1 and self._has_rotation(rotation):
-            self.roots[root.mount] = replace(root, account=there.account)
+            self._require_authentic("roots", root.mount)
+            self.roots[root.mount] = self._current_root(replace(root, account=there.account))
             moved = self._put_rotation(rotation, done=False)
         await self._at("switch_root done")
         return moved
@@ -169,7 +172,8 @@ class MemoryRotations(MemoryConfig):
                 before.phase is source and rotation.phase in targets for source, targets in STEPS.values()
             ), f"{before.phase} to {rotation.phase} is not a step"
         due_us = rotation.due_us if done else self.now() + CLAIM_US
-        made = replace(rotation, generation=rotation.generation + 1, due_us=due_us)
+        current = self._current_rotation(rotation)
+        made = replace(current, generation=rotation.generation + 1, due_us=due_us)
         self.rotations[rotation.subject] = made
         (self._rows_claimed.discard if done else self._rows_claimed.add)(rotation.subject)
         return made

@@ -78,6 +78,13 @@ class MemoryRows(MemoryRotations):
         """Return the service's time in microseconds since the epoch."""
         return self._clock.boot_us() + self._offset_us
 
+    def _lease_ids(self) -> list[str]:
+        return sorted(self.rows)
+
+    def _shown(self, lease: Lease) -> Lease:
+        """Return a lease as it is read to grant something: marked if somebody edited its row."""
+        return replace(lease, tampered=True) if f"leases/{lease.id}" in self.tampered else lease
+
     def _covered(self, lease: Lease) -> bool:
         """Return whether an open prefix covers the lease: its life must not be extended."""
         return any(takes(prefix, lease) for prefix in self.open)
@@ -104,7 +111,7 @@ class MemoryRows(MemoryRotations):
             if (lease.mount, lease.role, lease.owner) != (mount, role, owner):
                 continue
             if lease.request is not None and lease.request.id == request_id:
-                return lease
+                return self._shown(lease)
         return None
 
 

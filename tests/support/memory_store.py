@@ -171,7 +171,7 @@ class MemoryStore(MemoryUpkeep):
         """Return one lease."""
         await self._before("get", reads=True)
         row = self.rows.get(lease_id)
-        return row.lease if row else None
+        return self._shown(row.lease) if row else None
 
     async def get_owner(self, lease_id: str) -> str | None:
         """Return the owner of a lease."""
@@ -195,7 +195,7 @@ class MemoryStore(MemoryUpkeep):
         found = [self.rows[lease_id].lease for lease_id in sorted(self.rows) if lease_id > after]
         own = (one for one in found if owner in (None, one.owner))
         taken = (one for one in own if ids.covers(one.id) and state in (None, one.state_at(now)))
-        return list(taken)[:limit]
+        return [self._shown(one) for one in list(taken)[:limit]]
 
     async def count(self, ids: IdRange, state: State | None, owner: str | None = None) -> list[LeaseCount]:
         """Count leases by mount, role and state as callers see it; with an ``owner`` only its leases."""

@@ -15,6 +15,7 @@ import uvloop
 from tests.support.iam_faults import Ending
 from tests.support.iam_rules import Answer
 from tests.support.iam_wire import read_request, write_answer
+from tests.support.kms_model import TARGET
 from tests.support.standin_api import PREFIX, answer_control
 from tests.support.standin_http import Connection, HttpRequest
 from tests.support.standin_world import Options, World
@@ -45,12 +46,23 @@ class StandInServer:
         if not connection.is_callers:
             connection.is_callers = True
             self._world.log.connections += 1
+        if TARGET in request.head.lower():
+            self._serve_kms(connection, request)
+            return
         call = read_request(request.head, request.body)
 
         def tell(ending: Ending, answer: Answer) -> None:
             self._tell(connection, call.action, ending, answer)
 
         self._world.take(call, tell)
+
+    def _serve_kms(self, connection: Connection, request: HttpRequest) -> None:
+        answer = None if self._world.down else self._world.kms.answer(request.head, request.body)
+        if answer is not None:
+            extra = self._world.extra_headers(self._world.new_request_id())
+            connection.answer(answer[0], "application/x-amz-json-1.1", answer[1], extra=extra)
+        elif self._world.down:
+            connection.cut()
 
     def _tell(self, connection: Connection, action: str, ending: Ending, answer: Answer) -> None:
         match ending:

@@ -160,6 +160,14 @@ def _sts(world: World, body: Body) -> object:
     return {}
 
 
+def _kms(world: World, body: Body) -> object:
+    """Set the ``state`` of the key with an ``arn``, and the ``fault`` of every call; return the calls."""
+    if "arn" in body:
+        world.kms.states[str(body["arn"])] = str(body["state"])
+    world.kms.fault = str(body.get("fault", world.kms.fault))
+    return {"calls": dict(world.kms.calls)}
+
+
 def _session(world: World, body: Body) -> object:
     """Return one session: its principal and its parameters."""
     sessions = [
@@ -196,6 +204,7 @@ _ROUTES: dict[tuple[str, str], Callable[[World, Body], object]] = {
     ("POST", "account"): _account,
     ("POST", "role"): _role,
     ("POST", "sts"): _sts,
+    ("POST", "kms"): _kms,
     ("GET", "session"): _session,
     ("POST", "call"): _call,
 }

@@ -175,6 +175,10 @@ class StandIn:
         """Change STS: ``root_arn``, ``packed_limit``, ``mfa_codes`` by serial, ``verdicts`` by action."""
         await self.ask("POST", "sts", fields)
 
+    async def kms(self, **fields: str) -> dict[str, int]:
+        """Set the ``state`` of the key ``arn``, or the ``fault`` of every call of KMS; return its calls."""
+        return cast("dict[str, int]", (await self.ask("POST", "kms", fields))["calls"])
+
     async def session(self, access_key_id: str) -> Json:
         """Show one session: whose it is, and what it was given."""
         return await self.ask("GET", f"session?id={access_key_id}")

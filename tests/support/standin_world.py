@@ -14,6 +14,7 @@ from tests.support.iam import Iam
 from tests.support.iam_faults import Ending, Fault, Faults, Kind
 from tests.support.iam_rules import Answer
 from tests.support.iam_wire import Request
+from tests.support.kms_model import Kms
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class World:
             rng=self._ids,
             visible_after=self._options.visible_after,
         )
+        self.kms = Kms()
         self.faults = Faults()
         self.log = CallLog()
         self.latency = self._options.latency

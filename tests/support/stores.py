@@ -9,12 +9,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from lessor_server.adapters.sqlite.store import open_store
+from lessor_server.adapters.sqlite.store import SqliteStore, open_store
+from lessor_server.domain.events import Event
 from lessor_server.domain.lease import Intent, Lease
 from lessor_server.engine.ports import Store
 from lessor_server.engine.store_types import ClaimTerms
 from tests.support import builders, lease_steps
 from tests.support.memory_store import MemoryStore
+from tests.support.plain_keyring import PlainKeyring
 
 START_US = 1_900_000_000_000_000
 SPAN = timedelta(minutes=2)
@@ -51,7 +53,23 @@ async def open_memory(_: Path, clock: HandClock) -> AsyncIterator[Store]:
     yield MemoryStore(clock)
 
 
-OPENERS: dict[str, Opener] = {"memory": open_memory, "sqlite": open_store}
+@asynccontextmanager
+async def open_sealed(
+    folder: Path, clock: HandClock, notify: Callable[[Event], None] = lambda _: None
+) -> AsyncIterator[SqliteStore]:
+    """Open a store on SQLite with the keyring of the tests, as a start does."""
+    async with open_store(folder, clock, notify) as store:
+        keyring = PlainKeyring()
+        stored = await store.list_data_keys()
+        if stored:
+            keyring.load(stored)
+            await store.unlock(keyring)
+        else:
+            await store.begin_keyring(keyring.first, keyring)
+        yield store
+
+
+OPENERS: dict[str, Opener] = {"memory": open_memory, "sqlite": open_sealed}
 
 
 @dataclass(frozen=True, slots=True)

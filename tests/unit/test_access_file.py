@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lessor_server.domain.access.access_rules import (
-    AccessRules,
+from lessor_server.domain.access.access_config import (
+    AccessConfig,
     DnsMatch,
     JwtIssuer,
     JwtMatch,
@@ -141,12 +141,12 @@ def test_a_whole_file_is_loaded() -> None:
         {"team": "payments"},
         timedelta(days=1),
     )
-    assert ci.peers == (ipaddress.ip_network("10.0.0.0/8"), "unix", ipaddress.ip_network("::1/128"))
+    assert ci.sources == (ipaddress.ip_network("10.0.0.0/8"), "unix", ipaddress.ip_network("::1/128"))
     assert k8s.match == SpiffeMatch("spiffe://example.org/ns/{ns}/sa/{sa}")
     assert host.match == DnsMatch("{host}.build.example.org")
     claims = {"repository": "acme/*", "id": "7", "fork": "false", "/a/b": "c"}
     assert gh.match == JwtMatch("github", claims)
-    assert (gh.place, gh.peers) == ("identities[3](gh/{repository})", ())
+    assert (gh.location, gh.sources) == ("identities[3](gh/{repository})", ())
     assert rules.issuers == (
         JwtIssuer(
             "github",
@@ -159,7 +159,7 @@ def test_a_whole_file_is_loaded() -> None:
 
 
 def test_an_empty_file_lets_nobody_call() -> None:
-    assert load_access_rules("", "access.toml") == AccessRules()
+    assert load_access_rules("", "access.toml") == AccessConfig()
 
 
 def test_a_token_without_an_end_never_expires_and_an_issuer_has_30_s_of_leeway() -> None:
@@ -409,4 +409,4 @@ def test_a_folder_is_no_access_file(folder: Path) -> None:
 def test_a_file_of_1_mib_is_read(folder: Path) -> None:
     file = folder / "access.toml"
     file.write_bytes(b"#" * (1 << 20))
-    assert load_access_file(file) == AccessRules()
+    assert load_access_file(file) == AccessConfig()

@@ -454,11 +454,11 @@ def test_the_files_of_the_settings_are_refused_as_tokens(
     file = written(
         tmp_path,
         f'data_dir = "data"\nroot_token_file = "root"\n[tls]\ncert_file = "{cert}"\n'
-        f'key_file = "{key}"\nclient_ca_file = "server.crt"\n',
+        f'key_file = "{key}"\nclient_ca_file = "server.crt"\n[sealing]\nkey = "file:seal"\n',
     )
     places = load(Path(file.name), {}).token_places
     assert places.data_dir == str(tmp_path / "data")
-    assert set(places.private_files) == {str(one) for one in (file, token_file, cert, key)}
+    assert set(places.private_files) == {str(one) for one in (file, token_file, cert, key, tmp_path / "seal")}
 
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class Certificates:
         self._files = (cert_file, key_file, client_ca_file)
         self._seen = self._read()
         self._current = _configuration(self._seen)
-        self._authorities = _count_authorities(self._seen)
+        self._client_ca_count = _count_authorities(self._seen)
 
     def credentials(self, *, client_auth: bool) -> grpc.ServerCredentials:
         """Return credentials that use the newest content at each handshake.
@@ -60,9 +60,9 @@ class Certificates:
         )
 
     @property
-    def authorities(self) -> int:
+    def client_ca_count(self) -> int:
         """Return the number of certificates in the client CA file, 0 without one."""
-        return self._authorities
+        return self._client_ca_count
 
     async def reread(self) -> bool:
         """Use the files' current content if it is new; return whether it is.
@@ -81,7 +81,7 @@ class Certificates:
         if configuration is None:
             return False
         self._seen, self._current = content, configuration
-        self._authorities = _count_authorities(content)
+        self._client_ca_count = _count_authorities(content)
         return True
 
     def _read_new(self) -> tuple[Content, grpc.ServerCertificateConfiguration | None]:

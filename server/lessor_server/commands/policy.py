@@ -11,17 +11,20 @@ import click
 
 from lessor_server.commands.cli_errors import FAILED, WRONG_SETTINGS
 from lessor_server.domain.access import names
-from lessor_server.domain.access.access_rules import AccessRules, IdentityRule, TokenMatch
+from lessor_server.domain.access.access_config import AccessConfig, Identity, JwtMatch, TokenMatch
 from lessor_server.domain.access.acl import Acl, Capability, Grant, IssueLimits, acl_of
-from lessor_server.domain.access.identify import find_name_values
+from lessor_server.domain.access.claims import pattern_matches
+from lessor_server.domain.access.identify import find_name_values, split_by_template
 from lessor_server.domain.access.name_template import parse_template
 from lessor_server.domain.durations import format_duration
 from lessor_server.domain.errors.base import shown
+from lessor_server.domain.policy import placeholders
 from lessor_server.domain.policy.template import identity_fields
 from lessor_server.domain.secret import TokenHash
 from lessor_server.settings.access_file import load_access_file
 from lessor_server.settings.sources import MAX_FILE, SettingsError
 
+SHOWN_NAMES = 5
 CAPABILITIES = [one.value for one in Capability if one is not Capability.DENY]
 
 
@@ -30,12 +33,19 @@ class TestedCaller:
     """The caller that a test is about; ``labels`` are those that are known."""
 
     name: str
-    rule: IdentityRule
+    identity: Identity
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def acl(self, rules: AccessRules) -> Acl:
+    def missing_labels(self, config: AccessConfig) -> list[str]:
+        """Return the labels that the caller has, whose values are not known, and that its policies use."""
+        patterns = [rule.pattern for name in self.identity.policies for rule in config.policies[name].rules]
+        used = {field for pattern in patterns for field in placeholders.fields(pattern)}
+        unknown = (key for key in self.identity.labels if key not in self.labels)
+        return [key for key in unknown if f"identity.labels.{key}" in used]
+
+    def acl(self, config: AccessConfig) -> Acl:
         """Return what the caller may do."""
-        policies = (rules.policies[name] for name in self.rule.policies)
+        policies = (config.policies[name] for name in self.identity.policies)
         return acl_of(policies, identity_fields(self.name, self.labels))
 
 
@@ -50,7 +60,11 @@ def command() -> None:
 )
 @click.option("--identity", "name", metavar="NAME", help="The caller's name, such as k8s/prod/deployer.")
 @click.option(
-    "--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label that NAME does not determine."
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="The value of a label that NAME does not determine.",
 )
 @click.option(
     "--token-file",
@@ -77,19 +91,23 @@ def test(
     given = _labels(labels)
     if given and token_file is not None:
         raise click.UsageError("--label goes with --identity; a fixed token's labels are in the file")
-    rules = _rules(file)
-    caller = _caller_of_token(rules, token_file) if token_file else _named_caller(rules, name or "", given)
+    config = _config(file)
+    caller = _caller_of_token(config, token_file) if token_file else _named_caller(config, name or "", given)
     wanted = Capability(capability)
-    matching = list(caller.acl(rules).candidates(path, wanted))
+    matching = list(caller.acl(config).candidates(path, wanted))
     allowed = bool(matching) and matching[0].allows((wanted,))
     verdict = "allowed" if allowed else "denied"
-    click.echo(f"{verdict}: {capability} on {shown(path)[1:-1]}, by {caller.name} ({caller.rule.place})")
+    click.echo(
+        f"{verdict}: {capability} on {shown(path)[1:-1]}, by {caller.name} ({caller.identity.location})"
+    )
     for line in _reasons(matching):
         click.echo(line)
+    for key in caller.missing_labels(config):
+        click.echo(f"hint: rules with the label {key} match nothing here; give it with --label {key}=VALUE")
     sys.exit(0 if allowed else FAILED)
 
 
-def _rules(file: Path) -> AccessRules:
+def _config(file: Path) -> AccessConfig:
     try:
         return load_access_file(file)
     except SettingsError as error:
@@ -104,22 +122,56 @@ def _labels(given: Iterable[str]) -> dict[str, str]:
         key, equals, value = text.partition("=")
         if not equals or names.key_violations("", key) or not value:
             raise click.UsageError(f"--label {shown(text)}: write it as KEY=VALUE")
+        if key in labels:
+            raise click.UsageError(f"--label {key} is given twice; keep one")
         labels[key] = value
     return labels
 
 
-def _named_caller(rules: AccessRules, name: str, labels: Mapping[str, str]) -> TestedCaller:
+def _named_caller(config: AccessConfig, name: str, labels: Mapping[str, str]) -> TestedCaller:
     """Return the caller with a name, whose labels are those that the name determines, and the given ones."""
-    for rule in rules.identities:
-        values = find_name_values(rule, name)
+    for identity in config.identities:
+        values = find_name_values(identity, name)
         if values is None:
             continue
-        own = {key: _fill(text, values) for key, text in rule.labels.items()}
-        known = {key: text for key, text in own.items() if text is not None}
-        return TestedCaller(name, rule, {**known, **labels})
+        return TestedCaller(name, identity, _known_labels(name, identity, values, labels))
     if name == names.ROOT_NAME:
         raise click.UsageError("root, the root token's holder, may do everything: no policy is asked")
-    raise click.UsageError(f"no identity of the file has the name {shown(name)}, or can get it")
+    fix = "give the name of a caller, as in"
+    some = ", ".join(identity.name for identity in config.identities[:SHOWN_NAMES]) or "none"
+    raise click.UsageError(f"no identity of the file gives the name {shown(name)}; {fix} {some}")
+
+
+def _known_labels(
+    name: str, identity: Identity, values: dict[str, str], given: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the labels of a caller that its name determines, and the given ones if it can have them.
+
+    Labels with one placeholder also give its value, and so other labels.
+    """
+    values = dict(values)
+    for key, text in given.items():
+        if key not in identity.labels:
+            has = f"it has {', '.join(identity.labels)}" if identity.labels else "it has none"
+            raise click.UsageError(f"--label {key}: {shown(name)} has no such label; {has}")
+        own = _fill(identity.labels[key], values)
+        template = parse_template(identity.labels[key])
+        found = split_by_template(template, text)
+        if own is not None and own != text:
+            raise click.UsageError(f"--label {key}: {shown(name)} has the value {shown(own)}; leave it out")
+        if found is None or names.label_value_violations("", text) or not _can_claim(identity, found):
+            problem = f"--label {key}: {shown(identity.labels[key])} can't give {shown(text)}"
+            raise click.UsageError(f"{problem}; give 1 to 256 printable characters that it can give")
+        if len(template.placeholders) == 1:
+            values |= found
+    filled = {key: _fill(text, values) for key, text in identity.labels.items()}
+    return {**{key: text for key, text in filled.items() if text is not None}, **given}
+
+
+def _can_claim(identity: Identity, values: Mapping[str, str]) -> bool:
+    """Return whether the claims of a JWT that the identity accepts can have these values."""
+    claims = identity.match.claims if isinstance(identity.match, JwtMatch) else {}
+    return all(pattern_matches(claims.get(key, "*"), value) for key, value in values.items())
 
 
 def _fill(text: str, values: Mapping[str, str]) -> str | None:
@@ -130,7 +182,7 @@ def _fill(text: str, values: Mapping[str, str]) -> str | None:
     return "".join(own + (values[placeholder] if placeholder else "") for own, placeholder in parts)
 
 
-def _caller_of_token(rules: AccessRules, file: Path) -> TestedCaller:
+def _caller_of_token(config: AccessConfig, file: Path) -> TestedCaller:
     """Return the caller whose fixed token is in a file."""
     try:
         with file.open("rb") as opened:
@@ -138,12 +190,16 @@ def _caller_of_token(rules: AccessRules, file: Path) -> TestedCaller:
     except (OSError, UnicodeDecodeError):
         raise click.UsageError(f"{file} can't be read as a file with a token") from None
     digest = TokenHash.of(token).digest
-    for rule in rules.identities:
-        if isinstance(rule.match, TokenMatch) and digest in rule.match.digests:
-            return TestedCaller(rule.name, rule, rule.labels)
+    for identity in config.identities:
+        if isinstance(identity.match, TokenMatch) and digest in identity.match.digests:
+            return TestedCaller(identity.name, identity, identity.labels)
+    if "token_sha256" in token:
+        raise click.UsageError(f"{file} has both lines of `lessor token new`; keep only the first, the token")
     if token.count(".") == 2:
         raise click.UsageError("a JWT is not judged here, only a fixed token; use --identity and --label")
-    raise click.UsageError("no identity of the file has this token")
+    raise click.UsageError(
+        "no identity of the file has this token; add its digest to token_sha256, or use --identity"
+    )
 
 
 def _reasons(matching: list[Grant]) -> Iterable[str]:
@@ -163,7 +219,7 @@ def _reasons(matching: list[Grant]) -> Iterable[str]:
 
 def _summary(grant: Grant) -> str:
     capabilities = ", ".join(one.value for one in Capability if one in grant.capabilities)
-    return f"{grant.pattern} [{capabilities}] at {' and '.join(grant.places)}"
+    return f"{grant.pattern} [{capabilities}] at {' and '.join(grant.locations)}"
 
 
 def _limits(limits: IssueLimits) -> Iterable[str]:

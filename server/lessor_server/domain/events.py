@@ -366,6 +366,38 @@ class UnreadableRow(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TamperedRow(Event):
+    """A row that grants rights is not as Lessor wrote it; nothing is granted from it."""
+
+    table: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class RowsSealed(Event):
+    """The rows of a database without a data key got MACs, and ``values`` were sealed under a first one."""
+
+    key_id: str
+    values: int
+
+
+@dataclass(frozen=True, slots=True)
+class SealingKeyRotated(Event):
+    """All rows are sealed under a new data key; ``by`` is empty if a start finished it."""
+
+    key_id: str
+    resealed: int
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SealingKeyAway(Event):
+    """AWS KMS does not decrypt the data keys; it is asked again."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoreFailed(Event):
     """The store cannot write; it is retried every second."""
 

@@ -16,7 +16,7 @@ until AWS ends it. Instants are microseconds since the epoch (``…_us``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
 from typing import Final
@@ -191,6 +191,8 @@ class Lease:
     """The reason that the caller gave."""
     policy_rule: str = ""
     """The pattern of the access rule that admitted it; empty for root's, and for leases of older versions."""
+    tampered: bool = field(default=False, compare=False)
+    """The row is not as Lessor wrote it: it may be revoked, but neither renewed nor issued again."""
 
     @property
     def is_session(self) -> bool:

@@ -106,6 +106,11 @@ class StoredRoot:
     etag: str
 
 
+def root_context(mount: str) -> str:
+    """Return the context that a mount's root is sealed with."""
+    return f"roots/{mount}"
+
+
 def to_plain(config: RootConfig) -> dict[str, JsonValue]:
     """Return ``config`` as JSON values to be sealed, with the secret, without the etag."""
     kept = (one.name for one in fields(config) if one.name != "etag")

@@ -139,6 +139,11 @@ class Rotation:
         return self.fresh or (self.previous if self.phase is Phase.RETIRING else "")
 
     @property
+    def fresh_version(self) -> str:
+        """Return the version that ``fresh_sealed`` is sealed with: the key that it is the secret of."""
+        return self.fresh or self.current
+
+    @property
     def made_keys(self) -> tuple[str, ...]:
         """Return the existing keys of a static role's user that its rotations created."""
         return tuple(filter(None, (self.fresh, self.previous, self.current)))

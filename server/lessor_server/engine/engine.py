@@ -19,7 +19,7 @@ from lessor_server.engine.config.root_checker import RootChecker
 from lessor_server.engine.issuing.issuer import Issuer
 from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.leases import Leases
-from lessor_server.engine.ports import Aws, Linter, Observer, Report, Sealer, Store
+from lessor_server.engine.ports import Aws, KeyedSealer, Linter, Observer, Report, Store
 from lessor_server.engine.revocation.bulk import Prefixes
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.revocation.expiry_timer import ExpiryTimer
@@ -35,6 +35,7 @@ from lessor_server.engine.streams.lease_events import LeaseEventBroker
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.engine.upkeep.mount_remover import MountRemover
 from lessor_server.engine.upkeep.reconciler import Reconciler
+from lessor_server.engine.upkeep.sealing_keys import SealingKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Dependencies:
 
     store: Store
     aws: Aws
-    sealer: Sealer
+    sealer: KeyedSealer
     notify: Observer
     report: Report
     rng: random.Random
@@ -75,6 +76,7 @@ class Engine:
     reconciler: Reconciler
     lease_events: LeaseEventBroker
     expiry: ExpiryHold
+    sealing_keys: SealingKeys
     work: BackgroundTasks
     backup: Callable[[str, str], Awaitable[tuple[str, int]]]
     """Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
@@ -140,6 +142,7 @@ async def _build(
     root_keys = RootKeys(store, roots, rotator, supervisor)
     static_roles = StaticRoles(store, roots, outside.sealer, notify, rotator)
     mount_remover = MountRemover(store, roots, prefixes, static_roles, expiry, work, notify)
+    sealing_keys = SealingKeys(store, outside.sealer, notify, work)
     engine = Engine(
         issuer=issuer,
         credential_stream=CredentialStream(store, issuer, queue, watch, notify, work, rng),
@@ -154,11 +157,13 @@ async def _build(
         reconciler=reconciler,
         lease_events=lease_events,
         expiry=expiry,
+        sealing_keys=sealing_keys,
         work=work,
         backup=_backup(store, notify),
         store_status=store.status,
     )
-    return engine, (timers, expiry, prefixes, mount_remover, reconciler, worker, rotator, root_keys)
+    parts = (timers, expiry, prefixes, mount_remover, reconciler, worker, rotator, root_keys, sealing_keys)
+    return engine, parts
 
 
 def _backup(store: Store, notify: Observer) -> Callable[[str, str], Awaitable[tuple[str, int]]]:

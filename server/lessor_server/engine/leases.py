@@ -18,6 +18,7 @@ from lessor_server.domain.errors.preconditions import (
     LeaseRevoking,
     NotRenewable,
 )
+from lessor_server.domain.errors.sealing import RowTampered
 from lessor_server.domain.events import IssueFailed, Renewed, RevocationAsked
 from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.lease_id import IdRange, LeaseId
@@ -240,6 +241,8 @@ def _term(lease: Lease) -> ttl.Term:
 
 def _refusal(lease: Lease, now_us: int) -> LessorError | None:
     """Return why a lease cannot be renewed, if it cannot."""
+    if lease.tampered:
+        return RowTampered("leases", lease.id)
     if lease.is_session and lease.state is not State.GONE:
         return NotRenewable(f"AWS has fixed the life of {lease.id}", subject=lease.id)
     match lease.state:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
-from lessor_server.domain.audit.record import AuditRecord
 from lessor_server.domain.aws.iam_calls import Call
 from lessor_server.domain.events import Event
 from lessor_server.domain.lease import Intent, Lease, Orphan, State
@@ -27,6 +26,7 @@ from lessor_server.engine.store_types import (
     Progress,
     StoredContext,
     StoreStatus,
+    WrappedKey,
 )
 
 T = TypeVar("T")
@@ -352,7 +352,52 @@ class RotationStore(Protocol):
         ...
 
 
-class Store(LeaseStore, ConfigStore, UpkeepStore, RotationStore, Protocol):
+class KeyringStore(Protocol):
+    """Data keys, and the sealing of all rows under them.
+
+    Each method that writes is one transaction. ``unlock`` comes before any read of a row that grants rights.
+    """
+
+    async def list_data_keys(self) -> list[WrappedKey]:
+        """Return the stored data keys; none if this version has not sealed the rows yet.
+
+        Raises:
+            SealingKeyMismatch: There are none, although rows are sealed under one.
+        """
+        ...
+
+    async def begin_keyring(self, key: WrappedKey, seals: RowSeals) -> int:
+        """Replace all data keys by ``key``, and seal and authenticate every row as it is; atomic.
+
+        Returns how many values were sealed. Only for rows that have no MACs, or whose keys are lost.
+        """
+        ...
+
+    async def unlock(self, seals: RowSeals) -> None:
+        """Check rows with ``seals`` from now on, and end an expiry hold that Lessor did not write."""
+        ...
+
+    async def add_data_key(self, key: WrappedKey) -> None:
+        """Store a new data key as the active one."""
+        ...
+
+    async def reseal_mount(self, after: str) -> tuple[str, int] | None:
+        """Seal the rows of the next mount after ``after``; a row that is not authentic stays so.
+
+        Returns the mount and how many values were sealed, or None after the last mount.
+        """
+        ...
+
+    async def reseal_leases(self, after: str, limit: int) -> str | None:
+        """Authenticate the next leases after ``after``; return the last id, or None if there is none."""
+        ...
+
+    async def drop_data_keys(self, active_id: str) -> None:
+        """Delete every data key except one."""
+        ...
+
+
+class Store(LeaseStore, ConfigStore, UpkeepStore, RotationStore, KeyringStore, Protocol):
     """The whole store, as one object."""
 
 
@@ -375,15 +420,60 @@ class Aws(Protocol):
 
 
 class Sealer(Protocol):
-    """Encrypts bytes so that they can be decrypted only with the same context."""
+    """Encrypts bytes so that they can be decrypted only with the same context and version of the row."""
 
-    def seal(self, plain: bytes, context: str) -> bytes:
-        """Return ``plain`` encrypted, with ``context`` as associated data."""
+    def seal(self, plain: bytes, context: str, version: str) -> bytes:
+        """Return ``plain`` encrypted, with ``context`` and ``version`` as associated data."""
         ...
 
-    def open(self, sealed: bytes, context: str) -> bytes:
-        """Return the bytes that were sealed with ``context``, or raise ``SealBroken``."""
+    def open(self, sealed: bytes, context: str, version: str) -> bytes:
+        """Return the bytes that were sealed for this version of ``context``, or raise ``SealBroken``."""
         ...
+
+
+class RowSeals(Protocol):
+    """Authenticates rows, and seals their values again under the data key in use."""
+
+    def mac(self, place: str, content: Sequence[object]) -> bytes:
+        """Return the MAC of a row: texts, numbers, bytes and None at a place."""
+        ...
+
+    def is_authentic(self, place: str, content: Sequence[object], mac: object) -> bool:
+        """Return whether ``mac`` is that of the row, under any data key of the keyring."""
+        ...
+
+    def is_newest(self, mac: object) -> bool:
+        """Return whether a MAC is of the data key in use."""
+        ...
+
+    def reseal(self, sealed: bytes, context: str, version: str) -> bytes:
+        """Return a value sealed under the data key in use; unchanged if it is, or if it can't be opened."""
+        ...
+
+
+class DataKeys(Protocol):
+    """The keyring in memory."""
+
+    @property
+    def active_id(self) -> str:
+        """Return the id of the data key in use."""
+        ...
+
+    async def make(self) -> WrappedKey:
+        """Return a new data key, or raise ``SealingKeyUnavailable``; ``use`` puts it to use."""
+        ...
+
+    def use(self, key_id: str) -> None:
+        """Seal and authenticate with this data key from now on."""
+        ...
+
+    def forget_all_but(self, key_id: str) -> None:
+        """Forget all other data keys."""
+        ...
+
+
+class KeyedSealer(Sealer, DataKeys, Protocol):
+    """The keyring, as one object."""
 
 
 class Linter(Protocol):
@@ -399,31 +489,6 @@ class Report(Protocol):
 
     def __call__(self, where: str, error: BaseException, /) -> str:
         """Log an exception from ``where``; return its reference in the log."""
-        ...
-
-
-class Audit(Protocol):
-    """Writes audit records to all sinks."""
-
-    @property
-    def works(self) -> bool:
-        """Return whether at least one sink can be written to."""
-        ...
-
-    async def write(self, record: AuditRecord) -> None:
-        """Write a record and wait until one sink has it.
-
-        Raises:
-            AuditUnavailable: No sink works. The record waits in memory for one that does.
-        """
-        ...
-
-    def note(self, record: AuditRecord) -> None:
-        """Write a record soon; never wait and never raise."""
-        ...
-
-    def hash_value(self, value: str) -> str:
-        """Return what stands for a value in a record: its HMAC-SHA256 under the installation's key."""
         ...
 
 

@@ -33,6 +33,22 @@ class StoreStatus:
     """Why expiry is held across starts; empty if it is not."""
     unreadable_rows: tuple[str, ...] = ()
     """Rows that could not be read when they were last read, one line each."""
+    tampered_rows: tuple[str, ...] = ()
+    """Rows that were not as Lessor wrote them when they were last read."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """A data key as it is stored: encrypted under the key-encryption key that ``wrapped_by`` names.
+
+    ``complete`` is a MAC under the key; it proves that all rows had MACs when the key was stored.
+    """
+
+    id: str
+    wrapped: bytes
+    wrapped_by: str
+    is_active: bool
+    complete: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from google.protobuf.message import Message
 
@@ -16,7 +16,6 @@ from lessor_server.domain.errors.access import AuditUnavailable
 from lessor_server.domain.errors.base import ErrorKind, Invalid, LessorError
 from lessor_server.domain.policy import policy
 from lessor_server.engine.aws.request_ids import collect_request_ids
-from lessor_server.engine.ports import Audit
 from lessor_server.services import messages, permissions
 from lessor_server.services.call import Method, ServedCall
 from lessor_server.services.effects import Effect, effect_of
@@ -27,6 +26,31 @@ UNAUTHENTICATED_RECORDS: Final = 10
 KEEP_SECONDS: Final = 0.5
 """How long a call waits for a record without which it goes on too."""
 OK, CANCELLED = "OK", "CANCELLED"
+
+
+class Audit(Protocol):
+    """Writes audit records to all sinks."""
+
+    @property
+    def works(self) -> bool:
+        """Return whether at least one sink can be written to."""
+        ...
+
+    async def write(self, record: AuditRecord) -> None:
+        """Write a record and wait until one sink has it.
+
+        Raises:
+            AuditUnavailable: No sink works. The record waits in memory for one that does.
+        """
+        ...
+
+    def note(self, record: AuditRecord) -> None:
+        """Write a record soon; never wait and never raise."""
+        ...
+
+    def hash_value(self, value: str) -> str:
+        """Return what stands for a value in a record: its HMAC-SHA256 under the installation's key."""
+        ...
 
 
 def _do_nothing(_: str) -> None: ...
@@ -52,6 +76,10 @@ class CallAudit:
         self.withdraw = withdraw
         self._unauthenticated: int | None = None
         """The number of unauthenticated callers in this second; None if there were none."""
+
+    def use(self, audit: Audit) -> None:
+        """Write to ``audit`` from now on."""
+        self._audit = audit
 
     def begin(self, method: Method, peer: str) -> CallRecords:
         """Begin the records of a call."""

@@ -35,7 +35,7 @@ class IdentityLimits:
 DEFAULT_LIMITS: Final = IdentityLimits()
 
 
-class CallLimits:
+class CallLimiter:
     """Counts the calls of each identity while they run."""
 
     def __init__(self, limits: IdentityLimits) -> None:
@@ -79,12 +79,12 @@ class CallLimits:
             TooManyWatches, TooManyCalls: The caller, or the process, has its maximum.
         """
         name, subject = principal.name, f"identity/{principal.name}"
-        counter, most = self._calls, self._limits.calls_per_identity
+        counter, max_count = self._calls, self._limits.calls_per_identity
         if lasting:
-            counter, most = self._watches, self._limits.watches_per_identity
-        if counter[name] >= most:
+            counter, max_count = self._watches, self._limits.watches_per_identity
+        if counter[name] >= max_count:
             what = "open streams" if lasting else "calls in progress"
-            text = f"{name} has reached its maximum of {what}, {most}"
+            text = f"{name} has reached its maximum of {what}, {max_count}"
             raise (TooManyWatches if lasting else TooManyCalls)(text, subject=subject, retry_in=1.0)
         if not lasting and self._total >= self._limits.calls:
             raise TooManyCalls(

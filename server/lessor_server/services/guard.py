@@ -36,7 +36,7 @@ from lessor_server.services import parsing, permissions
 from lessor_server.services.anonymous import AnonymousCalls
 from lessor_server.services.audit import CallAudit, CallRecords
 from lessor_server.services.call import UNKNOWN_METHOD, Caller, Exchange, Method, OpenStream, ServedCall
-from lessor_server.services.call_limits import DEFAULT_LIMITS, CallLimits, IdentityLimits
+from lessor_server.services.call_limits import DEFAULT_LIMITS, CallLimiter, IdentityLimits
 from lessor_server.services.effects import EFFECTS
 from lessor_server.services.permissions import PUBLIC, UNBOUNDED_STREAMS, Need
 
@@ -107,7 +107,7 @@ class Guard:
         self._access = access
         self._log = log
         self._needs = needs
-        self._limits = CallLimits(limits)
+        self._limits = CallLimiter(limits)
         self._wall_clock = wall_clock
         self._anonymous = AnonymousCalls()
         self._audit = audit or CallAudit()
@@ -135,7 +135,7 @@ class Guard:
                 return await self._serve_anybody(method, exchange)
             return await self._serve_identified(method, exchange, records)
         except LessorError as error:
-            answered = self._referred(method, error)
+            answered = self._with_reference(method, error)
         except asyncio.CancelledError:
             records.cancel()
             raise
@@ -215,7 +215,7 @@ class Guard:
         except TimeoutError:
             raise DeadlineExceeded("the caller was not identified in time") from None
 
-    def _referred(self, method: Method, error: LessorError) -> LessorError:
+    def _with_reference(self, method: Method, error: LessorError) -> LessorError:
         """Return the error, with a reference to the log if the caller can do nothing about it."""
         if error.kind is ErrorKind.INTERNAL and not isinstance(error, InternalError):
             error.message = f"{error.message}, reference {self._log.report(method.name, error)}"

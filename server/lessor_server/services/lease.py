@@ -24,6 +24,9 @@ _STATES = {state: pb.Lease.State.Value(state.name) for state in State}
 _BY_VALUE = {value: state for state, value in _STATES.items()}
 _KINDS = {kind: pb.ReconcileResponse.Kind.Value(kind.name) for kind in FindingKind}
 _TYPES = {kind: pb.WatchLeasesResponse.Type.Value(kind.name) for kind in Happened}
+TAMPERED = (
+    "the row of this lease is not as Lessor wrote it: it can be revoked, but neither renewed nor issued again"
+)
 INSTANCE = re.compile(r"[0-9a-f]{16}")
 _OUTCOMES = {outcome: pb.RevokeLeaseResponse.Outcome.Value(outcome.name) for outcome in Outcome}
 
@@ -45,7 +48,10 @@ class LeaseService:
     async def LookupLease(self, request: pb.LookupLeaseRequest, caller: Caller) -> pb.LookupLeaseResponse:
         """Show a lease."""
         lease = await self._leases.lookup(LeaseId.parse(request.lease_id), caller.only_owner)
-        return pb.LookupLeaseResponse(lease=_lease(lease, self._leases.now()))
+        answer = pb.LookupLeaseResponse(lease=_lease(lease, self._leases.now()))
+        if lease.tampered:
+            answer.warnings.append(TAMPERED)
+        return answer
 
     async def ListLeases(self, request: pb.ListLeasesRequest, caller: Caller) -> pb.ListLeasesResponse:
         """List leases by id."""

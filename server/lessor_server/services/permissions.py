@@ -8,7 +8,7 @@ Source: HashiCorp Vault, "Policies"; "AWS secrets engine (API)"; "/sys/leases" a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any, Final
@@ -17,7 +17,8 @@ from google.protobuf.message import Message
 
 from lessor.v1 import config_pb2
 from lessor_server.domain.access.acl import Capability
-from lessor_server.domain.lease_id import IdRange, LeaseId
+from lessor_server.domain.access.rule_warnings import PathShape, Segment
+from lessor_server.domain.lease_id import BASE62, SUFFIX_DIGITS, IdRange, LeaseId, is_name
 from lessor_server.services import messages
 from lessor_server.services.messages import Problems
 
@@ -137,6 +138,39 @@ UNBOUNDED_STREAMS: Final = frozenset(
     {"CredsService.WatchCredentials", "LeaseService.WatchLeases", "Health.Watch"}
 )
 """Unbounded streams: no default deadline ends them, but a drain ends those that need a credential."""
+
+
+def path_shapes() -> list[PathShape]:
+    """Return every form of a path, with each capability that a call needs on it or that suffices there."""
+    needs = {need: None for some in PERMISSIONS.values() for need in some}
+    return [
+        PathShape(segments, capability)
+        for need in needs
+        for segments in _shapes(need.path.split("/"))
+        for capability in (*need.capabilities, *([need.instead] if need.instead else []))
+    ]
+
+
+def _shapes(segments: Sequence[str]) -> Iterator[tuple[Segment, ...]]:
+    """Yield the forms of a path: a prefix of lease ids has several."""
+    if not segments:
+        yield ()
+        return
+    *before, last = segments
+    lease: tuple[Segment, ...] = (is_name, "creds", is_name, _begins_suffix)
+    match last:
+        case "{lease_id}":
+            ends: list[tuple[Segment, ...]] = [lease]
+        case "{prefix}":
+            ends = [(is_name, ""), (is_name, "creds", ""), (is_name, "creds", is_name, ""), lease]
+        case _:
+            ends = [(is_name if last.startswith("{") else last,)]
+    for start in _shapes(before):
+        yield from ((*start, *end) for end in ends)
+
+
+def _begins_suffix(text: str) -> bool:
+    return len(text) <= SUFFIX_DIGITS and set(text) <= set(BASE62)
 
 
 def path_of(template: str, request: Message) -> str:

@@ -11,8 +11,10 @@ from lessor.v1 import system_pb2 as pb
 from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.audit.record import SinkStatus
 from lessor_server.domain.errors.access import NoAccessFile
+from lessor_server.domain.errors.base import Unimplemented
 from lessor_server.engine.revocation.expiry_hold import ASKED, ExpiryHold
 from lessor_server.engine.store_types import StoreStatus
+from lessor_server.engine.upkeep.sealing_keys import SealingKeys
 from lessor_server.services import messages
 from lessor_server.services.call import Caller
 
@@ -57,6 +59,7 @@ class About:
     dev_mode: bool
     linter: str
     warnings: tuple[str, ...]
+    audit_sinks: Callable[[], Iterable[SinkStatus]] = tuple
 
 
 class SystemService:
@@ -73,7 +76,7 @@ class SystemService:
         store_status: StatusOf,
         warnings: Callable[[], Iterable[str]] = tuple,
         access: ReloadableAccess | None = None,
-        audit_sinks: Callable[[], Iterable[SinkStatus]] = tuple,
+        sealing_keys: SealingKeys | None = None,
     ) -> None:
         """Show ``about`` and the current ``warnings``; hold and resume ``expiry``; ``copy`` writes backups.
 
@@ -81,7 +84,7 @@ class SystemService:
         """
         self._store_status = store_status
         self._access = access
-        self._audit_sinks = audit_sinks
+        self._sealing_keys = sealing_keys
         self._about = about
         self._expiry = expiry
         self._copy = copy
@@ -102,6 +105,7 @@ class SystemService:
                 *self._held(),
                 *await self._warn_of_misplaced_tokens(),
                 *_unreadable_rows(status),
+                *_tampered_rows(status),
             )
         return pb.GetInfoResponse(
             version=about.version,
@@ -113,7 +117,7 @@ class SystemService:
             access_file_time=messages.timestamp(self._access.loaded_us if self._access else 0),
             audit_sinks=[
                 pb.AuditSink(name=one.name, ok=one.works, last_seq=one.last_seq, last_hash=one.last_hash)
-                for one in self._audit_sinks()
+                for one in about.audit_sinks()
             ],
             warnings=warnings,
         )
@@ -161,6 +165,15 @@ class SystemService:
         await self._expiry.resume(lower_clock=request.lower_clock, by=caller.principal.name)
         return pb.ResumeExpiryResponse()
 
+    async def RotateSealingKey(
+        self, _: pb.RotateSealingKeyRequest, caller: Caller
+    ) -> pb.RotateSealingKeyResponse:
+        """Seal every stored secret under a new data key."""
+        if self._sealing_keys is None:
+            raise Unimplemented("there are no data keys")
+        rotated = await self._sealing_keys.rotate(caller.principal.name)
+        return pb.RotateSealingKeyResponse(key_id=rotated.key_id, resealed=rotated.resealed)
+
     async def Backup(self, request: pb.BackupRequest, caller: Caller) -> pb.BackupResponse:
         """Write a consistent copy of the store below the data directory."""
         if len(request.path) > MAX_PATH_LENGTH:
@@ -173,4 +186,16 @@ def _unreadable_rows(status: StoreStatus) -> tuple[str, ...]:
     rows = status.unreadable_rows
     more = f"{len(rows) - MAX_ROWS_SHOWN} more rows of the store cannot be read; the log names them"
     shown = tuple(f"a row of the store cannot be read: {row}" for row in rows[:MAX_ROWS_SHOWN])
+    return (*shown, more) if len(rows) > MAX_ROWS_SHOWN else shown
+
+
+def _tampered_rows(status: StoreStatus) -> tuple[str, ...]:
+    rows = status.tampered_rows
+    more = (
+        f"{len(rows) - MAX_ROWS_SHOWN} more rows of the store were not written by Lessor; the log names them"
+    )
+    shown = tuple(
+        f"a row of the store was edited or put back from a copy, and nothing is granted from it: {row}"
+        for row in rows[:MAX_ROWS_SHOWN]
+    )
     return (*shown, more) if len(rows) > MAX_ROWS_SHOWN else shown

@@ -16,11 +16,11 @@ from typing import Annotated, ClassVar, Final, TypeVar
 from pydantic import BeforeValidator, Field, PlainValidator
 
 from lessor_server.domain.access import names
-from lessor_server.domain.access.access_rules import (
+from lessor_server.domain.access.access_config import (
     DEFAULT_ALGORITHMS,
-    AccessRules,
+    AccessConfig,
     DnsMatch,
-    IdentityRule,
+    Identity,
     IpNetwork,
     JwtIssuer,
     JwtMatch,
@@ -43,7 +43,7 @@ _NEEDS: Final = {"token_expires": ("token_sha256",), "ca_file": ("spiffe_id", "d
 T = TypeVar("T")
 
 Text = Annotated[str, PlainValidator(parsers.text)]
-Span = Annotated[timedelta, PlainValidator(access_values.rule_span)]
+Duration = Annotated[timedelta, PlainValidator(access_values.rule_duration)]
 Authorities = Annotated[Path, PlainValidator(parsers.authorities)]
 RequestField = Annotated[str, PlainValidator(access_values.request_field)]
 AnyList = BeforeValidator(access_values.as_list)
@@ -59,7 +59,7 @@ class RuleTable(ConfigModel):
     capabilities: Annotated[
         tuple[Annotated[Capability, PlainValidator(access_values.capability)], ...], FilledList
     ] = ()
-    max_ttl: Span | None = None
+    max_ttl: Duration | None = None
     """The longest life of a lease, renewals included."""
     max_leases: Annotated[int, PlainValidator(access_values.whole_number(1, MAX_LEASES))] | None = None
     """Live leases of one identity that the pattern admits."""
@@ -131,11 +131,11 @@ class IdentityTable(ConfigModel):
     ca_file: Authorities | None = None
     """The chain must end here."""
     jwt: JwtTable | None = None
-    peers: Annotated[
-        tuple[Annotated[IpNetwork | str, PlainValidator(access_values.peer_place)], ...], FilledList
+    sources: Annotated[
+        tuple[Annotated[IpNetwork | str, PlainValidator(access_values.source)], ...], FilledList
     ] = Field(default=(), alias="from")
     """Where a call may come from; everywhere if it is left out."""
-    token_max_ttl: Span | None = None
+    token_max_ttl: Duration | None = None
     """The longest life of a login token."""
 
     def find_conflicts(self, given: AbstractSet[str]) -> Iterator[Conflict]:
@@ -183,7 +183,7 @@ class IssuerTable(ConfigModel):
     algorithms: Annotated[tuple[Annotated[str, PlainValidator(access_values.algorithm)], ...], FilledList] = (
         DEFAULT_ALGORITHMS
     )
-    max_age: Span | None = None
+    max_age: Duration | None = None
     """A JWT that was issued longer ago is refused."""
     leeway: Annotated[timedelta, PlainValidator(access_values.leeway)] = timedelta(seconds=30)
     """How much the clocks of the issuer and the server may differ."""
@@ -232,10 +232,11 @@ class AccessFile(ConfigModel):
         texts = [identity.name for identity in self.identities or ()]
         for index, other in names.clashing_names(texts):
             if texts[index] == texts[other]:
-                problem = "is the name of two identities"
+                problem, fix = "is the name of two identities", "rename one"
             else:
                 problem = f"clashes with {shown(texts[other])}, whose beginning it shares"
-            yield ("identities", index, "name"), problem, "let one begin with another text"
+                fix = "let one begin with another text"
+            yield ("identities", index, "name"), problem, fix
 
     def _unknown_policies(self, given: AbstractSet[str]) -> Iterator[Conflict]:
         if self.policies is None and "policies" in given:
@@ -258,7 +259,7 @@ class AccessFile(ConfigModel):
                 yield ("identities", index, "jwt", "issuer"), problem, "add the issuer, or correct it"
 
 
-def load_access_file(path: Path) -> AccessRules:
+def load_access_file(path: Path) -> AccessConfig:
     """Return the rules of a file of at most 1 MiB that no other user can change.
 
     Raises:
@@ -269,7 +270,7 @@ def load_access_file(path: Path) -> AccessRules:
     return _rules_of(load_text(AccessFile, text, {}, str(path), problems))
 
 
-def load_access_rules(text: str, where: str) -> AccessRules:
+def load_access_rules(text: str, where: str) -> AccessConfig:
     """Return the rules of a text in TOML; ``where`` names it in problems.
 
     Raises:
@@ -278,8 +279,8 @@ def load_access_rules(text: str, where: str) -> AccessRules:
     return _rules_of(load_text(AccessFile, text, {}, where))
 
 
-def _rules_of(file: AccessFile) -> AccessRules:
-    return AccessRules(
+def _rules_of(file: AccessFile) -> AccessConfig:
+    return AccessConfig(
         policies={one.name: _policy(index, one) for index, one in enumerate(file.policies or ())},
         identities=tuple(_identity(index, one) for index, one in enumerate(file.identities or ())),
         issuers=tuple(_issuer(one) for one in file.issuers or ()),
@@ -287,14 +288,14 @@ def _rules_of(file: AccessFile) -> AccessRules:
 
 
 def _policy(index: int, table: PolicyTable) -> Policy:
-    place = f"policies[{index}]({shown(table.name)[1:-1]})"
+    location = f"policies[{index}]({shown(table.name)[1:-1]})"
     return Policy(
         table.name,
-        tuple(_rule(f"{place}.rules[{number}]", rule) for number, rule in enumerate(table.rules)),
+        tuple(_rule(f"{location}.rules[{number}]", rule) for number, rule in enumerate(table.rules)),
     )
 
 
-def _rule(place: str, table: RuleTable) -> Rule:
+def _rule(location: str, table: RuleTable) -> Rule:
     limits = IssueLimits(
         max_ttl=table.max_ttl,
         max_leases=table.max_leases,
@@ -302,18 +303,18 @@ def _rule(place: str, table: RuleTable) -> Rule:
         require=frozenset(table.require),
         forbid=frozenset(table.forbid),
     )
-    return Rule(table.path, frozenset(table.capabilities), limits, place)
+    return Rule(table.path, frozenset(table.capabilities), limits, location)
 
 
-def _identity(index: int, table: IdentityTable) -> IdentityRule:
-    return IdentityRule(
+def _identity(index: int, table: IdentityTable) -> Identity:
+    return Identity(
         name=table.name,
         match=_match(table),
         policies=table.policies,
         labels=table.labels,
-        peers=table.peers,
+        sources=table.sources,
         token_max_ttl=table.token_max_ttl,
-        place=f"identities[{index}]({shown(table.name)[1:-1]})",
+        location=f"identities[{index}]({shown(table.name)[1:-1]})",
     )
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from lessor_server.domain import durations
 from lessor_server.domain.access import names, path_pattern, role_arns
-from lessor_server.domain.access.access_rules import ALGORITHMS, IpNetwork
+from lessor_server.domain.access.access_config import ALGORITHMS, IpNetwork
 from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.access.caller import UNIX
 from lessor_server.domain.access.request_fields import REQUEST_FIELDS
@@ -52,15 +52,17 @@ def filled_list(value: object) -> list[object]:
     return as_list(value)
 
 
-def whole_number(least: int, most: int) -> Callable[[object], int]:
+def whole_number(min_value: int, max_value: int) -> Callable[[object], int]:
     """Return a parser of TOML's whole numbers from ``least`` to ``most``."""
 
     def parse(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise InvalidValue(f"is {parsers.kind(value)}, not a whole number", "write it without quotes")
-        if not least <= value <= most:
+        if not min_value <= value <= max_value:
             number = str(value) if -_MAX_NUMBER <= value <= _MAX_NUMBER else "the number"
-            raise InvalidValue(f"{number} is not from {least} to {most}", "give a number within that range")
+            raise InvalidValue(
+                f"{number} is not from {min_value} to {max_value}", "give a number within that range"
+            )
         return value
 
     return parse
@@ -129,7 +131,7 @@ def host_pattern(value: object) -> str:
     return ".".join(label if label.startswith("{") else label.lower() for label in written.split("."))
 
 
-def rule_span(value: object) -> timedelta:
+def rule_duration(value: object) -> timedelta:
     """Accept a duration in whole seconds from one second to ten years."""
     given = parsers.duration("0s", "999999999h")(value)
     _require_none(durations.violations("", given))
@@ -162,7 +164,7 @@ def moment(value: object) -> float:
     return value.timestamp()
 
 
-def peer_place(value: object) -> IpNetwork | str:
+def source(value: object) -> IpNetwork | str:
     """Accept ``unix``, or a network in CIDR notation."""
     written = parsers.text(value)
     if written == UNIX:

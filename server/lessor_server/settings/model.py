@@ -14,6 +14,7 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, PlainValidator
 
+from lessor_server.domain.sealing_key import SealingKeyKind, SealingKeyPlace
 from lessor_server.domain.secret import TokenHash
 from lessor_server.domain.token_places import DEFAULT_DIRS, TokenPlaces
 from lessor_server.settings import file_checks, parsers
@@ -113,6 +114,8 @@ class Limits(ConfigModel):
 class Sealing(ConfigModel):
     """The sealing of secrets."""
 
+    key: Annotated[SealingKeyPlace | None, BeforeValidator(parsers.sealing_key)] = None
+    """Where the key-encryption key is; ``None``: in the file ``sealing-key`` of ``data_dir``."""
     accept_mismatch: Boolean = False
     """Start even if the sealing key is not the database's."""
 
@@ -193,7 +196,9 @@ class Settings(SettingsFile):
     def token_places(self) -> TokenPlaces:
         """Return the allowed places of web identity tokens; files that the settings name are excluded."""
         tls = (self.tls.cert_file, self.tls.key_file, self.tls.client_ca_file) if self.tls else ()
-        named = [one for one in (self.file, self.root_token_file, *tls) if one is not None]
+        key = self.sealing.key
+        key_file = Path(key.name) if key and key.kind is SealingKeyKind.FILE else None
+        named = [one for one in (self.file, self.root_token_file, key_file, *tls) if one is not None]
         dirs = self.aws.identity_token_dirs
         return TokenPlaces(
             dirs=DEFAULT_DIRS if dirs is None else tuple(map(str, dirs)),

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from lessor_server.domain.errors.base import shown
 from lessor_server.domain.lease_id import is_name
+from lessor_server.domain.sealing_key import FORMS, SealingKeyPlace, parse_sealing_key
 from lessor_server.domain.secret import TokenHash
 from lessor_server.settings import file_checks
 
@@ -345,6 +346,16 @@ def endpoint(value: object) -> str:
         raise InvalidValue(f"{named} is not only a scheme, a host and a port", "write https://HOST[:PORT]")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+
+
+def sealing_key(value: object) -> SealingKeyPlace | None:
+    """Accept the place of a key-encryption key."""
+    if value is None or isinstance(value, SealingKeyPlace):
+        return value
+    try:
+        return parse_sealing_key(text(value))
+    except ValueError as error:
+        raise InvalidValue(str(error), FORMS) from None
 
 
 # --- shared ---------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lessor.cli.main import root
+from tests.support.access_files import identity
 
 TOKEN = "lsr_" + "a" * 49
 ACCESS = f"""
@@ -50,6 +51,23 @@ name = "k8s/{{ns}}/{{sa}}"
 policies = ["team"]
 spiffe_id = "spiffe://example.org/{{ns}}/{{sa}}/{{kind}}"
 labels = {{ team = "{{ns}}", kind = "{{kind}}" }}
+
+[[identities]]
+name = "gh/{{actor}}"
+policies = ["repository"]
+labels = {{ repository = "{{repository}}", kind = "repository-{{repository}}" }}
+jwt = {{ issuer = "github", claims = {{ repository = "acme/*" }} }}
+
+[[policies]]
+name = "repository"
+[[policies.rules]]
+path = "aws/creds/{{{{identity.labels.kind}}}}"
+capabilities = ["read"]
+
+[[issuers]]
+name = "github"
+issuer = "https://issuer.example"
+audiences = ["lessor"]
 """
 
 
@@ -71,7 +89,18 @@ def run(*arguments: object) -> Result:
 
 def test_a_file_without_problems_is_counted(file: Path) -> None:
     done = run("access", "check", file)
-    assert (done.exit_code, done.output) == (0, "ok: 2 identities, 2 policies, 0 issuers\n")
+    assert (done.exit_code, done.stdout) == (0, "ok: 3 identities, 3 policies, 1 issuer\n")
+    file.write_text(identity('dns_name = "a.example"'), encoding="utf-8")
+    done = run("access", "check", file)
+    assert (done.exit_code, done.output) == (0, "ok: 1 identity, 0 policies, 0 issuers\n")
+
+
+def test_warnings_do_not_change_the_exit_code(file: Path) -> None:
+    file.write_text(ACCESS.replace("aws/creds/deploy-*", "aws/cred/deploy-*"), encoding="utf-8")
+    done = run("access", "check", file)
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == ["ok: 3 identities, 3 policies, 1 issuer"]
+    assert "warning: policies[0](deployer).rules[0].path: matches no path of any call" in done.stderr
 
 
 def test_every_problem_of_a_file_is_a_line(file: Path) -> None:
@@ -136,14 +165,37 @@ def test_the_exit_code_says_whether_it_is_allowed(
     [
         (["--identity", "k8s/prod/app", "aws/creds/prod", "read"], 0),
         (["--identity", "k8s/prod/app", "aws/creds/app", "read"], 1),
-        (["--identity", "k8s/prod/app", "--label", "team=app", "aws/creds/app", "read"], 0),
-        (["--identity", "k8s/prod/app", "--label", "team=a/b", "aws/creds/a/b", "read"], 1),
+        (["--identity", "k8s/prod/app", "--label", "team=prod", "aws/creds/prod", "read"], 0),
+        (["--identity", "k8s/prod/app", "--label", "kind=x", "aws/creds/x", "read"], 1),
     ],
 )
-def test_labels_come_from_the_name_and_given_ones_override_them(
-    file: Path, words: list[str], code: int
-) -> None:
+def test_labels_come_from_the_name_and_from_options(file: Path, words: list[str], code: int) -> None:
     assert run("policy", "test", "--file", file, *words).exit_code == code
+
+
+def test_a_label_that_is_not_known_is_hinted_at(file: Path) -> None:
+    words = ["policy", "test", "--file", file, "--identity", "gh/x"]
+    done = run(*words, "aws/creds/repository-acme", "read")
+    assert done.exit_code == 1
+    assert done.output.splitlines()[-1] == (
+        "hint: rules with the label kind match nothing here; give it with --label kind=VALUE"
+    )
+    # One label gives the value of its placeholder, and so the other.
+    for label in ("repository=acme/x", "kind=repository-acme/x"):
+        assert "hint" not in run(*words, "--label", label, "aws/creds/x", "read").output
+
+
+def test_an_unknown_name_shows_those_of_the_file(file: Path) -> None:
+    done = run("policy", "test", "--file", file, "--identity", "nobody", "a", "read")
+    assert "give the name of a caller, as in ci, k8s/{ns}/{sa}, gh/{actor}" in " ".join(done.output.split())
+
+
+def test_a_file_with_all_that_token_new_prints_names_the_fix(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f'{TOKEN}\ntoken_sha256 = ["00"]\n', encoding="utf-8")
+    done = run("policy", "test", "--file", file, "--token-file", tmp_path / "token", "a", "read")
+    assert done.exit_code == 2
+    assert "keep only the first, the token" in " ".join(done.output.split())
+    assert TOKEN not in done.output
 
 
 def test_a_fixed_token_is_found_by_its_digest(file: Path, tmp_path: Path) -> None:
@@ -190,6 +242,14 @@ def test_another_token_is_a_usage_error_that_does_not_show_it(
         ["--identity", "k8s/a b/c", "a", "read"],
         ["--identity", "ci", "--label", "team", "a", "read"],
         ["--identity", "ci", "--label", "te am=x", "a", "read"],
+        ["--identity", "ci", "--label", "nope=x", "a", "read"],
+        ["--identity", "ci", "--label", "team=other", "a", "read"],
+        ["--identity", "k8s/prod/app", "--label", "team=dev", "a", "read"],
+        ["--identity", "k8s/prod/app", "--label", "kind=a\nb", "a", "read"],
+        ["--identity", "k8s/prod/app", "--label", f"kind={'a' * 257}", "a", "read"],
+        ["--identity", "k8s/prod/app", "--label", "kind=a", "--label", "kind=b", "a", "read"],
+        ["--identity", "gh/x", "--label", "repository=other/x", "a", "read"],
+        ["--identity", "gh/x", "--label", "kind=acme/x", "a", "read"],
         ["--token-file", "x", "--label", "a=b", "a", "read"],
     ],
 )

@@ -14,7 +14,8 @@ from lessor_server.engine.aws.rate_limiter import RateLimit, RateLimiters
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.supervisor import Supervisor
 from tests.support import builders
-from tests.support.engine_world import PlainSealer, World, bound, world
+from tests.support.engine_world import World, bound, world
+from tests.support.plain_keyring import PlainKeyring
 from tests.support.virtual_loop import virtual
 
 OURS = "0123456789abcdef"
@@ -23,7 +24,7 @@ OURS = "0123456789abcdef"
 async def replica(w: World) -> tuple[Roots, RateLimiters]:
     """Return the roots of another process that has used the mount's, and its rate limiters."""
     limiters = RateLimiters(RateLimit())
-    roots = Roots(w.store, PlainSealer(), w.aws, limiters, random.Random(0), OURS, Supervisor(w.reports))
+    roots = Roots(w.store, PlainKeyring(), w.aws, limiters, random.Random(0), OURS, Supervisor(w.reports))
     await roots.identity(await roots.get("aws"))
     return roots, limiters
 

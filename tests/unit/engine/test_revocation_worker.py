@@ -15,6 +15,7 @@ from lessor_server.engine.revocation.worker import MAX_CONCURRENT
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, OTHER_ACCOUNT, World, world
 from tests.support.iam_faults import Fault, Kind
+from tests.support.plain_keyring import PlainKeyring
 from tests.support.virtual_loop import virtual
 
 DENIED = Fault(Kind.REFUSE, "DeleteUser")
@@ -157,7 +158,9 @@ async def test_a_row_is_not_revoked_with_the_root_of_another_account() -> None:
     async with world() as w:
         made = await w.issue(ttl=60)
         stored = w.store.roots["aws"]
-        sealed = stored.sealed.replace(builders.ROOT_KEY.encode(), builders.OTHER_ROOT_KEY.encode())
+        plain = PlainKeyring().open(stored.sealed, "roots/aws", str(stored.version))
+        other = plain.replace(builders.ROOT_KEY.encode(), builders.OTHER_ROOT_KEY.encode())
+        sealed = PlainKeyring().seal(other, "roots/aws", str(stored.version + 1))
         w.store.roots["aws"] = type(stored)("aws", sealed, f"aws:{OTHER_ACCOUNT}", stored.version + 1, "y")
         w.aws.sent.clear()
         event = await w.events.until(RevocationFailed)

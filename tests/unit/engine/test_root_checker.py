@@ -21,8 +21,9 @@ from lessor_server.engine.config.root_checker import Verdict
 from lessor_server.engine.engine import EngineConfig
 from lessor_server.engine.supervisor import Supervisor
 from tests.support import builders
-from tests.support.engine_world import PlainSealer, World, bound, world
+from tests.support.engine_world import World, bound, world
 from tests.support.iam_faults import Fault, Kind
+from tests.support.plain_keyring import PlainKeyring
 from tests.support.virtual_loop import virtual
 
 USER = "arn:aws:iam::123456789012:user/root-of-lessor"
@@ -39,7 +40,7 @@ def opened(w: World) -> Roots:
     """Return the roots as the engine opens them."""
     return Roots(
         w.store,
-        PlainSealer(),
+        PlainKeyring(),
         w.aws,
         RateLimiters(RateLimit()),
         random.Random(0),

@@ -30,6 +30,7 @@ from lessor_server.engine.engine import EngineConfig
 from tests.support import builders
 from tests.support.iam_faults import Fault, Kind
 from tests.support.iam_home import ROOT
+from tests.support.plain_keyring import PlainKeyring
 from tests.support.rotating import (
     USER,
     credentials,
@@ -80,7 +81,7 @@ async def test_a_schedule_without_a_key_is_refused_and_one_that_is_stored_counts
             await w.engine.mounts.set_root("aws", "", lambda _: keyless, "test")
         assert [one.field for one in raised.value.violations] == ["config.rotation_period"]
         await set_root(w, rotation_period=HOUR)
-        sealed = b"roots/aws\0" + json.dumps(to_plain(keyless)).encode()
+        sealed = PlainKeyring().seal(json.dumps(to_plain(keyless)).encode(), "roots/aws", "9")
         w.store.roots["aws"] = replace(w.store.roots["aws"], sealed=sealed, version=9)
         w.aws.accounts[""] = w.iam
         await w.kill()

@@ -16,7 +16,8 @@ from lessor_server.engine.aws.rate_limiter import RateLimit, RateLimiters
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.supervisor import Supervisor
 from tests.support import builders
-from tests.support.engine_world import PlainSealer, World, bound, world
+from tests.support.engine_world import World, bound, world
+from tests.support.plain_keyring import PlainKeyring
 from tests.support.virtual_loop import virtual
 
 T = TypeVar("T")
@@ -75,7 +76,13 @@ async def test_a_call_is_signed_with_a_newer_key_only_if_nothing_else_of_the_roo
     async with world() as w:
         aws = KeysSeen()
         roots = Roots(
-            w.store, PlainSealer(), aws, RateLimiters(RateLimit()), Random(0), "0" * 16, Supervisor(w.reports)
+            w.store,
+            PlainKeyring(),
+            aws,
+            RateLimiters(RateLimit()),
+            Random(0),
+            "0" * 16,
+            Supervisor(w.reports),
         )
         await bound(w)
         old = await roots.get("aws")

@@ -288,7 +288,7 @@ async def test_a_repeat_under_other_limits_does_not_share_an_issue_that_began_be
             await asyncio.sleep(0.01)
             with pytest.raises(Aborted) as raised:
                 await w.issue(ttl=7200, request=REQUEST, grant=narrow)
-            moved = replace(wide, places=("policies[9]",))
+            moved = replace(wide, locations=("policies[9]",))
             same = await w.issue(ttl=7200, request=REQUEST, grant=moved)
         assert raised.value.retry_in
         assert same.lease.id == first.result().lease.id

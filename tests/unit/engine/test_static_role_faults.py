@@ -31,6 +31,7 @@ from tests.support import builders
 from tests.support.engine_world import OTHER_ACCOUNT, World
 from tests.support.iam_faults import Fault, Kind
 from tests.support.iam_home import ROOT
+from tests.support.plain_keyring import PlainKeyring
 from tests.support.rotating import (
     USER,
     credentials,
@@ -57,8 +58,7 @@ async def put_beside(w: World, name: str) -> None:
     w.iam.create_user("spare").visible_at = 0.0
     made = await put(w, static(name, username="spare"))
     key = w.iam.create_access_key(USER)
-    place = f"rotations/{made.subject}\0"
-    sealed = f"{place}{key.secret}".encode()
+    sealed = PlainKeyring().seal(key.secret.encode(), f"rotations/{made.subject}", key.id)
     user_id = w.iam.users[USER].id
     w.store.rotations[made.subject] = replace(
         await row_of(w, made.subject), user_name=USER, user_id=user_id, current=key.id, sealed=sealed

@@ -20,6 +20,7 @@ from lessor_server.domain.mount import MountState
 from lessor_server.domain.rotation import static_subject
 from tests.support import builders
 from tests.support.iam_faults import Fault, Kind
+from tests.support.plain_keyring import PlainKeyring
 from tests.support.rotating import (
     USER,
     credentials,
@@ -49,7 +50,8 @@ async def test_put_static_role_returns_after_the_first_key_is_stored() -> None:
         assert keys_of(w, USER) == {found.access_key_id: "Active"} == {row.current: "Active"}
         assert works(w, found)
         assert found.next_us == row.next_us == pytest.approx(w.store.now() + 7 * 86_400 * SECOND, abs=SECOND)
-        assert row.sealed == f"rotations/{SUBJECT}\0{found.secret.reveal()}".encode()
+        opened = PlainKeyring().open(row.sealed, f"rotations/{SUBJECT}", row.current)
+        assert opened.decode() == found.secret.reveal()
         assert found.secret.reveal() not in repr(found)
         assert w.events.of(Rotated) == [Rotated(SUBJECT, row.current, "test")]
 

@@ -21,7 +21,8 @@ from lessor_server.engine.leases import Outcome
 from lessor_server.engine.revocation.expiry_hold import ASKED, POLL_SECONDS, STORE_ROLLED_BACK
 from lessor_server.engine.store_types import ClaimTerms
 from tests.support import lease_steps
-from tests.support.engine_world import BOUND_SECONDS, PlainSealer, World, bound, world
+from tests.support.engine_world import BOUND_SECONDS, World, bound, world
+from tests.support.plain_keyring import PlainKeyring
 from tests.support.recording import Recording
 from tests.support.virtual_loop import virtual
 
@@ -34,7 +35,7 @@ OTHER = ClaimTerms("another", timedelta(minutes=2))
 async def another(w: World, events: Recording | None = None) -> AsyncIterator[Engine]:
     """Run a second engine on the store and the accounts of a world."""
     rng = random.Random("another")
-    outside = Dependencies(w.store, w.aws, PlainSealer(), events or Recording(), w.reports, rng)
+    outside = Dependencies(w.store, w.aws, PlainKeyring(), events or Recording(), w.reports, rng)
     async with run_engine(outside, EngineConfig()) as engine:
         yield engine
 

@@ -24,9 +24,9 @@ from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.identity.identifier import Identifier
 from lessor_server.adapters.tls import Certificates
 from lessor_server.app import SERVICES
-from lessor_server.domain.access.access_rules import (
-    AccessRules,
-    IdentityRule,
+from lessor_server.domain.access.access_config import (
+    AccessConfig,
+    Identity,
     JwtMatch,
     SpiffeMatch,
     TokenMatch,
@@ -148,7 +148,7 @@ async def _status(channel: grpc.aio.Channel, method: str, metadata: Any) -> CODE
     return CODES.OK
 
 
-def rules_of(method: str) -> AccessRules:
+def rules_of(method: str) -> AccessConfig:
     """Return rules under which callers named ``right`` may call ``method``, and others may not."""
     request = REQUESTS[method]
     granted = tuple(
@@ -168,11 +168,11 @@ def rules_of(method: str) -> AccessRules:
         held = ("right", "deny") if right == "deny" else (right,)
         digest = hashlib.sha256(f"token-{right}".encode()).digest()
         identities += [
-            IdentityRule(f"token-{right}", TokenMatch((digest,)), held),
-            IdentityRule(f"certificate-{right}", SpiffeMatch(f"spiffe://example.org/{right}"), held),
-            IdentityRule(f"jwt-{right}", JwtMatch("ci", {"sub": right}), held),
+            Identity(f"token-{right}", TokenMatch((digest,)), held),
+            Identity(f"certificate-{right}", SpiffeMatch(f"spiffe://example.org/{right}"), held),
+            Identity(f"jwt-{right}", JwtMatch("ci", {"sub": right}), held),
         ]
-    return AccessRules(policies, tuple(identities), (issuer(),))
+    return AccessConfig(policies, tuple(identities), (issuer(),))
 
 
 @pytest.fixture(name="m", scope="module")
@@ -194,7 +194,9 @@ async def served(m: tuple[Authority, dict[str, KeyPair], KeyPair]) -> AsyncItera
     key = SigningKey()
     tls = Certificates(own.cert, own.key, authority.ca)
     clock, reader = SystemClock().wall, FakeReader(key_set(key))
-    identifier = Identifier(TokenHash.of(ROOT_TOKEN), AccessRules(), lambda: tls.authorities, clock, reader)
+    identifier = Identifier(
+        TokenHash.of(ROOT_TOKEN), AccessConfig(), lambda: tls.client_ca_count, clock, reader
+    )
     guard = Guard(identifier, CallNotes(), clock)
     services = {one.name: Anything(list(one.methods)) for one in SERVICES}
     handlers = [GrpcHandlers(guard).service(one, services[one.name]) for one in SERVICES]

@@ -10,7 +10,7 @@ import pytest
 from lessor_server.domain.access.caller import ROOT
 from lessor_server.domain.errors.access import RateLimited, TooManyWatches
 from lessor_server.domain.errors.base import TooManyCalls
-from lessor_server.services.call_limits import CallLimits, IdentityLimits
+from lessor_server.services.call_limits import CallLimiter, IdentityLimits
 from tests.support.access import principal
 from tests.support.virtual_loop import virtual
 
@@ -18,7 +18,7 @@ ALICE, BOB = principal("alice"), principal("bob")
 
 
 def test_the_calls_of_one_identity_are_bounded_and_others_are_not_affected() -> None:
-    limits = CallLimits(IdentityLimits(calls=10, calls_per_identity=2))
+    limits = CallLimiter(IdentityLimits(calls=10, calls_per_identity=2))
     with ExitStack() as stack:
         for _ in range(2):
             stack.enter_context(limits.counted(ALICE, lasting=False))
@@ -31,7 +31,7 @@ def test_the_calls_of_one_identity_are_bounded_and_others_are_not_affected() -> 
 
 
 def test_the_calls_of_the_process_are_bounded() -> None:
-    limits = CallLimits(IdentityLimits(calls=2, calls_per_identity=2))
+    limits = CallLimiter(IdentityLimits(calls=2, calls_per_identity=2))
     with limits.counted(ALICE, lasting=False), limits.counted(BOB, lasting=False):
         with pytest.raises(TooManyCalls, match="the server has reached its maximum of calls in progress, 2"):
             limits.counted(ROOT, lasting=False).__enter__()
@@ -40,7 +40,7 @@ def test_the_calls_of_the_process_are_bounded() -> None:
 
 
 def test_unbounded_streams_are_counted_by_themselves() -> None:
-    limits = CallLimits(IdentityLimits(calls=1, calls_per_identity=1, watches_per_identity=2))
+    limits = CallLimiter(IdentityLimits(calls=1, calls_per_identity=1, watches_per_identity=2))
     with limits.counted(ALICE, lasting=True), limits.counted(ALICE, lasting=True):
         with limits.counted(ALICE, lasting=False):
             pass
@@ -53,7 +53,7 @@ def test_unbounded_streams_are_counted_by_themselves() -> None:
 @pytest.mark.parametrize("rate", [0.1, 0.5, 1.0, 5.0, 300.0])
 @virtual
 async def test_an_identity_has_a_burst_of_two_seconds_and_then_its_rate(rate: float) -> None:
-    limits = CallLimits(IdentityLimits(rate=rate))
+    limits = CallLimiter(IdentityLimits(rate=rate))
 
     def calls() -> int:
         count = 0
@@ -75,7 +75,7 @@ async def test_an_identity_has_a_burst_of_two_seconds_and_then_its_rate(rate: fl
 
 @virtual
 async def test_the_wait_that_an_error_names_is_enough() -> None:
-    limits = CallLimits(IdentityLimits(rate=3.0))
+    limits = CallLimiter(IdentityLimits(rate=3.0))
     for _ in range(50):
         try:
             limits.take_turn(ALICE)
@@ -86,14 +86,14 @@ async def test_the_wait_that_an_error_names_is_enough() -> None:
 
 @virtual
 async def test_the_root_token_has_no_rate() -> None:
-    limits = CallLimits(IdentityLimits(rate=1.0))
+    limits = CallLimiter(IdentityLimits(rate=1.0))
     for _ in range(100):
         limits.take_turn(ROOT)
 
 
 @virtual
 async def test_silent_identities_are_forgotten() -> None:
-    limits = CallLimits(IdentityLimits(rate=1.0))
+    limits = CallLimiter(IdentityLimits(rate=1.0))
     for number in range(1000):
         limits.take_turn(principal(f"host/{number}"))
     await asyncio.sleep(60)

@@ -15,7 +15,7 @@ from lessor.v1 import system_pb2
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.identity.identifier import Identifier
 from lessor_server.adapters.tls import Certificates
-from lessor_server.domain.access.access_rules import AccessRules, IdentityRule, SpiffeMatch
+from lessor_server.domain.access.access_config import AccessConfig, Identity, SpiffeMatch
 from lessor_server.grpc_server import build_server, open_ports
 from lessor_server.services.call import Caller
 from lessor_server.services.grpc_handlers import GrpcHandlers, peer_of
@@ -55,9 +55,9 @@ async def served(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
     single = request.param == "one CA"
     tls = Certificates(own.cert, own.key, Path(ca_file if single else both))
     match = SpiffeMatch("spiffe://example.org/{name}", "" if single else ca_file)
-    rules = AccessRules({}, (IdentityRule("pod/{name}", match),))
+    rules = AccessConfig({}, (Identity("pod/{name}", match),))
     clock = SystemClock().wall
-    identifier = Identifier(None, rules, lambda: tls.authorities, clock, FakeReader(b""))
+    identifier = Identifier(None, rules, lambda: tls.client_ca_count, clock, FakeReader(b""))
     guard = Guard(identifier, CallNotes(), clock)
     handlers = GrpcHandlers(guard).service(system_pb2.DESCRIPTOR.services_by_name["SystemService"], System())
     grpc_server = build_server(LIMITS, [handlers])

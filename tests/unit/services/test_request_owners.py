@@ -35,7 +35,7 @@ async def test_a_caller_of_the_same_name_with_other_labels_gets_no_lease_of_an_e
     """Labels are in policies, so the lease may allow what the other may not."""
     async with world() as w, asyncio.TaskGroup() as group:
         first = group.create_task(Served(w, RED)(METHOD, REQUEST))
-        await (first if first_ends else asyncio.sleep(0))
+        await (first if first_ends else asyncio.sleep(0.01))
         with pytest.raises(RequestIdReused):
             await Served(w, OTHERS[other])(METHOD, REQUEST)
 

@@ -23,10 +23,10 @@ from lessor_server.adapters.identity.jwt_limiter import JwtLimiter, JwtLimits
 from lessor_server.adapters.identity.key_set import VerifyingKey
 from lessor_server.adapters.identity.known_callers import Evidence, KnownCaller, KnownCallers
 from lessor_server.adapters.identity.strict_json import read_object
-from lessor_server.domain.access.access_rules import (
-    AccessRules,
+from lessor_server.domain.access.access_config import (
+    AccessConfig,
     DnsMatch,
-    IdentityRule,
+    Identity,
     JwtIssuer,
     SpiffeMatch,
     TokenMatch,
@@ -49,7 +49,7 @@ class KeyReader(Protocol):
     """Reads the key sets of issuers."""
 
     def read_keys(self, issuer: JwtIssuer) -> Awaitable[bytes]:
-        """Return the JWKS document of an issuer; raises ``IssuerSilent``."""
+        """Return the JWKS document of an issuer; raises ``KeysUnreadable``."""
         ...
 
     def close(self) -> Awaitable[None]:
@@ -70,37 +70,37 @@ class _JwtProof:
 class _InForce:
     """The rules in force, and all callers that were identified under them."""
 
-    def __init__(self, rules: AccessRules, keys: dict[str, IssuerKeys], authorities: Authorities) -> None:
-        self.rules = rules
-        self.acls = Acls(rules.policies)
+    def __init__(self, config: AccessConfig, keys: dict[str, IssuerKeys], authorities: Authorities) -> None:
+        self.config = config
+        self.acls = Acls(config.policies)
         self.keys = keys
         self.authorities = authorities
-        self.issuers = {issuer.url: issuer for issuer in rules.issuers}
+        self.issuers = {issuer.url: issuer for issuer in config.issuers}
         self.jwts = KnownCallers()
         self.certificates = KnownCallers()
         self.client_cas = 0
         """The number of authorities of client certificates under which ``certificates`` were identified."""
-        self.names = NameIndex(rules.identities)
-        self._tokens: dict[bytes, IdentityRule] = {}
+        self.names = NameIndex(config.identities)
+        self._tokens: dict[bytes, Identity] = {}
         self._known_tokens: dict[bytes, KnownCaller] = {}
-        for rule in rules.identities:
-            if isinstance(rule.match, TokenMatch):
-                self._tokens.update(dict.fromkeys(rule.match.digests, rule))
+        for identity in config.identities:
+            if isinstance(identity.match, TokenMatch):
+                self._tokens.update(dict.fromkeys(identity.match.digests, identity))
 
     def find_token(self, digest: bytes) -> KnownCaller | None:
         """Return the caller with a fixed token; its rights are worked out at its first call."""
         caller = self._known_tokens.get(digest)
-        if caller is None and (rule := self._tokens.get(digest)) is not None:
-            assert isinstance(rule.match, TokenMatch)
-            validity = Validity(expires_at=rule.match.expires_at)
-            caller = KnownCaller(self.acls, fill_identity(rule, {}), AuthMethod.TOKEN, validity, digest)
+        if caller is None and (identity := self._tokens.get(digest)) is not None:
+            assert isinstance(identity.match, TokenMatch)
+            validity = Validity(expires_at=identity.match.expires_at)
+            caller = KnownCaller(self.acls, fill_identity(identity, {}), AuthMethod.TOKEN, validity, digest)
             self._known_tokens[digest] = caller
         return caller
 
 
-def read_authorities(rules: AccessRules) -> Authorities:
+def read_authorities(config: AccessConfig) -> Authorities:
     """Read the ``ca_file`` of each identity."""
-    matches = (rule.match for rule in rules.identities)
+    matches = (identity.match for identity in config.identities)
     files = (match.ca_file for match in matches if isinstance(match, SpiffeMatch | DnsMatch))
     return Authorities(dict.fromkeys(filter(None, files)))
 
@@ -111,14 +111,14 @@ class Identifier:
     def __init__(
         self,
         root_token: TokenHash | None,
-        rules: AccessRules,
+        config: AccessConfig,
         client_cas: Callable[[], int],
         now: Callable[[], float],
         keys: KeyReader,
         limits: JwtLimits | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Use ``rules``; ``root_token`` is None if no root token is accepted.
+        """Use ``config``; ``root_token`` is None if no root token is accepted.
 
         ``client_cas`` returns how many certificates the client CA file holds, 0 if there is none. ``now``
         returns seconds since the epoch. ``report`` logs that an issuer's keys can't be read.
@@ -134,8 +134,8 @@ class Identifier:
         """A number that changes with the rules, and when a key leaves the set of its issuer."""
         self.judge_streams: Callable[[], Coroutine[object, object, None]] | None = None
         """Judges open streams again, when a key has left the set of its issuer."""
-        self._in_force = _InForce(AccessRules(), {}, Authorities(()))
-        self.use(rules)
+        self._in_force = _InForce(AccessConfig(), {}, Authorities(()))
+        self.use(config)
 
     async def run(self) -> NoReturn:
         """Read keys in the background, until cancelled; without it no keys are read."""
@@ -151,14 +151,14 @@ class Identifier:
         """Close the connections to issuers."""
         await self._reader.close()
 
-    def use(self, rules: AccessRules, authorities: Authorities | None = None) -> None:
-        """Use ``rules`` from now on; only the keys of issuers that did not change are kept.
+    def use(self, config: AccessConfig, authorities: Authorities | None = None) -> None:
+        """Use ``config`` from now on; only the keys of issuers that did not change are kept.
 
-        ``authorities`` are those of the rules (``read_authorities``); without them their files are read here.
+        ``authorities`` are its (``read_authorities``); without them their files are read here.
         """
         before = {keys.issuer.key_source: keys for keys in self._in_force.keys.values()}
         keys: dict[str, IssuerKeys] = {}
-        for issuer in rules.issuers:
+        for issuer in config.issuers:
             kept = before.get(issuer.key_source) or IssuerKeys(
                 issuer, self._reader.read_keys, self._start, self
             )
@@ -166,7 +166,7 @@ class Identifier:
             if issuer.jwks_file and kept in before.values():
                 kept.read_again()  # a file costs little, and an operator may have replaced it
             keys[issuer.name] = kept
-        self._in_force = _InForce(rules, keys, authorities or read_authorities(rules))
+        self._in_force = _InForce(config, keys, authorities or read_authorities(config))
         self.version += 1
 
     @property
@@ -191,13 +191,13 @@ class Identifier:
 
     def warnings(self) -> list[str]:
         """Return what keeps callers from being identified, for operators."""
-        rules, found = self._in_force.rules, []
+        config, found = self._in_force.config, []
         if self._client_cas() > 1:
             found += [
-                f"identity {shown(rule.name)} matches nobody: give it a ca_file, because tls.client_ca_file"
-                " holds several authorities"
-                for rule in rules.identities
-                if isinstance(rule.match, SpiffeMatch | DnsMatch) and not rule.match.ca_file
+                f"identity {shown(identity.name)} matches nobody: give it a ca_file, because"
+                " tls.client_ca_file holds several authorities"
+                for identity in config.identities
+                if isinstance(identity.match, SpiffeMatch | DnsMatch) and not identity.match.ca_file
             ]
         problems = self._in_force.authorities.problems
         found += [f"the ca_file {file} can't be used: {problem}" for file, problem in problems.items()]
@@ -311,7 +311,7 @@ class Identifier:
             return in_force.authorities.verifies(ca_file, certificate, now)
 
         certificate.validity.check(now)
-        identified = identify_certificate(in_force.rules, certificate.names, is_trusted)
+        identified = identify_certificate(in_force.config, certificate.names, is_trusted)
         return KnownCaller(in_force.acls, identified, AuthMethod.X509, certificate.validity, certificate)
 
     def _start(self, job: Coroutine[object, object, None]) -> asyncio.Task[None] | None:
@@ -340,7 +340,7 @@ def _judge_jwt(in_force: _InForce, proof: _JwtProof, now: float) -> KnownCaller:
     issuer = _issuer_of(in_force, proof.issuer, proof.algorithm)
     claims = read_object(proof.payload)
     validity = check_claims(claims, issuer, now)
-    identified = identify_claims(in_force.rules, issuer.name, claims)
+    identified = identify_claims(in_force.config, issuer.name, claims)
     size = len(proof.payload)
     return KnownCaller(in_force.acls, identified, AuthMethod.JWT, validity, proof, issuer.name, size)
 

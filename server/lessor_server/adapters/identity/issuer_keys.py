@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final, Protocol
 
 from lessor_server.adapters.identity.key_set import KeySet, KeySetUnusable, VerifyingKey, read_key_set
-from lessor_server.adapters.identity.key_source import IssuerSilent
-from lessor_server.domain.access.access_rules import JwtIssuer
+from lessor_server.adapters.identity.key_source import KeysUnreadable
+from lessor_server.domain.access.access_config import JwtIssuer
 from lessor_server.domain.errors.access import IssuerUnavailable
 from lessor_server.domain.errors.base import Unauthenticated, shown
 
@@ -44,7 +44,7 @@ class IssuerKeys:
     def __init__(
         self, issuer: JwtIssuer, read: Callable[[JwtIssuer], Awaitable[bytes]], start: Start, events: Events
     ) -> None:
-        """Read the keys with ``read``, which raises ``IssuerSilent``, in tasks that ``start`` starts."""
+        """Read the keys with ``read``, which raises ``KeysUnreadable``, in tasks that ``start`` starts."""
         self.issuer = issuer
         self.problem = ""
         """Why the last attempt to read the keys failed; empty if it did not."""
@@ -148,7 +148,7 @@ class IssuerKeys:
     async def _read_keys(self, now: float) -> None:
         try:
             keys = read_key_set(await self._read(self.issuer))
-        except IssuerSilent as error:
+        except KeysUnreadable as error:
             self._fail(str(error))
         except KeySetUnusable as error:
             self._fail(f"its key set {error}")

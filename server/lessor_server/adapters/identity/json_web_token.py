@@ -15,7 +15,7 @@ from jwt.algorithms import get_default_algorithms
 
 from lessor_server.adapters.identity.key_set import VerifyingKey
 from lessor_server.adapters.identity.strict_json import Undecodable, read_base64url, read_object
-from lessor_server.domain.access.access_rules import ALGORITHMS
+from lessor_server.domain.access.access_config import ALGORITHMS
 from lessor_server.domain.access.claims import Claims
 from lessor_server.domain.errors.base import Unauthenticated, shown
 

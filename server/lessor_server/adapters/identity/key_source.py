@@ -16,7 +16,7 @@ from yarl import URL
 
 from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
 from lessor_server.adapters.identity.strict_json import Undecodable, read_object
-from lessor_server.domain.access.access_rules import JwtIssuer
+from lessor_server.domain.access.access_config import JwtIssuer
 from lessor_server.domain.errors.base import shown
 
 FETCH_SECONDS: Final = 5.0
@@ -28,7 +28,7 @@ DISCOVERY: Final = "/.well-known/openid-configuration"
 _CHUNK: Final = 1 << 16
 
 
-class IssuerSilent(Exception):
+class KeysUnreadable(Exception):
     """The keys of an issuer can't be read; the message says why, for the operator."""
 
 
@@ -42,14 +42,14 @@ class KeySource:
         self._session: aiohttp.ClientSession | None = None
 
     async def read_keys(self, issuer: JwtIssuer) -> bytes:
-        """Return the JWKS document of an issuer; raises ``IssuerSilent``."""
+        """Return the JWKS document of an issuer; raises ``KeysUnreadable``."""
         try:
             async with asyncio.timeout(self._seconds):
                 return await self._read_keys(issuer)
         except (TimeoutError, ReadTimedOut):
-            raise IssuerSilent(f"there is no answer within {self._seconds:g} s") from None
+            raise KeysUnreadable(f"there is no answer within {self._seconds:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise IssuerSilent(_problem_of(error)) from None
+            raise KeysUnreadable(_problem_of(error)) from None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -79,20 +79,20 @@ class KeySource:
         try:
             document = read_object(content)
         except Undecodable as error:
-            raise IssuerSilent(f"its discovery document is malformed: {error}") from None
+            raise KeysUnreadable(f"its discovery document is malformed: {error}") from None
         if document.get("issuer") != issuer.url:
             named = shown(str(document.get("issuer")))
-            raise IssuerSilent(f"its discovery document names the issuer {named}, not {shown(issuer.url)}")
+            raise KeysUnreadable(f"its discovery document names the issuer {named}, not {shown(issuer.url)}")
         url = document.get("jwks_uri")
         if not isinstance(url, str):
-            raise IssuerSilent("its discovery document has no jwks_uri")
+            raise KeysUnreadable("its discovery document has no jwks_uri")
         return url
 
     async def _get(self, text: str, context: ssl.SSLContext) -> bytes:
         """Return the body of a URL, which the session gets as the same parsed value that is checked here."""
         url = URL(text)
         if not is_protected(url):
-            raise IssuerSilent(f"{shown(text)} is not an https URL; http is accepted on the loopback only")
+            raise KeysUnreadable(f"{shown(text)} is not an https URL; http is accepted on the loopback only")
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(force_close=True),
@@ -103,14 +103,14 @@ class KeySource:
             )
         async with self._session.get(url, allow_redirects=False, ssl=context) as response:
             if response.status != 200:
-                raise IssuerSilent(f"{shown(text)} answered with status {response.status}")
+                raise KeysUnreadable(f"{shown(text)} answered with status {response.status}")
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-                raise IssuerSilent(f"{shown(text)} answered with compressed content")
+                raise KeysUnreadable(f"{shown(text)} answered with compressed content")
             content = bytearray()
             async for chunk in response.content.iter_chunked(_CHUNK):
                 content += chunk
                 if len(content) > MAX_BYTES:
-                    raise IssuerSilent(f"the answer of {shown(text)} is larger than {MAX_BYTES} bytes")
+                    raise KeysUnreadable(f"the answer of {shown(text)} is larger than {MAX_BYTES} bytes")
             return bytes(content)
 
 

@@ -43,18 +43,18 @@ class KnownCaller:
         proof_bytes: int = 0,
     ) -> None:
         """Find what the caller may do in ``acls``."""
-        rule, name, labels = identified.rule, identified.name, identified.labels
+        identity, name, labels = identified.identity, identified.name, identified.labels
         self.issuer = issuer
         self._validity = validity
-        self._peers = rule.peers
+        self._sources = identity.sources
         self._evidence = Evidence(None, proof)
-        acl = acls.find(rule.policies, identity_fields(name, labels))
+        acl = acls.find(identity.policies, identity_fields(name, labels))
         self.size = CALLER_BYTES + proof_bytes + GRANT_BYTES * acl.own_grants
         self._principal = Principal(
             name=name,
             auth_method=method,
             acl=acl,
-            policies=rule.policies,
+            policies=identity.policies,
             labels=labels,
             expires_at=validity.expires_at,
             evidence=self._evidence,
@@ -68,7 +68,7 @@ class KnownCaller:
                 include the address. Another identity that matches is not considered.
         """
         self._validity.check(now)
-        if self._peers and not comes_from(self._peers, address):
+        if self._sources and not comes_from(self._sources, address):
             raise Unauthenticated("the identity's `from` does not include the caller's address")
         if address != self._evidence.address:
             # Most callers have one address, whose principal is kept.

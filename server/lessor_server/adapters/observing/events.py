@@ -32,6 +32,8 @@ _ERRORS = (
     events.UnreadableRow,
     events.AuditSinkFailed,
     events.AuditRecordsMissing,
+    events.TamperedRow,
+    events.SealingKeyAway,
 )
 
 

@@ -1,30 +1,20 @@
-"""The file of the sealing key, and the check that it belongs to the database."""
+"""The file of a sealing key."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from lessor_server.adapters import private_file
 from lessor_server.adapters.sealing.aesgcm import KEY_SIZE, key_id
-from lessor_server.domain.errors.base import LessorError
+from lessor_server.adapters.sealing.local_key import LocalKey
+from lessor_server.domain.errors.sealing import SealingKeyMismatch
 
 
 class KeyFileBroken(Exception):
     """The key file exists but can't be used; another key could not decrypt the sealed values."""
-
-
-class SealingKeyMismatch(LessorError):
-    """The server does not start: its sealing key and its database don't belong together."""
-
-    reason = "SEALING_KEY_MISMATCH"
-    fix = (
-        "restore the sealing-key file and lessor.db that belong together; to continue with the current files,"
-        " start once with LESSOR_SEALING_ACCEPT_MISMATCH=true"
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +28,11 @@ class KeyFile:
     def id(self) -> str:
         """Return the key's id, which is stored in the database."""
         return key_id(self.key).hex()
+
+    @property
+    def wrapping(self) -> LocalKey:
+        """Return it as a key-encryption key."""
+        return LocalKey(self.key, str(self.path))
 
     @classmethod
     def load_or_make(cls, path: Path) -> Self:
@@ -56,20 +51,15 @@ class KeyFile:
         return cls(path, key)
 
     @classmethod
-    def load_for(cls, path: Path, known: Collection[str]) -> Self:
-        """Return the key of a database with the key ids ``known``; create one only if there are none.
-
-        The id of a damaged blob is empty: it requires a key, but any key.
+    def load(cls, path: Path) -> Self:
+        """Return the key in ``path``, which must be there.
 
         Raises:
-            SealingKeyMismatch: The key is missing, or is not one of them. KeyFileBroken, OSError: As above.
+            SealingKeyMismatch: The file is missing. KeyFileBroken, OSError: As above.
         """
-        if known and not path.exists():
+        if not path.exists():
             raise SealingKeyMismatch(f"{path} is missing, and lessor.db has secrets sealed under that key")
-        found = cls.load_or_make(path)
-        if any(known) and found.id not in known:
-            raise SealingKeyMismatch(f"{path} is not the key of lessor.db: it does not decrypt its secrets")
-        return found
+        return cls.load_or_make(path)
 
 
 def require_no_key_without_database(key_file: Path, database: Path) -> None:

@@ -15,10 +15,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from lessor_server.adapters.sqlite import statements as sql
+from lessor_server.adapters.sqlite.row_macs import RowMacs
 from lessor_server.domain.errors.base import AlreadyExists, Invalid, StoreUnavailable, Violation, shown
 
-HELD: Final = "held"
 RESTORED: Final = "STORE_ROLLED_BACK"
 
 _HALF: Final = "lessor.copy"
@@ -46,7 +45,7 @@ _OF_THE_DISK: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ER
 _FULL: Final = frozenset((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR))
 
 
-def write(connection: sqlite3.Connection, folder: Path, name: str) -> tuple[str, int]:
+def write(connection: sqlite3.Connection, folder: Path, name: str, macs: RowMacs) -> tuple[str, int]:
     """Copy one state of the whole database to ``name`` below ``folder``; return its path and size in bytes.
 
     Raises:
@@ -60,7 +59,7 @@ def write(connection: sqlite3.Connection, folder: Path, name: str) -> tuple[str,
         if os.path.lexists(target):
             raise AlreadyExists("file", name)
         with _folders_of(target), _half_of(target) as half:
-            size = _copy(connection, half)
+            size = _copy(connection, half, macs)
             half.rename(target)
             _sync(target.parent)
             return str(target.relative_to(folder)), size
@@ -144,11 +143,13 @@ def _remove(half: Path) -> None:
         one.unlink(missing_ok=True)
 
 
-def _copy(connection: sqlite3.Connection, half: Path) -> int:
+def _copy(connection: sqlite3.Connection, half: Path, macs: RowMacs) -> int:
     connection.execute("VACUUM INTO ?", (str(half),))
     with closing(sqlite3.connect(half, isolation_level=None)) as copy:
         # A copy lacks later issues, renewals and revocations, so a start with it holds expiry.
-        copy.execute(sql.PUT_META, {"key": HELD, "value": RESTORED})
+        copy.execute("BEGIN")
+        macs.put_hold(copy, RESTORED)
+        copy.execute("COMMIT")
     _sync(half)
     return half.stat().st_size
 

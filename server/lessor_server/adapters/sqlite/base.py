@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
 from typing import TypeVar
 
 from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite.clock import ServiceClock
-from lessor_server.adapters.sqlite.columns import Table
+from lessor_server.adapters.sqlite.columns import Row, Table
 from lessor_server.adapters.sqlite.connection import Batches
+from lessor_server.adapters.sqlite.row_macs import Placed, RowMacs
 
 T = TypeVar("T")
+Place = Callable[[Row], Placed]
 
 
 class SqlitePart:
@@ -19,6 +23,7 @@ class SqlitePart:
         """Run jobs in ``batches``; compare with ``clock``."""
         self._batches = batches
         self._reader = batches.reader
+        self._macs = batches.reader.macs or RowMacs(batches.raw)
         self._clock = clock
 
     def now(self) -> int:
@@ -42,6 +47,17 @@ class SqlitePart:
         return await self._batches.read(
             lambda connection: self._reader.page(table, connection.execute(statement, params), limit)
         )
+
+    async def _write_sealed(self, statement: str, params: rows.Params, find: str, place: Place) -> bool:
+        """Run one statement, and store the MAC of the row that ``find`` returns if it was changed."""
+
+        def job(connection: sqlite3.Connection) -> bool:
+            if connection.execute(statement, params).rowcount != 1:
+                return False
+            self._macs.put(connection, place(connection.execute(find, params).fetchone()))
+            return True
+
+        return await self._batches.write(job)
 
     async def _write(self, statement: str, params: rows.Params) -> bool:
         """Run one statement; return whether it changed a row."""

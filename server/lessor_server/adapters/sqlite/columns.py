@@ -14,13 +14,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from lessor_server.domain.backoff import MAX_COUNT
 from lessor_server.domain.durations import MAX_DURATION_US, SECOND_US
 from lessor_server.domain.errors.base import RowUnreadable
-from lessor_server.domain.events import Event, UnreadableRow
+from lessor_server.domain.errors.sealing import RowTampered
+from lessor_server.domain.events import Event, TamperedRow, UnreadableRow
 from lessor_server.domain.lease import MAX_GENERATION
+
+if TYPE_CHECKING:
+    from lessor_server.adapters.sqlite.row_macs import RowMacs
 
 T = TypeVar("T")
 Row = Sequence[Any]
@@ -120,6 +124,11 @@ def blob(value: object) -> str:
     return "" if isinstance(value, bytes) else f"holds {_kind(value)}, not bytes"
 
 
+def anything(_: object) -> str:
+    """Take any value: it is checked elsewhere."""
+    return ""
+
+
 def one_of(kinds: type[Enum]) -> Problem:
     """Take the value of a member of ``kinds``."""
     values = frozenset(kind.value for kind in kinds)
@@ -203,11 +212,17 @@ class Table(Generic[T]):
         columns: Sequence[Column],
         build: Callable[[Row], T],
         problem: Problem = lambda _: "",
+        *,
+        is_authentic: Callable[[RowMacs, Row], bool] = lambda _, __: True,
+        mark: Callable[[T], T] | None = None,
     ) -> None:
         """Read rows of ``columns``, the first ``keys`` of which name the row, by ``build``.
 
-        What has a ``problem`` that its columns don't show is unreadable, too, but can be salvaged.
+        What has a ``problem`` that its columns don't show is unreadable, too, but can be salvaged. A row that
+        is not authentic can't be read to grant anything; with ``mark`` it can, and is marked.
         """
+        self.is_authentic = is_authentic
+        self.mark = mark
         self.name = name
         self._problem = problem
         self._keys = keys
@@ -271,23 +286,37 @@ class Table(Generic[T]):
 
 @dataclass(slots=True)
 class Reader:
-    """Reads rows on the connection's thread, and remembers which could not be read."""
+    """Reads rows on the connection's thread, and remembers which could not be read, or are not authentic."""
 
     unreadable: dict[tuple[str, str], str] = field(default_factory=dict)
+    tampered: set[tuple[str, str]] = field(default_factory=set)
+    macs: RowMacs | None = None
     _news: list[Event] = field(default_factory=list)
 
-    def one(self, table: Table[T], row: Row | None) -> T | None:
-        """Return the value of a row, None if there is no row; raises ``RowUnreadable``."""
-        return None if row is None else self.read(table, row)
+    def one(self, table: Table[T], row: Row | None, *, grants: bool = True) -> T | None:
+        """Return the value of a row, None if there is no row; raises as ``read``."""
+        return None if row is None else self.read(table, row, grants=grants)
 
-    def read(self, table: Table[T], row: Row) -> T:
-        """Return the value of a row, or raise ``RowUnreadable``."""
+    def read(self, table: Table[T], row: Row, *, grants: bool = True) -> T:
+        """Return the value of a row, or raise ``RowUnreadable``.
+
+        A row that is not authentic raises ``RowTampered`` if it is read to grant something.
+        """
         try:
             value = table.read(row)
         except RowUnreadable as error:
             self._note(table, row, error)
             raise
         self._note(table, row, None)
+        if self.macs is None or table.is_authentic(self.macs, row):
+            if self.tampered:
+                self.tampered.discard((table.name, table.key(row)))
+            return value
+        self.note_tampered(table.name, table.key(row))
+        if table.mark is not None:
+            return table.mark(value)
+        if grants:
+            raise RowTampered(table.name, table.key(row))
         return value
 
     def salvage(self, table: Table[T], row: Row) -> T:
@@ -319,6 +348,12 @@ class Reader:
         if self.unreadable.get((table, key)) != problem and len(self.unreadable) < MAX_NOTED:
             self.unreadable[table, key] = problem
             self._news.append(UnreadableRow(table, key, problem))
+
+    def note_tampered(self, table: str, key: str) -> None:
+        """Remember that a row is not authentic; the first time it becomes an event."""
+        if (table, key) not in self.tampered and len(self.tampered) < MAX_NOTED:
+            self.tampered.add((table, key))
+            self._news.append(TamperedRow(table, key))
 
     def _note(self, table: Table[Any], row: Row, error: RowUnreadable | None) -> None:
         if error is not None:

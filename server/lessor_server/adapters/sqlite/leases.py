@@ -32,6 +32,7 @@ class SqliteLeases(SqlitePart):
         def job(connection: sqlite3.Connection) -> Lease:
             lease = steps.begin(intent, self.now(), span)
             params = rows.lease_params(lease) | rows.limit_params(intent) | {"now": lease.created_us}
+            params["mac"] = self._macs.lease_mac(params)
             if connection.execute(sql.BEGIN, params).rowcount != 1:
                 raise _why_not(connection, intent, params)
             return lease
@@ -40,6 +41,9 @@ class SqliteLeases(SqlitePart):
 
     async def write(self, before: Lease, after: Lease) -> bool:
         params = rows.lease_params(after) | {"before": before.generation}
+        # Of what the MAC covers, a step changes this alone; of a row that is not authentic it stays wrong.
+        changes = after.max_expires_us != before.max_expires_us and not before.tampered
+        params["new_mac"] = self._macs.lease_mac(params) if changes else None
 
         def job(connection: sqlite3.Connection) -> bool:
             return connection.execute(sql.WRITE_LEASE, params | {"now": self.now()}).rowcount == 1

@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final
 
+from lessor_server.adapters.sqlite import keyring_statements as keyring_sql
 from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.base import SqlitePart
@@ -30,11 +31,12 @@ from lessor_server.adapters.sqlite.columns import (
     text,
     whole,
 )
+from lessor_server.adapters.sqlite.row_macs import place_root, place_rotation
 from lessor_server.domain.errors.preconditions import StaticUserTaken
 from lessor_server.domain.lease import STUCK_AFTER
 from lessor_server.domain.lease_id import IdRange, is_name
-from lessor_server.domain.root import Hop, StoredRoot
-from lessor_server.domain.rotation import CLAIM_US, Phase, Rotation, static_prefix
+from lessor_server.domain.root import Hop, StoredRoot, root_context
+from lessor_server.domain.rotation import CLAIM_US, Phase, Rotation, key_context, static_prefix
 from lessor_server.domain.schedule import Schedule
 from lessor_server.domain.schedule import violations as schedule_violations
 
@@ -48,7 +50,7 @@ class SqliteRotations(SqlitePart):
         Raises:
             StaticUserTaken: Another static role has the user.
         """
-        params = params_of(rotation) | {"account": rotation.account, "user_id": rotation.user_id}
+        params = self._params(rotation) | {"account": rotation.account, "user_id": rotation.user_id}
 
         def job(connection: sqlite3.Connection) -> Rotation | None:
             if connection.execute(sql.GET_ROTATION, params).fetchone() is not None:
@@ -58,7 +60,7 @@ class SqliteRotations(SqlitePart):
             if taken is not None:
                 raise StaticUserTaken(rotation.user_name, Rotation(taken[0]).title)
             added = connection.execute(sql.ADD_ROTATION, params | self._times()).fetchone()
-            return self._reader.read(ROTATIONS, added)
+            return self._placed(connection, added)
 
         return await self._batches.write(job)
 
@@ -87,7 +89,14 @@ class SqliteRotations(SqlitePart):
     async def forget_static(self, mount: str) -> None:
         """Delete the rows of a disabling mount's static roles, including unreadable ones."""
         params = rows.range_params(IdRange.of_prefix(static_prefix(mount))) | {"mount": mount}
-        await self._batches.write(lambda connection: connection.execute(sql.FORGET_STATIC, params))
+
+        def job(connection: sqlite3.Connection) -> None:
+            if connection.execute(sql.FORGET_STATIC, params).rowcount:
+                places = connection.execute(keyring_sql.PLACES, {"mount": mount}).fetchall()
+                static = key_context(static_prefix(mount))
+                self._macs.drop(connection, mount, *(one for (one,) in places if str(one).startswith(static)))
+
+        await self._batches.write(job)
 
     async def list_unfinished_of_removed_mounts(self) -> list[Rotation]:
         """Return the unfinished rotations of mounts that ``remove_disabled`` would remove."""
@@ -95,7 +104,14 @@ class SqliteRotations(SqlitePart):
 
     async def forget_rotation(self, rotation: Rotation) -> bool:
         """Delete a row of this generation."""
-        return await self._write(sql.FORGET_ROTATION, params_of(rotation))
+
+        def job(connection: sqlite3.Connection) -> bool:
+            deleted = connection.execute(sql.FORGET_ROTATION, params_of(rotation)).rowcount == 1
+            if deleted:
+                self._macs.drop(connection, rotation.mount, key_context(rotation.subject))
+            return deleted
+
+        return await self._batches.write(job)
 
     async def claim_rotation(self, subject: str) -> Rotation | None:
         """Claim a row that is free, due or not."""
@@ -130,7 +146,7 @@ class SqliteRotations(SqlitePart):
     async def move_rotation(self, rotation: Rotation, *, done: bool) -> Rotation | None:
         """Write a claimed row and keep the claim, or release it if ``done``."""
         return await self._change_rotation(
-            sql.MOVE_ROTATION, params_of(rotation) | {"claimed": not done}, done=done
+            sql.MOVE_ROTATION, self._params(rotation) | {"claimed": not done}, done=done
         )
 
     async def switch_root(self, rotation: Rotation, root: StoredRoot) -> Rotation | None:
@@ -140,19 +156,19 @@ class SqliteRotations(SqlitePart):
             "mount": root.mount,
             "version": root.version,
             "etag": root.etag,
-            "root_sealed": root.sealed,
+            "root_sealed": self._macs.reseal(root.sealed, root_context(root.mount), str(root.version)),
         }
-        params = params_of(rotation) | given | {"claimed": True}
+        params = self._params(rotation) | given | {"claimed": True}
 
         def job(connection: sqlite3.Connection) -> Rotation | None:
             for condition in (sql.ROTATION_IS, sql.ROOT_BEFORE):
                 if connection.execute(condition, params).fetchone() is None:
                     return None
+            self._reader.one(rows.ROOTS, connection.execute(sql.GET_ROOT, params).fetchone())
             connection.execute(sql.SWITCH_ROOT, params)
+            self._macs.put(connection, place_root(connection.execute(sql.GET_ROOT, params).fetchone()))
             until = {"due_us": self.now() + CLAIM_US}
-            return self._reader.read(
-                ROTATIONS, connection.execute(sql.MOVE_ROTATION, params | until).fetchone()
-            )
+            return self._placed(connection, connection.execute(sql.MOVE_ROTATION, params | until).fetchone())
 
         return await self._batches.write(job)
 
@@ -168,9 +184,25 @@ class SqliteRotations(SqlitePart):
         def job(connection: sqlite3.Connection) -> Rotation | None:
             times = self._times()
             due = {} if done else {"due_us": times["until"]}
-            return self._reader.one(ROTATIONS, connection.execute(statement, params | times | due).fetchone())
+            row = connection.execute(statement, params | times | due).fetchone()
+            if row is None:
+                return None
+            return self._placed(connection, row) if "body" in params else self._reader.read(ROTATIONS, row)
 
         return await self._batches.write(job)
+
+    def _placed(self, connection: sqlite3.Connection, row: Row) -> Rotation:
+        """Store the MAC of a row that was written, and return the rotation."""
+        self._macs.put(connection, place_rotation(row))
+        return self._reader.read(ROTATIONS, row)
+
+    def _params(self, rotation: Rotation) -> rows.Params:
+        """Return the columns of a rotation, its secrets under the data key in use."""
+        place = key_context(rotation.subject)
+        return params_of(rotation) | {
+            "sealed": self._macs.reseal(rotation.sealed, place, rotation.current),
+            "fresh_sealed": self._macs.reseal(rotation.fresh_sealed, place, rotation.fresh_version),
+        }
 
 
 def params_of(rotation: Rotation) -> rows.Params:
@@ -284,4 +316,5 @@ ROTATIONS: Final = Table(
         Column("body", text),
     ),
     _rotation,
+    is_authentic=lambda macs, row: macs.is_authentic(place_rotation(row)),
 )

@@ -7,6 +7,7 @@ revoked all the same: what a spare value leaves out is found on AWS.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from lessor_server.adapters.sqlite.columns import (
     Malformed,
     Row,
     Table,
+    anything,
     blob,
     count,
     flag,
@@ -33,6 +35,7 @@ from lessor_server.adapters.sqlite.columns import (
     texts,
     ttl_us,
 )
+from lessor_server.adapters.sqlite.row_macs import place_mount, place_role, place_root
 from lessor_server.adapters.sqlite.statements import LEASE_COLUMNS
 from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import RowUnreadable
@@ -77,7 +80,7 @@ def _lease(row: Row) -> Lease:
         id_, mount, role, kind, owner, state, generation, due_us, account, user_name, user_path,
         inline_policy, policy_arns, groups, key_id, ttl_us, max_ttl_us, created_us, issue_us, last_renewal_us,
         expires_us, max_expires_us, attempts, not_found_count, last_error, last_create_us,
-        request_id, request_digest, undelivered, reason, policy_rule,
+        request_id, request_digest, undelivered, reason, policy_rule, _,
     ) = row  # fmt: skip
     if kind == CredentialType.IAM_USER.value and not user_name:
         raise Malformed("user_name is empty")
@@ -318,9 +321,12 @@ LEASES: Final = Table(
         Column("untaken", flag, spare=0),
         Column("reason", text, spare=""),
         Column("policy_rule", text, spare=""),
+        Column("mac", anything),
     ),
     _lease,
     lambda lease: "" if is_lease_id(lease.id) else "id is not a valid lease id",
+    is_authentic=lambda macs, row: macs.is_lease_authentic(row),
+    mark=lambda lease: replace(lease, tampered=True),
 )
 MOUNTS: Final = Table(
     "mounts",
@@ -337,6 +343,7 @@ MOUNTS: Final = Table(
         Column("created_us", past, spare=0),
     ),
     _mount,
+    is_authentic=lambda macs, row: macs.is_authentic(place_mount(row)),
 )
 ROOTS: Final = Table(
     "roots",
@@ -349,12 +356,14 @@ ROOTS: Final = Table(
         Column("etag", text),
     ),
     _root,
+    is_authentic=lambda macs, row: macs.is_authentic(place_root(row)),
 )
 ROLES: Final = Table(
     "roles",
     2,
     (Column("mount", _name), Column("name", _name), Column("etag", text), Column("body", text)),
     _role,
+    is_authentic=lambda macs, row: macs.is_authentic(place_role(row)),
 )
 PREFIXES: Final = Table(
     "prefixes",

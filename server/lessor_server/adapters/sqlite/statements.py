@@ -11,7 +11,7 @@ LEASE_COLUMNS = (
     "id, mount, role, credential_type, owner, state, generation, due_us, account, user_name, user_path,"
     " inline_policy, policy_arns, groups, access_key_id, ttl_us, max_ttl_us, created_us, issue_us,"
     " last_renewal_us, expires_us, max_expires_us, attempts, looks, last_error, last_create_us,"
-    " request_id, request_digest, untaken, reason, policy_rule"
+    " request_id, request_digest, untaken, reason, policy_rule, mac"
 )
 
 # After the greatest generation comes the first one: no row becomes unreadable by a change.
@@ -76,7 +76,7 @@ _CHANGED = re.sub(
     " attempts, looks, last_error, last_create_us, untaken",
 )
 WRITE_LEASE = f"""
-UPDATE leases SET {_CHANGED}, claimed_by = '',
+UPDATE leases SET {_CHANGED}, claimed_by = '', mac = coalesce(:new_mac, mac),
     gone_us = CASE :state WHEN 'GONE' THEN :now ELSE 0 END
 WHERE id = :id AND generation = :before
   AND (:state <> 'ACTIVE' OR ((state = 'INTENT' OR expires_us > :now) AND {_UNCOVERED}))
@@ -314,11 +314,6 @@ REMOVE_MOUNT = "DELETE FROM mounts WHERE name = :mount AND state = 'disabling'"
 
 # --- configuration ---------------------------------------------------------------------------------------
 
-SEALED = """
-SELECT sealed FROM roots
-UNION ALL SELECT sealed FROM rotations
-UNION ALL SELECT fresh_sealed FROM rotations
-"""
 NEWEST = """
 SELECT max(coalesce(max(max(created_us, issue_us, last_renewal_us)), 1), 1) FROM leases
 WHERE typeof(created_us) = 'integer' AND typeof(issue_us) = 'integer' AND typeof(last_renewal_us) = 'integer'
@@ -334,6 +329,8 @@ GET_META = "SELECT value FROM meta WHERE key = :key"
 PUT_META = """
 INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT (key) DO UPDATE SET value = excluded.value
 """
+
+DROP_META = "DELETE FROM meta WHERE key = :key"
 
 MOUNT_COLUMNS = (
     "name, description, default_lease_ttl_us, max_lease_ttl_us, max_users, lease_us, lease_max_us,"
@@ -370,6 +367,7 @@ BIND_ACCOUNT = """
 UPDATE roots SET account = :account WHERE mount = :mount AND version = :version AND account IN ('', :account)
 """
 
+ROLES_OF = "SELECT mount, name, etag, body FROM roles WHERE mount = :mount"
 GET_ROLE = "SELECT mount, name, etag, body FROM roles WHERE mount = :mount AND name = :name"
 LIST_ROLES = """
 SELECT mount, name, etag, body FROM roles WHERE mount = :mount AND name > :after ORDER BY name
@@ -395,6 +393,9 @@ ON CONFLICT (subject) DO NOTHING
 RETURNING {ROTATION_COLUMNS}
 """
 GET_ROTATION = f"SELECT {ROTATION_COLUMNS} FROM rotations WHERE subject = :subject"
+ROTATIONS_OF = f"""
+SELECT {ROTATION_COLUMNS} FROM rotations WHERE subject > :mount || '/' AND subject < :mount || '0'
+"""
 LIST_STATIC = f"""
 SELECT {ROTATION_COLUMNS} FROM rotations WHERE subject > :after AND subject >= :low AND subject < :high
   AND {ENDING} = 0

@@ -17,49 +17,29 @@ from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.clock import Clock, ServiceClock, stored_mark
 from lessor_server.adapters.sqlite.columns import Reader
 from lessor_server.adapters.sqlite.connection import connect
+from lessor_server.adapters.sqlite.keyring import SqliteKeyring
 from lessor_server.adapters.sqlite.leases import SqliteLeases
 from lessor_server.adapters.sqlite.lock import directory_lock
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable, prepare
 from lessor_server.adapters.sqlite.rotations import SqliteRotations
+from lessor_server.adapters.sqlite.row_macs import RowMacs, place_mount, place_role, place_root, role_place
 from lessor_server.adapters.sqlite.upkeep import SqliteUpkeep
 from lessor_server.domain.events import Event
 from lessor_server.domain.lease import Lease
 from lessor_server.domain.lease_id import is_name
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
-from lessor_server.domain.root import StoredRoot
+from lessor_server.domain.root import StoredRoot, root_context
 from lessor_server.engine.store_types import StoredContext
 
 FILE = "lessor.db"
 INSTANCE = "instance"
-SEALING_KEY = "sealing_key"
 _ID: Final = re.compile("[0-9a-f]{16}")
-"""An id of an installation or of a sealing key."""
+"""An id of an installation."""
 
 
-class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations):
-    """The whole store: this class has the configuration, and inherits leases, upkeep and rotations."""
-
-    async def get_sealing_key_id(self) -> str:
-        """Return the id of the sealing key, empty if none is known."""
-
-        def job(connection: sqlite3.Connection) -> str:
-            row = connection.execute(sql.GET_META, {"key": SEALING_KEY}).fetchone()
-            if row is None or (isinstance(row[0], str) and _ID.fullmatch(row[0])):
-                return row[0] if row else ""
-            self._reader.note("meta", SEALING_KEY, "is not a valid key id")
-            return ""
-
-        return await self._batches.read(job)
-
-    async def put_sealing_key_id(self, key_id: str) -> None:
-        """Store the id of the sealing key."""
-        await self._write(sql.PUT_META, {"key": SEALING_KEY, "value": key_id})
-
-    async def list_sealed_values(self) -> list[bytes]:
-        """Return all sealed values."""
-        rows_sealed = await self._batches.read(lambda connection: connection.execute(sql.SEALED).fetchall())
-        return [row[0] for row in rows_sealed if isinstance(row[0], bytes) and row[0]]
+class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations, SqliteKeyring):
+    """The whole store: this class has the configuration, and inherits leases, upkeep, rotations and keys."""
 
     async def load_issue_context(
         self, mount: str, role: str, owner: str = "", request_id: str = ""
@@ -92,12 +72,16 @@ class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations):
     async def put_mount(self, before: Mount | None, after: Mount) -> bool:
         def job(connection: sqlite3.Connection) -> bool:
             params = rows.mount_params(after)
-            if before is None:
-                return connection.execute(sql.ADD_MOUNT, params).rowcount == 1
-            row = connection.execute(sql.GET_MOUNT, params).fetchone()
-            if self._reader.one(rows.MOUNTS, row) != before:
-                return False
-            return connection.execute(sql.PUT_MOUNT, params).rowcount == 1
+            statement = sql.ADD_MOUNT
+            if before is not None:
+                statement = sql.PUT_MOUNT
+                row = connection.execute(sql.GET_MOUNT, params).fetchone()
+                if self._reader.one(rows.MOUNTS, row) != before:
+                    return False
+            written = connection.execute(statement, params).rowcount == 1
+            if written:
+                self._macs.put(connection, place_mount(connection.execute(sql.GET_MOUNT, params).fetchone()))
+            return written
 
         return await self._batches.write(job)
 
@@ -114,22 +98,36 @@ class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations):
     # --- roots ------------------------------------------------------------------------------------------
 
     async def get_root(self, mount: str) -> StoredRoot | None:
-        return await self._find(rows.ROOTS, sql.GET_ROOT, {"mount": mount})
+        def job(connection: sqlite3.Connection) -> StoredRoot | None:
+            row = connection.execute(sql.GET_ROOT, {"mount": mount}).fetchone()
+            return self._reader.one(rows.ROOTS, row, grants=False)  # revocations need it
+
+        return await self._batches.read(job)
 
     async def put_root(self, root: StoredRoot, expect_version: int) -> bool:
         rows.require_storable(root)
         params: rows.Params = {
             "mount": root.mount,
-            "sealed": root.sealed,
+            "sealed": self._macs.reseal(root.sealed, root_context(root.mount), str(root.version)),
             "account": root.account,
             "version": root.version,
             "etag": root.etag,
             "expect": expect_version,
         }
-        return await self._write(sql.PUT_ROOT if expect_version else sql.ADD_ROOT, params)
+        statement = sql.PUT_ROOT if expect_version else sql.ADD_ROOT
+        return await self._write_sealed(statement, params, sql.GET_ROOT, place_root)
 
     async def bind_account(self, mount: str, version: int, account: str) -> bool:
-        return await self._write(sql.BIND_ACCOUNT, {"mount": mount, "version": version, "account": account})
+        params: rows.Params = {"mount": mount, "version": version, "account": account}
+
+        def job(connection: sqlite3.Connection) -> bool:
+            self._reader.one(rows.ROOTS, connection.execute(sql.GET_ROOT, params).fetchone())
+            written = connection.execute(sql.BIND_ACCOUNT, params).rowcount == 1
+            if written:
+                self._macs.put(connection, place_root(connection.execute(sql.GET_ROOT, params).fetchone()))
+            return written
+
+        return await self._batches.write(job)
 
     # --- roles ------------------------------------------------------------------------------------------
 
@@ -138,10 +136,17 @@ class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations):
 
     async def put_role(self, role: Role, expect_etag: str | None) -> bool:
         statement = sql.ADD_ROLE if expect_etag is None else sql.PUT_ROLE
-        return await self._write(statement, rows.role_params(role) | {"expect": expect_etag})
+        params = rows.role_params(role) | {"expect": expect_etag}
+        return await self._write_sealed(statement, params, sql.GET_ROLE, place_role)
 
     async def delete_role(self, mount: str, name: str) -> bool:
-        return await self._write(sql.DELETE_ROLE, {"mount": mount, "name": name})
+        def job(connection: sqlite3.Connection) -> bool:
+            deleted = connection.execute(sql.DELETE_ROLE, {"mount": mount, "name": name}).rowcount == 1
+            if deleted:
+                self._macs.drop(connection, mount, role_place(mount, name))
+            return deleted
+
+        return await self._batches.write(job)
 
     async def list_roles(self, mount: str, after: str, limit: int) -> list[Role]:
         return await self._page(rows.ROLES, sql.LIST_ROLES, {"mount": mount, "after": after}, limit)
@@ -168,6 +173,7 @@ async def open_store(
             service = ServiceClock(clock, mark_us)
             batches.raw.before_commit = service.mark
             batches.raw.after_rollback = service.unmark
+            reader.macs = RowMacs(batches.raw)
             yield SqliteStore(batches, service, folder, schema, instance)
 
 

@@ -13,6 +13,7 @@ from lessor_server.adapters.sqlite.base import SqlitePart
 from lessor_server.adapters.sqlite.clock import MARK, ServiceClock, mark_of
 from lessor_server.adapters.sqlite.columns import text
 from lessor_server.adapters.sqlite.connection import Batches
+from lessor_server.adapters.sqlite.row_macs import HELD, place_mount
 from lessor_server.domain import lease as steps
 from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, TOMBSTONE_LIFE, Lease, Orphan
 from lessor_server.domain.lease_id import IdRange
@@ -46,9 +47,13 @@ class SqliteUpkeep(SqlitePart):
 
     async def disable(self, mount: str) -> tuple[Mount, int] | None:
         def job(connection: sqlite3.Connection) -> tuple[Mount, int] | None:
-            row = connection.execute(sql.DISABLE_MOUNT, {"name": mount}).fetchone()
-            if row is None:
+            before = connection.execute(sql.GET_MOUNT, {"name": mount}).fetchone()
+            if before is None:
                 return None
+            authentic = self._macs.is_authentic(place_mount(before))
+            row = connection.execute(sql.DISABLE_MOUNT, {"name": mount}).fetchone()
+            if authentic:  # else it stays what nothing is granted from
+                self._macs.put(connection, place_mount(row))
             prefix = BulkRevocation(IdRange.of_mount(mount), self.now())
             return self._reader.salvage(rows.MOUNTS, row), _opened(connection, prefix)
 
@@ -96,6 +101,7 @@ class SqliteUpkeep(SqlitePart):
 
     async def adopt(self, orphan: Orphan) -> bool:
         params = rows.lease_params(steps.adopt(orphan, self.now()))
+        params["mac"] = self._macs.lease_mac(params)
         return await self._write(sql.ADOPT, params)
 
     async def purge_tombstones(self, account: str, listed_us: int) -> int:
@@ -117,6 +123,7 @@ class SqliteUpkeep(SqlitePart):
             for name in names:
                 for statement in removals:
                     connection.execute(statement, {"mount": name})
+                self._macs.drop_mount(connection, name)
             return names
 
         return await self._batches.write(job)
@@ -128,10 +135,10 @@ class SqliteUpkeep(SqlitePart):
 
     async def status(self) -> StoreStatus:
         def job(connection: sqlite3.Connection) -> StoreStatus:
-            row = connection.execute(sql.GET_META, {"key": backups.HELD}).fetchone()
+            row = connection.execute(sql.GET_META, {"key": HELD}).fetchone()
             hold, problem = (row[0], text(row[0])) if row else ("", "")
             if problem:
-                self._reader.note("meta", backups.HELD, problem)
+                self._reader.note("meta", HELD, problem)
                 hold = UNREADABLE_HOLD
             unreadable = self._reader.unreadable.items()
             return StoreStatus(
@@ -139,14 +146,14 @@ class SqliteUpkeep(SqlitePart):
                 schema_version=self._schema,
                 first_start=self._clock.first_start,
                 expiry_hold=hold,
+                tampered_rows=tuple(f"{table} {key}" for table, key in sorted(self._reader.tampered)),
                 unreadable_rows=tuple(f"{table} {key}: {problem}" for (table, key), problem in unreadable),
             )
 
         return await self._batches.read(job)
 
     async def set_expiry_hold(self, why: str) -> None:
-        params: rows.Params = {"key": backups.HELD, "value": why}
-        await self._batches.write(lambda connection: connection.execute(sql.PUT_META, params))
+        await self._batches.write(lambda connection: self._macs.put_hold(connection, why))
 
     async def lower_clock(self) -> None:
         def job(connection: sqlite3.Connection) -> None:
@@ -158,7 +165,9 @@ class SqliteUpkeep(SqlitePart):
 
     async def backup(self, path: str) -> tuple[str, int]:
         name = path or f"backup-{self.now()}.db"
-        return await self._batches.read(lambda connection: backups.write(connection, self._folder, name))
+        return await self._batches.read(
+            lambda connection: backups.write(connection, self._folder, name, self._macs)
+        )
 
 
 def _opened(connection: sqlite3.Connection, prefix: BulkRevocation) -> int:

@@ -154,16 +154,16 @@ async def run_dev(options: DevOptions, *, until_eof: bool) -> None:
         """End when the terminal closes; any other SIGHUP reloads the settings, as for the service."""
         (stop if at_terminal and not has_terminal() else hang_up).set()
 
-    with on_hang_up(react), _data_dir(options.data) as data, listen(options.aws) as listener:
+    with on_hang_up(react), _data_dir(options.data) as data, listen(options.aws, "--aws-listen") as listener:
         url = f"http://{address_of(listener, options.aws.host)}"
         settings, secret = settings_of(options, data, url, os.environ)
         variable = token_variable(settings, secret, os.environ)
         forget_tokens(os.environ)
-        listen(settings.listen[0].address).close()  # report a used port before anything starts
+        listen(settings.listen[0].address, "--listen").close()  # report a used port before anything starts
         logger = start_logging(LogLevel(settings.log.level), settings.log.format)
         async with (
             run_embedded_aws(listener, options.aws.host) as aws,
-            serve(settings, logger, dev=True, hang_up=hang_up) as address,
+            serve(settings, logger, dev=True, hang_up=hang_up) as (address,),
         ):
             async with LoopbackClient.connect(address, secret) as client:
                 await give_root(client, aws)

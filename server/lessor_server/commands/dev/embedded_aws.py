@@ -52,8 +52,8 @@ class EmbeddedAws:
     secret_key: Secret
 
 
-def listen(address: Address) -> socket.socket:
-    """Open a listening socket; port 0 lets the system choose.
+def listen(address: Address, option: str) -> socket.socket:
+    """Open a listening socket; port 0 lets the system choose. ``option`` sets the address.
 
     Raises:
         AddressTaken: Another process listens there, or the address is not this machine's.
@@ -63,9 +63,8 @@ def listen(address: Address) -> socket.socket:
         return socket.create_server((address.host, address.port), family=family)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
-        raise AddressTaken(
-            f"cannot listen on {address}: {why}; stop the process there, or choose another address"
-        ) from None
+        fix = f"stop the process there, or choose another address with {option}"
+        raise AddressTaken(f"cannot listen on {address}: {why}; {fix}") from None
 
 
 def address_of(listener: socket.socket, host: str) -> str:

@@ -60,12 +60,15 @@ NO_LIMITS = IssueLimits()
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule of a policy; ``pattern`` may have fields of the identity; ``place`` is its place in the file."""
+    """A rule of a policy; ``location`` is its path in the file.
+
+    ``pattern`` may have fields of the identity.
+    """
 
     pattern: str
     capabilities: frozenset[Capability]
     limits: IssueLimits = NO_LIMITS
-    place: str = ""
+    location: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Grant:
     pattern: str
     capabilities: frozenset[Capability]
     limits: IssueLimits = NO_LIMITS
-    places: tuple[str, ...] = ()
+    locations: tuple[str, ...] = ()
     parsed: PathPattern = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -93,7 +96,7 @@ class Grant:
     @property
     def content(self) -> tuple[object, ...]:
         """Return what makes two grants equal."""
-        return self.pattern, self.capabilities, self.limits, self.places
+        return self.pattern, self.capabilities, self.limits, self.locations
 
     @property
     def denies(self) -> bool:
@@ -178,7 +181,7 @@ def _unite(rules: Iterable[tuple[str | None, Rule]]) -> Iterable[Grant]:
                 pattern,
                 before.capabilities | rule.capabilities,
                 before.limits.both(rule.limits),
-                (*before.places, *([rule.place] if rule.place else [])),
+                (*before.locations, *([rule.location] if rule.location else [])),
             )
     return grants.values()
 

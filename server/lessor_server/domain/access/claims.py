@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from lessor_server.domain.access.access_rules import JwtIssuer
+from lessor_server.domain.access.access_config import JwtIssuer
 from lessor_server.domain.errors.base import Unauthenticated, shown
 
 Claims = Mapping[str, object]

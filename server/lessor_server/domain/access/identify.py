@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from lessor_server.domain.access.access_rules import (
-    AccessRules,
+from lessor_server.domain.access.access_config import (
+    AccessConfig,
     DnsMatch,
-    IdentityRule,
+    Identity,
     IpNetwork,
     JwtMatch,
     SpiffeMatch,
@@ -50,13 +50,13 @@ class CertificateNames:
 class Identified:
     """The identity that a credential matched, with its name and labels filled in."""
 
-    rule: IdentityRule
+    identity: Identity
     name: str
     labels: Mapping[str, str]
 
 
 def identify_certificate(
-    rules: AccessRules, names: CertificateNames, is_trusted: Callable[[str], bool]
+    config: AccessConfig, names: CertificateNames, is_trusted: Callable[[str], bool]
 ) -> Identified:
     """Return the first identity that a certificate matches.
 
@@ -73,8 +73,8 @@ def identify_certificate(
             f"the certificate has {len(names.dns_names)} DNS SANs; use one with at most {MAX_DNS_NAMES}"
         )
     hosts = [name.lower().split(".") for name in names.dns_names]
-    for rule in rules.identities:
-        match = rule.match
+    for identity in config.identities:
+        match = identity.match
         if isinstance(match, SpiffeMatch):
             found = [_segments(match.uri.split("/"), uri.split("/")) for uri in names.uris]
         elif isinstance(match, DnsMatch):
@@ -87,65 +87,67 @@ def identify_certificate(
             continue
         if any(one != values[0] for one in values):
             raise Unauthenticated("the certificate has several DNS SANs that match one identity differently")
-        return fill_identity(rule, values[0])
+        return fill_identity(identity, values[0])
     raise Unauthenticated("no identity of the access file matches the certificate")
 
 
-def identify_claims(rules: AccessRules, issuer: str, claims: Claims) -> Identified:
+def identify_claims(config: AccessConfig, issuer: str, claims: Claims) -> Identified:
     """Return the first identity that the claims of a verified JWT match; ``issuer`` is the issuer's name.
 
     Raises:
         Unauthenticated: None matches, or a value is not accepted.
     """
-    for rule in rules.identities:
-        match = rule.match
+    for identity in config.identities:
+        match = identity.match
         if not isinstance(match, JwtMatch) or match.issuer != issuer:
             continue
         if not all(_meets(claims, key, pattern) for key, pattern in match.claims.items()):
             continue
-        found = {key: find_claim(claims, key) for key in _used_placeholders(rule)}
+        found = {key: find_claim(claims, key) for key in _used_placeholders(identity)}
         if ABSENT in found.values():
             continue
-        return fill_identity(rule, {key: _single_value(key, value) for key, value in found.items()})
+        return fill_identity(identity, {key: _single_value(key, value) for key, value in found.items()})
     raise Unauthenticated("no identity of the access file matches the claims of the JWT")
 
 
-def fill_identity(rule: IdentityRule, values: Values) -> Identified:
+def fill_identity(identity: Identity, values: Values) -> Identified:
     """Return an identity with its name and labels filled in; raises ``Unauthenticated`` for a bad value."""
-    if not values.keys() >= _used_placeholders(rule).keys():
+    if not values.keys() >= _used_placeholders(identity).keys():
         raise Unauthenticated("the credential has no value for a placeholder of the identity")
-    name = _filled_name(_template(rule.name), values)
-    labels = {key: _filled_label(key, _template(text), values) for key, text in rule.labels.items()}
-    return Identified(rule, name, labels)
+    name = _filled_name(_template(identity.name), values)
+    labels = {key: _filled_label(key, _template(text), values) for key, text in identity.labels.items()}
+    return Identified(identity, name, labels)
 
 
-def comes_from(peers: Iterable[IpNetwork | str], address: IpAddress | str | None) -> bool:
-    """Return whether a caller at ``address`` is at one of ``peers``; one whose address is unknown is not."""
+def comes_from(sources: Iterable[IpNetwork | str], address: IpAddress | str | None) -> bool:
+    """Return whether ``address`` is one of ``sources``, or in one; an unknown address is not."""
     if isinstance(address, str):
-        return any(place == address for place in peers)
-    return address is not None and any(not isinstance(place, str) and address in place for place in peers)
+        return any(source == address for source in sources)
+    return address is not None and any(
+        not isinstance(source, str) and address in source for source in sources
+    )
 
 
 class NameIndex:
     """Finds the identity of a name: there is at most one, since names and their beginnings do not clash."""
 
-    def __init__(self, identities: Iterable[IdentityRule]) -> None:
+    def __init__(self, identities: Iterable[Identity]) -> None:
         """Index names without placeholders, and the texts before the first placeholder of others."""
-        self._by_start = {_template(rule.name).head: rule for rule in identities}
+        self._by_start = {_template(identity.name).head: identity for identity in identities}
 
-    def find(self, name: str) -> IdentityRule | None:
+    def find(self, name: str) -> Identity | None:
         """Return the identity of which some credential could give this name; None if there is none."""
         starts = [name, *(name[: end + 1] for end, letter in enumerate(name) if letter == "/")]
-        rules = (self._by_start.get(start) for start in starts)
+        found = (self._by_start.get(start) for start in starts)
         return next(
-            (one for one in rules if one is not None and find_name_values(one, name) is not None), None
+            (one for one in found if one is not None and find_name_values(one, name) is not None), None
         )
 
 
-def find_name_values(rule: IdentityRule, name: str) -> dict[str, str] | None:
+def find_name_values(identity: Identity, name: str) -> dict[str, str] | None:
     """Return the values of placeholders that give ``name`` to a caller of this identity; None if none can."""
-    template = _template(rule.name)
-    values = _split(template, name)
+    template = _template(identity.name)
+    values = split_by_template(template, name)
     if values is None:
         return None
     try:
@@ -153,7 +155,7 @@ def find_name_values(rule: IdentityRule, name: str) -> dict[str, str] | None:
             return None
     except Unauthenticated:
         return None
-    match = rule.match
+    match = identity.match
     if isinstance(match, JwtMatch):
         possible = all(claim_matches(match.claims.get(key, "*"), value) for key, value in values.items())
     elif isinstance(match, DnsMatch):
@@ -171,8 +173,8 @@ def _meets(claims: Claims, key: str, pattern: str) -> bool:
     return value is not ABSENT and claim_matches(pattern, value)
 
 
-def _used_placeholders(rule: IdentityRule) -> dict[str, None]:
-    texts = (rule.name, *rule.labels.values())
+def _used_placeholders(identity: Identity) -> dict[str, None]:
+    texts = (identity.name, *identity.labels.values())
     return dict.fromkeys(key for text in texts for key in _template(text).placeholders)
 
 
@@ -218,7 +220,7 @@ def _filled_name(template: NameTemplate, values: Values) -> str:
         )
     if name == ROOT.name or not {".", ".."}.isdisjoint(name.split("/")):
         raise Unauthenticated(f"the caller's name would be {shown(name)}, which is not accepted")
-    if _split(template, name) != {key: values[key] for key in keys}:
+    if split_by_template(template, name) != {key: values[key] for key in keys}:
         raise Unauthenticated(
             f"the caller's name would be {shown(name)}, which another caller could have too; the identity's"
             " name needs a / between its placeholders"
@@ -248,8 +250,8 @@ def _filled_label(label: str, template: NameTemplate, values: Values) -> str:
     return text
 
 
-def _split(template: NameTemplate, name: str) -> dict[str, str] | None:
-    """Return the values of which ``name`` consists; None if the template can't give it.
+def split_by_template(template: NameTemplate, name: str) -> dict[str, str] | None:
+    """Return the values of which ``name``, or a label, consists; None if the template can't give it.
 
     A value ends at the first place where the next literal text begins, and the last value before the
     template's end.

@@ -97,6 +97,13 @@ def label_violations(field: str, text: str) -> list[Violation]:
     return found
 
 
+def label_value_violations(field: str, text: str) -> list[Violation]:
+    """Return the violations of the label of a caller, filled in."""
+    if 1 <= len(text) <= MAX_LABEL and text.isprintable():
+        return []
+    return [Violation(field, "is not 1 to 256 printable characters", "correct it")]
+
+
 def claim_violations(field: str, name: str) -> list[Violation]:
     """Return the violations of the name of a claim; one that begins with ``/`` is a JSON pointer."""
     if not name or not name.isprintable():

@@ -14,7 +14,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class AwsIdentity:
     """The identity of the caller's credentials."""
 
     account: str
@@ -106,5 +106,5 @@ class VerifyKey(Call[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class GetCallerIdentity(Call[Identity]):
+class GetCallerIdentity(Call[AwsIdentity]):
     """Get the identity of the credentials; every identity may call this."""

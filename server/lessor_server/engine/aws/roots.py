@@ -16,13 +16,13 @@ from typing import TypeVar
 from lessor_server.domain import root as root_rules
 from lessor_server.domain.aws.errors import AwsCallFailed, for_caller
 from lessor_server.domain.aws.iam_calls import Call
-from lessor_server.domain.aws.sts_calls import GetCallerIdentity, Identity
+from lessor_server.domain.aws.sts_calls import AwsIdentity, GetCallerIdentity
 from lessor_server.domain.errors.base import InternalError, LessorError, NotFound, RootChanged
 from lessor_server.domain.errors.preconditions import MountDisabling, RootNotSet
 from lessor_server.domain.lease import Lease
 from lessor_server.domain.mount import Mount, MountState
 from lessor_server.domain.role import Role
-from lessor_server.domain.root import Root, RootConfig, StoredRoot
+from lessor_server.domain.root import Root, RootConfig, StoredRoot, root_context
 from lessor_server.domain.root_kind import RootKind, kind_of
 from lessor_server.engine.aws.caller import AwsCaller
 from lessor_server.engine.aws.rate_limiter import Priority, RateLimiter, RateLimiters
@@ -49,11 +49,6 @@ class IssueContext:
 def _unbound(mount: str) -> str:
     """Return the stand-in for the account of a root whose account is unknown."""
     return f"mount:{mount}"
-
-
-def root_context(mount: str) -> str:
-    """Return the context that a mount's root is sealed with."""
-    return f"roots/{mount}"
 
 
 class Roots:
@@ -134,7 +129,7 @@ class Roots:
             raise RootChanged(f"the root of {root.mount} changed during this call", retry_in=0.1)
         return replace(root, account=identity.account)  # read again, it may be another one without an account
 
-    async def identity(self, root: Root) -> Identity:
+    async def identity(self, root: Root) -> AwsIdentity:
         """Ask AWS for the identity of the root; raises the error that a caller gets."""
         identity = await self.call_or_raise(root, GetCallerIdentity())
         self._arns[root.mount] = root.config, identity.arn
@@ -217,7 +212,7 @@ class Roots:
         text = json.dumps(root_rules.to_plain(root.config))
         return StoredRoot(
             root.mount,
-            self._sealer.seal(text.encode(), root_context(root.mount)),
+            self._sealer.seal(text.encode(), root_context(root.mount), str(root.version)),
             root.account,
             root.version,
             draw_etag(self._rng),
@@ -229,7 +224,7 @@ class Roots:
             self.forget(stored.mount)  # another replica removed the mount and enabled it again
         if root is None or before != stored:
             with self._supervisor.unit(f"open the root of {stored.mount}"):
-                plain = self._sealer.open(stored.sealed, root_context(stored.mount))
+                plain = self._sealer.open(stored.sealed, root_context(stored.mount), str(stored.version))
                 config = root_rules.from_plain(json.loads(plain), stored.etag)
             root = Root(stored.mount, stored.version, stored.account, config)
             self._opened[stored.mount] = (stored, root)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from lessor_server.domain import mount as mount_rules
 from lessor_server.domain import root as root_rules
-from lessor_server.domain.aws.sts_calls import Identity
+from lessor_server.domain.aws.sts_calls import AwsIdentity
 from lessor_server.domain.errors.base import (
     AlreadyExists,
     AwsUnavailable,
@@ -175,7 +175,7 @@ class Mounts:
             )
         return replace(root, account=identity.account)
 
-    async def _identity(self, root: Root) -> Identity:
+    async def _identity(self, root: Root) -> AwsIdentity:
         try:
             async with asyncio.timeout(IDENTITY_SECONDS):
                 return await self._roots.identity(root)

@@ -23,7 +23,7 @@ from lessor_server.domain.aws.iam_calls import (
     SimulatePrincipalPolicy,
 )
 from lessor_server.domain.aws.least_policy import MAX_RESOURCES, AllowedActions, Holder, RoleUse
-from lessor_server.domain.aws.sts_calls import Identity
+from lessor_server.domain.aws.sts_calls import AwsIdentity
 from lessor_server.domain.errors.base import AwsUnavailable, LessorError
 from lessor_server.domain.policy.policy import JsonValue
 from lessor_server.domain.role import Role
@@ -72,7 +72,7 @@ class SimulationResult:
 class RootCheck:
     """Hold the result of a check of a root: ``verdicts`` by action, ``policy`` is the least that it needs."""
 
-    identity: Identity
+    identity: AwsIdentity
     kind: RootKind
     verdicts: dict[str, Verdict]
     policy: dict[str, JsonValue]
@@ -84,7 +84,7 @@ class _RootProbe:
     """The root under check, its identity on AWS, and the deadline (the loop's time) for calls."""
 
     root: Root
-    identity: Identity
+    identity: AwsIdentity
     kind: RootKind
     caller: AwsCaller
     until: float

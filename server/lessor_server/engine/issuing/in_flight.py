@@ -14,6 +14,7 @@ from lessor_server.domain.errors.base import (
     RequestIdReused,
 )
 from lessor_server.domain.errors.preconditions import RequestSpent
+from lessor_server.domain.errors.sealing import RowTampered
 from lessor_server.domain.lease import Lease, State
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
 
@@ -93,10 +94,13 @@ def require_repeatable(earlier: Lease, asked: IssueRequest, now_us: int) -> None
     """Raise an error unless the lease of the earlier request may be reissued.
 
     Raises:
+        RowTampered: The row of the lease is not as Lessor wrote it.
         RequestIdReused: The earlier request was a different one.
         Aborted: Another process works on it. RequestSpent: Its lease has ended or is unfinished.
     """
     assert asked.request is not None
+    if earlier.tampered:
+        raise RowTampered("leases", earlier.id)
     if earlier.request is None or earlier.request.digest != asked.request.digest:
         raise RequestIdReused(asked.request.id)
     state = earlier.state_at(now_us)

@@ -177,6 +177,12 @@ def changed_user(rotation: Rotation) -> StaticUserChanged:
     return StaticUserChanged(message, subject=rotation.user_name)
 
 
+def open_fresh(sealer: Sealer, rotation: Rotation) -> Secret:
+    """Decrypt the secret of a key that a rotation has made and not put to use, or has just put to use."""
+    place = key_context(rotation.subject)
+    return Secret(sealer.open(rotation.fresh_sealed, place, rotation.fresh_version).decode())
+
+
 async def list_signing_roots(roots: Roots, sealer: Sealer, rotation: Rotation) -> list[Root]:
     """Return the roots that can delete the keys of a rotation, best first; none of another account.
 
@@ -185,7 +191,7 @@ async def list_signing_roots(roots: Roots, sealer: Sealer, rotation: Rotation) -
     root = await get_signing_root(roots, rotation)
     found = [root] if root.account == rotation.account else []
     if rotation.is_root and rotation.fresh_sealed:
-        secret = Secret(sealer.open(rotation.fresh_sealed, key_context(rotation.subject)).decode())
+        secret = open_fresh(sealer, rotation)
         config = replace(
             root.config,
             access_key=rotation.fresh or rotation.current,

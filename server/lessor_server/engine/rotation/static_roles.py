@@ -221,7 +221,7 @@ class StaticRoles:
         row = await self.get(mount, name)
         if not row.current:
             raise StaticKeyPending(f"static role {mount}/{name} has no key yet", retry_in=10.0)
-        secret = self._sealer.open(row.sealed, key_context(row.subject)).decode()
+        secret = self._sealer.open(row.sealed, key_context(row.subject), row.current).decode()
         self._notify(StaticKeyRead(row.subject, row.current, by))
         return StaticCredentials(row.current, Secret(secret), row.next_us)
 

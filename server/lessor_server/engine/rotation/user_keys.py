@@ -15,7 +15,12 @@ from lessor_server.domain.secret import Secret
 from lessor_server.engine.aws.caller import Outcome, is_inconclusive
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.ports import Sealer, Store
-from lessor_server.engine.rotation.key_owner import find_other_use, get_signing_root, list_signing_roots
+from lessor_server.engine.rotation.key_owner import (
+    find_other_use,
+    get_signing_root,
+    list_signing_roots,
+    open_fresh,
+)
 
 T = TypeVar("T")
 
@@ -118,11 +123,13 @@ class UserKeys:
 
     def seal(self, rotation: Rotation, key: AccessKey) -> bytes:
         """Seal the secret of a key for the rotation's row."""
-        return self._sealer.seal(key.secret.reveal().encode(), key_context(rotation.subject))
+        return self._sealer.seal(
+            key.secret.reveal().encode(), key_context(rotation.subject), key.access_key_id
+        )
 
     def open_fresh(self, rotation: Rotation) -> Secret:
         """Decrypt the secret of the key that is being verified."""
-        return Secret(self._sealer.open(rotation.fresh_sealed, key_context(rotation.subject)).decode())
+        return open_fresh(self._sealer, rotation)
 
     async def _send_removal(self, rotation: Rotation, call: Call[None]) -> None:
         outcome = await self._send_signed(rotation, call)

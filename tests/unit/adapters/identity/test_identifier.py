@@ -26,10 +26,10 @@ from tests.support.identifier_world import (
 from tests.support.json_web_tokens import NOW, claims, encoded
 from tests.support.virtual_loop import virtual
 
-from lessor_server.domain.access.access_rules import (
-    AccessRules,
+from lessor_server.domain.access.access_config import (
+    AccessConfig,
     DnsMatch,
-    IdentityRule,
+    Identity,
     TokenMatch,
 )
 from lessor_server.domain.access.acl import Capability
@@ -134,7 +134,7 @@ async def test_a_fixed_token_ends_when_the_file_says() -> None:
 
 @virtual
 async def test_from_refuses_and_does_not_fall_through_to_another_identity() -> None:
-    inside = replace(JOB, peers=(ipaddress.ip_network("10.0.0.0/8"),))
+    inside = replace(JOB, sources=(ipaddress.ip_network("10.0.0.0/8"),))
     token = bearer(KEY.sign(claims()))
     async with world(replace(RULES, identities=(inside, replace(JOB, name="any/{sub}")))) as here:
         assert "from" in await here.refusal(token)
@@ -142,7 +142,7 @@ async def test_from_refuses_and_does_not_fall_through_to_another_identity() -> N
         moved = replace(token, peer=Peer("c", ipaddress.ip_address("10.1.1.1")))
         assert (await here.who(moved)).name == "gh/repo:acme/app"
         assert "from" in await here.refusal(replace(token, peer=Peer("c")))
-        here.identifier.use(replace(RULES, identities=(replace(JOB, peers=(UNIX,)),)))
+        here.identifier.use(replace(RULES, identities=(replace(JOB, sources=(UNIX,)),)))
         assert "from" in await here.refusal(replace(token, peer=Peer("c")))
         assert (await here.who(replace(token, peer=Peer("c", UNIX)))).name == "gh/repo:acme/app"
 
@@ -209,10 +209,10 @@ async def test_a_ca_file_decides_between_several_authorities(tmp_path: Path) -> 
     ours, theirs = ChainAuthority("ca", NOW), ChainAuthority("ca", NOW, variant="twin")
     match = DnsMatch("{h}.example.org", ours.write(tmp_path))
     identities = (
-        IdentityRule("ours/{h}", match),
-        IdentityRule("any/{h}", replace(match, ca_file=theirs.write(tmp_path))),
+        Identity("ours/{h}", match),
+        Identity("any/{h}", replace(match, ca_file=theirs.write(tmp_path))),
     )
-    async with world(AccessRules(identities=identities)) as here:
+    async with world(AccessConfig(identities=identities)) as here:
         here.client_cas = 2
         assert (await here.who(call(certificates=ours.issue(dns=("a.example.org",))))).name == "ours/a"
         assert (await here.who(call(certificates=theirs.issue(dns=("a.example.org",))))).name == "any/a"
@@ -222,8 +222,8 @@ async def test_a_ca_file_decides_between_several_authorities(tmp_path: Path) -> 
 @virtual
 async def test_an_expired_certificate_is_said_to_be_so_also_with_a_ca_file(tmp_path: Path) -> None:
     authority = ChainAuthority("ca", NOW)
-    rule = IdentityRule("h/{h}", DnsMatch("{h}.example.org", authority.write(tmp_path)))
-    async with world(AccessRules(identities=(rule,))) as here:
+    rule = Identity("h/{h}", DnsMatch("{h}.example.org", authority.write(tmp_path)))
+    async with world(AccessConfig(identities=(rule,))) as here:
         expired = authority.issue(dns=("a.example.org",), end=timedelta(seconds=-1))
         assert "expired" in await here.refusal(call(certificates=expired))
 
@@ -233,7 +233,7 @@ async def test_a_ca_file_is_read_at_a_reload(tmp_path: Path) -> None:
     authority = ChainAuthority("ca", NOW)
     good = call(certificates=authority.issue(dns=("a.example.org",)))
     file = tmp_path / "ca.pem"
-    rules = AccessRules(identities=(IdentityRule("h/{h}", DnsMatch("{h}.example.org", str(file))),))
+    rules = AccessConfig(identities=(Identity("h/{h}", DnsMatch("{h}.example.org", str(file))),))
     async with world(rules) as here:
         assert "no identity" in await here.refusal(good)
         assert [warning.split(":")[0] for warning in here.identifier.warnings()] == [

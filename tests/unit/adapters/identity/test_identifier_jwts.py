@@ -22,7 +22,7 @@ from tests.support.json_web_tokens import NOW, SigningKey, claims, issuer, key_s
 from tests.support.virtual_loop import virtual
 
 from lessor_server.adapters.identity.jwt_limiter import MAX_PEERS, JwtLimiter, JwtLimits
-from lessor_server.adapters.identity.key_source import IssuerSilent
+from lessor_server.adapters.identity.key_source import KeysUnreadable
 from lessor_server.adapters.identity.known_callers import MAX_BYTES, MAX_REMEMBERED, KnownCallers
 from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.access.caller import AuthMethod
@@ -144,7 +144,7 @@ async def test_a_remembered_jwt_ends_as_any_other() -> None:
 @virtual
 async def test_an_issuer_that_is_away_is_a_reason_of_its_own() -> None:
     async with world() as here:
-        here.reader.answer = IssuerSilent("connection refused")
+        here.reader.answer = KeysUnreadable("connection refused")
         assert (await here.refusal(bearer(KEY.sign(claims())))).startswith("ISSUER_UNAVAILABLE")
         assert here.reports == ['the keys of issuer "ci" can\'t be read: connection refused']
         assert here.identifier.warnings() == here.reports
@@ -178,7 +178,7 @@ async def test_a_remembered_jwt_notices_that_its_key_left_within_an_hour() -> No
         assert "no single key" in await here.refusal(token)
     async with world() as here:
         await here.who(token)
-        here.reader.answer = IssuerSilent("away")
+        here.reader.answer = KeysUnreadable("away")
         await asyncio.sleep(3600)
         await here.who(token)
         await asyncio.sleep(86_400 - 3600)

@@ -22,9 +22,9 @@ from tests.support.identifier_world import (
 from tests.support.json_web_tokens import NOW, SigningKey, claims, issuer, key_set
 from tests.support.virtual_loop import virtual
 
-from lessor_server.adapters.identity.key_source import IssuerSilent
-from lessor_server.domain.access.access_rules import (
-    AccessRules,
+from lessor_server.adapters.identity.key_source import KeysUnreadable
+from lessor_server.domain.access.access_config import (
+    AccessConfig,
     JwtMatch,
 )
 from lessor_server.domain.access.acl import Capability
@@ -45,7 +45,7 @@ async def test_a_reload_keeps_the_keys_of_unchanged_issuers_only() -> None:
         here.identifier.use(replace(renamed, issuers=(issuer(jwks_url="https://other.example/jwks"),)))
         await here.who(token)
         assert here.reader.reads == ["ci", "ci"]
-        here.identifier.use(AccessRules())
+        here.identifier.use(AccessConfig())
         assert "no issuer" in await here.refusal(token)
         assert "unknown" in await here.refusal(bearer(TOKEN))
 
@@ -70,14 +70,14 @@ async def test_rules_that_change_while_a_jwt_waits_for_keys_count() -> None:
         (replace(RULES, issuers=(issuer(algorithms=("ES256",)),)), "algorithm"),
         (replace(RULES, issuers=(issuer(max_age=timedelta(seconds=1), leeway=timedelta(0)),)), "expired"),
         (replace(RULES, identities=(replace(JOB, match=JwtMatch("ci", {"sub": "other/*"})),)), "no identity"),
-        (replace(RULES, identities=(replace(JOB, peers=(UNIX,)),)), "from"),
+        (replace(RULES, identities=(replace(JOB, sources=(UNIX,)),)), "from"),
     ],
 )
 @virtual
-async def test_a_call_that_lasts_is_judged_by_the_new_rules(rules: AccessRules, said: str) -> None:
+async def test_a_call_that_lasts_is_judged_by_the_new_rules(rules: AccessConfig, said: str) -> None:
     async with world() as here:
         found = await here.who(bearer(KEY.sign(claims())))
-        here.reader.answer = IssuerSilent("nothing is read")
+        here.reader.answer = KeysUnreadable("nothing is read")
         assert await here.identifier.identify_again(found) == found
         here.identifier.use(rules)
         with pytest.raises(Unauthenticated, match=said):
@@ -97,7 +97,7 @@ async def test_each_kind_of_caller_is_judged_again() -> None:
         again = [await here.identifier.identify_again(one) for one in found]
         assert [one.policies for one in again] == [(), (), (), ("root",)]
         assert not again[0].may("aws/creds/blue", Capability.READ)
-        here.identifier.use(AccessRules())
+        here.identifier.use(AccessConfig())
         for one in found[:3]:
             with pytest.raises(Unauthenticated):
                 await here.identifier.identify_again(one)

@@ -11,13 +11,13 @@ from tests.support.json_web_tokens import FakeReader, SigningKey, issuer, key_se
 from tests.support.virtual_loop import virtual
 
 from lessor_server.adapters.identity.issuer_keys import IssuerKeys
-from lessor_server.adapters.identity.key_source import IssuerSilent
-from lessor_server.domain.access.access_rules import JwtIssuer
+from lessor_server.adapters.identity.key_source import KeysUnreadable
+from lessor_server.domain.access.access_config import JwtIssuer
 from lessor_server.domain.errors.access import IssuerUnavailable
 from lessor_server.domain.errors.base import Unauthenticated
 
 ONE, TWO = SigningKey("one"), SigningKey("two", "P-256")
-AWAY = IssuerSilent("connection refused")
+AWAY = KeysUnreadable("connection refused")
 
 
 class World:

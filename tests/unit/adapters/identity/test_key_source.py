@@ -19,8 +19,8 @@ from tests.support.json_web_tokens import IssuerServer, SigningKey, issuer, key_
 from yarl import URL
 
 from lessor_server.adapters.identity.key_set import KeySetUnusable, read_key_set
-from lessor_server.adapters.identity.key_source import IssuerSilent, KeySource, is_protected
-from lessor_server.domain.access.access_rules import JwtIssuer
+from lessor_server.adapters.identity.key_source import KeySource, KeysUnreadable, is_protected
+from lessor_server.domain.access.access_config import JwtIssuer
 
 ONE = SigningKey()
 
@@ -61,10 +61,10 @@ async def test_discovery_finds_the_keys(source: KeySource, path: str) -> None:
 
 async def test_the_issuer_of_the_document_must_be_the_files(source: KeySource, server: IssuerServer) -> None:
     """A slash at the end counts."""
-    with pytest.raises(IssuerSilent, match="names the issuer"):
+    with pytest.raises(KeysUnreadable, match="names the issuer"):
         await source.read_keys(of(server, url=f"{server.url}/"))
     server.discovery = {"issuer": "https://evil.example"}
-    with pytest.raises(IssuerSilent, match=r"evil\.example"):
+    with pytest.raises(KeysUnreadable, match=r"evil\.example"):
         await source.read_keys(of(server))
 
 
@@ -84,14 +84,14 @@ async def test_discovery_leads_to_https_or_the_loopback_only(
     source: KeySource, server: IssuerServer, uri: object, said: str
 ) -> None:
     server.discovery = {"jwks_uri": uri}
-    with pytest.raises(IssuerSilent, match=said):
+    with pytest.raises(KeysUnreadable, match=said):
         await source.read_keys(of(server))
     assert len(server.requests) == 1
 
 
 async def test_a_redirect_is_not_followed(source: KeySource, server: IssuerServer) -> None:
     server.location = server.jwks_url.replace("/jwks", "/.well-known/openid-configuration")
-    with pytest.raises(IssuerSilent, match="status 302"):
+    with pytest.raises(KeysUnreadable, match="status 302"):
         await source.read_keys(of(server, jwks_url=server.jwks_url))
     assert server.requests == ["/jwks"]
 
@@ -99,20 +99,20 @@ async def test_a_redirect_is_not_followed(source: KeySource, server: IssuerServe
 @pytest.mark.parametrize("status", [204, 206, 304, 404, 500])
 async def test_only_status_200_is_an_answer(source: KeySource, server: IssuerServer, status: int) -> None:
     server.status, server.body = status, b"" if status in {204, 304} else None
-    with pytest.raises(IssuerSilent, match=f"status {status}"):
+    with pytest.raises(KeysUnreadable, match=f"status {status}"):
         await source.read_keys(of(server, jwks_url=server.jwks_url))
 
 
 async def test_a_huge_answer_is_cut_off(source: KeySource, server: IssuerServer) -> None:
     server.body = b"{" + b" " * (1 << 20)
-    with pytest.raises(IssuerSilent, match="larger than 1048576"):
+    with pytest.raises(KeysUnreadable, match="larger than 1048576"):
         await source.read_keys(of(server, jwks_url=server.jwks_url))
 
 
 async def test_a_compressed_answer_is_refused(source: KeySource, server: IssuerServer) -> None:
     """A small one could become huge."""
     server.body, server.headers = gzip.compress(b" " * (1 << 24)), {"Content-Encoding": "gzip"}
-    with pytest.raises(IssuerSilent, match="compressed"):
+    with pytest.raises(KeysUnreadable, match="compressed"):
         await source.read_keys(of(server, jwks_url=server.jwks_url))
 
 
@@ -126,14 +126,14 @@ async def test_a_set_of_10000_keys_is_read_and_refused(source: KeySource, server
 async def test_a_slow_answer_is_given_up(server: IssuerServer) -> None:
     source = KeySource(0.05)
     server.held = asyncio.Event()
-    with pytest.raises(IssuerSilent, match=r"within 0\.05 s"):
+    with pytest.raises(KeysUnreadable, match=r"within 0\.05 s"):
         await source.read_keys(of(server))
     await source.close()
 
 
 async def test_an_issuer_that_is_down_is_silent(source: KeySource, server: IssuerServer) -> None:
     gone = of(server, jwks_url=server.jwks_url.replace("127.0.0.1", "127.0.0.2"))
-    with pytest.raises(IssuerSilent, match=r"can't connect to 127\.0\.0\.2:\d+: ") as refused:
+    with pytest.raises(KeysUnreadable, match=r"can't connect to 127\.0\.0\.2:\d+: ") as refused:
         await source.read_keys(gone)
     assert "ssl:" not in str(refused.value)
 
@@ -160,10 +160,10 @@ async def test_the_ca_file_of_an_issuer_is_its_only_authority(source: KeySource,
     try:
         assert await source.read_keys(own) == key_set(ONE)
         for ca_file in ("", str(other.ca)):
-            with pytest.raises(IssuerSilent, match="certificate verify failed") as refused:
+            with pytest.raises(KeysUnreadable, match="certificate verify failed") as refused:
                 await source.read_keys(replace(own, ca_file=ca_file))
             assert "SSLContext" not in str(refused.value)
-        with pytest.raises(IssuerSilent, match="FileNotFoundError"):
+        with pytest.raises(KeysUnreadable, match="FileNotFoundError"):
             await source.read_keys(replace(own, ca_file=str(tmp_path / "none.pem")))
     finally:
         await runner.cleanup()
@@ -176,18 +176,18 @@ async def _answer(_: web.Request) -> web.Response:
 async def test_keys_are_read_from_a_file(source: KeySource, tmp_path: Path) -> None:
     file = tmp_path / "jwks.json"
     local = issuer(jwks_url="", jwks_file=str(file))
-    with pytest.raises(IssuerSilent, match="FileNotFoundError"):
+    with pytest.raises(KeysUnreadable, match="FileNotFoundError"):
         await source.read_keys(local)
     file.write_bytes(key_set(ONE))
     assert await source.read_keys(local) == key_set(ONE)
     file.write_bytes(b" " * ((1 << 20) + 1))
-    with pytest.raises(IssuerSilent, match="larger"):
+    with pytest.raises(KeysUnreadable, match="larger"):
         await source.read_keys(local)
 
 
 async def test_a_pipe_is_not_waited_for(source: KeySource, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(IssuerSilent, match="not a regular file"):
+    with pytest.raises(KeysUnreadable, match="not a regular file"):
         await source.read_keys(issuer(jwks_url="", jwks_file=str(tmp_path / "pipe")))
 
 

@@ -165,7 +165,7 @@ def test_the_strictest_limits_of_rules_with_one_pattern_hold() -> None:
         frozenset({"reason", "ttl"}),
         frozenset({"mfa_code"}),
     )
-    assert grant.places == ("first", "second")
+    assert grant.locations == ("first", "second")
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lessor_server.domain.access.access_rules import (
-    AccessRules,
+from lessor_server.domain.access.access_config import (
+    AccessConfig,
     DnsMatch,
-    IdentityRule,
+    Identity,
     JwtMatch,
     SpiffeMatch,
     TokenMatch,
@@ -28,34 +28,34 @@ from lessor_server.domain.access.identify import (
 )
 from lessor_server.domain.errors.base import Unauthenticated
 
-POD = IdentityRule(
+POD = Identity(
     "k8s/{ns}/{sa}", SpiffeMatch("spiffe://example.org/ns/{ns}/sa/{sa}"), labels={"namespace": "in {ns}"}
 )
-HOST = IdentityRule("host/{host}", DnsMatch("{host}.Build.example.org"))
-REPOSITORY = IdentityRule(
+HOST = Identity("host/{host}", DnsMatch("{host}.Build.example.org"))
+REPOSITORY = Identity(
     "gh/{repository}",
     JwtMatch("ci", {"repository": "acme/*", "ref": "refs/heads/main"}),
     labels={"repository": "{repository}"},
 )
 
 
-def by_certificate(*rules: IdentityRule, uris: tuple[str, ...] = (), dns: tuple[str, ...] = ()) -> Any:
+def by_certificate(*rules: Identity, uris: tuple[str, ...] = (), dns: tuple[str, ...] = ()) -> Any:
     """Return the name and labels of a caller with these SANs."""
     found = identify_certificate(
-        AccessRules(identities=rules), CertificateNames(uris, dns), lambda file: file != "wrong.pem"
+        AccessConfig(identities=rules), CertificateNames(uris, dns), lambda file: file != "wrong.pem"
     )
     return found.name, dict(found.labels)
 
 
-def by_claims(*rules: IdentityRule, **claims: Any) -> Any:
+def by_claims(*rules: Identity, **claims: Any) -> Any:
     """Return the name and labels of a caller with these claims."""
-    found = identify_claims(AccessRules(identities=rules), "ci", claims)
+    found = identify_claims(AccessConfig(identities=rules), "ci", claims)
     return found.name, dict(found.labels)
 
 
 def named(template: str, **values: Any) -> str:
     """Return the name that a template gives a caller with these claims."""
-    found: str = by_claims(IdentityRule(template, JwtMatch("ci")), **values)[0]
+    found: str = by_claims(Identity(template, JwtMatch("ci")), **values)[0]
     return found
 
 
@@ -87,7 +87,7 @@ def test_a_uri_san_matches_whole_segments_exactly(uri: str) -> None:
 @pytest.mark.parametrize("segment", ["..", ".", "a%2fb", "a b", "a\x00", "ä", "x" * 129])
 def test_a_segment_that_a_name_cannot_have_is_refused(segment: str) -> None:
     """It does not fall through to the next identity."""
-    other = IdentityRule("any", SpiffeMatch("spiffe://example.org/ns/{ns}/sa/{sa}"))
+    other = Identity("any", SpiffeMatch("spiffe://example.org/ns/{ns}/sa/{sa}"))
     with pytest.raises(Unauthenticated, match="value of"):
         by_certificate(POD, other, uris=(f"spiffe://example.org/ns/{segment}/sa/web",))
 
@@ -107,7 +107,7 @@ def test_a_dns_san_that_looks_like_a_uri_matches_no_spiffe_id() -> None:
 
 def test_a_dns_san_is_compared_without_case_and_its_label_is_lower_case() -> None:
     assert by_certificate(HOST, dns=("A7.BUILD.example.ORG",))[0] == "host/a7"
-    upper = IdentityRule("host/{Host}", DnsMatch("{Host}.build.example.org"))
+    upper = Identity("host/{Host}", DnsMatch("{Host}.build.example.org"))
     assert by_certificate(upper, dns=("A7.build.example.org",))[0] == "host/a7"
 
 
@@ -130,26 +130,26 @@ def test_two_dns_sans_that_match_differently_are_refused() -> None:
         by_certificate(HOST, dns=two)
     same = ("a.build.example.org", "A.build.example.org", "elsewhere.example.org")
     assert by_certificate(HOST, dns=same)[0] == "host/a"
-    fixed = IdentityRule("builder", DnsMatch("b.build.example.org"))
+    fixed = Identity("builder", DnsMatch("b.build.example.org"))
     assert by_certificate(fixed, dns=two)[0] == "builder"
 
 
 def test_an_identity_whose_authority_did_not_sign_is_passed_over() -> None:
-    untrusted = IdentityRule("other/{h}", DnsMatch("{h}.build.example.org", "wrong.pem"))
+    untrusted = Identity("other/{h}", DnsMatch("{h}.build.example.org", "wrong.pem"))
     assert by_certificate(untrusted, HOST, dns=("a.build.example.org",))[0] == "host/a"
     with pytest.raises(Unauthenticated, match="no identity"):
         by_certificate(untrusted, dns=("a.build.example.org", "b.build.example.org"))
 
 
 def test_the_first_identity_in_the_file_wins() -> None:
-    first = IdentityRule("main", JwtMatch("ci", {"ref": "refs/heads/*"}))
+    first = Identity("main", JwtMatch("ci", {"ref": "refs/heads/*"}))
     given = {"repository": "acme/app", "ref": "refs/heads/main"}
     assert by_claims(REPOSITORY, first, **given) == ("gh/acme/app", {"repository": "acme/app"})
     assert by_claims(first, REPOSITORY, **given) == ("main", {})
 
 
 def test_identities_of_other_issuers_and_kinds_are_passed_over() -> None:
-    others = (IdentityRule("a", JwtMatch("other")), POD, IdentityRule("t", TokenMatch((b"x" * 32,))))
+    others = (Identity("a", JwtMatch("other")), POD, Identity("t", TokenMatch((b"x" * 32,))))
     with pytest.raises(Unauthenticated, match="no identity"):
         by_claims(*others, sub="x")
 
@@ -171,8 +171,8 @@ def test_a_claim_that_is_absent_or_differs_does_not_match(claims: dict[str, Any]
 
 
 def test_a_claim_that_only_the_name_or_a_label_uses_must_be_there() -> None:
-    label = IdentityRule("one", JwtMatch("ci"), labels={"team": "{/groups/team}"})
-    later = IdentityRule("two", JwtMatch("ci"))
+    label = Identity("one", JwtMatch("ci"), labels={"team": "{/groups/team}"})
+    later = Identity("two", JwtMatch("ci"))
     assert by_claims(label, later, sub="x") == ("two", {})
     assert by_claims(label, later, groups={"team": "blue"}) == ("one", {"team": "blue"})
 
@@ -183,9 +183,9 @@ def test_booleans_and_whole_numbers_are_text_in_a_name() -> None:
 
 @pytest.mark.parametrize("value", [["acme/app"], {}, None, 1.5, 2**53 + 1])
 def test_a_claim_that_is_not_a_single_value_fills_no_placeholder(value: object) -> None:
-    fallback = IdentityRule("any", JwtMatch("ci"))
+    fallback = Identity("any", JwtMatch("ci"))
     with pytest.raises(Unauthenticated, match='claim "sub"'):
-        by_claims(IdentityRule("x/{sub}", JwtMatch("ci")), fallback, sub=value)
+        by_claims(Identity("x/{sub}", JwtMatch("ci")), fallback, sub=value)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_name_has_at_most_256_characters() -> None:
 
 @pytest.mark.parametrize("value", ["", "x" * 257, "a\nb", "\u202e", "\ud800"])
 def test_a_label_has_1_to_256_printable_characters(value: str) -> None:
-    rule = IdentityRule("one", JwtMatch("ci"), labels={"l": "{team}"})
+    rule = Identity("one", JwtMatch("ci"), labels={"l": "{team}"})
     with pytest.raises(Unauthenticated, match='label "l"'):
         by_claims(rule, team=value)
     assert by_claims(rule, team="zwei Wörter /.*") == ("one", {"l": "zwei Wörter /.*"})
@@ -248,7 +248,7 @@ def test_a_label_has_1_to_256_printable_characters(value: str) -> None:
 
 def test_an_empty_value_is_refused_beside_literal_text() -> None:
     with pytest.raises(Unauthenticated, match="label"):
-        by_claims(IdentityRule("one", JwtMatch("ci"), labels={"l": "team-{team}"}), team="")
+        by_claims(Identity("one", JwtMatch("ci"), labels={"l": "team-{team}"}), team="")
 
 
 def test_a_placeholder_without_a_value_is_refused() -> None:
@@ -294,12 +294,12 @@ def test_a_call_comes_from_a_network_or_a_unix_socket(peers: Any, address: Any, 
         (REPOSITORY, "gh/acme/app", True),
         (REPOSITORY, "gh/evil/app", False),
         (REPOSITORY, "gh/", False),
-        (IdentityRule("ci", TokenMatch(())), "ci", True),
-        (IdentityRule("ci", TokenMatch(())), "ci2", False),
-        (IdentityRule("ci", TokenMatch(())), "", False),
+        (Identity("ci", TokenMatch(())), "ci", True),
+        (Identity("ci", TokenMatch(())), "ci2", False),
+        (Identity("ci", TokenMatch(())), "", False),
     ],
 )
-def test_names_that_an_identity_could_give(rule: IdentityRule, name: str, possible: bool) -> None:
+def test_names_that_an_identity_could_give(rule: Identity, name: str, possible: bool) -> None:
     assert (NameIndex([rule]).find(name) is not None) is possible
 
 
@@ -310,4 +310,4 @@ def test_each_name_that_is_given_is_possible(values: Mapping[str, str]) -> None:
         name = named(template, **values)
     except Unauthenticated:
         return
-    assert NameIndex([IdentityRule(template, JwtMatch("ci"))]).find(name)
+    assert NameIndex([Identity(template, JwtMatch("ci"))]).find(name)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessor_server.domain.access import names
-from lessor_server.domain.access.access_rules import IdentityRule, JwtMatch
+from lessor_server.domain.access.access_config import Identity, JwtMatch
 from lessor_server.domain.access.identify import find_name_values
 from lessor_server.domain.access.name_template import NameTemplate, parse_template
 from lessor_server.domain.errors.base import Violation
@@ -99,7 +99,7 @@ def test_a_name_says_which_values_it_was_made_of(first: str, last: str) -> None:
     """So different values never give one name."""
     template = "k8s/{ns}/x-{sa}-y"
     assert names.identity_name_violations("", template) == []
-    assert find_name_values(IdentityRule(template, JwtMatch("ci")), f"k8s/{first}/x-{last}-y") == {
+    assert find_name_values(Identity(template, JwtMatch("ci")), f"k8s/{first}/x-{last}-y") == {
         "ns": first,
         "sa": last,
     }
@@ -134,7 +134,7 @@ def test_a_name_says_which_values_it_was_made_of(first: str, last: str) -> None:
 def test_the_values_that_give_a_name_are_found(
     template: str, name: str, values: dict[str, str] | None
 ) -> None:
-    assert find_name_values(IdentityRule(template, JwtMatch("ci")), name) == values
+    assert find_name_values(Identity(template, JwtMatch("ci")), name) == values
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from lessor_server.adapters.aws.operations.base import (
 )
 from lessor_server.domain.aws import sts_calls
 from lessor_server.domain.aws.iam_calls import Call
-from lessor_server.domain.aws.sts_calls import Identity
+from lessor_server.domain.aws.sts_calls import AwsIdentity
 from lessor_server.domain.secret import Secret
 
 
@@ -26,9 +26,9 @@ def _no_params(_: object) -> Params:
     return {}
 
 
-def _identity(answer: Answer) -> Identity:
+def _identity(answer: Answer) -> AwsIdentity:
     arn, account = read_text(answer, "Arn", ARN), read_text(answer, "Account", ACCOUNT)
-    return Identity(f"{arn.split(':')[1]}:{account}", arn, read_text(answer, "UserId"))
+    return AwsIdentity(f"{arn.split(':')[1]}:{account}", arn, read_text(answer, "UserId"))
 
 
 def _date(answer: Answer) -> int:

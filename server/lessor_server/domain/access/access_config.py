@@ -58,10 +58,10 @@ class JwtMatch:
 
 
 @dataclass(frozen=True, slots=True)
-class IdentityRule:
+class Identity:
     """One identity; ``name`` and the values of ``labels`` may have placeholders such as ``{ns}``.
 
-    ``peers`` are the places that a call may come from; any if there are none. ``place`` is its path in the
+    ``sources`` are where a call may come from; everywhere if there are none. ``location`` is its path in the
     file.
     """
 
@@ -69,9 +69,9 @@ class IdentityRule:
     match: TokenMatch | SpiffeMatch | DnsMatch | JwtMatch
     policies: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
-    peers: tuple[IpNetwork | str, ...] = ()
+    sources: tuple[IpNetwork | str, ...] = ()
     token_max_ttl: timedelta | None = None
-    place: str = ""
+    location: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,9 @@ class JwtIssuer:
 
 
 @dataclass(frozen=True, slots=True)
-class AccessRules:
+class AccessConfig:
     """Everything that an access file says; the default says that nobody but root may call."""
 
     policies: Mapping[str, Policy] = field(default_factory=dict)
-    identities: tuple[IdentityRule, ...] = ()
+    identities: tuple[Identity, ...] = ()
     issuers: tuple[JwtIssuer, ...] = ()

@@ -1,0 +1,44 @@
+"""The statements of data keys, of MACs, and of sealing rows again."""
+
+from __future__ import annotations
+
+from lessor_server.adapters.sqlite.statements import LEASE_COLUMNS
+
+DATA_KEYS = "SELECT id, wrapped, wrapped_by, active, complete FROM sealing_keys ORDER BY id"
+ADD_DATA_KEY = """
+INSERT INTO sealing_keys (id, wrapped, wrapped_by, active, complete)
+VALUES (:id, :wrapped, :wrapped_by, :active, :complete)
+"""
+REWRAP_DATA_KEY = "UPDATE sealing_keys SET wrapped = :wrapped, wrapped_by = :wrapped_by WHERE id = :id"
+NONE_ACTIVE = "UPDATE sealing_keys SET active = 0"
+DROP_OTHER_DATA_KEYS = "DELETE FROM sealing_keys WHERE id <> :id"
+DROP_DATA_KEYS = "DELETE FROM sealing_keys"
+# What only a version with data keys writes.
+IS_SEALED = """
+SELECT EXISTS (SELECT 1 FROM row_macs) OR EXISTS (SELECT 1 FROM leases WHERE mac <> x'')
+    OR EXISTS (SELECT 1 FROM roots WHERE substr(sealed, 1, 1) = x'02')
+    OR EXISTS (SELECT 1 FROM rotations
+               WHERE substr(sealed, 1, 1) = x'02' OR substr(fresh_sealed, 1, 1) = x'02')
+"""
+ROW_MACS = "SELECT place, mac FROM row_macs WHERE mount = ?"
+PUT_ROW_MAC = "INSERT OR REPLACE INTO row_macs (mount, place, mac) VALUES (?, ?, ?)"
+DROP_ROW_MAC = "DELETE FROM row_macs WHERE mount = ? AND place = ?"
+DROP_ROW_MACS = "DELETE FROM row_macs WHERE mount = ?"
+DROP_ALL_ROW_MACS = "DELETE FROM row_macs"
+ANY_LEASES_AFTER = f"SELECT {LEASE_COLUMNS} FROM leases WHERE id > :after ORDER BY id LIMIT :limit"
+SET_LEASE_MAC = "UPDATE leases SET mac = ? WHERE id = ?"
+SEALED_MOUNTS = """
+SELECT name FROM (
+    SELECT name FROM mounts UNION SELECT mount FROM roots UNION SELECT mount FROM roles
+    UNION SELECT substr(subject, 1, instr(subject, '/') - 1) FROM rotations
+    UNION SELECT mount FROM row_macs)
+WHERE typeof(name) = 'text' AND name > :after ORDER BY name
+"""
+SET_ROOT_SEALED = "UPDATE roots SET sealed = ? WHERE mount = ?"
+SET_ROTATION_SEALED = "UPDATE rotations SET sealed = ?, fresh_sealed = ? WHERE subject = ?"
+SEALED = """
+SELECT sealed FROM roots
+UNION ALL SELECT sealed FROM rotations
+UNION ALL SELECT fresh_sealed FROM rotations
+"""
+PLACES = "SELECT place FROM row_macs WHERE mount = :mount"

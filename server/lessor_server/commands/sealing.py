@@ -1,0 +1,105 @@
+"""``lessor sealing``: changes of the sealing key, with the server stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from lessor_server.adapters.clock import SystemClock
+from lessor_server.adapters.sealing.key_file import KeyFileBroken
+from lessor_server.adapters.sealing.keyring import KeyEncryptionKey
+from lessor_server.adapters.sealing.local_key import read_key
+from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
+from lessor_server.adapters.sqlite.store import open_store
+from lessor_server.commands.cli_errors import report_errors
+from lessor_server.commands.server import settings_or_exit
+from lessor_server.domain.errors.base import LessorError
+from lessor_server.domain.errors.sealing import SealingKeyMismatch
+from lessor_server.domain.sealing_key import FORMS, SealingKeyPlace, parse_sealing_key
+from lessor_server.keyring_start import load_wrapping_key, sealing_key_place
+from lessor_server.settings.model import Settings
+
+KEY_VARIABLE = "LESSOR_SEALING_KEY"
+
+
+class PlaceType(click.ParamType[SealingKeyPlace]):
+    """The place of a sealing key, as in the setting ``sealing.key``."""
+
+    name = "place"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> SealingKeyPlace:
+        """Return the place, or fail with what is wrong."""
+        try:
+            return parse_sealing_key(str(value))
+        except ValueError as error:
+            self.fail(f"{error}; {FORMS}", param, ctx)
+
+
+@click.group("sealing")
+def command() -> None:
+    """Change the sealing key of a stopped server."""
+
+
+@command.command("rewrap")
+@click.option("--to", type=PlaceType(), required=True, metavar="KEY", help=f"The new key: {FORMS[6:]}.")
+@click.option(
+    "--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="The server's TOML file."
+)
+def rewrap(to: SealingKeyPlace, file: Path | None) -> None:
+    """Wrap all data keys by another sealing key; the old one is that of the server's settings.
+
+    The old key is the one of sealing.key in FILE, or of LESSOR_SEALING_KEY, which here may also hold the key
+    itself in base64. A file of the new key is created if it does not exist. Afterwards set sealing.key to the
+    new key.
+    """
+    given = os.environ.get(KEY_VARIABLE, "")
+    old = read_key(given)
+    if old is not None:
+        os.environ.pop(KEY_VARIABLE)
+    settings = settings_or_exit(file)
+    with report_errors("sealing rewrap", (LessorError, KeyFileBroken, OSError)):
+        wrapped = asyncio.run(rewrap_data_keys(settings, to, old))
+    click.echo(f"{wrapped} data key{'' if wrapped == 1 else 's'} wrapped by {to}; set sealing.key to it")
+
+
+async def rewrap_data_keys(
+    settings: Settings, to: SealingKeyPlace, old: KeyEncryptionKey | None = None
+) -> int:
+    """Wrap the data keys of a database by the key at ``to``, all or none; return how many.
+
+    Raises:
+        SealingKeyMismatch: There are no data keys, or the old key does not decrypt them; nothing was changed.
+        SealingKeyUnusable, SealingKeyUnavailable, KeyFileBroken, OSError: A key can't be used.
+        DirectoryLocked: The server runs.
+    """
+    require_database(settings.data_dir / DATABASE_FILE)
+    old = old or load_wrapping_key(settings, sealing_key_place(settings), make=False)
+    async with open_store(settings.data_dir, SystemClock()) as store:
+        stored = await store.list_data_keys()
+        if not stored:
+            raise SealingKeyMismatch(f"{DATABASE_FILE} has no data keys yet; start the server once")
+        plain = [(one, await _unwrap(old, one.id, one.wrapped, one.wrapped_by)) for one in stored]
+        new = load_wrapping_key(settings, to, make=True)
+        changed = [
+            replace(one, wrapped=await new.wrap(key, one.id), wrapped_by=new.name) for one, key in plain
+        ]
+        await store.rewrap_data_keys(changed)
+        return len(changed)
+
+
+def require_database(path: Path) -> None:
+    """Raise ``SealingKeyMismatch`` if there is no database: none is created here."""
+    if not path.exists():
+        raise SealingKeyMismatch(f"{path} does not exist")
+
+
+async def _unwrap(old: KeyEncryptionKey, key_id: str, wrapped: bytes, wrapped_by: str) -> bytes:
+    if wrapped_by != old.name:
+        raise SealingKeyMismatch(f"{old.title} is not the sealing key of lessor.db, which is {wrapped_by}")
+    return await old.unwrap(wrapped, key_id)
