@@ -282,3 +282,15 @@ async def test_a_stream_of_credentials_records_each(tmp_path: Path, aws: StandIn
         ]
         assert server.records(lease_id=issued.lease_id)
         stream.cancel()
+
+
+async def test_a_refused_call_gets_the_id_of_its_record(tmp_path: Path, aws: StandIn) -> None:
+    async with audited(tmp_path, aws) as server, server.connect() as lessor:
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await lessor.lookup("aws/creds/app/" + "0" * 24)
+        sent = dict(refusal.value.trailing_metadata())
+        assert "grpc-status-details-bin" in sent
+        (record,) = await until(
+            lambda: asyncio.to_thread(server.records, request=sent["lessor-request-id"]), bool
+        )
+        assert (record["status"], record["decision"]) == ("NOT_FOUND", "allowed")
