@@ -30,6 +30,7 @@ from lessor_server.adapters.sealing.key_file import require_no_key_without_datab
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.adapters.tls import Certificates
+from lessor_server.audit_start import NO_AUDIT, Auditing, show_in_health
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 from lessor_server.engine.aws.rate_limiter import RateLimit
@@ -104,36 +105,36 @@ async def serve(
 
     Raises:
         LessorError: The data directory is locked or unusable, or the address is taken.
-        CertificateUnusable, KeyFileBroken, RootTokenBroken, OSError: The files cannot be used.
+        AuditKeyBroken, CertificateUnusable, KeyFileBroken, RootTokenBroken, OSError: Files cannot be used.
     """
     tune_garbage_collection()
     limits = connection_limits(settings)
     _prepare(settings, logger)
     log = _start_event_log(logger, random.SystemRandom())
     health = Health(service.full_name for service in SERVICES)
-    notify = _observer(log, health)
+    audit = Auditing(_observer(log, health), random.SystemRandom())
+    notify = audit.notify
     certificates = _certificates(settings.tls)
     identifier = _identifier(settings, certificates, logger)
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
-    guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings))
+    guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings), audit=audit.calls)
     async with (
         open_store(settings.data_dir, SystemClock(), notify) as store,
         clients,
         aclosing(identifier),
+        audit.run(settings, log.report),
         _port(settings, limits, certificates, guard, health) as port,
     ):
         sealer = await KeyringStart(store, settings, logger, notify).wait(port.open)
         gateway = await _gateway(store, clients, settings)
         outside = Dependencies(store, gateway, sealer, notify, log.report, random.SystemRandom(), _linter())
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
-        reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access)
+        reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
         async with (
             run_engine(outside, _limits(settings)) as engine,
-            _keep_running(Supervisor(log.report), give_back_memory),
-            _keep_running(Supervisor(log.report), reloader.run),
-            _keep_running(Supervisor(log.report), identifier.run),
+            _keep_running(Supervisor(log.report), give_back_memory, reloader.run, identifier.run),
         ):
-            system = _system(settings, _about(settings, dev=dev), engine, reloader, access)
+            system = _system(settings, engine, reloader, access, audit, dev=dev)
             addresses = await port.serve(_handlers(engine, guard, health, system, settings))
             health.open()
             try:
@@ -158,6 +159,7 @@ def _observer(log: EventLog, health: Health) -> Observer:
         log(event)
         if isinstance(event, (StoreFailed, StoreBack)):
             health.store(works=isinstance(event, StoreBack))
+        show_in_health(event, health)
 
     return notify
 
@@ -193,15 +195,22 @@ def _identity_limits(settings: Settings) -> IdentityLimits:
 
 
 def _system(
-    settings: Settings, about: About, engine: Engine, reloader: Reloader, access: AccessReloader
+    settings: Settings,
+    engine: Engine,
+    reloader: Reloader,
+    access: AccessReloader,
+    audit: Auditing,
+    *,
+    dev: bool,
 ) -> SystemService:
+    audit.withdraw_by(engine)
     return SystemService(
-        about,
+        _about(settings, audit, dev=dev),
         engine.expiry,
         engine.backup,
         engine.mounts.find_misplaced_tokens,
         engine.store_status,
-        lambda: (*settings.warnings, *reloader.warnings(), *access.warnings()),
+        lambda: (*settings.warnings, *reloader.warnings(), *access.warnings(), *audit.warnings()),
         access,
         engine.sealing_keys,
     )
@@ -255,18 +264,21 @@ def _limits(settings: Settings) -> EngineConfig:
     )
 
 
-def _about(settings: Settings, *, dev: bool) -> About:
+def _about(settings: Settings, audit: Auditing, *, dev: bool) -> About:
     warnings = []
     if settings.exposed:
         warnings.append("the listener is insecure: tokens and credentials cross the network in the clear")
     if dev:
         warnings.append("dev mode: do not keep anything that matters here")
+    elif not settings.audit.is_on:
+        warnings.append(NO_AUDIT)
     return About(
         version=version("lessor"),
         store_kind="sqlite",
         dev_mode=dev,
         linter=installed(),
         warnings=tuple(warnings),
+        audit_sinks=audit.statuses,
     )
 
 
@@ -316,12 +328,13 @@ async def _drain(port: Port, guard: Guard, engine: Engine, health: Health, grace
 
 @asynccontextmanager
 async def _keep_running(
-    supervisor: Supervisor, run: Callable[[], Coroutine[object, object, NoReturn]]
+    supervisor: Supervisor, *parts: Callable[[], Coroutine[object, object, NoReturn]]
 ) -> AsyncIterator[None]:
-    """Run a part while the block runs; restart it if it fails."""
+    """Run parts while the block runs; restart one that fails."""
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(supervisor.keep_running(run))
+        tasks = [group.create_task(supervisor.keep_running(run)) for run in parts]
         try:
             yield
         finally:
-            task.cancel()
+            for task in tasks:
+                task.cancel()

@@ -1,4 +1,4 @@
-"""Reloads the log level, the certificates and the access file while the server runs.
+"""Reloads the log level, the certificates and the access file; opens the audit file again.
 
 SIGHUP triggers it (``systemctl reload``). Certificates are also checked every 10 s, as their renewal may not
 send a signal. If new ones can't be used, the old ones stay in use; the log and GetInfo's warnings say why.
@@ -41,8 +41,13 @@ class Reloader:
         asked: asyncio.Event,
         notify: Callable[[Event], None],
         access: AccessReloader | None = None,
+        reopen_audit: Callable[[], object] = nothing_to_reread,
     ) -> None:
-        """Reload when ``asked`` is set, and notify ``notify`` of the result."""
+        """Reload when ``asked`` is set, and notify ``notify`` of the result.
+
+        ``reopen_audit`` then opens the audit file again.
+        """
+        self._reopen_audit = reopen_audit
         self._access = access
         self._certificates = certificates
         self._reread = reread
@@ -67,6 +72,7 @@ class Reloader:
                     await self._access.reread_authorities()
                 continue
             self._asked.clear()
+            self._reopen_audit()
             await self._reread_settings()
             await self._reread_certificates()
             if self._access is not None:

@@ -149,8 +149,8 @@ async def test_a_database_of_an_earlier_version_is_sealed_under_a_data_key(
     make_old(data)
     async with serving(tmp_path) as server:
         async with connect(server.address, server.token) as lessor:
-            (warning,) = (await lessor.info()).warnings
-            assert "the fixture" in warning
+            warnings = [one for one in (await lessor.info()).warnings if "audit" not in one]
+            assert ["the fixture" in one for one in warnings] == [True]
             leases = await lessor.leases.ListLeases(lease_pb2.ListLeasesRequest(prefix="aws/"))
             assert len(leases.leases) == 4
             answer = await lessor.leases.LookupLease(

@@ -9,6 +9,7 @@ import click
 
 from lessor.cli import output
 from lessor.cli.command import LIVE, LONG_SECONDS, calling, confirm, confirm_leases, yes_option
+from lessor.cli.history import history
 from lessor.cli.params import DURATION, fill, given
 from lessor.v1 import lease_pb2 as pb
 
@@ -173,3 +174,6 @@ def abandon(call: Call, lease_id: str | None, prefix: str | None, *, yes: bool) 
     request = pb.AbandonLeasesRequest()
     fill(request, given({"lease_id": lease_id, "prefix": prefix}))
     output.show_numbers(call(call.leases.AbandonLeases, request), call.style)
+
+
+lease.add_command(history)

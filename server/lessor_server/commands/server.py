@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 import uvloop
 
 from lessor_server import app
 from lessor_server.access_reload import load_rules
+from lessor_server.adapters.audit.key import AuditKeyBroken
 from lessor_server.adapters.aws.sdk_session import CaBundleUnusable, require_ca_bundle
 from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import LogLevel, start_logging
@@ -21,6 +23,15 @@ from lessor_server.domain.errors.base import LessorError
 from lessor_server.reload import need_restart
 from lessor_server.settings.model import Settings, forget_tokens, load
 from lessor_server.settings.sources import SettingsError
+
+_START_ERRORS: Final = (
+    LessorError,
+    AuditKeyBroken,
+    CertificateUnusable,
+    KeyFileBroken,
+    RootTokenBroken,
+    OSError,
+)
 
 
 @click.command("server")
@@ -70,5 +81,5 @@ def run_server(settings: Settings, file: Path | None) -> None:
         level.name = fresh.log.level
         return need_restart(settings, fresh)
 
-    with report_errors("server", (LessorError, CertificateUnusable, KeyFileBroken, RootTokenBroken, OSError)):
+    with report_errors("server", _START_ERRORS):
         uvloop.run(app.run(settings, logger, reread))

@@ -407,3 +407,27 @@ class StoreFailed(Event):
 @dataclass(frozen=True, slots=True)
 class StoreBack(Event):
     """The store writes again."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSinkFailed(Event):
+    """An audit sink can't be written to; it is retried. ``is_last`` says that no other sink works."""
+
+    sink: str
+    error: str
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSinkBack(Event):
+    """An audit sink works again."""
+
+    sink: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecordsMissing(Event):
+    """An audit file does not continue as the data directory says: someone has cut or changed it."""
+
+    sink: str
+    problem: str

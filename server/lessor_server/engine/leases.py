@@ -11,7 +11,7 @@ from lessor_server.domain import lease as steps
 from lessor_server.domain import ttl
 from lessor_server.domain.access.issue_limits import NO_LIMITS, IssueLimits
 from lessor_server.domain.errors.access import NotYourLease
-from lessor_server.domain.errors.base import LessorError, NotFound
+from lessor_server.domain.errors.base import LessorError, NotFound, StoreUnavailable
 from lessor_server.domain.errors.preconditions import (
     LeaseAbandoned,
     LeaseExpired,
@@ -19,7 +19,7 @@ from lessor_server.domain.errors.preconditions import (
     NotRenewable,
 )
 from lessor_server.domain.errors.sealing import RowTampered
-from lessor_server.domain.events import Renewed, RevocationAsked
+from lessor_server.domain.events import IssueFailed, Renewed, RevocationAsked
 from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.lease_id import IdRange, LeaseId
 from lessor_server.engine.ports import Observer, Store, Watch
@@ -27,7 +27,7 @@ from lessor_server.engine.revocation.queue import RevocationQueue
 from lessor_server.engine.store_types import LeaseCount
 
 RENEW_TRIES = 3
-POLL_SECONDS = 1.0
+POLL_SECONDS = RETRY_SECONDS = 1.0
 
 
 class Outcome(Enum):
@@ -205,6 +205,19 @@ class Leases:
         if after.state is State.GONE:
             return Revocation(Outcome.GONE)
         return Revocation(Outcome.ACCEPTED, after.last_error)
+
+    async def withdraw(self, lease_id: str) -> None:
+        """Revoke a lease whose credential is not handed out; repeat until the store has accepted it."""
+        while True:
+            try:
+                lease = await self._store.revoke(lease_id)
+            except StoreUnavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if lease is not None and lease.state is not State.GONE:
+                self._notify(IssueFailed(lease_id, "its audit record was not written in time", ""))
+                self._queue.push_urgent(lease_id)
+            return
 
     async def _wait_for_attempt(
         self, lease_id: LeaseId, lease: Lease, attempt: asyncio.Future[None]

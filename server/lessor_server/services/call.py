@@ -18,6 +18,9 @@ from lessor_server.services import permissions
 from lessor_server.services.permissions import Need
 
 
+def _require_nothing() -> None: ...
+
+
 @dataclass(slots=True)
 class Caller:
     """The caller of one call, and its deadline in the loop's time (infinite if it has none).
@@ -31,6 +34,8 @@ class Caller:
     until: float = math.inf
     grant: Grant = NOTHING
     only_owner: str | None = None
+    require_audit: Callable[[], None] = _require_nothing
+    """Raises ``AuditUnavailable`` if a stream may not issue now, because it could not be recorded."""
 
     @property
     def seconds(self) -> float:
@@ -52,6 +57,10 @@ class Caller:
 
 class Exchange(Protocol):
     """One call on a transport: what came with it, its message, and its answers."""
+
+    def set_request_id(self, request_id: str) -> None:
+        """Send the id of the call's audit records to the caller, with the end of the call."""
+        ...
 
     @property
     def credential(self) -> Credential:

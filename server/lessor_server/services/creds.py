@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
-from functools import partial
 from uuid import UUID
 
 from lessor.v1 import creds_pb2 as pb
@@ -60,7 +59,11 @@ class CredsService(StaticCredentialMethods):
             first = _first(request)
             problems.parse(_issue_request, first, caller)
         yield None
-        ask = partial(_issue_request, first, caller)
+
+        def ask() -> IssueRequest:
+            caller.require_audit()
+            return _issue_request(first, caller)
+
         async with aclosing(self._watch.follow(ask, overlap)) as issued:
             async for made in issued:
                 # Both messages have the same field numbers, so one can be parsed as the other.

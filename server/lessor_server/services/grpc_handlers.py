@@ -24,6 +24,9 @@ from lessor_server.services.guard import CallRefusal, Guard
 DEADLINE_MARGIN_SECONDS = 0.02
 """Subtracted from each deadline, so that the caller gets our answer before its own timeout."""
 
+REQUEST_ID_KEY = "lessor-request-id"
+"""The trailing metadata with the id of a call's audit records."""
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _CERTIFICATE, _CHAIN = "x509_pem_cert", "x509_pem_cert_chain"
@@ -78,6 +81,13 @@ class GrpcExchange:
     def __init__(self, context: Context) -> None:
         """Read from and write to ``context``."""
         self._context = context
+        self._trailing: tuple[tuple[str, str | bytes], ...] = ()
+
+    def set_request_id(self, request_id: str) -> None:
+        """Send the id of the call's audit records as trailing metadata."""
+        self._trailing = ((REQUEST_ID_KEY, request_id),) if request_id else ()
+        if self._trailing:
+            self._context.set_trailing_metadata(self._trailing)
 
     @cached_property
     def credential(self) -> Credential:
@@ -118,7 +128,8 @@ class GrpcExchange:
         """End the call with the status of an error; never return."""
         answer = status.error_status(refusal.error, sees_root=refusal.sees_root)
         try:
-            await self._context.abort(answer.code, answer.message, ((status.DETAILS_KEY, answer.details),))
+            trailing = (*self._trailing, (status.DETAILS_KEY, answer.details))
+            await self._context.abort(answer.code, answer.message, trailing)
         except grpc.aio.InternalError:
             # A message is half-written to a caller that does not read: gRPC accepts no status. The call
             # ends with its connection.

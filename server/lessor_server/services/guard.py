@@ -34,8 +34,10 @@ from lessor_server.domain.errors.base import (
 )
 from lessor_server.services import parsing, permissions
 from lessor_server.services.anonymous import AnonymousCalls
+from lessor_server.services.audit import CallAudit, CallRecords
 from lessor_server.services.call import UNKNOWN_METHOD, Caller, Exchange, Method, OpenStream, ServedCall
 from lessor_server.services.call_limits import DEFAULT_LIMITS, CallLimiter, IdentityLimits
+from lessor_server.services.effects import EFFECTS
 from lessor_server.services.permissions import PUBLIC, UNBOUNDED_STREAMS, Need
 
 DEFAULT_SECONDS = 60.0
@@ -95,10 +97,12 @@ class Guard:
         wall_clock: Callable[[], float],
         limits: IdentityLimits = DEFAULT_LIMITS,
         needs: Mapping[str, tuple[Need, ...]] = permissions.PERMISSIONS,
+        audit: CallAudit | None = None,
     ) -> None:
         """Admit callers that ``access`` knows and whose policies grant ``needs``, within ``limits``.
 
-        ``wall_clock`` returns the seconds since the epoch, by which credentials end.
+        Calls are recorded by ``audit``. ``wall_clock`` returns the seconds since the epoch, by which
+        credentials end.
         """
         self._access = access
         self._log = log
@@ -106,6 +110,7 @@ class Guard:
         self._limits = CallLimiter(limits)
         self._wall_clock = wall_clock
         self._anonymous = AnonymousCalls()
+        self._audit = audit or CallAudit()
         self._streams: dict[OpenStream, None] = {}
         self._calls = 0
         self._idle = asyncio.Event()
@@ -116,36 +121,33 @@ class Guard:
         """Return the methods of one service by their short names.
 
         Raises:
-            LookupError: A method has no permission.
+            LookupError: A method has no permission, or no effect.
         """
         return [(one.name, self._method(one, implementation)) for one in descriptor.methods]
 
     async def serve(self, method: Method, exchange: Exchange) -> Message | CallRefusal | None:
         """Serve one call; return its answer, None after a stream, or the error that ends it."""
-        principal: Principal | None = None
-        call: ServedCall | None = None
+        records = self._audit.begin(method, exchange.credential.peer.connection)
+        exchange.set_request_id(records.request_id)
         try:
             # Life of a request, 1: only what comes with the call is read.
             if method.needs is None:
                 return await self._serve_anybody(method, exchange)
-            version = self._access.version
-            principal = await self._identify(exchange)
-            call = ServedCall(method, exchange, Caller(principal, _until(method, exchange)), version)
-            if self._draining:
-                raise Draining("the server is stopping")
-            self._limits.take_turn(principal)
-            with self._limits.counted(principal, lasting=method.lasting), self._counted():
-                return await self._serve_known(call)
+            return await self._serve_identified(method, exchange, records)
         except LessorError as error:
             answered = self._with_reference(method, error)
+        except asyncio.CancelledError:
+            records.cancel()
+            raise
         except Exception as error:  # noqa: BLE001 - nothing unmapped may leave
             answered = InternalError(self._log.report(method.name, error))
         _release_frames(answered)
         if answered.kind in _BAD_INPUT:
             self._log.refused(answered.reason)
-        if principal is None:
+        await records.refuse(answered)
+        if records.principal is None:
             await self._anonymous.wait_turn(exchange.credential.peer.connection)
-        return CallRefusal(answered, sees_root=call is not None and call.sees_root)
+        return CallRefusal(answered, sees_root=records.call is not None and records.call.sees_root)
 
     async def judge_streams(self) -> None:
         """Judge each open stream by the current rules, and end those that they do not allow."""
@@ -173,10 +175,26 @@ class Guard:
             pass
         return self._calls
 
+    async def _serve_identified(
+        self, method: Method, exchange: Exchange, records: CallRecords
+    ) -> Message | None:
+        """Identify the caller, and serve its call within its limits."""
+        version = self._access.version
+        principal = records.principal = await self._identify(exchange)
+        caller = Caller(principal, _until(method, exchange), require_audit=self._audit.require)
+        call = records.call = ServedCall(method, exchange, caller, version)
+        if self._draining:
+            raise Draining("the server is stopping")
+        self._limits.take_turn(principal)
+        with self._limits.counted(principal, lasting=method.lasting), self._counted():
+            return await self._serve_known(call, records)
+
     def _method(self, method: MethodDescriptor, implementation: object) -> Method:
         name = f"{method.containing_service.name}.{method.name}"
         if name not in self._needs and name not in PUBLIC:
             raise LookupError(f"{name} has no permission in services/permissions.py")
+        if name in self._needs and name not in EFFECTS:
+            raise LookupError(f"{name} has no effect in services/effects.py")
         return Method(
             name,
             self._needs.get(name),
@@ -211,29 +229,37 @@ class Guard:
             raise Unimplemented("the server has no such method")
         call = ServedCall(method, exchange, Caller(ANONYMOUS, _until(method, exchange)))
         if not method.answers and not method.converses:
-            return await self._answer(call)
+            return await self._answer(call, None)
         with self._anonymous.stream(connection):
-            await (self._converse(call) if method.converses else self._answers(call, None))
+            await (self._converse(call) if method.converses else self._answers(call, None, None))
         return None
 
-    async def _serve_known(self, call: ServedCall) -> Message | None:
+    async def _serve_known(self, call: ServedCall, records: CallRecords) -> Message | None:
         if not call.method.answers:
-            return await self._answer(call)
+            return await self._answer(call, records)
         stream = OpenStream(call, self._wall_clock)
         try:
-            await self._answers(call, stream)
+            await self._answers(call, stream, records)
         finally:
             self._streams.pop(stream, None)
+        await records.end()
         return None
 
-    async def _answer(self, call: ServedCall) -> Message:
-        """Serve a call with one response message."""
+    async def _answer(self, call: ServedCall, records: CallRecords | None) -> Message:
+        """Serve a call with one response message; ``records`` is None if it is not recorded."""
         async with self._deadline(call, None):
-            answer: Message = await call.serve(await self._request(call))
+            request = await self._request(call)
+            if records is not None:
+                await records.begin(call)
+            answer: Message = await call.serve(request)
+            if records is not None:
+                await records.answer(answer)
             return answer
 
-    async def _answers(self, call: ServedCall, stream: OpenStream | None) -> None:
-        """Serve a call with a stream of response messages."""
+    async def _answers(
+        self, call: ServedCall, stream: OpenStream | None, records: CallRecords | None
+    ) -> None:
+        """Serve a call with a stream of response messages; ``records`` is None if it is not recorded."""
         request = await self._request(call)
         if stream is not None:
             if call.version != self._access.version:
@@ -241,6 +267,9 @@ class Guard:
             if self._draining and call.method.lasting:
                 raise Draining("the server is stopping")
             self._streams[stream] = None
+        if records is not None:
+            async with self._deadline(call, stream):
+                await records.begin(call)
         async with aclosing(call.serve(request)) as answers:
             if call.method.lasting:
                 async with self._deadline(call, stream):
@@ -249,6 +278,8 @@ class Guard:
                 await call.exchange.begin()
             async with self._deadline(call, stream):
                 async for message in answers:
+                    if records is not None:
+                        await records.credential(message)
                     await call.exchange.write(message)
 
     async def _converse(self, call: ServedCall) -> None:

@@ -1,4 +1,4 @@
-"""grpc.health.v1: SERVING while calls are served and the store can write.
+"""grpc.health.v1: SERVING while calls are served and store and audit can write.
 
 Source: grpc/grpc-proto, "health/v1/health.proto", and the gRPC guide "GRPC Health Checking Protocol".
 """
@@ -35,7 +35,7 @@ class Health:
         """Answer for the full names in ``services`` and for the empty name; at first none is serving."""
         self._names = frozenset(("", *services))
         self._open = False
-        self._store_works = True
+        self._store_works = self._audit_works = True
         self._watches: set[asyncio.Event] = set()
 
     def open(self) -> None:
@@ -51,6 +51,11 @@ class Health:
     def store(self, *, works: bool) -> None:
         """Report whether the store can write."""
         self._store_works = works
+        self._signal()
+
+    def audit(self, *, works: bool) -> None:
+        """Report whether audit records can be written, or need not be."""
+        self._audit_works = works
         self._signal()
 
     async def Check(self, request: pb.HealthCheckRequest, _: Caller) -> Status:
@@ -90,7 +95,7 @@ class Health:
         """Return the health of a service; None means that the server does not have it."""
         if name is None:
             return Status(status=Status.SERVICE_UNKNOWN)
-        serving = self._open and self._store_works
+        serving = self._open and self._store_works and self._audit_works
         return Status(status=Status.SERVING if serving else Status.NOT_SERVING)
 
     def _signal(self) -> None:

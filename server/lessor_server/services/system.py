@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from lessor.v1 import system_pb2 as pb
 from lessor_server.domain.access.acl import Capability
+from lessor_server.domain.audit.record import SinkStatus
 from lessor_server.domain.errors.access import NoAccessFile
 from lessor_server.domain.errors.base import Unimplemented
 from lessor_server.engine.revocation.expiry_hold import ASKED, ExpiryHold
@@ -58,6 +59,7 @@ class About:
     dev_mode: bool
     linter: str
     warnings: tuple[str, ...]
+    audit_sinks: Callable[[], Iterable[SinkStatus]] = tuple
 
 
 class SystemService:
@@ -113,6 +115,10 @@ class SystemService:
             dev_mode=about.dev_mode,
             linter=about.linter,
             access_file_time=messages.timestamp(self._access.loaded_us if self._access else 0),
+            audit_sinks=[
+                pb.AuditSink(name=one.name, ok=one.works, last_seq=one.last_seq, last_hash=one.last_hash)
+                for one in about.audit_sinks()
+            ],
             warnings=warnings,
         )
 

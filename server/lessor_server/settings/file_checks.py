@@ -30,6 +30,11 @@ def kind_problem(path: Path) -> Problem | None:
     return ("is not a regular file", "name a regular file") if path.exists() and not path.is_file() else None
 
 
+def writers_problem(path: Path) -> Problem | None:
+    """Return why others can change a file; its folder may be open to a group, as folders of logs are."""
+    return _problem(path, GROUP_OR_OTHERS)
+
+
 def data_dir_problem(path: Path) -> Problem | None:
     """Return why others can change or replace a data directory, or change a file in it.
 

@@ -49,6 +49,24 @@ class AccessSettings(ConfigModel):
     """Whether the root token is accepted."""
 
 
+class AuditSettings(ConfigModel):
+    """Where audit records are written; several sinks are possible, and without one there is no audit."""
+
+    file: Annotated[Path, PlainValidator(parsers.log_file)] | None = None
+    """A file, which is opened again on SIGHUP."""
+    stdout: Boolean = False
+    """Standard output; the log is on standard error."""
+    socket: Annotated[Path, PlainValidator(parsers.socket_path)] | None = None
+    """A unix stream socket, on which a collector listens."""
+    sync: Boolean = False
+    """Whether a record must be durable before the call goes on."""
+
+    @property
+    def is_on(self) -> bool:
+        """Return whether there is a sink."""
+        return self.stdout or self.file is not None or self.socket is not None
+
+
 class AwsSettings(ConfigModel):
     """Limits on calls to AWS."""
 
@@ -131,6 +149,7 @@ class SettingsFile(ConfigModel):
     tls: Annotated[Tls | None, BeforeValidator(lambda given: None if given == {} else given)] = None
     """``None``, or an empty table in the file: no TLS."""
     access: AccessSettings = AccessSettings()
+    audit: AuditSettings = AuditSettings()
     aws: AwsSettings = AwsSettings()
     limits: Limits = Limits()
     sealing: Sealing = Sealing()

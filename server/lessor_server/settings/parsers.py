@@ -253,6 +253,28 @@ def readable_file(value: object) -> Path:
     return path
 
 
+def log_file(value: object) -> Path:
+    """Accept a file that the server may append to, or create."""
+    path = Path(text(value))
+    with _report_os_errors(f"{_shown(path)} can't be reached", "name a file in a folder that exists"):
+        is_there = path.exists()
+        if not path.absolute().parent.is_dir():
+            raise InvalidValue(f"{_shown(path)} is not in a folder", "create the folder first")
+        wrong = file_checks.kind_problem(path) or (file_checks.writers_problem(path) if is_there else None)
+    if wrong:
+        raise InvalidValue(f"{_shown(path)} {wrong[0]}" if not is_there else wrong[0], wrong[1])
+    return path
+
+
+def socket_path(value: object) -> Path:
+    """Accept the absolute path of a unix socket, which need not exist yet."""
+    path = text(value)
+    if not path.startswith("/") or len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        fix = f"give an absolute path of at most {MAX_SOCKET_PATH} bytes"
+        raise InvalidValue(f"{_shown(path)} can't be the path of a socket", fix)
+    return Path(path)
+
+
 def authorities(value: object) -> Path:
     """Accept a file of CA certificates."""
     path = readable_file(value)

@@ -15,7 +15,7 @@ from lessor_server.domain.errors.preconditions import (
     LeaseRevoking,
     NotRenewable,
 )
-from lessor_server.domain.events import Renewed, RevocationAsked
+from lessor_server.domain.events import IssueFailed, Renewed, RevocationAsked
 from lessor_server.domain.lease import State
 from lessor_server.domain.lease_id import EVERYTHING, LeaseId
 from lessor_server.engine.leases import Outcome, Renewal
@@ -258,3 +258,27 @@ async def test_leases_are_listed_and_counted_as_callers_see_them() -> None:
         for state, ids in ((State.REVOKING, [one.lease.id for one in made]), (State.ACTIVE, [kept.lease.id])):
             assert [one.id for one in await leases.page(EVERYTHING, state, "", 10)] == sorted(ids)
             assert [one.count for one in await leases.count(EVERYTHING, state)] == [len(ids)]
+
+
+@virtual
+async def test_a_withdrawn_lease_is_revoked_once_the_store_works_again() -> None:
+    """Its credential was not handed out, because its audit record could not be written."""
+    async with world() as w:
+        made = await w.issue()
+        w.store.fails.add("revoke")
+        task = asyncio.get_running_loop().create_task(w.engine.leases.withdraw(made.lease.id))
+        await asyncio.sleep(3)
+        assert not task.done()
+        assert len(w.users()) == 1
+        w.store.fails.clear()
+        await task
+        await asyncio.sleep(BOUND_SECONDS)
+        assert w.users() == []
+        assert [one.lease_id for one in w.events.of(IssueFailed)] == [made.lease.id]
+
+
+@virtual
+async def test_a_lease_that_is_gone_is_not_withdrawn() -> None:
+    async with world() as w:
+        await w.engine.leases.withdraw(UNKNOWN)
+        assert w.events.of(IssueFailed) == []

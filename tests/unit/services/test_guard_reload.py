@@ -43,6 +43,8 @@ class Exchange:
         await self.may_send.wait()
         return self._messages.pop(0)
 
+    def set_request_id(self, request_id: str) -> None: ...
+
     async def begin(self) -> None: ...
 
     async def write(self, message: Message) -> None:

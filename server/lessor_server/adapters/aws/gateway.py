@@ -25,6 +25,7 @@ from lessor_server.domain.aws.sts_calls import VerifyKey
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.root import Root
 from lessor_server.domain.token_places import TokenPlaces
+from lessor_server.engine.aws.request_ids import note_request_id
 
 T = TypeVar("T")
 
@@ -128,7 +129,9 @@ class AwsGateway:
                 operation = getattr(await self._client(pending, endpoint), pending.operation.method)
                 with signing_key(pending.call.key) if _is_proof(pending.call) else nullcontext():
                     answer: dict[str, Any] = await operation(**pending.operation.params(pending.call))
-            return cast("T", _read(pending.operation, answer))
+            value = cast("T", _read(pending.operation, answer))
+            note_request_id(answer["ResponseMetadata"]["RequestId"])
+            return value
         except LessorError:
             raise
         except sdk.ClientError as error:

@@ -30,6 +30,8 @@ _ERRORS = (
     events.KeyLeft,
     events.RotationMissed,
     events.UnreadableRow,
+    events.AuditSinkFailed,
+    events.AuditRecordsMissing,
     events.TamperedRow,
     events.SealingKeyAway,
 )

@@ -26,7 +26,7 @@ _HALF: Final = "lessor.copy"
 _OURS: Final = frozenset(
     (
         *("lessor.db", "lessor.db-wal", "lessor.db-shm", "lessor.db-journal", "lessor.lock", _HALF),
-        *("root-token", "sealing-key"),
+        *("root-token", "sealing-key", "audit-key", "audit-state"),
     )
 )
 
@@ -99,7 +99,7 @@ def _is_ours(target: Path, folder: Path) -> bool:
     first, *others = (part.lower() for part in target.relative_to(folder).parts)
     if others:
         return others[-1] == _HALF or first in _OURS
-    return first.startswith(("lessor.", "root-token", "sealing-key"))
+    return first.startswith(("lessor.", "root-token", "sealing-key", "audit-"))
 
 
 def _failure(why: str, *, of_the_disk: bool) -> StoreUnavailable | Invalid:

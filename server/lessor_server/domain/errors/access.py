@@ -7,6 +7,7 @@ from lessor_server.domain.errors.base import (
     Precondition,
     QuotaExceeded,
     Unauthenticated,
+    Unavailable,
 )
 
 HOW_TO_SEND = "send the metadata 'authorization: Bearer TOKEN' once, or call with a client certificate alone"
@@ -80,3 +81,10 @@ class AccessFileInvalid(Precondition):
 
     reason = "ACCESS_FILE_INVALID"
     fix = "correct the access file, check it with lessor access check, and reload again"
+
+
+class AuditUnavailable(Unavailable):
+    """No audit sink works, so nothing is issued or changed, and the root is not shown; revocations go on."""
+
+    reason = "AUDIT_UNAVAILABLE"
+    fix = "call again later; the operator's log says why the audit records can't be written"

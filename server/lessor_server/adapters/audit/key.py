@@ -1,0 +1,103 @@
+"""The key of an installation's audit files: it signs checkpoints, and hashes the ids of access keys."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from lessor_server.adapters import private_file
+from lessor_server.domain.audit.chain import checkpoint_text
+
+KEY_FILE: Final = "audit-key"
+KEY_SIZE: Final = 32
+_HASH_KEY_OF: Final = b"lessor audit hash"
+"""From this and the private key the key of the hashes is derived."""
+
+
+class AuditKeyBroken(Exception):
+    """The file of the audit key exists but can't be used."""
+
+
+class NotAPublicKey(ValueError):
+    """A text is not the base64 of an Ed25519 public key."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditKey:
+    """An Ed25519 key (RFC 8032), and a key of HMAC-SHA256 that is derived from it."""
+
+    private: Ed25519PrivateKey = field(repr=False)
+    hasher: hmac.HMAC = field(repr=False)
+    """Is copied for each value: ``hmac.digest`` lets other threads run, which takes longer than the hash."""
+
+    @classmethod
+    def load_or_make(cls, data_dir: Path) -> Self:
+        """Return the key in a data directory; the first start creates it.
+
+        Raises:
+            AuditKeyBroken: Others may read the file, or it does not have 32 bytes. OSError: It can't be read.
+        """
+        return cls._of(data_dir / KEY_FILE, make=True)
+
+    @classmethod
+    def load(cls, data_dir: Path) -> Self:
+        """Return the key in a data directory; raises as ``load_or_make``, and ``OSError`` if it has none."""
+        return cls._of(data_dir / KEY_FILE, make=False)
+
+    @classmethod
+    def _of(cls, path: Path, *, make: bool) -> Self:
+        try:
+            if make:
+                seed = private_file.read_or_make(
+                    path, lambda: Ed25519PrivateKey.generate().private_bytes_raw()
+                )
+            else:
+                seed = private_file.read_private(path)
+        except private_file.NotPrivate as error:
+            raise AuditKeyBroken(str(error)) from error
+        if len(seed) != KEY_SIZE:
+            fix = "restore the previous file; checkpoints of another key don't verify with the old public one"
+            raise AuditKeyBroken(f"{path} has {len(seed)} bytes, not {KEY_SIZE}; {fix}")
+        hash_key = hmac.digest(seed, _HASH_KEY_OF, hashlib.sha256)
+        return cls(Ed25519PrivateKey.from_private_bytes(seed), hmac.new(hash_key, digestmod=hashlib.sha256))
+
+    @property
+    def public(self) -> str:
+        """Return the public key in base64, as ``lessor audit verify --key`` takes it."""
+        return base64.b64encode(self.private.public_key().public_bytes_raw()).decode("ascii")
+
+    def sign_checkpoint(self, seq: int, prev: str) -> str:
+        """Return the signature of a checkpoint, in base64."""
+        return base64.b64encode(self.private.sign(checkpoint_text(seq, prev))).decode("ascii")
+
+    def hash_value(self, value: str) -> str:
+        """Return what stands for a value in a record: its HMAC-SHA256, in hex."""
+        hasher = self.hasher.copy()
+        hasher.update(value.encode("utf-8", "surrogatepass"))
+        return hasher.hexdigest()
+
+
+class PublicKey:
+    """Checks signatures."""
+
+    def __init__(self, text: str) -> None:
+        """Parse a key in base64; raise ``NotAPublicKey`` for any other text."""
+        try:
+            self._key = Ed25519PublicKey.from_public_bytes(base64.b64decode(text.strip(), validate=True))
+        except ValueError:
+            raise NotAPublicKey("is not the base64 of an Ed25519 public key, 44 characters") from None
+
+    def check(self, signature: bytes, signed: bytes) -> bool:
+        """Return whether ``signature`` is this key's of ``signed``."""
+        try:
+            self._key.verify(signature, signed)
+        except InvalidSignature:
+            return False
+        return True

@@ -1,0 +1,105 @@
+"""``DATA/audit-state``: the last number and hash of each sink, kept apart from what the sinks hold.
+
+It is written in place after each group of records, so that it survives a kill of the process. After a crash
+of the machine it may be ahead of an audit file that was not made durable: then only the position that was
+made durable counts. A machine's start is known by its boot id.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from lessor_server.adapters import private_file
+from lessor_server.domain.audit.chain import ChainEnd
+
+STATE_FILE: Final = "audit-state"
+_SIZE: Final = 1024
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Position(NamedTuple):
+    """How far a sink has come: the last record written, and the last one that was made durable."""
+
+    written: ChainEnd = ChainEnd()
+    durable: ChainEnd = ChainEnd()
+
+
+class AuditState:
+    """The positions of all sinks; each is written by its own thread."""
+
+    def __init__(self, data_dir: Path, boot_id: Callable[[], str] | None = None) -> None:
+        """Read the file in ``data_dir``, or begin without positions; a broken file counts as none.
+
+        Raises:
+            NotPrivate: Others may read or write it. OSError: It can't be read.
+        """
+        self._path = data_dir / STATE_FILE
+        self._boot = (boot_id or _read_boot_id)()
+        self._lock = threading.Lock()
+        self._descriptor = -1
+        self._positions: dict[str, Position] = {}
+        self.problem = ""
+        """Why the file could not be used at the start; empty if it could, or if there was none."""
+        if self._path.exists():
+            self._parse(private_file.read_private(self._path))
+
+    def get(self, sink: str) -> Position:
+        """Return the position of a sink."""
+        return self._positions.get(sink, Position())
+
+    def put(self, sink: str, position: Position) -> None:
+        """Write the position of a sink; a failure is ignored, as the sink itself works."""
+        with self._lock:
+            if self._positions.get(sink) == position:
+                return
+            self._positions[sink] = position
+            try:
+                self._write()
+            except OSError:
+                return
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+    def _write(self) -> None:
+        if self._descriptor < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._descriptor = os.open(self._path, flags, 0o600)
+        sinks = ",".join(
+            f'"{name}":{{"written":"{one.written.seq}:{one.written.hash}",'
+            f'"durable":"{one.durable.seq}:{one.durable.hash}"}}'
+            for name, one in self._positions.items()
+        )
+        text = f'{{"boot":"{self._boot}","sinks":{{{sinks}}}}}'
+        # One write of a constant size: a kill leaves the old content or the new one.
+        os.pwrite(self._descriptor, f"{text:<{_SIZE - 1}}\n".encode(), 0)
+
+    def _parse(self, content: bytes) -> None:
+        try:
+            stored = json.loads(content)
+            same_boot = bool(self._boot) and stored["boot"] == self._boot
+            for name, one in stored["sinks"].items():
+                position = Position(ChainEnd.parse(one["written"]), ChainEnd.parse(one["durable"]))
+                # After a crash of the machine, records that were not durable may be lost.
+                self._positions[name] = (
+                    position if same_boot else Position(position.durable, position.durable)
+                )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self._positions = {}
+            self.problem = f"{self._path} can't be read: a tail that is cut off an audit file is not noticed"
+
+
+def _read_boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,411 @@
+"""Writes the records of one sink on its own thread, in groups, as one hash chain.
+
+A full disk, an error of the disk and a short write are one failure: the sink is opened again every second,
+and goes on after its last whole record. A torn line is followed by a record that names its bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any, Final, NamedTuple, Protocol
+
+from lessor_server.adapters.audit.key import AuditKey
+from lessor_server.adapters.audit.state import AuditState, Position
+from lessor_server.adapters.audit.targets import Target
+from lessor_server.domain.audit.chain import CHECKPOINT_RECORDS, CHECKPOINT_SECONDS, ChainEnd, link
+from lessor_server.domain.audit.record import AuditRecord, RecordKind
+from lessor_server.domain.audit.resume import resume
+
+GROUP: Final = 256
+"""The maximum number of records in one write."""
+TICK_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = 1.0
+IDLE_SECONDS: Final = 0.005
+"""After this time without records the position is stored."""
+STORE_SECONDS: Final = 0.05
+"""The position of a busy sink is stored this often."""
+DURABLE_SECONDS: Final = 5.0
+"""Without ``audit.sync`` a file is made durable this often."""
+
+
+class AuditClock(Protocol):
+    """The machine's clocks, in microseconds."""
+
+    def wall_us(self) -> int:
+        """Return the time since the epoch."""
+        ...
+
+    def boot_us(self) -> int:
+        """Return a time that never jumps."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A record on its way; ``waiting`` names the sinks whose answer ``future`` still needs."""
+
+    record: AuditRecord
+    future: asyncio.Future[None] | None = None
+    waiting: set[str] = field(default_factory=set)
+
+
+class WriteReport(NamedTuple):
+    """What has become of the entries that were put before; ``error`` is empty while the sink works."""
+
+    sink: str
+    batches: int
+    """How many puts it answers."""
+    written: Sequence[Entry]
+    failed: Sequence[Entry]
+    """Not written yet; they are tried again, and reported again when they are."""
+    end: ChainEnd
+    error: str
+    problem: str
+    """What is missing or changed in a file that was opened."""
+
+
+class _Item(NamedTuple):
+    """A part of one write: a line with the chain's end after it, or the newline that ends a torn line."""
+
+    data: bytes
+    end: ChainEnd | None = None
+    entry: Entry | None = None
+    kind: RecordKind | None = None
+
+
+class _Torn:
+    """The bytes after the last whole record."""
+
+    def __init__(self, content: bytes = b"") -> None:
+        self.size = len(content)
+        self._digest = hashlib.sha256(content)
+        self._newline = False
+
+    def add(self, piece: bytes) -> None:
+        """Add a piece of a line."""
+        piece = b"\n" + piece if self._newline else piece
+        self._newline = False
+        self._digest.update(piece)
+        self.size += len(piece)
+
+    def end_line(self) -> None:
+        """End the line; this newline is part of the torn bytes only if a further piece follows."""
+        self._newline = self.size > 0
+
+    def content(self) -> dict[str, Any]:
+        """Return the fields of a ``recovered`` record."""
+        return {"torn_bytes": self.size, "torn_sha256": self._digest.hexdigest()}
+
+
+class SinkWriter:
+    """The thread of one sink."""
+
+    def __init__(
+        self,
+        target: Target,
+        state: AuditState,
+        key: AuditKey,
+        clock: AuditClock,
+        report: Callable[[WriteReport], None],
+        *,
+        sync: bool = False,
+        tick: float = TICK_SECONDS,
+    ) -> None:
+        """Write to ``target`` and ``report`` what was written, from the thread; ``sync``: durably.
+
+        It looks every ``tick`` seconds whether something else is due.
+        """
+        self._tick = tick
+        self.name = target.name
+        self._target = target
+        self._state = state
+        self._key = key
+        self._clock = clock
+        self._report = report
+        self._sync = sync
+        self._queue: SimpleQueue[Sequence[Entry] | None] = SimpleQueue()
+        self._backlog: deque[Entry] = deque()
+        self._batches = 0
+        self._written: list[Entry] = []
+        self._failed: list[Entry] = []
+        self._error = self._problem = ""
+        self._news = False
+        """Whether there is something to report."""
+        self._reported = 0
+        """How many entries at the head of the backlog are reported as failed."""
+        self._end = state.get(self.name).written
+        self._durable = self._end
+        self._durable_us = self._unsigned_us = self._retry_us = self._stored_us = 0
+        self._unsigned = 0
+        self._torn = _Torn()
+        self._needs_newline = False
+        self._is_open = self._begins = self._stopping = False
+        self._reopen = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"audit {self.name}", daemon=True)
+
+    @property
+    def known_end(self) -> ChainEnd:
+        """Return the end of the chain as of the last start."""
+        return self._state.get(self.name).written
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def put(self, entries: Sequence[Entry]) -> None:
+        """Write records soon; one report answers."""
+        self._queue.put(entries)
+
+    def reopen(self) -> None:
+        """Open the target again before the next write, as after a rotation of logs."""
+        self._reopen.set()
+
+    def stop(self) -> None:
+        """Write what waits, with a checkpoint, and end the thread."""
+        self._queue.put(None)
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end of the thread."""
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._collect()
+            self._work()
+            self._report_news()
+        try:
+            if self._is_open and self._unsigned:
+                self._write([self._checkpoint(self._end)])
+            self._make_durable()
+        except OSError:
+            return
+        finally:
+            self._state.put(self.name, Position(self._end, self._durable))
+            self._target.close()
+
+    def _collect(self) -> None:
+        """Take the entries that wait, or wait for some, but not longer than a tick; store the position."""
+        try:
+            self._take(self._queue.get(timeout=min(self._tick, IDLE_SECONDS)))
+        except Empty:
+            self._state.put(self.name, Position(self._end, self._durable))
+            try:
+                self._take(self._queue.get(timeout=self._tick))
+            except Empty:
+                return
+
+    def _take(self, entries: Sequence[Entry] | None) -> None:
+        """Take some entries, and all others that wait."""
+        try:
+            while True:
+                if entries is None:
+                    self._stopping = True
+                else:
+                    self._backlog.extend(entries)
+                    self._batches += 1
+                entries = self._queue.get_nowait()
+        except Empty:
+            return
+
+    def _work(self) -> None:
+        """Write the backlog; after a failure only once it is time for the next attempt."""
+        now = self._clock.boot_us()
+        if now < self._retry_us and not self._stopping:
+            self._fail_backlog()
+            return
+        try:
+            if self._reopen.is_set():
+                self._reopen.clear()
+                self._close()
+            if not self._is_open:
+                self._open()
+            while self._backlog:
+                self._write_group()
+            self._maintain(now)
+            self._news = self._news or bool(self._error)
+            self._error = ""
+        except Exception as error:  # noqa: BLE001 - the thread goes on: the sink is tried again
+            self._retry_us = now + int(RETRY_SECONDS * 1e6)
+            self._close()
+            self._error = _text(error)
+            self._news = True
+            self._fail_backlog()
+
+    def _fail_backlog(self) -> None:
+        """Have the entries reported that are not reported yet."""
+        self._failed += (self._backlog[at] for at in range(self._reported, len(self._backlog)))
+        self._reported = len(self._backlog)
+
+    def _report_news(self) -> None:
+        """Report what has happened since the last report, if anything has."""
+        if self._batches or self._written or self._failed or self._news:
+            news = (self._batches, self._written, self._failed, self._end, self._error, self._problem)
+            self._batches, self._written, self._failed, self._problem = 0, [], [], ""
+            self._news = False
+            self._report(WriteReport(self.name, *news))
+
+    def _open(self) -> None:
+        """Open the target, find where the chain goes on, and write a checkpoint."""
+        tail = self._target.open()
+        self._begins = not tail
+        found = resume(tail, self._end)
+        self._end = found.end
+        if tail:
+            self._torn, self._needs_newline = _Torn(found.torn), found.needs_newline
+        elif not self._target.is_stream:
+            self._needs_newline = False  # the torn line is in the file before this one
+        self._is_open = True
+        self._problem = found.problem or self._problem
+        self._write(self._first_items())
+        self._retry_us = 0
+        self._news = True
+
+    def _close(self) -> None:
+        self._is_open = False
+        self._target.close()
+
+    def _first_items(self) -> list[_Item]:
+        """Return what comes first after an open: a checkpoint, and what explains a torn line."""
+        items, end = [], self._end
+        if self._needs_newline:
+            items.append(_Item(b"\n"))
+        recovered = [(RecordKind.RECOVERED, self._torn.content())] if self._torn.size else []
+        if self._begins:
+            items.append(self._checkpoint(end, opens=True))
+            end = items[-1].end or end
+        for kind, content in recovered:
+            items.append(self._own(kind, content, end))
+            end = items[-1].end or end
+        if not self._begins:
+            items.append(self._checkpoint(end))
+        return items
+
+    def _write_group(self) -> None:
+        """Write the next entries, with a checkpoint where one is due."""
+        items, end, unsigned = [], self._end, self._unsigned
+        for entry in list(self._backlog)[:GROUP]:
+            if unsigned >= CHECKPOINT_RECORDS - 1:
+                items.append(self._checkpoint(end))
+                end, unsigned = items[-1].end or end, 0
+            line, end = self._link(entry.record, end)
+            items.append(_Item(line, end, entry, entry.record.kind))
+            unsigned += 1
+        self._write(items)
+
+    def _link(self, record: AuditRecord, end: ChainEnd) -> tuple[bytes, ChainEnd]:
+        """Return the line of a record; one that can't be written is counted as a gap."""
+        try:
+            return record.link(end)
+        except (ValueError, TypeError, AttributeError):
+            gap = AuditRecord(kind=RecordKind.GAP, time_us=record.time_us, count=1)
+            return gap.link(end)
+
+    def _write(self, items: Sequence[_Item]) -> None:
+        """Write lines as one, and have the entries reported; raise ``OSError`` if not all are written."""
+        sent, error = self._send(memoryview(b"".join(item.data for item in items)))
+        written = self._account(items, sent)
+        failed: list[Entry] = []
+        if error is None and self._sync:
+            try:
+                self._target.sync()
+                self._durable = self._end
+            except OSError as raised:  # they are in the file, but may be lost: nobody may rely on them
+                error, written, failed = raised, [], written
+        self._written += written
+        self._failed += failed
+        if error is not None:
+            raise error
+
+    def _send(self, data: memoryview) -> tuple[int, OSError | None]:
+        """Return how many bytes were written, and the error that prevented the rest."""
+        sent = 0
+        try:
+            while sent < len(data):
+                count = self._target.write(data[sent:])
+                if count <= 0:
+                    return sent, OSError(errno.EIO, "nothing was written")
+                sent += count
+        except OSError as error:
+            return sent, error
+        return sent, None
+
+    def _account(self, items: Sequence[_Item], sent: int) -> list[Entry]:
+        """Move the chain to the last whole line of the first ``sent`` bytes; return its entries."""
+        written = []
+        for item in items:
+            if sent <= 0:
+                break
+            piece, sent = item.data[:sent], sent - len(item.data)
+            if item.end is None:
+                self._needs_newline = False
+                self._torn.end_line()
+            elif len(piece) < len(item.data) - 1:
+                self._torn.add(piece)
+                self._needs_newline = True
+            else:
+                self._needs_newline = len(piece) < len(item.data)  # a record may lack its newline alone
+                self._settle(item)
+                if item.entry is not None:
+                    written.append(item.entry)
+        return written
+
+    def _settle(self, item: _Item) -> None:
+        """Move the chain past one line."""
+        assert item.end is not None
+        self._end = item.end
+        if item.kind is RecordKind.RECOVERED:
+            self._torn = _Torn()
+        if item.kind is RecordKind.CHECKPOINT:
+            self._unsigned = 0
+        else:
+            self._unsigned += 1
+            self._unsigned_us = self._unsigned_us if self._unsigned > 1 else self._clock.boot_us()
+        if item.entry is not None:
+            self._backlog.popleft()
+            self._reported = max(0, self._reported - 1)
+
+    def _maintain(self, now: int) -> None:
+        """Write a checkpoint if one is due, store the position, and notice a removed file."""
+        if self._unsigned and now - self._unsigned_us >= CHECKPOINT_SECONDS * 1e6:
+            self._write([self._checkpoint(self._end)])
+        if self._end != self._durable and now - self._durable_us >= DURABLE_SECONDS * 1e6:
+            self._make_durable()
+            self._durable_us = now
+        if now - self._stored_us >= STORE_SECONDS * 1e6:
+            self._state.put(self.name, Position(self._end, self._durable))
+            self._stored_us = now
+        if self._target.was_removed():
+            self._close()
+            self._open()
+
+    def _make_durable(self) -> None:
+        if self._is_open:
+            self._target.sync()
+            self._durable = self._end
+            self._state.put(self.name, Position(self._end, self._durable))
+
+    def _checkpoint(self, end: ChainEnd, *, opens: bool = False) -> _Item:
+        """Return a checkpoint; with ``opens`` as the first record of a file."""
+        content: dict[str, Any] = {"signature": self._key.sign_checkpoint(end.seq + 1, end.hash)}
+        return self._own(RecordKind.CHECKPOINT, {**content, "opens": True} if opens else content, end)
+
+    def _own(self, kind: RecordKind, content: dict[str, Any], end: ChainEnd) -> _Item:
+        """Return a record about the chain itself."""
+        record = AuditRecord(kind=kind, time_us=self._clock.wall_us())
+        line, after = link({**record.content(), **content}, end)
+        return _Item(line, after, None, kind)
+
+
+def _text(error: Exception | None) -> str:
+    """Return the text of an error, empty for none."""
+    if error is None:
+        return ""
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return strerror or str(error) or type(error).__name__

@@ -1,0 +1,189 @@
+"""Audit records: who asked for what, what was decided, and what came of it. No record holds a secret."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from functools import lru_cache
+from operator import attrgetter
+from typing import Final
+
+from lessor_server.domain.audit.chain import ChainEnd, canonical_json
+
+MAX_TEXT: Final = 256
+"""The maximum length of a text before it is escaped, in characters."""
+MAX_TEXTS: Final = 100
+"""The maximum number of labels, and of AWS's request ids, in one record."""
+
+Value = str | int | bool | list[str] | dict[str, str | int]
+
+
+class RecordKind(Enum):
+    """What a record is about; the last three are about the chain itself."""
+
+    REQUEST = "request"
+    """A call is about to have an effect."""
+    RESPONSE = "response"
+    """The result of a call, or a credential of a stream."""
+    EVENT = "event"
+    """Work without a caller, such as an expiry."""
+    CHECKPOINT = "checkpoint"
+    """The signed position of the chain."""
+    GAP = "gap"
+    """Records were dropped, because too many waited for the sink."""
+    RECOVERED = "recovered"
+    """The record before was written only in part."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """One record; an empty field is left out. ``time_us`` is in microseconds since the epoch."""
+
+    kind: RecordKind
+    time_us: int
+    request: str = ""
+    """An id that the records of one call share."""
+    identity: str = ""
+    auth_method: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    peer: str = ""
+    rpc: str = ""
+    path: str = ""
+    capability: str = ""
+    decision: str = ""
+    rule: str = ""
+    status: str = ""
+    reason: str = ""
+    caller_reason: str = ""
+    mount: str = ""
+    role: str = ""
+    lease_id: str = ""
+    access_key_hmac: str = ""
+    policy_sha256: str = ""
+    """Of a policy document in the request: SHA-256 of its canonical form."""
+    aws_request_ids: tuple[str, ...] = ()
+    duration_ms: int | None = None
+    event: str = ""
+    """Of an event: its name in the log."""
+    detail: Mapping[str, str | int] = field(default_factory=dict, hash=False)
+    """Of an event: its other fields."""
+    count: int = 0
+    """How many calls or records this one stands for."""
+
+    def content(self) -> dict[str, Value]:
+        """Return the fields that have a value, with texts cut and escaped, for the chain."""
+        content: dict[str, Value] = {"kind": self.kind.value, "time": format_time(self.time_us)}
+        for name, text in zip(_TEXTS, _texts_of(self), strict=True):
+            if text:
+                content[name] = text if _is_plain(text) else printable_text(text)
+        if self.labels:
+            labels = list(self.labels.items())[:MAX_TEXTS]
+            content["labels"] = {printable_text(key): printable_text(value) for key, value in labels}
+        if self.aws_request_ids:
+            content["aws_request_ids"] = [printable_text(one) for one in self.aws_request_ids[:MAX_TEXTS]]
+        if self.duration_ms is not None:
+            content["duration_ms"] = self.duration_ms
+        if self.detail:
+            content["detail"] = {
+                key: printable_text(value) if isinstance(value, str) else value
+                for key, value in self.detail.items()
+            }
+        if self.count:
+            content["count"] = self.count
+        return content
+
+    def link(self, before: ChainEnd) -> tuple[bytes, ChainEnd]:
+        """Return the line of this record after ``before``, and the chain's new end, as ``chain.link`` does.
+
+        It takes a third less time, because the order of the fields is known.
+        """
+        texts = [
+            f'"{name}":{_quote(text if _is_plain(text) else printable_text(text))},' if text else ""
+            for name, text in zip(_TEXTS, _texts_of(self), strict=True)
+        ]
+        ids = detail = labels = ""
+        if self.labels or self.aws_request_ids or self.detail:
+            content = self.content()
+            ids, detail, labels = (
+                f'"{name}":{canonical_json(content[name])},' if name in content else ""
+                for name in ("aws_request_ids", "detail", "labels")
+            )
+        count = f'"count":{self.count},' if self.count else ""
+        duration = "" if self.duration_ms is None else f'"duration_ms":{self.duration_ms},'
+        head = "".join((*texts[:2], ids, *texts[2:4], count, texts[4], detail, duration, texts[5]))
+        tail = (
+            f'{texts[6]}"kind":"{self.kind.value}",{labels}{"".join(texts[7:12])}"prev":"{before.hash}",'
+            f'{"".join(texts[12:17])}"seq":{before.seq + 1},{texts[17]}"time":"{format_time(self.time_us)}"}}'
+        )
+        digest = hashlib.sha256(f"{before.hash}{{{head}{tail}".encode()).hexdigest()
+        return f'{{{head}"hash":"{digest}",{tail}\n'.encode(), ChainEnd(before.seq + 1, digest)
+
+
+@dataclass(frozen=True, slots=True)
+class SinkStatus:
+    """What is known of a sink: whether it works, and the number and hash of the last record in it."""
+
+    name: str
+    works: bool
+    last_seq: int
+    last_hash: str
+
+
+_TEXTS: Final = (
+    "access_key_hmac",
+    "auth_method",
+    "caller_reason",
+    "capability",
+    "decision",
+    "event",
+    "identity",
+    "lease_id",
+    "mount",
+    "path",
+    "peer",
+    "policy_sha256",
+    "reason",
+    "request",
+    "role",
+    "rpc",
+    "rule",
+    "status",
+)
+"""In the order of a line; ``AuditRecord.link`` counts on it."""
+_quote: Final = json.encoder.encode_basestring
+_texts_of: Final = attrgetter(*_TEXTS)
+
+
+def _is_plain(text: str) -> bool:
+    """Return whether ``printable_text`` changes nothing."""
+    return len(text) <= MAX_TEXT and text.isprintable() and "\\" not in text
+
+
+def printable_text(text: str) -> str:
+    r"""Return a text cut to 256 characters; others than printable ones are escaped as in ``\x1b``."""
+    cut = text[:MAX_TEXT]
+    return cut if _is_plain(cut) else "".join(_escaped(sign) for sign in cut)
+
+
+def _escaped(sign: str) -> str:
+    return sign if sign.isprintable() and sign != "\\" else sign.encode("unicode_escape").decode()
+
+
+def format_time(time_us: int) -> str:
+    """Return an instant in RFC 3339 with microseconds, in UTC."""
+    seconds, rest = divmod(time_us, 10**6)
+    return f"{_format_second(seconds)}.{rest:06d}Z"
+
+
+@lru_cache(maxsize=8)
+def _format_second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+
+
+def document_digest(canonical: str) -> str:
+    """Return what stands for a policy document in a record: the SHA-256 of its canonical form, in hex."""
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()

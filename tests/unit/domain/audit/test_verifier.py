@@ -1,0 +1,275 @@
+"""Checks what the verifier finds in files that were changed by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+
+import pytest
+
+from lessor_server.adapters.audit.key import PublicKey
+from lessor_server.domain.audit.chain import MAX_LINE, ChainEnd, link, read_line
+from lessor_server.domain.audit.verifier import ChainFinding, ChainFindingKind, Verifier
+from tests.support.audit_lines import PUBLIC, chain_of, last_of, read_independently, record, signed
+
+COUNT = 23
+LINES = chain_of(COUNT)
+LAST = last_of(LINES)
+
+
+def verify(*files: bytes, last: ChainEnd | None = None, chunk: int = 1 << 16) -> list[ChainFinding]:
+    """Return all findings."""
+    verifier = Verifier(PublicKey(PUBLIC).check, last)
+    found: list[ChainFinding] = []
+    for number, content in enumerate(files):
+        verifier.begin_file(f"file{number}")
+        for at in range(0, len(content), chunk):
+            found += verifier.feed(content[at : at + chunk])
+        found += verifier.end_file()
+    return [*found, *verifier.finish()]
+
+
+def serious(*files: bytes, last: ChainEnd | None = None) -> list[ChainFinding]:
+    """Return the findings that no record explains."""
+    return [one for one in verify(*files, last=last) if not one.is_explained]
+
+
+def kinds(found: list[ChainFinding]) -> set[ChainFindingKind]:
+    """Return the kinds of findings."""
+    return {one.kind for one in found}
+
+
+def test_an_intact_file_has_no_findings() -> None:
+    assert verify(b"".join(LINES), last=LAST) == []
+
+
+def test_another_reading_of_the_chain_agrees() -> None:
+    assert [one["seq"] for one in read_independently(b"".join(LINES), PUBLIC)] == list(range(1, COUNT + 1))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100, 4096])
+def test_the_size_of_chunks_makes_no_difference(chunk: int) -> None:
+    content = b"".join(LINES[:10]) + b"x" + b"".join(LINES[10:])
+    assert list(map(str, verify(content, chunk=chunk))) == list(map(str, verify(content)))
+
+
+@pytest.mark.parametrize("at", range(COUNT))
+def test_an_edited_record_is_found_with_its_number(at: int) -> None:
+    """The text of each record in turn is changed, without its hash."""
+    edited = [*LINES]
+    edited[at] = edited[at].replace(b'"kind":"', b'"kind":"x')
+    found = serious(b"".join(edited))
+    assert found
+    assert any(f"record {at + 1}" in one.problem for one in found)
+
+
+@pytest.mark.parametrize("at", range(COUNT))
+def test_a_record_edited_with_a_fitting_hash_is_found_with_its_number(at: int) -> None:
+    """The last one is found by the hash that the server keeps."""
+    old = json.loads(LINES[at])
+    before = ChainEnd(old["seq"] - 1, old["prev"])
+    content = {key: value for key, value in old.items() if key not in ("seq", "prev", "hash")}
+    line, _ = link({**content, "identity": "forged"}, before)
+    found = serious(b"".join([*LINES[:at], line, *LINES[at + 1 :]]), last=LAST)
+    assert any(f"record {at + 1}" in one.problem for one in found)
+    assert kinds(found) == {ChainFindingKind.CHANGED}
+
+
+@pytest.mark.parametrize("at", range(COUNT))
+def test_a_removed_record_is_found_with_its_number(at: int) -> None:
+    found = serious(b"".join(LINES[:at] + LINES[at + 1 :]), last=LAST)
+    assert kinds(found) == {ChainFindingKind.CUT if at == COUNT - 1 else ChainFindingKind.REMOVED}
+    assert any(f"record {at + 1}" in one.problem for one in found)
+
+
+@pytest.mark.parametrize("at", range(COUNT - 1))
+def test_swapped_records_are_found(at: int) -> None:
+    swapped = [*LINES]
+    swapped[at], swapped[at + 1] = swapped[at + 1], swapped[at]
+    assert serious(b"".join(swapped))
+
+
+@pytest.mark.parametrize("at", range(1, COUNT - 2))
+def test_swapped_records_are_reported_as_moved(at: int) -> None:
+    swapped = [*LINES]
+    swapped[at], swapped[at + 1] = swapped[at + 1], swapped[at]
+    found = serious(b"".join(swapped))
+    assert ChainFindingKind.REORDERED in kinds(found)
+    assert any(f"record {at + 1} " in one.problem for one in found)
+
+
+@pytest.mark.parametrize("at", range(COUNT + 1))
+@pytest.mark.parametrize("added", [b"{}\n", b"\n", b"\x00\xff\n", LINES[3], b'{"seq":1}\n'])
+def test_an_added_line_is_found(at: int, added: bytes) -> None:
+    assert serious(b"".join([*LINES[:at], added, *LINES[at:]]), last=LAST)
+
+
+@pytest.mark.parametrize("at", range(1, COUNT))
+def test_an_added_record_that_fits_is_found(at: int) -> None:
+    """A forger hashes a record of its own at each place."""
+    line, _ = link(record(99).content(), last_of(LINES[:at]))
+    assert serious(b"".join([*LINES[:at], line, *LINES[at:]]), last=LAST)
+
+
+def test_a_tail_forged_with_fitting_hashes_is_found_by_the_checkpoint() -> None:
+    """A forger recomputes all hashes after the change, but has no key."""
+    forged, end = [*LINES[:7]], last_of(LINES[:7])
+    for old in LINES[7:]:
+        content = {k: v for k, v in json.loads(old).items() if k not in ("seq", "prev", "hash")}
+        line, end = link({**content, "identity": "x"} if old == LINES[7] else content, end)
+        forged.append(line)
+    found = serious(b"".join(forged))
+    assert any("the signature of checkpoint 11" in one.problem for one in found)
+
+
+def test_a_forged_chain_without_checkpoints_is_found() -> None:
+    lines, end = [signed(ChainEnd(), opens=True)[0]], signed(ChainEnd(), opens=True)[1]
+    for number in range(1_001):
+        line, end = link(record(number).content(), end)
+        lines.append(line)
+    assert kinds(serious(b"".join(lines))) == {ChainFindingKind.UNSIGNED}
+    assert serious(b"".join(lines[:-1])) == []
+
+
+@pytest.mark.parametrize("left", range(COUNT))
+def test_a_tail_that_is_cut_off_is_found_by_the_last_number(left: int) -> None:
+    found = serious(b"".join(LINES[:left]), last=LAST)
+    assert ChainFindingKind.CUT in kinds(found)
+    assert any(str(COUNT) in one.problem for one in found)
+
+
+@pytest.mark.parametrize("size", [2, 10, 100])
+def test_a_last_line_that_is_cut_is_found(size: int) -> None:
+    assert serious(b"".join(LINES)[:-size])
+
+
+def test_a_last_line_without_its_newline_alone_is_whole() -> None:
+    assert serious(b"".join(LINES)[:-1], last=LAST) == []
+
+
+def test_two_files_of_one_chain_are_one_file() -> None:
+    """A new file begins with a checkpoint, so it verifies alone too."""
+    first = chain_of(8)
+    second = chain_of(8, last_of(first))
+    assert verify(b"".join(first), b"".join(second), last=last_of(second)) == []
+    assert verify(b"".join(second), last=last_of(second)) == []
+    assert serious(b"".join(second), b"".join(first))
+    assert serious(b"".join(first[:-1]), b"".join(second))
+    assert serious(b"".join(first), b"".join(second[1:]))
+    assert serious(b"".join(second[1:]))
+
+
+def test_the_record_of_last_must_have_its_hash() -> None:
+    assert serious(b"".join(LINES), last=ChainEnd(3, "ab" * 32))
+    assert serious(b"".join(LINES), last=last_of(LINES[:3])) == []
+
+
+def test_files_without_records_are_reported() -> None:
+    assert serious(b"")
+    assert serious()
+
+
+def recovered(piece: bytes, end: ChainEnd) -> bytes:
+    """Return the record that explains a torn line."""
+    content = {
+        "kind": "recovered",
+        "time": "x",
+        "torn_bytes": len(piece),
+        "torn_sha256": hashlib.sha256(piece).hexdigest(),
+    }
+    return link(content, end)[0]
+
+
+def test_a_torn_line_that_a_record_explains_is_listed() -> None:
+    piece = LINES[4][:40]
+    content = b"".join(LINES[:4]) + piece + b"\n" + recovered(piece, last_of(LINES[:4]))
+    assert kinds(verify(content)) == {ChainFindingKind.TORN}
+    assert serious(content) == []
+
+
+def test_a_torn_line_at_the_end_of_a_file_is_explained_in_the_next() -> None:
+    piece = LINES[5][:40]
+    opening, end = signed(last_of(LINES[:5]), opens=True)
+    assert serious(b"".join(LINES[:5]) + piece, opening + recovered(piece, end)) == []
+    assert serious(b"".join(LINES[:5]) + piece, opening)
+    assert serious(b"".join(LINES[:5]) + piece + b"x", opening + recovered(piece, end))
+
+
+@pytest.mark.parametrize("added", [b"x", b'{"a":1}\n', LINES[2]])
+def test_other_bytes_than_the_torn_ones_are_not_explained(added: bytes) -> None:
+    piece = LINES[4][:40]
+    content = b"".join(LINES[:4]) + added + piece + b"\n" + recovered(piece, last_of(LINES[:4]))
+    assert serious(content)
+
+
+def test_a_gap_is_listed() -> None:
+    line, _ = link({"kind": "gap", "time": "x", "count": 12}, LAST)
+    (found,) = verify(b"".join(LINES) + line)
+    assert (found.kind, found.is_explained) == (ChainFindingKind.GAP, True)
+    assert "12" in found.problem
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b'{"seq":1}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"seq":' + b"9" * 10_000 + b"}",
+        b'{"kind":"x","prev":"","seq":NaN,"hash":""}',
+        b"\xff\xfe",
+        b'"\\ud800"',
+    ],
+)
+def test_hostile_lines_are_no_records(line: bytes) -> None:
+    assert read_line(line) is None
+    assert serious(line + b"\n" + b"".join(LINES))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: line.replace(b'","', b'", "', 1),
+        lambda line: line.replace(b"{", b'{"kind":"a",', 1),
+        lambda line: line[:-1] + b',"kind":"response"}',
+        lambda line: line.replace(b"response", b"r\\u0065sponse"),
+        lambda line: line + b" ",
+        lambda line: b" " + line,
+        lambda line: line + b"\r",
+        lambda line: line.replace(b'"seq":2', b'"seq":2.0'),
+        lambda line: line.replace(b'"seq":2', b'"seq":true'),
+        lambda line: line.replace(b'"hash":"', b'"hash":"A'),
+    ],
+)
+def test_bytes_are_compared_not_values(change: object) -> None:
+    """A line that is not its own canonical form, or has a key twice, is no record."""
+    line = LINES[1][:-1]
+    assert read_line(line) is not None
+    changed = change(line)  # type: ignore[operator]
+    assert changed != line
+    assert read_line(changed) is None
+
+
+def test_a_line_without_an_end_needs_no_memory() -> None:
+    """A hole of a sparse file is one line of zeros."""
+    verifier = Verifier(PublicKey(PUBLIC).check)
+    verifier.begin_file("f")
+    list(verifier.feed(b"".join(LINES)))
+    for _ in range(20):
+        assert list(verifier.feed(bytes(MAX_LINE // 2))) == []
+        assert len(verifier._buffer) <= MAX_LINE
+    assert list(verifier.end_file()) == []
+    assert kinds(list(verifier.finish())) == {ChainFindingKind.CHANGED}
+
+
+def test_any_change_of_a_byte_is_found() -> None:
+    rng = random.Random(1)
+    content = b"".join(LINES)
+    for _ in range(300):
+        at = rng.randrange(len(content))
+        changed = content[:at] + bytes([content[at] ^ rng.randrange(1, 256)]) + content[at + 1 :]
+        assert serious(changed, last=LAST), at
