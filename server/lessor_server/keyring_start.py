@@ -125,7 +125,8 @@ class KeyringStart:
         first = await keyring.make()
         keyring.use(first.id)
         values = await self.store.begin_keyring(first, keyring)
-        self.notify(RowsSealed(first.id, values))
+        if before is not None or values:  # not a new database
+            self.notify(RowsSealed(first.id, values))
         return keyring
 
     async def _key_before_data_keys(self, place: SealingKeyPlace) -> AesGcm | None:
